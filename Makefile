@@ -1,0 +1,54 @@
+# Everything a newcomer needs: `make demo`, then `make test`. `make setup` runs by itself when it has something to do.
+PYTHON ?= python3
+TORCH_INDEX ?=
+VENV := .venv
+BIN := $(VENV)/bin
+UV_INSTALL = $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt \
+	$(if $(TORCH_INDEX),--index $(TORCH_INDEX) --index-strategy unsafe-best-match)
+
+.PHONY: setup demo test integration lint bench lock clean
+
+setup: $(VENV)/.installed
+
+$(BIN)/uv:
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' || \
+	  { echo "reid-tune needs Python 3.11 or 3.12, but '$(PYTHON)' is `$(PYTHON) --version 2>&1`: run 'make PYTHON=python3.12 ...'." >&2; exit 2; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
+	  { echo "'$(PYTHON)' lacks the venv module: install it (Debian, Ubuntu: apt-get install python3-venv) and run make again." >&2; exit 2; }
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "`grep '^uv==' constraints.txt || echo uv`"
+
+$(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/uv
+	@echo "Installing reid-tune into $(VENV) ..."
+	@$(UV_INSTALL) --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	@$(UV_INSTALL) --editable '.[dev,triton]'
+	@touch $@
+
+demo: $(VENV)/.installed
+	@PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/demo.sh
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint
+	$(BIN)/python -m pytest
+
+integration: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m integration
+
+bench: $(VENV)/.installed-dev
+	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+# torch and torchvision are a binary pair whose metadata does not say which belong together.
+lock: | $(BIN)/uv
+	@printf 'torch==2.14.1\ntorchvision==0.29.1\n' > $(VENV)/pair.txt
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --all-extras --no-header --no-annotate \
+	  --no-emit-index-url --no-emit-find-links --constraint $(VENV)/pair.txt pyproject.toml --output-file constraints.txt
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
