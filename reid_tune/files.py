@@ -1,6 +1,7 @@
 """Files that appear whole or not at all."""
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +9,7 @@ from pathlib import Path
 
 from reid_tune.errors import InputError
 
-__all__ = ["atomic", "make_folder", "write_atomic"]
+__all__ = ["atomic", "link_atomic", "make_folder", "write_atomic"]
 
 
 @contextmanager
@@ -42,6 +43,16 @@ def write_atomic(path: Path | str, content: str | bytes) -> None:
     """Write a small file whole, see `atomic`."""
     with atomic(path) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def link_atomic(source: Path, path: Path) -> None:
+    """Give a file a second name that keeps this content when the first name is replaced; copies where links fail."""
+    with atomic(path) as temporary:
+        temporary.unlink()
+        try:
+            os.link(source, temporary)
+        except OSError:
+            shutil.copyfile(source, temporary)
 
 
 def make_folder(path: Path | str) -> Path:

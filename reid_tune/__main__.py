@@ -1,0 +1,5 @@
+"""`python -m reid_tune` is `reid-tune`."""
+
+from reid_tune.cli import main
+
+main()

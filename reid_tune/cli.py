@@ -1,0 +1,174 @@
+"""The command line: one short function for each command; parse, call, print.
+
+Everything heavy is imported inside the command that needs it, so that help is instant.
+"""
+
+import json
+import signal
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from reid_tune import __version__
+from reid_tune.errors import ReidTuneError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="reid-tune",
+    help="Find, prove and ship the best person re-identification model for your data and hardware.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+spec_app = typer.Typer(help="Check and show experiment specs.", no_args_is_help=True)
+app.add_typer(spec_app, name="spec")
+
+
+class Format(StrEnum):
+    """Output formats; tables show percent, the others fractions."""
+
+    table = "table"
+    json = "json"
+    yaml = "yaml"
+
+
+Spec = Annotated[Path, typer.Option("-e", "--experiment_spec_file", help="Experiment spec, a YAML file.")]
+Overrides = Annotated[list[str] | None, typer.Argument(help="key=value pairs that override the spec.", metavar="[KEY=VALUE]...")]
+FormatOption = Annotated[Format, typer.Option("--format", help="How to print the result.")]
+
+
+@app.command()
+def train(spec: Spec, overrides: Overrides = None) -> None:
+    """Train one model as a spec says; continues what is in the results folder."""
+    from reid_tune.tasks.train import run_train
+
+    trained = run_train(_load(spec, overrides))
+    typer.echo(trained.checkpoint)
+
+
+@app.command()
+def evaluate(spec: Spec, overrides: Overrides = None, format: FormatOption = Format.table) -> None:
+    """Evaluate evaluate.checkpoint (a checkpoint, an .onnx file, models:/NAME@ALIAS or sweep:NAME) on the test folders."""
+    from reid_tune.tasks.evaluate import run_evaluate
+
+    evaluated = run_evaluate(_load(spec, overrides)).as_dict()
+    rows = {name.replace("_", "-"): metrics for name, metrics in evaluated.items() if metrics}
+    _print(evaluated, format, rows)
+
+
+@app.command()
+def score(
+    features: Annotated[Path, typer.Argument(help=".npz with query_ and gallery_ features, ids and cameras.")],
+    re_ranking: Annotated[str | None, typer.Option("--re-ranking", metavar="K1,K2,LAMBDA", help="Re-rank, e.g. 20,6,0.3.")] = None,
+    format: FormatOption = Format.table,
+) -> None:
+    """Score the features of any model: mAP, mINP and Rank-k."""
+    from reid_tune.tasks.score import run_score
+
+    metrics = run_score(features, re_ranking)
+    _print(metrics, format, {"re-ranked" if re_ranking else "plain": metrics})
+
+
+@app.command()
+def export(
+    reference: Annotated[str | None, typer.Argument(help="sweep:NAME, models:/NAME@ALIAS or a checkpoint; needs no spec.")] = None,
+    overrides: Overrides = None,
+    spec: Annotated[Path | None, typer.Option("-e", "--experiment_spec_file", help="Experiment spec, a YAML file.")] = None,
+) -> None:
+    """Write export.checkpoint as one ONNX file, compared with PyTorch before it appears."""
+    from reid_tune.spec.load import parse_overrides
+    from reid_tune.tasks.export import run_export
+
+    values = [text for text in [reference, *(overrides or [])] if text is not None]
+    named = [text for text in values if "=" not in text]
+    pairs = [text for text in values if "=" in text]
+    experiment = _load(spec, pairs) if spec else None
+    file, parity = run_export(experiment, named[0] if named else None, parse_overrides(pairs))
+    typer.echo(parity, err=True)
+    typer.echo(file)
+
+
+@app.command("demo-data")
+def demo_data(
+    directory: Annotated[Path, typer.Argument(help="A folder that is empty or does not exist.")],
+    identities: Annotated[int, typer.Option(help="Training identities; there are as many for the test.")] = 120,
+    images: Annotated[int, typer.Option(help="Images per identity.")] = 8,
+    seed: Annotated[int, typer.Option(help="Another seed draws other people.")] = 0,
+    difficulty: Annotated[float, typer.Option(help="0 is easy, 1 is hard.")] = 0.5,
+) -> None:
+    """Draw a data set of pedestrians in Market-1501 layout."""
+    from reid_tune.data.demo import draw_demo_data
+
+    typer.echo(draw_demo_data(directory, identities=identities, images=images, seed=seed, difficulty=difficulty))
+
+
+@spec_app.command("validate")
+def spec_validate(file: Annotated[Path, typer.Argument(help="Experiment spec.")], overrides: Overrides = None) -> None:
+    """Check a spec; looks at no other file."""
+    from reid_tune.spec.checks import notes
+
+    for line in notes(_load(file, overrides, quiet=True)):
+        typer.echo(line, err=True)
+    typer.echo(f"{file}: valid")
+
+
+class Family(StrEnum):
+    """Backbones with documented defaults."""
+
+    resnet50 = "resnet50"
+    swin = "swin"
+
+
+@spec_app.command("show")
+def spec_show(defaults: Annotated[Family, typer.Option("--defaults", help="Which table of defaults.")] = Family.resnet50) -> None:
+    """Print all fields with their defaults."""
+    from reid_tune.spec.load import build_experiment
+    from reid_tune.tasks.train import experiment_yaml
+
+    backbone = {"resnet50": "resnet_50", "swin": "swin_tiny_patch4_window7_224"}[defaults.value]
+    typer.echo(experiment_yaml(build_experiment({}, {"model.backbone": backbone}, "defaults")), nl=False)
+
+
+@app.command("version")
+def version() -> None:
+    """Print the version."""
+    typer.echo(__version__)
+
+
+def _load(spec: Path, overrides: list[str] | None, quiet: bool = False) -> Any:
+    from reid_tune.spec.checks import notes
+    from reid_tune.spec.load import load_experiment
+
+    experiment = load_experiment(spec, overrides or ())
+    for line in [] if quiet else notes(experiment):
+        typer.echo(line, err=True)
+    return experiment
+
+
+def _print(content: Any, format: Format, rows: dict[str, dict[str, Any]]) -> None:
+    if format is Format.json:
+        typer.echo(json.dumps(content, indent=2))
+    elif format is Format.yaml:
+        import yaml
+
+        typer.echo(yaml.safe_dump(content, sort_keys=False), nl=False)
+    else:
+        from reid_tune.tables import print_metrics
+
+        print_metrics(rows)
+
+
+def main() -> None:
+    """Run a command; a fault of the user's or of the surroundings is one sentence and its exit status."""
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    try:
+        app()
+    except ReidTuneError as error:
+        typer.echo(f"reid-tune: {error}", err=True)
+        sys.exit(error.status)
+    except KeyboardInterrupt:
+        sys.exit(130)

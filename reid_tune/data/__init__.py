@@ -1,0 +1,1 @@
+"""Folders of crops: records, decoded images, splits, identity batches and augmentation."""

@@ -1,0 +1,69 @@
+"""Decoding: image files to one uint8 array, the same way in training, test and deployment."""
+
+import os
+import struct
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+
+from reid_tune.data.records import Record
+from reid_tune.errors import InputError
+
+__all__ = ["Interpolation", "decode", "load"]
+
+Interpolation = Literal["bilinear", "bicubic"]
+
+FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+# What Pillow's decoders raise on bad content, beside OSError.
+FAULTS = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, Image.DecompressionBombError)
+
+
+def decode(
+    records: Sequence[Record],
+    height: int,
+    width: int,
+    interpolation: Interpolation,
+    *,
+    threads: int | None = None,
+    out: np.ndarray | None = None,
+) -> np.ndarray:
+    """Decode and resize images on a pool of threads.
+
+    Args:
+        threads: as many as usable cores where None.
+        out: uint8 [N, height, width, 3] to fill, such as a memory map; a new array where None.
+
+    Returns:
+        `out`, RGB.
+
+    Raises:
+        InputError: a file is unreadable, truncated or no image.
+    """
+    images = np.empty((len(records), height, width, 3), np.uint8) if out is None else out
+
+    def fill(index: int) -> None:
+        images[index] = load(records[index].path, height, width, interpolation)
+
+    pool = ThreadPoolExecutor(threads or len(os.sched_getaffinity(0)))
+    try:
+        for _ in pool.map(fill, range(len(records))):
+            pass
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return images
+
+
+def load(path: Path | str, height: int, width: int, interpolation: Interpolation) -> np.ndarray:
+    """One image as uint8 [height, width, 3], RGB whatever the file holds; errors as in `decode`."""
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image.convert("RGB").resize((width, height), FILTERS[interpolation]))
+    except FileNotFoundError:
+        raise InputError(f"there is no image {path}; check the data set.") from None
+    except FAULTS as error:
+        reason = str(error).rstrip(".")
+        raise InputError(f"cannot read the image {path}: {reason}; replace or remove the file.") from None

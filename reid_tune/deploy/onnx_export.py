@@ -1,0 +1,131 @@
+"""From a network to a self-contained ONNX file that is proven to compute the same."""
+
+import copy
+import hashlib
+import json
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import reid_tune
+from reid_tune.deploy.onnx_model import INPUT, OUTPUT, OnnxModel, messages
+from reid_tune.deploy.parity import Parity, measure_parity
+from reid_tune.errors import FailedRun, InputError
+from reid_tune.files import atomic
+from reid_tune.modeling.network import ReIDNet
+from reid_tune.spec.experiment import Experiment
+from reid_tune.training.data import interpolation
+
+__all__ = ["export_onnx", "spec_hash"]
+
+
+def export_onnx(
+    network: ReIDNet,
+    experiment: Experiment,
+    path: Path,
+    *,
+    crops: np.ndarray | None = None,
+    overwrite: bool = False,
+    extra_metadata: Mapping[str, str] = {},
+) -> Parity:
+    """Write input `input` [batch, 3, H, W] float32 to output `fc_pred` [batch, D] float32, not L2-normalised.
+
+    The network is left as it is. Its embeddings, without the classifier, are exported with what a client needs to
+    know as metadata: `mean`, `std` (JSON lists, RGB in 0..1), `height`, `width`, `interpolation`, `dimension`, ...
+
+    Args:
+        experiment: The spec of the network.
+        path: The file; it appears whole, or not at all.
+        crops: RGB [n, H, W, 3] uint8 for the comparison with PyTorch; synthetic ones where None.
+        overwrite: Replace an existing file.
+        extra_metadata: Further metadata; the exporter's own keys win.
+
+    Raises:
+        InputError: the file exists, cannot be written, or the crops have another size.
+        FailedRun: the network has no form in ONNX, or the file does not compute what PyTorch computes.
+    """
+    import onnx
+
+    if path.exists() and not overwrite:
+        raise InputError(f"{path} exists; set export.overwrite=true to replace it, or choose another file.")
+    frozen = copy.deepcopy(network).cpu().eval()
+    model = _translate(frozen, experiment)
+    opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+    metadata = {**extra_metadata, **_metadata(frozen, experiment), "opset": str(opset)}
+    onnx.helper.set_model_props(model, metadata)
+    onnx.checker.check_model(model, full_check=True)
+    with atomic(path) as temporary:
+        temporary.write_bytes(model.SerializeToString())
+        del model
+        parity = measure_parity(frozen, OnnxModel(temporary), crops)
+        if not parity.equal:
+            raise FailedRun(f"{path} is not written, as onnxruntime and PyTorch give different embeddings: {parity}.")
+    return parity
+
+
+def spec_hash(experiment: Experiment) -> str:
+    """SHA-256 of all values of a spec but the encryption key, as 64 hexadecimal digits."""
+    return hashlib.sha256(json.dumps(experiment.parameters(), sort_keys=True).encode()).hexdigest()
+
+
+def _translate(network: ReIDNet, experiment: Experiment) -> Any:
+    """The network as an onnx.ModelProto with all weights inside."""
+    # A batch of 2: torch.export takes 0 and 1 for constants.
+    example = torch.zeros(2, 3, experiment.model.input_height, experiment.model.input_width)
+    try:
+        with _quiet():
+            program = torch.onnx.export(
+                network,
+                (example,),
+                dynamo=True,
+                external_data=False,
+                input_names=[INPUT],
+                output_names=[OUTPUT],
+                dynamic_shapes=({0: torch.export.Dim("batch")},),
+                verbose=False,
+            )
+    except torch.onnx.errors.OnnxExporterError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise FailedRun(f"model.backbone = {experiment.model.backbone!r} has no form in ONNX: {reason}.") from error
+    assert program is not None
+    model = program.model_proto
+    # The exporter notes the source lines of every node, with the paths of this computer.
+    for part in messages(model):
+        if hasattr(part, "metadata_props"):
+            part.ClearField("metadata_props")
+    model.producer_name, model.producer_version = "reid-tune", reid_tune.__version__
+    return model
+
+
+def _metadata(network: ReIDNet, experiment: Experiment) -> dict[str, str]:
+    model, dataset = experiment.model, experiment.dataset
+    return {
+        "mean": json.dumps(dataset.pixel_mean),
+        "std": json.dumps(dataset.pixel_std),
+        "height": str(model.input_height),
+        "width": str(model.input_width),
+        "interpolation": interpolation(model.backbone),
+        "dimension": str(network.dimension),
+        "l2_normalized": "false",
+        "backbone": model.backbone,
+        "spec_sha256": spec_hash(experiment),
+    }
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the exporter's warnings and log lines, which speak of its own insides."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

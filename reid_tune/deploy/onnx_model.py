@@ -1,0 +1,139 @@
+"""A ReID network in an ONNX file, opened with onnxruntime."""
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, cast, get_args
+
+import numpy as np
+import torch
+
+from reid_tune.data.augment import normalise
+from reid_tune.data.images import Interpolation
+from reid_tune.errors import InputError
+
+__all__ = ["INPUT", "OUTPUT", "OnnxModel", "messages"]
+
+INPUT, OUTPUT = "input", "fc_pred"
+
+_FLOAT = "tensor(float)"
+_EXPORT = "export the model with reid-tune"
+# Without TF32, which onnxruntime switches on, an embedding would be the same to 3 digits only.
+_PROVIDERS = {"CUDAExecutionProvider": {"use_tf32": "0"}, "CPUExecutionProvider": {}}
+
+
+class OnnxModel:
+    """Embeddings by an exported file, with what its input must look like.
+
+    The file alone is read: weights in further files are refused.
+
+    Attributes:
+        metadata: All texts that the exporter wrote.
+        height, width: Size of the crops in pixels.
+        interpolation: How a crop is resized to it, bilinear or bicubic.
+        dimension: Values in an embedding.
+        mean, std: Of RGB in 0..1; the network's input is (value / 255 - mean) / std.
+
+    Args:
+        path: The file.
+        threads: Threads of one operator on the CPU; 0 leaves it to onnxruntime.
+
+    Raises:
+        InputError: no ONNX file, weights outside it, other inputs or outputs, or metadata missing or at odds with them.
+    """
+
+    def __init__(self, path: Path | str, *, threads: int = 0) -> None:
+        self.path = Path(path)
+        self._session = _open(self.path, threads)
+        self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
+        try:
+            self.height, self.width, self.dimension = (int(self.metadata[k]) for k in ("height", "width", "dimension"))
+            self.mean, self.std = (_colour(self.metadata[key]) for key in ("mean", "std"))
+            self.interpolation = cast(Interpolation, self.metadata["interpolation"])
+        except KeyError as error:
+            raise InputError(f"{path} has no metadata {error}; {_EXPORT}.") from None
+        except (ValueError, TypeError):
+            raise InputError(f"{path} has metadata that cannot be read: {self.metadata}; {_EXPORT}.") from None
+        if min(self.std) <= 0 or self.interpolation not in get_args(Interpolation):
+            raise InputError(f"{path} has std {self.std} and interpolation {self.interpolation!r}; {_EXPORT}.")
+        self._require_signature()
+
+    def embed(self, images: np.ndarray, batch_size: int = 64) -> np.ndarray:
+        """Embeddings [n, dimension] float32 of RGB crops [n, height, width, 3] uint8, not L2-normalised.
+
+        Raises:
+            InputError: the crops have another shape or type.
+        """
+        if images.dtype != np.uint8 or images.shape[1:] != (self.height, self.width, 3):
+            raise InputError(
+                f"the model takes crops uint8 [n, {self.height}, {self.width}, 3], "
+                f"not {images.dtype} {list(images.shape)}; resize them."
+            )
+        parts = [np.empty((0, self.dimension), np.float32)]
+        for start in range(0, len(images), batch_size):
+            crops = torch.from_numpy(np.ascontiguousarray(images[start : start + batch_size]))
+            batch = normalise(crops, self.mean, self.std).contiguous().numpy()
+            parts.append(self._session.run([OUTPUT], {INPUT: batch})[0])
+        return np.concatenate(parts)
+
+    def _require_signature(self) -> None:
+        found = [
+            (node.name, node.type, [size if isinstance(size, int) else "batch" for size in node.shape])
+            for node in (*self._session.get_inputs(), *self._session.get_outputs())
+        ]
+        wanted = [(INPUT, _FLOAT, ["batch", 3, self.height, self.width]), (OUTPUT, _FLOAT, ["batch", self.dimension])]
+        if found != wanted:
+            raise InputError(f"{self.path} has inputs and outputs {found} in place of {wanted}; {_EXPORT}.")
+
+
+def messages(message: Any) -> Iterator[Any]:
+    """A protobuf message and all messages in it, at any depth."""
+    yield message
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            for child in value if isinstance(value, Sequence) else [value]:
+                yield from messages(child)
+
+
+def _open(path: Path, threads: int) -> Any:
+    import onnxruntime
+
+    content = _content(path)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 4
+    available = onnxruntime.get_available_providers()
+    providers = [(name, settings) for name, settings in _PROVIDERS.items() if name in available]
+    try:
+        return onnxruntime.InferenceSession(content, options, providers=providers)
+    except Exception as error:  # onnxruntime's errors have no other common base
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"onnxruntime cannot open {path} ({reason}); {_EXPORT}.") from None
+
+
+def _content(path: Path) -> bytes:
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}.") from None
+    try:
+        model = onnx.ModelProto.FromString(content)
+    except DecodeError:
+        model = onnx.ModelProto()
+    if not model.graph.node:
+        raise InputError(f"{path} is not an ONNX file; give one that reid-tune exported.")
+    tensors = (part for part in messages(model) if isinstance(part, onnx.TensorProto))
+    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in tensors):
+        raise InputError(f"{path} keeps weights in other files, which are never read; {_EXPORT}.")
+    return content
+
+
+def _colour(text: str) -> tuple[float, float, float]:
+    red, green, blue = (float(value) for value in json.loads(text))
+    if not math.isfinite(red + green + blue):
+        raise ValueError(text)
+    return red, green, blue

@@ -1,0 +1,158 @@
+"""The embeddings that a score is computed from, and their file."""
+
+import zipfile
+import zlib
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from reid_tune.errors import InputError
+from reid_tune.files import atomic
+
+__all__ = ["FeatureSet", "feature_set", "read_features", "write_features"]
+
+
+@dataclass(frozen=True)
+class FeatureSet:
+    """Embeddings of queries and gallery, q and g rows of d values; made by `feature_set`, which checks them.
+
+    In the gallery identity -1 is junk (detections that count neither way) and 0 a distractor, which matches nobody.
+    """
+
+    query_features: np.ndarray  # [q, d] float32
+    query_ids: np.ndarray  # [q] int64
+    query_cameras: np.ndarray  # [q] int64
+    gallery_features: np.ndarray  # [g, d] float32
+    gallery_ids: np.ndarray  # [g] int64
+    gallery_cameras: np.ndarray  # [g] int64
+
+    def without_junk(self) -> "FeatureSet":
+        """The same set without the gallery images of identity -1; the gallery may be empty then."""
+        kept = self.gallery_ids != -1
+        if kept.all():
+            return self
+        gallery = (self.gallery_features[kept], self.gallery_ids[kept], self.gallery_cameras[kept])
+        return FeatureSet(self.query_features, self.query_ids, self.query_cameras, *gallery)
+
+
+_NAMES = tuple(field.name for field in fields(FeatureSet))
+
+
+def feature_set(
+    query_features: Any,
+    query_ids: Any,
+    query_cameras: Any,
+    gallery_features: Any,
+    gallery_ids: Any,
+    gallery_cameras: Any,
+) -> FeatureSet:
+    """Check six arrays or tensors and put them into a `FeatureSet`.
+
+    Features may have any floating dtype, identities and cameras any integer dtype.
+
+    Raises:
+        InputError: an array is empty or has the wrong dtype or shape, lengths or dimensions are unlike, or a feature
+            row is all zero or not finite; the message names the array and the first bad row.
+    """
+    arrays = (query_features, query_ids, query_cameras, gallery_features, gallery_ids, gallery_cameras)
+    checked = {
+        name: _features(name, array) if name.endswith("features") else _labels(name, array)
+        for name, array in zip(_NAMES, arrays, strict=True)
+    }
+    for side in ("query", "gallery"):
+        rows = len(checked[f"{side}_features"])
+        for name in (f"{side}_ids", f"{side}_cameras"):
+            if len(checked[name]) != rows:
+                raise InputError(
+                    f"{name} has {len(checked[name])} values but {side}_features has {rows} rows; give one per row."
+                )
+    query, gallery = (checked[f"{side}_features"].shape[1] for side in ("query", "gallery"))
+    if query != gallery:
+        raise InputError(
+            f"gallery_features has {gallery} columns but query_features has {query}; use one model for both."
+        )
+    return FeatureSet(**checked)
+
+
+def read_features(path: Path | str) -> FeatureSet:
+    """Read an `.npz` file with the six arrays of `FeatureSet`; other arrays in it are ignored, nothing is unpickled.
+
+    Raises:
+        InputError: the file is missing, not an `.npz`, lacks arrays, holds Python objects, or `feature_set` refuses it.
+    """
+    if not Path(path).is_file():
+        raise InputError(f"there is no feature file {path}; write one with inference, or give another path.")
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise InputError(f"{path} is not an .npz file; write one with inference or numpy.savez.")
+            missing = [name for name in _NAMES if name not in archive]
+            if missing:
+                raise InputError(f"{path} lacks {', '.join(missing)}; it must hold {', '.join(_NAMES)}.")
+            arrays = {name: _member(path, archive, name) for name in _NAMES}
+    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise InputError(
+            f"{path} is not a readable .npz file; write it again with inference or numpy.savez."
+        ) from error
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}; give another file.") from None
+    try:
+        return feature_set(**arrays)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def write_features(path: Path | str, features: FeatureSet) -> None:
+    """Write an uncompressed `.npz` file that `read_features` reads; it appears whole or not at all."""
+    with atomic(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, **asdict(features))
+
+
+def _member(path: Path | str, archive: np.lib.npyio.NpzFile, name: str) -> np.ndarray:
+    try:
+        return archive[name]
+    except ValueError as error:
+        if "pickle" not in str(error):
+            raise
+        raise InputError(f"{path}: {name} holds Python objects, which are never loaded; save plain numbers.") from None
+
+
+def _array(name: str, values: Any) -> np.ndarray:
+    if hasattr(values, "detach"):
+        values = values.detach().cpu()
+        values = (values.float() if values.is_floating_point() else values).numpy()
+    if not isinstance(values, np.ndarray):
+        raise InputError(f"{name} is a {type(values).__name__}; give a numpy array or a torch tensor.")
+    if not values.size:
+        raise InputError(f"{name} is empty (shape {values.shape}); give at least one image.")
+    return values
+
+
+def _features(name: str, values: Any) -> np.ndarray:
+    array = _array(name, values)
+    if array.dtype.kind != "f":
+        raise InputError(f"{name} has dtype {array.dtype}; give floating-point features.")
+    if array.ndim != 2:
+        raise InputError(f"{name} has shape {array.shape}; give two dimensions, one row per image.")
+    with np.errstate(over="ignore"):
+        array = np.ascontiguousarray(array, dtype=np.float32)
+    for bad, fault in (
+        (~np.isfinite(array).all(axis=1), "is not finite (NaN or infinity)"),
+        (~array.any(axis=1), "is all zero"),
+    ):
+        if bad.any():
+            raise InputError(
+                f"row {int(bad.argmax())} of {name} {fault} ({int(bad.sum())} such rows); check the model."
+            )
+    return array
+
+
+def _labels(name: str, values: Any) -> np.ndarray:
+    array = _array(name, values)
+    if array.dtype.kind not in "iu":
+        raise InputError(f"{name} has dtype {array.dtype}; give integers.")
+    if array.ndim != 1:
+        raise InputError(f"{name} has shape {array.shape}; give one dimension, one value per image.")
+    return np.ascontiguousarray(array, dtype=np.int64)

@@ -1,0 +1,58 @@
+"""The nearest neighbours of every row, found once for all settings of the re-ranking."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from reid_tune.evaluation.distances import BLOCK, Rows, distance_blocks, tie_free
+
+__all__ = ["Neighbours", "nearest"]
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """For each of n rows its k nearest others and how far the farthest of all is.
+
+    Memory is O(n k); a smaller k is a prefix of the columns.
+    """
+
+    rows: Rows
+    index: Tensor  # [n, k + 1] int64, ordered by (distance, index), the row itself first
+    mutual: Tensor  # [n, k + 1] int64: the column at which the row stands in its neighbour's list, k + 1 if nowhere
+    farthest: Tensor  # [n] float32: the largest distance of the row, above 0
+
+
+def nearest(rows: Rows, k: int) -> Neighbours:
+    """Find k >= 1 neighbours of each of n >= 2 rows; k is clipped to n - 1."""
+    count = min(k, len(rows) - 1) + 1
+    index = torch.empty(len(rows), count, dtype=torch.int64, device=rows.position.device)
+    farthest = torch.empty(len(rows), device=rows.position.device)
+    for members, block in distance_blocks(rows, rows):
+        farthest[members] = block.amax(1).clamp_(min=1e-12)
+        block.scatter_(1, members[:, None], -1.0)  # own index first
+        index[members] = _smallest(block, count)
+    return Neighbours(rows, index, _mutual(index), farthest)
+
+
+def _smallest(values: Tensor, count: int) -> Tensor:
+    """Columns [b, count] of the smallest values of each row, ordered by (value, column)."""
+    kept, columns = values.topk(min(count + 1, values.shape[1]), largest=False)
+    columns, order = columns[:, :count].sort(1)
+    columns = columns.gather(1, kept[:, :count].gather(1, order).argsort(dim=1, stable=True))
+    # topk takes any of equal values: where the cut goes through a tie, the keys decide.
+    tied = (kept[:, count:] == kept[:, count - 1 : count]).any(1).nonzero()[:, 0]
+    if len(tied):
+        columns[tied] = tie_free(values[tied]).topk(count, largest=False).indices
+    return columns
+
+
+def _mutual(index: Tensor) -> Tensor:
+    count = index.shape[1]
+    own = torch.arange(len(index), device=index.device)
+    column = torch.arange(count, device=index.device)
+    parts = []
+    for some in own.split(BLOCK):
+        found = index[index[some]] == some[:, None, None]
+        parts.append(torch.where(found, column, count).amin(2))
+    return torch.cat(parts)

@@ -1,0 +1,17 @@
+"""Lists of unlike length, flat in memory."""
+
+import torch
+from torch import Tensor
+
+__all__ = ["spread"]
+
+
+def spread(starts: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    """Number the elements of m slices of a flat array, one slice after the other.
+
+    Returns:
+        For each element the slice it belongs to, 0..m-1, and its place starts[slice] + 0, 1, ... in the flat array.
+    """
+    owner = torch.repeat_interleave(lengths)
+    first = lengths.cumsum(0) - lengths
+    return owner, torch.arange(len(owner), device=owner.device) + (starts - first)[owner]

@@ -1,0 +1,105 @@
+"""CMC, average precision and mINP from blocks of scores, by counting what stands before each match."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from reid_tune.evaluation.distances import tie_free
+from reid_tune.evaluation.features import FeatureSet
+from reid_tune.evaluation.ragged import spread
+
+__all__ = ["Ranking", "rank"]
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """What each of q queries found; a query without a match has NaN and the first hit -1."""
+
+    average_precision: Tensor  # [q] float64: mean of the precision at each match
+    inverse_negative_penalty: Tensor  # [q] float64: matches / rank of the last match (Ye et al. 2021)
+    first_hit: Tensor  # [q] int64: how many gallery images stand before the first match
+
+
+def rank(features: FeatureSet, blocks: Iterable[tuple[Tensor, Tensor]]) -> Ranking:
+    """Rank the gallery for each query; of equal scores the lower gallery index comes first.
+
+    For each query the gallery images of its identity and its camera are left out.
+
+    Args:
+        features: q queries and g gallery images without junk; only identities and cameras are read.
+        blocks: (indices of some queries [b], their scores [b, g] float32 >= 0, smaller is nearer) until each
+            query was there once. Blocks are overwritten.
+    """
+    blank = torch.full((len(features.query_ids),), torch.nan, dtype=torch.float64)
+    result = Ranking(blank, blank.clone(), torch.full(blank.shape, -1))
+    query_cameras, gallery_cameras = (
+        torch.from_numpy(features.query_cameras),
+        torch.from_numpy(features.gallery_cameras),
+    )
+    same_identity = _SameIdentity(features)
+    for members, scores in blocks:
+        members = members.cpu()
+        row, column = same_identity(members)
+        match = query_cameras[members[row]] != gallery_cameras[column]
+        scores[row[~match].to(scores.device), column[~match].to(scores.device)] = torch.inf
+        row, column = row[match], column[match]
+        before = _before(scores, row.to(scores.device), column.to(scores.device)).cpu()
+        _judge(result, members, row, before)
+    return result
+
+
+class _SameIdentity:
+    """All pairs (row of a block, gallery index) of one identity."""
+
+    def __init__(self, features: FeatureSet) -> None:
+        order = np.argsort(features.gallery_ids, kind="stable")
+        ends = (np.searchsorted(features.gallery_ids[order], features.query_ids, side) for side in ("left", "right"))
+        self.order = torch.from_numpy(order)
+        self.low, self.high = (torch.from_numpy(end) for end in ends)
+
+    def __call__(self, members: Tensor) -> tuple[Tensor, Tensor]:
+        row, place = spread(self.low[members], self.high[members] - self.low[members])
+        return row, self.order[place]
+
+
+def _before(scores: Tensor, row: Tensor, column: Tensor) -> Tensor:
+    """How many of scores[row] come before scores[row, column], for m pairs."""
+    own = scores[row, column]
+    before, through = _find(scores, row, own)
+    tied = through - before > 1
+    if not tied.any():
+        return before
+    some, local = row[tied].unique(return_inverse=True)
+    keys = tie_free(scores[some])
+    before[tied] = _find(keys, local, keys[local, column[tied]])[0]
+    return before
+
+
+def _find(values: Tensor, row: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+    """How many of values[row] are below `wanted`, and how many are not above it; rows ascend."""
+    ordered = values.sort(1).values if values.is_cuda else torch.from_numpy(np.sort(values.numpy(), axis=1))
+    lengths = torch.bincount(row, minlength=len(values))
+    padded = torch.zeros(len(values), int(lengths.max()), dtype=values.dtype, device=values.device)
+    place = torch.arange(len(row), device=row.device) - (lengths.cumsum(0) - lengths)[row]
+    padded[row, place] = wanted
+    low, high = (torch.searchsorted(ordered, padded, side=side)[row, place] for side in ("left", "right"))
+    return low, high
+
+
+def _judge(result: Ranking, members: Tensor, row: Tensor, before: Tensor) -> None:
+    """Fill in the queries `members[row]`, whose matches have `before` images before them; rows ascend."""
+    order = (row * (int(before.max()) + 1) + before).argsort()
+    row, before = row[order], before[order]
+    matches = torch.bincount(row, minlength=len(members))
+    start = matches.cumsum(0) - matches
+    nth = torch.arange(1, len(row) + 1) - start[row]
+    found = matches > 0
+    total = torch.zeros(len(members), dtype=torch.float64).index_add_(0, row, nth.double() / (before + 1))
+    query = members[found]
+    result.average_precision[query] = (total / matches)[found]
+    result.first_hit[query] = before[start[found]]
+    last = before[start[found] + matches[found] - 1]
+    result.inverse_negative_penalty[query] = matches[found].double() / (last + 1)

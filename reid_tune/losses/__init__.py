@@ -1,0 +1,1 @@
+"""Losses on a whole batch: identity, triplet, and their sum."""

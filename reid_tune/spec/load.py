@@ -1,0 +1,146 @@
+"""From a YAML file and overrides to a checked experiment."""
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import ValidationError
+
+from reid_tune.errors import InputError
+from reid_tune.spec.checks import faults
+from reid_tune.spec.defaults import defaults
+from reid_tune.spec.experiment import Experiment, canonical, fields, flatten, unflatten
+
+__all__ = ["build_experiment", "load_experiment", "nearest_key", "parse_overrides", "problems", "read_yaml"]
+
+LEAVES = {key for key, _ in fields()}
+SECTIONS = {key.rsplit(".", depth)[0] for key in LEAVES for depth in range(1, key.count(".") + 1)}
+
+
+def load_experiment(path: Path | str, overrides: Sequence[str] = ()) -> Experiment:
+    """Read, interpolate, override and validate a spec.
+
+    Raises:
+        InputError: the file cannot be read, or all that is wrong with it, a line for each fault.
+    """
+    return build_experiment(read_yaml(path), parse_overrides(overrides), str(path))
+
+
+def build_experiment(tree: Mapping[str, Any], overrides: Mapping[str, Any], source: str) -> Experiment:
+    """Validate a spec given as nested mappings; `overrides` are dotted keys, `source` names it in errors."""
+    given, wrong = _user_values(tree)
+    given |= {canonical(key): value for key, value in overrides.items()}
+    wrong += [_unknown(key) for key in overrides if canonical(key) not in LEAVES]
+    if wrong:
+        raise problems(source, wrong)
+    values = defaults(str(given.get("model.backbone", "resnet_50"))) | given
+    experiment = _validate(_interpolate(unflatten(values), source), source)
+    wrong = faults(experiment)
+    if wrong:
+        raise problems(source, wrong)
+    return experiment
+
+
+def read_yaml(path: Path | str) -> dict[str, Any]:
+    """The mapping in a YAML file.
+
+    Raises:
+        InputError: no such file, unreadable, not YAML, or not a mapping.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not a text file"
+        raise InputError(f"cannot read {path}: {reason}.") from None
+    try:
+        tree = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise InputError(f"{path}{place}: not valid YAML: {getattr(error, 'problem', None) or error}.") from None
+    if not isinstance(tree, dict):
+        raise InputError(f"{path}: holds no mapping of keys to values.")
+    return tree
+
+
+def parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:
+    """`key=value` arguments as a mapping; values are YAML.
+
+    Raises:
+        InputError: an argument without `=`, or a value that is not YAML.
+    """
+    parsed = {}
+    for text in overrides:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise InputError(f"'{text}' is not an override: write key=value, for example train.num_epochs=20.")
+        try:
+            parsed[key] = yaml.safe_load(value) if value else ""
+        except yaml.YAMLError:
+            raise InputError(f"the value of the override '{text}' is not valid YAML.") from None
+    return parsed
+
+
+def nearest_key(key: str) -> str | None:
+    """The schema's key that is spelled most like this one, if any is near."""
+    near = difflib.get_close_matches(key, LEAVES, n=1, cutoff=0.6)
+    same_leaf = [known for known in sorted(LEAVES) if known.rsplit(".")[-1] == key.rsplit(".")[-1]]
+    return (same_leaf or near or [None])[0]
+
+
+def problems(source: str, wrong: Sequence[str]) -> InputError:
+    """One error for all that is wrong in one file."""
+    if len(wrong) == 1:
+        return InputError(f"{source}: {wrong[0]}")
+    return InputError(f"{source}: {len(wrong)} problems:\n" + "\n".join(f"  {line}" for line in wrong))
+
+
+def _user_values(tree: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    given: dict[str, Any] = {}
+    wrong = []
+    for key, value in flatten({str(k): v for k, v in tree.items()}).items():
+        name = canonical(key)
+        if key in SECTIONS:
+            if value not in (None, {}):
+                wrong.append(f"{key} is a section, but its value is {value!r}: write its keys below it.")
+        elif name not in LEAVES:
+            wrong.append(_unknown(key))
+        elif name in given and given[name] != value:
+            wrong.append(
+                f"{name} is given twice (an alias is a second spelling), as {given[name]!r} and {value!r}: keep one."
+            )
+        else:
+            given[name] = value
+    return given, wrong
+
+
+def _unknown(key: str) -> str:
+    near = nearest_key(key)
+    return f"unknown key {key}" + (f"; did you mean {near}?" if near else ".")
+
+
+def _interpolate(tree: dict[str, Any], source: str) -> dict[str, Any]:
+    try:
+        resolved = OmegaConf.to_container(OmegaConf.create(tree), resolve=True)
+    except OmegaConfBaseException as error:
+        key = getattr(error, "full_key", None)
+        raise InputError(f"{source}: {key or 'a value'}: {str(error).splitlines()[0]}.") from None
+    assert isinstance(resolved, dict)
+    return {str(key): value for key, value in resolved.items()}
+
+
+def _validate(tree: dict[str, Any], source: str) -> Experiment:
+    try:
+        return Experiment.model_validate(tree)
+    except ValidationError as error:
+        raise problems(source, [_sentence(dict(fault)) for fault in error.errors()]) from None
+
+
+def _sentence(fault: dict[str, Any]) -> str:
+    key = ".".join(str(part) for part in fault["loc"])
+    value = "" if key == "encryption_key" else f" = {fault['input']!r}"
+    return f"{key}{value}: {fault['msg'].replace('Input should', 'should', 1)}."

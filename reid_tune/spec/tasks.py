@@ -1,0 +1,44 @@
+"""Sections `re_ranking`, `evaluate`, `inference` and `export`."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from reid_tune.spec.base import Section
+
+__all__ = ["Evaluate", "Export", "Inference", "ReRankingSection"]
+
+GpuId = Annotated[int, Field(ge=0)]
+
+
+class ReRankingSection(Section):
+    re_ranking: bool = Field(True, description="Re-rank in `evaluate`; a validation mAP is always plain.")
+    k1: int = Field(20, ge=1, description="k of the k-reciprocal neighbours.")
+    k2: int = Field(6, ge=1, description="k of the local query expansion.")
+    lambda_value: float = Field(0.3, ge=0, le=1, description="Weight of the original distance.")
+
+
+class _Task(Section):
+    num_gpus: int = Field(1, ge=1, description="Number of GPUs.")
+    gpu_ids: tuple[GpuId, ...] = Field((0,), min_length=1, description="Indices of the GPUs.")
+    checkpoint: str | None = Field(None, description="A checkpoint, .onnx file, models:/NAME@ALIAS or sweep:NAME.")
+    results_dir: str | None = Field(None, description="Folder of the results; default <results_dir>/<task>.")
+    test_dataset: str | None = Field(None, description="Folder of gallery images; default dataset.test_dataset_dir.")
+    query_dataset: str | None = Field(None, description="Folder of query images; default dataset.query_dataset_dir.")
+
+
+class Evaluate(_Task):
+    output_sampled_matches_plot: str | None = Field(None, description="Picture of queries and their best matches.")
+    output_cmc_curve_plot: str | None = Field(None, description="Picture of the CMC curve.")
+
+
+class Inference(_Task):
+    output_file: str | None = Field(None, description="File for the embeddings of all images.")
+
+
+class Export(Section):
+    checkpoint: str | None = Field(None, description="A checkpoint, models:/NAME@ALIAS or sweep:NAME.")
+    onnx_file: str | None = Field(None, description="The file to write; default beside the checkpoint.")
+    gpu_id: int = Field(0, ge=0, description="Index of the GPU.")
+    results_dir: str | None = Field(None, description="Folder of the results; default <results_dir>/export.")
+    overwrite: bool = Field(False, description="Replace an existing file.")

@@ -1,0 +1,37 @@
+"""Tables of metrics for people."""
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+__all__ = ["metrics_table", "percent", "print_metrics", "print_table"]
+
+
+def percent(value: Any) -> str:
+    """A fraction in percent with one decimal; whole numbers as they are."""
+    return f"{100 * value:.1f}" if isinstance(value, float) else str(value)
+
+
+def metrics_table(rows: Mapping[str, Mapping[str, Any]]) -> Table:
+    """One row for each set of metrics; fractions in percent."""
+    table = Table("")
+    columns = list(dict.fromkeys(name for metrics in rows.values() for name in metrics))
+    for name in columns:
+        table.add_column(name if name in ("queries", "gallery") else f"{name} %", justify="right")
+    for label, metrics in rows.items():
+        table.add_row(label, *(percent(metrics.get(name, "")) for name in columns))
+    return table
+
+
+def print_metrics(rows: Mapping[str, Mapping[str, Any]]) -> None:
+    """Print `metrics_table` on stdout."""
+    print_table(metrics_table(rows))
+
+
+def print_table(table: Table) -> None:
+    """Print a table on stdout, as wide as it needs where no terminal limits it."""
+    console = Console(file=sys.stdout)
+    console.print(table, width=None if console.is_terminal else 200, highlight=False)

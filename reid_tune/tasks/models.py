@@ -1,0 +1,64 @@
+"""Models from files: checkpoints and ONNX files, ready to embed images."""
+
+from pathlib import Path
+
+import torch
+
+from reid_tune.checkpoints.checkpoint import Checkpoint, load_checkpoint
+from reid_tune.errors import InputError
+from reid_tune.modeling.network import ReIDNet, build_network
+from reid_tune.spec.experiment import Experiment
+
+__all__ = ["checkpoint_experiment", "matching_experiment", "restore_network"]
+
+# What a checkpoint fixes: its network, and the images that it was trained on.
+_FIXED = (
+    "model.backbone",
+    "model.last_stride",
+    "model.input_width",
+    "model.input_height",
+    "model.neck",
+    "dataset.pixel_mean",
+    "dataset.pixel_std",
+)
+
+
+def checkpoint_experiment(checkpoint: Checkpoint, path: Path) -> Experiment:
+    """The spec that a checkpoint was trained with."""
+    try:
+        return Experiment.model_validate(checkpoint.spec)
+    except ValueError:
+        raise InputError(f"{path} holds a spec that this version cannot read.") from None
+
+
+def matching_experiment(experiment: Experiment, checkpoint: Checkpoint, path: Path) -> Experiment:
+    """The user's spec, checked against the network in a checkpoint.
+
+    Raises:
+        InputError: a key that the checkpoint fixes has another value in the spec.
+    """
+    trained = checkpoint_experiment(checkpoint, path)
+    unlike = [
+        f"{key} is {trained.value(key)!r} there and {experiment.value(key)!r} in the spec"
+        for key in _FIXED
+        if trained.value(key) != experiment.value(key)
+    ]
+    if unlike:
+        raise InputError(f"{path} was trained with another spec: {'; '.join(unlike)}.")
+    return experiment
+
+
+def restore_network(checkpoint: Checkpoint, experiment: Experiment, path: Path, device: torch.device) -> ReIDNet:
+    """The network of a checkpoint in eval mode, without its classifier.
+
+    Raises:
+        InputError: the weights do not fit the network of the spec.
+    """
+    network = build_network(experiment.model)
+    weights = {name: tensor for name, tensor in checkpoint.model.items() if not name.startswith("classifier.")}
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+        raise InputError(f"{path} does not fit the network of the spec: {first}") from None
+    return network.to(device).eval()

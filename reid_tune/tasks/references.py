@@ -1,0 +1,57 @@
+"""What a checkpoint argument names: a file, a registered model, a run's artifact, a sweep's winner."""
+
+import re
+from pathlib import Path
+
+from reid_tune.errors import InputError
+from reid_tune.training.loop import LATEST
+
+__all__ = ["CHECKPOINT", "ONNX", "resolve"]
+
+# Names of the files in a version of a registered model.
+CHECKPOINT, ONNX = "checkpoint.pth", "model.onnx"
+
+_SWEEP = re.compile(r"sweep:([A-Za-z0-9][A-Za-z0-9._-]{0,63})(?:/(\d+))?")
+
+
+def resolve(reference: str, wanted: str) -> Path:
+    """The local file that a reference names.
+
+    Args:
+        reference: A path, `models:/NAME@ALIAS`, `models:/NAME/3`, `runs:/ID/PATH`, `sweep:NAME` (the winner) or
+            `sweep:NAME/7` (a trial).
+        wanted: CHECKPOINT or ONNX, which of a model's files.
+
+    Raises:
+        InputError: it names nothing that exists.
+    """
+    if reference.startswith(("models:/", "runs:/")):
+        from reid_tune.tracking.registry import resolve as resolve_registered
+        from reid_tune.tracking.store import tracking_uri
+
+        found = resolve_registered(reference, tracking_uri())
+        return found / wanted if found.is_dir() else found
+    if reference.startswith("sweep:"):
+        return _from_sweep(reference, wanted)
+    path = Path(reference)
+    if not path.is_file():
+        raise InputError(f"there is no checkpoint {reference}.")
+    return path
+
+
+def _from_sweep(reference: str, wanted: str) -> Path:
+    match = _SWEEP.fullmatch(reference)
+    if match is None:
+        raise InputError(f"'{reference}' names no model: write sweep:NAME or sweep:NAME/7.")
+    name, trial = match.groups()
+    sweep = Path("runs") / name
+    if not (sweep / "events.jsonl").is_file():
+        known = ", ".join(sorted(path.parent.name for path in Path("runs").glob("*/events.jsonl"))) or "none"
+        raise InputError(f"there is no sweep {name} in {Path('runs').absolute()}; sweeps there: {known}.")
+    if trial is None and wanted == ONNX and (sweep / "export" / "winner.onnx").is_file():
+        return sweep / "export" / "winner.onnx"
+    run = sweep / "refit" / "winner" if trial is None else sweep / "trials" / f"{int(trial):04d}"
+    attempts = sorted(run.glob(f"attempt-*/{LATEST}"), key=lambda path: int(path.parent.name.split("-")[1]))
+    if not attempts:
+        raise InputError(f"{reference} has no checkpoint: the run was removed, or has not finished an epoch.")
+    return attempts[-1]

@@ -1,0 +1,40 @@
+"""A sweep's runs in the store, known by their tags."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from reid_tune.tracking.store import experiment_id
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+__all__ = ["RUN_TAG", "SWEEP_TAG", "nested_run", "parent_run"]
+
+SWEEP_TAG = "reid_tune.sweep"
+RUN_TAG = "reid_tune.run"
+
+
+def parent_run(connection: "MlflowClient", sweep: str, uid: str, start: int | None = None) -> tuple[str, str]:
+    """The experiment and the parent run of a sweep, created where they do not exist; `start` in milliseconds."""
+    experiment = experiment_id(connection, sweep)
+    return experiment, _find_or_create(connection, experiment, {SWEEP_TAG: uid}, sweep, start)
+
+
+def nested_run(connection: "MlflowClient", experiment: str, parent: str, uid: str, name: str, start: int) -> str:
+    """The run `name`, such as `trials/0007`, below a sweep's parent run, created where it does not exist."""
+    tags = {RUN_TAG: f"{uid}/{name}", "mlflow.parentRunId": parent}
+    return _find_or_create(connection, experiment, tags, name, start)
+
+
+def _find_or_create(
+    connection: "MlflowClient", experiment: str, tags: Mapping[str, str], name: str, start: int | None
+) -> str:
+    from mlflow.entities import ViewType
+
+    key, value = next(iter(tags.items()))
+    found = connection.search_runs([experiment], f"tags.`{key}` = '{value}'", ViewType.ALL, max_results=1)
+    if not found:
+        return connection.create_run(experiment, start_time=start, run_name=name, tags=dict(tags)).info.run_id
+    if found[0].info.lifecycle_stage == "deleted":
+        connection.restore_run(found[0].info.run_id)
+    return found[0].info.run_id

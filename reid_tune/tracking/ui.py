@@ -1,0 +1,72 @@
+"""MLflow's own web page on this machine."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+from reid_tune.errors import InputError
+from reid_tune.tracking.store import database, public
+
+__all__ = ["run_ui"]
+
+INTERRUPTED = 130
+PATIENCE = 10  # seconds that the server gets to end
+
+
+def run_ui(uri: str, port: int) -> int:
+    """Show a store at http://127.0.0.1:PORT until Ctrl-C; the exit status is the server's, or 130 after Ctrl-C.
+
+    Raises:
+        InputError: the port is in use or out of range, or the store has a web page of its own.
+    """
+    if uri.startswith(("http://", "https://")):
+        raise InputError(f"the MLflow store is a server with its own page: open {public(uri)}.")
+    _check_free(port)
+    # A session of its own: Ctrl-C reaches us alone, and ending the group ends the server's workers too.
+    server = subprocess.Popen(_command(uri, port), stdout=sys.stderr, start_new_session=True)
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        _announce(server, port)
+        return server.wait()
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    finally:
+        _end(server)
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _command(uri: str, port: int) -> list[str]:
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--workers", "1"]
+    command += ["--host", "127.0.0.1", "--port", str(port)]
+    path = database(uri)
+    return command + (["--artifacts-destination", str(path.parent / "mlartifacts")] if path else [])
+
+
+def _check_free(port: int) -> None:
+    try:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+    except (OSError, OverflowError) as error:
+        raise InputError(f"cannot use port {port}: {getattr(error, 'strerror', error)}; choose another one.") from None
+
+
+def _announce(server: "subprocess.Popen[bytes]", port: int) -> None:
+    while server.poll() is None:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                print(f"MLflow: http://127.0.0.1:{port} (Ctrl-C ends it)", flush=True)
+                return
+        time.sleep(0.2)
+
+
+def _end(server: "subprocess.Popen[bytes]") -> None:
+    for signum in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(server.pid, signum)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            server.wait(PATIENCE)

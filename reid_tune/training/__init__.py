@@ -1,0 +1,1 @@
+"""The training loop, its workers, precision and progress."""

@@ -1,0 +1,67 @@
+"""Progress of a single run on stderr: a bar in a terminal, a line for each epoch."""
+
+import sys
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from reid_tune.training.reporter import Metrics
+from reid_tune.training.workers import rank
+
+__all__ = ["TerminalReporter", "epoch_line"]
+
+
+class TerminalReporter:
+    """A reporter for a run of its own; a context manager, so that the bar goes away at an error."""
+
+    def __init__(self) -> None:
+        self._console = Console(file=sys.stderr)
+        self._progress = Progress(
+            TextColumn("epoch {task.fields[epoch]}"),
+            BarColumn(),
+            TextColumn("{task.completed}/{task.total} loss {task.fields[loss]:.3f}"),
+            TimeRemainingColumn(),
+            console=self._console,
+            transient=True,
+            disable=rank() != 0 or not self._console.is_terminal,
+        )
+        self._task: TaskID | None = None
+        self._epochs = 0
+
+    def start(self, steps_per_epoch: int, first_epoch: int, num_epochs: int) -> None:
+        self._epochs = num_epochs
+        if rank() == 0:
+            text = f"{steps_per_epoch} steps per epoch, epochs {first_epoch} to {num_epochs}"
+            self._console.print(text if first_epoch <= num_epochs else "all epochs are done already", highlight=False)
+        self._task = self._progress.add_task("", total=steps_per_epoch, epoch=first_epoch, loss=0.0)
+
+    def step(self, step: int, loss: float) -> None:
+        assert self._task is not None
+        self._progress.update(self._task, completed=step, loss=loss)
+
+    def report(self, metrics: Metrics) -> None:
+        assert self._task is not None
+        self._progress.update(self._task, completed=0, epoch=metrics["epoch"] + 1)
+        if rank() == 0:
+            self._console.print(epoch_line(metrics, self._epochs), highlight=False)
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._progress.stop()
+
+
+def epoch_line(metrics: Metrics, num_epochs: int) -> str:
+    """One epoch in one line; scores in percent."""
+    parts = [
+        f"epoch {metrics['epoch']}/{num_epochs}",
+        f"loss {metrics['loss']:.3f}",
+        f"lr {metrics['lr']:.3g}",
+        f"{metrics['images_per_second']:.0f} images/s",
+    ]
+    parts += [f"{name} {100 * metrics[name]:.1f} %" for name in ("mAP", "Rank-1") if name in metrics]
+    return "  ".join(parts)

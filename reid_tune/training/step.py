@@ -1,0 +1,76 @@
+"""One optimization step on the global batch."""
+
+import contextlib
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from reid_tune.losses.total import Losses
+from reid_tune.modeling.network import ReIDNet
+from reid_tune.spec.experiment import Experiment
+from reid_tune.training.workers import gather_rows, world_size
+
+__all__ = ["Step", "autocast"]
+
+
+def autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """The arithmetic of the backbone: float32, or bfloat16 where torch deems it safe."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+
+
+class _Global(nn.Module):
+    """Features of the global batch and their logits; the backbone sees this worker's images alone."""
+
+    def __init__(self, network: ReIDNet, precision: str, classify: bool) -> None:
+        super().__init__()
+        self.network = network
+        self.precision = precision
+        if not classify:
+            # DistributedDataParallel waits for a gradient of every parameter that wants one.
+            for part in (network.neck, network.classifier):
+                assert part is not None
+                part.requires_grad_(False)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        with autocast(self.precision, images.device):
+            local = self.network.features(images)
+        features = gather_rows(local.float())
+        assert self.network.classifier is not None
+        return features, self.network.classifier(self.network.neck(features))
+
+
+class Step:
+    """Forward, losses, backward, update; the same result for any number of workers with the same global batch.
+
+    That holds to rounding where the backbone's batch norm is in eval mode and no layer is stochastic: batch norm in
+    training mode sees the images of one worker.
+    """
+
+    def __init__(self, network: ReIDNet, optimizer: torch.optim.Optimizer, experiment: Experiment) -> None:
+        self.losses = Losses(experiment)
+        self.optimizer = optimizer
+        self.clip = experiment.train.clip_grad_norm
+        self.network = network
+        module = _Global(network, experiment.train.precision, self.losses.identity)
+        self.module: nn.Module = DistributedDataParallel(module) if world_size() > 1 else module
+
+    def __call__(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """Update the network once.
+
+        Args:
+            images: This worker's slice [batch / workers, 3, H, W], normalised.
+            labels: The global batch's [batch] int64.
+
+        Returns:
+            The loss and its parts, detached scalars.
+        """
+        features, logits = self.module(images)
+        parts = self.losses(features, logits, labels)
+        loss = torch.stack(list(parts.values())).sum()
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        if self.clip:
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.clip)
+        self.optimizer.step()
+        return {"loss": loss.detach(), **{f"loss/{name}": part.detach() for name, part in parts.items()}}

@@ -1,0 +1,55 @@
+"""What the workers of one run share: the global batch, and one set of gradients."""
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+__all__ = ["broadcast", "gather_rows", "rank", "world_size"]
+
+
+def world_size() -> int:
+    """Number of workers; 1 outside a process group."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """This worker's index."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+class _ScaleGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, factor: int) -> Tensor:
+        ctx.factor = factor
+        return rows.view_as(rows)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return gradients[0] * ctx.factor, None
+
+
+def gather_rows(rows: Tensor) -> Tensor:
+    """The rows of all workers in rank order, [workers * batch, dimension], with a gradient for the own rows.
+
+    Every worker computes the loss of the whole global batch, so a parameter before this point receives on each worker
+    the part of the gradient that flows through its own rows. The parts add up to the whole; as
+    DistributedDataParallel takes their mean, the gradient of the own rows is scaled by the number of workers.
+    """
+    workers = world_size()
+    if workers == 1:
+        return rows
+    parts = [torch.empty_like(rows) for _ in range(workers)]
+    dist.all_gather(parts, rows.detach().contiguous())
+    parts[rank()] = _ScaleGradient.apply(rows, workers)
+    return torch.cat(parts)
+
+
+def broadcast(value: Any) -> Any:
+    """Rank 0's value on every worker."""
+    if world_size() == 1:
+        return value
+    values = [value]
+    dist.broadcast_object_list(values)
+    return values[0]

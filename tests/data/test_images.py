@@ -1,0 +1,72 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from reid_tune.data.images import decode, load
+from reid_tune.data.records import Record
+from reid_tune.errors import InputError
+
+FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+
+
+def noise(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+
+
+def saved(path: Path, mode: str) -> Record:
+    image = Image.fromarray(noise(50, 21, 3)).convert("RGB")
+    if mode == "RGBA":
+        image.putalpha(Image.fromarray(noise(50, 21)))
+    else:
+        image = image.convert(mode)
+    image.save(path)
+    return Record(path, 1, 1)
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize(
+    ("mode", "suffix"), [("RGB", "png"), ("RGB", "jpg"), ("L", "jpg"), ("RGBA", "png"), ("P", "png")]
+)
+def test_decode_is_pillows_conversion_and_resize(tmp_path: Path, mode: str, suffix: str, interpolation: str) -> None:
+    record = saved(tmp_path / f"a.{suffix}", mode)
+    images = decode([record], 32, 16, interpolation)
+    expected = Image.open(record.path).convert("RGB").resize((16, 32), FILTERS[interpolation])
+    assert images.dtype == np.uint8 and images.shape == (1, 32, 16, 3)
+    np.testing.assert_array_equal(images[0], np.asarray(expected))
+    if mode == "L":
+        assert (images[..., 0] == images[..., 2]).all()
+
+
+def test_order_holds_with_threads_and_a_given_array(tmp_path: Path) -> None:
+    records = []
+    for value in range(40):
+        path = tmp_path / f"{value:04d}_c1.png"
+        Image.new("RGB", (5, 9), (value, 0, 255 - value)).save(path)
+        records.append(Record(path, value, 1))
+    out = np.zeros((40, 8, 4, 3), np.uint8)
+    assert decode(records, 8, 4, "bilinear", threads=7, out=out) is out
+    np.testing.assert_array_equal(out[:, 3, 2, 0], np.arange(40))
+    np.testing.assert_array_equal(out, decode(records, 8, 4, "bilinear", threads=1))
+
+
+def test_broken_files_are_named(tmp_path: Path) -> None:
+    good = saved(tmp_path / "0001_c1.jpg", "RGB")
+    content = good.path.read_bytes()
+    broken = {"0002_c1.jpg": content[: len(content) // 2], "0003_c1.jpg": b"no image", "0004_c1.png": b""}
+    for name, part in broken.items():
+        (tmp_path / name).write_bytes(part)
+        with pytest.raises(InputError, match=name):
+            decode([good, Record(tmp_path / name, 2, 1), good], 8, 4, "bilinear", threads=2)
+    with pytest.raises(InputError, match="no image .*gone.jpg"):
+        load(tmp_path / "gone.jpg", 8, 4, "bicubic")
+
+
+def test_truncated_png_is_named(tmp_path: Path) -> None:
+    record = saved(tmp_path / "0005_c1.png", "RGB")
+    content = record.path.read_bytes()
+    for length in (20, 40, len(content) // 2, len(content) - 30):
+        record.path.write_bytes(content[:length])
+        with pytest.raises(InputError, match="0005_c1.png"):
+            load(record.path, 8, 4, "bilinear")

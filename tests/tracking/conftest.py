@@ -1,0 +1,120 @@
+"""One real SQLite store for all tests of this folder (making one takes seconds), and logs as a sweep writes them."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reid_tune.events.log import Event
+from reid_tune.tracking.store import client
+
+SPEC = {
+    "model.backbone": "resnet_50",
+    "train.optim.lr_steps": [40, 70],
+    "train.optim.base_lr": 3.5e-4,
+    "train.optim.name": "Adam",
+    "model.no_margin": False,
+    "dataset.test_dataset_dir": None,
+    "encryption_key": "very secret",
+    "results_dir": "/somewhere",
+    "train.results_dir": "/somewhere/train",
+    **{f"filler.{number:03}": number for number in range(120)},
+}
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory: pytest.TempPathFactory) -> str:
+    uri = f"sqlite:///{tmp_path_factory.mktemp('a store')}/mlflow.db"
+    client(uri)
+    return uri
+
+
+@pytest.fixture(scope="session")
+def connection(store: str) -> Any:
+    return client(store)
+
+
+@pytest.fixture
+def events() -> Callable[[str, Path], list[Event]]:
+    """The events of a small sweep: a finished, a stopped and a failed trial, and an artifact."""
+
+    def make(name: str, artifact: Path) -> list[Event]:
+        def report(run: str, epoch: int) -> Event:
+            metrics = {"loss": 1 / epoch, "loss/identity": 0.5 / epoch, "mAP": 0.1 * epoch, "Rank-1": 0.2 * epoch}
+            return {"kind": "report", "run": run, "epoch": epoch, "metrics": metrics}
+
+        def begin(run: str, parameters: dict[str, Any]) -> list[Event]:
+            attempt = {"kind": "attempt", "run": run, "attempt": 1}
+            return [{"kind": "suggested", "run": run, "parameters": parameters}, attempt]
+
+        def end(run: str, state: str, epoch: int, **more: str) -> Event:
+            return {"kind": "ended", "run": run, "state": state, "epoch": epoch, **more}
+
+        middle = {"kind": "attempt", "run": "trials/0001", "attempt": 2}
+        made = [
+            {"kind": "sweep", "name": name, "uid": f"uid-{name}", "tracking_uri": "", "sweep": {}, "spec": SPEC},
+            {"kind": "driver", "pid": 1, "host": "here", "resumed": False, "command": []},
+            {"kind": "stage", "stage": "search", "state": "begun", "result": {}},
+            *begin("trials/0000", {}),
+            *(report("trials/0000", epoch) for epoch in (1, 2, 3)),
+            *begin("trials/0001", {"train.optim.base_lr": 1e-3, "train.optim.lr_steps": [5]}),
+            report("trials/0001", 1),
+            middle,
+            end("trials/0000", "finished", 3),
+            report("trials/0001", 2),
+            end("trials/0001", "stopped", 2),
+            *begin("trials/0002", {"train.optim.name": "SGD"}),
+            end("trials/0002", "failed", 0, reason="out of memory"),
+            {"kind": "artifact", "run": "trials/0000", "path": str(artifact), "folder": "plots"},
+            {"kind": "artifact", "run": None, "path": str(artifact), "folder": ""},
+            {"kind": "registered", "model": "m", "version": 1, "alias": "champion"},
+            {"kind": "stage", "stage": "register", "state": "done", "result": {}},
+        ]
+        return [{"time": 1_700_000_000.25 + number, **event} for number, event in enumerate(made)]
+
+    return make
+
+
+@pytest.fixture
+def write() -> Callable[[Path, list[Event]], None]:
+    def write_lines(path: Path, lines: list[Event]) -> None:
+        with path.open("a") as file:
+            file.writelines(json.dumps(event) + "\n" for event in lines)
+
+    return write_lines
+
+
+@pytest.fixture
+def snapshot(connection: Any) -> Callable[[str], dict[str, Any]]:
+    """All that the store knows of a sweep's runs, by run name and without ids: metrics as full histories."""
+
+    def read(sweep: str) -> dict[str, Any]:
+        experiment = connection.get_experiment_by_name(sweep)
+        runs = connection.search_runs([experiment.experiment_id])
+        names = {run.info.run_id: run.info.run_name for run in runs}
+        names = {key: "parent" if name == sweep else name for key, name in names.items()}
+        assert len(set(names.values())) == len(runs)
+
+        def history(run: str, key: str) -> list[tuple[int, int, float]]:
+            points = connection.get_metric_history(run, key)
+            return sorted((point.step, point.timestamp, point.value) for point in points)
+
+        def facts(run: Any) -> dict[str, Any]:
+            tags = {key: value.replace(f"uid-{sweep}", "UID") for key, value in run.data.tags.items()}
+            tags.pop("mlflow.runName")
+            if parent := tags.pop("mlflow.parentRunId", None):
+                tags["parent"] = names[parent]
+            return {
+                "parameters": run.data.params,
+                "tags": tags,
+                "metrics": {key: history(run.info.run_id, key) for key in run.data.metrics},
+                "time": (run.info.start_time, run.info.end_time),
+                "status": run.info.status,
+                "files": [file.path for file in connection.list_artifacts(run.info.run_id)],
+            }
+
+        return {names[run.info.run_id]: facts(run) for run in runs}
+
+    return read
