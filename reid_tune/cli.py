@@ -37,7 +37,9 @@ class Format(StrEnum):
 
 
 Spec = Annotated[Path, typer.Option("-e", "--experiment_spec_file", help="Experiment spec, a YAML file.")]
-Overrides = Annotated[list[str] | None, typer.Argument(help="key=value pairs that override the spec.", metavar="[KEY=VALUE]...")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(help="key=value pairs that override the spec.", metavar="[KEY=VALUE]...")
+]
 FormatOption = Annotated[Format, typer.Option("--format", help="How to print the result.")]
 
 
@@ -63,7 +65,9 @@ def evaluate(spec: Spec, overrides: Overrides = None, format: FormatOption = For
 @app.command()
 def score(
     features: Annotated[Path, typer.Argument(help=".npz with query_ and gallery_ features, ids and cameras.")],
-    re_ranking: Annotated[str | None, typer.Option("--re-ranking", metavar="K1,K2,LAMBDA", help="Re-rank, e.g. 20,6,0.3.")] = None,
+    re_ranking: Annotated[
+        str | None, typer.Option("--re-ranking", metavar="K1,K2,LAMBDA", help="Re-rank, e.g. 20,6,0.3.")
+    ] = None,
     format: FormatOption = Format.table,
 ) -> None:
     """Score the features of any model: mAP, mINP and Rank-k."""
@@ -75,9 +79,13 @@ def score(
 
 @app.command()
 def export(
-    reference: Annotated[str | None, typer.Argument(help="sweep:NAME, models:/NAME@ALIAS or a checkpoint; needs no spec.")] = None,
+    reference: Annotated[
+        str | None, typer.Argument(help="sweep:NAME, models:/NAME@ALIAS or a checkpoint; needs no spec.")
+    ] = None,
     overrides: Overrides = None,
-    spec: Annotated[Path | None, typer.Option("-e", "--experiment_spec_file", help="Experiment spec, a YAML file.")] = None,
+    spec: Annotated[
+        Path | None, typer.Option("-e", "--experiment_spec_file", help="Experiment spec, a YAML file.")
+    ] = None,
 ) -> None:
     """Write export.checkpoint as one ONNX file, compared with PyTorch before it appears."""
     from reid_tune.spec.load import parse_overrides
@@ -124,13 +132,89 @@ class Family(StrEnum):
 
 
 @spec_app.command("show")
-def spec_show(defaults: Annotated[Family, typer.Option("--defaults", help="Which table of defaults.")] = Family.resnet50) -> None:
+def spec_show(
+    defaults: Annotated[Family, typer.Option("--defaults", help="Which table of defaults.")] = Family.resnet50,
+) -> None:
     """Print all fields with their defaults."""
     from reid_tune.spec.load import build_experiment
     from reid_tune.tasks.train import experiment_yaml
 
     backbone = {"resnet50": "resnet_50", "swin": "swin_tiny_patch4_window7_224"}[defaults.value]
     typer.echo(experiment_yaml(build_experiment({}, {"model.backbone": backbone}, "defaults")), nl=False)
+
+
+class Stage(StrEnum):
+    """Stages of a sweep, in order."""
+
+    preflight = "preflight"
+    search = "search"
+    refit = "refit"
+    export = "export"
+    test = "test"
+    register = "register"
+
+
+class Resume(StrEnum):
+    """What to do with a sweep that exists."""
+
+    never = "never"
+    auto = "auto"
+
+
+@app.command()
+def sweep(
+    file: Annotated[Path, typer.Argument(help="Search-space file.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(help="key=value overrides the spec, sweep.KEY=value the file.", metavar="[KEY=VALUE]..."),
+    ] = None,
+    resume: Annotated[
+        Resume, typer.Option(help="never refuses a name that exists; auto begins or continues.")
+    ] = Resume.never,
+    until: Annotated[Stage, typer.Option(help="The last stage to run.")] = Stage.register,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything, print the plan, write nothing.")
+    ] = False,
+) -> None:
+    """Search, refit the best, export, test once, register."""
+    from reid_tune.sweep.drive import plan_sweep, run_sweep
+
+    if dry_run:
+        plan = plan_sweep(file, overrides or [], until.value)
+        _print(plan, Format.yaml, {})
+        return
+    try:
+        state = run_sweep(file, overrides or [], resume=resume.value, until=until.value)
+    except KeyboardInterrupt:
+        typer.echo(f"stopped; continue with: reid-tune sweep {file} --resume auto", err=True)
+        raise
+    _print_sweep(state)
+
+
+@app.command()
+def report(
+    name: Annotated[str, typer.Argument(help="Name of a sweep below ./runs.")],
+    format: FormatOption = Format.table,
+    storage: Annotated[str, typer.Option(help="Folder of the sweeps.")] = "runs",
+) -> None:
+    """Show what a sweep has found, running or not."""
+    from reid_tune.sweep.report import load_state
+    from reid_tune.sweep.report import report as make_report
+
+    state = load_state(name, storage)
+    if format is Format.table:
+        _print_sweep(state)
+    else:
+        _print(make_report(state), format, {})
+
+
+@app.command()
+def ui(port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5000) -> None:
+    """Open MLflow's pages on this folder's store (or MLFLOW_TRACKING_URI)."""
+    from reid_tune.tracking.store import tracking_uri
+    from reid_tune.tracking.ui import run_ui
+
+    raise typer.Exit(run_ui(tracking_uri(), port))
 
 
 @app.command("version")
@@ -147,6 +231,18 @@ def _load(spec: Path, overrides: list[str] | None, quiet: bool = False) -> Any:
     for line in [] if quiet else notes(experiment):
         typer.echo(line, err=True)
     return experiment
+
+
+def _print_sweep(state: Any) -> None:
+    from reid_tune.sweep.report import finals_table, leaderboard
+    from reid_tune.tables import print_table
+
+    for table in (leaderboard(state), finals_table(state)):
+        if table is not None:
+            print_table(table)
+    registered = state.stages.get("register")
+    if registered:
+        typer.echo(f"registered: models:/{registered['model']}@{registered['alias']} (version {registered['version']})")
 
 
 def _print(content: Any, format: Format, rows: dict[str, dict[str, Any]]) -> None:

@@ -114,7 +114,6 @@ def _open(path: Path, threads: int) -> Any:
 
 def _content(path: Path) -> bytes:
     import onnx
-    from google.protobuf.message import DecodeError
 
     try:
         content = path.read_bytes()
@@ -122,7 +121,7 @@ def _content(path: Path) -> bytes:
         raise InputError(f"cannot read {path}: {error.strerror}.") from None
     try:
         model = onnx.ModelProto.FromString(content)
-    except DecodeError:
+    except Exception:  # protobuf's DecodeError
         model = onnx.ModelProto()
     if not model.graph.node:
         raise InputError(f"{path} is not an ONNX file; give one that reid-tune exported.")

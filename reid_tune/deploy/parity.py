@@ -42,7 +42,7 @@ class Parity:
 
     def __str__(self) -> str:
         return (
-            f"smallest cosine 1 - {1 - self.cosine:.1e} (limit 1 - {1 - MIN_COSINE:.0e}), largest difference "
+            f"smallest cosine 1 - {abs(1 - self.cosine):.1e} (limit 1 - {1 - MIN_COSINE:.0e}), largest difference "
             f"{self.difference:.1e} of the largest value (limit {MAX_DIFFERENCE:.0e}), same nearest neighbour "
             f"{self.same_neighbour:.1%}, on {self.crops} {'synthetic' if self.synthetic else 'real'} crops"
         )
@@ -61,8 +61,9 @@ def measure_parity(network: ReIDNet, model: OnnxModel, crops: np.ndarray | None 
     images = synthetic_crops(model.height, model.width) if crops is None else crops
     found = [_embed_padded(model, images, size) for size in BATCHES]
     wanted = _embed(network, model, images)
-    cosines, differences, same = zip(*(_compare(wanted, rows) for rows in found), strict=True)
-    return Parity(len(images), crops is None, BATCHES, min(cosines), max(differences), min(same))
+    cosines, differences, same = np.transpose([_compare(wanted, rows) for rows in found])
+    numbers = float(cosines.min()), float(differences.max()), float(same.min())
+    return Parity(len(images), crops is None, BATCHES, *numbers)
 
 
 def synthetic_crops(height: int, width: int) -> np.ndarray:

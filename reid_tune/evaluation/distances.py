@@ -1,6 +1,7 @@
 """Squared Euclidean distances of L2-normalised rows, in blocks, where equal rows have equal distances."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -8,9 +9,26 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["BLOCK", "Rows", "distance_blocks", "full_precision", "pair_distances", "tie_free"]
+__all__ = [
+    "BLOCK",
+    "Blocks",
+    "Receiver",
+    "Rows",
+    "distance_blocks",
+    "full_precision",
+    "one_thread",
+    "pair_distances",
+    "tie_free",
+]
 
 BLOCK = 256
+_MAX_WORKERS = 8  # each holds some blocks
+
+Receiver = Callable[[Tensor, Tensor], None]
+"""Takes the indices of some rows [b] and their values [b, n], which it may change and must not keep."""
+
+Blocks = Callable[[Receiver], None]
+"""Gives every row to a receiver once; several threads may do so at a time."""
 
 
 @dataclass(frozen=True)
@@ -41,27 +59,46 @@ class Rows:
         return len(self.position)
 
 
-def distance_blocks(rows: Rows, columns: Rows) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield (indices of some rows [b], their distances to all columns [b, n] float32 in 0..4) until all rows were seen.
+def distance_blocks(rows: Rows, columns: Rows) -> Blocks:
+    """The distances of all rows to all columns [b, n], float32 in 0..4.
 
-    A block lives until the next one, which takes its memory; its receiver may change it.
+    On the CPU several blocks are in work at once, each in one thread: on a busy machine, sharing every short
+    operation among threads would take ten times as long.
     """
-    order = rows.position.argsort(stable=True)
-    held = torch.bincount(rows.position, minlength=len(rows.distinct)).cumsum(0).tolist()
-    transposed = columns.distinct.T.contiguous()
-    buffer = torch.empty(min(BLOCK, len(rows.distinct)), transposed.shape[1], device=transposed.device)
-    repeated = len(columns.distinct) < len(columns)
-    for start in range(0, len(rows.distinct), BLOCK):
-        part = rows.distinct[start : start + BLOCK]
-        block = torch.mm(part, transposed, out=buffer[: len(part)]).mul_(-2).add_(2).clamp_(min=0)
-        members = order[held[start - 1] if start else 0 : held[start + len(part) - 1]]
-        if repeated:
-            block = block[:, columns.position]
-        if len(members) == len(part):
-            yield members, block
-            continue
-        for some in members.split(BLOCK):
-            yield some, block[rows.position[some] - start]
+
+    def show(receive: Receiver) -> None:
+        workers = 1 if rows.distinct.is_cuda else min(torch.get_num_threads(), _MAX_WORKERS)
+        work = _Work(rows, columns, receive, workers)
+        with one_thread(), ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            list(pool.map(work, range(workers)))
+
+    return show
+
+
+class _Work:
+    """Every n-th block of the distances, for n workers."""
+
+    def __init__(self, rows: Rows, columns: Rows, receive: Receiver, workers: int) -> None:
+        self.rows, self.columns, self.receive, self.workers = rows, columns, receive, workers
+        self.order = rows.position.argsort(stable=True)
+        ends = torch.bincount(rows.position, minlength=len(rows.distinct)).cumsum(0)
+        self.ends = [0, *ends.tolist()]
+        self.repeated = len(columns.distinct) < len(columns)
+
+    def __call__(self, worker: int) -> None:
+        distinct, others = self.rows.distinct, self.columns.distinct
+        buffer = torch.empty(min(BLOCK, len(distinct)), len(others), device=distinct.device)
+        for start in range(worker * BLOCK, len(distinct), self.workers * BLOCK):
+            part = distinct[start : start + BLOCK]
+            block = torch.mm(part, others.T, out=buffer[: len(part)]).mul_(-2).add_(2).clamp_(min=0)
+            if self.repeated:
+                block = block[:, self.columns.position]
+            members = self.order[self.ends[start] : self.ends[start + len(part)]]
+            if len(members) == len(part):
+                self.receive(members, block)
+                continue
+            for some in members.split(BLOCK):
+                self.receive(some, block[self.rows.position[some] - start])
 
 
 def pair_distances(rows: Rows, left: Tensor, right: Tensor) -> Tensor:
@@ -83,11 +120,21 @@ def tie_free(values: Tensor) -> Tensor:
 
 @contextmanager
 def full_precision() -> Iterator[None]:
-    """Multiply in true float32 and without gradients, whatever a training around has chosen."""
+    """Multiply in true float32, whatever a training around has chosen."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
     try:
-        with torch.inference_mode():
-            yield
+        yield
     finally:
         torch.set_float32_matmul_precision(before)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let every operation run in the calling thread."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -85,9 +85,10 @@ def read_features(path: Path | str) -> FeatureSet:
     if not Path(path).is_file():
         raise InputError(f"there is no feature file {path}; write one with inference, or give another path.")
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
+        with Path(path).open("rb") as file:
+            if not zipfile.is_zipfile(file):
                 raise InputError(f"{path} is not an .npz file; write one with inference or numpy.savez.")
+        with np.load(path, allow_pickle=False) as archive:
             missing = [name for name in _NAMES if name not in archive]
             if missing:
                 raise InputError(f"{path} lacks {', '.join(missing)}; it must hold {', '.join(_NAMES)}.")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from reid_tune.evaluation.distances import BLOCK, Rows, distance_blocks, tie_free
+from reid_tune.evaluation.distances import BLOCK, Rows, distance_blocks, one_thread, tie_free
 
 __all__ = ["Neighbours", "nearest"]
 
@@ -28,11 +28,15 @@ def nearest(rows: Rows, k: int) -> Neighbours:
     count = min(k, len(rows) - 1) + 1
     index = torch.empty(len(rows), count, dtype=torch.int64, device=rows.position.device)
     farthest = torch.empty(len(rows), device=rows.position.device)
-    for members, block in distance_blocks(rows, rows):
+
+    def keep(members: Tensor, block: Tensor) -> None:
         farthest[members] = block.amax(1).clamp_(min=1e-12)
         block.scatter_(1, members[:, None], -1.0)  # own index first
         index[members] = _smallest(block, count)
-    return Neighbours(rows, index, _mutual(index), farthest)
+
+    distance_blocks(rows, rows)(keep)
+    with one_thread():
+        return Neighbours(rows, index, _mutual(index), farthest)
 
 
 def _smallest(values: Tensor, count: int) -> Tensor:

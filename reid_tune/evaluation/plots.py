@@ -22,7 +22,6 @@ def cmc_plot(curves: Mapping[str, np.ndarray], path: Path | str) -> None:
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(6.4, 4.4), layout="constrained")
     FigureCanvasAgg(figure)
@@ -35,11 +34,12 @@ def cmc_plot(curves: Mapping[str, np.ndarray], path: Path | str) -> None:
             color=_COLOURS[number % len(_COLOURS)],
             linestyle=_STYLES[number % len(_STYLES)],
             linewidth=2,
+            marker="o",
+            markevery=[0],
         )
     axes.set(xlabel="Rank", ylabel="Matching rate (%)", title="Cumulative matching characteristic")
-    axes.set_xlim(left=1)
-    axes.set_ylim(top=100.5)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.set_xticks([1, *range(5, 1 + max((len(curve) for curve in curves.values()), default=1), 5)])
+    axes.set_ylim(top=101)
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right")
     with atomic(path) as temporary:

@@ -1,13 +1,12 @@
 """CMC, average precision and mINP from blocks of scores, by counting what stands before each match."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from reid_tune.evaluation.distances import tie_free
+from reid_tune.evaluation.distances import Blocks, tie_free
 from reid_tune.evaluation.features import FeatureSet
 from reid_tune.evaluation.ragged import spread
 
@@ -23,15 +22,14 @@ class Ranking:
     first_hit: Tensor  # [q] int64: how many gallery images stand before the first match
 
 
-def rank(features: FeatureSet, blocks: Iterable[tuple[Tensor, Tensor]]) -> Ranking:
+def rank(features: FeatureSet, blocks: Blocks) -> Ranking:
     """Rank the gallery for each query; of equal scores the lower gallery index comes first.
 
     For each query the gallery images of its identity and its camera are left out.
 
     Args:
         features: q queries and g gallery images without junk; only identities and cameras are read.
-        blocks: (indices of some queries [b], their scores [b, g] float32 >= 0, smaller is nearer) until each
-            query was there once. Blocks are overwritten.
+        blocks: the scores [b, g] float32 >= 0 of all queries; smaller is nearer.
     """
     blank = torch.full((len(features.query_ids),), torch.nan, dtype=torch.float64)
     result = Ranking(blank, blank.clone(), torch.full(blank.shape, -1))
@@ -40,14 +38,18 @@ def rank(features: FeatureSet, blocks: Iterable[tuple[Tensor, Tensor]]) -> Ranki
         torch.from_numpy(features.gallery_cameras),
     )
     same_identity = _SameIdentity(features)
-    for members, scores in blocks:
+
+    def receive(members: Tensor, scores: Tensor) -> None:
         members = members.cpu()
         row, column = same_identity(members)
         match = query_cameras[members[row]] != gallery_cameras[column]
         scores[row[~match].to(scores.device), column[~match].to(scores.device)] = torch.inf
         row, column = row[match], column[match]
-        before = _before(scores, row.to(scores.device), column.to(scores.device)).cpu()
-        _judge(result, members, row, before)
+        if len(row):
+            before = _before(scores, row.to(scores.device), column.to(scores.device))
+            _judge(result, members, row, before.cpu())
+
+    blocks(receive)
     return result
 
 

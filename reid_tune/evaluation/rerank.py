@@ -1,13 +1,12 @@
 """k-reciprocal re-ranking (Zhong et al., CVPR 2017) without an n x n matrix."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from reid_tune.errors import InputError
-from reid_tune.evaluation.distances import Rows, distance_blocks
+from reid_tune.evaluation.distances import Blocks, Receiver, Rows, distance_blocks, one_thread
 from reid_tune.evaluation.neighbours import Neighbours
 from reid_tune.evaluation.ragged import spread
 from reid_tune.evaluation.reciprocal import SparseRows, reciprocal_vectors
@@ -56,10 +55,8 @@ def parse_reranking(text: str) -> ReRanking:
         raise InputError(f"re-ranking '{text}' is not k1,k2,lambda; give three numbers such as 20,6,0.3.") from None
 
 
-def reranked_blocks(
-    neighbours: Neighbours, queries: Rows, gallery: Rows, setting: ReRanking
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield (indices of some queries [b], (1 - lambda) Jaccard distance + lambda d / largest d [b, g] float32).
+def reranked_blocks(neighbours: Neighbours, queries: Rows, gallery: Rows, setting: ReRanking) -> Blocks:
+    """The values (1 - lambda) Jaccard distance + lambda d / largest d [b, g], float32 in 0..1, of q queries.
 
     Args:
         neighbours: of the q queries followed by the g gallery rows, for at least `setting.neighbours`.
@@ -67,13 +64,20 @@ def reranked_blocks(
         gallery: g rows.
         setting: the constants.
     """
-    vectors = reciprocal_vectors(neighbours, setting.k1, setting.k2)
-    holders = _Holders(vectors, len(queries))
-    for members, distances in distance_blocks(queries, gallery):
-        original = distances.div_(neighbours.farthest[members, None]).mul_(setting.lambda_value)
-        shared = holders.shared(vectors, members)
-        jaccard = 1 - shared / (2 - shared)
-        yield members, original.add_(jaccard, alpha=1 - setting.lambda_value).clamp_(min=0)
+    with one_thread():
+        vectors = reciprocal_vectors(neighbours, setting.k1, setting.k2)
+        holders = _Holders(vectors, len(queries))
+
+    def show(receive: Receiver) -> None:
+        def rerank(members: Tensor, distances: Tensor) -> None:
+            original = distances.div_(neighbours.farthest[members, None]).mul_(setting.lambda_value)
+            shared = holders.shared(vectors, members)
+            jaccard = 1 - shared / (2 - shared)
+            receive(members, original.add_(jaccard, alpha=1 - setting.lambda_value).clamp_(min=0))
+
+        distance_blocks(queries, gallery)(rerank)
+
+    return show
 
 
 class _Holders:

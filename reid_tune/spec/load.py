@@ -11,7 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
 from reid_tune.errors import InputError
-from reid_tune.spec.checks import faults
+from reid_tune.spec.checks import faults, sampling_faults
 from reid_tune.spec.defaults import defaults
 from reid_tune.spec.experiment import Experiment, canonical, fields, flatten, unflatten
 
@@ -30,8 +30,16 @@ def load_experiment(path: Path | str, overrides: Sequence[str] = ()) -> Experime
     return build_experiment(read_yaml(path), parse_overrides(overrides), str(path))
 
 
-def build_experiment(tree: Mapping[str, Any], overrides: Mapping[str, Any], source: str) -> Experiment:
-    """Validate a spec given as nested mappings; `overrides` are dotted keys, `source` names it in errors."""
+def build_experiment(
+    tree: Mapping[str, Any], overrides: Mapping[str, Any], source: str, *, strict: bool = True
+) -> Experiment:
+    """Validate a spec given as nested mappings.
+
+    Args:
+        overrides: Values by dotted key.
+        source: What to call it in errors.
+        strict: Whether an unusual value in a field without effect is an error.
+    """
     given, wrong = _user_values(tree)
     given |= {canonical(key): value for key, value in overrides.items()}
     wrong += [_unknown(key) for key in overrides if canonical(key) not in LEAVES]
@@ -39,7 +47,7 @@ def build_experiment(tree: Mapping[str, Any], overrides: Mapping[str, Any], sour
         raise problems(source, wrong)
     values = defaults(str(given.get("model.backbone", "resnet_50"))) | given
     experiment = _validate(_interpolate(unflatten(values), source), source)
-    wrong = faults(experiment)
+    wrong = faults(experiment) if strict else sampling_faults(experiment)
     if wrong:
         raise problems(source, wrong)
     return experiment
@@ -89,7 +97,8 @@ def nearest_key(key: str) -> str | None:
     """The schema's key that is spelled most like this one, if any is near."""
     near = difflib.get_close_matches(key, LEAVES, n=1, cutoff=0.6)
     same_leaf = [known for known in sorted(LEAVES) if known.rsplit(".")[-1] == key.rsplit(".")[-1]]
-    return (same_leaf or near or [None])[0]
+    found = same_leaf or near
+    return found[0] if found else None
 
 
 def problems(source: str, wrong: Sequence[str]) -> InputError:

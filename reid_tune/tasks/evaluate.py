@@ -44,7 +44,9 @@ def run_evaluate(experiment: Experiment) -> Evaluated:
     require_built(experiment)
     section = experiment.evaluate
     if not section.checkpoint:
-        raise InputError("evaluate.checkpoint is not set: give a checkpoint, an .onnx file, models:/NAME@ALIAS or sweep:NAME.")
+        raise InputError(
+            "evaluate.checkpoint is not set: give a checkpoint, an .onnx file, models:/NAME@ALIAS or sweep:NAME."
+        )
     path = resolve(section.checkpoint, ONNX)
     features = test_features(
         experiment,

@@ -43,7 +43,9 @@ def run_export(experiment: Experiment | None, reference: str | None, overrides: 
     return target, export_checkpoint(path, target, experiment=experiment, overwrite=bool(overwrite))
 
 
-def export_checkpoint(path: Path, target: Path, *, experiment: Experiment | None = None, overwrite: bool = False) -> Any:
+def export_checkpoint(
+    path: Path, target: Path, *, experiment: Experiment | None = None, overwrite: bool = False
+) -> Any:
     """Write a checkpoint's network as ONNX, compared with PyTorch on training images where they are at hand."""
     from reid_tune.deploy.onnx_export import export_onnx
 

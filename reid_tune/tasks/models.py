@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from reid_tune.checkpoints.checkpoint import Checkpoint, load_checkpoint
+from reid_tune.checkpoints.checkpoint import Checkpoint
 from reid_tune.errors import InputError
 from reid_tune.modeling.network import ReIDNet, build_network
 from reid_tune.spec.experiment import Experiment

@@ -26,7 +26,7 @@ def resolve(reference: str, wanted: str) -> Path:
         InputError: it names nothing that exists.
     """
     if reference.startswith(("models:/", "runs:/")):
-        from reid_tune.tracking.registry import resolve as resolve_registered
+        from reid_tune.tracking.resolve import resolve as resolve_registered
         from reid_tune.tracking.store import tracking_uri
 
         found = resolve_registered(reference, tracking_uri())

@@ -30,12 +30,11 @@ def resolve(text: str, uri: str) -> Path:
         raise InputError(f"cannot find {text}: there is no MLflow store {path}; set MLFLOW_TRACKING_URI.")
     with answering(uri):
         source = _source(client(uri), text, public(uri))
+        if source.startswith("/") and not Path(source).exists():
+            raise InputError(f"{text} is registered, but its files are gone from {source}.")
         from mlflow.artifacts import download_artifacts
 
-        local = Path(download_artifacts(source, tracking_uri=uri))
-    if not local.exists():
-        raise InputError(f"{text} is registered, but its files are gone from {local}.")
-    return local
+        return Path(download_artifacts(source, tracking_uri=uri))
 
 
 def _source(connection: "MlflowClient", text: str, store: str) -> str:

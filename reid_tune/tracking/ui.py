@@ -18,7 +18,7 @@ PATIENCE = 10  # seconds that the server gets to end
 
 
 def run_ui(uri: str, port: int) -> int:
-    """Show a store at http://127.0.0.1:PORT until Ctrl-C; the exit status is the server's, or 130 after Ctrl-C.
+    """Show a store at http://127.0.0.1:PORT until Ctrl-C or SIGTERM (130) or until the server ends.
 
     Raises:
         InputError: the port is in use or out of range, or the store has a web page of its own.
@@ -27,7 +27,8 @@ def run_ui(uri: str, port: int) -> int:
         raise InputError(f"the MLflow store is a server with its own page: open {public(uri)}.")
     _check_free(port)
     # A session of its own: Ctrl-C reaches us alone, and ending the group ends the server's workers too.
-    server = subprocess.Popen(_command(uri, port), stdout=sys.stderr, start_new_session=True)
+    environment = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **os.environ}  # seven processes for language models
+    server = subprocess.Popen(_command(uri, port), stdout=sys.stderr, env=environment, start_new_session=True)
     previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         _announce(server, port)
@@ -41,7 +42,7 @@ def run_ui(uri: str, port: int) -> int:
 
 def _command(uri: str, port: int) -> list[str]:
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--workers", "1"]
-    command += ["--host", "127.0.0.1", "--port", str(port)]
+    command += ["--host", "127.0.0.1", "--port", str(port), "--uvicorn-opts", "--log-level warning"]
     path = database(uri)
     return command + (["--artifacts-destination", str(path.parent / "mlartifacts")] if path else [])
 

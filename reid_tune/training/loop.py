@@ -122,7 +122,7 @@ def _prepare(experiment: Experiment, directory: Path, device: torch.device) -> _
     if split.query and rank() == 0:
         validation = evaluation_images(experiment, split.query, split.gallery)
     network = untrained(experiment.model, len(data.identities), experiment.train.seed).to(device)
-    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = network.to(memory_format=torch.channels_last)
     optimizer = make_optimizer(network, experiment.train.optim)
     step = Step(network, optimizer, experiment)
     return _Run(experiment, directory, device, data, validation, network, optimizer, step, [])
@@ -137,7 +137,7 @@ def _resume(run: _Run, path: Path | None) -> None:
     if checkpoint.identities != run.data.identities:
         raise InputError(
             f"{path} was trained on {len(checkpoint.identities)} identities, which are not the "
-            f"{len(run.data.identities)} of dataset.train_dataset_dir: use an empty results folder or the data of that run."
+            f"{len(run.data.identities)} of dataset.train_dataset_dir: use an empty results folder or that run's data."
         )
     try:
         run.network.load_state_dict(checkpoint.model)
@@ -161,7 +161,7 @@ def _train_epoch(run: _Run, epoch: int, reporter: Reporter) -> dict[str, float]:
     started = time.perf_counter()
     for number, chosen in enumerate(data.sampler.epoch(epoch), start=1):
         decisions = data.augmentation.draw(train.seed, epoch, number - 1, batch).slice(own.start, own.stop)
-        images = torch.from_numpy(data.images[chosen[own]]).to(run.device)
+        images = torch.from_numpy(data.images.take(chosen[own], axis=0)).to(run.device)
         labels = torch.from_numpy(data.labels[chosen]).to(run.device)
         parts = run.step(data.augmentation.apply(images, decisions), labels)
         sums = {name: sums.get(name, torch.zeros_like(part)) + part for name, part in parts.items()}

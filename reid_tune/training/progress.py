@@ -1,7 +1,6 @@
 """Progress of a single run on stderr: a bar in a terminal, a line for each epoch."""
 
 import sys
-from types import TracebackType
 from typing import Self
 
 from rich.console import Console
@@ -51,7 +50,7 @@ class TerminalReporter:
         self._progress.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
 

@@ -21,7 +21,6 @@ CAMERAS = 6
 class Camera:
     """One camera: `light` is a gain, `tint` gains of red, green and blue, `blur` a radius in pixels, `noise` of 255."""
 
-    number: int
     scene: Image.Image
     view: str
     light: float
@@ -36,10 +35,10 @@ def set_up_cameras(seed: int, difficulty: float) -> dict[int, Camera]:
     """The six cameras by number; their lights, tints and views are spread evenly, so that no two are alike."""
     rng = random.Random(f"{seed}/cameras")
     orders = [rng.sample(range(CAMERAS), CAMERAS) for _ in range(6)]
-    return {i + 1: _set_up(i + 1, [order[i] for order in orders], difficulty, rng) for i in range(CAMERAS)}
+    return {i + 1: _set_up([order[i] for order in orders], difficulty, rng) for i in range(CAMERAS)}
 
 
-def _set_up(number: int, ranks: list[int], difficulty: float, rng: random.Random) -> Camera:
+def _set_up(ranks: list[int], difficulty: float, rng: random.Random) -> Camera:
     # A network without pretrained weights learns to see past a camera's colours last of all, hence the cube.
     strange = difficulty**3
     scene, light, hue, contrast, blur, view = ranks
@@ -47,7 +46,6 @@ def _set_up(number: int, ranks: list[int], difficulty: float, rng: random.Random
     cast = between(0.0, 0.25, strange)
     red, green, blue = (1 + cast * cos(2 * pi * (hue / CAMERAS + third / 3)) for third in range(3))
     return Camera(
-        number=number,
         scene=draw_scene(scene, rng, strength=between(0.1, 0.6, strange)),
         view=VIEWS[view % len(VIEWS)],
         light=2 ** (between(0.0, 0.7, strange) * levels[0]),

@@ -63,9 +63,9 @@ def draw_demo_data(
 ) -> DemoSummary:
     """Draw training, query and gallery images of pedestrians into a new folder, in Market-1501's layout.
 
-    The same arguments give the same bytes, and an identity's images do not depend on the number of identities. Training
-    identities have even numbers, test identities odd ones. Each test identity has one query per camera that sees it, and
-    is seen by at least two cameras.
+    The same arguments give the same bytes, and an identity's images do not depend on the number of identities.
+    Training identities have even numbers, test identities odd ones. Each is seen by two to four cameras, and each test
+    identity has one query per camera that sees it.
 
     Args:
         directory: a new or empty folder.
@@ -78,11 +78,13 @@ def draw_demo_data(
         InputError: the folder is not empty or an argument is out of its range; nothing was written.
         InfrastructureError: the disk failed on the way; nothing was left behind.
     """
-    _check(directory, identities, images, difficulty)
+    _check(identities, images, difficulty)
     boxes = [box for i in range(1, identities + 1) for box in _boxes(i, images, seed)]
     directory = directory.resolve()
-    make_folder(directory.parent)
     try:
+        if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+            raise InputError(f"{directory} is not an empty folder; give the name of a new one.")
+        make_folder(directory.parent)
         with tempfile.TemporaryDirectory(dir=directory.parent, prefix=f".{directory.name}.") as temporary:
             whole = Path(temporary, "whole")
             _draw(boxes, whole, seed, difficulty, progress or (lambda done, total: None))
@@ -92,14 +94,12 @@ def draw_demo_data(
     return _summary(directory, identities, boxes)
 
 
-def _check(directory: Path, identities: int, images: int, difficulty: float) -> None:
+def _check(identities: int, images: int, difficulty: float) -> None:
     for name, value in (("identities", identities), ("images", images)):
         if value < 2:
             raise InputError(f"{name} is {value}, but a data set needs at least 2; give a larger number.")
     if not 0 <= difficulty <= 1:
         raise InputError(f"difficulty is {difficulty}, but it goes from 0 (easy) to 1 (hard); give a number between.")
-    if directory.exists() and not (directory.is_dir() and not any(directory.iterdir())):
-        raise InputError(f"{directory} is not an empty folder; give the name of a new one.")
 
 
 def _boxes(index: int, images: int, seed: int) -> Iterator[_Box]:
@@ -108,11 +108,12 @@ def _boxes(index: int, images: int, seed: int) -> Iterator[_Box]:
     yield from _tracks(train, images, seed, TRAIN)
     yield from _tracks(test, images, seed, GALLERY)
     rng = random.Random(f"{seed}/others/{test}")
-    for i in range(max(1, images // 5)):
-        stranger = rng.choice((None, -(100 * test + i)))
-        yield _Box(GALLERY, DISTRACTOR, stranger, rng.randint(1, CAMERAS), rng.choice(VIEWS), 1, 100 * test + i)
-    for i in range(max(1, images // 8)):
-        yield _Box(GALLERY, JUNK, test, rng.randint(1, CAMERAS), rng.choice(VIEWS), 1, 100 * test + i)
+    first = test * max(100, images)
+    for frame in range(first, first + max(1, images // 5)):
+        stranger = rng.choice((None, -frame))
+        yield _Box(GALLERY, DISTRACTOR, stranger, rng.randint(1, CAMERAS), rng.choice(VIEWS), 1, frame)
+    for frame in range(first, first + max(1, images // 8)):
+        yield _Box(GALLERY, JUNK, test, rng.randint(1, CAMERAS), rng.choice(VIEWS), 1, frame)
 
 
 def _tracks(identity: int, images: int, seed: int, folder: str) -> Iterator[_Box]:
@@ -123,8 +124,8 @@ def _tracks(identity: int, images: int, seed: int, folder: str) -> Iterator[_Box
     for i, camera in enumerate(cameras):
         view = rng.choice((*VIEWS, "usual", "usual", "usual", "usual"))
         sequence, frame = rng.randint(1, 6), rng.randint(100, 90_000)
-        names = [folder] * len(range(i, count, len(cameras))) + [QUERY] * (folder == GALLERY)
-        for step, place in enumerate(names):
+        places = [folder] * len(range(i, count, len(cameras))) + [QUERY] * (folder == GALLERY)
+        for step, place in enumerate(places):
             yield _Box(place, identity, identity, camera, view, sequence, frame + 25 * step)
 
 

@@ -1,0 +1,157 @@
+"""The search-space file: a complete sweep."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+
+from reid_tune.errors import InputError
+from reid_tune.spec.base import Section
+from reid_tune.spec.experiment import Experiment
+from reid_tune.spec.load import build_experiment, parse_overrides, problems, read_yaml
+from reid_tune.sweep.space import Space, parse_space
+
+__all__ = ["STAGES", "Sweep", "SweepFile", "load_sweep"]
+
+STAGES = ("preflight", "search", "refit", "export", "test", "register")
+
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+
+# Keys of the language that this version does not have.
+_LATER = {"confirm", "budget.hours", "budget.gpu_hours", "search.start_from", "constraints", "refit"}
+
+
+class Objective(Section):
+    metric: Literal["mAP", "mINP", "Rank-1", "Rank-5", "Rank-10"] = Field("mAP", description="Plain, on the hold-out.")
+    mode: Literal["max"] = "max"
+
+
+class SearchSettings(Section):
+    sampler: Literal["tpe", "random"] = "tpe"
+    seed: int = Field(1234, ge=0)
+
+
+class SchedulerSettings(Section):
+    name: Literal["asha", "none"] = "asha"
+    grace_period: int | Literal["auto"] = Field("auto", description="Epochs before a trial may be stopped.")
+    reduction_factor: int = Field(3, ge=2, description="One in this many trials goes on at each rung.")
+
+
+class Budget(Section):
+    trials: int = Field(..., ge=1, description="Trials, trial 0 among them.")
+
+
+class Resources(Section):
+    workers: Literal[1] = 1
+    gpus_per_worker: int | Literal["auto"] = Field("auto", description="auto: one where there are GPUs, else none.")
+    cpus_per_worker: int = Field(1, ge=1)
+    max_concurrent: int | None = Field(None, ge=1)
+    refit_workers: int = Field(1, ge=1)
+
+
+class Registry(Section):
+    model: str = Field(..., min_length=1)
+    alias: str = Field("champion", min_length=1)
+
+
+class SweepFile(Section):
+    name: str = Field(..., pattern=NAME, description="Also the folder's name below `storage`.")
+    spec: str = Field(..., min_length=1, description="The experiment spec, relative to this file.")
+    objective: Objective = Field(default_factory=Objective)
+    space: dict[str, Any]
+    search: SearchSettings = Field(default_factory=SearchSettings)
+    scheduler: SchedulerSettings = Field(default_factory=SchedulerSettings)
+    budget: Budget
+    resources: Resources = Field(default_factory=Resources)
+    storage: str = Field("runs", min_length=1)
+    registry: Registry
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep as resolved: the file's values, its space, the base experiment and the folder."""
+
+    file: SweepFile
+    space: Space
+    experiment: Experiment
+    folder: Path
+    source: Path
+
+
+def load_sweep(path: Path | str, overrides: Sequence[str] = ()) -> Sweep:
+    """Read a search-space file and the spec that it names; `sweep.KEY=value` overrides the file, `key=value` the spec.
+
+    All paths in the experiment become absolute; those of data are relative to the current folder.
+
+    Raises:
+        InputError: all that is wrong with the file, or with the spec.
+    """
+    path = Path(path)
+    pairs = parse_overrides(overrides)
+    own = {key.removeprefix("sweep."): value for key, value in pairs.items() if key.startswith("sweep.")}
+    file = _validate(_with(read_yaml(path), own), path)
+    spec = (path.parent / file.spec).resolve()
+    rest = {key: value for key, value in pairs.items() if not key.startswith("sweep.")}
+    experiment = build_experiment(read_yaml(spec), rest, str(spec))
+    if "://" in file.storage:
+        raise InputError(f"{path}: storage = {file.storage!r}: only folders are supported in this version.")
+    folder = (Path(file.storage) / file.name).absolute()
+    space = parse_space(file.space, str(path))
+    return Sweep(file, space, _for_search(experiment), folder, path)
+
+
+def _with(tree: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(tree)
+    for key, value in overrides.items():
+        head, dot, rest = key.partition(".")
+        if head == "space":
+            merged["space"] = {**merged.get("space", {}), rest: value}
+        elif dot:
+            merged[head] = {**(merged.get(head) or {}), rest: value}
+        else:
+            merged[head] = value
+    return merged
+
+
+def _validate(tree: Mapping[str, Any], path: Path) -> SweepFile:
+    later = [key for key in sorted(_LATER) if _has(tree, key)]
+    if later:
+        raise InputError(f"{path}: not supported in this version: {', '.join(later)}. Remove what is named.")
+    try:
+        return SweepFile.model_validate(tree)
+    except ValidationError as error:
+        raise problems(str(path), [_sentence(dict(fault)) for fault in error.errors()]) from None
+
+
+def _has(tree: Mapping[str, Any], key: str) -> bool:
+    head, _, rest = key.partition(".")
+    inner = tree.get(head)
+    return head in tree if not rest else isinstance(inner, Mapping) and rest in inner
+
+
+def _sentence(fault: dict[str, Any]) -> str:
+    key = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] == "missing":
+        return f"{key} is missing."
+    if fault["type"] == "extra_forbidden":
+        return f"unknown key {key}."
+    if key == "name":
+        return f"name = {fault['input']!r}: use letters, digits, '.', '_' and '-', 64 at most, no path."
+    if key == "resources.workers":
+        return f"resources.workers = {fault['input']!r}: several workers in a trial are not supported in this version."
+    return f"{key} = {fault['input']!r}: {fault['msg'].replace('Input should', 'should', 1)}."
+
+
+def _for_search(experiment: Experiment) -> Experiment:
+    """The base of all trials: absolute folders, and a hold-out for validation."""
+    dataset = experiment.dataset
+    folders = {
+        key: str(Path(value).absolute())
+        for key in ("train_dataset_dir", "test_dataset_dir", "query_dataset_dir")
+        if (value := getattr(dataset, key))
+    }
+    dataset = dataset.model_copy(update={**folders, "validation": "holdout"})
+    train = experiment.train.model_copy(update={"checkpoint_interval": experiment.train.num_epochs})
+    return experiment.model_copy(update={"dataset": dataset, "train": train})

@@ -1,0 +1,89 @@
+"""The last stages: export, test and register."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from reid_tune.errors import FailedRun
+from reid_tune.files import write_atomic
+from reid_tune.sweep.file import Sweep
+from reid_tune.sweep.journal import Journal
+from reid_tune.sweep.refit import finalists, refit_run
+from reid_tune.sweep.runs import newest_checkpoint, with_parameters
+from reid_tune.tasks.evaluate import evaluate_features, plot_cmc, reranking_of, test_features
+from reid_tune.tasks.export import export_checkpoint
+from reid_tune.tasks.train import experiment_yaml
+
+__all__ = ["export", "register", "test"]
+
+
+def export(sweep: Sweep, journal: Journal) -> dict[str, Any]:
+    """Write each finalist's refit as ONNX; the result is the parity by finalist."""
+    result = {}
+    for name in finalists(journal, sweep.file.objective.metric):
+        target = _onnx(sweep, name)
+        parity = export_checkpoint(_checkpoint(sweep, journal, name), target, overwrite=True)
+        result[name] = {"file": str(target.relative_to(sweep.folder)), "parity": parity.as_dict()}
+    return result
+
+
+def test(sweep: Sweep, journal: Journal) -> dict[str, Any]:
+    """Score the finalists' ONNX files on the test folders, plain and re-ranked as the spec says."""
+    dataset = sweep.experiment.dataset
+    result = {}
+    for name in finalists(journal, sweep.file.objective.metric):
+        features = test_features(
+            sweep.experiment, _onnx(sweep, name), dataset.query_dataset_dir, dataset.test_dataset_dir
+        )
+        evaluated = evaluate_features(features, reranking_of(sweep.experiment))
+        result[name] = evaluated.as_dict()
+        picture = sweep.folder / "export" / f"{name}-cmc.png"
+        plot_cmc(evaluated, picture)
+        journal.emit("artifact", run=refit_run(name), path=str(picture), folder="test")
+    write_atomic(sweep.folder / "export" / "test.json", json.dumps(result, indent=2) + "\n")
+    return result
+
+
+def register(sweep: Sweep, journal: Journal) -> dict[str, Any]:
+    """Register the winner: ONNX file, checkpoint and spec as one version."""
+    from reid_tune.tracking.registry import register as register_version
+
+    winner = finalists(journal, sweep.file.objective.metric)["winner"]
+    spec = sweep.folder / "export" / "winner.yaml"
+    write_atomic(spec, experiment_yaml(with_parameters(sweep.experiment, winner.parameters, "winner")))
+    test = journal.state.stages.get("test", {}).get("winner", {}).get("plain", {})
+    header = journal.state.header
+    registered = register_version(
+        header["tracking_uri"],
+        sweep.file.registry.model,
+        files={
+            "model.onnx": _onnx(sweep, "winner"),
+            "checkpoint.pth": _checkpoint(sweep, journal, "winner"),
+            "spec.yaml": spec,
+        },
+        sweep=sweep.file.name,
+        uid=header["uid"],
+        description=f"Winner of the sweep {sweep.file.name}: trial {winner.number}.",
+        tags={"sweep": sweep.file.name, "trial": str(winner.number)}
+        | {f"test/{name}": f"{value:.4f}" for name, value in test.items() if isinstance(value, float)},
+        set_alias=sweep.file.registry.alias,
+    )
+    journal.emit("registered", model=sweep.file.registry.model, version=registered.version, alias=registered.alias)
+    return {"model": sweep.file.registry.model, "version": registered.version, "alias": registered.alias}
+
+
+def _onnx(sweep: Sweep, name: str) -> Path:
+    return sweep.folder / "export" / f"{name}.onnx"
+
+
+def _checkpoint(sweep: Sweep, journal: Journal, name: str) -> Path:
+    run = journal.state.runs.get(refit_run(name))
+    if run is None or run.state != "finished":
+        reason = f": {run.reason}" if run and run.reason else ""
+        raise FailedRun(
+            f"the refit of {name} did not finish{reason}; its log is {sweep.folder / refit_run(name) / 'log.txt'}."
+        )
+    path = newest_checkpoint(sweep.folder / refit_run(name))
+    if path is None:
+        raise FailedRun(f"the checkpoint of {refit_run(name)} is missing from {sweep.folder}.")
+    return path

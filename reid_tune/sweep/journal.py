@@ -1,0 +1,41 @@
+"""The log of a running sweep together with the state that it implies."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Self
+
+from reid_tune.events.log import Event, EventLog, read_events
+from reid_tune.sweep.state import SweepState, replay
+
+__all__ = ["EVENTS", "Journal"]
+
+EVENTS = "events.jsonl"
+
+
+class Journal:
+    """Every change of a sweep goes through `emit`: first to disk, then into the state, then to the listeners."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._log = EventLog(folder / EVENTS)
+        self.past = read_events(self._log.path)
+        self.state: SweepState = replay(self.past)
+        self.listeners: list[Callable[[Event, SweepState], None]] = []
+
+    @property
+    def path(self) -> Path:
+        """The log's file."""
+        return self._log.path
+
+    def emit(self, kind: str, **fields: Any) -> None:
+        """Record an event."""
+        event = self._log.append(kind, **fields)
+        self.state.apply(event)
+        for listener in self.listeners:
+            listener(event, self.state)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._log.close()

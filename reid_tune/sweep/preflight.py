@@ -1,0 +1,140 @@
+"""Everything that can be known to go wrong before the first trial starts."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+from reid_tune.data.records import read_folder
+from reid_tune.errors import InputError, ReidTuneError
+from reid_tune.spec.checks import require_built
+from reid_tune.spec.effects import idle_fields
+from reid_tune.spec.experiment import Experiment
+from reid_tune.sweep.asha import rungs
+from reid_tune.sweep.file import STAGES, Sweep
+from reid_tune.sweep.runs import with_parameters
+from reid_tune.sweep.search import suggestion_seed
+from reid_tune.training.data import evaluation_records, split_records
+
+__all__ = ["preflight", "schedule_levels"]
+
+SAMPLES = 1000
+
+
+def preflight(sweep: Sweep, until: str) -> dict[str, Any]:
+    """Check space, spec and data, and describe the plan.
+
+    Args:
+        until: The last stage; test folders are looked at only if it needs them.
+
+    Raises:
+        InputError: the first thing that would make the sweep fail.
+    """
+    samples = _samples(sweep)
+    _require_effect(sweep, samples)
+    split = split_records(sweep.experiment)
+    identities = len({record.identity for record in split.train})
+    _require_identities(sweep, [sweep.experiment, *samples], identities)
+    if STAGES.index(until) >= STAGES.index("test"):
+        _test_folders(sweep.experiment)
+    levels = schedule_levels(sweep, samples)
+    return {
+        "trials": sweep.file.budget.trials,
+        "rungs": list(levels),
+        "training_images": len(split.train),
+        "training_identities": identities,
+        "held_out_identities": split.held_out,
+        "warnings": _warnings(sweep, split.held_out),
+    }
+
+
+def schedule_levels(sweep: Sweep, samples: list[Experiment] | None = None) -> tuple[int, ...]:
+    """Epochs of ASHA's rungs; none without a scheduler.
+
+    Raises:
+        InputError: the grace period is shorter than a warm-up, so trials would be judged by their warm-up.
+    """
+    if sweep.file.scheduler.name == "none":
+        return ()
+    experiments = [sweep.experiment, *(samples if samples is not None else _samples(sweep))]
+    warmup = max(_warmup(experiment) for experiment in experiments)
+    epochs = max(experiment.train.num_epochs for experiment in experiments)
+    grace = sweep.file.scheduler.grace_period
+    if grace == "auto":
+        grace = warmup + math.ceil(epochs / 10)
+    elif grace <= warmup:
+        raise InputError(
+            f"{sweep.source}: scheduler.grace_period = {grace} is not above the longest warm-up of {warmup} epochs: "
+            "trials would be judged by their warm-up; raise it or write auto."
+        )
+    return rungs(grace, sweep.file.scheduler.reduction_factor, epochs)
+
+
+def _warmup(experiment: Experiment) -> int:
+    optim = experiment.train.optim
+    return optim.warmup_epochs if optim.warmup_method == "cosine" else optim.warmup_iters
+
+
+def _samples(sweep: Sweep) -> list[Experiment]:
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=suggestion_seed(sweep.file.search.seed, -1)))
+    distributions = sweep.space.distributions()
+    seen: dict[str, Experiment] = {}
+    for _ in range(SAMPLES):
+        trial = study.ask(distributions)
+        parameters = sweep.space.decode(trial.params)
+        seen[str(parameters)] = _sample(sweep, parameters)
+    return list(seen.values())
+
+
+def _sample(sweep: Sweep, parameters: dict[str, Any]) -> Experiment:
+    try:
+        experiment = with_parameters(sweep.experiment, parameters, str(sweep.source))
+        require_built(experiment)
+    except InputError as error:
+        raise InputError(f"the space allows {parameters}, which is no valid spec. {error}") from None
+    return experiment
+
+
+def _require_effect(sweep: Sweep, samples: list[Experiment]) -> None:
+    reasons = {idle.key: idle.reason for experiment in samples for idle in idle_fields(experiment)}
+    always = set.intersection(*({idle.key for idle in idle_fields(experiment)} for experiment in samples))
+    for parameter in sweep.space.parameters:
+        if parameter.key in always:
+            raise InputError(
+                f"{sweep.source}: space.{parameter.key} has no effect, because {reasons[parameter.key]}: remove it."
+            )
+
+
+def _require_identities(sweep: Sweep, experiments: list[Experiment], identities: int) -> None:
+    for experiment in experiments:
+        dataset = experiment.dataset
+        wanted = dataset.batch_size // dataset.num_instances
+        if wanted > identities:
+            raise InputError(
+                f"dataset.batch_size = {dataset.batch_size} with dataset.num_instances = {dataset.num_instances} needs "
+                f"{wanted} identities, but the hold-out leaves {identities} for training: lower batch_size."
+            )
+
+
+def _test_folders(experiment: Experiment) -> None:
+    dataset = experiment.dataset
+    try:
+        evaluation_records(dataset.query_dataset_dir, dataset.test_dataset_dir)
+    except ReidTuneError as error:
+        raise InputError(f"the stage test needs its folders: {error} Or stop earlier with --until export.") from None
+
+
+def _warnings(sweep: Sweep, held_out: int) -> list[str]:
+    lines = []
+    if held_out < 100:
+        lines.append(f"{held_out} identities are held out for validation; below 100 the search sees a noisy mAP.")
+    searched = {parameter.key for parameter in sweep.space.parameters}
+    early = searched & {"train.optim.lr_steps", "train.num_epochs"}
+    if early and sweep.file.scheduler.name == "asha":
+        lines.append(f"{', '.join(sorted(early))} under asha: trials are compared at unlike points of their schedules.")
+    folder = read_folder(Path(sweep.experiment.dataset.train_dataset_dir or ""))
+    if folder.left_out:
+        lines.append(f"{len(folder.left_out)} files of {folder.path} are left out: their names do not parse.")
+    return lines

@@ -1,0 +1,202 @@
+"""The search: trial 0 is the spec itself, then Optuna suggests, ASHA stops, the log remembers."""
+
+from collections.abc import Mapping
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any
+
+from reid_tune.events.log import Event
+from reid_tune.spec.experiment import Experiment
+from reid_tune.sweep.asha import Asha
+from reid_tune.sweep.file import Sweep
+from reid_tune.sweep.journal import Journal
+from reid_tune.sweep.runs import Attempt, Recorder, with_parameters
+from reid_tune.sweep.state import trial_run
+
+if TYPE_CHECKING:
+    import optuna
+
+__all__ = ["Search", "suggestion_seed"]
+
+TRIAL0 = trial_run(0)
+
+
+class Search:
+    """The source of the search stage's trials.
+
+    Optuna's study and ASHA's rungs are projections of the log: a new process replays the events through the same
+    code. Every suggestion has a sampler of its own, seeded by (seed, trial number), so that a resumed sweep with one
+    trial at a time suggests what an undisturbed one does.
+    """
+
+    def __init__(self, sweep: Sweep, journal: Journal, levels: tuple[int, ...]) -> None:
+        self.sweep = sweep
+        self.metric = sweep.file.objective.metric
+        self.recorder = Recorder(journal)
+        self.journal = journal
+        self.asha = Asha(levels, sweep.file.scheduler.reduction_factor)
+        self.levels = levels
+        self.study = _Study(sweep)
+        self._replay(journal.past)
+
+    def next(self) -> Attempt | None:
+        if self.recorder.waiting:
+            run = self.recorder.waiting.pop(0)
+        elif len(self.journal.state.trials) < self.sweep.file.budget.trials:
+            run = self._suggest()
+        else:
+            return None
+        return self.recorder.attempt(run, self._experiment(run))
+
+    def done(self) -> bool:
+        trials = self.journal.state.trials
+        return len(trials) >= self.sweep.file.budget.trials and all(trial.state != "running" for trial in trials)
+
+    def report(self, run: str, metrics: Mapping[str, Any]) -> bool:
+        if "failed" in metrics:
+            self._end(run, "failed", metrics["failed"])
+            return False
+        if not self.recorder.record(run, metrics):
+            return True
+        goes_on = self._learn(run, metrics["epoch"], metrics.get(self.metric))
+        if metrics["epoch"] >= self._experiment(run).train.num_epochs:
+            self._end(run, "finished")
+            return False
+        if not goes_on:
+            self._end(run, "stopped", f"below rung {metrics['epoch']}")
+        return goes_on
+
+    def lost(self, run: str, reason: str) -> None:
+        if self.recorder.lost(run, reason):
+            self.study.tell(run, self.journal.state.runs[run].state, None, {})
+
+    def _suggest(self) -> str:
+        number = len(self.journal.state.trials)
+        run = trial_run(number)
+        parameters = {} if number == 0 else self.study.ask(run, suggestion_seed(self.sweep.file.search.seed, number))
+        self.journal.emit("suggested", run=run, parameters=parameters)
+        return run
+
+    def _learn(self, run: str, epoch: int, value: float | None) -> bool:
+        if value is None:
+            return True
+        goes_on = self.asha.goes_on(epoch, value)
+        return goes_on or run == TRIAL0
+
+    def _end(self, run: str, state: str, reason: str = "") -> None:
+        self.recorder.end(run, state, reason)
+        self._tell(run)
+
+    def _tell(self, run: str) -> None:
+        trial = self.journal.state.runs[run]
+        values = {epoch: m[self.metric] for epoch, m in trial.epochs.items() if self.metric in m}
+        parameters = self._base_values() if run == TRIAL0 else None
+        self.study.tell(run, trial.state, trial.last(self.metric), values, parameters)
+
+    def _base_values(self) -> dict[str, Any]:
+        return {p.key: self.sweep.experiment.value(p.key) for p in self.sweep.space.parameters}
+
+    def _experiment(self, run: str) -> Experiment:
+        return with_parameters(self.sweep.experiment, self.journal.state.runs[run].parameters, run)
+
+    def _replay(self, events: list[Event]) -> None:
+        cut = {}
+        for event in events:
+            run = event.get("run", "")
+            if not run.startswith("trials/"):
+                continue
+            if event["kind"] == "suggested" and run != TRIAL0:
+                self.study.remember(run, event["parameters"])
+            elif event["kind"] == "report":
+                cut[run] = not self._learn(run, event["epoch"], event["metrics"].get(self.metric))
+            elif event["kind"] == "ended":
+                self._tell(run)
+        self._finish_interrupted(cut)
+
+    def _finish_interrupted(self, cut: Mapping[str, bool]) -> None:
+        """End what had reported its last epoch when the driver died before it could say so."""
+        for run in list(self.recorder.waiting):
+            if not run.startswith("trials/"):
+                continue
+            trial = self.journal.state.runs[run]
+            finished = trial.epoch >= self._experiment(run).train.num_epochs
+            if finished or cut.get(run, False):
+                self.recorder.waiting.remove(run)
+                self._end(run, "finished" if finished else "stopped", "" if finished else f"below rung {trial.epoch}")
+
+
+class _Study:
+    """Optuna's study in memory, by our names of runs."""
+
+    def __init__(self, sweep: Sweep) -> None:
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        self.study = optuna.create_study(direction="maximize")
+        self.space = sweep.space
+        self.sampler = sweep.file.search.sampler
+        self.startup = max(4, min(10, sweep.file.budget.trials // 4))
+        self.numbers: dict[str, int] = {}
+
+    def ask(self, run: str, seed: int) -> dict[str, Any]:
+        """New parameters for a run."""
+        self.study.sampler = self._new_sampler(seed)
+        trial = self.study.ask(self.space.distributions())
+        self.numbers[run] = trial.number
+        return self.space.decode(trial.params)
+
+    def remember(self, run: str, parameters: Mapping[str, Any]) -> None:
+        """A run that was asked for by an earlier process."""
+        import optuna
+
+        encoded = self.space.encode(parameters)
+        assert encoded is not None
+        self.study.add_trial(
+            optuna.trial.create_trial(
+                state=optuna.trial.TrialState.RUNNING, params=encoded, distributions=self.space.distributions()
+            )
+        )
+        self.numbers[run] = len(self.study.get_trials(deepcopy=False)) - 1
+
+    def tell(
+        self,
+        run: str,
+        state: str,
+        value: float | None,
+        epochs: Mapping[int, float],
+        parameters: Mapping[str, Any] | None = None,
+    ) -> None:
+        """The end of a run; trial 0 comes with its parameters and joins only if they lie in the space."""
+        import optuna
+
+        states = optuna.trial.TrialState
+        end = {"finished": states.COMPLETE, "stopped": states.PRUNED}.get(state, states.FAIL)
+        if end is states.COMPLETE and value is None:
+            end = states.FAIL
+        if run in self.numbers:
+            trial = optuna.trial.Trial(self.study, self.study.get_trials(deepcopy=False)[self.numbers[run]]._trial_id)
+            for epoch, at_epoch in sorted(epochs.items()):
+                trial.report(at_epoch, epoch)
+            self.study.tell(trial, value if end is states.COMPLETE else None, state=end)
+            return
+        encoded = self.space.encode(parameters or {}) if parameters else None
+        if encoded is not None and end is states.COMPLETE:
+            self.study.add_trial(
+                optuna.trial.create_trial(
+                    params=encoded,
+                    distributions=self.space.distributions(),
+                    value=value,
+                    intermediate_values=dict(epochs),
+                )
+            )
+
+    def _new_sampler(self, seed: int) -> "optuna.samplers.BaseSampler":
+        import optuna
+
+        if self.sampler == "random":
+            return optuna.samplers.RandomSampler(seed=seed)
+        return optuna.samplers.TPESampler(seed=seed, n_startup_trials=self.startup, constant_liar=True)
+
+
+def suggestion_seed(seed: int, number: int) -> int:
+    """The seed of one suggestion, 32 bits that only the sweep's seed and the trial's number decide."""
+    return int.from_bytes(blake2b(f"{seed}:{number}".encode(), digest_size=4).digest(), "big")

@@ -1,0 +1,106 @@
+"""What the event log says: the state of a sweep as a projection of its events."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from reid_tune.events.log import Event
+
+__all__ = ["RunState", "SweepState", "replay", "trial_run"]
+
+
+def trial_run(number: int) -> str:
+    """The name of a trial's run."""
+    return f"trials/{number:04d}"
+
+
+@dataclass
+class RunState:
+    """One run: a trial of the search, or a refit.
+
+    Attributes:
+        parameters: Searched keys and their values; empty for trial 0.
+        state: running, finished, stopped or failed.
+        epochs: Metrics by 1-based epoch.
+        attempts: How often it was started.
+    """
+
+    name: str
+    parameters: dict[str, Any]
+    state: str = "running"
+    reason: str = ""
+    epochs: dict[int, dict[str, Any]] = field(default_factory=dict)
+    attempts: int = 0
+    begun: float = 0.0
+    ended: float = 0.0
+
+    @property
+    def number(self) -> int:
+        """The trial's number."""
+        return int(self.name.rsplit("/", 1)[1])
+
+    @property
+    def epoch(self) -> int:
+        """The last epoch reported, 0 before the first."""
+        return max(self.epochs, default=0)
+
+    def last(self, metric: str) -> float | None:
+        """The metric at the last epoch that has it."""
+        values = [metrics[metric] for _, metrics in sorted(self.epochs.items()) if metric in metrics]
+        return values[-1] if values else None
+
+
+@dataclass
+class SweepState:
+    """All of a sweep."""
+
+    header: Event = field(default_factory=dict)
+    runs: dict[str, RunState] = field(default_factory=dict)
+    stages: dict[str, dict[str, Any]] = field(default_factory=dict)
+    begun: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def trials(self) -> list[RunState]:
+        """Trials by number."""
+        return [run for name, run in sorted(self.runs.items()) if name.startswith("trials/")]
+
+    def finished(self, metric: str) -> list[RunState]:
+        """Full-length trials, the best first; of equals the earlier one."""
+        full = [trial for trial in self.trials if trial.state == "finished" and trial.last(metric) is not None]
+        return sorted(full, key=lambda trial: (-(trial.last(metric) or 0.0), trial.number))
+
+    def apply(self, event: Event) -> None:
+        """Take one event in; kinds that do not concern the state are passed over."""
+        handler = getattr(self, f"_{event['kind']}", None)
+        if handler is not None:
+            handler(event)
+
+    def _sweep(self, event: Event) -> None:
+        self.header = event
+
+    def _stage(self, event: Event) -> None:
+        if event["state"] == "done":
+            self.stages[event["stage"]] = event["result"]
+        else:
+            self.begun[event["stage"]] = event["time"]
+
+    def _suggested(self, event: Event) -> None:
+        self.runs[event["run"]] = RunState(event["run"], event["parameters"], begun=event["time"])
+
+    def _attempt(self, event: Event) -> None:
+        self.runs[event["run"]].attempts = event["attempt"]
+
+    def _report(self, event: Event) -> None:
+        self.runs[event["run"]].epochs[event["epoch"]] = event["metrics"]
+
+    def _ended(self, event: Event) -> None:
+        run = self.runs[event["run"]]
+        run.state, run.reason, run.ended = event["state"], event.get("reason", ""), event["time"]
+
+
+def replay(events: Iterable[Event]) -> SweepState:
+    """The state behind some events."""
+    state = SweepState()
+    for event in events:
+        state.apply(event)
+    return state

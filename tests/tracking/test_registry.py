@@ -1,0 +1,141 @@
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from reid_tune.errors import InfrastructureError, InputError
+from reid_tune.tracking.registry import Registered, register
+from reid_tune.tracking.resolve import resolve
+
+WEIGHT = np.random.default_rng(0).normal(size=(3 * 8 * 4, 5)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
+    folder = tmp_path_factory.mktemp("files")
+    graph = helper.make_graph(
+        [helper.make_node("Flatten", ["input"], ["flat"]), helper.make_node("MatMul", ["flat", "weight"], ["fc_pred"])],
+        "tiny",
+        [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["batch", 3, 8, 4])],
+        [helper.make_tensor_value_info("fc_pred", TensorProto.FLOAT, ["batch", 5])],
+        [numpy_helper.from_array(WEIGHT, "weight")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
+    onnx.save(model, folder / "winner.onnx")
+    (folder / "last.pth").write_bytes(b"weights")
+    (folder / "spec.yaml").write_text("a: 1\n")
+    return {
+        "model.onnx": folder / "winner.onnx",
+        "checkpoint.pth": folder / "last.pth",
+        "spec.yaml": folder / "spec.yaml",
+    }
+
+
+def put(store: str, files: Mapping[str, Path], model: str, sweep: str, **more: Any) -> Registered:
+    return register(
+        store, model, files=files, sweep=sweep, uid=f"uid-{sweep}", description="best", tags={"mAP": "0.9"}, **more
+    )
+
+
+def test_a_version_serves_and_holds_every_file_as_it_was(
+    store: str, connection: Any, files: Mapping[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mlflow
+
+    assert put(store, files, "round trip", "registered") == Registered(1, "champion")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    model = mlflow.pyfunc.load_model("models:/round trip@champion")
+    (given,) = model.metadata.signature.inputs
+    assert (given.shape, given.type) == ((-1, 3, 8, 4), np.dtype("float32"))
+    images = np.random.default_rng(1).random((7, 3, 8, 4), np.float32)
+    np.testing.assert_allclose(model.predict(images)["fc_pred"], images.reshape(7, -1) @ WEIGHT, rtol=1e-4, atol=1e-5)
+    folder = resolve("models:/round trip@champion", store)
+    for name, path in files.items():
+        assert (folder / name).read_bytes() == path.read_bytes()
+    version = connection.get_model_version("round trip", "1")
+    assert (version.description, version.tags["mAP"]) == ("best", "0.9")
+    assert connection.get_run(version.run_id).data.tags["reid_tune.sweep"] == "uid-registered"
+
+
+def test_the_first_is_champion_the_next_challenger_and_nothing_is_registered_twice(
+    store: str, connection: Any, files: Mapping[str, Path]
+) -> None:
+    expected = [Registered(1, "champion"), Registered(2, "challenger"), Registered(3, "challenger")]
+    assert [put(store, files, "aliases", f"sweep-{number}") for number in range(3)] == expected
+    assert [put(store, files, "aliases", f"sweep-{number}") for number in range(3)] == expected
+    aliases = connection.get_registered_model("aliases").aliases
+    assert {alias: int(version) for alias, version in aliases.items()} == {"champion": 1, "challenger": 3}
+    assert put(store, files, "aliases", "sweep-4", set_alias="best") == Registered(4, "best")
+
+
+def test_a_registration_cut_short_is_completed(store: str, connection: Any, files: Mapping[str, Path]) -> None:
+    put(store, files, "cut", "cut")
+    connection.delete_model_version_tag("cut", "1", "reid_tune.alias")
+    assert put(store, files, "cut", "cut") == Registered(1, "champion")
+    connection.delete_model_version_tag("cut", "1", "reid_tune.alias")
+    connection.delete_registered_model_alias("cut", "champion")
+    assert put(store, files, "cut", "cut") == Registered(1, "champion")
+    assert resolve("models:/cut@champion", store) == resolve("models:/cut/1", store)
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "a:b", "a@b", "it's", "..", "x" * 129])
+def test_names_that_an_address_cannot_hold_are_refused(name: str, store: str, files: Mapping[str, Path]) -> None:
+    with pytest.raises(InputError, match="cannot name a model"):
+        put(store, files, name, "names")
+
+
+def test_files_that_cannot_be_registered_are_named(store: str, files: Mapping[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="there is no file .*gone.pth"):
+        put(store, {**files, "checkpoint.pth": tmp_path / "gone.pth"}, "files", "files")
+    (tmp_path / "text.onnx").write_text("not a model")
+    with pytest.raises(InputError, match="text.onnx: it is not an ONNX file"):
+        put(store, {**files, "model.onnx": tmp_path / "text.onnx"}, "files", "files")
+
+
+def test_a_run_address_is_a_file_or_a_folder(store: str, connection: Any, files: Mapping[str, Path]) -> None:
+    put(store, files, "runs", "runs")
+    run = connection.get_model_version("runs", "1").run_id
+    assert resolve(f"runs:/{run}/model/spec.yaml", store).read_text() == "a: 1\n"
+    assert resolve(f"runs:/{run}/model", store) == resolve("models:/runs/1", store)
+    with pytest.raises(InputError, match="has no model/best.pth; there it has .*model/checkpoint.pth"):
+        resolve(f"runs:/{run}/model/best.pth", store)
+    with pytest.raises(InputError, match=rf"no run 0123abc in .*; its latest are .*{run} \(runs\)"):
+        resolve("runs:/0123abc/model", store)
+
+
+def test_what_is_unknown_is_answered_with_what_exists(store: str, files: Mapping[str, Path]) -> None:
+    put(store, files, "known", "known")
+    with pytest.raises(InputError, match="no model other in .*; it has .*known"):
+        resolve("models:/other@champion", store)
+    with pytest.raises(InputError, match="no model other in .*; it has .*known"):
+        resolve("models:/other/1", store)
+    with pytest.raises(InputError, match="no alias best; it has champion"):
+        resolve("models:/known@best", store)
+    with pytest.raises(InputError, match="no version 7; it has 1"):
+        resolve("models:/known/7", store)
+
+
+def test_a_version_without_its_files_is_said_to_be(store: str, files: Mapping[str, Path]) -> None:
+    put(store, files, "emptied", "emptied")
+    shutil.rmtree(resolve("models:/emptied/1", store))
+    with pytest.raises(InputError, match="models:/emptied/1 is registered, but its files are gone from .*/model"):
+        resolve("models:/emptied/1", store)
+
+
+@pytest.mark.parametrize("text", ["models:/known", "models:/known@", "models:/@x", "runs:/abc", "runs:/a/../../b", "x"])
+def test_other_addresses_are_refused(text: str, store: str) -> None:
+    with pytest.raises(InputError, match="is not an address"):
+        resolve(text, store)
+
+
+def test_a_store_that_is_not_there_is_said_to_be(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="there is no MLflow store"):
+        resolve("models:/known@champion", f"sqlite:///{tmp_path}/mlflow.db")
+    assert not (tmp_path / "mlflow.db").exists()
+    with pytest.raises(InfrastructureError, match="http://127.0.0.1:9 does not answer"):
+        resolve("models:/known@champion", "http://127.0.0.1:9")
