@@ -54,7 +54,7 @@ def train(spec: Spec, overrides: Overrides = None) -> None:
 
 @app.command()
 def evaluate(spec: Spec, overrides: Overrides = None, format: FormatOption = Format.table) -> None:
-    """Evaluate evaluate.checkpoint (a checkpoint, an .onnx file, models:/NAME@ALIAS or sweep:NAME) on the test folders."""
+    """Score evaluate.checkpoint (a checkpoint, .onnx file, models:/NAME@ALIAS or sweep:NAME) on the test folders."""
     from reid_tune.tasks.evaluate import run_evaluate
 
     evaluated = run_evaluate(_load(spec, overrides)).as_dict()

@@ -18,7 +18,7 @@ __all__ = ["FeatureSet", "feature_set", "read_features", "write_features"]
 class FeatureSet:
     """Embeddings of queries and gallery, q and g rows of d values; made by `feature_set`, which checks them.
 
-    In the gallery identity -1 is junk (detections that count neither way) and 0 a distractor, which matches nobody.
+    In the gallery identity -1 is junk (detections that count neither way) and 0 a distractor.
     """
 
     query_features: np.ndarray  # [q, d] float32

@@ -33,10 +33,8 @@ def rank(features: FeatureSet, blocks: Blocks) -> Ranking:
     """
     blank = torch.full((len(features.query_ids),), torch.nan, dtype=torch.float64)
     result = Ranking(blank, blank.clone(), torch.full(blank.shape, -1))
-    query_cameras, gallery_cameras = (
-        torch.from_numpy(features.query_cameras),
-        torch.from_numpy(features.gallery_cameras),
-    )
+    query_cameras = torch.from_numpy(features.query_cameras)
+    gallery_cameras = torch.from_numpy(features.gallery_cameras)
     same_identity = _SameIdentity(features)
 
     def receive(members: Tensor, scores: Tensor) -> None:

@@ -34,10 +34,10 @@ class SparseRows:
 
 
 def reciprocal_vectors(neighbours: Neighbours, k1: int, k2: int) -> SparseRows:
-    """The vectors V of all n rows (equations 4 to 7 and 11 of the paper); each sums to 1.
+    """The vectors V of all n rows; each sums to 1.
 
     Row i of V weighs the members of the expanded reciprocal set R*(i, k1) by exp(-d / largest d of row i); then
-    it becomes the mean of V over the first k2 neighbours of i, itself included. k1 and k2 are clipped to n - 1 and n.
+    it becomes the mean of V over the first k2 neighbours of i, itself included. Lists end where the set ends.
     """
     count = len(neighbours.index)
     own = torch.arange(count, device=neighbours.index.device)

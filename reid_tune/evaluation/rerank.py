@@ -72,8 +72,9 @@ def reranked_blocks(neighbours: Neighbours, queries: Rows, gallery: Rows, settin
         def rerank(members: Tensor, distances: Tensor) -> None:
             original = distances.div_(neighbours.farthest[members, None]).mul_(setting.lambda_value)
             shared = holders.shared(vectors, members)
-            jaccard = 1 - shared / (2 - shared)
-            receive(members, original.add_(jaccard, alpha=1 - setting.lambda_value).clamp_(min=0))
+            overlap = shared.div_(2 - shared)  # 1 - the Jaccard distance
+            weight = 1 - setting.lambda_value
+            receive(members, original.add_(overlap, alpha=-weight).add_(weight).clamp_(min=0))
 
         distance_blocks(queries, gallery)(rerank)
 

@@ -92,11 +92,9 @@ def read_events_from(path: Path | str, offset: int) -> Iterator[tuple[Event, int
     Raises:
         InputError: a whole line is not a JSON object, so the file is not an event log.
     """
-    try:
-        file = Path(path).open("rb")
-    except FileNotFoundError:
+    if not Path(path).exists():
         return
-    with file:
+    with Path(path).open("rb") as file:
         file.seek(offset)
         for line in file:
             if not line.endswith(b"\n"):

@@ -106,9 +106,7 @@ def _with(tree: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, An
     merged = dict(tree)
     for key, value in overrides.items():
         head, dot, rest = key.partition(".")
-        if head == "space":
-            merged["space"] = {**merged.get("space", {}), rest: value}
-        elif dot:
+        if dot:
             merged[head] = {**(merged.get(head) or {}), rest: value}
         else:
             merged[head] = value

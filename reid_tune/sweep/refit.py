@@ -28,8 +28,10 @@ def finalists(journal: Journal, metric: str) -> dict[str, RunState]:
     if not full:
         reasons = sorted({trial.reason for trial in journal.state.trials if trial.reason})
         raise FailedRun(f"no trial of the search reached its last epoch: {'; '.join(reasons) or 'none was started'}.")
-    others = {"trial0": trial for trial in full if trial.number == 0 and trial is not full[0]}
-    return {"winner": full[0], **others}
+    found = {"winner": full[0]}
+    if full[0].number != 0 and any(trial.number == 0 for trial in full):
+        found["trial0"] = next(trial for trial in full if trial.number == 0)
+    return found
 
 
 class Refit:

@@ -24,7 +24,7 @@ def test_picture_is_written_whole(tmp_path, curves):
     assert {(0x00, 0x72, 0xB2), (0xD5, 0x5E, 0x00)} <= colours
 
 
-def test_names_and_rates_are_in_the_picture(tmp_path, curves, monkeypatch):
+def test_names_and_rates_are_in_the_picture(tmp_path, curves):
     import matplotlib
 
     with matplotlib.rc_context({"svg.fonttype": "none"}):
