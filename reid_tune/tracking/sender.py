@@ -23,6 +23,9 @@ class Sender:
     """
 
     def __init__(self, log_path: Path, uri: str) -> None:
+        # Two threads that import it at once can each see a half of it.
+        import mlflow  # noqa: F401
+
         self.last_error: str | None = None
         self._cursor = _Cursor(log_path, uri)
         self._status: str | None = None

@@ -3,8 +3,9 @@
 import logging
 import os
 import re
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,7 +55,20 @@ def client(uri: str) -> "MlflowClient":
 
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
+    if path and not path.exists():
+        _create_database(path)
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def _create_database(path: Path) -> None:
+    """Let MLflow create its tables in a temporary file: a process that dies in its migrations leaves half of them."""
+    from mlflow import MlflowClient
+
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+        new = Path(folder) / path.name
+        MlflowClient(tracking_uri=f"{SQLITE}{new}").search_experiments(max_results=1)
+        with suppress(FileExistsError):
+            os.link(new, path)
 
 
 def experiment_id(connection: "MlflowClient", name: str) -> str:
