@@ -17,7 +17,8 @@ def percent(value: Any) -> str:
 
 def metrics_table(rows: Mapping[str, Mapping[str, Any]]) -> Table:
     """One row for each set of metrics; fractions in percent."""
-    table = Table("")
+    table = Table()
+    table.add_column("", no_wrap=True)
     columns = list(dict.fromkeys(name for metrics in rows.values() for name in metrics))
     for name in columns:
         table.add_column(name if name in ("queries", "gallery") else f"{name} %", justify="right")
@@ -34,4 +35,6 @@ def print_metrics(rows: Mapping[str, Mapping[str, Any]]) -> None:
 def print_table(table: Table) -> None:
     """Print a table on stdout, as wide as it needs where no terminal limits it."""
     console = Console(file=sys.stdout)
-    console.print(table, width=None if console.is_terminal else 200, highlight=False)
+    if not console.is_terminal:
+        console = Console(file=sys.stdout, width=200)
+    console.print(table, highlight=False)

@@ -22,9 +22,9 @@ def make_optimizer(network: nn.Module, optim: Optim) -> torch.optim.Optimizer:
         {"params": params, "lr": lr, "initial_lr": lr, "weight_decay": decay} for (lr, decay), params in groups.items()
     ]
     if optim.name == "SGD":
-        return torch.optim.SGD(options, lr=optim.base_lr, momentum=optim.momentum)
+        return torch.optim.SGD(options, lr=optim.base_lr, momentum=optim.momentum, fused=True)
     kind: type[torch.optim.Optimizer] = {"Adam": torch.optim.Adam, "AdamW": torch.optim.AdamW}[optim.name]
-    return kind(options, lr=optim.base_lr)  # type: ignore[call-arg]
+    return kind(options, lr=optim.base_lr, fused=True)  # type: ignore[call-arg]
 
 
 def _settings(name: str, optim: Optim) -> tuple[float, float]:

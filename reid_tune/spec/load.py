@@ -15,7 +15,15 @@ from reid_tune.spec.checks import faults, sampling_faults
 from reid_tune.spec.defaults import defaults
 from reid_tune.spec.experiment import Experiment, canonical, fields, flatten, unflatten
 
-__all__ = ["build_experiment", "load_experiment", "nearest_key", "parse_overrides", "problems", "read_yaml"]
+__all__ = [
+    "build_experiment",
+    "load_experiment",
+    "nearest_key",
+    "parse_overrides",
+    "problems",
+    "read_yaml",
+    "with_parameters",
+]
 
 LEAVES = {key for key, _ in fields()}
 SECTIONS = {key.rsplit(".", depth)[0] for key in LEAVES for depth in range(1, key.count(".") + 1)}
@@ -30,16 +38,8 @@ def load_experiment(path: Path | str, overrides: Sequence[str] = ()) -> Experime
     return build_experiment(read_yaml(path), parse_overrides(overrides), str(path))
 
 
-def build_experiment(
-    tree: Mapping[str, Any], overrides: Mapping[str, Any], source: str, *, strict: bool = True
-) -> Experiment:
-    """Validate a spec given as nested mappings.
-
-    Args:
-        overrides: Values by dotted key.
-        source: What to call it in errors.
-        strict: Whether an unusual value in a field without effect is an error.
-    """
+def build_experiment(tree: Mapping[str, Any], overrides: Mapping[str, Any], source: str) -> Experiment:
+    """Validate a spec given as nested mappings; `overrides` are dotted keys, `source` names it in errors."""
     given, wrong = _user_values(tree)
     given |= {canonical(key): value for key, value in overrides.items()}
     wrong += [_unknown(key) for key in overrides if canonical(key) not in LEAVES]
@@ -47,7 +47,20 @@ def build_experiment(
         raise problems(source, wrong)
     values = defaults(str(given.get("model.backbone", "resnet_50"))) | given
     experiment = _validate(_interpolate(unflatten(values), source), source)
-    wrong = faults(experiment) if strict else sampling_faults(experiment)
+    wrong = faults(experiment)
+    if wrong:
+        raise problems(source, wrong)
+    return experiment
+
+
+def with_parameters(base: Experiment, parameters: Mapping[str, Any], source: str) -> Experiment:
+    """A checked experiment with some values replaced, by dotted key; values without effect are no fault here.
+
+    Raises:
+        InputError: a value is out of its range, or a rule between fields is broken.
+    """
+    experiment = _validate(unflatten(flatten(base.model_dump()) | dict(parameters)), source)
+    wrong = sampling_faults(experiment)
     if wrong:
         raise problems(source, wrong)
     return experiment

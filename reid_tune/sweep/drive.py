@@ -16,7 +16,7 @@ from reid_tune.sweep.file import STAGES, Sweep, load_sweep
 from reid_tune.sweep.finals import export, register, test
 from reid_tune.sweep.journal import EVENTS, Journal
 from reid_tune.sweep.live import LiveView
-from reid_tune.sweep.preflight import preflight, schedule_levels
+from reid_tune.sweep.preflight import preflight
 from reid_tune.sweep.refit import Refit
 from reid_tune.sweep.search import Search
 from reid_tune.sweep.state import SweepState
@@ -102,7 +102,7 @@ def _drive(sweep: Sweep, plan: dict[str, Any], until: str, console: Console) -> 
 def _stages(sweep: Sweep, journal: Journal, plan: dict[str, Any]) -> dict[str, Callable[[], dict[str, Any]]]:
     return {
         "preflight": lambda: plan,
-        "search": lambda: _search(sweep, journal),
+        "search": lambda: _search(sweep, journal, plan),
         "refit": lambda: _refit(sweep, journal),
         "export": lambda: export(sweep, journal),
         "test": lambda: test(sweep, journal),
@@ -110,10 +110,10 @@ def _stages(sweep: Sweep, journal: Journal, plan: dict[str, Any]) -> dict[str, C
     }
 
 
-def _search(sweep: Sweep, journal: Journal) -> dict[str, Any]:
+def _search(sweep: Sweep, journal: Journal, plan: dict[str, Any]) -> dict[str, Any]:
     from reid_tune.sweep.runner import run_all
 
-    levels = schedule_levels(sweep)
+    levels = tuple(plan["rungs"])
     source = Search(sweep, journal, levels)
     run_all(source, place(sweep.file.resources, 1), 1, levels, sweep.folder / "ray")
     states = [trial.state for trial in journal.state.trials]

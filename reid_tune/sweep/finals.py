@@ -4,17 +4,22 @@ import json
 from pathlib import Path
 from typing import Any
 
+from reid_tune.checkpoints.checkpoint import load_checkpoint
+from reid_tune.checkpoints.names import newest_attempt
 from reid_tune.errors import FailedRun
 from reid_tune.files import write_atomic
+from reid_tune.spec.load import with_parameters
 from reid_tune.sweep.file import Sweep
 from reid_tune.sweep.journal import Journal
 from reid_tune.sweep.refit import finalists, refit_run
-from reid_tune.sweep.runs import newest_checkpoint, with_parameters
-from reid_tune.tasks.evaluate import evaluate_features, plot_cmc, reranking_of, test_features
+from reid_tune.tasks.evaluate import Evaluated, evaluate_features, plot_cmc, reranking_of, test_features
 from reid_tune.tasks.export import export_checkpoint
+from reid_tune.tasks.models import checkpoint_experiment
 from reid_tune.tasks.train import experiment_yaml
 
 __all__ = ["export", "register", "test"]
+
+SAME_MAP = 1e-3
 
 
 def export(sweep: Sweep, journal: Journal) -> dict[str, Any]:
@@ -36,12 +41,26 @@ def test(sweep: Sweep, journal: Journal) -> dict[str, Any]:
             sweep.experiment, _onnx(sweep, name), dataset.query_dataset_dir, dataset.test_dataset_dir
         )
         evaluated = evaluate_features(features, reranking_of(sweep.experiment))
-        result[name] = evaluated.as_dict()
+        result[name] = evaluated.as_dict() | {"checkpoint": _checkpoint_metrics(sweep, journal, name, evaluated)}
         picture = sweep.folder / "export" / f"{name}-cmc.png"
         plot_cmc(evaluated, picture)
         journal.emit("artifact", run=refit_run(name), path=str(picture), folder="test")
     write_atomic(sweep.folder / "export" / "test.json", json.dumps(result, indent=2) + "\n")
     return result
+
+
+def _checkpoint_metrics(sweep: Sweep, journal: Journal, name: str, exported: Evaluated) -> dict[str, Any]:
+    """Plain metrics of the checkpoint by PyTorch, which the ONNX file must repeat."""
+    dataset, path = sweep.experiment.dataset, _checkpoint(sweep, journal, name)
+    trained = checkpoint_experiment(load_checkpoint(path), path)
+    features = test_features(trained, path, dataset.query_dataset_dir, dataset.test_dataset_dir)
+    metrics = evaluate_features(features, None).plain.as_dict()
+    if abs(metrics["mAP"] - exported.plain.mAP) > SAME_MAP:
+        raise FailedRun(
+            f"the ONNX file of {name} scores mAP {exported.plain.mAP:.4f} on the test folders, "
+            f"but its checkpoint {metrics['mAP']:.4f}."
+        )
+    return metrics
 
 
 def register(sweep: Sweep, journal: Journal) -> dict[str, Any]:
@@ -83,7 +102,7 @@ def _checkpoint(sweep: Sweep, journal: Journal, name: str) -> Path:
         raise FailedRun(
             f"the refit of {name} did not finish{reason}; its log is {sweep.folder / refit_run(name) / 'log.txt'}."
         )
-    path = newest_checkpoint(sweep.folder / refit_run(name))
+    path = newest_attempt(sweep.folder / refit_run(name))
     if path is None:
         raise FailedRun(f"the checkpoint of {refit_run(name)} is missing from {sweep.folder}.")
     return path

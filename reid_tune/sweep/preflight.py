@@ -9,13 +9,13 @@ from reid_tune.errors import InputError, ReidTuneError
 from reid_tune.spec.checks import require_built
 from reid_tune.spec.effects import idle_fields
 from reid_tune.spec.experiment import Experiment
+from reid_tune.spec.load import with_parameters
 from reid_tune.sweep.asha import rungs
 from reid_tune.sweep.file import STAGES, Sweep
-from reid_tune.sweep.runs import with_parameters
 from reid_tune.sweep.search import suggestion_seed
 from reid_tune.training.data import evaluation_records, split_records
 
-__all__ = ["preflight", "schedule_levels"]
+__all__ = ["preflight"]
 
 SAMPLES = 1000
 
@@ -36,7 +36,7 @@ def preflight(sweep: Sweep, until: str) -> dict[str, Any]:
     _require_identities(sweep, [sweep.experiment, *samples], identities)
     if STAGES.index(until) >= STAGES.index("test"):
         _test_folders(sweep.experiment)
-    levels = schedule_levels(sweep, samples)
+    levels = _levels(sweep, samples)
     return {
         "trials": sweep.file.budget.trials,
         "rungs": list(levels),
@@ -47,7 +47,7 @@ def preflight(sweep: Sweep, until: str) -> dict[str, Any]:
     }
 
 
-def schedule_levels(sweep: Sweep, samples: list[Experiment] | None = None) -> tuple[int, ...]:
+def _levels(sweep: Sweep, samples: list[Experiment]) -> tuple[int, ...]:
     """Epochs of ASHA's rungs; none without a scheduler.
 
     Raises:
@@ -55,7 +55,7 @@ def schedule_levels(sweep: Sweep, samples: list[Experiment] | None = None) -> tu
     """
     if sweep.file.scheduler.name == "none":
         return ()
-    experiments = [sweep.experiment, *(samples if samples is not None else _samples(sweep))]
+    experiments = [sweep.experiment, *samples]
     warmup = max(_warmup(experiment) for experiment in experiments)
     epochs = max(experiment.train.num_epochs for experiment in experiments)
     grace = sweep.file.scheduler.grace_period

@@ -5,9 +5,10 @@ from typing import Any
 
 from reid_tune.errors import FailedRun
 from reid_tune.spec.experiment import Experiment
+from reid_tune.spec.load import with_parameters
 from reid_tune.sweep.file import Sweep
 from reid_tune.sweep.journal import Journal
-from reid_tune.sweep.runs import Attempt, Recorder, with_parameters
+from reid_tune.sweep.runs import Attempt, Recorder
 from reid_tune.sweep.state import RunState
 
 __all__ = ["Refit", "finalists", "refit_run"]

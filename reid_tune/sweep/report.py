@@ -11,6 +11,8 @@ from reid_tune.sweep.journal import EVENTS
 from reid_tune.sweep.state import RunState, SweepState, replay
 from reid_tune.tables import metrics_table, percent
 
+LABELS = {"plain": "ONNX", "re_ranked": "ONNX, re-ranked", "checkpoint": "checkpoint"}
+
 __all__ = ["finals_table", "leaderboard", "load_state", "report"]
 
 
@@ -81,13 +83,13 @@ def finals_table(state: SweepState) -> Table | None:
         return None
     names = {"winner": f"winner (trial {report(state)['winner']})", "trial0": "trial 0"}
     rows = {
-        f"{names[finalist]}, {kind.replace('_', '-')}": metrics
+        f"{names[finalist]}, {LABELS[kind]}": metrics
         for finalist, result in test.items()
         for kind, metrics in result.items()
         if metrics
     }
     table = metrics_table(rows)
-    table.title = "test folders, ONNX files"
+    table.title = "test folders"
     return table
 
 

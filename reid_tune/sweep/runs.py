@@ -5,12 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from reid_tune.checkpoints.names import newest_attempt
 from reid_tune.spec.experiment import Experiment
-from reid_tune.spec.load import build_experiment
 from reid_tune.sweep.journal import Journal
-from reid_tune.training.loop import LATEST
 
-__all__ = ["ATTEMPTS", "Attempt", "Recorder", "Source", "newest_checkpoint", "with_parameters"]
+__all__ = ["ATTEMPTS", "Attempt", "Recorder", "Source"]
 
 # A run whose worker died is started again; one that dies at every start is given up.
 ATTEMPTS = 3
@@ -62,7 +61,7 @@ class Recorder:
         number = self.journal.state.runs[run].attempts + 1
         self.journal.emit("attempt", run=run, attempt=number)
         folder = self.journal.folder / run
-        return Attempt(run, experiment, folder / f"attempt-{number}", newest_checkpoint(folder))
+        return Attempt(run, experiment, folder / f"attempt-{number}", newest_attempt(folder))
 
     def record(self, run: str, metrics: Mapping[str, Any]) -> bool:
         """Record an epoch's metrics; False where the log has them already."""
@@ -85,18 +84,3 @@ class Recorder:
             return False
         self.end(run, "failed", reason)
         return True
-
-
-def newest_checkpoint(folder: Path) -> Path | None:
-    """The latest checkpoint of the newest attempt that has one."""
-    found = sorted(folder.glob(f"attempt-*/{LATEST}"), key=lambda path: int(path.parent.name.split("-")[1]))
-    return found[-1] if found else None
-
-
-def with_parameters(base: Experiment, parameters: Mapping[str, Any], source: str) -> Experiment:
-    """The base experiment with some values replaced.
-
-    Raises:
-        InputError: a value is out of its range, or a rule between fields is broken.
-    """
-    return build_experiment(base.model_dump(), parameters, source, strict=False)

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from reid_tune.events.log import Event
 from reid_tune.spec.experiment import Experiment
+from reid_tune.spec.load import with_parameters
 from reid_tune.sweep.asha import Asha
 from reid_tune.sweep.file import Sweep
 from reid_tune.sweep.journal import Journal
-from reid_tune.sweep.runs import Attempt, Recorder, with_parameters
+from reid_tune.sweep.runs import Attempt, Recorder
 from reid_tune.sweep.state import trial_run
 
 if TYPE_CHECKING:

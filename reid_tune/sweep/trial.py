@@ -1,4 +1,7 @@
-"""What runs inside a Ray worker: one run of one spec, reporting to Tune or to Train."""
+"""What runs inside a Ray worker: one run of one spec, reporting to Tune or to Train.
+
+Imports nothing heavy: processes that only supervise a run import this module too.
+"""
 
 import contextlib
 import json
@@ -7,19 +10,20 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reid_tune.errors import ReidTuneError
-from reid_tune.spec.experiment import Experiment
-from reid_tune.sweep.cluster import Placement
-from reid_tune.sweep.runs import Attempt
-from reid_tune.training.reporter import Metrics
+
+if TYPE_CHECKING:
+    from reid_tune.sweep.cluster import Placement
+    from reid_tune.sweep.runs import Attempt
+    from reid_tune.training.reporter import Metrics
 
 __all__ = ["distributed_run", "single_run", "trial_config", "unpack"]
 
 
 def trial_config(
-    attempt: Attempt, placement: Placement, workers: int, validate_at: tuple[int, ...], scratch: Path
+    attempt: "Attempt", placement: "Placement", workers: int, validate_at: tuple[int, ...], scratch: Path
 ) -> dict[str, Any]:
     """An attempt as the plain data that travels to a worker; without secrets."""
     return {
@@ -36,7 +40,7 @@ def trial_config(
     }
 
 
-def _pack(metrics: Metrics) -> dict[str, str]:
+def _pack(metrics: "Metrics") -> dict[str, str]:
     # One value of our own, apart from the many that Ray adds to a result.
     return {"payload": json.dumps(dict(metrics))}
 
@@ -58,7 +62,7 @@ class _RayReporter:
     def step(self, step: int, loss: float) -> None:
         pass
 
-    def report(self, metrics: Metrics) -> None:
+    def report(self, metrics: "Metrics") -> None:
         print(*(f"{name} {value}" for name, value in metrics.items()), flush=True)
         self._report(_pack(metrics))
 
@@ -76,11 +80,11 @@ def distributed_run(config: dict[str, Any]) -> None:
     """A run with several workers: Ray Train's trainer inside a Tune function."""
     import ray.train
     from ray import tune
-    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.torch import TorchConfig
     from ray.tune.integration.ray_train import TuneReportCallback
 
     resources = {"CPU": config["threads"]} | ({"GPU": config["gpus"]} if config["gpus"] else {})
-    trainer = TorchTrainer(
+    trainer = _lean_trainer()(
         _worker,
         train_loop_config=config,
         scaling_config=ray.train.ScalingConfig(
@@ -101,6 +105,19 @@ def distributed_run(config: dict[str, Any]) -> None:
         if reason is None:
             raise
         tune.report(_pack({"failed": reason}))
+
+
+def _lean_trainer() -> type:
+    from ray.train.torch import TorchTrainer
+
+    class LeanTorchTrainer(TorchTrainer):
+        """Without the helper that frees placement groups by way of the dashboard: the sweep's janitor does it."""
+
+        def _create_default_callbacks(self) -> list[Any]:
+            callbacks = super()._create_default_callbacks()
+            return [callback for callback in callbacks if type(callback).__name__ != "PlacementGroupCleanerCallback"]
+
+    return LeanTorchTrainer
 
 
 def _worker(config: dict[str, Any]) -> None:
@@ -125,6 +142,7 @@ def _train(config: dict[str, Any], report: Callable[[dict[str, Any]], None]) -> 
     """Train with output in the run's log; the reason where the run cannot succeed."""
     import torch
 
+    from reid_tune.spec.experiment import Experiment
     from reid_tune.training.loop import train
 
     torch.set_num_threads(config["threads"])

@@ -3,8 +3,8 @@
 import re
 from pathlib import Path
 
+from reid_tune.checkpoints.names import newest_attempt
 from reid_tune.errors import InputError
-from reid_tune.training.loop import LATEST
 
 __all__ = ["CHECKPOINT", "ONNX", "resolve"]
 
@@ -51,7 +51,7 @@ def _from_sweep(reference: str, wanted: str) -> Path:
     if trial is None and wanted == ONNX and (sweep / "export" / "winner.onnx").is_file():
         return sweep / "export" / "winner.onnx"
     run = sweep / "refit" / "winner" if trial is None else sweep / "trials" / f"{int(trial):04d}"
-    attempts = sorted(run.glob(f"attempt-*/{LATEST}"), key=lambda path: int(path.parent.name.split("-")[1]))
-    if not attempts:
+    checkpoint = newest_attempt(run)
+    if checkpoint is None:
         raise InputError(f"{reference} has no checkpoint: the run was removed, or has not finished an epoch.")
-    return attempts[-1]
+    return checkpoint

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from reid_tune.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from reid_tune.checkpoints.names import LATEST, kept
 from reid_tune.errors import FailedRun, InputError
 from reid_tune.evaluation.score import score
 from reid_tune.files import link_atomic, make_folder
@@ -30,9 +31,8 @@ from reid_tune.training.reporter import Reporter
 from reid_tune.training.step import Step
 from reid_tune.training.workers import broadcast, rank, world_size
 
-__all__ = ["LATEST", "Trained", "default_device", "train"]
+__all__ = ["Trained", "default_device", "train"]
 
-LATEST = "reid_model_latest.pth"
 _CHECK_EVERY = 10
 
 
@@ -210,4 +210,4 @@ def _save(run: _Run, epoch: int) -> None:
         ),
     )
     if (epoch + 1) % train.checkpoint_interval == 0 or epoch + 1 == train.num_epochs:
-        link_atomic(latest, run.directory / f"model_epoch_{epoch:03d}.pth")
+        link_atomic(latest, run.directory / kept(epoch))

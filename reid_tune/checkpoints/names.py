@@ -1,0 +1,18 @@
+"""Names of checkpoint files, without anything heavy to import."""
+
+from pathlib import Path
+
+__all__ = ["LATEST", "kept", "newest_attempt"]
+
+LATEST = "reid_model_latest.pth"
+
+
+def kept(epoch: int) -> str:
+    """The name of a kept checkpoint; `epoch` is 0-based."""
+    return f"model_epoch_{epoch:03d}.pth"
+
+
+def newest_attempt(run: Path) -> Path | None:
+    """The latest checkpoint of the newest `attempt-N` in a run's folder that has one."""
+    found = run.glob(f"attempt-*/{LATEST}")
+    return max(found, key=lambda path: int(path.parent.name.split("-")[1]), default=None)
