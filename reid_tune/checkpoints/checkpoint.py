@@ -80,11 +80,11 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
 def _load(path: Path) -> Any:
     if not path.is_file():
         raise InputError(f"there is no checkpoint {path}.")
-    if not zipfile.is_zipfile(path):
-        raise InputError(f"{path} is not a checkpoint: it is not a file that torch.save wrote.")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        if zipfile.is_zipfile(path):
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise InputError(f"{path} is refused: it carries code or objects other than tensors and plain data.") from None
-    except (RuntimeError, EOFError, KeyError, ValueError, OSError):
+    except Exception:  # Both readers raise whatever damaged bytes lead them to.
         raise InputError(f"{path} is not a checkpoint, or it is damaged.") from None
+    raise InputError(f"{path} is not a checkpoint: it is not a file that torch.save wrote.")

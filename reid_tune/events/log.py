@@ -31,7 +31,8 @@ class EventLog:
         self.path = Path(path)
         make_folder(self.path.parent)
         try:
-            self._file = self.path.open("ab+")
+            # Unbuffered, so that nothing of an event that failed is left to be written with the next one.
+            self._file = self.path.open("ab+", buffering=0)
         except OSError as error:
             raise InputError(f"cannot write {self.path}: {error.strerror}.") from None
         try:
@@ -50,10 +51,11 @@ class EventLog:
             InfrastructureError: the disk is full or gone; the log then ends with the last whole event.
         """
         event = {"kind": kind, "time": time.time(), **fields}
+        line = json.dumps(event, allow_nan=False, separators=(",", ":")).encode() + b"\n"
         end = self._file.seek(0, os.SEEK_END)
         try:
-            self._file.write(json.dumps(event, allow_nan=False, separators=(",", ":")).encode() + b"\n")
-            self._file.flush()
+            while line:
+                line = line[self._file.write(line) :]
             os.fsync(self._file.fileno())
         except OSError as error:
             with contextlib.suppress(OSError):
@@ -100,8 +102,14 @@ def read_events_from(path: Path | str, offset: int) -> Iterator[tuple[Event, int
             if not line.endswith(b"\n"):
                 return
             offset += len(line)
-            try:
-                event = json.loads(line)
-            except ValueError:
-                raise InputError(f"{path}: not an event log: the line before byte {offset} is not JSON.") from None
-            yield event, offset
+            yield _parse(line, path, offset), offset
+
+
+def _parse(line: bytes, path: Path | str, offset: int) -> Event:
+    try:
+        event = json.loads(line)
+    except ValueError:
+        event = None
+    if not isinstance(event, dict):
+        raise InputError(f"{path}: not an event log: the line before byte {offset} is not a JSON object.")
+    return event

@@ -1,5 +1,6 @@
 """Backbones from timm that turn images into pooled features."""
 
+import difflib
 from typing import cast
 
 import timm
@@ -37,9 +38,8 @@ def make_backbone(model: Model) -> tuple[nn.Module, int]:
 
 def _create(name: str, model: Model) -> nn.Module:
     if not timm.is_model(name):
-        near = timm.list_models(f"*{name.split('_')[0]}*")[:3]
-        hint = f"; timm has {', '.join(near)}, ..." if near else ""
-        raise InputError(f"model.backbone = {model.backbone!r}: not a timm model{hint}.")
+        near = difflib.get_close_matches(name, ["resnet_50", *timm.list_models()], cutoff=0)
+        raise InputError(f"model.backbone = {model.backbone!r}: not a timm model; near ones are {', '.join(near)}.")
     size = {"img_size": (model.input_height, model.input_width)}
     try:
         return cast(nn.Module, timm.create_model(name, num_classes=0, **size))

@@ -102,7 +102,7 @@ def parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:
         try:
             parsed[key] = yaml.safe_load(value) if value else ""
         except yaml.YAMLError:
-            raise InputError(f"the value of the override '{text}' is not valid YAML.") from None
+            raise InputError(f"the value of the override {key} is not valid YAML.") from None
     return parsed
 
 
@@ -149,8 +149,9 @@ def _interpolate(tree: dict[str, Any], source: str) -> dict[str, Any]:
     try:
         resolved = OmegaConf.to_container(OmegaConf.create(tree), resolve=True)
     except OmegaConfBaseException as error:
-        key = getattr(error, "full_key", None)
-        raise InputError(f"{source}: {key or 'a value'}: {str(error).splitlines()[0]}.") from None
+        key = getattr(error, "full_key", None) or "a value"
+        reason = "cannot be interpolated" if key == "encryption_key" else str(error).splitlines()[0]
+        raise InputError(f"{source}: {key}: {reason}.") from None
     assert isinstance(resolved, dict)
     return {str(key): value for key, value in resolved.items()}
 

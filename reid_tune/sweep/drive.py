@@ -1,16 +1,20 @@
 """The driver: stage after stage, each recorded in the log."""
 
+import json
 import os
 import secrets
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 from rich.console import Console
 
-from reid_tune.errors import InputError
+from reid_tune.errors import InputError, ReidTuneError
+from reid_tune.events.log import read_events
+from reid_tune.files import make_folder
 from reid_tune.sweep.cluster import local_cluster, place
 from reid_tune.sweep.file import STAGES, Sweep, load_sweep
 from reid_tune.sweep.finals import export, register, test
@@ -18,17 +22,19 @@ from reid_tune.sweep.journal import EVENTS, Journal
 from reid_tune.sweep.live import LiveView
 from reid_tune.sweep.preflight import preflight
 from reid_tune.sweep.refit import Refit
+from reid_tune.sweep.report import load_state
 from reid_tune.sweep.search import Search
 from reid_tune.sweep.state import SweepState
 from reid_tune.tracking.sender import Sender
 from reid_tune.tracking.store import tracking_uri
 
-__all__ = ["plan_sweep", "run_sweep"]
+__all__ = ["Resume", "plan_sweep", "run_sweep"]
 
 Resume = Literal["never", "auto"]
 
-# The values of a sweep file that a resumed sweep may change.
+# Parts of a sweep file that a resumed sweep may change.
 _FREE = {"resources", "storage"}
+# Seconds that the end of a sweep waits for MLflow.
 _SENDING = 60.0
 
 
@@ -55,58 +61,64 @@ def run_sweep(path: Path, overrides: list[str], *, resume: Resume, until: str) -
         FailedRun: no trial could be finished.
     """
     sweep = load_sweep(path, overrides)
-    exists = (sweep.folder / EVENTS).is_file()
-    if exists and resume == "never":
+    stages = STAGES[: STAGES.index(until) + 1]
+    if read_events(sweep.folder / EVENTS):
+        state = _existing(sweep, resume)
+        stages = tuple(stage for stage in stages if stage not in state.stages)
+        if not stages:
+            return state
+    plan = preflight(sweep, until)
+    make_folder(sweep.folder)
+    console = Console(file=sys.stderr)
+    for warning in plan["warnings"]:
+        console.print(f"warning: {warning}", style="yellow", highlight=False, soft_wrap=True)
+    with local_cluster():
+        return _drive(sweep, plan | _resources(sweep), stages, console)
+
+
+def _existing(sweep: Sweep, resume: Resume) -> SweepState:
+    if resume == "never":
         raise InputError(
             f"the sweep {sweep.file.name} exists in {sweep.folder}: continue it with "
-            f"'reid-tune sweep {path} --resume auto', or set another name with sweep.name=NAME."
+            f"'reid-tune sweep {sweep.source} --resume auto', or set another name with sweep.name=NAME."
         )
-    console = Console(file=sys.stderr)
-    if not exists or _last_stages(sweep, until):
-        plan = preflight(sweep, until)
-        for warning in plan["warnings"]:
-            console.print(f"warning: {warning}", style="yellow", highlight=False, soft_wrap=True)
-        with local_cluster():
-            return _drive(sweep, plan | _resources(sweep), until, console)
-    with Journal(sweep.folder) as journal:
-        _check_same(sweep, journal)
-        return journal.state
+    state = load_state(sweep.file.name, str(sweep.folder.parent))
+    old, old_spec = state.header["sweep"], state.header["spec"]
+    new = sweep.file.model_dump(mode="json", exclude=_FREE)
+    spec = json.loads(json.dumps(sweep.experiment.parameters()))
+    unlike = [f"{key}: {old.get(key)!r} there, {new[key]!r} now" for key in new if old.get(key) != new[key]]
+    unlike += [
+        f"{key}: {old_spec.get(key)!r} there, {spec[key]!r} now" for key in spec if old_spec.get(key) != spec[key]
+    ]
+    if unlike:
+        raise InputError(
+            f"the sweep {sweep.file.name} in {sweep.folder} is another one ({'; '.join(unlike[:3])}): "
+            "set another name with sweep.name=NAME."
+        )
+    return state
 
 
-def _last_stages(sweep: Sweep, until: str) -> list[str]:
-    """Stages up to `until` that an existing sweep has not done."""
-    from reid_tune.sweep.report import load_state
-
-    done = load_state(sweep.folder.name, str(sweep.folder.parent)).stages
-    return [stage for stage in STAGES[: STAGES.index(until) + 1] if stage not in done]
-
-
-def _drive(sweep: Sweep, plan: dict[str, Any], until: str, console: Console) -> SweepState:
-    metric, trials = sweep.file.objective.metric, sweep.file.budget.trials
-    with Journal(sweep.folder) as journal, LiveView(console, metric, trials) as view:
+def _drive(sweep: Sweep, plan: dict[str, Any], stages: tuple[str, ...], console: Console) -> SweepState:
+    view = LiveView(console, sweep.file.objective.metric, sweep.file.budget.trials)
+    work = _work(sweep, plan)
+    with Journal(sweep.folder) as journal, view:
         journal.listeners.append(view)
         _begin(sweep, journal)
-        sender = Sender(journal.path, journal.state.header["tracking_uri"])
-        stages = _stages(sweep, journal, plan)
-        for stage in STAGES[: STAGES.index(until) + 1]:
-            if stage not in journal.state.stages:
+        with _tracked(journal, console):
+            for stage in stages:
                 journal.emit("stage", stage=stage, state="begun", result={})
-                journal.emit("stage", stage=stage, state="done", result=stages[stage]())
-        if until == STAGES[-1]:
-            sender.finish()
-        if not sender.close(_SENDING):
-            console.print(f"warning: {sender.lag} events are not in MLflow yet: {sender.last_error}.", style="yellow")
+                journal.emit("stage", stage=stage, state="done", result=work[stage](journal))
         return journal.state
 
 
-def _stages(sweep: Sweep, journal: Journal, plan: dict[str, Any]) -> dict[str, Callable[[], dict[str, Any]]]:
+def _work(sweep: Sweep, plan: dict[str, Any]) -> dict[str, Callable[[Journal], dict[str, Any]]]:
     return {
-        "preflight": lambda: plan,
-        "search": lambda: _search(sweep, journal, plan),
-        "refit": lambda: _refit(sweep, journal),
-        "export": lambda: export(sweep, journal),
-        "test": lambda: test(sweep, journal),
-        "register": lambda: register(sweep, journal),
+        "preflight": lambda journal: plan,
+        "search": lambda journal: _search(sweep, journal, plan),
+        "refit": lambda journal: _refit(sweep, journal),
+        "export": lambda journal: export(sweep, journal),
+        "test": lambda journal: test(sweep, journal),
+        "register": lambda journal: register(sweep, journal),
     }
 
 
@@ -114,8 +126,7 @@ def _search(sweep: Sweep, journal: Journal, plan: dict[str, Any]) -> dict[str, A
     from reid_tune.sweep.runner import run_all
 
     levels = tuple(plan["rungs"])
-    source = Search(sweep, journal, levels)
-    run_all(source, place(sweep.file.resources, 1), 1, levels, sweep.folder / "ray")
+    run_all(Search(sweep, journal, levels), place(sweep.file.resources, 1), 1, levels, sweep.folder / "ray")
     states = [trial.state for trial in journal.state.trials]
     return {name: states.count(name) for name in ("finished", "stopped", "failed")}
 
@@ -136,10 +147,7 @@ def _resources(sweep: Sweep) -> dict[str, Any]:
 
 
 def _begin(sweep: Sweep, journal: Journal) -> None:
-    resumed = bool(journal.past)
-    if resumed:
-        _check_same(sweep, journal)
-    else:
+    if not journal.past:
         journal.emit(
             "sweep",
             name=sweep.file.name,
@@ -148,24 +156,22 @@ def _begin(sweep: Sweep, journal: Journal) -> None:
             sweep=sweep.file.model_dump(mode="json"),
             spec=sweep.experiment.parameters(),
         )
+    resumed = bool(journal.past)
     journal.emit("driver", pid=os.getpid(), host=socket.gethostname(), resumed=resumed, command=sys.argv)
 
 
-def _check_same(sweep: Sweep, journal: Journal) -> None:
-    import json
-
-    old, new = journal.state.header, sweep.file.model_dump(mode="json")
-    spec = json.loads(json.dumps(sweep.experiment.parameters()))
-    unlike = [
-        f"{key}: {old['sweep'].get(key)!r} there, {new[key]!r} now"
-        for key in new
-        if key not in _FREE and old["sweep"].get(key) != new[key]
-    ]
-    unlike += [
-        f"{key}: {old['spec'].get(key)!r} there, {spec[key]!r} now" for key in spec if old["spec"].get(key) != spec[key]
-    ]
-    if unlike:
-        raise InputError(
-            f"the sweep {sweep.file.name} in {sweep.folder} is another one ({'; '.join(unlike[:3])}): "
-            "set another name with sweep.name=NAME."
-        )
+@contextmanager
+def _tracked(journal: Journal, console: Console) -> Iterator[None]:
+    """Send the log to MLflow during the block, and end the parent run as the block ends."""
+    sender = Sender(journal.path, journal.state.header["tracking_uri"])
+    status = "KILLED"
+    try:
+        yield
+        status = "FINISHED"
+    except ReidTuneError:
+        status = "FAILED"
+        raise
+    finally:
+        sender.finish(status)
+        if not sender.close(_SENDING):
+            console.print(f"warning: {sender.lag} events are not in MLflow: {sender.last_error}.", style="yellow")

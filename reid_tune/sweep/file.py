@@ -107,7 +107,8 @@ def _with(tree: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, An
     for key, value in overrides.items():
         head, dot, rest = key.partition(".")
         if dot:
-            merged[head] = {**(merged.get(head) or {}), rest: value}
+            section = merged.get(head)
+            merged[head] = {**(section if isinstance(section, Mapping) else {}), rest: value}
         else:
             merged[head] = value
     return merged

@@ -1,5 +1,6 @@
 """The log of a running sweep together with the state that it implies."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
@@ -29,7 +30,8 @@ class Journal:
 
     def emit(self, kind: str, **fields: Any) -> None:
         """Record an event."""
-        event = self._log.append(kind, **fields)
+        # As plain data, so that this state is the one that a replay makes.
+        event = self._log.append(kind, **json.loads(json.dumps(fields)))
         self.state.apply(event)
         for listener in self.listeners:
             listener(event, self.state)

@@ -13,6 +13,7 @@ from reid_tune.spec.load import with_parameters
 from reid_tune.sweep.asha import rungs
 from reid_tune.sweep.file import STAGES, Sweep
 from reid_tune.sweep.search import suggestion_seed
+from reid_tune.tracking.registry import check_model_name
 from reid_tune.training.data import evaluation_records, split_records
 
 __all__ = ["preflight"]
@@ -29,6 +30,7 @@ def preflight(sweep: Sweep, until: str) -> dict[str, Any]:
     Raises:
         InputError: the first thing that would make the sweep fail.
     """
+    check_model_name(sweep.file.registry.model)
     samples = _samples(sweep)
     _require_effect(sweep, samples)
     split = split_records(sweep.experiment)

@@ -8,7 +8,7 @@ from reid_tune.spec.experiment import Experiment
 from reid_tune.spec.load import with_parameters
 from reid_tune.sweep.file import Sweep
 from reid_tune.sweep.journal import Journal
-from reid_tune.sweep.runs import Attempt, Recorder
+from reid_tune.sweep.runs import Attempt, Recorder, fault
 from reid_tune.sweep.state import RunState
 
 __all__ = ["Refit", "finalists", "refit_run"]
@@ -72,8 +72,8 @@ class Refit:
         return all(run in runs and runs[run].state != "running" for run in self.todo)
 
     def report(self, run: str, metrics: Mapping[str, Any]) -> bool:
-        if "failed" in metrics:
-            self.recorder.end(run, "failed", metrics["failed"])
+        if reason := fault(metrics):
+            self.recorder.end(run, "failed", reason)
             return False
         if self.recorder.record(run, metrics) and metrics["epoch"] >= self.experiment(run).train.num_epochs:
             self.recorder.end(run, "finished")

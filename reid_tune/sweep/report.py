@@ -20,7 +20,7 @@ def load_state(name: str, storage: str = "runs") -> SweepState:
     """The state of a sweep by its name, running or not.
 
     Raises:
-        InputError: there is no such sweep.
+        InputError: there is no such sweep, or it has not begun.
     """
     path = Path(storage) / name / EVENTS
     if not path.is_file():
@@ -28,7 +28,10 @@ def load_state(name: str, storage: str = "runs") -> SweepState:
         raise InputError(
             f"there is no sweep {name!r} in {Path(storage).absolute()}; sweeps there: {', '.join(known) or 'none'}."
         )
-    return replay(read_events(path))
+    state = replay(read_events(path))
+    if not state.header:
+        raise InputError(f"the sweep {name} has not begun: {path} is empty.")
+    return state
 
 
 def report(state: SweepState) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """What a stage runs: a source of runs that decides from their reports."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from reid_tune.checkpoints.names import newest_attempt
 from reid_tune.spec.experiment import Experiment
 from reid_tune.sweep.journal import Journal
 
-__all__ = ["ATTEMPTS", "Attempt", "Recorder", "Source"]
+__all__ = ["ATTEMPTS", "Attempt", "Recorder", "Source", "fault"]
 
 # A run whose worker died is started again; one that dies at every start is given up.
 ATTEMPTS = 3
@@ -46,6 +47,14 @@ class Source(Protocol):
 
     def lost(self, run: str, reason: str) -> None:
         """The process of a run died."""
+
+
+def fault(metrics: Mapping[str, Any]) -> str | None:
+    """Why a report fails its run: the run says so itself, or a value is not finite."""
+    if "failed" in metrics:
+        return str(metrics["failed"])
+    wrong = [f"{name} is {x}" for name, x in metrics.items() if isinstance(x, float) and not math.isfinite(x)]
+    return f"{', '.join(wrong)} in epoch {metrics['epoch']}" if wrong else None
 
 
 class Recorder:

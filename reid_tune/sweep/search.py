@@ -1,5 +1,6 @@
 """The search: trial 0 is the spec itself, then Optuna suggests, ASHA stops, the log remembers."""
 
+import shutil
 from collections.abc import Mapping
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from reid_tune.spec.load import with_parameters
 from reid_tune.sweep.asha import Asha
 from reid_tune.sweep.file import Sweep
 from reid_tune.sweep.journal import Journal
-from reid_tune.sweep.runs import Attempt, Recorder
+from reid_tune.sweep.runs import Attempt, Recorder, fault
 from reid_tune.sweep.state import trial_run
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 __all__ = ["Search", "suggestion_seed"]
 
 TRIAL0 = trial_run(0)
+# Trials of a sweep whose checkpoints are kept, beside trial 0.
+KEPT = 3
 
 
 class Search:
@@ -38,6 +41,7 @@ class Search:
         self.levels = levels
         self.study = _Study(sweep)
         self._replay(journal.past)
+        self._tidy()
 
     def next(self) -> Attempt | None:
         if self.recorder.waiting:
@@ -53,8 +57,8 @@ class Search:
         return len(trials) >= self.sweep.file.budget.trials and all(trial.state != "running" for trial in trials)
 
     def report(self, run: str, metrics: Mapping[str, Any]) -> bool:
-        if "failed" in metrics:
-            self._end(run, "failed", metrics["failed"])
+        if reason := fault(metrics):
+            self._end(run, "failed", reason)
             return False
         if not self.recorder.record(run, metrics):
             return True
@@ -86,6 +90,15 @@ class Search:
     def _end(self, run: str, state: str, reason: str = "") -> None:
         self.recorder.end(run, state, reason)
         self._tell(run)
+        self._tidy()
+
+    def _tidy(self) -> None:
+        """Remove the checkpoints of ended trials, apart from trial 0's and those of the best."""
+        best = {trial.name for trial in self.journal.state.finished(self.metric)[:KEPT]} | {TRIAL0}
+        for trial in self.journal.state.trials:
+            if trial.state != "running" and trial.name not in best:
+                for folder in (self.journal.folder / trial.name).glob("attempt-*"):
+                    shutil.rmtree(folder, ignore_errors=True)
 
     def _tell(self, run: str) -> None:
         trial = self.journal.state.runs[run]

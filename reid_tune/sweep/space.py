@@ -1,6 +1,7 @@
 """The language of a search space: what may be searched, and the ranges."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -75,7 +76,7 @@ class Range:
 
     def encode(self, value: Any) -> Any | None:
         inside = isinstance(value, (int, float)) and self.low <= value <= self.high
-        return value if inside else None
+        return value if inside and (self.kind != "int" or value == int(value)) else None
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,8 @@ class Choice:
 
     def encode(self, value: Any) -> Any | None:
         value = list(value) if isinstance(value, tuple) else value
-        return json.dumps(value) if value in self.values else None
+        # The spec's 1.0 is the choice's 1.
+        return json.dumps(self.values[self.values.index(value)]) if value in self.values else None
 
 
 @dataclass(frozen=True)
@@ -124,17 +126,21 @@ def parse_space(tree: Mapping[str, Any], source: str) -> Space:
     Raises:
         InputError: all unknown or fixed keys and all ranges that are empty or malformed.
     """
-    parameters, wrong = [], []
+    parameters: dict[str, Parameter] = {}
+    wrong = []
     for key, entry in tree.items():
+        name = canonical(str(key))
         try:
-            parameters.append(_parse(canonical(str(key)), entry))
+            if name in parameters:
+                raise ValueError("this key is given twice (an alias is a second spelling): keep one.")
+            parameters[name] = _parse(name, entry)
         except ValueError as error:
             wrong.append(f"space.{key}: {error}")
     if not tree:
         wrong.append("space is empty: name at least one key with its range.")
     if wrong:
         raise problems(source, wrong)
-    return Space(tuple(parameters))
+    return Space(tuple(parameters.values()))
 
 
 def _parse(key: str, entry: Any) -> Parameter:
@@ -181,6 +187,7 @@ def _range(key: str, kind: Any, values: Any) -> Range:
 def _number(value: Any) -> float | None:
     # YAML 1.1 reads 1e-4 as text.
     try:
-        return None if isinstance(value, bool) else float(value)
+        number = float(value)
     except (TypeError, ValueError):
         return None
+    return number if math.isfinite(number) and not isinstance(value, bool) else None

@@ -54,16 +54,19 @@ class _RayReporter:
     """Hands every epoch to Ray; `report` returns when the driver has it."""
 
     def __init__(self, report: Callable[[dict[str, Any]], None]) -> None:
+        from reid_tune.training.workers import rank
+
         self._report = report
+        self._log = print if rank() == 0 else lambda *_, **__: None
 
     def start(self, steps_per_epoch: int, first_epoch: int, num_epochs: int) -> None:
-        print(f"{steps_per_epoch} steps per epoch, epochs {first_epoch} to {num_epochs}", flush=True)
+        self._log(f"{steps_per_epoch} steps per epoch, epochs {first_epoch} to {num_epochs}", flush=True)
 
     def step(self, step: int, loss: float) -> None:
         pass
 
     def report(self, metrics: "Metrics") -> None:
-        print(*(f"{name} {value}" for name, value in metrics.items()), flush=True)
+        self._log(*(f"{name} {value}" for name, value in metrics.items()), flush=True)
         self._report(_pack(metrics))
 
 

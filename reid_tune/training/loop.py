@@ -34,6 +34,7 @@ from reid_tune.training.workers import broadcast, rank, world_size
 __all__ = ["Trained", "default_device", "train"]
 
 _CHECK_EVERY = 10
+_CALMER = "lower train.optim.base_lr, lengthen the warm-up or set train.clip_grad_norm"
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def train(
 
     Raises:
         InputError: data, spec or checkpoint are unusable.
-        FailedRun: the loss is not finite.
+        FailedRun: the loss or the features of the validation are not finite.
     """
     experiment = _with_seed(experiment)
     run = _prepare(experiment, directory, device or default_device(experiment))
@@ -90,7 +91,7 @@ def train(
     for epoch in range(len(run.history), num_epochs):
         metrics = {"epoch": epoch + 1, **_train_epoch(run, epoch, reporter)}
         if run.validation is not None and _validates(experiment, epoch + 1, validate_at):
-            metrics |= _validate(run, run.validation)
+            metrics |= _validate(run, run.validation, epoch)
         run.history.append(metrics)
         _save(run, epoch)
         reporter.report(metrics)
@@ -175,10 +176,7 @@ def _train_epoch(run: _Run, epoch: int, reporter: Reporter) -> dict[str, float]:
 def _finite(loss: torch.Tensor, epoch: int, step: int) -> float:
     value = float(loss)
     if not math.isfinite(value):
-        raise FailedRun(
-            f"the loss is {value} in epoch {epoch + 1}, at or shortly before step {step}: lower train.optim.base_lr, "
-            "lengthen the warm-up or set train.clip_grad_norm."
-        )
+        raise FailedRun(f"the loss is {value} in epoch {epoch + 1}, at or shortly before step {step}: {_CALMER}.")
     return value
 
 
@@ -187,9 +185,12 @@ def _validates(experiment: Experiment, epoch: int, validate_at: Collection[int])
     return epoch % train.validation_interval == 0 or epoch == train.num_epochs or epoch in validate_at
 
 
-def _validate(run: _Run, images: EvaluationImages) -> dict[str, float | int]:
+def _validate(run: _Run, images: EvaluationImages, epoch: int) -> dict[str, float | int]:
     embed = network_embed(run.network, run.experiment, run.experiment.train.precision)
-    features = features_of(images, embed)
+    try:
+        features = features_of(images, embed)
+    except InputError as error:
+        raise FailedRun(f"the network fails the validation of epoch {epoch + 1}: {error} Or {_CALMER}.") from None
     return score(features).as_dict()
 
 

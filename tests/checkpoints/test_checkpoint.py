@@ -1,0 +1,146 @@
+import os
+import pickle
+import random
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from reid_tune.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, versions
+from reid_tune.checkpoints.names import LATEST, kept, newest_attempt
+from reid_tune.errors import InputError
+
+
+def make() -> Checkpoint:
+    return Checkpoint(
+        spec={"model": {"backbone": "resnet18"}, "train": {"optim": {"lr_steps": [1, 2]}}, "results_dir": None},
+        epoch=2,
+        identities=[7, 9],
+        history=[{"epoch": 1, "loss": 0.5, "mAP": 0.25}, {"epoch": 2, "loss": 0.25}],
+        model={"w": torch.randn(3, 4), "n": torch.tensor(5)},
+        optimizer={"state": {0: {"step": torch.tensor(1.0)}}, "param_groups": [{"lr": 0.1, "params": [0]}]},
+    )
+
+
+def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
+    made = make()
+    save_checkpoint(tmp_path / "deep" / "a.pth", made)
+    loaded = load_checkpoint(tmp_path / "deep" / "a.pth")
+    for part in ("spec", "epoch", "identities", "history", "optimizer"):
+        assert getattr(loaded, part) == getattr(made, part)
+    assert loaded.model.keys() == made.model.keys()
+    assert all(torch.equal(loaded.model[name], tensor) for name, tensor in made.model.items())
+    assert loaded.versions == versions() and loaded.versions["torch"] == str(torch.__version__)
+    assert os.listdir(tmp_path / "deep") == ["a.pth"]
+
+
+def refused(path: Path) -> str:
+    with pytest.raises(InputError) as caught:
+        load_checkpoint(path)
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
+    assert "there is no checkpoint" in refused(tmp_path / "none.pth")
+    assert "there is no checkpoint" in refused(tmp_path)
+    path = tmp_path / "file.pth"
+    path.write_text("just some text\n")
+    assert "not a file that torch.save wrote" in refused(path)
+    path.write_bytes(b"")
+    assert "not a file that torch.save wrote" in refused(path)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a.txt", "an archive of something else")
+    assert "not a checkpoint, or it is damaged" in refused(path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"state_dict": {"w": torch.zeros(2)}, "epoch": 3},
+        {"format": "another program's checkpoint 1"},
+        torch.zeros(3),
+        [1, 2],
+    ],
+)
+def test_files_of_other_programs_are_refused(tmp_path: Path, content: Any) -> None:
+    torch.save(content, tmp_path / "a.pth")
+    assert "not a checkpoint of reid-tune: give a file that `reid-tune train` wrote" in refused(tmp_path / "a.pth")
+
+
+def test_missing_parts_are_damage(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "a.pth", make())
+    content = torch.load(tmp_path / "a.pth", weights_only=True)
+    del content["model"]
+    torch.save(content, tmp_path / "a.pth")
+    assert "is a damaged checkpoint: its parts are spec, epoch" in refused(tmp_path / "a.pth")
+
+
+def test_truncated_and_damaged_files_are_refused_or_read_whole(tmp_path: Path) -> None:
+    """Flipped bytes in a tensor's numbers pass; everything else must end in one sentence."""
+    path, damaged = tmp_path / "a.pth", tmp_path / "b.pth"
+    save_checkpoint(path, make())
+    content, rng = path.read_bytes(), random.Random(0)
+    for length in (1, 100, len(content) // 2, len(content) - 1):
+        damaged.write_bytes(content[:length])
+        refused(damaged)
+    found = 0
+    for _ in range(400):
+        flipped = bytearray(content)
+        for _ in range(rng.choice((1, 3, 20))):
+            flipped[rng.randrange(len(flipped))] = rng.randrange(256)
+        damaged.write_bytes(flipped)
+        try:
+            assert isinstance(load_checkpoint(damaged), Checkpoint)
+        except InputError:
+            found += 1
+    assert found > 200
+
+
+class Malicious:
+    def __init__(self, command: str) -> None:
+        self.command = command
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, (self.command,)
+
+
+def test_code_in_a_checkpoint_is_refused_and_does_not_run(tmp_path: Path) -> None:
+    path, touched = tmp_path / "a.pth", tmp_path / "touched"
+    code = Malicious(f"touch {touched}")
+    pickle.loads(pickle.dumps(code))
+    assert touched.exists(), "the trap itself works"
+    touched.unlink()
+    torch.save({"format": "reid-tune checkpoint 1", **vars(make()), "spec": code}, path)
+    assert "is refused: it carries code or objects" in refused(path)
+    torch.save({"format": "reid-tune checkpoint 1", **vars(make())}, path, _use_new_zipfile_serialization=False)
+    assert "not a file that torch.save wrote" in refused(path)
+    path.write_bytes(pickle.dumps(code))
+    refused(path)
+    assert not touched.exists()
+
+
+def test_objects_of_other_classes_are_refused(tmp_path: Path) -> None:
+    torch.save({"format": "reid-tune checkpoint 1", **vars(make()), "spec": Path("x")}, tmp_path / "a.pth")
+    assert "is refused" in refused(tmp_path / "a.pth")
+
+
+def test_names() -> None:
+    assert [kept(epoch) for epoch in (0, 9, 119, 1000)] == [
+        "model_epoch_000.pth",
+        "model_epoch_009.pth",
+        "model_epoch_119.pth",
+        "model_epoch_1000.pth",
+    ]
+    assert LATEST == "reid_model_latest.pth"
+
+
+def test_the_newest_attempt_is_by_number(tmp_path: Path) -> None:
+    assert newest_attempt(tmp_path) is None
+    for attempt in (2, 10, 9):
+        (tmp_path / f"attempt-{attempt}").mkdir()
+        (tmp_path / f"attempt-{attempt}" / LATEST).touch()
+    (tmp_path / "attempt-11").mkdir()
+    assert newest_attempt(tmp_path) == tmp_path / "attempt-10" / LATEST

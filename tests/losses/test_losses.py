@@ -1,0 +1,128 @@
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from reid_tune.losses.total import Losses
+from reid_tune.losses.triplet import batch_hard_triplet, euclidean_distances
+from reid_tune.spec.load import build_experiment
+
+CASES = [
+    [0, 0, 1, 1],
+    [0, 1, 2, 3],
+    [0, 0, 0, 0, 5, 5, 5, 5, 2, 2, 2, 2],
+    [3, 1, 3, 1, 1, 2, 9],
+]
+
+
+def batch(labels: list[int], scale: float = 1.0) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(len(labels))
+    return scale * torch.randn(len(labels), 6, generator=generator), torch.tensor(labels)
+
+
+def plain_triplet(features: list[list[float]], labels: list[int], margin: float | None) -> float:
+    losses = []
+    for i, anchor in enumerate(features):
+        positives, negatives = [], []
+        for j, other in enumerate(features):
+            distance = math.sqrt(sum((a - b) ** 2 for a, b in zip(anchor, other, strict=True)))
+            (positives if labels[i] == labels[j] else negatives).append(distance)
+        gap = max(positives) - min(negatives)
+        losses.append(math.log1p(math.exp(gap)) if margin is None else max(0.0, gap + margin))
+    return sum(losses) / len(losses)
+
+
+@pytest.mark.parametrize("labels", CASES)
+@pytest.mark.parametrize("margin", [0.3, 5.0, None])
+def test_batch_hard_triplet_equals_a_double_loop(labels: list[int], margin: float | None) -> None:
+    features, tensor = batch(labels)
+    expected = plain_triplet(features.tolist(), labels, margin)
+    assert float(batch_hard_triplet(features, tensor, margin)) == pytest.approx(expected, abs=1e-5)
+    assert expected > 0
+
+
+def test_distances_equal_differences() -> None:
+    features, _ = batch(CASES[2], scale=10)
+    expected = (features[:, None] - features[None, :]).square().sum(2).sqrt()
+    torch.testing.assert_close(euclidean_distances(features), expected, atol=0.02, rtol=1e-4)
+    off_diagonal = ~torch.eye(len(features), dtype=torch.bool)
+    torch.testing.assert_close(euclidean_distances(features)[off_diagonal], expected[off_diagonal])
+
+
+@pytest.mark.parametrize("margin", [0.3, None])
+def test_the_gradient_of_zero_distances_is_finite(margin: float | None) -> None:
+    features = torch.zeros(4, 6, requires_grad=True)
+    loss = batch_hard_triplet(features, torch.tensor([0, 0, 1, 1]), margin)
+    loss.backward()
+    assert float(loss) == pytest.approx(math.log(2) if margin is None else margin, abs=1e-5)
+    assert features.grad is not None and features.grad.isfinite().all()
+    doubled = torch.randn(2, 6).repeat_interleave(2, 0).requires_grad_()
+    batch_hard_triplet(doubled, torch.tensor([0, 0, 1, 1]), 10.0).backward()
+    assert doubled.grad is not None and doubled.grad.isfinite().all() and doubled.grad.abs().max() > 0
+
+
+def test_the_gradient_is_that_of_the_differences() -> None:
+    features, labels = batch(CASES[2])
+    features = features.double().requires_grad_()
+
+    def plain(values: Tensor) -> Tensor:
+        distances = (values[:, None] - values[None, :]).square().sum(2).add(1e-12).sqrt()
+        same = labels[:, None] == labels[None, :]
+        gap = torch.where(same, distances, -torch.inf).amax(1) - torch.where(same, torch.inf, distances).amin(1)
+        return (gap + 0.3).relu().mean()
+
+    (ours,) = torch.autograd.grad(batch_hard_triplet(features, labels, 0.3), features)
+    (expected,) = torch.autograd.grad(plain(features), features)
+    torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_half_precision_features_are_compared_in_float32() -> None:
+    features, labels = batch(CASES[2])
+    features = features.bfloat16()
+    loss = batch_hard_triplet(features, labels, 0.3)
+    assert loss.dtype == torch.float32
+    assert float(loss) == pytest.approx(plain_triplet(features.tolist(), CASES[2], 0.3), abs=1e-5)
+
+
+def losses(**values: object) -> Losses:
+    return Losses(build_experiment({}, {key.replace("__", "."): value for key, value in values.items()}, "test"))
+
+
+def plain_identity(logits: Tensor, labels: list[int], smoothing: float) -> float:
+    """Mean of -sum(q log p) with q = (1 - eps) onehot + eps / K."""
+    total, classes = 0.0, logits.shape[1]
+    for row, label in zip(logits.double().tolist(), labels, strict=True):
+        normaliser = math.log(sum(math.exp(value) for value in row))
+        target = [(1 - smoothing) * (k == label) + smoothing / classes for k in range(classes)]
+        total -= sum(q * (value - normaliser) for q, value in zip(target, row, strict=True))
+    return total / len(labels)
+
+
+@pytest.mark.parametrize(("smooth", "smoothing"), [(True, 0.1), (False, 0.0)])
+def test_identity_loss_with_and_without_label_smoothing(smooth: bool, smoothing: float) -> None:
+    labels = [0, 0, 2, 2, 1, 1]
+    features, tensor = batch(labels)
+    logits = 3 * torch.randn(6, 4, generator=torch.Generator().manual_seed(1))
+    parts = losses(model__label_smooth=smooth)(features, logits, tensor)
+    assert float(parts["identity"]) == pytest.approx(plain_identity(logits, labels, smoothing), abs=1e-5)
+    assert losses(model__label_smooth=smooth)(features, logits.bfloat16(), tensor)["identity"].dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("sampler", "parts"),
+    [("softmax", {"identity"}), ("triplet", {"triplet"}), ("softmax_triplet", {"identity", "triplet"})],
+)
+def test_the_sampler_selects_the_parts(sampler: str, parts: set[str]) -> None:
+    features, labels = batch([0, 0, 1, 1])
+    assert losses(dataset__sampler=sampler)(features, torch.zeros(4, 2), labels).keys() == parts
+
+
+def test_margin_and_soft_margin_come_from_the_spec() -> None:
+    labels = CASES[2]
+    features, tensor = batch(labels)
+    logits = torch.zeros(len(labels), 6)
+    wide = losses(train__optim__triplet_loss_margin=2.0)(features, logits, tensor)["triplet"]
+    assert float(wide) == pytest.approx(plain_triplet(features.tolist(), labels, 2.0), abs=1e-5)
+    soft = losses(model__no_margin=True)(features, logits, tensor)["triplet"]
+    assert float(soft) == pytest.approx(plain_triplet(features.tolist(), labels, None), abs=1e-5)

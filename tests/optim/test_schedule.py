@@ -1,0 +1,64 @@
+import math
+
+import pytest
+import torch
+
+from reid_tune.optim.schedule import learning_rate, set_learning_rate
+from reid_tune.spec.defaults import SWIN
+from reid_tune.spec.load import build_experiment
+from reid_tune.spec.train import Optim
+
+COSINE = Optim(warmup_method="cosine", base_lr=0.0008)
+
+
+@pytest.mark.parametrize(
+    ("epoch", "rate"),
+    [(0, 3.815e-5), (1, 7.28e-5), (8, 3.1535e-4), (9, 3.5e-4), (38, 3.5e-4), (39, 3.5e-5), (68, 3.5e-5), (69, 3.5e-6)],
+)
+def test_linear_warm_up_and_steps_give_the_references_rates(epoch: int, rate: float) -> None:
+    assert learning_rate(Optim(), epoch, 120, 0.00035) == pytest.approx(rate, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("epoch", "rate"), [(0, 8e-6), (1, 4.76e-5), (19, 7.604e-4), (20, 7.465e-4), (60, 4.008e-4), (119, 1.737e-6)]
+)
+def test_cosine_gives_the_references_rates(epoch: int, rate: float) -> None:
+    assert learning_rate(COSINE, epoch, 120, 0.0008) == pytest.approx(rate, rel=1e-3)
+
+
+def test_the_swin_recipe_uses_that_schedule() -> None:
+    experiment = build_experiment({}, {"model.backbone": SWIN["model.backbone"]}, "test")
+    optim = experiment.train.optim
+    assert learning_rate(optim, 19, experiment.train.num_epochs, optim.base_lr) == pytest.approx(7.604e-4, rel=1e-3)
+
+
+def test_a_groups_own_target() -> None:
+    """Linear scales with the target; cosine starts every group at the same rate and ends all near zero."""
+    assert learning_rate(Optim(), 3, 120, 0.0007) == pytest.approx(2 * learning_rate(Optim(), 3, 120, 0.00035))
+    assert learning_rate(COSINE, 0, 120, 0.0016) == learning_rate(COSINE, 0, 120, 0.0008) == pytest.approx(8e-6)
+    assert learning_rate(COSINE, 10, 120, 0.0016) == pytest.approx(8e-6 + 10 * (0.0016 - 8e-6) / 20)
+    floor = 0.002 * 0.0008
+    late = floor + 0.5 * (0.0016 - floor) * (1 + math.cos(math.pi * 100 / 120))
+    assert learning_rate(COSINE, 100, 120, 0.0016) == pytest.approx(late)
+
+
+def test_the_first_rate_follows_the_warm_up_factor() -> None:
+    cosine = Optim(warmup_method="cosine", base_lr=0.1, warmup_factor=0.5, warmup_epochs=4)
+    assert [learning_rate(cosine, epoch, 9, 0.1) for epoch in (0, 2)] == pytest.approx([0.05, 0.075])
+    linear = Optim(base_lr=0.1, warmup_factor=0.5, warmup_iters=4)
+    assert [learning_rate(linear, epoch, 9, 0.1) for epoch in (0, 1, 3)] == pytest.approx([0.0625, 0.075, 0.1])
+
+
+def test_no_warm_up() -> None:
+    assert learning_rate(Optim(warmup_iters=0, base_lr=0.1), 0, 9, 0.1) == 0.1
+    assert learning_rate(Optim(warmup_method="cosine", warmup_epochs=0, base_lr=0.1), 0, 9, 0.1) == pytest.approx(0.1)
+
+
+def test_rates_of_all_groups_are_set() -> None:
+    optim = Optim(base_lr=0.1, warmup_iters=0, lr_steps=(3,))
+    groups = [{"params": [torch.nn.Parameter(torch.zeros(1))], "initial_lr": target} for target in (0.1, 0.2)]
+    optimizer = torch.optim.SGD(groups, lr=1.0)
+    assert set_learning_rate(optimizer, optim, 1, 9) == pytest.approx(0.2)
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.1, 0.2])
+    assert set_learning_rate(optimizer, optim, 2, 9) == pytest.approx(0.02)
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.01, 0.02])

@@ -1,0 +1,86 @@
+"""A driver without Ray: it starts runs one after the other and feeds their epochs in by hand."""
+
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from reid_tune.spec.experiment import Experiment
+from reid_tune.sweep.file import Sweep, load_sweep
+from reid_tune.sweep.journal import Journal
+from reid_tune.sweep.runs import Source
+
+EPOCHS = 6
+SPACE = {
+    "train.optim.name": {"choice": ["Adam", "AdamW"]},
+    "train.optim.base_lr": {"loguniform": [1e-4, 1e-2]},
+    "train.optim.warmup_iters": {"int": [0, 2]},
+    "train.optim.triplet_loss_margin": {"uniform": [0.1, 0.6]},
+}
+SPEC = {"train": {"num_epochs": EPOCHS, "optim": {"warmup_iters": 1}}, "dataset": {"train_dataset_dir": "nowhere"}}
+
+
+def write_yaml(path: Path, tree: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump(tree, sort_keys=False))
+    return path
+
+
+def write_sweep(folder: Path, base: Mapping[str, Any] = SPEC, **values: Any) -> Path:
+    """A search-space file and its spec; `values` replace sections."""
+    write_yaml(folder / "spec.yaml", dict(base))
+    tree = {
+        "name": "simulated",
+        "spec": "spec.yaml",
+        "space": SPACE,
+        "search": {"sampler": "random", "seed": 1},
+        "budget": {"trials": 9},
+        "storage": str(folder / "runs"),
+        "registry": {"model": "model"},
+    }
+    return write_yaml(folder / "sweep.yaml", tree | values)
+
+
+def make_sweep(folder: Path, base: Mapping[str, Any] = SPEC, **values: Any) -> Sweep:
+    return load_sweep(write_sweep(folder, base, **values))
+
+
+def surrogate(experiment: Experiment, epoch: int) -> float:
+    """Learns with the epochs, best at a rate of 2e-3, a margin of 0.3 and AdamW."""
+    optim = experiment.train.optim
+    quality = 0.5 - 0.2 * abs(math.log10(optim.base_lr / 2e-3)) - 0.5 * abs(optim.triplet_loss_margin - 0.3)
+    return (quality + 0.05 * (optim.name == "AdamW") + 0.01 * optim.warmup_iters) * epoch / (epoch + 2)
+
+
+Objective = Callable[[Experiment, int], float]
+
+
+def epoch_metrics(experiment: Experiment, epoch: int, objective: Objective = surrogate) -> dict[str, Any]:
+    return {"epoch": epoch, "loss": 1 / epoch, "mAP": objective(experiment, epoch)}
+
+
+def drive(source: Source, objective: Objective = surrogate) -> list[str]:
+    """Run until the source is done, each run from its first epoch, as one whose checkpoint knows all of the log."""
+    started = []
+    while not source.done():
+        attempt = source.next()
+        assert attempt is not None
+        started.append(attempt.run)
+        for epoch in range(1, attempt.experiment.train.num_epochs + 1):
+            if not source.report(attempt.run, epoch_metrics(attempt.experiment, epoch, objective)):
+                break
+    return started
+
+
+def outcome(journal: Journal) -> list[tuple[Any, ...]]:
+    """What a sweep found, without times and attempts."""
+    runs = journal.state.runs.values()
+    return [(run.name, run.state, run.reason, run.parameters, run.epochs) for run in runs]
+
+
+def study_of(source: Any) -> list[tuple[Any, ...]]:
+    """Optuna's view: state, parameters, value and values by epoch of each of its trials."""
+    trials = source.study.study.get_trials(deepcopy=False)
+    return [(trial.state.name, trial.params, trial.value, trial.intermediate_values) for trial in trials]

@@ -1,0 +1,116 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reid_tune.errors import InputError
+from reid_tune.sweep.file import load_sweep
+
+from .simulation import SPACE, write_sweep, write_yaml
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "search_spaces").glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_ready_sweeps_load(path: Path) -> None:
+    sweep = load_sweep(path)
+    assert len(sweep.space.parameters) == len(sweep.file.space) > 0
+    assert sweep.experiment.dataset.validation == "holdout"
+    assert sweep.folder == Path("runs").absolute() / sweep.file.name
+    assert path.read_text().startswith("# reid-tune ")
+
+
+def test_what_is_not_written_has_a_default(tmp_path: Path) -> None:
+    file = load_sweep(write_sweep(tmp_path)).file
+    assert (file.objective.metric, file.scheduler.name, file.scheduler.grace_period) == ("mAP", "asha", "auto")
+    assert (file.resources.max_concurrent, file.resources.refit_workers) == (None, 1)
+    assert file.registry.alias == "champion"
+
+
+def test_overrides_of_the_spec_and_of_the_file(tmp_path: Path) -> None:
+    overrides = [
+        "train.num_epochs=9",
+        "train.grad_clip=0.5",
+        "sweep.name=other",
+        "sweep.budget.trials=3",
+        "sweep.resources.max_concurrent=2",
+        "sweep.space.train.optim.base_lr={uniform: [0.1, 0.2]}",
+    ]
+    sweep = load_sweep(write_sweep(tmp_path), overrides)
+    assert (sweep.experiment.train.num_epochs, sweep.experiment.train.clip_grad_norm) == (9, 0.5)
+    assert (sweep.file.name, sweep.folder.name, sweep.file.budget.trials) == ("other", "other", 3)
+    assert sweep.file.resources.max_concurrent == 2
+    assert sweep.file.space == SPACE | {"train.optim.base_lr": {"uniform": [0.1, 0.2]}}
+
+
+def test_paths_are_absolute_and_the_base_holds_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    folders = {"train_dataset_dir": "train", "test_dataset_dir": "/test"}
+    spec = {"dataset": folders | {"validation": "test"}, "train": {"num_epochs": 4, "checkpoint_interval": 1}}
+    path = write_sweep(tmp_path / "deep", spec, storage="some/runs")
+    sweep = load_sweep(path.relative_to(tmp_path))
+    dataset = sweep.experiment.dataset
+    assert dataset.train_dataset_dir == str(tmp_path / "train")
+    assert (dataset.test_dataset_dir, dataset.query_dataset_dir) == ("/test", None)
+    assert dataset.validation == "holdout"
+    assert sweep.experiment.train.checkpoint_interval == 4
+    assert sweep.folder == tmp_path / "some/runs/simulated"
+
+
+@pytest.mark.parametrize(
+    ("values", "parts"),
+    [
+        ({"name": "../elsewhere"}, ["name = '../elsewhere'", "no path"]),
+        ({"name": "/tmp/x"}, ["no path"]),
+        ({"name": "a\n"}, ["no path"]),
+        ({"name": ".."}, ["no path"]),
+        ({"name": "x" * 65}, ["64 at most"]),
+        ({"nam": "x"}, ["unknown key nam"]),
+        ({"search": {"smapler": "tpe"}}, ["unknown key search.smapler"]),
+        ({"search": {"sampler": "gp"}}, ["search.sampler = 'gp'", "'tpe' or 'random'"]),
+        ({"budget": {}}, ["budget.trials is missing"]),
+        ({"budget": {"trials": 0}}, ["budget.trials = 0", "greater than or equal to 1"]),
+        ({"registry": {}}, ["registry.model is missing"]),
+        ({"objective": {"metric": "accuracy"}}, ["objective.metric = 'accuracy'", "'mINP'"]),
+        ({"scheduler": {"reduction_factor": 1}}, ["scheduler.reduction_factor = 1"]),
+        ({"scheduler": {"grace_period": "soon"}}, ["scheduler.grace_period"]),
+        ({"resources": {"workers": 2}}, ["resources.workers = 2", "not supported in this version"]),
+        ({"confirm": {"top": 3}}, ["not supported in this version: confirm"]),
+        ({"budget": {"trials": 3, "hours": 2}}, ["not supported in this version: budget.hours"]),
+        ({"search": {"start_from": ["x"]}}, ["not supported in this version: search.start_from"]),
+        ({"constraints": [], "refit": {"seeds": 2}}, ["not supported in this version: constraints, refit"]),
+        ({"space": {"train.optim.gamma": {"uniform": [0, 1], "when": {}}}}, ["space.train.optim.gamma"]),
+        ({"space": None}, ["space = None"]),
+        ({"space": {}}, ["space is empty"]),
+        ({"storage": "s3://bucket/prefix"}, ["storage = 's3://bucket/prefix'", "only folders are supported"]),
+        ({"spec": "missing.yaml"}, ["cannot read", "missing.yaml"]),
+    ],
+)
+def test_bad_files(tmp_path: Path, values: dict[str, Any], parts: list[str]) -> None:
+    with pytest.raises(InputError) as caught:
+        load_sweep(write_sweep(tmp_path, **values))
+    for part in (str(tmp_path), *parts):
+        assert part in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["name", "spec", "space", "budget", "registry"])
+def test_a_missing_section_is_named(tmp_path: Path, key: str) -> None:
+    import yaml
+
+    path = write_sweep(tmp_path)
+    write_yaml(path, {name: value for name, value in yaml.safe_load(path.read_text()).items() if name != key})
+    with pytest.raises(InputError, match=f"{path}: {key} is missing"):
+        load_sweep(path)
+
+
+@pytest.mark.parametrize("override", ["sweep.name.first=x", "sweep.storage.folder=x"])
+def test_an_override_below_a_plain_value_is_refused(tmp_path: Path, override: str) -> None:
+    with pytest.raises(InputError, match=override.split(".")[1]):
+        load_sweep(write_sweep(tmp_path), [override])
+
+
+def test_faults_of_the_spec_are_those_of_the_spec(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="spec.yaml: unknown key train.num_epoch; did you mean train.num_epochs"):
+        load_sweep(write_sweep(tmp_path, {"train": {"num_epoch": 3}}))
+    with pytest.raises(InputError, match="not an override"):
+        load_sweep(write_sweep(tmp_path), ["train.num_epochs"])

@@ -1,0 +1,103 @@
+"""A small sweep on drawn pedestrians, driven through the command line as a user would."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from reid_tune.data.demo import draw_demo_data
+from reid_tune.events.log import read_events
+
+SPEC: dict[str, Any] = {
+    "model": {"backbone": "resnet18", "input_width": 16, "input_height": 32},
+    "dataset": {
+        "train_dataset_dir": "data/bounding_box_train",
+        "test_dataset_dir": "data/bounding_box_test",
+        "query_dataset_dir": "data/query",
+        "batch_size": 16,
+        "padding": 2,
+    },
+    "train": {"num_epochs": 4, "optim": {"lr_steps": [3], "warmup_iters": 1}},
+}
+SWEEP: dict[str, Any] = {
+    "name": "small",
+    "spec": "spec.yaml",
+    "space": {
+        "train.optim.base_lr": {"loguniform": [2.0e-4, 5.0e-3]},
+        "train.optim.triplet_loss_margin": {"uniform": [0.1, 0.6]},
+    },
+    "scheduler": {"reduction_factor": 2},
+    "budget": {"trials": 5},
+    "resources": {"max_concurrent": 1},
+    "registry": {"model": "small"},
+}
+
+
+class Bench:
+    """A folder with data, a spec and a sweep file."""
+
+    def __init__(self, folder: Path, **changes: Any) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        draw_demo_data(folder / "data", identities=16, images=6)
+        (folder / "spec.yaml").write_text(yaml.safe_dump(SPEC))
+        (folder / "sweep.yaml").write_text(yaml.safe_dump({**SWEEP, **changes}))
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        """The log so far."""
+        return read_events(self.folder / "runs" / "small" / "events.jsonl")
+
+    def count(self, kind: str) -> int:
+        """Events of a kind so far."""
+        return sum(event["kind"] == kind for event in self.events)
+
+    def run(self, *arguments: str, status: int = 0) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end and require its exit status."""
+        done = subprocess.run(
+            self._command(*arguments), cwd=self.folder, env=self._environment(), capture_output=True, text=True
+        )
+        assert done.returncode == status, done.stdout + done.stderr
+        return done
+
+    def interrupt(self, when: Callable[[], bool], how: signal.Signals, *arguments: str) -> tuple[int, str]:
+        """Run a command and send it a signal once a condition holds; the exit status and stderr."""
+        with (self.folder / "stderr.txt").open("w+") as errors:
+            process = subprocess.Popen(
+                self._command(*arguments),
+                cwd=self.folder,
+                env=self._environment(),
+                stdout=subprocess.DEVNULL,
+                stderr=errors,
+                start_new_session=True,
+            )
+            try:
+                while not when():
+                    assert process.poll() is None, "the command ended before the condition held"
+                    time.sleep(0.02)
+                process.send_signal(how)
+                status = process.wait(timeout=120)
+            finally:
+                process.kill()
+            errors.seek(0)
+            return status, errors.read()
+
+    def report(self) -> dict[str, Any]:
+        """`reid-tune report --format json`."""
+        content: dict[str, Any] = json.loads(self.run("report", "small", "--format", "json").stdout)
+        return content
+
+    @staticmethod
+    def _command(*arguments: str) -> list[str]:
+        return [sys.executable, "-m", "reid_tune", *arguments]
+
+    @staticmethod
+    def _environment() -> dict[str, str]:
+        return {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}

@@ -1,0 +1,87 @@
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from reid_tune.errors import InputError
+from reid_tune.files import atomic, link_atomic, make_folder, write_atomic
+
+
+def test_a_file_appears_whole_in_a_new_folder(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b" / "file.txt"
+    with atomic(path) as temporary:
+        temporary.write_text("new")
+        assert temporary.parent == path.parent and temporary.suffix == ".txt"
+        assert not path.exists()
+    assert path.read_text() == "new"
+    assert os.listdir(path.parent) == ["file.txt"]
+
+
+@pytest.mark.parametrize("fault", [ValueError, KeyboardInterrupt])
+def test_an_exception_keeps_the_old_content_and_leaves_nothing(tmp_path: Path, fault: type[BaseException]) -> None:
+    path = tmp_path / "file.txt"
+    path.write_text("old")
+    with pytest.raises(fault), atomic(path) as temporary:
+        temporary.write_text("half")
+        raise fault
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["file.txt"]
+
+
+def test_a_reader_of_the_old_file_keeps_it(tmp_path: Path) -> None:
+    path = tmp_path / "file.txt"
+    write_atomic(path, "old")
+    with path.open() as reader:
+        write_atomic(path, b"new")
+        assert reader.read() == "old"
+    assert path.read_bytes() == b"new"
+
+
+def test_rights_follow_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        write_atomic(tmp_path / "file", "x")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o640
+
+
+def test_a_link_keeps_the_content_when_the_first_name_is_replaced(tmp_path: Path) -> None:
+    latest, kept = tmp_path / "latest", tmp_path / "deep" / "kept"
+    write_atomic(latest, "first")
+    link_atomic(latest, kept)
+    assert latest.samefile(kept)
+    write_atomic(latest, "second")
+    assert kept.read_text() == "first"
+    link_atomic(latest, kept)
+    assert kept.read_text() == "second"
+
+
+def test_a_link_becomes_a_copy_where_links_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError("no links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    write_atomic(tmp_path / "latest", "content")
+    link_atomic(tmp_path / "latest", tmp_path / "kept")
+    assert (tmp_path / "kept").read_text() == "content"
+    assert not (tmp_path / "latest").samefile(tmp_path / "kept")
+
+
+def test_folders_that_cannot_be_used_are_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(InputError, match="cannot make the folder .*file/deep: Not a directory"):
+        write_atomic(tmp_path / "file" / "deep" / "new", "x")
+    with pytest.raises(InputError, match="cannot make the folder .*file: File exists"):
+        make_folder(tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "in the way"
+    with pytest.raises(InputError, match="cannot write .*File name too long"):
+        write_atomic(tmp_path / ("n" * 250), "x")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
+def test_a_folder_without_write_access_is_named(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(InputError, match="cannot write .*Permission denied"):
+        write_atomic(tmp_path / "new", "x")

@@ -1,0 +1,140 @@
+"""Who may import whom, read from the sources."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import reid_tune
+
+ROOT = Path(reid_tune.__file__).parent
+# From the top to the bottom: a module imports from its own package and from layers below its own.
+LAYERS = (
+    {"__main__"},
+    {"cli"},
+    {"sweep"},
+    {"tasks"},
+    {"tracking", "deploy"},
+    {"training"},
+    {"checkpoints", "evaluation", "modeling", "losses", "optim", "data"},
+    {"spec", "events"},
+    {"errors", "files", "tables"},
+)
+DEPTH = {package: depth for depth, layer in enumerate(LAYERS) for package in layer}
+# Leaves that lean on another leaf.
+BESIDE = {("files", "errors")}
+OWNERS = {"ray": {"sweep"}, "optuna": {"sweep"}, "mlflow": {"tracking"}}
+BELOW_TASKS = {package for layer in LAYERS[LAYERS.index({"tasks"}) + 1 :] for package in layer} - {"tracking"}
+
+Import = tuple[Path, str, str]
+
+
+def sources() -> list[Path]:
+    return sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
+
+
+def package_of(path: Path) -> str:
+    return path.parts[0].removesuffix(".py")
+
+
+def imports_of(code: str) -> Iterator[str]:
+    """Dotted names of all imports, those inside functions too."""
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative imports are not used"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def all_imports() -> list[Import]:
+    return [
+        (path, package_of(path), name)
+        for path in sources()
+        for name in imports_of((ROOT / path).read_text(encoding="utf-8"))
+    ]
+
+
+def wrong_direction(package: str, name: str) -> bool:
+    root, _, inside = name.partition(".")
+    wanted = inside.split(".")[0]
+    if root != "reid_tune" or wanted not in DEPTH or wanted == package:
+        return False
+    return DEPTH[wanted] <= DEPTH[package] and (package, wanted) not in BESIDE
+
+
+def test_every_package_has_a_layer() -> None:
+    assert {package_of(path) for path in sources()} == set(DEPTH)
+
+
+def test_the_walk_sees_imports_inside_functions_and_tells_directions() -> None:
+    code = "def f():\n    import ray.tune\n    from reid_tune.spec import load as l\nimport os, json\n"
+    assert set(imports_of(code)) == {"ray.tune", "reid_tune.spec.load", "os", "json"}
+    assert wrong_direction("data", "reid_tune.spec.load") is False
+    assert wrong_direction("data", "reid_tune.modeling.network") and wrong_direction("spec", "reid_tune.data.records")
+    assert wrong_direction("errors", "reid_tune.files.atomic") and not wrong_direction("files", "reid_tune.errors.X")
+
+
+def test_imports_point_downwards() -> None:
+    found = all_imports()
+    assert sum(name.startswith("reid_tune.") for _, _, name in found) > 100
+    assert [f"{path}: {name}" for path, package, name in found if wrong_direction(package, name)] == []
+
+
+@pytest.mark.parametrize("library", OWNERS)
+def test_large_libraries_have_one_owner(library: str) -> None:
+    users = {package for _, package, name in all_imports() if name.split(".")[0] == library}
+    assert users == OWNERS[library]
+
+
+def run_python(code: str) -> list[str]:
+    """Lines that a fresh interpreter prints."""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def test_everything_below_tasks_imports_without_ray_mlflow_and_optuna() -> None:
+    modules = [
+        ".".join(("reid_tune", *path.with_suffix("").parts)).removesuffix(".__init__")
+        for path in sources()
+        if package_of(path) in BELOW_TASKS
+    ]
+    blocked = sorted(OWNERS)
+    code = (
+        "import importlib, sys\n"
+        "class Blocker:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name.split('.')[0] in {blocked!r}:\n"
+        "            raise ModuleNotFoundError('blocked ' + name)\n"
+        "sys.meta_path.insert(0, Blocker())\n"
+        f"for library in {blocked!r}:\n"
+        "    try:\n"
+        "        importlib.import_module(library)\n"
+        "    except ModuleNotFoundError as error:\n"
+        "        print(error)\n"
+        f"for name in {modules!r}:\n"
+        "    importlib.import_module(name)\n"
+        "    print(name)\n"
+    )
+    assert len(modules) > 40
+    assert run_python(code) == [f"blocked {library}" for library in blocked] + modules
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import runpy, sys\n"
+        "sys.argv = ['reid-tune', '--help']\n"
+        "try:\n"
+        "    runpy.run_module('reid_tune', run_name='__main__')\n"
+        "except SystemExit as done:\n"
+        "    print('status', done.code)\n"
+        "print(*sorted({name.split('.')[0] for name in sys.modules}))\n"
+    )
+    *help_text, status, loaded = run_python(code)
+    assert status == "status 0" and any("sweep" in line for line in help_text)
+    assert "typer" in loaded.split()
+    assert {"torch", "ray", "mlflow", "optuna", "numpy", "pydantic", "timm"}.isdisjoint(loaded.split())

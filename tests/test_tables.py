@@ -1,0 +1,32 @@
+import pytest
+
+from reid_tune.tables import metrics_table, percent, print_metrics
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.12345, "12.3"), (1.0, "100.0"), (0.0, "0.0"), (12, "12"), ("", ""), (None, "None")]
+)
+def test_percent(value: object, text: str) -> None:
+    assert percent(value) == text
+
+
+def test_a_table_of_unlike_rows_leaves_gaps() -> None:
+    table = metrics_table({"plain": {"mAP": 0.5, "queries": 3}, "re-ranked": {"mAP": 0.25, "mINP": 0.125}})
+    assert [column.header for column in table.columns] == ["", "mAP %", "queries", "mINP %"]
+    assert [list(column.cells) for column in table.columns] == [
+        ["plain", "re-ranked"],
+        ["50.0", "25.0"],
+        ["3", ""],
+        ["", "12.5"],
+    ]
+
+
+def test_rows_are_printed_whole_where_no_terminal_limits_them(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "20")
+    print_metrics({"a label of the model": {f"metric-{number}": 0.5 for number in range(10)}})
+    out, err = capsys.readouterr()
+    assert err == ""
+    (row,) = [line for line in out.splitlines() if "50.0" in line]
+    assert "a label of the model" in row and row.count("50.0") == 10
