@@ -91,11 +91,10 @@ def export(
     from reid_tune.spec.load import parse_overrides
     from reid_tune.tasks.export import run_export
 
-    values = [text for text in [reference, *(overrides or [])] if text is not None]
-    named = [text for text in values if "=" not in text]
-    pairs = [text for text in values if "=" in text]
+    pairs = [text for text in [reference, *(overrides or [])] if text is not None]
+    named = pairs.pop(0) if pairs and "=" not in pairs[0] else None
     experiment = _load(spec, pairs) if spec else None
-    file, parity = run_export(experiment, named[0] if named else None, parse_overrides(pairs))
+    file, parity = run_export(experiment, named, parse_overrides(pairs))
     typer.echo(parity, err=True)
     typer.echo(file)
 

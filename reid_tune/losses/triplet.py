@@ -25,7 +25,9 @@ def batch_hard_triplet(features: Tensor, labels: Tensor, margin: float | None) -
     """
     distances = euclidean_distances(features)
     same = labels[:, None] == labels[None, :]
-    positive = distances.masked_fill(~same, 0).amax(1)
+    # Rounding gives an anchor a distance to itself.
+    others = same & ~torch.eye(len(labels), dtype=torch.bool, device=same.device)
+    positive = distances.masked_fill(~others, 0).amax(1)
     negative = distances.masked_fill(same, torch.inf).amin(1)
     if margin is None:
         return functional.softplus(positive - negative).mean()

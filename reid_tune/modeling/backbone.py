@@ -4,6 +4,7 @@ import difflib
 from typing import cast
 
 import timm
+import torch
 from timm.models.resnet import ResNet
 from torch import nn
 
@@ -11,6 +12,9 @@ from reid_tune.errors import InputError
 from reid_tune.spec.model import Model
 
 __all__ = ["make_backbone"]
+
+# What timm's models raise on a size that they cannot take.
+_MISFITS = (AssertionError, ValueError, RuntimeError)
 
 
 def make_backbone(model: Model) -> tuple[nn.Module, int]:
@@ -32,8 +36,7 @@ def make_backbone(model: Model) -> tuple[nn.Module, int]:
         _set_last_stride(backbone, model.last_stride)
         if reference_resnet:
             backbone.act1 = nn.Identity()
-    # Some families pool to num_features, others pass a hidden layer of the head behind the pooling.
-    return backbone, int(cast(int, getattr(backbone, "head_hidden_size", None) or backbone.num_features))
+    return backbone, _dimension(backbone, model)
 
 
 def _create(name: str, model: Model) -> nn.Module:
@@ -45,11 +48,26 @@ def _create(name: str, model: Model) -> nn.Module:
         return cast(nn.Module, timm.create_model(name, num_classes=0, **size))
     except TypeError:
         return cast(nn.Module, timm.create_model(name, num_classes=0))
-    except (AssertionError, ValueError, RuntimeError) as error:
-        raise InputError(
-            f"model.backbone = {model.backbone!r} cannot take images of {model.input_height} x {model.input_width} "
-            f"(height x width): {error}"
-        ) from None
+    except _MISFITS as error:
+        raise _misfit(model, error) from None
+
+
+@torch.no_grad()
+def _dimension(backbone: nn.Module, model: Model) -> int:
+    """The dimension of the features of an image of the spec's size; some families take any size until they see one."""
+    try:
+        features = backbone.eval()(torch.zeros(1, 3, model.input_height, model.input_width))
+    except _MISFITS as error:
+        raise _misfit(model, error) from None
+    backbone.train()
+    return int(features.shape[1])
+
+
+def _misfit(model: Model, error: Exception) -> InputError:
+    return InputError(
+        f"model.backbone = {model.backbone!r} cannot take images of {model.input_height} x {model.input_width} "
+        f"(height x width): {error}"
+    )
 
 
 def _set_last_stride(backbone: ResNet, stride: int) -> None:

@@ -30,7 +30,7 @@ class LiveView:
             status = Text(status_line(state, self.metric, self.trials), style="dim")
             self.live.update(Group(leaderboard(state), status) if state.trials else status)
         elif line := self._line(event, state):
-            self.console.print(line, highlight=False, soft_wrap=True)
+            self.console.print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
     def __enter__(self) -> Self:
         if self.live is not None:
@@ -56,7 +56,7 @@ class LiveView:
         return "" if value is None else f": {self.metric} {percent(value)} %"
 
 
-def status_line(state: SweepState, metric: str, trials: int) -> str:
+def status_line(state: SweepState, metric: str, trials: int, now: float | None = None) -> str:
     """Stage, counts, the best so far against trial 0, and the time since the sweep began."""
     states = [trial.state for trial in state.trials]
     counts = ", ".join(f"{states.count(name)} {name}" for name in ("running", "finished", "stopped", "failed"))
@@ -65,7 +65,7 @@ def status_line(state: SweepState, metric: str, trials: int) -> str:
     best = f"best {percent(full[0].last(metric))} %" if full else "no full-length trial yet"
     against = f", trial 0 {percent(zero)} %" if zero is not None else ""
     stage = next((name for name in reversed(state.begun) if name not in state.stages), "done")
-    minutes = (time.time() - state.header["time"]) / 60
+    minutes = ((now or time.time()) - state.header["time"]) / 60
     return f"{stage}: trials {len(states)}/{trials} ({counts}); {metric} {best}{against}; {minutes:.1f} min"
 
 

@@ -22,6 +22,8 @@ from reid_tune.training.loop import default_device
 
 __all__ = ["Evaluated", "reranking_of", "run_evaluate", "test_features"]
 
+_PICTURES = (".png", ".pdf", ".svg")
+
 
 @dataclass(frozen=True)
 class Evaluated:
@@ -47,6 +49,9 @@ def run_evaluate(experiment: Experiment) -> Evaluated:
         raise InputError(
             "evaluate.checkpoint is not set: give a checkpoint, an .onnx file, models:/NAME@ALIAS or sweep:NAME."
         )
+    picture = section.output_cmc_curve_plot
+    if picture and Path(picture).suffix.lower() not in _PICTURES:
+        raise InputError(f"evaluate.output_cmc_curve_plot = {picture!r}: the name must end in .png, .pdf or .svg.")
     path = resolve(section.checkpoint, ONNX)
     features = test_features(
         experiment,
@@ -56,8 +61,8 @@ def run_evaluate(experiment: Experiment) -> Evaluated:
     )
     evaluated = evaluate_features(features, reranking_of(experiment))
     write_atomic(experiment.task_dir("evaluate") / "metrics.json", json.dumps(evaluated.as_dict(), indent=2) + "\n")
-    if section.output_cmc_curve_plot:
-        plot_cmc(evaluated, Path(section.output_cmc_curve_plot))
+    if picture:
+        plot_cmc(evaluated, Path(picture))
     return evaluated
 
 

@@ -11,6 +11,7 @@ from reid_tune.data.records import read_folder
 from reid_tune.errors import InputError
 from reid_tune.spec.checks import require_built
 from reid_tune.spec.experiment import Experiment
+from reid_tune.spec.load import build_experiment
 from reid_tune.tasks.models import checkpoint_experiment, matching_experiment, restore_network
 from reid_tune.tasks.references import CHECKPOINT, resolve
 from reid_tune.training.data import interpolation
@@ -23,6 +24,9 @@ _CROPS = 16
 def run_export(experiment: Experiment | None, reference: str | None, overrides: dict[str, Any]) -> tuple[Path, Any]:
     """Export `export.checkpoint` of a spec, or what `reference` names with the spec of its own checkpoint.
 
+    Args:
+        overrides: Values of the section `export` where there is no spec.
+
     Returns:
         The file, and the comparison with PyTorch.
 
@@ -30,17 +34,21 @@ def run_export(experiment: Experiment | None, reference: str | None, overrides: 
         InputError: checkpoint, spec or target are unusable.
         FailedRun: the file does not agree with PyTorch.
     """
-    if experiment is not None:
+    if experiment is None:
+        foreign = [key for key in overrides if not key.startswith("export.")]
+        if foreign:
+            raise InputError(f"{', '.join(foreign)}: without a spec (-e) only keys of export can be set.")
+        section = build_experiment({}, overrides, "command line").export
+    else:
         require_built(experiment)
-    reference = reference or (experiment.export.checkpoint if experiment else None)
+        section = experiment.export
+    reference = reference or section.checkpoint
     if not reference:
         raise InputError("export.checkpoint is not set: give a checkpoint, models:/NAME@ALIAS or sweep:NAME.")
     path = resolve(reference, CHECKPOINT)
-    target = overrides.get("export.onnx_file") or (experiment.export.onnx_file if experiment else None)
-    overwrite = overrides.get("export.overwrite", experiment.export.overwrite if experiment else False)
     default = path.with_suffix(".onnx") if path == Path(reference) else Path(f"{_name(reference)}.onnx")
-    target = Path(target) if target else default
-    return target, export_checkpoint(path, target, experiment=experiment, overwrite=bool(overwrite))
+    target = Path(section.onnx_file) if section.onnx_file else default
+    return target, export_checkpoint(path, target, experiment=experiment, overwrite=section.overwrite)
 
 
 def export_checkpoint(

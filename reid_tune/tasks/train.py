@@ -4,7 +4,7 @@ from pathlib import Path
 
 import yaml
 
-from reid_tune.files import make_folder, write_atomic
+from reid_tune.files import write_atomic
 from reid_tune.spec.checks import require_built
 from reid_tune.spec.experiment import Experiment
 from reid_tune.training.loop import Trained, train
@@ -21,11 +21,23 @@ def run_train(experiment: Experiment) -> Trained:
         FailedRun: the loss is not finite.
     """
     require_built(experiment)
-    directory = make_folder(experiment.task_dir("train"))
-    write_atomic(directory / "experiment.yaml", experiment_yaml(experiment))
+    directory = experiment.task_dir("train")
     resume = experiment.train.resume_training_checkpoint_path
-    with TerminalReporter() as reporter:
+    with _Reporter(experiment, directory) as reporter:
         return train(experiment, reporter, directory, resume=Path(resume) if resume else None)
+
+
+class _Reporter(TerminalReporter):
+    """Keeps the spec beside the checkpoints once spec, data and earlier checkpoint are known to go together."""
+
+    def __init__(self, experiment: Experiment, directory: Path) -> None:
+        super().__init__()
+        self._experiment = experiment
+        self._directory = directory
+
+    def start(self, steps_per_epoch: int, first_epoch: int, num_epochs: int) -> None:
+        write_atomic(self._directory / "experiment.yaml", experiment_yaml(self._experiment))
+        super().start(steps_per_epoch, first_epoch, num_epochs)
 
 
 def experiment_yaml(experiment: Experiment) -> str:

@@ -152,9 +152,14 @@ def test_an_unknown_backbone_names_near_ones(name: str, near: str) -> None:
         build_network(model(name))
 
 
-def test_a_size_that_the_backbone_cannot_take_is_explained() -> None:
-    with pytest.raises(InputError, match=r"'maxvit_tiny_tf_224' cannot take images of 65 x 33 \(height x width\)"):
-        build_network(model("maxvit_tiny_tf_224", 65, 33))
+@pytest.mark.parametrize(
+    ("name", "height", "width", "reason"),
+    [("vit_tiny_patch16_224", 8, 8, "Kernel size"), ("crossvit_tiny_240", 64, 30, "must match")],
+)
+def test_a_size_that_the_backbone_cannot_take_is_explained(name: str, height: int, width: int, reason: str) -> None:
+    expected = rf"'{name}' cannot take images of {height} x {width} \(height x width\): .*{reason}"
+    with pytest.raises(InputError, match=expected):
+        build_network(model(name, height, width))
 
 
 def test_untrained_weights_depend_on_the_seed_alone() -> None:

@@ -11,7 +11,7 @@ import yaml
 from reid_tune.spec.checks import notes
 from reid_tune.spec.defaults import SWIN, defaults
 from reid_tune.spec.effects import idle_fields
-from reid_tune.spec.experiment import Experiment, fields, flatten
+from reid_tune.spec.experiment import Experiment, canonical, fields, flatten
 from reid_tune.spec.load import build_experiment, load_experiment, read_yaml
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -155,7 +155,7 @@ def test_an_example_of_the_documentation_is_valid_and_keeps_its_values(text: str
     path = tmp_path / "spec.yaml"
     path.write_text(text)
     experiment = load_experiment(path)
-    given = {("train.optim.lr_steps" if k == "train.optim.steps" else k): v for k, v in flatten(read_yaml(path)).items()}
+    given = {canonical(key): value for key, value in flatten(read_yaml(path)).items()}
     assert given.pop("train.results_dir") == "${results_dir}/train"
     assert {key: plain(experiment.value(key)) for key in given} == given
     assert experiment.task_dir("train") == Path("/path/to/experiment_results/train")

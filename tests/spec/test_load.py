@@ -104,7 +104,9 @@ def test_all_faults_of_a_stage_are_reported_at_once(tmp_path: Path) -> None:
     assert "4 problems" in keys and all(part in keys for part in ("key a", "train.epochs", "train.optim", "key b"))
     values = fault(write(tmp_path, "dataset: {prob: 2, batch_size: x}\ntrain: {num_epochs: 0}"))
     assert "3 problems" in values
-    rules = fault(write(tmp_path, "dataset: {batch_size: 30}\nmodel: {with_center_loss: true}"), "train.optim.momentum=0")
+    rules = fault(
+        write(tmp_path, "dataset: {batch_size: 30}\nmodel: {with_center_loss: true}"), "train.optim.momentum=0"
+    )
     assert "3 problems" in rules and "momentum = 0.0 has no effect" in rules
 
 

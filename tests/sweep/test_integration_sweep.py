@@ -1,7 +1,6 @@
 """Whole sweeps on a real Ray with a real MLflow store: crashes, lost workers, Ctrl-C, the registry."""
 
 import json
-import os
 import signal
 from pathlib import Path
 
@@ -84,14 +83,14 @@ def _works_in(process: psutil.Process, folder: Path) -> bool:
 
 def test_a_lost_worker_is_started_again_from_its_checkpoint(tmp_path: Path) -> None:
     bench = Bench(tmp_path, budget={"trials": 1})
-    killed = []
+    killed: list[psutil.Process] = []
 
     def kill_worker() -> bool:
         if bench.count("report") >= 2 and not killed:
-            workers = [p for p in psutil.process_iter() if "single_run" in " ".join(_cmdline(p))]
-            for worker in workers:
-                os.kill(worker.pid, signal.SIGKILL)
-            killed.extend(workers)
+            family = psutil.Process(bench.pid).children(recursive=True)
+            killed.extend(process for process in family if "ray::ImplicitFunc" in " ".join(_cmdline(process)))
+            for worker in killed:
+                worker.kill()
         return bench.count("ended") >= 1
 
     bench.interrupt(kill_worker, signal.SIGCONT, "sweep", "sweep.yaml", "--until", "search")

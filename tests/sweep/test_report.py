@@ -16,7 +16,10 @@ from reid_tune.sweep.state import SweepState, replay
 
 RATE, STEPS = "train.optim.base_lr", "train.optim.lr_steps"
 SCORE = {"mAP": 0.5, "mINP": 0.25, "Rank-1": 0.75, "Rank-5": 1.0, "Rank-10": 1.0, "queries": 12, "gallery": 40}
-TEST = {"winner": {"plain": SCORE, "re_ranked": SCORE | {"mAP": 0.625}, "checkpoint": SCORE}, "trial0": {"plain": SCORE}}
+TEST = {
+    "winner": {"plain": SCORE, "re_ranked": SCORE | {"mAP": 0.625}, "checkpoint": SCORE},
+    "trial0": {"plain": SCORE},
+}
 REGISTERED = {"model": "m", "version": 2, "alias": "champion"}
 
 

@@ -45,6 +45,7 @@ class Bench:
 
     def __init__(self, folder: Path, **changes: Any) -> None:
         self.folder = folder
+        self.pid = 0
         folder.mkdir(parents=True, exist_ok=True)
         draw_demo_data(folder / "data", identities=16, images=6)
         (folder / "spec.yaml").write_text(yaml.safe_dump(SPEC))
@@ -78,6 +79,7 @@ class Bench:
                 stderr=errors,
                 start_new_session=True,
             )
+            self.pid = process.pid
             try:
                 while not when():
                     assert process.poll() is None, "the command ended before the condition held"

@@ -1,0 +1,35 @@
+"""Draw the README's picture of the live table from the log of a real sweep.
+
+    python docs/draw_live_table.py runs/quickstart/events.jsonl docs/live-table.svg
+"""
+
+import io
+import re
+import sys
+
+from rich.console import Console, Group
+from rich.text import Text
+
+from reid_tune.events.log import read_events
+from reid_tune.files import write_atomic
+from reid_tune.sweep.live import status_line
+from reid_tune.sweep.report import leaderboard
+from reid_tune.sweep.state import replay
+
+
+def main(log: str, picture: str) -> None:
+    events = read_events(log)
+    reports = [index for index, event in enumerate(events) if event["kind"] == "report" and "mAP" in event["metrics"]]
+    moment = events[: reports[len(reports) * 3 // 4] + 1]
+    state = replay(moment)
+    trials = state.header["sweep"]["budget"]["trials"]
+    console = Console(record=True, width=112, file=io.StringIO(), force_terminal=True)
+    console.print("$ reid-tune sweep search_spaces/quickstart.yaml")
+    status = status_line(state, "mAP", trials, now=moment[-1]["time"])
+    console.print(Group(leaderboard(state), Text(status, style="dim")))
+    # The fonts that rich names lie on a server; any monospaced one will do.
+    write_atomic(picture, re.sub(r"@font-face \{.*?\}", "", console.export_svg(title="reid-tune"), flags=re.DOTALL))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

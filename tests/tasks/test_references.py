@@ -1,0 +1,94 @@
+from pathlib import Path
+
+import pytest
+
+from reid_tune.checkpoints.names import LATEST
+from reid_tune.errors import InputError
+from reid_tune.tasks.references import CHECKPOINT, ONNX, resolve
+
+
+def touch(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    return path
+
+
+@pytest.fixture(autouse=True)
+def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two sweeps; of a run the newest attempt with a checkpoint counts, and 10 is newer than 9."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("b", "a"):
+        touch(tmp_path / "runs" / name / "events.jsonl")
+    for attempt in ("refit/winner/attempt-9", "refit/winner/attempt-10", "trials/0007/attempt-1"):
+        touch(tmp_path / "runs/a" / attempt / LATEST)
+    (tmp_path / "runs/a/trials/0007/attempt-2").mkdir()
+    (tmp_path / "runs/no-sweep").mkdir()
+    return Path("runs")
+
+
+def test_a_path_is_itself(tmp_path: Path) -> None:
+    path = touch(tmp_path / "x.pth")
+    assert resolve(str(path), CHECKPOINT) == path
+    assert resolve("x.pth", ONNX) == Path("x.pth")
+
+
+@pytest.mark.parametrize(
+    ("reference", "wanted", "found"),
+    [
+        ("sweep:a", CHECKPOINT, "a/refit/winner/attempt-10"),
+        ("sweep:a", ONNX, "a/refit/winner/attempt-10"),
+        ("sweep:a/7", CHECKPOINT, "a/trials/0007/attempt-1"),
+        ("sweep:a/0007", ONNX, "a/trials/0007/attempt-1"),
+    ],
+)
+def test_runs_of_a_sweep(runs: Path, reference: str, wanted: str, found: str) -> None:
+    assert resolve(reference, wanted) == runs / found / LATEST
+
+
+def test_the_winners_onnx_file_is_taken_where_one_is_wanted(runs: Path) -> None:
+    exported = touch(runs / "a/export/winner.onnx")
+    assert resolve("sweep:a", ONNX) == exported
+    assert resolve("sweep:a", CHECKPOINT) == runs / "a/refit/winner/attempt-10" / LATEST
+    assert resolve("sweep:a/7", ONNX) == runs / "a/trials/0007/attempt-1" / LATEST
+
+
+@pytest.mark.parametrize(
+    ("reference", "message"),
+    [
+        ("gone.pth", "there is no checkpoint gone.pth"),
+        ("runs", "there is no checkpoint runs"),
+        ("sweep:c", "there is no sweep c in .*runs; sweeps there: a, b"),
+        ("sweep:no-sweep", "there is no sweep no-sweep .*sweeps there: a, b"),
+        ("sweep:b", "sweep:b has no checkpoint"),
+        ("sweep:a/8", "sweep:a/8 has no checkpoint"),
+        ("sweep:", "names no model: write sweep:NAME or sweep:NAME/7"),
+        ("sweep:../a", "names no model"),
+        ("sweep:a/b", "names no model"),
+        ("sweep:a/7/8", "names no model"),
+        ("sweep:a/-1", "names no model"),
+    ],
+)
+def test_what_names_nothing(reference: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        resolve(reference, CHECKPOINT)
+
+
+def test_without_any_sweep_there_is_none_to_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    with pytest.raises(InputError, match="sweeps there: none"):
+        resolve("sweep:a", CHECKPOINT)
+
+
+def test_a_registered_version_is_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def registered(text: str, uri: str) -> Path:
+        asked.append(text)
+        return tmp_path if text.startswith("models:") else tmp_path / "file.pth"
+
+    monkeypatch.setattr("reid_tune.tracking.resolve.resolve", registered)
+    assert resolve("models:/m@champion", ONNX) == tmp_path / "model.onnx"
+    assert resolve("models:/m/3", CHECKPOINT) == tmp_path / "checkpoint.pth"
+    assert resolve("runs:/1/file.pth", CHECKPOINT) == tmp_path / "file.pth"
+    assert asked == ["models:/m@champion", "models:/m/3", "runs:/1/file.pth"]

@@ -1,0 +1,63 @@
+import pytest
+import torch
+
+from reid_tune.modeling.network import untrained
+from reid_tune.optim.optimizer import make_optimizer
+from reid_tune.training.step import Step, autocast
+
+from .conftest import Build
+
+IMAGES = torch.randn(8, 3, 32, 16, generator=torch.Generator().manual_seed(0))
+LABELS = torch.tensor([0, 0, 0, 0, 1, 1, 1, 1])
+
+
+def make(build: Build, **values: object) -> tuple[Step, dict[str, torch.Tensor]]:
+    experiment = build(train__optim__name="SGD", train__optim__momentum=0.0, **values)
+    network = untrained(experiment.model, 2, seed=0)
+    step = Step(network, make_optimizer(network, experiment.train.optim), experiment)
+    return step, step(IMAGES, LABELS)
+
+
+def test_the_loss_is_the_sum_of_its_parts(build: Build) -> None:
+    _, parts = make(build)
+    assert parts.keys() == {"loss", "loss/identity", "loss/triplet"}
+    assert float(parts["loss"]) == pytest.approx(float(parts["loss/identity"] + parts["loss/triplet"]))
+    assert not any(part.requires_grad for part in parts.values())
+
+
+def test_steps_lower_the_loss(build: Build) -> None:
+    step, first = make(build, train__optim__base_lr=0.01)
+    for _ in range(5):
+        last = step(IMAGES, LABELS)
+    assert float(last["loss"]) < 0.8 * float(first["loss"])
+
+
+def test_clipping_limits_the_whole_gradient(build: Build) -> None:
+    def norm(step: Step) -> float:
+        gradients = [p.grad for p in step.network.parameters() if p.grad is not None]
+        return float(torch.stack([gradient.square().sum() for gradient in gradients]).sum().sqrt())
+
+    free, _ = make(build)
+    clipped, _ = make(build, train__clip_grad_norm=0.5)
+    assert norm(free) > 0.6
+    assert norm(clipped) == pytest.approx(0.5, abs=1e-4)
+
+
+def test_the_triplet_loss_alone_leaves_neck_and_classifier(build: Build) -> None:
+    step, _ = make(build, dataset__sampler="triplet")
+    assert step.network.classifier is not None and step.network.classifier.weight.grad is None
+    assert step.network.neck.weight.grad is None
+    assert step.network.backbone.conv1.weight.grad is not None
+
+
+def test_bf16_is_the_arithmetic_of_the_backbone_alone(build: Build) -> None:
+    exact, expected = make(build)
+    step, parts = make(build, train__precision="bf16")
+    assert float(parts["loss"]) == pytest.approx(float(expected["loss"]), rel=0.05)
+    assert float(parts["loss"]) != float(expected["loss"])
+    assert all(part.dtype == torch.float32 for part in parts.values())
+    assert all(p.dtype == torch.float32 for p in step.network.parameters())
+    with autocast("bf16", torch.device("cpu")):
+        assert exact.network.features(IMAGES).dtype == torch.bfloat16
+    with autocast("fp32", torch.device("cpu")):
+        assert exact.network.features(IMAGES).dtype == torch.float32
