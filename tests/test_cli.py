@@ -107,7 +107,7 @@ def files(folder: Path) -> dict[Path, bytes]:
 def test_help(run: Run, command: str) -> None:
     result = run(*command.split(), "--help")
     assert result.status == 0 and result.err == ""
-    assert f"Usage: reid-tune {command}".strip() in result.out
+    assert "Usage: " in result.out and f"reid-tune {command}".strip() in result.out
 
 
 def test_help_names_all_commands(run: Run) -> None:
@@ -292,7 +292,7 @@ def test_bad_checkpoints(refused: Callable[..., str], spec: Path, tmp_path: Path
     contents: list[tuple[Callable[[], Any], str]] = [
         (lambda: path.write_text("text"), "is not a checkpoint"),
         (lambda: torch.save({"format": Payload(f"touch {marker}")}, path), "is refused: it carries code"),
-        (lambda: path.write_bytes(pickle.dumps(Payload(f"touch {marker}"))), "is not a checkpoint"),
+        (lambda: path.write_bytes(pickle.dumps(Payload(f"touch {marker}"))), "is refused"),
         (lambda: torch.save({"state_dict": {}}, path), "is not a checkpoint of reid-tune"),
         (lambda: path.write_bytes(b"PK\x05\x06" + b"\0" * 18), "is not a checkpoint"),
     ]
@@ -328,7 +328,11 @@ def test_references_to_nothing(refused: Callable[..., str], spec: Path, argument
 def test_demo_data(run: Run, refused: Callable[..., str], tmp_path: Path) -> None:
     result = run("demo-data", "images", "--identities", "2", "--images", "2")
     assert result.status == 0 and str(tmp_path / "images") in result.out
-    assert sorted(path.name for path in Path("images").iterdir()) == ["bounding_box_test", "bounding_box_train", "query"]
+    assert sorted(path.name for path in Path("images").iterdir()) == [
+        "bounding_box_test",
+        "bounding_box_train",
+        "query",
+    ]
     assert "is not an empty folder" in refused("demo-data", "images")
     assert "identities is 1" in refused("demo-data", "other", "--identities", "1")
 
@@ -346,7 +350,7 @@ def test_demo_data(run: Run, refused: Callable[..., str], tmp_path: Path) -> Non
         ({"storage": "s3://bucket"}, [], "only folders are supported"),
         ({"budget": {"trials": 0}}, [], "budget.trials = 0"),
         ({}, ["dataset.train_dataset_dir=gone"], "there is no folder"),
-        ({}, ["dataset.query_dataset_dir=gone"], "the stage test needs its folders"),
+        ({}, ["dataset.query_dataset_dir=gone", "dataset.validation_fraction=0.5"], "the stage test needs its folders"),
     ],
 )
 def test_bad_sweeps(
@@ -413,7 +417,10 @@ def test_an_interrupted_sweep_says_how_to_continue(run: Run, monkeypatch: pytest
     assert result == Result(130, "", "stopped; continue with: reid-tune sweep some/file.yaml --resume auto\n")
 
 
-@pytest.mark.parametrize("arguments", [["train"], ["unknown"], ["score", "x", "--format", "xml"], ["sweep", "--resume"]])
+@pytest.mark.parametrize(
+    "arguments", [["train"], ["unknown"], ["score", "x", "--format", "xml"], ["sweep", "--resume"]]
+)
 def test_a_wrong_command_line_is_status_2(run: Run, arguments: list[str]) -> None:
     result = run(*arguments)
-    assert result.status == 2 and "Usage: reid-tune" in result.err and "Traceback" not in result.err
+    assert (result.status, result.out) == (2, "")
+    assert "Error" in result.err and "Traceback" not in result.err

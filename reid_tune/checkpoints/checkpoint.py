@@ -3,7 +3,7 @@
 import pickle
 import platform
 import zipfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from reid_tune import __version__
 from reid_tune.errors import InputError
 from reid_tune.files import atomic
 
-__all__ = ["Checkpoint", "load_checkpoint", "save_checkpoint", "versions"]
+__all__ = ["Checkpoint", "load_checkpoint", "save_checkpoint", "strip_checkpoint", "versions"]
 
 _FORMAT = "reid-tune checkpoint 1"
 
@@ -60,6 +60,11 @@ def save_checkpoint(path: Path | str, checkpoint: Checkpoint) -> None:
     content = {"format": _FORMAT, **vars(checkpoint), "versions": versions()}
     with atomic(path) as temporary:
         torch.save(content, temporary)
+
+
+def strip_checkpoint(path: Path | str, target: Path | str) -> None:
+    """Copy a checkpoint without its optimizer, a third of the size: for use, not for more training."""
+    save_checkpoint(target, replace(load_checkpoint(path), optimizer={}))
 
 
 def load_checkpoint(path: Path | str) -> Checkpoint:

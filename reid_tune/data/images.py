@@ -13,7 +13,7 @@ from PIL import Image
 from reid_tune.data.records import Record
 from reid_tune.errors import InputError
 
-__all__ = ["Interpolation", "decode", "load"]
+__all__ = ["Interpolation", "check_readable", "decode", "load"]
 
 Interpolation = Literal["bilinear", "bicubic"]
 
@@ -55,6 +55,17 @@ def decode(
     finally:
         pool.shutdown(cancel_futures=True)
     return images
+
+
+def check_readable(records: Sequence[Record], *, threads: int | None = None) -> None:
+    """Decode every image and keep none.
+
+    Raises:
+        InputError: a file is unreadable, truncated or no image.
+    """
+    with ThreadPoolExecutor(threads or len(os.sched_getaffinity(0))) as pool:
+        for _ in pool.map(lambda record: load(record.path, 8, 8, "bilinear"), records):
+            pass
 
 
 def load(path: Path | str, height: int, width: int, interpolation: Interpolation) -> np.ndarray:

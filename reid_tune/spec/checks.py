@@ -71,7 +71,10 @@ def notes(experiment: Experiment) -> list[str]:
         )
     idle = idle_fields(experiment)
     if idle:
-        lines.append("no effect here: " + ", ".join(f"{i.key.rsplit('.', 1)[-1]} ({i.reason})" for i in idle))
+        reasons: dict[str, list[str]] = {}
+        for field in idle:
+            reasons.setdefault(field.reason, []).append(field.key.rsplit(".", 1)[-1])
+        lines.append("no effect here: " + "; ".join(f"{', '.join(keys)} ({why})" for why, keys in reasons.items()))
     return lines
 
 

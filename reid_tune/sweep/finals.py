@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from reid_tune.checkpoints.checkpoint import load_checkpoint
+from reid_tune.checkpoints.checkpoint import load_checkpoint, strip_checkpoint
 from reid_tune.checkpoints.names import newest_attempt
 from reid_tune.errors import FailedRun
 from reid_tune.files import write_atomic
@@ -23,11 +23,12 @@ SAME_MAP = 1e-3
 
 
 def export(sweep: Sweep, journal: Journal) -> dict[str, Any]:
-    """Write each finalist's refit as ONNX; the result is the parity by finalist."""
+    """Write each finalist as ONNX and as a checkpoint without optimizer; the result is the parity by finalist."""
     result = {}
     for name in finalists(journal, sweep.file.objective.metric):
         target = _onnx(sweep, name)
         parity = export_checkpoint(_checkpoint(sweep, journal, name), target, overwrite=True)
+        strip_checkpoint(_checkpoint(sweep, journal, name), target.with_suffix(".pth"))
         result[name] = {"file": str(target.relative_to(sweep.folder)), "parity": parity.as_dict()}
     return result
 
@@ -77,7 +78,7 @@ def register(sweep: Sweep, journal: Journal) -> dict[str, Any]:
         sweep.file.registry.model,
         files={
             "model.onnx": _onnx(sweep, "winner"),
-            "checkpoint.pth": _checkpoint(sweep, journal, "winner"),
+            "checkpoint.pth": _onnx(sweep, "winner").with_suffix(".pth"),
             "spec.yaml": spec,
         },
         sweep=sweep.file.name,

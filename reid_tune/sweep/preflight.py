@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from reid_tune.data.images import check_readable
 from reid_tune.data.records import read_folder
 from reid_tune.errors import InputError, ReidTuneError
 from reid_tune.spec.checks import require_built
@@ -36,6 +37,7 @@ def preflight(sweep: Sweep, until: str) -> dict[str, Any]:
     split = split_records(sweep.experiment)
     identities = len({record.identity for record in split.train})
     _require_identities(sweep, [sweep.experiment, *samples], identities)
+    check_readable([*split.train, *split.query, *split.gallery])
     if STAGES.index(until) >= STAGES.index("test"):
         _test_folders(sweep.experiment)
     levels = _levels(sweep, samples)

@@ -1,5 +1,6 @@
 """The task `train`: one run of one spec."""
 
+import sys
 from pathlib import Path
 
 import yaml
@@ -7,6 +8,7 @@ import yaml
 from reid_tune.files import write_atomic
 from reid_tune.spec.checks import require_built
 from reid_tune.spec.experiment import Experiment
+from reid_tune.training.data import split_records, validates_on_test
 from reid_tune.training.loop import Trained, train
 from reid_tune.training.progress import TerminalReporter
 
@@ -22,6 +24,8 @@ def run_train(experiment: Experiment) -> Trained:
     """
     require_built(experiment)
     directory = experiment.task_dir("train")
+    for line in _data_lines(experiment):
+        print(line, file=sys.stderr)
     resume = experiment.train.resume_training_checkpoint_path
     with _Reporter(experiment, directory) as reporter:
         return train(experiment, reporter, directory, resume=Path(resume) if resume else None)
@@ -38,6 +42,23 @@ class _Reporter(TerminalReporter):
     def start(self, steps_per_epoch: int, first_epoch: int, num_epochs: int) -> None:
         write_atomic(self._directory / "experiment.yaml", experiment_yaml(self._experiment))
         super().start(steps_per_epoch, first_epoch, num_epochs)
+
+
+def _data_lines(experiment: Experiment) -> list[str]:
+    split, dataset = split_records(experiment), experiment.dataset
+    identities = len({record.identity for record in split.train})
+    cameras = len({record.camera for record in split.train})
+    lines = [f"training: {len(split.train)} images, {identities} identities, {cameras} cameras"]
+    if dataset.num_classes not in (751, identities):
+        lines.append(
+            f"warning: dataset.num_classes = {dataset.num_classes}, but the folder has {identities}: it counts."
+        )
+    if split.query:
+        where = "held-out identities"
+        if validates_on_test(experiment):
+            where = "the test folders; what is selected by it is selected on test"
+        lines.append(f"validation: {len(split.query)} queries, {len(split.gallery)} gallery images, {where}")
+    return lines
 
 
 def experiment_yaml(experiment: Experiment) -> str:
