@@ -94,12 +94,12 @@ def load_sweep(path: Path | str, overrides: Sequence[str] = ()) -> Sweep:
     file = _validate(_with(read_yaml(path), own), path)
     spec = (path.parent / file.spec).resolve()
     rest = {key: value for key, value in pairs.items() if not key.startswith("sweep.")}
-    experiment = build_experiment(read_yaml(spec), rest, str(spec))
+    experiment = build_experiment(read_yaml(spec), {**rest, "dataset.validation": "holdout"}, str(spec))
     if "://" in file.storage:
         raise InputError(f"{path}: storage = {file.storage!r}: only folders are supported in this version.")
     folder = (Path(file.storage) / file.name).absolute()
     space = parse_space(file.space, str(path))
-    return Sweep(file, space, _for_search(experiment), folder, path)
+    return Sweep(file, space, _absolute(experiment), folder, path)
 
 
 def _with(tree: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -143,14 +143,14 @@ def _sentence(fault: dict[str, Any]) -> str:
     return f"{key} = {fault['input']!r}: {fault['msg'].replace('Input should', 'should', 1)}."
 
 
-def _for_search(experiment: Experiment) -> Experiment:
-    """The base of all trials: absolute folders, and a hold-out for validation."""
+def _absolute(experiment: Experiment) -> Experiment:
+    """The base of all trials: absolute folders, no kept checkpoints but the last."""
     dataset = experiment.dataset
     folders = {
         key: str(Path(value).absolute())
         for key in ("train_dataset_dir", "test_dataset_dir", "query_dataset_dir")
         if (value := getattr(dataset, key))
     }
-    dataset = dataset.model_copy(update={**folders, "validation": "holdout"})
+    dataset = dataset.model_copy(update=folders)
     train = experiment.train.model_copy(update={"checkpoint_interval": experiment.train.num_epochs})
     return experiment.model_copy(update={"dataset": dataset, "train": train})

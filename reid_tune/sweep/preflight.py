@@ -125,7 +125,8 @@ def _require_identities(sweep: Sweep, experiments: list[Experiment], identities:
 def _test_folders(experiment: Experiment) -> None:
     dataset = experiment.dataset
     try:
-        evaluation_records(dataset.query_dataset_dir, dataset.test_dataset_dir)
+        query, gallery = evaluation_records(dataset.query_dataset_dir, dataset.test_dataset_dir)
+        check_readable([*query, *gallery])
     except ReidTuneError as error:
         raise InputError(f"the stage test needs its folders: {error} Or stop earlier with --until export.") from None
 

@@ -157,6 +157,7 @@ def _train(config: dict[str, Any], report: Callable[[dict[str, Any]], None]) -> 
                 Path(config["folder"]),
                 resume=Path(config["resume"]) if config["resume"] else None,
                 validate_at=config["validate_at"],
+                device=_device(config),
             )
         except ReidTuneError as error:
             print(f"failed: {error}", flush=True)
@@ -165,6 +166,21 @@ def _train(config: dict[str, Any], report: Callable[[dict[str, Any]], None]) -> 
             traceback.print_exc()
             raise
     return None
+
+
+def _device(config: dict[str, Any]) -> Any:
+    """The device that Ray has given this worker."""
+    import torch
+
+    if not config["gpus"]:
+        return torch.device("cpu")
+    if config["workers"] == 1:
+        return torch.device("cuda", 0)
+    from ray.train.torch import get_device
+
+    device = get_device()
+    torch.cuda.set_device(device)
+    return device
 
 
 @contextlib.contextmanager

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 __all__ = ["answering", "client", "database", "experiment_id", "one_line", "public", "refused", "tracking_uri"]
 
 SQLITE = "sqlite:///"
+# The UI opens such an experiment with its runs, not with its pages about language models.
+KIND = {"mlflow.experimentKind": "custom_model_development"}
 QUIET = {
     # One unanswered call takes about ten seconds instead of four minutes.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
@@ -79,7 +81,8 @@ def experiment_id(connection: "MlflowClient", name: str) -> str:
     found = connection.get_experiment_by_name(name)
     if found is None:
         path = database(connection.tracking_uri)
-        return connection.create_experiment(name, str(path.parent / "mlartifacts" / name) if path else None)
+        place = str(path.parent / "mlartifacts" / name) if path else None
+        return connection.create_experiment(name, place, tags=KIND)
     if found.lifecycle_stage == "deleted":
         connection.restore_experiment(found.experiment_id)
     return found.experiment_id

@@ -140,6 +140,9 @@ def _resume(run: _Run, path: Path | None) -> None:
             f"{path} was trained on {len(checkpoint.identities)} identities, which are not the "
             f"{len(run.data.identities)} of dataset.train_dataset_dir: use an empty results folder or that run's data."
         )
+    if not checkpoint.optimizer:
+        raise InputError(f"{path} has no optimizer state to continue from: give the checkpoint of a training run.")
+    settings = [{name: group[name] for name in group if name != "params"} for group in run.optimizer.param_groups]
     try:
         run.network.load_state_dict(checkpoint.model)
         run.optimizer.load_state_dict(checkpoint.optimizer)
@@ -147,6 +150,8 @@ def _resume(run: _Run, path: Path | None) -> None:
         raise InputError(
             f"{path} holds another network or optimizer than the spec: use an empty results folder."
         ) from None
+    for group, own in zip(run.optimizer.param_groups, settings, strict=True):
+        group.update(own)  # The spec decides, also where it has changed since the checkpoint.
     run.history = list(checkpoint.history)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from reid_tune.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, versions
+from reid_tune.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, strip_checkpoint, versions
 from reid_tune.checkpoints.names import LATEST, kept, newest_attempt
 from reid_tune.errors import InputError
 
@@ -34,6 +34,15 @@ def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
     assert all(torch.equal(loaded.model[name], tensor) for name, tensor in made.model.items())
     assert loaded.versions == versions() and loaded.versions["torch"] == str(torch.__version__)
     assert os.listdir(tmp_path / "deep") == ["a.pth"]
+
+
+def test_a_copy_without_optimizer_keeps_the_rest(tmp_path: Path) -> None:
+    made = make()
+    save_checkpoint(tmp_path / "a.pth", made)
+    strip_checkpoint(tmp_path / "a.pth", tmp_path / "slim.pth")
+    slim = load_checkpoint(tmp_path / "slim.pth")
+    assert slim.optimizer == {} and slim.history == made.history
+    assert torch.equal(slim.model["w"], made.model["w"])
 
 
 def refused(path: Path) -> str:

@@ -148,5 +148,7 @@ def test_a_warm_up_as_long_as_the_run_is_a_warning() -> None:
 def test_one_line_lists_what_has_no_effect() -> None:
     *_, line = notes(build(model__backbone=SWIN))
     assert line.startswith("no effect here: ") and "\n" not in line
-    assert "last_stride (the backbone is not a ResNet)" in line and "warmup_iters (warmup_method is cosine)" in line
+    assert (
+        "last_stride (the backbone is not a ResNet)" in line and "warmup_iters, lr_steps, gamma (warmup_method" in line
+    )
     assert "warmup_epochs" not in line

@@ -1,6 +1,5 @@
 """The documentation's two examples, the tables of defaults, and the repository's own specs."""
 
-import dataclasses
 import re
 from pathlib import Path
 from typing import Any
@@ -142,7 +141,7 @@ train:
 """
 
 EXAMPLES = {"resnet": RESNET, "swin": SWIN_TINY}
-# What a user of the example has to give; all other keys of an example are values of a recipe.
+# What a user of an example has to give; all its other values belong to the recipe.
 OWN = re.compile(r"/path/to|\$\{|nvidia_tao")
 
 
@@ -209,12 +208,3 @@ def test_the_demo_trains_by_the_resnet_recipe() -> None:
     assert unlike == {"lr_steps", "warmup_iters"}
     assert all(step < demo.train.num_epochs for step in demo.train.optim.lr_steps)
     assert not any(line.startswith("warning") for line in notes(demo))
-
-
-def test_idle_is_a_plain_record() -> None:
-    idle = next(i for i in idle_fields(Experiment()) if i.key == "train.optim.momentum")
-    assert dataclasses.asdict(idle) == {
-        "key": "train.optim.momentum",
-        "reason": "the optimizer is not SGD",
-        "deliberate": False,
-    }

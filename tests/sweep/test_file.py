@@ -109,6 +109,11 @@ def test_an_override_below_a_plain_value_is_refused(tmp_path: Path, override: st
         load_sweep(write_sweep(tmp_path), [override])
 
 
+def test_a_spec_may_set_the_hold_out_that_every_sweep_has(tmp_path: Path) -> None:
+    dataset = load_sweep(write_sweep(tmp_path, {"dataset": {"validation_fraction": 0.5}})).experiment.dataset
+    assert (dataset.validation, dataset.validation_fraction) == ("holdout", 0.5)
+
+
 def test_faults_of_the_spec_are_those_of_the_spec(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="spec.yaml: unknown key train.num_epoch; did you mean train.num_epochs"):
         load_sweep(write_sweep(tmp_path, {"train": {"num_epoch": 3}}))

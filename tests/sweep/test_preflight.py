@@ -1,8 +1,10 @@
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from reid_tune.errors import InputError
 from reid_tune.sweep.preflight import preflight
@@ -15,12 +17,13 @@ RATE = {"train.optim.base_lr": {"loguniform": [1e-4, 1e-2]}}
 
 
 def write_crops(folder: Path, identities: int) -> Path:
-    """Names are all that preflight reads."""
     folder.mkdir()
+    picture = io.BytesIO()
+    Image.new("RGB", (4, 8)).save(picture, "JPEG")
     for identity in range(1, identities + 1):
         for camera in (1, 2):
             for frame in range(2):
-                (folder / f"{identity:04d}_c{camera}s1_{frame:06d}_00.jpg").touch()
+                (folder / f"{identity:04d}_c{camera}s1_{frame:06d}_00.jpg").write_bytes(picture.getvalue())
     return folder
 
 
@@ -133,7 +136,17 @@ def test_the_test_folders_are_wanted_by_the_stage_test(plan: Plan, tmp_path: Pat
     folders = {"query_dataset_dir": str(query), "test_dataset_dir": str(tmp_path / "gone")}
     with pytest.raises(InputError, match="gone"):
         plan("test", spec={"dataset": folders}, space=RATE)
-    assert plan("test", spec={"dataset": folders | {"test_dataset_dir": str(query)}}, space=RATE)
+    folders["test_dataset_dir"] = str(query)
+    assert plan("test", spec={"dataset": folders}, space=RATE)
+    (query / "0001_c1s1_000000_00.jpg").write_bytes(b"no picture")
+    with pytest.raises(InputError, match="the stage test needs its folders: cannot read the image"):
+        plan("test", spec={"dataset": folders}, space=RATE)
+
+
+def test_an_unreadable_image_is_found(plan: Plan, tmp_path: Path) -> None:
+    (tmp_path / "train" / "0003_c2s1_000001_00.jpg").write_bytes(b"no picture")
+    with pytest.raises(InputError, match="cannot read the image .*0003_c2s1_000001_00.jpg"):
+        plan("search", space=RATE)
 
 
 def test_training_data_is_wanted_at_once(plan: Plan, tmp_path: Path) -> None:

@@ -129,9 +129,8 @@ def test_trial_0_is_the_spec(tmp_path: Path) -> None:
 def test_a_suggestion_changes_the_searched_keys_only(tmp_path: Path) -> None:
     sweep = make_sweep(tmp_path)
     source, journal = start(sweep, tmp_path / "x")
-    for _ in range(5):
-        attempt = source.next()
-        assert attempt is not None
+    *_, attempt = [source.next() for _ in range(5)]
+    assert attempt is not None
     parameters = journal.state.runs["trials/0004"].parameters
     assert list(parameters) == list(sweep.file.space)
     base, trial = sweep.experiment.parameters(), attempt.experiment.parameters()

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from reid_tune.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from reid_tune.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, strip_checkpoint
 from reid_tune.errors import FailedRun, InputError
 from reid_tune.training.loop import Trained, train
 
@@ -120,6 +120,9 @@ def test_checkpoints_of_other_runs_are_refused(whole: tuple[Trained, Recorder], 
     with pytest.raises(InputError, match=f"{checkpoint} holds another network or optimizer than the spec"):
         experiment = build(dataset__validation="holdout", train__optim__bias_lr_factor=2)
         train(experiment, Recorder(), tmp_path / "c", resume=checkpoint)
+    strip_checkpoint(checkpoint, tmp_path / "slim.pth")
+    with pytest.raises(InputError, match="slim.pth has no optimizer state to continue from"):
+        train(build(dataset__validation="holdout"), Recorder(), tmp_path / "e", resume=tmp_path / "slim.pth")
     with pytest.raises(InputError, match="there is no checkpoint .*nowhere.pth"):
         train(build(), Recorder(), tmp_path / "d", resume=tmp_path / "nowhere.pth")
 
