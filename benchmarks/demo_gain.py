@@ -59,7 +59,9 @@ def test_score(name: str, finalist: str) -> Score:
 
 def print_table(pairs: list[tuple[Score, Score]]) -> None:
     machine = f"{os.cpu_count()} cores, {platform.machine()}"
-    table = Table("sweep", "trial 0 mAP %", "winner mAP %", "difference", "95 % interval", title=f"demo gain, {machine}")
+    table = Table(
+        "sweep", "trial 0 mAP %", "winner mAP %", "difference", "95 % interval", title=f"demo gain, {machine}"
+    )
     for seed, (winner, zero) in enumerate(pairs, start=1):
         table.add_row(f"seed {seed}", *row(winner.average_precision, zero.average_precision, winner.query_ids))
     winners = np.concatenate([winner.average_precision for winner, _ in pairs])

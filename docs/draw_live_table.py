@@ -1,6 +1,6 @@
 """Draw the README's picture of the live table from the log of a real sweep.
 
-    python docs/draw_live_table.py runs/quickstart/events.jsonl docs/live-table.svg
+python docs/draw_live_table.py runs/quickstart/events.jsonl docs/live-table.svg
 """
 
 import io

@@ -1,11 +1,13 @@
 """From a YAML file and overrides to a checked experiment."""
 
 import difflib
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
+import yaml.constructor
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
@@ -78,14 +80,33 @@ def read_yaml(path: Path | str) -> dict[str, Any]:
         reason = error.strerror if isinstance(error, OSError) else "it is not a text file"
         raise InputError(f"cannot read {path}: {reason}.") from None
     try:
-        tree = yaml.safe_load(text)
+        tree = yaml.load(text, _UniqueKeys)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise InputError(f"{path}{place}: not valid YAML: {getattr(error, 'problem', None) or error}.") from None
     if not isinstance(tree, dict):
         raise InputError(f"{path}: holds no mapping of keys to values.")
+    try:
+        json.dumps(tree, default=str)
+    except ValueError:
+        raise InputError(f"{path}: a YAML anchor contains itself.") from None
     return tree
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """A safe loader that refuses a key written twice instead of taking the last value."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key} is written twice", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)
 
 
 def parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:

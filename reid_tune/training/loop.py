@@ -92,6 +92,7 @@ def train(
         metrics = {"epoch": epoch + 1, **_train_epoch(run, epoch, reporter)}
         if run.validation is not None and _validates(experiment, epoch + 1, validate_at):
             metrics |= _validate(run, run.validation, epoch)
+        _require_finite(run.network, epoch)
         run.history.append(metrics)
         _save(run, epoch)
         reporter.report(metrics)
@@ -176,6 +177,11 @@ def _train_epoch(run: _Run, epoch: int, reporter: Reporter) -> dict[str, float]:
     steps = data.sampler.steps_per_epoch
     speed = steps * batch / (time.perf_counter() - started)
     return {name: float(value) / steps for name, value in sums.items()} | {"lr": rate, "images_per_second": speed}
+
+
+def _require_finite(network: ReIDNet, epoch: int) -> None:
+    if not all(bool(parameter.isfinite().all()) for parameter in network.parameters()):
+        raise FailedRun(f"the weights are not finite behind epoch {epoch + 1}: {_CALMER}.")
 
 
 def _finite(loss: torch.Tensor, epoch: int, step: int) -> float:

@@ -222,3 +222,10 @@ def test_unflatten_is_the_inverse_of_flatten(tree: dict[str, Any]) -> None:
     flat = flatten(tree)
     assert unflatten(flat) == tree
     assert not any(isinstance(value, dict) and value for value in flat.values())
+
+
+def test_a_key_written_twice_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "spec.yaml"
+    file.write_text("train:\n  num_epochs: 3\n  num_epochs: 4\n")
+    with pytest.raises(InputError, match=r"line 3, column 3: .*num_epochs is written twice"):
+        load_experiment(file)
