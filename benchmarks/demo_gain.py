@@ -2,9 +2,9 @@
 
     python benchmarks/demo_gain.py [--seeds 3]
 
-For every seed the quickstart sweep runs whole, with that seed for the search and for the training. The difference of mAP
-(winner minus trial 0, both refitted on all training identities and scored as ONNX files) comes with a 95 % interval from
-a bootstrap over query identities. About 5 minutes a seed on 2 CPU cores.
+For every seed the quickstart sweep runs whole, with that seed for the search and for the training. The difference of
+mAP (winner minus trial 0, both refitted on all training identities and scored as ONNX files) comes with a 95 % interval
+from a bootstrap over query identities. About 5 minutes a seed on 2 CPU cores.
 """
 
 import argparse
