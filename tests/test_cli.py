@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -22,8 +23,7 @@ from reid_tune.data.demo import draw_demo_data
 from reid_tune.errors import FailedRun, InfrastructureError
 from reid_tune.events.log import EventLog
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-COMMANDS = ["train", "evaluate", "score", "export", "demo-data", "spec", "spec validate", "spec show", "sweep"]
+COMMANDS = ["train", "evaluate", "score", "export", "demo-data", "spec", "sweep", "report", "ui", "version"]
 
 
 @dataclass
@@ -45,9 +45,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def run(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Iterator[Callable[..., Result]]:
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Iterator[Run]:
     """Run a command in an empty folder, in this process."""
     monkeypatch.chdir(tmp_path)
     pipe = signal.getsignal(signal.SIGPIPE)
@@ -105,16 +103,15 @@ def files(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.mark.parametrize("command", ["", *COMMANDS, "report", "ui", "version"])
+def test_version(run: Run) -> None:
+    assert run("version") == Result(0, f"{__version__}\n", "")
+
+
+@pytest.mark.parametrize("command", ["", "spec validate", "spec show", *COMMANDS])
 def test_help(run: Run, command: str) -> None:
     result = run(*command.split(), "--help")
     assert result.status == 0 and result.err == ""
     assert "Usage: " in result.out and f"reid-tune {command}".strip() in result.out
-
-
-def test_help_names_all_commands(run: Run) -> None:
-    out = run("--help").out
-    assert all(command.split()[0] in out for command in [*COMMANDS, "report", "ui", "version"])
 
 
 def test_help_imports_nothing_heavy() -> None:
@@ -134,10 +131,6 @@ def test_the_module_is_the_command(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "reid-tune: cannot read gone.yaml: No such file or directory.\n"
-
-
-def test_version(run: Run) -> None:
-    assert run("version") == Result(0, f"{__version__}\n", "")
 
 
 def test_train_and_evaluate(run: Run, spec: Path, tmp_path: Path) -> None:
@@ -185,11 +178,8 @@ def test_train_with_an_unreadable_image(
         (["train.optim.base_lr=-1"], ["train.optim.base_lr = -1", "greater than 0"]),
         (["model.neck=bn"], ["model.neck = 'bn'", "'bnneck'"]),
         (["train.num_epochs"], ["'train.num_epochs' is not an override: write key=value"]),
-        (["=3"], ["'=3' is not an override"]),
         (["train.optim.lr_steps=[1, 2"], ["train.optim.lr_steps", "not valid YAML"]),
-        (["train.optim.name=LAMB"], ["not supported in this version", "LAMB"]),
         (["model.backbone=resnet_5000"], ["model.backbone = 'resnet_5000': not a timm model"]),
-        (["train.resume_training_checkpoint_path=gone.pth"], ["gone.pth"]),
     ],
 )
 def test_train_with_a_bad_override(
@@ -225,17 +215,12 @@ def test_spec_validate(run: Run, spec: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "backbone", "optimizer"),
-    [
-        ([], "resnet_50", "Adam"),
-        (["--defaults", "resnet50"], "resnet_50", "Adam"),
-        (["--defaults", "swin"], "swin_tiny_patch4_window7_224", "SGD"),
-    ],
+    ("arguments", "optimizer"),
+    [([], "Adam"), (["--defaults", "resnet50"], "Adam"), (["--defaults", "swin"], "SGD")],
 )
-def test_spec_show(run: Run, tmp_path: Path, arguments: list[str], backbone: str, optimizer: str) -> None:
+def test_spec_show(run: Run, tmp_path: Path, arguments: list[str], optimizer: str) -> None:
     result = run("spec", "show", *arguments)
-    shown = yaml.safe_load(result.out)
-    assert (shown["model"]["backbone"], shown["train"]["optim"]["name"]) == (backbone, optimizer)
+    assert yaml.safe_load(result.out)["train"]["optim"]["name"] == optimizer
     (tmp_path / "shown.yaml").write_text(result.out)
     assert run("spec", "validate", "shown.yaml").status == 0
 
@@ -312,13 +297,10 @@ def test_bad_checkpoints(refused: Callable[..., str], spec: Path, tmp_path: Path
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [
-        (["export"], "export.checkpoint is not set"),
-        (["export", "gone.pth"], "there is no checkpoint gone.pth"),
         (["export", "gone.pth", "overwrite"], "'overwrite' is not an override"),
         (["export", "gone.pth", "export.onxx_file=x"], "did you mean export.onnx_file?"),
         (["export", "sweep:x"], "there is no sweep x"),
         (["evaluate", "-e", "spec.yaml"], "evaluate.checkpoint is not set"),
-        (["evaluate", "-e", "spec.yaml", "evaluate.checkpoint=sweep:x/y"], "names no model"),
         (["evaluate", "-e", "spec.yaml", "evaluate.checkpoint=models:/m@a"], "there is no MLflow store"),
         (["report", "x"], "there is no sweep 'x'"),
     ],
@@ -346,11 +328,6 @@ def test_demo_data(run: Run, refused: Callable[..., str], tmp_path: Path) -> Non
         ({"space": {"train.optim.base_lr": {"uniform": [2, 1]}}}, [], "low must be below high"),
         ({"name": "../x"}, [], "no path"),
         ({}, ["sweep.name=a/b"], "no path"),
-        ({}, ["sweep.name"], "is not an override"),
-        ({}, ["sweep.nane=x"], "unknown key nane"),
-        ({"spec": "gone.yaml"}, [], "gone.yaml"),
-        ({"storage": "s3://bucket"}, [], "only folders are supported"),
-        ({"budget": {"trials": 0}}, [], "budget.trials = 0"),
         ({}, ["dataset.train_dataset_dir=gone"], "there is no folder"),
         ({}, ["dataset.query_dataset_dir=gone", "dataset.validation_fraction=0.5"], "the stage test needs its folders"),
     ],
@@ -403,18 +380,12 @@ def test_report_in_all_formats(run: Run, tmp_path: Path) -> None:
 def test_status_by_fault(
     run: Run, monkeypatch: pytest.MonkeyPatch, error: BaseException, status: int, sentence: str
 ) -> None:
-    def fail(*arguments: Any, **options: Any) -> None:
-        raise error
-
-    monkeypatch.setattr("reid_tune.tasks.score.run_score", fail)
+    monkeypatch.setattr("reid_tune.tasks.score.run_score", Mock(side_effect=error))
     assert run("score", "f.npz") == Result(status, "", sentence)
 
 
 def test_an_interrupted_sweep_says_how_to_continue(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(*arguments: Any, **options: Any) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("reid_tune.sweep.drive.run_sweep", interrupt)
+    monkeypatch.setattr("reid_tune.sweep.drive.run_sweep", Mock(side_effect=KeyboardInterrupt))
     result = run("sweep", "some/file.yaml")
     assert result == Result(130, "", "stopped; continue with: reid-tune sweep some/file.yaml --resume auto\n")
 

@@ -50,8 +50,8 @@ def events(until: str = "register") -> list[dict[str, Any]]:
         ended(1, "failed", 0, reason="out of memory"),
         report_of(2, 2, 0.5),
         ended(2, "finished", 2),
-        report_of(3, 1, 0.125),
-        ended(3, "stopped", 1, reason="below rung 1"),
+        report_of(3, 2, 0.125),
+        ended(3, "stopped", 2, reason="below rung 2"),
         report_of(4, 1, 0.1875),
     ]
     if until == "register":
@@ -88,10 +88,10 @@ def test_a_report_of_a_whole_sweep() -> None:
         {
             "number": 3,
             "state": "stopped",
-            "epoch": 1,
+            "epoch": 2,
             "mAP": 0.125,
             "parameters": {RATE: 0.003, STEPS: [3]},
-            "reason": "below rung 1",
+            "reason": "below rung 2",
         },
         {"number": 4, "state": "running", "epoch": 1, "mAP": 0.1875, "parameters": {RATE: 0.004, STEPS: [4]}},
     ]
@@ -118,8 +118,8 @@ def test_the_leaderboard_has_the_best_first_and_full_length_before_the_rest() ->
     assert rows(table) == [
         ["2", "finished", "2", "50.0", "0.002", "[2]"],
         ["0 (spec)", "finished", "2", "37.5", "0.00035", "[40, 70]"],
+        ["3", "stopped", "2", "12.5", "0.003", "[3]"],
         ["4", "running", "1", "18.8", "0.004", "[4]"],
-        ["3", "stopped", "1", "12.5", "0.003", "[3]"],
         ["1", "failed", "0", "", "0.001", "[1]"],
     ]
     assert table.title == "s: mAP on the hold-out, 5 trials"
@@ -194,7 +194,7 @@ def test_without_a_terminal_changes_are_lines() -> None:
         "trial 0 finished at epoch 2: mAP 37.5 %",
         "trial 1 failed at epoch 0 (out of memory)",
         "trial 2 finished at epoch 2: mAP 50.0 %",
-        "trial 3 stopped at epoch 1: mAP 12.5 % (below rung 1)",
+        "trial 3 stopped at epoch 2: mAP 12.5 % (below rung 2)",
         "stage refit",
         "refit/winner: training on all identities",
         "refit/winner failed at epoch 0 (the disk)",
