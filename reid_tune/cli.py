@@ -110,7 +110,11 @@ def demo_data(
     """Draw a data set of pedestrians in Market-1501 layout."""
     from reid_tune.data.demo import draw_demo_data
 
-    typer.echo(draw_demo_data(directory, identities=identities, images=images, seed=seed, difficulty=difficulty))
+    drawn = draw_demo_data(directory, identities=identities, images=images, seed=seed, difficulty=difficulty)
+    typer.echo(
+        f"{drawn.directory}: {drawn.train} training images of {drawn.identities} identities; of as many others "
+        f"{drawn.query} queries and {drawn.gallery} gallery images ({drawn.distractors} distractors, {drawn.junk} junk)"
+    )
 
 
 @spec_app.command("validate")

@@ -14,5 +14,5 @@ def kept(epoch: int) -> str:
 
 def newest_attempt(run: Path) -> Path | None:
     """The latest checkpoint of the newest `attempt-N` in a run's folder that has one."""
-    found = run.glob(f"attempt-*/{LATEST}")
-    return max(found, key=lambda path: int(path.parent.name.split("-")[1]), default=None)
+    found = {path.parent.name.removeprefix("attempt-"): path for path in run.glob(f"attempt-*/{LATEST}")}
+    return found[max(numbers, key=int)] if (numbers := [name for name in found if name.isdecimal()]) else None

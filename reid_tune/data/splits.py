@@ -47,7 +47,7 @@ def holdout(records: Sequence[Record], *, seed: int, fraction: float = 0.2) -> S
         fault = "holds no identity with images of two cameras out" if train else "leaves no identity for training"
         raise InputError(
             f"the hold-out of {fraction:g} of the identities ({len(held)} held out) {fault}; set another "
-            "dataset.validation_seed, add identities, or give dataset.validation a folder."
+            "dataset.validation_seed, or add identities."
         )
     query = tuple(record for record in records if record in queries)
     gallery = tuple(record for record in records if record.identity in held and record not in queries)

@@ -40,5 +40,4 @@ class Export(Section):
     checkpoint: str | None = Field(None, description="A checkpoint, models:/NAME@ALIAS or sweep:NAME.")
     onnx_file: str | None = Field(None, description="The file to write; default beside the checkpoint.")
     gpu_id: int = Field(0, ge=0, description="Index of the GPU.")
-    results_dir: str | None = Field(None, description="Folder of the results; default <results_dir>/export.")
     overwrite: bool = Field(False, description="Replace an existing file.")

@@ -71,7 +71,7 @@ def run_sweep(path: Path, overrides: list[str], *, resume: Resume, until: str) -
     make_folder(sweep.folder)
     console = Console(file=sys.stderr)
     for warning in plan["warnings"]:
-        console.print(f"warning: {warning}", style="yellow", highlight=False, soft_wrap=True)
+        _warn(console, warning)
     with local_cluster():
         return _drive(sweep, plan | _resources(sweep), stages, console)
 
@@ -174,4 +174,8 @@ def _tracked(journal: Journal, console: Console) -> Iterator[None]:
     finally:
         sender.finish(status)
         if not sender.close(_SENDING):
-            console.print(f"warning: {sender.lag} events are not in MLflow: {sender.last_error}.", style="yellow")
+            _warn(console, f"{sender.lag} events are not in MLflow: {sender.last_error}.")
+
+
+def _warn(console: Console, text: str) -> None:
+    console.print(f"warning: {text}", style="yellow", markup=False, emoji=False, highlight=False, soft_wrap=True)

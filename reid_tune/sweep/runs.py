@@ -1,6 +1,7 @@
 """What a stage runs: a source of runs that decides from their reports."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,6 +63,8 @@ class Recorder:
 
     def __init__(self, journal: Journal) -> None:
         self.journal = journal
+        # What a driver's own death ended is not held against a run.
+        self.losses: Counter[str] = Counter()
         # Runs that an earlier driver had started.
         self.waiting = [name for name, run in journal.state.runs.items() if run.state == "running"]
 
@@ -88,7 +91,8 @@ class Recorder:
 
     def lost(self, run: str, reason: str) -> bool:
         """A run's process died: queue it again, or end it as failed and return True."""
-        if self.journal.state.runs[run].attempts < ATTEMPTS:
+        self.losses[run] += 1
+        if self.losses[run] < ATTEMPTS:
             self.waiting.append(run)
             return False
         self.end(run, "failed", reason)

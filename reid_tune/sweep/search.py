@@ -40,6 +40,7 @@ class Search:
         self.asha = Asha(levels, sweep.file.scheduler.reduction_factor)
         self.levels = levels
         self.study = _Study(sweep)
+        self.tidied: set[str] = set()
         self._replay(journal.past)
         self._tidy()
 
@@ -96,7 +97,8 @@ class Search:
         """Remove the checkpoints of ended trials, apart from trial 0's and those of the best."""
         best = {trial.name for trial in self.journal.state.finished(self.metric)[:KEPT]} | {TRIAL0}
         for trial in self.journal.state.trials:
-            if trial.state != "running" and trial.name not in best:
+            if trial.state != "running" and trial.name not in best | self.tidied:
+                self.tidied.add(trial.name)
                 for folder in (self.journal.folder / trial.name).glob("attempt-*"):
                     shutil.rmtree(folder, ignore_errors=True)
 
