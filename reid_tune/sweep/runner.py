@@ -143,7 +143,8 @@ class _Janitor(tune.Callback):
 def _quiet(scratch: Path) -> Iterator[None]:
     """Keep Tune's boxes and log lines off the terminal, which belongs to the live table."""
     scratch.mkdir(parents=True, exist_ok=True)
-    logging.getLogger("ray").setLevel(logging.ERROR)
+    for name in ("ray", "ray.tune"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     os.environ.setdefault("PYTHONWARNINGS", "ignore")
     with (scratch / "output.txt").open("a") as file, contextlib.redirect_stdout(file):
         yield

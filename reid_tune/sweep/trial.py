@@ -162,9 +162,12 @@ def _train(config: dict[str, Any], report: Callable[[dict[str, Any]], None]) -> 
         except ReidTuneError as error:
             print(f"failed: {error}", flush=True)
             return " ".join(str(error).split())
-        except Exception:
+        except Exception as error:
             traceback.print_exc()
-            raise
+            if config["workers"] > 1:
+                raise  # Perhaps only the echo of another worker's death, which a new attempt mends.
+            first = (str(error).splitlines() or [""])[0]
+            return f"{type(error).__name__}: {first} (see {config['log']})"
     return None
 
 

@@ -182,14 +182,14 @@ def test_with_parameters_replaces_values_and_keeps_the_rules() -> None:
 
 
 def test_values_by_key_and_folders_of_tasks() -> None:
-    experiment = build_experiment({"export": {"results_dir": "elsewhere"}}, {}, "test")
+    experiment = build_experiment({"evaluate": {"results_dir": "elsewhere"}}, {}, "test")
     assert experiment.value("train.optim.name") == "Adam"
     assert experiment.value("train.optim") is experiment.train.optim
     for key in ("train.optim.nam", "train.optim.name.x", "value", "train.model_fields"):
         with pytest.raises(KeyError, match=key):
             experiment.value(key)
-    assert experiment.task_dir("evaluate") == Path("results/evaluate")
-    assert experiment.task_dir("export") == Path("elsewhere")
+    assert experiment.task_dir("train") == Path("results/train")
+    assert experiment.task_dir("evaluate") == Path("elsewhere")
 
 
 def test_nearest_key_prefers_the_same_leaf() -> None:

@@ -24,7 +24,7 @@ def test_search_needs_no_test_folders_and_keeps_what_failed_apart(tmp_path: Path
     for trial in trials:
         if rates[trial["number"]] == 9.0:
             assert trial["state"] == "failed"
-            assert "the loss is" in trial["reason"] and "base_lr" in trial["reason"]
+            assert "base_lr" in trial["reason"]
         else:
             assert trial["state"] == "finished" and trial["epoch"] == 2
 
