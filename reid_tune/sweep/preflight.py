@@ -13,7 +13,7 @@ from reid_tune.spec.experiment import Experiment
 from reid_tune.spec.load import with_parameters
 from reid_tune.sweep.asha import rungs
 from reid_tune.sweep.file import STAGES, Sweep
-from reid_tune.sweep.search import suggestion_seed
+from reid_tune.sweep.study import suggestion_seed
 from reid_tune.tracking.registry import check_model_name
 from reid_tune.training.data import evaluation_records, split_records
 

@@ -12,8 +12,9 @@ from reid_tune.sweep.asha import rungs
 from reid_tune.sweep.file import Sweep
 from reid_tune.sweep.journal import EVENTS, Journal
 from reid_tune.sweep.runs import ATTEMPTS
-from reid_tune.sweep.search import Search, suggestion_seed
+from reid_tune.sweep.search import Search
 from reid_tune.sweep.state import replay
+from reid_tune.sweep.study import suggestion_seed
 
 from .simulation import EPOCHS, Objective, drive, epoch_metrics, make_sweep, outcome, study_of, surrogate
 
