@@ -1,8 +1,9 @@
 """The task `export`: a checkpoint as a checked ONNX file."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from reid_tune.checkpoints.checkpoint import load_checkpoint
@@ -16,12 +17,17 @@ from reid_tune.tasks.models import checkpoint_experiment, matching_experiment, r
 from reid_tune.tasks.references import CHECKPOINT, resolve
 from reid_tune.training.data import interpolation
 
+if TYPE_CHECKING:
+    from reid_tune.deploy.parity import Parity
+
 __all__ = ["export_checkpoint", "run_export"]
 
 _CROPS = 16
 
 
-def run_export(experiment: Experiment | None, reference: str | None, overrides: dict[str, Any]) -> tuple[Path, Any]:
+def run_export(
+    experiment: Experiment | None, reference: str | None, overrides: dict[str, Any]
+) -> "tuple[Path, Parity]":
     """Export `export.checkpoint` of a spec, or what `reference` names with the spec of its own checkpoint.
 
     Args:
@@ -53,7 +59,7 @@ def run_export(experiment: Experiment | None, reference: str | None, overrides: 
 
 def export_checkpoint(
     path: Path, target: Path, *, experiment: Experiment | None = None, overwrite: bool = False
-) -> Any:
+) -> "Parity":
     """Write a checkpoint's network as ONNX, compared with PyTorch on training images where they are at hand."""
     from reid_tune.deploy.onnx_export import export_onnx
 
@@ -64,7 +70,7 @@ def export_checkpoint(
     return export_onnx(network, experiment, target, crops=_crops(experiment), overwrite=overwrite)
 
 
-def _crops(experiment: Experiment) -> Any:
+def _crops(experiment: Experiment) -> np.ndarray | None:
     folder = experiment.dataset.train_dataset_dir
     if not folder or not Path(folder).is_dir():
         return None
