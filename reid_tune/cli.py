@@ -8,12 +8,15 @@ import signal
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from reid_tune import __version__
 from reid_tune.errors import ReidTuneError
+
+if TYPE_CHECKING:
+    from reid_tune.spec.experiment import Experiment
 
 __all__ = ["app", "main"]
 
@@ -46,18 +49,28 @@ FormatOption = Annotated[Format, typer.Option("--format", help="How to print the
 @app.command()
 def train(spec: Spec, overrides: Overrides = None) -> None:
     """Train one model as a spec says; continues what is in the results folder."""
+    from reid_tune.spec.checks import notes
+    from reid_tune.spec.load import given_keys
+
+    experiment = _load(spec, overrides)
+    for line in notes(experiment, given_keys(spec, overrides or ())):
+        typer.echo(line, err=True)
     from reid_tune.tasks.train import run_train
 
-    trained = run_train(_load(spec, overrides))
-    typer.echo(trained.checkpoint)
+    try:
+        typer.echo(run_train(experiment).checkpoint)
+    except KeyboardInterrupt:
+        typer.echo("stopped; the same command continues from the last finished epoch.", err=True)
+        raise
 
 
 @app.command()
 def evaluate(spec: Spec, overrides: Overrides = None, format: FormatOption = Format.table) -> None:
     """Score evaluate.checkpoint (a checkpoint, .onnx file, models:/NAME@ALIAS or sweep:NAME) on the test folders."""
+    experiment = _load(spec, overrides)
     from reid_tune.tasks.evaluate import run_evaluate
 
-    evaluated = run_evaluate(_load(spec, overrides)).as_dict()
+    evaluated = run_evaluate(experiment).as_dict()
     rows = {name.replace("_", "-"): metrics for name, metrics in evaluated.items() if metrics}
     _print(evaluated, format, rows)
 
@@ -103,7 +116,7 @@ def export(
 def demo_data(
     directory: Annotated[Path, typer.Argument(help="A folder that is empty or does not exist.")],
     identities: Annotated[int, typer.Option(help="Training identities; there are as many for the test.")] = 120,
-    images: Annotated[int, typer.Option(help="Images per identity.")] = 8,
+    images: Annotated[int, typer.Option(help="Images of a training identity.")] = 8,
     seed: Annotated[int, typer.Option(help="Another seed draws other people.")] = 0,
     difficulty: Annotated[float, typer.Option(help="0 is easy, 1 is hard.")] = 0.5,
 ) -> None:
@@ -122,7 +135,7 @@ def spec_validate(file: Annotated[Path, typer.Argument(help="Experiment spec.")]
     """Check a spec; looks at no other file."""
     from reid_tune.spec.checks import notes
 
-    for line in notes(_load(file, overrides, quiet=True)):
+    for line in notes(_load(file, overrides)):
         typer.echo(line, err=True)
     typer.echo(f"{file}: valid")
 
@@ -140,10 +153,9 @@ def spec_show(
 ) -> None:
     """Print all fields with their defaults."""
     from reid_tune.spec.load import build_experiment
-    from reid_tune.tasks.train import experiment_yaml
 
     backbone = {"resnet50": "resnet_50", "swin": "swin_tiny_patch4_window7_224"}[defaults.value]
-    typer.echo(experiment_yaml(build_experiment({}, {"model.backbone": backbone}, "defaults")), nl=False)
+    typer.echo(build_experiment({}, {"model.backbone": backbone}, "defaults").to_yaml(), nl=False)
 
 
 class Stage(StrEnum):
@@ -180,18 +192,20 @@ def sweep(
     ] = False,
 ) -> None:
     """Search, refit the best, export, test once, register."""
-    from reid_tune.sweep.drive import plan_sweep, run_sweep
+    from reid_tune.sweep.file import load_sweep
+
+    loaded = load_sweep(file, overrides or [])
+    from reid_tune.sweep.drive import plan_sweep, resume_command, run_sweep
 
     if dry_run:
-        plan = plan_sweep(file, overrides or [], until.value)
-        _print(plan, Format.yaml, {})
+        _print(plan_sweep(loaded, until.value), Format.yaml, {})
         return
     try:
-        state = run_sweep(file, overrides or [], resume=resume.value, until=until.value)
+        state = run_sweep(loaded, resume=resume.value, until=until.value)
     except KeyboardInterrupt:
-        typer.echo(f"stopped; continue with: reid-tune sweep {file} --resume auto", err=True)
+        typer.echo(f"stopped; continue with: {resume_command()}", err=True)
         raise
-    _print_sweep(state)
+    _print_sweep(state, loaded.file.storage)
 
 
 @app.command()
@@ -206,7 +220,7 @@ def report(
 
     state = load_state(name, storage)
     if format is Format.table:
-        _print_sweep(state)
+        _print_sweep(state, storage)
     else:
         _print(make_report(state), format, {})
 
@@ -226,17 +240,13 @@ def version() -> None:
     typer.echo(__version__)
 
 
-def _load(spec: Path, overrides: list[str] | None, quiet: bool = False) -> Any:
-    from reid_tune.spec.checks import notes
+def _load(spec: Path, overrides: list[str] | None) -> "Experiment":
     from reid_tune.spec.load import load_experiment
 
-    experiment = load_experiment(spec, overrides or ())
-    for line in [] if quiet else notes(experiment):
-        typer.echo(line, err=True)
-    return experiment
+    return load_experiment(spec, overrides or ())
 
 
-def _print_sweep(state: Any) -> None:
+def _print_sweep(state: Any, storage: str) -> None:
     from reid_tune.sweep.report import finals_table, leaderboard
     from reid_tune.tables import print_table
 
@@ -246,6 +256,7 @@ def _print_sweep(state: Any) -> None:
     registered = state.stages.get("register")
     if registered:
         typer.echo(f"registered: models:/{registered['model']}@{registered['alias']} (version {registered['version']})")
+        typer.echo(f"model: {Path(storage) / state.header['name'] / 'export' / 'winner.onnx'}")
 
 
 def _print(content: Any, format: Format, rows: dict[str, dict[str, Any]]) -> None:

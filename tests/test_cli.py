@@ -367,6 +367,7 @@ def test_report_in_all_formats(run: Run, tmp_path: Path) -> None:
     assert yaml.safe_load(run(*arguments, "--format", "yaml").out) == found
     table = run(*arguments).out
     assert "50.0" in table and "registered: models:/m@champion (version 3)" in table
+    assert "model: elsewhere/s/export/winner.onnx" in table
 
 
 @pytest.mark.parametrize(
@@ -385,9 +386,11 @@ def test_status_by_fault(
 
 
 def test_an_interrupted_sweep_says_how_to_continue(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("reid_tune.sweep.file.load_sweep", Mock())
     monkeypatch.setattr("reid_tune.sweep.drive.run_sweep", Mock(side_effect=KeyboardInterrupt))
-    result = run("sweep", "some/file.yaml")
-    assert result == Result(130, "", "stopped; continue with: reid-tune sweep some/file.yaml --resume auto\n")
+    result = run("sweep", "a file.yaml", "sweep.name=other", "--until", "search")
+    command = "reid-tune sweep 'a file.yaml' sweep.name=other --until search --resume auto"
+    assert result == Result(130, "", f"stopped; continue with: {command}\n")
 
 
 @pytest.mark.parametrize(

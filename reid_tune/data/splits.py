@@ -43,6 +43,11 @@ def holdout(records: Sequence[Record], *, seed: int, fraction: float = 0.2) -> S
             held[record.identity].append(record)
     train = tuple(record for record in records if record.identity not in held)
     queries = {record for images in held.values() for record in _queries(images, seed)}
+    if len({record.camera for record in records}) < 2:
+        raise InputError(
+            "all training images are of one camera, and a query must be found in another one: a hold-out needs images "
+            "of at least two cameras."
+        )
     if not train or not queries:
         fault = "holds no identity with images of two cameras out" if train else "leaves no identity for training"
         raise InputError(

@@ -83,11 +83,11 @@ def read_features(path: Path | str) -> FeatureSet:
         InputError: the file is missing, not an `.npz`, lacks arrays, holds Python objects, or `feature_set` refuses it.
     """
     if not Path(path).is_file():
-        raise InputError(f"there is no feature file {path}; write one with inference, or give another path.")
+        raise InputError(f"there is no feature file {path}; give another path.")
     try:
         with Path(path).open("rb") as file:
             if not zipfile.is_zipfile(file):
-                raise InputError(f"{path} is not an .npz file; write one with inference or numpy.savez.")
+                raise InputError(f"{path} is not an .npz file; write one with numpy.savez.")
         with np.load(path, allow_pickle=False) as archive:
             missing = [name for name in _NAMES if name not in archive]
             if missing:

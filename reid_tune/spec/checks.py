@@ -1,5 +1,6 @@
 """Faults between fields, warnings, and what this version does not do yet."""
 
+from collections.abc import Collection
 from typing import Any
 
 from reid_tune.errors import InputError
@@ -59,8 +60,8 @@ def sampling_faults(experiment: Experiment) -> list[str]:
     return wrong
 
 
-def notes(experiment: Experiment) -> list[str]:
-    """Warnings, and one line with the fields that have no effect."""
+def notes(experiment: Experiment, given: Collection[str] | None = None) -> list[str]:
+    """Warnings, and one line with the fields that have no effect; of `given` only, where that is not None."""
     optim, epochs = experiment.train.optim, experiment.train.num_epochs
     lines = []
     key = "warmup_epochs" if optim.warmup_method == "cosine" else "warmup_iters"
@@ -69,7 +70,7 @@ def notes(experiment: Experiment) -> list[str]:
             f"warning: train.optim.{key} = {getattr(optim, key)} is not below train.num_epochs = {epochs}: "
             "the learning rate never reaches base_lr."
         )
-    idle = idle_fields(experiment)
+    idle = [field for field in idle_fields(experiment) if given is None or field.key in given]
     if idle:
         reasons: dict[str, list[str]] = {}
         for field in idle:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
 from pydantic import Field
 from pydantic.fields import FieldInfo
 
@@ -42,6 +43,11 @@ class Experiment(Section):
     def task_dir(self, task: str) -> Path:
         """Where a task writes: its own `results_dir`, else `<results_dir>/<task>`."""
         return Path(getattr(self, task).results_dir or Path(self.results_dir) / task)
+
+    def to_yaml(self) -> str:
+        """The resolved spec as YAML, without the encryption key."""
+        tree = self.model_dump(mode="json", exclude={"encryption_key"})
+        return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
 
     def parameters(self) -> dict[str, Any]:
         """All values by dotted key, without the encryption key."""

@@ -19,6 +19,7 @@ from reid_tune.spec.experiment import Experiment, canonical, fields, flatten, un
 
 __all__ = [
     "build_experiment",
+    "given_keys",
     "load_experiment",
     "nearest_key",
     "parse_overrides",
@@ -37,7 +38,13 @@ def load_experiment(path: Path | str, overrides: Sequence[str] = ()) -> Experime
     Raises:
         InputError: the file cannot be read, or all that is wrong with it, a line for each fault.
     """
-    return build_experiment(read_yaml(path), parse_overrides(overrides), str(path))
+    source = f"{path} with the overrides" if overrides else str(path)
+    return build_experiment(read_yaml(path), parse_overrides(overrides), source)
+
+
+def given_keys(path: Path | str, overrides: Sequence[str] = ()) -> set[str]:
+    """The keys that a file and its overrides set, by their own names."""
+    return set(_user_values(read_yaml(path))[0]) | {canonical(key) for key in parse_overrides(overrides)}
 
 
 def build_experiment(tree: Mapping[str, Any], overrides: Mapping[str, Any], source: str) -> Experiment:
@@ -187,4 +194,5 @@ def _validate(tree: dict[str, Any], source: str) -> Experiment:
 def _sentence(fault: dict[str, Any]) -> str:
     key = ".".join(str(part) for part in fault["loc"])
     value = "" if key == "encryption_key" else f" = {fault['input']!r}"
-    return f"{key}{value}: {fault['msg'].replace('Input should', 'should', 1)}."
+    message = fault["msg"].replace("Input should", "should", 1).replace("a valid tuple", "a list, such as [2, 3]")
+    return f"{key}{value}: {message}."

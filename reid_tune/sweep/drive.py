@@ -3,11 +3,11 @@
 import json
 import os
 import secrets
+import shlex
 import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Literal
 
 from rich.console import Console
@@ -16,7 +16,7 @@ from reid_tune.errors import InputError, ReidTuneError
 from reid_tune.events.log import read_events
 from reid_tune.files import make_folder
 from reid_tune.sweep.cluster import local_cluster, place
-from reid_tune.sweep.file import STAGES, Sweep, load_sweep
+from reid_tune.sweep.file import STAGES, Sweep
 from reid_tune.sweep.finals import export, register, test
 from reid_tune.sweep.journal import EVENTS, Journal
 from reid_tune.sweep.live import LiveView
@@ -26,31 +26,30 @@ from reid_tune.sweep.report import load_state
 from reid_tune.sweep.search import Search
 from reid_tune.sweep.state import SweepState
 from reid_tune.tracking.sender import Sender
-from reid_tune.tracking.store import tracking_uri
+from reid_tune.tracking.store import public, reachable, tracking_uri
 
-__all__ = ["Resume", "plan_sweep", "run_sweep"]
+__all__ = ["Resume", "plan_sweep", "resume_command", "run_sweep"]
 
 Resume = Literal["never", "auto"]
 
 # Parts of a sweep file that a resumed sweep may change.
 _FREE = {"resources", "storage"}
-# Seconds that the end of a sweep waits for MLflow.
-_SENDING = 60.0
+# Seconds that the end of a sweep waits for MLflow, and an interrupted one.
+_SENDING, _HURRY = 60.0, 3.0
 
 
-def plan_sweep(path: Path, overrides: list[str], until: str) -> dict[str, Any]:
+def plan_sweep(sweep: Sweep, until: str) -> dict[str, Any]:
     """All checks and the plan, without writing anything.
 
     Raises:
         InputError: the first thing that would make the sweep fail.
     """
-    sweep = load_sweep(path, overrides)
     plan = preflight(sweep, until)
     with local_cluster():
-        return plan | _resources(sweep)
+        return {"name": sweep.file.name, "folder": str(sweep.folder)} | plan | _resources(sweep)
 
 
-def run_sweep(path: Path, overrides: list[str], *, resume: Resume, until: str) -> SweepState:
+def run_sweep(sweep: Sweep, *, resume: Resume, until: str) -> SweepState:
     """Run all stages up to `until`, each once in the life of a sweep, and return the state behind them.
 
     Args:
@@ -60,7 +59,6 @@ def run_sweep(path: Path, overrides: list[str], *, resume: Resume, until: str) -
         InputError: file, spec, data, name or resources are wrong.
         FailedRun: no trial could be finished.
     """
-    sweep = load_sweep(path, overrides)
     stages = STAGES[: STAGES.index(until) + 1]
     if read_events(sweep.folder / EVENTS):
         state = _existing(sweep, resume)
@@ -70,6 +68,11 @@ def run_sweep(path: Path, overrides: list[str], *, resume: Resume, until: str) -
     plan = preflight(sweep, until)
     make_folder(sweep.folder)
     console = Console(file=sys.stderr)
+    if not reachable(uri := tracking_uri()):
+        _warn(
+            console,
+            f"the MLflow server {public(uri)} does not answer; the log keeps what it misses, register will need it.",
+        )
     for warning in plan["warnings"]:
         _warn(console, warning)
     with local_cluster():
@@ -80,7 +83,7 @@ def _existing(sweep: Sweep, resume: Resume) -> SweepState:
     if resume == "never":
         raise InputError(
             f"the sweep {sweep.file.name} exists in {sweep.folder}: continue it with "
-            f"'reid-tune sweep {sweep.source} --resume auto', or set another name with sweep.name=NAME."
+            f"'{resume_command()}', or set another name with sweep.name=NAME."
         )
     state = load_state(sweep.file.name, str(sweep.folder.parent))
     old, old_spec = state.header["sweep"], state.header["spec"]
@@ -93,9 +96,17 @@ def _existing(sweep: Sweep, resume: Resume) -> SweepState:
     if unlike:
         raise InputError(
             f"the sweep {sweep.file.name} in {sweep.folder} is another one ({'; '.join(unlike[:3])}): "
-            "set another name with sweep.name=NAME."
+            "give the file and the overrides that it began with, or another name with sweep.name=NAME."
         )
     return state
+
+
+def resume_command() -> str:
+    """The command line of this process, with `--resume auto`."""
+    words = [word for word in sys.argv[1:] if word != "--resume=auto"]
+    if "--resume" not in words:
+        words += ["--resume", "auto"]
+    return shlex.join(["reid-tune", *words])
 
 
 def _drive(sweep: Sweep, plan: dict[str, Any], stages: tuple[str, ...], console: Console) -> SweepState:
@@ -173,7 +184,7 @@ def _tracked(journal: Journal, console: Console) -> Iterator[None]:
         raise
     finally:
         sender.finish(status)
-        if not sender.close(_SENDING):
+        if not sender.close(_HURRY if status == "KILLED" else _SENDING):
             _warn(console, f"{sender.lag} events are not in MLflow: {sender.last_error}.")
 
 

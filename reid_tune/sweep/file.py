@@ -1,5 +1,6 @@
 """The search-space file: a complete sweep."""
 
+import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from pydantic import Field, ValidationError
 
 from reid_tune.errors import InputError
 from reid_tune.spec.base import Section
-from reid_tune.spec.experiment import Experiment
+from reid_tune.spec.experiment import Experiment, fields
 from reid_tune.spec.load import build_experiment, parse_overrides, problems, read_yaml
 from reid_tune.sweep.space import Space, parse_space
 
@@ -135,7 +136,9 @@ def _sentence(fault: dict[str, Any]) -> str:
     if fault["type"] == "missing":
         return f"{key} is missing."
     if fault["type"] == "extra_forbidden":
-        return f"unknown key {key}."
+        leaves = [name for name, _ in fields(SweepFile)]
+        near = difflib.get_close_matches(key, leaves, n=1)
+        return f"unknown key {key}" + (f"; did you mean {near[0]}?" if near else ".")
     if key == "name":
         return f"name = {fault['input']!r}: use letters, digits, '.', '_' and '-', 64 at most, no path."
     if key == "resources.workers":

@@ -15,7 +15,6 @@ from reid_tune.sweep.refit import finalists, refit_run
 from reid_tune.tasks.evaluate import Evaluated, evaluate_features, plot_cmc, reranking_of, test_features
 from reid_tune.tasks.export import export_checkpoint
 from reid_tune.tasks.models import checkpoint_experiment
-from reid_tune.tasks.train import experiment_yaml
 
 __all__ = ["export", "register", "test"]
 
@@ -70,7 +69,7 @@ def register(sweep: Sweep, journal: Journal) -> dict[str, Any]:
 
     winner = finalists(journal, sweep.file.objective.metric)["winner"]
     spec = sweep.folder / "export" / "winner.yaml"
-    write_atomic(spec, experiment_yaml(with_parameters(sweep.experiment, winner.parameters, "winner")))
+    write_atomic(spec, with_parameters(sweep.experiment, winner.parameters, "winner").to_yaml())
     test = journal.state.stages.get("test", {}).get("winner", {}).get("plain", {})
     header = journal.state.header
     registered = register_version(

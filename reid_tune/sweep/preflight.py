@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from reid_tune.data.images import check_readable
-from reid_tune.data.records import read_folder
+from reid_tune.data.records import Record, read_folder
 from reid_tune.errors import InputError, ReidTuneError
 from reid_tune.spec.checks import require_built
 from reid_tune.spec.effects import idle_fields
@@ -15,7 +15,7 @@ from reid_tune.sweep.asha import rungs
 from reid_tune.sweep.file import STAGES, Sweep
 from reid_tune.sweep.study import suggestion_seed
 from reid_tune.tracking.registry import check_model_name
-from reid_tune.training.data import evaluation_records, split_records
+from reid_tune.training.data import evaluation_records, shared_identities, split_records
 
 __all__ = ["preflight"]
 
@@ -38,8 +38,11 @@ def preflight(sweep: Sweep, until: str) -> dict[str, Any]:
     identities = len({record.identity for record in split.train})
     _require_identities(sweep, [sweep.experiment, *samples], identities)
     check_readable([*split.train, *split.query, *split.gallery])
+    warnings = _warnings(sweep, split.held_out)
     if STAGES.index(until) >= STAGES.index("test"):
-        _test_folders(sweep.experiment)
+        queries = _test_queries(sweep.experiment)
+        if shared := shared_identities([*split.train, *split.gallery], queries):
+            warnings.append(f"{shared} identities are in training and in the queries: the test will be worth nothing.")
     levels = _levels(sweep, samples)
     return {
         "trials": sweep.file.budget.trials,
@@ -47,7 +50,7 @@ def preflight(sweep: Sweep, until: str) -> dict[str, Any]:
         "training_images": len(split.train),
         "training_identities": identities,
         "held_out_identities": split.held_out,
-        "warnings": _warnings(sweep, split.held_out),
+        "warnings": warnings,
     }
 
 
@@ -122,13 +125,14 @@ def _require_identities(sweep: Sweep, experiments: list[Experiment], identities:
             )
 
 
-def _test_folders(experiment: Experiment) -> None:
+def _test_queries(experiment: Experiment) -> tuple[Record, ...]:
     dataset = experiment.dataset
     try:
         query, gallery = evaluation_records(dataset.query_dataset_dir, dataset.test_dataset_dir)
         check_readable([*query, *gallery])
     except ReidTuneError as error:
         raise InputError(f"the stage test needs its folders: {error} Or stop earlier with --until export.") from None
+    return query
 
 
 def _warnings(sweep: Sweep, held_out: int) -> list[str]:

@@ -67,7 +67,9 @@ def leaderboard(state: SweepState) -> Table:
     for name in ("trial", "state", "epoch", f"{metric} %"):
         table.add_column(name, justify="right" if name != "state" else "left")
     for key in keys:
-        table.add_column(key.rsplit(".", 1)[-1], justify="right")
+        table.add_column(
+            ".".join(key.split(".")[-2:]) if key.endswith(".name") else key.split(".")[-1], justify="right"
+        )
     full = state.finished(metric)
     rest = sorted(
         (trial for trial in state.trials if trial not in full),

@@ -35,7 +35,8 @@ def resolve(reference: str, wanted: str) -> Path:
         return _from_sweep(reference, wanted)
     path = Path(reference)
     if not path.is_file():
-        raise InputError(f"there is no checkpoint {reference}.")
+        hint = " (it is a folder: name a file in it)" if path.is_dir() else ""
+        raise InputError(f"there is no checkpoint {reference}{hint}.")
     return path
 
 

@@ -3,16 +3,14 @@
 import sys
 from pathlib import Path
 
-import yaml
-
 from reid_tune.files import write_atomic
 from reid_tune.spec.checks import require_built
 from reid_tune.spec.experiment import Experiment
-from reid_tune.training.data import split_records, validates_on_test
+from reid_tune.training.data import shared_identities, split_records, validates_on_test
 from reid_tune.training.loop import Trained, train
 from reid_tune.training.progress import TerminalReporter
 
-__all__ = ["experiment_yaml", "run_train"]
+__all__ = ["run_train"]
 
 
 def run_train(experiment: Experiment) -> Trained:
@@ -40,7 +38,7 @@ class _Reporter(TerminalReporter):
         self._directory = directory
 
     def start(self, steps_per_epoch: int, first_epoch: int, num_epochs: int) -> None:
-        write_atomic(self._directory / "experiment.yaml", experiment_yaml(self._experiment))
+        write_atomic(self._directory / "experiment.yaml", self._experiment.to_yaml())
         super().start(steps_per_epoch, first_epoch, num_epochs)
 
 
@@ -48,7 +46,7 @@ def _data_lines(experiment: Experiment) -> list[str]:
     split, dataset = split_records(experiment), experiment.dataset
     identities = len({record.identity for record in split.train})
     cameras = len({record.camera for record in split.train})
-    lines = [f"training: {len(split.train)} images, {identities} identities, {cameras} cameras"]
+    lines = [f"training: {len(split.train)} images, {identities} identities, {cameras} camera(s)"]
     if dataset.num_classes not in (751, identities):
         lines.append(
             f"warning: dataset.num_classes = {dataset.num_classes}, but the folder has {identities}: it counts."
@@ -57,11 +55,9 @@ def _data_lines(experiment: Experiment) -> list[str]:
         where = "held-out identities"
         if validates_on_test(experiment):
             where = "the test folders; what is selected by it is selected on test"
+        if shared := shared_identities(split.train, split.query):
+            lines.append(
+                f"warning: {shared} identities are in training and in the queries: the score is worth nothing."
+            )
         lines.append(f"validation: {len(split.query)} queries, {len(split.gallery)} gallery images, {where}")
     return lines
-
-
-def experiment_yaml(experiment: Experiment) -> str:
-    """The resolved spec as YAML, without the encryption key."""
-    tree = experiment.model_dump(mode="json", exclude={"encryption_key"})
-    return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)

@@ -3,11 +3,13 @@
 import logging
 import os
 import re
+import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from reid_tune.errors import InfrastructureError, InputError
 from reid_tune.files import make_folder
@@ -15,8 +17,19 @@ from reid_tune.files import make_folder
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-__all__ = ["answering", "client", "database", "experiment_id", "one_line", "public", "refused", "tracking_uri"]
+__all__ = [
+    "answering",
+    "client",
+    "database",
+    "experiment_id",
+    "one_line",
+    "public",
+    "reachable",
+    "refused",
+    "tracking_uri",
+]
 
+CONNECT = 3.0  # seconds that a server gets to accept a connection
 SQLITE = "sqlite:///"
 # The UI opens such an experiment with its runs, not with its pages about language models.
 KIND = {"mlflow.experimentKind": "custom_model_development"}
@@ -103,6 +116,19 @@ def answering(uri: str) -> Iterator[None]:
     except (MlflowException, SQLAlchemyError, OSError) as error:
         message = f"the MLflow store {public(uri)} does not answer as it should: {one_line(error)}"
         raise InfrastructureError(message) from None
+
+
+def reachable(uri: str) -> bool:
+    """Whether something listens where an HTTP store should be; other stores are made when they are needed."""
+    parts = urlsplit(uri)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        return True
+    try:
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        with socket.create_connection((parts.hostname, port), timeout=CONNECT):
+            return True
+    except (OSError, ValueError):
+        return False
 
 
 def refused(error: Exception) -> bool:

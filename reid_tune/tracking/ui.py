@@ -27,7 +27,9 @@ def run_ui(uri: str, port: int) -> int:
         raise InputError(f"the MLflow store is a server with its own page: open {public(uri)}.")
     _check_free(port)
     # A session of its own: Ctrl-C reaches us alone, and ending the group ends the server's workers too.
-    environment = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **os.environ}  # seven processes for language models
+    # Job execution is seven processes for language models.
+    environment = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "PYTHONWARNINGS": "ignore", **os.environ}
+    print("starting MLflow's server, some 10 seconds ...", file=sys.stderr, flush=True)
     server = subprocess.Popen(_command(uri, port), stdout=sys.stderr, env=environment, start_new_session=True)
     previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

@@ -21,6 +21,7 @@ __all__ = [
     "evaluation_images",
     "evaluation_records",
     "interpolation",
+    "shared_identities",
     "split_records",
     "training_images",
     "validates_on_test",
@@ -69,6 +70,11 @@ def split_records(experiment: Experiment) -> Split:
         query, gallery = evaluation_records(dataset.query_dataset_dir, dataset.test_dataset_dir)
         return Split(records, query, gallery)
     return Split(records, (), ())
+
+
+def shared_identities(train: Sequence[Record], test: Sequence[Record]) -> int:
+    """How many identities (above 0) of the test the network was trained on: each flatters the score."""
+    return len({record.identity for record in train} & {record.identity for record in test if record.identity > 0})
 
 
 def validates_on_test(experiment: Experiment) -> bool:

@@ -105,6 +105,14 @@ def test_place_order_and_other_identities_do_not_matter() -> None:
 
 def test_splits_that_cannot_be_used() -> None:
     with pytest.raises(InputError, match="two cameras.*dataset.validation_seed"):
-        holdout([record for identity in range(1, 100) for record in crops(identity, [1, 1])], seed=0)
+        holdout([record for identity in range(1, 100) for record in crops(identity, [1 + identity % 2] * 2)], seed=0)
     with pytest.raises(InputError, match="no identity for training"):
         holdout(many(5), seed=0, fraction=1.0)
+
+
+def test_one_camera_is_said_to_be_one() -> None:
+    records = [
+        Record(Path(f"{identity:04d}_c1s1_{n:06d}_00.jpg"), identity, 1) for identity in range(1, 30) for n in range(3)
+    ]
+    with pytest.raises(InputError, match="all training images are of one camera"):
+        holdout(records, seed=0)

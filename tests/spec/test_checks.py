@@ -152,3 +152,9 @@ def test_one_line_lists_what_has_no_effect() -> None:
         "last_stride (the backbone is not a ResNet)" in line and "warmup_iters, lr_steps, gamma (warmup_method" in line
     )
     assert "warmup_epochs" not in line
+
+
+def test_the_line_about_effects_can_be_kept_to_what_the_user_wrote() -> None:
+    experiment = build_experiment({"train": {"optim": {"momentum": 0.9}}}, {}, "test")
+    assert notes(experiment, {"train.optim.momentum"})[-1] == "no effect here: momentum (the optimizer is not SGD)"
+    assert not any(line.startswith("no effect") for line in notes(experiment, set()))

@@ -7,7 +7,14 @@ from hypothesis import strategies as st
 
 from reid_tune.errors import InputError
 from reid_tune.spec.experiment import Experiment, canonical, flatten, unflatten
-from reid_tune.spec.load import build_experiment, load_experiment, nearest_key, parse_overrides, with_parameters
+from reid_tune.spec.load import (
+    build_experiment,
+    given_keys,
+    load_experiment,
+    nearest_key,
+    parse_overrides,
+    with_parameters,
+)
 
 SECRET = "open-sesame-4711"
 
@@ -229,3 +236,10 @@ def test_a_key_written_twice_is_refused(tmp_path: Path) -> None:
     file.write_text("train:\n  num_epochs: 3\n  num_epochs: 4\n")
     with pytest.raises(InputError, match=r"line 3, column 3: .*num_epochs is written twice"):
         load_experiment(file)
+
+
+def test_given_keys_are_those_of_file_and_overrides(tmp_path: Path) -> None:
+    file = tmp_path / "spec.yaml"
+    file.write_text("train:\n  optim: {steps: [2], base_lr: 0.1}\n")
+    keys = {"train.optim.lr_steps", "train.optim.base_lr", "train.clip_grad_norm"}
+    assert given_keys(file, ["train.grad_clip=1"]) == keys

@@ -68,7 +68,7 @@ def test_ctrl_c_says_how_to_go_on_and_leaves_no_process(tmp_path: Path) -> None:
     arguments = ("sweep", "sweep.yaml", "--until", "search")
     status, errors = bench.interrupt(lambda: bench.count("report") >= 2, signal.SIGINT, *arguments)
     assert status == 130
-    assert "reid-tune sweep sweep.yaml --resume auto" in errors
+    assert "reid-tune sweep sweep.yaml --until search --resume auto" in errors
     assert "Traceback" not in errors
     left = [process for process in psutil.process_iter() if _works_in(process, tmp_path)]
     assert not left

@@ -17,7 +17,7 @@ from reid_tune.spec.experiment import Experiment
 from reid_tune.tasks.evaluate import run_evaluate
 from reid_tune.tasks.export import run_export
 from reid_tune.tasks.score import run_score
-from reid_tune.tasks.train import experiment_yaml, run_train
+from reid_tune.tasks.train import run_train
 
 Spec = Callable[..., Experiment]
 
@@ -139,7 +139,7 @@ def test_a_refused_training_leaves_the_spec_of_the_last_one(spec: Spec, tmp_path
 
 
 def test_the_saved_spec_has_no_key(spec: Spec) -> None:
-    text = experiment_yaml(spec(encryption_key="very secret"))
+    text = spec(encryption_key="very secret").to_yaml()
     assert "secret" not in text and "encryption_key" not in text
 
 

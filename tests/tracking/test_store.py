@@ -1,3 +1,4 @@
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -6,7 +7,7 @@ from typing import Any
 import pytest
 
 from reid_tune.errors import InputError
-from reid_tune.tracking.store import client, database, experiment_id, one_line, tracking_uri
+from reid_tune.tracking.store import client, database, experiment_id, one_line, reachable, tracking_uri
 
 
 def test_mlflow_is_imported_only_when_used() -> None:
@@ -54,3 +55,11 @@ def test_an_experiment_is_made_once_and_comes_back_when_deleted(connection: Any,
 def test_errors_are_one_line_without_passwords() -> None:
     text = one_line(OSError("API request to https://me:hush@host/api\nfailed"))
     assert text == "OSError: API request to https://host/api failed"
+
+
+def test_reachable_looks_at_servers_only() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        assert reachable(f"http://user:word@127.0.0.1:{port}")
+    assert not reachable(f"http://127.0.0.1:{port}")
+    assert reachable("sqlite:////nowhere/mlflow.db")

@@ -8,6 +8,7 @@ from reid_tune.training.data import (
     evaluation_images,
     evaluation_records,
     interpolation,
+    shared_identities,
     split_records,
     training_images,
     validates_on_test,
@@ -86,3 +87,12 @@ def test_junk_is_left_out_of_the_gallery_and_distractors_stay(build: Build, data
 def test_the_backbone_chooses_the_interpolation() -> None:
     assert interpolation("swin_tiny_patch4_window7_224") == "bicubic"
     assert interpolation("resnet_50") == interpolation("vit_tiny_patch16_224") == "bilinear"
+
+
+def test_identities_shared_with_the_test_are_counted(build: Build, data: Path) -> None:
+    train = split_records(build(dataset__validation="none")).train
+    query, _ = evaluation_records(str(data / "query"), str(data / "gallery"))
+    known = {record.identity for record in train}
+    expected = len({record.identity for record in query if record.identity > 0 and record.identity in known})
+    assert shared_identities(train, query) == expected
+    assert shared_identities(train, train) == len(known)
