@@ -21,8 +21,11 @@ from rich.table import Table
 
 from reid_tune.evaluation.intervals import paired_interval
 from reid_tune.evaluation.score import Score, score
+from reid_tune.modeling.network import untrained
 from reid_tune.spec.load import load_experiment
 from reid_tune.tasks.evaluate import test_features
+from reid_tune.training.data import evaluation_images, evaluation_records
+from reid_tune.training.embed import features_of, network_embed
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -34,8 +37,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         command("demo-data", "demo-data", "--identities", "100")
+        zero = untrained_map()
         pairs = [run_seed(seed) for seed in seeds]
     print_table(pairs)
+    print(f"an untrained network: mAP {100 * zero:.1f} %")
 
 
 def run_seed(seed: int) -> tuple[Score, Score]:
@@ -43,6 +48,13 @@ def run_seed(seed: int) -> tuple[Score, Score]:
     own = (f"sweep.name={name}", f"sweep.search.seed={seed}", f"train.seed={seed}")
     command("sweep", str(ROOT / "search_spaces" / "quickstart.yaml"), *own, "--until", "test")
     return test_score(name, "winner"), test_score(name, "trial0")
+
+
+def untrained_map() -> float:
+    experiment = load_experiment(ROOT / "configs" / "demo.yaml")
+    records = evaluation_records("demo-data/query", "demo-data/bounding_box_test")
+    embed = network_embed(untrained(experiment.model, 0, experiment.train.seed), experiment)
+    return score(features_of(evaluation_images(experiment, *records), embed)).mAP
 
 
 def command(*arguments: str) -> None:

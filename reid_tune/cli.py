@@ -118,7 +118,7 @@ def demo_data(
     identities: Annotated[int, typer.Option(help="Training identities; there are as many for the test.")] = 120,
     images: Annotated[int, typer.Option(help="Images of a training identity.")] = 8,
     seed: Annotated[int, typer.Option(help="Another seed draws other people.")] = 0,
-    difficulty: Annotated[float, typer.Option(help="0 is easy, 1 is hard.")] = 0.5,
+    difficulty: Annotated[float, typer.Option(help="0 is easy, 1 is hard.")] = 0.6,
 ) -> None:
     """Draw a data set of pedestrians in Market-1501 layout."""
     from reid_tune.data.demo import draw_demo_data

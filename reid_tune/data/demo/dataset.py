@@ -58,7 +58,7 @@ def draw_demo_data(
     identities: int = 120,
     images: int = 8,
     seed: int = 0,
-    difficulty: float = 0.5,
+    difficulty: float = 0.6,
     progress: Callable[[int, int], None] | None = None,
 ) -> DemoSummary:
     """Draw training, query and gallery images of pedestrians into a new folder, in Market-1501's layout.
