@@ -44,7 +44,7 @@ def plan_sweep(sweep: Sweep, until: str) -> dict[str, Any]:
     Raises:
         InputError: the first thing that would make the sweep fail.
     """
-    plan = preflight(sweep, until)
+    plan = preflight(sweep, _stages(until))
     with local_cluster():
         return {"name": sweep.file.name, "folder": str(sweep.folder)} | plan | _resources(sweep)
 
@@ -59,13 +59,13 @@ def run_sweep(sweep: Sweep, *, resume: Resume, until: str) -> SweepState:
         InputError: file, spec, data, name or resources are wrong.
         FailedRun: no trial could be finished.
     """
-    stages = STAGES[: STAGES.index(until) + 1]
+    stages = _stages(until)
     if read_events(sweep.folder / EVENTS):
         state = _existing(sweep, resume)
         stages = tuple(stage for stage in stages if stage not in state.stages)
         if not stages:
             return state
-    plan = preflight(sweep, until)
+    plan = preflight(sweep, stages)
     make_folder(sweep.folder)
     console = Console(file=sys.stderr)
     if not reachable(uri := tracking_uri()):
@@ -77,6 +77,10 @@ def run_sweep(sweep: Sweep, *, resume: Resume, until: str) -> SweepState:
         _warn(console, warning)
     with local_cluster():
         return _drive(sweep, plan | _resources(sweep), stages, console)
+
+
+def _stages(until: str) -> tuple[str, ...]:
+    return STAGES[: STAGES.index(until) + 1]
 
 
 def _existing(sweep: Sweep, resume: Resume) -> SweepState:

@@ -1,6 +1,7 @@
 """Everything that can be known to go wrong before the first trial starts."""
 
 import math
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from reid_tune.spec.effects import idle_fields
 from reid_tune.spec.experiment import Experiment
 from reid_tune.spec.load import with_parameters
 from reid_tune.sweep.asha import rungs
-from reid_tune.sweep.file import STAGES, Sweep
+from reid_tune.sweep.file import Sweep
 from reid_tune.sweep.study import suggestion_seed
 from reid_tune.tracking.registry import check_model_name
 from reid_tune.training.data import evaluation_records, shared_identities, split_records
@@ -22,11 +23,11 @@ __all__ = ["preflight"]
 SAMPLES = 1000
 
 
-def preflight(sweep: Sweep, until: str) -> dict[str, Any]:
+def preflight(sweep: Sweep, stages: Collection[str]) -> dict[str, Any]:
     """Check space, spec and data, and describe the plan.
 
     Args:
-        until: The last stage; test folders are looked at only if it needs them.
+        stages: Those to run; test folders are looked at only if `test` is one of them.
 
     Raises:
         InputError: the first thing that would make the sweep fail.
@@ -39,7 +40,7 @@ def preflight(sweep: Sweep, until: str) -> dict[str, Any]:
     _require_identities(sweep, [sweep.experiment, *samples], identities)
     check_readable([*split.train, *split.query, *split.gallery])
     warnings = _warnings(sweep, split.held_out)
-    if STAGES.index(until) >= STAGES.index("test"):
+    if "test" in stages:
         queries = _test_queries(sweep.experiment)
         if shared := shared_identities([*split.train, *split.gallery], queries):
             warnings.append(f"{shared} identities are in training and in the queries: the test will be worth nothing.")

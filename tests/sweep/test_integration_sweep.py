@@ -71,7 +71,8 @@ def test_ctrl_c_says_how_to_go_on_and_leaves_no_process(tmp_path: Path) -> None:
     assert "reid-tune sweep sweep.yaml --until search --resume auto" in errors
     assert "Traceback" not in errors
     left = [process for process in psutil.process_iter() if _works_in(process, tmp_path)]
-    assert not left
+    _, alive = psutil.wait_procs(left, timeout=60)
+    assert not alive
 
 
 def _works_in(process: psutil.Process, folder: Path) -> bool:

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from reid_tune.errors import InputError
+from reid_tune.sweep.file import STAGES
 from reid_tune.sweep.preflight import preflight
 
 from .simulation import SPACE, make_sweep
@@ -39,7 +40,7 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
             "dataset": {"train_dataset_dir": str(train), "batch_size": 32} | spec.get("dataset", {}),
             "model": spec.get("model", {}),
         }
-        return preflight(make_sweep(tmp_path, base, **values), until)
+        return preflight(make_sweep(tmp_path, base, **values), STAGES[: STAGES.index(until) + 1])
 
     return make
 
