@@ -6,7 +6,8 @@ from .workbench import Bench
 
 
 def test_search_needs_no_test_folders_and_keeps_what_failed_apart(tmp_path: Path) -> None:
-    space = {"train.optim.base_lr": {"choice": [1.0e-3, 9.0]}, "train.optim.name": {"choice": ["SGD"]}}
+    usual, absurd = [0.226] * 3, [1e-38] * 3  # the second overflows in the first convolution
+    space = {"dataset.pixel_std": {"choice": [usual, absurd]}, "train.optim.name": {"choice": ["SGD"]}}
     bench = Bench(tmp_path, budget={"trials": 3}, space=space, search={"sampler": "random", "seed": 3})
     (tmp_path / "data" / "query").rename(tmp_path / "elsewhere")
 
@@ -19,12 +20,12 @@ def test_search_needs_no_test_folders_and_keeps_what_failed_apart(tmp_path: Path
     assert "3 trials" in done.stdout
     trials = bench.report()["trials"]
     assert [trial["number"] for trial in trials] == [0, 1, 2]
-    rates = {trial["number"]: trial["parameters"].get("train.optim.base_lr") for trial in trials}
-    assert {rates[1], rates[2]} == {1.0e-3, 9.0}, "the seed is chosen so that both are drawn"
+    drawn = {trial["number"]: trial["parameters"].get("dataset.pixel_std") for trial in trials}
+    assert usual in drawn.values() and absurd in drawn.values(), "the seed is chosen so that both are drawn"
     for trial in trials:
-        if rates[trial["number"]] == 9.0:
+        if drawn[trial["number"]] == absurd:
             assert trial["state"] == "failed"
-            assert "base_lr" in trial["reason"]
+            assert "the loss is nan in epoch 1" in trial["reason"]
         else:
             assert trial["state"] == "finished" and trial["epoch"] == 2
 
