@@ -1,28 +1,13 @@
 """Faults between fields, warnings, and what this version does not do yet."""
 
 from collections.abc import Collection
-from typing import Any
 
-from reid_tune.errors import InputError
-from reid_tune.spec.effects import idle_fields
+from reid_tune.spec.effects import has_triplet, idle_fields
 from reid_tune.spec.experiment import Experiment
+from reid_tune.spec.foreign import is_foreign
+from reid_tune.spec.train import OPTIMIZERS
 
-__all__ = ["faults", "notes", "require_built", "sampling_faults"]
-
-OPTIMIZERS = ("Adam", "AdamW", "SGD")
-
-# Fields that are accepted and described, but not built: their inactive values.
-_NOT_BUILT: dict[str, tuple[Any, ...]] = {
-    "encryption_key": (None, ""),
-    "model.pretrained_model_path": (None, ""),
-    "model.input_channels": (3,),
-    "model.with_center_loss": (False,),
-    "train.num_gpus": (1,),
-    "train.optim.lr_monitor": ("val_loss",),
-    "evaluate.num_gpus": (1,),
-    "evaluate.output_sampled_matches_plot": (None, ""),
-    "inference.num_gpus": (1,),
-}
+__all__ = ["faults", "notes", "sampling_faults"]
 
 
 def faults(experiment: Experiment) -> list[str]:
@@ -45,7 +30,7 @@ def sampling_faults(experiment: Experiment) -> list[str]:
             f"dataset.batch_size = {dataset.batch_size} is not a multiple of "
             f"dataset.num_instances = {dataset.num_instances}: a batch is identities x instances."
         )
-    elif dataset.batch_size == dataset.num_instances and "triplet" in dataset.sampler:
+    elif dataset.batch_size == dataset.num_instances and has_triplet(experiment):
         wrong.append(
             f"dataset.batch_size = {dataset.batch_size} holds one identity of dataset.num_instances = "
             f"{dataset.num_instances} images, and the triplet loss needs two: raise batch_size."
@@ -57,6 +42,16 @@ def sampling_faults(experiment: Experiment) -> list[str]:
             f"model.with_center_loss = {model.with_center_loss}: "
             + ("set it to center or triplet_center." if not center else "set with_center_loss: true.")
         )
+    elif (model.metric_loss_type, dataset.sampler) in (("center", "triplet"), ("triplet_center", "softmax")):
+        wrong.append(
+            f"model.metric_loss_type = {model.metric_loss_type!r} does not go with dataset.sampler = "
+            f"{dataset.sampler!r}: set sampler to softmax_triplet."
+        )
+    if experiment.train.optim.name not in OPTIMIZERS:
+        wrong.append(
+            f"train.optim.name = {experiment.train.optim.name!r} is not an optimizer: choose one of "
+            f"{', '.join(OPTIMIZERS)}."
+        )
     return wrong
 
 
@@ -64,6 +59,8 @@ def notes(experiment: Experiment, given: Collection[str] | None = None) -> list[
     """Warnings, and one line with the fields that have no effect; of `given` only, where that is not None."""
     optim, epochs = experiment.train.optim, experiment.train.num_epochs
     lines = []
+    if foreign := sorted(key for key in given or () if is_foreign(key)):
+        lines.append(f"left out, as nothing comes of it: {', '.join(foreign)}")
     key = "warmup_epochs" if optim.warmup_method == "cosine" else "warmup_iters"
     if getattr(optim, key) >= epochs:
         lines.append(
@@ -77,24 +74,3 @@ def notes(experiment: Experiment, given: Collection[str] | None = None) -> list[
             reasons.setdefault(field.reason, []).append(field.key.rsplit(".", 1)[-1])
         lines.append("no effect here: " + "; ".join(f"{', '.join(keys)} ({why})" for why, keys in reasons.items()))
     return lines
-
-
-def require_built(experiment: Experiment) -> None:
-    """Refuse a task whose spec asks for something that this version does not do.
-
-    Raises:
-        InputError: names every such field with its value.
-    """
-    asked = [
-        key if key == "encryption_key" else f"{key} = {experiment.value(key)!r}"
-        for key, inactive in _NOT_BUILT.items()
-        if experiment.value(key) not in inactive
-    ]
-    if experiment.model.stride_size != (16, 16):
-        asked.append(f"model.stride_size = {list(experiment.model.stride_size)}")
-    if experiment.model.pretrain_hw_ratio != 2.0:
-        asked.append(f"model.pretrain_hw_ratio = {experiment.model.pretrain_hw_ratio}")
-    if experiment.train.optim.name not in OPTIMIZERS:
-        asked.append(f"train.optim.name = {experiment.train.optim.name!r} (has {', '.join(OPTIMIZERS)})")
-    if asked:
-        raise InputError(f"not supported in this version: {'; '.join(asked)}. Remove or reset what is named.")

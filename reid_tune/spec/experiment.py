@@ -22,7 +22,12 @@ ALIASES = {"train.optim.steps": "train.optim.lr_steps", "train.grad_clip": "trai
 
 class Experiment(Section):
     results_dir: str = Field("./results", min_length=1, description="Folder of all results.")
-    encryption_key: str | None = Field(None, description="Passphrase for checkpoints.")
+    encryption_key: str | None = Field(
+        None,
+        repr=False,
+        description="Passphrase of checkpoints, which are then written in the age format; better given by the "
+        "environment, in REID_TUNE_ENCRYPTION_KEY or, as a file's name, REID_TUNE_ENCRYPTION_KEY_FILE.",
+    )
     model: Model = Field(default_factory=Model, description="The network.")
     dataset: Dataset = Field(default_factory=Dataset, description="Data and augmentation.")
     re_ranking: ReRankingSection = Field(default_factory=ReRankingSection, description="k-reciprocal re-ranking.")

@@ -16,6 +16,7 @@ from reid_tune.errors import InputError
 from reid_tune.spec.checks import faults, sampling_faults
 from reid_tune.spec.defaults import defaults
 from reid_tune.spec.experiment import Experiment, canonical, fields, flatten, unflatten
+from reid_tune.spec.foreign import asks_for_nothing, is_foreign, refusal
 
 __all__ = [
     "build_experiment",
@@ -44,16 +45,16 @@ def load_experiment(path: Path | str, overrides: Sequence[str] = ()) -> Experime
 
 def given_keys(path: Path | str, overrides: Sequence[str] = ()) -> set[str]:
     """The keys that a file and its overrides set, by their own names."""
-    return set(_user_values(read_yaml(path))[0]) | {canonical(key) for key in parse_overrides(overrides)}
+    return {canonical(key) for key in flatten(read_yaml(path))} | {canonical(key) for key in parse_overrides(overrides)}
 
 
 def build_experiment(tree: Mapping[str, Any], overrides: Mapping[str, Any], source: str) -> Experiment:
     """Validate a spec given as nested mappings; `overrides` are dotted keys, `source` names it in errors."""
     given, wrong = _user_values(tree)
-    given |= {canonical(key): value for key, value in overrides.items()}
-    wrong += [_unknown(key) for key in overrides if canonical(key) not in LEAVES]
-    if wrong:
-        raise problems(source, wrong)
+    over, wrong_too = _user_values(overrides)
+    if wrong + wrong_too:
+        raise problems(source, wrong + wrong_too)
+    given |= _gpus_of_the_command_line(over) | over
     values = defaults(str(given.get("model.backbone", "resnet_50"))) | given
     experiment = _validate(_interpolate(unflatten(values), source), source)
     wrong = faults(experiment)
@@ -149,6 +150,12 @@ def problems(source: str, wrong: Sequence[str]) -> InputError:
     return InputError(f"{source}: {len(wrong)} problems:\n" + "\n".join(f"  {line}" for line in wrong))
 
 
+def _gpus_of_the_command_line(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Defaults for the other of a task's num_gpus and gpu_ids, where the command line sets one: the file's is void."""
+    tasks = {key.split(".")[0] for key in overrides if key.endswith((".num_gpus", ".gpu_ids"))}
+    return {f"{task}.num_gpus": 1 for task in tasks} | {f"{task}.gpu_ids": (0,) for task in tasks}
+
+
 def _user_values(tree: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     given: dict[str, Any] = {}
     wrong = []
@@ -157,6 +164,9 @@ def _user_values(tree: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
         if key in SECTIONS:
             if value not in (None, {}):
                 wrong.append(f"{key} is a section, but its value is {value!r}: write its keys below it.")
+        elif is_foreign(key):
+            if not asks_for_nothing(key, value):
+                wrong.append(refusal(key, value))
         elif name not in LEAVES:
             wrong.append(_unknown(key))
         elif name in given and given[name] != value:
@@ -194,5 +204,6 @@ def _validate(tree: dict[str, Any], source: str) -> Experiment:
 def _sentence(fault: dict[str, Any]) -> str:
     key = ".".join(str(part) for part in fault["loc"])
     value = "" if key == "encryption_key" else f" = {fault['input']!r}"
-    message = fault["msg"].replace("Input should", "should", 1).replace("a valid tuple", "a list, such as [2, 3]")
+    message = fault["msg"].removeprefix("Value error, ").replace("Input should", "should", 1)
+    message = message.replace("a valid tuple", "a list, such as [2, 3]")
     return f"{key}{value}: {message}."

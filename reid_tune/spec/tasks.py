@@ -1,14 +1,11 @@
 """Sections `re_ranking`, `evaluate`, `inference` and `export`."""
 
-from typing import Annotated
-
 from pydantic import Field
 
 from reid_tune.spec.base import Section
+from reid_tune.spec.gpus import OnGpus
 
 __all__ = ["Evaluate", "Export", "Inference", "ReRankingSection"]
-
-GpuId = Annotated[int, Field(ge=0)]
 
 
 class ReRankingSection(Section):
@@ -16,11 +13,11 @@ class ReRankingSection(Section):
     k1: int = Field(20, ge=1, description="k of the k-reciprocal neighbours.")
     k2: int = Field(6, ge=1, description="k of the local query expansion.")
     lambda_value: float = Field(0.3, ge=0, le=1, description="Weight of the original distance.")
+    max_rank: int = Field(10, ge=1, description="Ranks in the pictures of the CMC curve and of sampled matches.")
+    num_query: int = Field(10, ge=1, description="Queries in the picture of sampled matches.")
 
 
-class _Task(Section):
-    num_gpus: int = Field(1, ge=1, description="Number of GPUs.")
-    gpu_ids: tuple[GpuId, ...] = Field((0,), min_length=1, description="Indices of the GPUs.")
+class _Task(OnGpus):
     checkpoint: str | None = Field(None, description="A checkpoint, .onnx file, models:/NAME@ALIAS or sweep:NAME.")
     results_dir: str | None = Field(None, description="Folder of the results; default <results_dir>/<task>.")
     test_dataset: str | None = Field(None, description="Folder of gallery images; default dataset.test_dataset_dir.")
@@ -28,12 +25,20 @@ class _Task(Section):
 
 
 class Evaluate(_Task):
+    checkpoint: str | None = Field(
+        None,
+        description="A checkpoint, a folder of checkpoints, .onnx file, models:/NAME@ALIAS or sweep:NAME.",
+    )
     output_sampled_matches_plot: str | None = Field(None, description="Picture of queries and their best matches.")
     output_cmc_curve_plot: str | None = Field(None, description="Picture of the CMC curve.")
 
 
 class Inference(_Task):
-    output_file: str | None = Field(None, description="File for the embeddings of all images.")
+    output_file: str | None = Field(
+        None,
+        description="File for the embeddings of all images, .json, .npz or .parquet; default embeddings.json in "
+        "results_dir.",
+    )
 
 
 class Export(Section):

@@ -8,7 +8,6 @@ from typing import Any
 from reid_tune.data.images import check_readable
 from reid_tune.data.records import Record, read_folder
 from reid_tune.errors import InputError, ReidTuneError
-from reid_tune.spec.checks import require_built
 from reid_tune.spec.effects import idle_fields
 from reid_tune.spec.experiment import Experiment
 from reid_tune.spec.load import with_parameters
@@ -33,6 +32,11 @@ def preflight(sweep: Sweep, stages: Collection[str]) -> dict[str, Any]:
         InputError: the first thing that would make the sweep fail.
     """
     check_model_name(sweep.file.registry.model)
+    if len(sweep.experiment.train.gpus) > 1:
+        raise InputError(
+            f"train.num_gpus = {sweep.experiment.train.num_gpus}, train.gpu_ids = "
+            f"{list(sweep.experiment.train.gpu_ids)}: in a sweep sweep.resources says what a run gets; remove them."
+        )
     samples = _samples(sweep)
     _require_effect(sweep, samples)
     split = split_records(sweep.experiment)
@@ -99,7 +103,6 @@ def _samples(sweep: Sweep) -> list[Experiment]:
 def _sample(sweep: Sweep, parameters: dict[str, Any]) -> Experiment:
     try:
         experiment = with_parameters(sweep.experiment, parameters, str(sweep.source))
-        require_built(experiment)
     except InputError as error:
         raise InputError(f"the space allows {parameters}, which is no valid spec. {error}") from None
     return experiment

@@ -12,7 +12,6 @@ from reid_tune.evaluation.features import FeatureSet
 from reid_tune.evaluation.rerank import ReRanking
 from reid_tune.evaluation.score import Score, scores
 from reid_tune.files import write_atomic
-from reid_tune.spec.checks import require_built
 from reid_tune.spec.experiment import Experiment
 from reid_tune.tasks.models import matching_experiment, restore_network
 from reid_tune.tasks.references import ONNX, resolve
@@ -43,7 +42,6 @@ def run_evaluate(experiment: Experiment) -> Evaluated:
     Raises:
         InputError: checkpoint, data or spec are unusable.
     """
-    require_built(experiment)
     section = experiment.evaluate
     if not section.checkpoint:
         raise InputError(

@@ -10,7 +10,6 @@ from reid_tune.checkpoints.checkpoint import load_checkpoint
 from reid_tune.data.images import decode
 from reid_tune.data.records import read_folder
 from reid_tune.errors import InputError
-from reid_tune.spec.checks import require_built
 from reid_tune.spec.experiment import Experiment
 from reid_tune.spec.load import build_experiment
 from reid_tune.tasks.models import checkpoint_experiment, matching_experiment, restore_network
@@ -46,7 +45,6 @@ def run_export(
             raise InputError(f"{', '.join(foreign)}: without a spec (-e) only keys of export can be set.")
         section = build_experiment({}, overrides, "command line").export
     else:
-        require_built(experiment)
         section = experiment.export
     reference = reference or section.checkpoint
     if not reference:

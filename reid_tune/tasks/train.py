@@ -4,7 +4,6 @@ import sys
 from pathlib import Path
 
 from reid_tune.files import write_atomic
-from reid_tune.spec.checks import require_built
 from reid_tune.spec.experiment import Experiment
 from reid_tune.training.data import shared_identities, split_records, validates_on_test
 from reid_tune.training.loop import Trained, train
@@ -20,7 +19,6 @@ def run_train(experiment: Experiment) -> Trained:
         InputError: the spec, its data or a checkpoint is unusable, or asks for what this version does not do.
         FailedRun: the loss is not finite.
     """
-    require_built(experiment)
     directory = experiment.task_dir("train")
     for line in _data_lines(experiment):
         print(line, file=sys.stderr)

@@ -1,0 +1,57 @@
+"""Keys of the reference's code that do nothing there: accepted at the values that ask for nothing."""
+
+from typing import Any
+
+__all__ = ["asks_for_nothing", "is_foreign", "refusal"]
+
+_INACTIVE: dict[str, tuple[Any, ...]] = {
+    "model_name": (None, "", "re_identification"),
+    "model.cos_layer": (False,),
+    "model.devide_length": (4,),
+    "model.gem_pooling": (False,),
+    "model.id_loss_type": ("softmax",),
+    "model.id_loss_weight": (1.0,),
+    "model.jpm": (False,),
+    "model.re_arrange": (True,),
+    "model.shift_num": (5,),
+    "model.shuffle_group": (2,),
+    "model.sie_camera": (False,),
+    "model.sie_coe": (3.0,),
+    "model.sie_view": (False,),
+    "model.stem_conv": (False,),
+    "model.triplet_loss_weight": (1.0,),
+    "train.checkpoint_interval_unit": ("epoch",),
+    "train.num_nodes": (1,),
+    "train.optim.cosine_margin": (0.5,),
+    "train.optim.cosine_scale": (30, 30.0),
+    "train.optim.trp_l2": (False,),
+    "evaluate.batch_size": (-1,),
+    "evaluate.num_nodes": (1,),
+    "evaluate.trt_engine": (None, ""),
+    "inference.batch_size": (-1,),
+    "inference.num_nodes": (1,),
+    "inference.trt_engine": (None, ""),
+}
+_ADVICE = {
+    "model.gem_pooling": "write model.pooling: gem",
+    "train.checkpoint_interval_unit": "checkpoints are written by epoch",
+    "train.num_nodes": "several machines train in a sweep on a Ray cluster",
+    "evaluate.trt_engine": "give a checkpoint or an .onnx file",
+    "inference.trt_engine": "give a checkpoint or an .onnx file",
+}
+
+
+def is_foreign(key: str) -> bool:
+    """Whether the reference knows the key and nothing comes of it."""
+    return key in _INACTIVE or key == "wandb" or key.startswith("wandb.")
+
+
+def asks_for_nothing(key: str, value: Any) -> bool:
+    """Whether leaving the key out changes nothing; logging to Weights & Biases is MLflow's part here."""
+    return key not in _INACTIVE or value in _INACTIVE[key]
+
+
+def refusal(key: str, value: Any) -> str:
+    """Why a value is no good."""
+    advice = _ADVICE.get(key, "it does nothing in the reference either")
+    return f"{key} = {value!r} is not supported ({advice}): remove it."

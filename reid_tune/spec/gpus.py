@@ -1,0 +1,25 @@
+"""Which GPUs a task uses."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from reid_tune.spec.base import Section
+
+__all__ = ["OnGpus"]
+
+GpuId = Annotated[int, Field(ge=0)]
+
+
+class OnGpus(Section):
+    num_gpus: int = Field(1, ge=1, description="Workers, one on each GPU; without a GPU, processes on the CPU.")
+    gpu_ids: tuple[GpuId, ...] = Field((0,), min_length=1, description="Indices of the GPUs.")
+
+    @property
+    def gpus(self) -> tuple[int, ...]:
+        """The indices after the documented rule: where the two fields disagree, the one with more GPUs counts.
+
+        (1, [0, 1]) is [0, 1], (2, [0]) is [0, 1], (3, [4, 5]) is [0, 1, 2].
+        """
+        count = max(self.num_gpus, len(self.gpu_ids))
+        return self.gpu_ids if len(self.gpu_ids) == count else tuple(range(count))
