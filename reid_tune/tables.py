@@ -9,6 +9,9 @@ from rich.table import Table
 
 __all__ = ["metrics_table", "percent", "print_metrics", "print_table"]
 
+# What stands beside the metrics and has no column of its own.
+_BESIDE = ("intervals", "protocol")
+
 
 def percent(value: Any) -> str:
     """A fraction in percent with one decimal; whole numbers as they are."""
@@ -16,14 +19,14 @@ def percent(value: Any) -> str:
 
 
 def metrics_table(rows: Mapping[str, Mapping[str, Any]]) -> Table:
-    """One row for each set of metrics; fractions in percent."""
+    """One row for each set of metrics; fractions in percent, with the interval where `intervals` has one."""
     table = Table()
     table.add_column("", no_wrap=True)
-    columns = list(dict.fromkeys(name for metrics in rows.values() for name in metrics))
+    columns = list(dict.fromkeys(name for metrics in rows.values() for name in metrics if name not in _BESIDE))
     for name in columns:
         table.add_column(name if name in ("queries", "gallery") else f"{name} %", justify="right")
     for label, metrics in rows.items():
-        table.add_row(label, *(percent(metrics.get(name, "")) for name in columns))
+        table.add_row(label, *(_cell(metrics, name) for name in columns))
     return table
 
 
@@ -38,3 +41,11 @@ def print_table(table: Table) -> None:
     if not console.is_terminal:
         console = Console(file=sys.stdout, width=200)
     console.print(table, highlight=False)
+
+
+def _cell(metrics: Mapping[str, Any], name: str) -> str:
+    value = percent(metrics.get(name, ""))
+    if name not in metrics.get("intervals", {}):
+        return value
+    low, high = metrics["intervals"][name]
+    return f"{value} ({percent(low)}-{percent(high)})"

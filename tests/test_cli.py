@@ -23,7 +23,8 @@ from reid_tune.data.demo import draw_demo_data
 from reid_tune.errors import FailedRun, InfrastructureError
 from reid_tune.events.log import EventLog
 
-COMMANDS = ["train", "evaluate", "score", "export", "demo-data", "spec", "sweep", "report", "ui", "version"]
+COMMANDS = ["train", "evaluate", "inference", "export", "score", "demo-data", "check-data", "convert", "spec"]
+COMMANDS += ["sweep", "report", "ui", "version"]
 
 
 @dataclass
@@ -89,7 +90,7 @@ def refused(run: Run, tmp_path: Path) -> Callable[..., str]:
         result = run(*arguments)
         assert (result.status, result.out) == (2, ""), result
         # What a training says about its spec and its data before it begins.
-        progress = ("no effect here: ", "training: ", "validation: ")
+        progress = ("no effect here: ", "training: ", "validation: ", "train: ", "evaluate: ")
         lines = [line for line in result.err.splitlines() if not line.startswith(progress)]
         assert lines[0].startswith("reid-tune: ") and len(lines) == 1, result.err
         assert "Traceback" not in result.err
@@ -208,7 +209,7 @@ def test_a_results_folder_with_a_file_in_the_way(refused: Callable[..., str], sp
 
 
 def test_spec_validate(run: Run, spec: Path) -> None:
-    assert run("spec", "validate", spec).out == f"{spec}: valid\n"
+    assert run("spec", "validate", spec).out == run("spec", "validate", "-e", spec).out == f"{spec}: valid\n"
     result = run("spec", "validate", spec, "train.optim.warmup_iters=5")
     assert (result.status, result.out) == (0, f"{spec}: valid\n")
     assert "warning: train.optim.warmup_iters = 5 is not below train.num_epochs = 1" in result.err

@@ -21,6 +21,13 @@ def test_a_table_of_unlike_rows_leaves_gaps() -> None:
     ]
 
 
+def test_intervals_stand_behind_their_metric_and_words_nowhere() -> None:
+    metrics = {"mAP": 0.857, "queries": 3, "intervals": {"mAP": [0.841, 0.8723]}, "protocol": "words"}
+    table = metrics_table({"plain": metrics, "other": {"mAP": 0.5, "queries": 4}})
+    assert [column.header for column in table.columns] == ["", "mAP %", "queries"]
+    assert [list(column.cells) for column in table.columns[1:]] == [["85.7 (84.1-87.2)", "50.0"], ["3", "4"]]
+
+
 def test_rows_are_printed_whole_where_no_terminal_limits_them(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,11 +1,12 @@
-"""Our checkpoint files: tensors and JSON-able metadata, nothing that runs when it is read."""
+"""Our checkpoint files: tensors and JSON-able metadata, nothing that runs when it is read; encrypted with a key."""
 
+import io
 import pickle
 import platform
 import zipfile
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy
 import timm
@@ -13,8 +14,9 @@ import torch
 from torch import Tensor
 
 from reid_tune import __version__
+from reid_tune.checkpoints.encryption import decrypt, encrypt, is_encrypted
 from reid_tune.errors import InputError
-from reid_tune.files import atomic
+from reid_tune.files import atomic, write_atomic
 
 __all__ = ["Checkpoint", "load_checkpoint", "save_checkpoint", "strip_checkpoint", "versions"]
 
@@ -33,6 +35,7 @@ class Checkpoint:
         model: The network's tensors.
         optimizer: The optimizer's state.
         versions: Packages that made it.
+        centers: Centers of the center loss, [identities, dimension]; None where the run has no such loss.
     """
 
     spec: dict[str, Any]
@@ -42,6 +45,7 @@ class Checkpoint:
     model: dict[str, Tensor]
     optimizer: dict[str, Any]
     versions: dict[str, str] = field(default_factory=dict)
+    centers: Tensor | None = None
 
 
 def versions() -> dict[str, str]:
@@ -55,25 +59,41 @@ def versions() -> dict[str, str]:
     }
 
 
-def save_checkpoint(path: Path | str, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint atomically."""
-    content = {"format": _FORMAT, **vars(checkpoint), "versions": versions()}
-    with atomic(path) as temporary:
-        torch.save(content, temporary)
-
-
-def strip_checkpoint(path: Path | str, target: Path | str) -> None:
-    """Copy a checkpoint without its optimizer, a third of the size: for use, not for more training."""
-    save_checkpoint(target, replace(load_checkpoint(path), optimizer={}))
-
-
-def load_checkpoint(path: Path | str) -> Checkpoint:
-    """Read a checkpoint onto the CPU without running any code that it may carry.
+def save_checkpoint(path: Path | str, checkpoint: Checkpoint, key: str | None = None) -> None:
+    """Write a checkpoint atomically; with a key all of it is encrypted, and nothing of it touches the disk in clear.
 
     Raises:
-        InputError: no such file, not one of our checkpoints, damaged, or with objects other than tensors and data.
+        InputError: the folder cannot be written, or the key is no text.
     """
-    content = _load(Path(path))
+    content = {"format": _FORMAT, **vars(checkpoint), "versions": versions()}
+    if key is None:
+        with atomic(path) as temporary:
+            torch.save(content, temporary)
+        return
+    memory = io.BytesIO()
+    torch.save(content, memory)
+    write_atomic(path, encrypt(memory.getvalue(), key))
+
+
+def strip_checkpoint(path: Path | str, target: Path | str, key: str | None = None) -> None:
+    """Copy a checkpoint without its optimizer, a third of the size: for use, not for more training.
+
+    With a key the copy is encrypted, so that of an encrypted checkpoint always is.
+    """
+    save_checkpoint(target, replace(load_checkpoint(path, key), optimizer={}, centers=None), key)
+
+
+def load_checkpoint(path: Path | str, key: str | None = None) -> Checkpoint:
+    """Read a checkpoint onto the CPU without running any code that it may carry.
+
+    Args:
+        key: Opens an encrypted checkpoint; one in clear is read as it is.
+
+    Raises:
+        InputError: no such file, not one of our checkpoints, damaged, with objects other than tensors and data, or
+            encrypted with another key.
+    """
+    content = _load(Path(path), key)
     if not isinstance(content, dict) or content.pop("format", None) != _FORMAT:
         raise InputError(f"{path} is not a checkpoint of reid-tune: give a file that `reid-tune train` wrote.")
     try:
@@ -82,12 +102,27 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
         raise InputError(f"{path} is a damaged checkpoint: its parts are {', '.join(map(str, content))}.") from None
 
 
-def _load(path: Path) -> Any:
+def _load(path: Path, key: str | None) -> Any:
     if not path.is_file():
         raise InputError(f"there is no checkpoint {path}.")
     try:
-        if zipfile.is_zipfile(path):
-            return torch.load(path, map_location="cpu", weights_only=True)
+        with path.open("rb") as file:
+            return _unpickle(_in_clear(file, key, path), path)
+    except OSError as error:
+        raise InputError(f"cannot read the checkpoint {path}: {error.strerror}.") from None
+
+
+def _in_clear(file: IO[bytes], key: str | None, path: Path) -> IO[bytes]:
+    encrypted = is_encrypted(file.read(32))
+    file.seek(0)
+    return io.BytesIO(decrypt(file.read(), key, str(path))) if encrypted else file
+
+
+def _unpickle(file: IO[bytes], path: Path) -> Any:
+    try:
+        if zipfile.is_zipfile(file):
+            file.seek(0)
+            return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise InputError(f"{path} is refused: it carries code or objects other than tensors and plain data.") from None
     except Exception:  # Both readers raise whatever damaged bytes lead them to.

@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-__all__ = ["LATEST", "kept", "newest_attempt"]
+__all__ = ["BEST", "LATEST", "kept", "newest_attempt"]
 
 LATEST = "reid_model_latest.pth"
+BEST = "reid_model_best.pth"
 
 
 def kept(epoch: int) -> str:

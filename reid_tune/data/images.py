@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from reid_tune.data.records import Record
 from reid_tune.errors import InputError
 
-__all__ = ["Interpolation", "check_readable", "decode", "load"]
+__all__ = ["FAULTS", "Interpolation", "check_readable", "decode", "load", "reason"]
 
 Interpolation = Literal["bilinear", "bicubic"]
 
@@ -28,17 +28,19 @@ def decode(
     width: int,
     interpolation: Interpolation,
     *,
+    grey: bool = False,
     threads: int | None = None,
     out: np.ndarray | None = None,
 ) -> np.ndarray:
     """Decode and resize images on a pool of threads.
 
     Args:
+        grey: three equal channels of luma (ITU-R BT.601) in place of RGB.
         threads: as many as usable cores where None.
         out: uint8 [N, height, width, 3] to fill, such as a memory map; a new array where None.
 
     Returns:
-        `out`, RGB.
+        `out`, RGB or grey.
 
     Raises:
         InputError: a file is unreadable, truncated or no image.
@@ -46,7 +48,7 @@ def decode(
     images = np.empty((len(records), height, width, 3), np.uint8) if out is None else out
 
     def fill(index: int) -> None:
-        images[index] = load(records[index].path, height, width, interpolation)
+        images[index] = load(records[index].path, height, width, interpolation, grey=grey)
 
     pool = ThreadPoolExecutor(threads or len(os.sched_getaffinity(0)))
     try:
@@ -68,13 +70,21 @@ def check_readable(records: Sequence[Record], *, threads: int | None = None) -> 
             pass
 
 
-def load(path: Path | str, height: int, width: int, interpolation: Interpolation) -> np.ndarray:
-    """One image as uint8 [height, width, 3], RGB whatever the file holds; errors as in `decode`."""
+def load(path: Path | str, height: int, width: int, interpolation: Interpolation, *, grey: bool = False) -> np.ndarray:
+    """One image as uint8 [height, width, 3], RGB whatever the file holds, or grey as in `decode`; errors as there."""
     try:
         with Image.open(path) as image:
-            return np.asarray(image.convert("RGB").resize((width, height), FILTERS[interpolation]))
+            resized = image.convert("L" if grey else "RGB").resize((width, height), FILTERS[interpolation])
+            return np.asarray(resized.convert("RGB"))
     except FileNotFoundError:
         raise InputError(f"there is no image {path}; check the data set.") from None
     except FAULTS as error:
-        reason = str(error).rstrip(".")
-        raise InputError(f"cannot read the image {path}: {reason}; replace or remove the file.") from None
+        raise InputError(f"cannot read the image {path}: {reason(error)}; replace or remove the file.") from None
+
+
+def reason(error: BaseException) -> str:
+    """What a fault of a decoder or of the disk says, ready to stand within a sentence."""
+    if isinstance(error, UnidentifiedImageError):
+        return "it is not an image of a known format"
+    said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return said.rstrip(".") or type(error).__name__

@@ -3,27 +3,32 @@
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from reid_tune.errors import InputError
 
-__all__ = ["Folder", "Record", "labels", "read_folder", "training_records"]
+__all__ = ["Folder", "Record", "labels", "read_folder", "read_training_folders", "training_records"]
 
-NAME = re.compile(r"(-?\d+)_c(\d+)", re.ASCII)
+# So many digits that all numbers, moved apart too, fit an int64.
+NAME = re.compile(r"(-?\d{1,12})_c(\d{1,9})(?!\d)", re.ASCII)
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png"})
 WANTED = "IDENTITY_cCAMERA...jpg (or .jpeg, .png) such as 0002_c1s1_000451_03.jpg"
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One crop; identity -1 is junk (a bad detection) and 0 a distractor (nobody in the query)."""
+    """One crop; identity -1 is junk (a bad detection) and 0 a distractor (nobody in the query).
+
+    `shift` was added to the identity in the file name, where several training folders are kept apart.
+    """
 
     path: Path
     identity: int
     camera: int
+    shift: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,16 +78,45 @@ def read_folder(path: Path | str, *, strict: bool = False) -> Folder:
     return Folder(path, records, left_out)
 
 
-def training_records(folder: Folder) -> tuple[Record, ...]:
-    """The records of real identities; `folder.junk + folder.distractors` says how many are left out.
+def read_training_folders(paths: Sequence[Path | str], *, strict: bool = False) -> tuple[Folder, ...]:
+    """Read folders whose people and cameras are numbered independently, and move the numbers apart.
+
+    To the identities above 0 and to the cameras of a folder the largest identity and camera of all folders before it
+    are added; junk and distractors remain what they are.
 
     Raises:
-        InputError: none remains.
+        InputError: as of `read_folder`, or one folder is given twice.
     """
-    records = tuple(record for record in folder.records if record.identity > 0)
-    if not records:
-        raise InputError(f"{folder.path} holds only junk (-1) and distractors (0); training needs identities above 0.")
-    return records
+    given: dict[Path, Path | str] = {}
+    folders: list[Folder] = []
+    identity = camera = 0
+    for path in paths:
+        if first := given.get(Path(path).resolve()):
+            spelling = "" if str(first) == str(path) else f", once as {first}"
+            raise InputError(
+                f"dataset.train_dataset_dir names the folder {path} twice{spelling}; its people would be taken for "
+                "two sets of people: name each folder once."
+            )
+        given[Path(path).resolve()] = path
+        folder = _moved(read_folder(path, strict=strict), identity, camera)
+        identity = max(identity, *(record.identity for record in folder.records))
+        camera = max(camera, *(record.camera for record in folder.records))
+        folders.append(folder)
+    return tuple(folders)
+
+
+def training_records(*folders: Folder) -> tuple[Record, ...]:
+    """The records of real identities; `junk + distractors` of a folder says how many are left out.
+
+    Raises:
+        InputError: none remains in a folder.
+    """
+    for folder in folders:
+        if all(record.identity <= 0 for record in folder.records):
+            raise InputError(
+                f"{folder.path} holds only junk (-1) and distractors (0); training needs identities above 0."
+            )
+    return tuple(record for folder in folders for record in folder.records if record.identity > 0)
 
 
 def labels(records: Sequence[Record]) -> tuple[np.ndarray, list[int]]:
@@ -90,6 +124,17 @@ def labels(records: Sequence[Record]) -> tuple[np.ndarray, list[int]]:
     identities = sorted({record.identity for record in records})
     position = {identity: label for label, identity in enumerate(identities)}
     return np.array([position[record.identity] for record in records], dtype=np.int64), identities
+
+
+def _moved(folder: Folder, identity: int, camera: int) -> Folder:
+    """The folder with numbers added to identities (above 0) and cameras."""
+    if not identity and not camera:
+        return folder
+    records = []
+    for record in folder.records:
+        shift = identity if record.identity > 0 else 0
+        records.append(Record(record.path, record.identity + shift, record.camera + camera, shift))
+    return replace(folder, records=tuple(records))
 
 
 def _list(path: Path) -> list[str]:

@@ -22,7 +22,7 @@ from reid_tune.modeling.network import ReIDNet
 from reid_tune.spec.experiment import Experiment
 from reid_tune.training.data import interpolation
 
-__all__ = ["export_onnx", "spec_hash"]
+__all__ = ["export_onnx", "require_free", "spec_hash"]
 
 
 def export_onnx(
@@ -33,18 +33,21 @@ def export_onnx(
     crops: np.ndarray | None = None,
     overwrite: bool = False,
     extra_metadata: Mapping[str, str] = {},
+    gpu: int = 0,
 ) -> Parity:
-    """Write input `input` [batch, 3, H, W] float32 to output `fc_pred` [batch, D] float32, not L2-normalised.
+    """Write input `input` [batch, channels, H, W] float32 to output `fc_pred` [batch, D] float32, not L2-normalised.
 
     The network is left as it is. Its embeddings, without the classifier, are exported with what a client needs to
-    know as metadata: `mean`, `std` (JSON lists, RGB in 0..1), `height`, `width`, `interpolation`, `dimension`, ...
+    know as metadata: `channels` (3 is RGB, 1 is grey), `mean`, `std` (JSON lists, a value in 0..1 for each channel),
+    `height`, `width`, `interpolation`, `dimension`, ...
 
     Args:
         experiment: The spec of the network.
         path: The file; it appears whole, or not at all.
-        crops: RGB [n, H, W, 3] uint8 for the comparison with PyTorch; synthetic ones where None.
+        crops: RGB or grey [n, H, W, 3] uint8 for the comparison with PyTorch; synthetic ones where None.
         overwrite: Replace an existing file.
         extra_metadata: Further metadata; the exporter's own keys win.
+        gpu: Index of the GPU that onnxruntime compares on, where it can use one.
 
     Raises:
         InputError: the file exists, cannot be written, or the crops have another size.
@@ -52,8 +55,7 @@ def export_onnx(
     """
     import onnx
 
-    if path.exists() and not overwrite:
-        raise InputError(f"{path} exists; set export.overwrite=true to replace it, or choose another file.")
+    require_free(path, overwrite)
     frozen = copy.deepcopy(network).cpu().eval()
     model = _translate(frozen, experiment)
     opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
@@ -63,10 +65,22 @@ def export_onnx(
     with atomic(path) as temporary:
         temporary.write_bytes(model.SerializeToString())
         del model
-        parity = measure_parity(frozen, OnnxModel(temporary), crops)
+        parity = measure_parity(frozen, OnnxModel(temporary, gpu=gpu), crops)
         if not parity.equal:
             raise FailedRun(f"{path} is not written, as onnxruntime and PyTorch give different embeddings: {parity}.")
     return parity
+
+
+def require_free(path: Path, overwrite: bool) -> None:
+    """Refuse a target that is a folder, or a file that must not be replaced.
+
+    Raises:
+        InputError: it is one.
+    """
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; name a file in export.onnx_file.")
+    if path.exists() and not overwrite:
+        raise InputError(f"{path} exists; set export.overwrite=true to replace it, or choose another file.")
 
 
 def spec_hash(experiment: Experiment) -> str:
@@ -77,7 +91,8 @@ def spec_hash(experiment: Experiment) -> str:
 def _translate(network: ReIDNet, experiment: Experiment) -> Any:
     """The network as an onnx.ModelProto with all weights inside."""
     # A batch of 2: torch.export takes 0 and 1 for constants.
-    example = torch.zeros(2, 3, experiment.model.input_height, experiment.model.input_width)
+    model = experiment.model
+    example = torch.zeros(2, model.input_channels, model.input_height, model.input_width)
     try:
         with _quiet():
             program = torch.onnx.export(
@@ -92,22 +107,23 @@ def _translate(network: ReIDNet, experiment: Experiment) -> Any:
             )
     except torch.onnx.errors.OnnxExporterError as error:
         reason = str(error).strip().splitlines()[0]
-        raise FailedRun(f"model.backbone = {experiment.model.backbone!r} has no form in ONNX: {reason}.") from error
+        raise FailedRun(f"model.backbone = {model.backbone!r} has no form in ONNX: {reason}.") from error
     assert program is not None
-    model = program.model_proto
+    translated = program.model_proto
     # The exporter notes the source lines of every node, with the paths of this computer.
-    for part in messages(model):
+    for part in messages(translated):
         if hasattr(part, "metadata_props"):
             part.ClearField("metadata_props")
-    model.producer_name, model.producer_version = "reid-tune", reid_tune.__version__
-    return model
+    translated.producer_name, translated.producer_version = "reid-tune", reid_tune.__version__
+    return translated
 
 
 def _metadata(network: ReIDNet, experiment: Experiment) -> dict[str, str]:
     model, dataset = experiment.model, experiment.dataset
     return {
-        "mean": json.dumps(dataset.pixel_mean),
-        "std": json.dumps(dataset.pixel_std),
+        "channels": str(model.input_channels),
+        "mean": json.dumps(dataset.pixel_mean[: model.input_channels]),
+        "std": json.dumps(dataset.pixel_std[: model.input_channels]),
         "height": str(model.input_height),
         "width": str(model.input_width),
         "interpolation": interpolation(model.backbone),

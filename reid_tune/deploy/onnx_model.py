@@ -8,8 +8,9 @@ from typing import Any, cast, get_args
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from reid_tune.data.augment import normalise
+from reid_tune.data.augment import Channels, Values, normalise
 from reid_tune.data.images import Interpolation
 from reid_tune.errors import InputError
 
@@ -19,8 +20,7 @@ INPUT, OUTPUT = "input", "fc_pred"
 
 _FLOAT = "tensor(float)"
 _EXPORT = "export the model with reid-tune"
-# Without TF32, which onnxruntime switches on, an embedding would be the same to 3 digits only.
-_PROVIDERS = {"CUDAExecutionProvider": {"use_tf32": "0"}, "CPUExecutionProvider": {}}
+_CHANNELS = (1, 3)
 
 
 class OnnxModel:
@@ -33,34 +33,42 @@ class OnnxModel:
         height, width: Size of the crops in pixels.
         interpolation: How a crop is resized to it, bilinear or bicubic.
         dimension: Values in an embedding.
-        mean, std: Of RGB in 0..1; the network's input is (value / 255 - mean) / std.
+        channels: 3 for RGB, 1 for grey.
+        mean, std: Of each channel in 0..1; the network's input is (value / 255 - mean) / std.
 
     Args:
         path: The file.
         threads: Threads of one operator on the CPU; 0 leaves it to onnxruntime.
+        gpu: Index of the GPU, where onnxruntime can use one.
 
     Raises:
         InputError: no ONNX file, weights outside it, other inputs or outputs, or metadata missing or at odds with them.
     """
 
-    def __init__(self, path: Path | str, *, threads: int = 0) -> None:
+    def __init__(self, path: Path | str, *, threads: int = 0, gpu: int = 0) -> None:
         self.path = Path(path)
-        self._session = _open(self.path, threads)
+        self._session = _open(self.path, threads, gpu)
         self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
         try:
             self.height, self.width, self.dimension = (int(self.metadata[k]) for k in ("height", "width", "dimension"))
-            self.mean, self.std = (_colour(self.metadata[key]) for key in ("mean", "std"))
+            self.channels = cast(Channels, int(self.metadata["channels"]))
+            self.mean, self.std = (_values(self.metadata[key], self.channels) for key in ("mean", "std"))
             self.interpolation = cast(Interpolation, self.metadata["interpolation"])
         except KeyError as error:
             raise InputError(f"{path} has no metadata {error}; {_EXPORT}.") from None
         except (ValueError, TypeError):
             raise InputError(f"{path} has metadata that cannot be read: {self.metadata}; {_EXPORT}.") from None
-        if min(self.std) <= 0 or self.interpolation not in get_args(Interpolation):
-            raise InputError(f"{path} has std {self.std} and interpolation {self.interpolation!r}; {_EXPORT}.")
+        if self.channels not in _CHANNELS or min(self.std) <= 0 or self.interpolation not in get_args(Interpolation):
+            raise InputError(
+                f"{path} has {self.channels} channels, std {self.std} and interpolation {self.interpolation!r}; "
+                f"{_EXPORT}."
+            )
         self._require_signature()
 
     def embed(self, images: np.ndarray, batch_size: int = 64) -> np.ndarray:
-        """Embeddings [n, dimension] float32 of RGB crops [n, height, width, 3] uint8, not L2-normalised.
+        """Embeddings [n, dimension] float32 of crops [n, height, width, 3] uint8, not L2-normalised.
+
+        The crops are RGB; of three equal channels, grey, where the model has one channel.
 
         Raises:
             InputError: the crops have another shape or type.
@@ -73,16 +81,23 @@ class OnnxModel:
         parts = [np.empty((0, self.dimension), np.float32)]
         for start in range(0, len(images), batch_size):
             crops = torch.from_numpy(np.ascontiguousarray(images[start : start + batch_size]))
-            batch = normalise(crops, self.mean, self.std).contiguous().numpy()
+            batch = self.normalise(crops).contiguous().numpy()
             parts.append(self._session.run([OUTPUT], {INPUT: batch})[0])
         return np.concatenate(parts)
+
+    def normalise(self, crops: Tensor) -> Tensor:
+        """The network's input [n, channels, height, width] float32 of crops as `embed` takes them."""
+        return normalise(crops, cast(Values, self.mean), cast(Values, self.std), self.channels)
 
     def _require_signature(self) -> None:
         found = [
             (node.name, node.type, [size if isinstance(size, int) else "batch" for size in node.shape])
             for node in (*self._session.get_inputs(), *self._session.get_outputs())
         ]
-        wanted = [(INPUT, _FLOAT, ["batch", 3, self.height, self.width]), (OUTPUT, _FLOAT, ["batch", self.dimension])]
+        wanted = [
+            (INPUT, _FLOAT, ["batch", self.channels, self.height, self.width]),
+            (OUTPUT, _FLOAT, ["batch", self.dimension]),
+        ]
         if found != wanted:
             raise InputError(f"{self.path} has inputs and outputs {found} in place of {wanted}; {_EXPORT}.")
 
@@ -96,7 +111,7 @@ def messages(message: Any) -> Iterator[Any]:
                 yield from messages(child)
 
 
-def _open(path: Path, threads: int) -> Any:
+def _open(path: Path, threads: int, gpu: int) -> Any:
     import onnxruntime
 
     content = _content(path)
@@ -104,7 +119,9 @@ def _open(path: Path, threads: int) -> Any:
     options.intra_op_num_threads = threads
     options.log_severity_level = 4
     available = onnxruntime.get_available_providers()
-    providers = [(name, settings) for name, settings in _PROVIDERS.items() if name in available]
+    # Without TF32, which onnxruntime switches on, an embedding would be the same to 3 digits only.
+    wanted = {"CUDAExecutionProvider": {"use_tf32": "0", "device_id": str(gpu)}, "CPUExecutionProvider": {}}
+    providers = [(name, settings) for name, settings in wanted.items() if name in available]
     try:
         return onnxruntime.InferenceSession(content, options, providers=providers)
     except Exception as error:  # onnxruntime's errors have no other common base
@@ -131,8 +148,8 @@ def _content(path: Path) -> bytes:
     return content
 
 
-def _colour(text: str) -> tuple[float, float, float]:
-    red, green, blue = (float(value) for value in json.loads(text))
-    if not math.isfinite(red + green + blue):
+def _values(text: str, count: int) -> tuple[float, ...]:
+    values = tuple(float(value) for value in json.loads(text))
+    if len(values) != count or not math.isfinite(sum(values)):
         raise ValueError(text)
-    return red, green, blue
+    return values

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from reid_tune.data.augment import normalise
 from reid_tune.deploy.onnx_model import OnnxModel
 from reid_tune.modeling.network import ReIDNet
 
@@ -56,7 +55,7 @@ def measure_parity(network: ReIDNet, model: OnnxModel, crops: np.ndarray | None 
     """Compare an ONNX file with a network in eval mode on the CPU, at every batch size of `BATCHES`.
 
     Args:
-        crops: RGB [n, H, W, 3] uint8, n >= 1; synthetic ones where None.
+        crops: [n, H, W, 3] uint8 as the model takes them, n >= 1; synthetic ones where None.
     """
     images = synthetic_crops(model.height, model.width) if crops is None else crops
     found = [_embed_padded(model, images, size) for size in BATCHES]
@@ -78,7 +77,7 @@ def synthetic_crops(height: int, width: int) -> np.ndarray:
 @torch.inference_mode()
 def _embed(network: ReIDNet, model: OnnxModel, images: np.ndarray) -> np.ndarray:
     parts = torch.from_numpy(images).split(max(BATCHES))
-    return torch.cat([network(normalise(part, model.mean, model.std)) for part in parts]).numpy()
+    return torch.cat([network(model.normalise(part)) for part in parts]).numpy()
 
 
 def _embed_padded(model: OnnxModel, images: np.ndarray, size: int) -> np.ndarray:

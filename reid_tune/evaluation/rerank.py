@@ -36,6 +36,9 @@ class ReRanking:
         if not 0 <= self.lambda_value <= 1:
             raise InputError(f"re-ranking lambda_value is {self.lambda_value!r}; give a number from 0 to 1.")
 
+    def __str__(self) -> str:
+        return f"k-reciprocal re-ranking with k1 = {self.k1}, k2 = {self.k2}, lambda = {self.lambda_value:g}"
+
     @property
     def neighbours(self) -> int:
         """How many neighbours of each row it looks at, the row itself not counted."""

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,13 +11,15 @@ import torch
 from reid_tune.errors import InputError
 from reid_tune.evaluation.distances import Rows, distance_blocks, full_precision
 from reid_tune.evaluation.features import FeatureSet
+from reid_tune.evaluation.intervals import interval
+from reid_tune.evaluation.matches import Watch
 from reid_tune.evaluation.neighbours import nearest
 from reid_tune.evaluation.ranking import Ranking, rank
 from reid_tune.evaluation.rerank import ReRanking, reranked_blocks
 
 __all__ = ["Score", "score", "scores"]
 
-_MAX_RANK = 50
+_RANKS = (1, 5, 10)
 
 
 @dataclass(frozen=True)
@@ -24,18 +28,49 @@ class Score:
 
     mAP: float
     mINP: float
-    cmc: np.ndarray  # [min(50, gallery)] float64: share of queries with a match among the first 1, 2, ... images
     average_precision: np.ndarray  # [m] float64
     inverse_negative_penalty: np.ndarray  # [m] float64
+    first_hit: np.ndarray  # [m] int64: how many gallery images stand before the first match
     query_ids: np.ndarray  # [m] int64
     queries: int  # those with a match, m
     unmatched: int  # queries without one, which count in no metric
     gallery: int  # images after junk was dropped
+    reranking: ReRanking | None  # how the gallery was re-ranked
+
+    def cmc(self, ranks: int) -> np.ndarray:
+        """Share of the queries with a match among the first 1, 2, ... images, float64 [min(ranks, gallery)]."""
+        ranks = min(ranks, self.gallery)
+        return np.bincount(self.first_hit, minlength=ranks).cumsum()[:ranks] / self.queries
 
     def as_dict(self) -> dict[str, float | int]:
         """The keys mAP, mINP, Rank-1, Rank-5, Rank-10, queries, gallery; fractions, not percent."""
-        ranks = {f"Rank-{k}": float(self.cmc[min(k, len(self.cmc)) - 1]) for k in (1, 5, 10)}
+        curve = self.cmc(max(_RANKS))
+        ranks = {f"Rank-{k}": float(curve[min(k, len(curve)) - 1]) for k in _RANKS}
         return {"mAP": self.mAP, "mINP": self.mINP, **ranks, "queries": self.queries, "gallery": self.gallery}
+
+    @cached_property
+    def intervals(self) -> dict[str, list[float]]:
+        """The 95 % interval [low, high] of each metric."""
+        values = {"mAP": self.average_precision, "mINP": self.inverse_negative_penalty}
+        values |= {f"Rank-{k}": self.first_hit < k for k in _RANKS}
+        return {name: list(interval(per_query, self.query_ids)) for name, per_query in values.items()}
+
+    def report(self) -> dict[str, Any]:
+        """`as_dict` with `intervals` and `protocol`."""
+        return {**self.as_dict(), "intervals": self.intervals, "protocol": self.protocol}
+
+    @property
+    def protocol(self) -> str:
+        """What the numbers are of, in one sentence."""
+        order = "squared Euclidean distance of L2-normalised features"
+        if self.reranking:
+            order += f", {self.reranking}"
+        without = f", {self.unmatched} without a match left out" if self.unmatched else ""
+        return (
+            f"{self.queries} single queries{without}, {self.gallery} gallery images with distractors and without junk, "
+            f"images of the query's identity and camera left out; {order}; intervals: 95 % bootstrap over the "
+            "identities of the queries."
+        )
 
 
 def score(features: FeatureSet, reranking: ReRanking | None = None, device: torch.device | str = "cpu") -> Score:
@@ -51,9 +86,15 @@ def score(features: FeatureSet, reranking: ReRanking | None = None, device: torc
 
 
 def scores(
-    features: FeatureSet, settings: Sequence[ReRanking | None], device: torch.device | str = "cpu"
+    features: FeatureSet,
+    settings: Sequence[ReRanking | None],
+    device: torch.device | str = "cpu",
+    watch: Watch | None = None,
 ) -> Iterator[Score]:
     """Yield the score of each setting, None for plain distances; the neighbours are found once for all.
+
+    Args:
+        watch: Sees the values of every setting; when the iterator ends it holds those of the last one.
 
     Raises:
         InputError: see `score`.
@@ -72,26 +113,25 @@ def scores(
                 blocks = reranked_blocks(neighbours, queries, gallery, setting)
             else:
                 blocks = distance_blocks(queries, gallery)
-            ranking = rank(features, blocks)
-        yield _score(features, ranking)
+            ranking = rank(features, watch(blocks) if watch else blocks)
+        yield _score(features, ranking, setting)
 
 
-def _score(features: FeatureSet, ranking: Ranking) -> Score:
+def _score(features: FeatureSet, ranking: Ranking, setting: ReRanking | None) -> Score:
     first_hit = ranking.first_hit.numpy()
     found = first_hit >= 0
     if not found.any():
         raise InputError("no query has a match (its identity under another camera) in the gallery; check the two sets.")
-    gallery = len(features.gallery_ids)
     precision, penalty = (x.numpy()[found] for x in (ranking.average_precision, ranking.inverse_negative_penalty))
-    counts = np.bincount(first_hit[found], minlength=_MAX_RANK)
     return Score(
         mAP=float(precision.mean()),
         mINP=float(penalty.mean()),
-        cmc=counts.cumsum()[: min(_MAX_RANK, gallery)] / found.sum(),
         average_precision=precision,
         inverse_negative_penalty=penalty,
+        first_hit=first_hit[found],
         query_ids=features.query_ids[found],
         queries=int(found.sum()),
         unmatched=int((~found).sum()),
-        gallery=gallery,
+        gallery=len(features.gallery_ids),
+        reranking=setting,
     )

@@ -3,7 +3,9 @@
 from torch import Tensor
 from torch.nn import functional
 
+from reid_tune.losses.center import CenterLoss
 from reid_tune.losses.triplet import batch_hard_triplet
+from reid_tune.spec.effects import has_identity, has_triplet
 from reid_tune.spec.experiment import Experiment
 
 __all__ = ["LABEL_SMOOTHING", "Losses"]
@@ -12,13 +14,23 @@ LABEL_SMOOTHING = 0.1
 
 
 class Losses:
-    """The losses that a spec asks for, on one global batch; their sum has weights of 1."""
+    """The losses that a spec asks for, on one global batch; identity and triplet loss have a weight of 1.
 
-    def __init__(self, experiment: Experiment) -> None:
-        self.identity = "softmax" in experiment.dataset.sampler
-        self.triplet = "triplet" in experiment.dataset.sampler
+    Args:
+        classes: Training identities.
+        dimension: Of the features.
+    """
+
+    def __init__(self, experiment: Experiment, classes: int, dimension: int) -> None:
+        optim = experiment.train.optim
+        self.identity = has_identity(experiment)
+        self.triplet = has_triplet(experiment)
         self.smoothing = LABEL_SMOOTHING if experiment.model.label_smooth else 0.0
-        self.margin = None if experiment.model.no_margin else experiment.train.optim.triplet_loss_margin
+        self.margin = None if experiment.model.no_margin else optim.triplet_loss_margin
+        self.center: CenterLoss | None = None
+        if experiment.model.with_center_loss:
+            seed = max(experiment.train.seed, 0)
+            self.center = CenterLoss(classes, dimension, optim.center_loss_weight, optim.center_lr, seed)
 
     def __call__(self, features: Tensor, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Parts by name, each a float32 scalar.
@@ -33,4 +45,6 @@ class Losses:
             parts["identity"] = functional.cross_entropy(logits.float(), labels, label_smoothing=self.smoothing)
         if self.triplet:
             parts["triplet"] = batch_hard_triplet(features, labels, self.margin)
+        if self.center is not None:
+            parts["center"] = self.center(features, labels)
         return parts

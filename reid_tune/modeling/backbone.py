@@ -1,82 +1,102 @@
 """Backbones from timm that turn images into pooled features."""
 
 import difflib
-from typing import cast
+from typing import Any, cast
 
 import timm
 import torch
-from timm.models.resnet import ResNet
 from torch import nn
 
 from reid_tune.errors import InputError
+from reid_tune.modeling.pooling import GeM
+from reid_tune.modeling.resnet import finish_resnet
+from reid_tune.modeling.swin import finish_swin, is_swin, swin_options
+from reid_tune.modeling.vit import set_patch_stride
+from reid_tune.spec.effects import is_transformer, is_vit
 from reid_tune.spec.model import Model
 
 __all__ = ["make_backbone"]
 
-# What timm's models raise on a size that they cannot take.
+# What timm's models raise on a size or a pooling that they cannot take.
 _MISFITS = (AssertionError, ValueError, RuntimeError)
 
 
-def make_backbone(model: Model) -> tuple[nn.Module, int]:
-    """Build the backbone that a spec names, with untrained weights.
+def make_backbone(model: Model) -> tuple[nn.Module, nn.Module, int]:
+    """Build the backbone that a spec names, with untrained weights, and its pooling.
 
-    `resnet_50` is the reference's network: it has no ReLU after its first batch norm. Swins and other timm models
-    with an input size are built for the spec's size.
+    `resnet_50` is the reference's network: it has no ReLU after its first batch norm. Swins have the reference's
+    windows. Swins and other timm models with an input size are built for the spec's size.
 
     Returns:
-        A module from images [batch, 3, H, W] to pooled features [batch, dimension], and the dimension.
+        A module from images [batch, C, H, W] to pooled features [batch, dimension] (`avg`: timm's own pooling) or to
+        the last map (`gem`), the module that pools this map, and the dimension.
 
     Raises:
-        InputError: timm does not have the name, or the model cannot take the size.
+        InputError: timm does not have the name, or the model cannot take the size, the pooling or a rate.
     """
-    reference_resnet = model.backbone == "resnet_50"
-    name = "resnet50" if reference_resnet else model.backbone
-    backbone = _create(name, model)
-    if isinstance(backbone, ResNet):
-        _set_last_stride(backbone, model.last_stride)
-        if reference_resnet:
-            backbone.act1 = nn.Identity()
-    return backbone, _dimension(backbone, model)
+    backbone = _create(model)
+    finish_resnet(backbone, model)
+    if is_swin(model):
+        finish_swin(backbone, model)
+    if is_vit(model.backbone):
+        set_patch_stride(backbone, model)
+    features = _features(backbone, model)
+    if model.pooling == "avg":
+        return backbone, nn.Identity(), features[0]
+    if len(features) != 3:
+        raise InputError(f"model.pooling = 'gem': {model.backbone} ends in tokens, not in a map; write avg.")
+    channels_last = getattr(backbone, "output_fmt", "NCHW") == "NHWC"
+    return backbone, GeM(channels_last), features[-1 if channels_last else 0]
 
 
-def _create(name: str, model: Model) -> nn.Module:
+def _create(model: Model) -> nn.Module:
+    name = "resnet50" if model.backbone == "resnet_50" else model.backbone
     if not timm.is_model(name):
         near = difflib.get_close_matches(name, ["resnet_50", *timm.list_models()], cutoff=0)
         raise InputError(f"model.backbone = {model.backbone!r}: not a timm model; near ones are {', '.join(near)}.")
-    size = {"img_size": (model.input_height, model.input_width)}
+    options = {"num_classes": 0, "in_chans": model.input_channels, **_rates(model)}
+    if model.pooling == "gem":
+        options["global_pool"] = ""
+    sized = {"img_size": (model.input_height, model.input_width)} | (swin_options(model) if is_swin(model) else {})
     try:
-        return cast(nn.Module, timm.create_model(name, num_classes=0, **size))
-    except TypeError:
-        return cast(nn.Module, timm.create_model(name, num_classes=0))
+        try:
+            return cast(nn.Module, timm.create_model(name, **options, **sized))
+        except TypeError:  # most convolutional networks take any size, and none to be built for
+            return cast(nn.Module, timm.create_model(name, **options))
+    except TypeError as error:
+        raise InputError(f"model.backbone = {model.backbone!r} does not take a value of the spec: {error}.") from None
     except _MISFITS as error:
         raise _misfit(model, error) from None
+
+
+def _rates(model: Model) -> dict[str, Any]:
+    """Stochastic depth and dropouts by timm's names; not every transformer has each of the dropouts."""
+    if not is_transformer(model.backbone):
+        return {}
+    rates = {"drop_path_rate": model.drop_path}
+    if model.drop_out:
+        rates["proj_drop_rate"] = model.drop_out
+        if is_vit(model.backbone):
+            rates["pos_drop_rate"] = model.drop_out
+    if model.att_drop_rate:
+        rates["attn_drop_rate"] = model.att_drop_rate
+    return rates
 
 
 @torch.no_grad()
-def _dimension(backbone: nn.Module, model: Model) -> int:
-    """The dimension of the features of an image of the spec's size; some families take any size until they see one."""
+def _features(backbone: nn.Module, model: Model) -> torch.Size:
+    """The shape of one image's features; some families take any size until they see an image."""
     try:
-        features = backbone.eval()(torch.zeros(1, 3, model.input_height, model.input_width))
+        features = backbone.eval()(torch.zeros(1, model.input_channels, model.input_height, model.input_width))
     except _MISFITS as error:
         raise _misfit(model, error) from None
     backbone.train()
-    return int(features.shape[1])
+    return cast(torch.Size, features.shape[1:])
 
 
 def _misfit(model: Model, error: Exception) -> InputError:
+    pooling = " with pooling gem" if model.pooling == "gem" else ""
     return InputError(
         f"model.backbone = {model.backbone!r} cannot take images of {model.input_height} x {model.input_width} "
-        f"(height x width): {error}"
+        f"(height x width){pooling}: {error}"
     )
-
-
-def _set_last_stride(backbone: ResNet, stride: int) -> None:
-    first = backbone.layer4[0]
-    for convolution in (first.conv1, first.conv2):
-        if convolution.stride == (2, 2):
-            convolution.stride = (stride, stride)
-    for layer in first.downsample:
-        if isinstance(layer, nn.Conv2d):
-            layer.stride = (stride, stride)
-        elif isinstance(layer, nn.AvgPool2d):
-            layer.stride = layer.kernel_size = stride

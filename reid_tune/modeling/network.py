@@ -6,42 +6,48 @@ from torch import Tensor, nn
 from reid_tune.modeling.backbone import make_backbone
 from reid_tune.spec.model import Model
 
-__all__ = ["ReIDNet", "build_network", "count_parameters", "untrained"]
+__all__ = ["ReIDNet", "build_network", "untrained"]
 
 
 class ReIDNet(nn.Module):
-    """Backbone, optional projection, BNNeck and, for training, a classifier (Luo et al., CVPRW 2019).
+    """Backbone, pooling, optional projection, BNNeck and, for training, a classifier (Luo et al., CVPRW 2019).
 
     The metric loss acts on the feature before the neck, the identity loss on the classifier's output behind it.
 
     Args:
-        backbone: Images [batch, 3, H, W] to pooled features [batch, own dimension].
+        backbone: Images [batch, C, H, W] to what `pooling` takes.
+        pooling: To features [batch, own dimension]; identity where the backbone pools.
         projection: To the embedding's dimension; identity for none.
         dimension: Dimension of the embedding.
         neck: Whether to use the BNNeck; without it the classifier has a bias and acts on the feature itself.
         after_neck: Whether the embedding is taken behind the neck.
         flip: Whether the embedding is the sum over the image and its mirror image.
+        dropout: Rate of the dropout before the classifier.
         classes: Training identities; 0 for a network without classifier.
     """
 
     def __init__(
         self,
         backbone: nn.Module,
+        pooling: nn.Module,
         projection: nn.Module,
         dimension: int,
         *,
         neck: bool,
         after_neck: bool,
         flip: bool,
+        dropout: float,
         classes: int,
     ) -> None:
         super().__init__()
         self.backbone = backbone
+        self.pooling = pooling
         self.projection = projection
         self.neck: nn.Module = nn.Identity()
         if neck:
             self.neck = nn.BatchNorm1d(dimension)
             self.neck.bias.requires_grad_(False)
+        self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Linear(dimension, classes, bias=not neck) if classes else None
         if self.classifier is not None:
             nn.init.normal_(self.classifier.weight, std=0.001)
@@ -51,7 +57,12 @@ class ReIDNet(nn.Module):
 
     def features(self, images: Tensor) -> Tensor:
         """Features before the neck, [batch, dimension]."""
-        return self.projection(self.backbone(images))
+        return self.projection(self.pooling(self.backbone(images)))
+
+    def logits(self, features: Tensor) -> Tensor:
+        """Logits [batch, classes] of features before the neck; the network must have a classifier."""
+        assert self.classifier is not None
+        return self.classifier(self.dropout(self.neck(features)))
 
     def forward(self, images: Tensor) -> Tensor:
         """Embeddings [batch, dimension], not L2-normalised."""
@@ -67,12 +78,12 @@ def build_network(model: Model, classes: int = 0) -> ReIDNet:
     """Build an untrained network; without `classes` it has no classifier.
 
     Raises:
-        InputError: the backbone's name or the input size is wrong.
+        InputError: the backbone's name is wrong, or it cannot take the size or another value of the spec.
     """
-    backbone, own = make_backbone(model)
+    backbone, pooling, own = make_backbone(model)
     project = model.feat_dim != own if model.reduce_feat_dim is None else model.reduce_feat_dim
     dimension = model.feat_dim if project else own
-    # The reference projects a ResNet's map by a 1x1 convolution before pooling: the same function, as both are linear.
+    # The reference projects a ResNet's map by a 1x1 convolution before the average: the same, as both are linear.
     projection = nn.Linear(own, dimension, bias="resnet" in model.backbone) if project else nn.Identity()
     if isinstance(projection, nn.Linear):
         nn.init.kaiming_normal_(projection.weight, mode="fan_out")
@@ -80,18 +91,15 @@ def build_network(model: Model, classes: int = 0) -> ReIDNet:
             nn.init.zeros_(projection.bias)
     return ReIDNet(
         backbone,
+        pooling,
         projection,
         dimension,
         neck=model.neck == "bnneck",
         after_neck=model.neck_feat == "after",
         flip=model.with_flip_feature,
+        dropout=model.dropout_rate,
         classes=classes,
     )
-
-
-def count_parameters(network: nn.Module) -> int:
-    """Number of values in all parameters."""
-    return sum(parameter.numel() for parameter in network.parameters())
 
 
 def untrained(model: Model, classes: int, seed: int) -> ReIDNet:

@@ -1,5 +1,8 @@
 """Optimizers and their parameter groups."""
 
+import inspect
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -7,24 +10,33 @@ from reid_tune.spec.train import Optim
 
 __all__ = ["make_optimizer"]
 
+# Those whose fused form exists on the CPU and on a GPU.
+_FUSED = ("Adam", "AdamW", "SGD")
+
 
 def make_optimizer(network: nn.Module, optim: Optim) -> torch.optim.Optimizer:
-    """The optimizer of a spec; each group has its own target rate as `initial_lr`.
+    """The class of torch.optim that a spec names; each group has its own target rate as `initial_lr`.
 
     Parameters whose name contains `bias` get `bias_lr_factor` and `weight_decay_bias`, those of the classifier twice
-    the rate with `large_fc_lr`, as the reference groups them.
+    the rate with `large_fc_lr`, as the reference groups them. All else is as torch has it, but SGD's `momentum`.
     """
+    kind: Any = getattr(torch.optim, optim.name)
+    takes = inspect.signature(kind).parameters
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
             groups.setdefault(_settings(name, optim), []).append(parameter)
     options = [
-        {"params": params, "lr": lr, "initial_lr": lr, "weight_decay": decay} for (lr, decay), params in groups.items()
+        {"params": params, "lr": lr, "initial_lr": lr} | ({"weight_decay": decay} if "weight_decay" in takes else {})
+        for (lr, decay), params in groups.items()
     ]
+    settings: dict[str, Any] = {"lr": optim.base_lr}
     if optim.name == "SGD":
-        return torch.optim.SGD(options, lr=optim.base_lr, momentum=optim.momentum, fused=True)
-    kind: type[torch.optim.Optimizer] = {"Adam": torch.optim.Adam, "AdamW": torch.optim.AdamW}[optim.name]
-    return kind(options, lr=optim.base_lr, fused=True)  # type: ignore[call-arg]
+        settings["momentum"] = optim.momentum
+    if optim.name in _FUSED:
+        settings["fused"] = True
+    optimizer: torch.optim.Optimizer = kind(options, **settings)
+    return optimizer
 
 
 def _settings(name: str, optim: Optim) -> tuple[float, float]:

@@ -7,7 +7,7 @@ from reid_tune.spec.experiment import Experiment
 from reid_tune.spec.foreign import is_foreign
 from reid_tune.spec.train import OPTIMIZERS
 
-__all__ = ["faults", "notes", "sampling_faults"]
+__all__ = ["faults", "left_out", "notes", "sampling_faults"]
 
 
 def faults(experiment: Experiment) -> list[str]:
@@ -55,12 +55,16 @@ def sampling_faults(experiment: Experiment) -> list[str]:
     return wrong
 
 
+def left_out(given: Collection[str]) -> list[str]:
+    """One line with the keys of a spec that the reference knows and that do nothing there; none without such keys."""
+    foreign = sorted(key for key in given if is_foreign(key))
+    return [f"left out, as nothing comes of it: {', '.join(foreign)}"] if foreign else []
+
+
 def notes(experiment: Experiment, given: Collection[str] | None = None) -> list[str]:
     """Warnings, and one line with the fields that have no effect; of `given` only, where that is not None."""
     optim, epochs = experiment.train.optim, experiment.train.num_epochs
     lines = []
-    if foreign := sorted(key for key in given or () if is_foreign(key)):
-        lines.append(f"left out, as nothing comes of it: {', '.join(foreign)}")
     key = "warmup_epochs" if optim.warmup_method == "cosine" else "warmup_iters"
     if getattr(optim, key) >= epochs:
         lines.append(

@@ -70,7 +70,11 @@ _RULES: tuple[tuple[str, Callable[[Experiment], bool], tuple[str, ...]], ...] = 
         ("model.drop_path", "model.drop_out", "model.att_drop_rate"),
     ),
     ("the backbone is not a Swin", lambda e: e.model.backbone.startswith("swin_"), ("model.semantic_weight",)),
-    ("pretrained_model_path is not set", _pretrained, ("model.pretrain_choice",)),
+    (
+        "pretrained_model_path is not set",
+        lambda e: _pretrained(e) or not e.model.pretrain_choice,
+        ("model.pretrain_choice",),
+    ),
     ("pretrain_choice is empty", lambda e: bool(e.model.pretrain_choice), ("model.pretrained_model_path",)),
     ("reduce_feat_dim is false", lambda e: e.model.reduce_feat_dim is not False, ("model.feat_dim",)),
     ("there is no neck", lambda e: e.model.neck == "bnneck", ("model.neck_feat",)),

@@ -19,7 +19,9 @@ class ReRankingSection(Section):
 
 class _Task(OnGpus):
     checkpoint: str | None = Field(None, description="A checkpoint, .onnx file, models:/NAME@ALIAS or sweep:NAME.")
-    results_dir: str | None = Field(None, description="Folder of the results; default <results_dir>/<task>.")
+    results_dir: str | None = Field(
+        None, description="Folder of the results; default the task's name below the top one."
+    )
     test_dataset: str | None = Field(None, description="Folder of gallery images; default dataset.test_dataset_dir.")
     query_dataset: str | None = Field(None, description="Folder of query images; default dataset.query_dataset_dir.")
 

@@ -71,7 +71,7 @@ class Train(OnGpus):
     checkpoint_interval: int = Field(1, ge=1, description="Epochs between two kept checkpoints.")
     validation_interval: int = Field(1, ge=1, description="Epochs between two validations; the last epoch has one.")
     resume_training_checkpoint_path: str | None = Field(None, description="A checkpoint to continue from.")
-    results_dir: str | None = Field(None, description="Folder of the results; default <results_dir>/train.")
+    results_dir: str | None = Field(None, description="Folder of the results; default `train` below the top one.")
     clip_grad_norm: float = Field(0.0, ge=0, description="Clip the gradient's L2 norm to this; 0 does not clip.")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="Arithmetic of the backbone; losses are in fp32.")
     deterministic: bool = Field(

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from reid_tune.errors import InputError
+from reid_tune.spec.secret import KEY
 from reid_tune.sweep.file import Resources
 
 __all__ = ["Placement", "local_cluster", "place"]
@@ -24,8 +25,31 @@ class Placement:
 
 
 @contextmanager
-def local_cluster() -> Iterator[None]:
-    """Start Ray on this machine for the block: without dashboard, with a token of its own."""
+def local_cluster(key: str | None = None) -> Iterator[None]:
+    """Start Ray on this machine for the block: without dashboard, with a token of its own.
+
+    Args:
+        key: The encryption key, which this process and those of Ray find in their environment and nowhere else.
+    """
+    with _in_environment(key), _ray():
+        yield
+
+
+@contextmanager
+def _in_environment(key: str | None) -> Iterator[None]:
+    before = os.environ.get(KEY)
+    if key is not None:
+        os.environ[KEY] = key
+    try:
+        yield
+    finally:
+        os.environ.pop(KEY, None)
+        if before is not None:
+            os.environ[KEY] = before
+
+
+@contextmanager
+def _ray() -> Iterator[None]:
     os.environ.update(
         RAY_AUTH_MODE="token",
         RAY_AUTH_TOKEN=secrets.token_hex(32),

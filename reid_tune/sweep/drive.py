@@ -12,9 +12,11 @@ from typing import Any, Literal
 
 from rich.console import Console
 
+from reid_tune.checkpoints.encryption import decrypt, encrypt
 from reid_tune.errors import InputError, ReidTuneError
 from reid_tune.events.log import read_events
 from reid_tune.files import make_folder
+from reid_tune.spec.secret import passphrase
 from reid_tune.sweep.cluster import local_cluster, place
 from reid_tune.sweep.file import STAGES, Sweep
 from reid_tune.sweep.finals import export, register, test
@@ -26,7 +28,7 @@ from reid_tune.sweep.report import load_state
 from reid_tune.sweep.search import Search
 from reid_tune.sweep.state import SweepState
 from reid_tune.tracking.sender import Sender
-from reid_tune.tracking.store import public, reachable, tracking_uri
+from reid_tune.tracking.store import public, reachable, tracking_uri, with_credentials
 
 __all__ = ["Resume", "plan_sweep", "resume_command", "run_sweep"]
 
@@ -44,6 +46,7 @@ def plan_sweep(sweep: Sweep, until: str) -> dict[str, Any]:
     Raises:
         InputError: the first thing that would make the sweep fail.
     """
+    passphrase(sweep.experiment)  # Refuses a file of the key that cannot be read.
     plan = preflight(sweep, _stages(until))
     with local_cluster():
         return {"name": sweep.file.name, "folder": str(sweep.folder)} | plan | _resources(sweep)
@@ -65,6 +68,8 @@ def run_sweep(sweep: Sweep, *, resume: Resume, until: str) -> SweepState:
         stages = tuple(stage for stage in stages if stage not in state.stages)
         if not stages:
             return state
+        _require_key(sweep, state)
+    key = passphrase(sweep.experiment)
     plan = preflight(sweep, stages)
     make_folder(sweep.folder)
     console = Console(file=sys.stderr)
@@ -75,7 +80,7 @@ def run_sweep(sweep: Sweep, *, resume: Resume, until: str) -> SweepState:
         )
     for warning in plan["warnings"]:
         _warn(console, warning)
-    with local_cluster():
+    with local_cluster(key):
         return _drive(sweep, plan | _resources(sweep), stages, console)
 
 
@@ -105,12 +110,25 @@ def _existing(sweep: Sweep, resume: Resume) -> SweepState:
     return state
 
 
+def _require_key(sweep: Sweep, state: SweepState) -> None:
+    """Refuse another key than the one that the sweep began with, which opens the `lock` of its log."""
+    name, key, lock = f"the sweep {sweep.file.name}", passphrase(sweep.experiment), state.header.get("lock")
+    if lock is not None:
+        decrypt(bytes.fromhex(lock), key, name)
+    elif key is not None:
+        raise InputError(f"{name} began without an encryption key: resume it without one, or set another sweep.name.")
+
+
 def resume_command() -> str:
-    """The command line of this process, with `--resume auto`."""
-    words = [word for word in sys.argv[1:] if word != "--resume=auto"]
+    """The command line of this process without an encryption key, with `--resume auto`."""
+    words = [word for word in _command()[1:] if word != "--resume=auto"]
     if "--resume" not in words:
         words += ["--resume", "auto"]
     return shlex.join(["reid-tune", *words])
+
+
+def _command() -> list[str]:
+    return [word for word in sys.argv if not word.startswith("encryption_key=")]
 
 
 def _drive(sweep: Sweep, plan: dict[str, Any], stages: tuple[str, ...], console: Console) -> SweepState:
@@ -163,22 +181,24 @@ def _resources(sweep: Sweep) -> dict[str, Any]:
 
 def _begin(sweep: Sweep, journal: Journal) -> None:
     if not journal.past:
+        uid, key = secrets.token_hex(8), passphrase(sweep.experiment)
         journal.emit(
             "sweep",
             name=sweep.file.name,
-            uid=secrets.token_hex(8),
-            tracking_uri=tracking_uri(),
+            uid=uid,
+            lock=encrypt(uid.encode(), key).hex() if key is not None else None,
+            tracking_uri=public(tracking_uri()),
             sweep=sweep.file.model_dump(mode="json"),
             spec=sweep.experiment.parameters(),
         )
     resumed = bool(journal.past)
-    journal.emit("driver", pid=os.getpid(), host=socket.gethostname(), resumed=resumed, command=sys.argv)
+    journal.emit("driver", pid=os.getpid(), host=socket.gethostname(), resumed=resumed, command=_command())
 
 
 @contextmanager
 def _tracked(journal: Journal, console: Console) -> Iterator[None]:
     """Send the log to MLflow during the block, and end the parent run as the block ends."""
-    sender = Sender(journal.path, journal.state.header["tracking_uri"])
+    sender = Sender(journal.path, with_credentials(journal.state.header["tracking_uri"]))
     status = "KILLED"
     try:
         yield

@@ -148,12 +148,16 @@ def _sentence(fault: dict[str, Any]) -> str:
 
 def _absolute(experiment: Experiment) -> Experiment:
     """The base of all trials: absolute folders, no kept checkpoints but the last."""
-    dataset = experiment.dataset
-    folders = {
+    dataset, model = experiment.dataset, experiment.model
+    folders: dict[str, Any] = {
         key: str(Path(value).absolute())
-        for key in ("train_dataset_dir", "test_dataset_dir", "query_dataset_dir")
+        for key in ("test_dataset_dir", "query_dataset_dir")
         if (value := getattr(dataset, key))
     }
+    if dataset.train_folders:
+        folders["train_dataset_dir"] = tuple(str(Path(folder).absolute()) for folder in dataset.train_folders)
     dataset = dataset.model_copy(update=folders)
+    if model.pretrained_model_path:
+        model = model.model_copy(update={"pretrained_model_path": str(Path(model.pretrained_model_path).absolute())})
     train = experiment.train.model_copy(update={"checkpoint_interval": experiment.train.num_epochs})
-    return experiment.model_copy(update={"dataset": dataset, "train": train})
+    return experiment.model_copy(update={"dataset": dataset, "model": model, "train": train})

@@ -9,12 +9,14 @@ from reid_tune.checkpoints.names import newest_attempt
 from reid_tune.errors import FailedRun
 from reid_tune.files import write_atomic
 from reid_tune.spec.load import with_parameters
+from reid_tune.spec.secret import passphrase
 from reid_tune.sweep.file import Sweep
 from reid_tune.sweep.journal import Journal
 from reid_tune.sweep.refit import finalists, refit_run
 from reid_tune.tasks.evaluate import Evaluated, evaluate_features, plot_cmc, reranking_of, test_features
 from reid_tune.tasks.export import export_checkpoint
 from reid_tune.tasks.models import checkpoint_experiment
+from reid_tune.tracking.store import with_credentials
 
 __all__ = ["export", "register", "test"]
 
@@ -27,7 +29,7 @@ def export(sweep: Sweep, journal: Journal) -> dict[str, Any]:
     for name in finalists(journal, sweep.file.objective.metric):
         target = _onnx(sweep, name)
         parity = export_checkpoint(_checkpoint(sweep, journal, name), target, overwrite=True)
-        strip_checkpoint(_checkpoint(sweep, journal, name), target.with_suffix(".pth"))
+        strip_checkpoint(_checkpoint(sweep, journal, name), target.with_suffix(".pth"), passphrase(sweep.experiment))
         result[name] = {"file": str(target.relative_to(sweep.folder)), "parity": parity.as_dict()}
     return result
 
@@ -52,7 +54,7 @@ def test(sweep: Sweep, journal: Journal) -> dict[str, Any]:
 def _checkpoint_metrics(sweep: Sweep, journal: Journal, name: str, exported: Evaluated) -> dict[str, Any]:
     """Plain metrics of the checkpoint by PyTorch, which the ONNX file must repeat."""
     dataset, path = sweep.experiment.dataset, _checkpoint(sweep, journal, name)
-    trained = checkpoint_experiment(load_checkpoint(path), path)
+    trained = checkpoint_experiment(load_checkpoint(path, passphrase(sweep.experiment)), path)
     features = test_features(trained, path, dataset.query_dataset_dir, dataset.test_dataset_dir)
     metrics = evaluate_features(features, None).plain.as_dict()
     if abs(metrics["mAP"] - exported.plain.mAP) > SAME_MAP:
@@ -73,7 +75,7 @@ def register(sweep: Sweep, journal: Journal) -> dict[str, Any]:
     test = journal.state.stages.get("test", {}).get("winner", {}).get("plain", {})
     header = journal.state.header
     registered = register_version(
-        header["tracking_uri"],
+        with_credentials(header["tracking_uri"]),
         sweep.file.registry.model,
         files={
             "model.onnx": _onnx(sweep, "winner"),

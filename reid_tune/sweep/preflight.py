@@ -2,11 +2,10 @@
 
 import math
 from collections.abc import Collection
-from pathlib import Path
 from typing import Any
 
 from reid_tune.data.images import check_readable
-from reid_tune.data.records import Record, read_folder
+from reid_tune.data.records import Record
 from reid_tune.errors import InputError, ReidTuneError
 from reid_tune.spec.effects import idle_fields
 from reid_tune.spec.experiment import Experiment
@@ -15,7 +14,7 @@ from reid_tune.sweep.asha import rungs
 from reid_tune.sweep.file import Sweep
 from reid_tune.sweep.study import suggestion_seed
 from reid_tune.tracking.registry import check_model_name
-from reid_tune.training.data import evaluation_records, shared_identities, split_records
+from reid_tune.training.data import evaluation_records, shared_identities, split_records, training_folders
 
 __all__ = ["preflight"]
 
@@ -147,7 +146,9 @@ def _warnings(sweep: Sweep, held_out: int) -> list[str]:
     early = searched & {"train.optim.lr_steps", "train.num_epochs"}
     if early and sweep.file.scheduler.name == "asha":
         lines.append(f"{', '.join(sorted(early))} under asha: trials are compared at unlike points of their schedules.")
-    folder = read_folder(Path(sweep.experiment.dataset.train_dataset_dir or ""))
-    if folder.left_out:
-        lines.append(f"{len(folder.left_out)} files of {folder.path} are left out: their names do not parse.")
+    lines += [
+        f"{len(folder.left_out)} files of {folder.path} are left out: their names do not parse."
+        for folder in training_folders(sweep.experiment)
+        if folder.left_out
+    ]
     return lines

@@ -62,6 +62,9 @@ class _RayReporter:
     def start(self, steps_per_epoch: int, first_epoch: int, num_epochs: int) -> None:
         self._log(f"{steps_per_epoch} steps per epoch, epochs {first_epoch} to {num_epochs}", flush=True)
 
+    def say(self, text: str) -> None:
+        self._log(text, flush=True)
+
     def step(self, step: int, loss: float) -> None:
         pass
 

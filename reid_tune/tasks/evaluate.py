@@ -1,67 +1,156 @@
-"""The task `evaluate`: metrics of a checkpoint or an ONNX file on query and gallery folders."""
+"""The task `evaluate`: metrics of checkpoints or ONNX files on query and gallery folders."""
 
 import json
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reid_tune.checkpoints.checkpoint import load_checkpoint
 from reid_tune.errors import InputError
 from reid_tune.evaluation.features import FeatureSet
+from reid_tune.evaluation.matches import Watch
+from reid_tune.evaluation.plots import cmc_plot
 from reid_tune.evaluation.rerank import ReRanking
 from reid_tune.evaluation.score import Score, scores
 from reid_tune.files import write_atomic
 from reid_tune.spec.experiment import Experiment
-from reid_tune.tasks.models import matching_experiment, restore_network
-from reid_tune.tasks.references import ONNX, resolve
-from reid_tune.training.data import decode_evaluation, evaluation_images, evaluation_records
-from reid_tune.training.embed import features_of, network_embed
-from reid_tune.training.loop import default_device
+from reid_tune.tasks.models import ModelFile
+from reid_tune.tasks.pictures import Pictures
+from reid_tune.tasks.plan import run_plan
+from reid_tune.tasks.references import ONNX, resolve_all
+from reid_tune.tasks.status import StatusLog, kpi, logged
+from reid_tune.tasks.testsets import TestSet, decode_test, test_sets
+from reid_tune.training.data import EvaluationImages, evaluation_records
+from reid_tune.training.devices import devices
+from reid_tune.training.embed import Embedder, Inputs, Open, features_of
+from reid_tune.training.pool import embedding_workers
 
-__all__ = ["Evaluated", "reranking_of", "run_evaluate", "test_features"]
+__all__ = ["Evaluated", "Evaluation", "evaluate_features", "plot_cmc", "reranking_of", "run_evaluate", "test_features"]
 
-_PICTURES = (".png", ".pdf", ".svg")
+_SELECTED = "note: a checkpoint that is chosen by this table is selected on test, and its score is too good"
 
 
 @dataclass(frozen=True)
 class Evaluated:
-    """Scores of one model; `re_ranked` is None where re-ranking is off."""
+    """Scores of one model on one test set; `re_ranked` is None where re-ranking is off."""
 
     plain: Score
     re_ranked: Score | None
 
+    @property
+    def headline(self) -> Score:
+        """The score that the spec asks for."""
+        return self.re_ranked or self.plain
+
     def as_dict(self) -> dict[str, Any]:
-        """Both scores as flat metrics, fractions."""
-        return {"plain": self.plain.as_dict(), "re_ranked": self.re_ranked.as_dict() if self.re_ranked else None}
+        """Both scores, each with its metrics as fractions, their intervals and the protocol."""
+        return {"plain": self.plain.report(), "re_ranked": self.re_ranked.report() if self.re_ranked else None}
 
 
-def run_evaluate(experiment: Experiment) -> Evaluated:
-    """Evaluate `evaluate.checkpoint` and write `metrics.json`, and the CMC picture where asked for.
+@dataclass(frozen=True)
+class Evaluation:
+    """All scores by model and test set; the spec's own test set has an empty name."""
+
+    scores: dict[str, dict[str, Evaluated]]
+    folder: bool  # whether a folder of checkpoints was given
+
+    def as_dict(self) -> dict[str, Any]:
+        """The content of `metrics.json`."""
+        models = {}
+        for model, tests in self.scores.items():
+            own, *extra = ((test, found.as_dict()) for test, found in tests.items())
+            models[model] = own[1] | ({"extra_tests": dict(extra)} if extra else {})
+        return {"checkpoints": models, "selected_on": "test"} if self.folder else next(iter(models.values()))
+
+    def rows(self) -> dict[str, dict[str, Any]]:
+        """Metrics by label for a table: the spec's own test set first, in it the plain scores before the others."""
+        tests = dict.fromkeys(test for found in self.scores.values() for test in found)
+        return {
+            ", ".join(filter(None, (model if self.folder else "", test, kind.replace("_", "-")))): report
+            for test in tests
+            for kind in ("plain", "re_ranked")
+            for model, found in self.scores.items()
+            if (report := found[test].as_dict()[kind])
+        }
+
+
+def run_evaluate(experiment: Experiment) -> Evaluation:
+    """Evaluate `evaluate.checkpoint`, one or a folder of them; write `metrics.json`, and the pictures asked for.
 
     Raises:
-        InputError: checkpoint, data or spec are unusable.
+        InputError: checkpoints, data or spec are unusable, which is found before any image is read.
+        FailedRun: a worker died.
     """
-    section = experiment.evaluate
-    if not section.checkpoint:
-        raise InputError(
-            "evaluate.checkpoint is not set: give a checkpoint, an .onnx file, models:/NAME@ALIAS or sweep:NAME."
-        )
-    picture = section.output_cmc_curve_plot
-    if picture and Path(picture).suffix.lower() not in _PICTURES:
-        raise InputError(f"evaluate.output_cmc_curve_plot = {picture!r}: the name must end in .png, .pdf or .svg.")
-    path = resolve(section.checkpoint, ONNX)
-    features = test_features(
-        experiment,
-        path,
-        section.query_dataset or experiment.dataset.query_dataset_dir,
-        section.test_dataset or experiment.dataset.test_dataset_dir,
-    )
-    evaluated = evaluate_features(features, reranking_of(experiment))
-    write_atomic(experiment.task_dir("evaluate") / "metrics.json", json.dumps(evaluated.as_dict(), indent=2) + "\n")
-    if picture:
-        plot_cmc(evaluated, Path(picture))
-    return evaluated
+    directory = experiment.task_dir("evaluate")
+    with logged(directory, "evaluate") as log:
+        job = _Job(experiment)
+        for line in job.lines:
+            print(line, file=sys.stderr)
+        with embedding_workers(job.devices) as load:
+            for model in job.models:
+                load(model)
+            job.pictures.make_room()
+            write_atomic(directory / "experiment.yaml", experiment.to_yaml())
+            log.write("STARTED", "evaluate started")
+            evaluation = Evaluation(job.scores(load, log), job.folder)
+        write_atomic(directory / "metrics.json", json.dumps(evaluation.as_dict(), indent=2) + "\n")
+        if not job.folder:
+            own = next(iter(evaluation.scores.values()))[""]
+            job.pictures.draw(own.plain, own.re_ranked)
+        return evaluation
+
+
+class _Job:
+    """All that an evaluation needs, found and checked, but for the content of models and images."""
+
+    def __init__(self, experiment: Experiment) -> None:
+        checkpoint = experiment.evaluate.checkpoint
+        if not checkpoint:
+            raise InputError(
+                "evaluate.checkpoint is not set: give a checkpoint, a folder of them, an .onnx file, "
+                "models:/NAME@ALIAS or sweep:NAME."
+            )
+        self.experiment = experiment
+        self.pictures = Pictures(experiment)
+        self.folder = Path(checkpoint).is_dir()
+        if self.folder and self.pictures.wanted:
+            raise InputError(
+                f"{self.pictures.wanted[0]} is the picture of one model, but evaluate.checkpoint = {checkpoint!r} is a "
+                "folder: leave the picture out or name a file."
+            )
+        self.models = [ModelFile(path, experiment) for path in resolve_all(checkpoint, ONNX)]
+        self.tests = test_sets(experiment)
+        self.devices = devices(experiment.evaluate.gpus, "evaluate.gpu_ids")
+
+    @property
+    def lines(self) -> list[str]:
+        """What the user should know beforehand."""
+        found = [line for test in self.tests for line in test.left_out()]
+        return [*found, *([_SELECTED] if self.folder else []), run_plan(self.experiment, "evaluate", self.devices)]
+
+    def scores(self, load: Callable[[Open], Embedder], log: StatusLog) -> dict[str, dict[str, Evaluated]]:
+        """Scores by model and test set; the images of one set are decoded once for all models and held meanwhile."""
+        found: dict[str, dict[str, Evaluated]] = {model.path.name: {} for model in self.models}
+        for test in self.tests:
+            decoded: tuple[Inputs, EvaluationImages] | None = None
+            for model in self.models:
+                embedder = load(model)
+                if decoded is None or decoded[0] != embedder.inputs:
+                    decoded = embedder.inputs, test.decode(embedder.inputs, self.experiment.dataset.num_workers)
+                evaluated = self._evaluate(test, decoded[1], embedder)
+                found[model.path.name][test.name] = evaluated
+                message = f"{model.path.name} on {test.name or 'the test folders'}: {evaluated.headline.protocol}"
+                log.write("RUNNING", message, kpi=kpi(evaluated.headline.as_dict()))
+        return found
+
+    def _evaluate(self, test: TestSet, images: EvaluationImages, embedder: Embedder) -> Evaluated:
+        features = features_of(images, embedder.embed)
+        watch = None if test.name else self.pictures.watch(features)
+        evaluated = evaluate_features(features, reranking_of(self.experiment), watch)
+        if watch:
+            self.pictures.take(images, features, watch)
+        return evaluated
 
 
 def reranking_of(experiment: Experiment) -> ReRanking | None:
@@ -70,35 +159,24 @@ def reranking_of(experiment: Experiment) -> ReRanking | None:
     return ReRanking(section.k1, section.k2, section.lambda_value) if section.re_ranking else None
 
 
-def evaluate_features(features: FeatureSet, reranking: ReRanking | None) -> Evaluated:
-    """Score plain, and re-ranked where given; the neighbours are found once."""
+def evaluate_features(features: FeatureSet, reranking: ReRanking | None, watch: Watch | None = None) -> Evaluated:
+    """Score plain, and re-ranked where given; the neighbours are found once; see `scores` for `watch`."""
     settings = [None] if reranking is None else [None, reranking]
-    plain, *re_ranked = scores(features, settings)
+    plain, *re_ranked = scores(features, settings, watch=watch)
     return Evaluated(plain, re_ranked[0] if re_ranked else None)
 
 
 def test_features(experiment: Experiment, path: Path, query: str | None, gallery: str | None) -> FeatureSet:
     """Features of the images of two folders by a checkpoint or an ONNX file, which brings its own preprocessing."""
-    records = evaluation_records(query, gallery)
-    if path.suffix == ".onnx":
-        from reid_tune.deploy.onnx_model import OnnxModel
-
-        model = OnnxModel(path)
-        images = decode_evaluation(
-            *records, model.height, model.width, model.interpolation, experiment.dataset.num_workers
-        )
-        return features_of(images, lambda batch: model.embed(batch, batch_size=experiment.dataset.val_batch_size))
-    checkpoint = load_checkpoint(path)
-    experiment = matching_experiment(experiment, checkpoint, path)
-    network = restore_network(checkpoint, experiment, path, default_device(experiment))
-    return features_of(evaluation_images(experiment, *records), network_embed(network, experiment))
+    (device,) = devices(experiment.evaluate.gpus[:1], "evaluate.gpu_ids")
+    embedder = ModelFile(path, experiment)(device)
+    records = evaluation_records(query, gallery, strict=experiment.dataset.strict)
+    return features_of(decode_test(*records, embedder.inputs, experiment.dataset.num_workers), embedder.embed)
 
 
-def plot_cmc(evaluated: Evaluated, path: Path) -> None:
+def plot_cmc(evaluated: Evaluated, path: Path, ranks: int = 50) -> None:
     """Draw the CMC curves of both scores."""
-    from reid_tune.evaluation.plots import cmc_plot
-
-    curves: Mapping[str, Any] = {"plain": evaluated.plain.cmc} | (
-        {"re-ranked": evaluated.re_ranked.cmc} if evaluated.re_ranked else {}
-    )
+    curves = {"plain": evaluated.plain.cmc(ranks)}
+    if evaluated.re_ranked:
+        curves["re-ranked"] = evaluated.re_ranked.cmc(ranks)
     cmc_plot(curves, path)

@@ -10,11 +10,17 @@ from reid_tune.checkpoints.checkpoint import load_checkpoint
 from reid_tune.data.images import decode
 from reid_tune.data.records import read_folder
 from reid_tune.errors import InputError
+from reid_tune.files import write_atomic
 from reid_tune.spec.experiment import Experiment
 from reid_tune.spec.load import build_experiment
+from reid_tune.spec.secret import passphrase
+from reid_tune.spec.tasks import Export
 from reid_tune.tasks.models import checkpoint_experiment, matching_experiment, restore_network
+from reid_tune.tasks.outputs import make_room, output_file
 from reid_tune.tasks.references import CHECKPOINT, resolve
+from reid_tune.tasks.status import logged
 from reid_tune.training.data import interpolation
+from reid_tune.training.devices import devices
 
 if TYPE_CHECKING:
     from reid_tune.deploy.parity import Parity
@@ -39,43 +45,79 @@ def run_export(
         InputError: checkpoint, spec or target are unusable.
         FailedRun: the file does not agree with PyTorch.
     """
-    if experiment is None:
-        foreign = [key for key in overrides if not key.startswith("export.")]
-        if foreign:
-            raise InputError(f"{', '.join(foreign)}: without a spec (-e) only keys of export can be set.")
-        section = build_experiment({}, overrides, "command line").export
-    else:
-        section = experiment.export
+    if experiment is not None:
+        directory = Path(experiment.results_dir) / "export"
+        with logged(directory, "export") as log:
+            job = _job(experiment, experiment.export, reference)
+            write_atomic(directory / "experiment.yaml", experiment.to_yaml())
+            log.write("STARTED", "export started")
+            return job.target, job.write()
+    foreign = [key for key in overrides if not key.startswith("export.")]
+    if foreign:
+        raise InputError(f"{', '.join(foreign)}: without a spec (-e) only keys of export can be set.")
+    job = _job(None, build_experiment({}, overrides, "command line").export, reference)
+    return job.target, job.write()
+
+
+def export_checkpoint(path: Path, target: Path, *, overwrite: bool = False) -> "Parity":
+    """Write a checkpoint's network by its own spec; raises as `run_export`."""
+    return _Job(None, path, target, overwrite=overwrite).write()
+
+
+class _Job:
+    """One export whose input is known to be good; a target that must not be replaced is refused first."""
+
+    def __init__(
+        self, experiment: Experiment | None, path: Path, target: Path, *, overwrite: bool, gpu: int = 0
+    ) -> None:
+        from reid_tune.deploy.onnx_export import require_free
+
+        require_free(output_file("export.onnx_file", target), overwrite)
+        (self._device,) = devices([gpu], "export.gpu_id")
+        checkpoint = load_checkpoint(path, passphrase(experiment))
+        own = checkpoint_experiment(checkpoint, path)
+        self._experiment = matching_experiment(experiment, checkpoint, path) if experiment else own
+        self._network = restore_network(checkpoint, self._experiment, path, torch.device("cpu"))
+        self._overwrite = overwrite
+        self.target = target
+        make_room(target)
+
+    def write(self) -> "Parity":
+        """Write the file, compared with PyTorch on training images where they are at hand."""
+        from reid_tune.deploy.onnx_export import export_onnx
+
+        return export_onnx(
+            self._network,
+            self._experiment,
+            self.target,
+            crops=_crops(self._experiment),
+            overwrite=self._overwrite,
+            gpu=self._device.index or 0,
+        )
+
+
+def _job(experiment: Experiment | None, section: Export, reference: str | None) -> _Job:
     reference = reference or section.checkpoint
     if not reference:
         raise InputError("export.checkpoint is not set: give a checkpoint, models:/NAME@ALIAS or sweep:NAME.")
     path = resolve(reference, CHECKPOINT)
     default = path.with_suffix(".onnx") if path == Path(reference) else Path(f"{_name(reference)}.onnx")
     target = Path(section.onnx_file) if section.onnx_file else default
-    return target, export_checkpoint(path, target, experiment=experiment, overwrite=section.overwrite)
-
-
-def export_checkpoint(
-    path: Path, target: Path, *, experiment: Experiment | None = None, overwrite: bool = False
-) -> "Parity":
-    """Write a checkpoint's network as ONNX, compared with PyTorch on training images where they are at hand."""
-    from reid_tune.deploy.onnx_export import export_onnx
-
-    checkpoint = load_checkpoint(path)
-    own = checkpoint_experiment(checkpoint, path)
-    experiment = matching_experiment(experiment, checkpoint, path) if experiment else own
-    network = restore_network(checkpoint, experiment, path, torch.device("cpu"))
-    return export_onnx(network, experiment, target, crops=_crops(experiment), overwrite=overwrite)
+    return _Job(experiment, path, target, overwrite=section.overwrite, gpu=section.gpu_id)
 
 
 def _crops(experiment: Experiment) -> np.ndarray | None:
-    folder = experiment.dataset.train_dataset_dir
-    if not folder or not Path(folder).is_dir():
+    """Some training images as the network takes them; None where they are not here or cannot be read."""
+    model, folders = experiment.model, experiment.dataset.train_folders
+    if not folders:
         return None
-    records = read_folder(folder).records
-    model = experiment.model
-    chosen = records[:: max(1, len(records) // _CROPS)][:_CROPS]
-    return decode(chosen, model.input_height, model.input_width, interpolation(model.backbone))
+    try:
+        records = read_folder(folders[0]).records
+        chosen = records[:: max(1, len(records) // _CROPS)][:_CROPS]
+        size = model.input_height, model.input_width, interpolation(model.backbone)
+        return decode(chosen, *size, grey=model.input_channels == 1)
+    except InputError:
+        return None
 
 
 def _name(reference: str) -> str:

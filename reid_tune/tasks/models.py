@@ -1,26 +1,66 @@
 """Models from files: checkpoints and ONNX files, ready to embed images."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from reid_tune.checkpoints.checkpoint import Checkpoint
+from reid_tune.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from reid_tune.errors import InputError
 from reid_tune.modeling.network import ReIDNet, build_network
 from reid_tune.spec.experiment import Experiment
+from reid_tune.spec.secret import passphrase
+from reid_tune.training.data import interpolation
+from reid_tune.training.embed import Embedder, Inputs, network_embed
 
-__all__ = ["checkpoint_experiment", "matching_experiment", "restore_network"]
+__all__ = ["ModelFile", "checkpoint_experiment", "matching_experiment", "restore_network"]
 
 # What a checkpoint fixes: its network, and the images that it was trained on.
 _FIXED = (
     "model.backbone",
     "model.last_stride",
+    "model.stride_size",
+    "model.semantic_weight",
+    "model.input_channels",
     "model.input_width",
     "model.input_height",
+    "model.pooling",
     "model.neck",
     "dataset.pixel_mean",
     "dataset.pixel_std",
 )
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """A checkpoint, or an ONNX file, which brings its own preprocessing; called with a device, it opens there.
+
+    Raises:
+        InputError: when opened, the file is unusable or does not fit the spec.
+    """
+
+    path: Path
+    experiment: Experiment
+
+    def __call__(self, device: torch.device) -> Embedder:
+        if self.path.suffix == ".onnx":
+            return self._onnx(device)
+        checkpoint = load_checkpoint(self.path, passphrase(self.experiment))
+        experiment = matching_experiment(self.experiment, checkpoint, self.path)
+        network = restore_network(checkpoint, experiment, self.path, device)
+        model = experiment.model
+        inputs = Inputs(
+            model.input_height, model.input_width, interpolation(model.backbone), grey=model.input_channels == 1
+        )
+        return Embedder(inputs, network.dimension, network_embed(network, experiment))
+
+    def _onnx(self, device: torch.device) -> Embedder:
+        from reid_tune.deploy.onnx_model import OnnxModel
+
+        batch_size = self.experiment.dataset.val_batch_size
+        model = OnnxModel(self.path, threads=torch.get_num_threads(), gpu=device.index or 0)
+        inputs = Inputs(model.height, model.width, model.interpolation, grey=model.channels == 1)
+        return Embedder(inputs, model.dimension, lambda images: model.embed(images, batch_size))
 
 
 def checkpoint_experiment(checkpoint: Checkpoint, path: Path) -> Experiment:

@@ -3,10 +3,10 @@
 import re
 from pathlib import Path
 
-from reid_tune.checkpoints.names import newest_attempt
+from reid_tune.checkpoints.names import BEST, LATEST, newest_attempt
 from reid_tune.errors import InputError
 
-__all__ = ["CHECKPOINT", "ONNX", "resolve"]
+__all__ = ["CHECKPOINT", "ONNX", "resolve", "resolve_all"]
 
 # Names of the files in a version of a registered model.
 CHECKPOINT, ONNX = "checkpoint.pth", "model.onnx"
@@ -38,6 +38,31 @@ def resolve(reference: str, wanted: str) -> Path:
         hint = " (it is a folder: name a file in it)" if path.is_dir() else ""
         raise InputError(f"there is no checkpoint {reference}{hint}.")
     return path
+
+
+def resolve_all(reference: str, wanted: str) -> list[Path]:
+    """The files of a folder's checkpoints, else the one file that `resolve` finds.
+
+    Of a folder these are all `model_epoch_*.pth` by epoch; where it has none, all .pth and .onnx files by name. Copies,
+    the latest and the best checkpoint of a run, are left out.
+
+    Raises:
+        InputError: see `resolve`, or the folder has no such file.
+    """
+    folder = Path(reference)
+    if not folder.is_dir():
+        return [resolve(reference, wanted)]
+    files = [path for path in folder.iterdir() if path.is_file() and path.name not in (LATEST, BEST)]
+    kept = [path for path in files if path.match("model_epoch_*.pth")]
+    found = kept or [path for path in files if path.suffix in (".pth", ".onnx") and not path.name.startswith(".")]
+    if not found:
+        raise InputError(f"the folder {reference} has no checkpoint: it should hold model_epoch_*.pth, .pth or .onnx.")
+    return sorted(found, key=lambda path: _natural(path.name))
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Sorts numbers by value: 999 before 1000."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
 def _from_sweep(reference: str, wanted: str) -> Path:

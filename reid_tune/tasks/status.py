@@ -27,16 +27,31 @@ class StatusLog:
     """Appends lines to `<directory>/status.json`; each has date, time, status, verbosity and message."""
 
     def __init__(self, directory: Path) -> None:
-        self.path = make_folder(directory) / "status.json"
-        self.started = time.monotonic()
+        self.path = directory / "status.json"
+        self._before = self._size()
+        self._started = time.monotonic()
+
+    @property
+    def begun(self) -> bool:
+        """Whether this task, or a worker of it, has written a line."""
+        return self._size() > self._before
 
     def write(self, status: str, message: str, **values: Any) -> None:
         """Append a line; numbers stay numbers, fractions are not rounded, times are seconds."""
         now = datetime.now()
         line = {"date": now.strftime("%m/%d/%Y"), "time": now.strftime("%H:%M:%S"), "status": status}
         line |= {"verbosity": "ERROR" if status == "FAILURE" else "INFO", "message": message, **values}
+        make_folder(self.path.parent)
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
+
+    def end(self, status: str, message: str) -> None:
+        """Append the last line, if the task came so far that there is a first one."""
+        if self.begun:
+            self.write(status, message, seconds=round(time.monotonic() - self._started, 3))
+
+    def _size(self) -> int:
+        return self.path.stat().st_size if self.path.exists() else 0
 
 
 def kpi(metrics: Mapping[str, Any]) -> dict[str, float]:
@@ -47,13 +62,12 @@ def kpi(metrics: Mapping[str, Any]) -> dict[str, float]:
 
 @contextmanager
 def logged(directory: Path, task: str) -> Iterator[StatusLog]:
-    """STARTED, then SUCCESS or FAILURE with the reason; the task writes its results in between."""
+    """A log that ends with SUCCESS or FAILURE; the task writes STARTED once its input is known to be good."""
     log = StatusLog(directory)
-    log.write("STARTED", f"{task} started")
     try:
         yield log
     except BaseException as error:
         reason = "stopped by the user" if isinstance(error, KeyboardInterrupt) else str(error) or type(error).__name__
-        log.write("FAILURE", f"{task} failed: {reason}", seconds=round(time.monotonic() - log.started, 3))
+        log.end("FAILURE", f"{task} failed: {reason}")
         raise
-    log.write("SUCCESS", f"{task} finished", seconds=round(time.monotonic() - log.started, 3))
+    log.end("SUCCESS", f"{task} finished")

@@ -1,43 +1,88 @@
 """The task `train`: one run of one spec."""
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import torch
+
+from reid_tune.checkpoints.names import LATEST
 from reid_tune.files import write_atomic
 from reid_tune.spec.experiment import Experiment
+from reid_tune.tasks.plan import run_plan
+from reid_tune.tasks.status import StatusLog, kpi, logged
 from reid_tune.training.data import shared_identities, split_records, validates_on_test
-from reid_tune.training.loop import Trained, train
+from reid_tune.training.devices import devices
+from reid_tune.training.launch import launch
+from reid_tune.training.loop import train
 from reid_tune.training.progress import TerminalReporter
+from reid_tune.training.workers import rank
 
 __all__ = ["run_train"]
 
 
-def run_train(experiment: Experiment) -> Trained:
-    """Train with progress on stderr into the task's folder, continuing what is there.
+def run_train(experiment: Experiment) -> Path:
+    """Train with progress on stderr into the task's folder, continuing what is there; returns the last checkpoint.
 
     Raises:
-        InputError: the spec, its data or a checkpoint is unusable, or asks for what this version does not do.
-        FailedRun: the loss is not finite.
+        InputError: the spec, its data or a checkpoint is unusable.
+        FailedRun: the loss is not finite, or a worker died.
     """
     directory = experiment.task_dir("train")
-    for line in _data_lines(experiment):
+    workers = devices(experiment.train.gpus, "train.gpu_ids")
+    for line in (*_data_lines(experiment), run_plan(experiment, "train", workers)):
         print(line, file=sys.stderr)
+    with logged(directory, "train"):
+        if len(workers) == 1:
+            _worker(experiment, directory, workers[0])
+        else:
+            launch(_worker, (experiment, directory), workers)
+    return directory / LATEST
+
+
+def _worker(experiment: Experiment, directory: Path, device: torch.device) -> None:
     resume = experiment.train.resume_training_checkpoint_path
     with _Reporter(experiment, directory) as reporter:
-        return train(experiment, reporter, directory, resume=Path(resume) if resume else None)
+        train(
+            experiment,
+            reporter,
+            directory,
+            resume=Path(resume) if resume else None,
+            keep_best=not validates_on_test(experiment),
+            device=device,
+        )
 
 
 class _Reporter(TerminalReporter):
-    """Keeps the spec beside the checkpoints once spec, data and earlier checkpoint are known to go together."""
+    """Keeps the spec beside the checkpoints once it goes together with data and earlier checkpoint; writes status."""
 
     def __init__(self, experiment: Experiment, directory: Path) -> None:
         super().__init__()
         self._experiment = experiment
-        self._directory = directory
+        self._status = StatusLog(directory)
 
     def start(self, steps_per_epoch: int, first_epoch: int, num_epochs: int) -> None:
-        write_atomic(self._directory / "experiment.yaml", self._experiment.to_yaml())
+        if rank() == 0:
+            write_atomic(self._status.path.with_name("experiment.yaml"), self._experiment.to_yaml())
+            self._status.write("STARTED", "train started", epoch=first_epoch - 1, max_epoch=num_epochs)
         super().start(steps_per_epoch, first_epoch, num_epochs)
+
+    def report(self, metrics: Mapping[str, Any]) -> None:
+        super().report(metrics)
+        epoch, last = metrics["epoch"], self._experiment.train.num_epochs
+        if rank() == 0 and epoch >= self.first_epoch:
+            seconds = self.since_last_report()
+            self._status.write(
+                "RUNNING",
+                f"epoch {epoch} of {last} is done",
+                epoch=epoch,
+                max_epoch=last,
+                time_per_epoch=seconds,
+                eta=round(seconds * (last - epoch), 3),
+                lr=metrics["lr"],
+                kpi=kpi(metrics),
+            )
 
 
 def _data_lines(experiment: Experiment) -> list[str]:
@@ -50,7 +95,7 @@ def _data_lines(experiment: Experiment) -> list[str]:
             f"warning: dataset.num_classes = {dataset.num_classes}, but the folder has {identities}: it counts."
         )
     if split.query:
-        where = "held-out identities"
+        where = "held-out identities" if dataset.validation == "holdout" else f"the folder {dataset.validation}"
         if validates_on_test(experiment):
             where = "the test folders; what is selected by it is selected on test"
         if shared := shared_identities(split.train, split.query):

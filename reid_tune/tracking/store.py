@@ -27,6 +27,7 @@ __all__ = [
     "reachable",
     "refused",
     "tracking_uri",
+    "with_credentials",
 ]
 
 CONNECT = 3.0  # seconds that a server gets to accept a connection
@@ -47,6 +48,12 @@ def tracking_uri() -> str:
     uri = os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}mlflow.db"
     path = database(uri)
     return uri if path is None else f"{SQLITE}{path}"
+
+
+def with_credentials(recorded: str) -> str:
+    """The address that a log has without user name and password, with those of `tracking_uri` if it is that one."""
+    current = tracking_uri()
+    return current if public(current) == recorded else recorded
 
 
 def database(uri: str) -> Path | None:
@@ -139,9 +146,10 @@ def refused(error: Exception) -> bool:
 
 def one_line(error: Exception) -> str:
     """The kind and the first 300 characters of an error, without passwords."""
-    return public(f"{type(error).__name__}: {' '.join(str(error).split())}"[:300])
+    return public(f"{type(error).__name__}: {' '.join(str(error).split())}")[:300]
 
 
 def public(text: str) -> str:
-    """Text without the user names and passwords of its addresses."""
-    return re.sub(r"://[^/\s@]*@", "://", text)
+    """Text without the user names and passwords of its addresses; a password may hold an `@`."""
+    text = re.sub(r"://[^/\s]*@", "://", text)
+    return re.sub(r"([?&]\w*(?:password|token|secret)=)[^&\s]*", r"\1", text, flags=re.IGNORECASE)

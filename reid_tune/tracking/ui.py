@@ -29,6 +29,8 @@ def run_ui(uri: str, port: int) -> int:
     # A session of its own: Ctrl-C reaches us alone, and ending the group ends the server's workers too.
     # Job execution is seven processes for language models.
     environment = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "PYTHONWARNINGS": "ignore", **os.environ}
+    # Its command line, which all users of the machine can read, is no place for a password.
+    environment["MLFLOW_BACKEND_STORE_URI"] = uri
     print("starting MLflow's server, some 10 seconds ...", file=sys.stderr, flush=True)
     server = subprocess.Popen(_command(uri, port), stdout=sys.stderr, env=environment, start_new_session=True)
     previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -43,7 +45,7 @@ def run_ui(uri: str, port: int) -> int:
 
 
 def _command(uri: str, port: int) -> list[str]:
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--workers", "1"]
+    command = [sys.executable, "-m", "mlflow", "server", "--workers", "1"]
     command += ["--host", "127.0.0.1", "--port", str(port), "--uvicorn-opts", "--log-level warning"]
     path = database(uri)
     return command + (["--artifacts-destination", str(path.parent / "mlartifacts")] if path else [])

@@ -1,26 +1,51 @@
 """From images to features and scores."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from reid_tune.data.augment import normalise
+from reid_tune.data.images import Interpolation
 from reid_tune.evaluation.features import FeatureSet, feature_set
 from reid_tune.modeling.network import ReIDNet
 from reid_tune.spec.experiment import Experiment
 from reid_tune.training.data import EvaluationImages
 from reid_tune.training.step import autocast
 
-__all__ = ["Embed", "network_embed", "features_of"]
+__all__ = ["Embed", "Embedder", "Inputs", "Open", "features_of", "network_embed"]
 
 # Images uint8 [n, H, W, 3] to embeddings float32 [n, dimension].
 Embed = Callable[[np.ndarray], np.ndarray]
 
 
+@dataclass(frozen=True)
+class Inputs:
+    """What a model takes: crops resized to height x width pixels, in colour or grey."""
+
+    height: int
+    width: int
+    interpolation: Interpolation
+    grey: bool
+
+
+@dataclass(frozen=True)
+class Embedder:
+    """A model on its device."""
+
+    inputs: Inputs
+    dimension: int
+    embed: Embed
+
+
+# Opens a model on a device; can be pickled.
+Open = Callable[[torch.device], Embedder]
+
+
 def network_embed(network: ReIDNet, experiment: Experiment, precision: str = "fp32") -> Embed:
     """Embed with a network on its device, in eval mode, in batches of `dataset.val_batch_size`."""
-    dataset = experiment.dataset
+    dataset, channels = experiment.dataset, experiment.model.input_channels
     device = next(network.parameters()).device
 
     @torch.inference_mode()
@@ -31,7 +56,7 @@ def network_embed(network: ReIDNet, experiment: Experiment, precision: str = "fp
         for start in range(0, len(images), dataset.val_batch_size):
             batch = torch.from_numpy(images[start : start + dataset.val_batch_size]).to(device)
             with autocast(precision, device):
-                embedding = network(normalise(batch, dataset.pixel_mean, dataset.pixel_std))
+                embedding = network(normalise(batch, dataset.pixel_mean, dataset.pixel_std, channels))
             parts.append(embedding.float().cpu().numpy())
         network.train(was_training)
         return np.concatenate(parts)

@@ -1,7 +1,6 @@
 """The training loop."""
 
 import math
-import random
 import time
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -10,29 +9,21 @@ from typing import Any
 
 import torch
 
-from reid_tune.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from reid_tune.checkpoints.names import LATEST, kept
+from reid_tune.checkpoints.names import LATEST
 from reid_tune.errors import FailedRun, InputError
 from reid_tune.evaluation.score import score
-from reid_tune.files import link_atomic, make_folder
-from reid_tune.modeling.network import ReIDNet, untrained
-from reid_tune.optim.optimizer import make_optimizer
+from reid_tune.modeling.network import ReIDNet
 from reid_tune.optim.schedule import set_learning_rate
 from reid_tune.spec.experiment import Experiment
-from reid_tune.training.data import (
-    EvaluationImages,
-    TrainingImages,
-    evaluation_images,
-    split_records,
-    training_images,
-)
+from reid_tune.training.determinism import kernels
 from reid_tune.training.embed import features_of, network_embed
 from reid_tune.training.reporter import Reporter
-from reid_tune.training.step import Step
+from reid_tune.training.run import Run, begin, save
 from reid_tune.training.workers import broadcast, rank, world_size
 
-__all__ = ["Trained", "default_device", "train"]
+__all__ = ["Trained", "train"]
 
+CPU = torch.device("cpu")
 _CHECK_EVERY = 10
 _CALMER = "lower train.optim.base_lr, lengthen the warm-up or set train.clip_grad_norm"
 
@@ -45,19 +36,6 @@ class Trained:
     history: list[dict[str, Any]]
 
 
-@dataclass
-class _Run:
-    experiment: Experiment
-    directory: Path
-    device: torch.device
-    data: TrainingImages
-    validation: EvaluationImages | None
-    network: ReIDNet
-    optimizer: torch.optim.Optimizer
-    step: Step
-    history: list[dict[str, Any]]
-
-
 def train(
     experiment: Experiment,
     reporter: Reporter,
@@ -65,7 +43,8 @@ def train(
     *,
     resume: Path | None = None,
     validate_at: Collection[int] = (),
-    device: torch.device | None = None,
+    keep_best: bool = False,
+    device: torch.device = CPU,
 ) -> Trained:
     """Train a network as the spec says, on all workers of the process group if there is one.
 
@@ -76,89 +55,33 @@ def train(
     Args:
         directory: Folder of the checkpoints, made if needed.
         validate_at: 1-based epochs with a validation, beside those of `validation_interval` and the last one.
+        keep_best: Keep the epoch with the best mAP as `reid_model_best.pth`.
 
     Raises:
         InputError: data, spec or checkpoint are unusable.
         FailedRun: the loss or the features of the validation are not finite.
     """
-    experiment = _with_seed(experiment)
-    run = _prepare(experiment, directory, device or default_device(experiment))
-    _resume(run, resume)
-    num_epochs = experiment.train.num_epochs
-    reporter.start(run.data.sampler.steps_per_epoch, len(run.history) + 1, num_epochs)
-    for metrics in run.history:
-        reporter.report(metrics)
-    for epoch in range(len(run.history), num_epochs):
-        metrics = {"epoch": epoch + 1, **_train_epoch(run, epoch, reporter)}
-        if run.validation is not None and _validates(experiment, epoch + 1, validate_at):
-            metrics |= _validate(run, run.validation, epoch)
-        _require_finite(run.network, epoch)
-        run.history.append(metrics)
-        _save(run, epoch)
-        reporter.report(metrics)
+    with kernels(experiment.train):
+        run = begin(experiment, directory, device, resume)
+        num_epochs = experiment.train.num_epochs
+        reporter.start(run.data.sampler.steps_per_epoch, len(run.history) + 1, num_epochs)
+        reporter.say(run.origin)
+        for metrics in run.history:
+            reporter.report(metrics)
+        for epoch in range(len(run.history), num_epochs):
+            metrics = {"epoch": epoch + 1, **_train_epoch(run, epoch, reporter)}
+            if run.validates and _validates(experiment, epoch + 1, validate_at):
+                metrics |= broadcast(_validate(run, epoch))
+            _require_finite(run.network, epoch)
+            run.history.append(metrics)
+            save(run, keep_best=keep_best)
+            reporter.report(metrics)
     return Trained(run.directory / LATEST, run.history)
 
 
-def default_device(experiment: Experiment) -> torch.device:
-    """The first GPU that the spec names, or the CPU where there is none."""
-    if torch.cuda.is_available():
-        return torch.device("cuda", experiment.train.gpu_ids[0])
-    return torch.device("cpu")
-
-
-def _with_seed(experiment: Experiment) -> Experiment:
-    if experiment.train.seed >= 0:
-        return experiment
-    seed = broadcast(random.SystemRandom().randrange(2**31))
-    return experiment.model_copy(update={"train": experiment.train.model_copy(update={"seed": seed})})
-
-
-def _prepare(experiment: Experiment, directory: Path, device: torch.device) -> _Run:
-    workers, batch = world_size(), experiment.dataset.batch_size
-    if batch % workers:
-        raise InputError(f"dataset.batch_size = {batch} cannot be divided among {workers} workers.")
-    make_folder(directory)
-    split = split_records(experiment)
-    data = training_images(experiment, split.train)
-    validation = None
-    if split.query and rank() == 0:
-        validation = evaluation_images(experiment, split.query, split.gallery)
-    network = untrained(experiment.model, len(data.identities), experiment.train.seed).to(device)
-    network = network.to(memory_format=torch.channels_last)
-    optimizer = make_optimizer(network, experiment.train.optim)
-    step = Step(network, optimizer, experiment)
-    return _Run(experiment, directory, device, data, validation, network, optimizer, step, [])
-
-
-def _resume(run: _Run, path: Path | None) -> None:
-    latest = run.directory / LATEST
-    path = path or (latest if latest.exists() else None)
-    if path is None:
-        return
-    checkpoint = load_checkpoint(path)
-    if checkpoint.identities != run.data.identities:
-        raise InputError(
-            f"{path} was trained on {len(checkpoint.identities)} identities, which are not the "
-            f"{len(run.data.identities)} of dataset.train_dataset_dir: use an empty results folder or that run's data."
-        )
-    if not checkpoint.optimizer:
-        raise InputError(f"{path} has no optimizer state to continue from: give the checkpoint of a training run.")
-    settings = [{name: group[name] for name in group if name != "params"} for group in run.optimizer.param_groups]
-    try:
-        run.network.load_state_dict(checkpoint.model)
-        run.optimizer.load_state_dict(checkpoint.optimizer)
-    except (RuntimeError, ValueError):
-        raise InputError(
-            f"{path} holds another network or optimizer than the spec: use an empty results folder."
-        ) from None
-    for group, own in zip(run.optimizer.param_groups, settings, strict=True):
-        group.update(own)  # The spec decides, also where it has changed since the checkpoint.
-    run.history = list(checkpoint.history)
-
-
-def _train_epoch(run: _Run, epoch: int, reporter: Reporter) -> dict[str, float]:
+def _train_epoch(run: Run, epoch: int, reporter: Reporter) -> dict[str, float]:
     train, data, batch = run.experiment.train, run.data, run.experiment.dataset.batch_size
-    rate = set_learning_rate(run.optimizer, train.optim, epoch, train.num_epochs)
+    rate = set_learning_rate(run.optimizer, train.optim, epoch, train.num_epochs, run.history)
     # Stochastic layers draw alike on all workers, and a resumed run draws what an undisturbed one does.
     torch.manual_seed(train.seed * 1_000_003 + epoch)
     share = batch // world_size()
@@ -196,30 +119,14 @@ def _validates(experiment: Experiment, epoch: int, validate_at: Collection[int])
     return epoch % train.validation_interval == 0 or epoch == train.num_epochs or epoch in validate_at
 
 
-def _validate(run: _Run, images: EvaluationImages, epoch: int) -> dict[str, float | int]:
+def _validate(run: Run, epoch: int) -> dict[str, float | int] | None:
+    """Metrics of the network as it is about to be saved, on rank 0."""
+    if run.validation is None:
+        return None
     embed = network_embed(run.network, run.experiment, run.experiment.train.precision)
     try:
-        features = features_of(images, embed)
+        features = features_of(run.validation, embed)
     except InputError as error:
         raise FailedRun(f"the network fails the validation of epoch {epoch + 1}: {error} Or {_CALMER}.") from None
-    return score(features).as_dict()
-
-
-def _save(run: _Run, epoch: int) -> None:
-    if rank() != 0:
-        return
-    train = run.experiment.train
-    latest = run.directory / LATEST
-    save_checkpoint(
-        latest,
-        Checkpoint(
-            spec=run.experiment.model_dump(mode="json", exclude={"encryption_key"}),
-            epoch=epoch + 1,
-            identities=run.data.identities,
-            history=run.history,
-            model=run.network.state_dict(),
-            optimizer=run.optimizer.state_dict(),
-        ),
-    )
-    if (epoch + 1) % train.checkpoint_interval == 0 or epoch + 1 == train.num_epochs:
-        link_atomic(latest, run.directory / kept(epoch))
+    metrics = score(features).as_dict()
+    return metrics | {"val_loss": 1 - metrics["mAP"]}

@@ -1,6 +1,7 @@
 """Progress of a single run on stderr: a bar in a terminal, a line for each epoch."""
 
 import sys
+import time
 from typing import Self
 
 from rich.console import Console
@@ -27,14 +28,21 @@ class TerminalReporter:
             disable=rank() != 0 or not self._console.is_terminal,
         )
         self._task: TaskID | None = None
+        self.first_epoch = 1
+        self._reported = time.monotonic()
         self._epochs = 0
 
     def start(self, steps_per_epoch: int, first_epoch: int, num_epochs: int) -> None:
-        self._epochs = num_epochs
+        self.first_epoch, self._epochs = first_epoch, num_epochs
+        self._reported = time.monotonic()
         if rank() == 0:
             text = f"{steps_per_epoch} steps per epoch, epochs {first_epoch} to {num_epochs}"
             self._console.print(text if first_epoch <= num_epochs else "all epochs are done already", highlight=False)
         self._task = self._progress.add_task("", total=steps_per_epoch, epoch=first_epoch, loss=0.0)
+
+    def say(self, text: str) -> None:
+        if rank() == 0:
+            self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def step(self, step: int, loss: float) -> None:
         assert self._task is not None
@@ -43,8 +51,14 @@ class TerminalReporter:
     def report(self, metrics: Metrics) -> None:
         assert self._task is not None
         self._progress.update(self._task, completed=0, epoch=metrics["epoch"] + 1)
-        if rank() == 0:
+        if rank() == 0 and metrics["epoch"] >= self.first_epoch:
             self._console.print(epoch_line(metrics, self._epochs), highlight=False)
+
+    def since_last_report(self) -> float:
+        """Seconds since the last call, or since the start; checkpoint and validation included."""
+        now = time.monotonic()
+        self._reported, before = now, self._reported
+        return round(now - before, 3)
 
     def __enter__(self) -> Self:
         self._progress.start()

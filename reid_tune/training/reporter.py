@@ -15,6 +15,9 @@ class Reporter(Protocol):
     def start(self, steps_per_epoch: int, first_epoch: int, num_epochs: int) -> None:
         """The run begins or continues; epochs are 1-based."""
 
+    def say(self, text: str) -> None:
+        """Something that the user should know, in one line or more."""
+
     def step(self, step: int, loss: float) -> None:
         """A step of the current epoch is done; 1-based, called now and then."""
 

@@ -36,19 +36,22 @@ class _Global(nn.Module):
         with autocast(self.precision, images.device):
             local = self.network.features(images)
         features = gather_rows(local.float())
-        assert self.network.classifier is not None
-        return features, self.network.classifier(self.network.neck(features))
+        return features, self.network.logits(features)
 
 
 class Step:
     """Forward, losses, backward, update; the same result for any number of workers with the same global batch.
 
     That holds to rounding where the backbone's batch norm is in eval mode and no layer is stochastic: batch norm in
-    training mode sees the images of one worker.
+    training mode sees the images of one worker. The centres of center loss are alike on all workers: each steps its own
+    from the same features.
     """
 
     def __init__(self, network: ReIDNet, optimizer: torch.optim.Optimizer, experiment: Experiment) -> None:
-        self.losses = Losses(experiment)
+        assert network.classifier is not None
+        device = network.classifier.weight.device
+        self.losses = Losses(experiment, network.classifier.out_features, network.dimension)
+        self.center = self.losses.center.to(device) if self.losses.center is not None else None
         self.optimizer = optimizer
         self.clip = experiment.train.clip_grad_norm
         self.network = network
@@ -63,7 +66,7 @@ class Step:
             labels: The global batch's [batch] int64.
 
         Returns:
-            The loss and its parts, detached scalars.
+            The loss, its parts and, with an identity loss, the accuracy of the batch; detached scalars.
         """
         features, logits = self.module(images)
         parts = self.losses(features, logits, labels)
@@ -73,4 +76,9 @@ class Step:
         if self.clip:
             nn.utils.clip_grad_norm_(self.network.parameters(), self.clip)
         self.optimizer.step()
-        return {"loss": loss.detach(), **{f"loss/{name}": part.detach() for name, part in parts.items()}}
+        if self.center is not None:
+            self.center.step()
+        values = {"loss": loss.detach(), **{f"loss/{name}": part.detach() for name, part in parts.items()}}
+        if self.losses.identity:
+            values["accuracy"] = (logits.argmax(1) == labels).float().mean()
+        return values

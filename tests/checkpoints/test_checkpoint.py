@@ -28,7 +28,7 @@ def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
     made = make()
     save_checkpoint(tmp_path / "deep" / "a.pth", made)
     loaded = load_checkpoint(tmp_path / "deep" / "a.pth")
-    for part in ("spec", "epoch", "identities", "history", "optimizer"):
+    for part in ("spec", "epoch", "identities", "history", "optimizer", "centers"):
         assert getattr(loaded, part) == getattr(made, part)
     assert loaded.model.keys() == made.model.keys()
     assert all(torch.equal(loaded.model[name], tensor) for name, tensor in made.model.items())

@@ -104,6 +104,28 @@ def test_normalise_equals_torchvision_and_an_idle_augmentation() -> None:
     assert torch.equal(idle.apply(batch, idle.draw(0, 0, 0, 6)), output)
 
 
+@pytest.mark.parametrize("padding", [0, 5])
+def test_a_grey_batch_is_the_first_channel_of_a_batch_in_colour(padding: int) -> None:
+    batch = images(24)[..., :1].expand(-1, -1, -1, 3).contiguous()
+    colour = replace(AUGMENTATION, mean=(MEAN[0],) * 3, std=(STD[0],) * 3, padding=padding)
+    decisions = colour.draw(1, 2, 3, 24)
+    output = replace(AUGMENTATION, padding=padding, channels=1).apply(batch, decisions)
+    assert output.shape == (24, 1, HEIGHT, WIDTH)
+    assert torch.equal(output, colour.apply(batch, decisions)[:, :1])
+    assert torch.equal(normalise(batch, MEAN, STD, 1), normalise(batch, MEAN, STD)[:, :1])
+
+
+def test_grey_noise_fills_the_box_alone() -> None:
+    augmentation = replace(AUGMENTATION, erasing="noise", channels=1)
+    batch, decisions = images(24), augmentation.draw(1, 2, 3, 24)
+    difference = augmentation.apply(batch, decisions) - replace(AUGMENTATION, channels=1, erase=0.0).apply(
+        batch, replace(decisions, boxes=np.zeros((24, 4), int))
+    )
+    for change, (top, left, height, width) in zip(difference[:, 0], decisions.boxes.tolist(), strict=True):
+        assert (change[top : top + height, left : left + width] != 0).all()
+        assert torch.count_nonzero(change) == height * width
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("erasing", ["mean", "noise"])
 def test_the_device_does_not_matter(erasing: str) -> None:

@@ -1,17 +1,33 @@
-from dataclasses import astuple, replace
+from dataclasses import replace
+from itertools import permutations
 
 import numpy as np
 import pytest
 
 from reid_tune.data.augment import Augmentation
-from reid_tune.data.decisions import NOISE_OFFSETS
+from reid_tune.data.decisions import NOISE_OFFSETS, Decisions
+from reid_tune.spec.dataset import ColorJitter
 
 AUGMENTATION = Augmentation((0.5,) * 3, (0.5,) * 3, 256, 128, flip=0.3, padding=10, erase=0.4)
 MANY = 20_000
+FIRST = [
+    [False, True, False, False, False, False],
+    [[7, 19], [15, 17], [5, 18], [1, 8], [11, 1], [19, 11]],
+    [[0, 0, 0, 0], [0, 0, 0, 0], [8, 16, 145, 78], [0, 0, 0, 0], [91, 47, 76, 42], [0, 0, 0, 0]],
+    [801283, 71078, 736646, 143116, 998610, 628070],
+]
 
 
-def equal(one: object, other: object) -> bool:
-    return all(np.array_equal(a, b) for a, b in zip(astuple(one), astuple(other), strict=True))
+JITTER = ColorJitter(prob=0.3, brightness=0.2, contrast=0.4, saturation=1.0, hue=0.1)
+
+
+def arrays(decisions: Decisions) -> list[np.ndarray]:
+    """What is drawn for each image, colour jitter apart."""
+    return [decisions.flip, decisions.crop, decisions.boxes, decisions.noise]
+
+
+def equal(one: Decisions, other: Decisions) -> bool:
+    return all(np.array_equal(a, b) for a, b in zip(arrays(one), arrays(other), strict=True))
 
 
 def test_decisions_depend_on_seed_epoch_and_step() -> None:
@@ -85,5 +101,44 @@ def test_probabilities_of_zero_and_one() -> None:
 def test_a_slice_is_a_part_of_every_array() -> None:
     drawn = AUGMENTATION.draw(0, 0, 0, 10)
     part = drawn.slice(3, 7)
-    assert [len(array) for array in astuple(part)] == [4] * 4
+    assert [len(array) for array in arrays(part)] == [4] * 4 and part.jitter is None
     assert np.array_equal(part.boxes, drawn.boxes[3:7]) and np.array_equal(part.crop, drawn.crop[3:7])
+
+
+def test_the_draws_without_jitter_are_those_they_have_always_been() -> None:
+    """Numbers of the first release: a run that is continued with a later one must see the same images."""
+    drawn = AUGMENTATION.draw(1, 2, 3, 6)
+    assert [array.tolist() for array in arrays(drawn)] == FIRST
+    assert drawn.jitter is None
+
+
+@pytest.mark.parametrize("erasing", ["mean", "noise"])
+def test_jitter_leaves_the_other_draws_as_they_are(erasing: str) -> None:
+    without = replace(AUGMENTATION, erasing=erasing)
+    for step in range(5):
+        assert equal(replace(without, jitter=JITTER).draw(1, 2, step, 64), without.draw(1, 2, step, 64))
+
+
+def test_jitter_is_drawn_by_its_probability_and_uniformly_in_its_ranges() -> None:
+    jitter = replace(AUGMENTATION, jitter=JITTER).draw(0, 0, 0, MANY).jitter
+    assert abs(jitter.chosen.mean() - 0.3) < 0.015
+    for factor, (low, high) in zip(jitter.factors.T, [(0.8, 1.2), (0.6, 1.4), (0.0, 2.0), (-0.1, 0.1)], strict=True):
+        shares = np.histogram(factor, 10, (low, high))[0] / MANY
+        assert low <= factor.min() and factor.max() <= high
+        assert np.abs(shares - 0.1).max() < 0.01
+    assert np.abs(np.corrcoef(jitter.factors.T) - np.eye(4)).max() < 0.03
+
+
+def test_one_order_for_a_step_and_all_orders_over_the_steps() -> None:
+    augmentation = replace(AUGMENTATION, jitter=JITTER)
+    orders = [tuple(augmentation.draw(0, 0, step, 4).jitter.order) for step in range(480)]
+    counts = [orders.count(order) for order in permutations(range(4))]
+    assert sum(counts) == 480 and min(counts) > 5 and max(counts) < 40
+
+
+def test_a_slice_of_jitter_keeps_the_order() -> None:
+    drawn = replace(AUGMENTATION, jitter=JITTER).draw(0, 0, 0, 10)
+    part = drawn.slice(3, 7)
+    assert np.array_equal(part.jitter.order, drawn.jitter.order)
+    assert np.array_equal(part.jitter.chosen, drawn.jitter.chosen[3:7])
+    assert np.array_equal(part.jitter.factors, drawn.jitter.factors[3:7])

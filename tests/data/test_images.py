@@ -39,6 +39,20 @@ def test_decode_is_pillows_conversion_and_resize(tmp_path: Path, mode: str, suff
         assert (images[..., 0] == images[..., 2]).all()
 
 
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize(("mode", "suffix"), [("RGB", "jpg"), ("L", "png"), ("RGBA", "png"), ("P", "png")])
+def test_grey_is_pillows_luma_in_three_equal_channels(
+    tmp_path: Path, mode: str, suffix: str, interpolation: str
+) -> None:
+    record = saved(tmp_path / f"a.{suffix}", mode)
+    images = decode([record], 32, 16, interpolation, grey=True)
+    expected = Image.open(record.path).convert("L").resize((16, 32), FILTERS[interpolation])
+    assert images.dtype == np.uint8 and images.shape == (1, 32, 16, 3)
+    for channel in range(3):
+        np.testing.assert_array_equal(images[0, ..., channel], np.asarray(expected))
+    np.testing.assert_array_equal(images[0], load(record.path, 32, 16, interpolation, grey=True))
+
+
 def test_order_holds_with_threads_and_a_given_array(tmp_path: Path) -> None:
     records = []
     for value in range(40):

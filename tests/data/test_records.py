@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reid_tune.data.records import Folder, Record, labels, read_folder, training_records
+from reid_tune.data.records import Folder, Record, labels, read_folder, read_training_folders, training_records
 from reid_tune.errors import InputError
 
 
@@ -23,6 +23,10 @@ def touch(folder: Path, *names: str) -> Path:
         ("0007_c15s1_x.JPG", 7, 15),
         ("12_c2.jpeg", 12, 2),
         ("1501_c004_f0001.Png", 1501, 4),
+        ("0001_c2_f0046182.jpg", 1, 2),
+        ("0002_c002_00030600_0.jpg", 2, 2),
+        ("01042_c03_0000_000_03_0303morning_0008_0.JPEG", 1042, 3),
+        ("-1_c1s1_000401_03.PNG", -1, 1),
     ],
 )
 def test_names_that_parse(tmp_path: Path, name: str, identity: int, camera: int) -> None:
@@ -32,7 +36,17 @@ def test_names_that_parse(tmp_path: Path, name: str, identity: int, camera: int)
 
 
 @pytest.mark.parametrize(
-    "name", ["person.jpg", "x0002_c1.jpg", "0002-c1.jpg", "_c1.png", "0002_cam1.jpg", "--1_c1.jpg"]
+    "name",
+    [
+        "person.jpg",
+        "x0002_c1.jpg",
+        "0002-c1.jpg",
+        "_c1.png",
+        "0002_cam1.jpg",
+        "--1_c1.jpg",
+        f"{10**19}_c1.jpg",
+        f"1_c{10**19}.jpg",
+    ],
 )
 def test_names_that_do_not_parse_are_listed_or_refused(tmp_path: Path, name: str) -> None:
     touch(tmp_path, "0001_c1.jpg", name)
@@ -84,3 +98,58 @@ def test_training_needs_identities() -> None:
     folder = Folder(Path("market"), (Record(Path("-1_c1.jpg"), -1, 1), Record(Path("0000_c1.jpg"), 0, 1)), ())
     with pytest.raises(InputError, match="market holds only junk"):
         training_records(folder)
+    with pytest.raises(InputError, match="market holds only junk"):
+        training_records(Folder(Path("duke"), (Record(Path("0001_c1.jpg"), 1, 1),), ()), folder)
+
+
+def moved_apart(folders: list[list[tuple[int, int]]]) -> list[tuple[int, int]]:
+    """(identity, camera) of all images, each new pair of folder and number given the next free place by hand."""
+    result: list[tuple[int, int]] = []
+    for folder in folders:
+        identities = [0, *(identity for identity, _ in result)]
+        cameras = [0, *(camera for _, camera in result)]
+        for identity, camera in folder:
+            people = identity + max(identities) if identity > 0 else identity
+            result.append((people, camera + max(cameras)))
+    return result
+
+
+def test_several_folders_are_kept_apart(tmp_path: Path) -> None:
+    market = touch(tmp_path / "market", "-1_c6s1_1.jpg", "0000_c2s1_1.jpg", "0002_c1s1_1.jpg", "0007_c2s1_1.jpg")
+    duke = touch(tmp_path / "duke", "0002_c8_f1.jpg", "0003_c1_f1.jpg", "0000_c1_f1.jpg", "odd.jpg")
+    veri = touch(tmp_path / "veri", "0002_c020_1_0.jpg", "0002_c003_1_0.jpg")
+    folders = read_training_folders([market, str(duke), veri])
+    found = [(record.identity, record.camera) for folder in folders for record in folder.records]
+    alone = [[(r.identity, r.camera) for r in read_folder(path).records] for path in (market, duke, veri)]
+    assert found == moved_apart(alone)
+    assert found == [(-1, 6), (0, 2), (2, 1), (7, 2), (0, 7), (9, 14), (10, 7), (12, 17), (12, 34)]
+    assert [folder.path for folder in folders] == [market, duke, veri]
+    assert [(folder.junk, folder.distractors, folder.left_out) for folder in folders] == [
+        (1, 1, ()),
+        (0, 1, ("odd.jpg",)),
+        (0, 0, ()),
+    ]
+    records = training_records(*folders)
+    assert [record.identity for record in records] == [2, 7, 9, 10, 12, 12]
+    assert [record.identity - record.shift for record in records] == [2, 7, 2, 3, 2, 2]
+
+
+def test_one_folder_keeps_its_numbers(tmp_path: Path) -> None:
+    touch(tmp_path, "0002_c8_f1.jpg", "0003_c1_f1.jpg")
+    assert read_training_folders([tmp_path]) == (read_folder(tmp_path),)
+
+
+def test_a_folder_given_twice_is_refused(tmp_path: Path) -> None:
+    folder = touch(tmp_path / "market", "0001_c1.jpg")
+    with pytest.raises(InputError, match=r"names the folder .*market twice; "):
+        read_training_folders([folder, folder])
+    (tmp_path / "link").symlink_to(folder)
+    with pytest.raises(InputError, match=r"the folder .*link twice, once as .*market; "):
+        read_training_folders([folder, tmp_path / "link"])
+
+
+def test_strict_holds_for_every_folder(tmp_path: Path) -> None:
+    first, second = touch(tmp_path / "a", "0001_c1.jpg"), touch(tmp_path / "b", "0001_c1.jpg", "odd.jpg")
+    assert len(read_training_folders([first, second])) == 2
+    with pytest.raises(InputError, match=r"/b holds 1 image.*'odd.jpg'"):
+        read_training_folders([first, second], strict=True)

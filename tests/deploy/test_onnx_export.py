@@ -49,6 +49,7 @@ def test_the_file_is_alone_and_describes_itself(exported: Any, backbone: str) ->
     graph = onnx.load(path, load_external_data=False)
     metadata = {entry.key: entry.value for entry in graph.metadata_props}
     assert metadata == {
+        "channels": "3",
         "mean": json.dumps(experiment.dataset.pixel_mean),
         "std": json.dumps(experiment.dataset.pixel_std),
         "height": "64",
@@ -74,7 +75,7 @@ def test_the_reader_has_the_metadata(exported: Any) -> None:
     model = OnnxModel(path, threads=1)
     assert (model.height, model.width, model.dimension) == (64, 32, network.dimension)
     assert (model.mean, model.std) == (experiment.dataset.pixel_mean, experiment.dataset.pixel_std)
-    assert model.interpolation == "bilinear"
+    assert (model.interpolation, model.channels) == ("bilinear", 3)
 
 
 @pytest.mark.parametrize(
@@ -90,6 +91,25 @@ def test_embeddings_of_every_kind(tmp_path: Path, values: dict[str, Any], flip: 
     assert model.metadata["threshold"] == "0.5" and model.dimension == network.dimension
     mirrored = model.embed(np.ascontiguousarray(crops[:, :, ::-1]))
     assert np.allclose(model.embed(crops), mirrored, rtol=0, atol=1e-3 * np.abs(mirrored).max()) == flip
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", SWIN])
+def test_a_grey_network_takes_one_channel(tmp_path: Path, backbone: str) -> None:
+    mean, std = (0.3, 0.9, 0.9), (0.2, 0.9, 0.9)
+    network, experiment = make_network(
+        backbone, 64, 32, **{"model.input_channels": 1, "dataset.pixel_mean": mean, "dataset.pixel_std": std}
+    )
+    path = tmp_path / "m.onnx"
+    assert export_onnx(network, experiment, path).equal
+    shape = onnx.load(path).graph.input[0].type.tensor_type.shape
+    assert [size.dim_value or size.dim_param for size in shape.dim] == ["batch", 1, 64, 32]
+    model = OnnxModel(path)
+    assert (model.channels, model.mean, model.std) == (1, (0.3,), (0.2,))
+    grey = make_crops(5, 64, 32)[..., :1].repeat(3, axis=3)
+    with torch.no_grad():
+        images = torch.tensor((grey[:, None, :, :, 0] / 255 - 0.3) / 0.2, dtype=torch.float32)
+        wanted = network.eval()(images).numpy()
+    np.testing.assert_allclose(model.embed(grey), wanted, rtol=0, atol=5e-4 * np.abs(wanted).max())
 
 
 def test_export_is_quiet_and_leaves_the_network(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -135,6 +155,11 @@ def test_an_existing_file_is_kept_unless_told(translated: Any, tmp_path: Path) -
     assert target.read_bytes() == b"old"
     assert export_onnx(*translated[0], target, overwrite=True).equal
     assert OnnxModel(target).height == 64
+
+
+def test_a_folder_in_the_place_of_the_file(translated: Any, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is a folder; name a file in export.onnx_file"):
+        export_onnx(*translated[0], tmp_path, overwrite=True)
 
 
 def test_crops_of_another_size_are_refused(translated: Any, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from reid_tune.deploy.onnx_model import OnnxModel
 from reid_tune.errors import InputError
 
 METADATA = {
+    "channels": "3",
     "mean": "[0.5, 0.25, 0.0]",
     "std": "[0.5, 0.25, 1.0]",
     "height": "2",
@@ -34,7 +35,7 @@ def write(
         [helper.make_node("ReduceMean", [source, "axes"], [target], keepdims=0)],
         "mean",
         [helper.make_tensor_value_info(source, kind, shape)],
-        [helper.make_tensor_value_info(target, kind, (shape[0], 3))],
+        [helper.make_tensor_value_info(target, kind, (shape[0], shape[1]))],
         [axes],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
@@ -49,6 +50,13 @@ def test_embeds_by_its_own_metadata(tmp_path: Path) -> None:
     crops = np.array([[[[255, 0, 51]], [[0, 255, 102]]]], np.uint8)
     np.testing.assert_allclose(model.embed(crops), [[0.0, 1.0, 0.3]], atol=1e-6)
     assert model.dimension == 3 and model.std == (0.5, 0.25, 1.0)
+
+
+def test_grey_crops_are_normalised_by_their_one_value(tmp_path: Path) -> None:
+    grey = {"channels": "1", "mean": "[0.25]", "std": "[0.5]", "dimension": "1"}
+    model = OnnxModel(write(tmp_path / "m.onnx", grey, shape=("batch", 1, 2, 1)))
+    crops = np.array([[[[51, 51, 51]], [[102, 102, 102]]]], np.uint8)
+    np.testing.assert_allclose(model.embed(crops), [[(0.3 - 0.25) / 0.5]], atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -74,9 +82,12 @@ WRONG_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "no metadata": (lambda path: write(path, dict.fromkeys(METADATA)), "has no metadata 'height'"),
     "no mean": (lambda path: write(path, {"mean": None}), "has no metadata 'mean'"),
     "bad number": (lambda path: write(path, {"width": "wide"}), "cannot be read"),
+    "no channels": (lambda path: write(path, {"channels": None}), "has no metadata 'channels'"),
+    "two channels": (lambda path: write(path, {"channels": "2", "mean": "[0, 1]", "std": "[1, 1]"}), "has 2 channels"),
+    "one channel only": (lambda path: write(path, {"channels": "1", "mean": "[0]", "std": "[1]"}), "inputs and outp"),
     "two colours": (lambda path: write(path, {"mean": "[0, 1]"}), "cannot be read"),
     "not finite": (lambda path: write(path, {"mean": "[0, NaN, 1]"}), "cannot be read"),
-    "zero deviation": (lambda path: write(path, {"std": "[1, 0, 1]"}), "has std"),
+    "zero deviation": (lambda path: write(path, {"std": "[1, 0, 1]"}), "channels, std .1.0, 0.0"),
     "other interpolation": (lambda path: write(path, {"interpolation": "nearest"}), "interpolation 'nearest'"),
 }
 

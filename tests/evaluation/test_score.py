@@ -9,6 +9,7 @@ import torch
 from reid_tune.errors import InputError
 from reid_tune.evaluation import distances as blocks
 from reid_tune.evaluation.features import feature_set
+from reid_tune.evaluation.intervals import interval
 from reid_tune.evaluation.ranking import rank
 from reid_tune.evaluation.rerank import ReRanking
 from reid_tune.evaluation.score import score, scores
@@ -20,7 +21,7 @@ def check(result, matrix, features):
     precisions, penalties, curves = plain_ranking(matrix, features)
     np.testing.assert_allclose(result.average_precision, precisions, atol=1e-5)
     np.testing.assert_allclose(result.inverse_negative_penalty, penalties, atol=1e-5)
-    np.testing.assert_allclose(result.cmc, np.mean(curves, axis=0)[:50], atol=1e-5)
+    np.testing.assert_allclose(result.cmc(50), np.mean(curves, axis=0)[:50], atol=1e-5)
     assert result.mAP == pytest.approx(np.mean(precisions), abs=1e-5)
     assert result.mINP == pytest.approx(np.mean(penalties), abs=1e-5)
     assert (result.queries, result.unmatched) == (len(precisions), len(matrix) - len(precisions))
@@ -91,7 +92,7 @@ def test_images_of_the_own_camera_do_not_count():
     cameras = np.array([1, 2, 1])
     gallery = np.concatenate([features.query_features, -features.query_features, features.query_features])
     result = score(dataclasses.replace(features, gallery_features=gallery, gallery_cameras=cameras))
-    assert (result.mAP, result.mINP, result.cmc[0]) == (1.0, 1.0, 1.0)
+    assert (result.mAP, result.mINP, result.cmc(1)[0]) == (1.0, 1.0, 1.0)
 
 
 def test_ties_go_by_gallery_index():
@@ -167,9 +168,37 @@ def test_precision_chosen_for_training_does_not_matter():
     assert result.as_dict() == score(features, ReRanking()).as_dict()
 
 
+@pytest.mark.parametrize("setting", [None, ReRanking(5, 3, 0.3)])
+def test_every_metric_has_the_interval_of_its_queries(setting):
+    features = made_up(queries=40, seed=9)
+    query, gallery = features.query_features, features.gallery_features
+    matrix = plain_reranking(query, gallery, 5, 3, 0.3) if setting else distances(query, gallery)
+    precisions, penalties, curves = plain_ranking(matrix, features)
+    result = score(features, setting)
+    report = result.report()
+    assert {name: report[name] for name in result.as_dict()} == result.as_dict()
+    assert set(report) - set(result.as_dict()) == {"intervals", "protocol"}
+    ids = result.query_ids
+    wanted = {"mAP": precisions, "mINP": penalties} | {f"Rank-{k}": [c[k - 1] for c in curves] for k in (1, 5, 10)}
+    assert list(report["intervals"]) == list(wanted)
+    for name, values in wanted.items():
+        assert report["intervals"][name] == pytest.approx(list(interval(np.array(values, float), ids)), abs=1e-5)
+        low, high = report["intervals"][name]
+        assert low <= report[name] <= high
+    assert low < high or name == "Rank-10"
+    assert ("k1 = 5, k2 = 3, lambda = 0.3" in report["protocol"]) == (setting is not None)
+    assert f"{result.queries} single queries" in report["protocol"]
+
+
+def test_queries_without_a_match_are_told():
+    features = made_up(queries=30, gallery=20, identities=15)
+    result = score(features)
+    assert result.unmatched > 0 and f"{result.unmatched} without a match left out" in result.protocol
+
+
 def test_many_ranks_of_few_images():
-    assert len(score(made_up(gallery=20)).cmc) == 20
-    assert len(score(made_up(gallery=60)).cmc) == 50
+    assert len(score(made_up(gallery=20)).cmc(50)) == 20
+    assert len(score(made_up(gallery=60)).cmc(50)) == 50
 
 
 def test_ranking_of_queries_in_any_order_of_blocks():

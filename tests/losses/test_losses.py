@@ -1,9 +1,11 @@
 import math
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from reid_tune.losses.center import CenterLoss
 from reid_tune.losses.total import Losses
 from reid_tune.losses.triplet import batch_hard_triplet, euclidean_distances
 from reid_tune.spec.load import build_experiment
@@ -86,7 +88,8 @@ def test_half_precision_features_are_compared_in_float32() -> None:
 
 
 def losses(**values: object) -> Losses:
-    return Losses(build_experiment({}, {key.replace("__", "."): value for key, value in values.items()}, "test"))
+    overrides = {key.replace("__", "."): value for key, value in values.items()}
+    return Losses(build_experiment({}, overrides, "test"), classes=4, dimension=6)
 
 
 def plain_identity(logits: Tensor, labels: list[int], smoothing: float) -> float:
@@ -126,3 +129,76 @@ def test_margin_and_soft_margin_come_from_the_spec() -> None:
     assert float(wide) == pytest.approx(plain_triplet(features.tolist(), labels, 2.0), abs=1e-5)
     soft = losses(model__no_margin=True)(features, logits, tensor)["triplet"]
     assert float(soft) == pytest.approx(plain_triplet(features.tolist(), labels, None), abs=1e-5)
+
+
+CENTER: dict[str, Any] = {"model__with_center_loss": True, "model__metric_loss_type": "triplet_center"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "sampler", "parts"),
+    [
+        ("center", "softmax_triplet", {"identity", "center"}),
+        ("center", "softmax", {"identity", "center"}),
+        ("triplet_center", "softmax_triplet", {"identity", "triplet", "center"}),
+        ("triplet_center", "triplet", {"triplet", "center"}),
+    ],
+)
+def test_the_metric_loss_selects_center_loss(kind: str, sampler: str, parts: set[str]) -> None:
+    features, labels = batch([0, 0, 1, 1])
+    made = losses(**CENTER | {"model__metric_loss_type": kind, "dataset__sampler": sampler})
+    assert made(features, torch.zeros(4, 4), labels).keys() == parts
+
+
+def test_center_loss_equals_a_loop() -> None:
+    labels = CASES[3]
+    features, tensor = batch(labels)
+    center = CenterLoss(10, 6, weight=0.25, rate=0.5, seed=3)
+    distances = [
+        sum((a - b) ** 2 for a, b in zip(row, center.centers[label].tolist(), strict=True))
+        for row, label in zip(features.tolist(), labels, strict=True)
+    ]
+    assert float(center(features, tensor)) == pytest.approx(0.25 * sum(distances) / len(distances), rel=1e-5)
+
+
+def test_centers_step_by_their_own_rate_freed_of_the_weight() -> None:
+    """With the mean over n rows, a centre moves by rate * 2 / n * sum of (centre - its features)."""
+    labels = [0, 0, 0, 2]
+    features, tensor = batch(labels)
+    for weight in (1.0, 5e-4):
+        center = CenterLoss(3, 6, weight=weight, rate=0.5, seed=0)
+        before = center.centers.detach().clone()
+        center(features, tensor).backward()
+        center.step()
+        expected = before.clone()
+        for label in (0, 2):
+            own = features[tensor == label]
+            expected[label] -= 0.5 * 2 / len(labels) * (before[label] - own).sum(0)
+        torch.testing.assert_close(center.centers.detach(), expected)
+        assert torch.equal(center.centers[1], before[1]) and center.centers.grad is None
+
+
+def test_center_loss_pulls_the_features_with_its_weight() -> None:
+    features, labels = batch([0, 0, 1, 1])
+    features = features.requires_grad_()
+    center = CenterLoss(2, 6, weight=0.01, rate=0.5, seed=0)
+    (gradient,) = torch.autograd.grad(center(features, labels), features)
+    torch.testing.assert_close(gradient, 0.01 * 2 / 4 * (features - center.centers[labels]))
+
+
+def test_center_loss_takes_half_precision_features() -> None:
+    features, labels = batch([0, 0, 1, 1])
+    center = CenterLoss(2, 6, weight=1.0, rate=0.5, seed=0)
+    for dtype in (torch.float16, torch.bfloat16):
+        loss = center(features.to(dtype), labels)
+        loss.backward()
+        center.step()
+        assert loss.dtype == torch.float32 and center.centers.isfinite().all()
+
+
+def test_center_loss_learns_the_centers_of_features_that_stand_still() -> None:
+    features, labels = batch([0, 0, 0, 1, 1, 1])
+    center = CenterLoss(2, 6, weight=5e-4, rate=0.5, seed=0)
+    for _ in range(40):
+        center(features, labels).backward()
+        center.step()
+    torch.testing.assert_close(center.centers[0].detach(), features[:3].mean(0), atol=1e-4, rtol=1e-4)

@@ -5,7 +5,7 @@ from torch import nn
 from reid_tune.modeling.network import ReIDNet, build_network
 from reid_tune.optim.optimizer import make_optimizer
 from reid_tune.spec.model import Model
-from reid_tune.spec.train import Optim
+from reid_tune.spec.train import OPTIMIZERS, Optim
 
 OPTIM = Optim(base_lr=0.1, bias_lr_factor=3, weight_decay=0.01, weight_decay_bias=0.02)
 
@@ -75,3 +75,30 @@ def test_an_optimizer_steps_by_its_rule(name: str) -> None:
         expected *= 1 - 0.1 * 0.01 if name == "AdamW" else 1
         expected -= 0.1 * (first / (1 - 0.9**step)) / ((second / (1 - 0.999**step)) ** 0.5 + 1e-8)
     assert float(holder.weight.detach()) == pytest.approx(expected, abs=1e-5)
+
+
+def test_the_spec_knows_every_optimizer_of_torch_that_can_train_a_network() -> None:
+    """LBFGS wants a closure, SparseAdam sparse gradients, Muon matrices alone."""
+    classes = {name: kind for name, kind in vars(torch.optim).items() if isinstance(kind, type)}
+    there = {name for name, kind in classes.items() if issubclass(kind, torch.optim.Optimizer)}
+    assert there - {"Optimizer", "LBFGS", "SparseAdam", "Muon"} == set(OPTIMIZERS)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_optimizer_moves_the_weights_its_own_way(name: str) -> None:
+    holder, plain = nn.Linear(3, 2), nn.Linear(3, 2)
+    plain.load_state_dict(holder.state_dict())
+    settings = Optim(name=name, base_lr=0.01, weight_decay=0.1, weight_decay_bias=0.1, momentum=0.9)
+    extra = {} if name == "Rprop" else {"weight_decay": 0.1}
+    if name == "SGD":
+        extra["momentum"] = 0.9
+    ours, theirs = make_optimizer(holder, settings), getattr(torch.optim, name)(plain.parameters(), lr=0.01, **extra)
+    before = holder.weight.detach().clone()
+    for _ in range(3):
+        for network, optimizer in ((holder, ours), (plain, theirs)):
+            optimizer.zero_grad()
+            network(torch.ones(1, 3)).square().sum().backward()
+            optimizer.step()
+    assert not torch.equal(holder.weight, before)
+    torch.testing.assert_close(holder.weight, plain.weight)
+    torch.testing.assert_close(holder.bias, plain.bias)

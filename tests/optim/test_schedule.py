@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from reid_tune.optim.schedule import learning_rate, set_learning_rate
+from reid_tune.optim.schedule import learning_rate, plateaus, set_learning_rate
 from reid_tune.spec.defaults import SWIN
 from reid_tune.spec.load import build_experiment
 from reid_tune.spec.train import Optim
@@ -58,7 +58,41 @@ def test_rates_of_all_groups_are_set() -> None:
     optim = Optim(base_lr=0.1, warmup_iters=0, lr_steps=(3,))
     groups = [{"params": [torch.nn.Parameter(torch.zeros(1))], "initial_lr": target} for target in (0.1, 0.2)]
     optimizer = torch.optim.SGD(groups, lr=1.0)
-    assert set_learning_rate(optimizer, optim, 1, 9) == pytest.approx(0.2)
+    assert set_learning_rate(optimizer, optim, 1, 9, []) == pytest.approx(0.2)
     assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.1, 0.2])
-    assert set_learning_rate(optimizer, optim, 2, 9) == pytest.approx(0.02)
+    assert set_learning_rate(optimizer, optim, 2, 9, []) == pytest.approx(0.02)
     assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.01, 0.02])
+
+
+def test_a_constant_warm_up() -> None:
+    optim = Optim(warmup_method="constant", base_lr=0.1, warmup_factor=0.5, warmup_iters=3, lr_steps=(5,))
+    assert [learning_rate(optim, epoch, 9, 0.1) for epoch in range(5)] == pytest.approx([0.05, 0.05, 0.1, 0.1, 0.01])
+
+
+@pytest.mark.parametrize("patience", [0, 1, 3])
+@pytest.mark.parametrize("seed", range(5))
+def test_plateaus_are_those_of_torchs_scheduler(patience: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    losses = (1 + torch.rand(30, generator=generator) - torch.linspace(0, 0.5, 30)).tolist()
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    theirs = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=patience)
+    optim = Optim(plateau_patience=patience, gamma=0.5, warmup_iters=0, base_lr=1.0, lr_monitor="train_loss")
+    history: list[dict[str, float]] = []
+    for epoch, loss in enumerate(losses):
+        history.append({"loss": loss, "val_loss": 0.0})
+        theirs.step(loss)
+        assert learning_rate(optim, epoch + 1, 99, 1.0, plateaus(optim, history)) == pytest.approx(
+            optimizer.param_groups[0]["lr"]
+        )
+    assert optimizer.param_groups[0]["lr"] < 1
+
+
+def test_a_plateau_is_of_the_monitored_value_behind_the_warm_up() -> None:
+    flat = [{"loss": 1.0, "val_loss": 1 / (epoch + 1)} for epoch in range(6)]
+    watching = Optim(plateau_patience=1, lr_monitor="train_loss", warmup_iters=0)
+    assert plateaus(watching, flat) == 2
+    assert plateaus(watching.model_copy(update={"lr_monitor": "val_loss"}), flat) == 0
+    assert plateaus(watching.model_copy(update={"warmup_iters": 4}), flat) == 1
+    assert plateaus(watching.model_copy(update={"plateau_patience": None}), flat) == 0
+    sparse = [epoch if number % 2 else {"loss": 1.0} for number, epoch in enumerate(flat)]
+    assert plateaus(watching.model_copy(update={"lr_monitor": "val_loss"}), sparse) == 0

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from reid_tune.errors import InputError
-from reid_tune.spec.checks import notes, require_built
+from reid_tune.spec.checks import left_out, notes
 from reid_tune.spec.effects import idle_fields
 from reid_tune.spec.experiment import Experiment
 from reid_tune.spec.load import build_experiment
@@ -17,63 +17,75 @@ def build(**values: Any) -> Experiment:
     return build_experiment({}, {key.replace("__", "."): value for key, value in values.items()}, "test")
 
 
-NOT_BUILT = {
-    "model.pretrained_model_path": "/weights.pth",
-    "model.input_channels": 1,
-    "model.with_center_loss": True,
-    "train.num_gpus": 2,
-    "train.optim.lr_monitor": "train_loss",
-    "train.optim.name": "RMSprop",
-    "evaluate.num_gpus": 2,
-    "evaluate.output_sampled_matches_plot": "matches.png",
-    "inference.num_gpus": 3,
-    "model.stride_size": [8, 8],
-    "model.pretrain_hw_ratio": 1.5,
-}
-# What else must be set for a value to be accepted by the schema's own rules.
-ALONG = {
-    "model.with_center_loss": {"model.metric_loss_type": "triplet_center"},
-    "model.stride_size": {"model.backbone": "vit_tiny_patch16_224"},
-    "model.pretrain_hw_ratio": {"model.backbone": "vit_tiny_patch16_224"},
-}
-
-
-# No schedule watches lr_monitor yet, so that any other value is refused as one without effect.
-@pytest.mark.parametrize("key", NOT_BUILT.keys() - {"train.optim.lr_monitor"})
-def test_a_field_that_is_not_built_is_refused_by_name(key: str) -> None:
-    experiment = build_experiment({}, {key: NOT_BUILT[key]} | ALONG.get(key, {}), "test")
-    with pytest.raises(InputError, match="not supported in this version") as caught:
-        require_built(experiment)
-    assert f"{key} = {NOT_BUILT[key]!r}" in str(caught.value)
-    assert str(caught.value).count(" = ") == 1
-
-
-def test_all_fields_that_are_not_built_are_named_at_once() -> None:
-    tree: dict[str, Any] = Experiment().model_dump() | {"encryption_key": "open-sesame"}
-    for key, value in NOT_BUILT.items():
-        *sections, leaf = key.split(".")
-        node = tree
-        for section in sections:
-            node = node[section]
-        node[leaf] = value
+@pytest.mark.parametrize(
+    ("values", "fault"),
+    [
+        ({"train.optim.name": "Adm"}, "train.optim.name = 'Adm' is not an optimizer: choose one of ASGD, "),
+        ({"train.optim.name": "LBFGS"}, "train.optim.name = 'LBFGS' is not an optimizer"),
+        (
+            {"model.with_center_loss": True},
+            "model.metric_loss_type = 'triplet' does not go with model.with_center_loss = True: set it to center",
+        ),
+        (
+            {"model.metric_loss_type": "center"},
+            "model.metric_loss_type = 'center' does not go with model.with_center_loss = False: set with_center_loss",
+        ),
+        (
+            {"model.metric_loss_type": "center", "model.with_center_loss": True, "dataset.sampler": "triplet"},
+            "model.metric_loss_type = 'center' does not go with dataset.sampler = 'triplet': set sampler to",
+        ),
+        (
+            {"model.metric_loss_type": "triplet_center", "model.with_center_loss": True, "dataset.sampler": "softmax"},
+            "model.metric_loss_type = 'triplet_center' does not go with dataset.sampler = 'softmax': set sampler to",
+        ),
+        ({"dataset.batch_size": 66}, "dataset.batch_size = 66 is not a multiple of dataset.num_instances = 4"),
+        ({"dataset.batch_size": 4}, "dataset.batch_size = 4 holds one identity of dataset.num_instances = 4 images"),
+        ({"model.jpm": True}, "model.jpm = True is not supported (it does nothing in the reference either)"),
+        ({"model.gem_pooling": True}, "model.gem_pooling = True is not supported (write model.pooling: gem): remove"),
+        ({"train.num_nodes": 2}, "train.num_nodes = 2 is not supported (several machines train in a sweep"),
+        ({"dataset.train_dataset_dir": 3}, "dataset.train_dataset_dir = 3: should be a folder or a list of folders."),
+        ({"dataset.train_dataset_dir": []}, "dataset.train_dataset_dir = []: should be a folder or a list of folders."),
+        ({"model.input_channels": 4}, "model.input_channels = 4: should be 1 or 3."),
+    ],
+)
+def test_a_broken_rule_is_one_sentence(values: dict[str, Any], fault: str) -> None:
     with pytest.raises(InputError) as caught:
-        require_built(Experiment.model_validate(tree))
-    assert all(f"{key} = {value!r}" in str(caught.value) for key, value in NOT_BUILT.items())
-    assert "encryption_key" in str(caught.value) and "open-sesame" not in str(caught.value)
+        build_experiment({}, values, "test")
+    assert str(caught.value).startswith(f"test: {fault}") and "\n" not in str(caught.value)
+
+
+def test_dead_keys_of_the_reference_are_left_out_and_named() -> None:
+    tree = {"model": {"jpm": False, "id_loss_type": "softmax"}, "wandb": {"enable": True, "project": "mine"}}
+    experiment = build_experiment(tree, {}, "test")
+    assert experiment == Experiment()
+    given = {"model.jpm", "model.id_loss_type", "wandb.enable", "model.backbone"}
+    assert left_out(given) == ["left out, as nothing comes of it: model.id_loss_type, model.jpm, wandb.enable"]
+    assert left_out({"model.backbone"}) == []
 
 
 @pytest.mark.parametrize(
-    "values",
+    ("num_gpus", "gpu_ids", "gpus"),
     [
-        {},
-        {"model__backbone": SWIN},
-        {"model__backbone": "vit_tiny_patch16_224"},
-        {"train__optim__name": "AdamW", "train__clip_grad_norm": 1.0, "train__precision": "bf16"},
-        {"encryption_key": "", "model__pretrained_model_path": ""},
+        (1, [0], (0,)),
+        (1, [0, 1], (0, 1)),
+        (2, [0], (0, 1)),
+        (3, [4, 5], (0, 1, 2)),
+        (1, [3], (3,)),
+        (2, [3, 1], (3, 1)),
     ],
 )
-def test_what_is_built_passes(values: dict[str, Any]) -> None:
-    require_built(build(**values))
+def test_gpus_follow_the_field_that_names_more(num_gpus: int, gpu_ids: list[int], gpus: tuple[int, ...]) -> None:
+    for task in ("train", "evaluate", "inference"):
+        experiment = build_experiment({task: {"num_gpus": num_gpus, "gpu_ids": gpu_ids}}, {}, "test")
+        assert getattr(experiment, task).gpus == gpus
+
+
+def test_gpus_of_the_command_line_make_those_of_the_file_void() -> None:
+    tree = {"train": {"num_gpus": 4, "gpu_ids": [4, 5, 6, 7]}, "evaluate": {"num_gpus": 4}}
+    experiment = build_experiment(tree, {"train.num_gpus": 2}, "test")
+    assert experiment.train.gpus == (0, 1) and experiment.evaluate.gpus == (0, 1, 2, 3)
+    assert build_experiment(tree, {"train.gpu_ids": [6]}, "test").train.gpus == (6,)
+    assert build_experiment(tree, {}, "test").train.gpus == (4, 5, 6, 7)
 
 
 # (a spec, a key, its default or documented value, a value of the user's own); the key has no effect in the spec.
@@ -81,7 +93,17 @@ IDLE: list[tuple[dict[str, Any], str, Any, Any]] = [
     ({"model.backbone": SWIN}, "model.last_stride", 1, 2),
     ({}, "model.stride_size", [16, 16], [12, 12]),
     ({}, "model.pretrain_hw_ratio", 2, 1),
-    ({}, "model.pretrain_choice", "self", ""),
+    ({"model.backbone": "vit_tiny_patch16_224", "model.pretrained_model_path": "x"}, "model.pretrain_hw_ratio", 2, 1),
+    ({"model.pretrain_choice": ""}, "model.pretrained_model_path", None, "x"),
+    ({}, "model.drop_path", 0.1, 0.2),
+    ({}, "model.drop_out", 0, 0.2),
+    ({}, "model.att_drop_rate", 0, 0.2),
+    ({}, "model.semantic_weight", 1.0, 0.2),
+    ({"dataset.sampler": "triplet"}, "model.dropout_rate", 0, 0.2),
+    ({}, "dataset.color_jitter.hue", 0.05, 0.2),
+    ({"train.optim.name": "Rprop"}, "train.optim.weight_decay", 0.0005, 0.1),
+    ({"train.optim.plateau_patience": 3}, "train.optim.lr_steps", [40, 70], [3]),
+    ({"train.optim.warmup_method": "cosine"}, "train.optim.plateau_patience", None, 3),
     ({"model.reduce_feat_dim": False}, "model.feat_dim", 1024, 512),
     ({"model.neck": ""}, "model.neck_feat", "after", "before"),
     ({"dataset.sampler": "triplet"}, "train.optim.large_fc_lr", False, True),
@@ -118,7 +140,18 @@ def test_a_value_without_effect_is_an_error_where_nobody_documented_it(
 ACTIVE: list[tuple[dict[str, Any], str, Any]] = [
     ({}, "model.last_stride", 2),
     ({"model.backbone": "vit_tiny_patch16_224"}, "model.stride_size", [12, 12]),
-    ({"model.pretrained_model_path": "x"}, "model.pretrain_choice", ""),
+    ({}, "model.pretrain_choice", ""),
+    ({"model.pretrained_model_path": "x"}, "model.pretrain_choice", "self"),
+    (
+        {"model.backbone": "vit_tiny_patch16_224", "model.pretrained_model_path": "x", "model.pretrain_choice": "self"},
+        "model.pretrain_hw_ratio",
+        1,
+    ),
+    ({"model.backbone": SWIN}, "model.drop_path", 0.2),
+    ({"model.backbone": SWIN}, "model.semantic_weight", 0.2),
+    ({"dataset.color_jitter.prob": 0.5}, "dataset.color_jitter.hue", 0.2),
+    ({"train.optim.plateau_patience": 3}, "train.optim.lr_monitor", "train_loss"),
+    ({"train.optim.warmup_method": "constant"}, "train.optim.lr_steps", [3]),
     ({}, "model.feat_dim", 512),
     ({"model.reduce_feat_dim": True}, "model.feat_dim", 512),
     ({}, "model.neck_feat", "before"),
@@ -149,7 +182,8 @@ def test_one_line_lists_what_has_no_effect() -> None:
     *_, line = notes(build(model__backbone=SWIN))
     assert line.startswith("no effect here: ") and "\n" not in line
     assert (
-        "last_stride (the backbone is not a ResNet)" in line and "warmup_iters, lr_steps, gamma (warmup_method" in line
+        "last_stride (the backbone is not a ResNet)" in line
+        and "warmup_iters, lr_steps, gamma, plateau_patience (warmup_method" in line
     )
     assert "warmup_epochs" not in line
 

@@ -87,7 +87,7 @@ BAD_OVERRIDES = {
     "without key": (["=3"], ["'=3'", "write key=value"]),
     "not YAML": (["train.optim.lr_steps=[1"], ["train.optim.lr_steps", "not valid YAML"]),
     "unknown key": (["train.epochs=3"], ["unknown key train.epochs"]),
-    "a section": (["train.optim={base_lr: 1}"], ["unknown key train.optim;"]),
+    "a section": (["train.optim=3"], ["train.optim is a section, but its value is 3: write its keys below it."]),
     "out of range": (["train.optim.base_lr=-1"], ["train.optim.base_lr = -1", "greater than 0"]),
 }
 
@@ -205,6 +205,11 @@ def test_nearest_key_prefers_the_same_leaf() -> None:
     assert nearest_key("dataset.batchsize") == "dataset.batch_size"
     assert nearest_key("qqq") is None
     assert canonical("train.optim.steps") == "train.optim.lr_steps" and canonical("train.seed") == "train.seed"
+
+
+def test_an_override_may_be_a_section() -> None:
+    optim = build_experiment({"train": {"optim": {"name": "SGD"}}}, {"train.optim": {"base_lr": 1}}, "test").train.optim
+    assert (optim.name, optim.base_lr) == ("SGD", 1)
 
 
 def test_values_of_overrides_are_yaml() -> None:

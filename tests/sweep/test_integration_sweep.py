@@ -2,14 +2,21 @@
 
 import json
 import signal
+import tempfile
 from pathlib import Path
 
 import psutil
 import pytest
 
+from reid_tune.checkpoints.encryption import is_encrypted
+from reid_tune.spec.secret import KEY
+
+from .leaks import command_lines, files, leaks, spellings
 from .workbench import Bench
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(1500)]
+
+SECRET = "a+passphrase/that-stands-nowhere-4711"
 
 
 def test_a_killed_sweep_ends_as_an_undisturbed_one(tmp_path: Path) -> None:
@@ -67,9 +74,12 @@ def _check_mlflow(bench: Bench) -> None:
 
 def test_ctrl_c_says_how_to_go_on_and_leaves_no_process(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
-    arguments = ("sweep", "sweep.yaml", "--until", "search")
+    bench.environment["MLFLOW_TRACKING_URI"] = "http://me:hush-hush-4711@127.0.0.1:9"  # where nothing answers
+    arguments = ("sweep", "sweep.yaml", f"encryption_key={SECRET}", "--until", "search")
     status, errors = bench.interrupt(lambda: bench.count("report") >= 2, signal.SIGINT, *arguments)
     assert status == 130
+    assert bench.events[0]["tracking_uri"] == "http://127.0.0.1:9"
+    assert not leaks(SECRET, tmp_path) and not leaks("hush-hush-4711", tmp_path)
     assert "reid-tune sweep sweep.yaml --until search --resume auto" in errors
     assert "Traceback" not in errors
     left = [process for process in psutil.process_iter() if _works_in(process, tmp_path)]
@@ -109,3 +119,43 @@ def _cmdline(process: psutil.Process) -> list[str]:
         return process.cmdline()
     except psutil.Error:
         return []
+
+
+def test_a_key_reaches_all_stages_and_stands_nowhere(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, budget={"trials": 1}, resources={"refit_workers": 2})
+    bench.environment[KEY] = SECRET
+    lines: list[str] = []
+
+    def seen() -> bool:
+        """Whether the last stage has begun; as long as Ray's files are there, the key is looked for in them."""
+        if any(event["kind"] == "report" and event["run"] == "refit/winner" for event in bench.events):
+            lines.extend(command_lines(bench.pid))
+            assert not leaks(SECRET, Path(temporary))
+        return any(event["kind"] == "stage" and event["stage"] == "register" for event in bench.events)
+
+    # A short name, for Ray's sockets.
+    with tempfile.TemporaryDirectory(prefix="rt", dir="/tmp", ignore_cleanup_errors=True) as temporary:
+        bench.environment["TMPDIR"] = temporary
+        status, errors = bench.interrupt(seen, signal.SIGCONT, "sweep", "sweep.yaml")
+        assert status == 0, errors
+        assert not leaks(SECRET, Path(temporary))
+        assert any("ray::" in line for line in lines)
+        assert not [text for text in spellings(SECRET) if text in "\n".join(lines).encode()]
+        _check_encrypted(bench)
+
+
+def _check_encrypted(bench: Bench) -> None:
+    bench.report()
+    assert not leaks(SECRET, bench.folder)
+    checkpoints = [path for path, _ in files(bench.folder) if path.suffix == ".pth"]
+    assert bench.folder / "runs/small/export/winner.pth" in checkpoints
+    assert any("mlartifacts" in path.parts for path in checkpoints), "MLflow has a copy"
+    assert all(is_encrypted(path.read_bytes()) for path in checkpoints)
+    command = ("export", "models:/small@champion", "export.onnx_file=again.onnx")
+    bench.run(*command)
+    assert (bench.folder / "again.onnx").is_file()
+    del bench.environment[KEY]
+    refused = bench.run(*command, "export.overwrite=true", status=2)
+    assert "checkpoint.pth is encrypted: give its key as" in refused.stderr
+    evaluated = bench.run("evaluate", "-e", "spec.yaml", "evaluate.checkpoint=models:/small@champion")
+    assert "mAP" in evaluated.stdout, "an ONNX file needs no key"

@@ -1,14 +1,34 @@
-"""One short sweep on a real Ray: what a machine without test folders can do."""
+"""One short sweep on a real Ray: what a machine without test folders can do, and where its encryption key is not."""
 
+import signal
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
+from reid_tune.checkpoints.encryption import is_encrypted
+from reid_tune.spec.secret import KEY
+
+from .leaks import command_lines, files, leaks, spellings
 from .workbench import Bench
 
+SECRET = "a+passphrase/that-stands-nowhere-4711"
 
-def test_search_needs_no_test_folders_and_keeps_what_failed_apart(tmp_path: Path) -> None:
+
+@pytest.fixture
+def temporary() -> Iterator[Path]:
+    """A folder for temporary files with a name that is short enough for Ray's sockets."""
+    with tempfile.TemporaryDirectory(prefix="rt", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
+def test_search_needs_no_test_folders_and_keeps_what_failed_apart(tmp_path: Path, temporary: Path) -> None:
     usual, absurd = [0.226] * 3, [1e-38] * 3  # the second overflows in the first convolution
     space = {"dataset.pixel_std": {"choice": [usual, absurd]}, "train.optim.name": {"choice": ["SGD"]}}
     bench = Bench(tmp_path, budget={"trials": 3}, space=space, search={"sampler": "random", "seed": 3})
+    bench.write_spec(encryption_key=SECRET)
+    bench.environment["TMPDIR"] = str(temporary)
     (tmp_path / "data" / "query").rename(tmp_path / "elsewhere")
 
     refused = bench.run("sweep", "sweep.yaml", status=2)
@@ -16,8 +36,21 @@ def test_search_needs_no_test_folders_and_keeps_what_failed_apart(tmp_path: Path
     assert not (tmp_path / "runs").exists()
 
     overrides = ("train.num_epochs=2", "train.optim.lr_steps=[2]")
-    done = bench.run("sweep", "sweep.yaml", *overrides, "--until", "search")
-    assert "3 trials" in done.stdout
+    lines: list[str] = []
+
+    def seen() -> bool:
+        """Whether the last trial is at work, with all command lines noted; nothing may be found where Ray writes."""
+        if bench.count("attempt") < 3:
+            return False
+        lines.extend(command_lines(bench.pid))
+        assert any(path.name == "gcs_server.out" for path, _ in files(temporary)), "Ray's logs are looked at"
+        assert not leaks(SECRET, temporary)
+        return any("ray::ImplicitFunc" in line for line in lines)
+
+    status, errors = bench.interrupt(seen, signal.SIGCONT, "sweep", "sweep.yaml", *overrides, "--until", "search")
+    assert status == 0, errors
+    assert "3 trials" in (tmp_path / "stdout.txt").read_text()
+    _require_secrecy(bench, lines)
     trials = bench.report()["trials"]
     assert [trial["number"] for trial in trials] == [0, 1, 2]
     drawn = {trial["number"]: trial["parameters"].get("dataset.pixel_std") for trial in trials}
@@ -29,7 +62,22 @@ def test_search_needs_no_test_folders_and_keeps_what_failed_apart(tmp_path: Path
         else:
             assert trial["state"] == "finished" and trial["epoch"] == 2
 
+    bench.write_spec()
+    resume = ("sweep", "sweep.yaml", *overrides, "--until", "export", "--resume", "auto")
+    assert "the sweep small is encrypted: give its key as" in bench.run(*resume, status=2).stderr
+    bench.environment[KEY] = "another one"
+    assert "the encryption key does not open the sweep small: " in bench.run(*resume, status=2).stderr
+    del bench.environment[KEY]
+
     again = bench.run("sweep", "sweep.yaml", *overrides, "--until", "search", status=2)
     assert "--resume auto" in again.stderr
     other = bench.run("sweep", "sweep.yaml", "train.num_epochs=3", "--until", "search", "--resume", "auto", status=2)
     assert "train.num_epochs: 2 there, 3 now" in other.stderr
+
+
+def _require_secrecy(bench: Bench, lines: list[str]) -> None:
+    """The key stands in the spec only, and yet the workers had it: all checkpoints are encrypted."""
+    assert not [text for text in spellings(SECRET) if text in "\n".join(lines).encode()]
+    assert leaks(SECRET, bench.folder) == [str(bench.folder / "spec.yaml")]
+    checkpoints = [path for path, _ in files(bench.folder / "runs") if path.suffix == ".pth"]
+    assert checkpoints and all(is_encrypted(path.read_bytes()) for path in checkpoints)

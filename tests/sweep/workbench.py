@@ -14,6 +14,7 @@ import yaml
 
 from reid_tune.data.demo import draw_demo_data
 from reid_tune.events.log import read_events
+from reid_tune.spec.secret import KEY, KEY_FILE
 
 SPEC: dict[str, Any] = {
     "model": {"backbone": "resnet18", "input_width": 16, "input_height": 32},
@@ -38,18 +39,25 @@ SWEEP: dict[str, Any] = {
     "resources": {"max_concurrent": 1},
     "registry": {"model": "small"},
 }
+# What a test decides itself.
+_OWN = {"MLFLOW_TRACKING_URI", KEY, KEY_FILE}
 
 
 class Bench:
-    """A folder with data, a spec and a sweep file."""
+    """A folder with data, a spec and a sweep file; `environment` adds to that of its commands."""
 
     def __init__(self, folder: Path, **changes: Any) -> None:
         self.folder = folder
+        self.environment: dict[str, str] = {}
         self.pid = 0
         folder.mkdir(parents=True, exist_ok=True)
         draw_demo_data(folder / "data", identities=16, images=6)
-        (folder / "spec.yaml").write_text(yaml.safe_dump(SPEC))
+        self.write_spec()
         (folder / "sweep.yaml").write_text(yaml.safe_dump({**SWEEP, **changes}))
+
+    def write_spec(self, **more: Any) -> None:
+        """The spec with more keys at its top level."""
+        (self.folder / "spec.yaml").write_text(yaml.safe_dump({**SPEC, **more}))
 
     @property
     def events(self) -> list[dict[str, Any]]:
@@ -69,13 +77,16 @@ class Bench:
         return done
 
     def interrupt(self, when: Callable[[], bool], how: signal.Signals, *arguments: str) -> tuple[int, str]:
-        """Run a command and send it a signal once a condition holds; the exit status and stderr."""
-        with (self.folder / "stderr.txt").open("w+") as errors:
+        """Run a command and send it a signal once a condition holds; the exit status and stderr.
+
+        What it prints is also in `stdout.txt` and `stderr.txt`.
+        """
+        with (self.folder / "stderr.txt").open("w+") as errors, (self.folder / "stdout.txt").open("w") as output:
             process = subprocess.Popen(
                 self._command(*arguments),
                 cwd=self.folder,
                 env=self._environment(),
-                stdout=subprocess.DEVNULL,
+                stdout=output,
                 stderr=errors,
                 start_new_session=True,
             )
@@ -100,6 +111,5 @@ class Bench:
     def _command(*arguments: str) -> list[str]:
         return [sys.executable, "-m", "reid_tune", *arguments]
 
-    @staticmethod
-    def _environment() -> dict[str, str]:
-        return {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
+    def _environment(self) -> dict[str, str]:
+        return {name: value for name, value in os.environ.items() if name not in _OWN} | self.environment

@@ -54,10 +54,10 @@ def checkpoint(spec: Spec, tmp_path: Path) -> Path:
     return write_checkpoint(tmp_path / "trained" / "model.pth", spec())
 
 
-def write_checkpoint(path: Path, experiment: Experiment) -> Path:
+def write_checkpoint(path: Path, experiment: Experiment, seed: int = 0) -> Path:
     """A checkpoint of weights that tell images apart: an untrained batch norm of timm ends a branch in 0."""
-    network = untrained(experiment.model, 6, seed=0)
-    generator = torch.Generator().manual_seed(0)
+    network = untrained(experiment.model, 6, seed=seed)
+    generator = torch.Generator().manual_seed(seed)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.5, 1.5, generator=generator)

@@ -7,7 +7,16 @@ from typing import Any
 import pytest
 
 from reid_tune.errors import InputError
-from reid_tune.tracking.store import client, database, experiment_id, one_line, reachable, tracking_uri
+from reid_tune.tracking.store import (
+    client,
+    database,
+    experiment_id,
+    one_line,
+    public,
+    reachable,
+    tracking_uri,
+    with_credentials,
+)
 
 
 def test_mlflow_is_imported_only_when_used() -> None:
@@ -55,6 +64,30 @@ def test_an_experiment_is_made_once_and_comes_back_when_deleted(connection: Any,
 def test_errors_are_one_line_without_passwords() -> None:
     text = one_line(OSError("API request to https://me:hush@host/api\nfailed"))
     assert text == "OSError: API request to https://host/api failed"
+    cut = "x" * 270 + " https://me:hush"
+    assert "hush" not in one_line(OSError(cut + "hush" * 20 + "@host"))
+
+
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        ("https://me:hush@host:5000/a", "https://host:5000/a"),
+        ("http://me:hu@sh@host", "http://host"),
+        ("postgresql://me:hush@host/mlflow?sslmode=on", "postgresql://host/mlflow?sslmode=on"),
+        ("postgresql://host/mlflow?user=me&password=hush&x=1", "postgresql://host/mlflow?user=me&password=&x=1"),
+        ("sqlite:////data/a@b/mlflow.db", "sqlite:////data/a@b/mlflow.db"),
+        ("http://host:5000", "http://host:5000"),
+    ],
+)
+def test_what_is_recorded_has_no_password_and_the_environment_gives_it_back(
+    uri: str, shown: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert public(uri) == shown
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    assert with_credentials(shown) == uri
+    assert with_credentials("https://elsewhere") == "https://elsewhere", "a resumed sweep keeps its store"
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    assert with_credentials(shown) == shown
 
 
 def test_reachable_looks_at_servers_only() -> None:

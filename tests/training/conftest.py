@@ -60,12 +60,16 @@ class Recorder:
 
     def __init__(self, stop_after: int | None = None) -> None:
         self.started: tuple[int, int, int] | None = None
+        self.said: list[str] = []
         self.steps: list[tuple[int, float]] = []
         self.reports: list[dict[str, Any]] = []
         self.stop_after = stop_after
 
     def start(self, steps_per_epoch: int, first_epoch: int, num_epochs: int) -> None:
         self.started = (steps_per_epoch, first_epoch, num_epochs)
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
 
     def step(self, step: int, loss: float) -> None:
         self.steps.append((step, loss))

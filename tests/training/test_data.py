@@ -2,19 +2,27 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 
+from reid_tune.data.records import Record
 from reid_tune.errors import InputError
+from reid_tune.spec.experiment import Experiment
 from reid_tune.training.data import (
     evaluation_images,
     evaluation_records,
     interpolation,
     shared_identities,
     split_records,
+    train_records,
+    training_folders,
     training_images,
     validates_on_test,
 )
 
 from .conftest import Build, draw
+
+HOLDOUT = {"dataset__validation": "holdout"}
 
 
 def test_no_validation_keeps_every_identity(build: Build) -> None:
@@ -96,3 +104,105 @@ def test_identities_shared_with_the_test_are_counted(build: Build, data: Path) -
     expected = len({record.identity for record in query if record.identity > 0 and record.identity in known})
     assert shared_identities(train, query) == expected
     assert shared_identities(train, train) == len(known)
+
+
+def several(build: Build, *folders: Path, **values: object) -> Experiment:
+    return build(dataset__train_dataset_dir=[str(folder) for folder in folders], **values)
+
+
+def test_several_training_folders_become_one_set_of_people(build: Build, data: Path, tmp_path: Path) -> None:
+    other = draw(tmp_path / "other", range(3, 8), 3)
+    (other / "0000_c1_nobody.png").write_bytes(next(other.glob("0003*")).read_bytes())
+    experiment = several(build, data / "train", other)
+    records = train_records(experiment)
+    assert len(records) == 72 + 15 and [folder.distractors for folder in training_folders(experiment)] == [0, 1]
+    assert {record.identity for record in records[72:]} == set(range(15, 20))
+    assert {record.camera for record in records[72:]} == {4, 5, 6}
+    assert split_records(experiment).train == records
+    made = training_images(experiment, records)
+    assert made.identities == [*range(1, 13), *range(15, 20)] and len(made.images) == 87
+    held = {record.identity for record in split_records(several(build, data / "train", other, **HOLDOUT)).query}
+    assert held and held <= set(made.identities)
+
+
+def test_strict_refuses_odd_names_in_every_folder(build: Build, data: Path, tmp_path: Path) -> None:
+    odd = draw(tmp_path / "odd", range(201, 203), 2)
+    (odd / "person.png").write_bytes(b"")
+    for experiment in (
+        several(build, data / "train", odd),
+        build(dataset__test_dataset_dir=str(odd), dataset__query_dataset_dir=str(odd), dataset__validation="test"),
+    ):
+        assert split_records(experiment).train
+        strict = experiment.model_copy(update={"dataset": experiment.dataset.model_copy(update={"strict": True})})
+        with pytest.raises(InputError, match="'person.png'"):
+            split_records(strict)
+    with pytest.raises(InputError, match="names the folder .*train twice"):
+        split_records(several(build, data / "train", data / "train"))
+
+
+def test_validation_takes_a_folder_with_query_and_gallery(build: Build, tmp_path: Path) -> None:
+    draw(tmp_path / "site" / "query", range(5, 9), 2)
+    draw(tmp_path / "site" / "bounding_box_test", range(5, 10), 3)
+    experiment = build(dataset__validation=str(tmp_path / "site"))
+    split = split_records(experiment)
+    assert (len(split.train), len(split.query), len(split.gallery)) == (72, 8, 15)
+    assert not validates_on_test(experiment)
+    assert shared_identities(split.train, split.query) == 4
+
+
+def test_a_validation_folder_that_is_the_test_is_the_test(build: Build, data: Path, tmp_path: Path) -> None:
+    draw(tmp_path / "query", range(5, 9), 2)
+    draw(tmp_path / "bounding_box_test", range(5, 10), 3)
+    folders = {
+        "dataset__test_dataset_dir": str(tmp_path / "bounding_box_test"),
+        "dataset__query_dataset_dir": str(data / "query"),
+    }
+    assert validates_on_test(build(dataset__validation=str(tmp_path), **folders))
+    assert not validates_on_test(build(dataset__validation=str(tmp_path)))
+
+
+def test_a_wrong_word_for_validation_is_explained(build: Build, data: Path, tmp_path: Path) -> None:
+    for word in ("hold-out", "Test"):
+        with pytest.raises(InputError, match=f"'{word}'.*no folder {word}; .*auto, none, test, holdout, or a folder"):
+            split_records(build(dataset__validation=word))
+    (tmp_path / "query").mkdir()
+    with pytest.raises(InputError, match=r"no folder .*/bounding_box_test; .*that holds query and bounding_box_test\."):
+        split_records(build(dataset__validation=str(tmp_path)))
+
+
+def test_shared_identities_are_looked_for_in_the_data_set_of_the_test(build: Build, data: Path, tmp_path: Path) -> None:
+    """Of two folders whose numbers overlap by chance only the one beside the test knows the test's people."""
+    train = draw(tmp_path / "site" / "train", range(3, 8), 2)
+    query = [Record(tmp_path / "site" / "query" / f"{i:04d}_c1.png", i, 1) for i in (0, 1, 2, 3, 15, 20)]
+    for folders in ((data / "train", train), (train, data / "train")):
+        assert shared_identities(train_records(several(build, *folders)), query) == 1
+    assert shared_identities(train_records(several(build, data / "train")), query) == 3
+
+
+def test_only_parsed_images_are_queries(build: Build, data: Path, tmp_path: Path) -> None:
+    """The boundary of queries and gallery: files that are no crops, in a path that looks like one."""
+    root = tmp_path / "0099_c9" / "exp7_c3"
+    query, gallery = draw(root / "query", range(101, 103), 2), draw(root / "gallery", range(101, 103), 3)
+    content = next(query.glob("0101*")).read_bytes()
+    for name in ("Thumbs.db", ".0101_c1.png", "readme.txt", "cover.png"):
+        (query / name).write_bytes(content)
+    (query / "0101_c1_folder.png").mkdir()
+    Image.open(next(query.glob("0102*"))).save(query / "0102_c7_upper.JPG", "JPEG")
+    made = evaluation_images(build(), *evaluation_records(str(query), str(gallery)))
+    assert made.queries == 5 and len(made.images) == 5 + 6
+    assert made.identities.tolist() == [101, 101, 102, 102, 102, *[101] * 3, *[102] * 3]
+    assert made.cameras.tolist() == [1, 2, 1, 2, 7, *[1, 2, 3] * 2]
+
+
+def test_grey_and_jitter_come_from_the_spec(build: Build, data: Path) -> None:
+    jitter = {"dataset__color_jitter.prob": 0.5, "dataset__color_jitter.hue": 0.1}
+    experiment = build(model__input_channels=1, **jitter)
+    made = training_images(experiment, train_records(experiment))
+    assert made.images.shape == (72, 32, 16, 3) and (made.images[..., :1] == made.images).all()
+    assert made.augmentation.jitter == experiment.dataset.color_jitter
+    batch = made.augmentation.apply(torch.from_numpy(made.images[:16]), made.augmentation.draw(0, 0, 0, 16))
+    assert batch.shape == (16, 1, 32, 16)
+    tested = evaluation_images(experiment, *evaluation_records(str(data / "query"), str(data / "gallery")))
+    assert (tested.images[..., :1] == tested.images).all()
+    in_colour = evaluation_images(build(), *evaluation_records(str(data / "query"), str(data / "gallery")))
+    assert (in_colour.images[..., :1] != in_colour.images).any()

@@ -10,6 +10,7 @@ import torch
 
 from reid_tune.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, strip_checkpoint
 from reid_tune.errors import FailedRun, InputError
+from reid_tune.spec.experiment import Experiment
 from reid_tune.training.loop import Trained, train
 
 from .conftest import Build, Recorder, draw
@@ -210,3 +211,86 @@ def test_features_that_are_not_finite_fail_the_run(
     monkeypatch.setattr(loop, "network_embed", overflow)
     with pytest.raises(FailedRun, match="validation of epoch 2: row 0 of query_features is not finite .*lower train"):
         train(build(dataset__validation="holdout"), Recorder(), tmp_path)
+
+
+CENTER = {"model__with_center_loss": True, "model__metric_loss_type": "triplet_center"}
+
+
+@pytest.mark.parametrize("optimizer", ["Adam", "SGD", "NAdam"])
+def test_deterministic_runs_with_everything_random_resume_bit_for_bit(
+    build: Build, tmp_path: Path, optimizer: str
+) -> None:
+    experiment = build(
+        **CENTER,
+        model__backbone="vit_tiny_patch16_224",
+        model__input_height=32,
+        model__dropout_rate=0.3,
+        model__drop_path=0.3,
+        model__att_drop_rate=0.1,
+        dataset__color_jitter__prob=0.5,
+        dataset__validation="holdout",
+        train__deterministic=True,
+        train__precision="bf16",
+        train__optim__plateau_patience=0,
+        train__optim__warmup_iters=0,
+        train__optim__name=optimizer,
+        train__seed=-1,
+    )
+    with pytest.raises(InterruptedError):
+        train(experiment, Recorder(stop_after=2), tmp_path / "resumed")
+    resumed = load_checkpoint(train(experiment, Recorder(), tmp_path / "resumed").checkpoint)
+    drawn = resumed.spec["train"]["seed"]
+    whole = load_checkpoint(train(with_seed(experiment, drawn), Recorder(), tmp_path / "whole").checkpoint)
+    assert equal(resumed.model, whole.model) and equal(resumed.optimizer, whole.optimizer)
+    assert whole.centers is not None and equal(resumed.centers, whole.centers)
+    assert untimed(resumed.history) == untimed(whole.history) and drawn >= 0
+    assert not torch.are_deterministic_algorithms_enabled(), "the process's own choice is back"
+
+
+def with_seed(experiment: Experiment, seed: int) -> Experiment:
+    return experiment.model_copy(update={"train": experiment.train.model_copy(update={"seed": seed})})
+
+
+def test_the_best_epoch_is_kept_where_it_is_wanted(build: Build, tmp_path: Path) -> None:
+    experiment = build(dataset__validation="holdout", train__validation_interval=1, train__num_epochs=4)
+    trained = train(experiment, Recorder(), tmp_path / "kept", keep_best=True)
+    best = max(trained.history, key=lambda epoch: (epoch["mAP"], -epoch["epoch"]))
+    assert load_checkpoint(tmp_path / "kept" / "reid_model_best.pth").epoch == best["epoch"]
+    train(experiment, Recorder(), tmp_path / "plain")
+    assert not (tmp_path / "plain" / "reid_model_best.pth").exists()
+
+
+def test_a_plateau_lowers_the_rate(build: Build, tmp_path: Path) -> None:
+    """Nothing improves at a rate of next to nothing, so that every later epoch is a plateau."""
+    watching = {"train__optim__plateau_patience": 0, "train__optim__warmup_iters": 0, "train__optim__gamma": 0.5}
+    experiment = build(
+        **watching,
+        train__optim__base_lr=1e-12,
+        train__optim__lr_monitor="val_loss",
+        train__validation_interval=1,
+        dataset__validation="holdout",
+    )
+    history = train(experiment, Recorder(), tmp_path).history
+    assert [epoch["lr"] for epoch in history] == pytest.approx([1e-12, 1e-12, 0.5e-12])
+    assert all(epoch["val_loss"] == 1 - epoch["mAP"] for epoch in history)
+    with pytest.raises(InputError, match="train.optim.lr_monitor = 'val_loss' watches the validation, and there is"):
+        train(build(**watching), Recorder(), tmp_path / "blind")
+
+
+def test_a_run_says_where_its_weights_come_from(build: Build, tmp_path: Path) -> None:
+    first, second = Recorder(), Recorder()
+    train(build(train__num_epochs=1), first, tmp_path)
+    train(build(train__num_epochs=2), second, tmp_path)
+    assert first.said == ["weights drawn by train.seed"]
+    assert second.said == [f"continues {tmp_path / LATEST}"]
+
+
+def test_an_encrypted_run_resumes_with_its_key_alone(build: Build, tmp_path: Path) -> None:
+    train(build(train__num_epochs=1, encryption_key="open-sesame"), Recorder(), tmp_path)
+    assert b"open-sesame" not in (tmp_path / LATEST).read_bytes()
+    assert (tmp_path / LATEST).read_bytes().startswith(b"age-encryption.org/v1")
+    recorder = Recorder()
+    train(build(train__num_epochs=2, encryption_key="open-sesame"), recorder, tmp_path)
+    assert recorder.started is not None and recorder.started[1] == 2
+    with pytest.raises(InputError, match="encrypted"):
+        train(build(train__num_epochs=3), Recorder(), tmp_path)

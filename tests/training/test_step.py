@@ -20,7 +20,7 @@ def make(build: Build, **values: object) -> tuple[Step, dict[str, torch.Tensor]]
 
 def test_the_loss_is_the_sum_of_its_parts(build: Build) -> None:
     _, parts = make(build)
-    assert parts.keys() == {"loss", "loss/identity", "loss/triplet"}
+    assert parts.keys() == {"loss", "loss/identity", "loss/triplet", "accuracy"}
     assert float(parts["loss"]) == pytest.approx(float(parts["loss/identity"] + parts["loss/triplet"]))
     assert not any(part.requires_grad for part in parts.values())
 
@@ -61,3 +61,28 @@ def test_bf16_is_the_arithmetic_of_the_backbone_alone(build: Build) -> None:
         assert exact.network.features(IMAGES).dtype == torch.bfloat16
     with autocast("fp32", torch.device("cpu")):
         assert exact.network.features(IMAGES).dtype == torch.float32
+
+
+def test_the_accuracy_is_the_classifiers_on_the_batch(build: Build) -> None:
+    step, first = make(build, train__optim__base_lr=0.01)
+    assert 0 <= float(first["accuracy"]) <= 1
+    for _ in range(10):
+        last = step(IMAGES, LABELS)
+    assert float(last["accuracy"]) == 1
+    assert "accuracy" not in make(build, dataset__sampler="triplet")[1]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_centers_move_towards_their_features(build: Build, precision: str) -> None:
+    step, parts = make(
+        build,
+        model__with_center_loss=True,
+        model__metric_loss_type="triplet_center",
+        train__optim__base_lr=1e-6,
+        train__precision=precision,
+    )
+    assert parts.keys() >= {"loss/center", "loss/identity", "loss/triplet"}
+    assert float(parts["loss"]) == pytest.approx(sum(float(v) for k, v in parts.items() if k.startswith("loss/")))
+    losses = [float(step(IMAGES, LABELS)["loss/center"]) for _ in range(8)]
+    assert losses[-1] < losses[3] < losses[0] < float(parts["loss/center"])
+    assert step.center is not None and not any("center" in name for name in step.network.state_dict())

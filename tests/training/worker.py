@@ -23,12 +23,23 @@ from reid_tune.training.step import Step
 from reid_tune.training.workers import broadcast, rank, world_size
 
 WORLDS = (1, 2, 4)
-SAMPLERS = ("softmax_triplet", "softmax", "triplet")
+LOSSES: dict[str, dict[str, Any]] = {
+    "softmax_triplet": {},
+    "softmax": {"dataset.sampler": "softmax"},
+    "triplet": {"dataset.sampler": "triplet"},
+    "triplet_center": {
+        "model.metric_loss_type": "triplet_center",
+        "model.with_center_loss": True,
+        "train.optim.center_loss_weight": 0.01,
+    },
+}
 IDENTITIES, INSTANCES = 4, 4
 
 
 class Silent:
     def start(self, *_: int) -> None: ...
+
+    def say(self, _: str) -> None: ...
 
     def step(self, *_: object) -> None: ...
 
@@ -53,9 +64,9 @@ def batch() -> tuple[Tensor, Tensor]:
     return (looks + own).repeat_interleave(INSTANCES, 0) + noise, torch.arange(IDENTITIES).repeat_interleave(INSTANCES)
 
 
-def one_step(data: str, sampler: str) -> dict[str, Any]:
+def one_step(data: str, losses: str) -> dict[str, Any]:
     """Losses, gradients and features of one step, the backbone's batch norm in eval mode."""
-    spec = experiment(data, **{"dataset.sampler": sampler})
+    spec = experiment(data, **LOSSES[losses])
     images, labels = batch()
     network = untrained(spec.model, IDENTITIES, seed=5)
     network.train().backbone.eval()
@@ -65,7 +76,8 @@ def one_step(data: str, sampler: str) -> dict[str, Any]:
     step = Step(network, make_optimizer(network, spec.train.optim), spec)
     parts = step(images[rank() * share : (rank() + 1) * share], labels)
     gradients = {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
-    return {"parts": parts, "gradients": gradients, "features": features, "state": network.state_dict()}
+    state = network.state_dict() | (dict(step.center.state_dict()) if step.center is not None else {})
+    return {"parts": parts, "gradients": gradients, "features": features, "state": state}
 
 
 def short_run(data: str, folder: Path) -> dict[str, Any]:
@@ -84,7 +96,7 @@ def indivisible(data: str, folder: Path) -> str:
 def work(number: int, world: int, folder: Path, data: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet-{world}", rank=number, world_size=world)
-    found: dict[str, Any] = {"steps": {sampler: one_step(data, sampler) for sampler in SAMPLERS}}
+    found: dict[str, Any] = {"steps": {losses: one_step(data, losses) for losses in LOSSES}}
     found["broadcast"] = broadcast(f"from {number}")
     if world == 2:
         found["run"] = short_run(data, folder)

@@ -1,0 +1,48 @@
+"""Encryption by a passphrase in the age format (age-encryption.org/v1), which the tool `age` reads too."""
+
+import pyrage  # type: ignore[import-untyped]
+
+from reid_tune.errors import InputError
+
+__all__ = ["decrypt", "encrypt", "is_encrypted"]
+
+_MAGIC = b"age-encryption.org/v1\n"
+_WHERE = "encryption_key, REID_TUNE_ENCRYPTION_KEY or REID_TUNE_ENCRYPTION_KEY_FILE"
+
+
+def is_encrypted(head: bytes) -> bool:
+    """Whether a file that begins with these bytes (32 are enough) is in the age format."""
+    return head.startswith(_MAGIC)
+
+
+def encrypt(content: bytes, key: str) -> bytes:
+    """The content in the age format; takes a second, which is what makes guessing a passphrase expensive.
+
+    Raises:
+        InputError: the key is no text.
+    """
+    return bytes(pyrage.passphrase.encrypt(content, _text(key)))
+
+
+def decrypt(content: bytes, key: str | None, name: str) -> bytes:
+    """The inverse of `encrypt`; `name` says in errors what is read.
+
+    Raises:
+        InputError: no key or a wrong one, or damaged content.
+    """
+    if key is None:
+        raise InputError(f"{name} is encrypted: give its key as {_WHERE}.")
+    try:
+        return bytes(pyrage.passphrase.decrypt(content, _text(key)))
+    except pyrage.DecryptError as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+    if reason == "Decryption failed":
+        raise InputError(f"the encryption key does not open {name}: give the one that it was written with as {_WHERE}.")
+    raise InputError(f"{name} is encrypted, but damaged or not by a passphrase ({reason}).")
+
+
+def _text(key: str) -> str:
+    # Neither UTF-8 nor the environment of a worker can hold every string.
+    if not key.isprintable():
+        raise InputError(f"the encryption key holds an unprintable character: give one line of text as {_WHERE}.")
+    return key

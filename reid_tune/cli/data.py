@@ -1,0 +1,72 @@
+"""Commands about data: drawing, checking, converting."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from reid_tune.cli.common import Format, FormatOption, Overrides, Spec, app, load, show
+
+__all__: list[str] = []
+
+
+@app.command("demo-data")
+def demo_data(
+    directory: Annotated[Path, typer.Argument(help="A folder that is empty or does not exist.")],
+    identities: Annotated[int, typer.Option(help="Training identities; there are as many for the test.")] = 120,
+    images: Annotated[int, typer.Option(help="Images of a training identity.")] = 8,
+    seed: Annotated[int, typer.Option(help="Another seed draws other people.")] = 0,
+    difficulty: Annotated[float, typer.Option(help="0 is easy, 1 is hard.")] = 0.6,
+) -> None:
+    """Draw a data set of pedestrians in Market-1501 layout."""
+    from reid_tune.data.demo import draw_demo_data
+
+    drawn = draw_demo_data(directory, identities=identities, images=images, seed=seed, difficulty=difficulty)
+    typer.echo(
+        f"{drawn.directory}: {drawn.train} training images of {drawn.identities} identities; of as many others "
+        f"{drawn.query} queries and {drawn.gallery} gallery images ({drawn.distractors} distractors, {drawn.junk} junk)"
+    )
+
+
+@app.command("check-data")
+def check_data(
+    spec: Spec,
+    overrides: Overrides = None,
+    sheet: Annotated[
+        Path | None, typer.Option(help="Draw a contact sheet of some identities, a .png or .jpg file.")
+    ] = None,
+    format: FormatOption = Format.table,
+) -> None:
+    """Look at every image of a spec and name what is wrong; exit status 1 where it would spoil a result."""
+    experiment = load(spec, overrides)
+    from reid_tune.tasks.check_data import check_data as check
+
+    report = check(experiment, sheet)
+    show(report.as_dict(), format, report.rows())
+    if format is Format.table:
+        for finding in report.findings:
+            typer.echo(f"{finding.severity}: {finding.sentence}")
+    raise typer.Exit(1 if report.spoiled else 0)
+
+
+class Layout(StrEnum):
+    """Data sets that come in a form of their own."""
+
+    msmt17 = "msmt17"
+
+
+@app.command()
+def convert(
+    layout: Annotated[Layout, typer.Argument(help="Form of the source.")],
+    source: Annotated[Path, typer.Argument(help="Folder as published, with its list files.")],
+    target: Annotated[Path, typer.Argument(help="A folder that is empty or does not exist.")],
+) -> None:
+    """Lay a data set out in Market-1501's form, by links where the disk allows."""
+    from reid_tune.tasks.convert import convert_msmt17
+
+    made = {Layout.msmt17: convert_msmt17}[layout](source, target)
+    typer.echo(
+        f"{made.target}: {made.train} training images of {made.identities} identities; of {made.test_identities} "
+        f"others {made.query} queries and {made.gallery} gallery images"
+    )

@@ -1,0 +1,86 @@
+"""Commands for one model: train, evaluate, inference, export, score."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from reid_tune.cli.common import Format, FormatOption, Overrides, Spec, app, load, show
+
+__all__: list[str] = []
+
+
+@app.command()
+def train(spec: Spec, overrides: Overrides = None) -> None:
+    """Train one model as a spec says; continues what is in the results folder."""
+    from reid_tune.spec.checks import notes
+    from reid_tune.spec.load import given_keys
+
+    experiment = load(spec, overrides)
+    for line in notes(experiment, given_keys(spec, overrides or ())):
+        typer.echo(line, err=True)
+    from reid_tune.tasks.train import run_train
+
+    try:
+        typer.echo(run_train(experiment))
+    except KeyboardInterrupt:
+        typer.echo("stopped; the same command continues from the last finished epoch.", err=True)
+        raise
+
+
+@app.command()
+def evaluate(spec: Spec, overrides: Overrides = None, format: FormatOption = Format.table) -> None:
+    """Score evaluate.checkpoint (a checkpoint, .onnx file, models:/NAME@ALIAS or sweep:NAME) on the test folders."""
+    experiment = load(spec, overrides)
+    from reid_tune.tasks.evaluate import run_evaluate
+
+    evaluation = run_evaluate(experiment)
+    show(evaluation.as_dict(), format, evaluation.rows())
+
+
+@app.command()
+def inference(spec: Spec, overrides: Overrides = None) -> None:
+    """Write the embeddings of all query and gallery images by inference.checkpoint, as .json, .npz or .parquet."""
+    experiment = load(spec, overrides)
+    from reid_tune.tasks.inference import run_inference
+
+    inferred = run_inference(experiment)
+    typer.echo(inferred, err=True)
+    typer.echo(inferred.path)
+
+
+@app.command()
+def export(
+    reference: Annotated[
+        str | None, typer.Argument(help="sweep:NAME, models:/NAME@ALIAS or a checkpoint; needs no spec.")
+    ] = None,
+    overrides: Overrides = None,
+    spec: Annotated[
+        Path | None, typer.Option("-e", "--experiment_spec_file", help="Experiment spec, a YAML file.")
+    ] = None,
+) -> None:
+    """Write export.checkpoint as one ONNX file, compared with PyTorch before it appears."""
+    from reid_tune.spec.load import parse_overrides
+    from reid_tune.tasks.export import run_export
+
+    pairs = [text for text in [reference, *(overrides or [])] if text is not None]
+    named = pairs.pop(0) if pairs and "=" not in pairs[0] else None
+    experiment = load(spec, pairs) if spec else None
+    file, parity = run_export(experiment, named, parse_overrides(pairs))
+    typer.echo(parity, err=True)
+    typer.echo(file)
+
+
+@app.command()
+def score(
+    features: Annotated[Path, typer.Argument(help=".npz with query_ and gallery_ features, ids and cameras.")],
+    re_ranking: Annotated[
+        str | None, typer.Option("--re-ranking", metavar="K1,K2,LAMBDA", help="Re-rank, e.g. 20,6,0.3.")
+    ] = None,
+    format: FormatOption = Format.table,
+) -> None:
+    """Score the features of any model: mAP, mINP and Rank-k."""
+    from reid_tune.tasks.score import run_score
+
+    metrics = run_score(features, re_ranking)
+    show(metrics, format, {"re-ranked" if re_ranking else "plain": metrics})

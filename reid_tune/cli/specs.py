@@ -1,0 +1,71 @@
+"""Commands about experiment specs."""
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from reid_tune.cli.common import app, load
+
+__all__: list[str] = []
+
+spec_app = typer.Typer(help="Check and show experiment specs.", no_args_is_help=True)
+app.add_typer(spec_app, name="spec")
+
+
+@spec_app.command("validate")
+def spec_validate(
+    arguments: Annotated[
+        list[str] | None, typer.Argument(help="The spec, then key=value pairs.", metavar="SPEC [KEY=VALUE]...")
+    ] = None,
+    spec: Annotated[
+        Path | None, typer.Option("-e", "--experiment_spec_file", help="The spec, as the other commands take it.")
+    ] = None,
+) -> None:
+    """Check a spec; looks at no other file."""
+    from reid_tune.spec.checks import notes
+
+    overrides = list(arguments or ())
+    if spec is None:
+        if not overrides:
+            raise typer.BadParameter("give the spec to check.")
+        spec = Path(overrides.pop(0))
+    for line in notes(load(spec, overrides)):
+        typer.echo(line, err=True)
+    typer.echo(f"{spec}: valid")
+
+
+class Family(StrEnum):
+    """Backbones with documented defaults."""
+
+    resnet50 = "resnet50"
+    swin = "swin"
+
+
+@spec_app.command("show")
+def spec_show(
+    defaults: Annotated[Family, typer.Option("--defaults", help="Which table of defaults.")] = Family.resnet50,
+) -> None:
+    """Print all fields with their defaults."""
+    from reid_tune.spec.load import build_experiment
+
+    backbone = {"resnet50": "resnet_50", "swin": "swin_tiny_patch4_window7_224"}[defaults.value]
+    typer.echo(build_experiment({}, {"model.backbone": backbone}, "defaults").to_yaml(), nl=False)
+
+
+@spec_app.command("schema")
+def spec_schema() -> None:
+    """Print the JSON Schema of a spec, for editors."""
+    from reid_tune.spec.schema import json_schema
+
+    typer.echo(json.dumps(json_schema(), indent=2))
+
+
+@spec_app.command("page")
+def spec_page() -> None:
+    """Print all fields with defaults, values and meaning, as Markdown."""
+    from reid_tune.spec.schema import page
+
+    typer.echo(page(), nl=False)

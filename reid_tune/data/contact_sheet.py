@@ -1,0 +1,68 @@
+"""A picture of some identities: a row for each, an image for each of its cameras."""
+
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageOps
+
+from reid_tune.data.records import Record
+from reid_tune.errors import InputError
+from reid_tune.files import atomic
+
+__all__ = ["check_picture_name", "choose", "contact_sheet"]
+
+ROWS, COLUMNS = 12, 8
+CELL, PICTURE = (140, 208), (128, 160)
+LETTERS = 24
+
+
+def check_picture_name(path: Path) -> None:
+    """Refuse a name that is no picture's.
+
+    Raises:
+        InputError: it ends neither in .png nor in .jpg.
+    """
+    if path.suffix.lower() not in (".png", ".jpg", ".jpeg"):
+        raise InputError(f"the contact sheet {path} must have a name that ends in .png or .jpg.")
+
+
+def contact_sheet(records: Sequence[Record], path: Path) -> None:
+    """Draw what `choose` takes, with file names below, into a .png or .jpg file, which appears whole.
+
+    Args:
+        records: of images that can be read, at least one of an identity above 0.
+
+    Raises:
+        InputError: the name is no picture's, or the file cannot be written.
+    """
+    check_picture_name(path)
+    rows = choose(records)
+    sheet = Image.new("RGB", (CELL[0] * max(map(len, rows)), CELL[1] * len(rows)), "white")
+    for row, chosen in enumerate(rows):
+        for column, record in enumerate(chosen):
+            sheet.paste(_cell(record.path), (column * CELL[0], row * CELL[1]))
+    with atomic(path) as temporary:
+        sheet.save(temporary)
+
+
+def choose(records: Sequence[Record]) -> list[list[Record]]:
+    """Up to 12 identities (above 0), evenly spread, the first image of each of up to 8 cameras of each."""
+    cameras: dict[int, dict[int, Record]] = {}
+    for record in records:
+        if record.identity > 0:
+            cameras.setdefault(record.identity, {}).setdefault(record.camera, record)
+    identities = sorted(cameras)
+    count = min(ROWS, len(identities))
+    chosen = [identities[row * len(identities) // count] for row in range(count)]
+    return [[cameras[identity][camera] for camera in sorted(cameras[identity])[:COLUMNS]] for identity in chosen]
+
+
+def _cell(path: Path) -> Image.Image:
+    cell = Image.new("RGB", CELL, "white")
+    with Image.open(path) as image:
+        picture = ImageOps.contain(image.convert("RGB"), PICTURE)
+    cell.paste(picture, ((CELL[0] - picture.width) // 2, PICTURE[1] - picture.height + 4))
+    name = path.name.encode("ascii", "replace").decode()
+    ImageDraw.Draw(cell).multiline_text((6, PICTURE[1] + 8), "\n".join(textwrap.wrap(name, LETTERS)[:3]), "black")
+    return cell

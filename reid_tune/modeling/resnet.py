@@ -1,0 +1,45 @@
+"""What the reference changes in a ResNet: a finer last map, and no ReLU behind the first batch norm."""
+
+from timm.layers import BlurPool2d
+from torch import nn
+
+from reid_tune.errors import InputError
+from reid_tune.spec.effects import is_vit
+from reid_tune.spec.model import Model
+
+__all__ = ["finish_resnet"]
+
+
+def finish_resnet(backbone: nn.Module, model: Model) -> None:
+    """Apply `last_stride` to any timm model of a ResNet's name, and take the ReLU out of `resnet_50`.
+
+    Raises:
+        InputError: the family has no last stage that timm's ResNets have, and `last_stride` is 1.
+    """
+    if model.backbone == "resnet_50":
+        backbone.act1 = nn.Identity()
+    if "resnet" in model.backbone and not is_vit(model.backbone) and model.last_stride == 1:
+        stage = _last_stage(backbone)
+        if stage is None:
+            raise InputError(
+                f"model.last_stride = 1: {model.backbone} has no last stage whose stride could change; "
+                "write model.last_stride=2."
+            )
+        _keep_size(stage)
+
+
+def _last_stage(backbone: nn.Module) -> nn.Module | None:
+    modules = dict(backbone.named_modules())
+    stages = modules.get("stages")
+    if isinstance(stages, nn.Sequential):
+        return stages[-1]
+    return modules.get("layer4", modules.get("body.layer4"))
+
+
+def _keep_size(stage: nn.Module) -> None:
+    """Let all layers of stride 2 keep the size of the map."""
+    for layer in stage.modules():
+        if isinstance(layer, nn.AvgPool2d) and layer.kernel_size in (2, (2, 2)):
+            layer.kernel_size = layer.stride = 1 if layer.kernel_size == 2 else (1, 1)
+        elif isinstance(layer, (nn.Conv2d, nn.AvgPool2d, nn.MaxPool2d, BlurPool2d)) and layer.stride in (2, (2, 2)):
+            layer.stride = 1 if layer.stride == 2 else (1, 1)

@@ -1,0 +1,116 @@
+"""Weights of other files into our network."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from timm.models.swin_transformer import WindowAttention
+from torch import Tensor
+from torch.nn import functional
+
+from reid_tune.errors import InputError
+from reid_tune.modeling.network import ReIDNet
+
+__all__ = ["Matched", "load_weights"]
+
+# Buffers that older Swin files hold and that follow from the size.
+_DERIVED = ("relative_position_index", "attn_mask")
+
+
+@dataclass(frozen=True)
+class Matched:
+    """Names of tensors by what became of them."""
+
+    loaded: tuple[str, ...]  # copied
+    resized: tuple[str, ...]  # copied after a change of their shape
+    left: tuple[str, ...]  # in the file, of no use: unknown here, or of another shape
+    missing: tuple[str, ...]  # in the network, not in the file
+
+
+@torch.no_grad()
+def load_weights(network: ReIDNet, weights: Mapping[str, Tensor], *, hw_ratio: float) -> Matched:
+    """Copy all weights that fit, by our names, to the network's dtypes and devices; nothing changes on an error.
+
+    Resized bicubically: a Swin's tables of relative positions (each head's (2h - 1) x (2w - 1) grid, of a square
+    window h x w in the file) and a ViT's position table. A first convolution of RGB becomes one of grey by the sum
+    over the channels, which gives the same on an image of three equal channels; one of grey becomes one of RGB by a
+    third of it for each.
+
+    Args:
+        hw_ratio: Height over width of the images of the file's ViT.
+
+    Raises:
+        InputError: a ViT's position table is no grid of that ratio.
+    """
+    own = network.state_dict()
+    fitted: dict[str, Tensor] = {}
+    loaded, resized, left = [], [], []
+    for name, value in weights.items():
+        if name in own and own[name].shape == value.shape:
+            fitted[name] = value
+            loaded.append(name)
+        elif name in own and (fit := _resize(network, name, value, own[name].shape, hw_ratio)) is not None:
+            fitted[name] = fit
+            resized.append(name)
+        elif not name.endswith(_DERIVED):
+            left.append(name)
+    for name, value in fitted.items():
+        own[name].copy_(value)
+    return Matched(tuple(loaded), tuple(resized), tuple(left), tuple(name for name in own if name not in weights))
+
+
+def _resize(network: ReIDNet, name: str, value: Tensor, shape: torch.Size, hw_ratio: float) -> Tensor | None:
+    """The value in another shape, or None where there is no rule for it."""
+    if value.ndim != len(shape):
+        return None
+    module = network.get_submodule(name.rpartition(".")[0])
+    if isinstance(module, WindowAttention) and name.endswith("relative_position_bias_table"):
+        return _resize_window(value.float(), module.window_size, shape)
+    grid = getattr(getattr(network.backbone, "patch_embed", None), "grid_size", None)
+    if name == "backbone.pos_embed" and grid is not None and value.ndim == 3:
+        return _resize_positions(value.float(), grid, shape, hw_ratio)
+    if value.ndim == 4:
+        return _change_channels(value.float(), shape)
+    return None
+
+
+def _resize_window(table: Tensor, window: tuple[int, int], shape: torch.Size) -> Tensor | None:
+    """[rows, heads] of a square window to those of another window."""
+    side = math.isqrt(len(table))
+    if side * side != len(table) or table.shape[1] != shape[1]:
+        return None
+    grid = table.T.reshape(1, -1, side, side)
+    return _bicubic(grid, 2 * window[0] - 1, 2 * window[1] - 1).reshape(shape[1], shape[0]).T
+
+
+def _resize_positions(table: Tensor, grid: tuple[int, int], shape: torch.Size, hw_ratio: float) -> Tensor | None:
+    """[1, tokens, C] to the network's grid; what comes before the patches, such as a class token, is kept."""
+    prefix = shape[1] - grid[0] * grid[1]
+    patches = table.shape[1] - prefix
+    if patches < 1 or table.shape[2] != shape[2]:
+        return None
+    rows = round(math.sqrt(patches * hw_ratio))
+    if rows < 1 or patches % rows:
+        raise InputError(
+            f"model.pretrain_hw_ratio = {hw_ratio:g}: the position table of the pretrained weights has {patches} "
+            "patches, which make no grid of that ratio; write height over width of the images of its training."
+        )
+    first, rest = table[:, :prefix], table[:, prefix:]
+    old = rest.transpose(1, 2).reshape(1, shape[2], rows, patches // rows)
+    return torch.cat([first, _bicubic(old, *grid).flatten(2).transpose(1, 2)], dim=1)
+
+
+def _change_channels(kernel: Tensor, shape: torch.Size) -> Tensor | None:
+    """[filters, 3, h, w] to one channel, or one channel to three."""
+    if kernel[:, :1].shape != (shape[0], 1, *shape[2:]):
+        return None
+    if (kernel.shape[1], shape[1]) == (3, 1):
+        return kernel.sum(1, keepdim=True)
+    if (kernel.shape[1], shape[1]) == (1, 3):
+        return kernel.expand(shape) / 3
+    return None
+
+
+def _bicubic(grid: Tensor, height: int, width: int) -> Tensor:
+    return functional.interpolate(grid, (height, width), mode="bicubic", align_corners=False)

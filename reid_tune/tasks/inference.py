@@ -1,0 +1,143 @@
+"""The task `inference`: the embeddings of all images of two folders, in a file."""
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+
+from reid_tune.data.images import decode
+from reid_tune.data.records import EXTENSIONS, NAME, WANTED, Record
+from reid_tune.errors import InputError
+from reid_tune.files import write_atomic
+from reid_tune.spec.experiment import Experiment
+from reid_tune.tasks.embeddings import ENDINGS, Image, embeddings_file
+from reid_tune.tasks.models import ModelFile
+from reid_tune.tasks.outputs import make_room, output_file
+from reid_tune.tasks.plan import run_plan
+from reid_tune.tasks.references import ONNX, resolve
+from reid_tune.tasks.status import logged
+from reid_tune.tasks.testsets import test_folders
+from reid_tune.training.devices import devices
+from reid_tune.training.embed import Embedder
+from reid_tune.training.pool import embedding_workers
+
+__all__ = ["Inferred", "run_inference"]
+
+_CHUNK = 1024  # images of one worker that are in memory at once
+
+
+@dataclass(frozen=True)
+class Inferred:
+    """The file, and what is in it."""
+
+    path: Path
+    queries: int
+    gallery: int
+    unparsed: int  # images whose names do not parse, which have no identity
+    dimension: int
+
+    def __str__(self) -> str:
+        without = f", {self.unparsed} of them without identity, as their names do not parse" if self.unparsed else ""
+        return (
+            f"{self.queries} queries and {self.gallery} gallery images{without}: embeddings of {self.dimension} values"
+        )
+
+
+def run_inference(experiment: Experiment) -> Inferred:
+    """Write the embeddings of all images by `inference.checkpoint`, not L2-normalised, queries first, by file name.
+
+    Memory does not grow with the number of images, but for an .npz file.
+
+    Raises:
+        InputError: checkpoint, folders or the file's name are unusable, which is found before any image is read; an
+            image cannot be read, or has an embedding that is not finite.
+        FailedRun: a worker died.
+    """
+    section, directory = experiment.inference, experiment.task_dir("inference")
+    with logged(directory, "inference") as log:
+        if not section.checkpoint:
+            raise InputError(
+                "inference.checkpoint is not set: give a checkpoint, an .onnx file, models:/NAME@ALIAS or sweep:NAME."
+            )
+        target = Path(section.output_file) if section.output_file else directory / "embeddings.json"
+        output_file("inference.output_file", target, ENDINGS)
+        model = ModelFile(resolve(section.checkpoint, ONNX), experiment)
+        images = _images(experiment, target)
+        workers = devices(section.gpus, "inference.gpu_ids")
+        print(run_plan(experiment, "inference", workers), file=sys.stderr)
+        with embedding_workers(workers) as load:
+            embedder = load(model)
+            make_room(target)
+            write_atomic(directory / "experiment.yaml", experiment.to_yaml())
+            log.write("STARTED", "inference started")
+            with embeddings_file(target) as write:
+                for some in _chunks(images, len(workers) * max(_CHUNK, experiment.dataset.val_batch_size)):
+                    write(some, _embed(some, embedder, experiment.dataset.num_workers))
+        queries = sum(image.subset == "query" for image in images)
+        unparsed = sum(image.camera == -1 for image in images)
+        inferred = Inferred(target, queries, len(images) - queries, unparsed, embedder.dimension)
+        log.write("RUNNING", f"{inferred} in {target}", queries=queries, gallery=inferred.gallery, unparsed=unparsed)
+        return inferred
+
+
+def _images(experiment: Experiment, target: Path) -> list[Image]:
+    query, gallery = test_folders(experiment, "inference")
+    if not query and not gallery:
+        raise InputError(
+            "no images: set inference.query_dataset or inference.test_dataset (or dataset.query_dataset_dir or "
+            "dataset.test_dataset_dir)."
+        )
+    if target.suffix.lower() == ".npz" and not (query and gallery):
+        raise InputError(
+            "inference.output_file: an .npz file needs queries and gallery; set inference.query_dataset and "
+            "inference.test_dataset, or choose .json or .parquet."
+        )
+    strict = experiment.dataset.strict
+    queries = _read(Path(query), "query", strict) if query else []
+    return queries + (_read(Path(gallery), "gallery", strict) if gallery else [])
+
+
+def _read(folder: Path, subset: Literal["query", "gallery"], strict: bool) -> list[Image]:
+    """All images of a folder by file name; names that do not parse give identity and camera -1."""
+    try:
+        with os.scandir(folder) as entries:
+            names = sorted(entry.name for entry in entries if entry.is_file() and not entry.name.startswith("."))
+    except OSError as error:
+        raise InputError(f"cannot read the folder {folder}: {error.strerror}; check the path.") from None
+    names = [name for name in names if os.path.splitext(name)[1].lower() in EXTENSIONS]
+    if not names:
+        raise InputError(f"there is no image in {folder}; wanted are {', '.join(sorted(EXTENSIONS))} files.")
+    images = []
+    for name in names:
+        match = NAME.match(name)
+        if match is None and strict:
+            raise InputError(
+                f"{folder / name}: the name does not parse; rename it to {WANTED}, or unset dataset.strict."
+            )
+        identity, camera = (int(match[1]), int(match[2])) if match else (-1, -1)
+        images.append(Image(folder / name, identity, camera, subset))
+    return images
+
+
+def _chunks(images: Sequence[Image], size: int) -> Iterator[Sequence[Image]]:
+    """The images in parts, with a bar on stderr where that is a terminal."""
+    console = Console(file=sys.stderr)
+    starts = range(0, len(images), size)
+    shown = track(starts, "embedding", console=console, transient=True, disable=not console.is_terminal)
+    return (images[start : start + size] for start in shown)
+
+
+def _embed(images: Sequence[Image], embedder: Embedder, threads: int) -> np.ndarray:
+    records = [Record(image.path, image.identity, image.camera) for image in images]
+    inputs = embedder.inputs
+    size = inputs.height, inputs.width, inputs.interpolation
+    embeddings = embedder.embed(decode(records, *size, grey=inputs.grey, threads=threads))
+    if not (finite := np.isfinite(embeddings).all(axis=1)).all():
+        raise InputError(f"the embedding of {images[int(finite.argmin())].path} is not finite; check the model.")
+    return embeddings

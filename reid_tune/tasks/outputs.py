@@ -1,0 +1,34 @@
+"""Files that a task will write, refused before the work instead of behind it."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from reid_tune.errors import InputError
+from reid_tune.files import make_folder
+
+__all__ = ["make_room", "output_file"]
+
+
+def output_file(key: str, path: Path, endings: Sequence[str] = ()) -> Path:
+    """The path, which is no folder and has one of the endings in lower case, if any are given.
+
+    Raises:
+        InputError: it is another; the message names the key of the spec.
+    """
+    if endings and path.suffix.lower() not in endings:
+        *most, last = endings
+        raise InputError(f"{key} = {str(path)!r}: the name must end in {', '.join(most)} or {last}.")
+    if path.is_dir():
+        raise InputError(f"{key} = {str(path)!r} is a folder: name a file.")
+    return path
+
+
+def make_room(path: Path) -> None:
+    """Make the folder of a file that will be written.
+
+    Raises:
+        InputError: it cannot be made or written.
+    """
+    if not os.access(make_folder(path.parent), os.W_OK):
+        raise InputError(f"the folder {path.parent} cannot be written; choose another place.")

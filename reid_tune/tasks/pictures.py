@@ -1,0 +1,86 @@
+"""The pictures of an evaluation: checked before the work, drawn behind it."""
+
+from pathlib import Path
+
+import numpy as np
+
+from reid_tune.errors import InputError
+from reid_tune.evaluation.features import FeatureSet
+from reid_tune.evaluation.matches import Watch, best_matches, choose_queries
+from reid_tune.evaluation.plots import ENDINGS, MAX_FRAMES, Frame, cmc_plot, matches_plot
+from reid_tune.evaluation.score import Score
+from reid_tune.spec.experiment import Experiment
+from reid_tune.tasks.outputs import make_room, output_file
+from reid_tune.training.data import EvaluationImages
+
+__all__ = ["Pictures"]
+
+
+class Pictures:
+    """The pictures that `evaluate` is asked for, of one model on one test set.
+
+    Raises:
+        InputError: a name or a number in the spec makes a picture impossible.
+    """
+
+    def __init__(self, experiment: Experiment) -> None:
+        self._cmc, self._matches = (_target(experiment, name) for name in ("cmc_curve", "sampled_matches"))
+        self._section, self._seed = experiment.re_ranking, max(experiment.train.seed, 0)
+        frames = self._section.num_query * (self._section.max_rank + 1)
+        if self._matches and frames > MAX_FRAMES:
+            raise InputError(
+                f"re_ranking.num_query = {self._section.num_query} and re_ranking.max_rank = {self._section.max_rank} "
+                f"make {frames} images in evaluate.output_sampled_matches_plot; {MAX_FRAMES} are possible: lower them."
+            )
+        self._frames: list[list[Frame]] = []
+
+    @property
+    def wanted(self) -> list[str]:
+        """The fields that ask for a picture."""
+        return [_key(name) for name, path in (("cmc_curve", self._cmc), ("sampled_matches", self._matches)) if path]
+
+    def make_room(self) -> None:
+        """Make the folders of the pictures."""
+        for path in filter(None, (self._cmc, self._matches)):
+            make_room(path)
+
+    def watch(self, features: FeatureSet) -> Watch | None:
+        """What must see the ranking, if anything."""
+        if not self._matches:
+            return None
+        chosen = choose_queries(features, self._section.num_query, self._seed)
+        return Watch(chosen, len(features.without_junk().gallery_ids))
+
+    def take(self, images: EvaluationImages, features: FeatureSet, watch: Watch) -> None:
+        """Keep the images of the best matches, of a gallery without junk."""
+
+        def frame(place: int, correct: bool | None = None) -> Frame:
+            identity, camera = images.identities[place], images.cameras[place]
+            name = f"id {identity}" if identity else "distractor"
+            return Frame(np.array(images.images[place]), f"{name}, cam {camera}", correct)
+
+        self._frames = [
+            [
+                frame(found.query),
+                *(frame(images.queries + g, c) for g, c in zip(found.gallery, found.correct.tolist(), strict=True)),
+            ]
+            for found in best_matches(features, watch, self._section.max_rank)
+        ]
+
+    def draw(self, plain: Score, re_ranked: Score | None) -> None:
+        """Write the pictures."""
+        if self._cmc:
+            curves = {"plain": plain, "re-ranked": re_ranked}
+            cmc_plot({name: s.cmc(self._section.max_rank) for name, s in curves.items() if s}, self._cmc)
+        if self._matches:
+            order = str(re_ranked.reranking) if re_ranked else "plain distances, no re-ranking"
+            matches_plot(self._frames, self._section.max_rank, f"Sampled matches: {order}", self._matches)
+
+
+def _key(name: str) -> str:
+    return f"evaluate.output_{name}_plot"
+
+
+def _target(experiment: Experiment, name: str) -> Path | None:
+    value = getattr(experiment.evaluate, f"output_{name}_plot")
+    return output_file(_key(name), Path(value), ENDINGS) if value else None

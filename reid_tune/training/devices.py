@@ -1,0 +1,27 @@
+"""The devices of a task."""
+
+from collections.abc import Sequence
+
+import torch
+
+from reid_tune.errors import InputError
+
+__all__ = ["devices"]
+
+
+def devices(gpus: Sequence[int], key: str) -> list[torch.device]:
+    """A device for each worker: the GPUs of these indices, or the CPU as many times where there is no GPU.
+
+    Args:
+        gpus: Resolved indices, `OnGpus.gpus`.
+        key: The spec's field that gave them, for the error.
+
+    Raises:
+        InputError: the machine has GPUs, but not one of these.
+    """
+    if not torch.cuda.is_available():
+        return [torch.device("cpu")] * len(gpus)
+    count = torch.cuda.device_count()
+    if absent := [index for index in gpus if index >= count]:
+        raise InputError(f"{key} asks for GPU {absent[0]}, but this machine has {count}, numbered from 0.")
+    return [torch.device("cuda", index) for index in gpus]

@@ -1,0 +1,97 @@
+"""Several workers on this machine, for a run of its own."""
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException, start_processes
+
+from reid_tune import errors
+from reid_tune.errors import FailedRun, ReidTuneError
+
+__all__ = ["launch"]
+
+# A worker waits this long for the others, for example while rank 0 decodes and validates.
+_PATIENCE = timedelta(hours=2)
+
+
+def launch(function: Callable[..., None], arguments: Sequence[Any], devices: Sequence[torch.device]) -> None:
+    """Call `function(*arguments, device)` in a process for each device, joined in one process group.
+
+    The processes meet through a file, so that no port is opened beyond those of the process group itself. They end
+    with this process, and with the first of them that fails.
+
+    Raises:
+        ReidTuneError: what the function raised in a worker.
+        FailedRun: a worker died.
+    """
+    with tempfile.TemporaryDirectory(prefix="reid-tune-") as folder:
+        # A single machine needs no name of its own that resolves.
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+        processes = start_processes(
+            _work, (function, tuple(arguments), list(devices), folder), len(devices), join=False, start_method="spawn"
+        )
+        assert processes is not None
+        try:
+            while not processes.join():
+                pass
+        except ProcessExitedException as error:
+            raise FailedRun(f"worker {error.error_index} of {len(devices)} died ({error.msg}).") from None
+        except ProcessRaisedException:
+            fault = _fault(Path(folder))
+            if fault is None:
+                raise
+            raise fault from None
+        finally:
+            for process in processes.processes:
+                process.terminate()
+            for process in processes.processes:
+                process.join()
+
+
+def _work(
+    rank: int, function: Callable[..., None], arguments: tuple[Any, ...], devices: list[torch.device], folder: str
+) -> None:
+    device = devices[rank]
+    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // len(devices)))
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    with _quiet_end(Path(folder)):
+        dist.init_process_group(
+            "nccl" if device.type == "cuda" else "gloo",
+            init_method=f"file://{folder}/rendezvous",
+            rank=rank,
+            world_size=len(devices),
+            timeout=_PATIENCE,
+        )
+        function(*arguments, device)
+        dist.barrier()
+        dist.destroy_process_group()
+
+
+@contextlib.contextmanager
+def _quiet_end(folder: Path) -> Iterator[None]:
+    """Ctrl-C ends a worker without a traceback; the user's faults are kept for the parent."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        os._exit(130)
+    except ReidTuneError as error:
+        with contextlib.suppress(FileExistsError), (folder / "fault").open("x") as file:
+            json.dump({"kind": type(error).__name__, "message": str(error)}, file)
+        raise
+
+
+def _fault(folder: Path) -> ReidTuneError | None:
+    with contextlib.suppress(OSError, ValueError):
+        fault = json.loads((folder / "fault").read_text())
+        error: ReidTuneError = getattr(errors, fault["kind"])(fault["message"])
+        return error
+    return None

@@ -1,0 +1,136 @@
+"""The state of a training run: made from a spec, restored from a checkpoint, saved to one."""
+
+import random
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from reid_tune.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from reid_tune.checkpoints.names import BEST, LATEST, kept
+from reid_tune.errors import InputError
+from reid_tune.files import link_atomic, make_folder
+from reid_tune.modeling.network import ReIDNet, untrained
+from reid_tune.optim.optimizer import make_optimizer
+from reid_tune.spec.experiment import Experiment
+from reid_tune.spec.secret import passphrase
+from reid_tune.training.data import EvaluationImages, TrainingImages, evaluation_images, split_records, training_images
+from reid_tune.training.pretrained import load_pretrained
+from reid_tune.training.step import Step
+from reid_tune.training.workers import broadcast, rank, world_size
+
+__all__ = ["Run", "begin", "save"]
+
+
+@dataclass
+class Run:
+    """A run behind the epochs in `history`; `validation` is decoded on rank 0, `validates` says it on all."""
+
+    experiment: Experiment
+    directory: Path
+    device: torch.device
+    data: TrainingImages
+    validates: bool
+    validation: EvaluationImages | None
+    network: ReIDNet
+    optimizer: torch.optim.Optimizer
+    step: Step
+    history: list[dict[str, Any]] = field(default_factory=list)
+    origin: str = "weights drawn by train.seed"
+
+
+def begin(experiment: Experiment, directory: Path, device: torch.device, resume: Path | None) -> Run:
+    """A run behind its last saved epoch: from `resume`, else the folder's latest checkpoint, else from the start.
+
+    Raises:
+        InputError: data, spec, pretrained weights or checkpoint are unusable.
+    """
+    latest = directory / LATEST
+    path = resume or (latest if latest.exists() else None)
+    checkpoint = load_checkpoint(path, passphrase(experiment)) if path else None
+    run = _prepare(_with_seed(experiment, checkpoint), directory, device)
+    if checkpoint is not None:
+        assert path is not None
+        _restore(run, checkpoint, path)
+    elif loaded := load_pretrained(run.network, experiment, run.data.identities):
+        run.origin = str(loaded)
+    return run
+
+
+def _with_seed(experiment: Experiment, checkpoint: Checkpoint | None) -> Experiment:
+    """A seed of -1 is drawn once, and taken again from the checkpoint."""
+    if experiment.train.seed >= 0:
+        return experiment
+    seed = checkpoint.spec["train"]["seed"] if checkpoint else broadcast(random.SystemRandom().randrange(2**31))
+    return experiment.model_copy(update={"train": experiment.train.model_copy(update={"seed": seed})})
+
+
+def _prepare(experiment: Experiment, directory: Path, device: torch.device) -> Run:
+    workers, batch, optim = world_size(), experiment.dataset.batch_size, experiment.train.optim
+    if batch % workers:
+        raise InputError(f"dataset.batch_size = {batch} cannot be divided among {workers} workers.")
+    split = split_records(experiment)
+    if optim.plateau_patience is not None and optim.lr_monitor == "val_loss" and not split.query:
+        raise InputError(
+            "train.optim.lr_monitor = 'val_loss' watches the validation, and there is none: set dataset.validation, "
+            "or lr_monitor: train_loss."
+        )
+    make_folder(directory)
+    data = training_images(experiment, split.train)
+    validation = None
+    if split.query and rank() == 0:
+        validation = evaluation_images(experiment, split.query, split.gallery)
+    network = untrained(experiment.model, len(data.identities), experiment.train.seed).to(device)
+    network = network.to(memory_format=torch.channels_last)
+    optimizer = make_optimizer(network, optim)
+    step = Step(network, optimizer, experiment)
+    return Run(experiment, directory, device, data, bool(split.query), validation, network, optimizer, step)
+
+
+def _restore(run: Run, checkpoint: Checkpoint, path: Path) -> None:
+    if checkpoint.identities != run.data.identities:
+        raise InputError(
+            f"{path} was trained on {len(checkpoint.identities)} identities, which are not the "
+            f"{len(run.data.identities)} of dataset.train_dataset_dir: use an empty results folder or that run's data."
+        )
+    if not checkpoint.optimizer:
+        raise InputError(f"{path} has no optimizer state to continue from: give the checkpoint of a training run.")
+    settings = [{name: group[name] for name in group if name != "params"} for group in run.optimizer.param_groups]
+    center = run.step.center
+    try:
+        run.network.load_state_dict(checkpoint.model)
+        run.optimizer.load_state_dict(checkpoint.optimizer)
+        if center is not None and checkpoint.centers is not None:
+            center.centers.data.copy_(checkpoint.centers)
+    except (RuntimeError, ValueError):
+        raise InputError(
+            f"{path} holds another network or optimizer than the spec: use an empty results folder."
+        ) from None
+    for group, own in zip(run.optimizer.param_groups, settings, strict=True):
+        group.update(own)  # The spec decides, also where it has changed since the checkpoint.
+    run.history = list(checkpoint.history)
+    run.origin = f"continues {path}"
+
+
+def save(run: Run, *, keep_best: bool) -> None:
+    """Write the latest checkpoint, and further names for one to keep and for the best mAP so far; rank 0 does."""
+    if rank() != 0:
+        return
+    train, center, epoch = run.experiment.train, run.step.center, len(run.history)
+    latest = run.directory / LATEST
+    checkpoint = Checkpoint(
+        spec=run.experiment.model_dump(mode="json", exclude={"encryption_key"}),
+        epoch=epoch,
+        identities=run.data.identities,
+        history=run.history,
+        model=run.network.state_dict(),
+        optimizer=run.optimizer.state_dict(),
+        centers=center.centers.detach() if center is not None else None,
+    )
+    save_checkpoint(latest, checkpoint, passphrase(run.experiment))
+    if epoch % train.checkpoint_interval == 0 or epoch == train.num_epochs:
+        link_atomic(latest, run.directory / kept(epoch - 1))
+    scores = [metrics["mAP"] for metrics in run.history if "mAP" in metrics]
+    if keep_best and "mAP" in run.history[-1] and scores[-1] > max(scores[:-1], default=-1.0):
+        link_atomic(latest, run.directory / BEST)

@@ -1,0 +1,263 @@
+"""What is found in data sets with known faults."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from reid_tune.errors import InputError
+from reid_tune.spec.experiment import Experiment
+from reid_tune.spec.load import build_experiment
+from reid_tune.tasks.check_data import Report, check_data
+
+Spec = Callable[..., Experiment]
+
+
+def write(folder: Path, *names: str, size: tuple[int, int] = (16, 32)) -> Path:
+    """An image of noise for each name, no two alike."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        rng = np.random.default_rng(list(str(folder / name).encode()))
+        Image.fromarray(rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)).save(folder / name)
+    return folder
+
+
+def people(folder: Path, identities: range, cameras: tuple[int, ...] = (1, 2, 3)) -> Path:
+    return write(folder, *(f"{identity:04d}_c{camera}_0.png" for identity in identities for camera in cameras))
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A data set without a fault: 8 training identities, 4 of the test."""
+    people(tmp_path / "train", range(1, 9))
+    people(tmp_path / "query", range(11, 15), (1,))
+    people(tmp_path / "gallery", range(11, 15), (2, 3))
+    return tmp_path
+
+
+@pytest.fixture
+def spec(root: Path) -> Spec:
+    def make(**values: Any) -> Experiment:
+        tree = {
+            "model": {"backbone": "resnet18", "input_height": 32, "input_width": 16},
+            "dataset": {
+                "train_dataset_dir": str(root / "train"),
+                "test_dataset_dir": str(root / "gallery"),
+                "query_dataset_dir": str(root / "query"),
+                "batch_size": 8,
+                "num_instances": 2,
+                "validation": "none",
+            },
+        }
+        return build_experiment(tree, {key.replace("__", "."): value for key, value in values.items()}, "test")
+
+    return make
+
+
+def sentences(report: Report, severity: str) -> list[str]:
+    return [finding.sentence for finding in report.findings if finding.severity == severity]
+
+
+def only(report: Report, severity: str) -> str:
+    """The one finding of a report that has no other."""
+    assert len(report.findings) == 1, report.findings
+    assert report.findings[0].severity == severity and report.spoiled == (severity == "spoils")
+    return report.findings[0].sentence
+
+
+def test_a_good_data_set_is_counted_and_has_no_finding(root: Path, spec: Spec) -> None:
+    report = check_data(spec())
+    assert report.findings == () and not report.spoiled
+    counts = {"junk": 0, "distractors": 0, "left_out": 0}
+    assert report.rows() == {
+        "train": {"images": 24, "identities": 8, "cameras": 3, **counts},
+        "query": {"images": 4, "identities": 4, "cameras": 1, **counts},
+        "gallery": {"images": 8, "identities": 4, "cameras": 2, **counts},
+    }
+    assert report.as_dict() == {"subsets": report.rows(), "findings": [], "spoiled": False}
+
+
+def test_junk_distractors_and_odd_names_are_counted(root: Path, spec: Spec) -> None:
+    write(root / "gallery", "-1_c1_0.png", "-1_c2_0.png", "0000_c6_0.png", "odd.png")
+    report = check_data(spec())
+    assert report.rows()["gallery"] == {
+        "images": 11,
+        "identities": 4,
+        "cameras": 4,
+        "junk": 2,
+        "distractors": 1,
+        "left_out": 1,
+    }
+    assert only(report, "note").startswith("1 image file(s) of gallery are left out, as their names do not parse (odd")
+    assert "dataset.strict refuses them" in only(check_data(spec(dataset__strict=True)), "spoils")
+
+
+def test_identities_of_one_image_or_camera_are_noted(root: Path, spec: Spec) -> None:
+    write(root / "train", "0020_c1_0.png", "0021_c2_0.png", "0021_c2_1.png")
+    report = check_data(spec())
+    assert not report.spoiled
+    assert sentences(report, "note") == [
+        "1 of 10 identities of train have one image, so that there is nothing to compare (0020_c1_0.png).",
+        "2 of 10 identities of train are seen by one camera and teach nothing about another "
+        "(0020_c1_0.png, 0021_c2_0.png).",
+    ]
+
+
+def test_identities_in_training_and_test_spoil(root: Path, spec: Spec) -> None:
+    people(root / "train", range(13, 15))
+    assert only(check_data(spec()), "spoils").startswith("2 identities are in train and in query or gallery: ")
+
+
+def test_identities_in_training_and_a_validation_folder_spoil(root: Path, spec: Spec) -> None:
+    people(root / "site" / "query", range(8, 10), (1,))
+    people(root / "site" / "bounding_box_test", range(8, 10), (2,))
+    report = check_data(spec(dataset__validation=str(root / "site")))
+    assert only(report, "spoils").startswith("1 identities are in train and in validation query or validation gallery")
+    assert report.rows()["validation query"]["images"] == report.rows()["validation gallery"]["images"] == 2
+
+
+def test_numbers_of_an_extra_test_are_its_own_unless_it_lies_beside(root: Path, spec: Spec, tmp_path: Path) -> None:
+    for place, expected in ((tmp_path / "duke", False), (root, True)):
+        folders = {
+            "query_dataset_dir": str(people(place / "q", range(1, 4), (1,))),
+            "test_dataset_dir": str(people(place / "g", range(1, 4), (2,))),
+        }
+        report = check_data(spec(dataset__extra_tests=[{"name": "duke", **folders}]))
+        assert report.spoiled == expected and report.rows()["duke gallery"]["images"] == 3
+        assert [line[:44] for line in sentences(report, "spoils")] == [
+            "3 identities are in train and in duke query "
+        ] * expected
+
+
+def test_queries_without_a_match(root: Path, spec: Spec) -> None:
+    write(root / "query", "0011_c9_0.png", "0099_c1_0.png")
+    write(root / "gallery", "0000_c5_0.png")
+    write(root / "query", "0000_c1_0.png")
+    sentence = only(check_data(spec()), "note")
+    assert (
+        sentence.startswith("2 of 7 images of query have no match, ") and "(0000_c1_0.png, 0099_c1_0.png)" in sentence
+    )
+    shutil.rmtree(root / "gallery")
+    people(root / "gallery", range(11, 15), (1,))
+    write(root / "query", *(f"00{identity}_c1_0.png" for identity in range(11, 15)))
+    for path in (root / "query").glob("*_c9_*"):
+        path.unlink()
+    assert "there is nothing to score" in sentences(check_data(spec()), "spoils")[0]
+
+
+def test_files_of_equal_content(root: Path, spec: Spec) -> None:
+    train, gallery = root / "train", root / "gallery"
+    shutil.copy(train / "0001_c1_0.png", train / "0001_c1_copy.png")
+    assert only(check_data(spec()), "note").startswith("1 image(s) of train are there more than once, for example ")
+    shutil.move(train / "0001_c1_copy.png", train / "0002_c1_copy.png")
+    sentence = only(check_data(spec()), "spoils")
+    assert sentence.startswith("1 image(s) of train stand under two identities")
+    assert f"{train}/0001_c1_0.png and {train}/0002_c1_copy.png." in sentence
+    shutil.move(train / "0002_c1_copy.png", gallery / "0011_c4_copy.png")
+    assert "1 image(s) of train are in gallery too, whose score they flatter" in only(check_data(spec()), "spoils")
+    shutil.copy(root / "query" / "0011_c1_0.png", gallery / "0011_c4_copy.png")
+    assert "1 image(s) of query are in gallery too, for example" in only(check_data(spec()), "note")
+    shutil.move(gallery / "0011_c4_copy.png", gallery / "0012_c4_copy.png")
+    report = check_data(spec())
+    assert "1 image(s) of the test stand under two identities" in sentences(report, "spoils")[0]
+
+
+def test_the_same_people_in_two_training_folders_spoil(root: Path, spec: Spec) -> None:
+    """Kept apart as two sets of people, though one file shows that they are the same."""
+    other = people(root / "other" / "train", range(1, 4))
+    folders = [str(root / "train"), str(other)]
+    report = check_data(spec(dataset__train_dataset_dir=folders))
+    assert report.findings == () and report.rows()["train"]["identities"] == 11
+    assert report.rows()["train"]["cameras"] == 6
+    shutil.copy(root / "train" / "0001_c1_0.png", other / "0001_c1_0.png")
+    sentence = only(check_data(spec(dataset__train_dataset_dir=folders)), "spoils")
+    assert sentence.startswith("1 image(s) of train stand under two identities")
+
+
+def test_all_unreadable_files_are_named(root: Path, spec: Spec) -> None:
+    whole = (root / "train" / "0001_c1_0.png").read_bytes()
+    broken = {
+        root / "train" / "0003_c1_0.png": b"no image",
+        root / "train" / "0004_c2_0.png": whole[: len(whole) // 2],
+        root / "gallery" / "0012_c2_0.png": b"",
+    }
+    for path, content in broken.items():
+        path.write_bytes(content)
+    (root / "query" / "0011_c2_gone.png").symlink_to("nowhere.png")
+    report = check_data(spec())
+    assert len(report.findings) == 4 and report.spoiled
+    for path in (*broken, root / "query" / "0011_c2_gone.png"):
+        assert any(line.startswith(f"{path} cannot be read: ") for line in sentences(report, "spoils")), path
+    assert "0003_c1_0.png cannot be read: it is not an image of a known format; replace" in report.findings[0].sentence
+
+
+def test_images_much_smaller_than_the_input_are_noted(root: Path, spec: Spec) -> None:
+    write(root / "train", "0001_c1_a.png", size=(7, 40))
+    write(root / "train", "0001_c1_b.png", size=(20, 10))
+    write(root / "train", "0001_c1_c.png", size=(8, 16))
+    assert only(check_data(spec()), "note") == (
+        "2 of 27 images of train are less than half as wide or high as the input of 16 x 32; the smallest is "
+        "0001_c1_b.png, 20 x 10."
+    )
+
+
+def test_too_few_identities_for_a_batch_spoil(spec: Spec) -> None:
+    assert check_data(spec(dataset__batch_size=16)).findings == ()
+    assert "have 8 identities, but a batch needs 9" in only(check_data(spec(dataset__batch_size=18)), "spoils")
+
+
+def test_a_hold_out_is_shown_and_its_faults_are_findings(root: Path, spec: Spec) -> None:
+    values = {"dataset__validation": "holdout", "dataset__validation_fraction": 0.3}
+    report = check_data(spec(**values))
+    assert report.findings == ()
+    held = report.rows()["validation query"]["identities"]
+    assert 0 < held < 8 and report.rows()["train"]["identities"] == 8
+    sentence = only(check_data(spec(**values, dataset__batch_size=16)), "spoils")
+    assert f"have {8 - held} identities, but a batch needs 8" in sentence
+    shutil.rmtree(root / "train")
+    write(root / "train", *(f"{identity:04d}_c1_{number}.png" for identity in range(1, 9) for number in (0, 1)))
+    assert "all training images are of one camera" in sentences(check_data(spec(**values)), "spoils")[0]
+
+
+def test_parts_that_are_not_given_are_left_out(root: Path, spec: Spec) -> None:
+    nothing = {"dataset__test_dataset_dir": None, "dataset__query_dataset_dir": None}
+    assert list(check_data(spec(**nothing)).rows()) == ["train"]
+    assert list(check_data(spec(dataset__train_dataset_dir=None)).rows()) == ["query", "gallery"]
+    with pytest.raises(InputError, match="no data to check"):
+        check_data(spec(**nothing, dataset__train_dataset_dir=None))
+    with pytest.raises(InputError, match="dataset.query_dataset_dir is not set, and a test needs both"):
+        check_data(spec(dataset__query_dataset_dir=None))
+    with pytest.raises(InputError, match="no folder .*nowhere"):
+        check_data(spec(dataset__train_dataset_dir=str(root / "nowhere")))
+    same = {"query_dataset_dir": str(root / "query"), "test_dataset_dir": str(root / "gallery")}
+    with pytest.raises(InputError, match="a name stands twice"):
+        check_data(spec(dataset__extra_tests=[{"name": "duke", **same}, {"name": "duke", **same}]))
+
+
+def test_validation_on_the_test_folders_is_not_shown_twice(spec: Spec) -> None:
+    assert list(check_data(spec(dataset__validation="test")).rows()) == ["train", "query", "gallery"]
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".JPG"])
+def test_a_contact_sheet_is_drawn(root: Path, spec: Spec, suffix: str) -> None:
+    (root / "train" / "0001_c1_0.png").write_bytes(b"broken")
+    path = root / "new" / f"sheet{suffix}"
+    assert len(check_data(spec(), path).findings) == 1
+    with Image.open(path) as image:
+        assert image.format == ("PNG" if suffix == ".png" else "JPEG")
+        assert image.width >= 3 * 100 and image.height >= 8 * 100
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_a_contact_sheet_needs_a_picture_name_and_a_picture(root: Path, spec: Spec) -> None:
+    with pytest.raises(InputError, match="sheet.txt must have a name that ends in .png or .jpg"):
+        check_data(spec(), root / "sheet.txt")
+    for path in (root / "train").iterdir():
+        path.write_bytes(b"broken")
+    report = check_data(spec(), root / "sheet.png")
+    assert len(sentences(report, "spoils")) == 24 and "is not written" in sentences(report, "note")[0]
+    assert not (root / "sheet.png").exists()

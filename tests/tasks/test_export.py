@@ -1,0 +1,109 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from reid_tune.checkpoints.checkpoint import load_checkpoint, save_checkpoint
+from reid_tune.checkpoints.names import LATEST
+from reid_tune.deploy.onnx_model import OnnxModel
+from reid_tune.errors import InputError
+from reid_tune.spec.experiment import Experiment
+from reid_tune.spec.secret import KEY
+from reid_tune.tasks.export import run_export
+
+Spec = Callable[..., Experiment]
+
+
+def test_a_checkpoint_needs_no_spec_and_a_file_is_kept(checkpoint: Path) -> None:
+    file, parity = run_export(None, str(checkpoint), {})
+    assert file == checkpoint.with_suffix(".onnx") and parity.equal and not parity.synthetic
+    before = file.read_bytes()
+    # Nothing is read before the refusal: the checkpoint is no longer there to be read.
+    checkpoint.write_bytes(b"damaged")
+    with pytest.raises(InputError, match="exists; set export.overwrite=true"):
+        run_export(None, str(checkpoint), {})
+    assert file.read_bytes() == before
+
+
+def test_export_as_a_spec_says(checkpoint: Path, spec: Spec, tmp_path: Path) -> None:
+    target = tmp_path / "new" / "model.onnx"
+    target.parent.mkdir()
+    target.write_text("old")
+    values = {"export__checkpoint": str(checkpoint), "export__onnx_file": str(target), "dataset__num_classes": 857}
+    experiment = spec(**values, export__overwrite=True, export__gpu_id=3, encryption_key="very secret")
+    assert run_export(experiment, None, {})[0] == target
+    assert target.stat().st_size > 10_000_000
+    folder = tmp_path / "results/export"
+    assert "secret" not in (folder / "experiment.yaml").read_text()
+    lines = [json.loads(line) for line in (folder / "status.json").read_text().splitlines()]
+    assert [line["status"] for line in lines] == ["STARTED", "SUCCESS"]
+
+
+@pytest.mark.parametrize("folders", [None, "gone", ["gone", "gone too"], "{broken}"])
+def test_without_training_images_the_comparison_is_synthetic(
+    checkpoint: Path, spec: Spec, tmp_path: Path, folders: Any
+) -> None:
+    (tmp_path / "0001_c1.jpg").write_text("no image")
+    folders = str(tmp_path) if folders == "{broken}" else folders
+    _, parity = run_export(spec(dataset__train_dataset_dir=folders), str(checkpoint), {})
+    assert parity.equal and parity.synthetic
+
+
+def test_a_grey_model_is_compared_on_grey_images(spec: Spec, tmp_path: Path) -> None:
+    from .conftest import write_checkpoint
+
+    path = write_checkpoint(tmp_path / "grey.pth", spec(model__input_channels=1))
+    file, parity = run_export(None, str(path), {})
+    assert parity.equal and not parity.synthetic and OnnxModel(file).channels == 1
+
+
+def test_an_encrypted_checkpoint_is_opened_by_the_environment(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_checkpoint(checkpoint, load_checkpoint(checkpoint), "a key")
+    with pytest.raises(InputError, match=KEY):
+        run_export(None, str(checkpoint), {})
+    monkeypatch.setenv(KEY, "a key")
+    assert run_export(None, str(checkpoint), {})[1].equal
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({}, "export.checkpoint is not set"),
+        ({"export.checkpoint": "gone.pth"}, "there is no checkpoint gone.pth"),
+        ({"export.onxx_file": "x"}, "unknown key export.onxx_file; did you mean export.onnx_file"),
+        ({"export.overwrite": "perhaps"}, "export.overwrite = 'perhaps'"),
+        ({"train.num_epochs": 3}, "train.num_epochs: without a spec"),
+        ({"export.checkpoint": "{}", "export.onnx_file": "{}/model.onnx"}, "cannot make the folder"),
+        ({"export.checkpoint": "{}", "export.onnx_file": "/"}, "is a folder"),
+    ],
+)
+def test_what_cannot_be_exported(checkpoint: Path, overrides: dict[str, Any], message: str) -> None:
+    overrides = {k: v.replace("{}", str(checkpoint)) if isinstance(v, str) else v for k, v in overrides.items()}
+    with pytest.raises(InputError, match=message):
+        run_export(None, None, overrides)
+
+
+def test_a_gpu_that_the_machine_lacks_is_named(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(InputError, match="export.gpu_id asks for GPU 1, but this machine has 1"):
+        run_export(None, str(checkpoint), {"export.gpu_id": 1})
+    assert not checkpoint.with_suffix(".onnx").exists()
+
+
+def test_export_of_a_sweep_goes_to_the_current_folder(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    attempt = Path("runs/demo/trials/0003/attempt-1")
+    attempt.mkdir(parents=True)
+    checkpoint.rename(attempt / LATEST)
+    Path("runs/demo/events.jsonl").touch()
+    file, parity = run_export(None, "sweep:demo/3", {})
+    assert file == Path("demo-3.onnx") and file.is_file() and parity.equal
+    assert not (tmp_path / "results").exists()

@@ -1,0 +1,452 @@
+"""Every field of the schema changes what it says: a row for each, and a field without a row fails.
+
+A row has an experiment, two values of the field and an observable, such as the trace of losses of a short run.
+"""
+
+import hashlib
+import io
+import json
+from collections.abc import Callable
+from contextlib import redirect_stderr
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from reid_tune.checkpoints.checkpoint import Checkpoint, save_checkpoint
+from reid_tune.data.demo import draw_demo_data
+from reid_tune.deploy.onnx_model import OnnxModel
+from reid_tune.errors import ReidTuneError
+from reid_tune.modeling.network import untrained
+from reid_tune.spec.experiment import Experiment, fields
+from reid_tune.spec.load import build_experiment
+from reid_tune.tasks.evaluate import run_evaluate
+from reid_tune.tasks.export import run_export
+from reid_tune.tasks.inference import run_inference
+from reid_tune.tasks.plan import run_plan
+from reid_tune.tasks.train import run_train
+from reid_tune.training.devices import devices
+from reid_tune.training.loop import train
+from reid_tune.training.pretrained import load_pretrained
+
+VIT = {"model.backbone": "vit_tiny_patch16_224", "model.input_height": 32, "model.input_width": 32}
+SWIN = {
+    "model.backbone": "swin_tiny_patch4_window7_224",
+    "model.input_height": 32,
+    "model.input_width": 32,
+    "train.optim.warmup_iters": 10,
+}
+HOLDOUT = {"dataset.validation": "holdout", "dataset.validation_fraction": 0.5}
+CENTER = {"model.with_center_loss": True, "model.metric_loss_type": "triplet_center"}
+SGD = {"train.optim.name": "SGD"}
+JITTER = {"dataset.color_jitter.prob": 1.0}
+PLATEAU = HOLDOUT | {"train.optim.plateau_patience": 0}
+
+
+class World:
+    """Folders, files and an experiment for the rows, made once."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        for name, seed in (("a", 0), ("b", 1)):
+            draw_demo_data(root / name, identities=8, images=6, seed=seed)
+        odd = root / "odd"
+        odd.mkdir()
+        for path in (root / "a" / "bounding_box_train").iterdir():
+            (odd / path.name).write_bytes(path.read_bytes())
+        (odd / "nobody.jpg").write_bytes(path.read_bytes())
+        self.weights = {seed: self._checkpoint(seed) for seed in (1, 2)}
+        self.positions = self._positions()
+
+    def experiment(self, overrides: dict[str, Any], results: Path) -> Experiment:
+        a = self.root / "a"
+        tree = {
+            "results_dir": str(results),
+            "model": {"backbone": "test_resnet", "input_height": 32, "input_width": 16, "feat_dim": 16},
+            "dataset": {
+                "train_dataset_dir": str(a / "bounding_box_train"),
+                "test_dataset_dir": str(a / "bounding_box_test"),
+                "query_dataset_dir": str(a / "query"),
+                "batch_size": 16,
+                "padding": 2,
+                "validation": "none",
+            },
+            "train": {"num_epochs": 1, "checkpoint_interval": 9, "optim": {"base_lr": 0.01, "warmup_iters": 0}},
+        }
+        return build_experiment(tree, overrides, "test")
+
+    def _checkpoint(self, seed: int) -> Path:
+        experiment = self.experiment({}, self.root)
+        network = with_statistics(untrained(experiment.model, 8, seed))
+        path = self.root / f"weights-{seed}.pth"
+        spec = experiment.model_dump(mode="json", exclude={"encryption_key"})
+        save_checkpoint(path, Checkpoint(spec, 1, list(range(8)), [{"epoch": 1}], network.state_dict(), {}))
+        return path
+
+    def _positions(self) -> Path:
+        """A ViT whose table has eight places: 4 x 2 or 2 x 4."""
+        experiment = self.experiment(VIT | {"model.input_height": 64}, self.root)
+        state = untrained(experiment.model, 0, 0).backbone.state_dict()
+        assert state["pos_embed"].shape[1] == 1 + 8
+        torch.save(state, self.root / "vit.pth")
+        return self.root / "vit.pth"
+
+
+def with_statistics(network: nn.Module) -> nn.Module:
+    """Batch norms as a trained network has them: an untrained one of timm may end a branch in 0."""
+    generator = torch.Generator().manual_seed(0)
+    for name, tensor in network.state_dict().items():
+        if "bn" in name and name.endswith("weight") or name.startswith("neck.running_"):
+            tensor.uniform_(0.5, 1.5, generator=generator)
+    return network
+
+
+@dataclass
+class Silent:
+    """A reporter that notes how torch's kernels are chosen during the run."""
+
+    kernels: set[tuple[bool, ...]] = field(default_factory=set)
+
+    def start(self, *_: int) -> None: ...
+
+    def say(self, _: str) -> None: ...
+
+    def step(self, *_: object) -> None:
+        cudnn = torch.backends.cudnn
+        self.kernels.add((torch.are_deterministic_algorithms_enabled(), cudnn.benchmark, cudnn.deterministic))
+
+    def report(self, _: object) -> None: ...
+
+
+def trace(experiment: Experiment) -> Any:
+    """Losses, rates and scores of every epoch of a run of three steps an epoch."""
+    directory = experiment.task_dir("train")
+    resume = experiment.train.resume_training_checkpoint_path
+    history = train(experiment, Silent(), directory, resume=Path(resume) if resume else None).history
+    return [{name: value for name, value in epoch.items() if name != "images_per_second"} for epoch in history]
+
+
+def three_epochs(experiment: Experiment) -> Any:
+    return trace(experiment.model_copy(update={"train": experiment.train.model_copy(update={"num_epochs": 3})}))
+
+
+def rates(experiment: Experiment) -> Any:
+    return [epoch["lr"] for epoch in three_epochs(experiment)]
+
+
+def kernels(experiment: Experiment) -> Any:
+    reporter = Silent()
+    train(experiment, reporter, experiment.task_dir("train"))
+    return reporter.kernels
+
+
+def features(experiment: Experiment) -> Any:
+    """Embeddings of fixed images by an untrained network, pretrained where the spec says so."""
+    network = untrained(experiment.model, 4, seed=0)
+    with_statistics(network)
+    generator = torch.Generator().manual_seed(0)
+    for name, tensor in network.state_dict().items():
+        if "semantic" in name:
+            tensor.normal_(generator=generator)
+    load_pretrained(network, experiment, [1, 2, 3, 4])
+    model = experiment.model
+    images = torch.randn(4, model.input_channels, model.input_height, model.input_width, generator=generator)
+    with torch.no_grad():
+        return network.eval()(images).tolist()
+
+
+def files(experiment: Experiment) -> Any:
+    """Names of what a training writes."""
+    train(experiment, Silent(), experiment.task_dir("train"))
+    return tree(experiment)
+
+
+def tree(experiment: Experiment) -> list[str]:
+    root = Path(experiment.results_dir).parent
+    return sorted(str(path.relative_to(root)) for path in root.rglob("*"))
+
+
+def magic(experiment: Experiment) -> Any:
+    """The first bytes of the checkpoint."""
+    return train(experiment, Silent(), experiment.task_dir("train")).checkpoint.read_bytes()[:20]
+
+
+def said(experiment: Experiment) -> Any:
+    """What `train` says before it begins."""
+    with redirect_stderr(io.StringIO()) as text:
+        run_train(experiment)
+    return [line for line in text.getvalue().splitlines() if "images/s" not in line]
+
+
+def plan(task: str) -> Callable[[Experiment], Any]:
+    """The run plan on a machine with eight GPUs."""
+
+    def observe(experiment: Experiment) -> Any:
+        section = getattr(experiment, task)
+        gpus = (section.gpu_id,) if task == "export" else section.gpus
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(torch.cuda, "is_available", lambda: True)
+            patch.setattr(torch.cuda, "device_count", lambda: 8)
+            return run_plan(experiment, task, devices(gpus, task))
+
+    return observe
+
+
+def outcome(task: Callable[[Experiment], Any]) -> Callable[[Experiment], Any]:
+    """Whether a task is refused."""
+
+    def observe(experiment: Experiment) -> Any:
+        try:
+            task(experiment)
+        except ReidTuneError as error:
+            return type(error).__name__
+        return "done"
+
+    return observe
+
+
+def evaluated(experiment: Experiment) -> Any:
+    """The metrics that evaluate writes."""
+    run_evaluate(experiment)
+    return json.loads((experiment.task_dir("evaluate") / "metrics.json").read_text())
+
+
+def evaluate_files(experiment: Experiment) -> Any:
+    run_evaluate(experiment)
+    return tree(experiment)
+
+
+def picture(key: str) -> Callable[[Experiment], Any]:
+    """The pixels of a picture that evaluate draws."""
+
+    def observe(experiment: Experiment) -> Any:
+        run_evaluate(experiment)
+        with Image.open(experiment.value(key)) as image:
+            return image.size, hashlib.sha256(image.tobytes()).hexdigest()
+
+    return observe
+
+
+def batches(experiment: Experiment) -> Any:
+    """Sizes of the batches that a network sees in evaluate."""
+    sizes = []
+    with pytest.MonkeyPatch.context() as patch:
+        before = nn.Conv2d.forward
+
+        def forward(self: nn.Conv2d, images: Tensor) -> Tensor:
+            if images.shape[1] == 3:
+                sizes.append(len(images))
+            return before(self, images)
+
+        patch.setattr(nn.Conv2d, "forward", forward)
+        run_evaluate(experiment)
+    return max(sizes)
+
+
+def embedded(experiment: Experiment) -> Any:
+    """The first embedding and the images that inference writes."""
+    run_inference(experiment)
+    (file,) = Path(experiment.results_dir).parent.rglob("embeddings.json")
+    rows = json.loads(file.read_text())
+    return rows[0]["embedding"], [row["img_path"] for row in rows]
+
+
+def inference_files(experiment: Experiment) -> Any:
+    run_inference(experiment)
+    return tree(experiment)
+
+
+def exported(experiment: Experiment) -> Any:
+    """The files that export writes, and an embedding by the model."""
+    file, _ = run_export(experiment, None, {})
+    crop = np.random.default_rng(0).integers(0, 256, (1, 32, 16, 3), dtype=np.uint8)
+    return tree(experiment), OnnxModel(file).embed(crop).tolist()
+
+
+Observe = Callable[[Experiment], Any]
+
+
+@dataclass
+class Row:
+    """Values as the YAML has them; strings may name {a}, {b}, {odd}, {first}, {second}, {vit} and {results}."""
+
+    one: Any
+    other: Any
+    observe: Observe = trace
+    base: dict[str, Any] = field(default_factory=dict)
+
+
+TESTED = {"evaluate.checkpoint": "{first}"}
+EMBEDDED = {"inference.checkpoint": "{first}"}
+CMC = "evaluate.output_cmc_curve_plot"
+MATCHES = "evaluate.output_sampled_matches_plot"
+
+ROWS: dict[str, Row] = {
+    "results_dir": Row("{results}/one", "{results}/other", files),
+    "encryption_key": Row(None, "a secret", magic),
+    "model.backbone": Row("test_resnet", "resnet18"),
+    "model.last_stride": Row(1, 2, base={"model.backbone": "resnet18"}),
+    "model.pretrain_choice": Row("imagenet", "self", features, {"model.pretrained_model_path": "{first}"}),
+    "model.pretrained_model_path": Row(None, "{first}", features),
+    "model.input_channels": Row(3, 1),
+    "model.input_width": Row(16, 24),
+    "model.input_height": Row(32, 48),
+    "model.neck": Row("bnneck", ""),
+    "model.stride_size": Row([16, 16], [8, 16], base=VIT),
+    "model.feat_dim": Row(16, 24),
+    "model.reduce_feat_dim": Row(None, False, base={"model.feat_dim": 256}),
+    "model.pooling": Row("avg", "gem"),
+    "model.no_margin": Row(False, True),
+    "model.neck_feat": Row("after", "before", features),
+    "model.metric_loss_type": Row("center", "triplet_center", base={"model.with_center_loss": True}),
+    "model.with_center_loss": Row(
+        False, True, base={"model.metric_loss_type": {False: "triplet", True: "triplet_center"}}
+    ),
+    "model.with_flip_feature": Row(False, True, features),
+    "model.label_smooth": Row(True, False),
+    "model.pretrain_hw_ratio": Row(
+        2.0, 0.5, features, VIT | {"model.pretrained_model_path": "{vit}", "model.pretrain_choice": "self"}
+    ),
+    "model.dropout_rate": Row(0.0, 0.5),
+    "model.drop_path": Row(0.0, 0.5, base=VIT),
+    "model.drop_out": Row(0.0, 0.5, base=VIT),
+    "model.att_drop_rate": Row(0.0, 0.5, base=VIT),
+    "model.semantic_weight": Row(1.0, 0.2, features, SWIN),
+    "dataset.train_dataset_dir": Row("{a}/bounding_box_train", "{b}/bounding_box_train"),
+    "dataset.test_dataset_dir": Row("{a}/bounding_box_test", "{b}/bounding_box_test", evaluated, TESTED),
+    "dataset.query_dataset_dir": Row("{a}/query", "{b}/query", evaluated, TESTED),
+    "dataset.strict": Row(False, True, outcome(trace), {"dataset.train_dataset_dir": "{odd}"}),
+    "dataset.num_classes": Row(8, 9, said),
+    "dataset.batch_size": Row(16, 8),
+    "dataset.val_batch_size": Row(4, 5, batches, TESTED),
+    "dataset.num_workers": Row(1, 2, said),
+    "dataset.pixel_mean": Row([0.5, 0.5, 0.5], [0.5, 0.5, 0.4]),
+    "dataset.pixel_std": Row([0.5, 0.5, 0.5], [0.5, 0.5, 0.4]),
+    "dataset.padding": Row(2, 3),
+    "dataset.prob": Row(0.0, 1.0),
+    "dataset.re_prob": Row(0.0, 1.0),
+    "dataset.color_jitter.prob": Row(0.0, 1.0),
+    "dataset.color_jitter.brightness": Row(0.1, 0.9, base=JITTER),
+    "dataset.color_jitter.contrast": Row(0.1, 0.9, base=JITTER),
+    "dataset.color_jitter.saturation": Row(0.1, 0.9, base=JITTER),
+    "dataset.color_jitter.hue": Row(0.0, 0.5, base=JITTER),
+    "dataset.sampler": Row("softmax", "triplet"),
+    "dataset.num_instances": Row(4, 2),
+    "dataset.validation": Row("none", "test"),
+    "dataset.validation_fraction": Row(0.3, 0.5, base={"dataset.validation": "holdout"}),
+    "dataset.validation_seed": Row(0, 1, base=HOLDOUT),
+    "dataset.extra_tests": Row(
+        [],
+        [{"name": "b", "query_dataset_dir": "{b}/query", "test_dataset_dir": "{b}/bounding_box_test"}],
+        evaluated,
+        TESTED,
+    ),
+    "re_ranking.re_ranking": Row(False, True, evaluated, TESTED),
+    "re_ranking.k1": Row(4, 12, evaluated, TESTED),
+    "re_ranking.k2": Row(1, 6, evaluated, TESTED),
+    "re_ranking.lambda_value": Row(0.0, 1.0, evaluated, TESTED),
+    "re_ranking.max_rank": Row(3, 8, picture(MATCHES), TESTED | {MATCHES: "{results}/matches.png"}),
+    "re_ranking.num_query": Row(2, 5, picture(MATCHES), TESTED | {MATCHES: "{results}/matches.png"}),
+    "train.num_gpus": Row(1, 2, plan("train")),
+    "train.gpu_ids": Row([0], [5], plan("train")),
+    "train.seed": Row(1, 2),
+    "train.num_epochs": Row(1, 2),
+    "train.checkpoint_interval": Row(1, 2, files, {"train.num_epochs": 2}),
+    "train.validation_interval": Row(1, 2, base=HOLDOUT | {"train.num_epochs": 2}),
+    "train.resume_training_checkpoint_path": Row(None, "{results}/nowhere.pth", outcome(trace)),
+    "train.results_dir": Row("{results}/one", "{results}/other", files),
+    "train.clip_grad_norm": Row(0.0, 0.01, base=SGD),
+    "train.precision": Row("fp32", "bf16"),
+    "train.deterministic": Row(False, True, kernels),
+    "train.cudnn.benchmark": Row(False, True, kernels),
+    "train.cudnn.deterministic": Row(False, True, kernels),
+    "train.optim.name": Row("Adam", "RMSprop"),
+    "train.optim.lr_monitor": Row("val_loss", "train_loss", rates, PLATEAU),
+    "train.optim.plateau_patience": Row(0, 5, rates, PLATEAU),
+    "train.optim.lr_steps": Row([1], [2], rates),
+    "train.optim.gamma": Row(0.1, 0.5, rates, {"train.optim.lr_steps": [1]}),
+    "train.optim.bias_lr_factor": Row(1.0, 2.0),
+    "train.optim.weight_decay": Row(0.0, 0.9),
+    "train.optim.weight_decay_bias": Row(0.0, 0.9),
+    "train.optim.warmup_factor": Row(0.01, 0.5, rates, {"train.optim.warmup_iters": 2}),
+    "train.optim.warmup_iters": Row(0, 2, rates),
+    "train.optim.warmup_epochs": Row(
+        1, 2, rates, {"train.optim.warmup_method": "cosine", "train.optim.warmup_iters": 10}
+    ),
+    "train.optim.warmup_method": Row("linear", "constant", rates, {"train.optim.warmup_iters": 2}),
+    "train.optim.base_lr": Row(0.01, 0.02),
+    "train.optim.momentum": Row(0.9, 0.1, base=SGD),
+    "train.optim.center_loss_weight": Row(0.0005, 0.5, base=CENTER),
+    "train.optim.center_lr": Row(0.5, 0.1, base=CENTER),
+    "train.optim.triplet_loss_margin": Row(0.3, 3.0),
+    "train.optim.large_fc_lr": Row(False, True),
+    "evaluate.num_gpus": Row(1, 2, plan("evaluate")),
+    "evaluate.gpu_ids": Row([0], [5], plan("evaluate")),
+    "evaluate.checkpoint": Row("{first}", "{second}", evaluated),
+    "evaluate.results_dir": Row("{results}/one", "{results}/other", evaluate_files, TESTED),
+    "evaluate.test_dataset": Row("{a}/bounding_box_test", "{b}/bounding_box_test", evaluated, TESTED),
+    "evaluate.query_dataset": Row("{a}/query", "{b}/query", evaluated, TESTED),
+    CMC: Row(None, "{results}/cmc.png", evaluate_files, TESTED),
+    MATCHES: Row(None, "{results}/matches.png", evaluate_files, TESTED),
+    "inference.num_gpus": Row(1, 2, plan("inference")),
+    "inference.gpu_ids": Row([0], [5], plan("inference")),
+    "inference.checkpoint": Row("{first}", "{second}", embedded),
+    "inference.results_dir": Row("{results}/one", "{results}/other", inference_files, EMBEDDED),
+    "inference.test_dataset": Row("{a}/bounding_box_test", "{b}/bounding_box_test", embedded, EMBEDDED),
+    "inference.query_dataset": Row("{a}/query", "{b}/query", embedded, EMBEDDED),
+    "inference.output_file": Row("{results}/x.npz", "{results}/x.parquet", inference_files, EMBEDDED),
+    "export.checkpoint": Row("{first}", "{second}", exported, {"export.onnx_file": "{results}/x.onnx"}),
+    "export.onnx_file": Row("{results}/x.onnx", "{results}/y.onnx", exported, {"export.checkpoint": "{first}"}),
+    "export.gpu_id": Row(0, 5, plan("export")),
+    "export.overwrite": Row(
+        False, True, outcome(exported), {"export.checkpoint": "{first}", "export.onnx_file": "{first}"}
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    torch.set_num_threads(1)
+    return World(tmp_path_factory.mktemp("world"))
+
+
+def filled(value: Any, world: World, results: Path) -> Any:
+    """A value with its names of files."""
+    if isinstance(value, str):
+        names = {"{a}": world.root / "a", "{b}": world.root / "b", "{odd}": world.root / "odd", "{results}": results}
+        names |= {"{first}": world.weights[1], "{second}": world.weights[2], "{vit}": world.positions}
+        for name, path in names.items():
+            value = value.replace(name, str(path))
+        return value
+    if isinstance(value, list):
+        return [filled(item, world, results) for item in value]
+    if isinstance(value, dict):
+        return {key: filled(item, world, results) for key, item in value.items()}
+    return value
+
+
+def observed(key: str, value: Any, world: World, results: Path) -> Any:
+    row = ROWS[key]
+    base = {name: given[value] if isinstance(given, dict) else given for name, given in row.base.items()}
+    results.mkdir(parents=True)
+    overrides = filled(base | {key: value}, world, results)
+    return row.observe(world.experiment(overrides, results / "results"))
+
+
+def test_every_field_has_a_row() -> None:
+    assert set(ROWS) == {key for key, _ in fields()}
+
+
+@pytest.mark.parametrize("key", ROWS)
+def test_a_field_changes_what_it_says(key: str, world: World, tmp_path: Path) -> None:
+    row = ROWS[key]
+    one = observed(key, row.one, world, tmp_path / "one" / "here")
+    again = observed(key, row.one, world, tmp_path / "two" / "here")
+    other = observed(key, row.other, world, tmp_path / "three" / "here")
+    assert one == again, "the observable must depend on nothing else"
+    assert one != other

@@ -1,0 +1,210 @@
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+import torchvision
+from omegaconf import OmegaConf
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.nn import functional
+
+from reid_tune.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from reid_tune.errors import InputError
+from reid_tune.modeling.network import ReIDNet, untrained
+from reid_tune.spec.experiment import Experiment
+from reid_tune.training.pretrained import Loaded, load_pretrained
+
+IDENTITIES = [3, 5, 8]
+Build = Callable[..., Experiment]
+Weights = dict[str, Tensor]
+
+
+def load(experiment: Experiment, identities: list[int] = IDENTITIES) -> tuple[ReIDNet, Loaded]:
+    network = untrained(experiment.model, len(identities), seed=7)
+    loaded = load_pretrained(network, experiment, identities)
+    assert loaded is not None
+    return network.eval(), loaded
+
+
+def images(height: int = 64, width: int = 32) -> Tensor:
+    return torch.randn(2, 3, height, width, generator=torch.Generator().manual_seed(0))
+
+
+def lively(module: torch.nn.Module) -> Weights:
+    """The module's weights, its batch norms with statistics of a trained one."""
+    torch.manual_seed(1)
+    for part in module.modules():
+        if isinstance(part, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(part.weight, 0.5, 1.5)
+            torch.nn.init.normal_(part.running_mean, std=0.1)
+            torch.nn.init.uniform_(part.running_var, 0.5, 1.5)
+    return module.state_dict()
+
+
+@pytest.fixture
+def build_on(build: Build) -> Build:
+    def make(path: Path, backbone: str = "resnet18", choice: str = "imagenet", **values: Any) -> Experiment:
+        return build(
+            model__backbone=backbone, model__pretrained_model_path=str(path), model__pretrain_choice=choice, **values
+        )
+
+    return make
+
+
+@torch.inference_mode()
+def test_torchvisions_resnet_computes_what_timms_does_with_its_weights(tmp_path: Path, build_on: Build) -> None:
+    weights = lively(torchvision.models.resnet18())
+    path = tmp_path / "resnet18.pth"
+    torch.save(weights, path)
+    network, loaded = load(build_on(path, model__last_stride=2))
+    theirs = timm.create_model("resnet18", num_classes=0)
+    theirs.load_state_dict({name: tensor for name, tensor in weights.items() if not name.startswith("fc.")})
+    torch.testing.assert_close(network.backbone(images()), theirs.eval()(images()))
+    assert len(loaded.loaded) == loaded.backbone == len(theirs.state_dict())
+    assert loaded.left == ("backbone.fc.weight", "backbone.fc.bias") and loaded.untrained == loaded.resized == ()
+
+
+def test_the_report_names_the_file_its_digest_and_what_became_of_the_tensors(tmp_path: Path, build_on: Build) -> None:
+    weights = {f"w{number}": torch.ones(1) for number in range(6)} | timm.create_model("resnet18").state_dict()
+    del weights["bn1.weight"], weights["bn1.num_batches_tracked"]
+    torch.save(weights, tmp_path / "a.pth")
+    _, loaded = load(build_on(tmp_path / "a.pth"))
+    digest = hashlib.sha256((tmp_path / "a.pth").read_bytes()).hexdigest()
+    assert str(loaded).splitlines() == [
+        f"pretrained weights: {tmp_path / 'a.pth'} (sha256 {digest})",
+        "  loaded 118 of the backbone's 120 tensors",
+        "  left in the file: backbone.w0, backbone.w1, backbone.w2, backbone.w3 and 4 more",
+        "  warning: absent or of another shape, so untrained: backbone.bn1.weight",
+    ]
+
+
+def test_the_file_of_another_network_gives_a_warning(tmp_path: Path, build_on: Build) -> None:
+    theirs = timm.create_model("resnet18").state_dict()
+    torch.save(theirs, tmp_path / "a.pth")
+    network, loaded = load(build_on(tmp_path / "a.pth", "resnet26"))
+    state = network.backbone.state_dict()
+    unlike = {name for name in state if name not in theirs or theirs[name].shape != state[name].shape}
+    assert {name for name in loaded.untrained if "num_batches" not in name} == {
+        f"backbone.{name}" for name in unlike if "num_batches" not in name
+    }
+    assert "backbone.layer1.0.conv1.weight" in loaded.untrained and "backbone.layer1.0.conv1.weight" in loaded.left
+    assert "warning: absent or of another shape, so untrained" in str(loaded)
+
+
+def test_timms_safetensors_are_the_backbone(tmp_path: Path, build_on: Build) -> None:
+    theirs = timm.create_model("resnet18")
+    save_file(theirs.state_dict(), tmp_path / "model.safetensors")
+    network, loaded = load(build_on(tmp_path / "model.safetensors"))
+    state = network.backbone.state_dict()
+    assert all(torch.equal(tensor, theirs.state_dict()[name]) for name, tensor in state.items())
+    assert len(loaded.loaded) == len(state)
+
+
+def test_without_a_path_nothing_is_loaded(build: Build) -> None:
+    network = untrained(build().model, 3, seed=7)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    for experiment in (build(), build(model__pretrain_choice=""), build(model__pretrained_model_path="")):
+        assert load_pretrained(network, experiment, IDENTITIES) is None
+    assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
+
+
+def test_a_file_with_nothing_for_the_backbone_is_an_error_that_shows_names(tmp_path: Path, build_on: Build) -> None:
+    torch.save({f"encoder.{name}": torch.ones(3) for name in "abcd"}, tmp_path / "a.pth")
+    with pytest.raises(InputError) as caught:
+        load(build_on(tmp_path / "a.pth"))
+    assert "encoder.a, encoder.b, encoder.c, the network's" in str(caught.value)
+    assert "backbone.conv1.weight, backbone.bn1.weight, backbone.bn1.bias." in str(caught.value)
+    torch.save({"epoch": 3}, tmp_path / "a.pth")
+    with pytest.raises(InputError, match="its tensors are called nothing"):
+        load(build_on(tmp_path / "a.pth"))
+    with pytest.raises(InputError, match="there is no file"):
+        load(build_on(tmp_path / "none.pth"))
+
+
+def reference_file(path: Path, prefix: str = "model.") -> tuple[torch.nn.Module, Weights]:
+    """A checkpoint as TAO's training writes it, of a ResNet that is projected to 32 channels before the pooling."""
+    backbone, neck = timm.create_model("resnet18", num_classes=0, global_pool=""), torch.nn.BatchNorm1d(32)
+    heads = {f"bottleneck.{name}": tensor for name, tensor in lively(neck).items()}
+    heads |= {"base.feature.weight": torch.randn(32, 512, 1, 1) / 20, "base.feature.bias": torch.randn(32)}
+    heads |= {"classifier.weight": torch.randn(3, 32)}
+    state = {f"base.{name}": tensor for name, tensor in lively(backbone).items()} | heads
+    config = OmegaConf.create({"train": {"optim": {"lr_steps": [40, 70]}}, "encryption_key": "tlt"})
+    content = {
+        "epoch": 4,
+        "state_dict": {f"{prefix}{name}": tensor for name, tensor in state.items()},
+        "lr_schedulers": [{"milestones": config.train.optim.lr_steps, "gamma": 0.1}],
+        "hyper_parameters": config,
+    }
+    torch.save(content, path)
+    return backbone.eval(), heads
+
+
+@torch.inference_mode()
+def test_a_whole_network_of_the_reference_computes_what_it_did_there(tmp_path: Path, build_on: Build) -> None:
+    backbone, heads = reference_file(tmp_path / "reid_model_latest.pth")
+    experiment = build_on(tmp_path / "reid_model_latest.pth", choice="self", model__last_stride=2, model__feat_dim=32)
+    network, loaded = load(experiment)
+    projected = functional.conv2d(backbone(images()), heads["base.feature.weight"], heads["base.feature.bias"])
+    neck = {name.removeprefix("bottleneck."): tensor for name, tensor in heads.items() if "bottleneck" in name}
+    normed = (projected.mean((2, 3)) - neck["running_mean"]) / (neck["running_var"] + 1e-5).sqrt()
+    torch.testing.assert_close(network(images()), normed * neck["weight"] + neck["bias"], rtol=1e-4, atol=1e-4)
+    assert loaded.left == ("classifier.weight",) and loaded.untrained == ()
+    assert "and 7 others" in str(loaded)
+
+
+def test_imagenet_takes_the_backbone_only(tmp_path: Path, build_on: Build) -> None:
+    reference_file(tmp_path / "a.pth")
+    experiment = build_on(tmp_path / "a.pth", model__feat_dim=32)
+    fresh = untrained(experiment.model, 3, seed=7).state_dict()
+    network, loaded = load(experiment)
+    for name, tensor in network.state_dict().items():
+        if not name.startswith("backbone."):
+            assert torch.equal(tensor, fresh[name]), name
+    assert {name.partition(".")[0] for name in loaded.left} == {"neck", "projection", "classifier"}
+
+
+def our_file(path: Path, build_on: Build, key: str | None = None) -> Path:
+    model = untrained(build_on(path).model, len(IDENTITIES), seed=1).state_dict()
+    save_checkpoint(path, Checkpoint({}, 1, IDENTITIES, [], model, {}), key)
+    return path
+
+
+@pytest.mark.parametrize("identities", [[3, 5, 8], [3, 8, 5], [3, 5, 9], [3, 5]])
+def test_our_classifier_is_taken_where_the_identities_are_the_same(
+    tmp_path: Path, build_on: Build, identities: list[int]
+) -> None:
+    experiment = build_on(our_file(tmp_path / "model_epoch_000.pth", build_on), choice="self")
+    theirs = load_checkpoint(tmp_path / "model_epoch_000.pth").model
+    network, loaded = load(experiment, identities)
+    same = identities == IDENTITIES
+    for name, tensor in network.state_dict().items():
+        if same or not name.startswith("classifier."):
+            assert torch.equal(tensor, theirs[name]), name
+    assert loaded.left == (() if same else ("classifier.weight",)) and loaded.untrained == ()
+
+
+def test_an_encrypted_checkpoint_needs_its_key(tmp_path: Path, build_on: Build, monkeypatch: Any) -> None:
+    path = our_file(tmp_path / "a.pth", build_on, "open sesame")
+    monkeypatch.delenv("REID_TUNE_ENCRYPTION_KEY", raising=False)
+    with pytest.raises(InputError, match="is encrypted"):
+        load(build_on(path))
+    monkeypatch.setenv("REID_TUNE_ENCRYPTION_KEY", "open sesame")
+    network, loaded = load(build_on(path, choice="self"))
+    theirs = load_checkpoint(path, "open sesame").model
+    assert len(loaded.loaded) == len(theirs)
+    assert all(torch.equal(tensor, theirs[name]) for name, tensor in network.state_dict().items())
+
+
+def test_the_ratio_of_a_vits_images_counts_for_self_only(tmp_path: Path, build_on: Build) -> None:
+    # Its 4 x 2 patches are a grid of ratio 2, and none of ratio 1.
+    theirs = timm.create_model("vit_tiny_patch16_224", img_size=(64, 32))
+    torch.save(theirs.state_dict(), tmp_path / "a.pth")
+    sizes = {"model__input_height": 48, "model__input_width": 32}
+    _, loaded = load(build_on(tmp_path / "a.pth", "vit_tiny_patch16_224", "self", **sizes))
+    assert loaded.resized == ("backbone.pos_embed",) and "resized: backbone.pos_embed" in str(loaded)
+    with pytest.raises(InputError, match="pretrain_hw_ratio = 1"):
+        load(build_on(tmp_path / "a.pth", "vit_tiny_patch16_224", "imagenet", **sizes))
