@@ -3,6 +3,7 @@
 Everything heavy is imported inside the command that needs it, so that help is instant.
 """
 
+import os
 import signal
 import sys
 
@@ -15,8 +16,20 @@ from reid_tune.errors import ReidTuneError
 __all__ = ["app", "data", "main", "models", "specs", "sweeps"]
 
 
+def _hide_key() -> None:
+    """Start anew with an encryption key of the command line in the environment, where no list of processes has it."""
+    given = [word for word in sys.argv[1:] if word.startswith("encryption_key=") and word != "encryption_key="]
+    if given:
+        from reid_tune.spec.secret import KEY
+
+        os.environ[KEY] = given[-1].partition("=")[2]
+        rest = [word for word in sys.argv[1:] if word not in given]
+        os.execv(sys.executable, [sys.executable, "-P", "-m", "reid_tune", *rest])
+
+
 def main() -> None:
     """Run a command; a fault of the user's or of the surroundings is one sentence and its exit status."""
+    _hide_key()
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     try:
         app()

@@ -120,13 +120,15 @@ def tie_free(values: Tensor) -> Tensor:
 
 @contextmanager
 def full_precision() -> Iterator[None]:
-    """Multiply in true float32, whatever a training around has chosen."""
-    before = torch.get_float32_matmul_precision()
+    """Multiply and convolve in true float32, whatever a training around has chosen and cuDNN's default is."""
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
     try:
         yield
     finally:
-        torch.set_float32_matmul_precision(before)
+        torch.set_float32_matmul_precision(before[0])
+        torch.backends.cudnn.allow_tf32 = before[1]
 
 
 @contextmanager

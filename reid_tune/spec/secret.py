@@ -12,15 +12,18 @@ KEY, KEY_FILE = "REID_TUNE_ENCRYPTION_KEY", "REID_TUNE_ENCRYPTION_KEY_FILE"
 
 
 def passphrase(experiment: Experiment | None = None) -> str | None:
-    """The spec's `encryption_key`, else what the environment gives: the key, or the file that holds it.
+    """The key that the environment gives, by itself or as the name of a file; else the spec's `encryption_key`.
 
     Raises:
-        InputError: the file cannot be read, or is empty.
+        InputError: the file cannot be read or is empty, or the key is no line of text.
     """
-    if experiment is not None and experiment.encryption_key:
-        return experiment.encryption_key
-    if key := os.environ.get(KEY):
-        return key
+    key = os.environ.get(KEY) or _from_file() or (experiment.encryption_key if experiment else None) or None
+    if key is not None and not key.isprintable():
+        raise InputError(f"the encryption key holds an unprintable character: give one line of text in {KEY}.")
+    return key
+
+
+def _from_file() -> str | None:
     if not (file := os.environ.get(KEY_FILE)):
         return None
     try:

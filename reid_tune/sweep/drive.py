@@ -120,15 +120,11 @@ def _require_key(sweep: Sweep, state: SweepState) -> None:
 
 
 def resume_command() -> str:
-    """The command line of this process without an encryption key, with `--resume auto`."""
-    words = [word for word in _command()[1:] if word != "--resume=auto"]
+    """The command line of this process with `--resume auto`."""
+    words = [word for word in sys.argv[1:] if word != "--resume=auto"]
     if "--resume" not in words:
         words += ["--resume", "auto"]
     return shlex.join(["reid-tune", *words])
-
-
-def _command() -> list[str]:
-    return [word for word in sys.argv if not word.startswith("encryption_key=")]
 
 
 def _drive(sweep: Sweep, plan: dict[str, Any], stages: tuple[str, ...], console: Console) -> SweepState:
@@ -192,7 +188,7 @@ def _begin(sweep: Sweep, journal: Journal) -> None:
             spec=sweep.experiment.parameters(),
         )
     resumed = bool(journal.past)
-    journal.emit("driver", pid=os.getpid(), host=socket.gethostname(), resumed=resumed, command=_command())
+    journal.emit("driver", pid=os.getpid(), host=socket.gethostname(), resumed=resumed, command=sys.argv)
 
 
 @contextmanager

@@ -154,10 +154,11 @@ def _absolute(experiment: Experiment) -> Experiment:
         for key in ("test_dataset_dir", "query_dataset_dir")
         if (value := getattr(dataset, key))
     }
-    if dataset.train_folders:
-        folders["train_dataset_dir"] = tuple(str(Path(folder).absolute()) for folder in dataset.train_folders)
+    train = tuple(str(Path(folder).absolute()) for folder in dataset.train_folders)
+    if train:
+        folders["train_dataset_dir"] = train if len(train) > 1 else train[0]
     dataset = dataset.model_copy(update=folders)
-    if model.pretrained_model_path:
+    if model.pretrained_model_path and ":" not in model.pretrained_model_path:
         model = model.model_copy(update={"pretrained_model_path": str(Path(model.pretrained_model_path).absolute())})
-    train = experiment.train.model_copy(update={"checkpoint_interval": experiment.train.num_epochs})
-    return experiment.model_copy(update={"dataset": dataset, "model": model, "train": train})
+    section = experiment.train.model_copy(update={"checkpoint_interval": experiment.train.num_epochs})
+    return experiment.model_copy(update={"dataset": dataset, "model": model, "train": section})

@@ -7,14 +7,17 @@ from typing import Any
 from reid_tune.data.images import check_readable
 from reid_tune.data.records import Record
 from reid_tune.errors import InputError, ReidTuneError
+from reid_tune.modeling.network import untrained
 from reid_tune.spec.effects import idle_fields
 from reid_tune.spec.experiment import Experiment
 from reid_tune.spec.load import with_parameters
 from reid_tune.sweep.asha import rungs
 from reid_tune.sweep.file import Sweep
 from reid_tune.sweep.study import suggestion_seed
+from reid_tune.tasks.references import is_reference
 from reid_tune.tracking.registry import check_model_name
 from reid_tune.training.data import evaluation_records, shared_identities, split_records, training_folders
+from reid_tune.training.pretrained import load_pretrained
 
 __all__ = ["preflight"]
 
@@ -31,11 +34,8 @@ def preflight(sweep: Sweep, stages: Collection[str]) -> dict[str, Any]:
         InputError: the first thing that would make the sweep fail.
     """
     check_model_name(sweep.file.registry.model)
-    if len(sweep.experiment.train.gpus) > 1:
-        raise InputError(
-            f"train.num_gpus = {sweep.experiment.train.num_gpus}, train.gpu_ids = "
-            f"{list(sweep.experiment.train.gpu_ids)}: in a sweep sweep.resources says what a run gets; remove them."
-        )
+    _require_own_fields(sweep.experiment)
+    pretrained = _pretrained(sweep.experiment)
     samples = _samples(sweep)
     _require_effect(sweep, samples)
     split = split_records(sweep.experiment)
@@ -54,8 +54,31 @@ def preflight(sweep: Sweep, stages: Collection[str]) -> dict[str, Any]:
         "training_images": len(split.train),
         "training_identities": identities,
         "held_out_identities": split.held_out,
+        "pretrained": pretrained,
         "warnings": warnings,
     }
+
+
+def _require_own_fields(experiment: Experiment) -> None:
+    """Refuse what a sweep decides by itself, or must be able to find again."""
+    train, path = experiment.train, experiment.model.pretrained_model_path or ""
+    if len(train.gpus) > 1:
+        raise InputError(
+            f"train.num_gpus = {train.num_gpus}, train.gpu_ids = {list(train.gpu_ids)}: in a sweep, resources of the "
+            "sweep file says what a run gets; remove them."
+        )
+    if train.resume_training_checkpoint_path:
+        raise InputError("train.resume_training_checkpoint_path is for a single run: remove it from a sweep's spec.")
+    if is_reference(path):
+        raise InputError(f"model.pretrained_model_path = {path!r}: a sweep needs a file here, which stays what it is.")
+
+
+def _pretrained(experiment: Experiment) -> dict[str, str] | None:
+    """File and digest of the pretrained weights, which are known to fit."""
+    if not experiment.model.pretrained_model_path:
+        return None
+    loaded = load_pretrained(untrained(experiment.model, 0, 0), experiment, ())
+    return {"file": str(loaded.path), "sha256": loaded.sha256} if loaded else None
 
 
 def _levels(sweep: Sweep, samples: list[Experiment]) -> tuple[int, ...]:

@@ -3,15 +3,17 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from reid_tune.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from reid_tune.errors import InputError
+from reid_tune.evaluation.distances import full_precision
 from reid_tune.modeling.network import ReIDNet, build_network
 from reid_tune.spec.experiment import Experiment
 from reid_tune.spec.secret import passphrase
 from reid_tune.training.data import interpolation
-from reid_tune.training.embed import Embedder, Inputs, network_embed
+from reid_tune.training.embed import Embed, Embedder, Inputs, network_embed
 
 __all__ = ["ModelFile", "checkpoint_experiment", "matching_experiment", "restore_network"]
 
@@ -52,7 +54,8 @@ class ModelFile:
         inputs = Inputs(
             model.input_height, model.input_width, interpolation(model.backbone), grey=model.input_channels == 1
         )
-        return Embedder(inputs, network.dimension, network_embed(network, experiment))
+        embed = _exact(network_embed(network, experiment), experiment.dataset.val_batch_size)
+        return Embedder(inputs, network.dimension, embed)
 
     def _onnx(self, device: torch.device) -> Embedder:
         from reid_tune.deploy.onnx_model import OnnxModel
@@ -61,6 +64,21 @@ class ModelFile:
         model = OnnxModel(self.path, threads=torch.get_num_threads(), gpu=device.index or 0)
         inputs = Inputs(model.height, model.width, model.interpolation, grey=model.channels == 1)
         return Embedder(inputs, model.dimension, lambda images: model.embed(images, batch_size))
+
+
+def _exact(embed: Embed, batch_size: int) -> Embed:
+    """In true float32, as an ONNX file computes; too little memory is a sentence."""
+
+    def embed_exactly(images: np.ndarray) -> np.ndarray:
+        try:
+            with full_precision():
+                return embed(images)
+        except torch.OutOfMemoryError:
+            raise InputError(
+                f"the GPU's memory is too small for dataset.val_batch_size = {batch_size}: lower it."
+            ) from None
+
+    return embed_exactly
 
 
 def checkpoint_experiment(checkpoint: Checkpoint, path: Path) -> Experiment:

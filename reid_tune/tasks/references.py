@@ -6,12 +6,18 @@ from pathlib import Path
 from reid_tune.checkpoints.names import BEST, LATEST, newest_attempt
 from reid_tune.errors import InputError
 
-__all__ = ["CHECKPOINT", "ONNX", "resolve", "resolve_all"]
+__all__ = ["CHECKPOINT", "ONNX", "is_reference", "resolve", "resolve_all"]
 
 # Names of the files in a version of a registered model.
 CHECKPOINT, ONNX = "checkpoint.pth", "model.onnx"
 
+_REGISTERED = ("models:/", "runs:/")
 _SWEEP = re.compile(r"sweep:([A-Za-z0-9][A-Za-z0-9._-]{0,63})(?:/(\d+))?")
+
+
+def is_reference(text: str) -> bool:
+    """Whether a checkpoint argument names something other than a file."""
+    return text.startswith((*_REGISTERED, "sweep:"))
 
 
 def resolve(reference: str, wanted: str) -> Path:
@@ -25,7 +31,7 @@ def resolve(reference: str, wanted: str) -> Path:
     Raises:
         InputError: it names nothing that exists.
     """
-    if reference.startswith(("models:/", "runs:/")):
+    if reference.startswith(_REGISTERED):
         from reid_tune.tracking.resolve import resolve as resolve_registered
         from reid_tune.tracking.store import tracking_uri
 

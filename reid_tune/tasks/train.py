@@ -11,6 +11,7 @@ from reid_tune.checkpoints.names import LATEST
 from reid_tune.files import write_atomic
 from reid_tune.spec.experiment import Experiment
 from reid_tune.tasks.plan import run_plan
+from reid_tune.tasks.references import CHECKPOINT, is_reference, resolve
 from reid_tune.tasks.status import StatusLog, kpi, logged
 from reid_tune.training.data import shared_identities, split_records, validates_on_test
 from reid_tune.training.devices import devices
@@ -29,6 +30,7 @@ def run_train(experiment: Experiment) -> Path:
         InputError: the spec, its data or a checkpoint is unusable.
         FailedRun: the loss is not finite, or a worker died.
     """
+    experiment = _resolved(experiment)
     directory = experiment.task_dir("train")
     workers = devices(experiment.train.gpus, "train.gpu_ids")
     for line in (*_data_lines(experiment), run_plan(experiment, "train", workers)):
@@ -39,6 +41,18 @@ def run_train(experiment: Experiment) -> Path:
         else:
             launch(_worker, (experiment, directory), workers)
     return directory / LATEST
+
+
+def _resolved(experiment: Experiment) -> Experiment:
+    """The experiment with files in place of references to models."""
+    model, train = experiment.model, experiment.train
+    if is_reference(model.pretrained_model_path or ""):
+        path = str(resolve(str(model.pretrained_model_path), CHECKPOINT))
+        model = model.model_copy(update={"pretrained_model_path": path})
+    if is_reference(train.resume_training_checkpoint_path or ""):
+        path = str(resolve(str(train.resume_training_checkpoint_path), CHECKPOINT))
+        train = train.model_copy(update={"resume_training_checkpoint_path": path})
+    return experiment.model_copy(update={"model": model, "train": train})
 
 
 def _worker(experiment: Experiment, directory: Path, device: torch.device) -> None:

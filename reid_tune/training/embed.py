@@ -12,7 +12,6 @@ from reid_tune.evaluation.features import FeatureSet, feature_set
 from reid_tune.modeling.network import ReIDNet
 from reid_tune.spec.experiment import Experiment
 from reid_tune.training.data import EvaluationImages
-from reid_tune.training.step import autocast
 
 __all__ = ["Embed", "Embedder", "Inputs", "Open", "features_of", "network_embed"]
 
@@ -43,8 +42,8 @@ class Embedder:
 Open = Callable[[torch.device], Embedder]
 
 
-def network_embed(network: ReIDNet, experiment: Experiment, precision: str = "fp32") -> Embed:
-    """Embed with a network on its device, in eval mode, in batches of `dataset.val_batch_size`."""
+def network_embed(network: ReIDNet, experiment: Experiment) -> Embed:
+    """Embed in float32 with a network on its device, in eval mode, in batches of `dataset.val_batch_size`."""
     dataset, channels = experiment.dataset, experiment.model.input_channels
     device = next(network.parameters()).device
 
@@ -55,9 +54,8 @@ def network_embed(network: ReIDNet, experiment: Experiment, precision: str = "fp
         parts = []
         for start in range(0, len(images), dataset.val_batch_size):
             batch = torch.from_numpy(images[start : start + dataset.val_batch_size]).to(device)
-            with autocast(precision, device):
-                embedding = network(normalise(batch, dataset.pixel_mean, dataset.pixel_std, channels))
-            parts.append(embedding.float().cpu().numpy())
+            embedding = network(normalise(batch, dataset.pixel_mean, dataset.pixel_std, channels))
+            parts.append(embedding.cpu().numpy())
         network.train(was_training)
         return np.concatenate(parts)
 

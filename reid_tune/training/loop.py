@@ -120,10 +120,10 @@ def _validates(experiment: Experiment, epoch: int, validate_at: Collection[int])
 
 
 def _validate(run: Run, epoch: int) -> dict[str, float | int] | None:
-    """Metrics of the network as it is about to be saved, on rank 0."""
+    """Metrics of the network as it is about to be saved, on rank 0; in float32, as in `evaluate`."""
     if run.validation is None:
         return None
-    embed = network_embed(run.network, run.experiment, run.experiment.train.precision)
+    embed = network_embed(run.network, run.experiment)
     try:
         features = features_of(run.validation, embed)
     except InputError as error:

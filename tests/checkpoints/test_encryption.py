@@ -67,7 +67,13 @@ def test_what_is_encrypted_is_read_with_its_key(encrypted: Path) -> None:
 def test_nothing_of_a_checkpoint_is_in_clear(encrypted: Path, tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "plain.pth", make())
     plain, content = (tmp_path / "plain.pth").read_bytes(), encrypted.read_bytes()
-    for part in (make().model["w"].numpy().tobytes()[:64], b"reid-tune checkpoint", b"resnet18", b"exp_avg", b"PK\x03"):
+    for part in (
+        make().model["w"].numpy().tobytes()[:64],
+        b"reid-tune checkpoint",
+        b"resnet18",
+        b"exp_avg",
+        b"data.pkl",
+    ):
         assert part in plain
         assert part not in content
     assert is_encrypted(content[:32]) and not is_encrypted(plain[:32])
@@ -150,7 +156,13 @@ def test_the_key_may_stand_in_a_file(encrypted: Path, tmp_path: Path, monkeypatc
     assert load_checkpoint(encrypted, passphrase()).epoch == 1
     monkeypatch.setenv(KEY, "from the environment")
     assert passphrase() == passphrase(Experiment()) == "from the environment"
+    assert passphrase(Experiment(encryption_key="from the spec")) == "from the environment"
+    monkeypatch.delenv(KEY)
+    assert passphrase(Experiment(encryption_key="from the spec")) == SECRET, "the file's"
+    monkeypatch.delenv(KEY_FILE)
     assert passphrase(Experiment(encryption_key="from the spec")) == "from the spec"
+    with pytest.raises(InputError, match="the encryption key holds an unprintable character"):
+        passphrase(Experiment(encryption_key="null\0"))
 
 
 @pytest.mark.usefixtures("no_key")

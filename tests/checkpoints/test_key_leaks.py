@@ -74,3 +74,19 @@ def test_two_workers_have_the_key_from_the_spec_and_go_on_with_it_only(tmp_path:
     del bench.environment[KEY]
     assert f"{LATEST} is encrypted: give its key as encryption_key, " in bench.run(*longer, status=2).stderr
     assert latest.read_bytes() == written
+
+
+def test_a_key_on_the_command_line_is_taken_out_of_the_list_of_processes(tmp_path: Path) -> None:
+    bench, lines = Bench(tmp_path / "work"), list[str]()
+    train = bench.folder / "results" / "train"
+
+    def seen() -> bool:
+        if (train / "status.json").exists():
+            lines.extend(command_lines(bench.pid))
+        return (train / LATEST).exists()
+
+    command = ("train", "-e", "spec.yaml", f"encryption_key={SECRET}", *SHORT)
+    status, errors = bench.interrupt(seen, signal.SIGCONT, *command)
+    assert status == 0, errors
+    assert any("train.num_epochs=1" in line for line in lines) and not [line for line in lines if SECRET in line]
+    assert leaks(SECRET, tmp_path) == [] and load_checkpoint(train / LATEST, SECRET).epoch == 1

@@ -21,10 +21,10 @@ def no_key(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def test_the_resume_command_is_this_one_without_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["/bin/x", "sweep", "a b.yaml", f"encryption_key={SECRET}", "train.num_epochs=3"])
+def test_the_resume_command_is_this_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["/bin/x", "sweep", "a b.yaml", "train.num_epochs=3"])
     assert resume_command() == "reid-tune sweep 'a b.yaml' train.num_epochs=3 --resume auto"
-    monkeypatch.setattr(sys, "argv", ["/bin/x", "sweep", "a.yaml", "--resume=auto", f"encryption_key={SECRET}"])
+    monkeypatch.setattr(sys, "argv", ["/bin/x", "sweep", "a.yaml", "--resume=auto"])
     assert resume_command() == "reid-tune sweep a.yaml --resume auto"
 
 

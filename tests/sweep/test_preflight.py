@@ -1,9 +1,12 @@
+import hashlib
 import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
+import torch
 from PIL import Image
 
 from reid_tune.errors import InputError
@@ -88,7 +91,7 @@ def test_the_warm_up_of_a_cosine_counts(plan: Plan) -> None:
     ("space", "parts"),
     [
         ({"dataset.num_instances": {"choice": [4, 5]}}, ["dataset.num_instances", "is not a multiple of"]),
-        ({"train.optim.name": {"choice": ["Adam", "LAMB"]}}, ["not supported in this version", "LAMB"]),
+        ({"train.optim.name": {"choice": ["Adam", "LAMB"]}}, ["is not an optimizer", "LAMB"]),
         ({"train.optim.base_lr": {"uniform": [0, 11]}}, ["train.optim.base_lr", "less than or equal to 10"]),
         ({"model.with_center_loss": {"choice": [True, False]}}, ["with_center_loss"]),
         ({"dataset.padding": {"uniform": [0, 5]}}, ["dataset.padding", "integer"]),
@@ -105,7 +108,7 @@ def test_a_range_that_breaks_a_rule_names_the_rule(plan: Plan, space: dict[str, 
     ("extra", "reason"),
     [
         ({"train.optim.momentum": {"uniform": [0.5, 0.9]}}, "the optimizer is not SGD"),
-        ({"train.optim.warmup_epochs": {"int": [1, 3]}}, "warmup_method is linear"),
+        ({"train.optim.warmup_epochs": {"int": [1, 3]}}, "warmup_method is not cosine"),
     ],
 )
 def test_a_searched_key_without_effect_is_refused(plan: Plan, extra: dict[str, Any], reason: str) -> None:
@@ -167,3 +170,32 @@ def test_a_searched_schedule_is_warned_of_under_asha(plan: Plan, key: str, entry
 def test_many_identities_are_not_warned_of(plan: Plan, tmp_path: Path) -> None:
     folder = write_crops(tmp_path / "many", 600)
     assert plan(spec={"dataset": {"train_dataset_dir": str(folder)}}, space=RATE)["warnings"] == []
+
+
+def test_pretrained_weights_are_tried_and_written_down(plan: Plan, tmp_path: Path) -> None:
+    file = tmp_path / "weights.pth"
+    model = {"backbone": "resnet18", "input_height": 32, "input_width": 16, "pretrained_model_path": str(file)}
+    with pytest.raises(InputError, match=r"weights\.pth"):
+        plan(spec={"model": model})
+    torch.save(timm.create_model("resnet18").state_dict(), file)
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    assert plan(spec={"model": model})["pretrained"] == {"file": str(file), "sha256": digest}
+    assert plan()["pretrained"] is None
+    with pytest.raises(InputError, match="nothing in it fits model.backbone = 'test_vit'"):
+        plan(spec={"model": model | {"backbone": "test_vit", "input_height": 64, "input_width": 64}})
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ({"train": {"num_gpus": 2}}, "train.num_gpus = 2, .* in a sweep, resources of the sweep file says"),
+        ({"train": {"resume_training_checkpoint_path": "x.pth"}}, "resume_training_checkpoint_path is for a single"),
+        (
+            {"model": {"pretrained_model_path": "models:/reid@champion"}},
+            "'models:/reid@champion': a sweep needs a file",
+        ),
+    ],
+)
+def test_what_a_sweep_decides_itself_is_refused(plan: Plan, spec: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        plan(spec=spec)

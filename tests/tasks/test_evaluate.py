@@ -211,6 +211,24 @@ def test_every_checkpoint_of_a_folder_has_a_row(
     assert rows[f"{names[0]}, plain"]["mAP"] != rows[f"{names[1]}, plain"]["mAP"]
 
 
+def test_the_images_are_decoded_once_for_all_checkpoints(
+    checkpoint: Path, spec: Spec, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = []
+    before = Image.open
+
+    def count(path: Any) -> Any:
+        opened.append(Path(path).name)
+        return before(path)
+
+    write_checkpoint(checkpoint.parent / "second.pth", spec(), seed=1)
+    monkeypatch.setattr(Image, "open", count)
+    found = run_evaluate(spec(evaluate__checkpoint=str(checkpoint.parent))).as_dict()
+    assert len(found["checkpoints"]) == 2
+    names = [path.name for folder in ("query", "bounding_box_test") for path in (data / folder).iterdir()]
+    assert sorted(opened) == sorted(name for name in names if not name.startswith("-1_"))
+
+
 def test_a_folder_of_files_with_unlike_preprocessing(checkpoint: Path, spec: Spec, tmp_path: Path) -> None:
     run_export(None, str(checkpoint), {"export.onnx_file": str(tmp_path / "both" / "b.onnx")})
     small = spec(model__input_height=48)
@@ -254,10 +272,14 @@ def test_names_that_do_not_parse_are_told_and_left_out(
     gallery = copies(data / "bounding_box_test", tmp_path / "gallery", 1000)
     shutil.copy(next(gallery.iterdir()), gallery / "somebody.jpg")
     (gallery / "Thumbs.db").write_text("")
+    query = copies(data / "query", tmp_path / "query", 1000)
+    (query / "Thumbs.db").write_text("")
+    (query / "more").mkdir()
     values = {"evaluate__checkpoint": str(checkpoint)}
     wanted = run_evaluate(spec(**values)).as_dict()
     capsys.readouterr()
-    assert run_evaluate(spec(**values, evaluate__test_dataset=str(gallery))).as_dict() == wanted
+    own_folders = {"evaluate__test_dataset": str(gallery), "evaluate__query_dataset": str(query)}
+    assert run_evaluate(spec(**values, **own_folders)).as_dict() == wanted
     err = capsys.readouterr().err
     assert f"{gallery}: 1 image(s) left out, whose names do not parse, such as 'somebody.jpg'" in err
     with pytest.raises(InputError, match="somebody.jpg"):

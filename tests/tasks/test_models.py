@@ -1,12 +1,16 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from reid_tune.checkpoints.checkpoint import Checkpoint, load_checkpoint
+from reid_tune.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from reid_tune.errors import InputError
-from reid_tune.tasks.models import checkpoint_experiment, matching_experiment, restore_network
+from reid_tune.tasks.models import ModelFile, checkpoint_experiment, matching_experiment, restore_network
+from reid_tune.training.embed import Inputs
+
+from .conftest import write_checkpoint
 
 
 def test_the_spec_of_a_checkpoint_is_the_one_it_was_trained_with(checkpoint: Path, spec: Any) -> None:
@@ -27,6 +31,8 @@ def test_what_the_network_does_not_depend_on_may_differ(checkpoint: Path, spec: 
         ({"dataset__pixel_mean": [0.5, 0.5, 0.5]}, ["dataset.pixel_mean is (0.485, 0.456, 0.406) there and (0.5,"]),
         ({"dataset__pixel_std": [0.5, 0.5, 0.5]}, ["dataset.pixel_std"]),
         ({"model__last_stride": 2}, ["model.last_stride is 1 there and 2"]),
+        ({"model__input_channels": 1}, ["model.input_channels is 3 there and 1"]),
+        ({"model__pooling": "gem"}, ["model.pooling is 'avg' there and 'gem'"]),
     ],
 )
 def test_another_network_is_named(checkpoint: Path, spec: Any, values: dict[str, Any], parts: list[str]) -> None:
@@ -47,6 +53,47 @@ def test_a_network_comes_back_without_its_classifier(checkpoint: Path, spec: Any
     assert not network.training and network.classifier is None and network.dimension == 24
     for name, tensor in network.state_dict().items():
         assert torch.equal(tensor, content.model[name])
+
+
+def test_a_file_opens_with_what_its_images_look_like(spec: Any, tmp_path: Path) -> None:
+    experiment = spec(model__input_channels=1, dataset__num_classes=857)
+    path = write_checkpoint(tmp_path / "grey.pth", experiment)
+    embedder = ModelFile(path, experiment)(torch.device("cpu"))
+    assert embedder.inputs == Inputs(32, 16, "bilinear", grey=True) and embedder.dimension == 24
+    embeddings = embedder.embed(np.zeros((3, 32, 16, 3), np.uint8))
+    assert embeddings.shape == (3, 24) and embeddings.dtype == np.float32
+
+
+def test_embeddings_are_computed_in_true_float32(checkpoint: Path, spec: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = set()
+    before = torch.nn.Conv2d.forward
+
+    def forward(self: torch.nn.Conv2d, images: torch.Tensor) -> torch.Tensor:
+        seen.add((torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()))
+        return before(self, images)
+
+    allowed = torch.backends.cudnn.allow_tf32
+    embedder = ModelFile(checkpoint, spec())(torch.device("cpu"))
+    monkeypatch.setattr(torch.nn.Conv2d, "forward", forward)
+    embedder.embed(np.zeros((1, 32, 16, 3), np.uint8))
+    assert seen == {(False, "highest")} and torch.backends.cudnn.allow_tf32 is allowed is True
+
+
+def test_too_little_memory_is_a_sentence(checkpoint: Path, spec: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def forward(self: torch.nn.Conv2d, images: torch.Tensor) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    embedder = ModelFile(checkpoint, spec(dataset__val_batch_size=77))(torch.device("cpu"))
+    monkeypatch.setattr(torch.nn.Conv2d, "forward", forward)
+    with pytest.raises(InputError, match="too small for dataset.val_batch_size = 77: lower it"):
+        embedder.embed(np.zeros((1, 32, 16, 3), np.uint8))
+
+
+def test_an_encrypted_file_opens_with_the_key_of_the_spec(checkpoint: Path, spec: Any) -> None:
+    save_checkpoint(checkpoint, load_checkpoint(checkpoint), "a key")
+    assert ModelFile(checkpoint, spec(encryption_key="a key"))(torch.device("cpu")).dimension == 24
+    with pytest.raises(InputError, match="encryption_key"):
+        ModelFile(checkpoint, spec())(torch.device("cpu"))
 
 
 def test_a_spec_that_this_version_cannot_read(tmp_path: Path) -> None:

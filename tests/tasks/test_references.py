@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from reid_tune.checkpoints.names import LATEST
+from reid_tune.checkpoints.names import BEST, LATEST
 from reid_tune.errors import InputError
-from reid_tune.tasks.references import CHECKPOINT, ONNX, resolve
+from reid_tune.tasks.references import CHECKPOINT, ONNX, resolve, resolve_all
 
 
 def touch(path: Path) -> Path:
@@ -92,3 +92,36 @@ def test_a_registered_version_is_a_folder(tmp_path: Path, monkeypatch: pytest.Mo
     assert resolve("models:/m/3", CHECKPOINT) == tmp_path / "checkpoint.pth"
     assert resolve("runs:/1/file.pth", CHECKPOINT) == tmp_path / "file.pth"
     assert asked == ["models:/m@champion", "models:/m/3", "runs:/1/file.pth"]
+
+
+@pytest.mark.parametrize(
+    ("files", "wanted"),
+    [
+        (
+            ["model_epoch_999.pth", "model_epoch_1000.pth", "model_epoch_099_step_00010.pth", "a.pth", "b.onnx"],
+            ["model_epoch_099_step_00010.pth", "model_epoch_999.pth", "model_epoch_1000.pth"],
+        ),
+        (
+            ["b10.pth", "b9.pth", "a.onnx", "notes.txt", ".hidden.pth", "sub/model_epoch_000.pth"],
+            ["a.onnx", "b9.pth", "b10.pth"],
+        ),
+    ],
+)
+def test_all_checkpoints_of_a_folder_in_order_without_copies(
+    tmp_path: Path, files: list[str], wanted: list[str]
+) -> None:
+    for name in (*files, LATEST, BEST):
+        touch(tmp_path / "run" / name)
+    assert resolve_all(str(tmp_path / "run"), ONNX) == [tmp_path / "run" / name for name in wanted]
+
+
+def test_other_references_name_one_file(runs: Path) -> None:
+    assert resolve_all("sweep:a/7", CHECKPOINT) == [runs / "a/trials/0007/attempt-1" / LATEST]
+    with pytest.raises(InputError, match="there is no checkpoint gone.pth"):
+        resolve_all("gone.pth", ONNX)
+
+
+def test_a_folder_of_copies_alone_has_no_checkpoint(tmp_path: Path) -> None:
+    touch(tmp_path / "run" / LATEST)
+    with pytest.raises(InputError, match=r"the folder .*run has no checkpoint: it should hold model_epoch_\*\.pth"):
+        resolve_all(str(tmp_path / "run"), ONNX)

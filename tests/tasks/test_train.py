@@ -1,0 +1,83 @@
+"""The task `train`: what it says, what it writes, and that its numbers are those of its checkpoints."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reid_tune.checkpoints.checkpoint import load_checkpoint
+from reid_tune.errors import FailedRun, InputError
+from reid_tune.tasks.evaluate import run_evaluate
+from reid_tune.tasks.train import run_train
+
+from .conftest import Spec
+
+
+def status(tmp_path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (tmp_path / "results/train/status.json").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_reported_scores_are_those_of_exactly_the_saved_weights(spec: Spec, tmp_path: Path, precision: str) -> None:
+    experiment = spec(train__num_epochs=3, train__precision=precision, train__optim__base_lr=0.01)
+    run_train(experiment)
+    lines = [line for line in status(tmp_path) if line["status"] == "RUNNING"]
+    assert [(line["epoch"], line["max_epoch"]) for line in lines] == [(1, 3), (2, 3), (3, 3)]
+    for line in lines:
+        checkpoint = tmp_path / "results/train" / f"model_epoch_{line['epoch'] - 1:03d}.pth"
+        scored = run_evaluate(spec(evaluate__checkpoint=str(checkpoint))).as_dict()["plain"]
+        for theirs, ours in (("mAP", "mAP"), ("cmc_rank_1", "Rank-1"), ("cmc_rank_5", "Rank-5"), ("mINP", "mINP")):
+            assert line["kpi"][theirs] == pytest.approx(scored[ours], abs=1e-6)
+    assert len({line["kpi"]["mAP"] for line in lines}) > 1
+
+
+def test_two_workers_on_the_cpu_do_what_one_does(spec: Spec, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """The first loss is that of the same global batch; batch norm in the backbone makes them differ a little."""
+    settings = {"train__optim__name": "SGD", "dataset__batch_size": 16, "train__optim__base_lr": 1e-6}
+    alone = load_checkpoint(run_train(spec(**settings, results_dir=str(tmp_path / "alone"))))
+    two = load_checkpoint(run_train(spec(**settings, train__num_gpus=2)))
+    err = capfd.readouterr().err
+    assert "train: no GPU, the CPU" in err and "train: no GPU, 2 processes on the CPU" in err
+    assert err.count("epoch 1/1") == 2, "one line from each run, not from each worker"
+    assert two.history[0]["loss"] == pytest.approx(alone.history[0]["loss"], rel=0.05)
+    assert two.history[0]["queries"] == alone.history[0]["queries"] > 0
+    assert [line["status"] for line in status(tmp_path)] == ["STARTED", "RUNNING", "SUCCESS"]
+
+
+def test_faults_of_workers_are_those_of_the_run(spec: Spec, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="dataset.batch_size = 8 cannot be divided among 3 workers"):
+        run_train(spec(train__num_gpus=3))
+    assert not (tmp_path / "results").exists()
+    with pytest.raises(FailedRun, match="not finite|is nan|is inf"):
+        run_train(spec(train__num_gpus=2, train__num_epochs=9, train__optim__name="SGD", train__optim__base_lr=10))
+    assert status(tmp_path)[-1]["status"] == "FAILURE" and "train.clip_grad_norm" in status(tmp_path)[-1]["message"]
+
+
+def test_a_resumed_training_prints_and_reports_new_epochs_alone(
+    spec: Spec, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_train(spec())
+    capsys.readouterr()
+    run_train(spec(train__num_epochs=2))
+    err = capsys.readouterr().err
+    assert "epoch 1/2" not in err and "epoch 2/2" in err and "continues" in err
+    assert [line["epoch"] for line in status(tmp_path) if line["status"] == "RUNNING"] == [1, 2]
+
+
+def test_what_is_said_about_the_data(spec: Spec, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run_train(spec(dataset__num_classes=5, dataset__validation="test"))
+    err = capsys.readouterr().err
+    assert "warning: dataset.num_classes = 5, but the folder has 6: it counts." in err
+    assert "the test folders; what is selected by it is selected on test" in err
+    run_train(spec(dataset__validation=str(data), train__num_epochs=2))
+    assert "selected on test" in capsys.readouterr().err, "a folder that is the test's is no blind one"
+
+
+def test_the_best_epoch_is_kept_by_a_blind_validation_alone(spec: Spec, tmp_path: Path, data: Path) -> None:
+    best = tmp_path / "results/train/reid_model_best.pth"
+    run_train(spec(dataset__validation="test"))
+    assert not best.exists()
+    holdout = {"dataset__validation": "holdout", "dataset__validation_fraction": 0.5}
+    run_train(spec(**holdout, results_dir=str(tmp_path / "blind")))
+    assert load_checkpoint(tmp_path / "blind/train/reid_model_best.pth").epoch == 1

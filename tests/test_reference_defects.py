@@ -1,0 +1,291 @@
+"""What goes wrong in the reference is triggered here, and comes out right; docs/compatibility.md has a row for each."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from omegaconf import OmegaConf
+from torch import nn
+from torch.nn.modules.module import register_module_forward_pre_hook
+
+from reid_tune.checkpoints.checkpoint import load_checkpoint
+from reid_tune.checkpoints.names import BEST, LATEST
+from reid_tune.data.demo import draw_demo_data
+from reid_tune.errors import InputError
+from reid_tune.modeling.network import untrained
+from reid_tune.optim.optimizer import make_optimizer
+from reid_tune.spec.checks import left_out
+from reid_tune.spec.experiment import Experiment, flatten, unflatten
+from reid_tune.spec.load import build_experiment, load_experiment
+from reid_tune.tasks.evaluate import run_evaluate
+from reid_tune.tasks.export import run_export
+from reid_tune.tasks.inference import run_inference
+from reid_tune.tasks.train import run_train
+from reid_tune.training.launch import launch
+from reid_tune.training.step import Step
+
+Spec = Callable[..., Experiment]
+CPU = torch.device("cpu")
+
+
+def tree(data: Path, results: Path) -> dict[str, Any]:
+    """A spec of one short epoch of a tiny network."""
+    return {
+        "results_dir": str(results),
+        "model": {"backbone": "test_resnet", "input_height": 32, "input_width": 16, "feat_dim": 24},
+        "dataset": {
+            "train_dataset_dir": str(data / "bounding_box_train"),
+            "test_dataset_dir": str(data / "bounding_box_test"),
+            "query_dataset_dir": str(data / "query"),
+            "batch_size": 8,
+            "padding": 2,
+        },
+        "re_ranking": {"re_ranking": False},
+        "train": {"num_epochs": 1, "optim": {"base_lr": 0.01, "warmup_iters": 0}},
+    }
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("demo") / "data"
+    draw_demo_data(folder, identities=6, images=4)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def checkpoint(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The last checkpoint of a run."""
+    return run_train(build_experiment(tree(data, tmp_path_factory.mktemp("trained")), {}, "test"))
+
+
+@pytest.fixture
+def spec(data: Path, tmp_path: Path) -> Spec:
+    def make(**values: Any) -> Experiment:
+        overrides = {key.replace("__", "."): value for key, value in values.items()}
+        return build_experiment(tree(data, tmp_path / "results"), overrides, "test")
+
+    return make
+
+
+def use(path: Path) -> dict[str, str]:
+    return {f"{task}__checkpoint": str(path) for task in ("evaluate", "inference", "export")}
+
+
+def status(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "status.json").read_text().splitlines()]
+
+
+def test_both_spellings_of_the_documents_are_one_field() -> None:
+    by_the_pages = {"train.optim.steps": [3], "train.clip_grad_norm": 0.5}
+    by_the_code = {"train.optim.lr_steps": [3], "train.grad_clip": 0.5}
+    experiment = build_experiment({}, by_the_pages, "test")
+    assert experiment == build_experiment({}, by_the_code, "test") != Experiment()
+    assert (experiment.train.optim.lr_steps, experiment.train.clip_grad_norm) == ((3,), 0.5)
+
+
+def test_junk_in_the_gallery_is_nobody(checkpoint: Path, spec: Spec, data: Path, tmp_path: Path) -> None:
+    """Copies of a query would be its best matches if they counted for identity 1, as in the reference."""
+    person = min(path.name for path in (data / "query").iterdir()).split("_")[0]
+    for part, source in (("query", "query"), ("gallery", "bounding_box_test")):
+        (tmp_path / part).mkdir()
+        for path in (data / source).iterdir():
+            shutil.copy(path, tmp_path / part / path.name.replace(f"{person}_", "0001_"))
+    folders = {"evaluate__query_dataset": tmp_path / "query", "evaluate__test_dataset": tmp_path / "gallery"}
+    experiment = spec(**use(checkpoint), **{key: str(folder) for key, folder in folders.items()})
+    before = run_evaluate(experiment).as_dict()
+    copies = sorted((tmp_path / "query").glob("0001_*"))
+    for number, path in enumerate(copies):
+        shutil.copy(path, tmp_path / "gallery" / f"-1_c9s1_{number:06d}_00.jpg")
+    assert copies and run_evaluate(experiment).as_dict() == before
+    for number, path in enumerate(copies):
+        shutil.copy(path, tmp_path / "gallery" / f"0001_c9s1_{number:06d}_00.jpg")
+    assert run_evaluate(experiment).as_dict()["plain"]["mAP"] > before["plain"]["mAP"]
+
+
+def test_a_model_with_center_loss_goes_through_all_tasks(spec: Spec, tmp_path: Path) -> None:
+    center = {"model__with_center_loss": True, "model__metric_loss_type": "triplet_center"}
+    latest = run_train(spec(**center, train__num_epochs=3, train__checkpoint_interval=9))
+    saved = load_checkpoint(latest)
+    assert saved.centers is not None and saved.centers.shape == (6, 24)
+    assert (latest.parent / "model_epoch_002.pth").is_file(), "the last epoch is kept"
+    start = torch.randn(6, 24, generator=torch.Generator().manual_seed(1234))
+    assert (saved.centers != start).any(1).all(), "each centre has learned"
+    experiment = spec(**center, **use(latest))
+    assert 0 < run_evaluate(experiment).as_dict()["plain"]["mAP"] <= 1
+    assert run_inference(experiment).dimension == 24
+    assert run_export(experiment, None, {})[1].equal
+
+
+def test_the_numbers_of_an_epoch_are_those_of_its_checkpoint(spec: Spec, tmp_path: Path) -> None:
+    folder = run_train(spec(train__num_epochs=2, dataset__validation="test")).parent
+    assert not (folder / BEST).exists(), "the best epoch on the test would be chosen by it"
+    epochs = [line for line in status(folder) if line["status"] == "RUNNING"]
+    assert [line["epoch"] for line in epochs] == [1, 2]
+    for line in epochs:
+        path = folder / f"model_epoch_{line['epoch'] - 1:03d}.pth"
+        found = run_evaluate(spec(evaluate__checkpoint=str(path))).as_dict()["plain"]
+        assert line["kpi"]["mAP"] == pytest.approx(found["mAP"], abs=1e-6)
+        assert line["kpi"]["cmc_rank_1"] == pytest.approx(found["Rank-1"], abs=1e-6)
+        assert {"train_loss", "train_acc", "cmc_rank_5", "cmc_rank_10", "mINP"} <= line["kpi"].keys()
+        assert all(type(value) is float for value in (*line["kpi"].values(), line["time_per_epoch"]))
+    assert epochs[0]["kpi"] != epochs[1]["kpi"] and epochs[1]["eta"] == 0
+
+
+def test_a_blind_validation_alone_makes_a_best_checkpoint(spec: Spec) -> None:
+    holdout = {"dataset__validation": "holdout", "dataset__validation_fraction": 0.5}
+    assert (run_train(spec(**holdout)).parent / BEST).is_file()
+
+
+def test_pretrained_weights_are_not_wanted_behind_the_training(checkpoint: Path, spec: Spec, tmp_path: Path) -> None:
+    onnx = str(tmp_path / "model.onnx")
+    experiment = spec(**use(checkpoint), model__pretrained_model_path="gone.pth", export__onnx_file=onnx)
+    assert run_evaluate(experiment).as_dict()["plain"]["queries"] > 0
+    assert run_inference(experiment).queries > 0
+    assert run_export(experiment, None, {})[1].equal
+
+
+def test_the_batch_of_a_validation_is_not_multiplied_by_the_gpus(checkpoint: Path, spec: Spec) -> None:
+    sizes = []
+
+    def see(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        if isinstance(module, nn.Conv2d) and module.in_channels == 3:
+            sizes.append(len(inputs[0]))
+
+    hook = register_module_forward_pre_hook(see)
+    try:
+        run_evaluate(spec(**use(checkpoint), dataset__val_batch_size=5, train__gpu_ids=[0, 1, 2]))
+    finally:
+        hook.remove()
+    assert max(sizes) == 5 and len(sizes) > 3
+
+
+def by_the_reference(path: Path) -> Path:
+    """A checkpoint as the reference writes it: the weights and a piece of the whole configuration."""
+    config = OmegaConf.create({"train": {"optim": {"lr_steps": [40, 70]}}, "encryption_key": "tlt"})
+    content = {"epoch": 4, "state_dict": {"model.base.conv1.weight": torch.zeros(1)}, "pytorch-lightning_version": "2"}
+    torch.save(content | {"lr_schedulers": [{"milestones": config.train.optim.lr_steps}]}, path)
+    return path
+
+
+def test_checkpoints_of_the_reference_are_not_taken_for_ours(spec: Spec, tmp_path: Path) -> None:
+    path = by_the_reference(tmp_path / "model_epoch_004_step_00099.pth")
+    resumed = spec(**use(path), train__resume_training_checkpoint_path=str(path))
+    for task in (run_train, run_evaluate, run_inference, lambda spec: run_export(spec, None, {})):
+        with pytest.raises(InputError, match=f"^{path} is (refused|not a checkpoint)") as caught:
+            task(resumed)
+        assert "\n" not in str(caught.value)
+    assert not path.with_suffix(".onnx").exists()
+
+
+UNSUPPORTED: dict[str, tuple[Any, Any]] = {
+    "model.id_loss_type": ("softmax", "arcface"),
+    "model.id_loss_weight": (1.0, 0.5),
+    "model.triplet_loss_weight": (1.0, 0.5),
+    "model.gem_pooling": (False, True),
+    "model.jpm": (False, True),
+    "model.sie_camera": (False, True),
+    "train.num_nodes": (1, 2),
+    "train.checkpoint_interval_unit": ("epoch", "step"),
+    "train.optim.trp_l2": (False, True),
+    "train.optim.cosine_margin": (0.5, 0.3),
+    "evaluate.trt_engine": (None, "model.engine"),
+    "evaluate.batch_size": (-1, 64),
+    "inference.trt_engine": (None, "model.engine"),
+}
+
+
+@pytest.mark.parametrize("key", UNSUPPORTED)
+def test_what_is_not_supported_is_left_out_or_refused(key: str) -> None:
+    nothing, something = UNSUPPORTED[key]
+    assert build_experiment({}, {key: nothing}, "test") == Experiment()
+    assert left_out({key}) == [f"left out, as nothing comes of it: {key}"]
+    with pytest.raises(InputError, match=rf"^test: {key} = .* is not supported \(.*\): remove it\.$"):
+        build_experiment({}, {key: something}, "test")
+
+
+def test_keys_that_no_document_has_are_unknown() -> None:
+    for key in ("export.results_dir", "train.cuda_blocking", "train.tensorboard"):
+        with pytest.raises(InputError, match=f"unknown key {key}"):
+            build_experiment({}, {key: "x"}, "test")
+
+
+def test_overrides_are_plain_and_may_hold_spaces(tmp_path: Path) -> None:
+    path = tmp_path / "spec.yaml"
+    path.write_text("model: {backbone: resnet_50}\n")
+    experiment = load_experiment(path, ["results_dir=my results/run 1", "train.optim.lr_steps=[3, 5]"])
+    assert (experiment.results_dir, experiment.train.optim.lr_steps) == ("my results/run 1", (3, 5))
+    for override in ("+train.seed=3", "~train.seed"):
+        with pytest.raises(InputError, match="unknown key|is not an override"):
+            load_experiment(path, [override])
+    assert path.read_text() == "model: {backbone: resnet_50}\n"
+
+
+def test_ctrl_c_ends_with_130_and_loses_no_finished_epoch(data: Path, tmp_path: Path) -> None:
+    values = flatten(tree(data, tmp_path / "results")) | {"train.num_epochs": 100_000, "dataset.validation": "none"}
+    path = tmp_path / "spec.yaml"
+    path.write_text(text := yaml.safe_dump(unflatten(values)))
+    command = [sys.executable, "-m", "reid_tune", "train", "-e", str(path)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment) as run:
+        assert run.stderr is not None
+        for line in run.stderr:
+            if line.startswith("epoch 1/"):
+                break
+        run.send_signal(signal.SIGINT)
+        out, err = run.communicate()
+    assert (run.returncode, out) == (130, "") and "Traceback" not in err
+    assert err.splitlines()[-1] == "stopped; the same command continues from the last finished epoch."
+    folder = tmp_path / "results" / "train"
+    last = status(folder)[-1]
+    assert (last["status"], last["message"]) == ("FAILURE", "train failed: stopped by the user")
+    done = load_checkpoint(folder / LATEST)
+    assert done.epoch == len(done.history) >= 1 and path.read_text() == text
+    latest = run_train(build_experiment(unflatten(values), {"train.num_epochs": done.epoch + 1}, "test"))
+    assert load_checkpoint(latest).history[:-1] == done.history
+
+
+def test_no_task_talks_to_anybody(data: Path, spec: Spec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[Any] = []
+    for name in ("connect", "connect_ex", "sendto"):
+        monkeypatch.setattr(socket.socket, name, lambda _, *arguments: called.append(arguments))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *arguments, **_: called.append(arguments))
+    latest = run_train(spec())
+    experiment = spec(**use(latest))
+    run_evaluate(experiment)
+    run_inference(experiment)
+    run_export(experiment, None, {})
+    assert called == []
+
+
+def batch_norm_of_the_first_worker(folder: Path, device: torch.device) -> None:
+    """One step on a batch whose halves look unlike; writes the mean that each worker's batch norm has seen."""
+    import torch.distributed as dist
+
+    experiment = build_experiment({"dataset": {"batch_size": 16}}, {"model.backbone": "test_resnet"}, "test")
+    network = untrained(experiment.model, 4, seed=0).train()
+    step = Step(network, make_optimizer(network, experiment.train.optim), experiment)
+    images = torch.full((8, 3, 32, 16), float(dist.get_rank()))
+    seen: list[torch.Tensor] = []
+    network.backbone.bn1.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach()))
+    step(images, torch.arange(4).repeat_interleave(4))
+    own = 0.1 * seen[0].mean((0, 2, 3))
+    torch.save((own, network.backbone.bn1.running_mean), folder / f"{dist.get_rank()}.pt")
+
+
+def test_batch_norm_is_of_each_workers_own_images(tmp_path: Path) -> None:
+    launch(batch_norm_of_the_first_worker, (tmp_path,), [CPU, CPU])
+    found = [torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)]
+    for own, running in found:
+        torch.testing.assert_close(running, own)
+    assert not torch.allclose(found[0][0], found[1][0])
