@@ -24,7 +24,8 @@ def metrics_table(rows: Mapping[str, Mapping[str, Any]]) -> Table:
     table.add_column("", no_wrap=True)
     columns = list(dict.fromkeys(name for metrics in rows.values() for name in metrics if name not in _BESIDE))
     for name in columns:
-        table.add_column(name if name in ("queries", "gallery") else f"{name} %", justify="right")
+        fraction = any(isinstance(metrics.get(name), float) for metrics in rows.values())
+        table.add_column(f"{name} %" if fraction else name.replace("_", " "), justify="right")
     for label, metrics in rows.items():
         table.add_row(label, *(_cell(metrics, name) for name in columns))
     return table

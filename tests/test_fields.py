@@ -401,6 +401,12 @@ ROWS: dict[str, Row] = {
     "inference.query_dataset": Row("{a}/query", "{b}/query", embedded, EMBEDDED),
     "inference.output_file": Row("{results}/x.npz", "{results}/x.parquet", inference_files, EMBEDDED),
     "export.checkpoint": Row("{first}", "{second}", exported, {"export.onnx_file": "{results}/x.onnx"}),
+    "export.results_dir": Row(
+        "{results}/one",
+        "{results}/other",
+        exported,
+        {"export.checkpoint": "{first}", "export.onnx_file": "{results}/x.onnx"},
+    ),
     "export.onnx_file": Row("{results}/x.onnx", "{results}/y.onnx", exported, {"export.checkpoint": "{first}"}),
     "export.gpu_id": Row(0, 5, plan("export")),
     "export.overwrite": Row(

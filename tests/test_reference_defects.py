@@ -19,7 +19,7 @@ from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from reid_tune.checkpoints.checkpoint import load_checkpoint
-from reid_tune.checkpoints.names import BEST, LATEST
+from reid_tune.checkpoints.names import LATEST
 from reid_tune.data.demo import draw_demo_data
 from reid_tune.errors import InputError
 from reid_tune.modeling.network import untrained
@@ -125,26 +125,6 @@ def test_a_model_with_center_loss_goes_through_all_tasks(spec: Spec, tmp_path: P
     assert 0 < run_evaluate(experiment).as_dict()["plain"]["mAP"] <= 1
     assert run_inference(experiment).dimension == 24
     assert run_export(experiment, None, {})[1].equal
-
-
-def test_the_numbers_of_an_epoch_are_those_of_its_checkpoint(spec: Spec, tmp_path: Path) -> None:
-    folder = run_train(spec(train__num_epochs=2, dataset__validation="test")).parent
-    assert not (folder / BEST).exists(), "the best epoch on the test would be chosen by it"
-    epochs = [line for line in status(folder) if line["status"] == "RUNNING"]
-    assert [line["epoch"] for line in epochs] == [1, 2]
-    for line in epochs:
-        path = folder / f"model_epoch_{line['epoch'] - 1:03d}.pth"
-        found = run_evaluate(spec(evaluate__checkpoint=str(path))).as_dict()["plain"]
-        assert line["kpi"]["mAP"] == pytest.approx(found["mAP"], abs=1e-6)
-        assert line["kpi"]["cmc_rank_1"] == pytest.approx(found["Rank-1"], abs=1e-6)
-        assert {"train_loss", "train_acc", "cmc_rank_5", "cmc_rank_10", "mINP"} <= line["kpi"].keys()
-        assert all(type(value) is float for value in (*line["kpi"].values(), line["time_per_epoch"]))
-    assert epochs[0]["kpi"] != epochs[1]["kpi"] and epochs[1]["eta"] == 0
-
-
-def test_a_blind_validation_alone_makes_a_best_checkpoint(spec: Spec) -> None:
-    holdout = {"dataset__validation": "holdout", "dataset__validation_fraction": 0.5}
-    assert (run_train(spec(**holdout)).parent / BEST).is_file()
 
 
 def test_pretrained_weights_are_not_wanted_behind_the_training(checkpoint: Path, spec: Spec, tmp_path: Path) -> None:

@@ -12,7 +12,10 @@ __all__: list[str] = []
 
 @app.command()
 def train(spec: Spec, overrides: Overrides = None) -> None:
-    """Train one model as a spec says; continues what is in the results folder."""
+    """Train one model as a spec says; continues what is in the results folder.
+
+    Checkpoints, experiment.yaml and status.json go to train.results_dir (default: train below results_dir).
+    """
     from reid_tune.spec.checks import notes
     from reid_tune.spec.load import given_keys
 
@@ -30,7 +33,11 @@ def train(spec: Spec, overrides: Overrides = None) -> None:
 
 @app.command()
 def evaluate(spec: Spec, overrides: Overrides = None, format: FormatOption = Format.table) -> None:
-    """Score evaluate.checkpoint (a checkpoint, .onnx file, models:/NAME@ALIAS or sweep:NAME) on the test folders."""
+    """Score evaluate.checkpoint (a file, a folder of them, models:/NAME@ALIAS or sweep:NAME) on the test folders.
+
+    Writes metrics.json and status.json to evaluate.results_dir (default: evaluate below results_dir), and the pictures
+    that evaluate.output_cmc_curve_plot and evaluate.output_sampled_matches_plot name.
+    """
     experiment = load(spec, overrides)
     from reid_tune.tasks.evaluate import run_evaluate
 
@@ -40,7 +47,11 @@ def evaluate(spec: Spec, overrides: Overrides = None, format: FormatOption = For
 
 @app.command()
 def inference(spec: Spec, overrides: Overrides = None) -> None:
-    """Write the embeddings of all query and gallery images by inference.checkpoint, as .json, .npz or .parquet."""
+    """Write the embeddings of all query and gallery images by inference.checkpoint, as .json, .npz or .parquet.
+
+    The file is inference.output_file, by default embeddings.json in inference.results_dir (inference below
+    results_dir). `reid-tune score` reads the .npz.
+    """
     experiment = load(spec, overrides)
     from reid_tune.tasks.inference import run_inference
 
@@ -59,7 +70,10 @@ def export(
         Path | None, typer.Option("-e", "--experiment_spec_file", help="Experiment spec, a YAML file.")
     ] = None,
 ) -> None:
-    """Write export.checkpoint as one ONNX file, compared with PyTorch before it appears."""
+    """Write export.checkpoint as one ONNX file, compared with PyTorch before it appears.
+
+    The file is export.onnx_file, by default beside the checkpoint; of sweep: and models:/ in the current folder.
+    """
     from reid_tune.spec.load import parse_overrides
     from reid_tune.tasks.export import run_export
 

@@ -45,6 +45,7 @@ class Inference(_Task):
 
 class Export(Section):
     checkpoint: str | None = Field(None, description="A checkpoint, models:/NAME@ALIAS or sweep:NAME.")
+    results_dir: str | None = Field(None, description="Folder of the results; default: the task's below the top one.")
     onnx_file: str | None = Field(None, description="The file to write; default beside the checkpoint.")
-    gpu_id: int = Field(0, ge=0, description="Index of the GPU.")
+    gpu_id: int = Field(0, ge=0, description="Index of the GPU of the comparison; the export itself needs none.")
     overwrite: bool = Field(False, description="Replace an existing file.")

@@ -46,7 +46,7 @@ def run_export(
         FailedRun: the file does not agree with PyTorch.
     """
     if experiment is not None:
-        directory = Path(experiment.results_dir) / "export"
+        directory = experiment.task_dir("export")
         with logged(directory, "export") as log:
             job = _job(experiment, experiment.export, reference)
             write_atomic(directory / "experiment.yaml", experiment.to_yaml())

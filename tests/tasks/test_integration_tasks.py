@@ -91,6 +91,7 @@ SHARED: dict[str, Any] = {
     "inference.query_dataset": "more/query",
     "inference.output_file": "embedding/features.npz",
     "export.checkpoint": "training/reid_model_latest.pth",
+    "export.results_dir": "exporting",
     "export.onnx_file": "model/model.onnx",
     "export.gpu_id": 1,
     "export.overwrite": True,
