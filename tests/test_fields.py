@@ -160,6 +160,15 @@ def features(experiment: Experiment) -> Any:
         return network.eval()(images).tolist()
 
 
+def compiled(experiment: Experiment) -> Any:
+    """How many functions a run has compiled; the compiler itself is left out, as it takes a minute."""
+    functions = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "compile", lambda function, **_: functions.append(function) or function)
+        trace(experiment)
+    return len(functions)
+
+
 def files(experiment: Experiment) -> Any:
     """Names of what a training writes."""
     train(experiment, Silent(), experiment.task_dir("train"))
@@ -179,7 +188,7 @@ def magic(experiment: Experiment) -> Any:
 def said(experiment: Experiment) -> Any:
     """What `train` says before it begins."""
     with redirect_stderr(io.StringIO()) as text:
-        run_train(experiment)
+        run_train(experiment, {"dataset.num_classes"})
     return [line for line in text.getvalue().splitlines() if "images/s" not in line]
 
 
@@ -362,6 +371,7 @@ ROWS: dict[str, Row] = {
     "train.results_dir": Row("{results}/one", "{results}/other", files),
     "train.clip_grad_norm": Row(0.0, 0.01, base=SGD),
     "train.precision": Row("fp32", "bf16"),
+    "train.compile": Row(False, True, compiled),
     "train.deterministic": Row(False, True, kernels),
     "train.cudnn.benchmark": Row(False, True, kernels),
     "train.cudnn.deterministic": Row(False, True, kernels),

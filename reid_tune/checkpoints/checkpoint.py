@@ -36,6 +36,7 @@ class Checkpoint:
         optimizer: The optimizer's state.
         versions: Packages that made it.
         centers: Centers of the center loss, [identities, dimension]; None where the run has no such loss.
+        scaler: State of the loss scaling of half precision; empty elsewhere.
     """
 
     spec: dict[str, Any]
@@ -46,6 +47,7 @@ class Checkpoint:
     optimizer: dict[str, Any]
     versions: dict[str, str] = field(default_factory=dict)
     centers: Tensor | None = None
+    scaler: dict[str, Any] = field(default_factory=dict)
 
 
 def versions() -> dict[str, str]:
@@ -80,7 +82,7 @@ def strip_checkpoint(path: Path | str, target: Path | str, key: str | None = Non
 
     With a key the copy is encrypted, so that of an encrypted checkpoint always is.
     """
-    save_checkpoint(target, replace(load_checkpoint(path, key), optimizer={}, centers=None), key)
+    save_checkpoint(target, replace(load_checkpoint(path, key), optimizer={}, centers=None, scaler={}), key)
 
 
 def load_checkpoint(path: Path | str, key: str | None = None) -> Checkpoint:
@@ -124,7 +126,10 @@ def _unpickle(file: IO[bytes], path: Path) -> Any:
             file.seek(0)
             return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
-        raise InputError(f"{path} is refused: it carries code or objects other than tensors and plain data.") from None
+        raise InputError(
+            f"{path} is refused: it carries code or objects other than tensors and plain data; weights of another tool "
+            "can be given as model.pretrained_model_path."
+        ) from None
     except Exception:  # Both readers raise whatever damaged bytes lead them to.
         raise InputError(f"{path} is not a checkpoint, or it is damaged.") from None
     raise InputError(f"{path} is not a checkpoint: it is not a file that torch.save wrote.")

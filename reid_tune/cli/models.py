@@ -20,12 +20,13 @@ def train(spec: Spec, overrides: Overrides = None) -> None:
     from reid_tune.spec.load import given_keys
 
     experiment = load(spec, overrides)
-    for line in notes(experiment, given_keys(spec, overrides or ())):
+    given = given_keys(spec, overrides or ())
+    for line in notes(experiment, given):
         typer.echo(line, err=True)
     from reid_tune.tasks.train import run_train
 
     try:
-        typer.echo(run_train(experiment))
+        typer.echo(run_train(experiment, given))
     except KeyboardInterrupt:
         typer.echo("stopped; the same command continues from the last finished epoch.", err=True)
         raise

@@ -30,8 +30,8 @@ class CenterLoss(nn.Module):
         return self.weight * distances.square().sum(1).mean()
 
     @torch.no_grad()
-    def step(self) -> None:
-        """Move the centres against their gradient, freed of the loss's weight, and forget it."""
+    def step(self, scale: float = 1.0) -> None:
+        """Move the centres against their gradient, freed of the loss's weight and of `scale`, and forget it."""
         if self.centers.grad is not None:
-            self.centers.sub_(self.centers.grad, alpha=self.rate / self.weight)
+            self.centers.sub_(self.centers.grad, alpha=self.rate / self.weight / scale)
             self.centers.grad = None

@@ -14,11 +14,14 @@ __all__ = ["make_optimizer"]
 _FUSED = ("Adam", "AdamW", "SGD")
 
 
-def make_optimizer(network: nn.Module, optim: Optim) -> torch.optim.Optimizer:
+def make_optimizer(network: nn.Module, optim: Optim, *, scaled: bool = False) -> torch.optim.Optimizer:
     """The class of torch.optim that a spec names; each group has its own target rate as `initial_lr`.
 
     Parameters whose name contains `bias` get `bias_lr_factor` and `weight_decay_bias`, those of the classifier twice
     the rate with `large_fc_lr`, as the reference groups them. All else is as torch has it, but SGD's `momentum`.
+
+    Args:
+        scaled: Whether a gradient scaler may skip steps.
     """
     kind: Any = getattr(torch.optim, optim.name)
     takes = inspect.signature(kind).parameters
@@ -33,7 +36,8 @@ def make_optimizer(network: nn.Module, optim: Optim) -> torch.optim.Optimizer:
     settings: dict[str, Any] = {"lr": optim.base_lr}
     if optim.name == "SGD":
         settings["momentum"] = optim.momentum
-    if optim.name in _FUSED:
+    # A fused SGD whose first step is skipped goes on with a momentum that was never written.
+    if optim.name in _FUSED and not (scaled and optim.name == "SGD"):
         settings["fused"] = True
     optimizer: torch.optim.Optimizer = kind(options, **settings)
     return optimizer

@@ -35,7 +35,7 @@ _INACTIVE: dict[str, tuple[Any, ...]] = {
 _ADVICE = {
     "model.gem_pooling": "write model.pooling: gem",
     "train.checkpoint_interval_unit": "checkpoints are written by epoch",
-    "train.num_nodes": "several machines train in a sweep on a Ray cluster",
+    "train.num_nodes": "this version trains on one machine",
     "evaluate.trt_engine": "give a checkpoint or an .onnx file",
     "inference.trt_engine": "give a checkpoint or an .onnx file",
 }
@@ -53,5 +53,5 @@ def asks_for_nothing(key: str, value: Any) -> bool:
 
 def refusal(key: str, value: Any) -> str:
     """Why a value is no good."""
-    advice = _ADVICE.get(key, "it does nothing in the reference either")
+    advice = _ADVICE.get(key, "in the reference it has no effect or none that works")
     return f"{key} = {value!r} is not supported ({advice}): remove it."

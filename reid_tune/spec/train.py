@@ -73,7 +73,10 @@ class Train(OnGpus):
     resume_training_checkpoint_path: str | None = Field(None, description="A checkpoint to continue from.")
     results_dir: str | None = Field(None, description="Folder of the results; default `train` below the top one.")
     clip_grad_norm: float = Field(0.0, ge=0, description="Clip the gradient's L2 norm to this; 0 does not clip.")
-    precision: Literal["fp32", "bf16"] = Field("fp32", description="Arithmetic of the backbone; losses are in fp32.")
+    precision: Literal["fp32", "bf16", "fp16"] = Field(
+        "fp32", description="Arithmetic of the backbone; losses, validation and evaluation are in fp32."
+    )
+    compile: bool = Field(False, description="Compile the backbone with torch.compile; pays in long runs.")
     deterministic: bool = Field(
         False, description="The same bits in every run on one device, resumed or not; slower on a GPU."
     )

@@ -4,18 +4,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
-from reid_tune.checkpoints.checkpoint import load_checkpoint
 from reid_tune.data.images import decode
 from reid_tune.data.records import read_folder
 from reid_tune.errors import InputError
 from reid_tune.files import write_atomic
 from reid_tune.spec.experiment import Experiment
 from reid_tune.spec.load import build_experiment
-from reid_tune.spec.secret import passphrase
 from reid_tune.spec.tasks import Export
-from reid_tune.tasks.models import checkpoint_experiment, matching_experiment, restore_network
+from reid_tune.tasks.models import open_network
 from reid_tune.tasks.outputs import make_room, output_file
 from reid_tune.tasks.references import CHECKPOINT, resolve
 from reid_tune.tasks.status import logged
@@ -74,10 +71,7 @@ class _Job:
 
         require_free(output_file("export.onnx_file", target), overwrite)
         (self._device,) = devices([gpu], "export.gpu_id")
-        checkpoint = load_checkpoint(path, passphrase(experiment))
-        own = checkpoint_experiment(checkpoint, path)
-        self._experiment = matching_experiment(experiment, checkpoint, path) if experiment else own
-        self._network = restore_network(checkpoint, self._experiment, path, torch.device("cpu"))
+        self._network, self._experiment = open_network(path, experiment)
         self._overwrite = overwrite
         self.target = target
         make_room(target)

@@ -8,14 +8,14 @@ import torch
 
 from reid_tune.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from reid_tune.errors import InputError
-from reid_tune.evaluation.distances import full_precision
 from reid_tune.modeling.network import ReIDNet, build_network
 from reid_tune.spec.experiment import Experiment
 from reid_tune.spec.secret import passphrase
 from reid_tune.training.data import interpolation
 from reid_tune.training.embed import Embed, Embedder, Inputs, network_embed
+from reid_tune.training.pretrained import foreign_network
 
-__all__ = ["ModelFile", "checkpoint_experiment", "matching_experiment", "restore_network"]
+__all__ = ["ModelFile", "checkpoint_experiment", "matching_experiment", "open_network", "restore_network"]
 
 # What a checkpoint fixes: its network, and the images that it was trained on.
 _FIXED = (
@@ -47,14 +47,12 @@ class ModelFile:
     def __call__(self, device: torch.device) -> Embedder:
         if self.path.suffix == ".onnx":
             return self._onnx(device)
-        checkpoint = load_checkpoint(self.path, passphrase(self.experiment))
-        experiment = matching_experiment(self.experiment, checkpoint, self.path)
-        network = restore_network(checkpoint, experiment, self.path, device)
-        model = experiment.model
+        network, experiment = open_network(self.path, self.experiment)
+        network, model = network.to(device), experiment.model
         inputs = Inputs(
             model.input_height, model.input_width, interpolation(model.backbone), grey=model.input_channels == 1
         )
-        embed = _exact(network_embed(network, experiment), experiment.dataset.val_batch_size)
+        embed = _within_memory(network_embed(network, experiment), experiment.dataset.val_batch_size)
         return Embedder(inputs, network.dimension, embed)
 
     def _onnx(self, device: torch.device) -> Embedder:
@@ -66,19 +64,41 @@ class ModelFile:
         return Embedder(inputs, model.dimension, lambda images: model.embed(images, batch_size))
 
 
-def _exact(embed: Embed, batch_size: int) -> Embed:
-    """In true float32, as an ONNX file computes; too little memory is a sentence."""
+def _within_memory(embed: Embed, batch_size: int) -> Embed:
+    """Too little memory is a sentence."""
 
-    def embed_exactly(images: np.ndarray) -> np.ndarray:
+    def embed_within(images: np.ndarray) -> np.ndarray:
         try:
-            with full_precision():
-                return embed(images)
+            return embed(images)
         except torch.OutOfMemoryError:
             raise InputError(
                 f"the GPU's memory is too small for dataset.val_batch_size = {batch_size}: lower it."
             ) from None
 
-    return embed_exactly
+    return embed_within
+
+
+def open_network(path: Path, experiment: Experiment | None) -> tuple[ReIDNet, Experiment]:
+    """The network in a checkpoint, ours or of another tool, on the CPU, and the spec that describes it.
+
+    Args:
+        experiment: The user's spec; None takes the checkpoint's own.
+
+    Raises:
+        InputError: the file is unusable, or does not fit the spec.
+    """
+    try:
+        checkpoint = load_checkpoint(path, passphrase(experiment))
+    except InputError:
+        network = foreign_network(path, experiment) if experiment else None
+        if network is None or experiment is None:
+            raise
+        return network, experiment
+    if experiment is None:
+        experiment = checkpoint_experiment(checkpoint, path)
+    else:
+        experiment = matching_experiment(experiment, checkpoint, path)
+    return restore_network(checkpoint, experiment, path, torch.device("cpu")), experiment
 
 
 def checkpoint_experiment(checkpoint: Checkpoint, path: Path) -> Experiment:

@@ -1,7 +1,7 @@
 """The task `train`: one run of one spec."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,11 @@ from reid_tune.training.workers import rank
 __all__ = ["run_train"]
 
 
-def run_train(experiment: Experiment) -> Path:
+def run_train(experiment: Experiment, given: Collection[str] = ()) -> Path:
     """Train with progress on stderr into the task's folder, continuing what is there; returns the last checkpoint.
+
+    Args:
+        given: Keys that the user wrote.
 
     Raises:
         InputError: the spec, its data or a checkpoint is unusable.
@@ -33,7 +36,7 @@ def run_train(experiment: Experiment) -> Path:
     experiment = _resolved(experiment)
     directory = experiment.task_dir("train")
     workers = devices(experiment.train.gpus, "train.gpu_ids")
-    for line in (*_data_lines(experiment), run_plan(experiment, "train", workers)):
+    for line in (*_data_lines(experiment, given), run_plan(experiment, "train", workers)):
         print(line, file=sys.stderr)
     with logged(directory, "train"):
         if len(workers) == 1:
@@ -99,12 +102,12 @@ class _Reporter(TerminalReporter):
             )
 
 
-def _data_lines(experiment: Experiment) -> list[str]:
+def _data_lines(experiment: Experiment, given: Collection[str]) -> list[str]:
     split, dataset = split_records(experiment), experiment.dataset
     identities = len({record.identity for record in split.train})
     cameras = len({record.camera for record in split.train})
     lines = [f"training: {len(split.train)} images, {identities} identities, {cameras} camera(s)"]
-    if dataset.num_classes not in (751, identities):
+    if dataset.num_classes != identities and "dataset.num_classes" in given:
         lines.append(
             f"warning: dataset.num_classes = {dataset.num_classes}, but the folder has {identities}: it counts."
         )

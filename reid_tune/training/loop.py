@@ -1,6 +1,5 @@
 """The training loop."""
 
-import math
 import time
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -88,15 +87,18 @@ def _train_epoch(run: Run, epoch: int, reporter: Reporter) -> dict[str, float]:
     own = slice(rank() * share, (rank() + 1) * share)
     run.network.train()
     sums: dict[str, torch.Tensor] = {}
+    bad = torch.zeros((), dtype=torch.int64, device=run.device)  # The first step without a finite loss.
     started = time.perf_counter()
     for number, chosen in enumerate(data.sampler.epoch(epoch), start=1):
         decisions = data.augmentation.draw(train.seed, epoch, number - 1, batch).slice(own.start, own.stop)
-        images = torch.from_numpy(data.images.take(chosen[own], axis=0)).to(run.device)
+        images = torch.from_numpy(data.images.take(chosen[own])).to(run.device)
         labels = torch.from_numpy(data.labels[chosen]).to(run.device)
         parts = run.step(data.augmentation.apply(images, decisions), labels)
         sums = {name: sums.get(name, torch.zeros_like(part)) + part for name, part in parts.items()}
+        bad = torch.where(parts["loss"].isfinite() | (bad > 0), bad, number)
         if number % _CHECK_EVERY == 0 or number == data.sampler.steps_per_epoch:
-            reporter.step(number, _finite(parts["loss"], epoch, number))
+            _require_finite_loss(int(bad), epoch)
+            reporter.step(number, float(parts["loss"]))
     steps = data.sampler.steps_per_epoch
     speed = steps * batch / (time.perf_counter() - started)
     return {name: float(value) / steps for name, value in sums.items()} | {"lr": rate, "images_per_second": speed}
@@ -107,11 +109,9 @@ def _require_finite(network: ReIDNet, epoch: int) -> None:
         raise FailedRun(f"the weights are not finite behind epoch {epoch + 1}: {_CALMER}.")
 
 
-def _finite(loss: torch.Tensor, epoch: int, step: int) -> float:
-    value = float(loss)
-    if not math.isfinite(value):
-        raise FailedRun(f"the loss is {value} in epoch {epoch + 1}, at or shortly before step {step}: {_CALMER}.")
-    return value
+def _require_finite_loss(step: int, epoch: int) -> None:
+    if step:
+        raise FailedRun(f"the loss is not finite in epoch {epoch + 1}, step {step}: {_CALMER}.")
 
 
 def _validates(experiment: Experiment, epoch: int, validate_at: Collection[int]) -> bool:

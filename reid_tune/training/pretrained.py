@@ -13,12 +13,12 @@ from reid_tune.checkpoints.encryption import is_encrypted
 from reid_tune.checkpoints.foreign import read_foreign
 from reid_tune.checkpoints.layouts import our_names, tensors_of
 from reid_tune.errors import InputError
-from reid_tune.modeling.network import ReIDNet
+from reid_tune.modeling.network import ReIDNet, build_network
 from reid_tune.modeling.weights import load_weights
 from reid_tune.spec.experiment import Experiment
 from reid_tune.spec.secret import passphrase
 
-__all__ = ["Loaded", "load_pretrained"]
+__all__ = ["Loaded", "foreign_network", "load_pretrained"]
 
 _BACKBONE = "backbone."
 _SHOWN = 4
@@ -110,6 +110,32 @@ def load_pretrained(network: ReIDNet, experiment: Experiment, identities: Sequen
         left=(*matched.left, *(name for name in weights if name not in taken)),
         untrained=tuple(name for name in wanted if name not in loaded and not _OPTIONAL.search(name)),
     )
+
+
+def foreign_network(path: Path, experiment: Experiment) -> ReIDNet | None:
+    """The network of a spec with the weights of another tool's ReID checkpoint, in eval mode, without a classifier.
+
+    Returns:
+        None where the file is nothing of that kind.
+
+    Raises:
+        InputError: it lacks weights of the spec's network.
+    """
+    try:
+        weights = our_names(tensors_of(read_foreign(path)))
+    except InputError:
+        return None
+    network = build_network(experiment.model)
+    matched = load_weights(network, weights, hw_ratio=experiment.model.pretrain_hw_ratio)
+    loaded = matched.loaded + matched.resized
+    if not any(name.startswith(_BACKBONE) for name in loaded):
+        return None
+    if missing := [name for name in network.state_dict() if name not in loaded and not _OPTIONAL.search(name)]:
+        raise InputError(
+            f"{path} lacks {_shortened(missing)} of the spec's network, or has them in another shape: give a whole "
+            "ReID model, and the section model that it was trained with."
+        )
+    return network.eval()
 
 
 def _read(path: Path, key: str | None) -> tuple[dict[str, Tensor], list[int] | None]:

@@ -83,7 +83,7 @@ def _prepare(experiment: Experiment, directory: Path, device: torch.device) -> R
         validation = evaluation_images(experiment, split.query, split.gallery)
     network = untrained(experiment.model, len(data.identities), experiment.train.seed).to(device)
     network = network.to(memory_format=torch.channels_last)
-    optimizer = make_optimizer(network, optim)
+    optimizer = make_optimizer(network, optim, scaled=experiment.train.precision == "fp16")
     step = Step(network, optimizer, experiment)
     return Run(experiment, directory, device, data, bool(split.query), validation, network, optimizer, step)
 
@@ -103,6 +103,8 @@ def _restore(run: Run, checkpoint: Checkpoint, path: Path) -> None:
         run.optimizer.load_state_dict(checkpoint.optimizer)
         if center is not None and checkpoint.centers is not None:
             center.centers.data.copy_(checkpoint.centers)
+        if checkpoint.scaler and run.step.scaler.is_enabled():
+            run.step.scaler.load_state_dict(checkpoint.scaler)
     except (RuntimeError, ValueError):
         raise InputError(
             f"{path} holds another network or optimizer than the spec: use an empty results folder."
@@ -127,6 +129,7 @@ def save(run: Run, *, keep_best: bool) -> None:
         model=run.network.state_dict(),
         optimizer=run.optimizer.state_dict(),
         centers=center.centers.detach() if center is not None else None,
+        scaler=run.step.scaler.state_dict(),
     )
     save_checkpoint(latest, checkpoint, passphrase(run.experiment))
     if epoch % train.checkpoint_interval == 0 or epoch == train.num_epochs:

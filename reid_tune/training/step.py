@@ -1,6 +1,7 @@
 """One optimization step on the global batch."""
 
 import contextlib
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -14,18 +15,24 @@ from reid_tune.training.workers import gather_rows, world_size
 __all__ = ["Step", "autocast"]
 
 
+_HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
 def autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager[object]:
-    """The arithmetic of the backbone: float32, or bfloat16 where torch deems it safe."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+    """The arithmetic of the backbone: float32, or one of 16 bits where torch deems it safe."""
+    return torch.autocast(device.type, dtype=_HALVES.get(precision), enabled=precision in _HALVES)
 
 
 class _Global(nn.Module):
     """Features of the global batch and their logits; the backbone sees this worker's images alone."""
 
-    def __init__(self, network: ReIDNet, precision: str, classify: bool) -> None:
+    def __init__(self, network: ReIDNet, precision: str, classify: bool, compiled: bool) -> None:
         super().__init__()
         self.network = network
         self.precision = precision
+        self.features: Callable[[Tensor], Tensor] = network.features
+        if compiled:
+            self.features = torch.compile(network.features, dynamic=False)
         if not classify:
             # DistributedDataParallel waits for a gradient of every parameter that wants one.
             for part in (network.neck, network.classifier):
@@ -34,7 +41,7 @@ class _Global(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         with autocast(self.precision, images.device):
-            local = self.network.features(images)
+            local = self.features(images)
         features = gather_rows(local.float())
         return features, self.network.logits(features)
 
@@ -55,7 +62,10 @@ class Step:
         self.optimizer = optimizer
         self.clip = experiment.train.clip_grad_norm
         self.network = network
-        module = _Global(network, experiment.train.precision, self.losses.identity)
+        precision = experiment.train.precision
+        # Half precision underflows: the loss is scaled up, the gradients down again, steps with infinities are skipped.
+        self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
+        module = _Global(network, precision, self.losses.identity, experiment.train.compile)
         self.module: nn.Module = DistributedDataParallel(module) if world_size() > 1 else module
 
     def __call__(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
@@ -72,12 +82,15 @@ class Step:
         parts = self.losses(features, logits, labels)
         loss = torch.stack(list(parts.values())).sum()
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        scale = self.scaler.get_scale()
+        self.scaler.scale(loss).backward()
         if self.clip:
+            self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.network.parameters(), self.clip)
-        self.optimizer.step()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
         if self.center is not None:
-            self.center.step()
+            self.center.step(scale)
         values = {"loss": loss.detach(), **{f"loss/{name}": part.detach() for name, part in parts.items()}}
         if self.losses.identity:
             values["accuracy"] = (logits.argmax(1) == labels).float().mean()

@@ -102,3 +102,20 @@ def test_every_optimizer_moves_the_weights_its_own_way(name: str) -> None:
     assert not torch.equal(holder.weight, before)
     torch.testing.assert_close(holder.weight, plain.weight)
     torch.testing.assert_close(holder.bias, plain.bias)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_first_step_that_a_scaler_skips_leaves_no_trace(name: str) -> None:
+    networks = [nn.Linear(100, 100) for _ in range(2)]
+    networks[1].load_state_dict(networks[0].state_dict())
+    optimizers = [make_optimizer(network, Optim(name=name, base_lr=0.01), scaled=True) for network in networks]
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    scaler.scale(networks[0](torch.ones(1, 100)).sum()).backward()
+    networks[0].weight.grad = torch.full_like(networks[0].weight, torch.inf)
+    scaler.step(optimizers[0])
+    scaler.update()
+    for network, optimizer in zip(networks, optimizers, strict=True):
+        optimizer.zero_grad()
+        network(torch.ones(1, 100)).sum().backward()
+        optimizer.step()
+    torch.testing.assert_close(networks[0].weight, networks[1].weight)

@@ -149,8 +149,8 @@ SPECS: dict[str, dict[str, Any]] = {
         "train.optim.warmup_iters": 1,
     },
 }
-# Needs a file that the run itself makes; `re_ranking` off leaves its own settings without effect.
-ELSEWHERE = {"train.resume_training_checkpoint_path", "re_ranking.re_ranking"}
+# One needs a file that the run itself makes, one takes a minute; `re_ranking` off leaves its settings without effect.
+ELSEWHERE = {"train.resume_training_checkpoint_path", "train.compile", "re_ranking.re_ranking"}
 
 
 class Desk:

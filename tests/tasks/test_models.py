@@ -4,10 +4,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from reid_tune.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from reid_tune.errors import InputError
-from reid_tune.tasks.models import ModelFile, checkpoint_experiment, matching_experiment, restore_network
+from reid_tune.tasks.models import (
+    ModelFile,
+    checkpoint_experiment,
+    matching_experiment,
+    open_network,
+    restore_network,
+)
 from reid_tune.training.embed import Inputs
 
 from .conftest import write_checkpoint
@@ -100,3 +107,35 @@ def test_a_spec_that_this_version_cannot_read(tmp_path: Path) -> None:
     strange = Checkpoint({"model": {"heads": 3}}, 1, [], [], {}, {})
     with pytest.raises(InputError, match="holds a spec that this version cannot read"):
         checkpoint_experiment(strange, tmp_path / "x.pth")
+
+
+def by_the_reference(path: Path, checkpoint: Path) -> Path:
+    """A checkpoint's network as a Lightning file of the reference."""
+    names = {"neck.": "model.bottleneck.", "classifier.": "model.classifier.", "projection.": "model.base.feature."}
+    state = {}
+    for name, tensor in load_checkpoint(checkpoint).model.items():
+        own = next((prefix for prefix in names if name.startswith(prefix)), None)
+        if name == "projection.weight":
+            tensor = tensor[:, :, None, None]
+        state[name.replace(own, names[own]) if own else name.replace("backbone.", "model.base.")] = tensor
+    torch.save({"state_dict": state, "epoch": 3, "hyper_parameters": OmegaConf.create({"lr": [1, 2]})}, path)
+    return path
+
+
+def test_a_checkpoint_of_the_reference_opens_with_the_spec_of_its_network(
+    checkpoint: Path, spec: Any, tmp_path: Path
+) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (4, 32, 16, 3), dtype=np.uint8)
+    theirs = by_the_reference(tmp_path / "model_epoch_004_step_00099.pth", checkpoint)
+    ours, other = (ModelFile(path, spec())(torch.device("cpu")).embed(images) for path in (checkpoint, theirs))
+    np.testing.assert_allclose(other, ours, rtol=1e-5, atol=1e-6)
+    with pytest.raises(InputError, match=f"{theirs} lacks projection.weight, .* and the section model that it was"):
+        ModelFile(theirs, spec(model__feat_dim=12))(torch.device("cpu"))
+    with pytest.raises(InputError, match=f"{theirs} is refused"):
+        open_network(theirs, None)
+
+
+def test_a_file_that_is_no_reid_model_is_refused_as_before(spec: Any, tmp_path: Path) -> None:
+    torch.save({"state_dict": {"layer.weight": torch.zeros(3)}}, tmp_path / "other.pth")
+    with pytest.raises(InputError, match="other.pth is not a checkpoint of reid-tune"):
+        open_network(tmp_path / "other.pth", spec())

@@ -66,7 +66,7 @@ def test_a_resumed_training_prints_and_reports_new_epochs_alone(
 
 
 def test_what_is_said_about_the_data(spec: Spec, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run_train(spec(dataset__num_classes=5, dataset__validation="test"))
+    run_train(spec(dataset__num_classes=5, dataset__validation="test"), {"dataset.num_classes"})
     err = capsys.readouterr().err
     assert "warning: dataset.num_classes = 5, but the folder has 6: it counts." in err
     assert "the test folders; what is selected by it is selected on test" in err

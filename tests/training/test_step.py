@@ -86,3 +86,38 @@ def test_centers_move_towards_their_features(build: Build, precision: str) -> No
     losses = [float(step(IMAGES, LABELS)["loss/center"]) for _ in range(8)]
     assert losses[-1] < losses[3] < losses[0] < float(parts["loss/center"])
     assert step.center is not None and not any("center" in name for name in step.network.state_dict())
+
+
+def test_half_precision_trains_with_a_scaled_loss(build: Build) -> None:
+    """A scale that overflows is lowered and its step skipped; then the update is that of float32, to rounding."""
+    settings = {"train__optim__base_lr": 0.01, "train__clip_grad_norm": 1.0}
+    exact, expected = make(build, **settings)
+    step, parts = make(build, **settings, train__precision="fp16")
+    assert float(parts["loss"]) == pytest.approx(float(expected["loss"]), rel=0.01)
+    before = step.network.projection.weight.detach().clone()
+    step.scaler.update(1e38)
+    step(IMAGES, LABELS)
+    assert torch.equal(step.network.projection.weight, before) and step.scaler.get_scale() < 1e38
+    step.scaler.update(256.0)
+    step.network.load_state_dict(exact.network.state_dict())
+    step(IMAGES, LABELS), exact(IMAGES, LABELS)
+    torch.testing.assert_close(step.network.projection.weight, exact.network.projection.weight, atol=1e-3, rtol=1e-2)
+    assert not torch.equal(step.network.projection.weight, before)
+
+
+def test_centers_step_alike_whatever_the_scale(build: Build) -> None:
+    center = {"model__with_center_loss": True, "model__metric_loss_type": "triplet_center"}
+    exact, _ = make(build, **center)
+    half, _ = make(build, **center, train__precision="fp16")
+    assert exact.center is not None and half.center is not None
+    torch.testing.assert_close(half.center.centers, exact.center.centers, atol=1e-2, rtol=1e-2)
+
+
+@pytest.mark.integration
+def test_a_compiled_backbone_computes_the_same(build: Build) -> None:
+    plain, expected = make(build)
+    step, parts = make(build, train__compile=True)
+    assert float(parts["loss"]) == pytest.approx(float(expected["loss"]), rel=1e-4)
+    assert step.network.state_dict().keys() == plain.network.state_dict().keys()
+    for name, tensor in plain.network.state_dict().items():
+        torch.testing.assert_close(step.network.state_dict()[name], tensor, atol=1e-3, rtol=1e-3)
