@@ -49,7 +49,8 @@ def sweep(
     from reid_tune.sweep.file import load_sweep
 
     loaded = load_sweep(file, overrides or [])
-    from reid_tune.sweep.drive import plan_sweep, resume_command, run_sweep
+    from reid_tune.sweep.drive import plan_sweep, run_sweep
+    from reid_tune.sweep.resume import resume_command
 
     if dry_run:
         show(plan_sweep(loaded, until.value), Format.yaml, {})

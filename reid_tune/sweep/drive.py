@@ -1,19 +1,17 @@
 """The driver: stage after stage, each recorded in the log."""
 
-import json
 import os
 import secrets
-import shlex
 import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any
 
 from rich.console import Console
 
-from reid_tune.checkpoints.encryption import decrypt, encrypt
-from reid_tune.errors import InputError, ReidTuneError
+from reid_tune.checkpoints.encryption import encrypt
+from reid_tune.errors import ReidTuneError
 from reid_tune.events.log import read_events
 from reid_tune.files import make_folder
 from reid_tune.spec.secret import passphrase
@@ -24,18 +22,14 @@ from reid_tune.sweep.journal import EVENTS, Journal
 from reid_tune.sweep.live import LiveView
 from reid_tune.sweep.preflight import preflight
 from reid_tune.sweep.refit import Refit
-from reid_tune.sweep.report import load_state
+from reid_tune.sweep.resume import Resume, existing_state, require_key
 from reid_tune.sweep.search import Search
 from reid_tune.sweep.state import SweepState
 from reid_tune.tracking.sender import Sender
 from reid_tune.tracking.store import public, reachable, tracking_uri, with_credentials
 
-__all__ = ["Resume", "plan_sweep", "resume_command", "run_sweep"]
+__all__ = ["plan_sweep", "run_sweep"]
 
-Resume = Literal["never", "auto"]
-
-# Parts of a sweep file that a resumed sweep may change.
-_FREE = {"resources", "storage"}
 # Seconds that the end of a sweep waits for MLflow, and an interrupted one.
 _SENDING, _HURRY = 60.0, 3.0
 
@@ -64,11 +58,11 @@ def run_sweep(sweep: Sweep, *, resume: Resume, until: str) -> SweepState:
     """
     stages = _stages(until)
     if read_events(sweep.folder / EVENTS):
-        state = _existing(sweep, resume)
+        state = existing_state(sweep, resume)
         stages = tuple(stage for stage in stages if stage not in state.stages)
         if not stages:
             return state
-        _require_key(sweep, state)
+        require_key(sweep, state)
     key = passphrase(sweep.experiment)
     plan = preflight(sweep, stages)
     make_folder(sweep.folder)
@@ -86,45 +80,6 @@ def run_sweep(sweep: Sweep, *, resume: Resume, until: str) -> SweepState:
 
 def _stages(until: str) -> tuple[str, ...]:
     return STAGES[: STAGES.index(until) + 1]
-
-
-def _existing(sweep: Sweep, resume: Resume) -> SweepState:
-    if resume == "never":
-        raise InputError(
-            f"the sweep {sweep.file.name} exists in {sweep.folder}: continue it with "
-            f"'{resume_command()}', or set another name with sweep.name=NAME."
-        )
-    state = load_state(sweep.file.name, str(sweep.folder.parent))
-    old, old_spec = state.header["sweep"], state.header["spec"]
-    new = sweep.file.model_dump(mode="json", exclude=_FREE)
-    spec = json.loads(json.dumps(sweep.experiment.parameters()))
-    unlike = [f"{key}: {old.get(key)!r} there, {new[key]!r} now" for key in new if old.get(key) != new[key]]
-    unlike += [
-        f"{key}: {old_spec.get(key)!r} there, {spec[key]!r} now" for key in spec if old_spec.get(key) != spec[key]
-    ]
-    if unlike:
-        raise InputError(
-            f"the sweep {sweep.file.name} in {sweep.folder} is another one ({'; '.join(unlike[:3])}): "
-            "give the file and the overrides that it began with, or another name with sweep.name=NAME."
-        )
-    return state
-
-
-def _require_key(sweep: Sweep, state: SweepState) -> None:
-    """Refuse another key than the one that the sweep began with, which opens the `lock` of its log."""
-    name, key, lock = f"the sweep {sweep.file.name}", passphrase(sweep.experiment), state.header.get("lock")
-    if lock is not None:
-        decrypt(bytes.fromhex(lock), key, name)
-    elif key is not None:
-        raise InputError(f"{name} began without an encryption key: resume it without one, or set another sweep.name.")
-
-
-def resume_command() -> str:
-    """The command line of this process with `--resume auto`."""
-    words = [word for word in sys.argv[1:] if word != "--resume=auto"]
-    if "--resume" not in words:
-        words += ["--resume", "auto"]
-    return shlex.join(["reid-tune", *words])
 
 
 def _drive(sweep: Sweep, plan: dict[str, Any], stages: tuple[str, ...], console: Console) -> SweepState:

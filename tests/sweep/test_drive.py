@@ -6,9 +6,10 @@ import pytest
 from reid_tune.checkpoints.encryption import encrypt
 from reid_tune.errors import InputError
 from reid_tune.spec.secret import KEY, KEY_FILE
-from reid_tune.sweep.drive import plan_sweep, resume_command, run_sweep
+from reid_tune.sweep.drive import plan_sweep, run_sweep
 from reid_tune.sweep.file import Sweep
 from reid_tune.sweep.journal import Journal
+from reid_tune.sweep.resume import resume_command
 
 from .simulation import SPEC, make_sweep
 
