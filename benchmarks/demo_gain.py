@@ -24,8 +24,9 @@ from reid_tune.evaluation.score import Score, score
 from reid_tune.modeling.network import untrained
 from reid_tune.spec.load import load_experiment
 from reid_tune.tasks.evaluate import test_features
-from reid_tune.training.data import evaluation_images, evaluation_records
+from reid_tune.training.data import evaluation_images
 from reid_tune.training.embed import features_of, network_embed
+from reid_tune.training.subsets import evaluation_records
 
 ROOT = Path(__file__).resolve().parent.parent
 

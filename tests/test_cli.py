@@ -23,7 +23,7 @@ from reid_tune.data.demo import draw_demo_data
 from reid_tune.errors import FailedRun, InfrastructureError
 from reid_tune.events.log import EventLog
 
-COMMANDS = ["train", "evaluate", "inference", "export", "score", "demo-data", "check-data", "convert", "spec"]
+COMMANDS = ["train", "evaluate", "inference", "export", "score", "demo-data", "check-data", "convert", "cache", "spec"]
 COMMANDS += ["sweep", "report", "ui", "version"]
 
 

@@ -1,5 +1,6 @@
-"""Commands about data: drawing, checking, converting."""
+"""Commands about data: drawing, checking, converting, and the cache of decoded images."""
 
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -70,3 +71,30 @@ def convert(
         f"{made.target}: {made.train} training images of {made.identities} identities; of {made.test_identities} "
         f"others {made.query} queries and {made.gallery} gallery images"
     )
+
+
+@app.command()
+def cache(
+    name: Annotated[str | None, typer.Argument(help="One file of the list instead of all.")] = None,
+    clear: Annotated[bool, typer.Option("--clear", help="Remove what no process has open.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Read every pixel and compare the checksums.")] = False,
+    format: FormatOption = Format.table,
+) -> None:
+    """List the decoded images that runs share; exit status 1 where a file is damaged, or in use and not removed."""
+    from reid_tune.data import cache_contents as contents
+    from reid_tune.errors import InputError
+
+    if clear and check:
+        raise InputError("--clear and --check cannot be given together: choose one.")
+    if clear:
+        cleared = contents.clear(name)
+        kept = dict.fromkeys(cleared.in_use, "in use by a process, not removed")
+        told = dict.fromkeys(cleared.removed, "removed") | kept
+        show(asdict(cleared), format, {name: {"": word} for name, word in told.items()})
+        raise typer.Exit(1 if kept else 0)
+    if check:
+        intact = contents.check(name)
+        show(intact, format, {name: {"": "intact" if whole else "damaged"} for name, whole in intact.items()})
+        raise typer.Exit(0 if all(intact.values()) else 1)
+    entries = contents.entries(name)
+    show([entry.as_dict() for entry in entries], format, {entry.name: entry.row() for entry in entries})

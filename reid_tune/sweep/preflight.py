@@ -16,8 +16,8 @@ from reid_tune.sweep.file import Sweep
 from reid_tune.sweep.study import suggestion_seed
 from reid_tune.tasks.references import is_reference
 from reid_tune.tracking.registry import check_model_name
-from reid_tune.training.data import evaluation_records, shared_identities, split_records, training_folders
 from reid_tune.training.pretrained import load_pretrained
+from reid_tune.training.subsets import evaluation_records, shared_identities, split_records, training_folders
 
 __all__ = ["preflight"]
 

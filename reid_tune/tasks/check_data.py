@@ -12,7 +12,7 @@ from reid_tune.data.sampler import IdentitySampler
 from reid_tune.data.scan import Scan, scan
 from reid_tune.errors import InputError
 from reid_tune.spec.experiment import Experiment
-from reid_tune.training.data import beside, shared_identities, split_records, training_folders, validation_folders
+from reid_tune.training.subsets import beside, shared_identities, split_records, training_folders, validation_folders
 
 __all__ = ["Report", "Subset", "check_data"]
 

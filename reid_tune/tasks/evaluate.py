@@ -21,10 +21,11 @@ from reid_tune.tasks.plan import run_plan
 from reid_tune.tasks.references import ONNX, resolve_all
 from reid_tune.tasks.status import StatusLog, kpi, logged
 from reid_tune.tasks.testsets import TestSet, decode_test, test_sets
-from reid_tune.training.data import EvaluationImages, evaluation_records
+from reid_tune.training.data import EvaluationImages
 from reid_tune.training.devices import devices
 from reid_tune.training.embed import Embedder, Inputs, Open, features_of
 from reid_tune.training.pool import embedding_workers
+from reid_tune.training.subsets import evaluation_records
 
 __all__ = ["Evaluated", "Evaluation", "evaluate_features", "plot_cmc", "reranking_of", "run_evaluate", "test_features"]
 

@@ -13,11 +13,11 @@ from reid_tune.spec.experiment import Experiment
 from reid_tune.tasks.plan import run_plan
 from reid_tune.tasks.references import CHECKPOINT, is_reference, resolve
 from reid_tune.tasks.status import StatusLog, kpi, logged
-from reid_tune.training.data import shared_identities, split_records, validates_on_test
 from reid_tune.training.devices import devices
 from reid_tune.training.launch import launch
 from reid_tune.training.loop import train
 from reid_tune.training.progress import TerminalReporter
+from reid_tune.training.subsets import shared_identities, split_records, validates_on_test
 from reid_tune.training.workers import rank
 
 __all__ = ["run_train"]

@@ -8,12 +8,15 @@ import torch
 
 from reid_tune.data.augment import normalise
 from reid_tune.data.images import Interpolation
+from reid_tune.evaluation.distances import full_precision
 from reid_tune.evaluation.features import FeatureSet, feature_set
 from reid_tune.modeling.network import ReIDNet
 from reid_tune.spec.experiment import Experiment
 from reid_tune.training.data import EvaluationImages
 
 __all__ = ["Embed", "Embedder", "Inputs", "Open", "features_of", "network_embed"]
+
+_AT_ONCE = 4096  # images that are copied out of the cache: some 400 MB
 
 # Images uint8 [n, H, W, 3] to embeddings float32 [n, dimension].
 Embed = Callable[[np.ndarray], np.ndarray]
@@ -43,7 +46,7 @@ Open = Callable[[torch.device], Embedder]
 
 
 def network_embed(network: ReIDNet, experiment: Experiment) -> Embed:
-    """Embed in float32 with a network on its device, in eval mode, in batches of `dataset.val_batch_size`."""
+    """Embed in true float32 with a network on its device, in eval mode, in batches of `dataset.val_batch_size`."""
     dataset, channels = experiment.dataset, experiment.model.input_channels
     device = next(network.parameters()).device
 
@@ -54,7 +57,8 @@ def network_embed(network: ReIDNet, experiment: Experiment) -> Embed:
         parts = []
         for start in range(0, len(images), dataset.val_batch_size):
             batch = torch.from_numpy(images[start : start + dataset.val_batch_size]).to(device)
-            embedding = network(normalise(batch, dataset.pixel_mean, dataset.pixel_std, channels))
+            with full_precision():
+                embedding = network(normalise(batch, dataset.pixel_mean, dataset.pixel_std, channels))
             parts.append(embedding.cpu().numpy())
         network.train(was_training)
         return np.concatenate(parts)
@@ -64,7 +68,8 @@ def network_embed(network: ReIDNet, experiment: Experiment) -> Embed:
 
 def features_of(images: EvaluationImages, embed: Embed) -> FeatureSet:
     """Embed queries and gallery."""
-    features, queries = embed(images.images), images.queries
+    crops, queries = images.images, images.queries
+    features = np.concatenate([embed(crops[start : start + _AT_ONCE]) for start in range(0, len(crops), _AT_ONCE)])
     return feature_set(
         features[:queries],
         images.identities[:queries],

@@ -38,6 +38,7 @@ class TerminalReporter:
         if rank() == 0:
             text = f"{steps_per_epoch} steps per epoch, epochs {first_epoch} to {num_epochs}"
             self._console.print(text if first_epoch <= num_epochs else "all epochs are done already", highlight=False)
+        self._progress.start()
         self._task = self._progress.add_task("", total=steps_per_epoch, epoch=first_epoch, loss=0.0)
 
     def say(self, text: str) -> None:
@@ -61,7 +62,6 @@ class TerminalReporter:
         return round(now - before, 3)
 
     def __enter__(self) -> Self:
-        self._progress.start()
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -15,9 +15,10 @@ from reid_tune.modeling.network import ReIDNet, untrained
 from reid_tune.optim.optimizer import make_optimizer
 from reid_tune.spec.experiment import Experiment
 from reid_tune.spec.secret import passphrase
-from reid_tune.training.data import EvaluationImages, TrainingImages, evaluation_images, split_records, training_images
+from reid_tune.training.data import EvaluationImages, TrainingImages, evaluation_images, training_images
 from reid_tune.training.pretrained import load_pretrained
 from reid_tune.training.step import Step
+from reid_tune.training.subsets import split_records
 from reid_tune.training.workers import broadcast, rank, world_size
 
 __all__ = ["Run", "begin", "save"]

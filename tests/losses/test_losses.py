@@ -157,7 +157,7 @@ def test_center_loss_equals_a_loop() -> None:
         sum((a - b) ** 2 for a, b in zip(row, center.centers[label].tolist(), strict=True))
         for row, label in zip(features.tolist(), labels, strict=True)
     ]
-    assert float(center(features, tensor)) == pytest.approx(0.25 * sum(distances) / len(distances), rel=1e-5)
+    assert float(center(features, tensor).detach()) == pytest.approx(0.25 * sum(distances) / len(distances), rel=1e-5)
 
 
 def test_centers_step_by_their_own_rate_freed_of_the_weight() -> None:

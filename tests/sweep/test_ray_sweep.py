@@ -58,7 +58,7 @@ def test_search_needs_no_test_folders_and_keeps_what_failed_apart(tmp_path: Path
     for trial in trials:
         if drawn[trial["number"]] == absurd:
             assert trial["state"] == "failed"
-            assert "the loss is nan in epoch 1" in trial["reason"]
+            assert "is not finite in epoch 1" in trial["reason"]
         else:
             assert trial["state"] == "finished" and trial["epoch"] == 2
 

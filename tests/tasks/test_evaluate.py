@@ -212,8 +212,9 @@ def test_every_checkpoint_of_a_folder_has_a_row(
 
 
 def test_the_images_are_decoded_once_for_all_checkpoints(
-    checkpoint: Path, spec: Spec, data: Path, monkeypatch: pytest.MonkeyPatch
+    checkpoint: Path, spec: Spec, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("REID_TUNE_CACHE_DIR", str(tmp_path / "cache"))
     opened = []
     before = Image.open
 
@@ -226,7 +227,9 @@ def test_the_images_are_decoded_once_for_all_checkpoints(
     found = run_evaluate(spec(evaluate__checkpoint=str(checkpoint.parent))).as_dict()
     assert len(found["checkpoints"]) == 2
     names = [path.name for folder in ("query", "bounding_box_test") for path in (data / folder).iterdir()]
-    assert sorted(opened) == sorted(name for name in names if not name.startswith("-1_"))
+    assert sorted(opened) == sorted(names)
+    run_evaluate(spec(evaluate__checkpoint=str(checkpoint)))
+    assert len(opened) == len(names), "later evaluations read the cache"
 
 
 def test_a_folder_of_files_with_unlike_preprocessing(checkpoint: Path, spec: Spec, tmp_path: Path) -> None:

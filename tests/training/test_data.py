@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -5,18 +6,19 @@ import pytest
 import torch
 from PIL import Image
 
+from reid_tune.data.cache_contents import entries
+from reid_tune.data.crops import Crops
+from reid_tune.data.images import decode
 from reid_tune.data.records import Record
 from reid_tune.errors import InputError
 from reid_tune.spec.experiment import Experiment
-from reid_tune.training.data import (
-    evaluation_images,
+from reid_tune.training.data import evaluation_images, interpolation, training_images
+from reid_tune.training.subsets import (
     evaluation_records,
-    interpolation,
     shared_identities,
     split_records,
     train_records,
     training_folders,
-    training_images,
     validates_on_test,
 )
 
@@ -76,7 +78,7 @@ def test_missing_folders_are_named(build: Build, data: Path) -> None:
 def test_training_images_are_decoded_once_with_labels(build: Build) -> None:
     experiment = build()
     made = training_images(experiment, split_records(experiment).train)
-    assert made.images.shape == (72, 32, 16, 3) and made.images.dtype == np.uint8
+    assert made.images.shape == made.images[:].shape == (72, 32, 16, 3) and made.images[:].dtype == np.uint8
     assert made.identities == list(range(1, 13))
     assert made.labels.tolist() == [label for label in range(12) for _ in range(6)]
     assert made.sampler.steps_per_epoch == round(72 / 16)
@@ -198,11 +200,52 @@ def test_grey_and_jitter_come_from_the_spec(build: Build, data: Path) -> None:
     jitter = {"dataset__color_jitter.prob": 0.5, "dataset__color_jitter.hue": 0.1}
     experiment = build(model__input_channels=1, **jitter)
     made = training_images(experiment, train_records(experiment))
-    assert made.images.shape == (72, 32, 16, 3) and (made.images[..., :1] == made.images).all()
+    pixels = made.images[:]
+    assert pixels.shape == (72, 32, 16, 3) and (pixels[..., :1] == pixels).all()
     assert made.augmentation.jitter == experiment.dataset.color_jitter
     batch = made.augmentation.apply(torch.from_numpy(made.images[:16]), made.augmentation.draw(0, 0, 0, 16))
     assert batch.shape == (16, 1, 32, 16)
-    tested = evaluation_images(experiment, *evaluation_records(str(data / "query"), str(data / "gallery")))
-    assert (tested.images[..., :1] == tested.images).all()
-    in_colour = evaluation_images(build(), *evaluation_records(str(data / "query"), str(data / "gallery")))
-    assert (in_colour.images[..., :1] != in_colour.images).any()
+    folders = evaluation_records(str(data / "query"), str(data / "gallery"))
+    tested = evaluation_images(experiment, *folders).images[:]
+    assert (tested[..., :1] == tested).all()
+    in_colour = evaluation_images(build(), *folders).images[:]
+    assert (in_colour[..., :1] != in_colour).any()
+
+
+def equal_to_decode(images: Crops, records: Sequence[Record]) -> bool:
+    return bool((images[:] == decode(records, 32, 16, "bilinear")).all())
+
+
+def test_every_record_has_its_own_pixels(build: Build, data: Path, tmp_path: Path) -> None:
+    """Rows of whole folders: a hold-out, several folders with moved identities, a gallery without its junk."""
+    other = draw(tmp_path / "other", range(3, 8), 3)
+    for name in ("0000_c1_nobody.png", "-1_c1_junk.png", "0004_c2_more.png"):
+        Image.effect_noise((16, 32), 50).convert("RGB").save(other / name)
+    experiment = several(build, data / "train", other, **HOLDOUT)
+    split = split_records(experiment)
+    trained = training_images(experiment, split.train)
+    assert equal_to_decode(trained.images, split.train)
+    assert {record.path.parent for record in split.train} == {data / "train", other}
+    assert [trained.identities[label] for label in trained.labels] == [record.identity for record in split.train]
+    held = evaluation_images(experiment, split.query, split.gallery)
+    assert equal_to_decode(held.images, split.query + split.gallery)
+
+    query, gallery = evaluation_records(str(data / "query"), str(other))
+    tested = evaluation_images(experiment, query, gallery)
+    known = [record for record in gallery if record.identity >= 0]
+    assert len(known) == len(gallery) - 1 and equal_to_decode(tested.images, [*query, *known])
+
+
+def test_all_runs_share_the_files_of_their_folders(
+    build: Build, data: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("REID_TUNE_CACHE_DIR", str(tmp_path))
+    folders = evaluation_records(str(data / "query"), str(data / "gallery"))
+    for seed in range(3):
+        experiment = build(dataset__validation_seed=seed, **HOLDOUT)
+        split = split_records(experiment)
+        training_images(experiment, split.train)
+        evaluation_images(experiment, split.query, split.gallery)
+        evaluation_images(experiment, *folders)
+    built = {Path(entry.header.folder): entry.header.images for entry in entries() if entry.header}
+    assert built == {data / "train": 72, data / "query": 8, data / "gallery": 12}

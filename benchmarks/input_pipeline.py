@@ -1,0 +1,202 @@
+"""Batches ready for the model, per core: the image cache and whole-batch augmentation against PIL and torchvision.
+
+    python benchmarks/input_pipeline.py [--images 12936] [--cores 2]
+
+The obvious way decodes and resizes JPEGs with PIL, transforms one image at a time with torchvision, and has a
+DataLoader with as many workers as cores. Ours takes rows of the cache and augments whole batches, on one core by one
+thread. Both end in normalised float32 batches of the same images in the same order. The epoch at whose end ours is
+ahead counts the build of the cache, and the loader on all its cores. Memory is what the images add to each of 4
+processes at once (PSS): each with its own decoded images, or with the cache.
+"""
+
+import gc
+import math
+import multiprocessing
+import resource
+import statistics
+import time
+from argparse import Namespace
+from collections.abc import Callable, Sequence
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+from typing import Any
+
+import common
+import numpy as np
+import torch
+from common import Row
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from reid_tune.data.crops import Crops
+from reid_tune.data.demo import draw_demo_data
+from reid_tune.data.images import FILTERS, decode
+from reid_tune.data.records import Record
+from reid_tune.spec.experiment import Experiment
+from reid_tune.training.data import TrainingImages, interpolation, training_images
+from reid_tune.training.subsets import train_records
+
+PER_IDENTITY = 17  # Market-1501's
+READERS = 4
+PATIENCE = 600  # seconds for a process that waits for the others
+
+
+class Files(Dataset[tuple[Tensor, int]]):
+    """JPEGs, decoded, resized and transformed when they are asked for."""
+
+    def __init__(self, experiment: Experiment, records: Sequence[Record], labels: Sequence[int]) -> None:
+        model = experiment.model
+        self.paths, self.labels = [record.path for record in records], labels
+        self.size, self.filter = (model.input_width, model.input_height), FILTERS[interpolation(model.backbone)]
+        self.transform = common.transforms(experiment)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        with Image.open(self.paths[index]) as image:
+            return self.transform(image.convert("RGB").resize(self.size, self.filter)), self.labels[index]
+
+
+def main() -> None:
+    given = parse()
+    torch.set_num_threads(1)
+    with common.workplace() as folder:
+        experiment = make_spec(given, folder)
+        records = train_records(experiment)
+        print(common.machine(torch.device(given.device)), flush=True)
+        rows = measure(experiment, records, given)
+    model, dataset = experiment.model, experiment.dataset
+    common.show(
+        f"{len(records):,} JPEGs of {common.HEIGHT} x {common.WIDTH} to {model.input_height} x {model.input_width}, "
+        f"batch {dataset.batch_size}; medians of {given.repeats} epochs (ours {given.passes} a time), taking turns",
+        f"obvious, {given.cores} workers",
+        rows,
+    )
+
+
+def parse() -> Namespace:
+    parser = common.options(__doc__)
+    parser.add_argument("--images", type=int, default=2000, help="about so many; default 2000, Market-1501 has 12936")
+    parser.add_argument("--cores", type=int, default=common.cores(), help="workers of the loader; default all cores")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--passes", type=int, default=5, help="epochs of ours in a repeat; default 5")
+    return parser.parse_args()
+
+
+def make_spec(given: Namespace, folder: Path) -> Experiment:
+    images = 60 if given.quick else given.images
+    draw_demo_data(folder / "demo", identities=max(2, images // PER_IDENTITY), images=PER_IDENTITY)
+    values: dict[str, Any] = {
+        "dataset.train_dataset_dir": str(folder / "demo" / "bounding_box_train"),
+        "dataset.batch_size": 8 if given.quick else 64,
+        "dataset.num_workers": given.cores,
+    }
+    return common.spec(common.RESNET, values, quick=given.quick)
+
+
+def measure(experiment: Experiment, records: Sequence[Record], given: Namespace) -> list[Row]:
+    started = time.perf_counter()
+    training_images(experiment, records)
+    build = time.perf_counter() - started
+    decoded, shared = memory(experiment, shared=False), memory(experiment, shared=True)  # while none else maps the file
+    started = time.perf_counter()
+    data = training_images(experiment, records)
+    opening = time.perf_counter() - started
+    device, steps = torch.device(given.device), data.sampler.steps_per_epoch
+    files = Files(experiment, records, data.labels.tolist())
+    ways = {
+        "obvious": lambda: timed(lambda: load(files, data, steps, given.cores, device), device),
+        "ours": lambda: timed(lambda: take(data, steps * given.passes, device), device),
+    }
+    ways["ours"]()
+    (wall, cpu), ours = (common.interleaved(ways, given.repeats)[name] for name in ("obvious", "ours"))
+    our_wall, our_cpu = ours / given.passes
+    images = steps * experiment.dataset.batch_size
+    return [
+        Row("images/s", images / wall, images / our_wall, "more"),
+        Row("cores", str(given.cores), "1"),
+        Row("images/s per core", images / wall / given.cores, images / our_wall, "more", wanted="15x"),
+        Row("images per CPU second", images / cpu, images / our_cpu, "more"),
+        Row("build of the cache, s", "", build),
+        Row("opening it again, s", "", opening),
+        Row("ahead at the end of epoch", "", str(math.ceil(build / (wall - our_wall))) if our_wall < wall else "never"),
+        Row(f"memory of each of {READERS} processes, MB", decoded, shared, "less"),
+    ]
+
+
+def load(files: Files, data: TrainingImages, count: int, workers: int, device: torch.device) -> None:
+    """Go through some batches in the obvious way."""
+    order = [chosen.tolist() for chosen in common.batches(data, count)]
+    for images, labels in DataLoader(files, batch_sampler=order, num_workers=workers):
+        images.to(device), labels.to(device)
+
+
+def take(data: TrainingImages, count: int, device: torch.device) -> None:
+    """Go through some batches as the training loop does."""
+    for number, chosen in enumerate(common.batches(data, count)):
+        decisions = data.augmentation.draw(0, 0, number, len(chosen))
+        data.augmentation.apply(torch.from_numpy(data.images.take(chosen)).to(device), decisions)
+        torch.from_numpy(data.labels[chosen]).to(device)
+
+
+def timed(work: Callable[[], None], device: torch.device) -> tuple[float, float]:
+    """Seconds, and CPU seconds of this process and those that it started and that have ended."""
+    now = common.clock(device)
+    wall, cpu = now(), cpu_seconds()
+    work()
+    return now() - wall, cpu_seconds() - cpu
+
+
+def cpu_seconds() -> float:
+    spent = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in spent)
+
+
+def memory(experiment: Experiment, *, shared: bool) -> float | None:
+    """Median MB that the images add to each of several processes that have read them all; None where it is not told."""
+    context = multiprocessing.get_context("fork")
+    barrier, results = context.Barrier(READERS, timeout=PATIENCE), context.SimpleQueue()
+    processes = [context.Process(target=read, args=(experiment, shared, barrier, results)) for _ in range(READERS)]
+    gc.collect()
+    gc.freeze()  # A collection in a child would copy all that it inherits.
+    for process in processes:
+        process.start()
+    gc.unfreeze()
+    for process in processes:
+        process.join()
+    if any(process.exitcode for process in processes):
+        return None
+    taken = [results.get() for _ in processes]
+    return None if None in taken else statistics.median(taken)
+
+
+def read(experiment: Experiment, shared: bool, barrier: Barrier, results: Any) -> None:
+    """Read all images in a process of its own; no process looks at its memory before all have come as far."""
+    records, model = train_records(experiment), experiment.model
+    barrier.wait()
+    before = pss()
+    barrier.wait()
+    images: Crops | np.ndarray
+    if shared:
+        images = training_images(experiment, records).images
+    else:
+        images = decode(records, model.input_height, model.input_width, interpolation(model.backbone), threads=1)
+    for start in range(0, len(images), 8):
+        images[start : start + 8].sum()
+    barrier.wait()
+    after = pss()
+    barrier.wait()
+    results.put(None if before is None or after is None else after - before)
+
+
+def pss() -> float | None:
+    """Proportional set size in MB of this process: a page shared by n processes counts 1/n."""
+    try:
+        lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return None
+    sizes = [line.split()[1] for line in lines if line.startswith("Pss:")]
+    return int(sizes[0]) * 1024 / 1e6 if sizes else None
+
+
+if __name__ == "__main__":
+    main()

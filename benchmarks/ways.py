@@ -1,0 +1,126 @@
+"""Two ways to train on the same decoded images, batches and losses, step by step."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import common
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.flop_counter import FlopCounterMode
+
+from reid_tune.losses.total import Losses
+from reid_tune.modeling.network import untrained
+from reid_tune.spec.experiment import Experiment
+from reid_tune.training.data import TrainingImages
+from reid_tune.training.determinism import kernels
+from reid_tune.training.run import begin
+
+__all__ = ["Obvious", "Ours", "Way"]
+
+# Trains for a number of steps; each is done when it yields.
+Way = Callable[[int], Iterator[None]]
+
+
+class Ours:
+    """A run of reid-tune, whose steps are those of its loop."""
+
+    def __init__(self, experiment: Experiment, folder: Path, device: torch.device) -> None:
+        self.run = begin(experiment, folder, device, None)
+
+    def __call__(self, count: int) -> Iterator[None]:
+        with kernels(self.run.experiment.train):
+            for number, chosen in enumerate(common.batches(self.run.data, count)):
+                images, labels = self.rows(chosen)
+                self.run.step(self.augmented(images, number), labels)
+                yield
+
+    def constant(self, count: int) -> Iterator[None]:
+        """Train on one batch again and again, without an input pipeline."""
+        images, labels = self.rows(next(common.batches(self.run.data, 1)))
+        images = self.augmented(images, 0)
+        with kernels(self.run.experiment.train):
+            for _ in range(count):
+                self.run.step(images, labels)
+                yield
+
+    def rows(self, chosen: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Decoded images and labels on the device."""
+        data, device = self.run.data, self.run.device
+        return torch.from_numpy(data.images.take(chosen)).to(device), torch.from_numpy(data.labels[chosen]).to(device)
+
+    def augmented(self, images: Tensor, number: int) -> Tensor:
+        augmentation = self.run.data.augmentation
+        return augmentation.apply(images, augmentation.draw(0, 0, number, len(images)))
+
+    def stages(self, chosen: np.ndarray, number: int) -> dict[str, float]:
+        """Milliseconds of each stage of one step, the device waited for after each."""
+        step, now = self.run.step, common.clock(self.run.device)
+        names, times = [], [now()]
+
+        def done(name: str) -> None:
+            names.append(name)
+            times.append(now())
+
+        images, labels = self.rows(chosen)
+        done("take rows")
+        images = self.augmented(images, number)
+        done("augmentation")
+        features, logits = step.module(images)
+        done("forward")
+        loss = torch.stack(list(step.losses(features, logits, labels).values())).sum()
+        done("losses")
+        step.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        done("backward")
+        step.optimizer.step()
+        done("optimizer")
+        return dict(zip(names, 1000 * np.diff(times), strict=True))
+
+    def flops(self) -> float:
+        """Floating-point operations of the products of one step, forward and backward."""
+        with FlopCounterMode(display=False) as counter:
+            self.stages(next(common.batches(self.run.data, 1)), 0)
+        return float(counter.get_total_flops())
+
+
+class Obvious:
+    """Plain PyTorch: float32, eager, NCHW, one image and one parameter at a time."""
+
+    def __init__(self, experiment: Experiment, data: TrainingImages, device: torch.device, workers: int) -> None:
+        optim = experiment.train.optim
+        self.data, self.device, self.workers = data, device, workers
+        self.network = untrained(experiment.model, len(data.identities), 0).to(device)
+        self.losses = Losses(experiment, len(data.identities), self.network.dimension)
+        settings: dict[str, Any] = {"lr": optim.base_lr, "weight_decay": optim.weight_decay}
+        if optim.name == "SGD":
+            settings["momentum"] = optim.momentum
+        kind = getattr(torch.optim, optim.name)
+        self.optimizer = kind(self.network.parameters(), foreach=False, fused=False, **settings)
+        images = torch.from_numpy(data.images[:]).permute(0, 3, 1, 2).contiguous()
+        self.dataset = _Transformed(images, torch.from_numpy(data.labels), common.transforms(experiment))
+
+    def __call__(self, count: int) -> Iterator[None]:
+        order = [chosen.tolist() for chosen in common.batches(self.data, count)]
+        for images, labels in DataLoader(self.dataset, batch_sampler=order, num_workers=self.workers):
+            images, labels = images.to(self.device), labels.to(self.device)
+            features = self.network.features(images)
+            parts = self.losses(features, self.network.logits(features), labels)
+            self.optimizer.zero_grad()
+            torch.stack(list(parts.values())).sum().backward()
+            self.optimizer.step()
+            yield
+
+
+class _Transformed(TensorDataset):
+    """Images, transformed when they are asked for, and labels."""
+
+    def __init__(self, images: Tensor, labels: Tensor, transform: Callable[[Tensor], Tensor]) -> None:
+        super().__init__(images, labels)
+        self.transform = transform
+
+    def __getitem__(self, index: int) -> tuple[Tensor, ...]:
+        image, label = super().__getitem__(index)
+        return self.transform(image), label

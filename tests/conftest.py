@@ -1,0 +1,16 @@
+import os
+from collections.abc import Iterator
+
+import pytest
+
+
+@pytest.fixture(autouse=True, scope="session")
+def image_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Decoded images go to a temporary folder, of the processes that tests start too."""
+    before = os.environ.get("REID_TUNE_CACHE_DIR")
+    os.environ["REID_TUNE_CACHE_DIR"] = str(tmp_path_factory.mktemp("image-cache"))
+    yield
+    if before is None:
+        del os.environ["REID_TUNE_CACHE_DIR"]
+    else:
+        os.environ["REID_TUNE_CACHE_DIR"] = before

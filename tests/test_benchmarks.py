@@ -1,0 +1,80 @@
+"""The benchmarks of training run, and print their tables."""
+
+import os
+import re
+import subprocess
+import sys
+from getpass import getuser
+from pathlib import Path
+
+import pytest
+
+import reid_tune
+
+ROOT = Path(reid_tune.__file__).parent.parent
+ABSENT = ("ray", "mlflow", "optuna", "omegaconf")
+
+
+def run(script: str, folder: Path, *arguments: str) -> str:
+    """What a benchmark prints on the smallest sizes, on a machine without what sweeps and tracking need."""
+    bare, work = folder / "bare", folder / "work"
+    for part in (bare, work):
+        part.mkdir()
+    for name in ABSENT:
+        (bare / f"{name}.py").write_text(f"raise ModuleNotFoundError({name!r})\n")
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "benchmarks" / script), "--quick", "--device", "cpu", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "TMPDIR": str(work), "PYTHONPATH": str(bare)},
+        cwd=work,
+    )
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in work.iterdir()} <= {f"torchinductor_{getuser()}"}  # torch's own
+    return done.stdout
+
+
+def row(printed: str, name: str) -> list[str]:
+    """The cells of one row of the table behind its name."""
+    found = [line for line in printed.splitlines() if re.match(rf"│ {re.escape(name)}\s", line)]
+    assert len(found) == 1, printed
+    return [cell.strip() for cell in found[0].strip("│").split("│")[1:]]
+
+
+def number(cell: str) -> float:
+    return float(cell.replace(",", "").removesuffix("x"))
+
+
+def assert_names_the_machine(printed: str) -> None:
+    first = printed.splitlines()[0]
+    assert f"{len(os.sched_getaffinity(0))} cores" in first and "no GPU" in first and "torch 2." in first
+    assert printed.count("┏") == 1
+
+
+def test_the_training_step_is_timed_both_ways_and_stage_by_stage(tmp_path: Path) -> None:
+    printed = run("training_step.py", tmp_path)
+    assert_names_the_machine(printed)
+    obvious, ours, ratio, _ = row(printed, "images/s")
+    assert number(ratio) == pytest.approx(number(ours) / number(obvious), abs=0.02, rel=0.01)
+    for stage in ("take rows", "augmentation", "forward", "losses", "backward", "optimizer"):
+        assert number(row(printed, f"{stage}, ms")[1]) > 0
+    assert row(printed, "compiled, images/s")[1] == row(printed, "peak memory, GB")[1] == "not measured"
+
+
+def test_the_full_run_is_projected_from_a_few_steps(tmp_path: Path) -> None:
+    printed = run("full_run.py", tmp_path)
+    assert_names_the_machine(printed)
+    minutes = number(row(printed, "minutes of 120 epochs of 12,936 images, projected")[1])
+    images = number(row(printed, "images/s")[1])
+    rest = number(row(printed, "checkpoint and rest of an epoch, s")[1])
+    assert minutes == pytest.approx(120 * (12_936 / images + rest) / 60, rel=0.01)
+
+
+def test_the_input_pipeline_is_timed_both_ways_and_weighed(tmp_path: Path) -> None:
+    printed = run("input_pipeline.py", tmp_path, "--cores", "1")
+    assert_names_the_machine(printed)
+    obvious, ours, ratio, wanted = row(printed, "images/s per core")
+    assert number(ratio) == pytest.approx(number(ours) / number(obvious), rel=0.01) and wanted == "15x"
+    assert number(row(printed, "build of the cache, s")[1]) > 0
+    assert all(number(cell) > 0 for cell in row(printed, "memory of each of 4 processes, MB")[:2])
