@@ -67,6 +67,10 @@ def options(doc: str | None) -> argparse.ArgumentParser:
     return parser
 
 
+def device_of(given: argparse.Namespace) -> torch.device:
+    return torch.device("cuda", 0) if given.device == "cuda" else torch.device("cpu")
+
+
 def spec(backbone: str, values: Mapping[str, Any], *, quick: bool = False) -> Experiment:
     """The backbone's default spec without validation, with values by dotted key; 64 x 32 pixels if `quick`."""
     tiny = {"model.input_height": 64, "model.input_width": 32} if quick else {}

@@ -58,7 +58,7 @@ class Watch:
 
 def main() -> None:
     given = parse()
-    device = torch.device(given.device)
+    device = common.device_of(given)
     with common.workplace() as folder:
         experiment, images = make_spec(given, device, folder)
         print(common.machine(device), flush=True)

@@ -62,7 +62,7 @@ def main() -> None:
     with common.workplace() as folder:
         experiment = make_spec(given, folder)
         records = train_records(experiment)
-        print(common.machine(torch.device(given.device)), flush=True)
+        print(common.machine(common.device_of(given)), flush=True)
         rows = measure(experiment, records, given)
     model, dataset = experiment.model, experiment.dataset
     common.show(
@@ -101,7 +101,7 @@ def measure(experiment: Experiment, records: Sequence[Record], given: Namespace)
     started = time.perf_counter()
     data = training_images(experiment, records)
     opening = time.perf_counter() - started
-    device, steps = torch.device(given.device), data.sampler.steps_per_epoch
+    device, steps = common.device_of(given), data.sampler.steps_per_epoch
     files = Files(experiment, records, data.labels.tolist())
     ways = {
         "obvious": lambda: timed(lambda: load(files, data, steps, given.cores, device), device),

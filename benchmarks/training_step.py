@@ -69,7 +69,7 @@ def parse() -> Namespace:
 
 
 def make_plan(given: Namespace, folder: Path) -> Plan:
-    device, quick = torch.device(given.device), given.quick
+    device, quick = common.device_of(given), given.quick
     large = device.type == "cuda" and not quick
     identities = 16 if quick else common.IDENTITIES
     images = common.IMAGES if large else 4 * identities
