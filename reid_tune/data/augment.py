@@ -1,18 +1,14 @@
-"""Augmentation and normalisation of whole batches on the model's device.
-
-Both work on whole image rows, [rows, channels * width]: copying rows is several times faster than gathering pixels.
-"""
+"""Augmentation and normalisation of whole batches on the model's device."""
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from reid_tune.data.decisions import NOISE_OFFSETS, Decisions, Erasing, draw_decisions
+from reid_tune.data import on_cpu, on_device
+from reid_tune.data.decisions import Decisions, Erasing, draw_decisions
 from reid_tune.data.jitter import jitter_colors
 from reid_tune.spec.dataset import ColorJitter
 
@@ -70,76 +66,28 @@ class Augmentation:
     def apply(self, images: Tensor, decisions: Decisions) -> Tensor:
         """Images, uint8 [b, height, width, 3], to the model's input as of `normalise`, on their device."""
         images = images[..., : self.channels]
-        rows = self._flip_and_crop(images, decisions)
+        place = on_device if images.is_cuda else on_cpu
+        images = place.flip_and_crop(images, decisions, self.padding)
         if decisions.jitter:
-            rows = jitter_colors(rows.view(images.shape), decisions.jitter).view(rows.shape)
-        rows = _normalise_rows(rows, self.mean, self.std, self.channels)
-        self._erase(rows, decisions)
-        return rows.view(images.shape).permute(0, 3, 1, 2)
-
-    def _flip_and_crop(self, images: Tensor, decisions: Decisions) -> Tensor:
-        """Rows of the crops, uint8 [b * height, channels * width], copied from the padded images.
-
-        Mirror images follow the originals; an image to flip takes its rows there.
-        """
-        count, pad, width, size = len(images), self.padding, self.width + 2 * self.padding, self.channels
-        flipped = np.flatnonzero(decisions.flip)
-        source = np.arange(count)
-        source[flipped] = count + np.arange(len(flipped))
-        mirrored = images.index_select(0, _to(flipped, images.device)).flip(2)
-        padded = functional.pad(torch.cat([images, mirrored]).flatten(2), (size * pad, size * pad, pad, pad))
-        top = source * (self.height + 2 * pad) + decisions.crop[:, 0]
-        starts = (top[:, None] + np.arange(self.height)) * width + decisions.crop[:, 1:]
-        windows = padded.as_strided((padded.numel() // size - self.width + 1, size * self.width), (size, 1))
-        return windows.index_select(0, _to(starts, images.device))
-
-    def _erase(self, rows: Tensor, decisions: Decisions) -> None:
-        """Fill the boxes in place; only rows that a box touches are read and written."""
-        top, left, height, width = decisions.boxes.T[:, :, None]
-        image, row = np.nonzero(_within(self.height, top, height))
-        length, channels = rows.shape[1], self.channels
-        columns = torch.from_numpy(_within(length, channels * left, channels * width)).to(rows.device)
-        inside = columns.index_select(0, _to(image, rows.device))
-        touched = _to(image * self.height + row, rows.device)
-        if self.erasing == "mean":
-            filled = rows.index_select(0, touched).masked_fill_(inside, 0.0)
-        else:
-            starts = _to(decisions.noise[image] + row * length, rows.device)
-            noise = _noise_bank(self.height * length, rows.device).unfold(0, length, 1)
-            filled = torch.where(inside, noise.index_select(0, starts), rows.index_select(0, touched))
-        rows.index_copy_(0, touched, filled)
+            images = jitter_colors(images, decisions.jitter)
+        batch = _normalise(images, self.mean, self.std)
+        place.erase(batch, decisions, self.erasing)
+        return batch.permute(0, 3, 1, 2)
 
 
 def normalise(images: Tensor, mean: Values, std: Values, channels: Channels = 3) -> Tensor:
     """`(images / 255 - mean) / std`: uint8 [b, H, W, 3] to float32 [b, channels, H, W], channels last in memory."""
-    images = images[..., :channels]
-    rows = images.reshape(-1, channels * images.shape[2])
-    return _normalise_rows(rows, mean, std, channels).view(images.shape).permute(0, 3, 1, 2)
+    return _normalise(images[..., :channels], mean, std).permute(0, 3, 1, 2)
 
 
-def _normalise_rows(rows: Tensor, mean: Values, std: Values, channels: Channels) -> Tensor:
-    """Rows of pixels [n, channels * width], of which floats are changed in place.
+def _normalise(images: Tensor, mean: Values, std: Values) -> Tensor:
+    """Pixels [b, H, W, C] normalised, float32; floats are changed in place.
 
-    One product and one sum, each rounded once, are the same on every device.
+    One product and one sum, each rounded once, are the same on every device; on whole rows they are fastest.
     """
+    width, channels = images.shape[2:]
     scale = 1 / (255 * torch.tensor(std[:channels], dtype=torch.float64))
     shift = -255 * torch.tensor(mean[:channels], dtype=torch.float64) * scale
-    scale, shift = (values.float().repeat(rows.shape[1] // channels).to(rows.device) for values in (scale, shift))
-    return rows.float().mul_(scale).add_(shift)
-
-
-def _within(length: int, start: np.ndarray, size: np.ndarray) -> np.ndarray:
-    """Which positions 0..length-1 lie in start..start+size-1, bool [b, length] for columns [b, 1]."""
-    positions = np.arange(length)
-    return (positions >= start) & (positions < start + size)
-
-
-def _to(index: np.ndarray, device: torch.device) -> Tensor:
-    return torch.from_numpy(index).flatten().to(device)
-
-
-@lru_cache(maxsize=4)
-def _noise_bank(size: int, device: torch.device) -> Tensor:
-    """Normal noise for images of `size` values at any offset, the same in all processes and on all devices."""
-    noise = np.random.default_rng(0).standard_normal(NOISE_OFFSETS + size, dtype=np.float32)
-    return torch.from_numpy(noise).to(device)
+    scale, shift = (values.float().repeat(width).to(images.device) for values in (scale, shift))
+    rows = images.reshape(-1, width * channels).float().mul_(scale).add_(shift)
+    return rows.view(images.shape)

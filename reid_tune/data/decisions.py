@@ -7,7 +7,7 @@ import numpy as np
 
 from reid_tune.spec.dataset import ColorJitter
 
-__all__ = ["NOISE_OFFSETS", "Decisions", "Erasing", "Jitter", "draw_decisions"]
+__all__ = ["NOISE_OFFSETS", "Decisions", "Erasing", "Jitter", "draw_decisions", "noise_bank"]
 
 Erasing = Literal["mean", "noise"]
 
@@ -112,3 +112,8 @@ def _draw_jitter(rng: np.random.Generator, batch: int, jitter: ColorJitter) -> J
         factors=np.array([1.0, 1.0, 1.0, 0.0]) + deviations * rng.uniform(-1, 1, (batch, 4)),
         order=rng.permutation(4),
     )
+
+
+def noise_bank(size: int) -> np.ndarray:
+    """Normal noise, float32, for images of `size` values at any offset; the same in all processes."""
+    return np.random.default_rng(0).standard_normal(NOISE_OFFSETS + size, dtype=np.float32)

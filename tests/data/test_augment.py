@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms import functional as reference
 
+from reid_tune.data import on_cpu, on_device
 from reid_tune.data.augment import Augmentation, normalise
 from reid_tune.data.decisions import NOISE_OFFSETS, Decisions
 
@@ -134,3 +135,18 @@ def test_the_device_does_not_matter(erasing: str) -> None:
     on_gpu = augmentation.apply(batch.cuda(), decisions)
     assert on_gpu.is_cuda
     assert torch.equal(on_gpu.cpu(), augmentation.apply(batch, decisions))
+
+
+@pytest.mark.parametrize("erasing", ["mean", "noise"])
+@pytest.mark.parametrize(("channels", "padding"), [(3, 10), (3, 0), (1, 4)])
+def test_both_ways_of_moving_pixels_give_the_same_bits(erasing: str, channels: int, padding: int) -> None:
+    augmentation = replace(AUGMENTATION, erasing=erasing, channels=channels, padding=padding)
+    batch = images(9)[..., :channels]
+    decisions = augmentation.draw(3, 1, 4, 9)
+    assert 0 < decisions.flip.sum() < 9 and (decisions.boxes[:, 2] > 0).any()
+    cropped = on_cpu.flip_and_crop(batch, decisions, padding)
+    assert torch.equal(on_device.flip_and_crop(batch, decisions, padding), cropped)
+    erased = [cropped.float() for _ in range(2)]
+    on_cpu.erase(erased[0], decisions, erasing)
+    on_device.erase(erased[1], decisions, erasing)
+    assert torch.equal(erased[0], erased[1]) and not torch.equal(erased[0], cropped.float())

@@ -66,7 +66,6 @@ SHARED: dict[str, Any] = {
     "train.deterministic": True,
     "train.cudnn": {"benchmark": False, "deterministic": True},
     "train.results_dir": "training",
-    "train.optim.gamma": 0.5,
     "train.optim.bias_lr_factor": 1.5,
     "train.optim.weight_decay": 0.001,
     "train.optim.weight_decay_bias": 0.002,
@@ -113,6 +112,7 @@ SPECS: dict[str, dict[str, Any]] = {
         "train.optim.name": "SGD",
         "train.optim.momentum": 0.8,
         "train.optim.lr_monitor": "train_loss",
+        "train.optim.gamma": 0.5,
         "train.optim.plateau_patience": 1,
         "train.optim.warmup_method": "constant",
         "train.optim.warmup_iters": 2,
@@ -146,6 +146,7 @@ SPECS: dict[str, dict[str, Any]] = {
         "dataset.sampler": "softmax",
         "train.optim.name": "NAdam",
         "train.optim.lr_steps": [2, 4],
+        "train.optim.gamma": 0.5,
         "train.optim.warmup_iters": 1,
     },
 }
