@@ -42,7 +42,7 @@ integration: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m integration
 
 bench: $(VENV)/.installed-dev
-	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+	@for script in `grep -l __main__ benchmarks/*.py`; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 # torch and torchvision are a binary pair whose metadata does not say which belong together.
 lock: | $(BIN)/uv

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.flop_counter import FlopCounterMode
 
+from reid_tune.data.upload import upload
 from reid_tune.losses.total import Losses
 from reid_tune.modeling.network import untrained
 from reid_tune.spec.experiment import Experiment
@@ -49,7 +50,7 @@ class Ours:
     def rows(self, chosen: np.ndarray) -> tuple[Tensor, Tensor]:
         """Decoded images and labels on the device."""
         data, device = self.run.data, self.run.device
-        return torch.from_numpy(data.images.take(chosen)).to(device), torch.from_numpy(data.labels[chosen]).to(device)
+        return upload(data.images.take(chosen), device), upload(data.labels[chosen], device)
 
     def augmented(self, images: Tensor, number: int) -> Tensor:
         augmentation = self.run.data.augmentation

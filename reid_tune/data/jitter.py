@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from reid_tune.data.decisions import Jitter
+from reid_tune.data.upload import upload
 
 __all__ = ["jitter_colors"]
 
@@ -21,8 +22,8 @@ def jitter_colors(images: Tensor, jitter: Jitter) -> Tensor:
         float32 of that shape, 0..255, not rounded to whole numbers.
     """
     adjusted = images.float()
-    chosen = torch.from_numpy(np.flatnonzero(jitter.chosen)).to(images.device)
-    factors = torch.from_numpy(jitter.factors[jitter.chosen]).float().to(images.device)[..., None, None, None]
+    chosen = upload(np.flatnonzero(jitter.chosen), images.device)
+    factors = upload(jitter.factors[jitter.chosen].astype(np.float32), images.device)[..., None, None, None]
     planes = adjusted.index_select(0, chosen).permute(0, 3, 1, 2).contiguous()
     for operation in jitter.order:
         planes = _OPERATIONS[operation](planes, factors[:, operation])

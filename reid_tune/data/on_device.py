@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from reid_tune.data.decisions import Decisions, Erasing, noise_bank
+from reid_tune.data.upload import upload
 
 __all__ = ["erase", "flip_and_crop"]
 
@@ -22,13 +23,13 @@ def flip_and_crop(images: Tensor, decisions: Decisions, padding: int) -> Tensor:
     flipped = np.flatnonzero(decisions.flip)
     source = np.arange(count)
     source[flipped] = count + np.arange(len(flipped))
-    mirrored = images.index_select(0, _to(flipped, images.device)).flip(2)
+    mirrored = images.index_select(0, upload(flipped, images.device)).flip(2)
     border = (size * padding, size * padding, padding, padding)
     padded, line = functional.pad(torch.cat([images, mirrored]).flatten(2), border), width + 2 * padding
     top = source * (height + 2 * padding) + decisions.crop[:, 0]
     starts = (top[:, None] + np.arange(height)) * line + decisions.crop[:, 1:]
     windows = padded.as_strided((padded.numel() // size - width + 1, size * width), (size, 1))
-    return windows.index_select(0, _to(starts, images.device)).view(images.shape)
+    return windows.index_select(0, upload(starts.ravel(), images.device)).view(images.shape)
 
 
 def erase(batch: Tensor, decisions: Decisions, erasing: Erasing) -> None:
@@ -38,13 +39,13 @@ def erase(batch: Tensor, decisions: Decisions, erasing: Erasing) -> None:
     top, left, height, width = decisions.boxes.T[:, :, None]
     image, row = np.nonzero(_within(rows_of_image, top, height))
     length = columns_of_image * channels
-    columns = torch.from_numpy(_within(length, channels * left, channels * width)).to(rows.device)
-    inside = columns.index_select(0, _to(image, rows.device))
-    touched = _to(image * rows_of_image + row, rows.device)
+    columns = upload(_within(length, channels * left, channels * width), rows.device)
+    inside = columns.index_select(0, upload(image, rows.device))
+    touched = upload(image * rows_of_image + row, rows.device)
     if erasing == "mean":
         filled = rows.index_select(0, touched).masked_fill_(inside, 0.0)
     else:
-        starts = _to(decisions.noise[image] + row * length, rows.device)
+        starts = upload(decisions.noise[image] + row * length, rows.device)
         noise = _bank(rows_of_image * length, rows.device).unfold(0, length, 1)
         filled = torch.where(inside, noise.index_select(0, starts), rows.index_select(0, touched))
     rows.index_copy_(0, touched, filled)
@@ -54,10 +55,6 @@ def _within(length: int, start: np.ndarray, size: np.ndarray) -> np.ndarray:
     """Which positions 0..length-1 lie in start..start+size-1, bool [b, length] for columns [b, 1]."""
     positions = np.arange(length)
     return (positions >= start) & (positions < start + size)
-
-
-def _to(index: np.ndarray, device: torch.device) -> Tensor:
-    return torch.from_numpy(index).flatten().to(device)
 
 
 @lru_cache(maxsize=4)

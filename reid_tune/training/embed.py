@@ -8,6 +8,7 @@ import torch
 
 from reid_tune.data.augment import normalise
 from reid_tune.data.images import Interpolation
+from reid_tune.data.upload import upload
 from reid_tune.evaluation.distances import full_precision
 from reid_tune.evaluation.features import FeatureSet, feature_set
 from reid_tune.modeling.network import ReIDNet
@@ -56,7 +57,7 @@ def network_embed(network: ReIDNet, experiment: Experiment) -> Embed:
         network.eval()
         parts = []
         for start in range(0, len(images), dataset.val_batch_size):
-            batch = torch.from_numpy(images[start : start + dataset.val_batch_size]).to(device)
+            batch = upload(images[start : start + dataset.val_batch_size], device)
             with full_precision():
                 embedding = network(normalise(batch, dataset.pixel_mean, dataset.pixel_std, channels))
             parts.append(embedding.cpu().numpy())

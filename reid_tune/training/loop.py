@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from reid_tune.checkpoints.names import LATEST
+from reid_tune.data.upload import upload
 from reid_tune.errors import FailedRun, InputError
 from reid_tune.evaluation.score import score
 from reid_tune.modeling.network import ReIDNet
@@ -91,8 +92,8 @@ def _train_epoch(run: Run, epoch: int, reporter: Reporter) -> dict[str, float]:
     started = time.perf_counter()
     for number, chosen in enumerate(data.sampler.epoch(epoch), start=1):
         decisions = data.augmentation.draw(train.seed, epoch, number - 1, batch).slice(own.start, own.stop)
-        images = torch.from_numpy(data.images.take(chosen[own])).to(run.device)
-        labels = torch.from_numpy(data.labels[chosen]).to(run.device)
+        images = upload(data.images.take(chosen[own]), run.device)
+        labels = upload(data.labels[chosen], run.device)
         parts = run.step(data.augmentation.apply(images, decisions), labels)
         sums = {name: sums.get(name, torch.zeros_like(part)) + part for name, part in parts.items()}
         bad = torch.where(parts["loss"].isfinite() | (bad > 0), bad, number)

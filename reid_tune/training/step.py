@@ -82,7 +82,7 @@ class Step:
         parts = self.losses(features, logits, labels)
         loss = torch.stack(list(parts.values())).sum()
         self.optimizer.zero_grad(set_to_none=True)
-        scale = self.scaler.get_scale()
+        scale = self.scaler.get_scale() if self.center is not None else 1.0
         self.scaler.scale(loss).backward()
         if self.clip:
             self.scaler.unscale_(self.optimizer)
