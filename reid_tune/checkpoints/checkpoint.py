@@ -106,7 +106,8 @@ def load_checkpoint(path: Path | str, key: str | None = None) -> Checkpoint:
 
 def _load(path: Path, key: str | None) -> Any:
     if not path.is_file():
-        raise InputError(f"there is no checkpoint {path}.")
+        hint = " (it is a folder: name a file in it)" if path.is_dir() else ""
+        raise InputError(f"there is no checkpoint {path}{hint}.")
     try:
         with path.open("rb") as file:
             return _unpickle(_in_clear(file, key, path), path)

@@ -1,10 +1,12 @@
 """Encryption by a passphrase in the age format (age-encryption.org/v1), which the tool `age` reads too."""
 
+from pathlib import Path
+
 import pyrage  # type: ignore[import-untyped]
 
 from reid_tune.errors import InputError
 
-__all__ = ["decrypt", "encrypt", "is_encrypted"]
+__all__ = ["decrypt", "encrypt", "is_encrypted", "is_encrypted_file"]
 
 _MAGIC = b"age-encryption.org/v1\n"
 _WHERE = "encryption_key, REID_TUNE_ENCRYPTION_KEY or REID_TUNE_ENCRYPTION_KEY_FILE"
@@ -13,6 +15,15 @@ _WHERE = "encryption_key, REID_TUNE_ENCRYPTION_KEY or REID_TUNE_ENCRYPTION_KEY_F
 def is_encrypted(head: bytes) -> bool:
     """Whether a file that begins with these bytes (32 are enough) is in the age format."""
     return head.startswith(_MAGIC)
+
+
+def is_encrypted_file(path: Path) -> bool:
+    """Whether there is a file in the age format."""
+    try:
+        with path.open("rb") as file:
+            return is_encrypted(file.read(32))
+    except OSError:
+        return False
 
 
 def encrypt(content: bytes, key: str) -> bytes:

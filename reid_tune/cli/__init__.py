@@ -27,14 +27,25 @@ def _hide_key() -> None:
         os.execv(sys.executable, [sys.executable, "-P", "-m", "reid_tune", *rest])
 
 
+class _Terminated(KeyboardInterrupt):
+    """A job scheduler's way to say Ctrl-C."""
+
+
+def _terminate(*_: object) -> None:
+    raise _Terminated
+
+
 def main() -> None:
     """Run a command; a fault of the user's or of the surroundings is one sentence and its exit status."""
     _hide_key()
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         app()
     except ReidTuneError as error:
         typer.echo(f"reid-tune: {error}", err=True)
         sys.exit(error.status)
+    except _Terminated:
+        sys.exit(143)
     except KeyboardInterrupt:
         sys.exit(130)

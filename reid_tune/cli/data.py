@@ -46,6 +46,8 @@ def check_data(
     report = check(experiment, sheet)
     show(report.as_dict(), format, report.rows())
     if format is Format.table:
+        if sheet:
+            typer.echo(f"contact sheet: {sheet}", err=True)
         for finding in report.findings:
             typer.echo(f"{finding.severity}: {finding.sentence}")
     raise typer.Exit(1 if report.spoiled else 0)

@@ -43,6 +43,10 @@ def evaluate(spec: Spec, overrides: Overrides = None, format: FormatOption = For
     from reid_tune.tasks.evaluate import run_evaluate
 
     evaluation = run_evaluate(experiment)
+    section = experiment.evaluate
+    for picture in (section.output_cmc_curve_plot, section.output_sampled_matches_plot):
+        if picture:
+            typer.echo(f"picture: {picture}", err=True)
     show(evaluation.as_dict(), format, evaluation.rows())
 
 

@@ -26,7 +26,8 @@ class Experiment(Section):
         None,
         repr=False,
         description="Passphrase of checkpoints, which are then written in the age format; better given by the "
-        "environment, which wins: REID_TUNE_ENCRYPTION_KEY or, with a file's name, REID_TUNE_ENCRYPTION_KEY_FILE.",
+        "environment, which wins over a spec: REID_TUNE_ENCRYPTION_KEY, or REID_TUNE_ENCRYPTION_KEY_FILE with a "
+        "file's name.",
     )
     model: Model = Field(default_factory=Model, description="The network.")
     dataset: Dataset = Field(default_factory=Dataset, description="Data and augmentation.")

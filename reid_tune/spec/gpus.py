@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from reid_tune.spec.base import Section
 
@@ -11,9 +11,17 @@ __all__ = ["OnGpus"]
 GpuId = Annotated[int, Field(ge=0)]
 
 
+def _once(ids: tuple[int, ...]) -> tuple[int, ...]:
+    if len(set(ids)) < len(ids):
+        raise ValueError("should name each GPU once")
+    return ids
+
+
 class OnGpus(Section):
     num_gpus: int = Field(1, ge=1, description="Workers, one on each GPU; without a GPU, processes on the CPU.")
-    gpu_ids: tuple[GpuId, ...] = Field((0,), min_length=1, description="Indices of the GPUs.")
+    gpu_ids: Annotated[tuple[GpuId, ...], AfterValidator(_once)] = Field(
+        (0,), min_length=1, description="Indices of the GPUs."
+    )
 
     @property
     def gpus(self) -> tuple[int, ...]:

@@ -52,11 +52,9 @@ def build_experiment(tree: Mapping[str, Any], overrides: Mapping[str, Any], sour
     """Validate a spec given as nested mappings; `overrides` are dotted keys, `source` names it in errors."""
     given, wrong = _user_values(tree)
     over, wrong_too = _user_values(overrides)
-    if wrong + wrong_too:
-        raise problems(source, wrong + wrong_too)
     given |= _gpus_of_the_command_line(over) | over
     values = defaults(str(given.get("model.backbone", "resnet_50"))) | given
-    experiment = _validate(_interpolate(unflatten(values), source), source)
+    experiment = _validate(_interpolate(unflatten(values), source), source, wrong + wrong_too)
     wrong = faults(experiment)
     if wrong:
         raise problems(source, wrong)
@@ -179,6 +177,8 @@ def _user_values(tree: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
 
 
 def _unknown(key: str) -> str:
+    if key[:1] in ("+", "~"):
+        return f"{key}: write key=value; neither + nor ~ is used here."
     near = nearest_key(key)
     return f"unknown key {key}" + (f"; did you mean {near}?" if near else ".")
 
@@ -194,11 +194,15 @@ def _interpolate(tree: dict[str, Any], source: str) -> dict[str, Any]:
     return {str(key): value for key, value in resolved.items()}
 
 
-def _validate(tree: dict[str, Any], source: str) -> Experiment:
+def _validate(tree: dict[str, Any], source: str, wrong: Sequence[str] = ()) -> Experiment:
+    """The experiment in a tree; `wrong` is what is known to be wrong beside its values."""
     try:
-        return Experiment.model_validate(tree)
+        experiment = Experiment.model_validate(tree)
     except ValidationError as error:
-        raise problems(source, [_sentence(dict(fault)) for fault in error.errors()]) from None
+        raise problems(source, [*wrong, *(_sentence(dict(fault)) for fault in error.errors())]) from None
+    if wrong:
+        raise problems(source, wrong)
+    return experiment
 
 
 def _sentence(fault: dict[str, Any]) -> str:

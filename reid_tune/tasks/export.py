@@ -95,6 +95,8 @@ def _job(experiment: Experiment | None, section: Export, reference: str | None) 
     if not reference:
         raise InputError("export.checkpoint is not set: give a checkpoint, models:/NAME@ALIAS or sweep:NAME.")
     path = resolve(reference, CHECKPOINT)
+    if path.suffix == ".onnx":
+        raise InputError(f"export.checkpoint = {reference!r} is an ONNX file already: give a checkpoint.")
     default = path.with_suffix(".onnx") if path == Path(reference) else Path(f"{_name(reference)}.onnx")
     target = Path(section.onnx_file) if section.onnx_file else default
     return _Job(experiment, path, target, overwrite=section.overwrite, gpu=section.gpu_id)

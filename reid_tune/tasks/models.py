@@ -9,6 +9,7 @@ import torch
 from reid_tune.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from reid_tune.errors import InputError
 from reid_tune.modeling.network import ReIDNet, build_network
+from reid_tune.spec.changes import unlike_network
 from reid_tune.spec.experiment import Experiment
 from reid_tune.spec.secret import passphrase
 from reid_tune.training.data import interpolation
@@ -16,21 +17,6 @@ from reid_tune.training.embed import Embed, Embedder, Inputs, network_embed
 from reid_tune.training.pretrained import foreign_network
 
 __all__ = ["ModelFile", "checkpoint_experiment", "matching_experiment", "open_network", "restore_network"]
-
-# What a checkpoint fixes: its network, and the images that it was trained on.
-_FIXED = (
-    "model.backbone",
-    "model.last_stride",
-    "model.stride_size",
-    "model.semantic_weight",
-    "model.input_channels",
-    "model.input_width",
-    "model.input_height",
-    "model.pooling",
-    "model.neck",
-    "dataset.pixel_mean",
-    "dataset.pixel_std",
-)
 
 
 @dataclass(frozen=True)
@@ -116,11 +102,7 @@ def matching_experiment(experiment: Experiment, checkpoint: Checkpoint, path: Pa
         InputError: a key that the checkpoint fixes has another value in the spec.
     """
     trained = checkpoint_experiment(checkpoint, path)
-    unlike = [
-        f"{key} is {trained.value(key)!r} there and {experiment.value(key)!r} in the spec"
-        for key in _FIXED
-        if trained.value(key) != experiment.value(key)
-    ]
+    unlike = unlike_network(experiment, trained)
     if unlike:
         raise InputError(f"{path} was trained with another spec: {'; '.join(unlike)}.")
     return experiment

@@ -1,5 +1,7 @@
 """The task `train`: one run of one spec."""
 
+import fcntl
+import os
 import sys
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -8,6 +10,7 @@ from typing import Any
 import torch
 
 from reid_tune.checkpoints.names import LATEST
+from reid_tune.errors import InputError
 from reid_tune.files import write_atomic
 from reid_tune.spec.experiment import Experiment
 from reid_tune.tasks.plan import run_plan
@@ -17,7 +20,7 @@ from reid_tune.training.devices import devices
 from reid_tune.training.launch import launch
 from reid_tune.training.loop import train
 from reid_tune.training.progress import TerminalReporter
-from reid_tune.training.subsets import shared_identities, split_records, validates_on_test
+from reid_tune.training.subsets import shared_identities, split_records, training_folders, validates_on_test
 from reid_tune.training.workers import rank
 
 __all__ = ["run_train"]
@@ -78,12 +81,31 @@ class _Reporter(TerminalReporter):
         super().__init__()
         self._experiment = experiment
         self._status = StatusLog(directory)
+        self._handle: int | None = None
 
     def start(self, steps_per_epoch: int, first_epoch: int, num_epochs: int) -> None:
-        if rank() == 0:
+        if rank() == 0 and first_epoch <= num_epochs:
+            self._lock()
             write_atomic(self._status.path.with_name("experiment.yaml"), self._experiment.to_yaml())
             self._status.write("STARTED", "train started", epoch=first_epoch - 1, max_epoch=num_epochs)
         super().start(steps_per_epoch, first_epoch, num_epochs)
+
+    def _lock(self) -> None:
+        """Keep other trainings out of the folder until the end of this one, however it comes."""
+        self._handle = os.open(self._status.path.parent, os.O_RDONLY)
+        try:
+            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"another training is at work in {self._status.path.parent}: wait for it, or set another results_dir."
+            ) from None
+        except OSError:
+            pass  # A network disk that cannot lock.
+
+    def __exit__(self, *details: object) -> None:
+        super().__exit__(*details)
+        if self._handle is not None:
+            os.close(self._handle)
 
     def report(self, metrics: Mapping[str, Any]) -> None:
         super().report(metrics)
@@ -107,6 +129,12 @@ def _data_lines(experiment: Experiment, given: Collection[str]) -> list[str]:
     identities = len({record.identity for record in split.train})
     cameras = len({record.camera for record in split.train})
     lines = [f"training: {len(split.train)} images, {identities} identities, {cameras} camera(s)"]
+    lines += [
+        f"{len(folder.left_out)} image(s) of {folder.path} are left out, as their names do not parse: the first is "
+        f"{folder.left_out[0]!r}"
+        for folder in training_folders(experiment)
+        if folder.left_out
+    ]
     if dataset.num_classes != identities and "dataset.num_classes" in given:
         lines.append(
             f"warning: dataset.num_classes = {dataset.num_classes}, but the folder has {identities}: it counts."

@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from reid_tune.checkpoints.checkpoint import load_checkpoint
-from reid_tune.checkpoints.encryption import is_encrypted
+from reid_tune.checkpoints.encryption import is_encrypted_file
 from reid_tune.checkpoints.foreign import read_foreign
 from reid_tune.checkpoints.layouts import our_names, tensors_of
 from reid_tune.errors import InputError
@@ -22,6 +22,9 @@ __all__ = ["Loaded", "foreign_network", "load_pretrained"]
 
 _BACKBONE = "backbone."
 _SHOWN = 4
+# A file that fills less of a backbone, or has a tenth more than it, is of another network.
+_ENOUGH = 0.9
+_HEAD = re.compile(r"^backbone\.(fc|head|head_dist|classifier|norm\d)\.")
 # Batches counted by a batch norm, on which nothing depends, and a Swin's modulation, which does nothing without them.
 _OPTIONAL = re.compile(r"\.num_batches_tracked$|\.semantic_(scale|shift)\.")
 
@@ -101,6 +104,13 @@ def load_pretrained(network: ReIDNet, experiment: Experiment, identities: Sequen
             f"model.pretrained_model_path = {path}: nothing in it fits model.backbone = {model.backbone!r}: "
             f"its tensors are called {_first(tensors)}, the network's {_first(backbone)}."
         )
+    odd = [name for name in matched.left if name.startswith(_BACKBONE) and not _HEAD.search(name)]
+    filled = sum(name.startswith(_BACKBONE) for name in loaded)
+    if filled < _ENOUGH * len([name for name in backbone if not _OPTIONAL.search(name)]) or len(odd) > filled / 10:
+        raise InputError(
+            f"model.pretrained_model_path = {path}: it fills {filled} of {len(backbone)} tensors of model.backbone = "
+            f"{model.backbone!r} and has {len(odd)} others ({_shortened(odd) or 'none'}): it is of another network."
+        )
     return Loaded(
         path=path,
         sha256=_digest(path),
@@ -140,20 +150,12 @@ def foreign_network(path: Path, experiment: Experiment) -> ReIDNet | None:
 
 def _read(path: Path, key: str | None) -> tuple[dict[str, Tensor], list[int] | None]:
     """A file's tensors by their own names, and the identities of its classifier's rows if it says them."""
-    if not _encrypted(path):
+    if not is_encrypted_file(path):
         content = read_foreign(path)
         if not str(content.get("format")).startswith("reid-tune "):
             return tensors_of(content), None
     checkpoint = load_checkpoint(path, key)
     return checkpoint.model, checkpoint.identities
-
-
-def _encrypted(path: Path) -> bool:
-    try:
-        with path.open("rb") as file:
-            return is_encrypted(file.read(32))
-    except OSError:
-        return False
 
 
 def _digest(path: Path) -> str:

@@ -8,11 +8,13 @@ from typing import Any
 import torch
 
 from reid_tune.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from reid_tune.checkpoints.encryption import is_encrypted_file
 from reid_tune.checkpoints.names import BEST, LATEST, kept
 from reid_tune.errors import InputError
 from reid_tune.files import link_atomic, make_folder
 from reid_tune.modeling.network import ReIDNet, untrained
 from reid_tune.optim.optimizer import make_optimizer
+from reid_tune.spec.changes import changed, unlike_network
 from reid_tune.spec.experiment import Experiment
 from reid_tune.spec.secret import passphrase
 from reid_tune.training.data import EvaluationImages, TrainingImages, evaluation_images, training_images
@@ -56,6 +58,7 @@ def begin(experiment: Experiment, directory: Path, device: torch.device, resume:
         _restore(run, checkpoint, path)
     elif loaded := load_pretrained(run.network, experiment, run.data.identities):
         run.origin = str(loaded)
+    make_folder(directory)
     return run
 
 
@@ -77,7 +80,6 @@ def _prepare(experiment: Experiment, directory: Path, device: torch.device) -> R
             "train.optim.lr_monitor = 'val_loss' watches the validation, and there is none: set dataset.validation, "
             "or lr_monitor: train_loss."
         )
-    make_folder(directory)
     data = training_images(experiment, split.train)
     validation = None
     if split.query and rank() == 0:
@@ -97,6 +99,12 @@ def _restore(run: Run, checkpoint: Checkpoint, path: Path) -> None:
         )
     if not checkpoint.optimizer:
         raise InputError(f"{path} has no optimizer state to continue from: give the checkpoint of a training run.")
+    try:
+        trained = Experiment.model_validate(checkpoint.spec)
+    except ValueError:
+        raise InputError(f"{path} holds a spec that this version cannot read: use an empty results folder.") from None
+    if unlike := unlike_network(run.experiment, trained):
+        raise InputError(f"{path} was trained with another spec: {'; '.join(unlike)}: use an empty results folder.")
     settings = [{name: group[name] for name in group if name != "params"} for group in run.optimizer.param_groups]
     center = run.step.center
     try:
@@ -114,6 +122,10 @@ def _restore(run: Run, checkpoint: Checkpoint, path: Path) -> None:
         group.update(own)  # The spec decides, also where it has changed since the checkpoint.
     run.history = list(checkpoint.history)
     run.origin = f"continues {path}"
+    if different := changed(run.experiment, checkpoint.spec):
+        run.origin += f"; changed since it was written: {', '.join(different)}"
+    if passphrase(run.experiment) and not is_encrypted_file(path):
+        run.origin += "; it is not encrypted, and neither are the earlier ones beside it"
 
 
 def save(run: Run, *, keep_best: bool) -> None:

@@ -248,3 +248,9 @@ def test_given_keys_are_those_of_file_and_overrides(tmp_path: Path) -> None:
     file.write_text("train:\n  optim: {steps: [2], base_lr: 0.1}\n")
     keys = {"train.optim.lr_steps", "train.optim.base_lr", "train.clip_grad_norm"}
     assert given_keys(file, ["train.grad_clip=1"]) == keys
+
+
+def test_unknown_keys_and_wrong_values_are_told_together(tmp_path: Path) -> None:
+    message = fault(write(tmp_path, "foo: {bar: 1}"), "train.num_epochs=0", "train.gpu_ids=[1, 1]")
+    assert message.count("\n") == 3 and "unknown key foo.bar" in message
+    assert "train.num_epochs = 0" in message and "should name each GPU once" in message

@@ -1,6 +1,9 @@
 """The task `train`: what it says, what it writes, and that its numbers are those of its checkpoints."""
 
+import fcntl
 import json
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +66,59 @@ def test_a_resumed_training_prints_and_reports_new_epochs_alone(
     err = capsys.readouterr().err
     assert "epoch 1/2" not in err and "epoch 2/2" in err and "continues" in err
     assert [line["epoch"] for line in status(tmp_path) if line["status"] == "RUNNING"] == [1, 2]
+
+
+def test_a_second_training_is_kept_out_of_the_folder(spec: Spec, tmp_path: Path) -> None:
+    folder = tmp_path / "results" / "train"
+    folder.mkdir(parents=True)
+    handle = os.open(folder, os.O_RDONLY)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    with pytest.raises(InputError, match="another training is at work in .*train: wait for it, or set another"):
+        run_train(spec())
+    assert list(folder.iterdir()) == []
+    os.close(handle)
+    run_train(spec())
+
+
+def test_a_changed_spec_is_told_and_a_changed_network_is_refused(
+    spec: Spec, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_train(spec())
+    saved = (tmp_path / "results/train/experiment.yaml").read_text()
+    run_train(spec(train__optim__base_lr=0.01))
+    assert (tmp_path / "results/train/experiment.yaml").read_text() == saved, "nothing was trained"
+    capsys.readouterr()
+    run_train(spec(train__num_epochs=2, train__optim__base_lr=0.01))
+    err = " ".join(capsys.readouterr().err.split())
+    assert "changed since it was written: train.num_epochs: 1 -> 2, train.optim.base_lr: 0.00035 -> 0.01" in err
+    with pytest.raises(InputError, match="model.input_height is 32 there and 48 in the spec: use an empty results"):
+        run_train(spec(train__num_epochs=3, model__input_height=48))
+    run_train(spec(train__num_epochs=3, encryption_key="late"))
+    assert "it is not encrypted, and neither are the earlier ones" in " ".join(capsys.readouterr().err.split())
+
+
+def test_refused_trainings_leave_no_folder(spec: Spec, tmp_path: Path) -> None:
+    for values in (
+        {"model__backbone": "resnet999"},
+        {"dataset__batch_size": 64},
+        {"model__pretrained_model_path": "x"},
+    ):
+        with pytest.raises(InputError):
+            run_train(spec(**values))
+    assert not (tmp_path / "results").exists()
+
+
+def test_images_that_are_left_out_are_told(
+    spec: Spec, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(data / "bounding_box_train", tmp_path / "train")
+    shutil.copy(next((tmp_path / "train").iterdir()), tmp_path / "train" / "photo (1).jpg")
+    run_train(spec(dataset__train_dataset_dir=str(tmp_path / "train"), dataset__validation="none"))
+    err = capsys.readouterr().err
+    assert (
+        f"1 image(s) of {tmp_path / 'train'} are left out, as their names do not parse: the first is 'photo (1).jpg'"
+        in err
+    )
 
 
 def test_what_is_said_about_the_data(spec: Spec, data: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -281,7 +281,7 @@ def test_a_run_says_where_its_weights_come_from(build: Build, tmp_path: Path) ->
     train(build(train__num_epochs=1), first, tmp_path)
     train(build(train__num_epochs=2), second, tmp_path)
     assert first.said == ["weights drawn by train.seed"]
-    assert second.said == [f"continues {tmp_path / LATEST}"]
+    assert second.said == [f"continues {tmp_path / LATEST}; changed since it was written: train.num_epochs: 1 -> 2"]
 
 
 def test_an_encrypted_run_resumes_with_its_key_alone(build: Build, tmp_path: Path) -> None:

@@ -82,17 +82,15 @@ def test_the_report_names_the_file_its_digest_and_what_became_of_the_tensors(tmp
     ]
 
 
-def test_the_file_of_another_network_gives_a_warning(tmp_path: Path, build_on: Build) -> None:
-    theirs = timm.create_model("resnet18").state_dict()
-    torch.save(theirs, tmp_path / "a.pth")
-    network, loaded = load(build_on(tmp_path / "a.pth", "resnet26"))
-    state = network.backbone.state_dict()
-    unlike = {name for name in state if name not in theirs or theirs[name].shape != state[name].shape}
-    assert {name for name in loaded.untrained if "num_batches" not in name} == {
-        f"backbone.{name}" for name in unlike if "num_batches" not in name
-    }
-    assert "backbone.layer1.0.conv1.weight" in loaded.untrained and "backbone.layer1.0.conv1.weight" in loaded.left
-    assert "warning: absent or of another shape, so untrained" in str(loaded)
+@pytest.mark.parametrize(
+    ("trained", "backbone", "fills"), [("resnet18", "resnet26", 97), ("resnet34", "resnet18", 120)]
+)
+def test_the_file_of_another_network_is_refused(
+    tmp_path: Path, build_on: Build, trained: str, backbone: str, fills: int
+) -> None:
+    torch.save(timm.create_model(trained).state_dict(), tmp_path / "a.pth")
+    with pytest.raises(InputError, match=f"it fills {fills} of .*: it is of another network"):
+        load(build_on(tmp_path / "a.pth", backbone))
 
 
 def test_timms_safetensors_are_the_backbone(tmp_path: Path, build_on: Build) -> None:
