@@ -27,12 +27,9 @@ def _hide_key() -> None:
         os.execv(sys.executable, [sys.executable, "-P", "-m", "reid_tune", *rest])
 
 
-class _Terminated(KeyboardInterrupt):
-    """A job scheduler's way to say Ctrl-C."""
-
-
 def _terminate(*_: object) -> None:
-    raise _Terminated
+    """SIGTERM is a job scheduler's way to say Ctrl-C."""
+    raise KeyboardInterrupt
 
 
 def main() -> None:
@@ -45,7 +42,5 @@ def main() -> None:
     except ReidTuneError as error:
         typer.echo(f"reid-tune: {error}", err=True)
         sys.exit(error.status)
-    except _Terminated:
-        sys.exit(143)
     except KeyboardInterrupt:
         sys.exit(130)
