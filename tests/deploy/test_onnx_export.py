@@ -93,7 +93,7 @@ def test_embeddings_of_every_kind(tmp_path: Path, values: dict[str, Any], flip: 
     assert np.allclose(model.embed(crops), mirrored, rtol=0, atol=1e-3 * np.abs(mirrored).max()) == flip
 
 
-@pytest.mark.parametrize("backbone", ["resnet18", SWIN])
+@pytest.mark.parametrize("backbone", ["resnet18", pytest.param(SWIN, marks=pytest.mark.integration)])
 def test_a_grey_network_takes_one_channel(tmp_path: Path, backbone: str) -> None:
     mean, std = (0.3, 0.9, 0.9), (0.2, 0.9, 0.9)
     network, experiment = make_network(
