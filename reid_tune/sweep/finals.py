@@ -13,9 +13,10 @@ from reid_tune.spec.secret import passphrase
 from reid_tune.sweep.file import Sweep
 from reid_tune.sweep.journal import Journal
 from reid_tune.sweep.refit import finalists, refit_run
-from reid_tune.tasks.evaluate import Evaluated, evaluate_features, plot_cmc, reranking_of, test_features
+from reid_tune.tasks.evaluate import Evaluated, evaluate_features, reranking_of, test_features
 from reid_tune.tasks.export import export_checkpoint
 from reid_tune.tasks.models import checkpoint_experiment
+from reid_tune.tasks.pictures import draw_cmc
 from reid_tune.tracking.store import with_credentials
 
 __all__ = ["export", "register", "test"]
@@ -45,7 +46,7 @@ def test(sweep: Sweep, journal: Journal) -> dict[str, Any]:
         evaluated = evaluate_features(features, reranking_of(sweep.experiment))
         result[name] = evaluated.as_dict() | {"checkpoint": _checkpoint_metrics(sweep, journal, name, evaluated)}
         picture = sweep.folder / "export" / f"{name}-cmc.png"
-        plot_cmc(evaluated, picture)
+        draw_cmc(evaluated.plain, evaluated.re_ranked, picture)
         journal.emit("artifact", run=refit_run(name), path=str(picture), folder="test")
     write_atomic(sweep.folder / "export" / "test.json", json.dumps(result, indent=2) + "\n")
     return result

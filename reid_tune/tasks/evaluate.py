@@ -10,7 +10,6 @@ from typing import Any
 from reid_tune.errors import InputError
 from reid_tune.evaluation.features import FeatureSet
 from reid_tune.evaluation.matches import Watch
-from reid_tune.evaluation.plots import cmc_plot
 from reid_tune.evaluation.rerank import ReRanking
 from reid_tune.evaluation.score import Score, scores
 from reid_tune.files import write_atomic
@@ -27,7 +26,7 @@ from reid_tune.training.embed import Embedder, Inputs, Open, features_of
 from reid_tune.training.pool import embedding_workers
 from reid_tune.training.subsets import evaluation_records
 
-__all__ = ["Evaluated", "Evaluation", "evaluate_features", "plot_cmc", "reranking_of", "run_evaluate", "test_features"]
+__all__ = ["Evaluated", "Evaluation", "evaluate_features", "reranking_of", "run_evaluate", "test_features"]
 
 _SELECTED = "note: a checkpoint that is chosen by this table is selected on test, and its score is too good"
 
@@ -173,11 +172,3 @@ def test_features(experiment: Experiment, path: Path, query: str | None, gallery
     embedder = ModelFile(path, experiment)(device)
     records = evaluation_records(query, gallery, strict=experiment.dataset.strict)
     return features_of(decode_test(*records, embedder.inputs, experiment.dataset.num_workers), embedder.embed)
-
-
-def plot_cmc(evaluated: Evaluated, path: Path, ranks: int = 50) -> None:
-    """Draw the CMC curves of both scores."""
-    curves = {"plain": evaluated.plain.cmc(ranks)}
-    if evaluated.re_ranked:
-        curves["re-ranked"] = evaluated.re_ranked.cmc(ranks)
-    cmc_plot(curves, path)

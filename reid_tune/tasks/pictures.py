@@ -13,7 +13,7 @@ from reid_tune.spec.experiment import Experiment
 from reid_tune.tasks.outputs import make_room, output_file
 from reid_tune.training.data import EvaluationImages
 
-__all__ = ["Pictures"]
+__all__ = ["Pictures", "draw_cmc"]
 
 
 class Pictures:
@@ -70,11 +70,16 @@ class Pictures:
     def draw(self, plain: Score, re_ranked: Score | None) -> None:
         """Write the pictures."""
         if self._cmc:
-            curves = {"plain": plain, "re-ranked": re_ranked}
-            cmc_plot({name: s.cmc(self._section.max_rank) for name, s in curves.items() if s}, self._cmc)
+            draw_cmc(plain, re_ranked, self._cmc, self._section.max_rank)
         if self._matches:
             order = str(re_ranked.reranking) if re_ranked else "plain distances, no re-ranking"
             matches_plot(self._frames, self._section.max_rank, f"Sampled matches: {order}", self._matches)
+
+
+def draw_cmc(plain: Score, re_ranked: Score | None, path: Path, ranks: int = 50) -> None:
+    """Draw the CMC curves of one or both scores of a model."""
+    found = {"plain": plain, "re-ranked": re_ranked}
+    cmc_plot({name: score.cmc(ranks) for name, score in found.items() if score}, path)
 
 
 def _key(name: str) -> str:
