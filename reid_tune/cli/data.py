@@ -79,7 +79,9 @@ def convert(
 def cache(
     name: Annotated[str | None, typer.Argument(help="One file of the list instead of all.")] = None,
     clear: Annotated[bool, typer.Option("--clear", help="Remove what no process has open.")] = False,
-    check: Annotated[bool, typer.Option("--check", help="Read every pixel and compare the checksums.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Read every pixel and compare checksums, as each use of a file does.")
+    ] = False,
     format: FormatOption = Format.table,
 ) -> None:
     """List the decoded images that runs share; exit status 1 where a file is damaged, or in use and not removed."""

@@ -1,9 +1,10 @@
-"""One file of the cache: a header that vouches for itself, then pixels to be mapped into memory."""
+"""One file of the cache: a header that vouches for itself and for the pixels behind it, to be mapped into memory."""
 
 import errno
 import fcntl
 import json
 import os
+import zlib
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -17,7 +18,7 @@ from reid_tune.files import atomic
 
 __all__ = ["FORMAT", "SUFFIX", "Header", "intact", "leftovers", "lock_file", "open_pixels", "read_header", "write"]
 
-FORMAT = 1
+FORMAT = 2
 SUFFIX = ".crops"
 _SIZE = 32768  # bytes of the header: whole pages, and the longest path fits.
 _DIGEST = 32  # hexadecimal digits
@@ -39,7 +40,7 @@ class Header:
     interpolation: str
     grey: bool
     builder: int
-    checksum: str = ""
+    checksum: int = 0  # CRC-32 of the pixels
 
     @property
     def bytes(self) -> int:
@@ -54,22 +55,23 @@ def write(path: Path, header: Header, chunks: Iterable[np.ndarray]) -> None:
         OSError: the disk is full, or does not give back what was written.
     """
     with atomic(path) as temporary:
-        checksum = blake2b(digest_size=_DIGEST // 2)
+        checksum = 0
         with temporary.open("wb") as file:
             file.seek(_SIZE)
             for pixels in chunks:
                 file.write(pixels.data)
-                checksum.update(pixels.data)
+                checksum = zlib.crc32(pixels.data, checksum)
             file.seek(0)
-            file.write(_pack(replace(header, checksum=checksum.hexdigest())))
+            file.write(_pack(replace(header, checksum=checksum)))
         if not intact(temporary):
             raise OSError(errno.EIO, "what was written comes back as something else", str(path))
 
 
 def open_pixels(path: Path, key: str) -> np.ndarray | None:
-    """Map a file into memory, read-only; None where there is none, or one of a wrong header or size.
+    """Map a file into memory, read-only; None where there is none, or one that is not as it was written.
 
-    A shared lock is held as long as the array lives: the mapping keeps a duplicate of the handle that has it.
+    The whole file is read for it. A shared lock is held as long as the array lives: the mapping keeps a duplicate of
+    the handle that has it.
 
     Raises:
         OSError: the disk can neither lock nor map files.
@@ -81,7 +83,7 @@ def open_pixels(path: Path, key: str) -> np.ndarray | None:
     with file:
         fcntl.flock(file, fcntl.LOCK_SH)
         header = read_header(file)
-        if header is None or header.key != key:
+        if header is None or header.key != key or not _as_written(file, header):
             return None
         with suppress(OSError):  # the file of another user
             os.utime(file.fileno())
@@ -90,7 +92,7 @@ def open_pixels(path: Path, key: str) -> np.ndarray | None:
 
 
 def read_header(file: BinaryIO) -> Header | None:
-    """The header of a file that is open at its begin; None where header or size are wrong."""
+    """The header of a file at its begin, which is read up to the pixels; None where header or size are wrong."""
     block = file.read(_SIZE)
     if len(block) < _SIZE or _digest(block[_DIGEST:]) != block[:_DIGEST]:
         return None
@@ -103,12 +105,9 @@ def read_header(file: BinaryIO) -> Header | None:
 
 def intact(path: Path) -> bool:
     """Whether header and size are right and the pixels are those that were written; reads the whole file."""
-    checksum = blake2b(digest_size=_DIGEST // 2)
     with path.open("rb") as file:
         header = read_header(file)
-        while block := file.read(_BLOCK):
-            checksum.update(block)
-    return header is not None and checksum.hexdigest() == header.checksum
+        return header is not None and _as_written(file, header)
 
 
 def lock_file(path: Path) -> Path:
@@ -119,6 +118,14 @@ def lock_file(path: Path) -> Path:
 def leftovers(path: Path) -> Iterable[Path]:
     """What builders that died have left of a file; to be looked for under its lock."""
     return path.parent.glob(f".{path.name}.*")
+
+
+def _as_written(file: BinaryIO, header: Header) -> bool:
+    """Whether the pixels are those of the header, of a file that was read as far as they begin."""
+    checksum = 0
+    while block := file.read(_BLOCK):
+        checksum = zlib.crc32(block, checksum)
+    return checksum == header.checksum
 
 
 def _pack(header: Header) -> bytes:

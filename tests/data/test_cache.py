@@ -152,7 +152,8 @@ def test_a_damaged_file_is_built_again(place: Path, crops: Path, tmp_path: Path,
         "garbage": [os.urandom(len(content))],
         "another's": [built(draw(tmp_path / "other", seed=1)).read_bytes()],
         "flipped": [
-            content[:bit] + bytes([content[bit] ^ 4]) + content[bit + 1 :] for bit in (0, 31, 40, 100, 300, 32767)
+            content[:place] + bytes([content[place] ^ 4]) + content[place + 1 :]
+            for place in (0, 31, 40, 100, 300, 32767, 32768, len(content) - 100, len(content) - 1)
         ],
     }
     wanted = decode(records_of(crops), 8, 4, "bilinear")
