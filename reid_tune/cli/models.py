@@ -1,4 +1,4 @@
-"""Commands for one model: train, evaluate, inference, export, score."""
+"""Commands for one model: train, evaluate, inference, export."""
 
 from pathlib import Path
 from typing import Annotated
@@ -88,18 +88,3 @@ def export(
     file, parity = run_export(experiment, named, parse_overrides(pairs))
     typer.echo(parity, err=True)
     typer.echo(file)
-
-
-@app.command()
-def score(
-    features: Annotated[Path, typer.Argument(help=".npz with query_ and gallery_ features, ids and cameras.")],
-    re_ranking: Annotated[
-        str | None, typer.Option("--re-ranking", metavar="K1,K2,LAMBDA", help="Re-rank, e.g. 20,6,0.3.")
-    ] = None,
-    format: FormatOption = Format.table,
-) -> None:
-    """Score the features of any model: mAP, mINP and Rank-k."""
-    from reid_tune.tasks.score import run_score
-
-    metrics = run_score(features, re_ranking)
-    show(metrics, format, {"re-ranked" if re_ranking else "plain": metrics})
