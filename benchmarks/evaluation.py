@@ -1,22 +1,41 @@
-"""Seconds and peak memory of ranking and re-ranking, against plain numpy code with full matrices.
+"""Seconds and peak memory of ranking, re-ranking and further settings of it, against plain numpy with full matrices.
 
 Each measurement is a process of its own; memory is its highest resident size, libraries included.
 """
 
 import argparse
+import math
 import multiprocessing
 import os
 import platform
 import resource
 import time
+from collections.abc import Callable, Sequence
+from itertools import product
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 
+from reid_tune.evaluation.features import feature_set
+from reid_tune.evaluation.rerank import ReRanking
+
+Arrays = tuple[np.ndarray, ...]
+Sizes = tuple[int, int, int]
+
+# Queries, gallery images and dimensions; the first two are those of the official test sets.
+SIZES: dict[str, Sizes] = {
+    "market1501": (3368, 15913, 256),
+    "market1501-2048": (3368, 15913, 2048),
+    "msmt17": (11659, 82161, 256),
+}
 IMAGES_PER_IDENTITY = 25
 SETTING = (20, 6, 0.3)
+GRID = list(product((15, 20), (4, 6), (0.2, 0.4, 0.5)))
+PAIRS = [(16, 5, 0.3), (18, 6, 0.3), (22, 6, 0.3), (24, 7, 0.3)]
 
 
-def made_up(queries: int, gallery: int, dimension: int) -> tuple[np.ndarray, ...]:
+def made_up(queries: int, gallery: int, dimension: int) -> Arrays:
     """The six arrays of a feature set: noisy copies of one centre per identity."""
     rng = np.random.default_rng(0)
     identities = max(2, (queries + gallery) // IMAGES_PER_IDENTITY)
@@ -29,7 +48,7 @@ def made_up(queries: int, gallery: int, dimension: int) -> tuple[np.ndarray, ...
     return tuple(arrays)
 
 
-def plain_map(distances: np.ndarray, arrays: tuple[np.ndarray, ...]) -> float:
+def plain_map(distances: np.ndarray, arrays: Arrays) -> float:
     """mAP from the full index array, one query at a time."""
     _, query_ids, query_cameras, _, gallery_ids, gallery_cameras = arrays
     precisions = []
@@ -82,49 +101,95 @@ def plain_reranked(query: np.ndarray, gallery: np.ndarray) -> np.ndarray:
     return result
 
 
-def run_plain(arrays: tuple[np.ndarray, ...], reranked: bool) -> float:
-    matrix = plain_reranked if reranked else plain_distances
-    return plain_map(matrix(arrays[0], arrays[3]), arrays)
+def plain(arrays: Arrays, reranked: bool) -> float:
+    return plain_map((plain_reranked if reranked else plain_distances)(arrays[0], arrays[3]), arrays)
 
 
-def run_ours(arrays: tuple[np.ndarray, ...], reranked: bool) -> float:
-    from reid_tune.evaluation.features import feature_set
-    from reid_tune.evaluation.rerank import ReRanking
+def neighbours(arrays: Arrays, device: str) -> float:
+    from reid_tune.evaluation.score import Retrieval
+
+    Retrieval(feature_set(*arrays), [ReRanking(*SETTING)], device)
+    return math.nan
+
+
+def ours(arrays: Arrays, device: str, settings: Sequence[tuple[int, int, float]]) -> float:
+    """mAP of the last setting, plain where there is none."""
+    from reid_tune.evaluation.grid import grid_scores
     from reid_tune.evaluation.score import score
 
-    return score(feature_set(*arrays), ReRanking(*SETTING) if reranked else None).mAP
+    features = feature_set(*arrays)
+    if not settings:
+        return score(features, device=device).mAP
+    *_, last = grid_scores(features, [ReRanking(*values) for values in settings], device)
+    return last.mAP
 
 
-def measure(ours: bool, reranked: bool, sizes: tuple[int, int, int]) -> tuple[float, float, float, float]:
-    """Seconds, CPU seconds of all threads, peak GB and mAP; imports are not timed."""
-    run = run_ours if ours else run_plain
-    run(made_up(200, 200, 16), reranked)
+class Cost(NamedTuple):
+    """What a measurement took; imports are not timed."""
+
+    seconds: float
+    cpu_seconds: float  # of all threads
+    peak: float  # GB of the process, libraries included
+    gpu_peak: float  # GB
+    mAP: float
+
+
+def measure(run: Callable[..., float], sizes: Sizes, device: str, *more: Any) -> Cost:
+    """Run in this process, which has done nothing else."""
+    run(made_up(200, 200, 16), *more)  # imports, and kernels of a GPU
     arrays = made_up(*sizes)
+    cuda = device == "cuda"
+    if cuda:
+        torch.cuda.reset_peak_memory_stats()
     wall, cpu = time.perf_counter(), time.process_time()
-    result = run(arrays, reranked)
+    result = run(arrays, *more)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    return wall, cpu, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9, result
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+    return Cost(wall, cpu, peak, torch.cuda.max_memory_allocated() / 1e9 if cuda else math.nan, result)
+
+
+def report(name: str, sizes: Sizes, device: str, *, against: bool) -> None:
+    """Print the table of one size; with `against` also what numpy takes."""
+    print(f"\n{name}: {sizes[0]:,} queries x {sizes[1]:,} gallery images x {sizes[2]}-d on {device}")
+    print(f"{'':34}" + "".join(f"{title:>9}" for title in ("seconds", "CPU s", "peak GB", "GPU GB", "mAP")))
+    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+
+        def cost(title: str, run: Callable[..., float], *more: Any) -> Cost:
+            found = pool.apply(measure, (run, sizes, device, *more))
+            line(title, found)
+            return found
+
+        for title, settings in (("ranking", []), ("ranking with re-ranking", [SETTING])):
+            found = cost(title, ours, device, settings)
+            if against:
+                other = cost("  plain numpy", plain, bool(settings))
+                print(f"  {'ratio':32}" + "".join(f"{a / b:8.1f}x" for a, b in zip(other[:3], found[:3], strict=True)))
+        cost("of it, neighbours", neighbours, device)
+        for title, more in (("12 more: a grid", GRID), ("4 more: k1 and k2 new", PAIRS)):
+            many = cost(f"  with {title}", ours, device, [SETTING, *more])
+            each = [(a - b) / len(more) for a, b in zip(many[:2], found[:2], strict=True)]
+            line("each further setting", Cost(*each, math.nan, math.nan, math.nan))
+
+
+def line(title: str, cost: Cost) -> None:
+    cells = (f"{value:9.{5 if name == 'mAP' else 2}f}" for name, value in cost._asdict().items())
+    print(f"{title:34}" + "".join(" " * 9 if "nan" in cell else cell for cell in cells), flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--queries", type=int, default=3368)
-    parser.add_argument("--gallery", type=int, default=15913)
-    parser.add_argument("--dim", type=int, default=256)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--size", choices=[*SIZES, "all"], default="all")
+    parser.add_argument("--no-numpy", action="store_true", help="without the plain code, which takes 9 GB")
     parser.add_argument("--quick", action="store_true", help="500 queries, 2,000 gallery images")
     options = parser.parse_args()
-    sizes = (500, 2000, options.dim) if options.quick else (options.queries, options.gallery, options.dim)
-    size = " x ".join(map(str, sizes))
-    print(
-        f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; queries x gallery x dim: {size}"
-    )
-    print(f"{'':24}{'seconds':>9}{'CPU s':>9}{'peak GB':>9}{'mAP':>9}")
-    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
-        for title, reranked in (("ranking, plain numpy", False), ("re-ranked, plain numpy", True)):
-            rows = [pool.apply(measure, (ours, reranked, sizes)) for ours in (False, True)]
-            for name, row in zip((title, "  reid-tune"), rows, strict=True):
-                print(f"{name:24}{row[0]:9.2f}{row[1]:9.2f}{row[2]:9.2f}{row[3]:9.5f}")
-            print("  ratio".ljust(24) + "".join(f"{a / b:8.1f}x" for a, b in zip(*rows, strict=True))[:27], flush=True)
+    print(f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
+    if options.device == "cuda":
+        print(torch.cuda.get_device_name())
+    chosen = {name: size for name, size in SIZES.items() if options.size in (name, "all")}
+    for name, sizes in {"quick": (500, 2000, 64)}.items() if options.quick else chosen.items():
+        against = not options.no_numpy and name in ("quick", "market1501")
+        report(name, sizes, options.device, against=against)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from reid_tune.errors import FailedRun, InfrastructureError
 from reid_tune.events.log import EventLog
 
 COMMANDS = ["train", "evaluate", "inference", "export", "score", "demo-data", "check-data", "convert", "cache", "spec"]
-COMMANDS += ["sweep", "report", "ui", "version"]
+COMMANDS += ["split", "sweep", "report", "ui", "version"]
 
 
 @dataclass
@@ -143,7 +143,7 @@ def test_train_and_evaluate(run: Run, spec: Path, tmp_path: Path) -> None:
     evaluated = run(*arguments, "--format", "json")
     found = json.loads(evaluated.out)
     assert found == json.loads(Path("results/evaluate/metrics.json").read_text())
-    assert list(found) == ["plain", "re_ranked"]
+    assert list(found) == ["plain", "re_ranked", "threshold"]
     table = run(*arguments).out
     assert f"{100 * found['plain']['mAP']:.1f}" in table and "re-ranked" in table
 
@@ -320,6 +320,19 @@ def test_demo_data(run: Run, refused: Callable[..., str], tmp_path: Path) -> Non
     ]
     assert "is not an empty folder" in refused("demo-data", "images")
     assert "identities is 1" in refused("demo-data", "other", "--identities", "1")
+
+
+def test_split(run: Run, refused: Callable[..., str], spec: Path) -> None:
+    assert "= 'auto' holds no training identities out: set it to holdout" in refused("split", "-e", spec, "lists")
+    half = ("dataset.validation=holdout", "dataset.validation_fraction=0.5")
+    result = run("split", "-e", spec, "lists", *half, "--format", "json")
+    assert result.status == 0
+    for name, counts in json.loads(result.out).items():
+        assert len(Path("lists", f"{name}.txt").read_text().splitlines()) == counts["images"] > 0
+    assert "lists is not an empty folder" in refused("split", "-e", spec, "lists", *half)
+    Path("lists", "query.txt").write_text("query/0001_c1.jpg\n")
+    message = refused("train", "-e", spec, "dataset.validation=lists")
+    assert message.startswith("lists/query.txt line 1: there is no 'query/0001_c1.jpg' in the training folders")
 
 
 @pytest.mark.parametrize(

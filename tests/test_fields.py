@@ -62,6 +62,7 @@ class World:
         (odd / "nobody.jpg").write_bytes(path.read_bytes())
         self.weights = {seed: self._checkpoint(seed) for seed in (1, 2)}
         self.positions = self._positions()
+        self.threshold = self._threshold()
 
     def experiment(self, overrides: dict[str, Any], results: Path) -> Experiment:
         a = self.root / "a"
@@ -95,6 +96,13 @@ class World:
         assert state["pos_embed"].shape[1] == 1 + 8
         torch.save(state, self.root / "vit.pth")
         return self.root / "vit.pth"
+
+    def _threshold(self) -> Path:
+        """A threshold for features of 16 values."""
+        rates = {"fmr": {"reached": 0.001}, "fnmr": 0.2}
+        values = {"squared_distance": 0.5, "cosine": 0.75, "dimension": 16, "data": {}} | rates
+        (self.root / "threshold.json").write_text(json.dumps(values))
+        return self.root / "threshold.json"
 
 
 def with_statistics(network: nn.Module) -> nn.Module:
@@ -277,12 +285,18 @@ def exported(experiment: Experiment) -> Any:
     return tree(experiment), OnnxModel(file).embed(crop).tolist()
 
 
+def metadata(experiment: Experiment) -> Any:
+    """What the exported model says about itself, but for its spec."""
+    found = OnnxModel(run_export(experiment, None, {})[0]).metadata
+    return {name: value for name, value in found.items() if name != "spec_sha256"}
+
+
 Observe = Callable[[Experiment], Any]
 
 
 @dataclass
 class Row:
-    """Values as the YAML has them; strings may name {a}, {b}, {odd}, {first}, {second}, {vit} and {results}."""
+    """Values as the YAML has them; strings may name the files of `filled` in braces."""
 
     one: Any
     other: Any
@@ -402,6 +416,10 @@ ROWS: dict[str, Row] = {
     "evaluate.test_dataset": Row("{a}/bounding_box_test", "{b}/bounding_box_test", evaluated, TESTED),
     "evaluate.query_dataset": Row("{a}/query", "{b}/query", evaluated, TESTED),
     CMC: Row(None, "{results}/cmc.png", evaluate_files, TESTED),
+    "evaluate.output_distances_plot": Row(None, "{results}/distances.png", evaluate_files, TESTED),
+    "evaluate.fmr": Row(0.05, 0.5, evaluated, TESTED),
+    "evaluate.sampled_matches": Row("random", "hardest", picture(MATCHES), TESTED | {MATCHES: "{results}/matches.png"}),
+    "evaluate.details": Row(False, True, evaluated, TESTED),
     MATCHES: Row(None, "{results}/matches.png", evaluate_files, TESTED),
     "inference.num_gpus": Row(1, 2, plan("inference")),
     "inference.gpu_ids": Row([0], [5], plan("inference")),
@@ -418,6 +436,9 @@ ROWS: dict[str, Row] = {
         {"export.checkpoint": "{first}", "export.onnx_file": "{results}/x.onnx"},
     ),
     "export.onnx_file": Row("{results}/x.onnx", "{results}/y.onnx", exported, {"export.checkpoint": "{first}"}),
+    "export.threshold": Row(
+        None, "{threshold}", metadata, {"export.checkpoint": "{first}", "export.onnx_file": "{results}/x.onnx"}
+    ),
     "export.gpu_id": Row(0, 5, plan("export")),
     "export.overwrite": Row(
         False, True, outcome(exported), {"export.checkpoint": "{first}", "export.onnx_file": "{first}"}
@@ -436,6 +457,7 @@ def filled(value: Any, world: World, results: Path) -> Any:
     if isinstance(value, str):
         names = {"{a}": world.root / "a", "{b}": world.root / "b", "{odd}": world.root / "odd", "{results}": results}
         names |= {"{first}": world.weights[1], "{second}": world.weights[2], "{vit}": world.positions}
+        names |= {"{threshold}": world.threshold}
         for name, path in names.items():
             value = value.replace(name, str(path))
         return value

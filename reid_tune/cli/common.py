@@ -10,7 +10,7 @@ import typer
 if TYPE_CHECKING:
     from reid_tune.spec.experiment import Experiment
 
-__all__ = ["Format", "FormatOption", "Overrides", "Spec", "app", "load", "show"]
+__all__ = ["DeviceOption", "Format", "FormatOption", "Overrides", "Spec", "app", "load", "show"]
 
 app = typer.Typer(
     name="reid-tune",
@@ -34,6 +34,7 @@ Spec = Annotated[Path, typer.Option("-e", "--experiment_spec_file", help="Experi
 Overrides = Annotated[
     list[str] | None, typer.Argument(help="key=value pairs that override the spec.", metavar="[KEY=VALUE]...")
 ]
+DeviceOption = Annotated[str, typer.Option("--device", help="Where to compute: cpu, cuda or cuda:N.")]
 FormatOption = Annotated[Format, typer.Option("--format", help="How to print the result.")]
 
 

@@ -53,6 +53,21 @@ def check_data(
     raise typer.Exit(1 if report.spoiled else 0)
 
 
+@app.command()
+def split(
+    spec: Spec,
+    directory: Annotated[Path, typer.Argument(help="A folder that is empty or does not exist.")],
+    overrides: Overrides = None,
+    format: FormatOption = Format.table,
+) -> None:
+    """Write the hold-out of a spec as lists of image files, which other tools and dataset.validation read."""
+    experiment = load(spec, overrides)
+    from reid_tune.tasks.split import run_split
+
+    counts = run_split(experiment, directory)
+    show(counts, format, counts)
+
+
 class Layout(StrEnum):
     """Data sets that come in a form of their own."""
 

@@ -1,13 +1,21 @@
-"""Commands for the features of any model, in .npz files: score."""
+"""Commands for the features of any model, in .npz files: score, compare, threshold."""
 
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from reid_tune.cli.common import Format, FormatOption, app, show
+from reid_tune.cli.common import DeviceOption, Format, FormatOption, app, show
 
 __all__: list[str] = []
+
+
+class By(StrEnum):
+    """Parts of a score."""
+
+    camera = "camera"
+    identity = "identity"
 
 
 @app.command()
@@ -16,10 +24,101 @@ def score(
     re_ranking: Annotated[
         str | None, typer.Option("--re-ranking", metavar="K1,K2,LAMBDA", help="Re-rank, e.g. 20,6,0.3.")
     ] = None,
+    by: Annotated[
+        By | None, typer.Option("--by", help="Also each pair of cameras or each identity, the weakest first.")
+    ] = None,
     format: FormatOption = Format.table,
 ) -> None:
     """Score the features of any model: mAP, mINP and Rank-k."""
     from reid_tune.tasks.score import run_score
 
-    metrics = run_score(features, re_ranking)
-    show(metrics, format, {"re-ranked" if re_ranking else "plain": metrics})
+    metrics = run_score(features, re_ranking, by.value if by else None)
+    parts = metrics.get(f"by_{by}", [])
+    whole = {name: value for name, value in metrics.items() if value is not parts}
+    show(metrics, format, {"re-ranked" if re_ranking else "plain": whole} | dict(map(_part, parts)))
+
+
+@app.command()
+def compare(
+    features: Annotated[list[Path], typer.Argument(help="Two .npz files or more; the first is the baseline.")],
+    re_ranking: Annotated[
+        str | None, typer.Option("--re-ranking", metavar="K1,K2,LAMBDA", help="Re-rank all, e.g. 20,6,0.3.")
+    ] = None,
+    cmc: Annotated[Path | None, typer.Option("--cmc", help="Picture of all CMC curves: .png, .pdf or .svg.")] = None,
+    format: FormatOption = Format.table,
+) -> None:
+    """Compare models by their features of the same images: is one better than the first, beyond chance?
+
+    The differences are paired query by query; their 95 % intervals come from a bootstrap over identities.
+    """
+    from reid_tune.tasks.compare import run_compare
+
+    comparison = run_compare(features, re_ranking, cmc)
+    show(comparison.as_dict(), format, comparison.rows())
+    for line in comparison.verdicts():
+        typer.echo(line, err=True)
+    if cmc:
+        typer.echo(f"picture: {cmc}", err=True)
+
+
+@app.command()
+def rerank_search(
+    features: Annotated[Path, typer.Argument(help=".npz with query_ and gallery_ features, ids and cameras.")],
+    k1: Annotated[str, typer.Option("--k1", metavar="K1,...", help="Neighbours that must be mutual.")] = "10,15,20,25",
+    k2: Annotated[str, typer.Option("--k2", metavar="K2,...", help="Neighbours that are averaged.")] = "3,6,10",
+    weights: Annotated[
+        str, typer.Option("--lambda", metavar="X,...", help="Weights of the original distance.")
+    ] = "0.1,0.3,0.5",
+    metric: Annotated[str, typer.Option("--metric", help="mAP, mINP or Rank-1: what is best.")] = "mAP",
+    picture: Annotated[
+        Path | None, typer.Option("--picture", help="Picture of the landscape: .png, .pdf or .svg.")
+    ] = None,
+    device: DeviceOption = "cpu",
+    format: FormatOption = Format.table,
+) -> None:
+    """Find the best setting of the k-reciprocal re-ranking for some features, on a grid; the neighbours are found once.
+
+    Search on validation features: a setting that was chosen on a test set flatters the model there.
+    """
+    from reid_tune.tasks.rerank_search import run_rerank_search
+
+    search = run_rerank_search(features, k1, k2, weights, metric, picture, device)
+    show(search.as_dict(), format, search.rows())
+    typer.echo(search, err=True)
+    if picture:
+        typer.echo(f"picture: {picture}", err=True)
+
+
+@app.command()
+def threshold(
+    features: Annotated[Path, typer.Argument(help=".npz with query_ and gallery_ features, ids and cameras.")],
+    fmr: Annotated[float, typer.Option("--fmr", help="False-match rate: share of the pairs of strangers.")] = 0.001,
+    far: Annotated[float, typer.Option("--far", help="False alarm rate of the open-set identification.")] = 0.01,
+    picture: Annotated[
+        Path | None, typer.Option("--picture", help="Picture of the distances: .png, .pdf or .svg.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", help="JSON file, which export.threshold reads.")] = None,
+    format: FormatOption = Format.table,
+) -> None:
+    """Find the distance up to which two images count as one person, for a wanted false-match rate.
+
+    Also the open-set identification: how many enrolled people are found while few strangers raise an alarm.
+    """
+    from reid_tune.tasks.threshold import run_threshold
+
+    found = run_threshold(features, fmr, far, picture, output)
+    show(found.as_dict(), format, found.rows())
+    if found.open_set.reason:
+        typer.echo(f"no open-set identification: {found.open_set.reason}.", err=True)
+    elif format is Format.table:
+        show(None, format, found.open_set_rows())
+    for name, path in (("picture", picture), ("threshold", output)):
+        if path:
+            typer.echo(f"{name}: {path}", err=True)
+
+
+def _part(row: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """What a row is of, and its metrics."""
+    of = [name for name in ("query_camera", "gallery_camera", "identity") if name in row]
+    label = ", ".join(f"{name.replace('_', ' ')} {row[name]}" for name in of)
+    return label, {name: value for name, value in row.items() if name not in of}

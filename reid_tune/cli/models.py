@@ -37,14 +37,19 @@ def evaluate(spec: Spec, overrides: Overrides = None, format: FormatOption = For
     """Score evaluate.checkpoint (a file, a folder of them, models:/NAME@ALIAS or sweep:NAME) on the test folders.
 
     Writes metrics.json and status.json to evaluate.results_dir (default: evaluate below results_dir), and the pictures
-    that evaluate.output_cmc_curve_plot and evaluate.output_sampled_matches_plot name.
+    that evaluate.output_cmc_curve_plot, output_sampled_matches_plot and output_distances_plot name. metrics.json has
+    the decision threshold for the false-match rate evaluate.fmr too.
     """
     experiment = load(spec, overrides)
     from reid_tune.tasks.evaluate import run_evaluate
 
     evaluation = run_evaluate(experiment)
     section = experiment.evaluate
-    for picture in (section.output_cmc_curve_plot, section.output_sampled_matches_plot):
+    for picture in (
+        section.output_cmc_curve_plot,
+        section.output_sampled_matches_plot,
+        section.output_distances_plot,
+    ):
         if picture:
             typer.echo(f"picture: {picture}", err=True)
     show(evaluation.as_dict(), format, evaluation.rows())

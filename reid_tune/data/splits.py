@@ -20,6 +20,11 @@ class Split:
     gallery: tuple[Record, ...]
 
     @property
+    def images(self) -> int:
+        """Number of images in all parts."""
+        return len(self.train) + len(self.query) + len(self.gallery)
+
+    @property
     def held_out(self) -> int:
         """Number of held-out identities; below 100 the validation numbers are noisy."""
         return len({record.identity for record in self.query + self.gallery})

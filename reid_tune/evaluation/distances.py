@@ -1,13 +1,15 @@
 """Squared Euclidean distances of L2-normalised rows, in blocks, where equal rows have equal distances."""
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from hashlib import blake2b
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from reid_tune.evaluation.threads import in_threads, one_thread
 
 __all__ = [
     "BLOCK",
@@ -16,13 +18,13 @@ __all__ = [
     "Rows",
     "distance_blocks",
     "full_precision",
-    "one_thread",
     "pair_distances",
     "tie_free",
 ]
 
 BLOCK = 256
-_MAX_WORKERS = 8  # each holds some blocks
+_HELD = 1 << 24  # distances of a block: fewer rows where there are many columns
+_COPIED = 1 << 19  # values of rows that are copied at a time
 
 Receiver = Callable[[Tensor, Tensor], None]
 """Takes the indices of some rows [b] and their values [b, n], which it may change and must not keep."""
@@ -45,68 +47,84 @@ class Rows:
     @classmethod
     def of(cls, features: np.ndarray, device: torch.device | str = "cpu") -> "Rows":
         """Rows from float32 features of shape [n, d], none all zero."""
-        features = np.ascontiguousarray(features) + np.float32(0)  # -0.0 and 0.0 have different bytes
-        whole = features.view(np.dtype((np.void, features.itemsize * features.shape[1]))).ravel()
-        _, first, position = np.unique(whole, return_index=True, return_inverse=True)
-        if len(first) == len(features):
-            first = position = np.arange(len(features))
-        # The largest value first: a square of a float32 may overflow or vanish.
-        values = torch.from_numpy(features[first]).to(device)
-        values = torch.nn.functional.normalize(values / values.abs().amax(1, keepdim=True), dim=1)
-        return cls(values, torch.from_numpy(position).to(device))
+        return cls.joined([features], device)
+
+    @classmethod
+    def joined(cls, parts: Sequence[np.ndarray], device: torch.device | str = "cpu") -> "Rows":
+        """Rows from several such arrays, one after the other.
+
+        A block is copied at a time: features may be mapped from a file.
+        """
+        distinct = torch.empty(sum(map(len, parts)), parts[0].shape[1], device=device)
+        position: list[int] = []
+        places: dict[bytes, int] = {}
+        for block in (part[start : start + BLOCK] for part in parts for start in range(0, len(part), BLOCK)):
+            block = np.add(block, np.float32(0), order="C")  # -0.0 and 0.0 have different bytes
+            known = len(places)
+            # A 128-bit hash stands for the row: unlike rows share none.
+            own = [places.setdefault(blake2b(row, digest_size=16).digest(), len(places)) for row in block]
+            numbers, first = np.unique(own, return_index=True)
+            with one_thread():
+                distinct[known : len(places)] = _normalised(torch.from_numpy(block[first[numbers >= known]]).to(device))
+            position += own
+        return cls(distinct[: len(places)], torch.tensor(position, device=device))
+
+    def part(self, start: int, stop: int) -> "Rows":
+        """The rows from `start` to `stop`, in the same memory where no others stand between them."""
+        numbers, position = self.position[start:stop].unique(return_inverse=True)
+        low, high = int(numbers[0]), int(numbers[-1]) + 1
+        return Rows(self.distinct[low:high] if high - low == len(numbers) else self.distinct[numbers], position)
 
     def __len__(self) -> int:
         return len(self.position)
 
 
-def distance_blocks(rows: Rows, columns: Rows) -> Blocks:
-    """The distances of all rows to all columns [b, n], float32 in 0..4.
+def _normalised(values: Tensor) -> Tensor:
+    # The largest value first: a square of a float32 may overflow or vanish.
+    return torch.nn.functional.normalize(values / values.abs().amax(1, keepdim=True), dim=1)
 
-    On the CPU several blocks are in work at once, each in one thread: on a busy machine, sharing every short
-    operation among threads would take ten times as long.
-    """
+
+def distance_blocks(rows: Rows, columns: Rows) -> Blocks:
+    """The distances of all rows to all columns [b, n], float32 in 0..4; on the CPU some blocks are in work at once."""
 
     def show(receive: Receiver) -> None:
-        workers = 1 if rows.distinct.is_cuda else min(torch.get_num_threads(), _MAX_WORKERS)
-        work = _Work(rows, columns, receive, workers)
-        with one_thread(), ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            list(pool.map(work, range(workers)))
+        work = _Work(rows, columns, receive)
+        in_threads(work, range(0, len(rows.distinct), work.size), rows.distinct.device)
 
     return show
 
 
 class _Work:
-    """Every n-th block of the distances, for n workers."""
+    """The distances of a block of distinct rows, given by its first one, to all columns."""
 
-    def __init__(self, rows: Rows, columns: Rows, receive: Receiver, workers: int) -> None:
-        self.rows, self.columns, self.receive, self.workers = rows, columns, receive, workers
+    def __init__(self, rows: Rows, columns: Rows, receive: Receiver) -> None:
+        self.rows, self.columns, self.receive = rows, columns, receive
+        self.size = min(BLOCK, max(32, _HELD // len(columns)))
         self.order = rows.position.argsort(stable=True)
         ends = torch.bincount(rows.position, minlength=len(rows.distinct)).cumsum(0)
         self.ends = [0, *ends.tolist()]
-        self.repeated = len(columns.distinct) < len(columns)
+        self.in_order = torch.equal(columns.position.cpu(), torch.arange(len(columns.distinct)))
 
-    def __call__(self, worker: int) -> None:
-        distinct, others = self.rows.distinct, self.columns.distinct
-        buffer = torch.empty(min(BLOCK, len(distinct)), len(others), device=distinct.device)
-        for start in range(worker * BLOCK, len(distinct), self.workers * BLOCK):
-            part = distinct[start : start + BLOCK]
-            block = torch.mm(part, others.T, out=buffer[: len(part)]).mul_(-2).add_(2).clamp_(min=0)
-            if self.repeated:
-                block = block[:, self.columns.position]
-            members = self.order[self.ends[start] : self.ends[start + len(part)]]
-            if len(members) == len(part):
-                self.receive(members, block)
-                continue
-            for some in members.split(BLOCK):
-                self.receive(some, block[self.rows.position[some] - start])
+    def __call__(self, start: int) -> None:
+        part = self.rows.distinct[start : start + self.size]
+        block = torch.mm(part, self.columns.distinct.T).mul_(-2).add_(2).clamp_(min=0)
+        if not self.in_order:
+            block = block[:, self.columns.position]
+        members = self.order[self.ends[start] : self.ends[start + len(part)]]
+        if len(members) == len(part):
+            self.receive(members, block)
+            return
+        for some in members.split(self.size):
+            self.receive(some, block[self.rows.position[some] - start])
 
 
 def pair_distances(rows: Rows, left: Tensor, right: Tensor) -> Tensor:
     """Distances [m] between the rows with the indices `left` [m] and `right` [m]."""
-    parts = zip(rows.position[left].split(2048), rows.position[right].split(2048), strict=True)
-    select = rows.distinct.index_select
-    products = [torch.linalg.vecdot(select(0, a), select(0, b)) for a, b in parts]
-    return torch.cat(products).mul_(-2).add_(2).clamp_(min=0)
+    products = torch.empty(len(left), device=left.device)
+    select, few = rows.distinct.index_select, max(1, _COPIED // rows.distinct.shape[1])
+    for part, a, b in zip(*(x.split(few) for x in (products, rows.position[left], rows.position[right])), strict=True):
+        part[:] = torch.linalg.vecdot(select(0, a), select(0, b))
+    return products.mul_(-2).add_(2).clamp_(min=0)
 
 
 def tie_free(values: Tensor) -> Tensor:
@@ -115,7 +133,7 @@ def tie_free(values: Tensor) -> Tensor:
     Of negative values a row may have only one; -0.0 counts as less than 0.0.
     """
     bits = values.contiguous().view(torch.int32).to(torch.int64)
-    return (bits << 32) + torch.arange(values.shape[1], device=values.device)
+    return bits.bitwise_left_shift_(32).add_(torch.arange(values.shape[1], device=values.device))
 
 
 @contextmanager
@@ -129,14 +147,3 @@ def full_precision() -> Iterator[None]:
     finally:
         torch.set_float32_matmul_precision(before[0])
         torch.backends.cudnn.allow_tf32 = before[1]
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Let every operation run in the calling thread."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

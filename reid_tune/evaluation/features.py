@@ -1,14 +1,14 @@
 """The embeddings that a score is computed from, and their file."""
 
-import zipfile
-import zlib
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from reid_tune.errors import InputError
+from reid_tune.evaluation.npz import read_npz
 from reid_tune.files import atomic
 
 __all__ = ["FeatureSet", "feature_set", "read_features", "write_features"]
@@ -30,14 +30,17 @@ class FeatureSet:
 
     def without_junk(self) -> "FeatureSet":
         """The same set without the gallery images of identity -1; the gallery may be empty then."""
+        return self._clean if (self.gallery_ids == -1).any() else self
+
+    @cached_property
+    def _clean(self) -> "FeatureSet":
         kept = self.gallery_ids != -1
-        if kept.all():
-            return self
         gallery = (self.gallery_features[kept], self.gallery_ids[kept], self.gallery_cameras[kept])
         return FeatureSet(self.query_features, self.query_ids, self.query_cameras, *gallery)
 
 
 _NAMES = tuple(field.name for field in fields(FeatureSet))
+_ROWS = 1024  # that are checked at a time
 
 
 def feature_set(
@@ -79,45 +82,27 @@ def feature_set(
 def read_features(path: Path | str) -> FeatureSet:
     """Read an `.npz` file with the six arrays of `FeatureSet`; other arrays in it are ignored, nothing is unpickled.
 
+    Features that are float32 and not compressed stay in the file, from which they are mapped.
+
     Raises:
-        InputError: the file is missing, not an `.npz`, lacks arrays, holds Python objects, or `feature_set` refuses it.
+        InputError: see `read_npz` and `feature_set`.
     """
-    if not Path(path).is_file():
-        raise InputError(f"there is no feature file {path}; give another path.")
     try:
-        with Path(path).open("rb") as file:
-            if not zipfile.is_zipfile(file):
-                raise InputError(f"{path} is not an .npz file; write one with numpy.savez.")
-        with np.load(path, allow_pickle=False) as archive:
-            missing = [name for name in _NAMES if name not in archive]
-            if missing:
-                raise InputError(f"{path} lacks {', '.join(missing)}; it must hold {', '.join(_NAMES)}.")
-            arrays = {name: _member(path, archive, name) for name in _NAMES}
-    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        arrays = read_npz(path, _NAMES)
+        try:
+            return feature_set(**arrays)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
+    except MemoryError:
         raise InputError(
-            f"{path} is not a readable .npz file; write it again with inference or numpy.savez."
-        ) from error
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}; give another file.") from None
-    try:
-        return feature_set(**arrays)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
+            f"{path} does not fit into memory; write float32 features with numpy.savez, which can stay in the file."
+        ) from None
 
 
 def write_features(path: Path | str, features: FeatureSet) -> None:
     """Write an uncompressed `.npz` file that `read_features` reads; it appears whole or not at all."""
     with atomic(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, **asdict(features))
-
-
-def _member(path: Path | str, archive: np.lib.npyio.NpzFile, name: str) -> np.ndarray:
-    try:
-        return archive[name]
-    except ValueError as error:
-        if "pickle" not in str(error):
-            raise
-        raise InputError(f"{path}: {name} holds Python objects, which are never loaded; save plain numbers.") from None
+        np.savez(file, **{name: getattr(features, name) for name in _NAMES})
 
 
 def _array(name: str, values: Any) -> np.ndarray:
@@ -139,13 +124,14 @@ def _features(name: str, values: Any) -> np.ndarray:
         raise InputError(f"{name} has shape {array.shape}; give two dimensions, one row per image.")
     with np.errstate(over="ignore"):
         array = np.ascontiguousarray(array, dtype=np.float32)
-    for bad, fault in (
-        (~np.isfinite(array).all(axis=1), "is not finite (NaN or infinity)"),
-        (~array.any(axis=1), "is all zero"),
-    ):
-        if bad.any():
+    finite, some = np.empty((2, len(array)), bool)
+    for start in range(0, len(array), _ROWS):
+        part = slice(start, start + _ROWS)
+        finite[part], some[part] = np.isfinite(array[part]).all(axis=1), array[part].any(axis=1)
+    for good, fault in ((finite, "is not finite (NaN or infinity)"), (some, "is all zero")):
+        if not good.all():
             raise InputError(
-                f"row {int(bad.argmax())} of {name} {fault} ({int(bad.sum())} such rows); check the model."
+                f"row {int(good.argmin())} of {name} {fault} ({int((~good).sum())} such rows); check the model."
             )
     return array
 
@@ -156,4 +142,8 @@ def _labels(name: str, values: Any) -> np.ndarray:
         raise InputError(f"{name} has dtype {array.dtype}; give integers.")
     if array.ndim != 1:
         raise InputError(f"{name} has shape {array.shape}; give one dimension, one value per image.")
-    return np.ascontiguousarray(array, dtype=np.int64)
+    beyond = array > np.iinfo(np.int64).max
+    if beyond.any():
+        row = int(beyond.argmax())
+        raise InputError(f"row {row} of {name} is {array[row]}, beyond int64; use smaller numbers.")
+    return np.array(array, np.int64)

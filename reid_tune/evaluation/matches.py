@@ -1,4 +1,4 @@
-"""The best matches of a few queries, chosen by chance, for people to look at."""
+"""The best matches of a few queries, drawn by chance or the hardest, for people to look at."""
 
 from dataclasses import dataclass
 
@@ -8,8 +8,10 @@ from torch import Tensor
 
 from reid_tune.evaluation.distances import Blocks, Receiver
 from reid_tune.evaluation.features import FeatureSet
+from reid_tune.evaluation.neighbours import smallest
+from reid_tune.evaluation.score import Score
 
-__all__ = ["Matches", "Watch", "best_matches", "choose_queries"]
+__all__ = ["Matches", "Watch", "hardest_queries", "random_queries"]
 
 
 @dataclass(frozen=True)
@@ -22,68 +24,54 @@ class Matches:
 
 
 class Watch:
-    """Keeps what a few of all queries get while a ranking is at work.
+    """Keeps the first images of each of q queries while a ranking is at work; of ties the lower gallery index.
 
     Args:
-        chosen: Indices of the queries, c.
-        gallery: Number of gallery images, g.
-
-    Attributes:
-        chosen: As given.
-        rows: Their values [c, g] float32 in the last pass; smaller is nearer.
+        features: What is ranked.
+        ranks: How many images are kept; memory is O(q ranks).
     """
 
-    def __init__(self, chosen: np.ndarray, gallery: int) -> None:
-        self.chosen = chosen
-        self.rows = torch.zeros(len(chosen), gallery)
+    def __init__(self, features: FeatureSet, ranks: int) -> None:
+        self._features = features.without_junk()
+        self._first = np.full((len(features.query_ids), min(ranks, len(self._features.gallery_ids))), -1)
 
     def __call__(self, blocks: Blocks) -> Blocks:
         """The same blocks, which are seen here before their receiver may change them."""
 
-        chosen = torch.from_numpy(self.chosen)[:, None]
-
         def show(receive: Receiver) -> None:
             def look(members: Tensor, scores: Tensor) -> None:
-                place, row = (chosen == members.cpu()).nonzero(as_tuple=True)
-                self.rows[place] = scores[row.to(scores.device)].cpu()
+                queries = members.cpu().numpy()
+                left_out = torch.from_numpy(self._left_out(queries)).to(scores.device)
+                values = scores.masked_fill(left_out, torch.inf)
+                first = smallest(values, self._first.shape[1])
+                self._first[queries] = first.where(values.gather(1, first).isfinite(), -1).cpu().numpy()
                 receive(members, scores)
 
             blocks(look)
 
         return show
 
+    def matches(self, queries: np.ndarray) -> list[Matches]:
+        """What some queries found in the last pass: fewer than `ranks` where the gallery has no more for them."""
+        ids, found = self._features.gallery_ids, []
+        for query in queries.tolist():
+            gallery = self._first[query][self._first[query] >= 0]
+            found.append(Matches(query, gallery, ids[gallery] == self._features.query_ids[query]))
+        return found
 
-def choose_queries(features: FeatureSet, count: int, seed: int) -> np.ndarray:
+    def _left_out(self, queries: np.ndarray) -> np.ndarray:
+        """Which gallery images [b, g] have the identity and the camera of each query."""
+        own = self._features
+        same = own.query_ids[queries, None] == own.gallery_ids
+        return same & (own.query_cameras[queries, None] == own.gallery_cameras)
+
+
+def random_queries(score: Score, count: int, seed: int) -> np.ndarray:
     """Ascending indices of up to `count` queries with a match, drawn by a seed."""
-    features = features.without_junk()
-    chosen: list[int] = []
-    for query in np.random.default_rng(seed).permutation(len(features.query_ids)):
-        if len(chosen) == count:
-            break
-        same, own_camera = _same(features, query)
-        if (same & ~own_camera).any():
-            chosen.append(int(query))
-    return np.array(sorted(chosen), np.int64)
+    order = np.random.default_rng(seed).permutation(score.queries + score.unmatched)
+    return np.sort(order[np.isin(order, score.matched)][:count])
 
 
-def best_matches(features: FeatureSet, watch: Watch, ranks: int) -> list[Matches]:
-    """The first `ranks` gallery images of each query that was watched; of ties the lower index.
-
-    There are fewer where the gallery, without the images of the query's identity and camera, is smaller.
-    """
-    features = features.without_junk()
-    found = []
-    for query, row in zip(watch.chosen, watch.rows.numpy(), strict=True):
-        same, own_camera = _same(features, query)
-        order = row.argsort(kind="stable")
-        order = order[~(same & own_camera)[order]][:ranks]
-        found.append(Matches(int(query), order, same[order]))
-    return found
-
-
-def _same(features: FeatureSet, query: int) -> tuple[np.ndarray, np.ndarray]:
-    """Which gallery images have the query's identity, and which its camera."""
-    return (
-        features.gallery_ids == features.query_ids[query],
-        features.gallery_cameras == features.query_cameras[query],
-    )
+def hardest_queries(score: Score, count: int) -> np.ndarray:
+    """Indices of up to `count` queries with a match, the lowest average precision first; of ties the lower index."""
+    return score.matched[score.average_precision.argsort(kind="stable")[:count]]

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from reid_tune.evaluation.distances import BLOCK, Rows, distance_blocks, one_thread, tie_free
+from reid_tune.evaluation.distances import BLOCK, Rows, distance_blocks, tie_free
+from reid_tune.evaluation.threads import in_threads
 
-__all__ = ["Neighbours", "nearest"]
+__all__ = ["Neighbours", "nearest", "smallest"]
 
 
 @dataclass(frozen=True)
@@ -32,15 +33,14 @@ def nearest(rows: Rows, k: int) -> Neighbours:
     def keep(members: Tensor, block: Tensor) -> None:
         farthest[members] = block.amax(1).clamp_(min=1e-12)
         block.scatter_(1, members[:, None], -1.0)  # own index first
-        index[members] = _smallest(block, count)
+        index[members] = smallest(block, count)
 
     distance_blocks(rows, rows)(keep)
-    with one_thread():
-        return Neighbours(rows, index, _mutual(index), farthest)
+    return Neighbours(rows, index, _mutual(index), farthest)
 
 
-def _smallest(values: Tensor, count: int) -> Tensor:
-    """Columns [b, count] of the smallest values of each row, ordered by (value, column)."""
+def smallest(values: Tensor, count: int) -> Tensor:
+    """Columns [b, count] int64 of the smallest values >= 0 of each row, ordered by (value, column)."""
     kept, columns = values.topk(min(count + 1, values.shape[1]), largest=False)
     columns, order = columns[:, :count].sort(1)
     columns = columns.gather(1, kept[:, :count].gather(1, order).argsort(dim=1, stable=True))
@@ -52,11 +52,11 @@ def _smallest(values: Tensor, count: int) -> Tensor:
 
 
 def _mutual(index: Tensor) -> Tensor:
-    count = index.shape[1]
-    own = torch.arange(len(index), device=index.device)
-    column = torch.arange(count, device=index.device)
-    parts = []
-    for some in own.split(BLOCK):
+    column = torch.arange(index.shape[1], device=index.device)
+
+    def columns(some: Tensor) -> Tensor:
         found = index[index[some]] == some[:, None, None]
-        parts.append(torch.where(found, column, count).amin(2))
-    return torch.cat(parts)
+        return torch.where(found, column, len(column)).amin(2)
+
+    rows = torch.arange(len(index), device=index.device)
+    return torch.cat(in_threads(columns, rows.split(BLOCK), index.device))

@@ -13,14 +13,15 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["ENDINGS", "MAX_FRAMES", "Frame", "cmc_plot", "matches_plot"]
+__all__ = ["ENDINGS", "MAX_FRAMES", "Frame", "cmc_plot", "matches_plot", "new_figure"]
 
 ENDINGS = (".png", ".pdf", ".svg")
 MAX_FRAMES = 10_000  # of one picture of matches
 
-# Okabe and Ito's palette; line styles tell the curves apart without any colour.
+# Okabe and Ito's palette; line styles and markers tell the curves apart without any colour.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _STYLES = ("-", "--", "-.", ":")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 _KINDS = {
     "query": ("#0072B2", "-"),
     "same identity": ("#009E73", "-"),
@@ -49,24 +50,30 @@ def cmc_plot(curves: Mapping[str, np.ndarray], path: Path | str) -> None:
     Raises:
         InputError: the folder cannot be written.
     """
-    figure, axes = _figure(6.4, 4.4)
-    for number, (name, curve) in enumerate(curves.items()):
+    names = [f"{name} ({100 * curve[0]:.1f} % at rank 1)" for name, curve in curves.items()]
+    ranks = max((len(curve) for curve in curves.values()), default=1)
+    figure, axes = new_figure(max(6.4, 1 + 0.08 * max(map(len, names))), 4.2 + 0.2 * len(names))
+    every = -(-ranks // 6)
+    for number, curve in enumerate(curves.values()):
+        first = every * (number + 1) // (len(names) + 1)  # beside the markers of other curves
         axes.plot(
             np.arange(1, len(curve) + 1),
             100 * np.asarray(curve),
-            label=f"{name} ({100 * curve[0]:.1f} % at rank 1)",
+            label=str(number),
             color=_COLOURS[number % len(_COLOURS)],
             linestyle=_STYLES[number % len(_STYLES)],
             linewidth=2,
-            marker="o",
-            markevery=[0],
+            marker=_MARKERS[number % len(_MARKERS)],
+            markevery=[0, *range(first, len(curve), every)],
         )
     axes.set(xlabel="Rank", ylabel="Matching rate (%)", title="Cumulative matching characteristic")
-    ranks = max((len(curve) for curve in curves.values()), default=1)
     axes.set_xticks(range(1, ranks + 1) if ranks <= 10 else [1, *range(5, ranks + 1, -(-ranks // 50) * 5)])
     axes.set_ylim(top=101)
     axes.grid(alpha=0.3)
-    axes.legend(loc="lower right")
+    legend = figure.legend(loc="outside lower center", handlelength=4, frameon=False)
+    for text, name in zip(legend.get_texts(), names, strict=True):
+        # Set here, as a label that begins with _ is no entry, and one with $ is a formula.
+        text.set(text=name, parse_math=False)
     with atomic(path) as temporary:
         figure.savefig(temporary, dpi=150)
 
@@ -85,7 +92,7 @@ def matches_plot(rows: Sequence[Sequence[Frame]], ranks: int, title: str, path: 
     height, width = rows[0][0].image.shape[:2]
     scale = 1.2 / max(height, width)  # inches per pixel
     step_x, step_y = (1 + ranks) * (width * scale + 0.15), len(rows) * (height * scale + 0.3)
-    figure, axes = _figure(max(step_x, 4.2), step_y + 0.9)
+    figure, axes = new_figure(max(step_x, 4.2), step_y + 0.9)
     column, line = step_x / (1 + ranks), step_y / len(rows)
     for place, row in enumerate(rows):
         for rank, frame in enumerate(row):
@@ -103,7 +110,8 @@ def matches_plot(rows: Sequence[Sequence[Frame]], ranks: int, title: str, path: 
         figure.savefig(temporary, dpi=dpi)
 
 
-def _figure(width: float, height: float) -> "tuple[Figure, Axes]":
+def new_figure(width: float, height: float) -> "tuple[Figure, Axes]":
+    """A figure of so many inches with one pair of axes, which no window and no global state knows."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

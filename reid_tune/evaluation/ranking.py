@@ -10,7 +10,9 @@ from reid_tune.evaluation.distances import Blocks, tie_free
 from reid_tune.evaluation.features import FeatureSet
 from reid_tune.evaluation.ragged import spread
 
-__all__ = ["Ranking", "rank"]
+__all__ = ["Ranker", "Ranking", "rank"]
+
+_FEW = 32  # rows whose keys are held at once
 
 
 @dataclass(frozen=True)
@@ -23,32 +25,40 @@ class Ranking:
 
 
 def rank(features: FeatureSet, blocks: Blocks) -> Ranking:
-    """Rank the gallery for each query; of equal scores the lower gallery index comes first.
+    """Rank the gallery for each query, see `Ranker`."""
+    ranker = Ranker(features)
+    blocks(ranker)
+    return ranker.ranking
+
+
+class Ranker:
+    """A receiver of scores [b, g] float32 >= 0; smaller is nearer, of equal scores the lower gallery index comes first.
 
     For each query the gallery images of its identity and its camera are left out.
 
     Args:
         features: q queries and g gallery images without junk; only identities and cameras are read.
-        blocks: the scores [b, g] float32 >= 0 of all queries; smaller is nearer.
-    """
-    blank = torch.full((len(features.query_ids),), torch.nan, dtype=torch.float64)
-    result = Ranking(blank, blank.clone(), torch.full(blank.shape, -1))
-    query_cameras = torch.from_numpy(features.query_cameras)
-    gallery_cameras = torch.from_numpy(features.gallery_cameras)
-    same_identity = _SameIdentity(features)
 
-    def receive(members: Tensor, scores: Tensor) -> None:
+    Attributes:
+        ranking: Complete when every query was received.
+    """
+
+    def __init__(self, features: FeatureSet) -> None:
+        blank = torch.full((len(features.query_ids),), torch.nan, dtype=torch.float64)
+        self.ranking = Ranking(blank, blank.clone(), torch.full(blank.shape, -1))
+        self._query_cameras = torch.from_numpy(features.query_cameras)
+        self._gallery_cameras = torch.from_numpy(features.gallery_cameras)
+        self._same_identity = _SameIdentity(features)
+
+    def __call__(self, members: Tensor, scores: Tensor) -> None:
         members = members.cpu()
-        row, column = same_identity(members)
-        match = query_cameras[members[row]] != gallery_cameras[column]
+        row, column = self._same_identity(members)
+        match = self._query_cameras[members[row]] != self._gallery_cameras[column]
         scores[row[~match].to(scores.device), column[~match].to(scores.device)] = torch.inf
         row, column = row[match], column[match]
         if len(row):
             before = _before(scores, row.to(scores.device), column.to(scores.device))
-            _judge(result, members, row, before.cpu())
-
-    blocks(receive)
-    return result
+            _judge(self.ranking, members, row, before.cpu())
 
 
 class _SameIdentity:
@@ -69,12 +79,13 @@ def _before(scores: Tensor, row: Tensor, column: Tensor) -> Tensor:
     """How many of scores[row] come before scores[row, column], for m pairs."""
     own = scores[row, column]
     before, through = _find(scores, row, own)
-    tied = through - before > 1
-    if not tied.any():
+    tied = (through - before > 1).nonzero()[:, 0]
+    if not len(tied):
         return before
-    some, local = row[tied].unique(return_inverse=True)
-    keys = tie_free(scores[some])
-    before[tied] = _find(keys, local, keys[local, column[tied]])[0]
+    rows, pairs = row[tied].unique_consecutive(return_counts=True)
+    for some, few in zip(rows.split(_FEW), tied.split([int(part.sum()) for part in pairs.split(_FEW)]), strict=True):
+        keys, local = tie_free(scores[some]), torch.searchsorted(some, row[few])
+        before[few] = _find(keys, local, keys[local, column[few]])[0]
     return before
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from reid_tune.evaluation.distances import BLOCK, pair_distances
 from reid_tune.evaluation.neighbours import Neighbours
 from reid_tune.evaluation.ragged import spread
+from reid_tune.evaluation.threads import in_threads
 
 __all__ = ["SparseRows", "reciprocal_vectors"]
 
@@ -18,14 +19,16 @@ class SparseRows:
     """An [n, n] matrix by its m positive entries, ordered by (row, column)."""
 
     starts: Tensor  # [n + 1] int64: row i has the entries starts[i] to starts[i + 1]
-    columns: Tensor  # [m] int64
+    columns: Tensor  # [m] int32
     values: Tensor  # [m] float32
 
     @classmethod
-    def of(cls, rows: Tensor, columns: Tensor, values: Tensor, count: int) -> "SparseRows":
-        """Sparse rows from ordered entries."""
+    def of(cls, parts: list[tuple[Tensor, Tensor]], count: int) -> "SparseRows":
+        """Sparse rows from parts of ordered entries: codes row * count + column [m] int64, and values [m]."""
+        codes, values = (torch.cat(part) for part in zip(*parts, strict=True))
+        rows = codes // count
         lengths = torch.bincount(rows, minlength=count)
-        return cls(torch.nn.functional.pad(lengths.cumsum(0), (1, 0)), columns, values)
+        return cls(torch.nn.functional.pad(lengths.cumsum(0), (1, 0)), (codes - rows * count).int(), values)
 
     def select(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The entries of the given rows [b]: which of the rows, 0..b-1, the column and the value."""
@@ -39,46 +42,59 @@ def reciprocal_vectors(neighbours: Neighbours, k1: int, k2: int) -> SparseRows:
     Row i of V weighs the members of the expanded reciprocal set R*(i, k1) by exp(-d / largest d of row i); then
     it becomes the mean of V over the first k2 neighbours of i, itself included. Lists end where the set ends.
     """
-    count = len(neighbours.index)
-    own = torch.arange(count, device=neighbours.index.device)
-    support = torch.cat([_support(neighbours, k1, some) for some in own.split(BLOCK)])
-    rows, columns = support // count, support % count
-    weights = torch.exp(-pair_distances(neighbours.rows, rows, columns) / neighbours.farthest[rows])
-    sums = torch.zeros(count, device=weights.device).index_add_(0, rows, weights)
-    vectors = SparseRows.of(rows, columns, weights / sums[rows], count)
-    return vectors if k2 == 1 else _query_expansion(vectors, neighbours.index[:, :k2])
+    count, device = len(neighbours.index), neighbours.index.device
+    own = torch.arange(count, device=device)
+    vectors = SparseRows.of(in_threads(_Weights(neighbours, k1), own.split(BLOCK), device), count)
+    if k2 == 1:
+        return vectors
+    expand = _QueryExpansion(vectors, neighbours.index[:, :k2])
+    return SparseRows.of(in_threads(expand, own.split(8 * BLOCK), device), count)
 
 
-def _support(neighbours: Neighbours, k1: int, some: Tensor) -> Tensor:
-    """R*(i, k1) of consecutive rows i as ordered codes i * n + member."""
-    half = int(np.around(k1 / 2))
-    index, mutual = neighbours.index, neighbours.mutual
-    near, reciprocal = index[some, : k1 + 1], mutual[some, : k1 + 1] <= k1
-    own = torch.arange(len(some), device=some.device)
-    table = torch.zeros(len(some), len(index), dtype=torch.bool, device=some.device)
-    table[own[:, None], near] = reciprocal
-    members, belongs = index[:, : half + 1][near], (mutual[:, : half + 1] <= half)[near]
-    common = (table[own[:, None, None], members] & belongs).sum(2)
-    joins = reciprocal & (3 * common > 2 * belongs.sum(2))
-    row, column, place = (belongs & joins[:, :, None]).nonzero(as_tuple=True)
-    table[row, members[row, column, place]] = True
-    return some[0] * len(index) + _nonzero(table.view(-1))
+class _Weights:
+    """The entries of V before the query expansion, for consecutive rows."""
+
+    def __init__(self, neighbours: Neighbours, k1: int) -> None:
+        self.neighbours, self.count = neighbours, len(neighbours.index)
+        k1 = min(k1, 2 * self.count)  # half of which are all rows too
+        half = int(np.around(k1 / 2))
+        index, mutual = neighbours.index, neighbours.mutual
+        self.near, self.reciprocal = index[:, : k1 + 1], mutual[:, : k1 + 1] <= k1  # R(i, k1)
+        belongs = mutual[:, : half + 1] <= half
+        # R(j, k1 / 2); a column behind the last one stands for what does not belong to it.
+        self.members, self.sizes = torch.where(belongs, index[:, : half + 1], self.count), belongs.sum(1)
+
+    def __call__(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        owner, columns = self._support(rows).nonzero(as_tuple=True)
+        weights = torch.exp(
+            -pair_distances(self.neighbours.rows, rows[owner], columns) / self.neighbours.farthest[rows[owner]]
+        )
+        sums = torch.zeros(len(rows), device=weights.device).index_add_(0, owner, weights)
+        return rows[owner] * self.count + columns, weights / sums[owner]
+
+    def _support(self, rows: Tensor) -> Tensor:
+        """Whether each column is in R*(i, k1), bool [b, n]."""
+        width = self.count + 1
+        table = torch.zeros(len(rows) * width, dtype=torch.bool, device=rows.device)
+        owner, column = self.reciprocal[rows].nonzero(as_tuple=True)
+        other, first = self.near[rows[owner], column], owner * width
+        table[first + other] = True
+        members = self.members[other] + first[:, None]
+        common = table[members].sum(1)
+        table[members[3 * common > 2 * self.sizes[other]].flatten()] = True
+        return table.view(len(rows), width)[:, : self.count]
 
 
-def _nonzero(mask: Tensor) -> Tensor:
-    """Indices of the true elements; numpy is several times faster than torch where they are few."""
-    return mask.nonzero()[:, 0] if mask.is_cuda else torch.from_numpy(np.flatnonzero(mask.numpy()))
+class _QueryExpansion:
+    """The means of the vectors over near [n, k2], for consecutive rows."""
 
+    def __init__(self, vectors: SparseRows, near: Tensor) -> None:
+        self.vectors, self.near = vectors, near
 
-def _query_expansion(vectors: SparseRows, near: Tensor) -> SparseRows:
-    """The mean of the vectors of near[i] for each row i."""
-    count, k2 = near.shape
-    parts = []
-    for some in torch.arange(count, device=near.device).split(8 * BLOCK):
-        owner, columns, values = vectors.select(near[some].flatten())
-        codes, order = (some[owner // k2] * count + columns).sort(stable=True)
+    def __call__(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        count, k2 = self.near.shape
+        owner, columns, values = self.vectors.select(self.near[rows].flatten())
+        codes, order = (rows[owner // k2] * count + columns).sort(stable=True)
         codes, entry = codes.unique_consecutive(return_inverse=True)
-        sums = torch.zeros(len(codes), device=near.device).index_add_(0, entry, values[order])
-        parts.append((codes, sums / k2))
-    codes, means = (torch.cat(part) for part in zip(*parts, strict=True))
-    return SparseRows.of(codes // count, codes % count, means, count)
+        sums = torch.zeros(len(codes), device=rows.device).index_add_(0, entry, values[order])
+        return codes, sums / k2

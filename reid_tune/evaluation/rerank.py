@@ -1,19 +1,20 @@
 """k-reciprocal re-ranking (Zhong et al., CVPR 2017) without an n x n matrix."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from reid_tune.errors import InputError
-from reid_tune.evaluation.distances import Blocks, Receiver, Rows, distance_blocks, one_thread
+from reid_tune.evaluation.distances import Receiver, Rows, distance_blocks
 from reid_tune.evaluation.neighbours import Neighbours
 from reid_tune.evaluation.ragged import spread
-from reid_tune.evaluation.reciprocal import SparseRows, reciprocal_vectors
+from reid_tune.evaluation.reciprocal import reciprocal_vectors
 
 __all__ = ["ReRanking", "parse_reranking", "reranked_blocks"]
 
-_FEW = 16  # queries whose shared entries are held at once; a hundred thousand each are possible
+_FEW, _FEW_CUDA = 8, 64  # queries whose shared entries are held at once; a hundred thousand each are possible
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,11 @@ class ReRanking:
         return f"k-reciprocal re-ranking with k1 = {self.k1}, k2 = {self.k2}, lambda = {self.lambda_value:g}"
 
     @property
+    def pair(self) -> tuple[int, int]:
+        """k1 and k2, which decide the Jaccard distances."""
+        return self.k1, self.k2
+
+    @property
     def neighbours(self) -> int:
         """How many neighbours of each row it looks at, the row itself not counted."""
         return max(self.k1, self.k2 - 1)
@@ -58,50 +64,59 @@ def parse_reranking(text: str) -> ReRanking:
         raise InputError(f"re-ranking '{text}' is not k1,k2,lambda; give three numbers such as 20,6,0.3.") from None
 
 
-def reranked_blocks(neighbours: Neighbours, queries: Rows, gallery: Rows, setting: ReRanking) -> Blocks:
+def reranked_blocks(
+    neighbours: Neighbours, queries: Rows, gallery: Rows, settings: Sequence[ReRanking]
+) -> Callable[[Sequence[Receiver]], None]:
     """The values (1 - lambda) Jaccard distance + lambda d / largest d [b, g], float32 in 0..1, of q queries.
 
     Args:
-        neighbours: of the q queries followed by the g gallery rows, for at least `setting.neighbours`.
+        neighbours: of the q queries followed by the g gallery rows, for at least the `neighbours` of each setting.
         queries: q rows.
         gallery: g rows.
-        setting: the constants.
-    """
-    with one_thread():
-        vectors = reciprocal_vectors(neighbours, setting.k1, setting.k2)
-        holders = _Holders(vectors, len(queries))
+        settings: one or more; the vectors of each (k1, k2) are made once, and are all in memory.
 
-    def show(receive: Receiver) -> None:
+    Returns:
+        A function that gives every row of each setting's values to a receiver of its own, once.
+    """
+    overlaps = {pair: _Overlap(neighbours, *pair, len(queries)) for pair in dict.fromkeys(s.pair for s in settings)}
+
+    def show(receivers: Sequence[Receiver]) -> None:
         def rerank(members: Tensor, distances: Tensor) -> None:
-            original = distances.div_(neighbours.farthest[members, None]).mul_(setting.lambda_value)
-            shared = holders.shared(vectors, members)
-            overlap = shared.div_(2 - shared)  # 1 - the Jaccard distance
-            weight = 1 - setting.lambda_value
-            receive(members, original.add_(overlap, alpha=-weight).add_(weight).clamp_(min=0))
+            original = distances.div_(neighbours.farthest[members, None])
+            for pair, overlap in overlaps.items():
+                shared = overlap(members)
+                for setting, receive in zip(settings, receivers, strict=True):
+                    if setting.pair == pair:
+                        weight = 1 - setting.lambda_value
+                        value = torch.mul(original, setting.lambda_value).add_(shared, alpha=-weight)
+                        receive(members, value.add_(weight).clamp_(min=0))
 
         distance_blocks(queries, gallery)(rerank)
 
     return show
 
 
-class _Holders:
-    """For each column of the vectors the gallery rows that hold it: an inverted index."""
+class _Overlap:
+    """1 - the Jaccard distances of queries to gallery rows, by an inverted index: the gallery rows of each column."""
 
-    def __init__(self, vectors: SparseRows, queries: int) -> None:
-        count = len(vectors.starts) - 1
-        rows, columns, values = vectors.select(torch.arange(queries, count, device=vectors.starts.device))
+    def __init__(self, neighbours: Neighbours, k1: int, k2: int, queries: int) -> None:
+        self.vectors = reciprocal_vectors(neighbours, k1, k2)
+        count = len(neighbours.index)
+        rows, columns, values = self.vectors.select(torch.arange(queries, count, device=neighbours.index.device))
         order = columns.argsort(stable=True)
         self.gallery = count - queries
-        self.rows, self.values = rows[order], values[order]
+        self.rows, self.values = rows[order].int(), values[order]
         self.lengths = torch.bincount(columns, minlength=count)
         self.starts = self.lengths.cumsum(0) - self.lengths
 
-    def shared(self, vectors: SparseRows, members: Tensor) -> Tensor:
-        """The sums [b, g] over the columns of the smaller of two values, for the vectors of some rows."""
+    def __call__(self, members: Tensor) -> Tensor:
+        """Float32 [b, g] in 0..1 for b queries."""
         sums = torch.zeros(len(members), self.gallery, device=self.values.device)
-        for part, some in zip(sums.split(_FEW), members.split(_FEW), strict=True):
-            owner, columns, values = vectors.select(some)
+        few = _FEW_CUDA if sums.is_cuda else _FEW
+        for part, some in zip(sums.split(few), members.split(few), strict=True):
+            owner, columns, values = self.vectors.select(some)
             entry, place = spread(self.starts[columns], self.lengths[columns])
-            smaller = torch.minimum(values[entry], self.values[place])
-            part.view(-1).index_add_(0, owner[entry] * self.gallery + self.rows[place], smaller)
-        return sums
+            smaller = torch.minimum(values.index_select(0, entry), self.values.index_select(0, place))
+            first = (owner * self.gallery).int().index_select(0, entry)
+            part.view(-1).index_add_(0, first.add_(self.rows.index_select(0, place)), smaller)
+        return sums.div_(2 - sums)

@@ -1,6 +1,6 @@
 """Features in, mAP, mINP and CMC out."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -9,15 +9,14 @@ import numpy as np
 import torch
 
 from reid_tune.errors import InputError
-from reid_tune.evaluation.distances import Rows, distance_blocks, full_precision
+from reid_tune.evaluation.distances import Blocks, Rows, distance_blocks, full_precision
 from reid_tune.evaluation.features import FeatureSet
 from reid_tune.evaluation.intervals import interval
-from reid_tune.evaluation.matches import Watch
 from reid_tune.evaluation.neighbours import nearest
 from reid_tune.evaluation.ranking import Ranking, rank
 from reid_tune.evaluation.rerank import ReRanking, reranked_blocks
 
-__all__ = ["Score", "score", "scores"]
+__all__ = ["Retrieval", "Score", "score", "scores"]
 
 _RANKS = (1, 5, 10)
 
@@ -32,6 +31,7 @@ class Score:
     inverse_negative_penalty: np.ndarray  # [m] float64
     first_hit: np.ndarray  # [m] int64: how many gallery images stand before the first match
     query_ids: np.ndarray  # [m] int64
+    matched: np.ndarray  # [m] int64: their indices among all queries, ascending
     queries: int  # those with a match, m
     unmatched: int  # queries without one, which count in no metric
     gallery: int  # images after junk was dropped
@@ -48,12 +48,16 @@ class Score:
         ranks = {f"Rank-{k}": float(curve[min(k, len(curve)) - 1]) for k in _RANKS}
         return {"mAP": self.mAP, "mINP": self.mINP, **ranks, "queries": self.queries, "gallery": self.gallery}
 
+    @property
+    def per_query(self) -> dict[str, np.ndarray]:
+        """The values [m] float64 whose mean is the metric, by metric."""
+        ranks = {f"Rank-{k}": (self.first_hit < k).astype(np.float64) for k in _RANKS}
+        return {"mAP": self.average_precision, "mINP": self.inverse_negative_penalty, **ranks}
+
     @cached_property
     def intervals(self) -> dict[str, list[float]]:
         """The 95 % interval [low, high] of each metric."""
-        values = {"mAP": self.average_precision, "mINP": self.inverse_negative_penalty}
-        values |= {f"Rank-{k}": self.first_hit < k for k in _RANKS}
-        return {name: list(interval(per_query, self.query_ids)) for name, per_query in values.items()}
+        return {name: list(interval(values, self.query_ids)) for name, values in self.per_query.items()}
 
     def report(self) -> dict[str, Any]:
         """`as_dict` with `intervals` and `protocol`."""
@@ -89,7 +93,7 @@ def scores(
     features: FeatureSet,
     settings: Sequence[ReRanking | None],
     device: torch.device | str = "cpu",
-    watch: Watch | None = None,
+    watch: Callable[[Blocks], Blocks] | None = None,
 ) -> Iterator[Score]:
     """Yield the score of each setting, None for plain distances; the neighbours are found once for all.
 
@@ -99,39 +103,69 @@ def scores(
     Raises:
         InputError: see `score`.
     """
-    features = features.without_junk()
-    if not len(features.gallery_ids):
-        raise InputError("every gallery image is junk (identity -1); give a gallery with identities.")
-    with full_precision():
-        queries, gallery = (Rows.of(x, device) for x in (features.query_features, features.gallery_features))
-        widest = max((setting.neighbours for setting in settings if setting), default=0)
-        together = np.concatenate([features.query_features, features.gallery_features])
-        neighbours = nearest(Rows.of(together, device), widest) if widest else None
+    retrieval = Retrieval(features, [setting for setting in settings if setting], device)
     for setting in settings:
         with full_precision():
-            if setting and neighbours:
-                blocks = reranked_blocks(neighbours, queries, gallery, setting)
-            else:
-                blocks = distance_blocks(queries, gallery)
-            ranking = rank(features, watch(blocks) if watch else blocks)
-        yield _score(features, ranking, setting)
+            blocks = retrieval.blocks(setting)
+            ranking = rank(retrieval.features, watch(blocks) if watch else blocks)
+        yield retrieval.score(ranking, setting)
 
 
-def _score(features: FeatureSet, ranking: Ranking, setting: ReRanking | None) -> Score:
-    first_hit = ranking.first_hit.numpy()
-    found = first_hit >= 0
-    if not found.any():
-        raise InputError("no query has a match (its identity under another camera) in the gallery; check the two sets.")
-    precision, penalty = (x.numpy()[found] for x in (ranking.average_precision, ranking.inverse_negative_penalty))
-    return Score(
-        mAP=float(precision.mean()),
-        mINP=float(penalty.mean()),
-        average_precision=precision,
-        inverse_negative_penalty=penalty,
-        first_hit=first_hit[found],
-        query_ids=features.query_ids[found],
-        queries=int(found.sum()),
-        unmatched=int((~found).sum()),
-        gallery=len(features.gallery_ids),
-        reranking=setting,
-    )
+class Retrieval:
+    """A feature set ready to be ranked.
+
+    Attributes:
+        features: Without junk.
+        queries: Their rows.
+        gallery: Its rows.
+        neighbours: Of the queries followed by the gallery, enough for all settings; None without settings.
+
+    Raises:
+        InputError: no gallery image is left without junk.
+    """
+
+    def __init__(self, features: FeatureSet, settings: Sequence[ReRanking], device: torch.device | str) -> None:
+        self.features = features.without_junk()
+        if not len(self.features.gallery_ids):
+            raise InputError("every gallery image is junk (identity -1); give a gallery with identities.")
+        query, gallery = self.features.query_features, self.features.gallery_features
+        with full_precision():
+            rows = Rows.joined([query, gallery], device)
+            self.queries, self.gallery = rows.part(0, len(query)), rows.part(len(query), len(rows))
+            self.neighbours = None
+            if settings:
+                self.neighbours = nearest(rows, max(setting.neighbours for setting in settings))
+
+    def blocks(self, setting: ReRanking | None) -> Blocks:
+        """The values of all queries, plain ones for None."""
+        if setting is None or self.neighbours is None:
+            return distance_blocks(self.queries, self.gallery)
+        show = reranked_blocks(self.neighbours, self.queries, self.gallery, [setting])
+        return lambda receive: show([receive])
+
+    def score(self, ranking: Ranking, setting: ReRanking | None) -> Score:
+        """The score of a ranking by the values of a setting.
+
+        Raises:
+            InputError: no query has a match.
+        """
+        first_hit = ranking.first_hit.numpy()
+        found = first_hit >= 0
+        if not found.any():
+            raise InputError(
+                "no query has a match (its identity under another camera) in the gallery; check the two sets."
+            )
+        precision, penalty = (x.numpy()[found] for x in (ranking.average_precision, ranking.inverse_negative_penalty))
+        return Score(
+            mAP=float(precision.mean()),
+            mINP=float(penalty.mean()),
+            average_precision=precision,
+            inverse_negative_penalty=penalty,
+            first_hit=first_hit[found],
+            query_ids=self.features.query_ids[found],
+            matched=np.flatnonzero(found),
+            queries=int(found.sum()),
+            unmatched=int((~found).sum()),
+            gallery=len(self.features.gallery_ids),
+            reranking=setting,
+        )

@@ -1,5 +1,6 @@
 """Faults between fields, warnings, and what this version does not do yet."""
 
+import math
 from collections.abc import Collection
 
 from reid_tune.spec.effects import has_triplet, idle_fields
@@ -7,7 +8,7 @@ from reid_tune.spec.experiment import Experiment
 from reid_tune.spec.foreign import is_foreign
 from reid_tune.spec.train import OPTIMIZERS
 
-__all__ = ["faults", "left_out", "notes", "sampling_faults"]
+__all__ = ["faults", "left_out", "next_batch_size", "notes", "sampling_faults"]
 
 
 def faults(experiment: Experiment) -> list[str]:
@@ -28,7 +29,8 @@ def sampling_faults(experiment: Experiment) -> list[str]:
     if dataset.batch_size % dataset.num_instances:
         wrong.append(
             f"dataset.batch_size = {dataset.batch_size} is not a multiple of "
-            f"dataset.num_instances = {dataset.num_instances}: a batch is identities x instances."
+            f"dataset.num_instances = {dataset.num_instances}: a batch is identities x instances, the next size is "
+            f"{next_batch_size(experiment, len(experiment.train.gpus))}."
         )
     elif dataset.batch_size == dataset.num_instances and has_triplet(experiment):
         wrong.append(
@@ -53,6 +55,12 @@ def sampling_faults(experiment: Experiment) -> list[str]:
             f"{', '.join(OPTIMIZERS)}."
         )
     return wrong
+
+
+def next_batch_size(experiment: Experiment, workers: int) -> int:
+    """The smallest batch, not below `dataset.batch_size`, of whole identities and of equal shares for the workers."""
+    unit = math.lcm(experiment.dataset.num_instances, workers)
+    return unit * math.ceil(experiment.dataset.batch_size / unit)
 
 
 def left_out(given: Collection[str]) -> list[str]:

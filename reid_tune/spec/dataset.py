@@ -64,9 +64,9 @@ class Dataset(Section):
     validation: str = Field(
         "auto",
         min_length=1,
-        description="Data for validation: test (the test folders), holdout (identities held out of training), none, or "
-        "a folder with query and bounding_box_test; auto takes the test folders where both exist. A sweep always "
-        "holds out.",
+        description="Data for validation: test (the test folders), holdout (identities held out of training), none, a "
+        "folder with query and bounding_box_test, or one with the lists of `reid-tune split`; auto takes the test "
+        "folders where both exist. A sweep always holds out.",
     )
     validation_fraction: float = Field(0.2, gt=0, lt=1, description="Share of training identities that is held out.")
     validation_seed: int = Field(0, ge=0, description="Which identities are held out.")

@@ -1,5 +1,7 @@
 """Sections `re_ranking`, `evaluate`, `inference` and `export`."""
 
+from typing import Literal
+
 from pydantic import Field
 
 from reid_tune.spec.base import Section
@@ -32,7 +34,17 @@ class Evaluate(_Task):
         description="A checkpoint, a folder of checkpoints, .onnx file, models:/NAME@ALIAS or sweep:NAME.",
     )
     output_sampled_matches_plot: str | None = Field(None, description="Picture of queries and their best matches.")
+    sampled_matches: Literal["random", "hardest"] = Field(
+        "random", description="Queries of that picture: drawn by train.seed, or those of lowest average precision."
+    )
     output_cmc_curve_plot: str | None = Field(None, description="Picture of the CMC curve.")
+    output_distances_plot: str | None = Field(
+        None, description="Picture of the distances of same and different identities, with the threshold for fmr."
+    )
+    fmr: float = Field(
+        0.001, gt=0, lt=1, description="False-match rate of the decision threshold: pairs of strangers within it."
+    )
+    details: bool = Field(False, description="Add the scores of camera pairs and identities to metrics.json.")
 
 
 class Inference(_Task):
@@ -47,5 +59,9 @@ class Export(Section):
     checkpoint: str | None = Field(None, description="A checkpoint, models:/NAME@ALIAS or sweep:NAME.")
     results_dir: str | None = Field(None, description="Folder of the results; default: the task's below the top one.")
     onnx_file: str | None = Field(None, description="The file to write; default beside the checkpoint.")
+    threshold: str | None = Field(
+        None,
+        description="JSON file of `threshold --output`, or a metrics.json; its decision threshold goes into the model.",
+    )
     gpu_id: int = Field(0, ge=0, description="Index of the GPU of the comparison; the export itself needs none.")
     overwrite: bool = Field(False, description="Replace an existing file.")

@@ -25,6 +25,7 @@ from reid_tune.sweep.refit import Refit
 from reid_tune.sweep.resume import Resume, existing_state, require_key
 from reid_tune.sweep.search import Search
 from reid_tune.sweep.state import SweepState
+from reid_tune.tasks.split import SPLIT, write_lists
 from reid_tune.tracking.sender import Sender
 from reid_tune.tracking.store import public, reachable, tracking_uri, with_credentials
 
@@ -97,13 +98,18 @@ def _drive(sweep: Sweep, plan: dict[str, Any], stages: tuple[str, ...], console:
 
 def _work(sweep: Sweep, plan: dict[str, Any]) -> dict[str, Callable[[Journal], dict[str, Any]]]:
     return {
-        "preflight": lambda journal: plan,
+        "preflight": lambda journal: _prepare(sweep, plan),
         "search": lambda journal: _search(sweep, journal, plan),
         "refit": lambda journal: _refit(sweep, journal),
         "export": lambda journal: export(sweep, journal),
         "test": lambda journal: test(sweep, journal),
         "register": lambda journal: register(sweep, journal),
     }
+
+
+def _prepare(sweep: Sweep, plan: dict[str, Any]) -> dict[str, Any]:
+    write_lists(sweep.experiment, sweep.folder / SPLIT)
+    return plan
 
 
 def _search(sweep: Sweep, journal: Journal, plan: dict[str, Any]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from reid_tune.tasks.evaluate import Evaluated, evaluate_features, reranking_of,
 from reid_tune.tasks.export import export_checkpoint
 from reid_tune.tasks.models import checkpoint_experiment
 from reid_tune.tasks.pictures import draw_cmc
+from reid_tune.tasks.threshold import calibrate
 from reid_tune.tracking.store import with_credentials
 
 __all__ = ["export", "register", "test"]
@@ -38,17 +39,19 @@ def export(sweep: Sweep, journal: Journal) -> dict[str, Any]:
 def test(sweep: Sweep, journal: Journal) -> dict[str, Any]:
     """Score the finalists' ONNX files on the test folders, plain and re-ranked as the spec says."""
     dataset = sweep.experiment.dataset
-    result = {}
+    result, thresholds = {}, {}
     for name in finalists(journal, sweep.file.objective.metric):
-        features = test_features(
-            sweep.experiment, _onnx(sweep, name), dataset.query_dataset_dir, dataset.test_dataset_dir
-        )
+        folders = dataset.query_dataset_dir, dataset.test_dataset_dir
+        features = test_features(sweep.experiment, _onnx(sweep, name), *folders)
         evaluated = evaluate_features(features, reranking_of(sweep.experiment))
+        data = dict(zip(("checkpoint", "query_dataset", "test_dataset"), (f"{name}.onnx", *folders), strict=True))
+        thresholds[name] = calibrate(features, sweep.experiment.evaluate.fmr, data).as_dict()
         result[name] = evaluated.as_dict() | {"checkpoint": _checkpoint_metrics(sweep, journal, name, evaluated)}
         picture = sweep.folder / "export" / f"{name}-cmc.png"
         draw_cmc(evaluated.plain, evaluated.re_ranked, picture)
         journal.emit("artifact", run=refit_run(name), path=str(picture), folder="test")
-    write_atomic(sweep.folder / "export" / "test.json", json.dumps(result, indent=2) + "\n")
+    content = {name: scores | {"threshold": thresholds[name]} for name, scores in result.items()}
+    write_atomic(sweep.folder / "export" / "test.json", json.dumps(content, indent=2) + "\n")
     return result
 
 

@@ -17,6 +17,7 @@ from reid_tune.sweep.study import suggestion_seed
 from reid_tune.tasks.references import is_reference
 from reid_tune.tracking.registry import check_model_name
 from reid_tune.training.pretrained import load_pretrained
+from reid_tune.training.run import require_shares
 from reid_tune.training.subsets import evaluation_records, shared_identities, split_records, training_folders
 
 __all__ = ["preflight"]
@@ -142,6 +143,7 @@ def _require_effect(sweep: Sweep, samples: list[Experiment]) -> None:
 
 def _require_identities(sweep: Sweep, experiments: list[Experiment], identities: int) -> None:
     for experiment in experiments:
+        require_shares(experiment, sweep.file.resources.refit_workers)
         dataset = experiment.dataset
         wanted = dataset.batch_size // dataset.num_instances
         if wanted > identities:

@@ -12,7 +12,14 @@ from reid_tune.data.sampler import IdentitySampler
 from reid_tune.data.scan import Scan, scan
 from reid_tune.errors import InputError
 from reid_tune.spec.experiment import Experiment
-from reid_tune.training.subsets import beside, shared_identities, split_records, training_folders, validation_folders
+from reid_tune.training.subsets import (
+    beside,
+    holds_out,
+    shared_identities,
+    split_records,
+    training_folders,
+    validation_folders,
+)
 
 __all__ = ["Report", "Subset", "check_data"]
 
@@ -138,7 +145,7 @@ def _split(experiment: Experiment) -> tuple[tuple[Part, ...], list[Finding]]:
     held_out: tuple[Part, ...] = ()
     try:
         split = split_records(experiment)
-        if dataset.validation == "holdout":
+        if holds_out(experiment):
             parts = (("query", split.query), ("gallery", split.gallery))
             held_out = tuple(Part(f"{VALIDATION} {name}", TRAIN, records) for name, records in parts)
         IdentitySampler(labels(split.train)[0], dataset.batch_size, dataset.num_instances, 0)

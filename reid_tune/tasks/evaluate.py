@@ -2,12 +2,14 @@
 
 import json
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from reid_tune.errors import InputError
+from reid_tune.evaluation.breakdown import CameraPairs, per_identity
+from reid_tune.evaluation.distances import Blocks
 from reid_tune.evaluation.features import FeatureSet
 from reid_tune.evaluation.matches import Watch
 from reid_tune.evaluation.rerank import ReRanking
@@ -20,6 +22,7 @@ from reid_tune.tasks.plan import run_plan
 from reid_tune.tasks.references import ONNX, resolve_all
 from reid_tune.tasks.status import StatusLog, kpi, logged
 from reid_tune.tasks.testsets import TestSet, decode_test, test_sets
+from reid_tune.tasks.threshold import Calibration, calibrate
 from reid_tune.training.data import EvaluationImages
 from reid_tune.training.devices import devices
 from reid_tune.training.embed import Embedder, Inputs, Open, features_of
@@ -33,10 +36,15 @@ _SELECTED = "note: a checkpoint that is chosen by this table is selected on test
 
 @dataclass(frozen=True)
 class Evaluated:
-    """Scores of one model on one test set; `re_ranked` is None where re-ranking is off."""
+    """Scores of one model on one test set; `re_ranked` is None where re-ranking is off.
+
+    `details` has the rows of `per_camera_pair` and `per_identity` of each score that is broken down.
+    """
 
     plain: Score
     re_ranked: Score | None
+    details: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+    calibration: Calibration | None = None  # of the plain distances
 
     @property
     def headline(self) -> Score:
@@ -44,8 +52,10 @@ class Evaluated:
         return self.re_ranked or self.plain
 
     def as_dict(self) -> dict[str, Any]:
-        """Both scores, each with its metrics as fractions, their intervals and the protocol."""
-        return {"plain": self.plain.report(), "re_ranked": self.re_ranked.report() if self.re_ranked else None}
+        """Both scores, each with its metrics as fractions, intervals, protocol and details, and the calibration."""
+        found = {"plain": self.plain, "re_ranked": self.re_ranked}
+        reports = {kind: score and score.report() | self.details.get(kind, {}) for kind, score in found.items()}
+        return reports | ({"threshold": self.calibration.as_dict()} if self.calibration else {})
 
 
 @dataclass(frozen=True)
@@ -67,11 +77,11 @@ class Evaluation:
         """Metrics by label for a table: the spec's own test set first, in it the plain scores before the others."""
         tests = dict.fromkeys(test for found in self.scores.values() for test in found)
         return {
-            ", ".join(filter(None, (model if self.folder else "", test, kind.replace("_", "-")))): report
+            ", ".join(filter(None, (model if self.folder else "", test, kind.replace("_", "-")))): score.report()
             for test in tests
             for kind in ("plain", "re_ranked")
             for model, found in self.scores.items()
-            if (report := found[test].as_dict()[kind])
+            if (score := getattr(found[test], kind))
         }
 
 
@@ -97,7 +107,7 @@ def run_evaluate(experiment: Experiment) -> Evaluation:
         write_atomic(directory / "metrics.json", json.dumps(evaluation.as_dict(), indent=2) + "\n")
         if not job.folder:
             own = next(iter(evaluation.scores.values()))[""]
-            job.pictures.draw(own.plain, own.re_ranked)
+            job.pictures.draw(own.plain, own.re_ranked, own.calibration)
         return evaluation
 
 
@@ -126,7 +136,7 @@ class _Job:
     @property
     def lines(self) -> list[str]:
         """What the user should know beforehand."""
-        found = [line for test in self.tests for line in test.left_out()]
+        found = [line for test in self.tests for line in (*test.left_out(), *test.unmatched())]
         return [*found, *([_SELECTED] if self.folder else []), run_plan(self.experiment, "evaluate", self.devices)]
 
     def scores(self, load: Callable[[Open], Embedder], log: StatusLog) -> dict[str, dict[str, Evaluated]]:
@@ -138,19 +148,28 @@ class _Job:
                 embedder = load(model)
                 if decoded is None or decoded[0] != embedder.inputs:
                     decoded = embedder.inputs, test.decode(embedder.inputs, self.experiment.dataset.num_workers)
-                evaluated = self._evaluate(test, decoded[1], embedder)
+                evaluated = self._evaluate(model.path.name, test, decoded[1], embedder)
                 found[model.path.name][test.name] = evaluated
                 message = f"{model.path.name} on {test.name or 'the test folders'}: {evaluated.headline.protocol}"
                 log.write("RUNNING", message, kpi=kpi(evaluated.headline.as_dict()))
         return found
 
-    def _evaluate(self, test: TestSet, images: EvaluationImages, embedder: Embedder) -> Evaluated:
+    def _evaluate(self, model: str, test: TestSet, images: EvaluationImages, embedder: Embedder) -> Evaluated:
         features = features_of(images, embedder.embed)
         watch = None if test.name else self.pictures.watch(features)
-        evaluated = evaluate_features(features, reranking_of(self.experiment), watch)
+        evaluated = evaluate_features(
+            features, reranking_of(self.experiment), watch, details=self.experiment.evaluate.details
+        )
         if watch:
-            self.pictures.take(images, features, watch)
-        return evaluated
+            self.pictures.take(images, watch, evaluated.headline)
+        data = {"checkpoint": model, "query_dataset": str(test.query.path), "test_dataset": str(test.gallery.path)}
+        calibration = calibrate(features, self.experiment.evaluate.fmr, data)
+        if isinstance(calibration.threshold, InputError):
+            print(
+                f"note: {model} on {test.query.path} has no threshold for evaluate.fmr: {calibration.threshold}",
+                file=sys.stderr,
+            )
+        return replace(evaluated, calibration=calibration)
 
 
 def reranking_of(experiment: Experiment) -> ReRanking | None:
@@ -159,11 +178,25 @@ def reranking_of(experiment: Experiment) -> ReRanking | None:
     return ReRanking(section.k1, section.k2, section.lambda_value) if section.re_ranking else None
 
 
-def evaluate_features(features: FeatureSet, reranking: ReRanking | None, watch: Watch | None = None) -> Evaluated:
+def evaluate_features(
+    features: FeatureSet, reranking: ReRanking | None, watch: Watch | None = None, details: bool = False
+) -> Evaluated:
     """Score plain, and re-ranked where given; the neighbours are found once; see `scores` for `watch`."""
+    pairs = CameraPairs(features) if details else None
+
+    def watched(blocks: Blocks) -> Blocks:
+        blocks = watch(blocks) if watch else blocks
+        return pairs(blocks) if pairs else blocks
+
+    found, rows = [], {}
     settings = [None] if reranking is None else [None, reranking]
-    plain, *re_ranked = scores(features, settings, watch=watch)
-    return Evaluated(plain, re_ranked[0] if re_ranked else None)
+    for score in scores(features, settings, watch=watched):
+        found.append(score)
+        if pairs:
+            kind = "re_ranked" if score.reranking else "plain"
+            rows[kind] = {"per_camera_pair": pairs.rows(), "per_identity": per_identity(score)}
+    plain, *re_ranked = found
+    return Evaluated(plain, re_ranked[0] if re_ranked else None, rows)
 
 
 def test_features(experiment: Experiment, path: Path, query: str | None, gallery: str | None) -> FeatureSet:

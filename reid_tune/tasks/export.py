@@ -16,6 +16,7 @@ from reid_tune.tasks.models import open_network
 from reid_tune.tasks.outputs import make_room, output_file
 from reid_tune.tasks.references import CHECKPOINT, resolve
 from reid_tune.tasks.status import logged
+from reid_tune.tasks.threshold import read_threshold
 from reid_tune.training.data import interpolation
 from reid_tune.training.devices import devices
 
@@ -65,13 +66,21 @@ class _Job:
     """One export whose input is known to be good; a target that must not be replaced is refused first."""
 
     def __init__(
-        self, experiment: Experiment | None, path: Path, target: Path, *, overwrite: bool, gpu: int = 0
+        self,
+        experiment: Experiment | None,
+        path: Path,
+        target: Path,
+        *,
+        overwrite: bool,
+        gpu: int = 0,
+        threshold: str | None = None,
     ) -> None:
         from reid_tune.deploy.onnx_export import require_free
 
         require_free(output_file("export.onnx_file", target), overwrite)
         (self._device,) = devices([gpu], "export.gpu_id")
         self._network, self._experiment = open_network(path, experiment)
+        self._metadata = read_threshold(Path(threshold), self._network.dimension) if threshold else {}
         self._overwrite = overwrite
         self.target = target
         make_room(target)
@@ -86,6 +95,7 @@ class _Job:
             self.target,
             crops=_crops(self._experiment),
             overwrite=self._overwrite,
+            extra_metadata=self._metadata,
             gpu=self._device.index or 0,
         )
 
@@ -99,7 +109,14 @@ def _job(experiment: Experiment | None, section: Export, reference: str | None) 
         raise InputError(f"export.checkpoint = {reference!r} is an ONNX file already: give a checkpoint.")
     default = path.with_suffix(".onnx") if path == Path(reference) else Path(f"{_name(reference)}.onnx")
     target = Path(section.onnx_file) if section.onnx_file else default
-    return _Job(experiment, path, target, overwrite=section.overwrite, gpu=section.gpu_id)
+    return _Job(
+        experiment,
+        path,
+        target,
+        overwrite=section.overwrite,
+        gpu=section.gpu_id,
+        threshold=section.threshold,
+    )
 
 
 def _crops(experiment: Experiment) -> np.ndarray | None:

@@ -16,11 +16,11 @@ def output_file(key: str, path: Path, endings: Sequence[str] = ()) -> Path:
     Raises:
         InputError: it is another; the message names the key of the spec.
     """
-    if endings and path.suffix.lower() not in endings:
-        *most, last = endings
-        raise InputError(f"{key} = {str(path)!r}: the name must end in {', '.join(most)} or {last}.")
     if path.is_dir():
         raise InputError(f"{key} = {str(path)!r} is a folder: name a file.")
+    if endings and path.suffix.lower() not in endings:
+        wanted = " or ".join(filter(None, (", ".join(endings[:-1]), endings[-1])))
+        raise InputError(f"{key} = {str(path)!r}: the name must end in {wanted}.")
     return path
 
 

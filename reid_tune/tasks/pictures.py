@@ -5,12 +5,15 @@ from pathlib import Path
 import numpy as np
 
 from reid_tune.errors import InputError
+from reid_tune.evaluation.distance_plot import distances_plot
 from reid_tune.evaluation.features import FeatureSet
-from reid_tune.evaluation.matches import Watch, best_matches, choose_queries
+from reid_tune.evaluation.matches import Watch, hardest_queries, random_queries
 from reid_tune.evaluation.plots import ENDINGS, MAX_FRAMES, Frame, cmc_plot, matches_plot
 from reid_tune.evaluation.score import Score
+from reid_tune.evaluation.thresholds import Threshold
 from reid_tune.spec.experiment import Experiment
 from reid_tune.tasks.outputs import make_room, output_file
+from reid_tune.tasks.threshold import Calibration
 from reid_tune.training.data import EvaluationImages
 
 __all__ = ["Pictures", "draw_cmc"]
@@ -24,7 +27,9 @@ class Pictures:
     """
 
     def __init__(self, experiment: Experiment) -> None:
-        self._cmc, self._matches = (_target(experiment, name) for name in ("cmc_curve", "sampled_matches"))
+        self._targets = {name: _target(experiment, name) for name in ("cmc_curve", "sampled_matches", "distances")}
+        self._cmc, self._matches, self._distances = self._targets.values()
+        self._hardest = experiment.evaluate.sampled_matches == "hardest"
         self._section, self._seed = experiment.re_ranking, max(experiment.train.seed, 0)
         frames = self._section.num_query * (self._section.max_rank + 1)
         if self._matches and frames > MAX_FRAMES:
@@ -37,22 +42,21 @@ class Pictures:
     @property
     def wanted(self) -> list[str]:
         """The fields that ask for a picture."""
-        return [_key(name) for name, path in (("cmc_curve", self._cmc), ("sampled_matches", self._matches)) if path]
+        return [_key(name) for name, path in self._targets.items() if path]
 
     def make_room(self) -> None:
         """Make the folders of the pictures."""
-        for path in filter(None, (self._cmc, self._matches)):
+        for path in filter(None, self._targets.values()):
             make_room(path)
 
     def watch(self, features: FeatureSet) -> Watch | None:
         """What must see the ranking, if anything."""
-        if not self._matches:
-            return None
-        chosen = choose_queries(features, self._section.num_query, self._seed)
-        return Watch(chosen, len(features.without_junk().gallery_ids))
+        return Watch(features, self._section.max_rank) if self._matches else None
 
-    def take(self, images: EvaluationImages, features: FeatureSet, watch: Watch) -> None:
-        """Keep the images of the best matches, of a gallery without junk."""
+    def take(self, images: EvaluationImages, watch: Watch, score: Score) -> None:
+        """Keep the images of the best matches, of a gallery without junk; the score is of what was watched last."""
+        count = self._section.num_query
+        chosen = hardest_queries(score, count) if self._hardest else random_queries(score, count, self._seed)
 
         def frame(place: int, correct: bool | None = None) -> Frame:
             identity, camera = images.identities[place], images.cameras[place]
@@ -64,16 +68,20 @@ class Pictures:
                 frame(found.query),
                 *(frame(images.queries + g, c) for g, c in zip(found.gallery, found.correct.tolist(), strict=True)),
             ]
-            for found in best_matches(features, watch, self._section.max_rank)
+            for found in watch.matches(chosen)
         ]
 
-    def draw(self, plain: Score, re_ranked: Score | None) -> None:
+    def draw(self, plain: Score, re_ranked: Score | None, calibration: Calibration | None) -> None:
         """Write the pictures."""
         if self._cmc:
             draw_cmc(plain, re_ranked, self._cmc, self._section.max_rank)
         if self._matches:
             order = str(re_ranked.reranking) if re_ranked else "plain distances, no re-ranking"
-            matches_plot(self._frames, self._section.max_rank, f"Sampled matches: {order}", self._matches)
+            kind = "queries of lowest average precision" if self._hardest else "random queries"
+            matches_plot(self._frames, self._section.max_rank, f"Sampled matches: {kind}\n{order}", self._matches)
+        if self._distances and calibration:
+            found = calibration.threshold
+            distances_plot(calibration.histograms, found if isinstance(found, Threshold) else None, self._distances)
 
 
 def draw_cmc(plain: Score, re_ranked: Score | None, path: Path, ranks: int = 50) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from reid_tune.data.records import Folder, Record, read_folder
 from reid_tune.errors import InputError
+from reid_tune.evaluation.unmatched import unmatched
 from reid_tune.spec.experiment import Experiment
 from reid_tune.training.data import EvaluationImages, decode_evaluation
 from reid_tune.training.embed import Inputs
@@ -29,6 +30,12 @@ class TestSet:
         for folder in (self.query, self.gallery):
             if names := folder.left_out:
                 yield f"{folder.path}: {len(names)} image(s) left out, whose names do not parse, such as {names[0]!r}"
+
+    def unmatched(self) -> Iterator[str]:
+        """A line where queries have no match."""
+        query, gallery = (((x.identity, x.camera) for x in part.records) for part in (self.query, self.gallery))
+        if line := unmatched(query, gallery):
+            yield f"{self.query.path}: {line}"
 
 
 def decode_test(query: Sequence[Record], gallery: Sequence[Record], inputs: Inputs, threads: int) -> EvaluationImages:

@@ -15,12 +15,21 @@ from reid_tune.files import write_atomic
 from reid_tune.spec.experiment import Experiment
 from reid_tune.tasks.plan import run_plan
 from reid_tune.tasks.references import CHECKPOINT, is_reference, resolve
+from reid_tune.tasks.split import SPLIT, write_lists
 from reid_tune.tasks.status import StatusLog, kpi, logged
 from reid_tune.training.devices import devices
 from reid_tune.training.launch import launch
 from reid_tune.training.loop import train
 from reid_tune.training.progress import TerminalReporter
-from reid_tune.training.subsets import shared_identities, split_records, training_folders, validates_on_test
+from reid_tune.training.run import require_shares
+from reid_tune.training.subsets import (
+    holds_out,
+    shared_identities,
+    split_records,
+    train_records,
+    training_folders,
+    validates_on_test,
+)
 from reid_tune.training.workers import rank
 
 __all__ = ["run_train"]
@@ -39,6 +48,7 @@ def run_train(experiment: Experiment, given: Collection[str] = ()) -> Path:
     experiment = _resolved(experiment)
     directory = experiment.task_dir("train")
     workers = devices(experiment.train.gpus, "train.gpu_ids")
+    require_shares(experiment, len(workers))
     for line in (*_data_lines(experiment, given), run_plan(experiment, "train", workers)):
         print(line, file=sys.stderr)
     with logged(directory, "train"):
@@ -87,6 +97,8 @@ class _Reporter(TerminalReporter):
         if rank() == 0 and first_epoch <= num_epochs:
             self._lock()
             write_atomic(self._status.path.with_name("experiment.yaml"), self._experiment.to_yaml())
+            if holds_out(self._experiment):
+                write_lists(self._experiment, self._status.path.with_name(SPLIT))
             self._status.write("STARTED", "train started", epoch=first_epoch - 1, max_epoch=num_epochs)
         super().start(steps_per_epoch, first_epoch, num_epochs)
 
@@ -135,15 +147,19 @@ def _data_lines(experiment: Experiment, given: Collection[str]) -> list[str]:
         for folder in training_folders(experiment)
         if folder.left_out
     ]
+    if holds_out(experiment) and (unlisted := len(train_records(experiment)) - split.images):
+        lines.append(f"{unlisted} training image(s) are left out, as no list in {dataset.validation} names them")
     if dataset.num_classes != identities and "dataset.num_classes" in given:
         lines.append(
             f"warning: dataset.num_classes = {dataset.num_classes}, but the folder has {identities}: it counts."
         )
     if split.query:
-        where = "held-out identities" if dataset.validation == "holdout" else f"the folder {dataset.validation}"
-        if validates_on_test(experiment):
+        where = f"the folder {dataset.validation}"
+        if holds_out(experiment):
+            where = f"held-out identities, listed in {experiment.task_dir('train') / SPLIT}"
+        elif validates_on_test(experiment):
             where = "the test folders; what is selected by it is selected on test"
-        if shared := shared_identities(split.train, split.query):
+        if not holds_out(experiment) and (shared := shared_identities(split.train, split.query)):
             lines.append(
                 f"warning: {shared} identities are in training and in the queries: the score is worth nothing."
             )

@@ -6,7 +6,7 @@ import torch
 
 from reid_tune.errors import InputError
 
-__all__ = ["devices"]
+__all__ = ["devices", "named_device"]
 
 
 def devices(gpus: Sequence[int], key: str) -> list[torch.device]:
@@ -25,3 +25,17 @@ def devices(gpus: Sequence[int], key: str) -> list[torch.device]:
     if absent := [index for index in gpus if index >= count]:
         raise InputError(f"{key} asks for GPU {absent[0]}, but this machine has {count}, numbered from 0.")
     return [torch.device("cuda", index) for index in gpus]
+
+
+def named_device(name: str) -> torch.device:
+    """The device of a name such as cpu, cuda or cuda:1.
+
+    Raises:
+        InputError: it is none of these, or this machine does not have it.
+    """
+    kind, _, index = name.partition(":")
+    if kind not in ("cpu", "cuda") or (index and not index.isdigit()):
+        raise InputError(f"--device {name} is none of cpu, cuda and cuda:N.")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"--device {name}: this machine has no GPU; leave it out.")
+    return devices([int(index or 0)], "--device")[0] if kind == "cuda" else torch.device("cpu")

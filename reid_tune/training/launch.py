@@ -2,7 +2,10 @@
 
 import contextlib
 import json
+import logging
+import multiprocessing.connection
 import os
+import signal
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
@@ -11,7 +14,12 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException, start_processes
+from torch.multiprocessing.spawn import (
+    ProcessContext,
+    ProcessExitedException,
+    ProcessRaisedException,
+    start_processes,
+)
 
 from reid_tune import errors
 from reid_tune.errors import FailedRun, ReidTuneError
@@ -33,6 +41,8 @@ def launch(function: Callable[..., None], arguments: Sequence[Any], devices: Seq
         FailedRun: a worker died.
     """
     with tempfile.TemporaryDirectory(prefix="reid-tune-") as folder:
+        # The end of a run is one sentence, without torch's lines about the workers that it ends.
+        logging.getLogger(start_processes.__module__).setLevel(logging.ERROR)
         # A single machine needs no name of its own that resolves.
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
         processes = start_processes(
@@ -40,8 +50,9 @@ def launch(function: Callable[..., None], arguments: Sequence[Any], devices: Seq
         )
         assert processes is not None
         try:
-            while not processes.join():
-                pass
+            while processes.sentinels:
+                _require_no_death(processes)
+                processes.join()
         except ProcessExitedException as error:
             raise FailedRun(f"worker {error.error_index} of {len(devices)} died ({error.msg}).") from None
         except ProcessRaisedException:
@@ -54,6 +65,15 @@ def launch(function: Callable[..., None], arguments: Sequence[Any], devices: Seq
                 process.terminate()
             for process in processes.processes:
                 process.join()
+
+
+def _require_no_death(context: ProcessContext) -> None:
+    """Wait for an end, and name the worker that a signal ended before the faults that its death causes in others."""
+    for sentinel in multiprocessing.connection.wait(context.sentinels):
+        context.processes[context.sentinels[sentinel]].join()  # Only now its exit code is known.
+    for number, process in enumerate(context.processes):
+        if (code := process.exitcode or 0) < 0:
+            raise FailedRun(f"worker {number} of {len(context.processes)} died ({signal.strsignal(-code)}).")
 
 
 def _work(

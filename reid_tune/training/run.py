@@ -15,6 +15,7 @@ from reid_tune.files import link_atomic, make_folder
 from reid_tune.modeling.network import ReIDNet, untrained
 from reid_tune.optim.optimizer import make_optimizer
 from reid_tune.spec.changes import changed, unlike_network
+from reid_tune.spec.checks import next_batch_size
 from reid_tune.spec.experiment import Experiment
 from reid_tune.spec.secret import passphrase
 from reid_tune.training.data import EvaluationImages, TrainingImages, evaluation_images, training_images
@@ -23,7 +24,7 @@ from reid_tune.training.step import Step
 from reid_tune.training.subsets import split_records
 from reid_tune.training.workers import broadcast, rank, world_size
 
-__all__ = ["Run", "begin", "save"]
+__all__ = ["Run", "begin", "require_shares", "save"]
 
 
 @dataclass
@@ -41,6 +42,16 @@ class Run:
     step: Step
     history: list[dict[str, Any]] = field(default_factory=list)
     origin: str = "weights drawn by train.seed"
+
+
+def require_shares(experiment: Experiment, workers: int) -> None:
+    """Raise an InputError where the batch cannot be divided among the workers."""
+    batch = experiment.dataset.batch_size
+    if batch % workers:
+        raise InputError(
+            f"dataset.batch_size = {batch} cannot be divided among {workers} workers: the next that can, with "
+            f"dataset.num_instances = {experiment.dataset.num_instances}, is {next_batch_size(experiment, workers)}."
+        )
 
 
 def begin(experiment: Experiment, directory: Path, device: torch.device, resume: Path | None) -> Run:
@@ -71,10 +82,8 @@ def _with_seed(experiment: Experiment, checkpoint: Checkpoint | None) -> Experim
 
 
 def _prepare(experiment: Experiment, directory: Path, device: torch.device) -> Run:
-    workers, batch, optim = world_size(), experiment.dataset.batch_size, experiment.train.optim
-    if batch % workers:
-        raise InputError(f"dataset.batch_size = {batch} cannot be divided among {workers} workers.")
-    split = split_records(experiment)
+    require_shares(experiment, world_size())
+    split, optim = split_records(experiment), experiment.train.optim
     if optim.plateau_patience is not None and optim.lr_monitor == "val_loss" and not split.query:
         raise InputError(
             "train.optim.lr_monitor = 'val_loss' watches the validation, and there is none: set dataset.validation, "

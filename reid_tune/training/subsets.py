@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from reid_tune.data.records import Folder, Record, read_folder, read_training_folders, training_records
+from reid_tune.data.split_files import LISTS, read_split
 from reid_tune.data.splits import Split, holdout
 from reid_tune.errors import InputError
 from reid_tune.spec.experiment import Experiment
@@ -11,6 +12,7 @@ from reid_tune.spec.experiment import Experiment
 __all__ = [
     "beside",
     "evaluation_records",
+    "holds_out",
     "shared_identities",
     "split_records",
     "train_records",
@@ -19,6 +21,7 @@ __all__ = [
     "validation_folders",
 ]
 
+WORDS = ("auto", "none", "test", "holdout")
 QUERY, GALLERY = "query", "bounding_box_test"
 
 
@@ -44,11 +47,14 @@ def split_records(experiment: Experiment) -> Split:
     """Records for training, validation queries and validation gallery; the last two are empty without validation.
 
     Raises:
-        InputError: a folder that the split needs is not given, missing or unusable.
+        InputError: a folder or list that the split needs is not given, missing or unusable.
     """
     dataset = experiment.dataset
     validation = validation_folders(experiment)
-    records = train_records(experiment)
+    folders = training_folders(experiment)
+    if _is_lists(dataset.validation):
+        return read_split(dataset.validation, folders)
+    records = training_records(*folders)
     if dataset.validation == "holdout":
         return holdout(records, seed=dataset.validation_seed, fraction=dataset.validation_fraction)
     if validation:
@@ -56,25 +62,36 @@ def split_records(experiment: Experiment) -> Split:
     return Split(records, (), ())
 
 
+def holds_out(experiment: Experiment) -> bool:
+    """Whether identities of the training folders are held out for validation: by their hashes, or by lists."""
+    return experiment.dataset.validation == "holdout" or _is_lists(experiment.dataset.validation)
+
+
+def _is_lists(validation: str) -> bool:
+    """Whether it is a folder of `write_split`; one with query images is not, whatever lists lie in it."""
+    root = Path(validation)
+    return validation not in WORDS and not (root / QUERY).is_dir() and any((root / name).exists() for name in LISTS)
+
+
 def validation_folders(experiment: Experiment) -> tuple[str | None, str | None] | None:
     """Query and gallery folder of the validation; None where it needs none.
 
     Raises:
-        InputError: `dataset.validation` is neither one of its words nor a folder with query and bounding_box_test.
+        InputError: `dataset.validation` is none of its words, and no folder of queries and gallery or of lists.
     """
     dataset = experiment.dataset
     test = (dataset.query_dataset_dir, dataset.test_dataset_dir)
     exist = all(folder and Path(folder).is_dir() for folder in test)
     if dataset.validation == "test" or (dataset.validation == "auto" and exist):
         return test
-    if dataset.validation in ("auto", "none", "holdout"):
+    if dataset.validation in WORDS or _is_lists(dataset.validation):
         return None
     root = Path(dataset.validation)
     for folder in (root, root / QUERY, root / GALLERY):
         if not folder.is_dir():
             raise InputError(
                 f"dataset.validation = {dataset.validation!r}: there is no folder {folder}; give auto, none, test, "
-                f"holdout, or a folder that holds {QUERY} and {GALLERY}."
+                f"holdout, or a folder that holds {QUERY} and {GALLERY}, or the lists {', '.join(LISTS)}."
             )
     return str(root / QUERY), str(root / GALLERY)
 

@@ -1,7 +1,9 @@
 """What a feature set refuses, and its file."""
 
 import dataclasses
+import io
 import pickle
+import zipfile
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ import torch
 
 from reid_tune.errors import InputError
 from reid_tune.evaluation.features import feature_set, read_features, write_features
+from reid_tune.evaluation.score import score
 
 from .reference import made_up
 
@@ -43,6 +46,10 @@ def with_row(value, row):
         ),
         ({"query_features": np.ones((0, 12), np.float32)}, "query_features is empty"),
         ({"query_ids": [1, 2, 3, 4]}, "query_ids is a list"),
+        (
+            {"query_cameras": np.array([1, 2, 2**63, 2**64 - 1], np.uint64)},
+            "row 2 of query_cameras is 9223372036854775808, beyond int64",
+        ),
     ],
 )
 def test_refused(changed, sentence):
@@ -98,6 +105,55 @@ def test_refused_arrays_name_the_file(tmp_path):
         read_features(path)
 
 
+@pytest.mark.parametrize("form", ["float32", "float16", "float64", ">f4", "fortran", "compressed", "unaligned"])
+def test_features_of_any_form_come_back(tmp_path, form):
+    wanted = arrays()
+    stored = dict(wanted)
+    for name in ("query_features", "gallery_features"):
+        stored[name] = np.asfortranarray(stored[name]) if form == "fortran" else stored[name]
+        if form in ("float16", "float64", ">f4"):
+            stored[name] = stored[name].astype(form)
+            wanted[name] = stored[name].astype(np.float32)
+    for number in range(8 if form == "unaligned" else 1):
+        path = tmp_path / f"{number}.npz"
+        (np.savez_compressed if form == "compressed" else np.savez)(path, **{"x" * (number + 1): np.ones(1), **stored})
+        found = read_features(path)
+        for name, array in wanted.items():
+            np.testing.assert_array_equal(getattr(found, name), array)
+        assert score(found).as_dict() == score(feature_set(**wanted)).as_dict()
+
+
+def test_stored_features_stay_in_the_file(tmp_path):
+    np.savez(tmp_path / "f.npz", **arrays())
+    features = read_features(tmp_path / "f.npz")
+    for array in (features.query_features, features.gallery_features):
+        assert isinstance(array.base, np.memmap) and not array.flags.writeable
+        with pytest.raises(ValueError, match="read-only"):
+            array[0] = 0
+
+
+def test_a_replaced_file_changes_nothing(tmp_path):
+    write_features(tmp_path / "f.npz", made_up(seed=1))
+    features = read_features(tmp_path / "f.npz")
+    write_features(tmp_path / "f.npz", made_up(seed=2))
+    np.testing.assert_array_equal(features.gallery_features, made_up(seed=1).gallery_features)
+
+
+def test_unsigned_labels_are_taken():
+    plain = arrays()
+    unsigned = {name: array.astype("u8") if name.endswith("ids") else array for name, array in plain.items()}
+    np.testing.assert_array_equal(feature_set(**unsigned).gallery_ids, plain["gallery_ids"])
+
+
+def test_the_first_of_many_bad_rows_is_named():
+    rows = np.ones((5000, 3), np.float32)
+    rows[[1500, 4000], 1] = np.nan
+    rows[700] = 0
+    ones = np.ones(5000, int)
+    with pytest.raises(InputError, match=r"row 1500 of query_features is not finite .* \(2 such rows\)"):
+        feature_set(rows, ones, ones, rows, ones, ones)
+
+
 def write_array(path):
     with path.open("wb") as file:
         np.save(file, np.ones(3))
@@ -108,13 +164,6 @@ def cut_short(path):
     path.write_bytes(path.read_bytes()[:900])
 
 
-def flipped(path):
-    np.savez(path, **arrays())
-    content = bytearray(path.read_bytes())
-    content[300] ^= 0xFF
-    path.write_bytes(bytes(content))
-
-
 @pytest.mark.parametrize(
     "write",
     [
@@ -123,10 +172,60 @@ def flipped(path):
         lambda path: path.write_bytes(pickle.dumps([1, 2])),
         write_array,
         cut_short,
-        flipped,
     ],
 )
 def test_other_files(tmp_path, write):
     write(tmp_path / "odd.npz")
-    with pytest.raises(InputError, match="odd.npz is not a"):
+    with pytest.raises(InputError, match="odd.npz is not an .npz file or is cut short; write the file again"):
         read_features(tmp_path / "odd.npz")
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_any_flipped_byte_is_found_or_of_no_effect(tmp_path, save):
+    wanted, path = arrays(), tmp_path / "odd.npz"
+    save(path, **wanted)
+    content, refused = path.read_bytes(), 0
+    for place in range(0, len(content), 7):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 0xFF]) + content[place + 1 :])
+        try:
+            found = read_features(path)
+        except InputError as error:
+            refused += 1
+            assert "odd.npz" in str(error) and "\n" not in str(error)
+        else:
+            for name, array in wanted.items():
+                np.testing.assert_array_equal(getattr(found, name), array)
+    assert refused > 0.6 * len(range(0, len(content), 7))
+
+
+def header(**changed):
+    """An array's bytes behind a header that says something else."""
+    file = io.BytesIO()
+    values = {"descr": "<f4", "fortran_order": False, "shape": (6, 12)} | changed
+    np.lib.format.write_array_header_1_0(file, values)
+    return file.getvalue() + np.ones((6, 12), np.float32).tobytes()
+
+
+@pytest.mark.parametrize(
+    "member",
+    [
+        b"",
+        b"no array",
+        header(shape=(2**40, 12)),
+        header(shape=(5, 12)),
+        header(shape=(-6, -12)),
+        header(descr="<f8"),
+        header().replace(b"'<f4'", b"'<q9'"),
+        header().replace(b"{", b"("),
+        header().replace(b"\x01\x00", b"\x09\x00", 1),
+    ],
+)
+def test_members_that_are_no_array_are_named(tmp_path, member):
+    path = tmp_path / "odd.npz"
+    kept = arrays()
+    del kept["gallery_features"]
+    np.savez(path, **kept)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("gallery_features.npy", member)
+    with pytest.raises(InputError, match="odd.npz: gallery_features is damaged .*; write the file again"):
+        read_features(path)

@@ -35,6 +35,22 @@ def test_names_and_rates_are_in_the_picture(tmp_path, curves):
         assert wanted in text
 
 
+def test_many_curves_of_any_name_are_told_apart_without_colour_above_their_legend(tmp_path):
+    import matplotlib
+
+    names = ["_first.npz", "a$b$.npz", "x" * 90, "<d>.npz", *"efgh"]
+    with matplotlib.rc_context({"svg.fonttype": "none"}):
+        cmc_plot({name: np.linspace(0.2, 0.95, 50) for name in names}, tmp_path / "cmc.svg")
+    text = (tmp_path / "cmc.svg").read_text()
+    for name in names:
+        assert f">{name.replace('<', '&lt;').replace('>', '&gt;')} (20.0 % at rank 1)</text>" in text
+    curves, legend = text.split('<g id="legend_1">')
+    shapes = dict(re.findall(r'<path id="(m\w+)" d="([^"]+)"', curves))
+    assert len({shapes[name] for name in re.findall(r'xlink:href="#(m\w+)"', legend)}) == 8
+    _, y, _, height = map(float, re.findall(r'<rect x="(.+)" y="(.+)" width="(.+)" height="(.+)"/>', legend)[0])
+    assert min(float(line) for line in re.findall(r'<text [^>]*y="([\d.]+)"', legend)) > y + height
+
+
 def test_folder_that_cannot_be_made(tmp_path, curves):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot make the folder"):

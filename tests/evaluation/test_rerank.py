@@ -21,7 +21,8 @@ def matrix(blocks, queries, gallery):
 
 def reranked(query, gallery, setting):
     neighbours = nearest(Rows.of(np.concatenate([query, gallery])), setting.neighbours)
-    return matrix(reranked_blocks(neighbours, Rows.of(query), Rows.of(gallery), setting), len(query), len(gallery))
+    show = reranked_blocks(neighbours, Rows.of(query), Rows.of(gallery), [setting])
+    return matrix(lambda receive: show([receive]), len(query), len(gallery))
 
 
 SETTINGS = [(20, 6, 0.3), (5, 3, 0.3), (9, 6, 0.3), (13, 4, 0.3), (20, 1, 0.3), (20, 6, 0.0), (20, 6, 1.0), (1, 1, 0.3),

@@ -54,6 +54,15 @@ def test_a_broken_rule_is_one_sentence(values: dict[str, Any], fault: str) -> No
     assert str(caught.value).startswith(f"test: {fault}") and "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(("batch", "workers", "following"), [(66, 1, 68), (66, 8, 72), (66, 3, 72), (7, 3, 12)])
+def test_the_next_batch_size_fits_instances_and_workers(batch: int, workers: int, following: int) -> None:
+    with pytest.raises(InputError, match=f"a batch is identities x instances, the next size is {following}\\."):
+        build_experiment({}, {"dataset.batch_size": batch, "train.num_gpus": workers}, "test")
+    assert build_experiment({}, {"dataset.batch_size": following, "train.num_gpus": workers}, "test")
+    possible = [size for size in range(batch, 200) if size % 4 == 0 and size % workers == 0]
+    assert following == possible[0]
+
+
 def test_dead_keys_of_the_reference_are_left_out_and_named() -> None:
     tree = {"model": {"jpm": False, "id_loss_type": "softmax"}, "wandb": {"enable": True, "project": "mine"}}
     experiment = build_experiment(tree, {}, "test")

@@ -122,6 +122,13 @@ def test_a_key_with_an_effect_in_some_trials_is_kept(plan: Plan) -> None:
     assert plan(space=momentum)["rungs"]
 
 
+def test_a_batch_that_the_refits_workers_cannot_share_is_refused(plan: Plan) -> None:
+    space = {"dataset.batch_size": {"choice": [16, 20]}}
+    assert plan(space=space, resources={"refit_workers": 4})
+    with pytest.raises(InputError, match="dataset.batch_size = 20 cannot be divided among 8 workers: the next .* 24"):
+        plan(space=space, resources={"refit_workers": 8})
+
+
 def test_too_few_identities_for_a_batch(plan: Plan) -> None:
     assert plan(space={"dataset.batch_size": {"choice": [32, 64]}})
     with pytest.raises(InputError, match=r"dataset.batch_size = 512 .*needs 128 identities.*leaves \d\d for training"):

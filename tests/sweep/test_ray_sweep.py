@@ -51,6 +51,8 @@ def test_search_needs_no_test_folders_and_keeps_what_failed_apart(tmp_path: Path
     assert status == 0, errors
     assert "3 trials" in (tmp_path / "stdout.txt").read_text()
     _require_secrecy(bench, lines)
+    lists = set(bench.folder.rglob("train.txt"))
+    assert lists == {tmp_path / "runs" / "small" / "split" / "train.txt"}, "written by the sweep, not by its trials"
     trials = bench.report()["trials"]
     assert [trial["number"] for trial in trials] == [0, 1, 2]
     drawn = {trial["number"]: trial["parameters"].get("dataset.pixel_std") for trial in trials}

@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from reid_tune.checkpoints.names import BEST, LATEST
 from reid_tune.errors import InputError
 from reid_tune.evaluation.rerank import ReRanking
 from reid_tune.evaluation.score import score
+from reid_tune.evaluation.thresholds import Pairs
 from reid_tune.spec.experiment import Experiment
 from reid_tune.tasks.evaluate import Evaluated, Evaluation, run_evaluate
 from reid_tune.tasks.evaluate import test_features as features_of_folders
@@ -60,7 +62,8 @@ def test_the_files_hold_metrics_intervals_protocol_spec_and_status(
     experiment = spec(evaluate__checkpoint=str(checkpoint), encryption_key="very secret")
     found, folder = run_evaluate(experiment), tmp_path / "results/evaluate"
     metrics = json.loads((folder / "metrics.json").read_text())
-    assert metrics == found.as_dict() and list(metrics) == ["plain", "re_ranked"]
+    assert metrics == found.as_dict() and list(metrics) == ["plain", "re_ranked", "threshold"]
+    assert metrics.pop("threshold") is None, "the demo's few pairs cannot show one in a thousand"
     flat = ["mAP", "mINP", "Rank-1", "Rank-5", "Rank-10", "queries", "gallery"]
     for kind in metrics.values():
         assert list(kind) == [*flat, "intervals", "protocol"] and list(kind["intervals"]) == flat[:5]
@@ -157,11 +160,38 @@ def test_pictures_are_drawn_in_any_folder(checkpoint: Path, spec: Spec, tmp_path
         [line for line in text.splitlines() if ", cam " in line] for text in (first, again, matches.read_text())
     ]
     assert captions[0] == captions[1] != captions[2] and len(captions[0]) == 2 * (1 + 3)
-    assert (">Sampled matches: k-reciprocal re-ranking with k1 = 20" in first) is reranking
-    assert (">Sampled matches: plain distances" in first) is not reranking
+    assert ">Sampled matches: random queries<" in first
+    assert (">k-reciprocal re-ranking with k1 = 20" in first) is reranking
+    assert (">plain distances" in first) is not reranking
     assert ">Rank 3<" in first and ">Rank 4<" not in first
     curve = cmc.read_text()
     assert ("re-ranked (" in curve) is reranking and ">3<" in curve and ">4<" not in curve
+
+
+@pytest.mark.parametrize("reranking", [True, False])
+def test_the_hardest_queries_of_the_order_that_is_shown_come_first(
+    checkpoint: Path, spec: Spec, tmp_path: Path, data: Path, reranking: bool
+) -> None:
+    import matplotlib
+
+    values = {
+        "evaluate__checkpoint": str(checkpoint),
+        "evaluate__output_sampled_matches_plot": str(tmp_path / "m.svg"),
+        "evaluate__sampled_matches": "hardest",
+        "re_ranking__re_ranking": reranking,
+        "re_ranking__max_rank": 2,
+        "re_ranking__num_query": 4,
+    }
+    with matplotlib.rc_context({"svg.fonttype": "none"}):
+        found = own(run_evaluate(spec(**values))).headline
+    text = (tmp_path / "m.svg").read_text()
+    assert ">Sampled matches: queries of lowest average precision<" in text
+    names = sorted(path.name for path in (data / "query").iterdir())
+    order = sorted(range(found.queries), key=lambda m: (found.average_precision[m], m))[:4]
+    assert found.average_precision[order[3]] < found.average_precision.max()
+    wanted = [names[found.matched[m]] for m in order]
+    shown = re.findall(r">id (\d+), cam (\d+)<|>distractor, cam", text)[::3]
+    assert shown == [(str(int(name[:4])), name[6]) for name in wanted]
 
 
 def test_matches_in_the_picture_are_those_of_the_metric(
@@ -257,12 +287,12 @@ def test_further_test_sets_have_rows_below(checkpoint: Path, spec: Spec, data: P
     found = run_evaluate(spec(evaluate__checkpoint=str(checkpoint), dataset__extra_tests=extra))
     content = found.as_dict()
     assert json.loads((tmp_path / "results/evaluate/metrics.json").read_text()) == content
-    assert list(content) == ["plain", "re_ranked", "extra_tests"] and list(content["extra_tests"]) == [
+    assert list(content) == ["plain", "re_ranked", "threshold", "extra_tests"] and list(content["extra_tests"]) == [
         "smaller",
         "same",
     ]
     same, smaller = content["extra_tests"]["same"], content["extra_tests"]["smaller"]
-    assert same == {"plain": content["plain"], "re_ranked": content["re_ranked"]}
+    assert same == {name: content[name] for name in ("plain", "re_ranked", "threshold")}
     assert smaller["plain"]["gallery"] < same["plain"]["gallery"]
     sets = ("", "smaller, ", "same, ")
     assert list(found.rows()) == [f"{name}{kind}" for name in sets for kind in ("plain", "re-ranked")]
@@ -287,6 +317,49 @@ def test_names_that_do_not_parse_are_told_and_left_out(
     assert f"{gallery}: 1 image(s) left out, whose names do not parse, such as 'somebody.jpg'" in err
     with pytest.raises(InputError, match="somebody.jpg"):
         run_evaluate(spec(**values, evaluate__test_dataset=str(gallery), dataset__strict=True))
+
+
+def test_the_threshold_is_that_of_the_plain_distances(checkpoint: Path, spec: Spec, data: Path, tmp_path: Path) -> None:
+    picture = tmp_path / "new" / "distances.svg"
+    values = {"evaluate__output_distances_plot": str(picture), "evaluate__fmr": 0.05}
+    experiment = spec(evaluate__checkpoint=str(checkpoint), **values)
+    found = run_evaluate(experiment).as_dict()["threshold"]
+    folders = str(data / "query"), str(data / "bounding_box_test")
+    features = features_of_folders(experiment, checkpoint, *folders)
+    wanted = Pairs.of(features).threshold(0.05)
+    assert {name: found[name] for name in wanted.as_dict()} == wanted.as_dict() and wanted.fmr <= 0.05
+    assert found["dimension"] == features.query_features.shape[1] and found["open_set"]["rows"] == []
+    people = len(set(features.query_ids.tolist()) | set(features.gallery_ids.tolist()) - {0})
+    sizes = {"queries": len(features.query_ids), "gallery": len(features.gallery_ids), "identities": people}
+    data_of = {"checkpoint": "model.pth", "query_dataset": folders[0], "test_dataset": folders[1]}
+    assert found["data"] == data_of | sizes
+    assert picture.is_file()
+
+
+def test_too_few_pairs_for_the_rate_are_a_note(
+    checkpoint: Path, spec: Spec, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture = tmp_path / "distances.png"
+    values = {"evaluate__checkpoint": str(checkpoint), "evaluate__output_distances_plot": str(picture)}
+    assert run_evaluate(spec(**values)).as_dict()["threshold"] is None
+    (note,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("note: model.pth on"))
+    assert "evaluate.fmr" in note and "a false-match rate of 0.001 cannot be shown" in note
+    assert picture.is_file(), "the distances have a picture without a threshold too"
+
+
+def test_queries_without_a_match_are_told_beforehand(
+    checkpoint: Path, spec: Spec, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gallery = copies(data / "bounding_box_test", tmp_path / "gallery", 1000)
+    missing = sorted((data / "query").iterdir())[0].name[:4]
+    for path in gallery.glob(f"{missing}_*"):
+        path.unlink()
+    found = own(run_evaluate(spec(evaluate__checkpoint=str(checkpoint), evaluate__test_dataset=str(gallery))))
+    (line,) = (line for line in capsys.readouterr().err.splitlines() if "no match" in line)
+    assert found.plain.unmatched > 0 and line == (
+        f"{data / 'query'}: {found.plain.unmatched} of {found.plain.unmatched + found.plain.queries} queries have no "
+        f"match in the gallery and count in no metric; identities absent from it: {int(missing)}"
+    )
 
 
 def test_several_workers_score_what_one_does(checkpoint: Path, spec: Spec, capsys: pytest.CaptureFixture[str]) -> None:
@@ -318,6 +391,11 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"dataset__test_dataset_dir": "gone"}, "there is no folder gone"),
     ({"evaluate__test_dataset": "{empty}"}, "no usable image in .*empty"),
     ({"evaluate__output_cmc_curve_plot": "a/cmc"}, "output_cmc_curve_plot = 'a/cmc': .*end in .png, .pdf or .svg"),
+    ({"evaluate__output_distances_plot": "d.gif"}, "output_distances_plot = 'd.gif': .*must end in"),
+    (
+        {"evaluate__checkpoint": "{run}", "evaluate__output_distances_plot": "{empty}/d.png"},
+        "output_distances_plot is the picture of one model",
+    ),
     ({"evaluate__output_sampled_matches_plot": "m.jpg"}, "output_sampled_matches_plot = 'm.jpg': .*must end in"),
     ({"evaluate__output_sampled_matches_plot": "{file}/m.png"}, "cannot make the folder"),
     ({"evaluate__output_cmc_curve_plot": "{folder.png}"}, "is a folder: name a file"),

@@ -3,6 +3,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 import torch
 
@@ -58,6 +59,58 @@ def test_a_grey_model_is_compared_on_grey_images(spec: Spec, tmp_path: Path) -> 
     path = write_checkpoint(tmp_path / "grey.pth", spec(model__input_channels=1))
     file, parity = run_export(None, str(path), {})
     assert parity.equal and not parity.synthetic and OnnxModel(file).channels == 1
+
+
+THRESHOLD: dict[str, Any] = {
+    "fmr": {"wanted": 0.001, "reached": 0.00098},
+    "squared_distance": 0.8125,
+    "cosine": 0.59375,
+    "fnmr": 0.25,
+    "dimension": 24,
+    "data": {"features": "f.npz", "queries": 7},
+}
+
+
+@pytest.mark.parametrize("content", [THRESHOLD, {"plain": {}, "re_ranked": None, "threshold": THRESHOLD}])
+def test_the_threshold_is_in_the_model(checkpoint: Path, tmp_path: Path, content: dict[str, Any]) -> None:
+    path = tmp_path / "t.json"
+    path.write_text(json.dumps(content))
+    file, parity = run_export(None, str(checkpoint), {"export.threshold": str(path)})
+    metadata = {entry.key: entry.value for entry in onnx.load(file).metadata_props}
+    found = {name.removeprefix("threshold_"): value for name, value in metadata.items() if "threshold" in name}
+    assert json.loads(found.pop("data")) == THRESHOLD["data"]
+    wanted = {"squared_distance": 0.8125, "cosine": 0.59375, "fmr": 0.00098, "fnmr": 0.25}
+    assert {name: float(value) for name, value in found.items()} == wanted
+    assert parity.equal and OnnxModel(file).metadata == metadata
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "cannot be read"),
+        ("no JSON", "is not a JSON file"),
+        (b"\xff", "is not a JSON file"),
+        ([1], "has no threshold"),
+        ({"winner": {}}, "has no threshold"),
+        ({"plain": {}, "re_ranked": None, "threshold": None}, "has no threshold"),
+        (THRESHOLD | {"fmr": 0.001}, "has no threshold"),
+        (THRESHOLD | {"fnmr": float("nan")}, "has a threshold that is not finite"),
+        (THRESHOLD | {"dimension": 256}, "is of features with 256 values, but the model's have 24"),
+        ({"checkpoints": {}, "selected_on": "test"}, "has the metrics of a folder of models"),
+    ],
+)
+def test_a_threshold_that_is_none_is_refused_before_the_work(
+    checkpoint: Path, tmp_path: Path, content: Any, message: str
+) -> None:
+    path = tmp_path / "t.json"
+    if content is not None:
+        text = content if isinstance(content, str | bytes) else json.dumps(content)
+        path.write_bytes(text.encode() if isinstance(text, str) else text)
+    with pytest.raises(InputError, match=message) as caught:
+        target = tmp_path / "new" / "m.onnx"
+        run_export(None, str(checkpoint), {"export.threshold": str(path), "export.onnx_file": str(target)})
+    assert str(caught.value).startswith(f"export.threshold = {str(path)!r} ") and "\n" not in str(caught.value)
+    assert not target.parent.exists()
 
 
 def test_an_encrypted_checkpoint_is_opened_by_the_environment(

@@ -16,6 +16,7 @@ import yaml
 
 from reid_tune.checkpoints.checkpoint import load_checkpoint
 from reid_tune.data.demo import draw_demo_data
+from reid_tune.deploy.onnx_model import OnnxModel
 from reid_tune.modeling.network import untrained
 from reid_tune.spec.defaults import defaults
 from reid_tune.spec.experiment import fields, flatten, unflatten
@@ -81,7 +82,11 @@ SHARED: dict[str, Any] = {
     "evaluate.test_dataset": "more/bounding_box_test",
     "evaluate.query_dataset": "more/query",
     "evaluate.output_sampled_matches_plot": "pictures/matches.png",
+    "evaluate.sampled_matches": "hardest",
     "evaluate.output_cmc_curve_plot": "pictures/cmc.png",
+    "evaluate.output_distances_plot": "pictures/distances.png",
+    "evaluate.fmr": 0.05,
+    "evaluate.details": True,
     "inference.num_gpus": 2,
     "inference.gpu_ids": [1],
     "inference.checkpoint": "training/reid_model_latest.pth",
@@ -92,6 +97,7 @@ SHARED: dict[str, Any] = {
     "export.checkpoint": "training/reid_model_latest.pth",
     "export.results_dir": "exporting",
     "export.onnx_file": "model/model.onnx",
+    "export.threshold": "evaluation/metrics.json",
     "export.gpu_id": 1,
     "export.overwrite": True,
 }
@@ -237,7 +243,7 @@ def test_train_killed_resumed_evaluate_inference_export(name: str, tmp_path: Pat
     metrics = json.loads(out)
     assert metrics == json.loads((tmp_path / "evaluation" / "metrics.json").read_text())
     assert metrics["plain"]["mAP"] != metrics["re_ranked"]["mAP"] and "more" in json.dumps(metrics["extra_tests"])
-    assert {path.name for path in (tmp_path / "pictures").iterdir()} == {"matches.png", "cmc.png"}
+    assert {path.name for path in (tmp_path / "pictures").iterdir()} == {"matches.png", "cmc.png", "distances.png"}
 
     desk.run("inference")
     with np.load(tmp_path / "embedding" / "features.npz") as features:
@@ -255,6 +261,8 @@ def test_train_killed_resumed_evaluate_inference_export(name: str, tmp_path: Pat
     assert score["mAP"] == pytest.approx(metrics["plain"]["mAP"], abs=1e-4)
 
     desk.run("export")
+    metadata = OnnxModel(tmp_path / "model" / "model.onnx").metadata
+    assert float(metadata["threshold_cosine"]) == metrics["threshold"]["cosine"]
     out, _ = desk.run("evaluate", "evaluate.checkpoint=model/model.onnx", "--format", "json")
     assert json.loads(out)["plain"]["mAP"] == pytest.approx(metrics["plain"]["mAP"], abs=1e-3)
     found = [path for path in tmp_path.rglob("*") if path.is_file() and KEY.encode() in path.read_bytes()]

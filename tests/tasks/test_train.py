@@ -49,8 +49,9 @@ def test_two_workers_on_the_cpu_do_what_one_does(spec: Spec, tmp_path: Path, cap
 
 
 def test_faults_of_workers_are_those_of_the_run(spec: Spec, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="dataset.batch_size = 8 cannot be divided among 3 workers"):
-        run_train(spec(train__num_gpus=3))
+    unseen = {"dataset__train_dataset_dir": "nowhere"}
+    with pytest.raises(InputError, match="dataset.batch_size = 8 cannot be divided among 3 workers: the next .* is 12"):
+        run_train(spec(train__num_gpus=3, **unseen))
     assert not (tmp_path / "results").exists()
     with pytest.raises(FailedRun, match="not finite|is nan|is inf"):
         run_train(spec(train__num_gpus=2, train__num_epochs=9, train__optim__name="SGD", train__optim__base_lr=10))

@@ -10,11 +10,13 @@ from reid_tune.data.cache_contents import entries
 from reid_tune.data.crops import Crops
 from reid_tune.data.images import decode
 from reid_tune.data.records import Record
+from reid_tune.data.split_files import write_split
 from reid_tune.errors import InputError
 from reid_tune.spec.experiment import Experiment
 from reid_tune.training.data import evaluation_images, interpolation, training_images
 from reid_tune.training.subsets import (
     evaluation_records,
+    holds_out,
     shared_identities,
     split_records,
     train_records,
@@ -168,8 +170,25 @@ def test_a_wrong_word_for_validation_is_explained(build: Build, data: Path, tmp_
         with pytest.raises(InputError, match=f"'{word}'.*no folder {word}; .*auto, none, test, holdout, or a folder"):
             split_records(build(dataset__validation=word))
     (tmp_path / "query").mkdir()
-    with pytest.raises(InputError, match=r"no folder .*/bounding_box_test; .*that holds query and bounding_box_test\."):
+    forms = r"that holds query and bounding_box_test, or the lists train.txt, query.txt, gallery.txt\."
+    with pytest.raises(InputError, match=f"no folder .*/bounding_box_test; .*{forms}"):
         split_records(build(dataset__validation=str(tmp_path)))
+    (tmp_path / "query").rmdir()
+    (tmp_path / "query.txt").touch()
+    with pytest.raises(InputError, match=r"there is no .*/train.txt; a split is a folder with train.txt, query.txt"):
+        split_records(build(dataset__validation=str(tmp_path)))
+
+
+def test_validation_takes_written_lists(build: Build, data: Path, tmp_path: Path) -> None:
+    drawn = build(dataset__validation="holdout", dataset__validation_seed=4)
+    write_split(tmp_path, split_records(drawn), training_folders(drawn))
+    listed = build(dataset__validation=str(tmp_path))
+    assert split_records(listed) == split_records(drawn)
+    assert holds_out(listed) and holds_out(drawn) and not validates_on_test(listed)
+    draw(tmp_path / "query", range(5, 9), 2)
+    draw(tmp_path / "bounding_box_test", range(5, 10), 3)
+    assert not holds_out(listed) and len(split_records(listed).query) == 8, "images go before lists"
+    assert not any(holds_out(build(dataset__validation=word)) for word in ("auto", "none", "test"))
 
 
 def test_shared_identities_are_looked_for_in_the_data_set_of_the_test(build: Build, data: Path, tmp_path: Path) -> None:

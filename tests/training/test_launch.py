@@ -7,10 +7,17 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
+from torch import nn
+from torch.nn.modules.module import register_module_forward_pre_hook
 
+from reid_tune.checkpoints.checkpoint import load_checkpoint
 from reid_tune.errors import FailedRun, InputError
+from reid_tune.spec.experiment import Experiment
 from reid_tune.training.devices import devices
 from reid_tune.training.launch import launch
+from reid_tune.training.loop import train
+
+from .conftest import Build, Recorder
 
 CPU = torch.device("cpu")
 
@@ -41,7 +48,7 @@ def test_workers_share_a_group(tmp_path: Path) -> None:
 def test_a_fault_in_one_worker_ends_all_and_is_the_runs() -> None:
     with pytest.raises(InputError, match="^the file is bad.$"):
         launch(fail, ("fault",), [CPU] * 2)
-    with pytest.raises(FailedRun, match="worker 1 of 2 died"):
+    with pytest.raises(FailedRun, match=r"^worker 1 of 2 died \(Killed\)\.$"):
         launch(fail, ("death",), [CPU] * 2)
     with pytest.raises(Exception, match="ValueError: a bug"):
         launch(fail, ("bug",), [CPU] * 2)
@@ -59,3 +66,39 @@ def test_gpus_must_exist(monkeypatch: pytest.MonkeyPatch) -> None:
     assert devices((1, 0), "train.gpu_ids") == [torch.device("cuda", 1), torch.device("cuda", 0)]
     with pytest.raises(InputError, match="train.gpu_ids asks for GPU 2, but this machine has 2, numbered from 0"):
         devices((0, 2), "train.gpu_ids")
+
+
+def kill_second_worker(at: int) -> None:
+    """Let rank 1 die in the backbone of a training step, so that rank 0 waits for its features."""
+    passes = 0
+
+    def count(module: nn.Module, _: object) -> None:
+        nonlocal passes
+        passes += isinstance(module, nn.MaxPool2d) and module.training
+        if dist.get_rank() == 1 and passes == at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    register_module_forward_pre_hook(count)
+
+
+def deadly_run(experiment: Experiment, folder: Path, at: int, device: torch.device) -> None:
+    (folder / f"pid-{os.getpid()}").touch()
+    kill_second_worker(at)
+    train(experiment, Recorder(), folder, device=device)
+
+
+def test_a_worker_killed_in_a_step_ends_the_run_which_goes_on_from_its_checkpoint(build: Build, tmp_path: Path) -> None:
+    experiment = build(dataset__batch_size=12, train__num_epochs=2, train__checkpoint_interval=1)
+    steps = 72 // 12
+    with pytest.raises(FailedRun) as caught:
+        launch(deadly_run, (experiment, tmp_path, steps + 3), [CPU] * 2)
+    assert str(caught.value) == "worker 1 of 2 died (Killed)."
+    pids = {int(path.name[4:]) for path in tmp_path.glob("pid-*")}
+    assert len(pids) == 2 and not any(Path(f"/proc/{pid}").exists() for pid in pids)
+    assert sorted(os.listdir(tmp_path)) == sorted(
+        [*(f"pid-{pid}" for pid in pids), "model_epoch_000.pth", "reid_model_latest.pth"]
+    )
+    before = load_checkpoint(tmp_path / "reid_model_latest.pth")
+    assert before.epoch == len(before.history) == 1
+    resumed = train(experiment, Recorder(), tmp_path)
+    assert [epoch["epoch"] for epoch in resumed.history] == [1, 2] and resumed.history[:1] == before.history

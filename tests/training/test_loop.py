@@ -9,9 +9,11 @@ import pytest
 import torch
 
 from reid_tune.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, strip_checkpoint
+from reid_tune.data.split_files import write_split
 from reid_tune.errors import FailedRun, InputError
 from reid_tune.spec.experiment import Experiment
 from reid_tune.training.loop import Trained, train
+from reid_tune.training.subsets import split_records, training_folders
 
 from .conftest import Build, Recorder, draw
 
@@ -25,7 +27,8 @@ def untimed(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def equal(one: Any, other: Any) -> bool:
     """Whether two nested states are the same, bit for bit."""
     if isinstance(one, torch.Tensor):
-        return torch.equal(one, other)
+        alike = one.dtype == other.dtype and one.shape == other.shape
+        return alike and torch.equal(one.flatten().view(torch.uint8), other.flatten().view(torch.uint8))
     if isinstance(one, dict):
         return one.keys() == other.keys() and all(equal(value, other[key]) for key, value in one.items())
     if isinstance(one, list):
@@ -244,6 +247,39 @@ def test_deterministic_runs_with_everything_random_resume_bit_for_bit(
     assert whole.centers is not None and equal(resumed.centers, whole.centers)
     assert untimed(resumed.history) == untimed(whole.history) and drawn >= 0
     assert not torch.are_deterministic_algorithms_enabled(), "the process's own choice is back"
+
+
+def test_two_deterministic_runs_write_equal_checkpoints(build: Build, tmp_path: Path) -> None:
+    """Every tensor of a network with batch norm, of its optimizer and centers, behind augmented images."""
+    experiment = build(
+        **CENTER,
+        dataset__color_jitter__prob=0.5,
+        dataset__validation="holdout",
+        train__deterministic=True,
+    )
+    assert min(experiment.dataset.prob, experiment.dataset.re_prob, experiment.dataset.padding) > 0
+    one, other = (load_checkpoint(train(experiment, Recorder(), tmp_path / n).checkpoint) for n in ("one", "other"))
+    assert one.model.keys() >= {"projection.weight", "classifier.weight", "backbone.bn1.running_mean"}
+    assert one.centers is not None and len(one.optimizer["state"]) > 0
+    for part in ("model", "optimizer", "centers", "scaler", "identities", "spec"):
+        assert equal(getattr(one, part), getattr(other, part)), part
+    assert untimed(one.history) == untimed(other.history)
+
+
+def test_bits_tell_what_values_do_not() -> None:
+    zeros = torch.zeros(2)
+    assert equal([zeros, torch.tensor(math.nan)], [zeros.clone(), torch.tensor(math.nan)])
+    assert not any(equal(zeros, other) for other in (-zeros, zeros.double(), zeros[:1], zeros + 1e-45))
+
+
+def test_a_run_on_written_lists_has_the_numbers_of_the_holdout(
+    whole: tuple[Trained, Recorder], build: Build, tmp_path: Path
+) -> None:
+    drawn = build(dataset__validation="holdout")
+    write_split(tmp_path / "split", split_records(drawn), training_folders(drawn))
+    trained = train(build(dataset__validation=str(tmp_path / "split")), Recorder(), tmp_path / "run")
+    assert "mAP" in trained.history[-1] and untimed(trained.history) == untimed(whole[0].history)
+    assert equal(load_checkpoint(trained.checkpoint).model, load_checkpoint(whole[0].checkpoint).model)
 
 
 def with_seed(experiment: Experiment, seed: int) -> Experiment:

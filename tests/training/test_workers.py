@@ -27,19 +27,19 @@ def found(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Found:
     return {(world, number): torch.load(folder / f"{world}-{number}.pt") for world, number in pairs}
 
 
-@pytest.mark.parametrize("losses", worker.LOSSES)
+@pytest.mark.parametrize("name", worker.STEPS)
 @pytest.mark.parametrize("world", [2, 4])
-def test_loss_gradients_and_update_do_not_depend_on_the_workers(found: Found, world: int, losses: str) -> None:
-    alone = found[1, 0]["steps"][losses]
+def test_loss_gradients_and_update_do_not_depend_on_the_workers(found: Found, world: int, name: str) -> None:
+    alone = found[1, 0]["steps"][name]
     assert float(alone["parts"]["loss"]) > 0.1
     assert max(gradient.abs().max() for gradient in alone["gradients"].values()) > 1e-2
     for number in range(world):
-        step = found[world, number]["steps"][losses]
+        step = found[world, number]["steps"][name]
         assert step["parts"].keys() == alone["parts"].keys()
         assert step["gradients"].keys() == alone["gradients"].keys()
         for part in ("parts", "gradients", "state"):
-            for name, expected in alone[part].items():
-                torch.testing.assert_close(step[part][name], expected, atol=1e-5, rtol=1e-5, msg=f"{part} {name}")
+            for key, expected in alone[part].items():
+                torch.testing.assert_close(step[part][key], expected, atol=1e-5, rtol=1e-5, msg=f"{part} {key}")
 
 
 @pytest.mark.parametrize("world", [2, 4])
@@ -66,7 +66,17 @@ def test_two_workers_train_as_one_run(found: Found) -> None:
 
 def test_a_batch_that_cannot_be_divided_is_refused(found: Found) -> None:
     for number in range(4):
-        assert found[4, number]["indivisible"] == "dataset.batch_size = 18 cannot be divided among 4 workers."
+        assert found[4, number]["indivisible"] == (
+            "dataset.batch_size = 18 cannot be divided among 4 workers: the next that can, with dataset.num_instances "
+            "= 3, is 24."
+        )
+
+
+@pytest.mark.parametrize("world", [2, 4])
+def test_a_batch_need_not_be_whole_identities_for_each_worker(world: int) -> None:
+    """What makes the step `batch of 12` another case than the others."""
+    _, labels = worker.batch(worker.STEPS["batch of 12"][1])
+    assert len(labels) == 12 and len(labels) % world == 0 and len(labels) % (world * worker.INSTANCES)
 
 
 def test_broadcast_gives_the_first_workers_value(found: Found) -> None:

@@ -34,6 +34,8 @@ LOSSES: dict[str, dict[str, Any]] = {
     },
 }
 IDENTITIES, INSTANCES = 4, 4
+# Names of steps: losses and identities of the batch. 12 images: a worker has 6 or 3, which are no whole identities.
+STEPS = {losses: (losses, IDENTITIES) for losses in LOSSES} | {"batch of 12": ("triplet_center", 3)}
 
 
 class Silent:
@@ -55,20 +57,22 @@ def experiment(data: str, **values: Any) -> Experiment:
     return build_experiment(tree, values, "worker")
 
 
-def batch() -> tuple[Tensor, Tensor]:
+def batch(identities: int = IDENTITIES) -> tuple[Tensor, Tensor]:
     """A global batch whose identities 0 and 2 look alike, and so do 1 and 3: half a batch never holds both."""
     generator = torch.Generator().manual_seed(0)
     looks = torch.tensor([-1.0, 1.0, -1.0, 1.0])[:, None, None, None]
     own = 0.3 * torch.randn(IDENTITIES, 3, 32, 16, generator=generator)
     noise = 0.3 * torch.randn(IDENTITIES * INSTANCES, 3, 32, 16, generator=generator)
-    return (looks + own).repeat_interleave(INSTANCES, 0) + noise, torch.arange(IDENTITIES).repeat_interleave(INSTANCES)
+    images, labels = (looks + own).repeat_interleave(INSTANCES, 0) + noise, torch.arange(IDENTITIES)
+    size = identities * INSTANCES
+    return images[:size], labels.repeat_interleave(INSTANCES)[:size]
 
 
-def one_step(data: str, losses: str) -> dict[str, Any]:
+def one_step(data: str, losses: str, identities: int) -> dict[str, Any]:
     """Losses, gradients and features of one step, the backbone's batch norm in eval mode."""
     spec = experiment(data, **LOSSES[losses])
-    images, labels = batch()
-    network = untrained(spec.model, IDENTITIES, seed=5)
+    images, labels = batch(identities)
+    network = untrained(spec.model, identities, seed=5)
     network.train().backbone.eval()
     share = len(images) // world_size()
     with torch.no_grad():
@@ -81,7 +85,7 @@ def one_step(data: str, losses: str) -> dict[str, Any]:
 
 
 def short_run(data: str, folder: Path) -> dict[str, Any]:
-    trained = train(experiment(data), Silent(), folder / f"run-{world_size()}-{rank()}")
+    trained = train(experiment(data, **{"dataset.batch_size": 12}), Silent(), folder / f"run-{world_size()}-{rank()}")
     return {"history": trained.history, "files": sorted(os.listdir(trained.checkpoint.parent))}
 
 
@@ -96,7 +100,7 @@ def indivisible(data: str, folder: Path) -> str:
 def work(number: int, world: int, folder: Path, data: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet-{world}", rank=number, world_size=world)
-    found: dict[str, Any] = {"steps": {losses: one_step(data, losses) for losses in LOSSES}}
+    found: dict[str, Any] = {"steps": {name: one_step(data, *step) for name, step in STEPS.items()}}
     found["broadcast"] = broadcast(f"from {number}")
     if world == 2:
         found["run"] = short_run(data, folder)
