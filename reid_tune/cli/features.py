@@ -1,8 +1,8 @@
-"""Commands for the features of any model, in .npz files: score, compare, threshold."""
+"""Commands for the features of any model, in .npz files: score, compare, rerank-search, threshold."""
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -27,15 +27,14 @@ def score(
     by: Annotated[
         By | None, typer.Option("--by", help="Also each pair of cameras or each identity, the weakest first.")
     ] = None,
+    device: DeviceOption = "cpu",
     format: FormatOption = Format.table,
 ) -> None:
     """Score the features of any model: mAP, mINP and Rank-k."""
     from reid_tune.tasks.score import run_score
 
-    metrics = run_score(features, re_ranking, by.value if by else None)
-    parts = metrics.get(f"by_{by}", [])
-    whole = {name: value for name, value in metrics.items() if value is not parts}
-    show(metrics, format, {"re-ranked" if re_ranking else "plain": whole} | dict(map(_part, parts)))
+    scored = run_score(features, re_ranking, by.value if by else None, device)
+    show(scored.as_dict(), format, scored.rows())
 
 
 @app.command()
@@ -45,6 +44,7 @@ def compare(
         str | None, typer.Option("--re-ranking", metavar="K1,K2,LAMBDA", help="Re-rank all, e.g. 20,6,0.3.")
     ] = None,
     cmc: Annotated[Path | None, typer.Option("--cmc", help="Picture of all CMC curves: .png, .pdf or .svg.")] = None,
+    device: DeviceOption = "cpu",
     format: FormatOption = Format.table,
 ) -> None:
     """Compare models by their features of the same images: is one better than the first, beyond chance?
@@ -53,7 +53,7 @@ def compare(
     """
     from reid_tune.tasks.compare import run_compare
 
-    comparison = run_compare(features, re_ranking, cmc)
+    comparison = run_compare(features, re_ranking, cmc, device)
     show(comparison.as_dict(), format, comparison.rows())
     for line in comparison.verdicts():
         typer.echo(line, err=True)
@@ -98,6 +98,7 @@ def threshold(
         Path | None, typer.Option("--picture", help="Picture of the distances: .png, .pdf or .svg.")
     ] = None,
     output: Annotated[Path | None, typer.Option("--output", help="JSON file, which export.threshold reads.")] = None,
+    device: DeviceOption = "cpu",
     format: FormatOption = Format.table,
 ) -> None:
     """Find the distance up to which two images count as one person, for a wanted false-match rate.
@@ -106,7 +107,7 @@ def threshold(
     """
     from reid_tune.tasks.threshold import run_threshold
 
-    found = run_threshold(features, fmr, far, picture, output)
+    found = run_threshold(features, fmr, far, picture, output, device)
     show(found.as_dict(), format, found.rows())
     if found.open_set.reason:
         typer.echo(f"no open-set identification: {found.open_set.reason}.", err=True)
@@ -115,10 +116,3 @@ def threshold(
     for name, path in (("picture", picture), ("threshold", output)):
         if path:
             typer.echo(f"{name}: {path}", err=True)
-
-
-def _part(row: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """What a row is of, and its metrics."""
-    of = [name for name in ("query_camera", "gallery_camera", "identity") if name in row]
-    label = ", ".join(f"{name.replace('_', ' ')} {row[name]}" for name in of)
-    return label, {name: value for name, value in row.items() if name not in of}

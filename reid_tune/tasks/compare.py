@@ -16,6 +16,7 @@ from reid_tune.evaluation.plots import ENDINGS, cmc_plot
 from reid_tune.evaluation.rerank import parse_reranking
 from reid_tune.evaluation.score import Score, score
 from reid_tune.tasks.outputs import make_room, output_file
+from reid_tune.training.devices import named_device
 
 __all__ = ["Comparison", "Difference", "run_compare"]
 
@@ -85,7 +86,9 @@ class Comparison:
         return [_verdict(name, self.baseline, found["mAP"]) for name, found in self.differences.items()]
 
 
-def run_compare(paths: Sequence[Path], reranking: str | None, cmc: Path | None) -> Comparison:
+def run_compare(
+    paths: Sequence[Path], reranking: str | None, cmc: Path | None = None, device: str = "cpu"
+) -> Comparison:
     """Compare `.npz` files with the first of them, all re-ranked where `reranking` is `K1,K2,LAMBDA`.
 
     Args:
@@ -95,7 +98,7 @@ def run_compare(paths: Sequence[Path], reranking: str | None, cmc: Path | None) 
         InputError: there is one file only, one is unusable or of other images, or the picture is impossible; found
             before any file is scored.
     """
-    setting = parse_reranking(reranking) if reranking else None
+    setting, place = parse_reranking(reranking) if reranking else None, named_device(device)
     if cmc:
         output_file("--cmc", cmc, ENDINGS)
     names = _names(paths)
@@ -103,7 +106,7 @@ def run_compare(paths: Sequence[Path], reranking: str | None, cmc: Path | None) 
     if cmc:
         make_room(cmc)
     comparison = Comparison(
-        {name: score(read_features(path), setting) for name, path in zip(names, paths, strict=True)}
+        {name: score(read_features(path), setting, place) for name, path in zip(names, paths, strict=True)}
     )
     if cmc:
         cmc_plot({name: found.cmc(_RANKS) for name, found in comparison.scores.items()}, cmc)

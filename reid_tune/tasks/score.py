@@ -1,34 +1,60 @@
 """The task `score`: metrics of the features of any model."""
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from reid_tune.evaluation.breakdown import CameraPairs, per_identity
 from reid_tune.evaluation.features import read_features
 from reid_tune.evaluation.rerank import parse_reranking
-from reid_tune.evaluation.score import scores
+from reid_tune.evaluation.score import Score, scores
 from reid_tune.evaluation.unmatched import unmatched
+from reid_tune.training.devices import named_device
 
-__all__ = ["run_score"]
+__all__ = ["Scored", "run_score"]
 
 
-def run_score(path: Path, reranking: str | None, by: Literal["camera", "identity"] | None = None) -> dict[str, Any]:
-    """Flat metrics of an `.npz` file; re-ranked ones where `reranking` is `K1,K2,LAMBDA`.
+@dataclass(frozen=True)
+class Scored:
+    """A score, and the rows of its parts under `by_camera` or `by_identity` where they were asked for."""
 
-    Beside them stand the rows of `by_camera` or `by_identity` where asked for, see `CameraPairs` and `per_identity`.
+    score: Score
+    parts: dict[str, list[dict[str, Any]]]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON: the flat metrics as fractions, beside them the parts."""
+        return {**self.score.as_dict(), **self.parts}
+
+    def rows(self) -> dict[str, dict[str, Any]]:
+        """For a table: the whole with its intervals, then the parts."""
+        whole = {"re-ranked" if self.score.reranking else "plain": self.score.report()}
+        return whole | {label: row for rows in self.parts.values() for label, row in map(_part, rows)}
+
+
+def run_score(
+    path: Path, reranking: str | None, by: Literal["camera", "identity"] | None = None, device: str = "cpu"
+) -> Scored:
+    """Score an `.npz` file, re-ranked where `reranking` is `K1,K2,LAMBDA`; see `CameraPairs` and `per_identity`.
+
     Queries without a match are told on stderr.
 
     Raises:
         InputError: the file or the setting is unusable.
     """
-    setting = parse_reranking(reranking) if reranking else None
+    setting, place = parse_reranking(reranking) if reranking else None, named_device(device)
     features = read_features(path)
     pairs = CameraPairs(features) if by == "camera" else None
-    (found,) = scores(features, [setting], watch=pairs)
+    (found,) = scores(features, [setting], place, watch=pairs)
     query = zip(features.query_ids.tolist(), features.query_cameras.tolist(), strict=True)
     gallery = zip(features.gallery_ids.tolist(), features.gallery_cameras.tolist(), strict=True)
     if line := unmatched(query, gallery):
         print(line, file=sys.stderr)
-    rows = {"by_camera": pairs.rows()} if pairs else {"by_identity": per_identity(found)} if by else {}
-    return {**found.as_dict(), **rows}
+    return Scored(found, {"by_camera": pairs.rows()} if pairs else {"by_identity": per_identity(found)} if by else {})
+
+
+def _part(row: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """What a row is of, and its metrics."""
+    of = [name for name in ("query_camera", "gallery_camera", "identity") if name in row]
+    label = ", ".join(f"{name.replace('_', ' ')} {row[name]}" for name in of)
+    return label, {name: value for name, value in row.items() if name not in of}

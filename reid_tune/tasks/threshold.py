@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from reid_tune.errors import InputError
 from reid_tune.evaluation.distance_plot import distances_plot
@@ -18,6 +19,7 @@ from reid_tune.evaluation.plots import ENDINGS
 from reid_tune.evaluation.thresholds import Pairs, Threshold
 from reid_tune.files import write_atomic
 from reid_tune.tasks.outputs import make_room, output_file
+from reid_tune.training.devices import named_device
 
 __all__ = ["Calibration", "calibrate", "read_threshold", "run_threshold"]
 
@@ -66,7 +68,9 @@ class Calibration:
         }
 
 
-def calibrate(features: FeatureSet, fmr: float, data: Mapping[str, Any], far: float = FAR) -> Calibration:
+def calibrate(
+    features: FeatureSet, fmr: float, data: Mapping[str, Any], far: float = FAR, device: torch.device | str = "cpu"
+) -> Calibration:
     """Find the threshold for a false-match rate, and the open-set identification at a false alarm rate.
 
     Args:
@@ -78,8 +82,8 @@ def calibrate(features: FeatureSet, fmr: float, data: Mapping[str, Any], far: fl
     Raises:
         InputError: far is not between 0 and 1, or nothing but junk is left of a side.
     """
-    strangers = open_set(features, far)
-    pairs = Pairs.of(features)
+    strangers = open_set(features, far, device=device)
+    pairs = Pairs.of(features, device)
     try:
         threshold: Threshold | InputError = pairs.threshold(fmr)
     except InputError as error:
@@ -95,13 +99,19 @@ def calibrate(features: FeatureSet, fmr: float, data: Mapping[str, Any], far: fl
 
 
 def run_threshold(
-    path: Path, fmr: float, far: float = FAR, picture: Path | None = None, output: Path | None = None
+    path: Path,
+    fmr: float,
+    far: float = FAR,
+    picture: Path | None = None,
+    output: Path | None = None,
+    device: str = "cpu",
 ) -> Calibration:
     """Calibrate on an `.npz` file of features; write the picture of the distances and the numbers where wanted.
 
     Raises:
         InputError: file, rates or targets are unusable, or there are too few pairs for the rate.
     """
+    place = named_device(device)
     if picture:
         output_file("--picture", picture, ENDINGS)
     if output:
@@ -109,7 +119,7 @@ def run_threshold(
     features = read_features(path)
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    found = calibrate(features, fmr, {"features": str(path), "sha256": digest}, far)
+    found = calibrate(features, fmr, {"features": str(path), "sha256": digest}, far, place)
     if isinstance(found.threshold, InputError):
         raise found.threshold
     for target in filter(None, (picture, output)):

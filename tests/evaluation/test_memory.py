@@ -16,7 +16,7 @@ def peak():  # ru_maxrss would begin with that of the process that started this 
 torch.set_num_threads(1)
 before = peak()
 found = run_score(sys.argv[1], *sys.argv[2:] or [None])
-print(json.dumps([found["queries"], peak() - before]))
+print(json.dumps([found.score.queries, peak() - before]))
 """
 
 

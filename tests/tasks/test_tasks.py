@@ -53,7 +53,7 @@ def test_score_of_a_file(tmp_path: Path) -> None:
     features = random.normal(size=(8, 6))[ids] + random.normal(size=(40, 6))
     whole = feature_set(features[:10], ids[:10], cameras[:10], features[10:], ids[10:], cameras[10:])
     write_features(tmp_path / "f.npz", whole)
-    plain, re_ranked = run_score(tmp_path / "f.npz", None), run_score(tmp_path / "f.npz", "6,2,0.3")
+    plain, re_ranked = (run_score(tmp_path / "f.npz", setting).as_dict() for setting in (None, "6,2,0.3"))
     assert list(plain) == ["mAP", "mINP", "Rank-1", "Rank-5", "Rank-10", "queries", "gallery"]
     assert plain == score(whole).as_dict() and re_ranked == score(whole, ReRanking(6, 2, 0.3)).as_dict()
     assert plain != re_ranked
