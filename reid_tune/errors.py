@@ -1,6 +1,9 @@
 """The errors that end a command with one sentence instead of a traceback."""
 
-__all__ = ["FailedRun", "InfrastructureError", "InputError", "ReidTuneError"]
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+__all__ = ["FailedRun", "InfrastructureError", "InputError", "ReidTuneError", "about"]
 
 
 class ReidTuneError(Exception):
@@ -25,3 +28,14 @@ class InfrastructureError(ReidTuneError):
     """Something around the product: a cluster, a server, a disk."""
 
     status = 3
+
+
+@contextmanager
+def about(subject: object) -> Iterator[None]:
+    """Faults of the user's input inside begin with their subject, unless they name it."""
+    try:
+        yield
+    except InputError as error:
+        if str(subject) in str(error):
+            raise
+        raise InputError(f"{subject}: {error}") from None

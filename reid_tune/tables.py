@@ -1,11 +1,12 @@
 """Tables of metrics for people."""
 
+import math
 import sys
 from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 __all__ = ["metrics_table", "percent", "print_metrics", "print_table"]
 
@@ -18,30 +19,41 @@ def percent(value: Any) -> str:
     return f"{100 * value:.1f}" if isinstance(value, float) else str(value)
 
 
-def metrics_table(rows: Mapping[str, Mapping[str, Any]]) -> Table:
-    """One row for each set of metrics; fractions in percent, with the interval where `intervals` has one."""
-    table = Table()
-    table.add_column("", no_wrap=True)
-    columns = list(dict.fromkeys(name for metrics in rows.values() for name in metrics if name not in _BESIDE))
-    for name in columns:
-        fraction = any(isinstance(metrics.get(name), float) for metrics in rows.values())
-        table.add_column(f"{name} %" if fraction else name.replace("_", " "), justify="right")
-    for label, metrics in rows.items():
-        table.add_row(label, *(_cell(metrics, name) for name in columns))
+def metrics_table(rows: Mapping[str, Mapping[str, Any]], *, upright: bool = False) -> Table:
+    """One row for each set of metrics, or one column if `upright`; fractions in percent, with their intervals."""
+    names = list(dict.fromkeys(name for metrics in rows.values() for name in metrics if name not in _BESIDE))
+    heads = {name: name.replace("_", " ") for name in names}
+    for name in names:
+        if any(isinstance(metrics.get(name), float) for metrics in rows.values()):
+            heads[name] = f"{name} %"
+    cells = [list(heads.values()), *([_cell(metrics, name) for name in names] for metrics in rows.values())]
+    lines = [[head, *line] for head, line in zip(["", *rows], cells, strict=True)]
+    lines = [list(line) for line in zip(*lines, strict=True)] if upright else lines
+    table = Table(Column("", no_wrap=True), *(Column(head, justify="right", no_wrap=True) for head in lines[0][1:]))
+    for line in lines[1:]:
+        table.add_row(*line)
     return table
 
 
 def print_metrics(rows: Mapping[str, Mapping[str, Any]]) -> None:
-    """Print `metrics_table` on stdout."""
-    print_table(metrics_table(rows))
+    """Print `metrics_table` on stdout, upright where the terminal is too narrow for the other way."""
+    wide, tall = metrics_table(rows), metrics_table(rows, upright=True)
+    print_table(tall if _room() < _width(wide) > _width(tall) else wide)
 
 
 def print_table(table: Table) -> None:
-    """Print a table on stdout, as wide as it needs where no terminal limits it."""
+    """Print a table on stdout, as wide as it needs: a terminal may break its lines, but no number is cut."""
+    Console(file=sys.stdout, width=_width(table)).print(table, highlight=False)
+
+
+def _room() -> float:
     console = Console(file=sys.stdout)
-    if not console.is_terminal:
-        console = Console(file=sys.stdout, width=200)
-    console.print(table, highlight=False)
+    return console.width if console.is_terminal else math.inf
+
+
+def _width(table: Table) -> int:
+    console = Console(file=sys.stdout, width=10_000)
+    return console.measure(table).maximum
 
 
 def _cell(metrics: Mapping[str, Any], name: str) -> str:

@@ -241,7 +241,10 @@ def write_features(path: Path, **changes: Any) -> Path:
 def test_score_in_all_formats(run: Run, tmp_path: Path) -> None:
     path = write_features(tmp_path / "f.npz")
     found = json.loads(run("score", path, "--format", "json").out)
-    assert list(found) == ["mAP", "mINP", "Rank-1", "Rank-5", "Rank-10", "queries", "gallery"]
+    assert list(found) == [
+        *("mAP", "mINP", "Rank-1", "Rank-5", "Rank-10", "queries", "gallery"),
+        *("intervals", "protocol"),
+    ]
     assert 0 < found["mAP"] < 1 and found["gallery"] == 22
     assert yaml.safe_load(run("score", path, "--format", "yaml").out) == found
     table = run("score", path).out
@@ -323,8 +326,9 @@ def test_demo_data(run: Run, refused: Callable[..., str], tmp_path: Path) -> Non
 
 
 def test_split(run: Run, refused: Callable[..., str], spec: Path) -> None:
-    assert "= 'auto' holds no training identities out: set it to holdout" in refused("split", "-e", spec, "lists")
-    half = ("dataset.validation=holdout", "dataset.validation_fraction=0.5")
+    message = refused("split", "-e", spec, "lists", "dataset.validation=none")
+    assert "= 'none' holds no training identities out: set it to holdout" in message
+    half = ("dataset.validation_fraction=0.5",)
     result = run("split", "-e", spec, "lists", *half, "--format", "json")
     assert result.status == 0
     for name, counts in json.loads(result.out).items():

@@ -71,7 +71,7 @@ def test_the_table_shows_counts_as_counts(run: Run, place: Path, tmp_path: Path)
     name = build(place, tmp_path / "one", 3)
     (place / f"{'0' * 24}.crops").write_bytes(b"garbage")
     status, out, _ = run()
-    assert status == 0 and "%" not in out
+    assert status == 1 and "%" not in out
     (line,) = [line for line in out.splitlines() if name in line]
     cells = [cell.strip() for cell in line.strip("│").split("│")]
     assert cells[:5] == [name, str(tmp_path / "one"), "3", "16 x 8", "bicubic"]

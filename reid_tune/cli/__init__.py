@@ -3,6 +3,7 @@
 Everything heavy is imported inside the command that needs it, so that help is instant.
 """
 
+import errno
 import os
 import signal
 import sys
@@ -44,3 +45,8 @@ def main() -> None:
         sys.exit(error.status)
     except KeyboardInterrupt:
         sys.exit(130)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        typer.echo(f"reid-tune: {error.filename or 'the output'}: no space is left on its disk.", err=True)
+        os._exit(3)  # what stdout still holds cannot be written either

@@ -60,7 +60,13 @@ def split(
     overrides: Overrides = None,
     format: FormatOption = Format.table,
 ) -> None:
-    """Write the hold-out of a spec as lists of image files, which other tools and dataset.validation read."""
+    """Write the hold-out of a spec as lists of image files, which other tools and dataset.validation read.
+
+    Whatever dataset.validation the spec has, holdout is meant, unless another is given here.
+    """
+    overrides = overrides or []
+    if not any(pair.startswith("dataset.validation=") for pair in overrides):
+        overrides = ["dataset.validation=holdout", *overrides]
     experiment = load(spec, overrides)
     from reid_tune.tasks.split import run_split
 
@@ -117,3 +123,4 @@ def cache(
         raise typer.Exit(0 if all(intact.values()) else 1)
     entries = contents.entries(name)
     show([entry.as_dict() for entry in entries], format, {entry.name: entry.row() for entry in entries})
+    raise typer.Exit(1 if any(entry.header is None for entry in entries) else 0)

@@ -35,6 +35,8 @@ def score(
 
     scored = run_score(features, re_ranking, by.value if by else None, device)
     show(scored.as_dict(), format, scored.rows())
+    if scored.parts and format is Format.table:
+        show({}, format, scored.part_rows())
 
 
 @app.command()
@@ -84,7 +86,11 @@ def rerank_search(
 
     search = run_rerank_search(features, k1, k2, weights, metric, picture, device)
     show(search.as_dict(), format, search.rows())
+    if (more := len(search.found) - len(search.rows()) + 1) > 0:
+        typer.echo(f"{more} more settings are in --format json.", err=True)
     typer.echo(search, err=True)
+    if search.edges:
+        typer.echo(f"the best lies at the edge of {', '.join(search.edges)}: search further there.", err=True)
     if picture:
         typer.echo(f"picture: {picture}", err=True)
 

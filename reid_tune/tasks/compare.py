@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from reid_tune.errors import InputError
+from reid_tune.errors import InputError, about
 from reid_tune.evaluation.features import FeatureSet, read_features
 from reid_tune.evaluation.intervals import paired_interval
 from reid_tune.evaluation.plots import ENDINGS, cmc_plot
@@ -105,9 +105,11 @@ def run_compare(
     _check(paths)
     if cmc:
         make_room(cmc)
-    comparison = Comparison(
-        {name: score(read_features(path), setting, place) for name, path in zip(names, paths, strict=True)}
-    )
+    found = {}
+    for name, path in zip(names, paths, strict=True):
+        with about(path):
+            found[name] = score(read_features(path), setting, place)
+    comparison = Comparison(found)
     if cmc:
         cmc_plot({name: found.cmc(_RANKS) for name, found in comparison.scores.items()}, cmc)
     return comparison

@@ -1,5 +1,6 @@
 """The task `export`: a checkpoint as a checked ONNX file."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["export_checkpoint", "run_export"]
 
 _CROPS = 16
+_RATES = ("fmr", "fnmr")
 
 
 def run_export(
@@ -81,6 +83,13 @@ class _Job:
         (self._device,) = devices([gpu], "export.gpu_id")
         self._network, self._experiment = open_network(path, experiment)
         self._metadata = read_threshold(Path(threshold), self._network.dimension) if threshold else {}
+        if threshold:
+            data, rates = (
+                self._metadata["threshold_data"],
+                {n: 100 * float(self._metadata[f"threshold_{n}"]) for n in _RATES},
+            )
+            told = ", ".join(f"{name.upper()} {rate:.3g} %" for name, rate in rates.items())
+            print(f"threshold: {told}, of {data}; it must be of this model", file=sys.stderr)
         self._overwrite = overwrite
         self.target = target
         make_room(target)

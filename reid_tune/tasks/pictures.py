@@ -1,5 +1,6 @@
 """The pictures of an evaluation: checked before the work, drawn behind it."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -58,14 +59,21 @@ class Pictures:
         count = self._section.num_query
         chosen = hardest_queries(score, count) if self._hardest else random_queries(score, count, self._seed)
 
+        places = {query: place for place, query in enumerate(score.matched.tolist())}
+
         def frame(place: int, correct: bool | None = None) -> Frame:
             identity, camera = images.identities[place], images.cameras[place]
             name = f"id {identity}" if identity else "distractor"
             return Frame(np.array(images.images[place]), f"{name}, cam {camera}", correct)
 
+        def asked(query: int) -> Frame:
+            own, place = frame(query), places[query]
+            words = f"AP {100 * score.average_precision[place]:.0f} %, first match at {score.first_hit[place] + 1}"
+            return replace(own, caption=f"{own.caption}\n{words}")
+
         self._frames = [
             [
-                frame(found.query),
+                asked(found.query),
                 *(frame(images.queries + g, c) for g, c in zip(found.gallery, found.correct.tolist(), strict=True)),
             ]
             for found in watch.matches(chosen)

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from rich.console import Console
 from rich.progress import track
 
-from reid_tune.errors import InputError
+from reid_tune.errors import InputError, about
 from reid_tune.evaluation.features import read_features
 from reid_tune.evaluation.grid import grid_scores
 from reid_tune.evaluation.intervals import paired_interval
@@ -66,10 +66,20 @@ class RerankSearch:
 
     def __str__(self) -> str:
         gain, low, high = (100 * value for value in self.gain)
+        sure = "" if low > 0 or high < 0 else ", not shown to differ"
         return (
-            f"best of {len(self.found)} settings: {_name(self.best)}, {gain:+.1f} {self.metric} ({low:+.1f} .. "
-            f"{high:+.1f}) against plain distances; chosen on these features it is flattered: prove it on others."
+            f"best of {len(self.found)}: {_name(self.best)}, {gain:+.1f} {self.metric} ({low:+.1f} .. {high:+.1f}) "
+            f"against plain distances{sure}; chosen on these features it is flattered: prove it on others."
         )
+
+    @property
+    def edges(self) -> list[str]:
+        """The values of which the best setting has the first or the last, where there are several."""
+        grid = [found.reranking for found in self.found if found.reranking]
+        named = {"k1": "--k1", "k2": "--k2", "lambda_value": "--lambda"}
+        values = {option: {getattr(setting, name) for setting in grid} for name, option in named.items()}
+        best = {option: getattr(self.best.reranking, name) for name, option in named.items()}
+        return [o for o, seen in values.items() if len(seen) > 1 and best[o] in (min(seen), max(seen))]
 
 
 def run_rerank_search(
@@ -98,7 +108,8 @@ def run_rerank_search(
     features = read_features(path)
     if picture:
         make_room(picture)
-    plain = score(features, device=place)
+    with about(path):
+        plain = score(features, device=place)
     console = Console(stderr=True)
     scores = grid_scores(features, settings, place)
     shown = track(scores, "settings", len(settings), console=console, transient=True, disable=not console.is_terminal)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from reid_tune.errors import about
 from reid_tune.evaluation.breakdown import CameraPairs, per_identity
 from reid_tune.evaluation.features import read_features
 from reid_tune.evaluation.rerank import parse_reranking
@@ -17,19 +18,22 @@ __all__ = ["Scored", "run_score"]
 
 @dataclass(frozen=True)
 class Scored:
-    """A score, and the rows of its parts under `by_camera` or `by_identity` where they were asked for."""
+    """A score, and the rows of its parts under `per_camera_pair` or `per_identity` where they were asked for."""
 
     score: Score
     parts: dict[str, list[dict[str, Any]]]
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON: the flat metrics as fractions, beside them the parts."""
-        return {**self.score.as_dict(), **self.parts}
+        """For JSON: the flat metrics as fractions, beside them their intervals, the protocol and the parts."""
+        return {**self.score.report(), **self.parts}
 
     def rows(self) -> dict[str, dict[str, Any]]:
-        """For a table: the whole with its intervals, then the parts."""
-        whole = {"re-ranked" if self.score.reranking else "plain": self.score.report()}
-        return whole | {label: row for rows in self.parts.values() for label, row in map(_part, rows)}
+        """For a table: the whole."""
+        return {"re-ranked" if self.score.reranking else "plain": self.score.report()}
+
+    def part_rows(self) -> dict[str, dict[str, Any]]:
+        """For a table of its own: the parts, if any."""
+        return {label: row for rows in self.parts.values() for label, row in map(_part, rows)}
 
 
 def run_score(
@@ -45,12 +49,14 @@ def run_score(
     setting, place = parse_reranking(reranking) if reranking else None, named_device(device)
     features = read_features(path)
     pairs = CameraPairs(features) if by == "camera" else None
-    (found,) = scores(features, [setting], place, watch=pairs)
+    with about(path):
+        (found,) = scores(features, [setting], place, watch=pairs)
     query = zip(features.query_ids.tolist(), features.query_cameras.tolist(), strict=True)
     gallery = zip(features.gallery_ids.tolist(), features.gallery_cameras.tolist(), strict=True)
     if line := unmatched(query, gallery):
         print(line, file=sys.stderr)
-    return Scored(found, {"by_camera": pairs.rows()} if pairs else {"by_identity": per_identity(found)} if by else {})
+    parts = {"per_camera_pair": pairs.rows()} if pairs else {"per_identity": per_identity(found)} if by else {}
+    return Scored(found, parts)
 
 
 def _part(row: dict[str, Any]) -> tuple[str, dict[str, Any]]:

@@ -157,6 +157,8 @@ def read_threshold(path: Path, dimension: int) -> dict[str, str]:
         raise InputError(f"{fault} has no threshold; {wanted}.") from None
     if not all(map(math.isfinite, values.values())):
         raise InputError(f"{fault} has a threshold that is not finite; {wanted}.")
+    if not 0 <= values["squared_distance"] <= 4 or abs(1 - values["squared_distance"] / 2 - values["cosine"]) > 1e-3:
+        raise InputError(f"{fault} has a squared distance and a cosine that do not go together; {wanted}.")
     if found != dimension:
         raise InputError(
             f"{fault} is of features with {found} values, but the model's have {dimension}; calibrate on its own."

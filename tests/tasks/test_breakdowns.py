@@ -25,10 +25,10 @@ def test_score_has_the_rows_beside_the_flat_keys(tmp_path: Path, reranking: str 
     write_features(path, features)
     pairs = CameraPairs(features)
     (whole,) = scores(features, [ReRanking(6, 2, 0.3) if reranking else None], watch=pairs)
-    flat = whole.as_dict()
+    flat = whole.report()
     assert run_score(path, reranking).as_dict() == flat
-    assert run_score(path, reranking, "camera").as_dict() == flat | {"by_camera": pairs.rows()}
-    assert run_score(path, reranking, "identity").as_dict() == flat | {"by_identity": per_identity(whole)}
+    assert run_score(path, reranking, "camera").as_dict() == flat | {"per_camera_pair": pairs.rows()}
+    assert run_score(path, reranking, "identity").as_dict() == flat | {"per_identity": per_identity(whole)}
 
 
 def test_the_table_has_the_whole_and_then_the_weakest(
@@ -43,7 +43,7 @@ def test_the_table_has_the_whole_and_then_the_weakest(
         with pytest.raises(SystemExit):
             cli.main()
         cells = [line.split("│")[1:-1] for line in capsys.readouterr().out.splitlines() if line.startswith("│")]
-        rows = run_score(tmp_path / "f.npz", None, by).parts[f"by_{by}"]
+        (rows,) = run_score(tmp_path / "f.npz", None, by).parts.values()
         assert [cell[0].strip() for cell in cells] == ["plain", *(label.format(**row) for row in rows)]
         assert [cell[1].strip() for cell in cells[1:]] == [f"{100 * row['mAP']:.1f}" for row in rows]
 

@@ -51,7 +51,7 @@ def test_the_best_setting_is_the_one_that_scores_best_alone(run) -> None:
     assert found["gain"] == pytest.approx(found["best"]["Rank-1"] - found["plain"]["Rank-1"])
     assert found["gain_interval"][0] <= found["gain"] <= found["gain_interval"][1]
     assert status == 0 and Path("pictures/l.png").read_bytes().startswith(b"\x89PNG")
-    assert "best of 8 settings: " in err and "prove it on others" in err and "picture: pictures/l.png" in err
+    assert "best of 8: " in err and "prove it on others" in err and "picture: pictures/l.png" in err
 
 
 def test_the_table_has_the_plain_score_and_the_best_settings_first(run) -> None:
