@@ -35,8 +35,9 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Each test process computes with one thread (tests/conftest.py); two of them suit the smallest machine.
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 integration: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m integration
