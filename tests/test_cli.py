@@ -24,7 +24,7 @@ from reid_tune.errors import FailedRun, InfrastructureError
 from reid_tune.events.log import EventLog
 
 COMMANDS = ["train", "evaluate", "inference", "export", "score", "demo-data", "check-data", "convert", "cache", "spec"]
-COMMANDS += ["split", "sweep", "report", "ui", "version"]
+COMMANDS += ["split", "sweep", "report", "sweeps", "logs", "ui", "version"]
 
 
 @dataclass
@@ -374,7 +374,7 @@ def test_bad_sweeps(
 
 def test_report_in_all_formats(run: Run, tmp_path: Path) -> None:
     with EventLog(tmp_path / "elsewhere" / "s" / "events.jsonl") as log:
-        log.append("sweep", name="s", sweep={"objective": {"metric": "mAP"}}, spec={})
+        log.append("sweep", name="s", sweep={"objective": {"metric": "mAP"}, "budget": {"trials": 1}}, spec={})
         log.append("suggested", run="trials/0000", parameters={})
         log.append("report", run="trials/0000", epoch=1, metrics={"mAP": 0.5})
         log.append("ended", run="trials/0000", state="finished", epoch=1)

@@ -8,8 +8,11 @@ import typer
 
 from reid_tune import __version__
 from reid_tune.cli.common import Format, FormatOption, app, show
+from reid_tune.errors import InputError
 
 __all__: list[str] = []
+
+Storage = Annotated[str, typer.Option(help="Folder of the sweeps.")]
 
 
 class Stage(StrEnum):
@@ -50,6 +53,7 @@ def sweep(
 
     loaded = load_sweep(file, overrides or [])
     from reid_tune.sweep.drive import plan_sweep, run_sweep
+    from reid_tune.sweep.report_page import PAGE
     from reid_tune.sweep.resume import resume_command
 
     if dry_run:
@@ -61,23 +65,70 @@ def sweep(
         typer.echo(f"stopped; continue with: {resume_command()}", err=True)
         raise
     _print_sweep(state, loaded.file.storage)
+    if (page := Path(loaded.file.storage) / loaded.file.name / PAGE).is_file():
+        typer.echo(f"page: {page}")
 
 
 @app.command()
 def report(
-    name: Annotated[str, typer.Argument(help="Name of a sweep below ./runs.")],
+    name: Annotated[str, typer.Argument(help="Name of a sweep below the storage.")],
     format: FormatOption = Format.table,
-    storage: Annotated[str, typer.Option(help="Folder of the sweeps.")] = "runs",
+    html: Annotated[
+        Path | None, typer.Option(help="Where to write the page; a table comes with NAME/report.html.")
+    ] = None,
+    storage: Storage = "runs",
 ) -> None:
-    """Show what a sweep has found, running or not."""
-    from reid_tune.sweep.report import load_state
+    """Show what a sweep has found, running or not, and write it as a page."""
+    from reid_tune.sweep.report import load_state, sweep_folder
     from reid_tune.sweep.report import report as make_report
+    from reid_tune.sweep.report_page import write_page
 
     state = load_state(name, storage)
-    if format is Format.table:
-        _print_sweep(state, storage)
-    else:
+    folder = sweep_folder(name, storage)
+    if html is not None:
+        typer.echo(f"page: {write_page(folder, html)}", err=True)
+    if format is not Format.table:
         show(make_report(state), format, {})
+        return
+    _print_sweep(state, storage)
+    if html is None:
+        try:
+            typer.echo(f"page: {write_page(folder)}")
+        except InputError as error:
+            typer.echo(f"no page: {error}", err=True)
+
+
+@app.command()
+def sweeps(storage: Storage = "runs", format: FormatOption = Format.table) -> None:
+    """List all sweeps: state, trials, best value, age."""
+    from reid_tune.sweep.overview import overview, overview_table
+    from reid_tune.tables import print_table
+
+    lines = overview(Path(storage))
+    if format is Format.table:
+        print_table(overview_table(lines))
+    else:
+        show(lines, format, {})
+
+
+@app.command()
+def logs(
+    name: Annotated[str, typer.Argument(help="NAME/7 for a trial, NAME/refit/winner, or NAME for all last lines.")],
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run ends.")] = False,
+    storage: Storage = "runs",
+) -> None:
+    """Show what a trial has printed."""
+    from reid_tune.sweep.logs import logs_table, read_log, split_name
+    from reid_tune.tables import print_table
+
+    sweep, run = split_name(name)
+    if run:
+        for text in read_log(sweep, run, storage, follow):
+            typer.echo(text, nl=False)
+    elif follow:
+        raise InputError(f"--follow needs a run: write {name}/7 for trial 7.")
+    else:
+        print_table(logs_table(sweep, storage))
 
 
 @app.command()

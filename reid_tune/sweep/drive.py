@@ -22,6 +22,7 @@ from reid_tune.sweep.journal import EVENTS, Journal
 from reid_tune.sweep.live import LiveView
 from reid_tune.sweep.preflight import preflight
 from reid_tune.sweep.refit import Refit
+from reid_tune.sweep.report_page import write_page
 from reid_tune.sweep.resume import Resume, existing_state, require_key
 from reid_tune.sweep.search import Search
 from reid_tune.sweep.state import SweepState
@@ -93,6 +94,7 @@ def _drive(sweep: Sweep, plan: dict[str, Any], stages: tuple[str, ...], console:
             for stage in stages:
                 journal.emit("stage", stage=stage, state="begun", result={})
                 journal.emit("stage", stage=stage, state="done", result=work[stage](journal))
+        _write_page(sweep, console)
         return journal.state
 
 
@@ -167,6 +169,13 @@ def _tracked(journal: Journal, console: Console) -> Iterator[None]:
         sender.finish(status)
         if not sender.close(_HURRY if status == "KILLED" else _SENDING):
             _warn(console, f"{sender.lag} events are not in MLflow: {sender.last_error}.")
+
+
+def _write_page(sweep: Sweep, console: Console) -> None:
+    try:
+        write_page(sweep.folder)
+    except Exception as error:  # A sweep that is done does not fail over its page.
+        _warn(console, f"there is no page, make it with reid-tune report: {error}")
 
 
 def _warn(console: Console, text: str) -> None:

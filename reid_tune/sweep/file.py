@@ -12,7 +12,8 @@ from reid_tune.errors import InputError
 from reid_tune.spec.base import Section
 from reid_tune.spec.experiment import Experiment, fields
 from reid_tune.spec.load import build_experiment, parse_overrides, problems, read_yaml
-from reid_tune.sweep.space import Space, parse_space
+from reid_tune.sweep.grid import grid
+from reid_tune.sweep.space import Space, parse_space, plain_values
 
 __all__ = ["STAGES", "Sweep", "SweepFile", "load_sweep"]
 
@@ -21,7 +22,7 @@ STAGES = ("preflight", "search", "refit", "export", "test", "register")
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
 # Keys of the language that this version does not have.
-_LATER = {"confirm", "budget.hours", "budget.gpu_hours", "search.start_from", "constraints", "refit"}
+_LATER = {"confirm", "budget.hours", "budget.gpu_hours", "search.start_from", "refit"}
 
 
 class Objective(Section):
@@ -30,7 +31,7 @@ class Objective(Section):
 
 
 class SearchSettings(Section):
-    sampler: Literal["tpe", "random"] = "tpe"
+    sampler: Literal["tpe", "random", "gp", "grid"] = "tpe"
     seed: int = Field(1234, ge=0)
 
 
@@ -41,7 +42,7 @@ class SchedulerSettings(Section):
 
 
 class Budget(Section):
-    trials: int = Field(..., ge=1, description="Trials, trial 0 among them.")
+    trials: int = Field(0, ge=1, description="Trials, trial 0 among them; left out of a grid, all of it.")
 
 
 class Resources(Section):
@@ -62,9 +63,10 @@ class SweepFile(Section):
     spec: str = Field(..., min_length=1, description="The experiment spec, relative to this file.")
     objective: Objective = Field(default_factory=Objective)
     space: dict[str, Any]
+    constraints: list[str] = []
     search: SearchSettings = Field(default_factory=SearchSettings)
     scheduler: SchedulerSettings = Field(default_factory=SchedulerSettings)
-    budget: Budget
+    budget: Budget = Field(default_factory=Budget)
     resources: Resources = Field(default_factory=Resources)
     storage: str = Field("runs", min_length=1)
     registry: Registry
@@ -99,8 +101,20 @@ def load_sweep(path: Path | str, overrides: Sequence[str] = ()) -> Sweep:
     if "://" in file.storage:
         raise InputError(f"{path}: storage = {file.storage!r}: only folders are supported in this version.")
     folder = (Path(file.storage) / file.name).absolute()
-    space = parse_space(file.space, str(path))
-    return Sweep(file, space, _absolute(experiment), folder, path)
+    experiment = _absolute(experiment)
+    space = parse_space(file.space, file.constraints, plain_values(experiment), str(path))
+    return Sweep(_with_budget(file, space, path), space, experiment, folder, path)
+
+
+def _with_budget(file: SweepFile, space: Space, path: Path) -> SweepFile:
+    """The file with the number of trials; of a grid no more than it has, with trial 0."""
+    trials = file.budget.trials
+    if file.search.sampler == "grid":
+        whole = 1 + len(grid(space))
+        trials = min(trials or whole, whole)
+    elif not trials:
+        raise InputError(f"{path}: budget.trials is missing.")
+    return file.model_copy(update={"budget": file.budget.model_copy(update={"trials": trials})})
 
 
 def _with(tree: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,12 +8,10 @@ from reid_tune.data.images import check_readable
 from reid_tune.data.records import Record
 from reid_tune.errors import InputError, ReidTuneError
 from reid_tune.modeling.network import untrained
-from reid_tune.spec.effects import idle_fields
 from reid_tune.spec.experiment import Experiment
-from reid_tune.spec.load import with_parameters
 from reid_tune.sweep.asha import rungs
 from reid_tune.sweep.file import Sweep
-from reid_tune.sweep.study import suggestion_seed
+from reid_tune.sweep.samples import SAMPLES, check_space
 from reid_tune.tasks.references import is_reference
 from reid_tune.tracking.registry import check_model_name
 from reid_tune.training.pretrained import load_pretrained
@@ -21,8 +19,6 @@ from reid_tune.training.run import require_shares
 from reid_tune.training.subsets import evaluation_records, shared_identities, split_records, training_folders
 
 __all__ = ["preflight"]
-
-SAMPLES = 1000
 
 
 def preflight(sweep: Sweep, stages: Collection[str]) -> dict[str, Any]:
@@ -37,8 +33,7 @@ def preflight(sweep: Sweep, stages: Collection[str]) -> dict[str, Any]:
     check_model_name(sweep.file.registry.model)
     _require_own_fields(sweep.experiment)
     pretrained = _pretrained(sweep.experiment)
-    samples = _samples(sweep)
-    _require_effect(sweep, samples)
+    samples = check_space(sweep, SAMPLES)
     split = split_records(sweep.experiment)
     identities = len({record.identity for record in split.train})
     _require_identities(sweep, [sweep.experiment, *samples], identities)
@@ -107,38 +102,6 @@ def _levels(sweep: Sweep, samples: list[Experiment]) -> tuple[int, ...]:
 def _warmup(experiment: Experiment) -> int:
     optim = experiment.train.optim
     return optim.warmup_epochs if optim.warmup_method == "cosine" else optim.warmup_iters
-
-
-def _samples(sweep: Sweep) -> list[Experiment]:
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=suggestion_seed(sweep.file.search.seed, -1)))
-    distributions = sweep.space.distributions()
-    seen: dict[str, Experiment] = {}
-    for _ in range(SAMPLES):
-        trial = study.ask(distributions)
-        parameters = sweep.space.decode(trial.params)
-        seen[str(parameters)] = _sample(sweep, parameters)
-    return list(seen.values())
-
-
-def _sample(sweep: Sweep, parameters: dict[str, Any]) -> Experiment:
-    try:
-        experiment = with_parameters(sweep.experiment, parameters, str(sweep.source))
-    except InputError as error:
-        raise InputError(f"the space allows {parameters}, which is no valid spec. {error}") from None
-    return experiment
-
-
-def _require_effect(sweep: Sweep, samples: list[Experiment]) -> None:
-    reasons = {idle.key: idle.reason for experiment in samples for idle in idle_fields(experiment)}
-    always = set.intersection(*({idle.key for idle in idle_fields(experiment)} for experiment in samples))
-    for parameter in sweep.space.parameters:
-        if parameter.key in always:
-            raise InputError(
-                f"{sweep.source}: space.{parameter.key} has no effect, because {reasons[parameter.key]}: remove it."
-            )
 
 
 def _require_identities(sweep: Sweep, experiments: list[Experiment], identities: int) -> None:

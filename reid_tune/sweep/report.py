@@ -6,37 +6,54 @@ from typing import Any
 from rich.table import Table
 
 from reid_tune.errors import InputError
-from reid_tune.events.log import read_events
 from reid_tune.sweep.journal import EVENTS
-from reid_tune.sweep.state import RunState, SweepState, replay
+from reid_tune.sweep.progress import read_sweep
+from reid_tune.sweep.searched import Searched, searched
+from reid_tune.sweep.state import RunState, SweepState
 from reid_tune.tables import metrics_table, percent
+
+__all__ = [
+    "finals",
+    "finals_table",
+    "leaderboard",
+    "load_state",
+    "metric_of",
+    "ordered",
+    "report",
+    "short",
+    "sweep_folder",
+]
 
 LABELS = {"plain": "ONNX", "re_ranked": "ONNX, re-ranked", "checkpoint": "checkpoint"}
 
-__all__ = ["finals_table", "leaderboard", "load_state", "report"]
+
+def sweep_folder(name: str, storage: str = "runs") -> Path:
+    """The folder of a sweep by its name.
+
+    Raises:
+        InputError: there is no such sweep.
+    """
+    folder = Path(storage) / name
+    if not (folder / EVENTS).is_file():
+        known = sorted(found.parent.name for found in Path(storage).glob(f"*/{EVENTS}"))
+        raise InputError(
+            f"there is no sweep {name!r} in {Path(storage).absolute()}; sweeps there: {', '.join(known) or 'none'}."
+        )
+    return folder
 
 
 def load_state(name: str, storage: str = "runs") -> SweepState:
     """The state of a sweep by its name, running or not.
 
     Raises:
-        InputError: there is no such sweep, or it has not begun.
+        InputError: there is no such sweep, it has not begun, or its log is damaged.
     """
-    path = Path(storage) / name / EVENTS
-    if not path.is_file():
-        known = sorted(found.parent.name for found in Path(storage).glob(f"*/{EVENTS}"))
-        raise InputError(
-            f"there is no sweep {name!r} in {Path(storage).absolute()}; sweeps there: {', '.join(known) or 'none'}."
-        )
-    state = replay(read_events(path))
-    if not state.header:
-        raise InputError(f"the sweep {name} has not begun: {path} is empty.")
-    return state
+    return read_sweep(sweep_folder(name, storage))[0]
 
 
 def report(state: SweepState) -> dict[str, Any]:
     """The results as plain data; scores are fractions, nothing in it tells the time."""
-    metric = _metric(state)
+    metric = metric_of(state)
     full = state.finished(metric)
     return {
         "name": state.header["name"],
@@ -61,58 +78,63 @@ def report(state: SweepState) -> dict[str, Any]:
 
 def leaderboard(state: SweepState) -> Table:
     """Trials, the best first: full length before those that were cut short."""
-    metric = _metric(state)
-    keys = list(dict.fromkeys(key for trial in state.trials for key in trial.parameters))
+    metric = metric_of(state)
+    keys = searched(state)
     table = Table(title=f"{state.header['name']}: {metric} on the hold-out, {len(state.trials)} trials")
     for name in ("trial", "state", "epoch", f"{metric} %"):
         table.add_column(name, justify="right" if name != "state" else "left")
     for key in keys:
-        table.add_column(
-            ".".join(key.split(".")[-2:]) if key.endswith(".name") else key.split(".")[-1], justify="right"
-        )
+        table.add_column(key.label, justify="right")
     full = state.finished(metric)
-    rest = sorted(
-        (trial for trial in state.trials if trial not in full),
-        key=lambda trial: (-trial.epoch, -(trial.last(metric) or 0.0), trial.number),
-    )
-    for trial in [*full, *rest]:
+    for trial in ordered(state):
         style = "bold green" if full and trial is full[0] else ("cyan" if trial.number == 0 else None)
-        table.add_row(*_row(trial, metric, keys, state), style=style)
+        table.add_row(*_row(trial, metric, keys), style=style)
     return table
+
+
+def ordered(state: SweepState) -> list[RunState]:
+    """Trials, the best first: full length before those that were cut short."""
+    full = state.finished(metric := metric_of(state))
+    rest = [trial for trial in state.trials if trial not in full]
+    return full + sorted(rest, key=lambda trial: (-trial.epoch, -(trial.last(metric) or 0.0), trial.number))
+
+
+def finals(state: SweepState) -> dict[str, dict[str, Any]]:
+    """The metrics of the finalists on the test folders by label; empty before the stage test."""
+    names = {"winner": f"winner (trial {report(state)['winner']})", "trial0": "trial 0"}
+    return {
+        f"{names[finalist]}, {label}": result[kind]
+        for finalist, result in (state.stages.get("test") or {}).items()
+        for kind, label in LABELS.items()
+        if result.get(kind)
+    }
 
 
 def finals_table(state: SweepState) -> Table | None:
     """The test of the finalists; None before the stage test."""
-    test = state.stages.get("test")
-    if not test:
+    if not (rows := finals(state)):
         return None
-    names = {"winner": f"winner (trial {report(state)['winner']})", "trial0": "trial 0"}
-    rows = {
-        f"{names[finalist]}, {LABELS[kind]}": metrics
-        for finalist, result in test.items()
-        for kind, metrics in result.items()
-        if metrics
-    }
     table = metrics_table(rows)
     table.title = "test folders"
     return table
 
 
-def _row(trial: RunState, metric: str, keys: list[str], state: SweepState) -> list[str]:
-    base = state.header["spec"]
+def _row(trial: RunState, metric: str, keys: list[Searched]) -> list[str]:
     value = trial.last(metric)
     return [
         f"{trial.number} (spec)" if trial.number == 0 else str(trial.number),
         trial.state,
         str(trial.epoch),
         "" if value is None else percent(value),
-        *(_short(trial.parameters.get(key, base.get(key))) for key in keys),
+        *(short(key.of([trial]).get(trial.number, "")) for key in keys),
     ]
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
+    """A parameter's value for a table."""
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def _metric(state: SweepState) -> str:
+def metric_of(state: SweepState) -> str:
+    """The metric that the trials are compared by."""
     return str(state.header["sweep"]["objective"]["metric"])

@@ -12,7 +12,7 @@ from reid_tune.sweep.file import Sweep
 from reid_tune.sweep.journal import Journal
 from reid_tune.sweep.runs import Attempt, Recorder, fault
 from reid_tune.sweep.state import trial_run
-from reid_tune.sweep.study import Study, suggestion_seed
+from reid_tune.sweep.study import Study
 
 __all__ = ["Search"]
 
@@ -74,7 +74,7 @@ class Search:
     def _suggest(self) -> str:
         number = len(self.journal.state.trials)
         run = trial_run(number)
-        parameters = {} if number == 0 else self.study.ask(run, suggestion_seed(self.sweep.file.search.seed, number))
+        parameters = {} if number == 0 else self.study.ask(run, number)
         self.journal.emit("suggested", run=run, parameters=parameters)
         return run
 
@@ -101,11 +101,7 @@ class Search:
     def _tell(self, run: str) -> None:
         trial = self.journal.state.runs[run]
         values = {epoch: m[self.metric] for epoch, m in trial.epochs.items() if self.metric in m}
-        parameters = self._base_values() if run == TRIAL0 else None
-        self.study.tell(run, trial.state, trial.last(self.metric), values, parameters)
-
-    def _base_values(self) -> dict[str, Any]:
-        return {p.key: self.sweep.experiment.value(p.key) for p in self.sweep.space.parameters}
+        self.study.tell(run, trial.state, trial.last(self.metric), values)
 
     def _experiment(self, run: str) -> Experiment:
         return with_parameters(self.sweep.experiment, self.journal.state.runs[run].parameters, run)

@@ -1,19 +1,30 @@
-"""The language of a search space: what may be searched, and the ranges."""
+"""A search space: the searched keys with their ranges, and the constraints between keys."""
 
 import json
-import math
-from collections.abc import Mapping
+from collections import ChainMap
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any
 
-from reid_tune.spec.experiment import canonical
+from pydantic import TypeAdapter, ValidationError
+
+from reid_tune.errors import InputError
+from reid_tune.spec.experiment import Experiment, canonical, fields
 from reid_tune.spec.load import LEAVES, nearest_key, problems
+from reid_tune.sweep.conditions import Branch, Parameter, check_conditions, in_order
+from reid_tune.sweep.constraints import Constraint, parse_constraint
+from reid_tune.sweep.entries import parse_range
 
 if TYPE_CHECKING:
     import optuna
 
-__all__ = ["Choice", "Parameter", "Range", "Space", "parse_space"]
+    from reid_tune.sweep.ranges import Distributions
 
+    Suggest = Callable[[str, optuna.distributions.BaseDistribution], Any]
+
+__all__ = ["Space", "parse_space", "plain_values"]
+
+_FIELDS = dict(fields())
 _SEARCHABLE = ("model.", "dataset.", "train.")
 # Set by the sweep itself, or without influence on what a trial learns.
 _FIXED = {
@@ -35,99 +46,104 @@ _FIXED = {
     "train.resume_training_checkpoint_path",
     "train.results_dir",
 }
-_LATER = ("logint", "quniform", "when")
-
-
-class Parameter(Protocol):
-    """One searched key."""
-
-    @property
-    def key(self) -> str:
-        """The dotted key of the spec."""
-
-    def distribution(self) -> "optuna.distributions.BaseDistribution":
-        """The range in Optuna's terms."""
-
-    def decode(self, value: Any) -> Any:
-        """Optuna's value as the spec's."""
-
-    def encode(self, value: Any) -> Any | None:
-        """The spec's value as Optuna's; None where it lies outside the range."""
-
-
-@dataclass(frozen=True)
-class Range:
-    """Numbers from low to high, both included."""
-
-    key: str
-    kind: Literal["uniform", "loguniform", "int"]
-    low: float
-    high: float
-
-    def distribution(self) -> "optuna.distributions.BaseDistribution":
-        from optuna.distributions import FloatDistribution, IntDistribution
-
-        if self.kind == "int":
-            return IntDistribution(int(self.low), int(self.high))
-        return FloatDistribution(self.low, self.high, log=self.kind == "loguniform")
-
-    def decode(self, value: Any) -> Any:
-        return value
-
-    def encode(self, value: Any) -> Any | None:
-        inside = isinstance(value, (int, float)) and self.low <= value <= self.high
-        return value if inside and (self.kind != "int" or value == int(value)) else None
-
-
-@dataclass(frozen=True)
-class Choice:
-    """One of several values, which may be lists."""
-
-    key: str
-    values: tuple[Any, ...]
-
-    def distribution(self) -> "optuna.distributions.BaseDistribution":
-        from optuna.distributions import CategoricalDistribution
-
-        return CategoricalDistribution([json.dumps(value) for value in self.values])
-
-    def decode(self, value: Any) -> Any:
-        return json.loads(value)
-
-    def encode(self, value: Any) -> Any | None:
-        value = list(value) if isinstance(value, tuple) else value
-        # The spec's 1.0 is the choice's 1.
-        return json.dumps(self.values[self.values.index(value)]) if value in self.values else None
 
 
 @dataclass(frozen=True)
 class Space:
-    """All searched keys in the file's order."""
+    """What may be searched. A configuration is a mapping of the keys searched in it to values; {} is the spec.
+
+    Attributes:
+        parameters: All keys in the file's order, but each behind those that its conditions look at.
+        constraints: What every configuration must satisfy.
+        base: The spec's values by key, as plain data.
+        source: The file, for messages.
+    """
 
     parameters: tuple[Parameter, ...]
+    constraints: tuple[Constraint, ...]
+    base: dict[str, Any]
+    source: str
 
-    def distributions(self) -> "dict[str, optuna.distributions.BaseDistribution]":
-        """Optuna's distribution of each key."""
-        return {parameter.key: parameter.distribution() for parameter in self.parameters}
+    def draw(self, suggest: "Suggest") -> dict[str, Any]:
+        """A configuration from values that `suggest` gives for Optuna's names and distributions, key after key."""
+        drawn: dict[str, Any] = {}
+        for parameter in self.parameters:
+            if branch := parameter.active(ChainMap(drawn, self.base)):
+                distributions = branch.range.distributions(branch.name)
+                values = {name: suggest(name, distribution) for name, distribution in distributions.items()}
+                drawn[parameter.key] = branch.range.decode(branch.name, values)
+        return drawn
 
-    def decode(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Optuna's values as the spec's, by key."""
-        return {parameter.key: parameter.decode(values[parameter.key]) for parameter in self.parameters}
+    def combinations(self) -> Iterator[dict[str, Any]]:
+        """All configurations of a space without continuous ranges, the last key changing fastest."""
+        return _combinations(self.parameters, {}, self.base)
 
-    def encode(self, values: Mapping[str, Any]) -> dict[str, Any] | None:
-        """The spec's values as Optuna's; None where any lies outside its range."""
-        encoded = {parameter.key: parameter.encode(values[parameter.key]) for parameter in self.parameters}
-        return None if None in encoded.values() else encoded
+    def active(self, configuration: Mapping[str, Any]) -> dict[str, Branch]:
+        """By key the ranges that are searched in a configuration."""
+        values = self.base | dict(configuration)
+        branches = {parameter.key: parameter.active(values) for parameter in self.parameters}
+        return {key: branch for key, branch in branches.items() if branch}
+
+    def encode(self, configuration: Mapping[str, Any]) -> "tuple[dict[str, Any], Distributions] | None":
+        """A configuration as Optuna's values and distributions; None where a value lies outside its range."""
+        values = self.base | dict(configuration)
+        params: dict[str, Any] = {}
+        distributions: Distributions = {}
+        for key, branch in self.active(configuration).items():
+            encoded = branch.range.encode(branch.name, values[key])
+            if encoded is None:
+                return None
+            params |= encoded
+            distributions |= branch.range.distributions(branch.name)
+        return params, distributions
+
+    def broken(self, configuration: Mapping[str, Any]) -> list[Constraint]:
+        """The constraints that a configuration does not satisfy.
+
+        Raises:
+            InputError: one cannot be computed.
+        """
+        values = self.base | dict(configuration)
+        try:
+            return [constraint for constraint in self.constraints if not constraint.holds(values)]
+        except ValueError as error:
+            raise InputError(f"{self.source}: {error}") from None
+
+    def entries(self) -> dict[str, Any]:
+        """The section `space` of a file with this space."""
+        entries = {parameter.key: [branch.entry() for branch in parameter.branches] for parameter in self.parameters}
+        return {key: found[0] if len(found) == 1 else found for key, found in entries.items()}
 
 
-def parse_space(tree: Mapping[str, Any], source: str) -> Space:
-    """Read the section `space`: each key of the spec with one of choice, uniform, loguniform and int.
+def _combinations(
+    parameters: Sequence[Parameter], drawn: dict[str, Any], base: dict[str, Any]
+) -> Iterator[dict[str, Any]]:
+    if not parameters:
+        yield drawn
+        return
+    key, branch = parameters[0].key, parameters[0].active(ChainMap(drawn, base))
+    values = branch.range.values() if branch else None
+    for configuration in [drawn] if values is None else ({**drawn, key: value} for value in values):
+        yield from _combinations(parameters[1:], configuration, base)
+
+
+def plain_values(experiment: Experiment) -> dict[str, Any]:
+    """A spec's values by dotted key, with lists where it has tuples."""
+    values: dict[str, Any] = json.loads(json.dumps(experiment.parameters()))
+    return values
+
+
+def parse_space(tree: Mapping[str, Any], constraints: Sequence[str], base: dict[str, Any], source: str) -> Space:
+    """Read the sections `space` and `constraints`.
+
+    Args:
+        base: The spec's values by dotted key, as plain data.
 
     Raises:
-        InputError: all unknown or fixed keys and all ranges that are empty or malformed.
+        InputError: all unknown or fixed keys and malformed ranges and expressions; else what is wrong with conditions.
     """
     parameters: dict[str, Parameter] = {}
-    wrong = []
+    expressions, wrong = [], [] if tree else ["space is empty: name at least one key with its range."]
     for key, entry in tree.items():
         name = canonical(str(key))
         try:
@@ -136,11 +152,20 @@ def parse_space(tree: Mapping[str, Any], source: str) -> Space:
             parameters[name] = _parse(name, entry)
         except ValueError as error:
             wrong.append(f"space.{key}: {error}")
-    if not tree:
-        wrong.append("space is empty: name at least one key with its range.")
+    for text in constraints:
+        try:
+            expressions.append(parse_constraint(text, base))
+        except ValueError as error:
+            wrong.append(str(error))
     if wrong:
         raise problems(source, wrong)
-    return Space(tuple(parameters.values()))
+    try:
+        ordered = in_order(parameters)
+    except ValueError as error:
+        raise problems(source, [str(error)]) from None
+    if wrong := check_conditions(ordered, base):
+        raise problems(source, wrong)
+    return Space(tuple(ordered), tuple(expressions), base, source)
 
 
 def _parse(key: str, entry: Any) -> Parameter:
@@ -151,43 +176,30 @@ def _parse(key: str, entry: Any) -> Parameter:
         raise ValueError(f"the spec has no such key{f'; did you mean {near}?' if near else '.'}")
     if key in _FIXED or not key.startswith(_SEARCHABLE):
         raise ValueError("this key cannot be searched: the sweep sets it, or it does not change what a trial learns.")
-    if not isinstance(entry, Mapping) or len(entry) != 1:
-        raise ValueError(f"{entry!r} is not a range: write for example {{uniform: [0.1, 0.6]}} or {{choice: [a, b]}}.")
-    kind, values = next(iter(entry.items()))
-    if kind in _LATER:
-        raise ValueError(f"{kind} is not supported in this version.")
-    if kind == "choice":
-        return _choice(key, values)
-    if kind in ("uniform", "loguniform", "int"):
-        return _range(key, kind, values)
-    raise ValueError(f"unknown kind of range {kind!r}; there are choice, uniform, loguniform and int.")
+    several = isinstance(entry, list) and entry and all(isinstance(part, Mapping) for part in entry)
+    entries = entry if several else [entry]
+    names = [f"{key}#{index}" for index in range(len(entries))] if len(entries) > 1 else [key]
+    return Parameter(key, tuple(_branch(key, name, part) for name, part in zip(names, entries, strict=True)))
 
 
-def _choice(key: str, values: Any) -> Choice:
-    if not isinstance(values, list) or not values:
-        raise ValueError(f"choice = {values!r}: give a list of at least one value.")
-    if any(values.count(value) > 1 for value in values):
-        raise ValueError(f"choice = {values!r} names a value twice.")
-    return Choice(key, tuple(values))
+def _branch(key: str, name: str, entry: Any) -> Branch:
+    when = {}
+    if isinstance(entry, Mapping) and "when" in entry:
+        conditions = entry["when"]
+        entry = {kind: values for kind, values in entry.items() if kind != "when"}
+        if not isinstance(conditions, Mapping) or not conditions:
+            raise ValueError(f"when = {conditions!r}: write conditions, such as {{train.optim.name: SGD}}.")
+        for other, values in ((canonical(str(other)), values) for other, values in conditions.items()):
+            when[other] = tuple(_typed(other, value) for value in (values if isinstance(values, list) else [values]))
+    return Branch(name, parse_range(entry, lambda value: _typed(key, value)), when)
 
 
-def _range(key: str, kind: Any, values: Any) -> Range:
-    if not isinstance(values, list) or len(values) != 2:
-        raise ValueError(f"{kind} = {values!r}: give [low, high].")
-    low, high = (_number(value) for value in values)
-    if low is None or high is None or (kind == "int" and not (low.is_integer() and high.is_integer())):
-        raise ValueError(f"{kind} = {values!r}: low and high must be {'whole ' if kind == 'int' else ''}numbers.")
-    if low >= high:
-        raise ValueError(f"{kind} = {values!r}: low must be below high.")
-    if kind == "loguniform" and low <= 0:
-        raise ValueError(f"loguniform = {values!r}: low must be above 0.")
-    return Range(key, kind, low, high)
-
-
-def _number(value: Any) -> float | None:
-    # YAML 1.1 reads 1e-4 as text.
+def _typed(key: str, value: Any) -> Any:
+    """A value as the field reads it, in plain data; as it is where the field refuses it, which preflight reports."""
+    if key not in _FIELDS:
+        return value
+    adapter: TypeAdapter[Any] = TypeAdapter(_FIELDS[key].annotation or Any)
     try:
-        number = float(value)
-    except (TypeError, ValueError):
-        return None
-    return number if math.isfinite(number) and not isinstance(value, bool) else None
+        return adapter.dump_python(adapter.validate_python(value), mode="json")
+    except ValidationError:
+        return value

@@ -81,6 +81,7 @@ def outcome(journal: Journal) -> list[tuple[Any, ...]]:
 
 
 def study_of(source: Any) -> list[tuple[Any, ...]]:
-    """Optuna's view: state, parameters, value and values by epoch of each of its trials."""
+    """Optuna's view: state, parameters, value and values by epoch of each of its trials, without the drafts."""
     trials = source.study.study.get_trials(deepcopy=False)
-    return [(trial.state.name, trial.params, trial.value, trial.intermediate_values) for trial in trials]
+    ours = [trial for trial in trials if trial.state.name != "FAIL" or trial.number in source.study.numbers.values()]
+    return [(trial.state.name, trial.params, trial.value, trial.intermediate_values) for trial in ours]

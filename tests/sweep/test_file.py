@@ -1,10 +1,14 @@
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from reid_tune.errors import InputError
+from reid_tune.sweep.entries import KINDS, parse_range
 from reid_tune.sweep.file import load_sweep
+from reid_tune.sweep.samples import check_space
 
 from .simulation import SPACE, write_sweep, write_yaml
 
@@ -67,8 +71,9 @@ def test_paths_are_absolute_and_the_base_holds_out(tmp_path: Path, monkeypatch: 
         ({"name": "x" * 65}, ["64 at most"]),
         ({"nam": "x"}, ["unknown key nam"]),
         ({"search": {"smapler": "tpe"}}, ["unknown key search.smapler"]),
-        ({"search": {"sampler": "gp"}}, ["search.sampler = 'gp'", "'tpe' or 'random'"]),
+        ({"search": {"sampler": "cmaes"}}, ["search.sampler = 'cmaes'", "'tpe', 'random', 'gp' or 'grid'"]),
         ({"budget": {}}, ["budget.trials is missing"]),
+        ({"budget": {"trials": None}}, ["budget.trials = None"]),
         ({"budget": {"trials": 0}}, ["budget.trials = 0", "greater than or equal to 1"]),
         ({"registry": {}}, ["registry.model is missing"]),
         ({"objective": {"metric": "accuracy"}}, ["objective.metric = 'accuracy'", "'mINP'"]),
@@ -78,7 +83,10 @@ def test_paths_are_absolute_and_the_base_holds_out(tmp_path: Path, monkeypatch: 
         ({"confirm": {"top": 3}}, ["not supported in this version: confirm"]),
         ({"budget": {"trials": 3, "hours": 2}}, ["not supported in this version: budget.hours"]),
         ({"search": {"start_from": ["x"]}}, ["not supported in this version: search.start_from"]),
-        ({"constraints": [], "refit": {"seeds": 2}}, ["not supported in this version: constraints, refit"]),
+        ({"constraints": "x < 1"}, ["constraints = 'x < 1'", "should be a valid list"]),
+        ({"constraints": [3]}, ["constraints.0 = 3", "should be a valid string"]),
+        ({"constraints": ["train.optim.gama < 1"]}, ["constraints: train.optim.gama < 1: ", "train.optim.gamma?"]),
+        ({"search": {"sampler": "grid"}}, ["space.train.optim.base_lr", "a grid has no continuous ranges"]),
         ({"space": {"train.optim.gamma": {"uniform": [0, 1], "when": {}}}}, ["space.train.optim.gamma"]),
         ({"space": None}, ["space = None"]),
         ({"space": {}}, ["space is empty"]),
@@ -93,14 +101,60 @@ def test_bad_files(tmp_path: Path, values: dict[str, Any], parts: list[str]) -> 
         assert part in str(caught.value)
 
 
-@pytest.mark.parametrize("key", ["name", "spec", "space", "budget", "registry"])
+@pytest.mark.parametrize("key", ["name", "spec", "space", "budget.trials", "registry"])
 def test_a_missing_section_is_named(tmp_path: Path, key: str) -> None:
-    import yaml
-
     path = write_sweep(tmp_path)
-    write_yaml(path, {name: value for name, value in yaml.safe_load(path.read_text()).items() if name != key})
+    write_yaml(
+        path, {name: value for name, value in yaml.safe_load(path.read_text()).items() if name != key.split(".")[0]}
+    )
     with pytest.raises(InputError, match=f"{path}: {key} is missing"):
         load_sweep(path)
+
+
+GRID = {"space": {"train.optim.name": {"choice": ["Adam", "SGD", "AdamW"]}}, "search": {"sampler": "grid"}}
+
+
+@pytest.mark.parametrize(("budget", "trials"), [({}, 3), (None, 3), ({"trials": 2}, 2), ({"trials": 50}, 3)])
+def test_a_grid_knows_its_number_of_trials(tmp_path: Path, budget: Any, trials: int) -> None:
+    path = write_sweep(tmp_path, **GRID, budget=budget)
+    if budget is None:
+        path.write_text(path.read_text().replace("budget: null\n", ""))
+    # The spec's Adam is trial 0.
+    assert load_sweep(path).file.budget.trials == trials
+
+
+def test_constraints_are_about_the_spec_with_its_overrides(tmp_path: Path) -> None:
+    path = write_sweep(tmp_path, constraints=["train.optim.warmup_iters < train.num_epochs"])
+    assert not load_sweep(path).space.broken({})
+    assert load_sweep(path, ["train.num_epochs=1"]).space.broken({})
+    assert load_sweep(path, ["train.num_epochs=1", "sweep.constraints=[]"]).space.constraints == ()
+
+
+def documented() -> list[dict[str, Any]]:
+    text = (REPOSITORY / "docs/sweep.md").read_text()
+    return [yaml.safe_load(block) for block in re.findall(r"^```yaml\n(.*?)^```", text, re.DOTALL | re.MULTILINE)]
+
+
+def test_the_page_begins_with_a_ready_sweep() -> None:
+    whole, *examples = documented()
+    assert whole == yaml.safe_load((REPOSITORY / "search_spaces/quickstart.yaml").read_text())
+    assert len(examples) >= 3
+
+
+@pytest.mark.parametrize("example", documented(), ids=lambda example: next(iter(example)))
+def test_the_examples_of_the_page_are_sweeps(tmp_path: Path, example: dict[str, Any]) -> None:
+    example |= {"spec": str(REPOSITORY / "configs/resnet50_market1501.yaml")}
+    sweep = load_sweep(write_sweep(tmp_path, **example))
+    assert check_space(sweep, 200)
+    assert sweep.file.search.sampler != "grid" or sweep.file.budget.trials == 12
+
+
+def test_the_table_of_ranges_is_read_back() -> None:
+    rows = re.findall(r"^\| `(\w+): (.*?)` \|", (REPOSITORY / "docs/sweep.md").read_text(), re.MULTILINE)
+    assert [kind for kind, _ in rows] == list(KINDS)
+    for kind, values in rows:
+        entry = {kind: yaml.safe_load(values)}
+        assert parse_range(entry, lambda value: value).entry() == entry
 
 
 @pytest.mark.parametrize("override", ["sweep.name.first=x", "sweep.storage.folder=x"])

@@ -9,6 +9,7 @@ import pytest
 
 from reid_tune.checkpoints.encryption import is_encrypted
 from reid_tune.spec.secret import KEY
+from reid_tune.sweep.progress import read_sweep
 
 from .leaks import command_lines, files, leaks, spellings
 from .workbench import Bench
@@ -42,6 +43,7 @@ def test_search_needs_no_test_folders_and_keeps_what_failed_apart(tmp_path: Path
         """Whether the last trial is at work, with all command lines noted; nothing may be found where Ray writes."""
         if bench.count("attempt") < 3:
             return False
+        assert str(read_sweep(tmp_path / "runs" / "small")[1]) == "running: search"
         lines.extend(command_lines(bench.pid))
         assert any(path.name == "gcs_server.out" for path, _ in files(temporary)), "Ray's logs are looked at"
         assert not leaks(SECRET, temporary)
@@ -50,6 +52,9 @@ def test_search_needs_no_test_folders_and_keeps_what_failed_apart(tmp_path: Path
     status, errors = bench.interrupt(seen, signal.SIGCONT, "sweep", "sweep.yaml", *overrides, "--until", "search")
     assert status == 0, errors
     assert "3 trials" in (tmp_path / "stdout.txt").read_text()
+    assert "page: runs/small/report.html" in (tmp_path / "stdout.txt").read_text()
+    assert "ended after search" in (tmp_path / "runs" / "small" / "report.html").read_text()
+    assert "epoch 2" in bench.run("logs", "small/0").stdout
     _require_secrecy(bench, lines)
     lists = set(bench.folder.rglob("train.txt"))
     assert lists == {tmp_path / "runs" / "small" / "split" / "train.txt"}, "written by the sweep, not by its trials"

@@ -33,10 +33,10 @@ def events(until: str = "register") -> list[dict[str, Any]]:
     def ended(number: int, state: str, epoch: int, **more: str) -> dict[str, Any]:
         return {"kind": "ended", "run": f"trials/{number:04d}", "state": state, "epoch": epoch, **more}
 
-    objective = {"metric": "mAP", "mode": "max"}
+    sweep = {"objective": {"metric": "mAP", "mode": "max"}, "budget": {"trials": 5}}
     spec = {RATE: 0.00035, STEPS: [40, 70]}
     made: list[dict[str, Any]] = [
-        {"kind": "sweep", "name": "s", "uid": "u", "sweep": {"objective": objective}, "spec": spec},
+        {"kind": "sweep", "name": "s", "uid": "u", "sweep": sweep, "spec": spec},
         {"kind": "driver", "pid": 1},
         {"kind": "stage", "stage": "search", "state": "begun", "result": {}},
     ]

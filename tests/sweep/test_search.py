@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from reid_tune.checkpoints.names import LATEST
+from reid_tune.errors import FailedRun
 from reid_tune.spec.experiment import Experiment
 from reid_tune.sweep.asha import rungs
 from reid_tune.sweep.file import Sweep
@@ -19,6 +20,28 @@ from reid_tune.sweep.study import suggestion_seed
 from .simulation import EPOCHS, Objective, drive, epoch_metrics, make_sweep, outcome, study_of, surrogate
 
 LEVELS = rungs(1, 3, EPOCHS)
+NAME, RATE, MARGIN = "train.optim.name", "train.optim.base_lr", "train.optim.triplet_loss_margin"
+CONDITIONAL: dict[str, Any] = {
+    "space": {
+        NAME: {"choice": ["Adam", "AdamW", "SGD"]},
+        RATE: [
+            {"loguniform": [1e-3, 1e-1], "when": {NAME: "SGD"}},
+            {"loguniform": [1e-4, 1e-2], "when": {NAME: ["Adam", "AdamW"]}},
+        ],
+        "model.no_margin": {"choice": [True, False]},
+        MARGIN: {"quniform": [0.1, 0.6, 0.05], "when": {"model.no_margin": False}},
+        "train.optim.lr_steps": {"list": [{"int": [2, 3]}, {"int": [4, 5]}]},
+    },
+    "constraints": [f"{MARGIN} < 0.4 or {NAME} == 'AdamW'", f"{RATE} > 5e-4"],
+}
+GRID: dict[str, Any] = {
+    "space": {
+        NAME: {"choice": ["Adam", "AdamW"]},
+        "train.optim.warmup_iters": {"int": [0, 3]},
+        MARGIN: {"quniform": [0.2, 0.4, 0.1], "when": {NAME: "AdamW"}},
+    },
+    "constraints": [f"{MARGIN} < 0.35 or train.optim.warmup_iters > 0"],
+}
 
 pytestmark = pytest.mark.usefixtures("no_fsync")
 
@@ -48,19 +71,22 @@ def test_seeds_of_suggestions_are_all_unlike() -> None:
     assert suggestion_seed(1234, 7) == suggestion_seed(1234, 7)
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "random"])
-def test_a_search_is_deterministic(tmp_path: Path, sampler: str) -> None:
-    sweep = make_sweep(tmp_path, search={"sampler": sampler, "seed": 1})
+@pytest.mark.parametrize("sampler", ["tpe", "random", "gp"])
+@pytest.mark.parametrize("values", [{}, CONDITIONAL], ids=["plain", "conditional"])
+def test_a_search_is_deterministic(tmp_path: Path, sampler: str, values: dict[str, Any]) -> None:
+    sweep = make_sweep(tmp_path, search={"sampler": sampler, "seed": 1}, **values)
     first, second = (searched(sweep, tmp_path / name) for name in ("first", "second"))
     assert outcome(first[1]) == outcome(second[1])
     assert study_of(first[0]) == study_of(second[0])
-    other = make_sweep(tmp_path, search={"sampler": sampler, "seed": 2})
+    other = make_sweep(tmp_path, search={"sampler": sampler, "seed": 2}, **values)
     assert outcome(searched(other, tmp_path / "other")[1]) != outcome(first[1])
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "random"])
-def test_a_driver_killed_behind_any_event_changes_nothing(tmp_path: Path, sampler: str) -> None:
-    sweep = make_sweep(tmp_path, search={"sampler": sampler, "seed": 1}, budget={"trials": 12})
+@pytest.mark.parametrize(
+    ("sampler", "values"), [("tpe", {}), ("random", {}), ("tpe", CONDITIONAL), ("random", CONDITIONAL), ("grid", GRID)]
+)
+def test_a_driver_killed_behind_any_event_changes_nothing(tmp_path: Path, sampler: str, values: dict[str, Any]) -> None:
+    sweep = make_sweep(tmp_path, search={"sampler": sampler, "seed": 1}, budget={"trials": 12}, **values)
     whole, journal = searched(sweep, tmp_path / "whole")
     states = [trial.state for trial in journal.state.trials]
     assert states.count("stopped") >= 2 and states.count("finished") >= 2 and len(states) == 12
@@ -100,8 +126,9 @@ def test_a_driver_killed_again_and_again_gets_there(tmp_path: Path) -> None:
     raise AssertionError("it never ended")
 
 
-def test_trials_in_parallel_replay_to_the_same_study(tmp_path: Path) -> None:
-    sweep = make_sweep(tmp_path, search={"sampler": "tpe", "seed": 1}, budget={"trials": 12})
+@pytest.mark.parametrize(("sampler", "values"), [("tpe", {}), ("tpe", CONDITIONAL), ("gp", CONDITIONAL)])
+def test_trials_in_parallel_replay_to_the_same_study(tmp_path: Path, sampler: str, values: dict[str, Any]) -> None:
+    sweep = make_sweep(tmp_path, search={"sampler": sampler, "seed": 1}, budget={"trials": 12}, **values)
     source, journal = start(sweep, tmp_path / "whole")
     live: dict[str, tuple[Experiment, int]] = {}
     while not source.done():
@@ -115,6 +142,7 @@ def test_trials_in_parallel_replay_to_the_same_study(tmp_path: Path) -> None:
     again, _ = start(sweep, tmp_path / "whole")
     assert again.done() and study_of(again) == study_of(source)
     assert again.asha._recorded == source.asha._recorded
+    assert again.study.ask("trials/0012", 12) == source.study.ask("trials/0012", 12)
 
 
 def test_trial_0_is_the_spec(tmp_path: Path) -> None:
@@ -244,7 +272,7 @@ def test_trial_0_joins_the_study_inside_the_ranges_only(tmp_path: Path, rate: fl
     source, journal = searched(sweep, tmp_path / "x", lambda experiment, epoch: 0.25 * epoch)
     parameters = {
         "train.optim.base_lr": rate,
-        "train.optim.bias_lr_factor": "1",
+        "train.optim.bias_lr_factor": "1.0",
         "train.optim.lr_steps": "[2]",
     }
     assert study_of(source) == ([("COMPLETE", parameters, 0.5, {1: 0.25, 2: 0.5})] if inside else [])
@@ -292,6 +320,69 @@ def test_tpe_finds_better_trials_than_chance(tmp_path: Path) -> None:
     best = {}
     for sampler in ("tpe", "random"):
         sweep = make_sweep(tmp_path, search={"sampler": sampler, "seed": 3}, budget={"trials": 40})
+        _, journal = searched(sweep, tmp_path / sampler)
+        values = [trial.last("mAP") or 0.0 for trial in journal.state.trials[20:]]
+        best[sampler] = sum(values) / len(values)
+    assert best["tpe"] > best["random"]
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "gp"])
+def test_every_trial_is_inside_its_ranges_and_constraints(tmp_path: Path, sampler: str) -> None:
+    sweep = make_sweep(tmp_path, search={"sampler": sampler, "seed": 4}, budget={"trials": 24}, **CONDITIONAL)
+    source, journal = searched(sweep, tmp_path / "x")
+    for trial in journal.state.trials[1:]:
+        found = trial.parameters
+        assert set(found) == set(sweep.file.space) - ({MARGIN} if found["model.no_margin"] else set())
+        low, high = (1e-3, 1e-1) if found[NAME] == "SGD" else (1e-4, 1e-2)
+        assert max(low, 5e-4) <= found[RATE] <= high
+        assert found[NAME] == "AdamW" or found.get(MARGIN, 0.3) < 0.4
+        assert not sweep.space.broken(found)
+    names = {name for _, params, *_ in study_of(source) for name in params}
+    assert {f"{RATE}#0", f"{RATE}#1", "train.optim.lr_steps[0]", "train.optim.lr_steps[1]"} <= names
+
+
+def test_where_the_sampler_finds_nothing_chance_does(tmp_path: Path) -> None:
+    space = {RATE: {"uniform": [0, 1]}}
+    sweep = make_sweep(
+        tmp_path, space=space, constraints=[f"0.5 < {RATE} < 0.51"], search={"sampler": "tpe", "seed": 1}
+    )
+    _, journal = searched(sweep, tmp_path / "x")
+    assert all(0.5 < trial.parameters[RATE] < 0.51 for trial in journal.state.trials[1:])
+    assert len({trial.parameters[RATE] for trial in journal.state.trials[1:]}) == 8
+    never = make_sweep(tmp_path, space=space, constraints=[f"1 / ({RATE} - {RATE}) > 0"])
+    with pytest.raises(FailedRun, match="trials/0001: 10,000 random configurations break the constraints"):
+        wait_in(never, tmp_path / "never", 2)
+
+
+@pytest.mark.parametrize(("constraint", "inside"), [(f"{RATE} < 1e-3", True), (f"{RATE} > 1e-3", False)])
+def test_trial_0_joins_the_study_within_the_constraints_only(tmp_path: Path, constraint: str, inside: bool) -> None:
+    sweep = make_sweep(tmp_path, constraints=[constraint], budget={"trials": 1})
+    source, _ = searched(sweep, tmp_path / "x")
+    assert [state for state, *_ in study_of(source)] == (["COMPLETE"] if inside else [])
+
+
+def test_trial_0_joins_the_study_with_the_ranges_that_hold_for_the_spec(tmp_path: Path) -> None:
+    source, _ = searched(make_sweep(tmp_path, budget={"trials": 1}, **GRID), tmp_path / "x")
+    assert study_of(source)[0][:2] == ("COMPLETE", {NAME: '"Adam"', "train.optim.warmup_iters": 1})
+
+
+def test_a_grid_runs_every_combination_once(tmp_path: Path) -> None:
+    sweep = make_sweep(tmp_path, search={"sampler": "grid"}, budget={}, **GRID)
+    _, journal = searched(sweep, tmp_path / "x")
+    expected = [{NAME: "Adam", "train.optim.warmup_iters": warmup} for warmup in (0, 2, 3)]
+    expected += [
+        {NAME: "AdamW", "train.optim.warmup_iters": warmup, MARGIN: margin}
+        for warmup in range(4)
+        for margin in (0.2, 0.3, 0.4)
+        if margin < 0.35 or warmup
+    ]
+    assert [trial.parameters for trial in journal.state.trials] == [{}, *expected]
+
+
+def test_tpe_learns_under_conditions_and_constraints(tmp_path: Path) -> None:
+    best = {}
+    for sampler in ("tpe", "random"):
+        sweep = make_sweep(tmp_path, search={"sampler": sampler, "seed": 3}, budget={"trials": 40}, **CONDITIONAL)
         _, journal = searched(sweep, tmp_path / sampler)
         values = [trial.last("mAP") or 0.0 for trial in journal.state.trials[20:]]
         best[sampler] = sum(values) / len(values)

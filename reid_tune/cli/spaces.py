@@ -1,0 +1,40 @@
+"""Commands about search spaces."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from reid_tune.cli.common import Format, FormatOption, app, show
+
+__all__: list[str] = []
+
+space_app = typer.Typer(help="Look at search spaces.", no_args_is_help=True)
+app.add_typer(space_app, name="space")
+
+
+@space_app.command("show")
+def space_show(
+    file: Annotated[Path, typer.Argument(help="Search-space file.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(help="key=value overrides the spec, sweep.KEY=value the file.", metavar="[KEY=VALUE]..."),
+    ] = None,
+    samples: Annotated[int, typer.Option(min=0, help="Trials to suggest.")] = 10,
+    format: FormatOption = Format.table,
+) -> None:
+    """Check a search space; print its ranges and the first trials, as suggested while nothing is known."""
+    from reid_tune.sweep.file import load_sweep
+    from reid_tune.sweep.samples import SAMPLES, check_space
+    from reid_tune.sweep.space_tables import first_suggestions, ranges_table, suggestions_table
+    from reid_tune.tables import print_table
+
+    sweep = load_sweep(file, overrides or [])
+    check_space(sweep, SAMPLES)
+    suggested = first_suggestions(sweep, samples)
+    if format is Format.table:
+        print_table(ranges_table(sweep.space))
+        print_table(suggestions_table(sweep.space, suggested))
+    else:
+        constraints = [constraint.text for constraint in sweep.space.constraints]
+        show({"space": sweep.space.entries(), "constraints": constraints, "samples": suggested}, format, {})

@@ -1,0 +1,12 @@
+"""Spaces over the default spec, for tests of their language."""
+
+from typing import Any
+
+from reid_tune.spec.load import build_experiment
+from reid_tune.sweep.space import Space, parse_space, plain_values
+
+BASE = plain_values(build_experiment({}, {}, "spec"))
+
+
+def make_space(tree: dict[str, Any], *constraints: str) -> Space:
+    return parse_space(tree, constraints, BASE, "some.yaml")
