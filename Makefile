@@ -37,7 +37,7 @@ lint: $(VENV)/.installed-dev
 
 # Each test process computes with one thread (tests/conftest.py); two of them suit the smallest machine.
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 integration: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m integration

@@ -1,4 +1,5 @@
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -22,3 +23,7 @@ def image_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         del os.environ["REID_TUNE_CACHE_DIR"]
     else:
         os.environ["REID_TUNE_CACHE_DIR"] = before
+
+
+# A job in the background starts with SIGINT ignored, and so would the commands that tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -63,4 +63,5 @@ def _part(row: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     """What a row is of, and its metrics."""
     of = [name for name in ("query_camera", "gallery_camera", "identity") if name in row]
     label = ", ".join(f"{name.replace('_', ' ')} {row[name]}" for name in of)
-    return label, {name: value for name, value in row.items() if name not in of}
+    metrics = {name: value for name, value in row.items() if isinstance(value, float)}
+    return label, metrics | {name: value for name, value in row.items() if name not in of}
