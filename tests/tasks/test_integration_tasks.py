@@ -137,6 +137,7 @@ SPECS: dict[str, dict[str, Any]] = {
         "model.att_drop_rate": 0.1,
         "model.semantic_weight": 0.3,
         "train.optim.name": "AdamW",
+        "train.optim.base_lr": 0.00001,  # from 0.002 all images have one embedding, and rounding decides the metrics
         "train.optim.warmup_epochs": 2,
         "train.optim.triplet_loss_margin": 0.4,
     },
