@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Column, Table
 
-__all__ = ["metrics_table", "percent", "print_metrics", "print_table"]
+__all__ = ["cell", "metrics_table", "percent", "print_metrics", "print_table"]
 
 # What stands beside the metrics and has no column of its own.
 _BESIDE = ("intervals", "protocol")
@@ -26,7 +26,7 @@ def metrics_table(rows: Mapping[str, Mapping[str, Any]], *, upright: bool = Fals
     for name in names:
         if any(isinstance(metrics.get(name), float) for metrics in rows.values()):
             heads[name] = f"{name} %"
-    cells = [list(heads.values()), *([_cell(metrics, name) for name in names] for metrics in rows.values())]
+    cells = [list(heads.values()), *([cell(metrics, name) for name in names] for metrics in rows.values())]
     lines = [[head, *line] for head, line in zip(["", *rows], cells, strict=True)]
     lines = [list(line) for line in zip(*lines, strict=True)] if upright else lines
     table = Table(Column("", no_wrap=True), *(Column(head, justify="right", no_wrap=True) for head in lines[0][1:]))
@@ -56,7 +56,8 @@ def _width(table: Table) -> int:
     return console.measure(table).maximum
 
 
-def _cell(metrics: Mapping[str, Any], name: str) -> str:
+def cell(metrics: Mapping[str, Any], name: str) -> str:
+    """A metric as text, with the interval where `intervals` has one; empty where it is missing."""
     value = percent(metrics.get(name, ""))
     if name not in metrics.get("intervals", {}):
         return value

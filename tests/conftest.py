@@ -1,6 +1,7 @@
 import os
 import signal
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -23,6 +24,28 @@ def image_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         del os.environ["REID_TUNE_CACHE_DIR"]
     else:
         os.environ["REID_TUNE_CACHE_DIR"] = before
+
+
+Command = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Command]:
+    """Run `reid-tune` with some arguments in this process: its status, stdout and stderr."""
+    from reid_tune import cli
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGPIPE, signal.SIGTERM)}
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["reid-tune", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        return int(end.value.code or 0), *capsys.readouterr()
+
+    yield call
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 # A job in the background starts with SIGINT ignored, and so would the commands that tests interrupt.

@@ -1,16 +1,14 @@
 """`reid-tune cache`: what is there, whether it is whole, and its removal."""
 
 import json
-import signal
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 import yaml
 from PIL import Image
 
-from reid_tune import cli
 from reid_tune.data.cache import cached
 from reid_tune.data.records import read_folder
 
@@ -24,21 +22,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def run(
-    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Iterator[Run]:
+def run(command: Run, place: Path) -> Run:
     """Run `reid-tune cache`: its status, stdout and stderr."""
-    pipe = signal.getsignal(signal.SIGPIPE)
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["reid-tune", "cache", *arguments])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        return int(end.value.code or 0), *capsys.readouterr()
-
-    yield call
-    signal.signal(signal.SIGPIPE, pipe)
+    return partial(command, "cache")
 
 
 def build(place: Path, folder: Path, images: int, grey: bool = False) -> str:

@@ -2,38 +2,26 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from reid_tune import cli
-
 Run = Callable[..., tuple[int, str, str]]
 Write = Callable[[Path], object]
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Iterator[Run]:
+def run(command: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
     """Run `reid-tune score` in an empty folder: its status, stdout and stderr."""
     monkeypatch.chdir(tmp_path)
-    pipe = signal.getsignal(signal.SIGPIPE)
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["reid-tune", "score", *arguments])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        return int(end.value.code or 0), *capsys.readouterr()
-
-    yield call
-    signal.signal(signal.SIGPIPE, pipe)
+    return partial(command, "score")
 
 
 class Bomb:
@@ -200,3 +188,11 @@ def test_a_file_that_does_not_fit_into_memory_is_refused(tmp_path: Path) -> None
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, ""), done.stderr
     assert done.stderr.startswith("reid-tune: f.npz does not fit into memory; ") and done.stderr.count("\n") == 1
+
+
+def test_a_full_disk_behind_the_output_is_one_sentence(tmp_path: Path) -> None:
+    saved()(tmp_path / "f.npz")
+    command = [sys.executable, "-m", "reid_tune", "score", "f.npz"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, cwd=tmp_path, check=False)
+    assert (done.returncode, done.stderr) == (3, "reid-tune: the output: no space is left on its disk.\n")

@@ -1,25 +1,21 @@
 """`reid-tune report`, `sweeps` and `logs` as a user meets them."""
 
 import json
-import signal
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
 
-from reid_tune import cli
 from reid_tune.events.log import EventLog
 
 Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Iterator[Run]:
+def run(command: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
     """Run a command in a folder with one sweep: its status, stdout and stderr."""
     monkeypatch.chdir(tmp_path)
-    pipe = signal.getsignal(signal.SIGPIPE)
     with EventLog(Path("runs/s/events.jsonl")) as log:
         sweep = {"objective": {"metric": "mAP"}, "budget": {"trials": 3}, "space": {"train.seed": {"int": [1, 9]}}}
         log.append("sweep", name="s", sweep=sweep, spec={"train.seed": 5})
@@ -28,15 +24,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
         log.append("report", run="trials/0000", epoch=1, metrics={"mAP": 0.5})
         log.append("ended", run="trials/0000", state="finished", epoch=1)
 
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["reid-tune", *arguments])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        return int(end.value.code or 0), *capsys.readouterr()
-
-    yield call
-    signal.signal(signal.SIGPIPE, pipe)
+    return command
 
 
 def test_a_report_comes_with_a_page(run: Run) -> None:

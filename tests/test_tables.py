@@ -37,3 +37,21 @@ def test_rows_are_printed_whole_where_no_terminal_limits_them(
     assert err == ""
     (row,) = [line for line in out.splitlines() if "50.0" in line]
     assert "a label of the model" in row and row.count("50.0") == 10
+
+
+@pytest.mark.parametrize(("width", "upright"), [(200, False), (60, True)])
+def test_a_narrow_terminal_gets_the_table_upright_and_whole(
+    width: int, upright: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setenv("TERM", "dumb")
+    names = ["mAP", "mINP", "Rank-1", "Rank-5", "Rank-10"]
+    metrics = {name: 0.1 + number / 1000 for number, name in enumerate(names)}
+    print_metrics({"plain": metrics | {"intervals": {name: [0.0123, 0.987] for name in names}}})
+    out = capsys.readouterr().out
+    assert "…" not in out and max(map(len, out.splitlines())) <= width
+    cells = [f"{10 + number / 10:.1f} (1.2-98.7)" for number in range(5)]
+    assert [sum(cell in line for cell in cells) for line in out.splitlines() if "98.7" in line] == (
+        [1] * 5 if upright else [5]
+    )

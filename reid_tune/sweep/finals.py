@@ -50,6 +50,7 @@ def test(sweep: Sweep, journal: Journal) -> dict[str, Any]:
         picture = sweep.folder / "export" / f"{name}-cmc.png"
         draw_cmc(evaluated.plain, evaluated.re_ranked, picture)
         journal.emit("artifact", run=refit_run(name), path=str(picture), folder="test")
+    # The log, which resumes and reports read, has the scores alone.
     content = {name: scores | {"threshold": thresholds[name]} for name, scores in result.items()}
     write_atomic(sweep.folder / "export" / "test.json", json.dumps(content, indent=2) + "\n")
     return result

@@ -12,7 +12,7 @@ from reid_tune.sweep.repeat import inline
 from reid_tune.sweep.report import finals, metric_of, ordered, short
 from reid_tune.sweep.searched import searched
 from reid_tune.sweep.state import RunState, SweepState
-from reid_tune.tables import percent
+from reid_tune.tables import cell, percent
 
 __all__ = ["Grid", "duration", "facts", "failures", "moment", "space", "stages", "states", "tests", "trials"]
 
@@ -36,16 +36,9 @@ class Grid:
 
 def tests(state: SweepState) -> Grid | None:
     """The finalists on the test folders, with intervals; None before the test."""
-    rows = [[label, *(_score(metrics, name) for name in _METRICS)] for label, metrics in finals(state).items()]
+    rows = [[label, *(cell(metrics, name) for name in _METRICS)] for label, metrics in finals(state).items()]
     heads = [(name if name in _COUNTS else f"{name} %", "") for name in _METRICS]
     return Grid([("", "text"), *heads], rows) if rows else None
-
-
-def _score(metrics: dict[str, Any], name: str) -> str:
-    if name not in metrics.get("intervals", {}):
-        return percent(metrics.get(name, ""))
-    low, high = metrics["intervals"][name]
-    return f"{percent(metrics[name])} ({percent(low)}-{percent(high)})"
 
 
 def states(state: SweepState, progress: Progress) -> dict[str, str]:

@@ -1,41 +1,35 @@
 """The search for a setting of the re-ranking, as a command."""
 
 import json
-import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from reid_tune import cli
 from reid_tune.evaluation.features import write_features
 from reid_tune.evaluation.rerank import ReRanking
 from reid_tune.evaluation.score import score
 
 from ..evaluation.reference import made_up
 
+Run = Callable[..., tuple[int, str, str]]
+
 FEATURES = made_up(queries=80, gallery=300, identities=25, noise=1.0)
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    """Call `rerank-search` with features, in a folder of its own; give stdout, stderr and the exit status."""
+def run(command: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run `reid-tune rerank-search` in a folder with features: its status, stdout and stderr."""
     monkeypatch.chdir(tmp_path)
     write_features("f.npz", FEATURES)
-
-    def call(*words: str) -> tuple[str, str, int]:
-        monkeypatch.setattr(sys, "argv", ["reid-tune", "rerank-search", *words])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        out, err = capsys.readouterr()
-        return out, err, int(end.value.code or 0)
-
-    return call
+    return partial(command, "rerank-search")
 
 
-def test_the_best_setting_is_the_one_that_scores_best_alone(run) -> None:
+def test_the_best_setting_is_the_one_that_scores_best_alone(run: Run) -> None:
     words = ("f.npz", "--k1", "20,5", "--k2", "1,4", "--lambda", "0.3,0.8", "--metric", "Rank-1")
-    out, err, status = run(*words, "--format", "json", "--picture", "pictures/l.png")
+    status, out, err = run(*words, "--format", "json", "--picture", "pictures/l.png")
     found = json.loads(out)
     alone = {
         (k1, k2, weight): score(FEATURES, ReRanking(k1, k2, weight)).as_dict()
@@ -54,8 +48,8 @@ def test_the_best_setting_is_the_one_that_scores_best_alone(run) -> None:
     assert "best of 8: " in err and "prove it on others" in err and "picture: pictures/l.png" in err
 
 
-def test_the_table_has_the_plain_score_and_the_best_settings_first(run) -> None:
-    out, _, _ = run("f.npz")
+def test_the_table_has_the_plain_score_and_the_best_settings_first(run: Run) -> None:
+    _, out, _ = run("f.npz")
     rows = [line.split("│")[1:3] for line in out.splitlines() if line.startswith("│")]
     names, values = [name.strip() for name, _ in rows], [float(value) for _, value in rows]
     assert names[0] == "plain" and len(names) == 11 and len(set(names)) == 11
@@ -71,17 +65,30 @@ def test_the_table_has_the_plain_score_and_the_best_settings_first(run) -> None:
         (["f.npz", "--lambda", "nan"], "re-ranking lambda_value is nan; give a number from 0 to 1."),
         (["f.npz", "--metric", "map"], "--metric map is none of mAP, mINP, Rank-1."),
         (["f.npz", "--picture", "l.gif"], "--picture = 'l.gif': the name must end in .png, .pdf or .svg."),
+        (["f.npz", "--device", "cuda"], "--device cuda: this machine has no GPU; leave it out."),
         (["f.npz", "--device", "tpu"], "--device tpu is none of cpu, cuda and cuda:N."),
         (["no.npz"], "there is no feature file no.npz; give another path."),
     ],
 )
-def test_bad_input_is_one_sentence(run, words: list[str], said: str) -> None:
-    out, err, status = run(*words)
-    assert (out, err, status) == ("", f"reid-tune: {said}\n", 2)
+def test_bad_input_is_one_sentence(run: Run, words: list[str], said: str) -> None:
+    status, out, err = run(*words)
+    assert (status, out, err) == (2, "", f"reid-tune: {said}\n")
     assert [path.name for path in Path().iterdir()] == ["f.npz"]
 
 
-def test_k1_beyond_the_set_is_clipped(run) -> None:
-    out, _, status = run("f.npz", "--k1", "100000", "--k2", "3", "--lambda", "0.3", "--format", "json")
+def test_k1_beyond_the_set_is_clipped(run: Run) -> None:
+    status, out, _ = run("f.npz", "--k1", "100000", "--k2", "3", "--lambda", "0.3", "--format", "json")
     np.testing.assert_allclose(json.loads(out)["best"]["mAP"], score(FEATURES, ReRanking(379, 3)).mAP)
     assert status == 0
+
+
+def test_the_edges_of_the_grid_are_named(run: Run) -> None:
+    """With lambda 1 re-ranking changes nothing, so that every smaller one here is better, the smallest most."""
+    _, out, err = run("f.npz", "--k1", "20", "--k2", "6", "--lambda", "0.3,0.9,1", "--format", "json")
+    settings = json.loads(out)["settings"]
+    assert settings[0]["mAP"] > settings[1]["mAP"] > settings[2]["mAP"] == json.loads(out)["plain"]["mAP"]
+    assert "the best lies at the edge of --lambda: search further there.\n" in err and "not shown" not in err
+    _, _, err = run("f.npz", "--k1", "20", "--k2", "6", "--lambda", "1")
+    assert "+0.0 mAP (+0.0 .. +0.0) against plain distances, not shown to differ" in err and "edge" not in err
+    _, _, err = run("f.npz")
+    assert "26 more settings are in --format json.\n" in err

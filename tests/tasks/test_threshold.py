@@ -120,3 +120,14 @@ def test_a_folder_that_cannot_be_written(desk: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(InputError, match="cannot be written"):
         run_threshold(Path("f.npz"), 0.01, picture=Path("d.png"), output=Path("t.json"))
     assert not (desk / "d.png").exists() and not (desk / "t.json").exists()
+
+
+@pytest.mark.parametrize(("squared_distance", "cosine"), [(-7.0, 4.5), (4.5, -1.25), (0.2868, 0.13)])
+def test_a_threshold_that_no_features_have_is_refused(tmp_path: Path, squared_distance: float, cosine: float) -> None:
+    content = {"squared_distance": squared_distance, "cosine": cosine, "fnmr": 0.1, "fmr": {"reached": 0.1}}
+    file = tmp_path / "t.json"
+    file.write_text(json.dumps(content | {"dimension": 8, "data": {}}))
+    with pytest.raises(InputError, match="a squared distance and a cosine that do not go together"):
+        read_threshold(file, 8)
+    file.write_text(json.dumps(content | {"dimension": 8, "data": {}, "squared_distance": 0.5, "cosine": 0.75}))
+    assert read_threshold(file, 8)["threshold_cosine"] == "0.75"
