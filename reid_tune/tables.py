@@ -43,7 +43,7 @@ def print_metrics(rows: Mapping[str, Mapping[str, Any]]) -> None:
 
 def print_table(table: Table) -> None:
     """Print a table on stdout, as wide as it needs: a terminal may break its lines, but no number is cut."""
-    Console(file=sys.stdout, width=_width(table)).print(table, highlight=False)
+    _console(_width(table)).print(table, highlight=False)
 
 
 def _room() -> float:
@@ -52,8 +52,12 @@ def _room() -> float:
 
 
 def _width(table: Table) -> int:
-    console = Console(file=sys.stdout, width=10_000)
-    return console.measure(table).maximum
+    return _console(10_000).measure(table).maximum
+
+
+def _console(width: int) -> Console:
+    # Without a height rich takes a dumb terminal for 80 columns, whatever the width.
+    return Console(file=sys.stdout, width=width, height=25)
 
 
 def cell(metrics: Mapping[str, Any], name: str) -> str:

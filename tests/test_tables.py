@@ -1,3 +1,5 @@
+import re
+
 import pytest
 
 from reid_tune.tables import metrics_table, percent, print_metrics
@@ -39,17 +41,19 @@ def test_rows_are_printed_whole_where_no_terminal_limits_them(
     assert "a label of the model" in row and row.count("50.0") == 10
 
 
-@pytest.mark.parametrize(("width", "upright"), [(200, False), (60, True)])
+@pytest.mark.parametrize(
+    ("width", "terminal", "upright"), [(200, "xterm", False), (60, "xterm", True), (80, "dumb", True)]
+)
 def test_a_narrow_terminal_gets_the_table_upright_and_whole(
-    width: int, upright: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    width: int, terminal: str, upright: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
     monkeypatch.setenv("COLUMNS", str(width))
-    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setenv("TERM", terminal)
     names = ["mAP", "mINP", "Rank-1", "Rank-5", "Rank-10"]
     metrics = {name: 0.1 + number / 1000 for number, name in enumerate(names)}
     print_metrics({"plain": metrics | {"intervals": {name: [0.0123, 0.987] for name in names}}})
-    out = capsys.readouterr().out
+    out = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
     assert "…" not in out and max(map(len, out.splitlines())) <= width
     cells = [f"{10 + number / 10:.1f} (1.2-98.7)" for number in range(5)]
     assert [sum(cell in line for cell in cells) for line in out.splitlines() if "98.7" in line] == (
