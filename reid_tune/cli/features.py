@@ -10,6 +10,11 @@ from reid_tune.cli.common import DeviceOption, Format, FormatOption, app, show
 
 __all__: list[str] = []
 
+Features = Annotated[Path, typer.Argument(help=".npz with query_ and gallery_ features, ids and cameras.")]
+ReRanking = Annotated[
+    str | None, typer.Option("--re-ranking", metavar="K1,K2,LAMBDA", help="Re-rank, for example 20,6,0.3.")
+]
+
 
 class By(StrEnum):
     """Parts of a score."""
@@ -20,10 +25,8 @@ class By(StrEnum):
 
 @app.command()
 def score(
-    features: Annotated[Path, typer.Argument(help=".npz with query_ and gallery_ features, ids and cameras.")],
-    re_ranking: Annotated[
-        str | None, typer.Option("--re-ranking", metavar="K1,K2,LAMBDA", help="Re-rank, e.g. 20,6,0.3.")
-    ] = None,
+    features: Features,
+    re_ranking: ReRanking = None,
     by: Annotated[
         By | None, typer.Option("--by", help="Also each pair of cameras or each identity, the weakest first.")
     ] = None,
@@ -42,9 +45,7 @@ def score(
 @app.command()
 def compare(
     features: Annotated[list[Path], typer.Argument(help="Two .npz files or more; the first is the baseline.")],
-    re_ranking: Annotated[
-        str | None, typer.Option("--re-ranking", metavar="K1,K2,LAMBDA", help="Re-rank all, e.g. 20,6,0.3.")
-    ] = None,
+    re_ranking: ReRanking = None,
     cmc: Annotated[Path | None, typer.Option("--cmc", help="Picture of all CMC curves: .png, .pdf or .svg.")] = None,
     device: DeviceOption = "cpu",
     format: FormatOption = Format.table,
@@ -65,7 +66,7 @@ def compare(
 
 @app.command()
 def rerank_search(
-    features: Annotated[Path, typer.Argument(help=".npz with query_ and gallery_ features, ids and cameras.")],
+    features: Features,
     k1: Annotated[str, typer.Option("--k1", metavar="K1,...", help="Neighbours that must be mutual.")] = "10,15,20,25",
     k2: Annotated[str, typer.Option("--k2", metavar="K2,...", help="Neighbours that are averaged.")] = "3,6,10",
     weights: Annotated[
@@ -97,7 +98,7 @@ def rerank_search(
 
 @app.command()
 def threshold(
-    features: Annotated[Path, typer.Argument(help=".npz with query_ and gallery_ features, ids and cameras.")],
+    features: Features,
     fmr: Annotated[float, typer.Option("--fmr", help="False-match rate: share of the pairs of strangers.")] = 0.001,
     far: Annotated[float, typer.Option("--far", help="False alarm rate of the open-set identification.")] = 0.01,
     picture: Annotated[

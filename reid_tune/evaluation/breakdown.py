@@ -9,7 +9,7 @@ from torch import Tensor
 
 from reid_tune.evaluation.distances import Blocks, Receiver
 from reid_tune.evaluation.features import FeatureSet
-from reid_tune.evaluation.ranking import Ranking, rank
+from reid_tune.evaluation.ranking import Ranker
 from reid_tune.evaluation.score import Score
 
 __all__ = ["CameraPairs", "per_identity"]
@@ -26,19 +26,19 @@ class CameraPairs:
 
     def __init__(self, features: FeatureSet) -> None:
         self.features = features.without_junk()
-        self.rankings: dict[int, Ranking] = {}  # by gallery camera, of the last pass
+        self.rankers: dict[int, Ranker] = {}  # by gallery camera, of the last pass
         cameras = self.features.gallery_cameras
         self.columns = {camera: np.flatnonzero(cameras == camera) for camera in np.unique(cameras).tolist()}
 
     def __call__(self, blocks: Blocks) -> Blocks:
         """The same blocks, whose columns are seen here, camera by camera, before their receiver may change them."""
-        receivers: list[Receiver] = []  # what each ranking is filled by while the blocks pass
-        self.rankings = {camera: rank(self._of(columns), receivers.append) for camera, columns in self.columns.items()}
+        self.rankers = {camera: Ranker(self._of(columns)) for camera, columns in self.columns.items()}
 
         def show(receive: Receiver) -> None:
             def look(members: Tensor, scores: Tensor) -> None:
-                for columns, receive_part in zip(self.columns.values(), receivers, strict=True):
-                    receive_part(members, scores.index_select(1, torch.from_numpy(columns).to(scores.device)))
+                for camera, columns in self.columns.items():
+                    own = torch.from_numpy(columns).to(scores.device)
+                    self.rankers[camera](members, scores.index_select(1, own))
                 receive(members, scores)
 
             blocks(look)
@@ -52,7 +52,8 @@ class CameraPairs:
         Pairs without a match have no row.
         """
         rows = []
-        for camera, ranking in self.rankings.items():
+        for camera, ranker in self.rankers.items():
+            ranking = ranker.ranking
             found = (ranking.first_hit >= 0).numpy()
             values = {"mAP": ranking.average_precision.numpy(), "Rank-1": ranking.first_hit.numpy() < 1}
             parts = _means(self.features.query_cameras[found], {name: each[found] for name, each in values.items()})
