@@ -12,8 +12,8 @@ from rich.text import Text
 
 from reid_tune.events.log import read_events
 from reid_tune.files import write_atomic
-from reid_tune.sweep.live import status_line
-from reid_tune.sweep.report import leaderboard
+from reid_tune.sweep.report.live import status_line
+from reid_tune.sweep.report.summary import leaderboard
 from reid_tune.sweep.state import replay
 
 

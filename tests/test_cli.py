@@ -359,7 +359,7 @@ def test_bad_sweeps(
     arguments: list[str],
     part: str,
 ) -> None:
-    monkeypatch.setattr("reid_tune.sweep.preflight.SAMPLES", 20)
+    monkeypatch.setattr("reid_tune.sweep.stages.preflight.SAMPLES", 20)
     tree = {
         "name": "small",
         "spec": "spec.yaml",

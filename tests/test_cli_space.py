@@ -11,7 +11,7 @@ import yaml
 
 from reid_tune import cli
 from reid_tune.sweep.file import load_sweep
-from reid_tune.sweep.study import Study
+from reid_tune.sweep.search.study import Study
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -33,7 +33,7 @@ CONSTRAINTS = [f"{RATE} < 0.05 or model.feat_dim in [128, 256]"]
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
     """`space show` of a file in an empty folder; its status, stdout and stderr."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("reid_tune.sweep.samples.SAMPLES", 100)
+    monkeypatch.setattr("reid_tune.sweep.search.samples.SAMPLES", 100)
     Path("spec.yaml").write_text("dataset: {train_dataset_dir: nowhere}")
     tree = {
         "name": "x",

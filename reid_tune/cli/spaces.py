@@ -25,8 +25,8 @@ def space_show(
 ) -> None:
     """Check a search space; print its ranges and the first trials, as suggested while nothing is known."""
     from reid_tune.sweep.file import load_sweep
-    from reid_tune.sweep.samples import SAMPLES, check_space
-    from reid_tune.sweep.space_tables import first_suggestions, ranges_table, suggestions_table
+    from reid_tune.sweep.search.samples import SAMPLES, check_space
+    from reid_tune.sweep.space.tables import first_suggestions, ranges_table, suggestions_table
     from reid_tune.tables import print_table
 
     sweep = load_sweep(file, overrides or [])

@@ -53,7 +53,7 @@ def sweep(
 
     loaded = load_sweep(file, overrides or [])
     from reid_tune.sweep.drive import plan_sweep, run_sweep
-    from reid_tune.sweep.report_page import PAGE
+    from reid_tune.sweep.report.page import PAGE
     from reid_tune.sweep.resume import resume_command
 
     if dry_run:
@@ -79,9 +79,9 @@ def report(
     storage: Storage = "runs",
 ) -> None:
     """Show what a sweep has found, running or not, and write it as a page."""
-    from reid_tune.sweep.report import load_state, sweep_folder
-    from reid_tune.sweep.report import report as make_report
-    from reid_tune.sweep.report_page import write_page
+    from reid_tune.sweep.report.page import write_page
+    from reid_tune.sweep.report.summary import load_state, sweep_folder
+    from reid_tune.sweep.report.summary import report as make_report
 
     state = load_state(name, storage)
     folder = sweep_folder(name, storage)
@@ -101,7 +101,7 @@ def report(
 @app.command()
 def sweeps(storage: Storage = "runs", format: FormatOption = Format.table) -> None:
     """List all sweeps: state, trials, best value, age."""
-    from reid_tune.sweep.overview import overview, overview_table
+    from reid_tune.sweep.report.overview import overview, overview_table
     from reid_tune.tables import print_table
 
     lines = overview(Path(storage))
@@ -118,7 +118,7 @@ def logs(
     storage: Storage = "runs",
 ) -> None:
     """Show what a trial has printed."""
-    from reid_tune.sweep.logs import logs_table, read_log, split_name
+    from reid_tune.sweep.report.logs import logs_table, read_log, split_name
     from reid_tune.tables import print_table
 
     sweep, run = split_name(name)
@@ -147,7 +147,7 @@ def version() -> None:
 
 
 def _print_sweep(state: Any, storage: str) -> None:
-    from reid_tune.sweep.report import finals_table, leaderboard
+    from reid_tune.sweep.report.summary import finals_table, leaderboard
     from reid_tune.tables import print_table
 
     for table in (leaderboard(state), finals_table(state)):

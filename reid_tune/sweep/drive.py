@@ -15,16 +15,16 @@ from reid_tune.errors import ReidTuneError
 from reid_tune.events.log import read_events
 from reid_tune.files import make_folder
 from reid_tune.spec.secret import passphrase
-from reid_tune.sweep.cluster import local_cluster, place
 from reid_tune.sweep.file import STAGES, Sweep
-from reid_tune.sweep.finals import export, register, test
 from reid_tune.sweep.journal import EVENTS, Journal
-from reid_tune.sweep.live import LiveView
-from reid_tune.sweep.preflight import preflight
-from reid_tune.sweep.refit import Refit
-from reid_tune.sweep.report_page import write_page
+from reid_tune.sweep.report.live import LiveView
+from reid_tune.sweep.report.page import write_page
 from reid_tune.sweep.resume import Resume, existing_state, require_key
-from reid_tune.sweep.search import Search
+from reid_tune.sweep.runs.cluster import local_cluster, place
+from reid_tune.sweep.search.search import Search
+from reid_tune.sweep.stages.finals import export, register, test
+from reid_tune.sweep.stages.preflight import preflight
+from reid_tune.sweep.stages.refit import Refit
 from reid_tune.sweep.state import SweepState
 from reid_tune.tasks.split import SPLIT, write_lists
 from reid_tune.tracking.sender import Sender
@@ -115,7 +115,7 @@ def _prepare(sweep: Sweep, plan: dict[str, Any]) -> dict[str, Any]:
 
 
 def _search(sweep: Sweep, journal: Journal, plan: dict[str, Any]) -> dict[str, Any]:
-    from reid_tune.sweep.runner import run_all
+    from reid_tune.sweep.runs.runner import run_all
 
     levels = tuple(plan["rungs"])
     run_all(Search(sweep, journal, levels), place(sweep.file.resources, 1), 1, levels, sweep.folder / "ray")
@@ -124,7 +124,7 @@ def _search(sweep: Sweep, journal: Journal, plan: dict[str, Any]) -> dict[str, A
 
 
 def _refit(sweep: Sweep, journal: Journal) -> dict[str, Any]:
-    from reid_tune.sweep.runner import run_all
+    from reid_tune.sweep.runs.runner import run_all
 
     workers = sweep.file.resources.refit_workers
     source = Refit(sweep, journal)

@@ -12,8 +12,8 @@ from reid_tune.errors import InputError
 from reid_tune.spec.base import Section
 from reid_tune.spec.experiment import Experiment, fields
 from reid_tune.spec.load import build_experiment, parse_overrides, problems, read_yaml
-from reid_tune.sweep.grid import grid
-from reid_tune.sweep.space import Space, parse_space, plain_values
+from reid_tune.sweep.space.grid import grid
+from reid_tune.sweep.space.space import Space, parse_space, plain_values
 
 __all__ = ["STAGES", "Sweep", "SweepFile", "load_sweep"]
 

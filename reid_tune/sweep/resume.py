@@ -9,7 +9,7 @@ from reid_tune.checkpoints.encryption import decrypt
 from reid_tune.errors import InputError
 from reid_tune.spec.secret import passphrase
 from reid_tune.sweep.file import Sweep
-from reid_tune.sweep.report import load_state
+from reid_tune.sweep.report.summary import load_state
 from reid_tune.sweep.state import SweepState
 
 __all__ = ["Resume", "existing_state", "require_key", "resume_command"]

@@ -9,7 +9,7 @@ from typing import Any
 from reid_tune.spec.experiment import Experiment
 from reid_tune.sweep.file import STAGES, Sweep
 from reid_tune.sweep.journal import Journal
-from reid_tune.sweep.search import Search
+from reid_tune.sweep.search.search import Search
 
 from .simulation import drive, make_sweep, surrogate
 

@@ -10,7 +10,7 @@ import yaml
 from reid_tune.spec.experiment import Experiment
 from reid_tune.sweep.file import Sweep, load_sweep
 from reid_tune.sweep.journal import Journal
-from reid_tune.sweep.runs import Source
+from reid_tune.sweep.runs.source import Source
 
 EPOCHS = 6
 SPACE = {

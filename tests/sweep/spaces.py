@@ -3,7 +3,7 @@
 from typing import Any
 
 from reid_tune.spec.load import build_experiment
-from reid_tune.sweep.space import Space, parse_space, plain_values
+from reid_tune.sweep.space.space import Space, parse_space, plain_values
 
 BASE = plain_values(build_experiment({}, {}, "spec"))
 

@@ -6,9 +6,9 @@ import pytest
 import yaml
 
 from reid_tune.errors import InputError
-from reid_tune.sweep.entries import KINDS, parse_range
 from reid_tune.sweep.file import load_sweep
-from reid_tune.sweep.samples import check_space
+from reid_tune.sweep.search.samples import check_space
+from reid_tune.sweep.space.entries import KINDS, parse_range
 
 from .simulation import SPACE, write_sweep, write_yaml
 

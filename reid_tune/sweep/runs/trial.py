@@ -1,0 +1,196 @@
+"""What runs inside a Ray worker: one run of one spec, reporting to Tune or to Train.
+
+Imports nothing heavy: processes that only supervise a run import this module too.
+"""
+
+import contextlib
+import json
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from reid_tune.errors import ReidTuneError
+
+if TYPE_CHECKING:
+    from reid_tune.sweep.runs.cluster import Placement
+    from reid_tune.sweep.runs.source import Attempt
+    from reid_tune.training.reporter import Metrics
+
+__all__ = ["distributed_run", "single_run", "trial_config", "unpack"]
+
+
+def trial_config(
+    attempt: "Attempt", placement: "Placement", workers: int, validate_at: tuple[int, ...], scratch: Path
+) -> dict[str, Any]:
+    """An attempt as the plain data that travels to a worker; without secrets."""
+    return {
+        "run": attempt.run,
+        "spec": attempt.experiment.model_dump(mode="json", exclude={"encryption_key"}),
+        "folder": str(attempt.folder),
+        "log": str(attempt.folder.parent / "log.txt"),
+        "resume": str(attempt.resume) if attempt.resume else None,
+        "validate_at": list(validate_at),
+        "threads": placement.cpus,
+        "gpus": placement.gpus,
+        "workers": workers,
+        "scratch": str(scratch),
+    }
+
+
+def _pack(metrics: "Metrics") -> dict[str, str]:
+    # One value of our own, apart from the many that Ray adds to a result.
+    return {"payload": json.dumps(dict(metrics))}
+
+
+def unpack(result: dict[str, Any]) -> dict[str, Any]:
+    """The metrics in a result that a run reported."""
+    return dict(json.loads(result["payload"]))
+
+
+class _RayReporter:
+    """Hands every epoch to Ray; `report` returns when the driver has it."""
+
+    def __init__(self, report: Callable[[dict[str, Any]], None]) -> None:
+        from reid_tune.training.workers import rank
+
+        self._report = report
+        self._log = print if rank() == 0 else lambda *_, **__: None
+
+    def start(self, steps_per_epoch: int, first_epoch: int, num_epochs: int) -> None:
+        self._log(f"{steps_per_epoch} steps per epoch, epochs {first_epoch} to {num_epochs}", flush=True)
+
+    def say(self, text: str) -> None:
+        self._log(text, flush=True)
+
+    def step(self, step: int, loss: float) -> None:
+        pass
+
+    def report(self, metrics: "Metrics") -> None:
+        self._log(*(f"{name} {value}" for name, value in metrics.items()), flush=True)
+        self._report(_pack(metrics))
+
+
+def single_run(config: dict[str, Any]) -> None:
+    """A run with one worker, as a Tune function; a fault that retrying cannot mend is reported as `failed`."""
+    from ray import tune
+
+    reason = _train(config, tune.report)
+    if reason:
+        tune.report(_pack({"failed": reason}))
+
+
+def distributed_run(config: dict[str, Any]) -> None:
+    """A run with several workers: Ray Train's trainer inside a Tune function."""
+    import ray.train
+    from ray import tune
+    from ray.train.torch import TorchConfig
+    from ray.tune.integration.ray_train import TuneReportCallback
+
+    resources = {"CPU": config["threads"]} | ({"GPU": config["gpus"]} if config["gpus"] else {})
+    trainer = _lean_trainer()(
+        _worker,
+        train_loop_config=config,
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=config["workers"], use_gpu=bool(config["gpus"]), resources_per_worker=resources
+        ),
+        torch_config=TorchConfig(backend="nccl" if config["gpus"] else "gloo"),
+        run_config=ray.train.RunConfig(
+            name=f"{Path(config['run']).name}-{time.time_ns()}",
+            storage_path=config["scratch"],
+            failure_config=ray.train.FailureConfig(max_failures=0),
+            callbacks=[TuneReportCallback()],
+        ),
+    )
+    try:
+        trainer.fit()
+    except Exception as error:  # Ray wraps whatever a worker raises in classes of its own.
+        reason = _known_fault(error)
+        if reason is None:
+            raise
+        tune.report(_pack({"failed": reason}))
+
+
+def _lean_trainer() -> type:
+    from ray.train.torch import TorchTrainer
+
+    class LeanTorchTrainer(TorchTrainer):
+        """Without the helper that frees placement groups by way of the dashboard: the sweep's janitor does it."""
+
+        def _create_default_callbacks(self) -> list[Any]:
+            callbacks = super()._create_default_callbacks()
+            return [callback for callback in callbacks if type(callback).__name__ != "PlacementGroupCleanerCallback"]
+
+    return LeanTorchTrainer
+
+
+def _worker(config: dict[str, Any]) -> None:
+    import ray.train
+
+    reason = _train(config, ray.train.report)
+    if reason:
+        raise RuntimeError(_FAULT + reason)
+
+
+_FAULT = "reid-tune fault: "
+
+
+def _known_fault(error: BaseException | None) -> str | None:
+    text = str(error)
+    if _FAULT not in text:
+        return None
+    return text.split(_FAULT, 1)[1].splitlines()[0]
+
+
+def _train(config: dict[str, Any], report: Callable[[dict[str, Any]], None]) -> str | None:
+    """Train with output in the run's log; the reason where the run cannot succeed."""
+    import torch
+
+    from reid_tune.spec.experiment import Experiment
+    from reid_tune.training.loop import train
+
+    torch.set_num_threads(config["threads"])
+    with _logged(Path(config["log"])):
+        try:
+            train(
+                Experiment.model_validate(config["spec"]),
+                _RayReporter(report),
+                Path(config["folder"]),
+                resume=Path(config["resume"]) if config["resume"] else None,
+                validate_at=config["validate_at"],
+                device=_device(config),
+            )
+        except ReidTuneError as error:
+            print(f"failed: {error}", flush=True)
+            return " ".join(str(error).split())
+        except Exception as error:
+            traceback.print_exc()
+            if config["workers"] > 1:
+                raise  # Perhaps only the echo of another worker's death, which a new attempt mends.
+            first = (str(error).splitlines() or [""])[0]
+            return f"{type(error).__name__}: {first} (see {config['log']})"
+    return None
+
+
+def _device(config: dict[str, Any]) -> Any:
+    """The device that Ray has given this worker."""
+    import torch
+
+    if not config["gpus"]:
+        return torch.device("cpu")
+    if config["workers"] == 1:
+        return torch.device("cuda", 0)
+    from ray.train.torch import get_device
+
+    device = get_device()
+    torch.cuda.set_device(device)
+    return device
+
+
+@contextlib.contextmanager
+def _logged(path: Path) -> Iterator[None]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", buffering=1) as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(sys.stdout):
+        yield

@@ -1,0 +1,205 @@
+"""A search space: the searched keys with their ranges, and the constraints between keys."""
+
+import json
+from collections import ChainMap
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from reid_tune.errors import InputError
+from reid_tune.spec.experiment import Experiment, canonical, fields
+from reid_tune.spec.load import LEAVES, nearest_key, problems
+from reid_tune.sweep.space.conditions import Branch, Parameter, check_conditions, in_order
+from reid_tune.sweep.space.constraints import Constraint, parse_constraint
+from reid_tune.sweep.space.entries import parse_range
+
+if TYPE_CHECKING:
+    import optuna
+
+    from reid_tune.sweep.space.ranges import Distributions
+
+    Suggest = Callable[[str, optuna.distributions.BaseDistribution], Any]
+
+__all__ = ["Space", "parse_space", "plain_values"]
+
+_FIELDS = dict(fields())
+_SEARCHABLE = ("model.", "dataset.", "train.")
+# Set by the sweep itself, or without influence on what a trial learns.
+_FIXED = {
+    "model.pretrained_model_path",
+    "dataset.train_dataset_dir",
+    "dataset.test_dataset_dir",
+    "dataset.query_dataset_dir",
+    "dataset.num_classes",
+    "dataset.num_workers",
+    "dataset.val_batch_size",
+    "dataset.validation",
+    "dataset.validation_fraction",
+    "dataset.validation_seed",
+    "train.num_gpus",
+    "train.gpu_ids",
+    "train.seed",
+    "train.checkpoint_interval",
+    "train.validation_interval",
+    "train.resume_training_checkpoint_path",
+    "train.results_dir",
+}
+
+
+@dataclass(frozen=True)
+class Space:
+    """What may be searched. A configuration is a mapping of the keys searched in it to values; {} is the spec.
+
+    Attributes:
+        parameters: All keys in the file's order, but each behind those that its conditions look at.
+        constraints: What every configuration must satisfy.
+        base: The spec's values by key, as plain data.
+        source: The file, for messages.
+    """
+
+    parameters: tuple[Parameter, ...]
+    constraints: tuple[Constraint, ...]
+    base: dict[str, Any]
+    source: str
+
+    def draw(self, suggest: "Suggest") -> dict[str, Any]:
+        """A configuration from values that `suggest` gives for Optuna's names and distributions, key after key."""
+        drawn: dict[str, Any] = {}
+        for parameter in self.parameters:
+            if branch := parameter.active(ChainMap(drawn, self.base)):
+                distributions = branch.range.distributions(branch.name)
+                values = {name: suggest(name, distribution) for name, distribution in distributions.items()}
+                drawn[parameter.key] = branch.range.decode(branch.name, values)
+        return drawn
+
+    def combinations(self) -> Iterator[dict[str, Any]]:
+        """All configurations of a space without continuous ranges, the last key changing fastest."""
+        return _combinations(self.parameters, {}, self.base)
+
+    def active(self, configuration: Mapping[str, Any]) -> dict[str, Branch]:
+        """By key the ranges that are searched in a configuration."""
+        values = self.base | dict(configuration)
+        branches = {parameter.key: parameter.active(values) for parameter in self.parameters}
+        return {key: branch for key, branch in branches.items() if branch}
+
+    def encode(self, configuration: Mapping[str, Any]) -> "tuple[dict[str, Any], Distributions] | None":
+        """A configuration as Optuna's values and distributions; None where a value lies outside its range."""
+        values = self.base | dict(configuration)
+        params: dict[str, Any] = {}
+        distributions: Distributions = {}
+        for key, branch in self.active(configuration).items():
+            encoded = branch.range.encode(branch.name, values[key])
+            if encoded is None:
+                return None
+            params |= encoded
+            distributions |= branch.range.distributions(branch.name)
+        return params, distributions
+
+    def broken(self, configuration: Mapping[str, Any]) -> list[Constraint]:
+        """The constraints that a configuration does not satisfy.
+
+        Raises:
+            InputError: one cannot be computed.
+        """
+        values = self.base | dict(configuration)
+        try:
+            return [constraint for constraint in self.constraints if not constraint.holds(values)]
+        except ValueError as error:
+            raise InputError(f"{self.source}: {error}") from None
+
+    def entries(self) -> dict[str, Any]:
+        """The section `space` of a file with this space."""
+        entries = {parameter.key: [branch.entry() for branch in parameter.branches] for parameter in self.parameters}
+        return {key: found[0] if len(found) == 1 else found for key, found in entries.items()}
+
+
+def _combinations(
+    parameters: Sequence[Parameter], drawn: dict[str, Any], base: dict[str, Any]
+) -> Iterator[dict[str, Any]]:
+    if not parameters:
+        yield drawn
+        return
+    key, branch = parameters[0].key, parameters[0].active(ChainMap(drawn, base))
+    values = branch.range.values() if branch else None
+    for configuration in [drawn] if values is None else ({**drawn, key: value} for value in values):
+        yield from _combinations(parameters[1:], configuration, base)
+
+
+def plain_values(experiment: Experiment) -> dict[str, Any]:
+    """A spec's values by dotted key, with lists where it has tuples."""
+    values: dict[str, Any] = json.loads(json.dumps(experiment.parameters()))
+    return values
+
+
+def parse_space(tree: Mapping[str, Any], constraints: Sequence[str], base: dict[str, Any], source: str) -> Space:
+    """Read the sections `space` and `constraints`.
+
+    Args:
+        base: The spec's values by dotted key, as plain data.
+
+    Raises:
+        InputError: all unknown or fixed keys and malformed ranges and expressions; else what is wrong with conditions.
+    """
+    parameters: dict[str, Parameter] = {}
+    expressions, wrong = [], [] if tree else ["space is empty: name at least one key with its range."]
+    for key, entry in tree.items():
+        name = canonical(str(key))
+        try:
+            if name in parameters:
+                raise ValueError("this key is given twice (an alias is a second spelling): keep one.")
+            parameters[name] = _parse(name, entry)
+        except ValueError as error:
+            wrong.append(f"space.{key}: {error}")
+    for text in constraints:
+        try:
+            expressions.append(parse_constraint(text, base))
+        except ValueError as error:
+            wrong.append(str(error))
+    if wrong:
+        raise problems(source, wrong)
+    try:
+        ordered = in_order(parameters)
+    except ValueError as error:
+        raise problems(source, [str(error)]) from None
+    if wrong := check_conditions(ordered, base):
+        raise problems(source, wrong)
+    return Space(tuple(ordered), tuple(expressions), base, source)
+
+
+def _parse(key: str, entry: Any) -> Parameter:
+    if key.startswith("re_ranking."):
+        raise ValueError("a search over re-ranking is not supported in this version.")
+    if key not in LEAVES:
+        near = nearest_key(key)
+        raise ValueError(f"the spec has no such key{f'; did you mean {near}?' if near else '.'}")
+    if key in _FIXED or not key.startswith(_SEARCHABLE):
+        raise ValueError("this key cannot be searched: the sweep sets it, or it does not change what a trial learns.")
+    several = isinstance(entry, list) and entry and all(isinstance(part, Mapping) for part in entry)
+    entries = entry if several else [entry]
+    names = [f"{key}#{index}" for index in range(len(entries))] if len(entries) > 1 else [key]
+    return Parameter(key, tuple(_branch(key, name, part) for name, part in zip(names, entries, strict=True)))
+
+
+def _branch(key: str, name: str, entry: Any) -> Branch:
+    when = {}
+    if isinstance(entry, Mapping) and "when" in entry:
+        conditions = entry["when"]
+        entry = {kind: values for kind, values in entry.items() if kind != "when"}
+        if not isinstance(conditions, Mapping) or not conditions:
+            raise ValueError(f"when = {conditions!r}: write conditions, such as {{train.optim.name: SGD}}.")
+        for other, values in ((canonical(str(other)), values) for other, values in conditions.items()):
+            when[other] = tuple(_typed(other, value) for value in (values if isinstance(values, list) else [values]))
+    return Branch(name, parse_range(entry, lambda value: _typed(key, value)), when)
+
+
+def _typed(key: str, value: Any) -> Any:
+    """A value as the field reads it, in plain data; as it is where the field refuses it, which preflight reports."""
+    if key not in _FIELDS:
+        return value
+    adapter: TypeAdapter[Any] = TypeAdapter(_FIELDS[key].annotation or Any)
+    try:
+        return adapter.dump_python(adapter.validate_python(value), mode="json")
+    except ValidationError:
+        return value

@@ -1,0 +1,142 @@
+"""Everything that can be known to go wrong before the first trial starts."""
+
+import math
+from collections.abc import Collection
+from typing import Any
+
+from reid_tune.data.images import check_readable
+from reid_tune.data.records import Record
+from reid_tune.errors import InputError, ReidTuneError
+from reid_tune.modeling.network import untrained
+from reid_tune.spec.experiment import Experiment
+from reid_tune.sweep.file import Sweep
+from reid_tune.sweep.search.asha import rungs
+from reid_tune.sweep.search.samples import SAMPLES, check_space
+from reid_tune.tasks.references import is_reference
+from reid_tune.tracking.registry import check_model_name
+from reid_tune.training.pretrained import load_pretrained
+from reid_tune.training.run import require_shares
+from reid_tune.training.subsets import evaluation_records, shared_identities, split_records, training_folders
+
+__all__ = ["preflight"]
+
+
+def preflight(sweep: Sweep, stages: Collection[str]) -> dict[str, Any]:
+    """Check space, spec and data, and describe the plan.
+
+    Args:
+        stages: Those to run; test folders are looked at only if `test` is one of them.
+
+    Raises:
+        InputError: the first thing that would make the sweep fail.
+    """
+    check_model_name(sweep.file.registry.model)
+    _require_own_fields(sweep.experiment)
+    pretrained = _pretrained(sweep.experiment)
+    samples = check_space(sweep, SAMPLES)
+    split = split_records(sweep.experiment)
+    identities = len({record.identity for record in split.train})
+    _require_identities(sweep, [sweep.experiment, *samples], identities)
+    check_readable([*split.train, *split.query, *split.gallery])
+    warnings = _warnings(sweep, split.held_out)
+    if "test" in stages:
+        queries = _test_queries(sweep.experiment)
+        if shared := shared_identities([*split.train, *split.gallery], queries):
+            warnings.append(f"{shared} identities are in training and in the queries: the test will be worth nothing.")
+    levels = _levels(sweep, samples)
+    return {
+        "trials": sweep.file.budget.trials,
+        "rungs": list(levels),
+        "training_images": len(split.train),
+        "training_identities": identities,
+        "held_out_identities": split.held_out,
+        "pretrained": pretrained,
+        "warnings": warnings,
+    }
+
+
+def _require_own_fields(experiment: Experiment) -> None:
+    """Refuse what a sweep decides by itself, or must be able to find again."""
+    train, path = experiment.train, experiment.model.pretrained_model_path or ""
+    if len(train.gpus) > 1:
+        raise InputError(
+            f"train.num_gpus = {train.num_gpus}, train.gpu_ids = {list(train.gpu_ids)}: in a sweep, resources of the "
+            "sweep file says what a run gets; remove them."
+        )
+    if train.resume_training_checkpoint_path:
+        raise InputError("train.resume_training_checkpoint_path is for a single run: remove it from a sweep's spec.")
+    if is_reference(path):
+        raise InputError(f"model.pretrained_model_path = {path!r}: a sweep needs a file here, which stays what it is.")
+
+
+def _pretrained(experiment: Experiment) -> dict[str, str] | None:
+    """File and digest of the pretrained weights, which are known to fit."""
+    if not experiment.model.pretrained_model_path:
+        return None
+    loaded = load_pretrained(untrained(experiment.model, 0, 0), experiment, ())
+    return {"file": str(loaded.path), "sha256": loaded.sha256} if loaded else None
+
+
+def _levels(sweep: Sweep, samples: list[Experiment]) -> tuple[int, ...]:
+    """Epochs of ASHA's rungs; none without a scheduler.
+
+    Raises:
+        InputError: the grace period is shorter than a warm-up, so trials would be judged by their warm-up.
+    """
+    if sweep.file.scheduler.name == "none":
+        return ()
+    experiments = [sweep.experiment, *samples]
+    warmup = max(_warmup(experiment) for experiment in experiments)
+    epochs = max(experiment.train.num_epochs for experiment in experiments)
+    grace = sweep.file.scheduler.grace_period
+    if grace == "auto":
+        grace = warmup + math.ceil(epochs / 10)
+    elif grace <= warmup:
+        raise InputError(
+            f"{sweep.source}: scheduler.grace_period = {grace} is not above the longest warm-up of {warmup} epochs: "
+            "trials would be judged by their warm-up; raise it or write auto."
+        )
+    return rungs(grace, sweep.file.scheduler.reduction_factor, epochs)
+
+
+def _warmup(experiment: Experiment) -> int:
+    optim = experiment.train.optim
+    return optim.warmup_epochs if optim.warmup_method == "cosine" else optim.warmup_iters
+
+
+def _require_identities(sweep: Sweep, experiments: list[Experiment], identities: int) -> None:
+    for experiment in experiments:
+        require_shares(experiment, sweep.file.resources.refit_workers)
+        dataset = experiment.dataset
+        wanted = dataset.batch_size // dataset.num_instances
+        if wanted > identities:
+            raise InputError(
+                f"dataset.batch_size = {dataset.batch_size} with dataset.num_instances = {dataset.num_instances} needs "
+                f"{wanted} identities, but the hold-out leaves {identities} for training: lower batch_size."
+            )
+
+
+def _test_queries(experiment: Experiment) -> tuple[Record, ...]:
+    dataset = experiment.dataset
+    try:
+        query, gallery = evaluation_records(dataset.query_dataset_dir, dataset.test_dataset_dir)
+        check_readable([*query, *gallery])
+    except ReidTuneError as error:
+        raise InputError(f"the stage test needs its folders: {error} Or stop earlier with --until export.") from None
+    return query
+
+
+def _warnings(sweep: Sweep, held_out: int) -> list[str]:
+    lines = []
+    if held_out < 100:
+        lines.append(f"{held_out} identities are held out for validation; below 100 the search sees a noisy mAP.")
+    searched = {parameter.key for parameter in sweep.space.parameters}
+    early = searched & {"train.optim.lr_steps", "train.num_epochs"}
+    if early and sweep.file.scheduler.name == "asha":
+        lines.append(f"{', '.join(sorted(early))} under asha: trials are compared at unlike points of their schedules.")
+    lines += [
+        f"{len(folder.left_out)} files of {folder.path} are left out: their names do not parse."
+        for folder in training_folders(sweep.experiment)
+        if folder.left_out
+    ]
+    return lines

@@ -1,0 +1,208 @@
+import hashlib
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from PIL import Image
+
+from reid_tune.errors import InputError
+from reid_tune.sweep.file import STAGES
+from reid_tune.sweep.stages.preflight import preflight
+
+from ..simulation import SPACE, make_sweep
+
+Plan = Callable[..., dict[str, Any]]
+
+RATE = {"train.optim.base_lr": {"loguniform": [1e-4, 1e-2]}}
+
+
+def write_crops(folder: Path, identities: int) -> Path:
+    folder.mkdir()
+    picture = io.BytesIO()
+    Image.new("RGB", (4, 8)).save(picture, "JPEG")
+    for identity in range(1, identities + 1):
+        for camera in (1, 2):
+            for frame in range(2):
+                (folder / f"{identity:04d}_c{camera}s1_{frame:06d}_00.jpg").write_bytes(picture.getvalue())
+    return folder
+
+
+@pytest.fixture
+def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
+    monkeypatch.setattr("reid_tune.sweep.stages.preflight.SAMPLES", 50)
+    train = write_crops(tmp_path / "train", 60)
+
+    def make(until: str = "export", /, spec: dict[str, Any] | None = None, **values: Any) -> dict[str, Any]:
+        spec = spec or {}
+        base = {
+            "train": {"num_epochs": 20, "optim": {"warmup_iters": 1}} | spec.get("train", {}),
+            "dataset": {"train_dataset_dir": str(train), "batch_size": 32} | spec.get("dataset", {}),
+            "model": spec.get("model", {}),
+        }
+        return preflight(make_sweep(tmp_path, base, **values), STAGES[: STAGES.index(until) + 1])
+
+    return make
+
+
+def test_the_plan(plan: Plan, tmp_path: Path) -> None:
+    (tmp_path / "train" / "picture.jpg").touch()
+    found = plan()
+    held_out = found["held_out_identities"]
+    assert 0 < held_out < 30
+    assert found["training_identities"] == 60 - held_out
+    assert found["training_images"] == 4 * (60 - held_out)
+    assert found["trials"] == 9
+    # The longest warm-up is 2, a tenth of the epochs is 2.
+    assert found["rungs"] == [4, 12]
+    noisy, names = found["warnings"]
+    assert noisy.startswith(f"{held_out} identities are held out") and "noisy" in noisy
+    assert names == f"1 files of {tmp_path / 'train'} are left out: their names do not parse."
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "levels"),
+    [
+        ({"grace_period": "auto", "reduction_factor": 2}, [4, 8, 16]),
+        ({"grace_period": 3, "reduction_factor": 3}, [3, 9]),
+        ({"name": "none"}, []),
+        ({"name": "none", "grace_period": 1}, []),
+    ],
+)
+def test_rungs(plan: Plan, scheduler: dict[str, Any], levels: list[int]) -> None:
+    assert plan(scheduler=scheduler)["rungs"] == levels
+
+
+@pytest.mark.parametrize("grace", [-1, 0, 1, 2])
+def test_a_grace_period_within_a_warm_up_is_refused(plan: Plan, grace: int) -> None:
+    with pytest.raises(InputError, match=rf"scheduler.grace_period = {grace} .*longest warm-up of 2 epochs"):
+        plan(scheduler={"grace_period": grace})
+
+
+def test_the_warm_up_of_a_cosine_counts(plan: Plan) -> None:
+    cosine = {"train": {"num_epochs": 20, "optim": {"warmup_method": "cosine", "warmup_epochs": 7}}}
+    assert plan(spec=cosine, space=RATE)["rungs"] == [9]
+
+
+@pytest.mark.parametrize(
+    ("space", "parts"),
+    [
+        ({"dataset.num_instances": {"choice": [4, 5]}}, ["dataset.num_instances", "is not a multiple of"]),
+        ({"train.optim.name": {"choice": ["Adam", "LAMB"]}}, ["is not an optimizer", "LAMB"]),
+        ({"train.optim.base_lr": {"uniform": [0, 11]}}, ["train.optim.base_lr", "less than or equal to 10"]),
+        ({"model.with_center_loss": {"choice": [True, False]}}, ["with_center_loss"]),
+        ({"dataset.padding": {"uniform": [0, 5]}}, ["dataset.padding", "integer"]),
+    ],
+)
+def test_a_range_that_breaks_a_rule_names_the_rule(plan: Plan, space: dict[str, Any], parts: list[str]) -> None:
+    with pytest.raises(InputError) as caught:
+        plan(space=space)
+    for part in ("the space allows {", *parts):
+        assert part in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("extra", "reason"),
+    [
+        ({"train.optim.momentum": {"uniform": [0.5, 0.9]}}, "the optimizer is not SGD"),
+        ({"train.optim.warmup_epochs": {"int": [1, 3]}}, "warmup_method is not cosine"),
+    ],
+)
+def test_a_searched_key_without_effect_is_refused(plan: Plan, extra: dict[str, Any], reason: str) -> None:
+    (key,) = extra
+    with pytest.raises(InputError, match=f"space.{key} has no effect, because {reason}: remove it"):
+        plan(space=RATE | extra)
+
+
+def test_a_key_with_an_effect_in_some_trials_is_kept(plan: Plan) -> None:
+    momentum = {"train.optim.momentum": {"uniform": [0.5, 0.9]}, "train.optim.name": {"choice": ["Adam", "SGD"]}}
+    assert plan(space=momentum)["rungs"]
+
+
+def test_a_batch_that_the_refits_workers_cannot_share_is_refused(plan: Plan) -> None:
+    space = {"dataset.batch_size": {"choice": [16, 20]}}
+    assert plan(space=space, resources={"refit_workers": 4})
+    with pytest.raises(InputError, match="dataset.batch_size = 20 cannot be divided among 8 workers: the next .* 24"):
+        plan(space=space, resources={"refit_workers": 8})
+
+
+def test_too_few_identities_for_a_batch(plan: Plan) -> None:
+    assert plan(space={"dataset.batch_size": {"choice": [32, 64]}})
+    with pytest.raises(InputError, match=r"dataset.batch_size = 512 .*needs 128 identities.*leaves \d\d for training"):
+        plan(space={"dataset.batch_size": {"choice": [32, 512]}})
+    with pytest.raises(InputError, match="dataset.batch_size = 512"):
+        plan(spec={"dataset": {"batch_size": 512}}, space=SPACE)
+
+
+def test_the_test_folders_are_wanted_by_the_stage_test(plan: Plan, tmp_path: Path) -> None:
+    for until in ("preflight", "search", "refit", "export"):
+        plan(until, space=RATE)
+    for until in ("test", "register"):
+        with pytest.raises(InputError, match="the stage test needs its folders: .*query.*--until export"):
+            plan(until, space=RATE)
+    query = write_crops(tmp_path / "query", 1)
+    folders = {"query_dataset_dir": str(query), "test_dataset_dir": str(tmp_path / "gone")}
+    with pytest.raises(InputError, match="gone"):
+        plan("test", spec={"dataset": folders}, space=RATE)
+    folders["test_dataset_dir"] = str(query)
+    assert plan("test", spec={"dataset": folders}, space=RATE)
+    (query / "0001_c1s1_000000_00.jpg").write_bytes(b"no picture")
+    with pytest.raises(InputError, match="the stage test needs its folders: cannot read the image"):
+        plan("test", spec={"dataset": folders}, space=RATE)
+
+
+def test_an_unreadable_image_is_found(plan: Plan, tmp_path: Path) -> None:
+    (tmp_path / "train" / "0003_c2s1_000001_00.jpg").write_bytes(b"no picture")
+    with pytest.raises(InputError, match="cannot read the image .*0003_c2s1_000001_00.jpg"):
+        plan("search", space=RATE)
+
+
+def test_training_data_is_wanted_at_once(plan: Plan, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="there is no folder .*gone"):
+        plan("preflight", spec={"dataset": {"train_dataset_dir": str(tmp_path / "gone")}})
+
+
+@pytest.mark.parametrize(
+    ("key", "entry"),
+    [("train.optim.lr_steps", {"choice": [[5], [10]]}), ("train.num_epochs", {"int": [10, 20]})],
+)
+def test_a_searched_schedule_is_warned_of_under_asha(plan: Plan, key: str, entry: dict[str, Any]) -> None:
+    assert any(key in line and "unlike points" in line for line in plan(space={key: entry})["warnings"])
+    assert not any(key in line for line in plan(space={key: entry}, scheduler={"name": "none"})["warnings"])
+
+
+def test_many_identities_are_not_warned_of(plan: Plan, tmp_path: Path) -> None:
+    folder = write_crops(tmp_path / "many", 600)
+    assert plan(spec={"dataset": {"train_dataset_dir": str(folder)}}, space=RATE)["warnings"] == []
+
+
+def test_pretrained_weights_are_tried_and_written_down(plan: Plan, tmp_path: Path) -> None:
+    file = tmp_path / "weights.pth"
+    model = {"backbone": "resnet18", "input_height": 32, "input_width": 16, "pretrained_model_path": str(file)}
+    with pytest.raises(InputError, match=r"weights\.pth"):
+        plan(spec={"model": model})
+    torch.save(timm.create_model("resnet18").state_dict(), file)
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    assert plan(spec={"model": model})["pretrained"] == {"file": str(file), "sha256": digest}
+    assert plan()["pretrained"] is None
+    with pytest.raises(InputError, match="nothing in it fits model.backbone = 'test_vit'"):
+        plan(spec={"model": model | {"backbone": "test_vit", "input_height": 64, "input_width": 64}})
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ({"train": {"num_gpus": 2}}, "train.num_gpus = 2, .* in a sweep, resources of the sweep file says"),
+        ({"train": {"resume_training_checkpoint_path": "x.pth"}}, "resume_training_checkpoint_path is for a single"),
+        (
+            {"model": {"pretrained_model_path": "models:/reid@champion"}},
+            "'models:/reid@champion': a sweep needs a file",
+        ),
+    ],
+)
+def test_what_a_sweep_decides_itself_is_refused(plan: Plan, spec: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        plan(spec=spec)
