@@ -85,7 +85,7 @@ def _stages(until: str) -> tuple[str, ...]:
 
 
 def _drive(sweep: Sweep, plan: dict[str, Any], stages: tuple[str, ...], console: Console) -> SweepState:
-    view = LiveView(console, sweep.file.objective.metric, sweep.file.budget.trials)
+    view = LiveView(console, sweep.file.metric, sweep.file.budget.trials)
     work = _work(sweep, plan)
     with Journal(sweep.folder) as journal, view:
         journal.listeners.append(view)

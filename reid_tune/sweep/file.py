@@ -4,80 +4,34 @@ import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
 from reid_tune.errors import InputError
-from reid_tune.spec.base import Section
 from reid_tune.spec.experiment import Experiment, fields
 from reid_tune.spec.load import build_experiment, parse_overrides, problems, read_yaml
+from reid_tune.sweep.settings import FORMS, SweepFile
 from reid_tune.sweep.space.grid import grid
-from reid_tune.sweep.space.space import Space, parse_space, plain_values
+from reid_tune.sweep.space.space import Space, parse_spaces, plain_values
 
-__all__ = ["STAGES", "Sweep", "SweepFile", "load_sweep"]
+__all__ = ["STAGES", "Sweep", "load_sweep"]
 
-STAGES = ("preflight", "search", "refit", "export", "test", "register")
-
-NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
-
-# Keys of the language that this version does not have.
-_LATER = {"confirm", "budget.hours", "budget.gpu_hours", "search.start_from", "refit"}
-
-
-class Objective(Section):
-    metric: Literal["mAP", "mINP", "Rank-1", "Rank-5", "Rank-10"] = Field("mAP", description="Plain, on the hold-out.")
-    mode: Literal["max"] = "max"
-
-
-class SearchSettings(Section):
-    sampler: Literal["tpe", "random", "gp", "grid"] = "tpe"
-    seed: int = Field(1234, ge=0)
-
-
-class SchedulerSettings(Section):
-    name: Literal["asha", "none"] = "asha"
-    grace_period: int | Literal["auto"] = Field("auto", description="Epochs before a trial may be stopped.")
-    reduction_factor: int = Field(3, ge=2, description="One in this many trials goes on at each rung.")
-
-
-class Budget(Section):
-    trials: int = Field(0, ge=1, description="Trials, trial 0 among them; left out of a grid, all of it.")
-
-
-class Resources(Section):
-    workers: Literal[1] = 1
-    gpus_per_worker: int | Literal["auto"] = Field("auto", description="auto: one where there are GPUs, else none.")
-    cpus_per_worker: int = Field(1, ge=1)
-    max_concurrent: int | None = Field(None, ge=1)
-    refit_workers: int = Field(1, ge=1)
-
-
-class Registry(Section):
-    model: str = Field(..., min_length=1)
-    alias: str = Field("champion", min_length=1)
-
-
-class SweepFile(Section):
-    name: str = Field(..., pattern=NAME, description="Also the folder's name below `storage`.")
-    spec: str = Field(..., min_length=1, description="The experiment spec, relative to this file.")
-    objective: Objective = Field(default_factory=Objective)
-    space: dict[str, Any]
-    constraints: list[str] = []
-    search: SearchSettings = Field(default_factory=SearchSettings)
-    scheduler: SchedulerSettings = Field(default_factory=SchedulerSettings)
-    budget: Budget = Field(default_factory=Budget)
-    resources: Resources = Field(default_factory=Resources)
-    storage: str = Field("runs", min_length=1)
-    registry: Registry
+STAGES = ("preflight", "search", "confirm", "rerank", "refit", "export", "test", "register")
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep as resolved: the file's values, its space, the base experiment and the folder."""
+    """A sweep as resolved: the file's values, its base experiment and the folder.
+
+    Attributes:
+        space: What the trials search.
+        re_ranking: What the stage `rerank` searches; without parameters where the file searches none.
+    """
 
     file: SweepFile
     space: Space
+    re_ranking: Space
     experiment: Experiment
     folder: Path
     source: Path
@@ -102,8 +56,8 @@ def load_sweep(path: Path | str, overrides: Sequence[str] = ()) -> Sweep:
         raise InputError(f"{path}: storage = {file.storage!r}: only folders are supported in this version.")
     folder = (Path(file.storage) / file.name).absolute()
     experiment = _absolute(experiment)
-    space = parse_space(file.space, file.constraints, plain_values(experiment), str(path))
-    return Sweep(_with_budget(file, space, path), space, experiment, folder, path)
+    space, re_ranking = parse_spaces(file.space, file.constraints, plain_values(experiment), str(path))
+    return Sweep(_with_budget(file, space, path), space, re_ranking, experiment, folder, path)
 
 
 def _with_budget(file: SweepFile, space: Space, path: Path) -> SweepFile:
@@ -130,23 +84,14 @@ def _with(tree: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, An
 
 
 def _validate(tree: Mapping[str, Any], path: Path) -> SweepFile:
-    later = [key for key in sorted(_LATER) if _has(tree, key)]
-    if later:
-        raise InputError(f"{path}: not supported in this version: {', '.join(later)}. Remove what is named.")
     try:
         return SweepFile.model_validate(tree)
     except ValidationError as error:
         raise problems(str(path), [_sentence(dict(fault)) for fault in error.errors()]) from None
 
 
-def _has(tree: Mapping[str, Any], key: str) -> bool:
-    head, _, rest = key.partition(".")
-    inner = tree.get(head)
-    return head in tree if not rest else isinstance(inner, Mapping) and rest in inner
-
-
 def _sentence(fault: dict[str, Any]) -> str:
-    key = ".".join(str(part) for part in fault["loc"])
+    key = ".".join(str(part) for part in fault["loc"] if part not in FORMS)
     if fault["type"] == "missing":
         return f"{key} is missing."
     if fault["type"] == "extra_forbidden":
@@ -155,8 +100,8 @@ def _sentence(fault: dict[str, Any]) -> str:
         return f"unknown key {key}" + (f"; did you mean {near[0]}?" if near else ".")
     if key == "name":
         return f"name = {fault['input']!r}: use letters, digits, '.', '_' and '-', 64 at most, no path."
-    if key == "resources.workers":
-        return f"resources.workers = {fault['input']!r}: several workers in a trial are not supported in this version."
+    if fault["type"] == "value_error":  # A rule between keys, which names them.
+        return f"{key}: {fault['msg'].removeprefix('Value error, ')}.".removeprefix(": ")
     return f"{key} = {fault['input']!r}: {fault['msg'].replace('Input should', 'should', 1)}."
 
 

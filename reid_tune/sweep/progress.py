@@ -144,4 +144,4 @@ def read_sweep(folder: Path) -> tuple[SweepState, Progress]:
 def _require_known_fields(state: SweepState) -> None:
     header, sweep = state.header, state.header["sweep"]
     str(header["name"]), float(header["time"]), dict(header["spec"]), int(sweep["budget"]["trials"])
-    state.finished(sweep["objective"]["metric"])
+    state.finished()

@@ -17,7 +17,7 @@ __all__ = ["Resume", "existing_state", "require_key", "resume_command"]
 Resume = Literal["never", "auto"]
 
 # Parts of a sweep file that a resumed sweep may change.
-_FREE = {"resources", "storage"}
+_FREE = {"resources", "storage", "budget", "keep"}
 
 
 def existing_state(sweep: Sweep, resume: Resume) -> SweepState:

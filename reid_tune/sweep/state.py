@@ -6,7 +6,7 @@ from typing import Any
 
 from reid_tune.events.log import Event
 
-__all__ = ["RunState", "SweepState", "replay", "trial_run"]
+__all__ = ["RunState", "SweepState", "confirm_run", "refit_run", "replay", "trial_run"]
 
 
 def trial_run(number: int) -> str:
@@ -14,21 +14,37 @@ def trial_run(number: int) -> str:
     return f"trials/{number:04d}"
 
 
+def confirm_run(number: int, repeat: int) -> str:
+    """The name of a repeat, from 1, of a trial in the stage `confirm`."""
+    return f"confirm/{number:04d}-{repeat}"
+
+
+def refit_run(name: str, seed: int = 1) -> str:
+    """The name of a finalist's refit; those behind the first one differ in the seed."""
+    return f"refit/{name}" + (f"-{seed}" if seed > 1 else "")
+
+
 @dataclass
 class RunState:
-    """One run: a trial of the search, or a refit.
+    """One run: a trial of the search, a repeat of it, or a refit.
 
     Attributes:
-        parameters: Searched keys and their values; empty for trial 0.
+        parameters: Keys that differ from the spec, and their values; empty for trial 0.
+        origin: Where they come from: the sampler, or a user who gave them.
+        costs: What the spec alone decides, by name of the objective.
         state: running, finished, stopped or failed.
+        failure: Why it failed, in one word: see FAILURES.
         epochs: Metrics by 1-based epoch.
         attempts: How often it was started.
     """
 
     name: str
     parameters: dict[str, Any]
+    origin: str = "sampler"
+    costs: dict[str, float] = field(default_factory=dict)
     state: str = "running"
     reason: str = ""
+    failure: str = ""
     epochs: dict[int, dict[str, Any]] = field(default_factory=dict)
     attempts: int = 0
     begun: float = 0.0
@@ -64,8 +80,15 @@ class SweepState:
         """Trials by number."""
         return [run for name, run in sorted(self.runs.items()) if name.startswith("trials/")]
 
-    def finished(self, metric: str) -> list[RunState]:
-        """Full-length trials, the best first; of equals the earlier one."""
+    @property
+    def metric(self) -> str:
+        """The score that decides, the first objective."""
+        objectives = self.header["sweep"]["objective"] if self.header else {"metric": "mAP"}
+        return str((objectives if isinstance(objectives, dict) else objectives[0])["metric"])
+
+    def finished(self) -> list[RunState]:
+        """Full-length trials, the best by the metric first; of equals the earlier one."""
+        metric = self.metric
         full = [trial for trial in self.trials if trial.state == "finished" and trial.last(metric) is not None]
         return sorted(full, key=lambda trial: (-(trial.last(metric) or 0.0), trial.number))
 
@@ -84,8 +107,15 @@ class SweepState:
         else:
             self.begun[event["stage"]] = event["time"]
 
+    def _reopened(self, event: Event) -> None:
+        for stage in event["stages"]:
+            self.stages.pop(stage, None)
+        for run in event["runs"]:
+            self.runs.pop(run, None)
+
     def _suggested(self, event: Event) -> None:
-        self.runs[event["run"]] = RunState(event["run"], event["parameters"], begun=event["time"])
+        more = {key: event[key] for key in ("origin", "costs") if key in event}
+        self.runs[event["run"]] = RunState(event["run"], event["parameters"], begun=event["time"], **more)
 
     def _attempt(self, event: Event) -> None:
         self.runs[event["run"]].attempts = event["attempt"]
@@ -96,6 +126,7 @@ class SweepState:
     def _ended(self, event: Event) -> None:
         run = self.runs[event["run"]]
         run.state, run.reason, run.ended = event["state"], event.get("reason", ""), event["time"]
+        run.failure = event.get("failure", "")
 
 
 def replay(events: Iterable[Event]) -> SweepState:

@@ -3,10 +3,10 @@
 from typing import Any
 
 from reid_tune.spec.load import build_experiment
-from reid_tune.sweep.space.space import Space, parse_space, plain_values
+from reid_tune.sweep.space.space import Space, parse_spaces, plain_values
 
 BASE = plain_values(build_experiment({}, {}, "spec"))
 
 
 def make_space(tree: dict[str, Any], *constraints: str) -> Space:
-    return parse_space(tree, constraints, BASE, "some.yaml")
+    return parse_spaces(tree, constraints, BASE, "some.yaml")[0]

@@ -26,7 +26,7 @@ def test_the_ready_sweeps_load(path: Path) -> None:
 
 def test_what_is_not_written_has_a_default(tmp_path: Path) -> None:
     file = load_sweep(write_sweep(tmp_path)).file
-    assert (file.objective.metric, file.scheduler.name, file.scheduler.grace_period) == ("mAP", "asha", "auto")
+    assert (file.metric, file.scheduler.name, file.scheduler.grace_period) == ("mAP", "asha", "auto")
     assert (file.resources.max_concurrent, file.resources.refit_workers) == (None, 1)
     assert file.registry.alias == "champion"
 
@@ -79,10 +79,19 @@ def test_paths_are_absolute_and_the_base_holds_out(tmp_path: Path, monkeypatch: 
         ({"objective": {"metric": "accuracy"}}, ["objective.metric = 'accuracy'", "'mINP'"]),
         ({"scheduler": {"reduction_factor": 1}}, ["scheduler.reduction_factor = 1"]),
         ({"scheduler": {"grace_period": "soon"}}, ["scheduler.grace_period"]),
-        ({"resources": {"workers": 2}}, ["resources.workers = 2", "not supported in this version"]),
-        ({"confirm": {"top": 3}}, ["not supported in this version: confirm"]),
-        ({"budget": {"trials": 3, "hours": 2}}, ["not supported in this version: budget.hours"]),
-        ({"search": {"start_from": ["x"]}}, ["not supported in this version: search.start_from"]),
+        (
+            {"objective": [{"metric": "mAP"}, {"metric": "mINP"}]},
+            ["objective = ['mAP', 'mINP']: the first"],
+        ),
+        ({"objective": {"metric": "gflops"}}, ["objective = ['gflops']: the first is a score"]),
+        ({"objective": []}, ["objective = []: the first is a score"]),
+        ({"objective": {"metric": "mAP", "mode": "min"}}, ["objective: mAP cannot be min: scores are max, costs min"]),
+        ({"resources": {"workers": 2, "gpus_per_worker": 0.5}}, ["a part of a GPU is for runs of one worker"]),
+        ({"resources": {"gpus_per_worker": 1.5}}, ["gpus_per_worker = 1.5: give 0, a part of one"]),
+        ({"resources": {"gpus_per_worker": -1}}, ["gpus_per_worker = -1: give 0"]),
+        ({"confirm": {"top": 0}}, ["confirm.top = 0", "greater than or equal to 1"]),
+        ({"confirm": {"seed": 3}}, ["unknown key confirm.seed; did you mean confirm.seeds?"]),
+        ({"budget": {"trials": 3, "hours": 0}}, ["budget.hours = 0"]),
         ({"constraints": "x < 1"}, ["constraints = 'x < 1'", "should be a valid list"]),
         ({"constraints": [3]}, ["constraints.0 = 3", "should be a valid string"]),
         ({"constraints": ["train.optim.gama < 1"]}, ["constraints: train.optim.gama < 1: ", "train.optim.gamma?"]),

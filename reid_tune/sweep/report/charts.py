@@ -43,7 +43,7 @@ def history_chart(state: SweepState, metric: str) -> str:
 
     def draw(axes: "Axes") -> None:
         _points(axes, state, metric, lambda trial: trial.number)
-        full = sorted(state.finished(metric), key=lambda trial: trial.number)
+        full = sorted(state.finished(), key=lambda trial: trial.number)
         best, steps = 0.0, []
         for trial in full:
             best = max(best, _percent(trial, metric))
@@ -62,7 +62,7 @@ def history_chart(state: SweepState, metric: str) -> str:
 
 def curves_chart(state: SweepState, metric: str, rungs: Sequence[int]) -> str:
     """The objective by epoch: the best few against trial 0, all others faint; rungs as upright lines."""
-    best = [trial for trial in state.finished(metric) if trial.number != 0][: len(_BEST)]
+    best = [trial for trial in state.finished() if trial.number != 0][: len(_BEST)]
     zero = [trial for trial in state.trials if trial.number == 0]
     others = [trial for trial in state.trials if trial not in best + zero][-_OTHERS:]
 
@@ -138,7 +138,7 @@ def scatter_chart(key: Searched, state: SweepState, metric: str) -> str:
 
 def _points(axes: "Axes", state: SweepState, metric: str, place: Callable[[RunState], float | None]) -> None:
     """The trials that have a value, marked as the page's legend says."""
-    best = next(iter(state.finished(metric)), None)
+    best = next(iter(state.finished()), None)
     kinds: dict[str, list[tuple[float, float]]] = {kind: [] for kind in _MARKS}
     for trial in state.trials:
         x = place(trial)

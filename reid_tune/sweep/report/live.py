@@ -60,7 +60,7 @@ def status_line(state: SweepState, metric: str, trials: int, now: float | None =
     """Stage, counts, the best so far against trial 0, and the time since the sweep began."""
     states = [trial.state for trial in state.trials]
     counts = ", ".join(f"{states.count(name)} {name}" for name in ("running", "finished", "stopped", "failed"))
-    full = state.finished(metric)
+    full = state.finished()
     zero = next((trial.last(metric) for trial in full if trial.number == 0), None)
     best = f"best {percent(full[0].last(metric))} %" if full else "no full-length trial yet"
     against = f", trial 0 {percent(zero)} %" if zero is not None else ""

@@ -9,7 +9,6 @@ from rich.text import Text
 
 from reid_tune.errors import InputError
 from reid_tune.sweep.progress import describe, read_sweep
-from reid_tune.sweep.report.summary import metric_of
 from reid_tune.sweep.report.tables import duration
 from reid_tune.tables import percent
 
@@ -36,8 +35,8 @@ def _line(folder: Path) -> dict[str, Any]:
         state, progress = read_sweep(folder)
     except InputError as error:
         return {"name": folder.name, "state": "unreadable", "problem": str(error)}
-    metric = metric_of(state)
-    full = state.finished(metric)
+    metric = state.metric
+    full = state.finished()
     return {
         "name": folder.name,
         "state": progress.state,

@@ -17,7 +17,7 @@ from reid_tune.sweep.progress import Progress, read_sweep
 from reid_tune.sweep.report import tables
 from reid_tune.sweep.report.repeat import repeat_commands
 from reid_tune.sweep.report.searched import FEWEST, importances, searched
-from reid_tune.sweep.report.summary import finals, metric_of
+from reid_tune.sweep.report.summary import finals
 from reid_tune.sweep.state import RunState, SweepState
 from reid_tune.tables import percent
 from reid_tune.tasks.outputs import make_room, output_file
@@ -61,8 +61,8 @@ def _render(content: dict[str, Any]) -> str:
 def _content(folder: Path, state: SweepState, progress: Progress) -> dict[str, Any]:
     from reid_tune.sweep.report.charts import COLOURS
 
-    metric = metric_of(state)
-    best = next(iter(state.finished(metric)), None)
+    metric = state.metric
+    best = next(iter(state.finished()), None)
     return {
         "name": state.header["name"],
         "colours": COLOURS,
@@ -91,7 +91,7 @@ def _content(folder: Path, state: SweepState, progress: Progress) -> dict[str, A
 
 def _scores(state: SweepState, metric: str, best: RunState | None) -> dict[str, str]:
     """The objectives of the best trial and of trial 0, if that is another full-length one, and their difference."""
-    zero = next((trial.last(metric) for trial in state.finished(metric) if trial.number == 0), None)
+    zero = next((trial.last(metric) for trial in state.finished() if trial.number == 0), None)
     top = best.last(metric) if best else None
     if best is None or best.number == 0 or zero is None or top is None:
         return {"top": percent(top), "zero": "", "gain": ""}

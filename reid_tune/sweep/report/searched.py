@@ -73,7 +73,7 @@ def importances(state: SweepState, metric: str) -> dict[str, float]:
 
     Optuna's PED-ANOVA (Watanabe et al., IJCAI 2023); the sum is 1. Empty with fewer than FEWEST full-length trials.
     """
-    trials = state.finished(metric)
+    trials = state.finished()
     varied = [key for key in searched(state) if _varies(key, trials)]
     if len(trials) < FEWEST or not varied:
         return {}

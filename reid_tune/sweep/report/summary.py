@@ -17,7 +17,6 @@ __all__ = [
     "finals_table",
     "leaderboard",
     "load_state",
-    "metric_of",
     "ordered",
     "report",
     "short",
@@ -53,8 +52,8 @@ def load_state(name: str, storage: str = "runs") -> SweepState:
 
 def report(state: SweepState) -> dict[str, Any]:
     """The results as plain data; scores are fractions, nothing in it tells the time."""
-    metric = metric_of(state)
-    full = state.finished(metric)
+    metric = state.metric
+    full = state.finished()
     return {
         "name": state.header["name"],
         "trials": [
@@ -78,14 +77,14 @@ def report(state: SweepState) -> dict[str, Any]:
 
 def leaderboard(state: SweepState) -> Table:
     """Trials, the best first: full length before those that were cut short."""
-    metric = metric_of(state)
+    metric = state.metric
     keys = searched(state)
     table = Table(title=f"{state.header['name']}: {metric} on the hold-out, {len(state.trials)} trials")
     for name in ("trial", "state", "epoch", f"{metric} %"):
         table.add_column(name, justify="right" if name != "state" else "left")
     for key in keys:
         table.add_column(key.label, justify="right")
-    full = state.finished(metric)
+    full = state.finished()
     for trial in ordered(state):
         style = "bold green" if full and trial is full[0] else ("cyan" if trial.number == 0 else None)
         table.add_row(*_row(trial, metric, keys), style=style)
@@ -94,9 +93,9 @@ def leaderboard(state: SweepState) -> Table:
 
 def ordered(state: SweepState) -> list[RunState]:
     """Trials, the best first: full length before those that were cut short."""
-    full = state.finished(metric := metric_of(state))
+    full = state.finished()
     rest = [trial for trial in state.trials if trial not in full]
-    return full + sorted(rest, key=lambda trial: (-trial.epoch, -(trial.last(metric) or 0.0), trial.number))
+    return full + sorted(rest, key=lambda trial: (-trial.epoch, -(trial.last(state.metric) or 0.0), trial.number))
 
 
 def finals(state: SweepState) -> dict[str, dict[str, Any]]:
@@ -133,8 +132,3 @@ def _row(trial: RunState, metric: str, keys: list[Searched]) -> list[str]:
 def short(value: Any) -> str:
     """A parameter's value for a table."""
     return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
-def metric_of(state: SweepState) -> str:
-    """The metric that the trials are compared by."""
-    return str(state.header["sweep"]["objective"]["metric"])

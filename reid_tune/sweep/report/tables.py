@@ -10,7 +10,7 @@ from reid_tune.sweep.file import STAGES
 from reid_tune.sweep.progress import Progress
 from reid_tune.sweep.report.repeat import inline
 from reid_tune.sweep.report.searched import searched
-from reid_tune.sweep.report.summary import finals, metric_of, ordered, short
+from reid_tune.sweep.report.summary import finals, ordered, short
 from reid_tune.sweep.state import RunState, SweepState
 from reid_tune.tables import cell, percent
 
@@ -49,7 +49,7 @@ def states(state: SweepState, progress: Progress) -> dict[str, str]:
 
 def trials(state: SweepState, progress: Progress) -> Grid:
     """All trials, the best first."""
-    metric, keys, words = metric_of(state), searched(state), states(state, progress)
+    metric, keys, words = state.metric, searched(state), states(state, progress)
     heads = [("trial", "text"), ("state", "text"), ("epoch", ""), (f"{metric} %", "")]
     rows = []
     for trial in ordered(state):
@@ -57,7 +57,7 @@ def trials(state: SweepState, progress: Progress) -> Grid:
         own = [name, words[trial.name], str(trial.epoch), "" if value is None else percent(value)]
         rows.append([*own, *(short(key.of([trial]).get(trial.number, "")) for key in keys), trial.reason])
     heads += [(key.label, "") for key in keys]
-    return Grid([*heads, ("reason", "wide")], rows, 0 if state.finished(metric) else None)
+    return Grid([*heads, ("reason", "wide")], rows, 0 if state.finished() else None)
 
 
 def failures(state: SweepState) -> Grid | None:

@@ -10,17 +10,17 @@ from dataclasses import dataclass
 
 from reid_tune.errors import InputError
 from reid_tune.spec.secret import KEY
-from reid_tune.sweep.file import Resources
+from reid_tune.sweep.settings import Resources
 
 __all__ = ["Placement", "local_cluster", "place"]
 
 
 @dataclass(frozen=True)
 class Placement:
-    """What one worker gets, and how many runs fit at once."""
+    """What one worker gets, and how many runs fit at once; fewer than one GPU is a share of one."""
 
     cpus: int
-    gpus: int
+    gpus: float
     at_once: int
 
 
@@ -98,11 +98,13 @@ def place(resources: Resources, workers: int) -> Placement:
     per_worker = (1 if gpus else 0) if wanted == "auto" else wanted
     fits = cpus // (workers * resources.cpus_per_worker)
     if per_worker:
-        fits = min(fits, gpus // (workers * per_worker))
+        # 1 / 0.1 is 10 shares of each GPU, though ten times 0.1 is not 1 for a computer.
+        of_one = int(round(1 / per_worker, 6)) if per_worker < 1 else 1
+        fits = min(fits, gpus * of_one // (workers * max(1, int(per_worker))))
     if fits < 1:
         raise InputError(
             f"resources: a run of {workers} worker(s) wants {workers * resources.cpus_per_worker} CPU and "
-            f"{workers * per_worker} GPU, but the cluster has {cpus} CPU and {gpus} GPU: "
-            "lower cpus_per_worker, gpus_per_worker or refit_workers."
+            f"{workers * per_worker:g} GPU, but the cluster has {cpus} CPU and {gpus} GPU: "
+            "lower cpus_per_worker, gpus_per_worker, workers or refit_workers."
         )
     return Placement(resources.cpus_per_worker, per_worker, min(fits, resources.max_concurrent or fits))

@@ -31,7 +31,7 @@ class Search:
 
     def __init__(self, sweep: Sweep, journal: Journal, levels: tuple[int, ...]) -> None:
         self.sweep = sweep
-        self.metric = sweep.file.objective.metric
+        self.metric = sweep.file.metric
         self.recorder = Recorder(journal)
         self.journal = journal
         self.asha = Asha(levels, sweep.file.scheduler.reduction_factor)
@@ -91,7 +91,7 @@ class Search:
 
     def _tidy(self) -> None:
         """Remove the checkpoints of ended trials, apart from trial 0's and those of the best."""
-        best = {trial.name for trial in self.journal.state.finished(self.metric)[:KEPT]} | {TRIAL0}
+        best = {trial.name for trial in self.journal.state.finished()[:KEPT]} | {TRIAL0}
         for trial in self.journal.state.trials:
             if trial.state != "running" and trial.name not in best | self.tidied:
                 self.tidied.add(trial.name)

@@ -1,5 +1,6 @@
 """The ranges of a search space: from which values one key is drawn."""
 
+import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -30,6 +31,9 @@ class Range(Protocol):
 
     def values(self) -> Iterable[Any] | None:
         """All values in order; None where they are not finitely many."""
+
+    def spread(self, count: int) -> list[Any]:
+        """At most `count` (2 or more) values that stand for all, both ends among them; of a choice all options."""
 
     def entry(self) -> dict[str, Any]:
         """The range as a search-space file has it."""
@@ -72,6 +76,16 @@ class Numbers:
             return map(self._at, range(self._index(self.high) + 1))
         return range(int(self.low), int(self.high) + 1) if self.kind in WHOLE else None
 
+    def spread(self, count: int) -> list[Any]:
+        if self.step is not None:
+            steps = self._index(self.high)
+            return [self._at(index) for index in sorted({round(steps * at) for at in _shares(count)})]
+        logarithmic = self.kind in LOGARITHMIC
+        span = self.high / self.low if logarithmic else self.high - self.low
+        found = [self.low * span**at if logarithmic else self.low + span * at for at in _shares(count)]
+        found = [self.low, *found[1:-1], self.high]
+        return sorted({round(value) for value in found}) if self.kind in WHOLE else found
+
     def entry(self) -> dict[str, Any]:
         return {self.kind: [self.low, self.high] + ([] if self.step is None else [self.step])}
 
@@ -107,6 +121,9 @@ class Choice:
     def values(self) -> Iterable[Any] | None:
         return self.options
 
+    def spread(self, count: int) -> list[Any]:
+        return list(self.options)
+
     def entry(self) -> dict[str, Any]:
         return {"choice": list(self.options)} if len(self.options) > 1 else {"value": self.options[0]}
 
@@ -137,6 +154,9 @@ class Listed:
     def values(self) -> Iterable[Any] | None:
         return None if any(inner.values() is None for inner in self.elements) else _product(self.elements)
 
+    def spread(self, count: int) -> list[Any]:
+        return list(map(list, itertools.product(*(inner.spread(count) for inner in self.elements))))
+
     def entry(self) -> dict[str, Any]:
         return {"list": [inner.entry() for inner in self.elements]}
 
@@ -145,9 +165,14 @@ class Listed:
 
 
 def _product(elements: tuple[Range, ...]) -> Iterator[list[Any]]:
+    # Not by itertools, which would hold all values of a range of millions.
     if not elements:
         yield []
         return
     for first in elements[0].values() or ():
         for rest in _product(elements[1:]):
             yield [first, *rest]
+
+
+def _shares(count: int) -> list[float]:
+    return [index / (count - 1) for index in range(count)]

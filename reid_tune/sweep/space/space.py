@@ -2,7 +2,7 @@
 
 import json
 from collections import ChainMap
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from reid_tune.spec.load import LEAVES, nearest_key, problems
 from reid_tune.sweep.space.conditions import Branch, Parameter, check_conditions, in_order
 from reid_tune.sweep.space.constraints import Constraint, parse_constraint
 from reid_tune.sweep.space.entries import parse_range
+from reid_tune.sweep.space.ranges import Range
 
 if TYPE_CHECKING:
     import optuna
@@ -22,10 +23,12 @@ if TYPE_CHECKING:
 
     Suggest = Callable[[str, optuna.distributions.BaseDistribution], Any]
 
-__all__ = ["Space", "parse_space", "plain_values"]
+__all__ = ["Space", "parse_spaces", "plain_values"]
 
 _FIELDS = dict(fields())
 _SEARCHABLE = ("model.", "dataset.", "train.")
+# Searched in a stage of their own, which trains nothing.
+_RERANKING = ("re_ranking.k1", "re_ranking.k2", "re_ranking.lambda_value")
 # Set by the sweep itself, or without influence on what a trial learns.
 _FIXED = {
     "model.pretrained_model_path",
@@ -76,7 +79,16 @@ class Space:
 
     def combinations(self) -> Iterator[dict[str, Any]]:
         """All configurations of a space without continuous ranges, the last key changing fastest."""
-        return _combinations(self.parameters, {}, self.base)
+        return _combinations(self.parameters, {}, self.base, lambda found: found.values() or ())
+
+    def spread(self, count: int) -> Iterator[dict[str, Any]]:
+        """Configurations that stand for all that satisfy the constraints: of each range at most `count` values.
+
+        Raises:
+            InputError: a constraint cannot be computed.
+        """
+        every = _combinations(self.parameters, {}, self.base, lambda found: found.spread(count))
+        return (configuration for configuration in every if not self.broken(configuration))
 
     def active(self, configuration: Mapping[str, Any]) -> dict[str, Branch]:
         """By key the ranges that are searched in a configuration."""
@@ -116,15 +128,17 @@ class Space:
 
 
 def _combinations(
-    parameters: Sequence[Parameter], drawn: dict[str, Any], base: dict[str, Any]
+    parameters: Sequence[Parameter],
+    drawn: dict[str, Any],
+    base: dict[str, Any],
+    values: Callable[[Range], Iterable[Any]],
 ) -> Iterator[dict[str, Any]]:
     if not parameters:
         yield drawn
         return
     key, branch = parameters[0].key, parameters[0].active(ChainMap(drawn, base))
-    values = branch.range.values() if branch else None
-    for configuration in [drawn] if values is None else ({**drawn, key: value} for value in values):
-        yield from _combinations(parameters[1:], configuration, base)
+    for configuration in ({**drawn, key: value} for value in values(branch.range)) if branch else [drawn]:
+        yield from _combinations(parameters[1:], configuration, base, values)
 
 
 def plain_values(experiment: Experiment) -> dict[str, Any]:
@@ -133,8 +147,10 @@ def plain_values(experiment: Experiment) -> dict[str, Any]:
     return values
 
 
-def parse_space(tree: Mapping[str, Any], constraints: Sequence[str], base: dict[str, Any], source: str) -> Space:
-    """Read the sections `space` and `constraints`.
+def parse_spaces(
+    tree: Mapping[str, Any], constraints: Sequence[str], base: dict[str, Any], source: str
+) -> tuple[Space, Space]:
+    """Read the sections `space` and `constraints`: what trials search, and what the stage `rerank` does.
 
     Args:
         base: The spec's values by dotted key, as plain data.
@@ -159,22 +175,50 @@ def parse_space(tree: Mapping[str, Any], constraints: Sequence[str], base: dict[
             wrong.append(str(error))
     if wrong:
         raise problems(source, wrong)
+    later = [_space(parameters, expressions, base, source, reranking) for reranking in (False, True)]
+    if not later[0].parameters:
+        raise problems(source, ["space has no key that trials could search: name one beside re_ranking."])
+    return later[0], later[1]
+
+
+def _space(
+    parameters: Mapping[str, Parameter],
+    constraints: Sequence[Constraint],
+    base: dict[str, Any],
+    source: str,
+    reranking: bool,
+) -> Space:
+    """The part of a space that trials search, or the part of the re-ranking."""
+    own = {name: found for name, found in parameters.items() if (name in _RERANKING) is reranking}
+    others = parameters.keys() - own.keys()
+    wrong = [
+        f"space.{name} has a condition on {key}: re-ranking is searched apart from all other keys."
+        for name, parameter in own.items()
+        for key in parameter.conditions()
+        if key in others
+    ]
+    wrong += [
+        f"constraints: {constraint.text}: re-ranking is searched apart from all other keys; write two constraints."
+        for constraint in constraints
+        if others & set(constraint.keys) and own.keys() & set(constraint.keys)
+    ]
+    if wrong:
+        raise problems(source, wrong)
     try:
-        ordered = in_order(parameters)
+        ordered = in_order(own)
     except ValueError as error:
         raise problems(source, [str(error)]) from None
     if wrong := check_conditions(ordered, base):
         raise problems(source, wrong)
-    return Space(tuple(ordered), tuple(expressions), base, source)
+    concerns = [constraint for constraint in constraints if not others & set(constraint.keys)]
+    return Space(tuple(ordered), tuple(concerns), base, source)
 
 
 def _parse(key: str, entry: Any) -> Parameter:
-    if key.startswith("re_ranking."):
-        raise ValueError("a search over re-ranking is not supported in this version.")
     if key not in LEAVES:
         near = nearest_key(key)
         raise ValueError(f"the spec has no such key{f'; did you mean {near}?' if near else '.'}")
-    if key in _FIXED or not key.startswith(_SEARCHABLE):
+    if key not in _RERANKING and (key in _FIXED or not key.startswith(_SEARCHABLE)):
         raise ValueError("this key cannot be searched: the sweep sets it, or it does not change what a trial learns.")
     several = isinstance(entry, list) and entry and all(isinstance(part, Mapping) for part in entry)
     entries = entry if several else [entry]

@@ -28,7 +28,7 @@ SAME_MAP = 1e-3
 def export(sweep: Sweep, journal: Journal) -> dict[str, Any]:
     """Write each finalist as ONNX and as a checkpoint without optimizer; the result is the parity by finalist."""
     result = {}
-    for name in finalists(journal, sweep.file.objective.metric):
+    for name in finalists(journal, sweep.file.metric):
         target = _onnx(sweep, name)
         parity = export_checkpoint(_checkpoint(sweep, journal, name), target, overwrite=True)
         strip_checkpoint(_checkpoint(sweep, journal, name), target.with_suffix(".pth"), passphrase(sweep.experiment))
@@ -40,7 +40,7 @@ def test(sweep: Sweep, journal: Journal) -> dict[str, Any]:
     """Score the finalists' ONNX files on the test folders, plain and re-ranked as the spec says."""
     dataset = sweep.experiment.dataset
     result, thresholds = {}, {}
-    for name in finalists(journal, sweep.file.objective.metric):
+    for name in finalists(journal, sweep.file.metric):
         folders = dataset.query_dataset_dir, dataset.test_dataset_dir
         features = test_features(sweep.experiment, _onnx(sweep, name), *folders)
         evaluated = evaluate_features(features, reranking_of(sweep.experiment))
@@ -74,7 +74,7 @@ def register(sweep: Sweep, journal: Journal) -> dict[str, Any]:
     """Register the winner: ONNX file, checkpoint and spec as one version."""
     from reid_tune.tracking.registry import register as register_version
 
-    winner = finalists(journal, sweep.file.objective.metric)["winner"]
+    winner = finalists(journal, sweep.file.metric)["winner"]
     spec = sweep.folder / "export" / "winner.yaml"
     write_atomic(spec, with_parameters(sweep.experiment, winner.parameters, "winner").to_yaml())
     test = journal.state.stages.get("test", {}).get("winner", {}).get("plain", {})

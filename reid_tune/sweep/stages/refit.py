@@ -25,7 +25,7 @@ def finalists(journal: Journal, metric: str) -> dict[str, RunState]:
     Raises:
         FailedRun: no trial reached its last epoch.
     """
-    full = journal.state.finished(metric)
+    full = journal.state.finished()
     if not full:
         reasons = sorted({trial.reason for trial in journal.state.trials if trial.reason})
         raise FailedRun(f"no trial of the search reached its last epoch: {'; '.join(reasons) or 'none was started'}.")
@@ -42,9 +42,7 @@ class Refit:
         self.sweep = sweep
         self.journal = journal
         self.recorder = Recorder(journal)
-        self.todo = {
-            refit_run(name): trial.parameters for name, trial in finalists(journal, sweep.file.objective.metric).items()
-        }
+        self.todo = {refit_run(name): trial.parameters for name, trial in finalists(journal, sweep.file.metric).items()}
         for run in [run for run in self.recorder.waiting if run in self.todo]:
             if journal.state.runs[run].epoch >= self.experiment(run).train.num_epochs:
                 self.recorder.waiting.remove(run)

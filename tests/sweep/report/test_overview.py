@@ -40,7 +40,7 @@ def test_all_folders_of_a_storage_are_lines(tmp_path: Path) -> None:
         ("unreadable", None),
     ]
     state, progress = read_sweep(tmp_path / "runs" / "a")
-    best = state.finished("mAP")[0].last("mAP")
+    best = state.finished()[0].last("mAP")
     assert (lines["a"]["trials"], lines["a"]["budget"], lines["a"]["metric"]) == (5, 5, "mAP")
     assert (lines["a"]["best"], lines["a"]["trial0"]) == (best, state.trials[0].last("mAP"))
     assert (lines["c"]["trials"], lines["c"]["best"], lines["c"]["trial0"]) == (0, None, None)

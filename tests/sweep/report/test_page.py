@@ -79,7 +79,7 @@ def page_of(folder: Path) -> Page:
 def test_a_finished_sweep_with_failures_and_stopped_trials(tmp_path: Path) -> None:
     sweep = simulate(tmp_path)
     state, _ = read_sweep(sweep.folder)
-    best, zero = state.finished("mAP")[0], state.trials[0]
+    best, zero = state.finished()[0], state.trials[0]
     page = page_of(sweep.folder)
     states = [trial.state for trial in state.trials]
     assert min(states.count(name) for name in ("finished", "stopped", "failed")) > 0

@@ -33,7 +33,7 @@ def test_the_command_trains_what_the_winner_was(tmp_path: Path) -> None:
     sweep = simulate(tmp_path, trials=4)
     write_page(sweep.folder)
     state, _ = read_sweep(sweep.folder)
-    winner = state.finished("mAP")[0]
+    winner = state.finished()[0]
     own = {"train.results_dir": f"results/simulated-trial-{winner.number}"}
     all_data = {"train.results_dir": own["train.results_dir"] + "-all", "dataset.validation": "none"}
     commands = repeat_commands(state, winner, sweep.folder / SPEC).values()

@@ -289,7 +289,7 @@ def test_only_full_length_trials_win_and_ties_go_to_the_earlier(tmp_path: Path) 
             source.report(run, {"epoch": epoch, "mAP": 0.96})
     source.report("trials/0000", {"failed": "out of memory"})
     assert journal.state.runs["trials/0003"].state == "stopped"
-    assert [trial.number for trial in journal.state.finished("mAP")] == [1, 2]
+    assert [trial.number for trial in journal.state.finished()] == [1, 2]
 
 
 def test_checkpoints_stay_for_the_best_and_trial_0(tmp_path: Path) -> None:

@@ -9,9 +9,9 @@ from reid_tune.checkpoints.checkpoint import Checkpoint, save_checkpoint
 from reid_tune.checkpoints.names import LATEST
 from reid_tune.data.demo import draw_demo_data
 from reid_tune.modeling.network import untrained
-from reid_tune.sweep.stages import finals
 from reid_tune.sweep.journal import Journal
 from reid_tune.sweep.report.summary import LABELS
+from reid_tune.sweep.stages import finals
 from reid_tune.sweep.stages.refit import refit_run
 from reid_tune.sweep.state import trial_run
 
