@@ -12,6 +12,7 @@ from rich.text import Text
 
 from reid_tune.events.log import read_events
 from reid_tune.files import write_atomic
+from reid_tune.sweep.budget import Ledger
 from reid_tune.sweep.report.live import status_line
 from reid_tune.sweep.report.summary import leaderboard
 from reid_tune.sweep.state import replay
@@ -25,7 +26,7 @@ def main(log: str, picture: str) -> None:
     trials = state.header["sweep"]["budget"]["trials"]
     console = Console(record=True, width=112, file=io.StringIO(), force_terminal=True)
     console.print("$ reid-tune sweep search_spaces/quickstart.yaml")
-    status = status_line(state, "mAP", trials, now=moment[-1]["time"])
+    status = status_line(state, trials, Ledger(moment).spent())
     console.print(Group(leaderboard(state), Text(status, style="dim")))
     # The fonts that rich names lie on a server; any monospaced one will do.
     write_atomic(picture, re.sub(r"@font-face \{.*?\}", "", console.export_svg(title="reid-tune"), flags=re.DOTALL))

@@ -86,6 +86,19 @@ def test_a_grid_has_no_more_samples_than_trials(run: Run) -> None:
         assert [sample[NAME] for sample in json.loads(out)["samples"]] == expected
 
 
+def test_the_re_ranking_has_a_table_of_its_own_with_its_number_of_settings(run: Run) -> None:
+    reranking = {"re_ranking.k1": {"choice": [5, 10, 20]}, "re_ranking.lambda_value": {"value": 0.25}}
+    values = {"space": SPACE | reranking, "constraints": [*CONSTRAINTS, "re_ranking.k1 > 5"]}
+    status, out, err = run("--samples", "1", **values)
+    assert (status, err) == (0, "")
+    for part in ("re-ranking: 2 settings", "choice [5, 10, 20]", "value 0.25", "re_ranking.k1 > 5"):
+        assert part in out
+    content = json.loads(run("--format", "json", **values)[1])
+    assert content["re_ranking"] == {"space": reranking, "constraints": ["re_ranking.k1 > 5"], "settings": 2}
+    assert (content["space"], content["constraints"]) == (SPACE, CONSTRAINTS)
+    assert all(set(sample) <= set(SPACE) for sample in content["samples"])
+
+
 @pytest.mark.parametrize(
     ("values", "arguments", "part"),
     [
@@ -100,6 +113,7 @@ def test_a_grid_has_no_more_samples_than_trials(run: Run) -> None:
         ({"constraints": ["1 / dataset.padding > 1"]}, ["dataset.padding=0"], "dataset.padding = 0: division by zero"),
         ({"space": SPACE | {"train.optim.momentum": {"uniform": [0, 0.5], "when": {NAME: "AdamW"}}}}, [], "no effect"),
         ({"space": {"dataset.num_instances": {"int": [4, 5]}}}, [], "is not a multiple of"),
+        ({"space": SPACE | {"re_ranking.lambda_value": {"uniform": [0, 2]}}}, [], "lambda_value is"),
         ({}, ["sweep.search.sampler=grid"], "a grid has no continuous ranges"),
         ({}, ["train.num_epoch=3"], "unknown key train.num_epoch"),
     ],

@@ -1,11 +1,14 @@
 """Commands about search spaces."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from reid_tune.cli.common import Format, FormatOption, app, show
+
+if TYPE_CHECKING:
+    from reid_tune.sweep.space.space import Space
 
 __all__: list[str] = []
 
@@ -27,14 +30,24 @@ def space_show(
     from reid_tune.sweep.file import load_sweep
     from reid_tune.sweep.search.samples import SAMPLES, check_space
     from reid_tune.sweep.space.tables import first_suggestions, ranges_table, suggestions_table
+    from reid_tune.sweep.stages.rerank import settings
     from reid_tune.tables import print_table
 
     sweep = load_sweep(file, overrides or [])
     check_space(sweep, SAMPLES)
     suggested = first_suggestions(sweep, samples)
+    tried = len(settings(sweep))
     if format is Format.table:
         print_table(ranges_table(sweep.space))
+        if tried:
+            print_table(ranges_table(sweep.re_ranking, f"re-ranking: {tried} settings in the stage rerank"))
         print_table(suggestions_table(sweep.space, suggested))
     else:
-        constraints = [constraint.text for constraint in sweep.space.constraints]
-        show({"space": sweep.space.entries(), "constraints": constraints, "samples": suggested}, format, {})
+        content = _content(sweep.space) | (
+            {"re_ranking": _content(sweep.re_ranking) | {"settings": tried}} if tried else {}
+        )
+        show(content | {"samples": suggested}, format, {})
+
+
+def _content(space: "Space") -> dict[str, Any]:
+    return {"space": space.entries(), "constraints": [constraint.text for constraint in space.constraints]}

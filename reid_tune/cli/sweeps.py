@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from reid_tune import __version__
 from reid_tune.cli.common import Format, FormatOption, app, show
@@ -20,6 +21,8 @@ class Stage(StrEnum):
 
     preflight = "preflight"
     search = "search"
+    confirm = "confirm"
+    rerank = "rerank"
     refit = "refit"
     export = "export"
     test = "test"
@@ -33,7 +36,20 @@ class Resume(StrEnum):
     auto = "auto"
 
 
-@app.command()
+class _Sweep(TyperCommand):
+    """`sweep FILE`, and `sweep reproduce RUN`, which is a command of its own."""
+
+    def make_context(self, info_name: str | None, args: list[str], *rest: Any, **more: Any) -> Any:
+        if args[:1] == ["reproduce"]:
+            command = typer.main.get_command(_runs)
+            return command.make_context(f"{info_name} reproduce", args[1:], *rest, **more)
+        return super().make_context(info_name, args, *rest, **more)
+
+
+_runs = typer.Typer(add_completion=False, context_settings=app.info.context_settings)
+
+
+@app.command(cls=_Sweep, epilog="reid-tune sweep reproduce NAME/7 trains a run of a sweep again, see its --help.")
 def sweep(
     file: Annotated[Path, typer.Argument(help="Search-space file.")],
     overrides: Annotated[
@@ -43,12 +59,23 @@ def sweep(
     resume: Annotated[
         Resume, typer.Option(help="never refuses a name that exists; auto begins or continues.")
     ] = Resume.never,
+    start: Annotated[Stage | None, typer.Option("--from", help="Run this stage and those behind it again.")] = None,
     until: Annotated[Stage, typer.Option(help="The last stage to run.")] = Stage.register,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything, print the plan, write nothing.")
     ] = False,
+    smoke: Annotated[
+        bool, typer.Option("--smoke", help="Run every stage on a handful of the images, and leave nothing behind.")
+    ] = False,
 ) -> None:
-    """Search, refit the best, export, test once, register."""
+    """Search, confirm the best, refit, export, test once, register."""
+    if smoke:
+        if dry_run or start or resume is not Resume.never:
+            raise InputError("--smoke is a sweep of its own: leave out --dry-run, --from and --resume.")
+        from reid_tune.sweep.smoke import smoke as run_smoke
+
+        typer.echo(run_smoke(file, overrides or [], until.value))
+        return
     from reid_tune.sweep.file import load_sweep
 
     loaded = load_sweep(file, overrides or [])
@@ -60,13 +87,74 @@ def sweep(
         show(plan_sweep(loaded, until.value), Format.yaml, {})
         return
     try:
-        state = run_sweep(loaded, resume=resume.value, until=until.value)
+        state = run_sweep(loaded, resume=resume.value, until=until.value, start=start.value if start else None)
     except KeyboardInterrupt:
         typer.echo(f"stopped; continue with: {resume_command()}", err=True)
         raise
     _print_sweep(state, loaded.file.storage)
     if (page := Path(loaded.file.storage) / loaded.file.name / PAGE).is_file():
         typer.echo(f"page: {page}")
+
+
+@_runs.command()
+def reproduce(
+    name: Annotated[str, typer.Argument(help="NAME/7 for a trial, NAME/confirm/0007-2, NAME/refit/winner.")],
+    run: Annotated[bool, typer.Option("--run", help="Train it, and compare the metrics of its last epoch.")] = False,
+    storage: Storage = "runs",
+    format: FormatOption = Format.table,
+) -> None:
+    """Print the command that trains a run of a sweep again.
+
+    With train.deterministic and one worker the same machine gives the same digits; where --run finds others, the exit
+    status is 1.
+    """
+    from reid_tune.sweep.report.repeat import differences, find_run, repeat, train_again, write_spec
+
+    state, found, folder = find_run(name, storage)
+    again = repeat(state, found, write_spec(folder, state))
+    if not run:
+        typer.echo(again)
+        return
+    if not found.epochs:
+        raise InputError(f"{name} has reported no epoch: there is nothing to compare with.")
+    typer.echo(again, err=True)
+    metrics = differences(found, train_again(again))
+    equal = all(row["equal"] for row in metrics.values())
+    if format is Format.table:
+        _print_differences(metrics)
+        typer.echo(f"epoch {found.epoch}: {'equal' if equal else 'not equal'}")
+    else:
+        show({"epoch": found.epoch, "equal": equal, "metrics": metrics}, format, {})
+    if not again.exact and not equal:
+        typer.echo("equal digits can be expected of one worker with train.deterministic alone.", err=True)
+    raise typer.Exit(1 if again.exact and not equal else 0)
+
+
+@app.command()
+def stop(
+    name: Annotated[str, typer.Argument(help="NAME/7 for trial 7 of the sweep NAME.")],
+    storage: Storage = "runs",
+) -> None:
+    """End a trial of a search; the sweep goes on without it."""
+    from reid_tune.sweep.report.logs import split_name
+    from reid_tune.sweep.report.summary import sweep_folder
+    from reid_tune.sweep.requests import ask_to_stop
+
+    sweep, run = split_name(name)
+    typer.echo(ask_to_stop(sweep_folder(sweep, storage), run))
+
+
+@app.command()
+def enqueue(
+    name: Annotated[str, typer.Argument(help="Name of a sweep below the storage.")],
+    values: Annotated[list[str], typer.Argument(help="Keys of its space.", metavar="KEY=VALUE...")],
+    storage: Storage = "runs",
+) -> None:
+    """Give the next trial of a search these values; keys of the space that are left out have the spec's."""
+    from reid_tune.sweep.report.summary import sweep_folder
+    from reid_tune.sweep.requests import ask_to_enqueue
+
+    typer.echo(ask_to_enqueue(sweep_folder(name, storage), values))
 
 
 @app.command()
@@ -144,6 +232,18 @@ def ui(port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5000) -> 
 def version() -> None:
     """Print the version."""
     typer.echo(__version__)
+
+
+def _print_differences(metrics: dict[str, dict[str, Any]]) -> None:
+    from rich.table import Column, Table
+
+    from reid_tune.tables import print_table
+
+    table = Table("", *(Column(name, justify="right") for name in ("in the sweep", "again", "")))
+    for name, row in metrics.items():
+        # All digits, where other tables have percent.
+        table.add_row(name, str(row["sweep"]), str(row["again"]), "equal" if row["equal"] else "not equal")
+    print_table(table)
 
 
 def _print_sweep(state: Any, storage: str) -> None:

@@ -4,27 +4,37 @@ import os
 import secrets
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
 
 from reid_tune.checkpoints.encryption import encrypt
-from reid_tune.errors import ReidTuneError
+from reid_tune.errors import InputError, ReidTuneError
 from reid_tune.events.log import read_events
 from reid_tune.files import make_folder
 from reid_tune.spec.secret import passphrase
+from reid_tune.sweep.budget import Crew, Pace, Purse
 from reid_tune.sweep.file import STAGES, Sweep
 from reid_tune.sweep.journal import EVENTS, Journal
+from reid_tune.sweep.provenance import environment
 from reid_tune.sweep.report.live import LiveView
 from reid_tune.sweep.report.page import write_page
-from reid_tune.sweep.resume import Resume, existing_state, require_key
+from reid_tune.sweep.resume import Resume, existing_state, reopen, reopened, require_key
 from reid_tune.sweep.runs.cluster import local_cluster, place
+from reid_tune.sweep.runs.source import Holds, Source
 from reid_tune.sweep.search.search import Search
-from reid_tune.sweep.stages.finals import export, register, test
-from reid_tune.sweep.stages.preflight import preflight
-from reid_tune.sweep.stages.refit import Refit
+from reid_tune.sweep.settings import Resources
+from reid_tune.sweep.stages.confirm import confirm_runs, decide
+from reid_tune.sweep.stages.export import export
+from reid_tune.sweep.stages.plan import plan
+from reid_tune.sweep.stages.preflight import Checked, preflight
+from reid_tune.sweep.stages.probe import probe
+from reid_tune.sweep.stages.refit import refit_runs
+from reid_tune.sweep.stages.register import register
+from reid_tune.sweep.stages.rerank import choose
+from reid_tune.sweep.stages.test import test
 from reid_tune.sweep.state import SweepState
 from reid_tune.tasks.split import SPLIT, write_lists
 from reid_tune.tracking.sender import Sender
@@ -37,36 +47,42 @@ _SENDING, _HURRY = 60.0, 3.0
 
 
 def plan_sweep(sweep: Sweep, until: str) -> dict[str, Any]:
-    """All checks and the plan, without writing anything.
+    """All checks and the plan, without writing anything but decoded images into their cache.
 
     Raises:
         InputError: the first thing that would make the sweep fail.
     """
     passphrase(sweep.experiment)  # Refuses a file of the key that cannot be read.
-    plan = preflight(sweep, _stages(until))
+    checked = preflight(sweep, _stages(until))
     with local_cluster():
-        return {"name": sweep.file.name, "folder": str(sweep.folder)} | plan | _resources(sweep)
+        return {"name": sweep.file.name, "folder": str(sweep.folder)} | _planned(sweep, checked)
 
 
-def run_sweep(sweep: Sweep, *, resume: Resume, until: str) -> SweepState:
+def run_sweep(sweep: Sweep, *, resume: Resume, until: str, start: str | None = None) -> SweepState:
     """Run all stages up to `until`, each once in the life of a sweep, and return the state behind them.
 
     Args:
         resume: `never` refuses a name that exists; `auto` begins or continues.
+        start: A stage from which on all is done again in a sweep that exists; its trials, and repeats that finished,
+            stay.
 
     Raises:
         InputError: file, spec, data, name or resources are wrong.
+        InfrastructureError: the disk is full, or Ray is gone; resumed, the sweep goes on where it was.
         FailedRun: no trial could be finished.
     """
-    stages = _stages(until)
+    stages, again = _stages(until), tuple[str, ...]()
     if read_events(sweep.folder / EVENTS):
-        state = existing_state(sweep, resume)
-        stages = tuple(stage for stage in stages if stage not in state.stages)
+        state = existing_state(sweep, "auto" if start else resume)
+        again = reopened(sweep, state, start)
+        stages = tuple(stage for stage in stages if stage not in state.stages or stage in again)
         if not stages:
             return state
         require_key(sweep, state)
+    elif start not in (None, STAGES[0]):
+        raise InputError(f"--from {start}: there is no sweep {sweep.file.name} in {sweep.folder} yet: leave it out.")
     key = passphrase(sweep.experiment)
-    plan = preflight(sweep, stages)
+    checked = preflight(sweep, stages)
     make_folder(sweep.folder)
     console = Console(file=sys.stderr)
     if not reachable(uri := tracking_uri()):
@@ -74,84 +90,122 @@ def run_sweep(sweep: Sweep, *, resume: Resume, until: str) -> SweepState:
             console,
             f"the MLflow server {public(uri)} does not answer; the log keeps what it misses, register will need it.",
         )
-    for warning in plan["warnings"]:
-        _warn(console, warning)
     with local_cluster(key):
-        return _drive(sweep, plan | _resources(sweep), stages, console)
+        return _Driver(sweep, checked, console).run(stages, again)
 
 
 def _stages(until: str) -> tuple[str, ...]:
     return STAGES[: STAGES.index(until) + 1]
 
 
-def _drive(sweep: Sweep, plan: dict[str, Any], stages: tuple[str, ...], console: Console) -> SweepState:
-    view = LiveView(console, sweep.file.metric, sweep.file.budget.trials)
-    work = _work(sweep, plan)
-    with Journal(sweep.folder) as journal, view:
-        journal.listeners.append(view)
-        _begin(sweep, journal)
-        with _tracked(journal, console):
-            for stage in stages:
-                journal.emit("stage", stage=stage, state="begun", result={})
-                journal.emit("stage", stage=stage, state="done", result=work[stage](journal))
-        _write_page(sweep, console)
-        return journal.state
+def _planned(sweep: Sweep, checked: Checked) -> dict[str, Any]:
+    """What the checks found, with the resources of a run and the plan; Ray must be there."""
+    resources = sweep.file.resources
+    trials, refits = _crew(resources, resources.workers), _crew(resources, resources.refit_workers)
+    measured = probe(sweep, place(resources, resources.workers), resources.workers)
+    planned = plan(sweep, checked.levels, measured, trials, refits)
+    return checked.as_dict() | planned | {"warnings": checked.warnings + planned["warnings"]}
 
 
-def _work(sweep: Sweep, plan: dict[str, Any]) -> dict[str, Callable[[Journal], dict[str, Any]]]:
-    return {
-        "preflight": lambda journal: _prepare(sweep, plan),
-        "search": lambda journal: _search(sweep, journal, plan),
-        "refit": lambda journal: _refit(sweep, journal),
-        "export": lambda journal: export(sweep, journal),
-        "test": lambda journal: test(sweep, journal),
-        "register": lambda journal: register(sweep, journal),
-    }
+class _Driver:
+    """One process that drives a sweep."""
 
+    def __init__(self, sweep: Sweep, checked: Checked, console: Console) -> None:
+        self.sweep, self.checked, self.console = sweep, checked, console
+        for warning in checked.warnings:
+            _warn(console, warning)
 
-def _prepare(sweep: Sweep, plan: dict[str, Any]) -> dict[str, Any]:
-    write_lists(sweep.experiment, sweep.folder / SPLIT)
-    return plan
+    def run(self, stages: Sequence[str], again: Sequence[str]) -> SweepState:
+        view = LiveView(self.console, self.sweep.file.budget.trials)
+        with Journal(self.sweep.folder) as self.journal, view:
+            self.journal.listeners.append(view)
+            self._begin()
+            if again:
+                reopen(self.journal, again)
+            with _tracked(self.journal, self.console):
+                for stage in stages:
+                    self.journal.emit("stage", stage=stage, state="begun", result={})
+                    self.journal.emit("stage", stage=stage, state="done", result=getattr(self, f"_{stage}")())
+            _write_page(self.sweep, self.console)
+            return self.journal.state
 
-
-def _search(sweep: Sweep, journal: Journal, plan: dict[str, Any]) -> dict[str, Any]:
-    from reid_tune.sweep.runs.runner import run_all
-
-    levels = tuple(plan["rungs"])
-    run_all(Search(sweep, journal, levels), place(sweep.file.resources, 1), 1, levels, sweep.folder / "ray")
-    states = [trial.state for trial in journal.state.trials]
-    return {name: states.count(name) for name in ("finished", "stopped", "failed")}
-
-
-def _refit(sweep: Sweep, journal: Journal) -> dict[str, Any]:
-    from reid_tune.sweep.runs.runner import run_all
-
-    workers = sweep.file.resources.refit_workers
-    source = Refit(sweep, journal)
-    run_all(source, place(sweep.file.resources, workers), workers, (), sweep.folder / "ray")
-    return {run: journal.state.runs[run].state for run in source.todo}
-
-
-def _resources(sweep: Sweep) -> dict[str, Any]:
-    placement = place(sweep.file.resources, 1)
-    place(sweep.file.resources, sweep.file.resources.refit_workers)
-    return {"at_once": placement.at_once, "cpus_per_trial": placement.cpus, "gpus_per_trial": placement.gpus}
-
-
-def _begin(sweep: Sweep, journal: Journal) -> None:
-    if not journal.past:
-        uid, key = secrets.token_hex(8), passphrase(sweep.experiment)
+    def _begin(self) -> None:
+        sweep, journal = self.sweep, self.journal
+        if not journal.past:
+            uid, key = secrets.token_hex(8), passphrase(sweep.experiment)
+            journal.emit(
+                "sweep",
+                name=sweep.file.name,
+                uid=uid,
+                lock=encrypt(uid.encode(), key).hex() if key is not None else None,
+                tracking_uri=public(tracking_uri()),
+                sweep=sweep.file.model_dump(mode="json"),
+                spec=sweep.experiment.parameters(),
+            )
         journal.emit(
-            "sweep",
-            name=sweep.file.name,
-            uid=uid,
-            lock=encrypt(uid.encode(), key).hex() if key is not None else None,
-            tracking_uri=public(tracking_uri()),
-            sweep=sweep.file.model_dump(mode="json"),
-            spec=sweep.experiment.parameters(),
+            "driver",
+            pid=os.getpid(),
+            host=socket.gethostname(),
+            resumed=bool(journal.past),
+            command=sys.argv,
+            environment=environment(sweep.experiment),
         )
-    resumed = bool(journal.past)
-    journal.emit("driver", pid=os.getpid(), host=socket.gethostname(), resumed=resumed, command=sys.argv)
+
+    def _preflight(self) -> dict[str, Any]:
+        write_lists(self.sweep.experiment, self.sweep.folder / SPLIT)
+        planned = _planned(self.sweep, self.checked)
+        for warning in planned["warnings"][len(self.checked.warnings) :]:
+            _warn(self.console, warning)
+        return planned
+
+    def _search(self) -> dict[str, Any]:
+        resources = self.sweep.file.resources
+        crew, refits = _crew(resources, resources.workers), _crew(resources, resources.refit_workers)
+        probed = Pace(**self.journal.state.stages["preflight"]["pace"])
+        purse = Purse(self.sweep, crew, refits, probed)
+        for event in read_events(self.journal.path):
+            purse.apply(event, self.journal.state)
+        self.journal.listeners.append(purse.apply)
+        search = Search(self.sweep, self.journal, self.checked.levels, crew.holds, purse)
+        self._run(search, crew, self.checked.levels)
+        states = [trial.state for trial in self.journal.state.trials]
+        counts = {name: states.count(name) for name in ("finished", "stopped", "failed")}
+        return counts | {"ended_by": search.closed(), "budget": self.sweep.file.budget.model_dump(mode="json")}
+
+    def _confirm(self) -> dict[str, Any]:
+        crew = _crew(self.sweep.file.resources, self.sweep.file.resources.workers)
+        self._run(confirm_runs(self.sweep, self.journal, crew.holds), crew)
+        return decide(self.sweep, self.journal)
+
+    def _rerank(self) -> dict[str, Any]:
+        return choose(self.sweep, self.journal)
+
+    def _refit(self) -> dict[str, Any]:
+        crew = _crew(self.sweep.file.resources, self.sweep.file.resources.refit_workers)
+        source = refit_runs(self.sweep, self.journal, crew.holds)
+        self._run(source, crew)
+        return {run: self.journal.state.runs[run].state for run in source.runs}
+
+    def _export(self) -> dict[str, Any]:
+        return export(self.sweep, self.journal)
+
+    def _test(self) -> dict[str, Any]:
+        return test(self.sweep, self.journal)
+
+    def _register(self) -> dict[str, Any]:
+        return register(self.sweep, self.journal)
+
+    def _run(self, source: Source, crew: Crew, validate_at: tuple[int, ...] = ()) -> None:
+        from reid_tune.sweep.runs.runner import run_all
+
+        timeout = 60 * self.sweep.file.resources.timeout_minutes
+        run_all(source, crew.at_once, crew.holds.workers, validate_at, self.sweep.folder / "ray", timeout)
+
+
+def _crew(resources: Resources, workers: int) -> Crew:
+    """What the runs of a stage hold, and how many fit at once."""
+    placement = place(resources, workers)
+    return Crew(Holds(workers * placement.cpus, workers * placement.gpus, workers), placement.at_once)
 
 
 @contextmanager

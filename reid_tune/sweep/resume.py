@@ -1,18 +1,23 @@
 """Going on with a sweep: what must be the same, and the command that does it."""
 
-import json
 import shlex
+import shutil
 import sys
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 from reid_tune.checkpoints.encryption import decrypt
 from reid_tune.errors import InputError
+from reid_tune.spec.experiment import flatten
 from reid_tune.spec.secret import passphrase
-from reid_tune.sweep.file import Sweep
+from reid_tune.sweep.file import STAGES, Sweep
+from reid_tune.sweep.journal import Journal
 from reid_tune.sweep.report.summary import load_state
+from reid_tune.sweep.settings import SweepFile
+from reid_tune.sweep.space.space import plain_values
 from reid_tune.sweep.state import SweepState
 
-__all__ = ["Resume", "existing_state", "require_key", "resume_command"]
+__all__ = ["Resume", "existing_state", "reopen", "reopened", "require_key", "resume_command"]
 
 Resume = Literal["never", "auto"]
 
@@ -32,19 +37,62 @@ def existing_state(sweep: Sweep, resume: Resume) -> SweepState:
             f"'{resume_command()}', or set another name with sweep.name=NAME."
         )
     state = load_state(sweep.file.name, str(sweep.folder.parent))
-    old, old_spec = state.header["sweep"], state.header["spec"]
-    new = sweep.file.model_dump(mode="json", exclude=_FREE)
-    spec = json.loads(json.dumps(sweep.experiment.parameters()))
-    unlike = [f"{key}: {old.get(key)!r} there, {new[key]!r} now" for key in new if old.get(key) != new[key]]
-    unlike += [
-        f"{key}: {old_spec.get(key)!r} there, {spec[key]!r} now" for key in spec if old_spec.get(key) != spec[key]
-    ]
+    old = flatten(SweepFile.model_validate(state.header["sweep"]).model_dump(mode="json", exclude=_FREE))
+    new = flatten(sweep.file.model_dump(mode="json", exclude=_FREE))
+    unlike = _differences(old, new) + _differences(state.header["spec"], plain_values(sweep.experiment))
     if unlike:
         raise InputError(
             f"the sweep {sweep.file.name} in {sweep.folder} is another one ({'; '.join(unlike[:3])}): "
             "give the file and the overrides that it began with, or another name with sweep.name=NAME."
         )
     return state
+
+
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    return [
+        f"{key}: {old.get(key, 'nothing')!r} there, {new.get(key, 'nothing')!r} now"
+        for key in {**old, **new}
+        if old.get(key) != new.get(key)
+    ]
+
+
+def reopened(sweep: Sweep, state: SweepState, start: str | None) -> tuple[str, ...]:
+    """The stages to be done again: those from `start` on, or all from the search on where the budget now allows more.
+
+    Raises:
+        InputError: a stage before `start` is not done.
+    """
+    found = state.stages.get("search")
+    if start is None and found and _allows_more(sweep, state, found):
+        start = "search"
+    if start is None:
+        return ()
+    missing = [stage for stage in STAGES[: STAGES.index(start)] if stage not in state.stages]
+    if missing:
+        raise InputError(f"--from {start}: the stage {missing[0]} of {sweep.file.name} is not done: leave --from out.")
+    return tuple(stage for stage in STAGES[STAGES.index(start) :] if stage in state.stages)
+
+
+def _allows_more(sweep: Sweep, state: SweepState, found: Mapping[str, Any]) -> bool:
+    """Whether what ended the search is larger now."""
+    key, budget = found["ended_by"], sweep.file.budget
+    if key == "trials":
+        return len(state.trials) < budget.trials
+    now, before = getattr(budget, key), found["budget"][key]
+    return now is None or now > before
+
+
+def reopen(journal: Journal, stages: Sequence[str]) -> None:
+    """Forget the results of stages: their refits are trained anew, and repeats that failed."""
+    dropped = [
+        run.name
+        for run in journal.state.runs.values()
+        if ("refit" in stages and run.name.startswith("refit/"))
+        or ("confirm" in stages and run.name.startswith("confirm/") and run.state == "failed")
+    ]
+    journal.emit("reopened", stages=list(stages), runs=dropped)
+    for run in dropped:
+        shutil.rmtree(journal.folder / run, ignore_errors=True)
 
 
 def require_key(sweep: Sweep, state: SweepState) -> None:

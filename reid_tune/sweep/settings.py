@@ -18,11 +18,11 @@ class Objective(Section):
     metric: Literal["mAP", "mINP", "Rank-1", "Rank-5", "Rank-10", "gflops", "parameters", "embedding_dim"] = Field(
         "mAP", description="A plain score on the hold-out, or a cost that the spec alone decides."
     )
-    mode: Literal["max", "min"] | None = Field(None, description="Scores are max, costs min.")
+    mode: Literal["max", "min", "auto"] = Field("auto", description="Scores are max, costs min.")
 
     @model_validator(mode="after")
     def _check(self) -> "Objective":
-        if self.mode not in (None, "min" if self.metric in COSTS else "max"):
+        if self.mode not in ("auto", "min" if self.metric in COSTS else "max"):
             raise ValueError(f"{self.metric} cannot be {self.mode}: scores are max, costs min")
         return self
 

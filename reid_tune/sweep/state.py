@@ -33,7 +33,8 @@ class RunState:
         origin: Where they come from: the sampler, or a user who gave them.
         costs: What the spec alone decides, by name of the objective.
         state: running, finished, stopped or failed.
-        failure: Why it failed, in one word: see FAILURES.
+        failure: Why it failed, in one word: see `Failure`.
+        setbacks: Failures behind which it was started again.
         epochs: Metrics by 1-based epoch.
         attempts: How often it was started.
     """
@@ -45,6 +46,7 @@ class RunState:
     state: str = "running"
     reason: str = ""
     failure: str = ""
+    setbacks: list[str] = field(default_factory=list)
     epochs: dict[int, dict[str, Any]] = field(default_factory=dict)
     attempts: int = 0
     begun: float = 0.0
@@ -68,12 +70,21 @@ class RunState:
 
 @dataclass
 class SweepState:
-    """All of a sweep."""
+    """All of a sweep.
+
+    Attributes:
+        stages: Results of those that are done.
+        begun: When each one began, in seconds since the epoch.
+        requests: Names of users' requests that became trials.
+        environment: Versions, data and weights, see `environment`, of the last driver.
+    """
 
     header: Event = field(default_factory=dict)
     runs: dict[str, RunState] = field(default_factory=dict)
     stages: dict[str, dict[str, Any]] = field(default_factory=dict)
     begun: dict[str, float] = field(default_factory=dict)
+    requests: set[str] = field(default_factory=set)
+    environment: dict[str, Any] = field(default_factory=dict)
 
     @property
     def trials(self) -> list[RunState]:
@@ -83,8 +94,17 @@ class SweepState:
     @property
     def metric(self) -> str:
         """The score that decides, the first objective."""
-        objectives = self.header["sweep"]["objective"] if self.header else {"metric": "mAP"}
-        return str((objectives if isinstance(objectives, dict) else objectives[0])["metric"])
+        return str(self._objectives[0]["metric"])
+
+    @property
+    def costs(self) -> list[str]:
+        """The further objectives."""
+        return [objective["metric"] for objective in self._objectives[1:]]
+
+    @property
+    def _objectives(self) -> list[dict[str, Any]]:
+        found = self.header.get("sweep", {}).get("objective", {"metric": "mAP"})
+        return [found] if isinstance(found, dict) else found
 
     def finished(self) -> list[RunState]:
         """Full-length trials, the best by the metric first; of equals the earlier one."""
@@ -107,6 +127,9 @@ class SweepState:
         else:
             self.begun[event["stage"]] = event["time"]
 
+    def _driver(self, event: Event) -> None:
+        self.environment = event.get("environment", {})
+
     def _reopened(self, event: Event) -> None:
         for stage in event["stages"]:
             self.stages.pop(stage, None)
@@ -116,9 +139,13 @@ class SweepState:
     def _suggested(self, event: Event) -> None:
         more = {key: event[key] for key in ("origin", "costs") if key in event}
         self.runs[event["run"]] = RunState(event["run"], event["parameters"], begun=event["time"], **more)
+        self.requests |= {event["request"]} if "request" in event else set()
 
     def _attempt(self, event: Event) -> None:
         self.runs[event["run"]].attempts = event["attempt"]
+
+    def _setback(self, event: Event) -> None:
+        self.runs[event["run"]].setbacks.append(event["failure"])
 
     def _report(self, event: Event) -> None:
         self.runs[event["run"]].epochs[event["epoch"]] = event["metrics"]

@@ -1,14 +1,17 @@
 """Registered models: one version holds what serves, what was trained and the spec of both."""
 
+import json
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reid_tune.errors import InputError
+from reid_tune.evaluation.differences import Difference
+from reid_tune.tracking.gate import CONFIRM_FILE, Repeat, compare, read_repeats, registered_repeats
 from reid_tune.tracking.runs import SWEEP_TAG, parent_run
 from reid_tune.tracking.store import answering, client
 
@@ -23,15 +26,35 @@ __all__ = ["Registered", "check_model_name", "register"]
 FOLDER = "model"  # of the parent run's artifacts
 ONNX_FILE = "model.onnx"  # the name under which MLflow's ONNX flavour reads its file
 ALIAS_TAG = "reid_tune.alias"
+GATE_TAG = "reid_tune.gate"
 CHALLENGER = "challenger"
 
 
 @dataclass(frozen=True)
 class Registered:
-    """A version of a registered model, and the alias that it was given when it was registered."""
+    """A version of a registered model, and what was decided when it was registered.
+
+    Attributes:
+        alias: The one that it was given then.
+        against: The version that had the wanted alias; None where no other one had it.
+        difference: This version minus that one over common splits, in mAP; None where there are none.
+    """
 
     version: int
     alias: str
+    against: int | None = None
+    difference: Difference | None = None
+
+    @property
+    def reason(self) -> str:
+        """Why it was given this alias, in words."""
+        if self.against is None:
+            return "no other version had the alias"
+        if self.difference is None:
+            return f"version {self.against} has the alias, and no paired results over common splits to compare with"
+        mean, low, high = (100 * value for value in (self.difference.mean, self.difference.low, self.difference.high))
+        gain = f"{mean:+.1f} points of mAP [{low:+.1f}, {high:+.1f}]"
+        return f"{gain} against version {self.against}, over {self.difference.repeats} common split(s)"
 
 
 def register(
@@ -49,20 +72,24 @@ def register(
 
     The version is a folder of the sweep's parent run: an MLflow ONNX model for `mlflow.pyfunc`, and each file as it is.
 
+    The alias is given to the version where no other version has it, or where this one beats the one that has it: the
+    interval of their paired difference over common splits, from the `confirm.npz` of both, lies above 0. Otherwise
+    the version becomes the `challenger`.
+
     Args:
         files: what to keep, by name in that folder; must hold `model.onnx`, one file with its weights inside.
         sweep: the name of the sweep, which is its experiment.
         uid: the unique id of the sweep.
-        set_alias: given to the version where no other version has it; otherwise it becomes the `challenger`.
 
     Raises:
-        InputError: the model's name is not allowed, or a file is missing or no ONNX file.
+        InputError: the model's name is not allowed, or a file is missing, damaged or no ONNX file.
         InfrastructureError: the store does not answer.
     """
     check_model_name(model)
     for path in files.values():
         if not Path(path).is_file():
             raise InputError(f"cannot register {model}: there is no file {path}.")
+    repeats = read_repeats(files[CONFIRM_FILE]) if CONFIRM_FILE in files else ()
     with answering(uri):
         connection = client(uri)
         version = _registered(connection, model, uid)
@@ -71,8 +98,9 @@ def register(
             version = connection.create_model_version(
                 model, source, run, {SWEEP_TAG: uid, **tags}, description=description
             )
-        alias = version.tags.get(ALIAS_TAG) or _give_alias(connection, version, set_alias)
-        return Registered(int(version.version), alias)
+        if ALIAS_TAG not in version.tags:
+            _give_alias(connection, version, set_alias, repeats)
+        return _decided(connection, version)
 
 
 def check_model_name(model: str) -> None:
@@ -99,14 +127,32 @@ def _registered(connection: "MlflowClient", model: str, uid: str) -> "ModelVersi
     return next((version for version in versions if version.tags.get(SWEEP_TAG) == uid), None)
 
 
-def _give_alias(connection: "MlflowClient", version: "ModelVersion", wanted: str) -> str:
-    holders = connection.get_registered_model(version.name).aliases
-    own = str(version.version)
-    alias = wanted if str(holders.get(wanted, own)) == own else CHALLENGER
-    connection.set_registered_model_alias(version.name, alias, own)
+def _give_alias(connection: "MlflowClient", version: "ModelVersion", wanted: str, repeats: Sequence[Repeat]) -> None:
+    model, own, alias = version.name, str(version.version), wanted
+    holder = _holder(connection, model, wanted)
+    if holder is not None and str(holder.version) != own:
+        found = compare(repeats, registered_repeats(connection, holder))
+        gate = {"against": int(holder.version), "difference": found and found.as_dict()}
+        # Before the alias moves, behind which there is nobody to compare with.
+        connection.set_model_version_tag(model, own, GATE_TAG, json.dumps(gate))
+        alias = wanted if found and found.beyond_noise else CHALLENGER
+    connection.set_registered_model_alias(model, alias, own)
     # The last step: a version with this tag is complete, whatever happens to the aliases later.
-    connection.set_model_version_tag(version.name, own, ALIAS_TAG, alias)
-    return alias
+    connection.set_model_version_tag(model, own, ALIAS_TAG, alias)
+
+
+def _decided(connection: "MlflowClient", version: "ModelVersion") -> Registered:
+    tags = connection.get_model_version(version.name, str(version.version)).tags
+    gate = json.loads(tags.get(GATE_TAG, "{}"))
+    difference = Difference(**gate["difference"]) if gate.get("difference") else None
+    return Registered(int(version.version), tags[ALIAS_TAG], gate.get("against"), difference)
+
+
+def _holder(connection: "MlflowClient", model: str, alias: str) -> "ModelVersion | None":
+    """The version that has an alias; stores may keep the alias of a deleted one."""
+    number = str(connection.get_registered_model(model).aliases.get(alias))
+    versions = connection.search_model_versions(f"name = '{model}'")
+    return next((version for version in versions if str(version.version) == number), None)
 
 
 def _upload(connection: "MlflowClient", files: Mapping[str, Path], sweep: str, uid: str) -> tuple[str, str]:

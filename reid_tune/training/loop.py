@@ -11,6 +11,7 @@ import torch
 from reid_tune.checkpoints.names import LATEST
 from reid_tune.data.upload import upload
 from reid_tune.errors import FailedRun, InputError
+from reid_tune.evaluation.features import write_features
 from reid_tune.evaluation.score import score
 from reid_tune.modeling.network import ReIDNet
 from reid_tune.optim.schedule import set_learning_rate
@@ -44,6 +45,7 @@ def train(
     resume: Path | None = None,
     validate_at: Collection[int] = (),
     keep_best: bool = False,
+    features: Path | None = None,
     device: torch.device = CPU,
 ) -> Trained:
     """Train a network as the spec says, on all workers of the process group if there is one.
@@ -56,6 +58,7 @@ def train(
         directory: Folder of the checkpoints, made if needed.
         validate_at: 1-based epochs with a validation, beside those of `validation_interval` and the last one.
         keep_best: Keep the epoch with the best mAP as `reid_model_best.pth`.
+        features: File for the embeddings of the last epoch's validation; it is there before that epoch is reported.
 
     Raises:
         InputError: data, spec or checkpoint are unusable.
@@ -71,7 +74,7 @@ def train(
         for epoch in range(len(run.history), num_epochs):
             metrics = {"epoch": epoch + 1, **_train_epoch(run, epoch, reporter)}
             if run.validates and _validates(experiment, epoch + 1, validate_at):
-                metrics |= broadcast(_validate(run, epoch))
+                metrics |= broadcast(_validate(run, epoch, features if epoch + 1 == num_epochs else None))
             _require_finite(run.network, epoch)
             run.history.append(metrics)
             save(run, keep_best=keep_best)
@@ -120,7 +123,7 @@ def _validates(experiment: Experiment, epoch: int, validate_at: Collection[int])
     return epoch % train.validation_interval == 0 or epoch == train.num_epochs or epoch in validate_at
 
 
-def _validate(run: Run, epoch: int) -> dict[str, float | int] | None:
+def _validate(run: Run, epoch: int, file: Path | None) -> dict[str, float | int] | None:
     """Metrics of the network as it is about to be saved, on rank 0; in float32, as in `evaluate`."""
     if run.validation is None:
         return None
@@ -129,5 +132,7 @@ def _validate(run: Run, epoch: int) -> dict[str, float | int] | None:
         features = features_of(run.validation, embed)
     except InputError as error:
         raise FailedRun(f"the network fails the validation of epoch {epoch + 1}: {error} Or {_CALMER}.") from None
+    if file is not None:
+        write_features(file, features)
     metrics = score(features).as_dict()
     return metrics | {"val_loss": 1 - metrics["mAP"]}

@@ -8,5 +8,9 @@ from reid_tune.sweep.space.space import Space, parse_spaces, plain_values
 BASE = plain_values(build_experiment({}, {}, "spec"))
 
 
+def make_spaces(tree: dict[str, Any], *constraints: str) -> tuple[Space, Space]:
+    return parse_spaces(tree, constraints, BASE, "some.yaml")
+
+
 def make_space(tree: dict[str, Any], *constraints: str) -> Space:
-    return parse_spaces(tree, constraints, BASE, "some.yaml")[0]
+    return make_spaces(tree, *constraints)[0]

@@ -9,6 +9,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from reid_tune.errors import InfrastructureError, InputError
+from reid_tune.tracking.gate import CONFIRM_FILE, Repeat, write_repeats
 from reid_tune.tracking.registry import Registered, register
 from reid_tune.tracking.resolve import resolve
 
@@ -65,7 +66,7 @@ def test_a_version_serves_and_holds_every_file_as_it_was(
 def test_the_first_is_champion_the_next_challenger_and_nothing_is_registered_twice(
     store: str, connection: Any, files: Mapping[str, Path]
 ) -> None:
-    expected = [Registered(1, "champion"), Registered(2, "challenger"), Registered(3, "challenger")]
+    expected = [Registered(1, "champion"), Registered(2, "challenger", 1), Registered(3, "challenger", 1)]
     assert [put(store, files, "aliases", f"sweep-{number}") for number in range(3)] == expected
     assert [put(store, files, "aliases", f"sweep-{number}") for number in range(3)] == expected
     aliases = connection.get_registered_model("aliases").aliases
@@ -81,6 +82,87 @@ def test_a_registration_cut_short_is_completed(store: str, connection: Any, file
     connection.delete_registered_model_alias("cut", "champion")
     assert put(store, files, "cut", "cut") == Registered(1, "champion")
     assert resolve("models:/cut@champion", store) == resolve("models:/cut/1", store)
+
+
+def confirmed(folder: Path, gain: float, splits: str = "abc") -> dict[str, Path]:
+    """Results whose average precision is higher by a gain, on splits that their letters name."""
+    path = folder / f"{gain}-{splits}.npz"
+    base = np.linspace(0.2, 0.6, 20)
+    queries = np.array([f"{number:04}_c1s1_000001_00.jpg" for number in range(20)])
+    write_repeats(path, [Repeat(split, queries, np.arange(20) // 2, base + gain) for split in splits])
+    return {CONFIRM_FILE: path}
+
+
+def holders(connection: Any, model: str) -> dict[str, int]:
+    return {alias: int(version) for alias, version in connection.get_registered_model(model).aliases.items()}
+
+
+def test_the_alias_moves_to_a_version_that_beats_its_holder_over_common_splits(
+    store: str, connection: Any, files: Mapping[str, Path], tmp_path: Path
+) -> None:
+    def sweep(name: str, gain: float, splits: str = "abc") -> Registered:
+        return put(store, {**files, **confirmed(tmp_path, gain, splits)}, "gate", name)
+
+    first, worse, better = sweep("g1", 0.1), sweep("g2", 0.05), sweep("g3", 0.2, "bcd")
+    assert (first.alias, first.against, first.difference) == ("champion", None, None)
+    assert (worse.alias, worse.against) == ("challenger", 1) and worse.difference is not None
+    assert worse.difference.mean == pytest.approx(-0.05) and worse.difference.repeats == 3
+    assert (better.version, better.alias, better.against) == (3, "champion", 1) and better.difference is not None
+    assert better.difference.mean == pytest.approx(0.1) and better.difference.repeats == 2
+    assert better.reason == "+10.0 points of mAP [+10.0, +10.0] against version 1, over 2 common split(s)"
+    assert holders(connection, "gate") == {"champion": 3, "challenger": 2}
+    elsewhere = sweep("g4", 0.9, "xyz")
+    assert elsewhere == Registered(4, "challenger", 3) and "no paired results" in elsewhere.reason
+    assert [sweep("g1", 0.1), sweep("g2", 0.05), sweep("g3", 0.2, "bcd")] == [first, worse, better]
+    assert holders(connection, "gate") == {"champion": 3, "challenger": 4}
+
+
+def test_without_the_results_of_both_the_alias_stays(
+    store: str, connection: Any, files: Mapping[str, Path], tmp_path: Path
+) -> None:
+    with_results = {**files, **confirmed(tmp_path, 0.1)}
+    better = {**files, **confirmed(tmp_path, 0.2)}
+    put(store, files, "bare", "bare-1")
+    assert put(store, better, "bare", "bare-2") == Registered(2, "challenger", 1)
+    put(store, with_results, "paired", "paired-1")
+    assert put(store, files, "paired", "paired-2") == Registered(2, "challenger", 1)
+    (resolve("models:/paired/1", store) / CONFIRM_FILE).write_bytes(b"damaged")
+    assert put(store, better, "paired", "paired-3") == Registered(3, "challenger", 1)
+    shutil.rmtree(resolve("models:/paired/1", store))
+    assert put(store, better, "paired", "paired-4") == Registered(4, "challenger", 1)
+    assert holders(connection, "paired") == {"champion": 1, "challenger": 4}
+
+
+def test_the_alias_of_a_deleted_version_is_free(
+    store: str, connection: Any, files: Mapping[str, Path], tmp_path: Path
+) -> None:
+    put(store, {**files, **confirmed(tmp_path, 0.9)}, "deleted", "deleted-1")
+    connection.delete_model_version("deleted", "1")
+    assert put(store, {**files, **confirmed(tmp_path, 0.1)}, "deleted", "deleted-2") == Registered(2, "champion")
+
+
+def test_a_registration_cut_short_behind_the_move_keeps_its_reason(
+    store: str, connection: Any, files: Mapping[str, Path], tmp_path: Path
+) -> None:
+    put(store, {**files, **confirmed(tmp_path, 0.1)}, "moved", "moved-1")
+    better = {**files, **confirmed(tmp_path, 0.2)}
+    expected = put(store, better, "moved", "moved-2")
+    assert expected.alias == "champion" and expected.difference is not None
+    connection.delete_model_version_tag("moved", "2", "reid_tune.alias")
+    assert put(store, better, "moved", "moved-2") == expected
+    connection.delete_model_version_tag("moved", "2", "reid_tune.alias")
+    connection.set_registered_model_alias("moved", "champion", "1")
+    connection.delete_model_version_tag("moved", "2", "reid_tune.gate")
+    assert put(store, better, "moved", "moved-2") == expected
+
+
+def test_damaged_results_are_refused_before_anything_is_registered(
+    store: str, connection: Any, files: Mapping[str, Path], tmp_path: Path
+) -> None:
+    (tmp_path / "text.npz").write_text("no results")
+    with pytest.raises(InputError, match="text.npz is not an .npz file"):
+        put(store, {**files, CONFIRM_FILE: tmp_path / "text.npz"}, "refused", "refused")
+    assert not connection.search_registered_models("name = 'refused'")
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "a:b", "a@b", "it's", "..", "x" * 129])

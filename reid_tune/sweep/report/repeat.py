@@ -1,34 +1,175 @@
-"""The commands that train a trial of a sweep once more."""
+"""The command that trains a run of a sweep once more, and whether the same came out."""
 
+import os
 import shlex
+import subprocess
+import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from reid_tune.checkpoints.names import LATEST
+from reid_tune.errors import FailedRun, InputError
+from reid_tune.files import write_atomic
+from reid_tune.spec.defaults import documented
+from reid_tune.spec.effects import idle_fields
+from reid_tune.spec.experiment import unflatten
+from reid_tune.spec.load import with_parameters
+from reid_tune.spec.secret import passphrase
+from reid_tune.sweep.provenance import Held, held_by
+from reid_tune.sweep.recorded import recorded_experiment
+from reid_tune.sweep.report.logs import split_name
+from reid_tune.sweep.report.summary import load_state, sweep_folder
 from reid_tune.sweep.state import RunState, SweepState
 
-__all__ = ["inline", "repeat_commands"]
+__all__ = [
+    "SPEC",
+    "Repeat",
+    "differences",
+    "find_run",
+    "inline",
+    "repeat",
+    "repeat_commands",
+    "train_again",
+    "write_spec",
+]
+
+SPEC = "spec.yaml"
+_TIMES = {"epoch", "images_per_second"}
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """A `reid-tune train`; `str` is its command line.
+
+    Attributes:
+        spec: The sweep's whole spec, that of trial 0.
+        pairs: What the run changes in it.
+        environment: Variables that make its arithmetic that of the sweep's worker.
+        exact: Whether the same numbers must come out, on the same machine.
+    """
+
+    spec: Path
+    pairs: dict[str, Any]
+    environment: dict[str, str]
+    exact: bool
+
+    @property
+    def words(self) -> list[str]:
+        """The arguments of `reid-tune`."""
+        return ["train", "-e", str(self.spec), *(f"{key}={inline(value)}" for key, value in self.pairs.items())]
+
+    @property
+    def results(self) -> Path:
+        """The folder of its checkpoints."""
+        return Path(self.pairs["train.results_dir"])
+
+    def __str__(self) -> str:
+        variables = [f"{name}={value}" for name, value in self.environment.items()]
+        return shlex.join([*variables, "reid-tune", *self.words])
 
 
 def repeat_commands(state: SweepState, trial: RunState, spec: Path) -> dict[str, str]:
-    """Command lines by what they do.
+    """Command lines by what they do; none where this version cannot read the sweep's spec.
 
     Args:
         spec: The sweep's whole spec, that of trial 0.
     """
-    results = f"results/{state.header['name']}-trial-{trial.number}"
+    refit = RunState("refit/winner", {**trial.parameters, "dataset.validation": "none"})
+    try:
+        return {
+            "As in the search, judged on the held-out identities": str(repeat(state, trial, spec)),
+            "On all training identities, as in the refit": str(repeat(state, refit, spec)),
+        }
+    except InputError:
+        return {}
+
+
+def repeat(state: SweepState, run: RunState, spec: Path) -> Repeat:
+    """How a run is trained again.
+
+    Args:
+        spec: See `write_spec`; beside it lies what the runs left.
+
+    Raises:
+        InputError: this version cannot read the spec.
+    """
+    experiment = with_parameters(recorded_experiment(state, spec.parent), run.parameters, run.name)
+    # A spec with values that do nothing is refused, and the run's own values may have made some of the others idle.
+    idle = {field.key: documented(field.key)[0] for field in idle_fields(experiment) if field.deliberate}
+    held = held_by(state, run, spec.parent)
+    workers = {"train.num_gpus": held.workers} if held.workers > 1 else {}
+    name = f"trial-{run.number}" if run.name.startswith("trials/") else run.name.replace("/", "-")
+    results = {"train.results_dir": f"results/{state.header['name']}-{name}"}
+    exact = experiment.train.deterministic and held.workers == 1 and experiment.train.seed >= 0
+    return Repeat(spec, {**run.parameters, **idle, **workers, **results}, _environment(held), exact)
+
+
+def _environment(held: Held) -> dict[str, str]:
+    """On the CPU sums depend on the number of threads; a GPU that the run did not have is hidden."""
+    if held.gpus != 0:
+        return {}
+    hidden = {"CUDA_VISIBLE_DEVICES": ""} if held.hidden else {}
+    return hidden | {"OMP_NUM_THREADS": str(held.cpus)}
+
+
+def find_run(name: str, storage: str) -> tuple[SweepState, RunState, Path]:
+    """A sweep's state, one of its runs and its folder, of `NAME/7` or `NAME/refit/winner`.
+
+    Raises:
+        InputError: there is no such sweep or run.
+    """
+    sweep, run = split_name(name)
+    state, folder = load_state(sweep, storage), sweep_folder(sweep, storage)
+    if not run:
+        raise InputError(f"{name} is a whole sweep: write {name}/7 for trial 7, or {name}/refit/winner.")
+    if run not in state.runs:
+        raise InputError(f"the sweep {sweep} has no run {run}; its runs are {', '.join(state.runs) or 'none'}.")
+    return state, state.runs[run], folder
+
+
+def write_spec(folder: Path, state: SweepState) -> Path:
+    """Write a sweep's whole spec beside its log, unless it is there; returns its absolute path.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+    path = (folder / SPEC).absolute()
+    if not path.is_file():
+        write_atomic(path, yaml.safe_dump(unflatten(state.header["spec"]), sort_keys=False, allow_unicode=True))
+    return path
+
+
+def train_again(again: Repeat) -> dict[int, dict[str, Any]]:
+    """Train with all output on stderr; returns the metrics by 1-based epoch.
+
+    Raises:
+        FailedRun: the training has failed, and has said why.
+    """
+    command = [sys.executable, "-P", "-m", "reid_tune", *again.words]
+    status = subprocess.run(command, env=os.environ | again.environment, stdout=2, check=False).returncode
+    if status:
+        raise FailedRun(f"the training ended with status {status}.")
+    from reid_tune.checkpoints.checkpoint import load_checkpoint
+
+    history = load_checkpoint(again.results / LATEST, passphrase()).history
+    return {metrics["epoch"]: metrics for metrics in history}
+
+
+def differences(run: RunState, epochs: dict[int, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Each metric of a run's last epoch as it was (`sweep`) and as it is now (`again`), and whether they are `equal`.
+
+    Args:
+        epochs: From `train_again`; a run that was stopped early is compared at the epoch where it was stopped.
+    """
+    before, now = run.epochs[run.epoch], epochs[run.epoch]
     return {
-        "As in the search, judged on the held-out identities": _command(spec, trial.parameters, results),
-        "On all training identities, as in the refit": _command(
-            spec, {**trial.parameters, "dataset.validation": "none"}, f"{results}-all"
-        ),
+        name: {"sweep": before[name], "again": now[name], "equal": before[name] == now[name]}
+        for name in before
+        if name in now and name not in _TIMES
     }
-
-
-def _command(spec: Path, parameters: dict[str, Any], results: str) -> str:
-    pairs = [f"{key}={inline(value)}" for key, value in {**parameters, "train.results_dir": results}.items()]
-    return shlex.join(["reid-tune", "train", "-e", str(spec), *pairs])
 
 
 def inline(value: Any) -> str:

@@ -61,9 +61,10 @@ class Searched:
 
 
 def searched(state: SweepState) -> list[Searched]:
-    """The searched keys in the file's order."""
+    """The keys that trials search, in the file's order."""
     header = state.header
     ranges = {canonical(key): entry for key, entry in header["sweep"].get("space", {}).items()}
+    ranges = {key: entry for key, entry in ranges.items() if not key.startswith("re_ranking.")}
     keys = dict.fromkeys([*ranges, *(key for trial in state.trials for key in trial.parameters)])
     return [Searched(key, ranges.get(key), header["spec"].get(key)) for key in keys]
 

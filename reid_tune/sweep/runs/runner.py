@@ -6,32 +6,43 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from reid_tune.sweep.runs.cluster import Placement
+from reid_tune.sweep.runs.failure import Failure
 from reid_tune.sweep.runs.janitor import remove_orphans
 from reid_tune.sweep.runs.source import Attempt, Source
 from reid_tune.sweep.runs.trial import distributed_run, single_run, trial_config, unpack
 
 __all__ = ["run_all"]
 
+_Answer = TypeVar("_Answer")
 
-def run_all(source: Source, placement: Placement, workers: int, validate_at: tuple[int, ...], scratch: Path) -> None:
+
+def run_all(
+    source: Source, at_once: int, workers: int, validate_at: tuple[int, ...], scratch: Path, timeout: float
+) -> None:
     """Run until the source is done; Ray's own files go to `scratch` and are removed behind it.
 
     One worker is a Tune function in a fresh process; several are Ray Train's trainer inside one. Ray's snapshots are
     never read: a new process builds a new source from the log.
+
+    Args:
+        at_once: Runs that fit on the cluster.
+        timeout: Seconds without a report behind which a run is given up.
+
+    Raises:
+        ReidTuneError: what the source raises; runs at work are then ended by Ray, and go on when the sweep is resumed.
     """
     if source.done():
         return
-    at_once = placement.at_once
-    wires = _Wires(source, at_once, lambda attempt: trial_config(attempt, placement, workers, validate_at, scratch))
-    trainable = tune.with_resources(single_run, {"CPU": placement.cpus, "GPU": placement.gpus})
+    wires = _Wires(source, at_once, lambda attempt: trial_config(attempt, validate_at, scratch), timeout)
+    trainable = tune.with_resources(single_run, _bundles)
     if workers > 1:
         # No CPU for the driver of a run: its workers take all.
         trainable = tune.with_resources(distributed_run, {"node:__internal_head__": 0.001})
@@ -43,22 +54,38 @@ def run_all(source: Source, placement: Placement, workers: int, validate_at: tup
                     search_alg=wires.searcher, scheduler=wires.scheduler, num_samples=-1, reuse_actors=False
                 ),
                 run_config=tune.RunConfig(
-                    name=f"ray-{time.time_ns()}", storage_path=str(scratch), verbose=0, callbacks=[_Janitor()]
+                    name=f"ray-{time.time_ns()}", storage_path=str(scratch), verbose=0, callbacks=[_Seconds(wires)]
                 ),
             ).fit()
         remove_orphans()
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+    if wires.error is not None:
+        raise wires.error
+
+
+def _bundles(config: dict[str, Any]) -> tune.PlacementGroupFactory:
+    """What one run of one worker takes; out of memory on its share of a GPU it gets a GPU alone."""
+    return tune.PlacementGroupFactory([{"CPU": config["threads"], "GPU": config["gpus"]}])
 
 
 class _Wires:
-    """Connects a source with Tune's searcher, which starts runs, and its scheduler, which sees every report."""
+    """Connects a source with Tune's searcher, which starts runs, and its scheduler, which sees every report.
 
-    def __init__(self, source: Source, at_once: int, config: Callable[[Attempt], dict[str, Any]]) -> None:
+    What the source raises is kept, all runs are ended, and `run_all` raises it: Tune would bury it in an error of its
+    own.
+    """
+
+    def __init__(
+        self, source: Source, at_once: int, config: Callable[[Attempt], dict[str, Any]], timeout: float
+    ) -> None:
         self.source = source
         self.at_once = at_once
         self.config = config
+        self.timeout = timeout
+        self.error: Exception | None = None
         self.live: dict[str, str] = {}
+        self.heard: dict[str, float] = {}
         self.over: set[str] = set()
         self.searcher = _Searcher(self)
         self.scheduler = _Scheduler(self)
@@ -71,28 +98,61 @@ class _Wires:
         return self
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        if self.source.done():
+        if self._ask(self.source.done, True):
             return str(Searcher.FINISHED)
-        if len(self.live) >= self.at_once:
-            return None
-        attempt = self.source.next()
+        attempt = self._ask(self.source.next, None) if len(self.live) < self.at_once else None
         if attempt is None:
             return None
-        self.live[trial_id] = attempt.run
+        self.live[trial_id], self.heard[trial_id] = attempt.run, time.monotonic()
         return self.config(attempt)
 
     def report(self, trial_id: str, result: dict[str, Any]) -> bool:
+        self.heard[trial_id] = time.monotonic()
         if trial_id in self.over:
             return False
-        goes_on = self.source.report(self.live[trial_id], unpack(result))
+        goes_on = self._ask(lambda: self.source.report(self.live[trial_id], unpack(result)), False)
         if not goes_on:
             self.over.add(trial_id)
         return goes_on
 
-    def complete(self, trial_id: str, error: bool) -> None:
+    def complete(self, trial_id: str, error: str | None) -> None:
         run = self.live.pop(trial_id)
         if trial_id not in self.over:
-            self.source.lost(run, "the worker process died" if error else "the run ended before its last epoch")
+            self._lose(run, _death(error))
+
+    def unwanted(self) -> list[str]:
+        """Ids of Tune's trials to be stopped; called once a second."""
+        self._ask(self.source.poll, None)
+        late = time.monotonic() - self.timeout
+        for trial_id, run in self.live.items():
+            if trial_id in self.over:
+                continue
+            if self.heard[trial_id] < late:
+                self._lose(run, Failure("timeout", f"no report for {self.timeout / 60:g} minutes"))
+                self.over.add(trial_id)
+            elif not self._ask(partial(self.source.alive, run), False):
+                self.over.add(trial_id)
+        return [trial_id for trial_id in self.live if trial_id in self.over]
+
+    def _lose(self, run: str, failure: Failure) -> None:
+        self._ask(lambda: self.source.lost(run, failure), None)
+
+    def _ask(self, question: Callable[[], _Answer], otherwise: _Answer) -> _Answer:
+        """The source's answer; it is not asked any more once it has raised."""
+        if self.error is None:
+            try:
+                return question()
+            except Exception as error:
+                self.error = error
+        return otherwise
+
+
+def _death(error: str | None) -> Failure:
+    if error is None:
+        return Failure("lost_worker", "the run ended before its last epoch")
+    if "OutOfMemoryError" in error:
+        return Failure("lost_worker", "Ray ended the worker process because the node ran out of memory")
+    return Failure("lost_worker", "the worker process died")
 
 
 class _Searcher(Searcher):
@@ -107,7 +167,7 @@ class _Searcher(Searcher):
         pass
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        self.wires.complete(trial_id, error)
+        self.wires.complete(trial_id, self.wires.scheduler.errors.pop(trial_id, "") if error else None)
 
     def save(self, checkpoint_path: str) -> None:
         pass
@@ -120,16 +180,27 @@ class _Scheduler(FIFOScheduler):
     def __init__(self, wires: _Wires) -> None:
         super().__init__()
         self.wires = wires
+        self.errors: dict[str, str] = {}
+        self.controller: Any = None
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        self.controller = tune_controller
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         goes_on = self.wires.report(trial.trial_id, result)
         return str(TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP)
 
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        # Tune calls this before the searcher hears of the end.
+        self.errors[trial.trial_id] = str(trial.get_error())
 
-class _Janitor(tune.Callback):
-    """Frees what stopped trainers hold, at most once a second."""
 
-    last = 0.0
+class _Seconds(tune.Callback):
+    """Once a second: frees what stopped trainers hold, and stops runs that are no longer wanted."""
+
+    def __init__(self, wires: _Wires) -> None:
+        self.wires = wires
+        self.last = 0.0
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         if time.monotonic() - self.last < 1:
@@ -137,6 +208,10 @@ class _Janitor(tune.Callback):
         self.last = time.monotonic()
         with contextlib.suppress(Exception):  # A failing clean-up must not end the sweep; the next second tries again.
             remove_orphans()
+        unwanted = self.wires.unwanted()
+        for trial in trials:
+            if trial.trial_id in unwanted and not trial.is_finished():
+                self.wires.scheduler.controller.request_stop_trial(trial)
 
 
 @contextlib.contextmanager

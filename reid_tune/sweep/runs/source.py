@@ -1,20 +1,45 @@
 """What a stage runs: a source of runs that decides from their reports."""
 
-import math
-from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from reid_tune.checkpoints.names import newest_attempt
+from reid_tune.errors import InfrastructureError
 from reid_tune.spec.experiment import Experiment
 from reid_tune.sweep.journal import Journal
+from reid_tune.sweep.provenance import Held, record, store
+from reid_tune.sweep.runs.failure import Failure, failure_in, retries
 
-__all__ = ["ATTEMPTS", "Attempt", "Recorder", "Source", "fault"]
+__all__ = ["ONE_CPU", "Attempt", "Holds", "Recorder", "Source"]
 
-# A run whose worker died is started again; one that dies at every start is given up.
-ATTEMPTS = 3
+
+@dataclass(frozen=True)
+class Holds:
+    """CPUs and GPUs that a run's workers hold together; fewer than one GPU is a share of one."""
+
+    cpus: int = 1
+    gpus: float = 0
+    workers: int = 1
+
+    @property
+    def shared(self) -> bool:
+        """Whether other runs may use the same GPU."""
+        return 0 < self.gpus < 1
+
+    @property
+    def alone(self) -> "Holds":
+        """The same with a whole GPU."""
+        return replace(self, gpus=1) if self.shared else self
+
+    @property
+    def each(self) -> Held:
+        """What each worker has."""
+        return Held(self.workers, self.cpus // self.workers, self.gpus / self.workers, hidden=not self.gpus)
+
+
+ONE_CPU = Holds()
 
 
 @dataclass(frozen=True)
@@ -26,12 +51,16 @@ class Attempt:
         experiment: Its spec.
         folder: Where this attempt writes its checkpoints.
         resume: Checkpoint of an earlier attempt.
+        holds: What it takes of the cluster.
+        features: Where the embeddings of its last validation go.
     """
 
     run: str
     experiment: Experiment
     folder: Path
     resume: Path | None
+    holds: Holds = ONE_CPU
+    features: Path | None = None
 
 
 class Source(Protocol):
@@ -46,34 +75,41 @@ class Source(Protocol):
     def report(self, run: str, metrics: Mapping[str, Any]) -> bool:
         """Take a report in; False ends the run."""
 
-    def lost(self, run: str, reason: str) -> None:
-        """The process of a run died."""
+    def lost(self, run: str, failure: Failure) -> None:
+        """The process of a run died, or is to be given up."""
 
+    def poll(self) -> None:
+        """Called about once a second; may end runs."""
 
-def fault(metrics: Mapping[str, Any]) -> str | None:
-    """Why a report fails its run: the run says so itself, or a value is not finite."""
-    if "failed" in metrics:
-        return str(metrics["failed"])
-    wrong = [f"{name} is {x}" for name, x in metrics.items() if isinstance(x, float) and not math.isfinite(x)]
-    return f"{', '.join(wrong)} in epoch {metrics['epoch']}" if wrong else None
+    def alive(self, run: str) -> bool:
+        """Whether the process of a run is still wanted."""
 
 
 class Recorder:
-    """What all sources share: numbering attempts, recording reports once, giving up on what keeps dying."""
+    """What all sources share: numbering attempts, recording reports once, starting again where that helps."""
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(self, journal: Journal, holds: Holds = ONE_CPU) -> None:
         self.journal = journal
-        # What a driver's own death ended is not held against a run.
-        self.losses: Counter[str] = Counter()
+        self.holds = holds
         # Runs that an earlier driver had started.
         self.waiting = [name for name, run in journal.state.runs.items() if run.state == "running"]
 
-    def attempt(self, run: str, experiment: Experiment) -> Attempt:
+    def attempt(self, run: str, experiment: Experiment, features: Path | None = None) -> Attempt:
         """Record and describe the next attempt of a run."""
-        number = self.journal.state.runs[run].attempts + 1
-        self.journal.emit("attempt", run=run, attempt=number)
+        state = self.journal.state.runs[run]
+        holds = self.holds.alone if "out_of_memory" in state.setbacks else self.holds
+        number = state.attempts + 1
         folder = self.journal.folder / run
-        return Attempt(run, experiment, folder / f"attempt-{number}", newest_attempt(folder))
+        store(folder, record(experiment, self.journal.state.environment, holds.each))
+        self.journal.emit("attempt", run=run, attempt=number, cpus=holds.cpus, gpus=holds.gpus)
+        return Attempt(run, experiment, folder / f"attempt-{number}", newest_attempt(folder), holds, features)
+
+    def failed(self, run: str, metrics: Mapping[str, Any]) -> bool:
+        """Whether a report is that of a failure; then it was recorded, see `setback`."""
+        failure = failure_in(metrics)
+        if failure is not None:
+            self.setback(run, failure)
+        return failure is not None
 
     def record(self, run: str, metrics: Mapping[str, Any]) -> bool:
         """Record an epoch's metrics; False where the log has them already."""
@@ -84,16 +120,23 @@ class Recorder:
         self.journal.emit("report", run=run, epoch=epoch, metrics=values)
         return True
 
-    def end(self, run: str, state: str, reason: str = "") -> None:
+    def end(self, run: str, state: str, reason: str = "", failure: str = "") -> None:
         """Record the end of a run."""
         epoch = self.journal.state.runs[run].epoch
-        self.journal.emit("ended", run=run, state=state, epoch=epoch, **({"reason": reason} if reason else {}))
+        more = {key: text for key, text in (("reason", reason), ("failure", failure)) if text}
+        self.journal.emit("ended", run=run, state=state, epoch=epoch, **more)
 
-    def lost(self, run: str, reason: str) -> bool:
-        """A run's process died: queue it again, or end it as failed and return True."""
-        self.losses[run] += 1
-        if self.losses[run] < ATTEMPTS:
+    def setback(self, run: str, failure: Failure) -> None:
+        """A run failed: queue it again where that may help, else end it.
+
+        Raises:
+            InfrastructureError: it was not the run's fault; the sweep ends and can be resumed.
+        """
+        if failure.kind == "infrastructure":
+            raise InfrastructureError(f"{run}: {failure.reason} Mend it and go on with --resume auto.")
+        before = self.journal.state.runs[run].setbacks.count(failure.kind)
+        if before < retries(failure.kind, self.holds.shared):
+            self.journal.emit("setback", run=run, failure=failure.kind, reason=failure.reason)
             self.waiting.append(run)
-            return False
-        self.end(run, "failed", reason)
-        return True
+        else:
+            self.end(run, "failed", failure.reason, failure.kind)

@@ -9,22 +9,20 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reid_tune.errors import ReidTuneError
+from reid_tune.sweep.runs.failure import Failure, failure_of, failure_report
 
 if TYPE_CHECKING:
-    from reid_tune.sweep.runs.cluster import Placement
     from reid_tune.sweep.runs.source import Attempt
     from reid_tune.training.reporter import Metrics
 
 __all__ = ["distributed_run", "single_run", "trial_config", "unpack"]
 
 
-def trial_config(
-    attempt: "Attempt", placement: "Placement", workers: int, validate_at: tuple[int, ...], scratch: Path
-) -> dict[str, Any]:
+def trial_config(attempt: "Attempt", validate_at: tuple[int, ...], scratch: Path) -> dict[str, Any]:
     """An attempt as the plain data that travels to a worker; without secrets."""
     return {
         "run": attempt.run,
@@ -32,10 +30,11 @@ def trial_config(
         "folder": str(attempt.folder),
         "log": str(attempt.folder.parent / "log.txt"),
         "resume": str(attempt.resume) if attempt.resume else None,
+        "features": str(attempt.features) if attempt.features else None,
         "validate_at": list(validate_at),
-        "threads": placement.cpus,
-        "gpus": placement.gpus,
-        "workers": workers,
+        "threads": attempt.holds.each.cpus,
+        "gpus": attempt.holds.each.gpus,
+        "workers": attempt.holds.workers,
         "scratch": str(scratch),
     }
 
@@ -77,9 +76,9 @@ def single_run(config: dict[str, Any]) -> None:
     """A run with one worker, as a Tune function; a fault that retrying cannot mend is reported as `failed`."""
     from ray import tune
 
-    reason = _train(config, tune.report)
-    if reason:
-        tune.report(_pack({"failed": reason}))
+    failure = _train(config, tune.report)
+    if failure:
+        tune.report(_pack(failure_report(failure)))
 
 
 def distributed_run(config: dict[str, Any]) -> None:
@@ -107,10 +106,10 @@ def distributed_run(config: dict[str, Any]) -> None:
     try:
         trainer.fit()
     except Exception as error:  # Ray wraps whatever a worker raises in classes of its own.
-        reason = _known_fault(error)
-        if reason is None:
+        report = _known_failure(error)
+        if report is None:
             raise
-        tune.report(_pack({"failed": reason}))
+        tune.report(_pack(report))
 
 
 def _lean_trainer() -> type:
@@ -129,23 +128,21 @@ def _lean_trainer() -> type:
 def _worker(config: dict[str, Any]) -> None:
     import ray.train
 
-    reason = _train(config, ray.train.report)
-    if reason:
-        raise RuntimeError(_FAULT + reason)
+    failure = _train(config, ray.train.report)
+    if failure:
+        raise RuntimeError(_MARK + json.dumps(failure_report(failure)))
 
 
-_FAULT = "reid-tune fault: "
+_MARK = "reid-tune failure: "
 
 
-def _known_fault(error: BaseException | None) -> str | None:
-    text = str(error)
-    if _FAULT not in text:
-        return None
-    return text.split(_FAULT, 1)[1].splitlines()[0]
+def _known_failure(error: BaseException) -> dict[str, str] | None:
+    _, mark, rest = str(error).partition(_MARK)
+    return dict(json.loads(rest.splitlines()[0])) if mark else None
 
 
-def _train(config: dict[str, Any], report: Callable[[dict[str, Any]], None]) -> str | None:
-    """Train with output in the run's log; the reason where the run cannot succeed."""
+def _train(config: dict[str, Any], report: Callable[[dict[str, Any]], None]) -> Failure | None:
+    """Train with output in the run's log; the failure where the run cannot succeed."""
     import torch
 
     from reid_tune.spec.experiment import Experiment
@@ -160,17 +157,18 @@ def _train(config: dict[str, Any], report: Callable[[dict[str, Any]], None]) -> 
                 Path(config["folder"]),
                 resume=Path(config["resume"]) if config["resume"] else None,
                 validate_at=config["validate_at"],
+                features=Path(config["features"]) if config["features"] else None,
                 device=_device(config),
             )
-        except ReidTuneError as error:
-            print(f"failed: {error}", flush=True)
-            return " ".join(str(error).split())
         except Exception as error:
+            failure = failure_of(error)
+            print(f"failed ({failure.kind}): {failure.reason}", flush=True)
+            if failure.kind != "error":
+                return failure
             traceback.print_exc()
             if config["workers"] > 1:
                 raise  # Perhaps only the echo of another worker's death, which a new attempt mends.
-            first = (str(error).splitlines() or [""])[0]
-            return f"{type(error).__name__}: {first} (see {config['log']})"
+            return replace(failure, reason=f"{failure.reason} (see {config['log']})")
     return None
 
 
@@ -181,6 +179,8 @@ def _device(config: dict[str, Any]) -> Any:
     if not config["gpus"]:
         return torch.device("cpu")
     if config["workers"] == 1:
+        if config["gpus"] < 1:
+            torch.cuda.set_per_process_memory_fraction(config["gpus"])
         return torch.device("cuda", 0)
     from ray.train.torch import get_device
 

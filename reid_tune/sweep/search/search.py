@@ -1,15 +1,20 @@
-"""The search: trial 0 is the spec itself, then Optuna suggests, ASHA stops, the log remembers."""
+"""The search: trial 0 is the spec itself, then given configurations, then Optuna's; ASHA stops, the log remembers."""
 
 import shutil
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from reid_tune.events.log import Event
+from reid_tune.modeling.cost import cost_of
 from reid_tune.spec.experiment import Experiment
 from reid_tune.spec.load import with_parameters
+from reid_tune.sweep.budget import Purse
 from reid_tune.sweep.file import Sweep
 from reid_tune.sweep.journal import Journal
-from reid_tune.sweep.runs.source import Attempt, Recorder, fault
+from reid_tune.sweep.requests import Request, done, pending
+from reid_tune.sweep.runs.failure import Failure
+from reid_tune.sweep.runs.source import ONE_CPU, Attempt, Holds, Recorder
 from reid_tune.sweep.search.asha import Asha
 from reid_tune.sweep.search.study import Study
 from reid_tune.sweep.state import trial_run
@@ -17,8 +22,6 @@ from reid_tune.sweep.state import trial_run
 __all__ = ["Search"]
 
 TRIAL0 = trial_run(0)
-# Trials of a sweep whose checkpoints are kept, beside trial 0.
-KEPT = 3
 
 
 class Search:
@@ -27,35 +30,55 @@ class Search:
     Optuna's study and ASHA's rungs are projections of the log: a new process replays the events through the same
     code. Every suggestion has a sampler of its own, seeded by (seed, trial number), so that a resumed sweep with one
     trial at a time suggests what an undisturbed one does.
+
+    Args:
+        levels: ASHA's rungs.
+        purse: Knows when the budget is spent; without it only trials are counted.
     """
 
-    def __init__(self, sweep: Sweep, journal: Journal, levels: tuple[int, ...]) -> None:
+    def __init__(
+        self,
+        sweep: Sweep,
+        journal: Journal,
+        levels: tuple[int, ...],
+        holds: Holds = ONE_CPU,
+        purse: Purse | None = None,
+    ) -> None:
         self.sweep = sweep
         self.metric = sweep.file.metric
-        self.recorder = Recorder(journal)
+        self.recorder = Recorder(journal, holds)
+        self.recorder.waiting = [run for run in self.recorder.waiting if run.startswith("trials/")]
         self.journal = journal
+        self.purse = purse
         self.asha = Asha(levels, sweep.file.scheduler.reduction_factor)
         self.study = Study(sweep)
+        self.given: list[dict[str, Any]] = journal.state.stages.get("preflight", {}).get("given", [])
         self.tidied: set[str] = set()
+        self._experiment = cache(self._make_experiment)
         self._replay(journal.past)
         self._tidy()
 
     def next(self) -> Attempt | None:
-        if self.recorder.waiting:
-            run = self.recorder.waiting.pop(0)
-        elif len(self.journal.state.trials) < self.sweep.file.budget.trials:
-            run = self._suggest()
-        else:
-            return None
-        return self.recorder.attempt(run, self._experiment(run))
+        run = self.recorder.waiting.pop(0) if self.recorder.waiting else self._new()
+        return self.recorder.attempt(run, self._experiment(run)) if run else None
 
     def done(self) -> bool:
+        if any(trial.state == "running" for trial in self.journal.state.trials) or self._enqueued():
+            return False
+        return self.closed() is not None
+
+    def closed(self) -> str | None:
+        """Why no further trial is suggested; None while one is. Trial 0 always is."""
         trials = self.journal.state.trials
-        return len(trials) >= self.sweep.file.budget.trials and all(trial.state != "running" for trial in trials)
+        if not trials:
+            return None
+        if len(trials) >= self.sweep.file.budget.trials:
+            return "trials"
+        return self.purse.closed() if self.purse else None
 
     def report(self, run: str, metrics: Mapping[str, Any]) -> bool:
-        if reason := fault(metrics):
-            self._end(run, "failed", reason)
+        if self.recorder.failed(run, metrics):
+            self._ended(run)
             return False
         if not self.recorder.record(run, metrics):
             return True
@@ -67,31 +90,82 @@ class Search:
             self._end(run, "stopped", f"below rung {metrics['epoch']}")
         return goes_on
 
-    def lost(self, run: str, reason: str) -> None:
-        if self.recorder.lost(run, reason):
-            self.study.tell(run, self.journal.state.runs[run].state, None, {})
+    def lost(self, run: str, failure: Failure) -> None:
+        self.recorder.setback(run, failure)
+        self._ended(run)
 
-    def _suggest(self) -> str:
+    def alive(self, run: str) -> bool:
+        return self.journal.state.runs[run].state == "running"
+
+    def poll(self) -> None:
+        """Stop what users have asked to stop, and what the budget does not reach for."""
+        for request in pending(self.journal.folder):
+            if request.kind == "stop":
+                self._stop(request.run, "by request")
+                done(request)
+        if self.purse and (spent := self.purse.overdrawn()):
+            for trial in self.journal.state.trials:
+                self._stop(trial.name, f"budget.{spent} is spent")
+
+    def _stop(self, run: str, reason: str) -> None:
+        if run != TRIAL0 and run in self.journal.state.runs and self.alive(run):
+            if run in self.recorder.waiting:
+                self.recorder.waiting.remove(run)
+            self._end(run, "stopped", reason)
+
+    def _enqueued(self) -> list[Request]:
+        found = [request for request in pending(self.journal.folder) if request.kind == "enqueue"]
+        return [request for request in found if request.name not in self.journal.state.requests]
+
+    def _new(self) -> str | None:
+        """The next trial: the spec, what a user asks for now, what the file gives, what the sampler suggests."""
         number = len(self.journal.state.trials)
         run = trial_run(number)
-        parameters = {} if number == 0 else self.study.ask(run, number)
-        self.journal.emit("suggested", run=run, parameters=parameters)
+        if number == 0:
+            return self._begin(run, {}, "spec")
+        for request in self._enqueued():
+            self._begin(run, request.parameters or {}, "user", request=request.name)
+            done(request)
+            return run
+        if self.closed() is not None:
+            return None
+        origins = [trial.origin for trial in self.journal.state.trials]
+        begun = len(origins) - sum(map(origins.count, ("spec", "user", "sampler")))
+        if begun < len(self.given):
+            return self._begin(run, **self.given[begun])
+        return self._begin(run, self.study.ask(run, number), "sampler")
+
+    def _begin(self, run: str, parameters: Mapping[str, Any], origin: str, **more: str) -> str:
+        if origin not in ("spec", "sampler"):
+            self.study.remember(run, parameters)
+        costs = {}
+        if names := self.sweep.file.costs:
+            every = cost_of(with_parameters(self.sweep.experiment, parameters, run))
+            costs = {name: every[name] for name in names}
+        self.journal.emit("suggested", run=run, parameters=dict(parameters), origin=origin, costs=costs, **more)
         return run
 
     def _learn(self, run: str, epoch: int, value: float | None) -> bool:
         if value is None:
             return True
-        goes_on = self.asha.goes_on(epoch, value)
-        return goes_on or run == TRIAL0
+        return self.asha.goes_on(epoch, value, self._costs(run)) or run == TRIAL0
+
+    def _costs(self, run: str) -> tuple[float, ...]:
+        costs = self.journal.state.runs[run].costs
+        return tuple(costs[name] for name in self.sweep.file.costs)
 
     def _end(self, run: str, state: str, reason: str = "") -> None:
         self.recorder.end(run, state, reason)
-        self._tell(run)
-        self._tidy()
+        self._ended(run)
+
+    def _ended(self, run: str) -> None:
+        if not self.alive(run):
+            self._tell(run)
+            self._tidy()
 
     def _tidy(self) -> None:
         """Remove the checkpoints of ended trials, apart from trial 0's and those of the best."""
-        best = {trial.name for trial in self.journal.state.finished()[:KEPT]} | {TRIAL0}
+        best = {trial.name for trial in self.journal.state.finished()[: self.sweep.file.keep]} | {TRIAL0}
         for trial in self.journal.state.trials:
             if trial.state != "running" and trial.name not in best | self.tidied:
                 self.tidied.add(trial.name)
@@ -101,9 +175,10 @@ class Search:
     def _tell(self, run: str) -> None:
         trial = self.journal.state.runs[run]
         values = {epoch: m[self.metric] for epoch, m in trial.epochs.items() if self.metric in m}
-        self.study.tell(run, trial.state, trial.last(self.metric), values)
+        last = trial.last(self.metric)
+        self.study.tell(run, trial.state, last, values, costs=self._costs(run), failure=trial.failure)
 
-    def _experiment(self, run: str) -> Experiment:
+    def _make_experiment(self, run: str) -> Experiment:
         return with_parameters(self.sweep.experiment, self.journal.state.runs[run].parameters, run)
 
     def _replay(self, events: list[Event]) -> None:
@@ -123,8 +198,6 @@ class Search:
     def _finish_interrupted(self, cut: Mapping[str, bool]) -> None:
         """End what had reported its last epoch when the driver died before it could say so."""
         for run in list(self.recorder.waiting):
-            if not run.startswith("trials/"):
-                continue
             trial = self.journal.state.runs[run]
             finished = trial.epoch >= self._experiment(run).train.num_epochs
             if finished or cut.get(run, False):

@@ -1,14 +1,16 @@
 """Optuna's part of a search: what to try next."""
 
-import warnings
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from hashlib import blake2b
+from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 from reid_tune.errors import FailedRun, InputError
 from reid_tune.sweep.file import Sweep
 from reid_tune.sweep.space.grid import grid
+from reid_tune.sweep.state import trial_run
 
 if TYPE_CHECKING:
     import optuna
@@ -17,60 +19,100 @@ __all__ = ["Study", "suggestion_seed"]
 
 # Draws for one suggestion, of which the first that satisfies the constraints is taken.
 _OF_TPE, _OF_GP, _AT_RANDOM = 50, 10, 10_000
+# How far a trial is from one that can be trained, as Optuna's only constraint, which is kept at 0 and below.
+_TRAINS, _DIVERGES, _TOO_LARGE = -1.0, 2.0, 3.0
+_VIOLATIONS = {"non_finite": _DIVERGES, "out_of_memory": _TOO_LARGE}
 
 
 class Study:
-    """Optuna's study in memory, by our names of runs; apart from the sweep's trials it holds ended drafts only."""
+    """Optuna's study in memory, by our names of runs; apart from the sweep's trials it holds ended drafts only.
+
+    The objectives are the score, which is maximized, and the costs of the sweep file, which are minimized.
+    """
 
     def __init__(self, sweep: Sweep) -> None:
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        self.study = optuna.create_study(direction="maximize")
+        self.study = optuna.create_study(directions=["maximize"] + ["minimize"] * len(sweep.file.costs))
         self.space = sweep.space
         self.settings = sweep.file.search
         trials = sweep.file.budget.trials
         self.startup = max(4, min(10, trials // 4))
         self.numbers: dict[str, int] = {}
+        self.together = sweep.space.together()
+        # What is left of it.
         self.grid = grid(sweep.space)[: trials - 1] if self.settings.sampler == "grid" else []
 
     def ask(self, run: str, number: int) -> dict[str, Any]:
         """New parameters for a trial; seed, number and the study alone decide.
 
         Raises:
-            FailedRun: 10,000 random draws do not satisfy the constraints.
+            FailedRun: 10,000 random draws do not satisfy the constraints, or nothing is left of a grid.
         """
-        if self.settings.sampler == "grid":
-            parameters = self.grid[number - 1]
-        else:
+        if self.settings.sampler != "grid":
             parameters = self._draw_allowed(run, suggestion_seed(self.settings.seed, number))
+        elif self.grid:
+            parameters = self.grid[0]
+        else:
+            raise FailedRun(f"{run}: nothing is left of the grid.")
         self.remember(run, parameters)
         return parameters
 
     def remember(self, run: str, parameters: Mapping[str, Any]) -> None:
-        """A run that has been suggested, perhaps by an earlier process."""
+        """A run that has been suggested, perhaps by an earlier process; Optuna knows it only inside the ranges."""
         import optuna
 
-        encoded = self.space.encode(parameters)
-        assert encoded is not None
-        self._add(*encoded, state=optuna.trial.TrialState.RUNNING)
-        self.numbers[run] = len(self.study.get_trials(deepcopy=False)) - 1
+        if parameters in self.grid:
+            self.grid.remove(dict(parameters))
+        if (encoded := self.space.encode(parameters)) is not None:
+            self._add(*encoded, state=optuna.trial.TrialState.RUNNING)
+            self.numbers[run] = len(self.study.get_trials(deepcopy=False)) - 1
 
-    def tell(self, run: str, state: str, value: float | None, epochs: Mapping[int, float]) -> None:
-        """The end of a run; one that was not suggested, trial 0, joins only if the spec lies in the space."""
+    def tell(
+        self,
+        run: str,
+        state: str,
+        value: float | None,
+        epochs: Mapping[int, float],
+        *,
+        costs: Sequence[float] = (),
+        failure: str = "",
+    ) -> None:
+        """The end of a run; trial 0, which nobody suggested, joins full-length and only if the spec lies in the space.
+
+        Args:
+            state: finished, stopped or failed.
+            value: The score.
+            epochs: The score by epoch.
+            costs: Of the further objectives, in the order of the sweep file.
+            failure: Out of memory and diverged trials are lessons; of other failures the sampler learns nothing.
+        """
         import optuna
 
         states = optuna.trial.TrialState
-        end = {"finished": states.COMPLETE, "stopped": states.PRUNED}.get(state, states.FAIL)
-        if end is states.COMPLETE and value is None:
-            end = states.FAIL
+        end, violation, values = states.FAIL, _VIOLATIONS.get(failure, _TRAINS), [value, *costs]
+        if state == "finished" and value is not None and math.isfinite(value):
+            end = states.COMPLETE
+        elif state == "stopped":
+            end = states.PRUNED
+        elif failure in _VIOLATIONS:
+            end, epochs = states.PRUNED, {}
+            if self.settings.sampler == "gp":
+                # It learns from complete trials only: this one is as bad as the worst, and breaks the constraint.
+                end, values = states.COMPLETE, [self._worst(), *costs]
+        if len(self.study.directions) > 1:
+            # Optuna orders pruned trials by values only where there is one objective, else fails; but by violations
+            # it does: one that was stopped comes behind all complete ones, by its epoch and its score there.
+            if state == "stopped":
+                last, score = max(epochs.items(), default=(0, 0.0))
+                violation = 1 / (1 + last + score)
+            epochs = {}
         if run in self.numbers:
-            trial = optuna.trial.Trial(self.study, self.study.get_trials(deepcopy=False)[self.numbers[run]]._trial_id)
-            for epoch, at_epoch in sorted(epochs.items()):
-                trial.report(at_epoch, epoch)
-            self.study.tell(trial, value if end is states.COMPLETE else None, state=end)
-        elif end is states.COMPLETE and self._allowed({}) and (encoded := self.space.encode({})) is not None:
-            self._add(*encoded, value=value, intermediate_values=dict(epochs))
+            self._end(self.numbers[run], end, values, epochs, violation)
+        elif run == trial_run(0) and end is states.COMPLETE and self._allowed({}) and (found := self.space.encode({})):
+            lesson: dict[str, Any] = {"values": values, "intermediate_values": dict(epochs)}
+            self._add(*found, **lesson, constraints={"trains": violation})
 
     def random_draws(self, seed: int, count: int) -> list[dict[str, Any]]:
         """Configurations at random, without regard to the constraints."""
@@ -97,11 +139,17 @@ class Study:
         self.study.tell(draft, state=optuna.trial.TrialState.FAIL)
 
     def _draw(self, sampler: "optuna.samplers.BaseSampler", draft: "optuna.trial.FrozenTrial") -> dict[str, Any]:
-        together = sampler.sample_relative(self.study, draft, sampler.infer_relative_search_space(self.study, draft))
+        drawn: dict[str, Any] = {}
+        groups = self.together
+        if self.settings.sampler != "tpe":
+            found = sampler.infer_relative_search_space(self.study, draft)
+            groups = dict.fromkeys(found, found)
 
         def suggest(name: str, distribution: "optuna.distributions.BaseDistribution") -> Any:
-            if name in together:
-                return together[name]
+            if name in groups and name not in drawn:
+                drawn.update(sampler.sample_relative(self.study, draft, groups[name]))
+            if name in drawn:
+                return drawn[name]
             return sampler.sample_independent(self.study, draft, name, distribution)
 
         return self.space.draw(suggest)
@@ -117,33 +165,45 @@ class Study:
 
         self.study.add_trial(optuna.trial.create_trial(params=params, distributions=distributions, **fields))
 
-    def _samplers(self, seed: int) -> "list[optuna.samplers.BaseSampler]":
+    def _end(
+        self,
+        number: int,
+        end: "optuna.trial.TrialState",
+        values: Sequence[float | None],
+        epochs: Mapping[int, float],
+        violation: float,
+    ) -> None:
+        import optuna
+
+        trial = optuna.trial.Trial(self.study, self.study.get_trials(deepcopy=False)[number]._trial_id)
+        for epoch, score in sorted(epochs.items()):
+            trial.report(score, epoch)
+        trial.set_constraint("trains", violation)
+        self.study.tell(trial, values if end is optuna.trial.TrialState.COMPLETE else None, state=end)
+
+    def _worst(self) -> float:
+        import optuna
+
+        complete = self.study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.COMPLETE])
+        return min((trial.values[0] for trial in complete), default=0.0)
+
+    def _samplers(self, seed: int) -> "Iterator[optuna.samplers.BaseSampler]":
         """The samplers of one suggestion, each for one draw."""
         import optuna
 
-        at_random = [optuna.samplers.RandomSampler(seed=seed)] * _AT_RANDOM
-        if self.settings.sampler == "random":
-            return at_random
-        if self.settings.sampler == "gp":
+        if self.settings.sampler == "tpe":
+            from reid_tune.sweep.search.tpe import SuggestionTpe
+
+            tpe = SuggestionTpe(seed, self.startup)
+            yield tpe
+            # The most promising of many candidates lies again and again where the constraints have kept all trials
+            # away; a single one comes from where the best trials are.
+            tpe.candidates = 1
+            yield from repeat(tpe, _OF_TPE)
+        elif self.settings.sampler == "gp":
             gp = optuna.samplers.GPSampler(seed=seed, n_startup_trials=self.startup, warn_independent_sampling=False)
-            return [gp] * _OF_GP + at_random
-        # The most promising of 24 candidates lies again and again where the constraints have kept all trials away;
-        # a single one comes from where the best trials are.
-        return [self._tpe(seed, 24)] + [self._tpe(seed, 1)] * _OF_TPE + at_random
-
-    def _tpe(self, seed: int, candidates: int) -> "optuna.samplers.BaseSampler":
-        import optuna
-
-        conditional = any(parameter.conditions() for parameter in self.space.parameters)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            return optuna.samplers.TPESampler(
-                seed=seed,
-                n_startup_trials=self.startup,
-                n_ei_candidates=candidates,
-                constant_liar=True,
-                group=conditional,
-            )
+            yield from repeat(gp, _OF_GP)
+        yield from repeat(optuna.samplers.RandomSampler(seed=seed), _AT_RANDOM)
 
 
 def suggestion_seed(seed: int, number: int) -> int:

@@ -83,7 +83,7 @@ class Numbers:
         logarithmic = self.kind in LOGARITHMIC
         span = self.high / self.low if logarithmic else self.high - self.low
         found = [self.low * span**at if logarithmic else self.low + span * at for at in _shares(count)]
-        found = [self.low, *found[1:-1], self.high]
+        found = [self.low, *(float(f"{value:.12g}") for value in found[1:-1]), self.high]  # 0.6, not 0.6000000000000001
         return sorted({round(value) for value in found}) if self.kind in WHOLE else found
 
     def entry(self) -> dict[str, Any]:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     Suggest = Callable[[str, optuna.distributions.BaseDistribution], Any]
 
-__all__ = ["Space", "parse_spaces", "plain_values"]
+__all__ = ["Space", "parse_spaces", "plain_values", "typed"]
 
 _FIELDS = dict(fields())
 _SEARCHABLE = ("model.", "dataset.", "train.")
@@ -90,11 +90,34 @@ class Space:
         every = _combinations(self.parameters, {}, self.base, lambda found: found.spread(count))
         return (configuration for configuration in every if not self.broken(configuration))
 
+    def configuration(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The configuration with given values where their keys are searched; for missing ones it has the spec's."""
+        found: dict[str, Any] = {}
+        for parameter in self.parameters:
+            if branch := parameter.active(ChainMap(found, self.base)):
+                only = not branch.range.distributions(branch.name)
+                own = given.get(parameter.key, self.base[parameter.key])
+                found[parameter.key] = branch.range.decode(branch.name, {}) if only else own
+        return found
+
     def active(self, configuration: Mapping[str, Any]) -> dict[str, Branch]:
         """By key the ranges that are searched in a configuration."""
         values = self.base | dict(configuration)
         branches = {parameter.key: parameter.active(values) for parameter in self.parameters}
         return {key: branch for key, branch in branches.items() if branch}
+
+    def together(self) -> "dict[str, Distributions]":
+        """By each of Optuna's names those with the same conditions, itself among them, as they have values together."""
+        groups: list[tuple[Mapping[str, Any], Distributions]] = []
+        found: dict[str, Distributions] = {}
+        for branch in (branch for parameter in self.parameters for branch in parameter.branches):
+            distributions = branch.range.distributions(branch.name)
+            group = next((group for when, group in groups if when == branch.when), None)
+            if group is None:
+                groups.append((branch.when, group := {}))
+            group |= distributions
+            found |= dict.fromkeys(distributions, group)
+        return found
 
     def encode(self, configuration: Mapping[str, Any]) -> "tuple[dict[str, Any], Distributions] | None":
         """A configuration as Optuna's values and distributions; None where a value lies outside its range."""
@@ -234,11 +257,11 @@ def _branch(key: str, name: str, entry: Any) -> Branch:
         if not isinstance(conditions, Mapping) or not conditions:
             raise ValueError(f"when = {conditions!r}: write conditions, such as {{train.optim.name: SGD}}.")
         for other, values in ((canonical(str(other)), values) for other, values in conditions.items()):
-            when[other] = tuple(_typed(other, value) for value in (values if isinstance(values, list) else [values]))
-    return Branch(name, parse_range(entry, lambda value: _typed(key, value)), when)
+            when[other] = tuple(typed(other, value) for value in (values if isinstance(values, list) else [values]))
+    return Branch(name, parse_range(entry, lambda value: typed(key, value)), when)
 
 
-def _typed(key: str, value: Any) -> Any:
+def typed(key: str, value: Any) -> Any:
     """A value as the field reads it, in plain data; as it is where the field refuses it, which preflight reports."""
     if key not in _FIELDS:
         return value

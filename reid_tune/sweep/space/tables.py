@@ -22,10 +22,10 @@ def first_suggestions(sweep: Sweep, count: int) -> list[dict[str, Any]]:
     return [study.ask(trial_run(number), number) for number in range(1, count + 1)]
 
 
-def ranges_table(space: Space) -> Table:
+def ranges_table(space: Space, title: str | None = None) -> Table:
     """A row for each range with the spec's value and the conditions; the constraints below."""
     constraints = "\n".join(constraint.text for constraint in space.constraints)
-    table = Table(caption=escape(constraints) or None, caption_justify="left")
+    table = Table(title=title, caption=escape(constraints) or None, caption_justify="left")
     for name in ("key", "range", "spec", "when"):
         table.add_column(name)
     for parameter in space.parameters:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Collection
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from reid_tune.data.images import check_readable
@@ -11,18 +12,44 @@ from reid_tune.modeling.network import untrained
 from reid_tune.spec.experiment import Experiment
 from reid_tune.sweep.file import Sweep
 from reid_tune.sweep.search.asha import rungs
+from reid_tune.sweep.search.given import given_configurations
 from reid_tune.sweep.search.samples import SAMPLES, check_space
+from reid_tune.sweep.stages.rerank import settings
 from reid_tune.tasks.references import is_reference
 from reid_tune.tracking.registry import check_model_name
 from reid_tune.training.pretrained import load_pretrained
 from reid_tune.training.run import require_shares
 from reid_tune.training.subsets import evaluation_records, shared_identities, split_records, training_folders
 
-__all__ = ["preflight"]
+__all__ = ["Checked", "preflight"]
 
 
-def preflight(sweep: Sweep, stages: Collection[str]) -> dict[str, Any]:
-    """Check space, spec and data, and describe the plan.
+@dataclass(frozen=True)
+class Checked:
+    """What the checks found.
+
+    Attributes:
+        levels: ASHA's rungs in epochs.
+        given: Configurations to be tried first, each with its `parameters` and `origin`.
+        pretrained: File and digest of the pretrained weights.
+    """
+
+    levels: tuple[int, ...]
+    training_images: int
+    training_identities: int
+    held_out_identities: int
+    given: list[dict[str, Any]]
+    pretrained: dict[str, str] | None
+    warnings: list[str]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the log and for `--dry-run`."""
+        found = asdict(self)
+        return {"rungs": list(found.pop("levels")), **found}
+
+
+def preflight(sweep: Sweep, stages: Collection[str]) -> Checked:
+    """Check space, spec and data.
 
     Args:
         stages: Those to run; test folders are looked at only if `test` is one of them.
@@ -43,16 +70,17 @@ def preflight(sweep: Sweep, stages: Collection[str]) -> dict[str, Any]:
         queries = _test_queries(sweep.experiment)
         if shared := shared_identities([*split.train, *split.gallery], queries):
             warnings.append(f"{shared} identities are in training and in the queries: the test will be worth nothing.")
-    levels = _levels(sweep, samples)
-    return {
-        "trials": sweep.file.budget.trials,
-        "rungs": list(levels),
-        "training_images": len(split.train),
-        "training_identities": identities,
-        "held_out_identities": split.held_out,
-        "pretrained": pretrained,
-        "warnings": warnings,
-    }
+    settings(sweep)
+    given, left_out = given_configurations(sweep)
+    return Checked(
+        _levels(sweep, samples),
+        len(split.train),
+        identities,
+        split.held_out,
+        [asdict(configuration) for configuration in given],
+        pretrained,
+        warnings + left_out,
+    )
 
 
 def _require_own_fields(experiment: Experiment) -> None:
@@ -106,7 +134,8 @@ def _warmup(experiment: Experiment) -> int:
 
 def _require_identities(sweep: Sweep, experiments: list[Experiment], identities: int) -> None:
     for experiment in experiments:
-        require_shares(experiment, sweep.file.resources.refit_workers)
+        for workers in {sweep.file.resources.workers, sweep.file.resources.refit_workers}:
+            require_shares(experiment, workers)
         dataset = experiment.dataset
         wanted = dataset.batch_size // dataset.num_instances
         if wanted > identities:

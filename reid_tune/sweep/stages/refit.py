@@ -1,82 +1,33 @@
 """The refit: winner and trial 0 once more, on all training identities."""
 
-from collections.abc import Mapping
-from typing import Any
-
-from reid_tune.errors import FailedRun
-from reid_tune.spec.experiment import Experiment
-from reid_tune.spec.load import with_parameters
 from reid_tune.sweep.file import Sweep
 from reid_tune.sweep.journal import Journal
-from reid_tune.sweep.runs.source import Attempt, Recorder, fault
-from reid_tune.sweep.state import RunState
+from reid_tune.sweep.runs.fixed import FixedRuns
+from reid_tune.sweep.runs.source import ONE_CPU, Holds
+from reid_tune.sweep.state import RunState, refit_run, trial_run
 
-__all__ = ["Refit", "finalists", "refit_run"]
-
-
-def refit_run(name: str) -> str:
-    """The run of a finalist."""
-    return f"refit/{name}"
+__all__ = ["finalists", "refit_runs"]
 
 
-def finalists(journal: Journal, metric: str) -> dict[str, RunState]:
-    """The trials to refit by name: `winner`, and `trial0` where that is another one.
-
-    Raises:
-        FailedRun: no trial reached its last epoch.
-    """
-    full = journal.state.finished()
-    if not full:
-        reasons = sorted({trial.reason for trial in journal.state.trials if trial.reason})
-        raise FailedRun(f"no trial of the search reached its last epoch: {'; '.join(reasons) or 'none was started'}.")
-    found = {"winner": full[0]}
-    if full[0].number != 0 and any(trial.number == 0 for trial in full):
-        found["trial0"] = next(trial for trial in full if trial.number == 0)
+def finalists(journal: Journal) -> dict[str, RunState]:
+    """The trials to refit by name: `winner`, and `trial0` where that is another one that can be trained."""
+    confirmed = journal.state.stages["confirm"]
+    found = {"winner": journal.state.runs[trial_run(confirmed["winner"])]}
+    if confirmed["winner"] != 0 and any(row["number"] == 0 for row in confirmed["trials"]):
+        found["trial0"] = journal.state.runs[trial_run(0)]
     return found
 
 
-class Refit:
-    """The source of the refit stage's runs."""
-
-    def __init__(self, sweep: Sweep, journal: Journal) -> None:
-        self.sweep = sweep
-        self.journal = journal
-        self.recorder = Recorder(journal)
-        self.todo = {refit_run(name): trial.parameters for name, trial in finalists(journal, sweep.file.metric).items()}
-        for run in [run for run in self.recorder.waiting if run in self.todo]:
-            if journal.state.runs[run].epoch >= self.experiment(run).train.num_epochs:
-                self.recorder.waiting.remove(run)
-                self.recorder.end(run, "finished")
-
-    def experiment(self, run: str) -> Experiment:
-        """The spec of a refit: no hold-out, so every training identity is learned."""
-        return with_parameters(self.sweep.experiment, {**self.todo[run], "dataset.validation": "none"}, run)
-
-    def next(self) -> Attempt | None:
-        new = [run for run in self.todo if run not in self.journal.state.runs]
-        waiting = [run for run in self.recorder.waiting if run in self.todo]
-        if waiting:
-            run = waiting[0]
-            self.recorder.waiting.remove(run)
-        elif new:
-            run = new[0]
-            self.journal.emit("suggested", run=run, parameters={**self.todo[run], "dataset.validation": "none"})
-        else:
-            return None
-        return self.recorder.attempt(run, self.experiment(run))
-
-    def done(self) -> bool:
-        runs = self.journal.state.runs
-        return all(run in runs and runs[run].state != "running" for run in self.todo)
-
-    def report(self, run: str, metrics: Mapping[str, Any]) -> bool:
-        if reason := fault(metrics):
-            self.recorder.end(run, "failed", reason)
-            return False
-        if self.recorder.record(run, metrics) and metrics["epoch"] >= self.experiment(run).train.num_epochs:
-            self.recorder.end(run, "finished")
-            return False
-        return True
-
-    def lost(self, run: str, reason: str) -> None:
-        self.recorder.lost(run, reason)
+def refit_runs(sweep: Sweep, journal: Journal, holds: Holds = ONE_CPU) -> FixedRuns:
+    """The refits: no hold-out, so every training identity is learned; those behind the first differ in the seed."""
+    seed = max(sweep.experiment.train.seed, 0)
+    runs = {
+        refit_run(name, number): {
+            **trial.parameters,
+            "dataset.validation": "none",
+            **({"train.seed": seed + number - 1} if number > 1 else {}),
+        }
+        for number in range(1, sweep.file.refit.seeds + 1)
+        for name, trial in finalists(journal).items()
+    }
+    return FixedRuns(sweep, journal, runs, holds)

@@ -58,3 +58,29 @@ def test_a_value_that_is_not_finite_is_not_recorded() -> None:
 def test_without_rungs_nothing_is_stopped() -> None:
     asha = Asha((), 3)
     assert all(asha.goes_on(epoch, -epoch) for epoch in range(1, 30))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_trial_is_compared_with_those_that_cost_no_more(seed: int) -> None:
+    random_state = random.Random(seed)
+    asha, known = Asha((1,), 3), list[tuple[Fraction, int, int]]()
+    stopped = spared = 0
+    for _ in range(200):
+        value, size, width = (
+            Fraction(random_state.randrange(1_000_003), 1_000_003),
+            *random_state.choices(range(4), k=2),
+        )
+        rivals = [other for other, *costs in known if costs[0] <= size and costs[1] <= width]
+        expected = not rivals or value >= quantile(rivals, Fraction(2, 3))
+        assert asha.goes_on(1, float(value), (float(size), float(width))) == expected
+        stopped += not expected
+        spared += expected and bool(known) and value < quantile([other for other, *_ in known], Fraction(2, 3))
+        known.append((value, size, width))
+    assert stopped and spared
+
+
+def test_a_small_model_is_not_stopped_by_big_ones_but_big_ones_by_it() -> None:
+    asha = Asha((1,), 3)
+    assert all(asha.goes_on(1, 0.9, (10.0,)) for _ in range(5))
+    assert asha.goes_on(1, 0.2, (1.0,)) and not asha.goes_on(1, 0.1, (1.0,))
+    assert not asha.goes_on(1, 0.15, (10.0,)) and asha.goes_on(1, 0.9, (10.0,))

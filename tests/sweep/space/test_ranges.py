@@ -1,3 +1,4 @@
+import builtins
 import json
 import math
 from typing import Any
@@ -179,3 +180,42 @@ def test_bad_ranges(entry: Any, parts: list[str]) -> None:
         read(entry)
     for part in parts:
         assert part in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("entry", "count", "expected"),
+    [
+        ({"uniform": [0, 0.8]}, 5, [0, 0.2, 0.4, 0.6, 0.8]),
+        ({"uniform": [-1, 1]}, 2, [-1, 1]),
+        ({"loguniform": [1e-4, 1]}, 5, [1e-4, 1e-3, 1e-2, 1e-1, 1]),
+        ({"int": [5, 40]}, 6, [5, 12, 19, 26, 33, 40]),
+        ({"int": [1, 3]}, 7, [1, 2, 3]),
+        ({"logint": [1, 64]}, 4, [1, 4, 16, 64]),
+        ({"logint": [1, 4]}, 9, [1, 2, 3, 4]),
+        ({"quniform": [0.1, 0.7, 0.1]}, 3, [0.1, 0.4, 0.7]),
+        ({"quniform": [32, 128, 32]}, 9, [32, 64, 96, 128]),
+        ({"choice": ["c", "a", [1]]}, 2, ["c", "a", [1]]),
+        ({"value": 0.3}, 5, [0.3]),
+        ({"list": [{"int": [1, 9]}, {"choice": [10, 12]}]}, 3, [[a, b] for a in (1, 5, 9) for b in (10, 12)]),
+    ],
+)
+def test_few_values_stand_for_all(entry: Any, count: int, expected: list[Any]) -> None:
+    assert read(entry).spread(count) == expected
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from(["uniform", "loguniform", "int", "logint", "quniform"]), st.data())
+def test_values_that_stand_for_all_lie_evenly_from_end_to_end(kind: str, data: st.DataObject) -> None:
+    low = data.draw(st.integers(1, 50))
+    high = low + data.draw(st.integers(1, 60)) * (step := data.draw(st.integers(1, 4)))
+    count = data.draw(st.integers(2, 9))
+    range = read({kind: [low, high] + ([step] if kind == "quniform" else [])})
+    found = range.spread(count)
+    assert (found[0], found[-1]) == (low, high) and len(found) <= count
+    assert found == sorted(set(found)) and all(range.encode("key", value) is not None for value in found)
+    if kind in ("int", "logint", "quniform"):
+        assert all(type(value) is int for value in found)
+    shares = [index / (count - 1) for index in builtins.range(count)]
+    even = [low * (high / low) ** at if kind.startswith("log") else low + (high - low) * at for at in shares]
+    slack = {"int": 0.5, "logint": 0.5, "quniform": step / 2}.get(kind, 0) + 1e-9
+    assert all(min(abs(value - wanted) for value in found) <= slack for wanted in even)

@@ -7,10 +7,11 @@ import pytest
 from reid_tune.errors import InputError
 from reid_tune.sweep.space.space import Space
 
-from ..spaces import BASE, make_space
+from ..spaces import BASE, make_space, make_spaces
 
 RATE, NAME, SOFT = "train.optim.base_lr", "train.optim.name", "model.no_margin"
 MARGIN, STEPS = "train.optim.triplet_loss_margin", "train.optim.lr_steps"
+K1, K2, LAMBDA = "re_ranking.k1", "re_ranking.k2", "re_ranking.lambda_value"
 TREE = {
     NAME: {"choice": ["SGD", "Adam", "AdamW"]},
     RATE: [
@@ -132,7 +133,8 @@ def test_an_alias_is_its_key() -> None:
         (RATE, [0.1, 0.6], ["[0.1, 0.6] is not a range"]),
         (RATE, {"when": {NAME: "SGD"}}, ["is not a range"]),
         (RATE, {"normal": [0, 1]}, ["unknown kind of range 'normal'"]),
-        ("re_ranking.k1", {"int": [5, 40]}, ["re-ranking is not supported in this version"]),
+        ("re_ranking.re_ranking", {"choice": [True, False]}, ["cannot be searched"]),
+        ("re_ranking.num_query", {"int": [5, 40]}, ["cannot be searched"]),
         ("train.seed", {"int": [1, 9]}, ["cannot be searched"]),
         ("dataset.train_dataset_dir", {"choice": ["a", "b"]}, ["cannot be searched"]),
         ("train.results_dir", {"choice": ["a", "b"]}, ["cannot be searched"]),
@@ -150,7 +152,7 @@ def test_bad_entries(key: str, entry: Any, parts: list[str]) -> None:
 
 
 def test_all_bad_entries_and_constraints_are_named_at_once() -> None:
-    tree = {"train.seed": {"int": [1, 2]}, RATE: {"int": [1, 2]}, "re_ranking.k1": {"int": [1, 2]}}
+    tree = {"train.seed": {"int": [1, 2]}, RATE: {"int": [1, 2]}, K1: {"int": [2, 1]}}
     with pytest.raises(InputError, match="(?s)3 problems.*space.train.seed.*space.re_ranking.k1.*constraints: 'x <'"):
         make_space(tree, "x <")
 
@@ -167,3 +169,66 @@ def test_a_key_and_its_alias_are_one_key() -> None:
 
 def test_the_key_of_encryption_is_no_value_of_the_spec() -> None:
     assert "encryption_key" not in BASE and BASE[STEPS] == [40, 70]
+
+
+RERANKING: dict[str, Any] = {K1: {"int": [5, 40]}, K2: {"int": [1, 12]}, LAMBDA: {"uniform": [0, 0.8]}}
+
+
+def test_re_ranking_is_kept_apart_with_the_constraints_that_concern_it() -> None:
+    low, few, rate = f"{K2} < {K1}", f"{LAMBDA} <= dataset.batch_size", f"{RATE} < 1"
+    trials, reranking = make_spaces(
+        {K2: RERANKING[K2], **TREE, K1: RERANKING[K1], LAMBDA: RERANKING[LAMBDA]}, low, few, rate
+    )
+    assert trials == make_space(TREE, rate)
+    assert [parameter.key for parameter in reranking.parameters] == [K2, K1, LAMBDA]
+    assert [constraint.text for constraint in reranking.constraints] == [low, few]
+    assert reranking.entries() == RERANKING
+    assert make_spaces(TREE)[1].parameters == ()
+
+
+def test_re_ranking_may_have_conditions_among_its_own_keys() -> None:
+    tree = {K2: {"choice": [1, 6]}, K1: {"int": [5, 40], "when": {K2: 6}}, NAME: TREE[NAME]}
+    assert list(make_spaces(tree)[1].spread(3)) == [{K2: 1}, *({K2: 6, K1: k1} for k1 in (5, 22, 40))]
+
+
+@pytest.mark.parametrize(
+    ("tree", "constraints", "parts"),
+    [
+        (RERANKING, [], ["no key that trials could search"]),
+        (TREE | {K1: {"int": [5, 40], "when": {NAME: "SGD"}}}, [], [f"space.{K1} has a condition on {NAME}", "apart"]),
+        ({NAME: {"choice": ["SGD", "Adam"], "when": {K1: 5}}, **RERANKING}, [], [f"space.{NAME} has", K1, "apart"]),
+        (TREE | RERANKING, [f"{K1} * {RATE} < 9"], [f"constraints: {K1} * {RATE} < 9: ", "write two constraints"]),
+    ],
+)
+def test_re_ranking_is_not_mixed_with_what_trials_search(
+    tree: dict[str, Any], constraints: list[str], parts: list[str]
+) -> None:
+    with pytest.raises(InputError) as caught:
+        make_spaces(tree, *constraints)
+    message = str(caught.value)
+    assert message.startswith("some.yaml: ") and "\n" not in message
+    assert all(part in message for part in parts)
+
+
+def test_a_few_configurations_stand_for_all_that_satisfy_the_constraints() -> None:
+    tree = {SOFT: TREE[SOFT], MARGIN: TREE[MARGIN], "dataset.padding": {"int": [0, 100]}}
+    found = list(make_space(tree, f"{MARGIN} < 0.5", "dataset.padding > 0").spread(3))
+    margins = [{SOFT: True}, {SOFT: False, MARGIN: 0.1}, {SOFT: False, MARGIN: 0.3}]  # of 0.1, 0.3 and 0.6
+    assert found == [made | {"dataset.padding": padding} for made in margins for padding in (50, 100)]
+
+
+def test_names_with_the_same_conditions_are_together() -> None:
+    groups = make_space(TREE | {"train.optim.momentum": {"uniform": [0, 1], "when": {NAME: "SGD"}}}).together()
+    free = {NAME, SOFT, f"{STEPS}[0]", f"{STEPS}[1]"}
+    slow = {f"{RATE}#0", "train.optim.momentum"}
+    expected = {name: group for group in (free, slow, {f"{RATE}#1"}, {MARGIN}) for name in group}
+    assert {name: set(group) for name, group in groups.items()} == expected
+
+
+def test_a_configuration_has_the_given_values_where_their_keys_are_searched() -> None:
+    space = make_space(TREE)
+    own = {key: BASE[key] for key in TREE}
+    soft = {key: value for key, value in own.items() if key != MARGIN} | {SOFT: True}
+    assert space.configuration({}) == own
+    assert space.configuration({MARGIN: 9.0, "train.seed": 5, "train.optim.gamma": 0.7}) == own | {MARGIN: 9.0}
+    assert space.configuration({SOFT: True, MARGIN: 0.2}) == soft

@@ -1,0 +1,85 @@
+"""How long an exported model takes."""
+
+import os
+import platform
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from reid_tune.deploy.onnx_model import INPUT, OUTPUT, OnnxModel
+
+__all__ = ["latency"]
+
+_WARM_UP, _FEWEST = 3, 3
+
+
+def latency(
+    onnx_file: Path | str,
+    batches: Sequence[int] = (1, 16),
+    *,
+    seconds: float = 2.0,
+    runs: int = 50,
+    threads: int | None = None,
+    gpu: int = 0,
+) -> dict[str, Any]:
+    """Time onnxruntime on one file, from the normalised images in memory to the embeddings in memory.
+
+    The numbers hold for this device with nothing else at work on it.
+
+    Args:
+        batches: Images at a time.
+        seconds, runs: A batch size is repeated until one of them is reached, 3 times at least, after a warm-up.
+        threads: Threads on the CPU; as many as usable cores where None.
+        gpu: Index of the GPU, where onnxruntime can use one.
+
+    Returns:
+        `device`, its name; `threads`; and `batches` by size as text, with `runs`, `median_ms` and `p90_ms` of a whole
+        batch in milliseconds, and `images_per_second` at the median.
+
+    Raises:
+        InputError: the file is not one that reid-tune exported.
+    """
+    threads = threads or len(os.sched_getaffinity(0))
+    model = OnnxModel(onnx_file, threads=threads, gpu=gpu)
+    measured = {str(size): _summary(_times(model, size, seconds, runs), size) for size in batches}
+    return {"device": _device(model, gpu), "threads": threads, "batches": measured}
+
+
+def _times(model: OnnxModel, size: int, limit: float, runs: int) -> list[float]:
+    """Seconds of each run."""
+    shape = (size, model.channels, model.height, model.width)
+    images = np.random.default_rng(0).standard_normal(shape, np.float32)
+    times: list[float] = []
+    for _ in range(_WARM_UP):
+        model._session.run([OUTPUT], {INPUT: images})
+    while len(times) < _FEWEST or (sum(times) < limit and len(times) < runs):
+        begun = time.perf_counter()
+        model._session.run([OUTPUT], {INPUT: images})
+        times.append(time.perf_counter() - begun)
+    return times
+
+
+def _summary(times: Sequence[float], size: int) -> dict[str, float]:
+    median, late = np.percentile(times, [50, 90])
+    return {
+        "runs": len(times),
+        "median_ms": 1000 * float(median),
+        "p90_ms": 1000 * float(late),
+        "images_per_second": size / float(median),
+    }
+
+
+def _device(model: OnnxModel, gpu: int) -> str:
+    if "CUDAExecutionProvider" in model._session.get_providers():
+        return torch.cuda.get_device_name(gpu) if torch.cuda.is_available() else f"GPU {gpu}"
+    return _processor(Path("/proc/cpuinfo")) or platform.processor() or platform.machine()
+
+
+def _processor(file: Path) -> str:
+    """The processor's name; empty where the system does not tell it."""
+    lines = file.read_text(errors="replace").splitlines() if file.is_file() else []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")

@@ -1,0 +1,43 @@
+"""What a deployed model costs, computed from its spec alone."""
+
+from functools import lru_cache
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from reid_tune.modeling.network import untrained
+from reid_tune.spec.experiment import Experiment
+from reid_tune.spec.model import Model
+
+__all__ = ["cost_of"]
+
+
+def cost_of(experiment: Experiment) -> dict[str, float]:
+    """Cost of the network as it is deployed, so without classifier, for one image of the spec's size.
+
+    Nothing is computed and no weight is kept in memory; a second call with the same section `model` is free.
+
+    Returns:
+        `gflops`: 1e9 floating point operations of convolutions, linear layers and attention, a multiplication and its
+        addition being two (papers often count them as one); `parameters`: all weights, trained or not, without the
+        statistics of batch norms; `embedding_dim`.
+
+    Raises:
+        InputError: the backbone's name is wrong, or it cannot take the size or another value of the spec.
+    """
+    return dict(_cost(experiment.model))
+
+
+@lru_cache(maxsize=4096)
+def _cost(model: Model) -> dict[str, float]:
+    with torch.device("meta"):
+        # Weights that need no gradient, as the counter follows gradients where there are any.
+        network = untrained(model, 0, 0).eval().requires_grad_(False)
+        image = torch.empty(1, model.input_channels, model.input_height, model.input_width)
+    with FlopCounterMode(display=False) as counter:
+        network(image)
+    return {
+        "gflops": counter.get_total_flops() / 1e9,
+        "parameters": float(sum(weights.numel() for weights in network.parameters())),
+        "embedding_dim": float(network.dimension),
+    }

@@ -1,0 +1,292 @@
+"""What a sweep has cost, what it still needs, and whether its budget reaches for another trial."""
+
+import heapq
+import math
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from operator import ge, gt
+from statistics import fmean, median
+
+from reid_tune.errors import InputError
+from reid_tune.events.log import Event
+from reid_tune.sweep.file import Sweep
+from reid_tune.sweep.runs.source import Holds
+from reid_tune.sweep.state import RunState, SweepState
+
+__all__ = ["UNITS", "Crew", "Estimate", "Ledger", "Pace", "Purse", "Spent", "later_stages", "require_gpus"]
+
+UNITS = ("hours", "gpu_hours", "cpu_hours")
+
+
+@dataclass(frozen=True)
+class Spent:
+    """Hours that drivers worked, and hours of GPUs and CPUs that runs held."""
+
+    hours: float = 0.0
+    gpu_hours: float = 0.0
+    cpu_hours: float = 0.0
+
+    def __add__(self, other: "Spent") -> "Spent":
+        return Spent(self.hours + other.hours, self.gpu_hours + other.gpu_hours, self.cpu_hours + other.cpu_hours)
+
+
+class Ledger:
+    """What the stages of a log have cost.
+
+    A stage's hours are those between its first and its last event. A run's are those from an `attempt` to its next
+    `attempt`, `setback` or `ended`, times what the attempt holds, and belong to the stage that it began in. Nothing
+    counts from the last event of a driver that died to the start of the next one.
+    """
+
+    def __init__(self, events: Iterable[Event] = ()) -> None:
+        self._stages: dict[str, Spent] = {}
+        self._held: dict[str, tuple[str, Spent]] = {}  # by run: its stage, and what an hour of it costs
+        self._stage: str | None = None
+        self._last = 0.0
+        for event in events:
+            self.apply(event)
+
+    def apply(self, event: Event) -> None:
+        """Take one event in."""
+        kind, run = event["kind"], event.get("run", "")
+        if kind == "driver":
+            self._stage, self._held = None, {}
+        self._stages = self.by_stage(event["time"])
+        self._last = event["time"]
+        if kind == "stage":
+            self._stage = event["stage"] if event["state"] == "begun" else None
+        elif kind in ("attempt", "setback", "ended"):
+            self._held.pop(run, None)
+        if kind == "attempt":
+            an_hour = Spent(gpu_hours=event.get("gpus", 0), cpu_hours=event.get("cpus", 0))
+            self._held[run] = (self._stage or "", an_hour)
+
+    def by_stage(self, now: float | None = None) -> dict[str, Spent]:
+        """Costs by stage, of what is at work until `now` (seconds since the epoch), else until the last event."""
+        hours = max(0.0, (self._last if now is None else now) - self._last) / 3600
+        costs = dict(self._stages)
+        working = [(self._stage, Spent(hours=1.0))] if self._stage is not None else []
+        for stage, an_hour in [*working, *self._held.values()]:
+            costs[stage] = costs.get(stage, Spent()) + _times(hours, an_hour)
+        return costs
+
+    def spent(self, now: float | None = None) -> Spent:
+        """The sum over all stages."""
+        return sum(self.by_stage(now).values(), Spent())
+
+
+def _times(factor: float, cost: Spent) -> Spent:
+    return Spent(factor * cost.hours, factor * cost.gpu_hours, factor * cost.cpu_hours)
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Seconds that a run takes to start, and for each epoch with what it validates on average."""
+
+    start: float
+    epoch: float
+
+    def seconds(self, epochs: float) -> float:
+        """Of a whole run."""
+        return self.start + epochs * self.epoch
+
+
+class Stopwatch:
+    """The pace of trials and their repeats by the times of a log."""
+
+    def __init__(self) -> None:
+        self._at: dict[str, tuple[int | None, float]] = {}  # by run: last epoch of this attempt, time
+        self._gaps: dict[str, list[float]] = {}
+        self._first: list[float] = []
+
+    def apply(self, event: Event) -> None:
+        """Take one event in."""
+        kind, run, now = event["kind"], event.get("run", ""), event["time"]
+        if kind == "driver":
+            self._at.clear()
+        elif kind in ("setback", "ended"):
+            self._at.pop(run, None)
+        elif kind == "attempt" and not run.startswith("refit/"):
+            self._at[run] = (None, now)
+        elif kind == "report" and run in self._at:
+            epoch, before = self._at[run]
+            if epoch is None:
+                self._first.append(now - before)
+            elif event["epoch"] == epoch + 1:
+                self._gaps.setdefault(run, []).append(now - before)
+            self._at[run] = (event["epoch"], now)
+
+    @property
+    def pace(self) -> Pace | None:
+        """The median of the runs' mean seconds from epoch to epoch, and the mean of what their first one takes more.
+
+        None before a run has reported two epochs.
+        """
+        if not self._gaps:
+            return None
+        epoch = median(map(fmean, self._gaps.values()))
+        return Pace(max(0.0, fmean(self._first) - epoch), epoch)
+
+
+@dataclass(frozen=True)
+class Crew:
+    """What each run of a stage holds, and how many are at work at once."""
+
+    holds: Holds
+    at_once: int
+
+    def cost(self, seconds: Sequence[float]) -> Spent:
+        """Of runs that take so long, each begun as soon as there is room."""
+        ends = [0.0] * self.at_once
+        for each in seconds:
+            heapq.heapreplace(ends, ends[0] + each)
+        held = sum(seconds) / 3600
+        return Spent(max(ends) / 3600, held * self.holds.gpus, held * self.holds.cpus)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a stage will take; `epochs` are those of all its runs."""
+
+    runs: int
+    epochs: float
+    cost: Spent
+
+
+def later_stages(sweep: Sweep, pace: Pace, epochs: int, trials: Crew, refits: Crew) -> dict[str, Estimate]:
+    """What confirm and refit will take; rerank, export, test and register hold nothing and are taken as nothing.
+
+    Confirm repeats `confirm.top` trials and trial 0, refit winner and trial 0, all at full length. A refit learns from
+    the hold-out's share too, and its workers divide the work without loss.
+
+    Args:
+        pace: Of a trial.
+        epochs: Full length.
+        trials: Of the trials and their repeats.
+        refits: Of the refits.
+    """
+    file, begun = sweep.file, sweep.file.budget.trials
+    repeats = min(file.confirm.top + 1, begun) * file.confirm.seeds
+    finalists = min(2, begun) * file.refit.seeds
+    images = 1 / (1 - sweep.experiment.dataset.validation_fraction)
+    refit = Pace(pace.start, pace.epoch * images * file.resources.workers / file.resources.refit_workers)
+    return {
+        "confirm": Estimate(repeats, repeats * epochs, trials.cost([pace.seconds(epochs)] * repeats)),
+        "refit": Estimate(finalists, finalists * epochs, refits.cost([refit.seconds(epochs)] * finalists)),
+    }
+
+
+class Purse:
+    """Whether the budget allows more trials.
+
+    The budget is that of all stages, so what confirm and refit need is kept back, also where a command ends earlier.
+    All that is computed from the log and the clock; a resumed sweep gives all past events to `apply`.
+
+    Args:
+        trials: Of the trials and their repeats.
+        refits: Of the refits.
+        probed: Used until the log has times of its own.
+        clock: Seconds since the epoch.
+    """
+
+    def __init__(
+        self, sweep: Sweep, trials: Crew, refits: Crew, probed: Pace, clock: Callable[[], float] = time.time
+    ) -> None:
+        self.sweep = sweep
+        self.budget = sweep.file.budget
+        self.trials = trials
+        self.refits = refits
+        self.probed = probed
+        self.clock = clock
+        self.ledger = Ledger()
+        self.stopwatch = Stopwatch()
+        self.state = SweepState()
+
+    def apply(self, event: Event, state: SweepState) -> None:
+        """Take one event in, with the state behind it: a listener of the journal."""
+        self.ledger.apply(event)
+        self.stopwatch.apply(event)
+        self.state = state
+
+    @property
+    def pace(self) -> Pace:
+        """Of a trial."""
+        return self.stopwatch.pace or self.probed
+
+    def closed(self) -> str | None:
+        """The key of `budget` for which no further trial may begin; None while one may, and before trial 0.
+
+        Of the running trials all are taken to reach their last epoch, of the next one what ended trials took on
+        average. When running ones end sooner, or with a gain, the purse may open again.
+        """
+        trials = self.state.trials
+        if not trials:
+            return None
+        if limit := self._reached(gt, one_more=True):
+            return limit
+        patience = self.budget.patience
+        # Trial 0 ends in any case, and until then nobody knows what a gain is.
+        if patience and trials[0].state != "running" and _without_gain(self.state) >= patience:
+            return "patience"
+        return None
+
+    def overdrawn(self) -> str | None:
+        """The key of `budget` for which running trials, all but trial 0, must end now: what is left is kept back."""
+        return self._reached(ge, one_more=False)
+
+    def _reached(self, beyond: Callable[[float, float], bool], *, one_more: bool) -> str | None:
+        limits = {unit: limit for unit in UNITS if (limit := getattr(self.budget, unit)) is not None}
+        if not limits:
+            return None
+        pace, longest = self.pace, max((self._epochs(trial) for trial in self.state.trials), default=self._spec_epochs)
+        needs = self.ledger.spent(self.clock())
+        for stage in later_stages(self.sweep, pace, longest, self.trials, self.refits).values():
+            needs += stage.cost
+        if one_more:
+            needs += self.trials.cost([*self._remaining(pace), pace.seconds(self._usual_epochs())])
+        return next((unit for unit, limit in limits.items() if beyond(getattr(needs, unit), limit)), None)
+
+    def _remaining(self, pace: Pace) -> list[float]:
+        """Seconds of each running trial until its last epoch, counted from its last report."""
+        running = [trial for trial in self.state.trials if trial.state == "running"]
+        return [
+            pace.epoch * (self._epochs(trial) - trial.epoch) + (0 if trial.epochs else pace.start) for trial in running
+        ]
+
+    def _usual_epochs(self) -> float:
+        ended = [trial.epoch for trial in self.state.trials if trial.state != "running"]
+        return fmean(ended) if ended else self._spec_epochs
+
+    @property
+    def _spec_epochs(self) -> int:
+        return self.sweep.experiment.train.num_epochs
+
+    def _epochs(self, trial: RunState) -> int:
+        return int(trial.parameters.get("train.num_epochs", self._spec_epochs))
+
+
+def _without_gain(state: SweepState) -> int:
+    """Trials that have ended since a full-length one was better than all before it."""
+    ended = [trial for trial in state.trials if trial.state != "running"]
+    best, count = -math.inf, 0
+    for trial in sorted(ended, key=lambda trial: (trial.ended, trial.number)):
+        value = trial.last(state.metric) if trial.state == "finished" else None
+        if value is not None and value > best:
+            best, count = value, 0
+        else:
+            count += 1
+    return count
+
+
+def require_gpus(sweep: Sweep, trials: Crew) -> None:
+    """Refuse a budget of GPU-hours for runs that hold no GPU.
+
+    Raises:
+        InputError: so it is.
+    """
+    if sweep.file.budget.gpu_hours is not None and not trials.holds.gpus:
+        raise InputError(
+            f"{sweep.source}: budget.gpu_hours = {sweep.file.budget.gpu_hours:g}, but runs hold no GPU here, so it "
+            "would never be spent: give budget.cpu_hours or budget.hours."
+        )

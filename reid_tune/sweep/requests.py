@@ -1,0 +1,147 @@
+"""What other processes ask of a sweep's driver, which alone writes the log: one small file for each request."""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from reid_tune.errors import InputError
+from reid_tune.files import write_atomic
+from reid_tune.spec.load import parse_overrides
+from reid_tune.sweep.progress import Progress, read_sweep
+from reid_tune.sweep.recorded import sweep_of
+from reid_tune.sweep.state import trial_run
+
+__all__ = ["REQUESTS", "Request", "ask", "ask_to_enqueue", "ask_to_stop", "done", "pending"]
+
+REQUESTS = "requests"
+DAMAGED = ".damaged"
+
+Kind = Literal["stop", "enqueue"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request; a driver that dies between taking it up and `done` finds it again, with the same name.
+
+    Attributes:
+        kind: Stop a running trial, or try given values next.
+        run: Of `stop`, the trial's run.
+        parameters: Of `enqueue`, values by the spec's dotted keys.
+    """
+
+    path: Path
+    kind: Kind
+    run: str = ""
+    parameters: Mapping[str, Any] | None = None
+
+    @property
+    def name(self) -> str:
+        """Its name, of which there is one in a sweep."""
+        return self.path.stem
+
+
+def ask(folder: Path, kind: Kind, content: Any) -> Path:
+    """Leave a request in a sweep's folder: the run to stop, or the parameters to try.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+    path = folder / REQUESTS / f"{time.time_ns():020d}-{os.getpid()}.json"
+    write_atomic(path, json.dumps({"kind": kind, "content": content}) + "\n")
+    return path
+
+
+def pending(folder: Path, warn: Callable[[str], None] = lambda text: print(text, file=sys.stderr)) -> list[Request]:
+    """The requests that wait, the oldest first.
+
+    Args:
+        warn: Is told of each file that is no request; it is put aside under another name.
+    """
+    found = []
+    for path in sorted((folder / REQUESTS).glob("[0-9]*.json")):
+        try:
+            found.append(_read(path))
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError):
+            aside = path.with_suffix(DAMAGED)
+            with suppress(OSError):
+                path.replace(aside)
+                warn(f"{path} is no request and was put aside as {aside.name}.")
+    return found
+
+
+def done(request: Request) -> None:
+    """Forget a request that the log has taken in."""
+    request.path.unlink(missing_ok=True)
+
+
+def _read(path: Path) -> Request:
+    match json.loads(path.read_bytes()):
+        case {"kind": "stop", "content": str(run)}:
+            return Request(path, "stop", run=run)
+        case {"kind": "enqueue", "content": dict(parameters)}:
+            return Request(path, "enqueue", parameters=parameters)
+        case other:
+            raise ValueError(other)
+
+
+def ask_to_stop(folder: Path, run: str) -> str:
+    """Ask for the end of a trial and say what will come of it.
+
+    Args:
+        run: Name of a run, such as `trials/0007`.
+
+    Raises:
+        InputError: it is no trial of the search that may be stopped, or has ended.
+    """
+    state, progress = read_sweep(folder)
+    if not run.startswith("trials/"):
+        raise InputError(
+            f"{run or folder.name} is no trial of the search, and only those can be stopped: write {folder.name}/7."
+        )
+    if run == trial_run(0):
+        raise InputError("trial 0 is the spec itself, with which all are compared: it is never stopped.")
+    if run not in state.runs:
+        known = f"0 to {state.trials[-1].number}" if state.trials else "none"
+        raise InputError(f"the sweep {folder.name} has no {run}; its trials are {known}.")
+    trial = state.runs[run]
+    if trial.state != "running":
+        raise InputError(f"trial {trial.number} of {folder.name} has ended already: it is {trial.state}.")
+    ask(folder, "stop", run)
+    return _prospect(progress, f"trial {trial.number} will be stopped")
+
+
+def ask_to_enqueue(folder: Path, pairs: Sequence[str]) -> str:
+    """Ask for a trial with given values, `key=value`, and say what will come of it.
+
+    Raises:
+        InputError: the search is over, or a key or value is not in its space.
+    """
+    state, progress = read_sweep(folder)
+    if not pairs:
+        raise InputError("give at least one key=value of the space, for example train.optim.base_lr=0.001.")
+    if "search" in state.stages:
+        raise InputError(
+            f"the search of {folder.name} is over: resume it with a larger sweep.budget.trials and --from search, "
+            "and enqueue then."
+        )
+    from reid_tune.sweep.search.given import given_by_user
+
+    parameters = given_by_user(sweep_of(folder), parse_overrides(pairs), "enqueue")
+    ask(folder, "enqueue", parameters)
+    return _prospect(progress, "the next trial that begins will have these values")
+
+
+def _prospect(progress: Progress, what: str) -> str:
+    if progress.state == "running":
+        return what
+    if progress.state == "elsewhere":
+        return f"{what}, by the driver on {progress.host} or, if it is not at work, when the sweep is resumed"
+    return f"no driver is at work: {what} when the sweep is resumed"

@@ -1,0 +1,53 @@
+"""Export: each finalist as an ONNX file that was compared with PyTorch, and as a checkpoint without optimizer."""
+
+from pathlib import Path
+from typing import Any
+
+from reid_tune.checkpoints.checkpoint import strip_checkpoint
+from reid_tune.checkpoints.names import newest_attempt
+from reid_tune.errors import FailedRun
+from reid_tune.spec.secret import passphrase
+from reid_tune.sweep.file import Sweep
+from reid_tune.sweep.journal import Journal
+from reid_tune.sweep.stages.refit import finalists
+from reid_tune.sweep.state import refit_run
+from reid_tune.tasks.export import export_checkpoint
+
+__all__ = ["export", "exported", "refit_checkpoint"]
+
+
+def export(sweep: Sweep, journal: Journal) -> dict[str, Any]:
+    """Write the files; the result has the parity by finalist.
+
+    Raises:
+        FailedRun: a refit did not finish, or an ONNX file deviates from its checkpoint.
+    """
+    result = {}
+    for name in finalists(journal):
+        target, checkpoint = exported(sweep, name), refit_checkpoint(sweep, journal, name)
+        parity = export_checkpoint(checkpoint, target, overwrite=True)
+        strip_checkpoint(checkpoint, target.with_suffix(".pth"), passphrase(sweep.experiment))
+        result[name] = {"file": str(target.relative_to(sweep.folder)), "parity": parity.as_dict()}
+    return result
+
+
+def exported(sweep: Sweep, name: str) -> Path:
+    """The ONNX file of a finalist."""
+    return sweep.folder / "export" / f"{name}.onnx"
+
+
+def refit_checkpoint(sweep: Sweep, journal: Journal, name: str, seed: int = 1) -> Path:
+    """The last checkpoint of a finalist's refit.
+
+    Raises:
+        FailedRun: it did not finish, or its checkpoint is gone.
+    """
+    folder = sweep.folder / refit_run(name, seed)
+    run = journal.state.runs.get(refit_run(name, seed))
+    if run is None or run.state != "finished":
+        reason = f": {run.reason}" if run and run.reason else ""
+        raise FailedRun(f"the refit of {name} did not finish{reason}; its log is {folder / 'log.txt'}.")
+    path = newest_attempt(folder)
+    if path is None:
+        raise FailedRun(f"the checkpoint of {run.name} is missing from {sweep.folder}.")
+    return path

@@ -1,0 +1,199 @@
+"""The probe: twenty steps of the spec itself, to know what runs will cost and that they can begin.
+
+Imports nothing heavy: drivers import this module too.
+"""
+
+import resource
+import tempfile
+import time
+from collections.abc import Collection
+from dataclasses import asdict, dataclass, replace
+from itertools import count, islice
+from math import isfinite
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from reid_tune.errors import FailedRun, InputError
+from reid_tune.sweep.budget import Pace
+from reid_tune.sweep.file import Sweep
+from reid_tune.sweep.runs.failure import failure_of
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+    from reid_tune.spec.experiment import Experiment
+    from reid_tune.sweep.runs.cluster import Placement
+    from reid_tune.training.run import Run
+
+__all__ = ["Measured", "measure", "probe"]
+
+STEPS = 20
+_WARM = 5  # first steps, in which kernels are chosen and memory is taken
+_EMBEDDED = 512
+_OF_THE_SPEC = ("out_of_memory", "non_finite", "invalid")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a probe found; memory in bytes.
+
+    Attributes:
+        decoding: Seconds until the images were in the cache, which later runs find there.
+        start: Seconds of a start: process, imports, data, network, and what the first steps take more than others.
+        step: Seconds of a step.
+        steps: Steps of an epoch.
+        validation: Seconds of a validation.
+        memory: The most that the process had resident.
+        gpu_memory: The most that PyTorch reserved on its GPU, 0 without one.
+    """
+
+    decoding: float
+    start: float
+    step: float
+    steps: int
+    validation: float
+    memory: int
+    gpu_memory: int
+
+    def as_dict(self) -> dict[str, float]:
+        """By name, as plain data."""
+        return asdict(self)
+
+    def pace(self, experiment: "Experiment", levels: Collection[int] = ()) -> Pace:
+        """The pace of a run that validates at these epochs, beside those of `validation_interval` and the last one."""
+        interval, last = experiment.train.validation_interval, experiment.train.num_epochs
+        validations = sum(epoch % interval == 0 or epoch == last or epoch in levels for epoch in range(1, last + 1))
+        return Pace(self.start, self.steps * self.step + self.validation * validations / last)
+
+
+def probe(sweep: Sweep, placement: "Placement", workers: int) -> Measured:
+    """Take twenty steps of the spec itself as a trial would, on one worker in a process of its own.
+
+    A run of several workers is measured by one of them on its share of the batch: without the others, whose gradients
+    it would wait for, it is somewhat faster than in a run. A GPU is waited for behind each step, which a run does not
+    do: there it is somewhat slower. Nothing is written but the image cache.
+
+    Raises:
+        InputError: the spec itself, trial 0, cannot be trained, and why.
+    """
+    import ray
+    from ray.exceptions import OutOfMemoryError, RayTaskError, WorkerCrashedError
+
+    worker = ray.remote(num_cpus=placement.cpus, num_gpus=placement.gpus, max_retries=0, max_calls=1)(_work)
+    spec = sweep.experiment.model_dump(mode="json", exclude={"encryption_key"})
+    begun = time.perf_counter()
+    try:
+        measured, busy = ray.get(worker.remote(spec, placement.cpus, placement.gpus, workers))
+    except RayTaskError as error:
+        raise _judged(sweep, error.cause) from None
+    except (OutOfMemoryError, WorkerCrashedError):
+        raise _untrainable(sweep, "its process was killed, most likely because memory ran out.") from None
+    return replace(measured, start=max(0.0, time.perf_counter() - begun - busy))
+
+
+def _judged(sweep: Sweep, error: Exception) -> Exception:
+    """The error to raise for one of the worker."""
+    failure = failure_of(error)
+    return _untrainable(sweep, failure.reason) if failure.kind in _OF_THE_SPEC else error
+
+
+def _untrainable(sweep: Sweep, reason: str) -> InputError:
+    return InputError(f"{sweep.file.spec}: the spec itself, trial 0 of the sweep, cannot be trained: {reason}")
+
+
+def _work(spec: dict[str, Any], threads: int, gpus: float, workers: int) -> tuple[Measured, float]:
+    import torch
+
+    from reid_tune.spec.experiment import Experiment
+
+    torch.set_num_threads(threads)
+    if 0 < gpus < 1:
+        torch.cuda.set_per_process_memory_fraction(gpus)
+    return measure(Experiment.model_validate(spec), torch.device("cuda", 0) if gpus else torch.device("cpu"), workers)
+
+
+def measure(experiment: "Experiment", device: "torch.device", workers: int) -> tuple[Measured, float]:
+    """Measure in this process.
+
+    Returns:
+        What was found, without the start, and the seconds of this call that were no part of a start.
+
+    Raises:
+        InputError: data, spec or pretrained weights are unusable.
+        FailedRun: the loss or the features are not finite.
+    """
+    import torch
+
+    from reid_tune.training.determinism import kernels
+    from reid_tune.training.run import begin, require_shares
+
+    require_shares(experiment, workers)
+    decoding = _decode(experiment)
+    with kernels(experiment.train), tempfile.TemporaryDirectory(prefix="reid-tune-") as folder:
+        run = begin(experiment, Path(folder), device, None)
+        step = median(_steps(run, workers)[_WARM:])
+        validation, validating = _validate(run)
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    gpu_memory = torch.cuda.max_memory_reserved(device) if device.type == "cuda" else 0
+    steps = run.data.sampler.steps_per_epoch
+    measured = Measured(decoding, 0.0, step, steps, validation, memory, gpu_memory)
+    return measured, decoding + STEPS * step + validating
+
+
+def _decode(experiment: "Experiment") -> float:
+    """Seconds until the cache has the images."""
+    from reid_tune.training.data import evaluation_images, training_images
+    from reid_tune.training.subsets import split_records
+
+    begun, split = time.perf_counter(), split_records(experiment)
+    training_images(experiment, split.train)
+    evaluation_images(experiment, split.query, split.gallery)
+    return time.perf_counter() - begun
+
+
+def _steps(run: "Run", workers: int) -> list[float]:
+    """Seconds of each step; where an epoch has fewer, those of the next epochs follow."""
+    from reid_tune.optim.schedule import set_learning_rate
+
+    train, sampler = run.experiment.train, run.data.sampler
+    set_learning_rate(run.optimizer, train.optim, 0, train.num_epochs, [])
+    run.network.train()
+    batches = ((epoch, *batch) for epoch in count() for batch in enumerate(sampler.epoch(epoch)))
+    seconds = []
+    for epoch, number, chosen in islice(batches, STEPS):
+        begun = time.perf_counter()
+        loss = _step(run, epoch, number, chosen[::workers])
+        seconds.append(time.perf_counter() - begun)
+        if not isfinite(loss):
+            raise FailedRun(f"the loss is {loss} in step {len(seconds)}.")
+    return seconds
+
+
+def _step(run: "Run", epoch: int, number: int, chosen: "np.ndarray") -> float:
+    """The loss of a step on these images: every `workers`-th of a batch, so that all its identities are among them."""
+    from reid_tune.data.upload import upload
+
+    data, experiment = run.data, run.experiment
+    decisions = data.augmentation.draw(experiment.train.seed, epoch, number, experiment.dataset.batch_size)
+    images = data.augmentation.apply(upload(data.images.take(chosen), run.device), decisions.slice(0, len(chosen)))
+    return float(run.step(images, upload(data.labels[chosen], run.device))["loss"])
+
+
+def _validate(run: "Run") -> tuple[float, float]:
+    """Seconds of a validation, of which a part of the images is embedded, and how long it took to know."""
+    import numpy as np
+
+    from reid_tune.evaluation.score import score
+    from reid_tune.training.embed import features_of, network_embed
+
+    images = run.validation
+    if images is None:
+        return 0.0, 0.0
+    begun = time.perf_counter()
+    some = network_embed(run.network, run.experiment)(images.images[:_EMBEDDED])
+    embedding = time.perf_counter() - begun
+    score(features_of(images, lambda crops: np.resize(some, (len(crops), some.shape[1]))))
+    took = time.perf_counter() - begun
+    return took + embedding * (len(images.images) / len(some) - 1), took

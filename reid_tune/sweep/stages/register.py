@@ -1,0 +1,80 @@
+"""Register: the winner as one version of a model, with all that is known of it."""
+
+from typing import Any
+
+import numpy as np
+
+from reid_tune.evaluation.features import read_features
+from reid_tune.evaluation.score import score
+from reid_tune.files import write_atomic
+from reid_tune.spec.load import with_parameters
+from reid_tune.sweep.file import Sweep
+from reid_tune.sweep.journal import Journal
+from reid_tune.sweep.provenance import fingerprint
+from reid_tune.sweep.runs.fixed import features_file
+from reid_tune.sweep.stages.export import exported
+from reid_tune.sweep.stages.refit import finalists
+from reid_tune.sweep.state import RunState, confirm_run
+from reid_tune.tracking.gate import CONFIRM_FILE, Repeat, write_repeats
+from reid_tune.tracking.store import with_credentials
+from reid_tune.training.subsets import split_records
+
+__all__ = ["register"]
+
+
+def register(sweep: Sweep, journal: Journal) -> dict[str, Any]:
+    """Register ONNX file, checkpoint, spec and the paired results of `confirm`; the gate decides about the alias.
+
+    Raises:
+        InfrastructureError: the store does not answer.
+    """
+    from reid_tune.tracking.registry import register as register_version
+
+    winner = finalists(journal)["winner"]
+    model = exported(sweep, "winner")
+    spec, repeats = model.with_suffix(".yaml"), model.with_name(CONFIRM_FILE)
+    write_atomic(spec, with_parameters(sweep.experiment, winner.parameters, "winner").to_yaml())
+    write_repeats(repeats, _repeats(sweep, journal, winner))
+    test = journal.state.stages.get("test", {}).get("models", {}).get("winner", {}).get("plain", {})
+    header = journal.state.header
+    registered = register_version(
+        with_credentials(header["tracking_uri"]),
+        sweep.file.registry.model,
+        files={
+            "model.onnx": model,
+            "checkpoint.pth": model.with_suffix(".pth"),
+            "spec.yaml": spec,
+            CONFIRM_FILE: repeats,
+        },
+        sweep=sweep.file.name,
+        uid=header["uid"],
+        description=f"Winner of the sweep {sweep.file.name}: trial {winner.number}.",
+        tags={"sweep": sweep.file.name, "trial": str(winner.number)}
+        | {f"test/{name}": f"{value:.4f}" for name, value in test.items() if isinstance(value, float)},
+        set_alias=sweep.file.registry.alias,
+    )
+    journal.emit("registered", model=sweep.file.registry.model, version=registered.version, alias=registered.alias)
+    return {
+        "model": sweep.file.registry.model,
+        "version": registered.version,
+        "alias": registered.alias,
+        "against": registered.against,
+        "difference": registered.difference.as_dict() if registered.difference else None,
+        "reason": registered.reason,
+    }
+
+
+def _repeats(sweep: Sweep, journal: Journal, winner: RunState) -> list[Repeat]:
+    """The winner's results on the hold-outs of the stage `confirm`, query by query."""
+    data = fingerprint(*sweep.experiment.dataset.train_folders)
+    found = []
+    for number in range(1, sweep.file.confirm.seeds + 1):
+        run = journal.state.runs[confirm_run(winner.number, number)]
+        experiment = with_parameters(sweep.experiment, run.parameters, run.name)
+        plain = score(read_features(features_file(journal.folder, run.name)))
+        # Of several training folders two may have the same file name, but never the same identity.
+        names = np.array([f"{record.identity}/{record.path.name}" for record in split_records(experiment).query])
+        dataset = experiment.dataset
+        split = f"{data}/{dataset.validation_seed}/{dataset.validation_fraction}"
+        found.append(Repeat(split, names[plain.matched], plain.query_ids, plain.average_precision))
+    return found

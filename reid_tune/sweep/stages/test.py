@@ -1,0 +1,136 @@
+"""Test: the finalists' ONNX files, once, on the test folders."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from reid_tune.checkpoints.checkpoint import load_checkpoint
+from reid_tune.deploy.latency import latency
+from reid_tune.errors import FailedRun
+from reid_tune.evaluation.features import FeatureSet
+from reid_tune.evaluation.intervals import paired_interval
+from reid_tune.evaluation.rerank import ReRanking
+from reid_tune.evaluation.score import Score, scores
+from reid_tune.files import write_atomic
+from reid_tune.spec.secret import passphrase
+from reid_tune.sweep.file import Sweep
+from reid_tune.sweep.journal import Journal
+from reid_tune.sweep.looks import count_looks
+from reid_tune.sweep.provenance import fingerprint
+from reid_tune.sweep.stages.export import exported, refit_checkpoint
+from reid_tune.sweep.stages.refit import finalists
+from reid_tune.sweep.stages.rerank import tuned
+from reid_tune.sweep.state import refit_run
+from reid_tune.tasks.evaluate import reranking_of, test_features
+from reid_tune.tasks.models import checkpoint_experiment
+from reid_tune.tasks.pictures import draw_cmc
+from reid_tune.tasks.testsets import TestSet, test_sets
+from reid_tune.tasks.threshold import calibrate
+
+__all__ = ["test"]
+
+SAME_MAP = 1e-3
+_COMPARED = ("mAP", "mINP", "Rank-1")
+
+
+@dataclass(frozen=True)
+class _Tested:
+    """One finalist on one test set, by kind: plain, re_ranked as the spec says, tuned as the stage `rerank` chose."""
+
+    features: FeatureSet
+    scores: dict[str, Score]
+
+    def as_dict(self) -> dict[str, Any]:
+        return {kind: found.report() for kind, found in self.scores.items()}
+
+    def against(self, other: "_Tested") -> dict[str, Any]:
+        """By kind and metric the paired difference with its 95 % interval."""
+        return {
+            kind: {name: _difference(found, other.scores[kind], name) for name in _COMPARED}
+            for kind, found in self.scores.items()
+            if kind in other.scores
+        }
+
+
+def test(sweep: Sweep, journal: Journal) -> dict[str, Any]:
+    """Score the finalists on the spec's test folders and on `extra_tests`; count the looks at each of them.
+
+    Raises:
+        FailedRun: an ONNX file scores otherwise than its checkpoint.
+    """
+    sets = test_sets(sweep.experiment)
+    found = {name: [_score(sweep, journal, name, own) for own in sets] for name in finalists(journal)}
+    models: dict[str, Any] = {}
+    contents: dict[str, Any] = {}
+    for name, (first, *extra) in found.items():
+        more = {own.name: tested.as_dict() for own, tested in zip(sets[1:], extra, strict=True)}
+        models[name] = first.as_dict() | ({"extra_tests": more} if more else {})
+        models[name]["checkpoint"] = _checkpoint_metrics(sweep, journal, name, first.scores["plain"])
+        models[name]["latency"] = latency(exported(sweep, name))
+        if sweep.file.refit.seeds > 1:
+            models[name]["seeds"] = _over_seeds(sweep, journal, name)
+        picture = exported(sweep, name).with_name(f"{name}-cmc.png")
+        draw_cmc(first.scores["plain"], first.scores.get("re_ranked"), picture)
+        journal.emit("artifact", run=refit_run(name), path=str(picture), folder="test")
+        contents[name] = models[name] | {"threshold": _threshold(sweep, name, first.features, sets[0])}
+    if "trial0" in found:
+        models["winner"]["against_trial0"] = found["winner"][0].against(found["trial0"][0])
+    # The log, which resumes and reports read, has the scores alone.
+    write_atomic(sweep.folder / "export" / "test.json", json.dumps(contents, indent=2) + "\n")
+    data = {own.name: fingerprint(own.query.path, own.gallery.path) for own in sets}
+    # This look is not in the log yet.
+    looks = {name: 1 + count_looks(sweep.folder.parent, digest) for name, digest in data.items()}
+    return {"models": models, "data": data, "looks": looks}
+
+
+def _score(sweep: Sweep, journal: Journal, name: str, own: TestSet) -> _Tested:
+    features = test_features(sweep.experiment, exported(sweep, name), str(own.query.path), str(own.gallery.path))
+    kinds: dict[str, ReRanking | None] = {"plain": None}
+    kinds |= {"re_ranked": given} if (given := reranking_of(sweep.experiment)) else {}
+    kinds |= {"tuned": chosen} if (chosen := tuned(journal, name)) else {}
+    return _Tested(features, dict(zip(kinds, scores(features, list(kinds.values())), strict=True)))
+
+
+def _difference(own: Score, other: Score, metric: str) -> dict[str, float]:
+    ours, theirs = own.per_query[metric], other.per_query[metric]
+    low, high = paired_interval(ours, theirs, own.query_ids)
+    return {"mean": float((ours - theirs).mean()), "low": low, "high": high}
+
+
+def _threshold(sweep: Sweep, name: str, features: FeatureSet, own: TestSet) -> dict[str, Any] | None:
+    data = {
+        "checkpoint": f"{name}.onnx",
+        "query_dataset": str(own.query.path),
+        "test_dataset": str(own.gallery.path),
+    }
+    return calibrate(features, sweep.experiment.evaluate.fmr, data).as_dict()
+
+
+def _checkpoint_score(sweep: Sweep, path: Path) -> Score:
+    dataset = sweep.experiment.dataset
+    trained = checkpoint_experiment(load_checkpoint(path, passphrase(sweep.experiment)), path)
+    features = test_features(trained, path, dataset.query_dataset_dir, dataset.test_dataset_dir)
+    return next(scores(features, [None]))
+
+
+def _checkpoint_metrics(sweep: Sweep, journal: Journal, name: str, plain: Score) -> dict[str, Any]:
+    """Plain metrics of the checkpoint by PyTorch, which the ONNX file must repeat."""
+    trained = _checkpoint_score(sweep, refit_checkpoint(sweep, journal, name))
+    if abs(trained.mAP - plain.mAP) > SAME_MAP:
+        raise FailedRun(
+            f"the ONNX file of {name} scores mAP {plain.mAP:.4f} on the test folders, "
+            f"but its checkpoint {trained.mAP:.4f}."
+        )
+    return trained.as_dict()
+
+
+def _over_seeds(sweep: Sweep, journal: Journal, name: str) -> dict[str, Any]:
+    """Plain mAP and Rank-1 of all refits of a finalist, by PyTorch: what its seed is worth."""
+    found = [
+        _checkpoint_score(sweep, refit_checkpoint(sweep, journal, name, seed)).as_dict()
+        for seed in range(1, sweep.file.refit.seeds + 1)
+    ]
+    values = {metric: [each[metric] for each in found] for metric in ("mAP", "Rank-1")}
+    return {metric: {"values": own, "mean": mean(own), "deviation": stdev(own)} for metric, own in values.items()}

@@ -1,0 +1,60 @@
+import errno
+from typing import Any
+
+import pytest
+import torch
+
+from reid_tune.errors import FailedRun, InfrastructureError, InputError
+from reid_tune.sweep.runs.failure import Failure, failure_in, failure_of, failure_report, retries
+
+
+def _too_much_memory() -> None:
+    torch.empty(1 << 60)
+
+
+def test_a_failed_allocation_of_the_cpu_is_out_of_memory() -> None:
+    with pytest.raises(RuntimeError) as caught:
+        _too_much_memory()
+    assert failure_of(caught.value).kind == "out_of_memory"
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "reason"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nmore"), "out_of_memory", "2 GiB."),
+        (MemoryError(), "out_of_memory", "out of memory"),
+        (FailedRun("the loss is not finite in epoch 1, step 3: lower it."), "non_finite", "lower it."),
+        (InputError("no such folder."), "invalid", "no such folder."),
+        (OSError(errno.ENOSPC, "No space left on device", "x.pth"), "infrastructure", "No space left"),
+        (InfrastructureError("cannot write x: No space left."), "infrastructure", "cannot write x"),
+        (OSError(errno.EACCES, "Permission denied", "x.pth"), "error", "PermissionError: "),
+        (KeyError("x"), "error", "KeyError: 'x'"),
+        (ValueError(), "error", "ValueError: "),
+    ],
+)
+def test_kinds_of_failures(error: BaseException, kind: str, reason: str) -> None:
+    failure = failure_of(error)
+    assert failure.kind == kind and reason in failure.reason and "\n" not in failure.reason
+
+
+def test_a_failure_travels_in_a_report() -> None:
+    failure = Failure("out_of_memory", "out of memory: 2 GiB")
+    assert failure_in(failure_report(failure)) == failure
+
+
+@pytest.mark.parametrize(
+    ("metrics", "reason"),
+    [
+        ({"epoch": 2, "loss": 1.0, "mAP": 0.5, "queries": 3}, None),
+        ({"epoch": 2, "loss": float("nan"), "mAP": 0.5}, "loss is nan in epoch 2"),
+        ({"epoch": 3, "loss": float("inf"), "mAP": float("nan")}, "loss is inf, mAP is nan in epoch 3"),
+    ],
+)
+def test_values_that_are_not_finite_fail_a_run(metrics: dict[str, Any], reason: str | None) -> None:
+    assert failure_in(metrics) == (Failure("non_finite", reason) if reason else None)
+
+
+def test_only_what_may_end_otherwise_is_started_again() -> None:
+    kinds = ("out_of_memory", "non_finite", "invalid", "lost_worker", "timeout", "infrastructure", "error")
+    assert [retries(kind, shared=False) for kind in kinds] == [0, 0, 0, 2, 1, 0, 0]
+    assert [retries(kind, shared=True) for kind in kinds] == [1, 0, 0, 2, 1, 0, 0]

@@ -1,0 +1,74 @@
+from pathlib import Path
+
+import pytest
+
+from reid_tune.errors import InputError
+from reid_tune.evaluation.features import read_features
+from reid_tune.evaluation.rerank import ReRanking
+from reid_tune.evaluation.score import score
+from reid_tune.sweep.journal import Journal
+from reid_tune.sweep.runs.fixed import features_file
+from reid_tune.sweep.stages.confirm import confirm_runs, decide
+from reid_tune.sweep.stages.rerank import choose, settings, tuned
+from reid_tune.sweep.state import confirm_run
+
+from ..simulation import SPACE, drive, make_sweep
+from .searched import journal_with
+
+pytestmark = pytest.mark.usefixtures("no_fsync")
+
+RERANKED = {"re_ranking.k1": {"int": [3, 5]}, "re_ranking.lambda_value": {"uniform": [0.0, 0.5]}}
+
+
+def confirmed(folder: Path, **values: object) -> tuple[object, Journal]:
+    sweep = make_sweep(folder, confirm={"top": 1, "seeds": 2}, **values)
+    journal = journal_with(folder / "x", sweep, [("finished", 0.1), ("finished", 0.4)])
+    drive(confirm_runs(sweep, journal))
+    journal.emit("stage", stage="confirm", state="done", result=decide(sweep, journal))
+    return sweep, journal
+
+
+def test_settings_span_the_ranges_and_keep_the_rest_of_the_spec(tmp_path: Path) -> None:
+    found = settings(make_sweep(tmp_path, space=SPACE | RERANKED))
+    assert [(each.k1, each.k2) for each in found] == [(k1, 6) for k1 in (3, 4, 5) for _ in range(6)]
+    assert [each.lambda_value for each in found[:6]] == pytest.approx([0, 0.1, 0.2, 0.3, 0.4, 0.5])
+    assert settings(make_sweep(tmp_path)) == []
+
+
+def test_constraints_hold_for_settings(tmp_path: Path) -> None:
+    space = SPACE | {"re_ranking.k1": {"choice": [2, 8]}, "re_ranking.k2": {"choice": [1, 4]}}
+    found = settings(make_sweep(tmp_path, space=space, constraints=["re_ranking.k2 < re_ranking.k1"]))
+    assert [(each.k1, each.k2) for each in found] == [(2, 1), (8, 1), (8, 4)]
+
+
+def test_bad_settings_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="lambda_value is 1.5"):
+        settings(make_sweep(tmp_path, space=SPACE | {"re_ranking.lambda_value": {"choice": [0.5, 1.5]}}))
+
+
+def test_the_choice_is_the_best_mean_over_the_hold_outs_of_each_finalist(tmp_path: Path) -> None:
+    sweep, journal = confirmed(tmp_path, space=SPACE | RERANKED)
+    result = choose(sweep, journal)  # type: ignore[arg-type]
+    winner = journal.state.stages["confirm"]["winner"]
+    hold_outs = [read_features(features_file(journal.folder, confirm_run(winner, repeat))) for repeat in (1, 2)]
+
+    def mean_of(setting: ReRanking | None) -> float:
+        return sum(score(features, setting).mAP for features in hold_outs) / 2
+
+    tried = settings(sweep)  # type: ignore[arg-type]
+    values = [mean_of(setting) for setting in tried]
+    assert result["settings"] == len(tried)
+    assert result["winner"]["mAP"] == pytest.approx(max(values))
+    best = tried[[round(value, 9) for value in values].index(round(max(values), 9))]
+    assert result["winner"]["setting"] == {"k1": best.k1, "k2": best.k2, "lambda_value": best.lambda_value}
+    assert result["winner"]["plain"] == pytest.approx(mean_of(None))
+    assert result["winner"]["gain"]["mean"] == pytest.approx(max(values) - mean_of(None))
+    journal.emit("stage", stage="rerank", state="done", result=result)
+    assert tuned(journal, "winner") == best
+
+
+def test_without_ranges_nothing_is_chosen(tmp_path: Path) -> None:
+    sweep, journal = confirmed(tmp_path)
+    assert choose(sweep, journal) == {}  # type: ignore[arg-type]
+    journal.emit("stage", stage="rerank", state="done", result={})
+    assert tuned(journal, "winner") is None

@@ -1,0 +1,130 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from reid_tune.errors import InputError
+from reid_tune.sweep.journal import Journal
+from reid_tune.sweep.recorded import sweep_of
+from reid_tune.sweep.requests import REQUESTS, ask, ask_to_enqueue, ask_to_stop, done, pending
+
+from .finished import simulate
+
+pytestmark = pytest.mark.usefixtures("no_fsync")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A sweep in its search, whose trial 4 runs and whose driver has ended."""
+    folder = simulate(tmp_path, trials=4, until="preflight").folder
+    with Journal(folder) as journal:
+        journal.emit("stage", stage="search", state="begun", result={})
+        for number in (0, 1):
+            journal.emit("suggested", run=f"trials/{number:04d}", parameters={})
+        journal.emit("ended", run="trials/0001", state="stopped", epoch=0)
+        journal.emit("suggested", run="trials/0004", parameters={"train.optim.base_lr": 1e-3})
+    return folder
+
+
+def test_requests_come_in_order_of_time_and_stay_until_they_are_done(tmp_path: Path) -> None:
+    assert pending(tmp_path) == []
+    ask(tmp_path, "stop", "trials/0007")
+    ask(tmp_path, "enqueue", {"train.optim.base_lr": 0.1})
+    ask(tmp_path, "stop", "trials/0002")
+    found = pending(tmp_path)
+    assert [(request.kind, request.run or request.parameters) for request in found] == [
+        ("stop", "trials/0007"),
+        ("enqueue", {"train.optim.base_lr": 0.1}),
+        ("stop", "trials/0002"),
+    ]
+    done(found[0])
+    done(found[0])
+    assert pending(tmp_path) == found[1:] and len({request.name for request in found}) == 3
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"\xff", b"[1]", b"{}", b'{"kind": "stop", "content": 7}', b'{"kind": "burn", "content": ""}'],
+)
+def test_what_is_no_request_is_put_aside_and_named(tmp_path: Path, content: bytes) -> None:
+    ask(tmp_path, "stop", "trials/0001")
+    bad = tmp_path / REQUESTS / "0001.json"
+    bad.write_bytes(content)
+    warnings: list[str] = []
+    assert [request.run for request in pending(tmp_path, warnings.append)] == ["trials/0001"]
+    assert warnings == [f"{bad} is no request and was put aside as 0001.damaged."]
+    assert bad.with_suffix(".damaged").read_bytes() == content
+    assert len(pending(tmp_path, warnings.append)) == 1 and len(warnings) == 1
+
+
+def test_a_running_trial_can_be_stopped(folder: Path) -> None:
+    sentence = ask_to_stop(folder, "trials/0004")
+    assert sentence == "no driver is at work: trial 4 will be stopped when the sweep is resumed"
+    assert [request.run for request in pending(folder)] == ["trials/0004"]
+
+
+@pytest.mark.parametrize(
+    ("run", "fault"),
+    [
+        ("trials/0000", "never stopped"),
+        ("trials/0001", "trial 1 of simulated has ended already: it is stopped"),
+        ("trials/0009", "no trials/0009; its trials are 0 to 4"),
+        ("confirm/0001-2", "only those can be stopped: write simulated/7"),
+        ("", "only those can be stopped"),
+    ],
+)
+def test_nothing_else_can_be_stopped(folder: Path, run: str, fault: str) -> None:
+    with pytest.raises(InputError, match=fault):
+        ask_to_stop(folder, run)
+    assert not (folder / REQUESTS).exists()
+
+
+def test_the_driver_of_another_host_will_see_a_request(tmp_path: Path) -> None:
+    folder = simulate(tmp_path, trials=4, until="preflight", host="far").folder
+    with Journal(folder) as journal:
+        journal.emit("stage", stage="search", state="begun", result={})
+        journal.emit("suggested", run="trials/0001", parameters={})
+    assert ask_to_stop(folder, "trials/0001").startswith("trial 1 will be stopped, by the driver on far or, ")
+
+
+def test_values_of_the_space_can_be_enqueued(folder: Path) -> None:
+    sentence = ask_to_enqueue(folder, ["train.optim.base_lr=0.003", "train.optim.name=AdamW"])
+    assert (
+        sentence == "no driver is at work: the next trial that begins will have these values when the sweep is resumed"
+    )
+    (request,) = pending(folder)
+    assert request.parameters is not None
+    assert request.parameters["train.optim.base_lr"] == 0.003 and request.parameters["train.optim.name"] == "AdamW"
+
+
+@pytest.mark.parametrize("pair", ["train.optim.nme=SGD", "model.feat_dim=64", "train.optim.base_lr=x", "base_lr"])
+def test_what_the_space_does_not_have_cannot_be_enqueued(folder: Path, pair: str) -> None:
+    with pytest.raises(InputError, match=pair.split("=")[0]):
+        ask_to_enqueue(folder, [pair])
+    with pytest.raises(InputError, match="at least one"):
+        ask_to_enqueue(folder, [])
+    assert not (folder / REQUESTS).exists()
+
+
+def test_nothing_is_enqueued_behind_the_search(tmp_path: Path) -> None:
+    folder = simulate(tmp_path, trials=3, until="search").folder
+    with pytest.raises(InputError, match="the search of simulated is over: .* --from search"):
+        ask_to_enqueue(folder, ["train.optim.base_lr=0.003"])
+
+
+def test_a_sweep_can_be_made_from_its_log(tmp_path: Path) -> None:
+    sweep = simulate(tmp_path, trials=3, until="preflight")
+    found = sweep_of(sweep.folder)
+    assert (found.file, found.experiment, found.folder) == (sweep.file, sweep.experiment, sweep.folder)
+    assert found.space.entries() == sweep.space.entries() and found.space.base == sweep.space.base
+
+
+def test_a_sweep_of_another_version_is_refused(tmp_path: Path) -> None:
+    sweep = simulate(tmp_path, trials=3, until="preflight")
+    log = sweep.folder / "events.jsonl"
+    header, *rest = log.read_text().splitlines()
+    event = json.loads(header)
+    event["spec"]["train.colour"] = "red"
+    log.write_text("\n".join([json.dumps(event), *rest]) + "\n")
+    with pytest.raises(InputError, match="another version"):
+        sweep_of(sweep.folder)
