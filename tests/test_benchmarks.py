@@ -24,12 +24,12 @@ def folder() -> Iterator[Path]:
         yield Path(name)
 
 
-def run(script: str, folder: Path, *arguments: str) -> str:
+def run(script: str, folder: Path, *arguments: str, without: tuple[str, ...] = ABSENT) -> str:
     """What a benchmark prints on the smallest sizes, on a machine without what sweeps and tracking need."""
     bare, work = folder / "bare", folder / "work"
     for part in (bare, work):
         part.mkdir()
-    for name in ABSENT:
+    for name in without:
         (bare / f"{name}.py").write_text(f"raise ModuleNotFoundError({name!r})\n")
     done = subprocess.run(
         [sys.executable, str(ROOT / "benchmarks" / script), "--quick", "--device", "cpu", *arguments],
@@ -87,3 +87,24 @@ def test_the_input_pipeline_is_timed_both_ways_and_weighed(folder: Path) -> None
     assert number(ratio) == pytest.approx(number(ours) / number(obvious), rel=0.01) and wanted == "15x"
     assert number(row(printed, "build of the cache, s")[1]) > 0
     assert all(number(cell) > 0 for cell in row(printed, "memory of each of 4 processes, MB")[:2])
+
+
+def test_the_search_is_compared_at_equal_epochs(folder: Path) -> None:
+    printed = run("search_quality.py", folder, without=())
+    assert_names_the_machine(printed)
+    best = number(re.search(r"the best of the table: ([\d.]+)", printed)[1])
+    first, second, lead = (
+        [float(cell.split()[0]) for cell in row(printed, name)]
+        for name in ("tpe + asha", "random + asha", "tpe + asha minus random + asha")
+    )
+    assert lead == pytest.approx([a - b for a, b in zip(first, second, strict=True)], abs=0.16)
+    assert all(0 < early <= late <= best for early, late in (first, second))
+
+
+def test_the_cost_of_the_driver_is_measured_on_simulated_trials(folder: Path) -> None:
+    printed = run("sweep_overhead.py", folder, "--runs", "0", without=())
+    assert_names_the_machine(printed)
+    reports = int(re.search(r"CPU of a report, mean of (\d+), ms", printed)[1])
+    assert 60 * 6 <= reports < 60 * 27, "60 trials of 27 epochs, some stopped behind 6"
+    assert number(row(printed, f"CPU of a report, mean of {reports}, ms")[1]) > 0
+    assert number(row(printed, "size of the log, MB")[1]) > 0

@@ -91,7 +91,7 @@ def sweep(
     except KeyboardInterrupt:
         typer.echo(f"stopped; continue with: {resume_command()}", err=True)
         raise
-    _print_sweep(state, loaded.file.storage)
+    _print_sweep(state, Path(loaded.file.storage) / loaded.file.name)
     if (page := Path(loaded.file.storage) / loaded.file.name / PAGE).is_file():
         typer.echo(f"page: {page}")
 
@@ -178,7 +178,7 @@ def report(
     if format is not Format.table:
         show(make_report(state), format, {})
         return
-    _print_sweep(state, storage)
+    _print_sweep(state, folder)
     if html is None:
         try:
             typer.echo(f"page: {write_page(folder)}")
@@ -246,14 +246,16 @@ def _print_differences(metrics: dict[str, dict[str, Any]]) -> None:
     print_table(table)
 
 
-def _print_sweep(state: Any, storage: str) -> None:
-    from reid_tune.sweep.report.summary import finals_table, leaderboard
+def _print_sweep(state: Any, folder: Path) -> None:
+    from reid_tune.events.log import read_events
+    from reid_tune.sweep.budget import Ledger
+    from reid_tune.sweep.journal import EVENTS
+    from reid_tune.sweep.report.summary import confirm_table, finals_table, leaderboard
+    from reid_tune.sweep.report.words import words
     from reid_tune.tables import print_table
 
-    for table in (leaderboard(state), finals_table(state)):
+    for table in (leaderboard(state), confirm_table(state), finals_table(state)):
         if table is not None:
             print_table(table)
-    registered = state.stages.get("register")
-    if registered:
-        typer.echo(f"registered: models:/{registered['model']}@{registered['alias']} (version {registered['version']})")
-        typer.echo(f"model: {Path(storage) / state.header['name'] / 'export' / 'winner.onnx'}")
+    for line in words(state, folder, Ledger(read_events(folder / EVENTS)).spent()):
+        typer.echo(line)

@@ -63,7 +63,10 @@ class Ledger:
             self._held[run] = (self._stage or "", an_hour)
 
     def by_stage(self, now: float | None = None) -> dict[str, Spent]:
-        """Costs by stage, of what is at work until `now` (seconds since the epoch), else until the last event."""
+        """Costs by stage, of what is at work until `now` (seconds since the epoch), else until the last event.
+
+        A run that began outside any stage counts under an empty name.
+        """
         hours = max(0.0, (self._last if now is None else now) - self._last) / 3600
         costs = dict(self._stages)
         working = [(self._stage, Spent(hours=1.0))] if self._stage is not None else []

@@ -15,7 +15,7 @@ from reid_tune.errors import InputError, ReidTuneError
 from reid_tune.events.log import read_events
 from reid_tune.files import make_folder
 from reid_tune.spec.secret import passphrase
-from reid_tune.sweep.budget import Crew, Pace, Purse
+from reid_tune.sweep.budget import Crew, Pace, Purse, require_gpus
 from reid_tune.sweep.file import STAGES, Sweep
 from reid_tune.sweep.journal import EVENTS, Journal
 from reid_tune.sweep.provenance import environment
@@ -102,6 +102,7 @@ def _planned(sweep: Sweep, checked: Checked) -> dict[str, Any]:
     """What the checks found, with the resources of a run and the plan; Ray must be there."""
     resources = sweep.file.resources
     trials, refits = _crew(resources, resources.workers), _crew(resources, resources.refit_workers)
+    require_gpus(sweep, trials)
     measured = probe(sweep, place(resources, resources.workers), resources.workers)
     planned = plan(sweep, checked.levels, measured, trials, refits)
     return checked.as_dict() | planned | {"warnings": checked.warnings + planned["warnings"]}
@@ -161,6 +162,7 @@ class _Driver:
     def _search(self) -> dict[str, Any]:
         resources = self.sweep.file.resources
         crew, refits = _crew(resources, resources.workers), _crew(resources, resources.refit_workers)
+        require_gpus(self.sweep, crew)
         probed = Pace(**self.journal.state.stages["preflight"]["pace"])
         purse = Purse(self.sweep, crew, refits, probed)
         for event in read_events(self.journal.path):

@@ -50,9 +50,9 @@ def of_training(
 
 
 def _anchors(folders: Sequence[Folder]) -> list[Record]:
-    """The images by which the folders behind are numbered: without them other identities would be held out."""
-    ends = [max(folder.records, key=lambda record: record.identity) for folder in folders[:-1]]
-    return ends + [max(folder.records, key=lambda record: record.camera) for folder in folders[:-1]]
+    """Of each folder the images by which those behind it are numbered: without them others would be held out."""
+    ends = [max(folder.records, key=lambda record: record.identity) for folder in folders]
+    return ends + [max(folder.records, key=lambda record: record.camera) for folder in folders]
 
 
 def of_test(query: Folder, gallery: Folder) -> tuple[list[Record], list[Record]]:

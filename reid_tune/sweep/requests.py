@@ -15,6 +15,7 @@ from reid_tune.files import write_atomic
 from reid_tune.spec.load import parse_overrides
 from reid_tune.sweep.progress import Progress, read_sweep
 from reid_tune.sweep.recorded import sweep_of
+from reid_tune.sweep.search.given import given_by_user
 from reid_tune.sweep.state import trial_run
 
 __all__ = ["REQUESTS", "Request", "ask", "ask_to_enqueue", "ask_to_stop", "done", "pending"]
@@ -132,8 +133,6 @@ def ask_to_enqueue(folder: Path, pairs: Sequence[str]) -> str:
             f"the search of {folder.name} is over: resume it with a larger sweep.budget.trials and --from search, "
             "and enqueue then."
         )
-    from reid_tune.sweep.search.given import given_by_user
-
     parameters = given_by_user(sweep_of(folder), parse_overrides(pairs), "enqueue")
     ask(folder, "enqueue", parameters)
     return _prospect(progress, "the next trial that begins will have these values")

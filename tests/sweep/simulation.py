@@ -98,7 +98,11 @@ def outcome(journal: Journal) -> list[tuple[Any, ...]]:
 
 
 def study_of(source: Any) -> list[tuple[Any, ...]]:
-    """Optuna's view: state, parameters, value and values by epoch of each of its trials, without the drafts."""
+    """Optuna's view: state, parameters, values and values by epoch of each of its trials, without the drafts."""
     trials = source.study.study.get_trials(deepcopy=False)
     ours = [trial for trial in trials if trial.state.name != "FAIL" or trial.number in source.study.numbers.values()]
-    return [(trial.state.name, trial.params, trial.value, trial.intermediate_values) for trial in ours]
+    return [(trial.state.name, trial.params, _single(trial.values), trial.intermediate_values) for trial in ours]
+
+
+def _single(values: list[float] | None) -> Any:
+    return values[0] if values and len(values) == 1 else values

@@ -36,6 +36,7 @@ SWEEP: dict[str, Any] = {
     },
     "scheduler": {"reduction_factor": 2},
     "budget": {"trials": 5},
+    "confirm": {"top": 1, "seeds": 1},
     "resources": {"max_concurrent": 1},
     "registry": {"model": "small"},
 }

@@ -1,32 +1,26 @@
-"""Charts of a sweep as inline SVG, whose colours are variables of the page's style sheet."""
+"""Charts of a sweep."""
 
-import io
 import json
-import re
 from collections.abc import Callable, Mapping, Sequence
-from html import escape
 from typing import TYPE_CHECKING, Any
 
-from reid_tune.evaluation.plots import new_figure
 from reid_tune.sweep.report.searched import Searched
+from reid_tune.sweep.report.summary import cost_scale, winning
+from reid_tune.sweep.report.svg import COLOURS, HEIGHT, svg
 from reid_tune.sweep.state import RunState, SweepState
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["COLOURS", "curves_chart", "history_chart", "importances_chart", "scatter_chart"]
+__all__ = [
+    "curves_chart",
+    "front_chart",
+    "history_chart",
+    "importances_chart",
+    "scatter_chart",
+]
 
-# Okabe and Ito's palette on a light page; markers and line styles tell everything apart without it.
-COLOURS = {
-    "ink": "#1b1b1f",
-    "faint": "#8c8c94",
-    "blue": "#0072b2",
-    "orange": "#d55e00",
-    "green": "#009e73",
-    "pink": "#cc79a7",
-}
 _BEST = (("blue", "-", "o"), ("orange", (0, (5, 2)), "s"), ("green", (0, (4, 1, 1, 1)), "^"), ("pink", ":", "D"))
-_WIDTH, _HEIGHT = 4.4, 2.9  # inches; a phone shows it at about this size
 _OTHERS = 60  # faint curves at most
 # The kinds of trials, the later above the earlier.
 _MARKS: dict[str, dict[str, Any]] = {
@@ -57,12 +51,13 @@ def history_chart(state: SweepState, metric: str) -> str:
         axes.set(xlabel="trial", ylabel=f"{metric} %")
         axes.locator_params(axis="x", integer=True)
 
-    return _svg(draw, f"{metric} on the hold-out by trial, and the best so far")
+    return svg(draw, f"{metric} on the hold-out by trial, and the best so far")
 
 
 def curves_chart(state: SweepState, metric: str, rungs: Sequence[int]) -> str:
     """The objective by epoch: the best few against trial 0, all others faint; rungs as upright lines."""
-    best = [trial for trial in state.finished() if trial.number != 0][: len(_BEST)]
+    ahead = [*([won] if (won := winning(state)) else []), *state.finished()]
+    best = [trial for at, trial in enumerate(ahead) if trial.number != 0 and trial not in ahead[:at]][: len(_BEST)]
     zero = [trial for trial in state.trials if trial.number == 0]
     others = [trial for trial in state.trials if trial not in best + zero][-_OTHERS:]
 
@@ -90,7 +85,35 @@ def curves_chart(state: SweepState, metric: str, rungs: Sequence[int]) -> str:
         if axes.get_legend_handles_labels()[0]:
             axes.legend(frameon=False, handlelength=2.5, labelspacing=0.25)
 
-    return _svg(draw, f"{metric} on the hold-out by epoch")
+    return svg(draw, f"{metric} on the hold-out by epoch")
+
+
+def front_chart(state: SweepState, best: Sequence[RunState]) -> str:
+    """The score of each full-length trial over its first cost, with the Pareto front.
+
+    Args:
+        best: The front.
+    """
+    metric, cost = state.metric, state.costs[0]
+    unit, scale = cost_scale(cost)
+
+    def place(trial: RunState) -> float | None:
+        return scale * trial.costs[cost] if trial.state == "finished" and cost in trial.costs else None
+
+    def draw(axes: "Axes") -> None:
+        _points(axes, state, metric, place)
+        spots = sorted((place(trial) or 0.0, _percent(trial, metric)) for trial in best)
+        front: dict[str, Any] = {"markersize": 12, "markerfacecolor": "none", "color": COLOURS["green"], "zorder": 1}
+        # With further costs the front is no line in this plane.
+        style = "-" if len(state.costs) == 1 else "none"
+        axes.step(*zip(*spots, strict=True), where="post", marker="o", linestyle=style, linewidth=1.5, **front)
+        for trial in best:
+            spot = (place(trial) or 0.0, _percent(trial, metric))
+            axes.annotate(str(trial.number), spot, (7, 5), textcoords="offset points", fontsize=9)
+        axes.margins(0.12)
+        axes.set(xlabel=unit, ylabel=f"{metric} %")
+
+    return svg(draw, f"{metric} on the hold-out by {cost}, with the Pareto front")
 
 
 def importances_chart(shares: Mapping[str, float], labels: Mapping[str, str]) -> str:
@@ -104,7 +127,7 @@ def importances_chart(shares: Mapping[str, float], labels: Mapping[str, str]) ->
         axes.set(xlabel="share of what sets the better half apart", xlim=(0, 118 * max(shares.values())))
         axes.set_xticks([])
 
-    return _svg(draw, "importances of the searched parameters", max(_HEIGHT, 0.6 + 0.28 * len(shares)))
+    return svg(draw, "importances of the searched parameters", max(HEIGHT, 0.6 + 0.28 * len(shares)))
 
 
 def scatter_chart(key: Searched, state: SweepState, metric: str) -> str:
@@ -133,12 +156,12 @@ def scatter_chart(key: Searched, state: SweepState, metric: str) -> str:
             axes.set_xticks(shown, [_cut(_text(names[at]), 60 // max(4, len(shown))) for at in shown])
             axes.set_xlim(-0.5, len(names) - 0.5)
 
-    return _svg(draw, f"{metric} on the hold-out by {key.key}")
+    return svg(draw, f"{metric} on the hold-out by {key.key}")
 
 
 def _points(axes: "Axes", state: SweepState, metric: str, place: Callable[[RunState], float | None]) -> None:
     """The trials that have a value, marked as the page's legend says."""
-    best = next(iter(state.finished()), None)
+    best = winning(state)
     kinds: dict[str, list[tuple[float, float]]] = {kind: [] for kind in _MARKS}
     for trial in state.trials:
         x = place(trial)
@@ -148,37 +171,6 @@ def _points(axes: "Axes", state: SweepState, metric: str, place: Callable[[RunSt
         kinds[kind if kind in kinds else "stopped"].append((x, _percent(trial, metric)))
     for kind, points in kinds.items():
         axes.plot([x for x, _ in points], [y for _, y in points], linestyle="none", **_MARKS[kind])
-
-
-def _svg(draw: Callable[["Axes"], None], description: str, height: float = _HEIGHT) -> str:
-    import matplotlib
-
-    ink = COLOURS["ink"]
-    settings = {"svg.fonttype": "none", "svg.hashsalt": "reid-tune", "text.parse_math": False, "font.size": 10}
-    settings |= dict.fromkeys(["text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"], ink)
-    with matplotlib.rc_context(settings):
-        figure, axes = new_figure(_WIDTH, height)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(axis="y", color=COLOURS["faint"], alpha=0.25, linewidth=0.6)
-        axes.set_axisbelow(True)
-        draw(axes)
-        file = io.StringIO()
-        nothing = dict.fromkeys(["Creator", "Date", "Format", "Type"])
-        figure.savefig(file, format="svg", transparent=True, metadata=nothing)
-    return _inline(file.getvalue(), description)
-
-
-def _inline(svg: str, description: str) -> str:
-    """An SVG file as an element of a page: sized by the page, in its colours, without names that repeat."""
-    svg = svg[svg.index("<svg") :]
-    head, rest = svg.split(">", 1)
-    box = re.search(r'viewBox="[^"]*"', head)
-    assert box is not None
-    rest = re.sub(r'<g id="[^"]*"', "<g", re.sub(r"<style.*?</style>|font-family: [^;]*; ", "", rest, flags=re.DOTALL))
-    for name, colour in COLOURS.items():
-        rest = rest.replace(colour, f"var(--{name})")
-    xlink = 'xmlns:xlink="http://www.w3.org/1999/xlink"'
-    return f'<svg {box[0]} {xlink} role="img" aria-label="{escape(description)}">{rest}'
 
 
 def _log_scale(axes: "Axes") -> None:

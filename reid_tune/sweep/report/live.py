@@ -1,5 +1,6 @@
 """A running sweep on stderr: a live table in a terminal, lines elsewhere."""
 
+from collections.abc import Iterable, Iterator
 from typing import Self
 
 from rich.console import Console, Group
@@ -9,10 +10,13 @@ from rich.text import Text
 from reid_tune.events.log import Event
 from reid_tune.sweep.budget import Ledger, Spent
 from reid_tune.sweep.report.summary import confirm_table, leaderboard
+from reid_tune.sweep.report.words import spent_words
 from reid_tune.sweep.state import RunState, SweepState
 from reid_tune.tables import percent
 
 __all__ = ["LiveView", "status_line"]
+
+_FRAME, _STATUS, _FEWEST = 5, 5, 3  # lines around a table's rows and of the status; trials at least
 
 
 class LiveView:
@@ -28,11 +32,17 @@ class LiveView:
         """Show the state behind an event."""
         self.ledger.apply(event)
         if self.live is not None:
-            status = Text(status_line(state, self.trials, self.ledger.spent()), style="dim")
-            tables = [table for table in (leaderboard(state), confirm_table(state)) if table] if state.trials else []
-            self.live.update(Group(*tables, status))
+            self.live.update(self._view(state))
         elif line := _line(event, state):
             self.console.print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)
+
+    def _view(self, state: SweepState) -> Group:
+        """As many trials as the terminal has room for, as it cuts off what stands below: the status."""
+        confirmed = confirm_table(state)
+        below = _STATUS + (_FRAME + confirmed.row_count if confirmed else 0)
+        board = leaderboard(state, max(_FEWEST, self.console.height - below - _FRAME)) if state.trials else None
+        status = Text(status_line(state, self.trials, self.ledger.spent()), style="dim")
+        return Group(*(part for part in (board, confirmed, status) if part))
 
     def __enter__(self) -> Self:
         if self.live is not None:
@@ -61,30 +71,52 @@ def _line(event: Event, state: SweepState) -> str | None:
 
 
 def status_line(state: SweepState, trials: int, spent: Spent) -> str:
-    """Stage, counts, the best so far against trial 0, what was spent, and what the plan still has."""
-    metric, states = state.metric, [trial.state for trial in state.trials]
-    counts = ", ".join(f"{states.count(name)} {name}" for name in ("running", "finished", "stopped", "failed"))
-    failures = [trial.failure for trial in state.trials if trial.failure]
-    why = "".join(f", {failures.count(kind)} {kind}" for kind in dict.fromkeys(failures))
-    full = state.finished()
-    zero = next((trial.last(metric) for trial in full if trial.number == 0), None)
-    best = f"best {percent(full[0].last(metric))} %" if full else "no full-length trial yet"
-    against = f", trial 0 {percent(zero)} %" if zero is not None else ""
+    """Three lines: the stage with its runs; the best so far against trial 0, and the rungs; what was spent.
+
+    Args:
+        trials: Of the budget.
+    """
     stage = next((name for name in reversed(state.begun) if name not in state.stages), "done")
+    runs, of = state.trials, f"of {trials} trials"
+    if stage in ("confirm", "refit"):
+        planned = state.stages.get("preflight", {}).get("stages", {}).get(stage, {}).get("runs")
+        runs = [run for name, run in state.runs.items() if name.startswith(f"{stage}/")]
+        of = f"of {planned} runs" if planned else "runs"
+    counts = _counts([run.state for run in runs], ("running", "finished", "stopped", "failed"))
+    failures = [run.failure.replace("_", " ") for run in runs if run.failure]
+    why = f" ({_counts(failures, dict.fromkeys(failures))})" if failures else ""
     return (
-        f"{stage}: trials {len(states)}/{trials} ({counts}{why}); {metric} {best}{against}; "
-        f"{_spent(spent)}{_left(state, spent)}"
+        f"{stage}: {len(runs)} {of} begun{': ' if counts else ''}{counts}{why}\n"
+        f"{'; '.join([_best(state), *_rungs(state)])}\n"
+        f"{spent_words(spent)}{_left(state, spent)}"
     )
 
 
-def _spent(spent: Spent) -> str:
-    hours = f"{spent.gpu_hours:.2f} GPU-hours" if spent.gpu_hours else f"{spent.cpu_hours:.2f} CPU-hours"
-    return f"{60 * spent.hours:.1f} min, {hours}"
+def _counts(words: list[str], known: Iterable[str]) -> str:
+    return ", ".join(f"{words.count(word)} {word}" for word in known if word in words)
+
+
+def _best(state: SweepState) -> str:
+    metric, full = state.metric, state.finished()
+    if not full:
+        return f"{metric}: no full-length trial yet"
+    zero = next((trial.last(metric) for trial in full if trial.number == 0), None)
+    against = f", trial 0 {percent(zero)} %" if zero is not None else ""
+    return f"{metric}: best {percent(full[0].last(metric))} % (trial {full[0].number}){against}"
+
+
+def _rungs(state: SweepState) -> Iterator[str]:
+    """Of each rung how many trials have come to it, and how many went on."""
+    for rung in state.stages.get("preflight", {}).get("rungs", []):
+        reached = [trial for trial in state.trials if trial.epoch >= rung]
+        ended = sum(trial.state == "stopped" and trial.epoch == rung for trial in reached)
+        if reached:
+            yield f"rung {rung}: {len(reached) - ended} of {len(reached)} went on"
 
 
 def _left(state: SweepState, spent: Spent) -> str:
-    planned = state.stages.get("preflight", {}).get("hours", 0)
-    return f", about {60 * (planned - spent.hours):.0f} min left by the plan" if planned > spent.hours else ""
+    left = state.stages.get("preflight", {}).get("hours", 0) - spent.hours
+    return f"; about {60 * left:.0f} min left by the plan" if left > 0 and "register" not in state.stages else ""
 
 
 def _name(run: RunState) -> str:

@@ -14,11 +14,13 @@ from reid_tune.sweep.journal import EVENTS
 from reid_tune.sweep.progress import at_work
 from reid_tune.sweep.report.summary import load_state, sweep_folder
 from reid_tune.sweep.state import SweepState, trial_run
+from reid_tune.tables import percent
 
 __all__ = ["Watched", "logs_table", "read_log", "split_name"]
 
 _PAUSE = 0.5  # seconds between two looks at a log
 _TAIL = 4096  # bytes in which the last line is looked for
+_LINE = 60  # characters of it that are shown
 
 
 def split_name(text: str) -> tuple[str, str]:
@@ -28,17 +30,21 @@ def split_name(text: str) -> tuple[str, str]:
 
 
 def logs_table(name: str, storage: str) -> Table:
-    """The runs of a sweep with the last line that each has printed.
+    """The runs of a sweep with the beginning of the last line that each has printed.
 
     Raises:
         InputError: there is no such sweep, or it is damaged.
     """
     state, folder = load_state(name, storage), sweep_folder(name, storage)
     table = Table()
-    for column in ("run", "state", "epoch", "last line"):
-        table.add_column(column, justify="right" if column == "epoch" else "left", overflow="fold")
+    for column in ("run", "state", "epoch", f"{state.metric} %", "last line"):
+        numbers = column not in ("run", "state", "last line")
+        table.add_column(column, justify="right" if numbers else "left", overflow="fold")
     for run in state.runs.values():
-        table.add_row(*map(Text, (run.name, run.state, str(run.epoch), _last_line(folder / run.name / "log.txt"))))
+        value = run.last(state.metric)
+        score = "" if value is None else percent(value)
+        line = _last_line(folder / run.name / "log.txt")
+        table.add_row(*map(Text, (run.name, run.state, str(run.epoch), score, line)))
     return table
 
 
@@ -48,7 +54,8 @@ def _last_line(path: Path) -> str:
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - _TAIL))
         lines = file.read().decode(errors="replace").splitlines()
-    return next((line for line in reversed(lines) if line.strip()), "")
+    line = next((line for line in reversed(lines) if line.strip()), "")
+    return line if len(line) <= _LINE else line[: _LINE - 1] + "\N{HORIZONTAL ELLIPSIS}"
 
 
 def read_log(name: str, run: str, storage: str, follow: bool) -> Iterator[str]:

@@ -3,6 +3,7 @@
 import contextlib
 import platform
 import time
+from collections import Counter
 from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,21 @@ import yaml
 
 from reid_tune import __version__
 from reid_tune.errors import InputError
+from reid_tune.events.log import read_events
 from reid_tune.files import write_atomic
 from reid_tune.spec.experiment import unflatten
+from reid_tune.sweep.budget import Ledger
+from reid_tune.sweep.journal import EVENTS
 from reid_tune.sweep.progress import Progress, read_sweep
-from reid_tune.sweep.report import tables
+from reid_tune.sweep.report import results, tables
+from reid_tune.sweep.report.charts import curves_chart, front_chart, history_chart, importances_chart, scatter_chart
+from reid_tune.sweep.report.confirmed import confirm_chart, why_won
 from reid_tune.sweep.report.repeat import repeat_commands
 from reid_tune.sweep.report.searched import FEWEST, importances, searched
-from reid_tune.sweep.report.summary import finals
+from reid_tune.sweep.report.summary import finals, interval, winning
+from reid_tune.sweep.report.svg import COLOURS
+from reid_tune.sweep.report.words import ended_words, looked_at, registered_words, seeds_words
+from reid_tune.sweep.search.pareto import front
 from reid_tune.sweep.state import RunState, SweepState
 from reid_tune.tables import percent
 from reid_tune.tasks.outputs import make_room, output_file
@@ -59,10 +68,11 @@ def _render(content: dict[str, Any]) -> str:
 
 
 def _content(folder: Path, state: SweepState, progress: Progress) -> dict[str, Any]:
-    from reid_tune.sweep.report.charts import COLOURS
-
-    metric = state.metric
-    best = next(iter(state.finished()), None)
+    best = winning(state)
+    pareto = front(state.trials, state.metric, state.costs) if state.costs else []
+    spent = Ledger(read_events(folder / EVENTS)).by_stage()
+    failed = [run for run in state.runs.values() if run.state == "failed"]
+    kinds = Counter(run.failure.replace("_", " ") or "unknown" for run in failed)
     return {
         "name": state.header["name"],
         "colours": COLOURS,
@@ -70,60 +80,115 @@ def _content(folder: Path, state: SweepState, progress: Progress) -> dict[str, A
         "begun": tables.moment(state.header["time"]),
         "last": tables.moment(progress.last),
         "made": f"{tables.moment(time.time())} with {_versions()}",
-        "metric": metric,
-        "search_done": "search" in state.stages,
+        "metric": state.metric,
+        "done": list(state.stages),
         "counts": _counts(state, progress),
         "best": best,
+        "tiles": _tiles(state, best),
         "commands": repeat_commands(state, best, (folder / SPEC).absolute()) if best else {},
-        "tests": tables.tests(state),
+        "compared": results.compared(state),
+        "tests": results.tests(state),
         "protocol": next((metrics.get("protocol", "") for metrics in finals(state).values()), ""),
-        "registered": state.stages.get("register"),
-        "charts": _charts(state, metric),
-        "trials": tables.trials(state, progress),
-        "failures": tables.failures(state),
-        "stages": tables.stages(progress),
+        "seeds": seeds_words(state),
+        "looks": list(looked_at(state, folder.absolute())),
+        "registered": registered_words(state),
+        "confirm": _confirm(state),
+        "reranked": results.reranked(state),
+        "settings": state.stages.get("rerank", {}).get("settings"),
+        "latencies": results.latencies(state),
+        "device": _device(state),
+        "charts": _charts(state, pareto),
+        "scatters": _scatters(state),
+        "costs": state.costs,
+        "trials": tables.trials(state, progress, pareto),
+        "failures": tables.failures(state, folder),
+        "kinds": ", ".join(f"{count} {kind}" for kind, count in kinds.items()),
+        "stages": tables.stages(state, progress, spent),
+        "ended": ended_words(state),
         "space": tables.space(state, best),
         "facts": tables.facts(state, folder),
+        "environment": tables.environment(state),
         "warnings": state.stages.get("preflight", {}).get("warnings", []),
-        **_scores(state, metric, best),
     }
 
 
-def _scores(state: SweepState, metric: str, best: RunState | None) -> dict[str, str]:
-    """The objectives of the best trial and of trial 0, if that is another full-length one, and their difference."""
-    zero = next((trial.last(metric) for trial in state.finished() if trial.number == 0), None)
-    top = best.last(metric) if best else None
-    if best is None or best.number == 0 or zero is None or top is None:
-        return {"top": percent(top), "zero": "", "gain": ""}
-    return {"top": percent(top), "zero": percent(zero), "gain": f"{100 * (top - zero):+.1f}"}
+def _tiles(state: SweepState, best: RunState | None) -> list[tuple[str, str]]:
+    """Label and value: the winner by what is known so far, trial 0, and their difference."""
+    if best is None:
+        return []
+    if (found := state.stages.get("confirm")) is None:
+        return _searched_tiles(state, best)
+    rows = {row["number"]: row for row in found["trials"]}
+    where = f"mean {state.metric} of {found['repeats']} repeats"
+    numbers = [best.number, *([0] if best.number and 0 in rows else [])]
+    tiles = [(f"trial {number}, {where}", f"{percent(rows[number]['mean'])} %") for number in numbers]
+    if difference := rows[best.number]["against_trial0"]:
+        mean, around = interval(difference).split(" ", 1)
+        tiles.append((f"difference, 95 % interval {around}", f"{mean} points"))
+    return tiles
+
+
+def _searched_tiles(state: SweepState, best: RunState) -> list[tuple[str, str]]:
+    where, top = f"{state.metric} on the hold-out", best.last(state.metric) or 0.0
+    tiles = [(f"trial {best.number}, {where}", f"{percent(top)} %")]
+    zero = next((trial.last(state.metric) for trial in state.finished() if trial.number == 0), None)
+    if best.number and zero is not None:
+        tiles += [(f"trial 0, {where}", f"{percent(zero)} %"), ("difference", f"{100 * (top - zero):+.1f} points")]
+    return tiles
+
+
+def _confirm(state: SweepState) -> dict[str, Any] | None:
+    if (found := state.stages.get("confirm")) is None:
+        return None
+    return {
+        "chart": confirm_chart(found, state.metric),
+        "table": results.confirmed(found, state.metric),
+        "why": why_won(found, state.costs),
+        "repeats": found["repeats"],
+    }
+
+
+def _device(state: SweepState) -> str:
+    """What latencies were measured on."""
+    for model in state.stages.get("test", {}).get("models", {}).values():
+        if found := model.get("latency"):
+            return f"{found['device']}, {found['threads']} threads"
+    return ""
 
 
 def _counts(state: SweepState, progress: Progress) -> str:
     words = tables.states(state, progress)
-    states = [words[trial.name] for trial in state.trials]
-    found = ", ".join(f"{states.count(name)} {name}" for name in dict.fromkeys(states))
-    return f"{len(states)} trials of {state.header['sweep']['budget']['trials']}" + (f" ({found})" if found else "")
+    states = Counter(words[trial.name] for trial in state.trials)
+    found = ", ".join(f"{count} {name}" for name, count in states.items())
+    budget = state.header["sweep"]["budget"]["trials"]
+    return f"{len(state.trials)} trials of {budget}" + (f" ({found})" if found else "")
 
 
-def _charts(state: SweepState, metric: str) -> list[tuple[str, str]]:
-    """Caption and SVG of each chart; no SVG where trials are too few."""
-    from reid_tune.sweep.report.charts import curves_chart, history_chart, importances_chart, scatter_chart
-
+def _charts(state: SweepState, pareto: list[RunState]) -> list[tuple[str, str]]:
+    """Caption and SVG of each chart of the search; no SVG where trials are too few."""
+    metric = state.metric
     if not any(trial.epochs for trial in state.trials):
         return []
-    keys = searched(state)
     rungs = state.stages.get("preflight", {}).get("rungs", [])
     shares = importances(state, metric)
     curves = f"The best trials and trial 0 by epoch{'; dotted: ASHA compares' if rungs else ''}"
     too_few = f"Importances need {FEWEST} full-length trials of unlike parameters; fewer would show noise."
+    fronts = [("The Pareto front (ringed, with numbers)", front_chart(state, pareto))] if pareto else []
     return [
+        *fronts,
         ("Each trial, and the best full-length one so far (line)", history_chart(state, metric)),
         (curves, curves_chart(state, metric, rungs)),
-        ("Importances (PED-ANOVA)", importances_chart(shares, {key.key: key.label for key in keys}))
+        ("Importances (PED-ANOVA)", importances_chart(shares, {key.key: key.label for key in searched(state)}))
         if shares
         else (too_few, ""),
-        *((key.key, scatter_chart(key, state, metric)) for key in keys),
     ]
+
+
+def _scatters(state: SweepState) -> list[tuple[str, str]]:
+    """Caption and SVG of the score over each searched key."""
+    if not any(trial.epochs for trial in state.trials):
+        return []
+    return [(key.key, scatter_chart(key, state, state.metric)) for key in searched(state)]
 
 
 def _versions() -> str:

@@ -1,21 +1,24 @@
 """What a sweep has found, for people and for programs."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
 from reid_tune.errors import InputError
+from reid_tune.sweep.budget import Spent
 from reid_tune.sweep.journal import EVENTS
 from reid_tune.sweep.progress import read_sweep
 from reid_tune.sweep.report.searched import Searched, searched
 from reid_tune.sweep.search.pareto import front
-from reid_tune.sweep.state import RunState, SweepState
+from reid_tune.sweep.state import RunState, SweepState, trial_run
 from reid_tune.tables import metrics_table, percent
 
 __all__ = [
     "confirm_table",
+    "cost_scale",
     "finals",
     "finals_table",
     "interval",
@@ -25,8 +28,10 @@ __all__ = [
     "ordered",
     "report",
     "short",
+    "short_cost",
     "sweep_folder",
     "winner",
+    "winning",
 ]
 
 LABELS = {
@@ -61,9 +66,15 @@ def load_state(name: str, storage: str = "runs") -> SweepState:
     return read_sweep(sweep_folder(name, storage))[0]
 
 
-def report(state: SweepState) -> dict[str, Any]:
-    """The results as plain data; scores are fractions, nothing in it tells the time."""
-    metric, costs, tested = state.metric, state.costs, state.stages.get("test")
+def report(state: SweepState, spent: Mapping[str, Spent] | None = None) -> dict[str, Any]:
+    """The results as plain data; scores are fractions, nothing but `latency` and `spent` tells the time.
+
+    Args:
+        spent: Hours by stage, which `Ledger.by_stage` has.
+    """
+    metric, costs = state.metric, state.costs
+    tested: dict[str, Any] = state.stages.get("test", {})
+    models = tested.get("models", {})
     return {
         "name": state.header["name"],
         "trials": [
@@ -72,7 +83,7 @@ def report(state: SweepState) -> dict[str, Any]:
                 "state": trial.state,
                 "epoch": trial.epoch,
                 metric: trial.last(metric),
-                **trial.costs,
+                "costs": trial.costs,
                 "parameters": trial.parameters,
                 "origin": trial.origin,
                 **{key: text for key in ("reason", "failure") if (text := getattr(trial, key))},
@@ -85,30 +96,38 @@ def report(state: SweepState) -> dict[str, Any]:
         **({"front": [trial.number for trial in front(state.trials, metric, costs)]} if costs else {}),
         "confirm": state.stages.get("confirm"),
         "rerank": state.stages.get("rerank"),
-        "test": tested["models"] if tested else None,
-        "looks": tested["looks"] if tested else None,
+        "test": {name: {k: v for k, v in own.items() if k != "latency"} for name, own in models.items()} or None,
+        "looks": tested.get("looks"),
         "registered": state.stages.get("register"),
+        "latency": {name: own["latency"] for name, own in models.items() if "latency" in own} or None,
+        **({"spent": {stage: asdict(cost) for stage, cost in spent.items()}} if spent is not None else {}),
     }
 
 
 def winner(state: SweepState) -> int | None:
     """The number of the trial that has won: by the stage `confirm`, before it the best of the search."""
+    return trial.number if (trial := winning(state)) else None
+
+
+def winning(state: SweepState) -> RunState | None:
+    """The trial that has won, see `winner`."""
     if "confirm" in state.stages:
-        return int(state.stages["confirm"]["winner"])
-    return next((trial.number for trial in state.finished()), None)
+        return state.runs.get(trial_run(state.stages["confirm"]["winner"]))
+    return next(iter(state.finished()), None)
 
 
-def leaderboard(state: SweepState) -> Table:
-    """Trials, the best first: full length before those that were cut short."""
+def leaderboard(state: SweepState, most: int | None = None) -> Table:
+    """Trials, the best first: full length before those that were cut short; not more than `most`."""
     metric = state.metric
-    keys = searched(state)
-    table = Table(title=f"{state.header['name']}: {metric} on the hold-out, {len(state.trials)} trials")
+    keys, trials = searched(state), ordered(state)
+    few = f", the best {most} of" if most is not None and most < len(trials) else ","
+    table = Table(title=f"{state.header['name']}: {metric} on the hold-out{few} {len(trials)} trials")
     for name in ("trial", "state", "epoch", f"{metric} %", *state.costs):
         table.add_column(name, justify="right" if name != "state" else "left")
     for key in keys:
         table.add_column(key.label, justify="right")
     won = winner(state)
-    for trial in ordered(state):
+    for trial in trials[:most]:
         style = "bold green" if trial.number == won else ("cyan" if trial.number == 0 else None)
         table.add_row(*_row(trial, metric, state.costs, keys), style=style)
     return table
@@ -139,6 +158,19 @@ def interval(difference: dict[str, float] | None) -> str:
     return f"{mean} ({low} .. {high})"
 
 
+def cost_scale(cost: str) -> tuple[str, float]:
+    """The name of a cost with its unit, and the factor to that unit."""
+    return {"parameters": ("parameters, millions", 1e-6), "gflops": ("GFLOPs per image", 1.0)}.get(cost, (cost, 1.0))
+
+
+def short_cost(trial: RunState, cost: str) -> str:
+    """A trial's cost for a table."""
+    value = trial.costs.get(cost)
+    if value is None:
+        return ""
+    return f"{value / 1e6:.1f} M" if cost == "parameters" else f"{value:.4g}"
+
+
 def named(number: int) -> str:
     """A trial's number, which for trial 0 says what it is."""
     return f"{number} (spec)" if number == 0 else str(number)
@@ -152,14 +184,15 @@ def ordered(state: SweepState) -> list[RunState]:
 
 
 def finals(state: SweepState) -> dict[str, dict[str, Any]]:
-    """The metrics of the finalists on the test folders by label; empty before the stage test."""
+    """The metrics of the finalists on the test folders and on `extra_tests` by label; empty before the stage test."""
     names = {"winner": f"winner (trial {winner(state)})", "trial0": "trial 0"}
-    return {
-        f"{names[finalist]}, {label}": result[kind]
-        for finalist, result in state.stages.get("test", {}).get("models", {}).items()
-        for kind, label in LABELS.items()
-        if result.get(kind)
-    }
+    found = dict[str, dict[str, Any]]()
+    for finalist, result in state.stages.get("test", {}).get("models", {}).items():
+        sets = {"": result} | {f", {name}": own for name, own in result.get("extra_tests", {}).items()}
+        for more, own in sets.items():
+            labels = {f"{names[finalist]}, {label}{more}": own.get(kind) for kind, label in LABELS.items()}
+            found |= {label: metrics for label, metrics in labels.items() if metrics}
+    return found
 
 
 def finals_table(state: SweepState) -> Table | None:
@@ -178,7 +211,7 @@ def _row(trial: RunState, metric: str, costs: Sequence[str], keys: list[Searched
         trial.state,
         str(trial.epoch),
         "" if value is None else percent(value),
-        *(f"{trial.costs[cost]:.3g}" for cost in costs),
+        *(short_cost(trial, cost) for cost in costs),
         *(short(key.of([trial]).get(trial.number, "")) for key in keys),
     ]
 

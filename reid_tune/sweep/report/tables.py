@@ -1,23 +1,21 @@
-"""The tables of a sweep's page."""
+"""The tables of a sweep's page: what it is, its trials and its costs."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from reid_tune.sweep.budget import Spent
 from reid_tune.sweep.file import STAGES
 from reid_tune.sweep.progress import Progress
 from reid_tune.sweep.report.repeat import inline
 from reid_tune.sweep.report.searched import searched
-from reid_tune.sweep.report.summary import finals, ordered, short
+from reid_tune.sweep.report.summary import named, ordered, short, short_cost, winner
 from reid_tune.sweep.state import RunState, SweepState
-from reid_tune.tables import cell, percent
+from reid_tune.tables import percent
 
-__all__ = ["Grid", "duration", "facts", "failures", "moment", "space", "stages", "states", "tests", "trials"]
-
-_METRICS = ("mAP", "mINP", "Rank-1", "Rank-5", "Rank-10", "queries", "gallery")
-_COUNTS = _METRICS[-2:]
+__all__ = ["Grid", "duration", "environment", "facts", "failures", "moment", "space", "stages", "states", "trials"]
 
 
 @dataclass(frozen=True)
@@ -25,7 +23,8 @@ class Grid:
     """A table of the page.
 
     Attributes:
-        heads: Name and kind of each column: `text` for words, `wide` for sentences, nothing for numbers.
+        heads: Name and kind of each column: `text` for words, `name` for words that may break, `wide` for sentences,
+            nothing for numbers.
         best: The row to stress.
     """
 
@@ -34,50 +33,83 @@ class Grid:
     best: int | None = None
 
 
-def tests(state: SweepState) -> Grid | None:
-    """The finalists on the test folders, with intervals; None before the test."""
-    rows = [[label, *(cell(metrics, name) for name in _METRICS)] for label, metrics in finals(state).items()]
-    heads = [(name if name in _COUNTS else f"{name} %", "") for name in _METRICS]
-    return Grid([("", "text"), *heads], rows) if rows else None
-
-
 def states(state: SweepState, progress: Progress) -> dict[str, str]:
     """The state of each run; one that its driver has left behind does not run."""
     left = progress.state in ("interrupted", "ended", "finished")
     return {name: "interrupted" if left and run.state == "running" else run.state for name, run in state.runs.items()}
 
 
-def trials(state: SweepState, progress: Progress) -> Grid:
-    """All trials, the best first."""
+def trials(state: SweepState, progress: Progress, front: Sequence[RunState] = ()) -> Grid:
+    """All trials, the best first; those of the Pareto front are marked."""
     metric, keys, words = state.metric, searched(state), states(state, progress)
     heads = [("trial", "text"), ("state", "text"), ("epoch", ""), (f"{metric} %", "")]
-    rows = []
+    heads += [(cost, "") for cost in state.costs] + [("front", "text")] * bool(front)
+    heads += [*((key.label, "") for key in keys), ("from", "text"), ("reason", "wide")]
+    rows, best = list[list[str]](), None
     for trial in ordered(state):
-        value, name = trial.last(metric), f"{trial.number} (spec)" if trial.number == 0 else str(trial.number)
-        own = [name, words[trial.name], str(trial.epoch), "" if value is None else percent(value)]
-        rows.append([*own, *(short(key.of([trial]).get(trial.number, "")) for key in keys), trial.reason])
-    heads += [(key.label, "") for key in keys]
-    return Grid([*heads, ("reason", "wide")], rows, 0 if state.finished() else None)
+        if trial.number == winner(state):
+            best = len(rows)
+        value = trial.last(metric)
+        own = [named(trial.number), words[trial.name], str(trial.epoch), "" if value is None else percent(value)]
+        own += [short_cost(trial, cost) for cost in state.costs] + ["yes" * (trial in front)] * bool(front)
+        values = [short(key.of([trial]).get(trial.number, "")) for key in keys]
+        rows.append([*own, *values, trial.origin, trial.reason])
+    return Grid(heads, rows, best)
 
 
-def failures(state: SweepState) -> Grid | None:
-    """The runs that failed, and why; None without any."""
-    failed = [run for run in state.runs.values() if run.state == "failed"]
-    rows = [[run.name, str(run.epoch), str(run.attempts), run.reason] for run in failed]
-    return Grid([("run", "text"), ("epoch", ""), ("attempts", ""), ("reason", "wide")], rows) if rows else None
+def failures(state: SweepState, folder: Path) -> Grid | None:
+    """The runs that failed, or were started again behind a failure: why, and their logs; None without any."""
+    rows = [
+        [run.name, run.state, _kinds(run), str(run.epoch), str(run.attempts), run.reason, _log(folder, run)]
+        for run in state.runs.values()
+        if run.state == "failed" or run.setbacks
+    ]
+    heads = [("run", "text"), ("state", "text"), ("failures", "text"), ("epoch", ""), ("attempts", "")]
+    return Grid([*heads, ("reason", "wide"), ("log", "wide")], rows) if rows else None
 
 
-def stages(progress: Progress) -> Grid:
-    """The stages, when they began and what they took."""
+def _kinds(run: RunState) -> str:
+    kinds = [*run.setbacks, *([run.failure] if run.failure else [])]
+    return ", ".join(f"{kinds.count(kind)} {kind.replace('_', ' ')}" for kind in dict.fromkeys(kinds))
+
+
+def _log(folder: Path, run: RunState) -> str:
+    path = Path(run.name) / "log.txt"
+    return str(path) if (folder / path).is_file() else ""
+
+
+def stages(state: SweepState, progress: Progress, spent: Mapping[str, Spent]) -> Grid:
+    """The stages: what they took of time, CPUs and GPUs against the plan, and when they began; all, and the budget."""
     found = {stage.name: stage for stage in progress.stages}
+    plan: dict[str, Any] = state.stages.get("preflight", {})
+    planned: dict[str, Any] = plan.get("stages", {})
+    units = ["hours", "cpu_hours", *(["gpu_hours"] if any(cost.gpu_hours for cost in spent.values()) else [])]
     rows = []
-    for name in dict.fromkeys([*STAGES, *found]):
-        stage = found.get(name)
-        if stage is None:
-            rows.append([name, "not begun", "", ""])
-        else:
-            rows.append([name, "done" if stage.done else "begun", moment(stage.begun), duration(stage.seconds)])
-    return Grid([("stage", "text"), ("state", "text"), ("begun", "text"), ("took", "")], rows)
+    for name in dict.fromkeys([*STAGES, *found, *spent]):
+        own, stage = planned.get(name, {}), found.get(name)
+        word = "not begun" if stage is None else "done" if stage.done else "begun"
+        costs = _costs(spent.get(name) if stage else None, own, units)
+        rows.append([name, word, *costs, str(own.get("runs", "")), moment(stage.begun) if stage else ""])
+    rows.append(["all", "", *_costs(sum(spent.values(), Spent()), plan, units), "", ""])
+    limits = [_hours(unit, state.header["sweep"]["budget"].get(unit)) for unit in units]
+    if any(limits):
+        rows.append(["budget", "", *(cell for limit in limits for cell in (limit, "")), "", ""])
+    names = {"hours": "took", "cpu_hours": "CPU-hours", "gpu_hours": "GPU-hours"}
+    heads = [(head, "") for unit in units for head in (names[unit], "planned")]
+    last = [("planned runs", ""), ("begun", "text")]
+    return Grid([("stage", "text"), ("state", "text"), *heads, *last], rows)
+
+
+def _costs(spent: Spent | None, planned: Mapping[str, Any], units: Sequence[str]) -> Iterable[str]:
+    for unit in units:
+        yield _hours(unit, getattr(spent, unit) if spent else None)
+        yield _hours(unit, planned.get(unit))
+
+
+def _hours(unit: str, hours: float | None) -> str:
+    if hours is None:
+        return ""
+    return duration(3600 * hours) if unit == "hours" else f"{hours:.2f}"
 
 
 def space(state: SweepState, best: RunState | None) -> Grid:
@@ -91,7 +123,7 @@ def space(state: SweepState, best: RunState | None) -> Grid:
 
 
 def facts(state: SweepState, folder: Path) -> Grid:
-    """What the sweep file says, the data and the pretrained weights."""
+    """What the sweep file says, and the data."""
     sweep, spec = state.header["sweep"], state.header["spec"]
     plan = state.stages.get("preflight", {})
     rows = [["folder", str(folder.absolute())]]
@@ -102,9 +134,23 @@ def facts(state: SweepState, folder: Path) -> Grid:
     rows += [["data", line] for line in _data(state, plan)]
     folders = ("train_dataset_dir", "query_dataset_dir", "test_dataset_dir")
     rows += [[name, inline(spec[f"dataset.{name}"])] for name in folders if spec.get(f"dataset.{name}")]
-    if pretrained := plan.get("pretrained"):
-        rows.append(["pretrained", f"{pretrained['file']}, sha256 {pretrained['sha256']}"])
     return Grid([("setting", "text"), ("value", "wide")], rows)
+
+
+def environment(state: SweepState) -> Grid | None:
+    """Code, libraries, machine, data and weights of the last driver; None where nobody has recorded them."""
+    if not (found := state.environment):
+        return None
+    rows = [[name, str(version)] for name, version in found.get("packages", {}).items() if version]
+    if commit := found.get("commit"):
+        rows.append(["commit", commit + (", with changes" if found.get("dirty") else "")])
+    machine = found.get("machine", {})
+    rows += [[name, inline(value)] for name, value in machine.items() if value]
+    if data := found.get("data"):
+        rows.append(["training data", f"fingerprint {data['fingerprint']}"])
+    if weights := found.get("weights"):
+        rows.append(["pretrained weights", f"{weights['file']}, sha256 {weights['sha256']}"])
+    return Grid([("of the last driver", "text"), ("", "wide")], rows)
 
 
 def _data(state: SweepState, plan: dict[str, Any]) -> Iterable[str]:

@@ -14,6 +14,7 @@ from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from reid_tune.errors import InfrastructureError
 from reid_tune.sweep.runs.failure import Failure
 from reid_tune.sweep.runs.janitor import remove_orphans
 from reid_tune.sweep.runs.source import Attempt, Source
@@ -58,6 +59,8 @@ def run_all(
                 ),
             ).fit()
         remove_orphans()
+    except OSError as error:  # Of Ray's own files, which nobody needs again.
+        raise InfrastructureError(f"cannot write {scratch}: {error.strerror}; nothing finished is lost.") from None
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     if wires.error is not None:

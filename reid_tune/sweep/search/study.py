@@ -1,11 +1,12 @@
 """Optuna's part of a search: what to try next."""
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from hashlib import blake2b
 from itertools import repeat
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from reid_tune.errors import FailedRun, InputError
 from reid_tune.sweep.file import Sweep
@@ -15,13 +16,12 @@ from reid_tune.sweep.state import trial_run
 if TYPE_CHECKING:
     import optuna
 
+    from reid_tune.sweep.search.lesson import Lesson
+
 __all__ = ["Study", "suggestion_seed"]
 
 # Draws for one suggestion, of which the first that satisfies the constraints is taken.
 _OF_TPE, _OF_GP, _AT_RANDOM = 50, 10, 10_000
-# How far a trial is from one that can be trained, as Optuna's only constraint, which is kept at 0 and below.
-_TRAINS, _DIVERGES, _TOO_LARGE = -1.0, 2.0, 3.0
-_VIOLATIONS = {"non_finite": _DIVERGES, "out_of_memory": _TOO_LARGE}
 
 
 class Study:
@@ -41,7 +41,7 @@ class Study:
         self.startup = max(4, min(10, trials // 4))
         self.numbers: dict[str, int] = {}
         self.together = sweep.space.together()
-        # What is left of it.
+        # The combinations that are left.
         self.grid = grid(sweep.space)[: trials - 1] if self.settings.sampler == "grid" else []
 
     def ask(self, run: str, number: int) -> dict[str, Any]:
@@ -90,29 +90,19 @@ class Study:
         """
         import optuna
 
-        states = optuna.trial.TrialState
-        end, violation, values = states.FAIL, _VIOLATIONS.get(failure, _TRAINS), [value, *costs]
-        if state == "finished" and value is not None and math.isfinite(value):
-            end = states.COMPLETE
-        elif state == "stopped":
-            end = states.PRUNED
-        elif failure in _VIOLATIONS:
-            end, epochs = states.PRUNED, {}
-            if self.settings.sampler == "gp":
-                # It learns from complete trials only: this one is as bad as the worst, and breaks the constraint.
-                end, values = states.COMPLETE, [self._worst(), *costs]
-        if len(self.study.directions) > 1:
-            # Optuna orders pruned trials by values only where there is one objective, else fails; but by violations
-            # it does: one that was stopped comes behind all complete ones, by its epoch and its score there.
-            if state == "stopped":
-                last, score = max(epochs.items(), default=(0, 0.0))
-                violation = 1 / (1 + last + score)
-            epochs = {}
+        from reid_tune.sweep.search.lesson import lesson_of
+
+        lesson, complete = lesson_of(state, value, epochs, costs, failure), optuna.trial.TrialState.COMPLETE
+        if self.settings.sampler == "gp" and state == "failed" and lesson.violation > 0:
+            # It learns from complete trials only: this one is as bad as the worst, and breaks the constraint.
+            known = self.study.get_trials(deepcopy=False, states=[complete])
+            worst = min((trial.values[0] for trial in known), default=0.0)
+            lesson = lesson._replace(end=complete, values=[worst, *costs])
         if run in self.numbers:
-            self._end(self.numbers[run], end, values, epochs, violation)
-        elif run == trial_run(0) and end is states.COMPLETE and self._allowed({}) and (found := self.space.encode({})):
-            lesson: dict[str, Any] = {"values": values, "intermediate_values": dict(epochs)}
-            self._add(*found, **lesson, constraints={"trains": violation})
+            self._end(self.numbers[run], lesson)
+        elif run == trial_run(0) and state == "finished" and self._allowed({}) and (found := self.space.encode({})):
+            told: dict[str, Any] = {"values": lesson.values, "intermediate_values": dict(lesson.epochs)}
+            self._add(*found, state=lesson.end, **told, constraints={"trainable": lesson.violation})
 
     def random_draws(self, seed: int, count: int) -> list[dict[str, Any]]:
         """Configurations at random, without regard to the constraints."""
@@ -123,7 +113,8 @@ class Study:
             return [self._draw(sampler, draft) for _ in range(count)]
 
     def _draw_allowed(self, run: str, seed: int) -> dict[str, Any]:
-        with self._draft() as draft:
+        # Optuna's Gaussian process divides by zero where it has converged, and goes on.
+        with self._draft() as draft, np.errstate(invalid="ignore"):
             for sampler in self._samplers(seed):
                 if self._allowed(parameters := self._draw(sampler, draft)):
                     return parameters
@@ -165,27 +156,14 @@ class Study:
 
         self.study.add_trial(optuna.trial.create_trial(params=params, distributions=distributions, **fields))
 
-    def _end(
-        self,
-        number: int,
-        end: "optuna.trial.TrialState",
-        values: Sequence[float | None],
-        epochs: Mapping[int, float],
-        violation: float,
-    ) -> None:
+    def _end(self, number: int, lesson: "Lesson") -> None:
         import optuna
 
         trial = optuna.trial.Trial(self.study, self.study.get_trials(deepcopy=False)[number]._trial_id)
-        for epoch, score in sorted(epochs.items()):
+        for epoch, score in sorted(lesson.epochs.items()):
             trial.report(score, epoch)
-        trial.set_constraint("trains", violation)
-        self.study.tell(trial, values if end is optuna.trial.TrialState.COMPLETE else None, state=end)
-
-    def _worst(self) -> float:
-        import optuna
-
-        complete = self.study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.COMPLETE])
-        return min((trial.values[0] for trial in complete), default=0.0)
+        trial.set_constraint("trainable", lesson.violation)
+        self.study.tell(trial, lesson.values, state=lesson.end)
 
     def _samplers(self, seed: int) -> "Iterator[optuna.samplers.BaseSampler]":
         """The samplers of one suggestion, each for one draw."""

@@ -4,7 +4,7 @@ from dataclasses import asdict
 from itertools import pairwise
 from typing import Any
 
-from reid_tune.sweep.budget import UNITS, Crew, Estimate, Spent, later_stages, require_gpus
+from reid_tune.sweep.budget import UNITS, Crew, Estimate, Spent, later_stages
 from reid_tune.sweep.file import Sweep
 from reid_tune.sweep.stages.probe import Measured
 
@@ -21,11 +21,7 @@ def plan(sweep: Sweep, levels: tuple[int, ...], measured: Measured, trials: Crew
         levels: ASHA's rungs.
         trials: Of the trials and their repeats.
         refits: Of the refits.
-
-    Raises:
-        InputError: the budget is in GPU-hours and runs hold no GPU.
     """
-    require_gpus(sweep, trials)
     count, full = sweep.file.budget.trials, sweep.experiment.train.num_epochs
     pace = measured.pace(sweep.experiment, levels)
     epochs = expected_epochs(count - 1, levels, sweep.file.scheduler.reduction_factor, full)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from statistics import mean
 from typing import Any
 
+from reid_tune.errors import InputError
 from reid_tune.evaluation.differences import difference
 from reid_tune.evaluation.features import FeatureSet, read_features
 from reid_tune.evaluation.grid import grid_scores
@@ -35,6 +36,11 @@ def settings(sweep: Sweep) -> list[ReRanking]:
         ReRanking(**own | {key.removeprefix("re_ranking."): value for key, value in configuration.items()})
         for configuration in sweep.re_ranking.spread(VALUES)
     }
+    if not found:
+        texts = " and ".join(constraint.text for constraint in sweep.re_ranking.constraints)
+        raise InputError(
+            f"{sweep.source}: no setting of the re-ranking satisfies {texts}: loosen it or widen the ranges."
+        )
     return sorted(found, key=lambda setting: (setting.k1, setting.k2, setting.lambda_value))
 
 

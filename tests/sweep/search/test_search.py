@@ -11,7 +11,8 @@ from reid_tune.errors import FailedRun
 from reid_tune.spec.experiment import Experiment
 from reid_tune.sweep.file import Sweep
 from reid_tune.sweep.journal import EVENTS, Journal
-from reid_tune.sweep.runs.source import ATTEMPTS
+from reid_tune.sweep.requests import ask, pending
+from reid_tune.sweep.runs.failure import Failure
 from reid_tune.sweep.search.asha import rungs
 from reid_tune.sweep.search.search import Search
 from reid_tune.sweep.search.study import suggestion_seed
@@ -20,6 +21,7 @@ from reid_tune.sweep.state import replay
 from ..simulation import EPOCHS, Objective, drive, epoch_metrics, make_sweep, outcome, study_of, surrogate
 
 LEVELS = rungs(1, 3, EPOCHS)
+DEAD = Failure("lost_worker", "the worker process died")
 NAME, RATE, MARGIN = "train.optim.name", "train.optim.base_lr", "train.optim.triplet_loss_margin"
 CONDITIONAL: dict[str, Any] = {
     "space": {
@@ -185,12 +187,12 @@ def test_states_in_optunas_terms(tmp_path: Path) -> None:
     for epoch in range(1, EPOCHS + 1):
         source.report("trials/0001", {"epoch": epoch, "mAP": 0.1 * epoch})
     source.report("trials/0002", {"epoch": 1, "mAP": 0.01})
-    source.report("trials/0003", {"failed": "the loss is nan in epoch 1"})
+    source.report("trials/0003", {"failed": "the loss is nan in epoch 1", "failure": "non_finite"})
     states = [(state, value, steps) for state, _, value, steps in study_of(source)]
     assert states == [
         ("COMPLETE", 0.1 * EPOCHS, {epoch: 0.1 * epoch for epoch in range(1, EPOCHS + 1)}),
         ("PRUNED", 0.01, {1: 0.01}),
-        ("FAIL", None, {}),
+        ("PRUNED", None, {}),
     ]
     assert journal.state.runs["trials/0003"].reason == "the loss is nan in epoch 1"
     journal.__exit__()
@@ -207,7 +209,7 @@ def test_what_is_not_finite_ends_the_trial_and_never_reaches_optuna(
     trial = journal.state.runs["trials/0001"]
     assert (trial.state, trial.epoch) == ("failed", 1)
     assert "epoch 2" in trial.reason and ("nan" in trial.reason or "inf" in trial.reason)
-    assert study_of(source)[0][0] == "FAIL"
+    assert study_of(source)[0][0] == "PRUNED"
     assert all(math.isfinite(value) for value in study_of(source)[0][3].values())
 
 
@@ -230,30 +232,30 @@ def test_epochs_without_validation_decide_nothing(tmp_path: Path) -> None:
 def test_a_lost_worker_is_started_again_and_then_given_up(tmp_path: Path) -> None:
     source, journal = wait_in(make_sweep(tmp_path, budget={"trials": 2}), tmp_path / "x", 2)
     folder = tmp_path / "x/trials/0001"
-    for number in range(1, ATTEMPTS):
+    for number in range(1, 3):
         (folder / f"attempt-{number}").mkdir(parents=True)
         (folder / f"attempt-{number}" / LATEST).touch()
-        source.lost("trials/0001", "the worker process died")
+        source.lost("trials/0001", DEAD)
         attempt = source.next()
         assert attempt is not None and attempt.run == "trials/0001"
         assert attempt.folder == folder / f"attempt-{number + 1}"
         assert attempt.resume == folder / f"attempt-{number}" / LATEST
-    assert journal.state.runs["trials/0001"].attempts == ATTEMPTS
-    source.lost("trials/0001", "the worker process died")
+    assert journal.state.runs["trials/0001"].attempts == 3
+    source.lost("trials/0001", DEAD)
     trial = journal.state.runs["trials/0001"]
     assert (trial.state, trial.reason) == ("failed", "the worker process died")
     assert [state for state, *_ in study_of(source)] == ["FAIL"]
     assert source.next() is None and not source.done()
-    source.report("trials/0000", {"failed": "x"})
+    source.report("trials/0000", {"failed": "x", "failure": "invalid"})
     assert source.done()
 
 
 def test_a_lost_trial_0_is_given_up_too(tmp_path: Path) -> None:
     source, journal = wait_in(make_sweep(tmp_path), tmp_path / "x", 1)
-    for _ in range(ATTEMPTS - 1):
-        source.lost("trials/0000", "the worker process died")
+    for _ in range(2):
+        source.lost("trials/0000", DEAD)
         source.next()
-    source.lost("trials/0000", "the worker process died")
+    source.lost("trials/0000", DEAD)
     assert journal.state.runs["trials/0000"].state == "failed"
     assert study_of(source) == []
     journal.__exit__()
@@ -287,7 +289,7 @@ def test_only_full_length_trials_win_and_ties_go_to_the_earlier(tmp_path: Path) 
     for run in ("trials/0002", "trials/0001"):
         for epoch in range(1, EPOCHS + 1):
             source.report(run, {"epoch": epoch, "mAP": 0.96})
-    source.report("trials/0000", {"failed": "out of memory"})
+    source.report("trials/0000", {"failed": "out of memory", "failure": "error"})
     assert journal.state.runs["trials/0003"].state == "stopped"
     assert [trial.number for trial in journal.state.finished()] == [1, 2]
 
@@ -302,7 +304,7 @@ def test_checkpoints_stay_for_the_best_and_trial_0(tmp_path: Path) -> None:
     for number in range(5):
         for epoch in range(1, EPOCHS + 1):
             source.report(f"trials/{number:04d}", {"epoch": epoch, "mAP": 0.1 * (number + 1)})
-    source.report("trials/0005", {"failed": "out of memory"})
+    source.report("trials/0005", {"failed": "out of memory", "failure": "error"})
     left = {number for number, folder in folders.items() if (folder / LATEST).exists()}
     assert left == {0, 2, 3, 4, 6}  # the spec, the best three, and the one that runs
     assert all((folder.parent / "log.txt").exists() for folder in folders.values())
@@ -312,7 +314,7 @@ def test_the_budget_is_kept(tmp_path: Path) -> None:
     source, journal = wait_in(make_sweep(tmp_path, budget={"trials": 3}), tmp_path / "x", 3)
     assert source.next() is None and not source.done()
     for number in range(3):
-        source.report(f"trials/{number:04d}", {"failed": "x"})
+        source.report(f"trials/{number:04d}", {"failed": "x", "failure": "error"})
     assert source.done() and source.next() is None
 
 
@@ -387,3 +389,66 @@ def test_tpe_learns_under_conditions_and_constraints(tmp_path: Path) -> None:
         values = [trial.last("mAP") or 0.0 for trial in journal.state.trials[20:]]
         best[sampler] = sum(values) / len(values)
     assert best["tpe"] > best["random"]
+
+
+def test_given_configurations_come_behind_trial_0_and_count(tmp_path: Path) -> None:
+    sweep = make_sweep(tmp_path, budget={"trials": 4})
+    given = [{"parameters": {RATE: 0.001 * number}, "origin": f"start_from[{number}]"} for number in (1, 2)]
+    journal = Journal(tmp_path / "x")
+    journal.emit("stage", stage="preflight", state="done", result={"given": given})
+    drive(Search(sweep, journal, LEVELS))
+    trials = journal.state.trials
+    assert [trial.origin for trial in trials] == ["spec", "start_from[1]", "start_from[2]", "sampler"]
+    assert [trial.parameters for trial in trials[1:3]] == [{RATE: 0.001}, {RATE: 0.002}]
+
+
+def test_a_user_s_trial_is_the_next_one_and_beyond_the_budget(tmp_path: Path) -> None:
+    sweep = make_sweep(tmp_path, budget={"trials": 3})
+    source, journal = wait_in(sweep, tmp_path / "x", 2)
+    ask(tmp_path / "x", "enqueue", {RATE: 0.004})
+    attempt = source.next()
+    assert attempt is not None and attempt.experiment.train.optim.base_lr == 0.004
+    assert journal.state.runs["trials/0002"].origin == "user" and not pending(tmp_path / "x")
+    ask(tmp_path / "x", "enqueue", {RATE: 0.005})
+    assert source.closed() == "trials" and not source.done()
+    assert source.next() is not None and source.next() is None
+    assert [trial.origin for trial in journal.state.trials] == ["spec", "sampler", "user", "user"]
+
+
+def test_a_request_is_taken_up_once_though_its_file_stays(tmp_path: Path) -> None:
+    sweep = make_sweep(tmp_path, budget={"trials": 2})
+    source, journal = wait_in(sweep, tmp_path / "x", 1)
+    path = ask(tmp_path / "x", "enqueue", {RATE: 0.004})
+    content = path.read_bytes()
+    assert source.next() is not None
+    journal.__exit__()
+    path.write_bytes(content)  # As a driver leaves it that died before it could remove it.
+    again, resumed = start(sweep, tmp_path / "x")
+    drive(again)
+    assert [trial.origin for trial in resumed.state.trials] == ["spec", "user"]
+
+
+def test_users_stop_running_trials_but_not_trial_0(tmp_path: Path) -> None:
+    source, journal = wait_in(make_sweep(tmp_path), tmp_path / "x", 3)
+    for run in ("trials/0002", "trials/0000", "trials/0099"):
+        ask(tmp_path / "x", "stop", run)
+    source.poll()
+    states = [(trial.state, trial.reason) for trial in journal.state.trials]
+    assert states == [("running", ""), ("running", ""), ("stopped", "by request")]
+    assert not source.alive("trials/0002") and not pending(tmp_path / "x")
+    assert study_of(source)[1][0] == "PRUNED"
+    source.lost("trials/0001", DEAD)
+    ask(tmp_path / "x", "stop", "trials/0001")
+    source.poll()
+    assert journal.state.runs["trials/0001"].state == "stopped" and not source.recorder.waiting
+
+
+def test_costs_are_computed_for_each_trial(tmp_path: Path) -> None:
+    space = {"model.backbone": {"choice": ["resnet18", "resnet34"]}}
+    objective = [{"metric": "mAP"}, {"metric": "parameters"}]
+    sweep = make_sweep(tmp_path, space=space, objective=objective, budget={"trials": 6})
+    source, journal = searched(sweep, tmp_path / "x")
+    found = {trial.parameters.get("model.backbone"): trial.costs["parameters"] for trial in journal.state.trials}
+    assert found["resnet18"] < found["resnet34"] < found[None], "trial 0 is a ResNet-50"
+    journal.__exit__()
+    assert study_of(start(sweep, tmp_path / "x")[0]) == study_of(source)

@@ -33,6 +33,8 @@ CONDITIONAL: dict[str, Any] = PLAIN | {
 LIMITS = [f"{MARGIN} < 0.4 or {NAME} == 'Adam'", f"{WIDTH} % 128 == 0"]
 TWO = {"objective": [{"metric": "mAP"}, {"metric": "gflops"}, {"metric": "embedding_dim"}]}
 
+CLIFF = -3.0
+
 Lesson = dict[str, Any]
 Train = Callable[[Mapping[str, Any]], Lesson]
 
@@ -86,7 +88,7 @@ def test_what_becomes_of_the_ends_of_trials(tmp_path: Path) -> None:
     assert [trial.state.name for trial in trials] == states
     assert [trial.intermediate_values for trial in trials[:4]] == [{1: 0.25, 2: 0.5}, {1: 0.3}, {}, {}]
     assert trials[0].values == [0.5]
-    violated = [trial.constraints["trains"] > 0 for trial in trials[:4]]
+    violated = [trial.constraints["trainable"] > 0 for trial in trials[:4]]
     assert violated[3] and not any(violated[:2])
 
 
@@ -128,33 +130,46 @@ def test_tpe_ranks_complete_before_stopped_before_diverged_before_too_large(
 
 def test_the_gaussian_process_is_told_of_failures_as_complete_trials_that_break_a_constraint(tmp_path: Path) -> None:
     trials = learn(study(tmp_path, "gp"), failed("out_of_memory"), finished(0.5), finished(0.3), *LESSONS)
-    complete = [(trial.values, trial.constraints["trains"] > 0) for trial in trials if trial.state.name == "COMPLETE"]
+    complete = [
+        (trial.values, trial.constraints["trainable"] > 0) for trial in trials if trial.state.name == "COMPLETE"
+    ]
     assert complete == [([0.0], True), *[([x], False) for x in (0.5, 0.3, 0.5)], ([0.0], True), ([0.0], True)]
     assert [trial.state.name for trial in trials[-2:]] == ["FAIL", "FAIL"]
 
 
-def diverges(parameters: Mapping[str, Any]) -> Lesson:
-    """Better and better with the rate, until it is too high, at a third of the range from its end."""
-    rate = math.log10(parameters[RATE])
-    return failed("non_finite") if rate > -2.33 else finished(0.5 + 0.05 * rate - 0.1 * abs(parameters[MARGIN] - 0.3))
+def too_high(failure: str, best: float) -> Train:
+    """Trials fail at the higher half of the rates; the best rate is 10**best."""
+
+    def train(parameters: Mapping[str, Any]) -> Lesson:
+        rate = math.log10(parameters[RATE])
+        score = 0.5 - 0.05 * abs(rate - best) - 0.1 * abs(parameters[MARGIN] - 0.3)
+        return failed(failure) if rate > CLIFF else finished(score)
+
+    return train
 
 
-def too_large(parameters: Mapping[str, Any]) -> Lesson:
-    return failed("out_of_memory") if parameters[WIDTH] > 640 else finished(0.2 + parameters[WIDTH] / 4096)
+def share_of_failures(folder: Path, sampler: str, train: Train, trials: int, seeds: int) -> float:
+    """Among the last third of the trials."""
+    late = []
+    for seed in range(seeds):
+        late += suggest(study(folder, sampler, trials, seed), train, trials)[-trials // 3 :]
+    return sum(train(parameters)["state"] == "failed" for parameters in late) / len(late)
 
 
-@pytest.mark.parametrize(("sampler", "trials", "seeds"), [("tpe", 60, 5), ("gp", 24, 2)])
-@pytest.mark.parametrize("train", [diverges, too_large])
+@pytest.mark.parametrize(("sampler", "trials", "seeds"), [("tpe", 60, 5), ("gp", 15, 3)])
+@pytest.mark.parametrize("failure", ["non_finite", "out_of_memory"])
 def test_samplers_learn_to_avoid_what_cannot_be_trained(
-    tmp_path: Path, train: Train, sampler: str, trials: int, seeds: int
+    tmp_path: Path, failure: str, sampler: str, trials: int, seeds: int
 ) -> None:
-    def share(sampler: str) -> float:
-        late = []
-        for seed in range(seeds):
-            late += suggest(study(tmp_path, sampler, trials, seed), train, trials)[-trials // 3 :]
-        return sum(train(parameters)["state"] == "failed" for parameters in late) / len(late)
+    train = too_high(failure, CLIFF - 0.67)
+    learned, at_random = (share_of_failures(tmp_path, kind, train, trials, seeds) for kind in (sampler, "random"))
+    assert learned < 0.5 * at_random
 
-    assert share(sampler) < 0.6 * share("random")
+
+@pytest.mark.parametrize("failure", ["non_finite", "out_of_memory"])
+def test_where_the_best_is_next_to_what_fails_tpe_does_not_run_into_it(tmp_path: Path, failure: str) -> None:
+    learned, ignored = (share_of_failures(tmp_path, "tpe", too_high(kind, CLIFF), 60, 3) for kind in (failure, "lost"))
+    assert learned < 0.6 * ignored
 
 
 def pareto(parameters: Mapping[str, Any]) -> Lesson:
@@ -165,20 +180,19 @@ def pareto(parameters: Mapping[str, Any]) -> Lesson:
     )
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "gp"])
-def test_with_several_objectives_all_of_the_front_is_approached(tmp_path: Path, sampler: str) -> None:
+def test_with_several_objectives_all_of_the_front_is_approached(tmp_path: Path) -> None:
     def late(sampler: str) -> list[dict[str, Any]]:
         return [
             parameters
-            for seed in range(2)
-            for parameters in suggest(study(tmp_path, sampler, 40, seed, **TWO), pareto, 30)[-15:]
+            for seed in range(3)
+            for parameters in suggest(study(tmp_path, sampler, 40, seed, **TWO), pareto, 40)[-20:]
         ]
 
     def distance(found: list[dict[str, Any]]) -> float:
         return sum(abs(math.log10(parameters[RATE]) + 3) for parameters in found) / len(found)
 
-    found = late(sampler)
-    assert distance(found) < distance(late("random"))
+    found = late("tpe")
+    assert distance(found) < 0.8 * distance(late("random"))
     assert min(each[WIDTH] for each in found) < 300 and max(each[WIDTH] for each in found) > 700
 
 
@@ -186,9 +200,9 @@ def test_with_several_objectives_all_of_the_front_is_approached(tmp_path: Path, 
 @pytest.mark.parametrize("values", [{}, {"space": CONDITIONAL, "constraints": LIMITS}, TWO])
 def test_the_same_events_give_the_same_suggestions(tmp_path: Path, sampler: str, values: dict[str, Any]) -> None:
     kinds: list[Callable[..., Lesson]] = [finished, stopped, lambda score, *costs: failed("non_finite", *costs)]
-    first, second = (study(tmp_path, sampler, 24, **values) for _ in range(2))
+    first, second = (study(tmp_path, sampler, 16, **values) for _ in range(2))
     events: list[tuple[str, dict[str, Any], Lesson]] = []
-    for number in range(1, 17):
+    for number in range(1, 11):
         run, width = trial_run(number), 64.0 * (number % 5)
         parameters = first.ask(run, number)
         lesson = kinds[number % 3](0.1 + width / 1000, *((width, width) if values is TWO else ()))
@@ -197,7 +211,7 @@ def test_the_same_events_give_the_same_suggestions(tmp_path: Path, sampler: str,
     for run, parameters, lesson in events:
         second.remember(run, parameters)
         second.tell(run, **lesson)
-    assert first.ask("trials/0017", 17) == second.ask("trials/0017", 17)
+    assert first.ask("trials/0011", 11) == second.ask("trials/0011", 11)
 
 
 def test_draws_that_share_densities_are_those_of_optuna(tmp_path: Path) -> None:
@@ -226,7 +240,7 @@ def test_a_given_configuration_may_lie_outside_the_ranges(tmp_path: Path) -> Non
 @pytest.mark.parametrize(("state", "known"), [("finished", 1), ("stopped", 0), ("failed", 0)])
 def test_trial_0_joins_full_length_only(tmp_path: Path, state: str, known: int) -> None:
     found = study(tmp_path)
-    found.tell(trial_run(0), state, 0.5, {1: 0.5}, failure="out_of_memory")
+    found.tell(trial_run(0), state, 0.5, {1: 0.5}, failure="out_of_memory" if state == "failed" else "")
     assert len(found.study.get_trials()) == known
 
 

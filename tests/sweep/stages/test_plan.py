@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from reid_tune.errors import InputError
 from reid_tune.sweep.budget import Crew
 from reid_tune.sweep.runs.source import Holds
 from reid_tune.sweep.search.asha import Asha, rungs
@@ -108,8 +107,3 @@ def test_a_budget_that_does_not_reach_is_warned_of(tmp_path: Path) -> None:
     assert all("will end the search before its 9 trials" in line for line in lines)
     (line,) = make(tmp_path, budget={"trials": 9, "cpu_hours": 1})["warnings"]
     assert line.startswith("budget.cpu_hours = 1 does not reach for trial 0, confirm and refit, which need about 2.5")
-
-
-def test_gpu_hours_without_gpu_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="give budget.cpu_hours or budget.hours"):
-        make(tmp_path, budget={"trials": 9, "gpu_hours": 1})

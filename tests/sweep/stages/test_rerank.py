@@ -39,6 +39,8 @@ def test_constraints_hold_for_settings(tmp_path: Path) -> None:
     space = SPACE | {"re_ranking.k1": {"choice": [2, 8]}, "re_ranking.k2": {"choice": [1, 4]}}
     found = settings(make_sweep(tmp_path, space=space, constraints=["re_ranking.k2 < re_ranking.k1"]))
     assert [(each.k1, each.k2) for each in found] == [(2, 1), (8, 1), (8, 4)]
+    with pytest.raises(InputError, match="no setting of the re-ranking satisfies re_ranking.k2 > 9"):
+        settings(make_sweep(tmp_path, space=space, constraints=["re_ranking.k2 > 9"]))
 
 
 def test_bad_settings_are_refused(tmp_path: Path) -> None:

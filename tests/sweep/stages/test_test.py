@@ -10,10 +10,11 @@ from reid_tune.checkpoints.names import LATEST
 from reid_tune.data.demo import draw_demo_data
 from reid_tune.modeling.network import untrained
 from reid_tune.sweep.journal import Journal
+from reid_tune.sweep.provenance import fingerprint
 from reid_tune.sweep.report.summary import LABELS
-from reid_tune.sweep.stages import finals
-from reid_tune.sweep.stages.refit import refit_run
-from reid_tune.sweep.state import trial_run
+from reid_tune.sweep.stages.export import export
+from reid_tune.sweep.stages.test import test as run_test
+from reid_tune.sweep.state import refit_run, trial_run
 
 from ..simulation import make_sweep
 
@@ -39,16 +40,26 @@ def test_the_test_stage_writes_the_threshold_beside_the_scores(tmp_path: Path) -
         journal.emit("attempt", run=run, attempt=1)
         journal.emit("report", run=run, epoch=1, metrics={"mAP": 0.5})
         journal.emit("ended", run=run, state="finished", epoch=1)
+    confirmed = {"winner": 0, "trials": [{"number": 0}]}
+    journal.emit("stage", stage="confirm", state="done", result=confirmed)
+    tuned = {"winner": {"setting": {"k1": 3, "k2": 2, "lambda_value": 0.5}}}
+    journal.emit("stage", stage="rerank", state="done", result=tuned)
     spec = sweep.experiment.model_dump(mode="json", exclude={"encryption_key"})
     network = untrained(sweep.experiment.model, 8, seed=0)
     path = sweep.folder / refit_run("winner") / "attempt-1" / LATEST
     save_checkpoint(path, Checkpoint(spec, 1, list(range(8)), [{"epoch": 1}], network.state_dict(), {}))
 
-    assert finals.export(sweep, journal)["winner"]["file"] == "export/winner.onnx"
-    result = finals.test(sweep, journal)
+    assert export(sweep, journal)["winner"]["file"] == "export/winner.onnx"
+    result = run_test(sweep, journal)
     written = json.loads((sweep.folder / "export" / "test.json").read_text())
     threshold = written["winner"].pop("threshold")
-    assert written == result and list(result["winner"]) == list(LABELS), "the report knows every part"
+    assert written == result["models"] and list(result["models"]["winner"]) == [*LABELS, "latency"]
+    assert "k1 = 3, k2 = 2, lambda = 0.5" in result["models"]["winner"]["tuned"]["protocol"]
+    assert result["models"]["winner"]["latency"]["batches"].keys() == {"1", "16"}
+    assert result["data"] == {"": fingerprint(data / "query", data / "bounding_box_test")}
+    assert result["looks"] == {"": 1}
+    journal.emit("stage", stage="test", state="done", result=result)
+    assert run_test(sweep, journal)["looks"] == {"": 2}
     assert threshold["fmr"]["wanted"] == 0.05 >= threshold["fmr"]["reached"] and threshold["dimension"] == 16
     assert threshold["data"]["checkpoint"] == "winner.onnx"
     assert threshold["data"]["query_dataset"] == str(data / "query")

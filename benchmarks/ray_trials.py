@@ -1,0 +1,120 @@
+"""Small trainings on Ray, one after the other: as the stages run them, and as plain Tune functions.
+
+Imported inside a local cluster only: Ray reads its settings when it is imported.
+"""
+
+import contextlib
+import io
+import statistics
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from ray import tune
+
+from reid_tune.events.log import read_events
+from reid_tune.spec.experiment import Experiment
+from reid_tune.sweep.file import Sweep
+from reid_tune.sweep.journal import Journal
+from reid_tune.sweep.runs.fixed import FixedRuns
+from reid_tune.sweep.runs.runner import run_all
+from reid_tune.sweep.runs.source import Holds
+from reid_tune.training.loop import train
+
+__all__ = ["Trial", "bare", "cost_of_report", "cost_of_trial", "ours"]
+
+
+@dataclass
+class Trial:
+    """When a trial began, when its reports arrived, and the seconds of its training steps by epoch."""
+
+    begun: float
+    arrivals: list[float] = field(default_factory=list)
+    steps: list[float] = field(default_factory=list)
+
+
+def cost_of_trial(found: Sequence[Trial]) -> float:
+    """Seconds from a trial's start to the next one's, without the training steps."""
+    return statistics.median(then.begun - trial.begun - sum(trial.steps) for trial, then in pairwise(found))
+
+
+def cost_of_report(found: Sequence[Trial]) -> float:
+    """Seconds from a report's arrival to that of the next, without the training steps between."""
+    costs = []
+    for trial in found:
+        gaps = [then - now for now, then in pairwise(trial.arrivals)]
+        costs += [gap - steps for gap, steps in zip(gaps, trial.steps[1:], strict=True)]
+    return statistics.median(costs)
+
+
+def ours(sweep: Sweep, values: Mapping[str, Any], runs: int, workers: int, images: int) -> list[Trial]:
+    """Trials as the stages run them.
+
+    Args:
+        values: What they change in the sweep's spec.
+        images: Images that an epoch trains on.
+    """
+    names = [f"with-{workers}/{number}" for number in range(runs)]
+    with Journal(sweep.folder) as journal:
+        source = FixedRuns(sweep, journal, dict.fromkeys(names, values), Holds(cpus=workers))
+        run_all(source, 1, workers, (), sweep.folder / "ray", 600)
+    found: dict[str, Trial] = {}
+    for event in read_events(journal.path):
+        if event["kind"] == "attempt":
+            found[event["run"]] = Trial(event["time"])
+        elif event["kind"] == "report":
+            found[event["run"]].arrivals.append(event["time"])
+            found[event["run"]].steps.append(images / event["metrics"]["images_per_second"])
+    return [found[name] for name in names]
+
+
+def bare(experiment: Experiment, runs: int, images: int) -> list[Trial]:
+    """The same trainings with one worker as a plain Tune function."""
+    callback = _Collector(images)
+    plain = experiment.model_dump(mode="json")
+
+    def function(config: dict[str, Any]) -> None:
+        torch.set_num_threads(1)
+        train(Experiment.model_validate(plain), _BareReporter(), Path(tune.get_context().get_trial_dir()))
+
+    with tempfile.TemporaryDirectory() as storage, contextlib.redirect_stdout(io.StringIO()):
+        tune.Tuner(
+            tune.with_resources(function, {"CPU": 1}),
+            tune_config=tune.TuneConfig(num_samples=runs, max_concurrent_trials=1),
+            run_config=tune.RunConfig(storage_path=storage, verbose=0, callbacks=[callback]),
+        ).fit()
+    return list(callback.found.values())
+
+
+class _BareReporter:
+    def start(self, steps_per_epoch: int, first_epoch: int, num_epochs: int) -> None:
+        pass
+
+    def say(self, text: str) -> None:
+        pass
+
+    def step(self, step: int, loss: float) -> None:
+        pass
+
+    def report(self, metrics: Mapping[str, Any]) -> None:
+        tune.report(dict(metrics))
+
+
+class _Collector(tune.Callback):
+    def __init__(self, images: int) -> None:
+        self.images = images
+        self.found: dict[str, Trial] = {}
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self.found[trial.trial_id] = Trial(time.time())
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        self.found[trial.trial_id].arrivals.append(time.time())
+        self.found[trial.trial_id].steps.append(self.images / result["images_per_second"])

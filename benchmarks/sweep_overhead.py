@@ -1,0 +1,165 @@
+"""What a sweep costs beside its training: the driver over 1,000 simulated trials, and real trials on Ray.
+
+    python benchmarks/sweep_overhead.py [--trials 1000] [--runs 4]
+
+Driver: the search itself (tpe, asha, a space with conditions and a constraint, the log fsynced) is told 27 epochs of a
+formula instead of trainings. CPU time of this process, without the live table and MLflow.
+
+Ray: small trainings one after the other on a local cluster. The cost of a trial is the time from its start to the next
+one's start without the seconds of its training steps: process, imports, data, checkpoints and reports. The cost of a
+report is the time from one report's arrival to the next without the training steps between: the epoch's checkpoint and
+the hand-over. The obvious way is a Tune function that calls the same training, and tune.report behind every epoch.
+"""
+
+import math
+import resource
+import statistics
+import time
+from argparse import Namespace
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import common
+import torch
+import yaml
+from common import Row
+
+from reid_tune.data.demo import draw_demo_data
+from reid_tune.spec.experiment import Experiment, unflatten
+from reid_tune.spec.load import with_parameters
+from reid_tune.sweep.file import Sweep, load_sweep
+from reid_tune.sweep.journal import Journal
+from reid_tune.sweep.runs.cluster import local_cluster
+from reid_tune.sweep.search.asha import rungs
+from reid_tune.sweep.search.search import Search
+from reid_tune.training.data import training_images
+from reid_tune.training.subsets import split_records
+
+NAME, RATE, MARGIN = "train.optim.name", "train.optim.base_lr", "train.optim.triplet_loss_margin"
+SPACE = {
+    NAME: {"choice": ["AdamW", "SGD"]},
+    RATE: [
+        {"loguniform": [1e-5, 1e-2], "when": {NAME: "AdamW"}},
+        {"loguniform": [1e-3, 1.0], "when": {NAME: "SGD"}},
+    ],
+    "model.no_margin": {"choice": [False, True]},
+    MARGIN: {"uniform": [0.1, 0.6], "when": {"model.no_margin": False}},
+    "train.optim.warmup_iters": {"int": [0, 3]},
+    "dataset.batch_size": {"choice": [16, 24, 32, 48, 64]},
+    "dataset.num_instances": {"int": [2, 8]},
+}
+CONSTRAINTS = ["dataset.batch_size % dataset.num_instances == 0"]
+EPOCHS, RUNGS = 27, rungs(3 + 3, 3, 27)
+TINY = {
+    "model.backbone": "test_resnet",
+    "model.input_height": 32,
+    "model.input_width": 16,
+    "dataset.batch_size": 16,
+    "train.num_epochs": 5,
+    "train.optim.lr_steps": [4],
+}
+PLAIN = {"dataset.validation": "none"}
+
+
+def main() -> None:
+    given = parse()
+    print(common.machine(torch.device("cpu")), flush=True)
+    with common.workplace() as folder:
+        rows = driver(folder, 60 if given.quick else given.trials)
+        if given.runs:
+            rows += trials(folder, 2 if given.quick else given.runs)
+    common.show("the cost of a sweep beside its training", "bare Tune", rows)
+
+
+def parse() -> Namespace:
+    parser = common.options(__doc__)
+    parser.add_argument("--trials", type=int, default=1000, help="simulated ones")
+    parser.add_argument("--runs", type=int, default=4, help="real trials of each kind, 0 or at least 2")
+    return parser.parse_args()
+
+
+def make_sweep(folder: Path, values: Mapping[str, Any], **more: Any) -> Sweep:
+    folder.mkdir()
+    (folder / "spec.yaml").write_text(yaml.safe_dump(unflatten({"train.optim.warmup_iters": 1, **values})))
+    content = {"name": "overhead", "spec": "spec.yaml", "space": SPACE, "registry": {"model": "none"}}
+    (folder / "sweep.yaml").write_text(
+        yaml.safe_dump(content | {"storage": str(folder), "budget": {"trials": 1}} | more)
+    )
+    return load_sweep(folder / "sweep.yaml")
+
+
+def driver(folder: Path, count: int) -> list[Row]:
+    """Rows of the simulated sweep."""
+    values = {"train.num_epochs": EPOCHS, "dataset.train_dataset_dir": "not-read"}
+    sweep = make_sweep(folder / "simulated", values, constraints=CONSTRAINTS, budget={"trials": count})
+    before = _peak_mb()
+    with Journal(sweep.folder) as journal:
+        suggestions, reports = simulate(Search(sweep, journal, RUNGS))
+        size = journal.path.stat().st_size
+    last = count // 10
+    return [
+        Row(f"CPU of a report, mean of {len(reports):,}, ms", "", statistics.mean(reports), "", "10"),
+        Row(f"CPU of a report, mean of the last {last}, ms", "", statistics.mean(reports[-last:]), "", "10"),
+        Row(f"CPU of a suggestion, median of {count:,}, ms", "", statistics.median(suggestions), "", "50"),
+        Row(
+            f"CPU of a suggestion, median of the last {last}, ms", "", statistics.median(suggestions[-last:]), "", "50"
+        ),
+        Row("memory that the search adds, MB", "", _peak_mb() - before),
+        Row("size of the log, MB", "", size / 1e6),
+    ]
+
+
+def simulate(source: Search) -> tuple[list[float], list[float]]:
+    """Run a search to its end: CPU milliseconds of each suggestion and of each report."""
+    suggestions, reports = [], []
+    while not source.done():
+        begun = time.process_time()
+        attempt = source.next()
+        suggestions.append(1e3 * (time.process_time() - begun))
+        assert attempt is not None
+        for epoch in range(1, EPOCHS + 1):
+            metrics = {"epoch": epoch, "loss": 1 / epoch, "mAP": quality(attempt.experiment, epoch)}
+            begun = time.process_time()
+            goes_on = source.report(attempt.run, metrics)
+            reports.append(1e3 * (time.process_time() - begun))
+            if not goes_on:
+                break
+    return suggestions, reports
+
+
+def quality(experiment: Experiment, epoch: int) -> float:
+    """Learns with the epochs, best at one rate of each optimizer."""
+    optim = experiment.train.optim
+    best = 1e-3 if optim.name == "AdamW" else 5e-2
+    level = 0.6 - 0.2 * abs(math.log10(optim.base_lr / best)) - 0.3 * abs(optim.triplet_loss_margin - 0.3)
+    return level * epoch / (epoch + 2)
+
+
+def _peak_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def trials(folder: Path, runs: int) -> list[Row]:
+    """Rows of the real trials."""
+    draw_demo_data(folder / "data", identities=40, images=6)
+    data = {"dataset.train_dataset_dir": str(folder / "data" / "bounding_box_train")}
+    sweep = make_sweep(folder / "real", TINY | data)
+    experiment = with_parameters(sweep.experiment, PLAIN, "here")
+    sampler = training_images(experiment, split_records(experiment).train).sampler
+    images = sampler.steps_per_epoch * experiment.dataset.batch_size
+    with local_cluster():
+        from ray_trials import bare, cost_of_report, cost_of_trial, ours
+
+        ways = [bare(experiment, runs, images), *(ours(sweep, PLAIN, runs, workers, images) for workers in (1, 2))]
+    costs, reports = [[measure(way) for way in ways] for measure in (cost_of_trial, cost_of_report)]
+    return [
+        Row("a trial with 1 worker, s", costs[0], costs[1], "less", "6"),
+        Row("a trial with 2 workers, s", None, costs[2], "less", "15"),
+        Row("a report of 1 worker, s", reports[0], reports[1], "less", "0.5"),
+        Row("a report of 2 workers, s", None, reports[2], "less", "0.5"),
+    ]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""Pictures as inline SVG, whose colours are variables of the page's style sheet."""
+
+import io
+import re
+from collections.abc import Callable
+from html import escape
+from typing import TYPE_CHECKING
+
+from reid_tune.evaluation.plots import new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["COLOURS", "HEIGHT", "svg"]
+
+# Okabe and Ito's palette on a light page; markers and line styles tell everything apart without it.
+COLOURS = {
+    "ink": "#1b1b1f",
+    "faint": "#8c8c94",
+    "blue": "#0072b2",
+    "orange": "#d55e00",
+    "green": "#009e73",
+    "pink": "#cc79a7",
+}
+_WIDTH, HEIGHT = 4.4, 2.9  # inches; a phone shows it at about this size
+
+
+def svg(draw: Callable[["Axes"], None], description: str, height: float = HEIGHT) -> str:
+    """What a function draws, as an element of a page.
+
+    Args:
+        description: For those who cannot see it.
+        height: In inches.
+    """
+    import matplotlib
+
+    ink = COLOURS["ink"]
+    settings = {"svg.fonttype": "none", "svg.hashsalt": "reid-tune", "text.parse_math": False, "font.size": 10}
+    settings |= dict.fromkeys(["text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"], ink)
+    with matplotlib.rc_context(settings):
+        figure, axes = new_figure(_WIDTH, height)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(axis="y", color=COLOURS["faint"], alpha=0.25, linewidth=0.6)
+        axes.set_axisbelow(True)
+        draw(axes)
+        file = io.StringIO()
+        nothing = dict.fromkeys(["Creator", "Date", "Format", "Type"])
+        figure.savefig(file, format="svg", transparent=True, metadata=nothing)
+    return _inline(file.getvalue(), description)
+
+
+def _inline(svg: str, description: str) -> str:
+    """An SVG file as an element of a page: sized by the page, in its colours, without names that repeat."""
+    svg = svg[svg.index("<svg") :]
+    head, rest = svg.split(">", 1)
+    box = re.search(r'viewBox="[^"]*"', head)
+    assert box is not None
+    rest = re.sub(r'<g id="[^"]*"', "<g", re.sub(r"<style.*?</style>|font-family: [^;]*; ", "", rest, flags=re.DOTALL))
+    for name, colour in COLOURS.items():
+        rest = rest.replace(colour, f"var(--{name})")
+    xlink = 'xmlns:xlink="http://www.w3.org/1999/xlink"'
+    return f'<svg {box[0]} {xlink} role="img" aria-label="{escape(description)}">{rest}'
