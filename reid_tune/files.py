@@ -1,5 +1,6 @@
 """Files that appear whole or not at all."""
 
+import errno
 import os
 import shutil
 import tempfile
@@ -7,9 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from reid_tune.errors import InputError
+from reid_tune.errors import InfrastructureError, InputError, ReidTuneError
 
 __all__ = ["atomic", "link_atomic", "make_folder", "write_atomic"]
+
+_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EIO}
 
 
 @contextmanager
@@ -20,13 +23,14 @@ def atomic(path: Path | str) -> Iterator[Path]:
 
     Raises:
         InputError: the folder cannot be made or written.
+        InfrastructureError: the disk is full or broken.
     """
     path = Path(path)
     make_folder(path.parent)
     try:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
     except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror}; choose another place.") from None
+        raise _unwritable(f"cannot write {path}", error) from None
     os.close(handle)
     temporary = Path(name)
     try:
@@ -35,6 +39,10 @@ def atomic(path: Path | str) -> Iterator[Path]:
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        if error.errno in _DISK:
+            raise _unwritable(f"cannot write {path}", error) from None
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -60,12 +68,19 @@ def make_folder(path: Path | str) -> Path:
 
     Raises:
         InputError: it cannot be made, or a file is in the way.
+        InfrastructureError: the disk is full or broken.
     """
     try:
         Path(path).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"cannot make the folder {path}: {error.strerror}; choose another place.") from None
+        raise _unwritable(f"cannot make the folder {path}", error) from None
     return Path(path)
+
+
+def _unwritable(what: str, error: OSError) -> ReidTuneError:
+    if error.errno in _DISK:
+        return InfrastructureError(f"{what}: {error.strerror}; make room and try again.")
+    return InputError(f"{what}: {error.strerror}; choose another place.")
 
 
 def _umask() -> int:

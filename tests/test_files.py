@@ -1,10 +1,11 @@
 import os
+import shutil
 import stat
 from pathlib import Path
 
 import pytest
 
-from reid_tune.errors import InputError
+from reid_tune.errors import InfrastructureError, InputError
 from reid_tune.files import atomic, link_atomic, make_folder, write_atomic
 
 
@@ -85,3 +86,15 @@ def test_a_folder_without_write_access_is_named(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(InputError, match="cannot write .*Permission denied"):
         write_atomic(tmp_path / "new", "x")
+
+
+def test_a_full_disk_is_no_fault_of_the_user(tmp_path: Path) -> None:
+    (tmp_path / "file.txt").write_text("old")
+    with (
+        pytest.raises(InfrastructureError, match="cannot write .*file.txt: No space left on device"),
+        atomic(tmp_path / "file.txt") as temporary,
+    ):
+        shutil.copyfile("/dev/null", temporary)
+        with open("/dev/full", "wb", buffering=0) as full:
+            full.write(b"x")
+    assert (tmp_path / "file.txt").read_text() == "old"

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from reid_tune import __version__
 from reid_tune.checkpoints.encryption import decrypt, encrypt, is_encrypted
-from reid_tune.errors import InputError
+from reid_tune.errors import InfrastructureError, InputError
 from reid_tune.files import atomic, write_atomic
 
 __all__ = ["Checkpoint", "load_checkpoint", "save_checkpoint", "strip_checkpoint", "versions"]
@@ -66,11 +66,15 @@ def save_checkpoint(path: Path | str, checkpoint: Checkpoint, key: str | None = 
 
     Raises:
         InputError: the folder cannot be written, or the key is no text.
+        InfrastructureError: the disk is full or broken.
     """
     content = {"format": _FORMAT, **vars(checkpoint), "versions": versions()}
     if key is None:
         with atomic(path) as temporary:
-            torch.save(content, temporary)
+            try:
+                torch.save(content, temporary)
+            except RuntimeError as error:  # PyTorch's writer hides the fault of the disk.
+                raise InfrastructureError(f"cannot write {path} ({error}): is the disk full?") from None
         return
     memory = io.BytesIO()
     torch.save(content, memory)

@@ -167,6 +167,9 @@ def report(
     storage: Storage = "runs",
 ) -> None:
     """Show what a sweep has found, running or not, and write it as a page."""
+    from reid_tune.events.log import read_events
+    from reid_tune.sweep.budget import Ledger
+    from reid_tune.sweep.journal import EVENTS
     from reid_tune.sweep.report.page import write_page
     from reid_tune.sweep.report.summary import load_state, sweep_folder
     from reid_tune.sweep.report.summary import report as make_report
@@ -176,7 +179,7 @@ def report(
     if html is not None:
         typer.echo(f"page: {write_page(folder, html)}", err=True)
     if format is not Format.table:
-        show(make_report(state), format, {})
+        show(make_report(state, Ledger(read_events(folder / EVENTS)).by_stage()), format, {})
         return
     _print_sweep(state, folder)
     if html is None:

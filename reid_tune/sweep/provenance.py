@@ -108,7 +108,7 @@ def held_by(state: SweepState, run: RunState, folder: Path) -> Held:
     except (OSError, ValueError, LookupError, TypeError):
         resources = state.header["sweep"].get("resources", {})
         workers = resources.get("refit_workers" if run.name.startswith("refit/") else "workers", 1)
-        gpus = state.stages.get("preflight", {}).get("gpus_per_trial")
+        gpus = state.stages.get("preflight", {}).get("gpus_per_run")
         return Held(workers, resources.get("cpus_per_worker", 1), gpus, resources.get("gpus_per_worker") == 0)
 
 

@@ -80,7 +80,8 @@ def _work(
     rank: int, function: Callable[..., None], arguments: tuple[Any, ...], devices: list[torch.device], folder: str
 ) -> None:
     device = devices[rank]
-    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // len(devices)))
+    own = max(1, len(os.sched_getaffinity(0)) // len(devices))
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or own))
     if device.type == "cuda":
         torch.cuda.set_device(device)
     with _quiet_end(Path(folder)):

@@ -41,7 +41,7 @@ def candidates(sweep: Sweep, state: SweepState) -> list[RunState]:
 
 def confirm_runs(sweep: Sweep, journal: Journal, holds: Holds = ONE_CPU) -> FixedRuns:
     """The repeats: the j-th of every candidate has the spec's training seed + j and its hold-out seed + j."""
-    train, dataset = max(sweep.experiment.train.seed, 0), sweep.experiment.dataset.validation_seed
+    train, dataset = sweep.experiment.train.seed, sweep.experiment.dataset.validation_seed
     runs = {
         confirm_run(trial.number, repeat): {
             **trial.parameters,

@@ -91,6 +91,10 @@ def _require_own_fields(experiment: Experiment) -> None:
             f"train.num_gpus = {train.num_gpus}, train.gpu_ids = {list(train.gpu_ids)}: in a sweep, resources of the "
             "sweep file says what a run gets; remove them."
         )
+    if train.seed < 0:
+        raise InputError(
+            "train.seed = -1: trials are compared with one seed, and can be repeated: set it to 0 or above."
+        )
     if train.resume_training_checkpoint_path:
         raise InputError("train.resume_training_checkpoint_path is for a single run: remove it from a sweep's spec.")
     if is_reference(path):

@@ -20,7 +20,7 @@ def finalists(journal: Journal) -> dict[str, RunState]:
 
 def refit_runs(sweep: Sweep, journal: Journal, holds: Holds = ONE_CPU) -> FixedRuns:
     """The refits: no hold-out, so every training identity is learned; those behind the first differ in the seed."""
-    seed = max(sweep.experiment.train.seed, 0)
+    seed = sweep.experiment.train.seed
     runs = {
         refit_run(name, number): {
             **trial.parameters,

@@ -3,8 +3,9 @@ from typing import Any
 
 import pytest
 
-from reid_tune.sweep.report.charts import COLOURS, curves_chart, history_chart, scatter_chart
+from reid_tune.sweep.report.charts import curves_chart, front_chart, history_chart, scatter_chart
 from reid_tune.sweep.report.searched import Searched
+from reid_tune.sweep.report.svg import COLOURS
 from reid_tune.sweep.state import RunState, SweepState, trial_run
 
 STATES = ("finished", "finished", "stopped", "failed", "running")
@@ -54,3 +55,19 @@ def test_all_colours_are_the_pages() -> None:
 def test_the_legend_names_the_best_and_trial_0() -> None:
     found = texts(curves_chart(state_of([1.0] * 8), "mAP", []))
     assert [text for text in found if text.startswith("trial")] == ["trial 1", "trial 5", "trial 6", "trial 0"]
+
+
+def test_the_front_is_drawn_over_the_first_cost() -> None:
+    state = state_of([1.0] * 12)
+    state.header = {"sweep": {"objective": [{"metric": "mAP"}, {"metric": "parameters"}]}}
+    for trial in state.trials:
+        trial.costs["parameters"] = 1e6 * (trial.number + 1)
+    two, one = (front_chart(state, state.trials[:count]) for count in (2, 1))
+    assert {"parameters, millions", "mAP %"} <= set(texts(two)) and "var(--green)" in two
+    assert sorted(texts(two)) == sorted([*texts(one), "1"]), "the trials of the front have their numbers"
+
+
+def test_the_winner_s_curve_is_the_first() -> None:
+    state = state_of([1.0] * 12)
+    state.stages["confirm"] = {"winner": 5}
+    assert [text for text in texts(curves_chart(state, "mAP", [])) if text.startswith("trial")][0] == "trial 5"

@@ -93,12 +93,15 @@ def test_following_ends_with_a_driver_that_is_gone(tmp_path: Path) -> None:
 def test_the_table_has_the_last_line_of_each_run(tmp_path: Path) -> None:
     folder = begin(tmp_path)
     write(folder, "x" * 9000 + "\nepoch 1 [/red]\n\n")
+    write(folder, "y" * 100 + "\n", "trials/0001")
+    with EventLog(folder / EVENTS) as log:
+        log.append("report", run=ZERO, epoch=1, metrics={"mAP": 0.5})
+        log.append("suggested", run="trials/0001", parameters={})
     console = Console(file=io.StringIO(), width=200)
     console.print(logs_table(folder.name, str(folder.parent)))
     assert isinstance(console.file, io.StringIO)
-    assert [cell.strip() for cell in console.file.getvalue().splitlines()[3].split("│")[1:-1]] == [
-        ZERO,
-        "running",
-        "0",
-        "epoch 1 [/red]",
+    lines = console.file.getvalue().splitlines()[3:5]
+    assert [[cell.strip() for cell in line.split("│")[1:-1]] for line in lines] == [
+        [ZERO, "running", "1", "50.0", "epoch 1 [/red]"],
+        ["trials/0001", "running", "0", "", "y" * 59 + "…"],
     ]

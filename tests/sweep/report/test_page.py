@@ -10,12 +10,17 @@ import yaml
 
 from reid_tune.errors import InputError
 from reid_tune.events.log import EventLog
+from reid_tune.sweep.file import STAGES
 from reid_tune.sweep.journal import EVENTS
 from reid_tune.sweep.progress import read_sweep
+from reid_tune.sweep.report.confirmed import why_won
 from reid_tune.sweep.report.page import write_page
 from reid_tune.sweep.report.repeat import repeat_commands
+from reid_tune.sweep.report.summary import interval, winning
+from reid_tune.sweep.search.pareto import front
 
 from ..finished import simulate
+from ..simulation import SPACE
 
 pytestmark = pytest.mark.usefixtures("no_fsync")
 
@@ -79,42 +84,66 @@ def page_of(folder: Path) -> Page:
 def test_a_finished_sweep_with_failures_and_stopped_trials(tmp_path: Path) -> None:
     sweep = simulate(tmp_path)
     state, _ = read_sweep(sweep.folder)
-    best, zero = state.finished()[0], state.trials[0]
+    best, confirmed, tested = winning(state), state.stages["confirm"], state.stages["test"]["models"]
+    rows = {row["number"]: row for row in confirmed["trials"]}
+    assert best is not None and best.number != 0
+    won, zero = rows[best.number], rows[0]
     page = page_of(sweep.folder)
     states = [trial.state for trial in state.trials]
     assert min(states.count(name) for name in ("finished", "stopped", "failed")) > 0
 
-    value, base = best.last("mAP") or 0, zero.last("mAP") or 0
     for part in (
         "Winner against trial 0",
-        f"trial {best.number}, mAP on the hold-out {100 * value:.1f} %",
-        f"trial 0, mAP on the hold-out {100 * base:.1f} %",
-        f"{100 * (value - base):+.1f} points",
+        f"trial {best.number}, mean mAP of 3 repeats {100 * won['mean']:.1f} %",
+        f"trial 0, mean mAP of 3 repeats {100 * zero['mean']:.1f} %",
+        f"{100 * won['against_trial0']['mean']:+.1f} points",
+        f"{100 * won['against_trial0']['low']:+.1f} .. {100 * won['against_trial0']['high']:+.1f}",
+        why_won(confirmed, []),
+        "The search ended as all 30 trials of the budget have begun.",
+        "has been looked at 2 times",
         "Numbers of selection and of test differ.",
-        "models:/reid@champion",
-        "12 single queries.",
+        "Registered: models:/reid@champion (version 3; +2.0 points of mAP [+0.5, +3.5] against version 2",
+        "12 single queries, 36 gallery images",
+        "On A Processor, 2 threads",
+        "Failures: 1 non finite",
         "Warning: few & far",
         "12936 images of 601 identities to train with",
         *repeat_commands(state, best, sweep.folder / "spec.yaml").values(),
     ):
         assert part in page.text, part
-    assert page.below("")[:2] == [
-        [f"winner (trial {best.number}), ONNX", "50.0 (43.8-56.2)", "25.0", "75.0", "100.0", "100.0", "12", "40"],
-        [f"winner (trial {best.number}), checkpoint", "50.0", "25.0", "75.0", "100.0", "100.0", "12", "40"],
+    plain = tested["winner"]["plain"], tested["trial0"]["plain"], tested["winner"]["against_trial0"]["plain"]["mAP"]
+    assert page.below("on the test folders")[0] == [
+        "mAP, plain",
+        *(f"{100 * own['mAP']:.1f}" for own in plain[:2]),
+        interval(plain[2]),
     ]
-    trials = page.below("trial")
-    assert len(trials) == 30 and trials[0][:4] == [str(best.number), "finished", "6", f"{100 * value:.1f}"]
+    assert [row[0] for row in page.below("")[:2]] == [
+        f"winner (trial {best.number}), ONNX{x}" for x in ("", ", re-ranked")
+    ]
+    candidates, trials = (rows[1:] for rows in page.tables if rows[0][0] == "trial")
+    means = sorted((row["mean"] for row in confirmed["trials"]), reverse=True)
+    assert [row[1] for row in candidates] == [f"{100 * mean:.1f}" for mean in means]
+    top = state.finished()[0]
+    assert len(trials) == 30 and trials[0][:4] == [
+        str(top.number),
+        "finished",
+        "6",
+        f"{100 * (top.last('mAP') or 0):.1f}",
+    ]
+    assert next(row for row in trials if row[0] == "1")[-2:] == ["earlier/7", ""]
     assert sorted(row[1] for row in trials) == sorted(states)
     failed = [trial for trial in state.trials if trial.state == "failed"]
     assert [row[0] for row in page.below("run")] == [trial.name for trial in failed]
-    assert all(row[-1] == "mAP is nan in epoch 1" for row in page.below("run"))
-    assert [row[:2] for row in page.below("stage")] == [
-        [stage, "done"] for stage in ("preflight", "search", "refit", "export", "test", "register")
-    ]
+    assert all(row[5] == "mAP is nan in epoch 1" for row in page.below("run"))
+    stages = page.below("stage")
+    assert [row[:2] for row in stages] == [*([stage, "done"] for stage in STAGES), ["all", ""]]
+    assert [row[6] for row in stages if row[6]] == ["30", "12", "2"]
+    assert ["torch", "2.14.1"] in page.below("of the last driver")
+    assert ["commit", "0123456789abcdef, with changes"] in page.below("of the last driver")
     assert ["train.optim.base_lr", "{loguniform: [0.0001, 0.01]}", "0.00035"] in [
         row[:3] for row in page.below("searched")
     ]
-    assert page.tags.count("svg") == 3 + 4  # history, curves and importances, and each searched key
+    assert page.tags.count("svg") == 1 + 3 + 4  # confirm; history, curves and importances; each searched key
     assert yaml.safe_load((sweep.folder / "spec.yaml").read_text())["train"]["num_epochs"] == 6
 
 
@@ -141,7 +170,7 @@ def hostile(folder: Path) -> Path:
     }
     with EventLog(folder / EVENTS) as log:
         log.append("sweep", name=EVIL, sweep=sweep, spec={key: EVIL, "dataset.train_dataset_dir": EVIL})
-        log.append("driver", pid=1, host=EVIL, command=[])
+        log.append("driver", pid=1, host=EVIL, command=[], environment={"packages": {EVIL: EVIL}, "commit": EVIL})
         log.append("stage", stage="preflight", state="done", result={"warnings": [EVIL], "rungs": [1]})
         log.append("stage", stage=EVIL, state="begun", result={})
         for number, value in enumerate((EVIL, "b")):
@@ -149,9 +178,11 @@ def hostile(folder: Path) -> Path:
             log.append("suggested", **run, parameters={key: value})
             log.append("report", **run, epoch=1, metrics={"mAP": 0.5})
             log.append("ended", **run, state=("failed", "finished")[number], epoch=1, reason=EVIL)
-        test = {"winner": {"plain": {"mAP": 0.5, "protocol": EVIL}}}
-        log.append("stage", stage="test", state="done", result=test)
-        register = {"model": EVIL, "alias": EVIL, "version": EVIL}
+        plain = {"mAP": 0.5, "Rank-1": 0.5, "protocol": EVIL}
+        latency = {"device": EVIL, "threads": 1, "batches": {}}
+        models = {"winner": {"plain": plain, "latency": latency}}
+        log.append("stage", stage="test", state="done", result={"models": models, "looks": {EVIL: 1}})
+        register = {"model": EVIL, "alias": EVIL, "version": EVIL, "reason": EVIL}
         log.append("stage", stage="register", state="done", result=register)
     return folder
 
@@ -169,9 +200,38 @@ def test_a_sweep_in_every_stage_of_its_life_has_a_page(tmp_path: Path) -> None:
     assert "interrupted at the start" in begun.text and "No trial has reached its last epoch yet." in begun.text
     assert "svg" not in begun.tags and "Repeat" not in begun.text
     searched = page_of(simulate(tmp_path / "searched", trials=6, until="search").folder)
-    assert "ended after search" in searched.text and "is still to come" in searched.text
+    assert "ended after search" in searched.text and "the test are still to come" in searched.text
     assert "Importances need 10 full-length trials" in searched.text
-    assert [row[1] for row in searched.below("stage")] == ["done"] * 2 + ["not begun"] * 4
+    assert [row[1] for row in searched.below("stage")] == ["done"] * 2 + ["not begun"] * 6 + [""]
+    assert "Best of the search against trial 0" in searched.text
+    confirmed = page_of(simulate(tmp_path / "confirmed", trials=6, until="confirm").folder)
+    assert "Winner against trial 0" in confirmed.text and "The test, on other images" in confirmed.text
+
+
+def test_several_objectives_have_a_front(tmp_path: Path) -> None:
+    space = SPACE | {"model.backbone": {"choice": ["resnet18", "resnet34"]}}
+    objectives = [{"metric": "mAP"}, {"metric": "parameters"}]
+    folder = simulate(tmp_path, trials=8, sections={"space": space, "objective": objectives}).folder
+    page, (state, _) = page_of(folder), read_sweep(folder)
+    best = {str(trial.number) for trial in front(state.trials, "mAP", ["parameters"])}
+    assert best and "The Pareto front" in page.text
+    rows = next(rows for rows in page.tables if rows[0][:2] == ["trial", "state"])
+    at, cost = rows[0].index("front"), rows[0].index("parameters")
+    assert {row[0].split()[0] for row in rows[1:] if row[at] == "yes"} == best
+    assert all(row[cost].endswith(" M") for row in rows[1:])
+
+
+def test_a_budget_and_failures_that_were_overcome_are_shown(tmp_path: Path) -> None:
+    sections = {"budget": {"trials": 4, "hours": 1.5, "cpu_hours": 3}}
+    folder = simulate(tmp_path, until="search", sections=sections).folder
+    with EventLog(folder / EVENTS) as log:
+        log.append("setback", run="trials/0001", failure="lost_worker", reason="gone")
+        log.append("setback", run="trials/0001", failure="lost_worker", reason="gone")
+    (folder / "trials" / "0001" / "log.txt").write_text("the end")
+    page = page_of(folder)
+    assert page.below("stage")[-1][:5] == ["budget", "", "90 min", "", "3.00"]
+    run, _, kinds, *_, log_path = page.below("run")[0]
+    assert (run, kinds, log_path) == ("trials/0001", "2 lost worker", "trials/0001/log.txt")
 
 
 def test_a_run_that_its_driver_has_left_is_not_called_running(tmp_path: Path) -> None:

@@ -1,104 +1,66 @@
-import io
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 from rich.table import Table
 
 from reid_tune.errors import InputError
 from reid_tune.events.log import EventLog
+from reid_tune.sweep.budget import Spent
 from reid_tune.sweep.journal import EVENTS
-from reid_tune.sweep.report.live import LiveView, status_line
-from reid_tune.sweep.report.summary import finals_table, leaderboard, load_state, report
-from reid_tune.sweep.state import SweepState, replay
+from reid_tune.sweep.report.summary import confirm_table, finals_table, leaderboard, load_state, report, winner
+from reid_tune.sweep.state import replay
 
-RATE, STEPS = "train.optim.base_lr", "train.optim.lr_steps"
-SCORE = {"mAP": 0.5, "mINP": 0.25, "Rank-1": 0.75, "Rank-5": 1.0, "Rank-10": 1.0, "queries": 12, "gallery": 40}
-TEST = {
-    "winner": {"plain": SCORE, "re_ranked": SCORE | {"mAP": 0.625}, "checkpoint": SCORE},
-    "trial0": {"plain": SCORE},
-}
-REGISTERED = {"model": "m", "version": 2, "alias": "champion"}
-
-
-def events(until: str = "register") -> list[dict[str, Any]]:
-    """A sweep with trials 0 (full), 1 (failed), 2 (full, best), 3 (stopped), 4 (running)."""
-
-    def report_of(number: int, epoch: int, value: float) -> dict[str, Any]:
-        metrics = {"loss": 1.0, "mAP": value}
-        return {"kind": "report", "run": f"trials/{number:04d}", "epoch": epoch, "metrics": metrics}
-
-    def ended(number: int, state: str, epoch: int, **more: str) -> dict[str, Any]:
-        return {"kind": "ended", "run": f"trials/{number:04d}", "state": state, "epoch": epoch, **more}
-
-    sweep = {"objective": {"metric": "mAP", "mode": "max"}, "budget": {"trials": 5}}
-    spec = {RATE: 0.00035, STEPS: [40, 70]}
-    made: list[dict[str, Any]] = [
-        {"kind": "sweep", "name": "s", "uid": "u", "sweep": sweep, "spec": spec},
-        {"kind": "driver", "pid": 1},
-        {"kind": "stage", "stage": "search", "state": "begun", "result": {}},
-    ]
-    for number, parameters in enumerate([{}, *({RATE: 0.001 * n, STEPS: [n]} for n in range(1, 5))]):
-        made.append({"kind": "suggested", "run": f"trials/{number:04d}", "parameters": parameters})
-        made.append({"kind": "attempt", "run": f"trials/{number:04d}", "attempt": 1})
-    made += [
-        report_of(0, 1, 0.25),
-        report_of(0, 2, 0.375),
-        ended(0, "finished", 2),
-        ended(1, "failed", 0, reason="out of memory"),
-        report_of(2, 2, 0.5),
-        ended(2, "finished", 2),
-        report_of(3, 2, 0.125),
-        ended(3, "stopped", 2, reason="below rung 2"),
-        report_of(4, 1, 0.1875),
-    ]
-    if until == "register":
-        made += [
-            {"kind": "stage", "stage": "search", "state": "done", "result": {"finished": 2}},
-            {"kind": "stage", "stage": "refit", "state": "begun", "result": {}},
-            {"kind": "suggested", "run": "refit/winner", "parameters": {RATE: 0.002}},
-            {"kind": "ended", "run": "refit/winner", "state": "failed", "epoch": 0, "reason": "the disk"},
-            {"kind": "stage", "stage": "refit", "state": "done", "result": {}},
-            {"kind": "stage", "stage": "test", "state": "done", "result": TEST},
-            {"kind": "stage", "stage": "register", "state": "done", "result": REGISTERED},
-        ]
-    return [{"time": 100.0 + number, **event} for number, event in enumerate(made)]
+from .events import CONFIRM, LATENCY, RATE, REGISTERED, RERANK, STEPS, TEST, events
 
 
 def rows(table: Table) -> list[list[str]]:
     return [list(row) for row in zip(*(column.cells for column in table.columns), strict=True)]
 
 
+def trial(number: int, state: str, epoch: int, value: float | None, **more: str) -> dict[str, Any]:
+    own = {RATE: 0.001 * number, STEPS: [number]} if number else {}
+    found = {"number": number, "state": state, "epoch": epoch, "mAP": value, "costs": {}, "parameters": own}
+    return found | {"origin": "sampler"} | more
+
+
 def test_a_report_of_a_whole_sweep() -> None:
     found = report(replay(events()))
-    assert list(found) == ["name", "trials", "winner", "trial0", "stages", "test", "registered"]
-    assert found["trials"] == [
-        {"number": 0, "state": "finished", "epoch": 2, "mAP": 0.375, "parameters": {}},
-        {
-            "number": 1,
-            "state": "failed",
-            "epoch": 0,
-            "mAP": None,
-            "parameters": {RATE: 0.001, STEPS: [1]},
-            "reason": "out of memory",
-        },
-        {"number": 2, "state": "finished", "epoch": 2, "mAP": 0.5, "parameters": {RATE: 0.002, STEPS: [2]}},
-        {
-            "number": 3,
-            "state": "stopped",
-            "epoch": 2,
-            "mAP": 0.125,
-            "parameters": {RATE: 0.003, STEPS: [3]},
-            "reason": "below rung 2",
-        },
-        {"number": 4, "state": "running", "epoch": 1, "mAP": 0.1875, "parameters": {RATE: 0.004, STEPS: [4]}},
-    ]
-    assert (found["name"], found["winner"], found["trial0"]) == ("s", 2, 0.375)
-    assert found["stages"] == ["search", "refit", "test", "register"]
-    assert (found["test"], found["registered"]) == (TEST, REGISTERED)
+    assert found == {
+        "name": "s",
+        "trials": [
+            trial(0, "finished", 2, 0.375),
+            trial(1, "failed", 0, None, reason="the GPU is full", failure="out_of_memory"),
+            trial(2, "finished", 2, 0.5),
+            trial(3, "stopped", 2, 0.125, reason="below rung 2"),
+            trial(4, "running", 1, 0.1875),
+        ],
+        "winner": 2,
+        "trial0": 0.375,
+        "stages": ["preflight", "search", "confirm", "rerank", "refit", "test", "register"],
+        "confirm": CONFIRM,
+        "rerank": RERANK,
+        "test": TEST,
+        "looks": {"": 1},
+        "registered": REGISTERED,
+        "latency": {"winner": LATENCY, "trial0": LATENCY},
+    }
+    assert [*map(len, found["trials"])] == [7, 9, 7, 8, 7]
     json.dumps(found, allow_nan=False)
+
+
+def test_several_objectives_add_costs_and_the_front() -> None:
+    lines = events()
+    lines[0]["sweep"]["objective"] = [{"metric": "mAP"}, {"metric": "parameters"}, {"metric": "gflops"}]
+    for line in lines:
+        if line["kind"] == "suggested":
+            line["costs"] = {"parameters": 23.5e6, "gflops": 8.25} if line["run"].startswith("trials/") else {}
+    state = replay(lines)
+    found = report(state)
+    assert found["front"] == [2] and found["trials"][0]["parameters"] == {}
+    assert found["trials"][0]["costs"] == {"parameters": 23.5e6, "gflops": 8.25}
+    assert rows(leaderboard(state))[0][:6] == ["2", "finished", "2", "50.0", "23.5 M", "8.25"]
 
 
 def test_a_report_does_not_depend_on_the_time() -> None:
@@ -106,10 +68,33 @@ def test_a_report_does_not_depend_on_the_time() -> None:
     assert report(replay(later)) == report(replay(events()))
 
 
+def test_what_was_spent_stands_under_a_key_of_its_own() -> None:
+    state = replay(events())
+    found = report(state, {"search": Spent(1.0, 0.5, 2.0)})
+    assert found.pop("spent") == {"search": {"hours": 1.0, "gpu_hours": 0.5, "cpu_hours": 2.0}}
+    assert found == report(state)
+
+
 def test_a_report_of_a_sweep_that_has_just_begun() -> None:
-    found = report(replay(events()[:3]))
+    found = report(replay(events()[:2]))
     assert found["trials"] == [] and found["stages"] == []
-    assert [found[key] for key in ("winner", "trial0", "test", "registered")] == [None] * 4
+    assert {found[key] for key in ("winner", "trial0", "confirm", "rerank", "test", "looks", "registered")} == {None}
+
+
+def test_confirm_decides_who_has_won() -> None:
+    state = replay(events("search"))
+    assert winner(state) == 2 and confirm_table(state) is None
+    state = replay(events())
+    state.stages["confirm"] = CONFIRM | {"winner": 0}
+    assert winner(state) == 0 and report(state)["winner"] == 0
+
+
+def test_the_repeats_of_the_best() -> None:
+    table = confirm_table(replay(events()))
+    assert table is not None and rows(table) == [
+        ["2", "50.0", "37.5 62.5", "+12.5 (+6.2 .. +18.8)", ""],
+        ["0 (spec)", "37.5", "25.0 50.0", "", "+12.5 (+6.2 .. +18.8)"],
+    ]
 
 
 def test_the_leaderboard_has_the_best_first_and_full_length_before_the_rest() -> None:
@@ -124,6 +109,8 @@ def test_the_leaderboard_has_the_best_first_and_full_length_before_the_rest() ->
     ]
     assert table.title == "s: mAP on the hold-out, 5 trials"
     assert [row.style for row in table.rows][:3] == ["bold green", "cyan", None]
+    few = leaderboard(replay(events()), 2)
+    assert rows(few) == rows(table)[:2] and few.title == "s: mAP on the hold-out, the best 2 of 5 trials"
 
 
 def test_the_finals() -> None:
@@ -133,6 +120,7 @@ def test_the_finals() -> None:
         ["winner (trial 2), ONNX", "50.0"],
         ["winner (trial 2), ONNX, re-ranked", "62.5"],
         ["winner (trial 2), checkpoint", "50.0"],
+        ["winner (trial 2), ONNX, night", "12.5"],
         ["trial 0, ONNX", "50.0"],
     ]
     assert finals_table(replay(events("search"))) is None
@@ -163,56 +151,3 @@ def test_a_sweep_without_a_whole_event_has_not_begun(tmp_path: Path) -> None:
     (tmp_path / "x" / EVENTS).write_text('{"kind":"swe')
     with pytest.raises(InputError, match="the sweep x has not begun"):
         load_state("x", str(tmp_path))
-
-
-def test_the_status_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("time.time", lambda: 100.0 + 90)
-    state = replay(events("search"))
-    assert status_line(state, "mAP", 9) == (
-        "search: trials 5/9 (1 running, 2 finished, 1 stopped, 1 failed); mAP best 50.0 %, trial 0 37.5 %; 1.5 min"
-    )
-    assert status_line(replay(events()[:3]), "mAP", 9) == (
-        "search: trials 0/9 (0 running, 0 finished, 0 stopped, 0 failed); mAP no full-length trial yet; 1.5 min"
-    )
-    assert status_line(replay(events()), "mAP", 9).startswith("done: trials 5/9")
-
-
-def watch(console: Console, lines: list[dict[str, Any]]) -> None:
-    state = SweepState()
-    with LiveView(console, "mAP", 5) as view:
-        for event in lines:
-            state.apply(event)
-            view(event, state)
-
-
-def test_without_a_terminal_changes_are_lines() -> None:
-    console = Console(file=io.StringIO(), width=20)
-    watch(console, events())
-    assert isinstance(console.file, io.StringIO)
-    assert console.file.getvalue().splitlines() == [
-        "stage search",
-        "trial 0 finished at epoch 2: mAP 37.5 %",
-        "trial 1 failed at epoch 0 (out of memory)",
-        "trial 2 finished at epoch 2: mAP 50.0 %",
-        "trial 3 stopped at epoch 2: mAP 12.5 % (below rung 2)",
-        "stage refit",
-        "refit/winner: training on all identities",
-        "refit/winner failed at epoch 0 (the disk)",
-    ]
-
-
-def test_in_a_terminal_the_table_stands_at_the_end() -> None:
-    console = Console(file=io.StringIO(), force_terminal=True, width=120, height=50)
-    watch(console, events("search"))
-    assert isinstance(console.file, io.StringIO)
-    text = console.file.getvalue()
-    assert "0 (spec)" in text and "mAP best 50.0 %, trial 0 37.5 %" in text
-
-
-def test_what_looks_like_markup_is_printed_as_it_is() -> None:
-    console = Console(file=io.StringIO(), width=200)
-    lines = [*events()[:5], {"kind": "ended", "time": 1.0, "run": "trials/0000", "state": "failed", "epoch": 0}]
-    lines[-1]["reason"] = "cannot read [/a/b.jpg] of [bold]"
-    watch(console, lines)
-    assert isinstance(console.file, io.StringIO)
-    assert "cannot read [/a/b.jpg] of [bold]" in console.file.getvalue()
