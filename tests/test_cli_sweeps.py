@@ -154,7 +154,7 @@ def trained(command: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Ru
     with EventLog(Path("runs/s/events.jsonl")) as log:
         sweep = {"objective": {"metric": "mAP"}, "budget": {"trials": 3}, "resources": {"cpus_per_worker": 1}}
         log.append("sweep", name="s", sweep=sweep, spec=experiment.parameters())
-        log.append("stage", stage="preflight", state="done", result={"gpus_per_trial": 0})
+        log.append("stage", stage="preflight", state="done", result={"gpus_per_run": 0})
         torch.set_num_threads(1)
         for name, own in (("trials/0001", {}), ("refit/winner", {"dataset.validation": "none"})):
             parameters = {"train.optim.base_lr": 0.002, "model.no_margin": True, **own}
@@ -168,7 +168,7 @@ def test_reproduce_prints_the_command_and_trains_the_same(trained: Run) -> None:
     status, out, err = trained("sweep", "reproduce", "s/1")
     assert (status, err) == (0, "")
     words = shlex.split(out)
-    assert words[:4] == ["OMP_NUM_THREADS=1", "reid-tune", "train", "-e"] and "train.optim.base_lr=0.002" in words
+    assert words[:5] == ["CUDA_VISIBLE_DEVICES=", "OMP_NUM_THREADS=1", "reid-tune", "train", "-e"] and "train.optim.base_lr=0.002" in words
     assert not Path("results").exists()
 
     status, out, _ = trained("sweep", "reproduce", "s/1", "--run", "--format", "json")

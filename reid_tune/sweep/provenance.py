@@ -36,13 +36,13 @@ class Held:
     Attributes:
         workers: Its processes.
         cpus: Of each worker: the threads of its arithmetic.
-        gpus: Of each worker, below one a share; None where nobody has recorded it.
+        gpus: Of each worker, below one a share.
         hidden: Whether the machine's GPUs, if it has any, were kept from it.
     """
 
     workers: int = 1
     cpus: int = 1
-    gpus: float | None = None
+    gpus: float = 0
     hidden: bool = False
 
 
@@ -108,8 +108,8 @@ def held_by(state: SweepState, run: RunState, folder: Path) -> Held:
     except (OSError, ValueError, LookupError, TypeError):
         resources = state.header["sweep"].get("resources", {})
         workers = resources.get("refit_workers" if run.name.startswith("refit/") else "workers", 1)
-        gpus = state.stages.get("preflight", {}).get("gpus_per_run")
-        return Held(workers, resources.get("cpus_per_worker", 1), gpus, resources.get("gpus_per_worker") == 0)
+        gpus = state.stages.get("preflight", {}).get("gpus_per_run", 0) / resources.get("workers", 1)
+        return Held(workers, resources.get("cpus_per_worker", 1), gpus, hidden=not gpus)
 
 
 def fingerprint(*folders: Path | str) -> str:

@@ -119,9 +119,8 @@ def test_what_a_run_held_is_in_its_record_else_in_the_plan(tmp_path: Path) -> No
     trial = state.trials[1]
     state.header["sweep"]["resources"] |= {"cpus_per_worker": 4, "workers": 3}
     (sweep.folder / trial.name / RECORD).unlink()
-    assert held_by(state, trial, sweep.folder) == Held(3, 4, None)
-    state.stages["preflight"]["gpus_per_run"] = 0
-    state.header["sweep"]["resources"]["gpus_per_worker"] = 0
     assert held_by(state, trial, sweep.folder) == Held(3, 4, 0, True)
+    state.stages["preflight"]["gpus_per_run"] = 6
+    assert held_by(state, trial, sweep.folder) == Held(3, 4, 2, False)
     store(sweep.folder / trial.name, record(sweep.experiment, {}, Held(1, 2, 0.5)))
     assert held_by(state, trial, sweep.folder) == Held(1, 2, 0.5)
