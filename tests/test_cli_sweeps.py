@@ -168,7 +168,10 @@ def test_reproduce_prints_the_command_and_trains_the_same(trained: Run) -> None:
     status, out, err = trained("sweep", "reproduce", "s/1")
     assert (status, err) == (0, "")
     words = shlex.split(out)
-    assert words[:5] == ["CUDA_VISIBLE_DEVICES=", "OMP_NUM_THREADS=1", "reid-tune", "train", "-e"] and "train.optim.base_lr=0.002" in words
+    assert (
+        words[:5] == ["CUDA_VISIBLE_DEVICES=", "OMP_NUM_THREADS=1", "reid-tune", "train", "-e"]
+        and "train.optim.base_lr=0.002" in words
+    )
     assert not Path("results").exists()
 
     status, out, _ = trained("sweep", "reproduce", "s/1", "--run", "--format", "json")

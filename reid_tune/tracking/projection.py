@@ -1,6 +1,7 @@
 """What one event of a sweep's log means in MLflow; applying an event twice changes nothing."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,10 +31,21 @@ class Projection:
         self._spec: Mapping[str, Any] = sweep["spec"]
         self._experiment, self.parent = parent_run(connection, sweep["name"], self._uid, _milliseconds(sweep))
         self._runs: dict[str, str] = {}
+        # How often a run of this name was dropped: MLflow keeps parameters for good, so the next one is another run.
+        self._dropped: Counter[str] = Counter()
+
+    def drop(self, event: Event) -> None:
+        """Take in that a sweep has dropped runs; also to be told of events that the store has already."""
+        if event["kind"] == "reopened":
+            self._dropped.update(event["runs"])
+            for run in event["runs"]:
+                self._runs.pop(run, None)
 
     def apply(self, event: Event) -> None:
         """Send one event; kinds that MLflow has no use for are passed over."""
         match event["kind"]:
+            case "reopened":
+                self.drop(event)
             case "driver":
                 self._connection.update_run(self.parent, status="RUNNING")
             case "stage":
@@ -94,8 +106,9 @@ class Projection:
         if name is None:
             return self.parent
         if name not in self._runs:
+            label = f"{name} ({self._dropped[name] + 1})" if self._dropped[name] else name
             self._runs[name] = nested_run(
-                self._connection, self._experiment, self.parent, self._uid, name, _milliseconds(event)
+                self._connection, self._experiment, self.parent, self._uid, label, _milliseconds(event)
             )
         return self._runs[name]
 

@@ -133,6 +133,10 @@ class _Cursor:
         # Another store, or a store that was lost, has another parent run: it gets everything.
         if projection.parent != self._parent or self._offset > self._log.stat().st_size:
             self._offset = 0
+        for event, end in read_events_from(self._log, 0):
+            if end > self._offset:
+                break
+            projection.drop(event)
         return projection
 
     def _read(self) -> tuple[str, int]:

@@ -187,3 +187,24 @@ def test_a_dead_server_neither_blocks_nor_loses(
         send_all(log, DEAD)
     assert send_all(log, store) == 22
     assert snapshot("dead") == sent("alive")
+
+
+def test_a_run_that_is_done_again_is_another_run(
+    store: str, tmp_path: Path, picture: Path, events: Callable, write: Callable, snapshot: Callable
+) -> None:
+    log = tmp_path / "again" / "events.jsonl"
+    log.parent.mkdir()
+    first = events("again", picture)
+    reopened = {"kind": "reopened", "stages": ["refit"], "runs": ["trials/0001"]}
+    own = [event for event in first if event.get("run") == "trials/0001" and event["kind"] != "artifact"]
+    suggested = {**own[0], "parameters": {"train.optim.base_lr": 0.5}}
+    whole = [*first, reopened, suggested, *own[1:]]
+    middle = len(first) + 3
+    for part in (whole[: len(first) + 1], whole[len(first) + 1 : middle], whole[middle:]):
+        write(log, part)
+        send_all(log, store)  # Each time a new sender goes on in the middle.
+    runs = snapshot("again")
+    assert set(runs) == {"parent", "trials/0000", "trials/0001", "trials/0001 (2)", "trials/0002"}
+    rates = [runs[name]["parameters"]["train.optim.base_lr"] for name in ("trials/0001", "trials/0001 (2)")]
+    assert rates == ["0.001", "0.5"]
+    assert runs["trials/0001 (2)"]["metrics"] == runs["trials/0001"]["metrics"]
