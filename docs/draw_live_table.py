@@ -12,7 +12,7 @@ from rich.text import Text
 
 from reid_tune.events.log import read_events
 from reid_tune.files import write_atomic
-from reid_tune.sweep.budget import Ledger
+from reid_tune.sweep.costs import Ledger
 from reid_tune.sweep.report.live import status_line
 from reid_tune.sweep.report.summary import leaderboard
 from reid_tune.sweep.state import replay

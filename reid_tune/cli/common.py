@@ -10,7 +10,7 @@ import typer
 if TYPE_CHECKING:
     from reid_tune.spec.experiment import Experiment
 
-__all__ = ["DeviceOption", "Format", "FormatOption", "Overrides", "Spec", "app", "load", "show"]
+__all__ = ["DeviceOption", "Format", "FormatOption", "Overrides", "Spec", "Storage", "app", "load", "show"]
 
 app = typer.Typer(
     name="reid-tune",
@@ -35,6 +35,7 @@ Overrides = Annotated[
     list[str] | None, typer.Argument(help="key=value pairs that override the spec.", metavar="[KEY=VALUE]...")
 ]
 DeviceOption = Annotated[str, typer.Option("--device", help="Where to compute: cpu, cuda or cuda:N.")]
+Storage = Annotated[str, typer.Option(help="Folder of the sweeps.")]
 FormatOption = Annotated[Format, typer.Option("--format", help="How to print the result.")]
 
 

@@ -15,7 +15,8 @@ from reid_tune.errors import InputError, ReidTuneError
 from reid_tune.events.log import read_events
 from reid_tune.files import make_folder
 from reid_tune.spec.secret import passphrase
-from reid_tune.sweep.budget import Crew, Pace, Purse, require_gpus
+from reid_tune.sweep.budget import Crew, Purse, require_gpus
+from reid_tune.sweep.costs import Pace
 from reid_tune.sweep.file import STAGES, Sweep
 from reid_tune.sweep.journal import EVENTS, Journal
 from reid_tune.sweep.provenance import environment

@@ -13,7 +13,8 @@ from reid_tune.spec.experiment import Experiment, fields
 from reid_tune.spec.load import build_experiment, parse_overrides, problems, read_yaml
 from reid_tune.sweep.settings import FORMS, SweepFile
 from reid_tune.sweep.space.grid import grid
-from reid_tune.sweep.space.space import Space, parse_spaces, plain_values
+from reid_tune.sweep.space.parse import parse_spaces
+from reid_tune.sweep.space.space import Space, plain_values
 
 __all__ = ["STAGES", "Sweep", "load_sweep"]
 

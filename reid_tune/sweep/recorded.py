@@ -9,7 +9,8 @@ from reid_tune.spec.experiment import Experiment, unflatten
 from reid_tune.sweep.file import Sweep
 from reid_tune.sweep.progress import read_sweep
 from reid_tune.sweep.settings import SweepFile
-from reid_tune.sweep.space.space import parse_spaces, plain_values
+from reid_tune.sweep.space.parse import parse_spaces
+from reid_tune.sweep.space.space import plain_values
 from reid_tune.sweep.state import SweepState
 
 __all__ = ["recorded_experiment", "sweep_of"]

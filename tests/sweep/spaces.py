@@ -3,7 +3,8 @@
 from typing import Any
 
 from reid_tune.spec.load import build_experiment
-from reid_tune.sweep.space.space import Space, parse_spaces, plain_values
+from reid_tune.sweep.space.parse import parse_spaces
+from reid_tune.sweep.space.space import Space, plain_values
 
 BASE = plain_values(build_experiment({}, {}, "spec"))
 

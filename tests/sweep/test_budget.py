@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reid_tune.errors import InputError
-from reid_tune.sweep.budget import Crew, Ledger, Pace, Purse, Spent, Stopwatch, later_stages, require_gpus
+from reid_tune.sweep.budget import Crew, Purse, later_stages, require_gpus
+from reid_tune.sweep.costs import Ledger, Pace, Spent, Stopwatch
 from reid_tune.sweep.file import Sweep
 from reid_tune.sweep.progress import progress
 from reid_tune.sweep.runs.source import Holds

@@ -8,7 +8,7 @@ from rich.live import Live
 from rich.text import Text
 
 from reid_tune.events.log import Event
-from reid_tune.sweep.budget import Ledger, Spent
+from reid_tune.sweep.costs import Ledger, Spent
 from reid_tune.sweep.report.summary import confirm_table, leaderboard
 from reid_tune.sweep.report.words import spent_words
 from reid_tune.sweep.state import RunState, SweepState

@@ -15,7 +15,7 @@ from reid_tune.errors import InputError
 from reid_tune.events.log import read_events
 from reid_tune.files import write_atomic
 from reid_tune.spec.experiment import unflatten
-from reid_tune.sweep.budget import Ledger
+from reid_tune.sweep.costs import Ledger
 from reid_tune.sweep.journal import EVENTS
 from reid_tune.sweep.progress import Progress, read_sweep
 from reid_tune.sweep.report import results, tables

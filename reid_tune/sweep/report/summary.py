@@ -8,7 +8,7 @@ from typing import Any
 from rich.table import Table
 
 from reid_tune.errors import InputError
-from reid_tune.sweep.budget import Spent
+from reid_tune.sweep.costs import Spent
 from reid_tune.sweep.journal import EVENTS
 from reid_tune.sweep.progress import read_sweep
 from reid_tune.sweep.report.searched import Searched, searched

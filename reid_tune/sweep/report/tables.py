@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from reid_tune.sweep.budget import Spent
+from reid_tune.sweep.costs import Spent
 from reid_tune.sweep.file import STAGES
 from reid_tune.sweep.progress import Progress
 from reid_tune.sweep.report.repeat import inline

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from reid_tune.sweep.budget import Spent
+from reid_tune.sweep.costs import Spent
 from reid_tune.sweep.looks import looks_sentence
 from reid_tune.sweep.report.confirmed import why_won
 from reid_tune.sweep.report.summary import interval

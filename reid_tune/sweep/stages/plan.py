@@ -4,7 +4,8 @@ from dataclasses import asdict
 from itertools import pairwise
 from typing import Any
 
-from reid_tune.sweep.budget import UNITS, Crew, Estimate, Spent, later_stages
+from reid_tune.sweep.budget import UNITS, Crew, Estimate, later_stages
+from reid_tune.sweep.costs import Spent
 from reid_tune.sweep.file import Sweep
 from reid_tune.sweep.stages.probe import Measured
 

@@ -15,7 +15,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from reid_tune.errors import FailedRun, InputError
-from reid_tune.sweep.budget import Pace
+from reid_tune.sweep.costs import Pace
 from reid_tune.sweep.file import Sweep
 from reid_tune.sweep.runs.failure import failure_of
 

@@ -3,7 +3,7 @@ from typing import Any
 
 from rich.console import Console
 
-from reid_tune.sweep.budget import Spent
+from reid_tune.sweep.costs import Spent
 from reid_tune.sweep.report.live import LiveView, status_line
 from reid_tune.sweep.state import SweepState, replay
 

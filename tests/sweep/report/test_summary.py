@@ -7,7 +7,7 @@ from rich.table import Table
 
 from reid_tune.errors import InputError
 from reid_tune.events.log import EventLog
-from reid_tune.sweep.budget import Spent
+from reid_tune.sweep.costs import Spent
 from reid_tune.sweep.journal import EVENTS
 from reid_tune.sweep.report.summary import confirm_table, finals_table, leaderboard, load_state, report, winner
 from reid_tune.sweep.state import replay

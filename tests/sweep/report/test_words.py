@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from reid_tune.sweep.budget import Spent
+from reid_tune.sweep.costs import Spent
 from reid_tune.sweep.report.words import ended_words, seeds_words, spent_words, words
 from reid_tune.sweep.state import replay
 
