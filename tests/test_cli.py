@@ -373,18 +373,19 @@ def test_bad_sweeps(
 
 
 def test_report_in_all_formats(run: Run, tmp_path: Path) -> None:
+    registered = {"model": "m", "alias": "champion", "version": 3, "reason": "no other version had the alias"}
     with EventLog(tmp_path / "elsewhere" / "s" / "events.jsonl") as log:
         log.append("sweep", name="s", sweep={"objective": {"metric": "mAP"}, "budget": {"trials": 1}}, spec={})
         log.append("suggested", run="trials/0000", parameters={})
         log.append("report", run="trials/0000", epoch=1, metrics={"mAP": 0.5})
         log.append("ended", run="trials/0000", state="finished", epoch=1)
-        log.append("stage", stage="register", state="done", result={"model": "m", "alias": "champion", "version": 3})
+        log.append("stage", stage="register", state="done", result=registered)
     arguments = ("report", "s", "--storage", "elsewhere")
     found = json.loads(run(*arguments, "--format", "json").out)
     assert found["winner"] == 0 and found["trial0"] == 0.5
     assert yaml.safe_load(run(*arguments, "--format", "yaml").out) == found
     table = run(*arguments).out
-    assert "50.0" in table and "registered: models:/m@champion (version 3)" in table
+    assert "50.0" in table and "registered: models:/m@champion (version 3; no other version had the alias)" in table
     assert "model: elsewhere/s/export/winner.onnx" in table
 
 

@@ -18,7 +18,8 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 @pytest.mark.parametrize("path", sorted((REPOSITORY / "search_spaces").glob("*.yaml")), ids=lambda path: path.stem)
 def test_the_ready_sweeps_load(path: Path) -> None:
     sweep = load_sweep(path)
-    assert len(sweep.space.parameters) == len(sweep.file.space) > 0
+    parameters = [*sweep.space.parameters, *sweep.re_ranking.parameters]
+    assert len(parameters) == len(sweep.file.space) > 0
     assert sweep.experiment.dataset.validation == "holdout"
     assert sweep.folder == Path("runs").absolute() / sweep.file.name
     assert path.read_text().startswith("# reid-tune ")
