@@ -161,11 +161,12 @@ def _check_mlflow(bench: Bench) -> None:
     assert (bench.folder / "again.onnx").stat().st_size > 1e6
 
 
-def test_ctrl_c_says_how_to_go_on_and_leaves_no_process(tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_says_how_to_go_on_and_leaves_no_process(tmp_path: Path, how: signal.Signals) -> None:
     bench = Bench(tmp_path)
     bench.environment["MLFLOW_TRACKING_URI"] = "http://me:hush-hush-4711@127.0.0.1:9"  # where nothing answers
     arguments = ("sweep", "sweep.yaml", f"encryption_key={SECRET}", "--until", "search")
-    status, errors = bench.interrupt(lambda: bench.count("report") >= 2, signal.SIGINT, *arguments)
+    status, errors = bench.interrupt(lambda: bench.count("report") >= 2, how, *arguments)
     assert status == 130
     assert bench.events[0]["tracking_uri"] == "http://127.0.0.1:9"
     assert not leaks(SECRET, tmp_path) and not leaks("hush-hush-4711", tmp_path)

@@ -3,6 +3,7 @@
 import os
 import secrets
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -67,7 +68,7 @@ def _ray() -> Iterator[None]:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     import ray
 
-    folder = tempfile.mkdtemp(prefix="reid-tune-")
+    folder, terminate = tempfile.mkdtemp(prefix="reid-tune-"), signal.getsignal(signal.SIGTERM)
     ray.init(
         address="local",
         include_dashboard=False,
@@ -77,6 +78,8 @@ def _ray() -> Iterator[None]:
         _temp_dir=folder,
         _node_ip_address="127.0.0.1",
     )
+    # Ray's handler would end this process at once.
+    signal.signal(signal.SIGTERM, terminate or signal.SIG_DFL)
     try:
         yield
     finally:
