@@ -115,10 +115,6 @@ def test_stop_says_what_will_happen_and_what_cannot(run: Run) -> None:
 
 def test_enqueue_refuses_what_it_can_know(run: Run) -> None:
     assert run("enqueue", "s")[0] == run("enqueue", "t", "train.seed=1")[0] == 2
-    with EventLog(Path("runs/s/events.jsonl")) as log:
-        log.append("stage", stage="search", state="done", result={})
-    status, out, err = run("enqueue", "s", "train.seed=1")
-    assert (status, out) == (2, "") and "the search of s is over" in err
     assert not Path("runs/s/requests").exists()
 
 

@@ -61,6 +61,7 @@ def sweep(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything, print the plan, write nothing.")
     ] = False,
+    format: Annotated[Format, typer.Option("--format", help="How to print the plan of --dry-run.")] = Format.table,
     smoke: Annotated[
         bool, typer.Option("--smoke", help="Run every stage on a handful of the images, and leave nothing behind.")
     ] = False,
@@ -79,10 +80,18 @@ def sweep(
     loaded = load_sweep(file, overrides or [])
     from reid_tune.sweep.drive import plan_sweep, run_sweep
     from reid_tune.sweep.report.page import PAGE
+    from reid_tune.sweep.report.planned import plan_table, plan_words
     from reid_tune.sweep.resume import resume_command
+    from reid_tune.tables import print_table
 
     if dry_run:
-        show(plan_sweep(loaded, until.value), Format.yaml, {})
+        plan = plan_sweep(loaded, until.value)
+        if format is not Format.table:
+            show(plan, format, {})
+            return
+        print_table(plan_table(plan))
+        for line in plan_words(plan):
+            typer.echo(line)
         return
     try:
         state = run_sweep(loaded, resume=resume.value, until=until.value, start=start.value if start else None)

@@ -11,9 +11,8 @@ from typing import Any
 from rich.console import Console
 
 from reid_tune.checkpoints.encryption import encrypt
-from reid_tune.errors import InputError, ReidTuneError
+from reid_tune.errors import InputError, ReidTuneError, about
 from reid_tune.events.log import read_events
-from reid_tune.files import make_folder
 from reid_tune.spec.secret import passphrase
 from reid_tune.sweep.budget import Crew, Purse, require_gpus
 from reid_tune.sweep.costs import Pace
@@ -26,7 +25,6 @@ from reid_tune.sweep.resume import Resume, existing_state, reopen, reopened, req
 from reid_tune.sweep.runs.cluster import local_cluster, place
 from reid_tune.sweep.runs.source import Holds, Source
 from reid_tune.sweep.search.search import Search
-from reid_tune.sweep.settings import Resources
 from reid_tune.sweep.stages.confirm import confirm_runs, decide
 from reid_tune.sweep.stages.export import export
 from reid_tune.sweep.stages.plan import plan
@@ -84,7 +82,6 @@ def run_sweep(sweep: Sweep, *, resume: Resume, until: str, start: str | None = N
         raise InputError(f"--from {start}: there is no sweep {sweep.file.name} in {sweep.folder} yet: leave it out.")
     key = passphrase(sweep.experiment)
     checked = preflight(sweep, stages)
-    make_folder(sweep.folder)
     console = Console(file=sys.stderr)
     if not reachable(uri := tracking_uri()):
         _warn(
@@ -92,7 +89,9 @@ def run_sweep(sweep: Sweep, *, resume: Resume, until: str, start: str | None = N
             f"the MLflow server {public(uri)} does not answer; the log keeps what it misses, register will need it.",
         )
     with local_cluster(key):
-        return _Driver(sweep, checked, console).run(stages, again)
+        # Before the log begins, so that a sweep that cannot run leaves nothing behind.
+        planned = _planned(sweep, checked) if STAGES[0] in stages else checked.as_dict()
+        return _Driver(sweep, checked, planned, console).run(stages, again)
 
 
 def _stages(until: str) -> tuple[str, ...]:
@@ -102,7 +101,7 @@ def _stages(until: str) -> tuple[str, ...]:
 def _planned(sweep: Sweep, checked: Checked) -> dict[str, Any]:
     """What the checks found, with the resources of a run and the plan; Ray must be there."""
     resources = sweep.file.resources
-    trials, refits = _crew(resources, resources.workers), _crew(resources, resources.refit_workers)
+    trials, refits = _crew(sweep, resources.workers), _crew(sweep, resources.refit_workers)
     require_gpus(sweep, trials)
     measured = probe(sweep, place(resources, resources.workers), resources.workers)
     planned = plan(sweep, checked.levels, measured, trials, refits)
@@ -112,9 +111,9 @@ def _planned(sweep: Sweep, checked: Checked) -> dict[str, Any]:
 class _Driver:
     """One process that drives a sweep."""
 
-    def __init__(self, sweep: Sweep, checked: Checked, console: Console) -> None:
-        self.sweep, self.checked, self.console = sweep, checked, console
-        for warning in checked.warnings:
+    def __init__(self, sweep: Sweep, checked: Checked, planned: dict[str, Any], console: Console) -> None:
+        self.sweep, self.checked, self.planned, self.console = sweep, checked, planned, console
+        for warning in planned["warnings"]:
             _warn(console, warning)
 
     def run(self, stages: Sequence[str], again: Sequence[str]) -> SweepState:
@@ -155,14 +154,11 @@ class _Driver:
 
     def _preflight(self) -> dict[str, Any]:
         write_lists(self.sweep.experiment, self.sweep.folder / SPLIT)
-        planned = _planned(self.sweep, self.checked)
-        for warning in planned["warnings"][len(self.checked.warnings) :]:
-            _warn(self.console, warning)
-        return planned
+        return self.planned
 
     def _search(self) -> dict[str, Any]:
         resources = self.sweep.file.resources
-        crew, refits = _crew(resources, resources.workers), _crew(resources, resources.refit_workers)
+        crew, refits = _crew(self.sweep, resources.workers), _crew(self.sweep, resources.refit_workers)
         require_gpus(self.sweep, crew)
         probed = Pace(**self.journal.state.stages["preflight"]["pace"])
         purse = Purse(self.sweep, crew, refits, probed)
@@ -176,7 +172,7 @@ class _Driver:
         return counts | {"ended_by": search.closed(), "budget": self.sweep.file.budget.model_dump(mode="json")}
 
     def _confirm(self) -> dict[str, Any]:
-        crew = _crew(self.sweep.file.resources, self.sweep.file.resources.workers)
+        crew = _crew(self.sweep, self.sweep.file.resources.workers)
         self._run(confirm_runs(self.sweep, self.journal, crew.holds), crew)
         return decide(self.sweep, self.journal)
 
@@ -184,7 +180,7 @@ class _Driver:
         return choose(self.sweep, self.journal)
 
     def _refit(self) -> dict[str, Any]:
-        crew = _crew(self.sweep.file.resources, self.sweep.file.resources.refit_workers)
+        crew = _crew(self.sweep, self.sweep.file.resources.refit_workers)
         source = refit_runs(self.sweep, self.journal, crew.holds)
         self._run(source, crew)
         return {run: self.journal.state.runs[run].state for run in source.runs}
@@ -205,9 +201,10 @@ class _Driver:
         run_all(source, crew.at_once, crew.holds.workers, validate_at, self.sweep.folder / "ray", timeout)
 
 
-def _crew(resources: Resources, workers: int) -> Crew:
+def _crew(sweep: Sweep, workers: int) -> Crew:
     """What the runs of a stage hold, and how many fit at once."""
-    placement = place(resources, workers)
+    with about(sweep.source):
+        placement = place(sweep.file.resources, workers)
     return Crew(Holds(workers * placement.cpus, workers * placement.gpus, workers), placement.at_once)
 
 

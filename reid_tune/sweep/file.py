@@ -97,6 +97,7 @@ def _sentence(fault: dict[str, Any]) -> str:
         return f"{key} is missing."
     if fault["type"] == "extra_forbidden":
         leaves = [name for name, _ in fields(SweepFile)]
+        leaves += {name.partition(".")[0] for name in leaves}
         near = difflib.get_close_matches(key, leaves, n=1)
         return f"unknown key {key}" + (f"; did you mean {near[0]}?" if near else ".")
     if key == "name":

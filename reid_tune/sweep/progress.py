@@ -77,6 +77,8 @@ def progress(events: Iterable[Event]) -> Progress:
             at.seconds += max(0.0, time - last)
         if kind == "driver":
             driver, at = event, None
+        elif kind == "reopened":
+            stages = {name: stage for name, stage in stages.items() if name not in event["stages"]}
         elif kind == "stage" and event["state"] == "begun":
             at = stages.setdefault(event["stage"], StageTime(event["stage"], time))
         elif kind == "stage":

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from reid_tune.errors import InputError
+from reid_tune.errors import InputError, about
 from reid_tune.files import write_atomic
-from reid_tune.spec.load import parse_overrides
+from reid_tune.modeling.cost import cost_of
+from reid_tune.spec.load import parse_overrides, with_parameters
 from reid_tune.sweep.progress import Progress, read_sweep
 from reid_tune.sweep.recorded import sweep_of
 from reid_tune.sweep.search.given import given_by_user
@@ -123,18 +124,18 @@ def ask_to_enqueue(folder: Path, pairs: Sequence[str]) -> str:
     """Ask for a trial with given values, `key=value`, and say what will come of it.
 
     Raises:
-        InputError: the search is over, or a key or value is not in its space.
+        InputError: a key is not in the space, or a value makes no spec or no network.
     """
     state, progress = read_sweep(folder)
     if not pairs:
         raise InputError("give at least one key=value of the space, for example train.optim.base_lr=0.001.")
-    if "search" in state.stages:
-        raise InputError(
-            f"the search of {folder.name} is over: resume it with a larger sweep.budget.trials and --from search, "
-            "and enqueue then."
-        )
-    parameters = given_by_user(sweep_of(folder), parse_overrides(pairs), "enqueue")
+    sweep = sweep_of(folder)
+    parameters = given_by_user(sweep, parse_overrides(pairs), "enqueue")
+    with about("enqueue"):
+        cost_of(with_parameters(sweep.experiment, parameters, "enqueue"))  # Builds the network, which may be refused.
     ask(folder, "enqueue", parameters)
+    if "search" in state.stages:
+        return "the search is over: when the sweep is resumed, it goes on with these values, and the rest is done again"
     return _prospect(progress, "the next trial that begins will have these values")
 
 

@@ -4,6 +4,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 from reid_tune.checkpoints.encryption import decrypt
@@ -13,6 +14,7 @@ from reid_tune.spec.secret import passphrase
 from reid_tune.sweep.file import STAGES, Sweep
 from reid_tune.sweep.journal import Journal
 from reid_tune.sweep.report.summary import load_state
+from reid_tune.sweep.requests import pending
 from reid_tune.sweep.settings import SweepFile
 from reid_tune.sweep.space.space import plain_values
 from reid_tune.sweep.state import SweepState
@@ -23,6 +25,7 @@ Resume = Literal["never", "auto"]
 
 # Parts of a sweep file that a resumed sweep may change.
 _FREE = {"resources", "storage", "budget", "keep"}
+_SHOWN = 6  # differences of two sweeps in one message
 
 
 def existing_state(sweep: Sweep, resume: Resume) -> SweepState:
@@ -31,19 +34,20 @@ def existing_state(sweep: Sweep, resume: Resume) -> SweepState:
     Raises:
         InputError: it may not be resumed, or is another sweep.
     """
-    if resume == "never":
-        raise InputError(
-            f"the sweep {sweep.file.name} exists in {sweep.folder}: continue it with "
-            f"'{resume_command()}', or set another name with sweep.name=NAME."
-        )
     state = load_state(sweep.file.name, str(sweep.folder.parent))
     old = flatten(SweepFile.model_validate(state.header["sweep"]).model_dump(mode="json", exclude=_FREE))
     new = flatten(sweep.file.model_dump(mode="json", exclude=_FREE))
     unlike = _differences(old, new) + _differences(state.header["spec"], plain_values(sweep.experiment))
     if unlike:
+        more = f"; and {len(unlike) - _SHOWN} more" if len(unlike) > _SHOWN else ""
         raise InputError(
-            f"the sweep {sweep.file.name} in {sweep.folder} is another one ({'; '.join(unlike[:3])}): "
+            f"the sweep {sweep.file.name} in {sweep.folder} is another one ({'; '.join(unlike[:_SHOWN])}{more}): "
             "give the file and the overrides that it began with, or another name with sweep.name=NAME."
+        )
+    if resume == "never":
+        raise InputError(
+            f"the sweep {sweep.file.name} exists in {sweep.folder}: continue it with "
+            f"'{resume_command()}', or set another name with sweep.name=NAME."
         )
     return state
 
@@ -63,7 +67,7 @@ def reopened(sweep: Sweep, state: SweepState, start: str | None) -> tuple[str, .
         InputError: a stage before `start` is not done.
     """
     found = state.stages.get("search")
-    if start is None and found and _allows_more(sweep, state, found):
+    if start is None and found and (_allows_more(sweep, state, found) or _enqueued(sweep.folder)):
         start = "search"
     if start is None:
         return ()
@@ -71,6 +75,10 @@ def reopened(sweep: Sweep, state: SweepState, start: str | None) -> tuple[str, .
     if missing:
         raise InputError(f"--from {start}: the stage {missing[0]} of {sweep.file.name} is not done: leave --from out.")
     return tuple(stage for stage in STAGES[STAGES.index(start) :] if stage in state.stages)
+
+
+def _enqueued(folder: Path) -> bool:
+    return any(request.kind == "enqueue" for request in pending(folder))
 
 
 def _allows_more(sweep: Sweep, state: SweepState, found: Mapping[str, Any]) -> bool:

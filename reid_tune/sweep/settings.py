@@ -65,7 +65,7 @@ class Refit(Section):
 
 class Resources(Section):
     workers: int = Field(1, ge=1, description="Of each trial and each confirm repeat.")
-    gpus_per_worker: float | Literal["auto"] = Field(
+    gpus_per_worker: int | float | Literal["auto"] = Field(
         "auto", description="auto: one where there are GPUs, else none; below 1 several trials share a GPU."
     )
     cpus_per_worker: int = Field(1, ge=1)

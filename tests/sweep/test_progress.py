@@ -114,3 +114,13 @@ def test_a_log_whose_metrics_are_none_is_damaged(tmp_path: Path) -> None:
     (tmp_path / EVENTS).write_text("".join(json.dumps(event) + "\n" for event in events))
     with pytest.raises(InputError, match="is damaged"):
         read_sweep(tmp_path)
+
+
+def test_a_sweep_that_was_opened_again_is_not_finished() -> None:
+    whole = [driver(0), *(stage(1, name, state) for name in STAGES for state in ("begun", "done"))]
+    assert progress(whole).state == "finished"
+    opened = {"kind": "reopened", "time": 5.0, "stages": list(STAGES[1:]), "runs": []}
+    again = [*whole, driver(4), opened, stage(6, "search", "begun"), stage(9, "search", "done")]
+    found = progress(again)
+    assert (found.state, found.stage) == ("ended", "search")
+    assert [item.name for item in found.stages] == ["preflight", "search"]

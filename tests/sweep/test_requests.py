@@ -4,11 +4,15 @@ from pathlib import Path
 import pytest
 
 from reid_tune.errors import InputError
+from reid_tune.sweep.file import STAGES
 from reid_tune.sweep.journal import Journal
+from reid_tune.sweep.progress import read_sweep
 from reid_tune.sweep.recorded import sweep_of
 from reid_tune.sweep.requests import REQUESTS, ask, ask_to_enqueue, ask_to_stop, done, pending
+from reid_tune.sweep.resume import reopened
 
 from .finished import simulate
+from .simulation import make_sweep
 
 pytestmark = pytest.mark.usefixtures("no_fsync")
 
@@ -106,10 +110,24 @@ def test_what_the_space_does_not_have_cannot_be_enqueued(folder: Path, pair: str
     assert not (folder / REQUESTS).exists()
 
 
-def test_nothing_is_enqueued_behind_the_search(tmp_path: Path) -> None:
-    folder = simulate(tmp_path, trials=3, until="search").folder
-    with pytest.raises(InputError, match="the search of simulated is over: .* --from search"):
-        ask_to_enqueue(folder, ["train.optim.base_lr=0.003"])
+def test_what_is_enqueued_behind_the_search_opens_it_again(tmp_path: Path) -> None:
+    sweep = simulate(tmp_path, trials=3)
+    state, _ = read_sweep(sweep.folder)
+    assert reopened(sweep, state, None) == ()
+    said = ask_to_enqueue(sweep.folder, ["train.optim.base_lr=0.003"])
+    assert said.startswith("the search is over: when the sweep is resumed, it goes on with these values")
+    assert reopened(sweep, state, None) == STAGES[1:]
+
+
+def test_a_network_that_cannot_be_built_is_refused_at_once(tmp_path: Path) -> None:
+    space = {"model.backbone": {"choice": ["resnet18", "resnet34"]}}
+    sweep = make_sweep(tmp_path, space=space)
+    with Journal(sweep.folder) as journal:
+        content = {"sweep": sweep.file.model_dump(mode="json"), "spec": sweep.experiment.parameters()}
+        journal.emit("sweep", name="simulated", uid="uid", lock=None, tracking_uri="", **content)
+    with pytest.raises(InputError, match="enqueue: model.backbone = 'resnet99'"):
+        ask_to_enqueue(sweep.folder, ["model.backbone=resnet99"])
+    assert not pending(sweep.folder)
 
 
 def test_a_sweep_can_be_made_from_its_log(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 __all__ = ["confirm_chart", "level", "why_won"]
 
+_ENOUGH = 3  # repeats
 # Mark and line of each repeat.
 _REPEATS = (
     ("o", "-"),
@@ -37,10 +38,14 @@ def why_won(found: dict[str, Any], costs: Sequence[str]) -> str:
     """
     best, equals = found["best"], level(found)
     out = f" Out, as a repeat failed: {_names(found['failed'])}." if found["failed"] else ""
+    if found["repeats"] < _ENOUGH:
+        out += f" With confirm.seeds below {_ENOUGH} the interval does not show what a seed is worth."
     if equals == [best]:
         others = "and no other trial was repeated" if len(found["trials"]) == 1 else "and beats each other beyond noise"
         return f"{_names([best]).capitalize()} has the best mean, {others}.{out}"
     rule = f"costs the least ({', then '.join(costs)}), and is the earliest of equals" if costs else "is the earliest"
+    if found["winner"] == best and not costs:
+        return f"No trial beats {_names([best])} beyond noise, and it is the earliest of its equals.{out}"
     noise = _names([number for number in equals if number != best])
     return (
         f"{_names([best]).capitalize()} has the best mean, but does not beat {noise} beyond noise; "

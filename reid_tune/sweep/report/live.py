@@ -59,7 +59,7 @@ def _line(event: Event, state: SweepState) -> str | None:
         case "stage" if event["state"] == "begun":
             return f"stage {event['stage']}"
         case "reopened":
-            return f"done again: {', '.join(event['stages'])}"
+            return f"to be done again: {', '.join(event['stages'])}"
         case "suggested" if event["run"].startswith("refit/"):
             return f"{event['run']}: training on all identities"
         case "setback":

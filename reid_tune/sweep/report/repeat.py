@@ -146,8 +146,11 @@ def train_again(again: Repeat) -> dict[int, dict[str, Any]]:
     """Train with all output on stderr; returns the metrics by 1-based epoch.
 
     Raises:
+        InputError: there is such a training already, which `train` would take for its own.
         FailedRun: the training has failed, and has said why.
     """
+    if (again.results / LATEST).exists():
+        raise InputError(f"{again.results} holds a training already: remove that folder to train again.")
     command = [sys.executable, "-P", "-m", "reid_tune", *again.words]
     status = subprocess.run(command, env=os.environ | again.environment, stdout=2, check=False).returncode
     if status:

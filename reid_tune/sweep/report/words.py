@@ -16,7 +16,7 @@ __all__ = ["KINDS", "ended_words", "looked_at", "registered_words", "seeds_words
 
 KINDS = {"plain": "plain", "re_ranked": "re-ranked", "tuned": "re-ranked as tuned"}
 _ENDS = {
-    "trials": "all {trials} trials of the budget have begun",
+    "trials": "its budget of {trials} trials is used up",
     "hours": "the budget of {hours} hours would be spent, with what the later stages need",
     "gpu_hours": "the budget of {gpu_hours} GPU-hours would be spent, with what the later stages need",
     "cpu_hours": "the budget of {cpu_hours} CPU-hours would be spent, with what the later stages need",
@@ -88,7 +88,7 @@ def _chosen(found: dict[str, Any]) -> Iterator[str]:
             yield (
                 f"re-ranking of {'trial 0' if name == 'trial0' else 'the winner'}: k1 {setting['k1']}, "
                 f"k2 {setting['k2']}, lambda {setting['lambda_value']:g}, the best of {found['settings']}: "
-                f"{interval(found[name]['gain'])} mAP on the hold-outs"
+                f"{interval(found[name]['gain'])} mAP against plain on the hold-outs"
             )
 
 

@@ -106,7 +106,8 @@ def place(resources: Resources, workers: int) -> Placement:
         fits = min(fits, gpus * of_one // (workers * max(1, int(per_worker))))
     if fits < 1:
         raise InputError(
-            f"resources: a run of {workers} worker(s) wants {workers * resources.cpus_per_worker} CPU and "
+            f"resources.cpus_per_worker = {resources.cpus_per_worker}, gpus_per_worker = {wanted}: "
+            f"a run of {workers} worker(s) wants {workers * resources.cpus_per_worker} CPU and "
             f"{workers * per_worker:g} GPU, but the cluster has {cpus} CPU and {gpus} GPU: "
             "lower cpus_per_worker, gpus_per_worker, workers or refit_workers."
         )

@@ -7,7 +7,8 @@ from typing import Any
 
 from reid_tune.data.images import check_readable
 from reid_tune.data.records import Record
-from reid_tune.errors import InputError, ReidTuneError
+from reid_tune.errors import InputError, ReidTuneError, about
+from reid_tune.modeling.cost import cost_of
 from reid_tune.modeling.network import untrained
 from reid_tune.spec.experiment import Experiment
 from reid_tune.sweep.file import Sweep
@@ -61,7 +62,9 @@ def preflight(sweep: Sweep, stages: Collection[str]) -> Checked:
     _require_own_fields(sweep.experiment)
     pretrained = _pretrained(sweep.experiment)
     samples = check_space(sweep, SAMPLES)
-    split = split_records(sweep.experiment)
+    _require_networks([sweep.experiment, *samples])
+    with about("dataset.train_dataset_dir"):
+        split = split_records(sweep.experiment)
     identities = len({record.identity for record in split.train})
     _require_identities(sweep, [sweep.experiment, *samples], identities)
     check_readable([*split.train, *split.query, *split.gallery])
@@ -99,6 +102,12 @@ def _require_own_fields(experiment: Experiment) -> None:
         raise InputError("train.resume_training_checkpoint_path is for a single run: remove it from a sweep's spec.")
     if is_reference(path):
         raise InputError(f"model.pretrained_model_path = {path!r}: a sweep needs a file here, which stays what it is.")
+
+
+def _require_networks(experiments: list[Experiment]) -> None:
+    """Build one network of each backbone, on no device, so that a misspelt one is refused now."""
+    for experiment in {experiment.model.backbone: experiment for experiment in experiments}.values():
+        cost_of(experiment)
 
 
 def _pretrained(experiment: Experiment) -> dict[str, str] | None:

@@ -99,7 +99,7 @@ def test_a_finished_sweep_with_failures_and_stopped_trials(tmp_path: Path) -> No
         f"{100 * won['against_trial0']['mean']:+.1f} points",
         f"{100 * won['against_trial0']['low']:+.1f} .. {100 * won['against_trial0']['high']:+.1f}",
         why_won(confirmed, []),
-        "The search ended as all 30 trials of the budget have begun.",
+        "The search ended as its budget of 30 trials is used up.",
         "has been looked at 2 times",
         "Numbers of selection and of test differ.",
         "Registered: models:/reid@champion (version 3; +2.0 points of mAP [+0.5, +3.5] against version 2",
