@@ -46,7 +46,8 @@ def run(script: str, folder: Path, *arguments: str, without: tuple[str, ...] = A
 
 def row(printed: str, name: str) -> list[str]:
     """The cells of one row of the table behind its name."""
-    found = [line for line in printed.splitlines() if re.match(rf"│ {re.escape(name)} +│", line)]
+    lines = [line for line in printed.splitlines() if re.match(rf"│ {re.escape(name)}\s", line)]
+    found = [line for line in lines if re.match(rf"│ {re.escape(name)} +│", line)] or lines
     assert len(found) == 1, printed
     return [cell.strip() for cell in found[0].strip("│").split("│")[1:]]
 
