@@ -3,7 +3,8 @@ PYTHON ?= python3
 TORCH_INDEX ?=
 VENV := .venv
 BIN := $(VENV)/bin
-UV_INSTALL = $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt \
+# Compiled once here: where PYTHONDONTWRITEBYTECODE is set, as in many images, every process would compile 5 s of modules again.
+UV_INSTALL = $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint constraints.txt \
 	$(if $(TORCH_INDEX),--index $(TORCH_INDEX) --index-strategy unsafe-best-match)
 
 .PHONY: setup demo test integration lint bench lock clean
