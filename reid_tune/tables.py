@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Column, Table
 
-__all__ = ["cell", "metrics_table", "percent", "print_metrics", "print_table"]
+__all__ = ["cell", "counted", "metrics_table", "percent", "print_metrics", "print_table"]
 
 # What stands beside the metrics and has no column of its own.
 _BESIDE = ("intervals", "protocol")
@@ -17,6 +17,11 @@ _BESIDE = ("intervals", "protocol")
 def percent(value: Any) -> str:
     """A fraction in percent with one decimal; whole numbers as they are."""
     return f"{100 * value:.1f}" if isinstance(value, float) else str(value)
+
+
+def counted(count: int, noun: str) -> str:
+    """A number of things: 1 trial, 2 trials."""
+    return f"{count} {noun}{'s' * (count != 1)}"
 
 
 def metrics_table(rows: Mapping[str, Mapping[str, Any]], *, upright: bool = False) -> Table:

@@ -31,7 +31,7 @@ def space_show(
     from reid_tune.sweep.search.samples import SAMPLES, check_space
     from reid_tune.sweep.space.tables import first_suggestions, ranges_table, suggestions_table
     from reid_tune.sweep.stages.rerank import settings
-    from reid_tune.tables import print_table
+    from reid_tune.tables import counted, print_table
 
     sweep = load_sweep(file, overrides or [])
     check_space(sweep, SAMPLES)
@@ -40,7 +40,7 @@ def space_show(
     if format is Format.table:
         print_table(ranges_table(sweep.space))
         if tried:
-            print_table(ranges_table(sweep.re_ranking, f"re-ranking: {tried} settings in the stage rerank"))
+            print_table(ranges_table(sweep.re_ranking, f"re-ranking: {counted(tried, 'setting')} in the stage rerank"))
         print_table(suggestions_table(sweep.space, suggested))
     else:
         content = _content(sweep.space) | (

@@ -6,6 +6,7 @@ from pathlib import Path
 from reid_tune.errors import InputError
 from reid_tune.events.log import Event, read_events
 from reid_tune.sweep.journal import EVENTS
+from reid_tune.tables import counted
 
 __all__ = ["count_looks", "looks_sentence"]
 
@@ -23,7 +24,7 @@ def count_looks(storage: Path, fingerprint: str) -> int:
 
 def looks_sentence(count: int, storage: Path) -> str:
     """The count in words."""
-    return f"this test set has been looked at {count} time{'s' * (count != 1)} by sweeps in {storage}"
+    return f"this test set has been looked at {counted(count, 'time')} by sweeps in {storage}"
 
 
 def _tests(log: Path) -> Iterator[Event]:

@@ -140,7 +140,7 @@ def _tested(sweep: Sweep, journal: Journal) -> dict[str, Any]:
             kind: {name: _difference(each, found["trial0"][kind], name) for name in ("mAP", "mINP", "Rank-1")}
             for kind, each in found["winner"].items()
         }
-    return {"models": models, "data": {"": "3d2899f004483993"}, "looks": {"": 2}}
+    return {"models": models, "data": {"test folders": "3d2899f004483993"}, "looks": {"test folders": 2}}
 
 
 def _on_test_folders(sweep: Sweep, trial: RunState) -> Experiment:

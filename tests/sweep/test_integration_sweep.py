@@ -67,7 +67,7 @@ def _check_larger_budget(bench: Bench) -> None:
     bench.run("sweep", "sweep.yaml", "--resume", "auto", "sweep.budget.trials=6")
     after = bench.report()
     assert after["trials"][:5] == before["trials"] and len(after["trials"]) == 6
-    assert after["looks"] == {"": 2}
+    assert after["looks"] == {"test folders": 2}
     client = MlflowClient(f"sqlite:///{bench.folder}/mlflow.db")
     experiment = client.get_experiment_by_name("small")
     runs = client.search_runs([experiment.experiment_id], max_results=100)

@@ -12,7 +12,7 @@ from reid_tune.sweep.costs import Ledger, Spent
 from reid_tune.sweep.report.summary import confirm_table, leaderboard
 from reid_tune.sweep.report.words import spent_words
 from reid_tune.sweep.state import RunState, SweepState
-from reid_tune.tables import percent
+from reid_tune.tables import counted, percent
 
 __all__ = ["LiveView", "status_line"]
 
@@ -77,7 +77,7 @@ def status_line(state: SweepState, trials: int, spent: Spent) -> str:
         trials: Of the budget.
     """
     stage = next((name for name in reversed(state.begun) if name not in state.stages), "done")
-    runs, of = state.trials, f"of {trials} trials"
+    runs, of = state.trials, f"of {counted(trials, 'trial')}"
     if stage in ("confirm", "refit"):
         planned = state.stages.get("preflight", {}).get("stages", {}).get(stage, {}).get("runs")
         runs = [run for name, run in state.runs.items() if name.startswith(f"{stage}/")]

@@ -28,7 +28,7 @@ from reid_tune.sweep.report.svg import COLOURS
 from reid_tune.sweep.report.words import ended_words, looked_at, registered_words, seeds_words
 from reid_tune.sweep.search.pareto import front
 from reid_tune.sweep.state import RunState, SweepState
-from reid_tune.tables import percent
+from reid_tune.tables import counted, percent
 from reid_tune.tasks.outputs import make_room, output_file
 
 __all__ = ["PAGE", "SPEC", "write_page"]
@@ -119,7 +119,7 @@ def _tiles(state: SweepState, best: RunState | None) -> list[tuple[str, str]]:
     if (found := state.stages.get("confirm")) is None:
         return _searched_tiles(state, best)
     rows = {row["number"]: row for row in found["trials"]}
-    where = f"mean {state.metric} of {found['repeats']} repeats"
+    where = f"mean {state.metric} of {counted(found['repeats'], 'repeat')}"
     numbers = [best.number, *([0] if best.number and 0 in rows else [])]
     tiles = [(f"trial {number}, {where}", f"{percent(rows[number]['mean'])} %") for number in numbers]
     if difference := rows[best.number]["against_trial0"]:
@@ -161,7 +161,7 @@ def _counts(state: SweepState, progress: Progress) -> str:
     states = Counter(words[trial.name] for trial in state.trials)
     found = ", ".join(f"{count} {name}" for name, count in states.items())
     budget = state.header["sweep"]["budget"]["trials"]
-    return f"{len(state.trials)} trials of {budget}" + (f" ({found})" if found else "")
+    return f"{counted(len(state.trials), 'trial')} of {budget}" + (f" ({found})" if found else "")
 
 
 def _charts(state: SweepState, pareto: list[RunState]) -> list[tuple[str, str]]:

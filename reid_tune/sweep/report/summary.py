@@ -14,7 +14,7 @@ from reid_tune.sweep.progress import read_sweep
 from reid_tune.sweep.report.searched import Searched, searched
 from reid_tune.sweep.search.pareto import front
 from reid_tune.sweep.state import RunState, SweepState, trial_run
-from reid_tune.tables import metrics_table, percent
+from reid_tune.tables import counted, metrics_table, percent
 
 __all__ = [
     "confirm_table",
@@ -121,7 +121,7 @@ def leaderboard(state: SweepState, most: int | None = None) -> Table:
     metric = state.metric
     keys, trials = searched(state), ordered(state)
     few = f", the best {most} of" if most is not None and most < len(trials) else ","
-    table = Table(title=f"{state.header['name']}: {metric} on the hold-out{few} {len(trials)} trials")
+    table = Table(title=f"{state.header['name']}: {metric} on the hold-out{few} {counted(len(trials), 'trial')}")
     for name in ("trial", "state", "epoch", f"{metric} %", *state.costs):
         table.add_column(name, justify="right" if name != "state" else "left")
     for key in keys:
@@ -138,7 +138,8 @@ def confirm_table(state: SweepState) -> Table | None:
     if (found := state.stages.get("confirm")) is None:
         return None
     table = Table(
-        title=f"confirmed with {found['repeats']} other seeds and hold-outs; the winner is trial {found['winner']}"
+        title=f"confirmed by {counted(found['repeats'], 'repeat')}, each with a seed and a hold-out of its own; "
+        f"the winner is trial {found['winner']}"
     )
     for name in ("trial", f"{state.metric} %", "each", "against trial 0", "best against it"):
         table.add_column(name, justify="left" if name == "trial" else "right")

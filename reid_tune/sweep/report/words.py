@@ -53,7 +53,7 @@ def ended_words(state: SweepState) -> str:
 def looked_at(state: SweepState, folder: Path) -> Iterator[str]:
     """For each test set how often it was looked at."""
     for name, count in state.stages.get("test", {}).get("looks", {}).items():
-        yield f"{name or 'test folders'}: {looks_sentence(count, folder.parent)}"
+        yield f"{name}: {looks_sentence(count, folder.parent)}"
 
 
 def registered_words(state: SweepState) -> str:

@@ -56,9 +56,11 @@ class _RayReporter:
         from reid_tune.training.workers import rank
 
         self._report = report
+        self._epochs = 0
         self._log = print if rank() == 0 else lambda *_, **__: None
 
     def start(self, steps_per_epoch: int, first_epoch: int, num_epochs: int) -> None:
+        self._epochs = num_epochs
         self._log(f"{steps_per_epoch} steps per epoch, epochs {first_epoch} to {num_epochs}", flush=True)
 
     def say(self, text: str) -> None:
@@ -68,7 +70,9 @@ class _RayReporter:
         pass
 
     def report(self, metrics: "Metrics") -> None:
-        self._log(*(f"{name} {value}" for name, value in metrics.items()), flush=True)
+        from reid_tune.training.progress import epoch_line
+
+        self._log(epoch_line(metrics, self._epochs), flush=True)
         self._report(_pack(metrics))
 
 

@@ -79,7 +79,7 @@ def test(sweep: Sweep, journal: Journal) -> dict[str, Any]:
         models["winner"]["against_trial0"] = found["winner"][0].against(found["trial0"][0])
     # The log, which resumes and reports read, has the scores alone.
     write_atomic(sweep.folder / "export" / "test.json", json.dumps(contents, indent=2) + "\n")
-    data = {own.name: fingerprint(own.query.path, own.gallery.path) for own in sets}
+    data = {own.name or "test folders": fingerprint(own.query.path, own.gallery.path) for own in sets}
     # This look is not in the log yet.
     looks = {name: 1 + count_looks(sweep.folder.parent, digest) for name, digest in data.items()}
     return {"models": models, "data": data, "looks": looks}

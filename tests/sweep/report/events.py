@@ -75,7 +75,12 @@ def events(until: str = "register") -> list[dict[str, Any]]:
             {"kind": "suggested", "run": "refit/winner", "parameters": {RATE: 0.002}},
             {"kind": "ended", "run": "refit/winner", "state": "failed", "epoch": 0, "reason": "the disk"},
             {"kind": "stage", "stage": "refit", "state": "done", "result": {}},
-            {"kind": "stage", "stage": "test", "state": "done", "result": {"models": timed(TEST), "looks": {"": 1}}},
+            {
+                "kind": "stage",
+                "stage": "test",
+                "state": "done",
+                "result": {"models": timed(TEST), "looks": {"test folders": 1}},
+            },
             {"kind": "stage", "stage": "register", "state": "done", "result": REGISTERED},
         ]
     return [{"time": 100.0 + number, **event} for number, event in enumerate(made)]

@@ -42,7 +42,7 @@ def test_a_report_of_a_whole_sweep() -> None:
         "confirm": CONFIRM,
         "rerank": RERANK,
         "test": TEST,
-        "looks": {"": 1},
+        "looks": {"test folders": 1},
         "registered": REGISTERED,
         "latency": {"winner": LATENCY, "trial0": LATENCY},
     }

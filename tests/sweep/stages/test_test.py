@@ -56,10 +56,10 @@ def test_the_test_stage_writes_the_threshold_beside_the_scores(tmp_path: Path) -
     assert written == result["models"] and list(result["models"]["winner"]) == [*LABELS, "latency"]
     assert "k1 = 3, k2 = 2, lambda = 0.5" in result["models"]["winner"]["tuned"]["protocol"]
     assert result["models"]["winner"]["latency"]["batches"].keys() == {"1", "16"}
-    assert result["data"] == {"": fingerprint(data / "query", data / "bounding_box_test")}
-    assert result["looks"] == {"": 1}
+    assert result["data"] == {"test folders": fingerprint(data / "query", data / "bounding_box_test")}
+    assert result["looks"] == {"test folders": 1}
     journal.emit("stage", stage="test", state="done", result=result)
-    assert run_test(sweep, journal)["looks"] == {"": 2}
+    assert run_test(sweep, journal)["looks"] == {"test folders": 2}
     assert threshold["fmr"]["wanted"] == 0.05 >= threshold["fmr"]["reached"] and threshold["dimension"] == 16
     assert threshold["data"]["checkpoint"] == "winner.onnx"
     assert threshold["data"]["query_dataset"] == str(data / "query")
