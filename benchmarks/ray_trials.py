@@ -60,7 +60,7 @@ def ours(sweep: Sweep, values: Mapping[str, Any], runs: int, workers: int, image
     names = [f"with-{workers}/{number}" for number in range(runs)]
     with Journal(sweep.folder) as journal:
         source = FixedRuns(sweep, journal, dict.fromkeys(names, values), Holds(cpus=workers, workers=workers))
-        run_all(source, 1, workers, (), sweep.folder / "ray", 600)
+        run_all(source, lambda: 1, workers, (), sweep.folder / "ray", 600)
     found: dict[str, Trial] = {}
     for event in read_events(journal.path):
         if event["kind"] == "attempt":

@@ -28,9 +28,9 @@ from common import Row
 from reid_tune.data.demo import draw_demo_data
 from reid_tune.spec.experiment import Experiment, unflatten
 from reid_tune.spec.load import with_parameters
+from reid_tune.sweep.cluster.session import cluster
 from reid_tune.sweep.file import Sweep, load_sweep
 from reid_tune.sweep.journal import Journal
-from reid_tune.sweep.runs.cluster import local_cluster
 from reid_tune.sweep.search.asha import rungs
 from reid_tune.sweep.search.search import Search
 from reid_tune.training.data import training_images
@@ -148,7 +148,7 @@ def trials(folder: Path, runs: int) -> list[Row]:
     experiment = with_parameters(sweep.experiment, PLAIN, "here")
     sampler = training_images(experiment, split_records(experiment).train).sampler
     images = sampler.steps_per_epoch * experiment.dataset.batch_size
-    with local_cluster():
+    with cluster():
         from ray_trials import bare, cost_of_report, cost_of_trial, ours
 
         ways = [bare(experiment, runs, images), *(ours(sweep, PLAIN, runs, workers, images) for workers in (1, 2))]

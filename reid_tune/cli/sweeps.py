@@ -62,14 +62,18 @@ def sweep(
         bool, typer.Option("--dry-run", help="Check everything, print the plan, write nothing.")
     ] = False,
     format: Annotated[Format, typer.Option("--format", help="How to print the plan of --dry-run.")] = Format.table,
+    address: Annotated[
+        str | None,
+        typer.Option(help="Run on a Ray cluster: HOST:6379, or auto where this machine is a node.", metavar="ADDRESS"),
+    ] = None,
     smoke: Annotated[
         bool, typer.Option("--smoke", help="Run every stage on a handful of the images, and leave nothing behind.")
     ] = False,
 ) -> None:
     """Search, confirm the best, refit, export, test once, register."""
     if smoke:
-        if dry_run or start or resume is not Resume.never:
-            raise InputError("--smoke is a sweep of its own: leave out --dry-run, --from and --resume.")
+        if dry_run or start or address or resume is not Resume.never:
+            raise InputError("--smoke is a sweep of its own, on this machine: give no other option than --until.")
         from reid_tune.sweep.smoke import smoke as run_smoke
 
         typer.echo(run_smoke(file, overrides or [], until.value))
@@ -85,7 +89,7 @@ def sweep(
     from reid_tune.tables import print_table
 
     if dry_run:
-        plan = plan_sweep(loaded, until.value)
+        plan = plan_sweep(loaded, until.value, address)
         if format is not Format.table:
             show(plan, format, {})
             return
@@ -94,7 +98,8 @@ def sweep(
             typer.echo(line)
         return
     try:
-        state = run_sweep(loaded, resume=resume.value, until=until.value, start=start.value if start else None)
+        first = start.value if start else None
+        state = run_sweep(loaded, resume=resume.value, until=until.value, start=first, address=address)
     except KeyboardInterrupt:
         typer.echo(f"stopped; continue with: {resume_command()}", err=True)
         raise

@@ -15,6 +15,9 @@ from reid_tune.errors import InputError, ReidTuneError, about
 from reid_tune.events.log import read_events
 from reid_tune.spec.secret import passphrase
 from reid_tune.sweep.budget import Crew, Purse, require_gpus
+from reid_tune.sweep.cluster.nodes import check_nodes
+from reid_tune.sweep.cluster.placement import place
+from reid_tune.sweep.cluster.session import cluster
 from reid_tune.sweep.costs import Pace
 from reid_tune.sweep.file import STAGES, Sweep
 from reid_tune.sweep.journal import EVENTS, Journal
@@ -22,7 +25,6 @@ from reid_tune.sweep.provenance import environment
 from reid_tune.sweep.report.live import LiveView
 from reid_tune.sweep.report.page import write_page
 from reid_tune.sweep.resume import Resume, existing_state, reopen, reopened, require_key
-from reid_tune.sweep.runs.cluster import local_cluster, place
 from reid_tune.sweep.runs.source import Holds, Source
 from reid_tune.sweep.search.search import Search
 from reid_tune.sweep.stages.confirm import confirm_runs, decide
@@ -45,7 +47,7 @@ __all__ = ["plan_sweep", "run_sweep"]
 _SENDING, _HURRY = 60.0, 3.0
 
 
-def plan_sweep(sweep: Sweep, until: str) -> dict[str, Any]:
+def plan_sweep(sweep: Sweep, until: str, address: str | None = None) -> dict[str, Any]:
     """All checks and the plan, without writing anything but decoded images into their cache.
 
     Raises:
@@ -53,17 +55,21 @@ def plan_sweep(sweep: Sweep, until: str) -> dict[str, Any]:
     """
     passphrase(sweep.experiment)  # Refuses a file of the key that cannot be read.
     checked = preflight(sweep, _stages(until))
-    with local_cluster():
+    with cluster(address):
+        check_nodes(sweep)
         return {"name": sweep.file.name, "folder": str(sweep.folder)} | _planned(sweep, checked)
 
 
-def run_sweep(sweep: Sweep, *, resume: Resume, until: str, start: str | None = None) -> SweepState:
+def run_sweep(
+    sweep: Sweep, *, resume: Resume, until: str, start: str | None = None, address: str | None = None
+) -> SweepState:
     """Run all stages up to `until`, each once in the life of a sweep, and return the state behind them.
 
     Args:
         resume: `never` refuses a name that exists; `auto` begins or continues.
         start: A stage from which on all is done again in a sweep that exists; its trials, and repeats that finished,
             stay.
+        address: Of a Ray cluster, see `cluster`; without one Ray is started on this machine.
 
     Raises:
         InputError: file, spec, data, name or resources are wrong.
@@ -88,7 +94,8 @@ def run_sweep(sweep: Sweep, *, resume: Resume, until: str, start: str | None = N
             console,
             f"the MLflow server {public(uri)} does not answer; the log keeps what it misses, register will need it.",
         )
-    with local_cluster(key):
+    with cluster(address, key):
+        check_nodes(sweep)
         # Before the log begins, so that a sweep that cannot run leaves nothing behind.
         planned = _planned(sweep, checked) if STAGES[0] in stages else checked.as_dict()
         return _Driver(sweep, checked, planned, console).run(stages, again)
@@ -198,14 +205,24 @@ class _Driver:
         from reid_tune.sweep.runs.runner import run_all
 
         timeout = 60 * self.sweep.file.resources.timeout_minutes
-        run_all(source, crew.at_once, crew.holds.workers, validate_at, self.sweep.folder / "ray", timeout)
+        workers, scratch = crew.holds.workers, self.sweep.folder / "ray"
+        run_all(source, lambda: _room(self.sweep, workers), workers, validate_at, scratch, timeout)
 
 
 def _crew(sweep: Sweep, workers: int) -> Crew:
     """What the runs of a stage hold, and how many fit at once."""
     with about(sweep.source):
         placement = place(sweep.file.resources, workers)
-    return Crew(Holds(workers * placement.cpus, workers * placement.gpus, workers), placement.at_once)
+    holds = Holds(workers * placement.cpus, workers * placement.gpus, workers, placement.more)
+    return Crew(holds, placement.at_once)
+
+
+def _room(sweep: Sweep, workers: int) -> int:
+    """How many runs fit by now; none where nodes were lost that may come back."""
+    try:
+        return place(sweep.file.resources, workers).at_once
+    except InputError:
+        return 0
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from reid_tune.files import write_atomic
 from reid_tune.spec.experiment import Experiment
 from reid_tune.sweep.state import RunState, SweepState
 
-__all__ = ["RECORD", "Held", "environment", "fingerprint", "held_by", "record", "store"]
+__all__ = ["RECORD", "Held", "environment", "fingerprint", "held_by", "record", "store", "training_files"]
 
 RECORD = "run.json"
 PACKAGES = ("reid-tune", "torch", "torchvision", "timm", "ray", "optuna", "mlflow", "numpy")
@@ -74,6 +74,17 @@ def environment(experiment: Experiment) -> dict[str, Any]:
         },
         "weights": {"file": weights, "sha256": _sha256(Path(weights))} if weights else None,
     }
+
+
+def training_files(experiment: Experiment) -> dict[str, str]:
+    """Digests of what a training of the spec reads, by what it is.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    weights = experiment.model.pretrained_model_path
+    found = {"training data": fingerprint(*experiment.dataset.train_folders)}
+    return found | ({"pretrained weights": _sha256(Path(weights))} if weights else {})
 
 
 def record(experiment: Experiment, environment: dict[str, Any], held: Held) -> dict[str, Any]:

@@ -71,6 +71,10 @@ class Resources(Section):
     cpus_per_worker: int = Field(1, ge=1)
     max_concurrent: int | None = Field(None, ge=1)
     refit_workers: int = Field(1, ge=1)
+    accelerator_type: str | None = Field(None, description="Only GPUs of this kind, as Ray names them: H100.")
+    custom: dict[str, float] = Field(
+        {}, description="What else each worker takes of its node, by the names under which Ray was started with it."
+    )
     timeout_minutes: float = Field(120, gt=0, description="A run that reports nothing for so long is started again.")
 
     @model_validator(mode="after")
@@ -86,6 +90,12 @@ class Resources(Section):
                 f"workers is {self.workers}, refit_workers {self.refit_workers}"
             )
         return self
+
+    @property
+    def more(self) -> tuple[tuple[str, float], ...]:
+        """What a worker takes beside CPU and GPU, by Ray's names."""
+        kind = {f"accelerator_type:{self.accelerator_type}": 0.001} if self.accelerator_type else {}
+        return tuple((kind | self.custom).items())
 
 
 class Registry(Section):

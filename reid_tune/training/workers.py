@@ -6,7 +6,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-__all__ = ["broadcast", "gather_rows", "rank", "world_size"]
+__all__ = ["broadcast", "gather", "gather_rows", "rank", "world_size"]
 
 
 def world_size() -> int:
@@ -44,6 +44,14 @@ def gather_rows(rows: Tensor) -> Tensor:
     dist.all_gather(parts, rows.detach().contiguous())
     parts[rank()] = _ScaleGradient.apply(rows, workers)
     return torch.cat(parts)
+
+
+def gather(value: Any) -> list[Any]:
+    """The values of all workers in rank order."""
+    values = [value] * world_size()
+    if world_size() > 1:
+        dist.all_gather_object(values, value)
+    return values
 
 
 def broadcast(value: Any) -> Any:

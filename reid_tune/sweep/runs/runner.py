@@ -26,7 +26,7 @@ _Answer = TypeVar("_Answer")
 
 
 def run_all(
-    source: Source, at_once: int, workers: int, validate_at: tuple[int, ...], scratch: Path, timeout: float
+    source: Source, room: Callable[[], int], workers: int, validate_at: tuple[int, ...], scratch: Path, timeout: float
 ) -> None:
     """Run until the source is done; Ray's own files go to `scratch` and are removed behind it.
 
@@ -34,7 +34,7 @@ def run_all(
     never read: a new process builds a new source from the log.
 
     Args:
-        at_once: Runs that fit on the cluster.
+        room: How many runs the cluster has room for; asked once a second, as nodes come and go.
         timeout: Seconds without a report behind which a run is given up.
 
     Raises:
@@ -42,7 +42,7 @@ def run_all(
     """
     if source.done():
         return
-    wires = _Wires(source, at_once, lambda attempt: trial_config(attempt, validate_at, scratch), timeout)
+    wires = _Wires(source, room, lambda attempt: trial_config(attempt, validate_at, scratch), timeout)
     trainable = tune.with_resources(single_run, _bundles)
     if workers > 1:
         # No CPU for the driver of a run: its workers take all.
@@ -69,7 +69,7 @@ def run_all(
 
 def _bundles(config: dict[str, Any]) -> tune.PlacementGroupFactory:
     """What one run of one worker takes; out of memory on its share of a GPU it gets a GPU alone."""
-    return tune.PlacementGroupFactory([{"CPU": config["threads"], "GPU": config["gpus"]}])
+    return tune.PlacementGroupFactory([{"CPU": config["threads"], "GPU": config["gpus"], **config["more"]}])
 
 
 class _Wires:
@@ -80,10 +80,11 @@ class _Wires:
     """
 
     def __init__(
-        self, source: Source, at_once: int, config: Callable[[Attempt], dict[str, Any]], timeout: float
+        self, source: Source, room: Callable[[], int], config: Callable[[Attempt], dict[str, Any]], timeout: float
     ) -> None:
         self.source = source
-        self.at_once = at_once
+        self.room = room
+        self.at_once = room()
         self.config = config
         self.timeout = timeout
         self.error: Exception | None = None
@@ -126,6 +127,7 @@ class _Wires:
     def unwanted(self) -> list[str]:
         """Ids of Tune's trials to be stopped; called once a second."""
         self._ask(self.source.poll, None)
+        self.at_once = self._ask(self.room, 0)
         late = time.monotonic() - self.timeout
         for trial_id, run in self.live.items():
             if trial_id in self.over:

@@ -17,11 +17,16 @@ __all__ = ["ONE_CPU", "Attempt", "Holds", "Recorder", "Source"]
 
 @dataclass(frozen=True)
 class Holds:
-    """CPUs and GPUs that a run's workers hold together; fewer than one GPU is a share of one."""
+    """CPUs and GPUs that a run's workers hold together; fewer than one GPU is a share of one.
+
+    Attributes:
+        more: What each worker takes of its node beside them, by Ray's names.
+    """
 
     cpus: int = 1
     gpus: float = 0
     workers: int = 1
+    more: tuple[tuple[str, float], ...] = ()
 
     @property
     def shared(self) -> bool:
@@ -112,12 +117,12 @@ class Recorder:
         return failure is not None
 
     def record(self, run: str, metrics: Mapping[str, Any]) -> bool:
-        """Record an epoch's metrics; False where the log has them already."""
+        """Record an epoch's metrics and the nodes of the workers; False where the log has the epoch already."""
         values = dict(metrics)
-        epoch = values.pop("epoch")
+        epoch, nodes = values.pop("epoch"), values.pop("nodes", [])
         if epoch in self.journal.state.runs[run].epochs:
             return False
-        self.journal.emit("report", run=run, epoch=epoch, metrics=values)
+        self.journal.emit("report", run=run, epoch=epoch, metrics=values, nodes=nodes)
         return True
 
     def end(self, run: str, state: str, reason: str = "", failure: str = "") -> None:

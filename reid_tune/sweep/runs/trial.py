@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from reid_tune.sweep.cluster.interfaces import torch_config
 from reid_tune.sweep.runs.failure import Failure, failure_of, failure_report
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ def trial_config(attempt: "Attempt", validate_at: tuple[int, ...], scratch: Path
         "validate_at": list(validate_at),
         "threads": attempt.holds.each.cpus,
         "gpus": attempt.holds.each.gpus,
+        "more": dict(attempt.holds.more),
         "workers": attempt.holds.workers,
         "scratch": str(scratch),
     }
@@ -57,11 +59,17 @@ class _RayReporter:
 
         self._report = report
         self._epochs = 0
+        self._nodes: list[str] = []
         self._log = print if rank() == 0 else lambda *_, **__: None
 
     def start(self, steps_per_epoch: int, first_epoch: int, num_epochs: int) -> None:
-        self._epochs = num_epochs
-        self._log(f"{steps_per_epoch} steps per epoch, epochs {first_epoch} to {num_epochs}", flush=True)
+        from ray.util import get_node_ip_address
+
+        from reid_tune.training.workers import gather
+
+        self._epochs, self._nodes = num_epochs, gather(get_node_ip_address())
+        where = ", ".join(self._nodes)
+        self._log(f"{steps_per_epoch} steps per epoch, epochs {first_epoch} to {num_epochs}, on {where}", flush=True)
 
     def say(self, text: str) -> None:
         self._log(text, flush=True)
@@ -73,7 +81,7 @@ class _RayReporter:
         from reid_tune.training.progress import epoch_line
 
         self._log(epoch_line(metrics, self._epochs), flush=True)
-        self._report(_pack(metrics))
+        self._report(_pack({**metrics, "nodes": self._nodes}))
 
 
 def single_run(config: dict[str, Any]) -> None:
@@ -89,17 +97,16 @@ def distributed_run(config: dict[str, Any]) -> None:
     """A run with several workers: Ray Train's trainer inside a Tune function."""
     import ray.train
     from ray import tune
-    from ray.train.torch import TorchConfig
     from ray.tune.integration.ray_train import TuneReportCallback
 
-    resources = {"CPU": config["threads"]} | ({"GPU": config["gpus"]} if config["gpus"] else {})
+    resources = {"CPU": config["threads"], **config["more"]} | ({"GPU": config["gpus"]} if config["gpus"] else {})
     trainer = _lean_trainer()(
         _worker,
         train_loop_config=config,
         scaling_config=ray.train.ScalingConfig(
             num_workers=config["workers"], use_gpu=bool(config["gpus"]), resources_per_worker=resources
         ),
-        torch_config=TorchConfig(backend="nccl" if config["gpus"] else "gloo"),
+        torch_config=torch_config("nccl" if config["gpus"] else "gloo"),
         run_config=ray.train.RunConfig(
             name=f"{Path(config['run']).name}-{time.time_ns()}",
             storage_path=config["scratch"],

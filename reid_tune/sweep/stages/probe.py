@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import torch
 
     from reid_tune.spec.experiment import Experiment
-    from reid_tune.sweep.runs.cluster import Placement
+    from reid_tune.sweep.cluster.placement import Placement
     from reid_tune.training.run import Run
 
 __all__ = ["Measured", "measure", "probe"]
@@ -81,7 +81,8 @@ def probe(sweep: Sweep, placement: "Placement", workers: int) -> Measured:
     import ray
     from ray.exceptions import OutOfMemoryError, RayTaskError, WorkerCrashedError
 
-    worker = ray.remote(num_cpus=placement.cpus, num_gpus=placement.gpus, max_retries=0, max_calls=1)(_work)
+    held = {"num_cpus": placement.cpus, "num_gpus": placement.gpus, "resources": dict(placement.more)}
+    worker = ray.remote(**held, max_retries=0, max_calls=1)(_work)
     spec = sweep.experiment.model_dump(mode="json", exclude={"encryption_key"})
     begun = time.perf_counter()
     try:

@@ -12,7 +12,7 @@ import pytest
 
 from reid_tune.data.demo import draw_demo_data
 from reid_tune.spec.experiment import Experiment, unflatten
-from reid_tune.sweep.runs.cluster import local_cluster
+from reid_tune.sweep.cluster.session import cluster
 from reid_tune.sweep.runs.failure import Failure
 from reid_tune.sweep.runs.source import Attempt, Holds
 from reid_tune.sweep.search.asha import Asha
@@ -88,14 +88,14 @@ def sweep(folder: Path, count: int) -> None:
     draw_demo_data(folder / "data", identities=16, images=6)
     train = {"dataset.train_dataset_dir": str(folder / "data" / "bounding_box_train")}
     source = Losers(Experiment.model_validate(unflatten(SPEC | train)), folder, count)
-    with local_cluster():
+    with cluster():
         import ray
 
         from reid_tune.sweep.runs.runner import run_all
 
         orphan("detached", lifetime="detached")
         with other_job(ray.get_runtime_context().gcs_address):
-            run_all(source, max(1, int(ray.cluster_resources()["CPU"]) // 2), 2, (), folder / "ray", 600)
+            run_all(source, lambda: max(1, int(ray.cluster_resources()["CPU"]) // 2), 2, (), folder / "ray", 600)
             print(json.dumps({"epochs": list(source.epochs.values()), "left": groups()}))
 
 

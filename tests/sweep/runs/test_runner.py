@@ -56,7 +56,7 @@ def source(tmp_path: Path) -> Runs:
 
 
 def wires_of(source: Runs, at_once: int = 2, timeout: float = 1e9) -> _Wires:
-    return _Wires(source, at_once, lambda attempt: {"run": attempt.run}, timeout)
+    return _Wires(source, lambda: at_once, lambda attempt: {"run": attempt.run}, timeout)
 
 
 def report(epoch: int) -> dict[str, str]:

@@ -12,8 +12,9 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from reid_tune.data.demo import draw_demo_data
 from reid_tune.errors import InputError
 from reid_tune.spec.load import with_parameters
+from reid_tune.sweep.cluster.placement import Placement
+from reid_tune.sweep.cluster.session import cluster
 from reid_tune.sweep.file import Sweep
-from reid_tune.sweep.runs.cluster import Placement, local_cluster
 from reid_tune.sweep.stages.probe import Measured, measure, probe
 from reid_tune.training.subsets import split_records
 
@@ -92,7 +93,7 @@ def test_the_spec_is_probed_on_ray_as_a_trial_would_run(sweep: Sweep, monkeypatc
     absurd = with_parameters(sweep.experiment, {"dataset.pixel_std": [1e-38] * 3}, "test")
     with tempfile.TemporaryDirectory(prefix="rt", dir="/tmp", ignore_cleanup_errors=True) as folder:
         monkeypatch.setattr(tempfile, "tempdir", folder)  # Short enough for Ray's sockets.
-        with local_cluster():
+        with cluster():
             measured = probe(sweep, one, 1)
             with pytest.raises(InputError) as caught:
                 probe(replace(sweep, experiment=absurd), one, 1)

@@ -1,0 +1,71 @@
+"""Looking at a cluster before joining it, so that what is wrong is said at once and in a sentence."""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from importlib import metadata
+
+from reid_tune.errors import InputError
+
+__all__ = ["find_cluster"]
+
+_SECONDS = 8
+# In a process of its own: Ray's client may wait for minutes, or end the process that asks.
+_ASK = """
+import json, sys
+from ray._common.usage.usage_lib import get_cluster_metadata
+from ray._private.services import canonicalize_bootstrap_address
+from ray._raylet import GcsClient
+from ray.exceptions import AuthenticationError
+try:
+    address = canonicalize_bootstrap_address(sys.argv[1])
+    about = get_cluster_metadata(GcsClient(address=address)) if address else {}
+    found = {"address": address, "ray": about.get("ray_version"), "python": about.get("python_version")}
+except AuthenticationError:
+    found = {"refused": True}
+except ConnectionError:
+    found = {"address": None}
+print(json.dumps(found))
+"""
+
+
+def find_cluster(address: str) -> str:
+    """The address `IP:PORT` of the cluster that a user means.
+
+    Args:
+        address: `HOST:6379`, or `auto` for the cluster of which this machine is a node, or which RAY_ADDRESS names.
+
+    Raises:
+        InputError: nobody answers within some seconds, the token is missing or wrong, or the cluster runs other
+            versions of Ray or Python.
+    """
+    if "://" in address:
+        raise InputError(f"--address {address}: give auto or HOST:6379; http://HOST:8265 is for --submit.")
+    found = _ask(address)
+    if found.get("refused"):
+        raise InputError(
+            f"--address {address}: the cluster refuses this machine's token: copy ~/.ray/auth_token from the head, or "
+            "give the token in RAY_AUTH_TOKEN."
+        )
+    if not found.get("address"):
+        begin = "start one here with 'ray start --head'" if address == "auto" else "check host and port"
+        raise InputError(f"--address {address}: no Ray cluster answers within {_SECONDS} s: {begin}.")
+    own = {"ray": metadata.version("ray"), "python": platform.python_version()}
+    if unlike := [
+        f"{name} {found[name]} there, {version} here" for name, version in own.items() if found[name] != version
+    ]:
+        raise InputError(f"--address {address}: {', '.join(unlike)}: install the same versions on all machines.")
+    return str(found["address"])
+
+
+def _ask(address: str) -> dict[str, str]:
+    """What the cluster says of itself; nothing where there is none."""
+    quiet = os.environ | {"RAY_AUTH_MODE": "token", "RAY_BACKEND_LOG_LEVEL": "fatal"}
+    command = [sys.executable, "-c", _ASK, address]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=_SECONDS, env=quiet)
+    except (subprocess.TimeoutExpired, subprocess.CalledProcessError):
+        return {}
+    return dict(json.loads(done.stdout.splitlines()[-1]))

@@ -1,0 +1,146 @@
+"""What every node of a cluster must have: the same code, data, weights and key, and one storage."""
+
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import reid_tune
+from reid_tune.checkpoints.encryption import decrypt, encrypt
+from reid_tune.errors import InfrastructureError, InputError, ReidTuneError
+from reid_tune.spec.experiment import Experiment
+from reid_tune.spec.secret import passphrase
+from reid_tune.sweep.file import Sweep
+from reid_tune.sweep.provenance import training_files
+
+__all__ = ["check_nodes"]
+
+_SHARED = "use a folder that all nodes mount, such as NFS."
+_SECONDS = 600.0  # for a node to read all training images
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What a process sees of the files that a sweep needs: digests by what they are of, and what is wrong."""
+
+    digests: dict[str, str]
+    fault: str = ""
+
+
+def check_nodes(sweep: Sweep) -> None:
+    """Compare all nodes that can hold runs with this process; nothing to do where this machine is the only one.
+
+    Raises:
+        InputError: the storage is not shared, or a node lacks data, weights or key, or has others.
+        InfrastructureError: a node does not answer.
+    """
+    import ray
+
+    here = ray.get_runtime_context().get_node_id()
+    nodes = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"] and _holds_runs(node)}
+    if not nodes.keys() - {here}:
+        return
+    storage, asked = sweep.folder.parent, _asked(sweep)
+    own = _look(*asked)
+    with _own_folder(storage) as probes:
+        for node, seen in _on_each(nodes, _look_and_mark, *asked, probes).items():
+            _require_alike(nodes[node], seen, own)
+        for node, unseen in _on_each(nodes, _unseen, probes, list(nodes)).items():
+            if unseen:
+                raise InputError(
+                    f"storage = {sweep.file.storage!r} is not shared: node {nodes[node]} does not see what node "
+                    f"{nodes[unseen[0]]} writes into {storage}: {_SHARED}"
+                )
+
+
+def _holds_runs(node: dict[str, Any]) -> bool:
+    return bool(node["Resources"].get("CPU"))
+
+
+def _asked(sweep: Sweep) -> tuple[dict[str, Any], bytes | None]:
+    """The spec, without its key, and a text that its key opens."""
+    key = passphrase(sweep.experiment)
+    lock = encrypt(b"reid-tune", key) if key is not None else None
+    return sweep.experiment.model_dump(mode="json", exclude={"encryption_key"}), lock
+
+
+@contextmanager
+def _own_folder(storage: Path) -> Iterator[Path]:
+    folder = storage / f".nodes-{secrets.token_hex(4)}"
+    new = not storage.exists()
+    try:
+        folder.mkdir(parents=True)
+        yield folder
+    except OSError as error:
+        raise InputError(f"storage = {storage}: {error.strerror}: give a folder that can be written.") from None
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        if new and storage.is_dir() and not any(storage.iterdir()):
+            storage.rmdir()
+
+
+def _on_each(nodes: dict[str, str], function: Any, *arguments: Any) -> dict[str, Any]:
+    """What a function returns on each node."""
+    import ray
+    from ray.exceptions import RayError
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    task = ray.remote(num_cpus=0, max_retries=0, max_calls=1)(function)
+    asked = {
+        node: task.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(
+            node, *arguments
+        )
+        for node in nodes
+    }
+    found = {}
+    for node, answer in asked.items():
+        try:
+            found[node] = ray.get(answer, timeout=_SECONDS)
+        except RayError as error:
+            first = str(error).splitlines()[0]
+            raise InfrastructureError(f"node {nodes[node]} cannot run reid-tune: {first}") from None
+    return found
+
+
+def _look_and_mark(node: str, spec: dict[str, Any], lock: bytes | None, probes: Path) -> _Seen:
+    try:
+        # Without making the folder: a node that does not see it does not share the storage.
+        (probes / node).touch()
+    except OSError as error:
+        return _Seen({}, f"it cannot write {probes.parent}, the storage ({error.strerror}): {_SHARED}")
+    return _look(spec, lock)
+
+
+def _look(spec: dict[str, Any], lock: bytes | None) -> _Seen:
+    try:
+        experiment = Experiment.model_validate(spec)
+        if lock:
+            decrypt(lock, passphrase(), "the sweep")
+        return _Seen({"reid-tune": _code()} | training_files(experiment))
+    except ReidTuneError as error:
+        return _Seen({}, f"{error} Every node needs the same files at the same place.")
+
+
+def _unseen(node: str, probes: Path, others: list[str]) -> list[str]:
+    # By name: NFS may show an old list of a folder's files for some time.
+    return [other for other in others if not (probes / other).exists()]
+
+
+def _code() -> str:
+    """A digest of this package's source."""
+    root, digest = Path(reid_tune.__file__).parent, blake2b(digest_size=16)
+    for path in sorted(root.rglob("*.py")):
+        digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
+def _require_alike(address: str, seen: _Seen, own: _Seen) -> None:
+    if seen.fault:
+        raise InputError(f"node {address}: {seen.fault}")
+    for name, digest in own.digests.items():
+        if seen.digests.get(name) != digest:
+            raise InputError(f"node {address} has another {name} than this machine: give all nodes the same.")

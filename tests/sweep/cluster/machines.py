@@ -1,0 +1,127 @@
+"""Machines of a cluster on this one: each a network namespace with an address of its own, on one bridge."""
+
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Self
+
+__all__ = ["Machines", "permitted"]
+
+RAY = str(Path(sys.executable).with_name("ray"))
+
+
+def permitted() -> str:
+    """Why there can be no machines here; empty where they can."""
+    if os.geteuid() != 0:
+        return "network namespaces are made by root alone"
+    if shutil.which("ip") is None:
+        return "there is no ip (package iproute2)"
+    name = f"rt{secrets.token_hex(3)}"
+    made = subprocess.run(["ip", "netns", "add", name], capture_output=True, text=True)
+    if made.returncode:
+        return f"no network namespace can be made: {made.stderr.strip()}"
+    subprocess.run(["ip", "netns", "del", name], check=True)
+    return ""
+
+
+class Machines:
+    """Machines by number, with the addresses 10.77.0.NUMBER; number 1 is the head, and holds no runs.
+
+    Args:
+        folder: Of Ray's own files and logs; a short path, as sockets lie in it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.tag = secrets.token_hex(2)
+        self.numbers: set[int] = set()
+        self.environment = os.environ | {
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": secrets.token_hex(32),
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_memory_monitor_refresh_ms": "0",
+        }
+        self.bridge = f"br{self.tag}"
+
+    def __enter__(self) -> Self:
+        _ip("link", "add", self.bridge, "type", "bridge")
+        _ip("link", "set", self.bridge, "up")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number in list(self.numbers):
+            self.remove(number)
+        _ip("link", "del", self.bridge)
+
+    @staticmethod
+    def address(number: int) -> str:
+        """The address of a machine."""
+        return f"10.77.0.{number}"
+
+    def add(self, number: int, cpus: int = 1) -> None:
+        """A new machine, with a Ray node on it."""
+        space, outside = self._space(number), self._outside(number)
+        _ip("netns", "add", space)
+        self.numbers.add(number)
+        _ip("link", "add", outside, "type", "veth", "peer", "name", "eth0", "netns", space)
+        _ip("link", "set", outside, "master", self.bridge)
+        _ip("link", "set", outside, "up")
+        _ip("-n", space, "addr", "add", f"{self.address(number)}/24", "dev", "eth0")
+        for link in ("lo", "eth0"):
+            _ip("-n", space, "link", "set", link, "up")
+        self.start(number, cpus)
+
+    def start(self, number: int, cpus: int = 1) -> None:
+        """Start Ray on a machine."""
+        head = ["--head", "--port=6379", "--include-dashboard=false", f"--temp-dir={self.folder}"]
+        role = head if number == 1 else [f"--address={self.address(1)}:6379"]
+        command = [RAY, "start", *role, f"--node-ip-address={self.address(number)}", f"--num-cpus={cpus}"]
+        self.run(number, *command, "--disable-usage-stats")
+
+    def run(self, number: int, *command: str) -> str:
+        """What a command on a machine prints."""
+        done = subprocess.run(
+            self.on(number, *command), env=self.environment, capture_output=True, text=True, timeout=120
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def on(self, number: int, *command: str) -> list[str]:
+        """A command as it is run on a machine."""
+        return ["ip", "netns", "exec", self._space(number), *command]
+
+    def kill(self, number: int) -> None:
+        """Pull a machine's plug."""
+        for pid in _ip("netns", "pids", self._space(number)).split():
+            try:
+                os.kill(int(pid), signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+
+    def cut(self, number: int) -> None:
+        """Pull a machine's network cable."""
+        _ip("link", "set", self._outside(number), "down")
+
+    def join(self, number: int) -> None:
+        """Plug the cable in again."""
+        _ip("link", "set", self._outside(number), "up")
+
+    def remove(self, number: int) -> None:
+        """A machine that is gone for good."""
+        self.kill(number)
+        _ip("netns", "del", self._space(number))
+        self.numbers.remove(number)
+
+    def _space(self, number: int) -> str:
+        return f"rt{self.tag}-{number}"
+
+    def _outside(self, number: int) -> str:
+        return f"v{self.tag}-{number}"
+
+
+def _ip(*arguments: str) -> str:
+    return subprocess.run(["ip", *arguments], check=True, capture_output=True, text=True).stdout
