@@ -66,13 +66,19 @@ def sweep(
         str | None,
         typer.Option(help="Run on a Ray cluster: HOST:6379, or auto where this machine is a node.", metavar="ADDRESS"),
     ] = None,
+    hand_in: Annotated[
+        str | None,
+        typer.Option(
+            "--submit", help="Run it as a job of the cluster with this dashboard.", metavar="http://HOST:8265"
+        ),
+    ] = None,
     smoke: Annotated[
         bool, typer.Option("--smoke", help="Run every stage on a handful of the images, and leave nothing behind.")
     ] = False,
 ) -> None:
     """Search, confirm the best, refit, export, test once, register."""
     if smoke:
-        if dry_run or start or address or resume is not Resume.never:
+        if dry_run or start or address or hand_in or resume is not Resume.never:
             raise InputError("--smoke is a sweep of its own, on this machine: give no other option than --until.")
         from reid_tune.sweep.smoke import smoke as run_smoke
 
@@ -82,6 +88,8 @@ def sweep(
     from reid_tune.sweep.file import load_sweep
 
     loaded = load_sweep(file, overrides or [])
+    if hand_in:
+        _submit(loaded, hand_in, resume, start, until, dry_run, address)
     from reid_tune.sweep.drive import plan_sweep, run_sweep
     from reid_tune.sweep.report.page import PAGE
     from reid_tune.sweep.report.planned import plan_table, plan_words
@@ -106,6 +114,19 @@ def sweep(
     print_sweep(state, Path(loaded.file.storage) / loaded.file.name)
     if (page := Path(loaded.file.storage) / loaded.file.name / PAGE).is_file():
         typer.echo(f"page: {page}")
+
+
+def _submit(
+    sweep: Any, where: str, resume: Resume, start: Stage | None, until: Stage, dry_run: bool, address: str | None
+) -> None:
+    """End with the status of a sweep that a cluster runs as a job."""
+    from reid_tune.sweep.cluster.submit import submit
+
+    if address:
+        raise InputError("--submit and --address are two ways to a cluster: give one of them.")
+    options = ["--resume", resume.value, "--until", until.value, *(["--from", start.value] if start else [])]
+    options += ["--dry-run"] if dry_run else []
+    raise typer.Exit(submit(sweep, where, options, lambda text: typer.echo(text, nl=False)))
 
 
 @_runs.command()

@@ -37,11 +37,13 @@ class EventLog:
             raise InputError(f"cannot write {self.path}: {error.strerror}.") from None
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             self._file.close()
             raise InputError(
                 f"{self.path.parent} is in use by another running process: wait for it or stop it."
             ) from None
+        except OSError:
+            pass  # A network file system without locks.
         self._drop_torn_line()
 
     def append(self, kind: str, **fields: Any) -> Event:

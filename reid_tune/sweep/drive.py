@@ -6,6 +6,7 @@ import socket
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from rich.console import Console
@@ -125,7 +126,7 @@ class _Driver:
 
     def run(self, stages: Sequence[str], again: Sequence[str]) -> SweepState:
         view = LiveView(self.console, self.sweep.file.budget.trials)
-        with Journal(self.sweep.folder) as self.journal, view:
+        with Journal(self.sweep.folder, partial(_warn, self.console)) as self.journal, view:
             self.journal.listeners.append(view)
             self._begin()
             if again:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from reid_tune.events.log import Event, EventLog, read_events
+from reid_tune.sweep.lease import LEASE, Lease
 from reid_tune.sweep.state import SweepState, replay
 
 __all__ = ["EVENTS", "Journal"]
@@ -16,9 +17,11 @@ EVENTS = "events.jsonl"
 class Journal:
     """Every change of a sweep goes through `emit`: first to disk, then into the state, then to the listeners."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, wait: Callable[[str], None] = lambda text: None) -> None:
         self.folder = folder
         self._log = EventLog(folder / EVENTS)
+        self._lease: Lease | None = None
+        self._wait = wait
         self.past = read_events(self._log.path)
         self.state: SweepState = replay(self.past)
         self.listeners: list[Callable[[Event, SweepState], None]] = []
@@ -29,7 +32,13 @@ class Journal:
         return self._log.path
 
     def emit(self, kind: str, **fields: Any) -> None:
-        """Record an event."""
+        """Record an event.
+
+        Raises:
+            InfrastructureError: the disk is full, or another driver has taken over.
+        """
+        if self._lease:
+            self._lease.require()
         # As plain data, so that this state is the one that a replay makes.
         event = self._log.append(kind, **json.loads(json.dumps(fields)))
         self.state.apply(event)
@@ -37,7 +46,14 @@ class Journal:
             listener(event, self.state)
 
     def __enter__(self) -> Self:
+        try:
+            self._lease = Lease(self.folder / LEASE, wait=self._wait)
+        except BaseException:
+            self._log.close()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._lease:
+            self._lease.release()
         self._log.close()

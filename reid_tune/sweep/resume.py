@@ -23,8 +23,8 @@ __all__ = ["Resume", "existing_state", "reopen", "reopened", "require_key", "res
 
 Resume = Literal["never", "auto"]
 
-# Parts of a sweep file that a resumed sweep may change.
-_FREE = {"resources", "storage", "budget", "keep"}
+# Parts of a sweep file that a resumed sweep may change; what the spec says is compared, not where it lies.
+_FREE = {"resources", "storage", "budget", "keep", "spec"}
 _SHOWN = 6  # differences of two sweeps in one message
 
 

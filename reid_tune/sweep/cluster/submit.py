@@ -1,0 +1,150 @@
+"""Handing a sweep in at a cluster, which then runs it whether this machine stays or goes."""
+
+import asyncio
+import os
+import secrets
+import shlex
+import shutil
+import socket
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import yaml
+
+import reid_tune
+from reid_tune.errors import InfrastructureError, InputError
+from reid_tune.spec.secret import KEY_FILE, passphrase
+from reid_tune.sweep.file import Sweep
+from reid_tune.tracking.store import public
+
+__all__ = ["submit"]
+
+_SECONDS = 5
+_NAME = "reid-tune sweep"  # in a job's metadata
+_ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
+
+
+def submit(sweep: Sweep, address: str, options: Sequence[str], say: Callable[[str], None]) -> int:
+    """Start a sweep as a Ray job, or find the one that runs, and follow its log to the end.
+
+    This package, the sweep file and its spec travel with the job. Data, weights and storage must be on the cluster's
+    nodes; the key is in a file of theirs.
+
+    Args:
+        address: Of the dashboard, `http://HOST:8265`.
+        options: Of the command `sweep` there.
+        say: Takes what the job prints, as it comes.
+
+    Returns:
+        The exit status of the sweep.
+
+    Raises:
+        InputError: nobody answers there, the token is refused, or the sweep names what only this machine has.
+        InfrastructureError: the connection broke; the job goes on.
+    """
+    _require_portable(sweep)
+    client = _client(address)
+    job = _running(client, sweep.file.name) or _start(client, sweep, options)
+    follow = f"ray job logs {job} --follow --address {address}"
+    say(f"job {job}; it goes on without this terminal, see it again with: {follow}\n")
+    try:
+        asyncio.run(_follow(client, job, say))
+        found = client.get_job_info(job)
+    except (RuntimeError, OSError) as error:
+        raise InfrastructureError(f"--submit {address}: {error}; the job goes on, see: {follow}") from None
+    if found.status not in _ENDED:
+        raise InfrastructureError(f"--submit {address}: the log ended; the job goes on, see: {follow}")
+    if found.status == "STOPPED":
+        return 130
+    return 0 if found.status == "SUCCEEDED" else found.driver_exit_code or 1
+
+
+def _require_portable(sweep: Sweep) -> None:
+    if not Path(sweep.file.storage).is_absolute():
+        raise InputError(
+            f"{sweep.source}: storage = {sweep.file.storage!r}: with --submit give the absolute path of a folder that "
+            "all nodes mount."
+        )
+    if passphrase(sweep.experiment) is not None and not os.environ.get(KEY_FILE):
+        raise InputError(
+            "with --submit the encryption key must be in a file that every node has: take it out of the spec and the "
+            f"environment, and name the file in {KEY_FILE}."
+        )
+
+
+def _client(address: str) -> Any:
+    """A client of the dashboard at an address."""
+    place = urlsplit(address)
+    if place.scheme not in ("http", "https") or not place.hostname:
+        raise InputError(f"--submit {address}: give the dashboard's address, such as http://HOST:8265.")
+    try:
+        socket.create_connection((place.hostname, place.port or 8265), _SECONDS).close()
+    except OSError as error:
+        raise InputError(
+            f"--submit {address}: no dashboard answers there ({error.strerror or error}): check the address, and that "
+            "the port is forwarded from the head."
+        ) from None
+    os.environ["RAY_AUTH_MODE"] = "token"
+    from ray.exceptions import AuthenticationError
+    from ray.job_submission import JobSubmissionClient
+
+    try:
+        client = JobSubmissionClient(address)
+        client.list_jobs()
+    except AuthenticationError:
+        refused = True
+    except (ConnectionError, RuntimeError) as error:
+        refused = "401" in str(error) or "403" in str(error)
+        if not refused:
+            raise InputError(f"--submit {address}: {str(error).splitlines()[0]}") from None
+    else:
+        return client
+    raise InputError(
+        f"--submit {address}: the cluster refuses this machine's token: copy ~/.ray/auth_token from the head, or give "
+        "the token in RAY_AUTH_TOKEN."
+    )
+
+
+def _running(client: Any, name: str) -> str | None:
+    """The job that runs a sweep of this name."""
+    jobs = (job for job in client.list_jobs() if job.metadata and job.metadata.get(_NAME) == name)
+    return next((str(job.submission_id) for job in jobs if job.status not in _ENDED), None)
+
+
+def _start(client: Any, sweep: Sweep, options: Sequence[str]) -> str:
+    named = {KEY_FILE: os.environ.get(KEY_FILE), "MLFLOW_TRACKING_URI": os.environ.get("MLFLOW_TRACKING_URI")}
+    variables = {name: public(value) for name, value in named.items() if value}
+    with _package(sweep) as folder:
+        return str(
+            client.submit_job(
+                entrypoint=shlex.join(
+                    ["python", "-m", "reid_tune", "sweep", "sweep.yaml", "--address", "auto", *options]
+                ),
+                submission_id=f"reid-tune-{sweep.file.name}-{secrets.token_hex(3)}",
+                metadata={_NAME: sweep.file.name},
+                runtime_env={"working_dir": str(folder), "env_vars": variables},
+            )
+        )
+
+
+@contextmanager
+def _package(sweep: Sweep) -> Iterator[Path]:
+    """A folder with this package, the sweep file and its spec, overrides applied."""
+    with tempfile.TemporaryDirectory(prefix="reid-tune-") as temporary:
+        folder = Path(temporary)
+        source = Path(reid_tune.__file__).parent
+        shutil.copytree(source, folder / source.name, ignore=shutil.ignore_patterns("__pycache__"))
+        spec = sweep.experiment.model_dump(mode="json", exclude={"encryption_key"})
+        file = sweep.file.model_dump(mode="json") | {"spec": "spec.yaml"}
+        for name, content in (("spec.yaml", spec), ("sweep.yaml", file)):
+            (folder / name).write_text(yaml.safe_dump(content, sort_keys=False))
+        yield folder
+
+
+async def _follow(client: Any, job: str, say: Callable[[str], None]) -> None:
+    async for text in client.tail_job_logs(job):
+        say(text)
