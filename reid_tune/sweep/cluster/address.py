@@ -5,6 +5,7 @@ import os
 import platform
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 
 from reid_tune.errors import InputError
@@ -38,12 +39,19 @@ def find_cluster(address: str) -> str:
         address: `HOST:6379`, or `auto` for the cluster of which this machine is a node, or which RAY_ADDRESS names.
 
     Raises:
-        InputError: nobody answers within some seconds, the token is missing or wrong, or the cluster runs other
-            versions of Ray or Python.
+        InputError: nobody answers within some seconds, the token is missing or wrong, the cluster has none, or runs
+            other versions of Ray or Python.
     """
     if "://" in address:
         raise InputError(f"--address {address}: give auto or HOST:6379; http://HOST:8265 is for --submit.")
-    found = _ask(address)
+    with ThreadPoolExecutor() as pool:
+        asked, stranger = pool.submit(_ask, address), pool.submit(_ask, address, {"RAY_AUTH_TOKEN": "0" * 64})
+        found, open_to_all = asked.result(), bool(stranger.result().get("address"))
+    if open_to_all:
+        raise InputError(
+            f"--address {address}: the cluster knows no token, so whoever reaches it may run commands on it: start it "
+            "with RAY_AUTH_MODE=token."
+        )
     if found.get("refused"):
         raise InputError(
             f"--address {address}: the cluster refuses this machine's token: copy ~/.ray/auth_token from the head, or "
@@ -60,9 +68,9 @@ def find_cluster(address: str) -> str:
     return str(found["address"])
 
 
-def _ask(address: str) -> dict[str, str]:
-    """What the cluster says of itself; nothing where there is none."""
-    quiet = os.environ | {"RAY_AUTH_MODE": "token", "RAY_BACKEND_LOG_LEVEL": "fatal"}
+def _ask(address: str, more: dict[str, str] | None = None) -> dict[str, str]:
+    """What the cluster says of itself to a process with more in its environment; nothing where there is none."""
+    quiet = os.environ | {"RAY_AUTH_MODE": "token", "RAY_BACKEND_LOG_LEVEL": "fatal"} | (more or {})
     command = [sys.executable, "-c", _ASK, address]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=_SECONDS, env=quiet)

@@ -116,8 +116,11 @@ def _running(client: Any, name: str) -> str | None:
 
 
 def _start(client: Any, sweep: Sweep, options: Sequence[str]) -> str:
-    named = {KEY_FILE: os.environ.get(KEY_FILE), "MLFLOW_TRACKING_URI": os.environ.get("MLFLOW_TRACKING_URI")}
-    variables = {name: public(value) for name, value in named.items() if value}
+    # The job's own folder goes with the job, so the default store lies beside the sweep.
+    store = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{sweep.file.storage}/mlflow.db"
+    variables = {"MLFLOW_TRACKING_URI": public(store)}
+    if file := os.environ.get(KEY_FILE):
+        variables[KEY_FILE] = file
     with _package(sweep) as folder:
         return str(
             client.submit_job(

@@ -62,8 +62,8 @@ class Machines:
         """The address of a machine."""
         return f"10.77.0.{number}"
 
-    def add(self, number: int, cpus: int = 1) -> None:
-        """A new machine, with a Ray node on it."""
+    def add(self, number: int, cpus: int = 1, hidden: Path | None = None) -> None:
+        """A new machine, with a Ray node on it; it sees another folder, an empty one, in the place of `hidden`."""
         space, outside = self._space(number), self._outside(number)
         _ip("netns", "add", space)
         self.numbers.add(number)
@@ -73,14 +73,17 @@ class Machines:
         _ip("-n", space, "addr", "add", f"{self.address(number)}/24", "dev", "eth0")
         for link in ("lo", "eth0"):
             _ip("-n", space, "link", "set", link, "up")
-        self.start(number, cpus)
+        self.start(number, cpus, hidden)
 
-    def start(self, number: int, cpus: int = 1) -> None:
-        """Start Ray on a machine."""
+    def start(self, number: int, cpus: int = 1, hidden: Path | None = None) -> None:
+        """Start Ray on a machine, see `add`."""
         head = ["--head", "--port=6379", "--include-dashboard=false", f"--temp-dir={self.folder}"]
         role = head if number == 1 else [f"--address={self.address(1)}:6379"]
         command = [RAY, "start", *role, f"--node-ip-address={self.address(number)}", f"--num-cpus={cpus}"]
-        self.run(number, *command, "--disable-usage-stats")
+        command += ["--disable-usage-stats"]
+        # `ip netns exec` gives a command its own mounts, too.
+        hide = ["sh", "-c", 'mount -t tmpfs none "$0" && exec "$@"', str(hidden)] if hidden else []
+        self.run(number, *hide, *command)
 
     def run(self, number: int, *command: str) -> str:
         """What a command on a machine prints."""

@@ -1,0 +1,17 @@
+# docker build -t reid-tune .
+# docker run --rm --gpus all --shm-size 8g -v "$PWD":/work -w /work reid-tune sweep FILE --resume auto
+#
+# Not built here: there was no container engine at hand.
+FROM python:3.11-slim
+ENV PYTHONDONTWRITEBYTECODE=1 PATH=/opt/reid-tune/.venv/bin:$PATH
+# git for the commit in a run's record; wget for KubeRay's probes.
+RUN apt-get update && apt-get install -y --no-install-recommends git make wget && rm -rf /var/lib/apt/lists/*
+# KubeRay starts Ray in a login shell, which sets PATH anew.
+RUN echo 'PATH=/opt/reid-tune/.venv/bin:$PATH' > /etc/profile.d/reid-tune.sh
+WORKDIR /opt/reid-tune
+# The dependencies first: they change less often than the code.
+COPY Makefile pyproject.toml constraints.txt README.md ./
+RUN mkdir reid_tune && touch reid_tune/__init__.py && make setup
+COPY . .
+RUN python -m compileall -q reid_tune
+ENTRYPOINT ["reid-tune"]

@@ -1,0 +1,174 @@
+"""A sweep on a real cluster: machines in network namespaces that come, go, are cut off and die; `-s` shows its log."""
+
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reid_tune.sweep.lease import LEASE
+
+from ..workbench import SPEC, Bench
+from .machines import Machines, permitted
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
+
+HEAD = f"{Machines.address(1)}:6379"
+AT_HEAD = ("sweep", "sweep.yaml", "--address", HEAD)
+Event = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def machines() -> Iterator[Machines]:
+    if reason := permitted():
+        pytest.skip(reason)
+    folder = Path(tempfile.mkdtemp(prefix="rt-"))
+    with Machines(folder) as made:
+        made.add(1, cpus=0)
+        yield made
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+class Cluster:
+    """A bench whose commands run on a machine of a cluster."""
+
+    def __init__(self, machines: Machines, bench: Bench) -> None:
+        self.machines = machines
+        self.bench = bench
+        self.began = time.monotonic()
+
+    def command(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run a command on the head to its end."""
+        return subprocess.run(self._on_head(*arguments), **self._how(environment), capture_output=True)
+
+    @contextmanager
+    def running(self, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+        """A command on the head, ended behind the block."""
+        with (self.bench.folder / "output.txt").open("a") as output:
+            process = subprocess.Popen(self._on_head(*arguments), **self._how({}), stdout=output, stderr=output)
+            try:
+                yield process
+            finally:
+                process.send_signal(signal.SIGTERM)
+                process.wait(timeout=120)
+
+    def say(self, text: str) -> None:
+        """A line of the log."""
+        print(f"{time.monotonic() - self.began:6.1f} s  {text}", flush=True)
+
+    def wait(self, what: str, holds: Callable[[], Any]) -> Any:
+        """Wait until something holds, and return what it is."""
+        end = time.monotonic() + 180
+        while not (found := holds()):
+            assert time.monotonic() < end, f"{what}\n" + (self.bench.folder / "output.txt").read_text()
+            time.sleep(0.1)
+        self.say(what)
+        return found
+
+    def reports(self, run: str) -> list[Event]:
+        """A run's reports so far."""
+        return [event for event in self.bench.events if event["kind"] == "report" and event["run"] == run]
+
+    def reported(self, run: str, more: int = 1) -> Event:
+        """Wait for some more reports of a run, and return the last."""
+        before = len(self.reports(run))
+        self.wait(f"{run} goes on", lambda: len(self.reports(run)) >= before + more)
+        return self.reports(run)[-1]
+
+    def lost(self, run: str) -> int:
+        """How often a run's processes were lost."""
+        return sum(event["kind"] == "setback" and event["run"] == run for event in self.bench.events)
+
+    def _on_head(self, *arguments: str) -> list[str]:
+        return self.machines.on(1, sys.executable, "-m", "reid_tune", *arguments)
+
+    def _how(self, environment: dict[str, str]) -> dict[str, Any]:
+        return {"cwd": self.bench.folder, "env": self.machines.environment | environment, "text": True}
+
+
+def test_what_is_wrong_with_a_cluster_is_said_before_anything_begins(machines: Machines, tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    (tmp_path / "runs").mkdir()
+    cluster = Cluster(machines, bench)
+
+    def refused(*arguments: str, **environment: str) -> str:
+        done = cluster.command(*AT_HEAD, *arguments, **environment)
+        assert done.returncode == 2, done.stdout + done.stderr
+        assert "Traceback" not in done.stderr and not list((tmp_path / "runs").iterdir())
+        cluster.say(done.stderr.splitlines()[-1])
+        return done.stderr
+
+    assert "refuses this machine's token" in refused(RAY_AUTH_TOKEN="f" * 64)
+    assert "no Ray cluster answers" in refused("--address", "10.77.0.1:6380")
+    assert "but the cluster has 0 CPU" in refused()
+    machines.add(2)
+    assert "a run of 3 worker(s)" in refused("sweep.resources.workers=3")
+    for hidden, said in (("data", "dataset.train_dataset_dir"), ("runs", "storage")):
+        machines.add(3, hidden=tmp_path / hidden)
+        message = refused()
+        assert f"node {Machines.address(3)}: " in message and said in message
+        machines.remove(3)
+    machines.remove(2)
+
+
+def test_a_sweep_outlives_its_machines(machines: Machines, tmp_path: Path) -> None:
+    endless = {**SPEC, "train": {**SPEC["train"], "num_epochs": 5000}}
+    bench = Bench(tmp_path, scheduler={"name": "none"}, budget={"trials": 2}, resources={"max_concurrent": None})
+    bench.write_spec(train=endless["train"])
+    cluster = Cluster(machines, bench)
+    for number in (2, 3):
+        machines.add(number)
+    with cluster.running(*AT_HEAD):
+        cluster.wait("both trials report", lambda: cluster.reports("trials/0000") and cluster.reports("trials/0001"))
+        at = {run: cluster.reports(run)[-1]["nodes"] for run in ("trials/0000", "trials/0001")}
+        assert sorted(at.values()) == [[Machines.address(2)], [Machines.address(3)]]
+        stays, moves = sorted(at, key=lambda run: at[run])
+
+        cluster.say(f"machine 3 dies, which runs {moves}")
+        epoch = cluster.reported(moves, 2)["epoch"]
+        machines.kill(3)
+        cluster.wait(f"{moves} is lost", lambda: cluster.lost(moves))
+        machines.add(4)
+        cluster.say("machine 4 comes")
+        report = cluster.reported(moves)
+        assert report["nodes"] == [Machines.address(4)] and report["epoch"] >= epoch
+
+        cluster.say("machine 2 is cut off for 5 s")
+        machines.cut(2)
+        time.sleep(5)
+        machines.join(2)
+        assert cluster.reported(stays)["nodes"] == [Machines.address(2)] and not cluster.lost(stays)
+
+        machines.add(5)
+        cluster.say("machine 5 comes; machine 2 is cut off for 90 s")
+        machines.cut(2)
+        cut = time.monotonic()
+        cluster.wait(f"{stays} is lost", lambda: cluster.lost(stays))
+        assert cluster.reported(stays)["nodes"] == [Machines.address(5)]
+        cluster.wait("90 s are over", lambda: time.monotonic() > cut + 90)
+        machines.join(2)
+        assert {tuple(event["nodes"]) for event in cluster.reports(stays)[-1:]} == {(Machines.address(5),)}
+        assert cluster.reported(stays, 5)["nodes"] == [Machines.address(5)] and cluster.lost(stays) == 1
+
+        before = {run: cluster.reports(run)[-1]["epoch"] for run in at}
+        cluster.say("the head dies, and with it the driver")
+        machines.kill(1)
+    for number in (2, 4, 5):
+        machines.remove(number)
+    machines.start(1, cpus=0)
+    for number in (2, 4):
+        machines.add(number)
+    assert (tmp_path / "runs" / "small" / LEASE).exists(), "the driver had no time to clean up"
+    with cluster.running(*AT_HEAD, "--resume", "auto"):
+        for run, epoch in before.items():
+            assert cluster.reported(run)["epoch"] >= epoch + 1
+    for run in at:
+        epochs = [event["epoch"] for event in cluster.reports(run)]
+        assert epochs == list(range(1, len(epochs) + 1)), "each epoch once"
