@@ -12,6 +12,7 @@ from typing import Any
 from reid_tune.errors import InputError
 from reid_tune.spec.secret import KEY, KEY_FILE
 from reid_tune.sweep.cluster.address import find_cluster
+from reid_tune.sweep.cluster.watch import watched
 
 __all__ = ["cluster"]
 
@@ -105,6 +106,7 @@ def _ray(**how: Any) -> Iterator[None]:
     # Ray's handler would end this process at once.
     signal.signal(signal.SIGTERM, terminate or signal.SIG_DFL)
     try:
-        yield
+        with watched(ray.get_runtime_context().gcs_address):
+            yield
     finally:
         ray.shutdown()

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from reid_tune.errors import InfrastructureError
 from reid_tune.sweep.cluster.interfaces import torch_config
 from reid_tune.sweep.runs.failure import Failure, failure_of, failure_report
 
@@ -162,8 +163,10 @@ def _train(config: dict[str, Any], report: Callable[[dict[str, Any]], None]) -> 
     torch.set_num_threads(config["threads"])
     with _logged(Path(config["log"])):
         try:
+            experiment = Experiment.model_validate(config["spec"])
+            _require_shared(config["scratch"], *experiment.dataset.train_folders)
             train(
-                Experiment.model_validate(config["spec"]),
+                experiment,
                 _RayReporter(report),
                 Path(config["folder"]),
                 resume=Path(config["resume"]) if config["resume"] else None,
@@ -181,6 +184,18 @@ def _train(config: dict[str, Any], report: Callable[[dict[str, Any]], None]) -> 
                 raise  # Perhaps only the echo of another worker's death, which a new attempt mends.
             return replace(failure, reason=f"{failure.reason} (see {config['log']})")
     return None
+
+
+def _require_shared(*folders: str) -> None:
+    """Refuse to run on a node that came later than the preflight and lacks what all others have.
+
+    Raises:
+        InfrastructureError: it would fail one run after the other.
+    """
+    from ray.util import get_node_ip_address
+
+    if missing := [folder for folder in folders if not Path(folder).is_dir()]:
+        raise InfrastructureError(f"node {get_node_ip_address()} has no {missing[0]}.")
 
 
 def _device(config: dict[str, Any]) -> Any:

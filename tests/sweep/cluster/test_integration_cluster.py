@@ -166,9 +166,16 @@ def test_a_sweep_outlives_its_machines(machines: Machines, tmp_path: Path) -> No
     for number in (2, 4):
         machines.add(number)
     assert (tmp_path / "runs" / "small" / LEASE).exists(), "the driver had no time to clean up"
-    with cluster.running(*AT_HEAD, "--resume", "auto"):
+    with cluster.running(*AT_HEAD, "--resume", "auto") as process:
         for run, epoch in before.items():
             assert cluster.reported(run)["epoch"] >= epoch + 1
+
+        machines.add(6, hidden=tmp_path / "data")
+        cluster.say("machine 6 comes without the data; machine 4 dies")
+        machines.kill(4)
+        assert process.wait(timeout=180) == 3
+    last = (tmp_path / "output.txt").read_text().splitlines()[-1]
+    assert f"node {Machines.address(6)} has no {tmp_path / 'data'}" in last and "--resume auto" in last
     for run in at:
         epochs = [event["epoch"] for event in cluster.reports(run)]
         assert epochs == list(range(1, len(epochs) + 1)), "each epoch once"
