@@ -54,9 +54,9 @@ def plan_sweep(sweep: Sweep, until: str, address: str | None = None) -> dict[str
     Raises:
         InputError: the first thing that would make the sweep fail.
     """
-    passphrase(sweep.experiment)  # Refuses a file of the key that cannot be read.
+    key = passphrase(sweep.experiment)
     checked = preflight(sweep, _stages(until))
-    with cluster(address):
+    with cluster(address, key):
         check_nodes(sweep)
         return {"name": sweep.file.name, "folder": str(sweep.folder)} | _planned(sweep, checked)
 
@@ -78,7 +78,8 @@ def run_sweep(
         FailedRun: no trial could be finished.
     """
     stages, again = _stages(until), tuple[str, ...]()
-    if read_events(sweep.folder / EVENTS):
+    past = read_events(sweep.folder / EVENTS)
+    if past:
         state = existing_state(sweep, "auto" if start else resume)
         again = reopened(sweep, state, start)
         stages = tuple(stage for stage in stages if stage not in state.stages or stage in again)
@@ -99,7 +100,7 @@ def run_sweep(
         check_nodes(sweep)
         # Before the log begins, so that a sweep that cannot run leaves nothing behind.
         planned = _planned(sweep, checked) if STAGES[0] in stages else checked.as_dict()
-        return _Driver(sweep, checked, planned, console).run(stages, again)
+        return _Driver(sweep, checked, planned, console).run(stages, again, len(past))
 
 
 def _stages(until: str) -> tuple[str, ...]:
@@ -124,9 +125,12 @@ class _Driver:
         for warning in planned["warnings"]:
             _warn(console, warning)
 
-    def run(self, stages: Sequence[str], again: Sequence[str]) -> SweepState:
+    def run(self, stages: Sequence[str], again: Sequence[str], known: int) -> SweepState:
+        """Run the stages of a sweep whose log had so many events when they were chosen."""
         view = LiveView(self.console, self.sweep.file.budget.trials)
         with Journal(self.sweep.folder, partial(_warn, self.console)) as self.journal, view:
+            if len(self.journal.past) != known:
+                raise InputError(f"another driver has worked on {self.sweep.folder} meanwhile: give the command again.")
             self.journal.listeners.append(view)
             self._begin()
             if again:

@@ -51,6 +51,9 @@ class Journal:
         except BaseException:
             self._log.close()
             raise
+        # Another driver may have written on while this one waited.
+        self.past = read_events(self._log.path)
+        self.state = replay(self.past)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -41,8 +41,14 @@ class Lease:
         self._count = 0
         self._over = threading.Event()
         self._taken = ""
-        self._await_silence(wait)
+        self._seen: dict[str, Any] = {}
+        waited = self._await_silence(wait)
         self._write()
+        if waited:
+            # Another driver may have waited for the same one.
+            time.sleep(silence / 5)
+            self._look()
+            self.require()
         self._thread = threading.Thread(target=self._beat, daemon=True)
         self._thread.start()
 
@@ -70,21 +76,23 @@ class Lease:
     def __exit__(self, *_: object) -> None:
         self.release()
 
-    def _await_silence(self, wait: Callable[[str], None]) -> None:
+    def _await_silence(self, wait: Callable[[str], None]) -> bool:
+        """Whether there was a driver on another machine, which is silent now."""
         found = self._read()
         if not found or found.get("machine") == _machine():
-            return
+            return False
         wait(f"the last driver ran on {found.get('host')}; waiting {self.silence:g} s for a sign of it ...")
         end = time.monotonic() + self.silence
         while time.monotonic() < end:
             time.sleep(self.silence / 60)
             if not (now := self._read()):
-                return
+                return False
             if now != found:
                 raise InputError(
                     f"{self.path.parent} is driven by process {now.get('pid')} on {now.get('host')}: wait for it or "
                     "stop it."
                 )
+        return True
 
     def _beat(self) -> None:
         while not self._over.wait(self.silence / 6):
@@ -110,9 +118,12 @@ class Lease:
     def _read(self) -> dict[str, Any]:
         try:
             found = json.loads(self.path.read_text())
-        except (OSError, ValueError):
+        except FileNotFoundError:
             return {}
-        return found if isinstance(found, dict) else {}
+        except (OSError, ValueError):
+            return dict(self._seen)  # Such as a stale handle of NFS: no sign of anything.
+        self._seen = found if isinstance(found, dict) else {}
+        return dict(self._seen)
 
 
 def _machine() -> str:

@@ -79,6 +79,8 @@ class Resources(Section):
 
     @model_validator(mode="after")
     def _check(self) -> "Resources":
+        if taken := {"CPU", "GPU", "memory"} & self.custom.keys():
+            raise ValueError(f"custom has {min(taken)}: cpus_per_worker and gpus_per_worker say that")
         gpus = self.gpus_per_worker
         if gpus == "auto":
             return self

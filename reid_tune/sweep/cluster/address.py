@@ -46,18 +46,18 @@ def find_cluster(address: str) -> str:
         raise InputError(f"--address {address}: give auto or HOST:6379; http://HOST:8265 is for --submit.")
     with ThreadPoolExecutor() as pool:
         asked, stranger = pool.submit(_ask, address), pool.submit(_ask, address, {"RAY_AUTH_TOKEN": "0" * 64})
-        found, open_to_all = asked.result(), bool(stranger.result().get("address"))
-    if open_to_all:
+        found, other = asked.result(), stranger.result()
+    if other.get("address"):
         raise InputError(
             f"--address {address}: the cluster knows no token, so whoever reaches it may run commands on it: start it "
             "with RAY_AUTH_MODE=token."
         )
-    if found.get("refused"):
+    if found.get("refused") or found.get("missing"):
+        why = "the cluster refuses this machine's token" if found.get("refused") else "this machine has no token"
         raise InputError(
-            f"--address {address}: the cluster refuses this machine's token: copy ~/.ray/auth_token from the head, or "
-            "give the token in RAY_AUTH_TOKEN."
+            f"--address {address}: {why}: copy ~/.ray/auth_token from the head, or give the token in RAY_AUTH_TOKEN."
         )
-    if not found.get("address"):
+    if not (found.get("address") and other.get("refused")):
         begin = "start one here with 'ray start --head'" if address == "auto" else "check host and port"
         raise InputError(f"--address {address}: no Ray cluster answers within {_SECONDS} s: {begin}.")
     own = {"ray": metadata.version("ray"), "python": platform.python_version()}
@@ -74,6 +74,8 @@ def _ask(address: str, more: dict[str, str] | None = None) -> dict[str, str]:
     command = [sys.executable, "-c", _ASK, address]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=_SECONDS, env=quiet)
-    except (subprocess.TimeoutExpired, subprocess.CalledProcessError):
+    except subprocess.TimeoutExpired:
         return {}
+    except subprocess.CalledProcessError as error:
+        return {"missing": "token"} if "authentication token" in error.stderr else {}
     return dict(json.loads(done.stdout.splitlines()[-1]))

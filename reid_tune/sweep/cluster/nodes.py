@@ -45,7 +45,8 @@ def check_nodes(sweep: Sweep) -> None:
     if not nodes.keys() - {here}:
         return
     storage, asked = sweep.folder.parent, _asked(sweep)
-    own = _look(*asked)
+    if (own := _look(*asked)).fault:
+        raise InputError(f"this machine: {own.fault}")
     with _own_folder(storage) as probes:
         for node, seen in _on_each(nodes, _look_and_mark, *asked, probes).items():
             _require_alike(nodes[node], seen, own)
@@ -58,7 +59,8 @@ def check_nodes(sweep: Sweep) -> None:
 
 
 def _holds_runs(node: dict[str, Any]) -> bool:
-    return bool(node["Resources"].get("CPU"))
+    # The head supervises runs of several workers, and writes into the storage for them.
+    return bool(node["Resources"].get("CPU")) or "node:__internal_head__" in node["Resources"]
 
 
 def _asked(sweep: Sweep) -> tuple[dict[str, Any], bytes | None]:
@@ -101,8 +103,8 @@ def _on_each(nodes: dict[str, str], function: Any, *arguments: Any) -> dict[str,
         try:
             found[node] = ray.get(answer, timeout=_SECONDS)
         except RayError as error:
-            first = str(error).splitlines()[0]
-            raise InfrastructureError(f"node {nodes[node]} cannot run reid-tune: {first}") from None
+            last = str(error).strip().splitlines()[-1]
+            raise InfrastructureError(f"node {nodes[node]} cannot run reid-tune: {last}") from None
     return found
 
 
@@ -116,13 +118,13 @@ def _look_and_mark(node: str, spec: dict[str, Any], lock: bytes | None, probes: 
 
 
 def _look(spec: dict[str, Any], lock: bytes | None) -> _Seen:
+    code = {"reid-tune": _code()}
     try:
-        experiment = Experiment.model_validate(spec)
         if lock:
             decrypt(lock, passphrase(), "the sweep")
-        return _Seen({"reid-tune": _code()} | training_files(experiment))
-    except ReidTuneError as error:
-        return _Seen({}, f"{error} Every node needs the same files at the same place.")
+        return _Seen(code | training_files(Experiment.model_validate(spec)))
+    except (ReidTuneError, ValueError) as error:  # Another version may know other specs.
+        return _Seen(code, f"{error} Every node needs the same files at the same place.")
 
 
 def _unseen(node: str, probes: Path, others: list[str]) -> list[str]:
@@ -139,8 +141,8 @@ def _code() -> str:
 
 
 def _require_alike(address: str, seen: _Seen, own: _Seen) -> None:
+    unlike = [name for name, digest in seen.digests.items() if own.digests[name] != digest]
+    if unlike:
+        raise InputError(f"node {address} has another {unlike[0]} than this machine: give all nodes the same.")
     if seen.fault:
         raise InputError(f"node {address}: {seen.fault}")
-    for name, digest in own.digests.items():
-        if seen.digests.get(name) != digest:
-            raise InputError(f"node {address} has another {name} than this machine: give all nodes the same.")

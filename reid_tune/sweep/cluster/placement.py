@@ -1,12 +1,19 @@
 """How many runs a cluster has room for."""
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
 
 from reid_tune.errors import InputError
 from reid_tune.sweep.settings import Resources
 
 __all__ = ["Placement", "place"]
+
+_BOOTSTRAP = Path("~/ray_bootstrap_config.yaml")  # of `ray up`, on the head
 
 Amounts = Mapping[str, float]
 
@@ -35,7 +42,8 @@ def place(resources: Resources, workers: int) -> Placement:
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     more = _to_come()
     wanted = resources.gpus_per_worker
-    gpus = (1 if any(node.get("GPU") for node in [*nodes, *more]) else 0) if wanted == "auto" else wanted
+    have = any(node.get("GPU") and node.get("CPU") for node in [*nodes, *more])
+    gpus = (1 if have else 0) if wanted == "auto" else wanted
     each = {"CPU": resources.cpus_per_worker, "GPU": gpus, **dict(resources.more)}
     fits = _slots(nodes, each) // workers
     most = max(fits, _slots(more, each) // workers)
@@ -46,12 +54,27 @@ def place(resources: Resources, workers: int) -> Placement:
 
 
 def _to_come() -> list[Amounts]:
-    """The nodes of the cluster at its largest; none without an autoscaler."""
-    from ray._private.state import state
+    """The nodes of the cluster at its largest, beside its head; none where this machine knows of no autoscaler."""
+    config = _autoscaling()
+    types = config.get("available_node_types", {})
+    most = {name: kind.get("max_workers", config.get("max_workers", 0)) for name, kind in types.items()}
+    most.pop(config.get("head_node_type"), None)
+    return [types[name].get("resources", {}) for name, count in most.items() for _ in range(count)]
 
-    config = state.get_cluster_config()
-    groups = config.node_group_configs if config else ()
-    return [dict(group.resources) for group in groups for _ in range(max(0, group.max_count))]
+
+def _autoscaling() -> dict[str, Any]:
+    """The autoscaler's configuration, which Ray 2.60 does not tell: it lies on the head, or in Kubernetes."""
+    if _BOOTSTRAP.expanduser().is_file():
+        return dict(yaml.safe_load(_BOOTSTRAP.expanduser().read_text()))
+    names = [os.environ.get(name) for name in ("RAY_CLUSTER_NAME", "RAY_CLUSTER_NAMESPACE")]
+    if not all(names):
+        return {}
+    from ray.autoscaler._private.kuberay.autoscaling_config import AutoscalingConfigProducer
+
+    try:
+        return dict(AutoscalingConfigProducer(*names)())
+    except Exception:  # Without the right to ask Kubernetes there is what there is.
+        return {}
 
 
 def _slots(nodes: Iterable[Amounts], each: Amounts) -> int:

@@ -1,5 +1,6 @@
 """Ray for the time of a sweep."""
 
+import json
 import os
 import secrets
 import shutil
@@ -85,9 +86,18 @@ def _own() -> Iterator[None]:
 @contextmanager
 def _joined(address: str) -> Iterator[None]:
     found = find_cluster(address)
-    named = {name: value for name in (KEY_FILE, "OMP_NUM_THREADS") if (value := os.environ.get(name))}
-    with _ray(address=found, runtime_env={"env_vars": _SETTINGS | named}):
+    variables = _SETTINGS | ({KEY_FILE: file} if (file := os.environ.get(KEY_FILE)) else {})
+    # What a job was given reaches its processes anyway, and Ray refuses to be told twice.
+    for name in _of_this_job():
+        variables.pop(name, None)
+    with _ray(address=found, runtime_env={"env_vars": variables}):
         yield
+
+
+def _of_this_job() -> dict[str, str]:
+    """The variables that this process has been given as a Ray job; none where it is none."""
+    job = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR") or "{}")
+    return dict((job.get("runtime_env") or {}).get("env_vars") or {})
 
 
 @contextmanager

@@ -19,7 +19,7 @@ import reid_tune
 from reid_tune.errors import InfrastructureError, InputError
 from reid_tune.spec.secret import KEY_FILE, passphrase
 from reid_tune.sweep.file import Sweep
-from reid_tune.tracking.store import public
+from reid_tune.tracking.store import database, public
 
 __all__ = ["submit"]
 
@@ -47,20 +47,23 @@ def submit(sweep: Sweep, address: str, options: Sequence[str], say: Callable[[st
         InfrastructureError: the connection broke; the job goes on.
     """
     _require_portable(sweep)
-    client = _client(address)
-    job = _running(client, sweep.file.name) or _start(client, sweep, options)
+    with _broken(f"--submit {address}: the dashboard does not answer as it should"):
+        client = _client(address)
+        job = _running(client, sweep, options) or _start(client, sweep, options)
     follow = f"ray job logs {job} --follow --address {address}"
     say(f"job {job}; it goes on without this terminal, see it again with: {follow}\n")
-    try:
+    with _broken(f"--submit {address}: the job goes on, see it with: {follow}"):
         asyncio.run(_follow(client, job, say))
         found = client.get_job_info(job)
-    except (RuntimeError, OSError) as error:
-        raise InfrastructureError(f"--submit {address}: {error}; the job goes on, see: {follow}") from None
     if found.status not in _ENDED:
         raise InfrastructureError(f"--submit {address}: the log ended; the job goes on, see: {follow}")
     if found.status == "STOPPED":
         return 130
-    return 0 if found.status == "SUCCEEDED" else found.driver_exit_code or 1
+    if found.status == "SUCCEEDED":
+        return 0
+    if found.driver_exit_code is None:  # It did not come to begin, and its log is empty.
+        say(f"{found.message}\n")
+    return found.driver_exit_code or InfrastructureError.status
 
 
 def _require_portable(sweep: Sweep) -> None:
@@ -69,6 +72,8 @@ def _require_portable(sweep: Sweep) -> None:
             f"{sweep.source}: storage = {sweep.file.storage!r}: with --submit give the absolute path of a folder that "
             "all nodes mount."
         )
+    if (path := database(store := os.environ.get("MLFLOW_TRACKING_URI", ""))) and not store.endswith(f"//{path}"):
+        raise InputError(f"MLFLOW_TRACKING_URI = {store}: with --submit give a server, or a path that begins with /.")
     if passphrase(sweep.experiment) is not None and not os.environ.get(KEY_FILE):
         raise InputError(
             "with --submit the encryption key must be in a file that every node has: take it out of the spec and the "
@@ -79,16 +84,17 @@ def _require_portable(sweep: Sweep) -> None:
 def _client(address: str) -> Any:
     """A client of the dashboard at an address."""
     place = urlsplit(address)
-    if place.scheme not in ("http", "https") or not place.hostname:
+    if place.scheme not in ("http", "https") or not place.hostname or not place.port:
         raise InputError(f"--submit {address}: give the dashboard's address, such as http://HOST:8265.")
     try:
-        socket.create_connection((place.hostname, place.port or 8265), _SECONDS).close()
+        socket.create_connection((place.hostname, place.port), _SECONDS).close()
     except OSError as error:
         raise InputError(
             f"--submit {address}: no dashboard answers there ({error.strerror or error}): check the address, and that "
             "the port is forwarded from the head."
         ) from None
-    os.environ["RAY_AUTH_MODE"] = "token"
+    # Ray would ask its own variables first.
+    os.environ |= {"RAY_AUTH_MODE": "token", "RAY_API_SERVER_ADDRESS": address}
     from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
 
@@ -96,23 +102,49 @@ def _client(address: str) -> Any:
         client = JobSubmissionClient(address)
         client.list_jobs()
     except AuthenticationError:
-        refused = True
-    except (ConnectionError, RuntimeError) as error:
-        refused = "401" in str(error) or "403" in str(error)
-        if not refused:
-            raise InputError(f"--submit {address}: {str(error).splitlines()[0]}") from None
-    else:
-        return client
-    raise InputError(
-        f"--submit {address}: the cluster refuses this machine's token: copy ~/.ray/auth_token from the head, or give "
-        "the token in RAY_AUTH_TOKEN."
-    )
+        raise InputError(
+            f"--submit {address}: the cluster refuses this machine's token, or it has none: copy ~/.ray/auth_token "
+            "from the head, or give the token in RAY_AUTH_TOKEN."
+        ) from None
+    return client
 
 
-def _running(client: Any, name: str) -> str | None:
-    """The job that runs a sweep of this name."""
-    jobs = (job for job in client.list_jobs() if job.metadata and job.metadata.get(_NAME) == name)
-    return next((str(job.submission_id) for job in jobs if job.status not in _ENDED), None)
+@contextmanager
+def _broken(what: str) -> Iterator[None]:
+    """Turn a broken connection within the block into one sentence."""
+    import aiohttp
+    from ray.exceptions import RayError
+
+    try:
+        yield
+    except (RuntimeError, OSError, aiohttp.ClientError, RayError) as error:
+        raise InfrastructureError(f"{what} ({' '.join(str(error).split())[:200]})") from None
+
+
+def _about(sweep: Sweep, options: Sequence[str]) -> dict[str, str]:
+    """What a job's metadata say of its sweep."""
+    return {_NAME: sweep.file.name, "storage": sweep.file.storage, "options": shlex.join(options)}
+
+
+def _running(client: Any, sweep: Sweep, options: Sequence[str]) -> str | None:
+    """The job that runs this sweep already.
+
+    Raises:
+        InputError: it does so with other options.
+    """
+    mine = _about(sweep, options)
+    for job in client.list_jobs():
+        theirs = job.metadata or {}
+        if job.status in _ENDED or "--dry-run" in theirs.get("options", "") or "--dry-run" in options:
+            continue
+        if {**theirs, "options": ""} == {**mine, "options": ""}:
+            if theirs != mine:
+                raise InputError(
+                    f"the job {job.submission_id} runs this sweep with {theirs['options']}: give the same, or end it "
+                    f"with 'ray job stop {job.submission_id}'."
+                )
+            return str(job.submission_id)
+    return None
 
 
 def _start(client: Any, sweep: Sweep, options: Sequence[str]) -> str:
@@ -128,7 +160,7 @@ def _start(client: Any, sweep: Sweep, options: Sequence[str]) -> str:
                     ["python", "-m", "reid_tune", "sweep", "sweep.yaml", "--address", "auto", *options]
                 ),
                 submission_id=f"reid-tune-{sweep.file.name}-{secrets.token_hex(3)}",
-                metadata={_NAME: sweep.file.name},
+                metadata=_about(sweep, options),
                 runtime_env={"working_dir": str(folder), "env_vars": variables},
             )
         )

@@ -104,6 +104,8 @@ class _Wires:
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         if self._ask(self.source.done, True):
             return str(Searcher.FINISHED)
+        if not self.live:
+            self.at_once = self._ask(self.room, 0)  # Tune then asks nobody but its searcher.
         attempt = self._ask(self.source.next, None) if len(self.live) < self.at_once else None
         if attempt is None:
             return None
@@ -123,6 +125,11 @@ class _Wires:
         run = self.live.pop(trial_id)
         if trial_id not in self.over:
             self._lose(run, _death(error))
+
+    def waits(self, trial_id: str) -> None:
+        """A run waits for its place: another job has it, or the machine is still to come."""
+        if trial_id in self.live:
+            self.heard[trial_id] = time.monotonic()
 
     def unwanted(self) -> list[str]:
         """Ids of Tune's trials to be stopped; called once a second."""
@@ -213,6 +220,9 @@ class _Seconds(tune.Callback):
         self.last = time.monotonic()
         with contextlib.suppress(Exception):  # A failing clean-up must not end the sweep; the next second tries again.
             remove_orphans()
+        for trial in trials:
+            if trial.status == "PENDING":
+                self.wires.waits(trial.trial_id)
         unwanted = self.wires.unwanted()
         for trial in trials:
             if trial.trial_id in unwanted and not trial.is_finished():

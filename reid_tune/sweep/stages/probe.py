@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from reid_tune.errors import FailedRun, InputError
+from reid_tune.errors import FailedRun, InfrastructureError, InputError
 from reid_tune.sweep.costs import Pace
 from reid_tune.sweep.file import Sweep
 from reid_tune.sweep.runs.failure import failure_of
@@ -79,7 +79,7 @@ def probe(sweep: Sweep, placement: "Placement", workers: int) -> Measured:
         InputError: the spec itself, trial 0, cannot be trained, and why.
     """
     import ray
-    from ray.exceptions import OutOfMemoryError, RayTaskError, WorkerCrashedError
+    from ray.exceptions import OutOfMemoryError, RayError, RayTaskError, WorkerCrashedError
 
     held = {"num_cpus": placement.cpus, "num_gpus": placement.gpus, "resources": dict(placement.more)}
     worker = ray.remote(**held, max_retries=0, max_calls=1)(_work)
@@ -91,6 +91,8 @@ def probe(sweep: Sweep, placement: "Placement", workers: int) -> Measured:
         raise _judged(sweep, error.cause) from None
     except (OutOfMemoryError, WorkerCrashedError):
         raise _untrainable(sweep, "its process was killed, most likely because memory ran out.") from None
+    except RayError as error:
+        raise InfrastructureError(f"the probe was lost: {str(error).strip().splitlines()[-1]}") from None
     return replace(measured, start=max(0.0, time.perf_counter() - begun - busy))
 
 

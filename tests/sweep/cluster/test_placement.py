@@ -1,11 +1,12 @@
 """How many runs fit on nodes that are described here, where there are none."""
 
 from collections.abc import Callable
-from types import SimpleNamespace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import ray
+import yaml
 
 from reid_tune.errors import InputError
 from reid_tune.sweep.cluster import placement
@@ -17,15 +18,16 @@ Cluster = Callable[..., None]
 
 
 @pytest.fixture
-def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
+def cluster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Cluster:
     """Nodes that are alive, and those that an autoscaler may add, by their resources."""
 
     def be(alive: list[Node], group: Node | None = None, most: int = 0) -> None:
         nodes = [{"Alive": True, "Resources": each} for each in alive]
         monkeypatch.setattr(ray, "nodes", lambda: [*nodes, {"Alive": False, "Resources": {"CPU": 99, "GPU": 99}}])
-        groups = [SimpleNamespace(resources=group, max_count=most)] if group else []
-        config = SimpleNamespace(node_group_configs=groups) if group else None
-        monkeypatch.setattr("ray._private.state.state.get_cluster_config", lambda: config)
+        types = {"head": {"resources": {"CPU": 64}}, "gpu": {"resources": group, "max_workers": most}}
+        config = {"available_node_types": types, "head_node_type": "head", "max_workers": 9} if group else {}
+        (tmp_path / "ray_bootstrap_config.yaml").write_text(yaml.safe_dump(config))
+        monkeypatch.setenv("HOME", str(tmp_path))
 
     return be
 
