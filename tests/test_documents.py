@@ -12,6 +12,7 @@ from reid_tune.cli import app
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PINS = (ROOT / "constraints.txt").read_text().splitlines()
 PLACEHOLDERS = re.compile(r"\b(FILE|SPEC|NAME|DIR|MODEL|URL|ID|PATH)\b")
 
 
@@ -57,6 +58,16 @@ def test_the_cluster_file_fits_rays_schema() -> None:
     validate_config(prepare_config(yaml.safe_load((ROOT / "cluster.yaml").read_text())))
 
 
+def test_the_pods_of_the_kubernetes_job_mount_what_they_declare() -> None:
+    job = yaml.safe_load((ROOT / "kubernetes" / "rayjob.yaml").read_text())["spec"]
+    cluster = job["rayClusterSpec"]
+    pods = [group["template"]["spec"] for group in [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]]
+    for pod in pods:
+        mounted = {mount["name"] for container in pod["containers"] for mount in container["volumeMounts"]}
+        assert mounted == {volume["name"] for volume in pod["volumes"]}
+    assert cluster["authOptions"] == {"mode": "token"}
+    assert cluster["rayVersion"] == next(pin for pin in PINS if pin.startswith("ray==")).removeprefix("ray==")
+
+
 def test_dependency_files_hold_no_address() -> None:
-    lines = (ROOT / "constraints.txt").read_text().splitlines()
-    assert lines and all(re.match(r"^[a-z0-9][a-z0-9._-]*==[^:/]+$", line) for line in lines)
+    assert PINS and all(re.match(r"^[a-z0-9][a-z0-9._-]*==[^:/]+$", line) for line in PINS)
