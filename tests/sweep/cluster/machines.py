@@ -1,11 +1,13 @@
 """Machines of a cluster on this one: each a network namespace with an address of its own, on one bridge."""
 
+import contextlib
 import os
 import secrets
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Self
 
@@ -99,11 +101,20 @@ class Machines:
 
     def kill(self, number: int) -> None:
         """Pull a machine's plug."""
-        for pid in _ip("netns", "pids", self._space(number)).split():
-            try:
-                os.kill(int(pid), signal.SIGKILL)
-            except ProcessLookupError:
-                continue
+        for pid in self._pids(number):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def leave(self, number: int) -> None:
+        """A machine that says goodbye to its cluster before it is gone for good."""
+        raylets = [pid for pid in self._pids(number) if Path(f"/proc/{pid}/comm").read_text() == "raylet\n"]
+        for pid in raylets:
+            os.kill(pid, signal.SIGTERM)
+        end = time.monotonic() + 60
+        while set(raylets) & set(self._pids(number)):
+            assert time.monotonic() < end, "the raylet does not end"
+            time.sleep(0.1)
+        self.remove(number)
 
     def cut(self, number: int) -> None:
         """Pull a machine's network cable."""
@@ -118,6 +129,9 @@ class Machines:
         self.kill(number)
         _ip("netns", "del", self._space(number))
         self.numbers.remove(number)
+
+    def _pids(self, number: int) -> list[int]:
+        return [int(pid) for pid in _ip("netns", "pids", self._space(number)).split()]
 
     def _space(self, number: int) -> str:
         return f"rt{self.tag}-{number}"

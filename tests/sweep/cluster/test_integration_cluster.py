@@ -109,13 +109,13 @@ def test_what_is_wrong_with_a_cluster_is_said_before_anything_begins(machines: M
     assert "no Ray cluster answers" in refused("--address", "10.77.0.1:6380")
     assert "but the cluster has 0 CPU" in refused()
     machines.add(2)
-    assert "a run of 3 worker(s)" in refused("sweep.resources.workers=3")
-    for hidden, said in (("data", "dataset.train_dataset_dir"), ("runs", "storage")):
+    assert "a run of 2 worker(s)" in refused("sweep.resources.workers=2")
+    for hidden, said in (("data", "there is no folder"), ("runs", "the storage")):
         machines.add(3, hidden=tmp_path / hidden)
         message = refused()
         assert f"node {Machines.address(3)}: " in message and said in message
-        machines.remove(3)
-    machines.remove(2)
+        machines.leave(3)
+    machines.leave(2)
 
 
 def test_a_sweep_outlives_its_machines(machines: Machines, tmp_path: Path) -> None:
