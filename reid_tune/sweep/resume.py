@@ -118,7 +118,8 @@ def require_key(sweep: Sweep, state: SweepState) -> None:
 
 def resume_command() -> str:
     """The command line of this process with `--resume auto`."""
-    words = [word for word in sys.argv[1:] if word != "--resume=auto"]
-    if "--resume" not in words:
-        words += ["--resume", "auto"]
-    return shlex.join(["reid-tune", *words])
+    words = [word for word in sys.argv[1:] if not word.startswith("--resume=")]
+    if "--resume" in words:
+        place = words.index("--resume")
+        del words[place : place + 2]
+    return shlex.join(["reid-tune", *words, "--resume", "auto"])

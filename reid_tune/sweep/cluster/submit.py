@@ -1,6 +1,7 @@
 """Handing a sweep in at a cluster, which then runs it whether this machine stays or goes."""
 
 import asyncio
+import logging
 import os
 import secrets
 import shlex
@@ -95,6 +96,7 @@ def _client(address: str) -> Any:
         ) from None
     # Ray would ask its own variables first.
     os.environ |= {"RAY_AUTH_MODE": "token", "RAY_API_SERVER_ADDRESS": address}
+    logging.getLogger("ray").setLevel(logging.WARNING)
     from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
 

@@ -35,10 +35,12 @@ class Machines:
 
     Args:
         folder: Of Ray's own files and logs; a short path, as sockets lie in it.
+        dashboard: Whether the head has one, at port 8265 of its loopback.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, dashboard: bool = False) -> None:
         self.folder = folder
+        self.dashboard = dashboard
         self.tag = secrets.token_hex(2)
         self.numbers: set[int] = set()
         self.environment = os.environ | {
@@ -46,6 +48,7 @@ class Machines:
             "RAY_AUTH_TOKEN": secrets.token_hex(32),
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_memory_monitor_refresh_ms": "0",
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         }
         self.bridge = f"br{self.tag}"
 
@@ -79,7 +82,12 @@ class Machines:
 
     def start(self, number: int, cpus: int = 1, hidden: Path | None = None) -> None:
         """Start Ray on a machine, see `add`."""
-        head = ["--head", "--port=6379", "--include-dashboard=false", f"--temp-dir={self.folder}"]
+        head = [
+            "--head",
+            "--port=6379",
+            f"--include-dashboard={str(self.dashboard).lower()}",
+            f"--temp-dir={self.folder}",
+        ]
         role = head if number == 1 else [f"--address={self.address(1)}:6379"]
         command = [RAY, "start", *role, f"--node-ip-address={self.address(number)}", f"--num-cpus={cpus}"]
         command += ["--disable-usage-stats"]

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from reid_tune.spec.secret import KEY_FILE
 from reid_tune.sweep.lease import LEASE
 
 from ..workbench import SPEC, Bench
@@ -25,15 +26,23 @@ AT_HEAD = ("sweep", "sweep.yaml", "--address", HEAD)
 Event = dict[str, Any]
 
 
-@pytest.fixture(scope="module")
-def machines() -> Iterator[Machines]:
+@contextmanager
+def cluster_of_a_head(cpus: int, dashboard: bool = False) -> Iterator[Machines]:
     if reason := permitted():
         pytest.skip(reason)
     folder = Path(tempfile.mkdtemp(prefix="rt-"))
-    with Machines(folder) as made:
-        made.add(1, cpus=0)
+    try:
+        with Machines(folder, dashboard) as made:
+            made.add(1, cpus)
+            yield made
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def machines() -> Iterator[Machines]:
+    with cluster_of_a_head(cpus=0) as made:
         yield made
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 class Cluster:
@@ -179,3 +188,33 @@ def test_a_sweep_outlives_its_machines(machines: Machines, tmp_path: Path) -> No
     for run in at:
         epochs = [event["epoch"] for event in cluster.reports(run)]
         assert epochs == list(range(1, len(epochs) + 1)), "each epoch once"
+
+
+def test_a_sweep_is_handed_in_as_a_job(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, budget={"trials": 1}, storage=str(tmp_path / "runs"))
+    folders = {key: str(tmp_path / value) for key, value in SPEC["dataset"].items() if key.endswith("_dir")}
+    bench.write_spec(dataset=SPEC["dataset"] | folders)
+    (tmp_path / "key").write_text("secret\n")
+    key = {KEY_FILE: str(tmp_path / "key")}
+    with cluster_of_a_head(cpus=1, dashboard=True) as machines:
+        cluster = Cluster(machines, bench)
+
+        def handed_in(*arguments: str, **environment: str) -> tuple[int, str]:
+            command = ("sweep", "sweep.yaml", "--submit", "http://127.0.0.1:8265", "--until", "search", *arguments)
+            done = cluster.command(*command, **environment)
+            assert "Traceback" not in done.stdout + done.stderr
+            return done.returncode, done.stdout + done.stderr
+
+        (tmp_path / "output.txt").touch()
+        cluster.wait("the dashboard answers", lambda: "no dashboard" not in handed_in(RAY_AUTH_TOKEN="f" * 64)[1])
+        status, said = handed_in(RAY_AUTH_TOKEN="f" * 64)
+        assert status == 2 and "refuses this machine's token" in said
+        status, said = handed_in("sweep.storage=runs")
+        assert status == 2 and "give the absolute path" in said
+        status, said = handed_in("--resume", "auto", **key)
+        assert status == 0 and "trial 0 finished at epoch 4" in said and bench.count("ended") == 1
+        assert (tmp_path / "runs" / "mlflow.db").is_file()
+        status, said = handed_in(**key)
+        assert status == 2 and "the sweep small exists" in said, "the sweep's own status and words"
+        status, said = handed_in(REID_TUNE_ENCRYPTION_KEY="secret")
+        assert status == 2 and "must be in a file" in said
