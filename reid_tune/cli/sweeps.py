@@ -89,7 +89,7 @@ def sweep(
 
     loaded = load_sweep(file, overrides or [])
     if hand_in:
-        _submit(loaded, hand_in, resume, start, until, dry_run, address)
+        raise typer.Exit(_submit(loaded, hand_in, resume, start, until, dry_run, address))
     from reid_tune.sweep.drive import plan_sweep, run_sweep
     from reid_tune.sweep.report.page import PAGE
     from reid_tune.sweep.report.planned import plan_table, plan_words
@@ -118,15 +118,15 @@ def sweep(
 
 def _submit(
     sweep: Any, where: str, resume: Resume, start: Stage | None, until: Stage, dry_run: bool, address: str | None
-) -> None:
-    """End with the status of a sweep that a cluster runs as a job."""
+) -> int:
+    """The exit status of a sweep that a cluster runs as a job."""
     from reid_tune.sweep.cluster.submit import submit
 
     if address:
         raise InputError("--submit and --address are two ways to a cluster: give one of them.")
     options = ["--resume", resume.value, "--until", until.value, *(["--from", start.value] if start else [])]
     options += ["--dry-run"] if dry_run else []
-    raise typer.Exit(submit(sweep, where, options, lambda text: typer.echo(text, nl=False)))
+    return submit(sweep, where, options, lambda text: typer.echo(text, nl=False))
 
 
 @_runs.command()

@@ -48,7 +48,7 @@ class Journal:
     def __enter__(self) -> Self:
         try:
             self._lease = Lease(self.folder / LEASE, wait=self._wait)
-        except BaseException:
+        except BaseException:  # Whatever ends the wait, Ctrl-C too: the log's lock is free again.
             self._log.close()
             raise
         # Another driver may have written on while this one waited.

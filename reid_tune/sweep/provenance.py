@@ -24,6 +24,7 @@ __all__ = ["RECORD", "Held", "environment", "fingerprint", "held_by", "record", 
 
 RECORD = "run.json"
 PACKAGES = ("reid-tune", "torch", "torchvision", "timm", "ray", "optuna", "mlflow", "numpy")
+_DATA, _WEIGHTS = "training data", "pretrained weights"
 _READERS = 8  # threads that read files
 
 Signature = tuple[tuple[str, int, int], ...]
@@ -56,7 +57,7 @@ def environment(experiment: Experiment) -> dict[str, Any]:
         InputError: a training folder or the weights cannot be read.
     """
     commit, dirty = _commit(Path(reid_tune.__file__).parent)
-    weights = experiment.model.pretrained_model_path
+    weights, digests = experiment.model.pretrained_model_path, training_files(experiment)
     return {
         "packages": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
         "commit": commit,
@@ -70,9 +71,9 @@ def environment(experiment: Experiment) -> dict[str, Any]:
         },
         "data": {
             "folders": list(experiment.dataset.train_folders),
-            "fingerprint": fingerprint(*experiment.dataset.train_folders),
+            "fingerprint": digests[_DATA],
         },
-        "weights": {"file": weights, "sha256": _sha256(Path(weights))} if weights else None,
+        "weights": {"file": weights, "sha256": digests[_WEIGHTS]} if weights else None,
     }
 
 
@@ -83,8 +84,8 @@ def training_files(experiment: Experiment) -> dict[str, str]:
         InputError: it cannot be read.
     """
     weights = experiment.model.pretrained_model_path
-    found = {"training data": fingerprint(*experiment.dataset.train_folders)}
-    return found | ({"pretrained weights": _sha256(Path(weights))} if weights else {})
+    found = {_DATA: fingerprint(*experiment.dataset.train_folders)}
+    return found | ({_WEIGHTS: _sha256(Path(weights))} if weights else {})
 
 
 def record(experiment: Experiment, environment: dict[str, Any], held: Held) -> dict[str, Any]:
