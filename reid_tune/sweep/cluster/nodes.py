@@ -76,9 +76,10 @@ def _own_folder(storage: Path) -> Iterator[Path]:
     new = not storage.exists()
     try:
         folder.mkdir(parents=True)
-        yield folder
     except OSError as error:
         raise InputError(f"storage = {storage}: {error.strerror}: give a folder that can be written.") from None
+    try:
+        yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         if new and storage.is_dir() and not any(storage.iterdir()):

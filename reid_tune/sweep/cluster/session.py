@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from reid_tune.errors import InputError
+from reid_tune.errors import InfrastructureError, InputError
 from reid_tune.spec.secret import KEY, KEY_FILE
 from reid_tune.sweep.cluster.address import find_cluster
 from reid_tune.sweep.cluster.watch import watched
@@ -109,6 +109,8 @@ def _ray(**how: Any) -> Iterator[None]:
         ray.init(log_to_driver=False, logging_level="error", configure_logging=True, **how)
     except (ConnectionError, RuntimeError) as error:
         first = str(error).splitlines()[0]
+        if how["address"] == "local":
+            raise InfrastructureError(f"Ray cannot be started on this machine: {first}") from None
         raise InputError(
             f"--address {how['address']}: this machine cannot join the cluster ({first}): run the sweep on one of its "
             "nodes, or hand it in with --submit."

@@ -139,8 +139,8 @@ def _running(client: Any, sweep: Sweep, options: Sequence[str]) -> str | None:
         theirs = job.metadata or {}
         if job.status in _ENDED or "--dry-run" in theirs.get("options", "") or "--dry-run" in options:
             continue
-        if {**theirs, "options": ""} == {**mine, "options": ""}:
-            if theirs != mine:
+        if all(theirs.get(name) == mine[name] for name in (_NAME, "storage")):
+            if theirs["options"] != mine["options"]:
                 raise InputError(
                     f"the job {job.submission_id} runs this sweep with {theirs['options']}: give the same, or end it "
                     f"with 'ray job stop {job.submission_id}'."
