@@ -41,8 +41,8 @@ class Machines:
     def __init__(self, folder: Path, dashboard: bool = False) -> None:
         self.folder = folder
         self.dashboard = dashboard
-        self.tag = secrets.token_hex(2)
-        self.numbers: set[int] = set()
+        # The kernel takes a namespace's links away some time after it was deleted: each machine's names are new.
+        self.tags: dict[int, str] = {}
         self.environment = os.environ | {
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": secrets.token_hex(32),
@@ -50,7 +50,7 @@ class Machines:
             "RAY_memory_monitor_refresh_ms": "0",
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         }
-        self.bridge = f"br{self.tag}"
+        self.bridge = f"br{secrets.token_hex(3)}"
 
     def __enter__(self) -> Self:
         _ip("link", "add", self.bridge, "type", "bridge")
@@ -58,7 +58,7 @@ class Machines:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number in list(self.numbers):
+        for number in list(self.tags):
             self.remove(number)
         _ip("link", "del", self.bridge)
 
@@ -69,9 +69,9 @@ class Machines:
 
     def add(self, number: int, cpus: int = 1, hidden: Path | None = None) -> None:
         """A new machine, with a Ray node on it; it sees another folder, an empty one, in the place of `hidden`."""
+        self.tags[number] = secrets.token_hex(3)
         space, outside = self._space(number), self._outside(number)
         _ip("netns", "add", space)
-        self.numbers.add(number)
         _ip("link", "add", outside, "type", "veth", "peer", "name", "eth0", "netns", space)
         _ip("link", "set", outside, "master", self.bridge)
         _ip("link", "set", outside, "up")
@@ -136,16 +136,16 @@ class Machines:
         """A machine that is gone for good."""
         self.kill(number)
         _ip("netns", "del", self._space(number))
-        self.numbers.remove(number)
+        del self.tags[number]
 
     def _pids(self, number: int) -> list[int]:
         return [int(pid) for pid in _ip("netns", "pids", self._space(number)).split()]
 
     def _space(self, number: int) -> str:
-        return f"rt{self.tag}-{number}"
+        return f"rt{self.tags[number]}-{number}"
 
     def _outside(self, number: int) -> str:
-        return f"v{self.tag}-{number}"
+        return f"v{self.tags[number]}-{number}"
 
 
 def _ip(*arguments: str) -> str:
