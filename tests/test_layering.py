@@ -20,7 +20,7 @@ LAYERS = (
     {"tracking", "deploy"},
     {"training"},
     {"checkpoints", "evaluation", "modeling", "losses", "optim", "data"},
-    {"spec", "events"},
+    {"spec", "events", "storage"},
     {"errors", "files", "tables"},
 )
 DEPTH = {package: depth for depth, layer in enumerate(LAYERS) for package in layer}

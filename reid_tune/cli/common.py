@@ -35,7 +35,7 @@ Overrides = Annotated[
     list[str] | None, typer.Argument(help="key=value pairs that override the spec.", metavar="[KEY=VALUE]...")
 ]
 DeviceOption = Annotated[str, typer.Option("--device", help="Where to compute: cpu, cuda or cuda:N.")]
-Storage = Annotated[str, typer.Option(help="Folder of the sweeps.")]
+Storage = Annotated[str, typer.Option(help="Folder of the sweeps, or s3://BUCKET/PREFIX.")]
 FormatOption = Annotated[Format, typer.Option("--format", help="How to print the result.")]
 
 

@@ -111,8 +111,9 @@ def sweep(
     except KeyboardInterrupt:
         typer.echo(f"stopped; continue with: {resume_command()}", err=True)
         raise
-    print_sweep(state, Path(loaded.file.storage) / loaded.file.name)
-    if (page := Path(loaded.file.storage) / loaded.file.name / PAGE).is_file():
+    folder = loaded.folder if loaded.remote else Path(loaded.file.storage) / loaded.file.name
+    print_sweep(state, folder)
+    if (page := folder / PAGE).is_file():
         typer.echo(f"page: {page}")
 
 
@@ -141,9 +142,10 @@ def reproduce(
     With train.deterministic and one worker the same machine gives the same digits; where --run finds others, the exit
     status is 1.
     """
+    from reid_tune.sweep.remote.readers import readable
     from reid_tune.sweep.report.repeat import differences, find_run, repeat, train_again, write_spec
 
-    state, found, folder = find_run(name, storage)
+    state, found, folder = find_run(name, readable(storage, name.partition("/")[0]))
     again = repeat(state, found, write_spec(folder, state))
     if not run:
         typer.echo(again)
@@ -169,12 +171,15 @@ def stop(
     storage: Storage = "runs",
 ) -> None:
     """End a trial of a search; the sweep goes on without it."""
+    from reid_tune.sweep.remote.readers import deliver, readable
     from reid_tune.sweep.report.logs import split_name
     from reid_tune.sweep.report.summary import sweep_folder
     from reid_tune.sweep.requests import ask_to_stop
 
     sweep, run = split_name(name)
-    typer.echo(ask_to_stop(sweep_folder(sweep, storage), run))
+    said = ask_to_stop(sweep_folder(sweep, readable(storage, sweep)), run)
+    deliver(storage, sweep)
+    typer.echo(said)
 
 
 @app.command()
@@ -184,10 +189,13 @@ def enqueue(
     storage: Storage = "runs",
 ) -> None:
     """Give the next trial of a search these values; keys of the space that are left out have the spec's."""
+    from reid_tune.sweep.remote.readers import deliver, readable
     from reid_tune.sweep.report.summary import sweep_folder
     from reid_tune.sweep.requests import ask_to_enqueue
 
-    typer.echo(ask_to_enqueue(sweep_folder(name, storage), values))
+    said = ask_to_enqueue(sweep_folder(name, readable(storage, name)), values)
+    deliver(storage, name)
+    typer.echo(said)
 
 
 def _print_differences(metrics: dict[str, dict[str, Any]]) -> None:

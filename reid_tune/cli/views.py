@@ -25,10 +25,12 @@ def report(
     from reid_tune.events.log import read_events
     from reid_tune.sweep.costs import Ledger
     from reid_tune.sweep.journal import EVENTS
+    from reid_tune.sweep.remote.readers import readable
     from reid_tune.sweep.report.page import write_page
     from reid_tune.sweep.report.summary import load_state, sweep_folder
     from reid_tune.sweep.report.summary import report as make_report
 
+    storage = readable(storage, name)
     state = load_state(name, storage)
     folder = sweep_folder(name, storage)
     if html is not None:
@@ -47,10 +49,11 @@ def report(
 @app.command()
 def sweeps(storage: Storage = "runs", format: FormatOption = Format.table) -> None:
     """List all sweeps: state, trials, best value, age."""
+    from reid_tune.sweep.remote.readers import readable
     from reid_tune.sweep.report.overview import overview, overview_table
     from reid_tune.tables import print_table
 
-    lines = overview(Path(storage))
+    lines = overview(Path(readable(storage)))
     if format is Format.table:
         print_table(overview_table(lines))
     else:
@@ -64,17 +67,19 @@ def logs(
     storage: Storage = "runs",
 ) -> None:
     """Show what a trial has printed."""
+    from reid_tune.sweep.remote.readers import readable
     from reid_tune.sweep.report.logs import logs_table, read_log, split_name
     from reid_tune.tables import print_table
 
     sweep, run = split_name(name)
+    here = readable(storage, sweep)
     if run:
-        for text in read_log(sweep, run, storage, follow):
+        for text in read_log(sweep, run, here, follow, refresh=lambda: readable(storage, sweep)):
             typer.echo(text, nl=False)
     elif follow:
         raise InputError(f"--follow needs a run: write {name}/7 for trial 7.")
     else:
-        print_table(logs_table(sweep, storage))
+        print_table(logs_table(sweep, here))
 
 
 @app.command()

@@ -22,8 +22,9 @@ from reid_tune.data.crops import Crops
 from reid_tune.data.images import Interpolation, decode, reason
 from reid_tune.data.records import Record, read_folder
 from reid_tune.errors import InputError
+from reid_tune.storage.cache import cache_folder
 
-__all__ = ["cache_folder", "cached"]
+__all__ = ["cached", "image_folder"]
 
 _READERS = 8  # threads that read files: a network disk answers slowly, but many at once
 _CHUNK = 256  # images decoded at a time
@@ -61,21 +62,11 @@ class _NoPlace(Exception):
     """Why the disk cannot keep a file."""
 
 
-def cache_folder() -> Path:
-    """The cache's place: `REID_TUNE_CACHE_DIR`, else `reid-tune/images` in `XDG_CACHE_HOME` or `~/.cache`.
-
-    Raises:
-        InputError: the place is relative (a sweep's processes have folders of their own), or there is no home.
+def image_folder() -> Path:
+    """The cache's place: `REID_TUNE_CACHE_DIR` itself, else `images` in the folder of all caches; errors as of
+    `cache_folder`.
     """
-    own, shared = os.environ.get("REID_TUNE_CACHE_DIR"), os.environ.get("XDG_CACHE_HOME")
-    folder = Path(own) if own else Path(shared or "~/.cache", "reid-tune", "images")
-    try:
-        folder = folder.expanduser()
-    except RuntimeError:
-        raise InputError("there is no home folder for the image cache: set REID_TUNE_CACHE_DIR.") from None
-    if not folder.is_absolute():
-        raise InputError(f"the image cache's folder {folder} is relative: set REID_TUNE_CACHE_DIR to an absolute path.")
-    return folder
+    return cache_folder("" if os.environ.get("REID_TUNE_CACHE_DIR") else "images")
 
 
 def cached(
@@ -135,7 +126,7 @@ def _folder(folder: Path, records: list[Record], work: _Work) -> tuple[np.ndarra
 def _mapped(folder: Path, records: Sequence[Record], work: _Work) -> np.ndarray:
     """All images of a folder, mapped from their file, which is built where it is missing or damaged."""
     key = _key(records, work.form)
-    path = cache_folder() / f"{key}{SUFFIX}"
+    path = image_folder() / f"{key}{SUFFIX}"
     header = Header(key, _printable(folder.absolute()), len(records), **asdict(work.form), builder=os.getpid())
     try:
         if (found := open_pixels(path, key)) is not None:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from reid_tune.data.cache import cache_folder
+from reid_tune.data.cache import image_folder
 from reid_tune.data.cache_file import SUFFIX, Header, intact, leftovers, lock_file, read_header
 from reid_tune.data.cache_lock import BuildLock
 from reid_tune.data.images import reason
@@ -111,7 +111,7 @@ def _reading(path: Path) -> Iterator[None]:
 
 def _paths(name: str | None, *, unfinished: bool = False) -> list[Path]:
     """The files by name; with `unfinished` also those that were begun and do not exist yet."""
-    folder, pattern, present = cache_folder(), _BEGUN if unfinished else _WHOLE, []
+    folder, pattern, present = image_folder(), _BEGUN if unfinished else _WHOLE, []
     with _reading(folder):
         present = sorted({match[1] for path in folder.iterdir() if (match := pattern.match(path.name))})
     if name is not None and name not in present:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from reid_tune.errors import InputError
+from reid_tune.storage.copies import local_folder
 
 __all__ = ["Folder", "Record", "labels", "read_folder", "read_training_folders", "training_records"]
 
@@ -51,7 +52,7 @@ class Folder:
 
 
 def read_folder(path: Path | str, *, strict: bool = False) -> Folder:
-    """Read a flat folder of crops.
+    """Read a flat folder of crops; of one at `s3://...` the copy on this machine, see `local_folder`.
 
     Hidden files, sub-folders and files that are no images are passed over.
 
@@ -61,7 +62,7 @@ def read_folder(path: Path | str, *, strict: bool = False) -> Folder:
     Raises:
         InputError: no such folder, a file in its place, no usable image, or a bad name with `strict`.
     """
-    path = Path(path)
+    path = local_folder(path)
     names = _list(path)
     images = [name for name in names if not name.startswith(".") and os.path.splitext(name)[1].lower() in EXTENSIONS]
     matches = {name: NAME.match(name) for name in images}

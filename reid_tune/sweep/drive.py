@@ -21,8 +21,10 @@ from reid_tune.sweep.cluster.placement import place
 from reid_tune.sweep.cluster.session import cluster
 from reid_tune.sweep.costs import Pace
 from reid_tune.sweep.file import STAGES, Sweep
+from reid_tune.sweep.files import Files
 from reid_tune.sweep.journal import EVENTS, Journal
 from reid_tune.sweep.provenance import environment
+from reid_tune.sweep.remote.mirror import files_of
 from reid_tune.sweep.report.live import LiveView
 from reid_tune.sweep.report.page import write_page
 from reid_tune.sweep.resume import Resume, existing_state, reopen, reopened, require_key
@@ -55,10 +57,11 @@ def plan_sweep(sweep: Sweep, until: str, address: str | None = None) -> dict[str
         InputError: the first thing that would make the sweep fail.
     """
     key = passphrase(sweep.experiment)
+    files_of(sweep)
     checked = preflight(sweep, _stages(until))
     with cluster(address, key):
         check_nodes(sweep)
-        return {"name": sweep.file.name, "folder": str(sweep.folder)} | _planned(sweep, checked)
+        return {"name": sweep.file.name, "folder": sweep.place} | _planned(sweep, checked)
 
 
 def run_sweep(
@@ -78,6 +81,7 @@ def run_sweep(
         FailedRun: no trial could be finished.
     """
     stages, again = _stages(until), tuple[str, ...]()
+    files = files_of(sweep)
     past = read_events(sweep.folder / EVENTS)
     if past:
         state = existing_state(sweep, "auto" if start else resume)
@@ -87,7 +91,7 @@ def run_sweep(
             return state
         require_key(sweep, state)
     elif start not in (None, STAGES[0]):
-        raise InputError(f"--from {start}: there is no sweep {sweep.file.name} in {sweep.folder} yet: leave it out.")
+        raise InputError(f"--from {start}: there is no sweep {sweep.file.name} in {sweep.place} yet: leave it out.")
     key = passphrase(sweep.experiment)
     checked = preflight(sweep, stages)
     console = Console(file=sys.stderr)
@@ -100,7 +104,7 @@ def run_sweep(
         check_nodes(sweep)
         # Before the log begins, so that a sweep that cannot run leaves nothing behind.
         planned = _planned(sweep, checked) if STAGES[0] in stages else checked.as_dict()
-        return _Driver(sweep, checked, planned, console).run(stages, again, len(past))
+        return _Driver(sweep, files, checked, planned, console).run(stages, again, len(past))
 
 
 def _stages(until: str) -> tuple[str, ...]:
@@ -120,17 +124,18 @@ def _planned(sweep: Sweep, checked: Checked) -> dict[str, Any]:
 class _Driver:
     """One process that drives a sweep."""
 
-    def __init__(self, sweep: Sweep, checked: Checked, planned: dict[str, Any], console: Console) -> None:
-        self.sweep, self.checked, self.planned, self.console = sweep, checked, planned, console
+    def __init__(self, sweep: Sweep, files: Files, checked: Checked, planned: dict[str, Any], console: Console) -> None:
+        self.sweep, self.files, self.console = sweep, files, console
+        self.checked, self.planned = checked, planned
         for warning in planned["warnings"]:
             _warn(console, warning)
 
     def run(self, stages: Sequence[str], again: Sequence[str], known: int) -> SweepState:
         """Run the stages of a sweep whose log had so many events when they were chosen."""
         view = LiveView(self.console, self.sweep.file.budget.trials)
-        with Journal(self.sweep.folder, partial(_warn, self.console)) as self.journal, view:
+        with Journal(self.files, partial(_warn, self.console)) as self.journal, view:
             if len(self.journal.past) != known:
-                raise InputError(f"another driver has worked on {self.sweep.folder} meanwhile: give the command again.")
+                raise InputError(f"another driver has worked on {self.sweep.place} meanwhile: give the command again.")
             self.journal.listeners.append(view)
             self._begin()
             if again:
@@ -211,7 +216,8 @@ class _Driver:
 
         timeout = 60 * self.sweep.file.resources.timeout_minutes
         workers, scratch = crew.holds.workers, self.sweep.folder / "ray"
-        run_all(source, lambda: _room(self.sweep, workers), workers, validate_at, scratch, timeout)
+        remote = self.sweep.remote / "ray" if self.sweep.remote else None
+        run_all(source, lambda: _room(self.sweep, workers), workers, validate_at, scratch, timeout, remote)
 
 
 def _crew(sweep: Sweep, workers: int) -> Crew:

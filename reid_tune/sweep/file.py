@@ -8,13 +8,16 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from reid_tune.errors import InputError
+from reid_tune.errors import InputError, about
 from reid_tune.spec.experiment import Experiment, fields
 from reid_tune.spec.load import build_experiment, parse_overrides, problems, read_yaml
+from reid_tune.storage.bucket import Bucket, is_url
+from reid_tune.sweep.remote.places import copies_for
 from reid_tune.sweep.settings import FORMS, SweepFile
 from reid_tune.sweep.space.grid import grid
 from reid_tune.sweep.space.parse import parse_spaces
 from reid_tune.sweep.space.space import Space, plain_values
+from reid_tune.tasks.references import is_reference
 
 __all__ = ["STAGES", "Sweep", "load_sweep"]
 
@@ -28,6 +31,8 @@ class Sweep:
     Attributes:
         space: What the trials search.
         re_ranking: What the stage `rerank` searches; without parameters where the file searches none.
+        folder: Where its files are; of a sweep at `s3://...` the driver's copy of them.
+        remote: Where they are, if not on this machine.
     """
 
     file: SweepFile
@@ -36,6 +41,12 @@ class Sweep:
     experiment: Experiment
     folder: Path
     source: Path
+    remote: Bucket | None = None
+
+    @property
+    def place(self) -> str:
+        """Where its files are, for people."""
+        return str(self.remote or self.folder)
 
 
 def load_sweep(path: Path | str, overrides: Sequence[str] = ()) -> Sweep:
@@ -53,12 +64,14 @@ def load_sweep(path: Path | str, overrides: Sequence[str] = ()) -> Sweep:
     spec = (path.parent / file.spec).resolve()
     rest = {key: value for key, value in pairs.items() if not key.startswith("sweep.")}
     experiment = build_experiment(read_yaml(spec), {**rest, "dataset.validation": "holdout"}, str(spec))
-    if "://" in file.storage:
-        raise InputError(f"{path}: storage = {file.storage!r}: only folders are supported in this version.")
-    folder = (Path(file.storage) / file.name).absolute()
+    remote = None
+    if is_url(file.storage):
+        with about(f"{path}: storage = {file.storage!r}"):
+            remote = Bucket(file.storage) / file.name
+    folder = (copies_for("drivers", file.storage) if remote else Path(file.storage)).absolute() / file.name
     experiment = _absolute(experiment)
     space, re_ranking = parse_spaces(file.space, file.constraints, plain_values(experiment), str(path))
-    return Sweep(_with_budget(file, space, path), space, re_ranking, experiment, folder, path)
+    return Sweep(_with_budget(file, space, path), space, re_ranking, experiment, folder, path, remote)
 
 
 def _with_budget(file: SweepFile, space: Space, path: Path) -> SweepFile:
@@ -111,15 +124,17 @@ def _absolute(experiment: Experiment) -> Experiment:
     """The base of all trials: absolute folders, no kept checkpoints but the last."""
     dataset, model = experiment.dataset, experiment.model
     folders: dict[str, Any] = {
-        key: str(Path(value).absolute())
-        for key in ("test_dataset_dir", "query_dataset_dir")
-        if (value := getattr(dataset, key))
+        key: _placed(value) for key in ("test_dataset_dir", "query_dataset_dir") if (value := getattr(dataset, key))
     }
-    train = tuple(str(Path(folder).absolute()) for folder in dataset.train_folders)
+    train = tuple(map(_placed, dataset.train_folders))
     if train:
         folders["train_dataset_dir"] = train if len(train) > 1 else train[0]
     dataset = dataset.model_copy(update=folders)
-    if model.pretrained_model_path and ":" not in model.pretrained_model_path:
-        model = model.model_copy(update={"pretrained_model_path": str(Path(model.pretrained_model_path).absolute())})
+    if model.pretrained_model_path and not is_reference(model.pretrained_model_path):
+        model = model.model_copy(update={"pretrained_model_path": _placed(model.pretrained_model_path)})
     section = experiment.train.model_copy(update={"checkpoint_interval": experiment.train.num_epochs})
     return experiment.model_copy(update={"dataset": dataset, "model": model, "train": section})
+
+
+def _placed(path: str) -> str:
+    return path if is_url(path) else str(Path(path).absolute())

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from reid_tune.events.log import Event, EventLog, read_events
-from reid_tune.sweep.lease import LEASE, Lease
+from reid_tune.sweep.files import Files
+from reid_tune.sweep.lease import Lease
 from reid_tune.sweep.state import SweepState, replay
 
 __all__ = ["EVENTS", "Journal"]
@@ -17,14 +18,19 @@ EVENTS = "events.jsonl"
 class Journal:
     """Every change of a sweep goes through `emit`: first to disk, then into the state, then to the listeners."""
 
-    def __init__(self, folder: Path, wait: Callable[[str], None] = lambda text: None) -> None:
-        self.folder = folder
-        self._log = EventLog(folder / EVENTS)
+    def __init__(self, where: Files | Path, wait: Callable[[str], None] = lambda text: None) -> None:
+        self.files = where if isinstance(where, Files) else Files(where)
+        self._log = EventLog(self.folder / EVENTS)
         self._lease: Lease | None = None
         self._wait = wait
         self.past = read_events(self._log.path)
         self.state: SweepState = replay(self.past)
         self.listeners: list[Callable[[Event, SweepState], None]] = []
+
+    @property
+    def folder(self) -> Path:
+        """The sweep's folder, or the driver's copy of it."""
+        return self.files.folder
 
     @property
     def path(self) -> Path:
@@ -39,24 +45,31 @@ class Journal:
         """
         if self._lease:
             self._lease.require()
+            self.files.require()
         # As plain data, so that this state is the one that a replay makes.
         event = self._log.append(kind, **json.loads(json.dumps(fields)))
         self.state.apply(event)
         for listener in self.listeners:
             listener(event, self.state)
+        if kind == "stage":
+            self.files.flush()
 
     def __enter__(self) -> Self:
         try:
-            self._lease = Lease(self.folder / LEASE, wait=self._wait)
+            self._lease = Lease(self.files.place, self.files.lock, wait=self._wait)
         except BaseException:  # Whatever ends the wait, Ctrl-C too: the log's lock is free again.
             self._log.close()
             raise
         # Another driver may have written on while this one waited.
         self.past = read_events(self._log.path)
         self.state = replay(self.past)
+        self.files.begin(self._lease)
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._lease:
-            self._lease.release()
-        self._log.close()
+        try:
+            self.files.end()
+        finally:
+            if self._lease:
+                self._lease.release()
+            self._log.close()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from reid_tune.errors import InfrastructureError, InputError
-from reid_tune.files import write_atomic
+from reid_tune.storage.place import Place
 
 __all__ = ["LEASE", "Lease"]
 
@@ -26,7 +26,8 @@ class Lease:
     dead; that of another machine after some seconds of silence, by this machine's own clock.
 
     Args:
-        path: The file.
+        place: Where its file is.
+        lock: Names the lock by which processes of this machine know of each other.
         silence: Seconds without a sign behind which a driver on another machine counts as dead.
         wait: Told in words for what is waited.
 
@@ -34,8 +35,15 @@ class Lease:
         InputError: a driver on another machine is alive.
     """
 
-    def __init__(self, path: Path, silence: float = 30.0, wait: Callable[[str], None] = lambda text: None) -> None:
-        self.path = path
+    def __init__(
+        self,
+        place: Place,
+        lock: str = "",
+        silence: float = 30.0,
+        wait: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        self.place = place
+        self._machine = f"{_machine()}{lock and ':'}{lock}"
         self.silence = silence
         self._owner = secrets.token_hex(8)
         self._count = 0
@@ -61,14 +69,14 @@ class Lease:
         if not self._taken and time.monotonic() - self._written > self.silence / 2:
             self._look()  # This process may have slept, or lost its network, while the other one waited.
         if self._taken:
-            raise InfrastructureError(f"the sweep in {self.path.parent} was taken over by a driver on {self._taken}.")
+            raise InfrastructureError(f"the sweep in {self.place} was taken over by a driver on {self._taken}.")
 
     def release(self) -> None:
         """Let others drive."""
         self._over.set()
         self._thread.join()
         if self._read().get("owner") == self._owner:
-            self.path.unlink(missing_ok=True)
+            self.place.remove(LEASE)
 
     def __enter__(self) -> Self:
         return self
@@ -79,7 +87,7 @@ class Lease:
     def _await_silence(self, wait: Callable[[str], None]) -> bool:
         """Whether there was a driver on another machine, which is silent now."""
         found = self._read()
-        if not found or found.get("machine") == _machine():
+        if not found or found.get("machine") == self._machine:
             return False
         wait(f"the last driver ran on {found.get('host')}; waiting {self.silence:g} s for a sign of it ...")
         end = time.monotonic() + self.silence
@@ -89,8 +97,7 @@ class Lease:
                 return False
             if now != found:
                 raise InputError(
-                    f"{self.path.parent} is driven by process {now.get('pid')} on {now.get('host')}: wait for it or "
-                    "stop it."
+                    f"{self.place} is driven by process {now.get('pid')} on {now.get('host')}: wait for it or stop it."
                 )
         return True
 
@@ -111,16 +118,15 @@ class Lease:
 
     def _write(self) -> None:
         self._count += 1
-        about = {"owner": self._owner, "machine": _machine(), "host": socket.gethostname(), "pid": os.getpid()}
-        write_atomic(self.path, json.dumps(about | {"count": self._count}) + "\n")
+        about = {"owner": self._owner, "machine": self._machine, "host": socket.gethostname(), "pid": os.getpid()}
+        self.place.write(LEASE, (json.dumps(about | {"count": self._count}) + "\n").encode())
         self._written = time.monotonic()
 
     def _read(self) -> dict[str, Any]:
         try:
-            found = json.loads(self.path.read_text())
-        except FileNotFoundError:
-            return {}
-        except (OSError, ValueError):
+            content = self.place.read(LEASE)
+            found = json.loads(content) if content is not None else {}
+        except (OSError, ValueError, InfrastructureError):
             return dict(self._seen)  # Such as a stale handle of NFS: no sign of anything.
         self._seen = found if isinstance(found, dict) else {}
         return dict(self._seen)

@@ -22,7 +22,7 @@ def count_looks(storage: Path, fingerprint: str) -> int:
     return sum(fingerprint in _data(event) for log in storage.glob(f"*/{EVENTS}") for event in _tests(log))
 
 
-def looks_sentence(count: int, storage: Path) -> str:
+def looks_sentence(count: int, storage: str) -> str:
     """The count in words."""
     return f"this test set has been looked at {counted(count, 'time')} by sweeps in {storage}"
 

@@ -18,6 +18,7 @@ from reid_tune.data.records import read_folder
 from reid_tune.errors import InputError
 from reid_tune.files import write_atomic
 from reid_tune.spec.experiment import Experiment
+from reid_tune.storage.copies import local_file
 from reid_tune.sweep.state import RunState, SweepState
 
 __all__ = ["RECORD", "Held", "environment", "fingerprint", "held_by", "record", "store", "training_files"]
@@ -85,7 +86,7 @@ def training_files(experiment: Experiment) -> dict[str, str]:
     """
     weights = experiment.model.pretrained_model_path
     found = {_DATA: fingerprint(*experiment.dataset.train_folders)}
-    return found | ({_WEIGHTS: _sha256(Path(weights))} if weights else {})
+    return found | ({_WEIGHTS: _sha256(local_file(weights))} if weights else {})
 
 
 def record(experiment: Experiment, environment: dict[str, Any], held: Held) -> dict[str, Any]:
@@ -134,9 +135,10 @@ def fingerprint(*folders: Path | str) -> str:
     """
     digest = blake2b(digest_size=16)
     for folder in folders:
-        paths = [record.path for record in read_folder(folder).records]
+        found = read_folder(folder)
+        paths = [record.path for record in found.records]
         try:
-            digest.update(_digest(Path(folder).absolute(), _signature(paths)))
+            digest.update(_digest(found.path.absolute(), _signature(paths)))
         except OSError as error:
             raise InputError(f"cannot read {error.filename}: {error.strerror}.") from None
     return digest.hexdigest()

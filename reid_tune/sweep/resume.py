@@ -1,7 +1,6 @@
 """Going on with a sweep: what must be the same, and the command that does it."""
 
 import shlex
-import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -41,12 +40,12 @@ def existing_state(sweep: Sweep, resume: Resume) -> SweepState:
     if unlike:
         more = f"; and {len(unlike) - _SHOWN} more" if len(unlike) > _SHOWN else ""
         raise InputError(
-            f"the sweep {sweep.file.name} in {sweep.folder} is another one ({'; '.join(unlike[:_SHOWN])}{more}): "
+            f"the sweep {sweep.file.name} in {sweep.place} is another one ({'; '.join(unlike[:_SHOWN])}{more}): "
             "give the file and the overrides that it began with, or another name with sweep.name=NAME."
         )
     if resume == "never":
         raise InputError(
-            f"the sweep {sweep.file.name} exists in {sweep.folder}: continue it with "
+            f"the sweep {sweep.file.name} exists in {sweep.place}: continue it with "
             f"'{resume_command()}', or set another name with sweep.name=NAME."
         )
     return state
@@ -100,7 +99,8 @@ def reopen(journal: Journal, stages: Sequence[str]) -> None:
     ]
     journal.emit("reopened", stages=list(stages), runs=dropped)
     for run in dropped:
-        shutil.rmtree(journal.folder / run, ignore_errors=True)
+        journal.files.discard(run)
+    journal.files.flush()  # Before there are new files in their places.
 
 
 def require_key(sweep: Sweep, state: SweepState) -> None:

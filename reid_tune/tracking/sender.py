@@ -10,8 +10,9 @@ from reid_tune.files import write_atomic
 from reid_tune.tracking.projection import Projection
 from reid_tune.tracking.store import answering, client, one_line, refused
 
-__all__ = ["Sender", "send_all"]
+__all__ = ["CURSOR", "Sender", "send_all"]
 
+CURSOR = "tracking.cursor.json"
 POLL = 0.5  # seconds between two looks at the log
 LONGEST_WAIT = 30.0  # seconds between two attempts at a store that is away
 
@@ -86,13 +87,13 @@ def send_all(log_path: Path, uri: str) -> int:
 
 
 class _Cursor:
-    """The place in a log up to which a store has it, kept beside the log in `tracking.cursor.json`."""
+    """The place in a log up to which a store has it, kept beside the log in the file `CURSOR`."""
 
     def __init__(self, log_path: Path, uri: str) -> None:
         self.projection: Projection | None = None
         self.refusal: str | None = None
         self._log, self._uri = Path(log_path), uri
-        self._file = self._log.with_name("tracking.cursor.json")
+        self._file = self._log.with_name(CURSOR)
         self._parent, self._offset = self._read()
 
     def lag(self) -> int:

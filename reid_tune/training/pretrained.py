@@ -17,6 +17,7 @@ from reid_tune.modeling.network import ReIDNet, build_network
 from reid_tune.modeling.weights import load_weights
 from reid_tune.spec.experiment import Experiment
 from reid_tune.spec.secret import passphrase
+from reid_tune.storage.copies import local_file
 
 __all__ = ["Loaded", "foreign_network", "load_pretrained"]
 
@@ -86,7 +87,7 @@ def load_pretrained(network: ReIDNet, experiment: Experiment, identities: Sequen
     model = experiment.model
     if not model.pretrained_model_path or not model.pretrain_choice:
         return None
-    path = Path(model.pretrained_model_path)
+    path = local_file(model.pretrained_model_path)
     tensors, rows = _read(path, passphrase(experiment))
     weights = our_names(tensors)
     parts: tuple[str, ...] = (_BACKBONE,)

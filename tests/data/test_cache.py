@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from reid_tune.data import cache_contents
-from reid_tune.data.cache import cache_folder, cached
+from reid_tune.data.cache import cached, image_folder
 from reid_tune.data.cache_contents import entries
 from reid_tune.data.images import Interpolation, decode
 from reid_tune.data.records import Record, read_folder
@@ -58,10 +58,10 @@ def files(place: Path) -> list[str]:
 
 def built(folder: Path) -> Path:
     """The file of a folder that was not cached before."""
-    before = set(files(cache_folder()))
+    before = set(files(image_folder()))
     cached(records_of(folder), 8, 4, "bilinear")
-    (name,) = set(files(cache_folder())) - before
-    return cache_folder() / name
+    (name,) = set(files(image_folder())) - before
+    return image_folder() / name
 
 
 @pytest.mark.parametrize("size", [(8, 4), (20, 11)])
@@ -223,12 +223,12 @@ def test_a_relative_place_is_no_place(crops: Path, capsys: Capture, monkeypatch:
 
 def test_the_place_follows_the_environment(monkeypatch: Patch) -> None:
     monkeypatch.setenv("HOME", "/home/someone")
-    assert cache_folder() == Path(os.environ["REID_TUNE_CACHE_DIR"])
+    assert image_folder() == Path(os.environ["REID_TUNE_CACHE_DIR"])
     monkeypatch.delenv("REID_TUNE_CACHE_DIR")
     monkeypatch.setenv("XDG_CACHE_HOME", "/scratch")
-    assert cache_folder() == Path("/scratch/reid-tune/images")
+    assert image_folder() == Path("/scratch/reid-tune/images")
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert cache_folder() == Path("/home/someone/.cache/reid-tune/images")
+    assert image_folder() == Path("/home/someone/.cache/reid-tune/images")
 
 
 def test_an_unreadable_image_is_named_and_nothing_stays(place: Path, crops: Path, capsys: Capture) -> None:

@@ -100,7 +100,7 @@ def test_paths_are_absolute_and_the_base_holds_out(tmp_path: Path, monkeypatch: 
         ({"space": {"train.optim.gamma": {"uniform": [0, 1], "when": {}}}}, ["space.train.optim.gamma"]),
         ({"space": None}, ["space = None"]),
         ({"space": {}}, ["space is empty"]),
-        ({"storage": "s3://bucket/prefix"}, ["storage = 's3://bucket/prefix'", "only folders are supported"]),
+        ({"storage": "gs://bucket/prefix"}, ["storage = 'gs://bucket/prefix'", "write s3://BUCKET"]),
         ({"spec": "missing.yaml"}, ["cannot read", "missing.yaml"]),
     ],
 )

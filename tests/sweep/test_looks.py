@@ -42,5 +42,5 @@ def test_what_cannot_be_read_is_passed_over(tmp_path: Path) -> None:
 
 
 def test_the_count_in_words(tmp_path: Path) -> None:
-    assert looks_sentence(1, Path("runs")) == "this test set has been looked at 1 time by sweeps in runs"
-    assert looks_sentence(3, Path("/a b")) == "this test set has been looked at 3 times by sweeps in /a b"
+    assert looks_sentence(1, "runs") == "this test set has been looked at 1 time by sweeps in runs"
+    assert looks_sentence(3, "/a b") == "this test set has been looked at 3 times by sweeps in /a b"

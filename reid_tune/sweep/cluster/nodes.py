@@ -14,12 +14,14 @@ from reid_tune.checkpoints.encryption import decrypt, encrypt
 from reid_tune.errors import InfrastructureError, InputError, ReidTuneError
 from reid_tune.spec.experiment import Experiment
 from reid_tune.spec.secret import passphrase
+from reid_tune.storage.bucket import Bucket, is_url
+from reid_tune.storage.place import FolderPlace, Place
 from reid_tune.sweep.file import Sweep
 from reid_tune.sweep.provenance import training_files
 
 __all__ = ["check_nodes"]
 
-_SHARED = "use a folder that all nodes mount, such as NFS."
+_SHARED = "use a folder that all nodes mount, such as NFS, or s3://."
 _SECONDS = 600.0  # for a node to read all training images
 
 
@@ -44,17 +46,17 @@ def check_nodes(sweep: Sweep) -> None:
     nodes = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"] and _holds_runs(node)}
     if not nodes.keys() - {here}:
         return
-    storage, asked = sweep.folder.parent, _asked(sweep)
+    asked = _asked(sweep)
     if (own := _look(*asked)).fault:
         raise InputError(f"this machine: {own.fault}")
-    with _own_folder(storage) as probes:
+    with _own_place(sweep) as probes:
         for node, seen in _on_each(nodes, _look_and_mark, *asked, probes).items():
             _require_alike(nodes[node], seen, own)
         for node, unseen in _on_each(nodes, _unseen, probes, list(nodes)).items():
             if unseen:
                 raise InputError(
                     f"storage = {sweep.file.storage!r} is not shared: node {nodes[node]} does not see what node "
-                    f"{nodes[unseen[0]]} writes into {storage}: {_SHARED}"
+                    f"{nodes[unseen[0]]} writes there: {_SHARED}"
                 )
 
 
@@ -71,15 +73,25 @@ def _asked(sweep: Sweep) -> tuple[dict[str, Any], bytes | None]:
 
 
 @contextmanager
-def _own_folder(storage: Path) -> Iterator[Path]:
-    folder = storage / f".nodes-{secrets.token_hex(4)}"
+def _own_place(sweep: Sweep) -> Iterator[Place]:
+    """A place in the storage for the nodes to write to; removed behind the block."""
+    name = f".nodes-{secrets.token_hex(4)}"
+    if is_url(sweep.file.storage):
+        bucket = Bucket(sweep.file.storage)
+        try:
+            yield bucket / name
+        finally:
+            bucket.remove_tree(name)
+        return
+    storage = sweep.folder.parent
+    folder = storage / name
     new = not storage.exists()
     try:
         folder.mkdir(parents=True)
     except OSError as error:
         raise InputError(f"storage = {storage}: {error.strerror}: give a folder that can be written.") from None
     try:
-        yield folder
+        yield FolderPlace(folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         if new and storage.is_dir() and not any(storage.iterdir()):
@@ -109,12 +121,13 @@ def _on_each(nodes: dict[str, str], function: Any, *arguments: Any) -> dict[str,
     return found
 
 
-def _look_and_mark(node: str, spec: dict[str, Any], lock: bytes | None, probes: Path) -> _Seen:
+def _look_and_mark(node: str, spec: dict[str, Any], lock: bytes | None, probes: Place) -> _Seen:
     try:
-        # Without making the folder: a node that does not see it does not share the storage.
-        (probes / node).touch()
+        probes.write(node, b"")
+    except ReidTuneError as error:
+        return _Seen({}, f"it cannot write into the storage: {error}")
     except OSError as error:
-        return _Seen({}, f"it cannot write {probes.parent}, the storage ({error.strerror}): {_SHARED}")
+        return _Seen({}, f"it cannot write into the storage {probes} ({error.strerror}): {_SHARED}")
     return _look(spec, lock)
 
 
@@ -128,9 +141,9 @@ def _look(spec: dict[str, Any], lock: bytes | None) -> _Seen:
         return _Seen(code, f"{error} Every node needs the same files at the same place.")
 
 
-def _unseen(node: str, probes: Path, others: list[str]) -> list[str]:
+def _unseen(node: str, probes: Place, others: list[str]) -> list[str]:
     # By name: NFS may show an old list of a folder's files for some time.
-    return [other for other in others if not (probes / other).exists()]
+    return [other for other in others if probes.read(other) is None]
 
 
 def _code() -> str:

@@ -19,6 +19,7 @@ import yaml
 import reid_tune
 from reid_tune.errors import InfrastructureError, InputError
 from reid_tune.spec.secret import KEY_FILE, passphrase
+from reid_tune.storage.bucket import is_url
 from reid_tune.sweep.file import Sweep
 from reid_tune.tracking.store import database, public
 
@@ -68,10 +69,15 @@ def submit(sweep: Sweep, address: str, options: Sequence[str], say: Callable[[st
 
 
 def _require_portable(sweep: Sweep) -> None:
-    if not Path(sweep.file.storage).is_absolute():
+    if is_url(sweep.file.storage) and not os.environ.get("MLFLOW_TRACKING_URI"):
+        raise InputError(
+            f"{sweep.source}: storage = {sweep.file.storage!r}: with --submit name the MLflow server in "
+            "MLFLOW_TRACKING_URI; a database cannot be in a bucket."
+        )
+    if not is_url(sweep.file.storage) and not Path(sweep.file.storage).is_absolute():
         raise InputError(
             f"{sweep.source}: storage = {sweep.file.storage!r}: with --submit give the absolute path of a folder that "
-            "all nodes mount."
+            "all nodes mount, or s3://BUCKET/PREFIX."
         )
     if (path := database(store := os.environ.get("MLFLOW_TRACKING_URI", ""))) and not store.endswith(f"//{path}"):
         raise InputError(f"MLFLOW_TRACKING_URI = {store}: with --submit give a server, or a path that begins with /.")

@@ -58,8 +58,13 @@ def _last_line(path: Path) -> str:
     return line if len(line) <= _LINE else line[: _LINE - 1] + "\N{HORIZONTAL ELLIPSIS}"
 
 
-def read_log(name: str, run: str, storage: str, follow: bool) -> Iterator[str]:
+def read_log(
+    name: str, run: str, storage: str, follow: bool, refresh: Callable[[], object] = lambda: None
+) -> Iterator[str]:
     """What a run has printed, piece by piece; with `follow` until it ends.
+
+    Args:
+        refresh: Called before each look at what is new.
 
     Raises:
         InputError: there is no such sweep or run, or the run has printed nothing yet and is not followed.
@@ -70,7 +75,14 @@ def read_log(name: str, run: str, storage: str, follow: bool) -> Iterator[str]:
     watched = Watched(sweep_folder(name, storage), run)
     if not follow and not watched.log.is_file():
         raise InputError(f"{run} of the sweep {name} has printed nothing so far: there is no {watched.log}.")
-    return watched.follow() if follow else watched.new_text()
+    if not follow:
+        return watched.new_text()
+
+    def pause() -> None:
+        time.sleep(_PAUSE)
+        refresh()
+
+    return watched.follow(pause)
 
 
 def _known(state: SweepState) -> str:
@@ -113,7 +125,7 @@ class Watched:
                     self._shown += len(block)
                     yield block.decode(errors="replace")
 
-    def follow(self, pause: Callable[[], None] = lambda: time.sleep(_PAUSE)) -> Iterator[str]:
+    def follow(self, pause: Callable[[], None]) -> Iterator[str]:
         """What was printed and what will be, until the run has ended."""
         more = True
         while more:

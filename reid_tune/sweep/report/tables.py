@@ -9,6 +9,7 @@ from typing import Any
 from reid_tune.sweep.costs import Spent
 from reid_tune.sweep.file import STAGES
 from reid_tune.sweep.progress import Progress
+from reid_tune.sweep.remote.places import shown
 from reid_tune.sweep.report.repeat import inline
 from reid_tune.sweep.report.searched import searched
 from reid_tune.sweep.report.summary import named, ordered, short, short_cost, winner
@@ -126,7 +127,7 @@ def facts(state: SweepState, folder: Path) -> Grid:
     """What the sweep file says, and the data."""
     sweep, spec = state.header["sweep"], state.header["spec"]
     plan = state.stages.get("preflight", {})
-    rows = [["folder", str(folder.absolute())]]
+    rows = [["folder", shown(folder.absolute())]]
     rows += [[key, inline(value)] for key, value in sweep.items() if key not in ("name", "space") and value != []]
     if plan.get("rungs"):
         rows.append(["rungs", "epochs " + ", ".join(map(str, plan["rungs"]))])

@@ -6,6 +6,7 @@ from typing import Any
 
 from reid_tune.sweep.costs import Spent
 from reid_tune.sweep.looks import looks_sentence
+from reid_tune.sweep.remote.places import shown
 from reid_tune.sweep.report.confirmed import why_won
 from reid_tune.sweep.report.summary import interval
 from reid_tune.sweep.search.pareto import front
@@ -40,7 +41,7 @@ def words(state: SweepState, folder: Path, spent: Spent) -> Iterator[str]:
     yield f"spent: {spent_words(spent)}"
     if registered := registered_words(state):
         yield registered
-        yield f"model: {folder / 'export' / 'winner.onnx'}"
+        yield f"model: {shown(folder)}/export/winner.onnx"
 
 
 def ended_words(state: SweepState) -> str:
@@ -53,7 +54,7 @@ def ended_words(state: SweepState) -> str:
 def looked_at(state: SweepState, folder: Path) -> Iterator[str]:
     """For each test set how often it was looked at."""
     for name, count in state.stages.get("test", {}).get("looks", {}).items():
-        yield f"{name}: {looks_sentence(count, folder.parent)}"
+        yield f"{name}: {looks_sentence(count, shown(folder.parent))}"
 
 
 def registered_words(state: SweepState) -> str:

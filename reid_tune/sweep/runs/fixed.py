@@ -1,6 +1,5 @@
 """A source of runs that are known beforehand, each trained to its last epoch."""
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -83,8 +82,8 @@ class FixedRuns:
     def _finish(self, run: str) -> None:
         self.recorder.end(run, "finished")
         if self.keep_features:
-            for attempt in (self.journal.folder / run).glob("attempt-*"):
-                shutil.rmtree(attempt, ignore_errors=True)
+            self.journal.files.fetch(features_file(self.journal.folder, run))
+            self.journal.files.discard(run, attempts=True)
 
     def _experiment(self, run: str) -> Experiment:
         return with_parameters(self.sweep.experiment, self.runs[run], run)

@@ -14,11 +14,12 @@ from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from reid_tune.errors import InfrastructureError
+from reid_tune.errors import InfrastructureError, ReidTuneError
+from reid_tune.storage.bucket import Bucket
 from reid_tune.sweep.runs.failure import Failure
 from reid_tune.sweep.runs.janitor import remove_orphans
 from reid_tune.sweep.runs.source import Attempt, Source
-from reid_tune.sweep.runs.trial import distributed_run, single_run, trial_config, unpack
+from reid_tune.sweep.runs.trial import distributed_run, ray_storage, single_run, trial_config, unpack
 
 __all__ = ["run_all"]
 
@@ -26,7 +27,13 @@ _Answer = TypeVar("_Answer")
 
 
 def run_all(
-    source: Source, room: Callable[[], int], workers: int, validate_at: tuple[int, ...], scratch: Path, timeout: float
+    source: Source,
+    room: Callable[[], int],
+    workers: int,
+    validate_at: tuple[int, ...],
+    scratch: Path,
+    timeout: float,
+    remote: Bucket | None = None,
 ) -> None:
     """Run until the source is done; Ray's own files go to `scratch` and are removed behind it.
 
@@ -36,13 +43,15 @@ def run_all(
     Args:
         room: How many runs the cluster has room for; asked once a second, as nodes come and go.
         timeout: Seconds without a report behind which a run is given up.
+        remote: Where Ray's own files go if nodes do not share `scratch`; removed behind it, too.
 
     Raises:
         ReidTuneError: what the source raises; runs at work are then ended by Ray, and go on when the sweep is resumed.
     """
     if source.done():
         return
-    wires = _Wires(source, room, lambda attempt: trial_config(attempt, validate_at, scratch), timeout)
+    shared = str(remote or scratch)
+    wires = _Wires(source, room, lambda attempt: trial_config(attempt, validate_at, shared), timeout)
     trainable = tune.with_resources(single_run, _bundles)
     if workers > 1:
         # No CPU for the driver of a run: its workers take all.
@@ -55,7 +64,7 @@ def run_all(
                     search_alg=wires.searcher, scheduler=wires.scheduler, num_samples=-1, reuse_actors=False
                 ),
                 run_config=tune.RunConfig(
-                    name=f"ray-{time.time_ns()}", storage_path=str(scratch), verbose=0, callbacks=[_Seconds(wires)]
+                    name=f"ray-{time.time_ns()}", verbose=0, callbacks=[_Seconds(wires)], **ray_storage(shared)
                 ),
             ).fit()
         remove_orphans()
@@ -63,6 +72,9 @@ def run_all(
         raise InfrastructureError(f"cannot write {scratch}: {error.strerror}; nothing finished is lost.") from None
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+        with contextlib.suppress(ReidTuneError):
+            if remote:
+                remote.remove_tree("")
     if wires.error is not None:
         raise wires.error
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from reid_tune.checkpoints.names import newest_attempt
 from reid_tune.errors import InfrastructureError
 from reid_tune.spec.experiment import Experiment
 from reid_tune.sweep.journal import Journal
@@ -58,6 +57,8 @@ class Attempt:
         resume: Checkpoint of an earlier attempt.
         holds: What it takes of the cluster.
         features: Where the embeddings of its last validation go.
+        sweep: The sweep's folder.
+        remote: Address of the bucket with the sweep's files; empty where they are in that folder.
     """
 
     run: str
@@ -66,6 +67,8 @@ class Attempt:
     resume: Path | None
     holds: Holds = ONE_CPU
     features: Path | None = None
+    sweep: Path = Path()
+    remote: str = ""
 
 
 class Source(Protocol):
@@ -107,7 +110,8 @@ class Recorder:
         folder = self.journal.folder / run
         store(folder, record(experiment, self.journal.state.environment, holds.each))
         self.journal.emit("attempt", run=run, attempt=number, cpus=holds.cpus, gpus=holds.gpus)
-        return Attempt(run, experiment, folder / f"attempt-{number}", newest_attempt(folder), holds, features)
+        files, place = self.journal.files, folder / f"attempt-{number}"
+        return Attempt(run, experiment, place, files.newest(run), holds, features, files.folder, files.remote)
 
     def failed(self, run: str, metrics: Mapping[str, Any]) -> bool:
         """Whether a report is that of a failure; then it was recorded, see `setback`."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reid_tune.errors import InfrastructureError
+from reid_tune.storage.bucket import Bucket, is_url
 from reid_tune.sweep.cluster.interfaces import torch_config
 from reid_tune.sweep.runs.failure import Failure, failure_of, failure_report
 
@@ -21,10 +22,10 @@ if TYPE_CHECKING:
     from reid_tune.sweep.runs.source import Attempt
     from reid_tune.training.reporter import Metrics
 
-__all__ = ["distributed_run", "single_run", "trial_config", "unpack"]
+__all__ = ["distributed_run", "ray_storage", "single_run", "trial_config", "unpack"]
 
 
-def trial_config(attempt: "Attempt", validate_at: tuple[int, ...], scratch: Path) -> dict[str, Any]:
+def trial_config(attempt: "Attempt", validate_at: tuple[int, ...], scratch: str) -> dict[str, Any]:
     """An attempt as the plain data that travels to a worker; without secrets."""
     return {
         "run": attempt.run,
@@ -38,8 +39,18 @@ def trial_config(attempt: "Attempt", validate_at: tuple[int, ...], scratch: Path
         "gpus": attempt.holds.each.gpus,
         "more": dict(attempt.holds.more),
         "workers": attempt.holds.workers,
-        "scratch": str(scratch),
+        "scratch": scratch,
+        "remote": attempt.remote,
+        "sweep": str(attempt.sweep),
     }
+
+
+def ray_storage(shared: str) -> dict[str, Any]:
+    """Arguments of Ray's configurations that put its own files into a folder, or at s3://."""
+    if not is_url(shared):
+        return {"storage_path": shared}
+    bucket = Bucket(shared)
+    return {"storage_path": bucket.root, "storage_filesystem": bucket.filesystem}
 
 
 def _pack(metrics: "Metrics") -> dict[str, str]:
@@ -55,10 +66,10 @@ def unpack(result: dict[str, Any]) -> dict[str, Any]:
 class _RayReporter:
     """Hands every epoch to Ray; `report` returns when the driver has it."""
 
-    def __init__(self, report: Callable[[dict[str, Any]], None]) -> None:
+    def __init__(self, report: Callable[[dict[str, Any]], None], push: Callable[[], None]) -> None:
         from reid_tune.training.workers import rank
 
-        self._report = report
+        self._report, self._push = report, push
         self._epochs = 0
         self._nodes: list[str] = []
         self._log = print if rank() == 0 else lambda *_, **__: None
@@ -82,6 +93,7 @@ class _RayReporter:
         from reid_tune.training.progress import epoch_line
 
         self._log(epoch_line(metrics, self._epochs), flush=True)
+        self._push()
         self._report(_pack({**metrics, "nodes": self._nodes}))
 
 
@@ -110,7 +122,7 @@ def distributed_run(config: dict[str, Any]) -> None:
         torch_config=torch_config("nccl" if config["gpus"] else "gloo"),
         run_config=ray.train.RunConfig(
             name=f"{Path(config['run']).name}-{time.time_ns()}",
-            storage_path=config["scratch"],
+            **ray_storage(config["scratch"]),
             failure_config=ray.train.FailureConfig(max_failures=0),
             callbacks=[TuneReportCallback()],
         ),
@@ -158,20 +170,22 @@ def _train(config: dict[str, Any], report: Callable[[dict[str, Any]], None]) -> 
     import torch
 
     from reid_tune.spec.experiment import Experiment
+    from reid_tune.sweep.runs.files import run_files
     from reid_tune.training.loop import train
+    from reid_tune.training.workers import rank
 
     torch.set_num_threads(config["threads"])
-    with _logged(Path(config["log"])):
+    with run_files(config, rank()) as files, _logged(files.log):
         try:
             experiment = Experiment.model_validate(config["spec"])
             _require_shared(config["scratch"], *experiment.dataset.train_folders)
             train(
                 experiment,
-                _RayReporter(report),
-                Path(config["folder"]),
-                resume=Path(config["resume"]) if config["resume"] else None,
+                _RayReporter(report, files.push),
+                files.folder,
+                resume=files.resume,
                 validate_at=config["validate_at"],
-                features=Path(config["features"]) if config["features"] else None,
+                features=files.features,
                 device=_device(config),
             )
         except Exception as error:
@@ -194,7 +208,7 @@ def _require_shared(*folders: str) -> None:
     """
     from ray.util import get_node_ip_address
 
-    if missing := [folder for folder in folders if not Path(folder).is_dir()]:
+    if missing := [folder for folder in folders if not is_url(folder) and not Path(folder).is_dir()]:
         raise InfrastructureError(f"node {get_node_ip_address()} has no {missing[0]}.")
 
 

@@ -1,6 +1,5 @@
 """The search: trial 0 is the spec itself, then given configurations, then Optuna's; ASHA stops, the log remembers."""
 
-import shutil
 from collections.abc import Mapping
 from functools import cache
 from typing import Any
@@ -169,8 +168,7 @@ class Search:
         for trial in self.journal.state.trials:
             if trial.state != "running" and trial.name not in best | self.tidied:
                 self.tidied.add(trial.name)
-                for folder in (self.journal.folder / trial.name).glob("attempt-*"):
-                    shutil.rmtree(folder, ignore_errors=True)
+                self.journal.files.discard(trial.name, attempts=True)
 
     def _tell(self, run: str) -> None:
         trial = self.journal.state.runs[run]

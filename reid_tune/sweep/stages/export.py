@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 from reid_tune.checkpoints.checkpoint import strip_checkpoint
-from reid_tune.checkpoints.names import newest_attempt
 from reid_tune.errors import FailedRun
 from reid_tune.spec.secret import passphrase
 from reid_tune.sweep.file import Sweep
@@ -47,7 +46,8 @@ def refit_checkpoint(sweep: Sweep, journal: Journal, name: str, seed: int = 1) -
     if run is None or run.state != "finished":
         reason = f": {run.reason}" if run and run.reason else ""
         raise FailedRun(f"the refit of {name} did not finish{reason}; its log is {folder / 'log.txt'}.")
-    path = newest_attempt(folder)
+    path = journal.files.newest(run.name)
     if path is None:
-        raise FailedRun(f"the checkpoint of {run.name} is missing from {sweep.folder}.")
+        raise FailedRun(f"the checkpoint of {run.name} is missing from {sweep.place}.")
+    journal.files.fetch(path)
     return path

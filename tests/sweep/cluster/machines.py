@@ -62,6 +62,11 @@ class Machines:
             self.remove(number)
         _ip("link", "del", self.bridge)
 
+    def reach(self) -> str:
+        """Be among the machines; the address that this process has for them."""
+        _ip("addr", "add", f"{self.address(254)}/24", "dev", self.bridge)
+        return self.address(254)
+
     @staticmethod
     def address(number: int) -> str:
         """The address of a machine."""
@@ -98,10 +103,18 @@ class Machines:
     def run(self, number: int, *command: str) -> str:
         """What a command on a machine prints."""
         done = subprocess.run(
-            self.on(number, *command), env=self.environment, capture_output=True, text=True, timeout=120
+            self.on(number, *command), env=self.own(number), capture_output=True, text=True, timeout=120
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
+
+    def own(self, number: int) -> dict[str, str]:
+        """A machine's environment, with a cache of its own."""
+        return self.environment | {"REID_TUNE_CACHE_DIR": str(self.cache(number))}
+
+    def cache(self, number: int) -> Path:
+        """A machine's cache."""
+        return self.folder / f"cache-{number}"
 
     def on(self, number: int, *command: str) -> list[str]:
         """A command as it is run on a machine."""

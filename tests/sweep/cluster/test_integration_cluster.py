@@ -1,5 +1,6 @@
 """A sweep on a real cluster: machines in network namespaces that come, go, are cut off and die; `-s` shows its log."""
 
+import json
 import shutil
 import signal
 import subprocess
@@ -14,8 +15,10 @@ from typing import Any
 import pytest
 
 from reid_tune.spec.secret import KEY_FILE
+from reid_tune.storage.bucket import Bucket
 from reid_tune.sweep.lease import LEASE
 
+from ...storage.server import BUCKET, s3_server
 from ..workbench import SPEC, Bench
 from .machines import Machines, permitted
 
@@ -27,16 +30,22 @@ Event = dict[str, Any]
 
 
 @contextmanager
-def cluster_of_a_head(cpus: int, dashboard: bool = False) -> Iterator[Machines]:
+def network(dashboard: bool = False) -> Iterator[Machines]:
     if reason := permitted():
         pytest.skip(reason)
     folder = Path(tempfile.mkdtemp(prefix="rt-"))
     try:
         with Machines(folder, dashboard) as made:
-            made.add(1, cpus)
             yield made
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def cluster_of_a_head(cpus: int, dashboard: bool = False) -> Iterator[Machines]:
+    with network(dashboard) as made:
+        made.add(1, cpus)
+        yield made
 
 
 @pytest.fixture(scope="module")
@@ -95,11 +104,16 @@ class Cluster:
         """How often a run's processes were lost."""
         return sum(event["kind"] == "setback" and event["run"] == run for event in self.bench.events)
 
+    @staticmethod
+    def line(*arguments: str) -> list[str]:
+        """A command line."""
+        return [sys.executable, "-m", "reid_tune", *arguments]
+
     def _on_head(self, *arguments: str) -> list[str]:
-        return self.machines.on(1, sys.executable, "-m", "reid_tune", *arguments)
+        return self.machines.on(1, *self.line(*arguments))
 
     def _how(self, environment: dict[str, str]) -> dict[str, Any]:
-        return {"cwd": self.bench.folder, "env": self.machines.environment | environment, "text": True}
+        return {"cwd": self.bench.folder, "env": self.machines.own(1) | environment, "text": True}
 
 
 def test_what_is_wrong_with_a_cluster_is_said_before_anything_begins(machines: Machines, tmp_path: Path) -> None:
@@ -188,6 +202,53 @@ def test_a_sweep_outlives_its_machines(machines: Machines, tmp_path: Path) -> No
     for run in at:
         epochs = [event["epoch"] for event in cluster.reports(run)]
         assert epochs == list(range(1, len(epochs) + 1)), "each epoch once"
+
+
+def test_a_sweep_and_its_data_are_in_a_bucket(tmp_path: Path) -> None:
+    storage, data = Bucket(f"s3://{BUCKET}/sweeps"), Bucket(f"s3://{BUCKET}/data")
+    folders = {key: f"{data}/{Path(value).name}" for key, value in SPEC["dataset"].items() if key.endswith("_dir")}
+    bench = Bench(
+        tmp_path, storage=storage.url, scheduler={"name": "none"}, budget={"trials": 2}, resources={"max_concurrent": 1}
+    )
+    bench.write_spec(dataset=SPEC["dataset"] | folders, train=SPEC["train"] | {"num_epochs": 6})
+    with network() as machines, s3_server(machines.reach()) as environment:
+        for path in filter(Path.is_file, (tmp_path / "data").rglob("*")):
+            data.upload(path, str(path.relative_to(tmp_path / "data")))
+        shutil.rmtree(tmp_path / "data")
+        machines.environment |= environment
+        cluster = Cluster(machines, bench)
+        for number in (1, 2):
+            machines.add(number, cpus=number - 1)
+
+        def reports(run: str = "") -> list[Event]:
+            lines = (storage.read("small/events.jsonl") or b"").split(b"\n")[:-1]
+            found = [event for event in map(json.loads, lines) if event["kind"] == "report"]
+            return [event for event in found if run in event["run"]]
+
+        with cluster.running(*AT_HEAD, "--until", "search") as process:
+            cluster.wait("trial 0 has three reports", lambda: len(reports()) >= 3)
+            assert {tuple(event["nodes"]) for event in reports()} == {(Machines.address(2),)}
+            machines.add(3)
+            cluster.say("machine 3 comes; machine 2 dies, and then the driver")
+            machines.remove(2)
+            cluster.wait("trial 0 goes on", lambda: reports()[-1]["nodes"] == [Machines.address(3)])
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        assert not (tmp_path / "data").exists() and not (tmp_path / "runs").exists()
+        shutil.rmtree(machines.cache(1))
+        cluster.say("machine 3 goes on as the driver, too")
+        done = subprocess.run(
+            machines.on(3, *cluster.line(*AT_HEAD, "--until", "search", "--resume", "auto")),
+            cwd=tmp_path, env=machines.own(3), text=True, capture_output=True,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+        for run in ("trials/0000", "trials/0001"):
+            assert [event["epoch"] for event in reports(run)] == list(range(1, 7)), "each epoch once"
+        names = storage.objects()
+        assert not [name for name in names if "/ray/" in name or ".nodes-" in name or name.endswith("driver.json")]
+        bench.environment = environment
+        assert "epoch 6/6" in bench.run("logs", "small/0", "--storage", storage.url).stdout
+        cluster.say(bench.run("sweeps", "--storage", storage.url).stdout)
 
 
 def test_a_sweep_is_handed_in_as_a_job(tmp_path: Path) -> None:

@@ -1,0 +1,43 @@
+"""Where copies of sweeps at s3:// are, and what is whose in them."""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from reid_tune.checkpoints.names import LATEST
+from reid_tune.errors import InputError
+from reid_tune.storage.bucket import Bucket
+from reid_tune.storage.cache import cache_folder
+
+__all__ = ["attempt_of", "copies_for", "newest_attempt", "shown"]
+
+_ATTEMPT = re.compile(r"(.*/attempt-(\d+))/(.*)")
+
+
+def copies_for(whom: str, storage: str) -> Path:
+    """The folder of this machine with the copies of a storage's sweeps that drivers or readers use."""
+    return cache_folder("s3") / whom / Bucket(storage).root
+
+
+def shown(folder: Path) -> str:
+    """A folder as people know it: the address of a sweep or a storage of which it is a copy, else its path."""
+    try:
+        root = cache_folder("s3")
+    except InputError:
+        return str(folder)
+    for whom in ("drivers", "readers"):
+        if folder.is_relative_to(root / whom):
+            return f"s3://{folder.relative_to(root / whom)}"
+    return str(folder)
+
+
+def attempt_of(name: str) -> str:
+    """The folder of the attempt to which a file of a sweep belongs; empty where to none."""
+    found = _ATTEMPT.fullmatch(name)
+    return found[1] if found else ""
+
+
+def newest_attempt(names: Iterable[str]) -> str | None:
+    """Of a run's files the latest checkpoint of its newest attempt that has one."""
+    found = {int(match[2]): name for name in names if (match := _ATTEMPT.fullmatch(name)) and match[3] == LATEST}
+    return found[max(found)] if found else None

@@ -1,0 +1,93 @@
+"""The files of one run where it is trained."""
+
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from reid_tune.checkpoints.names import LATEST
+from reid_tune.storage.bucket import Bucket
+
+__all__ = ["RunFiles", "run_files"]
+
+_PREFIX = "reid-tune-run-"
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """Paths of this machine.
+
+    Attributes:
+        folder: Of the attempt's checkpoints.
+        log: What the run prints.
+        resume: Checkpoint of an earlier attempt.
+        features: Where the embeddings of the last validation go.
+    """
+
+    folder: Path
+    log: Path
+    resume: Path | None
+    features: Path | None
+
+    def push(self) -> None:
+        """Have what was written be where the sweep's files are."""
+
+
+@dataclass(frozen=True)
+class _Copied(RunFiles):
+    """Of a sweep at s3://: files below a folder of this process, copied to the bucket when they have changed."""
+
+    bucket: Bucket
+    root: Path
+    sent: dict[Path, int]
+
+    def push(self) -> None:
+        for path in (self.log, self.features, self.folder / LATEST):
+            if path and path.is_file() and self.sent.get(path) != (time := path.stat().st_mtime_ns):
+                self.bucket.upload(path, str(path.relative_to(self.root)))
+                self.sent[path] = time
+
+
+@contextmanager
+def run_files(config: dict[str, Any], rank: int = 0) -> Iterator[RunFiles]:
+    """The files of a run that `trial_config` describes, for the block; pushed once more behind it.
+
+    Args:
+        rank: Of the worker; only the first one's files are kept, and what others have to say.
+    """
+    resume, features = (Path(config[name]) if config[name] else None for name in ("resume", "features"))
+    files = RunFiles(Path(config["folder"]), Path(config["log"]), resume, features)
+    if not config["remote"]:
+        yield files
+        return
+    bucket, sweep = Bucket(config["remote"]), Path(config["sweep"])
+    _remove_leftovers()
+    with tempfile.TemporaryDirectory(prefix=f"{_PREFIX}{os.getpid()}-", ignore_cleanup_errors=True) as root:
+        names = {name: getattr(files, name).relative_to(sweep) for name in vars(files) if getattr(files, name)}
+        if rank:
+            names["log"] = names["log"].with_name(f"log-{rank}.txt")
+        here = replace(files, **{name: Path(root, path) for name, path in names.items()})
+        for path in filter(None, (here.log, here.resume)):
+            bucket.download(str(path.relative_to(root)), path)
+        copied = _Copied(**vars(here), bucket=bucket, root=Path(root), sent={})
+        try:
+            yield copied if rank == 0 else here
+        finally:
+            if rank == 0:
+                copied.push()
+            elif here.log.is_file() and here.log.stat().st_size:
+                bucket.upload(here.log, str(here.log.relative_to(root)))
+
+
+def _remove_leftovers() -> None:
+    """Delete the folders of processes that were killed."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        pid = re.match(r"\d+", folder.name.removeprefix(_PREFIX))
+        if pid and not Path(f"/proc/{pid[0]}").exists():
+            with suppress(OSError):
+                shutil.rmtree(folder)
