@@ -12,14 +12,16 @@ from reid_tune.errors import InputError
 
 __all__ = ["find_cluster"]
 
-_SECONDS = 8
+_SECONDS = 7  # for an answer; importing Ray may take longer where the machine is busy
+_LONGEST = 60
 # In a process of its own: Ray's client may wait for minutes, or end the process that asks.
 _ASK = """
-import json, sys
+import json, signal, sys
 from ray._common.usage.usage_lib import get_cluster_metadata
 from ray._private.services import canonicalize_bootstrap_address
 from ray._raylet import GcsClient
 from ray.exceptions import AuthenticationError
+signal.alarm(int(sys.argv[2]))
 try:
     address = canonicalize_bootstrap_address(sys.argv[1])
     about = get_cluster_metadata(GcsClient(address=address)) if address else {}
@@ -71,9 +73,9 @@ def find_cluster(address: str) -> str:
 def _ask(address: str, more: dict[str, str] | None = None) -> dict[str, str]:
     """What the cluster says of itself to a process with more in its environment; nothing where there is none."""
     quiet = os.environ | {"RAY_AUTH_MODE": "token", "RAY_BACKEND_LOG_LEVEL": "fatal"} | (more or {})
-    command = [sys.executable, "-c", _ASK, address]
+    command = [sys.executable, "-c", _ASK, address, str(_SECONDS)]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=_SECONDS, env=quiet)
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=_LONGEST, env=quiet)
     except subprocess.TimeoutExpired:
         return {}
     except subprocess.CalledProcessError as error:

@@ -13,7 +13,7 @@ from reid_tune.sweep.cluster.session import cluster
 def test_a_port_at_which_something_else_listens_is_no_cluster() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
-        with pytest.raises(InputError, match=f"--address {address}: no Ray cluster answers within 8 s"):
+        with pytest.raises(InputError, match=f"--address {address}: no Ray cluster answers within 7 s"):
             find_cluster(address)
 
 
