@@ -41,7 +41,7 @@ test: lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 integration: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m integration
+	$(BIN)/python -m pytest -m integration -n 2 --dist loadfile --no-loadscope-reorder
 
 bench: $(VENV)/.installed-dev
 	@for script in `grep -l __main__ benchmarks/*.py`; do echo "== $$script"; $(BIN)/python $$script || exit 1; done

@@ -88,12 +88,12 @@ def _times(have: float, wanted: float) -> int:
 
 
 def _too_much(resources: Resources, workers: int, each: Amounts, nodes: Iterable[Amounts]) -> str:
-    have = [_words({name: node.get(name, 0) for name in each}) for node in nodes]
+    have = [_words({name: node.get(name, 0) for name in each}) for node in nodes if any(map(node.get, each))]
     held = ", ".join(f"{have.count(text)} x {text}" if len(have) > 1 else text for text in dict.fromkeys(have))
     return (
         f"resources.cpus_per_worker = {resources.cpus_per_worker}, gpus_per_worker = {resources.gpus_per_worker}: "
-        f"a run of {workers} worker(s) wants {_words(each)} for each of them, but the cluster has {held or 'no node'}: "
-        "lower what resources asks for."
+        f"a run of {workers} worker(s) wants {_words(each)} for each of them, but the cluster has "
+        f"{held or 'none of that'}: lower what resources asks for."
     )
 
 

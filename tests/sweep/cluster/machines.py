@@ -72,8 +72,12 @@ class Machines:
         """The address of a machine."""
         return f"10.77.0.{number}"
 
-    def add(self, number: int, cpus: int = 1, hidden: Path | None = None) -> None:
-        """A new machine, with a Ray node on it; it sees another folder, an empty one, in the place of `hidden`."""
+    def add(self, number: int, cpus: int = 1, hidden: Path | None = None, *more: str) -> None:
+        """A new machine, with a Ray node on it; it sees another folder, an empty one, in the place of `hidden`.
+
+        Args:
+            more: Further arguments of `ray start`.
+        """
         self.tags[number] = secrets.token_hex(3)
         space, outside = self._space(number), self._outside(number)
         _ip("netns", "add", space)
@@ -83,9 +87,9 @@ class Machines:
         _ip("-n", space, "addr", "add", f"{self.address(number)}/24", "dev", "eth0")
         for link in ("lo", "eth0"):
             _ip("-n", space, "link", "set", link, "up")
-        self.start(number, cpus, hidden)
+        self.start(number, cpus, hidden, *more)
 
-    def start(self, number: int, cpus: int = 1, hidden: Path | None = None) -> None:
+    def start(self, number: int, cpus: int = 1, hidden: Path | None = None, *more: str) -> None:
         """Start Ray on a machine, see `add`."""
         head = [
             "--head",
@@ -95,7 +99,7 @@ class Machines:
         ]
         role = head if number == 1 else [f"--address={self.address(1)}:6379"]
         command = [RAY, "start", *role, f"--node-ip-address={self.address(number)}", f"--num-cpus={cpus}"]
-        command += ["--disable-usage-stats"]
+        command += ["--disable-usage-stats", *more]
         # `ip netns exec` gives a command its own mounts, too.
         hide = ["sh", "-c", 'mount -t tmpfs none "$0" && exec "$@"', str(hidden)] if hidden else []
         self.run(number, *hide, *command)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from reid_tune.spec.secret import KEY_FILE
 from reid_tune.storage.bucket import Bucket
@@ -116,6 +117,13 @@ class Cluster:
         return {"cwd": self.bench.folder, "env": self.machines.own(1) | environment, "text": True}
 
 
+def endless(folder: Path) -> Bench:
+    """A sweep of two trials that do not end by themselves."""
+    bench = Bench(folder, scheduler={"name": "none"}, budget={"trials": 2}, resources={"max_concurrent": None})
+    bench.write_spec(train={**SPEC["train"], "num_epochs": 5000})
+    return bench
+
+
 def test_what_is_wrong_with_a_cluster_is_said_before_anything_begins(machines: Machines, tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     (tmp_path / "runs").mkdir()
@@ -130,7 +138,7 @@ def test_what_is_wrong_with_a_cluster_is_said_before_anything_begins(machines: M
 
     assert "refuses this machine's token" in refused(RAY_AUTH_TOKEN="f" * 64)
     assert "no Ray cluster answers" in refused("--address", "10.77.0.1:6380")
-    assert "but the cluster has 0 CPU" in refused()
+    assert "but the cluster has none of that" in refused()
     machines.add(2)
     assert "a run of 2 worker(s)" in refused("sweep.resources.workers=2")
     for hidden, said in (("data", "there is no folder"), ("runs", "the storage")):
@@ -142,10 +150,7 @@ def test_what_is_wrong_with_a_cluster_is_said_before_anything_begins(machines: M
 
 
 def test_a_sweep_outlives_its_machines(machines: Machines, tmp_path: Path) -> None:
-    endless = {**SPEC, "train": {**SPEC["train"], "num_epochs": 5000}}
-    bench = Bench(tmp_path, scheduler={"name": "none"}, budget={"trials": 2}, resources={"max_concurrent": None})
-    bench.write_spec(train=endless["train"])
-    cluster = Cluster(machines, bench)
+    cluster = Cluster(machines, endless(tmp_path))
     for number in (2, 3):
         machines.add(number)
     with cluster.running(*AT_HEAD):
@@ -249,6 +254,48 @@ def test_a_sweep_and_its_data_are_in_a_bucket(tmp_path: Path) -> None:
         bench.environment = environment
         assert "epoch 6/6" in bench.run("logs", "small/0", "--storage", storage.url).stdout
         cluster.say(bench.run("sweeps", "--storage", storage.url).stdout)
+
+
+def test_a_sweep_grows_from_zero_with_an_autoscaler(tmp_path: Path) -> None:
+    """Ray's autoscaler of Ray's own testing provider, whose machines are processes of the head's machine."""
+    bench = endless(tmp_path)
+    head = {"resources": {"CPU": 0}, "max_workers": 0}
+    kinds = {"ray.head.default": head, "worker": {"resources": {"CPU": 1}, "min_workers": 0, "max_workers": 2}}
+    commands = ("setup_commands", "head_setup_commands", "worker_setup_commands", "initialization_commands")
+    commands += ("head_start_ray_commands", "worker_start_ray_commands", "cluster_synced_files")
+    config = {
+        "cluster_name": "x",
+        "max_workers": 2,
+        "provider": {
+            "type": "fake_multinode",
+            "disable_launch_config_check": True,
+            "disable_node_updaters": True,
+            "use_node_id_as_ip": True,
+            "gcs_address": HEAD,
+        },
+        "available_node_types": {name: kind | {"node_config": {}} for name, kind in kinds.items()},
+        "head_node_type": "ray.head.default",
+        "idle_timeout_minutes": 0.5,
+        "upscaling_speed": 1,
+        "auth": {},
+        "docker": {},
+        "file_mounts": {},
+        "file_mounts_sync_continuously": False,
+        **dict.fromkeys(commands, []),
+    }
+    # Where `ray up` leaves it on the head.
+    (home := tmp_path / "home").mkdir()
+    (home / "ray_bootstrap_config.yaml").write_text(yaml.safe_dump(config))
+    with network() as machines:
+        machines.environment |= {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1", "HOME": str(home)}
+        machines.add(1, 0, None, f"--autoscaling-config={home / 'ray_bootstrap_config.yaml'}")
+        cluster = Cluster(machines, bench)
+        done = cluster.command(*AT_HEAD, "sweep.resources.cpus_per_worker=2")
+        assert done.returncode == 2 and "2 x 1 CPU" in done.stderr, done.stderr
+        with cluster.running(*AT_HEAD):
+            for run in ("trials/0000", "trials/0001"):
+                cluster.wait(f"{run} reports", lambda run=run: cluster.reports(run))  # type: ignore[misc]
+        assert not bench.count("ended"), "on two machines at once"
 
 
 def test_a_sweep_is_handed_in_as_a_job(tmp_path: Path) -> None:
