@@ -221,11 +221,12 @@ def sleeper(seconds: float) -> Callable[[dict[str, Any]], None]:
 def nodes(count: int) -> Iterator[int]:
     """A cluster for the block, which this process has joined; gives the process id of the head's raylet."""
     from ray.cluster_utils import Cluster
+    from ray.util import get_node_ip_address
 
     own = Cluster()
     try:
         for cpus in (0, *[1] * count):
-            own.add_node(num_cpus=cpus, node_ip_address="127.0.0.1", include_dashboard=False)
+            own.add_node(num_cpus=cpus, node_ip_address=get_node_ip_address(), include_dashboard=False)
         # On few cores it takes long until all of them have begun.
         latest = time.monotonic() + 60
         while psutil.cpu_percent(interval=2) > 30 and time.monotonic() < latest:
