@@ -13,7 +13,8 @@ def kept(epoch: int) -> str:
     return f"model_epoch_{epoch:03d}.pth"
 
 
-def newest_attempt(run: Path) -> Path | None:
-    """The latest checkpoint of the newest `attempt-N` in a run's folder that has one."""
+def newest_attempt(run: Path, before: int | None = None) -> Path | None:
+    """The latest checkpoint of the newest `attempt-N` in a run's folder that has one, of those before one if given."""
     found = {path.parent.name.removeprefix("attempt-"): path for path in run.glob(f"attempt-*/{LATEST}")}
-    return found[max(numbers, key=int)] if (numbers := [name for name in found if name.isdecimal()]) else None
+    numbers = [name for name in found if name.isdecimal() and (before is None or int(name) < before)]
+    return found[max(numbers, key=int)] if numbers else None

@@ -18,6 +18,7 @@ __all__ = ["Bucket", "Stat", "is_url"]
 
 _URL = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(/[^?#]*)?")
 _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
+_LARGE = 1 << 26  # bytes
 _FRESH = 2 * 10**9  # nanoseconds; servers tell whole seconds
 _REGIONS = ("AWS_REGION", "AWS_DEFAULT_REGION")
 
@@ -51,7 +52,7 @@ class Bucket:
     url: str
 
     def __post_init__(self) -> None:
-        if not _URL.fullmatch(self.url):
+        if not _URL.fullmatch(self.url) or not {"", ".", ".."}.isdisjoint(self.root.split("/")):
             raise InputError(f"{self.url!r} is no address of a bucket: write s3://BUCKET or s3://BUCKET/PREFIX.")
 
     def __str__(self) -> str:
@@ -120,11 +121,11 @@ class Bucket:
             stream.write(content)
 
     def upload(self, path: Path, name: str) -> None:
-        """Write an object from a file, which is not loaded into memory."""
+        """Write an object from a file; a large one is not loaded into memory, and must not be cut meanwhile."""
         import pyarrow
 
-        if not path.stat().st_size:
-            self.write(name, b"")
+        if path.stat().st_size < _LARGE:
+            self.write(name, path.read_bytes())
             return
         with pyarrow.memory_map(str(path)) as file:
             self.write(name, file.read_buffer())

@@ -55,7 +55,8 @@ def _folder(url: str) -> Path:
             raise InputError(f"there is nothing at {url}; check the path of the data set.")
         make_folder(folder)
         for path in folder.iterdir():
-            if path.name not in objects and not path.is_dir():
+            # What is hidden belongs to copies of folders and files below this one.
+            if path.name not in objects and not path.name.startswith(".") and not path.is_dir():
                 path.unlink()
         _copy(bucket, objects, folder)
     return folder

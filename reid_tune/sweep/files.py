@@ -39,9 +39,13 @@ class Files:
     def fetch(self, path: Path) -> None:
         """Have a file here that a run has written."""
 
-    def newest(self, run: str) -> Path | None:
-        """Where the latest checkpoint of a run's newest attempt with one is."""
-        return newest_attempt(self.folder / run)
+    def newest(self, run: str, before: int | None = None) -> Path | None:
+        """Where the latest checkpoint of a run's newest attempt with one is, of those before an attempt if given."""
+        return newest_attempt(self.folder / run, before)
+
+    def clear(self, path: Path) -> None:
+        """Delete a folder at once: of a run that was dropped and begins anew there may be checkpoints left."""
+        shutil.rmtree(path, ignore_errors=True)
 
     def discard(self, run: str, attempts: bool = False) -> None:
         """Delete all files of a run, or its attempts alone."""

@@ -46,6 +46,8 @@ class Journal:
         if self._lease:
             self._lease.require()
             self.files.require()
+        if kind == "stage":
+            self.files.flush()  # What it tells of is there before it.
         # As plain data, so that this state is the one that a replay makes.
         event = self._log.append(kind, **json.loads(json.dumps(fields)))
         self.state.apply(event)
@@ -57,19 +59,22 @@ class Journal:
     def __enter__(self) -> Self:
         try:
             self._lease = Lease(self.files.place, self.files.lock, wait=self._wait)
+            self.files.begin(self._lease)
         except BaseException:  # Whatever ends the wait, Ctrl-C too: the log's lock is free again.
-            self._log.close()
+            self._let_go()
             raise
         # Another driver may have written on while this one waited.
         self.past = read_events(self._log.path)
         self.state = replay(self.past)
-        self.files.begin(self._lease)
         return self
 
     def __exit__(self, *_: object) -> None:
         try:
             self.files.end()
         finally:
-            if self._lease:
-                self._lease.release()
-            self._log.close()
+            self._let_go()
+
+    def _let_go(self) -> None:
+        if self._lease:
+            self._lease.release()
+        self._log.close()

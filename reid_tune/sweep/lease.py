@@ -7,10 +7,11 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
-from reid_tune.errors import InfrastructureError, InputError
+from reid_tune.errors import InfrastructureError, InputError, ReidTuneError
 from reid_tune.storage.place import Place
 
 __all__ = ["LEASE", "Lease"]
@@ -75,8 +76,9 @@ class Lease:
         """Let others drive."""
         self._over.set()
         self._thread.join()
-        if self._read().get("owner") == self._owner:
-            self.place.remove(LEASE)
+        with suppress(OSError, ReidTuneError):  # It then runs out.
+            if self._read().get("owner") == self._owner:
+                self.place.remove(LEASE)
 
     def __enter__(self) -> Self:
         return self

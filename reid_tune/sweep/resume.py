@@ -66,7 +66,7 @@ def reopened(sweep: Sweep, state: SweepState, start: str | None) -> tuple[str, .
         InputError: a stage before `start` is not done.
     """
     found = state.stages.get("search")
-    if start is None and found and (_allows_more(sweep, state, found) or _enqueued(sweep.folder)):
+    if start is None and found and (_allows_more(sweep, state, found) or _enqueued(sweep.folder, state)):
         start = "search"
     if start is None:
         return ()
@@ -76,8 +76,8 @@ def reopened(sweep: Sweep, state: SweepState, start: str | None) -> tuple[str, .
     return tuple(stage for stage in STAGES[STAGES.index(start) :] if stage in state.stages)
 
 
-def _enqueued(folder: Path) -> bool:
-    return any(request.kind == "enqueue" for request in pending(folder))
+def _enqueued(folder: Path, state: SweepState) -> bool:
+    return any(request.kind == "enqueue" and request.name not in state.requests for request in pending(folder))
 
 
 def _allows_more(sweep: Sweep, state: SweepState, found: Mapping[str, Any]) -> bool:

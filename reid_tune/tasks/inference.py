@@ -16,6 +16,7 @@ from reid_tune.data.records import EXTENSIONS, NAME, WANTED, Record
 from reid_tune.errors import InputError
 from reid_tune.files import write_atomic
 from reid_tune.spec.experiment import Experiment
+from reid_tune.storage.copies import local_folder
 from reid_tune.tasks.embeddings import ENDINGS, Image, embeddings_file
 from reid_tune.tasks.models import ModelFile
 from reid_tune.tasks.outputs import make_room, output_file
@@ -99,8 +100,8 @@ def _images(experiment: Experiment, target: Path) -> list[Image]:
             "inference.test_dataset, or choose .json or .parquet."
         )
     strict = experiment.dataset.strict
-    queries = _read(Path(query), "query", strict) if query else []
-    return queries + (_read(Path(gallery), "gallery", strict) if gallery else [])
+    queries = _read(local_folder(query), "query", strict) if query else []
+    return queries + (_read(local_folder(gallery), "gallery", strict) if gallery else [])
 
 
 def _read(folder: Path, subset: Literal["query", "gallery"], strict: bool) -> list[Image]:

@@ -22,11 +22,13 @@ LONGEST_TAG = 5000
 class Projection:
     """One sweep in one store; made from the log's first event, it finds or creates the experiment and the parent run.
 
+    Paths in the log are relative to the sweep's `folder`, or absolute.
+
     Every method raises what MLflow raises, and LookupError or TypeError for an event that cannot be understood.
     """
 
-    def __init__(self, connection: "MlflowClient", sweep: Event) -> None:
-        self._connection = connection
+    def __init__(self, connection: "MlflowClient", sweep: Event, folder: Path = Path()) -> None:
+        self._connection, self._folder = connection, folder
         self._uid: str = sweep["uid"]
         self._spec: Mapping[str, Any] = sweep["spec"]
         self._experiment, self.parent = parent_run(connection, sweep["name"], self._uid, _milliseconds(sweep))
@@ -97,9 +99,10 @@ class Projection:
         self._connection.set_terminated(run, status, _milliseconds(event))
 
     def _artifact(self, event: Event) -> None:
-        if not Path(event["path"]).is_file():
-            raise LookupError(f"{event['path']} is no longer there, so MLflow cannot have it.")
-        self._connection.log_artifact(self._run(event), event["path"], event["folder"] or None)
+        path = self._folder / event["path"]
+        if not path.is_file():
+            raise LookupError(f"{path} is no longer there, so MLflow cannot have it.")
+        self._connection.log_artifact(self._run(event), str(path), event["folder"] or None)
 
     def _run(self, event: Event) -> str:
         name = event["run"]

@@ -130,7 +130,7 @@ class _Cursor:
         first = next(read_events_from(self._log, 0), None)
         if first is None or first[0]["kind"] != "sweep":
             return None
-        projection = Projection(client(self._uri), first[0])
+        projection = Projection(client(self._uri), first[0], self._log.parent)
         # Another store, or a store that was lost, has another parent run: it gets everything.
         if projection.parent != self._parent or self._offset > self._log.stat().st_size:
             self._offset = 0

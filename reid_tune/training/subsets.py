@@ -8,6 +8,7 @@ from reid_tune.data.split_files import LISTS, read_split
 from reid_tune.data.splits import Split, holdout
 from reid_tune.errors import InputError
 from reid_tune.spec.experiment import Experiment
+from reid_tune.storage.bucket import is_url
 
 __all__ = [
     "beside",
@@ -81,7 +82,7 @@ def validation_folders(experiment: Experiment) -> tuple[str | None, str | None] 
     """
     dataset = experiment.dataset
     test = (dataset.query_dataset_dir, dataset.test_dataset_dir)
-    exist = all(folder and Path(folder).is_dir() for folder in test)
+    exist = all(folder and (is_url(folder) or Path(folder).is_dir()) for folder in test)
     if dataset.validation == "test" or (dataset.validation == "auto" and exist):
         return test
     if dataset.validation in WORDS or _is_lists(dataset.validation):

@@ -153,3 +153,5 @@ def test_the_newest_attempt_is_by_number(tmp_path: Path) -> None:
         (tmp_path / f"attempt-{attempt}" / LATEST).touch()
     (tmp_path / "attempt-11").mkdir()
     assert newest_attempt(tmp_path) == tmp_path / "attempt-10" / LATEST
+    before = newest_attempt(tmp_path, 10)
+    assert before and before.parent.name != "attempt-10" and newest_attempt(tmp_path, 1) is None

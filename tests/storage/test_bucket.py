@@ -40,7 +40,10 @@ def test_files_of_any_size_come_back_as_they_were(url: str, tmp_path: Path) -> N
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["down"], "nothing half-written"
 
 
-@pytest.mark.parametrize("wrong", ["s3://", "s3:///x", "gs://bucket/x", "s3://Bucket", "s3://b", "s3://bucket/x?y=1"])
+WRONG = ["s3://", "s3:///x", "gs://bucket/x", "s3://Bucket", "s3://b", "s3://bucket/x?y=1", "s3://bucket//x"]
+
+
+@pytest.mark.parametrize("wrong", [*WRONG, "s3://bucket/../x"])
 def test_what_is_no_address_is_said(wrong: str) -> None:
     assert is_url(wrong) and not is_url("/runs") and not is_url("runs:7")
     with pytest.raises(InputError, match="is no address of a bucket: write s3://BUCKET or s3://BUCKET/PREFIX"):

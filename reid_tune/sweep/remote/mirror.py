@@ -6,10 +6,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from reid_tune.errors import InfrastructureError, ReidTuneError
+from reid_tune.errors import InfrastructureError, InputError, ReidTuneError
 from reid_tune.files import make_folder
 from reid_tune.storage.bucket import Bucket
 from reid_tune.storage.copies import copy_object
+from reid_tune.storage.patience import PATIENCE, patiently
 from reid_tune.sweep.file import Sweep
 from reid_tune.sweep.files import Files
 from reid_tune.sweep.journal import EVENTS
@@ -20,17 +21,17 @@ from reid_tune.tracking.sender import CURSOR
 
 __all__ = ["Mirror", "files_of"]
 
-_EVERY, _SHARE = 0.5, 20  # seconds between two uploads of the log, or so many times what one takes
+_EVERY, _SHARE, _LONGEST = 0.5, 20, 10.0  # seconds between two uploads of the log, or so many times what one takes
 _LOOK = 5.0  # seconds between two looks for requests and changed files
-_PATIENCE = 120.0  # seconds without the storage behind which a sweep ends
-_HURRY = 10.0  # and behind which its end waits no more
+_HURRY = 10.0  # seconds without the storage behind which a sweep's end waits no more
+_ON = "Nothing finished is lost: go on with --resume auto."
 
 
 class Mirror(Files):
     """Copies what the driver writes to a bucket, by a thread, and what it needs of the runs from there.
 
-    The log is one object, written again as it grows, at most a twentieth of the time. What is deleted is deleted there
-    only when the log has arrived that says why. Runs copy their own files, see `run_files`.
+    The log is one object, written again as it grows: where that takes long, at longer intervals. What is deleted is
+    deleted there only when the log has arrived that says why. Runs copy their own files, see `run_files`.
 
     Args:
         bucket: Of the sweep.
@@ -59,22 +60,26 @@ class Mirror(Files):
         A log here that goes on where that of the bucket ends is kept: its driver was killed before it could copy it. So
         is that of a driver at work.
         """
-        if not self._pull_log():
+        storage = Bucket(self.bucket.url.rpartition("/")[0])
+        for name in storage.folders():
+            if name != self.folder.name and storage.stat(f"{name}/{EVENTS}"):
+                _pull_log(storage / name, self.folder.parent / name)
+        if not _pull_log(self.bucket, self.folder):
             return
-        for name in (storage := Bucket(self.bucket.url.rpartition("/")[0])).folders():
-            if (stat := storage.stat(f"{name}/{EVENTS}")) and name != self.folder.name:
-                copy_object(storage, f"{name}/{EVENTS}", stat, self.folder.parent / name / EVENTS)
         objects = self.bucket.objects()
         for name, stat in objects.items():
             if not attempt_of(name) and name not in (EVENTS, LEASE) and not name.startswith("ray/"):
                 copy_object(self.bucket, name, stat, path := self.folder / name)
-                self._sent[name] = _sign(path)
+                if path.exists():
+                    self._sent[name] = _sign(path)
         for path in self.folder.rglob("*"):
             if path.is_file() and path != self.folder / EVENTS and str(path.relative_to(self.folder)) not in objects:
                 path.unlink()
 
     def begin(self, lease: Lease) -> None:
-        self._lease = lease
+        if not (self.folder / EVENTS).read_bytes().startswith(_whole_log(self.bucket)):
+            raise InputError(f"another driver has worked on {self.bucket} meanwhile: give the command again.")
+        self._lease, self._well = lease, time.monotonic()
         self._thread.start()
 
     def end(self) -> None:
@@ -83,39 +88,41 @@ class Mirror(Files):
         self._flush(_HURRY)
 
     def require(self) -> None:
-        if self._fault and time.monotonic() - self._well > _PATIENCE:
-            raise InfrastructureError(f"{self._fault} Nothing finished is lost: go on with --resume auto.")
+        if self._fault and time.monotonic() - self._well > PATIENCE:
+            raise InfrastructureError(f"{self._fault} {_ON}")
 
     def flush(self) -> None:
-        self._flush(_PATIENCE)
+        self._flush()
 
     def fetch(self, path: Path) -> None:
-        self.bucket.download(str(path.relative_to(self.folder)), path)
+        patiently(lambda: self.bucket.download(str(path.relative_to(self.folder)), path))
 
-    def newest(self, run: str) -> Path | None:
-        name = newest_attempt(self.bucket.objects(run))
+    def newest(self, run: str, before: int | None = None) -> Path | None:
+        name = newest_attempt(patiently(lambda: self.bucket.objects(run)), before)
         return self.folder / name if name else None
+
+    def clear(self, path: Path) -> None:
+        super().clear(path)
+        patiently(lambda: self.bucket.remove_tree(str(path.relative_to(self.folder))))
 
     def discard(self, run: str, attempts: bool = False) -> None:
         super().discard(run, attempts)
         with self._work:
             self._deletions.append((run, attempts))
 
-    def _flush(self, patience: float) -> None:
-        end = time.monotonic() + patience
-        while True:
-            try:
-                return self._send(all_files=True)
-            except ReidTuneError as error:
-                if time.monotonic() > end:
-                    raise InfrastructureError(f"{error} Nothing finished is lost: go on with --resume auto.") from None
-                time.sleep(_EVERY)
+    def _flush(self, seconds: float | None = None) -> None:
+        self._require_lease()
+        try:
+            patiently(lambda: self._send(all_files=True), seconds)
+        except (ReidTuneError, OSError) as error:
+            raise InfrastructureError(f"{error} {_ON}") from None
 
     def _keep_up(self) -> None:
         looked = pause = 0.0
         while not self._over.wait(pause):
             begun = time.monotonic()
             try:
+                self._require_lease()
                 look = begun - looked > _LOOK
                 self._send(all_files=look)
                 if look:
@@ -124,11 +131,13 @@ class Mirror(Files):
                 self._well, self._fault = time.monotonic(), ""
             except (ReidTuneError, OSError) as error:
                 self._fault = f"the storage is away: {error}"
-            pause = max(_EVERY, _SHARE * (time.monotonic() - begun))
+            pause = min(_LONGEST, max(_EVERY, _SHARE * (time.monotonic() - begun)))
 
-    def _send(self, *, all_files: bool) -> None:
+    def _require_lease(self) -> None:
         if self._lease:
             self._lease.require()  # What another driver has written is not replaced.
+
+    def _send(self, *, all_files: bool) -> None:
         with self._work:
             deletions = list(self._deletions)
             names = dict(self._own_files()) if all_files else {EVENTS: _sign(self.folder / EVENTS)}
@@ -161,19 +170,26 @@ class Mirror(Files):
             if path.is_file() and not of_run and not passing:
                 yield name, _sign(path)
 
-    def _pull_log(self) -> bool:
-        """Whether no process of this machine writes the log here, which then is that of the bucket."""
-        there = self.bucket.read(EVENTS) or b""
-        with (self.folder / EVENTS).open("ab+") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return False
-            file.seek(0)
-            if not there or not file.read().startswith(there):
-                file.truncate(0)
-                file.write(there)
-        return True
+
+def _pull_log(bucket: Bucket, folder: Path) -> bool:
+    """Whether no process of this machine writes the log in a folder, which then is that of the bucket, or longer."""
+    there = _whole_log(bucket)
+    with (make_folder(folder) / EVENTS).open("ab+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        file.seek(0)
+        if not there or not file.read().startswith(there):
+            file.truncate(0)
+            file.write(there)
+    return True
+
+
+def _whole_log(bucket: Bucket) -> bytes:
+    """A log without a last line that is torn."""
+    content = bucket.read(EVENTS) or b""
+    return content[: content.rfind(b"\n") + 1]
 
 
 def files_of(sweep: Sweep) -> Files:

@@ -37,7 +37,8 @@ def attempt_of(name: str) -> str:
     return found[1] if found else ""
 
 
-def newest_attempt(names: Iterable[str]) -> str | None:
-    """Of a run's files the latest checkpoint of its newest attempt that has one."""
+def newest_attempt(names: Iterable[str], before: int | None = None) -> str | None:
+    """Of a run's files the latest checkpoint of its newest attempt that has one, of those before one if given."""
     found = {int(match[2]): name for name in names if (match := _ATTEMPT.fullmatch(name)) and match[3] == LATEST}
+    found = {number: name for number, name in found.items() if before is None or number < before}
     return found[max(found)] if found else None

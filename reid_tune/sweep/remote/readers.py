@@ -36,8 +36,11 @@ def readable(storage: str, name: str = "") -> str:
     for found in [name] if name else names:
         objects = bucket.objects(found) if name else {f"{found}/{EVENTS}": bucket.stat(f"{found}/{EVENTS}")}
         for path, stat in objects.items():
-            # Embeddings and models are not what is read.
-            if stat and not attempt_of(path) and not path.endswith((".npz", ".pth", ".onnx")):
+            # Embeddings and models are not what is read, and requests are the driver's.
+            unread = (
+                attempt_of(path) or path.endswith((".npz", ".pth", ".onnx")) or path.startswith(f"{found}/{REQUESTS}/")
+            )
+            if stat and not unread:
                 copy_object(bucket, path, stat, folder / path)
     return str(folder)
 

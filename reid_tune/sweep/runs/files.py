@@ -4,14 +4,16 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from reid_tune.checkpoints.names import LATEST
+from reid_tune.errors import InfrastructureError, ReidTuneError
 from reid_tune.storage.bucket import Bucket
+from reid_tune.storage.patience import patiently
 
 __all__ = ["RunFiles", "run_files"]
 
@@ -49,7 +51,7 @@ class _Copied(RunFiles):
     def push(self) -> None:
         for path in (self.log, self.features, self.folder / LATEST):
             if path and path.is_file() and self.sent.get(path) != (time := path.stat().st_mtime_ns):
-                self.bucket.upload(path, str(path.relative_to(self.root)))
+                _tell(lambda path=path: self.bucket.upload(path, str(path.relative_to(self.root))))  # type: ignore[misc]
                 self.sent[path] = time
 
 
@@ -59,6 +61,9 @@ def run_files(config: dict[str, Any], rank: int = 0) -> Iterator[RunFiles]:
 
     Args:
         rank: Of the worker; only the first one's files are kept, and what others have to say.
+
+    Raises:
+        InfrastructureError: the bucket stays away, or this node has no access; behind the block, too.
     """
     resume, features = (Path(config[name]) if config[name] else None for name in ("resume", "features"))
     files = RunFiles(Path(config["folder"]), Path(config["log"]), resume, features)
@@ -73,7 +78,7 @@ def run_files(config: dict[str, Any], rank: int = 0) -> Iterator[RunFiles]:
             names["log"] = names["log"].with_name(f"log-{rank}.txt")
         here = replace(files, **{name: Path(root, path) for name, path in names.items()})
         for path in filter(None, (here.log, here.resume)):
-            bucket.download(str(path.relative_to(root)), path)
+            _tell(lambda path=path: bucket.download(str(path.relative_to(root)), path))  # type: ignore[misc]
         copied = _Copied(**vars(here), bucket=bucket, root=Path(root), sent={})
         try:
             yield copied if rank == 0 else here
@@ -81,7 +86,17 @@ def run_files(config: dict[str, Any], rank: int = 0) -> Iterator[RunFiles]:
             if rank == 0:
                 copied.push()
             elif here.log.is_file() and here.log.stat().st_size:
-                bucket.upload(here.log, str(here.log.relative_to(root)))
+                _tell(lambda: bucket.upload(here.log, str(here.log.relative_to(root))))
+
+
+def _tell(action: Callable[[], object]) -> None:
+    """Do something with the bucket; what is wrong is the fault of the node, not of the run."""
+    from ray.util import get_node_ip_address
+
+    try:
+        patiently(action)
+    except ReidTuneError as error:
+        raise InfrastructureError(f"node {get_node_ip_address()}: {error}") from None
 
 
 def _remove_leftovers() -> None:

@@ -69,7 +69,9 @@ def run_all(
             ).fit()
         remove_orphans()
     except OSError as error:  # Of Ray's own files, which nobody needs again.
-        raise InfrastructureError(f"cannot write {scratch}: {error.strerror}; nothing finished is lost.") from None
+        raise InfrastructureError(
+            f"cannot write {shared}: {error.strerror or error}; nothing finished is lost."
+        ) from None
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
         with contextlib.suppress(ReidTuneError):

@@ -111,7 +111,8 @@ class Recorder:
         store(folder, record(experiment, self.journal.state.environment, holds.each))
         self.journal.emit("attempt", run=run, attempt=number, cpus=holds.cpus, gpus=holds.gpus)
         files, place = self.journal.files, folder / f"attempt-{number}"
-        return Attempt(run, experiment, place, files.newest(run), holds, features, files.folder, files.remote)
+        files.clear(place)
+        return Attempt(run, experiment, place, files.newest(run, number), holds, features, files.folder, files.remote)
 
     def failed(self, run: str, metrics: Mapping[str, Any]) -> bool:
         """Whether a report is that of a failure; then it was recorded, see `setback`."""

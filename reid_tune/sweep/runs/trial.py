@@ -13,12 +13,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reid_tune.errors import InfrastructureError
+from reid_tune.errors import InfrastructureError, ReidTuneError
 from reid_tune.storage.bucket import Bucket, is_url
 from reid_tune.sweep.cluster.interfaces import torch_config
 from reid_tune.sweep.runs.failure import Failure, failure_of, failure_report
 
 if TYPE_CHECKING:
+    from reid_tune.sweep.runs.files import RunFiles
     from reid_tune.sweep.runs.source import Attempt
     from reid_tune.training.reporter import Metrics
 
@@ -169,38 +170,47 @@ def _train(config: dict[str, Any], report: Callable[[dict[str, Any]], None]) -> 
     """Train with output in the run's log; the failure where the run cannot succeed."""
     import torch
 
-    from reid_tune.spec.experiment import Experiment
     from reid_tune.sweep.runs.files import run_files
-    from reid_tune.training.loop import train
     from reid_tune.training.workers import rank
 
     torch.set_num_threads(config["threads"])
-    with run_files(config, rank()) as files, _logged(files.log):
-        try:
-            experiment = Experiment.model_validate(config["spec"])
-            _require_shared(config["scratch"], *experiment.dataset.train_folders)
-            train(
-                experiment,
-                _RayReporter(report, files.push),
-                files.folder,
-                resume=files.resume,
-                validate_at=config["validate_at"],
-                features=files.features,
-                device=_device(config),
-            )
-        except Exception as error:
-            failure = failure_of(error)
-            print(f"failed ({failure.kind}): {failure.reason}", flush=True)
-            if failure.kind != "error":
-                return failure
-            traceback.print_exc()
-            if config["workers"] > 1:
-                raise  # Perhaps only the echo of another worker's death, which a new attempt mends.
-            return replace(failure, reason=f"{failure.reason} (see {config['log']})")
+    try:
+        with run_files(config, rank()) as files, _logged(files.log):
+            return _train_in(files, config, report)
+    except InfrastructureError as error:
+        return failure_of(error)
+
+
+def _train_in(files: "RunFiles", config: dict[str, Any], report: Callable[[dict[str, Any]], None]) -> Failure | None:
+    from reid_tune.spec.experiment import Experiment
+    from reid_tune.training.loop import train
+
+    try:
+        experiment = Experiment.model_validate(config["spec"])
+        _require_shared(config["scratch"], *experiment.dataset.train_folders)
+        train(
+            experiment,
+            _RayReporter(report, files.push),
+            files.folder,
+            resume=files.resume,
+            validate_at=config["validate_at"],
+            features=files.features,
+            device=_device(config),
+        )
+    except Exception as error:
+        failure = failure_of(error)
+        print(f"failed ({failure.kind}): {failure.reason}", flush=True)
+        if failure.kind != "error":
+            return failure
+        traceback.print_exc()
+        if config["workers"] > 1:
+            raise  # Perhaps only the echo of another worker's death, which a new attempt mends.
+        log = f"{config['remote']}/{config['run']}/log.txt" if config["remote"] else config["log"]
+        return replace(failure, reason=f"{failure.reason} (see {log})")
     return None
 
 
-def _require_shared(*folders: str) -> None:
+def _require_shared(scratch: str, *data: str) -> None:
     """Refuse to run on a node that came later than the preflight and lacks what all others have.
 
     Raises:
@@ -208,8 +218,15 @@ def _require_shared(*folders: str) -> None:
     """
     from ray.util import get_node_ip_address
 
-    if missing := [folder for folder in folders if not is_url(folder) and not Path(folder).is_dir()]:
+    from reid_tune.storage.copies import local_folder
+
+    if missing := [folder for folder in (scratch, *data) if not is_url(folder) and not Path(folder).is_dir()]:
         raise InfrastructureError(f"node {get_node_ip_address()} has no {missing[0]}.")
+    try:
+        for folder in data:
+            local_folder(folder)
+    except ReidTuneError as error:
+        raise InfrastructureError(f"node {get_node_ip_address()}: {error}") from None
 
 
 def _device(config: dict[str, Any]) -> Any:

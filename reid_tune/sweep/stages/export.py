@@ -41,11 +41,12 @@ def refit_checkpoint(sweep: Sweep, journal: Journal, name: str, seed: int = 1) -
     Raises:
         FailedRun: it did not finish, or its checkpoint is gone.
     """
-    folder = sweep.folder / refit_run(name, seed)
     run = journal.state.runs.get(refit_run(name, seed))
     if run is None or run.state != "finished":
         reason = f": {run.reason}" if run and run.reason else ""
-        raise FailedRun(f"the refit of {name} did not finish{reason}; its log is {folder / 'log.txt'}.")
+        raise FailedRun(
+            f"the refit of {name} did not finish{reason}; its log is {sweep.place}/{refit_run(name, seed)}/log.txt."
+        )
     path = journal.files.newest(run.name)
     if path is None:
         raise FailedRun(f"the checkpoint of {run.name} is missing from {sweep.place}.")

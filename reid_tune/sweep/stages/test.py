@@ -73,7 +73,7 @@ def test(sweep: Sweep, journal: Journal) -> dict[str, Any]:
             models[name]["seeds"] = _over_seeds(sweep, journal, name)
         picture = exported(sweep, name).with_name(f"{name}-cmc.png")
         draw_cmc(first.scores["plain"], first.scores.get("re_ranked"), picture)
-        journal.emit("artifact", run=refit_run(name), path=str(picture), folder="test")
+        journal.emit("artifact", run=refit_run(name), path=str(picture.relative_to(sweep.folder)), folder="test")
         contents[name] = models[name] | {"threshold": _threshold(sweep, name, first.features, sets[0])}
     if "trial0" in found:
         models["winner"]["against_trial0"] = found["winner"][0].against(found["trial0"][0])

@@ -181,6 +181,7 @@ def test_requests_reach_the_driver_once(storage: str, monkeypatch: pytest.Monkey
         ask(here / "small", "stop", "trials/0000")
         deliver(storage, "small")
         wait(lambda: pending(journal.folder))
+        assert not (Path(readable(storage, "small")) / "small" / "requests").exists() or not pending(here / "small")
         (request,) = pending(journal.folder)
         assert request.run == "trials/0000"
         done(request)
@@ -202,3 +203,45 @@ def test_readers_see_logs_and_not_models(storage: str) -> None:
     with pytest.raises(InputError, match=f"there is no sweep 'none' in {storage}; sweeps there: other, small"):
         readable(storage, "none")
     assert readable("runs") == "runs"
+
+
+def test_a_driver_that_began_from_an_old_copy_is_sent_back(storage: str, tmp_path: Path) -> None:
+    old = opened(storage)
+    with Journal(opened(storage, tmp_path / "other machine")) as there:
+        there.emit("suggested", run="trials/0000", parameters={}, origin="spec", costs={})
+    journal = Journal(old)
+    with pytest.raises(InputError, match=f"another driver has worked on {storage}/small meanwhile"), journal:
+        raise AssertionError("it drives")
+    assert lines(storage) == 1 and Bucket(storage).read(f"small/{LEASE}") is None
+
+
+def test_drivers_of_two_sweeps_on_one_machine_leave_each_other_alone(storage: str) -> None:
+    with Journal(opened(storage)) as journal:
+        journal.emit("suggested", run="trials/0000", parameters={}, origin="spec", costs={})
+        journal.files.flush()
+        journal.emit("suggested", run="trials/0001", parameters={}, origin="spec", costs={})
+        other = Mirror(Bucket(storage) / "other", copies_for("drivers", storage) / "other")
+        other.pull()
+        journal.emit("suggested", run="trials/0002", parameters={}, origin="spec", costs={})
+        with pytest.raises(InputError, match="in use"):
+            Journal(opened(storage))
+    assert lines(storage) == 3
+
+
+def test_a_torn_line_in_the_bucket_is_left_out(storage: str, tmp_path: Path) -> None:
+    Bucket(storage).write(f"small/{EVENTS}", b'{"kind": "artifact", "time": 1.0}\n{"kind": "art')
+    with Journal(opened(storage)) as journal:
+        assert len(journal.past) == 1
+    with Journal(opened(storage, tmp_path / "other machine")) as journal:
+        assert len(journal.past) == 1
+
+
+def test_a_run_that_begins_anew_takes_nothing_from_its_first_life(storage: str) -> None:
+    bucket = Bucket(storage) / "small"
+    for number in (1, 2):
+        bucket.write(f"refit/winner/attempt-{number}/{LATEST}", b"old")
+    with Journal(opened(storage)) as journal:
+        assert journal.files.newest("refit/winner", 1) is None
+        journal.files.clear(journal.folder / "refit/winner/attempt-1")
+        assert journal.files.newest("refit/winner", 2) is None
+        assert str(journal.files.newest("refit/winner")).endswith(f"attempt-2/{LATEST}")

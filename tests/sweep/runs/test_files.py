@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from reid_tune.checkpoints.names import LATEST
+from reid_tune.errors import InfrastructureError
+from reid_tune.storage import patience
 from reid_tune.storage.bucket import Bucket
 from reid_tune.sweep.runs.files import run_files
 
@@ -23,6 +25,15 @@ def test_files_in_a_folder_that_all_share_are_used_as_they_are() -> None:
     with run_files(config("")) as files:
         assert files.folder == Path("/sweeps/small/trials/0007/attempt-2") and files.resume is None
         files.push()
+
+
+def test_a_node_without_the_bucket_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "PATIENCE", 0.0)
+    log = "/sweeps/small/trials/0007/log.txt"
+    refused = pytest.raises(InfrastructureError, match=r"node [\d.]+: s3://no-such-bucket/x: there is no bucket")
+    with s3_server(), refused, run_files(config("s3://no-such-bucket/x", log=log)) as files:
+        files.log.parent.mkdir(parents=True)
+        files.log.write_text("printed\n")
 
 
 def test_files_of_a_bucket_are_brought_and_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
