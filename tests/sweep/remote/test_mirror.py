@@ -165,7 +165,7 @@ def test_a_storage_that_stays_away_ends_the_sweep_and_one_that_comes_back_does_n
         away.clear()
         wait(lambda: lines(storage) == 2)
         away.set()
-        monkeypatch.setattr(module, "_PATIENCE", 0.0)
+        monkeypatch.setattr(module, "PATIENCE", 0.0)
         journal.emit("suggested", run="trials/0002", parameters={}, origin="spec", costs={})
         wait(lambda: journal.files._fault)  # type: ignore[attr-defined]
         journal.emit("suggested", run="trials/0003", parameters={}, origin="spec", costs={})
