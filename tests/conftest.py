@@ -26,6 +26,23 @@ def image_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         os.environ["REID_TUNE_CACHE_DIR"] = before
 
 
+@pytest.fixture(scope="session")
+def server() -> Iterator[dict[str, str]]:
+    """A stand-in for S3, and the environment of its clients."""
+    from .storage.server import s3_server
+
+    with s3_server() as environment:
+        yield environment
+
+
+@pytest.fixture
+def url(server: dict[str, str], request: pytest.FixtureRequest) -> str:
+    """A prefix in a bucket of its own for each test."""
+    from .storage.server import BUCKET
+
+    return f"s3://{BUCKET}/{request.node.name}"
+
+
 Command = Callable[..., tuple[int, str, str]]
 
 

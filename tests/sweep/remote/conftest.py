@@ -1,21 +1,11 @@
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from ...storage.server import BUCKET, s3_server
-
-
-@pytest.fixture(scope="session")
-def server() -> Iterator[dict[str, str]]:
-    with s3_server() as environment:
-        yield environment
-
 
 @pytest.fixture
-def storage(server: dict[str, str], request: pytest.FixtureRequest) -> str:
-    """A prefix of the test's own."""
-    return f"s3://{BUCKET}/{request.node.name}"
+def storage(url: str) -> str:
+    return url
 
 
 @pytest.fixture(autouse=True)
