@@ -17,6 +17,7 @@ from reid_tune.files import make_folder
 __all__ = ["Bucket", "Stat", "is_url"]
 
 _URL = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(/[^?#]*)?")
+_SCHEME = re.compile(r"[a-z][a-z0-9]+:/")  # with one slash, too: such a folder is a mistake
 _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 _LARGE = 1 << 26  # bytes
 _FRESH = 2 * 10**9  # nanoseconds; servers tell whole seconds
@@ -33,7 +34,7 @@ class Stat:
 
 def is_url(path: Path | str) -> bool:
     """Whether this is an address, and no path of this machine."""
-    return "://" in str(path)
+    return bool(_SCHEME.match(str(path)))
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,8 @@ class Bucket:
         selector = FileSelector(self._at(below), recursive=deep, allow_not_found=True)
         with self._told():
             found = self.filesystem.get_file_info(selector)
+        if not found:
+            self._require()
         begin = len(self.root) + 1
         return {info.path[begin:]: Stat(info.size, info.mtime_ns or 0) for info in found if info.type == FileType.File}
 
@@ -95,6 +98,8 @@ class Bucket:
 
         with self._told():
             found = self.filesystem.get_file_info(FileSelector(self.root, allow_not_found=True))
+        if not found:
+            self._require()
         return sorted(info.base_name for info in found if info.type == FileType.Directory)
 
     def stat(self, name: str = "") -> Stat | None:
@@ -165,6 +170,15 @@ class Bucket:
         with self._told(), suppress(FileNotFoundError):
             self.filesystem.delete_dir(self._at(name))
 
+    def _require(self) -> None:
+        """Refuse a bucket that is not there, in which nothing is found without an error."""
+        from pyarrow.fs import FileType
+
+        with self._told():
+            info = self.filesystem.get_file_info(self.name)
+        if info.type == FileType.NotFound:
+            raise InputError(f"{self.url}: there is no bucket {self.name}.")
+
     def _at(self, name: str) -> str:
         return f"{self.root}/{name}" if name else self.root
 
@@ -184,8 +198,10 @@ class Bucket:
                     f"{self.url}: access is denied: give this machine a role, ~/.aws/credentials or AWS_ACCESS_KEY_ID "
                     "and AWS_SECRET_ACCESS_KEY that may list, read, write and delete there."
                 ) from None
-            reason = re.sub(r" \(Request ID: [^)]*\)", "", text).strip()
-            raise InfrastructureError(f"{self.url}: {reason}") from None
+            reason = re.sub(r" \(Request ID: [^)]*\)", "", text).strip().rstrip(".")
+            if "NETWORK_CONNECTION" in text:
+                reason = f"the server does not answer, check the network and AWS_ENDPOINT_URL ({reason})"
+            raise InfrastructureError(f"{self.url}: {reason}.") from None
 
 
 @cache
