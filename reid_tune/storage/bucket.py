@@ -19,6 +19,7 @@ __all__ = ["Bucket", "Stat", "is_url"]
 _URL = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(/[^?#]*)?")
 _SCHEME = re.compile(r"[a-z][a-z0-9]+:/")  # with one slash, too: such a folder is a mistake
 _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
+_CONNECT, _ATTEMPTS = 10.0, 3  # seconds for a connection, and attempts at a request
 _LARGE = 1 << 26  # bytes
 _FRESH = 2 * 10**9  # nanoseconds; servers tell whole seconds
 _REGIONS = ("AWS_REGION", "AWS_DEFAULT_REGION")
@@ -206,8 +207,9 @@ class Bucket:
 
 @cache
 def _filesystem(bucket: str, endpoint: str | None, region: str | None) -> Any:
-    from pyarrow.fs import S3FileSystem, resolve_s3_region
+    from pyarrow.fs import AwsStandardS3RetryStrategy, S3FileSystem, resolve_s3_region
 
     if region is None and endpoint is None:
         region = resolve_s3_region(bucket)
-    return S3FileSystem(region=region, endpoint_override=endpoint, allow_delayed_open=True)
+    more = {"connect_timeout": _CONNECT, "retry_strategy": AwsStandardS3RetryStrategy(max_attempts=_ATTEMPTS)}
+    return S3FileSystem(region=region, endpoint_override=endpoint, allow_delayed_open=True, **more)

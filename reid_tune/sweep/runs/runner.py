@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ray import tune
+from ray.tune.error import TuneError
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
@@ -19,7 +20,7 @@ from reid_tune.storage.bucket import Bucket
 from reid_tune.sweep.runs.failure import Failure
 from reid_tune.sweep.runs.janitor import remove_orphans
 from reid_tune.sweep.runs.source import Attempt, Source
-from reid_tune.sweep.runs.trial import distributed_run, ray_storage, single_run, trial_config, unpack
+from reid_tune.sweep.runs.trial import distributed_run, single_run, trial_config, unpack
 
 __all__ = ["run_all"]
 
@@ -43,7 +44,7 @@ def run_all(
     Args:
         room: How many runs the cluster has room for; asked once a second, as nodes come and go.
         timeout: Seconds without a report behind which a run is given up.
-        remote: Where Ray's own files go if nodes do not share `scratch`; removed behind it, too.
+        remote: Where Ray Train's own files go if nodes do not share `scratch`; removed behind it, too.
 
     Raises:
         ReidTuneError: what the source raises; runs at work are then ended by Ray, and go on when the sweep is resumed.
@@ -64,14 +65,15 @@ def run_all(
                     search_alg=wires.searcher, scheduler=wires.scheduler, num_samples=-1, reuse_actors=False
                 ),
                 run_config=tune.RunConfig(
-                    name=f"ray-{time.time_ns()}", verbose=0, callbacks=[_Seconds(wires)], **ray_storage(shared)
+                    name=f"ray-{time.time_ns()}", storage_path=str(scratch), verbose=0, callbacks=[_Seconds(wires)]
                 ),
             ).fit()
         remove_orphans()
     except OSError as error:  # Of Ray's own files, which nobody needs again.
-        raise InfrastructureError(
-            f"cannot write {shared}: {error.strerror or error}; nothing finished is lost."
-        ) from None
+        raise InfrastructureError(f"cannot write {scratch}: {error.strerror}; nothing finished is lost.") from None
+    except TuneError as error:
+        last = str(error).strip().splitlines()[-1]
+        raise InfrastructureError(f"Ray Tune gave up ({last}): go on with --resume auto.") from None
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
         with contextlib.suppress(ReidTuneError):

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from reid_tune.sweep.runs.source import Attempt
     from reid_tune.training.reporter import Metrics
 
-__all__ = ["distributed_run", "ray_storage", "single_run", "trial_config", "unpack"]
+__all__ = ["distributed_run", "single_run", "trial_config", "unpack"]
 
 
 def trial_config(attempt: "Attempt", validate_at: tuple[int, ...], scratch: str) -> dict[str, Any]:
@@ -46,8 +46,8 @@ def trial_config(attempt: "Attempt", validate_at: tuple[int, ...], scratch: str)
     }
 
 
-def ray_storage(shared: str) -> dict[str, Any]:
-    """Arguments of Ray's configurations that put its own files into a folder, or at s3://."""
+def _train_storage(shared: str) -> dict[str, Any]:
+    """Arguments of Ray Train's configuration that put its own files into a folder, or at s3://."""
     if not is_url(shared):
         return {"storage_path": shared}
     bucket = Bucket(shared)
@@ -123,7 +123,7 @@ def distributed_run(config: dict[str, Any]) -> None:
         torch_config=torch_config("nccl" if config["gpus"] else "gloo"),
         run_config=ray.train.RunConfig(
             name=f"{Path(config['run']).name}-{time.time_ns()}",
-            **ray_storage(config["scratch"]),
+            **_train_storage(config["scratch"]),
             failure_config=ray.train.FailureConfig(max_failures=0),
             callbacks=[TuneReportCallback()],
         ),

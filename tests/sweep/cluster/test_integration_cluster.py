@@ -84,7 +84,7 @@ class Cluster:
 
     def wait(self, what: str, holds: Callable[[], Any]) -> Any:
         """Wait until something holds, and return what it is."""
-        end = time.monotonic() + 180
+        end = time.monotonic() + 300
         while not (found := holds()):
             assert time.monotonic() < end, f"{what}\n" + (self.bench.folder / "output.txt").read_text()
             time.sleep(0.1)
