@@ -21,6 +21,7 @@ _SETTINGS = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # seconds that a report of several workers waits at most
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_TRAIN_METRICS_ENABLED": "0",
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # which would write each line of a run's log twice
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     # Without GPUs Ray would hide what torch finds; workers choose their device themselves.
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",

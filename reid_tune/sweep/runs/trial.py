@@ -5,6 +5,7 @@ Imports nothing heavy: processes that only supervise a run import this module to
 
 import contextlib
 import json
+import logging
 import sys
 import time
 import traceback
@@ -153,6 +154,8 @@ def _lean_trainer() -> type:
 def _worker(config: dict[str, Any]) -> None:
     import ray.train
 
+    # Ray Train writes every report out once more.
+    logging.getLogger().setLevel(logging.WARNING)
     failure = _train(config, ray.train.report)
     if failure:
         raise RuntimeError(_MARK + json.dumps(failure_report(failure)))
