@@ -8,10 +8,14 @@ import pytest
 
 from reid_tune.data.records import read_folder
 from reid_tune.errors import InputError
+from reid_tune.spec.load import build_experiment
 from reid_tune.storage import bucket as objects
 from reid_tune.storage import copies
 from reid_tune.storage.bucket import Bucket
 from reid_tune.storage.copies import local_file, local_folder
+from reid_tune.sweep.provenance import fingerprint
+from reid_tune.tasks.inference import _images
+from reid_tune.training.subsets import validation_folders
 
 
 @pytest.fixture(autouse=True)
@@ -72,3 +76,14 @@ def test_an_empty_prefix_is_said(url: str) -> None:
         local_folder(f"{url}/none")
     with pytest.raises(InputError, match=f"there is no file {url}/none.pth"):
         local_file(f"{url}/none.pth")
+
+
+def test_tasks_read_images_at_an_address(url: str) -> None:
+    for name in ("query/0001_c1_a.jpg", "gallery/0001_c2_b.jpg", "train/0002_c1_c.jpg"):
+        Bucket(url).write(name, b"x")
+    folders = {f"{key}_dataset_dir": f"{url}/{name}" for key, name in (("query", "query"), ("test", "gallery"))}
+    experiment = build_experiment({"dataset": folders | {"train_dataset_dir": f"{url}/train"}}, {}, "spec")
+    assert validation_folders(experiment) == (f"{url}/query", f"{url}/gallery"), "auto finds them"
+    assert [image.subset for image in _images(experiment, Path("out.json"))] == ["query", "gallery"]
+    local = read_folder(f"{url}/train").path
+    assert fingerprint(f"{url}/train") == fingerprint(local)

@@ -85,14 +85,11 @@ class Mirror(Files):
     def end(self) -> None:
         self._over.set()
         self._thread.join()
-        self._flush(_HURRY)
+        self.flush(_HURRY)
 
     def require(self) -> None:
         if self._fault and time.monotonic() - self._well > PATIENCE:
             raise InfrastructureError(f"{self._fault} {_ON}")
-
-    def flush(self) -> None:
-        self._flush()
 
     def fetch(self, path: Path) -> None:
         patiently(lambda: self.bucket.download(str(path.relative_to(self.folder)), path))
@@ -110,7 +107,7 @@ class Mirror(Files):
         with self._work:
             self._deletions.append((run, attempts))
 
-    def _flush(self, seconds: float | None = None) -> None:
+    def flush(self, seconds: float | None = None) -> None:
         self._require_lease()
         try:
             patiently(lambda: self._send(all_files=True), seconds)

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ class _Copied(RunFiles):
     def push(self) -> None:
         for path in (self.log, self.features, self.folder / LATEST):
             if path and path.is_file() and self.sent.get(path) != (time := path.stat().st_mtime_ns):
-                _tell(lambda path=path: self.bucket.upload(path, str(path.relative_to(self.root))))  # type: ignore[misc]
+                _reach(self.bucket.upload, path, str(path.relative_to(self.root)))
                 self.sent[path] = time
 
 
@@ -78,7 +79,7 @@ def run_files(config: dict[str, Any], rank: int = 0) -> Iterator[RunFiles]:
             names["log"] = names["log"].with_name(f"log-{rank}.txt")
         here = replace(files, **{name: Path(root, path) for name, path in names.items()})
         for path in filter(None, (here.log, here.resume)):
-            _tell(lambda path=path: bucket.download(str(path.relative_to(root)), path))  # type: ignore[misc]
+            _reach(bucket.download, str(path.relative_to(root)), path)
         copied = _Copied(**vars(here), bucket=bucket, root=Path(root), sent={})
         try:
             yield copied if rank == 0 else here
@@ -86,15 +87,15 @@ def run_files(config: dict[str, Any], rank: int = 0) -> Iterator[RunFiles]:
             if rank == 0:
                 copied.push()
             elif here.log.is_file() and here.log.stat().st_size:
-                _tell(lambda: bucket.upload(here.log, str(here.log.relative_to(root))))
+                _reach(bucket.upload, here.log, str(here.log.relative_to(root)))
 
 
-def _tell(action: Callable[[], object]) -> None:
+def _reach(action: Callable[..., object], *arguments: Any) -> None:
     """Do something with the bucket; what is wrong is the fault of the node, not of the run."""
     from ray.util import get_node_ip_address
 
     try:
-        patiently(action)
+        patiently(partial(action, *arguments))
     except ReidTuneError as error:
         raise InfrastructureError(f"node {get_node_ip_address()}: {error}") from None
 
