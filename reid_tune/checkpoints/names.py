@@ -1,11 +1,14 @@
 """Names of checkpoint files, without anything heavy to import."""
 
+import re
+from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["BEST", "LATEST", "kept", "newest_attempt"]
+__all__ = ["BEST", "LATEST", "kept", "newest_attempt", "newest_of"]
 
 LATEST = "reid_model_latest.pth"
 BEST = "reid_model_best.pth"
+_LATEST_OF = re.compile(rf"(?:.*/)?attempt-(\d+)/{re.escape(LATEST)}", re.ASCII)
 
 
 def kept(epoch: int) -> str:
@@ -15,6 +18,12 @@ def kept(epoch: int) -> str:
 
 def newest_attempt(run: Path, before: int | None = None) -> Path | None:
     """The latest checkpoint of the newest `attempt-N` in a run's folder that has one, of those before one if given."""
-    found = {path.parent.name.removeprefix("attempt-"): path for path in run.glob(f"attempt-*/{LATEST}")}
-    numbers = [name for name in found if name.isdecimal() and (before is None or int(name) < before)]
-    return found[max(numbers, key=int)] if numbers else None
+    name = newest_of((path.relative_to(run).as_posix() for path in run.glob(f"attempt-*/{LATEST}")), before)
+    return run / name if name else None
+
+
+def newest_of(names: Iterable[str], before: int | None = None) -> str | None:
+    """The same of the names of a run's files."""
+    matches = filter(None, map(_LATEST_OF.fullmatch, names))
+    found = {int(match[1]): match[0] for match in matches if before is None or int(match[1]) < before}
+    return found[max(found)] if found else None

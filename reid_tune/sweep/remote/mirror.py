@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from reid_tune.checkpoints.names import newest_of
 from reid_tune.errors import InfrastructureError, InputError, ReidTuneError
 from reid_tune.files import make_folder
 from reid_tune.storage.bucket import Bucket
@@ -15,7 +16,7 @@ from reid_tune.sweep.file import Sweep
 from reid_tune.sweep.files import Files
 from reid_tune.sweep.journal import EVENTS
 from reid_tune.sweep.lease import LEASE, Lease
-from reid_tune.sweep.remote.places import attempt_of, newest_attempt
+from reid_tune.sweep.remote.places import attempt_of
 from reid_tune.sweep.requests import REQUESTS
 from reid_tune.tracking.sender import CURSOR
 
@@ -95,7 +96,7 @@ class Mirror(Files):
         patiently(lambda: self.bucket.download(str(path.relative_to(self.folder)), path))
 
     def newest(self, run: str, before: int | None = None) -> Path | None:
-        name = newest_attempt(patiently(lambda: self.bucket.objects(run)), before)
+        name = newest_of(patiently(lambda: self.bucket.objects(run)), before)
         return self.folder / name if name else None
 
     def clear(self, path: Path) -> None:

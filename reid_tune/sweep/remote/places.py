@@ -1,17 +1,15 @@
 """Where copies of sweeps at s3:// are, and what is whose in them."""
 
 import re
-from collections.abc import Iterable
 from pathlib import Path
 
-from reid_tune.checkpoints.names import LATEST
 from reid_tune.errors import InputError
 from reid_tune.storage.bucket import Bucket
 from reid_tune.storage.cache import cache_folder
 
-__all__ = ["attempt_of", "copies_for", "newest_attempt", "shown"]
+__all__ = ["attempt_of", "copies_for", "shown"]
 
-_ATTEMPT = re.compile(r"(.*/attempt-(\d+))/(.*)")
+_ATTEMPT = re.compile(r"(.*/attempt-\d+)/.*")
 
 
 def copies_for(whom: str, storage: str) -> Path:
@@ -35,10 +33,3 @@ def attempt_of(name: str) -> str:
     """The folder of the attempt to which a file of a sweep belongs; empty where to none."""
     found = _ATTEMPT.fullmatch(name)
     return found[1] if found else ""
-
-
-def newest_attempt(names: Iterable[str], before: int | None = None) -> str | None:
-    """Of a run's files the latest checkpoint of its newest attempt that has one, of those before one if given."""
-    found = {int(match[2]): name for name in names if (match := _ATTEMPT.fullmatch(name)) and match[3] == LATEST}
-    found = {number: name for number, name in found.items() if before is None or number < before}
-    return found[max(found)] if found else None
