@@ -11,10 +11,15 @@ __all__: list[str] = []
 
 
 @app.command()
-def train(spec: Spec, overrides: Overrides = None) -> None:
+def train(
+    spec: Spec,
+    overrides: Overrides = None,
+    track: Annotated[bool, typer.Option("--track", help="Record the run in MLflow (MLFLOW_TRACKING_URI).")] = False,
+) -> None:
     """Train one model as a spec says; continues what is in the results folder.
 
     Checkpoints, experiment.yaml and status.json go to train.results_dir (default: train below results_dir).
+    MLFLOW_EXPERIMENT_NAME and MLFLOW_RUN_NAME name what --track records.
     """
     from reid_tune.spec.checks import notes
     from reid_tune.spec.load import given_keys
@@ -26,7 +31,7 @@ def train(spec: Spec, overrides: Overrides = None) -> None:
     from reid_tune.tasks.train import run_train
 
     try:
-        typer.echo(run_train(experiment, given))
+        typer.echo(run_train(experiment, given, track=track))
     except KeyboardInterrupt:
         typer.echo("stopped; the same command continues from the last finished epoch.", err=True)
         raise

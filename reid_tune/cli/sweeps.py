@@ -208,3 +208,18 @@ def _print_differences(metrics: dict[str, dict[str, Any]]) -> None:
         # All digits, where other tables have percent.
         table.add_row(name, str(row["sweep"]), str(row["again"]), "equal" if row["equal"] else "not equal")
     print_table(table)
+
+
+@app.command()
+def sync(
+    names: Annotated[
+        list[str], typer.Argument(help="Sweeps, or folders of trainings with --track.", metavar="NAME...")
+    ],
+    storage: Storage = "runs",
+    to: Annotated[str | None, typer.Option(help="Another MLflow store than the one that was recorded.")] = None,
+) -> None:
+    """Send to MLflow what it has missed: its server was away, or the process was killed."""
+    from reid_tune.sweep.sync import sync as send
+
+    for name in names:
+        typer.echo(send(name, storage, to, lambda text: typer.echo(text, err=True)))

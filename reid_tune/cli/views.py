@@ -1,5 +1,6 @@
 """Commands that show sweeps, and the rest."""
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -83,12 +84,23 @@ def logs(
 
 
 @app.command()
-def ui(port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5000) -> None:
+def ui(
+    port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5000,
+    upgrade: Annotated[bool, typer.Option("--upgrade", help="Upgrade an older MLflow's store without asking.")] = False,
+) -> None:
     """Open MLflow's pages on this folder's store (or MLFLOW_TRACKING_URI)."""
-    from reid_tune.tracking.store import tracking_uri
+    from reid_tune.tracking import schema
+    from reid_tune.tracking.store import database, tracking_uri
     from reid_tune.tracking.ui import run_ui
 
-    raise typer.Exit(run_ui(tracking_uri(), port))
+    uri = tracking_uri()
+    path = database(uri)
+    if path and schema.outdated(path):
+        question = f"the MLflow store {path} was made by an older MLflow, end what uses it; upgrade it?"
+        # Without a terminal or a yes, `run_ui` says what to do.
+        if upgrade or (sys.stdin.isatty() and typer.confirm(question, err=True)):
+            typer.echo(f"upgraded; as it was, the store is {schema.upgrade(path)}", err=True)
+    raise typer.Exit(run_ui(uri, port))
 
 
 @app.command("version")

@@ -5,7 +5,7 @@ import secrets
 import socket
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -26,7 +26,8 @@ from reid_tune.sweep.journal import EVENTS, Journal
 from reid_tune.sweep.provenance import environment
 from reid_tune.sweep.remote.mirror import files_of
 from reid_tune.sweep.report.live import LiveView
-from reid_tune.sweep.report.page import write_page
+from reid_tune.sweep.report.markdown import SweepPage
+from reid_tune.sweep.report.page import PAGE, write_page
 from reid_tune.sweep.resume import Resume, existing_state, reopen, reopened, require_key
 from reid_tune.sweep.runs.source import Holds, Source
 from reid_tune.sweep.search.search import Search
@@ -42,12 +43,12 @@ from reid_tune.sweep.stages.test import test
 from reid_tune.sweep.state import SweepState
 from reid_tune.tasks.split import SPLIT, write_lists
 from reid_tune.tracking.sender import Sender
-from reid_tune.tracking.store import public, reachable, tracking_uri, with_credentials
+from reid_tune.tracking.store import fault, public, tracking_uri, with_credentials
 
 __all__ = ["plan_sweep", "run_sweep"]
 
-# Seconds that the end of a sweep waits for MLflow, and an interrupted one.
-_SENDING, _HURRY = 60.0, 3.0
+# Seconds that the end of a sweep waits for MLflow, while nothing arrives there, and an interrupted one.
+_SENDING, _PATIENCE, _HURRY = 60.0, 8.0, 3.0
 
 
 def plan_sweep(sweep: Sweep, until: str, address: str | None = None) -> dict[str, Any]:
@@ -95,11 +96,8 @@ def run_sweep(
     key = passphrase(sweep.experiment)
     checked = preflight(sweep, stages)
     console = Console(file=sys.stderr)
-    if not reachable(uri := tracking_uri()):
-        _warn(
-            console,
-            f"the MLflow server {public(uri)} does not answer; the log keeps what it misses, register will need it.",
-        )
+    if found := fault(with_credentials(past[0]["tracking_uri"]) if past else tracking_uri()):
+        _warn(console, f"{found} The log keeps what MLflow misses; the stage register will need it.")
     with cluster(address, key):
         check_nodes(sweep)
         # Before the log begins, so that a sweep that cannot run leaves nothing behind.
@@ -140,12 +138,20 @@ class _Driver:
             self._begin()
             if again:
                 reopen(self.journal, again)
-            with _tracked(self.journal, self.console):
+            with _tracked(self.journal, self.console, view):
                 for stage in stages:
                     self.journal.emit("stage", stage=stage, state="begun", result={})
                     self.journal.emit("stage", stage=stage, state="done", result=getattr(self, f"_{stage}")())
-            _write_page(self.sweep, self.console)
+                self._page()
             return self.journal.state
+
+    def _page(self) -> None:
+        try:
+            write_page(self.sweep.folder)
+        except Exception as error:  # A sweep that is done does not fail over its page.
+            _warn(self.console, f"there is no page, make it with reid-tune report: {error}")
+        else:
+            self.journal.emit("artifact", run=None, path=PAGE, folder="")
 
     def _begin(self) -> None:
         sweep, journal = self.sweep, self.journal
@@ -237,27 +243,29 @@ def _room(sweep: Sweep, workers: int) -> int:
 
 
 @contextmanager
-def _tracked(journal: Journal, console: Console) -> Iterator[None]:
-    """Send the log to MLflow during the block, and end the parent run as the block ends."""
-    sender = Sender(journal.path, with_credentials(journal.state.header["tracking_uri"]))
-    status = "KILLED"
+def _tracked(journal: Journal, console: Console, view: LiveView) -> Iterator[None]:
+    """Send the log to MLflow during the block, and close it as the block ends."""
+    sender = Sender(journal.path, with_credentials(journal.state.header["tracking_uri"]), SweepPage)
+    view.tracking = lambda: sender.words
+    end: dict[str, str] = {"status": "KILLED"}
     try:
         yield
-        status = "FINISHED"
-    except ReidTuneError:
-        status = "FAILED"
+        end = {"status": "FINISHED"}
+    except ReidTuneError as error:
+        end = {"status": "FAILED", "reason": str(error)}
         raise
     finally:
-        sender.finish(status)
-        if not sender.close(_HURRY if status == "KILLED" else _SENDING):
-            _warn(console, f"{sender.lag} events are not in MLflow: {sender.last_error}.")
-
-
-def _write_page(sweep: Sweep, console: Console) -> None:
-    try:
-        write_page(sweep.folder)
-    except Exception as error:  # A sweep that is done does not fail over its page.
-        _warn(console, f"there is no page, make it with reid-tune report: {error}")
+        with suppress(ReidTuneError):  # The disk is full, or another driver has taken over.
+            journal.emit("closed", **end)
+        killed = end["status"] == "KILLED"
+        if not sender.close(_HURRY if killed else _SENDING, _HURRY if killed else _PATIENCE):
+            _warn(
+                console,
+                f"{sender.lag} events are not in MLflow ({sender.last_error or 'it is slow'}): send them with "
+                f"reid-tune sync {journal.state.header['name']}",
+            )
+        elif sender.last_error:
+            _warn(console, f"MLflow: {sender.last_error}")
 
 
 def _warn(console: Console, text: str) -> None:

@@ -5,30 +5,25 @@ import json
 import os
 import platform
 import subprocess
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import cache
-from hashlib import blake2b
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import reid_tune
-from reid_tune.data.records import read_folder
+from reid_tune.data.fingerprint import fingerprint
 from reid_tune.errors import InputError
 from reid_tune.files import write_atomic
 from reid_tune.spec.experiment import Experiment
 from reid_tune.storage.copies import local_file
 from reid_tune.sweep.state import RunState, SweepState
 
-__all__ = ["RECORD", "Held", "environment", "fingerprint", "held_by", "record", "store", "training_files"]
+__all__ = ["RECORD", "Held", "environment", "held_by", "record", "store", "training_files"]
 
 RECORD = "run.json"
 PACKAGES = ("reid-tune", "torch", "torchvision", "timm", "ray", "optuna", "mlflow", "numpy")
 _DATA, _WEIGHTS = "training data", "pretrained weights"
-_READERS = 8  # threads that read files
-
-Signature = tuple[tuple[str, int, int], ...]
 
 
 @dataclass(frozen=True)
@@ -123,44 +118,6 @@ def held_by(state: SweepState, run: RunState, folder: Path) -> Held:
         workers = resources.get("refit_workers" if run.name.startswith("refit/") else "workers", 1)
         gpus = state.stages.get("preflight", {}).get("gpus_per_run", 0) / resources.get("workers", 1)
         return Held(workers, resources.get("cpus_per_worker", 1), gpus, hidden=not gpus)
-
-
-def fingerprint(*folders: Path | str) -> str:
-    """BLAKE2b over the names and bytes of the images in some folders, in this order, wherever the folders lie.
-
-    A process reads a folder again only where the name, size or time of a file has changed.
-
-    Raises:
-        InputError: a folder has no usable image, or a file cannot be read.
-    """
-    digest = blake2b(digest_size=16)
-    for folder in folders:
-        found = read_folder(folder)
-        paths = [record.path for record in found.records]
-        try:
-            digest.update(_digest(found.path.absolute(), _signature(paths)))
-        except OSError as error:
-            raise InputError(f"cannot read {error.filename}: {error.strerror}.") from None
-    return digest.hexdigest()
-
-
-def _signature(paths: list[Path]) -> Signature:
-    states = ((path.name, path.stat()) for path in paths)
-    return tuple((name, state.st_size, state.st_mtime_ns) for name, state in states)
-
-
-@cache
-def _digest(folder: Path, signature: Signature) -> bytes:
-    digest = blake2b(digest_size=16)
-    names = sorted(name for name, *_ in signature)
-    with ThreadPoolExecutor(_READERS) as pool:
-        for name, content in zip(names, pool.map(_content, (folder / name for name in names)), strict=True):
-            digest.update(os.fsencode(name) + b"\0" + content)
-    return digest.digest()
-
-
-def _content(path: Path) -> bytes:
-    return blake2b(path.read_bytes(), digest_size=16).digest()
 
 
 def _sha256(path: Path) -> str:

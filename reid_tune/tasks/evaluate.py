@@ -199,9 +199,12 @@ def evaluate_features(
     return Evaluated(plain, re_ranked[0] if re_ranked else None, rows)
 
 
-def test_features(experiment: Experiment, path: Path, query: str | None, gallery: str | None) -> FeatureSet:
+def test_features(
+    experiment: Experiment, path: Path, query: str | None, gallery: str | None
+) -> tuple[FeatureSet, EvaluationImages]:
     """Features of the images of two folders by a checkpoint or an ONNX file, which brings its own preprocessing."""
     (device,) = devices(experiment.evaluate.gpus[:1], "evaluate.gpu_ids")
     embedder = ModelFile(path, experiment)(device)
     records = evaluation_records(query, gallery, strict=experiment.dataset.strict)
-    return features_of(decode_test(*records, embedder.inputs, experiment.dataset.num_workers), embedder.embed)
+    images = decode_test(*records, embedder.inputs, experiment.dataset.num_workers)
+    return features_of(images, embedder.embed), images

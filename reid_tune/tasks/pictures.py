@@ -1,6 +1,6 @@
 """The pictures of an evaluation: checked before the work, drawn behind it."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from reid_tune.tasks.outputs import make_room, output_file
 from reid_tune.tasks.threshold import Calibration
 from reid_tune.training.data import EvaluationImages
 
-__all__ = ["Pictures", "draw_cmc"]
+__all__ = ["Pictures", "SampledMatches", "draw_cmc", "sample_matches"]
 
 
 class Pictures:
@@ -30,15 +30,14 @@ class Pictures:
     def __init__(self, experiment: Experiment) -> None:
         self._targets = {name: _target(experiment, name) for name in ("cmc_curve", "sampled_matches", "distances")}
         self._cmc, self._matches, self._distances = self._targets.values()
-        self._hardest = experiment.evaluate.sampled_matches == "hardest"
-        self._section, self._seed = experiment.re_ranking, max(experiment.train.seed, 0)
+        self._experiment, self._section = experiment, experiment.re_ranking
         frames = self._section.num_query * (self._section.max_rank + 1)
         if self._matches and frames > MAX_FRAMES:
             raise InputError(
                 f"re_ranking.num_query = {self._section.num_query} and re_ranking.max_rank = {self._section.max_rank} "
                 f"make {frames} images in evaluate.output_sampled_matches_plot; {MAX_FRAMES} are possible: lower them."
             )
-        self._frames: list[list[Frame]] = []
+        self._sampled: SampledMatches | None = None
 
     @property
     def wanted(self) -> list[str]:
@@ -55,41 +54,67 @@ class Pictures:
         return Watch(features, self._section.max_rank) if self._matches else None
 
     def take(self, images: EvaluationImages, watch: Watch, score: Score) -> None:
-        """Keep the images of the best matches, of a gallery without junk; the score is of what was watched last."""
-        count = self._section.num_query
-        chosen = hardest_queries(score, count) if self._hardest else random_queries(score, count, self._seed)
-
-        places = {query: place for place, query in enumerate(score.matched.tolist())}
-
-        def frame(place: int, correct: bool | None = None) -> Frame:
-            identity, camera = images.identities[place], images.cameras[place]
-            name = f"id {identity}" if identity else "distractor"
-            return Frame(np.array(images.images[place]), f"{name}, cam {camera}", correct)
-
-        def asked(query: int) -> Frame:
-            own, place = frame(query), places[query]
-            words = f"AP {100 * score.average_precision[place]:.0f} %, first match at {score.first_hit[place] + 1}"
-            return replace(own, caption=f"{own.caption}\n{words}")
-
-        self._frames = [
-            [
-                asked(found.query),
-                *(frame(images.queries + g, c) for g, c in zip(found.gallery, found.correct.tolist(), strict=True)),
-            ]
-            for found in watch.matches(chosen)
-        ]
+        """Keep the images of the best matches; see `sample_matches`."""
+        self._sampled = sample_matches(self._experiment, images, watch, score)
 
     def draw(self, plain: Score, re_ranked: Score | None, calibration: Calibration | None) -> None:
         """Write the pictures."""
         if self._cmc:
             draw_cmc(plain, re_ranked, self._cmc, self._section.max_rank)
-        if self._matches:
-            order = str(re_ranked.reranking) if re_ranked else "plain distances, no re-ranking"
-            kind = "queries of lowest average precision" if self._hardest else "random queries"
-            matches_plot(self._frames, self._section.max_rank, f"Sampled matches: {kind}\n{order}", self._matches)
+        if self._matches and self._sampled:
+            self._sampled.draw(self._matches)
         if self._distances and calibration:
             found = calibration.threshold
             distances_plot(calibration.histograms, found if isinstance(found, Threshold) else None, self._distances)
+
+
+@dataclass(frozen=True)
+class SampledMatches:
+    """A few queries with their best matches, with the images themselves."""
+
+    frames: list[list[Frame]]
+    ranks: int
+    title: str
+
+    def draw(self, path: Path) -> None:
+        """Write the picture."""
+        matches_plot(self.frames, self.ranks, self.title, path)
+
+
+def sample_matches(experiment: Experiment, images: EvaluationImages, watch: Watch, score: Score) -> SampledMatches:
+    """Queries that the spec chooses, as `evaluate.sampled_matches` and `re_ranking.num_query` say.
+
+    Args:
+        images: Of a gallery without junk.
+        score: Of what was watched last.
+    """
+    section, hardest = experiment.re_ranking, experiment.evaluate.sampled_matches == "hardest"
+    if hardest:
+        chosen = hardest_queries(score, section.num_query)
+    else:
+        chosen = random_queries(score, section.num_query, max(experiment.train.seed, 0))
+    places = {query: place for place, query in enumerate(score.matched.tolist())}
+
+    def frame(place: int, correct: bool | None = None) -> Frame:
+        identity, camera = images.identities[place], images.cameras[place]
+        name = f"id {identity}" if identity else "distractor"
+        return Frame(np.array(images.images[place]), f"{name}, cam {camera}", correct)
+
+    def asked(query: int) -> Frame:
+        own, place = frame(query), places[query]
+        words = f"AP {100 * score.average_precision[place]:.0f} %, first match at {score.first_hit[place] + 1}"
+        return replace(own, caption=f"{own.caption}\n{words}")
+
+    rows = [
+        [
+            asked(found.query),
+            *(frame(images.queries + g, c) for g, c in zip(found.gallery, found.correct.tolist(), strict=True)),
+        ]
+        for found in watch.matches(chosen)
+    ]
+    kind = "queries of lowest average precision" if hardest else "random queries"
+    order = str(score.reranking) if score.reranking else "plain distances, no re-ranking"
+    return SampledMatches(rows, section.max_rank, f"Sampled matches: {kind}\n{order}")
 
 
 def draw_cmc(plain: Score, re_ranked: Score | None, path: Path, ranks: int = 50) -> None:

@@ -36,7 +36,12 @@ def resolve(reference: str, wanted: str) -> Path:
         from reid_tune.tracking.store import tracking_uri
 
         found = resolve_registered(reference, tracking_uri())
-        return found / wanted if found.is_dir() else found
+        if not found.is_dir():
+            return found
+        if not (found / wanted).is_file():
+            there = ", ".join(sorted(path.name for path in found.iterdir())) or "nothing"
+            raise InputError(f"{reference} has no {wanted}; it has {there}.")
+        return found / wanted
     if reference.startswith("sweep:"):
         return _from_sweep(reference, wanted)
     path = Path(reference)

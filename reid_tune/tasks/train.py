@@ -4,6 +4,7 @@ import fcntl
 import os
 import sys
 from collections.abc import Collection, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from reid_tune.errors import InputError
 from reid_tune.files import write_atomic
 from reid_tune.spec.experiment import Experiment
 from reid_tune.tasks.plan import run_plan
+from reid_tune.tasks.record import Epochs, recorded
 from reid_tune.tasks.references import CHECKPOINT, is_reference, resolve
 from reid_tune.tasks.split import SPLIT, write_lists
 from reid_tune.tasks.status import StatusLog, kpi, logged
@@ -35,11 +37,12 @@ from reid_tune.training.workers import rank
 __all__ = ["run_train"]
 
 
-def run_train(experiment: Experiment, given: Collection[str] = ()) -> Path:
+def run_train(experiment: Experiment, given: Collection[str] = (), *, track: bool = False) -> Path:
     """Train with progress on stderr into the task's folder, continuing what is there; returns the last checkpoint.
 
     Args:
         given: Keys that the user wrote.
+        track: Record it in MLflow, see `recorded`.
 
     Raises:
         InputError: the spec, its data or a checkpoint is unusable.
@@ -51,12 +54,17 @@ def run_train(experiment: Experiment, given: Collection[str] = ()) -> Path:
     require_shares(experiment, len(workers))
     for line in (*_data_lines(experiment, given), run_plan(experiment, "train", workers)):
         print(line, file=sys.stderr)
-    with logged(directory, "train"):
+    with logged(directory, "train"), _recorded(experiment, directory) if track else nullcontext():
         if len(workers) == 1:
-            _worker(experiment, directory, workers[0])
+            _worker(experiment, directory, track, workers[0])
         else:
-            launch(_worker, (experiment, directory), workers)
+            launch(_worker, (experiment, directory, track), workers)
     return directory / LATEST
+
+
+def _recorded(experiment: Experiment, directory: Path) -> AbstractContextManager[None]:
+    checkpoint = experiment.train.resume_training_checkpoint_path
+    return recorded(experiment, directory, resumed=bool(checkpoint) or (directory / LATEST).exists())
 
 
 def _resolved(experiment: Experiment) -> Experiment:
@@ -71,9 +79,10 @@ def _resolved(experiment: Experiment) -> Experiment:
     return experiment.model_copy(update={"model": model, "train": train})
 
 
-def _worker(experiment: Experiment, directory: Path, device: torch.device) -> None:
+def _worker(experiment: Experiment, directory: Path, track: bool, device: torch.device) -> None:
     resume = experiment.train.resume_training_checkpoint_path
-    with _Reporter(experiment, directory) as reporter:
+    record = Epochs(directory, device) if track and rank() == 0 else nullcontext()
+    with record as epochs, _Reporter(experiment, directory, epochs) as reporter:
         train(
             experiment,
             reporter,
@@ -87,9 +96,9 @@ def _worker(experiment: Experiment, directory: Path, device: torch.device) -> No
 class _Reporter(TerminalReporter):
     """Keeps the spec beside the checkpoints once it goes together with data and earlier checkpoint; writes status."""
 
-    def __init__(self, experiment: Experiment, directory: Path) -> None:
+    def __init__(self, experiment: Experiment, directory: Path, epochs: Epochs | None) -> None:
         super().__init__()
-        self._experiment = experiment
+        self._experiment, self._record = experiment, epochs
         self._status = StatusLog(directory)
         self._handle: int | None = None
 
@@ -121,6 +130,8 @@ class _Reporter(TerminalReporter):
 
     def report(self, metrics: Mapping[str, Any]) -> None:
         super().report(metrics)
+        if self._record:
+            self._record.report(metrics)
         epoch, last = metrics["epoch"], self._experiment.train.num_epochs
         if rank() == 0 and epoch >= self.first_epoch:
             seconds = self.since_last_report()

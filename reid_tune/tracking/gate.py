@@ -17,7 +17,16 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
-__all__ = ["CONFIRM_FILE", "Repeat", "compare", "read_repeats", "registered_repeats", "write_repeats"]
+__all__ = [
+    "CONFIRM_FILE",
+    "Repeat",
+    "Verdict",
+    "compare",
+    "judge",
+    "read_repeats",
+    "registered_repeats",
+    "write_repeats",
+]
 
 CONFIRM_FILE = "confirm.npz"  # among the files of a registered version
 _ARRAYS = ("split", "repeat", "query", "identity", "average_precision")
@@ -38,6 +47,42 @@ class Repeat:
     queries: np.ndarray
     identities: np.ndarray
     average_precision: np.ndarray
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a version may have an alias.
+
+    Attributes:
+        against: The version that has it; None where no other one does.
+        difference: The new version minus that one over common splits, in mAP; None where there are none.
+    """
+
+    against: int | None = None
+    difference: Difference | None = None
+
+    @property
+    def passed(self) -> bool:
+        """Whether no other version has the alias, or the new one beats it beyond noise."""
+        return self.against is None or (self.difference is not None and self.difference.beyond_noise)
+
+    @property
+    def reason(self) -> str:
+        """The verdict in words."""
+        if self.against is None:
+            return "no other version had the alias"
+        if self.difference is None:
+            return f"version {self.against} has the alias, and no paired results over common splits to compare with"
+        mean, low, high = (100 * value for value in (self.difference.mean, self.difference.low, self.difference.high))
+        gain = f"{mean:+.1f} points of mAP [{low:+.1f}, {high:+.1f}]"
+        return f"{gain} against version {self.against}, over {self.difference.repeats} common split(s)"
+
+
+def judge(connection: "MlflowClient", repeats: Sequence[Repeat], holder: "ModelVersion | None") -> Verdict:
+    """Compare a version's results with those of the version that has the alias, if there is another one."""
+    if holder is None:
+        return Verdict()
+    return Verdict(int(holder.version), compare(repeats, registered_repeats(connection, holder)))
 
 
 def write_repeats(path: Path, repeats: Sequence[Repeat]) -> None:

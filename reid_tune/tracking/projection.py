@@ -1,102 +1,207 @@
-"""What one event of a sweep's log means in MLflow; applying an event twice changes nothing."""
+"""What one event of a log means in MLflow; applying an event twice changes nothing."""
 
-import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from reid_tune.events.log import Event
-from reid_tune.tracking.runs import nested_run, parent_run
+from reid_tune.tracking.runs import RUN_TAG, nested_run, parent_run
+from reid_tune.tracking.store import refused
+from reid_tune.tracking.values import dataset_input, milliseconds, points, public_spec, scores, spec_yaml, text
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Metric
 
-__all__ = ["Projection"]
+__all__ = ["HEADERS", "Description", "Projection"]
 
-PARAMETERS_PER_CALL = 100
-SECRET_OR_PLACE = ("encryption_key", "results_dir")
-LONGEST_TAG = 5000
+HEADERS = ("sweep", "train")  # kinds of the first event of a log
+METRICS, PARAMETERS, LONGEST_TAG = 1000, 100, 8000  # that MLflow takes at once
+NOTE = "mlflow.note.content"
+
+
+class Description(Protocol):
+    """What the parent run says of a sweep, made from its events."""
+
+    def apply(self, event: Event) -> bool:
+        """Take one event in; whether the text may be another one behind it."""
+
+    def markdown(self, address: Mapping[str, str]) -> str:
+        """The text; `address` has those of runs' pages by run."""
+
+    def named(self) -> Sequence[str]:
+        """The runs that the text would like to link to."""
 
 
 class Projection:
-    """One sweep in one store; made from the log's first event, it finds or creates the experiment and the parent run.
+    """One log in one store; made from the log's first event, it finds or creates the experiment and the parent run.
 
-    Paths in the log are relative to the sweep's `folder`, or absolute.
-
+    A single training has no other run than the parent. Paths in the log are relative to its `folder`, or absolute.
     Every method raises what MLflow raises, and LookupError or TypeError for an event that cannot be understood.
     """
 
-    def __init__(self, connection: "MlflowClient", sweep: Event, folder: Path = Path()) -> None:
-        self._connection, self._folder = connection, folder
-        self._uid: str = sweep["uid"]
-        self._spec: Mapping[str, Any] = sweep["spec"]
-        self._experiment, self.parent = parent_run(connection, sweep["name"], self._uid, _milliseconds(sweep))
+    def __init__(
+        self, connection: "MlflowClient", header: Event, folder: Path = Path(), description: Description | None = None
+    ) -> None:
+        self._connection, self._folder, self._description = connection, folder, description
+        self._uid: str = header["uid"]
+        self._spec: Mapping[str, Any] = header["spec"]
+        self._name: str = header["name"]
+        self._experiment, self.parent = parent_run(
+            connection, header.get("experiment") or self._name, self._uid, milliseconds(header), self._name
+        )
         self._runs: dict[str, str] = {}
+        self._begun: dict[str, int] = {}  # nested runs, and when, in milliseconds
+        self._open: set[str] = set()  # those that have not ended
         # How often a run of this name was dropped: MLflow keeps parameters for good, so the next one is another run.
         self._dropped: Counter[str] = Counter()
+        self._data: Event = {}
+        self._points: dict[str, list[Metric]] = {}
+        self._stale = False
 
-    def drop(self, event: Event) -> None:
-        """Take in that a sweep has dropped runs; also to be told of events that the store has already."""
-        if event["kind"] == "reopened":
-            self._dropped.update(event["runs"])
-            for run in event["runs"]:
-                self._runs.pop(run, None)
-
-    def apply(self, event: Event) -> None:
-        """Send one event; kinds that MLflow has no use for are passed over."""
+    def recall(self, event: Event) -> None:
+        """Take in an event that the store has already."""
+        if self._description and self._description.apply(event):
+            self._stale = True
         match event["kind"]:
             case "reopened":
-                self.drop(event)
+                self._dropped.update(event["runs"])
+                self._open.difference_update(event["runs"])
+                for run in event["runs"]:
+                    self._runs.pop(run, None)
+                    self._begun.pop(run, None)
+            case "driver":
+                self._data = event.get("environment", {}).get("data") or {}
+            case "suggested":
+                self._open.add(event["run"])
+                self._begun[event["run"]] = milliseconds(event)
+            case "ended":
+                self._open.discard(event["run"])
+
+    def apply(self, event: Event) -> None:
+        """Send one event, but for metrics, which `flush` sends; kinds that MLflow has no use for are passed over."""
+        self.recall(event)
+        match event["kind"]:
+            case "train":
+                self._settings(self.parent, self._spec)
             case "driver":
                 self._connection.update_run(self.parent, status="RUNNING")
+                self._tag(self.parent, state="running", reason="")
+                self._inputs(self.parent)
             case "stage":
                 self._stage(event)
             case "suggested":
                 self._suggested(event)
             case "attempt" if event["attempt"] > 1:
                 self._connection.update_run(self._run(event), status="RUNNING")
+            case "setback":
+                self._tag(self._run(event), setback=f"{event['failure']}: {event['reason']}")
             case "report":
-                self._report(event)
+                self._points.setdefault(self._run(event), []).extend(points(event))
             case "ended":
                 self._ended(event)
             case "artifact":
                 self._artifact(event)
             case "registered":
                 self._tag(self.parent, model=f"{event['model']}/{event['version']}", alias=event["alias"])
+            case "closed":
+                self._closed(event)
 
-    def finish(self, status: str, time: int) -> None:
-        """End the parent run; `time` in milliseconds since the epoch."""
-        self._connection.set_terminated(self.parent, status, time)
+    def flush(self) -> None:
+        """Send the metrics of all events so far, and the description if it is another one."""
+        for run, found in self._points.items():
+            for start in range(0, len(found), METRICS):
+                self._send(run, found[start : start + METRICS])
+        self._points = {}
+        if self._description and self._stale:
+            self._tag(self.parent, **{NOTE: self._description.markdown(self._addresses(self._description.named()))})
+            self._stale = False
+
+    def lost(self, error: Exception) -> bool:
+        """Whether the store refuses because somebody has deleted the experiment or a run of it.
+
+        A new projection that is told everything brings it back.
+        """
+        from mlflow.entities import ViewType
+        from mlflow.exceptions import MlflowException
+
+        if not refused(error):
+            return _missing(error)
+        try:
+            experiment = self._connection.get_experiment(self._experiment)
+            parent = self._connection.get_run(self.parent)
+        except MlflowException as second:
+            if _missing(second):
+                return True
+            raise
+        below = f"tags.`{RUN_TAG}` LIKE '{self._uid}/%'"
+        gone = self._connection.search_runs([self._experiment], below, ViewType.DELETED_ONLY, max_results=1)
+        return bool(gone) or "deleted" in (experiment.lifecycle_stage, parent.info.lifecycle_stage)
+
+    def _send(self, run: str, metrics: "Sequence[Metric]") -> None:
+        """All of them, or where the store refuses one of them each that it takes."""
+        try:
+            self._connection.log_batch(run, metrics=metrics)
+        except Exception as error:
+            if not refused(error) or self.lost(error):
+                raise
+            for metric in metrics if len(metrics) > 1 else ():
+                self._send(run, [metric])
 
     def _stage(self, event: Event) -> None:
         self._tag(self.parent, stage=f"{event['stage']} {event['state']}")
-        if (event["stage"], event["state"]) == ("register", "done"):
-            self.finish("FINISHED", _milliseconds(event))
+        if (event["stage"], event["state"]) == ("test", "done"):
+            for name, model in event["result"].get("models", {}).items():
+                found = scores(model, event)
+                for run in (f"refit/{name}", *([None] if name == "winner" else [])):
+                    self._points.setdefault(self._named(run), []).extend(found)
+            self._tested(event)
+
+    def _tested(self, event: Event) -> None:
+        dataset = {key: self._spec.get(f"dataset.{key}_dataset_dir") for key in ("query", "test")}
+        own = [folder for folder in dataset.values() if folder]
+        for name, digest in event["result"].get("data", {}).items():
+            folders = own if name == "test folders" and own else [name]
+            looks = {"looks": event["result"].get("looks", {}).get(name)}
+            self._connection.log_inputs(self.parent, datasets=[dataset_input(folders, digest, "test", looks)])
 
     def _suggested(self, event: Event) -> None:
+        run = self._run(event)
+        self._settings(run, {**self._spec, **event["parameters"]})
+        # Tags tell the searched parameters from the hundred that all runs share.
+        searched = {f"search.{key}": text(value) for key, value in public_spec(event["parameters"]).items()}
+        costs = {f"cost.{name}": text(value) for name, value in event.get("costs", {}).items()}
+        origin = {"origin": event["origin"]} if "origin" in event else {}
+        self._tag(run, state="running", kind=event["run"].partition("/")[0], **origin, **searched, **costs)
+        self._inputs(run)
+
+    def _settings(self, run: str, spec: Mapping[str, Any]) -> None:
         from mlflow.entities import Param
 
-        run = self._run(event)
-        values = {**self._spec, **event["parameters"]}
-        parameters = [Param(key, _text(value)) for key, value in sorted(values.items()) if _shown(key)]
-        for start in range(0, len(parameters), PARAMETERS_PER_CALL):
-            self._connection.log_batch(run, params=parameters[start : start + PARAMETERS_PER_CALL])
-        # Tags tell the searched parameters from the hundred that all runs share.
-        self._tag(run, **{f"search.{key}": _text(value) for key, value in event["parameters"].items() if _shown(key)})
+        shown = public_spec(spec)
+        parameters = [Param(key, text(value)) for key, value in shown.items()]
+        for start in range(0, len(parameters), PARAMETERS):
+            self._connection.log_batch(run, params=parameters[start : start + PARAMETERS])
+        self._connection.log_text(run, spec_yaml(shown), "spec.yaml")
 
-    def _report(self, event: Event) -> None:
-        from mlflow.entities import Metric
-
-        time, epoch = _milliseconds(event), event["epoch"]
-        metrics = [Metric(key, value, time, epoch) for key, value in event["metrics"].items() if value is not None]
-        self._connection.log_batch(self._run(event), metrics=metrics)
+    def _inputs(self, run: str) -> None:
+        if self._data:
+            data = dataset_input(self._data["folders"], self._data["fingerprint"], "training", {})
+            self._connection.log_inputs(run, datasets=[data])
 
     def _ended(self, event: Event) -> None:
-        run, reason = self._run(event), event.get("reason")
-        self._tag(run, state=event["state"], **({"reason": reason} if reason else {}))
+        run = self._run(event)
+        self._tag(run, state=event["state"], **{key: event[key] for key in ("reason", "failure") if event.get(key)})
         status = "FAILED" if event["state"] == "failed" else "FINISHED"
-        self._connection.set_terminated(run, status, _milliseconds(event))
+        self._connection.set_terminated(run, status, milliseconds(event))
+
+    def _closed(self, event: Event) -> None:
+        """The driver has ended: runs at work are cut short until the next one goes on with them."""
+        for run in sorted(self._open):
+            self._connection.set_terminated(self._named(run), "KILLED", milliseconds(event))
+        self._tag(self.parent, state=event["status"].lower(), reason=event.get("reason", ""))
+        self._connection.set_terminated(self.parent, event["status"], milliseconds(event))
 
     def _artifact(self, event: Event) -> None:
         path = self._folder / event["path"]
@@ -104,14 +209,21 @@ class Projection:
             raise LookupError(f"{path} is no longer there, so MLflow cannot have it.")
         self._connection.log_artifact(self._run(event), str(path), event["folder"] or None)
 
+    def _addresses(self, runs: Sequence[str]) -> dict[str, str]:
+        """Pages within MLflow's UI of those that have begun."""
+        page = f"#/experiments/{self._experiment}/runs"
+        return {run: f"{page}/{self._named(run)}" for run in runs if run in self._begun}
+
     def _run(self, event: Event) -> str:
-        name = event["run"]
+        return self._named(event.get("run"))
+
+    def _named(self, name: str | None) -> str:
         if name is None:
             return self.parent
         if name not in self._runs:
             label = f"{name} ({self._dropped[name] + 1})" if self._dropped[name] else name
             self._runs[name] = nested_run(
-                self._connection, self._experiment, self.parent, self._uid, label, _milliseconds(event)
+                self._connection, self._experiment, self.parent, self._uid, label, self._begun[name]
             )
         return self._runs[name]
 
@@ -121,13 +233,5 @@ class Projection:
         self._connection.log_batch(run, tags=[RunTag(key, value[:LONGEST_TAG]) for key, value in tags.items()])
 
 
-def _milliseconds(event: Event) -> int:
-    return round(event["time"] * 1000)
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
-
-
-def _shown(key: str) -> bool:
-    return key.rpartition(".")[2] not in SECRET_OR_PLACE
+def _missing(error: Exception) -> bool:
+    return getattr(error, "error_code", None) == "RESOURCE_DOES_NOT_EXIST"

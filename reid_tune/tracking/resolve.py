@@ -1,19 +1,18 @@
 """`models:/NAME@ALIAS`, `models:/NAME/VERSION` and `runs:/ID/PATH` as local files."""
 
 import re
-from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from reid_tune.errors import InputError
-from reid_tune.tracking.store import answering, client, database, public
+from reid_tune.errors import InputError, about
+from reid_tune.tracking.registry.find import UNKNOWN, aliased, find_version, listed, opened
+from reid_tune.tracking.store import answering, public
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
 
 __all__ = ["resolve"]
-
-UNKNOWN = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND")
 
 
 def resolve(text: str, uri: str) -> Path:
@@ -25,11 +24,8 @@ def resolve(text: str, uri: str) -> Path:
         InputError: not such an address, or nothing is there; the message names what is.
         InfrastructureError: the store does not answer.
     """
-    path = database(uri)
-    if path and not path.is_file():
-        raise InputError(f"cannot find {text}: there is no MLflow store {path}; set MLFLOW_TRACKING_URI.")
-    with answering(uri):
-        source = _source(client(uri), text, public(uri))
+    with answering(uri), about(text):
+        source = _source(opened(uri), text, public(uri))
         if source.startswith("/") and not Path(source).exists():
             raise InputError(f"{text} is registered, but its files are gone from {source}.")
         from mlflow.artifacts import download_artifacts
@@ -39,41 +35,17 @@ def resolve(text: str, uri: str) -> Path:
 
 def _source(connection: "MlflowClient", text: str, store: str) -> str:
     if match := re.fullmatch(r"models:/([^/@]+)@([\w-]+)", text):
-        return _version(connection, match[1], _aliased(connection, match[1], match[2], store), store)
+        return _files(connection, aliased(connection, match[1], match[2]))
     if match := re.fullmatch(r"models:/([^/@]+)/(\d+)", text):
-        return _version(connection, match[1], match[2], store)
+        return _files(connection, find_version(connection, match[1], match[2]))
     match = re.fullmatch(r"runs:/(\w+)/(.+)", text)
     if match and ".." not in PurePosixPath(match[2]).parts:
         return _artifact(connection, match[1], PurePosixPath(match[2]), store)
     raise InputError(f"{text} is not an address: use models:/NAME@ALIAS, models:/NAME/VERSION or runs:/ID/PATH.")
 
 
-def _aliased(connection: "MlflowClient", model: str, alias: str, store: str) -> str:
-    aliases = _aliases(connection, model, store)
-    if alias not in aliases:
-        raise InputError(f"the model {model} in {store} has no alias {alias}; it has {_listed(aliases)}.")
-    return aliases[alias]
-
-
-def _version(connection: "MlflowClient", model: str, version: str, store: str) -> str:
-    _aliases(connection, model, store)
-    versions = {str(each.version): each for each in connection.search_model_versions(f"name = '{model}'")}
-    if version not in versions:
-        known = _listed(sorted(versions, key=int))
-        raise InputError(f"the model {model} in {store} has no version {version}; it has {known}.")
-    return connection.get_model_version_download_uri(model, version)
-
-
-def _aliases(connection: "MlflowClient", model: str, store: str) -> dict[str, str]:
-    from mlflow.exceptions import MlflowException
-
-    try:
-        return {alias: str(version) for alias, version in connection.get_registered_model(model).aliases.items()}
-    except MlflowException as error:
-        if error.error_code not in UNKNOWN:
-            raise
-    models = _listed(each.name for each in connection.search_registered_models())
-    raise InputError(f"there is no model {model} in {store}; it has {models}.")
+def _files(connection: "MlflowClient", version: "ModelVersion") -> str:
+    return connection.get_model_version_download_uri(version.name, str(version.version))
 
 
 def _artifact(connection: "MlflowClient", run: str, path: PurePosixPath, store: str) -> str:
@@ -88,15 +60,11 @@ def _artifact(connection: "MlflowClient", run: str, path: PurePosixPath, store: 
     folder = None if path.parent == PurePosixPath(".") else str(path.parent)
     paths = [artifact.path for artifact in connection.list_artifacts(run, folder)]
     if str(path) not in paths:
-        raise InputError(f"the run {run} in {store} has no {path}; there it has {_listed(paths)}.")
+        raise InputError(f"the run {run} in {store} has no {path}; there it has {listed(paths)}.")
     return f"{root}/{path}"
 
 
 def _latest(connection: "MlflowClient") -> str:
     experiments = [experiment.experiment_id for experiment in connection.search_experiments()]
     runs = connection.search_runs(experiments, order_by=["attributes.start_time DESC"], max_results=5)
-    return _listed(f"{run.info.run_id} ({run.info.run_name})" for run in runs)
-
-
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(names) or "none"
+    return listed(f"{run.info.run_id} ({run.info.run_name})" for run in runs)

@@ -1,4 +1,4 @@
-"""A sweep's runs in the store, known by their tags."""
+"""Runs in the store, known by their tags."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -14,10 +14,17 @@ SWEEP_TAG = "reid_tune.sweep"
 RUN_TAG = "reid_tune.run"
 
 
-def parent_run(connection: "MlflowClient", sweep: str, uid: str, start: int | None = None) -> tuple[str, str]:
-    """The experiment and the parent run of a sweep, created where they do not exist; `start` in milliseconds."""
-    experiment = experiment_id(connection, sweep)
-    return experiment, _find_or_create(connection, experiment, {SWEEP_TAG: uid}, sweep, start)
+def parent_run(
+    connection: "MlflowClient", experiment: str, uid: str, start: int | None = None, name: str = ""
+) -> tuple[str, str]:
+    """The experiment and the run of a sweep or of a single training, created where they do not exist.
+
+    Args:
+        start: In milliseconds since the epoch.
+        name: Of the run, if it is another one than that of the experiment.
+    """
+    found = experiment_id(connection, experiment)
+    return found, _find_or_create(connection, found, {SWEEP_TAG: uid}, name or experiment, start)
 
 
 def nested_run(connection: "MlflowClient", experiment: str, parent: str, uid: str, name: str, start: int) -> str:

@@ -3,16 +3,15 @@
 import logging
 import os
 import re
-import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
-from reid_tune.errors import InfrastructureError, InputError
+from reid_tune.errors import InfrastructureError, InputError, ReidTuneError
 from reid_tune.files import make_folder
+from reid_tune.tracking import address, schema, server
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -22,6 +21,7 @@ __all__ = [
     "client",
     "database",
     "experiment_id",
+    "fault",
     "one_line",
     "public",
     "reachable",
@@ -30,8 +30,8 @@ __all__ = [
     "with_credentials",
 ]
 
-CONNECT = 3.0  # seconds that a server gets to accept a connection
 SQLITE = "sqlite:///"
+DENIED = ("UNAUTHENTICATED", "PERMISSION_DENIED", "CUSTOMER_UNAUTHORIZED")  # MLflow's names of 401 and 403
 # The UI opens such an experiment with its runs, not with its pages about language models.
 KIND = {"mlflow.experimentKind": "custom_model_development"}
 QUIET = {
@@ -65,28 +65,49 @@ def client(uri: str) -> "MlflowClient":
     """A client of a store; an SQLite store is created where there is none, which takes about two seconds.
 
     Raises:
-        InputError: the folder of an SQLite store cannot be written.
+        InputError: there can be no store at this address, or it is an SQLite file that cannot be used.
     """
-    path = database(uri)
-    # MLflow itself would retry for minutes before it says so.
-    if path and not os.access(make_folder(path.parent), os.W_OK):
-        raise InputError(f"cannot write the MLflow store {path}: permission denied; set MLFLOW_TRACKING_URI.")
+    # MLflow itself would retry for minutes before it says so, or upgrade an older store halfway.
+    if reason := _local_fault(uri):
+        raise InputError(_sentence(uri, reason))
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     from mlflow import MlflowClient
 
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
+    path = database(uri)
     if path and not path.exists():
         _create_database(path)
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def fault(uri: str) -> str | None:
+    """What is wrong with a store and what to do, in one sentence, or None; nothing is created.
+
+    Takes some four seconds at most where a server does not answer, and longer where no name server does.
+    """
+    try:
+        reason = _local_fault(uri) or server.fault(uri)
+    except Exception as error:  # whatever an odd address brings about in MLflow
+        reason = f"does not answer as it should ({one_line(error)}): check MLFLOW_TRACKING_URI"
+    return reason and _sentence(uri, reason)
+
+
+def _local_fault(uri: str) -> str | None:
+    path = database(uri)
+    return schema.fault(path) if path else address.fault(uri)
+
+
+def _sentence(uri: str, reason: str) -> str:
+    return f"the MLflow store {public(uri)} {reason}."
 
 
 def _create_database(path: Path) -> None:
     """Let MLflow create its tables in a temporary file: a process that dies in its migrations leaves half of them."""
     from mlflow import MlflowClient
 
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+    with tempfile.TemporaryDirectory(dir=make_folder(path.parent), prefix=f".{path.name}.") as folder:
         new = Path(folder) / path.name
         MlflowClient(tracking_uri=f"{SQLITE}{new}").search_experiments(max_results=1)
         with suppress(FileExistsError):
@@ -115,27 +136,18 @@ def answering(uri: str) -> Iterator[None]:
     Raises:
         InfrastructureError: the store is away, full or broken.
     """
-    from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError
-
     try:
         yield
-    except (MlflowException, SQLAlchemyError, OSError) as error:
-        message = f"the MLflow store {public(uri)} does not answer as it should: {one_line(error)}"
+    except ReidTuneError:
+        raise
+    except Exception as error:  # MLflow's, SQLAlchemy's, and those of each kind of artifact store, have no common base
+        message = f"the MLflow store {public(uri)} does not answer as it should: {one_line(error)}."
         raise InfrastructureError(message) from None
 
 
 def reachable(uri: str) -> bool:
-    """Whether something listens where an HTTP store should be; other stores are made when they are needed."""
-    parts = urlsplit(uri)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        return True
-    try:
-        port = parts.port or (443 if parts.scheme == "https" else 80)
-        with socket.create_connection((parts.hostname, port), timeout=CONNECT):
-            return True
-    except (OSError, ValueError):
-        return False
+    """Whether `fault` finds nothing wrong."""
+    return fault(uri) is None
 
 
 def refused(error: Exception) -> bool:
@@ -145,11 +157,17 @@ def refused(error: Exception) -> bool:
 
 
 def one_line(error: Exception) -> str:
-    """The kind and the first 300 characters of an error, without passwords."""
-    return public(f"{type(error).__name__}: {' '.join(str(error).split())}")[:300]
+    """The first 300 characters of an error, without passwords and full stop; what is not ours begins with its kind."""
+    text = " ".join(str(error).split())
+    if not isinstance(error, ReidTuneError):
+        text = f"{type(error).__name__}: {text}"
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if getattr(error, "error_code", None) in DENIED or status in (401, 403):
+        text = f"it {server.CREDENTIALS} ({text})"
+    return public(text)[:300].rstrip(".")
 
 
 def public(text: str) -> str:
-    """Text without the user names and passwords of its addresses; a password may hold an `@`."""
-    text = re.sub(r"://[^/\s]*@", "://", text)
+    """Text without the user names and passwords of its addresses; a password may hold an `@`, `/` or `?`."""
+    text = re.sub(r"://[^/\s][^\s]*@", "://", text)
     return re.sub(r"([?&]\w*(?:password|token|secret)=)[^&\s]*", r"\1", text, flags=re.IGNORECASE)

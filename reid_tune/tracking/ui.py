@@ -9,22 +9,31 @@ import sys
 import time
 
 from reid_tune.errors import InputError
-from reid_tune.tracking.store import database, public
+from reid_tune.tracking.store import database, fault, public
 
 __all__ = ["run_ui"]
 
 INTERRUPTED = 130
+ENDING = (signal.SIGTERM, signal.SIGHUP)  # beside Ctrl-C; a terminal that is closed sends SIGHUP
 PATIENCE = 10  # seconds that the server gets to end
 
 
 def run_ui(uri: str, port: int) -> int:
-    """Show a store at http://127.0.0.1:PORT until Ctrl-C or SIGTERM (130) or until the server ends.
+    """Show a store at http://127.0.0.1:PORT until Ctrl-C, SIGTERM or SIGHUP (130) or until the server ends.
 
     Raises:
-        InputError: the port is in use or out of range, or the store has a web page of its own.
+        InputError: the port is in use or out of range, or the store is missing, cannot be used or has its own page.
     """
     if uri.startswith(("http://", "https://")):
         raise InputError(f"the MLflow store is a server with its own page: open {public(uri)}.")
+    path = database(uri)
+    if path and not path.exists():
+        raise InputError(
+            f"there is no MLflow store {path} to show: go to the folder of your sweeps, or name their store in "
+            f"MLFLOW_TRACKING_URI."
+        )
+    if wrong := fault(uri):
+        raise InputError(wrong)
     _check_free(port)
     # A session of its own: Ctrl-C reaches us alone, and ending the group ends the server's workers too.
     # Job execution is seven processes for language models.
@@ -33,15 +42,16 @@ def run_ui(uri: str, port: int) -> int:
     environment["MLFLOW_BACKEND_STORE_URI"] = uri
     print("starting MLflow's server, some 10 seconds ...", file=sys.stderr, flush=True)
     server = subprocess.Popen(_command(uri, port), stdout=sys.stderr, env=environment, start_new_session=True)
-    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    previous = {number: signal.signal(number, signal.default_int_handler) for number in ENDING}
     try:
-        _announce(server, port)
+        _announce(server, uri, port)
         return server.wait()
     except KeyboardInterrupt:
         return INTERRUPTED
     finally:
         _end(server)
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def _command(uri: str, port: int) -> list[str]:
@@ -52,19 +62,31 @@ def _command(uri: str, port: int) -> list[str]:
 
 
 def _check_free(port: int) -> None:
+    if not 0 < port < 65536:
+        raise InputError(f"cannot use port {port}: choose one from 1 to 65535.")
+    if wrong := _taken(port):
+        free = next((other for other in range(port + 1, 65536) if not _taken(other)), 5000)
+        raise InputError(f"cannot use port {port}: {wrong}; choose another one, such as --port {free}.")
+
+
+def _taken(port: int) -> str | None:
+    """Why no server can listen on a port, or None."""
     try:
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(("127.0.0.1", port))
-    except (OSError, OverflowError) as error:
-        raise InputError(f"cannot use port {port}: {getattr(error, 'strerror', error)}; choose another one.") from None
+            return None
+    except OSError as error:
+        return error.strerror
 
 
-def _announce(server: "subprocess.Popen[bytes]", port: int) -> None:
+def _announce(server: "subprocess.Popen[bytes]", uri: str, port: int) -> None:
     while server.poll() is None:
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
-                print(f"MLflow: http://127.0.0.1:{port} (Ctrl-C ends it)", flush=True)
+                print(
+                    f"MLflow: http://127.0.0.1:{port} shows {database(uri) or public(uri)} (Ctrl-C ends it)", flush=True
+                )
                 return
         time.sleep(0.2)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from reid_tune.data.fingerprint import fingerprint
 from reid_tune.data.records import read_folder
 from reid_tune.errors import InputError
 from reid_tune.spec.load import build_experiment
@@ -13,7 +14,6 @@ from reid_tune.storage import bucket as objects
 from reid_tune.storage import copies
 from reid_tune.storage.bucket import Bucket
 from reid_tune.storage.copies import local_file, local_folder
-from reid_tune.sweep.provenance import fingerprint
 from reid_tune.tasks.inference import _images
 from reid_tune.training.subsets import validation_folders
 

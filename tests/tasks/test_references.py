@@ -88,6 +88,11 @@ def test_a_registered_version_is_a_folder(tmp_path: Path, monkeypatch: pytest.Mo
         return tmp_path if text.startswith("models:") else tmp_path / "file.pth"
 
     monkeypatch.setattr("reid_tune.tracking.resolve.resolve", registered)
+    with pytest.raises(InputError, match="models:/m@champion has no model.onnx; it has "):
+        resolve("models:/m@champion", ONNX)
+    asked.clear()
+    for name in ("model.onnx", "checkpoint.pth"):
+        touch(tmp_path / name)
     assert resolve("models:/m@champion", ONNX) == tmp_path / "model.onnx"
     assert resolve("models:/m/3", CHECKPOINT) == tmp_path / "checkpoint.pth"
     assert resolve("runs:/1/file.pth", CHECKPOINT) == tmp_path / "file.pth"

@@ -10,6 +10,7 @@ import pytest
 from reid_tune.events.log import Event
 from reid_tune.tracking.store import client
 
+ENVIRONMENT = {"data": {"folders": ["/data/market1501/bounding_box_train"], "fingerprint": "0123abcd" * 4}}
 SPEC = {
     "model.backbone": "resnet_50",
     "train.optim.lr_steps": [40, 70],
@@ -42,8 +43,10 @@ def events() -> Callable[[str, Path], list[Event]]:
 
     def make(name: str, artifact: Path) -> list[Event]:
         def report(run: str, epoch: int) -> Event:
-            metrics = {"loss": 1 / epoch, "loss/identity": 0.5 / epoch, "mAP": 0.1 * epoch, "Rank-1": 0.2 * epoch}
-            return {"kind": "report", "run": run, "epoch": epoch, "metrics": metrics}
+            metrics = {"loss": 1 / epoch, "loss/identity": 0.5 / epoch, "lr": 1e-3, "images_per_second": 9.0}
+            metrics |= {"mAP": 0.1 * epoch, "Rank-1": 0.2 * epoch, "queries": 7, "val_loss": 1 - 0.1 * epoch}
+            usage = {"system/cpu_utilization_percentage": 50.0, "train/memory_megabytes": 700.0}
+            return {"kind": "report", "run": run, "epoch": epoch, "metrics": metrics, "usage": usage}
 
         def begin(run: str, parameters: dict[str, Any]) -> list[Event]:
             attempt = {"kind": "attempt", "run": run, "attempt": 1}
@@ -55,7 +58,7 @@ def events() -> Callable[[str, Path], list[Event]]:
         middle = {"kind": "attempt", "run": "trials/0001", "attempt": 2}
         made = [
             {"kind": "sweep", "name": name, "uid": f"uid-{name}", "tracking_uri": "", "sweep": {}, "spec": SPEC},
-            {"kind": "driver", "pid": 1, "host": "here", "resumed": False, "command": []},
+            {"kind": "driver", "pid": 1, "host": "here", "resumed": False, "command": [], "environment": ENVIRONMENT},
             {"kind": "stage", "stage": "search", "state": "begun", "result": {}},
             *begin("trials/0000", {}),
             *(report("trials/0000", epoch) for epoch in (1, 2, 3)),
@@ -71,6 +74,7 @@ def events() -> Callable[[str, Path], list[Event]]:
             {"kind": "artifact", "run": None, "path": str(artifact), "folder": ""},
             {"kind": "registered", "model": "m", "version": 1, "alias": "champion"},
             {"kind": "stage", "stage": "register", "state": "done", "result": {}},
+            {"kind": "closed", "status": "FINISHED"},
         ]
         return [{"time": 1_700_000_000.25 + number, **event} for number, event in enumerate(made)]
 
@@ -87,10 +91,10 @@ def write() -> Callable[[Path, list[Event]], None]:
 
 
 @pytest.fixture
-def snapshot(connection: Any) -> Callable[[str], dict[str, Any]]:
-    """All that the store knows of a sweep's runs, by run name and without ids: metrics as full histories."""
+def snapshot(connection: Any) -> Callable[..., dict[str, Any]]:
+    """All that a store knows of a sweep's runs, by run name and without ids: metrics as full histories."""
 
-    def read(sweep: str) -> dict[str, Any]:
+    def read(sweep: str, connection: Any = connection) -> dict[str, Any]:
         experiment = connection.get_experiment_by_name(sweep)
         runs = connection.search_runs([experiment.experiment_id])
         names = {run.info.run_id: run.info.run_name for run in runs}
@@ -113,6 +117,7 @@ def snapshot(connection: Any) -> Callable[[str], dict[str, Any]]:
                 "time": (run.info.start_time, run.info.end_time),
                 "status": run.info.status,
                 "files": [file.path for file in connection.list_artifacts(run.info.run_id)],
+                "data": [(x.dataset.name, x.dataset.digest, x.tags[0].value) for x in run.inputs.dataset_inputs],
             }
 
         return {names[run.info.run_id]: facts(run) for run in runs}

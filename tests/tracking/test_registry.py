@@ -6,41 +6,18 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
 
 from reid_tune.errors import InfrastructureError, InputError
-from reid_tune.tracking.gate import CONFIRM_FILE, Repeat, write_repeats
-from reid_tune.tracking.registry import Registered, register
+from reid_tune.tracking.gate import CONFIRM_FILE, Verdict
+from reid_tune.tracking.registry.register import Registered
 from reid_tune.tracking.resolve import resolve
 
-WEIGHT = np.random.default_rng(0).normal(size=(3 * 8 * 4, 5)).astype(np.float32)
+from .registered import WEIGHT, confirmed, holders, put, write_files
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
-    folder = tmp_path_factory.mktemp("files")
-    graph = helper.make_graph(
-        [helper.make_node("Flatten", ["input"], ["flat"]), helper.make_node("MatMul", ["flat", "weight"], ["fc_pred"])],
-        "tiny",
-        [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["batch", 3, 8, 4])],
-        [helper.make_tensor_value_info("fc_pred", TensorProto.FLOAT, ["batch", 5])],
-        [numpy_helper.from_array(WEIGHT, "weight")],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
-    onnx.save(model, folder / "winner.onnx")
-    (folder / "last.pth").write_bytes(b"weights")
-    (folder / "spec.yaml").write_text("a: 1\n")
-    return {
-        "model.onnx": folder / "winner.onnx",
-        "checkpoint.pth": folder / "last.pth",
-        "spec.yaml": folder / "spec.yaml",
-    }
-
-
-def put(store: str, files: Mapping[str, Path], model: str, sweep: str, **more: Any) -> Registered:
-    return register(
-        store, model, files=files, sweep=sweep, uid=f"uid-{sweep}", description="best", tags={"mAP": "0.9"}, **more
-    )
+    return write_files(tmp_path_factory.mktemp("files"))
 
 
 def test_a_version_serves_and_holds_every_file_as_it_was(
@@ -56,17 +33,24 @@ def test_a_version_serves_and_holds_every_file_as_it_was(
     images = np.random.default_rng(1).random((7, 3, 8, 4), np.float32)
     np.testing.assert_allclose(model.predict(images)["fc_pred"], images.reshape(7, -1) @ WEIGHT, rtol=1e-4, atol=1e-5)
     folder = resolve("models:/round trip@champion", store)
+    for example in (model.input_example, mlflow.models.Model.load(str(folder)).load_input_example(str(folder))):
+        assert (example.shape, example.dtype) == ((1, 3, 8, 4), np.float32)
+        assert model.predict(example)["fc_pred"].shape == (1, 5)
     for name, path in files.items():
         assert (folder / name).read_bytes() == path.read_bytes()
     version = connection.get_model_version("round trip", "1")
-    assert (version.description, version.tags["mAP"]) == ("best", "0.9")
+    assert (version.description, version.tags["test/mAP"]) == ("best", "0.9")
     assert connection.get_run(version.run_id).data.tags["reid_tune.sweep"] == "uid-registered"
 
 
 def test_the_first_is_champion_the_next_challenger_and_nothing_is_registered_twice(
     store: str, connection: Any, files: Mapping[str, Path]
 ) -> None:
-    expected = [Registered(1, "champion"), Registered(2, "challenger", 1), Registered(3, "challenger", 1)]
+    expected = [
+        Registered(1, "champion"),
+        Registered(2, "challenger", Verdict(1)),
+        Registered(3, "challenger", Verdict(1)),
+    ]
     assert [put(store, files, "aliases", f"sweep-{number}") for number in range(3)] == expected
     assert [put(store, files, "aliases", f"sweep-{number}") for number in range(3)] == expected
     aliases = connection.get_registered_model("aliases").aliases
@@ -84,19 +68,6 @@ def test_a_registration_cut_short_is_completed(store: str, connection: Any, file
     assert resolve("models:/cut@champion", store) == resolve("models:/cut/1", store)
 
 
-def confirmed(folder: Path, gain: float, splits: str = "abc") -> dict[str, Path]:
-    """Results whose average precision is higher by a gain, on splits that their letters name."""
-    path = folder / f"{gain}-{splits}.npz"
-    base = np.linspace(0.2, 0.6, 20)
-    queries = np.array([f"{number:04}_c1s1_000001_00.jpg" for number in range(20)])
-    write_repeats(path, [Repeat(split, queries, np.arange(20) // 2, base + gain) for split in splits])
-    return {CONFIRM_FILE: path}
-
-
-def holders(connection: Any, model: str) -> dict[str, int]:
-    return {alias: int(version) for alias, version in connection.get_registered_model(model).aliases.items()}
-
-
 def test_the_alias_moves_to_a_version_that_beats_its_holder_over_common_splits(
     store: str, connection: Any, files: Mapping[str, Path], tmp_path: Path
 ) -> None:
@@ -104,15 +75,16 @@ def test_the_alias_moves_to_a_version_that_beats_its_holder_over_common_splits(
         return put(store, {**files, **confirmed(tmp_path, gain, splits)}, "gate", name)
 
     first, worse, better = sweep("g1", 0.1), sweep("g2", 0.05), sweep("g3", 0.2, "bcd")
-    assert (first.alias, first.against, first.difference) == ("champion", None, None)
-    assert (worse.alias, worse.against) == ("challenger", 1) and worse.difference is not None
-    assert worse.difference.mean == pytest.approx(-0.05) and worse.difference.repeats == 3
-    assert (better.version, better.alias, better.against) == (3, "champion", 1) and better.difference is not None
-    assert better.difference.mean == pytest.approx(0.1) and better.difference.repeats == 2
-    assert better.reason == "+10.0 points of mAP [+10.0, +10.0] against version 1, over 2 common split(s)"
+    assert first == Registered(1, "champion") and first.verdict.passed
+    lost, gained = worse.verdict.difference, better.verdict.difference
+    assert (worse.alias, worse.verdict.against, worse.verdict.passed) == ("challenger", 1, False) and lost is not None
+    assert lost.mean == pytest.approx(-0.05) and lost.repeats == 3
+    assert (better.version, better.alias, better.verdict.against) == (3, "champion", 1) and gained is not None
+    assert gained.mean == pytest.approx(0.1) and gained.repeats == 2
+    assert better.verdict.reason == "+10.0 points of mAP [+10.0, +10.0] against version 1, over 2 common split(s)"
     assert holders(connection, "gate") == {"champion": 3, "challenger": 2}
     elsewhere = sweep("g4", 0.9, "xyz")
-    assert elsewhere == Registered(4, "challenger", 3) and "no paired results" in elsewhere.reason
+    assert elsewhere == Registered(4, "challenger", Verdict(3)) and "no paired results" in elsewhere.verdict.reason
     assert [sweep("g1", 0.1), sweep("g2", 0.05), sweep("g3", 0.2, "bcd")] == [first, worse, better]
     assert holders(connection, "gate") == {"champion": 3, "challenger": 4}
 
@@ -123,13 +95,13 @@ def test_without_the_results_of_both_the_alias_stays(
     with_results = {**files, **confirmed(tmp_path, 0.1)}
     better = {**files, **confirmed(tmp_path, 0.2)}
     put(store, files, "bare", "bare-1")
-    assert put(store, better, "bare", "bare-2") == Registered(2, "challenger", 1)
+    assert put(store, better, "bare", "bare-2") == Registered(2, "challenger", Verdict(1))
     put(store, with_results, "paired", "paired-1")
-    assert put(store, files, "paired", "paired-2") == Registered(2, "challenger", 1)
+    assert put(store, files, "paired", "paired-2") == Registered(2, "challenger", Verdict(1))
     (resolve("models:/paired/1", store) / CONFIRM_FILE).write_bytes(b"damaged")
-    assert put(store, better, "paired", "paired-3") == Registered(3, "challenger", 1)
+    assert put(store, better, "paired", "paired-3") == Registered(3, "challenger", Verdict(1))
     shutil.rmtree(resolve("models:/paired/1", store))
-    assert put(store, better, "paired", "paired-4") == Registered(4, "challenger", 1)
+    assert put(store, better, "paired", "paired-4") == Registered(4, "challenger", Verdict(1))
     assert holders(connection, "paired") == {"champion": 1, "challenger": 4}
 
 
@@ -147,13 +119,35 @@ def test_a_registration_cut_short_behind_the_move_keeps_its_reason(
     put(store, {**files, **confirmed(tmp_path, 0.1)}, "moved", "moved-1")
     better = {**files, **confirmed(tmp_path, 0.2)}
     expected = put(store, better, "moved", "moved-2")
-    assert expected.alias == "champion" and expected.difference is not None
+    assert expected.alias == "champion" and expected.verdict.passed
     connection.delete_model_version_tag("moved", "2", "reid_tune.alias")
     assert put(store, better, "moved", "moved-2") == expected
     connection.delete_model_version_tag("moved", "2", "reid_tune.alias")
     connection.set_registered_model_alias("moved", "champion", "1")
     connection.delete_model_version_tag("moved", "2", "reid_tune.gate")
     assert put(store, better, "moved", "moved-2") == expected
+
+
+def test_a_sweep_that_is_done_again_registers_its_new_winner_beside_the_old_one(
+    store: str, connection: Any, files: Mapping[str, Path], tmp_path: Path
+) -> None:
+    first = put(store, {**files, **confirmed(tmp_path, 0.1)}, "again", "again")
+    model = onnx.load(files["model.onnx"])
+    model.producer_name = "another winner"
+    onnx.save(model, tmp_path / "other.onnx")
+    other = {**files, **confirmed(tmp_path, 0.2), "model.onnx": tmp_path / "other.onnx"}
+    second = put(store, other, "again", "again")
+    assert (first.version, second.version, second.alias, second.verdict.against) == (1, 2, "champion", 1)
+    for number, source in ((1, files["model.onnx"]), (2, tmp_path / "other.onnx")):
+        assert (resolve(f"models:/again/{number}", store) / "model.onnx").read_bytes() == source.read_bytes()
+    assert put(store, {**files, **confirmed(tmp_path, 0.1)}, "again", "again") == first
+    assert holders(connection, "again") == {"champion": 2}
+
+
+@pytest.mark.parametrize("alias", ["", "a b", "a/b", "latest", "v2", "x" * 129])
+def test_aliases_that_mlflow_does_not_take_are_refused(alias: str, store: str, files: Mapping[str, Path]) -> None:
+    with pytest.raises(InputError, match="cannot be an alias"):
+        put(store, files, "odd", "odd", set_alias=alias)
 
 
 def test_damaged_results_are_refused_before_anything_is_registered(
@@ -182,10 +176,11 @@ def test_files_that_cannot_be_registered_are_named(store: str, files: Mapping[st
 def test_a_run_address_is_a_file_or_a_folder(store: str, connection: Any, files: Mapping[str, Path]) -> None:
     put(store, files, "runs", "runs")
     run = connection.get_model_version("runs", "1").run_id
-    assert resolve(f"runs:/{run}/model/spec.yaml", store).read_text() == "a: 1\n"
-    assert resolve(f"runs:/{run}/model", store) == resolve("models:/runs/1", store)
-    with pytest.raises(InputError, match="has no model/best.pth; there it has .*model/checkpoint.pth"):
-        resolve(f"runs:/{run}/model/best.pth", store)
+    name = resolve("models:/runs/1", store).name
+    assert resolve(f"runs:/{run}/{name}/spec.yaml", store).read_text() == "a: 1\n"
+    assert resolve(f"runs:/{run}/{name}", store) == resolve("models:/runs/1", store)
+    with pytest.raises(InputError, match=f"has no {name}/best.pth; there it has .*{name}/checkpoint.pth"):
+        resolve(f"runs:/{run}/{name}/best.pth", store)
     with pytest.raises(InputError, match=rf"no run 0123abc in .*; its latest are .*{run} \(runs\)"):
         resolve("runs:/0123abc/model", store)
 

@@ -1,8 +1,12 @@
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from reid_tune.errors import InfrastructureError
 from reid_tune.tracking import sender as module
@@ -31,7 +35,7 @@ def sent(
         log.parent.mkdir()
         write(log, events(name, picture))
         sender = Sender(log, store)
-        assert sender.close(PATIENCE)
+        assert sender.close(PATIENCE, PATIENCE)
         assert (sender.lag, sender.last_error) == (0, None)
         return snapshot(name)
 
@@ -46,7 +50,7 @@ def test_a_sweep_is_a_parent_run_with_nested_runs(sent: Callable) -> None:
     assert parent["tags"]["reid_tune.sweep"] == "UID"
     assert parent["tags"]["model"] == "m/1"
     assert parent["tags"]["stage"] == "register done"
-    assert parent["time"] == (1_700_000_000_250, 1_700_000_021_250)
+    assert parent["time"] == (1_700_000_000_250, 1_700_000_022_250)
     assert {run["tags"]["parent"] for run in runs.values()} == {"parent"}
     assert runs["trials/0001"]["tags"]["reid_tune.run"] == "UID/trials/0001"
     assert [runs[f"trials/000{number}"]["status"] for number in range(3)] == ["FINISHED", "FINISHED", "FAILED"]
@@ -72,13 +76,98 @@ def test_parameters_are_the_spec_with_the_suggestion_and_no_secret(sent: Callabl
 
 def test_metrics_have_the_epoch_and_the_time_of_their_event(sent: Callable) -> None:
     metrics = sent("metrics")["trials/0000"]["metrics"]
-    assert metrics.keys() == {"loss", "loss/identity", "mAP", "Rank-1"}
+    named = {"train/loss", "train/loss/identity", "train/learning_rate", "train/images_per_second"}
+    named |= {"val/mAP", "val/Rank-1", "train/memory_megabytes", "system/cpu_utilization_percentage"}
+    assert metrics.keys() == named
     times = [1_700_000_005_250, 1_700_000_006_250, 1_700_000_007_250]
-    assert metrics["mAP"] == [(step, time, 0.1 * step) for step, time in zip((1, 2, 3), times, strict=True)]
+    assert metrics["val/mAP"] == [(step, time, 0.1 * step) for step, time in zip((1, 2, 3), times, strict=True)]
+
+
+def test_every_run_has_its_data_and_its_spec(sent: Callable, connection: Any) -> None:
+    runs = sent("inputs")
+    assert {tuple(run["data"]) for run in runs.values()} == {
+        (("market1501/bounding_box_train", "0123abcd" * 4, "training"),)
+    }
+    experiment = connection.get_experiment_by_name("inputs").experiment_id
+    (run,) = connection.search_runs([experiment], "tags.`reid_tune.run` = 'uid-inputs/trials/0001'")
+    spec = yaml.safe_load(mlflow_text(connection, run, "spec.yaml"))
+    assert spec["train"]["optim"] == {"base_lr": 0.001, "lr_steps": [5], "name": "Adam"}
+    assert "encryption_key" not in spec and "results_dir" not in spec
+
+
+def mlflow_text(connection: Any, run: Any, path: str) -> str:
+    return (Path(run.info.artifact_uri) / path).read_text()
+
+
+def test_the_results_on_test_are_metrics_of_the_refit_and_of_the_parent(
+    store: str, connection: Any, tmp_path: Path, picture: Path, events: Callable, write: Callable, snapshot: Callable
+) -> None:
+    plain, ranked = {"mAP": 0.5, "Rank-1": 0.75, "queries": 9, "protocol": "text"}, {"mAP": 0.625}
+    models = {"winner": {"plain": plain, "re_ranked": ranked, "checkpoint": plain}, "trial0": {"plain": {"mAP": 0.25}}}
+    digest = {"test folders": "f" * 32, "other": "e" * 32}
+    result = {"models": models, "data": digest, "looks": {"test folders": 3, "other": 1}}
+    lines = events("tested", picture)
+    for number, run in enumerate(("refit/winner", "refit/trial0")):
+        lines.append({"time": 1_700_000_030.0 + number, "kind": "suggested", "run": run, "parameters": {}})
+    lines.append({"time": 1_700_000_040.0, "kind": "stage", "stage": "test", "state": "done", "result": result})
+    write(tmp_path / "events.jsonl", lines)
+    send_all(tmp_path / "events.jsonl", store)
+    runs = snapshot("tested")
+    wanted = {"test/mAP": 0.5, "test/Rank-1": 0.75, "test/re-ranked/mAP": 0.625}
+    for name in ("parent", "refit/winner"):
+        assert {key: points[0][2] for key, points in runs[name]["metrics"].items()} == wanted
+    assert runs["refit/trial0"]["metrics"] == {"test/mAP": [(0, 1_700_000_040_000, 0.25)]}
+    assert sorted((entry for entry in runs["parent"]["data"] if entry[2] == "test"), reverse=True) == [
+        ("test folders", "f" * 32, "test"),
+        ("other", "e" * 32, "test"),
+    ]
+
+
+class Counted:
+    """A description that says how many events it has seen, and links to what it knows."""
+
+    def __init__(self) -> None:
+        self.seen = 0
+
+    def apply(self, event: dict[str, Any]) -> bool:
+        self.seen += 1
+        return event["kind"] != "report"
+
+    def named(self) -> list[str]:
+        return ["trials/0000", "trials/9999"]
+
+    def markdown(self, address: dict[str, str]) -> str:
+        return f"{self.seen} {address}"
+
+
+def test_the_parent_is_described_by_all_events_so_far(
+    store: str, connection: Any, tmp_path: Path, picture: Path, events: Callable, write: Callable
+) -> None:
+    log, lines = tmp_path / "events.jsonl", events("described", picture)
+
+    def note() -> str:
+        experiment = connection.get_experiment_by_name("described").experiment_id
+        runs = {run.info.run_name: run for run in connection.search_runs([experiment])}
+        page = f"#/experiments/{experiment}/runs/{runs['trials/0000'].info.run_id}"
+        return runs["described"].data.tags["mlflow.note.content"].replace(page, "PAGE")
+
+    write(log, lines[:6])
+    sender = Sender(log, store, Counted)
+    for part, seen in (([], 6), (lines[6:8], 6), (lines[8:], 23)):
+        write(log, part)
+        while sender.lag:
+            assert sender.last_error is None
+        assert note() == f"{seen} {{'trials/0000': 'PAGE'}}", "reports alone do not change it"
+    assert sender.close(PATIENCE, PATIENCE)
+    (tmp_path / "tracking.cursor.json").unlink()
+    send_all(log, store, Counted)
+    assert note() == "23 {'trials/0000': 'PAGE'}"
 
 
 def test_artifacts_lie_beside_the_store(sent: Callable, store: str, connection: Any) -> None:
-    assert sent("artifacts")["parent"]["files"] == ["cmc.txt"]
+    runs = sent("artifacts")
+    assert runs["parent"]["files"] == ["cmc.txt"]
+    assert runs["trials/0001"]["files"] == ["spec.yaml"]
     experiment = connection.get_experiment_by_name("artifacts")
     assert experiment.artifact_location == str(Path(store.removeprefix("sqlite:///")).parent / "mlartifacts/artifacts")
     (trial,) = connection.search_runs([experiment.experiment_id], "tags.`reid_tune.run` = 'uid-artifacts/trials/0000'")
@@ -89,7 +178,7 @@ def test_sending_twice_adds_nothing(sent: Callable, store: str, tmp_path: Path, 
     once = sent("twice")
     assert send_all(tmp_path / "twice" / "events.jsonl", store) == 0
     (tmp_path / "twice" / "tracking.cursor.json").unlink()
-    assert send_all(tmp_path / "twice" / "events.jsonl", store) == 22
+    assert send_all(tmp_path / "twice" / "events.jsonl", store) == 23
     assert snapshot("twice") == once
 
 
@@ -107,9 +196,9 @@ def test_resuming_in_the_middle_equals_one_go(
     (tmp_path / "parts").mkdir()
     log, name = tmp_path / "parts" / "events.jsonl", f"parts-{cut}"
     write(log, events(name, picture)[:cut])
-    assert Sender(log, store).close(PATIENCE)
+    assert Sender(log, store).close(PATIENCE, PATIENCE)
     write(log, events(name, picture)[cut:])
-    assert send_all(log, store) == 22 - cut
+    assert send_all(log, store) == 23 - cut
     assert snapshot(name) == sent(f"one-go-{cut}")
 
 
@@ -117,7 +206,7 @@ def test_a_lost_store_is_filled_again(sent: Callable, store: str, connection: An
     sent("lost")
     cursor = tmp_path / "lost" / "tracking.cursor.json"
     cursor.write_text(cursor.read_text().replace('"parent": "', '"parent": "0'))
-    assert send_all(tmp_path / "lost" / "events.jsonl", store) == 22
+    assert send_all(tmp_path / "lost" / "events.jsonl", store) == 23
 
 
 def test_a_deleted_experiment_comes_back(
@@ -126,7 +215,7 @@ def test_a_deleted_experiment_comes_back(
     before = sent("deleted")
     connection.delete_experiment(connection.get_experiment_by_name("deleted").experiment_id)
     (tmp_path / "deleted" / "tracking.cursor.json").unlink()
-    assert send_all(tmp_path / "deleted" / "events.jsonl", store) == 22
+    assert send_all(tmp_path / "deleted" / "events.jsonl", store) == 23
     assert snapshot("deleted") == before
 
 
@@ -143,7 +232,66 @@ def test_a_store_that_fails_for_a_while_gets_every_event(
     monkeypatch.setattr(Projection, "apply", failing)
     monkeypatch.setattr(module, "POLL", 0.01)
     assert sent("disturbed") == undisturbed
-    assert next(calls) == 22 + 3
+    assert next(calls) > 23 + 3
+
+
+@pytest.mark.parametrize("what", ["experiment", "parent", "trials/0000"])
+def test_what_is_deleted_in_mid_sweep_comes_back_with_all_its_points(
+    what: str,
+    store: str,
+    connection: Any,
+    tmp_path: Path,
+    picture: Path,
+    events: Callable,
+    write: Callable,
+    snapshot: Callable,
+    sent: Callable,
+) -> None:
+    name = f"torn-{what.replace('/', '-')}"
+    log = tmp_path / "torn" / "events.jsonl"
+    log.parent.mkdir()
+    lines = events(name, picture)
+    write(log, lines[:7])
+    sender = Sender(log, store)
+    while sender.lag:
+        assert sender.last_error is None
+    experiment = connection.get_experiment_by_name(name).experiment_id
+    runs = {run.info.run_name: run.info.run_id for run in connection.search_runs([experiment])}
+    if what == "experiment":
+        connection.delete_experiment(experiment)
+    else:
+        connection.delete_run(runs[name if what == "parent" else what])
+    write(log, lines[7:])
+    assert sender.close(PATIENCE, PATIENCE)
+    assert "what somebody has deleted there was brought back" in str(sender.last_error)
+    assert snapshot(name) == sent(f"whole-{name}")
+    again = {run.info.run_name: run.info.run_id for run in connection.search_runs([experiment])}
+    assert runs.items() <= again.items(), "the same runs"
+
+
+def test_a_run_that_is_gone_for_good_is_made_anew(
+    store: str, connection: Any, tmp_path: Path, picture: Path, events: Callable, write: Callable, snapshot: Callable
+) -> None:
+    log, lines = tmp_path / "events.jsonl", events("gone", picture)
+    write(log, lines[:7])
+    sender = Sender(log, store)
+    while sender.lag:
+        assert sender.last_error is None
+    before = snapshot("gone")["trials/0000"]["metrics"]
+    experiment = connection.get_experiment_by_name("gone").experiment_id
+    (run,) = connection.search_runs([experiment], "tags.`reid_tune.run` = 'uid-gone/trials/0000'")
+    connection.delete_run(run.info.run_id)
+    subprocess.run(
+        [sys.executable, "-m", "mlflow", "gc", "--backend-store-uri", store, "--run-ids", run.info.run_id],
+        check=True,
+        capture_output=True,
+        env={**os.environ, "MLFLOW_TRACKING_URI": store},
+    )
+    write(log, lines[7:])
+    assert sender.close(PATIENCE, PATIENCE)
+    after = snapshot("gone")["trials/0000"]
+    assert before["val/mAP"] == after["metrics"]["val/mAP"][:2] and len(after["metrics"]["val/mAP"]) == 3
+    assert after["parameters"]["model.backbone"] == "resnet_50"
 
 
 def test_an_event_that_the_store_refuses_is_passed_over(
@@ -153,22 +301,28 @@ def test_an_event_that_the_store_refuses_is_passed_over(
     log = tmp_path / "events.jsonl"
     write(log, lines)
     sender = Sender(log, store)
-    assert sender.close(PATIENCE)
+    assert sender.close(PATIENCE, PATIENCE)
     assert "no such file is no longer there" in str(sender.last_error)
     assert snapshot("refused")["parent"]["status"] == "FINISHED"
 
 
-def test_finish_ends_the_parent_after_everything_else(
-    store: str, tmp_path: Path, picture: Path, events: Callable, write: Callable, snapshot: Callable
+def test_what_a_killed_driver_leaves_open_is_said_to_be_killed_until_it_goes_on(
+    store: str, tmp_path: Path, picture: Path, events: Callable, write: Callable, snapshot: Callable, sent: Callable
 ) -> None:
-    log = tmp_path / "events.jsonl"
-    write(log, events("killed", picture)[:8])
-    sender = Sender(log, store)
-    sender.finish("KILLED")
-    assert sender.close(PATIENCE)
-    runs = snapshot("killed")
-    assert runs["parent"]["status"] == "KILLED"
-    assert len(runs["trials/0000"]["metrics"]["mAP"]) == 3
+    (tmp_path / "cut").mkdir()
+    log, lines = tmp_path / "cut" / "events.jsonl", events("cut", picture)
+    write(log, lines[:13])
+    assert send_all(log, store, closed=True) == 13
+    runs = snapshot("cut")
+    assert {name: run["status"] for name, run in runs.items()} == {
+        "parent": "KILLED",
+        "trials/0000": "FINISHED",
+        "trials/0001": "KILLED",
+    }
+    assert runs["parent"]["time"][1] == runs["trials/0001"]["time"][1] == 1_700_000_012_250
+    write(log, lines[13:])
+    assert send_all(log, store, closed=True) == 10
+    assert snapshot("cut") == sent("in-one-go")
 
 
 def test_a_dead_server_neither_blocks_nor_loses(
@@ -179,13 +333,13 @@ def test_a_dead_server_neither_blocks_nor_loses(
     write(log, events("dead", picture))
     sender = Sender(log, DEAD)
     while sender.last_error is None:
-        assert sender.lag == 22
+        assert sender.lag == 23
     assert "127.0.0.1" in sender.last_error
-    assert not sender.close(0)
-    assert sender.lag == 22
+    assert not sender.close(0, 0)
+    assert sender.lag == 23
     with pytest.raises(InfrastructureError, match="http://127.0.0.1:9 does not answer"):
         send_all(log, DEAD)
-    assert send_all(log, store) == 22
+    assert send_all(log, store) == 23
     assert snapshot("dead") == sent("alive")
 
 

@@ -1,26 +1,32 @@
+import re
 import socket
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from reid_tune.errors import InputError
+from reid_tune.errors import InfrastructureError, InputError
+from reid_tune.tracking import server
+from reid_tune.tracking.sender import Sender, send_all
 from reid_tune.tracking.store import (
+    answering,
     client,
     database,
     experiment_id,
+    fault,
     one_line,
     public,
-    reachable,
     tracking_uri,
     with_credentials,
 )
 
 
 def test_mlflow_is_imported_only_when_used() -> None:
-    modules = "projection, registry, resolve, runs, sender, store, ui"
+    modules = "address, projection, registry, resolve, runs, schema, sender, server, store, ui"
     program = f"import sys; from reid_tune.tracking import {modules}; sys.exit('mlflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).parents[2]).returncode == 0
 
@@ -47,7 +53,7 @@ def test_the_environment_wins(given: str, expected: str, monkeypatch: pytest.Mon
 
 def test_a_place_that_cannot_be_written_is_refused_at_once(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match="cannot make the folder"):
+    with pytest.raises(InputError, match="cannot be made: .*/file is no folder"):
         client(f"sqlite:///{tmp_path}/file/mlflow.db")
 
 
@@ -73,6 +79,7 @@ def test_errors_are_one_line_without_passwords() -> None:
     [
         ("https://me:hush@host:5000/a", "https://host:5000/a"),
         ("http://me:hu@sh@host", "http://host"),
+        ("http://me:hu/s?h@host:5000", "http://host:5000"),
         ("postgresql://me:hush@host/mlflow?sslmode=on", "postgresql://host/mlflow?sslmode=on"),
         ("postgresql://host/mlflow?user=me&password=hush&x=1", "postgresql://host/mlflow?user=me&password=&x=1"),
         ("sqlite:////data/a@b/mlflow.db", "sqlite:////data/a@b/mlflow.db"),
@@ -90,9 +97,64 @@ def test_what_is_recorded_has_no_password_and_the_environment_gives_it_back(
     assert with_credentials(shown) == shown
 
 
-def test_reachable_looks_at_servers_only() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-        assert reachable(f"http://user:word@127.0.0.1:{port}")
-    assert not reachable(f"http://127.0.0.1:{port}")
-    assert reachable("sqlite:////nowhere/mlflow.db")
+@pytest.mark.parametrize(
+    ("uri", "said"),
+    [
+        ("htp://x", "is of no kind that MLflow can use here: write http://HOST:PORT for a server, or sqlite:///FILE."),
+        ("localhost:5000", "is of no kind that MLflow can use here"),
+        ("s3://bucket/x", "is of no kind that MLflow can use here"),
+        ("http://", "is no address: write http://HOST:PORT for a server, or sqlite:///FILE."),
+        ("http://127.0.0.1:99999", "is no address"),
+        ("http://[::1", "is no address"),
+        ("sqlite:/x", "is no address"),
+        ("sqlite://", "would be lost with this process: write sqlite:///FILE."),
+        ("/some/folder", "would be a folder, in which MLflow keeps no runs any more"),
+        ("file:///some/folder", "would be a folder, in which MLflow keeps no runs any more"),
+        ("127.0.0.1:5000", "would be a folder"),
+        ("mysql+pymysql://me:hush@127.0.0.1/x", "needs the Python module pymysql, which is not installed here"),
+        ("sqlite:////", "is a folder: name a file in it."),
+    ],
+)
+def test_a_wrong_address_is_one_sentence_wherever_it_is_used(
+    uri: str, said: str, tmp_path: Path, events: Callable, write: Callable
+) -> None:
+    expected = f"the MLflow store {public(uri)} {said}"
+    assert str(fault(uri)).startswith(expected)
+    write(tmp_path / "events.jsonl", events("wrong", tmp_path))
+    with pytest.raises(InputError) as raised:
+        send_all(tmp_path / "events.jsonl", uri)
+    assert str(raised.value).startswith(expected)
+    sender = Sender(tmp_path / "events.jsonl", uri)
+    while sender.last_error is None:
+        time.sleep(0.01)
+    sender.close(0, 0)
+    assert sender.last_error == str(raised.value).rstrip(".")
+    assert "hush" not in sender.last_error + str(raised.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["events.jsonl"]
+
+
+def test_an_address_with_a_password_that_is_not_quoted() -> None:
+    said = str(fault("http://me:hu/sh@127.0.0.1:9"))
+    assert "is no address" in said and "in a password write @ as %40" in said
+    assert not re.search("hu|sh|me:", said.replace("the ", ""))
+
+
+def test_a_database_that_nobody_serves() -> None:
+    """The driver of SQLite, since no other is installed, and the port of a PostgreSQL."""
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+        said = server.fault(f"postgresql://me:hush@127.0.0.1:{port}/x")
+    assert said == "does not answer (Connection refused): start it, or set MLFLOW_TRACKING_URI"
+    assert "no host nohost.invalid is known" in str(server.fault("postgresql://nohost.invalid/x"))
+
+
+def test_errors_of_any_kind_of_artifact_store_are_one_sentence() -> None:
+    class Odd(Exception):
+        pass
+
+    said = "the MLflow store http://host does not answer as it should: Odd: no bucket.$"
+    with pytest.raises(InfrastructureError, match=said), answering("http://me:hush@host"):
+        raise Odd("no\nbucket")
+    with pytest.raises(InputError, match="^mine$"), answering("http://host"):
+        raise InputError("mine")

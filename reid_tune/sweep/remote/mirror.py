@@ -18,7 +18,7 @@ from reid_tune.sweep.journal import EVENTS
 from reid_tune.sweep.lease import LEASE, Lease
 from reid_tune.sweep.remote.places import attempt_of
 from reid_tune.sweep.requests import REQUESTS
-from reid_tune.tracking.sender import CURSOR
+from reid_tune.tracking.cursor import CURSOR
 
 __all__ = ["Mirror", "files_of"]
 

@@ -1,6 +1,6 @@
 """A running sweep on stderr: a live table in a terminal, lines elsewhere."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Self
 
 from rich.console import Console, Group
@@ -16,15 +16,21 @@ from reid_tune.tables import counted, percent
 
 __all__ = ["LiveView", "status_line"]
 
-_FRAME, _STATUS, _FEWEST = 5, 5, 3  # lines around a table's rows and of the status; trials at least
+_FRAME, _STATUS, _FEWEST = 5, 6, 3  # lines around a table's rows and of the status; trials at least
 
 
 class LiveView:
-    """A listener of the journal that shows what changes; a context manager."""
+    """A listener of the journal that shows what changes; a context manager.
+
+    Attributes:
+        tracking: Says what is wrong with tracking; nothing where all is well.
+    """
 
     def __init__(self, console: Console, trials: int) -> None:
         self.console = console
         self.trials = trials
+        self.tracking: Callable[[], str] = str
+        self._told = False
         self.ledger = Ledger()
         self.live = Live(console=console, refresh_per_second=4) if console.is_terminal else None
 
@@ -33,8 +39,15 @@ class LiveView:
         self.ledger.apply(event)
         if self.live is not None:
             self.live.update(self._view(state))
-        elif line := _line(event, state):
+            return
+        for line in filter(None, (_line(event, state), self._trouble())):
             self.console.print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)
+
+    def _trouble(self) -> str:
+        """What is new about tracking: that it falls behind, or has caught up."""
+        words = self.tracking()
+        changed, self._told = bool(words) != self._told, bool(words)
+        return (words or "MLflow has caught up") if changed else ""
 
     def _view(self, state: SweepState) -> Group:
         """As many trials as the terminal has room for, as it cuts off what stands below: the status."""
@@ -42,7 +55,8 @@ class LiveView:
         below = _STATUS + (_FRAME + confirmed.row_count if confirmed else 0)
         board = leaderboard(state, max(_FEWEST, self.console.height - below - _FRAME)) if state.trials else None
         status = Text(status_line(state, self.trials, self.ledger.spent()), style="dim")
-        return Group(*(part for part in (board, confirmed, status) if part))
+        trouble = Text(self.tracking(), style="yellow", no_wrap=True, overflow="ellipsis")
+        return Group(*(part for part in (board, confirmed, trouble, status) if part))
 
     def __enter__(self) -> Self:
         if self.live is not None:

@@ -122,12 +122,12 @@ class Recorder:
         return failure is not None
 
     def record(self, run: str, metrics: Mapping[str, Any]) -> bool:
-        """Record an epoch's metrics and the nodes of the workers; False where the log has the epoch already."""
+        """Record an epoch's metrics, nodes and what it took of them; False where the log has the epoch already."""
         values = dict(metrics)
-        epoch, nodes = values.pop("epoch"), values.pop("nodes", [])
+        epoch, nodes, usage = values.pop("epoch"), values.pop("nodes", []), values.pop("usage", {})
         if epoch in self.journal.state.runs[run].epochs:
             return False
-        self.journal.emit("report", run=run, epoch=epoch, metrics=values, nodes=nodes)
+        self.journal.emit("report", run=run, epoch=epoch, metrics=values, nodes=nodes, usage=usage)
         return True
 
     def end(self, run: str, state: str, reason: str = "", failure: str = "") -> None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from reid_tune.sweep.runs.files import RunFiles
     from reid_tune.sweep.runs.source import Attempt
     from reid_tune.training.reporter import Metrics
+    from reid_tune.training.usage import Usage
 
 __all__ = ["distributed_run", "single_run", "trial_config", "unpack"]
 
@@ -68,10 +69,10 @@ def unpack(result: dict[str, Any]) -> dict[str, Any]:
 class _RayReporter:
     """Hands every epoch to Ray; `report` returns when the driver has it."""
 
-    def __init__(self, report: Callable[[dict[str, Any]], None], push: Callable[[], None]) -> None:
+    def __init__(self, report: Callable[[dict[str, Any]], None], push: Callable[[], None], usage: "Usage") -> None:
         from reid_tune.training.workers import rank
 
-        self._report, self._push = report, push
+        self._report, self._push, self._usage = report, push, usage
         self._epochs = 0
         self._nodes: list[str] = []
         self._log = print if rank() == 0 else lambda *_, **__: None
@@ -96,7 +97,7 @@ class _RayReporter:
 
         self._log(epoch_line(metrics, self._epochs), flush=True)
         self._push()
-        self._report(_pack({**metrics, "nodes": self._nodes}))
+        self._report(_pack({**metrics, "nodes": self._nodes, "usage": self._usage.take()}))
 
 
 def single_run(config: dict[str, Any]) -> None:
@@ -187,19 +188,21 @@ def _train(config: dict[str, Any], report: Callable[[dict[str, Any]], None]) -> 
 def _train_in(files: "RunFiles", config: dict[str, Any], report: Callable[[dict[str, Any]], None]) -> Failure | None:
     from reid_tune.spec.experiment import Experiment
     from reid_tune.training.loop import train
+    from reid_tune.training.usage import Usage
 
     try:
-        experiment = Experiment.model_validate(config["spec"])
+        experiment, device = Experiment.model_validate(config["spec"]), _device(config)
         _require_shared(config["scratch"], *experiment.dataset.train_folders)
-        train(
-            experiment,
-            _RayReporter(report, files.push),
-            files.folder,
-            resume=files.resume,
-            validate_at=config["validate_at"],
-            features=files.features,
-            device=_device(config),
-        )
+        with Usage(device) as usage:
+            train(
+                experiment,
+                _RayReporter(report, files.push, usage),
+                files.folder,
+                resume=files.resume,
+                validate_at=config["validate_at"],
+                features=files.features,
+                device=device,
+            )
     except Exception as error:
         failure = failure_of(error)
         print(f"failed ({failure.kind}): {failure.reason}", flush=True)

@@ -17,7 +17,7 @@ from reid_tune.sweep.search.given import given_configurations
 from reid_tune.sweep.search.samples import SAMPLES, check_space
 from reid_tune.sweep.stages.rerank import settings
 from reid_tune.tasks.references import is_reference
-from reid_tune.tracking.registry import check_model_name
+from reid_tune.tracking.registry.names import check_alias, check_model_name
 from reid_tune.training.pretrained import load_pretrained
 from reid_tune.training.run import require_shares
 from reid_tune.training.subsets import evaluation_records, shared_identities, split_records, training_folders
@@ -59,6 +59,8 @@ def preflight(sweep: Sweep, stages: Collection[str]) -> Checked:
         InputError: the first thing that would make the sweep fail.
     """
     check_model_name(sweep.file.registry.model)
+    with about("registry.alias"):
+        check_alias(sweep.file.registry.alias)
     _require_own_fields(sweep.experiment)
     pretrained = _pretrained(sweep.experiment)
     samples = check_space(sweep, SAMPLES)

@@ -4,14 +4,15 @@ from typing import Any
 
 import numpy as np
 
+from reid_tune.data.fingerprint import fingerprint
 from reid_tune.evaluation.features import read_features
 from reid_tune.evaluation.score import score
 from reid_tune.files import write_atomic
 from reid_tune.spec.load import with_parameters
 from reid_tune.sweep.file import Sweep
 from reid_tune.sweep.journal import Journal
-from reid_tune.sweep.provenance import fingerprint
 from reid_tune.sweep.runs.fixed import features_file
+from reid_tune.sweep.stages.description import describe, tags
 from reid_tune.sweep.stages.export import exported
 from reid_tune.sweep.stages.refit import finalists
 from reid_tune.sweep.state import RunState, confirm_run
@@ -28,14 +29,13 @@ def register(sweep: Sweep, journal: Journal) -> dict[str, Any]:
     Raises:
         InfrastructureError: the store does not answer.
     """
-    from reid_tune.tracking.registry import register as register_version
+    from reid_tune.tracking.registry.register import register as register_version
 
     winner = finalists(journal)["winner"]
     model = exported(sweep, "winner")
     spec, repeats = model.with_suffix(".yaml"), model.with_name(CONFIRM_FILE)
     write_atomic(spec, with_parameters(sweep.experiment, winner.parameters, "winner").to_yaml())
     write_repeats(repeats, _repeats(sweep, journal, winner))
-    test = journal.state.stages.get("test", {}).get("models", {}).get("winner", {}).get("plain", {})
     header = journal.state.header
     registered = register_version(
         with_credentials(header["tracking_uri"]),
@@ -48,19 +48,19 @@ def register(sweep: Sweep, journal: Journal) -> dict[str, Any]:
         },
         sweep=sweep.file.name,
         uid=header["uid"],
-        description=f"Winner of the sweep {sweep.file.name}: trial {winner.number}.",
-        tags={"sweep": sweep.file.name, "trial": str(winner.number)}
-        | {f"test/{name}": f"{value:.4f}" for name, value in test.items() if isinstance(value, float)},
+        description=describe(journal.state, sweep.folder),
+        tags=tags(journal.state),
         set_alias=sweep.file.registry.alias,
     )
+    verdict = registered.verdict
     journal.emit("registered", model=sweep.file.registry.model, version=registered.version, alias=registered.alias)
     return {
         "model": sweep.file.registry.model,
         "version": registered.version,
         "alias": registered.alias,
-        "against": registered.against,
-        "difference": registered.difference.as_dict() if registered.difference else None,
-        "reason": registered.reason,
+        "against": verdict.against,
+        "difference": verdict.difference.as_dict() if verdict.difference else None,
+        "reason": verdict.reason,
     }
 
 

@@ -1,16 +1,20 @@
 """Test: the finalists' ONNX files, once, on the test folders."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
 from reid_tune.checkpoints.checkpoint import load_checkpoint
+from reid_tune.data.fingerprint import fingerprint
 from reid_tune.deploy.latency import latency
 from reid_tune.errors import FailedRun
 from reid_tune.evaluation.features import FeatureSet
 from reid_tune.evaluation.intervals import paired_interval
+from reid_tune.evaluation.matches import Watch
+from reid_tune.evaluation.plots import MAX_FRAMES
 from reid_tune.evaluation.rerank import ReRanking
 from reid_tune.evaluation.score import Score, scores
 from reid_tune.files import write_atomic
@@ -18,16 +22,16 @@ from reid_tune.spec.secret import passphrase
 from reid_tune.sweep.file import Sweep
 from reid_tune.sweep.journal import Journal
 from reid_tune.sweep.looks import count_looks
-from reid_tune.sweep.provenance import fingerprint
 from reid_tune.sweep.stages.export import exported, refit_checkpoint
 from reid_tune.sweep.stages.refit import finalists
 from reid_tune.sweep.stages.rerank import tuned
 from reid_tune.sweep.state import refit_run
 from reid_tune.tasks.evaluate import reranking_of, test_features
 from reid_tune.tasks.models import checkpoint_experiment
-from reid_tune.tasks.pictures import draw_cmc
+from reid_tune.tasks.pictures import SampledMatches, draw_cmc, sample_matches
 from reid_tune.tasks.testsets import TestSet, test_sets
 from reid_tune.tasks.threshold import calibrate
+from reid_tune.training.curves import schedule_plot
 
 __all__ = ["test"]
 
@@ -41,6 +45,7 @@ class _Tested:
 
     features: FeatureSet
     scores: dict[str, Score]
+    matches: SampledMatches | None = None
 
     def as_dict(self) -> dict[str, Any]:
         return {kind: found.report() for kind, found in self.scores.items()}
@@ -61,7 +66,7 @@ def test(sweep: Sweep, journal: Journal) -> dict[str, Any]:
         FailedRun: an ONNX file scores otherwise than its checkpoint.
     """
     sets = test_sets(sweep.experiment)
-    found = {name: [_score(sweep, journal, name, own) for own in sets] for name in finalists(journal)}
+    found = {name: _scores(sweep, journal, name, sets) for name in finalists(journal)}
     models: dict[str, Any] = {}
     contents: dict[str, Any] = {}
     for name, (first, *extra) in found.items():
@@ -71,9 +76,7 @@ def test(sweep: Sweep, journal: Journal) -> dict[str, Any]:
         models[name]["latency"] = latency(exported(sweep, name))
         if sweep.file.refit.seeds > 1:
             models[name]["seeds"] = _over_seeds(sweep, journal, name)
-        picture = exported(sweep, name).with_name(f"{name}-cmc.png")
-        draw_cmc(first.scores["plain"], first.scores.get("re_ranked"), picture)
-        journal.emit("artifact", run=refit_run(name), path=str(picture.relative_to(sweep.folder)), folder="test")
+        _draw(sweep, journal, name, first)
         contents[name] = models[name] | {"threshold": _threshold(sweep, name, first.features, sets[0])}
     if "trial0" in found:
         models["winner"]["against_trial0"] = found["winner"][0].against(found["trial0"][0])
@@ -85,12 +88,38 @@ def test(sweep: Sweep, journal: Journal) -> dict[str, Any]:
     return {"models": models, "data": data, "looks": looks}
 
 
-def _score(sweep: Sweep, journal: Journal, name: str, own: TestSet) -> _Tested:
-    features = test_features(sweep.experiment, exported(sweep, name), str(own.query.path), str(own.gallery.path))
+def _scores(sweep: Sweep, journal: Journal, name: str, sets: Sequence[TestSet]) -> list[_Tested]:
+    """On all test sets; with sampled matches of the first."""
     kinds: dict[str, ReRanking | None] = {"plain": None}
     kinds |= {"re_ranked": given} if (given := reranking_of(sweep.experiment)) else {}
     kinds |= {"tuned": chosen} if (chosen := tuned(journal, name)) else {}
-    return _Tested(features, dict(zip(kinds, scores(features, list(kinds.values())), strict=True)))
+    found: list[_Tested] = []
+    for own in sets:
+        features, images = test_features(
+            sweep.experiment, exported(sweep, name), str(own.query.path), str(own.gallery.path)
+        )
+        section = sweep.experiment.re_ranking
+        drawable = not found and section.num_query * (section.max_rank + 1) <= MAX_FRAMES
+        watch = Watch(features, section.max_rank) if drawable else None
+        values = list(scores(features, list(kinds.values()), watch=watch))
+        matches = sample_matches(sweep.experiment, images, watch, values[-1]) if watch else None
+        found.append(_Tested(features, dict(zip(kinds, values, strict=True)), matches))
+    return found
+
+
+def _draw(sweep: Sweep, journal: Journal, name: str, tested: _Tested) -> None:
+    """CMC curves, sampled matches and the course of the training, for those who look at the refit's run."""
+    run, folder = refit_run(name), exported(sweep, name).parent
+    draw_cmc(tested.scores["plain"], tested.scores.get("re_ranked"), folder / f"{name}-cmc.png")
+    if tested.matches:
+        tested.matches.draw(folder / f"{name}-matches.png")
+    schedule_plot(
+        [epoch for _, epoch in sorted(journal.state.runs[run].epochs.items())], folder / f"{name}-schedule.png"
+    )
+    for picture in ("cmc", "matches", "schedule"):
+        path = (folder / f"{name}-{picture}.png").relative_to(sweep.folder)
+        for shown in (run, *([None] if name == "winner" else [])):
+            journal.emit("artifact", run=shown, path=str(path), folder="test")
 
 
 def _difference(own: Score, other: Score, metric: str) -> dict[str, float]:
@@ -111,7 +140,7 @@ def _threshold(sweep: Sweep, name: str, features: FeatureSet, own: TestSet) -> d
 def _checkpoint_score(sweep: Sweep, path: Path) -> Score:
     dataset = sweep.experiment.dataset
     trained = checkpoint_experiment(load_checkpoint(path, passphrase(sweep.experiment)), path)
-    features = test_features(trained, path, dataset.query_dataset_dir, dataset.test_dataset_dir)
+    features, _ = test_features(trained, path, dataset.query_dataset_dir, dataset.test_dataset_dir)
     return next(scores(features, [None]))
 
 

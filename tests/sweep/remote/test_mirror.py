@@ -18,7 +18,7 @@ from reid_tune.sweep.remote.mirror import Mirror
 from reid_tune.sweep.remote.places import copies_for, shown
 from reid_tune.sweep.remote.readers import deliver, readable
 from reid_tune.sweep.requests import ask, done, pending
-from reid_tune.tracking.sender import CURSOR
+from reid_tune.tracking.cursor import CURSOR
 
 
 def wait(holds: Callable[[], object]) -> None:

@@ -44,6 +44,31 @@ def watch(console: Console, lines: list[dict[str, Any]]) -> None:
             view(event, state)
 
 
+def test_trouble_with_tracking_is_said_once_and_so_is_its_end() -> None:
+    console = Console(file=io.StringIO(), width=200)
+    state, words = SweepState(), iter(["", "MLflow: 3 events behind", "MLflow: 9 events behind", "", "", "MLflow: 1"])
+    with LiveView(console, 5) as view:
+        view.tracking = lambda: next(words)
+        for event in events()[:6]:
+            state.apply(event)
+            view(event, state)
+    assert isinstance(console.file, io.StringIO)
+    told = [line for line in console.file.getvalue().splitlines() if "MLflow" in line]
+    assert told == ["MLflow: 3 events behind", "MLflow has caught up", "MLflow: 1"]
+
+
+def test_trouble_with_tracking_stands_below_the_live_table() -> None:
+    console = Console(file=io.StringIO(), width=100, height=40, force_terminal=True)
+    state = SweepState()
+    with LiveView(console, 5) as view:
+        view.tracking = lambda: "MLflow: 3 events behind: ConnectionError"
+        for event in events():
+            state.apply(event)
+            view(event, state)
+    assert isinstance(console.file, io.StringIO)
+    assert "MLflow: 3 events behind: ConnectionError" in console.file.getvalue()
+
+
 def test_without_a_terminal_changes_are_lines() -> None:
     console = Console(file=io.StringIO(), width=20)
     watch(console, events())

@@ -8,9 +8,10 @@ import torch
 from reid_tune.checkpoints.checkpoint import Checkpoint, save_checkpoint
 from reid_tune.checkpoints.names import LATEST
 from reid_tune.data.demo import draw_demo_data
+from reid_tune.data.fingerprint import fingerprint
+from reid_tune.events.log import read_events
 from reid_tune.modeling.network import untrained
 from reid_tune.sweep.journal import Journal
-from reid_tune.sweep.provenance import fingerprint
 from reid_tune.sweep.report.summary import LABELS
 from reid_tune.sweep.stages.export import export
 from reid_tune.sweep.stages.test import test as run_test
@@ -38,7 +39,7 @@ def test_the_test_stage_writes_the_threshold_beside_the_scores(tmp_path: Path) -
     for run in (trial_run(0), refit_run("winner")):
         journal.emit("suggested", run=run, parameters={})
         journal.emit("attempt", run=run, attempt=1)
-        journal.emit("report", run=run, epoch=1, metrics={"mAP": 0.5})
+        journal.emit("report", run=run, epoch=1, metrics={"mAP": 0.5, "loss": 2.0, "lr": 1e-3})
         journal.emit("ended", run=run, state="finished", epoch=1)
     confirmed = {"winner": 0, "trials": [{"number": 0}]}
     journal.emit("stage", stage="confirm", state="done", result=confirmed)
@@ -58,6 +59,10 @@ def test_the_test_stage_writes_the_threshold_beside_the_scores(tmp_path: Path) -
     assert result["models"]["winner"]["latency"]["batches"].keys() == {"1", "16"}
     assert result["data"] == {"test folders": fingerprint(data / "query", data / "bounding_box_test")}
     assert result["looks"] == {"test folders": 1}
+    pictures = {(event["run"], event["path"]) for event in read_events(journal.path) if event["kind"] == "artifact"}
+    names = [f"export/winner-{name}.png" for name in ("cmc", "matches", "schedule")]
+    assert pictures == {(run, name) for run in ("refit/winner", None) for name in names}
+    assert all((sweep.folder / name).read_bytes().startswith(b"\x89PNG") for name in names)
     journal.emit("stage", stage="test", state="done", result=result)
     assert run_test(sweep, journal)["looks"] == {"test folders": 2}
     assert threshold["fmr"]["wanted"] == 0.05 >= threshold["fmr"]["reached"] and threshold["dimension"] == 16

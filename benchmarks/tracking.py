@@ -1,0 +1,217 @@
+"""What MLflow costs a sweep: sending a large one, and what a healthy, a hanging and a dead store cost its driver.
+
+    python benchmarks/tracking.py [--trials 1000] [--epochs 50]
+
+Sending: the log of a finished sweep, metrics and parameters as real ones have, into a new SQLite store. The
+obvious way is a call of MlflowClient for each parameter and each metric of each epoch, as loggers make them; it sends a
+few trials, and its time is scaled to all.
+
+Driver: reports are written into an event log at a fixed rate, as a driver does, with a sender beside it: none, and
+stores that take everything, hang (a server that is stopped) or are not there.
+"""
+
+import argparse
+import json
+import os
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from common import machine
+from rich.table import Table
+
+from reid_tune.events.log import Event, EventLog, read_events
+from reid_tune.spec.experiment import Experiment
+from reid_tune.sweep.report.markdown import SweepPage
+from reid_tune.tables import print_table
+from reid_tune.tracking.sender import Sender, send_all
+from reid_tune.tracking.store import client
+from reid_tune.tracking.values import milliseconds, points, public_spec, text
+
+OBVIOUS = 4  # trials that the obvious way sends
+START = 1_700_000_000.0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--trials", type=int, default=1000)
+    parser.add_argument("--epochs", type=int, default=50)
+    parser.add_argument("--seconds", type=float, default=30.0, help="of each store, for the driver's costs")
+    parser.add_argument("--rate", type=float, default=20.0, help="reports a second")
+    parser.add_argument("--quick", action="store_true", help="small sizes, to see that it runs")
+    arguments = parser.parse_args()
+    if arguments.quick:
+        arguments.trials, arguments.epochs, arguments.seconds = 6, 4, 2.0
+    print(machine(torch.device("cpu")))
+    with tempfile.TemporaryDirectory() as folder:
+        sending(Path(folder), arguments)
+        driver(Path(folder), arguments)
+
+
+def events(trials: int, epochs: int) -> Iterator[Event]:
+    """A sweep of as many trials, at most eight at once."""
+    clock = iter(range(10**9))
+
+    def event(kind: str, **fields: Any) -> Event:
+        return {"kind": kind, "time": START + 0.1 * next(clock), **fields}
+
+    sweep = {"budget": {"trials": trials}, "objective": {"metric": "mAP"}, "space": {"train.optim.base_lr": {}}}
+    yield event("sweep", name="large", uid="0" * 16, tracking_uri="", sweep=sweep, spec=Experiment().parameters())
+    yield event("driver", environment={"data": {"folders": ["/data/train"], "fingerprint": "0" * 32}})
+    yield event("stage", stage="search", state="begun", result={})
+    for first in range(0, trials, 8):
+        runs = [f"trials/{number:04d}" for number in range(first, min(first + 8, trials))]
+        for number, run in enumerate(runs):
+            yield event("suggested", run=run, parameters={"train.optim.base_lr": 1e-3 / (1 + first + number)})
+            yield event("attempt", run=run, attempt=1)
+        for epoch in range(1, epochs + 1):
+            for run in runs:
+                yield event("report", run=run, epoch=epoch, metrics=metrics(epoch), usage=usage(epoch))
+        for run in runs:
+            yield event("ended", run=run, state="finished", epoch=epochs)
+
+
+def metrics(epoch: int) -> dict[str, float]:
+    names = ("loss", "loss/identity", "loss/triplet", "accuracy", "lr", "images_per_second")
+    return dict.fromkeys((*names, "mAP", "mINP", "Rank-1", "Rank-5", "Rank-10"), 1 / epoch)
+
+
+def usage(epoch: int) -> dict[str, float]:
+    names = ("cpu_utilization_percentage", "system_memory_usage_megabytes", "system_memory_usage_percentage")
+    return {f"system/{name}": 50.0 + epoch for name in names} | {"train/memory_megabytes": 900.0}
+
+
+def write(path: Path, found: Iterator[Event]) -> Path:
+    path.parent.mkdir()
+    with path.open("w") as file:
+        for event in found:
+            file.write(json.dumps(event) + "\n")
+    return path
+
+
+def sending(folder: Path, arguments: argparse.Namespace) -> None:
+    log = write(folder / "large" / "events.jsonl", events(arguments.trials, arguments.epochs))
+    uri = f"sqlite:///{folder}/ours.db"
+    client(uri)
+    cpu, wall = time.process_time(), time.perf_counter()
+    sent = send_all(log, uri, SweepPage)
+    cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+    obvious = arguments.trials / OBVIOUS * obvious_way(folder, events(OBVIOUS, arguments.epochs))
+    table = Table("sending", "obvious, scaled", "reid-tune", "ratio", "wanted")
+    name = f"{arguments.trials} trials x {arguments.epochs} epochs, {sent} events, s"
+    table.add_row(name, f"{obvious:.0f}", f"{wall:.1f}", f"{obvious / wall:.1f}x", "600")
+    table.add_row("of it CPU, s", "", f"{cpu:.1f}", "", "")
+    table.add_row("store, MB", "", f"{(folder / 'ours.db').stat().st_size / 1e6:.0f}", "", "")
+    print_table(table)
+
+
+def obvious_way(folder: Path, found: Iterator[Event]) -> float:
+    """Seconds of one call for each value."""
+    connection = client(f"sqlite:///{folder}/obvious.db")
+    experiment = connection.create_experiment("large", str(folder / "obvious"))
+    runs: dict[str, str] = {}
+    spec: dict[str, Any] = {}
+    begun = time.perf_counter()
+    for event in found:
+        if event["kind"] == "sweep":
+            spec = event["spec"]
+        elif event["kind"] == "suggested":
+            run = runs[event["run"]] = connection.create_run(experiment).info.run_id
+            for key, value in public_spec({**spec, **event["parameters"]}).items():
+                connection.log_param(run, key, text(value))
+        elif event["kind"] == "report":
+            for metric in points(event):
+                connection.log_metric(runs[event["run"]], metric.key, metric.value, milliseconds(event), metric.step)
+        elif event["kind"] == "ended":
+            connection.set_terminated(runs[event["run"]])
+    return time.perf_counter() - begun
+
+
+def driver(folder: Path, arguments: argparse.Namespace) -> None:
+    table = Table("driver beside", "a report, median ms", "slowest, ms", "CPU of a core, %", "of the time", "sent")
+    for name, store in stores(folder).items():
+        with store as uri:
+            table.add_row(name, *beside(folder / f"driver of {name}", uri, arguments))
+    print_table(table)
+
+
+def stores(folder: Path) -> dict[str, Any]:
+    return {
+        "no store": nullcontext(None),
+        "SQLite": nullcontext(f"sqlite:///{folder}/driver.db"),
+        "a server": server(folder / "well"),
+        "a server that hangs": server(folder / "hanging", stop=True),
+        "nobody": nullcontext("http://127.0.0.1:9"),
+    }
+
+
+def beside(folder: Path, uri: str | None, arguments: argparse.Namespace) -> list[str]:
+    """Write reports of one trial at the rate, as fast as it comes when it is late."""
+    lines = list(events(1, int(arguments.rate * arguments.seconds)))
+    folder.mkdir()
+    if uri and uri.startswith("sqlite"):
+        client(uri)
+    took = []
+    with EventLog(folder / "events.jsonl") as log:
+        sender = Sender(log.path, uri, SweepPage) if uri else None
+        cpu, begun = time.process_time(), time.perf_counter()
+        for number, event in enumerate(lines):
+            fields = {key: value for key, value in event.items() if key not in ("kind", "time")}
+            time.sleep(max(0.0, begun + number / arguments.rate - time.perf_counter()))
+            before = time.perf_counter()
+            log.append(event["kind"], **fields)
+            took.append(1000 * (time.perf_counter() - before))
+        wall, cpu = time.perf_counter() - begun, time.process_time() - cpu
+        assert len(read_events(log.path)) == len(lines)
+        behind = sender.lag if sender else len(lines)
+        if sender:
+            sender.close(0, 0)
+    expected = (len(lines) - 1) / arguments.rate
+    shares = [f"{100 * cpu / wall:.1f}", f"{100 * wall / expected:.2f} %", f"{len(lines) - behind} of {len(lines)}"]
+    return [f"{statistics.median(took):.2f}", f"{max(took):.1f}", *shares]
+
+
+@contextmanager
+def server(folder: Path, stop: bool = False) -> Iterator[str]:
+    """A real MLflow server, which is stopped as it answers where it is to hang."""
+    folder.mkdir()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--port", str(port)]
+    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    with (folder / "log").open("wb") as output:
+        process = subprocess.Popen(
+            command, cwd=folder, env=environment, stdout=output, stderr=output, start_new_session=True
+        )
+    try:
+        while not answers(port):
+            time.sleep(0.1)
+        if stop:
+            os.killpg(process.pid, signal.SIGSTOP)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def answers(port: int) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=60) as answer:
+            return answer.status == 200
+    except OSError:
+        return False
+
+
+if __name__ == "__main__":
+    main()

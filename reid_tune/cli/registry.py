@@ -1,0 +1,112 @@
+"""Commands about registered models."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from reid_tune.cli.common import Format, FormatOption, app, show
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+__all__: list[str] = []
+
+registry_app = typer.Typer(help="Look at registered models; move their aliases.", no_args_is_help=True)
+app.add_typer(registry_app, name="registry")
+
+Model = Annotated[str, typer.Argument(metavar="NAME", help="Name of a registered model.")]
+Alias = Annotated[str, typer.Option(help="Which alias to move.")]
+
+
+@registry_app.command("list")
+def registry_list(format: FormatOption = Format.table) -> None:
+    """List all versions of all models, the newest first: aliases, scores on test, sweep, age."""
+    from reid_tune.tables import print_table
+    from reid_tune.tracking.registry.overview import list_versions
+    from reid_tune.tracking.store import public, tracking_uri
+
+    versions = list_versions(tracking_uri())
+    if not versions:
+        typer.echo(f"no model is registered in {public(tracking_uri())}: a sweep's stage register does it.", err=True)
+    if format is not Format.table:
+        show(versions, format, {})
+    elif versions:
+        heads = ("model", "version", "aliases", "mAP %", "Rank-1 %", "sweep", "age")
+        print_table(_table(heads, [_row(version) for version in versions]))
+
+
+@registry_app.command("show")
+def registry_show(
+    reference: Annotated[str, typer.Argument(metavar="NAME[@ALIAS|/VERSION]", help="NAME alone is its champion.")],
+    format: FormatOption = Format.table,
+) -> None:
+    """Show all that is known of a version, who had its model's aliases, and how to use it."""
+    from reid_tune.tables import print_table
+    from reid_tune.tracking.registry.overview import show_version
+    from reid_tune.tracking.store import tracking_uri
+
+    found = show_version(tracking_uri(), reference)
+    if format is not Format.table:
+        show(found, format, {})
+        return
+    typer.echo(f"{found['model']}, version {found['version']}")
+    typer.echo(f"aliases: {', '.join(found['aliases']) or 'none'}")
+    typer.echo(f"registered: {_moment(found['created'])}")
+    typer.echo(f"files: {found['source']}")
+    typer.echo(f"\n{found['description']}\n")
+    for alias, turns in found["history"].items():
+        rows = [[_moment(turn["time"]), str(turn["version"]), turn["reason"]] for turn in turns]
+        print_table(_table(("since", alias, "why"), rows))
+    address = f"models:/{found['model']}" + (f"@{found['aliases'][0]}" if found["aliases"] else f"/{found['version']}")
+    typer.echo(f'\nmlflow.pyfunc.load_model("{address}").predict(images)')
+    typer.echo(f"reid-tune evaluate -e SPEC evaluate.checkpoint='{address}'")
+
+
+@registry_app.command("promote")
+def registry_promote(
+    model: Model,
+    version: Annotated[int, typer.Argument(min=1, help="The version to give the alias to.")],
+    alias: Alias = "champion",
+    force: Annotated[bool, typer.Option("--force", help="Do it though the version is not shown to be better.")] = False,
+) -> None:
+    """Give an alias to a version that beats the one that has it, over the hold-outs that both were measured on."""
+    from reid_tune.tracking.registry.aliases import promote
+    from reid_tune.tracking.store import tracking_uri
+
+    typer.echo(promote(tracking_uri(), model, version, alias, force=force))
+
+
+@registry_app.command("rollback")
+def registry_rollback(model: Model, alias: Alias = "champion") -> None:
+    """Give an alias back to the version that had it before; each call goes one step back."""
+    from reid_tune.tracking.registry.aliases import rollback
+    from reid_tune.tracking.store import tracking_uri
+
+    typer.echo(rollback(tracking_uri(), model, alias))
+
+
+def _row(version: dict[str, Any]) -> list[str]:
+    import time
+
+    from reid_tune.sweep.report.tables import duration
+    from reid_tune.tables import percent
+
+    scores = ["" if version[name] is None else percent(version[name]) for name in ("mAP", "Rank-1")]
+    own = [version["model"], str(version["version"]), ", ".join(version["aliases"])]
+    return [*own, *scores, version["sweep"] or "", duration(time.time() - version["created"])]
+
+
+def _table(heads: tuple[str, ...], rows: list[list[str]]) -> "Table":
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*heads)
+    for row in rows:
+        table.add_row(*map(Text, row))
+    return table
+
+
+def _moment(seconds: float) -> str:
+    from reid_tune.sweep.report.tables import moment
+
+    return moment(seconds)

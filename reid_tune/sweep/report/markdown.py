@@ -1,0 +1,86 @@
+"""What MLflow's page of a sweep says: the leaderboard and what was decided, in Markdown."""
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from rich.table import Table
+
+from reid_tune.events.log import Event
+from reid_tune.sweep.report.confirmed import why_won
+from reid_tune.sweep.report.summary import confirm_table, finals_table, leaderboard, ordered
+from reid_tune.sweep.report.words import ended_words, registered_words, seeds_words
+from reid_tune.sweep.state import SweepState, trial_run
+
+__all__ = ["SweepPage"]
+
+_TRIALS = 20  # of the leaderboard, or fewer where the text would be longer than a store takes
+_LONGEST = 8000
+
+
+class SweepPage:
+    """A sweep by its events, see `Description` of tracking."""
+
+    def __init__(self) -> None:
+        self.state = SweepState()
+
+    def apply(self, event: Event) -> bool:
+        """Take one event in; whether it changes the text. Reports alone do not, as they come all the time."""
+        self.state.apply(event)
+        return event["kind"] in ("sweep", "stage", "reopened", "suggested", "ended", "registered")
+
+    def named(self) -> Sequence[str]:
+        """The runs of the leaderboard."""
+        return [trial.name for trial in ordered(self.state)[:_TRIALS]]
+
+    def markdown(self, address: Mapping[str, str]) -> str:
+        """The text, with links where a run has an `address`."""
+
+        def linked(cell: str) -> str:
+            found = re.match(r"\d+", cell)
+            page = address.get(trial_run(int(found[0]))) if found else None
+            return f"[{cell}]({page})" if page else cell
+
+        for trials in range(_TRIALS, -1, -1):
+            text = "\n\n".join(self._parts(trials, linked))
+            if len(text) <= _LONGEST:
+                break
+        return text
+
+    def _parts(self, trials: int, linked: Callable[[str], str]) -> Iterator[str]:
+        state = self.state
+        yield f"**{_stage(state)}**"
+        yield from (line.replace("\n", "  \n") for line in self._words())
+        board = leaderboard(state, trials) if trials and state.trials else None
+        for table in (finals_table(state), confirm_table(state), board):
+            if table is not None:
+                yield _table(table, linked)
+
+    def _words(self) -> Iterator[str]:
+        state = self.state
+        if ended := ended_words(state):
+            yield ended
+        if confirmed := state.stages.get("confirm"):
+            yield why_won(confirmed, state.costs)
+        yield from seeds_words(state)
+        if registered := registered_words(state):
+            yield registered
+
+
+def _stage(state: SweepState) -> str:
+    undone = [name for name in state.begun if name not in state.stages]
+    if undone:
+        return f"at the stage {undone[-1]}"
+    return f"the stages {', '.join(state.stages)} are done" if state.stages else "begun"
+
+
+def _table(table: Table, linked: Callable[[str], str]) -> str:
+    """A table of texts, its title above it; the first column may be linked."""
+    heads = [_cell(str(column.header)) for column in table.columns]
+    columns = [[_cell(str(cell)) for cell in column.cells] for column in table.columns]
+    lines = [heads, ["---:" if column.justify == "right" else "---" for column in table.columns]]
+    lines += [[linked(first), *rest] for first, *rest in zip(*columns, strict=True)]
+    return f"{table.title}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")

@@ -1,0 +1,1 @@
+"""Registered models: their versions, aliases and the history of these."""

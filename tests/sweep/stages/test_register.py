@@ -1,0 +1,177 @@
+"""The stage `register` behind real stages, on checkpoints that were never trained, and who reads what it registers."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pytest
+import torch
+
+from reid_tune.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from reid_tune.checkpoints.names import LATEST
+from reid_tune.data.demo import draw_demo_data
+from reid_tune.data.records import Record
+from reid_tune.errors import InputError
+from reid_tune.evaluation.features import feature_set, write_features
+from reid_tune.modeling.network import untrained
+from reid_tune.spec.experiment import Experiment
+from reid_tune.spec.load import build_experiment, with_parameters
+from reid_tune.sweep.file import Sweep
+from reid_tune.sweep.journal import Journal
+from reid_tune.sweep.runs.fixed import features_file
+from reid_tune.sweep.stages.confirm import decide
+from reid_tune.sweep.stages.export import export
+from reid_tune.sweep.stages.preflight import preflight
+from reid_tune.sweep.stages.register import register
+from reid_tune.sweep.stages.test import test as run_test
+from reid_tune.sweep.state import confirm_run, refit_run, trial_run
+from reid_tune.tasks.evaluate import run_evaluate
+from reid_tune.tasks.export import run_export
+from reid_tune.tasks.inference import run_inference
+from reid_tune.tasks.train import run_train
+from reid_tune.tracking.registry.overview import show_version
+from reid_tune.tracking.store import client, tracking_uri
+from reid_tune.training.subsets import split_records
+
+from ..simulation import make_sweep
+
+
+def write_repeat(journal: Journal, sweep: Sweep, run: str, noise: float) -> None:
+    """Embeddings of a repeat's hold-out, the farther from those of the identity the more noise."""
+    split = split_records(with_parameters(sweep.experiment, journal.state.runs[run].parameters, run))
+    draw = np.random.default_rng(0)
+    identities = draw.normal(size=(10_000, 8))
+
+    def side(records: tuple[Record, ...]) -> list[Any]:
+        ids = np.array([record.identity for record in records])
+        features = identities[ids] + noise * draw.normal(size=(len(ids), 8))
+        return [features, ids, np.array([record.camera for record in records])]
+
+    write_features(features_file(journal.folder, run), feature_set(*side(split.query), *side(split.gallery)))
+
+
+@pytest.fixture(scope="module")
+def registered(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A sweep whose trial 1 has won: its folder, the tree of its spec, its log, and what the stage has returned."""
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("registered")
+    data = folder / "data"
+    draw_demo_data(data, identities=12, images=6)
+    tree = {
+        "results_dir": str(folder / "results"),
+        "model": {"backbone": "test_resnet", "input_height": 32, "input_width": 16, "feat_dim": 16},
+        "dataset": {
+            "train_dataset_dir": str(data / "bounding_box_train"),
+            "test_dataset_dir": str(data / "bounding_box_test"),
+            "query_dataset_dir": str(data / "query"),
+            "batch_size": 8,
+        },
+        "train": {"num_epochs": 1, "optim": {"warmup_iters": 0}},
+        "evaluate": {"fmr": 0.05},
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
+        sweep = make_sweep(folder, tree, confirm={"seeds": 1}, registry={"model": "people", "alias": "best"})
+        journal = Journal(sweep.folder)
+        content = {"sweep": sweep.file.model_dump(mode="json"), "spec": sweep.experiment.parameters()}
+        journal.emit("sweep", name="simulated", uid="uid", tracking_uri=tracking_uri(), **content)
+        seeds = {"dataset.validation_seed": 7, "train.seed": 7}
+        runs = {trial_run(number): {} for number in (0, 1)} | {confirm_run(number, 1): seeds for number in (0, 1)}
+        for run, parameters in (runs | {refit_run(name): {} for name in ("winner", "trial0")}).items():
+            journal.emit("suggested", run=run, parameters=parameters)
+            journal.emit("attempt", run=run, attempt=1)
+            journal.emit("report", run=run, epoch=1, metrics={"mAP": 0.5, "loss": 1.0, "lr": 0.1})
+            journal.emit("ended", run=run, state="finished", epoch=1)
+        spec = sweep.experiment.model_dump(mode="json", exclude={"encryption_key"})
+        for number, name in enumerate(("trial0", "winner")):
+            write_repeat(journal, sweep, confirm_run(number, 1), noise=2.0 * (1 - number))
+            network = untrained(sweep.experiment.model, 8, seed=number)
+            path = sweep.folder / refit_run(name) / "attempt-1" / LATEST
+            save_checkpoint(path, Checkpoint(spec, 1, list(range(8)), [{"epoch": 1}], network.state_dict(), {}))
+        for name, stage in {"confirm": decide, "export": export, "test": run_test, "register": register}.items():
+            journal.emit("stage", stage=name, state="done", result=stage(sweep, journal))
+        yield tree, sweep, journal
+
+
+@pytest.fixture
+def experiment(registered: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The sweep's spec with other values, in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+
+    def make(**values: Any) -> Experiment:
+        overrides = {key.replace("__", "."): value for key, value in values.items()}
+        return build_experiment(registered[0], {"results_dir": str(tmp_path), **overrides}, "test")
+
+    return make
+
+
+def test_a_version_has_its_numbers_in_words_and_as_tags(registered: Any) -> None:
+    _, sweep, journal = registered
+    state = journal.state
+    assert state.stages["register"]["version"] == 1 and state.stages["register"]["alias"] == "best"
+    found = show_version(tracking_uri(), "people@best")
+    plain, tags = state.stages["test"]["models"]["winner"]["plain"], found["tags"]
+    low, high = plain["intervals"]["mAP"]
+    row = next(line for line in found["description"].splitlines() if line.startswith("| plain"))
+    assert row.startswith(f"| plain | {100 * plain['mAP']:.1f} ({100 * low:.1f}-{100 * high:.1f}) |")
+    assert "Winner of the sweep **simulated**: trial 1." in found["description"]
+    assert "| re-ranked |" in found["description"] and "| re-ranked as tuned |" not in found["description"]
+    confirmed = state.stages["confirm"]["trials"][1]
+    gain = 100 * confirmed["against_trial0"]["mean"]
+    assert gain > 10
+    assert (
+        f"mean of 1 repeat: mAP {100 * confirmed['mean']:.1f} %, against trial 0 +{gain:.1f} (" in found["description"]
+    )
+    assert "test folders: this test set has been looked at 1 time by sweeps" in found["description"]
+    assert "The ONNX file against PyTorch: smallest cosine 1 - " in found["description"]
+    assert (tags["sweep"], tags["trial"], tags["looks"]) == ("simulated", "1", "1")
+    scores = {"test/mAP": plain["mAP"], "test/mAP/low": low, "test/mAP/high": high, "test/Rank-1": plain["Rank-1"]}
+    assert {name: tags[name] for name in scores} == {name: f"{value:.4f}" for name, value in scores.items()}
+    assert json.loads(tags["parity"]) == state.stages["export"]["winner"]["parity"]
+    assert json.loads(tags["parity"])["difference"] < 5e-4
+    assert sweep.file.name == found["sweep"]
+
+
+def test_the_input_example_of_a_version_can_be_predicted(registered: Any) -> None:
+    model = mlflow.pyfunc.load_model("models:/people@best")
+    assert model.input_example.shape == (1, 3, 32, 16)
+    (found,) = model.predict(model.input_example).values()
+    assert found.shape == (1, 16) and np.isfinite(found).all()
+
+
+@pytest.mark.parametrize("reference", ["models:/people@best", "models:/people/1", "runs:/ID/FOLDER/checkpoint.pth"])
+def test_a_version_is_taken_wherever_a_checkpoint_is_asked_for(
+    registered: Any, experiment: Any, reference: str
+) -> None:
+    _, sweep, journal = registered
+    found = show_version(tracking_uri(), "people@best")
+    reference = reference.replace("ID", found["run"]).replace("FOLDER", Path(found["source"]).name)
+    plain = journal.state.stages["test"]["models"]["winner"]["plain"]
+    evaluation = run_evaluate(experiment(evaluate__checkpoint=reference)).as_dict()
+    assert evaluation["plain"]["mAP"] == pytest.approx(plain["mAP"], abs=1e-3)
+    assert run_inference(experiment(inference__checkpoint=reference)).dimension == 16
+    file, parity = run_export(None, reference, {"export.onnx_file": "again.onnx"})
+    assert file.is_file() and parity.equal
+    weights = load_checkpoint(run_train(experiment(model__pretrained_model_path=reference)), None)
+    assert weights.epoch == 1
+    resumed = experiment(train__resume_training_checkpoint_path=reference, train__num_epochs=2)
+    with pytest.raises(InputError, match="checkpoint.pth was trained on 8 identities"):
+        run_train(resumed)
+
+
+def test_a_folder_of_a_run_without_a_model_is_refused(experiment: Any) -> None:
+    run = show_version(tracking_uri(), "people@best")["run"]
+    client(tracking_uri()).log_text(run, "nothing", "notes/a.txt")
+    with pytest.raises(InputError, match=f"runs:/{run}/notes has no model.onnx; it has a.txt"):
+        run_evaluate(experiment(evaluate__checkpoint=f"runs:/{run}/notes"))
+
+
+def test_a_sweep_wants_a_file_and_an_alias_that_can_be_one(registered: Any, tmp_path: Path) -> None:
+    tree = registered[0]
+    weights = tree | {"model": tree["model"] | {"pretrained_model_path": "models:/people@best"}}
+    with pytest.raises(InputError, match="'models:/people@best': a sweep needs a file"):
+        preflight(make_sweep(tmp_path, weights), ("preflight",))
+    with pytest.raises(InputError, match="registry.alias: 'latest' cannot be an alias"):
+        preflight(make_sweep(tmp_path, tree, registry={"model": "people", "alias": "latest"}), ("preflight",))

@@ -1,0 +1,29 @@
+import psutil
+import torch
+
+from reid_tune.training.usage import Usage
+
+
+def test_the_machine_is_told_as_its_own_tools_do() -> None:
+    with Usage(torch.device("cpu")) as usage:
+        held = torch.ones(50_000_000)  # 200 MB, which are the process's and the machine's
+        first = usage.take()
+        assert first.keys() == {
+            "system/cpu_utilization_percentage",
+            "system/system_memory_usage_megabytes",
+            "system/system_memory_usage_percentage",
+            "train/memory_megabytes",
+        }
+        memory = psutil.virtual_memory()
+        assert abs(first["system/system_memory_usage_megabytes"] - memory.used / 1e6) < 0.1 * memory.total / 1e6
+        assert 0 <= first["system/cpu_utilization_percentage"] <= 100
+        own = psutil.Process().memory_info().rss / 1e6
+        assert abs(first["train/memory_megabytes"] - own) < 50 and own > 200
+        del held
+        assert usage.take()["train/memory_megabytes"] < first["train/memory_megabytes"] - 150, "each epoch's own peak"
+
+
+def test_the_thread_ends_with_the_block() -> None:
+    with Usage(torch.device("cpu")) as usage:
+        assert usage._thread.is_alive()
+    assert not usage._thread.is_alive()
