@@ -13,7 +13,7 @@ from rich.console import Console
 
 from reid_tune.checkpoints.encryption import encrypt
 from reid_tune.errors import InputError, ReidTuneError, about
-from reid_tune.events.log import read_events
+from reid_tune.events.log import Event, read_events
 from reid_tune.spec.secret import passphrase
 from reid_tune.sweep.budget import Crew, Purse, require_gpus
 from reid_tune.sweep.cluster.nodes import check_nodes
@@ -23,7 +23,7 @@ from reid_tune.sweep.costs import Pace
 from reid_tune.sweep.file import STAGES, Sweep
 from reid_tune.sweep.files import Files
 from reid_tune.sweep.journal import EVENTS, Journal
-from reid_tune.sweep.provenance import environment
+from reid_tune.sweep.provenance import environment, user
 from reid_tune.sweep.remote.mirror import files_of
 from reid_tune.sweep.report.live import LiveView
 from reid_tune.sweep.report.markdown import SweepPage
@@ -41,6 +41,7 @@ from reid_tune.sweep.stages.register import register
 from reid_tune.sweep.stages.rerank import choose
 from reid_tune.sweep.stages.test import test
 from reid_tune.sweep.state import SweepState
+from reid_tune.sweep.weights import settled
 from reid_tune.tasks.split import SPLIT, write_lists
 from reid_tune.tracking.sender import Sender
 from reid_tune.tracking.store import fault, public, tracking_uri, with_credentials
@@ -59,10 +60,11 @@ def plan_sweep(sweep: Sweep, until: str, address: str | None = None) -> dict[str
     """
     key = passphrase(sweep.experiment)
     files_of(sweep)
-    checked = preflight(sweep, _stages(until))
-    with cluster(address, key):
-        check_nodes(sweep)
-        return {"name": sweep.file.name, "folder": sweep.place} | _planned(sweep, checked)
+    with settled(sweep, {}) as own:
+        checked = preflight(own, _stages(until))
+        with cluster(address, key):
+            check_nodes(own)
+            return {"name": own.file.name, "folder": own.place} | _planned(own, checked)
 
 
 def run_sweep(
@@ -81,9 +83,17 @@ def run_sweep(
         InfrastructureError: the disk is full, or Ray is gone; resumed, the sweep goes on where it was.
         FailedRun: no trial could be finished.
     """
-    stages, again = _stages(until), tuple[str, ...]()
     files = files_of(sweep)
     past = read_events(sweep.folder / EVENTS)
+    with settled(sweep, past[0] if past else {}) as own:
+        return _run(own, files, past, resume, until, start, address)
+
+
+def _run(
+    sweep: Sweep, files: Files, past: list[Event], resume: Resume, until: str, start: str | None, address: str | None
+) -> SweepState:
+    """See `run_sweep`; `past` has the events of the log."""
+    stages, again = _stages(until), tuple[str, ...]()
     if past:
         state = existing_state(sweep, "auto" if start else resume)
         again = reopened(sweep, state, start)
@@ -165,11 +175,13 @@ class _Driver:
                 tracking_uri=public(tracking_uri()),
                 sweep=sweep.file.model_dump(mode="json"),
                 spec=sweep.experiment.parameters(),
+                **({"weights": sweep.weights} if sweep.weights else {}),
             )
         journal.emit(
             "driver",
             pid=os.getpid(),
             host=socket.gethostname(),
+            user=user(),
             resumed=bool(journal.past),
             command=sys.argv,
             environment=environment(sweep.experiment),

@@ -33,6 +33,7 @@ class Sweep:
         re_ranking: What the stage `rerank` searches; without parameters where the file searches none.
         folder: Where its files are; of a sweep at `s3://...` the driver's copy of them.
         remote: Where they are, if not on this machine.
+        weights: The reference for which the experiment has a file of pretrained weights, if there was one.
     """
 
     file: SweepFile
@@ -42,6 +43,7 @@ class Sweep:
     folder: Path
     source: Path
     remote: Bucket | None = None
+    weights: str = ""
 
     @property
     def place(self) -> str:

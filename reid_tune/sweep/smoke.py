@@ -22,6 +22,7 @@ from reid_tune.sweep.handful import link, of_test, of_training
 from reid_tune.sweep.journal import EVENTS
 from reid_tune.sweep.search.samples import SAMPLES, check_space
 from reid_tune.sweep.state import RunState, replay
+from reid_tune.sweep.weights import settled
 from reid_tune.tasks.testsets import test_sets
 from reid_tune.training.subsets import training_folders
 
@@ -48,9 +49,9 @@ def smoke(path: Path, overrides: Sequence[str] = (), until: str = STAGES[-1]) ->
         FailedRun: a run of any stage failed.
     """
     began = time.monotonic()
-    sweep = load_sweep(path, overrides)
     tests = "test" in STAGES[: STAGES.index(until) + 1]
-    with tempfile.TemporaryDirectory(prefix="reid-tune-smoke-", ignore_cleanup_errors=True) as name:
+    folder = tempfile.TemporaryDirectory(prefix="reid-tune-smoke-", ignore_cleanup_errors=True)
+    with folder as name, settled(load_sweep(path, overrides), {}) as sweep:
         small = small_sweep(sweep, Path(name), tests=tests)
         images = sum(1 for found in Path(name).rglob("*") if found.is_symlink())
         with _own_places(Path(name)):

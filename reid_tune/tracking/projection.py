@@ -8,7 +8,19 @@ from typing import TYPE_CHECKING, Any, Protocol
 from reid_tune.events.log import Event
 from reid_tune.tracking.runs import RUN_TAG, nested_run, parent_run
 from reid_tune.tracking.store import refused
-from reid_tune.tracking.values import dataset_input, milliseconds, points, public_spec, scores, spec_yaml, text
+from reid_tune.tracking.values import (
+    dataset_input,
+    milliseconds,
+    points,
+    public_spec,
+    scores,
+    search_tags,
+    short,
+    source_tags,
+    spec_yaml,
+    text,
+)
+from reid_tune.tracking.view import VIEW_TAG, leaderboard_view, objective
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -48,6 +60,7 @@ class Projection:
         self._uid: str = header["uid"]
         self._spec: Mapping[str, Any] = header["spec"]
         self._name: str = header["name"]
+        self._objective = objective(header)
         self._experiment, self.parent = parent_run(
             connection, header.get("experiment") or self._name, self._uid, milliseconds(header), self._name
         )
@@ -57,6 +70,8 @@ class Projection:
         # How often a run of this name was dropped: MLflow keeps parameters for good, so the next one is another run.
         self._dropped: Counter[str] = Counter()
         self._data: Event = {}
+        self._source: dict[str, str] = {}
+        self._searched: dict[str, Mapping[str, Any]] = {}
         self._points: dict[str, list[Metric]] = {}
         self._stale = False
 
@@ -72,8 +87,10 @@ class Projection:
                     self._runs.pop(run, None)
                     self._begun.pop(run, None)
             case "driver":
-                self._data = event.get("environment", {}).get("data") or {}
+                environment = event.get("environment", {})
+                self._data, self._source = environment.get("data") or {}, source_tags(event)
             case "suggested":
+                self._searched[event["run"]] = event["parameters"]
                 self._open.add(event["run"])
                 self._begun[event["run"]] = milliseconds(event)
             case "ended":
@@ -83,11 +100,13 @@ class Projection:
         """Send one event, but for metrics, which `flush` sends; kinds that MLflow has no use for are passed over."""
         self.recall(event)
         match event["kind"]:
+            case "sweep":
+                self._connection.set_experiment_tag(self._experiment, VIEW_TAG, leaderboard_view(event))
             case "train":
                 self._settings(self.parent, self._spec)
             case "driver":
                 self._connection.update_run(self.parent, status="RUNNING")
-                self._tag(self.parent, state="running", reason="")
+                self._tag(self.parent, state="running", reason="", **self._source)
                 self._inputs(self.parent)
             case "stage":
                 self._stage(event)
@@ -151,14 +170,29 @@ class Projection:
 
     def _stage(self, event: Event) -> None:
         self._tag(self.parent, stage=f"{event['stage']} {event['state']}")
-        if (event["stage"], event["state"]) == ("test", "done"):
-            for name, model in event["result"].get("models", {}).items():
-                found = scores(model, event)
-                for run in (f"refit/{name}", *([None] if name == "winner" else [])):
-                    self._points.setdefault(self._named(run), []).extend(found)
-            self._tested(event)
+        match event["stage"], event["state"]:
+            case "confirm", "done":
+                self._confirmed(event)
+            case "test", "done":
+                self._tested(event)
+
+    def _confirmed(self, event: Event) -> None:
+        """The sweep as a line among others: what its winner has scored, and by which values."""
+        from mlflow.entities import Metric
+
+        winner = event["result"].get("winner")
+        for row in event["result"].get("trials", []):
+            if row["number"] == winner and "mean" in row:
+                mean = Metric(f"confirm/{self._objective}", row["mean"], milliseconds(event), 0)
+                self._points.setdefault(self.parent, []).append(mean)
+        name = f"trials/{winner:04d}"
+        self._tag(self.parent, winner=name, **search_tags(self._searched.get(name, {})))
 
     def _tested(self, event: Event) -> None:
+        for name, model in event["result"].get("models", {}).items():
+            found = scores(model, event)
+            for run in (f"refit/{name}", *([None] if name == "winner" else [])):
+                self._points.setdefault(self._named(run), []).extend(found)
         dataset = {key: self._spec.get(f"dataset.{key}_dataset_dir") for key in ("query", "test")}
         own = [folder for folder in dataset.values() if folder]
         for name, digest in event["result"].get("data", {}).items():
@@ -169,11 +203,12 @@ class Projection:
     def _suggested(self, event: Event) -> None:
         run = self._run(event)
         self._settings(run, {**self._spec, **event["parameters"]})
-        # Tags tell the searched parameters from the hundred that all runs share.
-        searched = {f"search.{key}": text(value) for key, value in public_spec(event["parameters"]).items()}
-        costs = {f"cost.{name}": text(value) for name, value in event.get("costs", {}).items()}
         origin = {"origin": event["origin"]} if "origin" in event else {}
-        self._tag(run, state="running", kind=event["run"].partition("/")[0], **origin, **searched, **costs)
+        costs = {f"cost.{name}": short(value) for name, value in event.get("costs", {}).items()}
+        searched = search_tags(event["parameters"])
+        self._tag(
+            run, state="running", kind=event["run"].partition("/")[0], **origin, **searched, **costs, **self._source
+        )
         self._inputs(run)
 
     def _settings(self, run: str, spec: Mapping[str, Any]) -> None:

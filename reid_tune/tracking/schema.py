@@ -41,7 +41,7 @@ def outdated(path: Path) -> bool:
     """Whether an older MLflow has made a store, so that `upgrade` is for it; the file may be anything or missing."""
     try:
         return path.is_file() and _revision(path) in _revisions()[1:]
-    except sqlite3.Error:
+    except (OSError, sqlite3.Error):
         return False
 
 

@@ -86,7 +86,8 @@ def _broken(place: SplitResult, error: BaseException | None) -> str | None:
 def _wrong_answer(place: SplitResult, answer: "Response") -> str | None:
     last = urlsplit(answer.url)
     if answer.history and (last.scheme, last.hostname) != (place.scheme, place.hostname):
-        return f"sends on to {last.scheme}://{last.hostname}: write that address in MLFLOW_TRACKING_URI"
+        there = last.netloc.rpartition("@")[2]
+        return f"sends on to {last.scheme}://{there}: write that address in MLFLOW_TRACKING_URI"
     if answer.status_code in (401, 403):
         return CREDENTIALS
     if answer.status_code >= 500:

@@ -24,7 +24,6 @@ __all__ = [
     "fault",
     "one_line",
     "public",
-    "reachable",
     "refused",
     "tracking_uri",
     "with_credentials",
@@ -32,8 +31,6 @@ __all__ = [
 
 SQLITE = "sqlite:///"
 DENIED = ("UNAUTHENTICATED", "PERMISSION_DENIED", "CUSTOMER_UNAUTHORIZED")  # MLflow's names of 401 and 403
-# The UI opens such an experiment with its runs, not with its pages about language models.
-KIND = {"mlflow.experimentKind": "custom_model_development"}
 QUIET = {
     # One unanswered call takes about ten seconds instead of four minutes.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
@@ -123,7 +120,7 @@ def experiment_id(connection: "MlflowClient", name: str) -> str:
     if found is None:
         path = database(connection.tracking_uri)
         place = str(path.parent / "mlartifacts" / name) if path else None
-        return connection.create_experiment(name, place, tags=KIND)
+        return connection.create_experiment(name, place)
     if found.lifecycle_stage == "deleted":
         connection.restore_experiment(found.experiment_id)
     return found.experiment_id
@@ -143,11 +140,6 @@ def answering(uri: str) -> Iterator[None]:
     except Exception as error:  # MLflow's, SQLAlchemy's, and those of each kind of artifact store, have no common base
         message = f"the MLflow store {public(uri)} does not answer as it should: {one_line(error)}."
         raise InfrastructureError(message) from None
-
-
-def reachable(uri: str) -> bool:
-    """Whether `fault` finds nothing wrong."""
-    return fault(uri) is None
 
 
 def refused(error: Exception) -> bool:

@@ -9,13 +9,15 @@ import sys
 import time
 
 from reid_tune.errors import InputError
-from reid_tune.tracking.store import database, fault, public
+from reid_tune.tracking.store import answering, client, database, fault, public
+from reid_tune.tracking.view import VIEW_TAG, page
 
 __all__ = ["run_ui"]
 
 INTERRUPTED = 130
 ENDING = (signal.SIGTERM, signal.SIGHUP)  # beside Ctrl-C; a terminal that is closed sends SIGHUP
 PATIENCE = 10  # seconds that the server gets to end
+LATEST = 10  # experiments
 
 
 def run_ui(uri: str, port: int) -> int:
@@ -30,7 +32,7 @@ def run_ui(uri: str, port: int) -> int:
     if path and not path.exists():
         raise InputError(
             f"there is no MLflow store {path} to show: go to the folder of your sweeps, or name their store in "
-            f"MLFLOW_TRACKING_URI."
+            "MLFLOW_TRACKING_URI."
         )
     if wrong := fault(uri):
         raise InputError(wrong)
@@ -81,14 +83,23 @@ def _taken(port: int) -> str | None:
 
 
 def _announce(server: "subprocess.Popen[bytes]", uri: str, port: int) -> None:
+    address, pages = f"http://127.0.0.1:{port}", _sweeps(uri)
     while server.poll() is None:
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
-                print(
-                    f"MLflow: http://127.0.0.1:{port} shows {database(uri) or public(uri)} (Ctrl-C ends it)", flush=True
-                )
+                print(f"MLflow: {address} shows {database(uri) or public(uri)} (Ctrl-C ends it)")
+                for name, place in pages.items():
+                    print(f"  {name}: {address}/{place}")
+                sys.stdout.flush()
                 return
         time.sleep(0.2)
+
+
+def _sweeps(uri: str) -> dict[str, str]:
+    """Pages of the latest sweeps by name."""
+    with answering(uri):
+        found = client(uri).search_experiments(order_by=["last_update_time DESC"], max_results=LATEST)
+    return {each.name: page(each.experiment_id) for each in found if VIEW_TAG in each.tags}
 
 
 def _end(server: "subprocess.Popen[bytes]") -> None:

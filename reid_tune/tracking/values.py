@@ -13,7 +13,18 @@ from reid_tune.spec.experiment import unflatten
 if TYPE_CHECKING:
     from mlflow.entities import DatasetInput, Metric
 
-__all__ = ["dataset_input", "milliseconds", "points", "public_spec", "scores", "spec_yaml", "text"]
+__all__ = [
+    "dataset_input",
+    "milliseconds",
+    "points",
+    "public_spec",
+    "scores",
+    "search_tags",
+    "short",
+    "source_tags",
+    "spec_yaml",
+    "text",
+]
 
 _SCORES = ("mAP", "mINP", "Rank-1", "Rank-5", "Rank-10")
 _TRAINING = {"lr": "learning_rate", "images_per_second": "images_per_second", "accuracy": "accuracy"}
@@ -68,8 +79,26 @@ def spec_yaml(spec: Mapping[str, Any]) -> str:
 
 
 def text(value: Any) -> str:
-    """A value as a parameter or tag."""
+    """A value as a parameter."""
     return value if isinstance(value, str) else json.dumps(value)
+
+
+def short(value: Any) -> str:
+    """A value as a tag for people, with four digits; the parameter has all."""
+    return f"{value:.4g}" if isinstance(value, float) else text(value)
+
+
+def search_tags(parameters: Mapping[str, Any]) -> dict[str, str]:
+    """Tags that tell what a run changes from the hundred parameters that all runs share."""
+    return {f"search.{key}": short(value) for key, value in public_spec(parameters).items()}
+
+
+def source_tags(driver: Event) -> dict[str, str]:
+    """Who has started it, by which command and from which commit, as MLflow's pages look for it."""
+    commit = driver.get("environment", {}).get("commit")
+    command = " ".join(["reid-tune", *driver.get("command", [])[1:]])
+    found = {"mlflow.user": driver.get("user"), "mlflow.source.name": command, "mlflow.source.git.commit": commit}
+    return {key: value for key, value in found.items() if value}
 
 
 def dataset_input(folders: "list[str]", digest: str, context: str, profile: Mapping[str, Any]) -> "DatasetInput":

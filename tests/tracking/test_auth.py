@@ -251,7 +251,7 @@ def web() -> Iterator[str]:
         ("", "is no MLflow server: check its port and path"),
         ("/json", "is no MLflow server"),
         ("/page", "is no MLflow server"),
-        ("/moved", "sends on to http://localhost: write that address"),
+        ("/moved", r"sends on to http://localhost:\d+: write that address"),
         ("/broken", r"is out of order \(status 503\)"),
         ("/forbidden", "refuses this user: check MLFLOW_TRACKING_USERNAME"),
     ],

@@ -16,6 +16,7 @@ from reid_tune.errors import InputError
 from reid_tune.tracking.runs import parent_run
 from reid_tune.tracking.store import fault
 from reid_tune.tracking.ui import run_ui
+from reid_tune.tracking.view import VIEW_TAG
 
 from .servers import free_port
 
@@ -35,6 +36,7 @@ def test_the_page_shows_runs_and_artifacts_until_it_is_ended(
     ending: signal.Signals, store: str, connection: Any, tmp_path: Path
 ) -> None:
     experiment, run = parent_run(connection, "shown", "uid-shown")
+    connection.set_experiment_tag(experiment, VIEW_TAG, "{}")
     (tmp_path / "note.txt").write_text("seen")
     connection.log_artifact(run, str(tmp_path / "note.txt"), "notes")
     port = free_port()
@@ -45,6 +47,8 @@ def test_the_page_shows_runs_and_artifacts_until_it_is_ended(
         assert process.stdout is not None
         place = store.removeprefix("sqlite:///")
         assert process.stdout.readline() == f"MLflow: http://127.0.0.1:{port} shows {place} (Ctrl-C ends it)\n"
+        sweep = process.stdout.readline()
+        assert sweep.startswith(f"  shown: http://127.0.0.1:{port}/#/experiments/{experiment}/runs?workflowType=mach")
 
         def get(path: str) -> tuple[int, bytes]:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=60) as answer:

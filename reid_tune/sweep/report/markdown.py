@@ -7,9 +7,10 @@ from rich.table import Table
 
 from reid_tune.events.log import Event
 from reid_tune.sweep.report.confirmed import why_won
-from reid_tune.sweep.report.summary import confirm_table, finals_table, leaderboard, ordered
+from reid_tune.sweep.report.summary import confirm_table, finals_table, interval, leaderboard, named, ordered
 from reid_tune.sweep.report.words import ended_words, registered_words, seeds_words
 from reid_tune.sweep.state import SweepState, trial_run
+from reid_tune.tables import percent
 
 __all__ = ["SweepPage"]
 
@@ -48,7 +49,7 @@ class SweepPage:
 
     def _parts(self, trials: int, linked: Callable[[str], str]) -> Iterator[str]:
         state = self.state
-        yield f"**{_stage(state)}**"
+        yield f"**{_headline(state)}**"
         yield from (line.replace("\n", "  \n") for line in self._words())
         board = leaderboard(state, trials) if trials and state.trials else None
         for table in (finals_table(state), confirm_table(state), board):
@@ -66,11 +67,18 @@ class SweepPage:
             yield registered
 
 
-def _stage(state: SweepState) -> str:
+def _headline(state: SweepState) -> str:
+    """The verdict, which is all that MLflow shows before somebody asks for more; before it the stage and the best."""
+    if confirmed := state.stages.get("confirm"):
+        row = next(row for row in confirmed["trials"] if row["number"] == confirmed["winner"])
+        against = f", {interval(row['against_trial0'])} against trial 0" if row["against_trial0"] else ""
+        model = registered_words(state).partition(" (")[0].removeprefix("registered: ")
+        found = f"trial {named(row['number'])}: {state.metric} {percent(row['mean'])} % on hold-outs{against}"
+        return "; ".join(filter(None, (found, model)))
     undone = [name for name in state.begun if name not in state.stages]
-    if undone:
-        return f"at the stage {undone[-1]}"
-    return f"the stages {', '.join(state.stages)} are done" if state.stages else "begun"
+    stage = f"at the stage {undone[-1]}" if undone else "; ".join(f"{name} done" for name in state.stages) or "begun"
+    best = next(iter(state.finished()), None)
+    return f"{stage}; best {state.metric} {percent(best.last(state.metric))} % (trial {best.number})" if best else stage
 
 
 def _table(table: Table, linked: Callable[[str], str]) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 from reid_tune.deploy.parity import Parity
 from reid_tune.sweep.report.confirmed import why_won
-from reid_tune.sweep.report.summary import interval
+from reid_tune.sweep.report.summary import interval, named
 from reid_tune.sweep.report.words import KINDS, looked_at
 from reid_tune.sweep.state import SweepState
 from reid_tune.tables import cell, counted, percent
@@ -23,9 +23,11 @@ def describe(state: SweepState, folder: Path) -> str:
         state: Behind the stage `test`.
         folder: Of the sweep.
     """
-    number = state.stages["confirm"]["winner"]
+    number, plain = state.stages["confirm"]["winner"], state.stages["test"]["models"]["winner"]["plain"]
+    # MLflow's table of versions shows the first words.
+    headline = f"mAP {percent(plain['mAP'])} %, Rank-1 {percent(plain['Rank-1'])} % on test"
     paragraphs = [
-        f"Winner of the sweep **{state.header['name']}**: trial {number}{', the spec itself' * (number == 0)}.",
+        f"{headline}: winner of the sweep **{state.header['name']}**, trial {named(number)}.",
         _table(state.stages["test"]["models"]["winner"]),
         f"{next(looked_at(state, folder))}.",  # The spec's own test folders are the first.
         _confirmed(state),
@@ -35,18 +37,15 @@ def describe(state: SweepState, folder: Path) -> str:
 
 
 def tags(state: SweepState) -> dict[str, str]:
-    """Sweep and trial, plain metrics on test with their intervals (fractions), looks at the test folders, parity."""
+    """Sweep and trial, plain metrics on test as fractions, looks at the test folders, parity."""
     tested = state.stages["test"]
     plain = tested["models"]["winner"]["plain"]
-    scores = {name: plain[name] for name in _METRICS}
-    for name, (low, high) in plain["intervals"].items():
-        scores |= {f"{name}/low": low, f"{name}/high": high}
     return {
         "sweep": state.header["name"],
         "trial": str(state.stages["confirm"]["winner"]),
         "looks": str(next(iter(tested["looks"].values()))),
         "parity": json.dumps(state.stages["export"]["winner"]["parity"]),
-        **{f"test/{name}": f"{value:.4f}" for name, value in scores.items()},
+        **{f"test/{name}": f"{plain[name]:.4f}" for name in _METRICS},
     }
 
 

@@ -16,7 +16,6 @@ from reid_tune.sweep.search.asha import rungs
 from reid_tune.sweep.search.given import given_configurations
 from reid_tune.sweep.search.samples import SAMPLES, check_space
 from reid_tune.sweep.stages.rerank import settings
-from reid_tune.tasks.references import is_reference
 from reid_tune.tracking.registry.names import check_alias, check_model_name
 from reid_tune.training.pretrained import load_pretrained
 from reid_tune.training.run import require_shares
@@ -90,7 +89,7 @@ def preflight(sweep: Sweep, stages: Collection[str]) -> Checked:
 
 def _require_own_fields(experiment: Experiment) -> None:
     """Refuse what a sweep decides by itself, or must be able to find again."""
-    train, path = experiment.train, experiment.model.pretrained_model_path or ""
+    train = experiment.train
     if len(train.gpus) > 1:
         raise InputError(
             f"train.num_gpus = {train.num_gpus}, train.gpu_ids = {list(train.gpu_ids)}: in a sweep, resources of the "
@@ -102,8 +101,6 @@ def _require_own_fields(experiment: Experiment) -> None:
         )
     if train.resume_training_checkpoint_path:
         raise InputError("train.resume_training_checkpoint_path is for a single run: remove it from a sweep's spec.")
-    if is_reference(path):
-        raise InputError(f"model.pretrained_model_path = {path!r}: a sweep needs a file here, which stays what it is.")
 
 
 def _require_networks(experiments: list[Experiment]) -> None:

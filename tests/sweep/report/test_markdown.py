@@ -36,7 +36,9 @@ def test_it_says_where_the_sweep_stands_and_what_was_decided(events: list[Event]
     searching = next(i for i, e in enumerate(events) if e["kind"] == "stage" and e["stage"] == "search")
     assert "**at the stage search**" in page(events[: searching + 1]).markdown({})
     whole = page(events).markdown({})
-    assert "are done**" in whole and "the winner is trial" in whole
+    first = whole.splitlines()[0]
+    assert first.startswith("**trial ") and " % on hold-outs" in first and first.endswith("; models:/reid@champion**")
+    assert "the winner is trial" in whole
 
 
 def test_it_is_never_longer_than_a_store_takes(events: list[Event]) -> None:

@@ -196,10 +196,6 @@ def test_pretrained_weights_are_tried_and_written_down(plan: Plan, tmp_path: Pat
     [
         ({"train": {"num_gpus": 2}}, "train.num_gpus = 2, .* in a sweep, resources of the sweep file says"),
         ({"train": {"resume_training_checkpoint_path": "x.pth"}}, "resume_training_checkpoint_path is for a single"),
-        (
-            {"model": {"pretrained_model_path": "models:/reid@champion"}},
-            "'models:/reid@champion': a sweep needs a file",
-        ),
     ],
 )
 def test_what_a_sweep_decides_itself_is_refused(plan: Plan, spec: dict[str, Any], message: str) -> None:

@@ -1,6 +1,7 @@
 """The stage `register` behind real stages, on checkpoints that were never trained, and who reads what it registers."""
 
 import json
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from reid_tune.sweep.stages.preflight import preflight
 from reid_tune.sweep.stages.register import register
 from reid_tune.sweep.stages.test import test as run_test
 from reid_tune.sweep.state import confirm_run, refit_run, trial_run
+from reid_tune.sweep.weights import settled
 from reid_tune.tasks.evaluate import run_evaluate
 from reid_tune.tasks.export import run_export
 from reid_tune.tasks.inference import run_inference
@@ -116,7 +118,8 @@ def test_a_version_has_its_numbers_in_words_and_as_tags(registered: Any) -> None
     low, high = plain["intervals"]["mAP"]
     row = next(line for line in found["description"].splitlines() if line.startswith("| plain"))
     assert row.startswith(f"| plain | {100 * plain['mAP']:.1f} ({100 * low:.1f}-{100 * high:.1f}) |")
-    assert "Winner of the sweep **simulated**: trial 1." in found["description"]
+    first = f"mAP {100 * plain['mAP']:.1f} %, Rank-1 {100 * plain['Rank-1']:.1f} % on test: winner of the sweep"
+    assert found["description"].startswith(f"{first} **simulated**, trial 1.")
     assert "| re-ranked |" in found["description"] and "| re-ranked as tuned |" not in found["description"]
     confirmed = state.stages["confirm"]["trials"][1]
     gain = 100 * confirmed["against_trial0"]["mean"]
@@ -127,7 +130,7 @@ def test_a_version_has_its_numbers_in_words_and_as_tags(registered: Any) -> None
     assert "test folders: this test set has been looked at 1 time by sweeps" in found["description"]
     assert "The ONNX file against PyTorch: smallest cosine 1 - " in found["description"]
     assert (tags["sweep"], tags["trial"], tags["looks"]) == ("simulated", "1", "1")
-    scores = {"test/mAP": plain["mAP"], "test/mAP/low": low, "test/mAP/high": high, "test/Rank-1": plain["Rank-1"]}
+    scores = {"test/mAP": plain["mAP"], "test/Rank-1": plain["Rank-1"]}
     assert {name: tags[name] for name in scores} == {name: f"{value:.4f}" for name, value in scores.items()}
     assert json.loads(tags["parity"]) == state.stages["export"]["winner"]["parity"]
     assert json.loads(tags["parity"])["difference"] < 5e-4
@@ -168,10 +171,32 @@ def test_a_folder_of_a_run_without_a_model_is_refused(experiment: Any) -> None:
         run_evaluate(experiment(evaluate__checkpoint=f"runs:/{run}/notes"))
 
 
-def test_a_sweep_wants_a_file_and_an_alias_that_can_be_one(registered: Any, tmp_path: Path) -> None:
+def test_a_sweep_keeps_the_weights_that_a_reference_named_as_it_began(registered: Any, tmp_path: Path) -> None:
+    tree, reference = registered[0], "models:/people@best"
+    sweep = make_sweep(tmp_path, tree | {"model": tree["model"] | {"pretrained_model_path": reference}})
+    wanted = (Path(show_version(tracking_uri(), "people@best")["source"]) / "checkpoint.pth").read_bytes()
+
+    with settled(sweep, {}) as own:
+        file = Path(str(own.experiment.model.pretrained_model_path))
+        assert file.read_bytes() == wanted and file.parent == sweep.folder / "pretrained"
+        assert preflight(own, ("preflight",)).pretrained == {"file": str(file), "sha256": sha256(wanted).hexdigest()}
+    assert not sweep.folder.exists(), "a sweep that did not begin leaves nothing"
+
+    with settled(sweep, {}) as own, Journal(sweep.folder) as journal:
+        journal.emit("sweep", weights=own.weights, spec=own.experiment.parameters())
+        header = journal.state.header
+    assert file.read_bytes() == wanted
+    client(tracking_uri()).delete_registered_model_alias("people", "best")
+    try:
+        with settled(sweep, header) as again:
+            assert again.experiment.model.pretrained_model_path == str(file)
+        with pytest.raises(InputError, match="has no alias best"), settled(sweep, {}):
+            pass
+    finally:
+        client(tracking_uri()).set_registered_model_alias("people", "best", "1")
+
+
+def test_a_sweep_wants_an_alias_that_can_be_one(registered: Any, tmp_path: Path) -> None:
     tree = registered[0]
-    weights = tree | {"model": tree["model"] | {"pretrained_model_path": "models:/people@best"}}
-    with pytest.raises(InputError, match="'models:/people@best': a sweep needs a file"):
-        preflight(make_sweep(tmp_path, weights), ("preflight",))
     with pytest.raises(InputError, match="registry.alias: 'latest' cannot be an alias"):
         preflight(make_sweep(tmp_path, tree, registry={"model": "people", "alias": "latest"}), ("preflight",))
