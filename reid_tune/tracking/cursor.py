@@ -29,7 +29,7 @@ class Cursor:
 
     def __init__(self, log: Path, uri: str, describe: Callable[[], Description] | None) -> None:
         self.refusal: str | None = None
-        self._log, self._uri, self._describe = Path(log), uri, describe
+        self._log, self._uri, self._description = Path(log), uri, describe
         self._file = self._log.with_name(CURSOR)
         self._projection: Projection | None = None
         self._parent, self.offset = self._read()
@@ -56,6 +56,8 @@ class Cursor:
                 return 0
             try:
                 count = self._send_some(projection)
+                if not count:
+                    self._describe(projection)
             except Exception as error:
                 self._projection = None  # It has taken in what is to be sent again.
                 if self.offset <= self._restored or not projection.lost(error):
@@ -72,6 +74,12 @@ class Cursor:
         """End what is open in a log that nobody writes any more, as of its last event."""
         if self._projection and self._last and self._last["kind"] != "closed":
             self._projection.apply({"kind": "closed", "time": self._last["time"], "status": "KILLED"})
+
+    def _describe(self, projection: Projection) -> None:
+        try:
+            projection.describe()
+        except (LookupError, TypeError, ValueError) as error:  # Of an odd log, whose metrics matter more.
+            self.refusal = one_line(error)
 
     def _send_some(self, projection: Projection) -> int:
         count, offset = 0, self.offset
@@ -95,7 +103,7 @@ class Cursor:
         first = next(read_events_from(self._log, 0), None)
         if first is None or first[0]["kind"] not in HEADERS:
             return None
-        description = self._describe() if self._describe else None
+        description = self._description() if self._description else None
         projection = Projection(client(self._uri), first[0], self._log.parent, description)
         # Another store, or a store that was lost, has another parent run: it gets everything.
         if projection.parent != self._parent or self.offset > self._log.stat().st_size:

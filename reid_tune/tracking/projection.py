@@ -128,11 +128,14 @@ class Projection:
                 self._closed(event)
 
     def flush(self) -> None:
-        """Send the metrics of all events so far, and the description if it is another one."""
+        """Send the metrics of all events so far."""
         for run, found in self._points.items():
             for start in range(0, len(found), METRICS):
                 self._send(run, found[start : start + METRICS])
         self._points = {}
+
+    def describe(self) -> None:
+        """Write the description, if it may be another one."""
         if self._description and self._stale:
             self._tag(self.parent, **{NOTE: self._description.markdown(self._addresses(self._description.named()))})
             self._stale = False

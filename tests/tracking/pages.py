@@ -8,6 +8,8 @@ from pathlib import Path
 
 from playwright.sync_api import Page, expect, sync_playwright
 
+from reid_tune.tracking.view import page
+
 __all__ = ["CHROMIUM", "Pages", "chromium"]
 
 CHROMIUM = shutil.which("chromium")
@@ -64,6 +66,14 @@ class Pages:
         count = self._page.get_by_text("matching runs").inner_text().split()[0]
         expect(self._page.locator(".ag-pinned-left-cols-container .ag-row")).to_have_count(int(count))
         self._picture("runs")
+        return self._rows()
+
+    def leaderboard(self, experiment: str, trials: int) -> dict[str, dict]:
+        """The rows of the saved view of a sweep with so many trials, in order; see `runs`."""
+        self._open(page(experiment).removeprefix("#/"))
+        expect(self._page.locator(".ag-pinned-left-cols-container .ag-row")).to_have_count(trials)
+        self._fit_columns()
+        self._picture("leaderboard")
         return self._rows()
 
     def curves(self, experiment: str, points: Mapping[str, int]) -> None:

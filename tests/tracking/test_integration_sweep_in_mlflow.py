@@ -161,6 +161,16 @@ def test_the_table_has_all_runs_of_the_sweep_and_charts_compare_them(
 
 
 @in_a_browser
+def test_the_saved_view_has_the_trials_the_best_first(pages: Pages, experiment: str, runs: dict[str, Any]) -> None:
+    trials = {name: run for name, run in runs.items() if name.startswith("trials/")}
+    table = pages.leaderboard(experiment, len(trials))
+    best = sorted(trials, key=lambda name: -trials[name].data.metrics[METRICS[0]])
+    assert list(table) == best
+    assert {"metrics.`val/mAP`", "tags.`state`", "tags.`search.train.optim.base_lr`"} <= table[best[0]].keys()
+    assert {cells["tags.`state`"] for cells in table.values()} <= {"finished", "stopped"}
+
+
+@in_a_browser
 def test_the_page_of_the_sweep_has_the_leaderboard(
     pages: Pages, shown: Shown, experiment: str, runs: dict[str, Any]
 ) -> None:

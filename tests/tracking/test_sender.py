@@ -1,3 +1,4 @@
+import json
 import os
 import subprocess
 import sys
@@ -12,6 +13,8 @@ from reid_tune.errors import InfrastructureError
 from reid_tune.tracking import sender as module
 from reid_tune.tracking.projection import Projection
 from reid_tune.tracking.sender import Sender, send_all
+
+from .conftest import ENVIRONMENT
 
 PATIENCE = 120
 DEAD = "http://127.0.0.1:9"
@@ -121,6 +124,55 @@ def test_the_results_on_test_are_metrics_of_the_refit_and_of_the_parent(
         ("test folders", "f" * 32, "test"),
         ("other", "e" * 32, "test"),
     ]
+
+
+def test_the_sweep_is_a_line_among_others_by_its_winner_and_opens_with_its_trials(
+    store: str, connection: Any, tmp_path: Path, picture: Path, events: Callable, write: Callable, snapshot: Callable
+) -> None:
+    lines = events("won", picture)
+    lines[0]["sweep"] = {"objective": {"metric": "mINP"}, "space": {"train.optim.base_lr": {}, "re_ranking.k1": {}}}
+    lines[1] |= {"user": "mina", "command": ["/bin/reid-tune", "sweep", "a.yaml"]}
+    lines[1]["environment"] = ENVIRONMENT | {"commit": "c0ffee"}
+    lines[8]["parameters"]["train.optim.base_lr"] = 0.00123456789
+    row = {"number": 1, "mean": 0.375}
+    result = {"winner": 1, "trials": [{"number": 0, "mean": 0.25}, row]}
+    lines.append({"time": 1_700_000_040.0, "kind": "stage", "stage": "confirm", "state": "done", "result": result})
+    write(tmp_path / "events.jsonl", lines)
+    send_all(tmp_path / "events.jsonl", store)
+    runs = snapshot("won")
+    parent, trial = runs["parent"], runs["trials/0001"]
+    assert parent["metrics"] == {"confirm/mINP": [(0, 1_700_000_040_000, 0.375)]}
+    assert (parent["tags"]["winner"], parent["tags"]["search.train.optim.base_lr"]) == ("trials/0001", "0.001235")
+    assert trial["parameters"]["train.optim.base_lr"] == "0.00123456789"
+    for run in (parent, trial):
+        tags = {key: run["tags"][f"mlflow.{key}"] for key in ("user", "source.name", "source.git.commit")}
+        assert tags == {"user": "mina", "source.name": "reid-tune sweep a.yaml", "source.git.commit": "c0ffee"}
+    view = json.loads(connection.get_experiment_by_name("won").tags["mlflow.sharedViewState.leaderboard"])
+    state = json.loads(view["state"])
+    assert (state["orderByKey"], state["orderByAsc"]) == ("metrics.`val/mINP`", False)
+    assert state["selectedColumns"] == ["metrics.`val/mINP`", "tags.`state`", "tags.`search.train.optim.base_lr`"]
+    assert trial["tags"]["kind"] in state["searchFilter"]
+
+
+def test_why_a_run_was_started_again_and_why_a_sweep_ended_are_tags(
+    store: str, tmp_path: Path, picture: Path, events: Callable, write: Callable, snapshot: Callable
+) -> None:
+    lines = events("reasons", picture)[:7]
+    lines.append({"kind": "setback", "run": "trials/0000", "failure": "lost_worker", "reason": "it died"})
+    lines.append({"kind": "closed", "status": "FAILED", "reason": "the disk is full"})
+    lines.append({**lines[1], "pid": 2})
+    for number, event in enumerate(lines[7:]):
+        event["time"] = 1_700_000_020.0 + number
+    write(tmp_path / "events.jsonl", lines[:9])
+    send_all(tmp_path / "events.jsonl", store)
+    runs = snapshot("reasons")
+    assert runs["trials/0000"]["tags"]["setback"] == "lost_worker: it died"
+    assert runs["trials/0000"]["status"] == "KILLED"
+    assert (runs["parent"]["tags"]["state"], runs["parent"]["tags"]["reason"]) == ("failed", "the disk is full")
+    write(tmp_path / "events.jsonl", lines[9:])
+    send_all(tmp_path / "events.jsonl", store)
+    parent = snapshot("reasons")["parent"]
+    assert (parent["status"], parent["tags"]["state"], parent["tags"]["reason"]) == ("RUNNING", "running", "")
 
 
 class Counted:
