@@ -73,7 +73,7 @@ class Projection:
         self._source: dict[str, str] = {}
         self._searched: dict[str, Mapping[str, Any]] = {}
         self._points: dict[str, list[Metric]] = {}
-        self._stale = False
+        self._stale = self._failed = False
 
     def recall(self, event: Event) -> None:
         """Take in an event that the store has already."""
@@ -95,6 +95,8 @@ class Projection:
                 self._begun[event["run"]] = milliseconds(event)
             case "ended":
                 self._open.discard(event["run"])
+            case "closed":
+                self._failed |= "reason" in event
 
     def apply(self, event: Event) -> None:
         """Send one event, but for metrics, which `flush` sends; kinds that MLflow has no use for are passed over."""
@@ -106,7 +108,8 @@ class Projection:
                 self._settings(self.parent, self._spec)
             case "driver":
                 self._connection.update_run(self.parent, status="RUNNING")
-                self._tag(self.parent, state="running", reason="", **self._source)
+                # The reason why the last driver has failed is past.
+                self._tag(self.parent, state="running", **({"reason": ""} if self._failed else {}), **self._source)
                 self._inputs(self.parent)
             case "stage":
                 self._stage(event)
@@ -238,7 +241,8 @@ class Projection:
         """The driver has ended: runs at work are cut short until the next one goes on with them."""
         for run in sorted(self._open):
             self._connection.set_terminated(self._named(run), "KILLED", milliseconds(event))
-        self._tag(self.parent, state=event["status"].lower(), reason=event.get("reason", ""))
+        reason = {"reason": event["reason"]} if "reason" in event else {}
+        self._tag(self.parent, state=event["status"].lower(), **reason)
         self._connection.set_terminated(self.parent, event["status"], milliseconds(event))
 
     def _artifact(self, event: Event) -> None:

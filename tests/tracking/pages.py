@@ -89,7 +89,7 @@ class Pages:
         self._page.get_by_text("Show more").click()
         self._page.get_by_text("Show less").wait_for()
         self._picture("overview")
-        return self._page.get_by_role("main").inner_text()
+        return self._page.get_by_role("main").inner_text().replace("\N{NO-BREAK SPACE}", "")
 
     def charts(self, experiment: str, run: str, points: Mapping[str, int]) -> str:
         """Charts of metrics of a run, each with so many points."""

@@ -16,6 +16,8 @@ __all__ = ["SweepPage"]
 
 _TRIALS = 20  # of the leaderboard, or fewer where the text would be longer than a store takes
 _LONGEST = 8000
+_ROOM = 2 * "\N{NO-BREAK SPACE}"  # as MLflow's page leaves none between columns
+_FINALS = 4  # columns of the results on test: whose, mAP, mINP, Rank-1
 
 
 class SweepPage:
@@ -39,7 +41,7 @@ class SweepPage:
         def linked(cell: str) -> str:
             found = re.match(r"\d+", cell)
             page = address.get(trial_run(int(found[0]))) if found else None
-            return f"[{cell}]({page})" if page else cell
+            return f"[{cell.rstrip()}]({page}){_ROOM}" if page else cell
 
         for trials in range(_TRIALS, -1, -1):
             text = "\n\n".join(self._parts(trials, linked))
@@ -51,10 +53,12 @@ class SweepPage:
         state = self.state
         yield f"**{_headline(state)}**"
         yield from (line.replace("\n", "  \n") for line in self._words())
-        board = leaderboard(state, trials) if trials and state.trials else None
-        for table in (finals_table(state), confirm_table(state), board):
-            if table is not None:
-                yield _table(table, linked)
+        if (tested := finals_table(state)) is not None:
+            yield _table(tested, linked, _FINALS)
+        if (confirmed := confirm_table(state)) is not None:
+            yield _table(confirmed, linked)
+        if trials and state.trials:
+            yield _table(leaderboard(state, trials), linked)
 
     def _words(self) -> Iterator[str]:
         state = self.state
@@ -81,14 +85,15 @@ def _headline(state: SweepState) -> str:
     return f"{stage}; best {state.metric} {percent(best.last(state.metric))} % (trial {best.number})" if best else stage
 
 
-def _table(table: Table, linked: Callable[[str], str]) -> str:
-    """A table of texts, its title above it; the first column may be linked."""
-    heads = [_cell(str(column.header)) for column in table.columns]
-    columns = [[_cell(str(cell)) for cell in column.cells] for column in table.columns]
-    lines = [heads, ["---:" if column.justify == "right" else "---" for column in table.columns]]
+def _table(table: Table, linked: Callable[[str], str], most: int | None = None) -> str:
+    """A table of texts, its title above it; the first column may be linked, and only `most` columns shown."""
+    shown = table.columns[:most]
+    heads = [_cell(str(column.header)) for column in shown]
+    columns = [[_cell(str(cell)) for cell in column.cells] for column in shown]
+    lines = [heads, ["---:" if column.justify == "right" else "---" for column in shown]]
     lines += [[linked(first), *rest] for first, *rest in zip(*columns, strict=True)]
     return f"{table.title}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
+    return " ".join(text.split()).replace("|", "\\|") + _ROOM
