@@ -104,7 +104,7 @@ def sending(folder: Path, arguments: argparse.Namespace) -> None:
     uri = f"sqlite:///{folder}/ours.db"
     client(uri)
     cpu, wall = time.process_time(), time.perf_counter()
-    sent = send_all(log, uri, SweepPage)
+    sent = send_all(log, uri, SweepPage).events
     cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
     obvious = arguments.trials / OBVIOUS * obvious_way(folder, events(OBVIOUS, arguments.epochs))
     table = Table("sending", "obvious, scaled", "reid-tune", "ratio", "wanted")

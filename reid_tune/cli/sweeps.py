@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperCommand
 
 from reid_tune.cli.common import Format, FormatOption, Storage, app, show
-from reid_tune.errors import InputError
+from reid_tune.errors import InputError, ReidTuneError
 
 __all__: list[str] = []
 
@@ -221,5 +221,12 @@ def sync(
     """Send to MLflow what it has missed: its server was away, or the process was killed."""
     from reid_tune.sweep.sync import sync as send
 
+    status = 0
     for name in names:
-        typer.echo(send(name, storage, to, lambda text: typer.echo(text, err=True)))
+        try:
+            for sent in send(name, storage, to, lambda text: typer.echo(text, err=True)):
+                typer.echo(sent)
+        except ReidTuneError as error:
+            typer.echo(f"reid-tune: {error}", err=True)
+            status = max(status, error.status)
+    raise typer.Exit(status)

@@ -12,7 +12,9 @@ from typing import Any, Self
 from reid_tune.errors import InfrastructureError, InputError
 from reid_tune.files import make_folder
 
-__all__ = ["Event", "EventLog", "read_events", "read_events_from"]
+__all__ = ["EVENTS", "Event", "EventLog", "read_events", "read_events_from"]
+
+EVENTS = "events.jsonl"  # in the folder that a log is of
 
 Event = dict[str, Any]
 
@@ -23,11 +25,14 @@ class EventLog:
     Each event is one JSON object with `kind`, `time` (seconds since the epoch) and fields of its kind. An event is
     on disk when `append` returns. A line that a crash cut short is dropped when the log is opened again.
 
+    Args:
+        held: Whether whoever has started this process holds the log meanwhile, and does not write.
+
     Raises:
         InputError: another process writes this log, or the folder cannot be written.
     """
 
-    def __init__(self, path: Path | str) -> None:
+    def __init__(self, path: Path | str, *, held: bool = False) -> None:
         self.path = Path(path)
         make_folder(self.path.parent)
         try:
@@ -35,6 +40,8 @@ class EventLog:
             self._file = self.path.open("ab+", buffering=0)
         except OSError as error:
             raise InputError(f"cannot write {self.path}: {error.strerror}.") from None
+        if held:
+            return
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

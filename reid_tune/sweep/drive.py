@@ -4,15 +4,15 @@ import os
 import secrets
 import socket
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
 from rich.console import Console
 
 from reid_tune.checkpoints.encryption import encrypt
-from reid_tune.errors import InputError, ReidTuneError, about
+from reid_tune.errors import InputError, about
 from reid_tune.events.log import Event, read_events
 from reid_tune.spec.secret import passphrase
 from reid_tune.sweep.budget import Crew, Purse, require_gpus
@@ -23,7 +23,7 @@ from reid_tune.sweep.costs import Pace
 from reid_tune.sweep.file import STAGES, Sweep
 from reid_tune.sweep.files import Files
 from reid_tune.sweep.journal import EVENTS, Journal
-from reid_tune.sweep.provenance import environment, user
+from reid_tune.sweep.provenance import environment
 from reid_tune.sweep.remote.mirror import files_of
 from reid_tune.sweep.report.live import LiveView
 from reid_tune.sweep.report.markdown import SweepPage
@@ -43,13 +43,11 @@ from reid_tune.sweep.stages.test import test
 from reid_tune.sweep.state import SweepState
 from reid_tune.sweep.weights import settled
 from reid_tune.tasks.split import SPLIT, write_lists
-from reid_tune.tracking.sender import Sender
+from reid_tune.tracking.sender import Sender, followed
 from reid_tune.tracking.store import fault, public, tracking_uri, with_credentials
+from reid_tune.tracking.values import user
 
 __all__ = ["plan_sweep", "run_sweep"]
-
-# Seconds that the end of a sweep waits for MLflow, while nothing arrives there, and an interrupted one.
-_SENDING, _PATIENCE, _HURRY = 60.0, 8.0, 3.0
 
 
 def plan_sweep(sweep: Sweep, until: str, address: str | None = None) -> dict[str, Any]:
@@ -148,7 +146,8 @@ class _Driver:
             self._begin()
             if again:
                 reopen(self.journal, again)
-            with _tracked(self.journal, self.console, view):
+            with _tracked(self.sweep, self.journal, self.console) as sender:
+                view.tracking = lambda: sender.words
                 for stage in stages:
                     self.journal.emit("stage", stage=stage, state="begun", result={})
                     self.journal.emit("stage", stage=stage, state="done", result=getattr(self, f"_{stage}")())
@@ -254,30 +253,18 @@ def _room(sweep: Sweep, workers: int) -> int:
         return 0
 
 
-@contextmanager
-def _tracked(journal: Journal, console: Console, view: LiveView) -> Iterator[None]:
+def _tracked(sweep: Sweep, journal: Journal, console: Console) -> AbstractContextManager[Sender]:
     """Send the log to MLflow during the block, and close it as the block ends."""
-    sender = Sender(journal.path, with_credentials(journal.state.header["tracking_uri"]), SweepPage)
-    view.tracking = lambda: sender.words
-    end: dict[str, str] = {"status": "KILLED"}
-    try:
-        yield
-        end = {"status": "FINISHED"}
-    except ReidTuneError as error:
-        end = {"status": "FAILED", "reason": str(error)}
-        raise
-    finally:
-        with suppress(ReidTuneError):  # The disk is full, or another driver has taken over.
-            journal.emit("closed", **end)
-        killed = end["status"] == "KILLED"
-        if not sender.close(_HURRY if killed else _SENDING, _HURRY if killed else _PATIENCE):
-            _warn(
-                console,
-                f"{sender.lag} events are not in MLflow ({sender.last_error or 'it is slow'}): send them with "
-                f"reid-tune sync {journal.state.header['name']}",
-            )
-        elif sender.last_error:
-            _warn(console, f"MLflow: {sender.last_error}")
+    name, storage = sweep.file.name, sweep.file.storage
+    again = f"reid-tune sync {name}" + (f" --storage {storage}" if storage != "runs" else "")
+    return followed(
+        journal.path,
+        with_credentials(journal.state.header["tracking_uri"]),
+        lambda end: journal.emit("closed", **end),
+        partial(_warn, console),
+        again,
+        SweepPage,
+    )
 
 
 def _warn(console: Console, text: str) -> None:

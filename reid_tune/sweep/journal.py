@@ -5,14 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
-from reid_tune.events.log import Event, EventLog, read_events
+from reid_tune.events.log import EVENTS, Event, EventLog, read_events
 from reid_tune.sweep.files import Files
 from reid_tune.sweep.lease import Lease
 from reid_tune.sweep.state import SweepState, replay
 
 __all__ = ["EVENTS", "Journal"]
-
-EVENTS = "events.jsonl"
 
 
 class Journal:

@@ -1,6 +1,5 @@
 """Where a run's numbers come from: code, libraries, machine, data and weights."""
 
-import getpass
 import hashlib
 import json
 import os
@@ -20,7 +19,7 @@ from reid_tune.spec.experiment import Experiment
 from reid_tune.storage.copies import local_file
 from reid_tune.sweep.state import RunState, SweepState
 
-__all__ = ["RECORD", "Held", "environment", "held_by", "record", "store", "training_files", "user"]
+__all__ = ["RECORD", "Held", "environment", "held_by", "record", "store", "training_files"]
 
 RECORD = "run.json"
 PACKAGES = ("reid-tune", "torch", "torchvision", "timm", "ray", "optuna", "mlflow", "numpy")
@@ -149,14 +148,6 @@ def _commit(source: Path) -> tuple[str | None, bool | None]:
     commit = _output("git", "-C", str(source), "rev-parse", "HEAD")
     changes = _output("git", "-C", str(source), "status", "--porcelain", "--", ".")
     return (commit, bool(changes)) if commit else (None, None)
-
-
-def user() -> str | None:
-    """The name of who runs this process; None for a number without one, as in containers."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return None
 
 
 def _cpu() -> str:

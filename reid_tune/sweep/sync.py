@@ -1,19 +1,20 @@
 """Sending to MLflow what an ended process has left in its log."""
 
+import os
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 from reid_tune.errors import InputError
-from reid_tune.events.log import EventLog, read_events
+from reid_tune.events.log import EVENTS, EventLog, read_events, read_events_from
 from reid_tune.storage.bucket import Bucket, is_url
-from reid_tune.sweep.journal import EVENTS, Journal
+from reid_tune.sweep.journal import Journal
 from reid_tune.sweep.lease import Lease
 from reid_tune.sweep.remote.readers import readable
 from reid_tune.sweep.report.markdown import SweepPage
 from reid_tune.sweep.report.summary import sweep_folder
-from reid_tune.tracking.sender import send_all
+from reid_tune.tracking.cursor import CURSOR
+from reid_tune.tracking.sender import Sent, send_all
 from reid_tune.tracking.store import public, with_credentials
 
 __all__ = ["Synced", "sync"]
@@ -24,16 +25,17 @@ class Synced:
     """What was sent of one log, and where it is now."""
 
     name: str
-    events: int
+    sent: Sent
     uri: str
 
     def __str__(self) -> str:
-        what = f"{self.events} events sent to" if self.events else "nothing was left to send to"
-        return f"{self.name}: {what} {public(self.uri)}"
+        what = f"{self.sent.events} events sent to" if self.sent.events else "nothing was left to send to"
+        refusal = f" (not all was taken: {self.sent.refusal})" if self.sent.refusal else ""
+        return f"{self.name}: {what} {public(self.uri)}{refusal}"
 
 
-def sync(name: str, storage: str, uri: str | None, say: Callable[[str], None]) -> Synced:
-    """Send all that MLflow does not have yet of a sweep, or of a training in a folder that was recorded.
+def sync(name: str, storage: str, uri: str | None, say: Callable[[str], None]) -> list[Synced]:
+    """Send all that MLflow does not have yet of a sweep, or of the trainings that were recorded in a folder.
 
     Args:
         name: Of a sweep below the storage, or the folder of a training's checkpoints.
@@ -44,13 +46,33 @@ def sync(name: str, storage: str, uri: str | None, say: Callable[[str], None]) -
         InputError: there is neither, or it is still at work and sends by itself.
         InfrastructureError: the store does not answer; what it has got is remembered.
     """
-    training = Path(name) / EVENTS
-    if training.is_file() and read_events(training)[:1] and read_events(training)[0]["kind"] == "train":
-        with EventLog(training):
-            return _send(name, training, uri, None)
+    if trainings := [log for log in sorted(Path(name).glob("events*.jsonl")) if _kind(log) == "train"]:
+        return [_training(log, uri) for log in trainings]
+    if is_url(storage):
+        return [_in_bucket(name, storage, uri, say)]
+    with Journal(sweep_folder(name, storage), say) as journal:
+        return [_send(name, journal.path, uri, SweepPage)]
+
+
+def _kind(log: Path) -> str | None:
+    first = next(read_events_from(log, 0), None)
+    return first[0].get("kind") if first else None
+
+
+def _training(log: Path, uri: str | None) -> Synced:
+    with EventLog(log):
+        return _send(str(log.parent if log.name == EVENTS else log), log, uri, None)
+
+
+def _in_bucket(name: str, storage: str, uri: str | None, say: Callable[[str], None]) -> Synced:
+    """The log is copied once no other driver can write it any more."""
     folder = sweep_folder(name, readable(storage, name))
-    with _driver(folder, storage, name, say):
-        return _send(name, folder / EVENTS, uri, SweepPage)
+    bucket = Bucket(storage) / name
+    with Lease(bucket, f"sync-{os.getpid()}", wait=say):
+        readable(storage, name)
+        found = _send(name, folder / EVENTS, uri, SweepPage)
+        bucket.upload(folder / CURSOR, CURSOR)
+        return found
 
 
 def _send(name: str, log: Path, uri: str | None, describe: Callable[[], SweepPage] | None) -> Synced:
@@ -58,8 +80,3 @@ def _send(name: str, log: Path, uri: str | None, describe: Callable[[], SweepPag
         raise InputError(f"{name} has not begun: {log} is empty.")
     store = uri or with_credentials(header[0]["tracking_uri"])
     return Synced(name, send_all(log, store, describe, closed=True), store)
-
-
-def _driver(folder: Path, storage: str, name: str, say: Callable[[str], None]) -> AbstractContextManager[object]:
-    """The right of a sweep's driver, so that no other process sends meanwhile."""
-    return Lease(Bucket(storage) / name, wait=say) if is_url(storage) else Journal(folder, say)

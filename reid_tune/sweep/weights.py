@@ -1,7 +1,6 @@
 """Pretrained weights that a spec names by a reference: one file for all runs, whatever the reference means later."""
 
-import hashlib
-import shutil
+import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -42,25 +41,29 @@ def settled(sweep: Sweep, header: Mapping[str, Any]) -> Iterator[Sweep]:
         yield _with(sweep, header["spec"][_KEY], reference)
         return
     content = resolve(reference, CHECKPOINT).read_bytes()
-    name = f"{_FOLDER}/{hashlib.sha256(content).hexdigest()[:16]}.pth"
+    name = f"{_FOLDER}/{secrets.token_hex(8)}.pth"  # No other process may remove it.
     if sweep.remote:
         sweep.remote.write(name, content)
     else:
         write_atomic(sweep.folder / name, content)
+    file = f"{sweep.place}/{name}"
     try:
-        yield _with(sweep, f"{sweep.place}/{name}", reference)
+        yield _with(sweep, file, reference)
     finally:
-        if not read_events(sweep.folder / EVENTS):
-            _remove(sweep)
+        begun = next(iter(read_events(sweep.folder / EVENTS)), None)
+        if begun is None or begun["spec"][_KEY] != file:
+            _remove(sweep, name)
 
 
-def _remove(sweep: Sweep) -> None:
+def _remove(sweep: Sweep, name: str) -> None:
     if sweep.remote:
-        sweep.remote.remove_tree(_FOLDER)
+        sweep.remote.remove(name)
         return
-    shutil.rmtree(sweep.folder / _FOLDER)
-    with suppress(OSError):
-        sweep.folder.rmdir()  # Nothing else is there.
+    path = sweep.folder / name
+    path.unlink()
+    with suppress(OSError):  # Other things are there.
+        path.parent.rmdir()
+        sweep.folder.rmdir()
 
 
 def _with(sweep: Sweep, file: str, reference: str) -> Sweep:

@@ -5,34 +5,35 @@ import secrets
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
 import torch
 
 from reid_tune.data.fingerprint import fingerprint
-from reid_tune.errors import ReidTuneError
-from reid_tune.events.log import Event, EventLog, read_events
+from reid_tune.events.log import EVENTS, Event, EventLog, read_events
 from reid_tune.spec.experiment import Experiment
-from reid_tune.tracking.sender import Sender
+from reid_tune.tracking.cursor import cursor_of
+from reid_tune.tracking.sender import followed
 from reid_tune.tracking.store import fault, public, tracking_uri, with_credentials
+from reid_tune.tracking.values import user
 from reid_tune.training.curves import schedule_plot
 from reid_tune.training.usage import Usage
 
-__all__ = ["EPOCHS", "Epochs", "recorded"]
-
-EPOCHS = "events.jsonl"
-_SENDING, _PATIENCE, _HURRY = 60.0, 8.0, 3.0  # seconds that the end waits for MLflow, while nothing arrives, in a hurry
+__all__ = ["Epochs", "recorded"]
 
 
 class Epochs:
-    """Writes each epoch of a training once into the log in a folder, with what it took; a context manager.
+    """Writes each epoch of a training that is `recorded` once into its log, with what it took; a context manager.
 
-    One process at a time may write. `device` is where it computes.
+    Args:
+        directory: Of the checkpoints.
+        device: Where it computes.
     """
 
     def __init__(self, directory: Path, device: torch.device) -> None:
-        self._log = EventLog(directory / EPOCHS)
+        self._log = EventLog(directory / EVENTS, held=True)
         self._known = {event["epoch"] for event in read_events(self._log.path) if event["kind"] == "report"}
         self._usage = Usage(device)
 
@@ -58,70 +59,57 @@ def recorded(experiment: Experiment, directory: Path, *, resumed: bool) -> Itera
     """Record the training within the block in the store of MLFLOW_TRACKING_URI; a store that is away stops nothing.
 
     The experiment is that of MLFLOW_EXPERIMENT_NAME, else `train`; the run that of MLFLOW_RUN_NAME, else the name of
-    the results folder. A training that goes on goes on in its run.
+    the results folder.
 
     Args:
         directory: Of its checkpoints.
-        resumed: Whether it goes on from a checkpoint; else it is another run than one whose epochs are there.
+        resumed: Whether it goes on in the run that is there; else it is another run.
+
+    Raises:
+        InputError: the training folders cannot be read, or another training is recorded in this directory.
     """
-    path = directory / EPOCHS
+    folders = list(experiment.dataset.train_folders)
+    data = {"folders": folders, "fingerprint": fingerprint(*folders)}
     if not resumed:
-        _put_aside(path)
-    header = _begin(experiment, path)
-    uri = with_credentials(header["tracking_uri"])
-    if found := fault(uri):
-        _say(f"warning: {found}")
-    sender = Sender(path, uri)
-    end: dict[str, str] = {"status": "KILLED"}
-    try:
-        yield
-        end = {"status": "FINISHED"}
-    except ReidTuneError as error:
-        end = {"status": "FAILED", "reason": str(error)}
-        raise
-    finally:
-        _end(path, end)
-        killed = end["status"] == "KILLED"
-        if not sender.close(_HURRY if killed else _SENDING, _HURRY if killed else _PATIENCE):
-            _say(
-                f"warning: {sender.lag} events are not in MLflow ({sender.last_error or 'it is slow'}): send them with "
-                f"reid-tune sync {directory}"
-            )
-        else:
-            _say(f"in MLflow ({public(uri)}): the run {header['name']} of the experiment {header['experiment']}")
+        _put_aside(directory / EVENTS)
+    with EventLog(directory / EVENTS) as log:
+        header = next(iter(read_events(log.path)), None) or _begin(experiment, log)
+        log.append("driver", user=user(), command=sys.argv, environment={"data": data})
+        uri = with_credentials(header["tracking_uri"])
+        if found := fault(uri):
+            _warn(found)
+        with followed(log.path, uri, partial(_close, log), _warn, f"reid-tune sync {directory}"):
+            yield
+    print(f"MLflow: run {header['name']} of the experiment {header['experiment']} in {public(uri)}", file=sys.stderr)
 
 
 def _put_aside(path: Path) -> None:
-    past = read_events(path)
-    if any(event["kind"] == "report" for event in past):
-        path.rename(path.with_name(f"{path.stem}-{past[0]['uid']}{path.suffix}"))
+    """Keep the log of an earlier training, of which MLflow may not have all."""
+    if past := read_events(path):
+        kept = path.with_name(f"{path.stem}-{past[0]['uid']}{path.suffix}")
+        path.rename(kept)
+        if (place := cursor_of(path)).exists():
+            place.rename(cursor_of(kept))
 
 
-def _begin(experiment: Experiment, path: Path) -> Event:
-    with EventLog(path) as log:
-        if not (past := read_events(path)):
-            header = log.append(
-                "train",
-                name=os.environ.get("MLFLOW_RUN_NAME") or path.parent.absolute().parent.name,
-                experiment=os.environ.get("MLFLOW_EXPERIMENT_NAME") or "train",
-                uid=secrets.token_hex(8),
-                tracking_uri=public(tracking_uri()),
-                spec=experiment.parameters(),
-            )
-            past = [header]
-        folders = list(experiment.dataset.train_folders)
-        log.append("driver", environment={"data": {"folders": folders, "fingerprint": fingerprint(*folders)}})
-        return past[0]
+def _begin(experiment: Experiment, log: EventLog) -> Event:
+    return log.append(
+        "train",
+        name=os.environ.get("MLFLOW_RUN_NAME") or log.path.parent.absolute().parent.name,
+        experiment=os.environ.get("MLFLOW_EXPERIMENT_NAME") or "train",
+        uid=secrets.token_hex(8),
+        tracking_uri=public(tracking_uri()),
+        spec=experiment.parameters(),
+    )
 
 
-def _end(path: Path, end: Mapping[str, str]) -> None:
-    epochs = [event["metrics"] for event in read_events(path) if event["kind"] == "report"]
-    with EventLog(path) as log:
-        if epochs and end["status"] == "FINISHED":
-            schedule_plot(epochs, path.with_name("schedule.png"))
-            log.append("artifact", run=None, path="schedule.png", folder="")
-        log.append("closed", **end)
+def _close(log: EventLog, end: Mapping[str, str]) -> None:
+    epochs = [event["metrics"] for event in read_events(log.path) if event["kind"] == "report"]
+    if epochs and end["status"] == "FINISHED":
+        schedule_plot(epochs, log.path.with_name("schedule.png"))
+        log.append("artifact", run=None, path="schedule.png", folder="")
+    log.append("closed", **end)
 
 
-def _say(text: str) -> None:
-    print(text, file=sys.stderr)
+def _warn(text: str) -> None:
+    print(f"warning: {text}", file=sys.stderr)

@@ -63,8 +63,9 @@ def run_train(experiment: Experiment, given: Collection[str] = (), *, track: boo
 
 
 def _recorded(experiment: Experiment, directory: Path) -> AbstractContextManager[None]:
-    checkpoint = experiment.train.resume_training_checkpoint_path
-    return recorded(experiment, directory, resumed=bool(checkpoint) or (directory / LATEST).exists())
+    # From a checkpoint that is named, epochs are trained anew that the log may have.
+    named = experiment.train.resume_training_checkpoint_path
+    return recorded(experiment, directory, resumed=not named and (directory / LATEST).exists())
 
 
 def _resolved(experiment: Experiment) -> Experiment:

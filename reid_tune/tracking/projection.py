@@ -74,6 +74,7 @@ class Projection:
         self._searched: dict[str, Mapping[str, Any]] = {}
         self._points: dict[str, list[Metric]] = {}
         self._stale = self._failed = False
+        self._won: dict[str, str] = {}
 
     def recall(self, event: Event) -> None:
         """Take in an event that the store has already."""
@@ -97,13 +98,15 @@ class Projection:
                 self._open.discard(event["run"])
             case "closed":
                 self._failed |= "reason" in event
+            case "stage" if (event["stage"], event["state"]) == ("confirm", "done"):
+                self._won |= search_tags(self._searched.get(_winner(event), {}))
 
     def apply(self, event: Event) -> None:
-        """Send one event, but for metrics, which `flush` sends; kinds that MLflow has no use for are passed over."""
+        """Send one event; its metrics go with `flush`, its files with `upload`. Some kinds mean nothing to MLflow."""
         self.recall(event)
         match event["kind"]:
             case "sweep":
-                self._connection.set_experiment_tag(self._experiment, VIEW_TAG, leaderboard_view(event))
+                self._connection.set_experiment_tag(self._experiment, VIEW_TAG, leaderboard_view(event, self.parent))
             case "train":
                 self._settings(self.parent, self._spec)
             case "driver":
@@ -123,8 +126,6 @@ class Projection:
                 self._points.setdefault(self._run(event), []).extend(points(event))
             case "ended":
                 self._ended(event)
-            case "artifact":
-                self._artifact(event)
             case "registered":
                 self._tag(self.parent, model=f"{event['model']}/{event['version']}", alias=event["alias"])
             case "closed":
@@ -137,10 +138,33 @@ class Projection:
                 self._send(run, found[start : start + METRICS])
         self._points = {}
 
+    @staticmethod
+    def has_files(event: Event) -> bool:
+        """Whether `upload` has something to do for an event."""
+        return event["kind"] in ("train", "suggested", "artifact")
+
+    def upload(self, event: Event) -> None:
+        """Send the files of an event that was applied."""
+        if event.get("run") not in (None, *self._begun):
+            return  # It was dropped meanwhile.
+        if event["kind"] == "artifact":
+            path = self._folder / event["path"]
+            if not path.is_file():
+                raise LookupError(f"{path} is no longer there, so MLflow cannot have it.")
+            self._connection.log_artifact(self._run(event), str(path), event["folder"] or None)
+        else:
+            spec = public_spec({**self._spec, **event.get("parameters", {})})
+            self._connection.log_text(self._run(event), spec_yaml(spec), "spec.yaml")
+
     def describe(self) -> None:
         """Write the description, if it may be another one."""
         if self._description and self._stale:
-            self._tag(self.parent, **{NOTE: self._description.markdown(self._addresses(self._description.named()))})
+            addresses = self._addresses(self._description.named())
+            try:
+                text = self._description.markdown(addresses)
+            except Exception:  # Of a log with odd contents: its metrics matter more.
+                return
+            self._tag(self.parent, **{NOTE: text})
             self._stale = False
 
     def lost(self, error: Exception) -> bool:
@@ -186,13 +210,13 @@ class Projection:
         """The sweep as a line among others: what its winner has scored, and by which values."""
         from mlflow.entities import Metric
 
-        winner = event["result"].get("winner")
-        for row in event["result"].get("trials", []):
-            if row["number"] == winner and "mean" in row:
+        for row in event["result"]["trials"]:
+            if row["number"] == event["result"]["winner"]:
                 mean = Metric(f"confirm/{self._objective}", row["mean"], milliseconds(event), 0)
                 self._points.setdefault(self.parent, []).append(mean)
-        name = f"trials/{winner:04d}"
-        self._tag(self.parent, winner=name, **search_tags(self._searched.get(name, {})))
+        values = search_tags(self._searched.get(_winner(event), {}))
+        # A sweep that is done again may have another winner.
+        self._tag(self.parent, winner=_winner(event), **(dict.fromkeys(self._won, "") | values))
 
     def _tested(self, event: Event) -> None:
         for name, model in event["result"].get("models", {}).items():
@@ -203,8 +227,9 @@ class Projection:
         own = [folder for folder in dataset.values() if folder]
         for name, digest in event["result"].get("data", {}).items():
             folders = own if name == "test folders" and own else [name]
-            looks = {"looks": event["result"].get("looks", {}).get(name)}
-            self._connection.log_inputs(self.parent, datasets=[dataset_input(folders, digest, "test", looks)])
+            self._connection.log_inputs(self.parent, datasets=[dataset_input(folders, digest, "test")])
+        for name, count in event["result"].get("looks", {}).items():
+            self._tag(self.parent, **{f"looks at {name}": str(count)})
 
     def _suggested(self, event: Event) -> None:
         run = self._run(event)
@@ -224,11 +249,10 @@ class Projection:
         parameters = [Param(key, text(value)) for key, value in shown.items()]
         for start in range(0, len(parameters), PARAMETERS):
             self._connection.log_batch(run, params=parameters[start : start + PARAMETERS])
-        self._connection.log_text(run, spec_yaml(shown), "spec.yaml")
 
     def _inputs(self, run: str) -> None:
         if self._data:
-            data = dataset_input(self._data["folders"], self._data["fingerprint"], "training", {})
+            data = dataset_input(self._data["folders"], self._data["fingerprint"], "training")
             self._connection.log_inputs(run, datasets=[data])
 
     def _ended(self, event: Event) -> None:
@@ -244,12 +268,6 @@ class Projection:
         reason = {"reason": event["reason"]} if "reason" in event else {}
         self._tag(self.parent, state=event["status"].lower(), **reason)
         self._connection.set_terminated(self.parent, event["status"], milliseconds(event))
-
-    def _artifact(self, event: Event) -> None:
-        path = self._folder / event["path"]
-        if not path.is_file():
-            raise LookupError(f"{path} is no longer there, so MLflow cannot have it.")
-        self._connection.log_artifact(self._run(event), str(path), event["folder"] or None)
 
     def _addresses(self, runs: Sequence[str]) -> dict[str, str]:
         """Pages within MLflow's UI of those that have begun."""
@@ -273,6 +291,10 @@ class Projection:
         from mlflow.entities import RunTag
 
         self._connection.log_batch(run, tags=[RunTag(key, value[:LONGEST_TAG]) for key, value in tags.items()])
+
+
+def _winner(confirmed: Event) -> str:
+    return f"trials/{confirmed['result']['winner']:04d}"
 
 
 def _missing(error: Exception) -> bool:

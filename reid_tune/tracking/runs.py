@@ -39,9 +39,14 @@ def _find_or_create(
     from mlflow.entities import ViewType
 
     key, value = next(iter(tags.items()))
-    found = connection.search_runs([experiment], f"tags.`{key}` = '{value}'", ViewType.ALL, max_results=1)
+    found = connection.search_runs([experiment], f"tags.`{key}` = '{value}'", ViewType.ALL)
     if not found:
         return connection.create_run(experiment, start_time=start, run_name=name, tags=dict(tags)).info.run_id
-    if found[0].info.lifecycle_stage == "deleted":
-        connection.restore_run(found[0].info.run_id)
-    return found[0].info.run_id
+    # The oldest, as a server that answered too late may have made one twice; the others are empty.
+    first, *twins = sorted((run.info for run in found), key=lambda info: (info.start_time, info.run_id))
+    if first.lifecycle_stage == "deleted":
+        connection.restore_run(first.run_id)
+    for twin in twins:
+        if twin.lifecycle_stage != "deleted":
+            connection.delete_run(twin.run_id)
+    return first.run_id

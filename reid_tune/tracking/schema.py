@@ -33,8 +33,10 @@ def fault(path: Path) -> str | None:
         return _content_fault(path) if present == path else None
     except OSError as error:
         return f"cannot be used: {error.strerror}; set MLFLOW_TRACKING_URI"
+    except sqlite3.OperationalError as error:
+        return f"cannot be read ({error}): try again, or name another file"
     except sqlite3.Error as error:
-        return f"cannot be read as an SQLite database ({error}): name another file"
+        return f"is no SQLite database ({error}): name another file"
 
 
 def outdated(path: Path) -> bool:
@@ -121,7 +123,8 @@ def _rows(path: Path, query: str) -> list[tuple[str]]:
 
 
 def _reader(path: Path) -> sqlite3.Connection:
-    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=PATIENCE)
+    # For writing too, though nothing is written: what a process that died has left half done is rolled back.
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=PATIENCE)
 
 
 @cache

@@ -2,18 +2,23 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
+from reid_tune.errors import ReidTuneError
 from reid_tune.tracking.cursor import Cursor
 from reid_tune.tracking.projection import Description
 from reid_tune.tracking.store import answering, one_line
 
-__all__ = ["Sender", "send_all"]
+__all__ = ["Sender", "Sent", "followed", "send_all"]
 
 POLL = 0.5  # seconds between two looks at the log
 LONGEST_WAIT = 30.0  # seconds between two attempts at a store that is away
 LATE = 10.0  # seconds behind which a store that takes events counts as late
+# Seconds that the end of a log waits for a store, those of them while it takes nothing, and both where a user waits.
+SENDING, PATIENCE, HURRY = 60.0, 8.0, 3.0
 
 
 class Sender:
@@ -37,30 +42,31 @@ class Sender:
 
     @property
     def lag(self) -> int:
-        """Events of the log that the store does not have yet."""
+        """Events of the log, and files named in it, that the store does not have yet."""
         return self._cursor.lag()
 
     @property
     def words(self) -> str:
-        """What is wrong with the store, and how far it is behind; empty where it keeps up."""
-        late = self._away or time.monotonic() - self._in_step > LATE
-        behind = f"{self.lag} events behind" if late else ""
-        return ": ".join(filter(None, ("MLflow", behind, self.last_error))) if behind or self.last_error else ""
+        """How far the store is behind, and why; empty where it keeps up."""
+        if not self._away and time.monotonic() - self._in_step < LATE:
+            return ""
+        why = f": {self.last_error}" if self._away else ""
+        return f"MLflow is {self.lag} events behind{why}"
 
     def close(self, timeout: float, patience: float) -> bool:
         """Send the rest and end; False where some of it is left, which `send_all` can send later.
 
         Args:
             timeout: Seconds for all of it.
-            patience: Seconds that a store may take for nothing.
+            patience: Seconds that a store may take nothing.
         """
         self._closing = True
         self._wake.set()
-        end, seen, since = time.monotonic() + timeout, self._cursor.offset, time.monotonic()
+        end, seen, since = time.monotonic() + timeout, self._cursor.taken, time.monotonic()
         while self._thread.is_alive() and time.monotonic() < min(end, since + patience):
             self._thread.join(0.1)
-            if self._cursor.offset != seen:
-                seen, since = self._cursor.offset, time.monotonic()
+            if self._cursor.taken != seen:
+                seen, since = self._cursor.taken, time.monotonic()
         self._stop.set()
         self._wake.set()
         return self._all_sent
@@ -83,8 +89,49 @@ class Sender:
             self._wake.clear()
 
 
-def send_all(log_path: Path, uri: str, describe: Callable[[], Description] | None = None, closed: bool = False) -> int:
-    """Send what no sender has sent yet, and return the number of events.
+@contextmanager
+def followed(
+    log: Path,
+    uri: str,
+    close: Callable[[dict[str, str]], None],
+    say: Callable[[str], None],
+    again: str,
+    describe: Callable[[], Description] | None = None,
+) -> Iterator[Sender]:
+    """Send a log during the block, and have it closed as the block ends.
+
+    Args:
+        close: Writes the event `closed` with the fields that it is given: `status`, and the `reason` of a failure.
+        say: Told in a sentence what is wrong at the end.
+        again: The command that sends what is left.
+    """
+    sender, end = Sender(log, uri, describe), {"status": "KILLED"}
+    try:
+        yield sender
+        end = {"status": "FINISHED"}
+    except Exception as error:
+        end = {"status": "FAILED", "reason": one_line(error)}
+        raise
+    finally:
+        with suppress(ReidTuneError, OSError):  # The disk is full, or another driver has taken over.
+            close(end)
+        killed = end["status"] == "KILLED"
+        if not sender.close(HURRY if killed else SENDING, HURRY if killed else PATIENCE):
+            say(f"{sender.lag} events are not in MLflow ({sender.last_error or 'it is slow'}): send them with {again}")
+        elif sender.last_error:
+            say(f"MLflow: {sender.last_error}")
+
+
+@dataclass(frozen=True)
+class Sent:
+    """How many events a store has got, and the last thing that it has refused for good, or None."""
+
+    events: int
+    refusal: str | None
+
+
+def send_all(log_path: Path, uri: str, describe: Callable[[], Description] | None = None, closed: bool = False) -> Sent:
+    """Send what no sender has sent yet.
 
     Args:
         closed: Whether nobody writes the log any more: a run that is still open in it was cut short.
@@ -95,7 +142,7 @@ def send_all(log_path: Path, uri: str, describe: Callable[[], Description] | Non
     """
     with answering(uri):
         cursor = Cursor(log_path, uri, describe)
-        sent = cursor.send(threading.Event())
+        events = cursor.send(threading.Event())
         if closed:
             cursor.close()
-        return sent
+        return Sent(events, cursor.refusal)

@@ -30,11 +30,13 @@ __all__ = [
 ]
 
 SQLITE = "sqlite:///"
+TOO_MUCH = (413, 414)  # HTTP of proxies: what is sent is too large
 DENIED = ("UNAUTHENTICATED", "PERMISSION_DENIED", "CUSTOMER_UNAUTHORIZED")  # MLflow's names of 401 and 403
 QUIET = {
-    # One unanswered call takes about ten seconds instead of four minutes.
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
+    # Who calls tries again, and MLflow's own second try would create a run twice where a server is slow.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    # A checkpoint has to arrive within it, on the server and in the store behind it.
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "60",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
@@ -142,10 +144,15 @@ def answering(uri: str) -> Iterator[None]:
         raise InfrastructureError(message) from None
 
 
-def refused(error: Exception) -> bool:
-    """Whether a store has answered and will not ever accept this, as opposed to being away for a while."""
-    code = getattr(error, "error_code", None)
-    return isinstance(error, LookupError | TypeError) or code in {"INVALID_PARAMETER_VALUE", "BAD_REQUEST"}
+def refused(error: Exception, tired: bool = False) -> bool:
+    """Whether a store has answered and will not ever accept this, as opposed to being away for a while.
+
+    Args:
+        tired: Whether it has failed several times: MLflow says BAD_REQUEST for faults of its database too, which pass.
+    """
+    code, status = getattr(error, "error_code", None), getattr(getattr(error, "response", None), "status_code", None)
+    never = code == "INVALID_PARAMETER_VALUE" or status in TOO_MUCH
+    return isinstance(error, LookupError | TypeError) or never or (tired and code == "BAD_REQUEST")
 
 
 def one_line(error: Exception) -> str:
@@ -162,4 +169,5 @@ def one_line(error: Exception) -> str:
 def public(text: str) -> str:
     """Text without the user names and passwords of its addresses; a password may hold an `@`, `/` or `?`."""
     text = re.sub(r"://[^/\s][^\s]*@", "://", text)
-    return re.sub(r"([?&]\w*(?:password|token|secret)=)[^&\s]*", r"\1", text, flags=re.IGNORECASE)
+    secret = r"(?:password|pwd|token|secret|sig|signature|credential|odbc_connect)"
+    return re.sub(rf"([?&][\w-]*{secret}=)[^&\s]*", r"\1", text, flags=re.IGNORECASE)

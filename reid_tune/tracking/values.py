@@ -1,5 +1,6 @@
 """What a run's numbers, settings and data are called in MLflow."""
 
+import getpass
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
@@ -24,6 +25,7 @@ __all__ = [
     "source_tags",
     "spec_yaml",
     "text",
+    "user",
 ]
 
 _SCORES = ("mAP", "mINP", "Rank-1", "Rank-5", "Rank-10")
@@ -93,6 +95,14 @@ def search_tags(parameters: Mapping[str, Any]) -> dict[str, str]:
     return {f"search.{key}": short(value) for key, value in public_spec(parameters).items()}
 
 
+def user() -> str | None:
+    """The name of who runs this process; None for a number without one, as in containers."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return None
+
+
 def source_tags(driver: Event) -> dict[str, str]:
     """Who has started it, by which command and from which commit, as MLflow's pages look for it."""
     commit = driver.get("environment", {}).get("commit")
@@ -101,21 +111,18 @@ def source_tags(driver: Event) -> dict[str, str]:
     return {key: value for key, value in found.items() if value}
 
 
-def dataset_input(folders: "list[str]", digest: str, context: str, profile: Mapping[str, Any]) -> "DatasetInput":
+def dataset_input(folders: "list[str]", digest: str, context: str) -> "DatasetInput":
     """Image folders as a data set of a run.
 
     Args:
         digest: Of all their names and bytes, at most 36 characters.
         context: `training` or `test`.
-        profile: Counts.
     """
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     name = ", ".join(_short_names(folders))
-    source, counts = json.dumps({"folders": folders}), json.dumps(dict(profile))
-    return DatasetInput(
-        Dataset(name, digest, "local", source, profile=counts), [InputTag("mlflow.data.context", context)]
-    )
+    source = json.dumps({"folders": folders})
+    return DatasetInput(Dataset(name, digest, "local", source), [InputTag("mlflow.data.context", context)])
 
 
 def _short_names(folders: "list[str]") -> Iterator[str]:

@@ -26,12 +26,16 @@ def objective(header: Event) -> str:
     return str((found[0] if isinstance(found, list) else found)["metric"])
 
 
-def leaderboard_view(header: Event) -> str:
-    """The value of the experiment's tag, in the form that MLflow 3.17's own button "Share view" writes."""
+def leaderboard_view(header: Event, parent: str) -> str:
+    """The value of the experiment's tag, as MLflow 3.17's own button "Share view" writes it.
+
+    Args:
+        parent: The run of the sweep.
+    """
     metric = f"metrics.`val/{objective(header)}`"
     searched = [key for key in header["sweep"].get("space", {}) if not key.startswith("re_ranking.")]
     state = {
-        "searchFilter": "tags.kind = 'trials'",
+        "searchFilter": f"tags.`mlflow.parentRunId` = '{parent}' AND tags.kind = 'trials'",
         "orderByKey": metric,
         "orderByAsc": False,
         "startTime": "ALL",

@@ -1,6 +1,7 @@
 """What a training takes of its machine, by the names that MLflow's own monitor has."""
 
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Self
 
@@ -22,8 +23,7 @@ class Usage:
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._process = psutil.Process()
-        self._sums: dict[str, float] = {}
-        self._looks = 0
+        self._seen: dict[str, list[float]] = {}
         self._peak = 0
         self._lock, self._over = threading.Lock(), threading.Event()
         self._thread = threading.Thread(target=self._watch, name="usage", daemon=True)
@@ -37,9 +37,9 @@ class Usage:
         """
         self._look()
         with self._lock:
-            found = {name: round(value / self._looks, 1) for name, value in self._sums.items()}
+            found = {name: round(sum(values) / len(values), 1) for name, values in self._seen.items()}
             found["train/memory_megabytes"] = round(self._peak / 1e6, 1)
-            self._sums, self._looks, self._peak = {}, 0, 0
+            self._seen, self._peak = {}, 0
         if self._device.type == "cuda":
             found["train/gpu_memory_megabytes"] = round(torch.cuda.max_memory_allocated(self._device) / 1e6, 1)
             torch.cuda.reset_peak_memory_stats(self._device)
@@ -58,18 +58,22 @@ class Usage:
             **self._gpu(),
         }
         with self._lock:
-            self._looks += 1
             self._peak = max(self._peak, self._process.memory_info().rss)
             for name, value in values.items():
-                self._sums[f"system/{name}"] = self._sums.get(f"system/{name}", 0.0) + value
+                self._seen.setdefault(f"system/{name}", []).append(value)
 
     def _gpu(self) -> dict[str, float]:
-        values: dict[str, float] = {}
-        if self._device.type == "cuda":
-            with suppress(RuntimeError, ImportError):  # The driver, or its Python bindings, cannot say.
-                values["gpu_0_memory_usage_megabytes"] = torch.cuda.device_memory_used(self._device) / 1e6
-                values["gpu_0_utilization_percentage"] = float(torch.cuda.utilization(self._device))
-                values["gpu_0_power_usage_watts"] = torch.cuda.power_draw(self._device) / 1000
+        if self._device.type != "cuda":
+            return {}
+        sources: dict[str, Callable[[], float]] = {
+            "gpu_0_memory_usage_megabytes": lambda: torch.cuda.device_memory_used(self._device) / 1e6,
+            "gpu_0_utilization_percentage": lambda: float(torch.cuda.utilization(self._device)),
+            "gpu_0_power_usage_watts": lambda: torch.cuda.power_draw(self._device) / 1000,
+        }
+        values = {}
+        for name, source in sources.items():
+            with suppress(Exception):  # A slice of a GPU, a container or another driver may not tell it.
+                values[name] = source()
         return values
 
     def __enter__(self) -> Self:

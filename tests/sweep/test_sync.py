@@ -6,6 +6,8 @@ import pytest
 
 from reid_tune.errors import InfrastructureError, InputError
 from reid_tune.events.log import EventLog
+from reid_tune.storage.bucket import Bucket
+from reid_tune.sweep.lease import Lease
 from reid_tune.sweep.sync import sync
 from reid_tune.tracking.store import client
 
@@ -26,8 +28,9 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_killed_sweep_is_sent_and_said_to_be_killed(killed: Path, uri: str) -> None:
-    sent = sync("simulated", str(killed), uri, print)
-    assert sent.events > 3 * TRIALS and str(sent) == f"simulated: {sent.events} events sent to {uri}"
+    (found,) = sync("simulated", str(killed), uri, print)
+    events = found.sent.events
+    assert events > 3 * TRIALS and str(found) == f"simulated: {events} events sent to {uri}"
     connection = client(uri)
     experiment = connection.get_experiment_by_name("simulated")
     runs = {run.info.run_name: run for run in connection.search_runs([experiment.experiment_id])}
@@ -35,7 +38,7 @@ def test_a_killed_sweep_is_sent_and_said_to_be_killed(killed: Path, uri: str) ->
     assert runs["simulated"].info.status == "KILLED" and runs["trials/0000"].info.status == "FINISHED"
     assert "best mAP" in runs["simulated"].data.tags["mlflow.note.content"].splitlines()[0]
     assert "`val/mAP`" in experiment.tags["mlflow.sharedViewState.leaderboard"]
-    assert sync("simulated", str(killed), uri, print).events == 0
+    assert str(sync("simulated", str(killed), uri, print)[0]) == f"simulated: nothing was left to send to {uri}"
 
 
 def test_a_sweep_at_work_sends_by_itself(killed: Path, uri: str) -> None:
@@ -54,3 +57,19 @@ def test_what_cannot_be_sent_is_one_sentence(killed: Path, uri: str, tmp_path: P
     (tmp_path / "empty" / "events.jsonl").touch()
     with pytest.raises(InputError, match="empty has not begun"):
         sync("empty", str(tmp_path), uri, print)
+
+
+def test_a_sweep_in_a_bucket_is_sent_once_and_its_place_kept_there(
+    killed: Path, uri: str, url: str, server: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in server.items():
+        monkeypatch.setenv(name, value)
+    bucket = Bucket(url)
+    bucket.upload(killed / "simulated" / "events.jsonl", "simulated/events.jsonl")
+    store = uri.replace("mlflow.db", "bucket.db")
+    (found,) = sync("simulated", url, store, print)
+    assert found.sent.events > 3 * TRIALS and bucket.stat("simulated/tracking.cursor.json")
+    assert bucket.stat("simulated/driver.json") is None, "others may drive"
+    assert sync("simulated", url, store, print)[0].sent.events == 0
+    with Lease(bucket / "simulated", "another machine"), pytest.raises(InputError, match="is driven by process"):
+        sync("simulated", url, store, print)

@@ -47,7 +47,7 @@ def test_a_training_that_goes_on_is_one_run_with_every_epoch_once(
     spec: Spec, uri: str, runs: Any, data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     run_train(spec(), track=True)
-    assert "the run test_a_training_that_goes_on" in capfd.readouterr().err
+    assert "MLflow: run test_a_training_that_goes_on" in capfd.readouterr().err
     (first,) = runs()
     assert (first.info.status, first.data.tags["state"]) == ("FINISHED", "finished")
     assert first.data.params["model.backbone"] == "resnet18" and "results_dir" not in first.data.params
@@ -66,15 +66,24 @@ def test_a_training_that_goes_on_is_one_run_with_every_epoch_once(
     assert points(uri, again, "train/memory_megabytes")[0][1] > 100
 
 
-def test_a_training_without_its_checkpoints_is_another_run(spec: Spec, runs: Any, tmp_path: Path) -> None:
+def test_a_training_anew_or_from_a_named_checkpoint_is_another_run(
+    spec: Spec, uri: str, runs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tmp_path / "results" / "train"
-    run_train(spec(), track=True)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    run_train(spec(train__num_epochs=2), track=True)
     uid = read_events(folder / "events.jsonl")[0]["uid"]
-    for checkpoint in folder.glob("*.pth"):
-        checkpoint.unlink()
-    run_train(spec(), track=True)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    named = shutil.copy(folder / "model_epoch_000.pth", tmp_path / "named.pth")
+    again = {"train__resume_training_checkpoint_path": str(named), "train__optim__base_lr": 1e-5}
+    run_train(spec(train__num_epochs=2, **again), track=True)
+    (run,) = runs()
+    assert run.data.params["train.optim.base_lr"] == "1e-05"
+    assert [step for step, _ in points(uri, run, "train/loss")] == [1, 2]
+    found = sync(str(folder), "runs", uri, print)
+    assert [each.name for each in found] == [str(folder / f"events-{uid}.jsonl"), str(folder)]
+    assert [each.sent.events > 0 for each in found] == [True, False]
     assert [run.info.status for run in runs()] == ["FINISHED", "FINISHED"]
-    assert (folder / f"events-{uid}.jsonl").is_file()
 
 
 def test_a_training_that_fails_is_a_failed_run_with_its_reason(spec: Spec, runs: Any) -> None:
@@ -99,11 +108,11 @@ def test_a_store_that_is_away_stops_nothing_and_gets_it_later(
     folder = tmp_path / "results" / "train"
     assert "warning: the MLflow store http://127.0.0.1:9" in said and f"reid-tune sync {folder}" in said
     assert "hush" not in said + (folder / "events.jsonl").read_text()
-    found = sync(str(folder), "runs", uri, print)
+    (found,) = sync(str(folder), "runs", uri, print)
     assert str(found) == f"{folder}: {len(read_events(folder / 'events.jsonl'))} events sent to {uri}"
     (run,) = runs()
     assert run.info.status == "FINISHED" and len(points(uri, run, "train/loss")) == 1
-    assert str(sync(str(folder), "runs", uri, print)).endswith(f"nothing was left to send to {uri}")
+    assert str(sync(str(folder), "runs", uri, print)[0]).endswith(f"nothing was left to send to {uri}")
 
 
 def test_a_training_that_is_not_tracked_writes_no_log(spec: Spec, tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ def test_files_that_are_no_store(tmp_path: Path) -> None:
     with closing(sqlite3.connect(tmp_path / "foreign")) as other, other:
         other.execute("CREATE TABLE mine (x)")
     (tmp_path / "empty").touch()
-    assert "cannot be read as an SQLite database (file is not a database)" in str(fault(tmp_path / "text"))
+    assert "is no SQLite database (file is not a database)" in str(fault(tmp_path / "text"))
     assert "but no whole MLflow store" in str(fault(tmp_path / "foreign"))
     assert "is a folder" in str(fault(tmp_path))
     assert f"cannot be made: {tmp_path}/text is no folder" in str(fault(tmp_path / "text" / "mlflow.db"))
@@ -184,3 +184,22 @@ def test_the_command_upgrades_where_it_is_told_to(
     status, _, said = command("ui", "--upgrade", "--port", 70000)  # no server starts there
     assert f"upgraded; as it was, the store is {old}.before-{OLD}" in said and "cannot use port 70000" in said
     assert status == 2 and fault(old) is None
+
+
+DYING = """
+import os, sqlite3, sys
+connection = sqlite3.connect(sys.argv[1])
+connection.execute("PRAGMA cache_size = 1")  # so that it writes into the file before it commits
+connection.execute("BEGIN IMMEDIATE")
+connection.executemany("INSERT INTO alembic_version VALUES (?)", [(f"{number:0>32}",) for number in range(2000)])
+os._exit(9)
+"""
+
+
+def test_what_a_process_that_died_has_left_half_written_is_no_fault(tmp_path: Path) -> None:
+    path = tmp_path / "mlflow.db"
+    client(f"sqlite:///{path}")
+    assert subprocess.run([sys.executable, "-c", DYING, str(path)]).returncode == 9
+    assert Path(f"{path}-journal").stat().st_size > 0
+    assert fault(path) is None
+    assert client(f"sqlite:///{path}").search_experiments()

@@ -13,6 +13,7 @@ from reid_tune.errors import InfrastructureError
 from reid_tune.tracking import sender as module
 from reid_tune.tracking.projection import Projection
 from reid_tune.tracking.sender import Sender, send_all
+from reid_tune.tracking.store import client
 
 from .conftest import ENVIRONMENT
 
@@ -205,12 +206,16 @@ def test_the_parent_is_described_by_all_events_so_far(
 
     write(log, lines[:6])
     sender = Sender(log, store, Counted)
-    for part, seen in (([], 6), (lines[6:8], 6), (lines[8:], 23)):
-        write(log, part)
-        while sender.lag:
-            assert sender.last_error is None
-        assert note() == f"{seen} {{'trials/0000': 'PAGE'}}", "reports alone do not change it"
+    while sender.lag:
+        assert sender.last_error is None
+    write(log, lines[6:8])
+    while sender.lag:
+        assert sender.last_error is None
     assert sender.close(PATIENCE, PATIENCE)
+    assert note() == "6 {'trials/0000': 'PAGE'}", "reports alone do not change it"
+    write(log, lines[8:])
+    assert Sender(log, store, Counted).close(PATIENCE, PATIENCE)
+    assert note() == "23 {'trials/0000': 'PAGE'}"
     (tmp_path / "tracking.cursor.json").unlink()
     send_all(log, store, Counted)
     assert note() == "23 {'trials/0000': 'PAGE'}"
@@ -228,9 +233,9 @@ def test_artifacts_lie_beside_the_store(sent: Callable, store: str, connection: 
 
 def test_sending_twice_adds_nothing(sent: Callable, store: str, tmp_path: Path, snapshot: Callable) -> None:
     once = sent("twice")
-    assert send_all(tmp_path / "twice" / "events.jsonl", store) == 0
+    assert send_all(tmp_path / "twice" / "events.jsonl", store).events == 0
     (tmp_path / "twice" / "tracking.cursor.json").unlink()
-    assert send_all(tmp_path / "twice" / "events.jsonl", store) == 23
+    assert send_all(tmp_path / "twice" / "events.jsonl", store).events == 23
     assert snapshot("twice") == once
 
 
@@ -250,7 +255,7 @@ def test_resuming_in_the_middle_equals_one_go(
     write(log, events(name, picture)[:cut])
     assert Sender(log, store).close(PATIENCE, PATIENCE)
     write(log, events(name, picture)[cut:])
-    assert send_all(log, store) == 23 - cut
+    assert send_all(log, store).events == 23 - cut
     assert snapshot(name) == sent(f"one-go-{cut}")
 
 
@@ -258,7 +263,7 @@ def test_a_lost_store_is_filled_again(sent: Callable, store: str, connection: An
     sent("lost")
     cursor = tmp_path / "lost" / "tracking.cursor.json"
     cursor.write_text(cursor.read_text().replace('"parent": "', '"parent": "0'))
-    assert send_all(tmp_path / "lost" / "events.jsonl", store) == 23
+    assert send_all(tmp_path / "lost" / "events.jsonl", store).events == 23
 
 
 def test_a_deleted_experiment_comes_back(
@@ -267,7 +272,7 @@ def test_a_deleted_experiment_comes_back(
     before = sent("deleted")
     connection.delete_experiment(connection.get_experiment_by_name("deleted").experiment_id)
     (tmp_path / "deleted" / "tracking.cursor.json").unlink()
-    assert send_all(tmp_path / "deleted" / "events.jsonl", store) == 23
+    assert send_all(tmp_path / "deleted" / "events.jsonl", store).events == 23
     assert snapshot("deleted") == before
 
 
@@ -346,6 +351,79 @@ def test_a_run_that_is_gone_for_good_is_made_anew(
     assert after["parameters"]["model.backbone"] == "resnet_50"
 
 
+def test_a_fault_sends_again_what_was_under_way_and_nothing_before(
+    store: str, tmp_path: Path, picture: Path, events: Callable, write: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = events("long", picture)
+    more = [{**lines[7], "epoch": epoch, "time": lines[7]["time"] + epoch} for epoch in range(4, 304)]
+    log = tmp_path / "events.jsonl"
+    write(log, [*lines[:8], *more, *lines[8:]])
+    apply, applied = Projection.apply, list[int]()
+
+    def failing(self: Projection, event: dict[str, Any]) -> None:
+        applied.append(event.get("epoch", 0))
+        if len(applied) in (150, 190):
+            raise OSError("away")
+        apply(self, event)
+
+    monkeypatch.setattr(Projection, "apply", failing)
+    monkeypatch.setattr(module, "POLL", 0.01)
+    assert Sender(log, store).close(PATIENCE, PATIENCE)
+    assert len(applied) == 323 + 50 + 40
+
+
+def test_files_that_cannot_be_sent_hold_up_no_metrics_and_come_later(
+    tmp_path: Path, picture: Path, events: Callable, write: Callable, snapshot: Callable, sent: Callable
+) -> None:
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    (tmp_path / "mlartifacts").write_text("where a folder should be")
+    log = tmp_path / "files" / "events.jsonl"
+    log.parent.mkdir()
+    write(log, events("files", picture))
+    sender = Sender(log, uri)
+    while sender.last_error is None:
+        assert sender.lag
+    assert "Not a directory" in sender.last_error and sender.lag == 5, "three specs and two pictures"
+    assert "MLflow is 5 events behind" in sender.words
+    assert not sender.close(60, 0.5)
+    runs = snapshot("files", client(uri))
+    assert runs["parent"]["status"] == "FINISHED" and len(runs["trials/0000"]["metrics"]["val/mAP"]) == 3
+    (tmp_path / "mlartifacts").unlink()
+    assert send_all(log, uri).events == 0
+    whole = sent("whole-files")
+    assert {name: run["files"] for name, run in snapshot("files", client(uri)).items()} == {
+        name: run["files"] for name, run in whole.items()
+    }
+
+
+def test_a_run_that_was_made_twice_is_one(
+    store: str, connection: Any, tmp_path: Path, picture: Path, events: Callable, write: Callable, snapshot: Callable
+) -> None:
+    """As by a server that answered too late."""
+    experiment = connection.create_experiment("twins")
+    tags = {"reid_tune.sweep": "uid-twins"}
+    first, second = (connection.create_run(experiment, 1_700_000_000_250, tags, "twins") for _ in range(2))
+    write(tmp_path / "events.jsonl", events("twins", picture))
+    send_all(tmp_path / "events.jsonl", store)
+    assert snapshot("twins")["parent"]["status"] == "FINISHED"
+    left = min(first.info.run_id, second.info.run_id)
+    parents = {run.data.tags.get("mlflow.parentRunId") for run in connection.search_runs([experiment])}
+    assert parents == {None, left}
+
+
+class Broken(Counted):
+    def markdown(self, address: dict[str, str]) -> str:
+        raise RuntimeError("an odd log")
+
+
+def test_a_description_that_cannot_be_written_holds_up_nothing(
+    store: str, tmp_path: Path, picture: Path, events: Callable, write: Callable, snapshot: Callable
+) -> None:
+    write(tmp_path / "events.jsonl", events("odd", picture))
+    assert Sender(tmp_path / "events.jsonl", store, Broken).close(PATIENCE, PATIENCE)
+    assert snapshot("odd")["parent"]["status"] == "FINISHED"
+
+
 def test_an_event_that_the_store_refuses_is_passed_over(
     store: str, tmp_path: Path, picture: Path, events: Callable, write: Callable, snapshot: Callable
 ) -> None:
@@ -362,10 +440,10 @@ def test_what_a_killed_driver_leaves_open_is_said_to_be_killed_until_it_goes_on(
     store: str, tmp_path: Path, picture: Path, events: Callable, write: Callable, snapshot: Callable, sent: Callable
 ) -> None:
     (tmp_path / "cut").mkdir()
-    log, lines = tmp_path / "cut" / "events.jsonl", events("cut", picture)
+    log, lines = tmp_path / "cut" / "events.jsonl", events("cut-short", picture)
     write(log, lines[:13])
-    assert send_all(log, store, closed=True) == 13
-    runs = snapshot("cut")
+    assert send_all(log, store, closed=True).events == 13
+    runs = snapshot("cut-short")
     assert {name: run["status"] for name, run in runs.items()} == {
         "parent": "KILLED",
         "trials/0000": "FINISHED",
@@ -373,8 +451,8 @@ def test_what_a_killed_driver_leaves_open_is_said_to_be_killed_until_it_goes_on(
     }
     assert runs["parent"]["time"][1] == runs["trials/0001"]["time"][1] == 1_700_000_012_250
     write(log, lines[13:])
-    assert send_all(log, store, closed=True) == 10
-    assert snapshot("cut") == sent("in-one-go")
+    assert send_all(log, store, closed=True).events == 10
+    assert snapshot("cut-short") == sent("in-one-go")
 
 
 def test_a_dead_server_neither_blocks_nor_loses(
@@ -391,7 +469,7 @@ def test_a_dead_server_neither_blocks_nor_loses(
     assert sender.lag == 23
     with pytest.raises(InfrastructureError, match="http://127.0.0.1:9 does not answer"):
         send_all(log, DEAD)
-    assert send_all(log, store) == 23
+    assert send_all(log, store).events == 23
     assert snapshot("dead") == sent("alive")
 
 

@@ -26,8 +26,10 @@ from reid_tune.tracking.store import (
 
 
 def test_mlflow_is_imported_only_when_used() -> None:
-    modules = "address, projection, registry, resolve, runs, schema, sender, server, store, ui"
-    program = f"import sys; from reid_tune.tracking import {modules}; sys.exit('mlflow' in sys.modules)"
+    modules = "address, cursor, projection, resolve, runs, schema, sender, server, store, ui, values, view"
+    parts = "aliases, find, history, names, overview, package, register"
+    program = f"import sys; from reid_tune.tracking import {modules}; from reid_tune.tracking.registry import {parts}"
+    program += "; sys.exit('mlflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).parents[2]).returncode == 0
 
 
@@ -81,6 +83,11 @@ def test_errors_are_one_line_without_passwords() -> None:
         ("http://me:hu@sh@host", "http://host"),
         ("http://me:hu/s?h@host:5000", "http://host:5000"),
         ("postgresql://me:hush@host/mlflow?sslmode=on", "postgresql://host/mlflow?sslmode=on"),
+        (
+            "https://s3/a?X-Amz-Security-Token=hush&X-Amz-Signature=hush",
+            "https://s3/a?X-Amz-Security-Token=&X-Amz-Signature=",
+        ),
+        ("mssql+pyodbc:///?odbc_connect=PWD%3Dhush", "mssql+pyodbc:///?odbc_connect="),
         ("postgresql://host/mlflow?user=me&password=hush&x=1", "postgresql://host/mlflow?user=me&password=&x=1"),
         ("sqlite:////data/a@b/mlflow.db", "sqlite:////data/a@b/mlflow.db"),
         ("http://host:5000", "http://host:5000"),

@@ -184,7 +184,7 @@ def test_a_sweep_keeps_the_weights_that_a_reference_named_as_it_began(registered
 
     with settled(sweep, {}) as own, Journal(sweep.folder) as journal:
         journal.emit("sweep", weights=own.weights, spec=own.experiment.parameters())
-        header = journal.state.header
+        header, file = journal.state.header, Path(str(own.experiment.model.pretrained_model_path))
     assert file.read_bytes() == wanted
     client(tracking_uri()).delete_registered_model_alias("people", "best")
     try:
