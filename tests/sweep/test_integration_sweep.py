@@ -144,7 +144,7 @@ def _check_mlflow(bench: Bench) -> None:
     report = bench.report()
     assert len(parents) == 1 and len(runs) == 1 + 5 + 2 * len(report["confirm"]["trials"]) + len(report["test"])
     trial = next(run for run in runs if run.data.tags["mlflow.runName"] == "trials/0000")
-    history = client.get_metric_history(trial.info.run_id, "mAP")
+    history = client.get_metric_history(trial.info.run_id, "val/mAP")
     assert [point.step for point in history] == [1, 2, 3, 4]
     reported = bench.report()["trials"][0]["mAP"]
     assert history[-1].value == pytest.approx(reported)
