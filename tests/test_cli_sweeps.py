@@ -99,6 +99,19 @@ def test_a_smoke_is_a_sweep_of_its_own(command: Run) -> None:
     assert command("sweep", "gone.yaml", "--smoke")[0] == 2
 
 
+def test_sync_sends_what_it_can_and_names_what_it_cannot(run: Run, tmp_path: Path) -> None:
+    with EventLog("runs/t/events.jsonl") as log:
+        sweep = {"objective": {"metric": "mAP"}, "budget": {"trials": 1}, "space": {}}
+        log.append("sweep", name="t", uid="t" * 16, sweep=sweep, spec={"train.seed": 5}, tracking_uri="")
+        log.append("suggested", run="trials/0000", parameters={})
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    status, out, err = run("sync", "nobody", "t", "--to", uri)
+    assert (status, out) == (2, f"t: 2 events sent to {uri}\n")
+    assert "there is no sweep 'nobody' in" in err and "Traceback" not in err
+    status, out, err = run("sync", "t", "--to", "http://127.0.0.1:9")
+    assert status == 3 and "the MLflow store http://127.0.0.1:9 does not answer" in err
+
+
 def test_stop_says_what_will_happen_and_what_cannot(run: Run) -> None:
     assert run("stop", "s/0")[2] == (
         "reid-tune: trial 0 is the spec itself, with which all are compared: it is never stopped.\n"

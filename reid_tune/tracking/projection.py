@@ -1,11 +1,11 @@
 """What one event of a log means in MLflow; applying an event twice changes nothing."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from reid_tune.events.log import Event
+from reid_tune.tracking.past import Past, winner_of
 from reid_tune.tracking.runs import RUN_TAG, nested_run, parent_run
 from reid_tune.tracking.store import refused
 from reid_tune.tracking.values import (
@@ -14,9 +14,7 @@ from reid_tune.tracking.values import (
     points,
     public_spec,
     scores,
-    search_tags,
     short,
-    source_tags,
     spec_yaml,
     text,
 )
@@ -65,41 +63,18 @@ class Projection:
             connection, header.get("experiment") or self._name, self._uid, milliseconds(header), self._name
         )
         self._runs: dict[str, str] = {}
-        self._begun: dict[str, int] = {}  # nested runs, and when, in milliseconds
-        self._open: set[str] = set()  # those that have not ended
-        # How often a run of this name was dropped: MLflow keeps parameters for good, so the next one is another run.
-        self._dropped: Counter[str] = Counter()
-        self._data: Event = {}
-        self._source: dict[str, str] = {}
-        self._searched: dict[str, Mapping[str, Any]] = {}
+        self._past = Past()
         self._points: dict[str, list[Metric]] = {}
-        self._stale = self._failed = False
-        self._won: dict[str, str] = {}
+        self._stale = False
 
     def recall(self, event: Event) -> None:
         """Take in an event that the store has already."""
         if self._description and self._description.apply(event):
             self._stale = True
-        match event["kind"]:
-            case "reopened":
-                self._dropped.update(event["runs"])
-                self._open.difference_update(event["runs"])
-                for run in event["runs"]:
-                    self._runs.pop(run, None)
-                    self._begun.pop(run, None)
-            case "driver":
-                environment = event.get("environment", {})
-                self._data, self._source = environment.get("data") or {}, source_tags(event)
-            case "suggested":
-                self._searched[event["run"]] = event["parameters"]
-                self._open.add(event["run"])
-                self._begun[event["run"]] = milliseconds(event)
-            case "ended":
-                self._open.discard(event["run"])
-            case "closed":
-                self._failed |= "reason" in event
-            case "stage" if (event["stage"], event["state"]) == ("confirm", "done"):
-                self._won |= search_tags(self._searched.get(_winner(event), {}))
+        self._past.apply(event)
+        if event["kind"] == "reopened":
+            for run in event["runs"]:
+                self._runs.pop(run, None)
 
     def apply(self, event: Event) -> None:
         """Send one event; its metrics go with `flush`, its files with `upload`. Some kinds mean nothing to MLflow."""
@@ -110,10 +85,7 @@ class Projection:
             case "train":
                 self._settings(self.parent, self._spec)
             case "driver":
-                self._connection.update_run(self.parent, status="RUNNING")
-                # The reason why the last driver has failed is past.
-                self._tag(self.parent, state="running", **({"reason": ""} if self._failed else {}), **self._source)
-                self._inputs(self.parent)
+                self._driver()
             case "stage":
                 self._stage(event)
             case "suggested":
@@ -145,7 +117,7 @@ class Projection:
 
     def upload(self, event: Event) -> None:
         """Send the files of an event that was applied."""
-        if event.get("run") not in (None, *self._begun):
+        if event.get("run") not in (None, *self._past.begun):
             return  # It was dropped meanwhile.
         if event["kind"] == "artifact":
             path = self._folder / event["path"]
@@ -198,6 +170,12 @@ class Projection:
             for metric in metrics if len(metrics) > 1 else ():
                 self._send(run, [metric])
 
+    def _driver(self) -> None:
+        self._connection.update_run(self.parent, status="RUNNING")
+        past_reason = {"reason": ""} if self._past.failed else {}
+        self._tag(self.parent, state="running", **past_reason, **self._past.source)
+        self._inputs(self.parent)
+
     def _stage(self, event: Event) -> None:
         self._tag(self.parent, stage=f"{event['stage']} {event['state']}")
         match event["stage"], event["state"]:
@@ -214,9 +192,9 @@ class Projection:
             if row["number"] == event["result"]["winner"]:
                 mean = Metric(f"confirm/{self._objective}", row["mean"], milliseconds(event), 0)
                 self._points.setdefault(self.parent, []).append(mean)
-        values = search_tags(self._searched.get(_winner(event), {}))
+        name = winner_of(event)
         # A sweep that is done again may have another winner.
-        self._tag(self.parent, winner=_winner(event), **(dict.fromkeys(self._won, "") | values))
+        self._tag(self.parent, winner=name, **(dict.fromkeys(self._past.won, "") | self._past.searched(name)))
 
     def _tested(self, event: Event) -> None:
         for name, model in event["result"].get("models", {}).items():
@@ -236,10 +214,8 @@ class Projection:
         self._settings(run, {**self._spec, **event["parameters"]})
         origin = {"origin": event["origin"]} if "origin" in event else {}
         costs = {f"cost.{name}": short(value) for name, value in event.get("costs", {}).items()}
-        searched = search_tags(event["parameters"])
-        self._tag(
-            run, state="running", kind=event["run"].partition("/")[0], **origin, **searched, **costs, **self._source
-        )
+        kind, searched = event["run"].partition("/")[0], self._past.searched(event["run"])
+        self._tag(run, state="running", kind=kind, **origin, **searched, **costs, **self._past.source)
         self._inputs(run)
 
     def _settings(self, run: str, spec: Mapping[str, Any]) -> None:
@@ -251,8 +227,8 @@ class Projection:
             self._connection.log_batch(run, params=parameters[start : start + PARAMETERS])
 
     def _inputs(self, run: str) -> None:
-        if self._data:
-            data = dataset_input(self._data["folders"], self._data["fingerprint"], "training")
+        if found := self._past.data:
+            data = dataset_input(found["folders"], found["fingerprint"], "training")
             self._connection.log_inputs(run, datasets=[data])
 
     def _ended(self, event: Event) -> None:
@@ -263,7 +239,7 @@ class Projection:
 
     def _closed(self, event: Event) -> None:
         """The driver has ended: runs at work are cut short until the next one goes on with them."""
-        for run in sorted(self._open):
+        for run in sorted(self._past.open):
             self._connection.set_terminated(self._named(run), "KILLED", milliseconds(event))
         reason = {"reason": event["reason"]} if "reason" in event else {}
         self._tag(self.parent, state=event["status"].lower(), **reason)
@@ -272,7 +248,7 @@ class Projection:
     def _addresses(self, runs: Sequence[str]) -> dict[str, str]:
         """Pages within MLflow's UI of those that have begun."""
         page = f"#/experiments/{self._experiment}/runs"
-        return {run: f"{page}/{self._named(run)}" for run in runs if run in self._begun}
+        return {run: f"{page}/{self._named(run)}" for run in runs if run in self._past.begun}
 
     def _run(self, event: Event) -> str:
         return self._named(event.get("run"))
@@ -281,20 +257,14 @@ class Projection:
         if name is None:
             return self.parent
         if name not in self._runs:
-            label = f"{name} ({self._dropped[name] + 1})" if self._dropped[name] else name
-            self._runs[name] = nested_run(
-                self._connection, self._experiment, self.parent, self._uid, label, self._begun[name]
-            )
+            place = self._connection, self._experiment, self.parent, self._uid
+            self._runs[name] = nested_run(*place, self._past.label(name), self._past.begun[name])
         return self._runs[name]
 
     def _tag(self, run: str, **tags: str) -> None:
         from mlflow.entities import RunTag
 
         self._connection.log_batch(run, tags=[RunTag(key, value[:LONGEST_TAG]) for key, value in tags.items()])
-
-
-def _winner(confirmed: Event) -> str:
-    return f"trials/{confirmed['result']['winner']:04d}"
 
 
 def _missing(error: Exception) -> bool:
