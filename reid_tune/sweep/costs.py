@@ -39,7 +39,7 @@ class Ledger:
 
     def apply(self, event: Event) -> None:
         """Take one event in."""
-        kind, run = event["kind"], event.get("run") or ""
+        kind, run = event["kind"], event.get("run", "")
         if kind == "driver":
             self._stage, self._held = None, {}
         self._stages = self.by_stage(event["time"])
@@ -95,7 +95,7 @@ class Stopwatch:
 
     def apply(self, event: Event) -> None:
         """Take one event in."""
-        kind, run, now = event["kind"], event.get("run") or "", event["time"]
+        kind, run, now = event["kind"], event.get("run", ""), event["time"]
         if kind == "driver":
             self._at.clear()
         elif kind in ("setback", "ended"):

@@ -106,6 +106,12 @@ def _run(
     console = Console(file=sys.stderr)
     if found := fault(with_credentials(past[0]["tracking_uri"]) if past else tracking_uri()):
         _warn(console, f"{found} The log keeps what MLflow misses; the stage register will need it.")
+    if sweep.weights:
+        _warn(
+            console,
+            f"where {sweep.weights} was trained on images of this training set, it knows the held-out identities, and "
+            "their scores are too good: compare on other data.",
+        )
     with cluster(address, key):
         check_nodes(sweep)
         # Before the log begins, so that a sweep that cannot run leaves nothing behind.
@@ -160,7 +166,7 @@ class _Driver:
         except Exception as error:  # A sweep that is done does not fail over its page.
             _warn(self.console, f"there is no page, make it with reid-tune report: {error}")
         else:
-            self.journal.emit("artifact", run=None, path=PAGE, folder="")
+            self.journal.emit("artifact", path=PAGE, folder="")
 
     def _begin(self) -> None:
         sweep, journal = self.sweep, self.journal

@@ -4,7 +4,7 @@ import os
 import secrets
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -12,6 +12,7 @@ from typing import Any, Self
 import torch
 
 from reid_tune.data.fingerprint import fingerprint
+from reid_tune.errors import ReidTuneError
 from reid_tune.events.log import EVENTS, Event, EventLog, read_events
 from reid_tune.spec.experiment import Experiment
 from reid_tune.tracking.cursor import cursor_of
@@ -42,7 +43,7 @@ class Epochs:
         values, usage = dict(metrics), self._usage.take()
         epoch = values.pop("epoch")
         if epoch not in self._known:
-            self._log.append("report", run=None, epoch=epoch, metrics=values, usage=usage)
+            self._log.append("report", epoch=epoch, metrics=values, usage=usage)
             self._known.add(epoch)
 
     def __enter__(self) -> Self:
@@ -106,8 +107,9 @@ def _begin(experiment: Experiment, log: EventLog) -> Event:
 def _close(log: EventLog, end: Mapping[str, str]) -> None:
     epochs = [event["metrics"] for event in read_events(log.path) if event["kind"] == "report"]
     if epochs and end["status"] == "FINISHED":
-        schedule_plot(epochs, log.path.with_name("schedule.png"))
-        log.append("artifact", run=None, path="schedule.png", folder="")
+        with suppress(ReidTuneError, OSError):  # The training is done, with a picture or without.
+            schedule_plot(epochs, log.path.with_name("schedule.png"))
+            log.append("artifact", path="schedule.png", folder="")
     log.append("closed", **end)
 
 

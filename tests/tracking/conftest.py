@@ -71,7 +71,7 @@ def events() -> Callable[[str, Path], list[Event]]:
             *begin("trials/0002", {"train.optim.name": "SGD"}),
             end("trials/0002", "failed", 0, reason="out of memory"),
             {"kind": "artifact", "run": "trials/0000", "path": str(artifact), "folder": "plots"},
-            {"kind": "artifact", "run": None, "path": str(artifact), "folder": ""},
+            {"kind": "artifact", "path": str(artifact), "folder": ""},
             {"kind": "registered", "model": "m", "version": 1, "alias": "champion"},
             {"kind": "stage", "stage": "register", "state": "done", "result": {}},
             {"kind": "closed", "status": "FINISHED"},

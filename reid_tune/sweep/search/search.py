@@ -182,7 +182,7 @@ class Search:
     def _replay(self, events: list[Event]) -> None:
         cut = {}
         for event in events:
-            run = event.get("run") or ""  # What is of no run is of the sweep.
+            run = event.get("run", "")
             if not run.startswith("trials/"):
                 continue
             if event["kind"] == "suggested" and run != TRIAL0:

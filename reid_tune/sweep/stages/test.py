@@ -118,8 +118,9 @@ def _draw(sweep: Sweep, journal: Journal, name: str, tested: _Tested) -> None:
     )
     for picture in ("cmc", "matches", "schedule"):
         path = (folder / f"{name}-{picture}.png").relative_to(sweep.folder)
-        for shown in (run, *([None] if name == "winner" else [])):
-            journal.emit("artifact", run=shown, path=str(path), folder="test")
+        # The winner's are shown with the sweep itself, too.
+        for of in ({"run": run}, *([{}] if name == "winner" else [])):
+            journal.emit("artifact", **of, path=str(path), folder="test")
 
 
 def _difference(own: Score, other: Score, metric: str) -> dict[str, float]:

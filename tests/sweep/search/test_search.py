@@ -384,7 +384,7 @@ def test_a_grid_runs_every_combination_once(tmp_path: Path) -> None:
 def test_what_the_log_says_of_no_run_changes_nothing_when_a_search_goes_on(tmp_path: Path) -> None:
     sweep = make_sweep(tmp_path, budget={"trials": 6})
     whole, journal = searched(sweep, tmp_path / "whole")
-    journal.emit("artifact", run=None, path="report.html", folder="")
+    journal.emit("artifact", path="report.html", folder="")
     journal.emit("closed", status="FINISHED")
     journal.__exit__()
     resumed = Journal(tmp_path / "whole")

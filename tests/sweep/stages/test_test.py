@@ -59,7 +59,7 @@ def test_the_test_stage_writes_the_threshold_beside_the_scores(tmp_path: Path) -
     assert result["models"]["winner"]["latency"]["batches"].keys() == {"1", "16"}
     assert result["data"] == {"test folders": fingerprint(data / "query", data / "bounding_box_test")}
     assert result["looks"] == {"test folders": 1}
-    pictures = {(event["run"], event["path"]) for event in read_events(journal.path) if event["kind"] == "artifact"}
+    pictures = {(event.get("run"), event["path"]) for event in read_events(journal.path) if event["kind"] == "artifact"}
     names = [f"export/winner-{name}.png" for name in ("cmc", "matches", "schedule")]
     assert pictures == {(run, name) for run in ("refit/winner", None) for name in names}
     assert all((sweep.folder / name).read_bytes().startswith(b"\x89PNG") for name in names)
