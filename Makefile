@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 UV_INSTALL = $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint constraints.txt \
 	$(if $(TORCH_INDEX),--index $(TORCH_INDEX) --index-strategy unsafe-best-match)
 
-.PHONY: setup demo test integration lint bench lock clean
+.PHONY: setup demo test integration triton lint bench lock clean
 
 setup: $(VENV)/.installed
 
@@ -43,6 +43,15 @@ test: lint
 integration: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m integration -n 2 --dist loadfile --no-loadscope-reorder
 
+# The genuine server for tests, in an environment of its own: with numpy 2 its answers are empty.
+triton: .triton/.installed
+
+.triton/.installed: tests/deploy/triton/requirements.txt | $(BIN)/uv
+	@echo "Installing the Triton server of the tests into .triton ..."
+	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python .triton
+	@$(BIN)/uv pip install --quiet --no-deps --compile-bytecode --python .triton/bin/python --requirements $<
+	@touch $@
+
 bench: $(VENV)/.installed-dev
 	@for script in `grep -l __main__ benchmarks/*.py`; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
@@ -53,4 +62,4 @@ lock: | $(BIN)/uv
 	  --no-emit-index-url --no-emit-find-links --constraint $(VENV)/pair.txt pyproject.toml --output-file constraints.txt
 
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .triton build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

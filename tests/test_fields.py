@@ -306,6 +306,7 @@ class Row:
 
 TESTED = {"evaluate.checkpoint": "{first}"}
 EMBEDDED = {"inference.checkpoint": "{first}"}
+EXPORTED = {"export.checkpoint": "{first}", "export.onnx_file": "{results}/x.onnx"}
 CMC = "evaluate.output_cmc_curve_plot"
 MATCHES = "evaluate.output_sampled_matches_plot"
 
@@ -429,16 +430,12 @@ ROWS: dict[str, Row] = {
     "inference.query_dataset": Row("{a}/query", "{b}/query", embedded, EMBEDDED),
     "inference.output_file": Row("{results}/x.npz", "{results}/x.parquet", inference_files, EMBEDDED),
     "export.checkpoint": Row("{first}", "{second}", exported, {"export.onnx_file": "{results}/x.onnx"}),
-    "export.results_dir": Row(
-        "{results}/one",
-        "{results}/other",
-        exported,
-        {"export.checkpoint": "{first}", "export.onnx_file": "{results}/x.onnx"},
-    ),
+    "export.results_dir": Row("{results}/one", "{results}/other", exported, EXPORTED),
     "export.onnx_file": Row("{results}/x.onnx", "{results}/y.onnx", exported, {"export.checkpoint": "{first}"}),
-    "export.threshold": Row(
-        None, "{threshold}", metadata, {"export.checkpoint": "{first}", "export.onnx_file": "{results}/x.onnx"}
-    ),
+    "export.threshold": Row(None, "{threshold}", metadata, EXPORTED),
+    "export.l2_normalize": Row(False, True, exported, EXPORTED),
+    "export.input": Row("float_nchw", "uint8_nhwc", metadata, EXPORTED),
+    "export.precision": Row("fp32", "fp16", exported, EXPORTED),
     "export.gpu_id": Row(0, 5, plan("export")),
     "export.overwrite": Row(
         False, True, outcome(exported), {"export.checkpoint": "{first}", "export.onnx_file": "{first}"}

@@ -10,11 +10,24 @@ import sys
 
 import typer
 
-from reid_tune.cli import data, features, models, registry, spaces, specs, sweeps, views
+from reid_tune.cli import data, features, models, registry, spaces, specs, sweeps, triton, triton_client, views
 from reid_tune.cli.common import app
 from reid_tune.errors import ReidTuneError
 
-__all__ = ["app", "data", "features", "main", "models", "registry", "spaces", "specs", "sweeps", "views"]
+__all__ = [
+    "app",
+    "data",
+    "features",
+    "main",
+    "models",
+    "registry",
+    "spaces",
+    "specs",
+    "sweeps",
+    "triton",
+    "triton_client",
+    "views",
+]
 
 
 def _hide_key() -> None:

@@ -14,6 +14,9 @@ import numpy as np
 import torch
 
 import reid_tune
+from reid_tune.deploy.form import PLAIN, Form
+from reid_tune.deploy.graph import give_unit_norm, take_pixels
+from reid_tune.deploy.half import to_half
 from reid_tune.deploy.onnx_model import INPUT, OUTPUT, OnnxModel, messages
 from reid_tune.deploy.parity import Parity, measure_parity
 from reid_tune.errors import FailedRun, InputError
@@ -30,20 +33,22 @@ def export_onnx(
     experiment: Experiment,
     path: Path,
     *,
+    form: Form = PLAIN,
     crops: np.ndarray | None = None,
     overwrite: bool = False,
     extra_metadata: Mapping[str, str] = {},
     gpu: int = 0,
 ) -> Parity:
-    """Write input `input` [batch, channels, H, W] float32 to output `fc_pred` [batch, D] float32, not L2-normalised.
+    """Write input `input`, see `Form`, to output `fc_pred` [batch, D] float32; the size of the batch is open.
 
     The network is left as it is. Its embeddings, without the classifier, are exported with what a client needs to
     know as metadata: `channels` (3 is RGB, 1 is grey), `mean`, `std` (JSON lists, a value in 0..1 for each channel),
-    `height`, `width`, `interpolation`, `dimension`, ...
+    `height`, `width`, `interpolation`, `dimension`, the form's texts, ...
 
     Args:
         experiment: The spec of the network.
         path: The file; it appears whole, or not at all.
+        form: What the file takes, computes in and gives.
         crops: RGB or grey [n, H, W, 3] uint8 for the comparison with PyTorch; synthetic ones where None.
         overwrite: Replace an existing file.
         extra_metadata: Further metadata; the exporter's own keys win.
@@ -51,15 +56,16 @@ def export_onnx(
 
     Raises:
         InputError: the file exists, cannot be written, or the crops have another size.
-        FailedRun: the network has no form in ONNX, or the file does not compute what PyTorch computes.
+        FailedRun: the network has no form in ONNX or is not fit for half precision, or the file does not compute what
+            PyTorch computes.
     """
     import onnx
 
     require_free(path, overwrite)
     frozen = copy.deepcopy(network).cpu().eval()
-    model = _translate(frozen, experiment)
+    model = _shaped(_translate(frozen, experiment), form, experiment)
     opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
-    metadata = {**extra_metadata, **_metadata(frozen, experiment), "opset": str(opset)}
+    metadata = {**extra_metadata, **_metadata(frozen, experiment), **form.metadata(), "opset": str(opset)}
     onnx.helper.set_model_props(model, metadata)
     onnx.checker.check_model(model, full_check=True)
     with atomic(path) as temporary:
@@ -118,6 +124,18 @@ def _translate(network: ReIDNet, experiment: Experiment) -> Any:
     return translated
 
 
+def _shaped(model: Any, form: Form, experiment: Experiment) -> Any:
+    """A network's float32 graph in another form; normalisation and norm stay float32."""
+    channels, dataset = experiment.model.input_channels, experiment.dataset
+    if form.precision == "fp16":
+        model = to_half(model)
+    if form.layout == "uint8_nhwc":
+        take_pixels(model, dataset.pixel_mean[:channels], dataset.pixel_std[:channels])
+    if form.l2_normalized:
+        give_unit_norm(model)
+    return model
+
+
 def _metadata(network: ReIDNet, experiment: Experiment) -> dict[str, str]:
     model, dataset = experiment.model, experiment.dataset
     return {
@@ -128,7 +146,6 @@ def _metadata(network: ReIDNet, experiment: Experiment) -> dict[str, str]:
         "width": str(model.input_width),
         "interpolation": interpolation(model.backbone),
         "dimension": str(network.dimension),
-        "l2_normalized": "false",
         "backbone": model.backbone,
         "spec_sha256": spec_hash(experiment),
     }

@@ -12,13 +12,14 @@ from torch import Tensor
 
 from reid_tune.data.augment import Channels, Values, normalise
 from reid_tune.data.images import Interpolation
+from reid_tune.deploy.form import Form
 from reid_tune.errors import InputError
 
 __all__ = ["INPUT", "OUTPUT", "OnnxModel", "messages"]
 
 INPUT, OUTPUT = "input", "fc_pred"
 
-_FLOAT = "tensor(float)"
+_FLOAT, _BYTE = "tensor(float)", "tensor(uint8)"
 _EXPORT = "export the model with reid-tune"
 _CHANNELS = (1, 3)
 
@@ -34,7 +35,9 @@ class OnnxModel:
         interpolation: How a crop is resized to it, bilinear or bicubic.
         dimension: Values in an embedding.
         channels: 3 for RGB, 1 for grey.
-        mean, std: Of each channel in 0..1; the network's input is (value / 255 - mean) / std.
+        mean, std: Of each channel in 0..1; the network's input is (value / 255 - mean) / std, which a file with
+            `uint8_nhwc` computes itself.
+        form: What the file takes, computes in and gives.
 
     Args:
         path: The file.
@@ -54,6 +57,7 @@ class OnnxModel:
             self.channels = cast(Channels, int(self.metadata["channels"]))
             self.mean, self.std = (_values(self.metadata[key], self.channels) for key in ("mean", "std"))
             self.interpolation = cast(Interpolation, self.metadata["interpolation"])
+            self.form = Form.read(self.metadata)
         except KeyError as error:
             raise InputError(f"{path} has no metadata {error}; {_EXPORT}.") from None
         except (ValueError, TypeError):
@@ -66,7 +70,7 @@ class OnnxModel:
         self._require_signature()
 
     def embed(self, images: np.ndarray, batch_size: int = 64) -> np.ndarray:
-        """Embeddings [n, dimension] float32 of crops [n, height, width, 3] uint8, not L2-normalised.
+        """Embeddings [n, dimension] float32 of crops [n, height, width, 3] uint8; of norm 1 where the form says so.
 
         The crops are RGB; of three equal channels, grey, where the model has one channel.
 
@@ -80,8 +84,7 @@ class OnnxModel:
             )
         parts = [np.empty((0, self.dimension), np.float32)]
         for start in range(0, len(images), batch_size):
-            crops = torch.from_numpy(np.ascontiguousarray(images[start : start + batch_size]))
-            batch = self.normalise(crops).contiguous().numpy()
+            batch = self.prepared(images[start : start + batch_size])
             parts.append(self._session.run([OUTPUT], {INPUT: batch})[0])
         return np.concatenate(parts)
 
@@ -89,15 +92,22 @@ class OnnxModel:
         """The network's input [n, channels, height, width] float32 of crops as `embed` takes them."""
         return normalise(crops, cast(Values, self.mean), cast(Values, self.std), self.channels)
 
+    def prepared(self, crops: np.ndarray) -> np.ndarray:
+        """What the graph takes: a graph with `uint8_nhwc` normalises, so nobody else may."""
+        if self.form.layout == "uint8_nhwc":
+            return np.ascontiguousarray(crops[..., : self.channels])
+        return self.normalise(torch.from_numpy(np.ascontiguousarray(crops))).contiguous().numpy()
+
     def _require_signature(self) -> None:
         found = [
             (node.name, node.type, [size if isinstance(size, int) else "batch" for size in node.shape])
             for node in (*self._session.get_inputs(), *self._session.get_outputs())
         ]
-        wanted = [
-            (INPUT, _FLOAT, ["batch", self.channels, self.height, self.width]),
-            (OUTPUT, _FLOAT, ["batch", self.dimension]),
-        ]
+        taken = {
+            "float_nchw": (INPUT, _FLOAT, ["batch", self.channels, self.height, self.width]),
+            "uint8_nhwc": (INPUT, _BYTE, ["batch", self.height, self.width, self.channels]),
+        }
+        wanted = [taken[self.form.layout], (OUTPUT, _FLOAT, ["batch", self.dimension])]
         if found != wanted:
             raise InputError(f"{self.path} has inputs and outputs {found} in place of {wanted}; {_EXPORT}.")
 

@@ -7,7 +7,10 @@ from pydantic import Field
 from reid_tune.spec.base import Section
 from reid_tune.spec.gpus import OnGpus
 
-__all__ = ["Evaluate", "Export", "Inference", "ReRankingSection"]
+__all__ = ["Evaluate", "Export", "ExportPrecision", "Inference", "InputLayout", "ReRankingSection"]
+
+InputLayout = Literal["float_nchw", "uint8_nhwc"]
+ExportPrecision = Literal["fp32", "fp16"]
 
 
 class ReRankingSection(Section):
@@ -62,6 +65,15 @@ class Export(Section):
     threshold: str | None = Field(
         None,
         description="JSON file of `threshold --output`, or a metrics.json; its decision threshold goes into the model.",
+    )
+    l2_normalize: bool = Field(False, description="The embeddings have norm 1.")
+    input: InputLayout = Field(
+        "float_nchw",
+        description="`float_nchw`: normalised images, float32 [batch, channels, H, W]; `uint8_nhwc`: resized ones, "
+        "uint8 [batch, H, W, channels], which the model normalises itself.",
+    )
+    precision: ExportPrecision = Field(
+        "fp32", description="Weights and arithmetic of the model; input and embeddings keep their types with fp16."
     )
     gpu_id: int = Field(0, ge=0, description="Index of the GPU of the comparison; the export itself needs none.")
     overwrite: bool = Field(False, description="Replace an existing file.")

@@ -1,6 +1,7 @@
 """Files of embeddings, written as they come."""
 
 import json
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -9,11 +10,12 @@ from typing import Literal
 
 import numpy as np
 
+from reid_tune.data.records import EXTENSIONS, NAME, WANTED
 from reid_tune.errors import InputError
 from reid_tune.evaluation.features import feature_set, write_features
 from reid_tune.files import atomic
 
-__all__ = ["ENDINGS", "Image", "Write", "embeddings_file"]
+__all__ = ["ENDINGS", "Image", "Write", "embeddings_file", "images_in"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,32 @@ class Image:
 
 # Takes n images and their embeddings [n, dimension] float32.
 Write = Callable[[Sequence[Image], np.ndarray], None]
+
+
+def images_in(folder: Path, subset: Literal["query", "gallery"], strict: bool = False) -> list[Image]:
+    """All images of a folder by file name; names that do not parse give identity and camera -1.
+
+    Raises:
+        InputError: the folder cannot be read, or has no image; with `strict`, a name does not parse.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            names = sorted(entry.name for entry in entries if entry.is_file() and not entry.name.startswith("."))
+    except OSError as error:
+        raise InputError(f"cannot read the folder {folder}: {error.strerror}; check the path.") from None
+    names = [name for name in names if os.path.splitext(name)[1].lower() in EXTENSIONS]
+    if not names:
+        raise InputError(f"there is no image in {folder}; wanted are {', '.join(sorted(EXTENSIONS))} files.")
+    images = []
+    for name in names:
+        match = NAME.match(name)
+        if match is None and strict:
+            raise InputError(
+                f"{folder / name}: the name does not parse; rename it to {WANTED}, or unset dataset.strict."
+            )
+        identity, camera = (int(match[1]), int(match[2])) if match else (-1, -1)
+        images.append(Image(folder / name, identity, camera, subset))
+    return images
 
 
 @contextmanager

@@ -59,29 +59,25 @@ def run_export(
     return job.target, job.write()
 
 
-def export_checkpoint(path: Path, target: Path, *, overwrite: bool = False) -> "Parity":
-    """Write a checkpoint's network by its own spec; raises as `run_export`."""
-    return _Job(None, path, target, overwrite=overwrite).write()
+def export_checkpoint(path: Path, target: Path, section: Export) -> "Parity":
+    """Write a checkpoint's network by its own spec, and over an old file; raises as `run_export`.
+
+    Args:
+        section: The form of the file, and the GPU of the comparison; the rest is of no interest.
+    """
+    return _Job(None, path, target, section.model_copy(update={"overwrite": True, "threshold": None})).write()
 
 
 class _Job:
     """One export whose input is known to be good; a target that must not be replaced is refused first."""
 
-    def __init__(
-        self,
-        experiment: Experiment | None,
-        path: Path,
-        target: Path,
-        *,
-        overwrite: bool,
-        gpu: int = 0,
-        threshold: str | None = None,
-    ) -> None:
+    def __init__(self, experiment: Experiment | None, path: Path, target: Path, section: Export) -> None:
         from reid_tune.deploy.onnx_export import require_free
 
-        require_free(output_file("export.onnx_file", target), overwrite)
-        (self._device,) = devices([gpu], "export.gpu_id")
+        require_free(output_file("export.onnx_file", target), section.overwrite)
+        (self._device,) = devices([section.gpu_id], "export.gpu_id")
         self._network, self._experiment = open_network(path, experiment)
+        threshold = section.threshold
         self._metadata = read_threshold(Path(threshold), self._network.dimension) if threshold else {}
         if threshold:
             data, rates = (
@@ -90,20 +86,23 @@ class _Job:
             )
             told = ", ".join(f"{name.upper()} {rate:.3g} %" for name, rate in rates.items())
             print(f"threshold: {told}, of {data}; it must be of this model", file=sys.stderr)
-        self._overwrite = overwrite
+        self._section = section
         self.target = target
         make_room(target)
 
     def write(self) -> "Parity":
         """Write the file, compared with PyTorch on training images where they are at hand."""
+        from reid_tune.deploy.form import Form
         from reid_tune.deploy.onnx_export import export_onnx
 
+        section = self._section
         return export_onnx(
             self._network,
             self._experiment,
             self.target,
             crops=_crops(self._experiment),
-            overwrite=self._overwrite,
+            form=Form(section.input, section.precision, section.l2_normalize),
+            overwrite=section.overwrite,
             extra_metadata=self._metadata,
             gpu=self._device.index or 0,
         )
@@ -118,14 +117,7 @@ def _job(experiment: Experiment | None, section: Export, reference: str | None) 
         raise InputError(f"export.checkpoint = {reference!r} is an ONNX file already: give a checkpoint.")
     default = path.with_suffix(".onnx") if path == Path(reference) else Path(f"{_name(reference)}.onnx")
     target = Path(section.onnx_file) if section.onnx_file else default
-    return _Job(
-        experiment,
-        path,
-        target,
-        overwrite=section.overwrite,
-        gpu=section.gpu_id,
-        threshold=section.threshold,
-    )
+    return _Job(experiment, path, target, section)
 
 
 def _crops(experiment: Experiment) -> np.ndarray | None:

@@ -1,23 +1,21 @@
 """The task `inference`: the embeddings of all images of two folders, in a file."""
 
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from rich.console import Console
 from rich.progress import track
 
 from reid_tune.data.images import decode
-from reid_tune.data.records import EXTENSIONS, NAME, WANTED, Record
+from reid_tune.data.records import Record
 from reid_tune.errors import InputError
 from reid_tune.files import write_atomic
 from reid_tune.spec.experiment import Experiment
 from reid_tune.storage.copies import local_folder
-from reid_tune.tasks.embeddings import ENDINGS, Image, embeddings_file
+from reid_tune.tasks.embeddings import ENDINGS, Image, embeddings_file, images_in
 from reid_tune.tasks.models import ModelFile
 from reid_tune.tasks.outputs import make_room, output_file
 from reid_tune.tasks.plan import run_plan
@@ -100,30 +98,8 @@ def _images(experiment: Experiment, target: Path) -> list[Image]:
             "inference.test_dataset, or choose .json or .parquet."
         )
     strict = experiment.dataset.strict
-    queries = _read(local_folder(query), "query", strict) if query else []
-    return queries + (_read(local_folder(gallery), "gallery", strict) if gallery else [])
-
-
-def _read(folder: Path, subset: Literal["query", "gallery"], strict: bool) -> list[Image]:
-    """All images of a folder by file name; names that do not parse give identity and camera -1."""
-    try:
-        with os.scandir(folder) as entries:
-            names = sorted(entry.name for entry in entries if entry.is_file() and not entry.name.startswith("."))
-    except OSError as error:
-        raise InputError(f"cannot read the folder {folder}: {error.strerror}; check the path.") from None
-    names = [name for name in names if os.path.splitext(name)[1].lower() in EXTENSIONS]
-    if not names:
-        raise InputError(f"there is no image in {folder}; wanted are {', '.join(sorted(EXTENSIONS))} files.")
-    images = []
-    for name in names:
-        match = NAME.match(name)
-        if match is None and strict:
-            raise InputError(
-                f"{folder / name}: the name does not parse; rename it to {WANTED}, or unset dataset.strict."
-            )
-        identity, camera = (int(match[1]), int(match[2])) if match else (-1, -1)
-        images.append(Image(folder / name, identity, camera, subset))
-    return images
+    queries = images_in(local_folder(query), "query", strict) if query else []
+    return queries + (images_in(local_folder(gallery), "gallery", strict) if gallery else [])
 
 
 def _chunks(images: Sequence[Image], size: int) -> Iterator[Sequence[Image]]:

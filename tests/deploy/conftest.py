@@ -1,12 +1,15 @@
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from torch import nn
 
+from reid_tune.deploy import onnx_export
 from reid_tune.deploy.onnx_export import export_onnx
 from reid_tune.deploy.parity import Parity
 from reid_tune.modeling.network import ReIDNet, build_network
@@ -56,6 +59,24 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple[Ma
         return known[backbone]
 
     return get
+
+
+@pytest.fixture
+def translate(exported: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
+    """Skips torch's exporter, which is slow: the graph is that of the file, and a test may change it."""
+
+    def get(backbone: str) -> Any:
+        made, path, _ = exported(backbone)
+        model = onnx.load(path)
+        monkeypatch.setattr(onnx_export, "_translate", lambda *_: copy.deepcopy(model))
+        return made, model
+
+    return get
+
+
+@pytest.fixture
+def translated(translate: Callable[[str], Any]) -> Any:
+    return translate("resnet18")
 
 
 def make_crops(count: int, height: int, width: int) -> np.ndarray:

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 import reid_tune
-from reid_tune.deploy import onnx_export
 from reid_tune.deploy.onnx_export import export_onnx, spec_hash
 from reid_tune.deploy.onnx_model import OnnxModel
 from reid_tune.errors import FailedRun, InputError
@@ -56,6 +55,8 @@ def test_the_file_is_alone_and_describes_itself(exported: Any, backbone: str) ->
         "width": "64" if backbone == SWIN else "32",
         "interpolation": "bicubic" if backbone == SWIN else "bilinear",
         "dimension": "1024" if backbone == SWIN else "256",
+        "input_layout": "float_nchw",
+        "precision": "fp32",
         "l2_normalized": "false",
         "backbone": backbone,
         "spec_sha256": spec_hash(experiment),
@@ -122,15 +123,6 @@ def test_export_is_quiet_and_leaves_the_network(tmp_path: Path, capfd: pytest.Ca
     assert logging.root.manager.disable == logging.NOTSET
     assert all(module.training for module in network.modules())
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
-
-
-@pytest.fixture
-def translated(exported: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Skips torch's exporter, which is slow: the graph is that of the file, and a test may change it."""
-    made, path, _ = exported("resnet18")
-    model = onnx.load(path)
-    monkeypatch.setattr(onnx_export, "_translate", lambda *_: model)
-    return made, model
 
 
 def test_a_weight_that_is_one_percent_off_is_refused(translated: Any, tmp_path: Path) -> None:

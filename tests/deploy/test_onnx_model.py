@@ -1,3 +1,4 @@
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from reid_tune.deploy.graph import take_pixels
 from reid_tune.deploy.onnx_model import OnnxModel
 from reid_tune.errors import InputError
 
@@ -18,6 +20,9 @@ METADATA = {
     "width": "1",
     "dimension": "3",
     "interpolation": "bilinear",
+    "input_layout": "float_nchw",
+    "precision": "fp32",
+    "l2_normalized": "false",
 }
 
 
@@ -59,6 +64,19 @@ def test_grey_crops_are_normalised_by_their_one_value(tmp_path: Path) -> None:
     np.testing.assert_allclose(model.embed(crops), [[(0.3 - 0.25) / 0.5]], atol=1e-6)
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_file_that_takes_pixels_gets_pixels(tmp_path: Path, channels: int) -> None:
+    values = json.dumps([0.5] * channels)
+    metadata = {"channels": str(channels), "mean": values, "std": values, "dimension": str(channels)}
+    model = onnx.load(write(tmp_path / "m.onnx", metadata, shape=("batch", channels, 2, 1)))
+    take_pixels(model, [0.5] * channels, [0.5] * channels)
+    helper.set_model_props(model, METADATA | metadata | {"input_layout": "uint8_nhwc"})
+    onnx.save(model, tmp_path / "m.onnx")
+    crops = np.array([[[[255, 255, 255]], [[51, 51, 51]]]], np.uint8)
+    # Normalised once, by the graph: 2 * 0.6 - 1; a second time would give -1.4.
+    np.testing.assert_allclose(OnnxModel(tmp_path / "m.onnx").embed(crops), [[0.2] * channels], atol=1e-6)
+
+
 @pytest.mark.parametrize(
     "crops", [np.zeros((1, 2, 1, 3), np.float32), np.zeros((1, 1, 2, 3), np.uint8), np.zeros((2, 1, 3), np.uint8)]
 )
@@ -88,6 +106,13 @@ WRONG_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "two colours": (lambda path: write(path, {"mean": "[0, 1]"}), "cannot be read"),
     "not finite": (lambda path: write(path, {"mean": "[0, NaN, 1]"}), "cannot be read"),
     "zero deviation": (lambda path: write(path, {"std": "[1, 0, 1]"}), "channels, std .1.0, 0.0"),
+    "no layout": (lambda path: write(path, {"input_layout": None}), "has no metadata 'input_layout'"),
+    "other layout": (lambda path: write(path, {"input_layout": "uint8"}), "cannot be read"),
+    "layout of another graph": (lambda path: write(path, {"input_layout": "uint8_nhwc"}), "inputs and outputs"),
+    "no precision": (lambda path: write(path, {"precision": None}), "has no metadata 'precision'"),
+    "other precision": (lambda path: write(path, {"precision": "int8"}), "cannot be read"),
+    "no norm": (lambda path: write(path, {"l2_normalized": None}), "has no metadata 'l2_normalized'"),
+    "other norm": (lambda path: write(path, {"l2_normalized": "1"}), "cannot be read"),
     "other interpolation": (lambda path: write(path, {"interpolation": "nearest"}), "interpolation 'nearest'"),
 }
 

@@ -7,8 +7,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from reid_tune.deploy.deviation import deviation
+from reid_tune.deploy.form import PLAIN, Form
+from reid_tune.deploy.limits import FLOAT
 from reid_tune.deploy.onnx_model import OnnxModel
-from reid_tune.deploy.parity import MAX_DIFFERENCE, MIN_COSINE, Parity, measure_parity
+from reid_tune.deploy.parity import Parity, measure_parity
+from reid_tune.errors import FailedRun
 from reid_tune.modeling.network import ReIDNet
 
 
@@ -17,8 +21,8 @@ class Answers:
 
     height, width = 1, 1
 
-    def __init__(self, rows: np.ndarray) -> None:
-        self.rows = rows
+    def __init__(self, rows: np.ndarray, form: Form) -> None:
+        self.rows, self.form = rows, form
         self.batches: list[tuple[int, int]] = []
 
     def embed(self, images: np.ndarray, batch_size: int) -> np.ndarray:
@@ -32,61 +36,93 @@ class Answers:
 class Table(nn.Module):
     def __init__(self, rows: np.ndarray) -> None:
         super().__init__()
-        self.rows = torch.from_numpy(rows)
+        self.register_buffer("rows", torch.from_numpy(rows))
 
     def forward(self, images: Tensor) -> Tensor:
         return self.rows[(images[:, 0, 0, 0] * 255).round().long()]
 
 
-def compare(wanted: np.ndarray, found: np.ndarray) -> tuple[Parity, Answers]:
+def compare(wanted: np.ndarray, found: np.ndarray, form: Form = PLAIN) -> tuple[Parity, Answers]:
     crops = np.zeros((len(wanted), 1, 1, 3), np.uint8)
     crops[:, 0, 0, 0] = np.arange(len(wanted))
-    answers = Answers(found.astype(np.float32))
+    answers = Answers(found.astype(np.float32), form)
     network = cast(ReIDNet, Table(wanted.astype(np.float32)))
     return measure_parity(network, cast(OnnxModel, answers), crops), answers
 
 
+def rows(count: int = 5) -> np.ndarray:
+    return np.random.default_rng(0).normal(size=(count, 4))
+
+
 def test_equal_embeddings_are_equal_and_batches_are_full() -> None:
-    rows = np.random.default_rng(0).normal(size=(5, 4))
-    parity, answers = compare(rows, rows)
-    assert parity.equal and parity.difference == 0 and parity.same_neighbour == 1
+    parity, answers = compare(rows(), rows())
+    assert parity.equal and answers.batches == [(5, 1), (6, 3), (16, 16)]
     assert parity.cosine == pytest.approx(1, abs=1e-12)
-    assert answers.batches == [(5, 1), (6, 3), (16, 16)]
     assert parity.as_dict() == {
         "crops": 5,
         "synthetic": False,
         "batches": (1, 3, 16),
         "cosine": parity.cosine,
         "difference": 0.0,
-        "same_neighbour": 1.0,
+        "same_neighbours": 1.0,
+        "min_cosine": 1 - 1e-6,
+        "max_difference": 5e-4,
     }
+    assert Parity(**parity.as_dict()) == parity
 
 
-def test_numbers_are_those_of_their_definitions() -> None:
-    random = np.random.default_rng(0)
-    wanted = random.normal(size=(20, 4)).astype(np.float32)
-    found = (wanted + random.normal(size=(20, 4), scale=0.3)).astype(np.float32)
-    cosine = lambda a, b: float(a @ b / np.sqrt((a @ a) * (b @ b)))  # noqa: E731
-    nearest = lambda rows, i: max((j for j in range(20) if j != i), key=lambda j: cosine(rows[i], rows[j]))  # noqa: E731
-    parity, _ = compare(wanted, found)
-    assert parity.cosine == pytest.approx(min(cosine(a, b) for a, b in zip(wanted, found, strict=True)), abs=1e-6)
-    assert parity.difference == pytest.approx(np.abs(wanted - found).max() / np.abs(wanted).max(), abs=1e-6)
-    assert parity.same_neighbour == np.mean([nearest(wanted, i) == nearest(found, i) for i in range(20)])
-    assert 0 < parity.same_neighbour < 1 and not parity.equal
+def test_the_worst_batch_counts() -> None:
+    class Wrong(Answers):
+        def embed(self, images: np.ndarray, batch_size: int) -> np.ndarray:
+            return super().embed(images, batch_size) + (0.01 if batch_size == 3 else 0) * rows(1)
+
+    wanted = rows(20).astype(np.float32)
+    crops = np.arange(20, dtype=np.uint8)[:, None, None, None].repeat(3, 3)
+    parity = measure_parity(cast(ReIDNet, Table(wanted)), cast(OnnxModel, Wrong(wanted, PLAIN)), crops)
+    apart = deviation(wanted, wanted + 0.01 * rows(1))
+    assert not parity.equal
+    assert (parity.cosine, parity.difference) == pytest.approx((apart.cosine, apart.difference), abs=1e-6)
 
 
-def test_of_equally_near_neighbours_any_counts() -> None:
-    wanted = np.array([[1, 0], [1, 1e-4], [1, -1e-4], [0, 1]])
-    parity, _ = compare(wanted, wanted * [1, -1])
-    assert parity.same_neighbour == 1 and not parity.equal
+@pytest.mark.parametrize("part", ["cosine", "difference", "same_neighbours"])
+def test_every_number_has_a_limit(part: str) -> None:
+    right = {"cosine": 1 - 5e-7, "difference": 1e-4, "same_neighbours": 1.0}
+    limits = {"min_cosine": FLOAT.cosine, "max_difference": FLOAT.difference}
+    given: dict[str, Any] = {"crops": 5, "synthetic": False, "batches": (1,), **limits}
+    assert Parity(**given, **right).equal
+    wrong = {"cosine": 1 - 2e-6, "difference": 1e-3, "same_neighbours": 0.9}[part]
+    for value in (wrong, np.nan):
+        assert not Parity(**given, **(right | {part: value})).equal
+
+
+def test_a_file_that_gives_norm_one_is_compared_with_norm_one() -> None:
+    unit = rows() / np.linalg.norm(rows(), axis=1, keepdims=True)
+    form = Form(l2_normalized=True)
+    assert compare(rows(), unit, form)[0].equal
+    assert not compare(rows(), rows(), form)[0].equal
+    assert not compare(rows(), unit)[0].equal
+
+
+def test_a_file_in_half_precision_has_the_limits_of_rounding() -> None:
+    form, wanted = Form(precision="fp16"), rows(20).astype(np.float32)
+    rounded = wanted.astype(np.float16).astype(np.float32)
+    parity, _ = compare(wanted, rounded, form)
+    apart = deviation(wanted, rounded)
+    assert parity.equal and not compare(wanted, rounded * 1.001, form)[0].equal
+    assert parity.max_difference == pytest.approx(2 * apart.difference)
+    assert 1 - parity.min_cosine == pytest.approx(4 * (1 - apart.cosine))
+
+
+def test_a_network_beyond_half_precision_is_refused() -> None:
+    with pytest.raises(FailedRun, match="exceed 65,504"):
+        compare(rows() * 1e6, rows() * 1e6, Form(precision="fp16"))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_a_value_that_is_not_finite_is_refused(value: float) -> None:
-    rows = np.random.default_rng(0).normal(size=(5, 4))
-    broken = rows.copy()
+    broken = rows()
     broken[3, 2] = value
-    assert not compare(rows, broken)[0].equal
+    assert not compare(rows(), broken)[0].equal
     assert not compare(broken, broken)[0].equal
     assert not compare(np.zeros((5, 4)), np.zeros((5, 4)))[0].equal
 
@@ -110,5 +146,5 @@ def test_finds_any_weight_matrix_that_is_one_percent_off(exported: Any, tmp_path
         wrong = measure_parity(network.eval(), OnnxModel(tmp_path / "m.onnx"))
         assert not wrong.equal, weight.name
         # The limits lie well between a right and a wrong file.
-        assert 4 * right.difference < MAX_DIFFERENCE < wrong.difference / 4, weight.name
-        assert 1 - right.cosine < (1 - MIN_COSINE) / 4
+        assert 4 * right.difference < FLOAT.difference < wrong.difference / 4, weight.name
+        assert 1 - right.cosine < (1 - FLOAT.cosine) / 4

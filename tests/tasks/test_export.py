@@ -3,17 +3,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 import torch
 
 from reid_tune.checkpoints.checkpoint import load_checkpoint, save_checkpoint
 from reid_tune.checkpoints.names import LATEST
+from reid_tune.deploy.form import Form
 from reid_tune.deploy.onnx_model import OnnxModel
 from reid_tune.errors import InputError
 from reid_tune.spec.experiment import Experiment
 from reid_tune.spec.secret import KEY
+from reid_tune.tasks.evaluate import run_evaluate
 from reid_tune.tasks.export import run_export
+from reid_tune.tasks.inference import run_inference
 
 Spec = Callable[..., Experiment]
 
@@ -59,6 +63,40 @@ def test_a_grey_model_is_compared_on_grey_images(spec: Spec, tmp_path: Path) -> 
     path = write_checkpoint(tmp_path / "grey.pth", spec(model__input_channels=1))
     file, parity = run_export(None, str(path), {})
     assert parity.equal and not parity.synthetic and OnnxModel(file).channels == 1
+
+
+def test_a_file_in_another_form_scores_and_embeds_as_its_checkpoint(
+    checkpoint: Path, spec: Spec, tmp_path: Path
+) -> None:
+    form = {"export.l2_normalize": True, "export.input": "uint8_nhwc", "export.precision": "fp16"}
+    file, parity = run_export(None, str(checkpoint), form)
+    assert parity.equal and OnnxModel(file).form == Form("uint8_nhwc", "fp16", l2_normalized=True)
+    scores, embeddings = [], []
+    for path in (checkpoint, file):
+        output = tmp_path / f"{path.suffix}.json"
+        run_inference(spec(inference__checkpoint=str(path), inference__output_file=str(output)))
+        embeddings.append(np.array([row["embedding"] for row in json.loads(output.read_text())]))
+        scores.append(run_evaluate(spec(evaluate__checkpoint=str(path))).as_dict()["plain"]["mAP"])
+    assert scores[0] == pytest.approx(scores[1], abs=5e-3)
+    plain = embeddings[0] / np.linalg.norm(embeddings[0], axis=1, keepdims=True)
+    np.testing.assert_allclose(embeddings[1], plain, rtol=0, atol=4e-3)
+    np.testing.assert_allclose(np.linalg.norm(embeddings[1], axis=1), 1, atol=1e-6)
+
+
+def test_a_checkpoint_without_a_spec_and_one_of_another_network_are_refused(
+    checkpoint: Path, spec: Spec, tmp_path: Path
+) -> None:
+    bare = tmp_path / "bare.pth"
+    torch.save(load_checkpoint(checkpoint).model, bare)
+    with pytest.raises(InputError, match="bare.pth is not a checkpoint of reid-tune: give a file that"):
+        run_export(None, str(bare), {})
+    with pytest.raises(InputError, match="does not fit the network of the spec: .*projection"):
+        run_export(spec(model__feat_dim=32), str(checkpoint), {})
+    with pytest.raises(
+        InputError, match="trained with another spec: model.backbone is 'resnet18' there and 'resnet34'"
+    ):
+        run_export(spec(model__backbone="resnet34"), str(checkpoint), {})
+    assert not list(tmp_path.rglob("*.onnx"))
 
 
 THRESHOLD: dict[str, Any] = {
@@ -130,6 +168,8 @@ def test_an_encrypted_checkpoint_is_opened_by_the_environment(
         ({"export.checkpoint": "gone.pth"}, "there is no checkpoint gone.pth"),
         ({"export.onxx_file": "x"}, "unknown key export.onxx_file; did you mean export.onnx_file"),
         ({"export.overwrite": "perhaps"}, "export.overwrite = 'perhaps'"),
+        ({"export.precision": "int8"}, "export.precision = 'int8'"),
+        ({"export.input": "uint8_nchw"}, "export.input = 'uint8_nchw'"),
         ({"train.num_epochs": 3}, "train.num_epochs: without a spec"),
         ({"export.checkpoint": "{}", "export.onnx_file": "{}/model.onnx"}, "cannot make the folder"),
         ({"export.checkpoint": "{}", "export.onnx_file": "/"}, "is a folder"),

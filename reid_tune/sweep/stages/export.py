@@ -16,7 +16,7 @@ __all__ = ["export", "exported", "refit_checkpoint"]
 
 
 def export(sweep: Sweep, journal: Journal) -> dict[str, Any]:
-    """Write the files; the result has the parity by finalist.
+    """Write the files, in the form that the spec's section `export` asks for; the result has the parity by finalist.
 
     Raises:
         FailedRun: a refit did not finish, or an ONNX file deviates from its checkpoint.
@@ -24,7 +24,7 @@ def export(sweep: Sweep, journal: Journal) -> dict[str, Any]:
     result = {}
     for name in finalists(journal):
         target, checkpoint = exported(sweep, name), refit_checkpoint(sweep, journal, name)
-        parity = export_checkpoint(checkpoint, target, overwrite=True)
+        parity = export_checkpoint(checkpoint, target, sweep.experiment.export)
         strip_checkpoint(checkpoint, target.with_suffix(".pth"), passphrase(sweep.experiment))
         result[name] = {"file": str(target.relative_to(sweep.folder)), "parity": parity.as_dict()}
     return result

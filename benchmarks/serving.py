@@ -1,0 +1,119 @@
+"""What serving costs: PyTorch, ONNX Runtime in this process, and a genuine Triton over HTTP and gRPC.
+
+    python benchmarks/serving.py [--quick]
+
+Each way embeds the same crops, preprocessing included, and the ways take turns, so that a busy machine slows all of
+them. Images a second with batches of 16, and the median latency of one image. The obvious way is PyTorch in eager mode.
+Triton needs `make triton`; its ONNX Runtime is a backend in Python (tests/deploy/triton/onnxruntime), the server, its
+scheduler and its protocols are the real ones.
+"""
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from common import RESNET, SWIN, machine
+from rich.table import Table
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from reid_tune.deploy.onnx_export import export_onnx
+from reid_tune.deploy.onnx_model import OnnxModel
+from reid_tune.deploy.triton.client import TritonModel
+from reid_tune.deploy.triton.config import Serving
+from reid_tune.deploy.triton.connection import Address
+from reid_tune.deploy.triton.repository import write_repository
+from reid_tune.modeling.network import build_network
+from reid_tune.spec.load import build_experiment
+from reid_tune.tables import print_table
+from reid_tune.training.embed import network_embed
+from tests.deploy.triton.server import triton_server
+
+Embed = Callable[[np.ndarray], np.ndarray]
+BATCH = 16
+WANTED = {RESNET: "1.9", SWIN: "1.6"}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=8, help="turns of each way")
+    parser.add_argument("--quick", action="store_true", help="a small network and one turn, to see that it runs")
+    arguments = parser.parse_args()
+    print(machine(torch.device("cpu")))
+    for backbone in ("resnet18",) if arguments.quick else (RESNET, SWIN):
+        with tempfile.TemporaryDirectory() as folder:
+            compare(backbone, Path(folder), 1 if arguments.quick else arguments.rounds)
+
+
+def compare(backbone: str, folder: Path, rounds: int) -> None:
+    """Print the table of one backbone at 256x128."""
+    experiment = build_experiment({}, {"model.backbone": backbone, "dataset.val_batch_size": BATCH}, "benchmark")
+    torch.manual_seed(0)
+    network = build_network(experiment.model).eval()
+    export_onnx(network, experiment, folder / "model.onnx")
+    model = OnnxModel(folder / "model.onnx", threads=torch.get_num_threads())
+    write_repository(folder / "model.onnx", folder / "repository", name="reid", serving=Serving())
+    crops = np.random.default_rng(0).integers(0, 256, (4 * BATCH, model.height, model.width, 3), np.uint8)
+    with served(folder / "repository") as triton:
+        ways: dict[str, Embed] = {
+            "PyTorch, eager": network_embed(network, experiment),
+            "ONNX Runtime": lambda images: model.embed(images, BATCH),
+            **triton,
+        }
+        expected = ways["ONNX Runtime"](crops)
+        for name, way in ways.items():
+            assert np.allclose(way(crops), expected, atol=5e-4 * np.abs(expected).max()), name
+        speed = {name: [0.0] for name in ways}
+        latency = {name: [0.0] for name in ways}
+        for found, images in ((speed, crops), (latency, crops[:1])):
+            for name in ways:
+                found[name] = []
+            for _ in range(rounds if images is crops else 4 * rounds):
+                for name, way in ways.items():
+                    begun = time.perf_counter()
+                    way(images)
+                    found[name].append(time.perf_counter() - begun)
+    table = Table(f"{backbone}, 256x128", "images/s, batches of 16", "against PyTorch", "one image, ms", "wanted")
+    seconds = {name: statistics.median(times) for name, times in speed.items()}
+    runtime, eager = seconds["ONNX Runtime"], seconds["PyTorch, eager"]
+    for name in ways:
+        wanted = (
+            WANTED.get(backbone, "") if name == "ONNX Runtime" else "90 % of ONNX Runtime" * name.startswith("Triton")
+        )
+        share = f" ({100 * runtime / seconds[name]:.0f} % of ONNX Runtime)" if name.startswith("Triton") else ""
+        one = 1000 * statistics.median(latency[name])
+        table.add_row(
+            name, f"{len(crops) / seconds[name]:.1f}{share}", f"{eager / seconds[name]:.2f}x", f"{one:.1f}", wanted
+        )
+    print_table(table)
+
+
+@contextmanager
+def served(repository: Path) -> Iterator[dict[str, Embed]]:
+    """The model of a repository on a genuine server, over both protocols."""
+    with triton_server(repository) as server, ExitStack() as stack:
+
+        def over(address: Address) -> Embed:
+            model = stack.enter_context(TritonModel(address, "reid"))
+
+            def embed(images: np.ndarray) -> np.ndarray:
+                batches = (images[start : start + BATCH] for start in range(0, len(images), BATCH))
+                return np.concatenate(list(model.embed(batches, at_once=2)))
+
+            return embed
+
+        yield {
+            "Triton, HTTP": over(Address("http", server.http)),
+            "Triton, gRPC": over(Address("grpc", server.grpc)),
+        }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,134 @@
+"""Commands that ask a Triton server."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from reid_tune.cli.common import Format, FormatOption, show
+from reid_tune.cli.triton import triton_app
+from reid_tune.errors import InputError
+
+__all__: list[str] = []
+
+_AT_ONCE = 4  # requests under way with --async
+
+
+class Protocol(StrEnum):
+    """Ways to a server; https is TLS."""
+
+    http = "http"
+    https = "https"
+    grpc = "grpc"
+
+
+class Mode(StrEnum):
+    """What a model is for."""
+
+    reid = "Re_identification"
+
+
+Query = Annotated[Path, typer.Argument(metavar="QUERY_DIR", help="Folder of query images.")]
+Name = Annotated[str, typer.Option("-m", "--model-name", help="Name of the model on the server.")]
+Version = Annotated[str, typer.Option("-x", "--model-version", help="Its version (default: the server's choice).")]
+Batch = Annotated[int, typer.Option("-b", "--batch-size", min=1, help="Images in a request.")]
+Way = Annotated[Protocol, typer.Option("-i", "--protocol", help="How to ask; https is TLS.")]
+Place = Annotated[str, typer.Option("-u", "--url", help="HOST:PORT of the server.")]
+Together = Annotated[bool, typer.Option("-a", "--async", help=f"Keep {_AT_ONCE} requests under way.")]
+Authority = Annotated[
+    Path | None, typer.Option(help="File with the certificate of your own authority, for https.", metavar="FILE")
+]
+
+
+@triton_app.command("client")
+def triton_client(
+    query: Query,
+    name: Name,
+    test_dir: Annotated[Path | None, typer.Option("--test_dir", help="Folder of gallery images.")] = None,
+    version: Version = "",
+    batch_size: Batch = 1,
+    mode: Annotated[Mode, typer.Option(help="Kind of the model.")] = Mode.reid,
+    protocol: Way = Protocol.http,
+    url: Place = "localhost:8000",
+    together: Together = False,
+    output_path: Annotated[Path, typer.Option("--output_path", help="Folder of results.json.")] = Path("."),
+    authority: Authority = None,
+) -> None:
+    """Write the embeddings of all images, as the server gives them, to OUTPUT_PATH/results.json, queries first.
+
+    The options and the file are those of TAO's client. Images are prepared by what the server tells of the model.
+    """
+    from reid_tune.tasks.triton_client import RESULTS, embed_folders
+
+    at_once = _AT_ONCE if together else 1
+    with _model(protocol, url, authority, name, version) as model:
+        found = embed_folders(model, query, test_dir, output_path / RESULTS, batch_size=batch_size, at_once=at_once)
+    for fault in found.broken:
+        typer.echo(f"left out: {fault}", err=True)
+    left_out = f", {len(found.broken)} left out" if found.broken else ""
+    typer.echo(
+        f"{found.queries} queries and {found.gallery} gallery images{left_out}: embeddings of {found.dimension} values",
+        err=True,
+    )
+    typer.echo(found.path)
+
+
+@triton_app.command("e2e")
+def triton_e2e(
+    query: Query,
+    name: Name,
+    test_dir: Annotated[Path, typer.Option("--test_dir", help="Folder of gallery images.")],
+    version: Version = "",
+    batch_size: Batch = 16,
+    protocol: Way = Protocol.http,
+    url: Place = "localhost:8000",
+    authority: Authority = None,
+    identities: Annotated[int, typer.Option(min=1, help="How many identities are drawn.")] = 100,
+    seed: Annotated[int, typer.Option(min=0, help="Decides which.")] = 0,
+    output_path: Annotated[Path, typer.Option("--output_path", help="Folder of the pictures and metrics.json.")] = Path(
+        "."
+    ),
+    repository: Annotated[
+        Path | None, typer.Option(help="Start a server of its own on this model repository.", metavar="FOLDER")
+    ] = None,
+    server: Annotated[str, typer.Option(help="The program that --repository starts.")] = "tritonserver",
+    format: FormatOption = Format.table,
+) -> None:
+    """Embed a sample of identities through the server, score it plain and re-ranked, and draw it.
+
+    Writes sampled_matches.png, cmc_curve.png and metrics.json to OUTPUT_PATH.
+    """
+    from contextlib import ExitStack
+
+    from reid_tune.deploy.triton.process import own_server
+    from reid_tune.tasks.triton_e2e import end_to_end
+
+    if repository and protocol is Protocol.https:
+        raise InputError("--repository starts a server without TLS: use -i http or -i grpc.")
+    with ExitStack() as stack:
+        if repository:
+            url = stack.enter_context(own_server(server, repository))[protocol.value].place
+        found = end_to_end(
+            stack.enter_context(_model(protocol, url, authority, name, version)),
+            query,
+            test_dir,
+            output_path,
+            identities=identities,
+            seed=seed,
+            batch_size=batch_size,
+            at_once=_AT_ONCE,
+        )
+    for picture in ("sampled_matches.png", "cmc_curve.png"):
+        typer.echo(f"picture: {output_path / picture}", err=True)
+    rows = {"plain": found.plain.report(), "re-ranked": found.re_ranked.report()}
+    show(found.as_dict(), format, rows)
+
+
+def _model(protocol: Protocol, url: str, authority: Path | None, name: str, version: str) -> Any:
+    from reid_tune.deploy.triton.client import TritonModel
+    from reid_tune.deploy.triton.connection import Address
+
+    if authority and protocol is not Protocol.https:
+        raise InputError("--authority is for -i https.")
+    return TritonModel(Address(protocol.value, url, authority), name, version)

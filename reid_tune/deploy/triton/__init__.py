@@ -1,0 +1,1 @@
+"""Triton: model repositories, and a client for the server."""

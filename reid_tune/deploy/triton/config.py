@@ -1,0 +1,113 @@
+"""The configuration of a model for Triton, `config.pbtxt`."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from reid_tune.deploy.onnx_model import INPUT, OUTPUT, OnnxModel
+from reid_tune.errors import InputError
+
+__all__ = ["Serving", "model_config", "parse", "to_text"]
+
+_PLATFORMS = {"onnxruntime": "onnxruntime_onnx", "tensorrt": "tensorrt_plan"}
+_INPUTS = {"float_nchw": ("TYPE_FP32", "FORMAT_NCHW"), "uint8_nhwc": ("TYPE_UINT8", "FORMAT_NHWC")}
+_DEVICE = re.compile(r"(auto|cpu|gpu)(?::(\d+(?:,\d+)*))?")
+
+
+@dataclass(frozen=True)
+class Serving:
+    """How a server runs a model.
+
+    Attributes:
+        flavour: What runs it.
+        max_batch_size: Images at most in a request, and in a batch that the server makes of several.
+        preferred: Batch sizes that are run at once; empty leaves it to the server.
+        delay: Microseconds that a request may wait for others to fill a batch.
+        device: auto (the GPUs where there are some, else the CPU), cpu, gpu (all), or gpu:0,1 (these).
+        instances: How many run side by side, on each GPU or on the CPU.
+
+    Raises:
+        InputError: a preferred size above the largest, another device, or TensorRT on the CPU.
+    """
+
+    flavour: Literal["onnxruntime", "tensorrt"] = "onnxruntime"
+    max_batch_size: int = 16
+    preferred: tuple[int, ...] = ()
+    delay: int = 0
+    device: str = "auto"
+    instances: int = 1
+
+    def __post_init__(self) -> None:
+        if any(not 1 <= size <= self.max_batch_size for size in self.preferred):
+            sizes = ", ".join(map(str, self.preferred))
+            raise InputError(f"preferred batch sizes {sizes}: each must be 1 to {self.max_batch_size}, the largest.")
+        match = _DEVICE.fullmatch(self.device)
+        if match is None or (match[2] and match[1] != "gpu"):
+            raise InputError(f"device {self.device!r}: give auto, cpu, gpu or GPUs by number such as gpu:0,1.")
+        if self.flavour == "tensorrt" and match[1] == "cpu":
+            raise InputError("device 'cpu': TensorRT runs on GPUs only; give gpu, or flavour onnxruntime.")
+
+
+def model_config(model: OnnxModel, name: str, serving: Serving) -> Any:
+    """The configuration as a ModelConfig message.
+
+    All metadata of the file are parameters. The model counts as ready once it has embedded zeros, in batches of 1 and
+    of the largest size.
+
+    Raises:
+        InputError: the extra `triton` is not installed.
+    """
+    schema, _ = _protobuf()
+    kind, order = _INPUTS[model.form.layout]
+    size = [model.height, model.width]
+    dims = [model.channels, *size] if order == "FORMAT_NCHW" else [*size, model.channels]
+    zeros = schema.ModelWarmup.Input(data_type=kind, dims=dims, zero_data=True)
+    return schema.ModelConfig(
+        name=name,
+        platform=_PLATFORMS[serving.flavour],
+        max_batch_size=serving.max_batch_size,
+        input=[{"name": INPUT, "data_type": kind, "format": order, "dims": dims}],
+        output=[{"name": OUTPUT, "data_type": "TYPE_FP32", "dims": [model.dimension]}],
+        instance_group=[_instances(serving)],
+        dynamic_batching={"preferred_batch_size": serving.preferred, "max_queue_delay_microseconds": serving.delay},
+        parameters={key: schema.ModelParameter(string_value=text) for key, text in model.metadata.items()},
+        model_warmup=[
+            {"name": f"batch {count}", "batch_size": count, "inputs": {INPUT: zeros}}
+            for count in sorted({1, serving.max_batch_size})
+        ],
+    )
+
+
+def to_text(config: Any) -> str:
+    """A ModelConfig message as `config.pbtxt` has it."""
+    return str(_protobuf()[1].MessageToString(config, use_short_repeated_primitives=True))
+
+
+def parse(path: Path) -> Any:
+    """The ModelConfig message in a file.
+
+    Raises:
+        InputError: it cannot be read, or the extra `triton` is not installed.
+    """
+    schema, text_format = _protobuf()
+    try:
+        return text_format.Parse(path.read_text(encoding="utf-8"), schema.ModelConfig())
+    except (OSError, UnicodeError, text_format.ParseError) as error:
+        raise InputError(f"{path} cannot be read ({error}): repair it, or choose another name.") from None
+
+
+def _instances(serving: Serving) -> dict[str, Any]:
+    kind, _, numbers = serving.device.partition(":")
+    gpus = [int(number) for number in numbers.split(",") if number]
+    return {"kind": f"KIND_{kind.upper()}", "count": serving.instances, "gpus": gpus}
+
+
+def _protobuf() -> tuple[Any, Any]:
+    """The schema of the configuration, and protobuf's text format."""
+    try:
+        from google.protobuf import text_format  # type: ignore[import-untyped]
+        from tritonclient.grpc import model_config_pb2
+    except ImportError:
+        raise InputError("the command needs the extra 'triton': pip install 'reid-tune[triton]'.") from None
+    return model_config_pb2, text_format

@@ -1,0 +1,114 @@
+"""The task `triton client`: the embeddings of two folders of images by a Triton server, in a file."""
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+
+from reid_tune.data.images import load
+from reid_tune.deploy.triton.client import TritonModel
+from reid_tune.errors import InputError
+from reid_tune.tasks.embeddings import Image, embeddings_file, images_in
+from reid_tune.tasks.outputs import make_room, output_file
+
+__all__ = ["RESULTS", "Embedded", "embed_folders", "require_batch"]
+
+RESULTS = "results.json"
+_AHEAD = 2  # batches that are decoded for each request under way
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """The file, and what is in it.
+
+    Attributes:
+        broken: What is wrong with images that were left out, in a line each.
+    """
+
+    path: Path
+    queries: int
+    gallery: int
+    dimension: int
+    broken: tuple[str, ...]
+
+
+def embed_folders(
+    model: TritonModel, query: Path, gallery: Path | None, target: Path, *, batch_size: int, at_once: int
+) -> Embedded:
+    """Write the embeddings of all images as the server gives them, queries first, by file name.
+
+    Images that cannot be read are left out, named and counted. The file replaces an older one when all is done.
+
+    Args:
+        at_once: Requests under way at the same time.
+
+    Raises:
+        InputError: a folder, the batch or the file is unusable, or the server refuses a request.
+        InfrastructureError: the server is away, also behind several attempts.
+    """
+    images = images_in(query, "query") + (images_in(gallery, "gallery") if gallery else [])
+    require_batch(model, batch_size)
+    make_room(output_file("--output_path", target))
+    batches = [images[start : start + batch_size] for start in range(0, len(images), batch_size)]
+    broken: list[str] = []
+    counts = {"query": 0, "gallery": 0}
+    console = Console(file=sys.stderr)
+    # What was asked and is not answered yet, in order.
+    asked: list[Sequence[Image]] = []
+
+    def crops() -> Iterator[np.ndarray]:
+        for batch in _decoded(model, batches, at_once * _AHEAD):
+            good = [(image, crop) for image, crop in batch if isinstance(crop, np.ndarray)]
+            broken.extend(str(fault) for _, fault in batch if not isinstance(fault, np.ndarray))
+            if good:
+                asked.append([image for image, _ in good])
+                yield np.stack([crop for _, crop in good])
+
+    with embeddings_file(target) as write:
+        answers = model.embed(crops(), at_once)
+        shown = track(
+            answers, "embedding", len(batches), console=console, transient=True, disable=not console.is_terminal
+        )
+        for rows in shown:
+            done = asked.pop(0)
+            write(done, rows)
+            for image in done:
+                counts[image.subset] += 1
+        if not sum(counts.values()):
+            raise InputError(f"no image of {query} can be read: {broken[0]}")
+    return Embedded(target, counts["query"], counts["gallery"], model.dimension, tuple(broken))
+
+
+def require_batch(model: TritonModel, batch_size: int) -> None:
+    """Refuse a batch that the server would refuse.
+
+    Raises:
+        InputError: it is too large, or no number of images.
+    """
+    if not 1 <= batch_size <= model.most:
+        raise InputError(f"-b {batch_size}: the model takes 1 to {model.most} images in a request.")
+
+
+def _decoded(
+    model: TritonModel, batches: Sequence[Sequence[Image]], ahead: int
+) -> Iterator[list[tuple[Image, np.ndarray | InputError]]]:
+    """The images of each batch with their crops, or with what is wrong; some batches are decoded ahead."""
+
+    def decode(image: Image) -> np.ndarray | InputError:
+        try:
+            return load(image.path, model.height, model.width, model.interpolation, grey=model.channels == 1)
+        except InputError as error:
+            return error
+
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        waiting = [pool.map(decode, batch) for batch in batches[:ahead]]
+        for number, batch in enumerate(batches):
+            crops = list(waiting.pop(0))
+            waiting += [pool.map(decode, later) for later in batches[number + ahead : number + ahead + 1]]
+            yield list(zip(batch, crops, strict=True))

@@ -1,0 +1,180 @@
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+from google.protobuf import text_format
+from tritonclient.grpc.model_config_pb2 import DataType, ModelConfig, ModelInput, ModelInstanceGroup
+
+from reid_tune.deploy.onnx_model import OnnxModel
+from reid_tune.deploy.triton.config import Serving, parse, to_text
+from reid_tune.deploy.triton.repository import Written, write_repository
+from reid_tune.errors import InputError
+
+from .models import write_model
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return write_model(tmp_path / "winner.onnx")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "deep" / "models"
+
+
+PLAIN = Serving()
+
+
+def write(model: Path, folder: Path, serving: Serving = PLAIN, **options: Any) -> Written:
+    return write_repository(model, folder, serving=serving, **{"name": "people", **options})
+
+
+def config(folder: Path) -> Any:
+    return text_format.Parse((folder / "people" / "config.pbtxt").read_text(), ModelConfig())
+
+
+def tree(folder: Path) -> list[str]:
+    """All files in a folder and beside it."""
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()) + sorted(
+        path.name for path in folder.parent.iterdir()
+    )
+
+
+def test_a_new_model_and_all_that_a_server_must_know(model: Path, folder: Path) -> None:
+    written = write(model, folder, Serving(preferred=(4, 16), delay=500, instances=2))
+    assert written == Written(folder / "people" / "1", None)
+    assert tree(folder) == ["people/1/model.onnx", "people/config.pbtxt", "models"]
+    assert (written.version / "model.onnx").read_bytes() == model.read_bytes()
+    assert oct((folder / "people").stat().st_mode) == oct(folder.stat().st_mode)  # a server of another user reads it
+
+    found = config(folder)
+    assert (found.name, found.platform, found.max_batch_size) == ("people", "onnxruntime_onnx", 16)
+    (given,), (wanted,), (group,) = found.input, found.output, found.instance_group
+    assert (given.name, given.data_type, given.format) == ("input", DataType.TYPE_FP32, ModelInput.FORMAT_NCHW)
+    assert list(given.dims) == [3, 8, 4]
+    assert (wanted.name, wanted.data_type, list(wanted.dims)) == ("fc_pred", DataType.TYPE_FP32, [5])
+    assert (group.kind, group.count) == (ModelInstanceGroup.KIND_AUTO, 2)
+    batching = found.dynamic_batching
+    assert (list(batching.preferred_batch_size), batching.max_queue_delay_microseconds) == ([4, 16], 500)
+    assert [warmup.batch_size for warmup in found.model_warmup] == [1, 16]
+    for warmup in found.model_warmup:
+        zeros = warmup.inputs["input"]
+        assert (zeros.data_type, list(zeros.dims), zeros.zero_data) == (DataType.TYPE_FP32, [3, 8, 4], True)
+    metadata = {key: value.string_value for key, value in found.parameters.items()}
+    assert metadata == OnnxModel(model).metadata and metadata["threshold_distance"] == "0.81"
+
+
+def test_the_text_is_read_back_as_it_was_meant(model: Path, folder: Path) -> None:
+    write(model, folder)
+    path = folder / "people" / "config.pbtxt"
+    assert to_text(parse(path)) == path.read_text() and parse(path) == config(folder)
+    assert config(folder).HasField("dynamic_batching")  # empty, but there: the server makes batches
+
+
+def test_pixels_are_an_input_of_bytes(tmp_path: Path, folder: Path) -> None:
+    write(write_model(tmp_path / "bytes.onnx", "uint8_nhwc"), folder, Serving(max_batch_size=1))
+    (given,), (warmup,) = config(folder).input, config(folder).model_warmup
+    assert (given.data_type, given.format) == (DataType.TYPE_UINT8, ModelInput.FORMAT_NHWC)
+    assert list(given.dims) == list(warmup.inputs["input"].dims) == [8, 4, 3]
+    assert warmup.inputs["input"].data_type == DataType.TYPE_UINT8
+
+
+@pytest.mark.parametrize(
+    ("device", "kind", "gpus"),
+    [("cpu", "KIND_CPU", []), ("gpu", "KIND_GPU", []), ("gpu:0,1", "KIND_GPU", [0, 1])],
+)
+def test_devices(model: Path, folder: Path, device: str, kind: str, gpus: list[int]) -> None:
+    write(model, folder, Serving(device=device))
+    (group,) = config(folder).instance_group
+    assert (ModelInstanceGroup.Kind.Name(group.kind), list(group.gpus), group.count) == (kind, gpus, 1)
+
+
+def test_tensorrt_comes_with_the_command_that_builds_its_engine(model: Path, folder: Path) -> None:
+    folder = folder.parent / "my models"
+    engine = write(model, folder, Serving("tensorrt")).engine
+    place = folder / "people" / "1"
+    assert engine is not None and shlex.split(engine) == [
+        "trtexec",
+        f"--onnx={place}/model.onnx",
+        "--minShapes=input:1x3x8x4",
+        "--optShapes=input:4x3x8x4",
+        "--maxShapes=input:16x3x8x4",
+        f"--saveEngine={place}/model.plan",
+        "--stronglyTyped",
+    ]
+    assert config(folder).platform == "tensorrt_plan" and (place / "model.onnx").is_file()
+    small = write(model, folder, Serving("tensorrt", max_batch_size=2), name="small").engine
+    assert small is not None and "--optShapes=input:2x3x8x4 --maxShapes=input:2x3x8x4" in small
+
+
+def test_versions_are_added_and_only_the_newest_is_replaced(model: Path, folder: Path, tmp_path: Path) -> None:
+    write(model, folder)
+    for options in ({}, {"version": 1}):
+        with pytest.raises(
+            InputError, match="people exists: give --version 2 to add .* or --overwrite to replace ver.* 1"
+        ):
+            write(model, folder, **options)
+    assert write(model, folder, Serving(delay=7), version=2).version.name == "2"
+    assert tree(folder)[:3] == ["people/1/model.onnx", "people/2/model.onnx", "people/config.pbtxt"]
+    assert config(folder).dynamic_batching.max_queue_delay_microseconds == 7
+    with pytest.raises(InputError, match="people exists: give --version 3"):
+        write(model, folder, version=1, overwrite=True)
+
+    other = write_model(tmp_path / "other.onnx", dimension=6)
+    with pytest.raises(InputError, match="another output than the new version: choose another --name"):
+        write(other, folder, version=3)
+    assert write(other, folder, overwrite=True).version.name == "2"
+    assert (folder / "people/2/model.onnx").read_bytes() == other.read_bytes()
+    assert (folder / "people/1/model.onnx").read_bytes() == model.read_bytes()
+    assert list(config(folder).output[0].dims) == [6]
+
+
+def test_the_engine_of_a_network_that_is_replaced_goes(model: Path, folder: Path) -> None:
+    engine = write(model, folder, Serving("tensorrt")).version / "model.plan"
+    engine.write_bytes(b"engine")
+    write(model, folder, Serving("tensorrt"), overwrite=True)
+    assert not engine.exists()
+
+
+@pytest.mark.parametrize("name", ["", ".hidden", "a/b", "a b", "ä", "x" * 65])
+def test_names_that_are_none(model: Path, folder: Path, name: str) -> None:
+    with pytest.raises(InputError, match="is no name for a model: give --name"):
+        write(model, folder, name=name)
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"preferred": (4, 17)}, "preferred batch sizes 4, 17: each must be 1 to 16"),
+        ({"device": "gpu:x"}, "device 'gpu:x': give auto, cpu, gpu or GPUs by number"),
+        ({"device": "cpu:0"}, "device 'cpu:0': give auto"),
+        ({"flavour": "tensorrt", "device": "cpu"}, "TensorRT runs on GPUs only"),
+    ],
+)
+def test_ways_to_serve_that_there_are_not(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        Serving(**options)
+
+
+def test_a_broken_file_leaves_nothing_behind(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "weights.onnx").write_bytes(b"no model")
+    with pytest.raises(InputError, match="weights.onnx is not an ONNX file"):
+        write(tmp_path / "weights.onnx", folder)
+    assert not folder.exists()
+
+
+def test_files_in_the_way(model: Path, folder: Path) -> None:
+    folder.mkdir(parents=True)
+    (folder / "people").write_text("")
+    with pytest.raises(InputError, match="people is a file; choose another --name"):
+        write(model, folder)
+    with pytest.raises(InputError, match="cannot make the folder .*people: File exists"):
+        write(model, folder / "people")
+    (folder / "taken" / "1").mkdir(parents=True)
+    (folder / "taken" / "config.pbtxt").write_text("no: { configuration")
+    with pytest.raises(InputError, match="config.pbtxt cannot be read .* repair it, or choose another name"):
+        write(model, folder, name="taken", version=2)
+    assert tree(folder) == ["people", "taken/config.pbtxt", "models"]
