@@ -60,7 +60,7 @@ def compare(backbone: str, folder: Path, rounds: int) -> None:
     export_onnx(network, experiment, folder / "model.onnx")
     model = OnnxModel(folder / "model.onnx", threads=torch.get_num_threads())
     write_repository(folder / "model.onnx", folder / "repository", name="reid", serving=Serving())
-    crops = np.random.default_rng(0).integers(0, 256, (4 * BATCH, model.height, model.width, 3), np.uint8)
+    crops = np.random.default_rng(0).integers(0, 256, (4 * BATCH, model.intake.height, model.intake.width, 3), np.uint8)
     with served(folder / "repository") as triton:
         ways: dict[str, Embed] = {
             "PyTorch, eager": network_embed(network, experiment),

@@ -36,7 +36,7 @@ def test_a_file_is_served_by_its_name(run: Run) -> None:
 
 def test_every_option_reaches_the_configuration(run: Run) -> None:
     words = "--name other --max-batch-size 8 --preferred-batch-size 4 --preferred-batch-size 8 --delay 100"
-    assert run("people.onnx", "models", *words.split(), "--device", "gpu:1,3", "--instances", 2)[0] == 0
+    assert run("people.onnx", "models", *words.split(), "--device", "gpu:1,3", "--instances", 2, "--threads", 3)[0] == 0
     found = Path("models/other/config.pbtxt").read_text()
     for line in (
         'name: "other"',
@@ -46,6 +46,7 @@ def test_every_option_reaches_the_configuration(run: Run) -> None:
         "gpus: [1, 3]",
         "kind: KIND_GPU",
         "count: 2",
+        'key: "intra_op_thread_count"\n  value {\n    string_value: "3"\n',
     ):
         assert line in found
 
@@ -84,6 +85,7 @@ def test_a_registered_model_is_served_by_its_name(run: Run) -> None:
             "people.onnx models --preferred-batch-size 32",
             "preferred batch sizes 32: each must be 1 to 16, the largest.",
         ),
+        ("people.onnx models --threads 2 --flavour tensorrt", "threads 2: TensorRT has none; leave them out, or give"),
         ("sweep:none models", "there is no sweep none in"),
     ],
 )

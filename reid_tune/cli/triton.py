@@ -35,6 +35,10 @@ def triton_repository(
         str, typer.Option(help="auto (GPUs where there are some), cpu, gpu (all) or, by number, gpu:0,1.")
     ] = "auto",
     instances: Annotated[int, typer.Option(min=1, help="How many run side by side on each device.")] = 1,
+    threads: Annotated[
+        int | None,
+        typer.Option(min=1, help="ONNX Runtime's threads on the CPU in each instance (default: its choice)."),
+    ] = None,
     version: Annotated[
         int | None, typer.Option(min=1, help="Add this version (default: 1 of a new model, else the newest).")
     ] = None,
@@ -48,7 +52,7 @@ def triton_repository(
     from reid_tune.deploy.triton.config import Serving
     from reid_tune.tasks.triton_repository import run_triton_repository
 
-    serving = Serving(flavour, max_batch_size, tuple(preferred or ()), delay, device, instances)
+    serving = Serving(flavour, max_batch_size, tuple(preferred or ()), delay, device, instances, threads)
     written = run_triton_repository(reference, folder, name=name, serving=serving, version=version, overwrite=overwrite)
     typer.echo(written.version)
     if written.engine:

@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,9 +10,14 @@ from reid_tune.cli.common import Format, FormatOption, show
 from reid_tune.cli.triton import triton_app
 from reid_tune.errors import InputError
 
+if TYPE_CHECKING:
+    from reid_tune.deploy.triton.client import TritonModel
+
 __all__: list[str] = []
 
 _AT_ONCE = 4  # requests under way with --async
+_USUAL = 16  # images in a request of e2e
+_PORTS = {"http": 8000, "https": 8000, "grpc": 8001}
 
 
 class Protocol(StrEnum):
@@ -34,7 +39,10 @@ Name = Annotated[str, typer.Option("-m", "--model-name", help="Name of the model
 Version = Annotated[str, typer.Option("-x", "--model-version", help="Its version (default: the server's choice).")]
 Batch = Annotated[int, typer.Option("-b", "--batch-size", min=1, help="Images in a request.")]
 Way = Annotated[Protocol, typer.Option("-i", "--protocol", help="How to ask; https is TLS.")]
-Place = Annotated[str, typer.Option("-u", "--url", help="HOST:PORT of the server.")]
+Place = Annotated[
+    str | None,
+    typer.Option("-u", "--url", help="HOST:PORT of the server.", show_default="localhost:8000, gRPC localhost:8001"),
+]
 Together = Annotated[bool, typer.Option("-a", "--async", help=f"Keep {_AT_ONCE} requests under way.")]
 Authority = Annotated[
     Path | None, typer.Option(help="File with the certificate of your own authority, for https.", metavar="FILE")
@@ -50,7 +58,7 @@ def triton_client(
     batch_size: Batch = 1,
     mode: Annotated[Mode, typer.Option(help="Kind of the model.")] = Mode.reid,
     protocol: Way = Protocol.http,
-    url: Place = "localhost:8000",
+    url: Place = None,
     together: Together = False,
     output_path: Annotated[Path, typer.Option("--output_path", help="Folder of results.json.")] = Path("."),
     authority: Authority = None,
@@ -61,11 +69,9 @@ def triton_client(
     """
     from reid_tune.tasks.triton_client import RESULTS, embed_folders
 
-    at_once = _AT_ONCE if together else 1
-    with _model(protocol, url, authority, name, version) as model:
-        found = embed_folders(model, query, test_dir, output_path / RESULTS, batch_size=batch_size, at_once=at_once)
-    for fault in found.broken:
-        typer.echo(f"left out: {fault}", err=True)
+    with _model(protocol, url, authority, name, version, _AT_ONCE if together else 1) as model:
+        found = embed_folders(model, query, test_dir, output_path / RESULTS, batch_size=batch_size)
+    _tell(found.broken)
     left_out = f", {len(found.broken)} left out" if found.broken else ""
     typer.echo(
         f"{found.queries} queries and {found.gallery} gallery images{left_out}: embeddings of {found.dimension} values",
@@ -80,9 +86,12 @@ def triton_e2e(
     name: Name,
     test_dir: Annotated[Path, typer.Option("--test_dir", help="Folder of gallery images.")],
     version: Version = "",
-    batch_size: Batch = 16,
+    batch_size: Annotated[
+        int | None,
+        typer.Option("-b", "--batch-size", min=1, help="Images in a request.", show_default="16, or the model's most"),
+    ] = None,
     protocol: Way = Protocol.http,
-    url: Place = "localhost:8000",
+    url: Place = None,
     authority: Authority = None,
     identities: Annotated[int, typer.Option(min=1, help="How many identities are drawn.")] = 100,
     seed: Annotated[int, typer.Option(min=0, help="Decides which.")] = 0,
@@ -102,33 +111,35 @@ def triton_e2e(
     from contextlib import ExitStack
 
     from reid_tune.deploy.triton.process import own_server
-    from reid_tune.tasks.triton_e2e import end_to_end
+    from reid_tune.tasks.triton_e2e import PICTURES, end_to_end
 
     if repository and protocol is Protocol.https:
         raise InputError("--repository starts a server without TLS: use -i http or -i grpc.")
     with ExitStack() as stack:
         if repository:
             url = stack.enter_context(own_server(server, repository))[protocol.value].place
-        found = end_to_end(
-            stack.enter_context(_model(protocol, url, authority, name, version)),
-            query,
-            test_dir,
-            output_path,
-            identities=identities,
-            seed=seed,
-            batch_size=batch_size,
-            at_once=_AT_ONCE,
-        )
-    for picture in ("sampled_matches.png", "cmc_curve.png"):
+        model = stack.enter_context(_model(protocol, url, authority, name, version, _AT_ONCE))
+        size = batch_size or min(_USUAL, model.most)
+        found = end_to_end(model, query, test_dir, output_path, identities=identities, seed=seed, batch_size=size)
+    _tell(found.broken)
+    for picture in PICTURES:
         typer.echo(f"picture: {output_path / picture}", err=True)
     rows = {"plain": found.plain.report(), "re-ranked": found.re_ranked.report()}
     show(found.as_dict(), format, rows)
 
 
-def _model(protocol: Protocol, url: str, authority: Path | None, name: str, version: str) -> Any:
+def _tell(broken: tuple[str, ...]) -> None:
+    for fault in broken:
+        typer.echo(f"left out: {fault}", err=True)
+
+
+def _model(
+    protocol: Protocol, url: str | None, authority: Path | None, name: str, version: str, at_once: int
+) -> "TritonModel":
+    from reid_tune.deploy.triton.address import Address
     from reid_tune.deploy.triton.client import TritonModel
-    from reid_tune.deploy.triton.connection import Address
 
     if authority and protocol is not Protocol.https:
         raise InputError("--authority is for -i https.")
-    return TritonModel(Address(protocol.value, url, authority), name, version)
+    place = url or f"localhost:{_PORTS[protocol.value]}"
+    return TritonModel(Address(protocol.value, place, authority), name, version, at_once)

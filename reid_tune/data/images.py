@@ -13,7 +13,16 @@ from PIL import Image, UnidentifiedImageError
 from reid_tune.data.records import Record
 from reid_tune.errors import InputError
 
-__all__ = ["FAULTS", "Interpolation", "check_readable", "decode", "load", "reason"]
+__all__ = [
+    "FAULTS",
+    "Interpolation",
+    "attempt",
+    "check_readable",
+    "decode",
+    "decode_readable",
+    "load",
+    "reason",
+]
 
 Interpolation = Literal["bilinear", "bicubic"]
 
@@ -59,6 +68,22 @@ def decode(
     return images
 
 
+def decode_readable(
+    records: Sequence[Record], height: int, width: int, interpolation: Interpolation, *, grey: bool = False
+) -> tuple[list[Record], np.ndarray, list[str]]:
+    """As `decode`, without the images that cannot be read.
+
+    Returns:
+        The records that are left, their crops, and what is wrong with the others, in a line each.
+    """
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        found = list(pool.map(lambda each: attempt(each.path, height, width, interpolation, grey=grey), records))
+    left = [record for record, crop in zip(records, found, strict=True) if isinstance(crop, np.ndarray)]
+    crops = [crop for crop in found if isinstance(crop, np.ndarray)]
+    images = np.stack(crops) if crops else np.empty((0, height, width, 3), np.uint8)
+    return left, images, [str(fault) for fault in found if isinstance(fault, InputError)]
+
+
 def check_readable(records: Sequence[Record], *, threads: int | None = None) -> None:
     """Decode every image and keep none.
 
@@ -80,6 +105,16 @@ def load(path: Path | str, height: int, width: int, interpolation: Interpolation
         raise InputError(f"there is no image {path}; check the data set.") from None
     except FAULTS as error:
         raise InputError(f"cannot read the image {path}: {reason(error)}; replace or remove the file.") from None
+
+
+def attempt(
+    path: Path, height: int, width: int, interpolation: Interpolation, *, grey: bool = False
+) -> np.ndarray | InputError:
+    """As `load`, with the error as a result."""
+    try:
+        return load(path, height, width, interpolation, grey=grey)
+    except InputError as error:
+        return error
 
 
 def reason(error: BaseException) -> str:

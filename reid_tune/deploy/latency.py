@@ -51,8 +51,8 @@ def latency(
 
 def _times(model: OnnxModel, size: int, limit: float, runs: int) -> list[float]:
     """Seconds of each run."""
-    crops = np.random.default_rng(0).integers(0, 256, (size, model.height, model.width, 3), np.uint8)
-    images = model.prepared(crops)
+    crops = np.random.default_rng(0).integers(0, 256, (size, model.intake.height, model.intake.width, 3), np.uint8)
+    images = model.intake.prepare(crops)
     times: list[float] = []
     for _ in range(_WARM_UP):
         model._session.run([OUTPUT], {INPUT: images})

@@ -60,7 +60,7 @@ def measure_parity(network: ReIDNet, model: OnnxModel, crops: np.ndarray | None 
     Raises:
         FailedRun: the file is in half precision, which makes another network of this one.
     """
-    images = synthetic_crops(model.height, model.width) if crops is None else crops
+    images = synthetic_crops(model.intake.height, model.intake.width) if crops is None else crops
     found = [_embed_padded(model, images, size) for size in BATCHES]
     wanted = _embed(network, model, images)
     limits = FLOAT
@@ -91,7 +91,7 @@ def synthetic_crops(height: int, width: int) -> np.ndarray:
 @torch.inference_mode()
 def _embed(network: Callable[[Tensor], Tensor], model: OnnxModel, images: np.ndarray) -> np.ndarray:
     parts = torch.from_numpy(images).split(max(BATCHES))
-    embeddings = torch.cat([network(model.normalise(part)) for part in parts])
+    embeddings = torch.cat([network(model.intake.normalise(part)) for part in parts])
     return (normalize(embeddings) if model.form.l2_normalized else embeddings).numpy()
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from reid_tune.data.images import decode
+from reid_tune.data.images import decode_readable
 from reid_tune.data.records import read_folder
 from reid_tune.errors import InputError
 from reid_tune.files import write_atomic
@@ -121,17 +121,20 @@ def _job(experiment: Experiment | None, section: Export, reference: str | None) 
 
 
 def _crops(experiment: Experiment) -> np.ndarray | None:
-    """Some training images as the network takes them; None where they are not here or cannot be read."""
+    """Some training images as the network takes them; None where there are none that can be read."""
     model, folders = experiment.model, experiment.dataset.train_folders
     if not folders:
         return None
     try:
         records = read_folder(folders[0]).records
-        chosen = records[:: max(1, len(records) // _CROPS)][:_CROPS]
-        size = model.input_height, model.input_width, interpolation(model.backbone)
-        return decode(chosen, *size, grey=model.input_channels == 1)
     except InputError:
         return None
+    chosen = records[:: max(1, len(records) // _CROPS)][:_CROPS]
+    size = model.input_height, model.input_width, interpolation(model.backbone)
+    _, crops, broken = decode_readable(chosen, *size, grey=model.input_channels == 1)
+    for fault in broken:
+        print(f"left out of the comparison: {fault}", file=sys.stderr)
+    return crops if len(crops) else None
 
 
 def _name(reference: str) -> str:

@@ -46,7 +46,8 @@ class ModelFile:
 
         batch_size = self.experiment.dataset.val_batch_size
         model = OnnxModel(self.path, threads=torch.get_num_threads(), gpu=device.index or 0)
-        inputs = Inputs(model.height, model.width, model.interpolation, grey=model.channels == 1)
+        intake = model.intake
+        inputs = Inputs(intake.height, intake.width, intake.interpolation, grey=intake.grey)
         return Embedder(inputs, model.dimension, lambda images: model.embed(images, batch_size))
 
 

@@ -11,7 +11,8 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from reid_tune.data.images import load
+from reid_tune.data.images import attempt
+from reid_tune.deploy.intake import Intake
 from reid_tune.deploy.triton.client import TritonModel
 from reid_tune.errors import InputError
 from reid_tune.tasks.embeddings import Image, embeddings_file, images_in
@@ -20,7 +21,7 @@ from reid_tune.tasks.outputs import make_room, output_file
 __all__ = ["RESULTS", "Embedded", "embed_folders", "require_batch"]
 
 RESULTS = "results.json"
-_AHEAD = 2  # batches that are decoded for each request under way
+_AHEAD = 8  # batches that are decoded before they are asked for
 
 
 @dataclass(frozen=True)
@@ -38,15 +39,10 @@ class Embedded:
     broken: tuple[str, ...]
 
 
-def embed_folders(
-    model: TritonModel, query: Path, gallery: Path | None, target: Path, *, batch_size: int, at_once: int
-) -> Embedded:
+def embed_folders(model: TritonModel, query: Path, gallery: Path | None, target: Path, *, batch_size: int) -> Embedded:
     """Write the embeddings of all images as the server gives them, queries first, by file name.
 
     Images that cannot be read are left out, named and counted. The file replaces an older one when all is done.
-
-    Args:
-        at_once: Requests under way at the same time.
 
     Raises:
         InputError: a folder, the batch or the file is unusable, or the server refuses a request.
@@ -63,7 +59,7 @@ def embed_folders(
     asked: list[Sequence[Image]] = []
 
     def crops() -> Iterator[np.ndarray]:
-        for batch in _decoded(model, batches, at_once * _AHEAD):
+        for batch in _decoded(model.intake, batches):
             good = [(image, crop) for image, crop in batch if isinstance(crop, np.ndarray)]
             broken.extend(str(fault) for _, fault in batch if not isinstance(fault, np.ndarray))
             if good:
@@ -71,7 +67,7 @@ def embed_folders(
                 yield np.stack([crop for _, crop in good])
 
     with embeddings_file(target) as write:
-        answers = model.embed(crops(), at_once)
+        answers = model.embed(crops())
         shown = track(
             answers, "embedding", len(batches), console=console, transient=True, disable=not console.is_terminal
         )
@@ -96,19 +92,16 @@ def require_batch(model: TritonModel, batch_size: int) -> None:
 
 
 def _decoded(
-    model: TritonModel, batches: Sequence[Sequence[Image]], ahead: int
+    intake: Intake, batches: Sequence[Sequence[Image]]
 ) -> Iterator[list[tuple[Image, np.ndarray | InputError]]]:
     """The images of each batch with their crops, or with what is wrong; some batches are decoded ahead."""
 
     def decode(image: Image) -> np.ndarray | InputError:
-        try:
-            return load(image.path, model.height, model.width, model.interpolation, grey=model.channels == 1)
-        except InputError as error:
-            return error
+        return attempt(image.path, intake.height, intake.width, intake.interpolation, grey=intake.grey)
 
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        waiting = [pool.map(decode, batch) for batch in batches[:ahead]]
+        waiting = [pool.map(decode, batch) for batch in batches[:_AHEAD]]
         for number, batch in enumerate(batches):
             crops = list(waiting.pop(0))
-            waiting += [pool.map(decode, later) for later in batches[number + ahead : number + ahead + 1]]
+            waiting += [pool.map(decode, later) for later in batches[number + _AHEAD : number + _AHEAD + 1]]
             yield list(zip(batch, crops, strict=True))

@@ -1,35 +1,48 @@
 """The task `triton e2e`: a sample of a test set through a server and back, scored and drawn."""
 
 import json
-import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from reid_tune.data.crops import Crops
+from reid_tune.data.images import decode_readable
 from reid_tune.data.records import Record, read_folder
+from reid_tune.deploy.intake import Intake
 from reid_tune.deploy.triton.client import TritonModel
 from reid_tune.errors import InputError
 from reid_tune.evaluation.matches import Watch
 from reid_tune.evaluation.score import Score, scores
-from reid_tune.files import make_folder, write_atomic
+from reid_tune.files import write_atomic
 from reid_tune.spec.experiment import Experiment
 from reid_tune.tasks.evaluate import reranking_of
+from reid_tune.tasks.outputs import make_room, output_file
 from reid_tune.tasks.pictures import draw_cmc, sample_matches
-from reid_tune.tasks.testsets import decode_test
-from reid_tune.training.embed import Inputs, features_of
+from reid_tune.tasks.triton_client import require_batch
+from reid_tune.training.data import EvaluationImages
+from reid_tune.training.embed import features_of
 
-__all__ = ["EndToEnd", "end_to_end", "sample_identities"]
+__all__ = ["PICTURES", "EndToEnd", "end_to_end", "sample_identities"]
+
+PICTURES = ("sampled_matches.png", "cmc_curve.png")
+_METRICS = "metrics.json"
 
 
 @dataclass(frozen=True)
 class EndToEnd:
-    """Scores of a sample, plain and re-ranked, and the folder with pictures and metrics."""
+    """Scores of a sample, plain and re-ranked, and the folder with pictures and metrics.
+
+    Attributes:
+        broken: What is wrong with images that were left out, in a line each.
+    """
 
     plain: Score
     re_ranked: Score
     folder: Path
+    broken: tuple[str, ...]
 
     def as_dict(self) -> dict[str, Any]:
         """Both as `evaluate` writes them."""
@@ -45,7 +58,6 @@ def end_to_end(
     identities: int,
     seed: int,
     batch_size: int,
-    at_once: int,
 ) -> EndToEnd:
     """Write `sampled_matches.png`, `cmc_curve.png` and `metrics.json` of a sample of identities.
 
@@ -56,30 +68,48 @@ def end_to_end(
         seed: Decides which.
 
     Raises:
-        InputError: a folder is unusable, or the server refuses a request.
+        InputError: a folder, the batch or a file is unusable, or the server refuses a request.
         InfrastructureError: the server is away, also behind several attempts.
     """
+    require_batch(model, batch_size)
+    for name in (*PICTURES, _METRICS):
+        make_room(output_file("--output_path", folder / name))
     queries, others = read_folder(query).records, read_folder(gallery).records
     chosen = sample_identities(queries, others, identities, seed)
     own, their = ([record for record in records if record.identity in chosen] for records in (queries, others))
-    inputs = Inputs(model.height, model.width, model.interpolation, grey=model.channels == 1)
-    images = decode_test(own, their, inputs, threads=len(os.sched_getaffinity(0)))
+    images, broken = _decoded(own, their, model.intake)
 
     def embed(crops: np.ndarray) -> np.ndarray:
         batches = (crops[start : start + batch_size] for start in range(0, len(crops), batch_size))
-        return np.concatenate(list(model.embed(batches, at_once)))
+        return np.concatenate(list(model.embed(batches)))
 
     features = features_of(images, embed)
     spec = Experiment()
     watch = Watch(features, spec.re_ranking.max_rank)
     plain, re_ranked = scores(features, [None, reranking_of(spec)], watch=watch)
-    make_folder(folder)
-    sample_matches(spec, images, watch, re_ranked).draw(folder / "sampled_matches.png")
-    draw_cmc(plain, re_ranked, folder / "cmc_curve.png")
-    result = EndToEnd(plain, re_ranked, folder)
+    matches, cmc = (folder / name for name in PICTURES)
+    sample_matches(spec, images, watch, re_ranked).draw(matches)
+    draw_cmc(plain, re_ranked, cmc)
+    result = EndToEnd(plain, re_ranked, folder, broken)
     about = {"model": str(model), "identities": len(chosen), "seed": seed}
-    write_atomic(folder / "metrics.json", json.dumps(about | result.as_dict(), indent=2) + "\n")
+    write_atomic(folder / _METRICS, json.dumps(about | result.as_dict(), indent=2) + "\n")
     return result
+
+
+def _decoded(
+    query: Sequence[Record], gallery: Sequence[Record], intake: Intake
+) -> tuple[EvaluationImages, tuple[str, ...]]:
+    """The images that can be read, and what is wrong with the others."""
+    size = intake.height, intake.width, intake.interpolation
+    own, queries, broken = decode_readable(query, *size, grey=intake.grey)
+    their, others, more = decode_readable(gallery, *size, grey=intake.grey)
+    if not own or not their:
+        raise InputError(f"no image of a folder can be read: {(broken if not own else more)[0]}")
+    identities, cameras = (
+        np.array([getattr(x, key) for x in (*own, *their)], np.int64) for key in ("identity", "camera")
+    )
+    source, row = np.repeat([0, 1], [len(own), len(their)]), np.r_[: len(own), : len(their)]
+    return EvaluationImages(Crops([queries, others], source, row), identities, cameras, len(own)), (*broken, *more)
 
 
 def sample_identities(

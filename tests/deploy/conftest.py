@@ -27,7 +27,8 @@ def one_thread() -> None:
 def make_network(backbone: str, height: int, width: int, **values: Any) -> Made:
     """A network in training mode whose batch norms have weights and statistics of their own.
 
-    Untrained residual branches of timm end in a weight of 0: the exporter would drop them, and parity proves little.
+    Untrained residual branches of timm end in a weight of 0 or a scale of 1e-6: the exporter would drop them, or they
+    change nothing, and parity proves little.
     """
     overrides = {"model.backbone": backbone, "model.input_height": height, "model.input_width": width, **values}
     experiment = build_experiment({}, overrides, "test")
@@ -39,6 +40,9 @@ def make_network(backbone: str, height: int, width: int, **values: Any) -> Made:
             nn.init.normal_(module.bias, std=0.1)
             nn.init.normal_(module.running_mean, std=0.1)
             nn.init.uniform_(module.running_var, 0.5, 1.5)
+    for name, parameter in network.named_parameters():
+        if name.endswith("gamma"):
+            nn.init.uniform_(parameter, 0.5, 1.5)
     return network.train(), experiment
 
 

@@ -40,7 +40,7 @@ def test_every_form_gives_the_embeddings_of_pytorch(
 
     model = OnnxModel(path)
     assert model.form == form
-    crops = make_crops(3, model.height, model.width)
+    crops = make_crops(3, model.intake.height, model.intake.width)
     images = (crops / 255 - np.array(dataset.pixel_mean)) / np.array(dataset.pixel_std)
     with torch.no_grad():
         wanted = network.eval()(torch.tensor(images.transpose(0, 3, 1, 2), dtype=torch.float32)).numpy()

@@ -54,7 +54,7 @@ def test_embeds_by_its_own_metadata(tmp_path: Path) -> None:
     model = OnnxModel(write(tmp_path / "m.onnx"))
     crops = np.array([[[[255, 0, 51]], [[0, 255, 102]]]], np.uint8)
     np.testing.assert_allclose(model.embed(crops), [[0.0, 1.0, 0.3]], atol=1e-6)
-    assert model.dimension == 3 and model.std == (0.5, 0.25, 1.0)
+    assert model.dimension == 3 and model.intake.std == (0.5, 0.25, 1.0)
 
 
 def test_grey_crops_are_normalised_by_their_one_value(tmp_path: Path) -> None:
@@ -99,20 +99,20 @@ WRONG_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "other dimension": (lambda path: write(path, {"dimension": "4"}), "inputs and outputs"),
     "no metadata": (lambda path: write(path, dict.fromkeys(METADATA)), "has no metadata 'height'"),
     "no mean": (lambda path: write(path, {"mean": None}), "has no metadata 'mean'"),
-    "bad number": (lambda path: write(path, {"width": "wide"}), "cannot be read"),
+    "bad number": (lambda path: write(path, {"width": "wide"}), "cannot be right"),
     "no channels": (lambda path: write(path, {"channels": None}), "has no metadata 'channels'"),
-    "two channels": (lambda path: write(path, {"channels": "2", "mean": "[0, 1]", "std": "[1, 1]"}), "has 2 channels"),
+    "two channels": (lambda path: write(path, {"channels": "2", "mean": "[0, 1]", "std": "[1, 1]"}), "2 channels"),
     "one channel only": (lambda path: write(path, {"channels": "1", "mean": "[0]", "std": "[1]"}), "inputs and outp"),
-    "two colours": (lambda path: write(path, {"mean": "[0, 1]"}), "cannot be read"),
-    "not finite": (lambda path: write(path, {"mean": "[0, NaN, 1]"}), "cannot be read"),
+    "two colours": (lambda path: write(path, {"mean": "[0, 1]"}), "cannot be right"),
+    "not finite": (lambda path: write(path, {"mean": "[0, NaN, 1]"}), "cannot be right"),
     "zero deviation": (lambda path: write(path, {"std": "[1, 0, 1]"}), "channels, std .1.0, 0.0"),
     "no layout": (lambda path: write(path, {"input_layout": None}), "has no metadata 'input_layout'"),
-    "other layout": (lambda path: write(path, {"input_layout": "uint8"}), "cannot be read"),
+    "other layout": (lambda path: write(path, {"input_layout": "uint8"}), "cannot be right"),
     "layout of another graph": (lambda path: write(path, {"input_layout": "uint8_nhwc"}), "inputs and outputs"),
     "no precision": (lambda path: write(path, {"precision": None}), "has no metadata 'precision'"),
-    "other precision": (lambda path: write(path, {"precision": "int8"}), "cannot be read"),
+    "other precision": (lambda path: write(path, {"precision": "int8"}), "cannot be right"),
     "no norm": (lambda path: write(path, {"l2_normalized": None}), "has no metadata 'l2_normalized'"),
-    "other norm": (lambda path: write(path, {"l2_normalized": "1"}), "cannot be read"),
+    "other norm": (lambda path: write(path, {"l2_normalized": "1"}), "cannot be right"),
     "other interpolation": (lambda path: write(path, {"interpolation": "nearest"}), "interpolation 'nearest'"),
 }
 

@@ -100,6 +100,8 @@ SHARED: dict[str, Any] = {
     "export.threshold": "evaluation/metrics.json",
     "export.gpu_id": 1,
     "export.overwrite": True,
+    "export.l2_normalize": True,
+    "export.input": "uint8_nhwc",
 }
 SPECS: dict[str, dict[str, Any]] = {
     "resnet": {
@@ -140,6 +142,7 @@ SPECS: dict[str, dict[str, Any]] = {
         "train.optim.base_lr": 0.00001,  # from 0.002 all images have one embedding, and rounding decides the metrics
         "train.optim.warmup_epochs": 2,
         "train.optim.triplet_loss_margin": 0.4,
+        "export.precision": "fp16",
     },
     "vit": {
         "model.backbone": "vit_tiny_patch16_224",

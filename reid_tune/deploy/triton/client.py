@@ -1,23 +1,22 @@
 """Embeddings by a model on a Triton server, which tells by itself how images must come."""
 
-import json
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
-from threading import local
-from typing import Self, cast
+from threading import Event, local
+from typing import Any, Self, cast
 
 import numpy as np
-import torch
 
-from reid_tune.data.augment import Channels, Values, normalise
-from reid_tune.data.images import Interpolation
-from reid_tune.deploy.triton.connection import Address, Connection
+from reid_tune.deploy.intake import Intake
+from reid_tune.deploy.triton.address import Address
+from reid_tune.deploy.triton.connection import Connection
+from reid_tune.deploy.triton.probe import require_triton
 from reid_tune.errors import InputError
 
 __all__ = ["TritonModel"]
 
-_TYPES = {"TYPE_FP32": "FP32", "TYPE_UINT8": "UINT8"}
+_TYPES = {"float_nchw": "FP32", "uint8_nhwc": "UINT8"}
 _EXPORT = "make its repository with 'reid-tune triton repository'"
 
 
@@ -25,73 +24,91 @@ class TritonModel:
     """A model as the server describes it; a context manager.
 
     Attributes:
-        height, width: Size of the crops in pixels.
-        interpolation: How a crop is resized to it.
-        channels: 3 for RGB, 1 for grey.
+        intake: What its input must look like.
         dimension: Values in an embedding.
         most: Images at most in a request.
 
     Args:
         version: A number, or empty for what the server's policy chooses.
+        at_once: Requests under way at the same time.
 
     Raises:
         InputError: the server is no Triton, has no such model, or tells too little of it.
         InfrastructureError: nobody answers.
     """
 
-    def __init__(self, address: Address, name: str, version: str = "") -> None:
+    def __init__(self, address: Address, name: str, version: str = "", at_once: int = 1) -> None:
         self._address, self._name, self._version = address, name, version
-        self._own, self._all = local(), list[Connection]()
-        config = self._connection().config(name, version)
-        metadata = {key: value.get("string_value", "") for key, value in config.get("parameters", {}).items()}
+        self._over, self._own, self._all = Event(), local(), list[Connection]()
+        self._served: set[str] = set()
+        self._at_once, self._pool = at_once, ThreadPoolExecutor(at_once)
         try:
-            (self._input,), (self._output,) = config["input"], config["output"]
-            self._type = _TYPES[self._input["data_type"]]
-            self.height, self.width, self.dimension = (int(metadata[key]) for key in ("height", "width", "dimension"))
-            self.channels = cast(Channels, int(metadata["channels"]))
-            self._mean, self._std = (tuple(json.loads(metadata[key])) for key in ("mean", "std"))
-            self.interpolation = cast(Interpolation, metadata["interpolation"])
-            self.most = max(1, int(config.get("max_batch_size", 0)))
-        except (LookupError, ValueError, TypeError):
-            raise InputError(
-                f"the model {name} on {address} does not say how its images must come: {_EXPORT}."
-            ) from None
+            first = self._connection()
+            require_triton(address)
+            self._take(first.config(name, version))
+        except BaseException:
+            self.__exit__()
+            raise
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # A server waits with its end for those who are connected.
-        for connection in self._all:
-            connection.close()
+        self._over.set()
+        # gRPC lets go of a request under way, HTTP waits for its answer or its timeout.
+        if self._address.protocol == "grpc":
+            self._close()
+        self._pool.shutdown(cancel_futures=True)
+        self._close()
 
     def __str__(self) -> str:
         version = f", version {self._version}" if self._version else ""
         return f"{self._name}{version} on {self._address}"
 
-    def embed(self, batches: Iterable[np.ndarray], at_once: int = 1) -> Iterator[np.ndarray]:
+    def embed(self, batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """Embeddings [n, dimension] float32 of each batch of crops [n, height, width, 3] uint8, in order.
 
-        Args:
-            at_once: Requests under way at the same time.
-
         Raises:
-            InputError: the server refuses a batch, or answers with another shape.
+            InputError: the server refuses a batch, answers with another shape, or changes the model's version.
             InfrastructureError: it is away, also behind several attempts.
         """
         rest = iter(batches)
-        with ThreadPoolExecutor(at_once) as pool:
-            waiting = [pool.submit(self._infer, batch) for batch in islice(rest, at_once)]
-            try:
-                while waiting:
-                    yield waiting.pop(0).result()
-                    waiting += [pool.submit(self._infer, batch) for batch in islice(rest, 1)]
-            finally:
-                pool.shutdown(cancel_futures=True)
+        waiting: list[Future[np.ndarray]] = []
+        try:
+            while True:
+                waiting += [
+                    self._pool.submit(self._infer, batch) for batch in islice(rest, self._at_once - len(waiting))
+                ]
+                if not waiting:
+                    return
+                yield waiting.pop(0).result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+    def _take(self, config: dict[str, Any]) -> None:
+        metadata = {key: value.get("string_value", "") for key, value in config.get("parameters", {}).items()}
+        try:
+            self.intake, self.dimension = Intake.read(metadata), int(metadata["dimension"])
+            (given,), (wanted,) = config["input"], config["output"]
+            self._input, self._output, self._type = given["name"], wanted["name"], _TYPES[self.intake.layout]
+            if given["data_type"] != f"TYPE_{self._type}":
+                raise ValueError(given["data_type"])
+            self.most = max(1, int(config.get("max_batch_size", 0)))
+        except (LookupError, ValueError, TypeError):
+            raise InputError(
+                f"the model {self._name} on {self._address} does not say how its images must come: {_EXPORT}."
+            ) from None
 
     def _infer(self, crops: np.ndarray) -> np.ndarray:
-        given = self._input["name"], self._type, self._prepared(crops)
-        found = self._connection().infer(self._name, self._version, given, self._output["name"])
+        given = self._input, self._type, self.intake.prepare(crops)
+        found, version = self._connection().infer(self._name, self._version, given, self._output)
+        self._served.add(version)
+        if len(self._served) > 1:
+            raise InputError(
+                f"{self._address} has changed {self._name} from one version to another meanwhile: run it again, or "
+                "name a version with -x."
+            )
         if found.shape != (len(crops), self.dimension) or not np.isfinite(found).all():
             raise InputError(
                 f"the model {self._name} on {self._address} answers with {list(found.shape)}, or values that are not "
@@ -99,15 +116,14 @@ class TritonModel:
             )
         return found.astype(np.float32, copy=False)
 
-    def _prepared(self, crops: np.ndarray) -> np.ndarray:
-        if self._type == "UINT8":
-            return np.ascontiguousarray(crops[..., : self.channels])
-        images = torch.from_numpy(np.ascontiguousarray(crops))
-        return normalise(images, cast(Values, self._mean), cast(Values, self._std), self.channels).contiguous().numpy()
-
     def _connection(self) -> Connection:
         """That of this thread."""
         if not hasattr(self._own, "connection"):
-            self._own.connection = Connection(self._address)
+            self._own.connection = Connection(self._address, self._over)
             self._all.append(self._own.connection)
         return cast(Connection, self._own.connection)
+
+    def _close(self) -> None:
+        # A server waits with its end for those who are connected.
+        while self._all:
+            self._all.pop().close()

@@ -26,9 +26,11 @@ class Serving:
         delay: Microseconds that a request may wait for others to fill a batch.
         device: auto (the GPUs where there are some, else the CPU), cpu, gpu (all), or gpu:0,1 (these).
         instances: How many run side by side, on each GPU or on the CPU.
+        threads: Threads of ONNX Runtime on the CPU in each of them; None leaves it to ONNX Runtime.
 
     Raises:
-        InputError: a preferred size above the largest, another device, or TensorRT on the CPU.
+        InputError: a preferred size above the largest, another device, no thread, or TensorRT on the CPU or with
+            threads.
     """
 
     flavour: Literal["onnxruntime", "tensorrt"] = "onnxruntime"
@@ -37,6 +39,7 @@ class Serving:
     delay: int = 0
     device: str = "auto"
     instances: int = 1
+    threads: int | None = None
 
     def __post_init__(self) -> None:
         if any(not 1 <= size <= self.max_batch_size for size in self.preferred):
@@ -47,21 +50,28 @@ class Serving:
             raise InputError(f"device {self.device!r}: give auto, cpu, gpu or GPUs by number such as gpu:0,1.")
         if self.flavour == "tensorrt" and match[1] == "cpu":
             raise InputError("device 'cpu': TensorRT runs on GPUs only; give gpu, or flavour onnxruntime.")
+        if self.threads is not None and self.threads < 1:
+            raise InputError(f"threads {self.threads}: give 1 or more.")
+        if self.threads and self.flavour == "tensorrt":
+            raise InputError(f"threads {self.threads}: TensorRT has none; leave them out, or give flavour onnxruntime.")
 
 
 def model_config(model: OnnxModel, name: str, serving: Serving) -> Any:
     """The configuration as a ModelConfig message.
 
-    All metadata of the file are parameters. The model counts as ready once it has embedded zeros, in batches of 1 and
-    of the largest size.
+    All metadata of the file are parameters, beside those of the server's backend. The model counts as ready once it
+    has embedded zeros, in batches of 1 and of the largest size.
 
     Raises:
         InputError: the extra `triton` is not installed.
     """
     schema, _ = _protobuf()
-    kind, order = _INPUTS[model.form.layout]
-    size = [model.height, model.width]
-    dims = [model.channels, *size] if order == "FORMAT_NCHW" else [*size, model.channels]
+    kind, order = _INPUTS[model.intake.layout]
+    size = [model.intake.height, model.intake.width]
+    dims = [model.intake.channels, *size] if order == "FORMAT_NCHW" else [*size, model.intake.channels]
+    parameters = dict(model.metadata)
+    if serving.threads:
+        parameters["intra_op_thread_count"] = str(serving.threads)
     zeros = schema.ModelWarmup.Input(data_type=kind, dims=dims, zero_data=True)
     return schema.ModelConfig(
         name=name,
@@ -71,7 +81,7 @@ def model_config(model: OnnxModel, name: str, serving: Serving) -> Any:
         output=[{"name": OUTPUT, "data_type": "TYPE_FP32", "dims": [model.dimension]}],
         instance_group=[_instances(serving)],
         dynamic_batching={"preferred_batch_size": serving.preferred, "max_queue_delay_microseconds": serving.delay},
-        parameters={key: schema.ModelParameter(string_value=text) for key, text in model.metadata.items()},
+        parameters={key: schema.ModelParameter(string_value=text) for key, text in parameters.items()},
         model_warmup=[
             {"name": f"batch {count}", "batch_size": count, "inputs": {INPUT: zeros}}
             for count in sorted({1, serving.max_batch_size})

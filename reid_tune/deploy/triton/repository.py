@@ -19,6 +19,8 @@ __all__ = ["Written", "write_repository"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _CONFIG = "config.pbtxt"
+_SIDES = ("input", "output", "platform")
+_PREPARATION = ("channels", "height", "width", "interpolation", "mean", "std", "l2_normalized")
 
 
 @dataclass(frozen=True)
@@ -50,8 +52,8 @@ def write_repository(
         overwrite: Replace the newest version of a model that there is.
 
     Raises:
-        InputError: a bad name, a version that exists or is older than one there, another input or output than the
-            versions there, no exported file, or a folder that cannot be written.
+        InputError: a bad name, a version that exists or is older than one there, another input, output or
+            preprocessing than the versions there, no exported file, or a folder that cannot be written.
         InfrastructureError: the disk is full or broken.
     """
     if not _NAME.fullmatch(name):
@@ -60,8 +62,8 @@ def write_repository(
     number = _number(target, version, overwrite)
     placed = target / str(number)
     config = model_config(OnnxModel(model), name, serving)
-    if target.exists() and not placed.exists():
-        _require_same(target / _CONFIG, config)
+    if target.exists():
+        _require_same(target / _CONFIG, config, replaced=placed.exists())
     make_folder(folder)
     # Beside the repository: in it, a server would take even a hidden folder for a model.
     try:
@@ -91,12 +93,21 @@ def _number(target: Path, version: int | None, overwrite: bool) -> int:
     return number
 
 
-def _require_same(path: Path, config: Any) -> None:
-    """Clients of a model must not meet another input or output with a new version."""
+def _require_same(path: Path, config: Any, *, replaced: bool) -> None:
+    """One configuration is for all versions, so none may come with another input, output or preprocessing.
+
+    Args:
+        replaced: A version is replaced, which may be run by something else from now on.
+    """
     known = parse(path)
-    for side in ("input", "output", "platform"):
-        if getattr(known, side) != getattr(config, side):
-            raise InputError(f"{path} has another {side} than the new version: choose another --name.")
+    # Asked first: looking up a parameter that is not there would add it.
+    both = [key for key in _PREPARATION if key in known.parameters and key in config.parameters]
+    other = [key for key in both if known.parameters[key] != config.parameters[key]]
+    other += [side for side in _SIDES if getattr(known, side) != getattr(config, side)]
+    if replaced and "platform" in other:
+        other.remove("platform")
+    if other:
+        raise InputError(f"{path} has another {', '.join(other)} than the new file: choose another --name.")
 
 
 def _place(staged: Path, target: Path, number: int) -> None:
@@ -106,8 +117,11 @@ def _place(staged: Path, target: Path, number: int) -> None:
         return
     place = target / str(number)
     if place.exists():
+        # What fails on another file system comes first, while nothing is lost.
+        beside = place / f".{MODEL}"
+        os.replace(staged / str(number) / MODEL, beside)
         (place / ENGINE).unlink(missing_ok=True)  # of the network that is replaced
-        os.replace(staged / str(number) / MODEL, place / MODEL)
+        os.replace(beside, place / MODEL)
     else:
         (staged / str(number)).rename(place)
     os.replace(staged / _CONFIG, target / _CONFIG)

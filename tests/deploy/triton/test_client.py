@@ -1,14 +1,22 @@
 """What the client knows without a server."""
 
+import socket
+from collections.abc import Iterator
 from pathlib import Path
+from threading import Event
+from typing import Literal
 
 import pytest
 
 from reid_tune.data.records import Record
-from reid_tune.deploy.triton.connection import Address
-from reid_tune.deploy.triton.process import own_server
-from reid_tune.errors import InputError
+from reid_tune.deploy.triton import connection
+from reid_tune.deploy.triton.address import Address
+from reid_tune.deploy.triton.client import TritonModel
+from reid_tune.deploy.triton.connection import Connection
+from reid_tune.errors import InfrastructureError, InputError
 from reid_tune.tasks.triton_e2e import sample_identities
+
+from .proxy import make_certificate
 
 
 def test_an_address_is_a_host_and_a_port() -> None:
@@ -26,6 +34,38 @@ def test_an_authority_without_a_certificate_is_refused(tmp_path: Path) -> None:
             Address("https", "localhost:8000", tmp_path / name).context()
 
 
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """HOST:PORT of a server that takes connections and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+
+
+@pytest.mark.parametrize("protocol", ["http", "grpc"])
+def test_a_server_that_says_nothing_is_not_waited_for(protocol: Literal["http", "grpc"], silent: str) -> None:
+    with pytest.raises(InfrastructureError, match=f"nobody answers at {protocol}://{silent}"):
+        TritonModel(Address(protocol, silent, timeout=0.5), "people")
+
+
+@pytest.mark.parametrize("protocol", ["http", "grpc"])
+def test_every_question_has_a_limit_and_is_given_up_where_nobody_waits(
+    protocol: Literal["http", "grpc"], silent: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "_FIRST_WAIT", 1000)
+    over = Event()
+    over.set()
+    asked = Connection(Address(protocol, silent, timeout=0.5), over)
+    with pytest.raises(InfrastructureError, match=f"the Triton server {protocol}://{silent} does not answer"):
+        asked.config("people", "")
+    asked.close()
+
+
+def test_one_authority_alone_is_trusted(tmp_path: Path) -> None:
+    address = Address("https", "127.0.0.1:9", make_certificate(tmp_path, "127.0.0.1"))
+    library = Connection(address, Event())._client._client_stub._connection_pool
+    assert len(library.ssl_context.get_ca_certs()) == 1 and library.ssl_context.check_hostname
+
+
 def records(*identities: int) -> tuple[Record, ...]:
     return tuple(Record(Path(f"{number}.jpg"), identity, 1) for number, identity in enumerate(identities))
 
@@ -39,12 +79,3 @@ def test_a_sample_has_identities_of_both_sides_and_no_junk() -> None:
     assert sample_identities(queries, gallery, 2, seed=3) == sample_identities(queries[::-1], gallery[::-1], 2, seed=3)
     with pytest.raises(InputError, match="no identity has both"):
         sample_identities(records(0, 1), records(0, 2), 1, seed=0)
-
-
-def test_a_server_of_its_own_needs_a_program_and_a_repository(tmp_path: Path) -> None:
-    for program, repository, said in (
-        ("no-such-tritonserver", tmp_path, "there is no such program"),
-        ("true", tmp_path / "gone", "there is no such folder"),
-    ):
-        with pytest.raises(InputError, match=said), own_server(program, repository):
-            pass

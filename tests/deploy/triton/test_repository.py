@@ -1,3 +1,5 @@
+import errno
+import os
 import shlex
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from reid_tune.deploy.triton.config import Serving, parse, to_text
 from reid_tune.deploy.triton.repository import Written, write_repository
 from reid_tune.errors import InputError
 
-from .models import write_model
+from .models import METADATA, write_model
 
 
 @pytest.fixture
@@ -42,6 +44,10 @@ def tree(folder: Path) -> list[str]:
     )
 
 
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 def test_a_new_model_and_all_that_a_server_must_know(model: Path, folder: Path) -> None:
     written = write(model, folder, Serving(preferred=(4, 16), delay=500, instances=2))
     assert written == Written(folder / "people" / "1", None)
@@ -63,7 +69,7 @@ def test_a_new_model_and_all_that_a_server_must_know(model: Path, folder: Path) 
         zeros = warmup.inputs["input"]
         assert (zeros.data_type, list(zeros.dims), zeros.zero_data) == (DataType.TYPE_FP32, [3, 8, 4], True)
     metadata = {key: value.string_value for key, value in found.parameters.items()}
-    assert metadata == OnnxModel(model).metadata and metadata["threshold_distance"] == "0.81"
+    assert metadata == OnnxModel(model).metadata and metadata["threshold_squared_distance"] == "0.81"
 
 
 def test_the_text_is_read_back_as_it_was_meant(model: Path, folder: Path) -> None:
@@ -105,6 +111,7 @@ def test_tensorrt_comes_with_the_command_that_builds_its_engine(model: Path, fol
         "--stronglyTyped",
     ]
     assert config(folder).platform == "tensorrt_plan" and (place / "model.onnx").is_file()
+    assert "intra_op_thread_count" not in config(folder).parameters
     small = write(model, folder, Serving("tensorrt", max_batch_size=2), name="small").engine
     assert small is not None and "--optShapes=input:2x3x8x4 --maxShapes=input:2x3x8x4" in small
 
@@ -122,20 +129,61 @@ def test_versions_are_added_and_only_the_newest_is_replaced(model: Path, folder:
     with pytest.raises(InputError, match="people exists: give --version 3"):
         write(model, folder, version=1, overwrite=True)
 
-    other = write_model(tmp_path / "other.onnx", dimension=6)
-    with pytest.raises(InputError, match="another output than the new version: choose another --name"):
-        write(other, folder, version=3)
+    other = write_model(tmp_path / "other.onnx", metadata=METADATA | {"threshold_cosine": "0.5"})
     assert write(other, folder, overwrite=True).version.name == "2"
     assert (folder / "people/2/model.onnx").read_bytes() == other.read_bytes()
     assert (folder / "people/1/model.onnx").read_bytes() == model.read_bytes()
-    assert list(config(folder).output[0].dims) == [6]
+    assert config(folder).parameters["threshold_cosine"].string_value == "0.5"
 
 
-def test_the_engine_of_a_network_that_is_replaced_goes(model: Path, folder: Path) -> None:
+@pytest.mark.parametrize("options", [{"version": 2}, {"overwrite": True}])
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        ({"metadata": METADATA | {"std": "[0.5, 0.5, 0.5]"}}, "std"),
+        ({"metadata": METADATA | {"interpolation": "bilinear", "l2_normalized": "true"}}, "interpolation, l2_norm"),
+        ({"layout": "uint8_nhwc"}, "input"),
+        ({"dimension": 6}, "output"),
+    ],
+)
+def test_a_model_keeps_what_its_clients_prepare(
+    model: Path, folder: Path, tmp_path: Path, made: dict[str, Any], said: str, options: dict[str, Any]
+) -> None:
+    write(model, folder)
+    before = contents(folder)
+    with pytest.raises(InputError, match=f"config.pbtxt has another {said}.* than the new file: choose another --name"):
+        write(write_model(tmp_path / "other.onnx", **made), folder, **options)
+    assert contents(folder) == before
+
+
+def test_only_a_version_that_is_replaced_may_be_run_by_something_else(model: Path, folder: Path) -> None:
+    write(model, folder)
+    with pytest.raises(InputError, match="another platform than the new file"):
+        write(model, folder, Serving("tensorrt"), version=2)
+    write(model, folder, Serving("tensorrt"), overwrite=True)
+    assert config(folder).platform == "tensorrt_plan"
+
+
+def test_the_engine_of_a_network_goes_when_it_is_replaced(
+    model: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     engine = write(model, folder, Serving("tensorrt")).version / "model.plan"
     engine.write_bytes(b"engine")
+    before = contents(folder)
+    replace = os.replace
+
+    def within_a_file_system(source: Path, target: Path) -> None:
+        if folder in Path(target).parents and folder not in Path(source).parents:
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", within_a_file_system)
+        with pytest.raises(InputError, match="it is a file system of its own: name a folder in it"):
+            write(model, folder, Serving("tensorrt"), overwrite=True)
+    assert contents(folder) == before
     write(model, folder, Serving("tensorrt"), overwrite=True)
-    assert not engine.exists()
+    assert not engine.exists() and contents(folder).keys() < before.keys()
 
 
 @pytest.mark.parametrize("name", ["", ".hidden", "a/b", "a b", "ä", "x" * 65])
@@ -152,6 +200,8 @@ def test_names_that_are_none(model: Path, folder: Path, name: str) -> None:
         ({"device": "gpu:x"}, "device 'gpu:x': give auto, cpu, gpu or GPUs by number"),
         ({"device": "cpu:0"}, "device 'cpu:0': give auto"),
         ({"flavour": "tensorrt", "device": "cpu"}, "TensorRT runs on GPUs only"),
+        ({"flavour": "tensorrt", "threads": 2}, "threads 2: TensorRT has none; leave them out, or give flavour onnx"),
+        ({"threads": 0}, "threads 0: give 1 or more"),
     ],
 )
 def test_ways_to_serve_that_there_are_not(options: dict[str, Any], said: str) -> None:

@@ -1,9 +1,11 @@
 """Triton's backend `onnxruntime` in Python, by the interface of Triton's Python-based backends.
 
 The genuine server reads, checks, schedules and batches as ever; only the network runs here. It stands in for the
-backend of NVIDIA's images, which no Python package has. On the CPU, with one thread.
+backend of NVIDIA's images, which no Python package has. On the CPU, with one thread unless the
+configuration says otherwise.
 """
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +20,8 @@ class TritonPythonModel:
 
     def initialize(self, args: dict[str, str]) -> None:
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
+        parameters = json.loads(args["model_config"])["parameters"]
+        options.intra_op_num_threads = int(parameters.get("intra_op_thread_count", {"string_value": 1})["string_value"])
         path = Path(args["model_repository"], args["model_version"], "model.onnx")
         self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         (self._input,), (self._output,) = (

@@ -1,12 +1,13 @@
-"""TLS in front of a plain server, as a proxy does it, with certificates of an authority of the test's own."""
+"""What stands in front of a server: TLS, with certificates of an authority of the test's own, and bad luck."""
 
 import datetime
 import ipaddress
 import socket
 import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 
 from cryptography import x509
@@ -14,7 +15,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-__all__ = ["make_certificate", "tls_proxy"]
+__all__ = ["make_certificate", "proxy"]
 
 
 def make_certificate(folder: Path, address: str) -> Path:
@@ -43,24 +44,33 @@ def make_certificate(folder: Path, address: str) -> Path:
 
 
 @contextmanager
-def tls_proxy(target: str, certificate: Path) -> Iterator[str]:
-    """HOST:PORT of a proxy that speaks TLS and passes everything on to the plain server at `target`."""
+def proxy(target: str, certificate: Path | None = None, dropped: Container[int] = ()) -> Iterator[str]:
+    """HOST:PORT of a proxy that passes everything on to the plain server at `target`.
+
+    Args:
+        certificate: The proxy speaks TLS with it.
+        dropped: Connections, counted from 1, that it closes at once.
+    """
     host, port = target.split(":")
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(certificate)
+    if certificate:
+        context.load_cert_chain(certificate)
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def accept() -> None:
-            while True:
+            for number in count(1):
                 try:
                     plain, _ = listener.accept()
                 except OSError:
                     return
-                threading.Thread(target=serve, args=(plain,), daemon=True).start()
+                if number in dropped:
+                    plain.close()
+                else:
+                    threading.Thread(target=serve, args=(plain,), daemon=True).start()
 
         def serve(plain: socket.socket) -> None:
             with suppress(OSError):
-                inner = context.wrap_socket(plain, server_side=True)
+                inner = context.wrap_socket(plain, server_side=True) if certificate else plain
                 outer = socket.create_connection((host, int(port)))
                 threading.Thread(target=copy, args=(outer, inner), daemon=True).start()
                 copy(inner, outer)

@@ -1,0 +1,58 @@
+"""Where a Triton server is, and whom to trust there."""
+
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
+
+from reid_tune.errors import InputError
+
+__all__ = ["Address"]
+
+Protocol = Literal["http", "https", "grpc"]
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a server is.
+
+    Attributes:
+        place: HOST:PORT.
+        authority: File with the certificate of the authority that is trusted for https, in place of the system's.
+        timeout: Seconds for a request.
+    """
+
+    protocol: Protocol
+    place: str
+    authority: Path | None = None
+    timeout: float = 60.0
+
+    def __str__(self) -> str:
+        return f"{self.protocol}://{self.place}"
+
+    @property
+    def host_and_port(self) -> tuple[str, int]:
+        """Both parts.
+
+        Raises:
+            InputError: it is no HOST:PORT.
+        """
+        try:
+            found = urlsplit(f"//{self.place}")
+            if found.hostname and found.port and found.netloc == self.place:
+                return found.hostname, found.port
+        except ValueError:
+            pass
+        raise InputError(f"-u {self.place}: give HOST:PORT, such as localhost:8000 (gRPC: localhost:8001).")
+
+    def context(self) -> ssl.SSLContext:
+        """What is trusted.
+
+        Raises:
+            InputError: the file of the authority is missing or holds no certificate.
+        """
+        try:
+            return ssl.create_default_context(cafile=self.authority)
+        except (OSError, ssl.SSLError) as error:
+            raise InputError(f"--authority {self.authority}: {error.strerror or error}.") from None

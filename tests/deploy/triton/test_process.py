@@ -1,0 +1,80 @@
+"""A server of one's own, played by small programs."""
+
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from reid_tune.deploy.triton import process
+from reid_tune.deploy.triton.process import own_server
+from reid_tune.errors import FailedRun, InputError
+
+PATIENCE = 30
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Path:
+    return tmp_path / "server"
+
+
+def write(server: Path, text: str, mode: int = 0o755) -> str:
+    server.write_text(text)
+    server.chmod(mode)
+    return str(server)
+
+
+def fault(program: str, repository: Path, kind: type[Exception]) -> str:
+    """The one sentence with which it ends."""
+    with pytest.raises(kind) as found, own_server(program, repository):
+        raise AssertionError("it is ready")
+    assert "\n" not in str(found.value)
+    return str(found.value)
+
+
+def has_ended(pid: int) -> bool:
+    try:
+        return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)  # which its new parent has yet to notice
+    except psutil.NoSuchProcess:
+        return True
+
+
+def test_a_server_of_its_own_needs_a_program_and_a_repository(tmp_path: Path) -> None:
+    for program, repository, said in (
+        ("no-such-tritonserver", tmp_path, "there is no such program"),
+        ("true", tmp_path / "gone", "there is no such folder"),
+    ):
+        assert said in fault(program, repository, InputError)
+
+
+@pytest.mark.parametrize(
+    ("text", "mode", "said"),
+    [
+        ("no program", 0o755, " cannot be run (Exec format error): give the path of tritonserver."),
+        ("#!/no/such/shell\n", 0o755, " cannot be run (No such file or directory): give"),
+        ("#!/bin/sh\n", 0o644, ": there is no such program to run; give the path of tritonserver."),
+    ],
+)
+def test_a_file_that_cannot_be_run(server: Path, text: str, mode: int, said: str) -> None:
+    assert f"--server {server}{said}" in fault(write(server, text, mode), server.parent, InputError)
+
+
+def test_a_program_that_ends_is_told_by_what_it_said(server: Path) -> None:
+    program = write(server, "#!/bin/sh\nseq 10000\necho no GPU >&2\nexit 3\n")
+    assert fault(program, server.parent, FailedRun) == "the Triton server ended with status 3: 9999 10000 no GPU"
+    assert fault("true", server.parent, FailedRun).endswith("ended with status 0: it said nothing.")
+
+
+@pytest.mark.parametrize("trap", ["", "trap '' TERM\n"])
+def test_a_server_that_never_gets_ready_ends_with_all_that_it_started(
+    server: Path, trap: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "_READY", 2.0)
+    monkeypatch.setattr(process, "_ENDING", 1.0 if trap else 60.0)
+    sleeper = server.with_name("sleeper")
+    program = write(server, f"#!/bin/sh\n{trap}echo loading\nsleep 1000 &\necho $! > {sleeper}\nwait\n")
+    assert fault(program, server.parent, FailedRun) == "the Triton server was not ready after 2 seconds: loading"
+    deadline = time.monotonic() + PATIENCE
+    while not has_ended(int(sleeper.read_text())):
+        assert time.monotonic() < deadline, "it runs on"
+        time.sleep(0.05)
