@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from reid_tune.data.images import decode, load
+from reid_tune.data.images import decode, decode_readable, load
 from reid_tune.data.records import Record
 from reid_tune.errors import InputError
 
@@ -84,3 +84,16 @@ def test_truncated_png_is_named(tmp_path: Path) -> None:
         record.path.write_bytes(content[:length])
         with pytest.raises(InputError, match="0005_c1.png"):
             load(record.path, 8, 4, "bilinear")
+
+
+def test_images_that_cannot_be_read_are_left_out_and_named(tmp_path: Path) -> None:
+    records = [Record(tmp_path / f"{number}.png", number, 1) for number in range(4)]
+    for record in records[1:3]:
+        Image.new("RGB", (4, 8), (record.identity, 7, 7)).save(record.path)
+    records[3].path.write_bytes(b"no image")
+    left, crops, faults = decode_readable(records, 8, 4, "bilinear")
+    assert left == records[1:3] and crops.dtype == np.uint8
+    assert [tuple(crop[0, 0]) for crop in crops] == [(1, 7, 7), (2, 7, 7)]
+    assert faults[0].startswith(f"there is no image {records[0].path}") and str(records[3].path) in faults[1]
+    left, crops, faults = decode_readable(records[3:], 8, 4, "bilinear")
+    assert (left, crops.shape, len(faults)) == ([], (0, 8, 4, 3), 1)

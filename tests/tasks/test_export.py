@@ -57,6 +57,18 @@ def test_without_training_images_the_comparison_is_synthetic(
     assert parity.equal and parity.synthetic
 
 
+def test_broken_training_images_are_named_and_the_others_compared(
+    checkpoint: Path, spec: Spec, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in sorted((data / "bounding_box_train").iterdir())[:5]:
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    broken = tmp_path / "0001_c1.jpg"
+    broken.write_text("no image")
+    _, parity = run_export(spec(dataset__train_dataset_dir=str(tmp_path)), str(checkpoint), {})
+    assert parity.equal and not parity.synthetic and parity.crops == 5
+    assert f"left out of the comparison: cannot read the image {broken}" in capsys.readouterr().err
+
+
 def test_a_grey_model_is_compared_on_grey_images(spec: Spec, tmp_path: Path) -> None:
     from .conftest import write_checkpoint
 

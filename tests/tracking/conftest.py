@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from reid_tune.events.log import Event
+from reid_tune.tracking.sender import Sender
 from reid_tune.tracking.store import client
 
+PATIENCE = 120
 ENVIRONMENT = {"data": {"folders": ["/data/market1501/bounding_box_train"], "fingerprint": "0123abcd" * 4}}
 SPEC = {
     "model.backbone": "resnet_50",
@@ -123,3 +125,28 @@ def snapshot(connection: Any) -> Callable[..., dict[str, Any]]:
         return {names[run.info.run_id]: facts(run) for run in runs}
 
     return read
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    path = tmp_path / "cmc.txt"
+    path.write_text("curve")
+    return path
+
+
+@pytest.fixture
+def sent(
+    store: str, tmp_path: Path, picture: Path, events: Callable, write: Callable, snapshot: Callable
+) -> Callable[[str], dict[str, Any]]:
+    """Send a whole log in one go and return what the store knows."""
+
+    def send(name: str) -> dict[str, Any]:
+        log = tmp_path / name / "events.jsonl"
+        log.parent.mkdir()
+        write(log, events(name, picture))
+        sender = Sender(log, store)
+        assert sender.close(PATIENCE, PATIENCE)
+        assert (sender.lag, sender.last_error) == (0, None)
+        return snapshot(name)
+
+    return send
