@@ -53,8 +53,14 @@ CHECKED = Checked(
 )
 MEASURED = Measured(decoding=1, start=5, step=0.2, steps=20, validation=1, memory=10**9, gpu_memory=0)
 PARITY = {
-    **{"crops": 16, "synthetic": False, "batches": [1, 3, 16], "cosine": 1.0, "difference": 1e-6},
-    **{"same_neighbours": 1.0, "min_cosine": 1 - 1e-6, "max_difference": 5e-4},
+    "crops": 16,
+    "synthetic": False,
+    "batches": [1, 3, 16],
+    "cosine": 1.0,
+    "difference": 1e-6,
+    "same_neighbours": 1.0,
+    "min_cosine": 1 - 1e-6,
+    "max_difference": 5e-4,
 }
 LATENCY = {
     "device": "A Processor",
