@@ -2,10 +2,10 @@
 
     python benchmarks/serving.py [--quick]
 
-Each way embeds the same crops, preprocessing included, and the ways take turns, so that a busy machine slows all of
-them. Images a second with batches of 16, and the median latency of one image. The obvious way is PyTorch in eager mode.
-Triton needs `make triton`; its ONNX Runtime is a backend in Python (tests/deploy/triton/onnxruntime), the server, its
-scheduler and its protocols are the real ones.
+Each way embeds the same crops, preprocessing included, with as many threads, and the ways take turns, so that a busy
+machine slows all of them. Images a second with batches of 16, and the median latency of one image. The obvious way is
+PyTorch in eager mode. Triton needs `make triton`; its ONNX Runtime is a backend in Python
+(tests/deploy/triton/onnxruntime), the server, its scheduler and its protocols are the real ones.
 """
 
 import argparse
@@ -26,19 +26,19 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from reid_tune.deploy.onnx_export import export_onnx
 from reid_tune.deploy.onnx_model import OnnxModel
+from reid_tune.deploy.triton.address import Address
 from reid_tune.deploy.triton.client import TritonModel
 from reid_tune.deploy.triton.config import Serving
-from reid_tune.deploy.triton.connection import Address
 from reid_tune.deploy.triton.repository import write_repository
-from reid_tune.modeling.network import build_network
-from reid_tune.spec.load import build_experiment
 from reid_tune.tables import print_table
 from reid_tune.training.embed import network_embed
+from tests.deploy.conftest import make_network
 from tests.deploy.triton.server import triton_server
 
 Embed = Callable[[np.ndarray], np.ndarray]
-BATCH = 16
-WANTED = {RESNET: "1.9", SWIN: "1.6"}
+BATCH, SIZE = 16, (256, 128)
+EAGER, RUNTIME = "PyTorch, eager", "ONNX Runtime"
+WANTED = {RESNET: "1.9x", SWIN: "1.6x"}
 
 
 def main() -> None:
@@ -53,46 +53,42 @@ def main() -> None:
 
 
 def compare(backbone: str, folder: Path, rounds: int) -> None:
-    """Print the table of one backbone at 256x128."""
-    experiment = build_experiment({}, {"model.backbone": backbone, "dataset.val_batch_size": BATCH}, "benchmark")
-    torch.manual_seed(0)
-    network = build_network(experiment.model).eval()
+    """Print the table of one backbone."""
+    network, experiment = make_network(backbone, *SIZE, **{"dataset.val_batch_size": BATCH})
     export_onnx(network, experiment, folder / "model.onnx")
-    model = OnnxModel(folder / "model.onnx", threads=torch.get_num_threads())
-    write_repository(folder / "model.onnx", folder / "repository", name="reid", serving=Serving())
-    crops = np.random.default_rng(0).integers(0, 256, (4 * BATCH, model.intake.height, model.intake.width, 3), np.uint8)
+    threads = torch.get_num_threads()
+    model = OnnxModel(folder / "model.onnx", threads=threads)
+    write_repository(folder / "model.onnx", folder / "repository", name="reid", serving=Serving(threads=threads))
+    crops = np.random.default_rng(0).integers(0, 256, (4 * BATCH, *SIZE, 3), np.uint8)
     with served(folder / "repository") as triton:
         ways: dict[str, Embed] = {
-            "PyTorch, eager": network_embed(network, experiment),
-            "ONNX Runtime": lambda images: model.embed(images, BATCH),
+            EAGER: network_embed(network.eval(), experiment),
+            RUNTIME: lambda images: model.embed(images, BATCH),
             **triton,
         }
-        expected = ways["ONNX Runtime"](crops)
+        expected = ways[RUNTIME](crops)
         for name, way in ways.items():
             assert np.allclose(way(crops), expected, atol=5e-4 * np.abs(expected).max()), name
-        speed = {name: [0.0] for name in ways}
-        latency = {name: [0.0] for name in ways}
-        for found, images in ((speed, crops), (latency, crops[:1])):
-            for name in ways:
-                found[name] = []
-            for _ in range(rounds if images is crops else 4 * rounds):
-                for name, way in ways.items():
-                    begun = time.perf_counter()
-                    way(images)
-                    found[name].append(time.perf_counter() - begun)
+        many, one = seconds(ways, crops, rounds), seconds(ways, crops[:1], 4 * rounds)
     table = Table(f"{backbone}, 256x128", "images/s, batches of 16", "against PyTorch", "one image, ms", "wanted")
-    seconds = {name: statistics.median(times) for name, times in speed.items()}
-    runtime, eager = seconds["ONNX Runtime"], seconds["PyTorch, eager"]
     for name in ways:
-        wanted = (
-            WANTED.get(backbone, "") if name == "ONNX Runtime" else "90 % of ONNX Runtime" * name.startswith("Triton")
-        )
-        share = f" ({100 * runtime / seconds[name]:.0f} % of ONNX Runtime)" if name.startswith("Triton") else ""
-        one = 1000 * statistics.median(latency[name])
-        table.add_row(
-            name, f"{len(crops) / seconds[name]:.1f}{share}", f"{eager / seconds[name]:.2f}x", f"{one:.1f}", wanted
-        )
+        share, wanted = "", {RUNTIME: WANTED.get(backbone, "")}.get(name, "")
+        if name in triton:
+            share, wanted = f", {many[RUNTIME] / many[name]:.0%} of {RUNTIME}", f"90% of {RUNTIME}"
+        speed, ratio = f"{len(crops) / many[name]:.1f}{share}", f"{many[EAGER] / many[name]:.2f}x"
+        table.add_row(name, speed, ratio, f"{1000 * one[name]:.1f}", wanted)
     print_table(table)
+
+
+def seconds(ways: dict[str, Embed], images: np.ndarray, rounds: int) -> dict[str, float]:
+    """The median time of each way for some images."""
+    found: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(rounds):
+        for name, way in ways.items():
+            begun = time.perf_counter()
+            way(images)
+            found[name].append(time.perf_counter() - begun)
+    return {name: statistics.median(times) for name, times in found.items()}
 
 
 @contextmanager
@@ -101,11 +97,11 @@ def served(repository: Path) -> Iterator[dict[str, Embed]]:
     with triton_server(repository) as server, ExitStack() as stack:
 
         def over(address: Address) -> Embed:
-            model = stack.enter_context(TritonModel(address, "reid"))
+            model = stack.enter_context(TritonModel(address, "reid", at_once=2))
 
             def embed(images: np.ndarray) -> np.ndarray:
                 batches = (images[start : start + BATCH] for start in range(0, len(images), BATCH))
-                return np.concatenate(list(model.embed(batches, at_once=2)))
+                return np.concatenate(list(model.embed(batches)))
 
             return embed
 
