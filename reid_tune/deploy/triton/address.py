@@ -21,6 +21,9 @@ class Address:
         place: HOST:PORT.
         authority: File with the certificate of the authority that is trusted for https, in place of the system's.
         timeout: Seconds for a request.
+
+    Raises:
+        InputError: the place is no HOST:PORT, or the file is missing or holds no certificate.
     """
 
     protocol: Protocol
@@ -28,16 +31,17 @@ class Address:
     authority: Path | None = None
     timeout: float = 60.0
 
+    def __post_init__(self) -> None:
+        _ = self.host_and_port
+        if self.authority:
+            self.context()
+
     def __str__(self) -> str:
         return f"{self.protocol}://{self.place}"
 
     @property
     def host_and_port(self) -> tuple[str, int]:
-        """Both parts.
-
-        Raises:
-            InputError: it is no HOST:PORT.
-        """
+        """Both parts of the place."""
         try:
             found = urlsplit(f"//{self.place}")
             if found.hostname and found.port and found.netloc == self.place:
@@ -47,11 +51,7 @@ class Address:
         raise InputError(f"-u {self.place}: give HOST:PORT, such as localhost:8000 (gRPC: localhost:8001).")
 
     def context(self) -> ssl.SSLContext:
-        """What is trusted.
-
-        Raises:
-            InputError: the file of the authority is missing or holds no certificate.
-        """
+        """What is trusted."""
         try:
             return ssl.create_default_context(cafile=self.authority)
         except (OSError, ssl.SSLError) as error:

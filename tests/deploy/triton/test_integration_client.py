@@ -245,7 +245,9 @@ def test_a_server_of_another_kind_is_said_to_be(client: Run, server: Triton) -> 
     assert status == 2 and f"http://{place} is no Triton server" in err
     status, _, err = client("-m", "floats", "-u", place)
     assert status == 3 and f"nobody answers at http://{place}" in err
-    assert client("-m", "floats", "-u", "localhost")[0] == 2
+    for wrong in ("localhost", f"http://{place}"):
+        status, _, err = client("-m", "floats", "-u", wrong)
+        assert status == 2 and f"-u {wrong}: give HOST:PORT" in err and "Traceback" not in err
 
 
 @pytest.fixture
