@@ -52,7 +52,7 @@ triton: .triton/.installed
 	@$(BIN)/uv pip install --quiet --no-deps --compile-bytecode --python .triton/bin/python --requirements $<
 	@touch $@
 
-bench: $(VENV)/.installed-dev
+bench: $(VENV)/.installed-dev triton
 	@for script in `grep -l __main__ benchmarks/*.py`; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 # torch and torchvision are a binary pair whose metadata does not say which belong together.

@@ -1,6 +1,5 @@
 """The genuine Triton server as a process of its own, on loopback addresses."""
 
-import http.client
 import os
 import shutil
 import signal
@@ -15,6 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from reid_tune.deploy.triton.address import Address
+from reid_tune.deploy.triton.probe import is_ready
 
 from ...tracking.servers import free_port
 
@@ -72,7 +74,7 @@ def triton_server(repository: Path, *, options: tuple[str, ...] = ()) -> Iterato
         addresses = {name: f"127.0.0.1:{port}" for name, port in ports.items()}
         try:
             deadline = time.monotonic() + _PATIENCE
-            while not _ready(addresses["http"]):
+            while not is_ready(Address("http", addresses["http"])):
                 if process.poll() is not None or time.monotonic() > deadline:
                     raise RuntimeError(log.read_text())
                 time.sleep(0.1)
@@ -98,18 +100,6 @@ def _environment() -> dict[str, str]:
         "LD_LIBRARY_PATH": ":".join(libraries),
         "PATH": f"{_ENVIRONMENT / 'bin'}:{os.environ['PATH']}",
     }
-
-
-def _ready(address: str) -> bool:
-    """Whether the server and all its models are ready."""
-    connection = http.client.HTTPConnection(address, timeout=60)
-    try:
-        connection.request("GET", "/v2/health/ready")
-        return connection.getresponse().status == 200
-    except OSError:
-        return False
-    finally:
-        connection.close()
 
 
 def _end(process: "subprocess.Popen[bytes]", prefix: str) -> None:

@@ -48,6 +48,20 @@ def test_a_server_that_says_nothing_is_not_waited_for(protocol: Literal["http", 
 
 
 @pytest.mark.parametrize("protocol", ["http", "grpc"])
+def test_an_address_of_ipv6_is_understood(protocol: Literal["http", "grpc"]) -> None:
+    try:
+        listener = socket.create_server(("::1", 0), family=socket.AF_INET6)
+    except OSError:
+        pytest.skip("there is no IPv6 here")
+    with listener:
+        place = f"[::1]:{listener.getsockname()[1]}"
+        with pytest.raises(
+            InfrastructureError, match=r"nobody answers at .*\[::1\]:\d+ \((timed out|no answer in time)"
+        ):
+            TritonModel(Address(protocol, place, timeout=0.5), "people")
+
+
+@pytest.mark.parametrize("protocol", ["http", "grpc"])
 def test_every_question_has_a_limit_and_is_given_up_where_nobody_waits(
     protocol: Literal["http", "grpc"], silent: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,74 +5,27 @@ import http.server
 import json
 import os
 import pty
-import shutil
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from reid_tune.data.demo import draw_demo_data
-from reid_tune.data.images import load
-from reid_tune.data.records import read_folder
-from reid_tune.deploy.form import Form
-from reid_tune.deploy.onnx_export import export_onnx
 from reid_tune.deploy.onnx_model import OnnxModel
 from reid_tune.deploy.triton import connection
-from reid_tune.deploy.triton.config import Serving
-from reid_tune.deploy.triton.repository import write_repository
-from reid_tune.evaluation.features import feature_set
-from reid_tune.evaluation.rerank import ReRanking
-from reid_tune.evaluation.score import scores
-from reid_tune.tasks.triton_e2e import sample_identities
 
+from .conftest import expected
 from .proxy import make_certificate, proxy
-from .server import Triton, needs_triton, triton_program, triton_server
+from .server import Triton, needs_triton, triton_server
 
 pytestmark = [pytest.mark.integration, needs_triton]
 
 Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("served") / "data"
-    draw_demo_data(folder, identities=8, images=4)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory, exported: Callable[[str], Any]) -> dict[str, OnnxModel]:
-    """A network whose client normalises, and the same that normalises by itself."""
-    made, path, _ = exported("resnet18")
-    pixels = tmp_path_factory.mktemp("pixels") / "pixels.onnx"
-    export_onnx(*made, pixels, form=Form(layout="uint8_nhwc"))
-    return {"floats": OnnxModel(path), "pixels": OnnxModel(pixels)}
-
-
-@pytest.fixture(scope="module")
-def repository(tmp_path_factory: pytest.TempPathFactory, models: dict[str, OnnxModel]) -> Path:
-    folder = tmp_path_factory.mktemp("repository") / "models"
-    for name, model in models.items():
-        write_repository(model.path, folder, name=name, serving=Serving())
-    write_repository(models["floats"].path, folder, name="small", serving=Serving(max_batch_size=4))
-    write_repository(models["floats"].path, folder, name="wrong", serving=Serving())
-    config = folder / "wrong" / "config.pbtxt"
-    key = 'key: "dimension"\n  value {\n    string_value: '
-    config.write_text(config.read_text().replace(f'{key}"256"', f'{key}"128"'))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def server(repository: Path) -> Iterator[Triton]:
-    with triton_server(repository) as found:
-        yield found
 
 
 @pytest.fixture
@@ -88,12 +41,6 @@ def client(command: Run, data: Path, tmp_path: Path) -> Run:
 
 def results(folder: Path) -> dict[str, list[float]]:
     return {entry["img_path"]: entry["embedding"] for entry in json.loads((folder / "results.json").read_text())}
-
-
-def expected(model: OnnxModel, paths: list[Path]) -> np.ndarray:
-    return model.embed(
-        np.stack([load(path, model.intake.height, model.intake.width, model.intake.interpolation) for path in paths])
-    )
 
 
 @pytest.mark.parametrize("name", ["floats", "pixels"])
@@ -248,64 +195,3 @@ def test_a_server_of_another_kind_is_said_to_be(client: Run, server: Triton) -> 
     for wrong in ("localhost", f"http://{place}"):
         status, _, err = client("-m", "floats", "-u", wrong)
         assert status == 2 and f"-u {wrong}: give HOST:PORT" in err and "Traceback" not in err
-
-
-@pytest.fixture
-def end_to_end(command: Run, data: Path, tmp_path: Path) -> Run:
-    """The command on the test folders of the data, four identities of them."""
-
-    def run(*options: object, query: Path = data / "query") -> tuple[int, str, str]:
-        folders = (query, "--test_dir", data / "bounding_box_test", "--output_path", tmp_path / "e2e")
-        return command("triton", "e2e", *folders, "--identities", "4", "--format", "json", *options)
-
-    return run
-
-
-@pytest.mark.parametrize("protocol", ["http", "grpc"])
-def test_end_to_end_has_the_scores_of_the_deployed_file(
-    protocol: str, end_to_end: Run, server: Triton, models: dict[str, OnnxModel], data: Path, tmp_path: Path
-) -> None:
-    status, out, err = end_to_end("-m", "small", "-i", protocol, "-u", getattr(server, protocol))
-    assert status == 0, err
-    found, written = json.loads(out), json.loads((tmp_path / "e2e" / "metrics.json").read_text())
-    assert written["identities"] == 4 and {key: written[key] for key in found} == found
-    folders = [read_folder(data / name).records for name in ("query", "bounding_box_test")]
-    chosen = sample_identities(*folders, 4, seed=0)
-    sides = [[record for record in records if record.identity in chosen] for records in folders]
-    arrays = [
-        array
-        for side in sides
-        for array in (
-            expected(models["floats"], [record.path for record in side]),
-            np.array([record.identity for record in side]),
-            np.array([record.camera for record in side]),
-        )
-    ]
-    kinds = dict(zip(("plain", "re_ranked"), scores(feature_set(*arrays), [None, ReRanking()]), strict=True))
-    for kind, wanted in kinds.items():
-        values = wanted.as_dict()
-        assert {key: found[kind][key] for key in values} == pytest.approx(values, abs=1e-6)
-    for picture in ("sampled_matches.png", "cmc_curve.png"):
-        assert min(Image.open(tmp_path / "e2e" / picture).size) > 300
-
-
-def test_end_to_end_on_a_server_of_its_own(end_to_end: Run, repository: Path, data: Path, tmp_path: Path) -> None:
-    query = tmp_path / "query"
-    shutil.copytree(data / "query", query)
-    broken = min(path for path in query.iterdir() if not path.name.startswith(("-1", "0000")))
-    broken.write_bytes(b"no image")
-    with triton_program(tmp_path) as program:
-        options = ("-m", "floats", "--identities", "8", "--repository", repository, "--server", program)
-        status, out, err = end_to_end(*options, query=query)
-        assert status == 0 and f"left out: cannot read the image {broken}" in err, err
-        assert json.loads(out)["plain"]["queries"] > 4
-        status, _, err = end_to_end("-m", "small", "-b", "5", *options[4:])
-        assert status == 2 and "-b 5: the model takes 1 to 4 images in a request." in err
-
-
-def test_a_place_that_cannot_be_written_is_said_before_the_work(
-    end_to_end: Run, server: Triton, tmp_path: Path
-) -> None:
-    (tmp_path / "e2e").write_text("a file")
-    status, _, err = end_to_end("-m", "floats", "-u", server.http)
-    assert status == 2 and str(tmp_path / "e2e") in err and "Traceback" not in err
