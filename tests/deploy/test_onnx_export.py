@@ -146,7 +146,7 @@ def test_an_existing_file_is_kept_unless_told(translated: Any, tmp_path: Path) -
         export_onnx(*translated[0], target)
     assert target.read_bytes() == b"old"
     assert export_onnx(*translated[0], target, overwrite=True).equal
-    assert OnnxModel(target).height == 64
+    assert OnnxModel(target).intake.height == 64
 
 
 def test_a_folder_in_the_place_of_the_file(translated: Any, tmp_path: Path) -> None:

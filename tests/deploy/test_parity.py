@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from reid_tune.deploy.deviation import deviation
 from reid_tune.deploy.form import PLAIN, Form
+from reid_tune.deploy.intake import Intake
 from reid_tune.deploy.limits import FLOAT
 from reid_tune.deploy.onnx_model import OnnxModel
 from reid_tune.deploy.parity import Parity, measure_parity
@@ -19,7 +20,7 @@ from reid_tune.modeling.network import ReIDNet
 class Answers:
     """Stands for a file: answers with given embeddings, by the first pixel of a crop, and notes the batches."""
 
-    height, width = 1, 1
+    intake = Intake(1, 1, "bilinear", 3, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), "float_nchw")
 
     def __init__(self, rows: np.ndarray, form: Form) -> None:
         self.rows, self.form = rows, form
@@ -28,9 +29,6 @@ class Answers:
     def embed(self, images: np.ndarray, batch_size: int) -> np.ndarray:
         self.batches.append((len(images), batch_size))
         return self.rows[images[:, 0, 0, 0]]
-
-    def normalise(self, crops: Tensor) -> Tensor:
-        return crops.permute(0, 3, 1, 2) / 255
 
 
 class Table(nn.Module):
