@@ -4,7 +4,7 @@
 
 Each way embeds the same crops, preprocessing included, with as many threads, and the ways take turns, so that a busy
 machine slows all of them. Images a second with batches of 16, and the latency of one image, at their best. The obvious
-way is PyTorch in eager mode. Triton needs `make triton`; its ONNX Runtime is a backend in Python
+way is PyTorch in eager mode, as it comes. Triton needs `make triton`; its ONNX Runtime is a backend in Python
 (tests/deploy/triton/onnxruntime), the server, its scheduler and its protocols are the real ones.
 """
 
@@ -29,6 +29,7 @@ from reid_tune.deploy.triton.address import Address
 from reid_tune.deploy.triton.client import TritonModel
 from reid_tune.deploy.triton.config import Serving
 from reid_tune.deploy.triton.repository import write_repository
+from reid_tune.modeling.network import ReIDNet
 from reid_tune.tables import print_table
 from reid_tune.training.embed import network_embed
 from tests.deploy.conftest import make_network
@@ -63,7 +64,8 @@ def compare(backbone: str, folder: Path, rounds: int) -> None:
     crops = np.random.default_rng(0).integers(0, 256, (4 * BATCH, *SIZE, 3), np.uint8)
     with served(folder / "repository") as triton:
         ways: dict[str, Embed] = {
-            EAGER: network_embed(network.eval(), experiment),
+            EAGER: plainly(network.eval(), model),
+            "PyTorch, evaluate": network_embed(network, experiment),
             RUNTIME: lambda images: model.embed(images, BATCH),
             **triton,
         }
@@ -79,6 +81,17 @@ def compare(backbone: str, folder: Path, rounds: int) -> None:
         speed, ratio = f"{len(crops) / many[name]:.1f}{share}", f"{many[EAGER] / many[name]:.2f}x"
         table.add_row(name, speed, ratio, f"{1000 * one[name]:.1f}", wanted)
     print_table(table)
+
+
+def plainly(network: ReIDNet, model: OnnxModel) -> Embed:
+    """PyTorch as it comes: contiguous images [n, C, H, W]; `evaluate` has the channels last, which suits a ResNet."""
+
+    @torch.inference_mode()
+    def embed(images: np.ndarray) -> np.ndarray:
+        parts = (model.intake.prepare(images[start : start + BATCH]) for start in range(0, len(images), BATCH))
+        return np.concatenate([network(torch.from_numpy(part)).numpy() for part in parts])
+
+    return embed
 
 
 def seconds(ways: dict[str, Embed], images: np.ndarray, rounds: int) -> dict[str, float]:
