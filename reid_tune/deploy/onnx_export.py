@@ -18,7 +18,7 @@ from reid_tune.deploy.form import PLAIN, Form
 from reid_tune.deploy.graph import give_unit_norm, take_pixels
 from reid_tune.deploy.half import to_half
 from reid_tune.deploy.onnx_model import INPUT, OUTPUT, OnnxModel, messages
-from reid_tune.deploy.parity import Parity, measure_parity
+from reid_tune.deploy.parity.measure import Parity, measure_parity
 from reid_tune.errors import FailedRun, InputError
 from reid_tune.files import atomic
 from reid_tune.modeling.network import ReIDNet

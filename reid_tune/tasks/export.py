@@ -22,7 +22,7 @@ from reid_tune.training.data import interpolation
 from reid_tune.training.devices import devices
 
 if TYPE_CHECKING:
-    from reid_tune.deploy.parity import Parity
+    from reid_tune.deploy.parity.measure import Parity
 
 __all__ = ["export_checkpoint", "run_export"]
 

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from reid_tune.deploy.parity import Parity
+from reid_tune.deploy.parity.measure import Parity
 from reid_tune.sweep.report.confirmed import why_won
 from reid_tune.sweep.report.summary import interval, named
 from reid_tune.sweep.report.words import KINDS, looked_at

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from reid_tune.deploy.rounding import rounded
+from reid_tune.deploy.parity.rounding import rounded
 from reid_tune.modeling.network import ReIDNet
 
 

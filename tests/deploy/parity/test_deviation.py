@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from reid_tune.deploy.deviation import deviation, same_neighbours
+from reid_tune.deploy.parity.deviation import deviation, same_neighbours
 
 
 def cosine(left: np.ndarray, right: np.ndarray) -> float:

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from reid_tune.deploy.deviation import NEIGHBOURS, deviation, same_neighbours
-from reid_tune.deploy.limits import FLOAT, half_limits
 from reid_tune.deploy.onnx_model import OnnxModel
-from reid_tune.deploy.rounding import rounded
+from reid_tune.deploy.parity.deviation import NEIGHBOURS, deviation, same_neighbours
+from reid_tune.deploy.parity.limits import FLOAT, half_limits
+from reid_tune.deploy.parity.rounding import rounded
 from reid_tune.modeling.network import ReIDNet
 
 __all__ = ["BATCHES", "Parity", "measure_parity"]

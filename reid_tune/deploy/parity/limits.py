@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from reid_tune.deploy.deviation import deviation
+from reid_tune.deploy.parity.deviation import deviation
 from reid_tune.errors import FailedRun
 
 __all__ = ["FLOAT", "Limits", "half_limits"]

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from reid_tune.deploy.deviation import deviation, same_neighbours
-from reid_tune.deploy.limits import half_limits
+from reid_tune.deploy.parity.deviation import deviation, same_neighbours
+from reid_tune.deploy.parity.limits import half_limits
 from reid_tune.errors import FailedRun
 
 

@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from reid_tune.deploy.deviation import deviation
 from reid_tune.deploy.form import PLAIN, Form
 from reid_tune.deploy.intake import Intake
-from reid_tune.deploy.limits import FLOAT
 from reid_tune.deploy.onnx_model import OnnxModel
-from reid_tune.deploy.parity import Parity, measure_parity
+from reid_tune.deploy.parity.deviation import deviation
+from reid_tune.deploy.parity.limits import FLOAT
+from reid_tune.deploy.parity.measure import Parity, measure_parity
 from reid_tune.errors import FailedRun
 from reid_tune.modeling.network import ReIDNet
 
