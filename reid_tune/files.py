@@ -10,7 +10,7 @@ from pathlib import Path
 
 from reid_tune.errors import InfrastructureError, InputError, ReidTuneError
 
-__all__ = ["atomic", "link_atomic", "make_folder", "write_atomic"]
+__all__ = ["atomic", "link_atomic", "make_folder", "unwritable", "write_atomic"]
 
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EIO}
 
@@ -30,7 +30,7 @@ def atomic(path: Path | str) -> Iterator[Path]:
     try:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
     except OSError as error:
-        raise _unwritable(f"cannot write {path}", error) from None
+        raise unwritable(f"cannot write {path}", error) from None
     os.close(handle)
     temporary = Path(name)
     try:
@@ -41,7 +41,7 @@ def atomic(path: Path | str) -> Iterator[Path]:
         os.replace(temporary, path)
     except OSError as error:
         if error.errno in _DISK:
-            raise _unwritable(f"cannot write {path}", error) from None
+            raise unwritable(f"cannot write {path}", error) from None
         raise
     finally:
         temporary.unlink(missing_ok=True)
@@ -73,11 +73,12 @@ def make_folder(path: Path | str) -> Path:
     try:
         Path(path).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise _unwritable(f"cannot make the folder {path}", error) from None
+        raise unwritable(f"cannot make the folder {path}", error) from None
     return Path(path)
 
 
-def _unwritable(what: str, error: OSError) -> ReidTuneError:
+def unwritable(what: str, error: OSError) -> ReidTuneError:
+    """What cannot be written, as the user's fault or as that of a full or broken disk."""
     if error.errno in _DISK:
         return InfrastructureError(f"{what}: {error.strerror}; make room and try again.")
     return InputError(f"{what}: {error.strerror}; choose another place.")

@@ -51,7 +51,7 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
     """Run `reid-tune` with some arguments in this process: its status, stdout and stderr."""
     from reid_tune import cli
 
-    before = {number: signal.getsignal(number) for number in (signal.SIGPIPE, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGPIPE, signal.SIGTERM, signal.SIGHUP)}
 
     def call(*arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["reid-tune", *map(str, arguments)])

@@ -86,6 +86,8 @@ def test_a_registered_model_is_served_by_its_name(run: Run) -> None:
             "preferred batch sizes 32: each must be 1 to 16, the largest.",
         ),
         ("people.onnx models --threads 2 --flavour tensorrt", "threads 2: TensorRT has none; leave them out, or give"),
+        ("people.onnx models --delay 99999999999", "delay 99999999999: 2,147,483,647 is the most that a configuration"),
+        ("people.onnx models --device gpu:1,9999999999", "GPU 9999999999: 2,147,483,647 is the most"),
         ("sweep:none models", "there is no sweep none in"),
     ],
 )

@@ -42,7 +42,7 @@ def _hide_key() -> None:
 
 
 def _terminate(*_: object) -> None:
-    """SIGTERM is a job scheduler's way to say Ctrl-C."""
+    """SIGTERM is a job scheduler's way to say Ctrl-C, SIGHUP that of a terminal that is closed."""
     raise KeyboardInterrupt
 
 
@@ -51,6 +51,8 @@ def main() -> None:
     _hide_key()
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     signal.signal(signal.SIGTERM, _terminate)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # else nohup
+        signal.signal(signal.SIGHUP, _terminate)
     try:
         app()
     except ReidTuneError as error:

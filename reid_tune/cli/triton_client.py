@@ -115,6 +115,8 @@ def triton_e2e(
 
     if repository and protocol is Protocol.https:
         raise InputError("--repository starts a server without TLS: use -i http or -i grpc.")
+    if repository and url is not None:
+        raise InputError(f"--repository starts a server of its own, which is not at -u {url}: give one of the two.")
     with ExitStack() as stack:
         if repository:
             url = stack.enter_context(own_server(server, repository))[protocol.value].place
@@ -141,5 +143,7 @@ def _model(
 
     if authority and protocol is not Protocol.https:
         raise InputError("--authority is for -i https.")
-    place = url or f"localhost:{_PORTS[protocol.value]}"
+    if version and not (version.isascii() and version.isdecimal()):
+        raise InputError(f"-x {version}: give the number of a version, or leave it out.")
+    place = f"localhost:{_PORTS[protocol.value]}" if url is None else url
     return TritonModel(Address(protocol.value, place, authority), name, version, at_once)

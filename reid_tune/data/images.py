@@ -76,8 +76,11 @@ def decode_readable(
     Returns:
         The records that are left, their crops, and what is wrong with the others, in a line each.
     """
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+    pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)))
+    try:
         found = list(pool.map(lambda each: attempt(each.path, height, width, interpolation, grey=grey), records))
+    finally:
+        pool.shutdown(cancel_futures=True)
     left = [record for record, crop in zip(records, found, strict=True) if isinstance(crop, np.ndarray)]
     crops = [crop for crop in found if isinstance(crop, np.ndarray)]
     images = np.stack(crops) if crops else np.empty((0, height, width, 3), np.uint8)

@@ -76,7 +76,10 @@ def _values(text: str, count: int) -> tuple[float, ...]:
     found = json.loads(text)
     if not isinstance(found, list) or len(found) != count:
         raise ValueError(text)
-    values = tuple(float(value) for value in found)
+    try:
+        values = tuple(float(value) for value in found)
+    except (TypeError, OverflowError):
+        raise ValueError(text) from None
     if not math.isfinite(sum(values)):
         raise ValueError(text)
     return values

@@ -99,9 +99,12 @@ def _decoded(
     def decode(image: Image) -> np.ndarray | InputError:
         return attempt(image.path, intake.height, intake.width, intake.interpolation, grey=intake.grey)
 
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+    pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)))
+    try:
         waiting = [pool.map(decode, batch) for batch in batches[:_AHEAD]]
         for number, batch in enumerate(batches):
             crops = list(waiting.pop(0))
             waiting += [pool.map(decode, later) for later in batches[number + _AHEAD : number + _AHEAD + 1]]
             yield list(zip(batch, crops, strict=True))
+    finally:
+        pool.shutdown(cancel_futures=True)

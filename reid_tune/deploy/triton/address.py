@@ -1,5 +1,6 @@
 """Where a Triton server is, and whom to trust there."""
 
+import re
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,8 @@ from urllib.parse import urlsplit
 from reid_tune.errors import InputError
 
 __all__ = ["Address"]
+
+_HOST = re.compile(r"[\w.:%-]+", re.ASCII)
 
 Protocol = Literal["http", "https", "grpc"]
 
@@ -44,8 +47,11 @@ class Address:
         """Both parts of the place."""
         try:
             found = urlsplit(f"//{self.place}")
-            if found.hostname and found.port and found.netloc == self.place:
-                return found.hostname, found.port
+            host = found.hostname or ""
+            # The form in which a name is looked up refuses empty and long parts; IPv6 has none.
+            name = host if ":" in host else host.encode("idna").decode()
+            if _HOST.fullmatch(name) and found.port and found.netloc == self.place and "@" not in self.place:
+                return host, found.port
         except ValueError:
             pass
         raise InputError(f"-u {self.place}: give HOST:PORT, such as localhost:8000 (gRPC: localhost:8001).")

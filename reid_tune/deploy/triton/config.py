@@ -12,6 +12,7 @@ __all__ = ["Serving", "model_config", "parse", "to_text"]
 
 _PLATFORMS = {"onnxruntime": "onnxruntime_onnx", "tensorrt": "tensorrt_plan"}
 _INPUTS = {"float_nchw": ("TYPE_FP32", "FORMAT_NCHW"), "uint8_nhwc": ("TYPE_UINT8", "FORMAT_NHWC")}
+_MOST = 2**31 - 1
 _DEVICE = re.compile(r"(auto|cpu|gpu)(?::(\d+(?:,\d+)*))?")
 
 
@@ -42,6 +43,16 @@ class Serving:
     threads: int | None = None
 
     def __post_init__(self) -> None:
+        numbers = {
+            "largest batch": self.max_batch_size,
+            "delay": self.delay,
+            "instances": self.instances,
+            "threads": self.threads or 1,
+            "GPU": max(map(int, re.findall(r"\d+", self.device)), default=0),
+        }
+        for name, value in numbers.items():
+            if value > _MOST:
+                raise InputError(f"{name} {value}: {_MOST:,} is the most that a configuration can hold.")
         if any(not 1 <= size <= self.max_batch_size for size in self.preferred):
             sizes = ", ".join(map(str, self.preferred))
             raise InputError(f"preferred batch sizes {sizes}: each must be 1 to {self.max_batch_size}, the largest.")
@@ -118,6 +129,6 @@ def _protobuf() -> tuple[Any, Any]:
     try:
         from google.protobuf import text_format  # type: ignore[import-untyped]
         from tritonclient.grpc import model_config_pb2
-    except ImportError:
+    except (ImportError, RuntimeError):  # the second where it is there without gRPC
         raise InputError("the command needs the extra 'triton': pip install 'reid-tune[triton]'.") from None
     return model_config_pb2, text_format

@@ -46,7 +46,9 @@ class Connection:
         """
         try:
             found = self._ask(lambda: self._client.get_model_config(model, version, **self._as_json))
-        except InputError:
+        except InputError as error:
+            if "unknown model" not in str(error):
+                raise
             wanted = f"{model}, version {version}" if version else model
             raise InputError(
                 f"the server {self.address} has no model {wanted}, that is ready; it has "
@@ -82,7 +84,7 @@ class Connection:
     def _models(self) -> list[str]:
         index = self._ask(lambda: self._client.get_model_repository_index(**self._as_json))
         entries = index.get("models", []) if self._as_json else index
-        return sorted(str(entry["name"]) for entry in entries if entry.get("state") == "READY")
+        return sorted({str(entry["name"]) for entry in entries if entry.get("state") == "READY"})
 
     def _ask(self, question: Callable[[], _Answer]) -> _Answer:
         from tritonclient.utils import InferenceServerException
@@ -123,7 +125,7 @@ def _client(address: Address) -> tuple[Any, Any]:
 
             return library, library.InferenceServerClient(address.place)
         import tritonclient.http as library
-    except ImportError:
+    except (ImportError, RuntimeError):  # the second where it is there without this protocol
         raise InputError("the client needs the extra 'triton': pip install 'reid-tune[triton]'.") from None
     more: dict[str, Any] = {}
     if address.protocol == "https":

@@ -65,14 +65,15 @@ def _require_http(address: Address) -> None:
             f"the certificate of {address} does not fit ({error.verify_message}): name the file of its authority's "
             "certificate with --authority, or the host that it is for with -u."
         ) from None
-    except ssl.SSLError as error:
+    except (ssl.SSLError, ConnectionResetError) as error:
+        if address.protocol == "http":
+            raise _other(address) from None
         if _plain_status(address, "/v2") == 200:
             raise InputError(f"{address.place}: server speaks plain HTTP; use -i http.") from None
-        raise InputError(f"{address}: TLS fails with {error.reason or error}; check the server's TLS.") from None
-    except (http.client.HTTPException, ConnectionResetError, UnicodeError, ValueError):
-        raise InputError(
-            f"{address} is no Triton server over HTTP: use -i https for one with TLS, -i grpc for its gRPC port."
-        ) from None
+        reason = getattr(error, "reason", None) or error
+        raise InputError(f"{address}: TLS fails with {reason}; check the server's TLS.") from None
+    except (http.client.HTTPException, UnicodeError, ValueError):
+        raise _other(address) from None
     except OSError as error:
         raise _nobody(address, error.strerror or str(error)) from None
     finally:
@@ -91,6 +92,12 @@ def _plain_status(address: Address, path: str) -> int | None:
         return None
     finally:
         connection.close()
+
+
+def _other(address: Address) -> InputError:
+    return InputError(
+        f"{address} is no Triton server over HTTP: use -i https for one with TLS, -i grpc for its gRPC port."
+    )
 
 
 def _nobody(address: Address, reason: str) -> InfrastructureError:

@@ -20,6 +20,7 @@ __all__ = ["own_server"]
 
 _READY = 300.0  # seconds that the server gets to load its models
 _ENDING = 60.0  # seconds that it gets to end
+_AFTER = 15.0  # seconds for what it started, behind its own end: dead processes that nobody reaps stay in its group
 _SAID = 4096  # bytes at the end of its log that are looked at
 
 
@@ -83,7 +84,8 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
         try:
             os.killpg(process.pid, signal.SIGTERM)
             while time.monotonic() < deadline:
-                process.poll()  # or what has ended would count as a member of the group
+                if process.poll() is not None:  # which also takes it out of the group
+                    deadline = min(deadline, time.monotonic() + _AFTER)
                 os.killpg(process.pid, 0)
                 time.sleep(0.05)
         finally:

@@ -13,7 +13,7 @@ from reid_tune.deploy.onnx_model import OnnxModel
 from reid_tune.deploy.triton.config import Serving, model_config, parse, to_text
 from reid_tune.deploy.triton.engine import ENGINE, MODEL, engine_command
 from reid_tune.errors import InputError
-from reid_tune.files import atomic, make_folder, write_atomic
+from reid_tune.files import atomic, make_folder, unwritable, write_atomic
 
 __all__ = ["Written", "write_repository"]
 
@@ -74,8 +74,10 @@ def write_repository(
                 shutil.copyfile(model, copy)
             _place(staged, target, number)
     except OSError as error:
-        hint = " (it is a file system of its own: name a folder in it)" if error.errno == errno.EXDEV else ""
-        raise InputError(f"cannot make {target}: {error.strerror}{hint}; choose another place.") from None
+        if error.errno == errno.EXDEV:
+            fault = f"cannot make {target}: {folder} is a file system of its own; name a folder in it."
+            raise InputError(fault) from None
+        raise unwritable(f"cannot make {target}", error) from None
     return Written(placed, engine_command(config, placed) if serving.flavour == "tensorrt" else None)
 
 

@@ -22,7 +22,9 @@ from .proxy import make_certificate
 def test_an_address_is_a_host_and_a_port() -> None:
     assert Address("http", "server.example:8000").host_and_port == ("server.example", 8000)
     assert Address("grpc", "[::1]:8001").host_and_port == ("::1", 8001)
-    for wrong in ("server", "http://server:8000", "server:eight", "server:8000/v2", ":8000", "server:99999"):
+    assert Address("http", "triton_1.b-c:8000").host_and_port == ("triton_1.b-c", 8000)
+    parts = ("server", "http://server:8000", "server:eight", "server:8000/v2", ":8000", "server:99999")
+    for wrong in (*parts, "a b:8000", "me@host:8000", "a..b:8000", "x" * 64 + ":8000"):
         with pytest.raises(InputError, match="give HOST:PORT"):
             Address("http", wrong)
 

@@ -74,6 +74,8 @@ def test_what_the_server_would_refuse_is_one_sentence(client: Run, server: Trito
         for protocol in ("http", "grpc"):
             status, _, err = client(*options, "-i", protocol, "-u", getattr(server, protocol))
             assert status == 2 and said in err and "Traceback" not in err, err
+    status, _, err = client("-m", "floats", "-x", "1/../2", "-u", server.http)
+    assert status == 2 and "-x 1/../2: give the number of a version, or leave it out." in err
     assert not (tmp_path / "results.json").exists()
 
 
@@ -116,14 +118,17 @@ def test_a_version_that_changes_in_the_middle_is_refused(
 def test_progress_is_shown_on_a_terminal(server: Triton, data: Path, tmp_path: Path) -> None:
     shown, terminal = pty.openpty()
     command = [sys.executable, "-m", "reid_tune", "triton", "client", data / "query", "-m", "floats", "-u", server.http]
-    done = subprocess.run([*command, "--output_path", tmp_path], stderr=terminal, stdout=subprocess.PIPE, check=False)
+    environment = {**os.environ, "TERM": "xterm"}
+    done = subprocess.Popen(
+        [*command, "--output_path", tmp_path], stderr=terminal, stdout=subprocess.DEVNULL, env=environment
+    )
     os.close(terminal)
     said = b""
     with contextlib.suppress(OSError):  # the end of a terminal
         while part := os.read(shown, 1 << 16):
             said += part
     os.close(shown)
-    assert done.returncode == 0 and b"embedding" in said and b"100%" in said
+    assert done.wait() == 0 and b"embedding" in said and b"100%" in said
 
 
 @pytest.mark.parametrize(("protocol", "more"), [("http", ("--async",)), ("grpc", ())])

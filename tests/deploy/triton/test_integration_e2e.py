@@ -73,6 +73,8 @@ def test_end_to_end_on_a_server_of_its_own(end_to_end: Run, repository: Path, da
         status, out, err = end_to_end(*options, query=query)
         assert status == 0 and f"left out: cannot read the image {broken}" in err, err
         assert json.loads(out)["plain"]["queries"] > 4
+        status, _, err = end_to_end(*options, "-u", "localhost:8000")
+        assert status == 2 and "which is not at -u localhost:8000: give one of the two." in err
         status, _, err = end_to_end("-m", "small", "-b", "5", *options[4:])
         assert status == 2 and "-b 5: the model takes 1 to 4 images in a request." in err
 

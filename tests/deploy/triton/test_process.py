@@ -1,5 +1,8 @@
 """A server of one's own, played by small programs."""
 
+import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -10,7 +13,7 @@ from reid_tune.deploy.triton import process
 from reid_tune.deploy.triton.process import own_server
 from reid_tune.errors import FailedRun, InputError
 
-PATIENCE = 30
+PATIENCE = 120
 
 
 @pytest.fixture
@@ -72,9 +75,39 @@ def test_a_server_that_never_gets_ready_ends_with_all_that_it_started(
     monkeypatch.setattr(process, "_READY", 2.0)
     monkeypatch.setattr(process, "_ENDING", 1.0 if trap else 60.0)
     sleeper = server.with_name("sleeper")
+
+    def not_yet(*_: object) -> bool:
+        """No answer, but not before the program has come to its end."""
+        begun = time.monotonic()
+        while not (sleeper.exists() and sleeper.read_text()):
+            assert time.monotonic() - begun < PATIENCE
+            time.sleep(0.05)
+        return False
+
+    monkeypatch.setattr(process, "is_ready", not_yet)
     program = write(server, f"#!/bin/sh\n{trap}echo loading\nsleep 1000 &\necho $! > {sleeper}\nwait\n")
     assert fault(program, server.parent, FailedRun) == "the Triton server was not ready after 2 seconds: loading"
     deadline = time.monotonic() + PATIENCE
+    while not has_ended(int(sleeper.read_text())):
+        assert time.monotonic() < deadline, "it runs on"
+        time.sleep(0.05)
+
+
+def test_a_closed_terminal_ends_the_server_too(server: Path) -> None:
+    sleeper = server.with_name("sleeper")
+    program = write(server, f"#!/bin/sh\nsleep 1000 &\necho $! > {sleeper}\nwait\n")
+    folder = str(server.parent)
+    command = [sys.executable, "-m", "reid_tune", "triton", "e2e", folder, "--test_dir", folder, "-m", "people"]
+    running = subprocess.Popen(
+        [*command, "--repository", folder, "--server", program],
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # where the tests run under nohup
+    )
+    deadline = time.monotonic() + PATIENCE
+    while not (sleeper.exists() and sleeper.read_text()):
+        assert running.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    running.send_signal(signal.SIGHUP)
+    assert running.wait(PATIENCE) == 130
     while not has_ended(int(sleeper.read_text())):
         assert time.monotonic() < deadline, "it runs on"
         time.sleep(0.05)

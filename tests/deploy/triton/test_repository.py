@@ -179,7 +179,7 @@ def test_the_engine_of_a_network_goes_when_it_is_replaced(
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", within_a_file_system)
-        with pytest.raises(InputError, match="it is a file system of its own: name a folder in it"):
+        with pytest.raises(InputError, match="is a file system of its own; name a folder in it"):
             write(model, folder, Serving("tensorrt"), overwrite=True)
     assert contents(folder) == before
     write(model, folder, Serving("tensorrt"), overwrite=True)
