@@ -22,7 +22,7 @@ from reid_tune.spec.defaults import defaults
 from reid_tune.spec.experiment import fields, flatten, unflatten
 from reid_tune.spec.load import build_experiment
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(1500)]
 
 KEY = "correct horse battery staple"
 
@@ -142,7 +142,6 @@ SPECS: dict[str, dict[str, Any]] = {
         "train.optim.base_lr": 0.00001,  # from 0.002 all images have one embedding, and rounding decides the metrics
         "train.optim.warmup_epochs": 2,
         "train.optim.triplet_loss_margin": 0.4,
-        "export.precision": "fp16",
     },
     "vit": {
         "model.backbone": "vit_tiny_patch16_224",
@@ -154,6 +153,7 @@ SPECS: dict[str, dict[str, Any]] = {
         "model.metric_loss_type": "center",
         "model.no_margin": False,
         "dataset.sampler": "softmax",
+        "export.precision": "fp16",
         "train.optim.name": "NAdam",
         "train.optim.lr_steps": [2, 4],
         "train.optim.gamma": 0.5,
