@@ -15,8 +15,8 @@ __all__ = ["Connection"]
 _Answer = TypeVar("_Answer")
 
 _ATTEMPTS, _FIRST_WAIT = 5, 0.5  # of a request to a server that is away, and seconds between the first two
-_PASSING = ("StatusCode.UNAVAILABLE", "StatusCode.DEADLINE_EXCEEDED", "502", "503", "504")
-_FAILURES = ("StatusCode.INTERNAL", "StatusCode.UNKNOWN", "500")
+_AWAY = ("StatusCode.UNAVAILABLE", "StatusCode.DEADLINE_EXCEEDED", "502", "503", "504")
+_FAILURES = ("StatusCode.INTERNAL", "StatusCode.UNKNOWN", "500")  # such as a backend that the server starts again
 
 
 class Connection:
@@ -89,24 +89,24 @@ class Connection:
     def _ask(self, question: Callable[[], _Answer]) -> _Answer:
         from tritonclient.utils import InferenceServerException
 
-        reason = ""
+        reason, failed = "", False
         for attempt in range(_ATTEMPTS):
             if attempt and self._over.wait(_FIRST_WAIT * 2 ** (attempt - 1)):
                 break
             try:
                 return question()
             except InferenceServerException as error:
-                reason = _line(error.message())
-                if error.status() in _FAILURES:
-                    raise InfrastructureError(f"the Triton server {self.address} fails: {reason}.") from None
-                if error.status() not in _PASSING:
+                reason, failed = _line(error.message()), error.status() in _FAILURES
+                if not failed and error.status() not in _AWAY:
                     raise InputError(f"the server {self.address} refuses the request: {reason}.") from None
             except (OSError, http.client.HTTPException, TimeoutError) as error:
-                reason = _line(error)
+                reason, failed = _line(error), False
             except Exception as error:  # geventhttpclient's errors have no common base
                 if type(error).__module__.split(".")[0] not in ("geventhttpclient", "gevent"):
                     raise
-                reason = _line(error)
+                reason, failed = _line(error), False
+        if failed:
+            raise InfrastructureError(f"the Triton server {self.address} fails ({reason}): see its log.")
         raise InfrastructureError(
             f"the Triton server {self.address} does not answer ({reason}): start it again, or check -u."
         )

@@ -4,9 +4,10 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Event
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
+from tritonclient.utils import InferenceServerException
 
 from reid_tune.data.records import Record
 from reid_tune.deploy.triton import connection
@@ -74,6 +75,24 @@ def test_every_question_has_a_limit_and_is_given_up_where_nobody_waits(
     with pytest.raises(InfrastructureError, match=f"the Triton server {protocol}://{silent} does not answer"):
         asked.config("people", "")
     asked.close()
+
+
+@pytest.mark.parametrize(("status", "said"), [("500", "fails .it broke.: see its log"), ("503", "does not answer")])
+def test_a_server_that_fails_is_asked_again(status: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "_FIRST_WAIT", 0.001)
+    asked = Connection(Address("http", "127.0.0.1:9"), Event())
+    answers: list[Any] = [InferenceServerException("it broke", status)] * 4 + ["well"]
+
+    def question() -> str:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return str(answer)
+
+    assert asked._ask(question) == "well"
+    answers.extend([InferenceServerException("it broke\nwith a trace", status)] * 5)
+    with pytest.raises(InfrastructureError, match=said):
+        asked._ask(question)
 
 
 def test_one_authority_alone_is_trusted(tmp_path: Path) -> None:
