@@ -124,6 +124,8 @@ def triton_e2e(
         size = batch_size or min(_USUAL, model.most)
         found = end_to_end(model, query, test_dir, output_path, identities=identities, seed=seed, batch_size=size)
     _tell(found.broken)
+    if found.broken:
+        typer.echo(f"{len(found.broken)} left out", err=True)
     for picture in PICTURES:
         typer.echo(f"picture: {output_path / picture}", err=True)
     rows = {"plain": found.plain.report(), "re-ranked": found.re_ranked.report()}

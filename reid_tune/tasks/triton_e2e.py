@@ -33,7 +33,7 @@ _METRICS = "metrics.json"
 
 @dataclass(frozen=True)
 class EndToEnd:
-    """Scores of a sample, plain and re-ranked, and the folder with pictures and metrics.
+    """Scores of a sample, plain and re-ranked.
 
     Attributes:
         broken: What is wrong with images that were left out, in a line each.
@@ -41,7 +41,6 @@ class EndToEnd:
 
     plain: Score
     re_ranked: Score
-    folder: Path
     broken: tuple[str, ...]
 
     def as_dict(self) -> dict[str, Any]:
@@ -90,7 +89,7 @@ def end_to_end(
     matches, cmc = (folder / name for name in PICTURES)
     sample_matches(spec, images, watch, re_ranked).draw(matches)
     draw_cmc(plain, re_ranked, cmc)
-    result = EndToEnd(plain, re_ranked, folder, broken)
+    result = EndToEnd(plain, re_ranked, broken)
     about = {"model": str(model), "identities": len(chosen), "seed": seed}
     write_atomic(folder / _METRICS, json.dumps(about | result.as_dict(), indent=2) + "\n")
     return result

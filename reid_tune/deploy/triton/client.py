@@ -46,7 +46,7 @@ class TritonModel:
             first = self._connection()
             require_triton(address)
             self._take(first.config(name, version))
-        except BaseException:
+        except BaseException:  # Whatever ends it, Ctrl-C too: a server waits with its end for those who are connected.
             self.__exit__()
             raise
 

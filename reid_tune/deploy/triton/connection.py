@@ -99,7 +99,7 @@ class Connection:
                 reason, failed = _line(error.message()), error.status() in _FAILURES
                 if not failed and error.status() not in _AWAY:
                     raise InputError(f"the server {self.address} refuses the request: {reason}.") from None
-            except (OSError, http.client.HTTPException, TimeoutError) as error:
+            except (OSError, http.client.HTTPException) as error:
                 reason, failed = _line(error), False
             except Exception as error:  # geventhttpclient's errors have no common base
                 if type(error).__module__.split(".")[0] not in ("geventhttpclient", "gevent"):

@@ -72,6 +72,7 @@ def test_end_to_end_on_a_server_of_its_own(end_to_end: Run, repository: Path, da
         options = ("-m", "floats", "--identities", "8", "--repository", repository, "--server", program)
         status, out, err = end_to_end(*options, query=query)
         assert status == 0 and f"left out: cannot read the image {broken}" in err, err
+        assert "\n1 left out\n" in err
         assert json.loads(out)["plain"]["queries"] > 4
         status, _, err = end_to_end(*options, "-u", "localhost:8000")
         assert status == 2 and "which is not at -u localhost:8000: give one of the two." in err
