@@ -3,7 +3,16 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["FailedRun", "InfrastructureError", "InputError", "ReidTuneError", "about"]
+__all__ = [
+    "FailedRun",
+    "InfrastructureError",
+    "InputError",
+    "NonFiniteError",
+    "OutOfMemoryError",
+    "ReidTuneError",
+    "UnsupportedOperationError",
+    "about",
+]
 
 
 class ReidTuneError(Exception):
@@ -16,6 +25,18 @@ class FailedRun(ReidTuneError):
     """A run that started and could not be finished, such as a non-finite loss."""
 
     status = 1
+
+
+class NonFiniteError(FailedRun):
+    """A run whose loss, weights or features are NaN or infinite."""
+
+
+class OutOfMemoryError(FailedRun):
+    """A run that needs more memory than its device or its machine has."""
+
+
+class UnsupportedOperationError(FailedRun):
+    """A run that needs an operation which the device or the chosen kernels do not have."""
 
 
 class InputError(ReidTuneError):

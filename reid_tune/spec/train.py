@@ -76,7 +76,27 @@ class Train(OnGpus):
     precision: Literal["fp32", "bf16", "fp16"] = Field(
         "fp32", description="Arithmetic of the backbone; losses, validation and evaluation are in fp32."
     )
-    compile: bool = Field(False, description="Compile the backbone with torch.compile; pays in long runs.")
+    tf32: bool = Field(
+        True,
+        description="With precision fp32, let a GPU (Ampere or later) multiply and convolve in TF32: inputs rounded to "
+        "10 bits of mantissa, sums in fp32. Losses, validation and evaluation are always in true fp32.",
+    )
+    accumulate: int = Field(
+        1,
+        ge=1,
+        description="Chunks into which a worker divides its part of the batch to need less memory; the losses see the "
+        "whole batch all the same. Costs a second forward pass; batch norm sees one chunk at a time.",
+    )
+    compile: bool | Literal["auto"] = Field(
+        False,
+        description="Compile the backbone with torch.compile; auto does so on a GPU in runs of 5,000 steps or more, "
+        "where a C compiler is installed.",
+    )
+    cuda_graphs: bool = Field(
+        False,
+        description="Record the backbone's work once as CUDA graphs and replay it in each step; pays for small "
+        "networks on one GPU, and has no effect on a CPU.",
+    )
     deterministic: bool = Field(
         False, description="The same bits in every run on one device, resumed or not; slower on a GPU."
     )

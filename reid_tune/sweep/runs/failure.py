@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import Any
 
-from reid_tune.errors import FailedRun, InfrastructureError, ReidTuneError
+from reid_tune.errors import InfrastructureError, NonFiniteError, OutOfMemoryError, ReidTuneError
+from reid_tune.training.memory import is_out_of_memory
 
 __all__ = ["Failure", "failure_in", "failure_of", "failure_report", "retries"]
 
@@ -37,15 +38,16 @@ def retries(kind: str, shared: bool) -> int:
 def failure_of(error: BaseException) -> Failure:
     """The failure behind an exception of a run."""
     text = " ".join(str(error).split()) or type(error).__name__
-    if isinstance(error, FailedRun):
+    if isinstance(error, OutOfMemoryError):
+        return Failure("out_of_memory", text)
+    if isinstance(error, NonFiniteError):
         return Failure("non_finite", text)
     if isinstance(error, InfrastructureError) or (isinstance(error, OSError) and error.errno == errno.ENOSPC):
         return Failure("infrastructure", text)
     if isinstance(error, ReidTuneError):
         return Failure("invalid", text)
     first = (str(error).splitlines() or [""])[0]
-    # PyTorch names neither the class of a GPU's nor that of the CPU's allocator in its interface alike.
-    if isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text:
+    if is_out_of_memory(error):
         return Failure("out_of_memory", f"out of memory: {first}")
     return Failure("error", f"{type(error).__name__}: {first}")
 

@@ -4,7 +4,13 @@ from typing import Any
 import pytest
 import torch
 
-from reid_tune.errors import FailedRun, InfrastructureError, InputError
+from reid_tune.errors import (
+    InfrastructureError,
+    InputError,
+    NonFiniteError,
+    OutOfMemoryError,
+    UnsupportedOperationError,
+)
 from reid_tune.sweep.runs.failure import Failure, failure_in, failure_of, failure_report, retries
 
 
@@ -23,7 +29,14 @@ def test_a_failed_allocation_of_the_cpu_is_out_of_memory() -> None:
     [
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nmore"), "out_of_memory", "2 GiB."),
         (MemoryError(), "out_of_memory", "out of memory"),
-        (FailedRun("the loss is not finite in epoch 1, step 3: lower it."), "non_finite", "lower it."),
+        (OutOfMemoryError("out of memory: GPU 0 with 2 GiB."), "out_of_memory", "GPU 0 with 2 GiB."),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `f`"), "out_of_memory", "ALLOC_FAILED"),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), "out_of_memory", "CUDNN_STATUS_ALLOC_FAILED"),
+        (torch.AcceleratorError("CUDA error: out of memory\nmore"), "out_of_memory", "CUDA error: out of memory"),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), "error", "illegal memory access"),
+        (KeyError("out of memory"), "error", "KeyError"),
+        (NonFiniteError("the loss is not finite in epoch 1, step 3: lower it."), "non_finite", "lower it."),
+        (UnsupportedOperationError("train.deterministic = true has no kernel."), "invalid", "has no kernel."),
         (InputError("no such folder."), "invalid", "no such folder."),
         (OSError(errno.ENOSPC, "No space left on device", "x.pth"), "infrastructure", "No space left"),
         (InfrastructureError("cannot write x: No space left."), "infrastructure", "cannot write x"),

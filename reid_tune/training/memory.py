@@ -1,0 +1,72 @@
+"""Out of memory: how it is recognised, and the sentence that the user reads.
+
+Imports nothing heavy: processes that only supervise a run import this module too.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from reid_tune.errors import OutOfMemoryError
+
+if TYPE_CHECKING:
+    import torch
+
+    from reid_tune.spec.experiment import Experiment
+
+__all__ = ["is_out_of_memory", "memory_errors"]
+
+# What PyTorch, CUDA and its libraries say; they raise RuntimeError, or subclasses of it, with these texts.
+_TEXTS = (
+    "out of memory",  # the allocators of a GPU and of the driver
+    "can't allocate memory",  # the allocator of the CPU
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUBLAS_STATUS_NOT_INITIALIZED",  # cuBLAS finds no memory for its workspace
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
+    "CUSOLVER_STATUS_ALLOC_FAILED",
+    "cudaErrorMemoryAllocation",
+)
+_GIB = 1024**3
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception of PyTorch or Python means that memory ran out, on a GPU or on the machine."""
+    if isinstance(error, MemoryError | OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in _TEXTS)
+
+
+@contextmanager
+def memory_errors(experiment: "Experiment", device: "torch.device") -> Iterator[None]:
+    """Turn exhausted memory in a training into one sentence with the batch, the memory and what to do.
+
+    Raises:
+        OutOfMemoryError: memory ran out in the block.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, OutOfMemoryError) or not is_out_of_memory(error):
+            raise
+        batch, accumulate = experiment.dataset.batch_size, experiment.train.accumulate
+        raise OutOfMemoryError(
+            f"out of memory: {_capacity(device)} is not enough for dataset.batch_size = {batch} "
+            f"at {experiment.model.input_height} x {experiment.model.input_width} pixels in {experiment.train.precision}"
+            f"{f' in {accumulate} chunks' if accumulate > 1 else ''}: lower dataset.batch_size, or set "
+            f"train.accumulate = {2 * accumulate}, which keeps the batch and its losses."
+        ) from None
+
+
+def _capacity(device: "torch.device") -> str:
+    if device.type != "cuda":
+        return "this machine's memory"
+    import torch
+
+    try:
+        free, total = torch.cuda.mem_get_info(device)
+    except RuntimeError:  # After some faults the driver answers nothing any more.
+        return f"the memory of GPU {device.index or 0}"
+    fraction = torch.cuda.get_per_process_memory_fraction(device)
+    share = f", of which this run may use {fraction:.0%}" if fraction < 1 else ""
+    return f"GPU {device.index or 0} with {total / _GIB:.1f} GiB ({free / _GIB:.1f} GiB free now{share})"
