@@ -6,12 +6,23 @@ from collections.abc import Callable, Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
+from .gpus import hides_gpus
+
 # Set before torch is imported, and for the processes that tests start: on small tensors threads wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # A busy machine is no fault of the code, and the same code passes twice.
 settings.register_profile("steady", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("steady")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Hide the GPUs before a test asks for one, from the processes that tests start too; workers of xdist inherit it.
+
+    Tests that name no device would take a GPU, and expect what the CPU computes.
+    """
+    if hides_gpus(config.option.markexpr):
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
 @pytest.fixture(autouse=True, scope="session")

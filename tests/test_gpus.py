@@ -1,0 +1,25 @@
+"""Tests see no GPU unless the command line selects tests of GPUs."""
+
+import os
+
+import pytest
+
+from .gpus import hides_gpus
+
+
+@pytest.mark.parametrize("expression", ["not integration and not gpu", "integration", "not gpu"])
+def test_a_run_without_tests_of_gpus_hides_them(expression: str) -> None:
+    assert hides_gpus(expression)
+
+
+@pytest.mark.parametrize("expression", ["gpu", "gpu or integration", "not integration", "gpu or not gpu", ""])
+def test_a_run_with_tests_of_gpus_shows_them(expression: str) -> None:
+    assert not hides_gpus(expression)
+
+
+def test_this_run_and_its_processes_see_what_its_marks_select(request: pytest.FixtureRequest) -> None:
+    import torch
+
+    if hides_gpus(request.config.option.markexpr):
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
+        assert not torch.cuda.is_available()
