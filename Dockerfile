@@ -4,8 +4,9 @@
 # Not built here: there was no container engine at hand.
 FROM python:3.11-slim
 ENV PYTHONDONTWRITEBYTECODE=1 PATH=/opt/reid-tune/.venv/bin:$PATH
-# git for the commit in a run's record; wget for KubeRay's probes.
-RUN apt-get update && apt-get install -y --no-install-recommends git make wget && rm -rf /var/lib/apt/lists/*
+# gcc and the C library's headers for train.compile on a GPU; git for the commit in a run's record; wget for KubeRay's
+# probes.
+RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev git make wget && rm -rf /var/lib/apt/lists/*
 # KubeRay starts Ray in a login shell, which sets PATH anew.
 RUN echo 'PATH=/opt/reid-tune/.venv/bin:$PATH' > /etc/profile.d/reid-tune.sh
 WORKDIR /opt/reid-tune

@@ -24,7 +24,7 @@ from reid_tune.tasks.status import StatusLog, kpi, logged
 from reid_tune.tasks.testsets import TestSet, decode_test, test_sets
 from reid_tune.tasks.threshold import Calibration, calibrate
 from reid_tune.training.data import EvaluationImages
-from reid_tune.training.devices import devices
+from reid_tune.training.devices import devices, task_devices
 from reid_tune.training.embed import Embedder, Inputs, Open, features_of
 from reid_tune.training.pool import embedding_workers
 from reid_tune.training.subsets import evaluation_records
@@ -131,7 +131,7 @@ class _Job:
             )
         self.models = [ModelFile(path, experiment) for path in resolve_all(checkpoint, ONNX)]
         self.tests = test_sets(experiment)
-        self.devices = devices(experiment.evaluate.gpus, "evaluate.gpu_ids")
+        self.devices = task_devices(experiment, "evaluate")
 
     @property
     def lines(self) -> list[str]:

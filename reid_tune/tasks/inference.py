@@ -22,7 +22,7 @@ from reid_tune.tasks.plan import run_plan
 from reid_tune.tasks.references import ONNX, resolve
 from reid_tune.tasks.status import logged
 from reid_tune.tasks.testsets import test_folders
-from reid_tune.training.devices import devices
+from reid_tune.training.devices import task_devices
 from reid_tune.training.embed import Embedder
 from reid_tune.training.pool import embedding_workers
 
@@ -68,7 +68,7 @@ def run_inference(experiment: Experiment) -> Inferred:
         output_file("inference.output_file", target, ENDINGS)
         model = ModelFile(resolve(section.checkpoint, ONNX), experiment)
         images = _images(experiment, target)
-        workers = devices(section.gpus, "inference.gpu_ids")
+        workers = task_devices(experiment, "inference")
         print(run_plan(experiment, "inference", workers), file=sys.stderr)
         with embedding_workers(workers) as load:
             embedder = load(model)

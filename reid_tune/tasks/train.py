@@ -19,7 +19,8 @@ from reid_tune.tasks.record import Epochs, recorded
 from reid_tune.tasks.references import CHECKPOINT, is_reference, resolve
 from reid_tune.tasks.split import SPLIT, write_lists
 from reid_tune.tasks.status import StatusLog, kpi, logged
-from reid_tune.training.devices import devices
+from reid_tune.training.compiler import require_compiler
+from reid_tune.training.devices import task_devices
 from reid_tune.training.launch import launch
 from reid_tune.training.loop import train
 from reid_tune.training.progress import TerminalReporter
@@ -50,8 +51,9 @@ def run_train(experiment: Experiment, given: Collection[str] = (), *, track: boo
     """
     experiment = _resolved(experiment)
     directory = experiment.task_dir("train")
-    workers = devices(experiment.train.gpus, "train.gpu_ids")
+    workers = task_devices(experiment, "train")
     require_shares(experiment, len(workers))
+    require_compiler(experiment, workers[0].type)
     for line in (*_data_lines(experiment, given), run_plan(experiment, "train", workers)):
         print(line, file=sys.stderr)
     with logged(directory, "train"), _recorded(experiment, directory) if track else nullcontext():

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import torch
 
 from reid_tune.errors import InputError
+from reid_tune.spec.experiment import Experiment
 
-__all__ = ["devices", "named_device"]
+__all__ = ["devices", "named_device", "task_devices"]
 
 
 def devices(gpus: Sequence[int], key: str) -> list[torch.device]:
@@ -25,6 +26,23 @@ def devices(gpus: Sequence[int], key: str) -> list[torch.device]:
     if absent := [index for index in gpus if index >= count]:
         raise InputError(f"{key} asks for GPU {absent[0]}, but this machine has {count}, numbered from 0.")
     return [torch.device("cuda", index) for index in gpus]
+
+
+def task_devices(experiment: Experiment, task: str) -> list[torch.device]:
+    """A device for each worker of a task, by `num_gpus` and `gpu_ids` of its section of the spec.
+
+    Raises:
+        InputError: the machine has GPUs, but not these; the message names the field that counts.
+    """
+    section = getattr(experiment, task)
+    if section.gpus != section.gpu_ids and torch.cuda.is_available():
+        count = torch.cuda.device_count()
+        if section.num_gpus > count:
+            raise InputError(
+                f"{task}.num_gpus = {section.num_gpus}, but this machine has {count} GPU{'s' if count > 1 else ''}: "
+                f"set it to {count} at most."
+            )
+    return devices(section.gpus, f"{task}.gpu_ids")
 
 
 def named_device(name: str) -> torch.device:

@@ -8,7 +8,6 @@ import os
 import signal
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +22,10 @@ from torch.multiprocessing.spawn import (
 
 from reid_tune import errors
 from reid_tune.errors import FailedRun, ReidTuneError
+from reid_tune.training.compiler import limit_compile_processes
+from reid_tune.training.timeouts import GROUP_TIMEOUT
 
 __all__ = ["launch"]
-
-# A worker waits this long for the others, for example while rank 0 decodes and validates.
-_PATIENCE = timedelta(hours=2)
 
 
 def launch(function: Callable[..., None], arguments: Sequence[Any], devices: Sequence[torch.device]) -> None:
@@ -80,8 +78,9 @@ def _work(
     rank: int, function: Callable[..., None], arguments: tuple[Any, ...], devices: list[torch.device], folder: str
 ) -> None:
     device = devices[rank]
-    own = max(1, len(os.sched_getaffinity(0)) // len(devices))
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or own))
+    cpus = max(1, len(os.sched_getaffinity(0)) // len(devices))
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or cpus))
+    limit_compile_processes(cpus)
     if device.type == "cuda":
         torch.cuda.set_device(device)
     with _quiet_end(Path(folder)):
@@ -90,7 +89,8 @@ def _work(
             init_method=f"file://{folder}/rendezvous",
             rank=rank,
             world_size=len(devices),
-            timeout=_PATIENCE,
+            timeout=GROUP_TIMEOUT,
+            device_id=device if device.type == "cuda" else None,
         )
         function(*arguments, device)
         dist.barrier()

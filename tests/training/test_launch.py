@@ -3,6 +3,7 @@
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,9 +14,11 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from reid_tune.checkpoints.checkpoint import load_checkpoint
 from reid_tune.errors import FailedRun, InputError
 from reid_tune.spec.experiment import Experiment
-from reid_tune.training.devices import devices
-from reid_tune.training.launch import launch
+from reid_tune.spec.load import with_parameters
+from reid_tune.training.devices import devices, task_devices
+from reid_tune.training.launch import _work, launch
 from reid_tune.training.loop import train
+from reid_tune.training.timeouts import GROUP_TIMEOUT
 
 from .conftest import Build, Recorder
 
@@ -66,6 +69,60 @@ def test_gpus_must_exist(monkeypatch: pytest.MonkeyPatch) -> None:
     assert devices((1, 0), "train.gpu_ids") == [torch.device("cuda", 1), torch.device("cuda", 0)]
     with pytest.raises(InputError, match="train.gpu_ids asks for GPU 2, but this machine has 2, numbered from 0"):
         devices((0, 2), "train.gpu_ids")
+
+
+@pytest.mark.parametrize("task", ["train", "evaluate", "inference"])
+def test_more_gpus_than_the_machine_has_are_refused_by_the_field_that_counts(
+    task: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The count of a machine with one GPU is made up: there is none here."""
+    several = with_parameters(Experiment(), {f"{task}.num_gpus": 4}, "test")
+    third = with_parameters(Experiment(), {f"{task}.gpu_ids": [3]}, "test")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert task_devices(several, task) == [CPU] * 4 and task_devices(third, task) == [CPU]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(InputError, match=rf"^{task}\.num_gpus = 4, but this machine has 1 GPU: set it to 1 at most\.$"):
+        task_devices(several, task)
+    with pytest.raises(InputError, match=rf"^{task}\.gpu_ids asks for GPU 3, but this machine has 1"):
+        task_devices(third, task)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    assert task_devices(several, task) == [torch.device("cuda", index) for index in range(4)]
+
+
+@pytest.mark.parametrize(("device", "named"), [(torch.device("cuda", 1), torch.device("cuda", 1)), (CPU, None)])
+def test_a_process_group_knows_its_gpu_and_waits_long(
+    device: torch.device, named: torch.device | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a GPU: torch's functions are replaced by ones that note what they are given."""
+    calls: list[dict[str, Any]] = []
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    monkeypatch.setattr(
+        dist, "init_process_group", lambda backend, **options: calls.append({"backend": backend, **options})
+    )
+    for owner, name in (
+        (torch, "set_num_threads"),
+        (torch.cuda, "set_device"),
+        (dist, "barrier"),
+        (dist, "destroy_process_group"),
+    ):
+        monkeypatch.setattr(owner, name, lambda *_: None)
+    _work(0, lambda _: None, (), [device], str(tmp_path))
+    (options,) = calls
+    assert options["backend"] == ("nccl" if named else "gloo")
+    assert options["device_id"] == named and options["timeout"] == GROUP_TIMEOUT
+
+
+def note_compile_processes(folder: Path, device: torch.device) -> None:
+    (folder / str(dist.get_rank())).write_text(os.environ["TORCHINDUCTOR_COMPILE_THREADS"])
+
+
+def test_workers_share_the_cores_for_compiling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_COMPILE_THREADS", "")
+    monkeypatch.delenv("TORCHINDUCTOR_COMPILE_THREADS")
+    launch(note_compile_processes, (tmp_path,), [CPU] * 2)
+    share = str(max(1, len(os.sched_getaffinity(0)) // 2))
+    assert [path.read_text() for path in sorted(tmp_path.iterdir())] == [share, share]
 
 
 def kill_second_worker(at: int) -> None:

@@ -6,6 +6,8 @@ Imports nothing heavy: processes that only supervise a run import this module to
 import os
 from typing import Any
 
+from reid_tune.training.timeouts import GROUP_TIMEOUT
+
 __all__ = ["torch_config"]
 
 _NAMED_BY = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
@@ -30,7 +32,7 @@ def torch_config(backend: str) -> Any:
         def backend_cls(self) -> type:
             return Backend
 
-    return Config(backend=backend)
+    return Config(backend=backend, timeout_s=int(GROUP_TIMEOUT.total_seconds()))
 
 
 def choose_interface() -> None:

@@ -26,6 +26,8 @@ _SETTINGS = {
     # Without GPUs Ray would hide what torch finds; workers choose their device themselves.
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
+# To the workers of other nodes: the name of a file, and how threads wait, see `reid_tune/__init__.py`.
+_PASSED_ON = (KEY_FILE, "GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
 _TUNE = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
@@ -87,7 +89,7 @@ def _own() -> Iterator[None]:
 @contextmanager
 def _joined(address: str) -> Iterator[None]:
     found = find_cluster(address)
-    variables = _SETTINGS | ({KEY_FILE: file} if (file := os.environ.get(KEY_FILE)) else {})
+    variables = _SETTINGS | {name: os.environ[name] for name in _PASSED_ON if os.environ.get(name)}
     # What a job was given reaches its processes anyway, and Ray refuses to be told twice.
     for name in _of_this_job():
         variables.pop(name, None)
