@@ -59,7 +59,7 @@ def plan_sweep(sweep: Sweep, until: str, address: str | None = None) -> dict[str
     key = passphrase(sweep.experiment)
     files_of(sweep)
     with settled(sweep, {}) as own:
-        checked = preflight(own, _stages(until))
+        checked = preflight(own, _stages(until), address)
         with cluster(address, key):
             check_nodes(own)
             return {"name": own.file.name, "folder": own.place} | _planned(own, checked)
@@ -102,7 +102,7 @@ def _run(
     elif start not in (None, STAGES[0]):
         raise InputError(f"--from {start}: there is no sweep {sweep.file.name} in {sweep.place} yet: leave it out.")
     key = passphrase(sweep.experiment)
-    checked = preflight(sweep, stages)
+    checked = preflight(sweep, stages, address)
     console = Console(file=sys.stderr)
     if found := fault(with_credentials(past[0]["tracking_uri"]) if past else tracking_uri()):
         _warn(console, f"{found} The log keeps what MLflow misses; the stage register will need it.")

@@ -5,6 +5,8 @@ from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import torch
+
 from reid_tune.data.images import check_readable
 from reid_tune.data.records import Record
 from reid_tune.errors import InputError, ReidTuneError, about
@@ -17,6 +19,7 @@ from reid_tune.sweep.search.given import given_configurations
 from reid_tune.sweep.search.samples import SAMPLES, check_space
 from reid_tune.sweep.stages.rerank import settings
 from reid_tune.tracking.registry.names import check_alias, check_model_name
+from reid_tune.training.compiler import require_compiler
 from reid_tune.training.pretrained import load_pretrained
 from reid_tune.training.run import require_shares
 from reid_tune.training.subsets import evaluation_records, shared_identities, split_records, training_folders
@@ -48,11 +51,12 @@ class Checked:
         return {"rungs": list(found.pop("levels")), **found}
 
 
-def preflight(sweep: Sweep, stages: Collection[str]) -> Checked:
+def preflight(sweep: Sweep, stages: Collection[str], address: str | None = None) -> Checked:
     """Check space, spec and data.
 
     Args:
         stages: Those to run; test folders are looked at only if `test` is one of them.
+        address: Of the cluster that holds the trials; without one they run on this machine.
 
     Raises:
         InputError: the first thing that would make the sweep fail.
@@ -61,6 +65,8 @@ def preflight(sweep: Sweep, stages: Collection[str]) -> Checked:
     with about("registry.alias"):
         check_alias(sweep.file.registry.alias)
     _require_own_fields(sweep.experiment)
+    if address is None:  # The nodes of a cluster may have other programs: the probe looks on the node that it gets.
+        require_compiler(sweep.experiment, _device_type(sweep))
     pretrained = _pretrained(sweep.experiment)
     samples = check_space(sweep, SAMPLES)
     _require_networks([sweep.experiment, *samples])
@@ -101,6 +107,11 @@ def _require_own_fields(experiment: Experiment) -> None:
         )
     if train.resume_training_checkpoint_path:
         raise InputError("train.resume_training_checkpoint_path is for a single run: remove it from a sweep's spec.")
+
+
+def _device_type(sweep: Sweep) -> str:
+    """The kind of device that a trial on this machine gets."""
+    return "cuda" if sweep.file.resources.gpus_per_worker and torch.cuda.is_available() else "cpu"
 
 
 def _require_networks(experiments: list[Experiment]) -> None:

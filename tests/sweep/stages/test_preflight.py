@@ -36,16 +36,34 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
     monkeypatch.setattr("reid_tune.sweep.stages.preflight.SAMPLES", 50)
     train = write_crops(tmp_path / "train", 60)
 
-    def make(until: str = "export", /, spec: dict[str, Any] | None = None, **values: Any) -> dict[str, Any]:
+    def make(
+        until: str = "export", /, spec: dict[str, Any] | None = None, address: str | None = None, **values: Any
+    ) -> dict[str, Any]:
         spec = spec or {}
         base = {
             "train": {"num_epochs": 20, "optim": {"warmup_iters": 1}} | spec.get("train", {}),
             "dataset": {"train_dataset_dir": str(train), "batch_size": 32} | spec.get("dataset", {}),
             "model": spec.get("model", {}),
         }
-        return preflight(make_sweep(tmp_path, base, **values), STAGES[: STAGES.index(until) + 1]).as_dict()
+        stages = STAGES[: STAGES.index(until) + 1]
+        return preflight(make_sweep(tmp_path, base, **values), stages, address).as_dict()
 
     return make
+
+
+def test_a_compiler_is_looked_for_where_the_trials_are(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert plan(spec={"train": {"compile": True}})["training_images"]
+    for variable, value in (("CC", "missing"), ("CXX", "missing")):
+        monkeypatch.setenv(variable, value)
+    with pytest.raises(InputError, match=r"^train\.compile = true needs a C\+\+ compiler, but CXX = 'missing' is not"):
+        plan(spec={"train": {"compile": True}})
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with pytest.raises(InputError, match=r"^train\.compile = true needs a C compiler, but CC = 'missing' is not"):
+        plan(spec={"train": {"compile": True}})
+    assert plan(spec={"train": {"compile": "auto"}})["training_images"]
+    assert plan(address="auto", spec={"train": {"compile": True}})["training_images"]
 
 
 def test_the_plan(plan: Plan, tmp_path: Path) -> None:
