@@ -10,6 +10,7 @@ from reid_tune.spec.experiment import Experiment
 from reid_tune.sweep.journal import Journal
 from reid_tune.sweep.provenance import Held, record, store
 from reid_tune.sweep.runs.failure import Failure, failure_in, retries
+from reid_tune.sweep.runs.memory import CONTEXT
 
 __all__ = ["ONE_CPU", "Attempt", "Holds", "Recorder", "Source"]
 
@@ -56,6 +57,7 @@ class Attempt:
         folder: Where this attempt writes its checkpoints.
         resume: Checkpoint of an earlier attempt.
         holds: What it takes of the cluster.
+        gpu_context: Bytes of a GPU that its process takes outside of PyTorch's allocator.
         features: Where the embeddings of its last validation go.
         sweep: The sweep's folder.
         remote: Address of the bucket with the sweep's files; empty where they are in that folder.
@@ -69,6 +71,7 @@ class Attempt:
     features: Path | None = None
     sweep: Path = Path()
     remote: str = ""
+    gpu_context: int = CONTEXT
 
 
 class Source(Protocol):
@@ -112,7 +115,22 @@ class Recorder:
         self.journal.emit("attempt", run=run, attempt=number, cpus=holds.cpus, gpus=holds.gpus)
         files, place = self.journal.files, folder / f"attempt-{number}"
         files.clear(place)
-        return Attempt(run, experiment, place, files.newest(run, number), holds, features, files.folder, files.remote)
+        return Attempt(
+            run,
+            experiment,
+            place,
+            files.newest(run, number),
+            holds,
+            features,
+            files.folder,
+            files.remote,
+            self._gpu_context(),
+        )
+
+    def _gpu_context(self) -> int:
+        """As the probe has measured it; without one, or in the log of an earlier version, an assumption."""
+        probe = self.journal.state.stages.get("preflight", {}).get("probe", {})
+        return int(probe.get("gpu_context", CONTEXT))
 
     def failed(self, run: str, metrics: Mapping[str, Any]) -> bool:
         """Whether a report is that of a failure; then it was recorded, see `setback`."""

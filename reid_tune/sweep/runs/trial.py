@@ -18,6 +18,8 @@ from reid_tune.errors import InfrastructureError, ReidTuneError
 from reid_tune.storage.bucket import Bucket, is_url
 from reid_tune.sweep.cluster.interfaces import torch_config
 from reid_tune.sweep.runs.failure import Failure, failure_of, failure_report
+from reid_tune.sweep.runs.memory import limit_memory
+from reid_tune.training.compiler import limit_compile_processes
 
 if TYPE_CHECKING:
     from reid_tune.sweep.runs.files import RunFiles
@@ -40,6 +42,7 @@ def trial_config(attempt: "Attempt", validate_at: tuple[int, ...], scratch: str)
         "validate_at": list(validate_at),
         "threads": attempt.holds.each.cpus,
         "gpus": attempt.holds.each.gpus,
+        "gpu_context": attempt.gpu_context,
         "more": dict(attempt.holds.more),
         "workers": attempt.holds.workers,
         "scratch": scratch,
@@ -178,6 +181,7 @@ def _train(config: dict[str, Any], report: Callable[[dict[str, Any]], None]) -> 
     from reid_tune.training.workers import rank
 
     torch.set_num_threads(config["threads"])
+    limit_compile_processes(config["threads"])
     try:
         with run_files(config, rank()) as files, _logged(files.log):
             return _train_in(files, config, report)
@@ -242,8 +246,7 @@ def _device(config: dict[str, Any]) -> Any:
     if not config["gpus"]:
         return torch.device("cpu")
     if config["workers"] == 1:
-        if config["gpus"] < 1:
-            torch.cuda.set_per_process_memory_fraction(config["gpus"])
+        limit_memory(config["gpus"], config["gpu_context"])
         return torch.device("cuda", 0)
     from ray.train.torch import get_device
 

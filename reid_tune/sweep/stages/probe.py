@@ -18,6 +18,8 @@ from reid_tune.errors import FailedRun, InfrastructureError, InputError
 from reid_tune.sweep.costs import Pace
 from reid_tune.sweep.file import Sweep
 from reid_tune.sweep.runs.failure import failure_of
+from reid_tune.sweep.stages.memory import GpuMemory, half_batch, largest_batch, step_peak
+from reid_tune.training.compiler import limit_compile_processes, require_compiler
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,6 +49,11 @@ class Measured:
         validation: Seconds of a validation.
         memory: The most that the process had resident.
         gpu_memory: The most that PyTorch reserved on its GPU, 0 without one.
+        gpu_context: What the process took of its GPU outside of PyTorch's allocator, 0 without one.
+        step_memory: The most that tensors took on the GPU in a step, 0 without one.
+        largest_batch: Estimate of the largest batch whose step fits, from the spec's batch and its half; 0 where
+            nothing is estimated: without a GPU, with `train.compile` or `train.cuda_graphs`, which are for one size of
+            batch, and where the half is too small.
     """
 
     decoding: float
@@ -56,6 +63,9 @@ class Measured:
     validation: float
     memory: int
     gpu_memory: int
+    gpu_context: int = 0
+    step_memory: int = 0
+    largest_batch: int = 0
 
     def as_dict(self) -> dict[str, float]:
         """By name, as plain data."""
@@ -112,37 +122,69 @@ def _work(spec: dict[str, Any], threads: int, gpus: float, workers: int) -> tupl
     from reid_tune.spec.experiment import Experiment
 
     torch.set_num_threads(threads)
-    if 0 < gpus < 1:
-        torch.cuda.set_per_process_memory_fraction(gpus)
-    return measure(Experiment.model_validate(spec), torch.device("cuda", 0) if gpus else torch.device("cpu"), workers)
+    limit_compile_processes(threads)
+    experiment = Experiment.model_validate(spec)
+    if not gpus:
+        return measure(experiment, torch.device("cpu"), workers)
+    return measure(experiment, torch.device("cuda", 0), workers, GpuMemory(gpus))
 
 
-def measure(experiment: "Experiment", device: "torch.device", workers: int) -> tuple[Measured, float]:
+def measure(
+    experiment: "Experiment", device: "torch.device", workers: int, gpu: GpuMemory | None = None
+) -> tuple[Measured, float]:
     """Measure in this process.
+
+    Args:
+        gpu: The memory of the device where that is a GPU.
 
     Returns:
         What was found, without the start, and the seconds of this call that were no part of a start.
 
     Raises:
-        InputError: data, spec or pretrained weights are unusable.
+        InputError: data, spec or pretrained weights are unusable, the machine lacks a compiler, or the share of a GPU
+            is too small.
         FailedRun: the loss or the features are not finite.
     """
-    import torch
-
     from reid_tune.training.determinism import kernels
     from reid_tune.training.run import begin, require_shares
 
     require_shares(experiment, workers)
+    require_compiler(experiment, device.type)
     decoding = _decode(experiment)
     with kernels(experiment.train), tempfile.TemporaryDirectory(prefix="reid-tune-") as folder:
         run = begin(experiment, Path(folder), device, None)
         step = median(_steps(run, workers)[_WARM:])
         validation, validating = _validate(run)
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    gpu_memory = torch.cuda.max_memory_reserved(device) if device.type == "cuda" else 0
-    steps = run.data.sampler.steps_per_epoch
-    measured = Measured(decoding, 0.0, step, steps, validation, memory, gpu_memory)
-    return measured, decoding + STEPS * step + validating
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        measured = Measured(decoding, 0.0, step, run.data.sampler.steps_per_epoch, validation, memory, 0)
+        begun = time.perf_counter()
+        if gpu:
+            measured = _with_gpu_memory(measured, run, workers, gpu)
+    return measured, decoding + STEPS * step + validating + time.perf_counter() - begun
+
+
+def _with_gpu_memory(measured: Measured, run: "Run", workers: int, gpu: GpuMemory) -> Measured:
+    """What was measured, with what concerns the GPU's memory; the steps of the half batch come last of all."""
+    import torch
+
+    def step(images: int) -> None:
+        _step(run, 0, 0, next(iter(run.data.sampler.epoch(0)))[:images:workers])
+
+    reserved = torch.cuda.max_memory_reserved(0)
+    dataset, train = run.experiment.dataset, run.experiment.train
+    batch, multiple = dataset.batch_size, dataset.num_instances * workers * train.accumulate
+    run.network.train()
+    peaks = {batch: step_peak(step, batch)}
+    if (half := half_batch(batch, multiple)) and not (train.compile or train.cuda_graphs):
+        peaks[half] = step_peak(step, half)
+    available = gpu.available()
+    return replace(
+        measured,
+        gpu_memory=reserved,
+        gpu_context=gpu.context(),
+        step_memory=peaks[batch],
+        largest_batch=largest_batch(peaks, available, multiple) if half in peaks else 0,
+    )
 
 
 def _decode(experiment: "Experiment") -> float:

@@ -11,7 +11,9 @@ from reid_tune.errors import (
     OutOfMemoryError,
     UnsupportedOperationError,
 )
+from reid_tune.spec.experiment import Experiment
 from reid_tune.sweep.runs.failure import Failure, failure_in, failure_of, failure_report, retries
+from reid_tune.training.memory import memory_errors
 
 
 def _too_much_memory() -> None:
@@ -48,6 +50,15 @@ def test_a_failed_allocation_of_the_cpu_is_out_of_memory() -> None:
 def test_kinds_of_failures(error: BaseException, kind: str, reason: str) -> None:
     failure = failure_of(error)
     assert failure.kind == kind and reason in failure.reason and "\n" not in failure.reason
+
+
+@pytest.mark.parametrize(("shared", "often"), [(True, 1), (False, 0)])
+def test_memory_that_runs_out_in_a_training_is_tried_again_where_the_gpu_was_shared(shared: bool, often: int) -> None:
+    with pytest.raises(OutOfMemoryError) as caught, memory_errors(Experiment(), torch.device("cpu")):
+        _too_much_memory()
+    failure = failure_of(caught.value)
+    assert failure == Failure("out_of_memory", str(caught.value)) and "lower dataset.batch_size" in failure.reason
+    assert retries(failure.kind, shared) == often
 
 
 def test_a_failure_travels_in_a_report() -> None:

@@ -68,6 +68,54 @@ def test_twenty_steps_on_a_share_of_the_batch_and_one_validation(sweep: Sweep, w
     assert sorted(path.name for path in sweep.source.parent.iterdir()) == ["spec.yaml", "sweep.yaml"]
 
 
+class FakeGpu:
+    """A GPU of 5,000 bytes, of which CUDA takes 200; a step takes 1,000 and 100 for each image."""
+
+    def __init__(self, seen: Batches, patch: pytest.MonkeyPatch) -> None:
+        patch.setattr(torch.cuda, "synchronize", lambda _: None)
+        patch.setattr(torch.cuda, "reset_peak_memory_stats", lambda _: None)
+        patch.setattr(torch.cuda, "max_memory_reserved", lambda _: 3000)
+        patch.setattr(torch.cuda, "max_memory_allocated", lambda _: 1000 + 100 * seen[-1][1])
+
+    def context(self) -> int:
+        return 200
+
+    def available(self) -> int:
+        return 4800
+
+
+@pytest.mark.parametrize(
+    ("train", "workers", "images", "largest"),
+    # 38 images would fit, and 4 of an identity make a batch of 36. A half of two workers has too few identities.
+    [({}, 1, [16, 16, 8, 8], 36), ({}, 2, [8, 8], 0), ({"compile": "auto"}, 1, [16, 16], 0)],
+)
+def test_the_memory_of_a_gpu_is_measured_last_in_two_batches(
+    sweep: Sweep,
+    train: dict[str, Any],
+    workers: int,
+    images: list[int],
+    largest: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Without a GPU: the figures of its memory are made up, the steps are not."""
+    given = {f"train.{name}": value for name, value in train.items()}
+    experiment = with_parameters(sweep.experiment, given, "test")
+    with batches() as seen:
+        gpu: Any = FakeGpu(seen, monkeypatch)
+        measured, busy = measure(experiment, CPU, workers, gpu)
+    assert seen[-len(images) :] == [(True, number) for number in images] and not seen[-len(images) - 1][0]
+    assert (measured.gpu_memory, measured.gpu_context) == (3000, 200)
+    assert measured.step_memory == 1000 + 100 * 16 // workers and measured.largest_batch == largest
+    assert busy > measured.decoding + 20 * measured.step + measured.validation
+
+
+def test_a_missing_compiler_is_said_before_any_image_is_decoded(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "missing")
+    monkeypatch.setattr("reid_tune.sweep.stages.probe._decode", None)
+    with pytest.raises(InputError, match="train.compile = true needs a C"):
+        measure(with_parameters(sweep.experiment, {"train.compile": True}, "test"), CPU, 1)
+
+
 def test_a_part_of_a_large_hold_out_stands_for_all_of_it(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("reid_tune.sweep.stages.probe._EMBEDDED", 5)
     with batches() as seen:
