@@ -1,14 +1,15 @@
 """Squared Euclidean distances of L2-normalised rows, in blocks, where equal rows have equal distances."""
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from hashlib import blake2b
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from reid_tune.evaluation.copies import joined_rows
 from reid_tune.evaluation.threads import in_threads, one_thread
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "distance_blocks",
     "full_precision",
     "pair_distances",
+    "repeatable",
     "tie_free",
 ]
 
@@ -55,19 +57,14 @@ class Rows:
 
         A block is copied at a time: features may be mapped from a file.
         """
-        distinct = torch.empty(sum(map(len, parts)), parts[0].shape[1], device=device)
-        position: list[int] = []
-        places: dict[bytes, int] = {}
-        for block in (part[start : start + BLOCK] for part in parts for start in range(0, len(part), BLOCK)):
-            block = np.add(block, np.float32(0), order="C")  # -0.0 and 0.0 have different bytes
-            known = len(places)
-            # A 128-bit hash stands for the row: unlike rows share none.
-            own = [places.setdefault(blake2b(row, digest_size=16).digest(), len(places)) for row in block]
-            numbers, first = np.unique(own, return_index=True)
-            with one_thread():
-                distinct[known : len(places)] = _normalised(torch.from_numpy(block[first[numbers >= known]]).to(device))
-            position += own
-        return cls(distinct[: len(places)], torch.tensor(position, device=device))
+        values, first = joined_rows(parts, device)
+        distinct = np.flatnonzero(first == np.arange(len(first)))
+        with one_thread():
+            for start in range(0, len(distinct), BLOCK):
+                rows = torch.from_numpy(distinct[start : start + BLOCK]).to(device)
+                values[start : start + len(rows)] = _normalised(values[rows])  # which stand here or further down
+        position = torch.from_numpy(np.searchsorted(distinct, first)).to(device)
+        return cls(values[: len(distinct)], position)
 
     def part(self, start: int, stop: int) -> "Rows":
         """The rows from `start` to `stop`, in the same memory where no others stand between them."""
@@ -147,3 +144,16 @@ def full_precision() -> Iterator[None]:
     finally:
         torch.set_float32_matmul_precision(before[0])
         torch.backends.cudnn.allow_tf32 = before[1]
+
+
+@contextmanager
+def repeatable(enabled: bool) -> Iterator[None]:
+    """Take deterministic algorithms where `enabled`: a GPU then adds in a fixed order; the former choice at the end."""
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    if enabled:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS refuses to multiply
+        torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])

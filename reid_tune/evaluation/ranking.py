@@ -91,7 +91,7 @@ def _before(scores: Tensor, row: Tensor, column: Tensor) -> Tensor:
 
 def _find(values: Tensor, row: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
     """How many of values[row] are below `wanted`, and how many are not above it; rows ascend."""
-    ordered = values.sort(1).values if values.is_cuda else torch.from_numpy(np.sort(values.numpy(), axis=1))
+    ordered = values.sort(1).values if not values.is_cpu else torch.from_numpy(np.sort(values.numpy(), axis=1))
     lengths = torch.bincount(row, minlength=len(values))
     padded = torch.zeros(len(values), int(lengths.max()), dtype=values.dtype, device=values.device)
     place = torch.arange(len(row), device=row.device) - (lengths.cumsum(0) - lengths)[row]

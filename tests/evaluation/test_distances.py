@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from reid_tune.evaluation.distances import Rows, distance_blocks, full_precision
+from reid_tune.evaluation.distances import Rows, distance_blocks, full_precision, repeatable
 from reid_tune.evaluation.rerank import ReRanking
 from reid_tune.evaluation.score import score
 
@@ -66,3 +66,28 @@ def test_of_many_columns_a_block_has_fewer_rows():
     with full_precision():
         distance_blocks(rows, columns)(receive)
     assert sorted(seen) == list(range(300)) and max(heights) < 150
+
+
+@pytest.mark.parametrize("before", [(False, False), (True, True), (True, False)])
+def test_repeatable_restores_the_choice_before_it(before):
+    def chosen():
+        return torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+
+    original = chosen()
+    torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+    try:
+        with pytest.raises(KeyError), repeatable(True):
+            assert chosen() == (True, False)
+            raise KeyError
+        assert chosen() == before
+        with repeatable(False):
+            assert chosen() == before
+    finally:
+        torch.use_deterministic_algorithms(original[0], warn_only=original[1])
+
+
+def test_repeatable_scores_are_the_usual_ones():
+    features, setting = made_up(queries=200, gallery=500), ReRanking(9, 3, 0.3)
+    with repeatable(True):
+        found = score(features, setting)
+    np.testing.assert_array_equal(found.average_precision, score(features, setting).average_precision)
