@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import redirect_stderr
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,8 @@ from reid_tune.tasks.export import run_export
 from reid_tune.tasks.inference import run_inference
 from reid_tune.tasks.plan import run_plan
 from reid_tune.tasks.train import run_train
+from reid_tune.training import determinism, pipeline
+from reid_tune.training.acceleration import feature_function
 from reid_tune.training.devices import devices
 from reid_tune.training.loop import train
 from reid_tune.training.pretrained import load_pretrained
@@ -118,7 +121,7 @@ def with_statistics(network: nn.Module) -> nn.Module:
 class Silent:
     """A reporter that notes how torch's kernels are chosen during the run."""
 
-    kernels: set[tuple[bool, ...]] = field(default_factory=set)
+    kernels: set[tuple[bool | str, ...]] = field(default_factory=set)
 
     def start(self, *_: int) -> None: ...
 
@@ -126,7 +129,8 @@ class Silent:
 
     def step(self, *_: object) -> None:
         cudnn = torch.backends.cudnn
-        self.kernels.add((torch.are_deterministic_algorithms_enabled(), cudnn.benchmark, cudnn.deterministic))
+        repeatable = torch.are_deterministic_algorithms_enabled(), cudnn.benchmark, cudnn.deterministic
+        self.kernels.add((*repeatable, cudnn.allow_tf32, torch.get_float32_matmul_precision()))
 
     def report(self, _: object) -> None: ...
 
@@ -148,9 +152,30 @@ def rates(experiment: Experiment) -> Any:
 
 
 def kernels(experiment: Experiment) -> Any:
+    """Settings of torch as on a machine with a GPU, in a run that is long enough for cuDNN's benchmark."""
     reporter = Silent()
-    train(experiment, reporter, experiment.task_dir("train"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(determinism, "_BENCHMARK_STEPS", 0)
+        patch.setattr(determinism, "_has_gpu", lambda: True)
+        train(experiment, reporter, experiment.task_dir("train"))
     return reporter.kernels
+
+
+def place_of_images(experiment: Experiment) -> Any:
+    """Where a GPU with free memory would find the images; the GPU is a stand-in."""
+    images = np.empty((4, 8, 8, 3), np.uint8)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline, "_free_memory", lambda _: 1e9)
+        patch.setattr(pipeline, "ResidentImages", lambda *_: "resident")
+        patch.setattr(pipeline, "HostImages", lambda *_: "host")
+        return pipeline.image_source(images, experiment, torch.device("cuda", 0))
+
+
+def graphed(experiment: Experiment) -> Any:
+    """How the features of a network on a GPU are computed; the GPU is a stand-in."""
+    network = untrained(experiment.model, 4, seed=0)
+    network.parameters = lambda: iter([SimpleNamespace(device=torch.device("cuda", 0))])
+    return type(feature_function(network, experiment, steps=1)).__name__
 
 
 def features(experiment: Experiment) -> Any:
@@ -207,7 +232,7 @@ def plan(task: str) -> Callable[[Experiment], Any]:
         section = getattr(experiment, task)
         gpus = (section.gpu_id,) if task == "export" else section.gpus
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(torch.cuda, "is_available", lambda: True)
+            patch.setattr(determinism, "_has_gpu", lambda: True)
             patch.setattr(torch.cuda, "device_count", lambda: 8)
             return run_plan(experiment, task, devices(gpus, task))
 
@@ -349,6 +374,7 @@ ROWS: dict[str, Row] = {
     "dataset.batch_size": Row(16, 8),
     "dataset.val_batch_size": Row(4, 5, batches, TESTED),
     "dataset.num_workers": Row(1, 2, said),
+    "dataset.resident": Row(False, "auto", place_of_images),
     "dataset.pixel_mean": Row([0.5, 0.5, 0.5], [0.5, 0.5, 0.4]),
     "dataset.pixel_std": Row([0.5, 0.5, 0.5], [0.5, 0.5, 0.4]),
     "dataset.padding": Row(2, 3),
@@ -387,6 +413,9 @@ ROWS: dict[str, Row] = {
     "train.clip_grad_norm": Row(0.0, 0.01, base=SGD),
     "train.precision": Row("fp32", "bf16"),
     "train.compile": Row(False, True, compiled),
+    "train.cuda_graphs": Row(False, True, graphed),
+    "train.tf32": Row(False, True, kernels),
+    "train.accumulate": Row(1, 2),
     "train.deterministic": Row(False, True, kernels),
     "train.cudnn.benchmark": Row(False, True, kernels),
     "train.cudnn.deterministic": Row(False, True, kernels),

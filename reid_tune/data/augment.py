@@ -1,6 +1,7 @@
 """Augmentation and normalisation of whole batches on the model's device."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -86,8 +87,18 @@ def _normalise(images: Tensor, mean: Values, std: Values) -> Tensor:
     One product and one sum, each rounded once, are the same on every device; on whole rows they are fastest.
     """
     width, channels = images.shape[2:]
-    scale = 1 / (255 * torch.tensor(std[:channels], dtype=torch.float64))
-    shift = -255 * torch.tensor(mean[:channels], dtype=torch.float64) * scale
-    scale, shift = (values.float().repeat(width).to(images.device) for values in (scale, shift))
+    scale, shift = _constants(tuple(mean[:channels]), tuple(std[:channels]), width, images.device)
     rows = images.reshape(-1, width * channels).float().mul_(scale).add_(shift)
     return rows.view(images.shape)
+
+
+@lru_cache(maxsize=16)
+@torch.inference_mode(False)
+def _constants(mean: tuple[float, ...], std: tuple[float, ...], width: int, device: torch.device) -> list[Tensor]:
+    """Factor and summand of the normalisation for one row of pixels, float32 [width * channels].
+
+    They stay on the device: a copy from ordinary memory would make the host wait for the GPU in every step.
+    """
+    scale = 1 / (255 * torch.tensor(std, dtype=torch.float64))
+    shift = -255 * torch.tensor(mean, dtype=torch.float64) * scale
+    return [values.float().repeat(width).to(device) for values in (scale, shift)]

@@ -30,8 +30,13 @@ class CenterLoss(nn.Module):
         return self.weight * distances.square().sum(1).mean()
 
     @torch.no_grad()
-    def step(self, scale: float = 1.0) -> None:
-        """Move the centres against their gradient, freed of the loss's weight and of `scale`, and forget it."""
+    def step(self, scale: Tensor | None = None) -> None:
+        """Move the centres against their gradient, divided by the loss's weight and by `scale`, and clear it.
+
+        Args:
+            scale: Factor on the loss, a scalar on the device of the centres; None for 1.
+        """
         if self.centers.grad is not None:
-            self.centers.sub_(self.centers.grad, alpha=self.rate / self.weight / scale)
+            gradient = self.centers.grad if scale is None else self.centers.grad / scale
+            self.centers.sub_(gradient, alpha=self.rate / self.weight)
             self.centers.grad = None

@@ -1,8 +1,20 @@
 """The common base of all sections of a spec."""
 
-from pydantic import BaseModel, ConfigDict
+from typing import Annotated, Any, Literal
 
-__all__ = ["Section"]
+from pydantic import BaseModel, BeforeValidator, ConfigDict
+
+__all__ = ["Section", "Switch"]
+
+
+def _switch(value: Any) -> Any:
+    if not isinstance(value, bool) and value != "auto":
+        raise ValueError("should be true, false or auto")
+    return value
+
+
+# A union alone would be two faults, one for each of its members.
+Switch = Annotated[bool | Literal["auto"], BeforeValidator(_switch)]
 
 
 class Section(BaseModel):

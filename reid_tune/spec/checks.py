@@ -19,6 +19,11 @@ def faults(experiment: Experiment) -> list[str]:
         for idle in idle_fields(experiment)
         if idle.deliberate
     ]
+    if experiment.train.cuda_graphs and experiment.train.compile is not False:
+        wrong.append(
+            f"train.cuda_graphs = True does not go with train.compile = {experiment.train.compile}: set one of them to "
+            "false."
+        )
     return wrong
 
 

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from reid_tune.spec.base import Section
+from reid_tune.spec.base import Section, Switch
 from reid_tune.spec.gpus import OnGpus
 
 __all__ = ["OPTIMIZERS", "Cudnn", "Optim", "Train"]
@@ -87,7 +87,7 @@ class Train(OnGpus):
         description="Chunks into which a worker divides its part of the batch to need less memory; the losses see the "
         "whole batch all the same. Costs a second forward pass; batch norm sees one chunk at a time.",
     )
-    compile: bool | Literal["auto"] = Field(
+    compile: Switch = Field(
         False,
         description="Compile the backbone with torch.compile; auto does so on a GPU in runs of 5,000 steps or more, "
         "where a C compiler is installed.",

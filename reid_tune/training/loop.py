@@ -1,31 +1,37 @@
 """The training loop."""
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from reid_tune.checkpoints.names import LATEST
-from reid_tune.data.upload import upload
-from reid_tune.errors import FailedRun, InputError
+from reid_tune.data.upload import HostCopy, upload
+from reid_tune.errors import InputError, NonFiniteError
 from reid_tune.evaluation.features import write_features
 from reid_tune.evaluation.score import score
-from reid_tune.modeling.network import ReIDNet
 from reid_tune.optim.schedule import set_learning_rate
 from reid_tune.spec.experiment import Experiment
+from reid_tune.training.checkpoint_writer import CheckpointWriter
 from reid_tune.training.determinism import kernels
 from reid_tune.training.embed import features_of, network_embed
+from reid_tune.training.memory import memory_errors
+from reid_tune.training.pipeline import Batch, training_batches
 from reid_tune.training.reporter import Reporter
-from reid_tune.training.run import Run, begin, save
-from reid_tune.training.workers import broadcast, rank, world_size
+from reid_tune.training.run import Run, begin
+from reid_tune.training.workers import broadcast, world_size
 
 __all__ = ["Trained", "train"]
 
 CPU = torch.device("cpu")
 _CHECK_EVERY = 10
+# The step at which the report of the epoch before is made at the latest. On several GPUs all workers report at this
+# step, as they wait for each other there: by then the checkpoint is written.
+_REPORT_STEP = {"cuda": 20, "cpu": 1}
 _CALMER = "lower train.optim.base_lr, lengthen the warm-up or set train.clip_grad_norm"
 
 
@@ -50,72 +56,129 @@ def train(
 ) -> Trained:
     """Train a network as the spec says, on all workers of the process group if there is one.
 
-    After every epoch `reid_model_latest.pth` is written, then the epoch is reported; every `checkpoint_interval`
-    epochs and at the end it is kept as `model_epoch_NNN.pth`, NNN being 0-based. A run continues from `resume`, else
-    from the latest checkpoint in `directory`, and first reports the epochs that it holds.
+    After every epoch `reid_model_latest.pth` is written in the background; once it is there the epoch is reported, at
+    the latest within the first 20 steps of the next epoch. Every `checkpoint_interval` epochs and at the end it is kept
+    as `model_epoch_NNN.pth`, NNN being 0-based. A run continues from `resume`, else from the latest checkpoint in
+    `directory`, and first reports the epochs that it holds.
 
     Args:
         directory: Folder of the checkpoints, made if needed.
-        validate_at: 1-based epochs with a validation, beside those of `validation_interval` and the last one.
+        validate_at: 1-based epochs with a validation, in addition to those of `validation_interval` and the last one;
+            the first of them is the first at which the run may be stopped.
         keep_best: Keep the epoch with the best mAP as `reid_model_best.pth`.
         features: File for the embeddings of the last epoch's validation; it is there before that epoch is reported.
 
     Raises:
         InputError: data, spec or checkpoint are unusable.
-        FailedRun: the loss or the features of the validation are not finite.
+        NonFiniteError: the loss, the weights or the features of the validation are not finite.
+        OutOfMemoryError: the GPU or the machine has too little memory.
+        UnsupportedOperationError: `train.deterministic` asks for a kernel that does not exist.
     """
-    with kernels(experiment.train):
+    with memory_errors(experiment, device):
         run = begin(experiment, directory, device, resume)
-        num_epochs = experiment.train.num_epochs
-        reporter.start(run.data.sampler.steps_per_epoch, len(run.history) + 1, num_epochs)
-        reporter.say(run.origin)
-        for metrics in run.history:
-            reporter.report(metrics)
-        for epoch in range(len(run.history), num_epochs):
-            metrics = {"epoch": epoch + 1, **_train_epoch(run, epoch, reporter)}
-            if run.validates and _validates(experiment, epoch + 1, validate_at):
-                metrics |= broadcast(_validate(run, epoch, features if epoch + 1 == num_epochs else None))
-            _require_finite(run.network, epoch)
-            run.history.append(metrics)
-            save(run, keep_best=keep_best)
-            reporter.report(metrics)
+        certain_epochs = min(validate_at, default=run.experiment.train.num_epochs)
+        with kernels(experiment.train, certain_epochs * run.data.sampler.steps_per_epoch):
+            _train_epochs(run, reporter, validate_at, keep_best, features)
     return Trained(run.directory / LATEST, run.history)
 
 
-def _train_epoch(run: Run, epoch: int, reporter: Reporter) -> dict[str, float]:
-    train, data, batch = run.experiment.train, run.data, run.experiment.dataset.batch_size
+def _train_epochs(
+    run: Run, reporter: Reporter, validate_at: Collection[int], keep_best: bool, features: Path | None
+) -> None:
+    num_epochs = run.experiment.train.num_epochs
+    epochs = range(len(run.history), num_epochs)
+    reporter.start(run.data.sampler.steps_per_epoch, epochs.start + 1, num_epochs)
+    reporter.say(run.origin)
+    for metrics in run.history:
+        reporter.report(metrics)
+    with (
+        CheckpointWriter(run, keep_best=keep_best) as writer,
+        training_batches(run.experiment, run.data, run.source, run.device, epochs) as batches,
+    ):
+        reports = _Reports(reporter, writer)
+        for epoch in epochs:
+            metrics = {"epoch": epoch + 1, **_train_epoch(run, epoch, batches, reports)}
+            if run.validates and _validates(run.experiment, epoch + 1, validate_at):
+                metrics |= broadcast(_validate(run, epoch, features if epoch + 1 == num_epochs else None))
+            run.history.append(metrics)
+            writer.save()
+            reports.add(metrics)
+        reports.deliver()
+
+
+class _Reports:
+    """Reports each epoch once its checkpoint is on the disk, so that whoever hears of it can resume from there."""
+
+    def __init__(self, reporter: Reporter, writer: CheckpointWriter) -> None:
+        self.reporter = reporter
+        self._writer = writer
+        self._waiting: dict[str, Any] | None = None
+
+    def add(self, metrics: dict[str, Any]) -> None:
+        """Keep the metrics of an epoch whose checkpoint is being written."""
+        self._waiting = metrics
+
+    def after_step(self, number: int, steps: int, device: torch.device) -> None:
+        """Report the epoch before, if it is not yet reported and either written or due at this step of `steps`."""
+        due = number >= min(steps, _REPORT_STEP[device.type])
+        if self._waiting is not None and (due or (world_size() == 1 and self._writer.idle)):
+            self.deliver()
+
+    def deliver(self) -> None:
+        """Wait for the checkpoint of the epoch that is not yet reported, if there is one, and report it."""
+        metrics, self._waiting = self._waiting, None
+        if metrics is not None:
+            self._writer.wait()
+            self.reporter.report(metrics)
+
+
+def _train_epoch(run: Run, epoch: int, batches: Iterator[Batch], reports: _Reports) -> dict[str, float]:
+    train, steps, device = run.experiment.train, run.data.sampler.steps_per_epoch, run.device
     rate = set_learning_rate(run.optimizer, train.optim, epoch, train.num_epochs, run.history)
     # Stochastic layers draw alike on all workers, and a resumed run draws what an undisturbed one does.
     torch.manual_seed(train.seed * 1_000_003 + epoch)
-    share = batch // world_size()
-    own = slice(rank() * share, (rank() + 1) * share)
     run.network.train()
-    sums: dict[str, torch.Tensor] = {}
-    bad = torch.zeros((), dtype=torch.int64, device=run.device)  # The first step without a finite loss.
+    sums: dict[str, Tensor] = {}
+    bad_step = torch.zeros((), device=device)  # The first step without a finite loss, 0 for none.
+    pending: tuple[int, HostCopy] | None = None
     started = time.perf_counter()
-    for number, chosen in enumerate(data.sampler.epoch(epoch), start=1):
-        decisions = data.augmentation.draw(train.seed, epoch, number - 1, batch).slice(own.start, own.stop)
-        images = upload(data.images.take(chosen[own]), run.device)
-        labels = upload(data.labels[chosen], run.device)
-        parts = run.step(data.augmentation.apply(images, decisions), labels)
+    for number in range(1, steps + 1):
+        batch = next(batches)
+        images = run.data.augmentation.apply(run.source.load(batch.images), batch.decisions)
+        parts = run.step(images, upload(batch.labels, device))
         sums = {name: sums.get(name, torch.zeros_like(part)) + part for name, part in parts.items()}
-        bad = torch.where(parts["loss"].isfinite() | (bad > 0), bad, number)
-        if number % _CHECK_EVERY == 0 or number == data.sampler.steps_per_epoch:
-            _require_finite_loss(int(bad), epoch)
-            reporter.step(number, float(parts["loss"]))
-    steps = data.sampler.steps_per_epoch
-    speed = steps * batch / (time.perf_counter() - started)
-    return {name: float(value) / steps for name, value in sums.items()} | {"lr": rate, "images_per_second": speed}
+        bad_step = torch.where(parts["loss"].isfinite() | (bad_step > 0), bad_step, number)
+        if pending is not None:
+            _check_loss(pending, epoch, reports.reporter)
+            pending = None
+        if number % _CHECK_EVERY == 0 or number == steps:
+            pending = number, HostCopy(torch.stack([bad_step, parts["loss"]]))
+        reports.after_step(number, steps, device)
+    if pending is not None:
+        _check_loss(pending, epoch, reports.reporter)
+    means = _means_of_epoch(run, sums, epoch)
+    speed = steps * run.experiment.dataset.batch_size / (time.perf_counter() - started)
+    return means | {"lr": rate, "images_per_second": speed}
 
 
-def _require_finite(network: ReIDNet, epoch: int) -> None:
-    if not all(bool(parameter.isfinite().all()) for parameter in network.parameters()):
-        raise FailedRun(f"the weights are not finite behind epoch {epoch + 1}: {_CALMER}.")
+def _check_loss(copy: tuple[int, HostCopy], epoch: int, reporter: Reporter) -> None:
+    """Tell the loss of a step, one step later: the values are there by then, and the GPU has work."""
+    number, values = copy
+    bad_step, loss = values.read()
+    if bad_step:
+        raise NonFiniteError(f"the loss is not finite in epoch {epoch + 1}, step {int(bad_step)}: {_CALMER}.")
+    reporter.step(number, loss)
 
 
-def _require_finite_loss(step: int, epoch: int) -> None:
-    if step:
-        raise FailedRun(f"the loss is not finite in epoch {epoch + 1}, step {step}: {_CALMER}.")
+def _means_of_epoch(run: Run, sums: dict[str, Tensor], epoch: int) -> dict[str, float]:
+    """Means of the sums over the epoch's steps, once the weights are known to be finite; reads the device once."""
+    norms = torch._foreach_norm([parameter.detach() for parameter in run.network.parameters()], 1)
+    finite = torch.stack(list(norms)).isfinite().all()
+    *totals, weights_finite = torch.stack([*(total.float() for total in sums.values()), finite.float()]).tolist()
+    if not weights_finite:
+        raise NonFiniteError(f"the weights are not finite after epoch {epoch + 1}: {_CALMER}.")
+    steps = run.data.sampler.steps_per_epoch
+    return {name: total / steps for name, total in zip(sums, totals, strict=True)}
 
 
 def _validates(experiment: Experiment, epoch: int, validate_at: Collection[int]) -> bool:
@@ -131,8 +194,8 @@ def _validate(run: Run, epoch: int, file: Path | None) -> dict[str, float | int]
     try:
         features = features_of(run.validation, embed)
     except InputError as error:
-        raise FailedRun(f"the network fails the validation of epoch {epoch + 1}: {error} Or {_CALMER}.") from None
+        raise NonFiniteError(f"the network fails the validation of epoch {epoch + 1}: {error} Or {_CALMER}.") from None
     if file is not None:
         write_features(file, features)
-    metrics = score(features).as_dict()
+    metrics = score(features, device=run.device).as_dict()
     return metrics | {"val_loss": 1 - metrics["mAP"]}

@@ -49,12 +49,12 @@ def memory_errors(experiment: "Experiment", device: "torch.device") -> Iterator[
     except Exception as error:
         if isinstance(error, OutOfMemoryError) or not is_out_of_memory(error):
             raise
-        batch, accumulate = experiment.dataset.batch_size, experiment.train.accumulate
+        model, chunks = experiment.model, experiment.train.accumulate
         raise OutOfMemoryError(
-            f"out of memory: {_capacity(device)} is not enough for dataset.batch_size = {batch} "
-            f"at {experiment.model.input_height} x {experiment.model.input_width} pixels in {experiment.train.precision}"
-            f"{f' in {accumulate} chunks' if accumulate > 1 else ''}: lower dataset.batch_size, or set "
-            f"train.accumulate = {2 * accumulate}, which keeps the batch and its losses."
+            f"out of memory: {_capacity(device)} is not enough for dataset.batch_size = {experiment.dataset.batch_size}"
+            f"{f' in {chunks} chunks' if chunks > 1 else ''} at {model.input_height} x {model.input_width} pixels in "
+            f"{experiment.train.precision}: lower dataset.batch_size, or set train.accumulate = {2 * chunks}, which "
+            "keeps the batch and its losses."
         ) from None
 
 
@@ -68,5 +68,5 @@ def _capacity(device: "torch.device") -> str:
     except RuntimeError:  # After some faults the driver answers nothing any more.
         return f"the memory of GPU {device.index or 0}"
     fraction = torch.cuda.get_per_process_memory_fraction(device)
-    share = f", of which this run may use {fraction:.0%}" if fraction < 1 else ""
-    return f"GPU {device.index or 0} with {total / _GIB:.1f} GiB ({free / _GIB:.1f} GiB free now{share})"
+    share = f", at most {fraction * total / _GIB:.1f} GiB for this run" if fraction < 1 else ""
+    return f"GPU {device.index or 0} ({total / _GIB:.1f} GiB, {free / _GIB:.1f} GiB free{share})"

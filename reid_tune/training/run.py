@@ -1,4 +1,4 @@
-"""The state of a training run: made from a spec, restored from a checkpoint, saved to one."""
+"""The state of a training run: made from a spec, restored from a checkpoint."""
 
 import random
 from dataclasses import dataclass, field
@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 
-from reid_tune.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from reid_tune.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from reid_tune.checkpoints.encryption import is_encrypted_file
-from reid_tune.checkpoints.names import BEST, LATEST, kept
+from reid_tune.checkpoints.names import LATEST
 from reid_tune.errors import InputError
-from reid_tune.files import link_atomic, make_folder
+from reid_tune.files import make_folder
 from reid_tune.modeling.network import ReIDNet, untrained
 from reid_tune.optim.optimizer import make_optimizer
 from reid_tune.spec.changes import changed, unlike_network
@@ -19,12 +19,13 @@ from reid_tune.spec.checks import next_batch_size
 from reid_tune.spec.experiment import Experiment
 from reid_tune.spec.secret import passphrase
 from reid_tune.training.data import EvaluationImages, TrainingImages, evaluation_images, training_images
+from reid_tune.training.pipeline import ImageSource, image_source
 from reid_tune.training.pretrained import load_pretrained
 from reid_tune.training.step import Step
 from reid_tune.training.subsets import split_records
 from reid_tune.training.workers import broadcast, rank, world_size
 
-__all__ = ["Run", "begin", "require_shares", "save"]
+__all__ = ["Run", "begin", "require_shares"]
 
 
 @dataclass
@@ -35,6 +36,7 @@ class Run:
     directory: Path
     device: torch.device
     data: TrainingImages
+    source: ImageSource
     validates: bool
     validation: EvaluationImages | None
     network: ReIDNet
@@ -45,12 +47,14 @@ class Run:
 
 
 def require_shares(experiment: Experiment, workers: int) -> None:
-    """Raise an InputError where the batch cannot be divided among the workers."""
-    batch = experiment.dataset.batch_size
-    if batch % workers:
+    """Raise an InputError where the batch cannot be divided among the workers and the chunks of each."""
+    batch, chunks = experiment.dataset.batch_size, experiment.train.accumulate
+    if batch % (workers * chunks):
+        each = f" with train.accumulate = {chunks} each" if chunks > 1 else ""
         raise InputError(
-            f"dataset.batch_size = {batch} cannot be divided among {workers} workers: the next that can, with "
-            f"dataset.num_instances = {experiment.dataset.num_instances}, is {next_batch_size(experiment, workers)}."
+            f"dataset.batch_size = {batch} cannot be divided among {workers} worker{'s' * (workers > 1)}{each}: the "
+            f"next that can, with dataset.num_instances = {experiment.dataset.num_instances}, is "
+            f"{next_batch_size(experiment, workers * chunks)}."
         )
 
 
@@ -95,9 +99,24 @@ def _prepare(experiment: Experiment, directory: Path, device: torch.device) -> R
         validation = evaluation_images(experiment, split.query, split.gallery)
     network = untrained(experiment.model, len(data.identities), experiment.train.seed).to(device)
     network = network.to(memory_format=torch.channels_last)
+    if device.type == "cuda" and world_size() > 1:
+        _match_gradient_strides(network)
     optimizer = make_optimizer(network, optim, scaled=experiment.train.precision == "fp16")
-    step = Step(network, optimizer, experiment)
-    return Run(experiment, directory, device, data, bool(split.query), validation, network, optimizer, step)
+    step = Step(network, optimizer, experiment, data.sampler.steps_per_epoch * experiment.train.num_epochs)
+    source = image_source(data.images, experiment, device)
+    return Run(experiment, directory, device, data, source, bool(split.query), validation, network, optimizer, step)
+
+
+def _match_gradient_strides(network: ReIDNet) -> None:
+    """Give the weights of 1x1 convolutions the strides that cuDNN's gradients have in channels last.
+
+    Both layouts are the same bytes, but DistributedDataParallel's buckets follow the weights, and it would copy each
+    gradient whose strides differ.
+    """
+    for parameter in network.parameters():
+        if parameter.dim() == 4 and parameter.shape[2:] == (1, 1):
+            channels = parameter.shape[1]
+            parameter.data = parameter.data.as_strided(parameter.shape, (channels, 1, channels, channels))
 
 
 def _restore(run: Run, checkpoint: Checkpoint, path: Path) -> None:
@@ -135,27 +154,3 @@ def _restore(run: Run, checkpoint: Checkpoint, path: Path) -> None:
         run.origin += f"; changed since it was written: {', '.join(different)}"
     if passphrase(run.experiment) and not is_encrypted_file(path):
         run.origin += "; it is not encrypted, and neither are the earlier ones beside it"
-
-
-def save(run: Run, *, keep_best: bool) -> None:
-    """Write the latest checkpoint, and further names for one to keep and for the best mAP so far; rank 0 does."""
-    if rank() != 0:
-        return
-    train, center, epoch = run.experiment.train, run.step.center, len(run.history)
-    latest = run.directory / LATEST
-    checkpoint = Checkpoint(
-        spec=run.experiment.model_dump(mode="json", exclude={"encryption_key"}),
-        epoch=epoch,
-        identities=run.data.identities,
-        history=run.history,
-        model=run.network.state_dict(),
-        optimizer=run.optimizer.state_dict(),
-        centers=center.centers.detach() if center is not None else None,
-        scaler=run.step.scaler.state_dict(),
-    )
-    save_checkpoint(latest, checkpoint, passphrase(run.experiment))
-    if epoch % train.checkpoint_interval == 0 or epoch == train.num_epochs:
-        link_atomic(latest, run.directory / kept(epoch - 1))
-    scores = [metrics["mAP"] for metrics in run.history if "mAP" in metrics]
-    if keep_best and "mAP" in run.history[-1] and scores[-1] > max(scores[:-1], default=-1.0):
-        link_atomic(latest, run.directory / BEST)

@@ -7,9 +7,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from reid_tune.evaluation.distances import full_precision
 from reid_tune.losses.total import Losses
 from reid_tune.modeling.network import ReIDNet
 from reid_tune.spec.experiment import Experiment
+from reid_tune.training.acceleration import feature_function
+from reid_tune.training.chunks import Chunks
 from reid_tune.training.workers import gather_rows, world_size
 
 __all__ = ["Step", "autocast"]
@@ -23,27 +26,31 @@ def autocast(precision: str, device: torch.device) -> contextlib.AbstractContext
     return torch.autocast(device.type, dtype=_HALVES.get(precision), enabled=precision in _HALVES)
 
 
+class _Backbone(nn.Module):
+    """Features float32 [batch, dimension] of this worker's images, before the neck."""
+
+    def __init__(self, network: ReIDNet, experiment: Experiment, steps: int) -> None:
+        super().__init__()
+        self.network = network
+        self.precision = experiment.train.precision
+        self.features: Callable[[Tensor], Tensor] = feature_function(network, experiment, steps)
+
+    def forward(self, images: Tensor) -> Tensor:
+        with autocast(self.precision, images.device):
+            features = self.features(images)
+        return features.float()
+
+
 class _Global(nn.Module):
     """Features of the global batch and their logits; the backbone sees this worker's images alone."""
 
-    def __init__(self, network: ReIDNet, precision: str, classify: bool, compiled: bool) -> None:
+    def __init__(self, backbone: _Backbone) -> None:
         super().__init__()
-        self.network = network
-        self.precision = precision
-        self.features: Callable[[Tensor], Tensor] = network.features
-        if compiled:
-            self.features = torch.compile(network.features, dynamic=False)
-        if not classify:
-            # DistributedDataParallel waits for a gradient of every parameter that wants one.
-            for part in (network.neck, network.classifier):
-                assert part is not None
-                part.requires_grad_(False)
+        self.backbone = backbone
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        with autocast(self.precision, images.device):
-            local = self.features(images)
-        features = gather_rows(local.float())
-        return features, self.network.logits(features)
+        features = gather_rows(self.backbone(images))
+        return features, self.backbone.network.logits(features)
 
 
 class Step:
@@ -51,22 +58,35 @@ class Step:
 
     That holds to rounding where the backbone's batch norm is in eval mode and no layer is stochastic: batch norm in
     training mode sees the images of one worker. The centres of center loss are alike on all workers: each steps its own
-    from the same features.
+    from the same features. Losses and their gradients with respect to features and logits are in true float32.
+
+    Args:
+        steps: Steps of the whole run, by which `train.compile = auto` decides.
     """
 
-    def __init__(self, network: ReIDNet, optimizer: torch.optim.Optimizer, experiment: Experiment) -> None:
-        assert network.classifier is not None
-        device = network.classifier.weight.device
+    def __init__(
+        self, network: ReIDNet, optimizer: torch.optim.Optimizer, experiment: Experiment, steps: int = 0
+    ) -> None:
+        assert network.classifier is not None and network.neck is not None
+        self.device = network.classifier.weight.device
         self.losses = Losses(experiment, network.classifier.out_features, network.dimension)
-        self.center = self.losses.center.to(device) if self.losses.center is not None else None
+        self.center = self.losses.center.to(self.device) if self.losses.center is not None else None
         self.optimizer = optimizer
         self.clip = experiment.train.clip_grad_norm
         self.network = network
-        precision = experiment.train.precision
         # Half precision underflows: the loss is scaled up, the gradients down again, steps with infinities are skipped.
-        self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
-        module = _Global(network, precision, self.losses.identity, experiment.train.compile)
-        self.module: nn.Module = DistributedDataParallel(module) if world_size() > 1 else module
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=experiment.train.precision == "fp16")
+        if not self.losses.identity:
+            # DistributedDataParallel waits for a gradient of every parameter that wants one.
+            for part in (network.neck, network.classifier):
+                part.requires_grad_(False)
+        backbone = _Backbone(network, experiment, steps)
+        self.chunks: Chunks | None = None
+        self.module: nn.Module = _Global(backbone)
+        if experiment.train.accumulate > 1:
+            self.chunks = Chunks(backbone, network, experiment.train.accumulate)
+        elif world_size() > 1:
+            self.module = DistributedDataParallel(self.module)
 
     def __call__(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Update the network once.
@@ -78,12 +98,34 @@ class Step:
         Returns:
             The loss, its parts and, with an identity loss, the accuracy of the batch; detached scalars.
         """
-        features, logits = self.module(images)
-        parts = self.losses(features, logits, labels)
-        loss = torch.stack(list(parts.values())).sum()
         self.optimizer.zero_grad(set_to_none=True)
-        scale = self.scaler.get_scale() if self.center is not None else 1.0
-        self.scaler.scale(loss).backward()
+        features, logits = self.chunks.forward(images) if self.chunks else self.module(images)
+        parts, gradients = self._losses(features, logits, labels)
+        outputs = [pair for pair in zip((features, logits), gradients, strict=True) if pair[1] is not None]
+        torch.autograd.backward(*zip(*outputs, strict=True))
+        if self.chunks:
+            self.chunks.backward(features)
+        self._update()
+        values = {"loss": torch.stack(list(parts.values())).sum(), **{f"loss/{name}": x for name, x in parts.items()}}
+        if self.losses.identity:
+            values["accuracy"] = (logits.detach().argmax(1) == labels).float().mean()
+        return values
+
+    def _losses(
+        self, features: Tensor, logits: Tensor, labels: Tensor
+    ) -> tuple[dict[str, Tensor], tuple[Tensor | None, Tensor | None]]:
+        """Parts of the loss, and the gradients of the scaled loss with respect to features and logits."""
+        features, logits = features.detach().requires_grad_(), logits.detach().requires_grad_()
+        with full_precision():
+            parts = self.losses(features, logits, labels)
+            self.scaler.scale(torch.stack(list(parts.values())).sum()).backward()
+        return {name: part.detach() for name, part in parts.items()}, (features.grad, logits.grad)
+
+    def _update(self) -> None:
+        """Step the parameters and the centres of center loss."""
+        scale = None
+        if self.center is not None and self.scaler.is_enabled():
+            scale = self.scaler.scale(torch.ones((), device=self.device))  # `get_scale` would wait for the GPU.
         if self.clip:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.network.parameters(), self.clip)
@@ -91,7 +133,3 @@ class Step:
         self.scaler.update()
         if self.center is not None:
             self.center.step(scale)
-        values = {"loss": loss.detach(), **{f"loss/{name}": part.detach() for name, part in parts.items()}}
-        if self.losses.identity:
-            values["accuracy"] = (logits.argmax(1) == labels).float().mean()
-        return values

@@ -1,12 +1,13 @@
 """What the workers of one run share: the global batch, and one set of gradients."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-__all__ = ["broadcast", "gather", "gather_rows", "rank", "world_size"]
+__all__ = ["average_gradients", "broadcast", "gather", "gather_rows", "rank", "world_size"]
 
 
 def world_size() -> int:
@@ -44,6 +45,18 @@ def gather_rows(rows: Tensor) -> Tensor:
     dist.all_gather(parts, rows.detach().contiguous())
     parts[rank()] = _ScaleGradient.apply(rows, workers)
     return torch.cat(parts)
+
+
+def average_gradients(parameters: Iterable[Tensor]) -> None:
+    """Replace each gradient by its mean over the workers, in one exchange, as DistributedDataParallel does."""
+    if world_size() == 1:
+        return
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
+    dist.all_reduce(flat)
+    flat /= world_size()
+    for gradient, mean in zip(gradients, flat.split([gradient.numel() for gradient in gradients]), strict=True):
+        gradient.copy_(mean.view(gradient.shape))
 
 
 def gather(value: Any) -> list[Any]:

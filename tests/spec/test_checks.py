@@ -46,6 +46,13 @@ def build(**values: Any) -> Experiment:
         ({"dataset.train_dataset_dir": 3}, "dataset.train_dataset_dir = 3: should be a folder or a list of folders."),
         ({"dataset.train_dataset_dir": []}, "dataset.train_dataset_dir = []: should be a folder or a list of folders."),
         ({"model.input_channels": 4}, "model.input_channels = 4: should be 1 or 3."),
+        (
+            {"train.cuda_graphs": True, "train.compile": "auto"},
+            "train.cuda_graphs = True does not go with train.compile = auto: set one of them to false.",
+        ),
+        ({"train.accumulate": 0}, "train.accumulate = 0: should be greater than or equal to 1."),
+        ({"train.compile": "always"}, "train.compile = 'always': should be true, false or auto."),
+        ({"dataset.resident": 3}, "dataset.resident = 3: should be true, false or auto."),
     ],
 )
 def test_a_broken_rule_is_one_sentence(values: dict[str, Any], fault: str) -> None:

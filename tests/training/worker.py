@@ -35,7 +35,11 @@ LOSSES: dict[str, dict[str, Any]] = {
 }
 IDENTITIES, INSTANCES = 4, 4
 # Names of steps: losses and identities of the batch. 12 images: a worker has 6 or 3, which are no whole identities.
-STEPS = {losses: (losses, IDENTITIES) for losses in LOSSES} | {"batch of 12": ("triplet_center", 3)}
+STEPS: dict[str, tuple[str, int, dict[str, Any]]] = {
+    **{losses: (losses, IDENTITIES, {}) for losses in LOSSES},
+    "batch of 12": ("triplet_center", 3, {}),
+    **{f"{losses} in chunks": (losses, IDENTITIES, {"train.accumulate": 2}) for losses in LOSSES},
+}
 
 
 class Silent:
@@ -68,9 +72,9 @@ def batch(identities: int = IDENTITIES) -> tuple[Tensor, Tensor]:
     return images[:size], labels.repeat_interleave(INSTANCES)[:size]
 
 
-def one_step(data: str, losses: str, identities: int) -> dict[str, Any]:
+def one_step(data: str, losses: str, identities: int, values: dict[str, Any]) -> dict[str, Any]:
     """Losses, gradients and features of one step, the backbone's batch norm in eval mode."""
-    spec = experiment(data, **LOSSES[losses])
+    spec = experiment(data, **LOSSES[losses], **values)
     images, labels = batch(identities)
     network = untrained(spec.model, identities, seed=5)
     network.train().backbone.eval()

@@ -1,0 +1,77 @@
+"""Gradient accumulation with the losses of the whole batch: `train.accumulate`."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from reid_tune.modeling.network import ReIDNet
+from reid_tune.training.workers import average_gradients, gather_rows, rank, world_size
+
+__all__ = ["Chunks"]
+
+
+class Chunks:
+    """Forward and backward of a worker's images in chunks, so that the activations of one chunk are in memory.
+
+    Losses such as the triplet loss need all features at once. So the features of all chunks are computed first, without
+    activations; the gradient of the loss with respect to the features is then carried through the backbone chunk by
+    chunk, in a second forward pass that repeats the first (Gao et al. 2021, "Scaling Deep Contrastive Learning Batch
+    Size under Memory Limited Setup"). Losses and gradients are those of the whole batch to rounding, unless a layer of
+    the backbone mixes images or draws at random: batch norm in training mode sees one chunk.
+
+    Args:
+        backbone: Images of a worker to features float32 [images, dimension].
+        network: The network that the backbone belongs to.
+        count: Number of chunks; divides a worker's images.
+    """
+
+    def __init__(self, backbone: Callable[[Tensor], Tensor], network: ReIDNet, count: int) -> None:
+        self._backbone, self._network, self._count = backbone, network, count
+        self._images: tuple[Tensor, ...] = ()
+        self._random_states: list[Tensor] = []
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Features [batch, dimension] of the global batch as a leaf of the graph, and their logits.
+
+        Args:
+            images: This worker's [batch / workers, C, H, W].
+        """
+        self._images = images.chunk(self._count)
+        self._random_states = []
+        # Batch norm's running statistics count each image once: in the second pass.
+        buffers = list(self._network.buffers())
+        before = [buffer.clone() for buffer in buffers]
+        parts = []
+        with torch.no_grad():
+            for chunk in self._images:
+                self._random_states.append(_random_state(images.device))
+                parts.append(self._backbone(chunk))
+            for buffer, value in zip(buffers, before, strict=True):
+                buffer.copy_(value)
+            features = gather_rows(torch.cat(parts))
+        features.requires_grad_()
+        return features, self._network.logits(features)
+
+    def backward(self, features: Tensor) -> None:
+        """Add the gradients of the backbone's parameters, given those of the features that `forward` returned."""
+        assert features.grad is not None
+        local = features.grad.chunk(world_size())[rank()] * world_size()  # as in `gather_rows`
+        after = _random_state(features.device)
+        for chunk, state, gradient in zip(self._images, self._random_states, local.chunk(self._count), strict=True):
+            _set_random_state(state, features.device)
+            self._backbone(chunk).backward(gradient)
+        _set_random_state(after, features.device)
+        self._images = ()
+        average_gradients(self._network.parameters())
+
+
+def _random_state(device: torch.device) -> Tensor:
+    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
+
+
+def _set_random_state(state: Tensor, device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(state, device)
+    else:
+        torch.set_rng_state(state)

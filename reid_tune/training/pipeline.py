@@ -1,0 +1,143 @@
+"""Batches of a run, drawn and read in a thread while the device trains on the ones before."""
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from reid_tune.data.crops import Crops
+from reid_tune.data.decisions import Decisions
+from reid_tune.data.upload import pinned, upload
+from reid_tune.spec.experiment import Experiment
+from reid_tune.training.data import TrainingImages
+from reid_tune.training.workers import rank, world_size
+
+__all__ = ["Batch", "HostImages", "ImageSource", "ResidentImages", "image_source", "training_batches"]
+
+# Batches that are ready ahead of the loop. On a GPU enough to bridge the end of an epoch; pixels of one take 13 MB.
+_AHEAD_ON_GPU, _AHEAD_ON_CPU = 8, 2
+_LARGEST_SHARE = 0.25  # of the free memory of a GPU, for `dataset.resident = auto`
+
+
+class ImageSource(Protocol):
+    """The decoded training images, wherever they are kept."""
+
+    def read(self, rows: np.ndarray) -> Tensor:
+        """Prepare images on the host, in any thread: what `load` takes."""
+
+    def load(self, prepared: Tensor) -> Tensor:
+        """Prepared images on the device, uint8 [n, H, W, 3]."""
+
+
+class HostImages:
+    """Images in files that are mapped into the host's memory; pixels travel in every step."""
+
+    def __init__(self, images: Crops, device: torch.device) -> None:
+        self._images, self._device = images, device
+
+    def read(self, rows: np.ndarray) -> Tensor:
+        return pinned(self._images.take(rows), self._device)
+
+    def load(self, prepared: Tensor) -> Tensor:
+        return upload(prepared, self._device)
+
+
+class ResidentImages:
+    """Images in the device's memory; their indices travel in every step."""
+
+    def __init__(self, images: Crops, device: torch.device) -> None:
+        self._images = torch.empty(images.shape, dtype=torch.uint8, device=device)
+        for start in range(0, len(images), 4096):  # some 400 MB on the host at a time
+            part = images[start : start + 4096]
+            self._images[start : start + len(part)] = torch.from_numpy(part).to(device)
+
+    def read(self, rows: np.ndarray) -> Tensor:
+        return pinned(rows, self._images.device)
+
+    def load(self, prepared: Tensor) -> Tensor:
+        return self._images.index_select(0, upload(prepared, self._images.device))
+
+
+def image_source(images: Crops, experiment: Experiment, device: torch.device) -> ImageSource:
+    """The images where `dataset.resident` keeps them; for `auto` see `_LARGEST_SHARE`."""
+    resident = experiment.dataset.resident
+    if device.type != "cuda" or resident is False:
+        return HostImages(images, device)
+    if resident == "auto" and np.prod(images.shape) > _LARGEST_SHARE * _free_memory(device):
+        return HostImages(images, device)
+    return ResidentImages(images, device)
+
+
+def _free_memory(device: torch.device) -> float:
+    """Bytes that this process may still take of a GPU's memory."""
+    free, total = torch.cuda.mem_get_info(device)
+    allowed = torch.cuda.get_per_process_memory_fraction(device) * total
+    return min(free, allowed - torch.cuda.memory_reserved(device))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step's part of this worker, on the host.
+
+    Attributes:
+        images: As `ImageSource.read` has prepared them.
+        labels: Of the global batch, int64 [batch].
+        decisions: Of the augmentation of this worker's images.
+    """
+
+    images: Tensor
+    labels: Tensor
+    decisions: Decisions
+
+
+class _Reader:
+    """Draws and reads one batch after the other; a function of the spec, the epoch and the step alone."""
+
+    def __init__(self, experiment: Experiment, data: TrainingImages, source: ImageSource, device: torch.device) -> None:
+        self._data, self._source, self._device = data, source, device
+        self._seed, self._batch_size = experiment.train.seed, experiment.dataset.batch_size
+        share = self._batch_size // world_size()
+        self._share = slice(rank() * share, (rank() + 1) * share)
+        self._epoch, self._rows = -1, np.empty((0, 0), np.int64)
+
+    def __call__(self, epoch: int, step: int) -> Batch:
+        if epoch != self._epoch:
+            self._epoch, self._rows = epoch, self._data.sampler.epoch(epoch)
+        rows = self._rows[step]
+        decisions = self._data.augmentation.draw(self._seed, epoch, step, self._batch_size)
+        return Batch(
+            self._source.read(rows[self._share]),
+            pinned(self._data.labels[rows], self._device),
+            decisions.slice(self._share.start, self._share.stop),
+        )
+
+
+@contextmanager
+def training_batches(
+    experiment: Experiment, data: TrainingImages, source: ImageSource, device: torch.device, epochs: range
+) -> Iterator[Iterator[Batch]]:
+    """Yield the batches of all steps of some epochs, 0-based, one after the other; ends the thread with the block."""
+    read = _Reader(experiment, data, source, device)
+    steps = ((epoch, step) for epoch in epochs for step in range(data.sampler.steps_per_epoch))
+    ahead = _AHEAD_ON_GPU if device.type == "cuda" else _AHEAD_ON_CPU
+    pool = ThreadPoolExecutor(1, thread_name_prefix="batches")
+
+    def batches() -> Iterator[Batch]:
+        pending: deque[Future[Batch]] = deque()
+        for epoch, step in steps:
+            pending.append(pool.submit(read, epoch, step))
+            if len(pending) > ahead:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+
+    try:
+        yield batches()
+    finally:
+        pool.shutdown(cancel_futures=True)

@@ -1,0 +1,148 @@
+"""Checkpoints in the background: whole or not at all, of the state at `save`, and on the disk before a report."""
+
+import errno
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from reid_tune.checkpoints import checkpoint as checkpoint_file
+from reid_tune.checkpoints.checkpoint import load_checkpoint
+from reid_tune.checkpoints.names import LATEST
+from reid_tune.errors import InfrastructureError
+from reid_tune.training.checkpoint_writer import CheckpointWriter
+from reid_tune.training.loop import train
+from reid_tune.training.run import Run, begin
+
+from .conftest import Build, Recorder
+
+
+@pytest.fixture
+def run(build: Build, tmp_path: Path) -> Run:
+    run = begin(build(model__backbone="test_resnet"), tmp_path, torch.device("cpu"), None)
+    run.history.append({"epoch": 1, "loss": 1.0})
+    return run
+
+
+def blocked_writes(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Let every file wait for an event before it is written."""
+    allowed, save = threading.Event(), torch.save
+
+    def wait_and_save(*arguments: Any) -> None:
+        assert allowed.wait(20)
+        save(*arguments)
+
+    monkeypatch.setattr(checkpoint_file.torch, "save", wait_and_save)
+    return allowed
+
+
+def test_the_file_has_the_state_at_the_time_of_saving(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    allowed = blocked_writes(monkeypatch)
+    weight = run.network.projection.weight
+    before = weight.detach().clone()
+    with CheckpointWriter(run, keep_best=False) as writer:
+        writer.save()
+        with torch.no_grad():
+            weight.fill_(7.0)
+        run.history[0]["loss"] = 2.0
+        assert not writer.idle and not (run.directory / LATEST).exists()
+        allowed.set()
+        writer.wait()
+        assert writer.idle
+        saved = load_checkpoint(run.directory / LATEST)
+        assert torch.equal(saved.model["projection.weight"], before) and saved.history[0]["loss"] == 1.0
+        run.history.append({"epoch": 2, "loss": 1.0})
+        writer.save()
+    saved = load_checkpoint(run.directory / LATEST)
+    assert saved.epoch == 2 and bool((saved.model["projection.weight"] == 7).all()), "memory is used again"
+
+
+def test_one_file_is_written_at_a_time(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    allowed = blocked_writes(monkeypatch)
+    with CheckpointWriter(run, keep_best=False) as writer:
+        writer.save()
+        second = threading.Thread(target=writer.save)
+        second.start()
+        second.join(0.2)
+        assert second.is_alive(), "the second file waits for the first"
+        allowed.set()
+        second.join(20)
+        assert not second.is_alive()
+
+
+def test_a_full_disk_ends_the_run_with_its_sentence(
+    build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    recorder = Recorder()
+    monkeypatch.setattr(checkpoint_file.torch, "save", full)
+    with pytest.raises(InfrastructureError, match=f"cannot write {tmp_path / LATEST}: No space left on device"):
+        train(build(model__backbone="test_resnet"), recorder, tmp_path)
+    assert recorder.reports == [], "no epoch is reported without its checkpoint"
+
+
+def test_an_epoch_is_reported_once_its_checkpoint_is_there(build: Build, tmp_path: Path) -> None:
+    class Reader(Recorder):
+        def report(self, metrics: Any) -> None:
+            super().report(metrics)
+            assert load_checkpoint(tmp_path / LATEST).epoch == metrics["epoch"]
+
+    recorder = Reader()
+    train(build(model__backbone="test_resnet"), recorder, tmp_path)
+    assert [metrics["epoch"] for metrics in recorder.reports] == [1, 2, 3]
+
+
+def test_an_interrupted_loop_finishes_the_file_of_the_last_whole_epoch(
+    build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Interrupted(Recorder):
+        def step(self, step: int, loss: float) -> None:
+            super().step(step, loss)
+            if len(self.steps) == 2:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(build(model__backbone="test_resnet"), Interrupted(), tmp_path)
+    assert load_checkpoint(tmp_path / LATEST).epoch == 1
+
+
+# Writes the checkpoint of the first epoch; is killed when half of the second one's file is there.
+_KILLED = """
+import os, signal, sys
+from pathlib import Path
+import torch
+from reid_tune.checkpoints import checkpoint
+from reid_tune.spec.load import load_experiment
+from reid_tune.training.loop import train
+from tests.training.worker import Silent
+
+save, written = torch.save, []
+
+def save_half(content, path):
+    save(content, path)
+    if content["epoch"] == 2:
+        os.truncate(path, os.path.getsize(path) // 2)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+checkpoint.torch.save = save_half
+train(load_experiment(Path(sys.argv[1])), Silent(), Path(sys.argv[2]))
+"""
+
+
+def test_a_kill_during_a_write_leaves_the_checkpoint_before_whole(build: Build, tmp_path: Path) -> None:
+    spec, folder = tmp_path / "spec.yaml", tmp_path / "run"
+    spec.write_text(build(model__backbone="test_resnet").to_yaml())
+    root = Path(__file__).parents[2]
+    ended = subprocess.run([sys.executable, "-c", _KILLED, spec, folder], cwd=root, capture_output=True, check=False)
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
+    assert load_checkpoint(folder / LATEST).epoch == 1
+    recorder = Recorder()
+    train(build(model__backbone="test_resnet"), recorder, folder)
+    assert recorder.started is not None and recorder.started[1] == 2 and len(recorder.reports) == 3

@@ -1,0 +1,88 @@
+"""Which kernels a training has chosen, and what it leaves to the process afterwards."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+from reid_tune.losses.total import Losses
+from reid_tune.spec.train import Cudnn, Train
+from reid_tune.training import determinism
+from reid_tune.training.determinism import kernels
+
+from .conftest import Build
+from .test_step import IMAGES, LABELS, make
+
+cudnn = torch.backends.cudnn
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Settings as on a machine with a GPU: PyTorch keeps them without one, too."""
+    before = torch.get_float32_matmul_precision(), cudnn.allow_tf32
+    monkeypatch.setattr(determinism, "_has_gpu", lambda: True)
+    yield
+    assert (torch.get_float32_matmul_precision(), cudnn.allow_tf32) == before, "the choice before is restored"
+
+
+@pytest.mark.parametrize(("tf32", "products"), [(True, "high"), (False, "highest")])
+def test_products_and_convolutions_have_one_precision(gpu: None, tf32: bool, products: str) -> None:
+    with kernels(Train(tf32=tf32)):
+        assert torch.get_float32_matmul_precision() == products
+        assert cudnn.allow_tf32 is tf32
+
+
+def test_a_cpu_multiplies_in_true_float32() -> None:
+    with kernels(Train(tf32=True)):
+        assert torch.get_float32_matmul_precision() == "highest"
+
+
+def test_losses_and_their_gradients_are_in_true_float32(
+    gpu: None, build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The precision at the forward and the backward pass of the losses, and at the backward pass of the backbone."""
+    seen = []
+
+    class Noted(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: object, values: Tensor, name: str) -> Tensor:
+            ctx.name = name  # type: ignore[attr-defined]
+            seen.append((name, "forward", torch.get_float32_matmul_precision()))
+            return values.view_as(values)
+
+        @staticmethod
+        def backward(ctx: object, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+            seen.append((ctx.name, "backward", torch.get_float32_matmul_precision()))  # type: ignore[attr-defined]
+            return gradient, None
+
+    step, _ = make(build, model__backbone="test_resnet")
+    losses, features = Losses.__call__, step.network.features
+    monkeypatch.setattr(Losses, "__call__", lambda self, f, *rest: losses(self, Noted.apply(f, "losses"), *rest))
+    monkeypatch.setattr(step.module.backbone, "features", lambda images: Noted.apply(features(images), "backbone"))
+    with kernels(Train(tf32=True)):
+        step(IMAGES, LABELS)
+    assert set(seen) == {
+        ("losses", "forward", "highest"),
+        ("losses", "backward", "highest"),
+        ("backbone", "forward", "high"),
+        ("backbone", "backward", "high"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("train", "steps", "benchmark"),
+    [
+        (Train(), None, True),
+        (Train(), 500, True),
+        (Train(), 499, False),
+        (Train(cudnn=Cudnn(benchmark=False)), 500, False),
+        (Train(deterministic=True), 500, False),
+    ],
+)
+def test_cudnn_times_its_algorithms_where_that_pays(train: Train, steps: int | None, benchmark: bool) -> None:
+    before = cudnn.benchmark
+    with kernels(train, steps):
+        assert cudnn.benchmark is benchmark
+        assert cudnn.deterministic is train.deterministic
+    assert cudnn.benchmark is before

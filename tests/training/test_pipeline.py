@@ -1,0 +1,91 @@
+"""Batches that a thread draws and reads ahead are those of the sampler and the augmentation."""
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from reid_tune.training import pipeline
+from reid_tune.training.data import TrainingImages, training_images
+from reid_tune.training.pipeline import HostImages, ResidentImages, image_source, training_batches
+from reid_tune.training.subsets import split_records
+
+from .conftest import Build
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def images(build: Build) -> TrainingImages:
+    experiment = build()
+    return training_images(experiment, split_records(experiment).train)
+
+
+@pytest.mark.parametrize("source", [HostImages, ResidentImages])
+def test_batches_are_those_of_each_epoch_and_step(
+    build: Build, images: TrainingImages, source: type[HostImages] | type[ResidentImages]
+) -> None:
+    experiment, steps = build(), images.sampler.steps_per_epoch
+    place = source(images.images, CPU)
+    with training_batches(experiment, images, place, CPU, range(1, 3)) as batches:
+        prepared = list(batches)
+    assert len(prepared) == 2 * steps > 2
+    for number, batch in enumerate(prepared):
+        epoch, step = 1 + number // steps, number % steps
+        rows = images.sampler.epoch(epoch)[step]
+        decisions = images.augmentation.draw(experiment.train.seed, epoch, step, 16)
+        assert np.array_equal(place.load(batch.images), images.images.take(rows))
+        assert np.array_equal(batch.labels, images.labels[rows])
+        assert np.array_equal(batch.decisions.crop, decisions.crop)
+        assert np.array_equal(batch.decisions.boxes, decisions.boxes)
+
+
+def test_a_fault_of_the_thread_reaches_the_loop_and_the_thread_ends(
+    build: Build, images: TrainingImages, tmp_path: Path
+) -> None:
+    class Broken(HostImages):
+        def read(self, rows: np.ndarray) -> torch.Tensor:
+            raise OSError("the cache is gone")
+
+    source = Broken(images.images, CPU)
+    with (
+        pytest.raises(OSError, match="the cache is gone"),
+        training_batches(build(), images, source, CPU, range(3)) as batches,
+    ):
+        next(batches)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("batches")]
+
+
+def test_a_loop_that_stops_early_leaves_no_thread(build: Build, images: TrainingImages) -> None:
+    with training_batches(build(), images, HostImages(images.images, CPU), CPU, range(100)) as batches:
+        next(batches)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("batches")]
+
+
+@pytest.mark.parametrize(
+    ("resident", "free_times_images", "expected"),
+    [
+        ("auto", 4, "ResidentImages"),
+        ("auto", 3.9, "HostImages"),
+        (True, 1, "ResidentImages"),
+        (False, 100, "HostImages"),
+    ],
+)
+def test_images_stay_on_a_gpu_where_they_take_a_quarter_of_its_free_memory(
+    build: Build,
+    images: TrainingImages,
+    monkeypatch: pytest.MonkeyPatch,
+    resident: bool | str,
+    free_times_images: float,
+    expected: str,
+) -> None:
+    """The GPU and the copy to it are stand-ins: there is no GPU here."""
+    size = float(np.prod(images.images.shape))
+    monkeypatch.setattr(pipeline, "_free_memory", lambda _: free_times_images * size)
+    for name in ("ResidentImages", "HostImages"):
+        monkeypatch.setattr(pipeline, name, lambda *_, name=name: name)
+    gpu = torch.device("cuda", 0)
+    assert image_source(images.images, build(dataset__resident=resident), gpu) == expected
+    assert image_source(images.images, build(dataset__resident=resident), CPU) == "HostImages"
