@@ -34,7 +34,10 @@ Spec = Annotated[Path, typer.Option("-e", "--experiment_spec_file", help="Experi
 Overrides = Annotated[
     list[str] | None, typer.Argument(help="key=value pairs that override the spec.", metavar="[KEY=VALUE]...")
 ]
-DeviceOption = Annotated[str, typer.Option("--device", help="Where to compute: cpu, cuda or cuda:N.")]
+DeviceOption = Annotated[
+    str,
+    typer.Option("--device", help="Where to compute: auto (GPU 0 if there is one, else the CPU), cpu, cuda or cuda:N."),
+]
 Storage = Annotated[str, typer.Option(help="Folder of the sweeps, or s3://BUCKET/PREFIX.")]
 FormatOption = Annotated[Format, typer.Option("--format", help="How to print the result.")]
 

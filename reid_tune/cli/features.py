@@ -30,7 +30,7 @@ def score(
     by: Annotated[
         By | None, typer.Option("--by", help="Also each pair of cameras or each identity, the weakest first.")
     ] = None,
-    device: DeviceOption = "cpu",
+    device: DeviceOption = "auto",
     format: FormatOption = Format.table,
 ) -> None:
     """Score the features of any model: mAP, mINP and Rank-k."""
@@ -47,7 +47,7 @@ def compare(
     features: Annotated[list[Path], typer.Argument(help="Two .npz files or more; the first is the baseline.")],
     re_ranking: ReRanking = None,
     cmc: Annotated[Path | None, typer.Option("--cmc", help="Picture of all CMC curves: .png, .pdf or .svg.")] = None,
-    device: DeviceOption = "cpu",
+    device: DeviceOption = "auto",
     format: FormatOption = Format.table,
 ) -> None:
     """Compare models by their features of the same images: is one better than the first, beyond chance?
@@ -76,7 +76,7 @@ def rerank_search(
     picture: Annotated[
         Path | None, typer.Option("--picture", help="Picture of the landscape: .png, .pdf or .svg.")
     ] = None,
-    device: DeviceOption = "cpu",
+    device: DeviceOption = "auto",
     format: FormatOption = Format.table,
 ) -> None:
     """Find the best setting of the k-reciprocal re-ranking for some features, on a grid; the neighbours are found once.
@@ -105,7 +105,7 @@ def threshold(
         Path | None, typer.Option("--picture", help="Picture of the distances: .png, .pdf or .svg.")
     ] = None,
     output: Annotated[Path | None, typer.Option("--output", help="JSON file, which export.threshold reads.")] = None,
-    device: DeviceOption = "cpu",
+    device: DeviceOption = "auto",
     format: FormatOption = Format.table,
 ) -> None:
     """Find the distance up to which two images count as one person, for a wanted false-match rate.

@@ -87,7 +87,7 @@ class Comparison:
 
 
 def run_compare(
-    paths: Sequence[Path], reranking: str | None, cmc: Path | None = None, device: str = "cpu"
+    paths: Sequence[Path], reranking: str | None, cmc: Path | None = None, device: str = "auto"
 ) -> Comparison:
     """Compare `.npz` files with the first of them, all re-ranked where `reranking` is `K1,K2,LAMBDA`.
 

@@ -7,9 +7,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from reid_tune.errors import InputError
 from reid_tune.evaluation.breakdown import CameraPairs, per_identity
-from reid_tune.evaluation.distances import Blocks
+from reid_tune.evaluation.distances import Blocks, repeatable
 from reid_tune.evaluation.features import FeatureSet
 from reid_tune.evaluation.matches import Watch
 from reid_tune.evaluation.rerank import ReRanking
@@ -24,7 +26,7 @@ from reid_tune.tasks.status import StatusLog, kpi, logged
 from reid_tune.tasks.testsets import TestSet, decode_test, test_sets
 from reid_tune.tasks.threshold import Calibration, calibrate
 from reid_tune.training.data import EvaluationImages
-from reid_tune.training.devices import devices, task_devices
+from reid_tune.training.devices import default_device, task_devices
 from reid_tune.training.embed import Embedder, Inputs, Open, features_of
 from reid_tune.training.pool import embedding_workers
 from reid_tune.training.subsets import evaluation_records
@@ -157,13 +159,13 @@ class _Job:
     def _evaluate(self, model: str, test: TestSet, images: EvaluationImages, embedder: Embedder) -> Evaluated:
         features = features_of(images, embedder.embed)
         watch = None if test.name else self.pictures.watch(features)
-        evaluated = evaluate_features(
-            features, reranking_of(self.experiment), watch, details=self.experiment.evaluate.details
-        )
+        spec, device = self.experiment, self.devices[0]
+        with repeatable(spec.train.deterministic):
+            evaluated = evaluate_features(features, reranking_of(spec), watch, spec.evaluate.details, device)
         if watch:
             self.pictures.take(images, watch, evaluated.headline)
         data = {"checkpoint": model, "query_dataset": str(test.query.path), "test_dataset": str(test.gallery.path)}
-        calibration = calibrate(features, self.experiment.evaluate.fmr, data)
+        calibration = calibrate(features, spec.evaluate.fmr, data, device=device)
         if isinstance(calibration.threshold, InputError):
             print(
                 f"note: {model} on {test.query.path} has no threshold for evaluate.fmr: {calibration.threshold}",
@@ -179,7 +181,11 @@ def reranking_of(experiment: Experiment) -> ReRanking | None:
 
 
 def evaluate_features(
-    features: FeatureSet, reranking: ReRanking | None, watch: Watch | None = None, details: bool = False
+    features: FeatureSet,
+    reranking: ReRanking | None,
+    watch: Watch | None = None,
+    details: bool = False,
+    device: torch.device | str = "cpu",
 ) -> Evaluated:
     """Score plain, and re-ranked where given; the neighbours are found once; see `scores` for `watch`."""
     pairs = CameraPairs(features) if details else None
@@ -190,7 +196,7 @@ def evaluate_features(
 
     found, rows = [], {}
     settings = [None] if reranking is None else [None, reranking]
-    for score in scores(features, settings, watch=watched):
+    for score in scores(features, settings, device, watched):
         found.append(score)
         if pairs:
             kind = "re_ranked" if score.reranking else "plain"
@@ -203,8 +209,7 @@ def test_features(
     experiment: Experiment, path: Path, query: str | None, gallery: str | None
 ) -> tuple[FeatureSet, EvaluationImages]:
     """Features of the images of two folders by a checkpoint or an ONNX file, which brings its own preprocessing."""
-    (device,) = devices(experiment.evaluate.gpus[:1], "evaluate.gpu_ids")
-    embedder = ModelFile(path, experiment)(device)
+    embedder = ModelFile(path, experiment)(default_device())
     records = evaluation_records(query, gallery, strict=experiment.dataset.strict)
     images = decode_test(*records, embedder.inputs, experiment.dataset.num_workers)
     return features_of(images, embedder.embed), images

@@ -89,7 +89,7 @@ def run_rerank_search(
     weights: str,
     metric: str,
     picture: Path | None = None,
-    device: str = "cpu",
+    device: str = "auto",
 ) -> RerankSearch:
     """Score every combination of values, given as lists such as `10,20`, on the features of an `.npz` file.
 

@@ -37,7 +37,7 @@ class Scored:
 
 
 def run_score(
-    path: Path, reranking: str | None, by: Literal["camera", "identity"] | None = None, device: str = "cpu"
+    path: Path, reranking: str | None, by: Literal["camera", "identity"] | None = None, device: str = "auto"
 ) -> Scored:
     """Score an `.npz` file, re-ranked where `reranking` is `K1,K2,LAMBDA`; see `CameraPairs` and `per_identity`.
 

@@ -104,7 +104,7 @@ def run_threshold(
     far: float = FAR,
     picture: Path | None = None,
     output: Path | None = None,
-    device: str = "cpu",
+    device: str = "auto",
 ) -> Calibration:
     """Calibrate on an `.npz` file of features; write the picture of the distances and the numbers where wanted.
 

@@ -7,7 +7,12 @@ import torch
 from reid_tune.errors import InputError
 from reid_tune.spec.experiment import Experiment
 
-__all__ = ["devices", "named_device", "task_devices"]
+__all__ = ["default_device", "devices", "named_device", "task_devices"]
+
+
+def default_device() -> torch.device:
+    """The first GPU that this process may use, or the CPU where there is none."""
+    return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
 
 
 def devices(gpus: Sequence[int], key: str) -> list[torch.device]:
@@ -46,14 +51,16 @@ def task_devices(experiment: Experiment, task: str) -> list[torch.device]:
 
 
 def named_device(name: str) -> torch.device:
-    """The device of a name such as cpu, cuda or cuda:1.
+    """The device of a name such as cpu, cuda or cuda:1; auto is `default_device`.
 
     Raises:
         InputError: it is none of these, or this machine does not have it.
     """
+    if name == "auto":
+        return default_device()
     kind, _, index = name.partition(":")
     if kind not in ("cpu", "cuda") or (index and not index.isdigit()):
-        raise InputError(f"--device {name} is none of cpu, cuda and cuda:N.")
+        raise InputError(f"--device {name} is none of auto, cpu, cuda and cuda:N.")
     if kind == "cuda" and not torch.cuda.is_available():
         raise InputError(f"--device {name}: this machine has no GPU; leave it out.")
     return devices([int(index or 0)], "--device")[0] if kind == "cuda" else torch.device("cpu")

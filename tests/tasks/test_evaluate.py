@@ -1,7 +1,7 @@
 import json
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,16 @@ from PIL import Image
 
 from reid_tune.checkpoints.names import BEST, LATEST
 from reid_tune.errors import InputError
+from reid_tune.evaluation.features import FeatureSet
 from reid_tune.evaluation.rerank import ReRanking
-from reid_tune.evaluation.score import score
+from reid_tune.evaluation.score import Score, score
 from reid_tune.evaluation.thresholds import Pairs
 from reid_tune.spec.experiment import Experiment
+from reid_tune.tasks import evaluate
 from reid_tune.tasks.evaluate import Evaluated, Evaluation, run_evaluate
 from reid_tune.tasks.evaluate import test_features as features_of_folders
 from reid_tune.tasks.export import run_export
+from reid_tune.tasks.threshold import Calibration
 
 from .conftest import write_checkpoint
 
@@ -474,6 +477,30 @@ def test_a_gpu_that_the_machine_lacks_is_named(checkpoint: Path, spec: Spec, mon
     values = {"evaluate__checkpoint": str(checkpoint), "evaluate__num_gpus": 2, "train__gpu_ids": [5]}
     with pytest.raises(InputError, match="evaluate.gpu_ids asks for GPU 3, but this machine has 2"):
         run_evaluate(spec(**values, evaluate__gpu_ids=[0, 3]))
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_scores_and_calibration_are_computed_on_the_model_s_device(
+    checkpoint: Path, spec: Spec, monkeypatch: pytest.MonkeyPatch, deterministic: bool
+) -> None:
+    first, calls = torch.device("cpu", 0), []  # unlike torch.device("cpu"), where the functions' defaults compute
+    monkeypatch.setattr(evaluate, "task_devices", lambda *_: [first])
+
+    def scores(features: FeatureSet, settings: list[Any], device: torch.device, watch: Any) -> Iterator[Score]:
+        for result in all_scores(features, settings, device, watch):
+            calls.append(("scores", device, torch.are_deterministic_algorithms_enabled()))
+            yield result
+
+    def calibrate(*arguments: Any, device: torch.device) -> Calibration:
+        calls.append(("calibrate", device, torch.are_deterministic_algorithms_enabled()))
+        return calibration(*arguments, device=device)
+
+    all_scores, calibration = evaluate.scores, evaluate.calibrate
+    monkeypatch.setattr(evaluate, "scores", scores)
+    monkeypatch.setattr(evaluate, "calibrate", calibrate)
+    run_evaluate(spec(evaluate__checkpoint=str(checkpoint), train__deterministic=deterministic))
+    assert calls == [("scores", first, deterministic)] * 2 + [("calibrate", first, False)]
+    assert not torch.are_deterministic_algorithms_enabled()
 
 
 def test_the_latest_results_replace_the_older_ones_whole(checkpoint: Path, spec: Spec, tmp_path: Path) -> None:

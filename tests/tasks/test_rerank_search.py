@@ -66,7 +66,7 @@ def test_the_table_has_the_plain_score_and_the_best_settings_first(run: Run) -> 
         (["f.npz", "--metric", "map"], "--metric map is none of mAP, mINP, Rank-1."),
         (["f.npz", "--picture", "l.gif"], "--picture = 'l.gif': the name must end in .png, .pdf or .svg."),
         (["f.npz", "--device", "cuda"], "--device cuda: this machine has no GPU; leave it out."),
-        (["f.npz", "--device", "tpu"], "--device tpu is none of cpu, cuda and cuda:N."),
+        (["f.npz", "--device", "tpu"], "--device tpu is none of auto, cpu, cuda and cuda:N."),
         (["no.npz"], "there is no feature file no.npz; give another path."),
     ],
 )

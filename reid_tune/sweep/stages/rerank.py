@@ -6,6 +6,7 @@ from typing import Any
 
 from reid_tune.errors import InputError
 from reid_tune.evaluation.differences import difference
+from reid_tune.evaluation.distances import repeatable
 from reid_tune.evaluation.features import FeatureSet, read_features
 from reid_tune.evaluation.grid import grid_scores
 from reid_tune.evaluation.rerank import ReRanking
@@ -15,6 +16,7 @@ from reid_tune.sweep.journal import Journal
 from reid_tune.sweep.runs.fixed import features_file
 from reid_tune.sweep.stages.refit import finalists
 from reid_tune.sweep.state import confirm_run
+from reid_tune.training.devices import default_device
 
 __all__ = ["VALUES", "choose", "settings", "tuned"]
 
@@ -53,7 +55,8 @@ def choose(sweep: Sweep, journal: Journal) -> dict[str, Any]:
     result: dict[str, Any] = {"settings": len(tried)}
     for name, trial in finalists(journal).items():
         files = [features_file(journal.folder, confirm_run(trial.number, repeat)) for repeat in repeats]
-        result[name] = _best([read_features(file) for file in files], tried)
+        with repeatable(sweep.experiment.train.deterministic):
+            result[name] = _best([read_features(file) for file in files], tried)
     return result
 
 
@@ -64,9 +67,10 @@ def tuned(journal: Journal, name: str) -> ReRanking | None:
 
 
 def _best(hold_outs: Sequence[FeatureSet], tried: Sequence[ReRanking]) -> dict[str, Any]:
-    plain = [score(features) for features in hold_outs]
+    device = default_device()
+    plain = [score(features, device=device) for features in hold_outs]
     best: tuple[float, ReRanking, list[Score]] | None = None
-    for setting, *found in zip(tried, *(grid_scores(features, tried) for features in hold_outs), strict=True):
+    for setting, *found in zip(tried, *(grid_scores(features, tried, device) for features in hold_outs), strict=True):
         value = mean(each.mAP for each in found)
         if best is None or value > best[0]:
             best = value, setting, found

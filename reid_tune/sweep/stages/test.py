@@ -11,6 +11,7 @@ from reid_tune.checkpoints.checkpoint import load_checkpoint
 from reid_tune.data.fingerprint import fingerprint
 from reid_tune.deploy.latency import latency
 from reid_tune.errors import FailedRun
+from reid_tune.evaluation.distances import repeatable
 from reid_tune.evaluation.features import FeatureSet
 from reid_tune.evaluation.intervals import paired_interval
 from reid_tune.evaluation.matches import Watch
@@ -32,6 +33,7 @@ from reid_tune.tasks.pictures import SampledMatches, draw_cmc, sample_matches
 from reid_tune.tasks.testsets import TestSet, test_sets
 from reid_tune.tasks.threshold import calibrate
 from reid_tune.training.curves import schedule_plot
+from reid_tune.training.devices import default_device
 
 __all__ = ["test"]
 
@@ -102,10 +104,17 @@ def _scores(sweep: Sweep, journal: Journal, name: str, sets: Sequence[TestSet]) 
         section = sweep.experiment.re_ranking
         drawable = not found and section.num_query * (section.max_rank + 1) <= MAX_FRAMES
         watch = Watch(features, section.max_rank) if drawable else None
-        values = list(scores(features, list(kinds.values()), watch=watch))
+        values = _scored(sweep, features, list(kinds.values()), watch)
         matches = sample_matches(sweep.experiment, images, watch, values[-1]) if watch else None
         found.append(_Tested(features, dict(zip(kinds, values, strict=True)), matches))
     return found
+
+
+def _scored(
+    sweep: Sweep, features: FeatureSet, settings: Sequence[ReRanking | None], watch: Watch | None = None
+) -> list[Score]:
+    with repeatable(sweep.experiment.train.deterministic):
+        return list(scores(features, settings, default_device(), watch))
 
 
 def _draw(sweep: Sweep, journal: Journal, name: str, tested: _Tested) -> None:
@@ -136,14 +145,14 @@ def _threshold(sweep: Sweep, name: str, features: FeatureSet, own: TestSet) -> d
         "query_dataset": str(own.query.path),
         "test_dataset": str(own.gallery.path),
     }
-    return calibrate(features, sweep.experiment.evaluate.fmr, data).as_dict()
+    return calibrate(features, sweep.experiment.evaluate.fmr, data, device=default_device()).as_dict()
 
 
 def _checkpoint_score(sweep: Sweep, path: Path) -> Score:
     dataset = sweep.experiment.dataset
     trained = checkpoint_experiment(load_checkpoint(path, passphrase(sweep.experiment)), path)
     features, _ = test_features(trained, path, dataset.query_dataset_dir, dataset.test_dataset_dir)
-    return next(scores(features, [None]))
+    return _scored(sweep, features, [None])[0]
 
 
 def _checkpoint_metrics(sweep: Sweep, journal: Journal, name: str, plain: Score) -> dict[str, Any]:

@@ -1,18 +1,24 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from reid_tune.errors import InputError
+from reid_tune.evaluation import grid as evaluation_grid
+from reid_tune.evaluation import score as evaluation_score
 from reid_tune.evaluation.features import read_features
 from reid_tune.evaluation.rerank import ReRanking
-from reid_tune.evaluation.score import score
+from reid_tune.evaluation.score import Retrieval, score
 from reid_tune.sweep.journal import Journal
 from reid_tune.sweep.runs.fixed import features_file
+from reid_tune.sweep.stages import rerank
 from reid_tune.sweep.stages.confirm import confirm_runs, decide
 from reid_tune.sweep.stages.rerank import choose, settings, tuned
 from reid_tune.sweep.state import confirm_run
+from reid_tune.training.devices import default_device
 
-from ..simulation import SPACE, drive, make_sweep
+from ..simulation import SPACE, SPEC, drive, make_sweep
 from .searched import journal_with
 
 pytestmark = pytest.mark.usefixtures("no_fsync")
@@ -55,7 +61,7 @@ def test_the_choice_is_the_best_mean_over_the_hold_outs_of_each_finalist(tmp_pat
     hold_outs = [read_features(features_file(journal.folder, confirm_run(winner, repeat))) for repeat in (1, 2)]
 
     def mean_of(setting: ReRanking | None) -> float:
-        return sum(score(features, setting).mAP for features in hold_outs) / 2
+        return sum(score(features, setting, default_device()).mAP for features in hold_outs) / 2
 
     tried = settings(sweep)  # type: ignore[arg-type]
     values = [mean_of(setting) for setting in tried]
@@ -67,6 +73,27 @@ def test_the_choice_is_the_best_mean_over_the_hold_outs_of_each_finalist(tmp_pat
     assert result["winner"]["gain"]["mean"] == pytest.approx(max(values) - mean_of(None))
     journal.emit("stage", stage="rerank", state="done", result=result)
     assert tuned(journal, "winner") == best
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_the_scores_are_computed_on_the_default_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deterministic: bool
+) -> None:
+    device, seen = torch.device("cpu", 0), []  # unlike torch.device("cpu")
+
+    class Ranked(Retrieval):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            seen.append((arguments[2], torch.are_deterministic_algorithms_enabled()))
+
+    monkeypatch.setattr(rerank, "default_device", lambda: device)
+    for module in (evaluation_grid, evaluation_score):
+        monkeypatch.setattr(module, "Retrieval", Ranked)
+    spec = SPEC | {"train": SPEC["train"] | {"deterministic": deterministic}}
+    sweep, journal = confirmed(tmp_path, base=spec, space=SPACE | RERANKED)
+    seen.clear()
+    choose(sweep, journal)  # type: ignore[arg-type]
+    assert seen == [(device, deterministic)] * 8, "two finalists, two hold-outs, without and with re-ranking"
 
 
 def test_without_ranges_nothing_is_chosen(tmp_path: Path) -> None:
