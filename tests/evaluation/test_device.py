@@ -67,6 +67,24 @@ def test_results_are_those_of_the_cpu(monkeypatch, result):
         assert result(device) == expected
 
 
+@pytest.mark.parametrize("result", [ranked, grid, pairs_of, strangers])
+def test_products_are_in_true_float32_whatever_the_process_has_chosen(monkeypatch, result):
+    seen = set()
+
+    def watched(product):
+        return lambda *arguments: (seen.add(torch.get_float32_matmul_precision()), product(*arguments))[1]
+
+    for module, name in ((torch, "mm"), (torch.linalg, "vecdot")):
+        monkeypatch.setattr(module, name, watched(getattr(module, name)))
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        result("cpu")
+        assert seen == {"highest"} and torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
 def test_the_device_refuses_what_a_gpu_refuses(monkeypatch):
     ours, index = torch.zeros(3), torch.tensor([2, 0])
     with other_device(monkeypatch) as device:
