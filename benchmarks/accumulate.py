@@ -1,0 +1,110 @@
+"""Memory and time of a training step by the number of chunks: `train.accumulate`.
+
+    python benchmarks/accumulate.py [--device cuda] [--backbone swin_tiny_patch4_window7_224] [--batch 64] [--chunks 8]
+
+Every number of chunks runs in a process of its own: some steps of one batch at the backbone's default size. On a GPU
+the memory is the most that PyTorch's allocator gave in a step; on a CPU it is the most that the process had resident,
+above what it had before its first step. The loss of the first step shows that the losses see the whole batch: it is the
+same for a Swin, here without stochastic depth; a ResNet's batch norm sees one chunk at a time.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import common
+import torch
+
+from reid_tune.training.run import begin
+
+
+def main() -> None:
+    arguments = parse()
+    if arguments.measure:
+        print(json.dumps(measure(arguments)))
+        return
+    print(common.machine(common.device_of(arguments)))
+    whole, chunked = (in_a_process(chunks) for chunks in (1, arguments.chunks))
+    common.show(
+        f"{whole['backbone']}, {whole['size']}, batch {whole['batch']}",
+        "1 chunk",
+        [
+            common.Row(f"memory of a step, MB, {arguments.chunks} chunks", whole["memory"], chunked["memory"], "less"),
+            common.Row("seconds of a step", whole["seconds"], chunked["seconds"], "less"),
+            common.Row("loss of the first step", whole["loss"], chunked["loss"]),
+        ],
+    )
+
+
+def parse() -> argparse.Namespace:
+    parser = common.options(__doc__)
+    parser.add_argument("--backbone", help=f"default {common.SWIN}")
+    parser.add_argument("--batch", type=int, help="a multiple of 4 and of --chunks; default 128 on a GPU, 32 elsewhere")
+    parser.add_argument("--chunks", type=int, default=8)
+    parser.add_argument("--measure", type=int, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def in_a_process(chunks: int) -> dict[str, float]:
+    """What `measure` returns for a number of chunks."""
+    command = [sys.executable, __file__, *sys.argv[1:], "--measure", str(chunks)]
+    printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    return dict(json.loads(printed.splitlines()[-1]))
+
+
+def measure(arguments: argparse.Namespace) -> dict[str, object]:
+    """Memory in MB, seconds and loss of steps with `arguments.measure` chunks."""
+    device, quick = common.device_of(arguments), arguments.quick
+    batch = arguments.batch or (16 if quick else 128 if device.type == "cuda" else 32)
+    with common.workplace() as folder:
+        values = {
+            "dataset.train_dataset_dir": str(common.draw_crops(folder / "crops", 2 * batch, batch // 4)),
+            "dataset.batch_size": batch,
+            "train.accumulate": arguments.measure,
+            "model.drop_path": 0.0,
+        }
+        experiment = common.spec(arguments.backbone or (common.TINY if quick else common.SWIN), values, quick=quick)
+        memory, seconds, loss = steps(experiment, device, folder / "run")
+    model = experiment.model
+    size = f"{model.input_height} x {model.input_width}"
+    return {
+        "backbone": model.backbone,
+        "size": size,
+        "batch": batch,
+        "memory": memory,
+        "seconds": seconds,
+        "loss": loss,
+    }
+
+
+def steps(experiment: common.Experiment, device: torch.device, folder: Path) -> tuple[float, float, float]:
+    """Peak memory in MB, seconds of a step and the loss of the first one."""
+    run = begin(experiment, folder, device, None)
+    rows = run.data.sampler.epoch(0)[0]
+    decisions = run.data.augmentation.draw(0, 0, 0, len(rows))
+    images = run.data.augmentation.apply(run.source.load(run.source.read(rows)), decisions)
+    labels = torch.from_numpy(run.data.labels[rows]).to(device)
+    now = common.clock(device)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    before = resident()
+    run.network.train()
+    loss = float(run.step(images, labels)["loss"])
+    begun = now()
+    for _ in range(2):
+        run.step(images, labels)
+    seconds = (now() - begun) / 2
+    used = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else resident() - before
+    return used / 1e6, seconds, loss
+
+
+def resident() -> int:
+    """The most bytes that this process had resident so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+if __name__ == "__main__":
+    main()
