@@ -33,6 +33,7 @@ from reid_tune.sweep.runs.source import Holds, Source
 from reid_tune.sweep.search.search import Search
 from reid_tune.sweep.stages.confirm import confirm_runs, decide
 from reid_tune.sweep.stages.export import export
+from reid_tune.sweep.stages.on_gpu import Stage, on_gpu
 from reid_tune.sweep.stages.plan import plan
 from reid_tune.sweep.stages.preflight import Checked, preflight
 from reid_tune.sweep.stages.probe import probe
@@ -214,10 +215,10 @@ class _Driver:
     def _confirm(self) -> dict[str, Any]:
         crew = _crew(self.sweep, self.sweep.file.resources.workers)
         self._run(confirm_runs(self.sweep, self.journal, crew.holds), crew)
-        return decide(self.sweep, self.journal)
+        return self._score(decide)
 
     def _rerank(self) -> dict[str, Any]:
-        return choose(self.sweep, self.journal)
+        return self._score(choose)
 
     def _refit(self) -> dict[str, Any]:
         crew = _crew(self.sweep, self.sweep.file.resources.refit_workers)
@@ -226,13 +227,21 @@ class _Driver:
         return {run: self.journal.state.runs[run].state for run in source.runs}
 
     def _export(self) -> dict[str, Any]:
-        return export(self.sweep, self.journal)
+        return self._score(export)
 
     def _test(self) -> dict[str, Any]:
-        return test(self.sweep, self.journal)
+        return self._score(test)
 
     def _register(self) -> dict[str, Any]:
         return register(self.sweep, self.journal)
+
+    def _score(self, stage: Stage) -> dict[str, Any]:
+        resources = self.sweep.file.resources
+        try:
+            placement = place(resources, resources.workers)
+        except InputError:  # A stage that trains nothing may run on what is left of a cluster.
+            placement = None
+        return on_gpu(stage, self.sweep, self.journal, placement)
 
     def _run(self, source: Source, crew: Crew, validate_at: tuple[int, ...] = ()) -> None:
         from reid_tune.sweep.runs.runner import run_all
