@@ -6,8 +6,8 @@ import platform
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -22,8 +22,11 @@ from reid_tune.spec.defaults import defaults
 from reid_tune.spec.experiment import Experiment, unflatten
 from reid_tune.tables import print_table
 from reid_tune.training.data import TrainingImages
+from reid_tune.training.loop import train
+from reid_tune.training.reporter import Metrics
 
-# Market-1501's training images, their identities, and the size of its crops.
+# Epochs of a whole training; Market-1501's training images, their identities, and the size of its crops.
+EPOCHS = 120
 IMAGES, IDENTITIES, HEIGHT, WIDTH = 12_936, 751, 128, 64
 RESNET, SWIN, TINY = "resnet_50", "swin_tiny_patch4_window7_224", "resnet18"
 _CPUINFO = Path("/proc/cpuinfo")
@@ -50,13 +53,70 @@ class Row:
         return [self.name, _text(self.other), _text(self.ours), ratio, self.wanted]
 
 
-def show(title: str, other: str, rows: Sequence[Row]) -> None:
-    """Print a title and the table; `other` heads the column of the way that ours is compared with."""
+def show(title: str, other: str, rows: Sequence[Row], ours: str = "reid-tune") -> None:
+    """Print a title and the table; `other` and `ours` head the two columns that are compared."""
     print(title)
-    table = Table("", *(other, "reid-tune", "ratio", "wanted"))
+    table = Table("", *(other, ours, "ratio", "wanted"))
     for row in rows:
         table.add_row(*row.cells())
     print_table(table)
+
+
+class Enough(Exception):
+    """Raised to end a run before the end of its schedule."""
+
+
+@dataclass
+class Watch:
+    """A reporter that notes when epochs are reported, in seconds of wall and CPU time, and ends a run.
+
+    The loop reports an epoch once its checkpoint is written, early in the next epoch; all epochs alike.
+    """
+
+    stop_after: int | None = None  # epochs
+    ends: list[float] = field(default_factory=list)
+    cpu_ends: list[float] = field(default_factory=list)
+    history: list[Metrics] = field(default_factory=list)
+    steps_per_epoch: int = 0
+
+    def start(self, steps_per_epoch: int, first_epoch: int, num_epochs: int) -> None:
+        self.steps_per_epoch = steps_per_epoch
+        self._note()
+
+    def say(self, text: str) -> None:
+        pass
+
+    def step(self, step: int, loss: float) -> None:
+        pass
+
+    def report(self, metrics: Metrics) -> None:
+        self._note()
+        self.history.append(metrics)
+        if len(self.history) == self.stop_after:
+            raise Enough
+
+    def _note(self) -> None:
+        self.ends.append(time.perf_counter())
+        self.cpu_ends.append(time.process_time())
+
+    @property
+    def epochs(self) -> list[float]:
+        """Seconds of each epoch, its validation and its checkpoint included."""
+        return list(np.diff(self.ends).tolist())
+
+    @property
+    def speeds(self) -> list[float]:
+        """Images per second of each epoch's steps."""
+        return [float(metrics["images_per_second"]) for metrics in self.history]
+
+
+def watched(experiment: Experiment, watch: Watch, folder: Path, device: torch.device) -> None:
+    """Train through the product's loop until the watch has enough.
+
+    The spec's schedule may be longer: by its length the product decides how long it may search for fast kernels.
+    """
+    with suppress(Enough):
+        train(experiment, watch, folder, device=device)
 
 
 def options(doc: str | None) -> argparse.ArgumentParser:

@@ -1,75 +1,87 @@
-"""Minutes of a whole training run: 120 epochs of 12,936 images of 751 identities, without evaluation.
+"""Minutes of a whole training run: 120 epochs of 12,936 images of 751 identities, with a validation every 10 epochs.
 
-    python benchmarks/full_run.py --device cuda [--backbone swin_tiny_patch4_window7_224] [--epochs 5] [--compile]
+    python benchmarks/full_run.py --device cuda [--backbone swin_tiny_patch4_window7_224] [--epochs 6] [--compile]
     python benchmarks/full_run.py --device cpu [--steps 4]
 
 `reid_tune.training.loop.train` runs as in a task, on drawn JPEGs: the image cache is built, every epoch writes the
-latest checkpoint, every tenth one is kept. `--epochs` measures the first ones and projects; what the first one takes
-beyond a later one (kernels chosen or compiled) counts once. `--steps` makes epochs of fewer images. Beside it stands
-the time that the reference publishes, of other hardware.
+latest checkpoint, every tenth one is kept. The validation has the size of a hold-out, a fifth of the images of 150
+identities. `--epochs` measures the first ones, every second of them with a validation, and projects; what the first
+epoch and the first validation take beyond later ones (kernels chosen or compiled) counts once. `--steps` makes epochs
+of fewer images. The published time is the reference's, of other hardware.
+
+From that follows what a sweep of 64 such trials costs with ASHA (grace period auto, reduction factor 3), if one in
+three survives each rung and no GPU is idle; its trials validate at the rungs too.
 """
 
+import math
 import statistics
-import sys
 import time
 from argparse import Namespace
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import common
 import torch
-from common import Row
+from common import EPOCHS, Row, Watch
 
 from reid_tune.spec.experiment import Experiment
-from reid_tune.training.loop import train
-from reid_tune.training.reporter import Metrics
+from reid_tune.spec.train import Optim
+from reid_tune.sweep.search.asha import rungs
 
-EPOCHS = 120
+VALIDATED_EVERY = 10  # epochs
+VALIDATION_IMAGES, VALIDATION_IDENTITIES = common.IMAGES // 5, 150
+TRIALS, FACTOR = 64, 3
 # Hours on one A100 with 80 GB at batch 128, from the reference's documentation.
 PUBLISHED = {common.RESNET: 1.25, common.SWIN: 1.5}
 
 
-@dataclass
-class Watch:
-    """A reporter that notes when epochs end and how fast their steps were."""
+@dataclass(frozen=True)
+class Plan:
+    """What is measured: the spec, on data drawn for it, and the epochs of it; all if None."""
 
-    ends: list[float] = field(default_factory=list)
-    speeds: list[float] = field(default_factory=list)
-
-    def start(self, steps_per_epoch: int, first_epoch: int, num_epochs: int) -> None:
-        self.ends.append(time.perf_counter())
-
-    def say(self, text: str) -> None:
-        pass
-
-    def step(self, step: int, loss: float) -> None:
-        pass
-
-    def report(self, metrics: Metrics) -> None:
-        self.ends.append(time.perf_counter())
-        self.speeds.append(metrics["images_per_second"])
-        print(f"epoch {metrics['epoch']}: {self.speeds[-1]:.0f} images/s", file=sys.stderr, flush=True)
+    experiment: Experiment
+    images: int
+    validation_images: int
+    epochs: int | None
 
     @property
-    def epochs(self) -> list[float]:
-        """Seconds of each epoch, its checkpoint included."""
-        return [end - begin for begin, end in zip(self.ends, self.ends[1:], strict=False)]
+    def whole(self) -> bool:
+        return self.epochs is None and (self.images, self.validation_images) == (common.IMAGES, VALIDATION_IMAGES)
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Seconds of the parts of a run of full size.
+
+    Attributes:
+        start: Before the first epoch, and what its first epoch and first validation take beyond later ones.
+        epoch: One epoch with its checkpoint, without validation.
+        validation: One validation.
+    """
+
+    start: float
+    epoch: float
+    validation: float
+
+    def run(self, epochs: int, validations: int) -> float:
+        return self.start + epochs * self.epoch + validations * self.validation
 
 
 def main() -> None:
     given = parse()
     device = common.device_of(given)
     with common.workplace() as folder:
-        experiment, images = make_spec(given, device, folder)
+        plan = make_plan(given, device, folder)
         print(common.machine(device), flush=True)
-        watch, started = Watch(), time.perf_counter()
-        train(experiment, watch, folder / "run", device=device)
-        rows = table(watch, watch.ends[0] - started, experiment, images)
-    model = experiment.model
+        watch, started = Watch(plan.epochs), time.perf_counter()
+        common.watched(plan.experiment, watch, folder / "run", device)
+        rows = table(watch, watch.ends[0] - started, plan)
+    model, train = plan.experiment.model, plan.experiment.train
     setting = ", compiled" if given.compile else ""
     common.show(
-        f"{model.backbone}, {model.input_height} x {model.input_width}, batch {experiment.dataset.batch_size}, "
-        f"{experiment.train.precision}{setting}; measured: {experiment.train.num_epochs} epochs of {images:,} images",
+        f"{model.backbone}, {model.input_height} x {model.input_width}, batch {plan.experiment.dataset.batch_size}, "
+        f"{train.precision}{setting}; measured: {len(watch.history)} epochs of {plan.images:,} images, "
+        f"validation of {plan.validation_images:,} images",
         "published, A100 (other hardware)",
         rows,
     )
@@ -79,60 +91,110 @@ def parse() -> Namespace:
     parser = common.options(__doc__)
     parser.add_argument("--backbone", choices=[common.RESNET, common.SWIN], help=f"default {common.RESNET}")
     parser.add_argument("--batch", type=int, help="a multiple of 4; default 128 on a GPU, 16 elsewhere")
-    parser.add_argument("--epochs", type=int, help="to measure, 2 or more; default all on a GPU, 2 elsewhere")
+    parser.add_argument("--epochs", type=int, help="to measure, 4 or more; default all on a GPU, 4 elsewhere")
     parser.add_argument("--steps", type=int, help="in an epoch, 2 or more; default all on a GPU, 4 elsewhere")
     parser.add_argument("--precision", choices=["fp32", "bf16", "fp16"], help="default bf16 where it is native")
     parser.add_argument("--compile", action="store_true", help="train.compile")
     given = parser.parse_args()
-    if min(given.epochs or 2, given.steps or 2) < 2:
-        parser.error("--epochs and --steps are 2 or more: the first epoch stands apart")
+    if (given.epochs or 4) < 4 or (given.steps or 2) < 2:
+        parser.error("--epochs is 4 or more and --steps 2 or more: the first epoch and validation stand apart")
     return given
 
 
-def make_spec(given: Namespace, device: torch.device, folder: Path) -> tuple[Experiment, int]:
-    """The spec, with data drawn for it, and the number of images."""
+def make_plan(given: Namespace, device: torch.device, folder: Path) -> Plan:
     large = device.type == "cuda" and not given.quick
     batch = given.batch or (128 if large else 8 if given.quick else 16)
     steps = given.steps or (None if large else 2 if given.quick else 4)
     images = steps * batch if steps else common.IMAGES
+    validation_images = VALIDATION_IMAGES if large else 32 if given.quick else 128
+    epochs = given.epochs or (None if large else 4)
     crops = common.draw_crops(folder / "crops", images, min(common.IDENTITIES, images // 4))
     values = {
         "dataset.train_dataset_dir": str(crops),
+        "dataset.validation": str(draw_validation(folder / "validation", validation_images)),
         "dataset.batch_size": batch,
         "dataset.num_workers": common.cores(),
-        "train.num_epochs": given.epochs or (EPOCHS if large else 2),
+        "train.num_epochs": EPOCHS,
+        "train.validation_interval": VALIDATED_EVERY if epochs is None else 2,
         "train.checkpoint_interval": 10,
         "train.precision": given.precision or ("bf16" if common.native_bf16(device) else "fp32"),
         "train.compile": given.compile,
     }
     backbone = given.backbone or (common.TINY if given.quick else common.RESNET)
-    return common.spec(backbone, values, quick=given.quick), images
+    return Plan(common.spec(backbone, values, quick=given.quick), images, validation_images, epochs)
 
 
-def table(watch: Watch, before: float, experiment: Experiment, images: int) -> list[Row]:
-    """Rows of what was measured, and of a run of full length made up of it."""
-    first, *later = watch.epochs
-    batch, backbone = experiment.dataset.batch_size, experiment.model.backbone
-    measured_steps, full_steps = max(1, round(images / batch)), round(common.IMAGES / batch)
-    speed = statistics.median(watch.speeds[1:])
-    checkpoint = statistics.median(
-        seconds - measured_steps * batch / speed for seconds, speed in zip(later, watch.speeds[1:], strict=True)
-    )
-    whole = len(watch.speeds) == EPOCHS and images == common.IMAGES
-    excess = first - statistics.median(later)
-    projected = before + excess + EPOCHS * (full_steps * batch / speed + checkpoint)
-    minutes = (before + sum(watch.epochs) if whole else projected) / 60
+def draw_validation(folder: Path, images: int) -> Path:
+    """Queries, about a fifth of the images, and gallery, of the same identities."""
+    folder.mkdir()
+    identities = min(VALIDATION_IDENTITIES, images // 16)
+    queries = min(images // 5, 3 * identities)
+    common.draw_crops(folder / "query", queries, identities)
+    common.draw_crops(folder / "bounding_box_test", images - queries, identities)
+    return folder
+
+
+def table(watch: Watch, before: float, plan: Plan) -> list[Row]:
+    """Rows of what was measured, of a run of full length made up of it, and of a sweep."""
+    costs, speed = costs_of(watch, before, plan), statistics.median(watch.speeds[1:])
+    longest = costs.run(EPOCHS, EPOCHS // VALIDATED_EVERY)
+    seconds = before + sum(watch.epochs) if plan.whole else longest
+    backbone = plan.experiment.model.backbone
     hours = PUBLISHED.get(backbone)
     their_minutes, their_speed = (60 * hours, EPOCHS * common.IMAGES / (3600 * hours)) if hours else ("", "")
-    wanted = "8, better 6, on an H200" if backbone == common.RESNET else ""
-    how = "measured" if whole else "projected"
+    target = "8, better 6, on an H200" if backbone == common.RESNET else ""
+    how = "measured" if plan.whole else "projected"
+    sweep = sweep_hours(costs, plan.experiment.train.optim)
     return [
-        Row(f"minutes of {EPOCHS} epochs of {common.IMAGES:,} images, {how}", their_minutes, minutes, "less", wanted),
+        Row(
+            f"minutes of {EPOCHS} epochs of {common.IMAGES:,} images, {how}",
+            their_minutes,
+            seconds / 60,
+            "less",
+            target,
+        ),
         Row("images/s", their_speed, speed, "more"),
-        Row("before the first epoch (cache, network), s", "", before),
-        Row("first epoch beyond a later one, s", "", excess),
-        Row("checkpoint and rest of an epoch, s", "", checkpoint),
+        Row("start, with what the first epoch takes beyond a later one, s", "", costs.start),
+        Row("an epoch with its checkpoint, s", "", costs.epoch),
+        Row(f"a validation of {VALIDATION_IMAGES:,} images, s", "", costs.validation),
+        Row(f"a sweep of {TRIALS} such trials with ASHA, GPU-hours, projected", "", sweep),
+        *(
+            Row(f"the same, hours on {gpus} GPU{'s' * (gpus > 1)}", "", max(sweep / gpus, longest / 3600))
+            for gpus in (1, 8)
+        ),
     ]
+
+
+def costs_of(watch: Watch, before: float, plan: Plan) -> Costs:
+    """The parts of a run, scaled from the images that were measured to full size."""
+    batch = plan.experiment.dataset.batch_size
+    seconds, steps = watch.epochs, watch.steps_per_epoch
+    # What an epoch takes in addition to its steps, by whether it has a validation.
+    rests: dict[bool, list[float]] = {True: [], False: []}
+    for epoch, speed, metrics in zip(seconds, watch.speeds, watch.history, strict=True):
+        rests["mAP" in metrics].append(epoch - steps * batch / speed)
+    plain, validated = statistics.median(rests[False][1:]), statistics.median(rests[True][1:])
+    speed = statistics.median(watch.speeds[1:])
+    first = seconds[0] - (steps * batch / speed + plain) + rests[True][0] - validated
+    full_steps = round(common.IMAGES / batch)
+    return Costs(
+        start=before + first,
+        epoch=full_steps * batch / speed + plain,
+        validation=(validated - plain) * VALIDATION_IMAGES / plan.validation_images,
+    )
+
+
+def sweep_hours(costs: Costs, optim: Optim) -> float:
+    """GPU-hours of a sweep's trials, of which one in FACTOR survives each rung."""
+    warmup = optim.warmup_epochs if optim.warmup_method == "cosine" else optim.warmup_iters
+    levels = rungs(warmup + math.ceil(EPOCHS / 10), FACTOR, EPOCHS)
+    validated = {*range(VALIDATED_EVERY, EPOCHS + 1, VALIDATED_EVERY), *levels}
+    seconds, survivors = 0.0, 1.0
+    for last in (*levels, EPOCHS):
+        stopped = survivors if last == EPOCHS else survivors * (1 - 1 / FACTOR)
+        seconds += stopped * costs.run(last, sum(epoch <= last for epoch in validated))
+        survivors -= stopped
+    return TRIALS * seconds / 3600
 
 
 if __name__ == "__main__":

@@ -1,6 +1,9 @@
 """Two ways to train on the same decoded images, batches and losses, step by step."""
 
+import math
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,7 @@ from reid_tune.modeling.network import untrained
 from reid_tune.spec.experiment import Experiment
 from reid_tune.training.data import TrainingImages
 from reid_tune.training.determinism import kernels
+from reid_tune.training.pipeline import Batch, training_batches
 from reid_tune.training.run import begin
 
 __all__ = ["Obvious", "Ours", "Way"]
@@ -32,32 +36,34 @@ class Ours:
         self.run = begin(experiment, folder, device, None)
 
     def __call__(self, count: int) -> Iterator[None]:
-        with kernels(self.run.experiment.train):
-            for number, chosen in enumerate(common.batches(self.run.data, count)):
-                images, labels = self.rows(chosen)
-                self.run.step(self.augmented(images, number), labels)
+        with kernels(self.run.experiment.train), self.batches(count) as batches:
+            for batch in batches:
+                self.run.step(*self.inputs(batch))
                 yield
 
     def constant(self, count: int) -> Iterator[None]:
         """Train on one batch again and again, without an input pipeline."""
-        images, labels = self.rows(next(common.batches(self.run.data, 1)))
-        images = self.augmented(images, 0)
-        with kernels(self.run.experiment.train):
+        with kernels(self.run.experiment.train), self.batches(1) as batches:
+            images, labels = self.inputs(next(batches))
             for _ in range(count):
                 self.run.step(images, labels)
                 yield
 
-    def rows(self, chosen: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Decoded images and labels on the device."""
-        data, device = self.run.data, self.run.device
-        return upload(data.images.take(chosen), device), upload(data.labels[chosen], device)
+    @contextmanager
+    def batches(self, count: int) -> Iterator[Iterator[Batch]]:
+        """The first batches of the run, as its loop draws and reads them."""
+        run = self.run
+        epochs = range(math.ceil(count / run.data.sampler.steps_per_epoch))
+        with training_batches(run.experiment, run.data, self.run.source, run.device, epochs) as batches:
+            yield islice(batches, count)
 
-    def augmented(self, images: Tensor, number: int) -> Tensor:
-        augmentation = self.run.data.augmentation
-        return augmentation.apply(images, augmentation.draw(0, 0, number, len(images)))
+    def inputs(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Augmented images and labels of a batch, on the device."""
+        images = self.run.source.load(batch.images)
+        return self.run.data.augmentation.apply(images, batch.decisions), upload(batch.labels, self.run.device)
 
-    def stages(self, chosen: np.ndarray, number: int) -> dict[str, float]:
-        """Milliseconds of each stage of one step, the device waited for after each."""
+    def stages(self, batch: Batch) -> dict[str, float]:
+        """Milliseconds of each stage of one step, the device waited for after each; with the kernels of the steps."""
         step, now = self.run.step, common.clock(self.run.device)
         names, times = [], [now()]
 
@@ -65,25 +71,26 @@ class Ours:
             names.append(name)
             times.append(now())
 
-        images, labels = self.rows(chosen)
-        done("take rows")
-        images = self.augmented(images, number)
-        done("augmentation")
-        features, logits = step.module(images)
-        done("forward")
-        loss = torch.stack(list(step.losses(features, logits, labels).values())).sum()
-        done("losses")
-        step.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        done("backward")
-        step.optimizer.step()
-        done("optimizer")
+        with kernels(self.run.experiment.train):
+            images, labels = self.run.source.load(batch.images), upload(batch.labels, self.run.device)
+            done("to the device")
+            images = self.run.data.augmentation.apply(images, batch.decisions)
+            done("augmentation")
+            features, logits = step.module(images)
+            done("forward")
+            loss = torch.stack(list(step.losses(features, logits, labels).values())).sum()
+            done("losses")
+            step.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            done("backward")
+            step.optimizer.step()
+            done("optimizer")
         return dict(zip(names, 1000 * np.diff(times), strict=True))
 
     def flops(self) -> float:
         """Floating-point operations of the products of one step, forward and backward."""
-        with FlopCounterMode(display=False) as counter:
-            self.stages(next(common.batches(self.run.data, 1)), 0)
+        with FlopCounterMode(display=False) as counter, self.batches(1) as batches:
+            self.stages(next(batches))
         return float(counter.get_total_flops())
 
 

@@ -14,6 +14,7 @@ import pytest
 import reid_tune
 
 ROOT = Path(reid_tune.__file__).parent.parent
+EPOCH = "an epoch of 8 steps with its checkpoint"
 ABSENT = ("ray", "mlflow", "optuna", "omegaconf")
 
 
@@ -67,7 +68,10 @@ def test_the_training_step_is_timed_both_ways_and_stage_by_stage(folder: Path) -
     assert_names_the_machine(printed)
     obvious, ours, ratio, _ = row(printed, "images/s")
     assert number(ratio) == pytest.approx(number(ours) / number(obvious), abs=0.02, rel=0.01)
-    for stage in ("take rows", "augmentation", "forward", "losses", "backward", "optimizer"):
+    epoch, constant = (number(row(printed, f"{name}, s")[1]) for name in (EPOCH, "8 steps on a constant batch"))
+    share = number(row(printed, "share of the constant batch, whole epochs, %")[1])
+    assert share == pytest.approx(100 * constant / epoch, rel=0.01)
+    for stage in ("to the device", "augmentation", "forward", "losses", "backward", "optimizer"):
         assert number(row(printed, f"{stage}, ms")[1]) > 0
     assert row(printed, "compiled, images/s")[1] == row(printed, "peak memory, GB")[1] == "not measured"
 
@@ -76,9 +80,39 @@ def test_the_full_run_is_projected_from_a_few_steps(folder: Path) -> None:
     printed = run("full_run.py", folder)
     assert_names_the_machine(printed)
     minutes = number(row(printed, "minutes of 120 epochs of 12,936 images, projected")[1])
-    images = number(row(printed, "images/s")[1])
-    rest = number(row(printed, "checkpoint and rest of an epoch, s")[1])
-    assert minutes == pytest.approx(120 * (12_936 / images + rest) / 60, rel=0.01)
+    start, epoch, validation = (
+        number(row(printed, f"{name}, s")[1])
+        for name in (
+            "start, with what the first epoch takes beyond a later one",
+            "an epoch with its checkpoint",
+            "a validation of 2,587 images",
+        )
+    )
+    assert minutes == pytest.approx((start + 120 * epoch + 12 * validation) / 60, rel=0.01)
+    hours = number(row(printed, "a sweep of 64 such trials with ASHA, GPU-hours, projected")[1])
+    # ResNet's warm-up of 10 epochs gives rungs at 22 and 66 epochs, which a third and a ninth of the trials survive.
+    share = (22 + 44 / 3 + 54 / 9) / 120
+    assert hours == pytest.approx(64 * share * minutes / 60, rel=0.05)
+    one, eight = (number(row(printed, f"the same, hours on {gpus}")[1]) for gpus in ("1 GPU", "8 GPUs"))
+    assert one == hours and eight == pytest.approx(hours / 8, rel=0.01)
+
+
+def test_trainings_that_share_a_device_are_compared_with_one_alone(folder: Path) -> None:
+    printed = run("gpu_sharing.py", folder)
+    assert_names_the_machine(printed)
+    alone, together, ratio, _ = row(printed, "images/s of all")
+    assert number(ratio) == pytest.approx(number(together) / number(alone), abs=0.02, rel=0.01)
+    assert number(row(printed, "images/s of each")[1]) == pytest.approx(number(together) / 2, rel=0.01)
+    assert all(number(cell) > 0 for cell in row(printed, "start-up, s")[:2])
+    assert row(printed, "device memory of all, GB")[:2] == ["not measured", "not measured"]
+
+
+def test_waiting_threads_are_measured_alone_and_with_neighbours(folder: Path) -> None:
+    printed = run("threads.py", folder)
+    assert_names_the_machine(printed)
+    for place in ("alone", "next to 1 busy process"):
+        for kind in ("wall", "CPU"):
+            assert all(number(cell) > 0 for cell in row(printed, f"{kind} seconds, {place}")[:3])
 
 
 def test_the_input_pipeline_is_timed_both_ways_and_weighed(folder: Path) -> None:

@@ -1,0 +1,137 @@
+"""What waiting threads cost: CPU and wall seconds of a training by how long OpenMP's threads spin before they sleep.
+
+    python benchmarks/threads.py [--threads 2] [--epochs 3]
+
+ResNet-18 is trained on the CPU with several threads of GNU OpenMP, alone and next to one busy process for each core.
+`GOMP_SPINCOUNT` is 300,000, the library's default where neither it nor OMP_WAIT_POLICY is set, and 1,000, which
+reid-tune sets as it is imported. Each training is a process that has the variable from its start; its first epoch does
+not count. Run it on a machine that has nothing else to do, with at least as many cores as threads: with more threads
+than cores the library shortens the spinning itself.
+"""
+
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from argparse import SUPPRESS, Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import common
+import torch
+from common import Row, Watch
+
+from reid_tune.spec.experiment import Experiment
+
+DEFAULT, SHORT = "300000", "1000"
+LONGEST = 1800  # seconds after which a busy process ends by itself
+CPU = torch.device("cpu")
+
+
+def main() -> None:
+    given = parse()
+    if given.folder:
+        print(json.dumps(train(given)))
+        return
+    with common.workplace() as given.folder:
+        images = 16 if given.quick else 1024
+        common.draw_crops(given.folder / "crops", images, images // 4)
+        print(common.machine(CPU), flush=True)
+        rows = [*measure(given, 0), *measure(given, 1 if given.quick else common.cores())]
+        experiment = make_spec(given)
+    model = experiment.model
+    common.show(
+        f"{model.backbone}, {model.input_height} x {model.input_width}, batch {experiment.dataset.batch_size}, "
+        f"{experiment.train.precision}, {given.threads} threads; {given.epochs} epochs of {images:,} images, "
+        f"medians of {given.repeats}, taking turns",
+        f"spin count {DEFAULT} (default)",
+        rows,
+        f"spin count {SHORT}",
+    )
+
+
+def parse() -> Namespace:
+    parser = common.options(__doc__)
+    parser.set_defaults(device="cpu")
+    parser.add_argument("--threads", type=int, help="of OpenMP; default 2")
+    parser.add_argument("--epochs", type=int, help="that count; default 3")
+    parser.add_argument("--repeats", type=int, help="default 3")
+    parser.add_argument("--folder", type=Path, help=SUPPRESS)  # one training, in a process of its own
+    given = parser.parse_args()
+    if given.device != "cpu":
+        parser.error("this is about the threads of a CPU")
+    given.threads = given.threads or (1 if given.quick else 2)
+    given.epochs = given.epochs or (1 if given.quick else 3)
+    given.repeats = given.repeats or (1 if given.quick else 3)
+    return given
+
+
+def make_spec(given: Namespace) -> Experiment:
+    values = {
+        "model.input_height": 64,
+        "model.input_width": 32,
+        "dataset.train_dataset_dir": str(given.folder / "crops"),
+        "dataset.batch_size": 8 if given.quick else 32,
+        "train.num_epochs": common.EPOCHS,
+        "train.checkpoint_interval": 10,
+    }
+    return common.spec(common.TINY, values)
+
+
+def train(given: Namespace) -> tuple[float, float]:
+    """Wall and CPU seconds of the epochs that count, of all threads of this process."""
+    with tempfile.TemporaryDirectory(dir=given.folder) as folder:
+        watch = Watch(stop_after=given.epochs + 1)
+        common.watched(make_spec(given), watch, Path(folder), CPU)
+    return watch.ends[-1] - watch.ends[1], watch.cpu_ends[-1] - watch.cpu_ends[1]
+
+
+def measure(given: Namespace, neighbours: int) -> list[Row]:
+    """Rows of both spin counts, with as many busy processes on the machine."""
+    with busy(neighbours):
+        ways = {spins: partial(seconds, given, spins) for spins in (DEFAULT, SHORT)}
+        medians = common.interleaved(ways, given.repeats)
+    machine = f"next to {neighbours} busy process{'es' * (neighbours > 1)}" if neighbours else "alone"
+    return [
+        Row(f"{kind} seconds, {machine}", float(medians[DEFAULT][i]), float(medians[SHORT][i]), "less")
+        for i, kind in enumerate(("wall", "CPU"))
+    ]
+
+
+def seconds(given: Namespace, spins: str) -> tuple[float, float]:
+    """Wall and CPU seconds of a training in a process with a spin count."""
+    environment = os.environ | {"GOMP_SPINCOUNT": spins, "OMP_NUM_THREADS": str(given.threads)}
+    environment.pop("OMP_WAIT_POLICY", None)
+    options = ["--folder", given.folder, "--epochs", given.epochs, *["--quick"] * given.quick]
+    command = [sys.executable, __file__, *map(str, options)]
+    wall, cpu = json.loads(subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE).stdout)
+    return wall, cpu
+
+
+@contextmanager
+def busy(count: int) -> Iterator[None]:
+    """Keep processes busy during the block."""
+    processes = [multiprocessing.Process(target=compute, daemon=True) for _ in range(count)]
+    for process in processes:
+        process.start()
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.terminate()
+            process.join()
+
+
+def compute() -> None:
+    end = time.monotonic() + LONGEST
+    while time.monotonic() < end:
+        pass
+
+
+if __name__ == "__main__":
+    main()
