@@ -96,18 +96,18 @@ def parse() -> Namespace:
     parser = common.options(__doc__)
     parser.add_argument("--trials", type=int, help="at once; default 8 on a GPU, 2 elsewhere")
     parser.add_argument("--batch", type=int, help="a multiple of 4; default 64 on a GPU, 16 elsewhere")
-    parser.add_argument("--epochs", type=int, help="that count; default 4 on a GPU, 2 elsewhere")
+    parser.add_argument("--epochs", type=int, help="that count; default 3 on a GPU, 2 elsewhere")
     given = parser.parse_args()
     large = given.device == "cuda" and not given.quick
     given.trials = given.trials or (8 if large else 2)
     given.batch = given.batch or (64 if large else 8 if given.quick else 16)
-    given.epochs = given.epochs or (4 if large else 1 if given.quick else 2)
-    given.images = 8 * common.IDENTITIES if large else 32 if given.quick else 256
+    given.epochs = given.epochs or (3 if large else 1 if given.quick else 2)
+    given.images = 4 * common.IDENTITIES if large else 32 if given.quick else 256
     return given
 
 
 def make_spec(given: Namespace, device: torch.device, folder: Path) -> Experiment:
-    crops = common.draw_crops(folder / "crops", given.images, given.images // 8)
+    crops = common.draw_crops(folder / "crops", given.images, given.images // 4)
     values = {
         "dataset.train_dataset_dir": str(crops),
         "dataset.batch_size": given.batch,
