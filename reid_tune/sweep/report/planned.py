@@ -53,7 +53,7 @@ def _step_words(probe: dict[str, Any]) -> str:
     """What a step takes of a GPU's memory, and the largest batch that fits."""
     if not probe["gpu_memory"]:
         return "the largest batch that fits is estimated on a GPU only"
-    step = f"a step takes {probe['step_memory'] / 1e9:.1f} GB of it at its peak"
+    step = f"a step takes {probe['step_memory'] / 1e9:.1f} GB of it at its peak; " if probe["step_memory"] else ""
     if not probe["largest_batch"]:
-        return f"{step}; the largest batch that fits is not estimated here"
-    return f"{step}; largest batch that fits, estimated from two batch sizes: {probe['largest_batch']}"
+        return f"{step}the largest batch that fits is not estimated for this spec"
+    return f"{step}largest batch that fits, estimated from two batch sizes: {probe['largest_batch']}"

@@ -20,6 +20,7 @@ from reid_tune.sweep.file import Sweep
 from reid_tune.sweep.runs.failure import failure_of
 from reid_tune.sweep.stages.memory import GpuMemory, half_batch, largest_batch, step_peak
 from reid_tune.training.compiler import limit_compile_processes, require_compiler
+from reid_tune.training.memory import memory_errors
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,7 +51,7 @@ class Measured:
         memory: The most that the process had resident.
         gpu_memory: The most that PyTorch reserved on its GPU, 0 without one.
         gpu_context: What the process took of its GPU outside of PyTorch's allocator, 0 without one.
-        step_memory: The most that tensors took on the GPU in a step, 0 without one.
+        step_memory: The most that tensors took on the GPU in a step, 0 without one and with `train.cuda_graphs`.
         largest_batch: Estimate of the largest batch whose step fits, from the spec's batch and its half; 0 where
             nothing is estimated: without a GPU, with `train.compile` or `train.cuda_graphs`, which are for one size of
             batch, and where the half is too small.
@@ -143,7 +144,7 @@ def measure(
     Raises:
         InputError: data, spec or pretrained weights are unusable, the machine lacks a compiler, or the share of a GPU
             is too small.
-        FailedRun: the loss or the features are not finite.
+        FailedRun: the loss or the features are not finite, or memory ran out.
     """
     from reid_tune.training.determinism import kernels
     from reid_tune.training.run import begin, require_shares
@@ -151,7 +152,11 @@ def measure(
     require_shares(experiment, workers)
     require_compiler(experiment, device.type)
     decoding = _decode(experiment)
-    with kernels(experiment.train), tempfile.TemporaryDirectory(prefix="reid-tune-") as folder:
+    with (
+        memory_errors(experiment, device),
+        kernels(experiment.train),
+        tempfile.TemporaryDirectory(prefix="reid-tune-") as folder,
+    ):
         run = begin(experiment, Path(folder), device, None)
         step = median(_steps(run, workers)[_WARM:])
         validation, validating = _validate(run)
@@ -174,7 +179,8 @@ def _with_gpu_memory(measured: Measured, run: "Run", workers: int, gpu: GpuMemor
     dataset, train = run.experiment.dataset, run.experiment.train
     batch, multiple = dataset.batch_size, dataset.num_instances * workers * train.accumulate
     run.network.train()
-    peaks = {batch: step_peak(step, batch)}
+    # The memory of CUDA graphs is not that of tensors.
+    peaks = {} if train.cuda_graphs else {batch: step_peak(step, batch)}
     if (half := half_batch(batch, multiple)) and not (train.compile or train.cuda_graphs):
         peaks[half] = step_peak(step, half)
     available = gpu.available()
@@ -182,7 +188,7 @@ def _with_gpu_memory(measured: Measured, run: "Run", workers: int, gpu: GpuMemor
         measured,
         gpu_memory=reserved,
         gpu_context=gpu.context(),
-        step_memory=peaks[batch],
+        step_memory=peaks.get(batch, 0),
         largest_batch=largest_batch(peaks, available, multiple) if half in peaks else 0,
     )
 

@@ -39,8 +39,9 @@ GPU = {"gpu_memory": 9e9, "step_memory": 6.5e9}
         (
             GPU,
             "9.0 GB of GPU memory",
-            "a step takes 6.5 GB of it at its peak; the largest batch that fits is not estimated here",
+            "a step takes 6.5 GB of it at its peak; the largest batch that fits is not estimated for this spec",
         ),
+        ({"gpu_memory": 9e9}, "9.0 GB of GPU memory", "the largest batch that fits is not estimated for this spec"),
     ],
 )
 def test_the_plan_tells_the_memory_of_a_step_and_the_largest_batch(

@@ -10,7 +10,7 @@ import torch
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from reid_tune.data.demo import draw_demo_data
-from reid_tune.errors import InputError
+from reid_tune.errors import InputError, OutOfMemoryError
 from reid_tune.spec.load import with_parameters
 from reid_tune.sweep.cluster.placement import Placement
 from reid_tune.sweep.cluster.session import cluster
@@ -87,7 +87,12 @@ class FakeGpu:
 @pytest.mark.parametrize(
     ("train", "workers", "images", "largest"),
     # 38 images would fit, and 4 of an identity make a batch of 36. A half of two workers has too few identities.
-    [({}, 1, [16, 16, 8, 8], 36), ({}, 2, [8, 8], 0), ({"compile": "auto"}, 1, [16, 16], 0)],
+    [
+        ({}, 1, [16, 16, 8, 8], 36),
+        ({}, 2, [8, 8], 0),
+        ({"compile": "auto"}, 1, [16, 16], 0),
+        ({"cuda_graphs": True}, 1, [], 0),
+    ],
 )
 def test_the_memory_of_a_gpu_is_measured_last_in_two_batches(
     sweep: Sweep,
@@ -103,10 +108,20 @@ def test_the_memory_of_a_gpu_is_measured_last_in_two_batches(
     with batches() as seen:
         gpu: Any = FakeGpu(seen, monkeypatch)
         measured, busy = measure(experiment, CPU, workers, gpu)
-    assert seen[-len(images) :] == [(True, number) for number in images] and not seen[-len(images) - 1][0]
+    last_validation = max(index for index, (training, _) in enumerate(seen) if not training)
+    assert seen[last_validation + 1 :] == [(True, number) for number in images]
     assert (measured.gpu_memory, measured.gpu_context) == (3000, 200)
-    assert measured.step_memory == 1000 + 100 * 16 // workers and measured.largest_batch == largest
+    assert measured.step_memory == (1000 + 100 * images[0] if images else 0) and measured.largest_batch == largest
     assert busy > measured.decoding + 20 * measured.step + measured.validation
+
+
+def test_exhausted_memory_is_one_sentence(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
+
+    monkeypatch.setattr("reid_tune.sweep.stages.probe._steps", fail)
+    with pytest.raises(OutOfMemoryError, match=r"^out of memory: .* dataset\.batch_size = 16 .* train\.accumulate"):
+        measure(sweep.experiment, CPU, 1)
 
 
 def test_a_missing_compiler_is_said_before_any_image_is_decoded(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
