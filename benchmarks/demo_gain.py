@@ -67,7 +67,8 @@ def test_score(name: str, finalist: str) -> Score:
     file = Path("runs") / name / "export" / f"{finalist}.onnx"
     if not file.exists():  # trial 0 has won
         file = file.with_name("winner.onnx")
-    return score(test_features(experiment, file, "demo-data/query", "demo-data/bounding_box_test"))
+    features, _ = test_features(experiment, file, "demo-data/query", "demo-data/bounding_box_test")
+    return score(features)
 
 
 def print_table(pairs: list[tuple[Score, Score]]) -> None:

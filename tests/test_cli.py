@@ -395,6 +395,11 @@ def test_report_in_all_formats(run: Run, tmp_path: Path) -> None:
         (KeyboardInterrupt(), 130, ""),
         (FailedRun("the loss is nan."), 1, "reid-tune: the loss is nan.\n"),
         (InfrastructureError("the disk is full."), 3, "reid-tune: the disk is full.\n"),
+        (
+            RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be reported later"),
+            1,
+            "reid-tune: out of memory: CUDA error: out of memory. Free memory, or use another device.\n",
+        ),
     ],
 )
 def test_status_by_fault(

@@ -13,6 +13,7 @@ import typer
 from reid_tune.cli import data, features, models, registry, spaces, specs, sweeps, triton, triton_client, views
 from reid_tune.cli.common import app
 from reid_tune.errors import ReidTuneError
+from reid_tune.training.memory import is_out_of_memory
 
 __all__ = [
     "app",
@@ -65,3 +66,9 @@ def main() -> None:
             raise
         typer.echo(f"reid-tune: {error.filename or 'the output'}: no space is left on its disk.", err=True)
         os._exit(3)  # what stdout still holds cannot be written either
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        first_line = (str(error).splitlines() or ["Python found none"])[0].rstrip(".")
+        typer.echo(f"reid-tune: out of memory: {first_line}. Free memory, or use another device.", err=True)
+        sys.exit(1)

@@ -1,6 +1,7 @@
 """Models from files: checkpoints and ONNX files, ready to embed images."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from reid_tune.spec.experiment import Experiment
 from reid_tune.spec.secret import passphrase
 from reid_tune.training.data import interpolation
 from reid_tune.training.embed import Embed, Embedder, Inputs, network_embed
+from reid_tune.training.memory import is_out_of_memory
 from reid_tune.training.pretrained import foreign_network
 
 __all__ = ["ModelFile", "checkpoint_experiment", "matching_experiment", "open_network", "restore_network"]
@@ -48,7 +50,9 @@ class ModelFile:
         model = OnnxModel(self.path, threads=torch.get_num_threads(), gpu=device.index or 0)
         intake = model.intake
         inputs = Inputs(intake.height, intake.width, intake.interpolation, grey=intake.grey)
-        return Embedder(inputs, model.dimension, lambda images: model.embed(images, batch_size))
+        return Embedder(
+            inputs, model.dimension, _within_memory(partial(model.embed, batch_size=batch_size), batch_size)
+        )
 
 
 def _within_memory(embed: Embed, batch_size: int) -> Embed:
@@ -57,9 +61,11 @@ def _within_memory(embed: Embed, batch_size: int) -> Embed:
     def embed_within(images: np.ndarray) -> np.ndarray:
         try:
             return embed(images)
-        except torch.OutOfMemoryError:
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
             raise InputError(
-                f"the GPU's memory is too small for dataset.val_batch_size = {batch_size}: lower it."
+                f"the device's memory is too small for dataset.val_batch_size = {batch_size}: lower it."
             ) from None
 
     return embed_within
