@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 
 from reid_tune.checkpoints.encryption import encrypt
-from reid_tune.errors import InputError, about
+from reid_tune.errors import InputError
 from reid_tune.events.log import Event, read_events
 from reid_tune.spec.secret import passphrase
 from reid_tune.sweep.budget import Crew, Purse, require_gpus
@@ -20,6 +20,7 @@ from reid_tune.sweep.cluster.nodes import check_nodes
 from reid_tune.sweep.cluster.placement import place
 from reid_tune.sweep.cluster.session import cluster
 from reid_tune.sweep.costs import Pace
+from reid_tune.sweep.crews import crew_of, placement_now, room
 from reid_tune.sweep.file import STAGES, Sweep
 from reid_tune.sweep.files import Files
 from reid_tune.sweep.journal import EVENTS, Journal
@@ -29,7 +30,7 @@ from reid_tune.sweep.report.live import LiveView
 from reid_tune.sweep.report.markdown import SweepPage
 from reid_tune.sweep.report.page import PAGE, write_page
 from reid_tune.sweep.resume import Resume, existing_state, reopen, reopened, require_key
-from reid_tune.sweep.runs.source import Holds, Source
+from reid_tune.sweep.runs.source import Source
 from reid_tune.sweep.search.search import Search
 from reid_tune.sweep.stages.confirm import confirm_runs, decide
 from reid_tune.sweep.stages.export import export
@@ -127,7 +128,7 @@ def _stages(until: str) -> tuple[str, ...]:
 def _planned(sweep: Sweep, checked: Checked) -> dict[str, Any]:
     """What the checks found, with the resources of a run and the plan; Ray must be there."""
     resources = sweep.file.resources
-    trials, refits = _crew(sweep, resources.workers), _crew(sweep, resources.refit_workers)
+    trials, refits = crew_of(sweep, resources.workers), crew_of(sweep, resources.refit_workers)
     require_gpus(sweep, trials)
     measured = probe(sweep, place(resources, resources.workers), resources.workers)
     planned = plan(sweep, checked.levels, measured, trials, refits)
@@ -199,7 +200,7 @@ class _Driver:
 
     def _search(self) -> dict[str, Any]:
         resources = self.sweep.file.resources
-        crew, refits = _crew(self.sweep, resources.workers), _crew(self.sweep, resources.refit_workers)
+        crew, refits = crew_of(self.sweep, resources.workers), crew_of(self.sweep, resources.refit_workers)
         require_gpus(self.sweep, crew)
         probed = Pace(**self.journal.state.stages["preflight"]["pace"])
         purse = Purse(self.sweep, crew, refits, probed)
@@ -213,7 +214,7 @@ class _Driver:
         return counts | {"ended_by": search.closed(), "budget": self.sweep.file.budget.model_dump(mode="json")}
 
     def _confirm(self) -> dict[str, Any]:
-        crew = _crew(self.sweep, self.sweep.file.resources.workers)
+        crew = crew_of(self.sweep, self.sweep.file.resources.workers)
         self._run(confirm_runs(self.sweep, self.journal, crew.holds), crew)
         return self._score(decide)
 
@@ -221,7 +222,7 @@ class _Driver:
         return self._score(choose)
 
     def _refit(self) -> dict[str, Any]:
-        crew = _crew(self.sweep, self.sweep.file.resources.refit_workers)
+        crew = crew_of(self.sweep, self.sweep.file.resources.refit_workers)
         source = refit_runs(self.sweep, self.journal, crew.holds)
         self._run(source, crew)
         return {run: self.journal.state.runs[run].state for run in source.runs}
@@ -236,11 +237,7 @@ class _Driver:
         return register(self.sweep, self.journal)
 
     def _score(self, stage: Stage) -> dict[str, Any]:
-        resources = self.sweep.file.resources
-        try:
-            placement = place(resources, resources.workers)
-        except InputError:  # A stage that trains nothing may run on what is left of a cluster.
-            placement = None
+        placement = placement_now(self.sweep, self.sweep.file.resources.workers)
         return on_gpu(stage, self.sweep, self.journal, placement)
 
     def _run(self, source: Source, crew: Crew, validate_at: tuple[int, ...] = ()) -> None:
@@ -249,23 +246,7 @@ class _Driver:
         timeout = 60 * self.sweep.file.resources.timeout_minutes
         workers, scratch = crew.holds.workers, self.sweep.folder / "ray"
         remote = self.sweep.remote / "ray" if self.sweep.remote else None
-        run_all(source, lambda: _room(self.sweep, workers), workers, validate_at, scratch, timeout, remote)
-
-
-def _crew(sweep: Sweep, workers: int) -> Crew:
-    """What the runs of a stage hold, and how many fit at once."""
-    with about(sweep.source):
-        placement = place(sweep.file.resources, workers)
-    holds = Holds(workers * placement.cpus, workers * placement.gpus, workers, placement.more)
-    return Crew(holds, placement.at_once)
-
-
-def _room(sweep: Sweep, workers: int) -> int:
-    """How many runs fit by now; none where nodes were lost that may come back."""
-    try:
-        return place(sweep.file.resources, workers).at_once
-    except InputError:
-        return 0
+        run_all(source, lambda: room(self.sweep, workers), workers, validate_at, scratch, timeout, remote)
 
 
 def _tracked(sweep: Sweep, journal: Journal, console: Console) -> AbstractContextManager[Sender]:

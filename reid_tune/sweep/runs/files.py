@@ -13,10 +13,10 @@ from typing import Any
 
 from reid_tune.checkpoints.names import LATEST
 from reid_tune.errors import InfrastructureError, ReidTuneError
-from reid_tune.storage.bucket import Bucket
+from reid_tune.storage.bucket import Bucket, is_url
 from reid_tune.storage.patience import patiently
 
-__all__ = ["RunFiles", "run_files"]
+__all__ = ["RunFiles", "require_shared", "run_files"]
 
 _PREFIX = "reid-tune-run-"
 
@@ -107,3 +107,22 @@ def _remove_leftovers() -> None:
         if pid and not Path(f"/proc/{pid[0]}").exists():
             with suppress(OSError):
                 shutil.rmtree(folder)
+
+
+def require_shared(scratch: str, *data: str) -> None:
+    """Refuse to run on a node that came later than the preflight and lacks what all others have.
+
+    Raises:
+        InfrastructureError: it would fail one run after the other.
+    """
+    from ray.util import get_node_ip_address
+
+    from reid_tune.storage.copies import local_folder
+
+    if missing := [folder for folder in (scratch, *data) if not is_url(folder) and not Path(folder).is_dir()]:
+        raise InfrastructureError(f"node {get_node_ip_address()} has no {missing[0]}.")
+    try:
+        for folder in data:
+            local_folder(folder)
+    except ReidTuneError as error:
+        raise InfrastructureError(f"node {get_node_ip_address()}: {error}") from None

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reid_tune.errors import InfrastructureError, ReidTuneError
+from reid_tune.errors import InfrastructureError
 from reid_tune.storage.bucket import Bucket, is_url
 from reid_tune.sweep.cluster.interfaces import torch_config
 from reid_tune.sweep.runs.failure import Failure, failure_of, failure_report
@@ -191,12 +191,13 @@ def _train(config: dict[str, Any], report: Callable[[dict[str, Any]], None]) -> 
 
 def _train_in(files: "RunFiles", config: dict[str, Any], report: Callable[[dict[str, Any]], None]) -> Failure | None:
     from reid_tune.spec.experiment import Experiment
+    from reid_tune.sweep.runs.files import require_shared
     from reid_tune.training.loop import train
     from reid_tune.training.usage import Usage
 
     try:
         experiment, device = Experiment.model_validate(config["spec"]), _device(config)
-        _require_shared(config["scratch"], *experiment.dataset.train_folders)
+        require_shared(config["scratch"], *experiment.dataset.train_folders)
         with Usage(device) as usage:
             train(
                 experiment,
@@ -218,25 +219,6 @@ def _train_in(files: "RunFiles", config: dict[str, Any], report: Callable[[dict[
         log = f"{config['remote']}/{config['run']}/log.txt" if config["remote"] else config["log"]
         return replace(failure, reason=f"{failure.reason} (see {log})")
     return None
-
-
-def _require_shared(scratch: str, *data: str) -> None:
-    """Refuse to run on a node that came later than the preflight and lacks what all others have.
-
-    Raises:
-        InfrastructureError: it would fail one run after the other.
-    """
-    from ray.util import get_node_ip_address
-
-    from reid_tune.storage.copies import local_folder
-
-    if missing := [folder for folder in (scratch, *data) if not is_url(folder) and not Path(folder).is_dir()]:
-        raise InfrastructureError(f"node {get_node_ip_address()} has no {missing[0]}.")
-    try:
-        for folder in data:
-            local_folder(folder)
-    except ReidTuneError as error:
-        raise InfrastructureError(f"node {get_node_ip_address()}: {error}") from None
 
 
 def _device(config: dict[str, Any]) -> Any:

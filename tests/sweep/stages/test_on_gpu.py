@@ -86,9 +86,9 @@ def test_where_runs_have_gpus_a_stage_holds_one_in_a_process_of_its_own(
 ) -> None:
     assert one_gpu.gpus == 1
     before = len(journal.past)
-    found = on_gpu(by_value(seen), sweep, journal, one_gpu)
-    assert found.pop("pid") != os.getpid()
-    assert found == {
+    result = on_gpu(by_value(seen), sweep, journal, one_gpu)
+    assert result.pop("pid") != os.getpid()
+    assert result == {
         "visible": "0",
         "gpus": [0],
         "index": 0,
@@ -152,10 +152,10 @@ def test_without_gpus_a_stage_runs_in_this_process(
     placement: Placement | None, sweep: Sweep, journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ray, "remote", None)
-    found = on_gpu(
+    result = on_gpu(
         lambda sweep, journal: {"pid": os.getpid(), "key": sweep.experiment.encryption_key}, sweep, journal, placement
     )
-    assert found == {"pid": os.getpid(), "key": SECRET}
+    assert result == {"pid": os.getpid(), "key": SECRET}
 
 
 def test_files_in_a_bucket_stay_with_the_driver(
