@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 
 from reid_tune.spec.experiment import Experiment
+from reid_tune.spec.train import Train
 
 __all__ = ["run_plan"]
 
@@ -13,14 +14,22 @@ def run_plan(experiment: Experiment, task: str, devices: Sequence[torch.device])
     """Devices, threads and arithmetic of a task; `devices` are its workers'."""
     parts = [_workers(devices), f"{experiment.dataset.num_workers} decoding thread(s)"]
     if task == "train":
-        train = experiment.train
-        parts.append(train.precision)
-        if train.deterministic:
-            parts.append("deterministic")
-        elif any(device.type == "cuda" for device in devices):
-            cudnn = train.cudnn
-            parts.append(f"cuDNN benchmark {cudnn.benchmark}, deterministic {cudnn.deterministic}")
+        parts += _training(experiment.train, gpu=devices[0].type == "cuda", workers=len(devices))
     return f"{task}: {', '.join(parts)}"
+
+
+def _training(train: Train, *, gpu: bool, workers: int) -> list[str]:
+    """Arithmetic, chunks and kernels of a training."""
+    parts = [f"{train.precision} (TF32)" if train.precision == "fp32" and train.tf32 and gpu else train.precision]
+    if train.accumulate > 1:
+        parts.append(f"each worker's part of a batch in {train.accumulate} chunks")
+    if train.cuda_graphs:
+        parts.append("CUDA graphs" if gpu and workers == 1 else "no CUDA graphs, which need one worker on a GPU")
+    if train.deterministic:
+        parts.append("deterministic")
+    elif gpu:
+        parts.append(f"cuDNN benchmark {train.cudnn.benchmark}, deterministic {train.cudnn.deterministic}")
+    return parts
 
 
 def _workers(devices: Sequence[torch.device]) -> str:
