@@ -68,16 +68,16 @@ class Costs:
 
 
 def main() -> None:
-    given = parse()
-    device = common.device_of(given)
+    options = parse()
+    device = common.device_of(options)
     with common.workplace() as folder:
-        plan = make_plan(given, device, folder)
+        plan = make_plan(options, device, folder)
         print(common.machine(device), flush=True)
         watch, started = Watch(plan.epochs), time.perf_counter()
         common.watched(plan.experiment, watch, folder / "run", device)
         rows = table(watch, watch.ends[0] - started, plan)
     model, train = plan.experiment.model, plan.experiment.train
-    setting = ", compiled" if given.compile else ""
+    setting = ", compiled" if options.compile else ""
     common.show(
         f"{model.backbone}, {model.input_height} x {model.input_width}, batch {plan.experiment.dataset.batch_size}, "
         f"{train.precision}{setting}; measured: {len(watch.history)} epochs of {plan.images:,} images, "
@@ -95,19 +95,19 @@ def parse() -> Namespace:
     parser.add_argument("--steps", type=int, help="in an epoch, 2 or more; default all on a GPU, 4 elsewhere")
     parser.add_argument("--precision", choices=["fp32", "bf16", "fp16"], help="default bf16 where it is native")
     parser.add_argument("--compile", action="store_true", help="train.compile")
-    given = parser.parse_args()
-    if (given.epochs or 4) < 4 or (given.steps or 2) < 2:
+    options = parser.parse_args()
+    if (options.epochs or 4) < 4 or (options.steps or 2) < 2:
         parser.error("--epochs is 4 or more and --steps 2 or more: the first epoch and validation stand apart")
-    return given
+    return options
 
 
-def make_plan(given: Namespace, device: torch.device, folder: Path) -> Plan:
-    large = device.type == "cuda" and not given.quick
-    batch = given.batch or (128 if large else 8 if given.quick else 16)
-    steps = given.steps or (None if large else 2 if given.quick else 4)
+def make_plan(options: Namespace, device: torch.device, folder: Path) -> Plan:
+    large = device.type == "cuda" and not options.quick
+    batch = options.batch or (128 if large else 8 if options.quick else 16)
+    steps = options.steps or (None if large else 2 if options.quick else 4)
     images = steps * batch if steps else common.IMAGES
-    validation_images = VALIDATION_IMAGES if large else 32 if given.quick else 128
-    epochs = given.epochs or (None if large else 4)
+    validation_images = VALIDATION_IMAGES if large else 32 if options.quick else 128
+    epochs = options.epochs or (None if large else 4)
     crops = common.draw_crops(folder / "crops", images, min(common.IDENTITIES, images // 4))
     values = {
         "dataset.train_dataset_dir": str(crops),
@@ -117,11 +117,11 @@ def make_plan(given: Namespace, device: torch.device, folder: Path) -> Plan:
         "train.num_epochs": EPOCHS,
         "train.validation_interval": VALIDATED_EVERY if epochs is None else 2,
         "train.checkpoint_interval": 10,
-        "train.precision": given.precision or ("bf16" if common.native_bf16(device) else "fp32"),
-        "train.compile": given.compile,
+        "train.precision": options.precision or ("bf16" if common.native_bf16(device) else "fp32"),
+        "train.compile": options.compile,
     }
-    backbone = given.backbone or (common.TINY if given.quick else common.RESNET)
-    return Plan(common.spec(backbone, values, quick=given.quick), images, validation_images, epochs)
+    backbone = options.backbone or (common.TINY if options.quick else common.RESNET)
+    return Plan(common.spec(backbone, values, quick=options.quick), images, validation_images, epochs)
 
 
 def draw_validation(folder: Path, images: int) -> Path:

@@ -64,31 +64,31 @@ class Together(Watch):
 
 
 def main() -> None:
-    given = parse()
-    device = common.device_of(given)
+    options = parse()
+    device = common.device_of(options)
     with common.workplace() as folder:
-        experiment = make_spec(given, device, folder)
+        experiment = make_spec(options, device, folder)
         print(common.machine(device), flush=True)
         training_images(experiment, split_records(experiment).train)  # builds the image cache
-        alone, alone_start = run_trials(experiment, device, 1, given.epochs, folder / "alone")
-        together, start = run_trials(experiment, device, given.trials, given.epochs, folder / "together")
+        alone, alone_start = run_trials(experiment, device, 1, options.epochs, folder / "alone")
+        together, start = run_trials(experiment, device, options.trials, options.epochs, folder / "together")
     model = experiment.model
     speed = throughput(together)
     rows = [
         Row("images/s of all", throughput(alone), speed, "more"),
-        Row("images/s of each", throughput(alone), speed / given.trials),
+        Row("images/s of each", throughput(alone), speed / options.trials),
         Row("start-up, s", alone_start, start),
         Row(
             "device memory of all, GB",
-            *(memory(trials) if given.device == "cuda" else None for trials in (alone, together)),
+            *(memory(trials) if options.device == "cuda" else None for trials in (alone, together)),
         ),
     ]
     common.show(
         f"{model.backbone}, {model.input_height} x {model.input_width}, batch {experiment.dataset.batch_size}, "
-        f"{experiment.train.precision}; {given.epochs} epochs of {alone[0].images // given.epochs:,} images",
+        f"{experiment.train.precision}; {options.epochs} epochs of {alone[0].images // options.epochs:,} images",
         "one alone",
         rows,
-        f"{given.trials} at once",
+        f"{options.trials} at once",
     )
 
 
@@ -97,26 +97,26 @@ def parse() -> Namespace:
     parser.add_argument("--trials", type=int, help="at once; default 8 on a GPU, 2 elsewhere")
     parser.add_argument("--batch", type=int, help="a multiple of 4; default 64 on a GPU, 16 elsewhere")
     parser.add_argument("--epochs", type=int, help="that count; default 3 on a GPU, 2 elsewhere")
-    given = parser.parse_args()
-    large = given.device == "cuda" and not given.quick
-    given.trials = given.trials or (8 if large else 2)
-    given.batch = given.batch or (64 if large else 8 if given.quick else 16)
-    given.epochs = given.epochs or (3 if large else 1 if given.quick else 2)
-    given.images = 4 * common.IDENTITIES if large else 32 if given.quick else 256
-    return given
+    options = parser.parse_args()
+    large = options.device == "cuda" and not options.quick
+    options.trials = options.trials or (8 if large else 2)
+    options.batch = options.batch or (64 if large else 8 if options.quick else 16)
+    options.epochs = options.epochs or (3 if large else 1 if options.quick else 2)
+    options.images = 4 * common.IDENTITIES if large else 32 if options.quick else 256
+    return options
 
 
-def make_spec(given: Namespace, device: torch.device, folder: Path) -> Experiment:
-    crops = common.draw_crops(folder / "crops", given.images, given.images // 4)
+def make_spec(options: Namespace, device: torch.device, folder: Path) -> Experiment:
+    crops = common.draw_crops(folder / "crops", options.images, options.images // 4)
     values = {
         "dataset.train_dataset_dir": str(crops),
-        "dataset.batch_size": given.batch,
-        "dataset.num_workers": max(1, common.cores() // given.trials),
+        "dataset.batch_size": options.batch,
+        "dataset.num_workers": max(1, common.cores() // options.trials),
         "train.num_epochs": common.EPOCHS,
         "train.checkpoint_interval": 10,
         "train.precision": "bf16" if common.native_bf16(device) else "fp32",
     }
-    return common.spec(common.TINY, values, quick=given.quick)
+    return common.spec(common.TINY, values, quick=options.quick)
 
 
 def run_trials(

@@ -34,21 +34,21 @@ CPU = torch.device("cpu")
 
 
 def main() -> None:
-    given = parse()
-    if given.folder:
-        print(json.dumps(train(given)))
+    options = parse()
+    if options.folder:
+        print(json.dumps(train(options)))
         return
-    with common.workplace() as given.folder:
-        images = 16 if given.quick else 1024
-        common.draw_crops(given.folder / "crops", images, images // 4)
+    with common.workplace() as options.folder:
+        images = 16 if options.quick else 1024
+        common.draw_crops(options.folder / "crops", images, images // 4)
         print(common.machine(CPU), flush=True)
-        rows = [*measure(given, 0), *measure(given, 1 if given.quick else common.cores())]
-        experiment = make_spec(given)
+        rows = [*measure(options, 0), *measure(options, 1 if options.quick else common.cores())]
+        experiment = make_spec(options)
     model = experiment.model
     common.show(
         f"{model.backbone}, {model.input_height} x {model.input_width}, batch {experiment.dataset.batch_size}, "
-        f"{experiment.train.precision}, {given.threads} threads; {given.epochs} epochs of {images:,} images, "
-        f"medians of {given.repeats}, taking turns",
+        f"{experiment.train.precision}, {options.threads} threads; {options.epochs} epochs of {images:,} images, "
+        f"medians of {options.repeats}, taking turns",
         f"spin count {DEFAULT} (default)",
         rows,
         f"spin count {SHORT}",
@@ -62,40 +62,40 @@ def parse() -> Namespace:
     parser.add_argument("--epochs", type=int, help="that count; default 3")
     parser.add_argument("--repeats", type=int, help="default 3")
     parser.add_argument("--folder", type=Path, help=SUPPRESS)  # one training, in a process of its own
-    given = parser.parse_args()
-    if given.device != "cpu":
+    options = parser.parse_args()
+    if options.device != "cpu":
         parser.error("this is about the threads of a CPU")
-    given.threads = given.threads or (1 if given.quick else 2)
-    given.epochs = given.epochs or (1 if given.quick else 3)
-    given.repeats = given.repeats or (1 if given.quick else 3)
-    return given
+    options.threads = options.threads or (1 if options.quick else 2)
+    options.epochs = options.epochs or (1 if options.quick else 3)
+    options.repeats = options.repeats or (1 if options.quick else 3)
+    return options
 
 
-def make_spec(given: Namespace) -> Experiment:
+def make_spec(options: Namespace) -> Experiment:
     values = {
         "model.input_height": 64,
         "model.input_width": 32,
-        "dataset.train_dataset_dir": str(given.folder / "crops"),
-        "dataset.batch_size": 8 if given.quick else 32,
+        "dataset.train_dataset_dir": str(options.folder / "crops"),
+        "dataset.batch_size": 8 if options.quick else 32,
         "train.num_epochs": common.EPOCHS,
         "train.checkpoint_interval": 10,
     }
     return common.spec(common.TINY, values)
 
 
-def train(given: Namespace) -> tuple[float, float]:
+def train(options: Namespace) -> tuple[float, float]:
     """Wall and CPU seconds of the epochs that count, of all threads of this process."""
-    with tempfile.TemporaryDirectory(dir=given.folder) as folder:
-        watch = Watch(stop_after=given.epochs + 1)
-        common.watched(make_spec(given), watch, Path(folder), CPU)
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+        watch = Watch(stop_after=options.epochs + 1)
+        common.watched(make_spec(options), watch, Path(folder), CPU)
     return watch.ends[-1] - watch.ends[1], watch.cpu_ends[-1] - watch.cpu_ends[1]
 
 
-def measure(given: Namespace, neighbours: int) -> list[Row]:
+def measure(options: Namespace, neighbours: int) -> list[Row]:
     """Rows of both spin counts, with as many busy processes on the machine."""
     with busy(neighbours):
-        ways = {spins: partial(seconds, given, spins) for spins in (DEFAULT, SHORT)}
-        medians = common.interleaved(ways, given.repeats)
+        ways = {spins: partial(seconds, options, spins) for spins in (DEFAULT, SHORT)}
+        medians = common.interleaved(ways, options.repeats)
     machine = f"next to {neighbours} busy process{'es' * (neighbours > 1)}" if neighbours else "alone"
     return [
         Row(f"{kind} seconds, {machine}", float(medians[DEFAULT][i]), float(medians[SHORT][i]), "less")
@@ -103,11 +103,11 @@ def measure(given: Namespace, neighbours: int) -> list[Row]:
     ]
 
 
-def seconds(given: Namespace, spins: str) -> tuple[float, float]:
+def seconds(options: Namespace, spins: str) -> tuple[float, float]:
     """Wall and CPU seconds of a training in a process with a spin count."""
-    environment = os.environ | {"GOMP_SPINCOUNT": spins, "OMP_NUM_THREADS": str(given.threads)}
+    environment = os.environ | {"GOMP_SPINCOUNT": spins, "OMP_NUM_THREADS": str(options.threads)}
     environment.pop("OMP_WAIT_POLICY", None)
-    options = ["--folder", given.folder, "--epochs", given.epochs, *["--quick"] * given.quick]
+    options = ["--folder", options.folder, "--epochs", options.epochs, *["--quick"] * options.quick]
     command = [sys.executable, __file__, *map(str, options)]
     wall, cpu = json.loads(subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE).stdout)
     return wall, cpu
