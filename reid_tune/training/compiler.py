@@ -23,8 +23,9 @@ _COMPILERS = {"cuda": ("C", "CC", ("gcc", "clang")), "cpu": ("C++", "CXX", ("g++
 def compiler_of(device_type: str) -> str | None:
     """Path of the compiler that torch.compile uses for a kind of device (cuda or cpu); None where there is none."""
     _, variable, programs = _COMPILERS[device_type]
-    if command := shlex.split(os.environ.get(variable, "")):
-        return shutil.which(command[0])
+    if command := os.environ.get(variable, "").strip():
+        # Triton calls CC as one program; inductor divides CXX into a program and its options.
+        return shutil.which(command if device_type == "cuda" else shlex.split(command)[0])
     return next(filter(None, map(shutil.which, programs)), None)
 
 
@@ -33,7 +34,7 @@ def require_compiler(experiment: "Experiment", device_type: str) -> None:
     if experiment.train.compile is not True or compiler_of(device_type):
         return
     language, variable, programs = _COMPILERS[device_type]
-    if command := os.environ.get(variable):
+    if command := os.environ.get(variable, "").strip():
         problem = f"{variable} = {command!r} is not a program on this machine"
     else:
         problem = f"there is no {' or '.join(programs)} on this machine"

@@ -34,9 +34,12 @@ def test_each_kind_of_device_has_its_compiler(programs: Path, monkeypatch: pytes
     assert compiler_of("cuda") == clang and compiler_of("cpu") is None
     gcc, gxx = install(programs, "gcc"), install(programs, "g++")
     assert compiler_of("cuda") == gcc and compiler_of("cpu") == gxx
-    monkeypatch.setenv("CC", "clang -O2")
+    monkeypatch.setenv("CC", "clang")
+    monkeypatch.setenv("CXX", "g++ -O2")
+    assert compiler_of("cuda") == clang and compiler_of("cpu") == gxx
+    monkeypatch.setenv("CC", "clang -O2")  # Triton takes that for the name of a program.
     monkeypatch.setenv("CXX", "missing")
-    assert compiler_of("cuda") == clang and compiler_of("cpu") is None
+    assert compiler_of("cuda") is None and compiler_of("cpu") is None
 
 
 def test_compiling_without_a_compiler_is_one_sentence(programs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
