@@ -38,7 +38,8 @@ def plan_words(plan: dict[str, Any]) -> Iterator[str]:
         f"{duration(pace['start'])} to start, {duration(pace['epoch'])} for an epoch of {probe['steps']} steps, "
         f"{(probe['gpu_memory'] or probe['memory']) / 1e9:.1f} GB of {'GPU ' if probe['gpu_memory'] else ''}memory"
     )
-    yield _step_words(probe)
+    if probe["gpu_memory"]:
+        yield _step_words(probe)
     if plan["rungs"]:
         yield f"ASHA compares at epoch {', '.join(map(str, plan['rungs']))}"
     if plan["given"]:
@@ -51,8 +52,6 @@ def plan_words(plan: dict[str, Any]) -> Iterator[str]:
 
 def _step_words(probe: dict[str, Any]) -> str:
     """What a step takes of a GPU's memory, and the largest batch that fits."""
-    if not probe["gpu_memory"]:
-        return "the largest batch that fits is estimated on a GPU only"
     step = f"a step takes {probe['step_memory'] / 1e9:.1f} GB of it at its peak; " if probe["step_memory"] else ""
     if not probe["largest_batch"]:
         return f"{step}the largest batch that fits is not estimated for this spec"

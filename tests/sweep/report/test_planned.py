@@ -30,7 +30,7 @@ GPU = {"gpu_memory": 9e9, "step_memory": 6.5e9}
 @pytest.mark.parametrize(
     ("probe", "memory", "batch"),
     [
-        ({}, "2.0 GB of memory", "the largest batch that fits is estimated on a GPU only"),
+        ({}, "2.0 GB of memory", "folder: runs/s"),
         (
             GPU | {"largest_batch": 96},
             "9.0 GB of GPU memory",
