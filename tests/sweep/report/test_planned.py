@@ -30,7 +30,6 @@ GPU = {"gpu_memory": 9e9, "step_memory": 6.5e9}
 @pytest.mark.parametrize(
     ("probe", "memory", "batch"),
     [
-        ({}, "2.0 GB of memory", "folder: runs/s"),
         (
             GPU | {"largest_batch": 96},
             "9.0 GB of GPU memory",
@@ -50,3 +49,8 @@ def test_the_plan_tells_the_memory_of_a_step_and_the_largest_batch(
     lines = list(plan_words(plan(**probe)))
     (run,) = [line for line in lines if line.startswith("a run: ")]
     assert run.endswith(memory) and lines[lines.index(run) + 1] == batch
+
+
+def test_without_a_gpu_the_plan_estimates_no_batch() -> None:
+    lines = list(plan_words(plan()))
+    assert any(line.endswith("2.0 GB of memory") for line in lines) and not any("batch" in line for line in lines)
