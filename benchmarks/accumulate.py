@@ -18,6 +18,7 @@ from pathlib import Path
 import common
 import torch
 
+from reid_tune.training.pipeline import training_batches
 from reid_tune.training.run import begin
 
 
@@ -83,10 +84,8 @@ def measure(arguments: argparse.Namespace) -> dict[str, object]:
 def steps(experiment: common.Experiment, device: torch.device, folder: Path) -> tuple[float, float, float]:
     """Peak memory in MB, seconds of a step and the loss of the first one."""
     run = begin(experiment, folder, device, None)
-    rows = run.data.sampler.epoch(0)[0]
-    decisions = run.data.augmentation.draw(0, 0, 0, len(rows))
-    images = run.data.augmentation.apply(run.source.load(run.source.read(rows)), decisions)
-    labels = torch.from_numpy(run.data.labels[rows]).to(device)
+    with training_batches(experiment, run.data, run.source, device, range(1)) as batches:
+        images, labels = run.inputs(next(batches))
     now = common.clock(device)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)

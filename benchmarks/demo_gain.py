@@ -25,6 +25,7 @@ from reid_tune.modeling.network import untrained
 from reid_tune.spec.load import load_experiment
 from reid_tune.tasks.evaluate import test_features
 from reid_tune.training.data import evaluation_images
+from reid_tune.training.devices import default_device
 from reid_tune.training.embed import features_of, network_embed
 from reid_tune.training.subsets import evaluation_records
 
@@ -67,7 +68,7 @@ def test_score(name: str, finalist: str) -> Score:
     file = Path("runs") / name / "export" / f"{finalist}.onnx"
     if not file.exists():  # trial 0 has won
         file = file.with_name("winner.onnx")
-    features, _ = test_features(experiment, file, "demo-data/query", "demo-data/bounding_box_test")
+    features, _ = test_features(experiment, file, "demo-data/query", "demo-data/bounding_box_test", default_device())
     return score(features)
 
 

@@ -36,15 +36,15 @@ class Ours:
         self.run = begin(experiment, folder, device, None)
 
     def __call__(self, count: int) -> Iterator[None]:
-        with kernels(self.run.experiment.train), self.batches(count) as batches:
+        with kernels(self.run.experiment.train, self.run.device), self.batches(count) as batches:
             for batch in batches:
-                self.run.step(*self.inputs(batch))
+                self.run.step(*self.run.inputs(batch))
                 yield
 
     def constant(self, count: int) -> Iterator[None]:
         """Train on one batch again and again, without an input pipeline."""
-        with kernels(self.run.experiment.train), self.batches(1) as batches:
-            images, labels = self.inputs(next(batches))
+        with kernels(self.run.experiment.train, self.run.device), self.batches(1) as batches:
+            images, labels = self.run.inputs(next(batches))
             for _ in range(count):
                 self.run.step(images, labels)
                 yield
@@ -57,11 +57,6 @@ class Ours:
         with training_batches(run.experiment, run.data, self.run.source, run.device, epochs) as batches:
             yield islice(batches, count)
 
-    def inputs(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Augmented images and labels of a batch, on the device."""
-        images = self.run.source.load(batch.images)
-        return self.run.data.augmentation.apply(images, batch.decisions), upload(batch.labels, self.run.device)
-
     def stages(self, batch: Batch) -> dict[str, float]:
         """Milliseconds of each stage of one step, the device waited for after each; with the kernels of the steps."""
         step, now = self.run.step, common.clock(self.run.device)
@@ -71,7 +66,7 @@ class Ours:
             names.append(name)
             times.append(now())
 
-        with kernels(self.run.experiment.train):
+        with kernels(self.run.experiment.train, self.run.device):
             images, labels = self.run.source.load(batch.images), upload(batch.labels, self.run.device)
             done("to the device")
             images = self.run.data.augmentation.apply(images, batch.decisions)

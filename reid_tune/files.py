@@ -2,8 +2,8 @@
 
 import errno
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,15 +27,14 @@ def atomic(path: Path | str) -> Iterator[Path]:
     """
     path = Path(path)
     make_folder(path.parent)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}{path.suffix}")
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+        # Not by tempfile, whose files are for their owner alone: the process's umask decides.
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL, 0o666))
     except OSError as error:
         raise unwritable(f"cannot write {path}", error) from None
-    os.close(handle)
-    temporary = Path(name)
     try:
         yield temporary
-        os.chmod(temporary, 0o666 & ~_umask())
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -82,9 +81,3 @@ def unwritable(what: str, error: OSError) -> ReidTuneError:
     if error.errno in _DISK:
         return InfrastructureError(f"{what}: {error.strerror}; make room and try again.")
     return InputError(f"{what}: {error.strerror}; choose another place.")
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -121,7 +121,7 @@ def with_statistics(network: nn.Module) -> nn.Module:
 class Silent:
     """A reporter that notes how torch's kernels are chosen during the run."""
 
-    kernels: set[tuple[bool | str, ...]] = field(default_factory=set)
+    kernels: set[tuple[bool, ...]] = field(default_factory=set)
 
     def start(self, *_: int) -> None: ...
 
@@ -129,8 +129,7 @@ class Silent:
 
     def step(self, *_: object) -> None:
         cudnn = torch.backends.cudnn
-        repeatable = torch.are_deterministic_algorithms_enabled(), cudnn.benchmark, cudnn.deterministic
-        self.kernels.add((*repeatable, cudnn.allow_tf32, torch.get_float32_matmul_precision()))
+        self.kernels.add((torch.are_deterministic_algorithms_enabled(), cudnn.benchmark, cudnn.deterministic))
 
     def report(self, _: object) -> None: ...
 
@@ -152,13 +151,18 @@ def rates(experiment: Experiment) -> Any:
 
 
 def kernels(experiment: Experiment) -> Any:
-    """Settings of torch as on a machine with a GPU, in a run that is long enough for cuDNN's benchmark."""
+    """Settings of torch in a run that is long enough for cuDNN's benchmark."""
     reporter = Silent()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(determinism, "_BENCHMARK_STEPS", 0)
-        patch.setattr(determinism, "_has_gpu", lambda: True)
         train(experiment, reporter, experiment.task_dir("train"))
     return reporter.kernels
+
+
+def precision(experiment: Experiment) -> Any:
+    """Precision of products and convolutions in a run on a GPU; the settings are kept without one."""
+    with determinism.kernels(experiment.train, torch.device("cuda", 0)):
+        return torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
 
 
 def place_of_images(experiment: Experiment) -> Any:
@@ -414,7 +418,7 @@ ROWS: dict[str, Row] = {
     "train.precision": Row("fp32", "bf16"),
     "train.compile": Row(False, True, compiled),
     "train.cuda_graphs": Row(False, True, graphed),
-    "train.tf32": Row(False, True, kernels),
+    "train.tf32": Row(False, True, precision),
     "train.accumulate": Row(1, 2),
     "train.deterministic": Row(False, True, kernels),
     "train.cudnn.benchmark": Row(False, True, kernels),

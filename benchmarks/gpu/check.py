@@ -12,7 +12,6 @@ tiny sizes it shows that every command line is right, and measures nothing. See 
 import argparse
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -77,11 +76,10 @@ def print_machine(device: str) -> None:
     cores = len(os.sched_getaffinity(0))
     print(f"Python {sys.version.split()[0]}, torch {torch.__version__}, {cores} cores, {free:.0f} GB free", flush=True)
     if device == "cuda":
-        subprocess.run(
-            ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"], check=False
-        )
         if not torch.cuda.is_available():
             sys.exit("torch sees no GPU here: --device cpu --quick tries the command lines alone")
+        gpu = torch.cuda.get_device_properties(0)
+        print(f"{gpu.name}, {gpu.total_memory / 2**30:.1f} GiB, CUDA {torch.version.cuda}", flush=True)
 
 
 def chains(training: Training, programs: Programs) -> list[list[Step]]:

@@ -45,9 +45,16 @@ class Commands:
     def run(self, name: str, command: Sequence[Any], limit: float, **environment: str) -> Finished:
         """Run a command for at most `limit` seconds; then it is killed with all processes that it started."""
         words = [str(word) for word in command]
+        # The packages of the project are imported from its root, whether it is installed or not.
+        path = os.pathsep.join(filter(None, [str(ROOT), environment.get("PYTHONPATH", os.environ.get("PYTHONPATH"))]))
         with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
             process = subprocess.Popen(
-                words, stdout=out, stderr=err, cwd=ROOT, env=os.environ | environment, start_new_session=True
+                words,
+                stdout=out,
+                stderr=err,
+                cwd=ROOT,
+                env=os.environ | environment | {"PYTHONPATH": path},
+                start_new_session=True,
             )
             try:
                 status = process.wait(max(1.0, limit))

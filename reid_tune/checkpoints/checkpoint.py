@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from reid_tune import __version__
-from reid_tune.checkpoints.encryption import decrypt, encrypt, is_encrypted
+from reid_tune.checkpoints.encryption import decrypt, encrypt_in_process, is_encrypted
 from reid_tune.errors import InfrastructureError, InputError
 from reid_tune.files import atomic, write_atomic
 
@@ -78,7 +78,7 @@ def save_checkpoint(path: Path | str, checkpoint: Checkpoint, key: str | None = 
         return
     memory = io.BytesIO()
     torch.save(content, memory)
-    write_atomic(path, encrypt(memory.getvalue(), key))
+    write_atomic(path, encrypt_in_process(memory.getvalue(), key))
 
 
 def strip_checkpoint(path: Path | str, target: Path | str, key: str | None = None) -> None:

@@ -1,14 +1,23 @@
 """Encryption by a passphrase in the age format (age-encryption.org/v1), which the tool `age` reads too."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pyrage  # type: ignore[import-untyped]
 
-from reid_tune.errors import InputError
+from reid_tune.errors import InfrastructureError, InputError
 
-__all__ = ["decrypt", "encrypt", "is_encrypted", "is_encrypted_file"]
+__all__ = ["decrypt", "encrypt", "encrypt_in_process", "is_encrypted", "is_encrypted_file"]
 
 _MAGIC = b"age-encryption.org/v1\n"
+_ENCRYPT = """
+import sys
+import pyrage
+key, _, content = sys.stdin.buffer.read().partition(b"\\n")
+sys.stdout.buffer.write(pyrage.passphrase.encrypt(content, key.decode()))
+"""
 _WHERE = "encryption_key, REID_TUNE_ENCRYPTION_KEY or REID_TUNE_ENCRYPTION_KEY_FILE"
 
 
@@ -33,6 +42,32 @@ def encrypt(content: bytes, key: str) -> bytes:
         InputError: the key is no text.
     """
     return bytes(pyrage.passphrase.encrypt(content, _text(key)))
+
+
+def encrypt_in_process(content: bytes, key: str) -> bytes:
+    """As `encrypt`, in a process of its own.
+
+    The library holds Python's lock while it works, and training would stand still meanwhile. Key and content travel
+    through a pipe.
+
+    Raises:
+        InputError: the key is no text.
+        InfrastructureError: the process failed.
+    """
+    ended = subprocess.run(
+        [sys.executable, "-c", _ENCRYPT],
+        input=_text(key).encode() + b"\n" + content,
+        capture_output=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+    )
+    if ended.returncode:
+        last_line = (ended.stderr.decode(errors="replace").strip().splitlines() or ["it said nothing"])[-1]
+        raise InfrastructureError(
+            f"the process that encrypts a checkpoint ended with status {ended.returncode} ({last_line}): free memory "
+            "and train again."
+        )
+    return ended.stdout
 
 
 def decrypt(content: bytes, key: str | None, name: str) -> bytes:

@@ -18,6 +18,7 @@ __all__ = [
     "Receiver",
     "Rows",
     "distance_blocks",
+    "fix_cublas_workspace",
     "full_precision",
     "pair_distances",
     "repeatable",
@@ -146,12 +147,17 @@ def full_precision() -> Iterator[None]:
         torch.backends.cudnn.allow_tf32 = before[1]
 
 
+def fix_cublas_workspace() -> None:
+    """Let cuBLAS repeat itself: some versions of PyTorch demand it, and read it at a process's first product."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
+
 @contextmanager
 def repeatable(enabled: bool) -> Iterator[None]:
     """Take deterministic algorithms where `enabled`: a GPU then adds in a fixed order; the former choice at the end."""
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     if enabled:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS refuses to multiply
+        fix_cublas_workspace()
         torch.use_deterministic_algorithms(True)
     try:
         yield

@@ -36,10 +36,15 @@ def make_optimizer(network: nn.Module, optim: Optim, *, scaled: bool = False) ->
     settings: dict[str, Any] = {"lr": optim.base_lr}
     if optim.name == "SGD":
         settings["momentum"] = optim.momentum
-    # A fused SGD whose first step is skipped goes on with a momentum that was never written.
-    if optim.name in _FUSED and not (scaled and optim.name == "SGD"):
+    if optim.name in _FUSED:
         settings["fused"] = True
     optimizer: torch.optim.Optimizer = kind(options, **settings)
+    if optim.name == "SGD" and scaled and optim.momentum:
+        # The fused SGD leaves the momentum unwritten in a first step that is skipped, and uses it in the second. From
+        # zeros the first step gives what it gives without: the gradient.
+        for parameter in network.parameters():
+            if parameter.requires_grad:
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
     return optimizer
 
 

@@ -19,10 +19,15 @@ def faults(experiment: Experiment) -> list[str]:
         for idle in idle_fields(experiment)
         if idle.deliberate
     ]
-    if experiment.train.cuda_graphs and experiment.train.compile is not False:
+    train = experiment.train
+    if train.cuda_graphs and train.compile is not False:
         wrong.append(
-            f"train.cuda_graphs = True does not go with train.compile = {experiment.train.compile}: set one of them to "
-            "false."
+            f"train.cuda_graphs = True does not go with train.compile = {train.compile}: set one of them to false."
+        )
+    if train.cuda_graphs and train.accumulate > 1:  # Each replay would overwrite the gradients of the chunk before.
+        wrong.append(
+            f"train.cuda_graphs = True does not go with train.accumulate = {train.accumulate}: set cuda_graphs: false "
+            "or accumulate: 1."
         )
     return wrong
 

@@ -26,7 +26,7 @@ from reid_tune.tasks.status import StatusLog, kpi, logged
 from reid_tune.tasks.testsets import TestSet, decode_test, test_sets
 from reid_tune.tasks.threshold import Calibration, calibrate
 from reid_tune.training.data import EvaluationImages
-from reid_tune.training.devices import default_device, task_devices
+from reid_tune.training.devices import task_devices
 from reid_tune.training.embed import Embedder, Inputs, Open, features_of
 from reid_tune.training.pool import embedding_workers
 from reid_tune.training.subsets import evaluation_records
@@ -206,10 +206,10 @@ def evaluate_features(
 
 
 def test_features(
-    experiment: Experiment, path: Path, query: str | None, gallery: str | None
+    experiment: Experiment, path: Path, query: str | None, gallery: str | None, device: torch.device
 ) -> tuple[FeatureSet, EvaluationImages]:
     """Features of the images of two folders by a checkpoint or an ONNX file, which brings its own preprocessing."""
-    embedder = ModelFile(path, experiment)(default_device())
+    embedder = ModelFile(path, experiment)(device)
     records = evaluation_records(query, gallery, strict=experiment.dataset.strict)
     images = decode_test(*records, embedder.inputs, experiment.dataset.num_workers)
     return features_of(images, embedder.embed), images

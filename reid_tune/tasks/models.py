@@ -9,6 +9,7 @@ import torch
 
 from reid_tune.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from reid_tune.errors import InputError
+from reid_tune.evaluation.distances import fix_cublas_workspace
 from reid_tune.modeling.network import ReIDNet, build_network
 from reid_tune.spec.changes import unlike_network
 from reid_tune.spec.experiment import Experiment
@@ -33,6 +34,8 @@ class ModelFile:
     experiment: Experiment
 
     def __call__(self, device: torch.device) -> Embedder:
+        if self.experiment.train.deterministic:
+            fix_cublas_workspace()
         if self.path.suffix == ".onnx":
             return self._onnx(device)
         network, experiment = open_network(self.path, self.experiment)

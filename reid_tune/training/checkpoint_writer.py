@@ -1,6 +1,6 @@
 """Checkpoints that are written in the background while training continues."""
 
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Self
 
@@ -11,6 +11,7 @@ from reid_tune.checkpoints.checkpoint import Checkpoint, save_checkpoint
 from reid_tune.checkpoints.names import BEST, LATEST, kept
 from reid_tune.files import link_atomic
 from reid_tune.spec.secret import passphrase
+from reid_tune.training.devices import background_thread
 from reid_tune.training.run import Run
 from reid_tune.training.workers import rank
 
@@ -29,7 +30,7 @@ class CheckpointWriter:
 
     def __init__(self, run: Run, *, keep_best: bool) -> None:
         self._run, self._keep_best = run, keep_best
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._pool = background_thread("checkpoint", run.device)
         self._writing: Future[None] | None = None
         self._buffers = _HostBuffers()
 

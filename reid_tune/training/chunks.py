@@ -40,15 +40,15 @@ class Chunks:
         self._images = images.chunk(self._count)
         self._random_states = []
         # Batch norm's running statistics count each image once: in the second pass.
-        buffers = list(self._network.buffers())
+        buffers = list(self._network.backbone.buffers())
         before = [buffer.clone() for buffer in buffers]
         parts = []
         with torch.no_grad():
             for chunk in self._images:
                 self._random_states.append(_random_state(images.device))
                 parts.append(self._backbone(chunk))
-            for buffer, value in zip(buffers, before, strict=True):
-                buffer.copy_(value)
+            if buffers:
+                torch._foreach_copy_(buffers, before)
             features = gather_rows(torch.cat(parts))
         features.requires_grad_()
         return features, self._network.logits(features)

@@ -1,12 +1,12 @@
 """Which kernels PyTorch chooses: how exactly they repeat themselves, and how precisely they multiply."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 
 from reid_tune.errors import UnsupportedOperationError
+from reid_tune.evaluation.distances import fix_cublas_workspace
 from reid_tune.spec.train import Train
 
 __all__ = ["kernels"]
@@ -16,10 +16,11 @@ _BENCHMARK_STEPS = 500
 
 
 @contextmanager
-def kernels(train: Train, steps: int | None = None) -> Iterator[None]:
+def kernels(train: Train, device: torch.device, steps: int | None = None) -> Iterator[None]:
     """Choose kernels by `train.deterministic`, `train.cudnn` and `train.tf32`; restore the earlier choice at the end.
 
     Args:
+        device: Where the run computes; on a CPU, products stay in true float32.
         steps: Steps that the run certainly takes; with fewer than 500 cuDNN's benchmark would not pay and is off. None
             leaves it to the spec.
 
@@ -30,14 +31,14 @@ def kernels(train: Train, steps: int | None = None) -> Iterator[None]:
     before = (torch.are_deterministic_algorithms_enabled(), cudnn.benchmark, cudnn.deterministic)
     precision_before = torch.get_float32_matmul_precision(), cudnn.allow_tf32
     if train.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS repeats itself with a fixed workspace.
+        fix_cublas_workspace()
     pays = steps is None or steps >= _BENCHMARK_STEPS
     _choose(
         train.deterministic,
         train.cudnn.benchmark and pays and not train.deterministic,
         train.cudnn.deterministic or train.deterministic,
     )
-    if _has_gpu():  # On a CPU, products stay in true float32.
+    if device.type == "cuda":
         _set_precision("high" if train.tf32 else "highest", train.tf32)
     try:
         yield
@@ -52,10 +53,6 @@ def kernels(train: Train, steps: int | None = None) -> Iterator[None]:
     finally:
         _choose(*before)
         _set_precision(*precision_before)
-
-
-def _has_gpu() -> bool:
-    return torch.cuda.is_available()
 
 
 def _choose(algorithms: bool, benchmark: bool, deterministic: bool) -> None:

@@ -1,13 +1,21 @@
 """The devices of a task."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
 from reid_tune.errors import InputError
 from reid_tune.spec.experiment import Experiment
 
-__all__ = ["default_device", "devices", "named_device", "task_devices"]
+__all__ = ["background_thread", "default_device", "devices", "named_device", "task_devices"]
+
+
+def background_thread(name: str, device: torch.device) -> ThreadPoolExecutor:
+    """A pool of one thread whose CUDA calls are on this device: by itself it would take the first GPU."""
+    if device.type != "cuda":
+        return ThreadPoolExecutor(1, thread_name_prefix=name)
+    return ThreadPoolExecutor(1, thread_name_prefix=name, initializer=torch.cuda.set_device, initargs=(device,))
 
 
 def default_device() -> torch.device:

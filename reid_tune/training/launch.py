@@ -7,6 +7,7 @@ import multiprocessing.connection
 import os
 import signal
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ from reid_tune.training.compiler import limit_compile_processes
 from reid_tune.training.timeouts import GROUP_TIMEOUT
 
 __all__ = ["launch"]
+
+_GRACE_SECONDS = 30.0  # for workers to end by themselves, as torch gives them
 
 
 def launch(function: Callable[..., None], arguments: Sequence[Any], devices: Sequence[torch.device]) -> None:
@@ -59,10 +62,23 @@ def launch(function: Callable[..., None], arguments: Sequence[Any], devices: Seq
                 raise
             raise fault from None
         finally:
-            for process in processes.processes:
-                process.terminate()
-            for process in processes.processes:
-                process.join()
+            _end(processes)
+
+
+def _end(context: ProcessContext) -> None:
+    """End the workers that are still there; a checkpoint that one of them is writing is finished first."""
+    for process in context.processes:
+        process.terminate()
+    deadline = time.monotonic() + _GRACE_SECONDS
+    for process in context.processes:
+        process.join(max(0.0, deadline - time.monotonic()))
+        if process.is_alive():  # It waits for the others in a library, where no signal handler runs.
+            process.kill()
+            process.join()
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def _require_no_death(context: ProcessContext) -> None:
@@ -77,6 +93,7 @@ def _require_no_death(context: ProcessContext) -> None:
 def _work(
     rank: int, function: Callable[..., None], arguments: tuple[Any, ...], devices: list[torch.device], folder: str
 ) -> None:
+    signal.signal(signal.SIGTERM, _interrupt)
     device = devices[rank]
     cpus = max(1, len(os.sched_getaffinity(0)) // len(devices))
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or cpus))

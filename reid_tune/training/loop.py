@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from reid_tune.checkpoints.names import LATEST
-from reid_tune.data.upload import HostCopy, upload
+from reid_tune.data.upload import HostCopy
 from reid_tune.errors import InputError, NonFiniteError
 from reid_tune.evaluation.features import write_features
 from reid_tune.evaluation.score import score
@@ -29,8 +29,8 @@ __all__ = ["Trained", "train"]
 
 CPU = torch.device("cpu")
 _CHECK_EVERY = 10
-# The step at which the report of the epoch before is made at the latest. On several GPUs all workers report at this
-# step, as they wait for each other there: by then the checkpoint is written.
+# The step at which several workers report the epoch before: all at the same one, as they wait for each other there. On
+# GPUs the checkpoint is mostly written by then.
 _REPORT_STEP = {"cuda": 20, "cpu": 1}
 _CALMER = "lower train.optim.base_lr, lengthen the warm-up or set train.clip_grad_norm"
 
@@ -56,8 +56,8 @@ def train(
 ) -> Trained:
     """Train a network as the spec says, on all workers of the process group if there is one.
 
-    After every epoch `reid_model_latest.pth` is written in the background; once it is there the epoch is reported, at
-    the latest within the first 20 steps of the next epoch. Every `checkpoint_interval` epochs and at the end it is kept
+    After every epoch `reid_model_latest.pth` is written in the background; once it is there the epoch is reported,
+    during the next epoch. Every `checkpoint_interval` epochs and at the end it is kept
     as `model_epoch_NNN.pth`, NNN being 0-based. A run continues from `resume`, else from the latest checkpoint in
     `directory`, and first reports the epochs that it holds.
 
@@ -74,10 +74,12 @@ def train(
         OutOfMemoryError: the GPU or the machine has too little memory.
         UnsupportedOperationError: `train.deterministic` asks for a kernel that does not exist.
     """
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # CUDA graphs, and threads of ours, take the current device.
     with memory_errors(experiment, device):
         run = begin(experiment, directory, device, resume)
         certain_epochs = min(validate_at, default=run.experiment.train.num_epochs)
-        with kernels(experiment.train, certain_epochs * run.data.sampler.steps_per_epoch):
+        with kernels(experiment.train, device, certain_epochs * run.data.sampler.steps_per_epoch):
             _train_epochs(run, reporter, validate_at, keep_best, features)
     return Trained(run.directory / LATEST, run.history)
 
@@ -120,8 +122,9 @@ class _Reports:
 
     def after_step(self, number: int, steps: int, device: torch.device) -> None:
         """Report the epoch before, if it is not yet reported and either written or due at this step of `steps`."""
-        due = number >= min(steps, _REPORT_STEP[device.type])
-        if self._waiting is not None and (due or (world_size() == 1 and self._writer.idle)):
+        alone = world_size() == 1
+        due = number >= (steps if alone else min(steps, _REPORT_STEP[device.type]))
+        if self._waiting is not None and (due or (alone and self._writer.idle)):
             self.deliver()
 
     def deliver(self) -> None:
@@ -143,10 +146,8 @@ def _train_epoch(run: Run, epoch: int, batches: Iterator[Batch], reports: _Repor
     pending: tuple[int, HostCopy] | None = None
     started = time.perf_counter()
     for number in range(1, steps + 1):
-        batch = next(batches)
-        images = run.data.augmentation.apply(run.source.load(batch.images), batch.decisions)
-        parts = run.step(images, upload(batch.labels, device))
-        sums = {name: sums.get(name, torch.zeros_like(part)) + part for name, part in parts.items()}
+        parts = run.step(*run.inputs(next(batches)))
+        sums = {name: sums[name] + part for name, part in parts.items()} if sums else parts
         bad_step = torch.where(parts["loss"].isfinite() | (bad_step > 0), bad_step, number)
         if pending is not None:
             _check_loss(pending, epoch, reports.reporter)

@@ -54,8 +54,14 @@ def memory_errors(experiment: "Experiment", device: "torch.device") -> Iterator[
             f"out of memory: {_capacity(device)} is not enough for dataset.batch_size = {experiment.dataset.batch_size}"
             f"{f' in {chunks} chunks' if chunks > 1 else ''} at {model.input_height} x {model.input_width} pixels in "
             f"{experiment.train.precision}: lower dataset.batch_size, or set train.accumulate = {2 * chunks}, which "
-            "keeps the batch and its losses."
+            f"keeps the batch and its losses{_resident(experiment, device)}."
         ) from None
+
+
+def _resident(experiment: "Experiment", device: "torch.device") -> str:
+    if device.type != "cuda" or experiment.dataset.resident is False:
+        return ""
+    return "; dataset.resident = false leaves the images on the host"
 
 
 def _capacity(device: "torch.device") -> str:

@@ -2,9 +2,10 @@
 
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from typing import Protocol
 
 import numpy as np
@@ -16,6 +17,7 @@ from reid_tune.data.decisions import Decisions
 from reid_tune.data.upload import pinned, upload
 from reid_tune.spec.experiment import Experiment
 from reid_tune.training.data import TrainingImages
+from reid_tune.training.devices import background_thread
 from reid_tune.training.workers import rank, world_size
 
 __all__ = ["Batch", "HostImages", "ImageSource", "ResidentImages", "image_source", "training_batches"]
@@ -126,9 +128,12 @@ def training_batches(
     read = _Reader(experiment, data, source, device)
     steps = ((epoch, step) for epoch in epochs for step in range(data.sampler.steps_per_epoch))
     ahead = _AHEAD_ON_GPU if device.type == "cuda" else _AHEAD_ON_CPU
-    pool = ThreadPoolExecutor(1, thread_name_prefix="batches")
+    pool = background_thread("batches", device)
 
     def batches() -> Iterator[Batch]:
+        # CUDA graphs are recorded in the first step, in which no other thread may call the driver.
+        for epoch, step in islice(steps, 1):
+            yield pool.submit(read, epoch, step).result()
         pending: deque[Future[Batch]] = deque()
         for epoch, step in steps:
             pending.append(pool.submit(read, epoch, step))

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from reid_tune.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from reid_tune.checkpoints.encryption import is_encrypted_file
 from reid_tune.checkpoints.names import LATEST
+from reid_tune.data.upload import upload
 from reid_tune.errors import InputError
 from reid_tune.files import make_folder
 from reid_tune.modeling.network import ReIDNet, untrained
@@ -19,7 +21,7 @@ from reid_tune.spec.checks import next_batch_size
 from reid_tune.spec.experiment import Experiment
 from reid_tune.spec.secret import passphrase
 from reid_tune.training.data import EvaluationImages, TrainingImages, evaluation_images, training_images
-from reid_tune.training.pipeline import ImageSource, image_source
+from reid_tune.training.pipeline import Batch, ImageSource, image_source
 from reid_tune.training.pretrained import load_pretrained
 from reid_tune.training.step import Step
 from reid_tune.training.subsets import split_records
@@ -44,6 +46,11 @@ class Run:
     step: Step
     history: list[dict[str, Any]] = field(default_factory=list)
     origin: str = "weights drawn by train.seed"
+
+    def inputs(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """What `step` takes, on the device: this worker's augmented images, and the labels of the global batch."""
+        images = self.data.augmentation.apply(self.source.load(batch.images), batch.decisions)
+        return images, upload(batch.labels, self.device)
 
 
 def require_shares(experiment: Experiment, workers: int) -> None:
@@ -99,24 +106,10 @@ def _prepare(experiment: Experiment, directory: Path, device: torch.device) -> R
         validation = evaluation_images(experiment, split.query, split.gallery)
     network = untrained(experiment.model, len(data.identities), experiment.train.seed).to(device)
     network = network.to(memory_format=torch.channels_last)
-    if device.type == "cuda" and world_size() > 1:
-        _match_gradient_strides(network)
     optimizer = make_optimizer(network, optim, scaled=experiment.train.precision == "fp16")
     step = Step(network, optimizer, experiment, data.sampler.steps_per_epoch * experiment.train.num_epochs)
     source = image_source(data.images, experiment, device)
     return Run(experiment, directory, device, data, source, bool(split.query), validation, network, optimizer, step)
-
-
-def _match_gradient_strides(network: ReIDNet) -> None:
-    """Give the weights of 1x1 convolutions the strides that cuDNN's gradients have in channels last.
-
-    Both layouts are the same bytes, but DistributedDataParallel's buckets follow the weights, and it would copy each
-    gradient whose strides differ.
-    """
-    for parameter in network.parameters():
-        if parameter.dim() == 4 and parameter.shape[2:] == (1, 1):
-            channels = parameter.shape[1]
-            parameter.data = parameter.data.as_strided(parameter.shape, (channels, 1, channels, channels))
 
 
 def _restore(run: Run, checkpoint: Checkpoint, path: Path) -> None:

@@ -100,13 +100,12 @@ class Step:
         """
         self.optimizer.zero_grad(set_to_none=True)
         features, logits = self.chunks.forward(images) if self.chunks else self.module(images)
-        parts, gradients = self._losses(features, logits, labels)
+        values, gradients = self._losses(features, logits, labels)
         outputs = [pair for pair in zip((features, logits), gradients, strict=True) if pair[1] is not None]
         torch.autograd.backward(*zip(*outputs, strict=True))
         if self.chunks:
             self.chunks.backward(features)
         self._update()
-        values = {"loss": torch.stack(list(parts.values())).sum(), **{f"loss/{name}": x for name, x in parts.items()}}
         if self.losses.identity:
             values["accuracy"] = (logits.detach().argmax(1) == labels).float().mean()
         return values
@@ -114,12 +113,14 @@ class Step:
     def _losses(
         self, features: Tensor, logits: Tensor, labels: Tensor
     ) -> tuple[dict[str, Tensor], tuple[Tensor | None, Tensor | None]]:
-        """Parts of the loss, and the gradients of the scaled loss with respect to features and logits."""
+        """The loss and its parts, and the gradients of the scaled loss with respect to features and logits."""
         features, logits = features.detach().requires_grad_(), logits.detach().requires_grad_()
         with full_precision():
             parts = self.losses(features, logits, labels)
-            self.scaler.scale(torch.stack(list(parts.values())).sum()).backward()
-        return {name: part.detach() for name, part in parts.items()}, (features.grad, logits.grad)
+            loss = torch.stack(list(parts.values())).sum()
+            self.scaler.scale(loss).backward()
+        values = {"loss": loss.detach(), **{f"loss/{name}": part.detach() for name, part in parts.items()}}
+        return values, (features.grad, logits.grad)
 
     def _update(self) -> None:
         """Step the parameters and the centres of center loss."""

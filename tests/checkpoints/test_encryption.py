@@ -1,6 +1,7 @@
 import base64
 import hashlib
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from reid_tune.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, strip_checkpoint
-from reid_tune.checkpoints.encryption import encrypt, is_encrypted
-from reid_tune.errors import InputError
+from reid_tune.checkpoints.encryption import decrypt, encrypt, encrypt_in_process, is_encrypted
+from reid_tune.errors import InfrastructureError, InputError
 from reid_tune.spec.experiment import Experiment
 from reid_tune.spec.secret import KEY, KEY_FILE, passphrase
 
@@ -53,6 +54,16 @@ def refused(path: Path, key: str | None) -> str:
     message = str(caught.value)
     assert str(path) in message and "\n" not in message and SECRET not in message
     return message
+
+
+def test_another_process_encrypts_and_its_failure_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    content = bytes(range(256)) * 1000
+    assert decrypt(encrypt_in_process(content, SECRET), SECRET, "it") == content
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(
+        InfrastructureError, match=r"ended with status 1 \(it said nothing\): free memory"
+    ):
+        encrypt_in_process(content, SECRET)
 
 
 def test_what_is_encrypted_is_read_with_its_key(encrypted: Path) -> None:

@@ -77,6 +77,27 @@ def test_an_optimizer_steps_by_its_rule(name: str) -> None:
     assert float(holder.weight.detach()) == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.parametrize("skipped", [0, 1])
+def test_a_scaled_sgd_steps_as_one_without_scaling_does(skipped: int) -> None:
+    """Two steps with other gradients; `skipped` steps before them have gradients that are not finite."""
+
+    def stepped(scale: float | None) -> torch.Tensor:
+        holder = nn.Linear(3, 2, bias=False)
+        nn.init.constant_(holder.weight, 2.0)
+        optim = Optim(name="SGD", base_lr=0.1, weight_decay=0.01, momentum=0.5)
+        optimizer = make_optimizer(holder, optim, scaled=scale is not None)
+        scaler = torch.amp.GradScaler("cpu", init_scale=scale or 1.0, enabled=scale is not None)
+        for gradient in (*[torch.inf] * (skipped if scale else 0), 1.0, 3.0):
+            optimizer.zero_grad()
+            scaler.scale(gradient * holder.weight.sum()).backward()
+            scaler.step(optimizer)
+            scaler.update(scale)
+        assert optimizer.defaults["fused"]
+        return holder.weight.detach()
+
+    torch.testing.assert_close(stepped(8.0), stepped(None))
+
+
 def test_the_spec_knows_every_optimizer_of_torch_that_can_train_a_network() -> None:
     """LBFGS wants a closure, SparseAdam sparse gradients, Muon matrices alone."""
     classes = {name: kind for name, kind in vars(torch.optim).items() if isinstance(kind, type)}

@@ -50,6 +50,10 @@ def build(**values: Any) -> Experiment:
             {"train.cuda_graphs": True, "train.compile": "auto"},
             "train.cuda_graphs = True does not go with train.compile = auto: set one of them to false.",
         ),
+        (
+            {"train.cuda_graphs": True, "train.accumulate": 2},
+            "train.cuda_graphs = True does not go with train.accumulate = 2: set cuda_graphs: false or accumulate: 1.",
+        ),
         ({"train.accumulate": 0}, "train.accumulate = 0: should be greater than or equal to 1."),
         ({"train.compile": "always"}, "train.compile = 'always': should be true, false or auto."),
         ({"dataset.resident": 3}, "dataset.resident = 3: should be true, false or auto."),

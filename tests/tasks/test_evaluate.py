@@ -330,7 +330,7 @@ def test_the_threshold_is_that_of_the_plain_distances(checkpoint: Path, spec: Sp
     experiment = spec(evaluate__checkpoint=str(checkpoint), **values)
     found = run_evaluate(experiment).as_dict()["threshold"]
     folders = str(data / "query"), str(data / "bounding_box_test")
-    features, _ = features_of_folders(experiment, checkpoint, *folders)
+    features, _ = features_of_folders(experiment, checkpoint, *folders, torch.device("cpu"))
     wanted = Pairs.of(features).threshold(0.05)
     assert {name: found[name] for name in wanted.as_dict()} == wanted.as_dict() and wanted.fmr <= 0.05
     assert found["dimension"] == features.query_features.shape[1] and found["open_set"]["rows"] == []
@@ -379,7 +379,9 @@ def test_several_workers_score_what_one_does(checkpoint: Path, spec: Spec, capsy
 
 def test_test_features_are_those_of_evaluate(checkpoint: Path, spec: Spec, data: Path) -> None:
     experiment = spec(evaluate__checkpoint=str(checkpoint))
-    features, _ = features_of_folders(experiment, checkpoint, str(data / "query"), str(data / "bounding_box_test"))
+    features, _ = features_of_folders(
+        experiment, checkpoint, str(data / "query"), str(data / "bounding_box_test"), torch.device("cpu")
+    )
     found = own(run_evaluate(experiment))
     assert found.plain.as_dict() == score(features).as_dict()
     assert found.re_ranked is not None

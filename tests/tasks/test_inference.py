@@ -176,7 +176,9 @@ def test_a_swin_sees_bicubic_images_everywhere(spec: Spec, data: Path, tmp_path:
     wanted = slow_embeddings(path, experiment, paths, BICUBIC)
     np.testing.assert_allclose(embeddings, wanted, atol=1e-4 * np.abs(wanted).max())
 
-    features, _ = features_of_folders(experiment, path, str(tmp_path / "query"), str(tmp_path / "gallery"))
+    features, _ = features_of_folders(
+        experiment, path, str(tmp_path / "query"), str(tmp_path / "gallery"), torch.device("cpu")
+    )
     together = np.concatenate([features.query_features, features.gallery_features])
     np.testing.assert_allclose(together, wanted, atol=1e-4 * np.abs(wanted).max())
 

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from reid_tune.losses.total import Losses
 from reid_tune.spec.train import Cudnn, Train
-from reid_tune.training import determinism
 from reid_tune.training.determinism import kernels
 
 from .conftest import Build
@@ -18,28 +17,27 @@ cudnn = torch.backends.cudnn
 
 
 @pytest.fixture
-def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Settings as on a machine with a GPU: PyTorch keeps them without one, too."""
+def gpu() -> Iterator[torch.device]:
+    """What a run on a GPU chooses: PyTorch keeps these settings without one, too."""
     before = torch.get_float32_matmul_precision(), cudnn.allow_tf32
-    monkeypatch.setattr(determinism, "_has_gpu", lambda: True)
-    yield
+    yield torch.device("cuda", 0)
     assert (torch.get_float32_matmul_precision(), cudnn.allow_tf32) == before, "the choice before is restored"
 
 
 @pytest.mark.parametrize(("tf32", "products"), [(True, "high"), (False, "highest")])
-def test_products_and_convolutions_have_one_precision(gpu: None, tf32: bool, products: str) -> None:
-    with kernels(Train(tf32=tf32)):
+def test_products_and_convolutions_have_one_precision(gpu: torch.device, tf32: bool, products: str) -> None:
+    with kernels(Train(tf32=tf32), gpu):
         assert torch.get_float32_matmul_precision() == products
         assert cudnn.allow_tf32 is tf32
 
 
 def test_a_cpu_multiplies_in_true_float32() -> None:
-    with kernels(Train(tf32=True)):
+    with kernels(Train(tf32=True), torch.device("cpu")):
         assert torch.get_float32_matmul_precision() == "highest"
 
 
 def test_losses_and_their_gradients_are_in_true_float32(
-    gpu: None, build: Build, monkeypatch: pytest.MonkeyPatch
+    gpu: torch.device, build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The precision at the forward and the backward pass of the losses, and at the backward pass of the backbone."""
     seen = []
@@ -60,7 +58,7 @@ def test_losses_and_their_gradients_are_in_true_float32(
     losses, features = Losses.__call__, step.network.features
     monkeypatch.setattr(Losses, "__call__", lambda self, f, *rest: losses(self, Noted.apply(f, "losses"), *rest))
     monkeypatch.setattr(step.module.backbone, "features", lambda images: Noted.apply(features(images), "backbone"))
-    with kernels(Train(tf32=True)):
+    with kernels(Train(tf32=True), gpu):
         step(IMAGES, LABELS)
     assert set(seen) == {
         ("losses", "forward", "highest"),
@@ -82,7 +80,7 @@ def test_losses_and_their_gradients_are_in_true_float32(
 )
 def test_cudnn_times_its_algorithms_where_that_pays(train: Train, steps: int | None, benchmark: bool) -> None:
     before = cudnn.benchmark
-    with kernels(train, steps):
+    with kernels(train, torch.device("cuda", 0), steps):
         assert cudnn.benchmark is benchmark
         assert cudnn.deterministic is train.deterministic
     assert cudnn.benchmark is before

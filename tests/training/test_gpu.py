@@ -9,7 +9,7 @@ import torch
 
 from reid_tune.checkpoints.checkpoint import load_checkpoint
 from reid_tune.checkpoints.names import LATEST
-from reid_tune.data.upload import HostCopy, upload
+from reid_tune.data.upload import HostCopy
 from reid_tune.errors import OutOfMemoryError
 from reid_tune.training.determinism import kernels
 from reid_tune.training.loop import train
@@ -42,6 +42,13 @@ def test_ways_of_running_a_step_have_the_same_numbers(
             assert epoch[name] == pytest.approx(expected[name], rel=1e-3), name
 
 
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_graphs_are_recorded_on_the_gpu_of_the_run(build: Build, plain: list[dict[str, Any]], tmp_path: Path) -> None:
+    experiment = build(**VALUES, train__cuda_graphs=True)
+    history = train(experiment, Recorder(), tmp_path, device=torch.device("cuda", 1)).history
+    assert history[-1]["loss"] == pytest.approx(plain[-1]["loss"], rel=1e-3)
+
+
 def test_a_gpu_and_the_cpu_train_alike(build: Build, plain: list[dict[str, Any]], tmp_path: Path) -> None:
     history = train(build(**VALUES), Recorder(), tmp_path).history
     assert history[0]["loss"] == pytest.approx(plain[0]["loss"], rel=0.01)
@@ -58,13 +65,11 @@ def steps(run: Run, count: int) -> Iterator[dict[str, torch.Tensor]]:
     run.network.train()
     epochs = range(count)
     with (
-        kernels(run.experiment.train),
+        kernels(run.experiment.train, GPU),
         training_batches(run.experiment, run.data, run.source, GPU, epochs) as batches,
     ):
         for _ in range(count):
-            batch = next(batches)
-            images = run.data.augmentation.apply(run.source.load(batch.images), batch.decisions)
-            yield run.step(images, upload(batch.labels, GPU))
+            yield run.step(*run.inputs(next(batches)))
 
 
 EVERYTHING = {"dataset__color_jitter__prob": 0.5, "train__clip_grad_norm": 1.0}
@@ -78,6 +83,7 @@ CENTER = {"model__with_center_loss": True, "model__metric_loss_type": "triplet_c
         {"dataset__resident": False},
         {"train__precision": "bf16", **EVERYTHING},
         {"train__precision": "fp16", **CENTER},
+        {"train__precision": "fp16", "train__optim__name": "SGD"},
         {"train__accumulate": 2},
     ],
     indirect=True,
@@ -102,9 +108,11 @@ def test_accumulation_has_the_losses_and_gradients_of_the_whole_batch(build: Bui
         experiment = build(**VALUES, train__accumulate=chunks)
         run = begin(experiment, tmp_path / str(number), GPU, None)
         run.network.backbone.eval()
-        batch = run.data.images.take(run.data.sampler.epoch(0)[0])
-        images = run.data.augmentation.apply(upload(batch, GPU), run.data.augmentation.draw(0, 0, 0, len(batch)))
-        run.step(images, upload(run.data.labels[run.data.sampler.epoch(0)[0]], GPU))
+        with (
+            kernels(experiment.train, GPU),
+            training_batches(experiment, run.data, run.source, GPU, range(1)) as batches,
+        ):
+            run.step(*run.inputs(next(batches)))
         gradients.append({name: p.grad for name, p in run.network.named_parameters() if p.grad is not None})
     largest = max(float(gradient.abs().max()) for gradient in gradients[0].values())
     for name, gradient in gradients[0].items():
@@ -132,6 +140,7 @@ def test_a_checkpoint_has_the_weights_at_the_end_of_its_epoch(build: Build, tmp_
 
 
 def test_too_little_memory_is_one_sentence(build: Build, tmp_path: Path) -> None:
+    torch.cuda.empty_cache()  # Memory that the allocator holds is not limited.
     torch.cuda.set_per_process_memory_fraction(0.001)
     try:
         with pytest.raises(OutOfMemoryError, match=r"^out of memory: GPU 0 \(.*at most .*dataset.batch_size = 16"):

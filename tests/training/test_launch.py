@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,26 @@ def test_a_fault_in_one_worker_ends_all_and_is_the_runs() -> None:
         launch(fail, ("bug",), [CPU] * 2)
 
 
+def finish_a_file(folder: Path, device: torch.device) -> None:
+    """Let rank 1 fail once rank 0 is at work on something that it finishes when it is ended."""
+    begun = folder / "begun"
+    if dist.get_rank() == 1:
+        while not begun.exists():
+            time.sleep(0.01)
+        raise InputError("the file is bad.")
+    try:
+        begun.touch()
+        signal.pause()
+    finally:
+        (folder / "finished").touch()
+
+
+def test_a_worker_that_is_ended_finishes_what_it_writes(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="the file is bad"):
+        launch(finish_a_file, (tmp_path,), [CPU] * 2)
+    assert (tmp_path / "finished").exists()
+
+
 def test_without_a_gpu_workers_are_processes_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert devices((0, 7), "train.gpu_ids") == [CPU, CPU]
@@ -105,6 +126,7 @@ def test_a_process_group_knows_its_gpu_and_waits_long(
         (torch.cuda, "set_device"),
         (dist, "barrier"),
         (dist, "destroy_process_group"),
+        (signal, "signal"),
     ):
         monkeypatch.setattr(owner, name, lambda *_: None)
     _work(0, lambda _: None, (), [device], str(tmp_path))

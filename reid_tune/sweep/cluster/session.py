@@ -8,6 +8,7 @@ import signal
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 from reid_tune.errors import InfrastructureError, InputError
@@ -75,9 +76,15 @@ def _in_environment(key: str | None) -> Iterator[None]:
             os.environ[KEY] = before
 
 
+@cache
+def _token() -> str:
+    """The token of own clusters, one for the process: Ray reads it once, also where several clusters follow."""
+    return secrets.token_hex(32)
+
+
 @contextmanager
 def _own() -> Iterator[None]:
-    os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    os.environ["RAY_AUTH_TOKEN"] = _token()
     folder = tempfile.mkdtemp(prefix="reid-tune-")
     try:
         with _ray(address="local", include_dashboard=False, _temp_dir=folder, _node_ip_address="127.0.0.1"):

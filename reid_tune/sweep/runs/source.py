@@ -130,7 +130,7 @@ class Recorder:
     def _gpu_context(self) -> int:
         """As the probe has measured it; without one, or in the log of an earlier version, an assumption."""
         probe = self.journal.state.stages.get("preflight", {}).get("probe", {})
-        return int(probe.get("gpu_context", CONTEXT))
+        return int(probe.get("gpu_context") or CONTEXT)
 
     def failed(self, run: str, metrics: Mapping[str, Any]) -> bool:
         """Whether a report is that of a failure; then it was recorded, see `setback`."""

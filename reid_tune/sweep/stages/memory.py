@@ -32,7 +32,8 @@ class GpuMemory:
         now = _used()
         if self._before is None or now is None:
             return CONTEXT
-        return max(0, now - self._before - torch.cuda.memory_reserved(0))
+        # Less than half of the usual size means that another process has given memory back meanwhile.
+        return max(CONTEXT // 2, now - self._before - torch.cuda.memory_reserved(0))
 
     def available(self) -> int:
         """Bytes that PyTorch may take in a run with this share.

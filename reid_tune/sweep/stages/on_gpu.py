@@ -13,11 +13,16 @@ from reid_tune.sweep.file import Sweep
 from reid_tune.sweep.files import Files
 from reid_tune.sweep.journal import Journal
 from reid_tune.sweep.state import SweepState
+from reid_tune.training.memory import is_out_of_memory
 
 if TYPE_CHECKING:
+    import torch
+
     from reid_tune.sweep.cluster.placement import Placement
 
-__all__ = ["Stage", "on_gpu"]
+__all__ = ["Stage", "on_gpu", "scoring_device"]
+
+_QUIET_SECONDS = 30.0  # before a line says what is waited for
 
 Stage = Callable[[Sweep, Journal], dict[str, Any]]
 
@@ -57,22 +62,44 @@ def on_gpu(stage: Stage, sweep: Sweep, journal: Journal, placement: "Placement |
     from ray.exceptions import RayError, RayTaskError
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    # Without the last argument, which is not public, a busy GPU of this node would be waited for while others are free.
+    here = NodeAffinitySchedulingStrategy(
+        ray.get_runtime_context().get_node_id(), soft=True, _spill_on_unavailable=True
+    )
     held = {"num_cpus": placement.cpus, "num_gpus": 1, "resources": dict(placement.more)}
     task = ray.remote(**held, scheduling_strategy=here, max_retries=0, max_calls=1)(_work)
     try:
-        result, events, text = ray.get(task.remote(stage, _for_task(sweep), journal.state))
+        reference = task.remote(stage, _for_task(sweep), journal.state)
+        if not ray.wait([reference], timeout=_QUIET_SECONDS)[0]:
+            print(f"{stage.__name__}: at work on a GPU of the cluster, or waiting for a free one", file=sys.stderr)
+        result, events, text = ray.get(reference)
     except RayTaskError as error:
-        raise (error.cause if isinstance(error.cause, ReidTuneError) else error) from None
+        raise (error.cause if _is_told(error.cause) else error) from None
     except RayError as error:
         last = str(error).strip().splitlines()[-1]
         raise InfrastructureError(
             f"the process of the stage {stage.__name__} was lost ({last}): go on with --resume auto."
         ) from None
     print(text, end="", file=sys.stderr)
+    if isinstance(result, Exception):
+        raise result
     for kind, fields in events:
         journal.emit(kind, **fields)
     return dict(result)
+
+
+def scoring_device(sweep: Sweep) -> "torch.device":
+    """Where a stage scores: the first GPU that this process sees, unless the sweep's runs are to use none."""
+    import torch
+
+    from reid_tune.training.devices import default_device
+
+    return default_device() if sweep.file.resources.gpus_per_worker else torch.device("cpu")
+
+
+def _is_told(error: BaseException) -> bool:
+    """Whether the command line has a sentence for an error."""
+    return isinstance(error, ReidTuneError) or is_out_of_memory(error)
 
 
 def _for_task(sweep: Sweep) -> Sweep:
@@ -83,9 +110,13 @@ def _for_task(sweep: Sweep) -> Sweep:
 
 def _work(
     stage: Stage, sweep: Sweep, state: SweepState
-) -> tuple[dict[str, Any], list[tuple[str, dict[str, Any]]], str]:
-    """Result and events of a stage, and what it has printed to stderr."""
+) -> tuple[dict[str, Any] | Exception, list[tuple[str, dict[str, Any]]], str]:
+    """Result or error and events of a stage, and what it has printed to stderr."""
     log: Any = _Log(Files(sweep.folder), state)
+    result: dict[str, Any] | Exception
     with contextlib.redirect_stderr(io.StringIO()) as text:
-        result = stage(sweep, log)
+        try:
+            result = stage(sweep, log)
+        except ReidTuneError as error:
+            result = error
     return result, log.events, text.getvalue()

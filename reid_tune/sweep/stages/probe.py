@@ -150,11 +150,14 @@ def measure(
     from reid_tune.training.run import begin, require_shares
 
     require_shares(experiment, workers)
+    if workers > 1:  # Only runs of one worker use CUDA graphs.
+        train = experiment.train.model_copy(update={"cuda_graphs": False})
+        experiment = experiment.model_copy(update={"train": train})
     require_compiler(experiment, device.type)
     decoding = _decode(experiment)
     with (
         memory_errors(experiment, device),
-        kernels(experiment.train),
+        kernels(experiment.train, device),
         tempfile.TemporaryDirectory(prefix="reid-tune-") as folder,
     ):
         run = begin(experiment, Path(folder), device, None)
@@ -224,12 +227,14 @@ def _steps(run: "Run", workers: int) -> list[float]:
 
 def _step(run: "Run", epoch: int, number: int, chosen: "np.ndarray") -> float:
     """The loss of a step on these images: every `workers`-th of a batch, so that all its identities are among them."""
-    from reid_tune.data.upload import upload
+    from reid_tune.data.upload import pinned
+    from reid_tune.training.pipeline import Batch
 
     data, experiment = run.data, run.experiment
     decisions = data.augmentation.draw(experiment.train.seed, epoch, number, experiment.dataset.batch_size)
-    images = data.augmentation.apply(upload(data.images.take(chosen), run.device), decisions.slice(0, len(chosen)))
-    return float(run.step(images, upload(data.labels[chosen], run.device))["loss"])
+    labels = pinned(data.labels[chosen], run.device)
+    batch = Batch(run.source.read(chosen), labels, decisions.slice(0, len(chosen)))
+    return float(run.step(*run.inputs(batch))["loss"])
 
 
 def _validate(run: "Run") -> tuple[float, float]:
@@ -245,6 +250,6 @@ def _validate(run: "Run") -> tuple[float, float]:
     begun = time.perf_counter()
     some = network_embed(run.network, run.experiment)(images.images[:_EMBEDDED])
     embedding = time.perf_counter() - begun
-    score(features_of(images, lambda crops: np.resize(some, (len(crops), some.shape[1]))))
+    score(features_of(images, lambda crops: np.resize(some, (len(crops), some.shape[1]))), device=run.device)
     took = time.perf_counter() - begun
     return took + embedding * (len(images.images) / len(some) - 1), took

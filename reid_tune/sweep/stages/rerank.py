@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from statistics import mean
 from typing import Any
 
+import torch
+
 from reid_tune.errors import InputError
 from reid_tune.evaluation.differences import difference
 from reid_tune.evaluation.distances import repeatable
@@ -14,9 +16,9 @@ from reid_tune.evaluation.score import Score, score
 from reid_tune.sweep.file import Sweep
 from reid_tune.sweep.journal import Journal
 from reid_tune.sweep.runs.fixed import features_file
+from reid_tune.sweep.stages.on_gpu import scoring_device
 from reid_tune.sweep.stages.refit import finalists
 from reid_tune.sweep.state import confirm_run
-from reid_tune.training.devices import default_device
 
 __all__ = ["VALUES", "choose", "settings", "tuned"]
 
@@ -56,7 +58,7 @@ def choose(sweep: Sweep, journal: Journal) -> dict[str, Any]:
     for name, trial in finalists(journal).items():
         files = [features_file(journal.folder, confirm_run(trial.number, repeat)) for repeat in repeats]
         with repeatable(sweep.experiment.train.deterministic):
-            result[name] = _best([read_features(file) for file in files], tried)
+            result[name] = _best([read_features(file) for file in files], tried, scoring_device(sweep))
     return result
 
 
@@ -66,8 +68,7 @@ def tuned(journal: Journal, name: str) -> ReRanking | None:
     return ReRanking(**found["setting"]) if found else None
 
 
-def _best(hold_outs: Sequence[FeatureSet], tried: Sequence[ReRanking]) -> dict[str, Any]:
-    device = default_device()
+def _best(hold_outs: Sequence[FeatureSet], tried: Sequence[ReRanking], device: torch.device) -> dict[str, Any]:
     plain = [score(features, device=device) for features in hold_outs]
     best: tuple[float, ReRanking, list[Score]] | None = None
     for setting, *found in zip(tried, *(grid_scores(features, tried, device) for features in hold_outs), strict=True):

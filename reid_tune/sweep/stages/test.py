@@ -24,6 +24,7 @@ from reid_tune.sweep.file import Sweep
 from reid_tune.sweep.journal import Journal
 from reid_tune.sweep.looks import count_looks
 from reid_tune.sweep.stages.export import exported, refit_checkpoint
+from reid_tune.sweep.stages.on_gpu import scoring_device
 from reid_tune.sweep.stages.refit import finalists
 from reid_tune.sweep.stages.rerank import tuned
 from reid_tune.sweep.state import refit_run
@@ -33,7 +34,6 @@ from reid_tune.tasks.pictures import SampledMatches, draw_cmc, sample_matches
 from reid_tune.tasks.testsets import TestSet, test_sets
 from reid_tune.tasks.threshold import calibrate
 from reid_tune.training.curves import schedule_plot
-from reid_tune.training.devices import default_device
 
 __all__ = ["test"]
 
@@ -99,7 +99,7 @@ def _scores(sweep: Sweep, journal: Journal, name: str, sets: Sequence[TestSet]) 
     found: list[_Tested] = []
     for own in sets:
         features, images = test_features(
-            sweep.experiment, exported(sweep, name), str(own.query.path), str(own.gallery.path)
+            sweep.experiment, exported(sweep, name), str(own.query.path), str(own.gallery.path), scoring_device(sweep)
         )
         section = sweep.experiment.re_ranking
         drawable = not found and section.num_query * (section.max_rank + 1) <= MAX_FRAMES
@@ -114,7 +114,7 @@ def _scored(
     sweep: Sweep, features: FeatureSet, settings: Sequence[ReRanking | None], watch: Watch | None = None
 ) -> list[Score]:
     with repeatable(sweep.experiment.train.deterministic):
-        return list(scores(features, settings, default_device(), watch))
+        return list(scores(features, settings, scoring_device(sweep), watch))
 
 
 def _draw(sweep: Sweep, journal: Journal, name: str, tested: _Tested) -> None:
@@ -145,13 +145,14 @@ def _threshold(sweep: Sweep, name: str, features: FeatureSet, own: TestSet) -> d
         "query_dataset": str(own.query.path),
         "test_dataset": str(own.gallery.path),
     }
-    return calibrate(features, sweep.experiment.evaluate.fmr, data, device=default_device()).as_dict()
+    return calibrate(features, sweep.experiment.evaluate.fmr, data, device=scoring_device(sweep)).as_dict()
 
 
 def _checkpoint_score(sweep: Sweep, path: Path) -> Score:
     dataset = sweep.experiment.dataset
     trained = checkpoint_experiment(load_checkpoint(path, passphrase(sweep.experiment)), path)
-    features, _ = test_features(trained, path, dataset.query_dataset_dir, dataset.test_dataset_dir)
+    folders = dataset.query_dataset_dir, dataset.test_dataset_dir
+    features, _ = test_features(trained, path, *folders, scoring_device(sweep))
     return _scored(sweep, features, [None])[0]
 
 

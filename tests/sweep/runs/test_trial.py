@@ -22,7 +22,7 @@ FULL = Failure("out_of_memory", "out of memory")
 
 
 @pytest.mark.parametrize(
-    ("probe", "context"), [({"gpu_context": 700}, 700), ({"gpu_context": 0}, 0), ({"memory": 1}, CONTEXT)]
+    ("probe", "context"), [({"gpu_context": 700}, 700), ({"gpu_context": 0}, CONTEXT), ({"memory": 1}, CONTEXT)]
 )
 def test_a_run_on_a_share_of_a_gpu_leaves_room_for_what_the_probe_has_measured(
     probe: dict[str, Any], context: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

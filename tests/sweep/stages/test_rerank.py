@@ -86,7 +86,7 @@ def test_the_scores_are_computed_on_the_default_device(
             super().__init__(*arguments)
             seen.append((arguments[2], torch.are_deterministic_algorithms_enabled()))
 
-    monkeypatch.setattr(rerank, "default_device", lambda: device)
+    monkeypatch.setattr(rerank, "scoring_device", lambda _: device)
     for module in (evaluation_grid, evaluation_score):
         monkeypatch.setattr(module, "Retrieval", Ranked)
     spec = SPEC | {"train": SPEC["train"] | {"deterministic": deterministic}}

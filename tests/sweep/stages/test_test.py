@@ -37,7 +37,7 @@ def test_the_test_stage_writes_the_threshold_beside_the_scores(tmp_path: Path, m
         return calibrate(*arguments, device=device)
 
     monkeypatch.setattr(evaluation_score, "Retrieval", Ranked)
-    monkeypatch.setattr(stage, "default_device", lambda: device)
+    monkeypatch.setattr(stage, "scoring_device", lambda _: device)
     monkeypatch.setattr(stage, "calibrate", calibrated)
     result = run_test(sweep, journal)
     assert seen == [(device, True), (device, True), (device, "calibrated")], "the ONNX file and the checkpoint"
