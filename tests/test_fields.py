@@ -236,7 +236,7 @@ def plan(task: str) -> Callable[[Experiment], Any]:
         section = getattr(experiment, task)
         gpus = (section.gpu_id,) if task == "export" else section.gpus
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(determinism, "_has_gpu", lambda: True)
+            patch.setattr(torch.cuda, "is_available", lambda: True)
             patch.setattr(torch.cuda, "device_count", lambda: 8)
             return run_plan(experiment, task, devices(gpus, task))
 
