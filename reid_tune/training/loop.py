@@ -57,9 +57,9 @@ def train(
     """Train a network as the spec says, on all workers of the process group if there is one.
 
     After every epoch `reid_model_latest.pth` is written in the background; once it is there the epoch is reported,
-    during the next epoch. Every `checkpoint_interval` epochs and at the end it is kept
-    as `model_epoch_NNN.pth`, NNN being 0-based. A run continues from `resume`, else from the latest checkpoint in
-    `directory`, and first reports the epochs that it holds.
+    during the next epoch. Every `checkpoint_interval` epochs and at the end it is kept as `model_epoch_NNN.pth`, NNN
+    being 0-based. A run continues from `resume`, else from the latest checkpoint in `directory`, and first reports the
+    epochs that it holds.
 
     Args:
         directory: Folder of the checkpoints, made if needed.
@@ -99,7 +99,12 @@ def _train_epochs(
     ):
         reports = _Reports(reporter, writer)
         for epoch in epochs:
-            metrics = {"epoch": epoch + 1, **_train_epoch(run, epoch, batches, reports)}
+            try:
+                trained = _train_epoch(run, epoch, batches, reports)
+            except NonFiniteError:  # On all workers: the epoch before is still reported.
+                reports.deliver()
+                raise
+            metrics = {"epoch": epoch + 1, **trained}
             if run.validates and _validates(run.experiment, epoch + 1, validate_at):
                 metrics |= broadcast(_validate(run, epoch, features if epoch + 1 == num_epochs else None))
             run.history.append(metrics)

@@ -60,9 +60,7 @@ def test_another_process_encrypts_and_its_failure_is_a_sentence(monkeypatch: pyt
     content = bytes(range(256)) * 1000
     assert decrypt(encrypt_in_process(content, SECRET), SECRET, "it") == content
     monkeypatch.setattr(sys, "executable", "/bin/false")
-    with pytest.raises(
-        InfrastructureError, match=r"ended with status 1 \(it said nothing\): free memory"
-    ):
+    with pytest.raises(InfrastructureError, match=r"ended with status 1 \(it said nothing\): free memory"):
         encrypt_in_process(content, SECRET)
 
 

@@ -14,10 +14,12 @@ import torch
 from reid_tune.checkpoints import checkpoint as checkpoint_file
 from reid_tune.checkpoints.checkpoint import load_checkpoint
 from reid_tune.checkpoints.names import LATEST
-from reid_tune.errors import InfrastructureError
+from reid_tune.errors import InfrastructureError, NonFiniteError
+from reid_tune.training import loop
 from reid_tune.training.checkpoint_writer import CheckpointWriter
 from reid_tune.training.loop import train
 from reid_tune.training.run import Run, begin
+from reid_tune.training.step import Step
 
 from .conftest import Build, Recorder
 
@@ -97,6 +99,26 @@ def test_an_epoch_is_reported_once_its_checkpoint_is_there(build: Build, tmp_pat
     recorder = Reader()
     train(build(model__backbone="test_resnet"), recorder, tmp_path)
     assert [metrics["epoch"] for metrics in recorder.reports] == [1, 2, 3]
+
+
+def test_an_epoch_is_reported_though_the_next_one_diverges(
+    build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loss of the second epoch is found to be infinite while the first one's checkpoint is still being written."""
+    steps, take_step = [], Step.__call__
+
+    def diverging(self: Step, *inputs: torch.Tensor) -> dict[str, torch.Tensor]:
+        values = take_step(self, *inputs)
+        steps.append(values)
+        return values if len(steps) <= 4 else values | {"loss": values["loss"] * torch.inf}
+
+    monkeypatch.setattr(Step, "__call__", diverging)
+    monkeypatch.setattr(loop, "_CHECK_EVERY", 1)
+    monkeypatch.setattr(CheckpointWriter, "idle", False)
+    recorder = Recorder()
+    with pytest.raises(NonFiniteError, match="epoch 2, step 1"):
+        train(build(model__backbone="test_resnet"), recorder, tmp_path)
+    assert len(steps) < 8 and [metrics["epoch"] for metrics in recorder.reports] == [1]
 
 
 def test_an_interrupted_loop_finishes_the_file_of_the_last_whole_epoch(
