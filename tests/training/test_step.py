@@ -1,8 +1,11 @@
+from pathlib import Path
+
 import pytest
 import torch
 
 from reid_tune.modeling.network import untrained
 from reid_tune.optim.optimizer import make_optimizer
+from reid_tune.training.run import begin
 from reid_tune.training.step import Step, autocast
 
 from .conftest import Build
@@ -121,3 +124,15 @@ def test_a_compiled_backbone_computes_the_same(build: Build) -> None:
     assert step.network.state_dict().keys() == plain.network.state_dict().keys()
     for name, tensor in plain.network.state_dict().items():
         torch.testing.assert_close(step.network.state_dict()[name], tensor, atol=1e-3, rtol=1e-3)
+
+
+def test_weights_of_1x1_convolutions_have_the_strides_that_cudnn_gives_their_gradients(
+    build: Build, tmp_path: Path
+) -> None:
+    """DistributedDataParallel's buckets follow the weights, and copy each gradient whose strides differ."""
+    network = begin(build(model__backbone="resnet18"), tmp_path, torch.device("cpu"), None).network
+    weights = [p for p in network.parameters() if p.dim() == 4 and p.shape[2:] == (1, 1)]
+    assert len(weights) == 3
+    for weight in weights:
+        channels = weight.shape[1]
+        assert weight.stride() == (channels, 1, channels, channels)
