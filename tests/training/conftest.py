@@ -46,7 +46,7 @@ def build(data: Path) -> Build:
 
     def make(**values: Any) -> Experiment:
         tree = {
-            "model": {"backbone": "resnet18", "input_height": 32, "input_width": 16, "feat_dim": 32},
+            "model": {"backbone": "test_resnet", "input_height": 32, "input_width": 16, "feat_dim": 32},
             "dataset": {"train_dataset_dir": str(data / "train"), "batch_size": 16, "padding": 2, "validation": "none"},
             "train": {"num_epochs": 3, "checkpoint_interval": 2, "validation_interval": 2},
         }

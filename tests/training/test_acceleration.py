@@ -17,7 +17,7 @@ GPU, CPU = torch.device("cuda", 0), torch.device("cpu")
 
 def network_on(device: torch.device, build: Build) -> ReIDNet:
     """A network that says that it is on a device; it stays on the CPU."""
-    network = untrained(build(model__backbone="test_resnet").model, 4, seed=0)
+    network = untrained(build().model, 4, seed=0)
     network.parameters = lambda: iter([SimpleNamespace(device=device)])  # type: ignore[method-assign, assignment]
     return network
 

@@ -26,7 +26,7 @@ from .conftest import Build, Recorder
 
 @pytest.fixture
 def run(build: Build, tmp_path: Path) -> Run:
-    run = begin(build(model__backbone="test_resnet"), tmp_path, torch.device("cpu"), None)
+    run = begin(build(), tmp_path, torch.device("cpu"), None)
     run.history.append({"epoch": 1, "loss": 1.0})
     return run
 
@@ -86,7 +86,7 @@ def test_a_full_disk_ends_the_run_with_its_sentence(
     recorder = Recorder()
     monkeypatch.setattr(checkpoint_file.torch, "save", full)
     with pytest.raises(InfrastructureError, match=f"cannot write {tmp_path / LATEST}: No space left on device"):
-        train(build(model__backbone="test_resnet"), recorder, tmp_path)
+        train(build(), recorder, tmp_path)
     assert recorder.reports == [], "no epoch is reported without its checkpoint"
 
 
@@ -97,7 +97,7 @@ def test_an_epoch_is_reported_once_its_checkpoint_is_there(build: Build, tmp_pat
             assert load_checkpoint(tmp_path / LATEST).epoch == metrics["epoch"]
 
     recorder = Reader()
-    train(build(model__backbone="test_resnet"), recorder, tmp_path)
+    train(build(), recorder, tmp_path)
     assert [metrics["epoch"] for metrics in recorder.reports] == [1, 2, 3]
 
 
@@ -117,7 +117,7 @@ def test_an_epoch_is_reported_though_the_next_one_diverges(
     monkeypatch.setattr(CheckpointWriter, "idle", False)
     recorder = Recorder()
     with pytest.raises(NonFiniteError, match="epoch 2, step 1"):
-        train(build(model__backbone="test_resnet"), recorder, tmp_path)
+        train(build(), recorder, tmp_path)
     assert len(steps) < 8 and [metrics["epoch"] for metrics in recorder.reports] == [1]
 
 
@@ -131,7 +131,7 @@ def test_an_interrupted_loop_finishes_the_file_of_the_last_whole_epoch(
                 raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(build(model__backbone="test_resnet"), Interrupted(), tmp_path)
+        train(build(), Interrupted(), tmp_path)
     assert load_checkpoint(tmp_path / LATEST).epoch == 1
 
 
@@ -160,11 +160,11 @@ train(load_experiment(Path(sys.argv[1])), Silent(), Path(sys.argv[2]))
 
 def test_a_kill_during_a_write_leaves_the_checkpoint_before_whole(build: Build, tmp_path: Path) -> None:
     spec, folder = tmp_path / "spec.yaml", tmp_path / "run"
-    spec.write_text(build(model__backbone="test_resnet").to_yaml())
+    spec.write_text(build().to_yaml())
     root = Path(__file__).parents[2]
     ended = subprocess.run([sys.executable, "-c", _KILLED, spec, folder], cwd=root, capture_output=True, check=False)
     assert ended.returncode == -signal.SIGKILL, ended.stderr
     assert load_checkpoint(folder / LATEST).epoch == 1
     recorder = Recorder()
-    train(build(model__backbone="test_resnet"), recorder, folder)
+    train(build(), recorder, folder)
     assert recorder.started is not None and recorder.started[1] == 2 and len(recorder.reports) == 3

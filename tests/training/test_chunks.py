@@ -106,14 +106,14 @@ def test_chunks_in_half_precision(precision: str) -> None:
 
 
 def test_a_run_accumulates(build: Build, tmp_path: Path) -> None:
-    experiment = build(model__backbone="test_resnet", train__accumulate=4, train__num_epochs=2)
+    experiment = build(train__accumulate=4, train__num_epochs=2)
     history = train(experiment, Recorder(), tmp_path).history
     assert len(history) == 2 and history[1]["loss"] > 0
 
 
 def test_a_batch_that_cannot_be_divided_into_chunks_is_refused(build: Build, tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
-        train(build(model__backbone="test_resnet", train__accumulate=3), Recorder(), tmp_path)
+        train(build(train__accumulate=3), Recorder(), tmp_path)
     assert str(caught.value) == (
         "dataset.batch_size = 16 cannot be divided among 1 worker with train.accumulate = 3 each: the next that can, "
         "with dataset.num_instances = 4, is 24."

@@ -54,7 +54,7 @@ def test_losses_and_their_gradients_are_in_true_float32(
             seen.append((ctx.name, "backward", torch.get_float32_matmul_precision()))  # type: ignore[attr-defined]
             return gradient, None
 
-    step, _ = make(build, model__backbone="test_resnet")
+    step, _ = make(build)
     losses, features = Losses.__call__, step.network.features
     monkeypatch.setattr(Losses, "__call__", lambda self, f, *rest: losses(self, Noted.apply(f, "losses"), *rest))
     monkeypatch.setattr(step.module.backbone, "features", lambda images: Noted.apply(features(images), "backbone"))

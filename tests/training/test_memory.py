@@ -45,7 +45,7 @@ def test_a_training_without_memory_ends_with_one_sentence(
 
     monkeypatch.setattr(Step, "__call__", exhausted)
     with pytest.raises(OutOfMemoryError) as caught:
-        train(build(model__backbone="test_resnet", train__accumulate=chunks), Recorder(), tmp_path)
+        train(build(train__accumulate=chunks), Recorder(), tmp_path)
     in_chunks = " in 2 chunks" if chunks == 2 else ""
     assert str(caught.value) == (
         f"out of memory: this machine's memory is not enough for dataset.batch_size = 16{in_chunks} at 32 x 16 pixels "
@@ -90,7 +90,7 @@ def test_an_operation_without_a_deterministic_kernel_is_one_sentence(
 
     monkeypatch.setattr(Step, "__call__", refused)
     with pytest.raises(UnsupportedOperationError) as caught:
-        train(build(model__backbone="test_resnet", train__deterministic=True), Recorder(), tmp_path)
+        train(build(train__deterministic=True), Recorder(), tmp_path)
     text = str(caught.value)
     assert text.startswith(
         "train.deterministic = true is not possible with this network on this device: grid_sampler_2d"
