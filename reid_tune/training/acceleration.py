@@ -57,7 +57,8 @@ class _GraphedFeatures:
         random_state = torch.cuda.get_rng_state(images.device)
         make: Any = torch.cuda.make_graphed_callables
         with torch.enable_grad(), _uncached_autocast(images.device):
-            graphed: Callable[[Tensor], Tensor] = make(self._module, (images.detach().clone(),))
+            sample = (images.detach().clone(),)
+            graphed: Callable[[Tensor], Tensor] = make(self._module, sample, allow_unused_input=True)
         for buffer, value in zip(buffers, before, strict=True):
             buffer.copy_(value)
         torch.cuda.set_rng_state(random_state, images.device)

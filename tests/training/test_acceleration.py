@@ -60,7 +60,7 @@ def test_graphs_are_recorded_once_and_leave_the_network_as_it_was(
     network.train()
     static = torch.zeros(8, 32)
 
-    def record(module: torch.nn.Module, samples: tuple[torch.Tensor, ...]) -> Any:
+    def record(module: torch.nn.Module, samples: tuple[torch.Tensor, ...], *, allow_unused_input: bool) -> Any:
         for _ in range(3):
             module(*samples)
         assert not torch.is_autocast_cache_enabled()

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import ray
+import torch
 
 from reid_tune.errors import InfrastructureError, InputError
 from reid_tune.events.log import read_events
@@ -22,7 +23,7 @@ from reid_tune.sweep.file import Sweep
 from reid_tune.sweep.journal import Journal
 from reid_tune.sweep.settings import Resources
 from reid_tune.sweep.stages.export import export
-from reid_tune.sweep.stages.on_gpu import on_gpu
+from reid_tune.sweep.stages.on_gpu import on_gpu, scoring_device
 from reid_tune.sweep.stages.test import test as run_test
 
 from ..simulation import SPEC, make_sweep
@@ -164,3 +165,14 @@ def test_files_in_a_bucket_stay_with_the_driver(
     monkeypatch.setattr(ray, "remote", None)
     stored = replace(sweep, remote=Bucket("s3://bucket/runs"))
     assert on_gpu(lambda *_: {"pid": os.getpid()}, stored, journal, Placement(1, 1, 1)) == {"pid": os.getpid()}
+
+
+@pytest.mark.parametrize(("gpus", "device"), [("auto", "cuda:0"), (0.5, "cuda:0"), (0, "cpu")])
+def test_a_stage_scores_on_a_gpu_unless_runs_are_to_use_none(
+    gpus: float | str, device: str, sweep: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The GPU is made up: there is none here."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    resources = sweep.file.resources.model_copy(update={"gpus_per_worker": gpus})
+    asking = replace(sweep, file=sweep.file.model_copy(update={"resources": resources}))
+    assert str(scoring_device(asking)) == device
