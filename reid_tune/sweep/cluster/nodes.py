@@ -50,8 +50,10 @@ def check_nodes(sweep: Sweep) -> None:
     if (own := _look(*asked)).fault:
         raise InputError(f"this machine: {own.fault}")
     with _own_place(sweep) as probes:
-        for node, seen in _on_each(nodes, _look_and_mark, *asked, probes).items():
+        answers = _on_each(nodes, _look_and_mark, *asked, probes)
+        for node, seen in answers.items():
             _require_alike(nodes[node], seen, own)
+        nodes = {node: nodes[node] for node in answers}
         for node, unseen in _on_each(nodes, _unseen, probes, list(nodes)).items():
             if unseen:
                 raise InputError(
@@ -99,7 +101,7 @@ def _own_place(sweep: Sweep) -> Iterator[Place]:
 
 
 def _on_each(nodes: dict[str, str], function: Any, *arguments: Any) -> dict[str, Any]:
-    """What a function returns on each node."""
+    """What a function returns on each node that is still in the cluster when it is asked."""
     import ray
     from ray.exceptions import RayError
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -116,6 +118,8 @@ def _on_each(nodes: dict[str, str], function: Any, *arguments: Any) -> dict[str,
         try:
             found[node] = ray.get(answer, timeout=_SECONDS)
         except RayError as error:
+            if node not in {other["NodeID"] for other in ray.nodes() if other["Alive"]}:
+                continue  # It has left meanwhile; what remains can run the sweep.
             last = str(error).strip().splitlines()[-1]
             raise InfrastructureError(f"node {nodes[node]} cannot run reid-tune: {last}") from None
     return found
