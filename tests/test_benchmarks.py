@@ -107,6 +107,16 @@ def test_trainings_that_share_a_device_are_compared_with_one_alone(folder: Path)
     assert row(printed, "device memory of all, GB")[:2] == ["not measured", "not measured"]
 
 
+def test_chunks_are_compared_with_a_whole_batch(folder: Path) -> None:
+    printed = run("accumulate.py", folder)
+    assert_names_the_machine(printed)
+    whole, chunked, ratio, _ = row(printed, "memory of a step, MB, 8 chunks")
+    assert number(ratio) == pytest.approx(number(whole) / number(chunked), abs=0.02, rel=0.01)
+    assert all(
+        number(cell) > 0 for name in ("seconds of a step", "loss of the first step") for cell in row(printed, name)[:2]
+    )
+
+
 def test_waiting_threads_are_measured_alone_and_with_neighbours(folder: Path) -> None:
     printed = run("threads.py", folder)
     assert_names_the_machine(printed)

@@ -11,7 +11,7 @@ from reid_tune.spec.train import Train
 
 __all__ = ["kernels"]
 
-# cuDNN's benchmark times all its algorithms in the first steps, which takes as long as some hundred steps.
+# cuDNN's benchmark times all its algorithms in the first steps. From how many steps on that pays is not measured yet.
 _BENCHMARK_STEPS = 500
 
 

@@ -29,12 +29,12 @@ def test_rows_are_numbered_as_a_dictionary_of_their_bytes_does(monkeypatch, keys
     rows = rng.choice(np.float32([-2, -1.5, -0.0, 0.0, 1, 3]), (900, dimension))
     rows[~rows.any(1)] = 1
     monkeypatch.setattr(copies, "_keys", keys)
-    found = Rows.joined([rows[:37], rows[37:300], rows[300:]])
+    joined = Rows.joined([rows[:37], rows[37:300], rows[300:]])
     expected = numbered(rows)
-    assert found.position.tolist() == expected
+    assert joined.position.tolist() == expected
     first = [expected.index(number) for number in range(max(expected) + 1)]
     unit = rows[first] / np.linalg.norm(rows[first].astype(np.float64), axis=1, keepdims=True)
-    np.testing.assert_allclose(found.distinct.numpy(), unit, atol=1e-6)
+    np.testing.assert_allclose(joined.distinct.numpy(), unit, atol=1e-6)
 
 
 def test_rows_with_different_values_have_different_keys():
