@@ -261,8 +261,9 @@ def test_images_that_change_meanwhile_are_not_kept(
 
     def change(path: Path) -> Image.Image:
         opened = before(path)
-        if path == last:
-            changed.save(first)
+        if path == last:  # replaced as a whole: another thread may be reading the first image
+            changed.save(place.parent / "changed.png")
+            (place.parent / "changed.png").replace(first)
         return opened
 
     with monkeypatch.context() as patch:
