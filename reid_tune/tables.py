@@ -3,12 +3,13 @@
 import math
 import sys
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from rich.console import Console
 from rich.table import Column, Table
 
-__all__ = ["cell", "counted", "metrics_table", "percent", "print_metrics", "print_table"]
+__all__ = ["cell", "counted", "duration", "metrics_table", "moment", "percent", "print_metrics", "print_table"]
 
 # What stands beside the metrics and has no column of its own.
 _BESIDE = ("intervals", "protocol")
@@ -72,3 +73,19 @@ def cell(metrics: Mapping[str, Any], name: str) -> str:
         return value
     low, high = metrics["intervals"][name]
     return f"{value} ({percent(low)}-{percent(high)})"
+
+
+def moment(seconds: float) -> str:
+    """A time in seconds since the epoch, for people."""
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def duration(seconds: float) -> str:
+    """Seconds, for people."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 100:
+        return f"{minutes} min"
+    hours = minutes // 60
+    return f"{hours} h {minutes % 60} min" if hours < 48 else f"{hours // 24} days"

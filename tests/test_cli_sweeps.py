@@ -14,7 +14,7 @@ from reid_tune.cli.sweeps import Stage
 from reid_tune.data.demo import draw_demo_data
 from reid_tune.events.log import EventLog
 from reid_tune.spec.load import build_experiment, with_parameters
-from reid_tune.sweep.file import STAGES
+from reid_tune.sweep.state import STAGES
 from reid_tune.training.loop import train
 
 Run = Callable[..., tuple[int, str, str]]

@@ -88,8 +88,7 @@ def registry_rollback(model: Model, alias: Alias = "champion") -> None:
 def _row(version: dict[str, Any]) -> list[str]:
     import time
 
-    from reid_tune.sweep.report.tables import duration
-    from reid_tune.tables import percent
+    from reid_tune.tables import duration, percent
 
     scores = ["" if version[name] is None else percent(version[name]) for name in ("mAP", "Rank-1")]
     own = [version["model"], str(version["version"]), ", ".join(version["aliases"])]
@@ -107,6 +106,6 @@ def _table(heads: tuple[str, ...], rows: list[list[str]]) -> "Table":
 
 
 def _moment(seconds: float) -> str:
-    from reid_tune.sweep.report.tables import moment
+    from reid_tune.tables import moment
 
     return moment(seconds)

@@ -93,7 +93,7 @@ def sweep(
     from reid_tune.sweep.drive import plan_sweep, run_sweep
     from reid_tune.sweep.report.page import PAGE
     from reid_tune.sweep.report.planned import plan_table, plan_words
-    from reid_tune.sweep.resume import resume_command
+    from reid_tune.sweep.store import resume_command
     from reid_tune.tables import print_table
 
     if dry_run:
@@ -143,7 +143,8 @@ def reproduce(
     status is 1.
     """
     from reid_tune.sweep.remote.readers import readable
-    from reid_tune.sweep.report.repeat import differences, find_run, repeat, train_again, write_spec
+    from reid_tune.sweep.report.repeat import find_run, repeat, write_spec
+    from reid_tune.sweep.reproduce import differences, train_again
 
     state, found, folder = find_run(name, readable(storage, name.partition("/")[0]))
     again = repeat(state, found, write_spec(folder, state))
@@ -172,9 +173,8 @@ def stop(
 ) -> None:
     """End a trial of a search; the sweep goes on without it."""
     from reid_tune.sweep.remote.readers import deliver, readable
-    from reid_tune.sweep.report.logs import split_name
-    from reid_tune.sweep.report.summary import sweep_folder
     from reid_tune.sweep.requests import ask_to_stop
+    from reid_tune.sweep.store import split_name, sweep_folder
 
     sweep, run = split_name(name)
     said = ask_to_stop(sweep_folder(sweep, readable(storage, sweep)), run)
@@ -190,8 +190,8 @@ def enqueue(
 ) -> None:
     """Give the next trial of a search these values; keys of the space that are left out have the spec's."""
     from reid_tune.sweep.remote.readers import deliver, readable
-    from reid_tune.sweep.report.summary import sweep_folder
     from reid_tune.sweep.requests import ask_to_enqueue
+    from reid_tune.sweep.store import sweep_folder
 
     said = ask_to_enqueue(sweep_folder(name, readable(storage, name)), values)
     deliver(storage, name)

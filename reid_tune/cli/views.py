@@ -28,8 +28,8 @@ def report(
     from reid_tune.sweep.journal import EVENTS
     from reid_tune.sweep.remote.readers import readable
     from reid_tune.sweep.report.page import write_page
-    from reid_tune.sweep.report.summary import load_state, sweep_folder
     from reid_tune.sweep.report.summary import report as make_report
+    from reid_tune.sweep.store import load_state, sweep_folder
 
     storage = readable(storage, name)
     state = load_state(name, storage)
@@ -69,7 +69,8 @@ def logs(
 ) -> None:
     """Show what a trial has printed."""
     from reid_tune.sweep.remote.readers import readable
-    from reid_tune.sweep.report.logs import logs_table, read_log, split_name
+    from reid_tune.sweep.report.logs import logs_table, read_log
+    from reid_tune.sweep.store import split_name
     from reid_tune.tables import print_table
 
     sweep, run = split_name(name)

@@ -12,8 +12,9 @@ from typing import Any, Self
 from reid_tune.errors import InfrastructureError, InputError
 from reid_tune.files import make_folder
 
-__all__ = ["EVENTS", "Event", "EventLog", "read_events", "read_events_from"]
+__all__ = ["CURSOR", "EVENTS", "Event", "EventLog", "read_events", "read_events_from"]
 
+CURSOR = "tracking.cursor.json"  # beside the log of a sweep
 EVENTS = "events.jsonl"  # in the folder that a log is of
 
 Event = dict[str, Any]

@@ -1,9 +1,8 @@
 """What a sweep still needs, and whether its budget reaches for another trial."""
 
-import heapq
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from operator import ge, gt
 from statistics import fmean
@@ -11,29 +10,13 @@ from statistics import fmean
 from reid_tune.errors import InputError
 from reid_tune.events.log import Event
 from reid_tune.sweep.costs import Ledger, Pace, Spent, Stopwatch
+from reid_tune.sweep.crews import Crew
 from reid_tune.sweep.file import Sweep
-from reid_tune.sweep.runs.source import Holds
 from reid_tune.sweep.state import RunState, SweepState
 
-__all__ = ["UNITS", "Crew", "Estimate", "Purse", "later_stages", "require_gpus"]
+__all__ = ["UNITS", "Estimate", "Purse", "later_stages", "require_gpus"]
 
 UNITS = ("hours", "gpu_hours", "cpu_hours")
-
-
-@dataclass(frozen=True)
-class Crew:
-    """What each run of a stage holds, and how many are at work at once."""
-
-    holds: Holds
-    at_once: int
-
-    def cost(self, seconds: Sequence[float]) -> Spent:
-        """Of runs that take so long, each begun as soon as there is room."""
-        ends = [0.0] * self.at_once
-        for each in seconds:
-            heapq.heapreplace(ends, ends[0] + each)
-        held = sum(seconds) / 3600
-        return Spent(max(ends) / 3600, held * self.holds.gpus, held * self.holds.cpus)
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,32 @@
 """What the runs of a sweep hold on the cluster as it is now, and how many fit; Ray must be there."""
 
+import heapq
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 from reid_tune.errors import InputError, about
-from reid_tune.sweep.budget import Crew
 from reid_tune.sweep.cluster.placement import Placement, place
+from reid_tune.sweep.costs import Spent
 from reid_tune.sweep.file import Sweep
 from reid_tune.sweep.runs.source import Holds
 
-__all__ = ["crew_of", "placement_now", "room"]
+__all__ = ["Crew", "crew_of", "placement_now", "room"]
+
+
+@dataclass(frozen=True)
+class Crew:
+    """What each run of a stage holds, and how many are at work at once."""
+
+    holds: Holds
+    at_once: int
+
+    def cost(self, seconds: Sequence[float]) -> Spent:
+        """Of runs that take so long, each begun as soon as there is room."""
+        ends = [0.0] * self.at_once
+        for each in seconds:
+            heapq.heapreplace(ends, ends[0] + each)
+        held = sum(seconds) / 3600
+        return Spent(max(ends) / 3600, held * self.holds.gpus, held * self.holds.cpus)
 
 
 def crew_of(sweep: Sweep, workers: int) -> Crew:

@@ -15,17 +15,17 @@ from reid_tune.checkpoints.encryption import encrypt
 from reid_tune.errors import InputError
 from reid_tune.events.log import Event, read_events
 from reid_tune.spec.secret import passphrase
-from reid_tune.sweep.budget import Crew, Purse, require_gpus
+from reid_tune.sweep.budget import Purse, require_gpus
 from reid_tune.sweep.cluster.nodes import check_nodes
 from reid_tune.sweep.cluster.placement import place
 from reid_tune.sweep.cluster.session import cluster
 from reid_tune.sweep.costs import Pace
-from reid_tune.sweep.crews import crew_of, placement_now, room
-from reid_tune.sweep.file import STAGES, Sweep
+from reid_tune.sweep.crews import Crew, crew_of, placement_now, room
+from reid_tune.sweep.file import Sweep
 from reid_tune.sweep.files import Files
 from reid_tune.sweep.journal import EVENTS, Journal
 from reid_tune.sweep.provenance import environment
-from reid_tune.sweep.remote.mirror import files_of
+from reid_tune.sweep.remote.mirror import Mirror
 from reid_tune.sweep.report.live import LiveView
 from reid_tune.sweep.report.markdown import SweepPage
 from reid_tune.sweep.report.page import PAGE, write_page
@@ -42,7 +42,7 @@ from reid_tune.sweep.stages.refit import refit_runs
 from reid_tune.sweep.stages.register import register
 from reid_tune.sweep.stages.rerank import choose
 from reid_tune.sweep.stages.test import test
-from reid_tune.sweep.state import SweepState
+from reid_tune.sweep.state import STAGES, SweepState
 from reid_tune.sweep.weights import settled
 from reid_tune.tasks.split import SPLIT, write_lists
 from reid_tune.tracking.sender import Sender, followed
@@ -265,3 +265,17 @@ def _tracked(sweep: Sweep, journal: Journal, console: Console) -> AbstractContex
 
 def _warn(console: Console, text: str) -> None:
     console.print(f"warning: {text}", style="yellow", markup=False, emoji=False, highlight=False, soft_wrap=True)
+
+
+def files_of(sweep: Sweep) -> Files:
+    """A sweep's files for its driver, as they are by now.
+
+    Raises:
+        InputError: the bucket is not there, or access is denied.
+        InfrastructureError: it does not answer.
+    """
+    if sweep.remote is None:
+        return Files(sweep.folder)
+    files = Mirror(sweep.remote, sweep.folder)
+    files.pull()
+    return files

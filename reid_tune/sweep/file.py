@@ -19,9 +19,7 @@ from reid_tune.sweep.space.parse import parse_spaces
 from reid_tune.sweep.space.space import Space, plain_values
 from reid_tune.tasks.references import is_reference
 
-__all__ = ["STAGES", "Sweep", "load_sweep"]
-
-STAGES = ("preflight", "search", "confirm", "rerank", "refit", "export", "test", "register")
+__all__ = ["Sweep", "load_sweep"]
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,8 @@ from typing import Literal
 
 from reid_tune.errors import InputError
 from reid_tune.events.log import Event, read_events
-from reid_tune.sweep.file import STAGES
 from reid_tune.sweep.journal import EVENTS
-from reid_tune.sweep.state import SweepState, replay
+from reid_tune.sweep.state import STAGES, SweepState, replay
 
 __all__ = ["Progress", "StageTime", "at_work", "describe", "progress", "read_sweep"]
 

@@ -1,7 +1,5 @@
 """Going on with a sweep: what must be the same, and the command that does it."""
 
-import shlex
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -10,15 +8,15 @@ from reid_tune.checkpoints.encryption import decrypt
 from reid_tune.errors import InputError
 from reid_tune.spec.experiment import flatten
 from reid_tune.spec.secret import passphrase
-from reid_tune.sweep.file import STAGES, Sweep
+from reid_tune.sweep.file import Sweep
 from reid_tune.sweep.journal import Journal
-from reid_tune.sweep.report.summary import load_state
-from reid_tune.sweep.requests import pending
+from reid_tune.sweep.request_files import pending
 from reid_tune.sweep.settings import SweepFile
 from reid_tune.sweep.space.space import plain_values
-from reid_tune.sweep.state import SweepState
+from reid_tune.sweep.state import STAGES, SweepState
+from reid_tune.sweep.store import load_state, resume_command
 
-__all__ = ["Resume", "existing_state", "reopen", "reopened", "require_key", "resume_command"]
+__all__ = ["Resume", "existing_state", "reopen", "reopened", "require_key"]
 
 Resume = Literal["never", "auto"]
 
@@ -114,12 +112,3 @@ def require_key(sweep: Sweep, state: SweepState) -> None:
         decrypt(bytes.fromhex(lock), key, name)
     elif key is not None:
         raise InputError(f"{name} began without an encryption key: resume it without one, or set another sweep.name.")
-
-
-def resume_command() -> str:
-    """The command line of this process with `--resume auto`."""
-    words = [word for word in sys.argv[1:] if not word.startswith("--resume=")]
-    if "--resume" in words:
-        place = words.index("--resume")
-        del words[place : place + 2]
-    return shlex.join(["reid-tune", *words, "--resume", "auto"])

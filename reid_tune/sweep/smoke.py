@@ -17,11 +17,11 @@ import yaml
 from reid_tune.errors import FailedRun, ReidTuneError
 from reid_tune.events.log import read_events
 from reid_tune.spec.experiment import unflatten
-from reid_tune.sweep.file import STAGES, Sweep, load_sweep
+from reid_tune.sweep.file import Sweep, load_sweep
 from reid_tune.sweep.handful import link, of_test, of_training
 from reid_tune.sweep.journal import EVENTS
 from reid_tune.sweep.search.samples import SAMPLES, check_space
-from reid_tune.sweep.state import RunState, replay
+from reid_tune.sweep.state import STAGES, RunState, replay
 from reid_tune.sweep.weights import settled
 from reid_tune.tasks.testsets import test_sets
 from reid_tune.training.subsets import training_folders

@@ -6,7 +6,9 @@ from typing import Any
 
 from reid_tune.events.log import Event
 
-__all__ = ["RunState", "SweepState", "confirm_run", "refit_run", "replay", "trial_run"]
+__all__ = ["STAGES", "RunState", "SweepState", "confirm_run", "refit_run", "replay", "trial_run"]
+
+STAGES = ("preflight", "search", "confirm", "rerank", "refit", "export", "test", "register")
 
 
 def trial_run(number: int) -> str:

@@ -6,14 +6,13 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from reid_tune.events.log import Event, read_events_from
+from reid_tune.events.log import CURSOR, Event, read_events_from
 from reid_tune.files import write_atomic
 from reid_tune.tracking.projection import HEADERS, Description, Projection
 from reid_tune.tracking.store import client, one_line, refused
 
-__all__ = ["CURSOR", "Cursor", "cursor_of"]
+__all__ = ["Cursor", "cursor_of"]
 
-CURSOR = "tracking.cursor.json"  # beside the log of a sweep
 TOGETHER = 100  # events at most between two records of the place
 
 

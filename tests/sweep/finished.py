@@ -11,8 +11,8 @@ from reid_tune.evaluation.rerank import ReRanking
 from reid_tune.evaluation.score import Score, scores
 from reid_tune.spec.experiment import Experiment
 from reid_tune.spec.load import with_parameters
-from reid_tune.sweep.budget import Crew
-from reid_tune.sweep.file import STAGES, Sweep
+from reid_tune.sweep.crews import Crew
+from reid_tune.sweep.file import Sweep
 from reid_tune.sweep.journal import Journal
 from reid_tune.sweep.runs.source import ONE_CPU
 from reid_tune.sweep.search.search import Search
@@ -22,7 +22,7 @@ from reid_tune.sweep.stages.preflight import Checked
 from reid_tune.sweep.stages.probe import Measured
 from reid_tune.sweep.stages.refit import finalists, refit_runs
 from reid_tune.sweep.stages.rerank import choose, tuned
-from reid_tune.sweep.state import RunState
+from reid_tune.sweep.state import STAGES, RunState
 
 from .simulation import SPACE, draw_features, drive, make_sweep, surrogate
 

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reid_tune.errors import InputError
-from reid_tune.sweep.budget import Crew, Purse, later_stages, require_gpus
+from reid_tune.sweep.budget import Purse, later_stages, require_gpus
 from reid_tune.sweep.costs import Ledger, Pace, Spent, Stopwatch
+from reid_tune.sweep.crews import Crew
 from reid_tune.sweep.file import Sweep
 from reid_tune.sweep.progress import progress
 from reid_tune.sweep.runs.source import Holds

@@ -9,7 +9,7 @@ from reid_tune.spec.secret import KEY, KEY_FILE
 from reid_tune.sweep.drive import plan_sweep, run_sweep
 from reid_tune.sweep.file import Sweep
 from reid_tune.sweep.journal import Journal
-from reid_tune.sweep.resume import resume_command
+from reid_tune.sweep.store import resume_command
 
 from .simulation import SPEC, make_sweep
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from reid_tune.errors import InputError
-from reid_tune.sweep.file import STAGES
 from reid_tune.sweep.journal import EVENTS
 from reid_tune.sweep.progress import progress, read_sweep
+from reid_tune.sweep.state import STAGES
 
 HOST = socket.gethostname()
 Log = list[dict[str, Any]]

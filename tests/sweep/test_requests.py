@@ -4,12 +4,13 @@ from pathlib import Path
 import pytest
 
 from reid_tune.errors import InputError
-from reid_tune.sweep.file import STAGES
 from reid_tune.sweep.journal import Journal
 from reid_tune.sweep.progress import read_sweep
 from reid_tune.sweep.recorded import sweep_of
-from reid_tune.sweep.requests import REQUESTS, ask, ask_to_enqueue, ask_to_stop, done, pending
+from reid_tune.sweep.request_files import REQUESTS, ask, done, pending
+from reid_tune.sweep.requests import ask_to_enqueue, ask_to_stop
 from reid_tune.sweep.resume import reopened
+from reid_tune.sweep.state import STAGES
 
 from .finished import simulate
 from .simulation import make_sweep

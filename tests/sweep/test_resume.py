@@ -4,10 +4,9 @@ from typing import Any
 import pytest
 
 from reid_tune.errors import InputError
-from reid_tune.sweep.file import STAGES
 from reid_tune.sweep.journal import Journal
 from reid_tune.sweep.resume import existing_state, reopen, reopened
-from reid_tune.sweep.state import SweepState
+from reid_tune.sweep.state import STAGES, SweepState
 
 from .simulation import SPACE, make_sweep
 

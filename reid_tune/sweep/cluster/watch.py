@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from reid_tune.errors import InfrastructureError
-from reid_tune.sweep.resume import resume_command
+from reid_tune.sweep.store import resume_command
 
 __all__ = ["watched"]
 

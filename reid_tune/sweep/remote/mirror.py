@@ -8,19 +8,17 @@ from pathlib import Path
 
 from reid_tune.checkpoints.names import newest_of
 from reid_tune.errors import InfrastructureError, InputError, ReidTuneError
+from reid_tune.events.log import CURSOR, EVENTS
 from reid_tune.files import make_folder
 from reid_tune.storage.bucket import Bucket
 from reid_tune.storage.copies import copy_object
 from reid_tune.storage.patience import PATIENCE, patiently
-from reid_tune.sweep.file import Sweep
 from reid_tune.sweep.files import Files
-from reid_tune.sweep.journal import EVENTS
 from reid_tune.sweep.lease import LEASE, Lease
 from reid_tune.sweep.remote.places import attempt_of
-from reid_tune.sweep.requests import REQUESTS
-from reid_tune.tracking.cursor import CURSOR
+from reid_tune.sweep.request_files import REQUESTS
 
-__all__ = ["Mirror", "files_of"]
+__all__ = ["Mirror"]
 
 _EVERY, _SHARE, _LONGEST = 0.5, 20, 10.0  # seconds between two uploads of the log, or so many times what one takes
 _LOOK = 5.0  # seconds between two looks for requests and changed files
@@ -188,20 +186,6 @@ def _whole_log(bucket: Bucket) -> bytes:
     """A log without a last line that is torn."""
     content = bucket.read(EVENTS) or b""
     return content[: content.rfind(b"\n") + 1]
-
-
-def files_of(sweep: Sweep) -> Files:
-    """A sweep's files for its driver, as they are by now.
-
-    Raises:
-        InputError: the bucket is not there, or access is denied.
-        InfrastructureError: it does not answer.
-    """
-    if sweep.remote is None:
-        return Files(sweep.folder)
-    files = Mirror(sweep.remote, sweep.folder)
-    files.pull()
-    return files
 
 
 def _order(name: str) -> int:

@@ -7,7 +7,7 @@ from reid_tune.storage.bucket import Bucket, is_url
 from reid_tune.storage.copies import copy_object
 from reid_tune.sweep.journal import EVENTS
 from reid_tune.sweep.remote.places import attempt_of, copies_for
-from reid_tune.sweep.requests import REQUESTS
+from reid_tune.sweep.request_files import REQUESTS
 
 __all__ = ["deliver", "readable"]
 

@@ -1,6 +1,5 @@
 """What the runs of a sweep have printed."""
 
-import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,21 +11,15 @@ from reid_tune.errors import InputError
 from reid_tune.events.log import Event, read_events_from
 from reid_tune.sweep.journal import EVENTS
 from reid_tune.sweep.progress import at_work
-from reid_tune.sweep.report.summary import load_state, sweep_folder
-from reid_tune.sweep.state import SweepState, trial_run
+from reid_tune.sweep.state import SweepState
+from reid_tune.sweep.store import load_state, sweep_folder
 from reid_tune.tables import percent
 
-__all__ = ["Watched", "logs_table", "read_log", "split_name"]
+__all__ = ["Watched", "logs_table", "read_log"]
 
 _PAUSE = 0.5  # seconds between two looks at a log
 _TAIL = 4096  # bytes in which the last line is looked for
 _LINE = 60  # characters of it that are shown
-
-
-def split_name(text: str) -> tuple[str, str]:
-    """Sweep and run that `NAME`, `NAME/7` or `NAME/refit/winner` names; the run is empty for `NAME`."""
-    name, _, run = text.partition("/")
-    return name, trial_run(int(run)) if re.fullmatch(r"\d{1,9}", run) else run
 
 
 def logs_table(name: str, storage: str) -> Table:

@@ -9,8 +9,7 @@ from rich.text import Text
 
 from reid_tune.errors import InputError
 from reid_tune.sweep.progress import describe, read_sweep
-from reid_tune.sweep.report.tables import duration
-from reid_tune.tables import percent
+from reid_tune.tables import duration, percent
 
 __all__ = ["overview", "overview_table"]
 

@@ -22,13 +22,14 @@ from reid_tune.sweep.report import results, tables
 from reid_tune.sweep.report.charts import curves_chart, front_chart, history_chart, importances_chart, scatter_chart
 from reid_tune.sweep.report.confirmed import confirm_chart, why_won
 from reid_tune.sweep.report.repeat import repeat_commands
-from reid_tune.sweep.report.searched import FEWEST, importances, searched
+from reid_tune.sweep.report.searched import searched
 from reid_tune.sweep.report.summary import finals, interval, winning
 from reid_tune.sweep.report.svg import COLOURS
 from reid_tune.sweep.report.words import ended_words, looked_at, registered_words, seeds_words
+from reid_tune.sweep.search.importance import FEWEST, importances
 from reid_tune.sweep.search.pareto import front
 from reid_tune.sweep.state import RunState, SweepState
-from reid_tune.tables import counted, percent
+from reid_tune.tables import counted, moment, percent
 from reid_tune.tasks.outputs import make_room, output_file
 
 __all__ = ["PAGE", "SPEC", "write_page"]
@@ -77,9 +78,9 @@ def _content(folder: Path, state: SweepState, progress: Progress) -> dict[str, A
         "name": state.header["name"],
         "colours": COLOURS,
         "progress": str(progress),
-        "begun": tables.moment(state.header["time"]),
-        "last": tables.moment(progress.last),
-        "made": f"{tables.moment(time.time())} with {_versions()}",
+        "begun": moment(state.header["time"]),
+        "last": moment(progress.last),
+        "made": f"{moment(time.time())} with {_versions()}",
         "metric": state.metric,
         "done": list(state.stages),
         "counts": _counts(state, progress),

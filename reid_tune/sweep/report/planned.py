@@ -5,7 +5,7 @@ from typing import Any
 
 from rich.table import Table
 
-from reid_tune.sweep.report.tables import duration
+from reid_tune.tables import duration
 
 __all__ = ["plan_table", "plan_words"]
 

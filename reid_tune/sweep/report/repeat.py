@@ -1,43 +1,34 @@
 """The command that trains a run of a sweep once more, and whether the same came out."""
 
-import os
 import shlex
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from reid_tune.checkpoints.names import LATEST
-from reid_tune.errors import FailedRun, InputError
+from reid_tune.errors import InputError
 from reid_tune.files import write_atomic
 from reid_tune.spec.defaults import documented
 from reid_tune.spec.effects import idle_fields
 from reid_tune.spec.experiment import unflatten
 from reid_tune.spec.load import with_parameters
-from reid_tune.spec.secret import passphrase
 from reid_tune.sweep.provenance import Held, held_by
 from reid_tune.sweep.recorded import recorded_experiment
-from reid_tune.sweep.report.logs import split_name
-from reid_tune.sweep.report.summary import load_state, sweep_folder
 from reid_tune.sweep.state import RunState, SweepState
+from reid_tune.sweep.store import load_state, split_name, sweep_folder
 
 __all__ = [
     "SPEC",
     "Repeat",
-    "differences",
     "find_run",
     "inline",
     "repeat",
     "repeat_commands",
-    "train_again",
     "write_spec",
 ]
 
 SPEC = "spec.yaml"
-_TIMES = {"epoch", "images_per_second"}
 
 
 @dataclass(frozen=True)
@@ -140,39 +131,6 @@ def write_spec(folder: Path, state: SweepState) -> Path:
     if not path.is_file():
         write_atomic(path, yaml.safe_dump(unflatten(state.header["spec"]), sort_keys=False, allow_unicode=True))
     return path
-
-
-def train_again(again: Repeat) -> dict[int, dict[str, Any]]:
-    """Train with all output on stderr; returns the metrics by 1-based epoch.
-
-    Raises:
-        InputError: there is such a training already, which `train` would take for its own.
-        FailedRun: the training has failed, and has said why.
-    """
-    if (again.results / LATEST).exists():
-        raise InputError(f"{again.results} holds a training already: remove that folder to train again.")
-    command = [sys.executable, "-P", "-m", "reid_tune", *again.words]
-    status = subprocess.run(command, env=os.environ | again.environment, stdout=2, check=False).returncode
-    if status:
-        raise FailedRun(f"the training ended with status {status}.")
-    from reid_tune.checkpoints.checkpoint import load_checkpoint
-
-    history = load_checkpoint(again.results / LATEST, passphrase()).history
-    return {metrics["epoch"]: metrics for metrics in history}
-
-
-def differences(run: RunState, epochs: dict[int, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Each metric of a run's last epoch as it was (`sweep`) and as it is now (`again`), and whether they are `equal`.
-
-    Args:
-        epochs: From `train_again`; a run that was stopped early is compared at the epoch where it was stopped.
-    """
-    before, now = run.epochs[run.epoch], epochs[run.epoch]
-    return {
-        name: {"sweep": before[name], "again": now[name], "equal": before[name] == now[name]}
-        for name in before
-        if name in now and name not in _TIMES
-    }
 
 
 def inline(value: Any) -> str:

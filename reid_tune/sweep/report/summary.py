@@ -2,15 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
-from reid_tune.errors import InputError
 from reid_tune.sweep.costs import Spent
-from reid_tune.sweep.journal import EVENTS
-from reid_tune.sweep.progress import read_sweep
 from reid_tune.sweep.report.searched import Searched, searched
 from reid_tune.sweep.search.pareto import front
 from reid_tune.sweep.state import RunState, SweepState, trial_run
@@ -23,13 +19,11 @@ __all__ = [
     "finals_table",
     "interval",
     "leaderboard",
-    "load_state",
     "named",
     "ordered",
     "report",
     "short",
     "short_cost",
-    "sweep_folder",
     "winner",
     "winning",
 ]
@@ -40,30 +34,6 @@ LABELS = {
     "tuned": "ONNX, re-ranked as tuned",
     "checkpoint": "checkpoint",
 }
-
-
-def sweep_folder(name: str, storage: str = "runs") -> Path:
-    """The folder of a sweep by its name.
-
-    Raises:
-        InputError: there is no such sweep.
-    """
-    folder = Path(storage) / name
-    if not (folder / EVENTS).is_file():
-        known = sorted(found.parent.name for found in Path(storage).glob(f"*/{EVENTS}"))
-        raise InputError(
-            f"there is no sweep {name!r} in {Path(storage).absolute()}; sweeps there: {', '.join(known) or 'none'}."
-        )
-    return folder
-
-
-def load_state(name: str, storage: str = "runs") -> SweepState:
-    """The state of a sweep by its name, running or not.
-
-    Raises:
-        InputError: there is no such sweep, it has not begun, or its log is damaged.
-    """
-    return read_sweep(sweep_folder(name, storage))[0]
 
 
 def report(state: SweepState, spent: Mapping[str, Spent] | None = None) -> dict[str, Any]:

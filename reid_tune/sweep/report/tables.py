@@ -2,21 +2,19 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from reid_tune.sweep.costs import Spent
-from reid_tune.sweep.file import STAGES
 from reid_tune.sweep.progress import Progress
 from reid_tune.sweep.remote.places import shown
 from reid_tune.sweep.report.repeat import inline
 from reid_tune.sweep.report.searched import searched
 from reid_tune.sweep.report.summary import named, ordered, short, short_cost, winner
-from reid_tune.sweep.state import RunState, SweepState
-from reid_tune.tables import percent
+from reid_tune.sweep.state import STAGES, RunState, SweepState
+from reid_tune.tables import duration, moment, percent
 
-__all__ = ["Grid", "duration", "environment", "facts", "failures", "moment", "space", "stages", "states", "trials"]
+__all__ = ["Grid", "environment", "facts", "failures", "space", "stages", "states", "trials"]
 
 
 @dataclass(frozen=True)
@@ -161,19 +159,3 @@ def _data(state: SweepState, plan: dict[str, Any]) -> Iterable[str]:
     metrics = [metrics for trial in state.trials for metrics in trial.epochs.values() if "queries" in metrics]
     if metrics:
         yield f"hold-out: {metrics[-1]['queries']} queries, {metrics[-1]['gallery']} gallery images"
-
-
-def moment(time: float) -> str:
-    """A time in seconds since the epoch, for people."""
-    return f"{datetime.fromtimestamp(time, UTC):%Y-%m-%d %H:%M} UTC"
-
-
-def duration(seconds: float) -> str:
-    """Seconds, for people."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    if minutes < 100:
-        return f"{minutes} min"
-    hours = minutes // 60
-    return f"{hours} h {minutes % 60} min" if hours < 48 else f"{hours // 24} days"

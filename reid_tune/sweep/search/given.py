@@ -8,8 +8,8 @@ from reid_tune.errors import InputError
 from reid_tune.spec.experiment import canonical
 from reid_tune.spec.load import LEAVES, nearest_key, with_parameters
 from reid_tune.sweep.file import Sweep
-from reid_tune.sweep.report.summary import load_state
 from reid_tune.sweep.space.parse import typed
+from reid_tune.sweep.store import load_state
 
 __all__ = ["BEST", "Given", "given_by_user", "given_configurations"]
 

@@ -11,7 +11,7 @@ from reid_tune.spec.load import with_parameters
 from reid_tune.sweep.budget import Purse
 from reid_tune.sweep.file import Sweep
 from reid_tune.sweep.journal import Journal
-from reid_tune.sweep.requests import Request, done, pending
+from reid_tune.sweep.request_files import Request, done, pending
 from reid_tune.sweep.runs.failure import Failure
 from reid_tune.sweep.runs.source import ONE_CPU, Attempt, Holds, Recorder
 from reid_tune.sweep.search.asha import Asha

@@ -4,8 +4,9 @@ from dataclasses import asdict
 from itertools import pairwise
 from typing import Any
 
-from reid_tune.sweep.budget import UNITS, Crew, Estimate, later_stages
+from reid_tune.sweep.budget import UNITS, Estimate, later_stages
 from reid_tune.sweep.costs import Spent
+from reid_tune.sweep.crews import Crew
 from reid_tune.sweep.file import Sweep
 from reid_tune.sweep.stages.probe import Measured
 

@@ -10,6 +10,7 @@ import pytest
 
 from reid_tune.checkpoints.names import LATEST
 from reid_tune.errors import InfrastructureError, InputError
+from reid_tune.events.log import CURSOR
 from reid_tune.storage.bucket import Bucket
 from reid_tune.sweep.journal import EVENTS, Journal
 from reid_tune.sweep.lease import LEASE
@@ -17,8 +18,7 @@ from reid_tune.sweep.remote import mirror as module
 from reid_tune.sweep.remote.mirror import Mirror
 from reid_tune.sweep.remote.places import copies_for, shown
 from reid_tune.sweep.remote.readers import deliver, readable
-from reid_tune.sweep.requests import ask, done, pending
-from reid_tune.tracking.cursor import CURSOR
+from reid_tune.sweep.request_files import ask, done, pending
 
 
 def wait(holds: Callable[[], object]) -> None:

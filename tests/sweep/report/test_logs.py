@@ -9,7 +9,8 @@ from rich.console import Console
 from reid_tune.errors import InputError
 from reid_tune.events.log import EventLog
 from reid_tune.sweep.journal import EVENTS
-from reid_tune.sweep.report.logs import Watched, logs_table, read_log, split_name
+from reid_tune.sweep.report.logs import Watched, logs_table, read_log
+from reid_tune.sweep.store import split_name
 
 from ..finished import simulate
 

@@ -10,7 +10,6 @@ import yaml
 
 from reid_tune.errors import InputError
 from reid_tune.events.log import EventLog
-from reid_tune.sweep.file import STAGES
 from reid_tune.sweep.journal import EVENTS
 from reid_tune.sweep.progress import read_sweep
 from reid_tune.sweep.report.confirmed import why_won
@@ -18,6 +17,7 @@ from reid_tune.sweep.report.page import write_page
 from reid_tune.sweep.report.repeat import repeat_commands
 from reid_tune.sweep.report.summary import interval, winning
 from reid_tune.sweep.search.pareto import front
+from reid_tune.sweep.state import STAGES
 
 from ..finished import simulate
 from ..simulation import SPACE

@@ -15,7 +15,8 @@ from reid_tune.data.demo import draw_demo_data
 from reid_tune.spec.load import load_experiment, with_parameters
 from reid_tune.sweep.progress import read_sweep
 from reid_tune.sweep.provenance import Held, record, store
-from reid_tune.sweep.report.repeat import differences, inline, repeat, repeat_commands, write_spec
+from reid_tune.sweep.report.repeat import inline, repeat, repeat_commands, write_spec
+from reid_tune.sweep.reproduce import differences
 from reid_tune.sweep.state import RunState
 
 from ..finished import simulate

@@ -1,7 +1,8 @@
 import random
 from typing import Any
 
-from reid_tune.sweep.report.searched import FEWEST, importances, searched
+from reid_tune.sweep.report.searched import searched
+from reid_tune.sweep.search.importance import FEWEST, importances
 from reid_tune.sweep.state import RunState, SweepState, trial_run
 
 RATE, MARGIN, NAME, LISTS = "train.optim.base_lr", "train.margin", "train.optim.name", "train.optim.lr_steps"

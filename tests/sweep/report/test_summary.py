@@ -9,8 +9,9 @@ from reid_tune.errors import InputError
 from reid_tune.events.log import EventLog
 from reid_tune.sweep.costs import Spent
 from reid_tune.sweep.journal import EVENTS
-from reid_tune.sweep.report.summary import confirm_table, finals_table, leaderboard, load_state, report, winner
+from reid_tune.sweep.report.summary import confirm_table, finals_table, leaderboard, report, winner
 from reid_tune.sweep.state import replay
+from reid_tune.sweep.store import load_state
 
 from .events import CONFIRM, LATENCY, RATE, REGISTERED, RERANK, STEPS, TEST, events
 

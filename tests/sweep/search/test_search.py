@@ -11,7 +11,7 @@ from reid_tune.errors import FailedRun
 from reid_tune.spec.experiment import Experiment
 from reid_tune.sweep.file import Sweep
 from reid_tune.sweep.journal import EVENTS, Journal
-from reid_tune.sweep.requests import ask, pending
+from reid_tune.sweep.request_files import ask, pending
 from reid_tune.sweep.runs.failure import Failure
 from reid_tune.sweep.search.asha import rungs
 from reid_tune.sweep.search.search import Search

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from reid_tune.sweep.budget import Crew
+from reid_tune.sweep.crews import Crew
 from reid_tune.sweep.runs.source import Holds
 from reid_tune.sweep.search.asha import Asha, rungs
 from reid_tune.sweep.stages.plan import expected_epochs, plan

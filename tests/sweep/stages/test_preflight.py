@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from reid_tune.errors import InputError
-from reid_tune.sweep.file import STAGES
 from reid_tune.sweep.stages.preflight import preflight
+from reid_tune.sweep.state import STAGES
 
 from ..simulation import SPACE, make_sweep
 

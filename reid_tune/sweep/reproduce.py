@@ -1,0 +1,50 @@
+"""Training a run of a sweep again, and whether the same metrics came out."""
+
+import os
+import subprocess
+import sys
+from typing import Any
+
+from reid_tune.checkpoints.names import LATEST
+from reid_tune.errors import FailedRun, InputError
+from reid_tune.spec.secret import passphrase
+from reid_tune.sweep.report.repeat import Repeat
+from reid_tune.sweep.state import RunState
+
+__all__ = ["differences", "train_again"]
+
+
+_TIMES = {"epoch", "images_per_second"}
+
+
+def train_again(again: Repeat) -> dict[int, dict[str, Any]]:
+    """Train with all output on stderr; returns the metrics by 1-based epoch.
+
+    Raises:
+        InputError: there is such a training already, which `train` would take for its own.
+        FailedRun: the training has failed, and has said why.
+    """
+    if (again.results / LATEST).exists():
+        raise InputError(f"{again.results} holds a training already: remove that folder to train again.")
+    command = [sys.executable, "-P", "-m", "reid_tune", *again.words]
+    status = subprocess.run(command, env=os.environ | again.environment, stdout=2, check=False).returncode
+    if status:
+        raise FailedRun(f"the training ended with status {status}.")
+    from reid_tune.checkpoints.checkpoint import load_checkpoint
+
+    history = load_checkpoint(again.results / LATEST, passphrase()).history
+    return {metrics["epoch"]: metrics for metrics in history}
+
+
+def differences(run: RunState, epochs: dict[int, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Each metric of a run's last epoch as it was (`sweep`) and as it is now (`again`), and whether they are `equal`.
+
+    Args:
+        epochs: From `train_again`; a run that was stopped early is compared at the epoch where it was stopped.
+    """
+    before, now = run.epochs[run.epoch], epochs[run.epoch]
+    return {
+        name: {"sweep": before[name], "again": now[name], "equal": before[name] == now[name]}
+        for name in before
+        if name in now and name not in _TIMES
+    }
