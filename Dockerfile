@@ -1,13 +1,13 @@
 # docker build -t reid-tune .
-# docker run --rm --gpus all --shm-size 8g -v "$PWD":/work -w /work reid-tune sweep FILE --resume auto
+# docker run --rm --gpus all --shm-size 8g -v "$PWD":/workspace -w /workspace reid-tune sweep FILE --resume auto
 #
-# Not built here: there was no container engine at hand.
+# This file has not been built yet.
 FROM python:3.11-slim
 ENV PYTHONDONTWRITEBYTECODE=1 PATH=/opt/reid-tune/.venv/bin:$PATH
-# gcc and the C library's headers for train.compile on a GPU; git for the commit in a run's record; wget for KubeRay's
+# gcc and the C library's headers for train.compile on a GPU; git for the commit in a run's run.json; wget for KubeRay's
 # probes.
 RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev git make wget && rm -rf /var/lib/apt/lists/*
-# KubeRay starts Ray in a login shell, which sets PATH anew.
+# KubeRay starts Ray in a login shell, which resets PATH.
 RUN echo 'PATH=/opt/reid-tune/.venv/bin:$PATH' > /etc/profile.d/reid-tune.sh
 WORKDIR /opt/reid-tune
 # The dependencies first: they change less often than the code.

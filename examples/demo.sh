@@ -1,10 +1,12 @@
 #!/bin/sh
-# The whole way on drawn pedestrians: data, search, refit, export, test, registry. May be run again: it continues.
+# A complete sweep on drawn pedestrians: data, search, refit, export, test, registry. Run again, it continues.
 set -eu
 [ -d demo-data ] || reid-tune demo-data demo-data --identities 100
 reid-tune sweep search_spaces/quickstart.yaml --resume auto
 cat <<'NEXT'
 
-The winner is in MLflow as models:/reid-demo@champion. Look at every trial with:   .venv/bin/reid-tune ui
-Its ONNX file is runs/quickstart/export/winner.onnx. The leaderboard again:         .venv/bin/reid-tune report quickstart
+The winner is in MLflow as models:/reid-demo@champion.
+Its ONNX file is runs/quickstart/export/winner.onnx.
+View every trial:        .venv/bin/reid-tune ui
+Show the leaderboard:    .venv/bin/reid-tune report quickstart
 NEXT
