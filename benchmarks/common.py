@@ -18,8 +18,8 @@ from PIL import Image
 from rich.table import Table
 from torchvision.transforms import v2
 
-from reid_tune.spec.defaults import defaults
-from reid_tune.spec.experiment import Experiment, unflatten
+from reid_tune.config.defaults import defaults
+from reid_tune.config.experiment import Experiment, unflatten
 from reid_tune.tables import print_table
 from reid_tune.training.data import TrainingImages
 from reid_tune.training.loop import train

@@ -19,10 +19,10 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from reid_tune.config.load import load_experiment
 from reid_tune.evaluation.intervals import paired_interval
 from reid_tune.evaluation.score import Score, score
 from reid_tune.modeling.network import untrained
-from reid_tune.spec.load import load_experiment
 from reid_tune.tasks.evaluate import test_features
 from reid_tune.training.data import evaluation_images
 from reid_tune.training.devices import default_device

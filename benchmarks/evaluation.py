@@ -114,7 +114,7 @@ def neighbours(arrays: Arrays, device: str) -> float:
 
 def ours(arrays: Arrays, device: str, settings: Sequence[tuple[int, int, float]]) -> float:
     """mAP of the last setting, plain where there is none."""
-    from reid_tune.evaluation.grid import grid_scores
+    from reid_tune.evaluation.rerank_grid import grid_scores
     from reid_tune.evaluation.score import score
 
     features = feature_set(*arrays)

@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from reid_tune.data.images import decode
 from reid_tune.data.records import read_folder
-from reid_tune.deploy.form import PLAIN, Form
+from reid_tune.deploy.export_options import PLAIN, Form
 from reid_tune.deploy.onnx_export import export_onnx
 from reid_tune.tables import print_table
 from reid_tune.training.data import interpolation

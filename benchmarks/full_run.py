@@ -24,9 +24,9 @@ import common
 import torch
 from common import EPOCHS, Row, Watch
 
-from reid_tune.spec.experiment import Experiment
-from reid_tune.spec.train import Optim
-from reid_tune.sweep.search.asha import rungs
+from reid_tune.config.experiment import Experiment
+from reid_tune.config.train import Optim
+from reid_tune.search.asha import rungs
 
 VALIDATED_EVERY = 10  # epochs
 VALIDATION_IMAGES, VALIDATION_IDENTITIES = common.IMAGES // 5, 150

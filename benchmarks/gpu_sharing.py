@@ -22,7 +22,7 @@ import common
 import torch
 from common import Row, Watch
 
-from reid_tune.spec.experiment import Experiment
+from reid_tune.config.experiment import Experiment
 from reid_tune.training.data import training_images
 from reid_tune.training.subsets import split_records
 

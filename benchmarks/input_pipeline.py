@@ -29,11 +29,11 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from reid_tune.data.crops import Crops
-from reid_tune.data.demo import draw_demo_data
+from reid_tune.config.experiment import Experiment
+from reid_tune.data.image_cache.images import Crops
 from reid_tune.data.images import FILTERS, decode
 from reid_tune.data.records import Record
-from reid_tune.spec.experiment import Experiment
+from reid_tune.demo import draw_demo_data
 from reid_tune.training.data import TrainingImages, interpolation, training_images
 from reid_tune.training.subsets import train_records
 

@@ -17,13 +17,13 @@ from typing import Any
 import torch
 from ray import tune
 
-from reid_tune.events.log import read_events
-from reid_tune.spec.experiment import Experiment
-from reid_tune.sweep.file import Sweep
-from reid_tune.sweep.journal import Journal
-from reid_tune.sweep.runs.fixed import FixedRuns
-from reid_tune.sweep.runs.runner import run_all
-from reid_tune.sweep.runs.source import Holds
+from reid_tune.config.experiment import Experiment
+from reid_tune.execution.fixed_runs import FixedRuns
+from reid_tune.execution.run_source import Holds
+from reid_tune.execution.tune_runner import run_all
+from reid_tune.journal.event_log import read_events
+from reid_tune.journal.journal import Journal
+from reid_tune.search_space.load import Sweep
 from reid_tune.training.loop import train
 
 __all__ = ["Trial", "bare", "cost_of_report", "cost_of_trial", "ours"]

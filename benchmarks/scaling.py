@@ -44,13 +44,13 @@ from common import IDENTITIES
 from rich.table import Table
 from sweep_overhead import CONSTRAINTS, PLAIN, TINY, make_sweep
 
-from reid_tune.data.demo import draw_demo_data
-from reid_tune.events.log import Event, read_events
-from reid_tune.sweep.cluster.placement import place
-from reid_tune.sweep.cluster.session import cluster
-from reid_tune.sweep.journal import Journal
-from reid_tune.sweep.runs.source import Attempt
-from reid_tune.sweep.search.search import Search
+from reid_tune.demo import draw_demo_data
+from reid_tune.execution.cluster.placement import place
+from reid_tune.execution.cluster.session import cluster
+from reid_tune.execution.run_source import Attempt
+from reid_tune.journal.event_log import Event, read_events
+from reid_tune.journal.journal import Journal
+from reid_tune.sweep.stages.search import Search
 from reid_tune.tables import print_table
 
 REPORTS, MANY = 5, 100
@@ -176,7 +176,7 @@ def measure(count: int, given: Namespace, folder: Path) -> Measured:
     values = {"model.backbone": common.TINY, "train.num_epochs": epochs, "dataset.train_dataset_dir": "not-read"}
     sweep = make_sweep(folder, values, constraints=CONSTRAINTS, budget={"trials": count * given.trials})
     with nodes(count), Journal(sweep.folder) as journal:
-        from reid_tune.sweep.runs import runner
+        from reid_tune.execution import tune_runner as runner
 
         source = Observed(sweep, journal, ())
         with patch.object(runner, "single_run", sleeper(given.seconds)):
@@ -194,10 +194,10 @@ def sleeper(seconds: float) -> Callable[[dict[str, Any]], None]:
         import torch
         from ray import tune
 
-        from reid_tune.checkpoints.names import LATEST
+        from reid_tune.checkpoints.filenames import LATEST
+        from reid_tune.config.experiment import Experiment
         from reid_tune.files import atomic
         from reid_tune.modeling.network import untrained
-        from reid_tune.spec.experiment import Experiment
 
         importlib.import_module("reid_tune.training.loop")
         torch.set_num_threads(config["threads"])

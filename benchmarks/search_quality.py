@@ -25,12 +25,12 @@ import yaml
 from rich.table import Table
 from search_table import AXES, BACKBONE, BASE, EPOCHS, FILE, NAME, RATE, RATES, make_table
 
+from reid_tune.config.experiment import Experiment, unflatten
 from reid_tune.evaluation.intervals import interval
-from reid_tune.spec.experiment import Experiment, unflatten
-from reid_tune.sweep.file import Sweep, load_sweep
-from reid_tune.sweep.journal import Journal
-from reid_tune.sweep.search.asha import rungs
-from reid_tune.sweep.search.search import Search
+from reid_tune.journal.journal import Journal
+from reid_tune.search.asha import rungs
+from reid_tune.search_space.load import Sweep, load_sweep
+from reid_tune.sweep.stages.search import Search
 from reid_tune.tables import print_table
 
 # Name, sampler and scheduler; the others are compared with the first.

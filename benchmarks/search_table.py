@@ -11,10 +11,10 @@ import torch
 from common import spec, workplace
 from rich.progress import track
 
-from reid_tune.data.demo import draw_demo_data
+from reid_tune.config.experiment import Experiment
+from reid_tune.demo import draw_demo_data
 from reid_tune.errors import FailedRun
 from reid_tune.files import write_atomic
-from reid_tune.spec.experiment import Experiment
 from reid_tune.training.loop import train
 
 __all__ = ["AXES", "BACKBONE", "BASE", "EPOCHS", "FILE", "NAME", "RATE", "RATES", "make_table"]

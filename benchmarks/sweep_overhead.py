@@ -25,14 +25,14 @@ import torch
 import yaml
 from common import Row
 
-from reid_tune.data.demo import draw_demo_data
-from reid_tune.spec.experiment import Experiment, unflatten
-from reid_tune.spec.load import with_parameters
-from reid_tune.sweep.cluster.session import cluster
-from reid_tune.sweep.file import Sweep, load_sweep
-from reid_tune.sweep.journal import Journal
-from reid_tune.sweep.search.asha import rungs
-from reid_tune.sweep.search.search import Search
+from reid_tune.config.experiment import Experiment, unflatten
+from reid_tune.config.load import with_parameters
+from reid_tune.demo import draw_demo_data
+from reid_tune.execution.cluster.session import cluster
+from reid_tune.journal.journal import Journal
+from reid_tune.search.asha import rungs
+from reid_tune.search_space.load import Sweep, load_sweep
+from reid_tune.sweep.stages.search import Search
 from reid_tune.training.data import training_images
 from reid_tune.training.subsets import split_records
 

@@ -26,7 +26,7 @@ import common
 import torch
 from common import Row, Watch
 
-from reid_tune.spec.experiment import Experiment
+from reid_tune.config.experiment import Experiment
 
 DEFAULT, SHORT = "300000", "1000"
 LONGEST = 1800  # seconds after which a busy process ends by itself

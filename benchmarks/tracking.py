@@ -30,13 +30,13 @@ import torch
 from common import machine
 from rich.table import Table
 
-from reid_tune.events.log import Event, EventLog, read_events
-from reid_tune.spec.experiment import Experiment
-from reid_tune.sweep.report.markdown import SweepPage
+from reid_tune.config.experiment import Experiment
+from reid_tune.journal.event_log import Event, EventLog, read_events
+from reid_tune.report.markdown import SweepPage
 from reid_tune.tables import print_table
+from reid_tune.tracking.mlflow_names import milliseconds, points, public_spec, text
 from reid_tune.tracking.sender import Sender, send_all
 from reid_tune.tracking.store import client
-from reid_tune.tracking.values import milliseconds, points, public_spec, text
 
 OBVIOUS = 4  # trials that the obvious way sends
 START = 1_700_000_000.0

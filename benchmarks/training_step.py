@@ -22,7 +22,7 @@ import torch
 from common import Row
 from ways import Obvious, Ours, Way
 
-from reid_tune.spec.experiment import Experiment
+from reid_tune.config.experiment import Experiment
 
 
 @dataclass(frozen=True)

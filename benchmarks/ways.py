@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.flop_counter import FlopCounterMode
 
-from reid_tune.data.upload import upload
+from reid_tune.config.experiment import Experiment
+from reid_tune.data.transfer import upload
 from reid_tune.losses.total import Losses
 from reid_tune.modeling.network import untrained
-from reid_tune.spec.experiment import Experiment
 from reid_tune.training.data import TrainingImages
 from reid_tune.training.determinism import kernels
 from reid_tune.training.pipeline import Batch, training_batches

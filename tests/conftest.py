@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
-from .gpus import hides_gpus
+from .helpers.gpus import hides_gpus
 
 # Set before torch is imported, and for the processes that tests start: on small tensors threads wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Ray reads it when it is imported, which some tests do before one of them starts a cluster.
+os.environ["RAY_AUTH_MODE"] = "token"
 
 # A busy machine is no fault of the code, and the same code passes twice.
 settings.register_profile("steady", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
@@ -37,10 +39,16 @@ def image_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         os.environ["REID_TUNE_CACHE_DIR"] = before
 
 
+@pytest.fixture
+def no_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests that write thousands of events and do not test durability."""
+    monkeypatch.setattr(os, "fsync", lambda handle: None)
+
+
 @pytest.fixture(scope="session")
 def server() -> Iterator[dict[str, str]]:
     """A stand-in for S3, and the environment of its clients."""
-    from .storage.server import s3_server
+    from .helpers.s3_server import s3_server
 
     with s3_server() as environment:
         yield environment
@@ -49,7 +57,7 @@ def server() -> Iterator[dict[str, str]]:
 @pytest.fixture
 def url(server: dict[str, str], request: pytest.FixtureRequest) -> str:
     """A prefix in a bucket of its own for each test."""
-    from .storage.server import BUCKET
+    from .helpers.s3_server import BUCKET
 
     return f"s3://{BUCKET}/{request.node.name}"
 

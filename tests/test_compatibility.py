@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from reid_tune.spec import foreign
-from reid_tune.spec.experiment import canonical, fields
+from reid_tune.config import tao_keys as foreign
+from reid_tune.config.experiment import canonical, fields
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENT = ROOT / "docs" / "compatibility.md"

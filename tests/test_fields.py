@@ -20,12 +20,12 @@ from PIL import Image
 from torch import Tensor, nn
 
 from reid_tune.checkpoints.checkpoint import Checkpoint, save_checkpoint
-from reid_tune.data.demo import draw_demo_data
+from reid_tune.config.experiment import Experiment, fields
+from reid_tune.config.load import build_experiment
+from reid_tune.demo import draw_demo_data
 from reid_tune.deploy.onnx_model import OnnxModel
 from reid_tune.errors import ReidTuneError
 from reid_tune.modeling.network import untrained
-from reid_tune.spec.experiment import Experiment, fields
-from reid_tune.spec.load import build_experiment
 from reid_tune.tasks.evaluate import run_evaluate
 from reid_tune.tasks.export import run_export
 from reid_tune.tasks.inference import run_inference

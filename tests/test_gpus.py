@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from .gpus import hides_gpus
+from .helpers.gpus import hides_gpus
 
 
 @pytest.mark.parametrize("expression", ["not integration and not gpu", "integration", "not gpu"])

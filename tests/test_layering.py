@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -16,17 +17,22 @@ LAYERS = (
     {"__main__"},
     {"cli"},
     {"sweep"},
+    {"report"},
+    {"search"},
+    {"execution"},
+    {"search_space"},
     {"tasks"},
     {"tracking", "deploy"},
-    {"training"},
-    {"checkpoints", "evaluation", "modeling", "losses", "optim", "data"},
-    {"spec", "events", "storage"},
+    {"training", "journal"},
+    {"checkpoints", "evaluation", "modeling", "losses", "optim", "data", "demo"},
+    {"config", "storage"},
     {"errors", "files", "tables"},
 )
 DEPTH = {package: depth for depth, layer in enumerate(LAYERS) for package in layer}
-# Leaves that lean on another leaf.
-BESIDE = {("files", "errors")}
-OWNERS = {"ray": {"sweep"}, "optuna": {"sweep"}, "mlflow": {"tracking"}}
+# Modules that import another module of their own layer.
+WITHIN_LAYER = {("files", "errors")}
+# Who imports a large library: packages, or modules of a package that otherwise may not.
+OWNERS = {"ray": {"execution"}, "optuna": {"search", "search_space/ranges"}, "mlflow": {"tracking"}}
 BELOW_TASKS = {package for layer in LAYERS[LAYERS.index({"tasks"}) + 1 :] for package in layer} - {"tracking"}
 
 Import = tuple[Path, str, str]
@@ -63,7 +69,7 @@ def wrong_direction(package: str, name: str) -> bool:
     wanted = inside.split(".")[0]
     if root != "reid_tune" or wanted not in DEPTH or wanted == package:
         return False
-    return DEPTH[wanted] <= DEPTH[package] and (package, wanted) not in BESIDE
+    return DEPTH[wanted] <= DEPTH[package] and (package, wanted) not in WITHIN_LAYER
 
 
 def test_every_package_has_a_layer() -> None:
@@ -71,10 +77,10 @@ def test_every_package_has_a_layer() -> None:
 
 
 def test_the_walk_sees_imports_inside_functions_and_tells_directions() -> None:
-    code = "def f():\n    import ray.tune\n    from reid_tune.spec import load as l\nimport os, json\n"
-    assert set(imports_of(code)) == {"ray.tune", "reid_tune.spec.load", "os", "json"}
-    assert wrong_direction("data", "reid_tune.spec.load") is False
-    assert wrong_direction("data", "reid_tune.modeling.network") and wrong_direction("spec", "reid_tune.data.records")
+    code = "def f():\n    import ray.tune\n    from reid_tune.config import load as l\nimport os, json\n"
+    assert set(imports_of(code)) == {"ray.tune", "reid_tune.config.load", "os", "json"}
+    assert wrong_direction("data", "reid_tune.config.load") is False
+    assert wrong_direction("data", "reid_tune.modeling.network") and wrong_direction("config", "reid_tune.data.records")
     assert wrong_direction("errors", "reid_tune.files.atomic") and not wrong_direction("files", "reid_tune.errors.X")
 
 
@@ -84,10 +90,47 @@ def test_imports_point_downwards() -> None:
     assert [f"{path}: {name}" for path, package, name in found if wrong_direction(package, name)] == []
 
 
+def room_of(module: str) -> str:
+    """The folder of a module: a package, or a package inside a package."""
+    path = ROOT.joinpath(*module.split(".")[1:])
+    folder = path if path.is_dir() else path.parent
+    return "." if folder == ROOT else folder.relative_to(ROOT).as_posix()
+
+
+def folder_imports() -> dict[str, set[str]]:
+    """For each folder the other folders that its modules import from."""
+    graph: dict[str, set[str]] = {}
+    for path, _, name in all_imports():
+        if not name.startswith("reid_tune."):
+            continue
+        # A name is of a module, or is the module itself.
+        target = name if ROOT.joinpath(*name.split(".")[1:]).with_suffix(".py").is_file() else name.rpartition(".")[0]
+        importer, imported = path.parent.as_posix(), room_of(target)
+        if "." not in (importer, imported) and importer != imported:
+            graph.setdefault(importer, set()).add(imported)
+    return graph
+
+
+def test_folders_do_not_import_each_other_in_a_circle() -> None:
+    graph = folder_imports()
+    assert "execution/cluster" in graph["execution"] and len(graph) > 15
+    order = TopologicalSorter(graph)
+    try:
+        order.prepare()
+    except CycleError as error:
+        raise AssertionError(" -> ".join(error.args[1])) from None
+
+
 @pytest.mark.parametrize("library", OWNERS)
 def test_large_libraries_have_one_owner(library: str) -> None:
-    users = {package for _, package, name in all_imports() if name.split(".")[0] == library}
-    assert users == OWNERS[library]
+    importers = {path for path, _, name in all_imports() if name.split(".")[0] == library}
+    owners = OWNERS[library]
+    assert {package_of(path) for path in importers} == {owner.split("/")[0] for owner in owners}
+    assert [
+        str(path)
+        for path in importers
+        if package_of(path) not in owners and path.with_suffix("").as_posix() not in owners
+    ] == []
 
 
 def run_python(code: str) -> list[str]:

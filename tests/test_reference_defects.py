@@ -19,15 +19,15 @@ from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from reid_tune.checkpoints.checkpoint import load_checkpoint
-from reid_tune.checkpoints.names import LATEST
-from reid_tune.data.demo import draw_demo_data
+from reid_tune.checkpoints.filenames import LATEST
+from reid_tune.config.checks import left_out
+from reid_tune.config.experiment import Experiment, flatten, unflatten
+from reid_tune.config.load import build_experiment, load_experiment
+from reid_tune.demo import draw_demo_data
 from reid_tune.errors import InputError
 from reid_tune.losses.total import Losses
 from reid_tune.modeling.network import untrained
 from reid_tune.optim.optimizer import make_optimizer
-from reid_tune.spec.checks import left_out
-from reid_tune.spec.experiment import Experiment, flatten, unflatten
-from reid_tune.spec.load import build_experiment, load_experiment
 from reid_tune.tasks.evaluate import run_evaluate
 from reid_tune.tasks.export import run_export
 from reid_tune.tasks.inference import run_inference

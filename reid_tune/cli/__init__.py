@@ -10,7 +10,9 @@ import sys
 
 import typer
 
-from reid_tune.cli import data, features, models, registry, spaces, specs, sweeps, triton, triton_client, views
+from reid_tune.cli import data, models, registry, spaces, specs, sweeps, triton, triton_client
+from reid_tune.cli import inspect as views
+from reid_tune.cli import metrics as features
 from reid_tune.cli.common import app
 from reid_tune.errors import ReidTuneError
 from reid_tune.training.memory import is_out_of_memory
@@ -35,7 +37,7 @@ def _hide_key() -> None:
     """Start anew with an encryption key of the command line in the environment, where no list of processes has it."""
     given = [word for word in sys.argv[1:] if word.startswith("encryption_key=") and word != "encryption_key="]
     if given:
-        from reid_tune.spec.secret import KEY
+        from reid_tune.config.encryption_key import KEY
 
         os.environ[KEY] = given[-1].partition("=")[2]
         rest = [word for word in sys.argv[1:] if word not in given]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from reid_tune.spec.experiment import Experiment
+    from reid_tune.config.experiment import Experiment
 
 __all__ = ["DeviceOption", "Format", "FormatOption", "Overrides", "Spec", "Storage", "app", "load", "show"]
 
@@ -44,8 +44,8 @@ FormatOption = Annotated[Format, typer.Option("--format", help="How to print the
 
 def load(spec: Path, overrides: list[str] | None) -> "Experiment":
     """The experiment that a command works on; says what is left out of its spec."""
-    from reid_tune.spec.checks import left_out
-    from reid_tune.spec.load import given_keys, load_experiment
+    from reid_tune.config.checks import left_out
+    from reid_tune.config.load import given_keys, load_experiment
 
     experiment = load_experiment(spec, overrides or ())
     for line in left_out(given_keys(spec, overrides or ())):

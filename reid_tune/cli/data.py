@@ -21,7 +21,7 @@ def demo_data(
     difficulty: Annotated[float, typer.Option(help="0 is easy, 1 is hard.")] = 0.6,
 ) -> None:
     """Draw a data set of pedestrians in Market-1501 layout."""
-    from reid_tune.data.demo import draw_demo_data
+    from reid_tune.demo import draw_demo_data
 
     drawn = draw_demo_data(directory, identities=identities, images=images, seed=seed, difficulty=difficulty)
     typer.echo(
@@ -106,7 +106,7 @@ def cache(
     format: FormatOption = Format.table,
 ) -> None:
     """List the decoded images that runs share; exit status 1 where a file is damaged, or in use and not removed."""
-    from reid_tune.data import cache_contents as contents
+    from reid_tune.data.image_cache import admin as contents
     from reid_tune.errors import InputError
 
     if clear and check:

@@ -21,8 +21,8 @@ def train(
     Checkpoints, experiment.yaml and status.json go to train.results_dir (default: train below results_dir).
     MLFLOW_EXPERIMENT_NAME and MLFLOW_RUN_NAME name what --track records.
     """
-    from reid_tune.spec.checks import notes
-    from reid_tune.spec.load import given_keys
+    from reid_tune.config.checks import notes
+    from reid_tune.config.load import given_keys
 
     experiment = load(spec, overrides)
     given = given_keys(spec, overrides or ())
@@ -89,7 +89,7 @@ def export(
 
     The file is export.onnx_file, by default beside the checkpoint; of sweep: and models:/ in the current folder.
     """
-    from reid_tune.spec.load import parse_overrides
+    from reid_tune.config.load import parse_overrides
     from reid_tune.tasks.export import run_export
 
     pairs = [text for text in [reference, *(overrides or [])] if text is not None]

@@ -8,7 +8,7 @@ import typer
 from reid_tune.cli.common import Format, FormatOption, app, show
 
 if TYPE_CHECKING:
-    from reid_tune.sweep.space.space import Space
+    from reid_tune.search_space.space import Space
 
 __all__: list[str] = []
 
@@ -27,9 +27,9 @@ def space_show(
     format: FormatOption = Format.table,
 ) -> None:
     """Check a search space; print its ranges and the first trials, as suggested while nothing is known."""
-    from reid_tune.sweep.file import load_sweep
-    from reid_tune.sweep.search.samples import SAMPLES, check_space
-    from reid_tune.sweep.space.tables import first_suggestions, ranges_table, suggestions_table
+    from reid_tune.report.space import first_suggestions, ranges_table, suggestions_table
+    from reid_tune.search.validation import SAMPLES, check_space
+    from reid_tune.search_space.load import load_sweep
     from reid_tune.sweep.stages.rerank import settings
     from reid_tune.tables import counted, print_table
 

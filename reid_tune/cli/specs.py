@@ -25,7 +25,7 @@ def spec_validate(
     ] = None,
 ) -> None:
     """Check a spec; looks at no other file."""
-    from reid_tune.spec.checks import notes
+    from reid_tune.config.checks import notes
 
     overrides = list(arguments or ())
     if spec is None:
@@ -49,7 +49,7 @@ def spec_show(
     defaults: Annotated[Family, typer.Option("--defaults", help="Which table of defaults.")] = Family.resnet50,
 ) -> None:
     """Print all fields with their defaults."""
-    from reid_tune.spec.load import build_experiment
+    from reid_tune.config.load import build_experiment
 
     backbone = {"resnet50": "resnet_50", "swin": "swin_tiny_patch4_window7_224"}[defaults.value]
     typer.echo(build_experiment({}, {"model.backbone": backbone}, "defaults").to_yaml(), nl=False)
@@ -58,7 +58,7 @@ def spec_show(
 @spec_app.command("schema")
 def spec_schema() -> None:
     """Print the JSON Schema of a spec, for editors."""
-    from reid_tune.spec.schema import json_schema
+    from reid_tune.config.schema import json_schema
 
     typer.echo(json.dumps(json_schema(), indent=2))
 
@@ -66,6 +66,6 @@ def spec_schema() -> None:
 @spec_app.command("page")
 def spec_page() -> None:
     """Print all fields with defaults, values and meaning, as Markdown."""
-    from reid_tune.spec.schema import page
+    from reid_tune.config.schema import page
 
     typer.echo(page(), nl=False)

@@ -84,16 +84,16 @@ def sweep(
 
         typer.echo(run_smoke(file, overrides or [], until.value))
         return
-    from reid_tune.cli.views import print_sweep
-    from reid_tune.sweep.file import load_sweep
+    from reid_tune.cli.inspect import print_sweep
+    from reid_tune.search_space.load import load_sweep
 
     loaded = load_sweep(file, overrides or [])
     if hand_in:
         raise typer.Exit(_submit(loaded, hand_in, resume, start, until, dry_run, address))
-    from reid_tune.sweep.drive import plan_sweep, run_sweep
-    from reid_tune.sweep.report.page import PAGE
-    from reid_tune.sweep.report.planned import plan_table, plan_words
-    from reid_tune.sweep.store import resume_command
+    from reid_tune.journal.store import resume_command
+    from reid_tune.report.html import PAGE
+    from reid_tune.report.plan import plan_table, plan_words
+    from reid_tune.sweep.driver import plan_sweep, run_sweep
     from reid_tune.tables import print_table
 
     if dry_run:
@@ -121,7 +121,7 @@ def _submit(
     sweep: Any, where: str, resume: Resume, start: Stage | None, until: Stage, dry_run: bool, address: str | None
 ) -> int:
     """The exit status of a sweep that a cluster runs as a job."""
-    from reid_tune.sweep.cluster.submit import submit
+    from reid_tune.execution.cluster.submit import submit
 
     if address:
         raise InputError("--submit and --address are two ways to a cluster: give one of them.")
@@ -142,8 +142,8 @@ def reproduce(
     With train.deterministic and one worker the same machine gives the same digits; where --run finds others, the exit
     status is 1.
     """
-    from reid_tune.sweep.remote.readers import readable
-    from reid_tune.sweep.report.repeat import find_run, repeat, write_spec
+    from reid_tune.journal.s3_reader import readable
+    from reid_tune.report.reproduce import find_run, repeat, write_spec
     from reid_tune.sweep.reproduce import differences, train_again
 
     state, found, folder = find_run(name, readable(storage, name.partition("/")[0]))
@@ -172,9 +172,9 @@ def stop(
     storage: Storage = "runs",
 ) -> None:
     """End a trial of a search; the sweep goes on without it."""
-    from reid_tune.sweep.remote.readers import deliver, readable
+    from reid_tune.journal.s3_reader import deliver, readable
+    from reid_tune.journal.store import split_name, sweep_folder
     from reid_tune.sweep.requests import ask_to_stop
-    from reid_tune.sweep.store import split_name, sweep_folder
 
     sweep, run = split_name(name)
     said = ask_to_stop(sweep_folder(sweep, readable(storage, sweep)), run)
@@ -189,9 +189,9 @@ def enqueue(
     storage: Storage = "runs",
 ) -> None:
     """Give the next trial of a search these values; keys of the space that are left out have the spec's."""
-    from reid_tune.sweep.remote.readers import deliver, readable
+    from reid_tune.journal.s3_reader import deliver, readable
+    from reid_tune.journal.store import sweep_folder
     from reid_tune.sweep.requests import ask_to_enqueue
-    from reid_tune.sweep.store import sweep_folder
 
     said = ask_to_enqueue(sweep_folder(name, readable(storage, name)), values)
     deliver(storage, name)

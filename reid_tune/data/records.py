@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from reid_tune.errors import InputError
-from reid_tune.storage.copies import local_folder
+from reid_tune.storage.download_cache import local_folder
 
 __all__ = ["Folder", "Record", "labels", "read_folder", "read_training_folders", "training_records"]
 

@@ -14,15 +14,15 @@ import numpy as np
 import torch
 
 import reid_tune
-from reid_tune.deploy.form import PLAIN, Form
-from reid_tune.deploy.graph import give_unit_norm, take_pixels
-from reid_tune.deploy.half import to_half
+from reid_tune.config.experiment import Experiment
+from reid_tune.deploy.export_options import PLAIN, Form
+from reid_tune.deploy.fp16 import to_half
+from reid_tune.deploy.graph_edits import give_unit_norm, take_pixels
 from reid_tune.deploy.onnx_model import INPUT, OUTPUT, OnnxModel, messages
-from reid_tune.deploy.parity.measure import Parity, measure_parity
+from reid_tune.deploy.parity import Parity, measure_parity
 from reid_tune.errors import FailedRun, InputError
 from reid_tune.files import atomic
 from reid_tune.modeling.network import ReIDNet
-from reid_tune.spec.experiment import Experiment
 from reid_tune.training.data import interpolation
 
 __all__ = ["export_onnx", "require_free", "spec_hash"]

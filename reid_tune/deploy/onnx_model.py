@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from reid_tune.deploy.form import Form
-from reid_tune.deploy.intake import Intake
+from reid_tune.deploy.export_options import Form
+from reid_tune.deploy.preprocessing import Intake
 from reid_tune.errors import InputError
 
 __all__ = ["INPUT", "OUTPUT", "OnnxModel", "messages"]

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from reid_tune.evaluation.threads import in_threads
+from reid_tune.evaluation.parallel import in_threads
 
 __all__ = ["joined_rows"]
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from reid_tune.evaluation.copies import joined_rows
-from reid_tune.evaluation.threads import in_threads, one_thread
+from reid_tune.evaluation.parallel import in_threads, one_thread
 
 __all__ = [
     "BLOCK",

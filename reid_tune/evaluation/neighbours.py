@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from reid_tune.evaluation.distances import BLOCK, Rows, distance_blocks, tie_free
-from reid_tune.evaluation.threads import in_threads
+from reid_tune.evaluation.parallel import in_threads
 
 __all__ = ["Neighbours", "nearest", "smallest"]
 

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from reid_tune.evaluation.distances import BLOCK, pair_distances
 from reid_tune.evaluation.neighbours import Neighbours
+from reid_tune.evaluation.parallel import in_threads
 from reid_tune.evaluation.ragged import spread
-from reid_tune.evaluation.threads import in_threads
 
 __all__ = ["SparseRows", "reciprocal_vectors"]
 

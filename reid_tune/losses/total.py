@@ -3,10 +3,10 @@
 from torch import Tensor
 from torch.nn import functional
 
+from reid_tune.config.experiment import Experiment
+from reid_tune.config.unused_fields import has_identity, has_triplet
 from reid_tune.losses.center import CenterLoss
 from reid_tune.losses.triplet import batch_hard_triplet
-from reid_tune.spec.effects import has_identity, has_triplet
-from reid_tune.spec.experiment import Experiment
 
 __all__ = ["LABEL_SMOOTHING", "Losses"]
 

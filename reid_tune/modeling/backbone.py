@@ -7,13 +7,13 @@ import timm
 import torch
 from torch import nn
 
+from reid_tune.config.model import Model
+from reid_tune.config.unused_fields import is_transformer, is_vit
 from reid_tune.errors import InputError
 from reid_tune.modeling.pooling import GeM
 from reid_tune.modeling.resnet import finish_resnet
 from reid_tune.modeling.swin import finish_swin, is_swin, swin_options
 from reid_tune.modeling.vit import set_patch_stride
-from reid_tune.spec.effects import is_transformer, is_vit
-from reid_tune.spec.model import Model
 
 __all__ = ["make_backbone"]
 

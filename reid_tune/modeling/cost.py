@@ -5,9 +5,9 @@ from functools import lru_cache
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from reid_tune.config.experiment import Experiment
+from reid_tune.config.model import Model
 from reid_tune.modeling.network import untrained
-from reid_tune.spec.experiment import Experiment
-from reid_tune.spec.model import Model
 
 __all__ = ["cost_of"]
 

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from reid_tune.config.model import Model
 from reid_tune.modeling.backbone import make_backbone
-from reid_tune.spec.model import Model
 
 __all__ = ["ReIDNet", "build_network", "untrained"]
 

@@ -3,9 +3,9 @@
 from timm.layers import BlurPool2d
 from torch import nn
 
+from reid_tune.config.model import Model
+from reid_tune.config.unused_fields import is_vit
 from reid_tune.errors import InputError
-from reid_tune.spec.effects import is_vit
-from reid_tune.spec.model import Model
 
 __all__ = ["finish_resnet"]
 

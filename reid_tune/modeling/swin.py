@@ -8,7 +8,7 @@ from timm.models.swin_transformer import PatchMerging, SwinTransformer, SwinTran
 from torch import Tensor, nn
 from torch.nn import functional
 
-from reid_tune.spec.model import Model
+from reid_tune.config.model import Model
 
 __all__ = ["PaddedBlock", "SemanticMerging", "finish_swin", "is_swin", "swin_options"]
 

@@ -4,8 +4,8 @@ from timm.layers import PatchEmbed
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
+from reid_tune.config.model import Model
 from reid_tune.errors import InputError
-from reid_tune.spec.model import Model
 
 __all__ = ["set_patch_stride"]
 

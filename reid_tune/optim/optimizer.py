@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from reid_tune.spec.train import Optim
+from reid_tune.config.train import Optim
 
 __all__ = ["make_optimizer"]
 

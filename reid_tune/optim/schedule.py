@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from reid_tune.spec.train import Optim
+from reid_tune.config.train import Optim
 
 __all__ = ["learning_rate", "plateaus", "set_learning_rate"]
 

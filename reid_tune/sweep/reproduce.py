@@ -5,11 +5,11 @@ import subprocess
 import sys
 from typing import Any
 
-from reid_tune.checkpoints.names import LATEST
+from reid_tune.checkpoints.filenames import LATEST
+from reid_tune.config.encryption_key import passphrase
 from reid_tune.errors import FailedRun, InputError
-from reid_tune.spec.secret import passphrase
-from reid_tune.sweep.report.repeat import Repeat
-from reid_tune.sweep.state import RunState
+from reid_tune.journal.state import RunState
+from reid_tune.report.reproduce import Repeat
 
 __all__ = ["differences", "train_again"]
 

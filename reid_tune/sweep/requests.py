@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from reid_tune.config.load import parse_overrides, with_parameters
 from reid_tune.errors import InputError, about
+from reid_tune.journal.progress import Progress, read_sweep
+from reid_tune.journal.requests import ask
+from reid_tune.journal.state import trial_run
 from reid_tune.modeling.cost import cost_of
-from reid_tune.spec.load import parse_overrides, with_parameters
-from reid_tune.sweep.progress import Progress, read_sweep
-from reid_tune.sweep.recorded import sweep_of
-from reid_tune.sweep.request_files import ask
-from reid_tune.sweep.search.given import given_by_user
-from reid_tune.sweep.state import trial_run
+from reid_tune.search.warm_start import given_by_user
+from reid_tune.search_space.recorded import sweep_of
 
 __all__ = ["ask_to_enqueue", "ask_to_stop"]
 

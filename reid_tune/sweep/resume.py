@@ -5,16 +5,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 from reid_tune.checkpoints.encryption import decrypt
+from reid_tune.config.encryption_key import passphrase
+from reid_tune.config.experiment import flatten
 from reid_tune.errors import InputError
-from reid_tune.spec.experiment import flatten
-from reid_tune.spec.secret import passphrase
-from reid_tune.sweep.file import Sweep
-from reid_tune.sweep.journal import Journal
-from reid_tune.sweep.request_files import pending
-from reid_tune.sweep.settings import SweepFile
-from reid_tune.sweep.space.space import plain_values
-from reid_tune.sweep.state import STAGES, SweepState
-from reid_tune.sweep.store import load_state, resume_command
+from reid_tune.journal.journal import Journal
+from reid_tune.journal.requests import pending
+from reid_tune.journal.state import STAGES, SweepState
+from reid_tune.journal.store import load_state, resume_command
+from reid_tune.search_space.load import Sweep
+from reid_tune.search_space.schema import SweepFile
+from reid_tune.search_space.space import plain_values
 
 __all__ = ["Resume", "existing_state", "reopen", "reopened", "require_key"]
 

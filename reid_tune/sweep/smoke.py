@@ -14,16 +14,16 @@ from typing import Any
 
 import yaml
 
+from reid_tune.config.experiment import unflatten
 from reid_tune.errors import FailedRun, ReidTuneError
-from reid_tune.events.log import read_events
-from reid_tune.spec.experiment import unflatten
-from reid_tune.sweep.file import Sweep, load_sweep
-from reid_tune.sweep.handful import link, of_test, of_training
-from reid_tune.sweep.journal import EVENTS
-from reid_tune.sweep.search.samples import SAMPLES, check_space
-from reid_tune.sweep.state import STAGES, RunState, replay
-from reid_tune.sweep.weights import settled
-from reid_tune.tasks.testsets import test_sets
+from reid_tune.journal.event_log import read_events
+from reid_tune.journal.journal import EVENTS
+from reid_tune.journal.state import STAGES, RunState, replay
+from reid_tune.search.validation import SAMPLES, check_space
+from reid_tune.search_space.load import Sweep, load_sweep
+from reid_tune.sweep.pretrained import settled
+from reid_tune.sweep.sample_images import link, of_test, of_training
+from reid_tune.tasks.test_sets import test_sets
 from reid_tune.training.subsets import training_folders
 
 __all__ = ["small_sweep", "smoke"]
@@ -151,7 +151,7 @@ def _own_places(folder: Path) -> Iterator[None]:
 
 
 def _run(small: Sweep, until: str) -> None:
-    from reid_tune.sweep.drive import run_sweep
+    from reid_tune.sweep.driver import run_sweep
 
     try:
         run_sweep(small, resume="never", until=until)

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reid_tune.errors import InputError
-from reid_tune.events.log import CURSOR, EVENTS, EventLog, read_events, read_events_from
-from reid_tune.storage.bucket import Bucket, is_url
-from reid_tune.sweep.journal import Journal
-from reid_tune.sweep.lease import Lease
-from reid_tune.sweep.remote.readers import readable
-from reid_tune.sweep.report.markdown import SweepPage
-from reid_tune.sweep.store import sweep_folder
+from reid_tune.journal.event_log import CURSOR, EVENTS, EventLog, read_events, read_events_from
+from reid_tune.journal.journal import Journal
+from reid_tune.journal.lease import Lease
+from reid_tune.journal.s3_reader import readable
+from reid_tune.journal.store import sweep_folder
+from reid_tune.report.markdown import SweepPage
+from reid_tune.storage.s3 import Bucket, is_url
 from reid_tune.tracking.sender import Sent, send_all
 from reid_tune.tracking.store import public, with_credentials
 

@@ -5,13 +5,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from reid_tune.config.experiment import Experiment
 from reid_tune.data.contact_sheet import check_picture_name, contact_sheet
-from reid_tune.data.findings import Finding, Part, duplicates, left_out, small, thin, unmatched, unreadable
+from reid_tune.data.data_quality import Finding, Part, duplicates, left_out, small, thin, unmatched, unreadable
 from reid_tune.data.records import labels, read_folder
 from reid_tune.data.sampler import IdentitySampler
 from reid_tune.data.scan import Scan, scan
 from reid_tune.errors import InputError
-from reid_tune.spec.experiment import Experiment
 from reid_tune.training.subsets import (
     beside,
     holds_out,

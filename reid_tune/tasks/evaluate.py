@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from reid_tune.config.experiment import Experiment
 from reid_tune.errors import InputError
 from reid_tune.evaluation.breakdown import CameraPairs, per_identity
 from reid_tune.evaluation.distances import Blocks, repeatable
@@ -17,18 +18,17 @@ from reid_tune.evaluation.matches import Watch
 from reid_tune.evaluation.rerank import ReRanking
 from reid_tune.evaluation.score import Score, scores
 from reid_tune.files import write_atomic
-from reid_tune.spec.experiment import Experiment
 from reid_tune.tasks.models import ModelFile
 from reid_tune.tasks.pictures import Pictures
 from reid_tune.tasks.plan import run_plan
 from reid_tune.tasks.references import ONNX, resolve_all
 from reid_tune.tasks.status import StatusLog, kpi, logged
-from reid_tune.tasks.testsets import TestSet, decode_test, test_sets
+from reid_tune.tasks.test_sets import TestSet, decode_test, test_sets
 from reid_tune.tasks.threshold import Calibration, calibrate
 from reid_tune.training.data import EvaluationImages
 from reid_tune.training.devices import task_devices
 from reid_tune.training.embed import Embedder, Inputs, Open, features_of
-from reid_tune.training.pool import embedding_workers
+from reid_tune.training.embedding_pool import embedding_workers
 from reid_tune.training.subsets import evaluation_records
 
 __all__ = ["Evaluated", "Evaluation", "evaluate_features", "reranking_of", "run_evaluate", "test_features"]

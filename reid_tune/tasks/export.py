@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from reid_tune.config.experiment import Experiment
+from reid_tune.config.load import build_experiment
+from reid_tune.config.tasks import Export
 from reid_tune.data.images import decode_readable
 from reid_tune.data.records import read_folder
 from reid_tune.errors import InputError
 from reid_tune.files import write_atomic
-from reid_tune.spec.experiment import Experiment
-from reid_tune.spec.load import build_experiment
-from reid_tune.spec.tasks import Export
 from reid_tune.tasks.models import open_network
 from reid_tune.tasks.outputs import make_room, output_file
 from reid_tune.tasks.references import CHECKPOINT, resolve
@@ -22,7 +22,7 @@ from reid_tune.training.data import interpolation
 from reid_tune.training.devices import devices
 
 if TYPE_CHECKING:
-    from reid_tune.deploy.parity.measure import Parity
+    from reid_tune.deploy.parity import Parity
 
 __all__ = ["export_checkpoint", "run_export"]
 
@@ -92,7 +92,7 @@ class _Job:
 
     def write(self) -> "Parity":
         """Write the file, compared with PyTorch on training images where they are at hand."""
-        from reid_tune.deploy.form import Form
+        from reid_tune.deploy.export_options import Form
         from reid_tune.deploy.onnx_export import export_onnx
 
         section = self._section

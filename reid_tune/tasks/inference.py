@@ -9,22 +9,22 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
+from reid_tune.config.experiment import Experiment
 from reid_tune.data.images import decode
 from reid_tune.data.records import Record
 from reid_tune.errors import InputError
 from reid_tune.files import write_atomic
-from reid_tune.spec.experiment import Experiment
-from reid_tune.storage.copies import local_folder
+from reid_tune.storage.download_cache import local_folder
 from reid_tune.tasks.embeddings import ENDINGS, Image, embeddings_file, images_in
 from reid_tune.tasks.models import ModelFile
 from reid_tune.tasks.outputs import make_room, output_file
 from reid_tune.tasks.plan import run_plan
 from reid_tune.tasks.references import ONNX, resolve
 from reid_tune.tasks.status import logged
-from reid_tune.tasks.testsets import test_folders
+from reid_tune.tasks.test_sets import test_folders
 from reid_tune.training.devices import task_devices
 from reid_tune.training.embed import Embedder
-from reid_tune.training.pool import embedding_workers
+from reid_tune.training.embedding_pool import embedding_workers
 
 __all__ = ["Inferred", "run_inference"]
 

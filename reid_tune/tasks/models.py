@@ -8,12 +8,12 @@ import numpy as np
 import torch
 
 from reid_tune.checkpoints.checkpoint import Checkpoint, load_checkpoint
+from reid_tune.config.diff import unlike_network
+from reid_tune.config.encryption_key import passphrase
+from reid_tune.config.experiment import Experiment
 from reid_tune.errors import InputError
 from reid_tune.evaluation.distances import fix_cublas_workspace
 from reid_tune.modeling.network import ReIDNet, build_network
-from reid_tune.spec.changes import unlike_network
-from reid_tune.spec.experiment import Experiment
-from reid_tune.spec.secret import passphrase
 from reid_tune.training.data import interpolation
 from reid_tune.training.embed import Embed, Embedder, Inputs, network_embed
 from reid_tune.training.memory import is_out_of_memory

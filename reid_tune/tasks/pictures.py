@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from reid_tune.config.experiment import Experiment
 from reid_tune.errors import InputError
 from reid_tune.evaluation.distance_plot import distances_plot
 from reid_tune.evaluation.features import FeatureSet
@@ -12,7 +13,6 @@ from reid_tune.evaluation.matches import Watch, hardest_queries, random_queries
 from reid_tune.evaluation.plots import ENDINGS, MAX_FRAMES, Frame, cmc_plot, matches_plot
 from reid_tune.evaluation.score import Score
 from reid_tune.evaluation.thresholds import Threshold
-from reid_tune.spec.experiment import Experiment
 from reid_tune.tasks.outputs import make_room, output_file
 from reid_tune.tasks.threshold import Calibration
 from reid_tune.training.data import EvaluationImages

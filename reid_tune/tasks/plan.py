@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import torch
 
-from reid_tune.spec.experiment import Experiment
-from reid_tune.spec.train import Train
+from reid_tune.config.experiment import Experiment
+from reid_tune.config.train import Train
 
 __all__ = ["run_plan"]
 

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from reid_tune.checkpoints.names import BEST, LATEST, newest_attempt
+from reid_tune.checkpoints.filenames import BEST, LATEST, newest_attempt
 from reid_tune.errors import InputError
 
 __all__ = ["CHECKPOINT", "ONNX", "is_reference", "resolve", "resolve_all"]
@@ -32,7 +32,7 @@ def resolve(reference: str, wanted: str) -> Path:
         InputError: it names nothing that exists.
     """
     if reference.startswith(_REGISTERED):
-        from reid_tune.tracking.resolve import resolve as resolve_registered
+        from reid_tune.tracking.registry.resolve import resolve as resolve_registered
         from reid_tune.tracking.store import tracking_uri
 
         found = resolve_registered(reference, tracking_uri())

@@ -12,11 +12,11 @@ from rich.progress import track
 
 from reid_tune.errors import InputError, about
 from reid_tune.evaluation.features import read_features
-from reid_tune.evaluation.grid import grid_scores
 from reid_tune.evaluation.intervals import paired_interval
-from reid_tune.evaluation.landscape import landscape_plot
 from reid_tune.evaluation.plots import ENDINGS
 from reid_tune.evaluation.rerank import ReRanking
+from reid_tune.evaluation.rerank_grid import grid_scores
+from reid_tune.evaluation.rerank_plot import landscape_plot
 from reid_tune.evaluation.score import Score, score
 from reid_tune.tasks.outputs import make_room, output_file
 from reid_tune.training.devices import named_device

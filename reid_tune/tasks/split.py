@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
+from reid_tune.config.experiment import Experiment
 from reid_tune.data.records import Record
 from reid_tune.data.split_files import write_split
 from reid_tune.data.splits import Split
 from reid_tune.errors import InputError
-from reid_tune.spec.experiment import Experiment
 from reid_tune.training.subsets import holds_out, split_records, training_folders
 
 __all__ = ["SPLIT", "run_split", "write_lists"]

@@ -10,17 +10,18 @@ from typing import Any
 
 import torch
 
-from reid_tune.checkpoints.names import LATEST
+from reid_tune.checkpoints.filenames import LATEST
+from reid_tune.config.experiment import Experiment
 from reid_tune.errors import InputError
 from reid_tune.files import write_atomic
-from reid_tune.spec.experiment import Experiment
 from reid_tune.tasks.plan import run_plan
-from reid_tune.tasks.record import Epochs, recorded
 from reid_tune.tasks.references import CHECKPOINT, is_reference, resolve
 from reid_tune.tasks.split import SPLIT, write_lists
 from reid_tune.tasks.status import StatusLog, kpi, logged
+from reid_tune.tasks.tracked_training import Epochs, recorded
 from reid_tune.training.compiler import require_compiler
 from reid_tune.training.devices import task_devices
+from reid_tune.training.distributed import rank
 from reid_tune.training.launch import launch
 from reid_tune.training.loop import train
 from reid_tune.training.progress import TerminalReporter
@@ -33,7 +34,6 @@ from reid_tune.training.subsets import (
     training_folders,
     validates_on_test,
 )
-from reid_tune.training.workers import rank
 
 __all__ = ["run_train"]
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import track
 
 from reid_tune.data.images import attempt
-from reid_tune.deploy.intake import Intake
+from reid_tune.deploy.preprocessing import Intake
 from reid_tune.deploy.triton.client import TritonModel
 from reid_tune.errors import InputError
 from reid_tune.tasks.embeddings import Image, embeddings_file, images_in

@@ -8,16 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from reid_tune.data.crops import Crops
+from reid_tune.config.experiment import Experiment
+from reid_tune.data.image_cache.images import Crops
 from reid_tune.data.images import decode_readable
 from reid_tune.data.records import Record, read_folder
-from reid_tune.deploy.intake import Intake
+from reid_tune.deploy.preprocessing import Intake
 from reid_tune.deploy.triton.client import TritonModel
 from reid_tune.errors import InputError
 from reid_tune.evaluation.matches import Watch
 from reid_tune.evaluation.score import Score, scores
 from reid_tune.files import write_atomic
-from reid_tune.spec.experiment import Experiment
 from reid_tune.tasks.evaluate import reranking_of
 from reid_tune.tasks.outputs import make_room, output_file
 from reid_tune.tasks.pictures import draw_cmc, sample_matches

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from reid_tune.events.log import CURSOR, Event, read_events_from
 from reid_tune.files import write_atomic
+from reid_tune.journal.event_log import CURSOR, Event, read_events_from
 from reid_tune.tracking.projection import HEADERS, Description, Projection
 from reid_tune.tracking.store import client, one_line, refused
 

@@ -4,11 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from reid_tune.events.log import Event
-from reid_tune.tracking.past import Past, winner_of
-from reid_tune.tracking.runs import RUN_TAG, nested_run, parent_run
-from reid_tune.tracking.store import refused
-from reid_tune.tracking.values import (
+from reid_tune.journal.event_log import Event
+from reid_tune.tracking.leaderboard_view import VIEW_TAG, leaderboard_view, objective
+from reid_tune.tracking.mlflow_names import (
     dataset_input,
     milliseconds,
     points,
@@ -18,7 +16,9 @@ from reid_tune.tracking.values import (
     spec_yaml,
     text,
 )
-from reid_tune.tracking.view import VIEW_TAG, leaderboard_view, objective
+from reid_tune.tracking.run_history import Past, winner_of
+from reid_tune.tracking.runs import RUN_TAG, nested_run, parent_run
+from reid_tune.tracking.store import refused
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

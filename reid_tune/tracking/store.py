@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from reid_tune.errors import InfrastructureError, InputError, ReidTuneError
 from reid_tune.files import make_folder
-from reid_tune.tracking import address, schema, server
+from reid_tune.tracking import address, server
+from reid_tune.tracking import sqlite_schema as schema
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -9,8 +9,8 @@ import sys
 import time
 
 from reid_tune.errors import InputError
+from reid_tune.tracking.leaderboard_view import VIEW_TAG, page
 from reid_tune.tracking.store import answering, client, database, fault, public
-from reid_tune.tracking.view import VIEW_TAG, page
 
 __all__ = ["run_ui"]
 

@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from reid_tune.config.experiment import Experiment
 from reid_tune.modeling.network import ReIDNet
-from reid_tune.spec.experiment import Experiment
 from reid_tune.training.compiler import compiler_of
-from reid_tune.training.workers import world_size
+from reid_tune.training.distributed import world_size
 
 __all__ = ["feature_function"]
 

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from reid_tune.checkpoints.checkpoint import Checkpoint, save_checkpoint
-from reid_tune.checkpoints.names import BEST, LATEST, kept
+from reid_tune.checkpoints.filenames import BEST, LATEST, kept
+from reid_tune.config.encryption_key import passphrase
 from reid_tune.files import link_atomic
-from reid_tune.spec.secret import passphrase
 from reid_tune.training.devices import background_thread
+from reid_tune.training.distributed import rank
 from reid_tune.training.run import Run
-from reid_tune.training.workers import rank
 
 __all__ = ["CheckpointWriter"]
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from reid_tune.modeling.network import ReIDNet
-from reid_tune.training.workers import average_gradients, gather_rows, rank, world_size
+from reid_tune.training.distributed import average_gradients, gather_rows, rank, world_size
 
 __all__ = ["Chunks"]
 

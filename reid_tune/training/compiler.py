@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from reid_tune.errors import InputError
 
 if TYPE_CHECKING:
-    from reid_tune.spec.experiment import Experiment
+    from reid_tune.config.experiment import Experiment
 
 __all__ = ["compiler_of", "limit_compile_processes", "require_compiler"]
 

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from reid_tune.data.augment import Augmentation
-from reid_tune.data.cache import cached
-from reid_tune.data.crops import Crops
+from reid_tune.config.experiment import Experiment
+from reid_tune.data.augment.augmentation import Augmentation
+from reid_tune.data.image_cache.cache import cached
+from reid_tune.data.image_cache.images import Crops
 from reid_tune.data.images import Interpolation
 from reid_tune.data.records import Record, labels
 from reid_tune.data.sampler import IdentitySampler
-from reid_tune.spec.experiment import Experiment
-from reid_tune.training.workers import rank
+from reid_tune.training.distributed import rank
 
 __all__ = [
     "EvaluationImages",

@@ -5,9 +5,9 @@ from contextlib import contextmanager
 
 import torch
 
+from reid_tune.config.train import Train
 from reid_tune.errors import UnsupportedOperationError
 from reid_tune.evaluation.distances import fix_cublas_workspace
-from reid_tune.spec.train import Train
 
 __all__ = ["kernels"]
 

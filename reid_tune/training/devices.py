@@ -5,8 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
+from reid_tune.config.experiment import Experiment
 from reid_tune.errors import InputError
-from reid_tune.spec.experiment import Experiment
 
 __all__ = ["background_thread", "default_device", "devices", "named_device", "task_devices"]
 

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from reid_tune.data.augment import normalise
+from reid_tune.config.experiment import Experiment
+from reid_tune.data.augment.augmentation import normalise
 from reid_tune.data.images import Interpolation
-from reid_tune.data.upload import upload
+from reid_tune.data.transfer import upload
 from reid_tune.evaluation.distances import full_precision
 from reid_tune.evaluation.features import FeatureSet, feature_set
 from reid_tune.modeling.network import ReIDNet
-from reid_tune.spec.experiment import Experiment
 from reid_tune.training.data import EvaluationImages
 
 __all__ = ["Embed", "Embedder", "Inputs", "Open", "features_of", "network_embed"]

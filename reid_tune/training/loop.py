@@ -9,21 +9,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from reid_tune.checkpoints.names import LATEST
-from reid_tune.data.upload import HostCopy
+from reid_tune.checkpoints.filenames import LATEST
+from reid_tune.config.experiment import Experiment
+from reid_tune.data.transfer import HostCopy
 from reid_tune.errors import InputError, NonFiniteError
 from reid_tune.evaluation.features import write_features
 from reid_tune.evaluation.score import score
 from reid_tune.optim.schedule import set_learning_rate
-from reid_tune.spec.experiment import Experiment
 from reid_tune.training.checkpoint_writer import CheckpointWriter
 from reid_tune.training.determinism import kernels
+from reid_tune.training.distributed import broadcast, world_size
 from reid_tune.training.embed import features_of, network_embed
 from reid_tune.training.memory import memory_errors
 from reid_tune.training.pipeline import Batch, training_batches
 from reid_tune.training.reporter import Reporter
 from reid_tune.training.run import Run, begin
-from reid_tune.training.workers import broadcast, world_size
 
 __all__ = ["Trained", "train"]
 

@@ -12,7 +12,7 @@ from reid_tune.errors import OutOfMemoryError
 if TYPE_CHECKING:
     import torch
 
-    from reid_tune.spec.experiment import Experiment
+    from reid_tune.config.experiment import Experiment
 
 __all__ = ["is_out_of_memory", "memory_errors"]
 

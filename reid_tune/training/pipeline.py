@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from reid_tune.data.crops import Crops
-from reid_tune.data.decisions import Decisions
-from reid_tune.data.upload import pinned, upload
-from reid_tune.spec.experiment import Experiment
+from reid_tune.config.experiment import Experiment
+from reid_tune.data.augment.params import Decisions
+from reid_tune.data.image_cache.images import Crops
+from reid_tune.data.transfer import pinned, upload
 from reid_tune.training.data import TrainingImages
 from reid_tune.training.devices import background_thread
-from reid_tune.training.workers import rank, world_size
+from reid_tune.training.distributed import rank, world_size
 
 __all__ = ["Batch", "HostImages", "ImageSource", "ResidentImages", "image_source", "training_batches"]
 

@@ -10,14 +10,14 @@ from torch import Tensor
 
 from reid_tune.checkpoints.checkpoint import load_checkpoint
 from reid_tune.checkpoints.encryption import is_encrypted_file
-from reid_tune.checkpoints.foreign import read_foreign
-from reid_tune.checkpoints.layouts import our_names, tensors_of
+from reid_tune.checkpoints.key_mapping import our_names, tensors_of
+from reid_tune.checkpoints.third_party import read_foreign
+from reid_tune.config.encryption_key import passphrase
+from reid_tune.config.experiment import Experiment
 from reid_tune.errors import InputError
 from reid_tune.modeling.network import ReIDNet, build_network
 from reid_tune.modeling.weights import load_weights
-from reid_tune.spec.experiment import Experiment
-from reid_tune.spec.secret import passphrase
-from reid_tune.storage.copies import local_file
+from reid_tune.storage.download_cache import local_file
 
 __all__ = ["Loaded", "foreign_network", "load_pretrained"]
 

@@ -7,8 +7,8 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from reid_tune.training.distributed import rank
 from reid_tune.training.reporter import Metrics
-from reid_tune.training.workers import rank
 
 __all__ = ["TerminalReporter", "epoch_line"]
 

@@ -10,22 +10,22 @@ from torch import Tensor
 
 from reid_tune.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from reid_tune.checkpoints.encryption import is_encrypted_file
-from reid_tune.checkpoints.names import LATEST
-from reid_tune.data.upload import upload
+from reid_tune.checkpoints.filenames import LATEST
+from reid_tune.config.checks import next_batch_size
+from reid_tune.config.diff import changed, unlike_network
+from reid_tune.config.encryption_key import passphrase
+from reid_tune.config.experiment import Experiment
+from reid_tune.data.transfer import upload
 from reid_tune.errors import InputError
 from reid_tune.files import make_folder
 from reid_tune.modeling.network import ReIDNet, untrained
 from reid_tune.optim.optimizer import make_optimizer
-from reid_tune.spec.changes import changed, unlike_network
-from reid_tune.spec.checks import next_batch_size
-from reid_tune.spec.experiment import Experiment
-from reid_tune.spec.secret import passphrase
 from reid_tune.training.data import EvaluationImages, TrainingImages, evaluation_images, training_images
+from reid_tune.training.distributed import broadcast, rank, world_size
 from reid_tune.training.pipeline import Batch, ImageSource, image_source
 from reid_tune.training.pretrained import load_pretrained
 from reid_tune.training.step import Step
 from reid_tune.training.subsets import split_records
-from reid_tune.training.workers import broadcast, rank, world_size
 
 __all__ = ["Run", "begin", "require_shares"]
 

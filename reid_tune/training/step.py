@@ -7,13 +7,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from reid_tune.config.experiment import Experiment
 from reid_tune.evaluation.distances import full_precision
 from reid_tune.losses.total import Losses
 from reid_tune.modeling.network import ReIDNet
-from reid_tune.spec.experiment import Experiment
 from reid_tune.training.acceleration import feature_function
 from reid_tune.training.chunks import Chunks
-from reid_tune.training.workers import gather_rows, world_size
+from reid_tune.training.distributed import gather_rows, world_size
 
 __all__ = ["Step", "autocast"]
 

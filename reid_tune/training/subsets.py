@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from reid_tune.config.experiment import Experiment
 from reid_tune.data.records import Folder, Record, read_folder, read_training_folders, training_records
 from reid_tune.data.split_files import LISTS, read_split
 from reid_tune.data.splits import Split, holdout
 from reid_tune.errors import InputError
-from reid_tune.spec.experiment import Experiment
-from reid_tune.storage.bucket import is_url
+from reid_tune.storage.s3 import is_url
 
 __all__ = [
     "beside",

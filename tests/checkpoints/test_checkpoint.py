@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from reid_tune.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, strip_checkpoint, versions
-from reid_tune.checkpoints.names import LATEST, kept, newest_attempt
+from reid_tune.checkpoints.filenames import LATEST, kept, newest_attempt
 from reid_tune.errors import InputError
 
 

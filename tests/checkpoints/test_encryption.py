@@ -14,9 +14,9 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from reid_tune.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, strip_checkpoint
 from reid_tune.checkpoints.encryption import decrypt, encrypt, encrypt_in_process, is_encrypted
+from reid_tune.config.encryption_key import KEY, KEY_FILE, passphrase
+from reid_tune.config.experiment import Experiment
 from reid_tune.errors import InfrastructureError, InputError
-from reid_tune.spec.experiment import Experiment
-from reid_tune.spec.secret import KEY, KEY_FILE, passphrase
 
 SECRET = "correct horse, battery 4711 ü"
 CHUNK = 64 * 1024 + 16  # of the payload: content and authentication tag

@@ -8,11 +8,11 @@ import yaml
 
 from reid_tune.checkpoints.checkpoint import load_checkpoint
 from reid_tune.checkpoints.encryption import is_encrypted
-from reid_tune.checkpoints.names import LATEST
-from reid_tune.spec.secret import KEY, KEY_FILE
+from reid_tune.checkpoints.filenames import LATEST
+from reid_tune.config.encryption_key import KEY, KEY_FILE
 
-from ..sweep.leaks import command_lines, leaks, spellings
-from ..sweep.workbench import Bench
+from ..helpers.cli_sweep import Bench
+from ..helpers.leaks import command_lines, leaks, spellings
 
 SECRET = "a+passphrase/that-stands-nowhere-4711"
 SHORT = ("train.num_epochs=1", "train.optim.lr_steps=[1]", "dataset.validation=none")

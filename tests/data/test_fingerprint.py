@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from reid_tune.data.demo import draw_demo_data
 from reid_tune.data.fingerprint import fingerprint
+from reid_tune.demo import draw_demo_data
 from reid_tune.errors import InputError
 
 

@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import nn
 
+from reid_tune.config.experiment import Experiment
+from reid_tune.config.load import build_experiment
 from reid_tune.deploy import onnx_export
 from reid_tune.deploy.onnx_export import export_onnx
-from reid_tune.deploy.parity.measure import Parity
+from reid_tune.deploy.parity import Parity
 from reid_tune.modeling.network import ReIDNet, build_network
-from reid_tune.spec.experiment import Experiment
-from reid_tune.spec.load import build_experiment
 
 Made = tuple[ReIDNet, Experiment]
 

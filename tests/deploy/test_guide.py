@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from reid_tune.data.demo import draw_demo_data
+from reid_tune.config.defaults import defaults
 from reid_tune.data.images import load
+from reid_tune.demo import draw_demo_data
 from reid_tune.deploy.onnx_model import OnnxModel
-from reid_tune.spec.defaults import defaults
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "deploy.md").read_text()
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from reid_tune.deploy.form import PLAIN, Form
+from reid_tune.deploy.export_options import PLAIN, Form
 from reid_tune.deploy.onnx_export import export_onnx
 
 from .conftest import make_network

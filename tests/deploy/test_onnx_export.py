@@ -10,10 +10,10 @@ import pytest
 import torch
 
 import reid_tune
+from reid_tune.config.load import build_experiment
 from reid_tune.deploy.onnx_export import export_onnx, spec_hash
 from reid_tune.deploy.onnx_model import OnnxModel
 from reid_tune.errors import FailedRun, InputError
-from reid_tune.spec.load import build_experiment
 
 from .conftest import make_crops, make_network
 

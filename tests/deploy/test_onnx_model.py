@@ -8,7 +8,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from reid_tune.deploy.graph import take_pixels
+from reid_tune.deploy.graph_edits import take_pixels
 from reid_tune.deploy.onnx_model import OnnxModel
 from reid_tune.errors import InputError
 

@@ -13,7 +13,7 @@ from reid_tune.evaluation.features import FeatureSet
 from reid_tune.evaluation.rerank import ReRanking
 from reid_tune.evaluation.score import scores
 
-from .reference import distances, made_up, plain_ranking, plain_reranking
+from ..helpers.evaluation_reference import distances, made_up, plain_ranking, plain_reranking
 
 SETTINGS = [None, ReRanking(5, 3, 0.3)]
 

@@ -7,15 +7,15 @@ import pytest
 import torch
 
 from reid_tune.evaluation.breakdown import CameraPairs
-from reid_tune.evaluation.grid import grid_scores
 from reid_tune.evaluation.matches import Watch
 from reid_tune.evaluation.openset import open_set
 from reid_tune.evaluation.rerank import ReRanking
+from reid_tune.evaluation.rerank_grid import grid_scores
 from reid_tune.evaluation.score import scores
 from reid_tune.evaluation.thresholds import Pairs
 
-from .other_device import Held, other_device
-from .reference import made_up
+from ..helpers.evaluation_reference import made_up
+from ..helpers.other_device import Held, other_device
 
 SETTINGS = [ReRanking(20, 6, 0.3), ReRanking(20, 6, 0.6), ReRanking(7, 1, 0.3)]
 FEATURES = made_up(queries=300, gallery=900, identities=60, noise=0.9)

@@ -13,7 +13,7 @@ from reid_tune.errors import InputError
 from reid_tune.evaluation.distance_plot import distances_plot
 from reid_tune.evaluation.thresholds import BINS, Pairs
 
-from .reference import made_up
+from ..helpers.evaluation_reference import made_up
 
 
 @pytest.fixture(scope="module")

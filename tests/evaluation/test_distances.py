@@ -10,7 +10,7 @@ from reid_tune.evaluation.distances import Rows, distance_blocks, full_precision
 from reid_tune.evaluation.rerank import ReRanking
 from reid_tune.evaluation.score import score
 
-from .reference import distances, made_up, plain_ranking, plain_reranking
+from ..helpers.evaluation_reference import distances, made_up, plain_ranking, plain_reranking
 
 
 def unit(features):

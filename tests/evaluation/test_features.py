@@ -13,7 +13,7 @@ from reid_tune.errors import InputError
 from reid_tune.evaluation.features import feature_set, read_features, write_features
 from reid_tune.evaluation.score import score
 
-from .reference import made_up
+from ..helpers.evaluation_reference import made_up
 
 
 def arrays(**changed):

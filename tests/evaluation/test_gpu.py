@@ -8,14 +8,14 @@ import torch
 
 from reid_tune.evaluation.breakdown import CameraPairs, per_identity
 from reid_tune.evaluation.distances import full_precision, repeatable
-from reid_tune.evaluation.grid import grid_scores
 from reid_tune.evaluation.matches import Matches, Watch
 from reid_tune.evaluation.openset import open_set
 from reid_tune.evaluation.rerank import ReRanking
+from reid_tune.evaluation.rerank_grid import grid_scores
 from reid_tune.evaluation.score import Retrieval, Score, scores
 from reid_tune.tasks.threshold import Calibration, calibrate
 
-from .reference import made_up
+from ..helpers.evaluation_reference import made_up
 
 SETTINGS = [ReRanking(20, 6, 0.3), ReRanking(20, 6, 0.6), ReRanking(7, 1, 0.3)]
 FEATURES = made_up(queries=300, gallery=900, identities=60, noise=0.9)

@@ -10,7 +10,7 @@ from reid_tune.evaluation.matches import Watch, hardest_queries, random_queries
 from reid_tune.evaluation.rerank import ReRanking
 from reid_tune.evaluation.score import score, scores
 
-from .reference import distances, made_up, plain_ranking, plain_reranking
+from ..helpers.evaluation_reference import distances, made_up, plain_ranking, plain_reranking
 
 
 def slow_matches(values, features, query, ranks):

@@ -9,7 +9,7 @@ from reid_tune.errors import InputError
 from reid_tune.evaluation.features import FeatureSet
 from reid_tune.evaluation.openset import open_set
 
-from .reference import distances, made_up
+from ..helpers.evaluation_reference import distances, made_up
 
 
 def slow_rates(features: FeatureSet, enrolled: set[int], far: float) -> tuple[float, float, int, int] | None:

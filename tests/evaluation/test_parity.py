@@ -12,7 +12,7 @@ from reid_tune.evaluation.neighbours import nearest
 from reid_tune.evaluation.rerank import ReRanking, reranked_blocks
 from reid_tune.evaluation.score import Score, score
 
-from .reference import distances, plain_ranking, plain_reranking
+from ..helpers.evaluation_reference import distances, plain_ranking, plain_reranking
 
 
 @st.composite

@@ -9,7 +9,7 @@ from reid_tune.evaluation.distances import Rows, distance_blocks, pair_distances
 from reid_tune.evaluation.neighbours import nearest
 from reid_tune.evaluation.rerank import ReRanking, parse_reranking, reranked_blocks
 
-from .reference import distances, made_up, plain_reranking
+from ..helpers.evaluation_reference import distances, made_up, plain_reranking
 
 
 def matrix(blocks, queries, gallery):

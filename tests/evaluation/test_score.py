@@ -14,7 +14,7 @@ from reid_tune.evaluation.ranking import rank
 from reid_tune.evaluation.rerank import ReRanking
 from reid_tune.evaluation.score import score, scores
 
-from .reference import distances, made_up, plain_ranking, plain_reranking
+from ..helpers.evaluation_reference import distances, made_up, plain_ranking, plain_reranking
 
 
 def check(result, matrix, features):

@@ -13,7 +13,7 @@ from reid_tune.evaluation.distances import Rows, distance_blocks
 from reid_tune.evaluation.features import FeatureSet
 from reid_tune.evaluation.thresholds import BINS, Pairs, identified
 
-from .reference import distances, made_up
+from ..helpers.evaluation_reference import distances, made_up
 
 Kinds = tuple[np.ndarray, np.ndarray]
 

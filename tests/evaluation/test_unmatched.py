@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from reid_tune.evaluation.score import score
 from reid_tune.evaluation.unmatched import unmatched
 
-from .reference import made_up
+from ..helpers.evaluation_reference import made_up
 
 Images = st.lists(st.tuples(st.integers(-1, 9), st.integers(1, 3)), max_size=20)
 

@@ -5,10 +5,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from reid_tune.config.load import build_experiment
 from reid_tune.losses.center import CenterLoss
 from reid_tune.losses.total import Losses
 from reid_tune.losses.triplet import batch_hard_triplet, euclidean_distances
-from reid_tune.spec.load import build_experiment
 
 CASES = [
     [0, 0, 1, 1],

@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from reid_tune.config.model import Model
 from reid_tune.modeling.network import ReIDNet
-from reid_tune.spec.model import Model
 
 SWIN = "swin_tiny_patch4_window7_224"
 VIT = "vit_tiny_patch16_224"

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from reid_tune.config.experiment import Experiment
 from reid_tune.errors import InputError
 from reid_tune.modeling.cost import cost_of
 from reid_tune.modeling.network import ReIDNet, build_network
-from reid_tune.spec.experiment import Experiment
 
 from .conftest import MOBILE, SWIN, VIT, model
 

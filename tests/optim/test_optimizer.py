@@ -2,10 +2,10 @@ import pytest
 import torch
 from torch import nn
 
+from reid_tune.config.model import Model
+from reid_tune.config.train import OPTIMIZERS, Optim
 from reid_tune.modeling.network import ReIDNet, build_network
 from reid_tune.optim.optimizer import make_optimizer
-from reid_tune.spec.model import Model
-from reid_tune.spec.train import OPTIMIZERS, Optim
 
 OPTIM = Optim(base_lr=0.1, bias_lr_factor=3, weight_decay=0.01, weight_decay_bias=0.02)
 

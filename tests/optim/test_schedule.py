@@ -3,10 +3,10 @@ import math
 import pytest
 import torch
 
+from reid_tune.config.defaults import SWIN
+from reid_tune.config.load import build_experiment
+from reid_tune.config.train import Optim
 from reid_tune.optim.schedule import learning_rate, plateaus, set_learning_rate
-from reid_tune.spec.defaults import SWIN
-from reid_tune.spec.load import build_experiment
-from reid_tune.spec.train import Optim
 
 COSINE = Optim(warmup_method="cosine", base_lr=0.0008)
 

@@ -13,12 +13,12 @@ import psutil
 import pytest
 
 from reid_tune.checkpoints.encryption import is_encrypted
-from reid_tune.data.demo import draw_demo_data
-from reid_tune.events.log import read_events
-from reid_tune.spec.secret import KEY
+from reid_tune.config.encryption_key import KEY
+from reid_tune.demo import draw_demo_data
+from reid_tune.journal.event_log import read_events
 
-from .leaks import command_lines, files, leaks, spellings
-from .workbench import Bench
+from ..helpers.cli_sweep import Bench
+from ..helpers.leaks import command_lines, files, leaks, spellings
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(1500)]
 

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from .leaks import leaks
+from ..helpers.leaks import leaks
 
 SECRET = "a+passphrase/that-stands-nowhere-4711"
 

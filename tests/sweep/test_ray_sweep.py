@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from reid_tune.checkpoints.encryption import is_encrypted
-from reid_tune.spec.secret import KEY
-from reid_tune.sweep.progress import read_sweep
+from reid_tune.config.encryption_key import KEY
+from reid_tune.journal.progress import read_sweep
 
-from .leaks import command_lines, files, leaks, spellings
-from .workbench import Bench
+from ..helpers.cli_sweep import Bench
+from ..helpers.leaks import command_lines, files, leaks, spellings
 
 SECRET = "a+passphrase/that-stands-nowhere-4711"
 

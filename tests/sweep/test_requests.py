@@ -4,16 +4,16 @@ from pathlib import Path
 import pytest
 
 from reid_tune.errors import InputError
-from reid_tune.sweep.journal import Journal
-from reid_tune.sweep.progress import read_sweep
-from reid_tune.sweep.recorded import sweep_of
-from reid_tune.sweep.request_files import REQUESTS, ask, done, pending
+from reid_tune.journal.journal import Journal
+from reid_tune.journal.progress import read_sweep
+from reid_tune.journal.requests import REQUESTS, ask, done, pending
+from reid_tune.journal.state import STAGES
+from reid_tune.search_space.recorded import sweep_of
 from reid_tune.sweep.requests import ask_to_enqueue, ask_to_stop
 from reid_tune.sweep.resume import reopened
-from reid_tune.sweep.state import STAGES
 
-from .finished import simulate
-from .simulation import make_sweep
+from ..helpers.finished_sweep import simulate
+from ..helpers.simulated_driver import make_sweep
 
 pytestmark = pytest.mark.usefixtures("no_fsync")
 

@@ -4,11 +4,11 @@ from typing import Any
 import pytest
 
 from reid_tune.errors import InputError
-from reid_tune.sweep.journal import Journal
+from reid_tune.journal.journal import Journal
+from reid_tune.journal.state import STAGES, SweepState
 from reid_tune.sweep.resume import existing_state, reopen, reopened
-from reid_tune.sweep.state import STAGES, SweepState
 
-from .simulation import SPACE, make_sweep
+from ..helpers.simulated_driver import SPACE, make_sweep
 
 pytestmark = pytest.mark.usefixtures("no_fsync")
 

@@ -4,17 +4,17 @@ from typing import Any
 
 import pytest
 
-from reid_tune.data.demo import draw_demo_data
 from reid_tune.data.records import read_folder, read_training_folders, training_records
 from reid_tune.data.splits import holdout
+from reid_tune.demo import draw_demo_data
 from reid_tune.errors import InputError
-from reid_tune.sweep.handful import link, of_test, of_training
-from reid_tune.sweep.search.samples import check_space
+from reid_tune.search.validation import check_space
+from reid_tune.sweep.sample_images import link, of_test, of_training
 from reid_tune.sweep.smoke import small_sweep
 from reid_tune.training.subsets import split_records
 
-from .simulation import make_sweep
-from .workbench import Bench
+from ..helpers.cli_sweep import Bench
+from ..helpers.simulated_driver import make_sweep
 
 
 @pytest.fixture(scope="module")

@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 
 from reid_tune.errors import InfrastructureError, InputError
-from reid_tune.events.log import EventLog
-from reid_tune.storage.bucket import Bucket
-from reid_tune.sweep.lease import Lease
+from reid_tune.journal.event_log import EventLog
+from reid_tune.journal.lease import Lease
+from reid_tune.storage.s3 import Bucket
 from reid_tune.sweep.sync import sync
 from reid_tune.tracking.store import client
 
-from .finished import simulate
+from ..helpers.finished_sweep import simulate
 
 TRIALS = 3
 

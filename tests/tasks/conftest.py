@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from reid_tune.checkpoints.checkpoint import Checkpoint, save_checkpoint
-from reid_tune.data.demo import draw_demo_data
+from reid_tune.config.experiment import Experiment
+from reid_tune.config.load import build_experiment
+from reid_tune.demo import draw_demo_data
 from reid_tune.modeling.network import untrained
-from reid_tune.spec.experiment import Experiment
-from reid_tune.spec.load import build_experiment
 
 Spec = Callable[..., Experiment]
 

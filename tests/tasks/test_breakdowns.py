@@ -15,7 +15,7 @@ from reid_tune.evaluation.score import scores
 from reid_tune.tasks.evaluate import run_evaluate
 from reid_tune.tasks.score import run_score
 
-from ..evaluation.reference import made_up
+from ..helpers.evaluation_reference import made_up
 from .conftest import Spec
 
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from reid_tune.config.experiment import Experiment
+from reid_tune.config.load import build_experiment
 from reid_tune.errors import InputError
-from reid_tune.spec.experiment import Experiment
-from reid_tune.spec.load import build_experiment
 from reid_tune.tasks.check_data import Report, check_data
 
 Spec = Callable[..., Experiment]

@@ -18,7 +18,7 @@ from reid_tune.evaluation.rerank import ReRanking
 from reid_tune.evaluation.score import score
 from reid_tune.tasks.compare import run_compare
 
-from ..evaluation.reference import made_up
+from ..helpers.evaluation_reference import made_up
 
 METRICS = ["mAP", "mINP", "Rank-1", "Rank-5", "Rank-10"]
 

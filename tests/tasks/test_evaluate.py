@@ -11,13 +11,13 @@ import torch
 import yaml
 from PIL import Image
 
-from reid_tune.checkpoints.names import BEST, LATEST
+from reid_tune.checkpoints.filenames import BEST, LATEST
+from reid_tune.config.experiment import Experiment
 from reid_tune.errors import InputError
 from reid_tune.evaluation.features import FeatureSet
 from reid_tune.evaluation.rerank import ReRanking
 from reid_tune.evaluation.score import Score, score
 from reid_tune.evaluation.thresholds import Pairs
-from reid_tune.spec.experiment import Experiment
 from reid_tune.tasks import evaluate
 from reid_tune.tasks.evaluate import Evaluated, Evaluation, run_evaluate
 from reid_tune.tasks.evaluate import test_features as features_of_folders

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from reid_tune.checkpoints.checkpoint import load_checkpoint, save_checkpoint
-from reid_tune.checkpoints.names import LATEST
-from reid_tune.deploy.form import Form
+from reid_tune.checkpoints.filenames import LATEST
+from reid_tune.config.encryption_key import KEY
+from reid_tune.config.experiment import Experiment
+from reid_tune.deploy.export_options import Form
 from reid_tune.deploy.onnx_model import OnnxModel
 from reid_tune.errors import InputError
-from reid_tune.spec.experiment import Experiment
-from reid_tune.spec.secret import KEY
 from reid_tune.tasks.evaluate import run_evaluate
 from reid_tune.tasks.export import run_export
 from reid_tune.tasks.inference import run_inference

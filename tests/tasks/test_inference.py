@@ -12,10 +12,10 @@ import torch
 from PIL import Image
 
 from reid_tune.checkpoints.checkpoint import load_checkpoint
+from reid_tune.config.experiment import Experiment
 from reid_tune.data.records import read_folder
 from reid_tune.errors import InputError
 from reid_tune.evaluation.features import read_features
-from reid_tune.spec.experiment import Experiment
 from reid_tune.tasks.evaluate import run_evaluate
 from reid_tune.tasks.evaluate import test_features as features_of_folders
 from reid_tune.tasks.export import run_export

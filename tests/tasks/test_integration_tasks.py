@@ -15,12 +15,12 @@ import torch
 import yaml
 
 from reid_tune.checkpoints.checkpoint import load_checkpoint
-from reid_tune.data.demo import draw_demo_data
+from reid_tune.config.defaults import defaults
+from reid_tune.config.experiment import fields, flatten, unflatten
+from reid_tune.config.load import build_experiment
+from reid_tune.demo import draw_demo_data
 from reid_tune.deploy.onnx_model import OnnxModel
 from reid_tune.modeling.network import untrained
-from reid_tune.spec.defaults import defaults
-from reid_tune.spec.experiment import fields, flatten, unflatten
-from reid_tune.spec.load import build_experiment
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(1500)]
 

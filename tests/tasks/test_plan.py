@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from reid_tune.spec.load import build_experiment
+from reid_tune.config.load import build_experiment
 from reid_tune.tasks.plan import run_plan
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)

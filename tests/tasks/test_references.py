@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from reid_tune.checkpoints.names import BEST, LATEST
+from reid_tune.checkpoints.filenames import BEST, LATEST
 from reid_tune.errors import InputError
 from reid_tune.tasks.references import CHECKPOINT, ONNX, resolve, resolve_all
 
@@ -87,7 +87,7 @@ def test_a_registered_version_is_a_folder(tmp_path: Path, monkeypatch: pytest.Mo
         asked.append(text)
         return tmp_path if text.startswith("models:") else tmp_path / "file.pth"
 
-    monkeypatch.setattr("reid_tune.tracking.resolve.resolve", registered)
+    monkeypatch.setattr("reid_tune.tracking.registry.resolve.resolve", registered)
     with pytest.raises(InputError, match="models:/m@champion has no model.onnx; it has "):
         resolve("models:/m@champion", ONNX)
     asked.clear()

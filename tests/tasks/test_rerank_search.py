@@ -12,7 +12,7 @@ from reid_tune.evaluation.features import write_features
 from reid_tune.evaluation.rerank import ReRanking
 from reid_tune.evaluation.score import score
 
-from ..evaluation.reference import made_up
+from ..helpers.evaluation_reference import made_up
 
 Run = Callable[..., tuple[int, str, str]]
 

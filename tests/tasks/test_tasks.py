@@ -6,12 +6,12 @@ import pytest
 import yaml
 
 from reid_tune.checkpoints.checkpoint import load_checkpoint
-from reid_tune.checkpoints.names import LATEST, kept
+from reid_tune.checkpoints.filenames import LATEST, kept
+from reid_tune.config.experiment import Experiment
 from reid_tune.errors import InputError
 from reid_tune.evaluation.features import feature_set, write_features
 from reid_tune.evaluation.rerank import ReRanking
 from reid_tune.evaluation.score import score
-from reid_tune.spec.experiment import Experiment
 from reid_tune.tasks.score import run_score
 from reid_tune.tasks.train import run_train
 

@@ -16,7 +16,7 @@ from reid_tune.evaluation.openset import open_set
 from reid_tune.evaluation.thresholds import Pairs
 from reid_tune.tasks.threshold import read_threshold, run_threshold
 
-from ..evaluation.reference import made_up
+from ..helpers.evaluation_reference import made_up
 
 FEATURES = made_up(queries=220, gallery=200, identities=30)
 

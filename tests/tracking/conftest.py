@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from reid_tune.events.log import Event
+from reid_tune.journal.event_log import Event
 from reid_tune.tracking.sender import Sender
 from reid_tune.tracking.store import client
 

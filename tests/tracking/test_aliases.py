@@ -10,7 +10,7 @@ from reid_tune.tracking.registry.aliases import promote, rollback
 from reid_tune.tracking.registry.history import give, histories
 from reid_tune.tracking.registry.overview import list_versions, show_version
 
-from .registered import confirmed, holders, put, write_files
+from ..helpers.registered_models import confirmed, holders, put, write_files
 
 Versions = Callable[..., str]
 

@@ -19,11 +19,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from reid_tune.errors import InfrastructureError
-from reid_tune.tracking.resolve import resolve
+from reid_tune.tracking.registry.resolve import resolve
 from reid_tune.tracking.sender import Sender, send_all
 from reid_tune.tracking.store import client, fault, public
 
-from .servers import Server, free_port, mlflow_server
+from ..helpers.mlflow_servers import Server, free_port, mlflow_server
 
 PATIENCE = 120
 USER, PASSWORD, TOKEN = "admin", "hush hush/@12", "a-secret-token"

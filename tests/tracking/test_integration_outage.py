@@ -15,7 +15,7 @@ from reid_tune.tracking import sender as module
 from reid_tune.tracking.sender import Sender, send_all
 from reid_tune.tracking.store import client
 
-from .servers import Server, free_port, mlflow_server
+from ..helpers.mlflow_servers import Server, free_port, mlflow_server
 
 pytestmark = pytest.mark.integration
 

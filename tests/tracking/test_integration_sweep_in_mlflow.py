@@ -12,9 +12,9 @@ from PIL import Image
 
 from reid_tune.tracking.store import client
 
-from ..sweep.workbench import Bench
-from .pages import CHROMIUM, Pages, chromium
-from .servers import Server, free_port, mlflow_server
+from ..helpers.browser_pages import CHROMIUM, Pages, chromium
+from ..helpers.cli_sweep import Bench
+from ..helpers.mlflow_servers import Server, free_port, mlflow_server
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(1500)]
 in_a_browser = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium")

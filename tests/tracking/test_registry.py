@@ -8,11 +8,11 @@ import onnx
 import pytest
 
 from reid_tune.errors import InfrastructureError, InputError
-from reid_tune.tracking.gate import CONFIRM_FILE, Verdict
+from reid_tune.tracking.promotion import CONFIRM_FILE, Verdict
 from reid_tune.tracking.registry.register import Registered
-from reid_tune.tracking.resolve import resolve
+from reid_tune.tracking.registry.resolve import resolve
 
-from .registered import WEIGHT, confirmed, holders, put, write_files
+from ..helpers.registered_models import WEIGHT, confirmed, holders, put, write_files
 
 
 @pytest.fixture(scope="module")

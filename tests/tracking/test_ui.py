@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 
 from reid_tune.errors import InputError
+from reid_tune.tracking.leaderboard_view import VIEW_TAG
 from reid_tune.tracking.runs import parent_run
 from reid_tune.tracking.store import fault
 from reid_tune.tracking.ui import run_ui
-from reid_tune.tracking.view import VIEW_TAG
 
-from .servers import free_port
+from ..helpers.mlflow_servers import free_port
 
 PROGRAM = "import sys; from reid_tune.tracking.ui import run_ui; sys.exit(run_ui(sys.argv[1], int(sys.argv[2])))"
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from reid_tune.spec.experiment import Experiment
-from reid_tune.spec.load import build_experiment
+from reid_tune.config.experiment import Experiment
+from reid_tune.config.load import build_experiment
 
 Build = Callable[..., Experiment]
 

@@ -13,7 +13,7 @@ import torch
 
 from reid_tune.checkpoints import checkpoint as checkpoint_file
 from reid_tune.checkpoints.checkpoint import load_checkpoint
-from reid_tune.checkpoints.names import LATEST
+from reid_tune.checkpoints.filenames import LATEST
 from reid_tune.errors import InfrastructureError, NonFiniteError
 from reid_tune.training import loop
 from reid_tune.training.checkpoint_writer import CheckpointWriter
@@ -141,9 +141,9 @@ import os, signal, sys
 from pathlib import Path
 import torch
 from reid_tune.checkpoints import checkpoint
-from reid_tune.spec.load import load_experiment
+from reid_tune.config.load import load_experiment
 from reid_tune.training.loop import train
-from tests.training.worker import Silent
+from tests.helpers.training_worker import Silent
 
 save, written = torch.save, []
 

@@ -14,7 +14,7 @@ from reid_tune.optim.optimizer import make_optimizer
 from reid_tune.training.loop import train
 from reid_tune.training.step import Step
 
-from . import worker
+from ..helpers import training_worker as worker
 from .conftest import Build, Recorder
 
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from reid_tune.config.experiment import Experiment
+from reid_tune.config.load import with_parameters
 from reid_tune.errors import InputError
-from reid_tune.spec.experiment import Experiment
-from reid_tune.spec.load import with_parameters
 from reid_tune.tasks.train import run_train
 from reid_tune.training.compiler import compiler_of, limit_compile_processes, require_compiler
 

@@ -6,13 +6,13 @@ import pytest
 import torch
 from PIL import Image
 
-from reid_tune.data.cache_contents import entries
-from reid_tune.data.crops import Crops
+from reid_tune.config.experiment import Experiment
+from reid_tune.data.image_cache.admin import entries
+from reid_tune.data.image_cache.images import Crops
 from reid_tune.data.images import decode
 from reid_tune.data.records import Record
 from reid_tune.data.split_files import write_split
 from reid_tune.errors import InputError
-from reid_tune.spec.experiment import Experiment
 from reid_tune.training.data import evaluation_images, interpolation, training_images
 from reid_tune.training.subsets import (
     evaluation_records,

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from reid_tune.config.train import Cudnn, Train
 from reid_tune.losses.total import Losses
-from reid_tune.spec.train import Cudnn, Train
 from reid_tune.training.determinism import kernels
 
 from .conftest import Build

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from reid_tune.checkpoints.checkpoint import load_checkpoint
-from reid_tune.checkpoints.names import LATEST
-from reid_tune.data.upload import HostCopy
+from reid_tune.checkpoints.filenames import LATEST
+from reid_tune.data.transfer import HostCopy
 from reid_tune.errors import OutOfMemoryError
 from reid_tune.training.determinism import kernels
 from reid_tune.training.loop import train

@@ -14,16 +14,18 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from reid_tune.data import augment, jitter, on_device
-from reid_tune.data.augment import Augmentation
+from reid_tune.config.dataset import ColorJitter
+from reid_tune.data.augment import augmentation as augment
+from reid_tune.data.augment import color_jitter as jitter
+from reid_tune.data.augment import gpu as on_device
+from reid_tune.data.augment.augmentation import Augmentation
 from reid_tune.modeling.network import untrained
 from reid_tune.optim import optimizer as optimizers
 from reid_tune.optim.optimizer import make_optimizer
-from reid_tune.spec.dataset import ColorJitter
 from reid_tune.training import step as step_module
 from reid_tune.training.step import Step
 
-from . import worker
+from ..helpers import training_worker as worker
 
 META = torch.device("meta")
 LABELS = np.arange(4).repeat(4)

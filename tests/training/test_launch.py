@@ -13,9 +13,9 @@ from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from reid_tune.checkpoints.checkpoint import load_checkpoint
+from reid_tune.config.experiment import Experiment
+from reid_tune.config.load import with_parameters
 from reid_tune.errors import FailedRun, InputError
-from reid_tune.spec.experiment import Experiment
-from reid_tune.spec.load import with_parameters
 from reid_tune.training.devices import devices, task_devices
 from reid_tune.training.launch import _work, launch
 from reid_tune.training.loop import train

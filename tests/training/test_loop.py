@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from reid_tune.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, strip_checkpoint
+from reid_tune.config.experiment import Experiment
 from reid_tune.data.split_files import write_split
 from reid_tune.errors import FailedRun, InputError
-from reid_tune.spec.experiment import Experiment
 from reid_tune.training.loop import Trained, train
 from reid_tune.training.subsets import split_records, training_folders
 

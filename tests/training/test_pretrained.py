@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from reid_tune.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from reid_tune.config.experiment import Experiment
 from reid_tune.errors import InputError
 from reid_tune.modeling.network import ReIDNet, untrained
-from reid_tune.spec.experiment import Experiment
 from reid_tune.training.pretrained import Loaded, load_pretrained
 
 IDENTITIES = [3, 5, 8]

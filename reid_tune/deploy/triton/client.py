@@ -8,7 +8,7 @@ from typing import Any, Self, cast
 
 import numpy as np
 
-from reid_tune.deploy.intake import Intake
+from reid_tune.deploy.preprocessing import Intake
 from reid_tune.deploy.triton.address import Address
 from reid_tune.deploy.triton.connection import Connection
 from reid_tune.deploy.triton.probe import require_triton

@@ -13,12 +13,12 @@ from reid_tune.errors import FailedRun
 from reid_tune.evaluation.differences import Difference, difference
 from reid_tune.evaluation.features import read_features
 from reid_tune.evaluation.score import score
-from reid_tune.sweep.file import Sweep
-from reid_tune.sweep.journal import Journal
-from reid_tune.sweep.runs.fixed import FixedRuns, features_file
-from reid_tune.sweep.runs.source import ONE_CPU, Holds
-from reid_tune.sweep.search.pareto import front
-from reid_tune.sweep.state import RunState, SweepState, confirm_run
+from reid_tune.execution.fixed_runs import FixedRuns, features_file
+from reid_tune.execution.run_source import ONE_CPU, Holds
+from reid_tune.journal.journal import Journal
+from reid_tune.journal.state import RunState, SweepState, confirm_run
+from reid_tune.search.pareto import front
+from reid_tune.search_space.load import Sweep
 
 __all__ = ["Candidate", "candidates", "confirm_runs", "decide"]
 

@@ -4,12 +4,12 @@ from pathlib import Path
 from typing import Any
 
 from reid_tune.checkpoints.checkpoint import strip_checkpoint
+from reid_tune.config.encryption_key import passphrase
 from reid_tune.errors import FailedRun
-from reid_tune.spec.secret import passphrase
-from reid_tune.sweep.file import Sweep
-from reid_tune.sweep.journal import Journal
+from reid_tune.journal.journal import Journal
+from reid_tune.journal.state import refit_run
+from reid_tune.search_space.load import Sweep
 from reid_tune.sweep.stages.refit import finalists
-from reid_tune.sweep.state import refit_run
 from reid_tune.tasks.export import export_checkpoint
 
 __all__ = ["export", "exported", "refit_checkpoint"]

@@ -7,16 +7,16 @@ from typing import Any
 
 import torch
 
+from reid_tune.config.experiment import Experiment
 from reid_tune.data.images import check_readable
 from reid_tune.data.records import Record
 from reid_tune.errors import InputError, ReidTuneError, about
 from reid_tune.modeling.cost import cost_of
 from reid_tune.modeling.network import untrained
-from reid_tune.spec.experiment import Experiment
-from reid_tune.sweep.file import Sweep
-from reid_tune.sweep.search.asha import rungs
-from reid_tune.sweep.search.given import given_configurations
-from reid_tune.sweep.search.samples import SAMPLES, check_space
+from reid_tune.search.asha import rungs
+from reid_tune.search.validation import SAMPLES, check_space
+from reid_tune.search.warm_start import given_configurations
+from reid_tune.search_space.load import Sweep
 from reid_tune.sweep.stages.rerank import settings
 from reid_tune.tracking.registry.names import check_alias, check_model_name
 from reid_tune.training.compiler import require_compiler

@@ -1,10 +1,10 @@
 """The refit: winner and trial 0 once more, on all training identities."""
 
-from reid_tune.sweep.file import Sweep
-from reid_tune.sweep.journal import Journal
-from reid_tune.sweep.runs.fixed import FixedRuns
-from reid_tune.sweep.runs.source import ONE_CPU, Holds
-from reid_tune.sweep.state import RunState, refit_run, trial_run
+from reid_tune.execution.fixed_runs import FixedRuns
+from reid_tune.execution.run_source import ONE_CPU, Holds
+from reid_tune.journal.journal import Journal
+from reid_tune.journal.state import RunState, refit_run, trial_run
+from reid_tune.search_space.load import Sweep
 
 __all__ = ["finalists", "refit_runs"]
 

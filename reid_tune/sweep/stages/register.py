@@ -4,19 +4,19 @@ from typing import Any
 
 import numpy as np
 
+from reid_tune.config.load import with_parameters
 from reid_tune.data.fingerprint import fingerprint
 from reid_tune.evaluation.features import read_features
 from reid_tune.evaluation.score import score
+from reid_tune.execution.fixed_runs import features_file
 from reid_tune.files import write_atomic
-from reid_tune.spec.load import with_parameters
-from reid_tune.sweep.file import Sweep
-from reid_tune.sweep.journal import Journal
-from reid_tune.sweep.runs.fixed import features_file
-from reid_tune.sweep.stages.description import describe, tags
+from reid_tune.journal.journal import Journal
+from reid_tune.journal.state import RunState, confirm_run
+from reid_tune.search_space.load import Sweep
 from reid_tune.sweep.stages.export import exported
+from reid_tune.sweep.stages.model_card import describe, tags
 from reid_tune.sweep.stages.refit import finalists
-from reid_tune.sweep.state import RunState, confirm_run
-from reid_tune.tracking.gate import CONFIRM_FILE, Repeat, write_repeats
+from reid_tune.tracking.promotion import CONFIRM_FILE, Repeat, write_repeats
 from reid_tune.tracking.store import with_credentials
 from reid_tune.training.subsets import split_records
 

@@ -10,15 +10,15 @@ from reid_tune.errors import InputError
 from reid_tune.evaluation.differences import difference
 from reid_tune.evaluation.distances import repeatable
 from reid_tune.evaluation.features import FeatureSet, read_features
-from reid_tune.evaluation.grid import grid_scores
 from reid_tune.evaluation.rerank import ReRanking
+from reid_tune.evaluation.rerank_grid import grid_scores
 from reid_tune.evaluation.score import Score, score
-from reid_tune.sweep.file import Sweep
-from reid_tune.sweep.journal import Journal
-from reid_tune.sweep.runs.fixed import features_file
-from reid_tune.sweep.stages.on_gpu import scoring_device
+from reid_tune.execution.fixed_runs import features_file
+from reid_tune.execution.stage_task import scoring_device
+from reid_tune.journal.journal import Journal
+from reid_tune.journal.state import confirm_run
+from reid_tune.search_space.load import Sweep
 from reid_tune.sweep.stages.refit import finalists
-from reid_tune.sweep.state import confirm_run
 
 __all__ = ["VALUES", "choose", "settings", "tuned"]
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from reid_tune.errors import InputError
-from reid_tune.tracking.gate import judge, registered_repeats
+from reid_tune.tracking.promotion import judge, registered_repeats
 from reid_tune.tracking.registry.find import find_model, find_version, holder, listed, opened, versions
 from reid_tune.tracking.registry.history import give, succession, turns_of
 from reid_tune.tracking.registry.names import check_alias

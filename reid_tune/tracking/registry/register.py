@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from reid_tune.errors import InputError
 from reid_tune.evaluation.differences import Difference
-from reid_tune.tracking.gate import CONFIRM_FILE, Repeat, Verdict, judge, read_repeats
+from reid_tune.tracking.promotion import CONFIRM_FILE, Repeat, Verdict, judge, read_repeats
 from reid_tune.tracking.registry.aliases import CHALLENGER
 from reid_tune.tracking.registry.find import holder, versions
 from reid_tune.tracking.registry.history import give

@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from reid_tune.data.demo import draw_demo_data
 from reid_tune.data.images import load
-from reid_tune.deploy.form import Form
+from reid_tune.demo import draw_demo_data
+from reid_tune.deploy.export_options import Form
 from reid_tune.deploy.onnx_export import export_onnx
 from reid_tune.deploy.onnx_model import OnnxModel
 from reid_tune.deploy.triton.config import Serving
 from reid_tune.deploy.triton.repository import write_repository
 
-from .server import Triton, triton_server
+from ...helpers.triton_server import Triton, triton_server
 
 
 @pytest.fixture(scope="session")

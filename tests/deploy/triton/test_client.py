@@ -17,7 +17,7 @@ from reid_tune.deploy.triton.connection import Connection
 from reid_tune.errors import InfrastructureError, InputError
 from reid_tune.tasks.triton_e2e import sample_identities
 
-from .proxy import make_certificate
+from ...helpers.triton_proxy import make_certificate
 
 
 def test_an_address_is_a_host_and_a_port() -> None:

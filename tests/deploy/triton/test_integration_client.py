@@ -19,9 +19,9 @@ import pytest
 from reid_tune.deploy.onnx_model import OnnxModel
 from reid_tune.deploy.triton import connection
 
+from ...helpers.triton_proxy import make_certificate, proxy
+from ...helpers.triton_server import Triton, needs_triton, triton_server
 from .conftest import expected
-from .proxy import make_certificate, proxy
-from .server import Triton, needs_triton, triton_server
 
 pytestmark = [pytest.mark.integration, needs_triton]
 

@@ -16,8 +16,8 @@ from reid_tune.evaluation.rerank import ReRanking
 from reid_tune.evaluation.score import scores
 from reid_tune.tasks.triton_e2e import sample_identities
 
+from ...helpers.triton_server import Triton, needs_triton, triton_program
 from .conftest import expected
-from .server import Triton, needs_triton, triton_program
 
 pytestmark = [pytest.mark.integration, needs_triton]
 

@@ -13,14 +13,14 @@ import tritonclient.grpc
 import tritonclient.http
 from tritonclient.utils import InferenceServerException
 
-from reid_tune.deploy.form import Form
+from reid_tune.deploy.export_options import Form
 from reid_tune.deploy.onnx_export import export_onnx
 from reid_tune.deploy.triton.config import Serving
 from reid_tune.deploy.triton.repository import write_repository
 
+from ...helpers.triton_models import write_model
+from ...helpers.triton_server import Triton, needs_triton, triton_server
 from ..conftest import make_crops
-from .models import write_model
-from .server import Triton, needs_triton, triton_server
 
 pytestmark = [pytest.mark.integration, needs_triton]
 

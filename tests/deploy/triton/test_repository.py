@@ -13,7 +13,7 @@ from reid_tune.deploy.triton.config import Serving, parse, to_text
 from reid_tune.deploy.triton.repository import Written, write_repository
 from reid_tune.errors import InputError
 
-from .models import METADATA, write_model
+from ...helpers.triton_models import METADATA, write_model
 
 
 @pytest.fixture

@@ -5,18 +5,18 @@ from typing import Any
 import numpy as np
 import pytest
 
+from reid_tune.config.experiment import Experiment
 from reid_tune.errors import FailedRun
 from reid_tune.evaluation.features import read_features
 from reid_tune.evaluation.score import score
-from reid_tune.spec.experiment import Experiment
-from reid_tune.sweep.file import Sweep
-from reid_tune.sweep.journal import EVENTS, Journal
-from reid_tune.sweep.runs.fixed import features_file
+from reid_tune.execution.fixed_runs import features_file
+from reid_tune.journal.journal import EVENTS, Journal
+from reid_tune.journal.state import confirm_run
+from reid_tune.search_space.load import Sweep
 from reid_tune.sweep.stages.confirm import candidates, confirm_runs, decide
-from reid_tune.sweep.state import confirm_run
 
-from ..simulation import drive, make_sweep, outcome
-from .searched import PARAMETERS, journal_with
+from ...helpers.searched_sweep import PARAMETERS, journal_with
+from ...helpers.simulated_driver import drive, make_sweep, outcome
 
 pytestmark = pytest.mark.usefixtures("no_fsync")
 

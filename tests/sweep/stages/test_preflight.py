@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 
 from reid_tune.errors import InputError
+from reid_tune.journal.state import STAGES
 from reid_tune.sweep.stages.preflight import preflight
-from reid_tune.sweep.state import STAGES
 
-from ..simulation import SPACE, make_sweep
+from ...helpers.simulated_driver import SPACE, make_sweep
 
 Plan = Callable[..., dict[str, Any]]
 

@@ -3,12 +3,12 @@ from typing import Any
 
 import pytest
 
-from reid_tune.sweep.file import Sweep
-from reid_tune.sweep.journal import Journal
+from reid_tune.journal.journal import Journal
+from reid_tune.search_space.load import Sweep
 from reid_tune.sweep.stages.refit import finalists, refit_runs
 
-from ..simulation import EPOCHS, drive, make_sweep
-from .searched import PARAMETERS, journal_with
+from ...helpers.searched_sweep import PARAMETERS, journal_with
+from ...helpers.simulated_driver import EPOCHS, drive, make_sweep
 
 pytestmark = pytest.mark.usefixtures("no_fsync")
 

@@ -11,24 +11,24 @@ import pytest
 import torch
 
 from reid_tune.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from reid_tune.checkpoints.names import LATEST
-from reid_tune.data.demo import draw_demo_data
+from reid_tune.checkpoints.filenames import LATEST
+from reid_tune.config.experiment import Experiment
+from reid_tune.config.load import build_experiment, with_parameters
 from reid_tune.data.records import Record
+from reid_tune.demo import draw_demo_data
 from reid_tune.errors import InputError
 from reid_tune.evaluation.features import feature_set, write_features
+from reid_tune.execution.fixed_runs import features_file
+from reid_tune.journal.journal import Journal
+from reid_tune.journal.state import confirm_run, refit_run, trial_run
 from reid_tune.modeling.network import untrained
-from reid_tune.spec.experiment import Experiment
-from reid_tune.spec.load import build_experiment, with_parameters
-from reid_tune.sweep.file import Sweep
-from reid_tune.sweep.journal import Journal
-from reid_tune.sweep.runs.fixed import features_file
+from reid_tune.search_space.load import Sweep
+from reid_tune.sweep.pretrained import settled
 from reid_tune.sweep.stages.confirm import decide
 from reid_tune.sweep.stages.export import export
 from reid_tune.sweep.stages.preflight import preflight
 from reid_tune.sweep.stages.register import register
-from reid_tune.sweep.stages.test import test as run_test
-from reid_tune.sweep.state import confirm_run, refit_run, trial_run
-from reid_tune.sweep.weights import settled
+from reid_tune.sweep.stages.test_set import test as run_test
 from reid_tune.tasks.evaluate import run_evaluate
 from reid_tune.tasks.export import run_export
 from reid_tune.tasks.inference import run_inference
@@ -37,7 +37,7 @@ from reid_tune.tracking.registry.overview import show_version
 from reid_tune.tracking.store import client, tracking_uri
 from reid_tune.training.subsets import split_records
 
-from ..simulation import make_sweep
+from ...helpers.simulated_driver import make_sweep
 
 
 def write_repeat(journal: Journal, sweep: Sweep, run: str, noise: float) -> None:

@@ -5,21 +5,21 @@ import pytest
 import torch
 
 from reid_tune.errors import InputError
-from reid_tune.evaluation import grid as evaluation_grid
+from reid_tune.evaluation import rerank_grid as evaluation_grid
 from reid_tune.evaluation import score as evaluation_score
 from reid_tune.evaluation.features import read_features
 from reid_tune.evaluation.rerank import ReRanking
 from reid_tune.evaluation.score import Retrieval, score
-from reid_tune.sweep.journal import Journal
-from reid_tune.sweep.runs.fixed import features_file
+from reid_tune.execution.fixed_runs import features_file
+from reid_tune.journal.journal import Journal
+from reid_tune.journal.state import confirm_run
 from reid_tune.sweep.stages import rerank
 from reid_tune.sweep.stages.confirm import confirm_runs, decide
 from reid_tune.sweep.stages.rerank import choose, settings, tuned
-from reid_tune.sweep.state import confirm_run
 from reid_tune.training.devices import default_device
 
-from ..simulation import SPACE, SPEC, drive, make_sweep
-from .searched import journal_with
+from ...helpers.searched_sweep import journal_with
+from ...helpers.simulated_driver import SPACE, SPEC, drive, make_sweep
 
 pytestmark = pytest.mark.usefixtures("no_fsync")
 

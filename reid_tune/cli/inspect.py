@@ -1,0 +1,126 @@
+"""Commands that show sweeps, and the rest."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from reid_tune import __version__
+from reid_tune.cli.common import Format, FormatOption, Storage, app, show
+from reid_tune.errors import InputError
+
+__all__ = ["print_sweep"]
+
+
+@app.command()
+def report(
+    name: Annotated[str, typer.Argument(help="Name of a sweep below the storage.")],
+    format: FormatOption = Format.table,
+    html: Annotated[
+        Path | None, typer.Option(help="Where to write the page; a table comes with NAME/report.html.")
+    ] = None,
+    storage: Storage = "runs",
+) -> None:
+    """Show what a sweep has found, running or not, and write it as a page."""
+    from reid_tune.journal.costs import Ledger
+    from reid_tune.journal.event_log import read_events
+    from reid_tune.journal.journal import EVENTS
+    from reid_tune.journal.s3_reader import readable
+    from reid_tune.journal.store import load_state, sweep_folder
+    from reid_tune.report.html import write_page
+    from reid_tune.report.summary import report as make_report
+
+    storage = readable(storage, name)
+    state = load_state(name, storage)
+    folder = sweep_folder(name, storage)
+    if html is not None:
+        typer.echo(f"page: {write_page(folder, html)}", err=True)
+    if format is not Format.table:
+        show(make_report(state, Ledger(read_events(folder / EVENTS)).by_stage()), format, {})
+        return
+    print_sweep(state, folder)
+    if html is None:
+        try:
+            typer.echo(f"page: {write_page(folder)}")
+        except InputError as error:
+            typer.echo(f"no page: {error}", err=True)
+
+
+@app.command()
+def sweeps(storage: Storage = "runs", format: FormatOption = Format.table) -> None:
+    """List all sweeps: state, trials, best value, age."""
+    from reid_tune.journal.s3_reader import readable
+    from reid_tune.report.overview import overview, overview_table
+    from reid_tune.tables import print_table
+
+    lines = overview(Path(readable(storage)))
+    if format is Format.table:
+        print_table(overview_table(lines))
+    else:
+        show(lines, format, {})
+
+
+@app.command()
+def logs(
+    name: Annotated[str, typer.Argument(help="NAME/7 for a trial, NAME/refit/winner, or NAME for all last lines.")],
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run ends.")] = False,
+    storage: Storage = "runs",
+) -> None:
+    """Show what a trial has printed."""
+    from reid_tune.journal.s3_reader import readable
+    from reid_tune.journal.store import split_name
+    from reid_tune.report.run_logs import logs_table, read_log
+    from reid_tune.tables import print_table
+
+    sweep, run = split_name(name)
+    here = readable(storage, sweep)
+    if run:
+        for text in read_log(sweep, run, here, follow, refresh=lambda: readable(storage, sweep)):
+            typer.echo(text, nl=False)
+    elif follow:
+        raise InputError(f"--follow needs a run: write {name}/7 for trial 7.")
+    else:
+        print_table(logs_table(sweep, here))
+
+
+@app.command()
+def ui(
+    port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5000,
+    upgrade: Annotated[bool, typer.Option("--upgrade", help="Upgrade an older MLflow's store without asking.")] = False,
+) -> None:
+    """Open MLflow's pages on this folder's store (or MLFLOW_TRACKING_URI)."""
+    from reid_tune.tracking import sqlite_schema as schema
+    from reid_tune.tracking.store import database, tracking_uri
+    from reid_tune.tracking.ui import run_ui
+
+    uri = tracking_uri()
+    path = database(uri)
+    if path and schema.outdated(path):
+        question = f"the MLflow store {path} was made by an older MLflow, end what uses it; upgrade it?"
+        # Without a terminal or a yes, `run_ui` says what to do.
+        if upgrade or (sys.stdin.isatty() and typer.confirm(question, err=True)):
+            typer.echo(f"upgraded; as it was, the store is {schema.upgrade(path)}", err=True)
+    raise typer.Exit(run_ui(uri, port))
+
+
+@app.command("version")
+def version() -> None:
+    """Print the version."""
+    typer.echo(__version__)
+
+
+def print_sweep(state: Any, folder: Path) -> None:
+    """The tables and lines of a sweep's report."""
+    from reid_tune.journal.costs import Ledger
+    from reid_tune.journal.event_log import read_events
+    from reid_tune.journal.journal import EVENTS
+    from reid_tune.report.sentences import words
+    from reid_tune.report.summary import confirm_table, finals_table, leaderboard
+    from reid_tune.tables import print_table
+
+    for table in (leaderboard(state), confirm_table(state), finals_table(state)):
+        if table is not None:
+            print_table(table)
+    for line in words(state, folder, Ledger(read_events(folder / EVENTS)).spent()):
+        typer.echo(line)

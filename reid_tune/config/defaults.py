@@ -1,0 +1,44 @@
+"""Defaults by backbone: the ResNet page's, and the Swin page's where it names the key."""
+
+from typing import Any
+
+from reid_tune.config.experiment import Experiment, flatten
+
+__all__ = ["SWIN", "defaults", "documented"]
+
+SWIN: dict[str, Any] = {
+    "model.backbone": "swin_tiny_patch4_window7_224",
+    "model.pretrain_choice": "self",
+    "model.input_height": 384,
+    "model.feat_dim": 1024,
+    "model.no_margin": True,
+    "model.label_smooth": False,
+    "dataset.num_workers": 8,
+    "dataset.pixel_mean": (0.5, 0.5, 0.5),
+    "dataset.pixel_std": (0.5, 0.5, 0.5),
+    "train.optim.name": "SGD",
+    "train.optim.bias_lr_factor": 2.0,
+    "train.optim.weight_decay": 0.0001,
+    "train.optim.weight_decay_bias": 0.0001,
+    "train.optim.warmup_method": "cosine",
+    "train.optim.base_lr": 0.0008,
+    "train.num_epochs": 120,
+    "train.checkpoint_interval": 10,
+}
+
+# Where an example of the documentation differs from both tables of defaults.
+_EXAMPLES = {"train.checkpoint_interval": (5,), "train.validation_interval": (5,)}
+
+
+def defaults(backbone: str) -> dict[str, Any]:
+    """Default values by dotted key for a backbone's name."""
+    flat = flatten(Experiment().model_dump())
+    if backbone.startswith("swin"):
+        flat |= SWIN
+    return flat | {"model.backbone": backbone}
+
+
+def documented(key: str) -> tuple[Any, ...]:
+    """Values of a key that the documentation itself gives: both defaults and the examples."""
+    resnet, swin = defaults("resnet_50"), defaults(str(SWIN["model.backbone"]))
+    return (resnet[key], swin[key], *_EXAMPLES.get(key, ()))

@@ -1,0 +1,39 @@
+"""How a spec differs from the one that a checkpoint was trained with."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from reid_tune.config.experiment import Experiment, flatten
+
+__all__ = ["changed", "unlike_network"]
+
+# What a checkpoint fixes: its network, and the images that it was trained on.
+_FIXED = (
+    "model.backbone",
+    "model.last_stride",
+    "model.stride_size",
+    "model.semantic_weight",
+    "model.input_channels",
+    "model.input_width",
+    "model.input_height",
+    "model.pooling",
+    "model.neck",
+    "dataset.pixel_mean",
+    "dataset.pixel_std",
+)
+
+
+def unlike_network(experiment: Experiment, trained: Experiment) -> list[str]:
+    """What makes the networks of two specs, or the images that they take, different; a line for each key."""
+    return [
+        f"{key} is {trained.value(key)!r} there and {experiment.value(key)!r} in the spec"
+        for key in _FIXED
+        if trained.value(key) != experiment.value(key)
+    ]
+
+
+def changed(experiment: Experiment, saved: Mapping[str, Any]) -> list[str]:
+    """`key: old -> new` for each value of model, dataset and train that is another one than in a saved spec."""
+    before, now = flatten(saved), flatten(experiment.model_dump(mode="json"))
+    keys = (key for key in now if key.startswith(("model.", "dataset.", "train.")) and not key.endswith("results_dir"))
+    return [f"{key}: {before[key]} -> {now[key]}" for key in keys if key in before and before[key] != now[key]]

@@ -1,0 +1,134 @@
+"""Fields that change nothing with this backbone, loss or schedule."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from reid_tune.config.defaults import documented
+from reid_tune.config.experiment import Experiment
+
+__all__ = ["Idle", "has_identity", "has_triplet", "idle_fields", "is_transformer"]
+
+
+@dataclass(frozen=True)
+class Idle:
+    """A field without effect; `deliberate` where its value is neither a default nor a documented example."""
+
+    key: str
+    reason: str
+    deliberate: bool
+
+
+def idle_fields(experiment: Experiment) -> list[Idle]:
+    """All fields of `model`, `dataset`, `re_ranking` and `train` that change nothing in this experiment."""
+    return [
+        Idle(key, reason, experiment.value(key) not in documented(key))
+        for reason, active, keys in _RULES
+        if not active(experiment)
+        for key in keys
+    ]
+
+
+def has_identity(experiment: Experiment) -> bool:
+    """Whether the identity loss is one of the losses."""
+    return "softmax" in experiment.dataset.sampler
+
+
+def has_triplet(experiment: Experiment) -> bool:
+    """Whether the triplet loss is one of the losses."""
+    return "triplet" in experiment.dataset.sampler and "triplet" in experiment.model.metric_loss_type
+
+
+def is_transformer(backbone: str) -> bool:
+    """Whether a backbone has stochastic depth and dropouts by fields of the spec."""
+    return "swin" in backbone or is_vit(backbone)
+
+
+def is_vit(backbone: str) -> bool:
+    """Whether a backbone is a plain vision transformer."""
+    return backbone.startswith(("vit_", "deit_", "deit3_"))
+
+
+def _pretrained(experiment: Experiment) -> bool:
+    return bool(experiment.model.pretrained_model_path)
+
+
+def _steps(experiment: Experiment) -> bool:
+    return experiment.train.optim.warmup_method != "cosine"
+
+
+_RULES: tuple[tuple[str, Callable[[Experiment], bool], tuple[str, ...]], ...] = (
+    ("the backbone is not a ResNet", lambda e: "resnet" in e.model.backbone, ("model.last_stride",)),
+    ("the backbone is not a ViT", lambda e: is_vit(e.model.backbone), ("model.stride_size",)),
+    (
+        "there is no ViT with weights of pretrain_choice self",
+        lambda e: is_vit(e.model.backbone) and e.model.pretrain_choice == "self" and _pretrained(e),
+        ("model.pretrain_hw_ratio",),
+    ),
+    (
+        "the backbone is no Swin or ViT",
+        lambda e: is_transformer(e.model.backbone),
+        ("model.drop_path", "model.drop_out", "model.att_drop_rate"),
+    ),
+    ("the backbone is not a Swin", lambda e: e.model.backbone.startswith("swin_"), ("model.semantic_weight",)),
+    (
+        "pretrained_model_path is not set",
+        lambda e: _pretrained(e) or not e.model.pretrain_choice,
+        ("model.pretrain_choice",),
+    ),
+    ("pretrain_choice is empty", lambda e: bool(e.model.pretrain_choice), ("model.pretrained_model_path",)),
+    ("reduce_feat_dim is false", lambda e: e.model.reduce_feat_dim is not False, ("model.feat_dim",)),
+    ("there is no neck", lambda e: e.model.neck == "bnneck", ("model.neck_feat",)),
+    (
+        "sampler is triplet",
+        has_identity,
+        ("model.label_smooth", "model.dropout_rate", "train.optim.large_fc_lr"),
+    ),
+    ("there is no triplet loss", has_triplet, ("model.no_margin",)),
+    (
+        "no_margin is true or there is no triplet loss",
+        lambda e: has_triplet(e) and not e.model.no_margin,
+        ("train.optim.triplet_loss_margin",),
+    ),
+    (
+        "with_center_loss is false",
+        lambda e: e.model.with_center_loss,
+        ("train.optim.center_loss_weight", "train.optim.center_lr"),
+    ),
+    (
+        "color_jitter.prob is 0",
+        lambda e: e.dataset.color_jitter.prob > 0,
+        tuple(f"dataset.color_jitter.{name}" for name in ("brightness", "contrast", "saturation", "hue")),
+    ),
+    (
+        "validation is not holdout",
+        lambda e: e.dataset.validation == "holdout",
+        ("dataset.validation_fraction", "dataset.validation_seed"),
+    ),
+    (
+        "re_ranking is false",
+        lambda e: e.re_ranking.re_ranking,
+        ("re_ranking.k1", "re_ranking.k2", "re_ranking.lambda_value"),
+    ),
+    ("the optimizer is not SGD", lambda e: e.train.optim.name == "SGD", ("train.optim.momentum",)),
+    (
+        "Rprop has none",
+        lambda e: e.train.optim.name != "Rprop",
+        ("train.optim.weight_decay", "train.optim.weight_decay_bias"),
+    ),
+    (
+        "plateau_patience is not set",
+        lambda e: e.train.optim.plateau_patience is not None,
+        ("train.optim.lr_monitor",),
+    ),
+    (
+        "plateau_patience is set",
+        lambda e: e.train.optim.plateau_patience is None or not _steps(e),
+        ("train.optim.lr_steps",),
+    ),
+    (
+        "warmup_method is cosine",
+        _steps,
+        ("train.optim.warmup_iters", "train.optim.lr_steps", "train.optim.gamma", "train.optim.plateau_patience"),
+    ),
+    ("warmup_method is not cosine", lambda e: not _steps(e), ("train.optim.warmup_epochs",)),
+)

@@ -1,0 +1,153 @@
+"""The demo data set as a whole: who is seen where, the names, the folders."""
+
+import os
+import random
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from reid_tune.demo.camera import CAMERAS, set_up_cameras
+from reid_tune.demo.figure import VIEWS
+from reid_tune.demo.look import draw_look
+from reid_tune.demo.shot import take_shot
+from reid_tune.errors import InfrastructureError, InputError
+from reid_tune.files import make_folder
+
+__all__ = ["DemoSummary", "draw_demo_data"]
+
+TRAIN, GALLERY, QUERY = "bounding_box_train", "bounding_box_test", "query"
+DISTRACTOR, JUNK = 0, -1
+
+
+@dataclass(frozen=True)
+class DemoSummary:
+    """What was drawn; `gallery` counts distractors and junk too."""
+
+    directory: Path
+    identities: int
+    train: int
+    query: int
+    gallery: int
+    distractors: int
+    junk: int
+
+
+@dataclass(frozen=True)
+class _Box:
+    """One image to draw: `person` is who is seen (None: nobody), `identity` what its name says."""
+
+    folder: str
+    identity: int
+    person: int | None
+    camera: int
+    view: str
+    sequence: int
+    frame: int
+
+    @property
+    def name(self) -> str:
+        number = f"{self.identity:04d}" if self.identity >= 0 else "-1"
+        return f"{number}_c{self.camera}s{self.sequence}_{self.frame:06d}_01.jpg"
+
+
+def draw_demo_data(
+    directory: Path,
+    *,
+    identities: int = 120,
+    images: int = 8,
+    seed: int = 0,
+    difficulty: float = 0.6,
+    progress: Callable[[int, int], None] | None = None,
+) -> DemoSummary:
+    """Draw training, query and gallery images of pedestrians into a new folder, in Market-1501's layout.
+
+    The same arguments give the same bytes, and an identity's images do not depend on the number of identities.
+    Training identities have even numbers, test identities odd ones. Each is seen by two to four cameras, and each test
+    identity has one query per camera that sees it.
+
+    Args:
+        directory: a new or empty folder.
+        identities: training identities, and as many test identities; at least 2.
+        images: images per identity on average (queries come on top); at least 2.
+        difficulty: 0 to 1; alike clothes, strange light and colours, bad boxes, obstacles, blur.
+        progress: called with (images drawn, images in all).
+
+    Raises:
+        InputError: the folder is not empty or an argument is out of its range; nothing was written.
+        InfrastructureError: the disk failed on the way; nothing was left behind.
+    """
+    _check(identities, images, difficulty)
+    boxes = [box for i in range(1, identities + 1) for box in _boxes(i, images, seed)]
+    directory = directory.resolve()
+    try:
+        if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+            raise InputError(f"{directory} is not an empty folder; give the name of a new one.")
+        make_folder(directory.parent)
+        with tempfile.TemporaryDirectory(dir=directory.parent, prefix=f".{directory.name}.") as temporary:
+            whole = Path(temporary, "whole")
+            _draw(boxes, whole, seed, difficulty, progress or (lambda done, total: None))
+            os.replace(whole, directory)
+    except OSError as error:
+        raise InfrastructureError(f"cannot draw into {directory}: {error.strerror}; choose another place.") from error
+    return _summary(directory, identities, boxes)
+
+
+def _check(identities: int, images: int, difficulty: float) -> None:
+    for name, value in (("identities", identities), ("images", images)):
+        if value < 2:
+            raise InputError(f"{name} is {value}, but a data set needs at least 2; give a larger number.")
+    if not 0 <= difficulty <= 1:
+        raise InputError(f"difficulty is {difficulty}, but it goes from 0 (easy) to 1 (hard); give a number between.")
+
+
+def _boxes(index: int, images: int, seed: int) -> Iterator[_Box]:
+    """All images that the data set gains from its `index`-th pair of a training and a test identity."""
+    train, test = 2 * index, 2 * index - 1
+    yield from _tracks(train, images, seed, TRAIN)
+    yield from _tracks(test, images, seed, GALLERY)
+    rng = random.Random(f"{seed}/others/{test}")
+    first = test * max(100, images)
+    for frame in range(first, first + max(1, images // 5)):
+        stranger = rng.choice((None, -frame))
+        yield _Box(GALLERY, DISTRACTOR, stranger, rng.randint(1, CAMERAS), rng.choice(VIEWS), 1, frame)
+    for frame in range(first, first + max(1, images // 8)):
+        yield _Box(GALLERY, JUNK, test, rng.randint(1, CAMERAS), rng.choice(VIEWS), 1, frame)
+
+
+def _tracks(identity: int, images: int, seed: int, folder: str) -> Iterator[_Box]:
+    """The walks of one identity past two to four cameras; the gallery's also give a query each."""
+    rng = random.Random(f"{seed}/tracks/{identity}")
+    count = images + rng.randint(-(images // 4), images // 4)
+    cameras = rng.sample(range(1, CAMERAS + 1), min(rng.randint(2, 4), count))
+    for i, camera in enumerate(cameras):
+        view = rng.choice((*VIEWS, "usual", "usual", "usual", "usual"))
+        sequence, frame = rng.randint(1, 6), rng.randint(100, 90_000)
+        places = [folder] * len(range(i, count, len(cameras))) + [QUERY] * (folder == GALLERY)
+        for step, place in enumerate(places):
+            yield _Box(place, identity, identity, camera, view, sequence, frame + 25 * step)
+
+
+def _draw(
+    boxes: list[_Box], directory: Path, seed: int, difficulty: float, progress: Callable[[int, int], None]
+) -> None:
+    cameras = set_up_cameras(seed, difficulty)
+    for folder in (TRAIN, GALLERY, QUERY):
+        (directory / folder).mkdir(parents=True)
+    for done, box in enumerate(boxes, start=1):
+        rng = random.Random(f"{seed}/shot/{box.folder}/{box.name}")
+        look = None if box.person is None else draw_look(seed, box.person, difficulty)
+        camera = cameras[box.camera]
+        view = camera.view if box.view == "usual" else box.view
+        content = take_shot(look, camera, view, difficulty, rng, cut=box.identity == JUNK)
+        (directory / box.folder / box.name).write_bytes(content)
+        progress(done, len(boxes))
+
+
+def _summary(directory: Path, identities: int, boxes: list[_Box]) -> DemoSummary:
+    folders = Counter(box.folder for box in boxes)
+    others = Counter(box.identity for box in boxes if box.identity <= 0)
+    return DemoSummary(
+        directory, identities, folders[TRAIN], folders[QUERY], folders[GALLERY], others[DISTRACTOR], others[JUNK]
+    )

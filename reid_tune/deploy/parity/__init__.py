@@ -1,1 +1,0 @@
-"""Whether an exported file computes what its network computes."""

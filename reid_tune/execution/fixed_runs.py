@@ -1,0 +1,89 @@
+"""A source of runs that are known beforehand, each trained to its last epoch."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from reid_tune.config.experiment import Experiment
+from reid_tune.config.load import with_parameters
+from reid_tune.execution.failures import Failure
+from reid_tune.execution.run_source import ONE_CPU, Attempt, Holds, Recorder
+from reid_tune.journal.journal import Journal
+from reid_tune.search_space.load import Sweep
+
+__all__ = ["FixedRuns", "features_file"]
+
+
+def features_file(folder: Path, run: str) -> Path:
+    """Where the embeddings of a run's last validation lie; beside its attempts, which may go on where others ended."""
+    return folder / run / "features.npz"
+
+
+class FixedRuns:
+    """Runs by name, and the values of the spec that each one changes.
+
+    Args:
+        keep_features: Keep the embeddings of the last validation, and no checkpoint.
+    """
+
+    def __init__(
+        self,
+        sweep: Sweep,
+        journal: Journal,
+        runs: Mapping[str, Mapping[str, Any]],
+        holds: Holds = ONE_CPU,
+        *,
+        keep_features: bool = False,
+    ) -> None:
+        self.sweep = sweep
+        self.journal = journal
+        self.runs = runs
+        self.keep_features = keep_features
+        self.recorder = Recorder(journal, holds)
+        self.recorder.waiting = [run for run in self.recorder.waiting if run in runs]
+        for run in list(self.recorder.waiting):
+            # Its last epoch was reported when the driver died before it could say so.
+            if journal.state.runs[run].epoch >= self._experiment(run).train.num_epochs:
+                self.recorder.waiting.remove(run)
+                self._finish(run)
+
+    def next(self) -> Attempt | None:
+        if self.recorder.waiting:
+            run = self.recorder.waiting.pop(0)
+        else:
+            new = [run for run in self.runs if run not in self.journal.state.runs]
+            if not new:
+                return None
+            run = new[0]
+            self.journal.emit("suggested", run=run, parameters=dict(self.runs[run]))
+        features = features_file(self.journal.folder, run) if self.keep_features else None
+        return self.recorder.attempt(run, self._experiment(run), features)
+
+    def done(self) -> bool:
+        return all(run in self.journal.state.runs and not self.alive(run) for run in self.runs)
+
+    def report(self, run: str, metrics: Mapping[str, Any]) -> bool:
+        if self.recorder.failed(run, metrics):
+            return False
+        if self.recorder.record(run, metrics) and metrics["epoch"] >= self._experiment(run).train.num_epochs:
+            self._finish(run)
+            return False
+        return True
+
+    def lost(self, run: str, failure: Failure) -> None:
+        self.recorder.setback(run, failure)
+
+    def poll(self) -> None:
+        pass
+
+    def alive(self, run: str) -> bool:
+        return self.journal.state.runs[run].state == "running"
+
+    def _finish(self, run: str) -> None:
+        self.recorder.end(run, "finished")
+        if self.keep_features:
+            self.journal.files.fetch(features_file(self.journal.folder, run))
+            self.journal.files.discard(run, attempts=True)
+
+    def _experiment(self, run: str) -> Experiment:
+        return with_parameters(self.sweep.experiment, self.runs[run], run)

@@ -1,0 +1,122 @@
+"""Stages that score, on a GPU of the cluster where its runs have GPUs."""
+
+import contextlib
+import io
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from reid_tune.errors import InfrastructureError, ReidTuneError
+from reid_tune.journal.journal import Journal
+from reid_tune.journal.state import SweepState
+from reid_tune.journal.sweep_files import Files
+from reid_tune.search_space.load import Sweep
+from reid_tune.training.memory import is_out_of_memory
+
+if TYPE_CHECKING:
+    import torch
+
+    from reid_tune.execution.cluster.placement import Placement
+
+__all__ = ["Stage", "on_gpu", "scoring_device"]
+
+_QUIET_SECONDS = 30.0  # before a line says what is waited for
+
+Stage = Callable[[Sweep, Journal], dict[str, Any]]
+
+
+class _Log:
+    """The driver's log in another process: the state to read, and the events that the driver is to record."""
+
+    def __init__(self, files: Files, state: SweepState) -> None:
+        self.files, self.state = files, state
+        self.events: list[tuple[str, dict[str, Any]]] = []
+
+    @property
+    def folder(self) -> Path:
+        return self.files.folder
+
+    def emit(self, kind: str, **fields: Any) -> None:
+        self.events.append((kind, fields))
+
+
+def on_gpu(stage: Stage, sweep: Sweep, journal: Journal, placement: "Placement | None") -> dict[str, Any]:
+    """The result of a stage, computed in a task of Ray that holds a GPU; Ray begins it when one is free.
+
+    The task stays on this node where that has a GPU. Where runs hold no GPU the stage runs in this process, and so it
+    does where the sweep's files are in a bucket, of which only this process has a copy. The encryption key does not
+    travel: a task finds it where runs do.
+
+    Args:
+        placement: What a worker of a run gets; None where not one run fits by now.
+
+    Raises:
+        ReidTuneError: what the stage raises.
+        InfrastructureError: the process of the task died.
+    """
+    if placement is None or not placement.gpus or sweep.remote:
+        return stage(sweep, journal)
+    import ray
+    from ray.exceptions import RayError, RayTaskError
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    # Without the last argument, which is not public, a busy GPU of this node would be waited for while others are free.
+    here = NodeAffinitySchedulingStrategy(
+        ray.get_runtime_context().get_node_id(), soft=True, _spill_on_unavailable=True
+    )
+    held = {"num_cpus": placement.cpus, "num_gpus": 1, "resources": dict(placement.more)}
+    task = ray.remote(**held, scheduling_strategy=here, max_retries=0, max_calls=1)(_work)
+    try:
+        reference = task.remote(stage, _for_task(sweep), journal.state)
+        if not ray.wait([reference], timeout=_QUIET_SECONDS)[0]:
+            print(f"{stage.__name__}: at work on a GPU of the cluster, or waiting for a free one", file=sys.stderr)
+        result, events, text = ray.get(reference)
+    except RayTaskError as error:
+        raise (error.cause if _is_told(error.cause) else error) from None
+    except RayError as error:
+        last = str(error).strip().splitlines()[-1]
+        raise InfrastructureError(
+            f"the process of the stage {stage.__name__} was lost ({last}): go on with --resume auto."
+        ) from None
+    print(text, end="", file=sys.stderr)
+    if isinstance(result, Exception):
+        raise result
+    for kind, fields in events:
+        journal.emit(kind, **fields)
+    return dict(result)
+
+
+def scoring_device(sweep: Sweep) -> "torch.device":
+    """Where a stage scores: the first GPU that this process sees, unless the sweep's runs are to use none."""
+    import torch
+
+    from reid_tune.training.devices import default_device
+
+    return default_device() if sweep.file.resources.gpus_per_worker else torch.device("cpu")
+
+
+def _is_told(error: BaseException) -> bool:
+    """Whether the command line has a sentence for an error."""
+    return isinstance(error, ReidTuneError) or is_out_of_memory(error)
+
+
+def _for_task(sweep: Sweep) -> Sweep:
+    """The sweep without its key; of the machine's GPUs the task sees one, by the index 0."""
+    section = sweep.experiment.export.model_copy(update={"gpu_id": 0})
+    return replace(sweep, experiment=sweep.experiment.model_copy(update={"encryption_key": None, "export": section}))
+
+
+def _work(
+    stage: Stage, sweep: Sweep, state: SweepState
+) -> tuple[dict[str, Any] | Exception, list[tuple[str, dict[str, Any]]], str]:
+    """Result or error and events of a stage, and what it has printed to stderr."""
+    log: Any = _Log(Files(sweep.folder), state)
+    result: dict[str, Any] | Exception
+    with contextlib.redirect_stderr(io.StringIO()) as text:
+        try:
+            result = stage(sweep, log)
+        except ReidTuneError as error:
+            result = error
+    return result, log.events, text.getvalue()

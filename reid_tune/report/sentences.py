@@ -1,0 +1,99 @@
+"""What a sweep has found and decided, in sentences."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from reid_tune.journal.costs import Spent
+from reid_tune.journal.state import SweepState
+from reid_tune.journal.test_set_usage import looks_sentence
+from reid_tune.report.confirm import why_won
+from reid_tune.report.summary import interval
+from reid_tune.search.pareto import front
+from reid_tune.storage.sweep_copies import shown
+from reid_tune.tables import percent
+
+__all__ = ["KINDS", "ended_words", "looked_at", "registered_words", "seeds_words", "spent_words", "words"]
+
+KINDS = {"plain": "plain", "re_ranked": "re-ranked", "tuned": "re-ranked as tuned"}
+_ENDS = {
+    "trials": "its budget of {trials} trials is used up",
+    "hours": "the budget of {hours} hours would be spent, with what the later stages need",
+    "gpu_hours": "the budget of {gpu_hours} GPU-hours would be spent, with what the later stages need",
+    "cpu_hours": "the budget of {cpu_hours} CPU-hours would be spent, with what the later stages need",
+    "patience": "{patience} trials in a row brought no gain",
+}
+
+
+def words(state: SweepState, folder: Path, spent: Spent) -> Iterator[str]:
+    """Why what has won, and by how much; looks at the test sets, what was spent, and where the model is."""
+    if ended := ended_words(state):
+        yield ended
+    if state.costs and (best := front(state.trials, state.metric, state.costs)):
+        numbers = ", ".join(str(trial.number) for trial in best)
+        yield f"Pareto front of {state.metric} and {', '.join(state.costs)}: trials {numbers}"
+    if confirmed := state.stages.get("confirm"):
+        yield why_won(confirmed, state.costs)
+    yield from _chosen(state.stages.get("rerank", {}))
+    yield from _differences(state.stages.get("test", {}).get("models", {}).get("winner", {}).get("against_trial0", {}))
+    yield from seeds_words(state)
+    yield from looked_at(state, folder)
+    yield f"spent: {spent_words(spent)}"
+    if registered := registered_words(state):
+        yield registered
+        yield f"model: {shown(folder)}/export/winner.onnx"
+
+
+def ended_words(state: SweepState) -> str:
+    """Why the search began no further trial; empty before its end."""
+    found = state.stages.get("search", {})
+    end = _ENDS.get(found.get("ended_by") or "", "")
+    return f"the search ended as {end.format(**found['budget'])}" if end else ""
+
+
+def looked_at(state: SweepState, folder: Path) -> Iterator[str]:
+    """For each test set how often it was looked at."""
+    for name, count in state.stages.get("test", {}).get("looks", {}).items():
+        yield f"{name}: {looks_sentence(count, shown(folder.parent))}"
+
+
+def registered_words(state: SweepState) -> str:
+    """Under which address the winner is registered, and why under this alias; empty before."""
+    if not (found := state.stages.get("register")):
+        return ""
+    address = f"models:/{found['model']}@{found['alias']}"
+    return f"registered: {address} (version {found['version']}; {found['reason']})"
+
+
+def seeds_words(state: SweepState) -> list[str]:
+    """What the training seed is worth on the test folders, by finalist; empty with one refit of each."""
+    models = state.stages.get("test", {}).get("models", {})
+    return [
+        f"{len(found['values'])} refits of {'trial 0' if name == 'trial0' else 'the winner'} by seed: {metric} "
+        f"{percent(found['mean'])} %, standard deviation {percent(found['deviation'])}"
+        for name, model in models.items()
+        for metric, found in model.get("seeds", {}).items()
+    ]
+
+
+def spent_words(spent: Spent) -> str:
+    """Hours, and GPU-hours or else CPU-hours."""
+    held = f"{spent.gpu_hours:.2f} GPU-hours" if spent.gpu_hours else f"{spent.cpu_hours:.2f} CPU-hours"
+    return f"{spent.hours:.2f} hours, {held}"
+
+
+def _chosen(found: dict[str, Any]) -> Iterator[str]:
+    for name in ("winner", "trial0"):
+        if name in found:
+            setting = found[name]["setting"]
+            yield (
+                f"re-ranking of {'trial 0' if name == 'trial0' else 'the winner'}: k1 {setting['k1']}, "
+                f"k2 {setting['k2']}, lambda {setting['lambda_value']:g}, the best of {found['settings']}: "
+                f"{interval(found[name]['gain'])} mAP against plain on the hold-outs"
+            )
+
+
+def _differences(found: dict[str, Any]) -> Iterator[str]:
+    for kind, metrics in found.items():
+        parts = ", ".join(f"{name} {interval(metrics[name])}" for name in ("mAP", "Rank-1"))
+        yield f"winner minus trial 0 on the test folders, {KINDS[kind]}: {parts}"

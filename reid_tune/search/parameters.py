@@ -1,0 +1,63 @@
+"""The searched parameters of a sweep as its trials have them."""
+
+import json
+from dataclasses import dataclass
+from types import NoneType
+from typing import Any
+
+from reid_tune.config.experiment import canonical
+from reid_tune.journal.state import RunState, SweepState
+
+__all__ = ["Searched", "searched"]
+
+
+@dataclass(frozen=True)
+class Searched:
+    """One searched key.
+
+    Attributes:
+        range: What the sweep file says of it.
+        base: The spec's own value, that of trial 0.
+    """
+
+    key: str
+    range: Any
+    base: Any
+
+    @property
+    def label(self) -> str:
+        """The last part of the key; two parts where one tells little."""
+        parts = self.key.split(".")
+        return ".".join(parts[-2:]) if parts[-1] == "name" else parts[-1]
+
+    @property
+    def log(self) -> bool:
+        """Whether a range of it is logarithmic."""
+        return '"log' in json.dumps(self.range)
+
+    def of(self, trials: list[RunState]) -> dict[int, Any]:
+        """Its values by number of those trials that have one: a condition may leave it out."""
+        return {
+            trial.number: trial.parameters.get(self.key, self.base)
+            for trial in trials
+            if self.key in trial.parameters or trial.number == 0
+        }
+
+    def numeric(self, trials: list[RunState]) -> bool:
+        """Whether it has a range of numbers and not a list of choices; the spec's own value may be null."""
+        choice = '"choice"' in json.dumps(self.range)
+        return not choice and all(isinstance(value, (int, float, NoneType)) for value in self.of(trials).values())
+
+    def names(self, trials: list[RunState]) -> list[str]:
+        """Its values as JSON, each once; numbers by size."""
+        values = {json.dumps(value): value for value in self.of(trials).values()}
+        return sorted(values, key=lambda name: (values[name] if isinstance(values[name], (int, float)) else 0, name))
+
+
+def searched(state: SweepState) -> list[Searched]:
+    """The keys that trials search, in the file's order."""
+    header = state.header
+    ranges = {canonical(key): entry for key, entry in header["sweep"].get("space", {}).items()}
+    ranges = {key: entry for key, entry in ranges.items() if not key.startswith("re_ranking.")}
+    keys = dict.fromkeys([*ranges, *(key for trial in state.trials for key in trial.parameters)])
+    return [Searched(key, ranges.get(key), header["spec"].get(key)) for key in keys]

@@ -1,0 +1,29 @@
+"""The Pareto front of a sweep with several objectives."""
+
+from collections.abc import Sequence
+
+from reid_tune.journal.state import RunState
+
+__all__ = ["front"]
+
+
+def front(trials: Sequence[RunState], metric: str, costs: Sequence[str]) -> list[RunState]:
+    """The full-length trials that none beats: as good in all objectives and better in one; the best score first.
+
+    Args:
+        metric: The score, larger is better; the last one of each trial counts.
+        costs: Names of the further objectives, smaller is better; without them the front is the best trial.
+    """
+    ranked = []
+    for trial in trials:
+        score = trial.last(metric)
+        if trial.state == "finished" and score is not None and all(name in trial.costs for name in costs):
+            ranked.append(((-score, *(trial.costs[name] for name in costs)), trial.number, trial))
+    if not costs:
+        return [trial for _, _, trial in sorted(ranked, key=lambda entry: entry[:2])[:1]]
+    found: list[tuple[tuple[float, ...], RunState]] = []
+    # What beats a trial is sorted before it, and so is the trial of the front that beats this in turn.
+    for losses, _, trial in sorted(ranked, key=lambda entry: entry[:2]):
+        if not any(best != losses and all(a <= b for a, b in zip(best, losses, strict=True)) for best, _ in found):
+            found.append((losses, trial))
+    return [trial for _, trial in found]

@@ -1,0 +1,179 @@
+"""The ranges of a search space: from which values one key is drawn."""
+
+import itertools
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+
+    Distribution: TypeAlias = BaseDistribution
+    Distributions = dict[str, Distribution]
+
+__all__ = ["LOGARITHMIC", "WHOLE", "Choice", "Listed", "Numbers", "Range"]
+
+WHOLE, LOGARITHMIC = ("int", "logint"), ("loguniform", "logint")
+
+
+class Range(Protocol):
+    """Values of one key; in Optuna's terms none, one or several parameters, named from `name` on."""
+
+    def distributions(self, name: str) -> "Distributions":
+        """Optuna's distributions; none where there is only one value."""
+
+    def decode(self, name: str, drawn: Mapping[str, Any]) -> Any:
+        """The spec's value for Optuna's values."""
+
+    def encode(self, name: str, value: Any) -> dict[str, Any] | None:
+        """Optuna's values for the spec's; None where it lies outside."""
+
+    def values(self) -> Iterable[Any] | None:
+        """All values in order; None where they are not finitely many."""
+
+    def spread(self, count: int) -> list[Any]:
+        """At most `count` (2 or more) values that stand for all, both ends among them; of a choice all options."""
+
+    def entry(self) -> dict[str, Any]:
+        """The range as a search-space file has it."""
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """Numbers from low to high, both included: `quniform` in steps, `int` and `logint` whole ones."""
+
+    kind: str
+    low: float
+    high: float
+    step: float | None = None
+
+    def distributions(self, name: str) -> "Distributions":
+        from optuna.distributions import FloatDistribution, IntDistribution
+
+        logarithmic = self.kind in LOGARITHMIC
+        if self.step is not None:
+            return {name: IntDistribution(0, self._index(self.high))}
+        if self.kind in WHOLE:
+            return {name: IntDistribution(int(self.low), int(self.high), log=logarithmic)}
+        return {name: FloatDistribution(self.low, self.high, log=logarithmic)}
+
+    def decode(self, name: str, drawn: Mapping[str, Any]) -> Any:
+        return drawn[name] if self.step is None else self._at(drawn[name])
+
+    def encode(self, name: str, value: Any) -> dict[str, Any] | None:
+        if not isinstance(value, int | float) or not self.low <= value <= self.high:
+            return None
+        if self.step is not None:
+            index = self._index(value)
+            return {name: index} if self._at(index) == value else None
+        if self.kind in WHOLE:
+            return {name: int(value)} if value == int(value) else None
+        return {name: value}
+
+    def values(self) -> Iterable[Any] | None:
+        if self.step is not None:
+            return map(self._at, range(self._index(self.high) + 1))
+        return range(int(self.low), int(self.high) + 1) if self.kind in WHOLE else None
+
+    def spread(self, count: int) -> list[Any]:
+        if self.step is not None:
+            steps = self._index(self.high)
+            return [self._at(index) for index in sorted({round(steps * at) for at in _shares(count)})]
+        logarithmic = self.kind in LOGARITHMIC
+        span = self.high / self.low if logarithmic else self.high - self.low
+        found = [self.low * span**at if logarithmic else self.low + span * at for at in _shares(count)]
+        found = [self.low, *(float(f"{value:.12g}") for value in found[1:-1]), self.high]  # 0.6, not 0.6000000000000001
+        return sorted({round(value) for value in found}) if self.kind in WHOLE else found
+
+    def entry(self) -> dict[str, Any]:
+        return {self.kind: [self.low, self.high] + ([] if self.step is None else [self.step])}
+
+    def _index(self, value: float) -> int:
+        return round((value - self.low) / (self.step or 1))
+
+    def _at(self, index: int) -> float:
+        # Decimal, so that two steps of 0.1 above 0.1 are the 0.3 of a spec.
+        value = Decimal(str(self.low)) + index * Decimal(str(self.step))
+        return int(value) if isinstance(self.low, int) and isinstance(self.step, int) else float(value)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of several values, which may be lists; a single value is set and not searched."""
+
+    options: tuple[Any, ...]
+
+    def distributions(self, name: str) -> "Distributions":
+        from optuna.distributions import CategoricalDistribution
+
+        return {name: CategoricalDistribution(list(map(json.dumps, self.options)))} if len(self.options) > 1 else {}
+
+    def decode(self, name: str, drawn: Mapping[str, Any]) -> Any:
+        return json.loads(drawn[name]) if len(self.options) > 1 else self.options[0]
+
+    def encode(self, name: str, value: Any) -> dict[str, Any] | None:
+        if value not in self.options:
+            return None
+        # The spec's 1.0 is the choice's 1.
+        return {name: json.dumps(self.options[self.options.index(value)])} if len(self.options) > 1 else {}
+
+    def values(self) -> Iterable[Any] | None:
+        return self.options
+
+    def spread(self, count: int) -> list[Any]:
+        return list(self.options)
+
+    def entry(self) -> dict[str, Any]:
+        return {"choice": list(self.options)} if len(self.options) > 1 else {"value": self.options[0]}
+
+
+@dataclass(frozen=True)
+class Listed:
+    """Lists of one length, each element from a range of its own."""
+
+    elements: tuple[Range, ...]
+
+    def distributions(self, name: str) -> "Distributions":
+        return {key: dist for part, inner in self._named(name) for key, dist in inner.distributions(part).items()}
+
+    def decode(self, name: str, drawn: Mapping[str, Any]) -> Any:
+        return [inner.decode(part, drawn) for part, inner in self._named(name)]
+
+    def encode(self, name: str, value: Any) -> dict[str, Any] | None:
+        if not isinstance(value, list) or len(value) != len(self.elements):
+            return None
+        encoded: dict[str, Any] = {}
+        for (part, inner), element in zip(self._named(name), value, strict=True):
+            found = inner.encode(part, element)
+            if found is None:
+                return None
+            encoded |= found
+        return encoded
+
+    def values(self) -> Iterable[Any] | None:
+        return None if any(inner.values() is None for inner in self.elements) else _product(self.elements)
+
+    def spread(self, count: int) -> list[Any]:
+        return list(map(list, itertools.product(*(inner.spread(count) for inner in self.elements))))
+
+    def entry(self) -> dict[str, Any]:
+        return {"list": [inner.entry() for inner in self.elements]}
+
+    def _named(self, name: str) -> list[tuple[str, Range]]:
+        return [(f"{name}[{index}]", inner) for index, inner in enumerate(self.elements)]
+
+
+def _product(elements: tuple[Range, ...]) -> Iterator[list[Any]]:
+    # Not by itertools, which would hold all values of a range of millions.
+    if not elements:
+        yield []
+        return
+    for first in elements[0].values() or ():
+        for rest in _product(elements[1:]):
+            yield [first, *rest]
+
+
+def _shares(count: int) -> list[float]:
+    return [index / (count - 1) for index in range(count)]

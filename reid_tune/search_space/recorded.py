@@ -1,0 +1,48 @@
+"""A sweep as its log describes it, for those who do not have its file."""
+
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from reid_tune.config.experiment import Experiment, unflatten
+from reid_tune.errors import InputError
+from reid_tune.journal.progress import read_sweep
+from reid_tune.journal.state import SweepState
+from reid_tune.search_space.load import Sweep
+from reid_tune.search_space.parse import parse_spaces
+from reid_tune.search_space.schema import SweepFile
+from reid_tune.search_space.space import plain_values
+
+__all__ = ["recorded_experiment", "sweep_of"]
+
+
+def sweep_of(folder: Path) -> Sweep:
+    """The sweep in a folder as it began, with the folder in place of its file.
+
+    Raises:
+        InputError: there is no sweep, its log is damaged, or this version cannot read it.
+    """
+    state, _ = read_sweep(folder)
+    experiment = recorded_experiment(state, folder)
+    try:
+        file = SweepFile.model_validate(state.header["sweep"])
+    except ValidationError:
+        raise _unreadable(folder) from None
+    space, re_ranking = parse_spaces(file.space, file.constraints, plain_values(experiment), str(folder))
+    return Sweep(file, space, re_ranking, experiment, folder.absolute(), folder)
+
+
+def recorded_experiment(state: SweepState, folder: Path) -> Experiment:
+    """The spec of trial 0.
+
+    Raises:
+        InputError: this version cannot read it.
+    """
+    try:
+        return Experiment.model_validate(unflatten(state.header["spec"]))
+    except ValidationError:
+        raise _unreadable(folder) from None
+
+
+def _unreadable(folder: Path) -> InputError:
+    return InputError(f"the sweep in {folder} was begun with another version, whose spec this one cannot read.")

@@ -1,0 +1,154 @@
+"""The sections of a search-space file."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag, model_validator
+
+from reid_tune.config.base import Section
+
+__all__ = ["COSTS", "FORMS", "Budget", "Objective", "Resources", "SweepFile"]
+
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+COSTS = ("gflops", "parameters", "embedding_dim")  # computed from the spec, the same wherever they are
+FORMS = ("one objective", "several objectives")  # in the locations of faults
+
+
+class Objective(Section):
+    metric: Literal["mAP", "mINP", "Rank-1", "Rank-5", "Rank-10", "gflops", "parameters", "embedding_dim"] = Field(
+        "mAP", description="A plain score on the hold-out, or a cost that the spec alone decides."
+    )
+    mode: Literal["max", "min", "auto"] = Field("auto", description="Scores are max, costs min.")
+
+    @model_validator(mode="after")
+    def _check(self) -> "Objective":
+        if self.mode not in ("auto", "min" if self.metric in COSTS else "max"):
+            raise ValueError(f"{self.metric} cannot be {self.mode}: scores are max, costs min")
+        return self
+
+
+def _form(value: Any) -> str:
+    return FORMS[0] if isinstance(value, Mapping | Objective) else FORMS[1]
+
+
+class SearchSettings(Section):
+    sampler: Literal["tpe", "random", "gp", "grid"] = "tpe"
+    seed: int = Field(1234, ge=0)
+    start_from: str | tuple[str | dict[str, Any], ...] = Field(
+        (),
+        description="Tried first: names of sweeps in the same storage, whose best trials are taken, or {key: value}.",
+    )
+
+
+class SchedulerSettings(Section):
+    name: Literal["asha", "none"] = "asha"
+    grace_period: int | Literal["auto"] = Field("auto", description="Epochs before a trial may be stopped.")
+    reduction_factor: int = Field(3, ge=2, description="One in this many trials goes on at each rung.")
+
+
+class Budget(Section):
+    trials: int = Field(0, ge=1, description="Trials, trial 0 among them; left out of a grid, all of it.")
+    hours: float | None = Field(None, gt=0, description="Hours that drivers work, over all stages.")
+    gpu_hours: float | None = Field(None, gt=0, description="GPU-hours that runs hold, over all stages.")
+    cpu_hours: float | None = Field(None, gt=0, description="CPU-hours that runs hold, over all stages.")
+    patience: int | None = Field(None, ge=1, description="Ended trials without a better one after which none begins.")
+
+
+class Confirm(Section):
+    top: int = Field(3, ge=1, description="Best trials that are trained again, beside trial 0.")
+    seeds: int = Field(3, ge=1, description="Repeats of each; repeat j has training seed j and hold-out split j.")
+
+
+class Refit(Section):
+    seeds: int = Field(1, ge=1, description="Refits of each finalist; the first is exported.")
+
+
+class Resources(Section):
+    workers: int = Field(1, ge=1, description="Of each trial and each confirm repeat.")
+    gpus_per_worker: int | float | Literal["auto"] = Field(
+        "auto", description="auto: one where there are GPUs, else none; below 1 several trials share a GPU."
+    )
+    cpus_per_worker: int = Field(1, ge=1)
+    max_concurrent: int | None = Field(None, ge=1)
+    refit_workers: int = Field(1, ge=1)
+    accelerator_type: str | None = Field(None, description="Only GPUs of this kind, as Ray names them: H100.")
+    custom: dict[str, float] = Field(
+        {}, description="What else each worker takes of its node, by the names under which Ray was started with it."
+    )
+    timeout_minutes: float = Field(120, gt=0, description="A run that reports nothing for so long is started again.")
+
+    @model_validator(mode="after")
+    def _check(self) -> "Resources":
+        if taken := {"CPU", "GPU", "memory"} & self.custom.keys():
+            raise ValueError(f"custom has {min(taken)}: cpus_per_worker and gpus_per_worker say that")
+        gpus = self.gpus_per_worker
+        if gpus == "auto":
+            return self
+        if gpus < 0 or (gpus > 1 and not float(gpus).is_integer()):
+            raise ValueError(f"gpus_per_worker = {gpus:g}: give 0, a part of one such as 0.5, or a whole number")
+        if 0 < gpus < 1 and max(self.workers, self.refit_workers) > 1:
+            raise ValueError(
+                f"gpus_per_worker = {gpus:g}: a part of a GPU is for runs of one worker; "
+                f"workers is {self.workers}, refit_workers {self.refit_workers}"
+            )
+        return self
+
+    @property
+    def more(self) -> tuple[tuple[str, float], ...]:
+        """What a worker takes beside CPU and GPU, by Ray's names."""
+        kind = {f"accelerator_type:{self.accelerator_type}": 0.001} if self.accelerator_type else {}
+        return tuple((kind | self.custom).items())
+
+
+class Registry(Section):
+    model: str = Field(..., min_length=1)
+    alias: str = Field("champion", min_length=1)
+
+
+class SweepFile(Section):
+    name: str = Field(..., pattern=NAME, description="Also the folder's name below `storage`.")
+    spec: str = Field(..., min_length=1, description="The experiment spec, relative to this file.")
+    objective: Annotated[
+        Annotated[Objective, Tag(FORMS[0])] | Annotated[tuple[Objective, ...], Tag(FORMS[1])], Discriminator(_form)
+    ] = Field(default_factory=Objective)
+    space: dict[str, Any]
+    constraints: list[str] = []
+    search: SearchSettings = Field(default_factory=SearchSettings)
+    scheduler: SchedulerSettings = Field(default_factory=SchedulerSettings)
+    budget: Budget = Field(default_factory=Budget)
+    confirm: Confirm = Field(default_factory=Confirm)
+    refit: Refit = Field(default_factory=Refit)
+    resources: Resources = Field(default_factory=Resources)
+    keep: int = Field(3, ge=0, description="Best trials whose checkpoints are kept, beside trial 0's.")
+    storage: str = Field("runs", min_length=1)
+    registry: Registry
+
+    @property
+    def objectives(self) -> tuple[Objective, ...]:
+        """The objectives; the first is a score, and alone decides which trials are confirmed and which one wins."""
+        return (self.objective,) if isinstance(self.objective, Objective) else self.objective
+
+    @property
+    def metric(self) -> str:
+        """The score of the first objective."""
+        return self.objectives[0].metric
+
+    @property
+    def costs(self) -> tuple[str, ...]:
+        """The further objectives that are costs."""
+        return tuple(objective.metric for objective in self.objectives if objective.metric in COSTS)
+
+    @model_validator(mode="after")
+    def _check(self) -> "SweepFile":
+        names = [objective.metric for objective in self.objectives]
+        if (
+            not names
+            or names[0] in COSTS
+            or any(name not in COSTS for name in names[1:])
+            or len(set(names)) < len(names)
+        ):
+            raise ValueError(
+                f"objective = {names}: the first is a score (mAP, mINP, Rank-k), further ones are costs "
+                f"({', '.join(COSTS)}), each once"
+            )
+        return self

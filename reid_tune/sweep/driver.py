@@ -1,0 +1,281 @@
+"""The driver: stage after stage, each recorded in the log."""
+
+import os
+import secrets
+import socket
+import sys
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from functools import partial
+from typing import Any
+
+from rich.console import Console
+
+from reid_tune.checkpoints.encryption import encrypt
+from reid_tune.config.encryption_key import passphrase
+from reid_tune.errors import InputError
+from reid_tune.execution.cluster.node_checks import check_nodes
+from reid_tune.execution.cluster.placement import place
+from reid_tune.execution.cluster.session import cluster
+from reid_tune.execution.probe import probe
+from reid_tune.execution.run_source import Source
+from reid_tune.execution.stage_resources import Crew, crew_of, placement_now, room
+from reid_tune.execution.stage_task import Stage, on_gpu
+from reid_tune.journal.costs import Pace
+from reid_tune.journal.event_log import Event, read_events
+from reid_tune.journal.journal import EVENTS, Journal
+from reid_tune.journal.provenance import environment
+from reid_tune.journal.s3_mirror import Mirror
+from reid_tune.journal.state import STAGES, SweepState
+from reid_tune.journal.sweep_files import Files
+from reid_tune.report.html import PAGE, write_page
+from reid_tune.report.live import LiveView
+from reid_tune.report.markdown import SweepPage
+from reid_tune.search.budget import Purse, require_gpus
+from reid_tune.search_space.load import Sweep
+from reid_tune.sweep.plan import plan
+from reid_tune.sweep.pretrained import settled
+from reid_tune.sweep.resume import Resume, existing_state, reopen, reopened, require_key
+from reid_tune.sweep.stages.confirm import confirm_runs, decide
+from reid_tune.sweep.stages.export import export
+from reid_tune.sweep.stages.preflight import Checked, preflight
+from reid_tune.sweep.stages.refit import refit_runs
+from reid_tune.sweep.stages.register import register
+from reid_tune.sweep.stages.rerank import choose
+from reid_tune.sweep.stages.search import Search
+from reid_tune.sweep.stages.test_set import test
+from reid_tune.tasks.split import SPLIT, write_lists
+from reid_tune.tracking.mlflow_names import user
+from reid_tune.tracking.sender import Sender, followed
+from reid_tune.tracking.store import fault, public, tracking_uri, with_credentials
+
+__all__ = ["plan_sweep", "run_sweep"]
+
+
+def plan_sweep(sweep: Sweep, until: str, address: str | None = None) -> dict[str, Any]:
+    """All checks and the plan, without writing anything but decoded images into their cache.
+
+    Raises:
+        InputError: the first thing that would make the sweep fail.
+    """
+    key = passphrase(sweep.experiment)
+    files_of(sweep)
+    with settled(sweep, {}) as own:
+        checked = preflight(own, _stages(until), address)
+        with cluster(address, key):
+            check_nodes(own)
+            return {"name": own.file.name, "folder": own.place} | _planned(own, checked)
+
+
+def run_sweep(
+    sweep: Sweep, *, resume: Resume, until: str, start: str | None = None, address: str | None = None
+) -> SweepState:
+    """Run all stages up to `until`, each once in the life of a sweep, and return the state behind them.
+
+    Args:
+        resume: `never` refuses a name that exists; `auto` begins or continues.
+        start: A stage from which on all is done again in a sweep that exists; its trials, and repeats that finished,
+            stay.
+        address: Of a Ray cluster, see `cluster`; without one Ray is started on this machine.
+
+    Raises:
+        InputError: file, spec, data, name or resources are wrong.
+        InfrastructureError: the disk is full, or Ray is gone; resumed, the sweep goes on where it was.
+        FailedRun: no trial could be finished.
+    """
+    files = files_of(sweep)
+    past = read_events(sweep.folder / EVENTS)
+    with settled(sweep, past[0] if past else {}) as own:
+        return _run(own, files, past, resume, until, start, address)
+
+
+def _run(
+    sweep: Sweep, files: Files, past: list[Event], resume: Resume, until: str, start: str | None, address: str | None
+) -> SweepState:
+    """See `run_sweep`; `past` has the events of the log."""
+    stages, again = _stages(until), tuple[str, ...]()
+    if past:
+        state = existing_state(sweep, "auto" if start else resume)
+        again = reopened(sweep, state, start)
+        stages = tuple(stage for stage in stages if stage not in state.stages or stage in again)
+        if not stages:
+            return state
+        require_key(sweep, state)
+    elif start not in (None, STAGES[0]):
+        raise InputError(f"--from {start}: there is no sweep {sweep.file.name} in {sweep.place} yet: leave it out.")
+    key = passphrase(sweep.experiment)
+    checked = preflight(sweep, stages, address)
+    console = Console(file=sys.stderr)
+    if found := fault(with_credentials(past[0]["tracking_uri"]) if past else tracking_uri()):
+        _warn(console, f"{found} The log keeps what MLflow misses; the stage register will need it.")
+    if sweep.weights:
+        _warn(
+            console,
+            f"where {sweep.weights} was trained on images of this training set, it knows the held-out identities, and "
+            "their scores are too good: compare on other data.",
+        )
+    with cluster(address, key):
+        check_nodes(sweep)
+        # Before the log begins, so that a sweep that cannot run leaves nothing behind.
+        planned = _planned(sweep, checked) if STAGES[0] in stages else checked.as_dict()
+        return _Driver(sweep, files, checked, planned, console).run(stages, again, len(past))
+
+
+def _stages(until: str) -> tuple[str, ...]:
+    return STAGES[: STAGES.index(until) + 1]
+
+
+def _planned(sweep: Sweep, checked: Checked) -> dict[str, Any]:
+    """What the checks found, with the resources of a run and the plan; Ray must be there."""
+    resources = sweep.file.resources
+    trials, refits = crew_of(sweep, resources.workers), crew_of(sweep, resources.refit_workers)
+    require_gpus(sweep, trials)
+    measured = probe(sweep, place(resources, resources.workers), resources.workers)
+    planned = plan(sweep, checked.levels, measured, trials, refits)
+    return checked.as_dict() | planned | {"warnings": checked.warnings + planned["warnings"]}
+
+
+class _Driver:
+    """One process that drives a sweep."""
+
+    def __init__(self, sweep: Sweep, files: Files, checked: Checked, planned: dict[str, Any], console: Console) -> None:
+        self.sweep, self.files, self.console = sweep, files, console
+        self.checked, self.planned = checked, planned
+        for warning in planned["warnings"]:
+            _warn(console, warning)
+
+    def run(self, stages: Sequence[str], again: Sequence[str], known: int) -> SweepState:
+        """Run the stages of a sweep whose log had so many events when they were chosen."""
+        view = LiveView(self.console, self.sweep.file.budget.trials)
+        with Journal(self.files, partial(_warn, self.console)) as self.journal, view:
+            if len(self.journal.past) != known:
+                raise InputError(f"another driver has worked on {self.sweep.place} meanwhile: give the command again.")
+            self.journal.listeners.append(view)
+            self._begin()
+            if again:
+                reopen(self.journal, again)
+            with _tracked(self.sweep, self.journal, self.console) as sender:
+                view.tracking = lambda: sender.words
+                for stage in stages:
+                    self.journal.emit("stage", stage=stage, state="begun", result={})
+                    self.journal.emit("stage", stage=stage, state="done", result=getattr(self, f"_{stage}")())
+                self._page()
+            return self.journal.state
+
+    def _page(self) -> None:
+        try:
+            write_page(self.sweep.folder)
+        except Exception as error:  # A sweep that is done does not fail over its page.
+            _warn(self.console, f"there is no page, make it with reid-tune report: {error}")
+        else:
+            self.journal.emit("artifact", path=PAGE, folder="")
+
+    def _begin(self) -> None:
+        sweep, journal = self.sweep, self.journal
+        if not journal.past:
+            uid, key = secrets.token_hex(8), passphrase(sweep.experiment)
+            journal.emit(
+                "sweep",
+                name=sweep.file.name,
+                uid=uid,
+                lock=encrypt(uid.encode(), key).hex() if key is not None else None,
+                tracking_uri=public(tracking_uri()),
+                sweep=sweep.file.model_dump(mode="json"),
+                spec=sweep.experiment.parameters(),
+                **({"weights": sweep.weights} if sweep.weights else {}),
+            )
+        journal.emit(
+            "driver",
+            pid=os.getpid(),
+            host=socket.gethostname(),
+            user=user(),
+            resumed=bool(journal.past),
+            command=sys.argv,
+            environment=environment(sweep.experiment),
+        )
+
+    def _preflight(self) -> dict[str, Any]:
+        write_lists(self.sweep.experiment, self.sweep.folder / SPLIT)
+        return self.planned
+
+    def _search(self) -> dict[str, Any]:
+        resources = self.sweep.file.resources
+        crew, refits = crew_of(self.sweep, resources.workers), crew_of(self.sweep, resources.refit_workers)
+        require_gpus(self.sweep, crew)
+        probed = Pace(**self.journal.state.stages["preflight"]["pace"])
+        purse = Purse(self.sweep, crew, refits, probed)
+        for event in read_events(self.journal.path):
+            purse.apply(event, self.journal.state)
+        self.journal.listeners.append(purse.apply)
+        search = Search(self.sweep, self.journal, self.checked.levels, crew.holds, purse)
+        self._run(search, crew, self.checked.levels)
+        states = [trial.state for trial in self.journal.state.trials]
+        counts = {name: states.count(name) for name in ("finished", "stopped", "failed")}
+        return counts | {"ended_by": search.closed(), "budget": self.sweep.file.budget.model_dump(mode="json")}
+
+    def _confirm(self) -> dict[str, Any]:
+        crew = crew_of(self.sweep, self.sweep.file.resources.workers)
+        self._run(confirm_runs(self.sweep, self.journal, crew.holds), crew)
+        return self._score(decide)
+
+    def _rerank(self) -> dict[str, Any]:
+        return self._score(choose)
+
+    def _refit(self) -> dict[str, Any]:
+        crew = crew_of(self.sweep, self.sweep.file.resources.refit_workers)
+        source = refit_runs(self.sweep, self.journal, crew.holds)
+        self._run(source, crew)
+        return {run: self.journal.state.runs[run].state for run in source.runs}
+
+    def _export(self) -> dict[str, Any]:
+        return self._score(export)
+
+    def _test(self) -> dict[str, Any]:
+        return self._score(test)
+
+    def _register(self) -> dict[str, Any]:
+        return register(self.sweep, self.journal)
+
+    def _score(self, stage: Stage) -> dict[str, Any]:
+        placement = placement_now(self.sweep, self.sweep.file.resources.workers)
+        return on_gpu(stage, self.sweep, self.journal, placement)
+
+    def _run(self, source: Source, crew: Crew, validate_at: tuple[int, ...] = ()) -> None:
+        from reid_tune.execution.tune_runner import run_all
+
+        timeout = 60 * self.sweep.file.resources.timeout_minutes
+        workers, scratch = crew.holds.workers, self.sweep.folder / "ray"
+        remote = self.sweep.remote / "ray" if self.sweep.remote else None
+        run_all(source, lambda: room(self.sweep, workers), workers, validate_at, scratch, timeout, remote)
+
+
+def _tracked(sweep: Sweep, journal: Journal, console: Console) -> AbstractContextManager[Sender]:
+    """Send the log to MLflow during the block, and close it as the block ends."""
+    name, storage = sweep.file.name, sweep.file.storage
+    again = f"reid-tune sync {name}" + (f" --storage {storage}" if storage != "runs" else "")
+    return followed(
+        journal.path,
+        with_credentials(journal.state.header["tracking_uri"]),
+        lambda end: journal.emit("closed", **end),
+        partial(_warn, console),
+        again,
+        SweepPage,
+    )
+
+
+def _warn(console: Console, text: str) -> None:
+    console.print(f"warning: {text}", style="yellow", markup=False, emoji=False, highlight=False, soft_wrap=True)
+
+
+def files_of(sweep: Sweep) -> Files:
+    """A sweep's files for its driver, as they are by now.
+
+    Raises:
+        InputError: the bucket is not there, or access is denied.
+        InfrastructureError: it does not answer.
+    """
+    if sweep.remote is None:
+        return Files(sweep.folder)
+    files = Mirror(sweep.remote, sweep.folder)
+    files.pull()
+    return files

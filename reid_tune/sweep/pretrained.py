@@ -1,0 +1,70 @@
+"""Pretrained weights that a spec names by a reference: one file for all runs, whatever the reference means later."""
+
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from typing import Any
+
+from reid_tune.config.load import with_parameters
+from reid_tune.files import write_atomic
+from reid_tune.journal.event_log import read_events
+from reid_tune.journal.journal import EVENTS
+from reid_tune.search_space.load import Sweep
+from reid_tune.tasks.references import CHECKPOINT, is_reference, resolve
+
+__all__ = ["settled"]
+
+_KEY = "model.pretrained_model_path"
+_FOLDER = "pretrained"
+
+
+@contextmanager
+def settled(sweep: Sweep, header: Mapping[str, Any]) -> Iterator[Sweep]:
+    """The sweep with a file in place of a reference: that of its log, else a copy of what the reference names now.
+
+    The copy lies among the sweep's files, where every node finds it, and goes away with the block unless the sweep has
+    begun in it.
+
+    Args:
+        header: Of the sweep's log; empty before it begins.
+
+    Raises:
+        InputError: the reference names nothing, or the storage cannot be written.
+        InfrastructureError: the store or the storage does not answer, or the disk is full.
+    """
+    reference = sweep.experiment.model.pretrained_model_path or ""
+    if not is_reference(reference):
+        yield sweep
+        return
+    if header.get("weights") == reference:
+        yield _with(sweep, header["spec"][_KEY], reference)
+        return
+    content = resolve(reference, CHECKPOINT).read_bytes()
+    name = f"{_FOLDER}/{secrets.token_hex(8)}.pth"  # No other process may remove it.
+    if sweep.remote:
+        sweep.remote.write(name, content)
+    else:
+        write_atomic(sweep.folder / name, content)
+    file = f"{sweep.place}/{name}"
+    try:
+        yield _with(sweep, file, reference)
+    finally:
+        begun = next(iter(read_events(sweep.folder / EVENTS)), None)
+        if begun is None or begun["spec"][_KEY] != file:
+            _remove(sweep, name)
+
+
+def _remove(sweep: Sweep, name: str) -> None:
+    if sweep.remote:
+        sweep.remote.remove(name)
+        return
+    path = sweep.folder / name
+    path.unlink()
+    with suppress(OSError):  # Other things are there.
+        path.parent.rmdir()
+        sweep.folder.rmdir()
+
+
+def _with(sweep: Sweep, file: str, reference: str) -> Sweep:
+    return replace(sweep, experiment=with_parameters(sweep.experiment, {_KEY: file}, "the sweep"), weights=reference)

@@ -1,0 +1,63 @@
+"""What a registered version says of itself: a page in Markdown for people, tags for programs."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from reid_tune.deploy.parity import Parity
+from reid_tune.journal.state import SweepState
+from reid_tune.report.confirm import why_won
+from reid_tune.report.sentences import KINDS, looked_at
+from reid_tune.report.summary import interval, named
+from reid_tune.tables import cell, counted, percent
+
+__all__ = ["describe", "tags"]
+
+_METRICS = ("mAP", "mINP", "Rank-1", "Rank-5", "Rank-10")
+
+
+def describe(state: SweepState, folder: Path) -> str:
+    """The numbers of the winner in percent with their 95 % intervals, as Markdown.
+
+    Args:
+        state: Behind the stage `test`.
+        folder: Of the sweep.
+    """
+    number, plain = state.stages["confirm"]["winner"], state.stages["test"]["models"]["winner"]["plain"]
+    # MLflow's table of versions shows the first words.
+    headline = f"mAP {percent(plain['mAP'])} %, Rank-1 {percent(plain['Rank-1'])} % on test"
+    paragraphs = [
+        f"{headline}: winner of the sweep **{state.header['name']}**, trial {named(number)}.",
+        _table(state.stages["test"]["models"]["winner"]),
+        f"{next(looked_at(state, folder))}.",  # The spec's own test folders are the first.
+        _confirmed(state),
+        f"The ONNX file against PyTorch: {Parity(**state.stages['export']['winner']['parity'])}.",
+    ]
+    return "\n\n".join(paragraphs)
+
+
+def tags(state: SweepState) -> dict[str, str]:
+    """Sweep and trial, plain metrics on test as fractions, looks at the test folders, parity."""
+    tested = state.stages["test"]
+    plain = tested["models"]["winner"]["plain"]
+    return {
+        "sweep": state.header["name"],
+        "trial": str(state.stages["confirm"]["winner"]),
+        "looks": str(next(iter(tested["looks"].values()))),
+        "parity": json.dumps(state.stages["export"]["winner"]["parity"]),
+        **{f"test/{name}": f"{plain[name]:.4f}" for name in _METRICS},
+    }
+
+
+def _table(winner: dict[str, Any]) -> str:
+    rows = [["test folders", *(f"{name} %" for name in _METRICS)], ["---", *("---:" for _ in _METRICS)]]
+    rows += [[KINDS[kind], *(cell(winner[kind], name) for name in _METRICS)] for kind in KINDS if kind in winner]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _confirmed(state: SweepState) -> str:
+    found = state.stages["confirm"]
+    row = next(row for row in found["trials"] if row["number"] == found["winner"])
+    against = f", against trial 0 {interval(row['against_trial0'])}" if row["against_trial0"] else ""
+    mean = f"{state.metric} {percent(row['mean'])} %"
+    return f"Hold-outs, mean of {counted(found['repeats'], 'repeat')}: {mean}{against}. {why_won(found, state.costs)}"

@@ -1,0 +1,49 @@
+"""A view of an experiment's table that MLflow's page opens with: the trials of a sweep, the best first."""
+
+import json
+from typing import Any
+
+from reid_tune.journal.event_log import Event
+
+__all__ = ["VIEW_TAG", "leaderboard_view", "objective", "page"]
+
+_KEY = "leaderboard"
+VIEW_TAG = f"mlflow.sharedViewState.{_KEY}"
+
+
+def page(experiment: str) -> str:
+    """The address of the view, behind that of the server; it tells MLflow that this is no matter of language models.
+
+    Args:
+        experiment: Its id.
+    """
+    return f"#/experiments/{experiment}/runs?workflowType=machine_learning&viewStateShareKey={_KEY}"
+
+
+def objective(header: Event) -> str:
+    """The metric that decides in a sweep, the first of several."""
+    found: Any = header.get("sweep", {}).get("objective", {"metric": "mAP"})
+    return str((found[0] if isinstance(found, list) else found)["metric"])
+
+
+def leaderboard_view(header: Event, parent: str) -> str:
+    """The value of the experiment's tag, as MLflow 3.17's own button "Share view" writes it.
+
+    Args:
+        parent: The run of the sweep.
+    """
+    metric = f"metrics.`val/{objective(header)}`"
+    searched = [key for key in header["sweep"].get("space", {}) if not key.startswith("re_ranking.")]
+    state = {
+        "searchFilter": f"tags.`mlflow.parentRunId` = '{parent}' AND tags.kind = 'trials'",
+        "orderByKey": metric,
+        "orderByAsc": False,
+        "startTime": "ALL",
+        "lifecycleFilter": "Active",
+        "datasetsFilter": [],
+        "modelVersionFilter": "All Runs",
+        "selectedColumns": [metric, "tags.`state`", *(f"tags.`search.{key}`" for key in searched)],
+    }
+    moment = round(header["time"] * 1000)
+    about = {"name": "Leaderboard", "createdAt": moment, "updatedAt": moment, "state": json.dumps(state)}
+    return json.dumps(about)

@@ -1,0 +1,214 @@
+"""Fields that are not built yet, fields without effect, and warnings."""
+
+from typing import Any
+
+import pytest
+
+from reid_tune.config.checks import left_out, notes
+from reid_tune.config.experiment import Experiment
+from reid_tune.config.load import build_experiment
+from reid_tune.config.unused_fields import idle_fields
+from reid_tune.errors import InputError
+
+SWIN = "swin_tiny_patch4_window7_224"
+
+
+def build(**values: Any) -> Experiment:
+    return build_experiment({}, {key.replace("__", "."): value for key, value in values.items()}, "test")
+
+
+@pytest.mark.parametrize(
+    ("values", "fault"),
+    [
+        ({"train.optim.name": "Adm"}, "train.optim.name = 'Adm' is not an optimizer: choose one of ASGD, "),
+        ({"train.optim.name": "LBFGS"}, "train.optim.name = 'LBFGS' is not an optimizer"),
+        (
+            {"model.with_center_loss": True},
+            "model.metric_loss_type = 'triplet' does not go with model.with_center_loss = True: set it to center",
+        ),
+        (
+            {"model.metric_loss_type": "center"},
+            "model.metric_loss_type = 'center' does not go with model.with_center_loss = False: set with_center_loss",
+        ),
+        (
+            {"model.metric_loss_type": "center", "model.with_center_loss": True, "dataset.sampler": "triplet"},
+            "model.metric_loss_type = 'center' does not go with dataset.sampler = 'triplet': set sampler to",
+        ),
+        (
+            {"model.metric_loss_type": "triplet_center", "model.with_center_loss": True, "dataset.sampler": "softmax"},
+            "model.metric_loss_type = 'triplet_center' does not go with dataset.sampler = 'softmax': set sampler to",
+        ),
+        ({"dataset.batch_size": 66}, "dataset.batch_size = 66 is not a multiple of dataset.num_instances = 4"),
+        ({"dataset.batch_size": 4}, "dataset.batch_size = 4 holds one identity of dataset.num_instances = 4 images"),
+        ({"model.jpm": True}, "model.jpm = True is not supported (in the reference it has no effect or none that"),
+        ({"model.gem_pooling": True}, "model.gem_pooling = True is not supported (write model.pooling: gem): remove"),
+        ({"train.num_nodes": 2}, "train.num_nodes = 2 is not supported (this version trains on one machine)"),
+        ({"dataset.train_dataset_dir": 3}, "dataset.train_dataset_dir = 3: should be a folder or a list of folders."),
+        ({"dataset.train_dataset_dir": []}, "dataset.train_dataset_dir = []: should be a folder or a list of folders."),
+        ({"model.input_channels": 4}, "model.input_channels = 4: should be 1 or 3."),
+        (
+            {"train.cuda_graphs": True, "train.compile": "auto"},
+            "train.cuda_graphs = True does not go with train.compile = auto: set one of them to false.",
+        ),
+        (
+            {"train.cuda_graphs": True, "train.accumulate": 2},
+            "train.cuda_graphs = True does not go with train.accumulate = 2: set cuda_graphs: false or accumulate: 1.",
+        ),
+        ({"train.accumulate": 0}, "train.accumulate = 0: should be greater than or equal to 1."),
+        ({"train.compile": "always"}, "train.compile = 'always': should be true, false or auto."),
+        ({"dataset.resident": 3}, "dataset.resident = 3: should be true, false or auto."),
+    ],
+)
+def test_a_broken_rule_is_one_sentence(values: dict[str, Any], fault: str) -> None:
+    with pytest.raises(InputError) as caught:
+        build_experiment({}, values, "test")
+    assert str(caught.value).startswith(f"test: {fault}") and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("batch", "workers", "following"), [(66, 1, 68), (66, 8, 72), (66, 3, 72), (7, 3, 12)])
+def test_the_next_batch_size_fits_instances_and_workers(batch: int, workers: int, following: int) -> None:
+    with pytest.raises(InputError, match=f"a batch is identities x instances, the next size is {following}\\."):
+        build_experiment({}, {"dataset.batch_size": batch, "train.num_gpus": workers}, "test")
+    assert build_experiment({}, {"dataset.batch_size": following, "train.num_gpus": workers}, "test")
+    possible = [size for size in range(batch, 200) if size % 4 == 0 and size % workers == 0]
+    assert following == possible[0]
+
+
+def test_dead_keys_of_the_reference_are_left_out_and_named() -> None:
+    tree = {"model": {"jpm": False, "id_loss_type": "softmax"}, "wandb": {"enable": True, "project": "mine"}}
+    experiment = build_experiment(tree, {}, "test")
+    assert experiment == Experiment()
+    given = {"model.jpm", "model.id_loss_type", "wandb.enable", "model.backbone"}
+    assert left_out(given) == ["left out, as nothing comes of it: model.id_loss_type, model.jpm, wandb.enable"]
+    assert left_out({"model.backbone"}) == []
+
+
+@pytest.mark.parametrize(
+    ("num_gpus", "gpu_ids", "gpus"),
+    [
+        (1, [0], (0,)),
+        (1, [0, 1], (0, 1)),
+        (2, [0], (0, 1)),
+        (3, [4, 5], (0, 1, 2)),
+        (1, [3], (3,)),
+        (2, [3, 1], (3, 1)),
+    ],
+)
+def test_gpus_follow_the_field_that_names_more(num_gpus: int, gpu_ids: list[int], gpus: tuple[int, ...]) -> None:
+    for task in ("train", "evaluate", "inference"):
+        experiment = build_experiment({task: {"num_gpus": num_gpus, "gpu_ids": gpu_ids}}, {}, "test")
+        assert getattr(experiment, task).gpus == gpus
+
+
+def test_gpus_of_the_command_line_make_those_of_the_file_void() -> None:
+    tree = {"train": {"num_gpus": 4, "gpu_ids": [4, 5, 6, 7]}, "evaluate": {"num_gpus": 4}}
+    experiment = build_experiment(tree, {"train.num_gpus": 2}, "test")
+    assert experiment.train.gpus == (0, 1) and experiment.evaluate.gpus == (0, 1, 2, 3)
+    assert build_experiment(tree, {"train.gpu_ids": [6]}, "test").train.gpus == (6,)
+    assert build_experiment(tree, {}, "test").train.gpus == (4, 5, 6, 7)
+
+
+# (a spec, a key, its default or documented value, a value of the user's own); the key has no effect in the spec.
+IDLE: list[tuple[dict[str, Any], str, Any, Any]] = [
+    ({"model.backbone": SWIN}, "model.last_stride", 1, 2),
+    ({}, "model.stride_size", [16, 16], [12, 12]),
+    ({}, "model.pretrain_hw_ratio", 2, 1),
+    ({"model.backbone": "vit_tiny_patch16_224", "model.pretrained_model_path": "x"}, "model.pretrain_hw_ratio", 2, 1),
+    ({"model.pretrain_choice": ""}, "model.pretrained_model_path", None, "x"),
+    ({}, "model.drop_path", 0.1, 0.2),
+    ({}, "model.drop_out", 0, 0.2),
+    ({}, "model.att_drop_rate", 0, 0.2),
+    ({}, "model.semantic_weight", 1.0, 0.2),
+    ({"dataset.sampler": "triplet"}, "model.dropout_rate", 0, 0.2),
+    ({}, "dataset.color_jitter.hue", 0.05, 0.2),
+    ({"train.optim.name": "Rprop"}, "train.optim.weight_decay", 0.0005, 0.1),
+    ({"train.optim.plateau_patience": 3}, "train.optim.lr_steps", [40, 70], [3]),
+    ({"train.optim.warmup_method": "cosine"}, "train.optim.plateau_patience", None, 3),
+    ({"model.reduce_feat_dim": False}, "model.feat_dim", 1024, 512),
+    ({"model.neck": ""}, "model.neck_feat", "after", "before"),
+    ({"dataset.sampler": "triplet"}, "train.optim.large_fc_lr", False, True),
+    ({"model.no_margin": True}, "train.optim.triplet_loss_margin", 0.3, 0.5),
+    ({"dataset.sampler": "softmax"}, "train.optim.triplet_loss_margin", 0.3, 0.5),
+    ({}, "train.optim.center_loss_weight", 0.0005, 0.1),
+    ({}, "train.optim.center_lr", 0.5, 0.1),
+    ({}, "dataset.validation_fraction", 0.2, 0.1),
+    ({"dataset.validation": "none"}, "dataset.validation_seed", 0, 1),
+    ({"re_ranking.re_ranking": False}, "re_ranking.k1", 20, 10),
+    ({"re_ranking.re_ranking": False}, "re_ranking.k2", 6, 3),
+    ({"re_ranking.re_ranking": False}, "re_ranking.lambda_value", 0.3, 0.5),
+    ({}, "train.optim.momentum", 0.9, 0.8),
+    ({}, "train.optim.lr_monitor", "val_loss", "train_loss"),
+    ({"model.backbone": SWIN}, "train.optim.warmup_iters", 10, 5),
+    ({"train.optim.warmup_method": "cosine"}, "train.optim.lr_steps", [40, 70], [3]),
+    ({"train.optim.warmup_method": "cosine"}, "train.optim.gamma", 0.1, 0.5),
+    ({}, "train.optim.warmup_epochs", 20, 3),
+]
+
+
+@pytest.mark.parametrize(("spec", "key", "documented", "own"), IDLE)
+def test_a_value_without_effect_is_an_error_where_nobody_documented_it(
+    spec: dict[str, Any], key: str, documented: Any, own: Any
+) -> None:
+    experiment = build_experiment({}, spec | {key: documented}, "test")
+    assert [idle.deliberate for idle in idle_fields(experiment) if idle.key == key] == [False]
+    assert key.rsplit(".", 1)[-1] in notes(experiment)[-1]
+    with pytest.raises(InputError, match="has no effect, because .*: remove it") as caught:
+        build_experiment({}, spec | {key: own}, "test")
+    assert f"{key} = " in str(caught.value)
+
+
+ACTIVE: list[tuple[dict[str, Any], str, Any]] = [
+    ({}, "model.last_stride", 2),
+    ({"model.backbone": "vit_tiny_patch16_224"}, "model.stride_size", [12, 12]),
+    ({}, "model.pretrain_choice", ""),
+    ({"model.pretrained_model_path": "x"}, "model.pretrain_choice", "self"),
+    (
+        {"model.backbone": "vit_tiny_patch16_224", "model.pretrained_model_path": "x", "model.pretrain_choice": "self"},
+        "model.pretrain_hw_ratio",
+        1,
+    ),
+    ({"model.backbone": SWIN}, "model.drop_path", 0.2),
+    ({"model.backbone": SWIN}, "model.semantic_weight", 0.2),
+    ({"dataset.color_jitter.prob": 0.5}, "dataset.color_jitter.hue", 0.2),
+    ({"train.optim.plateau_patience": 3}, "train.optim.lr_monitor", "train_loss"),
+    ({"train.optim.warmup_method": "constant"}, "train.optim.lr_steps", [3]),
+    ({}, "model.feat_dim", 512),
+    ({"model.reduce_feat_dim": True}, "model.feat_dim", 512),
+    ({}, "model.neck_feat", "before"),
+    ({}, "train.optim.large_fc_lr", True),
+    ({}, "train.optim.triplet_loss_margin", 0.5),
+    ({"dataset.validation": "holdout"}, "dataset.validation_fraction", 0.1),
+    ({}, "re_ranking.k1", 10),
+    ({"train.optim.name": "SGD"}, "train.optim.momentum", 0.8),
+    ({}, "train.optim.lr_steps", [3]),
+    ({"model.backbone": SWIN}, "train.optim.warmup_epochs", 3),
+]
+
+
+@pytest.mark.parametrize(("spec", "key", "value"), ACTIVE)
+def test_a_value_with_effect_is_accepted(spec: dict[str, Any], key: str, value: Any) -> None:
+    experiment = build_experiment({}, spec | {key: value}, "test")
+    assert key not in {idle.key for idle in idle_fields(experiment)}
+
+
+def test_a_warm_up_as_long_as_the_run_is_a_warning() -> None:
+    assert any("warmup_iters = 10 is not below train.num_epochs = 10" in line for line in notes(build()))
+    assert not any(line.startswith("warning") for line in notes(build(train__num_epochs=11)))
+    short = build(model__backbone=SWIN, train__num_epochs=5)
+    assert any(line.startswith("warning: train.optim.warmup_epochs = 20") for line in notes(short))
+
+
+def test_one_line_lists_what_has_no_effect() -> None:
+    *_, line = notes(build(model__backbone=SWIN))
+    assert line.startswith("no effect here: ") and "\n" not in line
+    assert (
+        "last_stride (the backbone is not a ResNet)" in line
+        and "warmup_iters, lr_steps, gamma, plateau_patience (warmup_method" in line
+    )
+    assert "warmup_epochs" not in line
+
+
+def test_the_line_about_effects_can_be_kept_to_what_the_user_wrote() -> None:
+    experiment = build_experiment({"train": {"optim": {"momentum": 0.9}}}, {}, "test")
+    assert notes(experiment, {"train.optim.momentum"})[-1] == "no effect here: momentum (the optimizer is not SGD)"
+    assert not any(line.startswith("no effect") for line in notes(experiment, set()))

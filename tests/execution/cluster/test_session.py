@@ -1,0 +1,27 @@
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from reid_tune.config.encryption_key import KEY_FILE
+from reid_tune.execution.cluster import session
+
+
+def test_workers_of_other_nodes_wait_as_the_drivers_threads_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a cluster: what would be handed to Ray is noted."""
+    options: dict[str, Any] = {}
+
+    @contextmanager
+    def noted(**given: Any) -> Iterator[None]:
+        options.update(given)
+        yield
+
+    monkeypatch.setattr(session, "find_cluster", lambda address: address)
+    monkeypatch.setattr(session, "_ray", noted)
+    monkeypatch.setattr(session.os, "environ", {"GOMP_SPINCOUNT": "7", KEY_FILE: "/key", "OTHER": "x"})
+    with session.cluster("head:6379"):
+        pass
+    variables = options["runtime_env"]["env_vars"]
+    assert variables["GOMP_SPINCOUNT"] == "7" and variables[KEY_FILE] == "/key"
+    assert not {"OTHER", "OMP_WAIT_POLICY"} & variables.keys()

@@ -1,0 +1,50 @@
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from reid_tune.errors import InputError
+from reid_tune.execution import stage_resources as crews
+from reid_tune.execution.cluster.placement import Placement
+from reid_tune.execution.run_source import Holds
+from reid_tune.execution.stage_resources import crew_of, placement_now, room
+from reid_tune.sweep import driver as drive
+
+from ..helpers.simulated_driver import make_sweep
+
+SHARE = Placement(2, 0.5, 3, (("disk", 1.0),))
+
+
+def test_runs_hold_what_their_workers_get(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sweep = make_sweep(tmp_path)
+    monkeypatch.setattr(crews, "place", lambda *_: SHARE)
+    crew = crew_of(sweep, 2)
+    assert crew.holds == Holds(4, 1, 2, SHARE.more) and crew.at_once == room(sweep, 2) == 3
+    assert placement_now(sweep, 2) == SHARE
+
+
+def test_where_nodes_were_lost_there_is_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> Placement:
+        raise InputError("a run wants 8 CPU.")
+
+    sweep = make_sweep(tmp_path)
+    monkeypatch.setattr(crews, "place", refuse)
+    assert room(sweep, 1) == 0 and placement_now(sweep, 1) is None
+    with pytest.raises(InputError, match=r"sweep\.yaml: a run wants 8 CPU\."):
+        crew_of(sweep, 1)
+
+
+def test_all_stages_that_score_may_hold_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[str, Placement]] = []
+    monkeypatch.setattr(drive, "placement_now", lambda *_: SHARE)
+    monkeypatch.setattr(drive, "crew_of", lambda *_: crews.Crew(Holds(), 1))
+    monkeypatch.setattr(drive, "confirm_runs", lambda *_: None)
+    monkeypatch.setattr(
+        drive, "on_gpu", lambda stage, sweep, journal, placement: calls.append((stage.__name__, placement))
+    )
+    driver: Any = drive._Driver.__new__(drive._Driver)
+    driver.sweep, driver.journal, driver._run = make_sweep(tmp_path), SimpleNamespace(state=None), lambda *_: None
+    for stage in (driver._confirm, driver._rerank, driver._export, driver._test):
+        stage()
+    assert calls == [(name, SHARE) for name in ("decide", "choose", "export", "test")]

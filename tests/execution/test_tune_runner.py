@@ -1,0 +1,129 @@
+"""How Tune's calls reach a source, without a cluster."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reid_tune.config.load import build_experiment
+from reid_tune.errors import InfrastructureError
+from reid_tune.execution.failures import Failure
+from reid_tune.execution.run_source import Attempt
+from reid_tune.execution.tune_runner import _Wires
+
+EXPERIMENT = build_experiment({}, {}, "spec")
+FINISHED = "FINISHED"
+
+
+class Runs:
+    """A source of two runs that does as it is told."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.ready = ["a", "b"]
+        self.ended: list[str] = []
+        self.losses: list[tuple[str, Failure]] = []
+        self.unwanted: set[str] = set()
+        self.polls = 0
+
+    def next(self) -> Attempt | None:
+        return Attempt(self.ready.pop(0), EXPERIMENT, self.folder, None) if self.ready else None
+
+    def done(self) -> bool:
+        return len(self.ended) == 2
+
+    def report(self, run: str, metrics: Mapping[str, Any]) -> bool:
+        if metrics["epoch"] == 13:
+            raise InfrastructureError("the disk is full.")
+        if metrics["epoch"] == 2:
+            self.ended.append(run)
+        return metrics["epoch"] < 2
+
+    def lost(self, run: str, failure: Failure) -> None:
+        self.losses.append((run, failure))
+
+    def poll(self) -> None:
+        self.polls += 1
+
+    def alive(self, run: str) -> bool:
+        return run not in self.unwanted
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Runs:
+    return Runs(tmp_path)
+
+
+def wires_of(source: Runs, at_once: int = 2, timeout: float = 1e9) -> _Wires:
+    return _Wires(source, lambda: at_once, lambda attempt: {"run": attempt.run}, timeout)
+
+
+def report(epoch: int) -> dict[str, str]:
+    return {"payload": f'{{"epoch": {epoch}}}'}
+
+
+def test_no_more_runs_than_fit_are_begun(source: Runs) -> None:
+    wires = wires_of(source, at_once=1)
+    assert wires.suggest("1") == {"run": "a"} and wires.suggest("2") is None
+    assert wires.report("1", report(1)) and not wires.report("1", report(2))
+    wires.complete("1", None)
+    assert wires.suggest("2") == {"run": "b"}
+    assert not source.losses, "a run that the source has ended is not lost"
+    wires.report("2", report(2))
+    assert wires.suggest("3") == FINISHED
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (None, "the run ended before its last epoch"),
+        ("ray.exceptions.ActorDiedError: x", "the worker process died"),
+        ("ray.exceptions.OutOfMemoryError: 2 workers", "ran out of memory"),
+    ],
+)
+def test_a_process_that_ends_by_itself_is_lost(source: Runs, error: str | None, reason: str) -> None:
+    wires = wires_of(source)
+    wires.suggest("1")
+    wires.complete("1", error)
+    ((run, failure),) = source.losses
+    assert run == "a" and failure.kind == "lost_worker" and reason in failure.reason
+
+
+def test_what_is_silent_for_too_long_is_given_up_once(source: Runs) -> None:
+    wires = wires_of(source, timeout=60)
+    wires.suggest("1"), wires.suggest("2")
+    assert wires.unwanted() == [] and source.polls == 1
+    wires.heard["2"] -= 61
+    assert wires.unwanted() == ["2"]
+    assert source.losses == [("b", Failure("timeout", "no report for 1 minutes"))]
+    wires.heard["2"] -= 61
+    assert wires.unwanted() == ["2"] and len(source.losses) == 1
+    assert not wires.report("2", report(1)), "what it says now comes too late"
+    wires.complete("2", None)
+    assert len(source.losses) == 1 and wires.unwanted() == []
+
+
+def test_a_report_starts_the_clock_anew(source: Runs) -> None:
+    wires = wires_of(source, timeout=60)
+    wires.suggest("1")
+    wires.heard["1"] -= 61
+    wires.report("1", report(1))
+    assert wires.unwanted() == [] and not source.losses
+
+
+def test_runs_that_the_source_has_ended_are_stopped(source: Runs) -> None:
+    wires = wires_of(source)
+    wires.suggest("1"), wires.suggest("2")
+    source.unwanted = {"a"}
+    assert wires.unwanted() == ["1"] and not source.losses
+
+
+def test_a_fault_of_the_source_ends_all_runs_and_is_kept(source: Runs) -> None:
+    wires = wires_of(source)
+    wires.suggest("1"), wires.suggest("2")
+    assert not wires.report("1", report(13))
+    assert isinstance(wires.error, InfrastructureError)
+    assert sorted(wires.unwanted()) == ["1", "2"] and source.polls == 0
+    wires.complete("1", None), wires.complete("2", "killed")
+    assert not source.losses and wires.suggest("3") == FINISHED

@@ -1,0 +1,163 @@
+"""A simulated sweep from its first event to its last, for those who look at one."""
+
+import math
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+from reid_tune.config.experiment import Experiment
+from reid_tune.config.load import with_parameters
+from reid_tune.evaluation.intervals import paired_interval
+from reid_tune.evaluation.rerank import ReRanking
+from reid_tune.evaluation.score import Score, scores
+from reid_tune.execution.probe import Measured
+from reid_tune.execution.run_source import ONE_CPU
+from reid_tune.execution.stage_resources import Crew
+from reid_tune.journal.journal import Journal
+from reid_tune.journal.state import STAGES, RunState
+from reid_tune.search_space.load import Sweep
+from reid_tune.sweep.plan import plan
+from reid_tune.sweep.stages.confirm import confirm_runs, decide
+from reid_tune.sweep.stages.preflight import Checked
+from reid_tune.sweep.stages.refit import finalists, refit_runs
+from reid_tune.sweep.stages.rerank import choose, tuned
+from reid_tune.sweep.stages.search import Search
+
+from .simulated_driver import SPACE, draw_features, drive, make_sweep, surrogate
+
+RUNG = 2
+WHOLE_SPACE = SPACE | {"re_ranking.k1": {"int": [3, 5]}, "re_ranking.lambda_value": {"uniform": [0.0, 0.8]}}
+ENVIRONMENT = {
+    "packages": {"python": "3.11.7", "reid-tune": "0.1.0", "torch": "2.14.1", "ray": "2.60.0"},
+    "commit": "0123456789abcdef",
+    "dirty": True,
+    "machine": {"host": "here", "platform": "Linux", "cpu": "A Processor", "cores": 2, "gpus": []},
+    "data": {"folders": ["/data/bounding_box_train"], "fingerprint": "ca10b6e659dce4e3"},
+    "weights": {"file": "/weights/net.pth", "sha256": "feed"},
+}
+GIVEN = {
+    "train.optim.name": "AdamW",
+    "train.optim.base_lr": 0.001,
+    "train.optim.warmup_iters": 1,
+    "train.optim.triplet_loss_margin": 0.5,
+}
+CHECKED = Checked(
+    levels=(RUNG,),
+    training_images=12936,
+    training_identities=601,
+    held_out_identities=150,
+    given=[{"parameters": GIVEN, "origin": "earlier/7"}],
+    pretrained={"file": "/weights/net.pth", "sha256": "feed"},
+    warnings=["few & far"],
+)
+MEASURED = Measured(decoding=1, start=5, step=0.2, steps=20, validation=1, memory=10**9, gpu_memory=0)
+PARITY = {
+    "crops": 16,
+    "synthetic": False,
+    "batches": [1, 3, 16],
+    "cosine": 1.0,
+    "difference": 1e-6,
+    "same_neighbours": 1.0,
+    "min_cosine": 1 - 1e-6,
+    "max_difference": 5e-4,
+}
+LATENCY = {
+    "device": "A Processor",
+    "threads": 2,
+    "batches": {
+        "1": {"runs": 50, "median_ms": 8.0, "p90_ms": 9.5, "images_per_second": 125.0},
+        "16": {"runs": 50, "median_ms": 64.0, "p90_ms": 80.0, "images_per_second": 250.0},
+    },
+}
+REGISTERED = {"model": "reid", "version": 3, "alias": "champion"} | {
+    "against": 2,
+    "difference": {"mean": 0.02, "low": 0.005, "high": 0.035, "repeats": 3},
+    "reason": "+2.0 points of mAP [+0.5, +3.5] against version 2, over 3 common split(s)",
+}
+
+
+def fails_at_high_rates(experiment: Experiment, epoch: int) -> float:
+    return math.nan if experiment.train.optim.base_lr > 6e-3 else surrogate(experiment, epoch)
+
+
+def simulate(folder: Path, trials: int = 30, until: str = "register", sections: Any = None, **driver: Any) -> Sweep:
+    """Run all stages up to one in this process, which then is a driver that has ended.
+
+    Args:
+        until: May be empty.
+        sections: Of the sweep file, instead of the usual ones.
+        driver: Values of the driver's event.
+    """
+    usual = {"space": WHOLE_SPACE, "budget": {"trials": trials}, "scheduler": {"reduction_factor": 2}}
+    sweep = make_sweep(folder, **(usual | (sections or {})))
+    with Journal(sweep.folder) as journal:
+        content = {"sweep": sweep.file.model_dump(mode="json"), "spec": sweep.experiment.parameters()}
+        journal.emit("sweep", name=sweep.file.name, uid="uid", lock=None, tracking_uri="", **content)
+        own = {"pid": os.getpid(), "host": socket.gethostname(), "command": ["reid-tune"]}
+        journal.emit("driver", **(own | driver), resumed=False, environment=ENVIRONMENT)
+        for stage in STAGES[: STAGES.index(until) + 1] if until else ():
+            journal.emit("stage", stage=stage, state="begun", result={})
+            journal.emit("stage", stage=stage, state="done", result=_result(sweep, journal, stage))
+    return sweep
+
+
+def _result(sweep: Sweep, journal: Journal, stage: str) -> dict[str, Any]:
+    """What a stage leaves in the log; the runs of search, confirm and refit are simulated, and the rest from preflight
+    to refit is real.
+    """
+    match stage:
+        case "preflight":
+            crew = Crew(ONE_CPU, 2)
+            return CHECKED.as_dict() | plan(sweep, (RUNG,), MEASURED, crew, crew) | {"warnings": CHECKED.warnings}
+        case "search":
+            search = Search(sweep, journal, (RUNG,))
+            drive(search, fails_at_high_rates)
+            states = [trial.state for trial in journal.state.trials]
+            counts = {name: states.count(name) for name in ("finished", "stopped", "failed")}
+            return counts | {"ended_by": search.closed(), "budget": sweep.file.budget.model_dump(mode="json")}
+        case "confirm":
+            drive(confirm_runs(sweep, journal))
+            return decide(sweep, journal)
+        case "rerank":
+            return choose(sweep, journal)
+        case "refit":
+            source = refit_runs(sweep, journal)
+            drive(source)
+            return {run: journal.state.runs[run].state for run in source.runs}
+        case "export":
+            return {name: {"file": f"export/{name}.onnx", "parity": PARITY} for name in finalists(journal)}
+        case "test":
+            return _tested(sweep, journal)
+    return REGISTERED
+
+
+def _tested(sweep: Sweep, journal: Journal) -> dict[str, Any]:
+    own = ReRanking(k1=20, k2=6, lambda_value=0.3)
+    found: dict[str, dict[str, Score]] = {}
+    for name, trial in finalists(journal).items():
+        settings = {"plain": None, "re_ranked": own, "tuned": tuned(journal, name)}
+        each = scores(draw_features(_on_test_folders(sweep, trial)), list(settings.values()))
+        found[name] = dict(zip(settings, each, strict=True))
+    models: dict[str, Any] = {
+        name: {kind: each.report() for kind, each in kinds.items()}
+        | {"checkpoint": kinds["plain"].as_dict(), "latency": LATENCY}
+        for name, kinds in found.items()
+    }
+    if "trial0" in found:
+        models["winner"]["against_trial0"] = {
+            kind: {name: _difference(each, found["trial0"][kind], name) for name in ("mAP", "mINP", "Rank-1")}
+            for kind, each in found["winner"].items()
+        }
+    return {"models": models, "data": {"test folders": "3d2899f004483993"}, "looks": {"test folders": 2}}
+
+
+def _on_test_folders(sweep: Sweep, trial: RunState) -> Experiment:
+    experiment = with_parameters(sweep.experiment, trial.parameters, trial.name)
+    return experiment.model_copy(update={"dataset": experiment.dataset.model_copy(update={"validation_seed": 99})})
+
+
+def _difference(own: Score, other: Score, metric: str) -> dict[str, float]:
+    ours, theirs = own.per_query[metric], other.per_query[metric]
+    low, high = paired_interval(ours, theirs, own.query_ids)
+    return {"mean": float((ours - theirs).mean()), "low": low, "high": high}

@@ -1,0 +1,52 @@
+"""Registered versions of a tiny model, for those who look at them."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from reid_tune.tracking.promotion import CONFIRM_FILE, Repeat, write_repeats
+from reid_tune.tracking.registry.register import Registered, register
+
+WEIGHT = np.random.default_rng(0).normal(size=(3 * 8 * 4, 5)).astype(np.float32)
+
+
+def write_files(folder: Path) -> Mapping[str, Path]:
+    """The files of a version whose model multiplies images [batch, 3, 8, 4] with a matrix."""
+    graph = helper.make_graph(
+        [helper.make_node("Flatten", ["input"], ["flat"]), helper.make_node("MatMul", ["flat", "weight"], ["fc_pred"])],
+        "tiny",
+        [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["batch", 3, 8, 4])],
+        [helper.make_tensor_value_info("fc_pred", TensorProto.FLOAT, ["batch", 5])],
+        [numpy_helper.from_array(WEIGHT, "weight")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
+    onnx.save(model, folder / "winner.onnx")
+    (folder / "last.pth").write_bytes(b"weights")
+    (folder / "spec.yaml").write_text("a: 1\n")
+    return {
+        "model.onnx": folder / "winner.onnx",
+        "checkpoint.pth": folder / "last.pth",
+        "spec.yaml": folder / "spec.yaml",
+    }
+
+
+def confirmed(folder: Path, gain: float, splits: str = "abc") -> dict[str, Path]:
+    """Results whose average precision is higher by a gain, on splits that their letters name."""
+    path = folder / f"{gain}-{splits}.npz"
+    base = np.linspace(0.2, 0.6, 20)
+    queries = np.array([f"{number:04}_c1s1_000001_00.jpg" for number in range(20)])
+    write_repeats(path, [Repeat(split, queries, np.arange(20) // 2, base + gain) for split in splits])
+    return {CONFIRM_FILE: path}
+
+
+def put(store: str, files: Mapping[str, Path], model: str, sweep: str, **more: Any) -> Registered:
+    values = {"uid": f"uid-{sweep}", "description": "best", "tags": {"test/mAP": "0.9"}}
+    return register(store, model, files=files, sweep=sweep, **(values | more))
+
+
+def holders(connection: Any, model: str) -> dict[str, int]:
+    return {alias: int(version) for alias, version in connection.get_registered_model(model).aliases.items()}

@@ -1,0 +1,33 @@
+"""Logs behind a search, for the stages that follow it."""
+
+from pathlib import Path
+
+from reid_tune.journal.journal import Journal
+from reid_tune.journal.state import trial_run
+from reid_tune.search_space.load import Sweep
+
+from .simulated_driver import EPOCHS
+
+# Better by the surrogate with every number.
+PARAMETERS = [
+    {},
+    {"train.optim.base_lr": 0.0006, "train.optim.name": "Adam"},
+    {"train.optim.base_lr": 0.001, "train.optim.name": "AdamW"},
+    {"train.optim.base_lr": 0.002, "train.optim.name": "AdamW"},
+]
+
+
+def journal_with(folder: Path, sweep: Sweep, trials: list[tuple[str, float]]) -> Journal:
+    """The log behind a search of these (state, mAP)."""
+    journal = Journal(folder)
+    journal.emit(
+        "sweep", name="simulated", sweep=sweep.file.model_dump(mode="json"), spec=sweep.experiment.parameters()
+    )
+    for number, (state, value) in enumerate(trials):
+        run = trial_run(number)
+        journal.emit("suggested", run=run, parameters=PARAMETERS[number])
+        journal.emit("attempt", run=run, attempt=1)
+        journal.emit("report", run=run, epoch=EPOCHS, metrics={"mAP": value})
+        reason = {"reason": "out of memory", "failure": "out_of_memory"} if state == "failed" else {}
+        journal.emit("ended", run=run, state=state, epoch=EPOCHS, **reason)
+    return journal

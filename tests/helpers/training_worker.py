@@ -1,0 +1,120 @@
+"""Workers on gloo for test_workers.py: `python worker.py FOLDER DATA` writes FOLDER/<world>-<rank>.pt.
+
+Everything is imported once, then each world's workers are forked.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import Tensor
+
+from reid_tune.config.experiment import Experiment
+from reid_tune.config.load import build_experiment
+from reid_tune.errors import InputError
+from reid_tune.modeling.network import untrained
+from reid_tune.optim.optimizer import make_optimizer
+from reid_tune.training.distributed import broadcast, rank, world_size
+from reid_tune.training.loop import train
+from reid_tune.training.step import Step
+
+WORLDS = (1, 2, 4)
+LOSSES: dict[str, dict[str, Any]] = {
+    "softmax_triplet": {},
+    "softmax": {"dataset.sampler": "softmax"},
+    "triplet": {"dataset.sampler": "triplet"},
+    "triplet_center": {
+        "model.metric_loss_type": "triplet_center",
+        "model.with_center_loss": True,
+        "train.optim.center_loss_weight": 0.01,
+    },
+}
+IDENTITIES, INSTANCES = 4, 4
+# Names of steps: losses and identities of the batch. 12 images: a worker has 6 or 3, which are no whole identities.
+STEPS: dict[str, tuple[str, int, dict[str, Any]]] = {
+    **{losses: (losses, IDENTITIES, {}) for losses in LOSSES},
+    "batch of 12": ("triplet_center", 3, {}),
+    **{f"{losses} in chunks": (losses, IDENTITIES, {"train.accumulate": 2}) for losses in LOSSES},
+}
+
+
+class Silent:
+    def start(self, *_: int) -> None: ...
+
+    def say(self, _: str) -> None: ...
+
+    def step(self, *_: object) -> None: ...
+
+    def report(self, _: object) -> None: ...
+
+
+def experiment(data: str, **values: Any) -> Experiment:
+    tree = {
+        "model": {"backbone": "test_resnet", "input_height": 32, "input_width": 16, "feat_dim": 32},
+        "dataset": {"train_dataset_dir": data, "batch_size": 16, "padding": 2, "validation": "holdout"},
+        "train": {"num_epochs": 1, "optim": {"name": "SGD"}},
+    }
+    return build_experiment(tree, values, "worker")
+
+
+def batch(identities: int = IDENTITIES) -> tuple[Tensor, Tensor]:
+    """A global batch whose identities 0 and 2 look alike, and so do 1 and 3: half a batch never holds both."""
+    generator = torch.Generator().manual_seed(0)
+    looks = torch.tensor([-1.0, 1.0, -1.0, 1.0])[:, None, None, None]
+    own = 0.3 * torch.randn(IDENTITIES, 3, 32, 16, generator=generator)
+    noise = 0.3 * torch.randn(IDENTITIES * INSTANCES, 3, 32, 16, generator=generator)
+    images, labels = (looks + own).repeat_interleave(INSTANCES, 0) + noise, torch.arange(IDENTITIES)
+    size = identities * INSTANCES
+    return images[:size], labels.repeat_interleave(INSTANCES)[:size]
+
+
+def one_step(data: str, losses: str, identities: int, values: dict[str, Any]) -> dict[str, Any]:
+    """Losses, gradients and features of one step, the backbone's batch norm in eval mode."""
+    spec = experiment(data, **LOSSES[losses], **values)
+    images, labels = batch(identities)
+    network = untrained(spec.model, identities, seed=5)
+    network.train().backbone.eval()
+    share = len(images) // world_size()
+    with torch.no_grad():
+        features = network.features(images)
+    step = Step(network, make_optimizer(network, spec.train.optim), spec)
+    parts = step(images[rank() * share : (rank() + 1) * share], labels)
+    gradients = {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
+    state = network.state_dict() | (dict(step.center.state_dict()) if step.center is not None else {})
+    return {"parts": parts, "gradients": gradients, "features": features, "state": state}
+
+
+def short_run(data: str, folder: Path) -> dict[str, Any]:
+    trained = train(experiment(data, **{"dataset.batch_size": 12}), Silent(), folder / f"run-{world_size()}-{rank()}")
+    return {"history": trained.history, "files": sorted(os.listdir(trained.checkpoint.parent))}
+
+
+def indivisible(data: str, folder: Path) -> str:
+    try:
+        train(experiment(data, **{"dataset.batch_size": 18, "dataset.num_instances": 3}), Silent(), folder / "unused")
+    except InputError as error:
+        return str(error)
+    return "no error"
+
+
+def work(number: int, world: int, folder: Path, data: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet-{world}", rank=number, world_size=world)
+    found: dict[str, Any] = {"steps": {name: one_step(data, *step) for name, step in STEPS.items()}}
+    found["broadcast"] = broadcast(f"from {number}")
+    if world == 2:
+        found["run"] = short_run(data, folder)
+    if world == 4:
+        found["indivisible"] = indivisible(data, folder)
+    torch.save(found, folder / f"{world}-{number}.pt")
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    for size in WORLDS:
+        mp.start_processes(work, args=(size, Path(sys.argv[1]), sys.argv[2]), nprocs=size, start_method="fork")

@@ -1,0 +1,78 @@
+"""Who may drive a sweep; another machine is played by another boot id."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from reid_tune.errors import InfrastructureError, InputError
+from reid_tune.journal import lease as module
+from reid_tune.journal.lease import Lease
+from reid_tune.storage.store import FolderPlace
+
+
+@pytest.fixture
+def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """From here on this process is on another machine than the leases before."""
+    other = tmp_path / "boot_id"
+    other.write_text("another")
+    monkeypatch.setattr(module, "_BOOT", other)
+
+
+def left_behind(path: Path) -> None:
+    """The lease of a driver that died on some other machine."""
+    path.write_text(json.dumps({"owner": "x", "machine": "gone", "host": "node7", "pid": 1, "count": 3}))
+
+
+def test_a_lease_is_renewed_and_taken_away_at_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "driver.json"
+    with Lease(FolderPlace(tmp_path), silence=0.3) as lease:
+        first = json.loads(path.read_text())
+        while (now := json.loads(path.read_text()))["count"] < first["count"] + 2:
+            lease.require()
+        assert {**now, "count": 0} == {**first, "count": 0}
+    assert not path.exists()
+
+
+def test_the_lease_of_this_machine_is_taken_at_once(tmp_path: Path) -> None:
+    waited = list[str]()
+    # The lock of the log has shown that the first one is dead.
+    with Lease(FolderPlace(tmp_path), silence=60), Lease(FolderPlace(tmp_path), silence=60, wait=waited.append):
+        assert not waited
+
+
+def test_a_silent_driver_elsewhere_is_followed_after_a_while(tmp_path: Path) -> None:
+    path, waited = tmp_path / "driver.json", list[str]()
+    left_behind(path)
+    with Lease(FolderPlace(tmp_path), silence=0.3, wait=waited.append) as lease:
+        lease.require()
+        assert json.loads(path.read_text())["host"] != "node7"
+    assert waited == ["the last driver ran on node7; waiting 0.3 s for a sign of it ..."]
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_a_driver_elsewhere_that_gives_signs_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Lease(FolderPlace(tmp_path), silence=0.3):
+        monkeypatch.setattr(module, "_BOOT", tmp_path / "none")
+        with pytest.raises(InputError, match=rf"{tmp_path} is driven by process \d+ on"):
+            Lease(FolderPlace(tmp_path), silence=3.0)
+
+
+def test_a_driver_that_others_took_for_dead_stops(tmp_path: Path) -> None:
+    path = tmp_path / "driver.json"
+    with Lease(FolderPlace(tmp_path), silence=0.3) as lease:
+        left_behind(path)
+        with pytest.raises(InfrastructureError, match="taken over by a driver on node7"):
+            while True:
+                lease.require()
+    assert json.loads(path.read_text())["host"] == "node7", "whose lease stays"
+
+
+def test_a_driver_that_slept_looks_before_it_writes(tmp_path: Path) -> None:
+    path = tmp_path / "driver.json"
+    with Lease(FolderPlace(tmp_path), silence=60) as lease:
+        left_behind(path)
+        lease.require()
+        lease._written -= 31
+        with pytest.raises(InfrastructureError, match="taken over"):
+            lease.require()

@@ -1,0 +1,154 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.table import Table
+
+from reid_tune.errors import InputError
+from reid_tune.journal.costs import Spent
+from reid_tune.journal.event_log import EventLog
+from reid_tune.journal.journal import EVENTS
+from reid_tune.journal.state import replay
+from reid_tune.journal.store import load_state
+from reid_tune.report.summary import confirm_table, finals_table, leaderboard, report, winner
+
+from ..helpers.report_events import CONFIRM, LATENCY, RATE, REGISTERED, RERANK, STEPS, TEST, events
+
+
+def rows(table: Table) -> list[list[str]]:
+    return [list(row) for row in zip(*(column.cells for column in table.columns), strict=True)]
+
+
+def trial(number: int, state: str, epoch: int, value: float | None, **more: str) -> dict[str, Any]:
+    own = {RATE: 0.001 * number, STEPS: [number]} if number else {}
+    found = {"number": number, "state": state, "epoch": epoch, "mAP": value, "costs": {}, "parameters": own}
+    return found | {"origin": "sampler"} | more
+
+
+def test_a_report_of_a_whole_sweep() -> None:
+    found = report(replay(events()))
+    assert found == {
+        "name": "s",
+        "trials": [
+            trial(0, "finished", 2, 0.375),
+            trial(1, "failed", 0, None, reason="the GPU is full", failure="out_of_memory"),
+            trial(2, "finished", 2, 0.5),
+            trial(3, "stopped", 2, 0.125, reason="below rung 2"),
+            trial(4, "running", 1, 0.1875),
+        ],
+        "winner": 2,
+        "trial0": 0.375,
+        "stages": ["preflight", "search", "confirm", "rerank", "refit", "test", "register"],
+        "confirm": CONFIRM,
+        "rerank": RERANK,
+        "test": TEST,
+        "looks": {"test folders": 1},
+        "registered": REGISTERED,
+        "latency": {"winner": LATENCY, "trial0": LATENCY},
+    }
+    assert [*map(len, found["trials"])] == [7, 9, 7, 8, 7]
+    json.dumps(found, allow_nan=False)
+
+
+def test_several_objectives_add_costs_and_the_front() -> None:
+    lines = events()
+    lines[0]["sweep"]["objective"] = [{"metric": "mAP"}, {"metric": "parameters"}, {"metric": "gflops"}]
+    for line in lines:
+        if line["kind"] == "suggested":
+            line["costs"] = {"parameters": 23.5e6, "gflops": 8.25} if line["run"].startswith("trials/") else {}
+    state = replay(lines)
+    found = report(state)
+    assert found["front"] == [2] and found["trials"][0]["parameters"] == {}
+    assert found["trials"][0]["costs"] == {"parameters": 23.5e6, "gflops": 8.25}
+    assert rows(leaderboard(state))[0][:6] == ["2", "finished", "2", "50.0", "23.5 M", "8.25"]
+
+
+def test_a_report_does_not_depend_on_the_time() -> None:
+    later = [event | {"time": event["time"] * 7} for event in events()]
+    assert report(replay(later)) == report(replay(events()))
+
+
+def test_what_was_spent_stands_under_a_key_of_its_own() -> None:
+    state = replay(events())
+    found = report(state, {"search": Spent(1.0, 0.5, 2.0)})
+    assert found.pop("spent") == {"search": {"hours": 1.0, "gpu_hours": 0.5, "cpu_hours": 2.0}}
+    assert found == report(state)
+
+
+def test_a_report_of_a_sweep_that_has_just_begun() -> None:
+    found = report(replay(events()[:2]))
+    assert found["trials"] == [] and found["stages"] == []
+    assert {found[key] for key in ("winner", "trial0", "confirm", "rerank", "test", "looks", "registered")} == {None}
+
+
+def test_confirm_decides_who_has_won() -> None:
+    state = replay(events("search"))
+    assert winner(state) == 2 and confirm_table(state) is None
+    state = replay(events())
+    state.stages["confirm"] = CONFIRM | {"winner": 0}
+    assert winner(state) == 0 and report(state)["winner"] == 0
+
+
+def test_the_repeats_of_the_best() -> None:
+    table = confirm_table(replay(events()))
+    assert table is not None and rows(table) == [
+        ["2", "50.0", "37.5 62.5", "+12.5 (+6.2 .. +18.8)", ""],
+        ["0 (spec)", "37.5", "25.0 50.0", "", "+12.5 (+6.2 .. +18.8)"],
+    ]
+
+
+def test_the_leaderboard_has_the_best_first_and_full_length_before_the_rest() -> None:
+    table = leaderboard(replay(events()))
+    assert [column.header for column in table.columns] == ["trial", "state", "epoch", "mAP %", "base_lr", "lr_steps"]
+    assert rows(table) == [
+        ["2", "finished", "2", "50.0", "0.002", "[2]"],
+        ["0 (spec)", "finished", "2", "37.5", "0.00035", "[40, 70]"],
+        ["3", "stopped", "2", "12.5", "0.003", "[3]"],
+        ["4", "running", "1", "18.8", "0.004", "[4]"],
+        ["1", "failed", "0", "", "0.001", "[1]"],
+    ]
+    assert table.title == "s: mAP on the hold-out, 5 trials"
+    assert [row.style for row in table.rows][:3] == ["bold green", "cyan", None]
+    few = leaderboard(replay(events()), 2)
+    assert rows(few) == rows(table)[:2] and few.title == "s: mAP on the hold-out, the best 2 of 5 trials"
+
+
+def test_the_finals() -> None:
+    table = finals_table(replay(events()))
+    assert table is not None
+    assert [row[:2] for row in rows(table)] == [
+        ["winner (trial 2), ONNX", "50.0"],
+        ["winner (trial 2), ONNX, re-ranked", "62.5"],
+        ["winner (trial 2), checkpoint", "50.0"],
+        ["winner (trial 2), ONNX, night", "12.5"],
+        ["trial 0, ONNX", "50.0"],
+    ]
+    assert finals_table(replay(events("search"))) is None
+
+
+def write_log(path: Path, lines: list[dict[str, Any]]) -> None:
+    with EventLog(path) as log:
+        for event in lines:
+            log.append(event["kind"], **{key: value for key, value in event.items() if key not in ("kind", "time")})
+
+
+def test_a_state_by_name(tmp_path: Path) -> None:
+    write_log(tmp_path / "one" / EVENTS, events())
+    assert report(load_state("one", str(tmp_path))) == report(replay(events()))
+
+
+def test_an_unknown_sweep_names_the_known(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=f"there is no sweep 'x' in {tmp_path}; sweeps there: none"):
+        load_state("x", str(tmp_path))
+    for name in ("b", "a"):
+        write_log(tmp_path / name / EVENTS, events())
+    with pytest.raises(InputError, match="sweeps there: a, b"):
+        load_state("x", str(tmp_path))
+
+
+def test_a_sweep_without_a_whole_event_has_not_begun(tmp_path: Path) -> None:
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / EVENTS).write_text('{"kind":"swe')
+    with pytest.raises(InputError, match="the sweep x has not begun"):
+        load_state("x", str(tmp_path))

@@ -1,0 +1,57 @@
+import random
+from typing import Any
+
+from reid_tune.journal.state import RunState, SweepState, trial_run
+from reid_tune.search.importance import FEWEST, importances
+from reid_tune.search.parameters import searched
+
+RATE, MARGIN, NAME, LISTS = "train.optim.base_lr", "train.margin", "train.optim.name", "train.optim.lr_steps"
+SPACE: dict[str, Any] = {
+    RATE: {"loguniform": [1e-4, 1e-2]},
+    MARGIN: {"uniform": [0.0, 1.0]},
+    NAME: [{"choice": ["a", "b"], "when": {RATE: 1}}],
+    "train.optim.steps": {"list": {"int": [1, 90]}},  # An alias of lr_steps.
+}
+
+
+def state_of(parameters: list[dict[str, Any]], values: list[float]) -> SweepState:
+    state = SweepState(header={"sweep": {"space": SPACE}, "spec": {RATE: 1e-3, NAME: "c", LISTS: [40, 70]}})
+    for number, (own, value) in enumerate(zip(parameters, values, strict=True)):
+        run = RunState(trial_run(number), own, state="finished", epochs={1: {"mAP": value}})
+        state.runs[run.name] = run
+    return state
+
+
+def drawn(trials: int) -> SweepState:
+    """Trials whose value follows from the rate alone."""
+    draw = random.Random(0)
+    parameters: list[dict[str, Any]] = [{}]
+    for number in range(1, trials):
+        own = {RATE: 10 ** draw.uniform(-4, -2), MARGIN: draw.random(), LISTS: [number, number + 1]}
+        parameters.append(own | ({NAME: draw.choice("ab")} if number % 2 else {}))
+    return state_of(parameters, [own.get(RATE, 1e-3) for own in parameters])
+
+
+def test_values_are_those_of_the_trials_that_have_them() -> None:
+    rate, _, name, lists = searched(state := state_of([{}, {RATE: 1e-2}, {NAME: None, RATE: 1e-4}], [0.1, 0.2, 0.3]))
+    assert [key.label for key in searched(state)] == ["base_lr", "margin", "optim.name", "lr_steps"]
+    assert rate.of(state.trials) == {0: 1e-3, 1: 1e-2, 2: 1e-4}
+    assert name.of(state.trials) == {0: "c", 2: None}
+    assert lists.key == LISTS and lists.of(state.trials) == {0: [40, 70]}
+    assert rate.log and not name.log
+    assert rate.numeric(state.trials) and not name.numeric(state.trials) and not lists.numeric(state.trials)
+    assert name.names(state.trials) == ['"c"', "null"]
+    assert rate.names(state.trials) == ["0.0001", "0.001", "0.01"]
+
+
+def test_importances_find_the_key_that_decides() -> None:
+    shares = importances(drawn(30), "mAP")
+    assert next(iter(shares)) == RATE and shares[RATE] > 0.7
+    assert abs(sum(shares.values()) - 1) < 1e-9
+    assert set(shares) == {RATE, MARGIN, NAME}  # No trial has the lists of another, so nothing can be said of them.
+
+
+def test_importances_of_few_trials_are_not_given() -> None:
+    assert importances(drawn(FEWEST - 1), "mAP") == {}
+    assert importances(drawn(FEWEST), "mAP") != {}
+    assert importances(state_of([{}] * FEWEST, [0.1] * FEWEST), "mAP") == {}

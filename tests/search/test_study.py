@@ -1,0 +1,255 @@
+"""What Optuna's study is told of ended trials, and what its samplers make of it."""
+
+import json
+import math
+import random
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+
+from reid_tune.errors import FailedRun
+from reid_tune.journal.state import trial_run
+from reid_tune.search.study import Study, suggestion_seed
+from reid_tune.search_space.load import Sweep
+
+from ..helpers.simulated_driver import make_sweep
+
+NAME, RATE, WIDTH = "train.optim.name", "train.optim.base_lr", "model.feat_dim"
+MARGIN, SOFT = "train.optim.triplet_loss_margin", "model.no_margin"
+PLAIN: dict[str, Any] = {
+    RATE: {"loguniform": [1e-5, 1e-1]},
+    MARGIN: {"uniform": [0.1, 0.6]},
+    WIDTH: {"quniform": [64, 1024, 64]},
+}
+CONDITIONAL: dict[str, Any] = PLAIN | {
+    NAME: {"choice": ["Adam", "SGD"]},
+    "train.optim.momentum": {"uniform": [0.5, 0.9], "when": {NAME: "SGD"}},
+    SOFT: {"choice": [True, False]},
+    MARGIN: {"uniform": [0.1, 0.6], "when": {SOFT: False}},
+}
+LIMITS = [f"{MARGIN} < 0.4 or {NAME} == 'Adam'", f"{WIDTH} % 128 == 0"]
+TWO = {"objective": [{"metric": "mAP"}, {"metric": "gflops"}, {"metric": "embedding_dim"}]}
+
+CLIFF = -3.0
+
+Lesson = dict[str, Any]
+Train = Callable[[Mapping[str, Any]], Lesson]
+
+
+def study(folder: Path, sampler: str = "tpe", trials: int = 60, seed: int = 1, **values: Any) -> Study:
+    return Study(sweep(folder, sampler, trials, seed, **values))
+
+
+def sweep(folder: Path, sampler: str = "tpe", trials: int = 60, seed: int = 1, **values: Any) -> Sweep:
+    search = {"sampler": sampler, "seed": seed}
+    return make_sweep(folder, **({"space": PLAIN, "search": search, "budget": {"trials": trials}} | values))
+
+
+def finished(score: float, *costs: float) -> Lesson:
+    return {"state": "finished", "value": score, "epochs": {1: score / 2, 2: score}, "costs": costs}
+
+
+def stopped(score: float, *costs: float, epoch: int = 1) -> Lesson:
+    return {"state": "stopped", "value": score, "epochs": {epoch: score}, "costs": costs}
+
+
+def failed(failure: str, *costs: float) -> Lesson:
+    return {"state": "failed", "value": None, "epochs": {1: 0.25}, "costs": costs, "failure": failure}
+
+
+def told(found: Study) -> list[optuna.trial.FrozenTrial]:
+    return [found.study.get_trials(deepcopy=False)[number] for number in found.numbers.values()]
+
+
+def learn(found: Study, *lessons: Lesson) -> list[optuna.trial.FrozenTrial]:
+    for number, lesson in enumerate(lessons, 1):
+        found.remember(trial_run(number), {RATE: 1e-3, MARGIN: 0.3, WIDTH: 64 * number})
+        found.tell(trial_run(number), **lesson)
+    return told(found)
+
+
+def suggest(found: Study, train: Train, count: int) -> list[dict[str, Any]]:
+    suggested = []
+    for number in range(1, count + 1):
+        suggested.append(found.ask(trial_run(number), number))
+        found.tell(trial_run(number), **train(suggested[-1]))
+    return suggested
+
+
+LESSONS = [finished(0.5), stopped(0.3), failed("non_finite"), failed("out_of_memory"), failed("invalid"), failed("")]
+
+
+def test_what_becomes_of_the_ends_of_trials(tmp_path: Path) -> None:
+    trials = learn(study(tmp_path), *LESSONS, finished(math.nan), {**finished(0.1), "value": None})
+    states = ["COMPLETE", *["PRUNED"] * 3, *["FAIL"] * 4]
+    assert [trial.state.name for trial in trials] == states
+    assert [trial.intermediate_values for trial in trials[:4]] == [{1: 0.25, 2: 0.5}, {1: 0.3}, {}, {}]
+    assert trials[0].values == [0.5]
+    violated = [trial.constraints["trainable"] > 0 for trial in trials[:4]]
+    assert violated[3] and not any(violated[:2])
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "gp"])
+def test_with_several_objectives_costs_are_minimized(tmp_path: Path, sampler: str) -> None:
+    found = study(tmp_path, sampler, **TWO)
+    assert [direction.name for direction in found.study.directions] == ["MAXIMIZE", "MINIMIZE", "MINIMIZE"]
+    lessons = [{**lesson, "costs": (2.0, 64.0)} for lesson in LESSONS]
+    trials = learn(found, *lessons)
+    assert (trials[0].state.name, trials[0].values) == ("COMPLETE", [0.5, 2.0, 64.0])
+    assert all(trial.intermediate_values == {} for trial in trials)
+    found.tell(trial_run(0), **finished(0.25, 1.0, 32.0))
+    assert found.study.get_trials(deepcopy=False)[-1].values == [0.25, 1.0, 32.0]
+    assert set(found.ask(trial_run(9), 9)) == set(PLAIN)
+
+
+@pytest.mark.parametrize("values", [{}, TWO], ids=["one", "three"])
+def test_tpe_ranks_complete_before_stopped_before_diverged_before_too_large(
+    tmp_path: Path, values: dict[str, Any]
+) -> None:
+    costs = (2.0, 64.0) if values else ()
+    ranked = [
+        finished(0.01, *costs),
+        stopped(0.2, *costs, epoch=9),
+        stopped(0.1, *costs, epoch=9),
+        stopped(0.9, *costs, epoch=3),
+        failed("non_finite", *costs),
+        failed("out_of_memory", *costs),
+    ]
+    order = random.Random(1).sample(range(6), 6)
+    trials = learn(found := study(tmp_path, **values), *(ranked[index] for index in order))
+    from optuna.samplers._tpe.sampler import _split_trials
+
+    for count in range(1, 6):
+        below, above = _split_trials(found.study, trials, count)
+        assert sorted(order[trials.index(trial)] for trial in below) == list(range(count))
+        assert len(above) == 6 - count
+
+
+def test_the_gaussian_process_is_told_of_failures_as_complete_trials_that_break_a_constraint(tmp_path: Path) -> None:
+    trials = learn(study(tmp_path, "gp"), failed("out_of_memory"), finished(0.5), finished(0.3), *LESSONS)
+    complete = [
+        (trial.values, trial.constraints["trainable"] > 0) for trial in trials if trial.state.name == "COMPLETE"
+    ]
+    assert complete == [([0.0], True), *[([x], False) for x in (0.5, 0.3, 0.5)], ([0.0], True), ([0.0], True)]
+    assert [trial.state.name for trial in trials[-2:]] == ["FAIL", "FAIL"]
+
+
+def too_high(failure: str, best: float) -> Train:
+    """Trials fail at the higher half of the rates; the best rate is 10**best."""
+
+    def train(parameters: Mapping[str, Any]) -> Lesson:
+        rate = math.log10(parameters[RATE])
+        score = 0.5 - 0.05 * abs(rate - best) - 0.1 * abs(parameters[MARGIN] - 0.3)
+        return failed(failure) if rate > CLIFF else finished(score)
+
+    return train
+
+
+def share_of_failures(folder: Path, sampler: str, train: Train, trials: int, seeds: int) -> float:
+    """Among the last third of the trials."""
+    late = []
+    for seed in range(seeds):
+        late += suggest(study(folder, sampler, trials, seed), train, trials)[-trials // 3 :]
+    return sum(train(parameters)["state"] == "failed" for parameters in late) / len(late)
+
+
+@pytest.mark.parametrize(("sampler", "trials", "seeds"), [("tpe", 60, 5), ("gp", 15, 3)])
+@pytest.mark.parametrize("failure", ["non_finite", "out_of_memory"])
+def test_samplers_learn_to_avoid_what_cannot_be_trained(
+    tmp_path: Path, failure: str, sampler: str, trials: int, seeds: int
+) -> None:
+    train = too_high(failure, CLIFF - 0.67)
+    learned, at_random = (share_of_failures(tmp_path, kind, train, trials, seeds) for kind in (sampler, "random"))
+    assert learned < 0.5 * at_random
+
+
+@pytest.mark.parametrize("failure", ["non_finite", "out_of_memory"])
+def test_where_the_best_is_next_to_what_fails_tpe_does_not_run_into_it(tmp_path: Path, failure: str) -> None:
+    learned, ignored = (share_of_failures(tmp_path, "tpe", too_high(kind, CLIFF), 60, 3) for kind in (failure, "lost"))
+    assert learned < 0.6 * ignored
+
+
+def pareto(parameters: Mapping[str, Any]) -> Lesson:
+    width = parameters[WIDTH]
+    score = 0.5 + width / 4096 - 0.1 * abs(math.log10(parameters[RATE]) + 3)
+    return (
+        finished(score, float(width), float(width)) if width % 128 else stopped(score / 2, float(width), float(width))
+    )
+
+
+def test_with_several_objectives_all_of_the_front_is_approached(tmp_path: Path) -> None:
+    def late(sampler: str) -> list[dict[str, Any]]:
+        return [
+            parameters
+            for seed in range(3)
+            for parameters in suggest(study(tmp_path, sampler, 40, seed, **TWO), pareto, 40)[-20:]
+        ]
+
+    def distance(found: list[dict[str, Any]]) -> float:
+        return sum(abs(math.log10(parameters[RATE]) + 3) for parameters in found) / len(found)
+
+    found = late("tpe")
+    assert distance(found) < 0.8 * distance(late("random"))
+    assert min(each[WIDTH] for each in found) < 300 and max(each[WIDTH] for each in found) > 700
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "gp"])
+@pytest.mark.parametrize("values", [{}, {"space": CONDITIONAL, "constraints": LIMITS}, TWO])
+def test_the_same_events_give_the_same_suggestions(tmp_path: Path, sampler: str, values: dict[str, Any]) -> None:
+    kinds: list[Callable[..., Lesson]] = [finished, stopped, lambda score, *costs: failed("non_finite", *costs)]
+    first, second = (study(tmp_path, sampler, 16, **values) for _ in range(2))
+    events: list[tuple[str, dict[str, Any], Lesson]] = []
+    for number in range(1, 11):
+        run, width = trial_run(number), 64.0 * (number % 5)
+        parameters = first.ask(run, number)
+        lesson = kinds[number % 3](0.1 + width / 1000, *((width, width) if values is TWO else ()))
+        first.tell(run, **lesson)
+        events.append((run, json.loads(json.dumps(parameters)), lesson))
+    for run, parameters, lesson in events:
+        second.remember(run, parameters)
+        second.tell(run, **lesson)
+    assert first.ask("trials/0011", 11) == second.ask("trials/0011", 11)
+
+
+def test_draws_that_share_densities_are_those_of_optuna(tmp_path: Path) -> None:
+    """With one group of keys, the suggestion is what a plain sampler of Optuna draws."""
+    found = study(tmp_path)
+    suggest(found, lambda parameters: finished(parameters[MARGIN]), 30)
+    found.remember(trial_run(31), {RATE: 1e-3, MARGIN: 0.5, WIDTH: 64})
+    names = found.space.together()[RATE]
+    draft = found.study.ask()
+    sampler = optuna.samplers.TPESampler(seed=suggestion_seed(1, 32), n_startup_trials=10, multivariate=True)
+    drawn = sampler.sample_relative(found.study, found.study.get_trials()[draft.number], names)
+    found.study.tell(draft, state=optuna.trial.TrialState.FAIL)
+    assert found.ask(trial_run(32), 32) == found.space.draw(lambda name, distribution: drawn[name])
+
+
+def test_a_given_configuration_may_lie_outside_the_ranges(tmp_path: Path) -> None:
+    found = study(tmp_path)
+    found.remember("trials/0001", {RATE: 0.5, MARGIN: 0.3, WIDTH: 64})
+    found.tell("trials/0001", **finished(0.9))
+    assert found.study.get_trials() == []
+    inside = found.ask("trials/0002", 2)
+    assert list(found.numbers) == ["trials/0002"]
+    assert inside == study(tmp_path).ask("trials/0002", 2)
+
+
+@pytest.mark.parametrize(("state", "known"), [("finished", 1), ("stopped", 0), ("failed", 0)])
+def test_trial_0_joins_full_length_only(tmp_path: Path, state: str, known: int) -> None:
+    found = study(tmp_path)
+    found.tell(trial_run(0), state, 0.5, {1: 0.5}, failure="out_of_memory" if state == "failed" else "")
+    assert len(found.study.get_trials()) == known
+
+
+def test_a_grid_leaves_out_what_has_been_tried(tmp_path: Path) -> None:
+    found = study(tmp_path, "grid", 10, space={WIDTH: {"choice": [64, 128, 192]}, "model.neck": {"value": "bnneck"}})
+    assert found.space.base[WIDTH] not in (64, 128, 192)
+    given = found.space.configuration({WIDTH: 128})
+    found.remember("trials/0001", given)
+    found.remember("trials/0002", given | {WIDTH: 32})
+    assert [found.ask(trial_run(number), number)[WIDTH] for number in (3, 4)] == [64, 192]
+    with pytest.raises(FailedRun, match="trials/0005: nothing is left of the grid"):
+        found.ask("trials/0005", 5)

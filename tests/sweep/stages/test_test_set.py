@@ -1,0 +1,59 @@
+"""The stages behind the refit, on a checkpoint that was never trained."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from reid_tune.data.fingerprint import fingerprint
+from reid_tune.evaluation import score as evaluation_score
+from reid_tune.evaluation.score import Retrieval
+from reid_tune.journal.event_log import read_events
+from reid_tune.report.summary import LABELS
+from reid_tune.sweep.stages import test_set as stage
+from reid_tune.sweep.stages.export import export
+from reid_tune.sweep.stages.test_set import test as run_test
+from reid_tune.tasks.threshold import Calibration, calibrate
+
+from ...helpers.refitted_sweep import refitted
+
+
+def test_the_test_stage_writes_the_threshold_beside_the_scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.set_num_threads(1)
+    data = tmp_path / "data"
+    sweep, journal = refitted(tmp_path)
+    assert export(sweep, journal)["winner"]["file"] == "export/winner.onnx"
+    device, seen = torch.device("cpu", 0), []  # unlike torch.device("cpu")
+
+    class Ranked(Retrieval):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            seen.append((arguments[2], torch.are_deterministic_algorithms_enabled()))
+
+    def calibrated(*arguments: Any, device: torch.device) -> Calibration:
+        seen.append((device, "calibrated"))
+        return calibrate(*arguments, device=device)
+
+    monkeypatch.setattr(evaluation_score, "Retrieval", Ranked)
+    monkeypatch.setattr(stage, "scoring_device", lambda _: device)
+    monkeypatch.setattr(stage, "calibrate", calibrated)
+    result = run_test(sweep, journal)
+    assert seen == [(device, True), (device, True), (device, "calibrated")], "the ONNX file and the checkpoint"
+    written = json.loads((sweep.folder / "export" / "test.json").read_text())
+    threshold = written["winner"].pop("threshold")
+    assert written == result["models"] and list(result["models"]["winner"]) == [*LABELS, "latency"]
+    assert "k1 = 3, k2 = 2, lambda = 0.5" in result["models"]["winner"]["tuned"]["protocol"]
+    assert result["models"]["winner"]["latency"]["batches"].keys() == {"1", "16"}
+    assert result["data"] == {"test folders": fingerprint(data / "query", data / "bounding_box_test")}
+    assert result["looks"] == {"test folders": 1}
+    pictures = {(event.get("run"), event["path"]) for event in read_events(journal.path) if event["kind"] == "artifact"}
+    names = [f"export/winner-{name}.png" for name in ("cmc", "matches", "schedule")]
+    assert pictures == {(run, name) for run in ("refit/winner", None) for name in names}
+    assert all((sweep.folder / name).read_bytes().startswith(b"\x89PNG") for name in names)
+    journal.emit("stage", stage="test", state="done", result=result)
+    assert run_test(sweep, journal)["looks"] == {"test folders": 2}
+    assert threshold["fmr"]["wanted"] == 0.05 >= threshold["fmr"]["reached"] and threshold["dimension"] == 16
+    assert threshold["data"]["checkpoint"] == "winner.onnx"
+    assert threshold["data"]["query_dataset"] == str(data / "query")

@@ -1,0 +1,76 @@
+import sys
+from pathlib import Path
+
+import pytest
+
+from reid_tune.checkpoints.encryption import encrypt
+from reid_tune.config.encryption_key import KEY, KEY_FILE
+from reid_tune.errors import InputError
+from reid_tune.journal.journal import Journal
+from reid_tune.journal.store import resume_command
+from reid_tune.search_space.load import Sweep
+from reid_tune.sweep.driver import plan_sweep, run_sweep
+
+from ..helpers.simulated_driver import SPEC, make_sweep
+
+SECRET = "open sesame 4711"
+
+
+@pytest.fixture(autouse=True)
+def no_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (KEY, KEY_FILE):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_the_resume_command_is_this_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["/bin/x", "sweep", "a b.yaml", "train.num_epochs=3"])
+    assert resume_command() == "reid-tune sweep 'a b.yaml' train.num_epochs=3 --resume auto"
+    monkeypatch.setattr(sys, "argv", ["/bin/x", "sweep", "a.yaml", "--resume=auto"])
+    assert resume_command() == "reid-tune sweep a.yaml --resume auto"
+
+
+def begun(folder: Path, key: str | None, lock: str | None) -> Sweep:
+    """A sweep whose log has begun with a lock, now with a key in its spec."""
+    sweep = make_sweep(folder, SPEC | ({"encryption_key": key} if key else {}))
+    header = {"name": "simulated", "uid": "uid", "tracking_uri": "", "lock": lock}
+    spec = sweep.experiment.parameters()
+    with Journal(sweep.folder) as journal:
+        journal.emit("sweep", **header, sweep=sweep.file.model_dump(mode="json"), spec=spec)
+    return sweep
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (None, f"the sweep simulated is encrypted: give its key as encryption_key, {KEY} or {KEY_FILE}."),
+        ("open sesame", "the encryption key does not open the sweep simulated: give the one"),
+    ],
+)
+def test_an_encrypted_sweep_goes_on_with_its_key_only(tmp_path: Path, given: str | None, message: str) -> None:
+    sweep = begun(tmp_path, given, encrypt(b"uid", SECRET).hex())
+    before = sorted(sweep.folder.iterdir())
+    with pytest.raises(InputError) as caught:
+        run_sweep(sweep, resume="auto", until="search")
+    assert str(caught.value).startswith(message) and "\n" not in str(caught.value)
+    assert sorted(sweep.folder.iterdir()) == before
+
+
+def test_the_right_key_opens_and_a_plain_sweep_takes_none(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="nowhere"):  # The next check: its data is missing.
+        run_sweep(begun(tmp_path / "a", SECRET, encrypt(b"uid", SECRET).hex()), resume="auto", until="search")
+    with pytest.raises(InputError, match="nowhere"):
+        run_sweep(begun(tmp_path / "b", None, None), resume="auto", until="search")
+    with pytest.raises(InputError, match="the sweep simulated began without an encryption key: resume it without one"):
+        run_sweep(begun(tmp_path / "c", SECRET, None), resume="auto", until="search")
+
+
+def test_a_missing_file_of_the_key_stops_a_sweep_before_it_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(KEY_FILE, str(tmp_path / "none.txt"))
+    sweep = make_sweep(tmp_path)
+    with pytest.raises(InputError, match=r"cannot read .*none\.txt"):
+        run_sweep(sweep, resume="never", until="search")
+    with pytest.raises(InputError, match=r"cannot read .*none\.txt"):
+        plan_sweep(sweep, "search")
+    assert not sweep.folder.exists()

@@ -1,0 +1,47 @@
+import psutil
+import pytest
+import torch
+
+from reid_tune.training.system_metrics import Usage
+
+
+def test_the_machine_is_told_as_its_own_tools_do() -> None:
+    with Usage(torch.device("cpu")) as usage:
+        held = torch.ones(50_000_000)  # 200 MB, which are the process's and the machine's
+        first = usage.take()
+        assert first.keys() == {
+            "system/cpu_utilization_percentage",
+            "system/system_memory_usage_megabytes",
+            "system/system_memory_usage_percentage",
+            "train/memory_megabytes",
+        }
+        memory = psutil.virtual_memory()
+        assert abs(first["system/system_memory_usage_megabytes"] - memory.used / 1e6) < 0.1 * memory.total / 1e6
+        assert 0 <= first["system/cpu_utilization_percentage"] <= 100
+        own = psutil.Process().memory_info().rss / 1e6
+        assert abs(first["train/memory_megabytes"] - own) < 50 and own > 200
+        del held
+        assert usage.take()["train/memory_megabytes"] < first["train/memory_megabytes"] - 150, "each epoch's own peak"
+
+
+def test_the_thread_ends_with_the_block() -> None:
+    with Usage(torch.device("cpu")) as usage:
+        assert usage._thread.is_alive()
+    assert not usage._thread.is_alive()
+
+
+def test_a_gpu_that_does_not_tell_its_use_ends_no_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    class NotSupported(Exception):
+        """As the errors of NVIDIA's bindings, which have no base but this."""
+
+    def refuse(*_: object) -> float:
+        raise NotSupported
+
+    for name in ("utilization", "power_draw"):
+        monkeypatch.setattr(torch.cuda, name, refuse)
+    monkeypatch.setattr(torch.cuda, "device_memory_used", lambda _: 3_000_000)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda _: 2_000_000)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda _: None)
+    with Usage(torch.device("cuda", 0)) as usage:
+        found = {name: value for name, value in usage.take().items() if "gpu" in name}
+    assert found == {"system/gpu_0_memory_usage_megabytes": 3.0, "train/gpu_memory_megabytes": 2.0}
