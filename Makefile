@@ -35,6 +35,7 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/codespell $$(git ls-files 2>/dev/null || echo .)
 
 # Each test process computes with one thread (tests/conftest.py); two of them suit the smallest machine.
 test: lint
