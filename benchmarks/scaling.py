@@ -45,8 +45,8 @@ from rich.table import Table
 from sweep_overhead import CONSTRAINTS, PLAIN, TINY, make_sweep
 
 from reid_tune.demo import draw_demo_data
-from reid_tune.execution.cluster.placement import place
-from reid_tune.execution.cluster.session import cluster
+from reid_tune.execution.cluster.placement import compute_placement
+from reid_tune.execution.cluster.session import ray_session
 from reid_tune.execution.run_source import Attempt
 from reid_tune.journal.event_log import Event, read_events
 from reid_tune.journal.journal import Journal
@@ -70,10 +70,10 @@ class Observed(Search):
         super().__init__(*arguments)
         self.noted: list[tuple[float, float]] = []
 
-    def next(self) -> Attempt | None:
+    def next_attempt(self) -> Attempt | None:
         if not self.noted:
             self._note()
-        return super().next()
+        return super().next_attempt()
 
     def poll(self) -> None:
         self._note()
@@ -179,10 +179,10 @@ def measure(count: int, given: Namespace, folder: Path) -> Measured:
         from reid_tune.execution import tune_runner as runner
 
         source = Observed(sweep, journal, ())
-        with patch.object(runner, "single_run", sleeper(given.seconds)):
-            runner.run_all(source, lambda: place(sweep.file.resources, 1).at_once, 1, (), folder / "ray", 600)
+        with patch.object(runner, "run_single_worker", sleeper(given.seconds)):
+            runner.run_all(source, lambda: compute_placement(sweep.file.resources, 1).max_concurrent, 1, (), folder / "ray", 600)
         for run in journal.state.runs.values():
-            assert run.state == "finished" and run.attempts == 1, f"{run.name}: {run.state}, {run.setbacks}"
+            assert run.state == "finished" and run.attempts == 1, f"{run.name}: {run.state}, {run.retries}"
     shutil.rmtree(folder / "ray", ignore_errors=True)
     return Measured(count, given.seconds, read_events(journal.path), source.noted)
 
@@ -196,18 +196,18 @@ def sleeper(seconds: float) -> Callable[[dict[str, Any]], None]:
 
         from reid_tune.checkpoints.filenames import LATEST
         from reid_tune.config.experiment import Experiment
-        from reid_tune.files import atomic
-        from reid_tune.modeling.network import untrained
+        from reid_tune.files import atomic_path
+        from reid_tune.modeling.network import build_seeded_network
 
         importlib.import_module("reid_tune.training.loop")
         torch.set_num_threads(config["threads"])
         experiment = Experiment.model_validate(config["spec"])
-        network = untrained(experiment.model, IDENTITIES, experiment.train.seed)
+        network = build_seeded_network(experiment.model, IDENTITIES, experiment.train.seed)
         epochs, waited, begun = experiment.train.num_epochs, 0.0, time.time()
         for epoch in range(1, epochs + 1):
             time.sleep(seconds / epochs)
             if epoch == epochs:
-                with atomic(Path(config["folder"], LATEST)) as temporary:
+                with atomic_path(Path(config["folder"], LATEST)) as temporary:
                     torch.save(network.state_dict(), temporary)
             metrics = {"epoch": epoch, "mAP": epoch / (epoch + 2), "begun": begun, "waited": waited}
             asked = time.perf_counter()
@@ -231,7 +231,7 @@ def nodes(count: int) -> Iterator[int]:
         latest = time.monotonic() + 60
         while psutil.cpu_percent(interval=2) > 30 and time.monotonic() < latest:
             pass
-        with cluster(own.address):
+        with ray_session(own.address):
             yield own.head_node.all_processes["raylet"][0].process.pid
     finally:
         family = psutil.Process().children(recursive=True)

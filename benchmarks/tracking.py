@@ -68,7 +68,7 @@ def events(trials: int, epochs: int) -> Iterator[Event]:
     sweep = {"budget": {"trials": trials}, "objective": {"metric": "mAP"}, "space": {"train.optim.base_lr": {}}}
     yield event("sweep", name="large", uid="0" * 16, tracking_uri="", sweep=sweep, spec=Experiment().parameters())
     yield event("driver", environment={"data": {"folders": ["/data/train"], "fingerprint": "0" * 32}})
-    yield event("stage", stage="search", state="begun", result={})
+    yield event("stage", stage="search", state="started", result={})
     for first in range(0, trials, 8):
         runs = [f"trials/{number:04d}" for number in range(first, min(first + 8, trials))]
         for number, run in enumerate(runs):

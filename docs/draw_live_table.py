@@ -7,15 +7,15 @@ import io
 import re
 import sys
 
-from rich.console import Console, Group
-from rich.text import Text
-
 from reid_tune.events.log import read_events
-from reid_tune.files import write_atomic
-from reid_tune.sweep.costs import Ledger
+from reid_tune.sweep.costs import CostLedger
 from reid_tune.sweep.report.live import status_line
 from reid_tune.sweep.report.summary import leaderboard
 from reid_tune.sweep.state import replay
+from rich.console import Console, Group
+from rich.text import Text
+
+from reid_tune.files import write_atomic
 
 
 def main(log: str, picture: str) -> None:
@@ -26,7 +26,7 @@ def main(log: str, picture: str) -> None:
     trials = state.header["sweep"]["budget"]["trials"]
     console = Console(record=True, width=112, file=io.StringIO(), force_terminal=True)
     console.print("$ reid-tune sweep search_spaces/quickstart.yaml")
-    status = status_line(state, trials, Ledger(moment).spent())
+    status = status_line(state, trials, CostLedger(moment).total())
     console.print(Group(leaderboard(state), Text(status, style="dim")))
     # The fonts that rich names lie on a server; any monospaced one will do.
     write_atomic(picture, re.sub(r"@font-face \{.*?\}", "", console.export_svg(title="reid-tune"), flags=re.DOTALL))

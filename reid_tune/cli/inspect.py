@@ -23,13 +23,13 @@ def report(
     storage: Storage = "runs",
 ) -> None:
     """Show what a sweep has found, running or not, and write it as a page."""
-    from reid_tune.journal.costs import Ledger
+    from reid_tune.journal.costs import CostLedger
     from reid_tune.journal.event_log import read_events
     from reid_tune.journal.journal import EVENTS
     from reid_tune.journal.s3_reader import readable
     from reid_tune.journal.store import load_state, sweep_folder
     from reid_tune.report.html import write_page
-    from reid_tune.report.summary import report as make_report
+    from reid_tune.report.summary import build_report as make_report
 
     storage = readable(storage, name)
     state = load_state(name, storage)
@@ -37,7 +37,7 @@ def report(
     if html is not None:
         typer.echo(f"page: {write_page(folder, html)}", err=True)
     if format is not Format.table:
-        show(make_report(state, Ledger(read_events(folder / EVENTS)).by_stage()), format, {})
+        show(make_report(state, CostLedger(read_events(folder / EVENTS)).by_stage()), format, {})
         return
     print_sweep(state, folder)
     if html is None:
@@ -69,11 +69,11 @@ def logs(
 ) -> None:
     """Show what a trial has printed."""
     from reid_tune.journal.s3_reader import readable
-    from reid_tune.journal.store import split_name
+    from reid_tune.journal.store import split_run_reference
     from reid_tune.report.run_logs import logs_table, read_log
     from reid_tune.tables import print_table
 
-    sweep, run = split_name(name)
+    sweep, run = split_run_reference(name)
     here = readable(storage, sweep)
     if run:
         for text in read_log(sweep, run, here, follow, refresh=lambda: readable(storage, sweep)):
@@ -112,15 +112,15 @@ def version() -> None:
 
 def print_sweep(state: Any, folder: Path) -> None:
     """The tables and lines of a sweep's report."""
-    from reid_tune.journal.costs import Ledger
+    from reid_tune.journal.costs import CostLedger
     from reid_tune.journal.event_log import read_events
     from reid_tune.journal.journal import EVENTS
-    from reid_tune.report.sentences import words
-    from reid_tune.report.summary import confirm_table, finals_table, leaderboard
+    from reid_tune.report.sentences import report_sentences
+    from reid_tune.report.summary import confirm_table, test_results_table, leaderboard
     from reid_tune.tables import print_table
 
-    for table in (leaderboard(state), confirm_table(state), finals_table(state)):
+    for table in (leaderboard(state), confirm_table(state), test_results_table(state)):
         if table is not None:
             print_table(table)
-    for line in words(state, folder, Ledger(read_events(folder / EVENTS)).spent()):
+    for line in report_sentences(state, folder, CostLedger(read_events(folder / EVENTS)).total()):
         typer.echo(line)

@@ -92,7 +92,7 @@ def sweep(
         raise typer.Exit(_submit(loaded, hand_in, resume, start, until, dry_run, address))
     from reid_tune.journal.store import resume_command
     from reid_tune.report.html import PAGE
-    from reid_tune.report.plan import plan_table, plan_words
+    from reid_tune.report.plan import plan_table, plan_lines
     from reid_tune.sweep.driver import plan_sweep, run_sweep
     from reid_tune.tables import print_table
 
@@ -102,7 +102,7 @@ def sweep(
             show(plan, format, {})
             return
         print_table(plan_table(plan))
-        for line in plan_words(plan):
+        for line in plan_lines(plan):
             typer.echo(line)
         return
     try:
@@ -143,11 +143,11 @@ def reproduce(
     status is 1.
     """
     from reid_tune.journal.s3_reader import readable
-    from reid_tune.report.reproduce import find_run, repeat, write_spec
+    from reid_tune.report.reproduce import find_run, reproduce_command, write_spec
     from reid_tune.sweep.reproduce import differences, train_again
 
     state, found, folder = find_run(name, readable(storage, name.partition("/")[0]))
-    again = repeat(state, found, write_spec(folder, state))
+    again = reproduce_command(state, found, write_spec(folder, state))
     if not run:
         typer.echo(again)
         return
@@ -173,10 +173,10 @@ def stop(
 ) -> None:
     """End a trial of a search; the sweep goes on without it."""
     from reid_tune.journal.s3_reader import deliver, readable
-    from reid_tune.journal.store import split_name, sweep_folder
+    from reid_tune.journal.store import split_run_reference, sweep_folder
     from reid_tune.sweep.requests import ask_to_stop
 
-    sweep, run = split_name(name)
+    sweep, run = split_run_reference(name)
     said = ask_to_stop(sweep_folder(sweep, readable(storage, sweep)), run)
     deliver(storage, sweep)
     typer.echo(said)

@@ -14,10 +14,10 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from reid_tune.errors import FailedRun, InfrastructureError, InputError
-from reid_tune.execution.failures import failure_of
-from reid_tune.execution.step_memory import GpuMemory, half_batch, largest_batch, step_peak
-from reid_tune.journal.costs import Pace
+from reid_tune.errors import InfrastructureError, InputError, RunFailedError
+from reid_tune.execution.failures import classify_error
+from reid_tune.execution.step_memory import GpuMemory, half_batch, largest_batch, measure_step_peak
+from reid_tune.journal.costs import EpochTiming
 from reid_tune.search_space.load import Sweep
 from reid_tune.training.compiler import limit_compile_processes, require_compiler
 from reid_tune.training.memory import memory_errors
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from reid_tune.execution.cluster.placement import Placement
     from reid_tune.training.run import Run
 
-__all__ = ["Measured", "measure", "probe"]
+__all__ = ["ProbeResult", "measure_training", "run_probe"]
 
 STEPS = 20
 _WARM = 5  # first steps, in which kernels are chosen and memory is taken
@@ -39,7 +39,7 @@ _OF_THE_SPEC = ("out_of_memory", "non_finite", "invalid")
 
 
 @dataclass(frozen=True)
-class Measured:
+class ProbeResult:
     """What a probe found; memory in bytes.
 
     Attributes:
@@ -72,14 +72,14 @@ class Measured:
         """By name, as plain data."""
         return asdict(self)
 
-    def pace(self, experiment: "Experiment", levels: Collection[int] = ()) -> Pace:
+    def pace(self, experiment: "Experiment", levels: Collection[int] = ()) -> EpochTiming:
         """The pace of a run that validates at these epochs, beside those of `validation_interval` and the last one."""
         interval, last = experiment.train.validation_interval, experiment.train.num_epochs
         validations = sum(epoch % interval == 0 or epoch == last or epoch in levels for epoch in range(1, last + 1))
-        return Pace(self.start, self.steps * self.step + self.validation * validations / last)
+        return EpochTiming(self.start, self.steps * self.step + self.validation * validations / last)
 
 
-def probe(sweep: Sweep, placement: "Placement", workers: int) -> Measured:
+def run_probe(sweep: Sweep, placement: "Placement", workers: int) -> ProbeResult:
     """Take twenty steps of the spec itself as a trial would, on one worker in a process of its own.
 
     A run of several workers is measured by one of them on its share of the batch: without the others, whose gradients
@@ -92,7 +92,7 @@ def probe(sweep: Sweep, placement: "Placement", workers: int) -> Measured:
     import ray
     from ray.exceptions import OutOfMemoryError, RayError, RayTaskError, WorkerCrashedError
 
-    held = {"num_cpus": placement.cpus, "num_gpus": placement.gpus, "resources": dict(placement.more)}
+    held = {"num_cpus": placement.cpus, "num_gpus": placement.gpus, "resources": dict(placement.custom)}
     worker = ray.remote(**held, max_retries=0, max_calls=1)(_work)
     spec = sweep.experiment.model_dump(mode="json", exclude={"encryption_key"})
     begun = time.perf_counter()
@@ -109,7 +109,7 @@ def probe(sweep: Sweep, placement: "Placement", workers: int) -> Measured:
 
 def _judged(sweep: Sweep, error: Exception) -> Exception:
     """The error to raise for one of the worker."""
-    failure = failure_of(error)
+    failure = classify_error(error)
     return _untrainable(sweep, failure.reason) if failure.kind in _OF_THE_SPEC else error
 
 
@@ -117,7 +117,7 @@ def _untrainable(sweep: Sweep, reason: str) -> InputError:
     return InputError(f"{sweep.file.spec}: the spec itself, trial 0 of the sweep, cannot be trained: {reason}")
 
 
-def _work(spec: dict[str, Any], threads: int, gpus: float, workers: int) -> tuple[Measured, float]:
+def _work(spec: dict[str, Any], threads: int, gpus: float, workers: int) -> tuple[ProbeResult, float]:
     import torch
 
     from reid_tune.config.experiment import Experiment
@@ -126,13 +126,13 @@ def _work(spec: dict[str, Any], threads: int, gpus: float, workers: int) -> tupl
     limit_compile_processes(threads)
     experiment = Experiment.model_validate(spec)
     if not gpus:
-        return measure(experiment, torch.device("cpu"), workers)
-    return measure(experiment, torch.device("cuda", 0), workers, GpuMemory(gpus))
+        return measure_training(experiment, torch.device("cpu"), workers)
+    return measure_training(experiment, torch.device("cuda", 0), workers, GpuMemory(gpus))
 
 
-def measure(
+def measure_training(
     experiment: "Experiment", device: "torch.device", workers: int, gpu: GpuMemory | None = None
-) -> tuple[Measured, float]:
+) -> tuple[ProbeResult, float]:
     """Measure in this process.
 
     Args:
@@ -144,7 +144,7 @@ def measure(
     Raises:
         InputError: data, spec or pretrained weights are unusable, the machine lacks a compiler, or the share of a GPU
             is too small.
-        FailedRun: the loss or the features are not finite, or memory ran out.
+        RunFailedError: the loss or the features are not finite, or memory ran out.
     """
     from reid_tune.training.determinism import kernels
     from reid_tune.training.run import begin, require_shares
@@ -164,14 +164,14 @@ def measure(
         step = median(_steps(run, workers)[_WARM:])
         validation, validating = _validate(run)
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        measured = Measured(decoding, 0.0, step, run.data.sampler.steps_per_epoch, validation, memory, 0)
+        measured = ProbeResult(decoding, 0.0, step, run.data.sampler.steps_per_epoch, validation, memory, 0)
         begun = time.perf_counter()
         if gpu:
             measured = _with_gpu_memory(measured, run, workers, gpu)
     return measured, decoding + STEPS * step + validating + time.perf_counter() - begun
 
 
-def _with_gpu_memory(measured: Measured, run: "Run", workers: int, gpu: GpuMemory) -> Measured:
+def _with_gpu_memory(measured: ProbeResult, run: "Run", workers: int, gpu: GpuMemory) -> ProbeResult:
     """What was measured, with what concerns the GPU's memory; the steps of the half batch come last of all."""
     import torch
 
@@ -183,16 +183,16 @@ def _with_gpu_memory(measured: Measured, run: "Run", workers: int, gpu: GpuMemor
     batch, multiple = dataset.batch_size, dataset.num_instances * workers * train.accumulate
     run.network.train()
     # The memory of CUDA graphs is not that of tensors.
-    peaks = {} if train.cuda_graphs else {batch: step_peak(step, batch)}
+    peaks = {} if train.cuda_graphs else {batch: measure_step_peak(step, batch)}
     if (half := half_batch(batch, multiple)) and not (train.compile or train.cuda_graphs):
-        peaks[half] = step_peak(step, half)
+        peaks[half] = measure_step_peak(step, half)
     available = gpu.available()
     return replace(
         measured,
         gpu_memory=reserved,
         gpu_context=gpu.context(),
         step_memory=peaks.get(batch, 0),
-        largest_batch=largest_batch(peaks, available, multiple) if half in peaks else 0,
+        largest_batch=estimate_largest_batch(peaks, available, multiple) if half in peaks else 0,
     )
 
 
@@ -221,7 +221,7 @@ def _steps(run: "Run", workers: int) -> list[float]:
         loss = _step(run, epoch, number, chosen[::workers])
         seconds.append(time.perf_counter() - begun)
         if not isfinite(loss):
-            raise FailedRun(f"the loss is {loss} in step {len(seconds)}.")
+            raise RunFailedError(f"the loss is {loss} in step {len(seconds)}.")
     return seconds
 
 

@@ -7,44 +7,43 @@ from typing import Any, Protocol
 
 from reid_tune.config.experiment import Experiment
 from reid_tune.errors import InfrastructureError
-from reid_tune.execution.failures import Failure, failure_in, retries
-from reid_tune.execution.gpu_share import CONTEXT
+from reid_tune.execution.failures import Failure, failure_from_report, retries
+from reid_tune.execution.gpu_share import DEFAULT_CUDA_CONTEXT
 from reid_tune.journal.journal import Journal
-from reid_tune.journal.provenance import Held, record, store
+from reid_tune.journal.provenance import WorkerResources, make_run_record, write_run_record
 
-__all__ = ["ONE_CPU", "Attempt", "Holds", "Recorder", "Source"]
+__all__ = ["ONE_CPU", "Attempt", "ResourceRequest", "RunRecorder", "Source"]
 
 
 @dataclass(frozen=True)
-class Holds:
+class ResourceRequest:
     """CPUs and GPUs that a run's workers hold together; fewer than one GPU is a share of one.
 
     Attributes:
-        more: What each worker takes of its node beside them, by Ray's names.
+        custom: What each worker takes of its node beside them, by Ray's names.
     """
 
     cpus: int = 1
     gpus: float = 0
     workers: int = 1
-    more: tuple[tuple[str, float], ...] = ()
+    custom: tuple[tuple[str, float], ...] = ()
 
     @property
-    def shared(self) -> bool:
+    def shares_gpu(self) -> bool:
         """Whether other runs may use the same GPU."""
         return 0 < self.gpus < 1
 
-    @property
-    def alone(self) -> "Holds":
+    def with_whole_gpu(self) -> "ResourceRequest":
         """The same with a whole GPU."""
-        return replace(self, gpus=1) if self.shared else self
+        return replace(self, gpus=1) if self.shares_gpu else self
 
     @property
-    def each(self) -> Held:
+    def per_worker(self) -> WorkerResources:
         """What each worker has."""
-        return Held(self.workers, self.cpus // self.workers, self.gpus / self.workers, hidden=not self.gpus)
+        return WorkerResources(self.workers, self.cpus // self.workers, self.gpus / self.workers, hidden=not self.gpus)
 
 
-ONE_CPU = Holds()
+ONE_CPU = ResourceRequest()
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ class Attempt:
         experiment: Its spec.
         folder: Where this attempt writes its checkpoints.
         resume: Checkpoint of an earlier attempt.
-        holds: What it takes of the cluster.
+        resources: What it takes of the cluster.
         gpu_context: Bytes of a GPU that its process takes outside of PyTorch's allocator.
         features: Where the embeddings of its last validation go.
         sweep: The sweep's folder.
@@ -67,52 +66,52 @@ class Attempt:
     experiment: Experiment
     folder: Path
     resume: Path | None
-    holds: Holds = ONE_CPU
+    resources: ResourceRequest = ONE_CPU
     features: Path | None = None
     sweep: Path = Path()
     remote: str = ""
-    gpu_context: int = CONTEXT
+    gpu_context: int = DEFAULT_CUDA_CONTEXT
 
 
-class Source(Protocol):
+class RunSource(Protocol):
     """Gives out runs and learns from their reports."""
 
-    def next(self) -> Attempt | None:
+    def next_attempt(self) -> Attempt | None:
         """The next run to start, None while there is none."""
 
-    def done(self) -> bool:
+    def is_done(self) -> bool:
         """Whether nothing is left to start or to wait for."""
 
     def report(self, run: str, metrics: Mapping[str, Any]) -> bool:
         """Take a report in; False ends the run."""
 
-    def lost(self, run: str, failure: Failure) -> None:
+    def report_lost(self, run: str, failure: Failure) -> None:
         """The process of a run died, or is to be given up."""
 
     def poll(self) -> None:
         """Called about once a second; may end runs."""
 
-    def alive(self, run: str) -> bool:
+    def is_running(self, run: str) -> bool:
         """Whether the process of a run is still wanted."""
 
 
-class Recorder:
+class RunRecorder:
     """What all sources share: numbering attempts, recording reports once, starting again where that helps."""
 
-    def __init__(self, journal: Journal, holds: Holds = ONE_CPU) -> None:
+    def __init__(self, journal: Journal, resources: ResourceRequest = ONE_CPU) -> None:
         self.journal = journal
-        self.holds = holds
+        self.resources = holds
         # Runs that an earlier driver had started.
-        self.waiting = [name for name, run in journal.state.runs.items() if run.state == "running"]
+        self.pending_runs = [name for name, run in journal.state.runs.items() if run.state == "running"]
 
-    def attempt(self, run: str, experiment: Experiment, features: Path | None = None) -> Attempt:
+    def start_attempt(self, run: str, experiment: Experiment, features: Path | None = None) -> Attempt:
         """Record and describe the next attempt of a run."""
         state = self.journal.state.runs[run]
-        holds = self.holds.alone if "out_of_memory" in state.setbacks else self.holds
+        resources = self.resources.with_whole_gpu() if "out_of_memory" in state.retries else self.holds
         number = state.attempts + 1
         folder = self.journal.folder / run
-        store(folder, record(experiment, self.journal.state.environment, holds.each))
-        self.journal.emit("attempt", run=run, attempt=number, cpus=holds.cpus, gpus=holds.gpus)
+        write_run_record(folder, make_run_record(experiment, self.journal.state.environment, resources.per_worker))
+        self.journal.emit("attempt", run=run, attempt=number, cpus=resources.cpus, gpus=resources.gpus)
         files, place = self.journal.files, folder / f"attempt-{number}"
         files.clear(place)
         return Attempt(
@@ -120,7 +119,7 @@ class Recorder:
             experiment,
             place,
             files.newest(run, number),
-            holds,
+            resources,
             features,
             files.folder,
             files.remote,
@@ -130,13 +129,13 @@ class Recorder:
     def _gpu_context(self) -> int:
         """As the probe has measured it; without one, or in the log of an earlier version, an assumption."""
         probe = self.journal.state.stages.get("preflight", {}).get("probe", {})
-        return int(probe.get("gpu_context") or CONTEXT)
+        return int(probe.get("gpu_context") or DEFAULT_CUDA_CONTEXT)
 
-    def failed(self, run: str, metrics: Mapping[str, Any]) -> bool:
-        """Whether a report is that of a failure; then it was recorded, see `setback`."""
-        failure = failure_in(metrics)
+    def record_if_failed(self, run: str, metrics: Mapping[str, Any]) -> bool:
+        """Whether a report is that of a failure; then it was recorded, see `record_failure`."""
+        failure = failure_from_report(metrics)
         if failure is not None:
-            self.setback(run, failure)
+            self.record_failure(run, failure)
         return failure is not None
 
     def record(self, run: str, metrics: Mapping[str, Any]) -> bool:
@@ -148,13 +147,13 @@ class Recorder:
         self.journal.emit("report", run=run, epoch=epoch, metrics=values, nodes=nodes, usage=usage)
         return True
 
-    def end(self, run: str, state: str, reason: str = "", failure: str = "") -> None:
+    def record_end(self, run: str, state: str, reason: str = "", failure: str = "") -> None:
         """Record the end of a run."""
         epoch = self.journal.state.runs[run].epoch
         more = {key: text for key, text in (("reason", reason), ("failure", failure)) if text}
         self.journal.emit("ended", run=run, state=state, epoch=epoch, **more)
 
-    def setback(self, run: str, failure: Failure) -> None:
+    def record_failure(self, run: str, failure: Failure) -> None:
         """A run failed: queue it again where that may help, else end it.
 
         Raises:
@@ -162,9 +161,9 @@ class Recorder:
         """
         if failure.kind == "infrastructure":
             raise InfrastructureError(f"{run}: {failure.reason} Mend it and go on with --resume auto.")
-        before = self.journal.state.runs[run].setbacks.count(failure.kind)
-        if before < retries(failure.kind, self.holds.shared):
+        before = self.journal.state.runs[run].retries.count(failure.kind)
+        if before < max_retries(failure.kind, self.resources.shares_gpu):
             self.journal.emit("setback", run=run, failure=failure.kind, reason=failure.reason)
-            self.waiting.append(run)
+            self.pending_runs.append(run)
         else:
-            self.end(run, "failed", failure.reason, failure.kind)
+            self.record_end(run, "failed", failure.reason, failure.kind)

@@ -4,52 +4,52 @@ import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from reid_tune.errors import InputError, about
-from reid_tune.execution.cluster.placement import Placement, place
-from reid_tune.execution.run_source import Holds
-from reid_tune.journal.costs import Spent
+from reid_tune.errors import InputError, error_context
+from reid_tune.execution.cluster.placement import Placement, compute_placement
+from reid_tune.execution.run_source import ResourceRequest
+from reid_tune.journal.costs import Cost
 from reid_tune.search_space.load import Sweep
 
-__all__ = ["Crew", "crew_of", "placement_now", "room"]
+__all__ = ["StageResources", "resolve_stage_resources", "find_placement", "find_capacity"]
 
 
 @dataclass(frozen=True)
-class Crew:
+class StageResources:
     """What each run of a stage holds, and how many are at work at once."""
 
-    holds: Holds
-    at_once: int
+    per_run: ResourceRequest
+    max_concurrent: int
 
-    def cost(self, seconds: Sequence[float]) -> Spent:
+    def cost(self, seconds: Sequence[float]) -> Cost:
         """Of runs that take so long, each begun as soon as there is room."""
-        ends = [0.0] * self.at_once
+        ends = [0.0] * self.max_concurrent
         for each in seconds:
             heapq.heapreplace(ends, ends[0] + each)
         held = sum(seconds) / 3600
-        return Spent(max(ends) / 3600, held * self.holds.gpus, held * self.holds.cpus)
+        return Cost(max(ends) / 3600, held * self.per_run.gpus, held * self.per_run.cpus)
 
 
-def crew_of(sweep: Sweep, workers: int) -> Crew:
+def resolve_stage_resources(sweep: Sweep, workers: int) -> StageResources:
     """What the runs of a stage hold, and how many fit at once.
 
     Raises:
         InputError: not one run fits, now or ever.
     """
-    with about(sweep.source):
-        placement = place(sweep.file.resources, workers)
-    holds = Holds(workers * placement.cpus, workers * placement.gpus, workers, placement.more)
-    return Crew(holds, placement.at_once)
+    with error_context(sweep.source):
+        placement = compute_placement(sweep.file.resources, workers)
+    request = ResourceRequest(workers * placement.cpus, workers * placement.gpus, workers, placement.custom)
+    return StageResources(request, placement.max_concurrent)
 
 
-def placement_now(sweep: Sweep, workers: int) -> Placement | None:
+def find_placement(sweep: Sweep, workers: int) -> Placement | None:
     """What a worker of a run gets; None where not one run fits: nodes were lost that may come back."""
     try:
-        return place(sweep.file.resources, workers)
+        return compute_placement(sweep.file.resources, workers)
     except InputError:
         return None
 
 
-def room(sweep: Sweep, workers: int) -> int:
+def find_capacity(sweep: Sweep, workers: int) -> int:
     """How many runs fit by now."""
-    placement = placement_now(sweep, workers)
-    return placement.at_once if placement else 0
+    placement = find_placement(sweep, workers)
+    return placement.max_concurrent if placement else 0

@@ -6,22 +6,22 @@ from statistics import fmean, median
 
 from reid_tune.journal.event_log import Event
 
-__all__ = ["Ledger", "Pace", "Spent", "Stopwatch"]
+__all__ = ["CostLedger", "EpochTiming", "Cost", "TimingEstimator"]
 
 
 @dataclass(frozen=True)
-class Spent:
+class Cost:
     """Hours that drivers worked, and hours of GPUs and CPUs that runs held."""
 
     hours: float = 0.0
     gpu_hours: float = 0.0
     cpu_hours: float = 0.0
 
-    def __add__(self, other: "Spent") -> "Spent":
-        return Spent(self.hours + other.hours, self.gpu_hours + other.gpu_hours, self.cpu_hours + other.cpu_hours)
+    def __add__(self, other: "Cost") -> "Cost":
+        return Cost(self.hours + other.hours, self.gpu_hours + other.gpu_hours, self.cpu_hours + other.cpu_hours)
 
 
-class Ledger:
+class CostLedger:
     """What the stages of a log have cost.
 
     A stage's hours are those between its first and its last event. A run's are those from an `attempt` to its next
@@ -30,8 +30,8 @@ class Ledger:
     """
 
     def __init__(self, events: Iterable[Event] = ()) -> None:
-        self._stages: dict[str, Spent] = {}
-        self._held: dict[str, tuple[str, Spent]] = {}  # by run: its stage, and what an hour of it costs
+        self._stages: dict[str, Cost] = {}
+        self._held: dict[str, tuple[str, Cost]] = {}  # by run: its stage, and what an hour of it costs
         self._stage: str | None = None
         self._last = 0.0
         for event in events:
@@ -45,36 +45,36 @@ class Ledger:
         self._stages = self.by_stage(event["time"])
         self._last = event["time"]
         if kind == "stage":
-            self._stage = event["stage"] if event["state"] == "begun" else None
+            self._stage = event["stage"] if event["state"] == "started" else None
         elif kind in ("attempt", "setback", "ended"):
             self._held.pop(run, None)
         if kind == "attempt":
-            an_hour = Spent(gpu_hours=event.get("gpus", 0), cpu_hours=event.get("cpus", 0))
+            an_hour = Cost(gpu_hours=event.get("gpus", 0), cpu_hours=event.get("cpus", 0))
             self._held[run] = (self._stage or "", an_hour)
 
-    def by_stage(self, now: float | None = None) -> dict[str, Spent]:
+    def by_stage(self, now: float | None = None) -> dict[str, Cost]:
         """Costs by stage, of what is at work until `now` (seconds since the epoch), else until the last event.
 
         A run that began outside any stage counts under an empty name.
         """
         hours = max(0.0, (self._last if now is None else now) - self._last) / 3600
         costs = dict(self._stages)
-        working = [(self._stage, Spent(hours=1.0))] if self._stage is not None else []
+        working = [(self._stage, Cost(hours=1.0))] if self._stage is not None else []
         for stage, an_hour in [*working, *self._held.values()]:
-            costs[stage] = costs.get(stage, Spent()) + _times(hours, an_hour)
+            costs[stage] = costs.get(stage, Cost()) + _times(hours, an_hour)
         return costs
 
-    def spent(self, now: float | None = None) -> Spent:
+    def total(self, now: float | None = None) -> Cost:
         """The sum over all stages."""
-        return sum(self.by_stage(now).values(), Spent())
+        return sum(self.by_stage(now).values(), Cost())
 
 
-def _times(factor: float, cost: Spent) -> Spent:
-    return Spent(factor * cost.hours, factor * cost.gpu_hours, factor * cost.cpu_hours)
+def _times(factor: float, cost: Cost) -> Cost:
+    return Cost(factor * cost.hours, factor * cost.gpu_hours, factor * cost.cpu_hours)
 
 
 @dataclass(frozen=True)
-class Pace:
+class EpochTiming:
     """Seconds that a run takes to start, and for each epoch with what it validates on average."""
 
     start: float
@@ -85,7 +85,7 @@ class Pace:
         return self.start + epochs * self.epoch
 
 
-class Stopwatch:
+class TimingEstimator:
     """The pace of trials and their repeats by the times of a log."""
 
     def __init__(self) -> None:
@@ -111,7 +111,7 @@ class Stopwatch:
             self._at[run] = (event["epoch"], now)
 
     @property
-    def pace(self) -> Pace | None:
+    def pace(self) -> EpochTiming | None:
         """The median of the runs' mean seconds from epoch to epoch, and the mean of what their first one takes more.
 
         None before a run has reported two epochs.
@@ -119,4 +119,4 @@ class Stopwatch:
         if not self._gaps:
             return None
         epoch = median(map(fmean, self._gaps.values()))
-        return Pace(max(0.0, fmean(self._first) - epoch), epoch)
+        return EpochTiming(max(0.0, fmean(self._first) - epoch), epoch)

@@ -12,7 +12,7 @@ from reid_tune.journal.event_log import Event, read_events
 from reid_tune.journal.journal import EVENTS
 from reid_tune.journal.state import STAGES, SweepState, replay
 
-__all__ = ["Progress", "StageTime", "at_work", "describe", "progress", "read_sweep"]
+__all__ = ["Progress", "StageTime", "is_driver_running", "describe_progress", "sweep_progress", "read_sweep"]
 
 
 State = Literal["running", "interrupted", "ended", "finished", "elsewhere"]
@@ -23,7 +23,7 @@ class StageTime:
     """A stage that has begun: when, in seconds since the epoch, and the seconds that drivers worked on it."""
 
     name: str
-    begun: float
+    started: float
     seconds: float = 0.0
     done: bool = False
 
@@ -46,10 +46,10 @@ class Progress:
     last: float
 
     def __str__(self) -> str:
-        return describe(self.state, self.stage, self.host)
+        return describe_progress(self.state, self.stage, self.host)
 
 
-def describe(state: State, stage: str, host: str) -> str:
+def describe_progress(state: State, stage: str, host: str) -> str:
     """A sweep's state in words."""
     stage = stage or "the start"
     return {
@@ -61,7 +61,7 @@ def describe(state: State, stage: str, host: str) -> str:
     }[state]
 
 
-def progress(events: Iterable[Event]) -> Progress:
+def sweep_progress(events: Iterable[Event]) -> Progress:
     """What a sweep's events say of its progress, and whether their driver is still a process of this host.
 
     The time between the last event of a driver and the start of the next one belongs to no stage.
@@ -78,7 +78,7 @@ def progress(events: Iterable[Event]) -> Progress:
             driver, at = event, None
         elif kind == "reopened":
             stages = {name: stage for name, stage in stages.items() if name not in event["stages"]}
-        elif kind == "stage" and event["state"] == "begun":
+        elif kind == "stage" and event["state"] == "started":
             at = stages.setdefault(event["stage"], StageTime(event["stage"], time))
         elif kind == "stage":
             stages.setdefault(event["stage"], StageTime(event["stage"], time)).done = True
@@ -93,7 +93,7 @@ def progress(events: Iterable[Event]) -> Progress:
 def _state(stages: tuple[StageTime, ...], undone: bool, driver: Event) -> State:
     if any(stage.name == STAGES[-1] and stage.done for stage in stages):
         return "finished"
-    working = at_work(driver)
+    working = is_driver_running(driver)
     if working:
         return "running"
     if stages and not undone:
@@ -101,7 +101,7 @@ def _state(stages: tuple[StageTime, ...], undone: bool, driver: Event) -> State:
     return "interrupted" if working is False else "elsewhere"
 
 
-def at_work(driver: Event) -> bool | None:
+def is_driver_running(driver: Event) -> bool | None:
     """Whether the process that a `driver` event names still runs its command; None where it is on another host.
 
     The process that asks is never the one: it has come to the end of its sweep, or was given the number anew.
@@ -130,7 +130,7 @@ def read_sweep(folder: Path) -> tuple[SweepState, Progress]:
         raise InputError(f"{folder} holds no sweep: it has no {EVENTS}.")
     try:
         events = read_events(path)
-        state, found = replay(events), progress(events)
+        state, found = replay(events), sweep_progress(events)
         if state.header:
             _require_known_fields(state)
     except OSError as error:

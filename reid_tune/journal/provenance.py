@@ -19,15 +19,23 @@ from reid_tune.files import write_atomic
 from reid_tune.journal.state import RunState, SweepState
 from reid_tune.storage.download_cache import local_file
 
-__all__ = ["RECORD", "Held", "environment", "held_by", "record", "store", "training_files"]
+__all__ = [
+    "RUN_RECORD",
+    "WorkerResources",
+    "collect_environment",
+    "worker_resources_of",
+    "make_run_record",
+    "write_run_record",
+    "training_file_digests",
+]
 
-RECORD = "run.json"
+RUN_RECORD = "run.json"
 PACKAGES = ("reid-tune", "torch", "torchvision", "timm", "ray", "optuna", "mlflow", "numpy")
 _DATA, _WEIGHTS = "training data", "pretrained weights"
 
 
 @dataclass(frozen=True)
-class Held:
+class WorkerResources:
     """What a run had to compute with.
 
     Attributes:
@@ -43,7 +51,7 @@ class Held:
     hidden: bool = False
 
 
-def environment(experiment: Experiment) -> dict[str, Any]:
+def collect_environment(experiment: Experiment) -> dict[str, Any]:
     """This machine and its software, and the files that a training of the spec reads.
 
     `data` has the fingerprint of the training folders, `weights` file and digest of the pretrained weights or None;
@@ -53,7 +61,7 @@ def environment(experiment: Experiment) -> dict[str, Any]:
         InputError: a training folder or the weights cannot be read.
     """
     commit, dirty = _commit(Path(reid_tune.__file__).parent)
-    weights, digests = experiment.model.pretrained_model_path, training_files(experiment)
+    weights, digests = experiment.model.pretrained_model_path, training_file_digests(experiment)
     return {
         "packages": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
         "commit": commit,
@@ -73,7 +81,7 @@ def environment(experiment: Experiment) -> dict[str, Any]:
     }
 
 
-def training_files(experiment: Experiment) -> dict[str, str]:
+def training_file_digests(experiment: Experiment) -> dict[str, str]:
     """Digests of what a training of the spec reads, by what it is.
 
     Raises:
@@ -84,7 +92,7 @@ def training_files(experiment: Experiment) -> dict[str, str]:
     return found | ({_WEIGHTS: _sha256(local_file(weights))} if weights else {})
 
 
-def record(experiment: Experiment, environment: dict[str, Any], held: Held) -> dict[str, Any]:
+def make_run_record(experiment: Experiment, environment: dict[str, Any], held: WorkerResources) -> dict[str, Any]:
     """What is kept of a run: its spec (without the key), seed and hold-out, and what it ran on."""
     dataset = experiment.dataset
     return {
@@ -100,24 +108,24 @@ def record(experiment: Experiment, environment: dict[str, Any], held: Held) -> d
     }
 
 
-def store(folder: Path, record: dict[str, Any]) -> None:
+def write_run_record(folder: Path, record: dict[str, Any]) -> None:
     """Write a run's record into its folder.
 
     Raises:
         InputError: the folder cannot be written.
     """
-    write_atomic(folder / RECORD, json.dumps(record, indent=2) + "\n")
+    write_atomic(folder / RUN_RECORD, json.dumps(record, indent=2) + "\n")
 
 
-def held_by(state: SweepState, run: RunState, folder: Path) -> Held:
+def worker_resources_of(state: SweepState, run: RunState, folder: Path) -> WorkerResources:
     """What a run had: by its record below the sweep's folder, else by the plan and the file of the sweep."""
     try:
-        return Held(**json.loads((folder / run.name / RECORD).read_text())["held"])
+        return WorkerResources(**json.loads((folder / run.name / RUN_RECORD).read_text())["held"])
     except (OSError, ValueError, LookupError, TypeError):
         resources = state.header["sweep"].get("resources", {})
         workers = resources.get("refit_workers" if run.name.startswith("refit/") else "workers", 1)
         gpus = state.stages.get("preflight", {}).get("gpus_per_run", 0) / resources.get("workers", 1)
-        return Held(workers, resources.get("cpus_per_worker", 1), gpus, hidden=not gpus)
+        return WorkerResources(workers, resources.get("cpus_per_worker", 1), gpus, hidden=not gpus)
 
 
 def _sha256(path: Path) -> str:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from reid_tune.files import write_atomic
 
-__all__ = ["REQUESTS", "Request", "ask", "done", "pending"]
+__all__ = ["REQUESTS", "Request", "submit_request", "remove_request", "pending_requests"]
 
 
 REQUESTS = "requests"
@@ -26,7 +26,7 @@ Kind = Literal["stop", "enqueue"]
 
 @dataclass(frozen=True)
 class Request:
-    """One request; a driver that dies between taking it up and `done` finds it again, with the same name.
+    """One request; a driver that dies between taking it up and `remove_request` finds it again, with the same name.
 
     Attributes:
         kind: Stop a running trial, or try given values next.
@@ -45,7 +45,7 @@ class Request:
         return self.path.stem
 
 
-def ask(folder: Path, kind: Kind, content: Any) -> Path:
+def submit_request(folder: Path, kind: Kind, content: Any) -> Path:
     """Leave a request in a sweep's folder: the run to stop, or the parameters to try.
 
     Raises:
@@ -56,7 +56,9 @@ def ask(folder: Path, kind: Kind, content: Any) -> Path:
     return path
 
 
-def pending(folder: Path, warn: Callable[[str], None] = lambda text: print(text, file=sys.stderr)) -> list[Request]:
+def pending_requests(
+    folder: Path, warn: Callable[[str], None] = lambda text: print(text, file=sys.stderr)
+) -> list[Request]:
     """The requests that wait, the oldest first.
 
     Args:
@@ -76,7 +78,7 @@ def pending(folder: Path, warn: Callable[[str], None] = lambda text: print(text,
     return found
 
 
-def done(request: Request) -> None:
+def remove_request(request: Request) -> None:
     """Forget a request that the log has taken in."""
     request.path.unlink(missing_ok=True)
 

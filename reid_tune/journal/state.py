@@ -36,7 +36,7 @@ class RunState:
         costs: What the spec alone decides, by name of the objective.
         state: running, finished, stopped or failed.
         failure: Why it failed, in one word: see `Failure`.
-        setbacks: Failures behind which it was started again.
+        retries: Failures behind which it was started again.
         epochs: Metrics by 1-based epoch.
         attempts: How often it was started.
     """
@@ -48,10 +48,10 @@ class RunState:
     state: str = "running"
     reason: str = ""
     failure: str = ""
-    setbacks: list[str] = field(default_factory=list)
+    retries: list[str] = field(default_factory=list)
     epochs: dict[int, dict[str, Any]] = field(default_factory=dict)
     attempts: int = 0
-    begun: float = 0.0
+    started: float = 0.0
     ended: float = 0.0
 
     @property
@@ -76,15 +76,15 @@ class SweepState:
 
     Attributes:
         stages: Results of those that are done.
-        begun: When each one began, in seconds since the epoch.
+        stage_starts: Time when each stage started, in seconds since the epoch.
         requests: Names of users' requests that became trials.
-        environment: Versions, data and weights, see `environment`, of the last driver.
+        environment: Versions, data and weights, see `collect_environment`, of the last driver.
     """
 
     header: Event = field(default_factory=dict)
     runs: dict[str, RunState] = field(default_factory=dict)
     stages: dict[str, dict[str, Any]] = field(default_factory=dict)
-    begun: dict[str, float] = field(default_factory=dict)
+    stage_starts: dict[str, float] = field(default_factory=dict)
     requests: set[str] = field(default_factory=set)
     environment: dict[str, Any] = field(default_factory=dict)
 
@@ -127,7 +127,7 @@ class SweepState:
         if event["state"] == "done":
             self.stages[event["stage"]] = event["result"]
         else:
-            self.begun[event["stage"]] = event["time"]
+            self.stage_starts[event["stage"]] = event["time"]
 
     def _driver(self, event: Event) -> None:
         self.environment = event.get("environment", {})
@@ -140,14 +140,14 @@ class SweepState:
 
     def _suggested(self, event: Event) -> None:
         more = {key: event[key] for key in ("origin", "costs") if key in event}
-        self.runs[event["run"]] = RunState(event["run"], event["parameters"], begun=event["time"], **more)
+        self.runs[event["run"]] = RunState(event["run"], event["parameters"], started=event["time"], **more)
         self.requests |= {event["request"]} if "request" in event else set()
 
     def _attempt(self, event: Event) -> None:
         self.runs[event["run"]].attempts = event["attempt"]
 
     def _setback(self, event: Event) -> None:
-        self.runs[event["run"]].setbacks.append(event["failure"])
+        self.runs[event["run"]].retries.append(event["failure"])
 
     def _report(self, event: Event) -> None:
         self.runs[event["run"]].epochs[event["epoch"]] = event["metrics"]

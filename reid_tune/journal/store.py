@@ -10,7 +10,7 @@ from reid_tune.journal.journal import EVENTS
 from reid_tune.journal.progress import read_sweep
 from reid_tune.journal.state import SweepState, trial_run
 
-__all__ = ["load_state", "resume_command", "split_name", "sweep_folder"]
+__all__ = ["load_state", "resume_command", "split_run_reference", "sweep_folder"]
 
 
 def sweep_folder(name: str, storage: str = "runs") -> Path:
@@ -37,7 +37,7 @@ def load_state(name: str, storage: str = "runs") -> SweepState:
     return read_sweep(sweep_folder(name, storage))[0]
 
 
-def split_name(text: str) -> tuple[str, str]:
+def split_run_reference(text: str) -> tuple[str, str]:
     """Sweep and run that `NAME`, `NAME/7` or `NAME/refit/winner` names; the run is empty for `NAME`."""
     name, _, run = text.partition("/")
     return name, trial_run(int(run)) if re.fullmatch(r"\d{1,9}", run) else run

@@ -6,12 +6,12 @@ from pathlib import Path
 from reid_tune.errors import InputError
 from reid_tune.journal.event_log import Event, read_events
 from reid_tune.journal.journal import EVENTS
-from reid_tune.tables import counted
+from reid_tune.tables import format_count
 
-__all__ = ["count_looks", "looks_sentence"]
+__all__ = ["count_test_evaluations", "test_evaluations_sentence"]
 
 
-def count_looks(storage: Path, fingerprint: str) -> int:
+def count_test_evaluations(storage: Path, fingerprint: str) -> int:
     """How many finished stages `test`, of all sweeps in a folder, have scored models on a test set.
 
     A stage that was done again counts again. Sweeps that cannot be read are passed over.
@@ -22,9 +22,9 @@ def count_looks(storage: Path, fingerprint: str) -> int:
     return sum(fingerprint in _data(event) for log in storage.glob(f"*/{EVENTS}") for event in _tests(log))
 
 
-def looks_sentence(count: int, storage: str) -> str:
+def test_evaluations_sentence(count: int, storage: str) -> str:
     """The count in words."""
-    return f"this test set has been looked at {counted(count, 'time')} by sweeps in {storage}"
+    return f"this test set has been looked at {format_count(count, 'time')} by sweeps in {storage}"
 
 
 def _tests(log: Path) -> Iterator[Event]:

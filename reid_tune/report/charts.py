@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from reid_tune.journal.state import RunState, SweepState
-from reid_tune.report.summary import cost_scale, winning
-from reid_tune.report.svg import COLOURS, HEIGHT, svg
+from reid_tune.report.summary import cost_scale, winner_run
+from reid_tune.report.svg import COLOURS, HEIGHT, render_svg
 from reid_tune.search.parameters import Searched
 
 if TYPE_CHECKING:
@@ -51,12 +51,12 @@ def history_chart(state: SweepState, metric: str) -> str:
         axes.set(xlabel="trial", ylabel=f"{metric} %")
         axes.locator_params(axis="x", integer=True)
 
-    return svg(draw, f"{metric} on the hold-out by trial, and the best so far")
+    return render_svg(draw, f"{metric} on the hold-out by trial, and the best so far")
 
 
 def curves_chart(state: SweepState, metric: str, rungs: Sequence[int]) -> str:
     """The objective by epoch: the best few against trial 0, all others faint; rungs as upright lines."""
-    ahead = [*([won] if (won := winning(state)) else []), *state.finished()]
+    ahead = [*([won] if (won := winner_run(state)) else []), *state.finished()]
     best = [trial for at, trial in enumerate(ahead) if trial.number != 0 and trial not in ahead[:at]][: len(_BEST)]
     zero = [trial for trial in state.trials if trial.number == 0]
     others = [trial for trial in state.trials if trial not in best + zero][-_OTHERS:]
@@ -85,7 +85,7 @@ def curves_chart(state: SweepState, metric: str, rungs: Sequence[int]) -> str:
         if axes.get_legend_handles_labels()[0]:
             axes.legend(frameon=False, handlelength=2.5, labelspacing=0.25)
 
-    return svg(draw, f"{metric} on the hold-out by epoch")
+    return render_svg(draw, f"{metric} on the hold-out by epoch")
 
 
 def front_chart(state: SweepState, best: Sequence[RunState]) -> str:
@@ -113,7 +113,7 @@ def front_chart(state: SweepState, best: Sequence[RunState]) -> str:
         axes.margins(0.12)
         axes.set(xlabel=unit, ylabel=f"{metric} %")
 
-    return svg(draw, f"{metric} on the hold-out by {cost}, with the Pareto front")
+    return render_svg(draw, f"{metric} on the hold-out by {cost}, with the Pareto front")
 
 
 def importances_chart(shares: Mapping[str, float], labels: Mapping[str, str]) -> str:
@@ -127,7 +127,7 @@ def importances_chart(shares: Mapping[str, float], labels: Mapping[str, str]) ->
         axes.set(xlabel="share of what sets the better half apart", xlim=(0, 118 * max(shares.values())))
         axes.set_xticks([])
 
-    return svg(draw, "importances of the searched parameters", max(HEIGHT, 0.6 + 0.28 * len(shares)))
+    return render_svg(draw, "importances of the searched parameters", max(HEIGHT, 0.6 + 0.28 * len(shares)))
 
 
 def scatter_chart(key: Searched, state: SweepState, metric: str) -> str:
@@ -156,12 +156,12 @@ def scatter_chart(key: Searched, state: SweepState, metric: str) -> str:
             axes.set_xticks(shown, [_cut(_text(names[at]), 60 // max(4, len(shown))) for at in shown])
             axes.set_xlim(-0.5, len(names) - 0.5)
 
-    return svg(draw, f"{metric} on the hold-out by {key.key}")
+    return render_svg(draw, f"{metric} on the hold-out by {key.key}")
 
 
 def _points(axes: "Axes", state: SweepState, metric: str, place: Callable[[RunState], float | None]) -> None:
     """The trials that have a value, marked as the page's legend says."""
-    best = winning(state)
+    best = winner_run(state)
     kinds: dict[str, list[tuple[float, float]]] = {kind: [] for kind in _MARKS}
     for trial in state.trials:
         x = place(trial)

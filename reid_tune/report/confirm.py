@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from reid_tune.report.summary import named
-from reid_tune.report.svg import COLOURS, svg
+from reid_tune.report.summary import trial_label
+from reid_tune.report.svg import COLOURS, render_svg
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["confirm_chart", "level", "why_won"]
+__all__ = ["confirm_chart", "tied_candidates", "explain_winner"]
 
 _ENOUGH = 3  # repeats
 # Mark and line of each repeat.
@@ -23,20 +23,20 @@ _REPEATS = (
 )
 
 
-def level(found: dict[str, Any]) -> list[int]:
+def tied_candidates(found: dict[str, Any]) -> list[int]:
     """The best candidate by its mean, and those that it does not beat beyond noise; found: the stage's result."""
     rows = found["trials"]
     return [row["number"] for row in rows if not row["best_against_it"] or row["best_against_it"]["low"] <= 0]
 
 
-def why_won(found: dict[str, Any], costs: Sequence[str]) -> str:
+def explain_winner(found: dict[str, Any], costs: Sequence[str]) -> str:
     """Why the winner is the winner, in words.
 
     Args:
         found: The stage's result.
         costs: The sweep's further objectives.
     """
-    best, equals = found["best"], level(found)
+    best, equals = found["best"], tied_candidates(found)
     out = f" Out, as a repeat failed: {_names(found['failed'])}." if found["failed"] else ""
     if found["repeats"] < _ENOUGH:
         out += f" With confirm.seeds below {_ENOUGH} the interval does not show what a seed is worth."
@@ -84,10 +84,10 @@ def confirm_chart(found: dict[str, Any], metric: str) -> str:
             colour, width = ("orange", 4.0) if won else ("ink", 2.0)
             axes.plot([at - 0.28, at + 0.28], [mean, mean], color=COLOURS[colour], linewidth=width, zorder=1)
             axes.annotate(f"{mean:.1f}", (at + 0.31, mean), va="center", fontsize=9)
-        names = [named(row["number"]) + "\nwinner" * (row["number"] == found["winner"]) for row in rows]
+        names = [trial_label(row["number"]) + "\nwinner" * (row["number"] == found["winner"]) for row in rows]
         axes.set_xticks(range(len(rows)), names)
         axes.set(xlim=(-0.5, len(rows) - 0.2), xlabel="trial", ylabel=f"{metric} %")
         # Above, where no point can be.
         axes.legend(frameon=False, fontsize=9, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
 
-    return svg(draw, f"{metric} of the repeated trials on each hold-out, and their means")
+    return render_svg(draw, f"{metric} of the repeated trials on each hold-out, and their means")

@@ -14,22 +14,22 @@ from reid_tune import __version__
 from reid_tune.config.experiment import unflatten
 from reid_tune.errors import InputError
 from reid_tune.files import write_atomic
-from reid_tune.journal.costs import Ledger
+from reid_tune.journal.costs import CostLedger
 from reid_tune.journal.event_log import read_events
 from reid_tune.journal.journal import EVENTS
 from reid_tune.journal.progress import Progress, read_sweep
 from reid_tune.journal.state import RunState, SweepState
 from reid_tune.report import results, tables
 from reid_tune.report.charts import curves_chart, front_chart, history_chart, importances_chart, scatter_chart
-from reid_tune.report.confirm import confirm_chart, why_won
-from reid_tune.report.reproduce import repeat_commands
-from reid_tune.report.sentences import ended_words, looked_at, registered_words, seeds_words
-from reid_tune.report.summary import finals, interval, winning
+from reid_tune.report.confirm import confirm_chart, explain_winner
+from reid_tune.report.reproduce import reproduce_commands
+from reid_tune.report.sentences import search_end_sentence, test_evaluation_sentences, registration_sentence, seed_sentences
+from reid_tune.report.summary import test_results, format_interval, winner_run
 from reid_tune.report.svg import COLOURS
 from reid_tune.search.importance import FEWEST, importances
 from reid_tune.search.parameters import searched
 from reid_tune.search.pareto import front
-from reid_tune.tables import counted, moment, percent
+from reid_tune.tables import format_count, format_percent, format_time
 from reid_tune.tasks.outputs import make_room, output_file
 
 __all__ = ["PAGE", "SPEC", "write_page"]
@@ -69,46 +69,46 @@ def _render(content: dict[str, Any]) -> str:
 
 
 def _content(folder: Path, state: SweepState, progress: Progress) -> dict[str, Any]:
-    best = winning(state)
+    best = winner_run(state)
     pareto = front(state.trials, state.metric, state.costs) if state.costs else []
-    spent = Ledger(read_events(folder / EVENTS)).by_stage()
+    spent = CostLedger(read_events(folder / EVENTS)).by_stage()
     failed = [run for run in state.runs.values() if run.state == "failed"]
     kinds = Counter(run.failure.replace("_", " ") or "unknown" for run in failed)
     return {
         "name": state.header["name"],
         "colours": COLOURS,
         "progress": str(progress),
-        "begun": moment(state.header["time"]),
-        "last": moment(progress.last),
-        "made": f"{moment(time.time())} with {_versions()}",
+        "begun": format_time(state.header["time"]),
+        "last": format_time(progress.last),
+        "made": f"{format_time(time.time())} with {_versions()}",
         "metric": state.metric,
         "done": list(state.stages),
         "counts": _counts(state, progress),
         "best": best,
         "tiles": _tiles(state, best),
-        "commands": repeat_commands(state, best, (folder / SPEC).absolute()) if best else {},
-        "compared": results.compared(state),
-        "tests": results.tests(state),
-        "protocol": next((metrics.get("protocol", "") for metrics in finals(state).values()), ""),
-        "seeds": seeds_words(state),
-        "looks": list(looked_at(state, folder.absolute())),
-        "registered": registered_words(state),
+        "commands": reproduce_commands(state, best, (folder / SPEC).absolute()) if best else {},
+        "compared": results.comparison_table(state),
+        "tests": results.test_table(state),
+        "protocol": next((metrics.get("protocol", "") for metrics in test_results(state).values()), ""),
+        "seeds": seed_sentences(state),
+        "looks": list(test_evaluation_sentences(state, folder.absolute())),
+        "registered": registration_sentence(state),
         "confirm": _confirm(state),
-        "reranked": results.reranked(state),
+        "reranked": results.rerank_table(state),
         "settings": state.stages.get("rerank", {}).get("settings"),
-        "latencies": results.latencies(state),
+        "latencies": results.latency_table(state),
         "device": _device(state),
         "charts": _charts(state, pareto),
         "scatters": _scatters(state),
         "costs": state.costs,
-        "trials": tables.trials(state, progress, pareto),
-        "failures": tables.failures(state, folder),
+        "trials": tables.trials_table(state, progress, pareto),
+        "failures": tables.failures_table(state, folder),
         "kinds": ", ".join(f"{count} {kind}" for kind, count in kinds.items()),
-        "stages": tables.stages(state, progress, spent),
-        "ended": ended_words(state),
-        "space": tables.space(state, best),
-        "facts": tables.facts(state, folder),
-        "environment": tables.environment(state),
+        "stages": tables.stages_table(state, progress, spent),
+        "ended": search_end_sentence(state),
+        "space": tables.space_table(state, best),
+        "facts": tables.settings_table(state, folder),
+        "environment": tables.environment_table(state),
         "warnings": state.stages.get("preflight", {}).get("warnings", []),
     }
 
@@ -120,21 +120,21 @@ def _tiles(state: SweepState, best: RunState | None) -> list[tuple[str, str]]:
     if (found := state.stages.get("confirm")) is None:
         return _searched_tiles(state, best)
     rows = {row["number"]: row for row in found["trials"]}
-    where = f"mean {state.metric} of {counted(found['repeats'], 'repeat')}"
+    where = f"mean {state.metric} of {format_count(found['repeats'], 'repeat')}"
     numbers = [best.number, *([0] if best.number and 0 in rows else [])]
-    tiles = [(f"trial {number}, {where}", f"{percent(rows[number]['mean'])} %") for number in numbers]
+    tiles = [(f"trial {number}, {where}", f"{format_percent(rows[number]['mean'])} %") for number in numbers]
     if difference := rows[best.number]["against_trial0"]:
-        mean, around = interval(difference).split(" ", 1)
+        mean, around = format_interval(difference).split(" ", 1)
         tiles.append((f"difference, 95 % interval {around}", f"{mean} points"))
     return tiles
 
 
 def _searched_tiles(state: SweepState, best: RunState) -> list[tuple[str, str]]:
     where, top = f"{state.metric} on the hold-out", best.last(state.metric) or 0.0
-    tiles = [(f"trial {best.number}, {where}", f"{percent(top)} %")]
+    tiles = [(f"trial {best.number}, {where}", f"{format_percent(top)} %")]
     zero = next((trial.last(state.metric) for trial in state.finished() if trial.number == 0), None)
     if best.number and zero is not None:
-        tiles += [(f"trial 0, {where}", f"{percent(zero)} %"), ("difference", f"{100 * (top - zero):+.1f} points")]
+        tiles += [(f"trial 0, {where}", f"{format_percent(zero)} %"), ("difference", f"{100 * (top - zero):+.1f} points")]
     return tiles
 
 
@@ -143,8 +143,8 @@ def _confirm(state: SweepState) -> dict[str, Any] | None:
         return None
     return {
         "chart": confirm_chart(found, state.metric),
-        "table": results.confirmed(found, state.metric),
-        "why": why_won(found, state.costs),
+        "table": results.confirm_table(found, state.metric),
+        "why": explain_winner(found, state.costs),
         "repeats": found["repeats"],
     }
 
@@ -158,11 +158,11 @@ def _device(state: SweepState) -> str:
 
 
 def _counts(state: SweepState, progress: Progress) -> str:
-    words = tables.states(state, progress)
+    words = tables.run_states(state, progress)
     states = Counter(words[trial.name] for trial in state.trials)
     found = ", ".join(f"{count} {name}" for name, count in states.items())
     budget = state.header["sweep"]["budget"]["trials"]
-    return f"{counted(len(state.trials), 'trial')} of {budget}" + (f" ({found})" if found else "")
+    return f"{format_count(len(state.trials), 'trial')} of {budget}" + (f" ({found})" if found else "")
 
 
 def _charts(state: SweepState, pareto: list[RunState]) -> list[tuple[str, str]]:

@@ -7,12 +7,12 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from reid_tune.journal.costs import Ledger, Spent
+from reid_tune.journal.costs import Cost, CostLedger
 from reid_tune.journal.event_log import Event
 from reid_tune.journal.state import RunState, SweepState
-from reid_tune.report.sentences import spent_words
+from reid_tune.report.sentences import format_spent
 from reid_tune.report.summary import confirm_table, leaderboard
-from reid_tune.tables import counted, percent
+from reid_tune.tables import format_count, format_percent
 
 __all__ = ["LiveView", "status_line"]
 
@@ -31,7 +31,7 @@ class LiveView:
         self.trials = trials
         self.tracking: Callable[[], str] = str
         self._told = False
-        self.ledger = Ledger()
+        self.ledger = CostLedger()
         self.live = Live(console=console, refresh_per_second=4) if console.is_terminal else None
 
     def __call__(self, event: Event, state: SweepState) -> None:
@@ -54,7 +54,7 @@ class LiveView:
         confirmed = confirm_table(state)
         below = _STATUS + (_FRAME + confirmed.row_count if confirmed else 0)
         board = leaderboard(state, max(_FEWEST, self.console.height - below - _FRAME)) if state.trials else None
-        status = Text(status_line(state, self.trials, self.ledger.spent()), style="dim")
+        status = Text(status_line(state, self.trials, self.ledger.total()), style="dim")
         trouble = Text(self.tracking(), style="yellow", no_wrap=True, overflow="ellipsis")
         return Group(*(part for part in (board, confirmed, trouble, status) if part))
 
@@ -70,7 +70,7 @@ class LiveView:
 
 def _line(event: Event, state: SweepState) -> str | None:
     match event["kind"]:
-        case "stage" if event["state"] == "begun":
+        case "stage" if event["state"] == "started":
             return f"stage {event['stage']}"
         case "reopened":
             return f"to be done again: {', '.join(event['stages'])}"
@@ -84,14 +84,14 @@ def _line(event: Event, state: SweepState) -> str | None:
     return None
 
 
-def status_line(state: SweepState, trials: int, spent: Spent) -> str:
+def status_line(state: SweepState, trials: int, spent: Cost) -> str:
     """Three lines: the stage with its runs; the best so far against trial 0, and the rungs; what was spent.
 
     Args:
         trials: Of the budget.
     """
-    stage = next((name for name in reversed(state.begun) if name not in state.stages), "done")
-    runs, of = state.trials, f"of {counted(trials, 'trial')}"
+    stage = next((name for name in reversed(state.stage_starts) if name not in state.stages), "done")
+    runs, of = state.trials, f"of {format_count(trials, 'trial')}"
     if stage in ("confirm", "refit"):
         planned = state.stages.get("preflight", {}).get("stages", {}).get(stage, {}).get("runs")
         runs = [run for name, run in state.runs.items() if name.startswith(f"{stage}/")]
@@ -102,7 +102,7 @@ def status_line(state: SweepState, trials: int, spent: Spent) -> str:
     return (
         f"{stage}: {len(runs)} {of} begun{': ' if counts else ''}{counts}{why}\n"
         f"{'; '.join([_best(state), *_rungs(state)])}\n"
-        f"{spent_words(spent)}{_left(state, spent)}"
+        f"{format_spent(spent)}{_left(state, spent)}"
     )
 
 
@@ -115,8 +115,8 @@ def _best(state: SweepState) -> str:
     if not full:
         return f"{metric}: no full-length trial yet"
     zero = next((trial.last(metric) for trial in full if trial.number == 0), None)
-    against = f", trial 0 {percent(zero)} %" if zero is not None else ""
-    return f"{metric}: best {percent(full[0].last(metric))} % (trial {full[0].number}){against}"
+    against = f", trial 0 {format_percent(zero)} %" if zero is not None else ""
+    return f"{metric}: best {format_percent(full[0].last(metric))} % (trial {full[0].number}){against}"
 
 
 def _rungs(state: SweepState) -> Iterator[str]:
@@ -128,7 +128,7 @@ def _rungs(state: SweepState) -> Iterator[str]:
             yield f"rung {rung}: {len(reached) - ended} of {len(reached)} went on"
 
 
-def _left(state: SweepState, spent: Spent) -> str:
+def _left(state: SweepState, spent: Cost) -> str:
     left = state.stages.get("preflight", {}).get("hours", 0) - spent.hours
     return f"; about {60 * left:.0f} min left by the plan" if left > 0 and "register" not in state.stages else ""
 
@@ -139,7 +139,7 @@ def _name(run: RunState) -> str:
 
 def _score(run: RunState, metric: str) -> str:
     value = run.last(metric)
-    return "" if value is None else f": {metric} {percent(value)} %"
+    return "" if value is None else f": {metric} {format_percent(value)} %"
 
 
 def _reason(run: RunState) -> str:

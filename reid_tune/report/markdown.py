@@ -7,10 +7,10 @@ from rich.table import Table
 
 from reid_tune.journal.event_log import Event
 from reid_tune.journal.state import SweepState, trial_run
-from reid_tune.report.confirm import why_won
-from reid_tune.report.sentences import ended_words, registered_words, seeds_words
-from reid_tune.report.summary import confirm_table, finals_table, interval, leaderboard, named, ordered
-from reid_tune.tables import percent
+from reid_tune.report.confirm import explain_winner
+from reid_tune.report.sentences import search_end_sentence, registration_sentence, seed_sentences
+from reid_tune.report.summary import confirm_table, test_results_table, format_interval, leaderboard, trial_label, ranked_trials
+from reid_tune.tables import format_percent
 
 __all__ = ["SweepPage"]
 
@@ -33,7 +33,7 @@ class SweepPage:
 
     def named(self) -> Sequence[str]:
         """The runs of the leaderboard."""
-        return [trial.name for trial in ordered(self.state)[:_TRIALS]]
+        return [trial.name for trial in ranked_trials(self.state)[:_TRIALS]]
 
     def markdown(self, address: Mapping[str, str]) -> str:
         """The text, with links where a run has an `address`."""
@@ -53,7 +53,7 @@ class SweepPage:
         state = self.state
         yield f"**{_headline(state)}**"
         yield from (line.replace("\n", "  \n") for line in self._words())
-        if (tested := finals_table(state)) is not None:
+        if (tested := test_results_table(state)) is not None:
             yield _table(tested, linked, _FINALS)
         if (confirmed := confirm_table(state)) is not None:
             yield _table(confirmed, linked)
@@ -62,12 +62,12 @@ class SweepPage:
 
     def _words(self) -> Iterator[str]:
         state = self.state
-        if ended := ended_words(state):
+        if ended := search_end_sentence(state):
             yield ended
         if confirmed := state.stages.get("confirm"):
-            yield why_won(confirmed, state.costs)
-        yield from seeds_words(state)
-        if registered := registered_words(state):
+            yield explain_winner(confirmed, state.costs)
+        yield from seed_sentences(state)
+        if registered := registration_sentence(state):
             yield registered
 
 
@@ -75,14 +75,14 @@ def _headline(state: SweepState) -> str:
     """The verdict, which is all that MLflow shows before somebody asks for more; before it the stage and the best."""
     if confirmed := state.stages.get("confirm"):
         row = next(row for row in confirmed["trials"] if row["number"] == confirmed["winner"])
-        against = f", {interval(row['against_trial0'])} against trial 0" if row["against_trial0"] else ""
-        model = registered_words(state).partition(" (")[0].removeprefix("registered: ")
-        found = f"trial {named(row['number'])}: {state.metric} {percent(row['mean'])} % on hold-outs{against}"
+        against = f", {format_interval(row['against_trial0'])} against trial 0" if row["against_trial0"] else ""
+        model = registration_sentence(state).partition(" (")[0].removeprefix("registered: ")
+        found = f"trial {trial_label(row['number'])}: {state.metric} {format_percent(row['mean'])} % on hold-outs{against}"
         return "; ".join(filter(None, (found, model)))
-    undone = [name for name in state.begun if name not in state.stages]
+    undone = [name for name in state.stage_starts if name not in state.stages]
     stage = f"at the stage {undone[-1]}" if undone else "; ".join(f"{name} done" for name in state.stages) or "begun"
     best = next(iter(state.finished()), None)
-    return f"{stage}; best {state.metric} {percent(best.last(state.metric))} % (trial {best.number})" if best else stage
+    return f"{stage}; best {state.metric} {format_percent(best.last(state.metric))} % (trial {best.number})" if best else stage
 
 
 def _table(table: Table, linked: Callable[[str], str], most: int | None = None) -> str:

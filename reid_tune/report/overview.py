@@ -8,8 +8,8 @@ from rich.table import Table
 from rich.text import Text
 
 from reid_tune.errors import InputError
-from reid_tune.journal.progress import describe, read_sweep
-from reid_tune.tables import duration, percent
+from reid_tune.journal.progress import describe_progress, read_sweep
+from reid_tune.tables import format_duration, format_percent
 
 __all__ = ["overview", "overview_table"]
 
@@ -66,13 +66,13 @@ def overview_table(lines: list[dict[str, Any]], now: float | None = None) -> Tab
 def _row(line: dict[str, Any], now: float) -> list[str]:
     if "problem" in line:
         return [line["name"], line["problem"]]
-    values = ["" if line[key] is None else percent(line[key]) for key in ("best", "trial0")]
+    values = ["" if line[key] is None else format_percent(line[key]) for key in ("best", "trial0")]
     return [
         line["name"],
-        describe(line["state"], line["stage"], line["host"]),
+        describe_progress(line["state"], line["stage"], line["host"]),
         f"{line['trials']}/{line['budget']}",
         line["metric"],
         *values,
-        duration(now - line["begun"]),
-        f"{duration(now - line['last'])} ago",
+        format_duration(now - line["begun"]),
+        f"{format_duration(now - line['last'])} ago",
     ]

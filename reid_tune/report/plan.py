@@ -5,9 +5,9 @@ from typing import Any
 
 from rich.table import Table
 
-from reid_tune.tables import duration
+from reid_tune.tables import format_duration
 
-__all__ = ["plan_table", "plan_words"]
+__all__ = ["plan_table", "plan_lines"]
 
 
 def plan_table(plan: dict[str, Any]) -> Table:
@@ -18,13 +18,13 @@ def plan_table(plan: dict[str, Any]) -> Table:
     for name in ("stage", "runs", "epochs", "time", held):
         table.add_column(name, justify="left" if name == "stage" else "right")
     for name, stage in plan["stages"].items():
-        row = str(stage["runs"]), f"{stage['epochs']:.0f}", duration(3600 * stage["hours"]), f"{stage[key]:.2f}"
+        row = str(stage["runs"]), f"{stage['epochs']:.0f}", format_duration(3600 * stage["hours"]), f"{stage[key]:.2f}"
         table.add_row(name, *row)
-    table.add_row("all", "", "", duration(3600 * plan["hours"]), f"{plan[key]:.2f}", style="bold")
+    table.add_row("all", "", "", format_duration(3600 * plan["hours"]), f"{plan[key]:.2f}", style="bold")
     return table
 
 
-def plan_words(plan: dict[str, Any]) -> Iterator[str]:
+def plan_lines(plan: dict[str, Any]) -> Iterator[str]:
     """What the sweep works on, and what is doubtful about it."""
     probe, pace = plan["probe"], plan["pace"]
     yield (
@@ -35,7 +35,7 @@ def plan_words(plan: dict[str, Any]) -> Iterator[str]:
         yield f"pretrained weights: {plan['pretrained']['file']}"
     yield (
         f"a run: {plan['cpus_per_run']} CPU and {plan['gpus_per_run']:g} GPU, {plan['at_once']} at once; "
-        f"{duration(pace['start'])} to start, {duration(pace['epoch'])} for an epoch of {probe['steps']} steps, "
+        f"{format_duration(pace['start'])} to start, {format_duration(pace['epoch'])} for an epoch of {probe['steps']} steps, "
         f"{(probe['gpu_memory'] or probe['memory']) / 1e9:.1f} GB of {'GPU ' if probe['gpu_memory'] else ''}memory"
     )
     if probe["gpu_memory"]:

@@ -13,18 +13,18 @@ from reid_tune.config.load import with_parameters
 from reid_tune.config.unused_fields import idle_fields
 from reid_tune.errors import InputError
 from reid_tune.files import write_atomic
-from reid_tune.journal.provenance import Held, held_by
+from reid_tune.journal.provenance import WorkerResources, worker_resources_of
 from reid_tune.journal.state import RunState, SweepState
-from reid_tune.journal.store import load_state, split_name, sweep_folder
+from reid_tune.journal.store import load_state, split_run_reference, sweep_folder
 from reid_tune.search_space.recorded import recorded_experiment
 
 __all__ = [
     "SPEC",
-    "Repeat",
+    "ReproduceCommand",
     "find_run",
-    "inline",
-    "repeat",
-    "repeat_commands",
+    "inline_yaml",
+    "reproduce_command",
+    "reproduce_commands",
     "write_spec",
 ]
 
@@ -32,7 +32,7 @@ SPEC = "spec.yaml"
 
 
 @dataclass(frozen=True)
-class Repeat:
+class ReproduceCommand:
     """A `reid-tune train`; `str` is its command line.
 
     Attributes:
@@ -50,7 +50,7 @@ class Repeat:
     @property
     def words(self) -> list[str]:
         """The arguments of `reid-tune`."""
-        return ["train", "-e", str(self.spec), *(f"{key}={inline(value)}" for key, value in self.pairs.items())]
+        return ["train", "-e", str(self.spec), *(f"{key}={inline_yaml(value)}" for key, value in self.pairs.items())]
 
     @property
     def results(self) -> Path:
@@ -62,7 +62,7 @@ class Repeat:
         return shlex.join([*variables, "reid-tune", *self.words])
 
 
-def repeat_commands(state: SweepState, trial: RunState, spec: Path) -> dict[str, str]:
+def reproduce_commands(state: SweepState, trial: RunState, spec: Path) -> dict[str, str]:
     """Command lines by what they do; none where this version cannot read the sweep's spec.
 
     Args:
@@ -71,14 +71,14 @@ def repeat_commands(state: SweepState, trial: RunState, spec: Path) -> dict[str,
     refit = RunState("refit/winner", {**trial.parameters, "dataset.validation": "none"})
     try:
         return {
-            "As in the search, judged on the held-out identities": str(repeat(state, trial, spec)),
-            "On all training identities, as in the refit": str(repeat(state, refit, spec)),
+            "As in the search, judged on the held-out identities": str(reproduce_command(state, trial, spec)),
+            "On all training identities, as in the refit": str(reproduce_command(state, refit, spec)),
         }
     except InputError:
         return {}
 
 
-def repeat(state: SweepState, run: RunState, spec: Path) -> Repeat:
+def reproduce_command(state: SweepState, run: RunState, spec: Path) -> ReproduceCommand:
     """How a run is trained again.
 
     Args:
@@ -90,15 +90,15 @@ def repeat(state: SweepState, run: RunState, spec: Path) -> Repeat:
     experiment = with_parameters(recorded_experiment(state, spec.parent), run.parameters, run.name)
     # A spec with values that do nothing is refused, and the run's own values may have made some of the others idle.
     idle = {field.key: documented(field.key)[0] for field in idle_fields(experiment) if field.deliberate}
-    held = held_by(state, run, spec.parent)
+    held = worker_resources_of(state, run, spec.parent)
     workers = {"train.num_gpus": held.workers} if held.workers > 1 else {}
     name = f"trial-{run.number}" if run.name.startswith("trials/") else run.name.replace("/", "-")
     results = {"train.results_dir": f"results/{state.header['name']}-{name}"}
     exact = experiment.train.deterministic and held.workers == 1 and experiment.train.seed >= 0
-    return Repeat(spec, {**run.parameters, **idle, **workers, **results}, _environment(held), exact)
+    return ReproduceCommand(spec, {**run.parameters, **idle, **workers, **results}, _environment(held), exact)
 
 
-def _environment(held: Held) -> dict[str, str]:
+def _environment(held: WorkerResources) -> dict[str, str]:
     """On the CPU sums depend on the number of threads; a GPU that the run did not have is hidden."""
     if held.gpus != 0:
         return {}
@@ -112,7 +112,7 @@ def find_run(name: str, storage: str) -> tuple[SweepState, RunState, Path]:
     Raises:
         InputError: there is no such sweep or run.
     """
-    sweep, run = split_name(name)
+    sweep, run = split_run_reference(name)
     state, folder = load_state(sweep, storage), sweep_folder(sweep, storage)
     if not run:
         raise InputError(f"{name} is a whole sweep: write {name}/7 for trial 7, or {name}/refit/winner.")
@@ -133,7 +133,7 @@ def write_spec(folder: Path, state: SweepState) -> Path:
     return path
 
 
-def inline(value: Any) -> str:
+def inline_yaml(value: Any) -> str:
     """A value as YAML in one line."""
     text = yaml.safe_dump(value, default_flow_style=True, width=float("inf"), sort_keys=False, allow_unicode=True)
     return text.removesuffix("\n").removesuffix("\n...")

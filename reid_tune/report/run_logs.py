@@ -10,10 +10,10 @@ from rich.text import Text
 from reid_tune.errors import InputError
 from reid_tune.journal.event_log import Event, read_events_from
 from reid_tune.journal.journal import EVENTS
-from reid_tune.journal.progress import at_work
+from reid_tune.journal.progress import is_driver_running
 from reid_tune.journal.state import SweepState
 from reid_tune.journal.store import load_state, sweep_folder
-from reid_tune.tables import percent
+from reid_tune.tables import format_percent
 
 __all__ = ["Watched", "logs_table", "read_log"]
 
@@ -35,7 +35,7 @@ def logs_table(name: str, storage: str) -> Table:
         table.add_column(column, justify="right" if numbers else "left", overflow="fold")
     for run in state.runs.values():
         value = run.last(state.metric)
-        score = "" if value is None else percent(value)
+        score = "" if value is None else format_percent(value)
         line = _last_line(folder / run.name / "log.txt")
         table.add_row(*map(Text, (run.name, run.state, str(run.epoch), score, line)))
     return table
@@ -107,7 +107,7 @@ class Watched:
 
     def running(self) -> bool:
         """Whether more may come: the run has not ended, and its driver is at work or on another host."""
-        return self.state.runs[self.run].state == "running" and at_work(self._driver) is not False
+        return self.state.runs[self.run].state == "running" and is_driver_running(self._driver) is not False
 
     def new_text(self) -> Iterator[str]:
         """What was printed since the last time."""

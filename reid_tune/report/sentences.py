@@ -4,18 +4,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from reid_tune.journal.costs import Spent
+from reid_tune.journal.costs import Cost
 from reid_tune.journal.state import SweepState
-from reid_tune.journal.test_set_usage import looks_sentence
-from reid_tune.report.confirm import why_won
-from reid_tune.report.summary import interval
+from reid_tune.journal.test_set_usage import test_evaluations_sentence
+from reid_tune.report.confirm import explain_winner
+from reid_tune.report.summary import format_interval
 from reid_tune.search.pareto import front
 from reid_tune.storage.sweep_copies import shown
-from reid_tune.tables import percent
+from reid_tune.tables import format_percent
 
-__all__ = ["KINDS", "ended_words", "looked_at", "registered_words", "seeds_words", "spent_words", "words"]
+__all__ = ["KIND_LABELS", "search_end_sentence", "test_evaluation_sentences", "registration_sentence", "seed_sentences", "format_spent", "report_sentences"]
 
-KINDS = {"plain": "plain", "re_ranked": "re-ranked", "tuned": "re-ranked as tuned"}
+KIND_LABELS = {"plain": "plain", "re_ranked": "re-ranked", "tuned": "re-ranked as tuned"}
 _ENDS = {
     "trials": "its budget of {trials} trials is used up",
     "hours": "the budget of {hours} hours would be spent, with what the later stages need",
@@ -25,39 +25,39 @@ _ENDS = {
 }
 
 
-def words(state: SweepState, folder: Path, spent: Spent) -> Iterator[str]:
+def report_sentences(state: SweepState, folder: Path, spent: Cost) -> Iterator[str]:
     """Why what has won, and by how much; looks at the test sets, what was spent, and where the model is."""
-    if ended := ended_words(state):
+    if ended := search_end_sentence(state):
         yield ended
     if state.costs and (best := front(state.trials, state.metric, state.costs)):
         numbers = ", ".join(str(trial.number) for trial in best)
         yield f"Pareto front of {state.metric} and {', '.join(state.costs)}: trials {numbers}"
     if confirmed := state.stages.get("confirm"):
-        yield why_won(confirmed, state.costs)
+        yield explain_winner(confirmed, state.costs)
     yield from _chosen(state.stages.get("rerank", {}))
     yield from _differences(state.stages.get("test", {}).get("models", {}).get("winner", {}).get("against_trial0", {}))
-    yield from seeds_words(state)
-    yield from looked_at(state, folder)
-    yield f"spent: {spent_words(spent)}"
-    if registered := registered_words(state):
+    yield from seed_sentences(state)
+    yield from test_evaluation_sentences(state, folder)
+    yield f"spent: {format_spent(spent)}"
+    if registered := registration_sentence(state):
         yield registered
         yield f"model: {shown(folder)}/export/winner.onnx"
 
 
-def ended_words(state: SweepState) -> str:
+def search_end_sentence(state: SweepState) -> str:
     """Why the search began no further trial; empty before its end."""
     found = state.stages.get("search", {})
     end = _ENDS.get(found.get("ended_by") or "", "")
     return f"the search ended as {end.format(**found['budget'])}" if end else ""
 
 
-def looked_at(state: SweepState, folder: Path) -> Iterator[str]:
+def test_evaluation_sentences(state: SweepState, folder: Path) -> Iterator[str]:
     """For each test set how often it was looked at."""
     for name, count in state.stages.get("test", {}).get("looks", {}).items():
-        yield f"{name}: {looks_sentence(count, shown(folder.parent))}"
+        yield f"{name}: {test_evaluations_sentence(count, shown(folder.parent))}"
 
 
-def registered_words(state: SweepState) -> str:
+def registration_sentence(state: SweepState) -> str:
     """Under which address the winner is registered, and why under this alias; empty before."""
     if not (found := state.stages.get("register")):
         return ""
@@ -65,18 +65,18 @@ def registered_words(state: SweepState) -> str:
     return f"registered: {address} (version {found['version']}; {found['reason']})"
 
 
-def seeds_words(state: SweepState) -> list[str]:
+def seed_sentences(state: SweepState) -> list[str]:
     """What the training seed is worth on the test folders, by finalist; empty with one refit of each."""
     models = state.stages.get("test", {}).get("models", {})
     return [
         f"{len(found['values'])} refits of {'trial 0' if name == 'trial0' else 'the winner'} by seed: {metric} "
-        f"{percent(found['mean'])} %, standard deviation {percent(found['deviation'])}"
+        f"{format_percent(found['mean'])} %, standard deviation {format_percent(found['deviation'])}"
         for name, model in models.items()
         for metric, found in model.get("seeds", {}).items()
     ]
 
 
-def spent_words(spent: Spent) -> str:
+def format_spent(spent: Cost) -> str:
     """Hours, and GPU-hours or else CPU-hours."""
     held = f"{spent.gpu_hours:.2f} GPU-hours" if spent.gpu_hours else f"{spent.cpu_hours:.2f} CPU-hours"
     return f"{spent.hours:.2f} hours, {held}"
@@ -89,11 +89,11 @@ def _chosen(found: dict[str, Any]) -> Iterator[str]:
             yield (
                 f"re-ranking of {'trial 0' if name == 'trial0' else 'the winner'}: k1 {setting['k1']}, "
                 f"k2 {setting['k2']}, lambda {setting['lambda_value']:g}, the best of {found['settings']}: "
-                f"{interval(found[name]['gain'])} mAP against plain on the hold-outs"
+                f"{format_interval(found[name]['gain'])} mAP against plain on the hold-outs"
             )
 
 
 def _differences(found: dict[str, Any]) -> Iterator[str]:
     for kind, metrics in found.items():
-        parts = ", ".join(f"{name} {interval(metrics[name])}" for name in ("mAP", "Rank-1"))
-        yield f"winner minus trial 0 on the test folders, {KINDS[kind]}: {parts}"
+        parts = ", ".join(f"{name} {format_interval(metrics[name])}" for name in ("mAP", "Rank-1"))
+        yield f"winner minus trial 0 on the test folders, {KIND_LABELS[kind]}: {parts}"

@@ -11,7 +11,7 @@ from reid_tune.evaluation.plots import new_figure
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["COLOURS", "HEIGHT", "svg"]
+__all__ = ["COLOURS", "HEIGHT", "render_svg"]
 
 # Okabe and Ito's palette on a light page; markers and line styles tell everything apart without it.
 COLOURS = {
@@ -25,7 +25,7 @@ COLOURS = {
 _WIDTH, HEIGHT = 4.4, 2.9  # inches; a phone shows it at about this size
 
 
-def svg(draw: Callable[["Axes"], None], description: str, height: float = HEIGHT) -> str:
+def render_svg(draw: Callable[["Axes"], None], description: str, height: float = HEIGHT) -> str:
     """What a function draws, as an element of a page.
 
     Args:
@@ -45,14 +45,14 @@ def svg(draw: Callable[["Axes"], None], description: str, height: float = HEIGHT
         draw(axes)
         file = io.StringIO()
         nothing = dict.fromkeys(["Creator", "Date", "Format", "Type"])
-        figure.savefig(file, format="svg", transparent=True, metadata=nothing)
+        figure.savefig(file, format="render_svg", transparent=True, metadata=nothing)
     return _inline(file.getvalue(), description)
 
 
 def _inline(svg: str, description: str) -> str:
     """An SVG file as an element of a page: sized by the page, in its colours, without names that repeat."""
-    svg = svg[svg.index("<svg") :]
-    head, rest = svg.split(">", 1)
+    render_svg = render_svg[render_svg.index("<svg") :]
+    head, rest = render_svg.split(">", 1)
     box = re.search(r'viewBox="[^"]*"', head)
     assert box is not None
     rest = re.sub(r'<g id="[^"]*"', "<g", re.sub(r"<style.*?</style>|font-family: [^;]*; ", "", rest, flags=re.DOTALL))

@@ -8,8 +8,8 @@ from operator import ge, gt
 from statistics import fmean
 
 from reid_tune.errors import InputError
-from reid_tune.execution.stage_resources import Crew
-from reid_tune.journal.costs import Ledger, Pace, Spent, Stopwatch
+from reid_tune.execution.stage_resources import StageResources
+from reid_tune.journal.costs import Cost, CostLedger, EpochTiming, TimingEstimator
 from reid_tune.journal.event_log import Event
 from reid_tune.journal.state import RunState, SweepState
 from reid_tune.search_space.load import Sweep
@@ -25,10 +25,12 @@ class Estimate:
 
     runs: int
     epochs: float
-    cost: Spent
+    cost: Cost
 
 
-def later_stages(sweep: Sweep, pace: Pace, epochs: int, trials: Crew, refits: Crew) -> dict[str, Estimate]:
+def later_stages(
+    sweep: Sweep, pace: EpochTiming, epochs: int, trials: StageResources, refits: StageResources
+) -> dict[str, Estimate]:
     """What confirm and refit will take; rerank, export, test and register hold nothing and are taken as nothing.
 
     Confirm repeats `confirm.top` trials and trial 0, refit winner and trial 0, all at full length. A refit learns from
@@ -44,7 +46,7 @@ def later_stages(sweep: Sweep, pace: Pace, epochs: int, trials: Crew, refits: Cr
     repeats = min(file.confirm.top + 1, begun) * file.confirm.seeds
     finalists = min(2, begun) * file.refit.seeds
     images = 1 / (1 - sweep.experiment.dataset.validation_fraction)
-    refit = Pace(pace.start, pace.epoch * images * file.resources.workers / file.resources.refit_workers)
+    refit = EpochTiming(pace.start, pace.epoch * images * file.resources.workers / file.resources.refit_workers)
     return {
         "confirm": Estimate(repeats, repeats * epochs, trials.cost([pace.seconds(epochs)] * repeats)),
         "refit": Estimate(finalists, finalists * epochs, refits.cost([refit.seconds(epochs)] * finalists)),
@@ -65,7 +67,12 @@ class Purse:
     """
 
     def __init__(
-        self, sweep: Sweep, trials: Crew, refits: Crew, probed: Pace, clock: Callable[[], float] = time.time
+        self,
+        sweep: Sweep,
+        trials: StageResources,
+        refits: StageResources,
+        probed: EpochTiming,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self.sweep = sweep
         self.budget = sweep.file.budget
@@ -73,8 +80,8 @@ class Purse:
         self.refits = refits
         self.probed = probed
         self.clock = clock
-        self.ledger = Ledger()
-        self.stopwatch = Stopwatch()
+        self.ledger = CostLedger()
+        self.stopwatch = TimingEstimator()
         self.state = SweepState()
 
     def apply(self, event: Event, state: SweepState) -> None:
@@ -84,7 +91,7 @@ class Purse:
         self.state = state
 
     @property
-    def pace(self) -> Pace:
+    def pace(self) -> EpochTiming:
         """Of a trial."""
         return self.stopwatch.pace or self.probed
 
@@ -114,14 +121,14 @@ class Purse:
         if not limits:
             return None
         pace, longest = self.pace, max((self._epochs(trial) for trial in self.state.trials), default=self._spec_epochs)
-        needs = self.ledger.spent(self.clock())
+        needs = self.ledger.total(self.clock())
         for stage in later_stages(self.sweep, pace, longest, self.trials, self.refits).values():
             needs += stage.cost
         if one_more:
             needs += self.trials.cost([*self._remaining(pace), pace.seconds(self._usual_epochs())])
         return next((unit for unit, limit in limits.items() if beyond(getattr(needs, unit), limit)), None)
 
-    def _remaining(self, pace: Pace) -> list[float]:
+    def _remaining(self, pace: EpochTiming) -> list[float]:
         """Seconds of each running trial until its last epoch, counted from its last report."""
         running = [trial for trial in self.state.trials if trial.state == "running"]
         return [
@@ -153,13 +160,13 @@ def _without_gain(state: SweepState) -> int:
     return count
 
 
-def require_gpus(sweep: Sweep, trials: Crew) -> None:
+def require_gpus(sweep: Sweep, trials: StageResources) -> None:
     """Refuse a budget of GPU-hours for runs that hold no GPU.
 
     Raises:
         InputError: so it is.
     """
-    if sweep.file.budget.gpu_hours is not None and not trials.holds.gpus:
+    if sweep.file.budget.gpu_hours is not None and not trials.per_run.gpus:
         raise InputError(
             f"{sweep.source}: budget.gpu_hours = {sweep.file.budget.gpu_hours:g}, but runs hold no GPU here, so it "
             "would never be spent: give budget.cpu_hours or budget.hours."

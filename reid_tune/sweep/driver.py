@@ -15,16 +15,15 @@ from reid_tune.checkpoints.encryption import encrypt
 from reid_tune.config.encryption_key import passphrase
 from reid_tune.errors import InputError
 from reid_tune.execution.cluster.node_checks import check_nodes
-from reid_tune.execution.cluster.placement import place
-from reid_tune.execution.cluster.session import cluster
-from reid_tune.execution.probe import probe
-from reid_tune.execution.run_source import Source
-from reid_tune.execution.stage_resources import Crew, crew_of, placement_now, room
-from reid_tune.execution.stage_task import Stage, on_gpu
-from reid_tune.journal.costs import Pace
+from reid_tune.execution.cluster.placement import compute_placement
+from reid_tune.execution.cluster.session import ray_session
+from reid_tune.execution.probe import run_probe
+from reid_tune.execution.stage_resources import StageResources, find_placement, resolve_stage_resources, room
+from reid_tune.execution.stage_task import StageFunction, run_stage_on_gpu
+from reid_tune.journal.costs import EpochTiming
 from reid_tune.journal.event_log import Event, read_events
 from reid_tune.journal.journal import EVENTS, Journal
-from reid_tune.journal.provenance import environment
+from reid_tune.journal.provenance import collect_environment
 from reid_tune.journal.s3_mirror import Mirror
 from reid_tune.journal.state import STAGES, SweepState
 from reid_tune.journal.sweep_files import Files
@@ -62,7 +61,7 @@ def plan_sweep(sweep: Sweep, until: str, address: str | None = None) -> dict[str
     files_of(sweep)
     with settled(sweep, {}) as own:
         checked = preflight(own, _stages(until), address)
-        with cluster(address, key):
+        with ray_session(address, key):
             check_nodes(own)
             return {"name": own.file.name, "folder": own.place} | _planned(own, checked)
 
@@ -114,7 +113,7 @@ def _run(
             f"where {sweep.weights} was trained on images of this training set, it knows the held-out identities, and "
             "their scores are too good: compare on other data.",
         )
-    with cluster(address, key):
+    with ray_session(address, key):
         check_nodes(sweep)
         # Before the log begins, so that a sweep that cannot run leaves nothing behind.
         planned = _planned(sweep, checked) if STAGES[0] in stages else checked.as_dict()
@@ -128,9 +127,12 @@ def _stages(until: str) -> tuple[str, ...]:
 def _planned(sweep: Sweep, checked: Checked) -> dict[str, Any]:
     """What the checks found, with the resources of a run and the plan; Ray must be there."""
     resources = sweep.file.resources
-    trials, refits = crew_of(sweep, resources.workers), crew_of(sweep, resources.refit_workers)
+    trials, refits = (
+        resolve_stage_resources(sweep, resources.workers),
+        resolve_stage_resources(sweep, resources.refit_workers),
+    )
     require_gpus(sweep, trials)
-    measured = probe(sweep, place(resources, resources.workers), resources.workers)
+    measured = run_probe(sweep, compute_placement(resources, resources.workers), resources.workers)
     planned = plan(sweep, checked.levels, measured, trials, refits)
     return checked.as_dict() | planned | {"warnings": checked.warnings + planned["warnings"]}
 
@@ -157,7 +159,7 @@ class _Driver:
             with _tracked(self.sweep, self.journal, self.console) as sender:
                 view.tracking = lambda: sender.words
                 for stage in stages:
-                    self.journal.emit("stage", stage=stage, state="begun", result={})
+                    self.journal.emit("stage", stage=stage, state="started", result={})
                     self.journal.emit("stage", stage=stage, state="done", result=getattr(self, f"_{stage}")())
                 self._page()
             return self.journal.state
@@ -191,7 +193,7 @@ class _Driver:
             user=user(),
             resumed=bool(journal.past),
             command=sys.argv,
-            environment=environment(sweep.experiment),
+            environment=collect_environment(sweep.experiment),
         )
 
     def _preflight(self) -> dict[str, Any]:
@@ -200,30 +202,33 @@ class _Driver:
 
     def _search(self) -> dict[str, Any]:
         resources = self.sweep.file.resources
-        crew, refits = crew_of(self.sweep, resources.workers), crew_of(self.sweep, resources.refit_workers)
+        crew, refits = (
+            resolve_stage_resources(self.sweep, resources.workers),
+            resolve_stage_resources(self.sweep, resources.refit_workers),
+        )
         require_gpus(self.sweep, crew)
-        probed = Pace(**self.journal.state.stages["preflight"]["pace"])
+        probed = EpochTiming(**self.journal.state.stages["preflight"]["pace"])
         purse = Purse(self.sweep, crew, refits, probed)
         for event in read_events(self.journal.path):
             purse.apply(event, self.journal.state)
         self.journal.listeners.append(purse.apply)
-        search = Search(self.sweep, self.journal, self.checked.levels, crew.holds, purse)
+        search = Search(self.sweep, self.journal, self.checked.levels, crew.per_run, purse)
         self._run(search, crew, self.checked.levels)
         states = [trial.state for trial in self.journal.state.trials]
         counts = {name: states.count(name) for name in ("finished", "stopped", "failed")}
         return counts | {"ended_by": search.closed(), "budget": self.sweep.file.budget.model_dump(mode="json")}
 
     def _confirm(self) -> dict[str, Any]:
-        crew = crew_of(self.sweep, self.sweep.file.resources.workers)
-        self._run(confirm_runs(self.sweep, self.journal, crew.holds), crew)
+        crew = resolve_stage_resources(self.sweep, self.sweep.file.resources.workers)
+        self._run(confirm_runs(self.sweep, self.journal, crew.per_run), crew)
         return self._score(decide)
 
     def _rerank(self) -> dict[str, Any]:
         return self._score(choose)
 
     def _refit(self) -> dict[str, Any]:
-        crew = crew_of(self.sweep, self.sweep.file.resources.refit_workers)
-        source = refit_runs(self.sweep, self.journal, crew.holds)
+        crew = resolve_stage_resources(self.sweep, self.sweep.file.resources.refit_workers)
+        source = refit_runs(self.sweep, self.journal, crew.per_run)
         self._run(source, crew)
         return {run: self.journal.state.runs[run].state for run in source.runs}
 
@@ -236,17 +241,17 @@ class _Driver:
     def _register(self) -> dict[str, Any]:
         return register(self.sweep, self.journal)
 
-    def _score(self, stage: Stage) -> dict[str, Any]:
-        placement = placement_now(self.sweep, self.sweep.file.resources.workers)
-        return on_gpu(stage, self.sweep, self.journal, placement)
+    def _score(self, stage: StageFunction) -> dict[str, Any]:
+        placement = find_placement(self.sweep, self.sweep.file.resources.workers)
+        return run_stage_on_gpu(stage, self.sweep, self.journal, placement)
 
-    def _run(self, source: Source, crew: Crew, validate_at: tuple[int, ...] = ()) -> None:
+    def _run(self, source: RunSource, crew: StageResources, validate_at: tuple[int, ...] = ()) -> None:
         from reid_tune.execution.tune_runner import run_all
 
         timeout = 60 * self.sweep.file.resources.timeout_minutes
-        workers, scratch = crew.holds.workers, self.sweep.folder / "ray"
+        workers, scratch = crew.per_run.workers, self.sweep.folder / "ray"
         remote = self.sweep.remote / "ray" if self.sweep.remote else None
-        run_all(source, lambda: room(self.sweep, workers), workers, validate_at, scratch, timeout, remote)
+        run_all(source, lambda: find_capacity(self.sweep, workers), workers, validate_at, scratch, timeout, remote)
 
 
 def _tracked(sweep: Sweep, journal: Journal, console: Console) -> AbstractContextManager[Sender]:

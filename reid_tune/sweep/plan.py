@@ -4,16 +4,18 @@ from dataclasses import asdict
 from itertools import pairwise
 from typing import Any
 
-from reid_tune.execution.probe import Measured
-from reid_tune.execution.stage_resources import Crew
-from reid_tune.journal.costs import Spent
+from reid_tune.execution.probe import ProbeResult
+from reid_tune.execution.stage_resources import StageResources
+from reid_tune.journal.costs import Cost
 from reid_tune.search.budget import UNITS, Estimate, later_stages
 from reid_tune.search_space.load import Sweep
 
 __all__ = ["expected_epochs", "plan"]
 
 
-def plan(sweep: Sweep, levels: tuple[int, ...], measured: Measured, trials: Crew, refits: Crew) -> dict[str, Any]:
+def plan(
+    sweep: Sweep, levels: tuple[int, ...], measured: ProbeResult, trials: StageResources, refits: StageResources
+) -> dict[str, Any]:
     """Runs, epochs and hours of the search, confirm and refit, as plain data for `--dry-run` and the log.
 
     Rerank, export, test and register take minutes and are left out. `pace` are the seconds of a trial's start and of
@@ -31,12 +33,12 @@ def plan(sweep: Sweep, levels: tuple[int, ...], measured: Measured, trials: Crew
     search = Estimate(count, full + epochs, trials.cost([pace.seconds(full), *others]))
     later = later_stages(sweep, pace, full, trials, refits)
     stages = {"search": search, **later}
-    kept = sum((stage.cost for stage in later.values()), Spent())
+    kept = sum((stage.cost for stage in later.values()), Cost())
     return {
         "trials": count,
-        "at_once": trials.at_once,
-        "cpus_per_run": trials.holds.cpus,
-        "gpus_per_run": trials.holds.gpus,
+        "at_once": trials.max_concurrent,
+        "cpus_per_run": trials.per_run.cpus,
+        "gpus_per_run": trials.per_run.gpus,
         "stages": {name: _plain(stage) for name, stage in stages.items()},
         **_rounded(search.cost + kept),
         "pace": asdict(pace),
@@ -69,7 +71,7 @@ def _survivors(arriving: float, factor: int) -> float:
     return sum(chances[:whole]) + (arriving - whole) * chances[whole]
 
 
-def _warnings(sweep: Sweep, least: Spent, all_of_it: Spent) -> list[str]:
+def _warnings(sweep: Sweep, least: Cost, all_of_it: Cost) -> list[str]:
     lines = []
     for unit in UNITS:
         limit = getattr(sweep.file.budget, unit)
@@ -92,7 +94,7 @@ def _plain(stage: Estimate) -> dict[str, float]:
     return {"runs": stage.runs, "epochs": round(stage.epochs, 1), **_rounded(stage.cost)}
 
 
-def _rounded(cost: Spent) -> dict[str, float]:
+def _rounded(cost: Cost) -> dict[str, float]:
     return {unit: round(getattr(cost, unit), 4) for unit in UNITS}
 
 

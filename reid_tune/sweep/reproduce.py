@@ -7,9 +7,9 @@ from typing import Any
 
 from reid_tune.checkpoints.filenames import LATEST
 from reid_tune.config.encryption_key import passphrase
-from reid_tune.errors import FailedRun, InputError
+from reid_tune.errors import InputError, RunFailedError
 from reid_tune.journal.state import RunState
-from reid_tune.report.reproduce import Repeat
+from reid_tune.report.reproduce import ReproduceCommand
 
 __all__ = ["differences", "train_again"]
 
@@ -17,19 +17,19 @@ __all__ = ["differences", "train_again"]
 _TIMES = {"epoch", "images_per_second"}
 
 
-def train_again(again: Repeat) -> dict[int, dict[str, Any]]:
+def train_again(again: ReproduceCommand) -> dict[int, dict[str, Any]]:
     """Train with all output on stderr; returns the metrics by 1-based epoch.
 
     Raises:
         InputError: there is such a training already, which `train` would take for its own.
-        FailedRun: the training has failed, and has said why.
+        RunFailedError: the training has failed, and has said why.
     """
     if (again.results / LATEST).exists():
         raise InputError(f"{again.results} holds a training already: remove that folder to train again.")
     command = [sys.executable, "-P", "-m", "reid_tune", *again.words]
     status = subprocess.run(command, env=os.environ | again.environment, stdout=2, check=False).returncode
     if status:
-        raise FailedRun(f"the training ended with status {status}.")
+        raise RunFailedError(f"the training ended with status {status}.")
     from reid_tune.checkpoints.checkpoint import load_checkpoint
 
     history = load_checkpoint(again.results / LATEST, passphrase()).history

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from reid_tune.config.load import parse_overrides, with_parameters
-from reid_tune.errors import InputError, about
+from reid_tune.errors import InputError, error_context
 from reid_tune.journal.progress import Progress, read_sweep
-from reid_tune.journal.requests import ask
+from reid_tune.journal.requests import submit_request
 from reid_tune.journal.state import trial_run
 from reid_tune.modeling.cost import cost_of
 from reid_tune.search.warm_start import given_by_user
@@ -37,7 +37,7 @@ def ask_to_stop(folder: Path, run: str) -> str:
     trial = state.runs[run]
     if trial.state != "running":
         raise InputError(f"trial {trial.number} of {folder.name} has ended already: it is {trial.state}.")
-    ask(folder, "stop", run)
+    submit_request(folder, "stop", run)
     return _prospect(progress, f"trial {trial.number} will be stopped")
 
 
@@ -52,9 +52,9 @@ def ask_to_enqueue(folder: Path, pairs: Sequence[str]) -> str:
         raise InputError("give at least one key=value of the space, for example train.optim.base_lr=0.001.")
     sweep = sweep_of(folder)
     parameters = given_by_user(sweep, parse_overrides(pairs), "enqueue")
-    with about("enqueue"):
+    with error_context("enqueue"):
         cost_of(with_parameters(sweep.experiment, parameters, "enqueue"))  # Builds the network, which may be refused.
-    ask(folder, "enqueue", parameters)
+    submit_request(folder, "enqueue", parameters)
     if "search" in state.stages:
         return "the search is over: when the sweep is resumed, it goes on with these values, and the rest is done again"
     return _prospect(progress, "the next trial that begins will have these values")

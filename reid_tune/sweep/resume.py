@@ -9,7 +9,7 @@ from reid_tune.config.encryption_key import passphrase
 from reid_tune.config.experiment import flatten
 from reid_tune.errors import InputError
 from reid_tune.journal.journal import Journal
-from reid_tune.journal.requests import pending
+from reid_tune.journal.requests import pending_requests
 from reid_tune.journal.state import STAGES, SweepState
 from reid_tune.journal.store import load_state, resume_command
 from reid_tune.search_space.load import Sweep
@@ -75,7 +75,7 @@ def reopened(sweep: Sweep, state: SweepState, start: str | None) -> tuple[str, .
 
 
 def _enqueued(folder: Path, state: SweepState) -> bool:
-    return any(request.kind == "enqueue" and request.name not in state.requests for request in pending(folder))
+    return any(request.kind == "enqueue" and request.name not in state.requests for request in pending_requests(folder))
 
 
 def _allows_more(sweep: Sweep, state: SweepState, found: Mapping[str, Any]) -> bool:

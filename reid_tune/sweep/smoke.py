@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from reid_tune.config.experiment import unflatten
-from reid_tune.errors import FailedRun, ReidTuneError
+from reid_tune.errors import ReidTuneError, RunFailedError
 from reid_tune.journal.event_log import read_events
 from reid_tune.journal.journal import EVENTS
 from reid_tune.journal.state import STAGES, RunState, replay
@@ -46,7 +46,7 @@ def smoke(path: Path, overrides: Sequence[str] = (), until: str = STAGES[-1]) ->
 
     Raises:
         InputError: as of a sweep of the file.
-        FailedRun: a run of any stage failed.
+        RunFailedError: a run of any stage failed.
     """
     began = time.monotonic()
     tests = "test" in STAGES[: STAGES.index(until) + 1]
@@ -159,7 +159,7 @@ def _run(small: Sweep, until: str) -> None:
         _failed(small)
         raise
     if failed := _failed(small):
-        raise FailedRun(f"smoke: {failed[0].name} failed: {failed[0].reason}")
+        raise RunFailedError(f"smoke: {failed[0].name} failed: {failed[0].reason}")
 
 
 def _failed(small: Sweep) -> list[RunState]:

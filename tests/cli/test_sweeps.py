@@ -27,7 +27,7 @@ def run(command: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
     with EventLog(Path("runs/s/events.jsonl")) as log:
         sweep = {"objective": {"metric": "mAP"}, "budget": {"trials": 3}, "space": {"train.seed": {"int": [1, 9]}}}
         log.append("sweep", name="s", sweep=sweep, spec={"train.seed": 5})
-        log.append("stage", stage="search", state="begun", result={})
+        log.append("stage", stage="search", state="started", result={})
         log.append("suggested", run="trials/0000", parameters={})
         log.append("report", run="trials/0000", epoch=1, metrics={"mAP": 0.5})
         log.append("ended", run="trials/0000", state="finished", epoch=1)

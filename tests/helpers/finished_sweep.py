@@ -11,9 +11,9 @@ from reid_tune.config.load import with_parameters
 from reid_tune.evaluation.intervals import paired_interval
 from reid_tune.evaluation.rerank import ReRanking
 from reid_tune.evaluation.score import Score, scores
-from reid_tune.execution.probe import Measured
+from reid_tune.execution.probe import ProbeResult
 from reid_tune.execution.run_source import ONE_CPU
-from reid_tune.execution.stage_resources import Crew
+from reid_tune.execution.stage_resources import StageResources
 from reid_tune.journal.journal import Journal
 from reid_tune.journal.state import STAGES, RunState
 from reid_tune.search_space.load import Sweep
@@ -51,7 +51,7 @@ CHECKED = Checked(
     pretrained={"file": "/weights/net.pth", "sha256": "feed"},
     warnings=["few & far"],
 )
-MEASURED = Measured(decoding=1, start=5, step=0.2, steps=20, validation=1, memory=10**9, gpu_memory=0)
+MEASURED = ProbeResult(decoding=1, start=5, step=0.2, steps=20, validation=1, memory=10**9, gpu_memory=0)
 PARITY = {
     "crops": 16,
     "synthetic": False,
@@ -97,7 +97,7 @@ def simulate(folder: Path, trials: int = 30, until: str = "register", sections: 
         own = {"pid": os.getpid(), "host": socket.gethostname(), "command": ["reid-tune"]}
         journal.emit("driver", **(own | driver), resumed=False, environment=ENVIRONMENT)
         for stage in STAGES[: STAGES.index(until) + 1] if until else ():
-            journal.emit("stage", stage=stage, state="begun", result={})
+            journal.emit("stage", stage=stage, state="started", result={})
             journal.emit("stage", stage=stage, state="done", result=_result(sweep, journal, stage))
     return sweep
 
@@ -108,7 +108,7 @@ def _result(sweep: Sweep, journal: Journal, stage: str) -> dict[str, Any]:
     """
     match stage:
         case "preflight":
-            crew = Crew(ONE_CPU, 2)
+            crew = StageResources(ONE_CPU, 2)
             return CHECKED.as_dict() | plan(sweep, (RUNG,), MEASURED, crew, crew) | {"warnings": CHECKED.warnings}
         case "search":
             search = Search(sweep, journal, (RUNG,))

@@ -50,7 +50,7 @@ def events(until: str = "register") -> list[dict[str, Any]]:
         {"kind": "sweep", "name": "s", "uid": "u", "sweep": sweep, "spec": spec},
         {"kind": "driver", "pid": 1},
         {"kind": "stage", "stage": "preflight", "state": "done", "result": PLAN},
-        {"kind": "stage", "stage": "search", "state": "begun", "result": {}},
+        {"kind": "stage", "stage": "search", "state": "started", "result": {}},
     ]
     for number, parameters in enumerate([{}, *({RATE: 0.001 * n, STEPS: [n]} for n in range(1, 5))]):
         made.append({"kind": "suggested", "run": f"trials/{number:04d}", "parameters": parameters, "origin": "sampler"})
@@ -71,7 +71,7 @@ def events(until: str = "register") -> list[dict[str, Any]]:
             {"kind": "stage", "stage": "search", "state": "done", "result": SEARCH},
             {"kind": "stage", "stage": "confirm", "state": "done", "result": CONFIRM},
             {"kind": "stage", "stage": "rerank", "state": "done", "result": RERANK},
-            {"kind": "stage", "stage": "refit", "state": "begun", "result": {}},
+            {"kind": "stage", "stage": "refit", "state": "started", "result": {}},
             {"kind": "suggested", "run": "refit/winner", "parameters": {RATE: 0.002}},
             {"kind": "ended", "run": "refit/winner", "state": "failed", "epoch": 0, "reason": "the disk"},
             {"kind": "stage", "stage": "refit", "state": "done", "result": {}},

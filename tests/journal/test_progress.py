@@ -10,7 +10,7 @@ import pytest
 
 from reid_tune.errors import InputError
 from reid_tune.journal.journal import EVENTS
-from reid_tune.journal.progress import progress, read_sweep
+from reid_tune.journal.progress import read_sweep, sweep_progress
 from reid_tune.journal.state import STAGES
 
 HOST = socket.gethostname()
@@ -30,7 +30,7 @@ def epoch(time: float) -> dict[str, Any]:
 
 
 def done(*names: str) -> Log:
-    return [stage(1, name, state) for name in names for state in ("begun", "done")]
+    return [stage(1, name, state) for name in names for state in ("started", "done")]
 
 
 @pytest.fixture
@@ -45,38 +45,38 @@ def process() -> Iterator[subprocess.Popen[str]]:
 
 def test_the_words_for_every_state(process: subprocess.Popen[str]) -> None:
     at_work = driver(0, process.pid, command=("/usr/bin/reid-tune", "sweep", "it"))
-    search = [*done("preflight"), stage(2, "search", "begun")]
-    assert str(progress([at_work, *search])) == "running: search"
-    assert str(progress([driver(0), *search])) == "interrupted at search"
-    assert str(progress([driver(0)])) == "interrupted at the start"
-    assert str(progress([driver(0), *done("preflight", "search")])) == "ended after search"
-    assert str(progress([at_work, *done(*STAGES)])) == "finished"
-    assert str(progress([driver(0, host="elsewhere"), *search])) == "at search on elsewhere"
+    search = [*done("preflight"), stage(2, "search", "started")]
+    assert str(sweep_progress([at_work, *search])) == "running: search"
+    assert str(sweep_progress([driver(0), *search])) == "interrupted at search"
+    assert str(sweep_progress([driver(0)])) == "interrupted at the start"
+    assert str(sweep_progress([driver(0), *done("preflight", "search")])) == "ended after search"
+    assert str(sweep_progress([at_work, *done(*STAGES)])) == "finished"
+    assert str(sweep_progress([driver(0, host="elsewhere"), *search])) == "at search on elsewhere"
 
 
 def test_a_process_that_has_the_number_but_not_the_command_is_no_driver(process: subprocess.Popen[str]) -> None:
-    begun = stage(1, "search", "begun")
-    assert progress([driver(0, process.pid, command=("x", "sweep", "other")), begun]).state == "interrupted"
+    begun = stage(1, "search", "started")
+    assert sweep_progress([driver(0, process.pid, command=("x", "sweep", "other")), begun]).state == "interrupted"
     process.kill()
     process.wait()
-    assert progress([driver(0, process.pid, command=("x", "sweep", "it")), begun]).state == "interrupted"
+    assert sweep_progress([driver(0, process.pid, command=("x", "sweep", "it")), begun]).state == "interrupted"
 
 
 def test_the_time_between_two_drivers_belongs_to_no_stage() -> None:
     log = [
         driver(0),
-        stage(1, "preflight", "begun"),
+        stage(1, "preflight", "started"),
         stage(3, "preflight", "done"),
-        stage(3, "search", "begun"),
+        stage(3, "search", "started"),
         epoch(10),
         epoch(20),
         driver(1000),
-        stage(1001, "search", "begun"),
+        stage(1001, "search", "started"),
         epoch(1031),
         stage(1041, "search", "done"),
     ]
-    found = progress(log)
-    assert [(item.name, item.begun, item.seconds, item.done) for item in found.stages] == [
+    found = sweep_progress(log)
+    assert [(item.name, item.started, item.seconds, item.done) for item in found.stages] == [
         ("preflight", 1, 2, True),
         ("search", 3, 17 + 40, True),
     ]
@@ -117,10 +117,10 @@ def test_a_log_whose_metrics_are_none_is_damaged(tmp_path: Path) -> None:
 
 
 def test_a_sweep_that_was_opened_again_is_not_finished() -> None:
-    whole = [driver(0), *(stage(1, name, state) for name in STAGES for state in ("begun", "done"))]
-    assert progress(whole).state == "finished"
+    whole = [driver(0), *(stage(1, name, state) for name in STAGES for state in ("started", "done"))]
+    assert sweep_progress(whole).state == "finished"
     opened = {"kind": "reopened", "time": 5.0, "stages": list(STAGES[1:]), "runs": []}
-    again = [*whole, driver(4), opened, stage(6, "search", "begun"), stage(9, "search", "done")]
-    found = progress(again)
+    again = [*whole, driver(4), opened, stage(6, "search", "started"), stage(9, "search", "done")]
+    found = sweep_progress(again)
     assert (found.state, found.stage) == ("ended", "search")
     assert [item.name for item in found.stages] == ["preflight", "search"]

@@ -14,7 +14,15 @@ from reid_tune.data.fingerprint import fingerprint
 from reid_tune.demo import draw_demo_data
 from reid_tune.errors import InputError
 from reid_tune.journal.progress import read_sweep
-from reid_tune.journal.provenance import RECORD, Held, _commit, environment, held_by, record, store
+from reid_tune.journal.provenance import (
+    RUN_RECORD,
+    WorkerResources,
+    _commit,
+    collect_environment,
+    make_run_record,
+    worker_resources_of,
+    write_run_record,
+)
 
 from ..helpers.finished_sweep import simulate
 
@@ -34,15 +42,15 @@ def experiment(data: Path, **more: object) -> Experiment:
 def test_the_environment_says_what_a_run_depends_on(data: Path, tmp_path: Path) -> None:
     weights = tmp_path / "weights.pth"
     weights.write_bytes(b"weights")
-    found = environment(experiment(data, **{"model.pretrained_model_path": str(weights)}))
+    found = collect_environment(experiment(data, **{"model.pretrained_model_path": str(weights)}))
     assert found["packages"]["torch"] == torch.__version__.split("+")[0] or found["packages"]["torch"]
     assert found["packages"]["python"] == ".".join(map(str, sys.version_info[:3])) and found["packages"]["ray"]
     assert found["data"]["fingerprint"] == fingerprint(data / "bounding_box_train")
     assert found["weights"] == {"file": str(weights), "sha256": hashlib.sha256(b"weights").hexdigest()}
     assert found["machine"]["cpu"] and found["machine"]["cores"] == len(os.sched_getaffinity(0))
-    assert environment(experiment(data))["weights"] is None
+    assert collect_environment(experiment(data))["weights"] is None
     with pytest.raises(InputError, match="gone.pth"):
-        environment(experiment(data, **{"model.pretrained_model_path": "gone.pth"}))
+        collect_environment(experiment(data, **{"model.pretrained_model_path": "gone.pth"}))
 
 
 def test_mlflow_is_not_imported_for_its_version() -> None:
@@ -71,8 +79,8 @@ def test_the_commit_is_that_of_the_source_alone(tmp_path: Path) -> None:
 
 def test_a_record_is_written_without_the_key(data: Path, tmp_path: Path) -> None:
     secret = experiment(data, encryption_key="hush", **{"train.seed": 7, "dataset.validation": "holdout"})
-    held = Held(workers=2, cpus=3, gpus=0.0)
-    store(tmp_path / "trials" / "0007", record(secret, {"commit": None}, held))
+    held = WorkerResources(workers=2, cpus=3, gpus=0.0)
+    write_run_record(tmp_path / "trials" / "0007", make_run_record(secret, {"commit": None}, held))
     text = (tmp_path / "trials" / "0007" / "run.json").read_text()
     found = json.loads(text)
     assert "hush" not in text and "encryption_key" not in found["spec"]
@@ -87,9 +95,9 @@ def test_what_a_run_held_is_in_its_record_else_in_the_plan(tmp_path: Path) -> No
     state, _ = read_sweep(sweep.folder)
     trial = state.trials[1]
     state.header["sweep"]["resources"] |= {"cpus_per_worker": 4, "workers": 3}
-    (sweep.folder / trial.name / RECORD).unlink()
-    assert held_by(state, trial, sweep.folder) == Held(3, 4, 0, True)
+    (sweep.folder / trial.name / RUN_RECORD).unlink()
+    assert worker_resources_of(state, trial, sweep.folder) == WorkerResources(3, 4, 0, True)
     state.stages["preflight"]["gpus_per_run"] = 6
-    assert held_by(state, trial, sweep.folder) == Held(3, 4, 2, False)
-    store(sweep.folder / trial.name, record(sweep.experiment, {}, Held(1, 2, 0.5)))
-    assert held_by(state, trial, sweep.folder) == Held(1, 2, 0.5)
+    assert worker_resources_of(state, trial, sweep.folder) == WorkerResources(3, 4, 2, False)
+    write_run_record(sweep.folder / trial.name, make_run_record(sweep.experiment, {}, WorkerResources(1, 2, 0.5)))
+    assert worker_resources_of(state, trial, sweep.folder) == WorkerResources(1, 2, 0.5)

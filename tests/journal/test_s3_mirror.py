@@ -14,7 +14,7 @@ from reid_tune.journal import s3_mirror as module
 from reid_tune.journal.event_log import CURSOR
 from reid_tune.journal.journal import EVENTS, Journal
 from reid_tune.journal.lease import LEASE
-from reid_tune.journal.requests import ask, done, pending
+from reid_tune.journal.requests import pending_requests, remove_request, submit_request
 from reid_tune.journal.s3_mirror import Mirror
 from reid_tune.journal.s3_reader import deliver, readable
 from reid_tune.storage.s3 import Bucket
@@ -62,7 +62,7 @@ def test_what_the_driver_writes_is_in_the_bucket_soon_and_at_a_stage_at_once(sto
         for name in ("trials/0000/log.txt", "confirm/1/features.npz", f"trials/0000/attempt-1/{LATEST}", "ray/x"):
             (files.folder / name).parent.mkdir(parents=True, exist_ok=True)
             (files.folder / name).write_text("of a run, or nobody's")
-        journal.emit("stage", stage="preflight", state="begun", result={})
+        journal.emit("stage", stage="preflight", state="started", result={})
         assert lines(storage) == 2
         names = set(Bucket(storage).objects()) - {f"small/{LEASE}"}
         assert names == {f"small/{name}" for name in (EVENTS, "split/train.txt", CURSOR, "trials/0000/run.json")}
@@ -189,15 +189,17 @@ def test_requests_reach_the_driver_once(storage: str, monkeypatch: pytest.Monkey
         journal.files.flush()
         here = Path(readable(storage, "small"))
         assert here != journal.folder.parent
-        ask(here / "small", "stop", "trials/0000")
+        submit_request(here / "small", "stop", "trials/0000")
         deliver(storage, "small")
-        wait(lambda: pending(journal.folder))
-        assert readable(storage, "small") == str(here) and pending(here / "small") == [], "it is the driver's now"
-        (request,) = pending(journal.folder)
+        wait(lambda: pending_requests(journal.folder))
+        assert readable(storage, "small") == str(here) and pending_requests(here / "small") == [], (
+            "it is the driver's now"
+        )
+        (request,) = pending_requests(journal.folder)
         assert request.run == "trials/0000"
-        done(request)
+        remove_request(request)
         wait(lambda: not any("requests" in name for name in Bucket(storage).objects()))
-        assert pending(journal.folder) == [] and pending(here / "small") == []
+        assert pending_requests(journal.folder) == [] and pending_requests(here / "small") == []
 
 
 def test_readers_see_logs_and_not_models(storage: str) -> None:

@@ -34,7 +34,7 @@ def random_history(seed: int, length: int) -> list[tuple[str, dict[str, Any]]]:
             reason = {"reason": "why"} if choose.random() < 0.5 else {}
             history.append((kind, {"run": run, "state": choose.choice(["finished", "stopped", "failed"]), **reason}))
         elif kind == "stage":
-            fields = {"stage": choose.choice(["search", "refit"]), "state": choose.choice(["begun", "done"])}
+            fields = {"stage": choose.choice(["search", "refit"]), "state": choose.choice(["started", "done"])}
             history.append((kind, {**fields, "result": {"rungs": (1, 3)}}))
         else:
             history.append((kind, {"run": run}))
@@ -63,7 +63,7 @@ def test_a_state_by_hand() -> None:
     state = replay(
         [
             event("sweep", name="s"),
-            event("stage", stage="search", state="begun", result={}),
+            event("stage", stage="search", state="started", result={}),
             event("suggested", run="trials/0000", parameters={}),
             event("attempt", run="trials/0000", attempt=1),
             event("report", run="trials/0000", epoch=1, metrics={"mAP": 0.1}),
@@ -79,7 +79,7 @@ def test_a_state_by_hand() -> None:
     assert (first.number, first.state, first.reason, first.epoch, first.attempts) == (0, "failed", "why", 2, 1)
     assert (first.last("mAP"), first.last("loss"), first.last("mINP")) == (0.1, 1.0, None)
     assert (second.state, second.epoch, second.parameters, second.last("mAP")) == ("running", 0, {"lr": 1}, None)
-    assert state.stages == {"search": {"finished": 0}} and state.begun == {"search": 5.0}
+    assert state.stages == {"search": {"finished": 0}} and state.stage_starts == {"search": 5.0}
     assert state.header["name"] == "s"
 
 

@@ -2,7 +2,7 @@ from pathlib import Path
 from typing import Any
 
 from reid_tune.journal.event_log import EventLog
-from reid_tune.journal.test_set_usage import count_looks, looks_sentence
+from reid_tune.journal.test_set_usage import count_test_evaluations, test_evaluations_sentence
 
 
 def log(storage: Path, name: str, *results: Any, state: str = "done", stage: str = "test") -> Path:
@@ -22,9 +22,9 @@ def test_every_finished_test_stage_of_every_sweep_counts(tmp_path: Path) -> None
     log(tmp_path, "twice", looked(test="abc"), looked(test="abc"))
     log(tmp_path, "two names of one set", looked(test="abc", again="abc"))
     log(tmp_path, "another set", looked(test="xyz", other="def"))
-    log(tmp_path, "not done", looked(test="abc"), state="begun")
+    log(tmp_path, "not done", looked(test="abc"), state="started")
     log(tmp_path, "another stage", looked(test="abc"), stage="confirm")
-    assert [count_looks(tmp_path, each) for each in ("abc", "def", "xyz", "ab", "test")] == [4, 2, 1, 0, 0]
+    assert [count_test_evaluations(tmp_path, each) for each in ("abc", "def", "xyz", "ab", "test")] == [4, 2, 1, 0, 0]
 
 
 def test_what_cannot_be_read_is_passed_over(tmp_path: Path) -> None:
@@ -37,10 +37,10 @@ def test_what_cannot_be_read_is_passed_over(tmp_path: Path) -> None:
     (tmp_path / "folder" / "events.jsonl").mkdir(parents=True)
     (tmp_path / "empty").mkdir()
     (tmp_path / "events.jsonl").write_text("not a sweep's\n")
-    assert count_looks(tmp_path, "abc") == 2
-    assert count_looks(tmp_path / "gone", "abc") == 0
+    assert count_test_evaluations(tmp_path, "abc") == 2
+    assert count_test_evaluations(tmp_path / "gone", "abc") == 0
 
 
 def test_the_count_in_words(tmp_path: Path) -> None:
-    assert looks_sentence(1, "runs") == "this test set has been looked at 1 time by sweeps in runs"
-    assert looks_sentence(3, "/a b") == "this test set has been looked at 3 times by sweeps in /a b"
+    assert test_evaluations_sentence(1, "runs") == "this test set has been looked at 1 time by sweeps in runs"
+    assert test_evaluations_sentence(3, "/a b") == "this test set has been looked at 3 times by sweeps in /a b"

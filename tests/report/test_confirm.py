@@ -1,7 +1,7 @@
 import re
 from typing import Any
 
-from reid_tune.report.confirm import confirm_chart, level, why_won
+from reid_tune.report.confirm import confirm_chart, tied_candidates, explain_winner
 
 from ..helpers.report_events import CONFIRM
 
@@ -16,17 +16,17 @@ def with_noise(winner: int, **more: Any) -> dict[str, Any]:
 
 
 def test_why_the_winner_has_won() -> None:
-    assert level(CONFIRM) == [2] and level(with_noise(1)) == [2, 1]
-    assert why_won(CONFIRM, []) == "Trial 2 has the best mean, and beats each other beyond noise." + FEW
-    assert why_won(with_noise(1), []) == (
+    assert tied_candidates(CONFIRM) == [2] and tied_candidates(with_noise(1)) == [2, 1]
+    assert explain_winner(CONFIRM, []) == "Trial 2 has the best mean, and beats each other beyond noise." + FEW
+    assert explain_winner(with_noise(1), []) == (
         "Trial 2 has the best mean, but does not beat trial 1 beyond noise; of these, trial 1 is the earliest." + FEW
     )
-    assert why_won(with_noise(2, failed=[3, 4]), ["gflops"]) == (
+    assert explain_winner(with_noise(2, failed=[3, 4]), ["gflops"]) == (
         "Trial 2 has the best mean, but does not beat trial 1 beyond noise; of these, trial 2 costs the least "
         "(gflops), and is the earliest of equals. Out, as a repeat failed: trials 3 and 4." + FEW
     )
     alone = CONFIRM | {"trials": CONFIRM["trials"][1:]}  # type: ignore[index]
-    assert why_won(alone, []) == "Trial 2 has the best mean, and no other trial was repeated." + FEW
+    assert explain_winner(alone, []) == "Trial 2 has the best mean, and no other trial was repeated." + FEW
 
 
 def test_the_chart_has_the_candidates_side_by_side_and_names_the_winner() -> None:

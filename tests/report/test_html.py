@@ -13,10 +13,10 @@ from reid_tune.journal.event_log import EventLog
 from reid_tune.journal.journal import EVENTS
 from reid_tune.journal.progress import read_sweep
 from reid_tune.journal.state import STAGES
-from reid_tune.report.confirm import why_won
+from reid_tune.report.confirm import explain_winner
 from reid_tune.report.html import write_page
-from reid_tune.report.reproduce import repeat_commands
-from reid_tune.report.summary import interval, winning
+from reid_tune.report.reproduce import reproduce_commands
+from reid_tune.report.summary import format_interval, winner_run
 from reid_tune.search.pareto import front
 
 from ..helpers.finished_sweep import simulate
@@ -84,7 +84,7 @@ def page_of(folder: Path) -> Page:
 def test_a_finished_sweep_with_failures_and_stopped_trials(tmp_path: Path) -> None:
     sweep = simulate(tmp_path)
     state, _ = read_sweep(sweep.folder)
-    best, confirmed, tested = winning(state), state.stages["confirm"], state.stages["test"]["models"]
+    best, confirmed, tested = winner_run(state), state.stages["confirm"], state.stages["test"]["models"]
     rows = {row["number"]: row for row in confirmed["trials"]}
     assert best is not None and best.number != 0
     won, zero = rows[best.number], rows[0]
@@ -98,7 +98,7 @@ def test_a_finished_sweep_with_failures_and_stopped_trials(tmp_path: Path) -> No
         f"trial 0, mean mAP of 3 repeats {100 * zero['mean']:.1f} %",
         f"{100 * won['against_trial0']['mean']:+.1f} points",
         f"{100 * won['against_trial0']['low']:+.1f} .. {100 * won['against_trial0']['high']:+.1f}",
-        why_won(confirmed, []),
+        explain_winner(confirmed, []),
         "The search ended as its budget of 30 trials is used up.",
         "has been looked at 2 times",
         "Numbers of selection and of test differ.",
@@ -108,14 +108,14 @@ def test_a_finished_sweep_with_failures_and_stopped_trials(tmp_path: Path) -> No
         "Failures: 1 non finite",
         "Warning: few & far",
         "12936 images of 601 identities to train with",
-        *repeat_commands(state, best, sweep.folder / "spec.yaml").values(),
+        *reproduce_commands(state, best, sweep.folder / "spec.yaml").values(),
     ):
         assert part in page.text, part
     plain = tested["winner"]["plain"], tested["trial0"]["plain"], tested["winner"]["against_trial0"]["plain"]["mAP"]
     assert page.below("on the test folders")[0] == [
         "mAP, plain",
         *(f"{100 * own['mAP']:.1f}" for own in plain[:2]),
-        interval(plain[2]),
+        format_interval(plain[2]),
     ]
     assert [row[0] for row in page.below("")[:2]] == [
         f"winner (trial {best.number}), ONNX{x}" for x in ("", ", re-ranked")
@@ -172,7 +172,7 @@ def hostile(folder: Path) -> Path:
         log.append("sweep", name=EVIL, sweep=sweep, spec={key: EVIL, "dataset.train_dataset_dir": EVIL})
         log.append("driver", pid=1, host=EVIL, command=[], environment={"packages": {EVIL: EVIL}, "commit": EVIL})
         log.append("stage", stage="preflight", state="done", result={"warnings": [EVIL], "rungs": [1]})
-        log.append("stage", stage=EVIL, state="begun", result={})
+        log.append("stage", stage=EVIL, state="started", result={})
         for number, value in enumerate((EVIL, "b")):
             run = {"run": f"trials/{number:04d}"}
             log.append("suggested", **run, parameters={key: value})
@@ -237,7 +237,7 @@ def test_a_budget_and_failures_that_were_overcome_are_shown(tmp_path: Path) -> N
 def test_a_run_that_its_driver_has_left_is_not_called_running(tmp_path: Path) -> None:
     folder = simulate(tmp_path, until="").folder
     with EventLog(folder / EVENTS) as log:
-        log.append("stage", stage="search", state="begun", result={})
+        log.append("stage", stage="search", state="started", result={})
         log.append("suggested", run="trials/0000", parameters={})
     page = page_of(folder)
     assert page.below("trial")[0][:2] == ["0 (spec)", "interrupted"] and "(1 interrupted)" in page.text

@@ -3,13 +3,13 @@ from typing import Any
 
 from rich.console import Console
 
-from reid_tune.journal.costs import Spent
+from reid_tune.journal.costs import Cost
 from reid_tune.journal.state import SweepState, replay
 from reid_tune.report.live import LiveView, status_line
 
 from ..helpers.report_events import events
 
-SPENT = Spent(0.05, 0.0, 0.1)
+SPENT = Cost(0.05, 0.0, 0.1)
 
 
 def test_the_status_says_what_runs_what_is_best_and_what_is_left() -> None:
@@ -29,7 +29,7 @@ def test_the_status_says_what_runs_what_is_best_and_what_is_left() -> None:
 
 def test_behind_the_search_the_status_counts_repeats_and_refits() -> None:
     lines = [*events("search"), {"kind": "stage", "time": 1.0, "stage": "search", "state": "done", "result": {}}]
-    lines.append({"kind": "stage", "time": 1.0, "stage": "confirm", "state": "begun", "result": {}})
+    lines.append({"kind": "stage", "time": 1.0, "stage": "confirm", "state": "started", "result": {}})
     lines += [{"kind": "suggested", "time": 1.0, "run": f"confirm/0000-{j}", "parameters": {}} for j in (1, 2)]
     lines.append({"kind": "ended", "time": 1.0, "run": "confirm/0000-1", "state": "finished", "epoch": 2})
     status = status_line(replay(lines), 9, SPENT)

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from reid_tune.report.plan import plan_words
+from reid_tune.report.plan import plan_lines
 
 
 def plan(**probe: float) -> dict[str, Any]:
@@ -46,11 +46,11 @@ GPU = {"gpu_memory": 9e9, "step_memory": 6.5e9}
 def test_the_plan_tells_the_memory_of_a_step_and_the_largest_batch(
     probe: dict[str, float], memory: str, batch: str
 ) -> None:
-    lines = list(plan_words(plan(**probe)))
+    lines = list(plan_lines(plan(**probe)))
     (run,) = [line for line in lines if line.startswith("a run: ")]
     assert run.endswith(memory) and lines[lines.index(run) + 1] == batch
 
 
 def test_without_a_gpu_the_plan_estimates_no_batch() -> None:
-    lines = list(plan_words(plan()))
+    lines = list(plan_lines(plan()))
     assert any(line.endswith("2.0 GB of memory") for line in lines) and not any("batch" in line for line in lines)

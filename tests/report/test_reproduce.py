@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from reid_tune.config.load import load_experiment, with_parameters
 from reid_tune.demo import draw_demo_data
 from reid_tune.journal.progress import read_sweep
-from reid_tune.journal.provenance import Held, record, store
+from reid_tune.journal.provenance import WorkerResources, make_run_record, write_run_record
 from reid_tune.journal.state import RunState
-from reid_tune.report.reproduce import inline, repeat, repeat_commands, write_spec
+from reid_tune.report.reproduce import inline_yaml, reproduce_command, reproduce_commands, write_spec
 from reid_tune.sweep.reproduce import differences
 
 from ..helpers.finished_sweep import simulate
@@ -32,7 +32,7 @@ VALUES = st.recursive(
 
 @given(VALUES)
 def test_a_value_in_one_line_is_read_as_what_it_was(value: Any) -> None:
-    text = inline(value)
+    text = inline_yaml(value)
     assert "\n" not in text and yaml.safe_load(text) == value
 
 
@@ -52,7 +52,7 @@ def test_the_commands_train_what_the_winner_was(tmp_path: Path) -> None:
     results = "results/simulated"
     search = {"train.results_dir": f"{results}-trial-{winner.number}"}
     refit = {"train.results_dir": f"{results}-refit-winner", "dataset.validation": "none"}
-    commands = repeat_commands(state, winner, write_spec(sweep.folder, state)).values()
+    commands = reproduce_commands(state, winner, write_spec(sweep.folder, state)).values()
     for command, more in zip(commands, (search, refit), strict=True):
         spec, *overrides = overrides_of(command)
         assert spec == str(sweep.folder / "spec.yaml")
@@ -66,7 +66,7 @@ def test_values_that_a_run_makes_idle_do_not_refuse_its_command(tmp_path: Path) 
     state, _ = read_sweep(sweep.folder)
     state.header["spec"] |= {"dataset.validation_seed": 7, "train.optim.triplet_loss_margin": 0.47}
     run = RunState("refit/winner", {"dataset.validation": "none", "model.no_margin": True})
-    spec, *overrides = overrides_of(str(repeat(state, run, write_spec(sweep.folder, state))))
+    spec, *overrides = overrides_of(str(reproduce_command(state, run, write_spec(sweep.folder, state))))
     experiment = load_experiment(spec, overrides)
     assert experiment.model.no_margin and experiment.dataset.validation == "none"
     assert "dataset.validation_seed=0" in overrides and "train.optim.triplet_loss_margin=0.3" in overrides
@@ -78,19 +78,19 @@ def test_the_command_computes_as_the_worker_did(tmp_path: Path) -> None:
     state, _ = read_sweep(sweep.folder)
     trial, spec = state.trials[1], write_spec(sweep.folder, state)
 
-    def command(held: Held, **more: object) -> tuple[list[str], bool]:
+    def command(held: WorkerResources, **more: object) -> tuple[list[str], bool]:
         experiment = with_parameters(sweep.experiment, more, "")
-        store(sweep.folder / trial.name, record(experiment, {}, held))
-        again = repeat(state, trial, spec)
+        write_run_record(sweep.folder / trial.name, make_run_record(experiment, {}, held))
+        again = reproduce_command(state, trial, spec)
         return str(again).split(" -e ")[0].split() + [word for word in again.words if "num_gpus" in word], again.exact
 
     train = ["reid-tune", "train"]
-    assert command(Held(1, 3, 0, hidden=True))[0] == ["CUDA_VISIBLE_DEVICES=", "OMP_NUM_THREADS=3", *train]
-    assert command(Held(2, 1, 0))[0] == ["OMP_NUM_THREADS=1", *train, "train.num_gpus=2"]
-    assert command(Held(2, 1, 1))[0] == [*train, "train.num_gpus=2"]
-    assert not repeat(state, trial, spec).exact
+    assert command(WorkerResources(1, 3, 0, hidden=True))[0] == ["CUDA_VISIBLE_DEVICES=", "OMP_NUM_THREADS=3", *train]
+    assert command(WorkerResources(2, 1, 0))[0] == ["OMP_NUM_THREADS=1", *train, "train.num_gpus=2"]
+    assert command(WorkerResources(2, 1, 1))[0] == [*train, "train.num_gpus=2"]
+    assert not reproduce_command(state, trial, spec).exact
     state.header["spec"]["train.deterministic"] = True
-    assert command(Held(1, 1, 1))[1] and not command(Held(2, 1, 1))[1]
+    assert command(WorkerResources(1, 1, 1))[1] and not command(WorkerResources(2, 1, 1))[1]
 
 
 TWICE = """

@@ -9,7 +9,7 @@ from rich.console import Console
 from reid_tune.errors import InputError
 from reid_tune.journal.event_log import EventLog
 from reid_tune.journal.journal import EVENTS
-from reid_tune.journal.store import split_name
+from reid_tune.journal.store import split_run_reference
 from reid_tune.report.run_logs import Watched, logs_table, read_log
 
 from ..helpers.finished_sweep import simulate
@@ -42,7 +42,7 @@ def read(folder: Path, run: str = ZERO, follow: bool = False) -> str:
     ("text", "run"), [("a", ""), ("a/7", "trials/0007"), ("a/refit/winner", "refit/winner"), ("a/007", "trials/0007")]
 )
 def test_names_of_runs(text: str, run: str) -> None:
-    assert split_name(text) == ("a", run)
+    assert split_run_reference(text) == ("a", run)
 
 
 def test_a_log_is_shown_as_it_is(tmp_path: Path) -> None:

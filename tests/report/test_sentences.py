@@ -3,9 +3,9 @@ from typing import Any
 
 import pytest
 
-from reid_tune.journal.costs import Spent
+from reid_tune.journal.costs import Cost
 from reid_tune.journal.state import replay
-from reid_tune.report.sentences import ended_words, seeds_words, spent_words, words
+from reid_tune.report.sentences import search_end_sentence, seed_sentences, format_spent, report_sentences
 
 from ..helpers.report_events import TEST, events
 
@@ -15,7 +15,7 @@ FEW = " With confirm.seeds below 3 the interval does not show what a seed is wor
 
 
 def test_all_that_a_whole_sweep_says() -> None:
-    assert list(words(replay(events()), FOLDER, Spent(0.5, 0.0, 1.0))) == [
+    assert list(report_sentences(replay(events()), FOLDER, Cost(0.5, 0.0, 1.0))) == [
         "the search ended as the budget of 3 hours would be spent, with what the later stages need",
         "Trial 2 has the best mean, and beats each other beyond noise." + FEW,
         "re-ranking of the winner: k1 6, k2 3, lambda 0.25, the best of 36: +12.5 (+6.2 .. +18.8) mAP against plain "
@@ -29,8 +29,8 @@ def test_all_that_a_whole_sweep_says() -> None:
 
 
 def test_a_sweep_that_has_just_begun_has_only_cost_something() -> None:
-    assert list(words(replay(events()[:4]), FOLDER, Spent(0.25, 0.125, 1.0))) == ["spent: 0.25 hours, 0.12 GPU-hours"]
-    assert spent_words(Spent()) == "0.00 hours, 0.00 CPU-hours"
+    assert list(report_sentences(replay(events()[:4]), FOLDER, Cost(0.25, 0.125, 1.0))) == ["spent: 0.25 hours, 0.12 GPU-hours"]
+    assert format_spent(Cost()) == "0.00 hours, 0.00 CPU-hours"
 
 
 @pytest.mark.parametrize(
@@ -46,11 +46,11 @@ def test_why_the_search_ended(end: str | None, sentence: str) -> None:
     state = replay(events())
     budget = {"trials": 5, "hours": None, "gpu_hours": 2, "cpu_hours": None, "patience": 4}
     state.stages["search"] = {"ended_by": end, "budget": budget}
-    assert sentence in ended_words(state) and bool(sentence) == bool(ended_words(state))
+    assert sentence in search_end_sentence(state) and bool(sentence) == bool(search_end_sentence(state))
 
 
 def test_several_refits_tell_what_a_seed_is_worth() -> None:
     state = replay(events())
     seeds: dict[str, Any] = {"mAP": {"values": [0.5, 0.25], "mean": 0.375, "deviation": 0.125}}
     state.stages["test"]["models"] = {"winner": TEST["winner"] | {"seeds": seeds}}
-    assert seeds_words(state) == ["2 refits of the winner by seed: mAP 37.5 %, standard deviation 12.5"]
+    assert seed_sentences(state) == ["2 refits of the winner by seed: mAP 37.5 %, standard deviation 12.5"]

@@ -6,12 +6,12 @@ import pytest
 from rich.table import Table
 
 from reid_tune.errors import InputError
-from reid_tune.journal.costs import Spent
+from reid_tune.journal.costs import Cost
 from reid_tune.journal.event_log import EventLog
 from reid_tune.journal.journal import EVENTS
 from reid_tune.journal.state import replay
 from reid_tune.journal.store import load_state
-from reid_tune.report.summary import confirm_table, finals_table, leaderboard, report, winner
+from reid_tune.report.summary import confirm_table, test_results_table, leaderboard, build_report, winner_number
 
 from ..helpers.report_events import CONFIRM, LATENCY, RATE, REGISTERED, RERANK, STEPS, TEST, events
 
@@ -27,7 +27,7 @@ def trial(number: int, state: str, epoch: int, value: float | None, **more: str)
 
 
 def test_a_report_of_a_whole_sweep() -> None:
-    found = report(replay(events()))
+    found = build_report(replay(events()))
     assert found == {
         "name": "s",
         "trials": [
@@ -58,7 +58,7 @@ def test_several_objectives_add_costs_and_the_front() -> None:
         if line["kind"] == "suggested":
             line["costs"] = {"parameters": 23.5e6, "gflops": 8.25} if line["run"].startswith("trials/") else {}
     state = replay(lines)
-    found = report(state)
+    found = build_report(state)
     assert found["front"] == [2] and found["trials"][0]["parameters"] == {}
     assert found["trials"][0]["costs"] == {"parameters": 23.5e6, "gflops": 8.25}
     assert rows(leaderboard(state))[0][:6] == ["2", "finished", "2", "50.0", "23.5 M", "8.25"]
@@ -66,28 +66,28 @@ def test_several_objectives_add_costs_and_the_front() -> None:
 
 def test_a_report_does_not_depend_on_the_time() -> None:
     later = [event | {"time": event["time"] * 7} for event in events()]
-    assert report(replay(later)) == report(replay(events()))
+    assert build_report(replay(later)) == build_report(replay(events()))
 
 
 def test_what_was_spent_stands_under_a_key_of_its_own() -> None:
     state = replay(events())
-    found = report(state, {"search": Spent(1.0, 0.5, 2.0)})
+    found = build_report(state, {"search": Cost(1.0, 0.5, 2.0)})
     assert found.pop("spent") == {"search": {"hours": 1.0, "gpu_hours": 0.5, "cpu_hours": 2.0}}
-    assert found == report(state)
+    assert found == build_report(state)
 
 
 def test_a_report_of_a_sweep_that_has_just_begun() -> None:
-    found = report(replay(events()[:2]))
+    found = build_report(replay(events()[:2]))
     assert found["trials"] == [] and found["stages"] == []
     assert {found[key] for key in ("winner", "trial0", "confirm", "rerank", "test", "looks", "registered")} == {None}
 
 
 def test_confirm_decides_who_has_won() -> None:
     state = replay(events("search"))
-    assert winner(state) == 2 and confirm_table(state) is None
+    assert winner_number(state) == 2 and confirm_table(state) is None
     state = replay(events())
     state.stages["confirm"] = CONFIRM | {"winner": 0}
-    assert winner(state) == 0 and report(state)["winner"] == 0
+    assert winner_number(state) == 0 and build_report(state)["winner"] == 0
 
 
 def test_the_repeats_of_the_best() -> None:
@@ -115,7 +115,7 @@ def test_the_leaderboard_has_the_best_first_and_full_length_before_the_rest() ->
 
 
 def test_the_finals() -> None:
-    table = finals_table(replay(events()))
+    table = test_results_table(replay(events()))
     assert table is not None
     assert [row[:2] for row in rows(table)] == [
         ["winner (trial 2), ONNX", "50.0"],
@@ -124,7 +124,7 @@ def test_the_finals() -> None:
         ["winner (trial 2), ONNX, night", "12.5"],
         ["trial 0, ONNX", "50.0"],
     ]
-    assert finals_table(replay(events("search"))) is None
+    assert test_results_table(replay(events("search"))) is None
 
 
 def write_log(path: Path, lines: list[dict[str, Any]]) -> None:
@@ -135,7 +135,7 @@ def write_log(path: Path, lines: list[dict[str, Any]]) -> None:
 
 def test_a_state_by_name(tmp_path: Path) -> None:
     write_log(tmp_path / "one" / EVENTS, events())
-    assert report(load_state("one", str(tmp_path))) == report(replay(events()))
+    assert build_report(load_state("one", str(tmp_path))) == build_report(replay(events()))
 
 
 def test_an_unknown_sweep_names_the_known(tmp_path: Path) -> None:

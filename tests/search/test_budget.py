@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reid_tune.errors import InputError
-from reid_tune.execution.run_source import Holds
-from reid_tune.execution.stage_resources import Crew
-from reid_tune.journal.costs import Ledger, Pace, Spent, Stopwatch
-from reid_tune.journal.progress import progress
+from reid_tune.execution.run_source import ResourceRequest
+from reid_tune.execution.stage_resources import StageResources
+from reid_tune.journal.costs import Cost, CostLedger, EpochTiming, TimingEstimator
+from reid_tune.journal.progress import sweep_progress
 from reid_tune.journal.state import SweepState, trial_run
 from reid_tune.search.budget import Purse, later_stages, require_gpus
 from reid_tune.search_space.load import Sweep
@@ -23,7 +23,7 @@ from ..helpers.simulated_driver import EPOCHS, make_sweep
 Log = list[dict[str, Any]]
 HOUR = 3600
 RUNS = ("trials/0000", "trials/0001", "refit/winner")
-PACE = Pace(start=HOUR / 2, epoch=HOUR)  # a trial of 6 epochs takes 6.5 hours
+PACE = EpochTiming(start=HOUR / 2, epoch=HOUR)  # a trial of 6 epochs takes 6.5 hours
 
 
 def stage(time: float, name: str, state: str) -> dict[str, Any]:
@@ -44,7 +44,7 @@ def of(time: float, kind: str, run: str = "", **fields: Any) -> dict[str, Any]:
 AFTER = st.integers(0, 4)  # whole seconds behind the event before
 EVENT = st.one_of(
     st.builds(lambda t: {"kind": "driver", "time": t}, AFTER),
-    st.builds(stage, AFTER, st.sampled_from(["search", "confirm", "refit"]), st.sampled_from(["begun", "done"])),
+    st.builds(stage, AFTER, st.sampled_from(["search", "confirm", "refit"]), st.sampled_from(["started", "done"])),
     st.builds(attempt, AFTER, st.sampled_from(RUNS), st.none() | st.integers(1, 4), st.none() | st.just(0.25)),
     st.builds(of, AFTER, st.sampled_from(["report", "setback", "ended", "artifact"]), st.sampled_from(RUNS)),
 )
@@ -68,7 +68,7 @@ def last_of(events: Log, *kinds: str, run: str = "") -> int | None:
 def working(events: Log) -> str | None:
     """The stage at work behind some events."""
     last = last_of(events, "driver", "stage")
-    return events[last]["stage"] if last is not None and events[last].get("state") == "begun" else None
+    return events[last]["stage"] if last is not None and events[last].get("state") == "started" else None
 
 
 def second_by_second(events: Log, now: int) -> dict[str, list[float]]:
@@ -92,39 +92,39 @@ def second_by_second(events: Log, now: int) -> dict[str, list[float]]:
 
 @given(events=logs(), more=st.integers(0, 5))
 def test_a_ledger_agrees_with_looking_at_every_second(events: Log, more: int) -> None:
-    ledger, last = Ledger(events), int(events[-1]["time"]) if events else 1000
+    ledger, last = CostLedger(events), int(events[-1]["time"]) if events else 1000
     for now, found in ((last, ledger.by_stage()), (last + more, ledger.by_stage(last + more))):
         expected = second_by_second(events, now)
         for name in found | expected:
-            cost = found.get(name, Spent())
+            cost = found.get(name, Cost())
             seconds = [HOUR * cost.hours, HOUR * cost.gpu_hours, HOUR * cost.cpu_hours]
             assert seconds == pytest.approx(expected[name], abs=1e-6)
-        assert HOUR * ledger.spent(now).cpu_hours == pytest.approx(sum(cost[2] for cost in expected.values()), abs=1e-6)
+        assert HOUR * ledger.total(now).cpu_hours == pytest.approx(sum(cost[2] for cost in expected.values()), abs=1e-6)
 
 
 @given(events=logs())
 def test_hours_are_those_that_reports_show(events: Log) -> None:
-    shown = {item.name: item.seconds for item in progress(events).stages}
-    found = {name: HOUR * cost.hours for name, cost in Ledger(events).by_stage().items() if name}
+    shown = {item.name: item.seconds for item in sweep_progress(events).stages}
+    found = {name: HOUR * cost.hours for name, cost in CostLedger(events).by_stage().items() if name}
     assert found == pytest.approx({name: shown[name] for name in found}, abs=1e-6)
     assert sum(found.values()) == pytest.approx(sum(shown.values()), abs=1e-6)
 
 
 def test_nothing_counts_while_no_driver_works() -> None:
     run, hour = trial_run(0), HOUR
-    ledger = Ledger(
+    ledger = CostLedger(
         [
             of(0, "driver"),
-            stage(0, "search", "begun"),
+            stage(0, "search", "started"),
             attempt(hour, run, 2, 0.5),
             of(3 * hour, "report", run),
             of(100 * hour, "driver"),
-            stage(100 * hour, "search", "begun"),
+            stage(100 * hour, "search", "started"),
             attempt(101 * hour, run, 4),
         ]
     )
-    assert ledger.spent() == Spent(hours=4, gpu_hours=1, cpu_hours=4)
-    assert ledger.by_stage(now=103 * hour) == {"search": Spent(hours=6, gpu_hours=1, cpu_hours=12)}
+    assert ledger.total() == Cost(hours=4, gpu_hours=1, cpu_hours=4)
+    assert ledger.by_stage(now=103 * hour) == {"search": Cost(hours=6, gpu_hours=1, cpu_hours=12)}
 
 
 # Pace -----------------------------------------------------------------------------------------------------------------
@@ -139,12 +139,12 @@ def test_the_pace_leaves_out_what_lies_between_attempts() -> None:
         *(of(900, "driver"), of(901, "report", RUNS[1], epoch=3)),
         *(attempt(0, RUNS[2]), of(70, "report", RUNS[2], epoch=1), of(470, "report", RUNS[2], epoch=2)),
     ]
-    watch = Stopwatch()
+    watch = TimingEstimator()
     assert watch.pace is None
     for event in log:
         watch.apply(event)
     epoch = median([mean([4, 6]), 12])
-    assert watch.pace == Pace(mean([14, 12, 16]) - epoch, epoch)
+    assert watch.pace == EpochTiming(mean([14, 12, 16]) - epoch, epoch)
     assert watch.pace.seconds(10) == watch.pace.start + 10 * epoch
 
 
@@ -158,7 +158,7 @@ def test_runs_begin_as_soon_as_there_is_room(seconds: list[int], at_once: int) -
                 at_work.append(first)
         if at_work:
             now, at_work = now + 1, [left - 1 for left in at_work]
-    cost = Crew(Holds(3, 0.5), at_once).cost(seconds)
+    cost = StageResources(ResourceRequest(3, 0.5), at_once).cost(seconds)
     assert (HOUR * cost.hours, HOUR * cost.cpu_hours) == pytest.approx((now, 3 * sum(seconds)))
     assert HOUR * cost.gpu_hours == pytest.approx(sum(seconds) / 2)
 
@@ -169,17 +169,17 @@ def test_runs_begin_as_soon_as_there_is_room(seconds: list[int], at_once: int) -
 def test_what_the_later_stages_need(tmp_path: Path) -> None:
     sections: dict[str, Any] = {"confirm": {"top": 2, "seeds": 5}, "refit": {"seeds": 2}}
     sweep = make_sweep(tmp_path, **sections, resources={"workers": 1, "refit_workers": 2})
-    later = later_stages(sweep, PACE, EPOCHS, Crew(Holds(2, 1), 4), Crew(Holds(4, 2), 3))
+    later = later_stages(sweep, PACE, EPOCHS, StageResources(ResourceRequest(2, 1), 4), StageResources(ResourceRequest(4, 2), 3))
     assert (later["confirm"].runs, later["confirm"].epochs) == (15, 90)
-    assert later["confirm"].cost == Spent(hours=4 * 6.5, gpu_hours=15 * 6.5, cpu_hours=15 * 13)
+    assert later["confirm"].cost == Cost(hours=4 * 6.5, gpu_hours=15 * 6.5, cpu_hours=15 * 13)
     refit = 0.5 + 6 / 0.8 / 2  # with the fifth that was held out, on two workers
     assert (later["refit"].runs, later["refit"].epochs) == (4, 24)
-    assert later["refit"].cost == Spent(hours=2 * refit, gpu_hours=4 * 2 * refit, cpu_hours=4 * 4 * refit)
+    assert later["refit"].cost == Cost(hours=2 * refit, gpu_hours=4 * 2 * refit, cpu_hours=4 * 4 * refit)
 
 
 def test_one_trial_is_confirmed_and_refitted_alone(tmp_path: Path) -> None:
     sweep = make_sweep(tmp_path, budget={"trials": 1}, confirm={"seeds": 2})
-    later = later_stages(sweep, PACE, EPOCHS, Crew(Holds(), 1), Crew(Holds(), 1))
+    later = later_stages(sweep, PACE, EPOCHS, StageResources(ResourceRequest(), 1), StageResources(ResourceRequest(), 1))
     assert [stage.runs for stage in later.values()] == [2, 1]
 
 
@@ -199,11 +199,11 @@ class Play:
         sweep = make_sweep(folder, budget={"trials": 100, **budget}, confirm=dict(confirm))
         self.now = 0.0
         self.state = SweepState()
-        self.holds = Holds(2, gpus)
-        trials, refits = Crew(self.holds, at_once), Crew(self.holds, 1)
+        self.holds = ResourceRequest(2, gpus)
+        trials, refits = StageResources(self.holds, at_once), StageResources(self.holds, 1)
         self.purse = Purse(sweep, trials, refits, PACE, lambda: HOUR * self.now)
         self.emit("driver")
-        self.emit("stage", stage="search", state="begun", result={})
+        self.emit("stage", stage="search", state="started", result={})
 
     def emit(self, kind: str, **fields: Any) -> None:
         event = {"kind": kind, "time": HOUR * self.now, **fields}
@@ -323,7 +323,7 @@ def test_the_search_spends_all_but_what_the_later_stages_need(
             for number in set(running()) - {0}:
                 play.end(number, "stopped")
     later = later_stages(play.purse.sweep, play.purse.pace, EPOCHS, play.purse.trials, play.purse.refits)
-    total = getattr(sum((stage.cost for stage in later.values()), play.purse.ledger.spent()), unit)
+    total = getattr(sum((stage.cost for stage in later.values()), play.purse.ledger.total()), unit)
     assert len(lengths) > 10 and play.purse.closed() == unit
     # What is left is less than a trial; what is too much was spent in the hour between two reports.
     assert limit - EPOCHS * an_hour < total <= limit + an_hour
@@ -358,6 +358,6 @@ def test_patience_counts_what_ended_behind_the_last_gain(tmp_path: Path, ends: E
 
 def test_gpu_hours_without_gpu_are_refused(tmp_path: Path) -> None:
     sweep: Sweep = make_sweep(tmp_path, budget={"trials": 2, "gpu_hours": 1.5})
-    require_gpus(sweep, Crew(Holds(1, 0.5), 2))
+    require_gpus(sweep, StageResources(ResourceRequest(1, 0.5), 2))
     with pytest.raises(InputError, match=r"budget.gpu_hours = 1.5, but runs hold no GPU here.*give budget.cpu_hours"):
-        require_gpus(sweep, Crew(Holds(1, 0), 2))
+        require_gpus(sweep, StageResources(ResourceRequest(1, 0), 2))

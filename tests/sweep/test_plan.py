@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from reid_tune.execution.probe import Measured
-from reid_tune.execution.run_source import Holds
-from reid_tune.execution.stage_resources import Crew
+from reid_tune.execution.probe import ProbeResult
+from reid_tune.execution.run_source import ResourceRequest
+from reid_tune.execution.stage_resources import StageResources
 from reid_tune.search.asha import Asha, rungs
 from reid_tune.sweep.plan import expected_epochs, plan
 
@@ -59,12 +59,12 @@ def test_in_a_long_search_one_in_three_goes_on() -> None:
     assert expected_epochs(0, (3, 9), 3, 30) == 0
 
 
-MEASURED = Measured(decoding=9, start=36, step=1.5, steps=20, validation=12, memory=10**9, gpu_memory=0)
+MEASURED = ProbeResult(decoding=9, start=36, step=1.5, steps=20, validation=12, memory=10**9, gpu_memory=0)
 
 
 def make(folder: Path, gpus: float = 0, **sections: Any) -> dict[str, Any]:
     sweep = make_sweep(folder, **sections)
-    return plan(sweep, (), MEASURED, Crew(Holds(2, gpus), 3), Crew(Holds(2, gpus), 1))
+    return plan(sweep, (), MEASURED, StageResources(ResourceRequest(2, gpus), 3), StageResources(ResourceRequest(2, gpus), 1))
 
 
 def test_the_plan_without_a_scheduler(tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_the_plan_without_a_scheduler(tmp_path: Path) -> None:
 
 def test_asha_and_rare_validations_make_a_plan_shorter(tmp_path: Path) -> None:
     whole = make(tmp_path)["stages"]["search"]
-    crew = Crew(Holds(2), 3)
+    crew = StageResources(ResourceRequest(2), 3)
     sweep = make_sweep(
         tmp_path, {"train": {"num_epochs": EPOCHS, "validation_interval": 4, "optim": {}}, "dataset": {}}
     )

@@ -6,7 +6,7 @@ import pytest
 from reid_tune.errors import InputError
 from reid_tune.journal.journal import Journal
 from reid_tune.journal.progress import read_sweep
-from reid_tune.journal.requests import REQUESTS, ask, done, pending
+from reid_tune.journal.requests import REQUESTS, pending_requests, remove_request, submit_request
 from reid_tune.journal.state import STAGES
 from reid_tune.search_space.recorded import sweep_of
 from reid_tune.sweep.requests import ask_to_enqueue, ask_to_stop
@@ -23,7 +23,7 @@ def folder(tmp_path: Path) -> Path:
     """A sweep in its search, whose trial 4 runs and whose driver has ended."""
     folder = simulate(tmp_path, trials=4, until="preflight").folder
     with Journal(folder) as journal:
-        journal.emit("stage", stage="search", state="begun", result={})
+        journal.emit("stage", stage="search", state="started", result={})
         for number in (0, 1):
             journal.emit("suggested", run=f"trials/{number:04d}", parameters={})
         journal.emit("ended", run="trials/0001", state="stopped", epoch=0)
@@ -32,19 +32,19 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_requests_come_in_order_of_time_and_stay_until_they_are_done(tmp_path: Path) -> None:
-    assert pending(tmp_path) == []
-    ask(tmp_path, "stop", "trials/0007")
-    ask(tmp_path, "enqueue", {"train.optim.base_lr": 0.1})
-    ask(tmp_path, "stop", "trials/0002")
-    found = pending(tmp_path)
+    assert pending_requests(tmp_path) == []
+    submit_request(tmp_path, "stop", "trials/0007")
+    submit_request(tmp_path, "enqueue", {"train.optim.base_lr": 0.1})
+    submit_request(tmp_path, "stop", "trials/0002")
+    found = pending_requests(tmp_path)
     assert [(request.kind, request.run or request.parameters) for request in found] == [
         ("stop", "trials/0007"),
         ("enqueue", {"train.optim.base_lr": 0.1}),
         ("stop", "trials/0002"),
     ]
-    done(found[0])
-    done(found[0])
-    assert pending(tmp_path) == found[1:] and len({request.name for request in found}) == 3
+    remove_request(found[0])
+    remove_request(found[0])
+    assert pending_requests(tmp_path) == found[1:] and len({request.name for request in found}) == 3
 
 
 @pytest.mark.parametrize(
@@ -52,20 +52,20 @@ def test_requests_come_in_order_of_time_and_stay_until_they_are_done(tmp_path: P
     [b"", b"{", b"\xff", b"[1]", b"{}", b'{"kind": "stop", "content": 7}', b'{"kind": "burn", "content": ""}'],
 )
 def test_what_is_no_request_is_put_aside_and_named(tmp_path: Path, content: bytes) -> None:
-    ask(tmp_path, "stop", "trials/0001")
+    submit_request(tmp_path, "stop", "trials/0001")
     bad = tmp_path / REQUESTS / "0001.json"
     bad.write_bytes(content)
     warnings: list[str] = []
-    assert [request.run for request in pending(tmp_path, warnings.append)] == ["trials/0001"]
+    assert [request.run for request in pending_requests(tmp_path, warnings.append)] == ["trials/0001"]
     assert warnings == [f"{bad} is no request and was put aside as 0001.damaged."]
     assert bad.with_suffix(".damaged").read_bytes() == content
-    assert len(pending(tmp_path, warnings.append)) == 1 and len(warnings) == 1
+    assert len(pending_requests(tmp_path, warnings.append)) == 1 and len(warnings) == 1
 
 
 def test_a_running_trial_can_be_stopped(folder: Path) -> None:
     sentence = ask_to_stop(folder, "trials/0004")
     assert sentence == "no driver is at work: trial 4 will be stopped when the sweep is resumed"
-    assert [request.run for request in pending(folder)] == ["trials/0004"]
+    assert [request.run for request in pending_requests(folder)] == ["trials/0004"]
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_nothing_else_can_be_stopped(folder: Path, run: str, fault: str) -> None
 def test_the_driver_of_another_host_will_see_a_request(tmp_path: Path) -> None:
     folder = simulate(tmp_path, trials=4, until="preflight", host="far").folder
     with Journal(folder) as journal:
-        journal.emit("stage", stage="search", state="begun", result={})
+        journal.emit("stage", stage="search", state="started", result={})
         journal.emit("suggested", run="trials/0001", parameters={})
     assert ask_to_stop(folder, "trials/0001").startswith("trial 1 will be stopped, by the driver on far or, ")
 
@@ -97,7 +97,7 @@ def test_values_of_the_space_can_be_enqueued(folder: Path) -> None:
     assert (
         sentence == "no driver is at work: the next trial that begins will have these values when the sweep is resumed"
     )
-    (request,) = pending(folder)
+    (request,) = pending_requests(folder)
     assert request.parameters is not None
     assert request.parameters["train.optim.base_lr"] == 0.003 and request.parameters["train.optim.name"] == "AdamW"
 
@@ -128,7 +128,7 @@ def test_a_network_that_cannot_be_built_is_refused_at_once(tmp_path: Path) -> No
         journal.emit("sweep", name="simulated", uid="uid", lock=None, tracking_uri="", **content)
     with pytest.raises(InputError, match="enqueue: model.backbone = 'resnet99'"):
         ask_to_enqueue(sweep.folder, ["model.backbone=resnet99"])
-    assert not pending(sweep.folder)
+    assert not pending_requests(sweep.folder)
 
 
 def test_a_sweep_can_be_made_from_its_log(tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def events() -> Callable[[str, Path], list[Event]]:
         made = [
             {"kind": "sweep", "name": name, "uid": f"uid-{name}", "tracking_uri": "", "sweep": {}, "spec": SPEC},
             {"kind": "driver", "pid": 1, "host": "here", "resumed": False, "command": [], "environment": ENVIRONMENT},
-            {"kind": "stage", "stage": "search", "state": "begun", "result": {}},
+            {"kind": "stage", "stage": "search", "state": "started", "result": {}},
             *begin("trials/0000", {}),
             *(report("trials/0000", epoch) for epoch in (1, 2, 3)),
             *begin("trials/0001", {"train.optim.base_lr": 1e-3, "train.optim.lr_steps": [5]}),

@@ -11,10 +11,10 @@ from typing import Any
 
 import reid_tune
 from reid_tune.checkpoints.encryption import decrypt, encrypt
-from reid_tune.config.encryption_key import passphrase
+from reid_tune.config.encryption_key import find_passphrase
 from reid_tune.config.experiment import Experiment
 from reid_tune.errors import InfrastructureError, InputError, ReidTuneError
-from reid_tune.journal.provenance import training_files
+from reid_tune.journal.provenance import training_file_digests
 from reid_tune.search_space.load import Sweep
 from reid_tune.storage.s3 import Bucket, is_url
 from reid_tune.storage.store import FolderPlace, Place
@@ -69,7 +69,7 @@ def _holds_runs(node: dict[str, Any]) -> bool:
 
 def _asked(sweep: Sweep) -> tuple[dict[str, Any], bytes | None]:
     """The spec, without its key, and a text that its key opens."""
-    key = passphrase(sweep.experiment)
+    key = find_passphrase(sweep.experiment)
     lock = encrypt(b"reid-tune", key) if key is not None else None
     return sweep.experiment.model_dump(mode="json", exclude={"encryption_key"}), lock
 
@@ -139,8 +139,8 @@ def _look(spec: dict[str, Any], lock: bytes | None) -> _Seen:
     code = {"reid-tune": _code()}
     try:
         if lock:
-            decrypt(lock, passphrase(), "the sweep")
-        return _Seen(code | training_files(Experiment.model_validate(spec)))
+            decrypt(lock, find_passphrase(), "the sweep")
+        return _Seen(code | training_file_digests(Experiment.model_validate(spec)))
     except (ReidTuneError, ValueError) as error:  # Another version may know other specs.
         return _Seen(code, f"{error} Every node needs the same files at the same place.")
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from reid_tune.errors import FailedRun
+from reid_tune.errors import RunFailedError
 from reid_tune.evaluation.differences import Difference, difference
 from reid_tune.evaluation.features import read_features
 from reid_tune.evaluation.score import score
 from reid_tune.execution.fixed_runs import FixedRuns, features_file
-from reid_tune.execution.run_source import ONE_CPU, Holds
+from reid_tune.execution.run_source import ONE_CPU, ResourceRequest
 from reid_tune.journal.journal import Journal
 from reid_tune.journal.state import RunState, SweepState, confirm_run
 from reid_tune.search.pareto import front
@@ -27,19 +27,19 @@ def candidates(sweep: Sweep, state: SweepState) -> list[RunState]:
     """The trials to be trained again, by number: trial 0 and the best; of several objectives the best of the front.
 
     Raises:
-        FailedRun: no trial reached its last epoch.
+        RunFailedError: no trial reached its last epoch.
     """
     full = state.finished()
     if not full:
         reasons = sorted({trial.reason for trial in state.trials if trial.reason})
-        raise FailedRun(f"no trial of the search reached its last epoch: {'; '.join(reasons) or 'none was started'}.")
+        raise RunFailedError(f"no trial of the search reached its last epoch: {'; '.join(reasons) or 'none was started'}.")
     best = front(full, state.metric, sweep.file.costs) if sweep.file.costs else full
     zero = [trial for trial in full if trial.number == 0]
     others = [trial for trial in best if trial.number != 0][: sweep.file.confirm.top]
     return sorted(zero + others, key=lambda trial: trial.number)
 
 
-def confirm_runs(sweep: Sweep, journal: Journal, holds: Holds = ONE_CPU) -> FixedRuns:
+def confirm_runs(sweep: Sweep, journal: Journal, resources: ResourceRequest = ONE_CPU) -> FixedRuns:
     """The repeats: the j-th of every candidate has the spec's training seed + j and its hold-out seed + j."""
     train, dataset = sweep.experiment.train.seed, sweep.experiment.dataset.validation_seed
     runs = {
@@ -51,7 +51,7 @@ def confirm_runs(sweep: Sweep, journal: Journal, holds: Holds = ONE_CPU) -> Fixe
         for repeat in range(1, sweep.file.confirm.seeds + 1)
         for trial in candidates(sweep, journal.state)
     }
-    return FixedRuns(sweep, journal, runs, holds, keep_features=True)
+    return FixedRuns(sweep, journal, runs, resources, keep_features=True)
 
 
 @dataclass(frozen=True)
@@ -92,12 +92,12 @@ def decide(sweep: Sweep, journal: Journal) -> dict[str, Any]:
     Noise is the 95 % interval of the paired difference, see `difference`. A trial that failed in a repeat is out.
 
     Raises:
-        FailedRun: no trial could be repeated.
+        RunFailedError: no trial could be repeated.
     """
     all_repeats = [_candidate(sweep, journal, trial) for trial in candidates(sweep, journal.state)]
     whole = [candidate for candidate in all_repeats if len(candidate.runs) == sweep.file.confirm.seeds]
     if not whole:
-        raise FailedRun("no trial could be repeated in all its runs; their logs are below confirm/.")
+        raise RunFailedError("no trial could be repeated in all its runs; their logs are below confirm/.")
     best = max(whole, key=lambda candidate: (mean(candidate.values), -candidate.trial.number))
     lead = {candidate.trial.number: best.against(candidate) for candidate in whole if candidate is not best}
     level = [each for each in whole if each is best or not lead[each.trial.number].beyond_noise]

@@ -5,7 +5,7 @@ from typing import Any
 
 from reid_tune.checkpoints.checkpoint import strip_checkpoint
 from reid_tune.config.encryption_key import passphrase
-from reid_tune.errors import FailedRun
+from reid_tune.errors import RunFailedError
 from reid_tune.journal.journal import Journal
 from reid_tune.journal.state import refit_run
 from reid_tune.search_space.load import Sweep
@@ -19,7 +19,7 @@ def export(sweep: Sweep, journal: Journal) -> dict[str, Any]:
     """Write the files, in the form that the spec's section `export` asks for; the result has the parity by finalist.
 
     Raises:
-        FailedRun: a refit did not finish, or an ONNX file deviates from its checkpoint.
+        RunFailedError: a refit did not finish, or an ONNX file deviates from its checkpoint.
     """
     result = {}
     for name in finalists(journal):
@@ -39,16 +39,16 @@ def refit_checkpoint(sweep: Sweep, journal: Journal, name: str, seed: int = 1) -
     """The last checkpoint of a finalist's refit.
 
     Raises:
-        FailedRun: it did not finish, or its checkpoint is gone.
+        RunFailedError: it did not finish, or its checkpoint is gone.
     """
     run = journal.state.runs.get(refit_run(name, seed))
     if run is None or run.state != "finished":
         reason = f": {run.reason}" if run and run.reason else ""
-        raise FailedRun(
+        raise RunFailedError(
             f"the refit of {name} did not finish{reason}; its log is {sweep.place}/{refit_run(name, seed)}/log.txt."
         )
     path = journal.files.newest(run.name)
     if path is None:
-        raise FailedRun(f"the checkpoint of {run.name} is missing from {sweep.place}.")
+        raise RunFailedError(f"the checkpoint of {run.name} is missing from {sweep.place}.")
     journal.files.fetch(path)
     return path

@@ -6,10 +6,10 @@ from typing import Any
 
 from reid_tune.deploy.parity import Parity
 from reid_tune.journal.state import SweepState
-from reid_tune.report.confirm import why_won
-from reid_tune.report.sentences import KINDS, looked_at
-from reid_tune.report.summary import interval, named
-from reid_tune.tables import cell, counted, percent
+from reid_tune.report.confirm import explain_winner
+from reid_tune.report.sentences import KIND_LABELS, test_evaluation_sentences
+from reid_tune.report.summary import format_interval, trial_label
+from reid_tune.tables import format_count, format_metric, format_percent
 
 __all__ = ["describe", "tags"]
 
@@ -25,11 +25,11 @@ def describe(state: SweepState, folder: Path) -> str:
     """
     number, plain = state.stages["confirm"]["winner"], state.stages["test"]["models"]["winner"]["plain"]
     # MLflow's table of versions shows the first words.
-    headline = f"mAP {percent(plain['mAP'])} %, Rank-1 {percent(plain['Rank-1'])} % on test"
+    headline = f"mAP {format_percent(plain['mAP'])} %, Rank-1 {format_percent(plain['Rank-1'])} % on test"
     paragraphs = [
-        f"{headline}: winner of the sweep **{state.header['name']}**, trial {named(number)}.",
+        f"{headline}: winner of the sweep **{state.header['name']}**, trial {trial_label(number)}.",
         _table(state.stages["test"]["models"]["winner"]),
-        f"{next(looked_at(state, folder))}.",  # The spec's own test folders are the first.
+        f"{next(test_evaluation_sentences(state, folder))}.",  # The spec's own test folders are the first.
         _confirmed(state),
         f"The ONNX file against PyTorch: {Parity(**state.stages['export']['winner']['parity'])}.",
     ]
@@ -51,13 +51,13 @@ def tags(state: SweepState) -> dict[str, str]:
 
 def _table(winner: dict[str, Any]) -> str:
     rows = [["test folders", *(f"{name} %" for name in _METRICS)], ["---", *("---:" for _ in _METRICS)]]
-    rows += [[KINDS[kind], *(cell(winner[kind], name) for name in _METRICS)] for kind in KINDS if kind in winner]
+    rows += [[KIND_LABELS[kind], *(format_metric(winner[kind], name) for name in _METRICS)] for kind in KIND_LABELS if kind in winner]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def _confirmed(state: SweepState) -> str:
     found = state.stages["confirm"]
     row = next(row for row in found["trials"] if row["number"] == found["winner"])
-    against = f", against trial 0 {interval(row['against_trial0'])}" if row["against_trial0"] else ""
-    mean = f"{state.metric} {percent(row['mean'])} %"
-    return f"Hold-outs, mean of {counted(found['repeats'], 'repeat')}: {mean}{against}. {why_won(found, state.costs)}"
+    against = f", against trial 0 {format_interval(row['against_trial0'])}" if row["against_trial0"] else ""
+    mean = f"{state.metric} {format_percent(row['mean'])} %"
+    return f"Hold-outs, mean of {format_count(found['repeats'], 'repeat')}: {mean}{against}. {explain_winner(found, state.costs)}"

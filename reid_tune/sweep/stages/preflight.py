@@ -10,7 +10,7 @@ import torch
 from reid_tune.config.experiment import Experiment
 from reid_tune.data.images import check_readable
 from reid_tune.data.records import Record
-from reid_tune.errors import InputError, ReidTuneError, about
+from reid_tune.errors import InputError, ReidTuneError, error_context
 from reid_tune.modeling.cost import cost_of
 from reid_tune.modeling.network import untrained
 from reid_tune.search.asha import rungs
@@ -62,7 +62,7 @@ def preflight(sweep: Sweep, stages: Collection[str], address: str | None = None)
         InputError: the first thing that would make the sweep fail.
     """
     check_model_name(sweep.file.registry.model)
-    with about("registry.alias"):
+    with error_context("registry.alias"):
         check_alias(sweep.file.registry.alias)
     _require_own_fields(sweep.experiment)
     if address is None:  # The nodes of a cluster may have other programs: the probe looks on the node that it gets.
@@ -70,7 +70,7 @@ def preflight(sweep: Sweep, stages: Collection[str], address: str | None = None)
     pretrained = _pretrained(sweep.experiment)
     samples = check_space(sweep, SAMPLES)
     _require_networks([sweep.experiment, *samples])
-    with about("dataset.train_dataset_dir"):
+    with error_context("dataset.train_dataset_dir"):
         split = split_records(sweep.experiment)
     identities = len({record.identity for record in split.train})
     _require_identities(sweep, [sweep.experiment, *samples], identities)

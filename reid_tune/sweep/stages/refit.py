@@ -1,7 +1,7 @@
 """The refit: winner and trial 0 once more, on all training identities."""
 
 from reid_tune.execution.fixed_runs import FixedRuns
-from reid_tune.execution.run_source import ONE_CPU, Holds
+from reid_tune.execution.run_source import ONE_CPU, ResourceRequest
 from reid_tune.journal.journal import Journal
 from reid_tune.journal.state import RunState, refit_run, trial_run
 from reid_tune.search_space.load import Sweep
@@ -18,7 +18,7 @@ def finalists(journal: Journal) -> dict[str, RunState]:
     return found
 
 
-def refit_runs(sweep: Sweep, journal: Journal, holds: Holds = ONE_CPU) -> FixedRuns:
+def refit_runs(sweep: Sweep, journal: Journal, resources: ResourceRequest = ONE_CPU) -> FixedRuns:
     """The refits: no hold-out, so every training identity is learned; those behind the first differ in the seed."""
     seed = sweep.experiment.train.seed
     runs = {
@@ -30,4 +30,4 @@ def refit_runs(sweep: Sweep, journal: Journal, holds: Holds = ONE_CPU) -> FixedR
         for number in range(1, sweep.file.refit.seeds + 1)
         for name, trial in finalists(journal).items()
     }
-    return FixedRuns(sweep, journal, runs, holds)
+    return FixedRuns(sweep, journal, runs, resources)

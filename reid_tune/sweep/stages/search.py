@@ -7,10 +7,10 @@ from typing import Any
 from reid_tune.config.experiment import Experiment
 from reid_tune.config.load import with_parameters
 from reid_tune.execution.failures import Failure
-from reid_tune.execution.run_source import ONE_CPU, Attempt, Holds, Recorder
+from reid_tune.execution.run_source import ONE_CPU, Attempt, ResourceRequest, RunRecorder
 from reid_tune.journal.event_log import Event
 from reid_tune.journal.journal import Journal
-from reid_tune.journal.requests import Request, done, pending
+from reid_tune.journal.requests import Request, pending_requests, remove_request
 from reid_tune.journal.state import trial_run
 from reid_tune.modeling.cost import cost_of
 from reid_tune.search.asha import Asha
@@ -40,13 +40,13 @@ class Search:
         sweep: Sweep,
         journal: Journal,
         levels: tuple[int, ...],
-        holds: Holds = ONE_CPU,
+        resources: ResourceRequest = ONE_CPU,
         purse: Purse | None = None,
     ) -> None:
         self.sweep = sweep
         self.metric = sweep.file.metric
-        self.recorder = Recorder(journal, holds)
-        self.recorder.waiting = [run for run in self.recorder.waiting if run.startswith("trials/")]
+        self.recorder = RunRecorder(journal, resources)
+        self.recorder.pending_runs = [run for run in self.recorder.pending_runs if run.startswith("trials/")]
         self.journal = journal
         self.purse = purse
         self.asha = Asha(levels, sweep.file.scheduler.reduction_factor)
@@ -57,9 +57,9 @@ class Search:
         self._replay(journal.past)
         self._tidy()
 
-    def next(self) -> Attempt | None:
-        run = self.recorder.waiting.pop(0) if self.recorder.waiting else self._new()
-        return self.recorder.attempt(run, self._experiment(run)) if run else None
+    def next_attempt(self) -> Attempt | None:
+        run = self.recorder.pending_runs.pop(0) if self.recorder.pending_runs else self._new()
+        return self.recorder.start_attempt(run, self._experiment(run)) if run else None
 
     def done(self) -> bool:
         if any(trial.state == "running" for trial in self.journal.state.trials) or self._enqueued():
@@ -76,10 +76,10 @@ class Search:
         return self.purse.closed() if self.purse else None
 
     def report(self, run: str, metrics: Mapping[str, Any]) -> bool:
-        if self.recorder.failed(run, metrics):
+        if self.recorder.record_if_failed(run, metrics):
             self._ended(run)
             return False
-        if not self.recorder.record(run, metrics):
+        if not self.recorder.record_epoch(run, metrics):
             return True
         goes_on = self._learn(run, metrics["epoch"], metrics.get(self.metric))
         if metrics["epoch"] >= self._experiment(run).train.num_epochs:
@@ -89,31 +89,31 @@ class Search:
             self._end(run, "stopped", f"below rung {metrics['epoch']}")
         return goes_on
 
-    def lost(self, run: str, failure: Failure) -> None:
-        self.recorder.setback(run, failure)
+    def report_lost(self, run: str, failure: Failure) -> None:
+        self.recorder.record_failure(run, failure)
         self._ended(run)
 
-    def alive(self, run: str) -> bool:
+    def is_running(self, run: str) -> bool:
         return self.journal.state.runs[run].state == "running"
 
     def poll(self) -> None:
         """Stop what users have asked to stop, and what the budget does not reach for."""
-        for request in pending(self.journal.folder):
+        for request in pending_requests(self.journal.folder):
             if request.kind == "stop":
                 self._stop(request.run, "by request")
-                done(request)
+                remove_request(request)
         if self.purse and (spent := self.purse.overdrawn()):
             for trial in self.journal.state.trials:
                 self._stop(trial.name, f"budget.{spent} is spent")
 
     def _stop(self, run: str, reason: str) -> None:
-        if run != TRIAL0 and run in self.journal.state.runs and self.alive(run):
-            if run in self.recorder.waiting:
-                self.recorder.waiting.remove(run)
+        if run != TRIAL0 and run in self.journal.state.runs and self.is_running(run):
+            if run in self.recorder.pending_runs:
+                self.recorder.pending_runs.remove(run)
             self._end(run, "stopped", reason)
 
     def _enqueued(self) -> list[Request]:
-        found = [request for request in pending(self.journal.folder) if request.kind == "enqueue"]
+        found = [request for request in pending_requests(self.journal.folder) if request.kind == "enqueue"]
         return [request for request in found if request.name not in self.journal.state.requests]
 
     def _new(self) -> str | None:
@@ -124,7 +124,7 @@ class Search:
             return self._begin(run, {}, "spec")
         for request in self._enqueued():
             self._begin(run, request.parameters or {}, "user", request=request.name)
-            done(request)
+            remove_request(request)
             return run
         if self.closed() is not None:
             return None
@@ -154,11 +154,11 @@ class Search:
         return tuple(costs[name] for name in self.sweep.file.costs)
 
     def _end(self, run: str, state: str, reason: str = "") -> None:
-        self.recorder.end(run, state, reason)
+        self.recorder.record_end(run, state, reason)
         self._ended(run)
 
     def _ended(self, run: str) -> None:
-        if not self.alive(run):
+        if not self.is_running(run):
             self._tell(run)
             self._tidy()
 
@@ -195,9 +195,9 @@ class Search:
 
     def _finish_interrupted(self, cut: Mapping[str, bool]) -> None:
         """End what had reported its last epoch when the driver died before it could say so."""
-        for run in list(self.recorder.waiting):
+        for run in list(self.recorder.pending_runs):
             trial = self.journal.state.runs[run]
             finished = trial.epoch >= self._experiment(run).train.num_epochs
             if finished or cut.get(run, False):
-                self.recorder.waiting.remove(run)
+                self.recorder.pending_runs.remove(run)
                 self._end(run, "finished" if finished else "stopped", "" if finished else f"below rung {trial.epoch}")

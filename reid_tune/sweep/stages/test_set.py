@@ -11,7 +11,7 @@ from reid_tune.checkpoints.checkpoint import load_checkpoint
 from reid_tune.config.encryption_key import passphrase
 from reid_tune.data.fingerprint import fingerprint
 from reid_tune.deploy.latency import latency
-from reid_tune.errors import FailedRun
+from reid_tune.errors import RunFailedError
 from reid_tune.evaluation.distances import repeatable
 from reid_tune.evaluation.features import FeatureSet
 from reid_tune.evaluation.intervals import paired_interval
@@ -23,7 +23,7 @@ from reid_tune.execution.stage_task import scoring_device
 from reid_tune.files import write_atomic
 from reid_tune.journal.journal import Journal
 from reid_tune.journal.state import refit_run
-from reid_tune.journal.test_set_usage import count_looks
+from reid_tune.journal.test_set_usage import count_test_evaluations
 from reid_tune.search_space.load import Sweep
 from reid_tune.sweep.stages.export import exported, refit_checkpoint
 from reid_tune.sweep.stages.refit import finalists
@@ -66,7 +66,7 @@ def test(sweep: Sweep, journal: Journal) -> dict[str, Any]:
     """Score the finalists on the spec's test folders and on `extra_tests`; count the looks at each of them.
 
     Raises:
-        FailedRun: an ONNX file scores otherwise than its checkpoint.
+        RunFailedError: an ONNX file scores otherwise than its checkpoint.
     """
     sets = test_sets(sweep.experiment)
     found = {name: _scores(sweep, journal, name, sets) for name in finalists(journal)}
@@ -87,7 +87,7 @@ def test(sweep: Sweep, journal: Journal) -> dict[str, Any]:
     write_atomic(sweep.folder / "export" / "test.json", json.dumps(contents, indent=2) + "\n")
     data = {own.name or "test folders": fingerprint(own.query.path, own.gallery.path) for own in sets}
     # This look is not in the log yet.
-    looks = {name: 1 + count_looks(sweep.folder.parent, digest) for name, digest in data.items()}
+    looks = {name: 1 + count_test_evaluations(sweep.folder.parent, digest) for name, digest in data.items()}
     return {"models": models, "data": data, "looks": looks}
 
 
@@ -160,7 +160,7 @@ def _checkpoint_metrics(sweep: Sweep, journal: Journal, name: str, plain: Score)
     """Plain metrics of the checkpoint by PyTorch, which the ONNX file must repeat."""
     trained = _checkpoint_score(sweep, refit_checkpoint(sweep, journal, name))
     if abs(trained.mAP - plain.mAP) > SAME_MAP[sweep.experiment.export.precision]:
-        raise FailedRun(
+        raise RunFailedError(
             f"the ONNX file of {name} scores mAP {plain.mAP:.4f} on the test folders, "
             f"but its checkpoint {trained.mAP:.4f}."
         )

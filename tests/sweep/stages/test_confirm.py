@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from reid_tune.config.experiment import Experiment
-from reid_tune.errors import FailedRun
+from reid_tune.errors import RunFailedError
 from reid_tune.evaluation.features import read_features
 from reid_tune.evaluation.score import score
 from reid_tune.execution.fixed_runs import features_file
@@ -97,11 +97,11 @@ def test_a_trial_that_fails_once_is_out(tmp_path: Path, sweep: Sweep) -> None:
     journal = journal_with(tmp_path / "x", sweep, WHOLE)
     source = confirm_runs(sweep, journal)
     for _ in range(3):
-        attempt = source.next()
+        attempt = source.next_attempt()
     assert attempt is not None and attempt.run == confirm_run(3, 1)
     assert not source.report(attempt.run, {"epoch": 1, "loss": float("nan")})
     for run in (confirm_run(0, 1), confirm_run(1, 1)):
-        source.recorder.waiting.append(run)
+        source.recorder.pending_runs.append(run)
     drive(source, by_base_lr)
     result = decide(sweep, journal)
     assert (result["winner"], result["failed"]) == (1, [3])
@@ -109,7 +109,7 @@ def test_a_trial_that_fails_once_is_out(tmp_path: Path, sweep: Sweep) -> None:
 
 def test_without_a_full_length_trial_there_is_nothing_to_confirm(tmp_path: Path, sweep: Sweep) -> None:
     journal = journal_with(tmp_path / "x", sweep, [("failed", 0.1), ("stopped", 0.2), ("failed", 0.3)])
-    with pytest.raises(FailedRun, match="no trial of the search reached its last epoch: out of memory"):
+    with pytest.raises(RunFailedError, match="no trial of the search reached its last epoch: out of memory"):
         confirm_runs(sweep, journal)
 
 
@@ -126,6 +126,6 @@ def test_a_driver_killed_behind_any_event_changes_nothing(tmp_path: Path, sweep:
         resumed = Journal(folder)
         source = confirm_runs(sweep, resumed)
         drive(source, by_base_lr)
-        assert source.done() and outcome(resumed) == outcome(journal), f"killed behind event {count}"
+        assert source.is_done() and outcome(resumed) == outcome(journal), f"killed behind event {count}"
         assert decide(sweep, resumed) == result
         resumed.__exit__()

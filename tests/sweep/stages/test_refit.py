@@ -24,13 +24,13 @@ def test_winner_and_trial_0_are_refitted_without_hold_out(tmp_path: Path) -> Non
     sweep = make_sweep(tmp_path)
     journal = confirmed(tmp_path / "x", sweep, 1, [0, 1, 2])
     source = refit_runs(sweep, journal)
-    winner, trial0 = source.next(), source.next()
-    assert winner is not None and trial0 is not None and source.next() is None
+    winner, trial0 = source.next_attempt(), source.next_attempt()
+    assert winner is not None and trial0 is not None and source.next_attempt() is None
     assert (winner.run, trial0.run) == ("refit/winner", "refit/trial0")
     base = sweep.experiment.parameters() | {"dataset.validation": "none"}
     assert winner.experiment.parameters() == base | PARAMETERS[1]
     assert trial0.experiment.parameters() == base
-    assert winner.features is None and not source.done()
+    assert winner.features is None and not source.is_done()
 
 
 @pytest.mark.parametrize(("winner", "whole", "runs"), [(0, [0, 1], ["refit/winner"]), (1, [1], ["refit/winner"])])
@@ -42,7 +42,7 @@ def test_trial_0_is_refitted_once_and_only_if_it_can_be_trained(
     assert [trial.number for trial in finalists(journal).values()] == [winner]
     source = refit_runs(sweep, journal)
     assert drive(source) == runs
-    assert source.done() and journal.state.runs["refit/winner"].epoch == EPOCHS
+    assert source.is_done() and journal.state.runs["refit/winner"].epoch == EPOCHS
 
 
 def test_further_refits_differ_in_the_seed(tmp_path: Path) -> None:

@@ -8,10 +8,10 @@ import pytest
 
 from reid_tune.checkpoints.filenames import LATEST
 from reid_tune.config.experiment import Experiment
-from reid_tune.errors import FailedRun
+from reid_tune.errors import RunFailedError
 from reid_tune.execution.failures import Failure
 from reid_tune.journal.journal import EVENTS, Journal
-from reid_tune.journal.requests import ask, pending
+from reid_tune.journal.requests import pending_requests, submit_request
 from reid_tune.journal.state import replay
 from reid_tune.search.asha import rungs
 from reid_tune.search.study import suggestion_seed
@@ -72,7 +72,7 @@ def wait_in(sweep: Sweep, folder: Path, trials: int) -> tuple[Search, Journal]:
     """A search in which that many trials have been started and nothing has been reported."""
     source, journal = start(sweep, folder)
     for _ in range(trials):
-        assert source.next() is not None
+        assert source.next_attempt() is not None
     return source, journal
 
 
@@ -142,8 +142,8 @@ def test_trials_in_parallel_replay_to_the_same_study(tmp_path: Path, sampler: st
     sweep = make_sweep(tmp_path, search={"sampler": sampler, "seed": 1}, budget={"trials": 12}, **values)
     source, journal = start(sweep, tmp_path / "whole")
     live: dict[str, tuple[Experiment, int]] = {}
-    while not source.done():
-        while len(live) < 3 and (attempt := source.next()) is not None:
+    while not source.is_done():
+        while len(live) < 3 and (attempt := source.next_attempt()) is not None:
             live[attempt.run] = (attempt.experiment, 0)
         for run, (experiment, epoch) in list(live.items()):
             live[run] = (experiment, epoch + 1)
@@ -151,7 +151,7 @@ def test_trials_in_parallel_replay_to_the_same_study(tmp_path: Path, sampler: st
                 del live[run]
     journal.__exit__()
     again, _ = start(sweep, tmp_path / "whole")
-    assert again.done() and study_of(again) == study_of(source)
+    assert again.is_done() and study_of(again) == study_of(source)
     assert again.asha._recorded == source.asha._recorded
     assert again.study.ask("trials/0012", 12) == source.study.ask("trials/0012", 12)
 
@@ -159,7 +159,7 @@ def test_trials_in_parallel_replay_to_the_same_study(tmp_path: Path, sampler: st
 def test_trial_0_is_the_spec(tmp_path: Path) -> None:
     sweep = make_sweep(tmp_path)
     source, journal = start(sweep, tmp_path / "runs/x")
-    attempt = source.next()
+    attempt = source.next_attempt()
     assert attempt is not None and attempt.run == "trials/0000"
     assert attempt.experiment == sweep.experiment
     assert journal.state.runs["trials/0000"].parameters == {}
@@ -169,7 +169,7 @@ def test_trial_0_is_the_spec(tmp_path: Path) -> None:
 def test_a_suggestion_changes_the_searched_keys_only(tmp_path: Path) -> None:
     sweep = make_sweep(tmp_path)
     source, journal = start(sweep, tmp_path / "x")
-    *_, attempt = [source.next() for _ in range(5)]
+    *_, attempt = [source.next_attempt() for _ in range(5)]
     assert attempt is not None
     parameters = journal.state.runs["trials/0004"].parameters
     assert list(parameters) == list(sweep.file.space)
@@ -244,31 +244,31 @@ def test_a_lost_worker_is_started_again_and_then_given_up(tmp_path: Path) -> Non
     for number in range(1, 3):
         (folder / f"attempt-{number}").mkdir(parents=True)
         (folder / f"attempt-{number}" / LATEST).touch()
-        source.lost("trials/0001", DEAD)
-        attempt = source.next()
+        source.report_lost("trials/0001", DEAD)
+        attempt = source.next_attempt()
         assert attempt is not None and attempt.run == "trials/0001"
         assert attempt.folder == folder / f"attempt-{number + 1}"
         assert attempt.resume == folder / f"attempt-{number}" / LATEST
     assert journal.state.runs["trials/0001"].attempts == 3
-    source.lost("trials/0001", DEAD)
+    source.report_lost("trials/0001", DEAD)
     trial = journal.state.runs["trials/0001"]
     assert (trial.state, trial.reason) == ("failed", "the worker process died")
     assert [state for state, *_ in study_of(source)] == ["FAIL"]
-    assert source.next() is None and not source.done()
+    assert source.next_attempt() is None and not source.is_done()
     source.report("trials/0000", {"failed": "x", "failure": "invalid"})
-    assert source.done()
+    assert source.is_done()
 
 
 def test_a_lost_trial_0_is_given_up_too(tmp_path: Path) -> None:
     source, journal = wait_in(make_sweep(tmp_path), tmp_path / "x", 1)
     for _ in range(2):
-        source.lost("trials/0000", DEAD)
-        source.next()
-    source.lost("trials/0000", DEAD)
+        source.report_lost("trials/0000", DEAD)
+        source.next_attempt()
+    source.report_lost("trials/0000", DEAD)
     assert journal.state.runs["trials/0000"].state == "failed"
     assert study_of(source) == []
     journal.__exit__()
-    assert start(source.sweep, tmp_path / "x")[0].next() is not None
+    assert start(source.sweep, tmp_path / "x")[0].next_attempt() is not None
 
 
 @pytest.mark.parametrize(("rate", "inside"), [(3.5e-4, True), (5e-2, False)])
@@ -321,10 +321,10 @@ def test_checkpoints_stay_for_the_best_and_trial_0(tmp_path: Path) -> None:
 
 def test_the_budget_is_kept(tmp_path: Path) -> None:
     source, journal = wait_in(make_sweep(tmp_path, budget={"trials": 3}), tmp_path / "x", 3)
-    assert source.next() is None and not source.done()
+    assert source.next_attempt() is None and not source.is_done()
     for number in range(3):
         source.report(f"trials/{number:04d}", {"failed": "x", "failure": "error"})
-    assert source.done() and source.next() is None
+    assert source.is_done() and source.next_attempt() is None
 
 
 def test_tpe_finds_better_trials_than_chance(tmp_path: Path) -> None:
@@ -361,7 +361,7 @@ def test_where_the_sampler_finds_nothing_chance_does(tmp_path: Path) -> None:
     assert all(0.5 < trial.parameters[RATE] < 0.51 for trial in journal.state.trials[1:])
     assert len({trial.parameters[RATE] for trial in journal.state.trials[1:]}) == 8
     never = make_sweep(tmp_path, space=space, constraints=[f"1 / ({RATE} - {RATE}) > 0"])
-    with pytest.raises(FailedRun, match="trials/0001: 10,000 random configurations break the constraints"):
+    with pytest.raises(RunFailedError, match="trials/0001: 10,000 random configurations break the constraints"):
         wait_in(never, tmp_path / "never", 2)
 
 
@@ -424,22 +424,22 @@ def test_given_configurations_come_behind_trial_0_and_count(tmp_path: Path) -> N
 def test_a_user_s_trial_is_the_next_one_and_beyond_the_budget(tmp_path: Path) -> None:
     sweep = make_sweep(tmp_path, budget={"trials": 3})
     source, journal = wait_in(sweep, tmp_path / "x", 2)
-    ask(tmp_path / "x", "enqueue", {RATE: 0.004})
-    attempt = source.next()
+    submit_request(tmp_path / "x", "enqueue", {RATE: 0.004})
+    attempt = source.next_attempt()
     assert attempt is not None and attempt.experiment.train.optim.base_lr == 0.004
-    assert journal.state.runs["trials/0002"].origin == "user" and not pending(tmp_path / "x")
-    ask(tmp_path / "x", "enqueue", {RATE: 0.005})
-    assert source.closed() == "trials" and not source.done()
-    assert source.next() is not None and source.next() is None
+    assert journal.state.runs["trials/0002"].origin == "user" and not pending_requests(tmp_path / "x")
+    submit_request(tmp_path / "x", "enqueue", {RATE: 0.005})
+    assert source.closed() == "trials" and not source.is_done()
+    assert source.next_attempt() is not None and source.next_attempt() is None
     assert [trial.origin for trial in journal.state.trials] == ["spec", "sampler", "user", "user"]
 
 
 def test_a_request_is_taken_up_once_though_its_file_stays(tmp_path: Path) -> None:
     sweep = make_sweep(tmp_path, budget={"trials": 2})
     source, journal = wait_in(sweep, tmp_path / "x", 1)
-    path = ask(tmp_path / "x", "enqueue", {RATE: 0.004})
+    path = submit_request(tmp_path / "x", "enqueue", {RATE: 0.004})
     content = path.read_bytes()
-    assert source.next() is not None
+    assert source.next_attempt() is not None
     journal.__exit__()
     path.write_bytes(content)  # As a driver leaves it that died before it could remove it.
     again, resumed = start(sweep, tmp_path / "x")
@@ -450,16 +450,16 @@ def test_a_request_is_taken_up_once_though_its_file_stays(tmp_path: Path) -> Non
 def test_users_stop_running_trials_but_not_trial_0(tmp_path: Path) -> None:
     source, journal = wait_in(make_sweep(tmp_path), tmp_path / "x", 3)
     for run in ("trials/0002", "trials/0000", "trials/0099"):
-        ask(tmp_path / "x", "stop", run)
+        submit_request(tmp_path / "x", "stop", run)
     source.poll()
     states = [(trial.state, trial.reason) for trial in journal.state.trials]
     assert states == [("running", ""), ("running", ""), ("stopped", "by request")]
-    assert not source.alive("trials/0002") and not pending(tmp_path / "x")
+    assert not source.is_running("trials/0002") and not pending_requests(tmp_path / "x")
     assert study_of(source)[1][0] == "PRUNED"
-    source.lost("trials/0001", DEAD)
-    ask(tmp_path / "x", "stop", "trials/0001")
+    source.report_lost("trials/0001", DEAD)
+    submit_request(tmp_path / "x", "stop", "trials/0001")
     source.poll()
-    assert journal.state.runs["trials/0001"].state == "stopped" and not source.recorder.waiting
+    assert journal.state.runs["trials/0001"].state == "stopped" and not source.recorder.pending_runs
 
 
 def test_costs_are_computed_for_each_trial(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from reid_tune.data.fingerprint import fingerprint
 from reid_tune.evaluation import score as evaluation_score
 from reid_tune.evaluation.score import Retrieval
 from reid_tune.journal.event_log import read_events
-from reid_tune.report.summary import LABELS
+from reid_tune.report.summary import SCORE_LABELS
 from reid_tune.sweep.stages import test_set as stage
 from reid_tune.sweep.stages.export import export
 from reid_tune.sweep.stages.test_set import test as run_test
@@ -43,7 +43,7 @@ def test_the_test_stage_writes_the_threshold_beside_the_scores(tmp_path: Path, m
     assert seen == [(device, True), (device, True), (device, "calibrated")], "the ONNX file and the checkpoint"
     written = json.loads((sweep.folder / "export" / "test.json").read_text())
     threshold = written["winner"].pop("threshold")
-    assert written == result["models"] and list(result["models"]["winner"]) == [*LABELS, "latency"]
+    assert written == result["models"] and list(result["models"]["winner"]) == [*SCORE_LABELS, "latency"]
     assert "k1 = 3, k2 = 2, lambda = 0.5" in result["models"]["winner"]["tuned"]["protocol"]
     assert result["models"]["winner"]["latency"]["batches"].keys() == {"1", "16"}
     assert result["data"] == {"test folders": fingerprint(data / "query", data / "bounding_box_test")}
