@@ -19,11 +19,11 @@ from ray import tune
 
 from reid_tune.config.experiment import Experiment
 from reid_tune.execution.fixed_runs import FixedRuns
-from reid_tune.execution.run_source import Holds
+from reid_tune.execution.run_source import ResourceRequest
 from reid_tune.execution.tune_runner import run_all
 from reid_tune.journal.event_log import read_events
 from reid_tune.journal.journal import Journal
-from reid_tune.search_space.load import Sweep
+from reid_tune.search_space.load import SweepConfig
 from reid_tune.training.loop import train
 
 __all__ = ["Trial", "bare", "cost_of_report", "cost_of_trial", "ours"]
@@ -50,7 +50,7 @@ def cost_of_report(found: Sequence[Trial]) -> float:
     )
 
 
-def ours(sweep: Sweep, values: Mapping[str, Any], runs: int, workers: int, images: int) -> list[Trial]:
+def ours(sweep: SweepConfig, values: Mapping[str, Any], runs: int, workers: int, images: int) -> list[Trial]:
     """Trials as the stages run them.
 
     Args:
@@ -59,7 +59,7 @@ def ours(sweep: Sweep, values: Mapping[str, Any], runs: int, workers: int, image
     """
     names = [f"with-{workers}/{number}" for number in range(runs)]
     with Journal(sweep.folder) as journal:
-        source = FixedRuns(sweep, journal, dict.fromkeys(names, values), Holds(cpus=workers, workers=workers))
+        source = FixedRuns(sweep, journal, dict.fromkeys(names, values), ResourceRequest(cpus=workers, workers=workers))
         run_all(source, lambda: 1, workers, (), sweep.folder / "ray", 600)
     found: dict[str, Trial] = {}
     for event in read_events(journal.path):

@@ -50,7 +50,7 @@ from reid_tune.execution.cluster.session import ray_session
 from reid_tune.execution.run_source import Attempt
 from reid_tune.journal.event_log import Event, read_events
 from reid_tune.journal.journal import Journal
-from reid_tune.sweep.stages.search import Search
+from reid_tune.sweep.stages.search import TrialSource
 from reid_tune.tables import print_table
 
 REPORTS, MANY = 5, 100
@@ -63,7 +63,7 @@ HEADS = (
 WANTED = ("wanted", "", "", "95 with 8", "95 with 8", "", "", "0.5", "0.5", "")
 
 
-class Observed(Search):
+class Observed(TrialSource):
     """The search, which notes time and this process's CPU seconds at its first start and about once a second."""
 
     def __init__(self, *arguments: Any) -> None:
@@ -180,7 +180,9 @@ def measure(count: int, given: Namespace, folder: Path) -> Measured:
 
         source = Observed(sweep, journal, ())
         with patch.object(runner, "run_single_worker", sleeper(given.seconds)):
-            runner.run_all(source, lambda: compute_placement(sweep.file.resources, 1).max_concurrent, 1, (), folder / "ray", 600)
+            runner.run_all(
+                source, lambda: compute_placement(sweep.file.resources, 1).max_concurrent, 1, (), folder / "ray", 600
+            )
         for run in journal.state.runs.values():
             assert run.state == "finished" and run.attempts == 1, f"{run.name}: {run.state}, {run.retries}"
     shutil.rmtree(folder / "ray", ignore_errors=True)

@@ -28,9 +28,9 @@ from search_table import AXES, BACKBONE, BASE, EPOCHS, FILE, NAME, RATE, RATES, 
 from reid_tune.config.experiment import Experiment, unflatten
 from reid_tune.evaluation.intervals import interval
 from reid_tune.journal.journal import Journal
-from reid_tune.search.asha import rungs
-from reid_tune.search_space.load import Sweep, load_sweep
-from reid_tune.sweep.stages.search import Search
+from reid_tune.search.asha import rung_epochs
+from reid_tune.search_space.load import SweepConfig, load_sweep
+from reid_tune.sweep.stages.search import TrialSource
 from reid_tune.tables import print_table
 
 # Name, sampler and scheduler; the others are compared with the first.
@@ -105,19 +105,19 @@ def parse() -> Namespace:
 
 def best(sampler: str, asha: bool, seed: int, objective: Objective, budgets: Sequence[int]) -> list[float]:
     """The best full-length trial's mAP within each number of epochs."""
-    levels = rungs(1 + math.ceil(EPOCHS / 10), 3, EPOCHS) if asha else ()
+    levels = rung_epochs(1 + math.ceil(EPOCHS / 10), 3, EPOCHS) if asha else ()
     with common.workplace() as folder:
         sweep = make_sweep(folder, sampler, seed)
         with Journal(sweep.folder) as journal:
-            ended = run(Search(sweep, journal, levels), objective, budgets[-1])
+            ended = run(TrialSource(sweep, journal, levels), objective, budgets[-1])
     return [max(value for used, value in ended if used <= budget) for budget in budgets]
 
 
-def run(source: Search, objective: Objective, budget: int) -> list[tuple[int, float]]:
+def run(source: TrialSource, objective: Objective, budget: int) -> list[tuple[int, float]]:
     """Search until the epochs are used up: those used at the end of each full-length trial, and its mAP."""
     used, ended = 0, []
     while used < budget:
-        attempt = source.next()
+        attempt = source.next_attempt()
         assert attempt is not None
         curve = objective.curve(attempt.experiment)
         for epoch in range(1, EPOCHS + 1):
@@ -130,7 +130,7 @@ def run(source: Search, objective: Objective, budget: int) -> list[tuple[int, fl
     return ended
 
 
-def make_sweep(folder: Path, sampler: str, seed: int) -> Sweep:
+def make_sweep(folder: Path, sampler: str, seed: int) -> SweepConfig:
     """The sweep of one method and seed; grace period and factor are the defaults, see `best`."""
     tree = unflatten(BASE | {"model.backbone": BACKBONE, "dataset.train_dataset_dir": "not-read"})
     (folder / "spec.yaml").write_text(yaml.safe_dump(json.loads(json.dumps(tree))))

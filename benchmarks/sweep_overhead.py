@@ -28,11 +28,11 @@ from common import Row
 from reid_tune.config.experiment import Experiment, unflatten
 from reid_tune.config.load import with_parameters
 from reid_tune.demo import draw_demo_data
-from reid_tune.execution.cluster.session import cluster
+from reid_tune.execution.cluster.session import ray_session
 from reid_tune.journal.journal import Journal
-from reid_tune.search.asha import rungs
-from reid_tune.search_space.load import Sweep, load_sweep
-from reid_tune.sweep.stages.search import Search
+from reid_tune.search.asha import rung_epochs
+from reid_tune.search_space.load import SweepConfig, load_sweep
+from reid_tune.sweep.stages.search import TrialSource
 from reid_tune.training.data import training_images
 from reid_tune.training.subsets import split_records
 
@@ -50,7 +50,7 @@ SPACE = {
     "dataset.num_instances": {"int": [2, 8]},
 }
 CONSTRAINTS = ["dataset.batch_size % dataset.num_instances == 0"]
-EPOCHS, RUNGS = 27, rungs(3 + 3, 3, 27)
+EPOCHS, RUNGS = 27, rung_epochs(3 + 3, 3, 27)
 TINY = {
     "model.backbone": "test_resnet",
     "model.input_height": 32,
@@ -79,7 +79,7 @@ def parse() -> Namespace:
     return parser.parse_args()
 
 
-def make_sweep(folder: Path, values: Mapping[str, Any], **more: Any) -> Sweep:
+def make_sweep(folder: Path, values: Mapping[str, Any], **more: Any) -> SweepConfig:
     folder.mkdir()
     (folder / "spec.yaml").write_text(yaml.safe_dump(unflatten({"train.optim.warmup_iters": 1, **values})))
     content = {"name": "overhead", "spec": "spec.yaml", "space": SPACE, "registry": {"model": "none"}}
@@ -95,7 +95,7 @@ def driver(folder: Path, count: int) -> list[Row]:
     sweep = make_sweep(folder / "simulated", values, constraints=CONSTRAINTS, budget={"trials": count})
     before = _peak_mb()
     with Journal(sweep.folder) as journal:
-        suggestions, reports = simulate(Search(sweep, journal, RUNGS))
+        suggestions, reports = simulate(TrialSource(sweep, journal, RUNGS))
         size = journal.path.stat().st_size
     last = count // 10
     return [
@@ -110,12 +110,12 @@ def driver(folder: Path, count: int) -> list[Row]:
     ]
 
 
-def simulate(source: Search) -> tuple[list[float], list[float]]:
+def simulate(source: TrialSource) -> tuple[list[float], list[float]]:
     """Run a search to its end: CPU milliseconds of each suggestion and of each report."""
     suggestions, reports = [], []
-    while not source.done():
+    while not source.is_done():
         begun = time.process_time()
-        attempt = source.next()
+        attempt = source.next_attempt()
         suggestions.append(1e3 * (time.process_time() - begun))
         assert attempt is not None
         for epoch in range(1, EPOCHS + 1):
@@ -148,7 +148,7 @@ def trials(folder: Path, runs: int) -> list[Row]:
     experiment = with_parameters(sweep.experiment, PLAIN, "here")
     sampler = training_images(experiment, split_records(experiment).train).sampler
     images = sampler.steps_per_epoch * experiment.dataset.batch_size
-    with cluster():
+    with ray_session():
         from ray_trials import bare, cost_of_report, cost_of_trial, ours
 
         ways = [bare(experiment, runs, images), *(ours(sweep, PLAIN, runs, workers, images) for workers in (1, 2))]

@@ -9,7 +9,7 @@ from typing import Any
 from reid_tune.errors import InfrastructureError, NonFiniteError, OutOfMemoryError, ReidTuneError
 from reid_tune.training.memory import is_out_of_memory
 
-__all__ = ["Failure", "failure_in", "failure_of", "failure_report", "retries"]
+__all__ = ["Failure", "failure_from_report", "classify_error", "failure_to_report", "max_retries"]
 
 # How often a run is started again after a failure: where the same would only happen again it is not.
 _RETRIES = {"lost_worker": 2, "timeout": 1}
@@ -26,7 +26,7 @@ class Failure:
     reason: str
 
 
-def retries(kind: str, shared: bool) -> int:
+def max_retries(kind: str, shared: bool) -> int:
     """How often a run is started again after this kind of failure.
 
     Args:
@@ -35,7 +35,7 @@ def retries(kind: str, shared: bool) -> int:
     return 1 if kind == "out_of_memory" and shared else _RETRIES.get(kind, 0)
 
 
-def failure_of(error: BaseException) -> Failure:
+def classify_error(error: BaseException) -> Failure:
     """The failure behind an exception of a run."""
     text = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, OutOfMemoryError):
@@ -52,12 +52,12 @@ def failure_of(error: BaseException) -> Failure:
     return Failure("error", f"{type(error).__name__}: {first}")
 
 
-def failure_report(failure: Failure) -> dict[str, str]:
+def failure_to_report(failure: Failure) -> dict[str, str]:
     """A failure as a run reports it."""
     return {"failed": failure.reason, "failure": failure.kind}
 
 
-def failure_in(metrics: Mapping[str, Any]) -> Failure | None:
+def failure_from_report(metrics: Mapping[str, Any]) -> Failure | None:
     """The failure in a report: the run says so itself, or a value is not finite."""
     if "failed" in metrics:
         return Failure(metrics["failure"], metrics["failed"])

@@ -7,9 +7,9 @@ from typing import Any
 from reid_tune.config.experiment import Experiment
 from reid_tune.config.load import with_parameters
 from reid_tune.execution.failures import Failure
-from reid_tune.execution.run_source import ONE_CPU, Attempt, Holds, Recorder
+from reid_tune.execution.run_source import ONE_CPU, Attempt, ResourceRequest, RunRecorder
 from reid_tune.journal.journal import Journal
-from reid_tune.search_space.load import Sweep
+from reid_tune.search_space.load import SweepConfig
 
 __all__ = ["FixedRuns", "features_file"]
 
@@ -28,10 +28,10 @@ class FixedRuns:
 
     def __init__(
         self,
-        sweep: Sweep,
+        sweep: SweepConfig,
         journal: Journal,
         runs: Mapping[str, Mapping[str, Any]],
-        holds: Holds = ONE_CPU,
+        resources: ResourceRequest = ONE_CPU,
         *,
         keep_features: bool = False,
     ) -> None:
@@ -39,17 +39,17 @@ class FixedRuns:
         self.journal = journal
         self.runs = runs
         self.keep_features = keep_features
-        self.recorder = Recorder(journal, holds)
-        self.recorder.waiting = [run for run in self.recorder.waiting if run in runs]
-        for run in list(self.recorder.waiting):
+        self.recorder = RunRecorder(journal, resources)
+        self.recorder.pending_runs = [run for run in self.recorder.pending_runs if run in runs]
+        for run in list(self.recorder.pending_runs):
             # Its last epoch was reported when the driver died before it could say so.
             if journal.state.runs[run].epoch >= self._experiment(run).train.num_epochs:
-                self.recorder.waiting.remove(run)
+                self.recorder.pending_runs.remove(run)
                 self._finish(run)
 
-    def next(self) -> Attempt | None:
-        if self.recorder.waiting:
-            run = self.recorder.waiting.pop(0)
+    def next_attempt(self) -> Attempt | None:
+        if self.recorder.pending_runs:
+            run = self.recorder.pending_runs.pop(0)
         else:
             new = [run for run in self.runs if run not in self.journal.state.runs]
             if not new:
@@ -57,30 +57,30 @@ class FixedRuns:
             run = new[0]
             self.journal.emit("suggested", run=run, parameters=dict(self.runs[run]))
         features = features_file(self.journal.folder, run) if self.keep_features else None
-        return self.recorder.attempt(run, self._experiment(run), features)
+        return self.recorder.start_attempt(run, self._experiment(run), features)
 
-    def done(self) -> bool:
-        return all(run in self.journal.state.runs and not self.alive(run) for run in self.runs)
+    def is_done(self) -> bool:
+        return all(run in self.journal.state.runs and not self.is_running(run) for run in self.runs)
 
     def report(self, run: str, metrics: Mapping[str, Any]) -> bool:
-        if self.recorder.failed(run, metrics):
+        if self.recorder.record_if_failed(run, metrics):
             return False
-        if self.recorder.record(run, metrics) and metrics["epoch"] >= self._experiment(run).train.num_epochs:
+        if self.recorder.record_epoch(run, metrics) and metrics["epoch"] >= self._experiment(run).train.num_epochs:
             self._finish(run)
             return False
         return True
 
-    def lost(self, run: str, failure: Failure) -> None:
-        self.recorder.setback(run, failure)
+    def report_lost(self, run: str, failure: Failure) -> None:
+        self.recorder.record_failure(run, failure)
 
     def poll(self) -> None:
         pass
 
-    def alive(self, run: str) -> bool:
+    def is_running(self, run: str) -> bool:
         return self.journal.state.runs[run].state == "running"
 
     def _finish(self, run: str) -> None:
-        self.recorder.end(run, "finished")
+        self.recorder.record_end(run, "finished")
         if self.keep_features:
             self.journal.files.fetch(features_file(self.journal.folder, run))
             self.journal.files.discard(run, attempts=True)

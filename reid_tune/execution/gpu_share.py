@@ -5,11 +5,11 @@ Imports nothing heavy: drivers import this module too.
 
 from reid_tune.errors import InputError
 
-__all__ = ["CONTEXT", "limit_memory", "memory_fraction"]
+__all__ = ["DEFAULT_CUDA_CONTEXT", "limit_memory", "memory_fraction"]
 
 _GIB = 1024**3
 # Bytes that CUDA takes in each process outside of PyTorch's allocator, where the probe could not measure them.
-CONTEXT = _GIB // 2
+DEFAULT_CUDA_CONTEXT = _GIB // 2
 
 
 def memory_fraction(share: float, total: int, context: int) -> float:

@@ -1,9 +1,9 @@
 """Placement groups that a dead run left behind."""
 
-__all__ = ["remove_orphans"]
+__all__ = ["remove_orphaned_groups"]
 
 
-def remove_orphans() -> int:
+def remove_orphaned_groups() -> int:
     """Remove the placement groups of this job whose creator is dead, and return how many.
 
     Ray 2.60 leaves the group of a stopped or failed trainer to a helper that needs the dashboard; without it the

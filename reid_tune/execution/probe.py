@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from reid_tune.errors import InfrastructureError, InputError, RunFailedError
 from reid_tune.execution.failures import classify_error
-from reid_tune.execution.step_memory import GpuMemory, half_batch, largest_batch, measure_step_peak
+from reid_tune.execution.step_memory import GpuMemory, estimate_largest_batch, half_batch, measure_step_peak
 from reid_tune.journal.costs import EpochTiming
-from reid_tune.search_space.load import Sweep
+from reid_tune.search_space.load import SweepConfig
 from reid_tune.training.compiler import limit_compile_processes, require_compiler
 from reid_tune.training.memory import memory_errors
 
@@ -79,7 +79,7 @@ class ProbeResult:
         return EpochTiming(self.start, self.steps * self.step + self.validation * validations / last)
 
 
-def run_probe(sweep: Sweep, placement: "Placement", workers: int) -> ProbeResult:
+def run_probe(sweep: SweepConfig, placement: "Placement", workers: int) -> ProbeResult:
     """Take twenty steps of the spec itself as a trial would, on one worker in a process of its own.
 
     A run of several workers is measured by one of them on its share of the batch: without the others, whose gradients
@@ -107,13 +107,13 @@ def run_probe(sweep: Sweep, placement: "Placement", workers: int) -> ProbeResult
     return replace(measured, start=max(0.0, time.perf_counter() - begun - busy))
 
 
-def _judged(sweep: Sweep, error: Exception) -> Exception:
+def _judged(sweep: SweepConfig, error: Exception) -> Exception:
     """The error to raise for one of the worker."""
     failure = classify_error(error)
     return _untrainable(sweep, failure.reason) if failure.kind in _OF_THE_SPEC else error
 
 
-def _untrainable(sweep: Sweep, reason: str) -> InputError:
+def _untrainable(sweep: SweepConfig, reason: str) -> InputError:
     return InputError(f"{sweep.file.spec}: the spec itself, trial 0 of the sweep, cannot be trained: {reason}")
 
 
@@ -227,12 +227,12 @@ def _steps(run: "Run", workers: int) -> list[float]:
 
 def _step(run: "Run", epoch: int, number: int, chosen: "np.ndarray") -> float:
     """The loss of a step on these images: every `workers`-th of a batch, so that all its identities are among them."""
-    from reid_tune.data.transfer import pinned
+    from reid_tune.data.transfer import to_pinned
     from reid_tune.training.pipeline import Batch
 
     data, experiment = run.data, run.experiment
     decisions = data.augmentation.draw(experiment.train.seed, epoch, number, experiment.dataset.batch_size)
-    labels = pinned(data.labels[chosen], run.device)
+    labels = to_pinned(data.labels[chosen], run.device)
     batch = Batch(run.source.read(chosen), labels, decisions.slice(0, len(chosen)))
     return float(run.step(*run.inputs(batch))["loss"])
 

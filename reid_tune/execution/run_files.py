@@ -16,7 +16,7 @@ from reid_tune.errors import InfrastructureError, ReidTuneError
 from reid_tune.storage.retry import patiently
 from reid_tune.storage.s3 import Bucket, is_url
 
-__all__ = ["RunFiles", "require_shared", "run_files"]
+__all__ = ["RunFiles", "require_shared_folders", "run_files"]
 
 _PREFIX = "reid-tune-run-"
 
@@ -58,7 +58,7 @@ class _Copied(RunFiles):
 
 @contextmanager
 def run_files(config: dict[str, Any], rank: int = 0) -> Iterator[RunFiles]:
-    """The files of a run that `trial_config` describes, for the block; pushed once more behind it.
+    """The files of a run that `make_trial_config` describes, for the block; pushed once more behind it.
 
     Args:
         rank: Of the worker; only the first one's files are kept, and what others have to say.
@@ -109,7 +109,7 @@ def _remove_leftovers() -> None:
                 shutil.rmtree(folder)
 
 
-def require_shared(scratch: str, *data: str) -> None:
+def require_shared_folders(scratch: str, *data: str) -> None:
     """Refuse to run on a node that came later than the preflight and lacks what all others have.
 
     Raises:

@@ -7,12 +7,12 @@ from typing import Any, Protocol
 
 from reid_tune.config.experiment import Experiment
 from reid_tune.errors import InfrastructureError
-from reid_tune.execution.failures import Failure, failure_from_report, retries
+from reid_tune.execution.failures import Failure, failure_from_report, max_retries
 from reid_tune.execution.gpu_share import DEFAULT_CUDA_CONTEXT
 from reid_tune.journal.journal import Journal
 from reid_tune.journal.provenance import WorkerResources, make_run_record, write_run_record
 
-__all__ = ["ONE_CPU", "Attempt", "ResourceRequest", "RunRecorder", "Source"]
+__all__ = ["ONE_CPU", "Attempt", "ResourceRequest", "RunRecorder", "RunSource"]
 
 
 @dataclass(frozen=True)
@@ -100,14 +100,14 @@ class RunRecorder:
 
     def __init__(self, journal: Journal, resources: ResourceRequest = ONE_CPU) -> None:
         self.journal = journal
-        self.resources = holds
+        self.resources = resources
         # Runs that an earlier driver had started.
         self.pending_runs = [name for name, run in journal.state.runs.items() if run.state == "running"]
 
     def start_attempt(self, run: str, experiment: Experiment, features: Path | None = None) -> Attempt:
         """Record and describe the next attempt of a run."""
         state = self.journal.state.runs[run]
-        resources = self.resources.with_whole_gpu() if "out_of_memory" in state.retries else self.holds
+        resources = self.resources.with_whole_gpu() if "out_of_memory" in state.retries else self.resources
         number = state.attempts + 1
         folder = self.journal.folder / run
         write_run_record(folder, make_run_record(experiment, self.journal.state.environment, resources.per_worker))
@@ -138,7 +138,7 @@ class RunRecorder:
             self.record_failure(run, failure)
         return failure is not None
 
-    def record(self, run: str, metrics: Mapping[str, Any]) -> bool:
+    def record_epoch(self, run: str, metrics: Mapping[str, Any]) -> bool:
         """Record an epoch's metrics, nodes and what it took of them; False where the log has the epoch already."""
         values = dict(metrics)
         epoch, nodes, usage = values.pop("epoch"), values.pop("nodes", []), values.pop("usage", {})

@@ -8,7 +8,7 @@ from reid_tune.errors import InputError, error_context
 from reid_tune.execution.cluster.placement import Placement, compute_placement
 from reid_tune.execution.run_source import ResourceRequest
 from reid_tune.journal.costs import Cost
-from reid_tune.search_space.load import Sweep
+from reid_tune.search_space.load import SweepConfig
 
 __all__ = ["StageResources", "resolve_stage_resources", "find_placement", "find_capacity"]
 
@@ -29,7 +29,7 @@ class StageResources:
         return Cost(max(ends) / 3600, held * self.per_run.gpus, held * self.per_run.cpus)
 
 
-def resolve_stage_resources(sweep: Sweep, workers: int) -> StageResources:
+def resolve_stage_resources(sweep: SweepConfig, workers: int) -> StageResources:
     """What the runs of a stage hold, and how many fit at once.
 
     Raises:
@@ -41,7 +41,7 @@ def resolve_stage_resources(sweep: Sweep, workers: int) -> StageResources:
     return StageResources(request, placement.max_concurrent)
 
 
-def find_placement(sweep: Sweep, workers: int) -> Placement | None:
+def find_placement(sweep: SweepConfig, workers: int) -> Placement | None:
     """What a worker of a run gets; None where not one run fits: nodes were lost that may come back."""
     try:
         return compute_placement(sweep.file.resources, workers)
@@ -49,7 +49,7 @@ def find_placement(sweep: Sweep, workers: int) -> Placement | None:
         return None
 
 
-def find_capacity(sweep: Sweep, workers: int) -> int:
+def find_capacity(sweep: SweepConfig, workers: int) -> int:
     """How many runs fit by now."""
     placement = find_placement(sweep, workers)
     return placement.max_concurrent if placement else 0

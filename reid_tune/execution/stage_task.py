@@ -12,7 +12,7 @@ from reid_tune.errors import InfrastructureError, ReidTuneError
 from reid_tune.journal.journal import Journal
 from reid_tune.journal.state import SweepState
 from reid_tune.journal.sweep_files import Files
-from reid_tune.search_space.load import Sweep
+from reid_tune.search_space.load import SweepConfig
 from reid_tune.training.memory import is_out_of_memory
 
 if TYPE_CHECKING:
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
     from reid_tune.execution.cluster.placement import Placement
 
-__all__ = ["Stage", "on_gpu", "scoring_device"]
+__all__ = ["StageFunction", "run_stage_on_gpu", "scoring_device"]
 
 _QUIET_SECONDS = 30.0  # before a line says what is waited for
 
-Stage = Callable[[Sweep, Journal], dict[str, Any]]
+StageFunction = Callable[[SweepConfig, Journal], dict[str, Any]]
 
 
 class _Log:
@@ -42,7 +42,9 @@ class _Log:
         self.events.append((kind, fields))
 
 
-def on_gpu(stage: Stage, sweep: Sweep, journal: Journal, placement: "Placement | None") -> dict[str, Any]:
+def run_stage_on_gpu(
+    stage: StageFunction, sweep: SweepConfig, journal: Journal, placement: "Placement | None"
+) -> dict[str, Any]:
     """The result of a stage, computed in a task of Ray that holds a GPU; Ray begins it when one is free.
 
     The task stays on this node where that has a GPU. Where runs hold no GPU the stage runs in this process, and so it
@@ -66,7 +68,7 @@ def on_gpu(stage: Stage, sweep: Sweep, journal: Journal, placement: "Placement |
     here = NodeAffinitySchedulingStrategy(
         ray.get_runtime_context().get_node_id(), soft=True, _spill_on_unavailable=True
     )
-    held = {"num_cpus": placement.cpus, "num_gpus": 1, "resources": dict(placement.more)}
+    held = {"num_cpus": placement.cpus, "num_gpus": 1, "resources": dict(placement.custom)}
     task = ray.remote(**held, scheduling_strategy=here, max_retries=0, max_calls=1)(_work)
     try:
         reference = task.remote(stage, _for_task(sweep), journal.state)
@@ -88,7 +90,7 @@ def on_gpu(stage: Stage, sweep: Sweep, journal: Journal, placement: "Placement |
     return dict(result)
 
 
-def scoring_device(sweep: Sweep) -> "torch.device":
+def scoring_device(sweep: SweepConfig) -> "torch.device":
     """Where a stage scores: the first GPU that this process sees, unless the sweep's runs are to use none."""
     import torch
 
@@ -102,14 +104,14 @@ def _is_told(error: BaseException) -> bool:
     return isinstance(error, ReidTuneError) or is_out_of_memory(error)
 
 
-def _for_task(sweep: Sweep) -> Sweep:
+def _for_task(sweep: SweepConfig) -> SweepConfig:
     """The sweep without its key; of the machine's GPUs the task sees one, by the index 0."""
     section = sweep.experiment.export.model_copy(update={"gpu_id": 0})
     return replace(sweep, experiment=sweep.experiment.model_copy(update={"encryption_key": None, "export": section}))
 
 
 def _work(
-    stage: Stage, sweep: Sweep, state: SweepState
+    stage: StageFunction, sweep: SweepConfig, state: SweepState
 ) -> tuple[dict[str, Any] | Exception, list[tuple[str, dict[str, Any]]], str]:
     """Result or error and events of a stage, and what it has printed to stderr."""
     log: Any = _Log(Files(sweep.folder), state)

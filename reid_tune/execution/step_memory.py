@@ -6,9 +6,9 @@ Imports nothing heavy: drivers import this module too.
 import os
 from collections.abc import Callable, Mapping
 
-from reid_tune.execution.gpu_share import CONTEXT, limit_memory, memory_fraction
+from reid_tune.execution.gpu_share import DEFAULT_CUDA_CONTEXT, limit_memory, memory_fraction
 
-__all__ = ["GpuMemory", "half_batch", "largest_batch", "step_peak"]
+__all__ = ["GpuMemory", "half_batch", "estimate_largest_batch", "measure_step_peak"]
 
 _REPEATS = 2  # of a step: kernels are chosen in the first, its memory is that of the last
 
@@ -23,7 +23,7 @@ class GpuMemory:
     def __init__(self, share: float) -> None:
         self._share = share
         self._before = _used()
-        limit_memory(share, CONTEXT)
+        limit_memory(share, DEFAULT_CUDA_CONTEXT)
 
     def context(self) -> int:
         """Bytes that this process takes outside of PyTorch's allocator: CUDA's context, its kernels and libraries."""
@@ -31,9 +31,9 @@ class GpuMemory:
 
         now = _used()
         if self._before is None or now is None:
-            return CONTEXT
+            return DEFAULT_CUDA_CONTEXT
         # Less than half of the usual size means that another process has given memory back meanwhile.
-        return max(CONTEXT // 2, now - self._before - torch.cuda.memory_reserved(0))
+        return max(DEFAULT_CUDA_CONTEXT // 2, now - self._before - torch.cuda.memory_reserved(0))
 
     def available(self) -> int:
         """Bytes that PyTorch may take in a run with this share.
@@ -47,7 +47,7 @@ class GpuMemory:
         return int(total * memory_fraction(min(self._share, 1), total, self.context()))
 
 
-def step_peak(step: Callable[[int], None], images: int) -> int:
+def measure_step_peak(step: Callable[[int], None], images: int) -> int:
     """The most bytes that tensors take on the first GPU in a step on so many images."""
     import torch
 
@@ -65,7 +65,7 @@ def half_batch(batch: int, multiple: int) -> int:
     return half if half >= 2 * multiple else 0
 
 
-def largest_batch(peaks: Mapping[int, int], available: int, multiple: int) -> int:
+def estimate_largest_batch(peaks: Mapping[int, int], available: int, multiple: int) -> int:
     """The largest batch whose step fits, on the line through the peaks of two batches; an estimate.
 
     Args:

@@ -17,9 +17,9 @@ from ray.tune.search import Searcher
 
 from reid_tune.errors import InfrastructureError, ReidTuneError
 from reid_tune.execution.failures import Failure
-from reid_tune.execution.placement_groups import remove_orphans
-from reid_tune.execution.run_source import Attempt, Source
-from reid_tune.execution.worker import distributed_run, single_run, trial_config, unpack
+from reid_tune.execution.placement_groups import remove_orphaned_groups
+from reid_tune.execution.run_source import Attempt, RunSource
+from reid_tune.execution.worker import make_trial_config, run_distributed, run_single_worker, unpack
 from reid_tune.storage.s3 import Bucket
 
 __all__ = ["run_all"]
@@ -28,7 +28,7 @@ _Answer = TypeVar("_Answer")
 
 
 def run_all(
-    source: Source,
+    source: RunSource,
     room: Callable[[], int],
     workers: int,
     validate_at: tuple[int, ...],
@@ -49,14 +49,14 @@ def run_all(
     Raises:
         ReidTuneError: what the source raises; runs at work are then ended by Ray, and go on when the sweep is resumed.
     """
-    if source.done():
+    if source.is_done():
         return
     shared = str(remote or scratch)
-    wires = _Wires(source, room, lambda attempt: trial_config(attempt, validate_at, shared), timeout)
-    trainable = tune.with_resources(single_run, _bundles)
+    wires = _TuneBridge(source, room, lambda attempt: make_trial_config(attempt, validate_at, shared), timeout)
+    trainable = tune.with_resources(run_single_worker, _bundles)
     if workers > 1:
         # No CPU for the driver of a run: its workers take all.
-        trainable = tune.with_resources(distributed_run, {"node:__internal_head__": 0.001})
+        trainable = tune.with_resources(run_distributed, {"node:__internal_head__": 0.001})
     try:
         with _quiet(scratch):
             tune.Tuner(
@@ -65,10 +65,10 @@ def run_all(
                     search_alg=wires.searcher, scheduler=wires.scheduler, num_samples=-1, reuse_actors=False
                 ),
                 run_config=tune.RunConfig(
-                    name=f"ray-{time.time_ns()}", storage_path=str(scratch), verbose=0, callbacks=[_Seconds(wires)]
+                    name=f"ray-{time.time_ns()}", storage_path=str(scratch), verbose=0, callbacks=[_PollCallback(wires)]
                 ),
             ).fit()
-        remove_orphans()
+        remove_orphaned_groups()
     except OSError as error:  # Of Ray's own files, which nobody needs again.
         raise InfrastructureError(f"cannot write {scratch}: {error.strerror}; nothing finished is lost.") from None
     except TuneError as error:
@@ -88,7 +88,7 @@ def _bundles(config: dict[str, Any]) -> tune.PlacementGroupFactory:
     return tune.PlacementGroupFactory([{"CPU": config["threads"], "GPU": config["gpus"], **config["more"]}])
 
 
-class _Wires:
+class _TuneBridge:
     """Connects a source with Tune's searcher, which starts runs, and its scheduler, which sees every report.
 
     What the source raises is kept, all runs are ended, and `run_all` raises it: Tune would bury it in an error of its
@@ -96,7 +96,7 @@ class _Wires:
     """
 
     def __init__(
-        self, source: Source, room: Callable[[], int], config: Callable[[Attempt], dict[str, Any]], timeout: float
+        self, source: RunSource, room: Callable[[], int], config: Callable[[Attempt], dict[str, Any]], timeout: float
     ) -> None:
         self.source = source
         self.room = room
@@ -114,15 +114,15 @@ class _Wires:
         # Tune pickles what it is given into a snapshot that nobody reads.
         return object, ()
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "_Wires":
+    def __deepcopy__(self, memo: dict[int, Any]) -> "_TuneBridge":
         return self
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        if self._ask(self.source.done, True):
+        if self._ask(self.source.is_done, True):
             return str(Searcher.FINISHED)
         if not self.live:
             self.at_once = self._ask(self.room, 0)  # Tune then asks nobody but its searcher.
-        attempt = self._ask(self.source.next, None) if len(self.live) < self.at_once else None
+        attempt = self._ask(self.source.next_attempt, None) if len(self.live) < self.at_once else None
         if attempt is None:
             return None
         self.live[trial_id], self.heard[trial_id] = attempt.run, time.monotonic()
@@ -158,12 +158,12 @@ class _Wires:
             if self.heard[trial_id] < late:
                 self._lose(run, Failure("timeout", f"no report for {self.timeout / 60:g} minutes"))
                 self.over.add(trial_id)
-            elif not self._ask(partial(self.source.alive, run), False):
+            elif not self._ask(partial(self.source.is_running, run), False):
                 self.over.add(trial_id)
         return [trial_id for trial_id in self.live if trial_id in self.over]
 
     def _lose(self, run: str, failure: Failure) -> None:
-        self._ask(lambda: self.source.lost(run, failure), None)
+        self._ask(lambda: self.source.report_lost(run, failure), None)
 
     def _ask(self, question: Callable[[], _Answer], otherwise: _Answer) -> _Answer:
         """The source's answer; it is not asked any more once it has raised."""
@@ -184,7 +184,7 @@ def _death(error: str | None) -> Failure:
 
 
 class _Searcher(Searcher):
-    def __init__(self, wires: _Wires) -> None:
+    def __init__(self, wires: _TuneBridge) -> None:
         super().__init__(metric="training_iteration", mode="max")
         self.wires = wires
 
@@ -205,7 +205,7 @@ class _Searcher(Searcher):
 
 
 class _Scheduler(FIFOScheduler):
-    def __init__(self, wires: _Wires) -> None:
+    def __init__(self, wires: _TuneBridge) -> None:
         super().__init__()
         self.wires = wires
         self.errors: dict[str, str] = {}
@@ -223,10 +223,10 @@ class _Scheduler(FIFOScheduler):
         self.errors[trial.trial_id] = str(trial.get_error())
 
 
-class _Seconds(tune.Callback):
+class _PollCallback(tune.Callback):
     """Once a second: frees what stopped trainers hold, and stops runs that are no longer wanted."""
 
-    def __init__(self, wires: _Wires) -> None:
+    def __init__(self, wires: _TuneBridge) -> None:
         self.wires = wires
         self.last = 0.0
 
@@ -235,7 +235,7 @@ class _Seconds(tune.Callback):
             return
         self.last = time.monotonic()
         with contextlib.suppress(Exception):  # A failing clean-up must not end the sweep; the next second tries again.
-            remove_orphans()
+            remove_orphaned_groups()
         for trial in trials:
             if trial.status == "PENDING":
                 self.wires.waits(trial.trial_id)

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reid_tune.errors import InfrastructureError
-from reid_tune.execution.cluster.network import torch_config
-from reid_tune.execution.failures import Failure, failure_of, failure_report
+from reid_tune.execution.cluster.network import make_torch_config
+from reid_tune.execution.failures import Failure, classify_error, failure_to_report
 from reid_tune.execution.gpu_share import limit_memory
 from reid_tune.storage.s3 import Bucket, is_url
 from reid_tune.training.compiler import limit_compile_processes
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from reid_tune.training.reporter import Metrics
     from reid_tune.training.system_metrics import Usage
 
-__all__ = ["distributed_run", "single_run", "trial_config", "unpack"]
+__all__ = ["run_distributed", "run_single_worker", "make_trial_config", "unpack"]
 
 
-def trial_config(attempt: "Attempt", validate_at: tuple[int, ...], scratch: str) -> dict[str, Any]:
+def make_trial_config(attempt: "Attempt", validate_at: tuple[int, ...], scratch: str) -> dict[str, Any]:
     """An attempt as the plain data that travels to a worker; without secrets."""
     return {
         "run": attempt.run,
@@ -40,11 +40,11 @@ def trial_config(attempt: "Attempt", validate_at: tuple[int, ...], scratch: str)
         "resume": str(attempt.resume) if attempt.resume else None,
         "features": str(attempt.features) if attempt.features else None,
         "validate_at": list(validate_at),
-        "threads": attempt.holds.each.cpus,
-        "gpus": attempt.holds.each.gpus,
+        "threads": attempt.resources.per_worker.cpus,
+        "gpus": attempt.resources.per_worker.gpus,
         "gpu_context": attempt.gpu_context,
-        "more": dict(attempt.holds.more),
-        "workers": attempt.holds.workers,
+        "more": dict(attempt.resources.custom),
+        "workers": attempt.resources.workers,
         "scratch": scratch,
         "remote": attempt.remote,
         "sweep": str(attempt.sweep),
@@ -103,16 +103,16 @@ class _RayReporter:
         self._report(_pack({**metrics, "nodes": self._nodes, "usage": self._usage.take()}))
 
 
-def single_run(config: dict[str, Any]) -> None:
+def run_single_worker(config: dict[str, Any]) -> None:
     """A run with one worker, as a Tune function; a fault that retrying cannot mend is reported as `failed`."""
     from ray import tune
 
     failure = _train(config, tune.report)
     if failure:
-        tune.report(_pack(failure_report(failure)))
+        tune.report(_pack(failure_to_report(failure)))
 
 
-def distributed_run(config: dict[str, Any]) -> None:
+def run_distributed(config: dict[str, Any]) -> None:
     """A run with several workers: Ray Train's trainer inside a Tune function."""
     import ray.train
     from ray import tune
@@ -125,7 +125,7 @@ def distributed_run(config: dict[str, Any]) -> None:
         scaling_config=ray.train.ScalingConfig(
             num_workers=config["workers"], use_gpu=bool(config["gpus"]), resources_per_worker=resources
         ),
-        torch_config=torch_config("nccl" if config["gpus"] else "gloo"),
+        torch_config=make_torch_config("nccl" if config["gpus"] else "gloo"),
         run_config=ray.train.RunConfig(
             name=f"{Path(config['run']).name}-{time.time_ns()}",
             **_train_storage(config["scratch"]),
@@ -162,7 +162,7 @@ def _worker(config: dict[str, Any]) -> None:
     logging.getLogger().setLevel(logging.WARNING)
     failure = _train(config, ray.train.report)
     if failure:
-        raise RuntimeError(_MARK + json.dumps(failure_report(failure)))
+        raise RuntimeError(_MARK + json.dumps(failure_to_report(failure)))
 
 
 _MARK = "reid-tune failure: "
@@ -186,18 +186,18 @@ def _train(config: dict[str, Any], report: Callable[[dict[str, Any]], None]) -> 
         with run_files(config, rank()) as files, _logged(files.log):
             return _train_in(files, config, report)
     except InfrastructureError as error:
-        return failure_of(error)
+        return classify_error(error)
 
 
 def _train_in(files: "RunFiles", config: dict[str, Any], report: Callable[[dict[str, Any]], None]) -> Failure | None:
     from reid_tune.config.experiment import Experiment
-    from reid_tune.execution.run_files import require_shared
+    from reid_tune.execution.run_files import require_shared_folders
     from reid_tune.training.loop import train
     from reid_tune.training.system_metrics import Usage
 
     try:
         experiment, device = Experiment.model_validate(config["spec"]), _device(config)
-        require_shared(config["scratch"], *experiment.dataset.train_folders)
+        require_shared_folders(config["scratch"], *experiment.dataset.train_folders)
         with Usage(device) as usage:
             train(
                 experiment,
@@ -209,7 +209,7 @@ def _train_in(files: "RunFiles", config: dict[str, Any], report: Callable[[dict[
                 device=device,
             )
     except Exception as error:
-        failure = failure_of(error)
+        failure = classify_error(error)
         print(f"failed ({failure.kind}): {failure.reason}", flush=True)
         if failure.kind != "error":
             return failure

@@ -12,15 +12,15 @@ from reid_tune.execution.stage_resources import StageResources
 from reid_tune.journal.costs import Cost, CostLedger, EpochTiming, TimingEstimator
 from reid_tune.journal.event_log import Event
 from reid_tune.journal.state import RunState, SweepState
-from reid_tune.search_space.load import Sweep
+from reid_tune.search_space.load import SweepConfig
 
-__all__ = ["UNITS", "Estimate", "Purse", "later_stages", "require_gpus"]
+__all__ = ["BUDGET_UNITS", "StageEstimate", "BudgetTracker", "estimate_later_stages", "require_gpus_for_gpu_hours"]
 
-UNITS = ("hours", "gpu_hours", "cpu_hours")
+BUDGET_UNITS = ("hours", "gpu_hours", "cpu_hours")
 
 
 @dataclass(frozen=True)
-class Estimate:
+class StageEstimate:
     """What a stage will take; `epochs` are those of all its runs."""
 
     runs: int
@@ -28,9 +28,9 @@ class Estimate:
     cost: Cost
 
 
-def later_stages(
-    sweep: Sweep, pace: EpochTiming, epochs: int, trials: StageResources, refits: StageResources
-) -> dict[str, Estimate]:
+def estimate_later_stages(
+    sweep: SweepConfig, pace: EpochTiming, epochs: int, trials: StageResources, refits: StageResources
+) -> dict[str, StageEstimate]:
     """What confirm and refit will take; rerank, export, test and register hold nothing and are taken as nothing.
 
     Confirm repeats `confirm.top` trials and trial 0, refit winner and trial 0, all at full length. A refit learns from
@@ -48,12 +48,12 @@ def later_stages(
     images = 1 / (1 - sweep.experiment.dataset.validation_fraction)
     refit = EpochTiming(pace.start, pace.epoch * images * file.resources.workers / file.resources.refit_workers)
     return {
-        "confirm": Estimate(repeats, repeats * epochs, trials.cost([pace.seconds(epochs)] * repeats)),
-        "refit": Estimate(finalists, finalists * epochs, refits.cost([refit.seconds(epochs)] * finalists)),
+        "confirm": StageEstimate(repeats, repeats * epochs, trials.cost([pace.seconds(epochs)] * repeats)),
+        "refit": StageEstimate(finalists, finalists * epochs, refits.cost([refit.seconds(epochs)] * finalists)),
     }
 
 
-class Purse:
+class BudgetTracker:
     """Whether the budget allows more trials.
 
     The budget is that of all stages, so what confirm and refit need is kept back, also where a command ends earlier.
@@ -68,7 +68,7 @@ class Purse:
 
     def __init__(
         self,
-        sweep: Sweep,
+        sweep: SweepConfig,
         trials: StageResources,
         refits: StageResources,
         probed: EpochTiming,
@@ -117,12 +117,12 @@ class Purse:
         return self._reached(ge, one_more=False)
 
     def _reached(self, beyond: Callable[[float, float], bool], *, one_more: bool) -> str | None:
-        limits = {unit: limit for unit in UNITS if (limit := getattr(self.budget, unit)) is not None}
+        limits = {unit: limit for unit in BUDGET_UNITS if (limit := getattr(self.budget, unit)) is not None}
         if not limits:
             return None
         pace, longest = self.pace, max((self._epochs(trial) for trial in self.state.trials), default=self._spec_epochs)
         needs = self.ledger.total(self.clock())
-        for stage in later_stages(self.sweep, pace, longest, self.trials, self.refits).values():
+        for stage in estimate_later_stages(self.sweep, pace, longest, self.trials, self.refits).values():
             needs += stage.cost
         if one_more:
             needs += self.trials.cost([*self._remaining(pace), pace.seconds(self._usual_epochs())])
@@ -160,7 +160,7 @@ def _without_gain(state: SweepState) -> int:
     return count
 
 
-def require_gpus(sweep: Sweep, trials: StageResources) -> None:
+def require_gpus_for_gpu_hours(sweep: SweepConfig, trials: StageResources) -> None:
     """Refuse a budget of GPU-hours for runs that hold no GPU.
 
     Raises:

@@ -12,13 +12,14 @@ from typing import Any
 from rich.console import Console
 
 from reid_tune.checkpoints.encryption import encrypt
-from reid_tune.config.encryption_key import passphrase
+from reid_tune.config.encryption_key import find_passphrase
 from reid_tune.errors import InputError
 from reid_tune.execution.cluster.node_checks import check_nodes
 from reid_tune.execution.cluster.placement import compute_placement
 from reid_tune.execution.cluster.session import ray_session
 from reid_tune.execution.probe import run_probe
-from reid_tune.execution.stage_resources import StageResources, find_placement, resolve_stage_resources, room
+from reid_tune.execution.run_source import RunSource
+from reid_tune.execution.stage_resources import StageResources, find_capacity, find_placement, resolve_stage_resources
 from reid_tune.execution.stage_task import StageFunction, run_stage_on_gpu
 from reid_tune.journal.costs import EpochTiming
 from reid_tune.journal.event_log import Event, read_events
@@ -30,19 +31,19 @@ from reid_tune.journal.sweep_files import Files
 from reid_tune.report.html import PAGE, write_page
 from reid_tune.report.live import LiveView
 from reid_tune.report.markdown import SweepPage
-from reid_tune.search.budget import Purse, require_gpus
-from reid_tune.search_space.load import Sweep
-from reid_tune.sweep.plan import plan
-from reid_tune.sweep.pretrained import settled
-from reid_tune.sweep.resume import Resume, existing_state, reopen, reopened, require_key
-from reid_tune.sweep.stages.confirm import confirm_runs, decide
-from reid_tune.sweep.stages.export import export
-from reid_tune.sweep.stages.preflight import Checked, preflight
-from reid_tune.sweep.stages.refit import refit_runs
+from reid_tune.search.budget import BudgetTracker, require_gpus_for_gpu_hours
+from reid_tune.search_space.load import SweepConfig
+from reid_tune.sweep.plan import make_plan
+from reid_tune.sweep.pretrained import pinned_pretrained_weights
+from reid_tune.sweep.resume import ResumeMode, load_resumable_state, reopen_stages, stages_to_redo, require_same_key
+from reid_tune.sweep.stages.confirm import make_confirm_runs, choose_winner
+from reid_tune.sweep.stages.export import export_finalists
+from reid_tune.sweep.stages.preflight import PreflightResult, run_preflight
+from reid_tune.sweep.stages.refit import make_refit_runs
 from reid_tune.sweep.stages.register import register
-from reid_tune.sweep.stages.rerank import choose
-from reid_tune.sweep.stages.search import Search
-from reid_tune.sweep.stages.test_set import test
+from reid_tune.sweep.stages.rerank import choose_settings
+from reid_tune.sweep.stages.search import TrialSource
+from reid_tune.sweep.stages.test_set import evaluate_finalists
 from reid_tune.tasks.split import SPLIT, write_lists
 from reid_tune.tracking.mlflow_names import user
 from reid_tune.tracking.sender import Sender, followed
@@ -51,23 +52,23 @@ from reid_tune.tracking.store import fault, public, tracking_uri, with_credentia
 __all__ = ["plan_sweep", "run_sweep"]
 
 
-def plan_sweep(sweep: Sweep, until: str, address: str | None = None) -> dict[str, Any]:
+def plan_sweep(sweep: SweepConfig, until: str, address: str | None = None) -> dict[str, Any]:
     """All checks and the plan, without writing anything but decoded images into their cache.
 
     Raises:
         InputError: the first thing that would make the sweep fail.
     """
-    key = passphrase(sweep.experiment)
-    files_of(sweep)
-    with settled(sweep, {}) as own:
-        checked = preflight(own, _stages(until), address)
+    key = find_passphrase(sweep.experiment)
+    open_sweep_files(sweep)
+    with pinned_pretrained_weights(sweep, {}) as own:
+        checked = run_preflight(own, _stages(until), address)
         with ray_session(address, key):
             check_nodes(own)
             return {"name": own.file.name, "folder": own.place} | _planned(own, checked)
 
 
 def run_sweep(
-    sweep: Sweep, *, resume: Resume, until: str, start: str | None = None, address: str | None = None
+    sweep: SweepConfig, *, resume: ResumeMode, until: str, start: str | None = None, address: str | None = None
 ) -> SweepState:
     """Run all stages up to `until`, each once in the life of a sweep, and return the state behind them.
 
@@ -82,28 +83,28 @@ def run_sweep(
         InfrastructureError: the disk is full, or Ray is gone; resumed, the sweep goes on where it was.
         FailedRun: no trial could be finished.
     """
-    files = files_of(sweep)
+    files = open_sweep_files(sweep)
     past = read_events(sweep.folder / EVENTS)
-    with settled(sweep, past[0] if past else {}) as own:
+    with pinned_pretrained_weights(sweep, past[0] if past else {}) as own:
         return _run(own, files, past, resume, until, start, address)
 
 
 def _run(
-    sweep: Sweep, files: Files, past: list[Event], resume: Resume, until: str, start: str | None, address: str | None
+    sweep: SweepConfig, files: Files, past: list[Event], resume: ResumeMode, until: str, start: str | None, address: str | None
 ) -> SweepState:
     """See `run_sweep`; `past` has the events of the log."""
     stages, again = _stages(until), tuple[str, ...]()
     if past:
-        state = existing_state(sweep, "auto" if start else resume)
-        again = reopened(sweep, state, start)
+        state = load_resumable_state(sweep, "auto" if start else resume)
+        again = stages_to_redo(sweep, state, start)
         stages = tuple(stage for stage in stages if stage not in state.stages or stage in again)
         if not stages:
             return state
-        require_key(sweep, state)
+        require_same_key(sweep, state)
     elif start not in (None, STAGES[0]):
         raise InputError(f"--from {start}: there is no sweep {sweep.file.name} in {sweep.place} yet: leave it out.")
-    key = passphrase(sweep.experiment)
-    checked = preflight(sweep, stages, address)
+    key = find_passphrase(sweep.experiment)
+    checked = run_preflight(sweep, stages, address)
     console = Console(file=sys.stderr)
     if found := fault(with_credentials(past[0]["tracking_uri"]) if past else tracking_uri()):
         _warn(console, f"{found} The log keeps what MLflow misses; the stage register will need it.")
@@ -124,23 +125,23 @@ def _stages(until: str) -> tuple[str, ...]:
     return STAGES[: STAGES.index(until) + 1]
 
 
-def _planned(sweep: Sweep, checked: Checked) -> dict[str, Any]:
+def _planned(sweep: SweepConfig, checked: PreflightResult) -> dict[str, Any]:
     """What the checks found, with the resources of a run and the plan; Ray must be there."""
     resources = sweep.file.resources
     trials, refits = (
         resolve_stage_resources(sweep, resources.workers),
         resolve_stage_resources(sweep, resources.refit_workers),
     )
-    require_gpus(sweep, trials)
+    require_gpus_for_gpu_hours(sweep, trials)
     measured = run_probe(sweep, compute_placement(resources, resources.workers), resources.workers)
-    planned = plan(sweep, checked.levels, measured, trials, refits)
+    planned = make_plan(sweep, checked.levels, measured, trials, refits)
     return checked.as_dict() | planned | {"warnings": checked.warnings + planned["warnings"]}
 
 
 class _Driver:
     """One process that drives a sweep."""
 
-    def __init__(self, sweep: Sweep, files: Files, checked: Checked, planned: dict[str, Any], console: Console) -> None:
+    def __init__(self, sweep: SweepConfig, files: Files, checked: PreflightResult, planned: dict[str, Any], console: Console) -> None:
         self.sweep, self.files, self.console = sweep, files, console
         self.checked, self.planned = checked, planned
         for warning in planned["warnings"]:
@@ -155,7 +156,7 @@ class _Driver:
             self.journal.listeners.append(view)
             self._begin()
             if again:
-                reopen(self.journal, again)
+                reopen_stages(self.journal, again)
             with _tracked(self.sweep, self.journal, self.console) as sender:
                 view.tracking = lambda: sender.words
                 for stage in stages:
@@ -175,7 +176,7 @@ class _Driver:
     def _begin(self) -> None:
         sweep, journal = self.sweep, self.journal
         if not journal.past:
-            uid, key = secrets.token_hex(8), passphrase(sweep.experiment)
+            uid, key = secrets.token_hex(8), find_passphrase(sweep.experiment)
             journal.emit(
                 "sweep",
                 name=sweep.file.name,
@@ -206,13 +207,13 @@ class _Driver:
             resolve_stage_resources(self.sweep, resources.workers),
             resolve_stage_resources(self.sweep, resources.refit_workers),
         )
-        require_gpus(self.sweep, crew)
+        require_gpus_for_gpu_hours(self.sweep, crew)
         probed = EpochTiming(**self.journal.state.stages["preflight"]["pace"])
-        purse = Purse(self.sweep, crew, refits, probed)
+        purse = BudgetTracker(self.sweep, crew, refits, probed)
         for event in read_events(self.journal.path):
             purse.apply(event, self.journal.state)
         self.journal.listeners.append(purse.apply)
-        search = Search(self.sweep, self.journal, self.checked.levels, crew.per_run, purse)
+        search = TrialSource(self.sweep, self.journal, self.checked.levels, crew.per_run, purse)
         self._run(search, crew, self.checked.levels)
         states = [trial.state for trial in self.journal.state.trials]
         counts = {name: states.count(name) for name in ("finished", "stopped", "failed")}
@@ -220,23 +221,23 @@ class _Driver:
 
     def _confirm(self) -> dict[str, Any]:
         crew = resolve_stage_resources(self.sweep, self.sweep.file.resources.workers)
-        self._run(confirm_runs(self.sweep, self.journal, crew.per_run), crew)
-        return self._score(decide)
+        self._run(make_confirm_runs(self.sweep, self.journal, crew.per_run), crew)
+        return self._score(choose_winner)
 
     def _rerank(self) -> dict[str, Any]:
-        return self._score(choose)
+        return self._score(choose_settings)
 
     def _refit(self) -> dict[str, Any]:
         crew = resolve_stage_resources(self.sweep, self.sweep.file.resources.refit_workers)
-        source = refit_runs(self.sweep, self.journal, crew.per_run)
+        source = make_refit_runs(self.sweep, self.journal, crew.per_run)
         self._run(source, crew)
         return {run: self.journal.state.runs[run].state for run in source.runs}
 
     def _export(self) -> dict[str, Any]:
-        return self._score(export)
+        return self._score(export_finalists)
 
     def _test(self) -> dict[str, Any]:
-        return self._score(test)
+        return self._score(evaluate_finalists)
 
     def _register(self) -> dict[str, Any]:
         return register(self.sweep, self.journal)
@@ -254,7 +255,7 @@ class _Driver:
         run_all(source, lambda: find_capacity(self.sweep, workers), workers, validate_at, scratch, timeout, remote)
 
 
-def _tracked(sweep: Sweep, journal: Journal, console: Console) -> AbstractContextManager[Sender]:
+def _tracked(sweep: SweepConfig, journal: Journal, console: Console) -> AbstractContextManager[Sender]:
     """Send the log to MLflow during the block, and close it as the block ends."""
     name, storage = sweep.file.name, sweep.file.storage
     again = f"reid-tune sync {name}" + (f" --storage {storage}" if storage != "runs" else "")
@@ -272,7 +273,7 @@ def _warn(console: Console, text: str) -> None:
     console.print(f"warning: {text}", style="yellow", markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
-def files_of(sweep: Sweep) -> Files:
+def open_sweep_files(sweep: SweepConfig) -> Files:
     """A sweep's files for its driver, as they are by now.
 
     Raises:

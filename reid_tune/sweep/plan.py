@@ -7,14 +7,14 @@ from typing import Any
 from reid_tune.execution.probe import ProbeResult
 from reid_tune.execution.stage_resources import StageResources
 from reid_tune.journal.costs import Cost
-from reid_tune.search.budget import UNITS, Estimate, later_stages
-from reid_tune.search_space.load import Sweep
+from reid_tune.search.budget import BUDGET_UNITS, StageEstimate, estimate_later_stages
+from reid_tune.search_space.load import SweepConfig
 
-__all__ = ["expected_epochs", "plan"]
+__all__ = ["expected_epochs", "make_plan"]
 
 
-def plan(
-    sweep: Sweep, levels: tuple[int, ...], measured: ProbeResult, trials: StageResources, refits: StageResources
+def make_plan(
+    sweep: SweepConfig, levels: tuple[int, ...], measured: ProbeResult, trials: StageResources, refits: StageResources
 ) -> dict[str, Any]:
     """Runs, epochs and hours of the search, confirm and refit, as plain data for `--dry-run` and the log.
 
@@ -30,8 +30,8 @@ def plan(
     pace = measured.pace(sweep.experiment, levels)
     epochs = expected_epochs(count - 1, levels, sweep.file.scheduler.reduction_factor, full)
     others = [pace.seconds(epochs / (count - 1))] * (count - 1) if count > 1 else []
-    search = Estimate(count, full + epochs, trials.cost([pace.seconds(full), *others]))
-    later = later_stages(sweep, pace, full, trials, refits)
+    search = StageEstimate(count, full + epochs, trials.cost([pace.seconds(full), *others]))
+    later = estimate_later_stages(sweep, pace, full, trials, refits)
     stages = {"search": search, **later}
     kept = sum((stage.cost for stage in later.values()), Cost())
     return {
@@ -71,9 +71,9 @@ def _survivors(arriving: float, factor: int) -> float:
     return sum(chances[:whole]) + (arriving - whole) * chances[whole]
 
 
-def _warnings(sweep: Sweep, least: Cost, all_of_it: Cost) -> list[str]:
+def _warnings(sweep: SweepConfig, least: Cost, all_of_it: Cost) -> list[str]:
     lines = []
-    for unit in UNITS:
+    for unit in BUDGET_UNITS:
         limit = getattr(sweep.file.budget, unit)
         if limit is None:
             continue
@@ -90,12 +90,12 @@ def _warnings(sweep: Sweep, least: Cost, all_of_it: Cost) -> list[str]:
     return lines
 
 
-def _plain(stage: Estimate) -> dict[str, float]:
+def _plain(stage: StageEstimate) -> dict[str, float]:
     return {"runs": stage.runs, "epochs": round(stage.epochs, 1), **_rounded(stage.cost)}
 
 
 def _rounded(cost: Cost) -> dict[str, float]:
-    return {unit: round(getattr(cost, unit), 4) for unit in UNITS}
+    return {unit: round(getattr(cost, unit), 4) for unit in BUDGET_UNITS}
 
 
 def _about(hours: float) -> str:

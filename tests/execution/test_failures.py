@@ -12,7 +12,7 @@ from reid_tune.errors import (
     OutOfMemoryError,
     UnsupportedOperationError,
 )
-from reid_tune.execution.failures import Failure, failure_in, failure_of, failure_report, retries
+from reid_tune.execution.failures import Failure, classify_error, failure_from_report, failure_to_report, max_retries
 from reid_tune.training.memory import memory_errors
 
 
@@ -23,7 +23,7 @@ def _too_much_memory() -> None:
 def test_a_failed_allocation_of_the_cpu_is_out_of_memory() -> None:
     with pytest.raises(RuntimeError) as caught:
         _too_much_memory()
-    assert failure_of(caught.value).kind == "out_of_memory"
+    assert classify_error(caught.value).kind == "out_of_memory"
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_a_failed_allocation_of_the_cpu_is_out_of_memory() -> None:
     ],
 )
 def test_kinds_of_failures(error: BaseException, kind: str, reason: str) -> None:
-    failure = failure_of(error)
+    failure = classify_error(error)
     assert failure.kind == kind and reason in failure.reason and "\n" not in failure.reason
 
 
@@ -56,14 +56,14 @@ def test_kinds_of_failures(error: BaseException, kind: str, reason: str) -> None
 def test_memory_that_runs_out_in_a_training_is_tried_again_where_the_gpu_was_shared(shared: bool, often: int) -> None:
     with pytest.raises(OutOfMemoryError) as caught, memory_errors(Experiment(), torch.device("cpu")):
         _too_much_memory()
-    failure = failure_of(caught.value)
+    failure = classify_error(caught.value)
     assert failure == Failure("out_of_memory", str(caught.value)) and "lower dataset.batch_size" in failure.reason
-    assert retries(failure.kind, shared) == often
+    assert max_retries(failure.kind, shared) == often
 
 
 def test_a_failure_travels_in_a_report() -> None:
     failure = Failure("out_of_memory", "out of memory: 2 GiB")
-    assert failure_in(failure_report(failure)) == failure
+    assert failure_from_report(failure_to_report(failure)) == failure
 
 
 @pytest.mark.parametrize(
@@ -75,10 +75,10 @@ def test_a_failure_travels_in_a_report() -> None:
     ],
 )
 def test_values_that_are_not_finite_fail_a_run(metrics: dict[str, Any], reason: str | None) -> None:
-    assert failure_in(metrics) == (Failure("non_finite", reason) if reason else None)
+    assert failure_from_report(metrics) == (Failure("non_finite", reason) if reason else None)
 
 
 def test_only_what_may_end_otherwise_is_started_again() -> None:
     kinds = ("out_of_memory", "non_finite", "invalid", "lost_worker", "timeout", "infrastructure", "error")
-    assert [retries(kind, shared=False) for kind in kinds] == [0, 0, 0, 2, 1, 0, 0]
-    assert [retries(kind, shared=True) for kind in kinds] == [1, 0, 0, 2, 1, 0, 0]
+    assert [max_retries(kind, shared=False) for kind in kinds] == [0, 0, 0, 2, 1, 0, 0]
+    assert [max_retries(kind, shared=True) for kind in kinds] == [1, 0, 0, 2, 1, 0, 0]

@@ -12,9 +12,9 @@ import pytest
 
 from reid_tune.config.experiment import Experiment, unflatten
 from reid_tune.demo import draw_demo_data
-from reid_tune.execution.cluster.session import cluster
+from reid_tune.execution.cluster.session import ray_session
 from reid_tune.execution.failures import Failure
-from reid_tune.execution.run_source import Attempt, Holds
+from reid_tune.execution.run_source import Attempt, ResourceRequest
 from reid_tune.search.asha import Asha
 
 SPEC = {
@@ -55,23 +55,23 @@ class Losers:
         self.ended: set[str] = set()
         self.again: list[str] = []
 
-    def next(self) -> Attempt | None:
+    def next_attempt(self) -> Attempt | None:
         if not self.again and len(self.epochs) == self.count:
             return None
         run = self.again.pop() if self.again else f"trials/{len(self.epochs):04d}"
         self.epochs[run] = 0
-        return Attempt(run, self.experiment, self.folder / run / "attempt-1", None, Holds(cpus=2, workers=2))
+        return Attempt(run, self.experiment, self.folder / run / "attempt-1", None, ResourceRequest(cpus=2, workers=2))
 
-    def done(self) -> bool:
+    def is_done(self) -> bool:
         return len(self.ended) == self.count
 
     def report(self, run: str, metrics: Mapping[str, Any]) -> bool:
         self.epochs[run] = metrics["epoch"]
         if not self.asha.goes_on(metrics["epoch"], -1.0 - len(self.ended)):
             self.ended.add(run)
-        return self.alive(run)
+        return self.is_running(run)
 
-    def lost(self, run: str, failure: Failure) -> None:
+    def report_lost(self, run: str, failure: Failure) -> None:
         # Ray loses a trainer now and then, and a sweep starts its run again.
         assert failure.kind == "lost_worker", failure
         self.again.append(run)
@@ -79,7 +79,7 @@ class Losers:
     def poll(self) -> None:
         pass
 
-    def alive(self, run: str) -> bool:
+    def is_running(self, run: str) -> bool:
         return run not in self.ended
 
 
@@ -88,7 +88,7 @@ def sweep(folder: Path, count: int) -> None:
     draw_demo_data(folder / "data", identities=16, images=6)
     train = {"dataset.train_dataset_dir": str(folder / "data" / "bounding_box_train")}
     source = Losers(Experiment.model_validate(unflatten(SPEC | train)), folder, count)
-    with cluster():
+    with ray_session():
         import ray
 
         from reid_tune.execution.tune_runner import run_all

@@ -13,9 +13,9 @@ from reid_tune.config.load import with_parameters
 from reid_tune.demo import draw_demo_data
 from reid_tune.errors import InputError, OutOfMemoryError
 from reid_tune.execution.cluster.placement import Placement
-from reid_tune.execution.cluster.session import cluster
-from reid_tune.execution.probe import Measured, measure, probe
-from reid_tune.search_space.load import Sweep
+from reid_tune.execution.cluster.session import ray_session
+from reid_tune.execution.probe import ProbeResult, measure_training, run_probe
+from reid_tune.search_space.load import SweepConfig
 from reid_tune.training.subsets import split_records
 
 from ..helpers.cli_sweep import SPEC
@@ -33,7 +33,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def sweep(tmp_path: Path, data: Path) -> Sweep:
+def sweep(tmp_path: Path, data: Path) -> SweepConfig:
     dataset = {"train_dataset_dir": str(data / "bounding_box_train"), "batch_size": 16, "padding": 2}
     return make_sweep(tmp_path, SPEC | {"dataset": dataset})
 
@@ -55,9 +55,9 @@ def batches() -> Iterator[Batches]:
 
 
 @pytest.mark.parametrize("workers", [1, 2, 8])
-def test_twenty_steps_on_a_share_of_the_batch_and_one_validation(sweep: Sweep, workers: int) -> None:
+def test_twenty_steps_on_a_share_of_the_batch_and_one_validation(sweep: SweepConfig, workers: int) -> None:
     with batches() as seen:
-        measured, busy = measure(sweep.experiment, CPU, workers)
+        measured, busy = measure_training(sweep.experiment, CPU, workers)
     assert measured.steps < 20  # An epoch has fewer.
     assert seen[-21:-1] == [(True, 16 // workers)] * 20
     held_out = split_records(sweep.experiment)
@@ -95,7 +95,7 @@ class FakeGpu:
     ],
 )
 def test_the_memory_of_a_gpu_is_measured_last_in_two_batches(
-    sweep: Sweep,
+    sweep: SweepConfig,
     train: dict[str, Any],
     workers: int,
     images: list[int],
@@ -107,7 +107,7 @@ def test_the_memory_of_a_gpu_is_measured_last_in_two_batches(
     experiment = with_parameters(sweep.experiment, given, "test")
     with batches() as seen:
         gpu: Any = FakeGpu(seen, monkeypatch)
-        measured, busy = measure(experiment, CPU, workers, gpu)
+        measured, busy = measure_training(experiment, CPU, workers, gpu)
     last_validation = max(index for index, (training, _) in enumerate(seen) if not training)
     assert seen[last_validation + 1 :] == [(True, number) for number in images]
     assert (measured.gpu_memory, measured.gpu_context) == (3000, 200)
@@ -115,51 +115,53 @@ def test_the_memory_of_a_gpu_is_measured_last_in_two_batches(
     assert busy > measured.decoding + 20 * measured.step + measured.validation
 
 
-def test_exhausted_memory_is_one_sentence(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_exhausted_memory_is_one_sentence(sweep: SweepConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
 
     monkeypatch.setattr("reid_tune.execution.probe._steps", fail)
     with pytest.raises(OutOfMemoryError, match=r"^out of memory: .* dataset\.batch_size = 16 .* train\.accumulate"):
-        measure(sweep.experiment, CPU, 1)
+        measure_training(sweep.experiment, CPU, 1)
 
 
-def test_a_missing_compiler_is_said_before_any_image_is_decoded(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_compiler_is_said_before_any_image_is_decoded(
+    sweep: SweepConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("CXX", "missing")
     monkeypatch.setattr("reid_tune.execution.probe._decode", None)
     with pytest.raises(InputError, match="train.compile = true needs a C"):
-        measure(with_parameters(sweep.experiment, {"train.compile": True}, "test"), CPU, 1)
+        measure_training(with_parameters(sweep.experiment, {"train.compile": True}, "test"), CPU, 1)
 
 
-def test_a_part_of_a_large_hold_out_stands_for_all_of_it(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_part_of_a_large_hold_out_stands_for_all_of_it(sweep: SweepConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("reid_tune.execution.probe._EMBEDDED", 5)
     with batches() as seen:
-        measured, _ = measure(sweep.experiment, CPU, 1)
+        measured, _ = measure_training(sweep.experiment, CPU, 1)
     assert seen[-2:] == [(True, 16), (False, 5)]
     assert measured.validation > 0
 
 
-def test_the_pace_counts_the_validations_of_a_full_length_run(sweep: Sweep) -> None:
-    measured = Measured(decoding=1, start=7, step=2, steps=5, validation=3, memory=1, gpu_memory=0)
+def test_the_pace_counts_the_validations_of_a_full_length_run(sweep: SweepConfig) -> None:
+    measured = ProbeResult(decoding=1, start=7, step=2, steps=5, validation=3, memory=1, gpu_memory=0)
     rare = with_parameters(sweep.experiment, {"train.num_epochs": 10, "train.validation_interval": 4}, "test")
     assert measured.pace(rare).seconds(10) == pytest.approx(7 + 10 * 5 * 2 + 3 * len({4, 8, 10}))
     assert measured.pace(rare, (3, 8, 12)).seconds(10) == pytest.approx(7 + 10 * 5 * 2 + 3 * len({3, 4, 8, 10}))
 
 
-def test_a_batch_that_workers_cannot_divide_is_refused(sweep: Sweep) -> None:
+def test_a_batch_that_workers_cannot_divide_is_refused(sweep: SweepConfig) -> None:
     with pytest.raises(InputError, match="batch_size = 16 cannot be divided among 3 workers"):
-        measure(sweep.experiment, CPU, 3)
+        measure_training(sweep.experiment, CPU, 3)
 
 
-def test_the_spec_is_probed_on_ray_as_a_trial_would_run(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_spec_is_probed_on_ray_as_a_trial_would_run(sweep: SweepConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     one = Placement(1, 0, 1)
     absurd = with_parameters(sweep.experiment, {"dataset.pixel_std": [1e-38] * 3}, "test")
     with tempfile.TemporaryDirectory(prefix="rt", dir="/tmp", ignore_cleanup_errors=True) as folder:
         monkeypatch.setattr(tempfile, "tempdir", folder)  # Short enough for Ray's sockets.
-        with cluster():
-            measured = probe(sweep, one, 1)
+        with ray_session():
+            measured = run_probe(sweep, one, 1)
             with pytest.raises(InputError) as caught:
-                probe(replace(sweep, experiment=absurd), one, 1)
+                run_probe(replace(sweep, experiment=absurd), one, 1)
     assert measured.start > measured.step > 0 and measured.memory > 50e6
     assert str(caught.value).startswith("spec.yaml: the spec itself, trial 0 of the sweep, cannot be trained: the loss")
     assert caught.value.__cause__ is None and "\n" not in str(caught.value)

@@ -7,8 +7,8 @@ import pytest
 from reid_tune.errors import InputError
 from reid_tune.execution import stage_resources as crews
 from reid_tune.execution.cluster.placement import Placement
-from reid_tune.execution.run_source import Holds
-from reid_tune.execution.stage_resources import crew_of, placement_now, room
+from reid_tune.execution.run_source import ResourceRequest
+from reid_tune.execution.stage_resources import find_capacity, find_placement, resolve_stage_resources
 from reid_tune.sweep import driver as drive
 
 from ..helpers.simulated_driver import make_sweep
@@ -18,10 +18,12 @@ SHARE = Placement(2, 0.5, 3, (("disk", 1.0),))
 
 def test_runs_hold_what_their_workers_get(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sweep = make_sweep(tmp_path)
-    monkeypatch.setattr(crews, "place", lambda *_: SHARE)
-    crew = crew_of(sweep, 2)
-    assert crew.holds == Holds(4, 1, 2, SHARE.more) and crew.at_once == room(sweep, 2) == 3
-    assert placement_now(sweep, 2) == SHARE
+    monkeypatch.setattr(crews, "compute_placement", lambda *_: SHARE)
+    crew = resolve_stage_resources(sweep, 2)
+    assert (
+        crew.per_run == ResourceRequest(4, 1, 2, SHARE.custom) and crew.max_concurrent == find_capacity(sweep, 2) == 3
+    )
+    assert find_placement(sweep, 2) == SHARE
 
 
 def test_where_nodes_were_lost_there_is_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -29,19 +31,19 @@ def test_where_nodes_were_lost_there_is_no_room(tmp_path: Path, monkeypatch: pyt
         raise InputError("a run wants 8 CPU.")
 
     sweep = make_sweep(tmp_path)
-    monkeypatch.setattr(crews, "place", refuse)
-    assert room(sweep, 1) == 0 and placement_now(sweep, 1) is None
+    monkeypatch.setattr(crews, "compute_placement", refuse)
+    assert find_capacity(sweep, 1) == 0 and find_placement(sweep, 1) is None
     with pytest.raises(InputError, match=r"sweep\.yaml: a run wants 8 CPU\."):
-        crew_of(sweep, 1)
+        resolve_stage_resources(sweep, 1)
 
 
 def test_all_stages_that_score_may_hold_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[str, Placement]] = []
-    monkeypatch.setattr(drive, "placement_now", lambda *_: SHARE)
-    monkeypatch.setattr(drive, "crew_of", lambda *_: crews.Crew(Holds(), 1))
-    monkeypatch.setattr(drive, "confirm_runs", lambda *_: None)
+    monkeypatch.setattr(drive, "find_placement", lambda *_: SHARE)
+    monkeypatch.setattr(drive, "resolve_stage_resources", lambda *_: crews.StageResources(ResourceRequest(), 1))
+    monkeypatch.setattr(drive, "make_confirm_runs", lambda *_: None)
     monkeypatch.setattr(
-        drive, "on_gpu", lambda stage, sweep, journal, placement: calls.append((stage.__name__, placement))
+        drive, "run_stage_on_gpu", lambda stage, sweep, journal, placement: calls.append((stage.__name__, placement))
     )
     driver: Any = drive._Driver.__new__(drive._Driver)
     driver.sweep, driver.journal, driver._run = make_sweep(tmp_path), SimpleNamespace(state=None), lambda *_: None

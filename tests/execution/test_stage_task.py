@@ -15,16 +15,16 @@ import ray
 import torch
 
 from reid_tune.errors import InfrastructureError, InputError
-from reid_tune.execution.cluster.placement import Placement, place
-from reid_tune.execution.cluster.session import cluster
-from reid_tune.execution.stage_task import on_gpu, scoring_device
+from reid_tune.execution.cluster.placement import Placement, compute_placement
+from reid_tune.execution.cluster.session import ray_session
+from reid_tune.execution.stage_task import run_stage_on_gpu, scoring_device
 from reid_tune.journal.event_log import read_events
 from reid_tune.journal.journal import Journal
-from reid_tune.search_space.load import Sweep
+from reid_tune.search_space.load import SweepConfig
 from reid_tune.search_space.schema import Resources
 from reid_tune.storage.s3 import Bucket
-from reid_tune.sweep.stages.export import export
-from reid_tune.sweep.stages.test_set import test as run_test
+from reid_tune.sweep.stages.export import export_finalists
+from reid_tune.sweep.stages.test_set import evaluate_finalists as run_test
 
 from ..helpers.refitted_sweep import refitted
 from ..helpers.simulated_driver import SPEC, make_sweep
@@ -43,23 +43,23 @@ def one_gpu() -> Iterator[Placement]:
         patch.setattr(tempfile, "tempdir", folder)  # Short enough for Ray's sockets.
         patch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
         patch.setattr(ray, "init", partial(ray.init, num_gpus=1))
-        with cluster():
-            yield place(Resources(), 1)
+        with ray_session():
+            yield compute_placement(Resources(), 1)
 
 
 @pytest.fixture
-def sweep(tmp_path: Path) -> Sweep:
+def sweep(tmp_path: Path) -> SweepConfig:
     return make_sweep(tmp_path, SPEC_OF_ANOTHER_GPU)
 
 
 @pytest.fixture
-def journal(sweep: Sweep) -> Journal:
+def journal(sweep: SweepConfig) -> Journal:
     journal = Journal(sweep.folder)
     journal.emit("stage", stage="confirm", state="done", result={"winner": 3})
     return journal
 
 
-def seen(sweep: Sweep, journal: Journal) -> dict[str, Any]:
+def seen(sweep: SweepConfig, journal: Journal) -> dict[str, Any]:
     """A stage that tells where it runs, and what it is given."""
     journal.emit("artifact", path="picture.png", folder="test")
     print("left out: one", file=sys.stderr)
@@ -83,11 +83,11 @@ def by_value(stage: Any) -> Any:
 
 
 def test_where_runs_have_gpus_a_stage_holds_one_in_a_process_of_its_own(
-    one_gpu: Placement, sweep: Sweep, journal: Journal, capsys: pytest.CaptureFixture[str]
+    one_gpu: Placement, sweep: SweepConfig, journal: Journal, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert one_gpu.gpus == 1
     before = len(journal.past)
-    result = on_gpu(by_value(seen), sweep, journal, one_gpu)
+    result = run_stage_on_gpu(by_value(seen), sweep, journal, one_gpu)
     assert result.pop("pid") != os.getpid()
     assert result == {
         "visible": "0",
@@ -106,7 +106,7 @@ def test_where_runs_have_gpus_a_stage_holds_one_in_a_process_of_its_own(
 def test_export_and_test_do_there_what_they_do_here(one_gpu: Placement, tmp_path: Path) -> None:
     """The task computes on the CPU, as there is no GPU."""
     sweep, journal = refitted(tmp_path)
-    exported, there = (on_gpu(stage, sweep, journal, one_gpu) for stage in (export, run_test))
+    exported, there = (run_stage_on_gpu(stage, sweep, journal, one_gpu) for stage in (export_finalists, run_test))
     assert exported["winner"]["file"] == "export/winner.onnx" and exported["winner"]["parity"]
     events = read_events(journal.path)
     here = run_test(sweep, journal)
@@ -117,7 +117,7 @@ def test_export_and_test_do_there_what_they_do_here(one_gpu: Placement, tmp_path
     assert drawn == [event["path"] for event in read_events(journal.path)[len(events) :]]
 
 
-def test_a_stage_waits_for_the_gpu(one_gpu: Placement, sweep: Sweep, journal: Journal, tmp_path: Path) -> None:
+def test_a_stage_waits_for_the_gpu(one_gpu: Placement, sweep: SweepConfig, journal: Journal, tmp_path: Path) -> None:
     held, ended = tmp_path / "held", tmp_path / "ended"
 
     def hold() -> None:
@@ -125,51 +125,53 @@ def test_a_stage_waits_for_the_gpu(one_gpu: Placement, sweep: Sweep, journal: Jo
         time.sleep(3)
         ended.touch()
 
-    def begin(sweep: Sweep, journal: Journal) -> dict[str, Any]:
+    def begin(sweep: SweepConfig, journal: Journal) -> dict[str, Any]:
         return {"free": ended.exists()}
 
     holder = ray.remote(num_gpus=1, num_cpus=0, max_calls=1)(by_value(hold)).remote()
     while not held.exists():
         time.sleep(0.05)
-    assert on_gpu(by_value(begin), sweep, journal, one_gpu) == {"free": True}
+    assert run_stage_on_gpu(by_value(begin), sweep, journal, one_gpu) == {"free": True}
     ray.get(holder)
 
 
-def test_faults_of_a_stage_are_its_own_sentences(one_gpu: Placement, sweep: Sweep, journal: Journal) -> None:
-    def refuse(sweep: Sweep, journal: Journal) -> dict[str, Any]:
+def test_faults_of_a_stage_are_its_own_sentences(one_gpu: Placement, sweep: SweepConfig, journal: Journal) -> None:
+    def refuse(sweep: SweepConfig, journal: Journal) -> dict[str, Any]:
         raise InputError("the stage test needs its folders.")
 
-    def die(sweep: Sweep, journal: Journal) -> dict[str, Any]:
+    def die(sweep: SweepConfig, journal: Journal) -> dict[str, Any]:
         os._exit(1)
 
     with pytest.raises(InputError, match=r"^the stage test needs its folders\.$"):
-        on_gpu(by_value(refuse), sweep, journal, one_gpu)
+        run_stage_on_gpu(by_value(refuse), sweep, journal, one_gpu)
     with pytest.raises(InfrastructureError, match=r"^the process of the stage die was lost .*--resume auto\.$"):
-        on_gpu(by_value(die), sweep, journal, one_gpu)
+        run_stage_on_gpu(by_value(die), sweep, journal, one_gpu)
 
 
 @pytest.mark.parametrize("placement", [None, Placement(1, 0, 1)])
 def test_without_gpus_a_stage_runs_in_this_process(
-    placement: Placement | None, sweep: Sweep, journal: Journal, monkeypatch: pytest.MonkeyPatch
+    placement: Placement | None, sweep: SweepConfig, journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ray, "remote", None)
-    result = on_gpu(
+    result = run_stage_on_gpu(
         lambda sweep, journal: {"pid": os.getpid(), "key": sweep.experiment.encryption_key}, sweep, journal, placement
     )
     assert result == {"pid": os.getpid(), "key": SECRET}
 
 
 def test_files_in_a_bucket_stay_with_the_driver(
-    sweep: Sweep, journal: Journal, monkeypatch: pytest.MonkeyPatch
+    sweep: SweepConfig, journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ray, "remote", None)
     stored = replace(sweep, remote=Bucket("s3://bucket/runs"))
-    assert on_gpu(lambda *_: {"pid": os.getpid()}, stored, journal, Placement(1, 1, 1)) == {"pid": os.getpid()}
+    assert run_stage_on_gpu(lambda *_: {"pid": os.getpid()}, stored, journal, Placement(1, 1, 1)) == {
+        "pid": os.getpid()
+    }
 
 
 @pytest.mark.parametrize(("gpus", "device"), [("auto", "cuda:0"), (0.5, "cuda:0"), (0, "cpu")])
 def test_a_stage_scores_on_a_gpu_unless_runs_are_to_use_none(
-    gpus: float | str, device: str, sweep: Sweep, monkeypatch: pytest.MonkeyPatch
+    gpus: float | str, device: str, sweep: SweepConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The GPU is made up: there is none here."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)

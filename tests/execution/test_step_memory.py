@@ -6,8 +6,8 @@ import torch
 
 from reid_tune.errors import InputError
 from reid_tune.execution import step_memory as memory
-from reid_tune.execution.gpu_share import CONTEXT, limit_memory, memory_fraction
-from reid_tune.execution.step_memory import GpuMemory, half_batch, largest_batch
+from reid_tune.execution.gpu_share import DEFAULT_CUDA_CONTEXT, limit_memory, memory_fraction
+from reid_tune.execution.step_memory import GpuMemory, estimate_largest_batch, half_batch
 
 GIB = 1024**3
 
@@ -44,8 +44,12 @@ def test_only_shares_are_limited(fractions: list[float]) -> None:
     ("used", "context", "available"),
     [
         ([1 * GIB, 5 * GIB], GIB, 4 * GIB),
-        ([5 * GIB, 5 * GIB], CONTEXT // 2, 5 * GIB - CONTEXT // 2),  # Another process has freed memory meanwhile.
-        ([None, 5 * GIB], CONTEXT, 5 * GIB - CONTEXT),
+        (
+            [5 * GIB, 5 * GIB],
+            DEFAULT_CUDA_CONTEXT // 2,
+            5 * GIB - DEFAULT_CUDA_CONTEXT // 2,
+        ),  # Another process has freed memory meanwhile.
+        ([None, 5 * GIB], DEFAULT_CUDA_CONTEXT, 5 * GIB - DEFAULT_CUDA_CONTEXT),
     ],
 )
 def test_the_context_is_what_is_outside_of_the_allocator(
@@ -95,7 +99,7 @@ def test_the_gpu_of_the_process_is_asked(
     ],
 )
 def test_the_largest_batch_lies_on_the_line(peaks: dict[int, int], available: int, largest: int) -> None:
-    assert largest_batch(peaks, available, 4) == largest
+    assert estimate_largest_batch(peaks, available, 4) == largest
 
 
 @pytest.mark.parametrize(

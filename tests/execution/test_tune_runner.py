@@ -10,7 +10,7 @@ from reid_tune.config.load import build_experiment
 from reid_tune.errors import InfrastructureError
 from reid_tune.execution.failures import Failure
 from reid_tune.execution.run_source import Attempt
-from reid_tune.execution.tune_runner import _Wires
+from reid_tune.execution.tune_runner import _TuneBridge
 
 EXPERIMENT = build_experiment({}, {}, "spec")
 FINISHED = "FINISHED"
@@ -27,10 +27,10 @@ class Runs:
         self.unwanted: set[str] = set()
         self.polls = 0
 
-    def next(self) -> Attempt | None:
+    def next_attempt(self) -> Attempt | None:
         return Attempt(self.ready.pop(0), EXPERIMENT, self.folder, None) if self.ready else None
 
-    def done(self) -> bool:
+    def is_done(self) -> bool:
         return len(self.ended) == 2
 
     def report(self, run: str, metrics: Mapping[str, Any]) -> bool:
@@ -40,13 +40,13 @@ class Runs:
             self.ended.append(run)
         return metrics["epoch"] < 2
 
-    def lost(self, run: str, failure: Failure) -> None:
+    def report_lost(self, run: str, failure: Failure) -> None:
         self.losses.append((run, failure))
 
     def poll(self) -> None:
         self.polls += 1
 
-    def alive(self, run: str) -> bool:
+    def is_running(self, run: str) -> bool:
         return run not in self.unwanted
 
 
@@ -55,8 +55,8 @@ def source(tmp_path: Path) -> Runs:
     return Runs(tmp_path)
 
 
-def wires_of(source: Runs, at_once: int = 2, timeout: float = 1e9) -> _Wires:
-    return _Wires(source, lambda: at_once, lambda attempt: {"run": attempt.run}, timeout)
+def bridge_of(source: Runs, at_once: int = 2, timeout: float = 1e9) -> _TuneBridge:
+    return _TuneBridge(source, lambda: at_once, lambda attempt: {"run": attempt.run}, timeout)
 
 
 def report(epoch: int) -> dict[str, str]:
@@ -64,7 +64,7 @@ def report(epoch: int) -> dict[str, str]:
 
 
 def test_no_more_runs_than_fit_are_begun(source: Runs) -> None:
-    wires = wires_of(source, at_once=1)
+    wires = bridge_of(source, at_once=1)
     assert wires.suggest("1") == {"run": "a"} and wires.suggest("2") is None
     assert wires.report("1", report(1)) and not wires.report("1", report(2))
     wires.complete("1", None)
@@ -83,7 +83,7 @@ def test_no_more_runs_than_fit_are_begun(source: Runs) -> None:
     ],
 )
 def test_a_process_that_ends_by_itself_is_lost(source: Runs, error: str | None, reason: str) -> None:
-    wires = wires_of(source)
+    wires = bridge_of(source)
     wires.suggest("1")
     wires.complete("1", error)
     ((run, failure),) = source.losses
@@ -91,7 +91,7 @@ def test_a_process_that_ends_by_itself_is_lost(source: Runs, error: str | None, 
 
 
 def test_what_is_silent_for_too_long_is_given_up_once(source: Runs) -> None:
-    wires = wires_of(source, timeout=60)
+    wires = bridge_of(source, timeout=60)
     wires.suggest("1"), wires.suggest("2")
     assert wires.unwanted() == [] and source.polls == 1
     wires.heard["2"] -= 61
@@ -105,7 +105,7 @@ def test_what_is_silent_for_too_long_is_given_up_once(source: Runs) -> None:
 
 
 def test_a_report_starts_the_clock_anew(source: Runs) -> None:
-    wires = wires_of(source, timeout=60)
+    wires = bridge_of(source, timeout=60)
     wires.suggest("1")
     wires.heard["1"] -= 61
     wires.report("1", report(1))
@@ -113,14 +113,14 @@ def test_a_report_starts_the_clock_anew(source: Runs) -> None:
 
 
 def test_runs_that_the_source_has_ended_are_stopped(source: Runs) -> None:
-    wires = wires_of(source)
+    wires = bridge_of(source)
     wires.suggest("1"), wires.suggest("2")
     source.unwanted = {"a"}
     assert wires.unwanted() == ["1"] and not source.losses
 
 
 def test_a_fault_of_the_source_ends_all_runs_and_is_kept(source: Runs) -> None:
-    wires = wires_of(source)
+    wires = bridge_of(source)
     wires.suggest("1"), wires.suggest("2")
     assert not wires.report("1", report(13))
     assert isinstance(wires.error, InfrastructureError)

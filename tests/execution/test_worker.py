@@ -11,8 +11,8 @@ from reid_tune.errors import InfrastructureError
 from reid_tune.execution import worker as trial
 from reid_tune.execution.failures import Failure
 from reid_tune.execution.fixed_runs import FixedRuns
-from reid_tune.execution.gpu_share import CONTEXT
-from reid_tune.execution.run_source import Holds
+from reid_tune.execution.gpu_share import DEFAULT_CUDA_CONTEXT
+from reid_tune.execution.run_source import ResourceRequest
 from reid_tune.journal.journal import Journal
 
 from ..helpers.simulated_driver import make_sweep
@@ -22,7 +22,8 @@ FULL = Failure("out_of_memory", "out of memory")
 
 
 @pytest.mark.parametrize(
-    ("probe", "context"), [({"gpu_context": 700}, 700), ({"gpu_context": 0}, CONTEXT), ({"memory": 1}, CONTEXT)]
+    ("probe", "context"),
+    [({"gpu_context": 700}, 700), ({"gpu_context": 0}, DEFAULT_CUDA_CONTEXT), ({"memory": 1}, DEFAULT_CUDA_CONTEXT)],
 )
 def test_a_run_on_a_share_of_a_gpu_leaves_room_for_what_the_probe_has_measured(
     probe: dict[str, Any], context: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -31,13 +32,13 @@ def test_a_run_on_a_share_of_a_gpu_leaves_room_for_what_the_probe_has_measured(
     monkeypatch.setattr(trial, "limit_memory", lambda share, context: limits.append((share, context)))
     journal = Journal(tmp_path / "log")
     journal.emit("stage", stage="preflight", state="done", result={"probe": probe})
-    source = FixedRuns(make_sweep(tmp_path), journal, {"refit/winner": {}}, Holds(1, 0.25))
+    source = FixedRuns(make_sweep(tmp_path), journal, {"refit/winner": {}}, ResourceRequest(1, 0.25))
     for share in (0.25, 1):
-        attempt = source.next()
+        attempt = source.next_attempt()
         assert attempt is not None
-        assert trial._device(trial.trial_config(attempt, (), "")) == torch.device("cuda", 0)
+        assert trial._device(trial.make_trial_config(attempt, (), "")) == torch.device("cuda", 0)
         assert limits.pop() == (share, context) and not limits
-        source.lost("refit/winner", FULL)  # Then it gets a GPU alone.
+        source.report_lost("refit/winner", FULL)  # Then it gets a GPU alone.
 
 
 def test_a_trial_compiles_on_its_own_cpus(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,13 +16,13 @@ from reid_tune.execution.run_source import ONE_CPU
 from reid_tune.execution.stage_resources import StageResources
 from reid_tune.journal.journal import Journal
 from reid_tune.journal.state import STAGES, RunState
-from reid_tune.search_space.load import Sweep
-from reid_tune.sweep.plan import plan
-from reid_tune.sweep.stages.confirm import confirm_runs, decide
-from reid_tune.sweep.stages.preflight import Checked
-from reid_tune.sweep.stages.refit import finalists, refit_runs
-from reid_tune.sweep.stages.rerank import choose, tuned
-from reid_tune.sweep.stages.search import Search
+from reid_tune.search_space.load import SweepConfig
+from reid_tune.sweep.plan import make_plan
+from reid_tune.sweep.stages.confirm import make_confirm_runs, choose_winner
+from reid_tune.sweep.stages.preflight import PreflightResult
+from reid_tune.sweep.stages.refit import find_finalists, make_refit_runs
+from reid_tune.sweep.stages.rerank import choose_settings, chosen_setting
+from reid_tune.sweep.stages.search import TrialSource
 
 from .simulated_driver import SPACE, draw_features, drive, make_sweep, surrogate
 
@@ -42,7 +42,7 @@ GIVEN = {
     "train.optim.warmup_iters": 1,
     "train.optim.triplet_loss_margin": 0.5,
 }
-CHECKED = Checked(
+CHECKED = PreflightResult(
     levels=(RUNG,),
     training_images=12936,
     training_identities=601,
@@ -81,7 +81,7 @@ def fails_at_high_rates(experiment: Experiment, epoch: int) -> float:
     return math.nan if experiment.train.optim.base_lr > 6e-3 else surrogate(experiment, epoch)
 
 
-def simulate(folder: Path, trials: int = 30, until: str = "register", sections: Any = None, **driver: Any) -> Sweep:
+def simulate(folder: Path, trials: int = 30, until: str = "register", sections: Any = None, **driver: Any) -> SweepConfig:
     """Run all stages up to one in this process, which then is a driver that has ended.
 
     Args:
@@ -102,41 +102,41 @@ def simulate(folder: Path, trials: int = 30, until: str = "register", sections: 
     return sweep
 
 
-def _result(sweep: Sweep, journal: Journal, stage: str) -> dict[str, Any]:
+def _result(sweep: SweepConfig, journal: Journal, stage: str) -> dict[str, Any]:
     """What a stage leaves in the log; the runs of search, confirm and refit are simulated, and the rest from preflight
     to refit is real.
     """
     match stage:
         case "preflight":
             crew = StageResources(ONE_CPU, 2)
-            return CHECKED.as_dict() | plan(sweep, (RUNG,), MEASURED, crew, crew) | {"warnings": CHECKED.warnings}
+            return CHECKED.as_dict() | make_plan(sweep, (RUNG,), MEASURED, crew, crew) | {"warnings": CHECKED.warnings}
         case "search":
-            search = Search(sweep, journal, (RUNG,))
+            search = TrialSource(sweep, journal, (RUNG,))
             drive(search, fails_at_high_rates)
             states = [trial.state for trial in journal.state.trials]
             counts = {name: states.count(name) for name in ("finished", "stopped", "failed")}
             return counts | {"ended_by": search.closed(), "budget": sweep.file.budget.model_dump(mode="json")}
         case "confirm":
-            drive(confirm_runs(sweep, journal))
-            return decide(sweep, journal)
+            drive(make_confirm_runs(sweep, journal))
+            return choose_winner(sweep, journal)
         case "rerank":
-            return choose(sweep, journal)
+            return choose_settings(sweep, journal)
         case "refit":
-            source = refit_runs(sweep, journal)
+            source = make_refit_runs(sweep, journal)
             drive(source)
             return {run: journal.state.runs[run].state for run in source.runs}
         case "export":
-            return {name: {"file": f"export/{name}.onnx", "parity": PARITY} for name in finalists(journal)}
+            return {name: {"file": f"export/{name}.onnx", "parity": PARITY} for name in find_finalists(journal)}
         case "test":
             return _tested(sweep, journal)
     return REGISTERED
 
 
-def _tested(sweep: Sweep, journal: Journal) -> dict[str, Any]:
+def _tested(sweep: SweepConfig, journal: Journal) -> dict[str, Any]:
     own = ReRanking(k1=20, k2=6, lambda_value=0.3)
     found: dict[str, dict[str, Score]] = {}
-    for name, trial in finalists(journal).items():
-        settings = {"plain": None, "re_ranked": own, "tuned": tuned(journal, name)}
+    for name, trial in find_finalists(journal).items():
+        settings = {"plain": None, "re_ranked": own, "tuned": chosen_setting(journal, name)}
         each = scores(draw_features(_on_test_folders(sweep, trial)), list(settings.values()))
         found[name] = dict(zip(settings, each, strict=True))
     models: dict[str, Any] = {
@@ -152,7 +152,7 @@ def _tested(sweep: Sweep, journal: Journal) -> dict[str, Any]:
     return {"models": models, "data": {"test folders": "3d2899f004483993"}, "looks": {"test folders": 2}}
 
 
-def _on_test_folders(sweep: Sweep, trial: RunState) -> Experiment:
+def _on_test_folders(sweep: SweepConfig, trial: RunState) -> Experiment:
     experiment = with_parameters(sweep.experiment, trial.parameters, trial.name)
     return experiment.model_copy(update={"dataset": experiment.dataset.model_copy(update={"validation_seed": 99})})
 

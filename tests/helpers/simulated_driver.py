@@ -10,9 +10,9 @@ import yaml
 
 from reid_tune.config.experiment import Experiment
 from reid_tune.evaluation.features import FeatureSet, feature_set, write_features
-from reid_tune.execution.run_source import Source
+from reid_tune.execution.run_source import RunSource
 from reid_tune.journal.journal import Journal
-from reid_tune.search_space.load import Sweep, load_sweep
+from reid_tune.search_space.load import SweepConfig, load_sweep
 
 EPOCHS = 6
 SPACE = {
@@ -45,7 +45,7 @@ def write_sweep(folder: Path, base: Mapping[str, Any] = SPEC, **values: Any) -> 
     return write_yaml(folder / "sweep.yaml", tree | values)
 
 
-def make_sweep(folder: Path, base: Mapping[str, Any] = SPEC, **values: Any) -> Sweep:
+def make_sweep(folder: Path, base: Mapping[str, Any] = SPEC, **values: Any) -> SweepConfig:
     return load_sweep(write_sweep(folder, base, **values))
 
 
@@ -75,11 +75,11 @@ def draw_features(experiment: Experiment, objective: Objective = surrogate) -> F
     return feature_set(features[query], ids[query], cameras[query], features[~query], ids[~query], cameras[~query])
 
 
-def drive(source: Source, objective: Objective = surrogate) -> list[str]:
+def drive(source: RunSource, objective: Objective = surrogate) -> list[str]:
     """Run until the source is done, each run from its first epoch, as one whose checkpoint knows all of the log."""
     started = []
-    while not source.done():
-        attempt = source.next()
+    while not source.is_done():
+        attempt = source.next_attempt()
         assert attempt is not None
         started.append(attempt.run)
         last = attempt.experiment.train.num_epochs

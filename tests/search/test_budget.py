@@ -15,8 +15,8 @@ from reid_tune.execution.stage_resources import StageResources
 from reid_tune.journal.costs import Cost, CostLedger, EpochTiming, TimingEstimator
 from reid_tune.journal.progress import sweep_progress
 from reid_tune.journal.state import SweepState, trial_run
-from reid_tune.search.budget import Purse, later_stages, require_gpus
-from reid_tune.search_space.load import Sweep
+from reid_tune.search.budget import BudgetTracker, estimate_later_stages, require_gpus_for_gpu_hours
+from reid_tune.search_space.load import SweepConfig
 
 from ..helpers.simulated_driver import EPOCHS, make_sweep
 
@@ -169,7 +169,7 @@ def test_runs_begin_as_soon_as_there_is_room(seconds: list[int], at_once: int) -
 def test_what_the_later_stages_need(tmp_path: Path) -> None:
     sections: dict[str, Any] = {"confirm": {"top": 2, "seeds": 5}, "refit": {"seeds": 2}}
     sweep = make_sweep(tmp_path, **sections, resources={"workers": 1, "refit_workers": 2})
-    later = later_stages(sweep, PACE, EPOCHS, StageResources(ResourceRequest(2, 1), 4), StageResources(ResourceRequest(4, 2), 3))
+    later = estimate_later_stages(sweep, PACE, EPOCHS, StageResources(ResourceRequest(2, 1), 4), StageResources(ResourceRequest(4, 2), 3))
     assert (later["confirm"].runs, later["confirm"].epochs) == (15, 90)
     assert later["confirm"].cost == Cost(hours=4 * 6.5, gpu_hours=15 * 6.5, cpu_hours=15 * 13)
     refit = 0.5 + 6 / 0.8 / 2  # with the fifth that was held out, on two workers
@@ -179,7 +179,7 @@ def test_what_the_later_stages_need(tmp_path: Path) -> None:
 
 def test_one_trial_is_confirmed_and_refitted_alone(tmp_path: Path) -> None:
     sweep = make_sweep(tmp_path, budget={"trials": 1}, confirm={"seeds": 2})
-    later = later_stages(sweep, PACE, EPOCHS, StageResources(ResourceRequest(), 1), StageResources(ResourceRequest(), 1))
+    later = estimate_later_stages(sweep, PACE, EPOCHS, StageResources(ResourceRequest(), 1), StageResources(ResourceRequest(), 1))
     assert [stage.runs for stage in later.values()] == [2, 1]
 
 
@@ -201,7 +201,7 @@ class Play:
         self.state = SweepState()
         self.holds = ResourceRequest(2, gpus)
         trials, refits = StageResources(self.holds, at_once), StageResources(self.holds, 1)
-        self.purse = Purse(sweep, trials, refits, PACE, lambda: HOUR * self.now)
+        self.purse = BudgetTracker(sweep, trials, refits, PACE, lambda: HOUR * self.now)
         self.emit("driver")
         self.emit("stage", stage="search", state="started", result={})
 
@@ -322,7 +322,7 @@ def test_the_search_spends_all_but_what_the_later_stages_need(
         if play.purse.overdrawn():
             for number in set(running()) - {0}:
                 play.end(number, "stopped")
-    later = later_stages(play.purse.sweep, play.purse.pace, EPOCHS, play.purse.trials, play.purse.refits)
+    later = estimate_later_stages(play.purse.sweep, play.purse.pace, EPOCHS, play.purse.trials, play.purse.refits)
     total = getattr(sum((stage.cost for stage in later.values()), play.purse.ledger.total()), unit)
     assert len(lengths) > 10 and play.purse.closed() == unit
     # What is left is less than a trial; what is too much was spent in the hour between two reports.
@@ -357,7 +357,7 @@ def test_patience_counts_what_ended_behind_the_last_gain(tmp_path: Path, ends: E
 
 
 def test_gpu_hours_without_gpu_are_refused(tmp_path: Path) -> None:
-    sweep: Sweep = make_sweep(tmp_path, budget={"trials": 2, "gpu_hours": 1.5})
-    require_gpus(sweep, StageResources(ResourceRequest(1, 0.5), 2))
+    sweep: SweepConfig = make_sweep(tmp_path, budget={"trials": 2, "gpu_hours": 1.5})
+    require_gpus_for_gpu_hours(sweep, StageResources(ResourceRequest(1, 0.5), 2))
     with pytest.raises(InputError, match=r"budget.gpu_hours = 1.5, but runs hold no GPU here.*give budget.cpu_hours"):
-        require_gpus(sweep, StageResources(ResourceRequest(1, 0), 2))
+        require_gpus_for_gpu_hours(sweep, StageResources(ResourceRequest(1, 0), 2))

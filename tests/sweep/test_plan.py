@@ -10,8 +10,8 @@ import pytest
 from reid_tune.execution.probe import ProbeResult
 from reid_tune.execution.run_source import ResourceRequest
 from reid_tune.execution.stage_resources import StageResources
-from reid_tune.search.asha import Asha, rungs
-from reid_tune.sweep.plan import expected_epochs, plan
+from reid_tune.search.asha import Asha, rung_epochs
+from reid_tune.sweep.plan import expected_epochs, make_plan
 
 from ..helpers.simulated_driver import EPOCHS, make_sweep
 
@@ -46,7 +46,7 @@ def simulated_epochs(trials: int, levels: tuple[int, ...], factor: int, num_epoc
 
 @pytest.mark.parametrize(("trials", "factor"), [(1, 3), (7, 2), (7, 3), (40, 3), (25, 4)])
 def test_the_expected_epochs_are_those_of_simulated_searches(trials: int, factor: int) -> None:
-    levels = rungs(2, factor, 20)
+    levels = rung_epochs(2, factor, 20)
     expected = expected_epochs(trials, levels, factor, 20)
     assert expected == pytest.approx(simulated_epochs(trials, levels, factor, 20, fresh), rel=0.03)
     assert 1 <= simulated_epochs(trials, levels, factor, 20, steady) / expected < (1.2 if trials > 20 else 1.7)
@@ -64,7 +64,7 @@ MEASURED = ProbeResult(decoding=9, start=36, step=1.5, steps=20, validation=12, 
 
 def make(folder: Path, gpus: float = 0, **sections: Any) -> dict[str, Any]:
     sweep = make_sweep(folder, **sections)
-    return plan(sweep, (), MEASURED, StageResources(ResourceRequest(2, gpus), 3), StageResources(ResourceRequest(2, gpus), 1))
+    return make_plan(sweep, (), MEASURED, StageResources(ResourceRequest(2, gpus), 3), StageResources(ResourceRequest(2, gpus), 1))
 
 
 def test_the_plan_without_a_scheduler(tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_asha_and_rare_validations_make_a_plan_shorter(tmp_path: Path) -> None:
     sweep = make_sweep(
         tmp_path, {"train": {"num_epochs": EPOCHS, "validation_interval": 4, "optim": {}}, "dataset": {}}
     )
-    found = plan(sweep, (2,), MEASURED, crew, crew)
+    found = make_plan(sweep, (2,), MEASURED, crew, crew)
     assert found["pace"]["epoch"] == 30 + 12 * 3 / EPOCHS  # behind epochs 2, 4 and 6
     assert found["stages"]["search"]["epochs"] < whole["epochs"]
     assert found["stages"]["search"]["hours"] < whole["hours"]

@@ -8,12 +8,12 @@ from typing import Any
 
 from reid_tune.training.timeouts import GROUP_TIMEOUT
 
-__all__ = ["torch_config"]
+__all__ = ["make_torch_config"]
 
 _NAMED_BY = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
 
 
-def torch_config(backend: str) -> Any:
+def make_torch_config(backend: str) -> Any:
     """Ray Train's configuration of a process group whose workers may lie on several nodes.
 
     gloo takes the interface that the host's name leads to, which is often the loopback; here each worker names the
@@ -24,7 +24,7 @@ def torch_config(backend: str) -> Any:
 
     class Backend(_TorchBackend):
         def on_start(self, worker_group: Any, backend_config: Any) -> None:
-            worker_group.execute(choose_interface)
+            worker_group.execute(choose_network_interface)
             super().on_start(worker_group, backend_config)
 
     class Config(TorchConfig):
@@ -35,7 +35,7 @@ def torch_config(backend: str) -> Any:
     return Config(backend=backend, timeout_s=int(GROUP_TIMEOUT.total_seconds()))
 
 
-def choose_interface() -> None:
+def choose_network_interface() -> None:
     """Name the interface of this node's address in the cluster for gloo and NCCL."""
     import psutil
     import ray.util

@@ -15,7 +15,7 @@ from reid_tune.config.encryption_key import find_passphrase
 from reid_tune.config.experiment import Experiment
 from reid_tune.errors import InfrastructureError, InputError, ReidTuneError
 from reid_tune.journal.provenance import training_file_digests
-from reid_tune.search_space.load import Sweep
+from reid_tune.search_space.load import SweepConfig
 from reid_tune.storage.s3 import Bucket, is_url
 from reid_tune.storage.store import FolderPlace, Place
 
@@ -33,7 +33,7 @@ class _Seen:
     fault: str = ""
 
 
-def check_nodes(sweep: Sweep) -> None:
+def check_nodes(sweep: SweepConfig) -> None:
     """Compare all nodes that can hold runs with this process; nothing to do where this machine is the only one.
 
     Raises:
@@ -67,7 +67,7 @@ def _holds_runs(node: dict[str, Any]) -> bool:
     return bool(node["Resources"].get("CPU")) or "node:__internal_head__" in node["Resources"]
 
 
-def _asked(sweep: Sweep) -> tuple[dict[str, Any], bytes | None]:
+def _asked(sweep: SweepConfig) -> tuple[dict[str, Any], bytes | None]:
     """The spec, without its key, and a text that its key opens."""
     key = find_passphrase(sweep.experiment)
     lock = encrypt(b"reid-tune", key) if key is not None else None
@@ -75,7 +75,7 @@ def _asked(sweep: Sweep) -> tuple[dict[str, Any], bytes | None]:
 
 
 @contextmanager
-def _own_place(sweep: Sweep) -> Iterator[Place]:
+def _own_place(sweep: SweepConfig) -> Iterator[Place]:
     """A place in the storage for the nodes to write to; removed behind the block."""
     name = f".nodes-{secrets.token_hex(4)}"
     if is_url(sweep.file.storage):

@@ -11,7 +11,7 @@ import yaml
 from reid_tune.errors import InputError
 from reid_tune.search_space.schema import Resources
 
-__all__ = ["Placement", "place"]
+__all__ = ["Placement", "compute_placement"]
 
 _BOOTSTRAP = Path("~/ray_bootstrap_config.yaml")  # of `ray up`, on the head
 
@@ -24,11 +24,11 @@ class Placement:
 
     cpus: int
     gpus: float
-    at_once: int
-    more: tuple[tuple[str, float], ...] = ()
+    max_concurrent: int
+    custom: tuple[tuple[str, float], ...] = ()
 
 
-def place(resources: Resources, workers: int) -> Placement:
+def compute_placement(resources: Resources, workers: int) -> Placement:
     """What each worker of a run gets on the cluster as it is, or as its autoscaler can make it.
 
     The workers of a run may lie on several nodes; a worker lies on one. Where an autoscaler can add nodes, one run more

@@ -11,12 +11,12 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
-from reid_tune.config.encryption_key import KEY, KEY_FILE
+from reid_tune.config.encryption_key import KEY_FILE_VARIABLE, KEY_VARIABLE
 from reid_tune.errors import InfrastructureError, InputError
 from reid_tune.execution.cluster.discovery import find_cluster
-from reid_tune.execution.cluster.watchdog import watched
+from reid_tune.execution.cluster.watchdog import exit_when_cluster_is_lost
 
-__all__ = ["cluster"]
+__all__ = ["ray_session"]
 
 _SETTINGS = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # seconds that a report of several workers waits at most
@@ -28,7 +28,7 @@ _SETTINGS = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 # To the workers of other nodes: the name of a file, and how threads wait, see `reid_tune/__init__.py`.
-_PASSED_ON = (KEY_FILE, "GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+_PASSED_ON = (KEY_FILE_VARIABLE, "GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
 _TUNE = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
@@ -39,7 +39,7 @@ _TUNE = {
 
 
 @contextmanager
-def cluster(address: str | None = None, key: str | None = None) -> Iterator[None]:
+def ray_session(address: str | None = None, key: str | None = None) -> Iterator[None]:
     """Ray for the block: a cluster of its own on this machine, or the one at an address. With tokens always.
 
     Args:
@@ -50,9 +50,9 @@ def cluster(address: str | None = None, key: str | None = None) -> Iterator[None
     Raises:
         InputError: there is no cluster, or this machine may not or cannot join it.
     """
-    if address is not None and key is not None and not os.environ.get(KEY_FILE):
+    if address is not None and key is not None and not os.environ.get(KEY_FILE_VARIABLE):
         raise InputError(
-            f"with --address the encryption key must be in a file that every node has: name it in {KEY_FILE}."
+            f"with --address the encryption key must be in a file that every node has: name it in {KEY_FILE_VARIABLE}."
         )
     os.environ.update(_SETTINGS | _TUNE, RAY_AUTH_MODE="token")
     if address is None:
@@ -65,15 +65,15 @@ def cluster(address: str | None = None, key: str | None = None) -> Iterator[None
 
 @contextmanager
 def _in_environment(key: str | None) -> Iterator[None]:
-    before = os.environ.get(KEY)
+    before = os.environ.get(KEY_VARIABLE)
     if key is not None:
-        os.environ[KEY] = key
+        os.environ[KEY_VARIABLE] = key
     try:
         yield
     finally:
-        os.environ.pop(KEY, None)
+        os.environ.pop(KEY_VARIABLE, None)
         if before is not None:
-            os.environ[KEY] = before
+            os.environ[KEY_VARIABLE] = before
 
 
 @cache
@@ -128,7 +128,7 @@ def _ray(**how: Any) -> Iterator[None]:
     # Ray's handler would end this process at once.
     signal.signal(signal.SIGTERM, terminate or signal.SIG_DFL)
     try:
-        with watched(ray.get_runtime_context().gcs_address):
+        with exit_when_cluster_is_lost(ray.get_runtime_context().gcs_address):
             yield
     finally:
         ray.shutdown()

@@ -17,9 +17,9 @@ from urllib.parse import urlsplit
 import yaml
 
 import reid_tune
-from reid_tune.config.encryption_key import KEY_FILE, passphrase
+from reid_tune.config.encryption_key import KEY_FILE_VARIABLE, find_passphrase
 from reid_tune.errors import InfrastructureError, InputError
-from reid_tune.search_space.load import Sweep
+from reid_tune.search_space.load import SweepConfig
 from reid_tune.storage.s3 import is_url
 from reid_tune.tracking.store import database, public
 
@@ -30,7 +30,7 @@ _NAME = "reid-tune sweep"  # in a job's metadata
 _ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 
 
-def submit(sweep: Sweep, address: str, options: Sequence[str], say: Callable[[str], None]) -> int:
+def submit(sweep: SweepConfig, address: str, options: Sequence[str], say: Callable[[str], None]) -> int:
     """Start a sweep as a Ray job, or find the one that runs, and follow its log to the end.
 
     This package, the sweep file and its spec travel with the job. Data, weights and storage must be on the cluster's
@@ -68,7 +68,7 @@ def submit(sweep: Sweep, address: str, options: Sequence[str], say: Callable[[st
     return found.driver_exit_code or InfrastructureError.status
 
 
-def _require_portable(sweep: Sweep) -> None:
+def _require_portable(sweep: SweepConfig) -> None:
     if is_url(sweep.file.storage) and not os.environ.get("MLFLOW_TRACKING_URI"):
         raise InputError(
             f"{sweep.source}: storage = {sweep.file.storage!r}: with --submit name the MLflow server in "
@@ -81,10 +81,10 @@ def _require_portable(sweep: Sweep) -> None:
         )
     if (path := database(store := os.environ.get("MLFLOW_TRACKING_URI", ""))) and not store.endswith(f"//{path}"):
         raise InputError(f"MLFLOW_TRACKING_URI = {store}: with --submit give a server, or a path that begins with /.")
-    if passphrase(sweep.experiment) is not None and not os.environ.get(KEY_FILE):
+    if find_passphrase(sweep.experiment) is not None and not os.environ.get(KEY_FILE_VARIABLE):
         raise InputError(
             "with --submit the encryption key must be in a file that every node has: take it out of the spec and the "
-            f"environment, and name the file in {KEY_FILE}."
+            f"environment, and name the file in {KEY_FILE_VARIABLE}."
         )
 
 
@@ -129,12 +129,12 @@ def _broken(what: str) -> Iterator[None]:
         raise InfrastructureError(f"{what} ({' '.join(str(error).split())[:200]})") from None
 
 
-def _about(sweep: Sweep, options: Sequence[str]) -> dict[str, str]:
+def _about(sweep: SweepConfig, options: Sequence[str]) -> dict[str, str]:
     """What a job's metadata say of its sweep."""
     return {_NAME: sweep.file.name, "storage": sweep.file.storage, "options": shlex.join(options)}
 
 
-def _running(client: Any, sweep: Sweep, options: Sequence[str]) -> str | None:
+def _running(client: Any, sweep: SweepConfig, options: Sequence[str]) -> str | None:
     """The job that runs this sweep already.
 
     Raises:
@@ -155,12 +155,12 @@ def _running(client: Any, sweep: Sweep, options: Sequence[str]) -> str | None:
     return None
 
 
-def _start(client: Any, sweep: Sweep, options: Sequence[str]) -> str:
+def _start(client: Any, sweep: SweepConfig, options: Sequence[str]) -> str:
     # The job's own folder goes with the job, so the default store lies beside the sweep.
     store = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{sweep.file.storage}/mlflow.db"
     variables = {"MLFLOW_TRACKING_URI": public(store)}
-    if file := os.environ.get(KEY_FILE):
-        variables[KEY_FILE] = file
+    if file := os.environ.get(KEY_FILE_VARIABLE):
+        variables[KEY_FILE_VARIABLE] = file
     with _package(sweep) as folder:
         return str(
             client.submit_job(
@@ -175,7 +175,7 @@ def _start(client: Any, sweep: Sweep, options: Sequence[str]) -> str:
 
 
 @contextmanager
-def _package(sweep: Sweep) -> Iterator[Path]:
+def _package(sweep: SweepConfig) -> Iterator[Path]:
     """A folder with this package, the sweep file and its spec, overrides applied."""
     with tempfile.TemporaryDirectory(prefix="reid-tune-") as temporary:
         folder = Path(temporary)

@@ -10,13 +10,13 @@ from contextlib import contextmanager
 from reid_tune.errors import InfrastructureError
 from reid_tune.journal.store import resume_command
 
-__all__ = ["watched"]
+__all__ = ["exit_when_cluster_is_lost"]
 
 EVERY, SILENCE = 5.0, 40.0  # seconds
 
 
 @contextmanager
-def watched(address: str) -> Iterator[None]:
+def exit_when_cluster_is_lost(address: str) -> Iterator[None]:
     """End this process with status 3 when nobody has answered at `HOST:PORT` for some time within the block.
 
     Nothing is lost by that: the log is on disk, and Ray ends the runs.

@@ -17,13 +17,13 @@ from reid_tune.execution.fixed_runs import FixedRuns, features_file
 from reid_tune.execution.run_source import ONE_CPU, ResourceRequest
 from reid_tune.journal.journal import Journal
 from reid_tune.journal.state import RunState, SweepState, confirm_run
-from reid_tune.search.pareto import front
-from reid_tune.search_space.load import Sweep
+from reid_tune.search.pareto import pareto_front
+from reid_tune.search_space.load import SweepConfig
 
-__all__ = ["Candidate", "candidates", "confirm_runs", "decide"]
+__all__ = ["Candidate", "select_candidates", "make_confirm_runs", "choose_winner"]
 
 
-def candidates(sweep: Sweep, state: SweepState) -> list[RunState]:
+def select_candidates(sweep: SweepConfig, state: SweepState) -> list[RunState]:
     """The trials to be trained again, by number: trial 0 and the best; of several objectives the best of the front.
 
     Raises:
@@ -32,14 +32,16 @@ def candidates(sweep: Sweep, state: SweepState) -> list[RunState]:
     full = state.finished()
     if not full:
         reasons = sorted({trial.reason for trial in state.trials if trial.reason})
-        raise RunFailedError(f"no trial of the search reached its last epoch: {'; '.join(reasons) or 'none was started'}.")
-    best = front(full, state.metric, sweep.file.costs) if sweep.file.costs else full
+        raise RunFailedError(
+            f"no trial of the search reached its last epoch: {'; '.join(reasons) or 'none was started'}."
+        )
+    best = pareto_front(full, state.metric, sweep.file.costs) if sweep.file.costs else full
     zero = [trial for trial in full if trial.number == 0]
     others = [trial for trial in best if trial.number != 0][: sweep.file.confirm.top]
     return sorted(zero + others, key=lambda trial: trial.number)
 
 
-def confirm_runs(sweep: Sweep, journal: Journal, resources: ResourceRequest = ONE_CPU) -> FixedRuns:
+def make_confirm_runs(sweep: SweepConfig, journal: Journal, resources: ResourceRequest = ONE_CPU) -> FixedRuns:
     """The repeats: the j-th of every candidate has the spec's training seed + j and its hold-out seed + j."""
     train, dataset = sweep.experiment.train.seed, sweep.experiment.dataset.validation_seed
     runs = {
@@ -49,7 +51,7 @@ def confirm_runs(sweep: Sweep, journal: Journal, resources: ResourceRequest = ON
             "dataset.validation_seed": dataset + repeat,
         }
         for repeat in range(1, sweep.file.confirm.seeds + 1)
-        for trial in candidates(sweep, journal.state)
+        for trial in select_candidates(sweep, journal.state)
     }
     return FixedRuns(sweep, journal, runs, resources, keep_features=True)
 
@@ -86,7 +88,7 @@ class Candidate:
         return difference([(own - their, identities) for (own, identities), (their, _) in pairs])
 
 
-def decide(sweep: Sweep, journal: Journal) -> dict[str, Any]:
+def choose_winner(sweep: SweepConfig, journal: Journal) -> dict[str, Any]:
     """The winner: of those that the best one does not beat beyond noise the cheapest, and of equals the earliest.
 
     Noise is the 95 % interval of the paired difference, see `difference`. A trial that failed in a repeat is out.
@@ -94,7 +96,7 @@ def decide(sweep: Sweep, journal: Journal) -> dict[str, Any]:
     Raises:
         RunFailedError: no trial could be repeated.
     """
-    all_repeats = [_candidate(sweep, journal, trial) for trial in candidates(sweep, journal.state)]
+    all_repeats = [_candidate(sweep, journal, trial) for trial in select_candidates(sweep, journal.state)]
     whole = [candidate for candidate in all_repeats if len(candidate.runs) == sweep.file.confirm.seeds]
     if not whole:
         raise RunFailedError("no trial could be repeated in all its runs; their logs are below confirm/.")
@@ -112,7 +114,7 @@ def decide(sweep: Sweep, journal: Journal) -> dict[str, Any]:
     }
 
 
-def _candidate(sweep: Sweep, journal: Journal, trial: RunState) -> Candidate:
+def _candidate(sweep: SweepConfig, journal: Journal, trial: RunState) -> Candidate:
     names = [confirm_run(trial.number, repeat) for repeat in range(1, sweep.file.confirm.seeds + 1)]
     runs = tuple(run for name in names if (run := journal.state.runs[name]).state == "finished")
     files = tuple(features_file(journal.folder, run.name) for run in runs)

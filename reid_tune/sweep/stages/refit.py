@@ -4,12 +4,12 @@ from reid_tune.execution.fixed_runs import FixedRuns
 from reid_tune.execution.run_source import ONE_CPU, ResourceRequest
 from reid_tune.journal.journal import Journal
 from reid_tune.journal.state import RunState, refit_run, trial_run
-from reid_tune.search_space.load import Sweep
+from reid_tune.search_space.load import SweepConfig
 
-__all__ = ["finalists", "refit_runs"]
+__all__ = ["find_finalists", "make_refit_runs"]
 
 
-def finalists(journal: Journal) -> dict[str, RunState]:
+def find_finalists(journal: Journal) -> dict[str, RunState]:
     """The trials to refit by name: `winner`, and `trial0` where that is another one that can be trained."""
     confirmed = journal.state.stages["confirm"]
     found = {"winner": journal.state.runs[trial_run(confirmed["winner"])]}
@@ -18,7 +18,7 @@ def finalists(journal: Journal) -> dict[str, RunState]:
     return found
 
 
-def refit_runs(sweep: Sweep, journal: Journal, resources: ResourceRequest = ONE_CPU) -> FixedRuns:
+def make_refit_runs(sweep: SweepConfig, journal: Journal, resources: ResourceRequest = ONE_CPU) -> FixedRuns:
     """The refits: no hold-out, so every training identity is learned; those behind the first differ in the seed."""
     seed = sweep.experiment.train.seed
     runs = {
@@ -28,6 +28,6 @@ def refit_runs(sweep: Sweep, journal: Journal, resources: ResourceRequest = ONE_
             **({"train.seed": seed + number - 1} if number > 1 else {}),
         }
         for number in range(1, sweep.file.refit.seeds + 1)
-        for name, trial in finalists(journal).items()
+        for name, trial in find_finalists(journal).items()
     }
     return FixedRuns(sweep, journal, runs, resources)

@@ -12,18 +12,18 @@ from reid_tune.journal.event_log import Event
 from reid_tune.journal.journal import Journal
 from reid_tune.journal.requests import Request, pending_requests, remove_request
 from reid_tune.journal.state import trial_run
-from reid_tune.modeling.cost import cost_of
+from reid_tune.modeling.cost import model_cost
 from reid_tune.search.asha import Asha
-from reid_tune.search.budget import Purse
+from reid_tune.search.budget import BudgetTracker
 from reid_tune.search.study import Study
-from reid_tune.search_space.load import Sweep
+from reid_tune.search_space.load import SweepConfig
 
-__all__ = ["Search"]
+__all__ = ["TrialSource"]
 
 TRIAL0 = trial_run(0)
 
 
-class Search:
+class TrialSource:
     """The source of the search stage's trials.
 
     Optuna's study and ASHA's rungs are projections of the log: a new process replays the events through the same
@@ -37,11 +37,11 @@ class Search:
 
     def __init__(
         self,
-        sweep: Sweep,
+        sweep: SweepConfig,
         journal: Journal,
         levels: tuple[int, ...],
         resources: ResourceRequest = ONE_CPU,
-        purse: Purse | None = None,
+        purse: BudgetTracker | None = None,
     ) -> None:
         self.sweep = sweep
         self.metric = sweep.file.metric
@@ -139,7 +139,7 @@ class Search:
             self.study.remember(run, parameters)
         costs = {}
         if names := self.sweep.file.costs:
-            every = cost_of(with_parameters(self.sweep.experiment, parameters, run))
+            every = model_cost(with_parameters(self.sweep.experiment, parameters, run))
             costs = {name: every[name] for name in names}
         self.journal.emit("suggested", run=run, parameters=dict(parameters), origin=origin, costs=costs, **more)
         return run

@@ -4,10 +4,10 @@ import socket
 
 import pytest
 
-from reid_tune.config.encryption_key import KEY_FILE
+from reid_tune.config.encryption_key import KEY_FILE_VARIABLE
 from reid_tune.errors import InputError
 from reid_tune.execution.cluster.discovery import find_cluster
-from reid_tune.execution.cluster.session import cluster
+from reid_tune.execution.cluster.session import ray_session
 
 
 def test_a_port_at_which_something_else_listens_is_no_cluster() -> None:
@@ -29,6 +29,6 @@ def test_the_address_of_a_dashboard_is_for_submit() -> None:
 
 
 def test_a_key_that_other_nodes_cannot_read_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(KEY_FILE, raising=False)
-    with pytest.raises(InputError, match=f"name it in {KEY_FILE}"), cluster("auto", "secret"):
+    monkeypatch.delenv(KEY_FILE_VARIABLE, raising=False)
+    with pytest.raises(InputError, match=f"name it in {KEY_FILE_VARIABLE}"), ray_session("auto", "secret"):
         pytest.fail("joined")

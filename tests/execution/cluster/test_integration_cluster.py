@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from reid_tune.config.encryption_key import KEY_FILE
+from reid_tune.config.encryption_key import KEY_FILE_VARIABLE
 from reid_tune.journal.lease import LEASE
 from reid_tune.storage.s3 import Bucket
 
@@ -303,7 +303,7 @@ def test_a_sweep_is_handed_in_as_a_job(tmp_path: Path) -> None:
     folders = {key: str(tmp_path / value) for key, value in SPEC["dataset"].items() if key.endswith("_dir")}
     bench.write_spec(dataset=SPEC["dataset"] | folders)
     (tmp_path / "key").write_text("secret\n")
-    key = {KEY_FILE: str(tmp_path / "key")}
+    key = {KEY_FILE_VARIABLE: str(tmp_path / "key")}
     with cluster_of_a_head(cpus=1, dashboard=True) as machines:
         cluster = Cluster(machines, bench)
 

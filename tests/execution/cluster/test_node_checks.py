@@ -4,13 +4,13 @@ import pytest
 import ray
 
 from reid_tune.execution.cluster.node_checks import _on_each
-from reid_tune.execution.cluster.session import cluster
+from reid_tune.execution.cluster.session import ray_session
 
 
 def test_a_node_that_has_left_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     with tempfile.TemporaryDirectory(prefix="rt", dir="/tmp", ignore_cleanup_errors=True) as folder:
         monkeypatch.setattr(tempfile, "tempdir", folder)  # Short enough for Ray's sockets.
-        with cluster():
+        with ray_session():
             here = ray.get_runtime_context().get_node_id()
             nodes = {here: "127.0.0.1", here[::-1]: "10.77.0.2"}
             assert _on_each(nodes, lambda node: node.upper()) == {here: here.upper()}

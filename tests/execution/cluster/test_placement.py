@@ -10,7 +10,7 @@ import yaml
 
 from reid_tune.errors import InputError
 from reid_tune.execution.cluster import placement
-from reid_tune.execution.cluster.placement import place
+from reid_tune.execution.cluster.placement import compute_placement
 from reid_tune.search_space.schema import Resources
 
 Node = dict[str, float]
@@ -38,36 +38,40 @@ def resources(**values: Any) -> Resources:
 
 def test_a_worker_lies_on_one_node_and_a_run_on_several(cluster: Cluster) -> None:
     cluster([{"CPU": 3}, {"CPU": 3}])
-    assert place(resources(cpus_per_worker=2), 1).at_once == 2, "6 CPUs, but none of a third worker's two on one node"
-    assert place(resources(cpus_per_worker=2), 2).at_once == 1
-    assert place(resources(cpus_per_worker=1), 2).at_once == 3
-    assert place(resources(cpus_per_worker=1, max_concurrent=2), 2).at_once == 2
+    assert compute_placement(resources(cpus_per_worker=2), 1).max_concurrent == 2, (
+        "6 CPUs, but none of a third worker's two on one node"
+    )
+    assert compute_placement(resources(cpus_per_worker=2), 2).max_concurrent == 1
+    assert compute_placement(resources(cpus_per_worker=1), 2).max_concurrent == 3
+    assert compute_placement(resources(cpus_per_worker=1, max_concurrent=2), 2).max_concurrent == 2
 
 
 def test_shares_of_a_gpu_lie_on_one_gpu(cluster: Cluster) -> None:
     cluster([{"CPU": 32, "GPU": 2}, {"CPU": 32}])
-    found = place(resources(gpus_per_worker=0.1), 1)
-    assert (found.gpus, found.at_once) == (0.1, 20)
-    assert place(resources(gpus_per_worker=0.4), 1).at_once == 4
-    assert place(resources(), 1).gpus == 1, "auto takes a GPU where there is one"
-    assert place(resources(gpus_per_worker=0), 1).at_once == 64
+    found = compute_placement(resources(gpus_per_worker=0.1), 1)
+    assert (found.gpus, found.max_concurrent) == (0.1, 20)
+    assert compute_placement(resources(gpus_per_worker=0.4), 1).max_concurrent == 4
+    assert compute_placement(resources(), 1).gpus == 1, "auto takes a GPU where there is one"
+    assert compute_placement(resources(gpus_per_worker=0), 1).max_concurrent == 64
 
 
 def test_kinds_of_gpus_and_what_nodes_were_started_with_are_waited_for(cluster: Cluster) -> None:
     fast = {"CPU": 8, "GPU": 4, "accelerator_type:H100": 1, "fast_disk": 2}
     cluster([{"CPU": 8, "GPU": 4, "accelerator_type:T4": 1}, fast])
-    assert place(resources(), 1).at_once == 8
+    assert compute_placement(resources(), 1).max_concurrent == 8
     wanted = resources(accelerator_type="H100", custom={"fast_disk": 1})
-    assert place(wanted, 1) == placement.Placement(1, 1, 2, (("accelerator_type:H100", 0.001), ("fast_disk", 1)))
+    assert compute_placement(wanted, 1) == placement.Placement(
+        1, 1, 2, (("accelerator_type:H100", 0.001), ("fast_disk", 1))
+    )
 
 
 def test_an_autoscaler_sees_one_run_more_than_fits(cluster: Cluster) -> None:
     cluster([{"CPU": 0}], {"CPU": 4, "GPU": 1}, most=8)
-    assert place(resources(), 1).at_once == 1, "from zero"
+    assert compute_placement(resources(), 1).max_concurrent == 1, "from zero"
     cluster([{"CPU": 0}, {"CPU": 4, "GPU": 1}], {"CPU": 4, "GPU": 1}, most=8)
-    assert place(resources(), 1).at_once == 2
+    assert compute_placement(resources(), 1).max_concurrent == 2
     cluster([{"CPU": 4, "GPU": 1}] * 8, {"CPU": 4, "GPU": 1}, most=8)
-    assert place(resources(), 1).at_once == 8, "no more nodes can come"
+    assert compute_placement(resources(), 1).max_concurrent == 8, "no more nodes can come"
 
 
 @pytest.mark.parametrize(
@@ -81,10 +85,10 @@ def test_an_autoscaler_sees_one_run_more_than_fits(cluster: Cluster) -> None:
 def test_what_no_node_offers_is_refused(cluster: Cluster, values: dict[str, Any], said: str) -> None:
     cluster([{"CPU": 4}, {"CPU": 4}])
     with pytest.raises(InputError, match=said):
-        place(resources(**values), 1)
+        compute_placement(resources(**values), 1)
 
 
 def test_more_workers_than_the_cluster_holds_are_refused(cluster: Cluster) -> None:
     cluster([{"CPU": 4}, {"CPU": 4}])
     with pytest.raises(InputError, match="a run of 9 worker"):
-        place(resources(), 9)
+        compute_placement(resources(), 9)

@@ -8,7 +8,7 @@ import pytest
 
 from reid_tune.errors import InputError
 from reid_tune.execution.cluster.submit import _about, _running, _start
-from reid_tune.search_space.load import Sweep, load_sweep
+from reid_tune.search_space.load import SweepConfig, load_sweep
 
 from ...helpers.simulated_driver import make_sweep
 
@@ -20,7 +20,7 @@ class Client:
 
     def __init__(self, status: str, metadata: dict[str, str] | None) -> None:
         self.job = SimpleNamespace(submission_id="job-1", status=status, metadata=metadata)
-        self.loaded: Sweep | None = None
+        self.loaded: SweepConfig | None = None
         self.given: dict[str, Any] = {}
 
     def list_jobs(self) -> list[SimpleNamespace]:
@@ -33,11 +33,11 @@ class Client:
 
 
 @pytest.fixture
-def sweep(tmp_path: Path) -> Sweep:
+def sweep(tmp_path: Path) -> SweepConfig:
     return make_sweep(tmp_path)
 
 
-def test_a_job_that_runs_this_sweep_is_followed(sweep: Sweep) -> None:
+def test_a_job_that_runs_this_sweep_is_followed(sweep: SweepConfig) -> None:
     mine = _about(sweep, OPTIONS)
     assert _running(Client("RUNNING", mine | {"of Ray": "x"}), sweep, OPTIONS) == "job-1"
     for other in (None, mine | {"storage": "/elsewhere"}, mine | {"reid-tune sweep": "other"}):
@@ -45,14 +45,14 @@ def test_a_job_that_runs_this_sweep_is_followed(sweep: Sweep) -> None:
     assert _running(Client("SUCCEEDED", mine), sweep, OPTIONS) is None
 
 
-def test_a_job_with_other_options_is_not_taken_for_this_one(sweep: Sweep) -> None:
+def test_a_job_with_other_options_is_not_taken_for_this_one(sweep: SweepConfig) -> None:
     client = Client("PENDING", _about(sweep, OPTIONS))
     with pytest.raises(InputError, match="the job job-1 runs this sweep with --resume auto --until register"):
         _running(client, sweep, ("--until", "search"))
     assert _running(client, sweep, (*OPTIONS, "--dry-run")) is None
 
 
-def test_what_travels_is_the_same_sweep(sweep: Sweep) -> None:
+def test_what_travels_is_the_same_sweep(sweep: SweepConfig) -> None:
     client = Client("SUCCEEDED", None)
     assert _start(client, sweep, OPTIONS) == "job-2" and client.loaded is not None
     assert client.loaded.experiment.model_dump() == sweep.experiment.model_dump()

@@ -9,7 +9,7 @@ from reid_tune.execution.cluster import watchdog as watch
 watch.EVERY, watch.SILENCE = 0.05, 0.2
 server = socket.create_server(("127.0.0.1", 0))
 sys.argv = ["reid-tune", "sweep", "file.yaml"]
-with watch.watched(f"127.0.0.1:{server.getsockname()[1]}"):
+with watch.exit_when_cluster_is_lost(f"127.0.0.1:{server.getsockname()[1]}"):
     time.sleep(0.5)
     print("alive", flush=True)
     server.close()

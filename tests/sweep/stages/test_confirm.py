@@ -12,8 +12,8 @@ from reid_tune.evaluation.score import score
 from reid_tune.execution.fixed_runs import features_file
 from reid_tune.journal.journal import EVENTS, Journal
 from reid_tune.journal.state import confirm_run
-from reid_tune.search_space.load import Sweep
-from reid_tune.sweep.stages.confirm import candidates, confirm_runs, decide
+from reid_tune.search_space.load import SweepConfig
+from reid_tune.sweep.stages.confirm import select_candidates, make_confirm_runs, choose_winner
 
 from ...helpers.searched_sweep import PARAMETERS, journal_with
 from ...helpers.simulated_driver import drive, make_sweep, outcome
@@ -24,14 +24,14 @@ WHOLE = [("finished", 0.1), ("finished", 0.4), ("stopped", 0.9), ("finished", 0.
 
 
 @pytest.fixture
-def sweep(tmp_path: Path) -> Sweep:
+def sweep(tmp_path: Path) -> SweepConfig:
     return make_sweep(tmp_path, confirm={"top": 2, "seeds": 2})
 
 
-def confirmed(sweep: Sweep, folder: Path, objective: Any) -> tuple[Journal, dict[str, Any]]:
+def confirmed(sweep: SweepConfig, folder: Path, objective: Any) -> tuple[Journal, dict[str, Any]]:
     journal = journal_with(folder, sweep, WHOLE)
-    drive(confirm_runs(sweep, journal), objective)
-    return journal, decide(sweep, journal)
+    drive(make_confirm_runs(sweep, journal), objective)
+    return journal, choose_winner(sweep, journal)
 
 
 def by_base_lr(experiment: Experiment, epoch: int) -> float:
@@ -42,10 +42,10 @@ def alike(experiment: Experiment, epoch: int) -> float:
     return 0.7
 
 
-def test_the_best_and_trial_0_are_repeated_with_the_same_seeds_and_splits(tmp_path: Path, sweep: Sweep) -> None:
+def test_the_best_and_trial_0_are_repeated_with_the_same_seeds_and_splits(tmp_path: Path, sweep: SweepConfig) -> None:
     journal = journal_with(tmp_path / "x", sweep, WHOLE)
-    assert [trial.number for trial in candidates(sweep, journal.state)] == [0, 1, 3]
-    source = confirm_runs(sweep, journal)
+    assert [trial.number for trial in select_candidates(sweep, journal.state)] == [0, 1, 3]
+    source = make_confirm_runs(sweep, journal)
     assert drive(source) == [confirm_run(number, repeat) for repeat in (1, 2) for number in (0, 1, 3)]
     seeds = {"train.seed": sweep.experiment.train.seed, "dataset.validation_seed": 0}
     for number in (0, 1, 3):
@@ -54,13 +54,13 @@ def test_the_best_and_trial_0_are_repeated_with_the_same_seeds_and_splits(tmp_pa
             assert own == PARAMETERS[number] | {key: seed + repeat for key, seed in seeds.items()}
 
 
-def test_the_search_s_best_by_count_are_taken(tmp_path: Path, sweep: Sweep) -> None:
+def test_the_search_s_best_by_count_are_taken(tmp_path: Path, sweep: SweepConfig) -> None:
     one = make_sweep(tmp_path, confirm={"top": 1, "seeds": 2})
     journal = journal_with(tmp_path / "x", sweep, WHOLE)
-    assert [trial.number for trial in candidates(one, journal.state)] == [0, 3]
+    assert [trial.number for trial in select_candidates(one, journal.state)] == [0, 3]
 
 
-def test_the_winner_is_the_one_that_beats_the_others_on_every_split(tmp_path: Path, sweep: Sweep) -> None:
+def test_the_winner_is_the_one_that_beats_the_others_on_every_split(tmp_path: Path, sweep: SweepConfig) -> None:
     journal, result = confirmed(sweep, tmp_path / "x", by_base_lr)
     assert (result["winner"], result["best"], result["failed"]) == (3, 3, [])
     rows = {row["number"]: row for row in result["trials"]}
@@ -74,7 +74,7 @@ def test_the_winner_is_the_one_that_beats_the_others_on_every_split(tmp_path: Pa
     assert rows[0]["best_against_it"] == against and rows[0]["against_trial0"] is None
 
 
-def test_within_noise_the_earlier_one_stays(tmp_path: Path, sweep: Sweep) -> None:
+def test_within_noise_the_earlier_one_stays(tmp_path: Path, sweep: SweepConfig) -> None:
     _, result = confirmed(sweep, tmp_path / "x", alike)
     assert result["winner"] == 0
     assert all(row["mean"] == result["trials"][0]["mean"] for row in result["trials"])
@@ -86,16 +86,16 @@ def test_within_noise_the_cheaper_one_stays(tmp_path: Path) -> None:
     journal = journal_with(tmp_path / "x", sweep, WHOLE)
     for number, trial in enumerate(journal.state.trials):
         trial.costs["gflops"] = 9.0 - number
-    assert [trial.number for trial in candidates(sweep, journal.state)] == [0, 3], (
+    assert [trial.number for trial in select_candidates(sweep, journal.state)] == [0, 3], (
         "trial 1 costs more than the better 3"
     )
-    drive(confirm_runs(sweep, journal), alike)
-    assert decide(sweep, journal)["winner"] == 3
+    drive(make_confirm_runs(sweep, journal), alike)
+    assert choose_winner(sweep, journal)["winner"] == 3
 
 
-def test_a_trial_that_fails_once_is_out(tmp_path: Path, sweep: Sweep) -> None:
+def test_a_trial_that_fails_once_is_out(tmp_path: Path, sweep: SweepConfig) -> None:
     journal = journal_with(tmp_path / "x", sweep, WHOLE)
-    source = confirm_runs(sweep, journal)
+    source = make_confirm_runs(sweep, journal)
     for _ in range(3):
         attempt = source.next_attempt()
     assert attempt is not None and attempt.run == confirm_run(3, 1)
@@ -103,17 +103,17 @@ def test_a_trial_that_fails_once_is_out(tmp_path: Path, sweep: Sweep) -> None:
     for run in (confirm_run(0, 1), confirm_run(1, 1)):
         source.recorder.pending_runs.append(run)
     drive(source, by_base_lr)
-    result = decide(sweep, journal)
+    result = choose_winner(sweep, journal)
     assert (result["winner"], result["failed"]) == (1, [3])
 
 
-def test_without_a_full_length_trial_there_is_nothing_to_confirm(tmp_path: Path, sweep: Sweep) -> None:
+def test_without_a_full_length_trial_there_is_nothing_to_confirm(tmp_path: Path, sweep: SweepConfig) -> None:
     journal = journal_with(tmp_path / "x", sweep, [("failed", 0.1), ("stopped", 0.2), ("failed", 0.3)])
     with pytest.raises(RunFailedError, match="no trial of the search reached its last epoch: out of memory"):
-        confirm_runs(sweep, journal)
+        make_confirm_runs(sweep, journal)
 
 
-def test_a_driver_killed_behind_any_event_changes_nothing(tmp_path: Path, sweep: Sweep) -> None:
+def test_a_driver_killed_behind_any_event_changes_nothing(tmp_path: Path, sweep: SweepConfig) -> None:
     journal, result = confirmed(sweep, tmp_path / "whole", by_base_lr)
     journal.__exit__()
     lines = (tmp_path / "whole" / EVENTS).read_bytes().splitlines(keepends=True)
@@ -124,8 +124,8 @@ def test_a_driver_killed_behind_any_event_changes_nothing(tmp_path: Path, sweep:
         shutil.copytree(tmp_path / "whole", folder)
         (folder / EVENTS).write_bytes(b"".join(lines[:count]))
         resumed = Journal(folder)
-        source = confirm_runs(sweep, resumed)
+        source = make_confirm_runs(sweep, resumed)
         drive(source, by_base_lr)
         assert source.is_done() and outcome(resumed) == outcome(journal), f"killed behind event {count}"
-        assert decide(sweep, resumed) == result
+        assert choose_winner(sweep, resumed) == result
         resumed.__exit__()

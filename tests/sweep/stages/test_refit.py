@@ -4,8 +4,8 @@ from typing import Any
 import pytest
 
 from reid_tune.journal.journal import Journal
-from reid_tune.search_space.load import Sweep
-from reid_tune.sweep.stages.refit import finalists, refit_runs
+from reid_tune.search_space.load import SweepConfig
+from reid_tune.sweep.stages.refit import find_finalists, make_refit_runs
 
 from ...helpers.searched_sweep import PARAMETERS, journal_with
 from ...helpers.simulated_driver import EPOCHS, drive, make_sweep
@@ -13,7 +13,7 @@ from ...helpers.simulated_driver import EPOCHS, drive, make_sweep
 pytestmark = pytest.mark.usefixtures("no_fsync")
 
 
-def confirmed(folder: Path, sweep: Sweep, winner: int, whole: list[int]) -> Journal:
+def confirmed(folder: Path, sweep: SweepConfig, winner: int, whole: list[int]) -> Journal:
     journal = journal_with(folder, sweep, [("finished", 0.1), ("finished", 0.2), ("finished", 0.3)])
     result: dict[str, Any] = {"winner": winner, "trials": [{"number": number} for number in whole]}
     journal.emit("stage", stage="confirm", state="done", result=result)
@@ -23,7 +23,7 @@ def confirmed(folder: Path, sweep: Sweep, winner: int, whole: list[int]) -> Jour
 def test_winner_and_trial_0_are_refitted_without_hold_out(tmp_path: Path) -> None:
     sweep = make_sweep(tmp_path)
     journal = confirmed(tmp_path / "x", sweep, 1, [0, 1, 2])
-    source = refit_runs(sweep, journal)
+    source = make_refit_runs(sweep, journal)
     winner, trial0 = source.next_attempt(), source.next_attempt()
     assert winner is not None and trial0 is not None and source.next_attempt() is None
     assert (winner.run, trial0.run) == ("refit/winner", "refit/trial0")
@@ -39,8 +39,8 @@ def test_trial_0_is_refitted_once_and_only_if_it_can_be_trained(
 ) -> None:
     sweep = make_sweep(tmp_path)
     journal = confirmed(tmp_path / "x", sweep, winner, whole)
-    assert [trial.number for trial in finalists(journal).values()] == [winner]
-    source = refit_runs(sweep, journal)
+    assert [trial.number for trial in find_finalists(journal).values()] == [winner]
+    source = make_refit_runs(sweep, journal)
     assert drive(source) == runs
     assert source.is_done() and journal.state.runs["refit/winner"].epoch == EPOCHS
 
@@ -48,7 +48,7 @@ def test_trial_0_is_refitted_once_and_only_if_it_can_be_trained(
 def test_further_refits_differ_in_the_seed(tmp_path: Path) -> None:
     sweep = make_sweep(tmp_path, refit={"seeds": 3})
     journal = confirmed(tmp_path / "x", sweep, 1, [0, 1])
-    source = refit_runs(sweep, journal)
+    source = make_refit_runs(sweep, journal)
     assert drive(source) == [
         *("refit/winner", "refit/trial0"),
         *("refit/winner-2", "refit/trial0-2"),

@@ -13,10 +13,10 @@ from reid_tune.execution.failures import Failure
 from reid_tune.journal.journal import EVENTS, Journal
 from reid_tune.journal.requests import pending_requests, submit_request
 from reid_tune.journal.state import replay
-from reid_tune.search.asha import rungs
+from reid_tune.search.asha import rung_epochs
 from reid_tune.search.study import suggestion_seed
-from reid_tune.search_space.load import Sweep
-from reid_tune.sweep.stages.search import Search
+from reid_tune.search_space.load import SweepConfig
+from reid_tune.sweep.stages.search import TrialSource
 
 from ...helpers.simulated_driver import (
     EPOCHS,
@@ -29,7 +29,7 @@ from ...helpers.simulated_driver import (
     surrogate,
 )
 
-LEVELS = rungs(1, 3, EPOCHS)
+LEVELS = rung_epochs(1, 3, EPOCHS)
 DEAD = Failure("lost_worker", "the worker process died")
 NAME, RATE, MARGIN = "train.optim.name", "train.optim.base_lr", "train.optim.triplet_loss_margin"
 CONDITIONAL: dict[str, Any] = {
@@ -57,18 +57,18 @@ GRID: dict[str, Any] = {
 pytestmark = pytest.mark.usefixtures("no_fsync")
 
 
-def start(sweep: Sweep, folder: Path, levels: tuple[int, ...] = LEVELS) -> tuple[Search, Journal]:
+def start(sweep: SweepConfig, folder: Path, levels: tuple[int, ...] = LEVELS) -> tuple[TrialSource, Journal]:
     journal = Journal(folder)
-    return Search(sweep, journal, levels), journal
+    return TrialSource(sweep, journal, levels), journal
 
 
-def searched(sweep: Sweep, folder: Path, objective: Objective = surrogate) -> tuple[Search, Journal]:
+def searched(sweep: SweepConfig, folder: Path, objective: Objective = surrogate) -> tuple[TrialSource, Journal]:
     source, journal = start(sweep, folder)
     drive(source, objective)
     return source, journal
 
 
-def wait_in(sweep: Sweep, folder: Path, trials: int) -> tuple[Search, Journal]:
+def wait_in(sweep: SweepConfig, folder: Path, trials: int) -> tuple[TrialSource, Journal]:
     """A search in which that many trials have been started and nothing has been reported."""
     source, journal = start(sweep, folder)
     for _ in range(trials):
@@ -397,7 +397,7 @@ def test_what_the_log_says_of_no_run_changes_nothing_when_a_search_goes_on(tmp_p
     journal.emit("closed", status="FINISHED")
     journal.__exit__()
     resumed = Journal(tmp_path / "whole")
-    assert study_of(Search(sweep, resumed, LEVELS)) == study_of(whole)
+    assert study_of(TrialSource(sweep, resumed, LEVELS)) == study_of(whole)
 
 
 def test_tpe_learns_under_conditions_and_constraints(tmp_path: Path) -> None:
@@ -415,7 +415,7 @@ def test_given_configurations_come_behind_trial_0_and_count(tmp_path: Path) -> N
     given = [{"parameters": {RATE: 0.001 * number}, "origin": f"start_from[{number}]"} for number in (1, 2)]
     journal = Journal(tmp_path / "x")
     journal.emit("stage", stage="preflight", state="done", result={"given": given})
-    drive(Search(sweep, journal, LEVELS))
+    drive(TrialSource(sweep, journal, LEVELS))
     trials = journal.state.trials
     assert [trial.origin for trial in trials] == ["spec", "start_from[1]", "start_from[2]", "sampler"]
     assert [trial.parameters for trial in trials[1:3]] == [{RATE: 0.001}, {RATE: 0.002}]
