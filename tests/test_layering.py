@@ -1,6 +1,7 @@
 """Who may import whom, read from the sources."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -76,12 +77,23 @@ def test_every_package_has_a_layer() -> None:
     assert {package_of(path) for path in sources()} == set(DEPTH)
 
 
+def test_the_table_of_packages_is_that_of_the_layers() -> None:
+    text = (ROOT.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d+) \| (`[^|]+`) \|", text, re.M)
+    table: dict[int, set[str]] = {}
+    for level, names in rows:
+        table.setdefault(int(level), set()).update(re.findall(r"`(\w+)`", names))
+    assert table == {level: set(layer) for level, layer in enumerate(LAYERS) if level}
+
+
 def test_the_walk_sees_imports_inside_functions_and_tells_directions() -> None:
     code = "def f():\n    import ray.tune\n    from reid_tune.config import load as l\nimport os, json\n"
     assert set(imports_of(code)) == {"ray.tune", "reid_tune.config.load", "os", "json"}
     assert wrong_direction("data", "reid_tune.config.load") is False
     assert wrong_direction("data", "reid_tune.modeling.network") and wrong_direction("config", "reid_tune.data.records")
-    assert wrong_direction("errors", "reid_tune.files.atomic") and not wrong_direction("files", "reid_tune.errors.X")
+    assert wrong_direction("errors", "reid_tune.files.atomic_path") and not wrong_direction(
+        "files", "reid_tune.errors.X"
+    )
 
 
 def test_imports_point_downwards() -> None:
