@@ -13,7 +13,7 @@ from rich.progress import track
 
 from reid_tune.config.experiment import Experiment
 from reid_tune.demo import draw_demo_data
-from reid_tune.errors import FailedRun
+from reid_tune.errors import RunFailedError
 from reid_tune.files import write_atomic
 from reid_tune.training.loop import train
 
@@ -78,7 +78,7 @@ def _train(parameters: dict[str, Any], folder: Path) -> dict[str, Any]:
         reporter = _Collector()
         try:
             train(_experiment(parameters, folder / "data"), reporter, Path(results))
-        except FailedRun as error:
+        except RunFailedError as error:
             return {"parameters": parameters, "mAP": reporter.values, "failed": str(error)}
     return {"parameters": parameters, "mAP": reporter.values}
 

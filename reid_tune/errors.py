@@ -4,14 +4,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 __all__ = [
-    "FailedRun",
+    "RunFailedError",
     "InfrastructureError",
     "InputError",
     "NonFiniteError",
     "OutOfMemoryError",
     "ReidTuneError",
     "UnsupportedOperationError",
-    "about",
+    "error_context",
 ]
 
 
@@ -21,21 +21,21 @@ class ReidTuneError(Exception):
     status = 1
 
 
-class FailedRun(ReidTuneError):
+class RunFailedError(ReidTuneError):
     """A run that started and could not be finished, such as a non-finite loss."""
 
     status = 1
 
 
-class NonFiniteError(FailedRun):
+class NonFiniteError(RunFailedError):
     """A run whose loss, weights or features are NaN or infinite."""
 
 
-class OutOfMemoryError(FailedRun):
+class OutOfMemoryError(RunFailedError):
     """A run that needs more memory than its device or its machine has."""
 
 
-class UnsupportedOperationError(FailedRun):
+class UnsupportedOperationError(RunFailedError):
     """A run that needs an operation which the device or the chosen kernels do not have."""
 
 
@@ -52,7 +52,7 @@ class InfrastructureError(ReidTuneError):
 
 
 @contextmanager
-def about(subject: object) -> Iterator[None]:
+def error_context(subject: object) -> Iterator[None]:
     """Faults of the user's input inside begin with their subject, unless they name it."""
     try:
         yield

@@ -10,13 +10,13 @@ from pathlib import Path
 
 from reid_tune.errors import InfrastructureError, InputError, ReidTuneError
 
-__all__ = ["atomic", "link_atomic", "make_folder", "unwritable", "write_atomic"]
+__all__ = ["atomic_path", "link_atomic", "make_folder", "write_error", "write_atomic"]
 
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EIO}
 
 
 @contextmanager
-def atomic(path: Path | str) -> Iterator[Path]:
+def atomic_path(path: Path | str) -> Iterator[Path]:
     """Yield a temporary path beside `path`, renamed to it when the block ends well and removed when it raises.
 
     Folders are made. A reader sees the old file or the new one, never a part.
@@ -32,7 +32,7 @@ def atomic(path: Path | str) -> Iterator[Path]:
         # Not by tempfile, whose files are for their owner alone: the process's umask decides.
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL, 0o666))
     except OSError as error:
-        raise unwritable(f"cannot write {path}", error) from None
+        raise write_error(f"cannot write {path}", error) from None
     try:
         yield temporary
         with temporary.open("rb") as file:
@@ -40,21 +40,21 @@ def atomic(path: Path | str) -> Iterator[Path]:
         os.replace(temporary, path)
     except OSError as error:
         if error.errno in _DISK:
-            raise unwritable(f"cannot write {path}", error) from None
+            raise write_error(f"cannot write {path}", error) from None
         raise
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def write_atomic(path: Path | str, content: str | bytes) -> None:
-    """Write a small file whole, see `atomic`."""
-    with atomic(path) as temporary:
+    """Write a small file whole, see `atomic_path`."""
+    with atomic_path(path) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def link_atomic(source: Path, path: Path) -> None:
     """Give a file a second name that keeps this content when the first name is replaced; copies where links fail."""
-    with atomic(path) as temporary:
+    with atomic_path(path) as temporary:
         temporary.unlink()
         try:
             os.link(source, temporary)
@@ -72,11 +72,11 @@ def make_folder(path: Path | str) -> Path:
     try:
         Path(path).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise unwritable(f"cannot make the folder {path}", error) from None
+        raise write_error(f"cannot make the folder {path}", error) from None
     return Path(path)
 
 
-def unwritable(what: str, error: OSError) -> ReidTuneError:
+def write_error(what: str, error: OSError) -> ReidTuneError:
     """What cannot be written, as the user's fault or as that of a full or broken disk."""
     if error.errno in _DISK:
         return InfrastructureError(f"{what}: {error.strerror}; make room and try again.")

@@ -9,18 +9,27 @@ from typing import Any
 from rich.console import Console
 from rich.table import Column, Table
 
-__all__ = ["cell", "counted", "duration", "metrics_table", "moment", "percent", "print_metrics", "print_table"]
+__all__ = [
+    "format_metric",
+    "format_count",
+    "format_duration",
+    "metrics_table",
+    "format_time",
+    "format_percent",
+    "print_metrics",
+    "print_table",
+]
 
 # What stands beside the metrics and has no column of its own.
 _BESIDE = ("intervals", "protocol")
 
 
-def percent(value: Any) -> str:
+def format_percent(value: Any) -> str:
     """A fraction in percent with one decimal; whole numbers as they are."""
     return f"{100 * value:.1f}" if isinstance(value, float) else str(value)
 
 
-def counted(count: int, noun: str) -> str:
+def format_count(count: int, noun: str) -> str:
     """A number of things: 1 trial, 2 trials."""
     return f"{count} {noun}{'s' * (count != 1)}"
 
@@ -32,7 +41,7 @@ def metrics_table(rows: Mapping[str, Mapping[str, Any]], *, upright: bool = Fals
     for name in names:
         if any(isinstance(metrics.get(name), float) for metrics in rows.values()):
             heads[name] = f"{name} %"
-    cells = [list(heads.values()), *([cell(metrics, name) for name in names] for metrics in rows.values())]
+    cells = [list(heads.values()), *([format_metric(metrics, name) for name in names] for metrics in rows.values())]
     lines = [[head, *line] for head, line in zip(["", *rows], cells, strict=True)]
     lines = [list(line) for line in zip(*lines, strict=True)] if upright else lines
     table = Table(Column("", no_wrap=True), *(Column(head, justify="right", no_wrap=True) for head in lines[0][1:]))
@@ -66,21 +75,21 @@ def _console(width: int) -> Console:
     return Console(file=sys.stdout, width=width, height=25)
 
 
-def cell(metrics: Mapping[str, Any], name: str) -> str:
+def format_metric(metrics: Mapping[str, Any], name: str) -> str:
     """A metric as text, with the interval where `intervals` has one; empty where it is missing."""
-    value = percent(metrics.get(name, ""))
+    value = format_percent(metrics.get(name, ""))
     if name not in metrics.get("intervals", {}):
         return value
     low, high = metrics["intervals"][name]
-    return f"{value} ({percent(low)}-{percent(high)})"
+    return f"{value} ({format_percent(low)}-{format_percent(high)})"
 
 
-def moment(seconds: float) -> str:
+def format_time(seconds: float) -> str:
     """A time in seconds since the epoch, for people."""
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC"
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Seconds, for people."""
     if seconds < 100:
         return f"{seconds:.0f} s"

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from reid_tune.errors import InfrastructureError, InputError
-from reid_tune.files import atomic, link_atomic, make_folder, write_atomic
+from reid_tune.files import atomic_path, link_atomic, make_folder, write_atomic
 
 
 def test_a_file_appears_whole_in_a_new_folder(tmp_path: Path) -> None:
     path = tmp_path / "a" / "b" / "file.txt"
-    with atomic(path) as temporary:
+    with atomic_path(path) as temporary:
         temporary.write_text("new")
         assert temporary.parent == path.parent and temporary.suffix == ".txt"
         assert not path.exists()
@@ -23,7 +23,7 @@ def test_a_file_appears_whole_in_a_new_folder(tmp_path: Path) -> None:
 def test_an_exception_keeps_the_old_content_and_leaves_nothing(tmp_path: Path, fault: type[BaseException]) -> None:
     path = tmp_path / "file.txt"
     path.write_text("old")
-    with pytest.raises(fault), atomic(path) as temporary:
+    with pytest.raises(fault), atomic_path(path) as temporary:
         temporary.write_text("half")
         raise fault
     assert path.read_text() == "old"
@@ -92,7 +92,7 @@ def test_a_full_disk_is_no_fault_of_the_user(tmp_path: Path) -> None:
     (tmp_path / "file.txt").write_text("old")
     with (
         pytest.raises(InfrastructureError, match="cannot write .*file.txt: No space left on device"),
-        atomic(tmp_path / "file.txt") as temporary,
+        atomic_path(tmp_path / "file.txt") as temporary,
     ):
         shutil.copyfile("/dev/null", temporary)
         with open("/dev/full", "wb", buffering=0) as full:

@@ -27,7 +27,7 @@ LAYERS = (
     {"training", "journal"},
     {"checkpoints", "evaluation", "modeling", "losses", "optim", "data", "demo"},
     {"config", "storage"},
-    {"errors", "files", "tables"},
+    {"environment", "errors", "files", "tables"},
 )
 DEPTH = {package: depth for depth, layer in enumerate(LAYERS) for package in layer}
 # Modules that import another module of their own layer.
@@ -143,6 +143,22 @@ def test_large_libraries_have_one_owner(library: str) -> None:
         for path in importers
         if package_of(path) not in owners and path.with_suffix("").as_posix() not in owners
     ] == []
+
+
+def writes_environment(node: ast.AST) -> bool:
+    """Whether a statement or call sets or deletes an environment variable."""
+    if isinstance(node, ast.Call):
+        calls = r"(os\.)?(environ\.(setdefault|update|pop|popitem|clear)|(put|unset)env)"
+        return re.fullmatch(calls, ast.unparse(node.func)) is not None
+    targets = [*getattr(node, "targets", []), *filter(None, [getattr(node, "target", None)])]
+    return any(re.match(r"(os\.)?environ\b", ast.unparse(target)) for target in targets)
+
+
+def test_one_module_writes_environment_variables() -> None:
+    for code in ("os.environ |= {}", "del os.environ['X']", "environ['X'] = '1'", "os.environ.pop('X')"):
+        assert any(map(writes_environment, ast.walk(ast.parse(code)))), code
+    nodes = ((path.name, node) for path in ROOT.rglob("*.py") for node in ast.walk(ast.parse(path.read_text())))
+    assert {name for name, node in nodes if writes_environment(node)} == {"environment.py"}
 
 
 def run_python(code: str) -> list[str]:

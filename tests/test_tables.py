@@ -2,14 +2,14 @@ import re
 
 import pytest
 
-from reid_tune.tables import metrics_table, percent, print_metrics
+from reid_tune.tables import format_percent, metrics_table, print_metrics
 
 
 @pytest.mark.parametrize(
     ("value", "text"), [(0.12345, "12.3"), (1.0, "100.0"), (0.0, "0.0"), (12, "12"), ("", ""), (None, "None")]
 )
 def test_percent(value: object, text: str) -> None:
-    assert percent(value) == text
+    assert format_percent(value) == text
 
 
 def test_a_table_of_unlike_rows_leaves_gaps() -> None:

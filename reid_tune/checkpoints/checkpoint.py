@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from reid_tune import __version__
-from reid_tune.checkpoints.encryption import decrypt, encrypt_in_process, is_encrypted
+from reid_tune.checkpoints.encryption import decrypt, encrypt_in_subprocess, is_encrypted
 from reid_tune.errors import InfrastructureError, InputError
-from reid_tune.files import atomic, write_atomic
+from reid_tune.files import atomic_path, write_atomic
 
-__all__ = ["Checkpoint", "load_checkpoint", "save_checkpoint", "strip_checkpoint", "versions"]
+__all__ = ["Checkpoint", "load_checkpoint", "save_checkpoint", "strip_checkpoint", "package_versions"]
 
 _FORMAT = "reid-tune checkpoint 1"
 
@@ -50,7 +50,7 @@ class Checkpoint:
     scaler: dict[str, Any] = field(default_factory=dict)
 
 
-def versions() -> dict[str, str]:
+def package_versions() -> dict[str, str]:
     """Versions of what a result depends on."""
     return {
         "reid-tune": __version__,
@@ -68,9 +68,9 @@ def save_checkpoint(path: Path | str, checkpoint: Checkpoint, key: str | None = 
         InputError: the folder cannot be written, or the key is no text.
         InfrastructureError: the disk is full or broken.
     """
-    content = {"format": _FORMAT, **vars(checkpoint), "versions": versions()}
+    content = {"format": _FORMAT, **vars(checkpoint), "versions": package_versions()}
     if key is None:
-        with atomic(path) as temporary:
+        with atomic_path(path) as temporary:
             try:
                 torch.save(content, temporary)
             except RuntimeError as error:  # PyTorch's writer hides the fault of the disk.
@@ -78,7 +78,7 @@ def save_checkpoint(path: Path | str, checkpoint: Checkpoint, key: str | None = 
         return
     memory = io.BytesIO()
     torch.save(content, memory)
-    write_atomic(path, encrypt_in_process(memory.getvalue(), key))
+    write_atomic(path, encrypt_in_subprocess(memory.getvalue(), key))
 
 
 def strip_checkpoint(path: Path | str, target: Path | str, key: str | None = None) -> None:

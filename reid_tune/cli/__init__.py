@@ -37,9 +37,9 @@ def _hide_key() -> None:
     """Start anew with an encryption key of the command line in the environment, where no list of processes has it."""
     given = [word for word in sys.argv[1:] if word.startswith("encryption_key=") and word != "encryption_key="]
     if given:
-        from reid_tune.config.encryption_key import KEY
+        from reid_tune.config.encryption_key import KEY_VARIABLE
 
-        os.environ[KEY] = given[-1].partition("=")[2]
+        os.environ[KEY_VARIABLE] = given[-1].partition("=")[2]
         rest = [word for word in sys.argv[1:] if word not in given]
         os.execv(sys.executable, [sys.executable, "-P", "-m", "reid_tune", *rest])
 

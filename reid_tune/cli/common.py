@@ -10,7 +10,17 @@ import typer
 if TYPE_CHECKING:
     from reid_tune.config.experiment import Experiment
 
-__all__ = ["DeviceOption", "Format", "FormatOption", "Overrides", "Spec", "Storage", "app", "load", "show"]
+__all__ = [
+    "DeviceOption",
+    "Format",
+    "FormatOption",
+    "OverridesArgument",
+    "SpecOption",
+    "StorageOption",
+    "app",
+    "load_spec",
+    "print_result",
+]
 
 app = typer.Typer(
     name="reid-tune",
@@ -30,30 +40,30 @@ class Format(StrEnum):
     yaml = "yaml"
 
 
-Spec = Annotated[Path, typer.Option("-e", "--experiment_spec_file", help="Experiment spec, a YAML file.")]
-Overrides = Annotated[
+SpecOption = Annotated[Path, typer.Option("-e", "--experiment_spec_file", help="Experiment spec, a YAML file.")]
+OverridesArgument = Annotated[
     list[str] | None, typer.Argument(help="key=value pairs that override the spec.", metavar="[KEY=VALUE]...")
 ]
 DeviceOption = Annotated[
     str,
     typer.Option("--device", help="Where to compute: auto (GPU 0 if there is one, else the CPU), cpu, cuda or cuda:N."),
 ]
-Storage = Annotated[str, typer.Option(help="Folder of the sweeps, or s3://BUCKET/PREFIX.")]
+StorageOption = Annotated[str, typer.Option(help="Folder of the sweeps, or s3://BUCKET/PREFIX.")]
 FormatOption = Annotated[Format, typer.Option("--format", help="How to print the result.")]
 
 
-def load(spec: Path, overrides: list[str] | None) -> "Experiment":
+def load_spec(spec: Path, overrides: list[str] | None) -> "Experiment":
     """The experiment that a command works on; says what is left out of its spec."""
-    from reid_tune.config.checks import left_out
-    from reid_tune.config.load import given_keys, load_experiment
+    from reid_tune.config.checks import describe_ignored_keys
+    from reid_tune.config.load import load_experiment, user_set_keys
 
     experiment = load_experiment(spec, overrides or ())
-    for line in left_out(given_keys(spec, overrides or ())):
+    for line in describe_ignored_keys(user_set_keys(spec, overrides or ())):
         typer.echo(line, err=True)
     return experiment
 
 
-def show(content: Any, format: Format, rows: dict[str, dict[str, Any]]) -> None:
+def print_result(content: Any, format: Format, rows: dict[str, dict[str, Any]]) -> None:
     """Print a result: `rows` as a table, `content` as JSON or YAML."""
     if format is Format.json:
         typer.echo(json.dumps(content, indent=2))

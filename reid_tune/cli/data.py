@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from reid_tune.cli.common import Format, FormatOption, Overrides, Spec, app, load, show
+from reid_tune.cli.common import Format, FormatOption, OverridesArgument, SpecOption, app, load_spec, print_result
 
 __all__: list[str] = []
 
@@ -32,19 +32,19 @@ def demo_data(
 
 @app.command("check-data")
 def check_data(
-    spec: Spec,
-    overrides: Overrides = None,
+    spec: SpecOption,
+    overrides: OverridesArgument = None,
     sheet: Annotated[
         Path | None, typer.Option(help="Draw a contact sheet of some identities, a .png or .jpg file.")
     ] = None,
     format: FormatOption = Format.table,
 ) -> None:
     """Look at every image of a spec and name what is wrong; exit status 1 where it would spoil a result."""
-    experiment = load(spec, overrides)
+    experiment = load_spec(spec, overrides)
     from reid_tune.tasks.check_data import check_data as check
 
     report = check(experiment, sheet)
-    show(report.as_dict(), format, report.rows())
+    print_result(report.as_dict(), format, report.rows())
     if format is Format.table:
         if sheet:
             typer.echo(f"contact sheet: {sheet}", err=True)
@@ -55,9 +55,9 @@ def check_data(
 
 @app.command()
 def split(
-    spec: Spec,
+    spec: SpecOption,
     directory: Annotated[Path, typer.Argument(help="A folder that is empty or does not exist.")],
-    overrides: Overrides = None,
+    overrides: OverridesArgument = None,
     format: FormatOption = Format.table,
 ) -> None:
     """Write the hold-out of a spec as lists of image files, which other tools and dataset.validation read.
@@ -67,11 +67,11 @@ def split(
     overrides = overrides or []
     if not any(pair.startswith("dataset.validation=") for pair in overrides):
         overrides = ["dataset.validation=holdout", *overrides]
-    experiment = load(spec, overrides)
+    experiment = load_spec(spec, overrides)
     from reid_tune.tasks.split import run_split
 
     counts = run_split(experiment, directory)
-    show(counts, format, counts)
+    print_result(counts, format, counts)
 
 
 class Layout(StrEnum):
@@ -112,15 +112,15 @@ def cache(
     if clear and check:
         raise InputError("--clear and --check cannot be given together: choose one.")
     if clear:
-        cleared = contents.clear(name)
+        cleared = contents.clear_entries(name)
         kept = dict.fromkeys(cleared.in_use, "in use by a process, not removed")
         told = dict.fromkeys(cleared.removed, "removed") | kept
-        show(asdict(cleared), format, {name: {"": word} for name, word in told.items()})
+        print_result(asdict(cleared), format, {name: {"": word} for name, word in told.items()})
         raise typer.Exit(1 if kept else 0)
     if check:
-        intact = contents.check(name)
-        show(intact, format, {name: {"": "intact" if whole else "damaged"} for name, whole in intact.items()})
+        intact = contents.check_entries(name)
+        print_result(intact, format, {name: {"": "intact" if whole else "damaged"} for name, whole in intact.items()})
         raise typer.Exit(0 if all(intact.values()) else 1)
-    entries = contents.entries(name)
-    show([entry.as_dict() for entry in entries], format, {entry.name: entry.row() for entry in entries})
+    entries = contents.list_entries(name)
+    print_result([entry.as_dict() for entry in entries], format, {entry.name: entry.row() for entry in entries})
     raise typer.Exit(1 if any(entry.header is None for entry in entries) else 0)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from reid_tune import __version__
-from reid_tune.cli.common import Format, FormatOption, Storage, app, show
+from reid_tune.cli.common import Format, FormatOption, StorageOption, app, print_result
 from reid_tune.errors import InputError
 
 __all__ = ["print_sweep"]
@@ -20,24 +20,24 @@ def report(
     html: Annotated[
         Path | None, typer.Option(help="Where to write the page; a table comes with NAME/report.html.")
     ] = None,
-    storage: Storage = "runs",
+    storage: StorageOption = "runs",
 ) -> None:
     """Show what a sweep has found, running or not, and write it as a page."""
     from reid_tune.journal.costs import CostLedger
     from reid_tune.journal.event_log import read_events
     from reid_tune.journal.journal import EVENTS
-    from reid_tune.journal.s3_reader import readable
+    from reid_tune.journal.s3_reader import snapshot_for_reading
     from reid_tune.journal.store import load_state, sweep_folder
     from reid_tune.report.html import write_page
     from reid_tune.report.summary import build_report as make_report
 
-    storage = readable(storage, name)
+    storage = snapshot_for_reading(storage, name)
     state = load_state(name, storage)
     folder = sweep_folder(name, storage)
     if html is not None:
         typer.echo(f"page: {write_page(folder, html)}", err=True)
     if format is not Format.table:
-        show(make_report(state, CostLedger(read_events(folder / EVENTS)).by_stage()), format, {})
+        print_result(make_report(state, CostLedger(read_events(folder / EVENTS)).by_stage()), format, {})
         return
     print_sweep(state, folder)
     if html is None:
@@ -48,35 +48,35 @@ def report(
 
 
 @app.command()
-def sweeps(storage: Storage = "runs", format: FormatOption = Format.table) -> None:
+def sweeps(storage: StorageOption = "runs", format: FormatOption = Format.table) -> None:
     """List all sweeps: state, trials, best value, age."""
-    from reid_tune.journal.s3_reader import readable
+    from reid_tune.journal.s3_reader import snapshot_for_reading
     from reid_tune.report.overview import overview, overview_table
     from reid_tune.tables import print_table
 
-    lines = overview(Path(readable(storage)))
+    lines = overview(Path(snapshot_for_reading(storage)))
     if format is Format.table:
         print_table(overview_table(lines))
     else:
-        show(lines, format, {})
+        print_result(lines, format, {})
 
 
 @app.command()
 def logs(
     name: Annotated[str, typer.Argument(help="NAME/7 for a trial, NAME/refit/winner, or NAME for all last lines.")],
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run ends.")] = False,
-    storage: Storage = "runs",
+    storage: StorageOption = "runs",
 ) -> None:
     """Show what a trial has printed."""
-    from reid_tune.journal.s3_reader import readable
+    from reid_tune.journal.s3_reader import snapshot_for_reading
     from reid_tune.journal.store import split_run_reference
     from reid_tune.report.run_logs import logs_table, read_log
     from reid_tune.tables import print_table
 
     sweep, run = split_run_reference(name)
-    here = readable(storage, sweep)
+    here = snapshot_for_reading(storage, sweep)
     if run:
-        for text in read_log(sweep, run, here, follow, refresh=lambda: readable(storage, sweep)):
+        for text in read_log(sweep, run, here, follow, refresh=lambda: snapshot_for_reading(storage, sweep)):
             typer.echo(text, nl=False)
     elif follow:
         raise InputError(f"--follow needs a run: write {name}/7 for trial 7.")
@@ -116,7 +116,7 @@ def print_sweep(state: Any, folder: Path) -> None:
     from reid_tune.journal.event_log import read_events
     from reid_tune.journal.journal import EVENTS
     from reid_tune.report.sentences import report_sentences
-    from reid_tune.report.summary import confirm_table, test_results_table, leaderboard
+    from reid_tune.report.summary import confirm_table, leaderboard, test_results_table
     from reid_tune.tables import print_table
 
     for table in (leaderboard(state), confirm_table(state), test_results_table(state)):

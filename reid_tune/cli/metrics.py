@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from reid_tune.cli.common import DeviceOption, Format, FormatOption, app, show
+from reid_tune.cli.common import DeviceOption, Format, FormatOption, app, print_result
 
 __all__: list[str] = []
 
@@ -37,9 +37,9 @@ def score(
     from reid_tune.tasks.score import run_score
 
     scored = run_score(features, re_ranking, by.value if by else None, device)
-    show(scored.as_dict(), format, scored.rows())
+    print_result(scored.as_dict(), format, scored.rows())
     if scored.parts and format is Format.table:
-        show({}, format, scored.part_rows())
+        print_result({}, format, scored.part_rows())
 
 
 @app.command()
@@ -57,7 +57,7 @@ def compare(
     from reid_tune.tasks.compare import run_compare
 
     comparison = run_compare(features, re_ranking, cmc, device)
-    show(comparison.as_dict(), format, comparison.rows())
+    print_result(comparison.as_dict(), format, comparison.rows())
     for line in comparison.verdicts():
         typer.echo(line, err=True)
     if cmc:
@@ -86,7 +86,7 @@ def rerank_search(
     from reid_tune.tasks.rerank_search import run_rerank_search
 
     search = run_rerank_search(features, k1, k2, weights, metric, picture, device)
-    show(search.as_dict(), format, search.rows())
+    print_result(search.as_dict(), format, search.rows())
     if (more := len(search.found) - len(search.rows()) + 1) > 0:
         typer.echo(f"{more} more settings are in --format json.", err=True)
     typer.echo(search, err=True)
@@ -115,11 +115,11 @@ def threshold(
     from reid_tune.tasks.threshold import run_threshold
 
     found = run_threshold(features, fmr, far, picture, output, device)
-    show(found.as_dict(), format, found.rows())
+    print_result(found.as_dict(), format, found.rows())
     if found.open_set.reason:
         typer.echo(f"no open-set identification: {found.open_set.reason}.", err=True)
     elif format is Format.table:
-        show(None, format, found.open_set_rows())
+        print_result(None, format, found.open_set_rows())
     for name, path in (("picture", picture), ("threshold", output)):
         if path:
             typer.echo(f"{name}: {path}", err=True)

@@ -5,15 +5,15 @@ from typing import Annotated
 
 import typer
 
-from reid_tune.cli.common import Format, FormatOption, Overrides, Spec, app, load, show
+from reid_tune.cli.common import Format, FormatOption, OverridesArgument, SpecOption, app, load_spec, print_result
 
 __all__: list[str] = []
 
 
 @app.command()
 def train(
-    spec: Spec,
-    overrides: Overrides = None,
+    spec: SpecOption,
+    overrides: OverridesArgument = None,
     track: Annotated[bool, typer.Option("--track", help="Record the run in MLflow (MLFLOW_TRACKING_URI).")] = False,
 ) -> None:
     """Train one model as a spec says; continues what is in the results folder.
@@ -21,12 +21,12 @@ def train(
     Checkpoints, experiment.yaml and status.json go to train.results_dir (default: train below results_dir).
     MLFLOW_EXPERIMENT_NAME and MLFLOW_RUN_NAME name what --track records.
     """
-    from reid_tune.config.checks import notes
-    from reid_tune.config.load import given_keys
+    from reid_tune.config.checks import find_warnings
+    from reid_tune.config.load import user_set_keys
 
-    experiment = load(spec, overrides)
-    given = given_keys(spec, overrides or ())
-    for line in notes(experiment, given):
+    experiment = load_spec(spec, overrides)
+    given = user_set_keys(spec, overrides or ())
+    for line in find_warnings(experiment, given):
         typer.echo(line, err=True)
     from reid_tune.tasks.train import run_train
 
@@ -38,14 +38,14 @@ def train(
 
 
 @app.command()
-def evaluate(spec: Spec, overrides: Overrides = None, format: FormatOption = Format.table) -> None:
+def evaluate(spec: SpecOption, overrides: OverridesArgument = None, format: FormatOption = Format.table) -> None:
     """Score evaluate.checkpoint (a file, a folder of them, models:/NAME@ALIAS or sweep:NAME) on the test folders.
 
     Writes metrics.json and status.json to evaluate.results_dir (default: evaluate below results_dir), and the pictures
     that evaluate.output_cmc_curve_plot, output_sampled_matches_plot and output_distances_plot name. metrics.json has
     the decision threshold for the false-match rate evaluate.fmr too.
     """
-    experiment = load(spec, overrides)
+    experiment = load_spec(spec, overrides)
     from reid_tune.tasks.evaluate import run_evaluate
 
     evaluation = run_evaluate(experiment)
@@ -57,17 +57,17 @@ def evaluate(spec: Spec, overrides: Overrides = None, format: FormatOption = For
     ):
         if picture:
             typer.echo(f"picture: {picture}", err=True)
-    show(evaluation.as_dict(), format, evaluation.rows())
+    print_result(evaluation.as_dict(), format, evaluation.rows())
 
 
 @app.command()
-def inference(spec: Spec, overrides: Overrides = None) -> None:
+def inference(spec: SpecOption, overrides: OverridesArgument = None) -> None:
     """Write the embeddings of all query and gallery images by inference.checkpoint, as .json, .npz or .parquet.
 
     The file is inference.output_file, by default embeddings.json in inference.results_dir (inference below
     results_dir). `reid-tune score` reads the .npz.
     """
-    experiment = load(spec, overrides)
+    experiment = load_spec(spec, overrides)
     from reid_tune.tasks.inference import run_inference
 
     inferred = run_inference(experiment)
@@ -80,7 +80,7 @@ def export(
     reference: Annotated[
         str | None, typer.Argument(help="sweep:NAME, models:/NAME@ALIAS or a checkpoint; needs no spec.")
     ] = None,
-    overrides: Overrides = None,
+    overrides: OverridesArgument = None,
     spec: Annotated[
         Path | None, typer.Option("-e", "--experiment_spec_file", help="Experiment spec, a YAML file.")
     ] = None,
@@ -94,7 +94,7 @@ def export(
 
     pairs = [text for text in [reference, *(overrides or [])] if text is not None]
     named = pairs.pop(0) if pairs and "=" not in pairs[0] else None
-    experiment = load(spec, pairs) if spec else None
+    experiment = load_spec(spec, pairs) if spec else None
     file, parity = run_export(experiment, named, parse_overrides(pairs))
     typer.echo(parity, err=True)
     typer.echo(file)

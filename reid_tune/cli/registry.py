@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from reid_tune.cli.common import Format, FormatOption, app, show
+from reid_tune.cli.common import Format, FormatOption, app, print_result
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -29,7 +29,7 @@ def registry_list(format: FormatOption = Format.table) -> None:
     if not versions:
         typer.echo(f"no model is registered in {public(tracking_uri())}: a sweep's stage register does it.", err=True)
     if format is not Format.table:
-        show(versions, format, {})
+        print_result(versions, format, {})
     elif versions:
         heads = ("model", "version", "aliases", "mAP %", "Rank-1 %", "sweep", "age")
         print_table(_table(heads, [_row(version) for version in versions]))
@@ -47,7 +47,7 @@ def registry_show(
 
     found = show_version(tracking_uri(), reference)
     if format is not Format.table:
-        show(found, format, {})
+        print_result(found, format, {})
         return
     typer.echo(f"{found['model']}, version {found['version']}")
     typer.echo(f"aliases: {', '.join(found['aliases']) or 'none'}")
@@ -88,11 +88,11 @@ def registry_rollback(model: Model, alias: Alias = "champion") -> None:
 def _row(version: dict[str, Any]) -> list[str]:
     import time
 
-    from reid_tune.tables import duration, percent
+    from reid_tune.tables import format_duration, format_percent
 
-    scores = ["" if version[name] is None else percent(version[name]) for name in ("mAP", "Rank-1")]
+    scores = ["" if version[name] is None else format_percent(version[name]) for name in ("mAP", "Rank-1")]
     own = [version["model"], str(version["version"]), ", ".join(version["aliases"])]
-    return [*own, *scores, version["sweep"] or "", duration(time.time() - version["created"])]
+    return [*own, *scores, version["sweep"] or "", format_duration(time.time() - version["created"])]
 
 
 def _table(heads: tuple[str, ...], rows: list[list[str]]) -> "Table":
@@ -106,6 +106,6 @@ def _table(heads: tuple[str, ...], rows: list[list[str]]) -> "Table":
 
 
 def _moment(seconds: float) -> str:
-    from reid_tune.tables import moment
+    from reid_tune.tables import format_time
 
-    return moment(seconds)
+    return format_time(seconds)

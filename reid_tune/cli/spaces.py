@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from reid_tune.cli.common import Format, FormatOption, app, show
+from reid_tune.cli.common import Format, FormatOption, app, print_result
 
 if TYPE_CHECKING:
-    from reid_tune.search_space.space import Space
+    from reid_tune.search_space.space import SearchSpace
 
 __all__: list[str] = []
 
@@ -28,26 +28,28 @@ def space_show(
 ) -> None:
     """Check a search space; print its ranges and the first trials, as suggested while nothing is known."""
     from reid_tune.report.space import first_suggestions, ranges_table, suggestions_table
-    from reid_tune.search.validation import SAMPLES, check_space
+    from reid_tune.search.validation import SAMPLE_COUNT, validate_space
     from reid_tune.search_space.load import load_sweep
-    from reid_tune.sweep.stages.rerank import settings
-    from reid_tune.tables import counted, print_table
+    from reid_tune.sweep.stages.rerank import list_settings
+    from reid_tune.tables import format_count, print_table
 
     sweep = load_sweep(file, overrides or [])
-    check_space(sweep, SAMPLES)
+    validate_space(sweep, SAMPLE_COUNT)
     suggested = first_suggestions(sweep, samples)
-    tried = len(settings(sweep))
+    tried = len(list_settings(sweep))
     if format is Format.table:
         print_table(ranges_table(sweep.space))
         if tried:
-            print_table(ranges_table(sweep.re_ranking, f"re-ranking: {counted(tried, 'setting')} in the stage rerank"))
+            print_table(
+                ranges_table(sweep.re_ranking, f"re-ranking: {format_count(tried, 'setting')} in the stage rerank")
+            )
         print_table(suggestions_table(sweep.space, suggested))
     else:
         content = _content(sweep.space) | (
             {"re_ranking": _content(sweep.re_ranking) | {"settings": tried}} if tried else {}
         )
-        show(content | {"samples": suggested}, format, {})
+        print_result(content | {"samples": suggested}, format, {})
 
 
-def _content(space: "Space") -> dict[str, Any]:
+def _content(space: "SearchSpace") -> dict[str, Any]:
     return {"space": space.entries(), "constraints": [constraint.text for constraint in space.constraints]}

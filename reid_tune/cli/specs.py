@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from reid_tune.cli.common import app, load
+from reid_tune.cli.common import app, load_spec
 
 __all__: list[str] = []
 
@@ -25,14 +25,14 @@ def spec_validate(
     ] = None,
 ) -> None:
     """Check a spec; looks at no other file."""
-    from reid_tune.config.checks import notes
+    from reid_tune.config.checks import find_warnings
 
     overrides = list(arguments or ())
     if spec is None:
         if not overrides:
             raise typer.BadParameter("give the spec to check.")
         spec = Path(overrides.pop(0))
-    for line in notes(load(spec, overrides)):
+    for line in find_warnings(load_spec(spec, overrides)):
         typer.echo(line, err=True)
     typer.echo(f"{spec}: valid")
 
@@ -66,6 +66,6 @@ def spec_schema() -> None:
 @spec_app.command("page")
 def spec_page() -> None:
     """Print all fields with defaults, values and meaning, as Markdown."""
-    from reid_tune.config.schema import page
+    from reid_tune.config.schema import markdown_page
 
-    typer.echo(page(), nl=False)
+    typer.echo(markdown_page(), nl=False)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from reid_tune.cli.common import Format, FormatOption, Storage, app, show
+from reid_tune.cli.common import Format, FormatOption, StorageOption, app, print_result
 from reid_tune.errors import InputError, ReidTuneError
 
 __all__: list[str] = []
@@ -80,7 +80,7 @@ def sweep(
     if smoke:
         if dry_run or start or address or hand_in or resume is not Resume.never:
             raise InputError("--smoke is a sweep of its own, on this machine: give no other option than --until.")
-        from reid_tune.sweep.smoke import smoke as run_smoke
+        from reid_tune.sweep.smoke import run_smoke_test as run_smoke
 
         typer.echo(run_smoke(file, overrides or [], until.value))
         return
@@ -92,14 +92,14 @@ def sweep(
         raise typer.Exit(_submit(loaded, hand_in, resume, start, until, dry_run, address))
     from reid_tune.journal.store import resume_command
     from reid_tune.report.html import PAGE
-    from reid_tune.report.plan import plan_table, plan_lines
+    from reid_tune.report.plan import plan_lines, plan_table
     from reid_tune.sweep.driver import plan_sweep, run_sweep
     from reid_tune.tables import print_table
 
     if dry_run:
         plan = plan_sweep(loaded, until.value, address)
         if format is not Format.table:
-            show(plan, format, {})
+            print_result(plan, format, {})
             return
         print_table(plan_table(plan))
         for line in plan_lines(plan):
@@ -134,7 +134,7 @@ def _submit(
 def reproduce(
     name: Annotated[str, typer.Argument(help="NAME/7 for a trial, NAME/confirm/0007-2, NAME/refit/winner.")],
     run: Annotated[bool, typer.Option("--run", help="Train it, and compare the metrics of its last epoch.")] = False,
-    storage: Storage = "runs",
+    storage: StorageOption = "runs",
     format: FormatOption = Format.table,
 ) -> None:
     """Print the command that trains a run of a sweep again.
@@ -142,11 +142,11 @@ def reproduce(
     With train.deterministic and one worker the same machine gives the same digits; where --run finds others, the exit
     status is 1.
     """
-    from reid_tune.journal.s3_reader import readable
+    from reid_tune.journal.s3_reader import snapshot_for_reading
     from reid_tune.report.reproduce import find_run, reproduce_command, write_spec
-    from reid_tune.sweep.reproduce import differences, train_again
+    from reid_tune.sweep.reproduce import compare_metrics, retrain
 
-    state, found, folder = find_run(name, readable(storage, name.partition("/")[0]))
+    state, found, folder = find_run(name, snapshot_for_reading(storage, name.partition("/")[0]))
     again = reproduce_command(state, found, write_spec(folder, state))
     if not run:
         typer.echo(again)
@@ -154,13 +154,13 @@ def reproduce(
     if not found.epochs:
         raise InputError(f"{name} has reported no epoch: there is nothing to compare with.")
     typer.echo(again, err=True)
-    metrics = differences(found, train_again(again))
+    metrics = compare_metrics(found, retrain(again))
     equal = all(row["equal"] for row in metrics.values())
     if format is Format.table:
         _print_differences(metrics)
         typer.echo(f"epoch {found.epoch}: {'equal' if equal else 'not equal'}")
     else:
-        show({"epoch": found.epoch, "equal": equal, "metrics": metrics}, format, {})
+        print_result({"epoch": found.epoch, "equal": equal, "metrics": metrics}, format, {})
     if not again.exact and not equal:
         typer.echo("equal digits can be expected of one worker with train.deterministic alone.", err=True)
     raise typer.Exit(1 if again.exact and not equal else 0)
@@ -169,15 +169,15 @@ def reproduce(
 @app.command()
 def stop(
     name: Annotated[str, typer.Argument(help="NAME/7 for trial 7 of the sweep NAME.")],
-    storage: Storage = "runs",
+    storage: StorageOption = "runs",
 ) -> None:
     """End a trial of a search; the sweep goes on without it."""
-    from reid_tune.journal.s3_reader import deliver, readable
+    from reid_tune.journal.s3_reader import deliver, snapshot_for_reading
     from reid_tune.journal.store import split_run_reference, sweep_folder
     from reid_tune.sweep.requests import ask_to_stop
 
     sweep, run = split_run_reference(name)
-    said = ask_to_stop(sweep_folder(sweep, readable(storage, sweep)), run)
+    said = ask_to_stop(sweep_folder(sweep, snapshot_for_reading(storage, sweep)), run)
     deliver(storage, sweep)
     typer.echo(said)
 
@@ -186,14 +186,14 @@ def stop(
 def enqueue(
     name: Annotated[str, typer.Argument(help="Name of a sweep below the storage.")],
     values: Annotated[list[str], typer.Argument(help="Keys of its space.", metavar="KEY=VALUE...")],
-    storage: Storage = "runs",
+    storage: StorageOption = "runs",
 ) -> None:
     """Give the next trial of a search these values; keys of the space that are left out have the spec's."""
-    from reid_tune.journal.s3_reader import deliver, readable
+    from reid_tune.journal.s3_reader import deliver, snapshot_for_reading
     from reid_tune.journal.store import sweep_folder
     from reid_tune.sweep.requests import ask_to_enqueue
 
-    said = ask_to_enqueue(sweep_folder(name, readable(storage, name)), values)
+    said = ask_to_enqueue(sweep_folder(name, snapshot_for_reading(storage, name)), values)
     deliver(storage, name)
     typer.echo(said)
 
@@ -215,7 +215,7 @@ def sync(
     names: Annotated[
         list[str], typer.Argument(help="Sweeps, or folders of trainings with --track.", metavar="NAME...")
     ],
-    storage: Storage = "runs",
+    storage: StorageOption = "runs",
     to: Annotated[str | None, typer.Option(help="Another MLflow store than the one that was recorded.")] = None,
 ) -> None:
     """Send to MLflow what it has missed: its server was away, or the process was killed."""

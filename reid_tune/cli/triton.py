@@ -49,10 +49,10 @@ def triton_repository(
     The configuration has dynamic batching, a warm-up, and what a client must know as parameters. For TensorRT the
     command that builds the engine is printed too; it must run on the GPU that serves.
     """
-    from reid_tune.deploy.triton.config import Serving
+    from reid_tune.deploy.triton.config import ServingOptions
     from reid_tune.tasks.triton_repository import run_triton_repository
 
-    serving = Serving(flavour, max_batch_size, tuple(preferred or ()), delay, device, instances, threads)
+    serving = ServingOptions(flavour, max_batch_size, tuple(preferred or ()), delay, device, instances, threads)
     written = run_triton_repository(reference, folder, name=name, serving=serving, version=version, overwrite=overwrite)
     typer.echo(written.version)
     if written.engine:

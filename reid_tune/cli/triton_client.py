@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reid_tune.cli.common import Format, FormatOption, show
+from reid_tune.cli.common import Format, FormatOption, print_result
 from reid_tune.cli.triton import triton_app
 from reid_tune.errors import InputError
 
@@ -110,8 +110,8 @@ def triton_e2e(
     """
     from contextlib import ExitStack
 
-    from reid_tune.deploy.triton.process import own_server
-    from reid_tune.tasks.triton_e2e import PICTURES, end_to_end
+    from reid_tune.deploy.triton.process import local_server
+    from reid_tune.tasks.triton_e2e import PICTURES, run_end_to_end
 
     if repository and protocol is Protocol.https:
         raise InputError("--repository starts a server without TLS: use -i http or -i grpc.")
@@ -119,17 +119,17 @@ def triton_e2e(
         raise InputError(f"--repository starts a server of its own, which is not at -u {url}: give one of the two.")
     with ExitStack() as stack:
         if repository:
-            url = stack.enter_context(own_server(server, repository))[protocol.value].place
+            url = stack.enter_context(local_server(server, repository))[protocol.value].url
         model = stack.enter_context(_model(protocol, url, authority, name, version, _AT_ONCE))
-        size = batch_size or min(_USUAL, model.most)
-        found = end_to_end(model, query, test_dir, output_path, identities=identities, seed=seed, batch_size=size)
+        size = batch_size or min(_USUAL, model.max_batch_size)
+        found = run_end_to_end(model, query, test_dir, output_path, identities=identities, seed=seed, batch_size=size)
     _tell(found.broken)
     if found.broken:
         typer.echo(f"{len(found.broken)} left out", err=True)
     for picture in PICTURES:
         typer.echo(f"picture: {output_path / picture}", err=True)
     rows = {"plain": found.plain.report(), "re-ranked": found.re_ranked.report()}
-    show(found.as_dict(), format, rows)
+    print_result(found.as_dict(), format, rows)
 
 
 def _tell(broken: tuple[str, ...]) -> None:
@@ -138,7 +138,7 @@ def _tell(broken: tuple[str, ...]) -> None:
 
 
 def _model(
-    protocol: Protocol, url: str | None, authority: Path | None, name: str, version: str, at_once: int
+    protocol: Protocol, url: str | None, authority: Path | None, name: str, version: str, max_concurrent: int
 ) -> "TritonModel":
     from reid_tune.deploy.triton.address import Address
     from reid_tune.deploy.triton.client import TritonModel
@@ -148,4 +148,4 @@ def _model(
     if version and not (version.isascii() and version.isdecimal()):
         raise InputError(f"-x {version}: give the number of a version, or leave it out.")
     place = f"localhost:{_PORTS[protocol.value]}" if url is None else url
-    return TritonModel(Address(protocol.value, place, authority), name, version, at_once)
+    return TritonModel(Address(protocol.value, place, authority), name, version, max_concurrent)

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageOps
 
-from reid_tune.data.records import Record
+from reid_tune.data.records import ImageRecord
 from reid_tune.errors import InputError
-from reid_tune.files import atomic
+from reid_tune.files import atomic_path
 
-__all__ = ["check_picture_name", "choose", "contact_sheet"]
+__all__ = ["check_picture_name", "choose_images", "draw_contact_sheet"]
 
 ROWS, COLUMNS = 12, 8
 CELL, PICTURE = (140, 208), (128, 160)
@@ -27,8 +27,8 @@ def check_picture_name(path: Path) -> None:
         raise InputError(f"the contact sheet {path} must have a name that ends in .png or .jpg.")
 
 
-def contact_sheet(records: Sequence[Record], path: Path) -> None:
-    """Draw what `choose` takes, with file names below, into a .png or .jpg file, which appears whole.
+def draw_contact_sheet(records: Sequence[ImageRecord], path: Path) -> None:
+    """Draw what `choose_images` takes, with file names below, into a .png or .jpg file, which appears whole.
 
     Args:
         records: of images that can be read, at least one of an identity above 0.
@@ -37,18 +37,18 @@ def contact_sheet(records: Sequence[Record], path: Path) -> None:
         InputError: the name is no picture's, or the file cannot be written.
     """
     check_picture_name(path)
-    rows = choose(records)
+    rows = choose_images(records)
     sheet = Image.new("RGB", (CELL[0] * max(map(len, rows)), CELL[1] * len(rows)), "white")
     for row, chosen in enumerate(rows):
         for column, record in enumerate(chosen):
             sheet.paste(_cell(record.path), (column * CELL[0], row * CELL[1]))
-    with atomic(path) as temporary:
+    with atomic_path(path) as temporary:
         sheet.save(temporary)
 
 
-def choose(records: Sequence[Record]) -> list[list[Record]]:
+def choose_images(records: Sequence[ImageRecord]) -> list[list[ImageRecord]]:
     """Up to 12 identities (above 0), evenly spread, the first image of each of up to 8 cameras of each."""
-    cameras: dict[int, dict[int, Record]] = {}
+    cameras: dict[int, dict[int, ImageRecord]] = {}
     for record in records:
         if record.identity > 0:
             cameras.setdefault(record.identity, {}).setdefault(record.camera, record)

@@ -5,17 +5,24 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from reid_tune.data.records import EXTENSIONS, NAME, WANTED, Folder, Record, training_records
+from reid_tune.data.records import (
+    EXTENSIONS,
+    NAME_FORMAT,
+    NAME_PATTERN,
+    ImageFolder,
+    ImageRecord,
+    training_records,
+)
 from reid_tune.data.splits import Split
 from reid_tune.errors import InputError
-from reid_tune.files import atomic
+from reid_tune.files import atomic_path
 
 __all__ = ["LISTS", "read_split", "write_split"]
 
 LISTS = TRAIN, QUERY, GALLERY = "train.txt", "query.txt", "gallery.txt"
 
 
-def write_split(directory: Path | str, split: Split, folders: Sequence[Folder]) -> None:
+def write_split(directory: Path | str, split: Split, folders: Sequence[ImageFolder]) -> None:
     """Write `train.txt`, `query.txt` and `gallery.txt`: one image on a line, and nothing else.
 
     A line is the path of an image from the root, the folder that holds the training folders (of a single one its
@@ -37,12 +44,12 @@ def write_split(directory: Path | str, split: Split, folders: Sequence[Folder]) 
             lines = [os.path.relpath(record.path, root) for record in records]
             if odd := [line for line in lines if "\n" in line or "\r" in line]:
                 raise InputError(f"the image {odd[0]!r} in {root} cannot stand in a list of one line each: rename it.")
-            temporary = files.enter_context(atomic(directory / name))
+            temporary = files.enter_context(atomic_path(directory / name))
             # Names are bytes to the system: such that are no UTF-8 are kept as they are.
             temporary.write_bytes(os.fsencode("".join(f"{line}\n" for line in lines)))
 
 
-def read_split(directory: Path | str, folders: Sequence[Folder]) -> Split:
+def read_split(directory: Path | str, folders: Sequence[ImageFolder]) -> Split:
     """Read the lists of `write_split`; other tools may have made or reordered them.
 
     Absolute paths, CRLF and blank lines are taken too. Images that stand in no list are left out. The records are in
@@ -75,7 +82,7 @@ def read_split(directory: Path | str, folders: Sequence[Folder]) -> Split:
     return Split(train, query, gallery)
 
 
-def _root(folders: Sequence[Folder]) -> str:
+def _root(folders: Sequence[ImageFolder]) -> str:
     """The absolute path that the lines of all lists begin at."""
     return os.path.commonpath([os.path.dirname(os.path.abspath(folder.path)) for folder in folders])
 
@@ -100,15 +107,15 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 def _unknown(line: str, root: str) -> str:
     """Why a line names none of the training images, and what to do."""
     name = os.path.basename(line)
-    match = NAME.match(name)
+    match = NAME_PATTERN.match(name)
     if match is None or os.path.splitext(name)[1].lower() not in EXTENSIONS:
-        return f"{line!r} is no image name; a line is a path from {root} to {WANTED}."
+        return f"{line!r} is no image name; a line is a path from {root} to {NAME_FORMAT}."
     if int(match[1]) <= 0:
         return f"{line!r} is junk or a distractor; list images of identities above 0."
     return f"there is no {line!r} in the training folders; lines are paths from {root}, which holds these folders."
 
 
-def _require_apart(directory: Path, train: Sequence[Record], held: Sequence[Record]) -> None:
+def _require_apart(directory: Path, train: Sequence[ImageRecord], held: Sequence[ImageRecord]) -> None:
     examples = {record.identity: record for record in train}
     if both := sorted({record.identity for record in held} & examples.keys()):
         raise InputError(

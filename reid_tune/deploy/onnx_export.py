@@ -15,17 +15,17 @@ import torch
 
 import reid_tune
 from reid_tune.config.experiment import Experiment
-from reid_tune.deploy.export_options import PLAIN, Form
-from reid_tune.deploy.fp16 import to_half
-from reid_tune.deploy.graph_edits import give_unit_norm, take_pixels
-from reid_tune.deploy.onnx_model import INPUT, OUTPUT, OnnxModel, messages
+from reid_tune.deploy.export_options import DEFAULT, ExportOptions
+from reid_tune.deploy.fp16 import to_fp16
+from reid_tune.deploy.graph_edits import add_l2_normalisation, add_pixel_normalisation
+from reid_tune.deploy.onnx_model import INPUT, OUTPUT, OnnxModel, protobuf_messages
 from reid_tune.deploy.parity import Parity, measure_parity
-from reid_tune.errors import FailedRun, InputError
-from reid_tune.files import atomic
+from reid_tune.errors import InputError, RunFailedError
+from reid_tune.files import atomic_path
 from reid_tune.modeling.network import ReIDNet
 from reid_tune.training.data import interpolation
 
-__all__ = ["export_onnx", "require_free", "spec_hash"]
+__all__ = ["export_onnx", "require_new_file", "spec_hash"]
 
 
 def export_onnx(
@@ -33,13 +33,13 @@ def export_onnx(
     experiment: Experiment,
     path: Path,
     *,
-    form: Form = PLAIN,
+    form: ExportOptions = DEFAULT,
     crops: np.ndarray | None = None,
     overwrite: bool = False,
     extra_metadata: Mapping[str, str] = {},
     gpu: int = 0,
 ) -> Parity:
-    """Write input `input`, see `Form`, to output `fc_pred` [batch, D] float32; the size of the batch is open.
+    """Write input `input`, see `ExportOptions`, to output `fc_pred` [batch, D] float32; the size of the batch is open.
 
     The network is left as it is. Its embeddings, without the classifier, are exported with what a client needs to
     know as metadata: `channels` (3 is RGB, 1 is grey), `mean`, `std` (JSON lists, a value in 0..1 for each channel),
@@ -56,28 +56,30 @@ def export_onnx(
 
     Raises:
         InputError: the file exists, cannot be written, or the crops have another size.
-        FailedRun: the network has no form in ONNX or is not fit for half precision, or the file does not compute what
-            PyTorch computes.
+        RunFailedError: the network has no form in ONNX or is not fit for half precision, or the file does not compute
+            what PyTorch computes.
     """
     import onnx
 
-    require_free(path, overwrite)
+    require_new_file(path, overwrite)
     frozen = copy.deepcopy(network).cpu().eval()
     model = _shaped(_translate(frozen, experiment), form, experiment)
     opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
     metadata = {**extra_metadata, **_metadata(frozen, experiment), **form.metadata(), "opset": str(opset)}
     onnx.helper.set_model_props(model, metadata)
     onnx.checker.check_model(model, full_check=True)
-    with atomic(path) as temporary:
+    with atomic_path(path) as temporary:
         temporary.write_bytes(model.SerializeToString())
         del model
         parity = measure_parity(frozen, OnnxModel(temporary, gpu=gpu), crops)
         if not parity.equal:
-            raise FailedRun(f"{path} is not written, as onnxruntime and PyTorch give different embeddings: {parity}.")
+            raise RunFailedError(
+                f"{path} is not written, as onnxruntime and PyTorch give different embeddings: {parity}."
+            )
     return parity
 
 
-def require_free(path: Path, overwrite: bool) -> None:
+def require_new_file(path: Path, overwrite: bool) -> None:
     """Refuse a target that is a folder, or a file that must not be replaced.
 
     Raises:
@@ -113,26 +115,26 @@ def _translate(network: ReIDNet, experiment: Experiment) -> Any:
             )
     except torch.onnx.errors.OnnxExporterError as error:
         reason = str(error).strip().splitlines()[0]
-        raise FailedRun(f"model.backbone = {model.backbone!r} has no form in ONNX: {reason}.") from error
+        raise RunFailedError(f"model.backbone = {model.backbone!r} has no form in ONNX: {reason}.") from error
     assert program is not None
     translated = program.model_proto
     # The exporter notes the source lines of every node, with the paths of this computer.
-    for part in messages(translated):
+    for part in protobuf_messages(translated):
         if hasattr(part, "metadata_props"):
             part.ClearField("metadata_props")
     translated.producer_name, translated.producer_version = "reid-tune", reid_tune.__version__
     return translated
 
 
-def _shaped(model: Any, form: Form, experiment: Experiment) -> Any:
+def _shaped(model: Any, form: ExportOptions, experiment: Experiment) -> Any:
     """A network's float32 graph in another form; normalisation and norm stay float32."""
     channels, dataset = experiment.model.input_channels, experiment.dataset
     if form.precision == "fp16":
-        model = to_half(model)
+        model = to_fp16(model)
     if form.layout == "uint8_nhwc":
-        take_pixels(model, dataset.pixel_mean[:channels], dataset.pixel_std[:channels])
+        add_pixel_normalisation(model, dataset.pixel_mean[:channels], dataset.pixel_std[:channels])
     if form.l2_normalized:
-        give_unit_norm(model)
+        add_l2_normalisation(model)
     return model
 
 

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from reid_tune.deploy.deviation import NEIGHBOURS, deviation, same_neighbours
-from reid_tune.deploy.fp16_rounding import rounded
+from reid_tune.deploy.deviation import NEIGHBOURS, measure_deviation, same_neighbours
+from reid_tune.deploy.fp16_rounding import round_to_fp16
 from reid_tune.deploy.onnx_model import OnnxModel
-from reid_tune.deploy.parity_limits import FLOAT, half_limits
+from reid_tune.deploy.parity_limits import FP32_LIMITS, fp16_limits
 from reid_tune.modeling.network import ReIDNet
 
 __all__ = ["BATCHES", "Parity", "measure_parity"]
@@ -58,15 +58,15 @@ def measure_parity(network: ReIDNet, model: OnnxModel, crops: np.ndarray | None 
         crops: [n, H, W, 3] uint8 as the model takes them, n >= 1; synthetic ones where None.
 
     Raises:
-        FailedRun: the file is in half precision, which makes another network of this one.
+        RunFailedError: the file is in half precision, which makes another network of this one.
     """
-    images = synthetic_crops(model.intake.height, model.intake.width) if crops is None else crops
+    images = synthetic_crops(model.preprocessing.height, model.preprocessing.width) if crops is None else crops
     found = [_embed_padded(model, images, size) for size in BATCHES]
     wanted = _embed(network, model, images)
-    limits = FLOAT
-    if model.form.precision == "fp16":
-        limits = half_limits(wanted, _embed(rounded(network), model, images))
-    apart = [deviation(wanted, rows) for rows in found]
+    limits = FP32_LIMITS
+    if model.options.precision == "fp16":
+        limits = fp16_limits(wanted, _embed(round_to_fp16(network), model, images))
+    apart = [measure_deviation(wanted, rows) for rows in found]
     return Parity(
         len(images),
         crops is None,
@@ -91,8 +91,8 @@ def synthetic_crops(height: int, width: int) -> np.ndarray:
 @torch.inference_mode()
 def _embed(network: Callable[[Tensor], Tensor], model: OnnxModel, images: np.ndarray) -> np.ndarray:
     parts = torch.from_numpy(images).split(max(BATCHES))
-    embeddings = torch.cat([network(model.intake.normalise(part)) for part in parts])
-    return (normalize(embeddings) if model.form.l2_normalized else embeddings).numpy()
+    embeddings = torch.cat([network(model.preprocessing.normalise(part)) for part in parts])
+    return (normalize(embeddings) if model.options.l2_normalized else embeddings).numpy()
 
 
 def _embed_padded(model: OnnxModel, images: np.ndarray, size: int) -> np.ndarray:

@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike
 
 from reid_tune.evaluation.plots import new_figure
 from reid_tune.evaluation.thresholds import Threshold
-from reid_tune.files import atomic
+from reid_tune.files import atomic_path
 
 __all__ = ["distances_plot"]
 
@@ -52,7 +52,7 @@ def distances_plot(histograms: tuple[np.ndarray, np.ndarray], threshold: Thresho
     axes.set(xlabel="Squared Euclidean distance", ylabel="Density", title="Distances of L2-normalised features")
     axes.secondary_xaxis("top", functions=(_cosine, _distance)).set_xlabel("Cosine similarity")
     figure.legend(loc="outside lower center", handlelength=4, frameon=False)
-    with atomic(path) as temporary:
+    with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=150)
 
 

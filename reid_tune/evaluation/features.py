@@ -9,7 +9,7 @@ import numpy as np
 
 from reid_tune.errors import InputError
 from reid_tune.evaluation.npz import read_npz
-from reid_tune.files import atomic
+from reid_tune.files import atomic_path
 
 __all__ = ["FeatureSet", "feature_set", "read_features", "write_features"]
 
@@ -101,7 +101,7 @@ def read_features(path: Path | str) -> FeatureSet:
 
 def write_features(path: Path | str, features: FeatureSet) -> None:
     """Write an uncompressed `.npz` file that `read_features` reads; it appears whole or not at all."""
-    with atomic(path) as temporary, temporary.open("wb") as file:
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
         np.savez(file, **{name: getattr(features, name) for name in _NAMES})
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from reid_tune.files import atomic
+from reid_tune.files import atomic_path
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -74,7 +74,7 @@ def cmc_plot(curves: Mapping[str, np.ndarray], path: Path | str) -> None:
     for text, name in zip(legend.get_texts(), names, strict=True):
         # Set here, as a label that begins with _ is no entry, and one with $ is a formula.
         text.set(text=name, parse_math=False)
-    with atomic(path) as temporary:
+    with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=150)
 
 
@@ -106,7 +106,7 @@ def matches_plot(rows: Sequence[Sequence[Frame]], ranks: int, title: str, path: 
     figure.legend(handles=_handles(), loc="outside lower center", ncols=len(_KINDS), fontsize=8, frameon=False)
     inches = figure.get_size_inches()
     dpi = min(150, (_MAX_PIXELS / inches.prod()) ** 0.5, _MAX_SIDE / inches.max())
-    with atomic(path) as temporary:
+    with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=dpi)
 
 

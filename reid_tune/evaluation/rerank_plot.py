@@ -7,7 +7,7 @@ import numpy as np
 
 from reid_tune.evaluation.plots import new_figure
 from reid_tune.evaluation.rerank import ReRanking
-from reid_tune.files import atomic
+from reid_tune.files import atomic_path
 
 __all__ = ["landscape_plot"]
 
@@ -60,5 +60,5 @@ def landscape_plot(
     figure.suptitle(
         f"{metric} after re-ranking: best {percent[best]:.1f} % (framed), without {100 * plain:.1f} %", fontsize=11
     )
-    with atomic(path) as temporary:
+    with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=150)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from reid_tune.journal.state import RunState, SweepState
 from reid_tune.report.summary import cost_scale, winner_run
 from reid_tune.report.svg import COLOURS, HEIGHT, render_svg
-from reid_tune.search.parameters import Searched
+from reid_tune.search.parameters import SearchedParameter
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -130,7 +130,7 @@ def importances_chart(shares: Mapping[str, float], labels: Mapping[str, str]) ->
     return render_svg(draw, "importances of the searched parameters", max(HEIGHT, 0.6 + 0.28 * len(shares)))
 
 
-def scatter_chart(key: Searched, state: SweepState, metric: str) -> str:
+def scatter_chart(key: SearchedParameter, state: SweepState, metric: str) -> str:
     """The objective of each trial over one searched parameter."""
     trials = state.trials
     numeric = key.numeric(trials)

@@ -23,14 +23,19 @@ from reid_tune.report import results, tables
 from reid_tune.report.charts import curves_chart, front_chart, history_chart, importances_chart, scatter_chart
 from reid_tune.report.confirm import confirm_chart, explain_winner
 from reid_tune.report.reproduce import reproduce_commands
-from reid_tune.report.sentences import search_end_sentence, test_evaluation_sentences, registration_sentence, seed_sentences
-from reid_tune.report.summary import test_results, format_interval, winner_run
+from reid_tune.report.sentences import (
+    registration_sentence,
+    search_end_sentence,
+    seed_sentences,
+    test_evaluation_sentences,
+)
+from reid_tune.report.summary import format_interval, test_results, winner_run
 from reid_tune.report.svg import COLOURS
-from reid_tune.search.importance import FEWEST, importances
-from reid_tune.search.parameters import searched
-from reid_tune.search.pareto import front
+from reid_tune.search.importance import MIN_TRIALS, parameter_importances
+from reid_tune.search.parameters import searched_parameters
+from reid_tune.search.pareto import pareto_front
 from reid_tune.tables import format_count, format_percent, format_time
-from reid_tune.tasks.outputs import make_room, output_file
+from reid_tune.tasks.outputs import check_output_file, require_writable
 
 __all__ = ["PAGE", "SPEC", "write_page"]
 
@@ -50,8 +55,8 @@ def write_page(folder: Path, page: Path | None = None) -> Path:
         InputError: there is no sweep, its log is damaged, or the page cannot be written.
     """
     state, progress = read_sweep(folder)
-    page = output_file("--html", page or folder / PAGE)
-    make_room(page)
+    page = check_output_file("--html", page or folder / PAGE)
+    require_writable(page)
     spec = yaml.safe_dump(unflatten(state.header["spec"]), sort_keys=False, allow_unicode=True)
     if not (folder / SPEC).is_file():
         with contextlib.suppress(InputError):
@@ -70,7 +75,7 @@ def _render(content: dict[str, Any]) -> str:
 
 def _content(folder: Path, state: SweepState, progress: Progress) -> dict[str, Any]:
     best = winner_run(state)
-    pareto = front(state.trials, state.metric, state.costs) if state.costs else []
+    pareto = pareto_front(state.trials, state.metric, state.costs) if state.costs else []
     spent = CostLedger(read_events(folder / EVENTS)).by_stage()
     failed = [run for run in state.runs.values() if run.state == "failed"]
     kinds = Counter(run.failure.replace("_", " ") or "unknown" for run in failed)
@@ -134,7 +139,10 @@ def _searched_tiles(state: SweepState, best: RunState) -> list[tuple[str, str]]:
     tiles = [(f"trial {best.number}, {where}", f"{format_percent(top)} %")]
     zero = next((trial.last(state.metric) for trial in state.finished() if trial.number == 0), None)
     if best.number and zero is not None:
-        tiles += [(f"trial 0, {where}", f"{format_percent(zero)} %"), ("difference", f"{100 * (top - zero):+.1f} points")]
+        tiles += [
+            (f"trial 0, {where}", f"{format_percent(zero)} %"),
+            ("difference", f"{100 * (top - zero):+.1f} points"),
+        ]
     return tiles
 
 
@@ -171,15 +179,18 @@ def _charts(state: SweepState, pareto: list[RunState]) -> list[tuple[str, str]]:
     if not any(trial.epochs for trial in state.trials):
         return []
     rungs = state.stages.get("preflight", {}).get("rungs", [])
-    shares = importances(state, metric)
+    shares = parameter_importances(state, metric)
     curves = f"The best trials and trial 0 by epoch{'; dotted: ASHA compares' if rungs else ''}"
-    too_few = f"Importances need {FEWEST} full-length trials of unlike parameters; fewer would show noise."
+    too_few = f"Importances need {MIN_TRIALS} full-length trials of unlike parameters; fewer would show noise."
     fronts = [("The Pareto front (ringed, with numbers)", front_chart(state, pareto))] if pareto else []
     return [
         *fronts,
         ("Each trial, and the best full-length one so far (line)", history_chart(state, metric)),
         (curves, curves_chart(state, metric, rungs)),
-        ("Importances (PED-ANOVA)", importances_chart(shares, {key.key: key.label for key in searched(state)}))
+        (
+            "Importances (PED-ANOVA)",
+            importances_chart(shares, {key.key: key.label for key in searched_parameters(state)}),
+        )
         if shares
         else (too_few, ""),
     ]
@@ -189,7 +200,7 @@ def _scatters(state: SweepState) -> list[tuple[str, str]]:
     """Caption and SVG of the score over each searched key."""
     if not any(trial.epochs for trial in state.trials):
         return []
-    return [(key.key, scatter_chart(key, state, state.metric)) for key in searched(state)]
+    return [(key.key, scatter_chart(key, state, state.metric)) for key in searched_parameters(state)]
 
 
 def _versions() -> str:

@@ -14,7 +14,7 @@ from reid_tune.report.sentences import format_spent
 from reid_tune.report.summary import confirm_table, leaderboard
 from reid_tune.tables import format_count, format_percent
 
-__all__ = ["LiveView", "status_line"]
+__all__ = ["LiveView", "status_text"]
 
 _FRAME, _STATUS, _FEWEST = 5, 6, 3  # lines around a table's rows and of the status; trials at least
 
@@ -54,7 +54,7 @@ class LiveView:
         confirmed = confirm_table(state)
         below = _STATUS + (_FRAME + confirmed.row_count if confirmed else 0)
         board = leaderboard(state, max(_FEWEST, self.console.height - below - _FRAME)) if state.trials else None
-        status = Text(status_line(state, self.trials, self.ledger.total()), style="dim")
+        status = Text(status_text(state, self.trials, self.ledger.total()), style="dim")
         trouble = Text(self.tracking(), style="yellow", no_wrap=True, overflow="ellipsis")
         return Group(*(part for part in (board, confirmed, trouble, status) if part))
 
@@ -84,7 +84,7 @@ def _line(event: Event, state: SweepState) -> str | None:
     return None
 
 
-def status_line(state: SweepState, trials: int, spent: Cost) -> str:
+def status_text(state: SweepState, trials: int, spent: Cost) -> str:
     """Three lines: the stage with its runs; the best so far against trial 0, and the rungs; what was spent.
 
     Args:

@@ -8,8 +8,15 @@ from rich.table import Table
 from reid_tune.journal.event_log import Event
 from reid_tune.journal.state import SweepState, trial_run
 from reid_tune.report.confirm import explain_winner
-from reid_tune.report.sentences import search_end_sentence, registration_sentence, seed_sentences
-from reid_tune.report.summary import confirm_table, test_results_table, format_interval, leaderboard, trial_label, ranked_trials
+from reid_tune.report.sentences import registration_sentence, search_end_sentence, seed_sentences
+from reid_tune.report.summary import (
+    confirm_table,
+    format_interval,
+    leaderboard,
+    ranked_trials,
+    test_results_table,
+    trial_label,
+)
 from reid_tune.tables import format_percent
 
 __all__ = ["SweepPage"]
@@ -77,12 +84,18 @@ def _headline(state: SweepState) -> str:
         row = next(row for row in confirmed["trials"] if row["number"] == confirmed["winner"])
         against = f", {format_interval(row['against_trial0'])} against trial 0" if row["against_trial0"] else ""
         model = registration_sentence(state).partition(" (")[0].removeprefix("registered: ")
-        found = f"trial {trial_label(row['number'])}: {state.metric} {format_percent(row['mean'])} % on hold-outs{against}"
+        found = (
+            f"trial {trial_label(row['number'])}: {state.metric} {format_percent(row['mean'])} % on hold-outs{against}"
+        )
         return "; ".join(filter(None, (found, model)))
     undone = [name for name in state.stage_starts if name not in state.stages]
     stage = f"at the stage {undone[-1]}" if undone else "; ".join(f"{name} done" for name in state.stages) or "begun"
     best = next(iter(state.finished()), None)
-    return f"{stage}; best {state.metric} {format_percent(best.last(state.metric))} % (trial {best.number})" if best else stage
+    return (
+        f"{stage}; best {state.metric} {format_percent(best.last(state.metric))} % (trial {best.number})"
+        if best
+        else stage
+    )
 
 
 def _table(table: Table, linked: Callable[[str], str], most: int | None = None) -> str:

@@ -35,7 +35,8 @@ def plan_lines(plan: dict[str, Any]) -> Iterator[str]:
         yield f"pretrained weights: {plan['pretrained']['file']}"
     yield (
         f"a run: {plan['cpus_per_run']} CPU and {plan['gpus_per_run']:g} GPU, {plan['at_once']} at once; "
-        f"{format_duration(pace['start'])} to start, {format_duration(pace['epoch'])} for an epoch of {probe['steps']} steps, "
+        f"{format_duration(pace['start'])} to start, {format_duration(pace['epoch'])} for an epoch of "
+        f"{probe['steps']} steps, "
         f"{(probe['gpu_memory'] or probe['memory']) / 1e9:.1f} GB of {'GPU ' if probe['gpu_memory'] else ''}memory"
     )
     if probe["gpu_memory"]:

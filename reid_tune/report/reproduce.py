@@ -7,10 +7,10 @@ from typing import Any
 
 import yaml
 
-from reid_tune.config.defaults import documented
+from reid_tune.config.defaults import documented_values
 from reid_tune.config.experiment import unflatten
 from reid_tune.config.load import with_parameters
-from reid_tune.config.unused_fields import idle_fields
+from reid_tune.config.unused_fields import unused_fields
 from reid_tune.errors import InputError
 from reid_tune.files import write_atomic
 from reid_tune.journal.provenance import WorkerResources, worker_resources_of
@@ -89,7 +89,7 @@ def reproduce_command(state: SweepState, run: RunState, spec: Path) -> Reproduce
     """
     experiment = with_parameters(recorded_experiment(state, spec.parent), run.parameters, run.name)
     # A spec with values that do nothing is refused, and the run's own values may have made some of the others idle.
-    idle = {field.key: documented(field.key)[0] for field in idle_fields(experiment) if field.deliberate}
+    idle = {field.key: documented_values(field.key)[0] for field in unused_fields(experiment) if field.user_set}
     held = worker_resources_of(state, run, spec.parent)
     workers = {"train.num_gpus": held.workers} if held.workers > 1 else {}
     name = f"trial-{run.number}" if run.name.startswith("trials/") else run.name.replace("/", "-")

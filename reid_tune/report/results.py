@@ -5,7 +5,7 @@ from typing import Any
 from reid_tune.journal.state import SweepState
 from reid_tune.report.confirm import tied_candidates
 from reid_tune.report.sentences import KIND_LABELS
-from reid_tune.report.summary import test_results, format_interval, trial_label
+from reid_tune.report.summary import format_interval, test_results, trial_label
 from reid_tune.report.tables import HtmlTable
 from reid_tune.tables import format_metric, format_percent
 
@@ -35,7 +35,9 @@ def comparison_table(state: SweepState) -> HtmlTable | None:
 
 def test_table(state: SweepState) -> HtmlTable | None:
     """All metrics of the finalists on all test sets, with intervals; None before the test."""
-    rows = [[label, *(format_metric(metrics, name) for name in _METRICS)] for label, metrics in test_results(state).items()]
+    rows = [
+        [label, *(format_metric(metrics, name) for name in _METRICS)] for label, metrics in test_results(state).items()
+    ]
     heads = [(name if name in _COUNTS else f"{name} %", "") for name in _METRICS]
     return HtmlTable([("", "text"), *heads], rows) if rows else None
 
@@ -68,7 +70,15 @@ def rerank_table(state: SweepState) -> HtmlTable | None:
     for name in _FINALISTS:
         if own := found.get(name):
             setting = [f"{own['setting'][key]:g}" for key in ("k1", "k2", "lambda_value")]
-            rows.append([_FINALISTS[name], *setting, format_percent(own["plain"]), format_percent(own["mAP"]), format_interval(own["gain"])])
+            rows.append(
+                [
+                    _FINALISTS[name],
+                    *setting,
+                    format_percent(own["plain"]),
+                    format_percent(own["mAP"]),
+                    format_interval(own["gain"]),
+                ]
+            )
     heads = [("", "text"), *((name, "") for name in ("k1", "k2", "lambda", "mAP %, plain", "re-ranked", "gain, 95 %"))]
     return HtmlTable(heads, rows) if rows else None
 

@@ -15,7 +15,7 @@ from reid_tune.journal.state import SweepState
 from reid_tune.journal.store import load_state, sweep_folder
 from reid_tune.tables import format_percent
 
-__all__ = ["Watched", "logs_table", "read_log"]
+__all__ = ["LogFollower", "logs_table", "read_log"]
 
 _PAUSE = 0.5  # seconds between two looks at a log
 _TAIL = 4096  # bytes in which the last line is looked for
@@ -65,7 +65,7 @@ def read_log(
     state = load_state(name, storage)
     if run not in state.runs:
         raise InputError(f"the sweep {name} has no run {run}; {_known(state)}.")
-    watched = Watched(sweep_folder(name, storage), run)
+    watched = LogFollower(sweep_folder(name, storage), run)
     if not follow and not watched.log.is_file():
         raise InputError(f"{run} of the sweep {name} has printed nothing so far: there is no {watched.log}.")
     if not follow:
@@ -85,7 +85,7 @@ def _known(state: SweepState) -> str:
     return trials + (f", its other runs {', '.join(others)}" if others else "")
 
 
-class Watched:
+class LogFollower:
     """A run's log and the log of its sweep, both read on from where they were left."""
 
     def __init__(self, folder: Path, run: str) -> None:

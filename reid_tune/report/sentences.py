@@ -9,11 +9,19 @@ from reid_tune.journal.state import SweepState
 from reid_tune.journal.test_set_usage import test_evaluations_sentence
 from reid_tune.report.confirm import explain_winner
 from reid_tune.report.summary import format_interval
-from reid_tune.search.pareto import front
-from reid_tune.storage.sweep_copies import shown
+from reid_tune.search.pareto import pareto_front
+from reid_tune.storage.download_cache import display_path
 from reid_tune.tables import format_percent
 
-__all__ = ["KIND_LABELS", "search_end_sentence", "test_evaluation_sentences", "registration_sentence", "seed_sentences", "format_spent", "report_sentences"]
+__all__ = [
+    "KIND_LABELS",
+    "search_end_sentence",
+    "test_evaluation_sentences",
+    "registration_sentence",
+    "seed_sentences",
+    "format_spent",
+    "report_sentences",
+]
 
 KIND_LABELS = {"plain": "plain", "re_ranked": "re-ranked", "tuned": "re-ranked as tuned"}
 _ENDS = {
@@ -29,7 +37,7 @@ def report_sentences(state: SweepState, folder: Path, spent: Cost) -> Iterator[s
     """Why what has won, and by how much; looks at the test sets, what was spent, and where the model is."""
     if ended := search_end_sentence(state):
         yield ended
-    if state.costs and (best := front(state.trials, state.metric, state.costs)):
+    if state.costs and (best := pareto_front(state.trials, state.metric, state.costs)):
         numbers = ", ".join(str(trial.number) for trial in best)
         yield f"Pareto front of {state.metric} and {', '.join(state.costs)}: trials {numbers}"
     if confirmed := state.stages.get("confirm"):

@@ -8,21 +8,21 @@ from rich.table import Table
 
 from reid_tune.journal.state import trial_run
 from reid_tune.search.study import Study
-from reid_tune.search_space.load import Sweep
+from reid_tune.search_space.load import SweepConfig
 from reid_tune.search_space.ranges import Range
-from reid_tune.search_space.space import Space
+from reid_tune.search_space.space import SearchSpace
 
 __all__ = ["first_suggestions", "ranges_table", "suggestions_table"]
 
 
-def first_suggestions(sweep: Sweep, count: int) -> list[dict[str, Any]]:
+def first_suggestions(sweep: SweepConfig, count: int) -> list[dict[str, Any]]:
     """The parameters of the trials 1 to count, as suggested while no result is known; of a grid no more than it has."""
     study = Study(sweep)
     count = min(count, len(study.grid)) if sweep.file.search.sampler == "grid" else count
     return [study.ask(trial_run(number), number) for number in range(1, count + 1)]
 
 
-def ranges_table(space: Space, title: str | None = None) -> Table:
+def ranges_table(space: SearchSpace, title: str | None = None) -> Table:
     """A row for each range with the spec's value and the conditions; the constraints below."""
     constraints = "\n".join(constraint.text for constraint in space.constraints)
     table = Table(title=title, caption=escape(constraints) or None, caption_justify="left")
@@ -36,7 +36,7 @@ def ranges_table(space: Space, title: str | None = None) -> Table:
     return table
 
 
-def suggestions_table(space: Space, suggested: list[dict[str, Any]]) -> Table:
+def suggestions_table(space: SearchSpace, suggested: list[dict[str, Any]]) -> Table:
     """A row for each trial; a key that is not searched in a trial, and so keeps the spec's value, has none."""
     table = Table()
     table.add_column("trial", justify="right")

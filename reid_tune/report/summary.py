@@ -8,8 +8,8 @@ from rich.table import Table
 
 from reid_tune.journal.costs import Cost
 from reid_tune.journal.state import RunState, SweepState, trial_run
-from reid_tune.search.parameters import Searched, searched
-from reid_tune.search.pareto import front
+from reid_tune.search.parameters import SearchedParameter, searched_parameters
+from reid_tune.search.pareto import pareto_front
 from reid_tune.tables import format_count, format_percent, metrics_table
 
 __all__ = [
@@ -63,7 +63,7 @@ def build_report(state: SweepState, spent: Mapping[str, Cost] | None = None) -> 
         "winner": winner_number(state),
         "trial0": next((trial.last(metric) for trial in state.trials if trial.number == 0), None),
         "stages": list(state.stages),
-        **({"front": [trial.number for trial in front(state.trials, metric, costs)]} if costs else {}),
+        **({"front": [trial.number for trial in pareto_front(state.trials, metric, costs)]} if costs else {}),
         "confirm": state.stages.get("confirm"),
         "rerank": state.stages.get("rerank"),
         "test": {name: {k: v for k, v in own.items() if k != "latency"} for name, own in models.items()} or None,
@@ -89,7 +89,7 @@ def winner_run(state: SweepState) -> RunState | None:
 def leaderboard(state: SweepState, most: int | None = None) -> Table:
     """Trials, the best first: full length before those that were cut short; not more than `most`."""
     metric = state.metric
-    keys, trials = searched(state), ranked_trials(state)
+    keys, trials = searched_parameters(state), ranked_trials(state)
     few = f", the best {most} of" if most is not None and most < len(trials) else ","
     table = Table(title=f"{state.header['name']}: {metric} on the hold-out{few} {format_count(len(trials), 'trial')}")
     for name in ("trial", "state", "epoch", f"{metric} %", *state.costs):
@@ -175,7 +175,7 @@ def test_results_table(state: SweepState) -> Table | None:
     return table
 
 
-def _row(trial: RunState, metric: str, costs: Sequence[str], keys: list[Searched]) -> list[str]:
+def _row(trial: RunState, metric: str, costs: Sequence[str], keys: list[SearchedParameter]) -> list[str]:
     value = trial.last(metric)
     return [
         trial_label(trial.number),

@@ -45,14 +45,14 @@ def render_svg(draw: Callable[["Axes"], None], description: str, height: float =
         draw(axes)
         file = io.StringIO()
         nothing = dict.fromkeys(["Creator", "Date", "Format", "Type"])
-        figure.savefig(file, format="render_svg", transparent=True, metadata=nothing)
+        figure.savefig(file, format="svg", transparent=True, metadata=nothing)
     return _inline(file.getvalue(), description)
 
 
 def _inline(svg: str, description: str) -> str:
     """An SVG file as an element of a page: sized by the page, in its colours, without names that repeat."""
-    render_svg = render_svg[render_svg.index("<svg") :]
-    head, rest = render_svg.split(">", 1)
+    svg = svg[svg.index("<svg") :]
+    head, rest = svg.split(">", 1)
     box = re.search(r'viewBox="[^"]*"', head)
     assert box is not None
     rest = re.sub(r'<g id="[^"]*"', "<g", re.sub(r"<style.*?</style>|font-family: [^;]*; ", "", rest, flags=re.DOTALL))

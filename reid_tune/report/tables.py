@@ -9,12 +9,21 @@ from reid_tune.journal.costs import Cost
 from reid_tune.journal.progress import Progress
 from reid_tune.journal.state import STAGES, RunState, SweepState
 from reid_tune.report.reproduce import inline_yaml
-from reid_tune.report.summary import trial_label, ranked_trials, format_value, format_cost, winner_number
-from reid_tune.search.parameters import searched
-from reid_tune.storage.sweep_copies import shown
+from reid_tune.report.summary import format_cost, format_value, ranked_trials, trial_label, winner_number
+from reid_tune.search.parameters import searched_parameters
+from reid_tune.storage.download_cache import display_path
 from reid_tune.tables import format_duration, format_percent, format_time
 
-__all__ = ["HtmlTable", "environment_table", "settings_table", "failures_table", "space_table", "stages_table", "run_states", "trials_table"]
+__all__ = [
+    "HtmlTable",
+    "environment_table",
+    "settings_table",
+    "failures_table",
+    "space_table",
+    "stages_table",
+    "run_states",
+    "trials_table",
+]
 
 
 @dataclass(frozen=True)
@@ -40,7 +49,7 @@ def run_states(state: SweepState, progress: Progress) -> dict[str, str]:
 
 def trials_table(state: SweepState, progress: Progress, front: Sequence[RunState] = ()) -> HtmlTable:
     """All trials, the best first; those of the Pareto front are marked."""
-    metric, keys, words = state.metric, searched(state), run_states(state, progress)
+    metric, keys, words = state.metric, searched_parameters(state), run_states(state, progress)
     heads = [("trial", "text"), ("state", "text"), ("epoch", ""), (f"{metric} %", "")]
     heads += [(cost, "") for cost in state.costs] + [("front", "text")] * bool(front)
     heads += [*((key.label, "") for key in keys), ("from", "text"), ("reason", "wide")]
@@ -49,7 +58,12 @@ def trials_table(state: SweepState, progress: Progress, front: Sequence[RunState
         if trial.number == winner_number(state):
             best = len(rows)
         value = trial.last(metric)
-        own = [trial_label(trial.number), words[trial.name], str(trial.epoch), "" if value is None else format_percent(value)]
+        own = [
+            trial_label(trial.number),
+            words[trial.name],
+            str(trial.epoch),
+            "" if value is None else format_percent(value),
+        ]
         own += [format_cost(trial, cost) for cost in state.costs] + ["yes" * (trial in front)] * bool(front)
         values = [format_value(key.of([trial]).get(trial.number, "")) for key in keys]
         rows.append([*own, *values, trial.origin, trial.reason])
@@ -115,7 +129,7 @@ def space_table(state: SweepState, best: RunState | None) -> HtmlTable:
     """The searched keys with their ranges."""
     heads = [("searched", "text"), ("range", "text"), ("spec", "")] + [("best trial", "")] * (best is not None)
     rows = []
-    for key in searched(state):
+    for key in searched_parameters(state):
         own = [format_value(key.of([best]).get(best.number, ""))] if best else []
         rows.append([key.key, inline_yaml(key.range), format_value(key.base), *own])
     return HtmlTable(heads, rows)
@@ -125,7 +139,7 @@ def settings_table(state: SweepState, folder: Path) -> HtmlTable:
     """What the sweep file says, and the data."""
     sweep, spec = state.header["sweep"], state.header["spec"]
     plan = state.stages.get("preflight", {})
-    rows = [["folder", shown(folder.absolute())]]
+    rows = [["folder", display_path(folder.absolute())]]
     rows += [[key, inline_yaml(value)] for key, value in sweep.items() if key not in ("name", "space") and value != []]
     if plan.get("rungs"):
         rows.append(["rungs", "epochs " + ", ".join(map(str, plan["rungs"]))])

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from reid_tune.errors import FailedRun, InputError
+from reid_tune.errors import InputError, RunFailedError
 from reid_tune.journal.state import trial_run
-from reid_tune.search_space.grid import grid
-from reid_tune.search_space.load import Sweep
+from reid_tune.search_space.grid import grid_configurations
+from reid_tune.search_space.load import SweepConfig
 
 if TYPE_CHECKING:
     import optuna
 
-    from reid_tune.search.trial_outcome import Lesson
+    from reid_tune.search.trial_outcome import TrialOutcome
 
 __all__ = ["Study", "suggestion_seed"]
 
@@ -30,7 +30,7 @@ class Study:
     The objectives are the score, which is maximized, and the costs of the sweep file, which are minimized.
     """
 
-    def __init__(self, sweep: Sweep) -> None:
+    def __init__(self, sweep: SweepConfig) -> None:
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -42,20 +42,20 @@ class Study:
         self.numbers: dict[str, int] = {}
         self.together = sweep.space.together()
         # The combinations that are left.
-        self.grid = grid(sweep.space)[: trials - 1] if self.settings.sampler == "grid" else []
+        self.grid = grid_configurations(sweep.space)[: trials - 1] if self.settings.sampler == "grid" else []
 
     def ask(self, run: str, number: int) -> dict[str, Any]:
         """New parameters for a trial; seed, number and the study alone decide.
 
         Raises:
-            FailedRun: 10,000 random draws do not satisfy the constraints, or nothing is left of a grid.
+            RunFailedError: 10,000 random draws do not satisfy the constraints, or nothing is left of a grid.
         """
         if self.settings.sampler != "grid":
             parameters = self._draw_allowed(run, suggestion_seed(self.settings.seed, number))
         elif self.grid:
             parameters = self.grid[0]
         else:
-            raise FailedRun(f"{run}: nothing is left of the grid.")
+            raise RunFailedError(f"{run}: nothing is left of the grid.")
         self.remember(run, parameters)
         return parameters
 
@@ -90,9 +90,9 @@ class Study:
         """
         import optuna
 
-        from reid_tune.search.trial_outcome import lesson_of
+        from reid_tune.search.trial_outcome import outcome_of
 
-        lesson, complete = lesson_of(state, value, epochs, costs, failure), optuna.trial.TrialState.COMPLETE
+        lesson, complete = outcome_of(state, value, epochs, costs, failure), optuna.trial.TrialState.COMPLETE
         if self.settings.sampler == "gp" and state == "failed" and lesson.violation > 0:
             # It learns from complete trials only: this one is as bad as the worst, and breaks the constraint.
             known = self.study.get_trials(deepcopy=False, states=[complete])
@@ -118,7 +118,7 @@ class Study:
             for sampler in self._samplers(seed):
                 if self._allowed(parameters := self._draw(sampler, draft)):
                     return parameters
-        raise FailedRun(f"{run}: {_AT_RANDOM:,} random configurations break the constraints.")
+        raise RunFailedError(f"{run}: {_AT_RANDOM:,} random configurations break the constraints.")
 
     @contextmanager
     def _draft(self) -> Iterator["optuna.trial.FrozenTrial"]:
@@ -156,7 +156,7 @@ class Study:
 
         self.study.add_trial(optuna.trial.create_trial(params=params, distributions=distributions, **fields))
 
-    def _end(self, number: int, lesson: "Lesson") -> None:
+    def _end(self, number: int, lesson: "TrialOutcome") -> None:
         import optuna
 
         trial = optuna.trial.Trial(self.study, self.study.get_trials(deepcopy=False)[number]._trial_id)

@@ -8,22 +8,22 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from reid_tune.config.experiment import Experiment, fields
-from reid_tune.config.load import build_experiment, parse_overrides, problems, read_yaml
-from reid_tune.errors import InputError, about
-from reid_tune.search_space.grid import grid
+from reid_tune.config.experiment import Experiment, leaf_fields
+from reid_tune.config.load import build_experiment, combine_errors, parse_overrides, read_yaml
+from reid_tune.errors import InputError, error_context
+from reid_tune.search_space.grid import grid_configurations
 from reid_tune.search_space.parse import parse_spaces
-from reid_tune.search_space.schema import FORMS, SweepFile
-from reid_tune.search_space.space import Space, plain_values
-from reid_tune.storage.s3 import Bucket, is_url
-from reid_tune.storage.sweep_copies import copies_for
+from reid_tune.search_space.schema import OBJECTIVE_FORMS, SweepFile
+from reid_tune.search_space.space import SearchSpace, plain_values
+from reid_tune.storage.s3 import S3Store, is_url
+from reid_tune.storage.download_cache import mirror_folder
 from reid_tune.tasks.references import is_reference
 
-__all__ = ["Sweep", "load_sweep"]
+__all__ = ["SweepConfig", "load_sweep"]
 
 
 @dataclass(frozen=True)
-class Sweep:
+class SweepConfig:
     """A sweep as resolved: the file's values, its base experiment and the folder.
 
     Attributes:
@@ -35,12 +35,12 @@ class Sweep:
     """
 
     file: SweepFile
-    space: Space
-    re_ranking: Space
+    space: SearchSpace
+    re_ranking: SearchSpace
     experiment: Experiment
     folder: Path
     source: Path
-    remote: Bucket | None = None
+    remote: S3Store | None = None
     weights: str = ""
 
     @property
@@ -49,7 +49,7 @@ class Sweep:
         return str(self.remote or self.folder)
 
 
-def load_sweep(path: Path | str, overrides: Sequence[str] = ()) -> Sweep:
+def load_sweep(path: Path | str, overrides: Sequence[str] = ()) -> SweepConfig:
     """Read a search-space file and the spec that it names; `sweep.KEY=value` overrides the file, `key=value` the spec.
 
     All paths in the experiment become absolute; those of data are relative to the current folder.
@@ -66,19 +66,19 @@ def load_sweep(path: Path | str, overrides: Sequence[str] = ()) -> Sweep:
     experiment = build_experiment(read_yaml(spec), {**rest, "dataset.validation": "holdout"}, str(spec))
     remote = None
     if is_url(file.storage):
-        with about(f"{path}: storage = {file.storage!r}"):
-            remote = Bucket(file.storage) / file.name
-    folder = (copies_for("drivers", file.storage) if remote else Path(file.storage)).absolute() / file.name
+        with error_context(f"{path}: storage = {file.storage!r}"):
+            remote = S3Store(file.storage) / file.name
+    folder = (mirror_folder("drivers", file.storage) if remote else Path(file.storage)).absolute() / file.name
     experiment = _absolute(experiment)
     space, re_ranking = parse_spaces(file.space, file.constraints, plain_values(experiment), str(path))
-    return Sweep(_with_budget(file, space, path), space, re_ranking, experiment, folder, path, remote)
+    return SweepConfig(_with_budget(file, space, path), space, re_ranking, experiment, folder, path, remote)
 
 
-def _with_budget(file: SweepFile, space: Space, path: Path) -> SweepFile:
+def _with_budget(file: SweepFile, space: SearchSpace, path: Path) -> SweepFile:
     """The file with the number of trials; of a grid no more than it has, with trial 0."""
     trials = file.budget.trials
     if file.search.sampler == "grid":
-        whole = 1 + len(grid(space))
+        whole = 1 + len(grid_configurations(space))
         trials = min(trials or whole, whole)
     elif not trials:
         raise InputError(f"{path}: budget.trials is missing.")
@@ -101,15 +101,15 @@ def _validate(tree: Mapping[str, Any], path: Path) -> SweepFile:
     try:
         return SweepFile.model_validate(tree)
     except ValidationError as error:
-        raise problems(str(path), [_sentence(dict(fault)) for fault in error.errors()]) from None
+        raise combine_errors(str(path), [_sentence(dict(fault)) for fault in error.errors()]) from None
 
 
 def _sentence(fault: dict[str, Any]) -> str:
-    key = ".".join(str(part) for part in fault["loc"] if part not in FORMS)
+    key = ".".join(str(part) for part in fault["loc"] if part not in OBJECTIVE_FORMS)
     if fault["type"] == "missing":
         return f"{key} is missing."
     if fault["type"] == "extra_forbidden":
-        leaves = [name for name, _ in fields(SweepFile)]
+        leaves = [name for name, _ in leaf_fields(SweepFile)]
         leaves += {name.partition(".")[0] for name in leaves}
         near = difflib.get_close_matches(key, leaves, n=1)
         return f"unknown key {key}" + (f"; did you mean {near[0]}?" if near else ".")

@@ -6,18 +6,18 @@ import sys
 from typing import Any
 
 from reid_tune.checkpoints.filenames import LATEST
-from reid_tune.config.encryption_key import passphrase
+from reid_tune.config.encryption_key import find_passphrase
 from reid_tune.errors import InputError, RunFailedError
 from reid_tune.journal.state import RunState
 from reid_tune.report.reproduce import ReproduceCommand
 
-__all__ = ["differences", "train_again"]
+__all__ = ["compare_metrics", "retrain"]
 
 
 _TIMES = {"epoch", "images_per_second"}
 
 
-def train_again(again: ReproduceCommand) -> dict[int, dict[str, Any]]:
+def retrain(again: ReproduceCommand) -> dict[int, dict[str, Any]]:
     """Train with all output on stderr; returns the metrics by 1-based epoch.
 
     Raises:
@@ -32,11 +32,11 @@ def train_again(again: ReproduceCommand) -> dict[int, dict[str, Any]]:
         raise RunFailedError(f"the training ended with status {status}.")
     from reid_tune.checkpoints.checkpoint import load_checkpoint
 
-    history = load_checkpoint(again.results / LATEST, passphrase()).history
+    history = load_checkpoint(again.results / LATEST, find_passphrase()).history
     return {metrics["epoch"]: metrics for metrics in history}
 
 
-def differences(run: RunState, epochs: dict[int, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+def compare_metrics(run: RunState, epochs: dict[int, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Each metric of a run's last epoch as it was (`sweep`) and as it is now (`again`), and whether they are `equal`.
 
     Args:

@@ -8,9 +8,9 @@ from reid_tune.errors import InputError, error_context
 from reid_tune.journal.progress import Progress, read_sweep
 from reid_tune.journal.requests import submit_request
 from reid_tune.journal.state import trial_run
-from reid_tune.modeling.cost import cost_of
-from reid_tune.search.warm_start import given_by_user
-from reid_tune.search_space.recorded import sweep_of
+from reid_tune.modeling.cost import model_cost
+from reid_tune.search.warm_start import parse_user_point
+from reid_tune.search_space.recorded import load_recorded_sweep
 
 __all__ = ["ask_to_enqueue", "ask_to_stop"]
 
@@ -50,10 +50,12 @@ def ask_to_enqueue(folder: Path, pairs: Sequence[str]) -> str:
     state, progress = read_sweep(folder)
     if not pairs:
         raise InputError("give at least one key=value of the space, for example train.optim.base_lr=0.001.")
-    sweep = sweep_of(folder)
-    parameters = given_by_user(sweep, parse_overrides(pairs), "enqueue")
+    sweep = load_recorded_sweep(folder)
+    parameters = parse_user_point(sweep, parse_overrides(pairs), "enqueue")
     with error_context("enqueue"):
-        cost_of(with_parameters(sweep.experiment, parameters, "enqueue"))  # Builds the network, which may be refused.
+        model_cost(
+            with_parameters(sweep.experiment, parameters, "enqueue")
+        )  # Builds the network, which may be refused.
     submit_request(folder, "enqueue", parameters)
     if "search" in state.stages:
         return "the search is over: when the sweep is resumed, it goes on with these values, and the rest is done again"

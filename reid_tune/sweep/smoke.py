@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import sys
 import tempfile
 import time
@@ -15,18 +14,19 @@ from typing import Any
 import yaml
 
 from reid_tune.config.experiment import unflatten
+from reid_tune.environment import temporary_variables
 from reid_tune.errors import ReidTuneError, RunFailedError
 from reid_tune.journal.event_log import read_events
 from reid_tune.journal.journal import EVENTS
 from reid_tune.journal.state import STAGES, RunState, replay
-from reid_tune.search.validation import SAMPLES, check_space
-from reid_tune.search_space.load import Sweep, load_sweep
-from reid_tune.sweep.pretrained import settled
-from reid_tune.sweep.sample_images import link, of_test, of_training
-from reid_tune.tasks.test_sets import test_sets
+from reid_tune.search.validation import SAMPLE_COUNT, validate_space
+from reid_tune.search_space.load import SweepConfig, load_sweep
+from reid_tune.sweep.pretrained import pinned_pretrained_weights
+from reid_tune.sweep.sample_images import link_images, sample_test_images, sample_training_images
+from reid_tune.tasks.evaluation_sets import evaluation_sets
 from reid_tune.training.subsets import training_folders
 
-__all__ = ["small_sweep", "smoke"]
+__all__ = ["make_small_sweep", "run_smoke_test"]
 
 EPOCHS = "train.num_epochs"
 STEPS = 2  # of an epoch, about
@@ -38,7 +38,7 @@ SECTIONS: dict[str, Any] = {
 }
 
 
-def smoke(path: Path, overrides: Sequence[str] = (), until: str = STAGES[-1]) -> str:
+def run_smoke_test(path: Path, overrides: Sequence[str] = (), until: str = STAGES[-1]) -> str:
     """Run the stages of a search-space file on a handful of its images; returns one line that says so.
 
     The sweep is an ordinary one, with a storage, an MLflow store and an image cache of its own. The log of a run that
@@ -51,8 +51,8 @@ def smoke(path: Path, overrides: Sequence[str] = (), until: str = STAGES[-1]) ->
     began = time.monotonic()
     tests = "test" in STAGES[: STAGES.index(until) + 1]
     folder = tempfile.TemporaryDirectory(prefix="reid-tune-smoke-", ignore_cleanup_errors=True)
-    with folder as name, settled(load_sweep(path, overrides), {}) as sweep:
-        small = small_sweep(sweep, Path(name), tests=tests)
+    with folder as name, pinned_pretrained_weights(load_sweep(path, overrides), {}) as sweep:
+        small = make_small_sweep(sweep, Path(name), tests=tests)
         images = sum(1 for found in Path(name).rglob("*") if found.is_symlink())
         with _own_places(Path(name)):
             _run(small, until)
@@ -60,7 +60,7 @@ def smoke(path: Path, overrides: Sequence[str] = (), until: str = STAGES[-1]) ->
     return f"smoke: {which} ran in {time.monotonic() - began:.0f} s on {images} images"
 
 
-def small_sweep(sweep: Sweep, folder: Path, *, tests: bool) -> Sweep:
+def make_small_sweep(sweep: SweepConfig, folder: Path, *, tests: bool) -> SweepConfig:
     """A sweep with the space, network and resources of another one, of two trials of one epoch, on few images.
 
     Args:
@@ -85,7 +85,7 @@ def small_sweep(sweep: Sweep, folder: Path, *, tests: bool) -> Sweep:
     return replace(small, experiment=small.experiment.model_copy(update=secret))
 
 
-def _space(sweep: Sweep) -> tuple[dict[str, Any], list[str]]:
+def _space(sweep: SweepConfig) -> tuple[dict[str, Any], list[str]]:
     """The space with one epoch, without ranges and constraints that look at their number."""
     parameters = [*sweep.space.parameters, *sweep.re_ranking.parameters]
     gone = {EPOCHS}
@@ -98,27 +98,29 @@ def _space(sweep: Sweep) -> tuple[dict[str, Any], list[str]]:
     return space, [constraint.text for constraint in constraints if EPOCHS not in constraint.keys]
 
 
-def _training(sweep: Sweep, folder: Path) -> dict[str, Any]:
-    datasets = [experiment.dataset for experiment in [sweep.experiment, *check_space(sweep, SAMPLES)]]
+def _training(sweep: SweepConfig, folder: Path) -> dict[str, Any]:
+    datasets = [experiment.dataset for experiment in [sweep.experiment, *validate_space(sweep, SAMPLE_COUNT)]]
     identities = max(dataset.batch_size // dataset.num_instances for dataset in datasets)
     batch, seed = max(dataset.batch_size for dataset in datasets), sweep.experiment.dataset.validation_seed
-    chosen = of_training(
+    chosen = sample_training_images(
         training_folders(sweep.experiment),
         seeds=range(seed, seed + SECTIONS["confirm"]["seeds"] + 1),
         fraction=sweep.experiment.dataset.validation_fraction,
         identities=identities,
         images=max(2, math.ceil(STEPS * batch / identities)),
     )
-    linked = [str(link(records, folder / "data" / f"train-{number}")) for number, records in enumerate(chosen, 1)]
+    linked = [
+        str(link_images(records, folder / "data" / f"train-{number}")) for number, records in enumerate(chosen, 1)
+    ]
     return {"dataset.train_dataset_dir": linked if len(linked) > 1 else linked[0]}
 
 
-def _tests(sweep: Sweep, folder: Path) -> dict[str, Any]:
+def _tests(sweep: SweepConfig, folder: Path) -> dict[str, Any]:
     linked = []
-    for number, test in enumerate(test_sets(sweep.experiment)):
-        queries, gallery = of_test(test.query, test.gallery)
+    for number, test in enumerate(evaluation_sets(sweep.experiment)):
+        queries, gallery = sample_test_images(test.query, test.gallery)
         place = folder / "data" / f"test-{number}"
-        paths = str(link(queries, place / "query")), str(link(gallery, place / "gallery"))
+        paths = str(link_images(queries, place / "query")), str(link_images(gallery, place / "gallery"))
         linked.append({"name": test.name, "query_dataset_dir": paths[0], "test_dataset_dir": paths[1]})
     own, *extra = linked
     return {
@@ -139,18 +141,11 @@ def _write(path: Path, tree: dict[str, Any]) -> None:
 def _own_places(folder: Path) -> Iterator[None]:
     """Keep MLflow's store and the image cache of this process and its children in a folder."""
     own = {"MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db", "REID_TUNE_CACHE_DIR": str(folder / "images")}
-    before = {name: os.environ.get(name) for name in own}
-    os.environ.update(own)
-    try:
+    with temporary_variables(own):
         yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value
 
 
-def _run(small: Sweep, until: str) -> None:
+def _run(small: SweepConfig, until: str) -> None:
     from reid_tune.sweep.driver import run_sweep
 
     try:
@@ -162,7 +157,7 @@ def _run(small: Sweep, until: str) -> None:
         raise RunFailedError(f"smoke: {failed[0].name} failed: {failed[0].reason}")
 
 
-def _failed(small: Sweep) -> list[RunState]:
+def _failed(small: SweepConfig) -> list[RunState]:
     """The runs that failed, with their logs on stderr: they are about to be removed."""
     runs = replay(read_events(small.folder / EVENTS)).runs.values()
     failed = [run for run in runs if run.state == "failed"]

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from reid_tune.errors import InputError, about
+from reid_tune.errors import InputError, error_context
 from reid_tune.evaluation.features import FeatureSet, read_features
 from reid_tune.evaluation.intervals import paired_interval
 from reid_tune.evaluation.plots import ENDINGS, cmc_plot
 from reid_tune.evaluation.rerank import parse_reranking
 from reid_tune.evaluation.score import Score, score
-from reid_tune.tasks.outputs import make_room, output_file
+from reid_tune.tasks.outputs import check_output_file, require_writable
 from reid_tune.training.devices import named_device
 
 __all__ = ["Comparison", "Difference", "run_compare"]
@@ -100,14 +100,14 @@ def run_compare(
     """
     setting, place = parse_reranking(reranking) if reranking else None, named_device(device)
     if cmc:
-        output_file("--cmc", cmc, ENDINGS)
+        check_output_file("--cmc", cmc, ENDINGS)
     names = _names(paths)
     _check(paths)
     if cmc:
-        make_room(cmc)
+        require_writable(cmc)
     found = {}
     for name, path in zip(names, paths, strict=True):
-        with about(path):
+        with error_context(path):
             found[name] = score(read_features(path), setting, place)
     comparison = Comparison(found)
     if cmc:

@@ -10,12 +10,12 @@ from typing import Literal
 
 import numpy as np
 
-from reid_tune.data.records import EXTENSIONS, NAME, WANTED
+from reid_tune.data.records import EXTENSIONS, NAME_FORMAT, NAME_PATTERN
 from reid_tune.errors import InputError
 from reid_tune.evaluation.features import feature_set, write_features
-from reid_tune.files import atomic
+from reid_tune.files import atomic_path
 
-__all__ = ["ENDINGS", "Image", "Write", "embeddings_file", "images_in"]
+__all__ = ["ENDINGS", "Image", "Write", "open_embeddings_file", "list_images"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Image:
 Write = Callable[[Sequence[Image], np.ndarray], None]
 
 
-def images_in(folder: Path, subset: Literal["query", "gallery"], strict: bool = False) -> list[Image]:
+def list_images(folder: Path, subset: Literal["query", "gallery"], strict: bool = False) -> list[Image]:
     """All images of a folder by file name; names that do not parse give identity and camera -1.
 
     Raises:
@@ -48,10 +48,10 @@ def images_in(folder: Path, subset: Literal["query", "gallery"], strict: bool = 
         raise InputError(f"there is no image in {folder}; wanted are {', '.join(sorted(EXTENSIONS))} files.")
     images = []
     for name in names:
-        match = NAME.match(name)
+        match = NAME_PATTERN.match(name)
         if match is None and strict:
             raise InputError(
-                f"{folder / name}: the name does not parse; rename it to {WANTED}, or unset dataset.strict."
+                f"{folder / name}: the name does not parse; rename it to {NAME_FORMAT}, or unset dataset.strict."
             )
         identity, camera = (int(match[1]), int(match[2])) if match else (-1, -1)
         images.append(Image(folder / name, identity, camera, subset))
@@ -59,7 +59,7 @@ def images_in(folder: Path, subset: Literal["query", "gallery"], strict: bool = 
 
 
 @contextmanager
-def embeddings_file(path: Path) -> Iterator[Write]:
+def open_embeddings_file(path: Path) -> Iterator[Write]:
     """Yield what adds images to a .json, .npz or .parquet file, which appears when the block ends well.
 
     JSON and parquet are written as they come; .npz, whose arrays are those of `FeatureSet`, is held in memory.
@@ -67,7 +67,7 @@ def embeddings_file(path: Path) -> Iterator[Write]:
     Raises:
         InputError: the folder cannot be written; for an .npz file, an embedding is all zero.
     """
-    with atomic(path) as temporary, _FORMATS[path.suffix.lower()](temporary) as write:
+    with atomic_path(path) as temporary, _FORMATS[path.suffix.lower()](temporary) as write:
         yield write
 
 

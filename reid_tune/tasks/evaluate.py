@@ -20,10 +20,10 @@ from reid_tune.evaluation.score import Score, scores
 from reid_tune.files import write_atomic
 from reid_tune.tasks.models import ModelFile
 from reid_tune.tasks.pictures import Pictures
-from reid_tune.tasks.plan import run_plan
+from reid_tune.tasks.plan import describe_run
 from reid_tune.tasks.references import ONNX, resolve_all
 from reid_tune.tasks.status import StatusLog, kpi, logged
-from reid_tune.tasks.test_sets import TestSet, decode_test, test_sets
+from reid_tune.tasks.evaluation_sets import EvaluationSet, decode_images, evaluation_sets
 from reid_tune.tasks.threshold import Calibration, calibrate
 from reid_tune.training.data import EvaluationImages
 from reid_tune.training.devices import task_devices
@@ -31,13 +31,13 @@ from reid_tune.training.embed import Embedder, Inputs, Open, features_of
 from reid_tune.training.embedding_pool import embedding_workers
 from reid_tune.training.subsets import evaluation_records
 
-__all__ = ["Evaluated", "Evaluation", "evaluate_features", "reranking_of", "run_evaluate", "test_features"]
+__all__ = ["ModelEvaluation", "Evaluation", "evaluate_features", "reranking_of", "run_evaluate", "evaluation_features"]
 
 _SELECTED = "note: a checkpoint that is chosen by this table is selected on test, and its score is too good"
 
 
 @dataclass(frozen=True)
-class Evaluated:
+class ModelEvaluation:
     """Scores of one model on one test set; `re_ranked` is None where re-ranking is off.
 
     `details` has the rows of `per_camera_pair` and `per_identity` of each score that is broken down.
@@ -64,7 +64,7 @@ class Evaluated:
 class Evaluation:
     """All scores by model and test set; the spec's own test set has an empty name."""
 
-    scores: dict[str, dict[str, Evaluated]]
+    scores: dict[str, dict[str, ModelEvaluation]]
     folder: bool  # whether a folder of checkpoints was given
 
     def as_dict(self) -> dict[str, Any]:
@@ -92,7 +92,7 @@ def run_evaluate(experiment: Experiment) -> Evaluation:
 
     Raises:
         InputError: checkpoints, data or spec are unusable, which is found before any image is read.
-        FailedRun: a worker died.
+        RunFailedError: a worker died.
     """
     directory = experiment.task_dir("evaluate")
     with logged(directory, "evaluate") as log:
@@ -102,7 +102,7 @@ def run_evaluate(experiment: Experiment) -> Evaluation:
         with embedding_workers(job.devices) as load:
             for model in job.models:
                 load(model)
-            job.pictures.make_room()
+            job.pictures.require_writable()
             write_atomic(directory / "experiment.yaml", experiment.to_yaml())
             log.write("STARTED", "evaluate started")
             evaluation = Evaluation(job.scores(load, log), job.folder)
@@ -132,18 +132,18 @@ class _Job:
                 "folder: leave the picture out or name a file."
             )
         self.models = [ModelFile(path, experiment) for path in resolve_all(checkpoint, ONNX)]
-        self.tests = test_sets(experiment)
+        self.tests = evaluation_sets(experiment)
         self.devices = task_devices(experiment, "evaluate")
 
     @property
     def lines(self) -> list[str]:
         """What the user should know beforehand."""
         found = [line for test in self.tests for line in (*test.left_out(), *test.unmatched())]
-        return [*found, *([_SELECTED] if self.folder else []), run_plan(self.experiment, "evaluate", self.devices)]
+        return [*found, *([_SELECTED] if self.folder else []), describe_run(self.experiment, "evaluate", self.devices)]
 
-    def scores(self, load: Callable[[Open], Embedder], log: StatusLog) -> dict[str, dict[str, Evaluated]]:
+    def scores(self, load: Callable[[Open], Embedder], log: StatusLog) -> dict[str, dict[str, ModelEvaluation]]:
         """Scores by model and test set; the images of one set are decoded once for all models and held meanwhile."""
-        found: dict[str, dict[str, Evaluated]] = {model.path.name: {} for model in self.models}
+        found: dict[str, dict[str, ModelEvaluation]] = {model.path.name: {} for model in self.models}
         for test in self.tests:
             decoded: tuple[Inputs, EvaluationImages] | None = None
             for model in self.models:
@@ -156,7 +156,7 @@ class _Job:
                 log.write("RUNNING", message, kpi=kpi(evaluated.headline.as_dict()))
         return found
 
-    def _evaluate(self, model: str, test: TestSet, images: EvaluationImages, embedder: Embedder) -> Evaluated:
+    def _evaluate(self, model: str, test: EvaluationSet, images: EvaluationImages, embedder: Embedder) -> ModelEvaluation:
         features = features_of(images, embedder.embed)
         watch = None if test.name else self.pictures.watch(features)
         spec, device = self.experiment, self.devices[0]
@@ -186,7 +186,7 @@ def evaluate_features(
     watch: Watch | None = None,
     details: bool = False,
     device: torch.device | str = "cpu",
-) -> Evaluated:
+) -> ModelEvaluation:
     """Score plain, and re-ranked where given; the neighbours are found once; see `scores` for `watch`."""
     pairs = CameraPairs(features) if details else None
 
@@ -202,14 +202,14 @@ def evaluate_features(
             kind = "re_ranked" if score.reranking else "plain"
             rows[kind] = {"per_camera_pair": pairs.rows(), "per_identity": per_identity(score)}
     plain, *re_ranked = found
-    return Evaluated(plain, re_ranked[0] if re_ranked else None, rows)
+    return ModelEvaluation(plain, re_ranked[0] if re_ranked else None, rows)
 
 
-def test_features(
+def evaluation_features(
     experiment: Experiment, path: Path, query: str | None, gallery: str | None, device: torch.device
 ) -> tuple[FeatureSet, EvaluationImages]:
     """Features of the images of two folders by a checkpoint or an ONNX file, which brings its own preprocessing."""
     embedder = ModelFile(path, experiment)(device)
     records = evaluation_records(query, gallery, strict=experiment.dataset.strict)
-    images = decode_test(*records, embedder.inputs, experiment.dataset.num_workers)
+    images = decode_images(*records, embedder.inputs, experiment.dataset.num_workers)
     return features_of(images, embedder.embed), images

@@ -10,11 +10,11 @@ from reid_tune.config.experiment import Experiment
 from reid_tune.config.load import build_experiment
 from reid_tune.config.tasks import Export
 from reid_tune.data.images import decode_readable
-from reid_tune.data.records import read_folder
+from reid_tune.data.records import read_image_folder
 from reid_tune.errors import InputError
 from reid_tune.files import write_atomic
 from reid_tune.tasks.models import open_network
-from reid_tune.tasks.outputs import make_room, output_file
+from reid_tune.tasks.outputs import check_output_file, require_writable
 from reid_tune.tasks.references import CHECKPOINT, resolve
 from reid_tune.tasks.status import logged
 from reid_tune.tasks.threshold import read_threshold
@@ -43,7 +43,7 @@ def run_export(
 
     Raises:
         InputError: checkpoint, spec or target are unusable.
-        FailedRun: the file does not agree with PyTorch.
+        RunFailedError: the file does not agree with PyTorch.
     """
     if experiment is not None:
         directory = experiment.task_dir("export")
@@ -72,9 +72,9 @@ class _Job:
     """One export whose input is known to be good; a target that must not be replaced is refused first."""
 
     def __init__(self, experiment: Experiment | None, path: Path, target: Path, section: Export) -> None:
-        from reid_tune.deploy.onnx_export import require_free
+        from reid_tune.deploy.onnx_export import require_new_file
 
-        require_free(output_file("export.onnx_file", target), section.overwrite)
+        require_new_file(check_output_file("export.onnx_file", target), section.overwrite)
         (self._device,) = devices([section.gpu_id], "export.gpu_id")
         self._network, self._experiment = open_network(path, experiment)
         threshold = section.threshold
@@ -88,11 +88,11 @@ class _Job:
             print(f"threshold: {told}, of {data}; it must be of this model", file=sys.stderr)
         self._section = section
         self.target = target
-        make_room(target)
+        require_writable(target)
 
     def write(self) -> "Parity":
         """Write the file, compared with PyTorch on training images where they are at hand."""
-        from reid_tune.deploy.export_options import Form
+        from reid_tune.deploy.export_options import ExportOptions
         from reid_tune.deploy.onnx_export import export_onnx
 
         section = self._section
@@ -101,7 +101,7 @@ class _Job:
             self._experiment,
             self.target,
             crops=_crops(self._experiment),
-            form=Form(section.input, section.precision, section.l2_normalize),
+            form=ExportOptions(section.input, section.precision, section.l2_normalize),
             overwrite=section.overwrite,
             extra_metadata=self._metadata,
             gpu=self._device.index or 0,
@@ -126,7 +126,7 @@ def _crops(experiment: Experiment) -> np.ndarray | None:
     if not folders:
         return None
     try:
-        records = read_folder(folders[0]).records
+        records = read_image_folder(folders[0]).records
     except InputError:
         return None
     chosen = records[:: max(1, len(records) // _CROPS)][:_CROPS]

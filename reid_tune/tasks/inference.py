@@ -10,29 +10,29 @@ from rich.console import Console
 from rich.progress import track
 
 from reid_tune.config.experiment import Experiment
-from reid_tune.data.images import decode
-from reid_tune.data.records import Record
+from reid_tune.data.images import decode_images
+from reid_tune.data.records import ImageRecord
 from reid_tune.errors import InputError
 from reid_tune.files import write_atomic
-from reid_tune.storage.download_cache import local_folder
-from reid_tune.tasks.embeddings import ENDINGS, Image, embeddings_file, images_in
+from reid_tune.storage.download_cache import ensure_local_folder
+from reid_tune.tasks.embeddings import ENDINGS, Image, open_embeddings_file, list_images
 from reid_tune.tasks.models import ModelFile
-from reid_tune.tasks.outputs import make_room, output_file
-from reid_tune.tasks.plan import run_plan
+from reid_tune.tasks.outputs import check_output_file, require_writable
+from reid_tune.tasks.plan import describe_run
 from reid_tune.tasks.references import ONNX, resolve
 from reid_tune.tasks.status import logged
-from reid_tune.tasks.test_sets import test_folders
+from reid_tune.tasks.evaluation_sets import evaluation_folders
 from reid_tune.training.devices import task_devices
 from reid_tune.training.embed import Embedder
 from reid_tune.training.embedding_pool import embedding_workers
 
-__all__ = ["Inferred", "run_inference"]
+__all__ = ["InferenceResult", "run_inference"]
 
 _CHUNK = 1024  # images of one worker that are in memory at once
 
 
 @dataclass(frozen=True)
-class Inferred:
+class InferenceResult:
     """The file, and what is in it."""
 
     path: Path
@@ -48,7 +48,7 @@ class Inferred:
         )
 
 
-def run_inference(experiment: Experiment) -> Inferred:
+def run_inference(experiment: Experiment) -> InferenceResult:
     """Write the embeddings of all images by `inference.checkpoint`, not L2-normalised, queries first, by file name.
 
     Memory does not grow with the number of images, but for an .npz file.
@@ -56,7 +56,7 @@ def run_inference(experiment: Experiment) -> Inferred:
     Raises:
         InputError: checkpoint, folders or the file's name are unusable, which is found before any image is read; an
             image cannot be read, or has an embedding that is not finite.
-        FailedRun: a worker died.
+        RunFailedError: a worker died.
     """
     section, directory = experiment.inference, experiment.task_dir("inference")
     with logged(directory, "inference") as log:
@@ -65,28 +65,28 @@ def run_inference(experiment: Experiment) -> Inferred:
                 "inference.checkpoint is not set: give a checkpoint, an .onnx file, models:/NAME@ALIAS or sweep:NAME."
             )
         target = Path(section.output_file) if section.output_file else directory / "embeddings.json"
-        output_file("inference.output_file", target, ENDINGS)
+        check_output_file("inference.output_file", target, ENDINGS)
         model = ModelFile(resolve(section.checkpoint, ONNX), experiment)
         images = _images(experiment, target)
         workers = task_devices(experiment, "inference")
-        print(run_plan(experiment, "inference", workers), file=sys.stderr)
+        print(describe_run(experiment, "inference", workers), file=sys.stderr)
         with embedding_workers(workers) as load:
             embedder = load(model)
-            make_room(target)
+            require_writable(target)
             write_atomic(directory / "experiment.yaml", experiment.to_yaml())
             log.write("STARTED", "inference started")
-            with embeddings_file(target) as write:
+            with open_embeddings_file(target) as write:
                 for some in _chunks(images, len(workers) * max(_CHUNK, experiment.dataset.val_batch_size)):
                     write(some, _embed(some, embedder, experiment.dataset.num_workers))
         queries = sum(image.subset == "query" for image in images)
         unparsed = sum(image.camera == -1 for image in images)
-        inferred = Inferred(target, queries, len(images) - queries, unparsed, embedder.dimension)
+        inferred = InferenceResult(target, queries, len(images) - queries, unparsed, embedder.dimension)
         log.write("RUNNING", f"{inferred} in {target}", queries=queries, gallery=inferred.gallery, unparsed=unparsed)
         return inferred
 
 
 def _images(experiment: Experiment, target: Path) -> list[Image]:
-    query, gallery = test_folders(experiment, "inference")
+    query, gallery = evaluation_folders(experiment, "inference")
     if not query and not gallery:
         raise InputError(
             "no images: set inference.query_dataset or inference.test_dataset (or dataset.query_dataset_dir or "
@@ -98,8 +98,8 @@ def _images(experiment: Experiment, target: Path) -> list[Image]:
             "inference.test_dataset, or choose .json or .parquet."
         )
     strict = experiment.dataset.strict
-    queries = images_in(local_folder(query), "query", strict) if query else []
-    return queries + (images_in(local_folder(gallery), "gallery", strict) if gallery else [])
+    queries = list_images(ensure_local_folder(query), "query", strict) if query else []
+    return queries + (list_images(ensure_local_folder(gallery), "gallery", strict) if gallery else [])
 
 
 def _chunks(images: Sequence[Image], size: int) -> Iterator[Sequence[Image]]:
@@ -111,10 +111,10 @@ def _chunks(images: Sequence[Image], size: int) -> Iterator[Sequence[Image]]:
 
 
 def _embed(images: Sequence[Image], embedder: Embedder, threads: int) -> np.ndarray:
-    records = [Record(image.path, image.identity, image.camera) for image in images]
+    records = [ImageRecord(image.path, image.identity, image.camera) for image in images]
     inputs = embedder.inputs
     size = inputs.height, inputs.width, inputs.interpolation
-    embeddings = embedder.embed(decode(records, *size, grey=inputs.grey, threads=threads))
+    embeddings = embedder.embed(decode_images(records, *size, grey=inputs.grey, threads=threads))
     if not (finite := np.isfinite(embeddings).all(axis=1)).all():
         raise InputError(f"the embedding of {images[int(finite.argmin())].path} is not finite; check the model.")
     return embeddings

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from rich.console import Console
 from rich.progress import track
 
-from reid_tune.errors import InputError, about
+from reid_tune.errors import InputError, error_context
 from reid_tune.evaluation.features import read_features
 from reid_tune.evaluation.intervals import paired_interval
 from reid_tune.evaluation.plots import ENDINGS
@@ -18,7 +18,7 @@ from reid_tune.evaluation.rerank import ReRanking
 from reid_tune.evaluation.rerank_grid import grid_scores
 from reid_tune.evaluation.rerank_plot import landscape_plot
 from reid_tune.evaluation.score import Score, score
-from reid_tune.tasks.outputs import make_room, output_file
+from reid_tune.tasks.outputs import check_output_file, require_writable
 from reid_tune.training.devices import named_device
 
 __all__ = ["RerankSearch", "run_rerank_search"]
@@ -104,11 +104,11 @@ def run_rerank_search(
     ]
     place = named_device(device)
     if picture:
-        output_file("--picture", picture, ENDINGS)
+        check_output_file("--picture", picture, ENDINGS)
     features = read_features(path)
     if picture:
-        make_room(picture)
-    with about(path):
+        require_writable(picture)
+    with error_context(path):
         plain = score(features, device=place)
     console = Console(stderr=True)
     scores = grid_scores(features, settings, place)

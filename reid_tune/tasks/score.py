@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from reid_tune.errors import about
+from reid_tune.errors import error_context
 from reid_tune.evaluation.breakdown import CameraPairs, per_identity
 from reid_tune.evaluation.features import read_features
 from reid_tune.evaluation.rerank import parse_reranking
@@ -13,11 +13,11 @@ from reid_tune.evaluation.score import Score, scores
 from reid_tune.evaluation.unmatched import unmatched
 from reid_tune.training.devices import named_device
 
-__all__ = ["Scored", "run_score"]
+__all__ = ["ScoreResult", "run_score"]
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoreResult:
     """A score, and the rows of its parts under `per_camera_pair` or `per_identity` where they were asked for."""
 
     score: Score
@@ -38,7 +38,7 @@ class Scored:
 
 def run_score(
     path: Path, reranking: str | None, by: Literal["camera", "identity"] | None = None, device: str = "auto"
-) -> Scored:
+) -> ScoreResult:
     """Score an `.npz` file, re-ranked where `reranking` is `K1,K2,LAMBDA`; see `CameraPairs` and `per_identity`.
 
     Queries without a match are told on stderr.
@@ -49,14 +49,14 @@ def run_score(
     setting, place = parse_reranking(reranking) if reranking else None, named_device(device)
     features = read_features(path)
     pairs = CameraPairs(features) if by == "camera" else None
-    with about(path):
+    with error_context(path):
         (found,) = scores(features, [setting], place, watch=pairs)
     query = zip(features.query_ids.tolist(), features.query_cameras.tolist(), strict=True)
     gallery = zip(features.gallery_ids.tolist(), features.gallery_cameras.tolist(), strict=True)
     if line := unmatched(query, gallery):
         print(line, file=sys.stderr)
     parts = {"per_camera_pair": pairs.rows()} if pairs else {"per_identity": per_identity(found)} if by else {}
-    return Scored(found, parts)
+    return ScoreResult(found, parts)
 
 
 def _part(row: dict[str, Any]) -> tuple[str, dict[str, Any]]:

@@ -14,11 +14,11 @@ from reid_tune.checkpoints.filenames import LATEST
 from reid_tune.config.experiment import Experiment
 from reid_tune.errors import InputError
 from reid_tune.files import write_atomic
-from reid_tune.tasks.plan import run_plan
+from reid_tune.tasks.plan import describe_run
 from reid_tune.tasks.references import CHECKPOINT, is_reference, resolve
-from reid_tune.tasks.split import SPLIT, write_lists
+from reid_tune.tasks.split import SPLIT, write_split_lists
 from reid_tune.tasks.status import StatusLog, kpi, logged
-from reid_tune.tasks.tracked_training import Epochs, recorded
+from reid_tune.tasks.tracked_training import EpochLog, track_training
 from reid_tune.training.compiler import require_compiler
 from reid_tune.training.devices import task_devices
 from reid_tune.training.distributed import rank
@@ -43,18 +43,18 @@ def run_train(experiment: Experiment, given: Collection[str] = (), *, track: boo
 
     Args:
         given: Keys that the user wrote.
-        track: Record it in MLflow, see `recorded`.
+        track: Record it in MLflow, see `track_training`.
 
     Raises:
         InputError: the spec, its data or a checkpoint is unusable.
-        FailedRun: the loss is not finite, or a worker died.
+        RunFailedError: the loss is not finite, or a worker died.
     """
     experiment = _resolved(experiment)
     directory = experiment.task_dir("train")
     workers = task_devices(experiment, "train")
     require_shares(experiment, len(workers))
     require_compiler(experiment, workers[0].type)
-    for line in (*_data_lines(experiment, given), run_plan(experiment, "train", workers)):
+    for line in (*_data_lines(experiment, given), describe_run(experiment, "train", workers)):
         print(line, file=sys.stderr)
     with logged(directory, "train"), _recorded(experiment, directory) if track else nullcontext():
         if len(workers) == 1:
@@ -67,7 +67,7 @@ def run_train(experiment: Experiment, given: Collection[str] = (), *, track: boo
 def _recorded(experiment: Experiment, directory: Path) -> AbstractContextManager[None]:
     # From a checkpoint that is named, epochs are trained anew that the log may have.
     named = experiment.train.resume_training_checkpoint_path
-    return recorded(experiment, directory, resumed=not named and (directory / LATEST).exists())
+    return track_training(experiment, directory, resumed=not named and (directory / LATEST).exists())
 
 
 def _resolved(experiment: Experiment) -> Experiment:
@@ -84,7 +84,7 @@ def _resolved(experiment: Experiment) -> Experiment:
 
 def _worker(experiment: Experiment, directory: Path, track: bool, device: torch.device) -> None:
     resume = experiment.train.resume_training_checkpoint_path
-    record = Epochs(directory, device) if track and rank() == 0 else nullcontext()
+    record = EpochLog(directory, device) if track and rank() == 0 else nullcontext()
     with record as epochs, _Reporter(experiment, directory, epochs) as reporter:
         train(
             experiment,
@@ -99,7 +99,7 @@ def _worker(experiment: Experiment, directory: Path, track: bool, device: torch.
 class _Reporter(TerminalReporter):
     """Keeps the spec beside the checkpoints once it goes together with data and earlier checkpoint; writes status."""
 
-    def __init__(self, experiment: Experiment, directory: Path, epochs: Epochs | None) -> None:
+    def __init__(self, experiment: Experiment, directory: Path, epochs: EpochLog | None) -> None:
         super().__init__()
         self._experiment, self._record = experiment, epochs
         self._status = StatusLog(directory)
@@ -110,7 +110,7 @@ class _Reporter(TerminalReporter):
             self._lock()
             write_atomic(self._status.path.with_name("experiment.yaml"), self._experiment.to_yaml())
             if holds_out(self._experiment):
-                write_lists(self._experiment, self._status.path.with_name(SPLIT))
+                write_split_lists(self._experiment, self._status.path.with_name(SPLIT))
             self._status.write("STARTED", "train started", epoch=first_epoch - 1, max_epoch=num_epochs)
         super().start(steps_per_epoch, first_epoch, num_epochs)
 
@@ -156,10 +156,10 @@ def _data_lines(experiment: Experiment, given: Collection[str]) -> list[str]:
     cameras = len({record.camera for record in split.train})
     lines = [f"training: {len(split.train)} images, {identities} identities, {cameras} camera(s)"]
     lines += [
-        f"{len(folder.left_out)} image(s) of {folder.path} are left out, as their names do not parse: the first is "
-        f"{folder.left_out[0]!r}"
+        f"{len(folder.unparsed_names)} image(s) of {folder.path} are left out, as their names do not parse: the first is "
+        f"{folder.unparsed_names[0]!r}"
         for folder in training_folders(experiment)
-        if folder.left_out
+        if folder.unparsed_names
     ]
     if holds_out(experiment) and (unlisted := len(train_records(experiment)) - split.images):
         lines.append(f"{unlisted} training image(s) are left out, as no list in {dataset.validation} names them")

@@ -11,7 +11,7 @@ import numpy as np
 from reid_tune.errors import InputError
 from reid_tune.evaluation.differences import Difference, difference
 from reid_tune.evaluation.npz import read_npz
-from reid_tune.files import atomic
+from reid_tune.files import atomic_path
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -95,7 +95,7 @@ def write_repeats(path: Path, repeats: Sequence[Repeat]) -> None:
         "identity": np.concatenate([np.asarray(repeat.identities, np.int64) for repeat in repeats]),
         "average_precision": np.concatenate([np.asarray(repeat.average_precision, float) for repeat in repeats]),
     }
-    with atomic(path) as temporary, temporary.open("wb") as file:
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from reid_tune.evaluation.plots import new_figure
-from reid_tune.files import atomic
+from reid_tune.files import atomic_path
 
 __all__ = ["schedule_plot"]
 
@@ -34,5 +34,5 @@ def schedule_plot(history: Sequence[Mapping[str, Any]], path: Path) -> None:
         scores.spines["right"].set_position(("outward", 50))
         scores.plot(*zip(*validated, strict=True), color="#009E73", linestyle=":", marker="o")
     figure.legend(handles=lines, loc="outside lower center", ncols=3, frameon=False)
-    with atomic(path) as temporary:
+    with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=150)

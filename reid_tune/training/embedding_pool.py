@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from reid_tune.errors import FailedRun, ReidTuneError
+from reid_tune.errors import ReidTuneError, RunFailedError
 from reid_tune.training.embed import Embedder, Open
 
 __all__ = ["embedding_workers"]
@@ -31,7 +31,7 @@ def embedding_workers(devices: Sequence[torch.device]) -> Iterator[Callable[[Ope
 
     Raises:
         ReidTuneError: what a model raised in a worker.
-        FailedRun: a worker died.
+        RunFailedError: a worker died.
     """
     if len(devices) == 1:
         yield _last(lambda model: model(devices[0]))
@@ -110,7 +110,7 @@ class _Worker:
             reply = self._connection.recv()
         except (EOFError, OSError):
             status = self._process.wait()
-            raise FailedRun(f"worker {self._name} died (status {status}); was the memory enough?") from None
+            raise RunFailedError(f"worker {self._name} died (status {status}); was the memory enough?") from None
         if isinstance(reply, ReidTuneError):
             raise reply
         return reply
@@ -148,5 +148,5 @@ def serve(handle: int) -> None:
                 reply = error
             except Exception as error:
                 traceback.print_exc()
-                reply = FailedRun(f"a worker failed ({type(error).__name__}: {error}); see above.")
+                reply = RunFailedError(f"a worker failed ({type(error).__name__}: {error}); see above.")
             connection.send(reply)

@@ -22,7 +22,8 @@ from torch.multiprocessing.spawn import (
 )
 
 from reid_tune import errors
-from reid_tune.errors import FailedRun, ReidTuneError
+from reid_tune.environment import set_defaults
+from reid_tune.errors import ReidTuneError, RunFailedError
 from reid_tune.training.compiler import limit_compile_processes
 from reid_tune.training.timeouts import GROUP_TIMEOUT
 
@@ -39,13 +40,13 @@ def launch(function: Callable[..., None], arguments: Sequence[Any], devices: Seq
 
     Raises:
         ReidTuneError: what the function raised in a worker.
-        FailedRun: a worker died.
+        RunFailedError: a worker died.
     """
     with tempfile.TemporaryDirectory(prefix="reid-tune-") as folder:
         # The end of a run is one sentence, without torch's lines about the workers that it ends.
         logging.getLogger(start_processes.__module__).setLevel(logging.ERROR)
         # A single machine needs no name of its own that resolves.
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+        set_defaults({"GLOO_SOCKET_IFNAME": "lo"})
         processes = start_processes(
             _work, (function, tuple(arguments), list(devices), folder), len(devices), join=False, start_method="spawn"
         )
@@ -55,7 +56,7 @@ def launch(function: Callable[..., None], arguments: Sequence[Any], devices: Seq
                 _require_no_death(processes)
                 processes.join()
         except ProcessExitedException as error:
-            raise FailedRun(f"worker {error.error_index} of {len(devices)} died ({error.msg}).") from None
+            raise RunFailedError(f"worker {error.error_index} of {len(devices)} died ({error.msg}).") from None
         except ProcessRaisedException:
             fault = _fault(Path(folder))
             if fault is None:
@@ -87,7 +88,7 @@ def _require_no_death(context: ProcessContext) -> None:
         context.processes[context.sentinels[sentinel]].join()  # Only now its exit code is known.
     for number, process in enumerate(context.processes):
         if (code := process.exitcode or 0) < 0:
-            raise FailedRun(f"worker {number} of {len(context.processes)} died ({signal.strsignal(-code)}).")
+            raise RunFailedError(f"worker {number} of {len(context.processes)} died ({signal.strsignal(-code)}).")
 
 
 def _work(

@@ -20,7 +20,7 @@ import yaml
 
 from reid_tune import __version__, cli
 from reid_tune.demo import draw_demo_data
-from reid_tune.errors import FailedRun, InfrastructureError
+from reid_tune.errors import InfrastructureError, RunFailedError
 from reid_tune.journal.event_log import EventLog
 
 COMMANDS = ["train", "evaluate", "inference", "export", "score", "demo-data", "check-data", "convert", "cache", "spec"]
@@ -359,7 +359,7 @@ def test_bad_sweeps(
     arguments: list[str],
     part: str,
 ) -> None:
-    monkeypatch.setattr("reid_tune.sweep.stages.preflight.SAMPLES", 20)
+    monkeypatch.setattr("reid_tune.sweep.stages.preflight.SAMPLE_COUNT", 20)
     tree = {
         "name": "small",
         "spec": "spec.yaml",
@@ -393,7 +393,7 @@ def test_report_in_all_formats(run: Run, tmp_path: Path) -> None:
     ("error", "status", "sentence"),
     [
         (KeyboardInterrupt(), 130, ""),
-        (FailedRun("the loss is nan."), 1, "reid-tune: the loss is nan.\n"),
+        (RunFailedError("the loss is nan."), 1, "reid-tune: the loss is nan.\n"),
         (InfrastructureError("the disk is full."), 3, "reid-tune: the disk is full.\n"),
         (
             RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be reported later"),

@@ -11,42 +11,42 @@ import onnx
 import pytest
 import torch
 
-from reid_tune.deploy.export_options import Form
+from reid_tune.deploy.export_options import ExportOptions
 from reid_tune.deploy.onnx_export import export_onnx
 from reid_tune.deploy.onnx_model import OnnxModel
-from reid_tune.errors import FailedRun
+from reid_tune.errors import RunFailedError
 
 from .conftest import make_crops, make_network
 
 SWIN = "swin_tiny_patch4_window7_224"
-FORMS = [Form(*values) for values in product(("float_nchw", "uint8_nhwc"), ("fp32", "fp16"), (False, True))]
-HALF = Form(precision="fp16")
+OPTIONS = [ExportOptions(*values) for values in product(("float_nchw", "uint8_nhwc"), ("fp32", "fp16"), (False, True))]
+HALF = ExportOptions(precision="fp16")
 
 
 @pytest.mark.parametrize(
-    ("backbone", "form"), [*(("resnet18", form) for form in FORMS[1:]), ("resnet_50", FORMS[-1]), (SWIN, FORMS[-1])]
+    ("backbone", "options"), [*(("resnet18", options) for options in OPTIONS[1:]), ("resnet_50", OPTIONS[-1]), (SWIN, OPTIONS[-1])]
 )
 def test_every_form_gives_the_embeddings_of_pytorch(
-    translate: Callable[[str], Any], tmp_path: Path, backbone: str, form: Form
+    translate: Callable[[str], Any], tmp_path: Path, backbone: str, options: ExportOptions
 ) -> None:
     (network, experiment), plain = translate(backbone)
     path, dataset = tmp_path / "m.onnx", experiment.dataset
-    parity = export_onnx(network, experiment, path, form=form)
+    parity = export_onnx(network, experiment, path, options=options)
     assert parity.equal and parity.same_neighbours == 1 and [entry.name for entry in tmp_path.iterdir()] == ["m.onnx"]
     graph = onnx.load(path, load_external_data=False)
     onnx.checker.check_model(graph, full_check=True)
     assert graph.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "batch"
-    assert path.stat().st_size < (0.52 if form.precision == "fp16" else 1.01) * plain.ByteSize()
+    assert path.stat().st_size < (0.52 if options.precision == "fp16" else 1.01) * plain.ByteSize()
 
     model = OnnxModel(path)
-    assert model.form == form
-    crops = make_crops(3, model.intake.height, model.intake.width)
+    assert model.options == options
+    crops = make_crops(3, model.preprocessing.height, model.preprocessing.width)
     images = (crops / 255 - np.array(dataset.pixel_mean)) / np.array(dataset.pixel_std)
     with torch.no_grad():
         wanted = network.eval()(torch.tensor(images.transpose(0, 3, 1, 2), dtype=torch.float32)).numpy()
-    if form.l2_normalized:
+    if options.l2_normalized:
         wanted /= np.linalg.norm(wanted, axis=1, keepdims=True)
-    tolerance = 4e-3 if form.precision == "fp16" else 5e-4
+    tolerance = 4e-3 if options.precision == "fp16" else 5e-4
     for batch_size in (1, 2, 64):
         found = model.embed(crops, batch_size)
         np.testing.assert_allclose(found, wanted, rtol=0, atol=tolerance * np.abs(wanted).max())
@@ -54,7 +54,7 @@ def test_every_form_gives_the_embeddings_of_pytorch(
 
 def test_a_grey_network_takes_grey_pixels(tmp_path: Path) -> None:
     network, experiment = make_network("resnet18", 64, 32, **{"model.input_channels": 1})
-    assert export_onnx(network, experiment, tmp_path / "m.onnx", form=Form("uint8_nhwc", "fp16", True)).equal
+    assert export_onnx(network, experiment, tmp_path / "m.onnx", options=ExportOptions("uint8_nhwc", "fp16", True)).equal
     shape = onnx.load(tmp_path / "m.onnx").graph.input[0].type.tensor_type.shape
     assert [size.dim_value or size.dim_param for size in shape.dim] == ["batch", 64, 32, 1]
 
@@ -66,8 +66,8 @@ def test_a_weight_that_is_one_percent_off_is_refused_in_half_precision(
     made, model = translated
     weight = next(entry for entry in model.graph.initializer if entry.name == name)
     weight.raw_data = (onnx.numpy_helper.to_array(weight) * np.float32(1.01)).tobytes()
-    with pytest.raises(FailedRun, match=r"m\.onnx is not written, .* different embeddings"):
-        export_onnx(*made, tmp_path / "m.onnx", form=HALF)
+    with pytest.raises(RunFailedError, match=r"m\.onnx is not written, .* different embeddings"):
+        export_onnx(*made, tmp_path / "m.onnx", options=HALF)
     assert not list(tmp_path.iterdir())
 
 
@@ -79,6 +79,8 @@ def test_a_network_whose_values_leave_the_range_has_no_form_in_half_precision(tr
         last.weight *= 1e6
         last.bias *= 1e6
         large.projection.weight *= 1e-4
-    with pytest.raises(FailedRun, match=r"^export.precision = fp16 does not fit this network: [^\n]*65,504; [^\n]*$"):
-        export_onnx(large, experiment, tmp_path / "m.onnx", form=HALF)
+    with pytest.raises(
+        RunFailedError, match=r"^export.precision = fp16 does not fit this network: [^\n]*65,504; [^\n]*$"
+    ):
+        export_onnx(large, experiment, tmp_path / "m.onnx", options=HALF)
     assert not list(tmp_path.iterdir())

@@ -13,7 +13,7 @@ import reid_tune
 from reid_tune.config.load import build_experiment
 from reid_tune.deploy.onnx_export import export_onnx, spec_hash
 from reid_tune.deploy.onnx_model import OnnxModel
-from reid_tune.errors import FailedRun, InputError
+from reid_tune.errors import InputError, RunFailedError
 
 from .conftest import make_crops, make_network
 
@@ -29,7 +29,7 @@ def test_every_batch_size_gives_the_embeddings_of_pytorch(exported: Any, backbon
     dataset = experiment.dataset
     network.eval()
     for count in (1, 2, 5):
-        crops = make_crops(count, model.intake.height, model.intake.width)
+        crops = make_crops(count, model.preprocessing.height, model.preprocessing.width)
         images = (crops / 255 - np.array(dataset.pixel_mean)) / np.array(dataset.pixel_std)
         with torch.no_grad():
             wanted = network(torch.tensor(images.transpose(0, 3, 1, 2), dtype=torch.float32)).numpy()
@@ -74,9 +74,9 @@ def test_the_file_is_alone_and_describes_itself(exported: Any, backbone: str) ->
 def test_the_reader_has_the_metadata(exported: Any) -> None:
     (network, experiment), path, _ = exported("resnet18")
     model = OnnxModel(path, threads=1)
-    assert (model.intake.height, model.intake.width, model.dimension) == (64, 32, network.dimension)
-    assert (model.intake.mean, model.intake.std) == (experiment.dataset.pixel_mean, experiment.dataset.pixel_std)
-    assert (model.intake.interpolation, model.intake.channels) == ("bilinear", 3)
+    assert (model.preprocessing.height, model.preprocessing.width, model.dimension) == (64, 32, network.dimension)
+    assert (model.preprocessing.mean, model.preprocessing.std) == (experiment.dataset.pixel_mean, experiment.dataset.pixel_std)
+    assert (model.preprocessing.interpolation, model.preprocessing.channels) == ("bilinear", 3)
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_a_grey_network_takes_one_channel(tmp_path: Path, backbone: str) -> None
     shape = onnx.load(path).graph.input[0].type.tensor_type.shape
     assert [size.dim_value or size.dim_param for size in shape.dim] == ["batch", 1, 64, 32]
     model = OnnxModel(path)
-    assert (model.intake.channels, model.intake.mean, model.intake.std) == (1, (0.3,), (0.2,))
+    assert (model.preprocessing.channels, model.preprocessing.mean, model.preprocessing.std) == (1, (0.3,), (0.2,))
     grey = make_crops(5, 64, 32)[..., :1].repeat(3, axis=3)
     with torch.no_grad():
         images = torch.tensor((grey[:, None, :, :, 0] / 255 - 0.3) / 0.2, dtype=torch.float32)
@@ -130,11 +130,11 @@ def test_a_weight_that_is_one_percent_off_is_refused(translated: Any, tmp_path: 
     weight = next(entry for entry in model.graph.initializer if entry.name == "backbone.layer3.0.conv1.weight")
     weight.raw_data = (onnx.numpy_helper.to_array(weight) * np.float32(1.01)).tobytes()
     target = tmp_path / "m.onnx"
-    with pytest.raises(FailedRun, match=r"m\.onnx is not written, .* different embeddings.*16 synthetic crops"):
+    with pytest.raises(RunFailedError, match=r"m\.onnx is not written, .* different embeddings.*16 synthetic crops"):
         export_onnx(*made, target)
     assert not list(tmp_path.iterdir())
     target.write_bytes(b"old")
-    with pytest.raises(FailedRun):
+    with pytest.raises(RunFailedError):
         export_onnx(*made, target, overwrite=True)
     assert [entry.read_bytes() for entry in tmp_path.iterdir()] == [b"old"]
 
@@ -146,7 +146,7 @@ def test_an_existing_file_is_kept_unless_told(translated: Any, tmp_path: Path) -
         export_onnx(*translated[0], target)
     assert target.read_bytes() == b"old"
     assert export_onnx(*translated[0], target, overwrite=True).equal
-    assert OnnxModel(target).intake.height == 64
+    assert OnnxModel(target).preprocessing.height == 64
 
 
 def test_a_folder_in_the_place_of_the_file(translated: Any, tmp_path: Path) -> None:
@@ -168,7 +168,7 @@ class Unexportable(torch.nn.Module):
 def test_a_network_without_a_form_in_onnx_fails_in_one_sentence(tmp_path: Path) -> None:
     network, experiment = make_network("resnet18", 64, 32)
     network.backbone = Unexportable()
-    with pytest.raises(FailedRun, match="^model.backbone = 'resnet18' has no form in ONNX: [^\n]*$"):
+    with pytest.raises(RunFailedError, match="^model.backbone = 'resnet18' has no form in ONNX: [^\n]*$"):
         export_onnx(network, experiment, tmp_path / "m.onnx")
     assert not list(tmp_path.iterdir())
 

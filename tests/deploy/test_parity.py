@@ -8,22 +8,22 @@ import torch
 from torch import Tensor, nn
 
 from reid_tune.deploy.deviation import deviation
-from reid_tune.deploy.export_options import PLAIN, Form
+from reid_tune.deploy.export_options import DEFAULT, ExportOptions
 from reid_tune.deploy.onnx_model import OnnxModel
 from reid_tune.deploy.parity import Parity, measure_parity
-from reid_tune.deploy.parity_limits import FLOAT
-from reid_tune.deploy.preprocessing import Intake
-from reid_tune.errors import FailedRun
+from reid_tune.deploy.parity_limits import FP32_LIMITS
+from reid_tune.deploy.preprocessing import Preprocessing
+from reid_tune.errors import RunFailedError
 from reid_tune.modeling.network import ReIDNet
 
 
 class Answers:
     """Stands for a file: answers with given embeddings, by the first pixel of a crop, and notes the batches."""
 
-    intake = Intake(1, 1, "bilinear", 3, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), "float_nchw")
+    preprocessing = Preprocessing(1, 1, "bilinear", 3, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), "float_nchw")
 
-    def __init__(self, rows: np.ndarray, form: Form) -> None:
-        self.rows, self.form = rows, form
+    def __init__(self, rows: np.ndarray, options: ExportOptions) -> None:
+        self.rows, self.options = rows, options
         self.batches: list[tuple[int, int]] = []
 
     def embed(self, images: np.ndarray, batch_size: int) -> np.ndarray:
@@ -40,10 +40,10 @@ class Table(nn.Module):
         return self.rows[(images[:, 0, 0, 0] * 255).round().long()]
 
 
-def compare(wanted: np.ndarray, found: np.ndarray, form: Form = PLAIN) -> tuple[Parity, Answers]:
+def compare(wanted: np.ndarray, found: np.ndarray, options: ExportOptions = DEFAULT) -> tuple[Parity, Answers]:
     crops = np.zeros((len(wanted), 1, 1, 3), np.uint8)
     crops[:, 0, 0, 0] = np.arange(len(wanted))
-    answers = Answers(found.astype(np.float32), form)
+    answers = Answers(found.astype(np.float32), options)
     network = cast(ReIDNet, Table(wanted.astype(np.float32)))
     return measure_parity(network, cast(OnnxModel, answers), crops), answers
 
@@ -76,8 +76,8 @@ def test_the_worst_batch_counts() -> None:
 
     wanted = rows(20).astype(np.float32)
     crops = np.arange(20, dtype=np.uint8)[:, None, None, None].repeat(3, 3)
-    parity = measure_parity(cast(ReIDNet, Table(wanted)), cast(OnnxModel, Wrong(wanted, PLAIN)), crops)
-    apart = deviation(wanted, wanted + 0.01 * rows(1))
+    parity = measure_parity(cast(ReIDNet, Table(wanted)), cast(OnnxModel, Wrong(wanted, DEFAULT)), crops)
+    apart = measure_deviation(wanted, wanted + 0.01 * rows(1))
     assert not parity.equal
     assert (parity.cosine, parity.difference) == pytest.approx((apart.cosine, apart.difference), abs=1e-6)
 
@@ -85,7 +85,7 @@ def test_the_worst_batch_counts() -> None:
 @pytest.mark.parametrize("part", ["cosine", "difference", "same_neighbours"])
 def test_every_number_has_a_limit(part: str) -> None:
     right = {"cosine": 1 - 5e-7, "difference": 1e-4, "same_neighbours": 1.0}
-    limits = {"min_cosine": FLOAT.cosine, "max_difference": FLOAT.difference}
+    limits = {"min_cosine": FP32_LIMITS.cosine, "max_difference": FP32_LIMITS.difference}
     given: dict[str, Any] = {"crops": 5, "synthetic": False, "batches": (1,), **limits}
     assert Parity(**given, **right).equal
     wrong = {"cosine": 1 - 2e-6, "difference": 1e-3, "same_neighbours": 0.9}[part]
@@ -95,25 +95,25 @@ def test_every_number_has_a_limit(part: str) -> None:
 
 def test_a_file_that_gives_norm_one_is_compared_with_norm_one() -> None:
     unit = rows() / np.linalg.norm(rows(), axis=1, keepdims=True)
-    form = Form(l2_normalized=True)
-    assert compare(rows(), unit, form)[0].equal
-    assert not compare(rows(), rows(), form)[0].equal
+    options = ExportOptions(l2_normalized=True)
+    assert compare(rows(), unit, options)[0].equal
+    assert not compare(rows(), rows(), options)[0].equal
     assert not compare(rows(), unit)[0].equal
 
 
 def test_a_file_in_half_precision_has_the_limits_of_rounding() -> None:
-    form, wanted = Form(precision="fp16"), rows(20).astype(np.float32)
+    options, wanted = ExportOptions(precision="fp16"), rows(20).astype(np.float32)
     rounded = wanted.astype(np.float16).astype(np.float32)
-    parity, _ = compare(wanted, rounded, form)
-    apart = deviation(wanted, rounded)
-    assert parity.equal and not compare(wanted, rounded * 1.001, form)[0].equal
+    parity, _ = compare(wanted, rounded, options)
+    apart = measure_deviation(wanted, rounded)
+    assert parity.equal and not compare(wanted, rounded * 1.001, options)[0].equal
     assert parity.max_difference == pytest.approx(2 * apart.difference)
     assert 1 - parity.min_cosine == pytest.approx(4 * (1 - apart.cosine))
 
 
 def test_a_network_beyond_half_precision_is_refused() -> None:
-    with pytest.raises(FailedRun, match="exceed 65,504"):
-        compare(rows() * 1e6, rows() * 1e6, Form(precision="fp16"))
+    with pytest.raises(RunFailedError, match="exceed 65,504"):
+        compare(rows() * 1e6, rows() * 1e6, ExportOptions(precision="fp16"))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -133,7 +133,7 @@ def test_finds_any_weight_matrix_that_is_one_percent_off(exported: Any, tmp_path
     matrices = [
         entry
         for entry in model.graph.initializer
-        if len(entry.dims) > 1 and entry.data_type == onnx.TensorProto.FLOAT and not entry.name.startswith(tables)
+        if len(entry.dims) > 1 and entry.data_type == onnx.TensorProto.FP32_LIMITS and not entry.name.startswith(tables)
     ]
     # A layer norm follows the first weights of a Swin and takes the factor out again.
     for weight in (matrices[len(matrices) // 2], matrices[-1]):
@@ -144,5 +144,5 @@ def test_finds_any_weight_matrix_that_is_one_percent_off(exported: Any, tmp_path
         wrong = measure_parity(network.eval(), OnnxModel(tmp_path / "m.onnx"))
         assert not wrong.equal, weight.name
         # The limits lie well between a right and a wrong file.
-        assert 4 * right.difference < FLOAT.difference < wrong.difference / 4, weight.name
-        assert 1 - right.cosine < (1 - FLOAT.cosine) / 4
+        assert 4 * right.difference < FP32_LIMITS.difference < wrong.difference / 4, weight.name
+        assert 1 - right.cosine < (1 - FP32_LIMITS.cosine) / 4

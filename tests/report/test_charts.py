@@ -6,7 +6,7 @@ import pytest
 from reid_tune.journal.state import RunState, SweepState, trial_run
 from reid_tune.report.charts import curves_chart, front_chart, history_chart, scatter_chart
 from reid_tune.report.svg import COLOURS
-from reid_tune.search.parameters import Searched
+from reid_tune.search.parameters import SearchedParameter
 
 STATES = ("finished", "finished", "stopped", "failed", "running")
 
@@ -40,7 +40,7 @@ def texts(svg: str) -> list[str]:
     ],
 )
 def test_parameters_of_every_kind(entry: Any, values: list[Any], labels: list[str]) -> None:
-    svg = scatter_chart(Searched("k", entry, values[0]), state_of(values), "mAP")
+    svg = scatter_chart(SearchedParameter("k", entry, values[0]), state_of(values), "mAP")
     assert set(labels) <= set(texts(svg)) and "mAP %" in texts(svg)
     assert svg.startswith("<svg viewBox=") and svg.rstrip().endswith("</svg>")
 

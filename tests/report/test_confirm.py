@@ -1,7 +1,7 @@
 import re
 from typing import Any
 
-from reid_tune.report.confirm import confirm_chart, tied_candidates, explain_winner
+from reid_tune.report.confirm import confirm_chart, explain_winner, tied_candidates
 
 from ..helpers.report_events import CONFIRM
 

@@ -17,7 +17,7 @@ from reid_tune.report.confirm import explain_winner
 from reid_tune.report.html import write_page
 from reid_tune.report.reproduce import reproduce_commands
 from reid_tune.report.summary import format_interval, winner_run
-from reid_tune.search.pareto import front
+from reid_tune.search.pareto import pareto_front
 
 from ..helpers.finished_sweep import simulate
 from ..helpers.simulated_driver import SPACE
@@ -213,7 +213,7 @@ def test_several_objectives_have_a_front(tmp_path: Path) -> None:
     objectives = [{"metric": "mAP"}, {"metric": "parameters"}]
     folder = simulate(tmp_path, trials=8, sections={"space": space, "objective": objectives}).folder
     page, (state, _) = page_of(folder), read_sweep(folder)
-    best = {str(trial.number) for trial in front(state.trials, "mAP", ["parameters"])}
+    best = {str(trial.number) for trial in pareto_front(state.trials, "mAP", ["parameters"])}
     assert best and "The Pareto front" in page.text
     rows = next(rows for rows in page.tables if rows[0][:2] == ["trial", "state"])
     at, cost = rows[0].index("front"), rows[0].index("parameters")

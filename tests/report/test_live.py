@@ -5,7 +5,7 @@ from rich.console import Console
 
 from reid_tune.journal.costs import Cost
 from reid_tune.journal.state import SweepState, replay
-from reid_tune.report.live import LiveView, status_line
+from reid_tune.report.live import LiveView, status_text
 
 from ..helpers.report_events import events
 
@@ -13,17 +13,17 @@ SPENT = Cost(0.05, 0.0, 0.1)
 
 
 def test_the_status_says_what_runs_what_is_best_and_what_is_left() -> None:
-    lines = status_line(replay(events("search")), 9, SPENT).splitlines()
+    lines = status_text(replay(events("search")), 9, SPENT).splitlines()
     assert lines == [
         "search: 5 of 9 trials begun: 1 running, 2 finished, 1 stopped, 1 failed (1 out of memory)",
         "mAP: best 50.0 % (trial 2), trial 0 37.5 %; rung 2: 2 of 3 went on",
         "0.05 hours, 0.10 CPU-hours; about 3 min left by the plan",
     ]
-    assert status_line(replay(events()[:4]), 9, SPENT).splitlines()[:2] == [
+    assert status_text(replay(events()[:4]), 9, SPENT).splitlines()[:2] == [
         "search: 0 of 9 trials begun",
         "mAP: no full-length trial yet",
     ]
-    done = status_line(replay(events()), 9, SPENT)
+    done = status_text(replay(events()), 9, SPENT)
     assert done.startswith("done: 5 of 9") and done.endswith("0.10 CPU-hours")
 
 
@@ -32,7 +32,7 @@ def test_behind_the_search_the_status_counts_repeats_and_refits() -> None:
     lines.append({"kind": "stage", "time": 1.0, "stage": "confirm", "state": "started", "result": {}})
     lines += [{"kind": "suggested", "time": 1.0, "run": f"confirm/0000-{j}", "parameters": {}} for j in (1, 2)]
     lines.append({"kind": "ended", "time": 1.0, "run": "confirm/0000-1", "state": "finished", "epoch": 2})
-    status = status_line(replay(lines), 9, SPENT)
+    status = status_text(replay(lines), 9, SPENT)
     assert status.startswith("confirm: 2 of 4 runs begun: 1 running, 1 finished\nmAP: best 50.0 %")
 
 

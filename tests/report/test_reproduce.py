@@ -17,7 +17,7 @@ from reid_tune.journal.progress import read_sweep
 from reid_tune.journal.provenance import WorkerResources, make_run_record, write_run_record
 from reid_tune.journal.state import RunState
 from reid_tune.report.reproduce import inline_yaml, reproduce_command, reproduce_commands, write_spec
-from reid_tune.sweep.reproduce import differences
+from reid_tune.sweep.reproduce import compare_metrics
 
 from ..helpers.finished_sweep import simulate
 from ..helpers.simulated_driver import write_yaml
@@ -132,7 +132,7 @@ def test_threads_by_the_environment_are_the_threads_of_a_worker(tmp_path: Path) 
 def test_metrics_are_compared_at_the_last_epoch_of_the_run() -> None:
     run = RunState("trials/0001", {}, epochs={1: {"loss": 2.0}, 2: {"loss": 1.0, "mAP": 0.5, "images_per_second": 9.0}})
     again = {2: {"loss": 1.0, "mAP": 0.25, "images_per_second": 1.0, "epoch": 2}, 3: {"loss": 0.5}}
-    assert differences(run, again) == {
+    assert compare_metrics(run, again) == {
         "loss": {"sweep": 1.0, "again": 1.0, "equal": True},
         "mAP": {"sweep": 0.5, "again": 0.25, "equal": False},
     }

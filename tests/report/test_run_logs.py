@@ -10,7 +10,7 @@ from reid_tune.errors import InputError
 from reid_tune.journal.event_log import EventLog
 from reid_tune.journal.journal import EVENTS
 from reid_tune.journal.store import split_run_reference
-from reid_tune.report.run_logs import Watched, logs_table, read_log
+from reid_tune.report.run_logs import LogFollower, logs_table, read_log
 
 from ..helpers.finished_sweep import simulate
 
@@ -67,7 +67,7 @@ def test_what_is_not_there_is_one_sentence(tmp_path: Path) -> None:
 
 def test_following_shows_all_until_the_run_ends(tmp_path: Path) -> None:
     folder = begin(tmp_path)
-    watched = Watched(folder, ZERO)
+    watched = LogFollower(folder, ZERO)
 
     def steps() -> Iterator[None]:
         write(folder, "first\n")

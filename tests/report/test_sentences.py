@@ -5,7 +5,7 @@ import pytest
 
 from reid_tune.journal.costs import Cost
 from reid_tune.journal.state import replay
-from reid_tune.report.sentences import search_end_sentence, seed_sentences, format_spent, report_sentences
+from reid_tune.report.sentences import format_spent, report_sentences, search_end_sentence, seed_sentences
 
 from ..helpers.report_events import TEST, events
 
@@ -29,7 +29,9 @@ def test_all_that_a_whole_sweep_says() -> None:
 
 
 def test_a_sweep_that_has_just_begun_has_only_cost_something() -> None:
-    assert list(report_sentences(replay(events()[:4]), FOLDER, Cost(0.25, 0.125, 1.0))) == ["spent: 0.25 hours, 0.12 GPU-hours"]
+    assert list(report_sentences(replay(events()[:4]), FOLDER, Cost(0.25, 0.125, 1.0))) == [
+        "spent: 0.25 hours, 0.12 GPU-hours"
+    ]
     assert format_spent(Cost()) == "0.00 hours, 0.00 CPU-hours"
 
 

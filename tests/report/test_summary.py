@@ -11,7 +11,7 @@ from reid_tune.journal.event_log import EventLog
 from reid_tune.journal.journal import EVENTS
 from reid_tune.journal.state import replay
 from reid_tune.journal.store import load_state
-from reid_tune.report.summary import confirm_table, test_results_table, leaderboard, build_report, winner_number
+from reid_tune.report.summary import build_report, confirm_table, leaderboard, test_results_table, winner_number
 
 from ..helpers.report_events import CONFIRM, LATENCY, RATE, REGISTERED, RERANK, STEPS, TEST, events
 

@@ -10,10 +10,10 @@ from typing import Any
 import optuna
 import pytest
 
-from reid_tune.errors import FailedRun
+from reid_tune.errors import RunFailedError
 from reid_tune.journal.state import trial_run
 from reid_tune.search.study import Study, suggestion_seed
-from reid_tune.search_space.load import Sweep
+from reid_tune.search_space.load import SweepConfig
 
 from ..helpers.simulated_driver import make_sweep
 
@@ -43,7 +43,7 @@ def study(folder: Path, sampler: str = "tpe", trials: int = 60, seed: int = 1, *
     return Study(sweep(folder, sampler, trials, seed, **values))
 
 
-def sweep(folder: Path, sampler: str = "tpe", trials: int = 60, seed: int = 1, **values: Any) -> Sweep:
+def sweep(folder: Path, sampler: str = "tpe", trials: int = 60, seed: int = 1, **values: Any) -> SweepConfig:
     search = {"sampler": sampler, "seed": seed}
     return make_sweep(folder, **({"space": PLAIN, "search": search, "budget": {"trials": trials}} | values))
 
@@ -251,5 +251,5 @@ def test_a_grid_leaves_out_what_has_been_tried(tmp_path: Path) -> None:
     found.remember("trials/0001", given)
     found.remember("trials/0002", given | {WIDTH: 32})
     assert [found.ask(trial_run(number), number)[WIDTH] for number in (3, 4)] == [64, 192]
-    with pytest.raises(FailedRun, match="trials/0005: nothing is left of the grid"):
+    with pytest.raises(RunFailedError, match="trials/0005: nothing is left of the grid"):
         found.ask("trials/0005", 5)

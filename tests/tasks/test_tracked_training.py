@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from reid_tune.errors import FailedRun
+from reid_tune.errors import RunFailedError
 from reid_tune.journal.event_log import read_events
 from reid_tune.sweep.sync import sync
 from reid_tune.tasks.train import run_train
@@ -87,7 +87,7 @@ def test_a_training_anew_or_from_a_named_checkpoint_is_another_run(
 
 
 def test_a_training_that_fails_is_a_failed_run_with_its_reason(spec: Spec, runs: Any) -> None:
-    with pytest.raises(FailedRun):
+    with pytest.raises(RunFailedError):
         run_train(spec(train__num_epochs=9, train__optim__name="SGD", train__optim__base_lr=10), track=True)
     (run,) = runs()
     assert run.info.status == "FAILED" and "train.clip_grad_norm" in run.data.tags["reason"]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from reid_tune.checkpoints.checkpoint import load_checkpoint
-from reid_tune.errors import FailedRun, InputError
+from reid_tune.errors import InputError, RunFailedError
 from reid_tune.tasks.evaluate import run_evaluate
 from reid_tune.tasks.train import run_train
 
@@ -53,7 +53,7 @@ def test_faults_of_workers_are_those_of_the_run(spec: Spec, tmp_path: Path) -> N
     with pytest.raises(InputError, match="dataset.batch_size = 8 cannot be divided among 3 workers: the next .* is 12"):
         run_train(spec(train__num_gpus=3, **unseen))
     assert not (tmp_path / "results").exists()
-    with pytest.raises(FailedRun, match="not finite|is nan|is inf"):
+    with pytest.raises(RunFailedError, match="not finite|is nan|is inf"):
         run_train(spec(train__num_gpus=2, train__num_epochs=9, train__optim__name="SGD", train__optim__base_lr=10))
     assert status(tmp_path)[-1]["status"] == "FAILURE" and "train.clip_grad_norm" in status(tmp_path)[-1]["message"]
 

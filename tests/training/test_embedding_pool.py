@@ -13,8 +13,8 @@ import torch
 from reid_tune.checkpoints.checkpoint import Checkpoint, save_checkpoint
 from reid_tune.config.experiment import Experiment
 from reid_tune.config.load import build_experiment
-from reid_tune.errors import FailedRun, InputError
-from reid_tune.modeling.network import untrained
+from reid_tune.errors import InputError, RunFailedError
+from reid_tune.modeling.network import build_seeded_network
 from reid_tune.tasks.models import ModelFile
 from reid_tune.training.embedding_pool import embedding_workers
 
@@ -32,7 +32,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> list[ModelFile]:
     experiment, folder = make_spec(), tmp_path_factory.mktemp("models")
     spec = experiment.model_dump(mode="json", exclude={"encryption_key"})
     for seed in (0, 1):
-        weights = untrained(experiment.model, 2, seed).state_dict()
+        weights = build_seeded_network(experiment.model, 2, seed).state_dict()
         save_checkpoint(folder / f"{seed}.pth", Checkpoint(spec, 1, [1, 2], [], weights, {}))
     return [ModelFile(folder / f"{seed}.pth", experiment) for seed in (0, 1)]
 
@@ -88,7 +88,10 @@ def test_what_a_model_raises_comes_back_and_ends_the_workers(models: list[ModelF
 
 def test_a_worker_that_dies_is_named_and_none_is_left(models: list[ModelFile]) -> None:
     before = {process.pid for process in children()}
-    with pytest.raises(FailedRun, match=r"worker [12] of 2 died \(status -9\)"), embedding_workers([CPU, CPU]) as load:
+    with (
+        pytest.raises(RunFailedError, match=r"worker [12] of 2 died \(status -9\)"),
+        embedding_workers([CPU, CPU]) as load,
+    ):
         embedder = load(models[0])
         next(process for process in children() if process.pid not in before).kill()
         embedder.embed(crops(20))

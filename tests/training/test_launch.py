@@ -15,7 +15,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from reid_tune.checkpoints.checkpoint import load_checkpoint
 from reid_tune.config.experiment import Experiment
 from reid_tune.config.load import with_parameters
-from reid_tune.errors import FailedRun, InputError
+from reid_tune.errors import InputError, RunFailedError
 from reid_tune.training.devices import devices, task_devices
 from reid_tune.training.launch import _work, launch
 from reid_tune.training.loop import train
@@ -52,7 +52,7 @@ def test_workers_share_a_group(tmp_path: Path) -> None:
 def test_a_fault_in_one_worker_ends_all_and_is_the_runs() -> None:
     with pytest.raises(InputError, match="^the file is bad.$"):
         launch(fail, ("fault",), [CPU] * 2)
-    with pytest.raises(FailedRun, match=r"^worker 1 of 2 died \(Killed\)\.$"):
+    with pytest.raises(RunFailedError, match=r"^worker 1 of 2 died \(Killed\)\.$"):
         launch(fail, ("death",), [CPU] * 2)
     with pytest.raises(Exception, match="ValueError: a bug"):
         launch(fail, ("bug",), [CPU] * 2)
@@ -169,7 +169,7 @@ def deadly_run(experiment: Experiment, folder: Path, at: int, device: torch.devi
 def test_a_worker_killed_in_a_step_ends_the_run_which_goes_on_from_its_checkpoint(build: Build, tmp_path: Path) -> None:
     experiment = build(dataset__batch_size=12, train__num_epochs=2, train__checkpoint_interval=1)
     steps = 72 // 12
-    with pytest.raises(FailedRun) as caught:
+    with pytest.raises(RunFailedError) as caught:
         launch(deadly_run, (experiment, tmp_path, steps + 3), [CPU] * 2)
     assert str(caught.value) == "worker 1 of 2 died (Killed)."
     pids = {int(path.name[4:]) for path in tmp_path.glob("pid-*")}

@@ -11,7 +11,7 @@ import torch
 from reid_tune.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, strip_checkpoint
 from reid_tune.config.experiment import Experiment
 from reid_tune.data.split_files import write_split
-from reid_tune.errors import FailedRun, InputError
+from reid_tune.errors import InputError, RunFailedError
 from reid_tune.training.loop import Trained, train
 from reid_tune.training.subsets import split_records, training_folders
 
@@ -182,7 +182,7 @@ def with_weights(path: Path, target: Path, value: float) -> Path:
 def test_a_loss_that_is_not_finite_fails_the_run(whole: tuple[Trained, Recorder], build: Build, tmp_path: Path) -> None:
     second = whole[0].checkpoint.parent / "model_epoch_001.pth"
     broken = with_weights(second, tmp_path / "nan.pth", math.nan)
-    with pytest.raises(FailedRun, match=r"the loss is not finite in epoch 3, step 1: lower train.optim"):
+    with pytest.raises(RunFailedError, match=r"the loss is not finite in epoch 3, step 1: lower train.optim"):
         train(build(dataset__validation="holdout"), Recorder(), tmp_path / "run", resume=broken)
     assert not (tmp_path / "run" / LATEST).exists()
 
@@ -197,7 +197,7 @@ def test_a_diverging_run_fails_as_a_run_and_not_as_bad_input(build: Build, tmp_p
         train__optim__base_lr=10,
         train__optim__warmup_iters=0,
     )
-    with pytest.raises(FailedRun, match=r"in epoch \d|of epoch \d.*train.clip_grad_norm"):
+    with pytest.raises(RunFailedError, match=r"in epoch \d|of epoch \d.*train.clip_grad_norm"):
         train(experiment, Recorder(), tmp_path)
 
 
@@ -210,7 +210,9 @@ def test_features_that_are_not_finite_fail_the_run(
         return lambda images: torch.full((len(images), 4), math.inf).numpy()
 
     monkeypatch.setattr(loop, "network_embed", overflow)
-    with pytest.raises(FailedRun, match="validation of epoch 2: row 0 of query_features is not finite .*lower train"):
+    with pytest.raises(
+        RunFailedError, match="validation of epoch 2: row 0 of query_features is not finite .*lower train"
+    ):
         train(build(dataset__validation="holdout"), Recorder(), tmp_path)
 
 

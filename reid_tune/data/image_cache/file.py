@@ -14,9 +14,19 @@ from typing import BinaryIO
 
 import numpy as np
 
-from reid_tune.files import atomic
+from reid_tune.files import atomic_path
 
-__all__ = ["FORMAT", "SUFFIX", "Header", "intact", "leftovers", "lock_file", "open_pixels", "read_header", "write"]
+__all__ = [
+    "FORMAT",
+    "SUFFIX",
+    "CacheHeader",
+    "is_intact",
+    "partial_files",
+    "lock_path",
+    "open_pixels",
+    "read_header",
+    "write_cache_file",
+]
 
 FORMAT = 2
 SUFFIX = ".crops"
@@ -26,7 +36,7 @@ _BLOCK = 1 << 22
 
 
 @dataclass(frozen=True)
-class Header:
+class CacheHeader:
     """What a file holds: uint8 [images, height, width, 3] in the order of the file names of a folder.
 
     `key` names the content, `folder` is where it was read first, `builder` is the process that wrote it.
@@ -48,13 +58,13 @@ class Header:
         return _SIZE + self.images * self.height * self.width * 3
 
 
-def write(path: Path, header: Header, chunks: Iterable[np.ndarray]) -> None:
+def write_cache_file(path: Path, header: CacheHeader, chunks: Iterable[np.ndarray]) -> None:
     """Write the pixels, uint8 [n, height, width, 3] at a time, and the header with their checksum; whole or not at all.
 
     Raises:
         OSError: the disk is full, or does not give back what was written.
     """
-    with atomic(path) as temporary:
+    with atomic_path(path) as temporary:
         checksum = 0
         with temporary.open("wb") as file:
             file.seek(_SIZE)
@@ -63,7 +73,7 @@ def write(path: Path, header: Header, chunks: Iterable[np.ndarray]) -> None:
                 checksum = zlib.crc32(pixels.data, checksum)
             file.seek(0)
             file.write(_pack(replace(header, checksum=checksum)))
-        if not intact(temporary):
+        if not is_intact(temporary):
             raise OSError(errno.EIO, "what was written comes back as something else", str(path))
 
 
@@ -91,7 +101,7 @@ def open_pixels(path: Path, key: str) -> np.ndarray | None:
         return np.asarray(np.memmap(file, np.uint8, "r", _SIZE, shape))
 
 
-def read_header(file: BinaryIO) -> Header | None:
+def read_header(file: BinaryIO) -> CacheHeader | None:
     """The header of a file at its begin, which is read up to the pixels; None where header or size are wrong."""
     block = file.read(_SIZE)
     if len(block) < _SIZE or _digest(block[_DIGEST:]) != block[:_DIGEST]:
@@ -99,28 +109,28 @@ def read_header(file: BinaryIO) -> Header | None:
     fields = json.loads(block[_DIGEST:])
     if fields.pop("format") != FORMAT:
         return None
-    header = Header(**fields)
+    header = CacheHeader(**fields)
     return header if os.fstat(file.fileno()).st_size == header.bytes else None
 
 
-def intact(path: Path) -> bool:
+def is_intact(path: Path) -> bool:
     """Whether header and size are right and the pixels are those that were written; reads the whole file."""
     with path.open("rb") as file:
         header = read_header(file)
         return header is not None and _as_written(file, header)
 
 
-def lock_file(path: Path) -> Path:
+def lock_path(path: Path) -> Path:
     """What a builder of a file of the cache locks."""
     return path.with_suffix(".lock")
 
 
-def leftovers(path: Path) -> Iterable[Path]:
+def partial_files(path: Path) -> Iterable[Path]:
     """What builders that died have left of a file; to be looked for under its lock."""
     return path.parent.glob(f".{path.name}.*")
 
 
-def _as_written(file: BinaryIO, header: Header) -> bool:
+def _as_written(file: BinaryIO, header: CacheHeader) -> bool:
     """Whether the pixels are those of the header, of a file that was read as far as they begin."""
     checksum = 0
     while block := file.read(_BLOCK):
@@ -128,7 +138,7 @@ def _as_written(file: BinaryIO, header: Header) -> bool:
     return checksum == header.checksum
 
 
-def _pack(header: Header) -> bytes:
+def _pack(header: CacheHeader) -> bytes:
     text = json.dumps({"format": FORMAT, **asdict(header)}).encode().ljust(_SIZE - _DIGEST)
     return _digest(text) + text
 

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import IO
 
 from reid_tune.deploy.triton.address import Address
-from reid_tune.deploy.triton.probe import is_ready
-from reid_tune.errors import FailedRun, InputError
+from reid_tune.deploy.triton.probe import is_server_ready
+from reid_tune.errors import InputError, RunFailedError
 
-__all__ = ["own_server"]
+__all__ = ["local_server"]
 
 _READY = 300.0  # seconds that the server gets to load its models
 _ENDING = 60.0  # seconds that it gets to end
@@ -25,7 +25,7 @@ _SAID = 4096  # bytes at the end of its log that are looked at
 
 
 @contextmanager
-def own_server(program: str, repository: Path, options: Sequence[str] = ()) -> Iterator[dict[str, Address]]:
+def local_server(program: str, repository: Path, options: Sequence[str] = ()) -> Iterator[dict[str, Address]]:
     """Start a server on free loopback ports, and yield its addresses by protocol once its models are ready.
 
     It ends with all that it started.
@@ -36,7 +36,7 @@ def own_server(program: str, repository: Path, options: Sequence[str] = ()) -> I
 
     Raises:
         InputError: there is no such program, it cannot be run, or there is no such repository.
-        FailedRun: it ended, or 5 minutes went by, without becoming ready; the message has the end of its log.
+        RunFailedError: it ended, or 5 minutes went by, without becoming ready; the message has the end of its log.
     """
     found = shutil.which(program)
     if found is None:
@@ -62,11 +62,11 @@ def own_server(program: str, repository: Path, options: Sequence[str] = ()) -> I
 
 def _wait(process: "subprocess.Popen[bytes]", address: Address, log: IO[bytes]) -> None:
     deadline = time.monotonic() + _READY
-    while not is_ready(address):
+    while not is_server_ready(address):
         if process.poll() is not None:
-            raise FailedRun(f"the Triton server ended with status {process.returncode}: {_said(log)}")
+            raise RunFailedError(f"the Triton server ended with status {process.returncode}: {_said(log)}")
         if time.monotonic() > deadline:
-            raise FailedRun(f"the Triton server was not ready after {_READY:.0f} seconds: {_said(log)}")
+            raise RunFailedError(f"the Triton server was not ready after {_READY:.0f} seconds: {_said(log)}")
         time.sleep(0.2)
 
 

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from reid_tune.deploy.onnx_model import OnnxModel
-from reid_tune.deploy.triton.config import Serving, model_config, parse, to_text
+from reid_tune.deploy.triton.config import ServingOptions, model_config, parse, to_text
 from reid_tune.deploy.triton.engine import ENGINE, MODEL, engine_command
 from reid_tune.errors import InputError
-from reid_tune.files import atomic, make_folder, unwritable, write_atomic
+from reid_tune.files import atomic_path, make_folder, write_atomic, write_error
 
-__all__ = ["Written", "write_repository"]
+__all__ = ["WrittenModel", "write_repository"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _CONFIG = "config.pbtxt"
@@ -24,7 +24,7 @@ _PREPARATION = ("channels", "height", "width", "interpolation", "mean", "std", "
 
 
 @dataclass(frozen=True)
-class Written:
+class WrittenModel:
     """A model in a repository.
 
     Attributes:
@@ -37,8 +37,8 @@ class Written:
 
 
 def write_repository(
-    model: Path, folder: Path, *, name: str, serving: Serving, version: int | None = None, overwrite: bool = False
-) -> Written:
+    model: Path, folder: Path, *, name: str, serving: ServingOptions, version: int | None = None, overwrite: bool = False
+) -> WrittenModel:
     """Put an exported file into a repository, under a name; what a server may be reading there is never half-written.
 
     The configuration is that of the newest version, which a server prefers. With TensorRT the server cannot load the
@@ -70,15 +70,15 @@ def write_repository(
         with tempfile.TemporaryDirectory(dir=folder.resolve().parent, prefix=f".{name}-") as scratch:
             staged = Path(scratch, name)
             write_atomic(staged / _CONFIG, to_text(config))
-            with atomic(staged / str(number) / MODEL) as copy:
+            with atomic_path(staged / str(number) / MODEL) as copy:
                 shutil.copyfile(model, copy)
             _place(staged, target, number)
     except OSError as error:
         if error.errno == errno.EXDEV:
             fault = f"cannot make {target}: {folder} is a file system of its own; name a folder in it."
             raise InputError(fault) from None
-        raise unwritable(f"cannot make {target}", error) from None
-    return Written(placed, engine_command(config, placed) if serving.flavour == "tensorrt" else None)
+        raise write_error(f"cannot make {target}", error) from None
+    return WrittenModel(placed, engine_command(config, placed) if serving.flavour == "tensorrt" else None)
 
 
 def _number(target: Path, version: int | None, overwrite: bool) -> int:

@@ -4,38 +4,38 @@ from pathlib import Path
 from typing import Any
 
 from reid_tune.checkpoints.checkpoint import strip_checkpoint
-from reid_tune.config.encryption_key import passphrase
+from reid_tune.config.encryption_key import find_passphrase
 from reid_tune.errors import RunFailedError
 from reid_tune.journal.journal import Journal
 from reid_tune.journal.state import refit_run
-from reid_tune.search_space.load import Sweep
-from reid_tune.sweep.stages.refit import finalists
+from reid_tune.search_space.load import SweepConfig
+from reid_tune.sweep.stages.refit import find_finalists
 from reid_tune.tasks.export import export_checkpoint
 
-__all__ = ["export", "exported", "refit_checkpoint"]
+__all__ = ["export_finalists", "onnx_path", "refit_checkpoint_path"]
 
 
-def export(sweep: Sweep, journal: Journal) -> dict[str, Any]:
+def export_finalists(sweep: SweepConfig, journal: Journal) -> dict[str, Any]:
     """Write the files, in the form that the spec's section `export` asks for; the result has the parity by finalist.
 
     Raises:
         RunFailedError: a refit did not finish, or an ONNX file deviates from its checkpoint.
     """
     result = {}
-    for name in finalists(journal):
-        target, checkpoint = exported(sweep, name), refit_checkpoint(sweep, journal, name)
+    for name in find_finalists(journal):
+        target, checkpoint = onnx_path(sweep, name), refit_checkpoint_path(sweep, journal, name)
         parity = export_checkpoint(checkpoint, target, sweep.experiment.export)
-        strip_checkpoint(checkpoint, target.with_suffix(".pth"), passphrase(sweep.experiment))
+        strip_checkpoint(checkpoint, target.with_suffix(".pth"), find_passphrase(sweep.experiment))
         result[name] = {"file": str(target.relative_to(sweep.folder)), "parity": parity.as_dict()}
     return result
 
 
-def exported(sweep: Sweep, name: str) -> Path:
+def onnx_path(sweep: SweepConfig, name: str) -> Path:
     """The ONNX file of a finalist."""
     return sweep.folder / "export" / f"{name}.onnx"
 
 
-def refit_checkpoint(sweep: Sweep, journal: Journal, name: str, seed: int = 1) -> Path:
+def refit_checkpoint_path(sweep: SweepConfig, journal: Journal, name: str, seed: int = 1) -> Path:
     """The last checkpoint of a finalist's refit.
 
     Raises:

@@ -11,12 +11,12 @@ from reid_tune.report.sentences import KIND_LABELS, test_evaluation_sentences
 from reid_tune.report.summary import format_interval, trial_label
 from reid_tune.tables import format_count, format_metric, format_percent
 
-__all__ = ["describe", "tags"]
+__all__ = ["render_model_card", "model_version_tags"]
 
 _METRICS = ("mAP", "mINP", "Rank-1", "Rank-5", "Rank-10")
 
 
-def describe(state: SweepState, folder: Path) -> str:
+def render_model_card(state: SweepState, folder: Path) -> str:
     """The numbers of the winner in percent with their 95 % intervals, as Markdown.
 
     Args:
@@ -36,7 +36,7 @@ def describe(state: SweepState, folder: Path) -> str:
     return "\n\n".join(paragraphs)
 
 
-def tags(state: SweepState) -> dict[str, str]:
+def model_version_tags(state: SweepState) -> dict[str, str]:
     """Sweep and trial, plain metrics on test as fractions, looks at the test folders, parity."""
     tested = state.stages["test"]
     plain = tested["models"]["winner"]["plain"]
@@ -51,7 +51,11 @@ def tags(state: SweepState) -> dict[str, str]:
 
 def _table(winner: dict[str, Any]) -> str:
     rows = [["test folders", *(f"{name} %" for name in _METRICS)], ["---", *("---:" for _ in _METRICS)]]
-    rows += [[KIND_LABELS[kind], *(format_metric(winner[kind], name) for name in _METRICS)] for kind in KIND_LABELS if kind in winner]
+    rows += [
+        [KIND_LABELS[kind], *(format_metric(winner[kind], name) for name in _METRICS)]
+        for kind in KIND_LABELS
+        if kind in winner
+    ]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
@@ -60,4 +64,5 @@ def _confirmed(state: SweepState) -> str:
     row = next(row for row in found["trials"] if row["number"] == found["winner"])
     against = f", against trial 0 {format_interval(row['against_trial0'])}" if row["against_trial0"] else ""
     mean = f"{state.metric} {format_percent(row['mean'])} %"
-    return f"Hold-outs, mean of {format_count(found['repeats'], 'repeat')}: {mean}{against}. {explain_winner(found, state.costs)}"
+    repeats = format_count(found["repeats"], "repeat")
+    return f"Hold-outs, mean of {repeats}: {mean}{against}. {explain_winner(found, state.costs)}"

@@ -8,27 +8,27 @@ from typing import Any
 import torch
 
 from reid_tune.config.experiment import Experiment
-from reid_tune.data.images import check_readable
-from reid_tune.data.records import Record
+from reid_tune.data.images import require_readable
+from reid_tune.data.records import ImageRecord
 from reid_tune.errors import InputError, ReidTuneError, error_context
-from reid_tune.modeling.cost import cost_of
-from reid_tune.modeling.network import untrained
-from reid_tune.search.asha import rungs
-from reid_tune.search.validation import SAMPLES, check_space
-from reid_tune.search.warm_start import given_configurations
-from reid_tune.search_space.load import Sweep
-from reid_tune.sweep.stages.rerank import settings
+from reid_tune.modeling.cost import model_cost
+from reid_tune.modeling.network import build_seeded_network
+from reid_tune.search.asha import rung_epochs
+from reid_tune.search.validation import SAMPLE_COUNT, validate_space
+from reid_tune.search.warm_start import initial_points
+from reid_tune.search_space.load import SweepConfig
+from reid_tune.sweep.stages.rerank import list_settings
 from reid_tune.tracking.registry.names import check_alias, check_model_name
 from reid_tune.training.compiler import require_compiler
 from reid_tune.training.pretrained import load_pretrained
 from reid_tune.training.run import require_shares
 from reid_tune.training.subsets import evaluation_records, shared_identities, split_records, training_folders
 
-__all__ = ["Checked", "preflight"]
+__all__ = ["PreflightResult", "run_preflight"]
 
 
 @dataclass(frozen=True)
-class Checked:
+class PreflightResult:
     """What the checks found.
 
     Attributes:
@@ -51,7 +51,7 @@ class Checked:
         return {"rungs": list(found.pop("levels")), **found}
 
 
-def preflight(sweep: Sweep, stages: Collection[str], address: str | None = None) -> Checked:
+def run_preflight(sweep: SweepConfig, stages: Collection[str], address: str | None = None) -> PreflightResult:
     """Check space, spec and data.
 
     Args:
@@ -68,21 +68,21 @@ def preflight(sweep: Sweep, stages: Collection[str], address: str | None = None)
     if address is None:  # The nodes of a cluster may have other programs: the probe looks on the node that it gets.
         require_compiler(sweep.experiment, _device_type(sweep))
     pretrained = _pretrained(sweep.experiment)
-    samples = check_space(sweep, SAMPLES)
+    samples = validate_space(sweep, SAMPLE_COUNT)
     _require_networks([sweep.experiment, *samples])
     with error_context("dataset.train_dataset_dir"):
         split = split_records(sweep.experiment)
     identities = len({record.identity for record in split.train})
     _require_identities(sweep, [sweep.experiment, *samples], identities)
-    check_readable([*split.train, *split.query, *split.gallery])
+    require_readable([*split.train, *split.query, *split.gallery])
     warnings = _warnings(sweep, split.held_out)
     if "test" in stages:
         queries = _test_queries(sweep.experiment)
         if shared := shared_identities([*split.train, *split.gallery], queries):
             warnings.append(f"{shared} identities are in training and in the queries: the test will be worth nothing.")
-    settings(sweep)
-    given, left_out = given_configurations(sweep)
-    return Checked(
+    list_settings(sweep)
+    given, left_out = initial_points(sweep)
+    return PreflightResult(
         _levels(sweep, samples),
         len(split.train),
         identities,
@@ -109,7 +109,7 @@ def _require_own_fields(experiment: Experiment) -> None:
         raise InputError("train.resume_training_checkpoint_path is for a single run: remove it from a sweep's spec.")
 
 
-def _device_type(sweep: Sweep) -> str:
+def _device_type(sweep: SweepConfig) -> str:
     """The kind of device that a trial on this machine gets."""
     return "cuda" if sweep.file.resources.gpus_per_worker and torch.cuda.is_available() else "cpu"
 
@@ -117,18 +117,18 @@ def _device_type(sweep: Sweep) -> str:
 def _require_networks(experiments: list[Experiment]) -> None:
     """Build one network of each backbone, on no device, so that a misspelt one is refused now."""
     for experiment in {experiment.model.backbone: experiment for experiment in experiments}.values():
-        cost_of(experiment)
+        model_cost(experiment)
 
 
 def _pretrained(experiment: Experiment) -> dict[str, str] | None:
     """File and digest of the pretrained weights, which are known to fit."""
     if not experiment.model.pretrained_model_path:
         return None
-    loaded = load_pretrained(untrained(experiment.model, 0, 0), experiment, ())
+    loaded = load_pretrained(build_seeded_network(experiment.model, 0, 0), experiment, ())
     return {"file": str(loaded.path), "sha256": loaded.sha256} if loaded else None
 
 
-def _levels(sweep: Sweep, samples: list[Experiment]) -> tuple[int, ...]:
+def _levels(sweep: SweepConfig, samples: list[Experiment]) -> tuple[int, ...]:
     """Epochs of ASHA's rungs; none without a scheduler.
 
     Raises:
@@ -147,7 +147,7 @@ def _levels(sweep: Sweep, samples: list[Experiment]) -> tuple[int, ...]:
             f"{sweep.source}: scheduler.grace_period = {grace} is not above the longest warm-up of {warmup} epochs: "
             "trials would be judged by their warm-up; raise it or write auto."
         )
-    return rungs(grace, sweep.file.scheduler.reduction_factor, epochs)
+    return rung_epochs(grace, sweep.file.scheduler.reduction_factor, epochs)
 
 
 def _warmup(experiment: Experiment) -> int:
@@ -155,7 +155,7 @@ def _warmup(experiment: Experiment) -> int:
     return optim.warmup_epochs if optim.warmup_method == "cosine" else optim.warmup_iters
 
 
-def _require_identities(sweep: Sweep, experiments: list[Experiment], identities: int) -> None:
+def _require_identities(sweep: SweepConfig, experiments: list[Experiment], identities: int) -> None:
     for experiment in experiments:
         for workers in {sweep.file.resources.workers, sweep.file.resources.refit_workers}:
             require_shares(experiment, workers)
@@ -168,17 +168,17 @@ def _require_identities(sweep: Sweep, experiments: list[Experiment], identities:
             )
 
 
-def _test_queries(experiment: Experiment) -> tuple[Record, ...]:
+def _test_queries(experiment: Experiment) -> tuple[ImageRecord, ...]:
     dataset = experiment.dataset
     try:
         query, gallery = evaluation_records(dataset.query_dataset_dir, dataset.test_dataset_dir)
-        check_readable([*query, *gallery])
+        require_readable([*query, *gallery])
     except ReidTuneError as error:
         raise InputError(f"the stage test needs its folders: {error} Or stop earlier with --until export.") from None
     return query
 
 
-def _warnings(sweep: Sweep, held_out: int) -> list[str]:
+def _warnings(sweep: SweepConfig, held_out: int) -> list[str]:
     lines = []
     if held_out < 100:
         lines.append(f"{held_out} identities are held out for validation; below 100 the search sees a noisy mAP.")
@@ -187,8 +187,8 @@ def _warnings(sweep: Sweep, held_out: int) -> list[str]:
     if early and sweep.file.scheduler.name == "asha":
         lines.append(f"{', '.join(sorted(early))} under asha: trials are compared at unlike points of their schedules.")
     lines += [
-        f"{len(folder.left_out)} files of {folder.path} are left out: their names do not parse."
+        f"{len(folder.unparsed_names)} files of {folder.path} are left out: their names do not parse."
         for folder in training_folders(sweep.experiment)
-        if folder.left_out
+        if folder.unparsed_names
     ]
     return lines

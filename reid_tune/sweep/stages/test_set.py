@@ -8,9 +8,9 @@ from statistics import mean, stdev
 from typing import Any
 
 from reid_tune.checkpoints.checkpoint import load_checkpoint
-from reid_tune.config.encryption_key import passphrase
+from reid_tune.config.encryption_key import find_passphrase
 from reid_tune.data.fingerprint import fingerprint
-from reid_tune.deploy.latency import latency
+from reid_tune.deploy.latency import measure_latency
 from reid_tune.errors import RunFailedError
 from reid_tune.evaluation.distances import repeatable
 from reid_tune.evaluation.features import FeatureSet
@@ -24,18 +24,18 @@ from reid_tune.files import write_atomic
 from reid_tune.journal.journal import Journal
 from reid_tune.journal.state import refit_run
 from reid_tune.journal.test_set_usage import count_test_evaluations
-from reid_tune.search_space.load import Sweep
-from reid_tune.sweep.stages.export import exported, refit_checkpoint
-from reid_tune.sweep.stages.refit import finalists
-from reid_tune.sweep.stages.rerank import tuned
-from reid_tune.tasks.evaluate import reranking_of, test_features
+from reid_tune.search_space.load import SweepConfig
+from reid_tune.sweep.stages.export import onnx_path, refit_checkpoint_path
+from reid_tune.sweep.stages.refit import find_finalists
+from reid_tune.sweep.stages.rerank import chosen_setting
+from reid_tune.tasks.evaluate import reranking_of, evaluation_features
 from reid_tune.tasks.models import checkpoint_experiment
 from reid_tune.tasks.pictures import SampledMatches, draw_cmc, sample_matches
-from reid_tune.tasks.test_sets import TestSet, test_sets
+from reid_tune.tasks.evaluation_sets import EvaluationSet, evaluation_sets
 from reid_tune.tasks.threshold import calibrate
 from reid_tune.training.curves import schedule_plot
 
-__all__ = ["test"]
+__all__ = ["evaluate_finalists"]
 
 # Half precision lets neighbours that are as near change places.
 SAME_MAP = {"fp32": 1e-3, "fp16": 5e-3}
@@ -62,21 +62,21 @@ class _Tested:
         }
 
 
-def test(sweep: Sweep, journal: Journal) -> dict[str, Any]:
+def evaluate_finalists(sweep: SweepConfig, journal: Journal) -> dict[str, Any]:
     """Score the finalists on the spec's test folders and on `extra_tests`; count the looks at each of them.
 
     Raises:
         RunFailedError: an ONNX file scores otherwise than its checkpoint.
     """
-    sets = test_sets(sweep.experiment)
-    found = {name: _scores(sweep, journal, name, sets) for name in finalists(journal)}
+    sets = evaluation_sets(sweep.experiment)
+    found = {name: _scores(sweep, journal, name, sets) for name in find_finalists(journal)}
     models: dict[str, Any] = {}
     contents: dict[str, Any] = {}
     for name, (first, *extra) in found.items():
         more = {own.name: tested.as_dict() for own, tested in zip(sets[1:], extra, strict=True)}
         models[name] = first.as_dict() | ({"extra_tests": more} if more else {})
         models[name]["checkpoint"] = _checkpoint_metrics(sweep, journal, name, first.scores["plain"])
-        models[name]["latency"] = latency(exported(sweep, name))
+        models[name]["latency"] = measure_latency(onnx_path(sweep, name))
         if sweep.file.refit.seeds > 1:
             models[name]["seeds"] = _over_seeds(sweep, journal, name)
         _draw(sweep, journal, name, first)
@@ -91,15 +91,15 @@ def test(sweep: Sweep, journal: Journal) -> dict[str, Any]:
     return {"models": models, "data": data, "looks": looks}
 
 
-def _scores(sweep: Sweep, journal: Journal, name: str, sets: Sequence[TestSet]) -> list[_Tested]:
+def _scores(sweep: SweepConfig, journal: Journal, name: str, sets: Sequence[EvaluationSet]) -> list[_Tested]:
     """On all test sets; with sampled matches of the first."""
     kinds: dict[str, ReRanking | None] = {"plain": None}
     kinds |= {"re_ranked": given} if (given := reranking_of(sweep.experiment)) else {}
-    kinds |= {"tuned": chosen} if (chosen := tuned(journal, name)) else {}
+    kinds |= {"tuned": chosen} if (chosen := chosen_setting(journal, name)) else {}
     found: list[_Tested] = []
     for own in sets:
-        features, images = test_features(
-            sweep.experiment, exported(sweep, name), str(own.query.path), str(own.gallery.path), scoring_device(sweep)
+        features, images = evaluation_features(
+            sweep.experiment, onnx_path(sweep, name), str(own.query.path), str(own.gallery.path), scoring_device(sweep)
         )
         section = sweep.experiment.re_ranking
         drawable = not found and section.num_query * (section.max_rank + 1) <= MAX_FRAMES
@@ -111,15 +111,15 @@ def _scores(sweep: Sweep, journal: Journal, name: str, sets: Sequence[TestSet]) 
 
 
 def _scored(
-    sweep: Sweep, features: FeatureSet, settings: Sequence[ReRanking | None], watch: Watch | None = None
+    sweep: SweepConfig, features: FeatureSet, settings: Sequence[ReRanking | None], watch: Watch | None = None
 ) -> list[Score]:
     with repeatable(sweep.experiment.train.deterministic):
         return list(scores(features, settings, scoring_device(sweep), watch))
 
 
-def _draw(sweep: Sweep, journal: Journal, name: str, tested: _Tested) -> None:
+def _draw(sweep: SweepConfig, journal: Journal, name: str, tested: _Tested) -> None:
     """CMC curves, sampled matches and the course of the training, for those who look at the refit's run."""
-    run, folder = refit_run(name), exported(sweep, name).parent
+    run, folder = refit_run(name), onnx_path(sweep, name).parent
     draw_cmc(tested.scores["plain"], tested.scores.get("re_ranked"), folder / f"{name}-cmc.png")
     if tested.matches:
         tested.matches.draw(folder / f"{name}-matches.png")
@@ -139,7 +139,7 @@ def _difference(own: Score, other: Score, metric: str) -> dict[str, float]:
     return {"mean": float((ours - theirs).mean()), "low": low, "high": high}
 
 
-def _threshold(sweep: Sweep, name: str, features: FeatureSet, own: TestSet) -> dict[str, Any] | None:
+def _threshold(sweep: SweepConfig, name: str, features: FeatureSet, own: EvaluationSet) -> dict[str, Any] | None:
     data = {
         "checkpoint": f"{name}.onnx",
         "query_dataset": str(own.query.path),
@@ -148,17 +148,17 @@ def _threshold(sweep: Sweep, name: str, features: FeatureSet, own: TestSet) -> d
     return calibrate(features, sweep.experiment.evaluate.fmr, data, device=scoring_device(sweep)).as_dict()
 
 
-def _checkpoint_score(sweep: Sweep, path: Path) -> Score:
+def _checkpoint_score(sweep: SweepConfig, path: Path) -> Score:
     dataset = sweep.experiment.dataset
-    trained = checkpoint_experiment(load_checkpoint(path, passphrase(sweep.experiment)), path)
+    trained = checkpoint_experiment(load_checkpoint(path, find_passphrase(sweep.experiment)), path)
     folders = dataset.query_dataset_dir, dataset.test_dataset_dir
-    features, _ = test_features(trained, path, *folders, scoring_device(sweep))
+    features, _ = evaluation_features(trained, path, *folders, scoring_device(sweep))
     return _scored(sweep, features, [None])[0]
 
 
-def _checkpoint_metrics(sweep: Sweep, journal: Journal, name: str, plain: Score) -> dict[str, Any]:
+def _checkpoint_metrics(sweep: SweepConfig, journal: Journal, name: str, plain: Score) -> dict[str, Any]:
     """Plain metrics of the checkpoint by PyTorch, which the ONNX file must repeat."""
-    trained = _checkpoint_score(sweep, refit_checkpoint(sweep, journal, name))
+    trained = _checkpoint_score(sweep, refit_checkpoint_path(sweep, journal, name))
     if abs(trained.mAP - plain.mAP) > SAME_MAP[sweep.experiment.export.precision]:
         raise RunFailedError(
             f"the ONNX file of {name} scores mAP {plain.mAP:.4f} on the test folders, "
@@ -167,10 +167,10 @@ def _checkpoint_metrics(sweep: Sweep, journal: Journal, name: str, plain: Score)
     return trained.as_dict()
 
 
-def _over_seeds(sweep: Sweep, journal: Journal, name: str) -> dict[str, Any]:
+def _over_seeds(sweep: SweepConfig, journal: Journal, name: str) -> dict[str, Any]:
     """Plain mAP and Rank-1 of all refits of a finalist, by PyTorch: what its seed is worth."""
     found = [
-        _checkpoint_score(sweep, refit_checkpoint(sweep, journal, name, seed)).as_dict()
+        _checkpoint_score(sweep, refit_checkpoint_path(sweep, journal, name, seed)).as_dict()
         for seed in range(1, sweep.file.refit.seeds + 1)
     ]
     values = {metric: [each[metric] for each in found] for metric in ("mAP", "Rank-1")}

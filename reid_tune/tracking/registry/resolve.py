@@ -4,7 +4,7 @@ import re
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from reid_tune.errors import InputError, about
+from reid_tune.errors import InputError, error_context
 from reid_tune.tracking.registry.find import UNKNOWN, aliased, find_version, listed, opened
 from reid_tune.tracking.store import answering, public
 
@@ -24,7 +24,7 @@ def resolve(text: str, uri: str) -> Path:
         InputError: not such an address, or nothing is there; the message names what is.
         InfrastructureError: the store does not answer.
     """
-    with answering(uri), about(text):
+    with answering(uri), error_context(text):
         source = _source(opened(uri), text, public(uri))
         if source.startswith("/") and not Path(source).exists():
             raise InputError(f"{text} is registered, but its files are gone from {source}.")

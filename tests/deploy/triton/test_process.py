@@ -10,8 +10,8 @@ import psutil
 import pytest
 
 from reid_tune.deploy.triton import process
-from reid_tune.deploy.triton.process import own_server
-from reid_tune.errors import FailedRun, InputError
+from reid_tune.deploy.triton.process import local_server
+from reid_tune.errors import InputError, RunFailedError
 
 PATIENCE = 120
 
@@ -29,7 +29,7 @@ def write(server: Path, text: str, mode: int = 0o755) -> str:
 
 def fault(program: str, repository: Path, kind: type[Exception]) -> str:
     """The one sentence with which it ends."""
-    with pytest.raises(kind) as found, own_server(program, repository):
+    with pytest.raises(kind) as found, local_server(program, repository):
         raise AssertionError("it is ready")
     assert "\n" not in str(found.value)
     return str(found.value)
@@ -64,8 +64,8 @@ def test_a_file_that_cannot_be_run(server: Path, text: str, mode: int, said: str
 
 def test_a_program_that_ends_is_told_by_what_it_said(server: Path) -> None:
     program = write(server, "#!/bin/sh\nseq 10000\necho no GPU >&2\nexit 3\n")
-    assert fault(program, server.parent, FailedRun) == "the Triton server ended with status 3: 9999 10000 no GPU"
-    assert fault("true", server.parent, FailedRun).endswith("ended with status 0: it said nothing.")
+    assert fault(program, server.parent, RunFailedError) == "the Triton server ended with status 3: 9999 10000 no GPU"
+    assert fault("true", server.parent, RunFailedError).endswith("ended with status 0: it said nothing.")
 
 
 @pytest.mark.parametrize("trap", ["", "trap '' TERM\n"])
@@ -84,9 +84,9 @@ def test_a_server_that_never_gets_ready_ends_with_all_that_it_started(
             time.sleep(0.05)
         return False
 
-    monkeypatch.setattr(process, "is_ready", not_yet)
+    monkeypatch.setattr(process, "is_server_ready", not_yet)
     program = write(server, f"#!/bin/sh\n{trap}echo loading\nsleep 1000 &\necho $! > {sleeper}\nwait\n")
-    assert fault(program, server.parent, FailedRun) == "the Triton server was not ready after 2 seconds: loading"
+    assert fault(program, server.parent, RunFailedError) == "the Triton server was not ready after 2 seconds: loading"
     deadline = time.monotonic() + PATIENCE
     while not has_ended(int(sleeper.read_text())):
         assert time.monotonic() < deadline, "it runs on"

@@ -13,7 +13,7 @@ from reid_tune.execution.fixed_runs import features_file
 from reid_tune.journal.journal import EVENTS, Journal
 from reid_tune.journal.state import confirm_run
 from reid_tune.search_space.load import SweepConfig
-from reid_tune.sweep.stages.confirm import select_candidates, make_confirm_runs, choose_winner
+from reid_tune.sweep.stages.confirm import choose_winner, make_confirm_runs, select_candidates
 
 from ...helpers.searched_sweep import PARAMETERS, journal_with
 from ...helpers.simulated_driver import drive, make_sweep, outcome
