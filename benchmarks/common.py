@@ -18,7 +18,7 @@ from PIL import Image
 from rich.table import Table
 from torchvision.transforms import v2
 
-from reid_tune.config.defaults import defaults
+from reid_tune.config.defaults import backbone_defaults
 from reid_tune.config.experiment import Experiment, unflatten
 from reid_tune.tables import print_table
 from reid_tune.training.data import TrainingImages
@@ -134,7 +134,7 @@ def device_of(given: argparse.Namespace) -> torch.device:
 def spec(backbone: str, values: Mapping[str, Any], *, quick: bool = False) -> Experiment:
     """The backbone's default spec without validation, with values by dotted key; 64 x 32 pixels if `quick`."""
     tiny = {"model.input_height": 64, "model.input_width": 32} if quick else {}
-    flat = defaults(backbone) | {"dataset.validation": "none"} | tiny | dict(values)
+    flat = backbone_defaults(backbone) | {"dataset.validation": "none"} | tiny | dict(values)
     return Experiment.model_validate(unflatten(flat))
 
 

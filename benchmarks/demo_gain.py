@@ -22,8 +22,8 @@ from rich.table import Table
 from reid_tune.config.load import load_experiment
 from reid_tune.evaluation.intervals import paired_interval
 from reid_tune.evaluation.score import Score, score
-from reid_tune.modeling.network import untrained
-from reid_tune.tasks.evaluate import test_features
+from reid_tune.modeling.network import build_seeded_network
+from reid_tune.tasks.evaluate import evaluation_features
 from reid_tune.training.data import evaluation_images
 from reid_tune.training.devices import default_device
 from reid_tune.training.embed import features_of, network_embed
@@ -55,7 +55,7 @@ def run_seed(seed: int) -> tuple[Score, Score]:
 def untrained_map() -> float:
     experiment = load_experiment(ROOT / "configs" / "demo.yaml")
     records = evaluation_records("demo-data/query", "demo-data/bounding_box_test")
-    embed = network_embed(untrained(experiment.model, 0, experiment.train.seed), experiment)
+    embed = network_embed(build_seeded_network(experiment.model, 0, experiment.train.seed), experiment)
     return score(features_of(evaluation_images(experiment, *records), embed)).mAP
 
 
@@ -68,7 +68,9 @@ def test_score(name: str, finalist: str) -> Score:
     file = Path("runs") / name / "export" / f"{finalist}.onnx"
     if not file.exists():  # trial 0 has won
         file = file.with_name("winner.onnx")
-    features, _ = test_features(experiment, file, "demo-data/query", "demo-data/bounding_box_test", default_device())
+    features, _ = evaluation_features(
+        experiment, file, "demo-data/query", "demo-data/bounding_box_test", default_device()
+    )
     return score(features)
 
 

@@ -1,4 +1,4 @@
-"""Right files in full size: how far ONNX Runtime is from PyTorch, by backbone, height and form.
+"""Right files in full size: how far ONNX Runtime is from PyTorch, by backbone, height and options.
 
     python benchmarks/export.py [--images FOLDER] [--quick]
 
@@ -20,9 +20,9 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from reid_tune.data.images import decode
-from reid_tune.data.records import read_folder
-from reid_tune.deploy.export_options import PLAIN, Form
+from reid_tune.data.images import decode_images
+from reid_tune.data.records import read_image_folder
+from reid_tune.deploy.export_options import DEFAULT, ExportOptions
 from reid_tune.deploy.onnx_export import export_onnx
 from reid_tune.tables import print_table
 from reid_tune.training.data import interpolation
@@ -36,7 +36,7 @@ BACKBONES = (
     "convnext_tiny",
     "vit_small_patch16_224",
 )
-FORMS = {"plain": PLAIN, "uint8, l2, fp16": Form("uint8_nhwc", "fp16", l2_normalized=True)}
+OPTIONS = {"plain": DEFAULT, "uint8, l2, fp16": ExportOptions("uint8_nhwc", "fp16", l2_normalized=True)}
 WIDTH, CROPS = 128, 64
 
 
@@ -46,29 +46,29 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one small network, to see that it runs")
     arguments = parser.parse_args()
     print(machine(torch.device("cpu")))
-    names = "form", "MB", "seconds", "1 - cosine", "limit", "difference", "limit", "10 neighbours"
+    names = "options", "MB", "seconds", "1 - cosine", "limit", "difference", "limit", "10 neighbours"
     table = Table("backbone", "size", *names)
     for backbone in (TINY,) if arguments.quick else BACKBONES:
         for height in (256, 384):
-            for name, form in FORMS.items():
-                cells = row(backbone, height, form, arguments.images)
+            for name, form in OPTIONS.items():
+                cells = row(backbone, height, options, arguments.images)
                 table.add_row(backbone.removesuffix("_patch4_window7_224"), f"{height}x{WIDTH}", name, *cells)
                 print(backbone, height, name, *cells, file=sys.stderr)
     print_table(table)
 
 
-def row(backbone: str, height: int, form: Form, images: Path | None) -> list[str]:
+def row(backbone: str, height: int, options: ExportOptions, images: Path | None) -> list[str]:
     """The cells of one file."""
     network, experiment = make_network(backbone, height, WIDTH)
     crops = None
     if images:
-        records = read_folder(images).records
+        records = read_image_folder(images).records
         chosen = records[:: max(1, len(records) // CROPS)][:CROPS]
-        crops = decode(chosen, height, WIDTH, interpolation(backbone))
+        crops = decode_images(chosen, height, WIDTH, interpolation(backbone))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "model.onnx")
         begun = time.perf_counter()
-        parity = export_onnx(network, experiment, path, crops=crops, form=form)
+        parity = export_onnx(network, experiment, path, crops=crops, options=options)
         seconds, size = time.perf_counter() - begun, path.stat().st_size
     return [
         f"{size / 1e6:.1f}",

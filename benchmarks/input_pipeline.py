@@ -30,9 +30,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from reid_tune.config.experiment import Experiment
-from reid_tune.data.image_cache.images import Crops
-from reid_tune.data.images import FILTERS, decode
-from reid_tune.data.records import Record
+from reid_tune.data.image_cache.images import DecodedImages
+from reid_tune.data.images import FILTERS, decode_images
+from reid_tune.data.records import ImageRecord
 from reid_tune.demo import draw_demo_data
 from reid_tune.training.data import TrainingImages, interpolation, training_images
 from reid_tune.training.subsets import train_records
@@ -45,7 +45,7 @@ PATIENCE = 600  # seconds for a process that waits for the others
 class Files(Dataset[tuple[Tensor, int]]):
     """JPEGs, decoded, resized and transformed when they are asked for."""
 
-    def __init__(self, experiment: Experiment, records: Sequence[Record], labels: Sequence[int]) -> None:
+    def __init__(self, experiment: Experiment, records: Sequence[ImageRecord], labels: Sequence[int]) -> None:
         model = experiment.model
         self.paths, self.labels = [record.path for record in records], labels
         self.size, self.filter = (model.input_width, model.input_height), FILTERS[interpolation(model.backbone)]
@@ -93,7 +93,7 @@ def make_spec(given: Namespace, folder: Path) -> Experiment:
     return common.spec(common.RESNET, values, quick=given.quick)
 
 
-def measure(experiment: Experiment, records: Sequence[Record], given: Namespace) -> list[Row]:
+def measure(experiment: Experiment, records: Sequence[ImageRecord], given: Namespace) -> list[Row]:
     started = time.perf_counter()
     training_images(experiment, records)
     build = time.perf_counter() - started
@@ -175,11 +175,11 @@ def read(experiment: Experiment, shared: bool, barrier: Barrier, results: Any) -
     barrier.wait()
     before = pss()
     barrier.wait()
-    images: Crops | np.ndarray
+    images: DecodedImages | np.ndarray
     if shared:
         images = training_images(experiment, records).images
     else:
-        images = decode(records, model.input_height, model.input_width, interpolation(model.backbone), threads=1)
+        images = decode_images(records, model.input_height, model.input_width, interpolation(model.backbone), threads=1)
     for start in range(0, len(images), 8):
         images[start : start + 8].sum()
     barrier.wait()

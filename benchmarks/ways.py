@@ -15,9 +15,9 @@ from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.flop_counter import FlopCounterMode
 
 from reid_tune.config.experiment import Experiment
-from reid_tune.data.transfer import upload
-from reid_tune.losses.total import Losses
-from reid_tune.modeling.network import untrained
+from reid_tune.data.transfer import to_device
+from reid_tune.losses.total import TrainingLoss
+from reid_tune.modeling.network import build_seeded_network
 from reid_tune.training.data import TrainingImages
 from reid_tune.training.determinism import kernels
 from reid_tune.training.pipeline import Batch, training_batches
@@ -67,7 +67,7 @@ class Ours:
             times.append(now())
 
         with kernels(self.run.experiment.train, self.run.device):
-            images, labels = self.run.source.load(batch.images), upload(batch.labels, self.run.device)
+            images, labels = self.run.source.load(batch.images), to_device(batch.labels, self.run.device)
             done("to the device")
             images = self.run.data.augmentation.apply(images, batch.decisions)
             done("augmentation")
@@ -95,8 +95,8 @@ class Obvious:
     def __init__(self, experiment: Experiment, data: TrainingImages, device: torch.device, workers: int) -> None:
         optim = experiment.train.optim
         self.data, self.device, self.workers = data, device, workers
-        self.network = untrained(experiment.model, len(data.identities), 0).to(device)
-        self.losses = Losses(experiment, len(data.identities), self.network.dimension)
+        self.network = build_seeded_network(experiment.model, len(data.identities), 0).to(device)
+        self.losses = TrainingLoss(experiment, len(data.identities), self.network.dimension)
         settings: dict[str, Any] = {"lr": optim.base_lr, "weight_decay": optim.weight_decay}
         if optim.name == "SGD":
             settings["momentum"] = optim.momentum

@@ -20,16 +20,16 @@ from PIL import Image
 from torch import Tensor, nn
 
 from reid_tune.checkpoints.checkpoint import Checkpoint, save_checkpoint
-from reid_tune.config.experiment import Experiment, fields
+from reid_tune.config.experiment import Experiment, leaf_fields
 from reid_tune.config.load import build_experiment
 from reid_tune.demo import draw_demo_data
 from reid_tune.deploy.onnx_model import OnnxModel
 from reid_tune.errors import ReidTuneError
-from reid_tune.modeling.network import untrained
+from reid_tune.modeling.network import build_seeded_network
 from reid_tune.tasks.evaluate import run_evaluate
 from reid_tune.tasks.export import run_export
 from reid_tune.tasks.inference import run_inference
-from reid_tune.tasks.plan import run_plan
+from reid_tune.tasks.plan import describe_run
 from reid_tune.tasks.train import run_train
 from reid_tune.training import determinism, pipeline
 from reid_tune.training.acceleration import feature_function
@@ -86,7 +86,7 @@ class World:
 
     def _checkpoint(self, seed: int) -> Path:
         experiment = self.experiment({}, self.root)
-        network = with_statistics(untrained(experiment.model, 8, seed))
+        network = with_statistics(build_seeded_network(experiment.model, 8, seed))
         path = self.root / f"weights-{seed}.pth"
         spec = experiment.model_dump(mode="json", exclude={"encryption_key"})
         save_checkpoint(path, Checkpoint(spec, 1, list(range(8)), [{"epoch": 1}], network.state_dict(), {}))
@@ -95,7 +95,7 @@ class World:
     def _positions(self) -> Path:
         """A ViT whose table has eight places: 4 x 2 or 2 x 4."""
         experiment = self.experiment(VIT | {"model.input_height": 64}, self.root)
-        state = untrained(experiment.model, 0, 0).backbone.state_dict()
+        state = build_seeded_network(experiment.model, 0, 0).backbone.state_dict()
         assert state["pos_embed"].shape[1] == 1 + 8
         torch.save(state, self.root / "vit.pth")
         return self.root / "vit.pth"
@@ -177,14 +177,14 @@ def place_of_images(experiment: Experiment) -> Any:
 
 def graphed(experiment: Experiment) -> Any:
     """How the features of a network on a GPU are computed; the GPU is a stand-in."""
-    network = untrained(experiment.model, 4, seed=0)
+    network = build_seeded_network(experiment.model, 4, seed=0)
     network.parameters = lambda: iter([SimpleNamespace(device=torch.device("cuda", 0))])
     return type(feature_function(network, experiment, steps=1)).__name__
 
 
 def features(experiment: Experiment) -> Any:
     """Embeddings of fixed images by an untrained network, pretrained where the spec says so."""
-    network = untrained(experiment.model, 4, seed=0)
+    network = build_seeded_network(experiment.model, 4, seed=0)
     with_statistics(network)
     generator = torch.Generator().manual_seed(0)
     for name, tensor in network.state_dict().items():
@@ -238,7 +238,7 @@ def plan(task: str) -> Callable[[Experiment], Any]:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(torch.cuda, "is_available", lambda: True)
             patch.setattr(torch.cuda, "device_count", lambda: 8)
-            return run_plan(experiment, task, devices(gpus, task))
+            return describe_run(experiment, task, devices(gpus, task))
 
     return observe
 
@@ -507,7 +507,7 @@ def observed(key: str, value: Any, world: World, results: Path) -> Any:
 
 
 def test_every_field_has_a_row() -> None:
-    assert set(ROWS) == {key for key, _ in fields()}
+    assert set(ROWS) == {key for key, _ in leaf_fields()}
 
 
 @pytest.mark.parametrize("key", ROWS)

@@ -20,13 +20,13 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 
 from reid_tune.checkpoints.checkpoint import load_checkpoint
 from reid_tune.checkpoints.filenames import LATEST
-from reid_tune.config.checks import left_out
+from reid_tune.config.checks import describe_ignored_keys
 from reid_tune.config.experiment import Experiment, flatten, unflatten
 from reid_tune.config.load import build_experiment, load_experiment
 from reid_tune.demo import draw_demo_data
 from reid_tune.errors import InputError
-from reid_tune.losses.total import Losses
-from reid_tune.modeling.network import untrained
+from reid_tune.losses.total import TrainingLoss
+from reid_tune.modeling.network import build_seeded_network
 from reid_tune.optim.optimizer import make_optimizer
 from reid_tune.tasks.evaluate import run_evaluate
 from reid_tune.tasks.export import run_export
@@ -101,7 +101,7 @@ def test_label_smoothing_acts_on_the_identity_loss_alone_too() -> None:
     found = {}
     for smooth in (False, True):
         values = {"dataset.sampler": "softmax", "model.label_smooth": smooth}
-        losses = Losses(build_experiment({}, values, "test"), classes=3, dimension=3)
+        losses = TrainingLoss(build_experiment({}, values, "test"), classes=3, dimension=3)
         found[smooth] = losses(features, logits, labels)
     assert found[True].keys() == {"identity"}
     assert float(found[True]["identity"] - found[False]["identity"]) == pytest.approx(0.1 * (2 - 2 / 3), abs=1e-6)
@@ -213,7 +213,7 @@ UNSUPPORTED: dict[str, tuple[Any, Any]] = {
 def test_what_is_not_supported_is_left_out_or_refused(key: str) -> None:
     nothing, something = UNSUPPORTED[key]
     assert build_experiment({}, {key: nothing}, "test") == Experiment()
-    assert left_out({key}) == [f"left out, as nothing comes of it: {key}"]
+    assert describe_ignored_keys({key}) == [f"left out, as nothing comes of it: {key}"]
     with pytest.raises(InputError, match=rf"^test: {key} = .* is not supported \(.*\): remove it\.$"):
         build_experiment({}, {key: something}, "test")
 
@@ -277,7 +277,7 @@ def mean_of_a_batch_norm(folder: Path, device: torch.device) -> None:
     import torch.distributed as dist
 
     experiment = build_experiment({"dataset": {"batch_size": 16}}, {"model.backbone": "test_resnet"}, "test")
-    network = untrained(experiment.model, 4, seed=0).train()
+    network = build_seeded_network(experiment.model, 4, seed=0).train()
     step = Step(network, make_optimizer(network, experiment.train.optim), experiment)
     images = torch.full((8, 3, 32, 16), float(dist.get_rank()))
     seen: list[torch.Tensor] = []

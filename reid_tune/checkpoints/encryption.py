@@ -9,7 +9,7 @@ import pyrage  # type: ignore[import-untyped]
 
 from reid_tune.errors import InfrastructureError, InputError
 
-__all__ = ["decrypt", "encrypt", "encrypt_in_process", "is_encrypted", "is_encrypted_file"]
+__all__ = ["decrypt", "encrypt", "encrypt_in_subprocess", "is_encrypted", "is_encrypted_file"]
 
 _MAGIC = b"age-encryption.org/v1\n"
 _ENCRYPT = """
@@ -44,7 +44,7 @@ def encrypt(content: bytes, key: str) -> bytes:
     return bytes(pyrage.passphrase.encrypt(content, _text(key)))
 
 
-def encrypt_in_process(content: bytes, key: str) -> bytes:
+def encrypt_in_subprocess(content: bytes, key: str) -> bytes:
     """As `encrypt`, in a process of its own.
 
     The library holds Python's lock while it works, and training would stand still meanwhile. Key and content travel

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-__all__ = ["our_names", "tensors_of"]
+__all__ = ["to_reid_tune_keys", "extract_tensors"]
 
 # Where files keep the weights, in the order in which they are preferred.
 _WRAPPERS = ("teacher", "state_dict", "model_state_dict", "model", "student")
@@ -32,14 +32,14 @@ _MMDET = (
 _MMDET_BLOCK = re.compile(r"^stages\.(\d+)\.blocks\.\d+\.attn\.w_msa\.")
 
 
-def tensors_of(content: Mapping[str, Any]) -> dict[str, Tensor]:
+def extract_tensors(content: Mapping[str, Any]) -> dict[str, Tensor]:
     """The weights in a file's content by their own names, from under `teacher`, `state_dict`, `model` or bare."""
     for _ in _WRAPPERS:
         content = next((content[key] for key in _WRAPPERS if isinstance(content.get(key), Mapping)), content)
     return {str(name): value.detach() for name, value in content.items() if isinstance(value, Tensor)}
 
 
-def our_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def to_reid_tune_keys(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Weights by our network's names: `backbone.` and timm's name, `pooling.`, `projection.`, `neck.`, `classifier.`.
 
     Known are the layouts of timm, torchvision's ResNets, the Swins of Microsoft and of mmdet and SOLIDER, the whole

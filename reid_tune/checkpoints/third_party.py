@@ -14,7 +14,7 @@ from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
 from reid_tune.errors import InputError
 
-__all__ = ["read_foreign"]
+__all__ = ["read_third_party_weights"]
 
 # Tools whose objects (configurations, callbacks, meters) stand beside the weights in a training checkpoint.
 _TOOLS = (
@@ -72,7 +72,7 @@ class _InertMapping:
         return OrderedDict()
 
 
-def read_foreign(path: Path | str) -> dict[str, Any]:
+def read_third_party_weights(path: Path | str) -> dict[str, Any]:
     """Read a `.safetensors` file, or one that torch.save wrote in its present or its old form, onto the CPU.
 
     Objects of OmegaConf, Lightning, TAO and the like come back as empty placeholders.

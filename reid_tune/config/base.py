@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
-__all__ = ["Section", "Switch"]
+__all__ = ["Section", "AutoBool"]
 
 
 def _switch(value: Any) -> Any:
@@ -14,7 +14,7 @@ def _switch(value: Any) -> Any:
 
 
 # A union alone would be two faults, one for each of its members.
-Switch = Annotated[bool | Literal["auto"], BeforeValidator(_switch)]
+AutoBool = Annotated[bool | Literal["auto"], BeforeValidator(_switch)]
 
 
 class Section(BaseModel):

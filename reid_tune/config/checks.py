@@ -4,20 +4,20 @@ import math
 from collections.abc import Collection
 
 from reid_tune.config.experiment import Experiment
-from reid_tune.config.tao_keys import is_foreign
+from reid_tune.config.tao_keys import is_inactive_tao_key
 from reid_tune.config.train import OPTIMIZERS
-from reid_tune.config.unused_fields import has_triplet, idle_fields
+from reid_tune.config.unused_fields import has_triplet_loss, unused_fields
 
-__all__ = ["faults", "left_out", "next_batch_size", "notes", "sampling_faults"]
+__all__ = ["find_errors", "describe_ignored_keys", "next_valid_batch_size", "find_warnings", "find_sampling_errors"]
 
 
-def faults(experiment: Experiment) -> list[str]:
+def find_errors(experiment: Experiment) -> list[str]:
     """All rules between fields that the experiment breaks, each with keys and values."""
-    wrong = sampling_faults(experiment)
+    wrong = find_sampling_errors(experiment)
     wrong += [
         f"{idle.key} = {experiment.value(idle.key)!r} has no effect, because {idle.reason}: remove it."
-        for idle in idle_fields(experiment)
-        if idle.deliberate
+        for idle in unused_fields(experiment)
+        if idle.user_set
     ]
     train = experiment.train
     if train.cuda_graphs and train.compile is not False:
@@ -32,7 +32,7 @@ def faults(experiment: Experiment) -> list[str]:
     return wrong
 
 
-def sampling_faults(experiment: Experiment) -> list[str]:
+def find_sampling_errors(experiment: Experiment) -> list[str]:
     """The rules that make a training impossible, without those about fields that have no effect."""
     model, dataset = experiment.model, experiment.dataset
     wrong = []
@@ -40,9 +40,9 @@ def sampling_faults(experiment: Experiment) -> list[str]:
         wrong.append(
             f"dataset.batch_size = {dataset.batch_size} is not a multiple of "
             f"dataset.num_instances = {dataset.num_instances}: a batch is identities x instances, the next size is "
-            f"{next_batch_size(experiment, len(experiment.train.gpus))}."
+            f"{next_valid_batch_size(experiment, len(experiment.train.gpus))}."
         )
-    elif dataset.batch_size == dataset.num_instances and has_triplet(experiment):
+    elif dataset.batch_size == dataset.num_instances and has_triplet_loss(experiment):
         wrong.append(
             f"dataset.batch_size = {dataset.batch_size} holds one identity of dataset.num_instances = "
             f"{dataset.num_instances} images, and the triplet loss needs two: raise batch_size."
@@ -67,19 +67,19 @@ def sampling_faults(experiment: Experiment) -> list[str]:
     return wrong
 
 
-def next_batch_size(experiment: Experiment, workers: int) -> int:
+def next_valid_batch_size(experiment: Experiment, workers: int) -> int:
     """The smallest batch, not below `dataset.batch_size`, of whole identities and of equal shares for the workers."""
     unit = math.lcm(experiment.dataset.num_instances, workers)
     return unit * math.ceil(experiment.dataset.batch_size / unit)
 
 
-def left_out(given: Collection[str]) -> list[str]:
+def describe_ignored_keys(given: Collection[str]) -> list[str]:
     """One line with the keys of a spec that the reference knows and that do nothing there; none without such keys."""
-    foreign = sorted(key for key in given if is_foreign(key))
+    foreign = sorted(key for key in given if is_inactive_tao_key(key))
     return [f"left out, as nothing comes of it: {', '.join(foreign)}"] if foreign else []
 
 
-def notes(experiment: Experiment, given: Collection[str] | None = None) -> list[str]:
+def find_warnings(experiment: Experiment, given: Collection[str] | None = None) -> list[str]:
     """Warnings, and one line with the fields that have no effect; of `given` only, where that is not None."""
     optim, epochs = experiment.train.optim, experiment.train.num_epochs
     lines = []
@@ -89,7 +89,7 @@ def notes(experiment: Experiment, given: Collection[str] | None = None) -> list[
             f"warning: train.optim.{key} = {getattr(optim, key)} is not below train.num_epochs = {epochs}: "
             "the learning rate never reaches base_lr."
         )
-    idle = [field for field in idle_fields(experiment) if given is None or field.key in given]
+    idle = [field for field in unused_fields(experiment) if given is None or field.key in given]
     if idle:
         reasons: dict[str, list[str]] = {}
         for field in idle:

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from reid_tune.config.base import Section, Switch
+from reid_tune.config.base import AutoBool, Section
 
 __all__ = ["ColorJitter", "Dataset", "ExtraTest"]
 
@@ -48,7 +48,7 @@ class Dataset(Section):
     batch_size: int = Field(64, ge=2, description="Images in one training step, over all workers.")
     val_batch_size: int = Field(128, ge=1, description="Images in one step of evaluation, on one worker.")
     num_workers: int = Field(1, ge=1, description="Threads that decode the images, once on a machine.")
-    resident: Switch = Field(
+    resident: AutoBool = Field(
         "auto",
         description="Keep the decoded training images in the GPU's memory; auto does so where they take at most a "
         "quarter of what is free. No effect on a CPU.",

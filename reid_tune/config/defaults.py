@@ -4,9 +4,9 @@ from typing import Any
 
 from reid_tune.config.experiment import Experiment, flatten
 
-__all__ = ["SWIN", "defaults", "documented"]
+__all__ = ["SWIN_DEFAULTS", "backbone_defaults", "documented_values"]
 
-SWIN: dict[str, Any] = {
+SWIN_DEFAULTS: dict[str, Any] = {
     "model.backbone": "swin_tiny_patch4_window7_224",
     "model.pretrain_choice": "self",
     "model.input_height": 384,
@@ -30,15 +30,15 @@ SWIN: dict[str, Any] = {
 _EXAMPLES = {"train.checkpoint_interval": (5,), "train.validation_interval": (5,)}
 
 
-def defaults(backbone: str) -> dict[str, Any]:
+def backbone_defaults(backbone: str) -> dict[str, Any]:
     """Default values by dotted key for a backbone's name."""
     flat = flatten(Experiment().model_dump())
     if backbone.startswith("swin"):
-        flat |= SWIN
+        flat |= SWIN_DEFAULTS
     return flat | {"model.backbone": backbone}
 
 
-def documented(key: str) -> tuple[Any, ...]:
+def documented_values(key: str) -> tuple[Any, ...]:
     """Values of a key that the documentation itself gives: both defaults and the examples."""
-    resnet, swin = defaults("resnet_50"), defaults(str(SWIN["model.backbone"]))
+    resnet, swin = backbone_defaults("resnet_50"), backbone_defaults(str(SWIN_DEFAULTS["model.backbone"]))
     return (resnet[key], swin[key], *_EXAMPLES.get(key, ()))

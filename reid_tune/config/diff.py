@@ -5,7 +5,7 @@ from typing import Any
 
 from reid_tune.config.experiment import Experiment, flatten
 
-__all__ = ["changed", "unlike_network"]
+__all__ = ["changed_values", "network_differences"]
 
 # What a checkpoint fixes: its network, and the images that it was trained on.
 _FIXED = (
@@ -23,7 +23,7 @@ _FIXED = (
 )
 
 
-def unlike_network(experiment: Experiment, trained: Experiment) -> list[str]:
+def network_differences(experiment: Experiment, trained: Experiment) -> list[str]:
     """What makes the networks of two specs, or the images that they take, different; a line for each key."""
     return [
         f"{key} is {trained.value(key)!r} there and {experiment.value(key)!r} in the spec"
@@ -32,7 +32,7 @@ def unlike_network(experiment: Experiment, trained: Experiment) -> list[str]:
     ]
 
 
-def changed(experiment: Experiment, saved: Mapping[str, Any]) -> list[str]:
+def changed_values(experiment: Experiment, saved: Mapping[str, Any]) -> list[str]:
     """`key: old -> new` for each value of model, dataset and train that is another one than in a saved spec."""
     before, now = flatten(saved), flatten(experiment.model_dump(mode="json"))
     keys = (key for key in now if key.startswith(("model.", "dataset.", "train.")) and not key.endswith("results_dir"))

@@ -6,30 +6,32 @@ from pathlib import Path
 from reid_tune.config.experiment import Experiment
 from reid_tune.errors import InputError
 
-__all__ = ["KEY", "KEY_FILE", "passphrase"]
+__all__ = ["KEY_VARIABLE", "KEY_FILE_VARIABLE", "find_passphrase"]
 
-KEY, KEY_FILE = "REID_TUNE_ENCRYPTION_KEY", "REID_TUNE_ENCRYPTION_KEY_FILE"
+KEY_VARIABLE, KEY_FILE_VARIABLE = "REID_TUNE_ENCRYPTION_KEY", "REID_TUNE_ENCRYPTION_KEY_FILE"
 
 
-def passphrase(experiment: Experiment | None = None) -> str | None:
+def find_passphrase(experiment: Experiment | None = None) -> str | None:
     """The key that the environment gives, by itself or as the name of a file; else the spec's `encryption_key`.
 
     Raises:
         InputError: the file cannot be read or is empty, or the key is no line of text.
     """
-    key = os.environ.get(KEY) or _from_file() or (experiment.encryption_key if experiment else None) or None
+    key = os.environ.get(KEY_VARIABLE) or _from_file() or (experiment.encryption_key if experiment else None) or None
     if key is not None and not key.isprintable():
-        raise InputError(f"the encryption key holds an unprintable character: give one line of text in {KEY}.")
+        raise InputError(f"the encryption key holds an unprintable character: give one line of text in {KEY_VARIABLE}.")
     return key
 
 
 def _from_file() -> str | None:
-    if not (file := os.environ.get(KEY_FILE)):
+    if not (file := os.environ.get(KEY_FILE_VARIABLE)):
         return None
     try:
         key = Path(file).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError):
-        raise InputError(f"cannot read {file}, which {KEY_FILE} names: give a text file with the key.") from None
+        raise InputError(
+            f"cannot read {file}, which {KEY_FILE_VARIABLE} names: give a text file with the key."
+        ) from None
     if not key:
-        raise InputError(f"{file}, which {KEY_FILE} names, is empty: write the key into it.")
+        raise InputError(f"{file}, which {KEY_FILE_VARIABLE} names, is empty: write the key into it.")
     return key

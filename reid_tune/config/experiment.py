@@ -14,7 +14,7 @@ from reid_tune.config.model import Model
 from reid_tune.config.tasks import Evaluate, Export, Inference, ReRankingSection
 from reid_tune.config.train import Train
 
-__all__ = ["Experiment", "canonical", "fields", "flatten", "unflatten"]
+__all__ = ["Experiment", "canonical_key", "leaf_fields", "flatten", "unflatten"]
 
 # Spellings that the documentation pages mix.
 ALIASES = {"train.optim.steps": "train.optim.lr_steps", "train.grad_clip": "train.clip_grad_norm"}
@@ -60,17 +60,17 @@ class Experiment(Section):
         return {key: value for key, value in flatten(self.model_dump()).items() if key != "encryption_key"}
 
 
-def canonical(key: str) -> str:
+def canonical_key(key: str) -> str:
     """The key's own name where it is one of the documented aliases."""
     return ALIASES.get(key, key)
 
 
-def fields(section: type[Section] = Experiment, prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+def leaf_fields(section: type[Section] = Experiment, prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
     """All leaf fields of the schema as (dotted key, field)."""
     for name, field in section.model_fields.items():
         kind = field.annotation
         if isinstance(kind, type) and issubclass(kind, Section):
-            yield from fields(kind, f"{prefix}{name}.")
+            yield from leaf_fields(kind, f"{prefix}{name}.")
         else:
             yield prefix + name, field
 

@@ -6,7 +6,7 @@ from pydantic import AfterValidator, Field
 
 from reid_tune.config.base import Section
 
-__all__ = ["OnGpus"]
+__all__ = ["GpuSelection"]
 
 GpuId = Annotated[int, Field(ge=0)]
 
@@ -17,7 +17,7 @@ def _once(ids: tuple[int, ...]) -> tuple[int, ...]:
     return ids
 
 
-class OnGpus(Section):
+class GpuSelection(Section):
     num_gpus: int = Field(1, ge=1, description="Workers, one on each GPU; without a GPU, processes on the CPU.")
     gpu_ids: Annotated[tuple[GpuId, ...], AfterValidator(_once)] = Field(
         (0,), min_length=1, description="Indices of the GPUs."

@@ -12,24 +12,24 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
-from reid_tune.config.checks import faults, sampling_faults
-from reid_tune.config.defaults import defaults
-from reid_tune.config.experiment import Experiment, canonical, fields, flatten, unflatten
-from reid_tune.config.tao_keys import asks_for_nothing, is_foreign, refusal
+from reid_tune.config.checks import find_errors, find_sampling_errors
+from reid_tune.config.defaults import backbone_defaults
+from reid_tune.config.experiment import Experiment, canonical_key, flatten, leaf_fields, unflatten
+from reid_tune.config.tao_keys import is_default, is_inactive_tao_key, unsupported_message
 from reid_tune.errors import InputError
 
 __all__ = [
     "build_experiment",
-    "given_keys",
+    "user_set_keys",
     "load_experiment",
     "nearest_key",
     "parse_overrides",
-    "problems",
+    "combine_errors",
     "read_yaml",
     "with_parameters",
 ]
 
-LEAVES = {key for key, _ in fields()}
+LEAVES = {key for key, _ in leaf_fields()}
 SECTIONS = {key.rsplit(".", depth)[0] for key in LEAVES for depth in range(1, key.count(".") + 1)}
 
 
@@ -43,9 +43,11 @@ def load_experiment(path: Path | str, overrides: Sequence[str] = ()) -> Experime
     return build_experiment(read_yaml(path), parse_overrides(overrides), source)
 
 
-def given_keys(path: Path | str, overrides: Sequence[str] = ()) -> set[str]:
+def user_set_keys(path: Path | str, overrides: Sequence[str] = ()) -> set[str]:
     """The keys that a file and its overrides set, by their own names."""
-    return {canonical(key) for key in flatten(read_yaml(path))} | {canonical(key) for key in parse_overrides(overrides)}
+    return {canonical_key(key) for key in flatten(read_yaml(path))} | {
+        canonical_key(key) for key in parse_overrides(overrides)
+    }
 
 
 def build_experiment(tree: Mapping[str, Any], overrides: Mapping[str, Any], source: str) -> Experiment:
@@ -53,11 +55,11 @@ def build_experiment(tree: Mapping[str, Any], overrides: Mapping[str, Any], sour
     given, wrong = _user_values(tree)
     over, wrong_too = _user_values(overrides)
     given |= _gpus_of_the_command_line(over) | over
-    values = defaults(str(given.get("model.backbone", "resnet_50"))) | given
+    values = backbone_defaults(str(given.get("model.backbone", "resnet_50"))) | given
     experiment = _validate(_interpolate(unflatten(values), source), source, wrong + wrong_too)
-    wrong = faults(experiment)
+    wrong = find_errors(experiment)
     if wrong:
-        raise problems(source, wrong)
+        raise combine_errors(source, wrong)
     return experiment
 
 
@@ -68,9 +70,9 @@ def with_parameters(base: Experiment, parameters: Mapping[str, Any], source: str
         InputError: a value is out of its range, or a rule between fields is broken.
     """
     experiment = _validate(unflatten(flatten(base.model_dump()) | dict(parameters)), source)
-    wrong = sampling_faults(experiment)
+    wrong = find_sampling_errors(experiment)
     if wrong:
-        raise problems(source, wrong)
+        raise combine_errors(source, wrong)
     return experiment
 
 
@@ -141,7 +143,7 @@ def nearest_key(key: str) -> str | None:
     return found[0] if found else None
 
 
-def problems(source: str, wrong: Sequence[str]) -> InputError:
+def combine_errors(source: str, wrong: Sequence[str]) -> InputError:
     """One error for all that is wrong in one file."""
     if len(wrong) == 1:
         return InputError(f"{source}: {wrong[0]}")
@@ -158,13 +160,13 @@ def _user_values(tree: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     given: dict[str, Any] = {}
     wrong = []
     for key, value in flatten({str(k): v for k, v in tree.items()}).items():
-        name = canonical(key)
+        name = canonical_key(key)
         if key in SECTIONS:
             if value not in (None, {}):
                 wrong.append(f"{key} is a section, but its value is {value!r}: write its keys below it.")
-        elif is_foreign(key):
-            if not asks_for_nothing(key, value):
-                wrong.append(refusal(key, value))
+        elif is_inactive_tao_key(key):
+            if not is_default(key, value):
+                wrong.append(unsupported_message(key, value))
         elif name not in LEAVES:
             wrong.append(_unknown(key))
         elif name in given and given[name] != value:
@@ -199,9 +201,9 @@ def _validate(tree: dict[str, Any], source: str, wrong: Sequence[str] = ()) -> E
     try:
         experiment = Experiment.model_validate(tree)
     except ValidationError as error:
-        raise problems(source, [*wrong, *(_sentence(dict(fault)) for fault in error.errors())]) from None
+        raise combine_errors(source, [*wrong, *(_sentence(dict(fault)) for fault in error.errors())]) from None
     if wrong:
-        raise problems(source, wrong)
+        raise combine_errors(source, wrong)
     return experiment
 
 

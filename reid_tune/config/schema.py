@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from reid_tune.config.base import Section
-from reid_tune.config.defaults import SWIN, defaults
+from reid_tune.config.defaults import SWIN_DEFAULTS, backbone_defaults
 from reid_tune.config.experiment import ALIASES, Experiment
 
-__all__ = ["json_schema", "page"]
+__all__ = ["json_schema", "markdown_page"]
 
 _BOUNDS = {"minimum": "≥ {}", "exclusiveMinimum": "> {}", "maximum": "≤ {}", "exclusiveMaximum": "< {}"}
 
@@ -25,7 +25,7 @@ def json_schema() -> dict[str, Any]:
     return schema
 
 
-def page() -> str:
+def markdown_page() -> str:
     """Every field in Markdown: default, allowed values, meaning."""
     lines = [
         "# The experiment spec",
@@ -37,7 +37,7 @@ def page() -> str:
         "where its value is neither a default nor an example of the reference's documentation.",
     ]
     schema = json_schema()
-    flat = defaults("resnet_50")
+    flat = backbone_defaults("resnet_50")
     for prefix, description, section in _sections(schema, schema, "", "Top level"):
         lines += ["", f"## {prefix or 'Top level'}", "", description, ""] if prefix else ["", "## Top level", ""]
         lines += ["| field | default | values | meaning |", "|---|---|---|---|"]
@@ -67,7 +67,7 @@ def _resolve(schema: dict[str, Any], node: dict[str, Any]) -> dict[str, Any]:
 
 def _default(value: Any, key: str) -> str:
     own = f"`{_json(value)}`"
-    return own if SWIN.get(key, value) == value else f"{own}, Swin `{_json(SWIN[key])}`"
+    return own if SWIN_DEFAULTS.get(key, value) == value else f"{own}, Swin `{_json(SWIN_DEFAULTS[key])}`"
 
 
 def _json(value: Any) -> str:

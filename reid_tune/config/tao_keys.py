@@ -2,7 +2,7 @@
 
 from typing import Any
 
-__all__ = ["asks_for_nothing", "is_foreign", "refusal"]
+__all__ = ["is_default", "is_inactive_tao_key", "unsupported_message"]
 
 _INACTIVE: dict[str, tuple[Any, ...]] = {
     "model_name": (None, "", "re_identification"),
@@ -41,17 +41,17 @@ _ADVICE = {
 }
 
 
-def is_foreign(key: str) -> bool:
+def is_inactive_tao_key(key: str) -> bool:
     """Whether the reference knows the key and nothing comes of it."""
     return key in _INACTIVE or key == "wandb" or key.startswith("wandb.")
 
 
-def asks_for_nothing(key: str, value: Any) -> bool:
+def is_default(key: str, value: Any) -> bool:
     """Whether leaving the key out changes nothing; logging to Weights & Biases is MLflow's part here."""
     return key not in _INACTIVE or value in _INACTIVE[key]
 
 
-def refusal(key: str, value: Any) -> str:
+def unsupported_message(key: str, value: Any) -> str:
     """Why a value is no good."""
     advice = _ADVICE.get(key, "in the reference it has no effect or none that works")
     return f"{key} = {value!r} is not supported ({advice}): remove it."

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from reid_tune.config.base import Section
-from reid_tune.config.gpus import OnGpus
+from reid_tune.config.gpus import GpuSelection
 
 __all__ = ["Evaluate", "Export", "ExportPrecision", "Inference", "InputLayout", "ReRankingSection"]
 
@@ -22,7 +22,7 @@ class ReRankingSection(Section):
     num_query: int = Field(10, ge=1, description="Queries in the picture of sampled matches.")
 
 
-class _Task(OnGpus):
+class _Task(GpuSelection):
     checkpoint: str | None = Field(None, description="A checkpoint, .onnx file, models:/NAME@ALIAS or sweep:NAME.")
     results_dir: str | None = Field(
         None, description="Folder of the results; default the task's name below the top one."

@@ -4,8 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from reid_tune.config.base import Section, Switch
-from reid_tune.config.gpus import OnGpus
+from reid_tune.config.base import AutoBool, Section
+from reid_tune.config.gpus import GpuSelection
 
 __all__ = ["OPTIMIZERS", "Cudnn", "Optim", "Train"]
 
@@ -65,7 +65,7 @@ class Cudnn(Section):
     deterministic: bool = Field(False, description="Take only deterministic algorithms of cuDNN.")
 
 
-class Train(OnGpus):
+class Train(GpuSelection):
     seed: int = Field(1234, ge=-1, description="Seed of weights, batches and augmentation; -1 draws one.")
     num_epochs: int = Field(10, ge=1, description="Epochs of the whole schedule.")
     checkpoint_interval: int = Field(1, ge=1, description="Epochs between two kept checkpoints.")
@@ -87,7 +87,7 @@ class Train(OnGpus):
         description="Chunks into which a worker divides its part of the batch to need less memory; the losses see the "
         "whole batch all the same. Costs a second forward pass; batch norm sees one chunk at a time.",
     )
-    compile: Switch = Field(
+    compile: AutoBool = Field(
         False,
         description="Compile the backbone with torch.compile; auto does so on a GPU in runs of 5,000 steps or more, "
         "where a C compiler is installed.",

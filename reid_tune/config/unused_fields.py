@@ -3,37 +3,37 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from reid_tune.config.defaults import documented
+from reid_tune.config.defaults import documented_values
 from reid_tune.config.experiment import Experiment
 
-__all__ = ["Idle", "has_identity", "has_triplet", "idle_fields", "is_transformer"]
+__all__ = ["UnusedField", "has_identity_loss", "has_triplet_loss", "unused_fields", "is_transformer"]
 
 
 @dataclass(frozen=True)
-class Idle:
-    """A field without effect; `deliberate` where its value is neither a default nor a documented example."""
+class UnusedField:
+    """A field without effect; `user_set` where its value is neither a default nor a documented example."""
 
     key: str
     reason: str
-    deliberate: bool
+    user_set: bool
 
 
-def idle_fields(experiment: Experiment) -> list[Idle]:
+def unused_fields(experiment: Experiment) -> list[UnusedField]:
     """All fields of `model`, `dataset`, `re_ranking` and `train` that change nothing in this experiment."""
     return [
-        Idle(key, reason, experiment.value(key) not in documented(key))
+        UnusedField(key, reason, experiment.value(key) not in documented_values(key))
         for reason, active, keys in _RULES
         if not active(experiment)
         for key in keys
     ]
 
 
-def has_identity(experiment: Experiment) -> bool:
+def has_identity_loss(experiment: Experiment) -> bool:
     """Whether the identity loss is one of the losses."""
     return "softmax" in experiment.dataset.sampler
 
 
-def has_triplet(experiment: Experiment) -> bool:
+def has_triplet_loss(experiment: Experiment) -> bool:
     """Whether the triplet loss is one of the losses."""
     return "triplet" in experiment.dataset.sampler and "triplet" in experiment.model.metric_loss_type
 
@@ -80,13 +80,13 @@ _RULES: tuple[tuple[str, Callable[[Experiment], bool], tuple[str, ...]], ...] = 
     ("there is no neck", lambda e: e.model.neck == "bnneck", ("model.neck_feat",)),
     (
         "sampler is triplet",
-        has_identity,
+        has_identity_loss,
         ("model.label_smooth", "model.dropout_rate", "train.optim.large_fc_lr"),
     ),
-    ("there is no triplet loss", has_triplet, ("model.no_margin",)),
+    ("there is no triplet loss", has_triplet_loss, ("model.no_margin",)),
     (
         "no_margin is true or there is no triplet loss",
-        lambda e: has_triplet(e) and not e.model.no_margin,
+        lambda e: has_triplet_loss(e) and not e.model.no_margin,
         ("train.optim.triplet_loss_margin",),
     ),
     (

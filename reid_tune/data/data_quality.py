@@ -5,46 +5,55 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from reid_tune.data.records import Record
-from reid_tune.data.scan import Scan
+from reid_tune.data.records import ImageRecord
+from reid_tune.data.scan import ImageScan
 
-__all__ = ["Finding", "Part", "duplicates", "left_out", "small", "thin", "unmatched", "unreadable"]
+__all__ = [
+    "Finding",
+    "Subset",
+    "find_duplicates",
+    "find_unparsed_names",
+    "find_small",
+    "find_undersampled",
+    "find_unmatched_queries",
+    "find_unreadable",
+]
 
-Severity = Literal["spoils", "note"]
+Severity = Literal["error", "note"]
 
 
 @dataclass(frozen=True)
 class Finding:
-    """`spoils`: training fails, or a score is worth nothing; `note`: to be known."""
+    """`error`: training fails, or a score is worth nothing; `note`: to be known."""
 
     severity: Severity
     sentence: str
 
 
 @dataclass(frozen=True)
-class Part:
+class Subset:
     """One subset: its name in sentences, its crops, names left out; parts of one `people` share their identities."""
 
     name: str
     people: str
-    records: tuple[Record, ...]
-    left_out: tuple[str, ...] = ()
+    records: tuple[ImageRecord, ...]
+    unparsed_names: tuple[str, ...] = ()
 
 
-def left_out(part: Part, strict: bool) -> Iterator[Finding]:
+def find_unparsed_names(part: Subset, strict: bool) -> Iterator[Finding]:
     """Image files whose names do not parse; with `strict` the folder is refused."""
-    if part.left_out:
+    if part.unparsed_names:
         end = "dataset.strict refuses them: rename or remove them" if strict else "rename them if they are wanted"
         yield Finding(
-            "spoils" if strict else "note",
-            f"{len(part.left_out)} image file(s) of {part.name} are left out, as their names do not parse "
-            f"({_some(part.left_out)}); {end}.",
+            "error" if strict else "note",
+            f"{len(part.unparsed_names)} image file(s) of {part.name} are left out, as their names do not parse "
+            f"({_some(part.unparsed_names)}); {end}.",
         )
 
 
-def thin(part: Part) -> Iterator[Finding]:
+def find_undersampled(part: Subset) -> Iterator[Finding]:
     """Training identities with one image, and with one camera."""
-    images: defaultdict[int, list[Record]] = defaultdict(list)
+    images: defaultdict[int, list[ImageRecord]] = defaultdict(list)
     for record in part.records:
         if record.identity > 0:
             images[record.identity].append(record)
@@ -60,7 +69,7 @@ def thin(part: Part) -> Iterator[Finding]:
             yield Finding("note", f"{len(few)} of {len(images)} identities of {part.name} {what} ({names}).")
 
 
-def unmatched(query: Part, gallery: Part) -> Iterator[Finding]:
+def find_unmatched_queries(query: Subset, gallery: Subset) -> Iterator[Finding]:
     """Queries without a gallery image of their identity and another camera."""
     cameras: defaultdict[int, set[int]] = defaultdict(set)
     for record in gallery.records:
@@ -70,22 +79,22 @@ def unmatched(query: Part, gallery: Part) -> Iterator[Finding]:
     if alone:
         everyone = len(alone) == len(query.records)
         yield Finding(
-            "spoils" if everyone else "note",
+            "error" if everyone else "note",
             f"{len(alone)} of {len(query.records)} images of {query.name} have no match, an image of their identity "
             f"and another camera, in {gallery.name} ({_some([record.path.name for record in alone])}); "
             + ("there is nothing to score." if everyone else "the score leaves them out."),
         )
 
 
-def unreadable(scans: Iterable[Scan]) -> Iterator[Finding]:
+def find_unreadable(scans: Iterable[ImageScan]) -> Iterator[Finding]:
     """Each file that cannot be decoded."""
     for scan in scans:
         if scan.fault:
             path = scan.record.path
-            yield Finding("spoils", f"{path} cannot be read: {scan.fault}; replace or remove the file.")
+            yield Finding("error", f"{path} cannot be read: {scan.fault}; replace or remove the file.")
 
 
-def small(part: Part, scans: Sequence[Scan], height: int, width: int) -> Iterator[Finding]:
+def find_small(part: Subset, scans: Sequence[ImageScan], height: int, width: int) -> Iterator[Finding]:
     """Images less than half as high or wide as the input."""
     few = [scan for scan in scans if not scan.fault and (2 * scan.height < height or 2 * scan.width < width)]
     if few:
@@ -97,14 +106,14 @@ def small(part: Part, scans: Sequence[Scan], height: int, width: int) -> Iterato
         )
 
 
-def duplicates(parts: Sequence[tuple[Part, Sequence[Scan]]]) -> Iterator[Finding]:
+def find_duplicates(parts: Sequence[tuple[Subset, Sequence[ImageScan]]]) -> Iterator[Finding]:
     """Files of equal content: in training and elsewhere, under two identities, or merely twice."""
-    copies: defaultdict[str, list[tuple[Part, Record]]] = defaultdict(list)
+    copies: defaultdict[str, list[tuple[Subset, ImageRecord]]] = defaultdict(list)
     for part, scans in parts:
         for scan in scans:
             if not scan.fault:
                 copies[scan.digest].append((part, scan.record))
-    found: defaultdict[tuple[Severity, str], list[list[Record]]] = defaultdict(list)
+    found: defaultdict[tuple[Severity, str], list[list[ImageRecord]]] = defaultdict(list)
     for group in copies.values():
         if len(group) > 1:
             for severity, what, records in _kinds(group):
@@ -114,22 +123,22 @@ def duplicates(parts: Sequence[tuple[Part, Sequence[Scan]]]) -> Iterator[Finding
         yield Finding(severity, f"{len(groups)} image(s) {what}, for example {first.path} and {second.path}.")
 
 
-def _kinds(group: Sequence[tuple[Part, Record]]) -> Iterator[tuple[Severity, str, list[Record]]]:
+def _kinds(group: Sequence[tuple[Subset, ImageRecord]]) -> Iterator[tuple[Severity, str, list[ImageRecord]]]:
     """What is to be said about files of one content, each time with the files that show it."""
-    by_part: defaultdict[str, list[Record]] = defaultdict(list)
-    by_people: defaultdict[str, dict[int, Record]] = defaultdict(dict)
+    by_part: defaultdict[str, list[ImageRecord]] = defaultdict(list)
+    by_people: defaultdict[str, dict[int, ImageRecord]] = defaultdict(dict)
     for part, record in group:
         by_part[part.name].append(record)
         if record.identity > 0:
             by_people[part.people].setdefault(record.identity, record)
     for people, identities in by_people.items():
         if len(identities) > 1:
-            yield "spoils", f"of {people} stand under two identities, of which one is wrong", [*identities.values()]
+            yield "error", f"of {people} stand under two identities, of which one is wrong", [*identities.values()]
     first, *others = by_part
     for name in others:
         records = [by_part[first][0], by_part[name][0]]
         if first == "train":
-            yield "spoils", f"of train are in {name} too, whose score they flatter", records
+            yield "error", f"of train are in {name} too, whose score they flatter", records
         else:
             yield "note", f"of {first} are in {name} too", records
     for name, records in by_part.items():

@@ -6,7 +6,7 @@ from functools import cache
 from hashlib import blake2b
 from pathlib import Path
 
-from reid_tune.data.records import read_folder
+from reid_tune.data.records import read_image_folder
 from reid_tune.errors import InputError
 
 __all__ = ["fingerprint"]
@@ -26,7 +26,7 @@ def fingerprint(*folders: Path | str) -> str:
     """
     digest = blake2b(digest_size=16)
     for folder in folders:
-        found = read_folder(folder)
+        found = read_image_folder(folder)
         paths = [record.path for record in found.records]
         try:
             digest.update(_digest(found.path.absolute(), _signature(paths)))

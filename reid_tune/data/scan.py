@@ -8,24 +8,24 @@ from hashlib import blake2b
 
 from PIL import Image
 
-from reid_tune.data.images import FAULTS, reason
-from reid_tune.data.records import Record
+from reid_tune.data.images import DECODE_ERRORS, describe_error
+from reid_tune.data.records import ImageRecord
 
-__all__ = ["Scan", "scan"]
+__all__ = ["ImageScan", "scan_images"]
 
 
 @dataclass(frozen=True, slots=True)
-class Scan:
+class ImageScan:
     """One file: BLAKE2b of its bytes, width and height in pixels, and what is wrong with it; ("", 0, 0) if unread."""
 
-    record: Record
+    record: ImageRecord
     digest: str
     width: int
     height: int
     fault: str | None = None
 
 
-def scan(records: Sequence[Record], *, threads: int | None = None) -> list[Scan]:
+def scan_images(records: Sequence[ImageRecord], *, threads: int | None = None) -> list[ImageScan]:
     """Read and decode every file, keep none; no file is an error, see `Scan.fault`.
 
     Args:
@@ -35,11 +35,11 @@ def scan(records: Sequence[Record], *, threads: int | None = None) -> list[Scan]
         return list(pool.map(_scan, records))
 
 
-def _scan(record: Record) -> Scan:
+def _scan(record: ImageRecord) -> ImageScan:
     try:
         digest = blake2b(record.path.read_bytes(), digest_size=16).hexdigest()
         with Image.open(record.path) as image:
             image.convert("RGB")
-            return Scan(record, digest, *image.size)
-    except FAULTS as error:
-        return Scan(record, "", 0, 0, reason(error))
+            return ImageScan(record, digest, *image.size)
+    except DECODE_ERRORS as error:
+        return ImageScan(record, "", 0, 0, describe_error(error))

@@ -5,19 +5,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
-from reid_tune.data.records import Record
+from reid_tune.data.records import ImageRecord
 from reid_tune.errors import InputError
 
-__all__ = ["Split", "holdout"]
+__all__ = ["Split", "split_by_identity"]
 
 
 @dataclass(frozen=True, slots=True)
 class Split:
     """Training records, and queries and gallery of the held-out identities, each in the order given."""
 
-    train: tuple[Record, ...]
-    query: tuple[Record, ...]
-    gallery: tuple[Record, ...]
+    train: tuple[ImageRecord, ...]
+    query: tuple[ImageRecord, ...]
+    gallery: tuple[ImageRecord, ...]
 
     @property
     def images(self) -> int:
@@ -30,7 +30,7 @@ class Split:
         return len({record.identity for record in self.query + self.gallery})
 
 
-def holdout(records: Sequence[Record], *, seed: int, fraction: float = 0.2) -> Split:
+def split_by_identity(records: Sequence[ImageRecord], *, seed: int, fraction: float = 0.2) -> Split:
     """Hold the identities out whose hash with the seed, as a number in 0..1, is below the fraction.
 
     Per held-out identity and camera the image of the lowest hash becomes a query, unless a query would be left without
@@ -42,7 +42,7 @@ def holdout(records: Sequence[Record], *, seed: int, fraction: float = 0.2) -> S
     Raises:
         InputError: no query results, or no training identity remains.
     """
-    held: defaultdict[int, list[Record]] = defaultdict(list)
+    held: defaultdict[int, list[ImageRecord]] = defaultdict(list)
     for record in records:
         if _uniform(f"{seed}:{record.identity}") < fraction:
             held[record.identity].append(record)
@@ -64,9 +64,9 @@ def holdout(records: Sequence[Record], *, seed: int, fraction: float = 0.2) -> S
     return Split(train, query, gallery)
 
 
-def _queries(images: Sequence[Record], seed: int) -> list[Record]:
+def _queries(images: Sequence[ImageRecord], seed: int) -> list[ImageRecord]:
     """The queries among the images of one identity."""
-    first: dict[int, Record] = {}
+    first: dict[int, ImageRecord] = {}
     for record in sorted(images, key=lambda record: _uniform(f"{seed}:{record.path.name}")):
         first.setdefault(record.camera, record)
     queries = list(first.values())

@@ -4,22 +4,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["HostCopy", "pinned", "upload"]
+__all__ = ["HostCopy", "to_pinned", "to_device"]
 
 
-def pinned(array: np.ndarray, device: torch.device) -> Tensor:
+def to_pinned(array: np.ndarray, device: torch.device) -> Tensor:
     """A tensor of an array, in page-locked memory where the device is a GPU, which copies it by itself from there."""
     tensor = torch.from_numpy(array)
     return tensor.pin_memory() if device.type == "cuda" else tensor
 
 
-def upload(values: np.ndarray | Tensor, device: torch.device) -> Tensor:
-    """A tensor on a device of an array, or of what `pinned` returned.
+def to_device(values: np.ndarray | Tensor, device: torch.device) -> Tensor:
+    """A tensor on a device of an array, or of what `to_pinned` returned.
 
     A GPU copies it when its earlier work is done, while this process continues. A copy from ordinary memory would make
     the process wait for all that the GPU still has to do.
     """
-    tensor = values if isinstance(values, Tensor) else pinned(values, device)
+    tensor = values if isinstance(values, Tensor) else to_pinned(values, device)
     return tensor.to(device, non_blocking=True)
 
 

@@ -11,15 +11,15 @@ import torch
 from torch import Tensor
 
 from reid_tune.config.tasks import InputLayout
-from reid_tune.data.augment.augmentation import Channels, Values, normalise
+from reid_tune.data.augment.augmentation import Channels, RgbValues, normalise
 from reid_tune.data.images import Interpolation
-from reid_tune.deploy.export_options import Form
+from reid_tune.deploy.export_options import ExportOptions
 
-__all__ = ["Intake"]
+__all__ = ["Preprocessing"]
 
 
 @dataclass(frozen=True)
-class Intake:
+class Preprocessing:
     """What a model's input must look like.
 
     Attributes:
@@ -27,7 +27,7 @@ class Intake:
         interpolation: How a crop is resized to it.
         channels: 3 for RGB, 1 for grey.
         mean, std: Of each channel in 0..1; the network's input is (value / 255 - mean) / std.
-        layout: Who normalises, see `Form`.
+        layout: Who normalises, see `ExportOptions`.
     """
 
     height: int
@@ -39,7 +39,7 @@ class Intake:
     layout: InputLayout
 
     @classmethod
-    def read(cls, metadata: Mapping[str, str]) -> "Intake":
+    def from_metadata(cls, metadata: Mapping[str, str]) -> "Preprocessing":
         """What a model's texts tell.
 
         Raises:
@@ -52,7 +52,7 @@ class Intake:
         known = channels in get_args(Channels) and interpolation in get_args(Interpolation)
         if not known or min(height, width) < 1 or min(std) <= 0:
             raise ValueError(f"{height}x{width}, {channels} channels, std {std}, interpolation {interpolation!r}")
-        layout = Form.read(metadata).layout
+        layout = ExportOptions.from_metadata(metadata).layout
         kind, count = cast(Interpolation, interpolation), cast(Channels, channels)
         return cls(height, width, kind, count, mean, std, layout)
 
@@ -63,7 +63,7 @@ class Intake:
 
     def normalise(self, crops: Tensor) -> Tensor:
         """The network's input [n, channels, height, width] float32 of crops [n, height, width, 3] uint8."""
-        return normalise(crops, cast(Values, self.mean), cast(Values, self.std), self.channels)
+        return normalise(crops, cast(RgbValues, self.mean), cast(RgbValues, self.std), self.channels)
 
     def prepare(self, crops: np.ndarray) -> np.ndarray:
         """What the model takes: one with `uint8_nhwc` normalises, so nobody else may."""

@@ -4,16 +4,16 @@ from torch import Tensor
 from torch.nn import functional
 
 from reid_tune.config.experiment import Experiment
-from reid_tune.config.unused_fields import has_identity, has_triplet
+from reid_tune.config.unused_fields import has_identity_loss, has_triplet_loss
 from reid_tune.losses.center import CenterLoss
 from reid_tune.losses.triplet import batch_hard_triplet
 
-__all__ = ["LABEL_SMOOTHING", "Losses"]
+__all__ = ["LABEL_SMOOTHING", "TrainingLoss"]
 
 LABEL_SMOOTHING = 0.1
 
 
-class Losses:
+class TrainingLoss:
     """The losses that a spec asks for, on one global batch; identity and triplet loss have a weight of 1.
 
     Args:
@@ -23,8 +23,8 @@ class Losses:
 
     def __init__(self, experiment: Experiment, classes: int, dimension: int) -> None:
         optim = experiment.train.optim
-        self.identity = has_identity(experiment)
-        self.triplet = has_triplet(experiment)
+        self.identity = has_identity_loss(experiment)
+        self.triplet = has_triplet_loss(experiment)
         self.smoothing = LABEL_SMOOTHING if experiment.model.label_smooth else 0.0
         self.margin = None if experiment.model.no_margin else optim.triplet_loss_margin
         self.center: CenterLoss | None = None

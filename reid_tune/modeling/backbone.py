@@ -11,17 +11,17 @@ from reid_tune.config.model import Model
 from reid_tune.config.unused_fields import is_transformer, is_vit
 from reid_tune.errors import InputError
 from reid_tune.modeling.pooling import GeM
-from reid_tune.modeling.resnet import finish_resnet
-from reid_tune.modeling.swin import finish_swin, is_swin, swin_options
+from reid_tune.modeling.resnet import adapt_resnet
+from reid_tune.modeling.swin import adapt_swin, is_swin, swin_options
 from reid_tune.modeling.vit import set_patch_stride
 
-__all__ = ["make_backbone"]
+__all__ = ["build_backbone"]
 
 # What timm's models raise on a size or a pooling that they cannot take.
 _MISFITS = (AssertionError, ValueError, RuntimeError)
 
 
-def make_backbone(model: Model) -> tuple[nn.Module, nn.Module, int]:
+def build_backbone(model: Model) -> tuple[nn.Module, nn.Module, int]:
     """Build the backbone that a spec names, with untrained weights, and its pooling.
 
     `resnet_50` is the reference's network: it has no ReLU after its first batch norm. Swins have the reference's
@@ -35,9 +35,9 @@ def make_backbone(model: Model) -> tuple[nn.Module, nn.Module, int]:
         InputError: timm does not have the name, or the model cannot take the size, the pooling or a rate.
     """
     backbone = _create(model)
-    finish_resnet(backbone, model)
+    adapt_resnet(backbone, model)
     if is_swin(model):
-        finish_swin(backbone, model)
+        adapt_swin(backbone, model)
     if is_vit(model.backbone):
         set_patch_stride(backbone, model)
     features = _features(backbone, model)

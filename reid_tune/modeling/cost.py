@@ -7,12 +7,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from reid_tune.config.experiment import Experiment
 from reid_tune.config.model import Model
-from reid_tune.modeling.network import untrained
+from reid_tune.modeling.network import build_seeded_network
 
-__all__ = ["cost_of"]
+__all__ = ["model_cost"]
 
 
-def cost_of(experiment: Experiment) -> dict[str, float]:
+def model_cost(experiment: Experiment) -> dict[str, float]:
     """Cost of the network as it is deployed, so without classifier, for one image of the spec's size.
 
     Nothing is computed and no weight is kept in memory; a second call with the same section `model` is free.
@@ -32,7 +32,7 @@ def cost_of(experiment: Experiment) -> dict[str, float]:
 def _cost(model: Model) -> dict[str, float]:
     with torch.device("meta"):
         # Weights that need no gradient, as the counter follows gradients where there are any.
-        network = untrained(model, 0, 0).eval().requires_grad_(False)
+        network = build_seeded_network(model, 0, 0).eval().requires_grad_(False)
         image = torch.empty(1, model.input_channels, model.input_height, model.input_width)
     with FlopCounterMode(display=False) as counter:
         network(image)

@@ -4,9 +4,9 @@ import torch
 from torch import Tensor, nn
 
 from reid_tune.config.model import Model
-from reid_tune.modeling.backbone import make_backbone
+from reid_tune.modeling.backbone import build_backbone
 
-__all__ = ["ReIDNet", "build_network", "untrained"]
+__all__ = ["ReIDNet", "build_network", "build_seeded_network"]
 
 
 class ReIDNet(nn.Module):
@@ -80,7 +80,7 @@ def build_network(model: Model, classes: int = 0) -> ReIDNet:
     Raises:
         InputError: the backbone's name is wrong, or it cannot take the size or another value of the spec.
     """
-    backbone, pooling, own = make_backbone(model)
+    backbone, pooling, own = build_backbone(model)
     project = model.feat_dim != own if model.reduce_feat_dim is None else model.reduce_feat_dim
     dimension = model.feat_dim if project else own
     # The reference projects a ResNet's map by a 1x1 convolution before the average: the same, as both are linear.
@@ -102,7 +102,7 @@ def build_network(model: Model, classes: int = 0) -> ReIDNet:
     )
 
 
-def untrained(model: Model, classes: int, seed: int) -> ReIDNet:
+def build_seeded_network(model: Model, classes: int, seed: int) -> ReIDNet:
     """`build_network` with weights drawn from a seed, leaving torch's random state as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -7,10 +7,10 @@ from reid_tune.config.model import Model
 from reid_tune.config.unused_fields import is_vit
 from reid_tune.errors import InputError
 
-__all__ = ["finish_resnet"]
+__all__ = ["adapt_resnet"]
 
 
-def finish_resnet(backbone: nn.Module, model: Model) -> None:
+def adapt_resnet(backbone: nn.Module, model: Model) -> None:
     """Apply `last_stride` to any timm model of a ResNet's name, and take the ReLU out of `resnet_50`.
 
     Raises:

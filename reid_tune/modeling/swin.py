@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from reid_tune.config.model import Model
 
-__all__ = ["PaddedBlock", "SemanticMerging", "finish_swin", "is_swin", "swin_options"]
+__all__ = ["PaddedBlock", "SemanticMerging", "adapt_swin", "is_swin", "swin_options"]
 
 _PATCH = 4
 
@@ -26,7 +26,7 @@ def swin_options(model: Model) -> dict[str, Any]:
     return {"always_partition": True, "img_size": (height, width)}
 
 
-def finish_swin(backbone: SwinTransformer, model: Model) -> None:
+def adapt_swin(backbone: SwinTransformer, model: Model) -> None:
     """Pad images and maps at the bottom and the right as the reference does, and add semantic modulation.
 
     timm's stages choose the classes of their blocks themselves, so these change their class.

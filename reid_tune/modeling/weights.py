@@ -12,14 +12,14 @@ from torch.nn import functional
 from reid_tune.errors import InputError
 from reid_tune.modeling.network import ReIDNet
 
-__all__ = ["Matched", "load_weights"]
+__all__ = ["LoadReport", "load_weights"]
 
 # Buffers that older Swin files hold and that follow from the size.
 _DERIVED = ("relative_position_index", "attn_mask")
 
 
 @dataclass(frozen=True)
-class Matched:
+class LoadReport:
     """Names of tensors by what became of them."""
 
     loaded: tuple[str, ...]  # copied
@@ -29,7 +29,7 @@ class Matched:
 
 
 @torch.no_grad()
-def load_weights(network: ReIDNet, weights: Mapping[str, Tensor], *, hw_ratio: float) -> Matched:
+def load_weights(network: ReIDNet, weights: Mapping[str, Tensor], *, hw_ratio: float) -> LoadReport:
     """Copy all weights that fit, by our names, to the network's dtypes and devices; nothing changes on an error.
 
     Resized bicubically: a Swin's tables of relative positions (each head's (2h - 1) x (2w - 1) grid, of a square
@@ -57,7 +57,7 @@ def load_weights(network: ReIDNet, weights: Mapping[str, Tensor], *, hw_ratio: f
             left.append(name)
     for name, value in fitted.items():
         own[name].copy_(value)
-    return Matched(tuple(loaded), tuple(resized), tuple(left), tuple(name for name in own if name not in weights))
+    return LoadReport(tuple(loaded), tuple(resized), tuple(left), tuple(name for name in own if name not in weights))
 
 
 def _resize(network: ReIDNet, name: str, value: Tensor, shape: torch.Size, hw_ratio: float) -> Tensor | None:

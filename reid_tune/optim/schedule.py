@@ -8,7 +8,7 @@ import torch
 
 from reid_tune.config.train import Optim
 
-__all__ = ["learning_rate", "plateaus", "set_learning_rate"]
+__all__ = ["learning_rate", "count_plateaus", "set_learning_rate"]
 
 # An improvement is a value below this share of the best one, as in torch's ReduceLROnPlateau.
 _IMPROVED = 1 - 1e-4
@@ -48,7 +48,7 @@ def _cosine(optim: Optim, epoch: int, num_epochs: int, target: float) -> float:
     return floor + 0.5 * (target - floor) * (1 + math.cos(math.pi * epoch / num_epochs))
 
 
-def plateaus(optim: Optim, history: Sequence[Mapping[str, Any]]) -> int:
+def count_plateaus(optim: Optim, history: Sequence[Mapping[str, Any]]) -> int:
     """Plateaus in the metrics of the epochs so far, counted as torch's ReduceLROnPlateau does (mode min).
 
     A plateau is met when `lr_monitor` has not improved in more than `plateau_patience` epochs that have it; counting
@@ -74,7 +74,7 @@ def set_learning_rate(
     optimizer: torch.optim.Optimizer, optim: Optim, epoch: int, num_epochs: int, history: Sequence[Mapping[str, Any]]
 ) -> float:
     """Set all groups' rates for an epoch, given the metrics of those before it, and return the largest."""
-    met = plateaus(optim, history)
+    met = count_plateaus(optim, history)
     for group in optimizer.param_groups:
         group["lr"] = learning_rate(optim, epoch, num_epochs, group["initial_lr"], met)
     return float(max(group["lr"] for group in optimizer.param_groups))

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from types import NoneType
 from typing import Any
 
-from reid_tune.config.experiment import canonical
+from reid_tune.config.experiment import canonical_key
 from reid_tune.journal.state import RunState, SweepState
 
-__all__ = ["Searched", "searched"]
+__all__ = ["SearchedParameter", "searched_parameters"]
 
 
 @dataclass(frozen=True)
-class Searched:
+class SearchedParameter:
     """One searched key.
 
     Attributes:
@@ -54,10 +54,10 @@ class Searched:
         return sorted(values, key=lambda name: (values[name] if isinstance(values[name], (int, float)) else 0, name))
 
 
-def searched(state: SweepState) -> list[Searched]:
+def searched_parameters(state: SweepState) -> list[SearchedParameter]:
     """The keys that trials search, in the file's order."""
     header = state.header
-    ranges = {canonical(key): entry for key, entry in header["sweep"].get("space", {}).items()}
+    ranges = {canonical_key(key): entry for key, entry in header["sweep"].get("space", {}).items()}
     ranges = {key: entry for key, entry in ranges.items() if not key.startswith("re_ranking.")}
     keys = dict.fromkeys([*ranges, *(key for trial in state.trials for key in trial.parameters)])
-    return [Searched(key, ranges.get(key), header["spec"].get(key)) for key in keys]
+    return [SearchedParameter(key, ranges.get(key), header["spec"].get(key)) for key in keys]

@@ -5,22 +5,22 @@ from typing import Any
 
 from reid_tune.config.experiment import Experiment
 from reid_tune.config.load import with_parameters
-from reid_tune.config.unused_fields import idle_fields
+from reid_tune.config.unused_fields import unused_fields
 from reid_tune.errors import InputError
 from reid_tune.search.study import Study, suggestion_seed
-from reid_tune.search_space.grid import grid
-from reid_tune.search_space.load import Sweep
+from reid_tune.search_space.grid import grid_configurations
+from reid_tune.search_space.load import SweepConfig
 
-__all__ = ["SAMPLES", "check_space"]
+__all__ = ["SAMPLE_COUNT", "validate_space"]
 
-SAMPLES = 1000
+SAMPLE_COUNT = 1000
 # One in this many random configurations must satisfy the constraints.
 _RARE = 100
 
 Samples = list[tuple[dict[str, Any], Experiment]]
 
 
-def check_space(sweep: Sweep, count: int) -> list[Experiment]:
+def validate_space(sweep: SweepConfig, count: int) -> list[Experiment]:
     """Experiments of a space: of a grid all, else those among `count` random draws that satisfy the constraints.
 
     Raises:
@@ -28,7 +28,7 @@ def check_space(sweep: Sweep, count: int) -> list[Experiment]:
             key has no effect where it is searched.
     """
     if sweep.file.search.sampler == "grid":
-        allowed = grid(sweep.space)
+        allowed = grid_configurations(sweep.space)
     else:
         seed = suggestion_seed(sweep.file.search.seed, -1)
         allowed = _satisfying(sweep, Study(sweep).random_draws(seed, count))
@@ -37,7 +37,7 @@ def check_space(sweep: Sweep, count: int) -> list[Experiment]:
     return [experiment for _, experiment in samples.values()]
 
 
-def _satisfying(sweep: Sweep, draws: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _satisfying(sweep: SweepConfig, draws: list[dict[str, Any]]) -> list[dict[str, Any]]:
     allowed, broken = [], Counter[str]()
     for parameters in draws:
         found = sweep.space.broken(parameters)
@@ -53,20 +53,20 @@ def _satisfying(sweep: Sweep, draws: list[dict[str, Any]]) -> list[dict[str, Any
     return allowed
 
 
-def _experiment(sweep: Sweep, parameters: dict[str, Any]) -> Experiment:
+def _experiment(sweep: SweepConfig, parameters: dict[str, Any]) -> Experiment:
     try:
         return with_parameters(sweep.experiment, parameters, str(sweep.source))
     except InputError as error:
         raise InputError(f"the space allows {parameters}, which is no valid spec. {error}") from None
 
 
-def _require_effect(sweep: Sweep, samples: Samples) -> None:
+def _require_effect(sweep: SweepConfig, samples: Samples) -> None:
     """Refuse a range that has no effect in any of the samples that search it, or that none searches."""
     searched: set[tuple[str, str]] = set()
     useful: set[tuple[str, str]] = set()
     reasons: dict[str, str] = {}
     for parameters, experiment in samples:
-        idle = {field.key: field.reason for field in idle_fields(experiment)}
+        idle = {field.key: field.reason for field in unused_fields(experiment)}
         active = {(key, branch.name) for key, branch in sweep.space.active(parameters).items()}
         searched |= active
         useful |= {(key, name) for key, name in active if key not in idle}

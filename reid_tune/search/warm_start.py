@@ -4,21 +4,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from reid_tune.config.experiment import canonical
+from reid_tune.config.experiment import canonical_key
 from reid_tune.config.load import LEAVES, nearest_key, with_parameters
 from reid_tune.errors import InputError
 from reid_tune.journal.store import load_state
-from reid_tune.search_space.load import Sweep
-from reid_tune.search_space.parse import typed
+from reid_tune.search_space.load import SweepConfig
+from reid_tune.search_space.parse import typed_value
 
-__all__ = ["BEST", "Given", "given_by_user", "given_configurations"]
+__all__ = ["TRIALS_PER_SWEEP", "InitialPoint", "parse_user_point", "initial_points"]
 
 # Trials that are taken over from one earlier sweep.
-BEST = 5
+TRIALS_PER_SWEEP = 5
 
 
 @dataclass(frozen=True)
-class Given:
+class InitialPoint:
     """A configuration to try.
 
     Attributes:
@@ -30,7 +30,7 @@ class Given:
     origin: str
 
 
-def given_configurations(sweep: Sweep) -> tuple[list[Given], list[str]]:
+def initial_points(sweep: SweepConfig) -> tuple[list[InitialPoint], list[str]]:
     """What `search.start_from` names, in its order, without the spec's own configuration and without duplicates.
 
     Returns:
@@ -41,12 +41,12 @@ def given_configurations(sweep: Sweep) -> tuple[list[Given], list[str]]:
             is no configuration of this space.
     """
     entries, source = sweep.file.search.start_from, f"{sweep.source}: search.start_from"
-    found, warnings = list[Given](), list[str]()
+    found, warnings = list[InitialPoint](), list[str]()
     for entry in (entries,) if isinstance(entries, str) else entries:
         if isinstance(entry, str):
             found += _best_of(sweep, entry, source, warnings)
         else:
-            found.append(Given(given_by_user(sweep, entry, source), "start_from"))
+            found.append(InitialPoint(parse_user_point(sweep, entry, source), "start_from"))
     kept, known = [], [sweep.space.base]
     for given in found:
         if (whole := sweep.space.base | given.parameters) not in known:
@@ -55,7 +55,7 @@ def given_configurations(sweep: Sweep) -> tuple[list[Given], list[str]]:
     return kept, warnings
 
 
-def given_by_user(sweep: Sweep, pairs: Mapping[str, Any], source: str) -> dict[str, Any]:
+def parse_user_point(sweep: SweepConfig, pairs: Mapping[str, Any], source: str) -> dict[str, Any]:
     """The configuration in which some searched keys have given values, and the others the spec's.
 
     Args:
@@ -68,7 +68,7 @@ def given_by_user(sweep: Sweep, pairs: Mapping[str, Any], source: str) -> dict[s
     searched = [parameter.key for parameter in sweep.space.parameters]
     values: dict[str, Any] = {}
     for key, value in pairs.items():
-        name = canonical(str(key))
+        name = canonical_key(str(key))
         if name not in LEAVES:
             near = nearest_key(name)
             raise InputError(f"{source}: unknown key {key}" + (f"; did you mean {near}?" if near else "."))
@@ -76,7 +76,7 @@ def given_by_user(sweep: Sweep, pairs: Mapping[str, Any], source: str) -> dict[s
             raise InputError(f"{source}: {key} is not searched by trials, which differ in {', '.join(searched)} only.")
         if name in values:
             raise InputError(f"{source}: {key} is given twice (an alias is a second spelling): keep one.")
-        values[name] = typed(name, value)
+        values[name] = typed_value(name, value)
     parameters = sweep.space.configuration(values)
     for key, value in values.items():
         if key not in parameters:
@@ -87,7 +87,7 @@ def given_by_user(sweep: Sweep, pairs: Mapping[str, Any], source: str) -> dict[s
     return parameters
 
 
-def _best_of(sweep: Sweep, name: str, source: str, warnings: list[str]) -> list[Given]:
+def _best_of(sweep: SweepConfig, name: str, source: str, warnings: list[str]) -> list[InitialPoint]:
     if name == sweep.file.name:
         raise InputError(f"{source}: {name} is this sweep itself: name an earlier one.")
     try:
@@ -99,7 +99,7 @@ def _best_of(sweep: Sweep, name: str, source: str, warnings: list[str]) -> list[
             f"{source}: {name} has {state.metric} as its objective, this sweep {sweep.file.metric}: "
             "set objective.metric to the same, or name another sweep."
         )
-    best = state.finished()[:BEST]
+    best = state.finished()[:TRIALS_PER_SWEEP]
     if not best:
         raise InputError(f"{source}: {name} has no full-length trial: name another sweep.")
     found = []
@@ -107,13 +107,13 @@ def _best_of(sweep: Sweep, name: str, source: str, warnings: list[str]) -> list[
         parameters = sweep.space.configuration(state.header["spec"] | trial.parameters)
         try:
             _check(sweep, parameters, f"trial {name}/{trial.number} is left out")
-            found.append(Given(parameters, f"{name}/{trial.number}"))
+            found.append(InitialPoint(parameters, f"{name}/{trial.number}"))
         except InputError as error:
             warnings.append(" ".join(str(error).split()))
     return found
 
 
-def _check(sweep: Sweep, parameters: Mapping[str, Any], source: str) -> None:
+def _check(sweep: SweepConfig, parameters: Mapping[str, Any], source: str) -> None:
     with_parameters(sweep.experiment, parameters, source)
     if broken := sweep.space.broken(parameters):
         raise InputError(f"{source}: it breaks the constraint {broken[0].text}.")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from reid_tune.config.experiment import canonical
+from reid_tune.config.experiment import canonical_key
 from reid_tune.config.load import nearest_key
 
 __all__ = ["Constraint", "parse_constraint"]
@@ -125,7 +125,7 @@ def _build(node: ast.expr, known: Collection[str], keys: dict[str, None]) -> Eva
 
 
 def _key(text: str, known: Collection[str]) -> str:
-    if (key := canonical(text)) in known:
+    if (key := canonical_key(text)) in known:
         return key
     near = nearest_key(text)
     raise ValueError(f"{text} is no key of the spec" + (f"; did you mean {near}?" if near else "."))

@@ -5,16 +5,16 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from reid_tune.config.experiment import canonical, fields
-from reid_tune.config.load import LEAVES, nearest_key, problems
-from reid_tune.search_space.conditions import Branch, Parameter, check_conditions, in_order
+from reid_tune.config.experiment import canonical_key, leaf_fields
+from reid_tune.config.load import LEAVES, combine_errors, nearest_key
+from reid_tune.search_space.conditions import Branch, Parameter, check_conditions, sort_by_conditions
 from reid_tune.search_space.constraints import Constraint, parse_constraint
 from reid_tune.search_space.range_syntax import parse_range
-from reid_tune.search_space.space import Space
+from reid_tune.search_space.space import SearchSpace
 
-__all__ = ["parse_spaces", "typed"]
+__all__ = ["parse_spaces", "typed_value"]
 
-_FIELDS = dict(fields())
+_FIELDS = dict(leaf_fields())
 _SEARCHABLE = ("model.", "dataset.", "train.")
 # Searched in a stage of their own, which trains nothing.
 _RERANKING = ("re_ranking.k1", "re_ranking.k2", "re_ranking.lambda_value")
@@ -42,7 +42,7 @@ _FIXED = {
 
 def parse_spaces(
     tree: Mapping[str, Any], constraints: Sequence[str], base: dict[str, Any], source: str
-) -> tuple[Space, Space]:
+) -> tuple[SearchSpace, SearchSpace]:
     """Read the sections `space` and `constraints`: what trials search, and what the stage `rerank` does.
 
     Args:
@@ -54,7 +54,7 @@ def parse_spaces(
     parameters: dict[str, Parameter] = {}
     expressions, wrong = [], [] if tree else ["space is empty: name at least one key with its range."]
     for key, entry in tree.items():
-        name = canonical(str(key))
+        name = canonical_key(str(key))
         try:
             if name in parameters:
                 raise ValueError("this key is given twice (an alias is a second spelling): keep one.")
@@ -67,10 +67,10 @@ def parse_spaces(
         except ValueError as error:
             wrong.append(str(error))
     if wrong:
-        raise problems(source, wrong)
+        raise combine_errors(source, wrong)
     later = [_space(parameters, expressions, base, source, reranking) for reranking in (False, True)]
     if not later[0].parameters:
-        raise problems(source, ["space has no key that trials could search: name one beside re_ranking."])
+        raise combine_errors(source, ["space has no key that trials could search: name one beside re_ranking."])
     return later[0], later[1]
 
 
@@ -80,7 +80,7 @@ def _space(
     base: dict[str, Any],
     source: str,
     reranking: bool,
-) -> Space:
+) -> SearchSpace:
     """The part of a space that trials search, or the part of the re-ranking."""
     own = {name: found for name, found in parameters.items() if (name in _RERANKING) is reranking}
     others = parameters.keys() - own.keys()
@@ -96,15 +96,15 @@ def _space(
         if others & set(constraint.keys) and own.keys() & set(constraint.keys)
     ]
     if wrong:
-        raise problems(source, wrong)
+        raise combine_errors(source, wrong)
     try:
-        ordered = in_order(own)
+        ordered = sort_by_conditions(own)
     except ValueError as error:
-        raise problems(source, [str(error)]) from None
+        raise combine_errors(source, [str(error)]) from None
     if wrong := check_conditions(ordered, base):
-        raise problems(source, wrong)
+        raise combine_errors(source, wrong)
     concerns = [constraint for constraint in constraints if not others & set(constraint.keys)]
-    return Space(tuple(ordered), tuple(concerns), base, source)
+    return SearchSpace(tuple(ordered), tuple(concerns), base, source)
 
 
 def _parse(key: str, entry: Any) -> Parameter:
@@ -126,12 +126,14 @@ def _branch(key: str, name: str, entry: Any) -> Branch:
         entry = {kind: values for kind, values in entry.items() if kind != "when"}
         if not isinstance(conditions, Mapping) or not conditions:
             raise ValueError(f"when = {conditions!r}: write conditions, such as {{train.optim.name: SGD}}.")
-        for other, values in ((canonical(str(other)), values) for other, values in conditions.items()):
-            when[other] = tuple(typed(other, value) for value in (values if isinstance(values, list) else [values]))
-    return Branch(name, parse_range(entry, lambda value: typed(key, value)), when)
+        for other, values in ((canonical_key(str(other)), values) for other, values in conditions.items()):
+            when[other] = tuple(
+                typed_value(other, value) for value in (values if isinstance(values, list) else [values])
+            )
+    return Branch(name, parse_range(entry, lambda value: typed_value(key, value)), when)
 
 
-def typed(key: str, value: Any) -> Any:
+def typed_value(key: str, value: Any) -> Any:
     """A value as the field reads it, in plain data; as it is where the field refuses it, which preflight reports."""
     if key not in _FIELDS:
         return value

@@ -25,9 +25,9 @@ from reid_tune.journal.costs import EpochTiming
 from reid_tune.journal.event_log import Event, read_events
 from reid_tune.journal.journal import EVENTS, Journal
 from reid_tune.journal.provenance import collect_environment
-from reid_tune.journal.s3_mirror import Mirror
+from reid_tune.journal.s3_sweep_store import S3SweepStore
 from reid_tune.journal.state import STAGES, SweepState
-from reid_tune.journal.sweep_files import Files
+from reid_tune.journal.sweep_store import SweepStore
 from reid_tune.report.html import PAGE, write_page
 from reid_tune.report.live import LiveView
 from reid_tune.report.markdown import SweepPage
@@ -35,8 +35,8 @@ from reid_tune.search.budget import BudgetTracker, require_gpus_for_gpu_hours
 from reid_tune.search_space.load import SweepConfig
 from reid_tune.sweep.plan import make_plan
 from reid_tune.sweep.pretrained import pinned_pretrained_weights
-from reid_tune.sweep.resume import ResumeMode, load_resumable_state, reopen_stages, stages_to_redo, require_same_key
-from reid_tune.sweep.stages.confirm import make_confirm_runs, choose_winner
+from reid_tune.sweep.resume import ResumeMode, load_resumable_state, reopen_stages, require_same_key, stages_to_redo
+from reid_tune.sweep.stages.confirm import choose_winner, make_confirm_runs
 from reid_tune.sweep.stages.export import export_finalists
 from reid_tune.sweep.stages.preflight import PreflightResult, run_preflight
 from reid_tune.sweep.stages.refit import make_refit_runs
@@ -44,7 +44,7 @@ from reid_tune.sweep.stages.register import register
 from reid_tune.sweep.stages.rerank import choose_settings
 from reid_tune.sweep.stages.search import TrialSource
 from reid_tune.sweep.stages.test_set import evaluate_finalists
-from reid_tune.tasks.split import SPLIT, write_lists
+from reid_tune.tasks.split import SPLIT, write_split_lists
 from reid_tune.tracking.mlflow_names import user
 from reid_tune.tracking.sender import Sender, followed
 from reid_tune.tracking.store import fault, public, tracking_uri, with_credentials
@@ -90,7 +90,13 @@ def run_sweep(
 
 
 def _run(
-    sweep: SweepConfig, files: Files, past: list[Event], resume: ResumeMode, until: str, start: str | None, address: str | None
+    sweep: SweepConfig,
+    files: SweepStore,
+    past: list[Event],
+    resume: ResumeMode,
+    until: str,
+    start: str | None,
+    address: str | None,
 ) -> SweepState:
     """See `run_sweep`; `past` has the events of the log."""
     stages, again = _stages(until), tuple[str, ...]()
@@ -141,7 +147,9 @@ def _planned(sweep: SweepConfig, checked: PreflightResult) -> dict[str, Any]:
 class _Driver:
     """One process that drives a sweep."""
 
-    def __init__(self, sweep: SweepConfig, files: Files, checked: PreflightResult, planned: dict[str, Any], console: Console) -> None:
+    def __init__(
+        self, sweep: SweepConfig, files: SweepStore, checked: PreflightResult, planned: dict[str, Any], console: Console
+    ) -> None:
         self.sweep, self.files, self.console = sweep, files, console
         self.checked, self.planned = checked, planned
         for warning in planned["warnings"]:
@@ -198,7 +206,7 @@ class _Driver:
         )
 
     def _preflight(self) -> dict[str, Any]:
-        write_lists(self.sweep.experiment, self.sweep.folder / SPLIT)
+        write_split_lists(self.sweep.experiment, self.sweep.folder / SPLIT)
         return self.planned
 
     def _search(self) -> dict[str, Any]:
@@ -273,7 +281,7 @@ def _warn(console: Console, text: str) -> None:
     console.print(f"warning: {text}", style="yellow", markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
-def open_sweep_files(sweep: SweepConfig) -> Files:
+def open_sweep_files(sweep: SweepConfig) -> SweepStore:
     """A sweep's files for its driver, as they are by now.
 
     Raises:
@@ -281,7 +289,7 @@ def open_sweep_files(sweep: SweepConfig) -> Files:
         InfrastructureError: it does not answer.
     """
     if sweep.remote is None:
-        return Files(sweep.folder)
-    files = Mirror(sweep.remote, sweep.folder)
+        return SweepStore(sweep.folder)
+    files = S3SweepStore(sweep.remote, sweep.folder)
     files.pull()
     return files

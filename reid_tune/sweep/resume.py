@@ -5,27 +5,27 @@ from pathlib import Path
 from typing import Any, Literal
 
 from reid_tune.checkpoints.encryption import decrypt
-from reid_tune.config.encryption_key import passphrase
+from reid_tune.config.encryption_key import find_passphrase
 from reid_tune.config.experiment import flatten
 from reid_tune.errors import InputError
 from reid_tune.journal.journal import Journal
 from reid_tune.journal.requests import pending_requests
 from reid_tune.journal.state import STAGES, SweepState
 from reid_tune.journal.store import load_state, resume_command
-from reid_tune.search_space.load import Sweep
+from reid_tune.search_space.load import SweepConfig
 from reid_tune.search_space.schema import SweepFile
 from reid_tune.search_space.space import plain_values
 
-__all__ = ["Resume", "existing_state", "reopen", "reopened", "require_key"]
+__all__ = ["ResumeMode", "load_resumable_state", "reopen_stages", "stages_to_redo", "require_same_key"]
 
-Resume = Literal["never", "auto"]
+ResumeMode = Literal["never", "auto"]
 
 # Parts of a sweep file that a resumed sweep may change; what the spec says is compared, not where it lies.
 _FREE = {"resources", "storage", "budget", "keep", "spec"}
 _SHOWN = 6  # differences of two sweeps in one message
 
 
-def existing_state(sweep: Sweep, resume: Resume) -> SweepState:
+def load_resumable_state(sweep: SweepConfig, resume: ResumeMode) -> SweepState:
     """The state of a sweep that has begun, if this one may go on with it.
 
     Raises:
@@ -57,7 +57,7 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def reopened(sweep: Sweep, state: SweepState, start: str | None) -> tuple[str, ...]:
+def stages_to_redo(sweep: SweepConfig, state: SweepState, start: str | None) -> tuple[str, ...]:
     """The stages to be done again: those from `start` on, or all from the search on where the budget now allows more.
 
     Raises:
@@ -78,7 +78,7 @@ def _enqueued(folder: Path, state: SweepState) -> bool:
     return any(request.kind == "enqueue" and request.name not in state.requests for request in pending_requests(folder))
 
 
-def _allows_more(sweep: Sweep, state: SweepState, found: Mapping[str, Any]) -> bool:
+def _allows_more(sweep: SweepConfig, state: SweepState, found: Mapping[str, Any]) -> bool:
     """Whether what ended the search is larger now."""
     key, budget = found["ended_by"], sweep.file.budget
     if key == "trials":
@@ -87,7 +87,7 @@ def _allows_more(sweep: Sweep, state: SweepState, found: Mapping[str, Any]) -> b
     return now is None or now > before
 
 
-def reopen(journal: Journal, stages: Sequence[str]) -> None:
+def reopen_stages(journal: Journal, stages: Sequence[str]) -> None:
     """Forget the results of stages: their refits are trained anew, and repeats that failed."""
     dropped = [
         run.name
@@ -101,13 +101,13 @@ def reopen(journal: Journal, stages: Sequence[str]) -> None:
     journal.files.flush()  # Before there are new files in their places.
 
 
-def require_key(sweep: Sweep, state: SweepState) -> None:
+def require_same_key(sweep: SweepConfig, state: SweepState) -> None:
     """Refuse another key than the one that the sweep began with, which opens the `lock` of its log.
 
     Raises:
         InputError: another key, or none where there was one, or one where there was none.
     """
-    name, key, lock = f"the sweep {sweep.file.name}", passphrase(sweep.experiment), state.header.get("lock")
+    name, key, lock = f"the sweep {sweep.file.name}", find_passphrase(sweep.experiment), state.header.get("lock")
     if lock is not None:
         decrypt(bytes.fromhex(lock), key, name)
     elif key is not None:

@@ -4,18 +4,18 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from reid_tune.data.records import Folder, Record, training_records
-from reid_tune.data.splits import holdout
+from reid_tune.data.records import ImageFolder, ImageRecord, training_records
+from reid_tune.data.splits import split_by_identity
 
-__all__ = ["link", "of_test", "of_training"]
+__all__ = ["link_images", "sample_test_images", "sample_training_images"]
 
 HELD_OUT = 2  # identities of each hold-out that have queries
 QUERIES, MATCHES, GALLERY = 4, 4, 32
 
 
-def of_training(
-    folders: Sequence[Folder], *, seeds: Iterable[int], fraction: float, identities: int, images: int
-) -> list[list[Record]]:
+def sample_training_images(
+    folders: Sequence[ImageFolder], *, seeds: Iterable[int], fraction: float, identities: int, images: int
+) -> list[list[ImageRecord]]:
     """Images of each training folder: at most some of an identity, of several cameras where there are several.
 
     The hold-out of each seed leaves the wanted identities for training, and holds two out that have queries, as far
@@ -34,7 +34,7 @@ def of_training(
     records = training_records(*folders)
     few = {identity: _few(own, images) for identity, own in _by_identity(records).items()}
     chosen = dict.fromkeys(record.identity for record in _anchors(folders) if record.identity > 0)
-    splits = [holdout(records, seed=seed, fraction=fraction) for seed in seeds]
+    splits = [split_by_identity(records, seed=seed, fraction=fraction) for seed in seeds]
     held = [{record.identity for record in split.query + split.gallery} for split in splits]
     for split in splits:
         chosen |= dict.fromkeys(list(dict.fromkeys(record.identity for record in split.query))[:HELD_OUT])
@@ -49,13 +49,13 @@ def of_training(
     return [[record for record in folder.records if record in wanted] for folder in folders]
 
 
-def _anchors(folders: Sequence[Folder]) -> list[Record]:
+def _anchors(folders: Sequence[ImageFolder]) -> list[ImageRecord]:
     """Of each folder the images by which those behind it are numbered: without them others would be held out."""
     ends = [max(folder.records, key=lambda record: record.identity) for folder in folders]
     return ends + [max(folder.records, key=lambda record: record.camera) for folder in folders]
 
 
-def of_test(query: Folder, gallery: Folder) -> tuple[list[Record], list[Record]]:
+def sample_test_images(query: ImageFolder, gallery: ImageFolder) -> tuple[list[ImageRecord], list[ImageRecord]]:
     """A few queries of different identities, and gallery images: their matches first, then others."""
     theirs = _by_identity(record for record in gallery.records if record.identity > 0)
     found = {
@@ -69,7 +69,7 @@ def of_test(query: Folder, gallery: Folder) -> tuple[list[Record], list[Record]]
     return queries, matches + others[: GALLERY - len(matches)]
 
 
-def link(records: Iterable[Record], folder: Path) -> Path:
+def link_images(records: Iterable[ImageRecord], folder: Path) -> Path:
     """A new folder with links to the images."""
     folder.mkdir(parents=True)
     for record in records:
@@ -77,18 +77,18 @@ def link(records: Iterable[Record], folder: Path) -> Path:
     return folder
 
 
-def _matches(query: Record, gallery: Sequence[Record]) -> list[Record]:
+def _matches(query: ImageRecord, gallery: Sequence[ImageRecord]) -> list[ImageRecord]:
     return [record for record in gallery if record.camera != query.camera]
 
 
-def _by_identity(records: Iterable[Record]) -> defaultdict[int, list[Record]]:
-    found: defaultdict[int, list[Record]] = defaultdict(list)
+def _by_identity(records: Iterable[ImageRecord]) -> defaultdict[int, list[ImageRecord]]:
+    found: defaultdict[int, list[ImageRecord]] = defaultdict(list)
     for record in records:
         found[record.identity].append(record)
     return found
 
 
-def _few(records: Sequence[Record], count: int) -> list[Record]:
+def _few(records: Sequence[ImageRecord], count: int) -> list[ImageRecord]:
     """The first image of each camera, then the second ones, and so on."""
     seen: Counter[int] = Counter()
     ranked = []

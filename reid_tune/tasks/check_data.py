@@ -6,11 +6,20 @@ from pathlib import Path
 from typing import Any
 
 from reid_tune.config.experiment import Experiment
-from reid_tune.data.contact_sheet import check_picture_name, contact_sheet
-from reid_tune.data.data_quality import Finding, Part, duplicates, left_out, small, thin, unmatched, unreadable
-from reid_tune.data.records import labels, read_folder
+from reid_tune.data.contact_sheet import check_picture_name, draw_contact_sheet
+from reid_tune.data.data_quality import (
+    Finding,
+    Subset,
+    find_duplicates,
+    find_small,
+    find_undersampled,
+    find_unmatched_queries,
+    find_unparsed_names,
+    find_unreadable,
+)
+from reid_tune.data.records import class_labels, read_image_folder
 from reid_tune.data.sampler import IdentitySampler
-from reid_tune.data.scan import Scan, scan
+from reid_tune.data.scan import ImageScan, scan_images
 from reid_tune.errors import InputError
 from reid_tune.training.subsets import (
     beside,
@@ -21,14 +30,14 @@ from reid_tune.training.subsets import (
     validation_folders,
 )
 
-__all__ = ["Report", "Subset", "check_data"]
+__all__ = ["Report", "SubsetCounts", "check_data"]
 
-Pair = tuple[Part, Part]
+Pair = tuple[Subset, Subset]
 TRAIN, TEST, VALIDATION = "train", "the test", "validation"
 
 
 @dataclass(frozen=True)
-class Subset:
+class SubsetCounts:
     """Counts of one subset; identities are those above 0, images include junk and distractors."""
 
     name: str
@@ -44,13 +53,13 @@ class Subset:
 class Report:
     """All subsets and findings."""
 
-    subsets: tuple[Subset, ...]
+    subsets: tuple[SubsetCounts, ...]
     findings: tuple[Finding, ...]
 
     @property
     def spoiled(self) -> bool:
         """Whether a finding makes training fail or a score worthless."""
-        return any(finding.severity == "spoils" for finding in self.findings)
+        return any(finding.severity == "error" for finding in self.findings)
 
     def rows(self) -> dict[str, dict[str, int]]:
         """The counts of each subset by its name, for a table."""
@@ -80,19 +89,19 @@ def check_data(experiment: Experiment, sheet: Path | None = None) -> Report:
     if not parts:
         raise InputError("neither dataset.train_dataset_dir nor a test folder is set: there is no data to check.")
     scans = _scan_all(parts)
-    held_out: tuple[Part, ...] = ()
-    findings = [*unreadable(scan for own in scans for scan in own)]
-    findings += [finding for part in parts for finding in left_out(part, strict)]
+    held_out: tuple[Subset, ...] = ()
+    findings = [*find_unreadable(scan for scans_of_subset in scans for scan in scans_of_subset)]
+    findings += [finding for part in parts for finding in find_unparsed_names(part, strict)]
     if train:
         held_out, faults = _split(experiment)
-        findings += [*thin(train), *faults, *_leaks(train, pairs)]
-    findings += [finding for pair in pairs for finding in unmatched(*pair)]
-    findings += duplicates(list(zip(parts, scans, strict=True)))
+        findings += [*find_undersampled(train), *faults, *_leaks(train, pairs)]
+    findings += [finding for pair in pairs for finding in find_unmatched_queries(*pair)]
+    findings += find_duplicates(list(zip(parts, scans, strict=True)))
     for part, own in zip(parts, scans, strict=True):
-        findings += small(part, own, experiment.model.input_height, experiment.model.input_width)
+        findings += find_small(part, own, experiment.model.input_height, experiment.model.input_width)
     if sheet:
         findings += _draw(scans[0] if train else scans[1], sheet)
-    return Report(tuple(_subset(part) for part in (*parts, *held_out)), tuple(dict.fromkeys(findings)))
+    return Report(tuple(_count(part) for part in (*parts, *held_out)), tuple(dict.fromkeys(findings)))
 
 
 def _relaxed(experiment: Experiment) -> Experiment:
@@ -101,12 +110,12 @@ def _relaxed(experiment: Experiment) -> Experiment:
     return experiment.model_copy(update={"dataset": dataset})
 
 
-def _train_part(experiment: Experiment) -> Part | None:
+def _train_part(experiment: Experiment) -> Subset | None:
     if not experiment.dataset.train_folders:
         return None
     folders = training_folders(experiment)
     records = tuple(record for folder in folders for record in folder.records)
-    return Part(TRAIN, TRAIN, records, tuple(name for folder in folders for name in folder.left_out))
+    return Subset(TRAIN, TRAIN, records, tuple(name for folder in folders for name in folder.unparsed_names))
 
 
 def _pairs(experiment: Experiment) -> list[Pair]:
@@ -126,35 +135,37 @@ def _pair(label: str, query: str | None, gallery: str | None) -> Pair:
     if not query or not gallery:
         key = "test_dataset_dir" if query else "query_dataset_dir"
         raise InputError(f"dataset.{key} is not set, and a test needs both folders: give it, or remove the other.")
-    folders = (("query", read_folder(query)), ("gallery", read_folder(gallery)))
+    folders = (("query", read_image_folder(query)), ("gallery", read_image_folder(gallery)))
     people = label.strip() or TEST
-    first, second = (Part(f"{label}{name}", people, folder.records, folder.left_out) for name, folder in folders)
+    first, second = (
+        Subset(f"{label}{name}", people, folder.records, folder.unparsed_names) for name, folder in folders
+    )
     return first, second
 
 
-def _scan_all(parts: Sequence[Part]) -> list[list[Scan]]:
+def _scan_all(parts: Sequence[Subset]) -> list[list[ImageScan]]:
     """Scans of each part; a file that stands in two parts is read once."""
     records = {record.path: record for part in parts for record in part.records}
-    scans = {seen.record.path: seen for seen in scan(list(records.values()))}
+    scans = {seen.record.path: seen for seen in scan_images(list(records.values()))}
     return [[replace(scans[record.path], record=record) for record in part.records] for part in parts]
 
 
-def _split(experiment: Experiment) -> tuple[tuple[Part, ...], list[Finding]]:
+def _split(experiment: Experiment) -> tuple[tuple[Subset, ...], list[Finding]]:
     """What is held out, and why split or batches cannot be made."""
     dataset = experiment.dataset
-    held_out: tuple[Part, ...] = ()
+    held_out: tuple[Subset, ...] = ()
     try:
         split = split_records(experiment)
         if holds_out(experiment):
             parts = (("query", split.query), ("gallery", split.gallery))
-            held_out = tuple(Part(f"{VALIDATION} {name}", TRAIN, records) for name, records in parts)
-        IdentitySampler(labels(split.train)[0], dataset.batch_size, dataset.num_instances, 0)
+            held_out = tuple(Subset(f"{VALIDATION} {name}", TRAIN, records) for name, records in parts)
+        IdentitySampler(class_labels(split.train)[0], dataset.batch_size, dataset.num_instances, 0)
     except InputError as error:
-        return held_out, [Finding("spoils", str(error))]
+        return held_out, [Finding("error", str(error))]
     return held_out, []
 
 
-def _leaks(train: Part, pairs: Sequence[Pair]) -> Iterator[Finding]:
+def _leaks(train: Subset, pairs: Sequence[Pair]) -> Iterator[Finding]:
     """Identities that are trained on and tested; an extra test counts if it lies beside a training folder."""
     known = [record for record in train.records if record.identity > 0]
     for query, gallery in pairs:
@@ -162,28 +173,28 @@ def _leaks(train: Part, pairs: Sequence[Pair]) -> Iterator[Finding]:
         own = known if query.people in (TEST, VALIDATION) else beside(known, tested)
         if shared := shared_identities(own, tested):
             yield Finding(
-                "spoils",
+                "error",
                 f"{shared} identities are in train and in {query.name} or {gallery.name}: the score is worth nothing; "
                 "remove them from one of the two.",
             )
 
 
-def _draw(scans: Sequence[Scan], sheet: Path) -> Iterator[Finding]:
+def _draw(scans: Sequence[ImageScan], sheet: Path) -> Iterator[Finding]:
     records = [seen.record for seen in scans if not seen.fault and seen.record.identity > 0]
     if records:
-        contact_sheet(records, sheet)
+        draw_contact_sheet(records, sheet)
     else:
         yield Finding("note", f"the contact sheet {sheet} is not written: no image can be shown.")
 
 
-def _subset(part: Part) -> Subset:
+def _count(part: Subset) -> SubsetCounts:
     records = part.records
-    return Subset(
+    return SubsetCounts(
         part.name,
         len(records),
         len({record.identity for record in records if record.identity > 0}),
         len({record.camera for record in records}),
         sum(record.identity < 0 for record in records),
         sum(record.identity == 0 for record in records),
-        len(part.left_out),
+        len(part.unparsed_names),
     )

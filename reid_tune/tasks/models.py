@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from reid_tune.checkpoints.checkpoint import Checkpoint, load_checkpoint
-from reid_tune.config.diff import unlike_network
-from reid_tune.config.encryption_key import passphrase
+from reid_tune.config.diff import network_differences
+from reid_tune.config.encryption_key import find_passphrase
 from reid_tune.config.experiment import Experiment
 from reid_tune.errors import InputError
 from reid_tune.evaluation.distances import fix_cublas_workspace
@@ -51,8 +51,8 @@ class ModelFile:
 
         batch_size = self.experiment.dataset.val_batch_size
         model = OnnxModel(self.path, threads=torch.get_num_threads(), gpu=device.index or 0)
-        intake = model.intake
-        inputs = Inputs(intake.height, intake.width, intake.interpolation, grey=intake.grey)
+        preprocessing = model.preprocessing
+        inputs = Inputs(preprocessing.height, preprocessing.width, preprocessing.interpolation, grey=preprocessing.grey)
         return Embedder(
             inputs, model.dimension, _within_memory(partial(model.embed, batch_size=batch_size), batch_size)
         )
@@ -84,7 +84,7 @@ def open_network(path: Path, experiment: Experiment | None) -> tuple[ReIDNet, Ex
         InputError: the file is unusable, or does not fit the spec.
     """
     try:
-        checkpoint = load_checkpoint(path, passphrase(experiment))
+        checkpoint = load_checkpoint(path, find_passphrase(experiment))
     except InputError:
         network = foreign_network(path, experiment) if experiment else None
         if network is None or experiment is None:
@@ -112,7 +112,7 @@ def matching_experiment(experiment: Experiment, checkpoint: Checkpoint, path: Pa
         InputError: a key that the checkpoint fixes has another value in the spec.
     """
     trained = checkpoint_experiment(checkpoint, path)
-    unlike = unlike_network(experiment, trained)
+    unlike = network_differences(experiment, trained)
     if unlike:
         raise InputError(f"{path} was trained with another spec: {'; '.join(unlike)}.")
     return experiment

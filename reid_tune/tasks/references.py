@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from reid_tune.checkpoints.filenames import BEST, LATEST, newest_attempt
+from reid_tune.checkpoints.filenames import BEST, LATEST, newest_checkpoint
 from reid_tune.errors import InputError
 
 __all__ = ["CHECKPOINT", "ONNX", "is_reference", "resolve", "resolve_all"]
@@ -88,7 +88,7 @@ def _from_sweep(reference: str, wanted: str) -> Path:
     if trial is None and wanted == ONNX and (sweep / "export" / "winner.onnx").is_file():
         return sweep / "export" / "winner.onnx"
     run = sweep / "refit" / "winner" if trial is None else sweep / "trials" / f"{int(trial):04d}"
-    checkpoint = newest_attempt(run)
+    checkpoint = newest_checkpoint(run)
     if checkpoint is None:
         raise InputError(f"{reference} has no checkpoint: the run was removed, or has not finished an epoch.")
     return checkpoint

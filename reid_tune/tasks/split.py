@@ -3,13 +3,13 @@
 from pathlib import Path
 
 from reid_tune.config.experiment import Experiment
-from reid_tune.data.records import Record
+from reid_tune.data.records import ImageRecord
 from reid_tune.data.split_files import write_split
 from reid_tune.data.splits import Split
 from reid_tune.errors import InputError
 from reid_tune.training.subsets import holds_out, split_records, training_folders
 
-__all__ = ["SPLIT", "run_split", "write_lists"]
+__all__ = ["SPLIT", "run_split", "write_split_lists"]
 
 # The folder of the lists beside what a training or a sweep writes.
 SPLIT = "split"
@@ -19,15 +19,15 @@ def run_split(experiment: Experiment, directory: Path) -> dict[str, dict[str, in
     """Write the lists into a new or empty folder; returns counts of images, identities and cameras by list.
 
     Raises:
-        InputError: the folder is not empty, or as of `write_lists`.
+        InputError: the folder is not empty, or as of `write_split_lists`.
     """
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise InputError(f"{directory} is not an empty folder; give the name of a new one.")
-    split = write_lists(experiment, directory)
+    split = write_split_lists(experiment, directory)
     return {"train": _counts(split.train), "query": _counts(split.query), "gallery": _counts(split.gallery)}
 
 
-def write_lists(experiment: Experiment, directory: Path) -> Split:
+def write_split_lists(experiment: Experiment, directory: Path) -> Split:
     """Write the lists of a spec's hold-out, see `write_split`.
 
     Raises:
@@ -43,6 +43,6 @@ def write_lists(experiment: Experiment, directory: Path) -> Split:
     return split
 
 
-def _counts(records: tuple[Record, ...]) -> dict[str, int]:
+def _counts(records: tuple[ImageRecord, ...]) -> dict[str, int]:
     identities, cameras = ({getattr(record, name) for record in records} for name in ("identity", "camera"))
     return {"images": len(records), "identities": len(identities), "cameras": len(cameras)}

@@ -11,21 +11,21 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from reid_tune.data.images import attempt
-from reid_tune.deploy.preprocessing import Intake
+from reid_tune.data.images import try_load_image
+from reid_tune.deploy.preprocessing import Preprocessing
 from reid_tune.deploy.triton.client import TritonModel
 from reid_tune.errors import InputError
-from reid_tune.tasks.embeddings import Image, embeddings_file, images_in
-from reid_tune.tasks.outputs import make_room, output_file
+from reid_tune.tasks.embeddings import Image, list_images, open_embeddings_file
+from reid_tune.tasks.outputs import check_output_file, require_writable
 
-__all__ = ["RESULTS", "Embedded", "embed_folders", "require_batch"]
+__all__ = ["RESULTS", "EmbeddingResult", "embed_folders", "require_batch_size"]
 
 RESULTS = "results.json"
 _AHEAD = 8  # batches that are decoded before they are asked for
 
 
 @dataclass(frozen=True)
-class Embedded:
+class EmbeddingResult:
     """The file, and what is in it.
 
     Attributes:
@@ -39,7 +39,9 @@ class Embedded:
     broken: tuple[str, ...]
 
 
-def embed_folders(model: TritonModel, query: Path, gallery: Path | None, target: Path, *, batch_size: int) -> Embedded:
+def embed_folders(
+    model: TritonModel, query: Path, gallery: Path | None, target: Path, *, batch_size: int
+) -> EmbeddingResult:
     """Write the embeddings of all images as the server gives them, queries first, by file name.
 
     Images that cannot be read are left out, named and counted. The file replaces an older one when all is done.
@@ -48,9 +50,9 @@ def embed_folders(model: TritonModel, query: Path, gallery: Path | None, target:
         InputError: a folder, the batch or the file is unusable, or the server refuses a request.
         InfrastructureError: the server is away, also behind several attempts.
     """
-    images = images_in(query, "query") + (images_in(gallery, "gallery") if gallery else [])
-    require_batch(model, batch_size)
-    make_room(output_file("--output_path", target))
+    images = list_images(query, "query") + (list_images(gallery, "gallery") if gallery else [])
+    require_batch_size(model, batch_size)
+    require_writable(check_output_file("--output_path", target))
     batches = [images[start : start + batch_size] for start in range(0, len(images), batch_size)]
     broken: list[str] = []
     counts = {"query": 0, "gallery": 0}
@@ -59,14 +61,14 @@ def embed_folders(model: TritonModel, query: Path, gallery: Path | None, target:
     asked: list[Sequence[Image]] = []
 
     def crops() -> Iterator[np.ndarray]:
-        for batch in _decoded(model.intake, batches):
+        for batch in _decoded(model.preprocessing, batches):
             good = [(image, crop) for image, crop in batch if isinstance(crop, np.ndarray)]
             broken.extend(str(fault) for _, fault in batch if not isinstance(fault, np.ndarray))
             if good:
                 asked.append([image for image, _ in good])
                 yield np.stack([crop for _, crop in good])
 
-    with embeddings_file(target) as write:
+    with open_embeddings_file(target) as write:
         answers = model.embed(crops())
         shown = track(
             answers, "embedding", len(batches), console=console, transient=True, disable=not console.is_terminal
@@ -78,26 +80,28 @@ def embed_folders(model: TritonModel, query: Path, gallery: Path | None, target:
                 counts[image.subset] += 1
         if not sum(counts.values()):
             raise InputError(f"no image of {query} can be read: {broken[0]}")
-    return Embedded(target, counts["query"], counts["gallery"], model.dimension, tuple(broken))
+    return EmbeddingResult(target, counts["query"], counts["gallery"], model.dimension, tuple(broken))
 
 
-def require_batch(model: TritonModel, batch_size: int) -> None:
+def require_batch_size(model: TritonModel, batch_size: int) -> None:
     """Refuse a batch that the server would refuse.
 
     Raises:
         InputError: it is too large, or no number of images.
     """
-    if not 1 <= batch_size <= model.most:
-        raise InputError(f"-b {batch_size}: the model takes 1 to {model.most} images in a request.")
+    if not 1 <= batch_size <= model.max_batch_size:
+        raise InputError(f"-b {batch_size}: the model takes 1 to {model.max_batch_size} images in a request.")
 
 
 def _decoded(
-    intake: Intake, batches: Sequence[Sequence[Image]]
+    preprocessing: Preprocessing, batches: Sequence[Sequence[Image]]
 ) -> Iterator[list[tuple[Image, np.ndarray | InputError]]]:
     """The images of each batch with their crops, or with what is wrong; some batches are decoded ahead."""
 
     def decode(image: Image) -> np.ndarray | InputError:
-        return attempt(image.path, intake.height, intake.width, intake.interpolation, grey=intake.grey)
+        return try_load_image(
+            image.path, preprocessing.height, preprocessing.width, preprocessing.interpolation, grey=preprocessing.grey
+        )
 
     pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)))
     try:

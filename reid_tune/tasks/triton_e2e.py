@@ -9,30 +9,30 @@ from typing import Any
 import numpy as np
 
 from reid_tune.config.experiment import Experiment
-from reid_tune.data.image_cache.images import Crops
+from reid_tune.data.image_cache.images import DecodedImages
 from reid_tune.data.images import decode_readable
-from reid_tune.data.records import Record, read_folder
-from reid_tune.deploy.preprocessing import Intake
+from reid_tune.data.records import ImageRecord, read_image_folder
+from reid_tune.deploy.preprocessing import Preprocessing
 from reid_tune.deploy.triton.client import TritonModel
 from reid_tune.errors import InputError
 from reid_tune.evaluation.matches import Watch
 from reid_tune.evaluation.score import Score, scores
 from reid_tune.files import write_atomic
 from reid_tune.tasks.evaluate import reranking_of
-from reid_tune.tasks.outputs import make_room, output_file
+from reid_tune.tasks.outputs import check_output_file, require_writable
 from reid_tune.tasks.pictures import draw_cmc, sample_matches
-from reid_tune.tasks.triton_client import require_batch
+from reid_tune.tasks.triton_client import require_batch_size
 from reid_tune.training.data import EvaluationImages
 from reid_tune.training.embed import features_of
 
-__all__ = ["PICTURES", "EndToEnd", "end_to_end", "sample_identities"]
+__all__ = ["PICTURES", "EndToEndResult", "run_end_to_end", "sample_identities"]
 
 PICTURES = ("sampled_matches.png", "cmc_curve.png")
 _METRICS = "metrics.json"
 
 
 @dataclass(frozen=True)
-class EndToEnd:
+class EndToEndResult:
     """Scores of a sample, plain and re-ranked.
 
     Attributes:
@@ -48,7 +48,7 @@ class EndToEnd:
         return {"plain": self.plain.report(), "re_ranked": self.re_ranked.report()}
 
 
-def end_to_end(
+def run_end_to_end(
     model: TritonModel,
     query: Path,
     gallery: Path,
@@ -57,7 +57,7 @@ def end_to_end(
     identities: int,
     seed: int,
     batch_size: int,
-) -> EndToEnd:
+) -> EndToEndResult:
     """Write `sampled_matches.png`, `cmc_curve.png` and `metrics.json` of a sample of identities.
 
     The gallery has the images of the sampled identities alone, so that the numbers are higher than on the whole set.
@@ -70,13 +70,13 @@ def end_to_end(
         InputError: a folder, the batch or a file is unusable, or the server refuses a request.
         InfrastructureError: the server is away, also behind several attempts.
     """
-    require_batch(model, batch_size)
+    require_batch_size(model, batch_size)
     for name in (*PICTURES, _METRICS):
-        make_room(output_file("--output_path", folder / name))
-    queries, others = read_folder(query).records, read_folder(gallery).records
+        require_writable(check_output_file("--output_path", folder / name))
+    queries, others = read_image_folder(query).records, read_image_folder(gallery).records
     chosen = sample_identities(queries, others, identities, seed)
     own, their = ([record for record in records if record.identity in chosen] for records in (queries, others))
-    images, broken = _decoded(own, their, model.intake)
+    images, broken = _decoded(own, their, model.preprocessing)
 
     def embed(crops: np.ndarray) -> np.ndarray:
         batches = (crops[start : start + batch_size] for start in range(0, len(crops), batch_size))
@@ -89,30 +89,33 @@ def end_to_end(
     matches, cmc = (folder / name for name in PICTURES)
     sample_matches(spec, images, watch, re_ranked).draw(matches)
     draw_cmc(plain, re_ranked, cmc)
-    result = EndToEnd(plain, re_ranked, broken)
+    result = EndToEndResult(plain, re_ranked, broken)
     about = {"model": str(model), "identities": len(chosen), "seed": seed}
     write_atomic(folder / _METRICS, json.dumps(about | result.as_dict(), indent=2) + "\n")
     return result
 
 
 def _decoded(
-    query: Sequence[Record], gallery: Sequence[Record], intake: Intake
+    query: Sequence[ImageRecord], gallery: Sequence[ImageRecord], preprocessing: Preprocessing
 ) -> tuple[EvaluationImages, tuple[str, ...]]:
     """The images that can be read, and what is wrong with the others."""
-    size = intake.height, intake.width, intake.interpolation
-    own, queries, broken = decode_readable(query, *size, grey=intake.grey)
-    their, others, more = decode_readable(gallery, *size, grey=intake.grey)
+    size = preprocessing.height, preprocessing.width, preprocessing.interpolation
+    own, queries, broken = decode_readable(query, *size, grey=preprocessing.grey)
+    their, others, more = decode_readable(gallery, *size, grey=preprocessing.grey)
     if not own or not their:
         raise InputError(f"no image of a folder can be read: {(broken if not own else more)[0]}")
     identities, cameras = (
         np.array([getattr(x, key) for x in (*own, *their)], np.int64) for key in ("identity", "camera")
     )
     source, row = np.repeat([0, 1], [len(own), len(their)]), np.r_[: len(own), : len(their)]
-    return EvaluationImages(Crops([queries, others], source, row), identities, cameras, len(own)), (*broken, *more)
+    return EvaluationImages(DecodedImages([queries, others], source, row), identities, cameras, len(own)), (
+        *broken,
+        *more,
+    )
 
 
 def sample_identities(
-    queries: tuple[Record, ...], gallery: tuple[Record, ...], count: int, seed: int
+    queries: tuple[ImageRecord, ...], gallery: tuple[ImageRecord, ...], count: int, seed: int
 ) -> frozenset[int]:
     """Identities with queries and gallery images, drawn without order; junk (-1) and distractors (0) are none.
 

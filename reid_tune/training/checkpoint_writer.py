@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from reid_tune.checkpoints.checkpoint import Checkpoint, save_checkpoint
-from reid_tune.checkpoints.filenames import BEST, LATEST, kept
-from reid_tune.config.encryption_key import passphrase
+from reid_tune.checkpoints.filenames import BEST, LATEST, epoch_filename
+from reid_tune.config.encryption_key import find_passphrase
 from reid_tune.files import link_atomic
 from reid_tune.training.devices import background_thread
 from reid_tune.training.distributed import rank
@@ -81,9 +81,9 @@ class CheckpointWriter:
             copied.synchronize()
         experiment, folder, epoch = self._run.experiment, self._run.directory, checkpoint.epoch
         latest: Path = folder / LATEST
-        save_checkpoint(latest, checkpoint, passphrase(experiment))
+        save_checkpoint(latest, checkpoint, find_passphrase(experiment))
         if epoch % experiment.train.checkpoint_interval == 0 or epoch == experiment.train.num_epochs:
-            link_atomic(latest, folder / kept(epoch - 1))
+            link_atomic(latest, folder / epoch_filename(epoch - 1))
         scores = [metrics["mAP"] for metrics in checkpoint.history if "mAP" in metrics]
         if self._keep_best and "mAP" in checkpoint.history[-1] and scores[-1] > max(scores[:-1], default=-1.0):
             link_atomic(latest, folder / BEST)

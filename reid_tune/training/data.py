@@ -7,10 +7,10 @@ import numpy as np
 
 from reid_tune.config.experiment import Experiment
 from reid_tune.data.augment.augmentation import Augmentation
-from reid_tune.data.image_cache.cache import cached
-from reid_tune.data.image_cache.images import Crops
+from reid_tune.data.image_cache.cache import load_cached_images
+from reid_tune.data.image_cache.images import DecodedImages
 from reid_tune.data.images import Interpolation
-from reid_tune.data.records import Record, labels
+from reid_tune.data.records import ImageRecord, class_labels
 from reid_tune.data.sampler import IdentitySampler
 from reid_tune.training.distributed import rank
 
@@ -28,7 +28,7 @@ __all__ = [
 class TrainingImages:
     """Decoded training images [N, H, W, 3], labels int64 [N], the identity of each label, batches, transforms."""
 
-    images: Crops
+    images: DecodedImages
     labels: np.ndarray
     identities: list[int]
     sampler: IdentitySampler
@@ -39,7 +39,7 @@ class TrainingImages:
 class EvaluationImages:
     """Decoded images [q + g, H, W, 3], queries first, with identities and cameras int64 [q + g]."""
 
-    images: Crops
+    images: DecodedImages
     identities: np.ndarray
     cameras: np.ndarray
     queries: int
@@ -50,10 +50,10 @@ def interpolation(backbone: str) -> Interpolation:
     return "bicubic" if backbone.startswith("swin") else "bilinear"
 
 
-def training_images(experiment: Experiment, records: Sequence[Record]) -> TrainingImages:
+def training_images(experiment: Experiment, records: Sequence[ImageRecord]) -> TrainingImages:
     """Decode the training images and prepare batches and transforms."""
     dataset, model = experiment.dataset, experiment.model
-    classes, identities = labels(records)
+    classes, identities = class_labels(records)
     sampler = IdentitySampler(classes, dataset.batch_size, dataset.num_instances, max(experiment.train.seed, 0))
     augmentation = Augmentation(
         mean=dataset.pixel_mean,
@@ -67,7 +67,7 @@ def training_images(experiment: Experiment, records: Sequence[Record]) -> Traini
         jitter=dataset.color_jitter,
         channels=model.input_channels,
     )
-    images = cached(
+    images = load_cached_images(
         records,
         model.input_height,
         model.input_width,
@@ -79,7 +79,9 @@ def training_images(experiment: Experiment, records: Sequence[Record]) -> Traini
     return TrainingImages(images, classes, identities, sampler, augmentation)
 
 
-def evaluation_images(experiment: Experiment, query: Sequence[Record], gallery: Sequence[Record]) -> EvaluationImages:
+def evaluation_images(
+    experiment: Experiment, query: Sequence[ImageRecord], gallery: Sequence[ImageRecord]
+) -> EvaluationImages:
     """Decode queries and gallery as the spec's model wants them."""
     model = experiment.model
     return decode_evaluation(
@@ -94,8 +96,8 @@ def evaluation_images(experiment: Experiment, query: Sequence[Record], gallery: 
 
 
 def decode_evaluation(
-    query: Sequence[Record],
-    gallery: Sequence[Record],
+    query: Sequence[ImageRecord],
+    gallery: Sequence[ImageRecord],
     height: int,
     width: int,
     resize: Interpolation,
@@ -106,7 +108,7 @@ def decode_evaluation(
     """Decode queries and gallery; junk of the gallery is left out, as it counts neither way."""
     records = [*query, *(record for record in gallery if record.identity >= 0)]
     return EvaluationImages(
-        cached(records, height, width, resize, grey=grey, threads=threads),
+        load_cached_images(records, height, width, resize, grey=grey, threads=threads),
         np.array([record.identity for record in records], np.int64),
         np.array([record.camera for record in records], np.int64),
         len(query),

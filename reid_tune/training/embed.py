@@ -9,7 +9,7 @@ import torch
 from reid_tune.config.experiment import Experiment
 from reid_tune.data.augment.augmentation import normalise
 from reid_tune.data.images import Interpolation
-from reid_tune.data.transfer import upload
+from reid_tune.data.transfer import to_device
 from reid_tune.evaluation.distances import full_precision
 from reid_tune.evaluation.features import FeatureSet, feature_set
 from reid_tune.modeling.network import ReIDNet
@@ -57,7 +57,7 @@ def network_embed(network: ReIDNet, experiment: Experiment) -> Embed:
         network.eval()
         parts = []
         for start in range(0, len(images), dataset.val_batch_size):
-            batch = upload(images[start : start + dataset.val_batch_size], device)
+            batch = to_device(images[start : start + dataset.val_batch_size], device)
             with full_precision():
                 embedding = network(normalise(batch, dataset.pixel_mean, dataset.pixel_std, channels))
             parts.append(embedding.cpu().numpy())

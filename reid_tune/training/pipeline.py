@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from reid_tune.config.experiment import Experiment
-from reid_tune.data.augment.params import Decisions
-from reid_tune.data.image_cache.images import Crops
-from reid_tune.data.transfer import pinned, upload
+from reid_tune.data.augment.params import AugmentationParams
+from reid_tune.data.image_cache.images import DecodedImages
+from reid_tune.data.transfer import to_device, to_pinned
 from reid_tune.training.data import TrainingImages
 from reid_tune.training.devices import background_thread
 from reid_tune.training.distributed import rank, world_size
@@ -40,33 +40,33 @@ class ImageSource(Protocol):
 class HostImages:
     """Images in files that are mapped into the host's memory; pixels travel in every step."""
 
-    def __init__(self, images: Crops, device: torch.device) -> None:
+    def __init__(self, images: DecodedImages, device: torch.device) -> None:
         self._images, self._device = images, device
 
     def read(self, rows: np.ndarray) -> Tensor:
-        return pinned(self._images.take(rows), self._device)
+        return to_pinned(self._images.take(rows), self._device)
 
     def load(self, prepared: Tensor) -> Tensor:
-        return upload(prepared, self._device)
+        return to_device(prepared, self._device)
 
 
 class ResidentImages:
     """Images in the device's memory; their indices travel in every step."""
 
-    def __init__(self, images: Crops, device: torch.device) -> None:
+    def __init__(self, images: DecodedImages, device: torch.device) -> None:
         self._images = torch.empty(images.shape, dtype=torch.uint8, device=device)
         for start in range(0, len(images), 4096):  # some 400 MB on the host at a time
             part = images[start : start + 4096]
             self._images[start : start + len(part)] = torch.from_numpy(part).to(device)
 
     def read(self, rows: np.ndarray) -> Tensor:
-        return pinned(rows, self._images.device)
+        return to_pinned(rows, self._images.device)
 
     def load(self, prepared: Tensor) -> Tensor:
-        return self._images.index_select(0, upload(prepared, self._images.device))
+        return self._images.index_select(0, to_device(prepared, self._images.device))
 
 
-def image_source(images: Crops, experiment: Experiment, device: torch.device) -> ImageSource:
+def image_source(images: DecodedImages, experiment: Experiment, device: torch.device) -> ImageSource:
     """The images where `dataset.resident` keeps them; for `auto` see `_LARGEST_SHARE`."""
     resident = experiment.dataset.resident
     if device.type != "cuda" or resident is False:
@@ -95,7 +95,7 @@ class Batch:
 
     images: Tensor
     labels: Tensor
-    decisions: Decisions
+    decisions: AugmentationParams
 
 
 class _Reader:
@@ -115,7 +115,7 @@ class _Reader:
         decisions = self._data.augmentation.draw(self._seed, epoch, step, self._batch_size)
         return Batch(
             self._source.read(rows[self._share]),
-            pinned(self._data.labels[rows], self._device),
+            to_pinned(self._data.labels[rows], self._device),
             decisions.slice(self._share.start, self._share.stop),
         )
 

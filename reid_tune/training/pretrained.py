@@ -10,14 +10,14 @@ from torch import Tensor
 
 from reid_tune.checkpoints.checkpoint import load_checkpoint
 from reid_tune.checkpoints.encryption import is_encrypted_file
-from reid_tune.checkpoints.key_mapping import our_names, tensors_of
-from reid_tune.checkpoints.third_party import read_foreign
-from reid_tune.config.encryption_key import passphrase
+from reid_tune.checkpoints.key_mapping import extract_tensors, to_reid_tune_keys
+from reid_tune.checkpoints.third_party import read_third_party_weights
+from reid_tune.config.encryption_key import find_passphrase
 from reid_tune.config.experiment import Experiment
 from reid_tune.errors import InputError
 from reid_tune.modeling.network import ReIDNet, build_network
 from reid_tune.modeling.weights import load_weights
-from reid_tune.storage.download_cache import local_file
+from reid_tune.storage.download_cache import ensure_local_file
 
 __all__ = ["Loaded", "foreign_network", "load_pretrained"]
 
@@ -82,14 +82,14 @@ def load_pretrained(network: ReIDNet, experiment: Experiment, identities: Sequen
         What was taken; None without a path or with an empty `pretrain_choice`.
 
     Raises:
-        InputError: the file cannot be read, see `read_foreign`, or has nothing for the backbone.
+        InputError: the file cannot be read, see `read_third_party_weights`, or has nothing for the backbone.
     """
     model = experiment.model
     if not model.pretrained_model_path or not model.pretrain_choice:
         return None
-    path = local_file(model.pretrained_model_path)
-    tensors, rows = _read(path, passphrase(experiment))
-    weights = our_names(tensors)
+    path = ensure_local_file(model.pretrained_model_path)
+    tensors, rows = _read(path, find_passphrase(experiment))
+    weights = to_reid_tune_keys(tensors)
     parts: tuple[str, ...] = (_BACKBONE,)
     if model.pretrain_choice == "self":
         parts += ("pooling.", "projection.", "neck.")
@@ -133,7 +133,7 @@ def foreign_network(path: Path, experiment: Experiment) -> ReIDNet | None:
         InputError: it lacks weights of the spec's network.
     """
     try:
-        weights = our_names(tensors_of(read_foreign(path)))
+        weights = to_reid_tune_keys(extract_tensors(read_third_party_weights(path)))
     except InputError:
         return None
     network = build_network(experiment.model)
@@ -152,9 +152,9 @@ def foreign_network(path: Path, experiment: Experiment) -> ReIDNet | None:
 def _read(path: Path, key: str | None) -> tuple[dict[str, Tensor], list[int] | None]:
     """A file's tensors by their own names, and the identities of its classifier's rows if it says them."""
     if not is_encrypted_file(path):
-        content = read_foreign(path)
+        content = read_third_party_weights(path)
         if not str(content.get("format")).startswith("reid-tune "):
-            return tensors_of(content), None
+            return extract_tensors(content), None
     checkpoint = load_checkpoint(path, key)
     return checkpoint.model, checkpoint.identities
 

@@ -11,14 +11,14 @@ from torch import Tensor
 from reid_tune.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from reid_tune.checkpoints.encryption import is_encrypted_file
 from reid_tune.checkpoints.filenames import LATEST
-from reid_tune.config.checks import next_batch_size
-from reid_tune.config.diff import changed, unlike_network
-from reid_tune.config.encryption_key import passphrase
+from reid_tune.config.checks import next_valid_batch_size
+from reid_tune.config.diff import changed_values, network_differences
+from reid_tune.config.encryption_key import find_passphrase
 from reid_tune.config.experiment import Experiment
-from reid_tune.data.transfer import upload
+from reid_tune.data.transfer import to_device
 from reid_tune.errors import InputError
 from reid_tune.files import make_folder
-from reid_tune.modeling.network import ReIDNet, untrained
+from reid_tune.modeling.network import ReIDNet, build_seeded_network
 from reid_tune.optim.optimizer import make_optimizer
 from reid_tune.training.data import EvaluationImages, TrainingImages, evaluation_images, training_images
 from reid_tune.training.distributed import broadcast, rank, world_size
@@ -50,7 +50,7 @@ class Run:
     def inputs(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """What `step` takes, on the device: this worker's augmented images, and the labels of the global batch."""
         images = self.data.augmentation.apply(self.source.load(batch.images), batch.decisions)
-        return images, upload(batch.labels, self.device)
+        return images, to_device(batch.labels, self.device)
 
 
 def require_shares(experiment: Experiment, workers: int) -> None:
@@ -61,7 +61,7 @@ def require_shares(experiment: Experiment, workers: int) -> None:
         raise InputError(
             f"dataset.batch_size = {batch} cannot be divided among {workers} worker{'s' * (workers > 1)}{each}: the "
             f"next that can, with dataset.num_instances = {experiment.dataset.num_instances}, is "
-            f"{next_batch_size(experiment, workers * chunks)}."
+            f"{next_valid_batch_size(experiment, workers * chunks)}."
         )
 
 
@@ -73,7 +73,7 @@ def begin(experiment: Experiment, directory: Path, device: torch.device, resume:
     """
     latest = directory / LATEST
     path = resume or (latest if latest.exists() else None)
-    checkpoint = load_checkpoint(path, passphrase(experiment)) if path else None
+    checkpoint = load_checkpoint(path, find_passphrase(experiment)) if path else None
     run = _prepare(_with_seed(experiment, checkpoint), directory, device)
     if checkpoint is not None:
         assert path is not None
@@ -104,7 +104,7 @@ def _prepare(experiment: Experiment, directory: Path, device: torch.device) -> R
     validation = None
     if split.query and rank() == 0:
         validation = evaluation_images(experiment, split.query, split.gallery)
-    network = untrained(experiment.model, len(data.identities), experiment.train.seed).to(device)
+    network = build_seeded_network(experiment.model, len(data.identities), experiment.train.seed).to(device)
     network = network.to(memory_format=torch.channels_last)
     optimizer = make_optimizer(network, optim, scaled=experiment.train.precision == "fp16")
     step = Step(network, optimizer, experiment, data.sampler.steps_per_epoch * experiment.train.num_epochs)
@@ -124,7 +124,7 @@ def _restore(run: Run, checkpoint: Checkpoint, path: Path) -> None:
         trained = Experiment.model_validate(checkpoint.spec)
     except ValueError:
         raise InputError(f"{path} holds a spec that this version cannot read: use an empty results folder.") from None
-    if unlike := unlike_network(run.experiment, trained):
+    if unlike := network_differences(run.experiment, trained):
         raise InputError(f"{path} was trained with another spec: {'; '.join(unlike)}: use an empty results folder.")
     settings = [{name: group[name] for name in group if name != "params"} for group in run.optimizer.param_groups]
     center = run.step.center
@@ -143,7 +143,7 @@ def _restore(run: Run, checkpoint: Checkpoint, path: Path) -> None:
         group.update(own)  # The spec decides, also where it has changed since the checkpoint.
     run.history = list(checkpoint.history)
     run.origin = f"continues {path}"
-    if different := changed(run.experiment, checkpoint.spec):
+    if different := changed_values(run.experiment, checkpoint.spec):
         run.origin += f"; changed since it was written: {', '.join(different)}"
-    if passphrase(run.experiment) and not is_encrypted_file(path):
+    if find_passphrase(run.experiment) and not is_encrypted_file(path):
         run.origin += "; it is not encrypted, and neither are the earlier ones beside it"

@@ -9,7 +9,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from reid_tune.config.experiment import Experiment
 from reid_tune.evaluation.distances import full_precision
-from reid_tune.losses.total import Losses
+from reid_tune.losses.total import TrainingLoss
 from reid_tune.modeling.network import ReIDNet
 from reid_tune.training.acceleration import feature_function
 from reid_tune.training.chunks import Chunks
@@ -69,7 +69,7 @@ class Step:
     ) -> None:
         assert network.classifier is not None and network.neck is not None
         self.device = network.classifier.weight.device
-        self.losses = Losses(experiment, network.classifier.out_features, network.dimension)
+        self.losses = TrainingLoss(experiment, network.classifier.out_features, network.dimension)
         self.center = self.losses.center.to(self.device) if self.losses.center is not None else None
         self.optimizer = optimizer
         self.clip = experiment.train.clip_grad_norm

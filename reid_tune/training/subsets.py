@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from reid_tune.config.experiment import Experiment
-from reid_tune.data.records import Folder, Record, read_folder, read_training_folders, training_records
+from reid_tune.data.records import ImageFolder, ImageRecord, read_image_folder, read_training_folders, training_records
 from reid_tune.data.split_files import LISTS, read_split
-from reid_tune.data.splits import Split, holdout
+from reid_tune.data.splits import Split, split_by_identity
 from reid_tune.errors import InputError
 from reid_tune.storage.s3 import is_url
 
@@ -26,7 +26,7 @@ WORDS = ("auto", "none", "test", "holdout")
 QUERY, GALLERY = "query", "bounding_box_test"
 
 
-def training_folders(experiment: Experiment) -> tuple[Folder, ...]:
+def training_folders(experiment: Experiment) -> tuple[ImageFolder, ...]:
     """The training folders of a spec, their identities and cameras kept apart.
 
     Raises:
@@ -39,7 +39,7 @@ def training_folders(experiment: Experiment) -> tuple[Folder, ...]:
     return read_training_folders(dataset.train_folders, strict=dataset.strict)
 
 
-def train_records(experiment: Experiment) -> tuple[Record, ...]:
+def train_records(experiment: Experiment) -> tuple[ImageRecord, ...]:
     """All training records of a spec (identities above 0), those of a hold-out too; errors as of `training_folders`."""
     return training_records(*training_folders(experiment))
 
@@ -57,7 +57,7 @@ def split_records(experiment: Experiment) -> Split:
         return read_split(dataset.validation, folders)
     records = training_records(*folders)
     if dataset.validation == "holdout":
-        return holdout(records, seed=dataset.validation_seed, fraction=dataset.validation_fraction)
+        return split_by_identity(records, seed=dataset.validation_seed, fraction=dataset.validation_fraction)
     if validation:
         return Split(records, *evaluation_records(*validation, strict=dataset.strict))
     return Split(records, (), ())
@@ -97,7 +97,7 @@ def validation_folders(experiment: Experiment) -> tuple[str | None, str | None] 
     return str(root / QUERY), str(root / GALLERY)
 
 
-def shared_identities(train: Sequence[Record], test: Sequence[Record]) -> int:
+def shared_identities(train: Sequence[ImageRecord], test: Sequence[ImageRecord]) -> int:
     """How many identities (above 0) of the test the network was trained on: each flatters the score.
 
     Of several training folders those alone are compared that lie beside the test's, as each data set numbers its
@@ -105,11 +105,11 @@ def shared_identities(train: Sequence[Record], test: Sequence[Record]) -> int:
     """
     if len({record.path.parent for record in train}) > 1:
         train = beside(train, test)
-    known = {record.identity - record.shift for record in train}
+    known = {record.identity - record.identity_offset for record in train}
     return len(known & {record.identity for record in test if record.identity > 0})
 
 
-def beside(train: Sequence[Record], test: Sequence[Record]) -> list[Record]:
+def beside(train: Sequence[ImageRecord], test: Sequence[ImageRecord]) -> list[ImageRecord]:
     """The training records of the data set of the test: those whose folder lies beside one of the test's."""
     roots = {folder.resolve().parent for folder in {record.path.parent for record in test}}
     folders = {folder for folder in {record.path.parent for record in train} if folder.resolve().parent in roots}
@@ -127,11 +127,11 @@ def validates_on_test(experiment: Experiment) -> bool:
 
 def evaluation_records(
     query: str | None, gallery: str | None, *, strict: bool = False
-) -> tuple[tuple[Record, ...], tuple[Record, ...]]:
+) -> tuple[tuple[ImageRecord, ...], tuple[ImageRecord, ...]]:
     """Records of a query and a gallery folder.
 
     Args:
-        strict: `dataset.strict`, see `read_folder`.
+        strict: `dataset.strict`, see `read_image_folder`.
 
     Raises:
         InputError: a folder is not given, missing or unusable.
@@ -140,4 +140,4 @@ def evaluation_records(
         if not folder:
             raise InputError(f"dataset.{key} is not set: give the folder of {key.split('_')[0]} images.")
     assert query and gallery
-    return read_folder(query, strict=strict).records, read_folder(gallery, strict=strict).records
+    return read_image_folder(query, strict=strict).records, read_image_folder(gallery, strict=strict).records

@@ -8,8 +8,14 @@ from typing import Any
 import pytest
 import torch
 
-from reid_tune.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, strip_checkpoint, versions
-from reid_tune.checkpoints.filenames import LATEST, kept, newest_attempt
+from reid_tune.checkpoints.checkpoint import (
+    Checkpoint,
+    load_checkpoint,
+    package_versions,
+    save_checkpoint,
+    strip_checkpoint,
+)
+from reid_tune.checkpoints.filenames import LATEST, epoch_filename, newest_checkpoint
 from reid_tune.errors import InputError
 
 
@@ -32,7 +38,7 @@ def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
         assert getattr(loaded, part) == getattr(made, part)
     assert loaded.model.keys() == made.model.keys()
     assert all(torch.equal(loaded.model[name], tensor) for name, tensor in made.model.items())
-    assert loaded.versions == versions() and loaded.versions["torch"] == str(torch.__version__)
+    assert loaded.versions == package_versions() and loaded.versions["torch"] == str(torch.__version__)
     assert os.listdir(tmp_path / "deep") == ["a.pth"]
 
 
@@ -137,7 +143,7 @@ def test_objects_of_other_classes_are_refused(tmp_path: Path) -> None:
 
 
 def test_names() -> None:
-    assert [kept(epoch) for epoch in (0, 9, 119, 1000)] == [
+    assert [epoch_filename(epoch) for epoch in (0, 9, 119, 1000)] == [
         "model_epoch_000.pth",
         "model_epoch_009.pth",
         "model_epoch_119.pth",
@@ -147,11 +153,11 @@ def test_names() -> None:
 
 
 def test_the_newest_attempt_is_by_number(tmp_path: Path) -> None:
-    assert newest_attempt(tmp_path) is None
+    assert newest_checkpoint(tmp_path) is None
     for attempt in (2, 10, 9):
         (tmp_path / f"attempt-{attempt}").mkdir()
         (tmp_path / f"attempt-{attempt}" / LATEST).touch()
     (tmp_path / "attempt-11").mkdir()
-    assert newest_attempt(tmp_path) == tmp_path / "attempt-10" / LATEST
-    before = newest_attempt(tmp_path, 10)
-    assert before and before.parent.name != "attempt-10" and newest_attempt(tmp_path, 1) is None
+    assert newest_checkpoint(tmp_path) == tmp_path / "attempt-10" / LATEST
+    before = newest_checkpoint(tmp_path, 10)
+    assert before and before.parent.name != "attempt-10" and newest_checkpoint(tmp_path, 1) is None

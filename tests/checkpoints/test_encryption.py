@@ -13,8 +13,8 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from reid_tune.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, strip_checkpoint
-from reid_tune.checkpoints.encryption import decrypt, encrypt, encrypt_in_process, is_encrypted
-from reid_tune.config.encryption_key import KEY, KEY_FILE, passphrase
+from reid_tune.checkpoints.encryption import decrypt, encrypt, encrypt_in_subprocess, is_encrypted
+from reid_tune.config.encryption_key import KEY_FILE_VARIABLE, KEY_VARIABLE, find_passphrase
 from reid_tune.config.experiment import Experiment
 from reid_tune.errors import InfrastructureError, InputError
 
@@ -44,7 +44,7 @@ def encrypted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def no_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (KEY, KEY_FILE):
+    for name in (KEY_VARIABLE, KEY_FILE_VARIABLE):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -58,10 +58,10 @@ def refused(path: Path, key: str | None) -> str:
 
 def test_another_process_encrypts_and_its_failure_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     content = bytes(range(256)) * 1000
-    assert decrypt(encrypt_in_process(content, SECRET), SECRET, "it") == content
+    assert decrypt(encrypt_in_subprocess(content, SECRET), SECRET, "it") == content
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(InfrastructureError, match=r"ended with status 1 \(it said nothing\): free memory"):
-        encrypt_in_process(content, SECRET)
+        encrypt_in_subprocess(content, SECRET)
 
 
 def test_what_is_encrypted_is_read_with_its_key(encrypted: Path) -> None:
@@ -105,13 +105,13 @@ def test_plain_weights_never_touch_the_disk(tmp_path: Path, monkeypatch: pytest.
 def test_a_missing_key_is_one_sentence(encrypted: Path) -> None:
     message = refused(encrypted, None)
     assert "is encrypted: give its key as encryption_key, " in message
-    assert KEY in message and KEY_FILE in message
+    assert KEY_VARIABLE in message and KEY_FILE_VARIABLE in message
 
 
 @pytest.mark.parametrize("wrong", ["correct horse, battery 4712 ü", ""])
 def test_a_wrong_key_is_one_sentence(encrypted: Path, wrong: str) -> None:
     message = refused(encrypted, wrong)
-    assert "the encryption key does not open" in message and KEY in message and KEY_FILE in message
+    assert "the encryption key does not open" in message and KEY_VARIABLE in message and KEY_FILE_VARIABLE in message
     assert not wrong or wrong not in message
 
 
@@ -161,28 +161,28 @@ def test_a_key_that_is_no_line_of_text_is_refused(key: str, tmp_path: Path) -> N
 def test_the_key_may_stand_in_a_file(encrypted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "key.txt"
     file.write_text(f"{SECRET}\n", encoding="utf-8")
-    monkeypatch.setenv(KEY_FILE, str(file))
-    assert load_checkpoint(encrypted, passphrase()).epoch == 1
-    monkeypatch.setenv(KEY, "from the environment")
-    assert passphrase() == passphrase(Experiment()) == "from the environment"
-    assert passphrase(Experiment(encryption_key="from the spec")) == "from the environment"
-    monkeypatch.delenv(KEY)
-    assert passphrase(Experiment(encryption_key="from the spec")) == SECRET, "the file's"
-    monkeypatch.delenv(KEY_FILE)
-    assert passphrase(Experiment(encryption_key="from the spec")) == "from the spec"
+    monkeypatch.setenv(KEY_FILE_VARIABLE, str(file))
+    assert load_checkpoint(encrypted, find_passphrase()).epoch == 1
+    monkeypatch.setenv(KEY_VARIABLE, "from the environment")
+    assert find_passphrase() == find_passphrase(Experiment()) == "from the environment"
+    assert find_passphrase(Experiment(encryption_key="from the spec")) == "from the environment"
+    monkeypatch.delenv(KEY_VARIABLE)
+    assert find_passphrase(Experiment(encryption_key="from the spec")) == SECRET, "the file's"
+    monkeypatch.delenv(KEY_FILE_VARIABLE)
+    assert find_passphrase(Experiment(encryption_key="from the spec")) == "from the spec"
     with pytest.raises(InputError, match="the encryption key holds an unprintable character"):
-        passphrase(Experiment(encryption_key="null\0"))
+        find_passphrase(Experiment(encryption_key="null\0"))
 
 
 @pytest.mark.usefixtures("no_key")
 def test_a_file_without_a_key_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert passphrase(Experiment()) is None
-    monkeypatch.setenv(KEY_FILE, str(tmp_path / "key.txt"))
+    assert find_passphrase(Experiment()) is None
+    monkeypatch.setenv(KEY_FILE_VARIABLE, str(tmp_path / "key.txt"))
     with pytest.raises(InputError, match=r"cannot read .*key\.txt, which REID_TUNE_ENCRYPTION_KEY_FILE names"):
-        passphrase()
+        find_passphrase()
     (tmp_path / "key.txt").write_text(" \n")
     with pytest.raises(InputError, match=r"key\.txt, .* is empty: write the key into it"):
-        passphrase()
+        find_passphrase()
 
 
 def test_the_format_is_that_of_the_age_specification() -> None:

@@ -9,7 +9,7 @@ import yaml
 from reid_tune.checkpoints.checkpoint import load_checkpoint
 from reid_tune.checkpoints.encryption import is_encrypted
 from reid_tune.checkpoints.filenames import LATEST
-from reid_tune.config.encryption_key import KEY, KEY_FILE
+from reid_tune.config.encryption_key import KEY_FILE_VARIABLE, KEY_VARIABLE
 
 from ..helpers.cli_sweep import Bench
 from ..helpers.leaks import command_lines, leaks, spellings
@@ -27,10 +27,10 @@ def test_the_key_of_a_training_run_stands_where_the_user_wrote_it_only(place: st
         bench.write_spec(encryption_key=SECRET)
         allowed = [str(bench.folder / "spec.yaml")]
     elif place == "environment":
-        bench.environment[KEY] = SECRET
+        bench.environment[KEY_VARIABLE] = SECRET
     else:
         (bench.folder / "key.txt").write_text(SECRET + "\n")
-        bench.environment[KEY_FILE] = "key.txt"
+        bench.environment[KEY_FILE_VARIABLE] = "key.txt"
         allowed = [str(bench.folder / "key.txt")]
     done = bench.run("train", "-e", "spec.yaml", *SHORT)
 
@@ -69,9 +69,9 @@ def test_two_workers_have_the_key_from_the_spec_and_go_on_with_it_only(tmp_path:
     written = latest.read_bytes()
     bench.write_spec()
     longer = (*command, "train.num_epochs=2")
-    bench.environment[KEY] = "another passphrase"
+    bench.environment[KEY_VARIABLE] = "another passphrase"
     assert "the encryption key does not open " in bench.run(*longer, status=2).stderr
-    del bench.environment[KEY]
+    del bench.environment[KEY_VARIABLE]
     assert f"{LATEST} is encrypted: give its key as encryption_key, " in bench.run(*longer, status=2).stderr
     assert latest.read_bytes() == written
 

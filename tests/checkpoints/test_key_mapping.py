@@ -5,13 +5,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from reid_tune.checkpoints.key_mapping import our_names, tensors_of
+from reid_tune.checkpoints.key_mapping import extract_tensors, to_reid_tune_keys
 
 ONE = torch.ones(1)
 
 
 def names(*given: str) -> set[str]:
-    return set(our_names(dict.fromkeys(given, ONE)))
+    return set(to_reid_tune_keys(dict.fromkeys(given, ONE)))
 
 
 @pytest.mark.parametrize(
@@ -27,7 +27,7 @@ def names(*given: str) -> set[str]:
 )
 def test_weights_are_found_where_files_keep_them(wrap: Any) -> None:
     content = wrap({"conv1.weight": torch.nn.Parameter(torch.ones(2)), "version": 1})
-    found = tensors_of(content)
+    found = extract_tensors(content)
     assert list(found) == ["conv1.weight"]
     assert not found["conv1.weight"].requires_grad
 
@@ -35,7 +35,7 @@ def test_weights_are_found_where_files_keep_them(wrap: Any) -> None:
 def test_a_file_that_contains_itself_is_read_to_an_end() -> None:
     content: dict[str, Any] = {"w": ONE}
     content["model"] = content
-    assert tensors_of(content) == {"w": ONE}
+    assert extract_tensors(content) == {"w": ONE}
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_the_heads_of_the_reference_and_of_solider_reid_are_found(prefix: str) -
 
 def test_the_references_convolution_before_pooling_is_a_projection() -> None:
     kernel = torch.randn(3, 8, 1, 1)
-    found = our_names({"model.base.feature.weight": kernel, "model.base.feature.bias": ONE})
+    found = to_reid_tune_keys({"model.base.feature.weight": kernel, "model.base.feature.bias": ONE})
     assert torch.equal(found["projection.weight"], kernel[:, :, 0, 0]) and found["projection.bias"] is ONE
 
 
@@ -124,7 +124,7 @@ def test_an_mmdet_swins_merging_is_put_in_timms_order() -> None:
         "stages.0.downsample.norm.bias": unfolded,
         "stages.0.downsample.reduction.weight": torch.stack([unfolded, -unfolded]),
     }
-    found = our_names(given)
+    found = to_reid_tune_keys(given)
     assert torch.equal(found["backbone.layers.1.downsample.norm.bias"], wanted)
     assert torch.equal(found["backbone.layers.1.downsample.reduction.weight"], torch.stack([wanted, -wanted]))
 
@@ -132,4 +132,4 @@ def test_an_mmdet_swins_merging_is_put_in_timms_order() -> None:
 def test_odd_names_and_shapes_are_passed_on() -> None:
     odd = {"stages.0.blocks.0.attn.w_msa.x": ONE, "stages.x.downsample.norm.weight": ONE, "semantic_embed_w.": ONE}
     odd["model."] = odd[""] = torch.tensor(1)
-    assert len(our_names(odd)) == len(odd)
+    assert len(to_reid_tune_keys(odd)) == len(odd)

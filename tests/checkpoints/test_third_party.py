@@ -15,7 +15,7 @@ import torch
 from omegaconf import OmegaConf
 from safetensors.torch import save_file
 
-from reid_tune.checkpoints.third_party import read_foreign
+from reid_tune.checkpoints.third_party import read_third_party_weights
 from reid_tune.errors import InputError
 
 WEIGHTS = {"conv1.weight": torch.arange(6.0).reshape(2, 3), "bn1.bias": torch.ones(2)}
@@ -23,7 +23,7 @@ WEIGHTS = {"conv1.weight": torch.arange(6.0).reshape(2, 3), "bn1.bias": torch.on
 
 def refused(path: Path) -> str:
     with pytest.raises(InputError) as caught:
-        read_foreign(path)
+        read_third_party_weights(path)
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -59,19 +59,19 @@ def put(module: ModuleType, kind: Any) -> Any:
 def test_tensors_are_read_from_both_forms_of_torch(tmp_path: Path, ending: str, zipped: bool) -> None:
     path = tmp_path / f"weights{ending}"
     torch.save(OrderedDict(WEIGHTS), path, _use_new_zipfile_serialization=zipped)
-    assert same(read_foreign(path))
-    assert same(read_foreign(str(path)))
+    assert same(read_third_party_weights(path))
+    assert same(read_third_party_weights(str(path)))
 
 
 def test_tensors_are_read_from_safetensors(tmp_path: Path) -> None:
     save_file(WEIGHTS, tmp_path / "weights.safetensors")
-    assert same(read_foreign(tmp_path / "weights.safetensors"))
+    assert same(read_third_party_weights(tmp_path / "weights.safetensors"))
 
 
 def test_plain_data_beside_the_weights_is_kept(tmp_path: Path) -> None:
     content = {"state_dict": WEIGHTS, "epoch": 3, "names": ["a", None, 0.5], "nested": {"x": (1, True)}}
     torch.save(content, tmp_path / "a.ckpt")
-    read = read_foreign(tmp_path / "a.ckpt")
+    read = read_third_party_weights(tmp_path / "a.ckpt")
     assert {key: read[key] for key in ("epoch", "names", "nested")} == {
         "epoch": 3,
         "names": ["a", None, 0.5],
@@ -86,7 +86,7 @@ def test_objects_of_omegaconf_are_read_without_omegaconf(tmp_path: Path, monkeyp
     torch.save(content, tmp_path / "a.ckpt")
     for name in [name for name in sys.modules if name.partition(".")[0] == "omegaconf"]:
         monkeypatch.setitem(sys.modules, name, None)
-    read = read_foreign(tmp_path / "a.ckpt")
+    read = read_third_party_weights(tmp_path / "a.ckpt")
     assert same(read["state_dict"])
     assert {type(read["hyper_parameters"]), type(read["lr_schedulers"][0])} == {type(read["hyper_parameters"])}
     assert vars(read["hyper_parameters"]) == {}
@@ -155,7 +155,7 @@ def test_objects_of_tools_become_placeholders_however_they_were_pickled(tmp_path
         torch.save({"state_dict": WEIGHTS, "objects": made, "by_key": {made[0]: 1}}, path)
         ran.unlink()
     assert name not in sys.modules
-    read = read_foreign(path)
+    read = read_third_party_weights(path)
     assert same(read["state_dict"]) and len(read["objects"]) == len(made)
     assert read["objects"][-1] == {"a": 1}
     assert not ran.exists()
@@ -174,7 +174,7 @@ def test_what_training_checkpoints_carry_beside_the_weights_is_no_fault(tmp_path
         "kind": dict,
     }
     torch.save(content, tmp_path / "a.pth")
-    read = read_foreign(tmp_path / "a.pth")
+    read = read_third_party_weights(tmp_path / "a.pth")
     assert same(read["teacher"]) and read["counts"] == {"a": 1}
 
 
@@ -217,7 +217,7 @@ def test_a_class_of_an_unknown_module_and_a_whole_network_are_refused(tmp_path: 
 def test_a_reading_allows_nothing_to_the_next_one(tmp_path: Path) -> None:
     before = torch.serialization.get_safe_globals()
     torch.save({"x": OmegaConf.create([1])}, tmp_path / "a.pth")
-    read_foreign(tmp_path / "a.pth")
+    read_third_party_weights(tmp_path / "a.pth")
     assert set(torch.serialization.get_safe_globals()) == set(before)
     with pytest.raises(pickle.UnpicklingError):
         torch.load(tmp_path / "a.pth", weights_only=True)
@@ -256,4 +256,4 @@ def test_weights_that_the_reference_has_encrypted_are_refused(tmp_path: Path) ->
     torch.save(content, tmp_path / "a.pth")
     assert "TAO has encrypted" in refused(tmp_path / "a.pth")
     torch.save({"state_dict": WEIGHTS, "state_dict_encrypted": False}, tmp_path / "a.pth")
-    assert same(read_foreign(tmp_path / "a.pth")["state_dict"])
+    assert same(read_third_party_weights(tmp_path / "a.pth")["state_dict"])

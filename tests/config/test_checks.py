@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from reid_tune.config.checks import left_out, notes
+from reid_tune.config.checks import describe_ignored_keys, find_warnings
 from reid_tune.config.experiment import Experiment
 from reid_tune.config.load import build_experiment
-from reid_tune.config.unused_fields import idle_fields
+from reid_tune.config.unused_fields import unused_fields
 from reid_tune.errors import InputError
 
 SWIN = "swin_tiny_patch4_window7_224"
@@ -79,8 +79,10 @@ def test_dead_keys_of_the_reference_are_left_out_and_named() -> None:
     experiment = build_experiment(tree, {}, "test")
     assert experiment == Experiment()
     given = {"model.jpm", "model.id_loss_type", "wandb.enable", "model.backbone"}
-    assert left_out(given) == ["left out, as nothing comes of it: model.id_loss_type, model.jpm, wandb.enable"]
-    assert left_out({"model.backbone"}) == []
+    assert describe_ignored_keys(given) == [
+        "left out, as nothing comes of it: model.id_loss_type, model.jpm, wandb.enable"
+    ]
+    assert describe_ignored_keys({"model.backbone"}) == []
 
 
 @pytest.mark.parametrize(
@@ -150,8 +152,8 @@ def test_a_value_without_effect_is_an_error_where_nobody_documented_it(
     spec: dict[str, Any], key: str, documented: Any, own: Any
 ) -> None:
     experiment = build_experiment({}, spec | {key: documented}, "test")
-    assert [idle.deliberate for idle in idle_fields(experiment) if idle.key == key] == [False]
-    assert key.rsplit(".", 1)[-1] in notes(experiment)[-1]
+    assert [idle.user_set for idle in unused_fields(experiment) if idle.key == key] == [False]
+    assert key.rsplit(".", 1)[-1] in find_warnings(experiment)[-1]
     with pytest.raises(InputError, match="has no effect, because .*: remove it") as caught:
         build_experiment({}, spec | {key: own}, "test")
     assert f"{key} = " in str(caught.value)
@@ -188,18 +190,18 @@ ACTIVE: list[tuple[dict[str, Any], str, Any]] = [
 @pytest.mark.parametrize(("spec", "key", "value"), ACTIVE)
 def test_a_value_with_effect_is_accepted(spec: dict[str, Any], key: str, value: Any) -> None:
     experiment = build_experiment({}, spec | {key: value}, "test")
-    assert key not in {idle.key for idle in idle_fields(experiment)}
+    assert key not in {idle.key for idle in unused_fields(experiment)}
 
 
 def test_a_warm_up_as_long_as_the_run_is_a_warning() -> None:
-    assert any("warmup_iters = 10 is not below train.num_epochs = 10" in line for line in notes(build()))
-    assert not any(line.startswith("warning") for line in notes(build(train__num_epochs=11)))
+    assert any("warmup_iters = 10 is not below train.num_epochs = 10" in line for line in find_warnings(build()))
+    assert not any(line.startswith("warning") for line in find_warnings(build(train__num_epochs=11)))
     short = build(model__backbone=SWIN, train__num_epochs=5)
-    assert any(line.startswith("warning: train.optim.warmup_epochs = 20") for line in notes(short))
+    assert any(line.startswith("warning: train.optim.warmup_epochs = 20") for line in find_warnings(short))
 
 
 def test_one_line_lists_what_has_no_effect() -> None:
-    *_, line = notes(build(model__backbone=SWIN))
+    *_, line = find_warnings(build(model__backbone=SWIN))
     assert line.startswith("no effect here: ") and "\n" not in line
     assert (
         "last_stride (the backbone is not a ResNet)" in line
@@ -210,5 +212,7 @@ def test_one_line_lists_what_has_no_effect() -> None:
 
 def test_the_line_about_effects_can_be_kept_to_what_the_user_wrote() -> None:
     experiment = build_experiment({"train": {"optim": {"momentum": 0.9}}}, {}, "test")
-    assert notes(experiment, {"train.optim.momentum"})[-1] == "no effect here: momentum (the optimizer is not SGD)"
-    assert not any(line.startswith("no effect") for line in notes(experiment, set()))
+    assert (
+        find_warnings(experiment, {"train.optim.momentum"})[-1] == "no effect here: momentum (the optimizer is not SGD)"
+    )
+    assert not any(line.startswith("no effect") for line in find_warnings(experiment, set()))

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import yaml
 
-from reid_tune.config.checks import notes
-from reid_tune.config.defaults import SWIN, defaults
-from reid_tune.config.experiment import Experiment, canonical, fields, flatten
+from reid_tune.config.checks import find_warnings
+from reid_tune.config.defaults import SWIN_DEFAULTS, backbone_defaults
+from reid_tune.config.experiment import Experiment, canonical_key, flatten, leaf_fields
 from reid_tune.config.load import build_experiment, load_experiment, read_yaml
-from reid_tune.config.unused_fields import idle_fields
+from reid_tune.config.unused_fields import unused_fields
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -154,26 +154,26 @@ def test_an_example_of_the_documentation_is_valid_and_keeps_its_values(text: str
     path = tmp_path / "spec.yaml"
     path.write_text(text)
     experiment = load_experiment(path)
-    given = {canonical(key): value for key, value in flatten(read_yaml(path)).items()}
+    given = {canonical_key(key): value for key, value in flatten(read_yaml(path)).items()}
     assert given.pop("train.results_dir") == "${results_dir}/train"
     assert {key: plain(experiment.value(key)) for key in given} == given
     assert experiment.task_dir("train") == Path("/path/to/experiment_results/train")
-    assert not any(idle.deliberate for idle in idle_fields(experiment))
+    assert not any(idle.user_set for idle in unused_fields(experiment))
 
 
 @pytest.mark.parametrize("text", EXAMPLES.values(), ids=EXAMPLES.keys())
 def test_defaults_are_the_examples_values(text: str) -> None:
     given = {key: value for key, value in flatten(yaml.safe_load(text)).items() if not OWN.search(str(value))}
     given.pop("train.optim.steps", None)
-    table = defaults(given["model.backbone"])
+    table = backbone_defaults(given["model.backbone"])
     unlike = {key for key, value in given.items() if plain(table[key]) != value}
     assert unlike <= {"train.checkpoint_interval", "train.validation_interval"}
 
 
 def test_swin_backbones_get_swin_defaults_and_others_do_not() -> None:
     swin = build_experiment({}, {"model.backbone": "swin_base_patch4_window7_224"}, "test")
-    assert {key: swin.value(key) for key in SWIN if key != "model.backbone"} == {
-        key: value for key, value in SWIN.items() if key != "model.backbone"
+    assert {key: swin.value(key) for key in SWIN_DEFAULTS if key != "model.backbone"} == {
+        key: value for key, value in SWIN_DEFAULTS.items() if key != "model.backbone"
     }
     assert swin.model.backbone == "swin_base_patch4_window7_224"
     assert build_experiment({"model": {"backbone": "resnet18"}}, {}, "test").train == Experiment().train
@@ -184,11 +184,11 @@ def test_swin_backbones_get_swin_defaults_and_others_do_not() -> None:
 def test_defaults_build_a_valid_experiment_without_notes_of_deliberate_values() -> None:
     for backbone in ("resnet_50", "swin_tiny_patch4_window7_224", "vit_tiny_patch16_224"):
         experiment = build_experiment({}, {"model.backbone": backbone}, "test")
-        assert not any(idle.deliberate for idle in idle_fields(experiment))
+        assert not any(idle.user_set for idle in unused_fields(experiment))
 
 
 def test_every_field_has_help_and_a_default() -> None:
-    found = dict(fields())
+    found = dict(leaf_fields())
     assert len(found) > 70
     assert [key for key, field in found.items() if not (field.description or "").endswith(".")] == []
     assert [key for key, field in found.items() if field.is_required()] == []
@@ -207,4 +207,4 @@ def test_the_demo_trains_by_the_resnet_recipe() -> None:
     unlike = {key for key, value in recipe.train.optim if getattr(demo.train.optim, key) != value}
     assert unlike == {"lr_steps", "warmup_iters"}
     assert all(step < demo.train.num_epochs for step in demo.train.optim.lr_steps)
-    assert not any(line.startswith("warning") for line in notes(demo))
+    assert not any(line.startswith("warning") for line in find_warnings(demo))

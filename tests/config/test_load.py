@@ -5,13 +5,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reid_tune.config.experiment import Experiment, canonical, flatten, unflatten
+from reid_tune.config.experiment import Experiment, canonical_key, flatten, unflatten
 from reid_tune.config.load import (
     build_experiment,
-    given_keys,
     load_experiment,
     nearest_key,
     parse_overrides,
+    user_set_keys,
     with_parameters,
 )
 from reid_tune.errors import InputError
@@ -204,7 +204,7 @@ def test_nearest_key_prefers_the_same_leaf() -> None:
     assert nearest_key("train.base_lr") == "train.optim.base_lr"
     assert nearest_key("dataset.batchsize") == "dataset.batch_size"
     assert nearest_key("qqq") is None
-    assert canonical("train.optim.steps") == "train.optim.lr_steps" and canonical("train.seed") == "train.seed"
+    assert canonical_key("train.optim.steps") == "train.optim.lr_steps" and canonical_key("train.seed") == "train.seed"
 
 
 def test_an_override_may_be_a_section() -> None:
@@ -247,7 +247,7 @@ def test_given_keys_are_those_of_file_and_overrides(tmp_path: Path) -> None:
     file = tmp_path / "spec.yaml"
     file.write_text("train:\n  optim: {steps: [2], base_lr: 0.1}\n")
     keys = {"train.optim.lr_steps", "train.optim.base_lr", "train.clip_grad_norm"}
-    assert given_keys(file, ["train.grad_clip=1"]) == keys
+    assert user_set_keys(file, ["train.grad_clip=1"]) == keys
 
 
 def test_unknown_keys_and_wrong_values_are_told_together(tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ import jsonschema
 import pytest
 import yaml
 
-from reid_tune.config.experiment import Experiment, fields
-from reid_tune.config.schema import json_schema, page
+from reid_tune.config.experiment import Experiment, leaf_fields
+from reid_tune.config.schema import json_schema, markdown_page
 
 from .test_examples import EXAMPLES
 
@@ -41,23 +41,23 @@ def test_the_json_schema_refuses_what_is_wrong(tree: dict[str, Any]) -> None:
 
 
 def test_the_page_has_a_row_for_every_field() -> None:
-    text, rows = page(), 0
+    text, rows = markdown_page(), 0
     for section in text.split("\n## ")[1:]:
         name, *lines = section.splitlines()
         prefix = "" if name == "Top level" else f"{name}."
-        for key, field in fields():
+        for key, field in leaf_fields():
             head, _, leaf = key.rpartition(".")
             if f"{head}." == prefix or (not head and not prefix):
                 row = next(line for line in lines if line.startswith(f"| `{leaf}` |"))
                 assert row.count(" | ") == 3 and str(field.description).replace("|", "\\|") in row
                 rows += 1
-    assert rows == len(list(fields()))
+    assert rows == len(list(leaf_fields()))
 
 
 def test_the_page_in_the_documents_is_fresh() -> None:
     stale = "docs/spec.md is stale: run 'reid-tune spec page > docs/spec.md'"
-    assert (ROOT / "docs" / "spec.md").read_text() == page(), stale
+    assert (ROOT / "docs" / "spec.md").read_text() == markdown_page(), stale
 
 
 def test_defaults_on_the_page_are_the_schemas() -> None:
-    assert "| `feat_dim` | `256`, Swin `1024` |" in page() and Experiment().model.feat_dim == 256
+    assert "| `feat_dim` | `256`, Swin `1024` |" in markdown_page() and Experiment().model.feat_dim == 256

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from reid_tune.data.images import decode, decode_readable, load
-from reid_tune.data.records import Record
+from reid_tune.data.images import decode_images, decode_readable, load_image
+from reid_tune.data.records import ImageRecord
 from reid_tune.errors import InputError
 
 FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
@@ -15,14 +15,14 @@ def noise(*shape: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
 
 
-def saved(path: Path, mode: str) -> Record:
+def saved(path: Path, mode: str) -> ImageRecord:
     image = Image.fromarray(noise(50, 21, 3)).convert("RGB")
     if mode == "RGBA":
         image.putalpha(Image.fromarray(noise(50, 21)))
     else:
         image = image.convert(mode)
     image.save(path)
-    return Record(path, 1, 1)
+    return ImageRecord(path, 1, 1)
 
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
@@ -31,7 +31,7 @@ def saved(path: Path, mode: str) -> Record:
 )
 def test_decode_is_pillows_conversion_and_resize(tmp_path: Path, mode: str, suffix: str, interpolation: str) -> None:
     record = saved(tmp_path / f"a.{suffix}", mode)
-    images = decode([record], 32, 16, interpolation)
+    images = decode_images([record], 32, 16, interpolation)
     expected = Image.open(record.path).convert("RGB").resize((16, 32), FILTERS[interpolation])
     assert images.dtype == np.uint8 and images.shape == (1, 32, 16, 3)
     np.testing.assert_array_equal(images[0], np.asarray(expected))
@@ -45,12 +45,12 @@ def test_grey_is_pillows_luma_in_three_equal_channels(
     tmp_path: Path, mode: str, suffix: str, interpolation: str
 ) -> None:
     record = saved(tmp_path / f"a.{suffix}", mode)
-    images = decode([record], 32, 16, interpolation, grey=True)
+    images = decode_images([record], 32, 16, interpolation, grey=True)
     expected = Image.open(record.path).convert("L").resize((16, 32), FILTERS[interpolation])
     assert images.dtype == np.uint8 and images.shape == (1, 32, 16, 3)
     for channel in range(3):
         np.testing.assert_array_equal(images[0, ..., channel], np.asarray(expected))
-    np.testing.assert_array_equal(images[0], load(record.path, 32, 16, interpolation, grey=True))
+    np.testing.assert_array_equal(images[0], load_image(record.path, 32, 16, interpolation, grey=True))
 
 
 def test_order_holds_with_threads_and_a_given_array(tmp_path: Path) -> None:
@@ -58,11 +58,11 @@ def test_order_holds_with_threads_and_a_given_array(tmp_path: Path) -> None:
     for value in range(40):
         path = tmp_path / f"{value:04d}_c1.png"
         Image.new("RGB", (5, 9), (value, 0, 255 - value)).save(path)
-        records.append(Record(path, value, 1))
+        records.append(ImageRecord(path, value, 1))
     out = np.zeros((40, 8, 4, 3), np.uint8)
-    assert decode(records, 8, 4, "bilinear", threads=7, out=out) is out
+    assert decode_images(records, 8, 4, "bilinear", threads=7, out=out) is out
     np.testing.assert_array_equal(out[:, 3, 2, 0], np.arange(40))
-    np.testing.assert_array_equal(out, decode(records, 8, 4, "bilinear", threads=1))
+    np.testing.assert_array_equal(out, decode_images(records, 8, 4, "bilinear", threads=1))
 
 
 def test_broken_files_are_named(tmp_path: Path) -> None:
@@ -72,9 +72,9 @@ def test_broken_files_are_named(tmp_path: Path) -> None:
     for name, part in broken.items():
         (tmp_path / name).write_bytes(part)
         with pytest.raises(InputError, match=name):
-            decode([good, Record(tmp_path / name, 2, 1), good], 8, 4, "bilinear", threads=2)
+            decode_images([good, ImageRecord(tmp_path / name, 2, 1), good], 8, 4, "bilinear", threads=2)
     with pytest.raises(InputError, match="no image .*gone.jpg"):
-        load(tmp_path / "gone.jpg", 8, 4, "bicubic")
+        load_image(tmp_path / "gone.jpg", 8, 4, "bicubic")
 
 
 def test_truncated_png_is_named(tmp_path: Path) -> None:
@@ -83,11 +83,11 @@ def test_truncated_png_is_named(tmp_path: Path) -> None:
     for length in (20, 40, len(content) // 2, len(content) - 30):
         record.path.write_bytes(content[:length])
         with pytest.raises(InputError, match="0005_c1.png"):
-            load(record.path, 8, 4, "bilinear")
+            load_image(record.path, 8, 4, "bilinear")
 
 
 def test_images_that_cannot_be_read_are_left_out_and_named(tmp_path: Path) -> None:
-    records = [Record(tmp_path / f"{number}.png", number, 1) for number in range(4)]
+    records = [ImageRecord(tmp_path / f"{number}.png", number, 1) for number in range(4)]
     for record in records[1:3]:
         Image.new("RGB", (4, 8), (record.identity, 7, 7)).save(record.path)
     records[3].path.write_bytes(b"no image")

@@ -3,7 +3,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reid_tune.data.records import Folder, Record, labels, read_folder, read_training_folders, training_records
+from reid_tune.data.records import (
+    ImageFolder,
+    ImageRecord,
+    class_labels,
+    read_image_folder,
+    read_training_folders,
+    training_records,
+)
 from reid_tune.errors import InputError
 
 
@@ -30,9 +37,9 @@ def touch(folder: Path, *names: str) -> Path:
     ],
 )
 def test_names_that_parse(tmp_path: Path, name: str, identity: int, camera: int) -> None:
-    folder = read_folder(touch(tmp_path / "exp7_c3", name))
-    assert folder.records == (Record(tmp_path / "exp7_c3" / name, identity, camera),)
-    assert folder.left_out == ()
+    folder = read_image_folder(touch(tmp_path / "exp7_c3", name))
+    assert folder.records == (ImageRecord(tmp_path / "exp7_c3" / name, identity, camera),)
+    assert folder.unparsed_names == ()
 
 
 @pytest.mark.parametrize(
@@ -50,24 +57,24 @@ def test_names_that_parse(tmp_path: Path, name: str, identity: int, camera: int)
 )
 def test_names_that_do_not_parse_are_listed_or_refused(tmp_path: Path, name: str) -> None:
     touch(tmp_path, "0001_c1.jpg", name)
-    folder = read_folder(tmp_path)
+    folder = read_image_folder(tmp_path)
     assert [record.identity for record in folder.records] == [1]
-    assert folder.left_out == (name,)
+    assert folder.unparsed_names == (name,)
     with pytest.raises(InputError, match=rf"1 image.*'{name}'"):
-        read_folder(tmp_path, strict=True)
+        read_image_folder(tmp_path, strict=True)
 
 
 def test_other_files_are_passed_over(tmp_path: Path) -> None:
     touch(tmp_path, "0001_c1.jpg", "Thumbs.db", ".0003_c1.jpg", "0004_c1.txt", "0005_c1")
     touch(tmp_path / "0006_c1.jpg", "0007_c1.jpg")
-    folder = read_folder(tmp_path, strict=True)
+    folder = read_image_folder(tmp_path, strict=True)
     assert [record.path.name for record in folder.records] == ["0001_c1.jpg"]
-    assert folder.left_out == ()
+    assert folder.unparsed_names == ()
 
 
 def test_order_counts_and_training_records(tmp_path: Path) -> None:
     touch(tmp_path, "0009_c1.jpg", "-1_c1_b.jpg", "-1_c1_a.jpg", "0000_c2.jpg", "0002_c2.jpg", "0009_c2.jpg")
-    folder = read_folder(str(tmp_path))
+    folder = read_image_folder(str(tmp_path))
     names = [record.path.name for record in folder.records]
     assert names == sorted(names) and len(names) == 6
     assert (folder.junk, folder.distractors) == (2, 1)
@@ -75,31 +82,33 @@ def test_order_counts_and_training_records(tmp_path: Path) -> None:
 
 
 def test_labels_are_dense_and_ordered() -> None:
-    records = [Record(Path("a"), identity, 1) for identity in (30, 7, 30, 9)]
-    values, identities = labels(records)
+    records = [ImageRecord(Path("a"), identity, 1) for identity in (30, 7, 30, 9)]
+    values, identities = class_labels(records)
     assert identities == [7, 9, 30]
     assert values.dtype == np.int64 and values.tolist() == [2, 0, 2, 1]
 
 
 def test_folders_that_cannot_be_used(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no folder"):
-        read_folder(tmp_path / "missing")
+        read_image_folder(tmp_path / "missing")
     with pytest.raises(InputError, match="is a file"):
-        read_folder(touch(tmp_path, "file") / "file")
+        read_image_folder(touch(tmp_path, "file") / "file")
     with pytest.raises(InputError, match="empty"):
-        read_folder(touch(tmp_path / "empty"))
+        read_image_folder(touch(tmp_path / "empty"))
     with pytest.raises(InputError, match="'bounding_box_train/'.*IDENTITY_cCAMERA"):
-        read_folder(touch(tmp_path / "root" / "bounding_box_train").parent)
+        read_image_folder(touch(tmp_path / "root" / "bounding_box_train").parent)
     with pytest.raises(InputError, match="'me.jpg'"):
-        read_folder(touch(tmp_path / "odd", "Thumbs.db", "me.jpg"))
+        read_image_folder(touch(tmp_path / "odd", "Thumbs.db", "me.jpg"))
 
 
 def test_training_needs_identities() -> None:
-    folder = Folder(Path("market"), (Record(Path("-1_c1.jpg"), -1, 1), Record(Path("0000_c1.jpg"), 0, 1)), ())
+    folder = ImageFolder(
+        Path("market"), (ImageRecord(Path("-1_c1.jpg"), -1, 1), ImageRecord(Path("0000_c1.jpg"), 0, 1)), ()
+    )
     with pytest.raises(InputError, match="market holds only junk"):
         training_records(folder)
     with pytest.raises(InputError, match="market holds only junk"):
-        training_records(Folder(Path("duke"), (Record(Path("0001_c1.jpg"), 1, 1),), ()), folder)
+        training_records(ImageFolder(Path("duke"), (ImageRecord(Path("0001_c1.jpg"), 1, 1),), ()), folder)
 
 
 def moved_apart(folders: list[list[tuple[int, int]]]) -> list[tuple[int, int]]:
@@ -120,23 +129,23 @@ def test_several_folders_are_kept_apart(tmp_path: Path) -> None:
     veri = touch(tmp_path / "veri", "0002_c020_1_0.jpg", "0002_c003_1_0.jpg")
     folders = read_training_folders([market, str(duke), veri])
     found = [(record.identity, record.camera) for folder in folders for record in folder.records]
-    alone = [[(r.identity, r.camera) for r in read_folder(path).records] for path in (market, duke, veri)]
+    alone = [[(r.identity, r.camera) for r in read_image_folder(path).records] for path in (market, duke, veri)]
     assert found == moved_apart(alone)
     assert found == [(-1, 6), (0, 2), (2, 1), (7, 2), (0, 7), (9, 14), (10, 7), (12, 17), (12, 34)]
     assert [folder.path for folder in folders] == [market, duke, veri]
-    assert [(folder.junk, folder.distractors, folder.left_out) for folder in folders] == [
+    assert [(folder.junk, folder.distractors, folder.unparsed_names) for folder in folders] == [
         (1, 1, ()),
         (0, 1, ("odd.jpg",)),
         (0, 0, ()),
     ]
     records = training_records(*folders)
     assert [record.identity for record in records] == [2, 7, 9, 10, 12, 12]
-    assert [record.identity - record.shift for record in records] == [2, 7, 2, 3, 2, 2]
+    assert [record.identity - record.identity_offset for record in records] == [2, 7, 2, 3, 2, 2]
 
 
 def test_one_folder_keeps_its_numbers(tmp_path: Path) -> None:
     touch(tmp_path, "0002_c8_f1.jpg", "0003_c1_f1.jpg")
-    assert read_training_folders([tmp_path]) == (read_folder(tmp_path),)
+    assert read_training_folders([tmp_path]) == (read_image_folder(tmp_path),)
 
 
 def test_a_folder_given_twice_is_refused(tmp_path: Path) -> None:

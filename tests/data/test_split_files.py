@@ -8,9 +8,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from reid_tune.data.records import Folder, read_training_folders, training_records
+from reid_tune.data.records import ImageFolder, read_training_folders, training_records
 from reid_tune.data.split_files import LISTS, read_split, write_split
-from reid_tune.data.splits import Split, holdout
+from reid_tune.data.splits import Split, split_by_identity
 from reid_tune.errors import InputError
 
 Lines = dict[str, list[str]]
@@ -24,13 +24,13 @@ def touch(folder: Path, identities: Sequence[int], cameras: int = 3) -> Path:
     return folder
 
 
-def held(*paths: Path, seed: int = 0) -> tuple[Split, tuple[Folder, ...]]:
+def held(*paths: Path, seed: int = 0) -> tuple[Split, tuple[ImageFolder, ...]]:
     folders = read_training_folders(paths)
-    return holdout(training_records(*folders), seed=seed, fraction=0.4), folders
+    return split_by_identity(training_records(*folders), seed=seed, fraction=0.4), folders
 
 
 @pytest.fixture
-def lists(tmp_path: Path) -> tuple[Lines, tuple[Folder, ...], Path]:
+def lists(tmp_path: Path) -> tuple[Lines, tuple[ImageFolder, ...], Path]:
     """The lines of a written split by file, its folders, and a folder for changed lines."""
     split, folders = held(touch(tmp_path / "data" / "train", range(10)))
     write_split(tmp_path / "split", split, folders)
@@ -44,7 +44,7 @@ def write(folder: Path, lines: Lines) -> None:
         (folder / name).write_text("".join(f"{line}\n" for line in own))
 
 
-def refused(lists: tuple[Lines, tuple[Folder, ...], Path], **changes: list[str]) -> str:
+def refused(lists: tuple[Lines, tuple[ImageFolder, ...], Path], **changes: list[str]) -> str:
     lines, folders, target = lists
     write(target, lines | {f"{name}.txt": own for name, own in changes.items()})
     with pytest.raises(InputError) as caught:
@@ -65,7 +65,7 @@ def test_lists_are_read_back_as_the_split_that_was_written(tmp_path: Path) -> No
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(shuffle=st.randoms(use_true_random=False), dropped=st.integers(0, 4))
 def test_neither_order_nor_images_in_no_list_matter(
-    lists: tuple[Lines, tuple[Folder, ...], Path], shuffle: random.Random, dropped: int
+    lists: tuple[Lines, tuple[ImageFolder, ...], Path], shuffle: random.Random, dropped: int
 ) -> None:
     lines, folders, target = lists
     kept = lines | {"gallery.txt": lines["gallery.txt"][dropped:]}
@@ -82,7 +82,7 @@ def test_several_folders_with_equal_names_move_to_another_place(tmp_path: Path) 
         touch(tmp_path / "data" / site / "train", range(1, 12))
     split, folders = held(tmp_path / "data/a/train", tmp_path / "data/b/train")
     write_split(tmp_path / "data" / "split", split, folders)
-    assert {record.shift for record in split.query} == {0, 11}
+    assert {record.identity_offset for record in split.query} == {0, 11}
     (tmp_path / "data").rename(tmp_path / "elsewhere")
     found = read_training_folders([tmp_path / "elsewhere/a/train", tmp_path / "elsewhere/b/train"])
     moved = read_split(tmp_path / "elsewhere" / "split", found)
@@ -106,7 +106,7 @@ def test_other_tools_take_a_list_as_it_is(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path / "copies")) == sorted(os.listdir(train))
 
 
-def test_what_other_tools_write_is_read(lists: tuple[Lines, tuple[Folder, ...], Path]) -> None:
+def test_what_other_tools_write_is_read(lists: tuple[Lines, tuple[ImageFolder, ...], Path]) -> None:
     lines, folders, target = lists
     root = folders[0].path.parent
     write(target, lines)
@@ -149,7 +149,7 @@ def test_lists_are_replaced_whole(tmp_path: Path) -> None:
         write_split(train / "0001_c1s1_000001_00.jpg" / "split", split, folders)
 
 
-def test_lines_that_name_no_training_image_are_explained(lists: tuple[Lines, tuple[Folder, ...], Path]) -> None:
+def test_lines_that_name_no_training_image_are_explained(lists: tuple[Lines, tuple[ImageFolder, ...], Path]) -> None:
     root = lists[1][0].path.parent
     assert refused(lists, query=["train/0099_c1_x.jpg"]) == (
         f"query.txt line 1: there is no 'train/0099_c1_x.jpg' in the training folders; lines are paths from {root}, "
@@ -162,7 +162,7 @@ def test_lines_that_name_no_training_image_are_explained(lists: tuple[Lines, tup
     assert "'train/0000_c1s1_000001_00.jpg' is junk or a distractor; list images of identities above 0" in message
 
 
-def test_an_image_stands_in_one_list_once(lists: tuple[Lines, tuple[Folder, ...], Path]) -> None:
+def test_an_image_stands_in_one_list_once(lists: tuple[Lines, tuple[ImageFolder, ...], Path]) -> None:
     lines, *_ = lists
     first, second = lines["query.txt"][:2]
     message = refused(lists, query=[first, second, first])
@@ -171,7 +171,7 @@ def test_an_image_stands_in_one_list_once(lists: tuple[Lines, tuple[Folder, ...]
     assert message.endswith(f"{second!r} stands in query.txt line 2 too; list each image once.")
 
 
-def test_an_identity_on_both_sides_is_refused(lists: tuple[Lines, tuple[Folder, ...], Path]) -> None:
+def test_an_identity_on_both_sides_is_refused(lists: tuple[Lines, tuple[ImageFolder, ...], Path]) -> None:
     lines, *_ = lists
     *rest, last = lines["train.txt"]
     for side in ("query", "gallery"):
@@ -180,7 +180,7 @@ def test_an_identity_on_both_sides_is_refused(lists: tuple[Lines, tuple[Folder, 
         assert "is in train.txt and in query.txt or gallery.txt (1 in all), which spoils the hold-out" in message
 
 
-def test_files_that_are_no_lists_are_explained(lists: tuple[Lines, tuple[Folder, ...], Path]) -> None:
+def test_files_that_are_no_lists_are_explained(lists: tuple[Lines, tuple[ImageFolder, ...], Path]) -> None:
     lines, folders, target = lists
     for name in LISTS:
         assert (

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from reid_tune.config.defaults import defaults
-from reid_tune.data.images import load
+from reid_tune.config.defaults import backbone_defaults
+from reid_tune.data.images import load_image
 from reid_tune.demo import draw_demo_data
 from reid_tune.deploy.onnx_model import OnnxModel
 
@@ -26,13 +26,17 @@ def test_onnxruntime_in_ten_lines(exported: Any, tmp_path: Path, monkeypatch: py
     names: dict[str, Any] = {}
     exec(code, names)
     model = OnnxModel(path)
-    wanted = model.embed(np.stack([load(crop, model.intake.height, model.intake.width, model.intake.interpolation)]))
+    wanted = model.embed(
+        np.stack(
+            [load_image(crop, model.preprocessing.height, model.preprocessing.width, model.preprocessing.interpolation)]
+        )
+    )
     np.testing.assert_allclose(names["embedding"], wanted, rtol=0, atol=1e-4 * np.abs(wanted).max())
 
 
 @pytest.mark.parametrize("backbone", ["resnet_50", "swin_tiny_patch4_window7_224"])
 def test_one_factor_normalises_all_channels_of_the_default_specs(backbone: str) -> None:
-    table = defaults(backbone)
+    table = backbone_defaults(backbone)
     mean, std = (np.array(table[f"dataset.{key}"]) for key in ("pixel_mean", "pixel_std"))
     assert np.ptp(std) == 0
     row = next(line for line in GUIDE.splitlines() if line.lower().startswith(f"| {backbone[:4]}"))

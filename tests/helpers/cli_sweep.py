@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from reid_tune.config.encryption_key import KEY, KEY_FILE
+from reid_tune.config.encryption_key import KEY_FILE_VARIABLE, KEY_VARIABLE
 from reid_tune.demo import draw_demo_data
 from reid_tune.journal.event_log import read_events
 
@@ -41,7 +41,7 @@ SWEEP: dict[str, Any] = {
     "registry": {"model": "small"},
 }
 # What a test decides itself.
-_OWN = {"MLFLOW_TRACKING_URI", KEY, KEY_FILE}
+_OWN = {"MLFLOW_TRACKING_URI", KEY_VARIABLE, KEY_FILE_VARIABLE}
 
 
 class Bench:

@@ -7,13 +7,13 @@ from reid_tune.checkpoints.filenames import LATEST
 from reid_tune.demo import draw_demo_data
 from reid_tune.journal.journal import Journal
 from reid_tune.journal.state import refit_run, trial_run
-from reid_tune.modeling.network import untrained
-from reid_tune.search_space.load import Sweep
+from reid_tune.modeling.network import build_seeded_network
+from reid_tune.search_space.load import SweepConfig
 
 from .simulated_driver import make_sweep
 
 
-def refitted(folder: Path) -> tuple[Sweep, Journal]:
+def refitted(folder: Path) -> tuple[SweepConfig, Journal]:
     """The sweep, with its images in `folder / "data"`, and its log."""
     data = folder / "data"
     draw_demo_data(data, identities=8, images=6)
@@ -39,7 +39,7 @@ def refitted(folder: Path) -> tuple[Sweep, Journal]:
     tuned = {"winner": {"setting": {"k1": 3, "k2": 2, "lambda_value": 0.5}}}
     journal.emit("stage", stage="rerank", state="done", result=tuned)
     spec = sweep.experiment.model_dump(mode="json", exclude={"encryption_key"})
-    network = untrained(sweep.experiment.model, 8, seed=0)
+    network = build_seeded_network(sweep.experiment.model, 8, seed=0)
     path = sweep.folder / refit_run("winner") / "attempt-1" / LATEST
     save_checkpoint(path, Checkpoint(spec, 1, list(range(8)), [{"epoch": 1}], network.state_dict(), {}))
     return sweep, journal

@@ -16,7 +16,7 @@ from torch import Tensor
 from reid_tune.config.experiment import Experiment
 from reid_tune.config.load import build_experiment
 from reid_tune.errors import InputError
-from reid_tune.modeling.network import untrained
+from reid_tune.modeling.network import build_seeded_network
 from reid_tune.optim.optimizer import make_optimizer
 from reid_tune.training.distributed import broadcast, rank, world_size
 from reid_tune.training.loop import train
@@ -76,7 +76,7 @@ def one_step(data: str, losses: str, identities: int, values: dict[str, Any]) ->
     """Losses, gradients and features of one step, the backbone's batch norm in eval mode."""
     spec = experiment(data, **LOSSES[losses], **values)
     images, labels = batch(identities)
-    network = untrained(spec.model, identities, seed=5)
+    network = build_seeded_network(spec.model, identities, seed=5)
     network.train().backbone.eval()
     share = len(images) // world_size()
     with torch.no_grad():

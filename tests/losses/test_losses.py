@@ -7,7 +7,7 @@ from torch import Tensor
 
 from reid_tune.config.load import build_experiment
 from reid_tune.losses.center import CenterLoss
-from reid_tune.losses.total import Losses
+from reid_tune.losses.total import TrainingLoss
 from reid_tune.losses.triplet import batch_hard_triplet, euclidean_distances
 
 CASES = [
@@ -87,9 +87,9 @@ def test_half_precision_features_are_compared_in_float32() -> None:
     assert float(loss) == pytest.approx(plain_triplet(features.tolist(), CASES[2], 0.3), abs=1e-5)
 
 
-def losses(**values: object) -> Losses:
+def losses(**values: object) -> TrainingLoss:
     overrides = {key.replace("__", "."): value for key, value in values.items()}
-    return Losses(build_experiment({}, overrides, "test"), classes=4, dimension=6)
+    return TrainingLoss(build_experiment({}, overrides, "test"), classes=4, dimension=6)
 
 
 def plain_identity(logits: Tensor, labels: list[int], smoothing: float) -> float:

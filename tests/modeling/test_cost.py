@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from reid_tune.config.experiment import Experiment
 from reid_tune.errors import InputError
-from reid_tune.modeling.cost import cost_of
+from reid_tune.modeling.cost import model_cost
 from reid_tune.modeling.network import ReIDNet, build_network
 
 from .conftest import MOBILE, SWIN, VIT, model
@@ -54,7 +54,7 @@ def counted(network: ReIDNet, image: Tensor) -> int:
     ],
 )
 def test_published_counts(backbone: str, parameters: float, multiply_adds: float) -> None:
-    cost = cost_of(bare(backbone))
+    cost = model_cost(bare(backbone))
     assert cost["parameters"] == pytest.approx(parameters, rel=1e-3)
     assert cost["gflops"] == pytest.approx(2 * multiply_adds / 1e9, rel=6e-3)
 
@@ -64,7 +64,7 @@ def test_published_counts(backbone: str, parameters: float, multiply_adds: float
 def test_equals_layers_counted_one_by_one(backbone: str, channels: int) -> None:
     spec = experiment(backbone, input_channels=channels, feat_dim=48)
     network = build_network(spec.model)
-    cost = cost_of(spec)
+    cost = model_cost(spec)
     assert cost["gflops"] * 1e9 == pytest.approx(counted(network, torch.zeros(1, channels, 64, 32)))
     assert cost["parameters"] == sum(weights.numel() for weights in network.parameters())
     assert cost["embedding_dim"] == 48
@@ -82,28 +82,28 @@ def test_attention_comes_on_top_of_the_layers(backbone: str) -> None:
         attention = sum(
             2 * (2 * 49 * 49 * block.dim) * (-(-side // 7)) ** 2 for stage, side in maps for block in stage.blocks
         )
-    assert cost_of(spec)["gflops"] * 1e9 == pytest.approx(layers + attention)
+    assert model_cost(spec)["gflops"] * 1e9 == pytest.approx(layers + attention)
 
 
 def test_what_the_embedding_needs_is_counted_and_nothing_else() -> None:
-    cost = cost_of(experiment(feat_dim=64))
-    assert cost_of(experiment(feat_dim=64, with_flip_feature=True))["gflops"] == pytest.approx(2 * cost["gflops"])
-    assert cost_of(experiment(feat_dim=64, neck="", neck_feat="before"))["parameters"] == cost["parameters"] - 2 * 64
-    assert cost_of(experiment(feat_dim=32))["parameters"] == cost["parameters"] - 32 * (512 + 1) - 2 * 32
+    cost = model_cost(experiment(feat_dim=64))
+    assert model_cost(experiment(feat_dim=64, with_flip_feature=True))["gflops"] == pytest.approx(2 * cost["gflops"])
+    assert model_cost(experiment(feat_dim=64, neck="", neck_feat="before"))["parameters"] == cost["parameters"] - 2 * 64
+    assert model_cost(experiment(feat_dim=32))["parameters"] == cost["parameters"] - 32 * (512 + 1) - 2 * 32
 
 
 def test_nothing_is_left_behind() -> None:
     state, device = torch.get_rng_state(), torch.get_default_device()
-    first = cost_of(experiment(VIT))
+    first = model_cost(experiment(VIT))
     assert torch.equal(torch.get_rng_state(), state) and torch.get_default_device() == device
     first["gflops"] = 0.0
-    assert cost_of(experiment(VIT))["gflops"] > 0
+    assert model_cost(experiment(VIT))["gflops"] > 0
 
 
 def test_families_that_follow_gradients_are_counted() -> None:
-    assert cost_of(experiment("cait_xxs24_224"))["gflops"] > 0
+    assert model_cost(experiment("cait_xxs24_224"))["gflops"] > 0
 
 
 def test_a_network_that_cannot_be_is_refused() -> None:
     with pytest.raises(InputError, match="not a timm model"):
-        cost_of(experiment("resnet_5000"))
+        model_cost(experiment("resnet_5000"))

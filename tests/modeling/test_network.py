@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from reid_tune.errors import InputError
-from reid_tune.modeling.network import build_network, untrained
+from reid_tune.modeling.network import build_network, build_seeded_network
 
 from .conftest import MOBILE, SWIN, VIT, images, lively, model
 
@@ -69,7 +69,9 @@ def test_the_neck_and_its_classifier(backbone: str) -> None:
 
 @pytest.mark.parametrize("backbone", FAMILIES)
 def test_the_embedding_before_and_after_the_neck(backbone: str) -> None:
-    after, before = (lively(untrained(model(backbone, neck_feat=side), 0, 3)) for side in ("after", "before"))
+    after, before = (
+        lively(build_seeded_network(model(backbone, neck_feat=side), 0, 3)) for side in ("after", "before")
+    )
     before.load_state_dict(after.state_dict())
     with torch.inference_mode():
         features = before(images())
@@ -82,7 +84,9 @@ def test_the_embedding_before_and_after_the_neck(backbone: str) -> None:
 
 @pytest.mark.parametrize("backbone", FAMILIES)
 def test_the_flip_feature_is_the_sum_over_both_images(backbone: str) -> None:
-    plain, flip = (lively(untrained(model(backbone, with_flip_feature=flip), 0, 3)) for flip in (False, True))
+    plain, flip = (
+        lively(build_seeded_network(model(backbone, with_flip_feature=flip), 0, 3)) for flip in (False, True)
+    )
     flip.load_state_dict(plain.state_dict())
     with torch.inference_mode():
         one, other = plain(images()), plain(images().flip(3))
@@ -118,17 +122,20 @@ def test_a_size_that_the_backbone_cannot_take_is_explained(name: str, height: in
 def test_untrained_weights_depend_on_the_seed_alone() -> None:
     torch.manual_seed(11)
     state = torch.random.get_rng_state()
-    first = untrained(model(), 5, seed=1)
+    first = build_seeded_network(model(), 5, seed=1)
     assert torch.equal(torch.random.get_rng_state(), state)
     torch.manual_seed(12)
-    second, third = untrained(model(), 5, seed=1).state_dict(), untrained(model(), 5, seed=2).state_dict()
+    second, third = (
+        build_seeded_network(model(), 5, seed=1).state_dict(),
+        build_seeded_network(model(), 5, seed=2).state_dict(),
+    )
     assert all(torch.equal(tensor, second[name]) for name, tensor in first.state_dict().items())
     assert not torch.equal(first.state_dict()["backbone.conv1.weight"], third["backbone.conv1.weight"])
 
 
 @pytest.mark.parametrize("backbone", FAMILIES)
 def test_dropout_acts_before_the_classifier_in_training_alone(backbone: str) -> None:
-    network = untrained(model(backbone, dropout_rate=0.75, neck="", feat_dim=64), 64, 1)
+    network = build_seeded_network(model(backbone, dropout_rate=0.75, neck="", feat_dim=64), 64, 1)
     assert network.classifier is not None
     nn.init.eye_(network.classifier.weight)
     nn.init.zeros_(network.classifier.bias)
@@ -143,7 +150,7 @@ def test_dropout_acts_before_the_classifier_in_training_alone(backbone: str) -> 
 
 @pytest.mark.parametrize("rate", [0.0, 0.5])
 def test_logits_are_the_classifier_of_the_neck(rate: float) -> None:
-    network = lively(untrained(model(dropout_rate=rate), 5, 1))
+    network = lively(build_seeded_network(model(dropout_rate=rate), 5, 1))
     features = torch.randn(4, 256)
     with torch.inference_mode():
         torch.testing.assert_close(network.logits(features), network.neck(features) @ network.classifier.weight.T)
@@ -191,7 +198,7 @@ SEMANTIC = {
     ],
 )
 def test_a_field_changes_no_other_weights(backbone: str, values: dict[str, object], changed: set[str]) -> None:
-    before = untrained(model(backbone), 5, 1).state_dict()
-    after = untrained(model(backbone, **values), 5, 1).state_dict()
+    before = build_seeded_network(model(backbone), 5, 1).state_dict()
+    after = build_seeded_network(model(backbone, **values), 5, 1).state_dict()
     assert before.keys() ^ after.keys() == changed
     assert all(torch.equal(before[name], after[name]) for name in before.keys() & after.keys())

@@ -3,7 +3,7 @@ import torch
 from torch import Tensor, nn
 
 from reid_tune.errors import InputError
-from reid_tune.modeling.network import build_network, untrained
+from reid_tune.modeling.network import build_network, build_seeded_network
 from reid_tune.modeling.pooling import GeM
 
 from .conftest import MOBILE, SWIN, VIT, images, model
@@ -42,7 +42,7 @@ def test_the_exponent_is_learned_and_starts_at_three() -> None:
 @pytest.mark.parametrize("backbone", ["resnet18", SWIN, MOBILE, "swinv2_tiny_window8_256"])
 def test_it_pools_the_last_map_before_the_projection(backbone: str) -> None:
     height, width = (64, 64) if "swinv2" in backbone else (64, 32)
-    network = untrained(model(backbone, height, width, pooling="gem", feat_dim=16), 0, 1).eval()
+    network = build_seeded_network(model(backbone, height, width, pooling="gem", feat_dim=16), 0, 1).eval()
     with torch.inference_mode():
         maps = network.backbone(images(height, width))
         if "swin" in backbone:
@@ -55,7 +55,7 @@ def test_it_pools_the_last_map_before_the_projection(backbone: str) -> None:
 
 
 def test_the_average_is_timms_own() -> None:
-    network = untrained(model(), 0, 1).eval()
+    network = build_seeded_network(model(), 0, 1).eval()
     assert isinstance(network.pooling, nn.Identity)
     with torch.inference_mode():
         expected = network.projection(network.backbone.forward_features(images()).mean((2, 3)))

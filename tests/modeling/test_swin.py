@@ -11,8 +11,8 @@ from timm.models.swin_transformer import PatchMerging, SwinTransformerBlock
 from torch import Tensor, nn
 from torch.nn import functional
 
-from reid_tune.modeling.backbone import make_backbone
-from reid_tune.modeling.network import ReIDNet, build_network, untrained
+from reid_tune.modeling.backbone import build_backbone
+from reid_tune.modeling.network import ReIDNet, build_network, build_seeded_network
 from reid_tune.modeling.swin import PaddedBlock
 
 from .conftest import SWIN, images, model
@@ -21,7 +21,7 @@ WINDOW = 7
 
 
 def swin(height: int = 64, width: int = 32, **values: object) -> ReIDNet:
-    return untrained(model(SWIN, height, width, **values), 5, 1).eval()
+    return build_seeded_network(model(SWIN, height, width, **values), 5, 1).eval()
 
 
 def randomise_tables(network: ReIDNet) -> None:
@@ -78,7 +78,7 @@ def test_windows_are_those_of_the_padded_map(height: int, width: int, shift: int
 @pytest.mark.parametrize(("height", "width"), [(384, 128), (256, 128), (64, 32)])
 def test_windows_are_seven_and_shifted_in_every_odd_block(size: str, height: int, width: int) -> None:
     with torch.device("meta"):
-        backbone, _, dimension = make_backbone(model(f"swin_{size}_patch4_window7_224", height, width))
+        backbone, _, dimension = build_backbone(model(f"swin_{size}_patch4_window7_224", height, width))
         theirs = timm.create_model(f"swin_{size}_patch4_window7_224", num_classes=0)
     assert dimension == (1024 if size == "base" else 768)
     for stage in backbone.layers:

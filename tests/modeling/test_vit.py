@@ -5,7 +5,7 @@ from timm.layers import DropPath
 from torch import nn
 
 from reid_tune.errors import InputError
-from reid_tune.modeling.network import build_network, untrained
+from reid_tune.modeling.network import build_network, build_seeded_network
 
 from .conftest import VIT, images, model
 
@@ -24,7 +24,7 @@ from .conftest import VIT, images, model
 def test_overlapping_patches_and_their_position_table(
     height: int, width: int, stride: tuple[int, int], grid: tuple[int, int]
 ) -> None:
-    backbone = untrained(model(VIT, height, width, stride_size=stride), 0, 1).eval().backbone
+    backbone = build_seeded_network(model(VIT, height, width, stride_size=stride), 0, 1).eval().backbone
     pixels = images(height, width)[:1]
     tokens = []
     for row in range(grid[0]):

@@ -4,26 +4,26 @@ from torch import Tensor
 from torch.nn import functional
 
 from reid_tune.errors import InputError
-from reid_tune.modeling.network import ReIDNet, untrained
-from reid_tune.modeling.weights import Matched, load_weights
+from reid_tune.modeling.network import ReIDNet, build_seeded_network
+from reid_tune.modeling.weights import LoadReport, load_weights
 
 from .conftest import SWIN, VIT, images, model
 
 
-def load(network: ReIDNet, weights: dict[str, Tensor], hw_ratio: float = 1) -> Matched:
+def load(network: ReIDNet, weights: dict[str, Tensor], hw_ratio: float = 1) -> LoadReport:
     return load_weights(network, weights, hw_ratio=hw_ratio)
 
 
 def test_weights_of_our_own_are_copied_whole() -> None:
-    source, target = untrained(model(pooling="gem"), 5, 1), untrained(model(pooling="gem"), 5, 2)
+    source, target = build_seeded_network(model(pooling="gem"), 5, 1), build_seeded_network(model(pooling="gem"), 5, 2)
     weights = source.state_dict()
-    assert load(target, weights) == Matched(tuple(weights), (), (), ())
+    assert load(target, weights) == LoadReport(tuple(weights), (), (), ())
     assert all(torch.equal(tensor, weights[name]) for name, tensor in target.state_dict().items())
     assert target.pooling.exponent.requires_grad and not target.pooling.exponent.is_inference()
 
 
 def test_names_are_sorted_by_what_became_of_them() -> None:
-    network = untrained(model(SWIN), 5, 1)
+    network = build_seeded_network(model(SWIN), 5, 1)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     weights = {
         "neck.weight": torch.full((256,), 2.0, dtype=torch.float16),
@@ -43,7 +43,7 @@ def test_names_are_sorted_by_what_became_of_them() -> None:
 
 
 def test_values_take_the_type_of_the_network() -> None:
-    network = untrained(model(), 5, 1).double()
+    network = build_seeded_network(model(), 5, 1).double()
     value = torch.rand(512, dtype=torch.float16)
     load(network, {"backbone.layer4.1.bn2.weight": value, "backbone.bn1.num_batches_tracked": torch.tensor(7)})
     assert network.backbone.layer4[1].bn2.weight.dtype == torch.float64
@@ -53,7 +53,7 @@ def test_values_take_the_type_of_the_network() -> None:
 
 @pytest.mark.parametrize("window", [12, 5])
 def test_relative_positions_of_another_window_are_resized(window: int) -> None:
-    network = untrained(model(SWIN), 0, 1)
+    network = build_seeded_network(model(SWIN), 0, 1)
     name = "backbone.layers.0.blocks.1.attn.relative_position_bias_table"
     side = 2 * window - 1
     table = torch.randn(side * side, 3)
@@ -67,7 +67,7 @@ def test_relative_positions_of_another_window_are_resized(window: int) -> None:
 
 @pytest.mark.parametrize("shape", [(529, 4), (528, 3), (13, 13, 3)])
 def test_relative_positions_of_other_heads_or_no_square_are_left(shape: tuple[int, ...]) -> None:
-    network = untrained(model(SWIN), 0, 1)
+    network = build_seeded_network(model(SWIN), 0, 1)
     name = "backbone.layers.0.blocks.1.attn.relative_position_bias_table"
     before = network.state_dict()[name].clone()
     matched = load(network, {name: torch.zeros(shape)})
@@ -81,7 +81,7 @@ def test_relative_positions_of_other_heads_or_no_square_are_left(shape: tuple[in
 def test_positions_are_resized_from_the_grid_of_the_ratio(
     rows: int, columns: int, ratio: float, stride: tuple[int, int]
 ) -> None:
-    network = untrained(model(VIT, stride_size=stride), 0, 1)
+    network = build_seeded_network(model(VIT, stride_size=stride), 0, 1)
     height, width = {(16, 16): (4, 2), (12, 12): (5, 2)}[stride]
     table = torch.randn(1, 1 + rows * columns, 192)
     assert load(network, {"backbone.pos_embed": table}, ratio).resized == ("backbone.pos_embed",)
@@ -97,7 +97,7 @@ def test_positions_are_resized_from_the_grid_of_the_ratio(
 
 
 def test_positions_of_no_such_grid_change_nothing() -> None:
-    network = untrained(model(VIT), 5, 1)
+    network = build_seeded_network(model(VIT), 5, 1)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     weights = {"neck.weight": torch.zeros(256), "backbone.pos_embed": torch.zeros(1, 197, 192)}
     with pytest.raises(InputError, match="^model.pretrain_hw_ratio = 2: .* has 196 patches, which make no grid"):
@@ -106,26 +106,26 @@ def test_positions_of_no_such_grid_change_nothing() -> None:
 
 
 def test_positions_of_another_dimension_are_left() -> None:
-    network = untrained(model(VIT), 0, 1)
+    network = build_seeded_network(model(VIT), 0, 1)
     for shape in ((1, 197, 384), (1, 1, 192), (197, 192)):
         assert load(network, {"backbone.pos_embed": torch.zeros(shape)}).left == ("backbone.pos_embed",)
 
 
 @pytest.mark.parametrize("backbone", ["resnet18", SWIN, VIT, "mobilenetv3_small_100"])
 def test_a_network_of_grey_images_takes_the_weights_of_colour(backbone: str) -> None:
-    grey = untrained(model(backbone, input_channels=1), 0, 2).eval()
-    colour = untrained(model(backbone), 0, 1).eval()
+    grey = build_seeded_network(model(backbone, input_channels=1), 0, 2).eval()
+    colour = build_seeded_network(model(backbone), 0, 1).eval()
     matched = load(grey, colour.state_dict())
     assert len(matched.resized) == 1 and matched.left == () and matched.missing == ()
     pixels = images(channels=1)
     with torch.inference_mode():
         torch.testing.assert_close(grey(pixels), colour(pixels.expand(-1, 3, -1, -1)), atol=1e-4, rtol=1e-4)
-        back = untrained(model(backbone), 0, 3).eval()
+        back = build_seeded_network(model(backbone), 0, 3).eval()
         assert load(back, grey.state_dict()).resized == matched.resized
         torch.testing.assert_close(back(pixels.expand(-1, 3, -1, -1)), grey(pixels), atol=1e-4, rtol=1e-4)
 
 
 def test_other_numbers_of_channels_are_left() -> None:
-    network = untrained(model(), 0, 1)
+    network = build_seeded_network(model(), 0, 1)
     for shape in ((64, 4, 7, 7), (64, 1, 3, 3), (32, 1, 7, 7)):
         assert load(network, {"backbone.conv1.weight": torch.zeros(shape)}).left == ("backbone.conv1.weight",)

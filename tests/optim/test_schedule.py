@@ -3,10 +3,10 @@ import math
 import pytest
 import torch
 
-from reid_tune.config.defaults import SWIN
+from reid_tune.config.defaults import SWIN_DEFAULTS
 from reid_tune.config.load import build_experiment
 from reid_tune.config.train import Optim
-from reid_tune.optim.schedule import learning_rate, plateaus, set_learning_rate
+from reid_tune.optim.schedule import count_plateaus, learning_rate, set_learning_rate
 
 COSINE = Optim(warmup_method="cosine", base_lr=0.0008)
 
@@ -27,7 +27,7 @@ def test_cosine_gives_the_references_rates(epoch: int, rate: float) -> None:
 
 
 def test_the_swin_recipe_uses_that_schedule() -> None:
-    experiment = build_experiment({}, {"model.backbone": SWIN["model.backbone"]}, "test")
+    experiment = build_experiment({}, {"model.backbone": SWIN_DEFAULTS["model.backbone"]}, "test")
     optim = experiment.train.optim
     assert learning_rate(optim, 19, experiment.train.num_epochs, optim.base_lr) == pytest.approx(7.604e-4, rel=1e-3)
 
@@ -81,7 +81,7 @@ def test_plateaus_are_those_of_torchs_scheduler(patience: int, seed: int) -> Non
     for epoch, loss in enumerate(losses):
         history.append({"loss": loss, "val_loss": 0.0})
         theirs.step(loss)
-        assert learning_rate(optim, epoch + 1, 99, 1.0, plateaus(optim, history)) == pytest.approx(
+        assert learning_rate(optim, epoch + 1, 99, 1.0, count_plateaus(optim, history)) == pytest.approx(
             optimizer.param_groups[0]["lr"]
         )
     assert optimizer.param_groups[0]["lr"] < 1
@@ -90,9 +90,9 @@ def test_plateaus_are_those_of_torchs_scheduler(patience: int, seed: int) -> Non
 def test_a_plateau_is_of_the_monitored_value_behind_the_warm_up() -> None:
     flat = [{"loss": 1.0, "val_loss": 1 / (epoch + 1)} for epoch in range(6)]
     watching = Optim(plateau_patience=1, lr_monitor="train_loss", warmup_iters=0)
-    assert plateaus(watching, flat) == 2
-    assert plateaus(watching.model_copy(update={"lr_monitor": "val_loss"}), flat) == 0
-    assert plateaus(watching.model_copy(update={"warmup_iters": 4}), flat) == 1
-    assert plateaus(watching.model_copy(update={"plateau_patience": None}), flat) == 0
+    assert count_plateaus(watching, flat) == 2
+    assert count_plateaus(watching.model_copy(update={"lr_monitor": "val_loss"}), flat) == 0
+    assert count_plateaus(watching.model_copy(update={"warmup_iters": 4}), flat) == 1
+    assert count_plateaus(watching.model_copy(update={"plateau_patience": None}), flat) == 0
     sparse = [epoch if number % 2 else {"loss": 1.0} for number, epoch in enumerate(flat)]
-    assert plateaus(watching.model_copy(update={"lr_monitor": "val_loss"}), sparse) == 0
+    assert count_plateaus(watching.model_copy(update={"lr_monitor": "val_loss"}), sparse) == 0

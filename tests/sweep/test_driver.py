@@ -4,11 +4,11 @@ from pathlib import Path
 import pytest
 
 from reid_tune.checkpoints.encryption import encrypt
-from reid_tune.config.encryption_key import KEY, KEY_FILE
+from reid_tune.config.encryption_key import KEY_FILE_VARIABLE, KEY_VARIABLE
 from reid_tune.errors import InputError
 from reid_tune.journal.journal import Journal
 from reid_tune.journal.store import resume_command
-from reid_tune.search_space.load import Sweep
+from reid_tune.search_space.load import SweepConfig
 from reid_tune.sweep.driver import plan_sweep, run_sweep
 
 from ..helpers.simulated_driver import SPEC, make_sweep
@@ -18,7 +18,7 @@ SECRET = "open sesame 4711"
 
 @pytest.fixture(autouse=True)
 def no_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (KEY, KEY_FILE):
+    for name in (KEY_VARIABLE, KEY_FILE_VARIABLE):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -29,7 +29,7 @@ def test_the_resume_command_is_this_one(monkeypatch: pytest.MonkeyPatch) -> None
     assert resume_command() == "reid-tune sweep a.yaml --resume auto"
 
 
-def begun(folder: Path, key: str | None, lock: str | None) -> Sweep:
+def begun(folder: Path, key: str | None, lock: str | None) -> SweepConfig:
     """A sweep whose log has begun with a lock, now with a key in its spec."""
     sweep = make_sweep(folder, SPEC | ({"encryption_key": key} if key else {}))
     header = {"name": "simulated", "uid": "uid", "tracking_uri": "", "lock": lock}
@@ -42,7 +42,10 @@ def begun(folder: Path, key: str | None, lock: str | None) -> Sweep:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (None, f"the sweep simulated is encrypted: give its key as encryption_key, {KEY} or {KEY_FILE}."),
+        (
+            None,
+            f"the sweep simulated is encrypted: give its key as encryption_key, {KEY_VARIABLE} or {KEY_FILE_VARIABLE}.",
+        ),
         ("open sesame", "the encryption key does not open the sweep simulated: give the one"),
     ],
 )
@@ -67,7 +70,7 @@ def test_the_right_key_opens_and_a_plain_sweep_takes_none(tmp_path: Path) -> Non
 def test_a_missing_file_of_the_key_stops_a_sweep_before_it_writes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(KEY_FILE, str(tmp_path / "none.txt"))
+    monkeypatch.setenv(KEY_FILE_VARIABLE, str(tmp_path / "none.txt"))
     sweep = make_sweep(tmp_path)
     with pytest.raises(InputError, match=r"cannot read .*none\.txt"):
         run_sweep(sweep, resume="never", until="search")

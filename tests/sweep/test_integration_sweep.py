@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from reid_tune.checkpoints.encryption import is_encrypted
-from reid_tune.config.encryption_key import KEY
+from reid_tune.config.encryption_key import KEY_VARIABLE
 from reid_tune.demo import draw_demo_data
 from reid_tune.journal.event_log import read_events
 
@@ -213,7 +213,7 @@ def _cmdline(process: psutil.Process) -> list[str]:
 
 def test_a_key_reaches_all_stages_and_stands_nowhere(tmp_path: Path) -> None:
     bench = Bench(tmp_path, budget={"trials": 1}, resources={"refit_workers": 2})
-    bench.environment[KEY] = SECRET
+    bench.environment[KEY_VARIABLE] = SECRET
     lines: list[str] = []
 
     def seen() -> bool:
@@ -244,7 +244,7 @@ def _check_encrypted(bench: Bench) -> None:
     command = ("export", "models:/small@champion", "export.onnx_file=again.onnx")
     bench.run(*command)
     assert (bench.folder / "again.onnx").is_file()
-    del bench.environment[KEY]
+    del bench.environment[KEY_VARIABLE]
     refused = bench.run(*command, "export.overwrite=true", status=2)
     assert "checkpoint.pth is encrypted: give its key as" in refused.stderr
     evaluated = bench.run("evaluate", "-e", "spec.yaml", "evaluate.checkpoint=models:/small@champion")

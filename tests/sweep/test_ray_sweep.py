@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from reid_tune.checkpoints.encryption import is_encrypted
-from reid_tune.config.encryption_key import KEY
+from reid_tune.config.encryption_key import KEY_VARIABLE
 from reid_tune.journal.progress import read_sweep
 
 from ..helpers.cli_sweep import Bench
@@ -72,9 +72,9 @@ def test_search_needs_no_test_folders_and_keeps_what_failed_apart(tmp_path: Path
     bench.write_spec()
     resume = ("sweep", "sweep.yaml", *overrides, "--until", "export", "--resume", "auto")
     assert "the sweep small is encrypted: give its key as" in bench.run(*resume, status=2).stderr
-    bench.environment[KEY] = "another one"
+    bench.environment[KEY_VARIABLE] = "another one"
     assert "the encryption key does not open the sweep small: " in bench.run(*resume, status=2).stderr
-    del bench.environment[KEY]
+    del bench.environment[KEY_VARIABLE]
 
     again = bench.run("sweep", "sweep.yaml", *overrides, "--until", "search", status=2)
     assert "--resume auto" in again.stderr

@@ -4,13 +4,13 @@ from typing import Any
 
 import pytest
 
-from reid_tune.data.records import read_folder, read_training_folders, training_records
-from reid_tune.data.splits import holdout
+from reid_tune.data.records import read_image_folder, read_training_folders, training_records
+from reid_tune.data.splits import split_by_identity
 from reid_tune.demo import draw_demo_data
 from reid_tune.errors import InputError
-from reid_tune.search.validation import check_space
-from reid_tune.sweep.sample_images import link, of_test, of_training
-from reid_tune.sweep.smoke import small_sweep
+from reid_tune.search.validation import validate_space
+from reid_tune.sweep.sample_images import link_images, sample_test_images, sample_training_images
+from reid_tune.sweep.smoke import make_small_sweep
 from reid_tune.training.subsets import split_records
 
 from ..helpers.cli_sweep import Bench
@@ -30,14 +30,14 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_hold_out_leaves_enough(data: Path, tmp_path: Path, names: list[str], seed: int) -> None:
     seeds = range(seed, seed + 4)
     folders = read_training_folders([data / name / "bounding_box_train" for name in names])
-    chosen = of_training(folders, seeds=seeds, fraction=0.2, identities=8, images=4)
-    linked = [link(records, tmp_path / str(number)) for number, records in enumerate(chosen)]
+    chosen = sample_training_images(folders, seeds=seeds, fraction=0.2, identities=8, images=4)
+    linked = [link_images(records, tmp_path / str(number)) for number, records in enumerate(chosen)]
     records = training_records(*read_training_folders(linked))
     assert {(record.path.resolve(), record.identity, record.camera) for record in records} == {
         (record.path, record.identity, record.camera) for records in chosen for record in records if record.identity > 0
     }, "the folders behind the first are numbered as in the whole data"
     for own in seeds:
-        split = holdout(records, seed=own, fraction=0.2)
+        split = split_by_identity(records, seed=own, fraction=0.2)
         assert len({record.identity for record in split.train}) >= 8
         assert len({record.identity for record in split.query}) >= 2
     assert len(records) <= 4 * (8 + 2 * 4 + 8) and len(records) < len(training_records(*folders)) / 2
@@ -46,16 +46,16 @@ def test_every_hold_out_leaves_enough(data: Path, tmp_path: Path, names: list[st
 def test_what_is_not_there_cannot_be_chosen(data: Path) -> None:
     folders = read_training_folders([data / "b" / "bounding_box_train"])
     records = training_records(*folders)
-    (chosen,) = of_training(folders, seeds=[0], fraction=0.2, identities=1000, images=1000)
-    held = {record.identity for record in holdout(records, seed=0, fraction=0.2).query}
+    (chosen,) = sample_training_images(folders, seeds=[0], fraction=0.2, identities=1000, images=1000)
+    held = {record.identity for record in split_by_identity(records, seed=0, fraction=0.2).query}
     assert {record.identity for record in chosen} >= {record.identity for record in records} - held
     with pytest.raises(InputError, match="hold-out"):
-        of_training(folders, seeds=[0], fraction=1e-9, identities=2, images=2)
+        sample_training_images(folders, seeds=[0], fraction=1e-9, identities=2, images=2)
 
 
 def test_queries_come_with_their_matches(data: Path) -> None:
-    query, gallery = (read_folder(data / "a" / name) for name in ("query", "bounding_box_test"))
-    queries, images = of_test(query, gallery)
+    query, gallery = (read_image_folder(data / "a" / name) for name in ("query", "bounding_box_test"))
+    queries, images = sample_test_images(query, gallery)
     assert len(queries) == len({record.identity for record in queries}) == 4 and len(images) == 32
     assert len(set(images)) == 32 and set(images) <= set(gallery.records)
     for own in queries:
@@ -83,7 +83,7 @@ def test_the_small_sweep_is_the_sweep_but_for_epochs_trials_and_data(data: Path,
     constraints = ["train.num_epochs >= 10", "dataset.batch_size % dataset.num_instances == 0"]
     more = {"constraints": constraints, "search": {"sampler": "random", "start_from": ["earlier"]}}
     sweep = make_sweep(tmp_path, base, space=SPACE, **more)
-    small = small_sweep(sweep, tmp_path / "small", tests=True)
+    small = make_small_sweep(sweep, tmp_path / "small", tests=True)
 
     assert {parameter.key for parameter in small.space.parameters} == {
         "train.num_epochs",
@@ -92,7 +92,7 @@ def test_the_small_sweep_is_the_sweep_but_for_epochs_trials_and_data(data: Path,
     }
     assert [constraint.text for constraint in small.space.constraints] == constraints[1:]
     assert small.re_ranking.entries() == sweep.re_ranking.entries()
-    assert {experiment.train.num_epochs for experiment in check_space(small, 50)} == {1}
+    assert {experiment.train.num_epochs for experiment in validate_space(small, 50)} == {1}
     assert (small.file.budget.trials, small.file.confirm.seeds, small.file.search.start_from) == (2, 1, ())
     assert small.file.resources == sweep.file.resources and small.folder.is_relative_to(tmp_path / "small")
     differing = {
@@ -106,7 +106,7 @@ def test_the_small_sweep_is_the_sweep_but_for_epochs_trials_and_data(data: Path,
 
 def test_the_key_is_in_no_file_of_the_small_sweep(data: Path, tmp_path: Path) -> None:
     base = {"encryption_key": "hush-4711", "dataset": {"train_dataset_dir": str(data / "a/bounding_box_train")}}
-    small = small_sweep(make_sweep(tmp_path, base), tmp_path / "small", tests=False)
+    small = make_small_sweep(make_sweep(tmp_path, base), tmp_path / "small", tests=False)
     assert small.experiment.encryption_key == "hush-4711"
     texts = [path.read_text() for path in (tmp_path / "small").glob("*.yaml")]
     assert len(texts) == 2 and "hush" not in "".join(texts)

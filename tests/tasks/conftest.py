@@ -12,7 +12,7 @@ from reid_tune.checkpoints.checkpoint import Checkpoint, save_checkpoint
 from reid_tune.config.experiment import Experiment
 from reid_tune.config.load import build_experiment
 from reid_tune.demo import draw_demo_data
-from reid_tune.modeling.network import untrained
+from reid_tune.modeling.network import build_seeded_network
 
 Spec = Callable[..., Experiment]
 
@@ -56,7 +56,7 @@ def checkpoint(spec: Spec, tmp_path: Path) -> Path:
 
 def write_checkpoint(path: Path, experiment: Experiment, seed: int = 0) -> Path:
     """A checkpoint of weights that tell images apart: an untrained batch norm of timm ends a branch in 0."""
-    network = untrained(experiment.model, 6, seed=seed)
+    network = build_seeded_network(experiment.model, 6, seed=seed)
     generator = torch.Generator().manual_seed(seed)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from reid_tune.data.records import read_folder
+from reid_tune.data.records import read_image_folder
 from reid_tune.errors import InfrastructureError, InputError
-from reid_tune.tasks.convert import Converted, convert_msmt17
+from reid_tune.tasks.convert import ConvertResult, convert_msmt17
 
 # List, folder, (label, track, camera) of each image.
 LISTS = {
@@ -44,7 +44,7 @@ def spoil(root: Path, name: str, number: int, line: str) -> None:
 @pytest.mark.parametrize("folders", [None, {"train": "mask_train_v2", "test": "mask_test_v2"}])
 def test_folders_names_and_contents(tmp_path: Path, folders: dict[str, str] | None) -> None:
     source, target = msmt17(tmp_path / "MSMT17", folders), tmp_path / "new" / "market"
-    assert convert_msmt17(source, target) == Converted(target, 5, 2, 3, identities=3, test_identities=3)
+    assert convert_msmt17(source, target) == ConvertResult(target, 5, 2, 3, identities=3, test_identities=3)
     expected = {}
     for name, (part, entries) in LISTS.items():
         folder = {"query": "query", "gallery": "bounding_box_test"}.get(name, "bounding_box_train")
@@ -60,7 +60,7 @@ def test_what_is_read_back(tmp_path: Path) -> None:
     target = tmp_path / "market"
     convert_msmt17(msmt17(tmp_path / "MSMT17"), target)
     found = {
-        folder: [(record.identity, record.camera) for record in read_folder(target / folder, strict=True).records]
+        folder: [(record.identity, record.camera) for record in read_image_folder(target / folder, strict=True).records]
         for folder in ("bounding_box_train", "query", "bounding_box_test")
     }
     assert found == {

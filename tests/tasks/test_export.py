@@ -10,9 +10,9 @@ import torch
 
 from reid_tune.checkpoints.checkpoint import load_checkpoint, save_checkpoint
 from reid_tune.checkpoints.filenames import LATEST
-from reid_tune.config.encryption_key import KEY
+from reid_tune.config.encryption_key import KEY_VARIABLE
 from reid_tune.config.experiment import Experiment
-from reid_tune.deploy.export_options import Form
+from reid_tune.deploy.export_options import ExportOptions
 from reid_tune.deploy.onnx_model import OnnxModel
 from reid_tune.errors import InputError
 from reid_tune.tasks.evaluate import run_evaluate
@@ -74,7 +74,7 @@ def test_a_grey_model_is_compared_on_grey_images(spec: Spec, tmp_path: Path) -> 
 
     path = write_checkpoint(tmp_path / "grey.pth", spec(model__input_channels=1))
     file, parity = run_export(None, str(path), {})
-    assert parity.equal and not parity.synthetic and OnnxModel(file).intake.channels == 1
+    assert parity.equal and not parity.synthetic and OnnxModel(file).preprocessing.channels == 1
 
 
 def test_a_file_in_another_form_scores_and_embeds_as_its_checkpoint(
@@ -82,7 +82,7 @@ def test_a_file_in_another_form_scores_and_embeds_as_its_checkpoint(
 ) -> None:
     form = {"export.l2_normalize": True, "export.input": "uint8_nhwc", "export.precision": "fp16"}
     file, parity = run_export(None, str(checkpoint), form)
-    assert parity.equal and OnnxModel(file).form == Form("uint8_nhwc", "fp16", l2_normalized=True)
+    assert parity.equal and OnnxModel(file).form == ExportOptions("uint8_nhwc", "fp16", l2_normalized=True)
     scores, embeddings = [], []
     for path in (checkpoint, file):
         output = tmp_path / f"{path.suffix}.json"
@@ -167,9 +167,9 @@ def test_an_encrypted_checkpoint_is_opened_by_the_environment(
     checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save_checkpoint(checkpoint, load_checkpoint(checkpoint), "a key")
-    with pytest.raises(InputError, match=KEY):
+    with pytest.raises(InputError, match=KEY_VARIABLE):
         run_export(None, str(checkpoint), {})
-    monkeypatch.setenv(KEY, "a key")
+    monkeypatch.setenv(KEY_VARIABLE, "a key")
     assert run_export(None, str(checkpoint), {})[1].equal
 
 

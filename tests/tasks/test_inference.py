@@ -13,11 +13,11 @@ from PIL import Image
 
 from reid_tune.checkpoints.checkpoint import load_checkpoint
 from reid_tune.config.experiment import Experiment
-from reid_tune.data.records import read_folder
+from reid_tune.data.records import read_image_folder
 from reid_tune.errors import InputError
 from reid_tune.evaluation.features import read_features
+from reid_tune.tasks.evaluate import evaluation_features as features_of_folders
 from reid_tune.tasks.evaluate import run_evaluate
-from reid_tune.tasks.evaluate import test_features as features_of_folders
 from reid_tune.tasks.export import run_export
 from reid_tune.tasks.inference import run_inference
 from reid_tune.tasks.models import restore_network
@@ -182,7 +182,7 @@ def test_a_swin_sees_bicubic_images_everywhere(spec: Spec, data: Path, tmp_path:
     together = np.concatenate([features.query_features, features.gallery_features])
     np.testing.assert_allclose(together, wanted, atol=1e-4 * np.abs(wanted).max())
 
-    records = read_folder(data / "bounding_box_train").records[:8]
+    records = read_image_folder(data / "bounding_box_train").records[:8]
     trained_on = training_images(experiment, records).images
     for record, image in zip(records, trained_on, strict=True):
         with Image.open(record.path) as opened:

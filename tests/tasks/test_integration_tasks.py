@@ -15,12 +15,12 @@ import torch
 import yaml
 
 from reid_tune.checkpoints.checkpoint import load_checkpoint
-from reid_tune.config.defaults import defaults
-from reid_tune.config.experiment import fields, flatten, unflatten
+from reid_tune.config.defaults import backbone_defaults
+from reid_tune.config.experiment import flatten, leaf_fields, unflatten
 from reid_tune.config.load import build_experiment
 from reid_tune.demo import draw_demo_data
 from reid_tune.deploy.onnx_model import OnnxModel
-from reid_tune.modeling.network import untrained
+from reid_tune.modeling.network import build_seeded_network
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(1500)]
 
@@ -181,7 +181,7 @@ class Desk:
         model = build_experiment({}, self.values, "test").model
         if name == "vit":  # Square, as pretrain_hw_ratio says.
             model = model.model_copy(update={"input_width": 64})
-        network = untrained(model, 0, seed=3)
+        network = build_seeded_network(model, 0, seed=3)
         torch.save({"state_dict": network.backbone.state_dict()}, folder / "weights.pth")
 
     def start(self, task: str, *overrides: str) -> "subprocess.Popen[str]":
@@ -219,11 +219,11 @@ def test_the_specs_differ_from_their_defaults_in_every_field() -> None:
     differing = set()
     for own in SPECS.values():
         values = flatten(unflatten(SHARED | own))
-        table = defaults(values["model.backbone"])
+        table = backbone_defaults(values["model.backbone"])
         table["model.backbone"] = "resnet_50"
         plain = {key: list(value) if isinstance(value, tuple) else value for key, value in table.items()}
         differing |= {key for key, value in values.items() if plain[key] != value}
-    assert differing | ELSEWHERE == {key for key, _ in fields()}
+    assert differing | ELSEWHERE == {key for key, _ in leaf_fields()}
 
 
 @pytest.mark.parametrize("name", SPECS)

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from reid_tune.checkpoints.checkpoint import load_checkpoint
-from reid_tune.checkpoints.filenames import LATEST, kept
+from reid_tune.checkpoints.filenames import LATEST, epoch_filename
 from reid_tune.config.experiment import Experiment
 from reid_tune.errors import InputError
 from reid_tune.evaluation.features import feature_set, write_features
@@ -22,7 +22,12 @@ def test_train_keeps_the_spec_and_continues(spec: Spec, tmp_path: Path, capsys: 
     experiment = spec(dataset__validation="none", encryption_key="")
     latest = run_train(experiment)
     folder = tmp_path / "results/train"
-    assert sorted(path.name for path in folder.iterdir()) == ["experiment.yaml", kept(0), LATEST, "status.json"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "experiment.yaml",
+        epoch_filename(0),
+        LATEST,
+        "status.json",
+    ]
     assert latest == folder / LATEST and load_checkpoint(latest).epoch == 1
     assert Experiment.model_validate(yaml.safe_load((folder / "experiment.yaml").read_text())) == spec(
         dataset__validation="none"

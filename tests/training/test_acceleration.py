@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from reid_tune.modeling.network import ReIDNet, untrained
+from reid_tune.modeling.network import ReIDNet, build_seeded_network
 from reid_tune.training import acceleration
 from reid_tune.training.acceleration import feature_function
 
@@ -17,7 +17,7 @@ GPU, CPU = torch.device("cuda", 0), torch.device("cpu")
 
 def network_on(device: torch.device, build: Build) -> ReIDNet:
     """A network that says that it is on a device; it stays on the CPU."""
-    network = untrained(build().model, 4, seed=0)
+    network = build_seeded_network(build().model, 4, seed=0)
     network.parameters = lambda: iter([SimpleNamespace(device=device)])  # type: ignore[method-assign, assignment]
     return network
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from reid_tune.errors import InputError
-from reid_tune.modeling.network import ReIDNet, untrained
+from reid_tune.modeling.network import ReIDNet, build_seeded_network
 from reid_tune.optim.optimizer import make_optimizer
 from reid_tune.training.loop import train
 from reid_tune.training.step import Step
@@ -30,7 +30,7 @@ def one_step(network: ReIDNet, losses: str, images: Tensor, labels: Tensor, **va
 
 def network_of(backbone: str = "test_resnet", **values: Any) -> ReIDNet:
     model = worker.experiment("unused", **{"model.backbone": backbone}, **values).model
-    return untrained(model, worker.IDENTITIES, seed=5).train()
+    return build_seeded_network(model, worker.IDENTITIES, seed=5).train()
 
 
 def assert_equal_gradients(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:

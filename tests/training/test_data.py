@@ -7,10 +7,10 @@ import torch
 from PIL import Image
 
 from reid_tune.config.experiment import Experiment
-from reid_tune.data.image_cache.admin import entries
-from reid_tune.data.image_cache.images import Crops
-from reid_tune.data.images import decode
-from reid_tune.data.records import Record
+from reid_tune.data.image_cache.admin import list_entries
+from reid_tune.data.image_cache.images import DecodedImages
+from reid_tune.data.images import decode_images
+from reid_tune.data.records import ImageRecord
 from reid_tune.data.split_files import write_split
 from reid_tune.errors import InputError
 from reid_tune.training.data import evaluation_images, interpolation, training_images
@@ -194,7 +194,7 @@ def test_validation_takes_written_lists(build: Build, data: Path, tmp_path: Path
 def test_shared_identities_are_looked_for_in_the_data_set_of_the_test(build: Build, data: Path, tmp_path: Path) -> None:
     """Of two folders whose numbers overlap by chance only the one beside the test knows the test's people."""
     train = draw(tmp_path / "site" / "train", range(3, 8), 2)
-    query = [Record(tmp_path / "site" / "query" / f"{i:04d}_c1.png", i, 1) for i in (0, 1, 2, 3, 15, 20)]
+    query = [ImageRecord(tmp_path / "site" / "query" / f"{i:04d}_c1.png", i, 1) for i in (0, 1, 2, 3, 15, 20)]
     for folders in ((data / "train", train), (train, data / "train")):
         assert shared_identities(train_records(several(build, *folders)), query) == 1
     assert shared_identities(train_records(several(build, data / "train")), query) == 3
@@ -231,8 +231,8 @@ def test_grey_and_jitter_come_from_the_spec(build: Build, data: Path) -> None:
     assert (in_colour[..., :1] != in_colour).any()
 
 
-def equal_to_decode(images: Crops, records: Sequence[Record]) -> bool:
-    return bool((images[:] == decode(records, 32, 16, "bilinear")).all())
+def equal_to_decode(images: DecodedImages, records: Sequence[ImageRecord]) -> bool:
+    return bool((images[:] == decode_images(records, 32, 16, "bilinear")).all())
 
 
 def test_every_record_has_its_own_pixels(build: Build, data: Path, tmp_path: Path) -> None:
@@ -266,5 +266,5 @@ def test_all_runs_share_the_files_of_their_folders(
         training_images(experiment, split.train)
         evaluation_images(experiment, split.query, split.gallery)
         evaluation_images(experiment, *folders)
-    built = {Path(entry.header.folder): entry.header.images for entry in entries() if entry.header}
+    built = {Path(entry.header.folder): entry.header.images for entry in list_entries() if entry.header}
     assert built == {data / "train": 72, data / "query": 8, data / "gallery": 12}

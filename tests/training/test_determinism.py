@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from reid_tune.config.train import Cudnn, Train
-from reid_tune.losses.total import Losses
+from reid_tune.losses.total import TrainingLoss
 from reid_tune.training.determinism import kernels
 
 from .conftest import Build
@@ -55,8 +55,8 @@ def test_losses_and_their_gradients_are_in_true_float32(
             return gradient, None
 
     step, _ = make(build)
-    losses, features = Losses.__call__, step.network.features
-    monkeypatch.setattr(Losses, "__call__", lambda self, f, *rest: losses(self, Noted.apply(f, "losses"), *rest))
+    losses, features = TrainingLoss.__call__, step.network.features
+    monkeypatch.setattr(TrainingLoss, "__call__", lambda self, f, *rest: losses(self, Noted.apply(f, "losses"), *rest))
     monkeypatch.setattr(step.module.backbone, "features", lambda images: Noted.apply(features(images), "backbone"))
     with kernels(Train(tf32=True), gpu):
         step(IMAGES, LABELS)

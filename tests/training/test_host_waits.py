@@ -19,7 +19,7 @@ from reid_tune.data.augment import augmentation as augment
 from reid_tune.data.augment import color_jitter as jitter
 from reid_tune.data.augment import gpu as on_device
 from reid_tune.data.augment.augmentation import Augmentation
-from reid_tune.modeling.network import untrained
+from reid_tune.modeling.network import build_seeded_network
 from reid_tune.optim import optimizer as optimizers
 from reid_tune.optim.optimizer import make_optimizer
 from reid_tune.training import step as step_module
@@ -62,13 +62,13 @@ def _devices(values: Any) -> set[str]:
 def meta_uploads() -> Iterator[None]:
     """Uploads give a tensor of the meta device at once: on a GPU they come from page-locked memory, without a wait."""
 
-    def upload(values: np.ndarray | Tensor, _: torch.device) -> Tensor:
+    def to_device(values: np.ndarray | Tensor, _: torch.device) -> Tensor:
         tensor = torch.as_tensor(values)
         return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=META)
 
     with pytest.MonkeyPatch.context() as patch:
         for module in (jitter, on_device):
-            patch.setattr(module, "upload", upload)
+            patch.setattr(module, "to_device", to_device)
         patch.setattr(augment, "on_cpu", on_device)  # the meta device goes the way of a GPU
         yield
 
@@ -111,7 +111,7 @@ def test_a_step_copies_and_reads_nothing(losses: str, values: dict[str, Any], mo
     monkeypatch.setattr(optimizers, "_FUSED", ())
     monkeypatch.setattr(step_module, "autocast", lambda *_: nullcontext())
     experiment = worker.experiment("unused", **worker.LOSSES[losses], **values)
-    network = untrained(experiment.model, worker.IDENTITIES, seed=0).train().to(META)
+    network = build_seeded_network(experiment.model, worker.IDENTITIES, seed=0).train().to(META)
     step = Step(network, make_optimizer(network, experiment.train.optim), experiment)
     images = torch.empty(16, 3, 32, 16, device=META)
     labels = torch.empty(16, dtype=torch.int64, device=META)

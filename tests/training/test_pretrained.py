@@ -15,7 +15,7 @@ from torch.nn import functional
 from reid_tune.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from reid_tune.config.experiment import Experiment
 from reid_tune.errors import InputError
-from reid_tune.modeling.network import ReIDNet, untrained
+from reid_tune.modeling.network import ReIDNet, build_seeded_network
 from reid_tune.training.pretrained import Loaded, load_pretrained
 
 IDENTITIES = [3, 5, 8]
@@ -24,7 +24,7 @@ Weights = dict[str, Tensor]
 
 
 def load(experiment: Experiment, identities: list[int] = IDENTITIES) -> tuple[ReIDNet, Loaded]:
-    network = untrained(experiment.model, len(identities), seed=7)
+    network = build_seeded_network(experiment.model, len(identities), seed=7)
     loaded = load_pretrained(network, experiment, identities)
     assert loaded is not None
     return network.eval(), loaded
@@ -103,7 +103,7 @@ def test_timms_safetensors_are_the_backbone(tmp_path: Path, build_on: Build) -> 
 
 
 def test_without_a_path_nothing_is_loaded(build: Build) -> None:
-    network = untrained(build().model, 3, seed=7)
+    network = build_seeded_network(build().model, 3, seed=7)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     for experiment in (build(), build(model__pretrain_choice=""), build(model__pretrained_model_path="")):
         assert load_pretrained(network, experiment, IDENTITIES) is None
@@ -157,7 +157,7 @@ def test_a_whole_network_of_the_reference_computes_what_it_did_there(tmp_path: P
 def test_imagenet_takes_the_backbone_only(tmp_path: Path, build_on: Build) -> None:
     reference_file(tmp_path / "a.pth")
     experiment = build_on(tmp_path / "a.pth", model__feat_dim=32)
-    fresh = untrained(experiment.model, 3, seed=7).state_dict()
+    fresh = build_seeded_network(experiment.model, 3, seed=7).state_dict()
     network, loaded = load(experiment)
     for name, tensor in network.state_dict().items():
         if not name.startswith("backbone."):
@@ -166,7 +166,7 @@ def test_imagenet_takes_the_backbone_only(tmp_path: Path, build_on: Build) -> No
 
 
 def our_file(path: Path, build_on: Build, key: str | None = None) -> Path:
-    model = untrained(build_on(path).model, len(IDENTITIES), seed=1).state_dict()
+    model = build_seeded_network(build_on(path).model, len(IDENTITIES), seed=1).state_dict()
     save_checkpoint(path, Checkpoint({}, 1, IDENTITIES, [], model, {}), key)
     return path
 

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from reid_tune.modeling.network import untrained
+from reid_tune.modeling.network import build_seeded_network
 from reid_tune.optim.optimizer import make_optimizer
 from reid_tune.training.run import begin
 from reid_tune.training.step import Step, autocast
@@ -16,7 +16,7 @@ LABELS = torch.tensor([0, 0, 0, 0, 1, 1, 1, 1])
 
 def make(build: Build, **values: object) -> tuple[Step, dict[str, torch.Tensor]]:
     experiment = build(train__optim__name="SGD", train__optim__momentum=0.0, **values)
-    network = untrained(experiment.model, 2, seed=0)
+    network = build_seeded_network(experiment.model, 2, seed=0)
     step = Step(network, make_optimizer(network, experiment.train.optim), experiment)
     return step, step(IMAGES, LABELS)
 

@@ -12,13 +12,13 @@ from reid_tune.config.dataset import ColorJitter
 from reid_tune.data.augment import cpu as on_cpu
 from reid_tune.data.augment import gpu as on_device
 from reid_tune.data.augment.color_jitter import jitter_colors
-from reid_tune.data.augment.params import Decisions, Erasing, draw_decisions
+from reid_tune.data.augment.params import AugmentationParams, Erasing, draw_params
 
-__all__ = ["Augmentation", "Channels", "Values", "normalise"]
+__all__ = ["Augmentation", "Channels", "RgbValues", "normalise"]
 
 # 3 is RGB; 1 hands the first of three equal channels on, normalised by the first mean and deviation.
 Channels = Literal[1, 3]
-Values = tuple[float, float, float]
+RgbValues = tuple[float, float, float]
 
 # Keeps these draws apart from the sampler's, which has streams 0 and 1 of the same seed.
 STREAM = 2
@@ -36,12 +36,12 @@ class Augmentation:
         erase: probability of erasing.
         erasing: `mean` fills with the mean pixel (0 after normalisation), area 0.02..0.4 of the image, aspect uniform
             in 0.3..3.33; `noise` with normal noise per value, area 0.02..1/3, aspect log-uniform in 0.3..1/0.3.
-        jitter: of the colours, see `draw_decisions`.
+        jitter: of the colours, see `draw_params`.
         channels: of the output.
     """
 
-    mean: Values
-    std: Values
+    mean: RgbValues
+    std: RgbValues
     height: int
     width: int
     flip: float = 0.5
@@ -51,9 +51,9 @@ class Augmentation:
     jitter: ColorJitter = ColorJitter()
     channels: Channels = 3
 
-    def draw(self, seed: int, epoch: int, step: int, batch: int) -> Decisions:
+    def draw(self, seed: int, epoch: int, step: int, batch: int) -> AugmentationParams:
         """Decisions for the global batch of a step; `seed`, `epoch` and `step` are 0 or more."""
-        return draw_decisions(
+        return draw_params(
             np.random.default_rng((seed, STREAM, epoch, step)),
             batch,
             self.height,
@@ -65,7 +65,7 @@ class Augmentation:
             jitter=self.jitter,
         )
 
-    def apply(self, images: Tensor, decisions: Decisions) -> Tensor:
+    def apply(self, images: Tensor, decisions: AugmentationParams) -> Tensor:
         """Images, uint8 [b, height, width, 3], to the model's input as of `normalise`, on their device."""
         images = images[..., : self.channels]
         place = on_device if images.is_cuda else on_cpu
@@ -77,12 +77,12 @@ class Augmentation:
         return batch.permute(0, 3, 1, 2)
 
 
-def normalise(images: Tensor, mean: Values, std: Values, channels: Channels = 3) -> Tensor:
+def normalise(images: Tensor, mean: RgbValues, std: RgbValues, channels: Channels = 3) -> Tensor:
     """`(images / 255 - mean) / std`: uint8 [b, H, W, 3] to float32 [b, channels, H, W], channels last in memory."""
     return _normalise(images[..., :channels], mean, std).permute(0, 3, 1, 2)
 
 
-def _normalise(images: Tensor, mean: Values, std: Values) -> Tensor:
+def _normalise(images: Tensor, mean: RgbValues, std: RgbValues) -> Tensor:
     """Pixels [b, H, W, C] normalised, float32; floats are changed in place.
 
     One product and one sum, each rounded once, are the same on every device; on whole rows they are fastest.

@@ -4,13 +4,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from reid_tune.data.augment.params import Jitter
-from reid_tune.data.transfer import upload
+from reid_tune.data.augment.params import JitterParams
+from reid_tune.data.transfer import to_device
 
 __all__ = ["jitter_colors"]
 
 
-def jitter_colors(images: Tensor, jitter: Jitter) -> Tensor:
+def jitter_colors(images: Tensor, jitter: JitterParams) -> Tensor:
     """Adjust the chosen images, on their device.
 
     Every sum and product is rounded by itself, so that devices and numbers of workers differ in nothing.
@@ -22,8 +22,8 @@ def jitter_colors(images: Tensor, jitter: Jitter) -> Tensor:
         float32 of that shape, 0..255, not rounded to whole numbers.
     """
     adjusted = images.float()
-    chosen = upload(np.flatnonzero(jitter.chosen), images.device)
-    factors = upload(jitter.factors[jitter.chosen].astype(np.float32), images.device)[..., None, None, None]
+    chosen = to_device(np.flatnonzero(jitter.chosen), images.device)
+    factors = to_device(jitter.factors[jitter.chosen].astype(np.float32), images.device)[..., None, None, None]
     planes = adjusted.index_select(0, chosen).permute(0, 3, 1, 2).contiguous()
     for operation in jitter.order:
         planes = _OPERATIONS[operation](planes, factors[:, operation])

@@ -6,12 +6,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from reid_tune.data.augment.params import Decisions, Erasing, noise_bank
+from reid_tune.data.augment.params import AugmentationParams, Erasing, noise_bank
 
 __all__ = ["erase", "flip_and_crop"]
 
 
-def flip_and_crop(images: Tensor, decisions: Decisions, padding: int) -> Tensor:
+def flip_and_crop(images: Tensor, decisions: AugmentationParams, padding: int) -> Tensor:
     """Flip, pad with black and crop back; uint8 [b, H, W, C], the input is left alone."""
     height, width = images.shape[1:3]
     cropped = np.zeros(images.shape, np.uint8)
@@ -23,7 +23,7 @@ def flip_and_crop(images: Tensor, decisions: Decisions, padding: int) -> Tensor:
     return torch.from_numpy(cropped)
 
 
-def erase(batch: Tensor, decisions: Decisions, erasing: Erasing) -> None:
+def erase(batch: Tensor, decisions: AugmentationParams, erasing: Erasing) -> None:
     """Fill the boxes of a normalised batch, float32 [b, H, W, C], in place."""
     pixels = batch.numpy()
     size = pixels[0].size

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from reid_tune.data.augment.params import Decisions, Erasing, noise_bank
-from reid_tune.data.transfer import upload
+from reid_tune.data.augment.params import AugmentationParams, Erasing, noise_bank
+from reid_tune.data.transfer import to_device
 
 __all__ = ["erase", "flip_and_crop"]
 
 
-def flip_and_crop(images: Tensor, decisions: Decisions, padding: int) -> Tensor:
+def flip_and_crop(images: Tensor, decisions: AugmentationParams, padding: int) -> Tensor:
     """Flip, pad with black and crop back; uint8 [b, H, W, C].
 
     Rows of the crops, [b * H, W * C], are copied from the padded images; mirror images follow the originals there, and
@@ -23,29 +23,29 @@ def flip_and_crop(images: Tensor, decisions: Decisions, padding: int) -> Tensor:
     flipped = np.flatnonzero(decisions.flip)
     source = np.arange(count)
     source[flipped] = count + np.arange(len(flipped))
-    mirrored = images.index_select(0, upload(flipped, images.device)).flip(2)
+    mirrored = images.index_select(0, to_device(flipped, images.device)).flip(2)
     border = (size * padding, size * padding, padding, padding)
     padded, line = functional.pad(torch.cat([images, mirrored]).flatten(2), border), width + 2 * padding
     top = source * (height + 2 * padding) + decisions.crop[:, 0]
     starts = (top[:, None] + np.arange(height)) * line + decisions.crop[:, 1:]
     windows = padded.as_strided((padded.numel() // size - width + 1, size * width), (size, 1))
-    return windows.index_select(0, upload(starts.ravel(), images.device)).view(images.shape)
+    return windows.index_select(0, to_device(starts.ravel(), images.device)).view(images.shape)
 
 
-def erase(batch: Tensor, decisions: Decisions, erasing: Erasing) -> None:
+def erase(batch: Tensor, decisions: AugmentationParams, erasing: Erasing) -> None:
     """Fill the boxes of a normalised batch, float32 [b, H, W, C], in place; touches the rows of the boxes alone."""
     count, rows_of_image, columns_of_image, channels = batch.shape
     rows = batch.view(count * rows_of_image, -1)
     top, left, height, width = decisions.boxes.T[:, :, None]
     image, row = np.nonzero(_within(rows_of_image, top, height))
     length = columns_of_image * channels
-    columns = upload(_within(length, channels * left, channels * width), rows.device)
-    inside = columns.index_select(0, upload(image, rows.device))
-    touched = upload(image * rows_of_image + row, rows.device)
+    columns = to_device(_within(length, channels * left, channels * width), rows.device)
+    inside = columns.index_select(0, to_device(image, rows.device))
+    touched = to_device(image * rows_of_image + row, rows.device)
     if erasing == "mean":
         filled = rows.index_select(0, touched).masked_fill_(inside, 0.0)
     else:
-        starts = upload(decisions.noise[image] + row * length, rows.device)
+        starts = to_device(decisions.noise[image] + row * length, rows.device)
         noise = _bank(rows_of_image * length, rows.device).unfold(0, length, 1)
         filled = torch.where(inside, noise.index_select(0, starts), rows.index_select(0, touched))
     rows.index_copy_(0, touched, filled)

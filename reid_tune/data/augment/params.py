@@ -7,7 +7,7 @@ import numpy as np
 
 from reid_tune.config.dataset import ColorJitter
 
-__all__ = ["NOISE_OFFSETS", "Decisions", "Erasing", "Jitter", "draw_decisions", "noise_bank"]
+__all__ = ["NOISE_OFFSETS", "AugmentationParams", "Erasing", "JitterParams", "draw_params", "noise_bank"]
 
 Erasing = Literal["mean", "noise"]
 
@@ -18,7 +18,7 @@ SMALLEST = 0.02
 
 
 @dataclass(frozen=True, slots=True)
-class Jitter:
+class JitterParams:
     """Colour jitter of B images.
 
     Attributes:
@@ -32,13 +32,13 @@ class Jitter:
     factors: np.ndarray
     order: np.ndarray
 
-    def slice(self, start: int, stop: int) -> "Jitter":
+    def slice(self, start: int, stop: int) -> "JitterParams":
         """The jitter of images start..stop-1."""
-        return Jitter(self.chosen[start:stop], self.factors[start:stop], self.order)
+        return JitterParams(self.chosen[start:stop], self.factors[start:stop], self.order)
 
 
 @dataclass(frozen=True, slots=True)
-class Decisions:
+class AugmentationParams:
     """Decisions for B images.
 
     Attributes:
@@ -53,16 +53,16 @@ class Decisions:
     crop: np.ndarray
     boxes: np.ndarray
     noise: np.ndarray
-    jitter: Jitter | None = None
+    jitter: JitterParams | None = None
 
-    def slice(self, start: int, stop: int) -> "Decisions":
+    def slice(self, start: int, stop: int) -> "AugmentationParams":
         """The decisions of images start..stop-1, such as one worker's."""
         own = slice(start, stop)
         jitter = self.jitter and self.jitter.slice(start, stop)
-        return Decisions(self.flip[own], self.crop[own], self.boxes[own], self.noise[own], jitter)
+        return AugmentationParams(self.flip[own], self.crop[own], self.boxes[own], self.noise[own], jitter)
 
 
-def draw_decisions(
+def draw_params(
     rng: np.random.Generator,
     batch: int,
     height: int,
@@ -73,12 +73,12 @@ def draw_decisions(
     erase: float,
     erasing: Erasing,
     jitter: ColorJitter,
-) -> Decisions:
+) -> AugmentationParams:
     """Draw for a batch of images of `height` x `width`; `flip` and `erase` are probabilities.
 
     Colour jitter is drawn last: with or without it all else is the same.
     """
-    return Decisions(
+    return AugmentationParams(
         flip=rng.random(batch) < flip,
         crop=rng.integers(0, 2 * padding, (batch, 2), endpoint=True),
         boxes=_draw_boxes(rng, batch, height, width, erase, erasing),
@@ -105,9 +105,9 @@ def _draw_boxes(
     return np.where(erased[:, None], np.concatenate([corners, sizes], axis=1), 0)
 
 
-def _draw_jitter(rng: np.random.Generator, batch: int, jitter: ColorJitter) -> Jitter:
+def _draw_jitter(rng: np.random.Generator, batch: int, jitter: ColorJitter) -> JitterParams:
     deviations = np.array([jitter.brightness, jitter.contrast, jitter.saturation, jitter.hue])
-    return Jitter(
+    return JitterParams(
         chosen=rng.random(batch) < jitter.prob,
         factors=np.array([1.0, 1.0, 1.0, 0.0]) + deviations * rng.uniform(-1, 1, (batch, 4)),
         order=rng.permutation(4),

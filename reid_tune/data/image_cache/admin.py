@@ -9,13 +9,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from reid_tune.data.image_cache.cache import image_folder
-from reid_tune.data.image_cache.file import SUFFIX, Header, intact, leftovers, lock_file, read_header
+from reid_tune.data.image_cache.cache import image_cache_folder
+from reid_tune.data.image_cache.file import SUFFIX, CacheHeader, is_intact, lock_path, partial_files, read_header
 from reid_tune.data.image_cache.lock import BuildLock
-from reid_tune.data.images import reason
+from reid_tune.data.images import describe_error
 from reid_tune.errors import InputError
 
-__all__ = ["Cleared", "Entry", "check", "clear", "entries"]
+__all__ = ["ClearResult", "CacheEntry", "check_entries", "clear_entries", "list_entries"]
 
 
 # Names of our own, as the folder may hold other things.
@@ -24,11 +24,11 @@ _BEGUN = re.compile(rf"\.?([0-9a-f]{{24}})({re.escape(SUFFIX)}|\.lock$)")
 
 
 @dataclass(frozen=True)
-class Entry:
+class CacheEntry:
     """One file; `header` is None where header or size are wrong, `bytes` is its size."""
 
     name: str
-    header: Header | None
+    header: CacheHeader | None
     bytes: int
     last_used: datetime
 
@@ -52,14 +52,14 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Cleared:
+class ClearResult:
     """Names of the files that were removed, and of those that a process has open or builds."""
 
     removed: list[str]
     in_use: list[str]
 
 
-def entries(name: str | None = None) -> list[Entry]:
+def list_entries(name: str | None = None) -> list[CacheEntry]:
     """The files of the cache, or one of them.
 
     Raises:
@@ -70,31 +70,31 @@ def entries(name: str | None = None) -> list[Entry]:
         with _reading(path), path.open("rb") as file:
             state = path.stat()
             used = datetime.fromtimestamp(state.st_mtime, UTC)
-            found.append(Entry(path.stem, read_header(file), state.st_size, used))
+            found.append(CacheEntry(path.stem, read_header(file), state.st_size, used))
     return found
 
 
-def check(name: str | None = None) -> dict[str, bool]:
-    """Whether each file holds the pixels that were written; reads them all; errors as of `entries`."""
+def check_entries(name: str | None = None) -> dict[str, bool]:
+    """Whether each file holds the pixels that were written; reads them all; errors as of `list_entries`."""
     found = {}
     for path in _paths(name):
         with _reading(path):
-            found[path.stem] = intact(path)
+            found[path.stem] = is_intact(path)
     return found
 
 
-def clear(name: str | None = None) -> Cleared:
+def clear_entries(name: str | None = None) -> ClearResult:
     """Remove all files or one, but for those in use, and what dead builders left.
 
     Raises:
         InputError: there is no file of that name, or one cannot be removed.
     """
-    cleared = Cleared([], [])
+    cleared = ClearResult([], [])
     for path in _paths(name, unfinished=True):
         try:
             (cleared.removed if _remove(path) else cleared.in_use).append(path.stem)
         except OSError as error:
-            raise InputError(f"cannot remove {path}: {reason(error)}.") from None
+            raise InputError(f"cannot remove {path}: {describe_error(error)}.") from None
     return cleared
 
 
@@ -106,12 +106,12 @@ def _reading(path: Path) -> Iterator[None]:
     except FileNotFoundError:
         pass
     except OSError as error:
-        raise InputError(f"cannot read {path}: {reason(error)}.") from None
+        raise InputError(f"cannot read {path}: {describe_error(error)}.") from None
 
 
 def _paths(name: str | None, *, unfinished: bool = False) -> list[Path]:
     """The files by name; with `unfinished` also those that were begun and do not exist yet."""
-    folder, pattern, present = image_folder(), _BEGUN if unfinished else _WHOLE, []
+    folder, pattern, present = image_cache_folder(), _BEGUN if unfinished else _WHOLE, []
     with _reading(folder):
         present = sorted({match[1] for path in folder.iterdir() if (match := pattern.match(path.name))})
     if name is not None and name not in present:
@@ -121,12 +121,12 @@ def _paths(name: str | None, *, unfinished: bool = False) -> list[Path]:
 
 def _remove(path: Path) -> bool:
     """Remove a file, what is left of it and its lock; False where it is in use."""
-    lock = BuildLock.take(lock_file(path))
+    lock = BuildLock.take(lock_path(path))
     if lock is None:
         return False
     with ExitStack() as stack:
         stack.callback(lock.release)
-        for old in leftovers(path):
+        for old in partial_files(path):
             old.unlink(missing_ok=True)
         with suppress(FileNotFoundError):
             file = stack.enter_context(path.open("r+b"))

@@ -16,15 +16,23 @@ import PIL
 from rich.console import Console
 from rich.progress import Progress
 
-from reid_tune.data.image_cache.file import FORMAT, SUFFIX, Header, leftovers, lock_file, open_pixels, write
-from reid_tune.data.image_cache.images import Crops
-from reid_tune.data.image_cache.lock import BuildLock, building
-from reid_tune.data.images import Interpolation, decode, reason
-from reid_tune.data.records import Record, read_folder
+from reid_tune.data.image_cache.file import (
+    FORMAT,
+    SUFFIX,
+    CacheHeader,
+    lock_path,
+    open_pixels,
+    partial_files,
+    write_cache_file,
+)
+from reid_tune.data.image_cache.images import DecodedImages
+from reid_tune.data.image_cache.lock import BuildLock, build_lock
+from reid_tune.data.images import Interpolation, decode_images, describe_error
+from reid_tune.data.records import ImageRecord, read_image_folder
 from reid_tune.errors import InputError
-from reid_tune.storage.cache_folder import cache_folder
+from reid_tune.storage.download_cache import cache_folder
 
-__all__ = ["cached", "image_folder"]
+__all__ = ["load_cached_images", "image_cache_folder"]
 
 _READERS = 8  # threads that read files: a network disk answers slowly, but many at once
 _CHUNK = 256  # images decoded at a time
@@ -33,7 +41,7 @@ _SPARE = 1.05  # room wanted on the disk, as a multiple of the need
 
 @dataclass(frozen=True)
 class _Form:
-    """How images are decoded, see `decode`."""
+    """How images are decoded, see `decode_images`."""
 
     height: int
     width: int
@@ -49,9 +57,9 @@ class _Work:
     threads: int | None
     quiet: bool
 
-    def decode(self, records: Sequence[Record]) -> np.ndarray:
+    def decode(self, records: Sequence[ImageRecord]) -> np.ndarray:
         form = self.form
-        return decode(records, form.height, form.width, form.interpolation, grey=form.grey, threads=self.threads)
+        return decode_images(records, form.height, form.width, form.interpolation, grey=form.grey, threads=self.threads)
 
     def say(self, text: str) -> None:
         if not self.quiet:
@@ -62,15 +70,15 @@ class _NoPlace(Exception):
     """Why the disk cannot keep a file."""
 
 
-def image_folder() -> Path:
+def image_cache_folder() -> Path:
     """The cache's place: `REID_TUNE_CACHE_DIR` itself, else `images` in the folder of all caches; errors as of
     `cache_folder`.
     """
     return cache_folder("" if os.environ.get("REID_TUNE_CACHE_DIR") else "images")
 
 
-def cached(
-    records: Sequence[Record],
+def load_cached_images(
+    records: Sequence[ImageRecord],
     height: int,
     width: int,
     interpolation: Interpolation,
@@ -78,8 +86,8 @@ def cached(
     grey: bool = False,
     threads: int | None = None,
     quiet: bool = False,
-) -> Crops:
-    """The images of `decode(records, ...)`, from files that hold the crops of each record's folder.
+) -> DecodedImages:
+    """The images of `decode_images(records, ...)`, from files that hold the crops of each record's folder.
 
     A file is built by the first process that wants it, while the others wait. Where the disk cannot keep it, the
     records alone are decoded into memory, and a line says why.
@@ -102,13 +110,13 @@ def cached(
         array, rows = _folder(folder, [records[place] for place in own], work)
         source[own], row[own] = len(arrays), rows
         arrays.append(array)
-    return Crops(arrays, source, row)
+    return DecodedImages(arrays, source, row)
 
 
-def _folder(folder: Path, records: list[Record], work: _Work) -> tuple[np.ndarray, Sequence[int]]:
+def _folder(folder: Path, records: list[ImageRecord], work: _Work) -> tuple[np.ndarray, Sequence[int]]:
     """An array with the images of records of one folder, and their rows in it."""
     try:
-        everything = read_folder(folder).records
+        everything = read_image_folder(folder).records
         row = {record.path.name: number for number, record in enumerate(everything)}
         if not all(record.path.name in row for record in records):
             raise InputError(f"{folder} has lost images since it was read")
@@ -123,32 +131,32 @@ def _folder(folder: Path, records: list[Record], work: _Work) -> tuple[np.ndarra
         return array, range(len(records))
 
 
-def _mapped(folder: Path, records: Sequence[Record], work: _Work) -> np.ndarray:
+def _mapped(folder: Path, records: Sequence[ImageRecord], work: _Work) -> np.ndarray:
     """All images of a folder, mapped from their file, which is built where it is missing or damaged."""
     key = _key(records, work.form)
-    path = image_folder() / f"{key}{SUFFIX}"
-    header = Header(key, _printable(folder.absolute()), len(records), **asdict(work.form), builder=os.getpid())
+    path = image_cache_folder() / f"{key}{SUFFIX}"
+    header = CacheHeader(key, _printable(folder.absolute()), len(records), **asdict(work.form), builder=os.getpid())
     try:
         if (found := open_pixels(path, key)) is not None:
             return found
         path.parent.mkdir(parents=True, exist_ok=True)
-        with building(lock_file(path), work.say) as lock:
+        with build_lock(lock_path(path), work.say) as lock:
             if (found := open_pixels(path, key)) is not None:
                 return found
-            for old in (path, *leftovers(path)):
+            for old in (path, *partial_files(path)):
                 old.unlink(missing_ok=True)
             _require_room(path.parent, header.bytes)
             with closing(_decoded(records, key, work, lock)) as chunks:  # an error ends the bar
-                write(path, header, chunks)
+                write_cache_file(path, header, chunks)
             found = open_pixels(path, key)
     except OSError as error:
-        raise _NoPlace(f"{error.filename or path.parent}: {reason(error)}") from None
+        raise _NoPlace(f"{error.filename or path.parent}: {describe_error(error)}") from None
     if found is None:
         raise _NoPlace(f"{path} was removed or changed by something else")
     return found
 
 
-def _decoded(records: Sequence[Record], key: str, work: _Work, lock: BuildLock) -> Generator[np.ndarray]:
+def _decoded(records: Sequence[ImageRecord], key: str, work: _Work, lock: BuildLock) -> Generator[np.ndarray]:
     """All images, some at a time; those who wait for the lock learn how far they are."""
     total, console = len(records), Console(file=sys.stderr)
     with Progress(console=console, transient=True, disable=work.quiet or not console.is_terminal) as bar:
@@ -164,7 +172,7 @@ def _decoded(records: Sequence[Record], key: str, work: _Work, lock: BuildLock) 
         raise InputError(f"images in {records[0].path.parent} changed while they were decoded")
 
 
-def _key(records: Sequence[Record], form: _Form) -> str:
+def _key(records: Sequence[ImageRecord], form: _Form) -> str:
     """A name for the images of a folder: its files' names and bytes, how they are decoded and by what."""
     key = blake2b(json.dumps([FORMAT, PIL.__version__, asdict(form)]).encode(), digest_size=12)
     with ThreadPoolExecutor(_READERS) as pool:
@@ -173,11 +181,11 @@ def _key(records: Sequence[Record], form: _Form) -> str:
     return key.hexdigest()
 
 
-def _content(record: Record) -> bytes:
+def _content(record: ImageRecord) -> bytes:
     try:
         return blake2b(record.path.read_bytes(), digest_size=16).digest()
     except OSError as error:
-        raise InputError(f"cannot read the image {record.path}: {reason(error)}.") from None
+        raise InputError(f"cannot read the image {record.path}: {describe_error(error)}.") from None
 
 
 def _require_room(folder: Path, need: int) -> None:

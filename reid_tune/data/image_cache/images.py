@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["Crops"]
+__all__ = ["DecodedImages"]
 
 
 @dataclass(frozen=True)
-class Crops:
+class DecodedImages:
     """N images of one size: rows of uint8 arrays [*, H, W, 3], which may be files mapped into memory.
 
     Args:

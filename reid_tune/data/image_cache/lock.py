@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["BuildLock", "building"]
+__all__ = ["BuildLock", "build_lock"]
 
 _POLL, _REMIND = 0.1, 10.0  # seconds
 _WIDTH = 100
@@ -51,7 +51,7 @@ class BuildLock:
 
 
 @contextmanager
-def building(path: Path, say: Callable[[str], None]) -> Iterator[BuildLock]:
+def build_lock(path: Path, say: Callable[[str], None]) -> Iterator[BuildLock]:
     """Hold a lock, after a wait where another process has it; what that one tells is said now and then."""
     said = -_REMIND
     while (lock := BuildLock.take(path)) is None:

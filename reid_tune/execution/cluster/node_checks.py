@@ -16,8 +16,8 @@ from reid_tune.config.experiment import Experiment
 from reid_tune.errors import InfrastructureError, InputError, ReidTuneError
 from reid_tune.journal.provenance import training_file_digests
 from reid_tune.search_space.load import SweepConfig
-from reid_tune.storage.s3 import Bucket, is_url
-from reid_tune.storage.store import FolderPlace, Place
+from reid_tune.storage.s3 import S3Store, is_url
+from reid_tune.storage.object_store import LocalStore, ObjectStore
 
 __all__ = ["check_nodes"]
 
@@ -75,11 +75,11 @@ def _asked(sweep: SweepConfig) -> tuple[dict[str, Any], bytes | None]:
 
 
 @contextmanager
-def _own_place(sweep: SweepConfig) -> Iterator[Place]:
+def _own_place(sweep: SweepConfig) -> Iterator[ObjectStore]:
     """A place in the storage for the nodes to write to; removed behind the block."""
     name = f".nodes-{secrets.token_hex(4)}"
     if is_url(sweep.file.storage):
-        bucket = Bucket(sweep.file.storage)
+        bucket = S3Store(sweep.file.storage)
         try:
             yield bucket / name
         finally:
@@ -93,7 +93,7 @@ def _own_place(sweep: SweepConfig) -> Iterator[Place]:
     except OSError as error:
         raise InputError(f"storage = {storage}: {error.strerror}: give a folder that can be written.") from None
     try:
-        yield FolderPlace(folder)
+        yield LocalStore(folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         if new and storage.is_dir() and not any(storage.iterdir()):
@@ -125,7 +125,7 @@ def _on_each(nodes: dict[str, str], function: Any, *arguments: Any) -> dict[str,
     return found
 
 
-def _look_and_mark(node: str, spec: dict[str, Any], lock: bytes | None, probes: Place) -> _Seen:
+def _look_and_mark(node: str, spec: dict[str, Any], lock: bytes | None, probes: ObjectStore) -> _Seen:
     try:
         probes.write(node, b"")
     except ReidTuneError as error:
@@ -145,7 +145,7 @@ def _look(spec: dict[str, Any], lock: bytes | None) -> _Seen:
         return _Seen(code, f"{error} Every node needs the same files at the same place.")
 
 
-def _unseen(node: str, probes: Place, others: list[str]) -> list[str]:
+def _unseen(node: str, probes: ObjectStore, others: list[str]) -> list[str]:
     # By name: NFS may show an old list of a folder's files for some time.
     return [other for other in others if probes.read(other) is None]
 

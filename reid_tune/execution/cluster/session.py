@@ -12,6 +12,7 @@ from functools import cache
 from typing import Any
 
 from reid_tune.config.encryption_key import KEY_FILE_VARIABLE, KEY_VARIABLE
+from reid_tune.environment import set_variables, temporary_variables
 from reid_tune.errors import InfrastructureError, InputError
 from reid_tune.execution.cluster.discovery import find_cluster
 from reid_tune.execution.cluster.watchdog import exit_when_cluster_is_lost
@@ -54,26 +55,13 @@ def ray_session(address: str | None = None, key: str | None = None) -> Iterator[
         raise InputError(
             f"with --address the encryption key must be in a file that every node has: name it in {KEY_FILE_VARIABLE}."
         )
-    os.environ.update(_SETTINGS | _TUNE, RAY_AUTH_MODE="token")
+    set_variables(_SETTINGS | _TUNE | {"RAY_AUTH_MODE": "token"})
     if address is None:
-        with _in_environment(key), _own():
+        with temporary_variables({} if key is None else {KEY_VARIABLE: key}), _own():
             yield
     else:
         with _joined(address):
             yield
-
-
-@contextmanager
-def _in_environment(key: str | None) -> Iterator[None]:
-    before = os.environ.get(KEY_VARIABLE)
-    if key is not None:
-        os.environ[KEY_VARIABLE] = key
-    try:
-        yield
-    finally:
-        os.environ.pop(KEY_VARIABLE, None)
-        if before is not None:
-            os.environ[KEY_VARIABLE] = before
 
 
 @cache
@@ -84,7 +72,7 @@ def _token() -> str:
 
 @contextmanager
 def _own() -> Iterator[None]:
-    os.environ["RAY_AUTH_TOKEN"] = _token()
+    set_variables({"RAY_AUTH_TOKEN": _token()})
     folder = tempfile.mkdtemp(prefix="reid-tune-")
     try:
         with _ray(address="local", include_dashboard=False, _temp_dir=folder, _node_ip_address="127.0.0.1"):

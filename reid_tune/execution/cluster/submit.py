@@ -18,6 +18,7 @@ import yaml
 
 import reid_tune
 from reid_tune.config.encryption_key import KEY_FILE_VARIABLE, find_passphrase
+from reid_tune.environment import set_variables
 from reid_tune.errors import InfrastructureError, InputError
 from reid_tune.search_space.load import SweepConfig
 from reid_tune.storage.s3 import is_url
@@ -101,7 +102,7 @@ def _client(address: str) -> Any:
             "the port is forwarded from the head."
         ) from None
     # Ray would ask its own variables first.
-    os.environ |= {"RAY_AUTH_MODE": "token", "RAY_API_SERVER_ADDRESS": address}
+    set_variables({"RAY_AUTH_MODE": "token", "RAY_API_SERVER_ADDRESS": address})
     logging.getLogger("ray").setLevel(logging.WARNING)
     from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient

@@ -9,7 +9,7 @@ from torchvision.transforms import functional as reference
 from reid_tune.data.augment import cpu as on_cpu
 from reid_tune.data.augment import gpu as on_device
 from reid_tune.data.augment.augmentation import Augmentation, normalise
-from reid_tune.data.augment.params import NOISE_OFFSETS, Decisions
+from reid_tune.data.augment.params import NOISE_OFFSETS, AugmentationParams
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.226, 0.3, 0.25)
 HEIGHT, WIDTH = 40, 24
@@ -22,7 +22,7 @@ def images(count: int) -> Tensor:
     )
 
 
-def by_torchvision(image: Tensor, decisions: Decisions, index: int, padding: int) -> Tensor:
+def by_torchvision(image: Tensor, decisions: AugmentationParams, index: int, padding: int) -> Tensor:
     """One image by the usual functions; erased pixels are nan."""
     planes = image.permute(2, 0, 1)
     if decisions.flip[index]:
@@ -52,7 +52,7 @@ def test_apply_equals_torchvision_per_image(erasing: str, padding: int) -> None:
 
 
 def test_forced_decisions() -> None:
-    decisions = Decisions(
+    decisions = AugmentationParams(
         flip=np.array([True, False, True]),
         crop=np.array([[0, 10], [10, 0], [5, 5]]),
         boxes=np.array([[0, 0, HEIGHT - 1, WIDTH - 1], [HEIGHT - 1, WIDTH - 1, 1, 1], [0, 0, 0, 0]]),
@@ -70,7 +70,7 @@ def test_forced_decisions() -> None:
 def test_noise_depends_on_its_offset_alone() -> None:
     augmentation = replace(AUGMENTATION, padding=0, erasing="noise")
     boxes, noise = np.array([[2, 3, 30, 20]] * 3), np.array([5, 5, 6])
-    decisions = Decisions(np.zeros(3, bool), np.zeros((3, 2), int), boxes, noise)
+    decisions = AugmentationParams(np.zeros(3, bool), np.zeros((3, 2), int), boxes, noise)
     output = augmentation.apply(images(3), decisions)[:, :, 2:32, 3:23]
     assert torch.equal(output[0], output[1])
     assert not torch.isclose(output[0], output[2]).any(dim=0).all()

@@ -12,7 +12,7 @@ from torchvision.transforms.v2 import functional as reference
 from reid_tune.config.dataset import ColorJitter
 from reid_tune.data.augment.augmentation import Augmentation, normalise
 from reid_tune.data.augment.color_jitter import jitter_colors
-from reid_tune.data.augment.params import Decisions, Jitter
+from reid_tune.data.augment.params import AugmentationParams, JitterParams
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.226, 0.3, 0.25)
 HEIGHT, WIDTH = 40, 24
@@ -45,8 +45,8 @@ def by_torchvision(image: Tensor, factors: np.ndarray, order: tuple[int, ...]) -
     return planes.permute(1, 2, 0)
 
 
-def forced(factors: np.ndarray, order: tuple[int, ...] = (0, 1, 2, 3)) -> Jitter:
-    return Jitter(np.ones(len(factors), bool), factors, np.array(order))
+def forced(factors: np.ndarray, order: tuple[int, ...] = (0, 1, 2, 3)) -> JitterParams:
+    return JitterParams(np.ones(len(factors), bool), factors, np.array(order))
 
 
 @pytest.mark.parametrize("order", permutations(range(4)))
@@ -91,7 +91,7 @@ def test_only_chosen_images_change_and_the_input_is_left_alone() -> None:
 
 def test_nobody_chosen_changes_nothing() -> None:
     batch = images(5)
-    nobody = Jitter(np.zeros(5, bool), np.full((5, 4), 0.3), np.arange(4))
+    nobody = JitterParams(np.zeros(5, bool), np.full((5, 4), 0.3), np.arange(4))
     assert torch.equal(jitter_colors(batch, nobody), batch.float())
 
 
@@ -126,7 +126,7 @@ def test_grey_images_have_brightness_and_contrast_alone() -> None:
     batch = images(6)[..., :1].expand(-1, -1, -1, 3).contiguous()
     grey = replace(AUGMENTATION, channels=1)
     factors = np.tile([1.0, 1.0, 0.2, 0.4], (6, 1))
-    decisions = Decisions(np.zeros(6, bool), np.full((6, 2), 3), np.zeros((6, 4), int), np.zeros(6, int))
+    decisions = AugmentationParams(np.zeros(6, bool), np.full((6, 2), 3), np.zeros((6, 4), int), np.zeros(6, int))
     output = grey.apply(batch, replace(decisions, jitter=forced(factors)))
     assert torch.equal(output, normalise(batch, MEAN, STD, channels=1))
     factors[:, :2] = 0.7, 1.6

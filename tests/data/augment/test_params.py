@@ -6,7 +6,7 @@ import pytest
 
 from reid_tune.config.dataset import ColorJitter
 from reid_tune.data.augment.augmentation import Augmentation
-from reid_tune.data.augment.params import NOISE_OFFSETS, Decisions
+from reid_tune.data.augment.params import NOISE_OFFSETS, AugmentationParams
 
 AUGMENTATION = Augmentation((0.5,) * 3, (0.5,) * 3, 256, 128, flip=0.3, padding=10, erase=0.4)
 MANY = 20_000
@@ -21,12 +21,12 @@ FIRST = [
 JITTER = ColorJitter(prob=0.3, brightness=0.2, contrast=0.4, saturation=1.0, hue=0.1)
 
 
-def arrays(decisions: Decisions) -> list[np.ndarray]:
+def arrays(decisions: AugmentationParams) -> list[np.ndarray]:
     """What is drawn for each image, colour jitter apart."""
     return [decisions.flip, decisions.crop, decisions.boxes, decisions.noise]
 
 
-def equal(one: Decisions, other: Decisions) -> bool:
+def equal(one: AugmentationParams, other: AugmentationParams) -> bool:
     return all(np.array_equal(a, b) for a, b in zip(arrays(one), arrays(other), strict=True))
 
 

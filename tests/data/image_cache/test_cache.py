@@ -1,4 +1,4 @@
-"""The image cache: the pixels of `decode`, one builder, and nothing read that is not whole."""
+"""The image cache: the pixels of `decode_images`, one builder, and nothing read that is not whole."""
 
 import errno
 import fcntl
@@ -15,10 +15,10 @@ import pytest
 from PIL import Image
 
 from reid_tune.data.image_cache import admin as cache_contents
-from reid_tune.data.image_cache.admin import entries
-from reid_tune.data.image_cache.cache import cached, image_folder
-from reid_tune.data.images import Interpolation, decode
-from reid_tune.data.records import Record, read_folder
+from reid_tune.data.image_cache.admin import list_entries
+from reid_tune.data.image_cache.cache import image_cache_folder, load_cached_images
+from reid_tune.data.images import Interpolation, decode_images
+from reid_tune.data.records import ImageRecord, read_image_folder
 from reid_tune.errors import InputError
 
 Capture = pytest.CaptureFixture[str]
@@ -48,8 +48,8 @@ def crops(tmp_path: Path) -> Path:
     return draw(tmp_path / "crops")
 
 
-def records_of(folder: Path) -> tuple[Record, ...]:
-    return read_folder(folder).records
+def records_of(folder: Path) -> tuple[ImageRecord, ...]:
+    return read_image_folder(folder).records
 
 
 def files(place: Path) -> list[str]:
@@ -58,10 +58,10 @@ def files(place: Path) -> list[str]:
 
 def built(folder: Path) -> Path:
     """The file of a folder that was not cached before."""
-    before = set(files(image_folder()))
-    cached(records_of(folder), 8, 4, "bilinear")
-    (name,) = set(files(image_folder())) - before
-    return image_folder() / name
+    before = set(files(image_cache_folder()))
+    load_cached_images(records_of(folder), 8, 4, "bilinear")
+    (name,) = set(files(image_cache_folder())) - before
+    return image_cache_folder() / name
 
 
 @pytest.mark.parametrize("size", [(8, 4), (20, 11)])
@@ -71,17 +71,17 @@ def test_the_pixels_are_those_of_decode(
     place: Path, crops: Path, interpolation: Interpolation, grey: bool, size: tuple[int, int]
 ) -> None:
     records = records_of(crops)
-    wanted = decode(records, *size, interpolation, grey=grey)
+    wanted = decode_images(records, *size, interpolation, grey=grey)
     for _ in ("built", "opened"):
-        found = cached(records, *size, interpolation, grey=grey)
+        found = load_cached_images(records, *size, interpolation, grey=grey)
         assert found.shape == wanted.shape and len(found) == 6
         np.testing.assert_array_equal(found[:], wanted)
     assert len(files(place)) == 1
 
 
 def test_images_are_taken_in_any_order_and_as_copies(place: Path, crops: Path) -> None:
-    wanted = decode(records_of(crops), 8, 4, "bilinear")
-    found = cached(records_of(crops), 8, 4, "bilinear")
+    wanted = decode_images(records_of(crops), 8, 4, "bilinear")
+    found = load_cached_images(records_of(crops), 8, 4, "bilinear")
     for indices in ([5, 0, 0, 3], np.array([2, -1]), np.array([], int)):
         np.testing.assert_array_equal(found.take(indices), wanted[np.asarray(indices, int)])
     for part in (slice(1, 4), slice(4, 99), slice(None, None, -2), slice(3, 3)):
@@ -98,17 +98,17 @@ def test_images_are_taken_in_any_order_and_as_copies(place: Path, crops: Path) -
 def test_records_of_several_folders_keep_their_order(place: Path, crops: Path, tmp_path: Path) -> None:
     other = draw(tmp_path / "other", seed=1)
     mixed = [record for pair in zip(records_of(crops)[::-1], records_of(other), strict=True) for record in pair][2:9]
-    found = cached(mixed, 8, 4, "bilinear")
-    np.testing.assert_array_equal(found[:], decode(mixed, 8, 4, "bilinear"))
-    assert {entry.header.images for entry in entries() if entry.header} == {6}, "whole folders are cached"
+    found = load_cached_images(mixed, 8, 4, "bilinear")
+    np.testing.assert_array_equal(found[:], decode_images(mixed, 8, 4, "bilinear"))
+    assert {entry.header.images for entry in list_entries() if entry.header} == {6}, "whole folders are cached"
 
 
 def test_another_form_is_another_file(place: Path, crops: Path) -> None:
     records = records_of(crops)
     forms: list[tuple[int, int, Interpolation]] = [(8, 4, "bilinear"), (4, 8, "bilinear"), (8, 4, "bicubic")]
     for count, form in enumerate(forms):
-        cached(records, *form)
-        cached(records, *form, grey=True)
+        load_cached_images(records, *form)
+        load_cached_images(records, *form, grey=True)
         assert len(files(place)) == 2 * count + 2
 
 
@@ -136,7 +136,7 @@ def test_the_same_content_elsewhere_or_later_is_the_same_file(place: Path, crops
         (copy / path.name).write_bytes(path.read_bytes())
     (copy / "readme.txt").write_text("no image")
     for folder in (crops, copy):
-        cached(records_of(folder), 8, 4, "bilinear")
+        load_cached_images(records_of(folder), 8, 4, "bilinear")
     (path,) = place.iterdir()
     assert (path.stat().st_ino, path.stat().st_size) == (state.st_ino, state.st_size)
 
@@ -156,27 +156,27 @@ def test_a_damaged_file_is_built_again(place: Path, crops: Path, tmp_path: Path,
             for place in (0, 31, 40, 100, 300, 32767, 32768, len(content) - 100, len(content) - 1)
         ],
     }
-    wanted = decode(records_of(crops), 8, 4, "bilinear")
+    wanted = decode_images(records_of(crops), 8, 4, "bilinear")
     for wrong in ways[damage]:
         path.write_bytes(wrong)
-        np.testing.assert_array_equal(cached(records_of(crops), 8, 4, "bilinear")[:], wanted)
+        np.testing.assert_array_equal(load_cached_images(records_of(crops), 8, 4, "bilinear")[:], wanted)
         assert path.read_bytes() == content
 
 
 def test_a_check_finds_a_changed_pixel(place: Path, crops: Path, tmp_path: Path) -> None:
     good, path = built(crops), built(draw(tmp_path / "other", seed=1))
-    assert cache_contents.check() == {good.stem: True, path.stem: True}
+    assert cache_contents.check_entries() == {good.stem: True, path.stem: True}
     content = path.read_bytes()
     path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    assert cache_contents.check() == {good.stem: True, path.stem: False}
-    assert cache_contents.check(good.stem) == {good.stem: True}
+    assert cache_contents.check_entries() == {good.stem: True, path.stem: False}
+    assert cache_contents.check_entries(good.stem) == {good.stem: True}
 
 
 def in_memory(folder: Path, capsys: Capture, count: int = 4) -> str:
     """The line of a run that cannot use the cache, and goes on with its own records all the same."""
     records = records_of(folder)[:count]
-    found = cached(records, 8, 4, "bilinear")
-    np.testing.assert_array_equal(found[:], decode(records, 8, 4, "bilinear"))
+    found = load_cached_images(records, 8, 4, "bilinear")
+    np.testing.assert_array_equal(found[:], decode_images(records, 8, 4, "bilinear"))
     assert [len(array) for array in found.arrays] == [count]
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("not cached: ")
@@ -184,16 +184,16 @@ def in_memory(folder: Path, capsys: Capture, count: int = 4) -> str:
 
 
 def test_a_full_disk_is_no_fault(place: Path, crops: Path, capsys: Capture, monkeypatch: Patch) -> None:
-    cached(records_of(crops), 8, 4, "bilinear")
+    load_cached_images(records_of(crops), 8, 4, "bilinear")
     size = next(place.iterdir()).stat().st_size
-    cache_contents.clear()
+    cache_contents.clear_entries()
     with monkeypatch.context() as patch:
         patch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=1.04 * size))
         line = in_memory(crops, capsys)
     assert line == f"not cached: {place} has 0.0 GB free, 0.0 are needed; decoding into memory"
     assert files(place) == []
     monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=1.06 * size))
-    cached(records_of(crops), 8, 4, "bilinear")
+    load_cached_images(records_of(crops), 8, 4, "bilinear")
     assert len(files(place)) == 1
 
 
@@ -223,12 +223,12 @@ def test_a_relative_place_is_no_place(crops: Path, capsys: Capture, monkeypatch:
 
 def test_the_place_follows_the_environment(monkeypatch: Patch) -> None:
     monkeypatch.setenv("HOME", "/home/someone")
-    assert image_folder() == Path(os.environ["REID_TUNE_CACHE_DIR"])
+    assert image_cache_folder() == Path(os.environ["REID_TUNE_CACHE_DIR"])
     monkeypatch.delenv("REID_TUNE_CACHE_DIR")
     monkeypatch.setenv("XDG_CACHE_HOME", "/scratch")
-    assert image_folder() == Path("/scratch/reid-tune/images")
+    assert image_cache_folder() == Path("/scratch/reid-tune/images")
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert image_folder() == Path("/home/someone/.cache/reid-tune/images")
+    assert image_cache_folder() == Path("/home/someone/.cache/reid-tune/images")
 
 
 def test_an_unreadable_image_is_named_and_nothing_stays(place: Path, crops: Path, capsys: Capture) -> None:
@@ -236,9 +236,9 @@ def test_an_unreadable_image_is_named_and_nothing_stays(place: Path, crops: Path
     for content in (b"no image", sorted(crops.iterdir())[0].read_bytes()[:60]):
         broken.write_bytes(content)
         with pytest.raises(InputError) as plain:
-            decode(records_of(crops), 8, 4, "bilinear")
+            decode_images(records_of(crops), 8, 4, "bilinear")
         with pytest.raises(InputError, match=r"0002_c9_broken\.png") as found:
-            cached(records_of(crops), 8, 4, "bilinear")
+            load_cached_images(records_of(crops), 8, 4, "bilinear")
         assert str(found.value) == str(plain.value)
         assert files(place) == [] and capsys.readouterr().err == ""
     assert f"cannot read the image {broken}: " in in_memory(crops, capsys), "nobody has asked for it"
@@ -247,10 +247,10 @@ def test_an_unreadable_image_is_named_and_nothing_stays(place: Path, crops: Path
 
 def test_a_lost_image_is_named(place: Path, crops: Path) -> None:
     records = records_of(crops)
-    cached(records, 8, 4, "bilinear")
+    load_cached_images(records, 8, 4, "bilinear")
     records[2].path.unlink()
     with pytest.raises(InputError, match=f"there is no image {records[2].path}"):
-        cached(records, 8, 4, "bilinear")
+        load_cached_images(records, 8, 4, "bilinear")
 
 
 def test_images_that_change_meanwhile_are_not_kept(
@@ -274,30 +274,30 @@ def test_images_that_change_meanwhile_are_not_kept(
 
 def test_files_in_use_stay(place: Path, crops: Path, tmp_path: Path) -> None:
     used, free = built(crops), built(draw(tmp_path / "other", seed=1))
-    held = cached(records_of(crops), 8, 4, "bilinear")
-    cleared = cache_contents.clear()
+    held = load_cached_images(records_of(crops), 8, 4, "bilinear")
+    cleared = cache_contents.clear_entries()
     assert (cleared.removed, cleared.in_use) == ([free.stem], [used.stem])
     assert files(place) == [used.name]
-    np.testing.assert_array_equal(held[:], decode(records_of(crops), 8, 4, "bilinear"))
+    np.testing.assert_array_equal(held[:], decode_images(records_of(crops), 8, 4, "bilinear"))
     del held
-    assert cache_contents.clear(used.stem).removed == [used.stem]
+    assert cache_contents.clear_entries(used.stem).removed == [used.stem]
     assert files(place) == []
 
 
 # Prints a line when it is ready, and begins when it gets one.
 PROGRAM = """
 import hashlib, json, resource, sys
-from reid_tune.data.image_cache.cache import cached
-from reid_tune.data.image_cache.admin import entries
-from reid_tune.data.records import read_folder
+from reid_tune.data.image_cache.cache import load_cached_images
+from reid_tune.data.image_cache.admin import list_entries
+from reid_tune.data.records import read_image_folder
 
-records = read_folder(sys.argv[1]).records
+records = read_image_folder(sys.argv[1]).records
 if len(sys.argv) > 2:
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)
 print("ready", flush=True)
 sys.stdin.readline()
-pixels = cached(records, 8, 4, "bilinear", threads=1)[:]
-print(json.dumps([hashlib.sha256(pixels.tobytes()).hexdigest(), [entry.header.builder for entry in entries()]]))
+pixels = load_cached_images(records, 8, 4, "bilinear", threads=1)[:]
+print(json.dumps([hashlib.sha256(pixels.tobytes()).hexdigest(), [entry.header.builder for entry in list_entries()]]))
 """
 
 
@@ -316,11 +316,11 @@ def go(process: subprocess.Popen[str]) -> None:
 
 
 def results(processes: list[subprocess.Popen[str]], folder: Path) -> tuple[set[int], str]:
-    """Who built the one file that all of them have read, and what they said; all saw the pixels of `decode`."""
+    """Who built the one file that all of them have read, and what they said; all saw the pixels of `decode_images`."""
     ends = [process.communicate() for process in processes]
     assert [process.returncode for process in processes] == [0] * len(processes), ends
     found = [json.loads(out) for out, _ in ends]
-    wanted = decode(records_of(folder), 8, 4, "bilinear")
+    wanted = decode_images(records_of(folder), 8, 4, "bilinear")
     assert {digest for digest, _ in found} == {hashlib.sha256(wanted.tobytes()).hexdigest()}
     return {builder for _, builders in found for builder in builders}, "".join(err for _, err in ends)
 
@@ -356,7 +356,7 @@ def test_another_process_takes_over_when_the_builder_is_killed(place: Path, tmp_
             assert process.stderr is not None
             waits = process.stderr.readline()
             assert waits == f"waiting for another process to decode {MANY} images ... 85 %\n"
-        assert cache_contents.clear().in_use == cache_contents.clear().in_use != []
+        assert cache_contents.clear_entries().in_use == cache_contents.clear_entries().in_use != []
         assert len(files(place)) == 2, "the lock and a part of the file"
         killed.kill()
         killed.communicate()
@@ -374,8 +374,8 @@ def test_what_killed_builders_left_is_cleared(place: Path, crops: Path) -> None:
     others = ["another.lock", ".another.crops.x", "notes.txt"]
     for name in others:
         (place / name).write_text("not ours")
-    assert [entry.name for entry in entries()] == [path.stem]
-    assert cache_contents.clear().removed == [lost, path.stem]
+    assert [entry.name for entry in list_entries()] == [path.stem]
+    assert cache_contents.clear_entries().removed == [lost, path.stem]
     assert files(place) == sorted(others)
 
 

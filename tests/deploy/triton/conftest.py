@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from reid_tune.data.images import load
+from reid_tune.data.images import load_image
 from reid_tune.demo import draw_demo_data
-from reid_tune.deploy.export_options import Form
+from reid_tune.deploy.export_options import ExportOptions
 from reid_tune.deploy.onnx_export import export_onnx
 from reid_tune.deploy.onnx_model import OnnxModel
-from reid_tune.deploy.triton.config import Serving
+from reid_tune.deploy.triton.config import ServingOptions
 from reid_tune.deploy.triton.repository import write_repository
 
 from ...helpers.triton_server import Triton, triton_server
@@ -30,7 +30,7 @@ def models(tmp_path_factory: pytest.TempPathFactory, exported: Callable[[str], A
     """A network whose client normalises, and the same that normalises by itself."""
     made, path, _ = exported("resnet18")
     pixels = tmp_path_factory.mktemp("pixels") / "pixels.onnx"
-    export_onnx(*made, pixels, form=Form(layout="uint8_nhwc"))
+    export_onnx(*made, pixels, options=ExportOptions(layout="uint8_nhwc"))
     return {"floats": OnnxModel(path), "pixels": OnnxModel(pixels)}
 
 
@@ -38,9 +38,9 @@ def models(tmp_path_factory: pytest.TempPathFactory, exported: Callable[[str], A
 def repository(tmp_path_factory: pytest.TempPathFactory, models: dict[str, OnnxModel]) -> Path:
     folder = tmp_path_factory.mktemp("repository") / "models"
     for name, model in models.items():
-        write_repository(model.path, folder, name=name, serving=Serving())
-    write_repository(models["floats"].path, folder, name="small", serving=Serving(max_batch_size=4))
-    write_repository(models["floats"].path, folder, name="wrong", serving=Serving())
+        write_repository(model.path, folder, name=name, serving=ServingOptions())
+    write_repository(models["floats"].path, folder, name="small", serving=ServingOptions(max_batch_size=4))
+    write_repository(models["floats"].path, folder, name="wrong", serving=ServingOptions())
     config = folder / "wrong" / "config.pbtxt"
     key = 'key: "dimension"\n  value {\n    string_value: '
     config.write_text(config.read_text().replace(f'{key}"256"', f'{key}"128"'))
@@ -55,5 +55,9 @@ def server(repository: Path) -> Iterator[Triton]:
 
 def expected(model: OnnxModel, paths: list[Path]) -> np.ndarray:
     """The embeddings of image files by a model's own file."""
-    intake = model.intake
-    return model.embed(np.stack([load(path, intake.height, intake.width, intake.interpolation) for path in paths]))
+    preprocessing = model.preprocessing
+    return model.embed(
+        np.stack(
+            [load_image(path, preprocessing.height, preprocessing.width, preprocessing.interpolation) for path in paths]
+        )
+    )

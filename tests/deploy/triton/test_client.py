@@ -9,7 +9,7 @@ from typing import Any, Literal
 import pytest
 from tritonclient.utils import InferenceServerException
 
-from reid_tune.data.records import Record
+from reid_tune.data.records import ImageRecord
 from reid_tune.deploy.triton import connection
 from reid_tune.deploy.triton.address import Address
 from reid_tune.deploy.triton.client import TritonModel
@@ -101,8 +101,8 @@ def test_one_authority_alone_is_trusted(tmp_path: Path) -> None:
     assert len(library.ssl_context.get_ca_certs()) == 1 and library.ssl_context.check_hostname
 
 
-def records(*identities: int) -> tuple[Record, ...]:
-    return tuple(Record(Path(f"{number}.jpg"), identity, 1) for number, identity in enumerate(identities))
+def records(*identities: int) -> tuple[ImageRecord, ...]:
+    return tuple(ImageRecord(Path(f"{number}.jpg"), identity, 1) for number, identity in enumerate(identities))
 
 
 def test_a_sample_has_identities_of_both_sides_and_no_junk() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from reid_tune.data.records import read_folder
+from reid_tune.data.records import read_image_folder
 from reid_tune.deploy.onnx_model import OnnxModel
 from reid_tune.evaluation.features import feature_set
 from reid_tune.evaluation.rerank import ReRanking
@@ -25,7 +25,7 @@ Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def end_to_end(command: Run, data: Path, tmp_path: Path) -> Run:
+def run_end_to_end(command: Run, data: Path, tmp_path: Path) -> Run:
     """The command on the test folders of the data, four identities of them."""
 
     def run(*options: object, query: Path = data / "query") -> tuple[int, str, str]:
@@ -37,13 +37,13 @@ def end_to_end(command: Run, data: Path, tmp_path: Path) -> Run:
 
 @pytest.mark.parametrize("protocol", ["http", "grpc"])
 def test_end_to_end_has_the_scores_of_the_deployed_file(
-    protocol: str, end_to_end: Run, server: Triton, models: dict[str, OnnxModel], data: Path, tmp_path: Path
+    protocol: str, run_end_to_end: Run, server: Triton, models: dict[str, OnnxModel], data: Path, tmp_path: Path
 ) -> None:
-    status, out, err = end_to_end("-m", "small", "-i", protocol, "-u", getattr(server, protocol))
+    status, out, err = run_end_to_end("-m", "small", "-i", protocol, "-u", getattr(server, protocol))
     assert status == 0, err
     found, written = json.loads(out), json.loads((tmp_path / "e2e" / "metrics.json").read_text())
     assert written["identities"] == 4 and {key: written[key] for key in found} == found
-    folders = [read_folder(data / name).records for name in ("query", "bounding_box_test")]
+    folders = [read_image_folder(data / name).records for name in ("query", "bounding_box_test")]
     chosen = sample_identities(*folders, 4, seed=0)
     sides = [[record for record in records if record.identity in chosen] for records in folders]
     arrays = [
@@ -63,26 +63,26 @@ def test_end_to_end_has_the_scores_of_the_deployed_file(
         assert min(Image.open(tmp_path / "e2e" / picture).size) > 300
 
 
-def test_end_to_end_on_a_server_of_its_own(end_to_end: Run, repository: Path, data: Path, tmp_path: Path) -> None:
+def test_end_to_end_on_a_server_of_its_own(run_end_to_end: Run, repository: Path, data: Path, tmp_path: Path) -> None:
     query = tmp_path / "query"
     shutil.copytree(data / "query", query)
     broken = min(path for path in query.iterdir() if not path.name.startswith(("-1", "0000")))
     broken.write_bytes(b"no image")
     with triton_program(tmp_path) as program:
         options = ("-m", "floats", "--identities", "8", "--repository", repository, "--server", program)
-        status, out, err = end_to_end(*options, query=query)
+        status, out, err = run_end_to_end(*options, query=query)
         assert status == 0 and f"left out: cannot read the image {broken}" in err, err
         assert "\n1 left out\n" in err
         assert json.loads(out)["plain"]["queries"] > 4
-        status, _, err = end_to_end(*options, "-u", "localhost:8000")
+        status, _, err = run_end_to_end(*options, "-u", "localhost:8000")
         assert status == 2 and "which is not at -u localhost:8000: give one of the two." in err
-        status, _, err = end_to_end("-m", "small", "-b", "5", *options[4:])
+        status, _, err = run_end_to_end("-m", "small", "-b", "5", *options[4:])
         assert status == 2 and "-b 5: the model takes 1 to 4 images in a request." in err
 
 
 def test_a_place_that_cannot_be_written_is_said_before_the_work(
-    end_to_end: Run, server: Triton, tmp_path: Path
+    run_end_to_end: Run, server: Triton, tmp_path: Path
 ) -> None:
     (tmp_path / "e2e").write_text("a file")
-    status, _, err = end_to_end("-m", "floats", "-u", server.http)
+    status, _, err = run_end_to_end("-m", "floats", "-u", server.http)
     assert status == 2 and str(tmp_path / "e2e") in err and "Traceback" not in err

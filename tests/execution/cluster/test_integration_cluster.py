@@ -17,7 +17,7 @@ import yaml
 
 from reid_tune.config.encryption_key import KEY_FILE_VARIABLE
 from reid_tune.journal.lease import LEASE
-from reid_tune.storage.s3 import Bucket
+from reid_tune.storage.s3 import S3Store
 
 from ...helpers.cli_sweep import SPEC, Bench
 from ...helpers.cluster_machines import Machines, permitted
@@ -210,7 +210,7 @@ def test_a_sweep_outlives_its_machines(machines: Machines, tmp_path: Path) -> No
 
 
 def test_a_sweep_and_its_data_are_in_a_bucket(tmp_path: Path) -> None:
-    storage, data = Bucket(f"s3://{BUCKET}/sweeps"), Bucket(f"s3://{BUCKET}/data")
+    storage, data = S3Store(f"s3://{BUCKET}/sweeps"), S3Store(f"s3://{BUCKET}/data")
     folders = {key: f"{data}/{Path(value).name}" for key, value in SPEC["dataset"].items() if key.endswith("_dir")}
     bench = Bench(
         tmp_path, storage=storage.url, scheduler={"name": "none"}, budget={"trials": 2}, resources={"max_concurrent": 1}

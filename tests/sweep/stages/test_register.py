@@ -14,21 +14,21 @@ from reid_tune.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_c
 from reid_tune.checkpoints.filenames import LATEST
 from reid_tune.config.experiment import Experiment
 from reid_tune.config.load import build_experiment, with_parameters
-from reid_tune.data.records import Record
+from reid_tune.data.records import ImageRecord
 from reid_tune.demo import draw_demo_data
 from reid_tune.errors import InputError
 from reid_tune.evaluation.features import feature_set, write_features
 from reid_tune.execution.fixed_runs import features_file
 from reid_tune.journal.journal import Journal
 from reid_tune.journal.state import confirm_run, refit_run, trial_run
-from reid_tune.modeling.network import untrained
-from reid_tune.search_space.load import Sweep
-from reid_tune.sweep.pretrained import settled
-from reid_tune.sweep.stages.confirm import decide
-from reid_tune.sweep.stages.export import export
-from reid_tune.sweep.stages.preflight import preflight
+from reid_tune.modeling.network import build_seeded_network
+from reid_tune.search_space.load import SweepConfig
+from reid_tune.sweep.pretrained import pinned_pretrained_weights
+from reid_tune.sweep.stages.confirm import choose_winner
+from reid_tune.sweep.stages.export import export_finalists
+from reid_tune.sweep.stages.preflight import run_preflight
 from reid_tune.sweep.stages.register import register
-from reid_tune.sweep.stages.test_set import test as run_test
+from reid_tune.sweep.stages.test_set import evaluate_finalists as run_test
 from reid_tune.tasks.evaluate import run_evaluate
 from reid_tune.tasks.export import run_export
 from reid_tune.tasks.inference import run_inference
@@ -40,13 +40,13 @@ from reid_tune.training.subsets import split_records
 from ...helpers.simulated_driver import make_sweep
 
 
-def write_repeat(journal: Journal, sweep: Sweep, run: str, noise: float) -> None:
+def write_repeat(journal: Journal, sweep: SweepConfig, run: str, noise: float) -> None:
     """Embeddings of a repeat's hold-out, the farther from those of the identity the more noise."""
     split = split_records(with_parameters(sweep.experiment, journal.state.runs[run].parameters, run))
     draw = np.random.default_rng(0)
     identities = draw.normal(size=(10_000, 8))
 
-    def side(records: tuple[Record, ...]) -> list[Any]:
+    def side(records: tuple[ImageRecord, ...]) -> list[Any]:
         ids = np.array([record.identity for record in records])
         features = identities[ids] + noise * draw.normal(size=(len(ids), 8))
         return [features, ids, np.array([record.camera for record in records])]
@@ -89,10 +89,15 @@ def registered(tmp_path_factory: pytest.TempPathFactory) -> Any:
         spec = sweep.experiment.model_dump(mode="json", exclude={"encryption_key"})
         for number, name in enumerate(("trial0", "winner")):
             write_repeat(journal, sweep, confirm_run(number, 1), noise=2.0 * (1 - number))
-            network = untrained(sweep.experiment.model, 8, seed=number)
+            network = build_seeded_network(sweep.experiment.model, 8, seed=number)
             path = sweep.folder / refit_run(name) / "attempt-1" / LATEST
             save_checkpoint(path, Checkpoint(spec, 1, list(range(8)), [{"epoch": 1}], network.state_dict(), {}))
-        for name, stage in {"confirm": decide, "export": export, "test": run_test, "register": register}.items():
+        for name, stage in {
+            "confirm": choose_winner,
+            "export": export_finalists,
+            "test": run_test,
+            "register": register,
+        }.items():
             journal.emit("stage", stage=name, state="done", result=stage(sweep, journal))
         yield tree, sweep, journal
 
@@ -176,21 +181,24 @@ def test_a_sweep_keeps_the_weights_that_a_reference_named_as_it_began(registered
     sweep = make_sweep(tmp_path, tree | {"model": tree["model"] | {"pretrained_model_path": reference}})
     wanted = (Path(show_version(tracking_uri(), "people@best")["source"]) / "checkpoint.pth").read_bytes()
 
-    with settled(sweep, {}) as own:
+    with pinned_pretrained_weights(sweep, {}) as own:
         file = Path(str(own.experiment.model.pretrained_model_path))
         assert file.read_bytes() == wanted and file.parent == sweep.folder / "pretrained"
-        assert preflight(own, ("preflight",)).pretrained == {"file": str(file), "sha256": sha256(wanted).hexdigest()}
+        assert run_preflight(own, ("preflight",)).pretrained == {
+            "file": str(file),
+            "sha256": sha256(wanted).hexdigest(),
+        }
     assert not sweep.folder.exists(), "a sweep that did not begin leaves nothing"
 
-    with settled(sweep, {}) as own, Journal(sweep.folder) as journal:
+    with pinned_pretrained_weights(sweep, {}) as own, Journal(sweep.folder) as journal:
         journal.emit("sweep", weights=own.weights, spec=own.experiment.parameters())
         header, file = journal.state.header, Path(str(own.experiment.model.pretrained_model_path))
     assert file.read_bytes() == wanted
     client(tracking_uri()).delete_registered_model_alias("people", "best")
     try:
-        with settled(sweep, header) as again:
+        with pinned_pretrained_weights(sweep, header) as again:
             assert again.experiment.model.pretrained_model_path == str(file)
-        with pytest.raises(InputError, match="has no alias best"), settled(sweep, {}):
+        with pytest.raises(InputError, match="has no alias best"), pinned_pretrained_weights(sweep, {}):
             pass
     finally:
         client(tracking_uri()).set_registered_model_alias("people", "best", "1")
@@ -199,4 +207,4 @@ def test_a_sweep_keeps_the_weights_that_a_reference_named_as_it_began(registered
 def test_a_sweep_wants_an_alias_that_can_be_one(registered: Any, tmp_path: Path) -> None:
     tree = registered[0]
     with pytest.raises(InputError, match="registry.alias: 'latest' cannot be an alias"):
-        preflight(make_sweep(tmp_path, tree, registry={"model": "people", "alias": "latest"}), ("preflight",))
+        run_preflight(make_sweep(tmp_path, tree, registry={"model": "people", "alias": "latest"}), ("preflight",))
