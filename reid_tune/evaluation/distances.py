@@ -1,6 +1,5 @@
 """Squared Euclidean distances of L2-normalised rows, in blocks, where equal rows have equal distances."""
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from reid_tune.environment import set_defaults
 from reid_tune.evaluation.copies import joined_rows
 from reid_tune.evaluation.parallel import in_threads, one_thread
 
@@ -149,7 +149,7 @@ def full_precision() -> Iterator[None]:
 
 def fix_cublas_workspace() -> None:
     """Let cuBLAS repeat itself: some versions of PyTorch demand it, and read it at a process's first product."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    set_defaults({"CUBLAS_WORKSPACE_CONFIG": ":4096:8"})
 
 
 @contextmanager

@@ -13,8 +13,8 @@ from typing import Any
 
 from reid_tune.checkpoints.filenames import LATEST
 from reid_tune.errors import InfrastructureError, ReidTuneError
-from reid_tune.storage.retry import patiently
-from reid_tune.storage.s3 import Bucket, is_url
+from reid_tune.storage.retry import retry_while_unavailable
+from reid_tune.storage.s3 import S3Store, is_url
 
 __all__ = ["RunFiles", "require_shared_folders", "run_files"]
 
@@ -45,7 +45,7 @@ class RunFiles:
 class _Copied(RunFiles):
     """Of a sweep at s3://: files below a folder of this process, copied to the bucket when they have changed."""
 
-    bucket: Bucket
+    bucket: S3Store
     root: Path
     sent: dict[Path, int]
 
@@ -71,7 +71,7 @@ def run_files(config: dict[str, Any], rank: int = 0) -> Iterator[RunFiles]:
     if not config["remote"]:
         yield files
         return
-    bucket, sweep = Bucket(config["remote"]), Path(config["sweep"])
+    bucket, sweep = S3Store(config["remote"]), Path(config["sweep"])
     _remove_leftovers()
     with tempfile.TemporaryDirectory(prefix=f"{_PREFIX}{os.getpid()}-", ignore_cleanup_errors=True) as root:
         names = {name: getattr(files, name).relative_to(sweep) for name in vars(files) if getattr(files, name)}
@@ -95,7 +95,7 @@ def _reach(action: Callable[..., object], *arguments: Any) -> None:
     from ray.util import get_node_ip_address
 
     try:
-        patiently(partial(action, *arguments))
+        retry_while_unavailable(partial(action, *arguments))
     except ReidTuneError as error:
         raise InfrastructureError(f"node {get_node_ip_address()}: {error}") from None
 
@@ -117,12 +117,12 @@ def require_shared_folders(scratch: str, *data: str) -> None:
     """
     from ray.util import get_node_ip_address
 
-    from reid_tune.storage.download_cache import local_folder
+    from reid_tune.storage.download_cache import ensure_local_folder
 
     if missing := [folder for folder in (scratch, *data) if not is_url(folder) and not Path(folder).is_dir()]:
         raise InfrastructureError(f"node {get_node_ip_address()} has no {missing[0]}.")
     try:
         for folder in data:
-            local_folder(folder)
+            ensure_local_folder(folder)
     except ReidTuneError as error:
         raise InfrastructureError(f"node {get_node_ip_address()}: {error}") from None

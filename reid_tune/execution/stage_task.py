@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from reid_tune.errors import InfrastructureError, ReidTuneError
 from reid_tune.journal.journal import Journal
 from reid_tune.journal.state import SweepState
-from reid_tune.journal.sweep_files import Files
+from reid_tune.journal.sweep_store import SweepStore
 from reid_tune.search_space.load import SweepConfig
 from reid_tune.training.memory import is_out_of_memory
 
@@ -30,7 +30,7 @@ StageFunction = Callable[[SweepConfig, Journal], dict[str, Any]]
 class _Log:
     """The driver's log in another process: the state to read, and the events that the driver is to record."""
 
-    def __init__(self, files: Files, state: SweepState) -> None:
+    def __init__(self, files: SweepStore, state: SweepState) -> None:
         self.files, self.state = files, state
         self.events: list[tuple[str, dict[str, Any]]] = []
 
@@ -114,7 +114,7 @@ def _work(
     stage: StageFunction, sweep: SweepConfig, state: SweepState
 ) -> tuple[dict[str, Any] | Exception, list[tuple[str, dict[str, Any]]], str]:
     """Result or error and events of a stage, and what it has printed to stderr."""
-    log: Any = _Log(Files(sweep.folder), state)
+    log: Any = _Log(SweepStore(sweep.folder), state)
     result: dict[str, Any] | Exception
     with contextlib.redirect_stderr(io.StringIO()) as text:
         try:

@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -15,12 +14,13 @@ from ray.tune.error import TuneError
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from reid_tune.environment import set_defaults
 from reid_tune.errors import InfrastructureError, ReidTuneError
 from reid_tune.execution.failures import Failure
 from reid_tune.execution.placement_groups import remove_orphaned_groups
 from reid_tune.execution.run_source import Attempt, RunSource
 from reid_tune.execution.worker import make_trial_config, run_distributed, run_single_worker, unpack
-from reid_tune.storage.s3 import Bucket
+from reid_tune.storage.s3 import S3Store
 
 __all__ = ["run_all"]
 
@@ -34,7 +34,7 @@ def run_all(
     validate_at: tuple[int, ...],
     scratch: Path,
     timeout: float,
-    remote: Bucket | None = None,
+    remote: S3Store | None = None,
 ) -> None:
     """Run until the source is done; Ray's own files go to `scratch` and are removed behind it.
 
@@ -251,6 +251,6 @@ def _quiet(scratch: Path) -> Iterator[None]:
     scratch.mkdir(parents=True, exist_ok=True)
     for name in ("ray", "ray.tune"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    os.environ.setdefault("PYTHONWARNINGS", "ignore")
+    set_defaults({"PYTHONWARNINGS": "ignore"})
     with (scratch / "output.txt").open("a") as file, contextlib.redirect_stdout(file):
         yield

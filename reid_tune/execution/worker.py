@@ -18,7 +18,7 @@ from reid_tune.errors import InfrastructureError
 from reid_tune.execution.cluster.network import make_torch_config
 from reid_tune.execution.failures import Failure, classify_error, failure_to_report
 from reid_tune.execution.gpu_share import limit_memory
-from reid_tune.storage.s3 import Bucket, is_url
+from reid_tune.storage.s3 import S3Store, is_url
 from reid_tune.training.compiler import limit_compile_processes
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def _train_storage(shared: str) -> dict[str, Any]:
     """Arguments of Ray Train's configuration that put its own files into a folder, or at s3://."""
     if not is_url(shared):
         return {"storage_path": shared}
-    bucket = Bucket(shared)
+    bucket = S3Store(shared)
     return {"storage_path": bucket.root, "storage_filesystem": bucket.filesystem}
 
 

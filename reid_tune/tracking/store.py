@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from reid_tune.environment import set_defaults
 from reid_tune.errors import InfrastructureError, InputError, ReidTuneError
 from reid_tune.files import make_folder
 from reid_tune.tracking import address, server
@@ -70,8 +71,7 @@ def client(uri: str) -> "MlflowClient":
     # MLflow itself would retry for minutes before it says so, or upgrade an older store halfway.
     if reason := _local_fault(uri):
         raise InputError(_sentence(uri, reason))
-    for name, value in QUIET.items():
-        os.environ.setdefault(name, value)
+    set_defaults(QUIET)
     from mlflow import MlflowClient
 
     for name in ("mlflow", "alembic"):

@@ -8,6 +8,7 @@ import shlex
 import shutil
 from typing import TYPE_CHECKING
 
+from reid_tune.environment import set_defaults
 from reid_tune.errors import InputError
 
 if TYPE_CHECKING:
@@ -49,4 +50,4 @@ def limit_compile_processes(cpus: int) -> None:
 
     Its default is one for each core of the machine, 32 at most, in each worker. Read as torch._inductor is imported.
     """
-    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", str(cpus))
+    set_defaults({"TORCHINDUCTOR_COMPILE_THREADS": str(cpus)})

@@ -3,9 +3,9 @@
 Imports nothing heavy: processes that only supervise a run import this module too.
 """
 
-import os
 from typing import Any
 
+from reid_tune.environment import set_defaults
 from reid_tune.training.timeouts import GROUP_TIMEOUT
 
 __all__ = ["make_torch_config"]
@@ -43,5 +43,4 @@ def choose_network_interface() -> None:
     own = ray.util.get_node_ip_address()
     for name, addresses in psutil.net_if_addrs().items():
         if any(address.address == own for address in addresses):
-            for variable in _NAMED_BY:
-                os.environ.setdefault(variable, name)
+            set_defaults(dict.fromkeys(_NAMED_BY, name))
