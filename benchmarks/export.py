@@ -50,7 +50,7 @@ def main() -> None:
     table = Table("backbone", "size", *names)
     for backbone in (TINY,) if arguments.quick else BACKBONES:
         for height in (256, 384):
-            for name, form in OPTIONS.items():
+            for name, options in OPTIONS.items():
                 cells = row(backbone, height, options, arguments.images)
                 table.add_row(backbone.removesuffix("_patch4_window7_224"), f"{height}x{WIDTH}", name, *cells)
                 print(backbone, height, name, *cells, file=sys.stderr)

@@ -23,17 +23,18 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from tests.deploy.triton.server import triton_server
+
 from reid_tune.deploy.onnx_export import export_onnx
 from reid_tune.deploy.onnx_model import OnnxModel
 from reid_tune.deploy.triton.address import Address
 from reid_tune.deploy.triton.client import TritonModel
-from reid_tune.deploy.triton.config import Serving
+from reid_tune.deploy.triton.config import ServingOptions
 from reid_tune.deploy.triton.repository import write_repository
 from reid_tune.modeling.network import ReIDNet
 from reid_tune.tables import print_table
 from reid_tune.training.embed import network_embed
 from tests.deploy.conftest import make_network
-from tests.deploy.triton.server import triton_server
 
 Embed = Callable[[np.ndarray], np.ndarray]
 BATCH, SIZE = 16, (256, 128)
@@ -60,7 +61,7 @@ def compare(backbone: str, folder: Path, rounds: int) -> None:
     export_onnx(network, experiment, folder / "model.onnx")
     threads = torch.get_num_threads()
     model = OnnxModel(folder / "model.onnx", threads=threads)
-    write_repository(folder / "model.onnx", folder / "repository", name="reid", serving=Serving(threads=threads))
+    write_repository(folder / "model.onnx", folder / "repository", name="reid", serving=ServingOptions(threads=threads))
     crops = np.random.default_rng(0).integers(0, 256, (4 * BATCH, *SIZE, 3), np.uint8)
     with served(folder / "repository") as triton:
         ways: dict[str, Embed] = {
@@ -88,7 +89,7 @@ def plainly(network: ReIDNet, model: OnnxModel) -> Embed:
 
     @torch.inference_mode()
     def embed(images: np.ndarray) -> np.ndarray:
-        parts = (model.intake.prepare(images[start : start + BATCH]) for start in range(0, len(images), BATCH))
+        parts = (model.preprocessing.prepare(images[start : start + BATCH]) for start in range(0, len(images), BATCH))
         return np.concatenate([network(torch.from_numpy(part)).numpy() for part in parts])
 
     return embed
@@ -111,7 +112,7 @@ def served(repository: Path) -> Iterator[dict[str, Embed]]:
     with triton_server(repository) as server, ExitStack() as stack:
 
         def over(address: Address) -> Embed:
-            model = stack.enter_context(TritonModel(address, "reid", at_once=2))
+            model = stack.enter_context(TritonModel(address, "reid", max_concurrent=2))
 
             def embed(images: np.ndarray) -> np.ndarray:
                 batches = (images[start : start + BATCH] for start in range(0, len(images), BATCH))

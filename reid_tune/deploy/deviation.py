@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["NEIGHBOURS", "Deviation", "deviation", "same_neighbours"]
+__all__ = ["NEIGHBOURS", "Deviation", "measure_deviation", "same_neighbours"]
 
 NEIGHBOURS = 10
 
@@ -18,7 +18,7 @@ class Deviation:
     shift: float  # the largest of the cosine between two crops
 
 
-def deviation(wanted: np.ndarray, found: np.ndarray) -> Deviation:
+def measure_deviation(wanted: np.ndarray, found: np.ndarray) -> Deviation:
     """Compare embeddings [n, D], in float64."""
     wanted, found = wanted.astype(np.float64), found.astype(np.float64)
     with np.errstate(invalid="ignore", divide="ignore"):

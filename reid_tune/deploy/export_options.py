@@ -7,11 +7,11 @@ from typing import cast, get_args
 
 from reid_tune.config.tasks import ExportPrecision, InputLayout
 
-__all__ = ["PLAIN", "Form"]
+__all__ = ["DEFAULT", "ExportOptions"]
 
 
 @dataclass(frozen=True)
-class Form:
+class ExportOptions:
     """How a file serves its network.
 
     Attributes:
@@ -34,7 +34,7 @@ class Form:
         }
 
     @classmethod
-    def read(cls, metadata: Mapping[str, str]) -> "Form":
+    def from_metadata(cls, metadata: Mapping[str, str]) -> "ExportOptions":
         """The form that a file's texts tell.
 
         Raises:
@@ -50,4 +50,4 @@ class Form:
         return cls(cast(InputLayout, layout), cast(ExportPrecision, precision), normalized)
 
 
-PLAIN = Form()
+DEFAULT = ExportOptions()

@@ -3,13 +3,13 @@
 from graphlib import TopologicalSorter
 from typing import Any
 
-__all__ = ["to_half"]
+__all__ = ["to_fp16"]
 
 # Sums of squares leave the range of half precision long before their root does.
 _FLOAT32 = ("ReduceL2", "ReduceSumSquare")
 
 
-def to_half(model: Any) -> Any:
+def to_fp16(model: Any) -> Any:
     """A float32 graph with weights and arithmetic in half precision; its input and output stay float32.
 
     onnxruntime computes it in half precision on a GPU, and in float32, from rounded weights, on a CPU.

@@ -10,10 +10,10 @@ from torch.overrides import TorchFunctionMode
 
 from reid_tune.modeling.network import ReIDNet
 
-__all__ = ["rounded"]
+__all__ = ["round_to_fp16"]
 
 
-def rounded(network: ReIDNet) -> Callable[[Tensor], Tensor]:
+def round_to_fp16(network: ReIDNet) -> Callable[[Tensor], Tensor]:
     """The network with each weight and result rounded to half precision, as a function of images [batch, C, H, W].
 
     This is what a right program may differ by. Values above 65,504 become infinite. Those inside one function of torch,

@@ -7,12 +7,12 @@ import numpy as np
 
 from reid_tune.deploy.onnx_model import INPUT, OUTPUT
 
-__all__ = ["give_unit_norm", "take_pixels"]
+__all__ = ["add_l2_normalisation", "add_pixel_normalisation"]
 
 _SMALLEST = 1e-12  # as torch.nn.functional.normalize, which leaves a zero vector as it is
 
 
-def take_pixels(model: Any, mean: Sequence[float], std: Sequence[float]) -> None:
+def add_pixel_normalisation(model: Any, mean: Sequence[float], std: Sequence[float]) -> None:
     """Let a float32 graph take pixels, uint8 [batch, H, W, channels], in place of normalised images.
 
     Args:
@@ -41,7 +41,7 @@ def take_pixels(model: Any, mean: Sequence[float], std: Sequence[float]) -> None
         graph.node.insert(0, node)
 
 
-def give_unit_norm(model: Any) -> None:
+def add_l2_normalisation(model: Any) -> None:
     """Let a graph with output [batch, D] float32 divide each embedding by its L2 norm, in float32.
 
     Args:

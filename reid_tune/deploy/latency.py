@@ -12,12 +12,12 @@ import torch
 
 from reid_tune.deploy.onnx_model import INPUT, OUTPUT, OnnxModel
 
-__all__ = ["latency"]
+__all__ = ["measure_latency"]
 
 _WARM_UP, _FEWEST = 3, 3
 
 
-def latency(
+def measure_latency(
     onnx_file: Path | str,
     batches: Sequence[int] = (1, 16),
     *,
@@ -51,8 +51,10 @@ def latency(
 
 def _times(model: OnnxModel, size: int, limit: float, runs: int) -> list[float]:
     """Seconds of each run."""
-    crops = np.random.default_rng(0).integers(0, 256, (size, model.intake.height, model.intake.width, 3), np.uint8)
-    images = model.intake.prepare(crops)
+    crops = np.random.default_rng(0).integers(
+        0, 256, (size, model.preprocessing.height, model.preprocessing.width, 3), np.uint8
+    )
+    images = model.preprocessing.prepare(crops)
     times: list[float] = []
     for _ in range(_WARM_UP):
         model._session.run([OUTPUT], {INPUT: images})

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from reid_tune.deploy.export_options import Form
-from reid_tune.deploy.preprocessing import Intake
+from reid_tune.deploy.export_options import ExportOptions
+from reid_tune.deploy.preprocessing import Preprocessing
 from reid_tune.errors import InputError
 
-__all__ = ["INPUT", "OUTPUT", "OnnxModel", "messages"]
+__all__ = ["INPUT", "OUTPUT", "OnnxModel", "protobuf_messages"]
 
 INPUT, OUTPUT = "input", "fc_pred"
 
@@ -25,7 +25,7 @@ class OnnxModel:
 
     Attributes:
         metadata: All texts that the exporter wrote.
-        intake: What its input must look like; crops are RGB, or of three equal channels where it has one.
+        preprocessing: What its input must look like; crops are RGB, or of three equal channels where it has one.
         dimension: Values in an embedding.
         form: What the file takes, computes in and gives.
 
@@ -43,7 +43,10 @@ class OnnxModel:
         self._session = _open(self.path, threads, gpu)
         self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
         try:
-            self.intake, self.form = Intake.read(self.metadata), Form.read(self.metadata)
+            self.preprocessing, self.options = (
+                Preprocessing.from_metadata(self.metadata),
+                ExportOptions.from_metadata(self.metadata),
+            )
             self.dimension = int(self.metadata["dimension"])
         except KeyError as error:
             raise InputError(f"{path} has no metadata {error}; {_EXPORT}.") from None
@@ -57,7 +60,7 @@ class OnnxModel:
         Raises:
             InputError: the crops have another shape or type.
         """
-        size = self.intake.height, self.intake.width
+        size = self.preprocessing.height, self.preprocessing.width
         if images.dtype != np.uint8 or images.shape[1:] != (*size, 3):
             raise InputError(
                 f"the model takes crops uint8 [n, {size[0]}, {size[1]}, 3], "
@@ -65,7 +68,7 @@ class OnnxModel:
             )
         parts = [np.empty((0, self.dimension), np.float32)]
         for start in range(0, len(images), batch_size):
-            batch = self.intake.prepare(images[start : start + batch_size])
+            batch = self.preprocessing.prepare(images[start : start + batch_size])
             parts.append(self._session.run([OUTPUT], {INPUT: batch})[0])
         return np.concatenate(parts)
 
@@ -74,23 +77,23 @@ class OnnxModel:
             (node.name, node.type, [size if isinstance(size, int) else "batch" for size in node.shape])
             for node in (*self._session.get_inputs(), *self._session.get_outputs())
         ]
-        size, channels = [self.intake.height, self.intake.width], self.intake.channels
+        size, channels = [self.preprocessing.height, self.preprocessing.width], self.preprocessing.channels
         taken = {
             "float_nchw": (INPUT, _FLOAT, ["batch", channels, *size]),
             "uint8_nhwc": (INPUT, _BYTE, ["batch", *size, channels]),
         }
-        wanted = [taken[self.intake.layout], (OUTPUT, _FLOAT, ["batch", self.dimension])]
+        wanted = [taken[self.preprocessing.layout], (OUTPUT, _FLOAT, ["batch", self.dimension])]
         if found != wanted:
             raise InputError(f"{self.path} has inputs and outputs {found} in place of {wanted}; {_EXPORT}.")
 
 
-def messages(message: Any) -> Iterator[Any]:
+def protobuf_messages(message: Any) -> Iterator[Any]:
     """A protobuf message and all messages in it, at any depth."""
     yield message
     for field, value in message.ListFields():
         if field.message_type is not None:
             for child in value if isinstance(value, Sequence) else [value]:
-                yield from messages(child)
+                yield from protobuf_messages(child)
 
 
 def _open(path: Path, threads: int, gpu: int) -> Any:
@@ -124,7 +127,7 @@ def _content(path: Path) -> bytes:
         model = onnx.ModelProto()
     if not model.graph.node:
         raise InputError(f"{path} is not an ONNX file; give one that reid-tune exported.")
-    tensors = (part for part in messages(model) if isinstance(part, onnx.TensorProto))
+    tensors = (part for part in protobuf_messages(model) if isinstance(part, onnx.TensorProto))
     if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in tensors):
         raise InputError(f"{path} keeps weights in other files, which are never read; {_EXPORT}.")
     return content

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from reid_tune.deploy.deviation import deviation
+from reid_tune.deploy.deviation import measure_deviation
 from reid_tune.errors import RunFailedError
 
 __all__ = ["FP32_LIMITS", "ParityLimits", "fp16_limits"]

@@ -12,7 +12,7 @@ from reid_tune.data.records import EXTENSIONS
 from reid_tune.errors import InfrastructureError, InputError
 from reid_tune.files import make_folder
 
-__all__ = ["Converted", "convert_msmt17"]
+__all__ = ["ConvertResult", "convert_msmt17"]
 
 CAMERAS = 15
 LINE = re.compile(r"(\S+)\s+(\d{1,9})", re.ASCII)
@@ -23,7 +23,7 @@ LAYOUT = (
 
 
 @dataclass(frozen=True)
-class Converted:
+class ConvertResult:
     """Images in the three folders, and the people of training and test."""
 
     target: Path
@@ -44,7 +44,7 @@ class _Entry:
     line: str
 
 
-def convert_msmt17(source: Path, target: Path) -> Converted:
+def convert_msmt17(source: Path, target: Path) -> ConvertResult:
     """Lay MSMT17 (Wei et al. 2018) out as `bounding_box_train` (its train and val lists), `query`, `bounding_box_test`.
 
     The whole data set has 32,621 training images of 1,041 people, 11,659 queries and 82,161 gallery images of 3,060
@@ -74,7 +74,7 @@ def convert_msmt17(source: Path, target: Path) -> Converted:
         "bounding_box_test": _named(gallery, 1 + shift),
     }
     _lay_out(folders, target)
-    return Converted(
+    return ConvertResult(
         target,
         len(people),
         len(query),

@@ -7,10 +7,10 @@ from pathlib import Path
 from reid_tune.errors import InputError
 from reid_tune.files import make_folder
 
-__all__ = ["make_room", "output_file"]
+__all__ = ["require_writable", "check_output_file"]
 
 
-def output_file(key: str, path: Path, endings: Sequence[str] = ()) -> Path:
+def check_output_file(key: str, path: Path, endings: Sequence[str] = ()) -> Path:
     """The path, which is no folder and has one of the endings in lower case, if any are given.
 
     Raises:
@@ -24,7 +24,7 @@ def output_file(key: str, path: Path, endings: Sequence[str] = ()) -> Path:
     return path
 
 
-def make_room(path: Path) -> None:
+def require_writable(path: Path) -> None:
     """Make the folder of a file that will be written.
 
     Raises:

@@ -13,7 +13,7 @@ from reid_tune.evaluation.matches import Watch, hardest_queries, random_queries
 from reid_tune.evaluation.plots import ENDINGS, MAX_FRAMES, Frame, cmc_plot, matches_plot
 from reid_tune.evaluation.score import Score
 from reid_tune.evaluation.thresholds import Threshold
-from reid_tune.tasks.outputs import make_room, output_file
+from reid_tune.tasks.outputs import check_output_file, require_writable
 from reid_tune.tasks.threshold import Calibration
 from reid_tune.training.data import EvaluationImages
 
@@ -44,10 +44,10 @@ class Pictures:
         """The fields that ask for a picture."""
         return [_key(name) for name, path in self._targets.items() if path]
 
-    def make_room(self) -> None:
+    def require_writable(self) -> None:
         """Make the folders of the pictures."""
         for path in filter(None, self._targets.values()):
-            make_room(path)
+            require_writable(path)
 
     def watch(self, features: FeatureSet) -> Watch | None:
         """What must see the ranking, if anything."""
@@ -129,4 +129,4 @@ def _key(name: str) -> str:
 
 def _target(experiment: Experiment, name: str) -> Path | None:
     value = getattr(experiment.evaluate, f"output_{name}_plot")
-    return output_file(_key(name), Path(value), ENDINGS) if value else None
+    return check_output_file(_key(name), Path(value), ENDINGS) if value else None

@@ -7,10 +7,10 @@ import torch
 from reid_tune.config.experiment import Experiment
 from reid_tune.config.train import Train
 
-__all__ = ["run_plan"]
+__all__ = ["describe_run"]
 
 
-def run_plan(experiment: Experiment, task: str, devices: Sequence[torch.device]) -> str:
+def describe_run(experiment: Experiment, task: str, devices: Sequence[torch.device]) -> str:
     """Devices, threads and arithmetic of a task; `devices` are its workers'."""
     parts = [_workers(devices), f"{experiment.dataset.num_workers} decoding thread(s)"]
     if task == "train":

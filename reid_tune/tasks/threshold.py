@@ -18,7 +18,7 @@ from reid_tune.evaluation.openset import FAR, OpenSet, open_set
 from reid_tune.evaluation.plots import ENDINGS
 from reid_tune.evaluation.thresholds import Pairs, Threshold
 from reid_tune.files import write_atomic
-from reid_tune.tasks.outputs import make_room, output_file
+from reid_tune.tasks.outputs import check_output_file, require_writable
 from reid_tune.training.devices import named_device
 
 __all__ = ["Calibration", "calibrate", "read_threshold", "run_threshold"]
@@ -113,9 +113,9 @@ def run_threshold(
     """
     place = named_device(device)
     if picture:
-        output_file("--picture", picture, ENDINGS)
+        check_output_file("--picture", picture, ENDINGS)
     if output:
-        output_file("--output", output, (".json",))
+        check_output_file("--output", output, (".json",))
     features = read_features(path)
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -123,7 +123,7 @@ def run_threshold(
     if isinstance(found.threshold, InputError):
         raise found.threshold
     for target in filter(None, (picture, output)):
-        make_room(target)
+        require_writable(target)
     if picture:
         distances_plot(found.histograms, found.threshold, picture)
     if output:

@@ -22,11 +22,11 @@ from reid_tune.tracking.store import fault, public, tracking_uri, with_credentia
 from reid_tune.training.curves import schedule_plot
 from reid_tune.training.system_metrics import Usage
 
-__all__ = ["Epochs", "recorded"]
+__all__ = ["EpochLog", "track_training"]
 
 
-class Epochs:
-    """Writes each epoch of a training that is `recorded` once into its log, with what it took; a context manager.
+class EpochLog:
+    """Writes each epoch of a training that is tracked, once into its log, with what it took; a context manager.
 
     Args:
         directory: Of the checkpoints.
@@ -56,7 +56,7 @@ class Epochs:
 
 
 @contextmanager
-def recorded(experiment: Experiment, directory: Path, *, resumed: bool) -> Iterator[None]:
+def track_training(experiment: Experiment, directory: Path, *, resumed: bool) -> Iterator[None]:
     """Record the training within the block in the store of MLFLOW_TRACKING_URI; a store that is away stops nothing.
 
     The experiment is that of MLFLOW_EXPERIMENT_NAME, else `train`; the run that of MLFLOW_RUN_NAME, else the name of
@@ -67,7 +67,7 @@ def recorded(experiment: Experiment, directory: Path, *, resumed: bool) -> Itera
         resumed: Whether it goes on in the run that is there; else it is another run.
 
     Raises:
-        InputError: the training folders cannot be read, or another training is recorded in this directory.
+        InputError: the training folders cannot be read, or another training is tracked in this directory.
     """
     folders = list(experiment.dataset.train_folders)
     data = {"folders": folders, "fingerprint": fingerprint(*folders)}

@@ -3,8 +3,8 @@
 import re
 from pathlib import Path
 
-from reid_tune.deploy.triton.config import Serving
-from reid_tune.deploy.triton.repository import Written, write_repository
+from reid_tune.deploy.triton.config import ServingOptions
+from reid_tune.deploy.triton.repository import WrittenModel, write_repository
 from reid_tune.tasks.references import ONNX, is_reference, resolve
 
 __all__ = ["run_triton_repository"]
@@ -13,8 +13,8 @@ _NAMED = re.compile(r"(?:models:/|sweep:)([^@/]+)")
 
 
 def run_triton_repository(
-    reference: str, folder: Path, *, name: str | None, serving: Serving, version: int | None, overwrite: bool
-) -> Written:
+    reference: str, folder: Path, *, name: str | None, serving: ServingOptions, version: int | None, overwrite: bool
+) -> WrittenModel:
     """Put what a reference names into a repository.
 
     Args:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from reid_tune.deploy.deviation import deviation, same_neighbours
+from reid_tune.deploy.deviation import measure_deviation, same_neighbours
 
 
 def cosine(left: np.ndarray, right: np.ndarray) -> float:
@@ -17,7 +17,7 @@ def test_numbers_are_those_of_their_definitions() -> None:
     random = np.random.default_rng(0)
     wanted = random.normal(size=(30, 4)).astype(np.float32)
     found = (wanted + random.normal(size=(30, 4), scale=0.05)).astype(np.float32)
-    apart = deviation(wanted, found)
+    apart = measure_deviation(wanted, found)
     assert apart.cosine == pytest.approx(min(cosine(a, b) for a, b in zip(wanted, found, strict=True)), abs=1e-6)
     assert apart.difference == pytest.approx(np.abs(wanted - found).max() / np.abs(wanted).max(), abs=1e-6)
     pairs = [(i, j) for i in range(30) for j in range(30)]
@@ -62,5 +62,5 @@ def test_embeddings_without_a_direction_are_never_near(value: float) -> None:
     broken = rows.copy()
     broken[3] = value
     for left in (rows, broken):
-        assert not deviation(left, broken).cosine > 0
+        assert not measure_deviation(left, broken).cosine > 0
         assert same_neighbours(left, broken, 1e-5) < 1

@@ -5,7 +5,7 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
-from reid_tune.deploy.fp16 import to_half
+from reid_tune.deploy.fp16 import to_fp16
 
 
 def graph() -> onnx.ModelProto:
@@ -28,7 +28,7 @@ def graph() -> onnx.ModelProto:
 def test_the_inside_is_half_and_the_outside_is_not() -> None:
     model = graph()
     before = copy.deepcopy(model)
-    half = to_half(model)
+    half = to_fp16(model)
     assert model == before
     onnx.checker.check_model(half, full_check=True)
     inferred = onnx.shape_inference.infer_shapes(half, strict_mode=True).graph

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from reid_tune.deploy.fp16_rounding import rounded
+from reid_tune.deploy.fp16_rounding import round_to_fp16
 from reid_tune.modeling.network import ReIDNet
 
 
@@ -34,7 +34,7 @@ def test_weights_and_every_result_are_rounded() -> None:
     wanted = half(half(hidden + np.float32(0.1)) / scale)
     before = network.weight.detach().clone()
     with torch.no_grad():
-        found = rounded(cast(ReIDNet, network))(images).numpy()
+        found = round_to_fp16(cast(ReIDNet, network))(images).numpy()
         assert not np.array_equal(found, network(images).numpy())
     np.testing.assert_allclose(found, wanted, rtol=1e-3)  # a sum in another order may round to the next value
     assert np.mean(found == wanted) > 0.9
@@ -45,4 +45,4 @@ def test_a_value_beyond_the_range_is_infinite() -> None:
     network, images = Small(scale=1e5), torch.ones(1, 3, 2, 2)
     with torch.no_grad():
         assert torch.isfinite(network(images)).all()
-        assert not torch.isfinite(rounded(cast(ReIDNet, network))(images)).all()
+        assert not torch.isfinite(round_to_fp16(cast(ReIDNet, network))(images)).all()

@@ -6,7 +6,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
-from reid_tune.deploy.graph_edits import give_unit_norm, take_pixels
+from reid_tune.deploy.graph_edits import add_l2_normalisation, add_pixel_normalisation
 
 
 def identity(*shape: int) -> Any:
@@ -27,7 +27,7 @@ def run(model: Any, given: np.ndarray) -> np.ndarray:
 def test_pixels_are_normalised(channels: int) -> None:
     mean, std = (0.485, 0.456, 0.406)[:channels], (0.229, 0.224, 0.225)[:channels]
     model = identity(channels, 4, 2)
-    take_pixels(model, mean, std)
+    add_pixel_normalisation(model, mean, std)
     shape = model.graph.input[0].type.tensor_type.shape.dim
     assert [size.dim_param or size.dim_value for size in shape] == ["batch", 4, 2, channels]
     pixels = np.random.default_rng(0).integers(0, 256, (5, 4, 2, channels), np.uint8)
@@ -38,7 +38,7 @@ def test_pixels_are_normalised(channels: int) -> None:
 
 def test_embeddings_have_norm_one() -> None:
     model = identity(512)
-    give_unit_norm(model)
+    add_l2_normalisation(model)
     rows = np.random.default_rng(0).normal(size=(4, 512)).astype(np.float32)
     rows[1] *= 60_000  # squares and their sum are far beyond half precision
     rows[2] *= 1e-9
@@ -49,5 +49,5 @@ def test_embeddings_have_norm_one() -> None:
 
 def test_an_embedding_of_zeros_stays_as_it_is() -> None:
     model = identity(8)
-    give_unit_norm(model)
+    add_l2_normalisation(model)
     assert np.array_equal(run(model, np.zeros((2, 8), np.float32)), np.zeros((2, 8)))

@@ -5,13 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reid_tune.deploy.latency import _processor, _summary, latency
+from reid_tune.deploy.latency import _processor, _summary, measure_latency
 from reid_tune.errors import InputError
 
 
 def test_an_exported_file_is_timed_at_every_batch_size(exported: Callable) -> None:
     _, path, _ = exported("resnet18")
-    result = latency(path, (1, 3), seconds=1e6, runs=7, threads=1)
+    result = measure_latency(path, (1, 3), seconds=1e6, runs=7, threads=1)
     assert result["threads"] == 1 and result["device"]
     assert list(result["batches"]) == ["1", "3"]
     for size, row in result["batches"].items():
@@ -22,7 +22,7 @@ def test_an_exported_file_is_timed_at_every_batch_size(exported: Callable) -> No
 
 def test_a_slow_model_is_run_three_times(exported: Callable) -> None:
     _, path, _ = exported("resnet18")
-    result = latency(path, (2,), seconds=0, runs=50)
+    result = measure_latency(path, (2,), seconds=0, runs=50)
     assert result["batches"]["2"]["runs"] == 3 and result["threads"] >= 1
 
 
@@ -43,4 +43,4 @@ def test_the_processor_is_named(tmp_path: Path) -> None:
 def test_other_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "text.onnx").write_text("not a model")
     with pytest.raises(InputError, match="text.onnx is not an ONNX file"):
-        latency(tmp_path / "text.onnx")
+        measure_latency(tmp_path / "text.onnx")

@@ -8,7 +8,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from reid_tune.deploy.graph_edits import take_pixels
+from reid_tune.deploy.graph_edits import add_pixel_normalisation
 from reid_tune.deploy.onnx_model import OnnxModel
 from reid_tune.errors import InputError
 
@@ -54,7 +54,7 @@ def test_embeds_by_its_own_metadata(tmp_path: Path) -> None:
     model = OnnxModel(write(tmp_path / "m.onnx"))
     crops = np.array([[[[255, 0, 51]], [[0, 255, 102]]]], np.uint8)
     np.testing.assert_allclose(model.embed(crops), [[0.0, 1.0, 0.3]], atol=1e-6)
-    assert model.dimension == 3 and model.intake.std == (0.5, 0.25, 1.0)
+    assert model.dimension == 3 and model.preprocessing.std == (0.5, 0.25, 1.0)
 
 
 def test_grey_crops_are_normalised_by_their_one_value(tmp_path: Path) -> None:
@@ -69,7 +69,7 @@ def test_a_file_that_takes_pixels_gets_pixels(tmp_path: Path, channels: int) -> 
     values = json.dumps([0.5] * channels)
     metadata = {"channels": str(channels), "mean": values, "std": values, "dimension": str(channels)}
     model = onnx.load(write(tmp_path / "m.onnx", metadata, shape=("batch", channels, 2, 1)))
-    take_pixels(model, [0.5] * channels, [0.5] * channels)
+    add_pixel_normalisation(model, [0.5] * channels, [0.5] * channels)
     helper.set_model_props(model, METADATA | metadata | {"input_layout": "uint8_nhwc"})
     onnx.save(model, tmp_path / "m.onnx")
     crops = np.array([[[[255, 255, 255]], [[51, 51, 51]]]], np.uint8)

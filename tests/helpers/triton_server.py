@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from reid_tune.deploy.triton.address import Address
-from reid_tune.deploy.triton.probe import is_ready
+from reid_tune.deploy.triton.probe import is_server_ready
 
 from .mlflow_servers import free_port
 
@@ -74,7 +74,7 @@ def triton_server(repository: Path, *, options: tuple[str, ...] = ()) -> Iterato
         addresses = {name: f"127.0.0.1:{port}" for name, port in ports.items()}
         try:
             deadline = time.monotonic() + _PATIENCE
-            while not is_ready(Address("http", addresses["http"])):
+            while not is_server_ready(Address("http", addresses["http"])):
                 if process.poll() is not None or time.monotonic() > deadline:
                     raise RuntimeError(log.read_text())
                 time.sleep(0.1)

@@ -65,7 +65,7 @@ def sentences(report: Report, severity: str) -> list[str]:
 def only(report: Report, severity: str) -> str:
     """The one finding of a report that has no other."""
     assert len(report.findings) == 1, report.findings
-    assert report.findings[0].severity == severity and report.spoiled == (severity == "spoils")
+    assert report.findings[0].severity == severity and report.spoiled == (severity == "error")
     return report.findings[0].sentence
 
 
@@ -93,7 +93,7 @@ def test_junk_distractors_and_odd_names_are_counted(root: Path, spec: Spec) -> N
         "left_out": 1,
     }
     assert only(report, "note").startswith("1 image file(s) of gallery are left out, as their names do not parse (odd")
-    assert "dataset.strict refuses them" in only(check_data(spec(dataset__strict=True)), "spoils")
+    assert "dataset.strict refuses them" in only(check_data(spec(dataset__strict=True)), "error")
 
 
 def test_identities_of_one_image_or_camera_are_noted(root: Path, spec: Spec) -> None:
@@ -109,14 +109,14 @@ def test_identities_of_one_image_or_camera_are_noted(root: Path, spec: Spec) -> 
 
 def test_identities_in_training_and_test_spoil(root: Path, spec: Spec) -> None:
     people(root / "train", range(13, 15))
-    assert only(check_data(spec()), "spoils").startswith("2 identities are in train and in query or gallery: ")
+    assert only(check_data(spec()), "error").startswith("2 identities are in train and in query or gallery: ")
 
 
 def test_identities_in_training_and_a_validation_folder_spoil(root: Path, spec: Spec) -> None:
     people(root / "site" / "query", range(8, 10), (1,))
     people(root / "site" / "bounding_box_test", range(8, 10), (2,))
     report = check_data(spec(dataset__validation=str(root / "site")))
-    assert only(report, "spoils").startswith("1 identities are in train and in validation query or validation gallery")
+    assert only(report, "error").startswith("1 identities are in train and in validation query or validation gallery")
     assert report.rows()["validation query"]["images"] == report.rows()["validation gallery"]["images"] == 2
 
 
@@ -128,7 +128,7 @@ def test_numbers_of_an_extra_test_are_its_own_unless_it_lies_beside(root: Path, 
         }
         report = check_data(spec(dataset__extra_tests=[{"name": "duke", **folders}]))
         assert report.spoiled == expected and report.rows()["duke gallery"]["images"] == 3
-        assert [line[:44] for line in sentences(report, "spoils")] == [
+        assert [line[:44] for line in sentences(report, "error")] == [
             "3 identities are in train and in duke query "
         ] * expected
 
@@ -146,7 +146,7 @@ def test_queries_without_a_match(root: Path, spec: Spec) -> None:
     write(root / "query", *(f"00{identity}_c1_0.png" for identity in range(11, 15)))
     for path in (root / "query").glob("*_c9_*"):
         path.unlink()
-    assert "there is nothing to score" in sentences(check_data(spec()), "spoils")[0]
+    assert "there is nothing to score" in sentences(check_data(spec()), "error")[0]
 
 
 def test_files_of_equal_content(root: Path, spec: Spec) -> None:
@@ -154,16 +154,16 @@ def test_files_of_equal_content(root: Path, spec: Spec) -> None:
     shutil.copy(train / "0001_c1_0.png", train / "0001_c1_copy.png")
     assert only(check_data(spec()), "note").startswith("1 image(s) of train are there more than once, for example ")
     shutil.move(train / "0001_c1_copy.png", train / "0002_c1_copy.png")
-    sentence = only(check_data(spec()), "spoils")
+    sentence = only(check_data(spec()), "error")
     assert sentence.startswith("1 image(s) of train stand under two identities")
     assert f"{train}/0001_c1_0.png and {train}/0002_c1_copy.png." in sentence
     shutil.move(train / "0002_c1_copy.png", gallery / "0011_c4_copy.png")
-    assert "1 image(s) of train are in gallery too, whose score they flatter" in only(check_data(spec()), "spoils")
+    assert "1 image(s) of train are in gallery too, whose score they flatter" in only(check_data(spec()), "error")
     shutil.copy(root / "query" / "0011_c1_0.png", gallery / "0011_c4_copy.png")
     assert "1 image(s) of query are in gallery too, for example" in only(check_data(spec()), "note")
     shutil.move(gallery / "0011_c4_copy.png", gallery / "0012_c4_copy.png")
     report = check_data(spec())
-    assert "1 image(s) of the test stand under two identities" in sentences(report, "spoils")[0]
+    assert "1 image(s) of the test stand under two identities" in sentences(report, "error")[0]
 
 
 def test_the_same_people_in_two_training_folders_spoil(root: Path, spec: Spec) -> None:
@@ -174,7 +174,7 @@ def test_the_same_people_in_two_training_folders_spoil(root: Path, spec: Spec) -
     assert report.findings == () and report.rows()["train"]["identities"] == 11
     assert report.rows()["train"]["cameras"] == 6
     shutil.copy(root / "train" / "0001_c1_0.png", other / "0001_c1_0.png")
-    sentence = only(check_data(spec(dataset__train_dataset_dir=folders)), "spoils")
+    sentence = only(check_data(spec(dataset__train_dataset_dir=folders)), "error")
     assert sentence.startswith("1 image(s) of train stand under two identities")
 
 
@@ -191,7 +191,7 @@ def test_all_unreadable_files_are_named(root: Path, spec: Spec) -> None:
     report = check_data(spec())
     assert len(report.findings) == 4 and report.spoiled
     for path in (*broken, root / "query" / "0011_c2_gone.png"):
-        assert any(line.startswith(f"{path} cannot be read: ") for line in sentences(report, "spoils")), path
+        assert any(line.startswith(f"{path} cannot be read: ") for line in sentences(report, "error")), path
     assert "0003_c1_0.png cannot be read: it is not an image of a known format; replace" in report.findings[0].sentence
 
 
@@ -207,7 +207,7 @@ def test_images_much_smaller_than_the_input_are_noted(root: Path, spec: Spec) ->
 
 def test_too_few_identities_for_a_batch_spoil(spec: Spec) -> None:
     assert check_data(spec(dataset__batch_size=16)).findings == ()
-    assert "have 8 identities, but a batch needs 9" in only(check_data(spec(dataset__batch_size=18)), "spoils")
+    assert "have 8 identities, but a batch needs 9" in only(check_data(spec(dataset__batch_size=18)), "error")
 
 
 def test_a_hold_out_is_shown_and_its_faults_are_findings(root: Path, spec: Spec) -> None:
@@ -216,11 +216,11 @@ def test_a_hold_out_is_shown_and_its_faults_are_findings(root: Path, spec: Spec)
     assert report.findings == ()
     held = report.rows()["validation query"]["identities"]
     assert 0 < held < 8 and report.rows()["train"]["identities"] == 8
-    sentence = only(check_data(spec(**values, dataset__batch_size=16)), "spoils")
+    sentence = only(check_data(spec(**values, dataset__batch_size=16)), "error")
     assert f"have {8 - held} identities, but a batch needs 8" in sentence
     shutil.rmtree(root / "train")
     write(root / "train", *(f"{identity:04d}_c1_{number}.png" for identity in range(1, 9) for number in (0, 1)))
-    assert "all training images are of one camera" in sentences(check_data(spec(**values)), "spoils")[0]
+    assert "all training images are of one camera" in sentences(check_data(spec(**values)), "error")[0]
 
 
 def test_parts_that_are_not_given_are_left_out(root: Path, spec: Spec) -> None:
@@ -259,5 +259,5 @@ def test_a_contact_sheet_needs_a_picture_name_and_a_picture(root: Path, spec: Sp
     for path in (root / "train").iterdir():
         path.write_bytes(b"broken")
     report = check_data(spec(), root / "sheet.png")
-    assert len(sentences(report, "spoils")) == 24 and "is not written" in sentences(report, "note")[0]
+    assert len(sentences(report, "error")) == 24 and "is not written" in sentences(report, "note")[0]
     assert not (root / "sheet.png").exists()

@@ -19,8 +19,7 @@ from reid_tune.evaluation.rerank import ReRanking
 from reid_tune.evaluation.score import Score, score
 from reid_tune.evaluation.thresholds import Pairs
 from reid_tune.tasks import evaluate
-from reid_tune.tasks.evaluate import Evaluated, Evaluation, run_evaluate
-from reid_tune.tasks.evaluate import test_features as features_of_folders
+from reid_tune.tasks.evaluate import Evaluation, ModelEvaluation, evaluation_features, run_evaluate
 from reid_tune.tasks.export import run_export
 from reid_tune.tasks.threshold import Calibration
 
@@ -29,7 +28,7 @@ from .conftest import write_checkpoint
 Spec = Callable[..., Experiment]
 
 
-def own(found: Evaluation) -> Evaluated:
+def own(found: Evaluation) -> ModelEvaluation:
     """The scores of the one model on the spec's own test set."""
     (tests,) = found.scores.values()
     return tests[""]
@@ -330,7 +329,7 @@ def test_the_threshold_is_that_of_the_plain_distances(checkpoint: Path, spec: Sp
     experiment = spec(evaluate__checkpoint=str(checkpoint), **values)
     found = run_evaluate(experiment).as_dict()["threshold"]
     folders = str(data / "query"), str(data / "bounding_box_test")
-    features, _ = features_of_folders(experiment, checkpoint, *folders, torch.device("cpu"))
+    features, _ = evaluation_features(experiment, checkpoint, *folders, torch.device("cpu"))
     wanted = Pairs.of(features).threshold(0.05)
     assert {name: found[name] for name in wanted.as_dict()} == wanted.as_dict() and wanted.fmr <= 0.05
     assert found["dimension"] == features.query_features.shape[1] and found["open_set"]["rows"] == []
@@ -379,7 +378,7 @@ def test_several_workers_score_what_one_does(checkpoint: Path, spec: Spec, capsy
 
 def test_test_features_are_those_of_evaluate(checkpoint: Path, spec: Spec, data: Path) -> None:
     experiment = spec(evaluate__checkpoint=str(checkpoint))
-    features, _ = features_of_folders(
+    features, _ = evaluation_features(
         experiment, checkpoint, str(data / "query"), str(data / "bounding_box_test"), torch.device("cpu")
     )
     found = own(run_evaluate(experiment))

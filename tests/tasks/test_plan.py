@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from reid_tune.config.load import build_experiment
-from reid_tune.tasks.plan import run_plan
+from reid_tune.tasks.plan import describe_run
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 
@@ -33,4 +33,4 @@ CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 def test_the_line_names_what_a_training_uses(
     values: dict[str, object], devices: list[torch.device], expected: str
 ) -> None:
-    assert run_plan(build_experiment({}, values, "test"), "train", devices) == f"train: {expected}"
+    assert describe_run(build_experiment({}, values, "test"), "train", devices) == f"train: {expected}"

@@ -8,7 +8,7 @@ import pytest
 from reid_tune.checkpoints.checkpoint import load_checkpoint
 from reid_tune.errors import InputError
 from reid_tune.tasks.check_data import check_data
-from reid_tune.tasks.split import run_split, write_lists
+from reid_tune.tasks.split import run_split, write_split_lists
 from reid_tune.tasks.train import run_train
 from reid_tune.training.subsets import split_records
 
@@ -69,7 +69,7 @@ def test_images_in_no_list_are_counted_and_lists_are_checked(
     spec: Spec, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "lists"
-    write_lists(spec(**HOLDOUT), folder)
+    write_split_lists(spec(**HOLDOUT), folder)
     shorter = lines(folder)["train.txt"][:-2]
     (folder / "train.txt").write_text("\n".join(shorter))
     listed = spec(dataset__validation=str(folder))

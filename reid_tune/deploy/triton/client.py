@@ -8,7 +8,7 @@ from typing import Any, Self, cast
 
 import numpy as np
 
-from reid_tune.deploy.preprocessing import Intake
+from reid_tune.deploy.preprocessing import Preprocessing
 from reid_tune.deploy.triton.address import Address
 from reid_tune.deploy.triton.connection import Connection
 from reid_tune.deploy.triton.probe import require_triton
@@ -24,24 +24,24 @@ class TritonModel:
     """A model as the server describes it; a context manager.
 
     Attributes:
-        intake: What its input must look like.
+        preprocessing: What its input must look like.
         dimension: Values in an embedding.
-        most: Images at most in a request.
+        max_batch_size: Images at most in a request.
 
     Args:
         version: A number, or empty for what the server's policy chooses.
-        at_once: Requests under way at the same time.
+        max_concurrent: Requests under way at the same time.
 
     Raises:
         InputError: the server is no Triton, has no such model, or tells too little of it.
         InfrastructureError: nobody answers.
     """
 
-    def __init__(self, address: Address, name: str, version: str = "", at_once: int = 1) -> None:
+    def __init__(self, address: Address, name: str, version: str = "", max_concurrent: int = 1) -> None:
         self._address, self._name, self._version = address, name, version
         self._over, self._own, self._all = Event(), local(), list[Connection]()
         self._served: set[str] = set()
-        self._at_once, self._pool = at_once, ThreadPoolExecutor(at_once)
+        self._max_concurrent, self._pool = max_concurrent, ThreadPoolExecutor(max_concurrent)
         try:
             first = self._connection()
             require_triton(address)
@@ -77,7 +77,7 @@ class TritonModel:
         try:
             while True:
                 waiting += [
-                    self._pool.submit(self._infer, batch) for batch in islice(rest, self._at_once - len(waiting))
+                    self._pool.submit(self._infer, batch) for batch in islice(rest, self._max_concurrent - len(waiting))
                 ]
                 if not waiting:
                     return
@@ -89,19 +89,19 @@ class TritonModel:
     def _take(self, config: dict[str, Any]) -> None:
         metadata = {key: value.get("string_value", "") for key, value in config.get("parameters", {}).items()}
         try:
-            self.intake, self.dimension = Intake.read(metadata), int(metadata["dimension"])
+            self.preprocessing, self.dimension = Preprocessing.from_metadata(metadata), int(metadata["dimension"])
             (given,), (wanted,) = config["input"], config["output"]
-            self._input, self._output, self._type = given["name"], wanted["name"], _TYPES[self.intake.layout]
+            self._input, self._output, self._type = given["name"], wanted["name"], _TYPES[self.preprocessing.layout]
             if given["data_type"] != f"TYPE_{self._type}":
                 raise ValueError(given["data_type"])
-            self.most = max(1, int(config.get("max_batch_size", 0)))
+            self.max_batch_size = max(1, int(config.get("max_batch_size", 0)))
         except (LookupError, ValueError, TypeError):
             raise InputError(
                 f"the model {self._name} on {self._address} does not say how its images must come: {_EXPORT}."
             ) from None
 
     def _infer(self, crops: np.ndarray) -> np.ndarray:
-        given = self._input, self._type, self.intake.prepare(crops)
+        given = self._input, self._type, self.preprocessing.prepare(crops)
         found, version = self._connection().infer(self._name, self._version, given, self._output)
         self._served.add(version)
         if len(self._served) > 1:

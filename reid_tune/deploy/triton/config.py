@@ -8,7 +8,7 @@ from typing import Any, Literal
 from reid_tune.deploy.onnx_model import INPUT, OUTPUT, OnnxModel
 from reid_tune.errors import InputError
 
-__all__ = ["Serving", "model_config", "parse", "to_text"]
+__all__ = ["ServingOptions", "model_config", "parse", "to_text"]
 
 _PLATFORMS = {"onnxruntime": "onnxruntime_onnx", "tensorrt": "tensorrt_plan"}
 _INPUTS = {"float_nchw": ("TYPE_FP32", "FORMAT_NCHW"), "uint8_nhwc": ("TYPE_UINT8", "FORMAT_NHWC")}
@@ -17,13 +17,13 @@ _DEVICE = re.compile(r"(auto|cpu|gpu)(?::(\d+(?:,\d+)*))?")
 
 
 @dataclass(frozen=True)
-class Serving:
+class ServingOptions:
     """How a server runs a model.
 
     Attributes:
         flavour: What runs it.
         max_batch_size: Images at most in a request, and in a batch that the server makes of several.
-        preferred: Batch sizes that are run at once; empty leaves it to the server.
+        preferred_batch_sizes: Batch sizes that are run at once; empty leaves it to the server.
         delay: Microseconds that a request may wait for others to fill a batch.
         device: auto (the GPUs where there are some, else the CPU), cpu, gpu (all), or gpu:0,1 (these).
         instances: How many run side by side, on each GPU or on the CPU.
@@ -36,7 +36,7 @@ class Serving:
 
     flavour: Literal["onnxruntime", "tensorrt"] = "onnxruntime"
     max_batch_size: int = 16
-    preferred: tuple[int, ...] = ()
+    preferred_batch_sizes: tuple[int, ...] = ()
     delay: int = 0
     device: str = "auto"
     instances: int = 1
@@ -53,8 +53,8 @@ class Serving:
         for name, value in numbers.items():
             if value > _MOST:
                 raise InputError(f"{name} {value}: {_MOST:,} is the most that a configuration can hold.")
-        if any(not 1 <= size <= self.max_batch_size for size in self.preferred):
-            sizes = ", ".join(map(str, self.preferred))
+        if any(not 1 <= size <= self.max_batch_size for size in self.preferred_batch_sizes):
+            sizes = ", ".join(map(str, self.preferred_batch_sizes))
             raise InputError(f"preferred batch sizes {sizes}: each must be 1 to {self.max_batch_size}, the largest.")
         match = _DEVICE.fullmatch(self.device)
         if match is None or (match[2] and match[1] != "gpu"):
@@ -67,7 +67,7 @@ class Serving:
             raise InputError(f"threads {self.threads}: TensorRT has none; leave them out, or give flavour onnxruntime.")
 
 
-def model_config(model: OnnxModel, name: str, serving: Serving) -> Any:
+def model_config(model: OnnxModel, name: str, serving: ServingOptions) -> Any:
     """The configuration as a ModelConfig message.
 
     All metadata of the file are parameters, beside those of the server's backend. The model counts as ready once it
@@ -77,9 +77,9 @@ def model_config(model: OnnxModel, name: str, serving: Serving) -> Any:
         InputError: the extra `triton` is not installed.
     """
     schema, _ = _protobuf()
-    kind, order = _INPUTS[model.intake.layout]
-    size = [model.intake.height, model.intake.width]
-    dims = [model.intake.channels, *size] if order == "FORMAT_NCHW" else [*size, model.intake.channels]
+    kind, order = _INPUTS[model.preprocessing.layout]
+    size = [model.preprocessing.height, model.preprocessing.width]
+    dims = [model.preprocessing.channels, *size] if order == "FORMAT_NCHW" else [*size, model.preprocessing.channels]
     parameters = dict(model.metadata)
     if serving.threads:
         parameters["intra_op_thread_count"] = str(serving.threads)
@@ -91,7 +91,10 @@ def model_config(model: OnnxModel, name: str, serving: Serving) -> Any:
         input=[{"name": INPUT, "data_type": kind, "format": order, "dims": dims}],
         output=[{"name": OUTPUT, "data_type": "TYPE_FP32", "dims": [model.dimension]}],
         instance_group=[_instances(serving)],
-        dynamic_batching={"preferred_batch_size": serving.preferred, "max_queue_delay_microseconds": serving.delay},
+        dynamic_batching={
+            "preferred_batch_size": serving.preferred_batch_sizes,
+            "max_queue_delay_microseconds": serving.delay,
+        },
         parameters={key: schema.ModelParameter(string_value=text) for key, text in parameters.items()},
         model_warmup=[
             {"name": f"batch {count}", "batch_size": count, "inputs": {INPUT: zeros}}
@@ -118,7 +121,7 @@ def parse(path: Path) -> Any:
         raise InputError(f"{path} cannot be read ({error}): repair it, or choose another name.") from None
 
 
-def _instances(serving: Serving) -> dict[str, Any]:
+def _instances(serving: ServingOptions) -> dict[str, Any]:
     kind, _, numbers = serving.device.partition(":")
     gpus = [int(number) for number in numbers.split(",") if number]
     return {"kind": f"KIND_{kind.upper()}", "count": serving.instances, "gpus": gpus}

@@ -123,7 +123,7 @@ def _client(address: Address) -> tuple[Any, Any]:
         if address.protocol == "grpc":
             import tritonclient.grpc as library
 
-            return library, library.InferenceServerClient(address.place)
+            return library, library.InferenceServerClient(address.url)
         import tritonclient.http as library
     except (ImportError, RuntimeError):  # the second where it is there without this protocol
         raise InputError("the client needs the extra 'triton': pip install 'reid-tune[triton]'.") from None
@@ -132,4 +132,4 @@ def _client(address: Address) -> tuple[Any, Any]:
         # It is offered the authorities of a package, which must not be trusted beside one's own.
         more = {"ssl": True, "ssl_context_factory": lambda **_: address.context()}
     timeouts = {"connection_timeout": address.timeout, "network_timeout": address.timeout}
-    return library, library.InferenceServerClient(address.place, **timeouts, **more)
+    return library, library.InferenceServerClient(address.url, **timeouts, **more)

@@ -8,10 +8,10 @@ import ssl
 from reid_tune.deploy.triton.address import Address
 from reid_tune.errors import InfrastructureError, InputError
 
-__all__ = ["is_ready", "require_triton"]
+__all__ = ["is_server_ready", "require_triton"]
 
 
-def is_ready(address: Address) -> bool:
+def is_server_ready(address: Address) -> bool:
     """Whether a server over plain HTTP and all its models are ready."""
     return _plain_status(address, "/v2/health/ready") == 200
 
@@ -33,7 +33,7 @@ def _require_grpc(address: Address) -> None:
     from tritonclient import grpc
     from tritonclient.utils import InferenceServerException
 
-    client = grpc.InferenceServerClient(address.place)
+    client = grpc.InferenceServerClient(address.url)
     try:
         client.is_server_live(client_timeout=address.timeout)
     except InferenceServerException as error:
@@ -69,7 +69,7 @@ def _require_http(address: Address) -> None:
         if address.protocol == "http":
             raise _other(address) from None
         if _plain_status(address, "/v2") == 200:
-            raise InputError(f"{address.place}: server speaks plain HTTP; use -i http.") from None
+            raise InputError(f"{address.url}: server speaks plain HTTP; use -i http.") from None
         reason = getattr(error, "reason", None) or error
         raise InputError(f"{address}: TLS fails with {reason}; check the server's TLS.") from None
     except (http.client.HTTPException, UnicodeError, ValueError):

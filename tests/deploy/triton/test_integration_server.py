@@ -13,9 +13,9 @@ import tritonclient.grpc
 import tritonclient.http
 from tritonclient.utils import InferenceServerException
 
-from reid_tune.deploy.export_options import Form
+from reid_tune.deploy.export_options import ExportOptions
 from reid_tune.deploy.onnx_export import export_onnx
-from reid_tune.deploy.triton.config import Serving
+from reid_tune.deploy.triton.config import ServingOptions
 from reid_tune.deploy.triton.repository import write_repository
 
 from ...helpers.triton_models import write_model
@@ -25,7 +25,7 @@ from ..conftest import make_crops
 pytestmark = [pytest.mark.integration, needs_triton]
 
 PATIENCE = 60
-PREFERRED = Serving(preferred=(4, 16), delay=100_000)
+PREFERRED = ServingOptions(preferred_batch_sizes=(4, 16), delay=100_000)
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def files(tmp_path_factory: pytest.TempPathFactory, exported: Callable[[str], An
     """An exported network that takes normalised images, and one that takes pixels."""
     made, path, _ = exported("resnet18")
     pixels = tmp_path_factory.mktemp("pixels") / "pixels.onnx"
-    export_onnx(*made, pixels, form=Form(layout="uint8_nhwc"))
+    export_onnx(*made, pixels, options=ExportOptions(layout="uint8_nhwc"))
     return {"floats": path, "pixels": pixels}
 
 
@@ -125,13 +125,13 @@ def test_the_server_refuses_what_the_model_cannot_take(kind: str, shape: Any, sa
 def test_a_server_that_polls_takes_a_version_that_is_added(tmp_path: Path) -> None:
     first, second = (write_model(tmp_path / f"{number}.onnx") for number in (1, 2))
     folder = tmp_path / "models"
-    write_repository(first, folder, name="people", serving=Serving())
+    write_repository(first, folder, name="people", serving=ServingOptions())
     options = ("--model-control-mode=poll", "--repository-poll-secs=1")
     with (
         triton_server(folder, options=options) as server,
         tritonclient.http.InferenceServerClient(server.http) as client,
     ):
-        write_repository(second, folder, name="people", serving=Serving(delay=7), version=2)
+        write_repository(second, folder, name="people", serving=ServingOptions(delay=7), version=2)
         deadline = time.monotonic() + PATIENCE
         while not client.is_model_ready("people", "2") and time.monotonic() < deadline:
             time.sleep(0.1)
@@ -141,7 +141,9 @@ def test_a_server_that_polls_takes_a_version_that_is_added(tmp_path: Path) -> No
 
 
 def test_a_model_that_cannot_be_loaded_is_told_by_the_log(tmp_path: Path) -> None:
-    write_repository(write_model(tmp_path / "a.onnx"), tmp_path / "models", name="people", serving=Serving("tensorrt"))
+    write_repository(
+        write_model(tmp_path / "a.onnx"), tmp_path / "models", name="people", serving=ServingOptions("tensorrt")
+    )
     with (
         pytest.raises(RuntimeError, match="unable to find backend library for backend 'tensorrt'"),
         triton_server(tmp_path / "models"),

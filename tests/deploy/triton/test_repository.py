@@ -9,8 +9,8 @@ from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import DataType, ModelConfig, ModelInput, ModelInstanceGroup
 
 from reid_tune.deploy.onnx_model import OnnxModel
-from reid_tune.deploy.triton.config import Serving, parse, to_text
-from reid_tune.deploy.triton.repository import Written, write_repository
+from reid_tune.deploy.triton.config import ServingOptions, parse, to_text
+from reid_tune.deploy.triton.repository import WrittenModel, write_repository
 from reid_tune.errors import InputError
 
 from ...helpers.triton_models import METADATA, write_model
@@ -26,10 +26,10 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "deep" / "models"
 
 
-PLAIN = Serving()
+DEFAULT = ServingOptions()
 
 
-def write(model: Path, folder: Path, serving: Serving = PLAIN, **options: Any) -> Written:
+def write(model: Path, folder: Path, serving: ServingOptions = DEFAULT, **options: Any) -> WrittenModel:
     return write_repository(model, folder, serving=serving, **{"name": "people", **options})
 
 
@@ -49,8 +49,8 @@ def contents(folder: Path) -> dict[Path, bytes]:
 
 
 def test_a_new_model_and_all_that_a_server_must_know(model: Path, folder: Path) -> None:
-    written = write(model, folder, Serving(preferred=(4, 16), delay=500, instances=2))
-    assert written == Written(folder / "people" / "1", None)
+    written = write(model, folder, ServingOptions(preferred_batch_sizes=(4, 16), delay=500, instances=2))
+    assert written == WrittenModel(folder / "people" / "1", None)
     assert tree(folder) == ["people/1/model.onnx", "people/config.pbtxt", "models"]
     assert (written.version / "model.onnx").read_bytes() == model.read_bytes()
     assert oct((folder / "people").stat().st_mode) == oct(folder.stat().st_mode)  # a server of another user reads it
@@ -80,7 +80,7 @@ def test_the_text_is_read_back_as_it_was_meant(model: Path, folder: Path) -> Non
 
 
 def test_pixels_are_an_input_of_bytes(tmp_path: Path, folder: Path) -> None:
-    write(write_model(tmp_path / "bytes.onnx", "uint8_nhwc"), folder, Serving(max_batch_size=1))
+    write(write_model(tmp_path / "bytes.onnx", "uint8_nhwc"), folder, ServingOptions(max_batch_size=1))
     (given,), (warmup,) = config(folder).input, config(folder).model_warmup
     assert (given.data_type, given.format) == (DataType.TYPE_UINT8, ModelInput.FORMAT_NHWC)
     assert list(given.dims) == list(warmup.inputs["input"].dims) == [8, 4, 3]
@@ -92,14 +92,14 @@ def test_pixels_are_an_input_of_bytes(tmp_path: Path, folder: Path) -> None:
     [("cpu", "KIND_CPU", []), ("gpu", "KIND_GPU", []), ("gpu:0,1", "KIND_GPU", [0, 1])],
 )
 def test_devices(model: Path, folder: Path, device: str, kind: str, gpus: list[int]) -> None:
-    write(model, folder, Serving(device=device))
+    write(model, folder, ServingOptions(device=device))
     (group,) = config(folder).instance_group
     assert (ModelInstanceGroup.Kind.Name(group.kind), list(group.gpus), group.count) == (kind, gpus, 1)
 
 
 def test_tensorrt_comes_with_the_command_that_builds_its_engine(model: Path, folder: Path) -> None:
     folder = folder.parent / "my models"
-    engine = write(model, folder, Serving("tensorrt")).engine
+    engine = write(model, folder, ServingOptions("tensorrt")).engine
     place = folder / "people" / "1"
     assert engine is not None and shlex.split(engine) == [
         "trtexec",
@@ -112,7 +112,7 @@ def test_tensorrt_comes_with_the_command_that_builds_its_engine(model: Path, fol
     ]
     assert config(folder).platform == "tensorrt_plan" and (place / "model.onnx").is_file()
     assert "intra_op_thread_count" not in config(folder).parameters
-    small = write(model, folder, Serving("tensorrt", max_batch_size=2), name="small").engine
+    small = write(model, folder, ServingOptions("tensorrt", max_batch_size=2), name="small").engine
     assert small is not None and "--optShapes=input:2x3x8x4 --maxShapes=input:2x3x8x4" in small
 
 
@@ -123,7 +123,7 @@ def test_versions_are_added_and_only_the_newest_is_replaced(model: Path, folder:
             InputError, match="people exists: give --version 2 to add .* or --overwrite to replace ver.* 1"
         ):
             write(model, folder, **options)
-    assert write(model, folder, Serving(delay=7), version=2).version.name == "2"
+    assert write(model, folder, ServingOptions(delay=7), version=2).version.name == "2"
     assert tree(folder)[:3] == ["people/1/model.onnx", "people/2/model.onnx", "people/config.pbtxt"]
     assert config(folder).dynamic_batching.max_queue_delay_microseconds == 7
     with pytest.raises(InputError, match="people exists: give --version 3"):
@@ -159,15 +159,15 @@ def test_a_model_keeps_what_its_clients_prepare(
 def test_only_a_version_that_is_replaced_may_be_run_by_something_else(model: Path, folder: Path) -> None:
     write(model, folder)
     with pytest.raises(InputError, match="another platform than the new file"):
-        write(model, folder, Serving("tensorrt"), version=2)
-    write(model, folder, Serving("tensorrt"), overwrite=True)
+        write(model, folder, ServingOptions("tensorrt"), version=2)
+    write(model, folder, ServingOptions("tensorrt"), overwrite=True)
     assert config(folder).platform == "tensorrt_plan"
 
 
 def test_the_engine_of_a_network_goes_when_it_is_replaced(
     model: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = write(model, folder, Serving("tensorrt")).version / "model.plan"
+    engine = write(model, folder, ServingOptions("tensorrt")).version / "model.plan"
     engine.write_bytes(b"engine")
     before = contents(folder)
     replace = os.replace
@@ -180,9 +180,9 @@ def test_the_engine_of_a_network_goes_when_it_is_replaced(
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", within_a_file_system)
         with pytest.raises(InputError, match="is a file system of its own; name a folder in it"):
-            write(model, folder, Serving("tensorrt"), overwrite=True)
+            write(model, folder, ServingOptions("tensorrt"), overwrite=True)
     assert contents(folder) == before
-    write(model, folder, Serving("tensorrt"), overwrite=True)
+    write(model, folder, ServingOptions("tensorrt"), overwrite=True)
     assert not engine.exists() and contents(folder).keys() < before.keys()
 
 
@@ -196,7 +196,7 @@ def test_names_that_are_none(model: Path, folder: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"preferred": (4, 17)}, "preferred batch sizes 4, 17: each must be 1 to 16"),
+        ({"preferred_batch_sizes": (4, 17)}, "preferred batch sizes 4, 17: each must be 1 to 16"),
         ({"device": "gpu:x"}, "device 'gpu:x': give auto, cpu, gpu or GPUs by number"),
         ({"device": "cpu:0"}, "device 'cpu:0': give auto"),
         ({"flavour": "tensorrt", "device": "cpu"}, "TensorRT runs on GPUs only"),
@@ -206,7 +206,7 @@ def test_names_that_are_none(model: Path, folder: Path, name: str) -> None:
 )
 def test_ways_to_serve_that_there_are_not(options: dict[str, Any], said: str) -> None:
     with pytest.raises(InputError, match=said):
-        Serving(**options)
+        ServingOptions(**options)
 
 
 def test_a_broken_file_leaves_nothing_behind(folder: Path, tmp_path: Path) -> None:
