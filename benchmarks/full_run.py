@@ -26,7 +26,7 @@ from common import EPOCHS, Row, Watch
 
 from reid_tune.config.experiment import Experiment
 from reid_tune.config.train import Optim
-from reid_tune.search.asha import rungs
+from reid_tune.search.asha import rung_epochs
 
 VALIDATED_EVERY = 10  # epochs
 VALIDATION_IMAGES, VALIDATION_IDENTITIES = common.IMAGES // 5, 150
@@ -187,7 +187,7 @@ def costs_of(watch: Watch, before: float, plan: Plan) -> Costs:
 def sweep_hours(costs: Costs, optim: Optim) -> float:
     """GPU-hours of a sweep's trials, of which one in FACTOR survives each rung."""
     warmup = optim.warmup_epochs if optim.warmup_method == "cosine" else optim.warmup_iters
-    levels = rungs(warmup + math.ceil(EPOCHS / 10), FACTOR, EPOCHS)
+    levels = rung_epochs(warmup + math.ceil(EPOCHS / 10), FACTOR, EPOCHS)
     validated = {*range(VALIDATED_EVERY, EPOCHS + 1, VALIDATED_EVERY), *levels}
     seconds, survivors = 0.0, 1.0
     for last in (*levels, EPOCHS):

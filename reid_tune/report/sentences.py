@@ -1,107 +1,188 @@
-"""What a sweep has found and decided, in sentences."""
+"""Sentences about a sweep: its plan, its decisions and its results."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from reid_tune.journal.costs import Cost
 from reid_tune.journal.state import SweepState
 from reid_tune.journal.test_set_usage import test_evaluations_sentence
-from reid_tune.report.confirm import explain_winner
-from reid_tune.report.summary import format_interval
+from reid_tune.report.formatting import KIND_LABELS, format_interval, format_spent, list_trials
 from reid_tune.search.pareto import pareto_front
 from reid_tune.storage.download_cache import display_path
-from reid_tune.tables import format_percent
+from reid_tune.tables import format_duration, format_percent
 
 __all__ = [
-    "KIND_LABELS",
-    "search_end_sentence",
-    "test_evaluation_sentences",
+    "evaluation_count_sentences",
+    "explain_winner",
+    "plan_sentences",
     "registration_sentence",
-    "seed_sentences",
-    "format_spent",
     "report_sentences",
+    "search_end_sentence",
+    "seed_sentences",
+    "tied_candidates",
 ]
 
-KIND_LABELS = {"plain": "plain", "re_ranked": "re-ranked", "tuned": "re-ranked as tuned"}
-_ENDS = {
+_MIN_REPEATS = 3  # fewer say little about the spread between seeds
+_END_REASONS = {
     "trials": "its budget of {trials} trials is used up",
-    "hours": "the budget of {hours} hours would be spent, with what the later stages need",
-    "gpu_hours": "the budget of {gpu_hours} GPU-hours would be spent, with what the later stages need",
-    "cpu_hours": "the budget of {cpu_hours} CPU-hours would be spent, with what the later stages need",
+    "hours": "the budget of {hours} hours would be exceeded, later stages included",
+    "gpu_hours": "the budget of {gpu_hours} GPU-hours would be exceeded, later stages included",
+    "cpu_hours": "the budget of {cpu_hours} CPU-hours would be exceeded, later stages included",
     "patience": "{patience} trials in a row brought no gain",
 }
+_FINALISTS = {"winner": "the winner", "trial0": "trial 0"}
+
+
+def plan_sentences(plan: dict[str, Any]) -> Iterator[str]:
+    """Yield the data, resources and settings of a sweep, and the warnings about them.
+
+    Args:
+        plan: Result of the stage `preflight`.
+    """
+    probe, pace = plan["probe"], plan["pace"]
+    yield (
+        f"data: {plan['training_images']:,} training images of {plan['training_identities']:,} identities, "
+        f"{plan['held_out_identities']:,} identities held out for validation"
+    )
+    if plan["pretrained"]:
+        yield f"pretrained weights: {plan['pretrained']['file']}"
+    yield (
+        f"a run: {plan['cpus_per_run']} CPU and {plan['gpus_per_run']:g} GPU, {plan['at_once']} at once; "
+        f"{format_duration(pace['start'])} to start, {format_duration(pace['epoch'])} for an epoch of "
+        f"{probe['steps']} steps, "
+        f"{(probe['gpu_memory'] or probe['memory']) / 1e9:.1f} GB of {'GPU ' if probe['gpu_memory'] else ''}memory"
+    )
+    if probe["gpu_memory"]:
+        yield _gpu_memory_sentence(probe)
+    if plan["rungs"]:
+        yield f"ASHA rungs: epoch {', '.join(map(str, plan['rungs']))}"
+    if plan["given"]:
+        yield f"warm starts, run right after trial 0: {', '.join(point['origin'] for point in plan['given'])}"
+    yield "rerank, export, test and register train nothing and take minutes; on a busy machine everything takes longer"
+    yield f"folder: {plan['folder']}"
+    for warning in plan["warnings"]:
+        yield f"warning: {warning}"
+
+
+def _gpu_memory_sentence(probe: dict[str, Any]) -> str:
+    """Return the GPU memory of a training step, and the largest batch that fits."""
+    step = f"peak of a step {probe['step_memory'] / 1e9:.1f} GB; " if probe["step_memory"] else ""
+    if not probe["largest_batch"]:
+        return f"{step}the largest batch that fits is not estimated for this spec"
+    return f"{step}largest batch that fits, estimated from two batch sizes: {probe['largest_batch']}"
 
 
 def report_sentences(state: SweepState, folder: Path, spent: Cost) -> Iterator[str]:
-    """Why what has won, and by how much; looks at the test sets, what was spent, and where the model is."""
+    """Yield why the search ended, why the winner won and by how much, what was spent, and where the model is."""
     if ended := search_end_sentence(state):
         yield ended
-    if state.costs and (best := pareto_front(state.trials, state.metric, state.costs)):
-        numbers = ", ".join(str(trial.number) for trial in best)
+    if state.costs and (front := pareto_front(state.trials, state.metric, state.costs)):
+        numbers = ", ".join(str(trial.number) for trial in front)
         yield f"Pareto front of {state.metric} and {', '.join(state.costs)}: trials {numbers}"
-    if confirmed := state.stages.get("confirm"):
-        yield explain_winner(confirmed, state.costs)
-    yield from _chosen(state.stages.get("rerank", {}))
-    yield from _differences(state.stages.get("test", {}).get("models", {}).get("winner", {}).get("against_trial0", {}))
+    if confirm_result := state.stages.get("confirm"):
+        yield explain_winner(confirm_result, state.costs)
+    yield from _rerank_sentences(state.stages.get("rerank", {}))
+    winner = state.stages.get("test", {}).get("models", {}).get("winner", {})
+    yield from _difference_sentences(winner.get("against_trial0", {}))
     yield from seed_sentences(state)
-    yield from test_evaluation_sentences(state, folder)
+    yield from evaluation_count_sentences(state, folder)
     yield f"spent: {format_spent(spent)}"
     if registered := registration_sentence(state):
         yield registered
-        yield f"model: {shown(folder)}/export/winner.onnx"
+        yield f"model: {display_path(folder)}/export/winner.onnx"
 
 
 def search_end_sentence(state: SweepState) -> str:
-    """Why the search began no further trial; empty before its end."""
-    found = state.stages.get("search", {})
-    end = _ENDS.get(found.get("ended_by") or "", "")
-    return f"the search ended as {end.format(**found['budget'])}" if end else ""
+    """Return why the search started no further trial; empty before its end."""
+    result = state.stages.get("search", {})
+    reason = _END_REASONS.get(result.get("ended_by") or "", "")
+    return f"the search ended because {reason.format(**result['budget'])}" if reason else ""
 
 
-def test_evaluation_sentences(state: SweepState, folder: Path) -> Iterator[str]:
-    """For each test set how often it was looked at."""
+def tied_candidates(confirm_result: dict[str, Any]) -> list[int]:
+    """Return the candidate with the best mean, and those that it does not beat significantly.
+
+    Args:
+        confirm_result: Result of the stage `confirm`.
+    """
+    differences = {row["number"]: row["best_against_it"] for row in confirm_result["trials"]}
+    return [number for number, difference in differences.items() if not difference or difference["low"] <= 0]
+
+
+def explain_winner(confirm_result: dict[str, Any], costs: Sequence[str]) -> str:
+    """Return why the winner won.
+
+    Args:
+        confirm_result: Result of the stage `confirm`.
+        costs: Cost objectives of the sweep.
+    """
+    best, winner, tied = confirm_result["best"], confirm_result["winner"], tied_candidates(confirm_result)
+    notes = _confirm_notes(confirm_result)
+    if tied == [best] and len(confirm_result["trials"]) == 1:
+        return f"{_capitalized(best)} has the best mean; no other trial was repeated.{notes}"
+    if tied == [best]:
+        return f"{_capitalized(best)} has the best mean and beats every other candidate significantly.{notes}"
+    if winner == best and not costs:
+        return f"No trial beats {list_trials([best])} significantly, and it is the earliest of the tied ones.{notes}"
+    rule = f"costs the least ({', then '.join(costs)}) and is the earliest of equals" if costs else "is the earliest"
+    others = list_trials([number for number in tied if number != best])
+    return (
+        f"{_capitalized(best)} has the best mean, but does not beat {others} significantly; "
+        f"of these, trial {winner} {rule}.{notes}"
+    )
+
+
+def _confirm_notes(confirm_result: dict[str, Any]) -> str:
+    notes = ""
+    if failed := confirm_result["failed"]:
+        notes += f" Excluded because a repeat failed: {list_trials(failed)}."
+    if confirm_result["repeats"] < _MIN_REPEATS:
+        notes += f" With confirm.seeds below {_MIN_REPEATS} the interval does not show the spread between seeds."
+    return notes
+
+
+def _capitalized(number: int) -> str:
+    return list_trials([number]).capitalize()
+
+
+def evaluation_count_sentences(state: SweepState, folder: Path) -> Iterator[str]:
+    """Yield for each test set how often it was evaluated."""
     for name, count in state.stages.get("test", {}).get("looks", {}).items():
-        yield f"{name}: {test_evaluations_sentence(count, shown(folder.parent))}"
+        yield f"{name}: {test_evaluations_sentence(count, display_path(folder.parent))}"
 
 
 def registration_sentence(state: SweepState) -> str:
-    """Under which address the winner is registered, and why under this alias; empty before."""
-    if not (found := state.stages.get("register")):
+    """Return the address of the registered winner, and the reason for its alias; empty before `register`."""
+    if not (result := state.stages.get("register")):
         return ""
-    address = f"models:/{found['model']}@{found['alias']}"
-    return f"registered: {address} (version {found['version']}; {found['reason']})"
+    address = f"models:/{result['model']}@{result['alias']}"
+    return f"registered: {address} (version {result['version']}; {result['reason']})"
 
 
 def seed_sentences(state: SweepState) -> list[str]:
-    """What the training seed is worth on the test folders, by finalist; empty with one refit of each."""
+    """Return the spread between seeds on the test folders, by finalist; empty with one refit of each."""
     models = state.stages.get("test", {}).get("models", {})
     return [
-        f"{len(found['values'])} refits of {'trial 0' if name == 'trial0' else 'the winner'} by seed: {metric} "
-        f"{format_percent(found['mean'])} %, standard deviation {format_percent(found['deviation'])}"
+        f"{len(spread['values'])} refits of {_FINALISTS[name]} by seed: {metric} "
+        f"{format_percent(spread['mean'])} %, standard deviation {format_percent(spread['deviation'])}"
         for name, model in models.items()
-        for metric, found in model.get("seeds", {}).items()
+        for metric, spread in model.get("seeds", {}).items()
     ]
 
 
-def format_spent(spent: Cost) -> str:
-    """Hours, and GPU-hours or else CPU-hours."""
-    held = f"{spent.gpu_hours:.2f} GPU-hours" if spent.gpu_hours else f"{spent.cpu_hours:.2f} CPU-hours"
-    return f"{spent.hours:.2f} hours, {held}"
-
-
-def _chosen(found: dict[str, Any]) -> Iterator[str]:
-    for name in ("winner", "trial0"):
-        if name in found:
-            setting = found[name]["setting"]
+def _rerank_sentences(rerank_result: dict[str, Any]) -> Iterator[str]:
+    for name, label in _FINALISTS.items():
+        if name in rerank_result:
+            setting, gain = rerank_result[name]["setting"], rerank_result[name]["gain"]
             yield (
-                f"re-ranking of {'trial 0' if name == 'trial0' else 'the winner'}: k1 {setting['k1']}, "
-                f"k2 {setting['k2']}, lambda {setting['lambda_value']:g}, the best of {found['settings']}: "
-                f"{format_interval(found[name]['gain'])} mAP against plain on the hold-outs"
+                f"re-ranking of {label}: k1 {setting['k1']}, k2 {setting['k2']}, "
+                f"lambda {setting['lambda_value']:g}, the best of {rerank_result['settings']}: "
+                f"{format_interval(gain)} mAP against plain on the validation splits"
             )
 
 
-def _differences(found: dict[str, Any]) -> Iterator[str]:
-    for kind, metrics in found.items():
+def _difference_sentences(differences: dict[str, Any]) -> Iterator[str]:
+    for kind, metrics in differences.items():
         parts = ", ".join(f"{name} {format_interval(metrics[name])}" for name in ("mAP", "Rank-1"))
         yield f"winner minus trial 0 on the test folders, {KIND_LABELS[kind]}: {parts}"

@@ -4,12 +4,12 @@ import math
 
 import numpy as np
 
-__all__ = ["Asha", "rungs"]
+__all__ = ["Asha", "rung_epochs"]
 
 Costs = tuple[float, ...]
 
 
-def rungs(grace: int, factor: int, num_epochs: int) -> tuple[int, ...]:
+def rung_epochs(grace: int, factor: int, num_epochs: int) -> tuple[int, ...]:
     """Epochs at which trials are compared: grace, grace * factor, ... below the full length."""
     levels = []
     level = grace

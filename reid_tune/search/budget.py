@@ -93,7 +93,7 @@ class BudgetTracker:
     @property
     def pace(self) -> EpochTiming:
         """Of a trial."""
-        return self.stopwatch.pace or self.probed
+        return self.stopwatch.timing or self.probed
 
     def closed(self) -> str | None:
         """The key of `budget` for which no further trial may begin; None while one may, and before trial 0.

@@ -7,23 +7,23 @@ from collections.abc import Mapping
 from typing import Any
 
 from reid_tune.journal.state import RunState, SweepState
-from reid_tune.search.parameters import Searched, searched
+from reid_tune.search.parameters import SearchedParameter, searched_parameters
 
-__all__ = ["FEWEST", "importances"]
+__all__ = ["MIN_TRIALS", "parameter_importances"]
 
 
 # Full-length trials below which importances would be drawn noise.
-FEWEST = 10
+MIN_TRIALS = 10
 
 
-def importances(state: SweepState, metric: str) -> dict[str, float]:
+def parameter_importances(state: SweepState, metric: str) -> dict[str, float]:
     """The share of each searched key in what sets the better half of the full-length trials apart, largest first.
 
     Optuna's PED-ANOVA (Watanabe et al., IJCAI 2023); the sum is 1. Empty with fewer than FEWEST full-length trials.
     """
     trials = state.finished()
-    varied = [key for key in searched(state) if _varies(key, trials)]
-    if len(trials) < FEWEST or not varied:
+    varied = [key for key in searched_parameters(state) if _varies(key, trials)]
+    if len(trials) < MIN_TRIALS or not varied:
         return {}
     import optuna
 
@@ -42,13 +42,13 @@ def importances(state: SweepState, metric: str) -> dict[str, float]:
     return {key: value for key, value in found.items() if math.isfinite(value)}
 
 
-def _varies(key: Searched, trials: list[RunState]) -> bool:
+def _varies(key: SearchedParameter, trials: list[RunState]) -> bool:
     """Whether a key can explain anything: one value in all trials does not, nor a list that each trial has anew."""
     values = len(key.names(trials))
     return values > 1 and (key.numeric(trials) or values <= len(trials) / 2)
 
 
-def _column(key: Searched, trials: list[RunState]) -> tuple[Any, dict[int, Any]]:
+def _column(key: SearchedParameter, trials: list[RunState]) -> tuple[Any, dict[int, Any]]:
     """The range that the trials span, as the spec's own value may lie outside that of the file, and their values."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 

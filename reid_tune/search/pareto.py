@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 from reid_tune.journal.state import RunState
 
-__all__ = ["front"]
+__all__ = ["pareto_front"]
 
 
-def front(trials: Sequence[RunState], metric: str, costs: Sequence[str]) -> list[RunState]:
+def pareto_front(trials: Sequence[RunState], metric: str, costs: Sequence[str]) -> list[RunState]:
     """The full-length trials that none beats: as good in all objectives and better in one; the best score first.
 
     Args:

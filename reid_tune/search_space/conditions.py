@@ -7,7 +7,7 @@ from typing import Any
 
 from reid_tune.search_space.ranges import Range
 
-__all__ = ["Branch", "Parameter", "check_conditions", "in_order"]
+__all__ = ["Branch", "Parameter", "check_conditions", "sort_by_conditions"]
 
 _MOST_SITUATIONS = 20_000
 # A value that no condition names.
@@ -57,7 +57,7 @@ class Parameter:
         return list(dict.fromkeys(key for branch in self.branches for key in branch.when))
 
 
-def in_order(parameters: Mapping[str, Parameter]) -> list[Parameter]:
+def sort_by_conditions(parameters: Mapping[str, Parameter]) -> list[Parameter]:
     """The parameters in the given order, but each behind those that its conditions look at.
 
     Raises:

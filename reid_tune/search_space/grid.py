@@ -4,14 +4,14 @@ import itertools
 from typing import Any
 
 from reid_tune.errors import InputError
-from reid_tune.search_space.space import Space
+from reid_tune.search_space.space import SearchSpace
 
-__all__ = ["grid"]
+__all__ = ["grid_configurations"]
 
 _MOST = 10_000
 
 
-def grid(space: Space) -> list[dict[str, Any]]:
+def grid_configurations(space: SearchSpace) -> list[dict[str, Any]]:
     """All configurations that satisfy the constraints, without the spec's own, which is trial 0.
 
     Raises:

@@ -15,7 +15,8 @@ from reid_tune.search_space.grid import grid_configurations
 from reid_tune.search_space.parse import parse_spaces
 from reid_tune.search_space.schema import OBJECTIVE_FORMS, SweepFile
 from reid_tune.search_space.space import SearchSpace, plain_values
-from reid_tune.storage.s3 import S3Store, is_url
+from reid_tune.storage.object_store import is_url
+from reid_tune.storage.s3 import S3Store
 from reid_tune.storage.download_cache import mirror_folder
 from reid_tune.tasks.references import is_reference
 

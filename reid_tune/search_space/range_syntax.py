@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any
 
-from reid_tune.search_space.ranges import LOGARITHMIC, WHOLE, Choice, Listed, Numbers, Range
+from reid_tune.search_space.ranges import INTEGER_KINDS, LOGARITHMIC_KINDS, Choice, ListRange, NumberRange, Range
 
-__all__ = ["KINDS", "parse_range"]
+__all__ = ["RANGE_KINDS", "parse_range"]
 
-KINDS = ("choice", "value", "uniform", "loguniform", "quniform", "int", "logint", "list")
+RANGE_KINDS = ("choice", "value", "uniform", "loguniform", "quniform", "int", "logint", "list")
 _MOST_STEPS = 1_000_000
 _WANTED = {
     "choice": "a list of at least one value",
@@ -28,14 +28,16 @@ def parse_range(entry: Any, typed: Callable[[Any], Any]) -> Range:
     if not isinstance(entry, Mapping) or len(entry) != 1:
         raise ValueError(f"{entry!r} is not a range: write for example {{uniform: [0.1, 0.6]}} or {{value: 0.3}}.")
     kind, values = next(iter(entry.items()))
-    if kind not in KINDS:
-        raise ValueError(f"unknown kind of range {kind!r}; there are {', '.join(KINDS[:-1])} and {KINDS[-1]}.")
+    if kind not in RANGE_KINDS:
+        raise ValueError(
+            f"unknown kind of range {kind!r}; there are {', '.join(RANGE_KINDS[:-1])} and {RANGE_KINDS[-1]}."
+        )
     if kind == "value":
         return Choice((_option(values, typed),))
     if not isinstance(values, list) or not values:
         raise ValueError(f"{kind} = {values!r}: give {_WANTED.get(kind, '[low, high]')}.")
     if kind == "list":
-        return Listed(tuple(parse_range(element, lambda value: value) for element in values))
+        return ListRange(tuple(parse_range(element, lambda value: value) for element in values))
     if kind == "choice":
         options = [_option(value, typed) for value in values]
         if any(options.count(value) > 1 for value in options):
@@ -51,21 +53,21 @@ def _option(value: Any, typed: Callable[[Any], Any]) -> Any:
         raise ValueError(f"{value!r} is no number, text, true, false, null or list of these.") from None
 
 
-def _numbers(kind: str, values: list[Any]) -> Numbers:
+def _numbers(kind: str, values: list[Any]) -> NumberRange:
     if len(values) != (3 if kind == "quniform" else 2):
         raise ValueError(f"{kind} = {values!r}: give {_WANTED.get(kind, '[low, high]')}.")
     numbers = [number for number in map(_number, values) if number is not None]
-    if len(numbers) < len(values) or (kind in WHOLE and not all(isinstance(number, int) for number in numbers)):
+    if len(numbers) < len(values) or (kind in INTEGER_KINDS and not all(isinstance(number, int) for number in numbers)):
         names = "low, high and step" if kind == "quniform" else "low and high"
-        raise ValueError(f"{kind} = {values!r}: {names} must be {'whole ' if kind in WHOLE else ''}numbers.")
+        raise ValueError(f"{kind} = {values!r}: {names} must be {'whole ' if kind in INTEGER_KINDS else ''}numbers.")
     low, high, *step = numbers
     if low >= high:
         raise ValueError(f"{kind} = {values!r}: low must be below high.")
-    if kind in LOGARITHMIC and low <= 0:
+    if kind in LOGARITHMIC_KINDS and low <= 0:
         raise ValueError(f"{kind} = {values!r}: low must be above 0.")
     if step and (step[0] <= 0 or (high - low) / step[0] > _MOST_STEPS or _remainder(low, high, step[0])):
         raise ValueError(f"{kind} = {values!r}: from low to high must be a whole number of steps, at most 1,000,000.")
-    return Numbers(kind, low, high, *step)
+    return NumberRange(kind, low, high, *step)
 
 
 def _remainder(low: float, high: float, step: float) -> Decimal:

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     Distribution: TypeAlias = BaseDistribution
     Distributions = dict[str, Distribution]
 
-__all__ = ["LOGARITHMIC", "WHOLE", "Choice", "Listed", "Numbers", "Range"]
+__all__ = ["LOGARITHMIC_KINDS", "INTEGER_KINDS", "Choice", "ListRange", "NumberRange", "Range"]
 
-WHOLE, LOGARITHMIC = ("int", "logint"), ("loguniform", "logint")
+INTEGER_KINDS, LOGARITHMIC_KINDS = ("int", "logint"), ("loguniform", "logint")
 
 
 class Range(Protocol):
@@ -41,7 +41,7 @@ class Range(Protocol):
 
 
 @dataclass(frozen=True)
-class Numbers:
+class NumberRange:
     """Numbers from low to high, both included: `quniform` in steps, `int` and `logint` whole ones."""
 
     kind: str
@@ -52,10 +52,10 @@ class Numbers:
     def distributions(self, name: str) -> "Distributions":
         from optuna.distributions import FloatDistribution, IntDistribution
 
-        logarithmic = self.kind in LOGARITHMIC
+        logarithmic = self.kind in LOGARITHMIC_KINDS
         if self.step is not None:
             return {name: IntDistribution(0, self._index(self.high))}
-        if self.kind in WHOLE:
+        if self.kind in INTEGER_KINDS:
             return {name: IntDistribution(int(self.low), int(self.high), log=logarithmic)}
         return {name: FloatDistribution(self.low, self.high, log=logarithmic)}
 
@@ -68,24 +68,24 @@ class Numbers:
         if self.step is not None:
             index = self._index(value)
             return {name: index} if self._at(index) == value else None
-        if self.kind in WHOLE:
+        if self.kind in INTEGER_KINDS:
             return {name: int(value)} if value == int(value) else None
         return {name: value}
 
     def values(self) -> Iterable[Any] | None:
         if self.step is not None:
             return map(self._at, range(self._index(self.high) + 1))
-        return range(int(self.low), int(self.high) + 1) if self.kind in WHOLE else None
+        return range(int(self.low), int(self.high) + 1) if self.kind in INTEGER_KINDS else None
 
     def spread(self, count: int) -> list[Any]:
         if self.step is not None:
             steps = self._index(self.high)
             return [self._at(index) for index in sorted({round(steps * at) for at in _shares(count)})]
-        logarithmic = self.kind in LOGARITHMIC
+        logarithmic = self.kind in LOGARITHMIC_KINDS
         span = self.high / self.low if logarithmic else self.high - self.low
         found = [self.low * span**at if logarithmic else self.low + span * at for at in _shares(count)]
         found = [self.low, *(float(f"{value:.12g}") for value in found[1:-1]), self.high]  # 0.6, not 0.6000000000000001
-        return sorted({round(value) for value in found}) if self.kind in WHOLE else found
+        return sorted({round(value) for value in found}) if self.kind in INTEGER_KINDS else found
 
     def entry(self) -> dict[str, Any]:
         return {self.kind: [self.low, self.high] + ([] if self.step is None else [self.step])}
@@ -130,7 +130,7 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Listed:
+class ListRange:
     """Lists of one length, each element from a range of its own."""
 
     elements: tuple[Range, ...]

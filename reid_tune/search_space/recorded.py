@@ -8,15 +8,15 @@ from reid_tune.config.experiment import Experiment, unflatten
 from reid_tune.errors import InputError
 from reid_tune.journal.progress import read_sweep
 from reid_tune.journal.state import SweepState
-from reid_tune.search_space.load import Sweep
+from reid_tune.search_space.load import SweepConfig
 from reid_tune.search_space.parse import parse_spaces
 from reid_tune.search_space.schema import SweepFile
 from reid_tune.search_space.space import plain_values
 
-__all__ = ["recorded_experiment", "sweep_of"]
+__all__ = ["recorded_experiment", "load_recorded_sweep"]
 
 
-def sweep_of(folder: Path) -> Sweep:
+def load_recorded_sweep(folder: Path) -> SweepConfig:
     """The sweep in a folder as it began, with the folder in place of its file.
 
     Raises:
@@ -29,7 +29,7 @@ def sweep_of(folder: Path) -> Sweep:
     except ValidationError:
         raise _unreadable(folder) from None
     space, re_ranking = parse_spaces(file.space, file.constraints, plain_values(experiment), str(folder))
-    return Sweep(file, space, re_ranking, experiment, folder.absolute(), folder)
+    return SweepConfig(file, space, re_ranking, experiment, folder.absolute(), folder)
 
 
 def recorded_experiment(state: SweepState, folder: Path) -> Experiment:

@@ -7,11 +7,11 @@ from pydantic import Discriminator, Field, Tag, model_validator
 
 from reid_tune.config.base import Section
 
-__all__ = ["COSTS", "FORMS", "Budget", "Objective", "Resources", "SweepFile"]
+__all__ = ["COST_METRICS", "OBJECTIVE_FORMS", "Budget", "Objective", "Resources", "SweepFile"]
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
-COSTS = ("gflops", "parameters", "embedding_dim")  # computed from the spec, the same wherever they are
-FORMS = ("one objective", "several objectives")  # in the locations of faults
+COST_METRICS = ("gflops", "parameters", "embedding_dim")  # computed from the spec, the same wherever they are
+OBJECTIVE_FORMS = ("one objective", "several objectives")  # in the locations of faults
 
 
 class Objective(Section):
@@ -22,13 +22,13 @@ class Objective(Section):
 
     @model_validator(mode="after")
     def _check(self) -> "Objective":
-        if self.mode not in ("auto", "min" if self.metric in COSTS else "max"):
+        if self.mode not in ("auto", "min" if self.metric in COST_METRICS else "max"):
             raise ValueError(f"{self.metric} cannot be {self.mode}: scores are max, costs min")
         return self
 
 
 def _form(value: Any) -> str:
-    return FORMS[0] if isinstance(value, Mapping | Objective) else FORMS[1]
+    return OBJECTIVE_FORMS[0] if isinstance(value, Mapping | Objective) else OBJECTIVE_FORMS[1]
 
 
 class SearchSettings(Section):
@@ -109,7 +109,8 @@ class SweepFile(Section):
     name: str = Field(..., pattern=NAME, description="Also the folder's name below `storage`.")
     spec: str = Field(..., min_length=1, description="The experiment spec, relative to this file.")
     objective: Annotated[
-        Annotated[Objective, Tag(FORMS[0])] | Annotated[tuple[Objective, ...], Tag(FORMS[1])], Discriminator(_form)
+        Annotated[Objective, Tag(OBJECTIVE_FORMS[0])] | Annotated[tuple[Objective, ...], Tag(OBJECTIVE_FORMS[1])],
+        Discriminator(_form),
     ] = Field(default_factory=Objective)
     space: dict[str, Any]
     constraints: list[str] = []
@@ -136,19 +137,19 @@ class SweepFile(Section):
     @property
     def costs(self) -> tuple[str, ...]:
         """The further objectives that are costs."""
-        return tuple(objective.metric for objective in self.objectives if objective.metric in COSTS)
+        return tuple(objective.metric for objective in self.objectives if objective.metric in COST_METRICS)
 
     @model_validator(mode="after")
     def _check(self) -> "SweepFile":
         names = [objective.metric for objective in self.objectives]
         if (
             not names
-            or names[0] in COSTS
-            or any(name not in COSTS for name in names[1:])
+            or names[0] in COST_METRICS
+            or any(name not in COST_METRICS for name in names[1:])
             or len(set(names)) < len(names)
         ):
             raise ValueError(
                 f"objective = {names}: the first is a score (mAP, mINP, Rank-k), further ones are costs "
-                f"({', '.join(COSTS)}), each once"
+                f"({', '.join(COST_METRICS)}), each once"
             )
         return self

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
     Suggest = Callable[[str, Distribution], Any]
 
-__all__ = ["Space", "plain_values"]
+__all__ = ["SearchSpace", "plain_values"]
 
 
 @dataclass(frozen=True)
-class Space:
+class SearchSpace:
     """What may be searched. A configuration is a mapping of the keys searched in it to values; {} is the spec.
 
     Attributes:

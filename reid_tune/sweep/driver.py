@@ -124,7 +124,7 @@ def _run(
         check_nodes(sweep)
         # Before the log begins, so that a sweep that cannot run leaves nothing behind.
         planned = _planned(sweep, checked) if STAGES[0] in stages else checked.as_dict()
-        return _Driver(sweep, files, checked, planned, console).run(stages, again, len(past))
+        return SweepDriver(sweep, files, checked, planned, console).run(stages, again, len(past))
 
 
 def _stages(until: str) -> tuple[str, ...]:
@@ -144,7 +144,7 @@ def _planned(sweep: SweepConfig, checked: PreflightResult) -> dict[str, Any]:
     return checked.as_dict() | planned | {"warnings": checked.warnings + planned["warnings"]}
 
 
-class _Driver:
+class SweepDriver:
     """One process that drives a sweep."""
 
     def __init__(

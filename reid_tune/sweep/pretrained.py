@@ -10,17 +10,17 @@ from reid_tune.config.load import with_parameters
 from reid_tune.files import write_atomic
 from reid_tune.journal.event_log import read_events
 from reid_tune.journal.journal import EVENTS
-from reid_tune.search_space.load import Sweep
+from reid_tune.search_space.load import SweepConfig
 from reid_tune.tasks.references import CHECKPOINT, is_reference, resolve
 
-__all__ = ["settled"]
+__all__ = ["pinned_pretrained_weights"]
 
 _KEY = "model.pretrained_model_path"
 _FOLDER = "pretrained"
 
 
 @contextmanager
-def settled(sweep: Sweep, header: Mapping[str, Any]) -> Iterator[Sweep]:
+def pinned_pretrained_weights(sweep: SweepConfig, header: Mapping[str, Any]) -> Iterator[SweepConfig]:
     """The sweep with a file in place of a reference: that of its log, else a copy of what the reference names now.
 
     The copy lies among the sweep's files, where every node finds it, and goes away with the block unless the sweep has
@@ -55,7 +55,7 @@ def settled(sweep: Sweep, header: Mapping[str, Any]) -> Iterator[Sweep]:
             _remove(sweep, name)
 
 
-def _remove(sweep: Sweep, name: str) -> None:
+def _remove(sweep: SweepConfig, name: str) -> None:
     if sweep.remote:
         sweep.remote.remove(name)
         return
@@ -66,5 +66,5 @@ def _remove(sweep: Sweep, name: str) -> None:
         sweep.folder.rmdir()
 
 
-def _with(sweep: Sweep, file: str, reference: str) -> Sweep:
+def _with(sweep: SweepConfig, file: str, reference: str) -> SweepConfig:
     return replace(sweep, experiment=with_parameters(sweep.experiment, {_KEY: file}, "the sweep"), weights=reference)

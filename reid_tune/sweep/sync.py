@@ -9,18 +9,19 @@ from reid_tune.errors import InputError
 from reid_tune.journal.event_log import CURSOR, EVENTS, EventLog, read_events, read_events_from
 from reid_tune.journal.journal import Journal
 from reid_tune.journal.lease import Lease
-from reid_tune.journal.s3_reader import readable
+from reid_tune.journal.s3_reader import snapshot_for_reading
 from reid_tune.journal.store import sweep_folder
 from reid_tune.report.markdown import SweepPage
-from reid_tune.storage.s3 import Bucket, is_url
+from reid_tune.storage.object_store import is_url
+from reid_tune.storage.s3 import S3Store
 from reid_tune.tracking.sender import Sent, send_all
 from reid_tune.tracking.store import public, with_credentials
 
-__all__ = ["Synced", "sync"]
+__all__ = ["SyncResult", "sync"]
 
 
 @dataclass(frozen=True)
-class Synced:
+class SyncResult:
     """What was sent of one log, and where it is now."""
 
     name: str
@@ -33,7 +34,7 @@ class Synced:
         return f"{self.name}: {what} {public(self.uri)}{refusal}"
 
 
-def sync(name: str, storage: str, uri: str | None, say: Callable[[str], None]) -> list[Synced]:
+def sync(name: str, storage: str, uri: str | None, say: Callable[[str], None]) -> list[SyncResult]:
     """Send all that MLflow does not have yet of a sweep, or of the trainings that were recorded in a folder.
 
     Args:
@@ -58,24 +59,24 @@ def _kind(log: Path) -> str | None:
     return first[0].get("kind") if first else None
 
 
-def _training(log: Path, uri: str | None) -> Synced:
+def _training(log: Path, uri: str | None) -> SyncResult:
     with EventLog(log):
         return _send(str(log.parent if log.name == EVENTS else log), log, uri, None)
 
 
-def _in_bucket(name: str, storage: str, uri: str | None, say: Callable[[str], None]) -> Synced:
+def _in_bucket(name: str, storage: str, uri: str | None, say: Callable[[str], None]) -> SyncResult:
     """The log is copied once no other driver can write it any more."""
-    folder = sweep_folder(name, readable(storage, name))
-    bucket = Bucket(storage) / name
+    folder = sweep_folder(name, snapshot_for_reading(storage, name))
+    bucket = S3Store(storage) / name
     with Lease(bucket, f"sync-{os.getpid()}", wait=say):
-        readable(storage, name)
+        snapshot_for_reading(storage, name)
         found = _send(name, folder / EVENTS, uri, SweepPage)
         bucket.upload(folder / CURSOR, CURSOR)
         return found
 
 
-def _send(name: str, log: Path, uri: str | None, describe: Callable[[], SweepPage] | None) -> Synced:
+def _send(name: str, log: Path, uri: str | None, describe: Callable[[], SweepPage] | None) -> SyncResult:
     if not (header := read_events(log)[:1]):
         raise InputError(f"{name} has not begun: {log} is empty.")
     store = uri or with_credentials(header[0]["tracking_uri"])
-    return Synced(name, send_all(log, store, describe, closed=True), store)
+    return SyncResult(name, send_all(log, store, describe, closed=True), store)

@@ -22,7 +22,7 @@ from reid_tune.journal.event_log import read_events
 from reid_tune.journal.journal import Journal
 from reid_tune.search_space.load import SweepConfig
 from reid_tune.search_space.schema import Resources
-from reid_tune.storage.s3 import Bucket
+from reid_tune.storage.s3 import S3Store
 from reid_tune.sweep.stages.export import export_finalists
 from reid_tune.sweep.stages.test_set import evaluate_finalists as run_test
 
@@ -72,7 +72,7 @@ def seen(sweep: SweepConfig, journal: Journal) -> dict[str, Any]:
         "key": experiment.encryption_key,
         "winner": journal.state.stages["confirm"]["winner"],
         "folder": str(journal.folder),
-        "checkpoint": journal.files.newest("refit/winner"),
+        "checkpoint": journal.files.newest_checkpoint("refit/winner"),
     }
 
 
@@ -163,7 +163,7 @@ def test_files_in_a_bucket_stay_with_the_driver(
     sweep: SweepConfig, journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ray, "remote", None)
-    stored = replace(sweep, remote=Bucket("s3://bucket/runs"))
+    stored = replace(sweep, remote=S3Store("s3://bucket/runs"))
     assert run_stage_on_gpu(lambda *_: {"pid": os.getpid()}, stored, journal, Placement(1, 1, 1)) == {
         "pid": os.getpid()
     }

@@ -18,7 +18,7 @@ from reid_tune.journal.journal import Journal
 from reid_tune.journal.state import STAGES, RunState
 from reid_tune.search_space.load import SweepConfig
 from reid_tune.sweep.plan import make_plan
-from reid_tune.sweep.stages.confirm import make_confirm_runs, choose_winner
+from reid_tune.sweep.stages.confirm import choose_winner, make_confirm_runs
 from reid_tune.sweep.stages.preflight import PreflightResult
 from reid_tune.sweep.stages.refit import find_finalists, make_refit_runs
 from reid_tune.sweep.stages.rerank import choose_settings, chosen_setting
@@ -81,7 +81,9 @@ def fails_at_high_rates(experiment: Experiment, epoch: int) -> float:
     return math.nan if experiment.train.optim.base_lr > 6e-3 else surrogate(experiment, epoch)
 
 
-def simulate(folder: Path, trials: int = 30, until: str = "register", sections: Any = None, **driver: Any) -> SweepConfig:
+def simulate(
+    folder: Path, trials: int = 30, until: str = "register", sections: Any = None, **driver: Any
+) -> SweepConfig:
     """Run all stages up to one in this process, which then is a driver that has ended.
 
     Args:

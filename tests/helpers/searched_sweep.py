@@ -4,7 +4,7 @@ from pathlib import Path
 
 from reid_tune.journal.journal import Journal
 from reid_tune.journal.state import trial_run
-from reid_tune.search_space.load import Sweep
+from reid_tune.search_space.load import SweepConfig
 
 from .simulated_driver import EPOCHS
 
@@ -17,7 +17,7 @@ PARAMETERS = [
 ]
 
 
-def journal_with(folder: Path, sweep: Sweep, trials: list[tuple[str, float]]) -> Journal:
+def journal_with(folder: Path, sweep: SweepConfig, trials: list[tuple[str, float]]) -> Journal:
     """The log behind a search of these (state, mAP)."""
     journal = Journal(folder)
     journal.emit(

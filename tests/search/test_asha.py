@@ -3,7 +3,7 @@ from fractions import Fraction
 
 import pytest
 
-from reid_tune.search.asha import Asha, rungs
+from reid_tune.search.asha import Asha, rung_epochs
 
 
 @pytest.mark.parametrize(
@@ -11,7 +11,7 @@ from reid_tune.search.asha import Asha, rungs
     [(1, 3, 10, (1, 3, 9)), (1, 3, 9, (1, 3)), (13, 3, 120, (13, 39, 117)), (2, 2, 17, (2, 4, 8, 16)), (6, 3, 6, ())],
 )
 def test_rungs_lie_below_the_full_length(grace: int, factor: int, epochs: int, levels: tuple[int, ...]) -> None:
-    assert rungs(grace, factor, epochs) == levels
+    assert rung_epochs(grace, factor, epochs) == levels
 
 
 def quantile(values: list[Fraction], share: Fraction) -> Fraction:

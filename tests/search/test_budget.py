@@ -140,12 +140,12 @@ def test_the_pace_leaves_out_what_lies_between_attempts() -> None:
         *(attempt(0, RUNS[2]), of(70, "report", RUNS[2], epoch=1), of(470, "report", RUNS[2], epoch=2)),
     ]
     watch = TimingEstimator()
-    assert watch.pace is None
+    assert watch.timing is None
     for event in log:
         watch.apply(event)
     epoch = median([mean([4, 6]), 12])
-    assert watch.pace == EpochTiming(mean([14, 12, 16]) - epoch, epoch)
-    assert watch.pace.seconds(10) == watch.pace.start + 10 * epoch
+    assert watch.timing == EpochTiming(mean([14, 12, 16]) - epoch, epoch)
+    assert watch.timing.seconds(10) == watch.timing.start + 10 * epoch
 
 
 @given(st.lists(st.integers(0, 6), max_size=8), st.integers(1, 4))
@@ -169,7 +169,9 @@ def test_runs_begin_as_soon_as_there_is_room(seconds: list[int], at_once: int) -
 def test_what_the_later_stages_need(tmp_path: Path) -> None:
     sections: dict[str, Any] = {"confirm": {"top": 2, "seeds": 5}, "refit": {"seeds": 2}}
     sweep = make_sweep(tmp_path, **sections, resources={"workers": 1, "refit_workers": 2})
-    later = estimate_later_stages(sweep, PACE, EPOCHS, StageResources(ResourceRequest(2, 1), 4), StageResources(ResourceRequest(4, 2), 3))
+    later = estimate_later_stages(
+        sweep, PACE, EPOCHS, StageResources(ResourceRequest(2, 1), 4), StageResources(ResourceRequest(4, 2), 3)
+    )
     assert (later["confirm"].runs, later["confirm"].epochs) == (15, 90)
     assert later["confirm"].cost == Cost(hours=4 * 6.5, gpu_hours=15 * 6.5, cpu_hours=15 * 13)
     refit = 0.5 + 6 / 0.8 / 2  # with the fifth that was held out, on two workers
@@ -179,7 +181,9 @@ def test_what_the_later_stages_need(tmp_path: Path) -> None:
 
 def test_one_trial_is_confirmed_and_refitted_alone(tmp_path: Path) -> None:
     sweep = make_sweep(tmp_path, budget={"trials": 1}, confirm={"seeds": 2})
-    later = estimate_later_stages(sweep, PACE, EPOCHS, StageResources(ResourceRequest(), 1), StageResources(ResourceRequest(), 1))
+    later = estimate_later_stages(
+        sweep, PACE, EPOCHS, StageResources(ResourceRequest(), 1), StageResources(ResourceRequest(), 1)
+    )
     assert [stage.runs for stage in later.values()] == [2, 1]
 
 

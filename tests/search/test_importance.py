@@ -2,8 +2,8 @@ import random
 from typing import Any
 
 from reid_tune.journal.state import RunState, SweepState, trial_run
-from reid_tune.search.importance import FEWEST, importances
-from reid_tune.search.parameters import searched
+from reid_tune.search.importance import MIN_TRIALS, parameter_importances
+from reid_tune.search.parameters import searched_parameters
 
 RATE, MARGIN, NAME, LISTS = "train.optim.base_lr", "train.margin", "train.optim.name", "train.optim.lr_steps"
 SPACE: dict[str, Any] = {
@@ -33,8 +33,10 @@ def drawn(trials: int) -> SweepState:
 
 
 def test_values_are_those_of_the_trials_that_have_them() -> None:
-    rate, _, name, lists = searched(state := state_of([{}, {RATE: 1e-2}, {NAME: None, RATE: 1e-4}], [0.1, 0.2, 0.3]))
-    assert [key.label for key in searched(state)] == ["base_lr", "margin", "optim.name", "lr_steps"]
+    rate, _, name, lists = searched_parameters(
+        state := state_of([{}, {RATE: 1e-2}, {NAME: None, RATE: 1e-4}], [0.1, 0.2, 0.3])
+    )
+    assert [key.label for key in searched_parameters(state)] == ["base_lr", "margin", "optim.name", "lr_steps"]
     assert rate.of(state.trials) == {0: 1e-3, 1: 1e-2, 2: 1e-4}
     assert name.of(state.trials) == {0: "c", 2: None}
     assert lists.key == LISTS and lists.of(state.trials) == {0: [40, 70]}
@@ -45,13 +47,13 @@ def test_values_are_those_of_the_trials_that_have_them() -> None:
 
 
 def test_importances_find_the_key_that_decides() -> None:
-    shares = importances(drawn(30), "mAP")
+    shares = parameter_importances(drawn(30), "mAP")
     assert next(iter(shares)) == RATE and shares[RATE] > 0.7
     assert abs(sum(shares.values()) - 1) < 1e-9
     assert set(shares) == {RATE, MARGIN, NAME}  # No trial has the lists of another, so nothing can be said of them.
 
 
 def test_importances_of_few_trials_are_not_given() -> None:
-    assert importances(drawn(FEWEST - 1), "mAP") == {}
-    assert importances(drawn(FEWEST), "mAP") != {}
-    assert importances(state_of([{}] * FEWEST, [0.1] * FEWEST), "mAP") == {}
+    assert parameter_importances(drawn(MIN_TRIALS - 1), "mAP") == {}
+    assert parameter_importances(drawn(MIN_TRIALS), "mAP") != {}
+    assert parameter_importances(state_of([{}] * MIN_TRIALS, [0.1] * MIN_TRIALS), "mAP") == {}

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reid_tune.journal.state import RunState, trial_run
-from reid_tune.search.pareto import front
+from reid_tune.search.pareto import pareto_front
 
 COSTS = ("gflops", "parameters")
 levels = st.integers(0, 4).map(float)
@@ -15,7 +15,7 @@ def trial(number: int, score: float, *costs: float, state: str = "finished") -> 
 
 
 def numbers(trials: list[RunState], count: int) -> list[int]:
-    return [found.number for found in front(trials, "mAP", COSTS[:count])]
+    return [found.number for found in pareto_front(trials, "mAP", COSTS[:count])]
 
 
 @given(st.lists(st.tuples(levels, levels, levels), max_size=12))
@@ -45,4 +45,4 @@ def test_only_full_length_trials_with_all_objectives_count() -> None:
     ]
     assert numbers(trials, 1) == [0]
     trials[0].epochs = {1: {"loss": 1.0}}
-    assert numbers(trials, 1) == [] and front([], "mAP", COSTS) == []
+    assert numbers(trials, 1) == [] and pareto_front([], "mAP", COSTS) == []

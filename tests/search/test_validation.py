@@ -5,7 +5,7 @@ import pytest
 
 from reid_tune.config.experiment import Experiment
 from reid_tune.errors import InputError
-from reid_tune.search.validation import SAMPLES, check_space
+from reid_tune.search.validation import SAMPLE_COUNT, validate_space
 
 from ..helpers.simulated_driver import make_sweep
 
@@ -16,7 +16,7 @@ DIVIDES = f"{SIZE} % {INSTANCES} == 0"
 
 
 def sampled(folder: Path, space: dict[str, Any], *constraints: str, **values: Any) -> list[Experiment]:
-    return check_space(make_sweep(folder, space=space, constraints=list(constraints), **values), 300)
+    return validate_space(make_sweep(folder, space=space, constraints=list(constraints), **values), 300)
 
 
 def test_constraints_keep_what_is_no_valid_spec_away(tmp_path: Path) -> None:
@@ -98,4 +98,4 @@ def test_a_grid_is_checked_whole(tmp_path: Path) -> None:
 
 def test_the_usual_number_of_samples_is_that_of_the_documents() -> None:
     text = (Path(__file__).resolve().parents[2] / "docs/sweep.md").read_text()
-    assert f"{SAMPLES:,} sampled configurations" in text
+    assert f"{SAMPLE_COUNT:,} sampled configurations" in text

@@ -11,8 +11,8 @@ from reid_tune.errors import InputError
 from reid_tune.journal.journal import Journal
 from reid_tune.journal.state import trial_run
 from reid_tune.search.study import Study
-from reid_tune.search.warm_start import BEST, Given, given_by_user, given_configurations
-from reid_tune.search_space.load import Sweep
+from reid_tune.search.warm_start import TRIALS_PER_SWEEP, InitialPoint, initial_points, parse_user_point
+from reid_tune.search_space.load import SweepConfig
 
 from ..helpers.simulated_driver import EPOCHS, make_sweep
 
@@ -31,7 +31,7 @@ SPEC = {NAME: "Adam", RATE: 0.00035, SOFT: False, MARGIN: 0.3}
 pytestmark = pytest.mark.usefixtures("no_fsync")
 
 
-def sweep(folder: Path, *start_from: Any, **values: Any) -> Sweep:
+def sweep(folder: Path, *start_from: Any, **values: Any) -> SweepConfig:
     search = {"sampler": "random", "start_from": list(start_from)}
     return make_sweep(folder, **({"name": "later", "space": SPACE, "search": search} | values))
 
@@ -57,13 +57,13 @@ def test_the_best_full_length_trials_of_an_earlier_sweep_come_first(tmp_path: Pa
     trials = [({RATE: 1e-3 * (number + 1)}, score, "finished") for number, score in enumerate(scores)]
     trials[3] = ({RATE: 4e-3}, 0.9, "stopped")
     earlier(tmp_path, trials)
-    found, warnings = given_configurations(sweep(tmp_path, "first", {RATE: 5e-4}, {RATE: 7e-3}))
+    found, warnings = initial_points(sweep(tmp_path, "first", {RATE: 5e-4}, {RATE: 7e-3}))
     order = [4, 6, 1, 7, 2]
-    assert len(order) == BEST and warnings == []
-    expected = [Given(SPEC | {RATE: 1e-3 * (number + 1)}, f"first/{number}") for number in order]
-    assert found == [*expected, Given(SPEC | {RATE: 5e-4}, "start_from")]  # 7e-3 is first/6.
-    assert given_configurations(sweep(tmp_path, search={"start_from": "first"}))[0] == expected
-    assert given_configurations(sweep(tmp_path)) == ([], [])
+    assert len(order) == TRIALS_PER_SWEEP and warnings == []
+    expected = [InitialPoint(SPEC | {RATE: 1e-3 * (number + 1)}, f"first/{number}") for number in order]
+    assert found == [*expected, InitialPoint(SPEC | {RATE: 5e-4}, "start_from")]  # 7e-3 is first/6.
+    assert initial_points(sweep(tmp_path, search={"start_from": "first"}))[0] == expected
+    assert initial_points(sweep(tmp_path)) == ([], [])
 
 
 def test_an_earlier_trial_brings_what_its_spec_had_for_the_keys_of_this_space(tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ def test_an_earlier_trial_brings_what_its_spec_had_for_the_keys_of_this_space(tm
     trials = [({}, 0.5, "finished"), ({RATE: 2e-3, INSTANCES: 8}, 0.4, "finished"), ({SOFT: True}, 0.3, "finished")]
     earlier(tmp_path, trials, spec, space={RATE: SPACE[RATE], INSTANCES: {"choice": [4, 8]}})
     space = SPACE | {STEPS: {"list": [{"int": [1, 2]}, {"int": [3, 4]}]}, GAMMA: {"value": 0.2}}
-    found, _ = given_configurations(sweep(tmp_path, "first", space=space))
+    found, _ = initial_points(sweep(tmp_path, "first", space=space))
     own = SPEC | {MARGIN: 0.45, STEPS: [2, 3], GAMMA: 0.2}
     soft = {key: value for key, value in own.items() if key != MARGIN} | {SOFT: True}
     assert [given.parameters for given in found] == [own, own | {RATE: 2e-3}, soft]
@@ -79,7 +79,7 @@ def test_an_earlier_trial_brings_what_its_spec_had_for_the_keys_of_this_space(tm
 
 def test_the_spec_s_own_configuration_is_left_to_trial_0(tmp_path: Path) -> None:
     earlier(tmp_path, [({}, 0.5, "finished"), ({NAME: "AdamW"}, 0.4, "finished")])
-    given, _ = given_configurations(sweep(tmp_path, "first", {RATE: SPEC[RATE]}, {NAME: "AdamW"}))
+    given, _ = initial_points(sweep(tmp_path, "first", {RATE: SPEC[RATE]}, {NAME: "AdamW"}))
     assert [found.origin for found in given] == ["first/1"]
 
 
@@ -88,7 +88,7 @@ def test_what_is_no_configuration_here_is_left_out_with_the_reason(tmp_path: Pat
     earlier(tmp_path, trials, space={RATE: SPACE[RATE], INSTANCES: {"choice": [8, 16]}})
     space = SPACE | {INSTANCES: {"choice": [4, 8, 16]}, SIZE: {"value": 24}}
     later = sweep(tmp_path, "first", space=space, constraints=[f"{RATE} < 4e-3"])
-    given, warnings = given_configurations(later)
+    given, warnings = initial_points(later)
     assert [found.origin for found in given] == ["first/1"]
     assert warnings[0] == f"trial first/0 is left out: it breaks the constraint {RATE} < 4e-3."
     assert warnings[1].startswith("trial first/2 is left out: ") and "multiple" in warnings[1]
@@ -99,7 +99,7 @@ def test_values_outside_the_ranges_are_tried_but_not_told_to_optuna(tmp_path: Pa
     later = sweep(
         tmp_path, {RATE: "5e-2", SOFT: True}, {RATE: 5e-3}, search={"start_from": [{RATE: "5e-2"}, {RATE: 5e-3}]}
     )
-    given, _ = given_configurations(later)
+    given, _ = initial_points(later)
     assert [found.parameters[RATE] for found in given] == [0.05, 0.005]
     study = Study(later)
     for number, found in enumerate(given, 1):
@@ -122,7 +122,7 @@ def test_what_a_user_gives_joins_the_spec_s_values(
     tmp_path: Path, pairs: dict[str, Any], expected: dict[str, Any]
 ) -> None:
     space = SPACE | {STEPS: {"choice": [[40, 70], [2, 3]]}, GAMMA: {"value": 0.2}}
-    found = given_by_user(sweep(tmp_path, space=space), pairs, "enqueue")
+    found = parse_user_point(sweep(tmp_path, space=space), pairs, "enqueue")
     assert found == {STEPS: [40, 70], GAMMA: 0.2} | expected
 
 
@@ -152,18 +152,18 @@ def test_what_a_user_may_not_give(tmp_path: Path, pairs: dict[str, Any], parts: 
     }
     found = sweep(tmp_path, pairs, space=space, constraints=[f"{RATE} < 0.5"])
     with pytest.raises(InputError) as caught:
-        given_by_user(found, pairs, "enqueue")
+        parse_user_point(found, pairs, "enqueue")
     message = str(caught.value)
     assert message.startswith("enqueue: ") and "\n" not in message
     assert all(part in message for part in parts)
     with pytest.raises(InputError, match=r"sweep.yaml: search.start_from: "):
-        given_configurations(found)
+        initial_points(found)
 
 
 def test_an_earlier_sweep_that_cannot_help_is_refused(tmp_path: Path) -> None:
     def refusal(start_from: str) -> str:
         with pytest.raises(InputError) as caught:
-            given_configurations(sweep(tmp_path, start_from))
+            initial_points(sweep(tmp_path, start_from))
         message = str(caught.value)
         assert message.startswith(f"{tmp_path}/sweep.yaml: search.start_from: ") and "\n" not in message
         return message
@@ -176,4 +176,4 @@ def test_an_earlier_sweep_that_cannot_help_is_refused(tmp_path: Path) -> None:
         tmp_path / "other", [({}, 0.5, "finished")], objective={"metric": "Rank-1"}, storage=str(tmp_path / "runs2")
     )
     with pytest.raises(InputError, match="first has Rank-1 as its objective, this sweep mAP"):
-        given_configurations(sweep(tmp_path, "first", storage=str(tmp_path / "runs2")))
+        initial_points(sweep(tmp_path, "first", storage=str(tmp_path / "runs2")))

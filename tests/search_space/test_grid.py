@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from reid_tune.errors import InputError
-from reid_tune.search_space.grid import grid
+from reid_tune.search_space.grid import grid_configurations
 
 from ..helpers.search_spaces import make_space
 
@@ -19,17 +19,21 @@ NAME, SOFT, MARGIN, SIZE = (
 def test_a_grid_is_every_combination_in_the_files_order() -> None:
     tree = {NAME: {"choice": ["SGD", "AdamW"]}, SIZE: {"quniform": [16, 64, 16]}, MARGIN: {"value": 0.2}}
     expected = itertools.product(["SGD", "AdamW"], [16, 32, 48, 64], [0.2])
-    assert grid(make_space(tree)) == [dict(zip(tree, values, strict=True)) for values in expected]
+    assert grid_configurations(make_space(tree)) == [dict(zip(tree, values, strict=True)) for values in expected]
 
 
 def test_a_key_that_is_not_searched_multiplies_nothing() -> None:
     tree = {SOFT: {"choice": [True, False]}, MARGIN: {"quniform": [0.1, 0.2, 0.1], "when": {SOFT: False}}}
-    assert grid(make_space(tree)) == [{SOFT: True}, {SOFT: False, MARGIN: 0.1}, {SOFT: False, MARGIN: 0.2}]
+    assert grid_configurations(make_space(tree)) == [
+        {SOFT: True},
+        {SOFT: False, MARGIN: 0.1},
+        {SOFT: False, MARGIN: 0.2},
+    ]
 
 
 def test_constraints_and_the_spec_itself_leave_the_grid() -> None:
     tree = {NAME: {"choice": ["SGD", "Adam"]}, SIZE: {"int": [62, 66]}}
-    found = grid(make_space(tree, f"{SIZE} % 2 == 0"))
+    found = grid_configurations(make_space(tree, f"{SIZE} % 2 == 0"))
     assert [(made[NAME], made[SIZE]) for made in found] == [
         ("SGD", 62),
         ("SGD", 64),
@@ -56,4 +60,4 @@ def test_constraints_and_the_spec_itself_leave_the_grid() -> None:
 )
 def test_bad_grids(tree: dict[str, Any], constraints: tuple[str, ...], message: str) -> None:
     with pytest.raises(InputError, match=f"^some.yaml: {message}"):
-        grid(make_space(tree, *constraints))
+        grid_configurations(make_space(tree, *constraints))

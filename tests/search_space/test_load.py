@@ -6,9 +6,9 @@ import pytest
 import yaml
 
 from reid_tune.errors import InputError
-from reid_tune.search.validation import check_space
+from reid_tune.search.validation import validate_space
 from reid_tune.search_space.load import load_sweep
-from reid_tune.search_space.range_syntax import KINDS, parse_range
+from reid_tune.search_space.range_syntax import RANGE_KINDS, parse_range
 
 from ..helpers.simulated_driver import SPACE, write_sweep, write_yaml
 
@@ -155,13 +155,13 @@ def test_the_page_begins_with_a_ready_sweep() -> None:
 def test_the_examples_of_the_page_are_sweeps(tmp_path: Path, example: dict[str, Any]) -> None:
     example |= {"spec": str(REPOSITORY / "configs/resnet50_market1501.yaml")}
     sweep = load_sweep(write_sweep(tmp_path, **example))
-    assert check_space(sweep, 200)
+    assert validate_space(sweep, 200)
     assert sweep.file.search.sampler != "grid" or sweep.file.budget.trials == 12
 
 
 def test_the_table_of_ranges_is_read_back() -> None:
     rows = re.findall(r"^\| `(\w+): (.*?)` \|", (REPOSITORY / "docs/sweep.md").read_text(), re.MULTILINE)
-    assert [kind for kind, _ in rows] == list(KINDS)
+    assert [kind for kind, _ in rows] == list(RANGE_KINDS)
     for kind, values in rows:
         entry = {kind: yaml.safe_load(values)}
         assert parse_range(entry, lambda value: value).entry() == entry

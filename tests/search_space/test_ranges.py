@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from reid_tune.search_space.range_syntax import KINDS, parse_range
-from reid_tune.search_space.ranges import Choice, Numbers, Range
+from reid_tune.search_space.range_syntax import RANGE_KINDS, parse_range
+from reid_tune.search_space.ranges import Choice, NumberRange, Range
 
 
 def read(entry: Any) -> Range:
@@ -21,13 +21,13 @@ def read(entry: Any) -> Range:
 @pytest.mark.parametrize(
     ("entry", "expected", "distribution"),
     [
-        ({"uniform": [0.1, 0.6]}, Numbers("uniform", 0.1, 0.6), FloatDistribution(0.1, 0.6)),
-        ({"uniform": ["1e-4", "1e-3"]}, Numbers("uniform", 1e-4, 1e-3), FloatDistribution(1e-4, 1e-3)),
-        ({"loguniform": [1e-4, 1]}, Numbers("loguniform", 1e-4, 1), FloatDistribution(1e-4, 1, log=True)),
-        ({"int": [1, 20.0]}, Numbers("int", 1, 20), IntDistribution(1, 20)),
-        ({"logint": [1, 64]}, Numbers("logint", 1, 64), IntDistribution(1, 64, log=True)),
-        ({"quniform": [0.1, 0.6, 0.1]}, Numbers("quniform", 0.1, 0.6, 0.1), IntDistribution(0, 5)),
-        ({"quniform": [32, 128, 16]}, Numbers("quniform", 32, 128, 16), IntDistribution(0, 6)),
+        ({"uniform": [0.1, 0.6]}, NumberRange("uniform", 0.1, 0.6), FloatDistribution(0.1, 0.6)),
+        ({"uniform": ["1e-4", "1e-3"]}, NumberRange("uniform", 1e-4, 1e-3), FloatDistribution(1e-4, 1e-3)),
+        ({"loguniform": [1e-4, 1]}, NumberRange("loguniform", 1e-4, 1), FloatDistribution(1e-4, 1, log=True)),
+        ({"int": [1, 20.0]}, NumberRange("int", 1, 20), IntDistribution(1, 20)),
+        ({"logint": [1, 64]}, NumberRange("logint", 1, 64), IntDistribution(1, 64, log=True)),
+        ({"quniform": [0.1, 0.6, 0.1]}, NumberRange("quniform", 0.1, 0.6, 0.1), IntDistribution(0, 5)),
+        ({"quniform": [32, 128, 16]}, NumberRange("quniform", 32, 128, 16), IntDistribution(0, 6)),
         ({"choice": ["a", None]}, Choice(("a", None)), CategoricalDistribution(['"a"', "null"])),
     ],
 )
@@ -92,7 +92,7 @@ def test_a_choice_of_whole_numbers_knows_the_float_of_the_spec() -> None:
 def test_a_number_that_yaml_reads_as_text_is_a_number() -> None:
     entry = yaml.safe_load("{loguniform: [1e-4, 1e-2]}")
     assert entry["loguniform"] == ["1e-4", "1e-2"]
-    assert read(entry) == Numbers("loguniform", 1e-4, 1e-2)
+    assert read(entry) == NumberRange("loguniform", 1e-4, 1e-2)
 
 
 bounds = st.integers(-50, 50).flatmap(lambda low: st.tuples(st.just(low), st.integers(low + 1, 99)))
@@ -172,7 +172,7 @@ def test_a_range_written_down_is_read_again(entry: Any) -> None:
         (0.1, ["0.1 is not a range", "{value: 0.3}"]),
         ({"uniform": [0, 1], "int": [0, 1]}, ["is not a range"]),
         ({}, ["{} is not a range"]),
-        ({"normal": [0, 1]}, ["unknown kind of range 'normal'", *KINDS]),
+        ({"normal": [0, 1]}, ["unknown kind of range 'normal'", *RANGE_KINDS]),
     ],
 )
 def test_bad_ranges(entry: Any, parts: list[str]) -> None:

@@ -5,7 +5,7 @@ import optuna
 import pytest
 
 from reid_tune.errors import InputError
-from reid_tune.search_space.space import Space
+from reid_tune.search_space.space import SearchSpace
 
 from ..helpers.search_spaces import BASE, make_space, make_spaces
 
@@ -25,7 +25,7 @@ TREE = {
 }
 
 
-def draws(space: Space, count: int) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+def draws(space: SearchSpace, count: int) -> list[tuple[dict[str, Any], dict[str, Any]]]:
     """Configurations with the values that Optuna gave."""
     sampler, found = optuna.samplers.RandomSampler(seed=1), []
     study = optuna.create_study(sampler=sampler)

@@ -64,7 +64,9 @@ MEASURED = ProbeResult(decoding=9, start=36, step=1.5, steps=20, validation=12, 
 
 def make(folder: Path, gpus: float = 0, **sections: Any) -> dict[str, Any]:
     sweep = make_sweep(folder, **sections)
-    return make_plan(sweep, (), MEASURED, StageResources(ResourceRequest(2, gpus), 3), StageResources(ResourceRequest(2, gpus), 1))
+    return make_plan(
+        sweep, (), MEASURED, StageResources(ResourceRequest(2, gpus), 3), StageResources(ResourceRequest(2, gpus), 1)
+    )
 
 
 def test_the_plan_without_a_scheduler(tmp_path: Path) -> None:

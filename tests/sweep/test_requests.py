@@ -8,9 +8,9 @@ from reid_tune.journal.journal import Journal
 from reid_tune.journal.progress import read_sweep
 from reid_tune.journal.requests import REQUESTS, pending_requests, remove_request, submit_request
 from reid_tune.journal.state import STAGES
-from reid_tune.search_space.recorded import sweep_of
+from reid_tune.search_space.recorded import load_recorded_sweep
 from reid_tune.sweep.requests import ask_to_enqueue, ask_to_stop
-from reid_tune.sweep.resume import reopened
+from reid_tune.sweep.resume import stages_to_redo
 
 from ..helpers.finished_sweep import simulate
 from ..helpers.simulated_driver import make_sweep
@@ -114,10 +114,10 @@ def test_what_the_space_does_not_have_cannot_be_enqueued(folder: Path, pair: str
 def test_what_is_enqueued_behind_the_search_opens_it_again(tmp_path: Path) -> None:
     sweep = simulate(tmp_path, trials=3)
     state, _ = read_sweep(sweep.folder)
-    assert reopened(sweep, state, None) == ()
+    assert stages_to_redo(sweep, state, None) == ()
     said = ask_to_enqueue(sweep.folder, ["train.optim.base_lr=0.003"])
     assert said.startswith("the search is over: when the sweep is resumed, it goes on with these values")
-    assert reopened(sweep, state, None) == STAGES[1:]
+    assert stages_to_redo(sweep, state, None) == STAGES[1:]
 
 
 def test_a_network_that_cannot_be_built_is_refused_at_once(tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ def test_a_network_that_cannot_be_built_is_refused_at_once(tmp_path: Path) -> No
 
 def test_a_sweep_can_be_made_from_its_log(tmp_path: Path) -> None:
     sweep = simulate(tmp_path, trials=3, until="preflight")
-    found = sweep_of(sweep.folder)
+    found = load_recorded_sweep(sweep.folder)
     assert (found.file, found.experiment, found.folder) == (sweep.file, sweep.experiment, sweep.folder)
     assert found.space.entries() == sweep.space.entries() and found.space.base == sweep.space.base
 
@@ -146,4 +146,4 @@ def test_a_sweep_of_another_version_is_refused(tmp_path: Path) -> None:
     event["spec"]["train.colour"] = "red"
     log.write_text("\n".join([json.dumps(event), *rest]) + "\n")
     with pytest.raises(InputError, match="another version"):
-        sweep_of(sweep.folder)
+        load_recorded_sweep(sweep.folder)

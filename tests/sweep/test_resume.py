@@ -6,7 +6,7 @@ import pytest
 from reid_tune.errors import InputError
 from reid_tune.journal.journal import Journal
 from reid_tune.journal.state import STAGES, SweepState
-from reid_tune.sweep.resume import existing_state, reopen, reopened
+from reid_tune.sweep.resume import load_resumable_state, reopen_stages, stages_to_redo
 
 from ..helpers.simulated_driver import SPACE, make_sweep
 
@@ -34,7 +34,7 @@ def finished(folder: Path, ended_by: str = "trials", **values: Any) -> SweepStat
         for stage in STAGES:
             result = {"ended_by": ended_by, "budget": sweep.file.budget.model_dump(mode="json")}
             journal.emit("stage", stage=stage, state="done", result=result if stage == "search" else {})
-    return existing_state(sweep, "auto")
+    return load_resumable_state(sweep, "auto")
 
 
 TWO = {"budget": {"trials": 2}}
@@ -42,7 +42,7 @@ TWO = {"budget": {"trials": 2}}
 
 def test_the_same_sweep_has_nothing_to_do_again(tmp_path: Path) -> None:
     state = finished(tmp_path, **TWO)
-    assert reopened(make_sweep(tmp_path, **TWO), state, None) == ()
+    assert stages_to_redo(make_sweep(tmp_path, **TWO), state, None) == ()
 
 
 @pytest.mark.parametrize(
@@ -60,15 +60,15 @@ def test_a_larger_budget_goes_on_with_the_search_that_it_ended(
     tmp_path: Path, ended_by: str, before: dict[str, Any], now: dict[str, Any], goes_on: bool
 ) -> None:
     state = finished(tmp_path, ended_by, budget=before)
-    assert reopened(make_sweep(tmp_path, budget=now), state, None) == (STAGES[1:] if goes_on else ())
+    assert stages_to_redo(make_sweep(tmp_path, budget=now), state, None) == (STAGES[1:] if goes_on else ())
 
 
 def test_from_a_stage_on_all_is_done_again(tmp_path: Path) -> None:
     sweep, state = make_sweep(tmp_path, **TWO), finished(tmp_path, **TWO)
-    assert reopened(sweep, state, "refit") == ("refit", "export", "test", "register")
+    assert stages_to_redo(sweep, state, "refit") == ("refit", "export", "test", "register")
     del state.stages["confirm"]
     with pytest.raises(InputError, match="--from refit: the stage confirm of simulated is not done"):
-        reopened(sweep, state, "refit")
+        stages_to_redo(sweep, state, "refit")
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_from_a_stage_on_all_is_done_again(tmp_path: Path) -> None:
 def test_what_is_done_again_is_forgotten_and_the_rest_stays(tmp_path: Path, start: str, gone: set[str]) -> None:
     sweep, state = make_sweep(tmp_path, **TWO), finished(tmp_path, **TWO)
     with Journal(sweep.folder) as journal:
-        reopen(journal, reopened(sweep, state, start))
+        reopen_stages(journal, stages_to_redo(sweep, state, start))
     with Journal(sweep.folder) as journal:
         assert list(journal.state.stages) == list(STAGES[: STAGES.index(start)])
         assert state.runs.keys() - journal.state.runs.keys() == gone
@@ -89,10 +89,10 @@ def test_another_space_is_refused_key_by_key(tmp_path: Path) -> None:
     finished(tmp_path, **TWO)
     other = make_sweep(tmp_path, space=SPACE | {RATE: {"loguniform": [1e-4, 1e-1]}}, **TWO)
     with pytest.raises(InputError, match=r"base_lr\.loguniform: \[0\.0001, 0\.01\] there"):
-        existing_state(other, "auto")
+        load_resumable_state(other, "auto")
 
 
 @pytest.mark.parametrize("values", [{"resources": {"max_concurrent": 4}}, {"budget": {"trials": 40}}, {"keep": 9}])
 def test_resources_and_budget_may_change(tmp_path: Path, values: dict[str, Any]) -> None:
     finished(tmp_path, **TWO)
-    assert existing_state(make_sweep(tmp_path, **TWO | values), "auto").header["name"] == "simulated"
+    assert load_resumable_state(make_sweep(tmp_path, **TWO | values), "auto").header["name"] == "simulated"

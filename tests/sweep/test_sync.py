@@ -7,7 +7,7 @@ import pytest
 from reid_tune.errors import InfrastructureError, InputError
 from reid_tune.journal.event_log import EventLog
 from reid_tune.journal.lease import Lease
-from reid_tune.storage.s3 import Bucket
+from reid_tune.storage.s3 import S3Store
 from reid_tune.sweep.sync import sync
 from reid_tune.tracking.store import client
 
@@ -64,7 +64,7 @@ def test_a_sweep_in_a_bucket_is_sent_once_and_its_place_kept_there(
 ) -> None:
     for name, value in server.items():
         monkeypatch.setenv(name, value)
-    bucket = Bucket(url)
+    bucket = S3Store(url)
     bucket.upload(killed / "simulated" / "events.jsonl", "simulated/events.jsonl")
     store = uri.replace("mlflow.db", "bucket.db")
     (found,) = sync("simulated", url, store, print)

@@ -16,7 +16,8 @@ from reid_tune.config.experiment import Experiment
 from reid_tune.errors import InfrastructureError, InputError, ReidTuneError
 from reid_tune.journal.provenance import training_file_digests
 from reid_tune.search_space.load import SweepConfig
-from reid_tune.storage.s3 import S3Store, is_url
+from reid_tune.storage.object_store import is_url
+from reid_tune.storage.s3 import S3Store
 from reid_tune.storage.object_store import LocalStore, ObjectStore
 
 __all__ = ["check_nodes"]

@@ -21,7 +21,7 @@ from reid_tune.config.encryption_key import KEY_FILE_VARIABLE, find_passphrase
 from reid_tune.environment import set_variables
 from reid_tune.errors import InfrastructureError, InputError
 from reid_tune.search_space.load import SweepConfig
-from reid_tune.storage.s3 import is_url
+from reid_tune.storage.object_store import is_url
 from reid_tune.tracking.store import database, public
 
 __all__ = ["submit"]

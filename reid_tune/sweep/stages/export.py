@@ -47,7 +47,7 @@ def refit_checkpoint_path(sweep: SweepConfig, journal: Journal, name: str, seed:
         raise RunFailedError(
             f"the refit of {name} did not finish{reason}; its log is {sweep.place}/{refit_run(name, seed)}/log.txt."
         )
-    path = journal.files.newest(run.name)
+    path = journal.files.newest_checkpoint(run.name)
     if path is None:
         raise RunFailedError(f"the checkpoint of {run.name} is missing from {sweep.place}.")
     journal.files.fetch(path)

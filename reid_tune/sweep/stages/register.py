@@ -12,10 +12,10 @@ from reid_tune.execution.fixed_runs import features_file
 from reid_tune.files import write_atomic
 from reid_tune.journal.journal import Journal
 from reid_tune.journal.state import RunState, confirm_run
-from reid_tune.search_space.load import Sweep
-from reid_tune.sweep.stages.export import exported
-from reid_tune.sweep.stages.model_card import describe, tags
-from reid_tune.sweep.stages.refit import finalists
+from reid_tune.search_space.load import SweepConfig
+from reid_tune.sweep.stages.export import onnx_path
+from reid_tune.sweep.stages.model_card import model_version_tags, render_model_card
+from reid_tune.sweep.stages.refit import find_finalists
 from reid_tune.tracking.promotion import CONFIRM_FILE, Repeat, write_repeats
 from reid_tune.tracking.store import with_credentials
 from reid_tune.training.subsets import split_records
@@ -23,7 +23,7 @@ from reid_tune.training.subsets import split_records
 __all__ = ["register"]
 
 
-def register(sweep: Sweep, journal: Journal) -> dict[str, Any]:
+def register(sweep: SweepConfig, journal: Journal) -> dict[str, Any]:
     """Register ONNX file, checkpoint, spec and the paired results of `confirm`; the gate decides about the alias.
 
     Raises:
@@ -31,8 +31,8 @@ def register(sweep: Sweep, journal: Journal) -> dict[str, Any]:
     """
     from reid_tune.tracking.registry.register import register as register_version
 
-    winner = finalists(journal)["winner"]
-    model = exported(sweep, "winner")
+    winner = find_finalists(journal)["winner"]
+    model = onnx_path(sweep, "winner")
     spec, repeats = model.with_suffix(".yaml"), model.with_name(CONFIRM_FILE)
     write_atomic(spec, with_parameters(sweep.experiment, winner.parameters, "winner").to_yaml())
     write_repeats(repeats, _repeats(sweep, journal, winner))
@@ -48,8 +48,8 @@ def register(sweep: Sweep, journal: Journal) -> dict[str, Any]:
         },
         sweep=sweep.file.name,
         uid=header["uid"],
-        description=describe(journal.state, sweep.folder),
-        tags=tags(journal.state),
+        description=render_model_card(journal.state, sweep.folder),
+        tags=model_version_tags(journal.state),
         set_alias=sweep.file.registry.alias,
     )
     verdict = registered.verdict
@@ -64,7 +64,7 @@ def register(sweep: Sweep, journal: Journal) -> dict[str, Any]:
     }
 
 
-def _repeats(sweep: Sweep, journal: Journal, winner: RunState) -> list[Repeat]:
+def _repeats(sweep: SweepConfig, journal: Journal, winner: RunState) -> list[Repeat]:
     """The winner's results on the hold-outs of the stage `confirm`, query by query."""
     data = fingerprint(*sweep.experiment.dataset.train_folders)
     found = []

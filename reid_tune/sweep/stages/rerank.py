@@ -17,16 +17,16 @@ from reid_tune.execution.fixed_runs import features_file
 from reid_tune.execution.stage_task import scoring_device
 from reid_tune.journal.journal import Journal
 from reid_tune.journal.state import confirm_run
-from reid_tune.search_space.load import Sweep
-from reid_tune.sweep.stages.refit import finalists
+from reid_tune.search_space.load import SweepConfig
+from reid_tune.sweep.stages.refit import find_finalists
 
-__all__ = ["VALUES", "choose", "settings", "tuned"]
+__all__ = ["VALUES_PER_RANGE", "choose_settings", "list_settings", "chosen_setting"]
 
 # Of each range, both ends among them.
-VALUES = 6
+VALUES_PER_RANGE = 6
 
 
-def settings(sweep: Sweep) -> list[ReRanking]:
+def list_settings(sweep: SweepConfig) -> list[ReRanking]:
     """The settings that are compared; none where the file searches no re-ranking.
 
     Raises:
@@ -38,7 +38,7 @@ def settings(sweep: Sweep) -> list[ReRanking]:
         return []
     found = {
         ReRanking(**own | {key.removeprefix("re_ranking."): value for key, value in configuration.items()})
-        for configuration in sweep.re_ranking.spread(VALUES)
+        for configuration in sweep.re_ranking.spread(VALUES_PER_RANGE)
     }
     if not found:
         texts = " and ".join(constraint.text for constraint in sweep.re_ranking.constraints)
@@ -48,21 +48,21 @@ def settings(sweep: Sweep) -> list[ReRanking]:
     return sorted(found, key=lambda setting: (setting.k1, setting.k2, setting.lambda_value))
 
 
-def choose(sweep: Sweep, journal: Journal) -> dict[str, Any]:
+def choose_settings(sweep: SweepConfig, journal: Journal) -> dict[str, Any]:
     """By finalist the setting with the highest mean of the mAPs on its hold-outs; empty without a search."""
-    tried = settings(sweep)
+    tried = list_settings(sweep)
     if not tried:
         return {}
     repeats = range(1, sweep.file.confirm.seeds + 1)
     result: dict[str, Any] = {"settings": len(tried)}
-    for name, trial in finalists(journal).items():
+    for name, trial in find_finalists(journal).items():
         files = [features_file(journal.folder, confirm_run(trial.number, repeat)) for repeat in repeats]
         with repeatable(sweep.experiment.train.deterministic):
             result[name] = _best([read_features(file) for file in files], tried, scoring_device(sweep))
     return result
 
 
-def tuned(journal: Journal, name: str) -> ReRanking | None:
+def chosen_setting(journal: Journal, name: str) -> ReRanking | None:
     """The setting of a finalist; None where none was searched."""
     found = journal.state.stages.get("rerank", {}).get(name)
     return ReRanking(**found["setting"]) if found else None

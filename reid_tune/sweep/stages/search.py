@@ -61,7 +61,7 @@ class TrialSource:
         run = self.recorder.pending_runs.pop(0) if self.recorder.pending_runs else self._new()
         return self.recorder.start_attempt(run, self._experiment(run)) if run else None
 
-    def done(self) -> bool:
+    def is_done(self) -> bool:
         if any(trial.state == "running" for trial in self.journal.state.trials) or self._enqueued():
             return False
         return self.closed() is not None

@@ -11,7 +11,7 @@ from PIL import Image
 
 from reid_tune.errors import InputError
 from reid_tune.journal.state import STAGES
-from reid_tune.sweep.stages.preflight import preflight
+from reid_tune.sweep.stages.preflight import run_preflight
 
 from ...helpers.simulated_driver import SPACE, make_sweep
 
@@ -33,7 +33,7 @@ def write_crops(folder: Path, identities: int) -> Path:
 
 @pytest.fixture
 def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
-    monkeypatch.setattr("reid_tune.sweep.stages.preflight.SAMPLES", 50)
+    monkeypatch.setattr("reid_tune.sweep.stages.preflight.SAMPLE_COUNT", 50)
     train = write_crops(tmp_path / "train", 60)
 
     def make(
@@ -46,7 +46,7 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
             "model": spec.get("model", {}),
         }
         stages = STAGES[: STAGES.index(until) + 1]
-        return preflight(make_sweep(tmp_path, base, **values), stages, address).as_dict()
+        return run_preflight(make_sweep(tmp_path, base, **values), stages, address).as_dict()
 
     return make
 

@@ -14,8 +14,8 @@ from reid_tune.execution.fixed_runs import features_file
 from reid_tune.journal.journal import Journal
 from reid_tune.journal.state import confirm_run
 from reid_tune.sweep.stages import rerank
-from reid_tune.sweep.stages.confirm import confirm_runs, decide
-from reid_tune.sweep.stages.rerank import choose, settings, tuned
+from reid_tune.sweep.stages.confirm import choose_winner, make_confirm_runs
+from reid_tune.sweep.stages.rerank import choose_settings, chosen_setting, list_settings
 from reid_tune.training.devices import default_device
 
 from ...helpers.searched_sweep import journal_with
@@ -29,41 +29,41 @@ RERANKED = {"re_ranking.k1": {"int": [3, 5]}, "re_ranking.lambda_value": {"unifo
 def confirmed(folder: Path, **values: object) -> tuple[object, Journal]:
     sweep = make_sweep(folder, confirm={"top": 1, "seeds": 2}, **values)
     journal = journal_with(folder / "x", sweep, [("finished", 0.1), ("finished", 0.4)])
-    drive(confirm_runs(sweep, journal))
-    journal.emit("stage", stage="confirm", state="done", result=decide(sweep, journal))
+    drive(make_confirm_runs(sweep, journal))
+    journal.emit("stage", stage="confirm", state="done", result=choose_winner(sweep, journal))
     return sweep, journal
 
 
 def test_settings_span_the_ranges_and_keep_the_rest_of_the_spec(tmp_path: Path) -> None:
-    found = settings(make_sweep(tmp_path, space=SPACE | RERANKED))
+    found = list_settings(make_sweep(tmp_path, space=SPACE | RERANKED))
     assert [(each.k1, each.k2) for each in found] == [(k1, 6) for k1 in (3, 4, 5) for _ in range(6)]
     assert [each.lambda_value for each in found[:6]] == pytest.approx([0, 0.1, 0.2, 0.3, 0.4, 0.5])
-    assert settings(make_sweep(tmp_path)) == []
+    assert list_settings(make_sweep(tmp_path)) == []
 
 
 def test_constraints_hold_for_settings(tmp_path: Path) -> None:
     space = SPACE | {"re_ranking.k1": {"choice": [2, 8]}, "re_ranking.k2": {"choice": [1, 4]}}
-    found = settings(make_sweep(tmp_path, space=space, constraints=["re_ranking.k2 < re_ranking.k1"]))
+    found = list_settings(make_sweep(tmp_path, space=space, constraints=["re_ranking.k2 < re_ranking.k1"]))
     assert [(each.k1, each.k2) for each in found] == [(2, 1), (8, 1), (8, 4)]
     with pytest.raises(InputError, match="no setting of the re-ranking satisfies re_ranking.k2 > 9"):
-        settings(make_sweep(tmp_path, space=space, constraints=["re_ranking.k2 > 9"]))
+        list_settings(make_sweep(tmp_path, space=space, constraints=["re_ranking.k2 > 9"]))
 
 
 def test_bad_settings_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="lambda_value is 1.5"):
-        settings(make_sweep(tmp_path, space=SPACE | {"re_ranking.lambda_value": {"choice": [0.5, 1.5]}}))
+        list_settings(make_sweep(tmp_path, space=SPACE | {"re_ranking.lambda_value": {"choice": [0.5, 1.5]}}))
 
 
 def test_the_choice_is_the_best_mean_over_the_hold_outs_of_each_finalist(tmp_path: Path) -> None:
     sweep, journal = confirmed(tmp_path, space=SPACE | RERANKED)
-    result = choose(sweep, journal)  # type: ignore[arg-type]
+    result = choose_settings(sweep, journal)  # type: ignore[arg-type]
     winner = journal.state.stages["confirm"]["winner"]
     hold_outs = [read_features(features_file(journal.folder, confirm_run(winner, repeat))) for repeat in (1, 2)]
 
     def mean_of(setting: ReRanking | None) -> float:
         return sum(score(features, setting, default_device()).mAP for features in hold_outs) / 2
 
-    tried = settings(sweep)  # type: ignore[arg-type]
+    tried = list_settings(sweep)  # type: ignore[arg-type]
     values = [mean_of(setting) for setting in tried]
     assert result["settings"] == len(tried)
     assert result["winner"]["mAP"] == pytest.approx(max(values))
@@ -72,7 +72,7 @@ def test_the_choice_is_the_best_mean_over_the_hold_outs_of_each_finalist(tmp_pat
     assert result["winner"]["plain"] == pytest.approx(mean_of(None))
     assert result["winner"]["gain"]["mean"] == pytest.approx(max(values) - mean_of(None))
     journal.emit("stage", stage="rerank", state="done", result=result)
-    assert tuned(journal, "winner") == best
+    assert chosen_setting(journal, "winner") == best
 
 
 @pytest.mark.parametrize("deterministic", [False, True])
@@ -92,12 +92,12 @@ def test_the_scores_are_computed_on_the_default_device(
     spec = SPEC | {"train": SPEC["train"] | {"deterministic": deterministic}}
     sweep, journal = confirmed(tmp_path, base=spec, space=SPACE | RERANKED)
     seen.clear()
-    choose(sweep, journal)  # type: ignore[arg-type]
+    choose_settings(sweep, journal)  # type: ignore[arg-type]
     assert seen == [(device, deterministic)] * 8, "two finalists, two hold-outs, without and with re-ranking"
 
 
 def test_without_ranges_nothing_is_chosen(tmp_path: Path) -> None:
     sweep, journal = confirmed(tmp_path)
-    assert choose(sweep, journal) == {}  # type: ignore[arg-type]
+    assert choose_settings(sweep, journal) == {}  # type: ignore[arg-type]
     journal.emit("stage", stage="rerank", state="done", result={})
-    assert tuned(journal, "winner") is None
+    assert chosen_setting(journal, "winner") is None

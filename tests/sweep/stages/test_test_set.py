@@ -13,8 +13,8 @@ from reid_tune.evaluation.score import Retrieval
 from reid_tune.journal.event_log import read_events
 from reid_tune.report.summary import SCORE_LABELS
 from reid_tune.sweep.stages import test_set as stage
-from reid_tune.sweep.stages.export import export
-from reid_tune.sweep.stages.test_set import test as run_test
+from reid_tune.sweep.stages.export import export_finalists
+from reid_tune.sweep.stages.test_set import evaluate_finalists as run_test
 from reid_tune.tasks.threshold import Calibration, calibrate
 
 from ...helpers.refitted_sweep import refitted
@@ -24,7 +24,7 @@ def test_the_test_stage_writes_the_threshold_beside_the_scores(tmp_path: Path, m
     torch.set_num_threads(1)
     data = tmp_path / "data"
     sweep, journal = refitted(tmp_path)
-    assert export(sweep, journal)["winner"]["file"] == "export/winner.onnx"
+    assert export_finalists(sweep, journal)["winner"]["file"] == "export/winner.onnx"
     device, seen = torch.device("cpu", 0), []  # unlike torch.device("cpu")
 
     class Ranked(Retrieval):
