@@ -52,4 +52,4 @@ def space_show(
 
 
 def _content(space: "SearchSpace") -> dict[str, Any]:
-    return {"space": space.entries(), "constraints": [constraint.text for constraint in space.constraints]}
+    return {"space": space.as_entries(), "constraints": [constraint.text for constraint in space.constraints]}

@@ -133,8 +133,8 @@ def importances_chart(shares: Mapping[str, float], labels: Mapping[str, str]) ->
 def scatter_chart(key: SearchedParameter, state: SweepState, metric: str) -> str:
     """The objective of each trial over one searched parameter."""
     trials = state.trials
-    numeric = key.numeric(trials)
-    values, names = key.of(trials), key.names(trials)
+    numeric = key.is_numeric(trials)
+    values, names = key.values_by_trial(trials), key.value_names(trials)
 
     def place(trial: RunState) -> float | None:
         value = values.get(trial.number)
@@ -146,7 +146,7 @@ def scatter_chart(key: SearchedParameter, state: SweepState, metric: str) -> str
     def draw(axes: "Axes") -> None:
         _points(axes, state, metric, place)
         axes.set(xlabel=key.label, ylabel=f"{metric} %")
-        if numeric and key.log:
+        if numeric and key.is_logarithmic:
             _log_scale(axes)
             axes.set_xlabel(f"{key.label} (log)")
         elif numeric and not any(isinstance(value, float) for value in values.values()):

@@ -51,7 +51,7 @@ def suggestions_table(space: SearchSpace, suggested: list[dict[str, Any]]) -> Ta
 
 
 def _range(range: Range) -> str:
-    ((kind, values),) = range.entry().items()
+    ((kind, values),) = range.as_entry().items()
     return f"{kind} {_short(values)}"
 
 

@@ -23,7 +23,7 @@ def leaderboard(state: SweepState, limit: int | None = None) -> Table:
     keys, trials = searched_parameters(state), ranked_trials(state)
     selection = f", the best {limit} of" if limit is not None and limit < len(trials) else ","
     count = format_count(len(trials), "trial")
-    table = Table(title=f"{state.header['name']}: {metric} on the validation split{selection} {count}")
+    table = Table(title=f"{state.header.name}: {metric} on the validation split{selection} {count}")
     for name in ("trial", "state", "epoch", f"{metric} %", *state.costs):
         table.add_column(name, justify="right" if name != "state" else "left")
     for key in keys:
@@ -41,7 +41,7 @@ def _trial_cells(trial: RunState, state: SweepState, keys: list[SearchedParamete
         str(trial.epoch),
         format_score(trial.last(state.metric)),
         *(format_cost(trial, cost) for cost in state.costs),
-        *(format_value(key.of([trial]).get(trial.number, "")) for key in keys),
+        *(format_value(key.values_by_trial([trial]).get(trial.number, "")) for key in keys),
     ]
 
 

@@ -33,7 +33,7 @@ class Asha:
         self._recorded: dict[int, list[float]] = {level: [] for level in levels}
         self._costs: dict[int, list[Costs]] = {level: [] for level in levels}
 
-    def goes_on(self, epoch: int, value: float, costs: Costs = ()) -> bool:
+    def should_continue(self, epoch: int, value: float, costs: Costs = ()) -> bool:
         """Record a value, larger is better, and decide; epochs between rungs and NaN change nothing.
 
         Args:

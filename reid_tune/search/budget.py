@@ -95,7 +95,7 @@ class BudgetTracker:
         """Of a trial."""
         return self.stopwatch.timing or self.probed
 
-    def closed(self) -> str | None:
+    def next_trial_limit(self) -> str | None:
         """The key of `budget` for which no further trial may begin; None while one may, and before trial 0.
 
         Of the running trials all are taken to reach their last epoch, of the next one what ended trials took on
@@ -112,7 +112,7 @@ class BudgetTracker:
             return "patience"
         return None
 
-    def overdrawn(self) -> str | None:
+    def exceeded_limit(self) -> str | None:
         """The key of `budget` for which running trials, all but trial 0, must end now: what is left is kept back."""
         return self._reached(ge, one_more=False)
 

@@ -44,18 +44,18 @@ def parameter_importances(state: SweepState, metric: str) -> dict[str, float]:
 
 def _varies(key: SearchedParameter, trials: list[RunState]) -> bool:
     """Whether a key can explain anything: one value in all trials does not, nor a list that each trial has anew."""
-    values = len(key.names(trials))
-    return values > 1 and (key.numeric(trials) or values <= len(trials) / 2)
+    values = len(key.value_names(trials))
+    return values > 1 and (key.is_numeric(trials) or values <= len(trials) / 2)
 
 
 def _column(key: SearchedParameter, trials: list[RunState]) -> tuple[Any, dict[int, Any]]:
     """The range that the trials span, as the spec's own value may lie outside that of the file, and their values."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-    values = key.of(trials)
-    if not key.numeric(trials):
-        return CategoricalDistribution(key.names(trials)), {at: json.dumps(value) for at, value in values.items()}
+    values = key.values_by_trial(trials)
+    if not key.is_numeric(trials):
+        return CategoricalDistribution(key.value_names(trials)), {at: json.dumps(value) for at, value in values.items()}
     values = {at: value for at, value in values.items() if value is not None}
     low, high = min(values.values()), max(values.values())
     kind = IntDistribution if all(isinstance(value, int) for value in values.values()) else FloatDistribution
-    return kind(low, high, log=key.log and low > 0), values
+    return kind(low, high, log=key.is_logarithmic and low > 0), values

@@ -17,12 +17,12 @@ class SearchedParameter:
 
     Attributes:
         range: What the sweep file says of it.
-        base: The spec's own value, that of trial 0.
+        spec_value: The spec's own value, that of trial 0.
     """
 
     key: str
     range: Any
-    base: Any
+    spec_value: Any
 
     @property
     def label(self) -> str:
@@ -31,33 +31,35 @@ class SearchedParameter:
         return ".".join(parts[-2:]) if parts[-1] == "name" else parts[-1]
 
     @property
-    def log(self) -> bool:
+    def is_logarithmic(self) -> bool:
         """Whether a range of it is logarithmic."""
         return '"log' in json.dumps(self.range)
 
-    def of(self, trials: list[RunState]) -> dict[int, Any]:
+    def values_by_trial(self, trials: list[RunState]) -> dict[int, Any]:
         """Its values by number of those trials that have one: a condition may leave it out."""
         return {
-            trial.number: trial.parameters.get(self.key, self.base)
+            trial.number: trial.parameters.get(self.key, self.spec_value)
             for trial in trials
             if self.key in trial.parameters or trial.number == 0
         }
 
-    def numeric(self, trials: list[RunState]) -> bool:
+    def is_numeric(self, trials: list[RunState]) -> bool:
         """Whether it has a range of numbers and not a list of choices; the spec's own value may be null."""
         choice = '"choice"' in json.dumps(self.range)
-        return not choice and all(isinstance(value, (int, float, NoneType)) for value in self.of(trials).values())
+        return not choice and all(
+            isinstance(value, (int, float, NoneType)) for value in self.values_by_trial(trials).values()
+        )
 
-    def names(self, trials: list[RunState]) -> list[str]:
+    def value_names(self, trials: list[RunState]) -> list[str]:
         """Its values as JSON, each once; numbers by size."""
-        values = {json.dumps(value): value for value in self.of(trials).values()}
+        values = {json.dumps(value): value for value in self.values_by_trial(trials).values()}
         return sorted(values, key=lambda name: (values[name] if isinstance(values[name], (int, float)) else 0, name))
 
 
 def searched_parameters(state: SweepState) -> list[SearchedParameter]:
     """The keys that trials search, in the file's order."""
     header = state.header
-    ranges = {canonical_key(key): entry for key, entry in header["sweep"].get("space", {}).items()}
+    ranges = {canonical_key(key): entry for key, entry in header.sweep.get("space", {}).items()}
     ranges = {key: entry for key, entry in ranges.items() if not key.startswith("re_ranking.")}
     keys = dict.fromkeys([*ranges, *(key for trial in state.trials for key in trial.parameters)])
-    return [SearchedParameter(key, ranges.get(key), header["spec"].get(key)) for key in keys]
+    return [SearchedParameter(key, ranges.get(key), header.spec.get(key)) for key in keys]

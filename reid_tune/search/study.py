@@ -40,7 +40,7 @@ class Study:
         trials = sweep.file.budget.trials
         self.startup = max(4, min(10, trials // 4))
         self.numbers: dict[str, int] = {}
-        self.together = sweep.space.together()
+        self.groups = sweep.space.conditional_groups()
         # The combinations that are left.
         self.grid = grid_configurations(sweep.space)[: trials - 1] if self.settings.sampler == "grid" else []
 
@@ -56,10 +56,10 @@ class Study:
             parameters = self.grid[0]
         else:
             raise RunFailedError(f"{run}: nothing is left of the grid.")
-        self.remember(run, parameters)
+        self.add_trial(run, parameters)
         return parameters
 
-    def remember(self, run: str, parameters: Mapping[str, Any]) -> None:
+    def add_trial(self, run: str, parameters: Mapping[str, Any]) -> None:
         """A run that has been suggested, perhaps by an earlier process; Optuna knows it only inside the ranges."""
         import optuna
 
@@ -131,7 +131,7 @@ class Study:
 
     def _draw(self, sampler: "optuna.samplers.BaseSampler", draft: "optuna.trial.FrozenTrial") -> dict[str, Any]:
         drawn: dict[str, Any] = {}
-        groups = self.together
+        groups = self.groups
         if self.settings.sampler != "tpe":
             found = sampler.infer_relative_search_space(self.study, draft)
             groups = dict.fromkeys(found, found)
@@ -147,7 +147,7 @@ class Study:
 
     def _allowed(self, configuration: Mapping[str, Any]) -> bool:
         try:
-            return not self.space.broken(configuration)
+            return not self.space.broken_constraints(configuration)
         except InputError:
             return False  # Preflight met none that cannot be computed; one so rare does not end a sweep.
 

@@ -40,7 +40,7 @@ def validate_space(sweep: SweepConfig, count: int) -> list[Experiment]:
 def _satisfying(sweep: SweepConfig, draws: list[dict[str, Any]]) -> list[dict[str, Any]]:
     allowed, broken = [], Counter[str]()
     for parameters in draws:
-        found = sweep.space.broken(parameters)
+        found = sweep.space.broken_constraints(parameters)
         broken.update(constraint.text for constraint in found)
         if not found:
             allowed.append(parameters)
@@ -67,13 +67,13 @@ def _require_effect(sweep: SweepConfig, samples: Samples) -> None:
     reasons: dict[str, str] = {}
     for parameters, experiment in samples:
         idle = {field.key: field.reason for field in unused_fields(experiment)}
-        active = {(key, branch.name) for key, branch in sweep.space.active(parameters).items()}
+        active = {(key, branch.name) for key, branch in sweep.space.active_branches(parameters).items()}
         searched |= active
         useful |= {(key, name) for key, name in active if key not in idle}
         reasons |= {key: idle[key] for key, _ in active if key in idle}
     for parameter in sweep.space.parameters:
         for branch in parameter.branches:
-            which = f"space.{parameter.key}" + (f", {branch.entry()}," if branch.when else "")
+            which = f"space.{parameter.key}" + (f", {branch.as_entry()}," if branch.when else "")
             if (parameter.key, branch.name) not in searched:
                 raise InputError(f"{sweep.source}: {which} is searched in none of {len(samples):,} configurations.")
             if (parameter.key, branch.name) not in useful:

@@ -77,7 +77,7 @@ def parse_user_point(sweep: SweepConfig, pairs: Mapping[str, Any], source: str) 
         if name in values:
             raise InputError(f"{source}: {key} is given twice (an alias is a second spelling): keep one.")
         values[name] = typed_value(name, value)
-    parameters = sweep.space.configuration(values)
+    parameters = sweep.space.complete(values)
     for key, value in values.items():
         if key not in parameters:
             raise InputError(f"{source}: {key} is not searched with these values, its `when` does not hold: remove it.")
@@ -104,7 +104,7 @@ def _best_of(sweep: SweepConfig, name: str, source: str, warnings: list[str]) ->
         raise InputError(f"{source}: {name} has no full-length trial: name another sweep.")
     found = []
     for trial in best:
-        parameters = sweep.space.configuration(state.header["spec"] | trial.parameters)
+        parameters = sweep.space.complete(state.header.spec | trial.parameters)
         try:
             _check(sweep, parameters, f"trial {name}/{trial.number} is left out")
             found.append(InitialPoint(parameters, f"{name}/{trial.number}"))
@@ -115,5 +115,5 @@ def _best_of(sweep: SweepConfig, name: str, source: str, warnings: list[str]) ->
 
 def _check(sweep: SweepConfig, parameters: Mapping[str, Any], source: str) -> None:
     with_parameters(sweep.experiment, parameters, source)
-    if broken := sweep.space.broken(parameters):
+    if broken := sweep.space.broken_constraints(parameters):
         raise InputError(f"{source}: it breaks the constraint {broken[0].text}.")

@@ -27,18 +27,18 @@ class Branch:
     range: Range
     when: Mapping[str, tuple[Any, ...]]
 
-    def holds(self, values: Mapping[str, Any]) -> bool:
+    def applies(self, values: Mapping[str, Any]) -> bool:
         """Whether a configuration fulfils all conditions."""
         return all(values[key] in wanted for key, wanted in self.when.items())
 
-    def entry(self) -> dict[str, Any]:
+    def as_entry(self) -> dict[str, Any]:
         """The range as a search-space file has it."""
         # A list means one of several values, also where a value is itself a list.
         when = {
             key: wanted[0] if len(wanted) == 1 and not isinstance(wanted[0], list) else list(wanted)
             for key, wanted in self.when.items()
         }
-        return self.range.entry() | ({"when": when} if when else {})
+        return self.range.as_entry() | ({"when": when} if when else {})
 
 
 @dataclass(frozen=True)
@@ -48,11 +48,11 @@ class Parameter:
     key: str
     branches: tuple[Branch, ...]
 
-    def active(self, values: Mapping[str, Any]) -> Branch | None:
+    def active_branch(self, values: Mapping[str, Any]) -> Branch | None:
         """The range that holds with the values of the keys before this one; None where the spec's value stays."""
-        return next((branch for branch in self.branches if branch.holds(values)), None)
+        return next((branch for branch in self.branches if branch.applies(values)), None)
 
-    def conditions(self) -> list[str]:
+    def condition_keys(self) -> list[str]:
         """The keys that decide."""
         return list(dict.fromkeys(key for branch in self.branches for key in branch.when))
 
@@ -64,12 +64,12 @@ def sort_by_conditions(parameters: Mapping[str, Parameter]) -> list[Parameter]:
         ValueError: a condition on a key that is not in the space, or conditions in a circle.
     """
     for key, parameter in parameters.items():
-        for other in parameter.conditions():
+        for other in parameter.condition_keys():
             if other not in parameters:
                 raise ValueError(f"space.{key}: when: {other} is not in the space, so it has one value only.")
     left, ordered = dict(parameters), list[Parameter]()
     while left:
-        ready = next((key for key in left if left.keys().isdisjoint(left[key].conditions())), None)
+        ready = next((key for key in left if left.keys().isdisjoint(left[key].condition_keys())), None)
         if ready is None:
             raise ValueError(f"space: when: the conditions go in a circle among {', '.join(left)}.")
         ordered.append(left.pop(ready))
@@ -96,20 +96,20 @@ def _faults(parameter: Parameter, ordered: Sequence[Parameter], base: Mapping[st
             if all(situation[key] != value for situation in situations):
                 yield f"when: {key} never has the value {value!r}."
     for branch in parameter.branches:
-        if not any(branch.holds(situation) for situation in situations):
-            yield f"{branch.entry()} is never searched: its conditions never hold together."
+        if not any(branch.applies(situation) for situation in situations):
+            yield f"{branch.as_entry()} is never searched: its conditions never hold together."
     for pair in itertools.combinations(parameter.branches, 2):
-        if any(all(branch.holds(situation) for branch in pair) for situation in situations):
-            both = " and ".join(str(branch.entry()) for branch in pair)
+        if any(all(branch.applies(situation) for branch in pair) for situation in situations):
+            both = " and ".join(str(branch.as_entry()) for branch in pair)
             yield f"{both} can hold at once: let their conditions exclude each other."
 
 
 def _deciding(parameter: Parameter, ordered: Sequence[Parameter]) -> list[Parameter]:
     """The parameters on which the conditions of one depend, directly or not."""
-    wanted = set(parameter.conditions())
+    wanted = set(parameter.condition_keys())
     for other in reversed(ordered):
         if other.key in wanted:
-            wanted |= set(other.conditions())
+            wanted |= set(other.condition_keys())
     return [other for other in ordered if other.key in wanted]
 
 
@@ -129,7 +129,7 @@ def _situations(
     if not deciding:
         yield so_far
         return
-    key, branch = deciding[0].key, deciding[0].active(so_far)
+    key, branch = deciding[0].key, deciding[0].active_branch(so_far)
     options = [base[key]] if branch is None else _options(branch.range, mentioned[key])
     for value in options:
         yield from _situations(deciding[1:], mentioned, so_far | {key: value}, base)

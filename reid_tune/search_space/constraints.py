@@ -23,7 +23,7 @@ class Constraint:
     keys: tuple[str, ...]
     _evaluate: Evaluate = field(repr=False, compare=False)
 
-    def holds(self, values: Values) -> bool:
+    def is_satisfied(self, values: Values) -> bool:
         """Whether a configuration, given by dotted key, satisfies it.
 
         Raises:

@@ -21,16 +21,16 @@ def grid_configurations(space: SearchSpace) -> list[dict[str, Any]]:
         for branch in parameter.branches:
             if branch.range.values() is None:
                 raise InputError(
-                    f"{space.source}: space.{parameter.key} = {branch.entry()}: a grid has no continuous ranges; "
+                    f"{space.source}: space.{parameter.key} = {branch.as_entry()}: a grid has no continuous ranges; "
                     "write choice, int or quniform, or another search.sampler."
                 )
-    configurations = list(itertools.islice(space.combinations(), _MOST + 1))
+    configurations = list(itertools.islice(space.all_configurations(), _MOST + 1))
     if len(configurations) > _MOST:
         raise InputError(
             f"{space.source}: the grid has more than {_MOST:,} combinations: narrow it, or take another sampler."
         )
-    spec = {key: space.base[key] for key in space.active({})}
-    allowed = [found for found in configurations if found != spec and not space.broken(found)]
+    spec = {key: space.base[key] for key in space.active_branches({})}
+    allowed = [found for found in configurations if found != spec and not space.broken_constraints(found)]
     if not allowed:
         raise InputError(f"{space.source}: no combination of the grid but the spec's own satisfies the constraints.")
     return allowed

@@ -15,9 +15,9 @@ from reid_tune.search_space.grid import grid_configurations
 from reid_tune.search_space.parse import parse_spaces
 from reid_tune.search_space.schema import OBJECTIVE_FORMS, SweepFile
 from reid_tune.search_space.space import SearchSpace, plain_values
+from reid_tune.storage.download_cache import mirror_folder
 from reid_tune.storage.object_store import is_url
 from reid_tune.storage.s3 import S3Store
-from reid_tune.storage.download_cache import mirror_folder
 from reid_tune.tasks.references import is_reference
 
 __all__ = ["SweepConfig", "load_sweep"]
@@ -32,7 +32,7 @@ class SweepConfig:
         re_ranking: What the stage `rerank` searches; without parameters where the file searches none.
         folder: Where its files are; of a sweep at `s3://...` the driver's copy of them.
         remote: Where they are, if not on this machine.
-        weights: The reference for which the experiment has a file of pretrained weights, if there was one.
+        weights_reference: The reference for which the experiment has a file of pretrained weights, if there was one.
     """
 
     file: SweepFile
@@ -42,10 +42,10 @@ class SweepConfig:
     folder: Path
     source: Path
     remote: S3Store | None = None
-    weights: str = ""
+    weights_reference: str = ""
 
     @property
-    def place(self) -> str:
+    def location(self) -> str:
         """Where its files are, for people."""
         return str(self.remote or self.folder)
 

@@ -87,7 +87,7 @@ def _space(
     wrong = [
         f"space.{name} has a condition on {key}: re-ranking is searched apart from all other keys."
         for name, parameter in own.items()
-        for key in parameter.conditions()
+        for key in parameter.condition_keys()
         if key in others
     ]
     wrong += [

@@ -33,10 +33,10 @@ class Range(Protocol):
     def values(self) -> Iterable[Any] | None:
         """All values in order; None where they are not finitely many."""
 
-    def spread(self, count: int) -> list[Any]:
+    def spaced_values(self, count: int) -> list[Any]:
         """At most `count` (2 or more) values that stand for all, both ends among them; of a choice all options."""
 
-    def entry(self) -> dict[str, Any]:
+    def as_entry(self) -> dict[str, Any]:
         """The range as a search-space file has it."""
 
 
@@ -77,7 +77,7 @@ class NumberRange:
             return map(self._at, range(self._index(self.high) + 1))
         return range(int(self.low), int(self.high) + 1) if self.kind in INTEGER_KINDS else None
 
-    def spread(self, count: int) -> list[Any]:
+    def spaced_values(self, count: int) -> list[Any]:
         if self.step is not None:
             steps = self._index(self.high)
             return [self._at(index) for index in sorted({round(steps * at) for at in _shares(count)})]
@@ -87,7 +87,7 @@ class NumberRange:
         found = [self.low, *(float(f"{value:.12g}") for value in found[1:-1]), self.high]  # 0.6, not 0.6000000000000001
         return sorted({round(value) for value in found}) if self.kind in INTEGER_KINDS else found
 
-    def entry(self) -> dict[str, Any]:
+    def as_entry(self) -> dict[str, Any]:
         return {self.kind: [self.low, self.high] + ([] if self.step is None else [self.step])}
 
     def _index(self, value: float) -> int:
@@ -122,10 +122,10 @@ class Choice:
     def values(self) -> Iterable[Any] | None:
         return self.options
 
-    def spread(self, count: int) -> list[Any]:
+    def spaced_values(self, count: int) -> list[Any]:
         return list(self.options)
 
-    def entry(self) -> dict[str, Any]:
+    def as_entry(self) -> dict[str, Any]:
         return {"choice": list(self.options)} if len(self.options) > 1 else {"value": self.options[0]}
 
 
@@ -155,11 +155,11 @@ class ListRange:
     def values(self) -> Iterable[Any] | None:
         return None if any(inner.values() is None for inner in self.elements) else _product(self.elements)
 
-    def spread(self, count: int) -> list[Any]:
-        return list(map(list, itertools.product(*(inner.spread(count) for inner in self.elements))))
+    def spaced_values(self, count: int) -> list[Any]:
+        return list(map(list, itertools.product(*(inner.spaced_values(count) for inner in self.elements))))
 
-    def entry(self) -> dict[str, Any]:
-        return {"list": [inner.entry() for inner in self.elements]}
+    def as_entry(self) -> dict[str, Any]:
+        return {"list": [inner.as_entry() for inner in self.elements]}
 
     def _named(self, name: str) -> list[tuple[str, Range]]:
         return [(f"{name}[{index}]", inner) for index, inner in enumerate(self.elements)]

@@ -25,7 +25,7 @@ def load_recorded_sweep(folder: Path) -> SweepConfig:
     state, _ = read_sweep(folder)
     experiment = recorded_experiment(state, folder)
     try:
-        file = SweepFile.model_validate(state.header["sweep"])
+        file = SweepFile.model_validate(state.header.sweep)
     except ValidationError:
         raise _unreadable(folder) from None
     space, re_ranking = parse_spaces(file.space, file.constraints, plain_values(experiment), str(folder))
@@ -39,7 +39,7 @@ def recorded_experiment(state: SweepState, folder: Path) -> Experiment:
         InputError: this version cannot read it.
     """
     try:
-        return Experiment.model_validate(unflatten(state.header["spec"]))
+        return Experiment.model_validate(unflatten(state.header.spec))
     except ValidationError:
         raise _unreadable(folder) from None
 

@@ -94,7 +94,7 @@ class Resources(Section):
         return self
 
     @property
-    def more(self) -> tuple[tuple[str, float], ...]:
+    def custom_resources(self) -> tuple[tuple[str, float], ...]:
         """What a worker takes beside CPU and GPU, by Ray's names."""
         kind = {f"accelerator_type:{self.accelerator_type}": 0.001} if self.accelerator_type else {}
         return tuple((kind | self.custom).items())

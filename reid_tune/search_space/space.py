@@ -40,42 +40,42 @@ class SearchSpace:
         """A configuration from values that `suggest` gives for Optuna's names and distributions, key after key."""
         drawn: dict[str, Any] = {}
         for parameter in self.parameters:
-            if branch := parameter.active(ChainMap(drawn, self.base)):
+            if branch := parameter.active_branch(ChainMap(drawn, self.base)):
                 distributions = branch.range.distributions(branch.name)
                 values = {name: suggest(name, distribution) for name, distribution in distributions.items()}
                 drawn[parameter.key] = branch.range.decode(branch.name, values)
         return drawn
 
-    def combinations(self) -> Iterator[dict[str, Any]]:
+    def all_configurations(self) -> Iterator[dict[str, Any]]:
         """All configurations of a space without continuous ranges, the last key changing fastest."""
         return _combinations(self.parameters, {}, self.base, lambda found: found.values() or ())
 
-    def spread(self, count: int) -> Iterator[dict[str, Any]]:
+    def spaced_configurations(self, count: int) -> Iterator[dict[str, Any]]:
         """Configurations that stand for all that satisfy the constraints: of each range at most `count` values.
 
         Raises:
             InputError: a constraint cannot be computed.
         """
-        every = _combinations(self.parameters, {}, self.base, lambda found: found.spread(count))
-        return (configuration for configuration in every if not self.broken(configuration))
+        every = _combinations(self.parameters, {}, self.base, lambda found: found.spaced_values(count))
+        return (configuration for configuration in every if not self.broken_constraints(configuration))
 
-    def configuration(self, given: Mapping[str, Any]) -> dict[str, Any]:
+    def complete(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """The configuration with given values where their keys are searched; for missing ones it has the spec's."""
         found: dict[str, Any] = {}
         for parameter in self.parameters:
-            if branch := parameter.active(ChainMap(found, self.base)):
+            if branch := parameter.active_branch(ChainMap(found, self.base)):
                 only = not branch.range.distributions(branch.name)
                 own = given.get(parameter.key, self.base[parameter.key])
                 found[parameter.key] = branch.range.decode(branch.name, {}) if only else own
         return found
 
-    def active(self, configuration: Mapping[str, Any]) -> dict[str, Branch]:
+    def active_branches(self, configuration: Mapping[str, Any]) -> dict[str, Branch]:
         """By key the ranges that are searched in a configuration."""
         values = self.base | dict(configuration)
-        branches = {parameter.key: parameter.active(values) for parameter in self.parameters}
+        branches = {parameter.key: parameter.active_branch(values) for parameter in self.parameters}
         return {key: branch for key, branch in branches.items() if branch}
 
-    def together(self) -> "dict[str, Distributions]":
+    def conditional_groups(self) -> "dict[str, Distributions]":
         """By each of Optuna's names those with the same conditions, itself among them, as they have values together."""
         groups: list[tuple[Mapping[str, Any], Distributions]] = []
         found: dict[str, Distributions] = {}
@@ -93,7 +93,7 @@ class SearchSpace:
         values = self.base | dict(configuration)
         params: dict[str, Any] = {}
         distributions: Distributions = {}
-        for key, branch in self.active(configuration).items():
+        for key, branch in self.active_branches(configuration).items():
             encoded = branch.range.encode(branch.name, values[key])
             if encoded is None:
                 return None
@@ -101,7 +101,7 @@ class SearchSpace:
             distributions |= branch.range.distributions(branch.name)
         return params, distributions
 
-    def broken(self, configuration: Mapping[str, Any]) -> list[Constraint]:
+    def broken_constraints(self, configuration: Mapping[str, Any]) -> list[Constraint]:
         """The constraints that a configuration does not satisfy.
 
         Raises:
@@ -109,13 +109,13 @@ class SearchSpace:
         """
         values = self.base | dict(configuration)
         try:
-            return [constraint for constraint in self.constraints if not constraint.holds(values)]
+            return [constraint for constraint in self.constraints if not constraint.is_satisfied(values)]
         except ValueError as error:
             raise InputError(f"{self.source}: {error}") from None
 
-    def entries(self) -> dict[str, Any]:
+    def as_entries(self) -> dict[str, Any]:
         """The section `space` of a file with this space."""
-        entries = {parameter.key: [branch.entry() for branch in parameter.branches] for parameter in self.parameters}
+        entries = {parameter.key: [branch.as_entry() for branch in parameter.branches] for parameter in self.parameters}
         return {key: found[0] if len(found) == 1 else found for key, found in entries.items()}
 
 
@@ -128,7 +128,7 @@ def _combinations(
     if not parameters:
         yield drawn
         return
-    key, branch = parameters[0].key, parameters[0].active(ChainMap(drawn, base))
+    key, branch = parameters[0].key, parameters[0].active_branch(ChainMap(drawn, base))
     for configuration in ({**drawn, key: value} for value in values(branch.range)) if branch else [drawn]:
         yield from _combinations(parameters[1:], configuration, base, values)
 

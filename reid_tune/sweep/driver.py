@@ -15,14 +15,22 @@ from reid_tune.checkpoints.encryption import encrypt
 from reid_tune.config.encryption_key import find_passphrase
 from reid_tune.errors import InputError
 from reid_tune.execution.cluster.node_checks import check_nodes
-from reid_tune.execution.cluster.placement import compute_placement
 from reid_tune.execution.cluster.session import ray_session
+from reid_tune.execution.placement import compute_placement
 from reid_tune.execution.probe import run_probe
 from reid_tune.execution.run_source import RunSource
 from reid_tune.execution.stage_resources import StageResources, find_capacity, find_placement, resolve_stage_resources
 from reid_tune.execution.stage_task import StageFunction, run_stage_on_gpu
 from reid_tune.journal.costs import EpochTiming
 from reid_tune.journal.event_log import Event, read_events
+from reid_tune.journal.events import (
+    ArtifactWritten,
+    DriverEnded,
+    DriverStarted,
+    StageDone,
+    StageStarted,
+    SweepHeader,
+)
 from reid_tune.journal.journal import EVENTS, Journal
 from reid_tune.journal.provenance import collect_environment
 from reid_tune.journal.s3_sweep_store import S3SweepStore
@@ -64,7 +72,7 @@ def plan_sweep(sweep: SweepConfig, until: str, address: str | None = None) -> di
         checked = run_preflight(own, _stages(until), address)
         with ray_session(address, key):
             check_nodes(own)
-            return {"name": own.file.name, "folder": own.place} | _planned(own, checked)
+            return {"name": own.file.name, "folder": own.location} | _planned(own, checked)
 
 
 def run_sweep(
@@ -108,16 +116,16 @@ def _run(
             return state
         require_same_key(sweep, state)
     elif start not in (None, STAGES[0]):
-        raise InputError(f"--from {start}: there is no sweep {sweep.file.name} in {sweep.place} yet: leave it out.")
+        raise InputError(f"--from {start}: there is no sweep {sweep.file.name} in {sweep.location} yet: leave it out.")
     key = find_passphrase(sweep.experiment)
     checked = run_preflight(sweep, stages, address)
     console = Console(file=sys.stderr)
     if found := fault(with_credentials(past[0]["tracking_uri"]) if past else tracking_uri()):
         _warn(console, f"{found} The log keeps what MLflow misses; the stage register will need it.")
-    if sweep.weights:
+    if sweep.weights_reference:
         _warn(
             console,
-            f"where {sweep.weights} was trained on images of this training set, it knows the held-out identities, and "
+            f"where {sweep.weights_reference} was trained on images of this training set, it knows the held-out identities, and "
             "their scores are too good: compare on other data.",
         )
     with ray_session(address, key):
@@ -160,7 +168,9 @@ class SweepDriver:
         view = LiveView(self.console, self.sweep.file.budget.trials)
         with Journal(self.files, partial(_warn, self.console)) as self.journal, view:
             if len(self.journal.past) != known:
-                raise InputError(f"another driver has worked on {self.sweep.place} meanwhile: give the command again.")
+                raise InputError(
+                    f"another driver has changed {self.sweep.location} in the meantime: give the command again."
+                )
             self.journal.listeners.append(view)
             self._begin()
             if again:
@@ -168,8 +178,8 @@ class SweepDriver:
             with _tracked(self.sweep, self.journal, self.console) as sender:
                 view.tracking = lambda: sender.words
                 for stage in stages:
-                    self.journal.emit("stage", stage=stage, state="started", result={})
-                    self.journal.emit("stage", stage=stage, state="done", result=getattr(self, f"_{stage}")())
+                    self.journal.emit(StageStarted(stage=stage))
+                    self.journal.emit(StageDone(stage=stage, result=getattr(self, f"_{stage}")()))
                 self._page()
             return self.journal.state
 
@@ -179,30 +189,32 @@ class SweepDriver:
         except Exception as error:  # A sweep that is done does not fail over its page.
             _warn(self.console, f"there is no page, make it with reid-tune report: {error}")
         else:
-            self.journal.emit("artifact", path=PAGE, folder="")
+            self.journal.emit(ArtifactWritten(path=PAGE, folder=""))
 
     def _begin(self) -> None:
         sweep, journal = self.sweep, self.journal
         if not journal.past:
             uid, key = secrets.token_hex(8), find_passphrase(sweep.experiment)
             journal.emit(
-                "sweep",
-                name=sweep.file.name,
-                uid=uid,
-                lock=encrypt(uid.encode(), key).hex() if key is not None else None,
-                tracking_uri=public(tracking_uri()),
-                sweep=sweep.file.model_dump(mode="json"),
-                spec=sweep.experiment.parameters(),
-                **({"weights": sweep.weights} if sweep.weights else {}),
+                SweepHeader(
+                    name=sweep.file.name,
+                    uid=uid,
+                    lock=encrypt(uid.encode(), key).hex() if key is not None else None,
+                    tracking_uri=public(tracking_uri()),
+                    sweep=sweep.file.model_dump(mode="json"),
+                    spec=sweep.experiment.parameters(),
+                    **({"weights": sweep.weights_reference} if sweep.weights_reference else {}),
+                )
             )
         journal.emit(
-            "driver",
-            pid=os.getpid(),
-            host=socket.gethostname(),
-            user=user(),
-            resumed=bool(journal.past),
-            command=sys.argv,
-            environment=collect_environment(sweep.experiment),
+            DriverStarted(
+                pid=os.getpid(),
+                host=socket.gethostname(),
+                user=user(),
+                resumed=bool(journal.past),
+                command=sys.argv,
+                environment=collect_environment(sweep.experiment),
+            )
         )
 
     def _preflight(self) -> dict[str, Any]:
@@ -217,15 +229,15 @@ class SweepDriver:
         )
         require_gpus_for_gpu_hours(self.sweep, crew)
         probed = EpochTiming(**self.journal.state.stages["preflight"]["pace"])
-        purse = BudgetTracker(self.sweep, crew, refits, probed)
+        budget_tracker = BudgetTracker(self.sweep, crew, refits, probed)
         for event in read_events(self.journal.path):
-            purse.apply(event, self.journal.state)
-        self.journal.listeners.append(purse.apply)
-        search = TrialSource(self.sweep, self.journal, self.checked.levels, crew.per_run, purse)
+            budget_tracker.apply(event, self.journal.state)
+        self.journal.listeners.append(budget_tracker.apply)
+        search = TrialSource(self.sweep, self.journal, self.checked.levels, crew.per_run, budget_tracker)
         self._run(search, crew, self.checked.levels)
         states = [trial.state for trial in self.journal.state.trials]
         counts = {name: states.count(name) for name in ("finished", "stopped", "failed")}
-        return counts | {"ended_by": search.closed(), "budget": self.sweep.file.budget.model_dump(mode="json")}
+        return counts | {"ended_by": search.end_reason(), "budget": self.sweep.file.budget.model_dump(mode="json")}
 
     def _confirm(self) -> dict[str, Any]:
         crew = resolve_stage_resources(self.sweep, self.sweep.file.resources.workers)
@@ -269,8 +281,8 @@ def _tracked(sweep: SweepConfig, journal: Journal, console: Console) -> Abstract
     again = f"reid-tune sync {name}" + (f" --storage {storage}" if storage != "runs" else "")
     return followed(
         journal.path,
-        with_credentials(journal.state.header["tracking_uri"]),
-        lambda end: journal.emit("closed", **end),
+        with_credentials(journal.state.header.tracking_uri),
+        journal.emit,
         partial(_warn, console),
         again,
         SweepPage,

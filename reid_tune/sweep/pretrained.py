@@ -38,7 +38,7 @@ def pinned_pretrained_weights(sweep: SweepConfig, header: Mapping[str, Any]) -> 
         yield sweep
         return
     if header.get("weights") == reference:
-        yield _with(sweep, header["spec"][_KEY], reference)
+        yield _with(sweep, header.spec[_KEY], reference)
         return
     content = resolve(reference, CHECKPOINT).read_bytes()
     name = f"{_FOLDER}/{secrets.token_hex(8)}.pth"  # No other process may remove it.
@@ -46,7 +46,7 @@ def pinned_pretrained_weights(sweep: SweepConfig, header: Mapping[str, Any]) -> 
         sweep.remote.write(name, content)
     else:
         write_atomic(sweep.folder / name, content)
-    file = f"{sweep.place}/{name}"
+    file = f"{sweep.location}/{name}"
     try:
         yield _with(sweep, file, reference)
     finally:
@@ -67,4 +67,6 @@ def _remove(sweep: SweepConfig, name: str) -> None:
 
 
 def _with(sweep: SweepConfig, file: str, reference: str) -> SweepConfig:
-    return replace(sweep, experiment=with_parameters(sweep.experiment, {_KEY: file}, "the sweep"), weights=reference)
+    return replace(
+        sweep, experiment=with_parameters(sweep.experiment, {_KEY: file}, "the sweep"), weights_reference=reference
+    )

@@ -8,6 +8,7 @@ from reid_tune.checkpoints.encryption import decrypt
 from reid_tune.config.encryption_key import find_passphrase
 from reid_tune.config.experiment import flatten
 from reid_tune.errors import InputError
+from reid_tune.journal.events import StagesReopened
 from reid_tune.journal.journal import Journal
 from reid_tune.journal.requests import pending_requests
 from reid_tune.journal.state import STAGES, SweepState
@@ -32,18 +33,18 @@ def load_resumable_state(sweep: SweepConfig, resume: ResumeMode) -> SweepState:
         InputError: it may not be resumed, or is another sweep.
     """
     state = load_state(sweep.file.name, str(sweep.folder.parent))
-    old = flatten(SweepFile.model_validate(state.header["sweep"]).model_dump(mode="json", exclude=_FREE))
+    old = flatten(SweepFile.model_validate(state.header.sweep).model_dump(mode="json", exclude=_FREE))
     new = flatten(sweep.file.model_dump(mode="json", exclude=_FREE))
-    unlike = _differences(old, new) + _differences(state.header["spec"], plain_values(sweep.experiment))
+    unlike = _differences(old, new) + _differences(state.header.spec, plain_values(sweep.experiment))
     if unlike:
         more = f"; and {len(unlike) - _SHOWN} more" if len(unlike) > _SHOWN else ""
         raise InputError(
-            f"the sweep {sweep.file.name} in {sweep.place} is another one ({'; '.join(unlike[:_SHOWN])}{more}): "
+            f"the sweep {sweep.file.name} in {sweep.location} is another one ({'; '.join(unlike[:_SHOWN])}{more}): "
             "give the file and the overrides that it began with, or another name with sweep.name=NAME."
         )
     if resume == "never":
         raise InputError(
-            f"the sweep {sweep.file.name} exists in {sweep.place}: continue it with "
+            f"the sweep {sweep.file.name} exists in {sweep.location}: continue it with "
             f"'{resume_command()}', or set another name with sweep.name=NAME."
         )
     return state
@@ -95,7 +96,7 @@ def reopen_stages(journal: Journal, stages: Sequence[str]) -> None:
         if ("refit" in stages and run.name.startswith("refit/"))
         or ("confirm" in stages and run.name.startswith("confirm/") and run.state == "failed")
     ]
-    journal.emit("reopened", stages=list(stages), runs=dropped)
+    journal.emit(StagesReopened(stages=list(stages), runs=dropped))
     for run in dropped:
         journal.files.discard(run)
     journal.files.flush()  # Before there are new files in their places.
@@ -107,7 +108,7 @@ def require_same_key(sweep: SweepConfig, state: SweepState) -> None:
     Raises:
         InputError: another key, or none where there was one, or one where there was none.
     """
-    name, key, lock = f"the sweep {sweep.file.name}", find_passphrase(sweep.experiment), state.header.get("lock")
+    name, key, lock = f"the sweep {sweep.file.name}", find_passphrase(sweep.experiment), state.header.lock
     if lock is not None:
         decrypt(bytes.fromhex(lock), key, name)
     elif key is not None:

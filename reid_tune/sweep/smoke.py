@@ -90,9 +90,9 @@ def _space(sweep: SweepConfig) -> tuple[dict[str, Any], list[str]]:
     parameters = [*sweep.space.parameters, *sweep.re_ranking.parameters]
     gone = {EPOCHS}
     for parameter in parameters:  # each stands behind those that its conditions look at
-        if gone & set(parameter.conditions()):
+        if gone & set(parameter.condition_keys()):
             gone.add(parameter.key)
-    entries = sweep.space.entries() | sweep.re_ranking.entries()
+    entries = sweep.space.as_entries() | sweep.re_ranking.as_entries()
     space = {key: entry for key, entry in entries.items() if key not in gone} | {EPOCHS: {"value": 1}}
     constraints = [*sweep.space.constraints, *sweep.re_ranking.constraints]
     return space, [constraint.text for constraint in constraints if EPOCHS not in constraint.keys]

@@ -6,7 +6,7 @@ import pytest
 
 from reid_tune.errors import InputError
 from reid_tune.execution import stage_resources as crews
-from reid_tune.execution.cluster.placement import Placement
+from reid_tune.execution.placement import Placement
 from reid_tune.execution.run_source import ResourceRequest
 from reid_tune.execution.stage_resources import find_capacity, find_placement, resolve_stage_resources
 from reid_tune.sweep import driver as drive
@@ -45,7 +45,7 @@ def test_all_stages_that_score_may_hold_a_gpu(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(
         drive, "run_stage_on_gpu", lambda stage, sweep, journal, placement: calls.append((stage.__name__, placement))
     )
-    driver: Any = drive._Driver.__new__(drive._Driver)
+    driver: Any = drive.SweepDriver.__new__(drive.SweepDriver)
     driver.sweep, driver.journal, driver._run = make_sweep(tmp_path), SimpleNamespace(state=None), lambda *_: None
     for stage in (driver._confirm, driver._rerank, driver._export, driver._test):
         stage()

@@ -117,7 +117,7 @@ def _result(sweep: SweepConfig, journal: Journal, stage: str) -> dict[str, Any]:
             drive(search, fails_at_high_rates)
             states = [trial.state for trial in journal.state.trials]
             counts = {name: states.count(name) for name in ("finished", "stopped", "failed")}
-            return counts | {"ended_by": search.closed(), "budget": sweep.file.budget.model_dump(mode="json")}
+            return counts | {"ended_by": search.end_reason(), "budget": sweep.file.budget.model_dump(mode="json")}
         case "confirm":
             drive(make_confirm_runs(sweep, journal))
             return choose_winner(sweep, journal)

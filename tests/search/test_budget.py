@@ -205,14 +205,14 @@ class Play:
         self.state = SweepState()
         self.holds = ResourceRequest(2, gpus)
         trials, refits = StageResources(self.holds, at_once), StageResources(self.holds, 1)
-        self.purse = BudgetTracker(sweep, trials, refits, PACE, lambda: HOUR * self.now)
+        self.tracker = BudgetTracker(sweep, trials, refits, PACE, lambda: HOUR * self.now)
         self.emit("driver")
         self.emit("stage", stage="search", state="started", result={})
 
     def emit(self, kind: str, **fields: Any) -> None:
         event = {"kind": kind, "time": HOUR * self.now, **fields}
         self.state.apply(event)
-        self.purse.apply(event, self.state)
+        self.tracker.apply(event, self.state)
 
     def begin(self, number: int, **parameters: Any) -> None:
         self.emit("suggested", run=trial_run(number), parameters=parameters)
@@ -233,39 +233,41 @@ def test_without_limits_a_purse_never_closes(tmp_path: Path) -> None:
         play.begin(number)
         play.now += 100
         play.end(number, "failed")
-        assert play.purse.closed() is play.purse.overdrawn() is None
+        assert play.tracker.next_trial_limit() is play.tracker.exceeded_limit() is None
 
 
 def test_hours_close_the_purse_for_what_running_trials_and_one_more_may_take(tmp_path: Path) -> None:
     play = Play(tmp_path, hours=6.5 + 16 + 10)  # The two repeats run at once.
-    assert play.purse.closed() is None
+    assert play.tracker.next_trial_limit() is None
     play.begin(0)
-    assert play.purse.closed() is None
+    assert play.tracker.next_trial_limit() is None
     play.begin(1)
-    assert play.purse.closed() == "hours"  # A third begins when one of them is done, so 13 hours behind the first.
+    assert (
+        play.tracker.next_trial_limit() == "hours"
+    )  # A third begins when one of them is done, so 13 hours behind the first.
     play.now = 1
     play.end(1, "stopped")
     play.now = 3.4
-    assert play.purse.closed() is None
+    assert play.tracker.next_trial_limit() is None
     play.now = 3.6  # Trial 0 has reported nothing and is still taken to need 6.5 hours.
-    assert (play.purse.closed(), play.purse.overdrawn()) == ("hours", None)
+    assert (play.tracker.next_trial_limit(), play.tracker.exceeded_limit()) == ("hours", None)
     play.now = 10
-    assert play.purse.overdrawn() == "hours"
+    assert play.tracker.exceeded_limit() == "hours"
 
 
 def test_cpu_hours_are_spent_by_all_trials_together(tmp_path: Path) -> None:
     play = Play(tmp_path, cpu_hours=2 * (Play.kept + 6.5 + 4))
     play.begin(0)
-    assert play.purse.closed() == "cpu_hours"
+    assert play.tracker.next_trial_limit() == "cpu_hours"
     for epoch in range(1, 4):
         play.now += 1
         play.report(0, epoch)
     # 3 hours are spent and 3 are left; the pace is now measured: nothing is lost at the start.
-    assert play.purse.closed() is None
+    assert play.tracker.next_trial_limit() is None
     play.begin(1)
-    assert play.purse.closed() == "cpu_hours"
+    assert play.tracker.next_trial_limit() == "cpu_hours"
     play.now += 10
-    assert play.purse.overdrawn() == "cpu_hours"
+    assert play.tracker.exceeded_limit() == "cpu_hours"
 
 
 def test_the_next_trial_is_expected_to_take_what_ended_ones_did(tmp_path: Path) -> None:
@@ -273,29 +275,29 @@ def test_the_next_trial_is_expected_to_take_what_ended_ones_did(tmp_path: Path) 
     play.begin(0)
     play.now = 6.5
     play.end(0, value=0.5)
-    assert play.purse.closed() is None  # 6.5 + 6.5
+    assert play.tracker.next_trial_limit() is None  # 6.5 + 6.5
     play.begin(1)
     play.now = 8
     play.report(1, 1)
     play.end(1, "stopped")
-    assert play.purse.closed() is None  # 8 + 0.5 + 3.5
+    assert play.tracker.next_trial_limit() is None  # 8 + 0.5 + 3.5
     play.begin(2)
-    assert play.purse.closed() == "cpu_hours"
+    assert play.tracker.next_trial_limit() == "cpu_hours"
 
 
 def test_trials_with_more_epochs_need_more(tmp_path: Path) -> None:
     play = Play(tmp_path, cpu_hours=2 * (Play.kept + 30))
     play.begin(0)
-    assert play.purse.closed() is None
+    assert play.tracker.next_trial_limit() is None
     play.begin(1, **{"train.num_epochs": 18})
-    assert play.purse.closed() == "cpu_hours"
+    assert play.tracker.next_trial_limit() == "cpu_hours"
 
 
 def test_trial_0_begins_whatever_the_budget_is(tmp_path: Path) -> None:
     play = Play(tmp_path, hours=0.01)
-    assert play.purse.closed() is None
+    assert play.tracker.next_trial_limit() is None
     play.begin(0)
-    assert play.purse.closed() == play.purse.overdrawn() == "hours"
+    assert play.tracker.next_trial_limit() == play.tracker.exceeded_limit() == "hours"
 
 
 @pytest.mark.parametrize(
@@ -312,7 +314,7 @@ def test_the_search_spends_all_but_what_the_later_stages_need(
         return [trial.number for trial in play.state.trials if trial.state == "running"]
 
     while True:
-        while len(running()) < 3 and play.purse.closed() is None:
+        while len(running()) < 3 and play.tracker.next_trial_limit() is None:
             number = len(lengths)
             lengths[number] = rng.choice([1, 1, 2, EPOCHS]) if lengths else EPOCHS
             play.begin(number)
@@ -323,12 +325,14 @@ def test_the_search_spends_all_but_what_the_later_stages_need(
             play.report(number, epoch := play.state.trials[number].epoch + 1, rng.random())
             if epoch == lengths[number]:
                 play.end(number, "finished" if epoch == EPOCHS else "stopped")
-        if play.purse.overdrawn():
+        if play.tracker.exceeded_limit():
             for number in set(running()) - {0}:
                 play.end(number, "stopped")
-    later = estimate_later_stages(play.purse.sweep, play.purse.pace, EPOCHS, play.purse.trials, play.purse.refits)
-    total = getattr(sum((stage.cost for stage in later.values()), play.purse.ledger.total()), unit)
-    assert len(lengths) > 10 and play.purse.closed() == unit
+    later = estimate_later_stages(
+        play.tracker.sweep, play.tracker.pace, EPOCHS, play.tracker.trials, play.tracker.refits
+    )
+    total = getattr(sum((stage.cost for stage in later.values()), play.tracker.ledger.total()), unit)
+    assert len(lengths) > 10 and play.tracker.next_trial_limit() == unit
     # What is left is less than a trial; what is too much was spent in the hour between two reports.
     assert limit - EPOCHS * an_hour < total <= limit + an_hour
 
@@ -356,8 +360,8 @@ def test_patience_counts_what_ended_behind_the_last_gain(tmp_path: Path, ends: E
     for number, state, value in ends:
         play.now += 1
         play.end(number, state, value)
-    assert play.purse.closed() == ("patience" if closed else None)
-    assert play.purse.overdrawn() is None
+    assert play.tracker.next_trial_limit() == ("patience" if closed else None)
+    assert play.tracker.exceeded_limit() is None
 
 
 def test_gpu_hours_without_gpu_are_refused(tmp_path: Path) -> None:

@@ -37,13 +37,13 @@ def test_values_are_those_of_the_trials_that_have_them() -> None:
         state := state_of([{}, {RATE: 1e-2}, {NAME: None, RATE: 1e-4}], [0.1, 0.2, 0.3])
     )
     assert [key.label for key in searched_parameters(state)] == ["base_lr", "margin", "optim.name", "lr_steps"]
-    assert rate.of(state.trials) == {0: 1e-3, 1: 1e-2, 2: 1e-4}
-    assert name.of(state.trials) == {0: "c", 2: None}
-    assert lists.key == LISTS and lists.of(state.trials) == {0: [40, 70]}
-    assert rate.log and not name.log
-    assert rate.numeric(state.trials) and not name.numeric(state.trials) and not lists.numeric(state.trials)
-    assert name.names(state.trials) == ['"c"', "null"]
-    assert rate.names(state.trials) == ["0.0001", "0.001", "0.01"]
+    assert rate.values_by_trial(state.trials) == {0: 1e-3, 1: 1e-2, 2: 1e-4}
+    assert name.values_by_trial(state.trials) == {0: "c", 2: None}
+    assert lists.key == LISTS and lists.values_by_trial(state.trials) == {0: [40, 70]}
+    assert rate.is_logarithmic and not name.is_logarithmic
+    assert rate.is_numeric(state.trials) and not name.is_numeric(state.trials) and not lists.is_numeric(state.trials)
+    assert name.value_names(state.trials) == ['"c"', "null"]
+    assert rate.value_names(state.trials) == ["0.0001", "0.001", "0.01"]
 
 
 def test_importances_find_the_key_that_decides() -> None:

@@ -66,7 +66,7 @@ def told(found: Study) -> list[optuna.trial.FrozenTrial]:
 
 def learn(found: Study, *lessons: Lesson) -> list[optuna.trial.FrozenTrial]:
     for number, lesson in enumerate(lessons, 1):
-        found.remember(trial_run(number), {RATE: 1e-3, MARGIN: 0.3, WIDTH: 64 * number})
+        found.add_trial(trial_run(number), {RATE: 1e-3, MARGIN: 0.3, WIDTH: 64 * number})
         found.tell(trial_run(number), **lesson)
     return told(found)
 
@@ -209,7 +209,7 @@ def test_the_same_events_give_the_same_suggestions(tmp_path: Path, sampler: str,
         first.tell(run, **lesson)
         events.append((run, json.loads(json.dumps(parameters)), lesson))
     for run, parameters, lesson in events:
-        second.remember(run, parameters)
+        second.add_trial(run, parameters)
         second.tell(run, **lesson)
     assert first.ask("trials/0011", 11) == second.ask("trials/0011", 11)
 
@@ -218,8 +218,8 @@ def test_draws_that_share_densities_are_those_of_optuna(tmp_path: Path) -> None:
     """With one group of keys, the suggestion is what a plain sampler of Optuna draws."""
     found = study(tmp_path)
     suggest(found, lambda parameters: finished(parameters[MARGIN]), 30)
-    found.remember(trial_run(31), {RATE: 1e-3, MARGIN: 0.5, WIDTH: 64})
-    names = found.space.together()[RATE]
+    found.add_trial(trial_run(31), {RATE: 1e-3, MARGIN: 0.5, WIDTH: 64})
+    names = found.space.conditional_groups()[RATE]
     draft = found.study.ask()
     sampler = optuna.samplers.TPESampler(seed=suggestion_seed(1, 32), n_startup_trials=10, multivariate=True)
     drawn = sampler.sample_relative(found.study, found.study.get_trials()[draft.number], names)
@@ -229,7 +229,7 @@ def test_draws_that_share_densities_are_those_of_optuna(tmp_path: Path) -> None:
 
 def test_a_given_configuration_may_lie_outside_the_ranges(tmp_path: Path) -> None:
     found = study(tmp_path)
-    found.remember("trials/0001", {RATE: 0.5, MARGIN: 0.3, WIDTH: 64})
+    found.add_trial("trials/0001", {RATE: 0.5, MARGIN: 0.3, WIDTH: 64})
     found.tell("trials/0001", **finished(0.9))
     assert found.study.get_trials() == []
     inside = found.ask("trials/0002", 2)
@@ -247,9 +247,9 @@ def test_trial_0_joins_full_length_only(tmp_path: Path, state: str, known: int) 
 def test_a_grid_leaves_out_what_has_been_tried(tmp_path: Path) -> None:
     found = study(tmp_path, "grid", 10, space={WIDTH: {"choice": [64, 128, 192]}, "model.neck": {"value": "bnneck"}})
     assert found.space.base[WIDTH] not in (64, 128, 192)
-    given = found.space.configuration({WIDTH: 128})
-    found.remember("trials/0001", given)
-    found.remember("trials/0002", given | {WIDTH: 32})
+    given = found.space.complete({WIDTH: 128})
+    found.add_trial("trials/0001", given)
+    found.add_trial("trials/0002", given | {WIDTH: 32})
     assert [found.ask(trial_run(number), number)[WIDTH] for number in (3, 4)] == [64, 192]
     with pytest.raises(RunFailedError, match="trials/0005: nothing is left of the grid"):
         found.ask("trials/0005", 5)

@@ -103,7 +103,7 @@ def test_values_outside_the_ranges_are_tried_but_not_told_to_optuna(tmp_path: Pa
     assert [found.parameters[RATE] for found in given] == [0.05, 0.005]
     study = Study(later)
     for number, found in enumerate(given, 1):
-        study.remember(trial_run(number), json.loads(json.dumps(found.parameters)))
+        study.add_trial(trial_run(number), json.loads(json.dumps(found.parameters)))
         study.tell(trial_run(number), "finished", 0.5, {1: 0.5})
     assert [trial.params[RATE] for trial in study.study.get_trials()] == [0.005]
 

@@ -84,12 +84,12 @@ def test_conditions_are_those_of_brute_force(tree: dict[str, list[dict[str, Any]
             make_space(tree)
         return
     space = make_space(tree)
-    found = [{key: (BASE | made)[key] for key in tree} for made in space.combinations()]
+    found = [{key: (BASE | made)[key] for key in tree} for made in space.all_configurations()]
     expected = list(configurations(tree))
     assert sorted(map(canonical, found)) == sorted(map(canonical, expected))
-    for made in space.combinations():
+    for made in space.all_configurations():
         holding = {key: [entry for entry in tree[key] if held(entry, BASE | made)] for key in tree}
-        active = {key: branch.when.keys() for key, branch in space.active(made).items()}
+        active = {key: branch.when.keys() for key, branch in space.active_branches(made).items()}
         assert active == {key: entries[0].get("when", {}).keys() for key, entries in holding.items() if entries}
         assert made.keys() == active.keys()
 
@@ -114,7 +114,7 @@ def test_the_spec_s_value_decides_where_a_key_is_not_searched() -> None:
         SOFT: {"value": True, "when": {NAME: "SGD"}},
         MARGIN: {"choice": [0.1, 0.2], "when": {SOFT: BASE[SOFT]}},
     }
-    assert list(make_space(tree).combinations()) == [
+    assert list(make_space(tree).all_configurations()) == [
         {NAME: "SGD", SOFT: True},
         {NAME: "Adam", MARGIN: 0.1},
         {NAME: "Adam", MARGIN: 0.2},
@@ -126,15 +126,18 @@ def test_values_of_conditions_are_read_as_the_field_reads_them() -> None:
         "train.optim.gamma": {"choice": ["1e-1", 1]},
         SOFT: {"choice": [True], "when": {"train.optim.gamma": "0.1"}},
     }
-    assert list(make_space(tree).combinations()) == [{"train.optim.gamma": 0.1, SOFT: True}, {"train.optim.gamma": 1.0}]
+    assert list(make_space(tree).all_configurations()) == [
+        {"train.optim.gamma": 0.1, SOFT: True},
+        {"train.optim.gamma": 1.0},
+    ]
 
 
 def test_a_condition_on_a_list_is_a_list_of_lists() -> None:
     steps = "train.optim.lr_steps"
     tree = {steps: {"choice": [[40, 70], [60]]}, SOFT: {"value": True, "when": {steps: [[60]]}}}
     space = make_space(tree)
-    assert list(space.combinations()) == [{steps: [40, 70]}, {steps: [60], SOFT: True}]
-    assert space.entries() == tree
+    assert list(space.all_configurations()) == [{steps: [40, 70]}, {steps: [60], SOFT: True}]
+    assert space.as_entries() == tree
 
 
 CHOICE = {"choice": ["SGD", "Adam"]}

@@ -13,7 +13,7 @@ from ..helpers.search_spaces import BASE
 def holds(text: str, **changes: Any) -> bool:
     """`changes` with __ for the dots of a key."""
     values = BASE | {key.replace("__", "."): value for key, value in changes.items()}
-    return parse_constraint(text, BASE).holds(values)
+    return parse_constraint(text, BASE).is_satisfied(values)
 
 
 @pytest.mark.parametrize(
@@ -108,10 +108,10 @@ def test_an_expression_means_what_python_means(text: str, size: int, soft: bool,
     except ArithmeticError:
         expected = None
     if isinstance(expected, bool):
-        assert constraint.holds(values) is expected
+        assert constraint.is_satisfied(values) is expected
     else:
         with pytest.raises(ValueError, match="cannot be computed for|is .*, not true or false"):
-            constraint.holds(values)
+            constraint.is_satisfied(values)
 
 
 @pytest.mark.parametrize(

@@ -135,8 +135,8 @@ def test_a_grid_knows_its_number_of_trials(tmp_path: Path, budget: Any, trials: 
 
 def test_constraints_are_about_the_spec_with_its_overrides(tmp_path: Path) -> None:
     path = write_sweep(tmp_path, constraints=["train.optim.warmup_iters < train.num_epochs"])
-    assert not load_sweep(path).space.broken({})
-    assert load_sweep(path, ["train.num_epochs=1"]).space.broken({})
+    assert not load_sweep(path).space.broken_constraints({})
+    assert load_sweep(path, ["train.num_epochs=1"]).space.broken_constraints({})
     assert load_sweep(path, ["train.num_epochs=1", "sweep.constraints=[]"]).space.constraints == ()
 
 
@@ -164,7 +164,7 @@ def test_the_table_of_ranges_is_read_back() -> None:
     assert [kind for kind, _ in rows] == list(RANGE_KINDS)
     for kind, values in rows:
         entry = {kind: yaml.safe_load(values)}
-        assert parse_range(entry, lambda value: value).entry() == entry
+        assert parse_range(entry, lambda value: value).as_entry() == entry
 
 
 @pytest.mark.parametrize("override", ["sweep.name.first=x", "sweep.storage.folder=x"])

@@ -129,7 +129,7 @@ def test_what_is_drawn_comes_back_from_the_spec(entry: Any, seed: int) -> None:
 @given(entries)
 def test_a_range_written_down_is_read_again(entry: Any) -> None:
     range = read(entry)
-    assert read(json.loads(json.dumps(range.entry()))) == range
+    assert read(json.loads(json.dumps(range.as_entry()))) == range
     if range.values() is not None:
         values = list(range.values() or ())
         assert all(range.decode("key", range.encode("key", value) or {}) == value for value in values)
@@ -200,7 +200,7 @@ def test_bad_ranges(entry: Any, parts: list[str]) -> None:
     ],
 )
 def test_few_values_stand_for_all(entry: Any, count: int, expected: list[Any]) -> None:
-    assert read(entry).spread(count) == expected
+    assert read(entry).spaced_values(count) == expected
 
 
 @settings(max_examples=300, deadline=None)
@@ -210,7 +210,7 @@ def test_values_that_stand_for_all_lie_evenly_from_end_to_end(kind: str, data: s
     high = low + data.draw(st.integers(1, 60)) * (step := data.draw(st.integers(1, 4)))
     count = data.draw(st.integers(2, 9))
     range = read({kind: [low, high] + ([step] if kind == "quniform" else [])})
-    found = range.spread(count)
+    found = range.spaced_values(count)
     assert (found[0], found[-1]) == (low, high) and len(found) <= count
     assert found == sorted(set(found)) and all(range.encode("key", value) is not None for value in found)
     if kind in ("int", "logint", "quniform"):

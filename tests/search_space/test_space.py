@@ -80,9 +80,9 @@ def test_the_spec_s_own_values_in_optunas_terms() -> None:
 
 def test_a_space_written_down_is_read_again() -> None:
     space = make_space(TREE)
-    again = make_space(json.loads(json.dumps(space.entries())))
+    again = make_space(json.loads(json.dumps(space.as_entries())))
     assert again == space
-    assert space.entries()[NAME] == TREE[NAME] and space.entries()[MARGIN] == TREE[MARGIN]
+    assert space.as_entries()[NAME] == TREE[NAME] and space.as_entries()[MARGIN] == TREE[MARGIN]
 
 
 def test_values_are_those_of_the_field() -> None:
@@ -91,29 +91,32 @@ def test_values_are_those_of_the_field() -> None:
         "dataset.batch_size": {"choice": [16.0, "32"]},
         STEPS: {"choice": [[4], ["5", 6]]},
     }
-    first, *_, last = make_space(tree).combinations()
+    first, *_, last = make_space(tree).all_configurations()
     assert first == {"train.optim.weight_decay": 1e-4, "dataset.batch_size": 16, STEPS: [4]}
     assert last == {"train.optim.weight_decay": 1.0, "dataset.batch_size": 32, STEPS: [5, 6]}
     assert type(first["dataset.batch_size"]) is int
     # What the field refuses is left to preflight, which names the rule.
-    assert next(make_space({"dataset.batch_size": {"value": "many"}}).combinations()) == {"dataset.batch_size": "many"}
+    assert next(make_space({"dataset.batch_size": {"value": "many"}}).all_configurations()) == {
+        "dataset.batch_size": "many"
+    }
 
 
 def test_constraints_see_the_spec_where_a_key_is_not_searched() -> None:
     space = make_space({SOFT: TREE[SOFT], MARGIN: TREE[MARGIN]}, f"{MARGIN} < 0.35", "dataset.batch_size == 64")
     broken = {
-        str(made.get(MARGIN)): [constraint.text for constraint in space.broken(made)] for made in space.combinations()
+        str(made.get(MARGIN)): [constraint.text for constraint in space.broken_constraints(made)]
+        for made in space.all_configurations()
     }
     late = [f"{MARGIN} < 0.35"]
     assert broken == {"None": [], "0.1": [], "0.2": [], "0.3": [], "0.4": late, "0.5": late, "0.6": late}
-    assert not space.broken({})
+    assert not space.broken_constraints({})
 
 
 def test_a_constraint_that_cannot_be_computed_names_the_file() -> None:
     space = make_space({"dataset.padding": {"int": [0, 2]}}, "1 / dataset.padding > 0.1")
-    assert not space.broken({"dataset.padding": 2})
+    assert not space.broken_constraints({"dataset.padding": 2})
     with pytest.raises(InputError, match=r"some.yaml: constraints: .*dataset.padding = 0: (float )?division by zero"):
-        space.broken({"dataset.padding": 0})
+        space.broken_constraints({"dataset.padding": 0})
 
 
 def test_an_alias_is_its_key() -> None:
@@ -182,13 +185,13 @@ def test_re_ranking_is_kept_apart_with_the_constraints_that_concern_it() -> None
     assert trials == make_space(TREE, rate)
     assert [parameter.key for parameter in reranking.parameters] == [K2, K1, LAMBDA]
     assert [constraint.text for constraint in reranking.constraints] == [low, few]
-    assert reranking.entries() == RERANKING
+    assert reranking.as_entries() == RERANKING
     assert make_spaces(TREE)[1].parameters == ()
 
 
 def test_re_ranking_may_have_conditions_among_its_own_keys() -> None:
     tree = {K2: {"choice": [1, 6]}, K1: {"int": [5, 40], "when": {K2: 6}}, NAME: TREE[NAME]}
-    assert list(make_spaces(tree)[1].spread(3)) == [{K2: 1}, *({K2: 6, K1: k1} for k1 in (5, 22, 40))]
+    assert list(make_spaces(tree)[1].spaced_configurations(3)) == [{K2: 1}, *({K2: 6, K1: k1} for k1 in (5, 22, 40))]
 
 
 @pytest.mark.parametrize(
@@ -212,13 +215,15 @@ def test_re_ranking_is_not_mixed_with_what_trials_search(
 
 def test_a_few_configurations_stand_for_all_that_satisfy_the_constraints() -> None:
     tree = {SOFT: TREE[SOFT], MARGIN: TREE[MARGIN], "dataset.padding": {"int": [0, 100]}}
-    found = list(make_space(tree, f"{MARGIN} < 0.5", "dataset.padding > 0").spread(3))
+    found = list(make_space(tree, f"{MARGIN} < 0.5", "dataset.padding > 0").spaced_configurations(3))
     margins = [{SOFT: True}, {SOFT: False, MARGIN: 0.1}, {SOFT: False, MARGIN: 0.3}]  # of 0.1, 0.3 and 0.6
     assert found == [made | {"dataset.padding": padding} for made in margins for padding in (50, 100)]
 
 
 def test_names_with_the_same_conditions_are_together() -> None:
-    groups = make_space(TREE | {"train.optim.momentum": {"uniform": [0, 1], "when": {NAME: "SGD"}}}).together()
+    groups = make_space(
+        TREE | {"train.optim.momentum": {"uniform": [0, 1], "when": {NAME: "SGD"}}}
+    ).conditional_groups()
     free = {NAME, SOFT, f"{STEPS}[0]", f"{STEPS}[1]"}
     slow = {f"{RATE}#0", "train.optim.momentum"}
     expected = {name: group for group in (free, slow, {f"{RATE}#1"}, {MARGIN}) for name in group}
@@ -229,6 +234,6 @@ def test_a_configuration_has_the_given_values_where_their_keys_are_searched() ->
     space = make_space(TREE)
     own = {key: BASE[key] for key in TREE}
     soft = {key: value for key, value in own.items() if key != MARGIN} | {SOFT: True}
-    assert space.configuration({}) == own
-    assert space.configuration({MARGIN: 9.0, "train.seed": 5, "train.optim.gamma": 0.7}) == own | {MARGIN: 9.0}
-    assert space.configuration({SOFT: True, MARGIN: 0.2}) == soft
+    assert space.complete({}) == own
+    assert space.complete({MARGIN: 9.0, "train.seed": 5, "train.optim.gamma": 0.7}) == own | {MARGIN: 9.0}
+    assert space.complete({SOFT: True, MARGIN: 0.2}) == soft

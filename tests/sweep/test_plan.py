@@ -38,7 +38,7 @@ def simulated_epochs(trials: int, levels: tuple[int, ...], factor: int, num_epoc
             value, epoch, goes_on = values(rng), 0, True
             while epoch < num_epochs and goes_on:
                 epoch += 1
-                goes_on = asha.goes_on(epoch, value() if epoch in levels else 0.0) or number == 0
+                goes_on = asha.should_continue(epoch, value() if epoch in levels else 0.0) or number == 0
             total += epoch if number else 0
         totals.append(total)
     return fmean(totals)

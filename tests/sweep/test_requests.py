@@ -9,6 +9,7 @@ from reid_tune.journal.progress import read_sweep
 from reid_tune.journal.requests import REQUESTS, pending_requests, remove_request, submit_request
 from reid_tune.journal.state import STAGES
 from reid_tune.search_space.recorded import load_recorded_sweep
+from reid_tune.storage.object_store import LocalStore
 from reid_tune.sweep.requests import ask_to_enqueue, ask_to_stop
 from reid_tune.sweep.resume import stages_to_redo
 
@@ -33,9 +34,9 @@ def folder(tmp_path: Path) -> Path:
 
 def test_requests_come_in_order_of_time_and_stay_until_they_are_done(tmp_path: Path) -> None:
     assert pending_requests(tmp_path) == []
-    submit_request(tmp_path, "stop", "trials/0007")
-    submit_request(tmp_path, "enqueue", {"train.optim.base_lr": 0.1})
-    submit_request(tmp_path, "stop", "trials/0002")
+    submit_request(LocalStore(tmp_path), "stop", "trials/0007")
+    submit_request(LocalStore(tmp_path), "enqueue", {"train.optim.base_lr": 0.1})
+    submit_request(LocalStore(tmp_path), "stop", "trials/0002")
     found = pending_requests(tmp_path)
     assert [(request.kind, request.run or request.parameters) for request in found] == [
         ("stop", "trials/0007"),
@@ -52,7 +53,7 @@ def test_requests_come_in_order_of_time_and_stay_until_they_are_done(tmp_path: P
     [b"", b"{", b"\xff", b"[1]", b"{}", b'{"kind": "stop", "content": 7}', b'{"kind": "burn", "content": ""}'],
 )
 def test_what_is_no_request_is_put_aside_and_named(tmp_path: Path, content: bytes) -> None:
-    submit_request(tmp_path, "stop", "trials/0001")
+    submit_request(LocalStore(tmp_path), "stop", "trials/0001")
     bad = tmp_path / REQUESTS / "0001.json"
     bad.write_bytes(content)
     warnings: list[str] = []
@@ -63,8 +64,8 @@ def test_what_is_no_request_is_put_aside_and_named(tmp_path: Path, content: byte
 
 
 def test_a_running_trial_can_be_stopped(folder: Path) -> None:
-    sentence = ask_to_stop(folder, "trials/0004")
-    assert sentence == "no driver is at work: trial 4 will be stopped when the sweep is resumed"
+    sentence = ask_to_stop(folder.name, "trials/0004", str(folder.parent))
+    assert sentence == "no driver is running: trial 4 will be stopped when the sweep is resumed"
     assert [request.run for request in pending_requests(folder)] == ["trials/0004"]
 
 
@@ -80,7 +81,7 @@ def test_a_running_trial_can_be_stopped(folder: Path) -> None:
 )
 def test_nothing_else_can_be_stopped(folder: Path, run: str, fault: str) -> None:
     with pytest.raises(InputError, match=fault):
-        ask_to_stop(folder, run)
+        ask_to_stop(folder.name, run, str(folder.parent))
     assert not (folder / REQUESTS).exists()
 
 
@@ -89,13 +90,16 @@ def test_the_driver_of_another_host_will_see_a_request(tmp_path: Path) -> None:
     with Journal(folder) as journal:
         journal.emit("stage", stage="search", state="started", result={})
         journal.emit("suggested", run="trials/0001", parameters={})
-    assert ask_to_stop(folder, "trials/0001").startswith("trial 1 will be stopped, by the driver on far or, ")
+    assert ask_to_stop(folder.name, "trials/0001", str(folder.parent)).startswith(
+        "trial 1 will be stopped, by the driver on far or, ", str(folder.parent)
+    )
 
 
 def test_values_of_the_space_can_be_enqueued(folder: Path) -> None:
-    sentence = ask_to_enqueue(folder, ["train.optim.base_lr=0.003", "train.optim.name=AdamW"])
+    sentence = ask_to_enqueue(folder.name, ["train.optim.base_lr=0.003", "train.optim.name=AdamW"], str(folder.parent))
     assert (
-        sentence == "no driver is at work: the next trial that begins will have these values when the sweep is resumed"
+        sentence
+        == "no driver is running: the next trial that starts will have these parameters when the sweep is resumed"
     )
     (request,) = pending_requests(folder)
     assert request.parameters is not None
@@ -105,9 +109,9 @@ def test_values_of_the_space_can_be_enqueued(folder: Path) -> None:
 @pytest.mark.parametrize("pair", ["train.optim.nme=SGD", "model.feat_dim=64", "train.optim.base_lr=x", "base_lr"])
 def test_what_the_space_does_not_have_cannot_be_enqueued(folder: Path, pair: str) -> None:
     with pytest.raises(InputError, match=pair.split("=")[0]):
-        ask_to_enqueue(folder, [pair])
+        ask_to_enqueue(folder.name, [pair], str(folder.parent))
     with pytest.raises(InputError, match="at least one"):
-        ask_to_enqueue(folder, [])
+        ask_to_enqueue(folder.name, [], str(folder.parent))
     assert not (folder / REQUESTS).exists()
 
 
@@ -115,8 +119,8 @@ def test_what_is_enqueued_behind_the_search_opens_it_again(tmp_path: Path) -> No
     sweep = simulate(tmp_path, trials=3)
     state, _ = read_sweep(sweep.folder)
     assert stages_to_redo(sweep, state, None) == ()
-    said = ask_to_enqueue(sweep.folder, ["train.optim.base_lr=0.003"])
-    assert said.startswith("the search is over: when the sweep is resumed, it goes on with these values")
+    said = ask_to_enqueue(sweep.folder.name, ["train.optim.base_lr=0.003"], str(sweep.folder.parent))
+    assert said.startswith("the search is over: when the sweep is resumed, it continues with this trial")
     assert stages_to_redo(sweep, state, None) == STAGES[1:]
 
 
@@ -127,7 +131,7 @@ def test_a_network_that_cannot_be_built_is_refused_at_once(tmp_path: Path) -> No
         content = {"sweep": sweep.file.model_dump(mode="json"), "spec": sweep.experiment.parameters()}
         journal.emit("sweep", name="simulated", uid="uid", lock=None, tracking_uri="", **content)
     with pytest.raises(InputError, match="enqueue: model.backbone = 'resnet99'"):
-        ask_to_enqueue(sweep.folder, ["model.backbone=resnet99"])
+        ask_to_enqueue(sweep.folder.name, ["model.backbone=resnet99"], str(sweep.folder.parent))
     assert not pending_requests(sweep.folder)
 
 
@@ -135,7 +139,7 @@ def test_a_sweep_can_be_made_from_its_log(tmp_path: Path) -> None:
     sweep = simulate(tmp_path, trials=3, until="preflight")
     found = load_recorded_sweep(sweep.folder)
     assert (found.file, found.experiment, found.folder) == (sweep.file, sweep.experiment, sweep.folder)
-    assert found.space.entries() == sweep.space.entries() and found.space.base == sweep.space.base
+    assert found.space.as_entries() == sweep.space.as_entries() and found.space.base == sweep.space.base
 
 
 def test_a_sweep_of_another_version_is_refused(tmp_path: Path) -> None:

@@ -95,4 +95,4 @@ def test_another_space_is_refused_key_by_key(tmp_path: Path) -> None:
 @pytest.mark.parametrize("values", [{"resources": {"max_concurrent": 4}}, {"budget": {"trials": 40}}, {"keep": 9}])
 def test_resources_and_budget_may_change(tmp_path: Path, values: dict[str, Any]) -> None:
     finished(tmp_path, **TWO)
-    assert load_resumable_state(make_sweep(tmp_path, **TWO | values), "auto").header["name"] == "simulated"
+    assert load_resumable_state(make_sweep(tmp_path, **TWO | values), "auto").header.name == "simulated"

@@ -82,7 +82,7 @@ class Candidate:
         """The metric of each repeat."""
         return [float(np.mean(values)) for values, _ in self.per_query]
 
-    def against(self, other: "Candidate") -> Difference:
+    def difference_to(self, other: "Candidate") -> Difference:
         """How much better it is than another one, on the same hold-outs."""
         pairs = zip(self.per_query, other.per_query, strict=True)
         return difference([(own - their, identities) for (own, identities), (their, _) in pairs])
@@ -101,7 +101,7 @@ def choose_winner(sweep: SweepConfig, journal: Journal) -> dict[str, Any]:
     if not whole:
         raise RunFailedError("no trial could be repeated in all its runs; their logs are below confirm/.")
     best = max(whole, key=lambda candidate: (mean(candidate.values), -candidate.trial.number))
-    lead = {candidate.trial.number: best.against(candidate) for candidate in whole if candidate is not best}
+    lead = {candidate.trial.number: best.difference_to(candidate) for candidate in whole if candidate is not best}
     level = [each for each in whole if each is best or not lead[each.trial.number].beyond_noise]
     winner = min(level, key=lambda each: (*(each.trial.costs[cost] for cost in sweep.file.costs), each.trial.number))
     zero = next((candidate for candidate in whole if candidate.trial.number == 0), None)
@@ -132,7 +132,7 @@ def _row(candidate: Candidate, lead: Difference | None, zero: Candidate | None) 
         **_means(candidate),
         "best_against_it": lead.as_dict() if lead else None,
     }
-    against = candidate.against(zero).as_dict() if zero and candidate is not zero else None
+    against = candidate.difference_to(zero).as_dict() if zero and candidate is not zero else None
     return row | {"against_trial0": against}
 
 

@@ -45,10 +45,10 @@ def refit_checkpoint_path(sweep: SweepConfig, journal: Journal, name: str, seed:
     if run is None or run.state != "finished":
         reason = f": {run.reason}" if run and run.reason else ""
         raise RunFailedError(
-            f"the refit of {name} did not finish{reason}; its log is {sweep.place}/{refit_run(name, seed)}/log.txt."
+            f"the refit of {name} did not finish{reason}; its log is {sweep.location}/{refit_run(name, seed)}/log.txt."
         )
     path = journal.files.newest_checkpoint(run.name)
     if path is None:
-        raise RunFailedError(f"the checkpoint of {run.name} is missing from {sweep.place}.")
+        raise RunFailedError(f"the checkpoint of {run.name} is missing from {sweep.location}.")
     journal.files.fetch(path)
     return path

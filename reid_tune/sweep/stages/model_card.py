@@ -27,7 +27,7 @@ def render_model_card(state: SweepState, folder: Path) -> str:
     # MLflow's table of versions shows the first words.
     headline = f"mAP {format_percent(plain['mAP'])} %, Rank-1 {format_percent(plain['Rank-1'])} % on test"
     paragraphs = [
-        f"{headline}: winner of the sweep **{state.header['name']}**, trial {trial_label(number)}.",
+        f"{headline}: winner of the sweep **{state.header.name}**, trial {trial_label(number)}.",
         _table(state.stages["test"]["models"]["winner"]),
         f"{next(test_evaluation_sentences(state, folder))}.",  # The spec's own test folders are the first.
         _confirmed(state),
@@ -41,7 +41,7 @@ def model_version_tags(state: SweepState) -> dict[str, str]:
     tested = state.stages["test"]
     plain = tested["models"]["winner"]["plain"]
     return {
-        "sweep": state.header["name"],
+        "sweep": state.header.name,
         "trial": str(state.stages["confirm"]["winner"]),
         "looks": str(next(iter(tested["looks"].values()))),
         "parity": json.dumps(state.stages["export"]["winner"]["parity"]),

@@ -10,6 +10,7 @@ from reid_tune.evaluation.features import read_features
 from reid_tune.evaluation.score import score
 from reid_tune.execution.fixed_runs import features_file
 from reid_tune.files import write_atomic
+from reid_tune.journal.events import ModelRegistered
 from reid_tune.journal.journal import Journal
 from reid_tune.journal.state import RunState, confirm_run
 from reid_tune.search_space.load import SweepConfig
@@ -38,7 +39,7 @@ def register(sweep: SweepConfig, journal: Journal) -> dict[str, Any]:
     write_repeats(repeats, _repeats(sweep, journal, winner))
     header = journal.state.header
     registered = register_version(
-        with_credentials(header["tracking_uri"]),
+        with_credentials(header.tracking_uri),
         sweep.file.registry.model,
         files={
             "model.onnx": model,
@@ -47,13 +48,13 @@ def register(sweep: SweepConfig, journal: Journal) -> dict[str, Any]:
             CONFIRM_FILE: repeats,
         },
         sweep=sweep.file.name,
-        uid=header["uid"],
+        uid=header.uid,
         description=render_model_card(journal.state, sweep.folder),
         tags=model_version_tags(journal.state),
         set_alias=sweep.file.registry.alias,
     )
     verdict = registered.verdict
-    journal.emit("registered", model=sweep.file.registry.model, version=registered.version, alias=registered.alias)
+    journal.emit(ModelRegistered(model=sweep.file.registry.model, version=registered.version, alias=registered.alias))
     return {
         "model": sweep.file.registry.model,
         "version": registered.version,

@@ -38,7 +38,7 @@ def list_settings(sweep: SweepConfig) -> list[ReRanking]:
         return []
     found = {
         ReRanking(**own | {key.removeprefix("re_ranking."): value for key, value in configuration.items()})
-        for configuration in sweep.re_ranking.spread(VALUES_PER_RANGE)
+        for configuration in sweep.re_ranking.spaced_configurations(VALUES_PER_RANGE)
     }
     if not found:
         texts = " and ".join(constraint.text for constraint in sweep.re_ranking.constraints)

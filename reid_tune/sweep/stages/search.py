@@ -9,6 +9,7 @@ from reid_tune.config.load import with_parameters
 from reid_tune.execution.failures import Failure
 from reid_tune.execution.run_source import ONE_CPU, Attempt, ResourceRequest, RunRecorder
 from reid_tune.journal.event_log import Event
+from reid_tune.journal.events import RunSuggested
 from reid_tune.journal.journal import Journal
 from reid_tune.journal.requests import Request, pending_requests, remove_request
 from reid_tune.journal.state import trial_run
@@ -32,7 +33,7 @@ class TrialSource:
 
     Args:
         levels: ASHA's rungs.
-        purse: Knows when the budget is spent; without it only trials are counted.
+        budget_tracker: Knows when the budget is spent; without it only trials are counted.
     """
 
     def __init__(
@@ -41,14 +42,14 @@ class TrialSource:
         journal: Journal,
         levels: tuple[int, ...],
         resources: ResourceRequest = ONE_CPU,
-        purse: BudgetTracker | None = None,
+        budget_tracker: BudgetTracker | None = None,
     ) -> None:
         self.sweep = sweep
         self.metric = sweep.file.metric
         self.recorder = RunRecorder(journal, resources)
         self.recorder.pending_runs = [run for run in self.recorder.pending_runs if run.startswith("trials/")]
         self.journal = journal
-        self.purse = purse
+        self.budget_tracker = budget_tracker
         self.asha = Asha(levels, sweep.file.scheduler.reduction_factor)
         self.study = Study(sweep)
         self.given: list[dict[str, Any]] = journal.state.stages.get("preflight", {}).get("given", [])
@@ -64,16 +65,16 @@ class TrialSource:
     def is_done(self) -> bool:
         if any(trial.state == "running" for trial in self.journal.state.trials) or self._enqueued():
             return False
-        return self.closed() is not None
+        return self.end_reason() is not None
 
-    def closed(self) -> str | None:
+    def end_reason(self) -> str | None:
         """Why no further trial is suggested; None while one is. Trial 0 always is."""
         trials = self.journal.state.trials
         if not trials:
             return None
         if len(trials) >= self.sweep.file.budget.trials:
             return "trials"
-        return self.purse.closed() if self.purse else None
+        return self.budget_tracker.next_trial_limit() if self.budget_tracker else None
 
     def report(self, run: str, metrics: Mapping[str, Any]) -> bool:
         if self.recorder.record_if_failed(run, metrics):
@@ -102,7 +103,7 @@ class TrialSource:
             if request.kind == "stop":
                 self._stop(request.run, "by request")
                 remove_request(request)
-        if self.purse and (spent := self.purse.overdrawn()):
+        if self.budget_tracker and (spent := self.budget_tracker.exceeded_limit()):
             for trial in self.journal.state.trials:
                 self._stop(trial.name, f"budget.{spent} is spent")
 
@@ -126,7 +127,7 @@ class TrialSource:
             self._begin(run, request.parameters or {}, "user", request=request.name)
             remove_request(request)
             return run
-        if self.closed() is not None:
+        if self.end_reason() is not None:
             return None
         origins = [trial.origin for trial in self.journal.state.trials]
         begun = len(origins) - sum(map(origins.count, ("spec", "user", "sampler")))
@@ -136,18 +137,18 @@ class TrialSource:
 
     def _begin(self, run: str, parameters: Mapping[str, Any], origin: str, **more: str) -> str:
         if origin not in ("spec", "sampler"):
-            self.study.remember(run, parameters)
+            self.study.add_trial(run, parameters)
         costs = {}
         if names := self.sweep.file.costs:
             every = model_cost(with_parameters(self.sweep.experiment, parameters, run))
             costs = {name: every[name] for name in names}
-        self.journal.emit("suggested", run=run, parameters=dict(parameters), origin=origin, costs=costs, **more)
+        self.journal.emit(RunSuggested(run=run, parameters=dict(parameters), origin=origin, costs=costs, **more))
         return run
 
     def _learn(self, run: str, epoch: int, value: float | None) -> bool:
         if value is None:
             return True
-        return self.asha.goes_on(epoch, value, self._costs(run)) or run == TRIAL0
+        return self.asha.should_continue(epoch, value, self._costs(run)) or run == TRIAL0
 
     def _costs(self, run: str) -> tuple[float, ...]:
         costs = self.journal.state.runs[run].costs
@@ -186,7 +187,7 @@ class TrialSource:
             if not run.startswith("trials/"):
                 continue
             if event["kind"] == "suggested" and run != TRIAL0:
-                self.study.remember(run, event["parameters"])
+                self.study.add_trial(run, event["parameters"])
             elif event["kind"] == "report":
                 cut[run] = not self._learn(run, event["epoch"], event["metrics"].get(self.metric))
             elif event["kind"] == "ended":

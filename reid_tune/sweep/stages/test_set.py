@@ -21,6 +21,7 @@ from reid_tune.evaluation.rerank import ReRanking
 from reid_tune.evaluation.score import Score, scores
 from reid_tune.execution.stage_task import scoring_device
 from reid_tune.files import write_atomic
+from reid_tune.journal.events import ArtifactWritten
 from reid_tune.journal.journal import Journal
 from reid_tune.journal.state import refit_run
 from reid_tune.journal.test_set_usage import count_test_evaluations
@@ -28,10 +29,10 @@ from reid_tune.search_space.load import SweepConfig
 from reid_tune.sweep.stages.export import onnx_path, refit_checkpoint_path
 from reid_tune.sweep.stages.refit import find_finalists
 from reid_tune.sweep.stages.rerank import chosen_setting
-from reid_tune.tasks.evaluate import reranking_of, evaluation_features
+from reid_tune.tasks.evaluate import evaluation_features, reranking_of
+from reid_tune.tasks.evaluation_sets import EvaluationSet, evaluation_sets
 from reid_tune.tasks.models import checkpoint_experiment
 from reid_tune.tasks.pictures import SampledMatches, draw_cmc, sample_matches
-from reid_tune.tasks.evaluation_sets import EvaluationSet, evaluation_sets
 from reid_tune.tasks.threshold import calibrate
 from reid_tune.training.curves import schedule_plot
 
@@ -53,7 +54,7 @@ class _Tested:
     def as_dict(self) -> dict[str, Any]:
         return {kind: found.report() for kind, found in self.scores.items()}
 
-    def against(self, other: "_Tested") -> dict[str, Any]:
+    def difference_to(self, other: "_Tested") -> dict[str, Any]:
         """By kind and metric the paired difference with its 95 % interval."""
         return {
             kind: {name: _difference(found, other.scores[kind], name) for name in _COMPARED}
@@ -82,13 +83,13 @@ def evaluate_finalists(sweep: SweepConfig, journal: Journal) -> dict[str, Any]:
         _draw(sweep, journal, name, first)
         contents[name] = models[name] | {"threshold": _threshold(sweep, name, first.features, sets[0])}
     if "trial0" in found:
-        models["winner"]["against_trial0"] = found["winner"][0].against(found["trial0"][0])
+        models["winner"]["against_trial0"] = found["winner"][0].difference_to(found["trial0"][0])
     # The log, which resumes and reports read, has the scores alone.
     write_atomic(sweep.folder / "export" / "test.json", json.dumps(contents, indent=2) + "\n")
     data = {own.name or "test folders": fingerprint(own.query.path, own.gallery.path) for own in sets}
-    # This look is not in the log yet.
-    looks = {name: 1 + count_test_evaluations(sweep.folder.parent, digest) for name, digest in data.items()}
-    return {"models": models, "data": data, "looks": looks}
+    # This evaluation is not in the log yet.
+    counts = {name: 1 + count_test_evaluations(sweep.folder.parent, digest) for name, digest in data.items()}
+    return {"models": models, "data": data, "test_evaluations": counts}
 
 
 def _scores(sweep: SweepConfig, journal: Journal, name: str, sets: Sequence[EvaluationSet]) -> list[_Tested]:
@@ -129,8 +130,8 @@ def _draw(sweep: SweepConfig, journal: Journal, name: str, tested: _Tested) -> N
     for picture in ("cmc", "matches", "schedule"):
         path = (folder / f"{name}-{picture}.png").relative_to(sweep.folder)
         # The winner's are shown with the sweep itself, too.
-        for of in ({"run": run}, *([{}] if name == "winner" else [])):
-            journal.emit("artifact", **of, path=str(path), folder="test")
+        for owner in (run, None) if name == "winner" else (run,):
+            journal.emit(ArtifactWritten(run=owner, path=str(path), folder="test"))
 
 
 def _difference(own: Score, other: Score, metric: str) -> dict[str, float]:

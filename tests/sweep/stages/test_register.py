@@ -191,7 +191,7 @@ def test_a_sweep_keeps_the_weights_that_a_reference_named_as_it_began(registered
     assert not sweep.folder.exists(), "a sweep that did not begin leaves nothing"
 
     with pinned_pretrained_weights(sweep, {}) as own, Journal(sweep.folder) as journal:
-        journal.emit("sweep", weights=own.weights, spec=own.experiment.parameters())
+        journal.emit("sweep", weights=own.weights_reference, spec=own.experiment.parameters())
         header, file = journal.state.header, Path(str(own.experiment.model.pretrained_model_path))
     assert file.read_bytes() == wanted
     client(tracking_uri()).delete_registered_model_alias("people", "best")

@@ -16,6 +16,7 @@ from reid_tune.journal.state import replay
 from reid_tune.search.asha import rung_epochs
 from reid_tune.search.study import suggestion_seed
 from reid_tune.search_space.load import SweepConfig
+from reid_tune.storage.object_store import LocalStore
 from reid_tune.sweep.stages.search import TrialSource
 
 from ...helpers.simulated_driver import (
@@ -347,7 +348,7 @@ def test_every_trial_is_inside_its_ranges_and_constraints(tmp_path: Path, sample
         low, high = (1e-3, 1e-1) if found[NAME] == "SGD" else (1e-4, 1e-2)
         assert max(low, 5e-4) <= found[RATE] <= high
         assert found[NAME] == "AdamW" or found.get(MARGIN, 0.3) < 0.4
-        assert not sweep.space.broken(found)
+        assert not sweep.space.broken_constraints(found)
     names = {name for _, params, *_ in study_of(source) for name in params}
     assert {f"{RATE}#0", f"{RATE}#1", "train.optim.lr_steps[0]", "train.optim.lr_steps[1]"} <= names
 
@@ -424,12 +425,12 @@ def test_given_configurations_come_behind_trial_0_and_count(tmp_path: Path) -> N
 def test_a_user_s_trial_is_the_next_one_and_beyond_the_budget(tmp_path: Path) -> None:
     sweep = make_sweep(tmp_path, budget={"trials": 3})
     source, journal = wait_in(sweep, tmp_path / "x", 2)
-    submit_request(tmp_path / "x", "enqueue", {RATE: 0.004})
+    submit_request(LocalStore(tmp_path / "x"), "enqueue", {RATE: 0.004})
     attempt = source.next_attempt()
     assert attempt is not None and attempt.experiment.train.optim.base_lr == 0.004
     assert journal.state.runs["trials/0002"].origin == "user" and not pending_requests(tmp_path / "x")
-    submit_request(tmp_path / "x", "enqueue", {RATE: 0.005})
-    assert source.closed() == "trials" and not source.is_done()
+    submit_request(LocalStore(tmp_path / "x"), "enqueue", {RATE: 0.005})
+    assert source.end_reason() == "trials" and not source.is_done()
     assert source.next_attempt() is not None and source.next_attempt() is None
     assert [trial.origin for trial in journal.state.trials] == ["spec", "sampler", "user", "user"]
 
@@ -437,7 +438,7 @@ def test_a_user_s_trial_is_the_next_one_and_beyond_the_budget(tmp_path: Path) ->
 def test_a_request_is_taken_up_once_though_its_file_stays(tmp_path: Path) -> None:
     sweep = make_sweep(tmp_path, budget={"trials": 2})
     source, journal = wait_in(sweep, tmp_path / "x", 1)
-    path = submit_request(tmp_path / "x", "enqueue", {RATE: 0.004})
+    path = tmp_path / "x" / submit_request(LocalStore(tmp_path / "x"), "enqueue", {RATE: 0.004})
     content = path.read_bytes()
     assert source.next_attempt() is not None
     journal.__exit__()
@@ -450,14 +451,14 @@ def test_a_request_is_taken_up_once_though_its_file_stays(tmp_path: Path) -> Non
 def test_users_stop_running_trials_but_not_trial_0(tmp_path: Path) -> None:
     source, journal = wait_in(make_sweep(tmp_path), tmp_path / "x", 3)
     for run in ("trials/0002", "trials/0000", "trials/0099"):
-        submit_request(tmp_path / "x", "stop", run)
+        submit_request(LocalStore(tmp_path / "x"), "stop", run)
     source.poll()
     states = [(trial.state, trial.reason) for trial in journal.state.trials]
     assert states == [("running", ""), ("running", ""), ("stopped", "by request")]
     assert not source.is_running("trials/0002") and not pending_requests(tmp_path / "x")
     assert study_of(source)[1][0] == "PRUNED"
     source.report_lost("trials/0001", DEAD)
-    submit_request(tmp_path / "x", "stop", "trials/0001")
+    submit_request(LocalStore(tmp_path / "x"), "stop", "trials/0001")
     source.poll()
     assert journal.state.runs["trials/0001"].state == "stopped" and not source.recorder.pending_runs
 
