@@ -45,8 +45,8 @@ from rich.table import Table
 from sweep_overhead import CONSTRAINTS, PLAIN, TINY, make_sweep
 
 from reid_tune.demo import draw_demo_data
-from reid_tune.execution.cluster.placement import compute_placement
 from reid_tune.execution.cluster.session import ray_session
+from reid_tune.execution.placement import compute_placement
 from reid_tune.execution.run_source import Attempt
 from reid_tune.journal.event_log import Event, read_events
 from reid_tune.journal.journal import Journal

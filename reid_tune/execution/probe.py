@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import torch
 
     from reid_tune.config.experiment import Experiment
-    from reid_tune.execution.cluster.placement import Placement
+    from reid_tune.execution.placement import Placement
     from reid_tune.training.run import Run
 
 __all__ = ["ProbeResult", "measure_training", "run_probe"]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from reid_tune.errors import InputError, error_context
-from reid_tune.execution.cluster.placement import Placement, compute_placement
+from reid_tune.execution.placement import Placement, compute_placement
 from reid_tune.execution.run_source import ResourceRequest
 from reid_tune.journal.costs import Cost
 from reid_tune.search_space.load import SweepConfig

@@ -3,12 +3,15 @@
 import contextlib
 import io
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reid_tune.errors import InfrastructureError, ReidTuneError
+from reid_tune.execution.ray_private import prefer_node
+from reid_tune.journal.events import Event
 from reid_tune.journal.journal import Journal
 from reid_tune.journal.state import SweepState
 from reid_tune.journal.sweep_store import SweepStore
@@ -18,7 +21,7 @@ from reid_tune.training.memory import is_out_of_memory
 if TYPE_CHECKING:
     import torch
 
-    from reid_tune.execution.cluster.placement import Placement
+    from reid_tune.execution.placement import Placement
 
 __all__ = ["StageFunction", "run_stage_on_gpu", "scoring_device"]
 
@@ -32,14 +35,14 @@ class _Log:
 
     def __init__(self, files: SweepStore, state: SweepState) -> None:
         self.files, self.state = files, state
-        self.events: list[tuple[str, dict[str, Any]]] = []
+        self.events: list[Event] = []
 
     @property
     def folder(self) -> Path:
         return self.files.folder
 
-    def emit(self, kind: str, **fields: Any) -> None:
-        self.events.append((kind, fields))
+    def emit(self, event: Event) -> None:
+        self.events.append(event)
 
 
 def run_stage_on_gpu(
@@ -62,14 +65,10 @@ def run_stage_on_gpu(
         return stage(sweep, journal)
     import ray
     from ray.exceptions import RayError, RayTaskError
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    # Without the last argument, which is not public, a busy GPU of this node would be waited for while others are free.
-    here = NodeAffinitySchedulingStrategy(
-        ray.get_runtime_context().get_node_id(), soft=True, _spill_on_unavailable=True
-    )
+    strategy = prefer_node(ray.get_runtime_context().get_node_id())
     held = {"num_cpus": placement.cpus, "num_gpus": 1, "resources": dict(placement.custom)}
-    task = ray.remote(**held, scheduling_strategy=here, max_retries=0, max_calls=1)(_work)
+    task = ray.remote(**held, scheduling_strategy=strategy, max_retries=0, max_calls=1)(_work)
     try:
         reference = task.remote(stage, _for_task(sweep), journal.state)
         if not ray.wait([reference], timeout=_QUIET_SECONDS)[0]:
@@ -85,8 +84,9 @@ def run_stage_on_gpu(
     print(text, end="", file=sys.stderr)
     if isinstance(result, Exception):
         raise result
-    for kind, fields in events:
-        journal.emit(kind, **fields)
+    for event in events:
+        # By this machine's clock, as all of the log.
+        journal.emit(replace(event, time=time.time()))
     return dict(result)
 
 
@@ -112,7 +112,7 @@ def _for_task(sweep: SweepConfig) -> SweepConfig:
 
 def _work(
     stage: StageFunction, sweep: SweepConfig, state: SweepState
-) -> tuple[dict[str, Any] | Exception, list[tuple[str, dict[str, Any]]], str]:
+) -> tuple[dict[str, Any] | Exception, list[Event], str]:
     """Result or error and events of a stage, and what it has printed to stderr."""
     log: Any = _Log(SweepStore(sweep.folder), state)
     result: dict[str, Any] | Exception

@@ -17,7 +17,7 @@ from ray.tune.search import Searcher
 from reid_tune.environment import set_defaults
 from reid_tune.errors import InfrastructureError, ReidTuneError
 from reid_tune.execution.failures import Failure
-from reid_tune.execution.placement_groups import remove_orphaned_groups
+from reid_tune.execution.ray_private import remove_orphaned_groups, request_stop
 from reid_tune.execution.run_source import Attempt, RunSource
 from reid_tune.execution.worker import make_trial_config, run_distributed, run_single_worker, unpack
 from reid_tune.storage.s3 import S3Store
@@ -242,7 +242,7 @@ class _PollCallback(tune.Callback):
         unwanted = self.wires.unwanted()
         for trial in trials:
             if trial.trial_id in unwanted and not trial.is_finished():
-                self.wires.scheduler.controller.request_stop_trial(trial)
+                request_stop(self.wires.scheduler.controller, trial)
 
 
 @contextlib.contextmanager

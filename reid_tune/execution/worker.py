@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reid_tune.errors import InfrastructureError
-from reid_tune.execution.cluster.network import make_torch_config
 from reid_tune.execution.failures import Failure, classify_error, failure_to_report
 from reid_tune.execution.gpu_share import limit_memory
-from reid_tune.storage.s3 import S3Store, is_url
+from reid_tune.execution.network import make_torch_config
+from reid_tune.execution.ray_private import lean_torch_trainer
+from reid_tune.storage.object_store import is_url
+from reid_tune.storage.s3 import S3Store
 from reid_tune.training.compiler import limit_compile_processes
 
 if TYPE_CHECKING:
@@ -119,7 +121,7 @@ def run_distributed(config: dict[str, Any]) -> None:
     from ray.tune.integration.ray_train import TuneReportCallback
 
     resources = {"CPU": config["threads"], **config["more"]} | ({"GPU": config["gpus"]} if config["gpus"] else {})
-    trainer = _lean_trainer()(
+    trainer = lean_torch_trainer()(
         _worker,
         train_loop_config=config,
         scaling_config=ray.train.ScalingConfig(
@@ -140,19 +142,6 @@ def run_distributed(config: dict[str, Any]) -> None:
         if report is None:
             raise
         tune.report(_pack(report))
-
-
-def _lean_trainer() -> type:
-    from ray.train.torch import TorchTrainer
-
-    class LeanTorchTrainer(TorchTrainer):
-        """Without the helper that frees placement groups by way of the dashboard: the sweep's janitor does it."""
-
-        def _create_default_callbacks(self) -> list[Any]:
-            callbacks = super()._create_default_callbacks()
-            return [callback for callback in callbacks if type(callback).__name__ != "PlacementGroupCleanerCallback"]
-
-    return LeanTorchTrainer
 
 
 def _worker(config: dict[str, Any]) -> None:

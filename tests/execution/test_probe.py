@@ -12,8 +12,8 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from reid_tune.config.load import with_parameters
 from reid_tune.demo import draw_demo_data
 from reid_tune.errors import InputError, OutOfMemoryError
-from reid_tune.execution.cluster.placement import Placement
 from reid_tune.execution.cluster.session import ray_session
+from reid_tune.execution.placement import Placement
 from reid_tune.execution.probe import ProbeResult, measure_training, run_probe
 from reid_tune.search_space.load import SweepConfig
 from reid_tune.training.subsets import split_records

@@ -15,8 +15,8 @@ import ray
 import torch
 
 from reid_tune.errors import InfrastructureError, InputError
-from reid_tune.execution.cluster.placement import Placement, compute_placement
 from reid_tune.execution.cluster.session import ray_session
+from reid_tune.execution.placement import Placement, compute_placement
 from reid_tune.execution.stage_task import run_stage_on_gpu, scoring_device
 from reid_tune.journal.event_log import read_events
 from reid_tune.journal.journal import Journal

@@ -9,29 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 
 from reid_tune.errors import InputError
+from reid_tune.execution.ray_private import CLUSTER_QUERY
 
 __all__ = ["find_cluster"]
 
 _SECONDS = 7  # for an answer; importing Ray may take longer where the machine is busy
 _LONGEST = 60
-# In a process of its own: Ray's client may wait for minutes, or end the process that asks.
-_ASK = """
-import json, signal, sys
-from ray._common.usage.usage_lib import get_cluster_metadata
-from ray._private.services import canonicalize_bootstrap_address
-from ray._raylet import GcsClient
-from ray.exceptions import AuthenticationError
-signal.alarm(int(sys.argv[2]))
-try:
-    address = canonicalize_bootstrap_address(sys.argv[1])
-    about = get_cluster_metadata(GcsClient(address=address)) if address else {}
-    found = {"address": address, "ray": about.get("ray_version"), "python": about.get("python_version")}
-except AuthenticationError:
-    found = {"refused": True}
-except ConnectionError:
-    found = {"address": None}
-print(json.dumps(found))
-"""
 
 
 def find_cluster(address: str) -> str:
@@ -72,8 +55,9 @@ def find_cluster(address: str) -> str:
 
 def _ask(address: str, more: dict[str, str] | None = None) -> dict[str, str]:
     """What the cluster says of itself to a process with more in its environment; nothing where there is none."""
+    # In a process of its own: Ray's client may wait for minutes, or end the process that asks.
     quiet = os.environ | {"RAY_AUTH_MODE": "token", "RAY_BACKEND_LOG_LEVEL": "fatal"} | (more or {})
-    command = [sys.executable, "-c", _ASK, address, str(_SECONDS)]
+    command = [sys.executable, "-c", CLUSTER_QUERY, address, str(_SECONDS)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=_LONGEST, env=quiet)
     except subprocess.TimeoutExpired:

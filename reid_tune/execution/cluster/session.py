@@ -16,6 +16,7 @@ from reid_tune.environment import set_variables, temporary_variables
 from reid_tune.errors import InfrastructureError, InputError
 from reid_tune.execution.cluster.discovery import find_cluster
 from reid_tune.execution.cluster.watchdog import exit_when_cluster_is_lost
+from reid_tune.execution.ray_private import local_cluster_options
 
 __all__ = ["ray_session"]
 
@@ -75,7 +76,7 @@ def _own() -> Iterator[None]:
     set_variables({"RAY_AUTH_TOKEN": _token()})
     folder = tempfile.mkdtemp(prefix="reid-tune-")
     try:
-        with _ray(address="local", include_dashboard=False, _temp_dir=folder, _node_ip_address="127.0.0.1"):
+        with _ray(**local_cluster_options(folder)):
             yield
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from reid_tune.errors import InputError
+from reid_tune.execution.ray_private import read_autoscaling_config
 from reid_tune.search_space.schema import Resources
 
 __all__ = ["Placement", "compute_placement"]
@@ -44,13 +45,13 @@ def compute_placement(resources: Resources, workers: int) -> Placement:
     wanted = resources.gpus_per_worker
     have = any(node.get("GPU") and node.get("CPU") for node in [*nodes, *more])
     gpus = (1 if have else 0) if wanted == "auto" else wanted
-    each = {"CPU": resources.cpus_per_worker, "GPU": gpus, **dict(resources.more)}
+    each = {"CPU": resources.cpus_per_worker, "GPU": gpus, **dict(resources.custom_resources)}
     fits = _slots(nodes, each) // workers
     most = max(fits, _slots(more, each) // workers)
     if most < 1:
         raise InputError(_too_much(resources, workers, each, [*nodes, *more]))
     room = fits + (most > fits)
-    return Placement(resources.cpus_per_worker, gpus, min(room, resources.max_concurrent or room), resources.more)
+    return Placement(resources.cpus_per_worker, gpus, min(room, resources.max_concurrent or room), resources.custom_resources)
 
 
 def _to_come() -> list[Amounts]:
@@ -66,13 +67,11 @@ def _autoscaling() -> dict[str, Any]:
     """The autoscaler's configuration, which Ray 2.60 does not tell: it lies on the head, or in Kubernetes."""
     if _BOOTSTRAP.expanduser().is_file():
         return dict(yaml.safe_load(_BOOTSTRAP.expanduser().read_text()))
-    names = [os.environ.get(name) for name in ("RAY_CLUSTER_NAME", "RAY_CLUSTER_NAMESPACE")]
-    if not all(names):
+    cluster, namespace = os.environ.get("RAY_CLUSTER_NAME"), os.environ.get("RAY_CLUSTER_NAMESPACE")
+    if not cluster or not namespace:
         return {}
-    from ray.autoscaler._private.kuberay.autoscaling_config import AutoscalingConfigProducer
-
     try:
-        return dict(AutoscalingConfigProducer(*names)())
+        return read_autoscaling_config(cluster, namespace)
     except Exception:  # Without the right to ask Kubernetes there is what there is.
         return {}
 

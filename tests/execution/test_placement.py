@@ -9,8 +9,8 @@ import ray
 import yaml
 
 from reid_tune.errors import InputError
-from reid_tune.execution.cluster import placement
-from reid_tune.execution.cluster.placement import compute_placement
+from reid_tune.execution import placement
+from reid_tune.execution.placement import compute_placement
 from reid_tune.search_space.schema import Resources
 
 Node = dict[str, float]

@@ -1,0 +1,37 @@
+"""The network interface over which the workers of a run communicate.
+
+Imports nothing heavy: processes that only supervise a run import this module too.
+"""
+
+from typing import Any
+
+from reid_tune.environment import set_defaults
+from reid_tune.execution.ray_private import torch_config_with_hook
+from reid_tune.training.timeouts import GROUP_TIMEOUT
+
+__all__ = ["make_torch_config"]
+
+_INTERFACE_VARIABLES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
+
+
+def make_torch_config(backend: str) -> Any:
+    """Return Ray Train's configuration of a process group whose workers may be on several nodes.
+
+    gloo takes the interface that the host's name leads to, which is often the loopback. Instead each worker names the
+    interface that has its node's address in the cluster, unless the environment names another.
+
+    Args:
+        backend: Backend of torch.distributed, nccl or gloo.
+    """
+    return torch_config_with_hook(backend, int(GROUP_TIMEOUT.total_seconds()), choose_network_interface)
+
+
+def choose_network_interface() -> None:
+    """Name the interface of this node's address in the cluster for gloo and NCCL."""
+    import psutil
+    import ray.util
+
+    node_address = ray.util.get_node_ip_address()
+    for interface, addresses in psutil.net_if_addrs().items():
+        if any(address.address == node_address for address in addresses):
+            set_defaults(dict.fromkeys(_INTERFACE_VARIABLES, interface))

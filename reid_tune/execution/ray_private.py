@@ -1,0 +1,144 @@
+"""Every private interface of Ray that is used, so that a new version of Ray is checked in one place.
+
+`tests/test_private_apis.py` names the one that has moved. Imports nothing heavy: processes that only supervise a run
+import this module too.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+__all__ = [
+    "CLUSTER_QUERY",
+    "lean_torch_trainer",
+    "local_cluster_options",
+    "prefer_node",
+    "read_autoscaling_config",
+    "remove_orphaned_groups",
+    "request_stop",
+    "torch_config_with_hook",
+]
+
+# A program that prints, as JSON, the address and versions of a cluster: {"address": null} where none answers,
+# {"refused": true} where the cluster refuses the token. Arguments: an address, and the seconds after which it ends.
+CLUSTER_QUERY = """
+import json, signal, sys
+from ray._common.usage.usage_lib import get_cluster_metadata
+from ray._private.services import canonicalize_bootstrap_address
+from ray._raylet import GcsClient
+from ray.exceptions import AuthenticationError
+signal.alarm(int(sys.argv[2]))
+try:
+    address = canonicalize_bootstrap_address(sys.argv[1])
+    metadata = get_cluster_metadata(GcsClient(address=address)) if address else {}
+    answer = {"address": address, "ray": metadata.get("ray_version"), "python": metadata.get("python_version")}
+except AuthenticationError:
+    answer = {"refused": True}
+except ConnectionError:
+    answer = {"address": None}
+print(json.dumps(answer))
+"""
+
+
+def local_cluster_options(folder: str) -> dict[str, Any]:
+    """Return the arguments of `ray.init` for a cluster that listens on the loopback only.
+
+    Args:
+        folder: Folder for Ray's files.
+    """
+    return {"address": "local", "include_dashboard": False, "_temp_dir": folder, "_node_ip_address": "127.0.0.1"}
+
+
+def read_autoscaling_config(cluster: str, namespace: str) -> dict[str, Any]:
+    """Return the autoscaler's configuration from Kubernetes, which Ray 2.60 offers in no public way.
+
+    Args:
+        cluster: Name of the RayCluster resource.
+        namespace: Its namespace in Kubernetes.
+    """
+    from ray.autoscaler._private.kuberay.autoscaling_config import AutoscalingConfigProducer
+
+    return dict(AutoscalingConfigProducer(cluster, namespace)())
+
+
+def prefer_node(node_id: str) -> Any:
+    """Return a scheduling strategy for a node that takes another one at once where the node has nothing free.
+
+    The public form, without the last argument, waits for a busy GPU of the node while others are free.
+    """
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    return NodeAffinitySchedulingStrategy(node_id, soft=True, _spill_on_unavailable=True)
+
+
+def request_stop(controller: Any, trial: Any) -> None:
+    """Stop a trial of Tune between two of its reports.
+
+    Args:
+        controller: Tune's controller, as schedulers get it.
+        trial: The trial, as callbacks get it.
+    """
+    controller.request_stop_trial(trial)
+
+
+def lean_torch_trainer() -> type:
+    """Return Ray Train's TorchTrainer without its removal of placement groups.
+
+    That is a process which needs the dashboard; `remove_orphaned_groups` does its work.
+    """
+    from ray.train.torch import TorchTrainer
+
+    class LeanTorchTrainer(TorchTrainer):
+        def _create_default_callbacks(self) -> list[Any]:
+            callbacks = super()._create_default_callbacks()
+            return [callback for callback in callbacks if type(callback).__name__ != "PlacementGroupCleanerCallback"]
+
+    return LeanTorchTrainer
+
+
+def torch_config_with_hook(backend: str, timeout_s: int, hook: Callable[[], None]) -> Any:
+    """Return Ray Train's configuration of a process group with a function that each worker calls first.
+
+    Args:
+        backend: Backend of torch.distributed, nccl or gloo.
+        timeout_s: Seconds after which a collective operation fails.
+        hook: Function that each worker calls before it joins the group.
+    """
+    from ray.train.torch import TorchConfig
+    from ray.train.torch.config import _TorchBackend
+
+    class Backend(_TorchBackend):
+        def on_start(self, worker_group: Any, backend_config: Any) -> None:
+            worker_group.execute(hook)
+            super().on_start(worker_group, backend_config)
+
+    class Config(TorchConfig):
+        @property
+        def backend_cls(self) -> type:
+            return Backend
+
+    return Config(backend=backend, timeout_s=timeout_s)
+
+
+def remove_orphaned_groups() -> int:
+    """Remove the placement groups of this job whose creator is dead, and return their number.
+
+    Ray 2.60 leaves the group of a stopped or failed trainer to a helper that needs the dashboard. Without it the
+    resources stay taken. Tune's own groups have no creating actor, and detached ones may belong to another program.
+    """
+    import ray
+    from ray._private.state import state
+    from ray._raylet import PlacementGroupID
+    from ray.core.generated import gcs_pb2
+    from ray.util.placement_group import PlacementGroup, remove_placement_group
+
+    job = bytes.fromhex(ray.get_runtime_context().get_job_id())
+    removed = 0
+    for raw in state._connect_and_get_accessor().get_placement_group_table():
+        group = gcs_pb2.PlacementGroupTableData.FromString(raw)
+        creator = group.creator_actor_id
+        is_of_job = group.creator_job_id == job and not group.is_detached
+        has_creator = bool(creator) and creator != b"\xff" * len(creator)
+        if is_of_job and has_creator and group.creator_actor_dead and group.state != group.REMOVED:
+            remove_placement_group(PlacementGroup(PlacementGroupID(group.placement_group_id)))
+            removed += 1
+    return removed
