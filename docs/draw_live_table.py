@@ -23,7 +23,7 @@ def main(log: str, picture: str) -> None:
     reports = [index for index, event in enumerate(events) if event["kind"] == "report" and "mAP" in event["metrics"]]
     moment = events[: reports[len(reports) * 3 // 4] + 1]
     state = replay(moment)
-    trials = state.header["sweep"]["budget"]["trials"]
+    trials = state.header.sweep["budget"]["trials"]
     console = Console(record=True, width=112, file=io.StringIO(), force_terminal=True)
     console.print("$ reid-tune sweep search_spaces/quickstart.yaml")
     status = status_line(state, trials, CostLedger(moment).total())

@@ -8,6 +8,7 @@ from reid_tune.config.experiment import Experiment
 from reid_tune.config.load import with_parameters
 from reid_tune.execution.failures import Failure
 from reid_tune.execution.run_source import ONE_CPU, Attempt, ResourceRequest, RunRecorder
+from reid_tune.journal.events import RunSuggested
 from reid_tune.journal.journal import Journal
 from reid_tune.search_space.load import SweepConfig
 
@@ -55,7 +56,7 @@ class FixedRuns:
             if not new:
                 return None
             run = new[0]
-            self.journal.emit("suggested", run=run, parameters=dict(self.runs[run]))
+            self.journal.emit(RunSuggested(run=run, parameters=dict(self.runs[run])))
         features = features_file(self.journal.folder, run) if self.keep_features else None
         return self.recorder.start_attempt(run, self._experiment(run), features)
 

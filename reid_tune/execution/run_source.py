@@ -8,7 +8,8 @@ from typing import Any, Protocol
 from reid_tune.config.experiment import Experiment
 from reid_tune.errors import InfrastructureError
 from reid_tune.execution.failures import Failure, failure_from_report, max_retries
-from reid_tune.execution.gpu_share import DEFAULT_CUDA_CONTEXT
+from reid_tune.execution.gpu_memory import DEFAULT_CUDA_CONTEXT
+from reid_tune.journal.events import AttemptStarted, EndState, EpochReported, RunEnded, RunRetried
 from reid_tune.journal.journal import Journal
 from reid_tune.journal.provenance import WorkerResources, make_run_record, write_run_record
 
@@ -111,14 +112,14 @@ class RunRecorder:
         number = state.attempts + 1
         folder = self.journal.folder / run
         write_run_record(folder, make_run_record(experiment, self.journal.state.environment, resources.per_worker))
-        self.journal.emit("attempt", run=run, attempt=number, cpus=resources.cpus, gpus=resources.gpus)
+        self.journal.emit(AttemptStarted(run=run, attempt=number, cpus=resources.cpus, gpus=resources.gpus))
         files, place = self.journal.files, folder / f"attempt-{number}"
         files.clear(place)
         return Attempt(
             run,
             experiment,
             place,
-            files.newest(run, number),
+            files.newest_checkpoint(run, number),
             resources,
             features,
             files.folder,
@@ -144,14 +145,13 @@ class RunRecorder:
         epoch, nodes, usage = values.pop("epoch"), values.pop("nodes", []), values.pop("usage", {})
         if epoch in self.journal.state.runs[run].epochs:
             return False
-        self.journal.emit("report", run=run, epoch=epoch, metrics=values, nodes=nodes, usage=usage)
+        self.journal.emit(EpochReported(run=run, epoch=epoch, metrics=values, nodes=nodes, usage=usage))
         return True
 
-    def record_end(self, run: str, state: str, reason: str = "", failure: str = "") -> None:
+    def record_end(self, run: str, state: EndState, reason: str = "", failure: str = "") -> None:
         """Record the end of a run."""
         epoch = self.journal.state.runs[run].epoch
-        more = {key: text for key, text in (("reason", reason), ("failure", failure)) if text}
-        self.journal.emit("ended", run=run, state=state, epoch=epoch, **more)
+        self.journal.emit(RunEnded(run=run, state=state, epoch=epoch, reason=reason, failure=failure))
 
     def record_failure(self, run: str, failure: Failure) -> None:
         """A run failed: queue it again where that may help, else end it.
@@ -163,7 +163,7 @@ class RunRecorder:
             raise InfrastructureError(f"{run}: {failure.reason} Mend it and go on with --resume auto.")
         before = self.journal.state.runs[run].retries.count(failure.kind)
         if before < max_retries(failure.kind, self.resources.shares_gpu):
-            self.journal.emit("setback", run=run, failure=failure.kind, reason=failure.reason)
+            self.journal.emit(RunRetried(run=run, failure=failure.kind, reason=failure.reason))
             self.pending_runs.append(run)
         else:
             self.record_end(run, "failed", failure.reason, failure.kind)

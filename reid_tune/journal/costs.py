@@ -1,12 +1,21 @@
-"""What a sweep has cost, by its log."""
+"""Cost and timing of a sweep, computed from its log."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import fmean, median
 
-from reid_tune.journal.event_log import Event
+from reid_tune.journal.events import (
+    AttemptStarted,
+    DriverStarted,
+    EpochReported,
+    Event,
+    RunEnded,
+    RunRetried,
+    StageDone,
+    StageStarted,
+)
 
-__all__ = ["CostLedger", "EpochTiming", "Cost", "TimingEstimator"]
+__all__ = ["Cost", "CostLedger", "EpochTiming", "TimingEstimator"]
 
 
 @dataclass(frozen=True)
@@ -22,101 +31,113 @@ class Cost:
 
 
 class CostLedger:
-    """What the stages of a log have cost.
+    """Cost of each stage of a log.
 
-    A stage's hours are those between its first and its last event. A run's are those from an `attempt` to its next
-    `attempt`, `setback` or `ended`, times what the attempt holds, and belong to the stage that it began in. Nothing
-    counts from the last event of a driver that died to the start of the next one.
+    A stage's hours are those between its first and its last event. A run's hours are those from an attempt to the
+    next attempt, its failure or the run's end, times the CPUs and GPUs that the attempt holds. They belong to the
+    stage in which the attempt started. The time from the last event of a driver that died to the start of the next
+    driver does not count.
+
+    Args:
+        events: Events to start with.
     """
 
     def __init__(self, events: Iterable[Event] = ()) -> None:
         self._stages: dict[str, Cost] = {}
-        self._held: dict[str, tuple[str, Cost]] = {}  # by run: its stage, and what an hour of it costs
+        self._running: dict[str, tuple[str, Cost]] = {}  # by run: its stage, and the cost of an hour
         self._stage: str | None = None
-        self._last = 0.0
+        self._last_time = 0.0
         for event in events:
             self.apply(event)
 
     def apply(self, event: Event) -> None:
-        """Take one event in."""
-        kind, run = event["kind"], event.get("run", "")
-        if kind == "driver":
-            self._stage, self._held = None, {}
-        self._stages = self.by_stage(event["time"])
-        self._last = event["time"]
-        if kind == "stage":
-            self._stage = event["stage"] if event["state"] == "started" else None
-        elif kind in ("attempt", "setback", "ended"):
-            self._held.pop(run, None)
-        if kind == "attempt":
-            an_hour = Cost(gpu_hours=event.get("gpus", 0), cpu_hours=event.get("cpus", 0))
-            self._held[run] = (self._stage or "", an_hour)
+        """Add the cost of the time since the last event, and learn what costs from now on."""
+        if isinstance(event, DriverStarted):
+            self._stage, self._running = None, {}
+        self._stages = self.by_stage(event.time)
+        self._last_time = event.time
+        match event:
+            case StageStarted():
+                self._stage = event.stage
+            case StageDone():
+                self._stage = None
+            case AttemptStarted():
+                hourly_cost = Cost(gpu_hours=event.gpus, cpu_hours=event.cpus)
+                self._running[event.run] = (self._stage or "", hourly_cost)
+            case RunRetried() | RunEnded():
+                self._running.pop(event.run, None)
 
     def by_stage(self, now: float | None = None) -> dict[str, Cost]:
-        """Costs by stage, of what is at work until `now` (seconds since the epoch), else until the last event.
+        """Return the cost by stage; attempts that started outside any stage count under an empty name.
 
-        A run that began outside any stage counts under an empty name.
+        Args:
+            now: Time in seconds since the epoch until which what is running counts; by default that of the last event.
         """
-        hours = max(0.0, (self._last if now is None else now) - self._last) / 3600
+        hours = max(0.0, (self._last_time if now is None else now) - self._last_time) / 3600
         costs = dict(self._stages)
-        working = [(self._stage, Cost(hours=1.0))] if self._stage is not None else []
-        for stage, an_hour in [*working, *self._held.values()]:
-            costs[stage] = costs.get(stage, Cost()) + _times(hours, an_hour)
+        driver = [(self._stage, Cost(hours=1.0))] if self._stage is not None else []
+        for stage, hourly_cost in [*driver, *self._running.values()]:
+            costs[stage] = costs.get(stage, Cost()) + _scaled(hours, hourly_cost)
         return costs
 
     def total(self, now: float | None = None) -> Cost:
-        """The sum over all stages."""
+        """Return the sum over all stages; for `now` see `by_stage`."""
         return sum(self.by_stage(now).values(), Cost())
 
 
-def _times(factor: float, cost: Cost) -> Cost:
+def _scaled(factor: float, cost: Cost) -> Cost:
     return Cost(factor * cost.hours, factor * cost.gpu_hours, factor * cost.cpu_hours)
 
 
 @dataclass(frozen=True)
 class EpochTiming:
-    """Seconds that a run takes to start, and for each epoch with what it validates on average."""
+    """Seconds that a run takes.
+
+    Attributes:
+        start: Seconds until the first epoch starts.
+        epoch: Seconds of an epoch, with the mean of its validations.
+    """
 
     start: float
     epoch: float
 
     def seconds(self, epochs: float) -> float:
-        """Of a whole run."""
+        """Return the seconds of a whole run."""
         return self.start + epochs * self.epoch
 
 
 class TimingEstimator:
-    """The pace of trials and their repeats by the times of a log."""
+    """Estimate of the timing of trials and their repeats by the times of a log."""
 
     def __init__(self) -> None:
-        self._at: dict[str, tuple[int | None, float]] = {}  # by run: last epoch of this attempt, time
-        self._gaps: dict[str, list[float]] = {}
-        self._first: list[float] = []
+        self._last_report: dict[str, tuple[int | None, float]] = {}  # by run: last epoch of this attempt, and time
+        self._epoch_seconds: dict[str, list[float]] = {}
+        self._first_epoch_seconds: list[float] = []
 
     def apply(self, event: Event) -> None:
-        """Take one event in."""
-        kind, run, now = event["kind"], event.get("run", ""), event["time"]
-        if kind == "driver":
-            self._at.clear()
-        elif kind in ("setback", "ended"):
-            self._at.pop(run, None)
-        elif kind == "attempt" and not run.startswith("refit/"):
-            self._at[run] = (None, now)
-        elif kind == "report" and run in self._at:
-            epoch, before = self._at[run]
-            if epoch is None:
-                self._first.append(now - before)
-            elif event["epoch"] == epoch + 1:
-                self._gaps.setdefault(run, []).append(now - before)
-            self._at[run] = (event["epoch"], now)
+        """Learn from one event."""
+        match event:
+            case DriverStarted():
+                self._last_report.clear()
+            case RunRetried() | RunEnded():
+                self._last_report.pop(event.run, None)
+            case AttemptStarted() if not event.run.startswith("refit/"):
+                self._last_report[event.run] = (None, event.time)
+            case EpochReported() if event.run in self._last_report:
+                last_epoch, last_time = self._last_report[event.run]
+                if last_epoch is None:
+                    self._first_epoch_seconds.append(event.time - last_time)
+                elif event.epoch == last_epoch + 1:
+                    self._epoch_seconds.setdefault(event.run, []).append(event.time - last_time)
+                self._last_report[event.run] = (event.epoch, event.time)
 
     @property
-    def pace(self) -> EpochTiming | None:
-        """The median of the runs' mean seconds from epoch to epoch, and the mean of what their first one takes more.
+    def timing(self) -> EpochTiming | None:
+        """The median over runs of the mean seconds of an epoch, and the mean of what the first epoch takes in addition.
 
         None before a run has reported two epochs.
         """
-        if not self._gaps:
+        if not self._epoch_seconds:
             return None
-        epoch = median(map(fmean, self._gaps.values()))
-        return EpochTiming(max(0.0, fmean(self._first) - epoch), epoch)
+        epoch = median(map(fmean, self._epoch_seconds.values()))
+        return EpochTiming(max(0.0, fmean(self._first_epoch_seconds) - epoch), epoch)

@@ -2,35 +2,33 @@
 
 import contextlib
 import fcntl
-import json
 import os
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from reid_tune.errors import InfrastructureError, InputError
 from reid_tune.files import make_folder
+from reid_tune.journal.events import Event, EventError, SweepHeader, TrainingHeader, parse_event, to_line
 
-__all__ = ["CURSOR", "EVENTS", "Event", "EventLog", "read_events", "read_events_from"]
+__all__ = ["CURSOR", "EVENTS", "EventLog", "read_events", "read_events_from", "read_header"]
 
-CURSOR = "tracking.cursor.json"  # beside the log of a sweep
-EVENTS = "events.jsonl"  # in the folder that a log is of
-
-Event = dict[str, Any]
+CURSOR = "tracking.cursor.json"  # next to the log of a sweep
+EVENTS = "events.jsonl"  # name of the log in its folder
 
 
 class EventLog:
     """Write access to one log; a second writer on the same machine is refused while this one is open.
 
-    Each event is one JSON object with `kind`, `time` (seconds since the epoch) and fields of its kind. An event is
-    on disk when `append` returns. A line that a crash cut short is dropped when the log is opened again.
+    Each event is one line, see `events`. An event is on disk when `append` returns. A line that a crash cut short is
+    dropped when the log is opened again.
 
     Args:
-        held: Whether whoever has started this process holds the log meanwhile, and does not write.
+        path: The log's file; its folder is created.
+        held: Whether the process that started this one holds the log in the meantime and does not write.
 
     Raises:
-        InputError: another process writes this log, or the folder cannot be written.
+        InputError: Another process writes this log, or the folder cannot be written.
     """
 
     def __init__(self, path: Path | str, *, held: bool = False) -> None:
@@ -54,14 +52,16 @@ class EventLog:
             pass  # A network file system without locks.
         self._drop_torn_line()
 
-    def append(self, kind: str, **fields: Any) -> Event:
-        """Write one event durably and return it.
+    def append(self, event: Event) -> Event:
+        """Write one event durably and return it as a reader of the log gets it.
 
         Raises:
-            InfrastructureError: the disk is full or gone; the log then ends with the last whole event.
+            ValueError: A value of the event is not JSON or has another type than its field; nothing is written.
+            InfrastructureError: The disk is full or gone; the log then ends with the last whole event.
         """
-        event = {"kind": kind, "time": time.time(), **fields}
-        line = json.dumps(event, allow_nan=False, separators=(",", ":")).encode() + b"\n"
+        line = to_line(event)
+        recorded = parse_event(line)
+        line += b"\n"
         end = self._file.seek(0, os.SEEK_END)
         try:
             while line:
@@ -73,7 +73,7 @@ class EventLog:
             raise InfrastructureError(
                 f"cannot write {self.path}: {error.strerror}; nothing finished is lost."
             ) from None
-        return event
+        return recorded
 
     def close(self) -> None:
         """Release the log for other writers."""
@@ -94,15 +94,36 @@ class EventLog:
 
 
 def read_events(path: Path | str) -> list[Event]:
-    """All whole events of a log in order; none where the file does not exist."""
+    """Return all whole events of a log in order; none if the file does not exist.
+
+    Raises:
+        InputError: A whole line is not an event.
+    """
     return [event for event, _ in read_events_from(path, 0)]
 
 
-def read_events_from(path: Path | str, offset: int) -> Iterator[tuple[Event, int]]:
-    """Events that begin at a byte offset or later, each with the offset behind it.
+def read_header(path: Path | str) -> SweepHeader | TrainingHeader | None:
+    """Return the first event of a log; None if the log does not exist or is empty.
 
     Raises:
-        InputError: a whole line is not a JSON object, so the file is not an event log.
+        InputError: The first line is not a header.
+    """
+    first = next(read_events_from(path, 0), None)
+    if first is None:
+        return None
+    header, _ = first
+    if not isinstance(header, SweepHeader | TrainingHeader):
+        raise InputError(
+            f"{path}, line 1: a log begins with {SweepHeader.kind!r} or {TrainingHeader.kind!r}, not {header.kind!r}."
+        )
+    return header
+
+
+def read_events_from(path: Path | str, offset: int) -> Iterator[tuple[Event, int]]:
+    """Yield the events that start at a byte offset or later, each with the offset after it.
+
+    Raises:
+        InputError: A whole line is not an event.
     """
     if not Path(path).exists():
         return
@@ -111,15 +132,18 @@ def read_events_from(path: Path | str, offset: int) -> Iterator[tuple[Event, int
         for line in file:
             if not line.endswith(b"\n"):
                 return
+            try:
+                event = parse_event(line)
+            except EventError as error:
+                number = _line_number(path, offset)
+                raise InputError(
+                    f"{path}, line {number}: {error}. The log is damaged, or another version of reid-tune wrote it: "
+                    "restore it, or begin a new sweep."
+                ) from None
             offset += len(line)
-            yield _parse(line, path, offset), offset
+            yield event, offset
 
 
-def _parse(line: bytes, path: Path | str, offset: int) -> Event:
-    try:
-        event = json.loads(line)
-    except ValueError:
-        event = None
-    if not isinstance(event, dict):
-        raise InputError(f"{path}: not an event log: the line before byte {offset} is not a JSON object.")
-    return event
+def _line_number(path: Path | str, offset: int) -> int:
+    with Path(path).open("rb") as file:
+        return file.read(offset).count(b"\n") + 1

@@ -1,14 +1,14 @@
 """The log of a running sweep together with the state that it implies."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
-from reid_tune.journal.event_log import EVENTS, Event, EventLog, read_events
+from reid_tune.journal.event_log import EVENTS, EventLog, read_events
+from reid_tune.journal.events import Event, StageDone, StageStarted
 from reid_tune.journal.lease import Lease
 from reid_tune.journal.state import SweepState, replay
-from reid_tune.journal.sweep_files import Files
+from reid_tune.journal.sweep_store import SweepStore
 
 __all__ = ["EVENTS", "Journal"]
 
@@ -16,8 +16,8 @@ __all__ = ["EVENTS", "Journal"]
 class Journal:
     """Every change of a sweep goes through `emit`: first to disk, then into the state, then to the listeners."""
 
-    def __init__(self, where: Files | Path, wait: Callable[[str], None] = lambda text: None) -> None:
-        self.files = where if isinstance(where, Files) else Files(where)
+    def __init__(self, where: SweepStore | Path, wait: Callable[[str], None] = lambda text: None) -> None:
+        self.files = where if isinstance(where, SweepStore) else SweepStore(where)
         self._log = EventLog(self.folder / EVENTS)
         self._lease: Lease | None = None
         self._wait = wait
@@ -35,28 +35,29 @@ class Journal:
         """The log's file."""
         return self._log.path
 
-    def emit(self, kind: str, **fields: Any) -> None:
+    def emit(self, event: Event) -> None:
         """Record an event.
 
         Raises:
-            InfrastructureError: the disk is full, or another driver has taken over.
+            InfrastructureError: The disk is full, or another driver has taken over.
         """
         if self._lease:
             self._lease.require()
             self.files.require()
-        if kind == "stage":
-            self.files.flush()  # What it tells of is there before it.
-        # As plain data, so that this state is the one that a replay makes.
-        event = self._log.append(kind, **json.loads(json.dumps(fields)))
+        is_stage = isinstance(event, StageStarted | StageDone)
+        if is_stage:
+            self.files.flush()  # The files that it is about are there before it.
+        # As read from its line, so that this state is the one that a replay makes.
+        event = self._log.append(event)
         self.state.apply(event)
         for listener in self.listeners:
             listener(event, self.state)
-        if kind == "stage":
+        if is_stage:
             self.files.flush()
 
     def __enter__(self) -> Self:
         try:
-            self._lease = Lease(self.files.place, self.files.lock, wait=self._wait)
+            self._lease = Lease(self.files.objects, self.files.lock, wait=self._wait)
             self.files.begin(self._lease)
         except BaseException:  # Whatever ends the wait, Ctrl-C too: the log's lock is free again.
             self._let_go()

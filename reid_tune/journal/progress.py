@@ -1,4 +1,4 @@
-"""How far a sweep is: at work, interrupted or finished, and how long each stage took."""
+"""Progress of a sweep: running, interrupted or finished, and the time of each stage."""
 
 import os
 import socket
@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Literal
 
 from reid_tune.errors import InputError
-from reid_tune.journal.event_log import Event, read_events
-from reid_tune.journal.journal import EVENTS
+from reid_tune.journal.event_log import EVENTS, read_events
+from reid_tune.journal.events import DriverStarted, Event, StageDone, StagesReopened, StageStarted
 from reid_tune.journal.state import STAGES, SweepState, replay
 
-__all__ = ["Progress", "StageTime", "is_driver_running", "describe_progress", "sweep_progress", "read_sweep"]
+__all__ = ["Progress", "StageTime", "describe_progress", "is_driver_running", "read_sweep", "sweep_progress"]
 
 
 State = Literal["running", "interrupted", "ended", "finished", "elsewhere"]
@@ -20,7 +20,12 @@ State = Literal["running", "interrupted", "ended", "finished", "elsewhere"]
 
 @dataclass
 class StageTime:
-    """A stage that has begun: when, in seconds since the epoch, and the seconds that drivers worked on it."""
+    """Time of a stage that has started.
+
+    Attributes:
+        started: Time of its first start, in seconds since the epoch.
+        seconds: Seconds that drivers worked on it.
+    """
 
     name: str
     started: float
@@ -30,13 +35,13 @@ class StageTime:
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a sweep stands.
+    """Progress of a sweep.
 
     Attributes:
         state: `ended` is a sweep that was to end early; `elsewhere` one whose driver is, or was, on another host.
-        stage: The one at work, else the last that has begun; empty before the first.
-        host: Of the last driver.
-        last: Time of the last event, seconds since the epoch.
+        stage: The stage in progress, otherwise the last one that has started; empty before the first.
+        host: Host of the last driver.
+        last: Time of the last event, in seconds since the epoch.
     """
 
     state: State
@@ -50,7 +55,7 @@ class Progress:
 
 
 def describe_progress(state: State, stage: str, host: str) -> str:
-    """A sweep's state in words."""
+    """Return a sweep's state as a phrase."""
     stage = stage or "the start"
     return {
         "running": f"running: {stage}",
@@ -62,87 +67,89 @@ def describe_progress(state: State, stage: str, host: str) -> str:
 
 
 def sweep_progress(events: Iterable[Event]) -> Progress:
-    """What a sweep's events say of its progress, and whether their driver is still a process of this host.
+    """Return the progress by a sweep's events, and by whether their driver is still a process of this host.
 
     The time between the last event of a driver and the start of the next one belongs to no stage.
     """
     stages: dict[str, StageTime] = {}
-    at: StageTime | None = None
-    driver: Event = {}
-    last = 0.0
+    current: StageTime | None = None
+    driver: DriverStarted | None = None
+    last_time = 0.0
     for event in events:
-        kind, time = event["kind"], event["time"]
-        if at is not None and kind != "driver":
-            at.seconds += max(0.0, time - last)
-        if kind == "driver":
-            driver, at = event, None
-        elif kind == "reopened":
-            stages = {name: stage for name, stage in stages.items() if name not in event["stages"]}
-        elif kind == "stage" and event["state"] == "started":
-            at = stages.setdefault(event["stage"], StageTime(event["stage"], time))
-        elif kind == "stage":
-            stages.setdefault(event["stage"], StageTime(event["stage"], time)).done = True
-            at = None
-        last = time
+        if current is not None and not isinstance(event, DriverStarted):
+            current.seconds += max(0.0, event.time - last_time)
+        match event:
+            case DriverStarted():
+                driver, current = event, None
+            case StagesReopened():
+                stages = {name: stage for name, stage in stages.items() if name not in event.stages}
+            case StageStarted():
+                current = stages.setdefault(event.stage, StageTime(event.stage, event.time))
+            case StageDone():
+                stages.setdefault(event.stage, StageTime(event.stage, event.time)).done = True
+                current = None
+        last_time = event.time
     order = tuple(stages.values())
     undone = [stage.name for stage in order if not stage.done]
     stage = undone[-1] if undone else order[-1].name if order else ""
-    return Progress(_state(order, bool(undone), driver), stage, driver.get("host", ""), order, last)
+    return Progress(_state(order, bool(undone), driver), stage, driver.host if driver else "", order, last_time)
 
 
-def _state(stages: tuple[StageTime, ...], undone: bool, driver: Event) -> State:
+def _state(stages: tuple[StageTime, ...], undone: bool, driver: DriverStarted | None) -> State:
     if any(stage.name == STAGES[-1] and stage.done for stage in stages):
         return "finished"
-    working = is_driver_running(driver)
-    if working:
+    running = is_driver_running(driver)
+    if running:
         return "running"
     if stages and not undone:
         return "ended"
-    return "interrupted" if working is False else "elsewhere"
+    return "interrupted" if running is False else "elsewhere"
 
 
-def is_driver_running(driver: Event) -> bool | None:
-    """Whether the process that a `driver` event names still runs its command; None where it is on another host.
+def is_driver_running(driver: DriverStarted | None) -> bool | None:
+    """Return whether the process of a driver still runs its command; None if it is on another host.
 
-    The process that asks is never the one: it has come to the end of its sweep, or was given the number anew.
+    The process that asks never counts as the driver: it has come to the end of its sweep, or has the process id of a
+    driver that ended.
     """
-    if driver.get("host", socket.gethostname()) != socket.gethostname():
+    if driver is None:
+        return False
+    if driver.host != socket.gethostname():
         return None
-    pid = driver.get("pid")
-    if pid is None or pid == os.getpid():
+    if driver.pid == os.getpid():
         return False
     try:
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")[:-1]
+        words = Path(f"/proc/{driver.pid}/cmdline").read_bytes().decode(errors="replace").split("\0")[:-1]
     except OSError:
         return False
-    arguments = driver.get("command", [])[1:]
+    arguments = driver.command[1:]
     return words[len(words) - len(arguments) :] == arguments and bool(words)
 
 
 def read_sweep(folder: Path) -> tuple[SweepState, Progress]:
-    """State and progress of the sweep in a folder.
+    """Return state and progress of the sweep in a folder.
 
     Raises:
-        InputError: the folder has no log of a sweep, or a damaged one, or the sweep has not begun.
+        InputError: The folder has no log of a sweep, or a damaged one, or the sweep has not begun.
     """
     path = folder / EVENTS
     if not path.is_file():
         raise InputError(f"{folder} holds no sweep: it has no {EVENTS}.")
     try:
         events = read_events(path)
-        state, found = replay(events), sweep_progress(events)
-        if state.header:
+        state, progress = replay(events), sweep_progress(events)
+        if state.first_event:
             _require_known_fields(state)
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}.") from None
     except (LookupError, TypeError, ValueError, AttributeError):
-        raise InputError(f"{path} is damaged, or no log of a sweep: its events lack what they should have.") from None
-    if not state.header:
-        raise InputError(f"the sweep {folder.name} has not begun: {path} is empty.")
-    return state, found
+        raise InputError(f"{path} is damaged, or not the log of a sweep: its events do not fit together.") from None
+    if not state.first_event:
+        raise InputError(f"the sweep {folder.name} has not begun: {path} has no header.")
+    return state, progress
 
 
 def _require_known_fields(state: SweepState) -> None:
-    header, sweep = state.header, state.header["sweep"]
-    str(header["name"]), float(header["time"]), dict(header["spec"]), int(sweep["budget"]["trials"])
+    """Read what every reader of a sweep needs of the contents that are plain data."""
+    int(state.header.sweep["budget"]["trials"])
     state.finished()

@@ -17,7 +17,7 @@ from reid_tune.data.fingerprint import fingerprint
 from reid_tune.errors import InputError
 from reid_tune.files import write_atomic
 from reid_tune.journal.state import RunState, SweepState
-from reid_tune.storage.download_cache import local_file
+from reid_tune.storage.download_cache import ensure_local_file
 
 __all__ = [
     "RUN_RECORD",
@@ -89,7 +89,7 @@ def training_file_digests(experiment: Experiment) -> dict[str, str]:
     """
     weights = experiment.model.pretrained_model_path
     found = {_DATA: fingerprint(*experiment.dataset.train_folders)}
-    return found | ({_WEIGHTS: _sha256(local_file(weights))} if weights else {})
+    return found | ({_WEIGHTS: _sha256(ensure_local_file(weights))} if weights else {})
 
 
 def make_run_record(experiment: Experiment, environment: dict[str, Any], held: WorkerResources) -> dict[str, Any]:
@@ -122,7 +122,7 @@ def worker_resources_of(state: SweepState, run: RunState, folder: Path) -> Worke
     try:
         return WorkerResources(**json.loads((folder / run.name / RUN_RECORD).read_text())["held"])
     except (OSError, ValueError, LookupError, TypeError):
-        resources = state.header["sweep"].get("resources", {})
+        resources = state.header.sweep.get("resources", {})
         workers = resources.get("refit_workers" if run.name.startswith("refit/") else "workers", 1)
         gpus = state.stages.get("preflight", {}).get("gpus_per_run", 0) / resources.get("workers", 1)
         return WorkerResources(workers, resources.get("cpus_per_worker", 1), gpus, hidden=not gpus)

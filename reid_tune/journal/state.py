@@ -1,10 +1,22 @@
-"""What the event log says: the state of a sweep as a projection of its events."""
+"""The state of a sweep, computed from its events."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from reid_tune.journal.event_log import Event
+from reid_tune.journal.events import (
+    AttemptStarted,
+    DriverStarted,
+    EpochReported,
+    Event,
+    RunEnded,
+    RunRetried,
+    RunSuggested,
+    StageDone,
+    StagesReopened,
+    StageStarted,
+    SweepHeader,
+)
 
 __all__ = ["STAGES", "RunState", "SweepState", "confirm_run", "refit_run", "replay", "trial_run"]
 
@@ -12,38 +24,41 @@ STAGES = ("preflight", "search", "confirm", "rerank", "refit", "export", "test",
 
 
 def trial_run(number: int) -> str:
-    """The name of a trial's run."""
+    """Return the name of a trial's run."""
     return f"trials/{number:04d}"
 
 
 def confirm_run(number: int, repeat: int) -> str:
-    """The name of a repeat, from 1, of a trial in the stage `confirm`."""
+    """Return the name of a repeat, from 1, of a trial in the stage `confirm`."""
     return f"confirm/{number:04d}-{repeat}"
 
 
 def refit_run(name: str, seed: int = 1) -> str:
-    """The name of a finalist's refit; those behind the first one differ in the seed."""
+    """Return the name of a finalist's refit; refits after the first one differ in the seed."""
     return f"refit/{name}" + (f"-{seed}" if seed > 1 else "")
 
 
 @dataclass
 class RunState:
-    """One run: a trial of the search, a repeat of it, or a refit.
+    """One run: a trial of the search, a repeat of a trial, or a refit.
 
     Attributes:
         parameters: Keys that differ from the spec, and their values; empty for trial 0.
-        origin: Where they come from: the sampler, or a user who gave them.
-        costs: What the spec alone decides, by name of the objective.
+        origin: Source of a trial's parameters, see `RunSuggested`; empty for repeats and refits.
+        costs: Values of the objectives that the spec alone decides, by name of the metric.
         state: running, finished, stopped or failed.
-        failure: Why it failed, in one word: see `Failure`.
-        retries: Failures behind which it was started again.
+        reason: Why it was stopped or failed.
+        failure: Kind of the failure that ended it, see `execution.failures`.
+        retries: Kinds of the failures after which it was started again.
         epochs: Metrics by 1-based epoch.
-        attempts: How often it was started.
+        attempts: Number of times that it was started.
+        started: Time of its suggestion, in seconds since the epoch.
+        ended: Time of its end, in seconds since the epoch; 0 while it runs.
     """
 
     name: str
     parameters: dict[str, Any]
-    origin: str = "sampler"
+    origin: str = ""
     costs: dict[str, float] = field(default_factory=dict)
     state: str = "running"
     reason: str = ""
@@ -65,28 +80,41 @@ class RunState:
         return max(self.epochs, default=0)
 
     def last(self, metric: str) -> float | None:
-        """The metric at the last epoch that has it."""
+        """Return the metric at the last epoch that has it."""
         values = [metrics[metric] for _, metrics in sorted(self.epochs.items()) if metric in metrics]
         return values[-1] if values else None
 
 
 @dataclass
 class SweepState:
-    """All of a sweep.
+    """The state of a sweep after the events that were applied.
 
     Attributes:
-        stages: Results of those that are done.
+        first_event: The sweep's header, None before it; see `header`.
+        runs: Runs by name, in the order of their suggestion.
+        stages: Results of the stages that are done.
         stage_starts: Time when each stage started, in seconds since the epoch.
         requests: Names of users' requests that became trials.
-        environment: Versions, data and weights, see `collect_environment`, of the last driver.
+        environment: Versions, data and weights of the last driver, see `provenance.collect_environment`.
     """
 
-    header: Event = field(default_factory=dict)
+    first_event: SweepHeader | None = None
     runs: dict[str, RunState] = field(default_factory=dict)
     stages: dict[str, dict[str, Any]] = field(default_factory=dict)
     stage_starts: dict[str, float] = field(default_factory=dict)
     requests: set[str] = field(default_factory=set)
     environment: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def header(self) -> SweepHeader:
+        """The first event of the sweep's log.
+
+        Raises:
+            LookupError: The sweep has not begun.
+        """
+        if self.first_event is None:
+            raise LookupError("the sweep has not begun: its log has no header")
+        return self.first_event
 
     @property
     def trials(self) -> list[RunState]:
@@ -96,70 +124,62 @@ class SweepState:
     @property
     def metric(self) -> str:
         """The score that decides, the first objective."""
-        return str(self._objectives[0]["metric"])
+        return self.header.objectives[0]
 
     @property
     def costs(self) -> list[str]:
         """The further objectives."""
-        return [objective["metric"] for objective in self._objectives[1:]]
-
-    @property
-    def _objectives(self) -> list[dict[str, Any]]:
-        found = self.header.get("sweep", {}).get("objective", {"metric": "mAP"})
-        return [found] if isinstance(found, dict) else found
+        return self.header.objectives[1:]
 
     def finished(self) -> list[RunState]:
-        """Full-length trials, the best by the metric first; of equals the earlier one."""
+        """Return the full-length trials, the best by the metric first; of equal ones the earlier first."""
         metric = self.metric
         full = [trial for trial in self.trials if trial.state == "finished" and trial.last(metric) is not None]
         return sorted(full, key=lambda trial: (-(trial.last(metric) or 0.0), trial.number))
 
     def apply(self, event: Event) -> None:
-        """Take one event in; kinds that do not concern the state are passed over."""
-        handler = getattr(self, f"_{event['kind']}", None)
-        if handler is not None:
-            handler(event)
+        """Change the state by one event; kinds that do not concern the state are ignored.
 
-    def _sweep(self, event: Event) -> None:
-        self.header = event
+        Raises:
+            LookupError: The event is of a run that does not exist.
+        """
+        match event:
+            case SweepHeader():
+                self.first_event = event
+            case DriverStarted():
+                self.environment = event.environment
+            case StageStarted():
+                self.stage_starts[event.stage] = event.time
+            case StageDone():
+                self.stages[event.stage] = event.result
+            case StagesReopened():
+                for stage in event.stages:
+                    self.stages.pop(stage, None)
+                for run in event.runs:
+                    self.runs.pop(run, None)
+            case RunSuggested() | AttemptStarted() | RunRetried() | EpochReported() | RunEnded():
+                self._apply_to_run(event)
 
-    def _stage(self, event: Event) -> None:
-        if event["state"] == "done":
-            self.stages[event["stage"]] = event["result"]
-        else:
-            self.stage_starts[event["stage"]] = event["time"]
-
-    def _driver(self, event: Event) -> None:
-        self.environment = event.get("environment", {})
-
-    def _reopened(self, event: Event) -> None:
-        for stage in event["stages"]:
-            self.stages.pop(stage, None)
-        for run in event["runs"]:
-            self.runs.pop(run, None)
-
-    def _suggested(self, event: Event) -> None:
-        more = {key: event[key] for key in ("origin", "costs") if key in event}
-        self.runs[event["run"]] = RunState(event["run"], event["parameters"], started=event["time"], **more)
-        self.requests |= {event["request"]} if "request" in event else set()
-
-    def _attempt(self, event: Event) -> None:
-        self.runs[event["run"]].attempts = event["attempt"]
-
-    def _setback(self, event: Event) -> None:
-        self.runs[event["run"]].retries.append(event["failure"])
-
-    def _report(self, event: Event) -> None:
-        self.runs[event["run"]].epochs[event["epoch"]] = event["metrics"]
-
-    def _ended(self, event: Event) -> None:
-        run = self.runs[event["run"]]
-        run.state, run.reason, run.ended = event["state"], event.get("reason", ""), event["time"]
-        run.failure = event.get("failure", "")
+    def _apply_to_run(self, event: RunSuggested | AttemptStarted | RunRetried | EpochReported | RunEnded) -> None:
+        match event:
+            case RunSuggested():
+                run = RunState(event.run, event.parameters, event.origin, event.costs, started=event.time)
+                self.runs[event.run] = run
+                if event.request is not None:
+                    self.requests.add(event.request)
+            case AttemptStarted():
+                self.runs[event.run].attempts = event.attempt
+            case RunRetried():
+                self.runs[event.run].retries.append(event.failure)
+            case EpochReported():
+                self.runs[event.run].epochs[event.epoch] = event.metrics
+            case RunEnded():
+                run = self.runs[event.run]
+                run.state, run.reason, run.failure, run.ended = event.state, event.reason, event.failure, event.time
 
 
 def replay(events: Iterable[Event]) -> SweepState:
-    """The state behind some events."""
+    """Return the state of a sweep after some events."""
     state = SweepState()
     for event in events:
         state.apply(event)

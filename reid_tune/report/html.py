@@ -13,7 +13,7 @@ import yaml
 from reid_tune import __version__
 from reid_tune.config.experiment import unflatten
 from reid_tune.errors import InputError
-from reid_tune.files import write_atomic
+from reid_tune.files import check_output_file, require_writable, write_atomic
 from reid_tune.journal.costs import CostLedger
 from reid_tune.journal.event_log import read_events
 from reid_tune.journal.journal import EVENTS
@@ -35,7 +35,6 @@ from reid_tune.search.importance import MIN_TRIALS, parameter_importances
 from reid_tune.search.parameters import searched_parameters
 from reid_tune.search.pareto import pareto_front
 from reid_tune.tables import format_count, format_percent, format_time
-from reid_tune.tasks.outputs import check_output_file, require_writable
 
 __all__ = ["PAGE", "SPEC", "write_page"]
 
@@ -57,7 +56,7 @@ def write_page(folder: Path, page: Path | None = None) -> Path:
     state, progress = read_sweep(folder)
     page = check_output_file("--html", page or folder / PAGE)
     require_writable(page)
-    spec = yaml.safe_dump(unflatten(state.header["spec"]), sort_keys=False, allow_unicode=True)
+    spec = yaml.safe_dump(unflatten(state.header.spec), sort_keys=False, allow_unicode=True)
     if not (folder / SPEC).is_file():
         with contextlib.suppress(InputError):
             write_atomic(folder / SPEC, spec)
@@ -80,10 +79,10 @@ def _content(folder: Path, state: SweepState, progress: Progress) -> dict[str, A
     failed = [run for run in state.runs.values() if run.state == "failed"]
     kinds = Counter(run.failure.replace("_", " ") or "unknown" for run in failed)
     return {
-        "name": state.header["name"],
+        "name": state.header.name,
         "colours": COLOURS,
         "progress": str(progress),
-        "begun": format_time(state.header["time"]),
+        "begun": format_time(state.header.time),
         "last": format_time(progress.last),
         "made": f"{format_time(time.time())} with {_versions()}",
         "metric": state.metric,
@@ -169,7 +168,7 @@ def _counts(state: SweepState, progress: Progress) -> str:
     words = tables.run_states(state, progress)
     states = Counter(words[trial.name] for trial in state.trials)
     found = ", ".join(f"{count} {name}" for name, count in states.items())
-    budget = state.header["sweep"]["budget"]["trials"]
+    budget = state.header.sweep["budget"]["trials"]
     return f"{format_count(len(state.trials), 'trial')} of {budget}" + (f" ({found})" if found else "")
 
 

@@ -8,7 +8,7 @@ from rich.live import Live
 from rich.text import Text
 
 from reid_tune.journal.costs import Cost, CostLedger
-from reid_tune.journal.event_log import Event
+from reid_tune.journal.events import Event, RunEnded, RunRetried, RunSuggested, StagesReopened, StageStarted
 from reid_tune.journal.state import RunState, SweepState
 from reid_tune.report.sentences import format_spent
 from reid_tune.report.summary import confirm_table, leaderboard
@@ -69,17 +69,17 @@ class LiveView:
 
 
 def _line(event: Event, state: SweepState) -> str | None:
-    match event["kind"]:
-        case "stage" if event["state"] == "started":
-            return f"stage {event['stage']}"
-        case "reopened":
-            return f"to be done again: {', '.join(event['stages'])}"
-        case "suggested" if event["run"].startswith("refit/"):
-            return f"{event['run']}: training on all identities"
-        case "setback":
-            return f"{_name(state.runs[event['run']])} is started again ({event['failure']}: {event['reason']})"
-        case "ended":
-            run = state.runs[event["run"]]
+    match event:
+        case StageStarted():
+            return f"stage {event.stage}"
+        case StagesReopened():
+            return f"to be done again: {', '.join(event.stages)}"
+        case RunSuggested() if event.run.startswith("refit/"):
+            return f"{event.run}: training on all identities"
+        case RunRetried():
+            return f"{_name(state.runs[event.run])} is started again ({event.failure}: {event.reason})"
+        case RunEnded():
+            run = state.runs[event.run]
             return f"{_name(run)} {run.state} at epoch {run.epoch}{_score(run, state.metric)}{_reason(run)}"
     return None
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from rich.table import Table
 
-from reid_tune.journal.event_log import Event
+from reid_tune.journal.events import AttemptStarted, EpochReported, Event, RunRetried
 from reid_tune.journal.state import SweepState, trial_run
 from reid_tune.report.confirm import explain_winner
 from reid_tune.report.sentences import registration_sentence, search_end_sentence, seed_sentences
@@ -36,7 +36,7 @@ class SweepPage:
     def apply(self, event: Event) -> bool:
         """Take one event in; whether it changes the text. Reports alone do not, as they come all the time."""
         self.state.apply(event)
-        return event["kind"] in ("sweep", "stage", "reopened", "suggested", "ended", "registered")
+        return not isinstance(event, AttemptStarted | EpochReported | RunRetried)
 
     def named(self) -> Sequence[str]:
         """The runs of the leaderboard."""

@@ -42,11 +42,11 @@ def _line(folder: Path) -> dict[str, Any]:
         "stage": progress.stage,
         "host": progress.host,
         "trials": sum(trial.state != "running" for trial in state.trials),
-        "budget": int(state.header["sweep"]["budget"]["trials"]),
+        "budget": int(state.header.sweep["budget"]["trials"]),
         "metric": metric,
         "best": full[0].last(metric) if full else None,
         "trial0": next((trial.last(metric) for trial in full if trial.number == 0), None),
-        "begun": float(state.header["time"]),
+        "begun": float(state.header.time),
         "last": progress.last,
     }
 

@@ -1,4 +1,4 @@
-"""The command that trains a run of a sweep once more, and whether the same came out."""
+"""Commands that train a run of a sweep again."""
 
 import shlex
 from dataclasses import dataclass
@@ -16,15 +16,16 @@ from reid_tune.files import write_atomic
 from reid_tune.journal.provenance import WorkerResources, worker_resources_of
 from reid_tune.journal.state import RunState, SweepState
 from reid_tune.journal.store import load_state, split_run_reference, sweep_folder
+from reid_tune.report.formatting import inline_yaml
 from reid_tune.search_space.recorded import recorded_experiment
 
 __all__ = [
     "SPEC",
     "ReproduceCommand",
     "find_run",
-    "inline_yaml",
     "reproduce_command",
     "reproduce_commands",
+    "spec_yaml",
     "write_spec",
 ]
 
@@ -36,42 +37,43 @@ class ReproduceCommand:
     """A `reid-tune train`; `str` is its command line.
 
     Attributes:
-        spec: The sweep's whole spec, that of trial 0.
-        pairs: What the run changes in it.
-        environment: Variables that make its arithmetic that of the sweep's worker.
-        exact: Whether the same numbers must come out, on the same machine.
+        spec: File with the sweep's whole spec, that of trial 0.
+        overrides: Values of the run that differ from the spec, by key.
+        environment: Environment variables that give the arithmetic of the sweep's worker.
+        is_exact: Whether the same machine must give the same numbers.
     """
 
     spec: Path
-    pairs: dict[str, Any]
+    overrides: dict[str, Any]
     environment: dict[str, str]
-    exact: bool
+    is_exact: bool
 
     @property
-    def words(self) -> list[str]:
+    def arguments(self) -> list[str]:
         """The arguments of `reid-tune`."""
-        return ["train", "-e", str(self.spec), *(f"{key}={inline_yaml(value)}" for key, value in self.pairs.items())]
+        overrides = [f"{key}={inline_yaml(value)}" for key, value in self.overrides.items()]
+        return ["train", "-e", str(self.spec), *overrides]
 
     @property
-    def results(self) -> Path:
+    def results_folder(self) -> Path:
         """The folder of its checkpoints."""
-        return Path(self.pairs["train.results_dir"])
+        return Path(self.overrides["train.results_dir"])
 
     def __str__(self) -> str:
         variables = [f"{name}={value}" for name, value in self.environment.items()]
-        return shlex.join([*variables, "reid-tune", *self.words])
+        return shlex.join([*variables, "reid-tune", *self.arguments])
 
 
 def reproduce_commands(state: SweepState, trial: RunState, spec: Path) -> dict[str, str]:
-    """Command lines by what they do; none where this version cannot read the sweep's spec.
+    """Return command lines for a trial by what they do; empty where this version cannot read the sweep's spec.
 
     Args:
-        spec: The sweep's whole spec, that of trial 0.
+        spec: File with the sweep's whole spec, that of trial 0.
     """
     refit = RunState("refit/winner", {**trial.parameters, "dataset.validation": "none"})
     try:
         return {
-            "As in the search, judged on the held-out identities": str(reproduce_command(state, trial, spec)),
+            "As in the search, scored on the validation split": str(reproduce_command(state, trial, spec)),
             "On all training identities, as in the refit": str(reproduce_command(state, refit, spec)),
         }
     except InputError:
@@ -79,38 +81,43 @@ def reproduce_commands(state: SweepState, trial: RunState, spec: Path) -> dict[s
 
 
 def reproduce_command(state: SweepState, run: RunState, spec: Path) -> ReproduceCommand:
-    """How a run is trained again.
+    """Return the command that trains a run again.
 
     Args:
-        spec: See `write_spec`; beside it lies what the runs left.
+        spec: File from `write_spec`, in the sweep's folder.
 
     Raises:
-        InputError: this version cannot read the spec.
+        InputError: This version cannot read the spec.
     """
     experiment = with_parameters(recorded_experiment(state, spec.parent), run.parameters, run.name)
-    # A spec with values that do nothing is refused, and the run's own values may have made some of the others idle.
-    idle = {field.key: documented_values(field.key)[0] for field in unused_fields(experiment) if field.user_set}
-    held = worker_resources_of(state, run, spec.parent)
-    workers = {"train.num_gpus": held.workers} if held.workers > 1 else {}
+    # A spec with values that have no effect is refused, and the run's parameters may have made some of the spec's
+    # values such ones: these return to their defaults.
+    unused = {field.key: documented_values(field.key)[0] for field in unused_fields(experiment) if field.user_set}
+    resources = worker_resources_of(state, run, spec.parent)
+    workers = {"train.num_gpus": resources.workers} if resources.workers > 1 else {}
     name = f"trial-{run.number}" if run.name.startswith("trials/") else run.name.replace("/", "-")
-    results = {"train.results_dir": f"results/{state.header['name']}-{name}"}
-    exact = experiment.train.deterministic and held.workers == 1 and experiment.train.seed >= 0
-    return ReproduceCommand(spec, {**run.parameters, **idle, **workers, **results}, _environment(held), exact)
+    results = {"train.results_dir": f"results/{state.header.name}-{name}"}
+    is_exact = experiment.train.deterministic and resources.workers == 1 and experiment.train.seed >= 0
+    overrides = {**run.parameters, **unused, **workers, **results}
+    return ReproduceCommand(spec, overrides, _environment(resources), is_exact)
 
 
-def _environment(held: WorkerResources) -> dict[str, str]:
-    """On the CPU sums depend on the number of threads; a GPU that the run did not have is hidden."""
-    if held.gpus != 0:
+def _environment(resources: WorkerResources) -> dict[str, str]:
+    """Return variables for a run on the CPU, whose sums depend on the number of threads; its hidden GPUs stay so."""
+    if resources.gpus != 0:
         return {}
-    hidden = {"CUDA_VISIBLE_DEVICES": ""} if held.hidden else {}
-    return hidden | {"OMP_NUM_THREADS": str(held.cpus)}
+    hidden = {"CUDA_VISIBLE_DEVICES": ""} if resources.hidden else {}
+    return hidden | {"OMP_NUM_THREADS": str(resources.cpus)}
 
 
 def find_run(name: str, storage: str) -> tuple[SweepState, RunState, Path]:
-    """A sweep's state, one of its runs and its folder, of `NAME/7` or `NAME/refit/winner`.
+    """Return a sweep's state, one of its runs, and its folder.
+
+    Args:
+        name: Sweep and run: `NAME/7` for trial 7, `NAME/refit/winner`, `NAME/confirm/0007-2`.
 
     Raises:
-        InputError: there is no such sweep or run.
+        InputError: There is no such sweep or run.
     """
     sweep, run = split_run_reference(name)
     state, folder = load_state(sweep, storage), sweep_folder(sweep, storage)
@@ -121,19 +128,18 @@ def find_run(name: str, storage: str) -> tuple[SweepState, RunState, Path]:
     return state, state.runs[run], folder
 
 
+def spec_yaml(state: SweepState) -> str:
+    """Return a sweep's whole spec, that of trial 0, as YAML."""
+    return yaml.safe_dump(unflatten(state.header.spec), sort_keys=False, allow_unicode=True)
+
+
 def write_spec(folder: Path, state: SweepState) -> Path:
-    """Write a sweep's whole spec beside its log, unless it is there; returns its absolute path.
+    """Write a sweep's whole spec into its folder unless the file exists; return its absolute path.
 
     Raises:
-        InputError: the folder cannot be written.
+        InputError: The folder cannot be written.
     """
     path = (folder / SPEC).absolute()
     if not path.is_file():
-        write_atomic(path, yaml.safe_dump(unflatten(state.header["spec"]), sort_keys=False, allow_unicode=True))
+        write_atomic(path, spec_yaml(state))
     return path
-
-
-def inline_yaml(value: Any) -> str:
-    """A value as YAML in one line."""
-    text = yaml.safe_dump(value, default_flow_style=True, width=float("inf"), sort_keys=False, allow_unicode=True)
-    return text.removesuffix("\n").removesuffix("\n...")

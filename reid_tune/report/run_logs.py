@@ -8,7 +8,8 @@ from rich.table import Table
 from rich.text import Text
 
 from reid_tune.errors import InputError
-from reid_tune.journal.event_log import Event, read_events_from
+from reid_tune.journal.event_log import read_events_from
+from reid_tune.journal.events import DriverStarted
 from reid_tune.journal.journal import EVENTS
 from reid_tune.journal.progress import is_driver_running
 from reid_tune.journal.state import SweepState
@@ -93,7 +94,7 @@ class LogFollower:
         self.log = folder / run / "log.txt"
         self.state = SweepState()
         self._events = folder / EVENTS
-        self._driver: Event = {}
+        self._driver: DriverStarted | None = None
         self._read = self._shown = 0
         self.update()
 
@@ -102,7 +103,7 @@ class LogFollower:
         for event, offset in read_events_from(self._events, self._read):
             self._read = offset
             self.state.apply(event)
-            if event["kind"] == "driver":
+            if isinstance(event, DriverStarted):
                 self._driver = event
 
     def running(self) -> bool:

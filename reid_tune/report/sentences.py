@@ -101,7 +101,7 @@ def search_end_sentence(state: SweepState) -> str:
 
 
 def tied_candidates(confirm_result: dict[str, Any]) -> list[int]:
-    """Return the candidate with the best mean, and those that it does not beat significantly.
+    """Return the candidate with the best mean, and those that it does not beat beyond noise.
 
     Args:
         confirm_result: Result of the stage `confirm`.
@@ -122,13 +122,13 @@ def explain_winner(confirm_result: dict[str, Any], costs: Sequence[str]) -> str:
     if tied == [best] and len(confirm_result["trials"]) == 1:
         return f"{_capitalized(best)} has the best mean; no other trial was repeated.{notes}"
     if tied == [best]:
-        return f"{_capitalized(best)} has the best mean and beats every other candidate significantly.{notes}"
+        return f"{_capitalized(best)} has the best mean and beats every other candidate beyond noise.{notes}"
     if winner == best and not costs:
-        return f"No trial beats {list_trials([best])} significantly, and it is the earliest of the tied ones.{notes}"
+        return f"No trial beats {list_trials([best])} beyond noise, and it is the earliest of the tied ones.{notes}"
     rule = f"costs the least ({', then '.join(costs)}) and is the earliest of equals" if costs else "is the earliest"
     others = list_trials([number for number in tied if number != best])
     return (
-        f"{_capitalized(best)} has the best mean, but does not beat {others} significantly; "
+        f"{_capitalized(best)} has the best mean, but does not beat {others} beyond noise; "
         f"of these, trial {winner} {rule}.{notes}"
     )
 
@@ -148,7 +148,7 @@ def _capitalized(number: int) -> str:
 
 def evaluation_count_sentences(state: SweepState, folder: Path) -> Iterator[str]:
     """Yield for each test set how often it was evaluated."""
-    for name, count in state.stages.get("test", {}).get("looks", {}).items():
+    for name, count in state.stages.get("test", {}).get("test_evaluations", {}).items():
         yield f"{name}: {test_evaluations_sentence(count, display_path(folder.parent))}"
 
 

@@ -5,10 +5,19 @@ from dataclasses import asdict
 from typing import Any
 
 from reid_tune.journal.costs import Cost
+from reid_tune.journal.progress import Progress
 from reid_tune.journal.state import RunState, SweepState, trial_run
 from reid_tune.search.pareto import pareto_front
 
-__all__ = ["baseline_score", "build_report", "finalist_scores", "ranked_trials", "winner_number", "winner_run"]
+__all__ = [
+    "baseline_score",
+    "build_report",
+    "finalist_scores",
+    "ranked_trials",
+    "run_states",
+    "winner_number",
+    "winner_run",
+]
 
 _SCORE_LABELS = {
     "plain": "ONNX",
@@ -29,7 +38,7 @@ def build_report(state: SweepState, spent: Mapping[str, Cost] | None = None) -> 
     models = test_result.get("models", {})
     scores = {name: {key: value for key, value in model.items() if key != "latency"} for name, model in models.items()}
     return {
-        "name": state.header["name"],
+        "name": state.header.name,
         "trials": [_trial_content(trial, metric) for trial in state.trials],
         "winner": winner_number(state),
         "trial0": next((trial.last(metric) for trial in state.trials if trial.number == 0), None),
@@ -38,7 +47,7 @@ def build_report(state: SweepState, spent: Mapping[str, Cost] | None = None) -> 
         "confirm": state.stages.get("confirm"),
         "rerank": state.stages.get("rerank"),
         "test": scores or None,
-        "test_evaluations": test_result.get("looks"),
+        "test_evaluations": test_result.get("test_evaluations"),
         "registered": state.stages.get("register"),
         "latency": {name: model["latency"] for name, model in models.items() if "latency" in model} or None,
         **({"spent": {stage: asdict(cost) for stage, cost in spent.items()}} if spent is not None else {}),
@@ -68,6 +77,15 @@ def winner_run(state: SweepState) -> RunState | None:
     if "confirm" in state.stages:
         return state.runs.get(trial_run(state.stages["confirm"]["winner"]))
     return next(iter(state.finished()), None)
+
+
+def run_states(state: SweepState, progress: Progress) -> dict[str, str]:
+    """Return the state of each run; a running one whose driver has ended is `interrupted`."""
+    driver_ended = progress.state in ("interrupted", "ended", "finished")
+    return {
+        name: "interrupted" if driver_ended and run.state == "running" else run.state
+        for name, run in state.runs.items()
+    }
 
 
 def baseline_score(state: SweepState) -> float | None:

@@ -5,7 +5,7 @@ from typing import Any
 from rich.table import Table
 
 from reid_tune.journal.state import RunState, SweepState
-from reid_tune.report.formatting import format_cost, format_interval, format_score, format_value, trial_label
+from reid_tune.report.formatting import format_cost, format_interval, format_parameter, format_score, trial_label
 from reid_tune.report.summary import finalist_scores, ranked_trials, winner_number
 from reid_tune.search.parameters import SearchedParameter, searched_parameters
 from reid_tune.tables import format_count, format_duration, format_percent, metrics_table
@@ -41,7 +41,7 @@ def _trial_cells(trial: RunState, state: SweepState, keys: list[SearchedParamete
         str(trial.epoch),
         format_score(trial.last(state.metric)),
         *(format_cost(trial, cost) for cost in state.costs),
-        *(format_value(key.values_by_trial([trial]).get(trial.number, "")) for key in keys),
+        *(format_parameter(key, trial) for key in keys),
     ]
 
 

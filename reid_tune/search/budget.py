@@ -10,7 +10,7 @@ from statistics import fmean
 from reid_tune.errors import InputError
 from reid_tune.execution.stage_resources import StageResources
 from reid_tune.journal.costs import Cost, CostLedger, EpochTiming, TimingEstimator
-from reid_tune.journal.event_log import Event
+from reid_tune.journal.events import Event
 from reid_tune.journal.state import RunState, SweepState
 from reid_tune.search_space.load import SweepConfig
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from reid_tune.errors import InputError, RunFailedError
 from reid_tune.journal.state import trial_run
-from reid_tune.search_space.grid import grid_configurations
+from reid_tune.search_space.space import grid_configurations
 from reid_tune.search_space.load import SweepConfig
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from reid_tune.config.load import with_parameters
 from reid_tune.config.unused_fields import unused_fields
 from reid_tune.errors import InputError
 from reid_tune.search.study import Study, suggestion_seed
-from reid_tune.search_space.grid import grid_configurations
+from reid_tune.search_space.space import grid_configurations
 from reid_tune.search_space.load import SweepConfig
 
 __all__ = ["SAMPLE_COUNT", "validate_space"]

@@ -17,42 +17,52 @@ Evaluate = Callable[[Values], Any]
 
 @dataclass(frozen=True)
 class Constraint:
-    """An expression that is true or false for a configuration."""
+    """An expression that is true or false for a configuration.
+
+    Attributes:
+        text: Expression as written.
+        keys: Keys of the spec that it names.
+    """
 
     text: str
     keys: tuple[str, ...]
     _evaluate: Evaluate = field(repr=False, compare=False)
 
     def is_satisfied(self, values: Values) -> bool:
-        """Whether a configuration, given by dotted key, satisfies it.
+        """Whether a configuration satisfies the constraint.
+
+        Args:
+            values: Values by dotted key.
 
         Raises:
-            ValueError: one sentence, where it cannot be computed.
+            ValueError: the expression cannot be computed or is not true or false; the message is one sentence.
         """
         try:
             result = self._evaluate(values)
         except (ArithmeticError, TypeError, ValueError, RecursionError) as error:
-            where = ", ".join(f"{key} = {values[key]!r}" for key in self.keys) or "any configuration"
-            raise ValueError(f"constraints: {self.text}: cannot be computed for {where}: {error}.") from None
+            operands = ", ".join(f"{key} = {values[key]!r}" for key in self.keys) or "any configuration"
+            raise ValueError(f"constraints: {self.text}: cannot be computed for {operands}: {error}.") from None
         if not isinstance(result, bool):
             raise ValueError(f"constraints: {self.text}: is {result!r}, not true or false: write a comparison.")
         return result
 
 
-def parse_constraint(text: str, known: Collection[str]) -> Constraint:
-    """Read an expression of comparisons, `and`, `or`, `not`, arithmetic, literals, lists, keys, len, min, max and abs.
+def parse_constraint(text: str, spec_keys: Collection[str]) -> Constraint:
+    """Parse an expression of comparisons, `and`, `or`, `not`, arithmetic, literals, lists, keys, len, min, max and abs.
 
-    Means what Python means by it; arithmetic is for numbers only. Nothing else of Python can be reached.
+    It has the meaning of the same expression in Python, with arithmetic on numbers only. No other part of Python can be
+    reached.
 
     Args:
-        known: The keys that may be named.
+        text: Expression.
+        spec_keys: Keys that may be named.
 
     Raises:
-        ValueError: one sentence on what is wrong.
+        ValueError: the expression is not allowed; the message is one sentence.
     """
     keys: dict[str, None] = {}
     try:
-        evaluate = _build(ast.parse(text.strip(), mode="eval").body, known, keys)
+        evaluate = _build(ast.parse(text.strip(), mode="eval").body, spec_keys, keys)
     except (SyntaxError, MemoryError, RecursionError):
         raise ValueError(f"constraints: {text!r} is not an expression, such as train.optim.gamma < 0.5.") from None
     except ValueError as error:
@@ -92,43 +102,44 @@ _COMPARISONS: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
 }
 
 
-def _build(node: ast.expr, known: Collection[str], keys: dict[str, None]) -> Evaluate:
-    """The expression as a function of the configuration; its keys go into `keys`."""
+def _build(node: ast.expr, spec_keys: Collection[str], keys: dict[str, None]) -> Evaluate:
+    """Return the expression as a function of the configuration, and add its keys to `keys`."""
 
-    def parts(nodes: list[ast.expr]) -> list[Evaluate]:
-        return [_build(part, known, keys) for part in nodes]
+    def build_all(nodes: list[ast.expr]) -> list[Evaluate]:
+        return [_build(part, spec_keys, keys) for part in nodes]
 
     match node:
         case ast.Constant(value=None | bool() | int() | float() | str() as value):
             return lambda values: value
         case ast.Name() | ast.Attribute():
-            key = _key(ast.unparse(node), known)
+            key = _key(ast.unparse(node), spec_keys)
             keys[key] = None
             return lambda values: values[key]
         case ast.List(elts=nodes):
-            items = parts(nodes)
+            items = build_all(nodes)
             return lambda values: [item(values) for item in items]
         case ast.Call(func=ast.Name(id=name), args=nodes, keywords=[]) if name in _FUNCTIONS:
-            return _apply(_FUNCTIONS[name], parts(nodes))
+            return _apply(_FUNCTIONS[name], build_all(nodes))
         case ast.UnaryOp(op=op, operand=inner) if type(op) in _UNARY:
-            return _apply(_UNARY[type(op)], parts([inner]))
+            return _apply(_UNARY[type(op)], build_all([inner]))
         case ast.BinOp(left=left, op=op, right=right) if type(op) in _ARITHMETIC:
-            return _apply(_ARITHMETIC[type(op)], parts([left, right]))
+            return _apply(_ARITHMETIC[type(op)], build_all([left, right]))
         case ast.BoolOp(op=op, values=nodes):
-            return _junction(isinstance(op, ast.Or), parts(nodes))
+            return _junction(isinstance(op, ast.Or), build_all(nodes))
         case ast.Compare(left=left, ops=ops, comparators=nodes) if all(type(op) in _COMPARISONS for op in ops):
-            return _comparison([_COMPARISONS[type(op)] for op in ops], parts([left, *nodes]))
+            return _comparison([_COMPARISONS[type(op)] for op in ops], build_all([left, *nodes]))
     raise ValueError(
-        f"{ast.unparse(node)!r} is not allowed; there are comparisons, and, or, not, + - * / // %, "
-        "numbers, texts, lists, keys of the spec, len, min, max and abs."
+        f"{ast.unparse(node)!r} is not allowed: use comparisons, and, or, not, + - * / // %, "
+        "numbers, strings, lists, keys of the spec, len, min, max and abs."
     )
 
 
-def _key(text: str, known: Collection[str]) -> str:
-    if (key := canonical_key(text)) in known:
+def _key(text: str, spec_keys: Collection[str]) -> str:
+    key = canonical_key(text)
+    if key in spec_keys:
         return key
-    near = nearest_key(text)
-    raise ValueError(f"{text} is no key of the spec" + (f"; did you mean {near}?" if near else "."))
+    suggestion = nearest_key(text)
+    raise ValueError(f"{text} is not a key of the spec" + (f"; did you mean {suggestion}?" if suggestion else "."))
 
 
 def _apply(function: Callable[..., Any], arguments: list[Evaluate]) -> Evaluate:
@@ -136,7 +147,7 @@ def _apply(function: Callable[..., Any], arguments: list[Evaluate]) -> Evaluate:
 
 
 def _junction(until: bool, operands: list[Evaluate]) -> Evaluate:
-    """`or` (until True) and `and` (until False): the first operand that decides, else the last."""
+    """Return `or` (until True) or `and` (until False): the first operand that decides, otherwise the last one."""
 
     def evaluate(values: Values) -> Any:
         for operand in operands:
@@ -149,7 +160,7 @@ def _junction(until: bool, operands: list[Evaluate]) -> Evaluate:
 
 
 def _comparison(compare: list[Callable[[Any, Any], Any]], operands: list[Evaluate]) -> Evaluate:
-    """A chain such as 0 < a < b, which evaluates no operand behind the first comparison that fails."""
+    """Return a chain such as 0 < a < b, which evaluates no operand after the first comparison that fails."""
 
     def evaluate(values: Values) -> Any:
         left = operands[0](values)

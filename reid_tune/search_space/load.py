@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from reid_tune.config.experiment import Experiment, leaf_fields
 from reid_tune.config.load import build_experiment, combine_errors, parse_overrides, read_yaml
 from reid_tune.errors import InputError, error_context
-from reid_tune.search_space.grid import grid_configurations
+from reid_tune.search_space.space import grid_configurations
 from reid_tune.search_space.parse import parse_spaces
 from reid_tune.search_space.schema import OBJECTIVE_FORMS, SweepFile
 from reid_tune.search_space.space import SearchSpace, plain_values

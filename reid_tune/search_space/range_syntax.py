@@ -1,4 +1,4 @@
-"""How a search-space file writes a range: one of KINDS with its values."""
+"""The syntax of a range in a search-space file: one of RANGE_KINDS with its values."""
 
 import json
 import math
@@ -12,7 +12,7 @@ __all__ = ["RANGE_KINDS", "parse_range"]
 
 RANGE_KINDS = ("choice", "value", "uniform", "loguniform", "quniform", "int", "logint", "list")
 _MOST_STEPS = 1_000_000
-_WANTED = {
+_EXPECTED = {
     "choice": "a list of at least one value",
     "list": "a list with a range for each element",
     "quniform": "[low, high, step]",
@@ -20,13 +20,17 @@ _WANTED = {
 
 
 def parse_range(entry: Any, typed: Callable[[Any], Any]) -> Range:
-    """Read a mapping with one of KINDS; `typed` gives a value as the key's field reads it.
+    """Parse a mapping with one of RANGE_KINDS.
+
+    Args:
+        entry: Mapping of a kind to its values.
+        typed: Function that converts a value as the key's field reads it.
 
     Raises:
-        ValueError: one sentence on what is wrong.
+        ValueError: the range is malformed; the message is one sentence.
     """
     if not isinstance(entry, Mapping) or len(entry) != 1:
-        raise ValueError(f"{entry!r} is not a range: write for example {{uniform: [0.1, 0.6]}} or {{value: 0.3}}.")
+        raise ValueError(f"{entry!r} is not a range: write, for example, {{uniform: [0.1, 0.6]}} or {{value: 0.3}}.")
     kind, values = next(iter(entry.items()))
     if kind not in RANGE_KINDS:
         raise ValueError(
@@ -35,13 +39,13 @@ def parse_range(entry: Any, typed: Callable[[Any], Any]) -> Range:
     if kind == "value":
         return Choice((_option(values, typed),))
     if not isinstance(values, list) or not values:
-        raise ValueError(f"{kind} = {values!r}: give {_WANTED.get(kind, '[low, high]')}.")
+        raise ValueError(f"{kind} = {values!r}: give {_EXPECTED.get(kind, '[low, high]')}.")
     if kind == "list":
         return ListRange(tuple(parse_range(element, lambda value: value) for element in values))
     if kind == "choice":
         options = [_option(value, typed) for value in values]
         if any(options.count(value) > 1 for value in options):
-            raise ValueError(f"choice = {values!r} names a value twice.")
+            raise ValueError(f"choice = {values!r} has a value twice: remove one.")
         return Choice(tuple(options))
     return _numbers(kind, values)
 
@@ -50,12 +54,12 @@ def _option(value: Any, typed: Callable[[Any], Any]) -> Any:
     try:
         return json.loads(json.dumps(typed(value)))
     except TypeError:
-        raise ValueError(f"{value!r} is no number, text, true, false, null or list of these.") from None
+        raise ValueError(f"{value!r} is not a number, a string, true, false, null or a list of these.") from None
 
 
 def _numbers(kind: str, values: list[Any]) -> NumberRange:
     if len(values) != (3 if kind == "quniform" else 2):
-        raise ValueError(f"{kind} = {values!r}: give {_WANTED.get(kind, '[low, high]')}.")
+        raise ValueError(f"{kind} = {values!r}: give {_EXPECTED.get(kind, '[low, high]')}.")
     numbers = [number for number in map(_number, values) if number is not None]
     if len(numbers) < len(values) or (kind in INTEGER_KINDS and not all(isinstance(number, int) for number in numbers)):
         names = "low, high and step" if kind == "quniform" else "low and high"

@@ -1,4 +1,4 @@
-"""The ranges of a search space: from which values one key is drawn."""
+"""Ranges of a search space: the values from which one key is drawn."""
 
 import itertools
 import json
@@ -19,30 +19,30 @@ INTEGER_KINDS, LOGARITHMIC_KINDS = ("int", "logint"), ("loguniform", "logint")
 
 
 class Range(Protocol):
-    """Values of one key; in Optuna's terms none, one or several parameters, named from `name` on."""
+    """Values of one key. Optuna has no, one or several parameters for it, whose names begin with `name`."""
 
     def distributions(self, name: str) -> "Distributions":
-        """Optuna's distributions; none where there is only one value."""
+        """Return Optuna's distributions by name, none for a range of one value."""
 
     def decode(self, name: str, drawn: Mapping[str, Any]) -> Any:
-        """The spec's value for Optuna's values."""
+        """Return the spec's value for Optuna's values."""
 
     def encode(self, name: str, value: Any) -> dict[str, Any] | None:
-        """Optuna's values for the spec's; None where it lies outside."""
+        """Return Optuna's values for the spec's value, None if it is outside of the range."""
 
     def values(self) -> Iterable[Any] | None:
-        """All values in order; None where they are not finitely many."""
+        """Return all values in order, None for a continuous range."""
 
     def spaced_values(self, count: int) -> list[Any]:
-        """At most `count` (2 or more) values that stand for all, both ends among them; of a choice all options."""
+        """Return at most `count` (2 or more) evenly spaced values, including both ends; all options of a choice."""
 
     def as_entry(self) -> dict[str, Any]:
-        """The range as a search-space file has it."""
+        """Return the range as a search-space file writes it."""
 
 
 @dataclass(frozen=True)
 class NumberRange:
-    """Numbers from low to high, both included: `quniform` in steps, `int` and `logint` whole ones."""
+    """Numbers from low to high, both included: `quniform` in steps, `int` and `logint` whole numbers."""
 
     kind: str
     low: float
@@ -80,12 +80,15 @@ class NumberRange:
     def spaced_values(self, count: int) -> list[Any]:
         if self.step is not None:
             steps = self._index(self.high)
-            return [self._at(index) for index in sorted({round(steps * at) for at in _shares(count)})]
+            return [self._at(index) for index in sorted({round(steps * fraction) for fraction in _fractions(count)})]
         logarithmic = self.kind in LOGARITHMIC_KINDS
         span = self.high / self.low if logarithmic else self.high - self.low
-        found = [self.low * span**at if logarithmic else self.low + span * at for at in _shares(count)]
-        found = [self.low, *(float(f"{value:.12g}") for value in found[1:-1]), self.high]  # 0.6, not 0.6000000000000001
-        return sorted({round(value) for value in found}) if self.kind in INTEGER_KINDS else found
+        values = [
+            self.low * span**fraction if logarithmic else self.low + span * fraction for fraction in _fractions(count)
+        ]
+        # 0.6, not 0.6000000000000001
+        values = [self.low, *(float(f"{value:.12g}") for value in values[1:-1]), self.high]
+        return sorted({round(value) for value in values}) if self.kind in INTEGER_KINDS else values
 
     def as_entry(self) -> dict[str, Any]:
         return {self.kind: [self.low, self.high] + ([] if self.step is None else [self.step])}
@@ -101,7 +104,7 @@ class NumberRange:
 
 @dataclass(frozen=True)
 class Choice:
-    """One of several values, which may be lists; a single value is set and not searched."""
+    """One of several values, which may be lists. A single value is set, not searched."""
 
     options: tuple[Any, ...]
 
@@ -131,7 +134,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class ListRange:
-    """Lists of one length, each element from a range of its own."""
+    """Lists of a fixed length with a separate range for each element."""
 
     elements: tuple[Range, ...]
 
@@ -146,10 +149,10 @@ class ListRange:
             return None
         encoded: dict[str, Any] = {}
         for (part, inner), element in zip(self._named(name), value, strict=True):
-            found = inner.encode(part, element)
-            if found is None:
+            encoded_element = inner.encode(part, element)
+            if encoded_element is None:
                 return None
-            encoded |= found
+            encoded |= encoded_element
         return encoded
 
     def values(self) -> Iterable[Any] | None:
@@ -166,14 +169,14 @@ class ListRange:
 
 
 def _product(elements: tuple[Range, ...]) -> Iterator[list[Any]]:
-    # Not by itertools, which would hold all values of a range of millions.
+    # itertools.product would hold all values of a range of millions in memory.
     if not elements:
         yield []
         return
     for first in elements[0].values() or ():
-        for rest in _product(elements[1:]):
-            yield [first, *rest]
+        for others in _product(elements[1:]):
+            yield [first, *others]
 
 
-def _shares(count: int) -> list[float]:
+def _fractions(count: int) -> list[float]:
     return [index / (count - 1) for index in range(count)]

@@ -1,12 +1,12 @@
 """A search space: the searched keys with their ranges, and the constraints between keys."""
 
-import json
+import itertools
 from collections import ChainMap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from reid_tune.config.experiment import Experiment
+from reid_tune.config.experiment import Experiment, flatten
 from reid_tune.errors import InputError
 from reid_tune.search_space.conditions import Branch, Parameter
 from reid_tune.search_space.constraints import Constraint
@@ -17,18 +17,22 @@ if TYPE_CHECKING:
 
     Suggest = Callable[[str, Distribution], Any]
 
-__all__ = ["SearchSpace", "plain_values"]
+__all__ = ["SearchSpace", "grid_configurations", "plain_values"]
+
+_MAX_GRID = 10_000
 
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """What may be searched. A configuration is a mapping of the keys searched in it to values; {} is the spec.
+    """The searched keys and the constraints.
+
+    A configuration is a mapping of the keys that are searched in it to their values; {} is the spec itself.
 
     Attributes:
-        parameters: All keys in the file's order, but each behind those that its conditions look at.
-        constraints: What every configuration must satisfy.
+        parameters: Searched keys in the file's order, but each after those that its conditions name.
+        constraints: Expressions that every configuration must satisfy.
         base: The spec's values by key, as plain data.
-        source: The file, for messages.
+        source: Path of the file, for messages.
     """
 
     parameters: tuple[Parameter, ...]
@@ -37,59 +41,74 @@ class SearchSpace:
     source: str
 
     def draw(self, suggest: "Suggest") -> dict[str, Any]:
-        """A configuration from values that `suggest` gives for Optuna's names and distributions, key after key."""
+        """Return a configuration, drawn key after key.
+
+        Args:
+            suggest: Function that draws a value for an Optuna name and distribution.
+        """
         drawn: dict[str, Any] = {}
         for parameter in self.parameters:
-            if branch := parameter.active_branch(ChainMap(drawn, self.base)):
+            branch = parameter.active_branch(ChainMap(drawn, self.base))
+            if branch:
                 distributions = branch.range.distributions(branch.name)
                 values = {name: suggest(name, distribution) for name, distribution in distributions.items()}
                 drawn[parameter.key] = branch.range.decode(branch.name, values)
         return drawn
 
     def all_configurations(self) -> Iterator[dict[str, Any]]:
-        """All configurations of a space without continuous ranges, the last key changing fastest."""
-        return _combinations(self.parameters, {}, self.base, lambda found: found.values() or ())
+        """Yield all configurations of a space without continuous ranges, the last key changing fastest."""
+        return _combinations(self.parameters, {}, self.base, lambda values: values.values() or ())
 
     def spaced_configurations(self, count: int) -> Iterator[dict[str, Any]]:
-        """Configurations that stand for all that satisfy the constraints: of each range at most `count` values.
+        """Yield the configurations of evenly spaced values that satisfy the constraints.
+
+        Args:
+            count: Maximum number of values of each range; 2 or more.
 
         Raises:
             InputError: a constraint cannot be computed.
         """
-        every = _combinations(self.parameters, {}, self.base, lambda found: found.spaced_values(count))
-        return (configuration for configuration in every if not self.broken_constraints(configuration))
+        combinations = _combinations(self.parameters, {}, self.base, lambda values: values.spaced_values(count))
+        return (configuration for configuration in combinations if not self.broken_constraints(configuration))
 
-    def complete(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """The configuration with given values where their keys are searched; for missing ones it has the spec's."""
-        found: dict[str, Any] = {}
+    def complete(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the configuration with the given values of searched keys and the spec's for the others."""
+        configuration: dict[str, Any] = {}
         for parameter in self.parameters:
-            if branch := parameter.active_branch(ChainMap(found, self.base)):
-                only = not branch.range.distributions(branch.name)
-                own = given.get(parameter.key, self.base[parameter.key])
-                found[parameter.key] = branch.range.decode(branch.name, {}) if only else own
-        return found
+            branch = parameter.active_branch(ChainMap(configuration, self.base))
+            if branch is None:
+                continue
+            if branch.range.distributions(branch.name):
+                configuration[parameter.key] = values.get(parameter.key, self.base[parameter.key])
+            else:  # The range has one value only.
+                configuration[parameter.key] = branch.range.decode(branch.name, {})
+        return configuration
 
     def active_branches(self, configuration: Mapping[str, Any]) -> dict[str, Branch]:
-        """By key the ranges that are searched in a configuration."""
+        """Return by key the ranges that are searched in a configuration."""
         values = self.base | dict(configuration)
         branches = {parameter.key: parameter.active_branch(values) for parameter in self.parameters}
         return {key: branch for key, branch in branches.items() if branch}
 
     def conditional_groups(self) -> "dict[str, Distributions]":
-        """By each of Optuna's names those with the same conditions, itself among them, as they have values together."""
+        """Return for each of Optuna's names the distributions with the same conditions, including its own.
+
+        The names of a group have values in the same trials.
+        """
         groups: list[tuple[Mapping[str, Any], Distributions]] = []
-        found: dict[str, Distributions] = {}
+        group_of_name: dict[str, Distributions] = {}
         for branch in (branch for parameter in self.parameters for branch in parameter.branches):
             distributions = branch.range.distributions(branch.name)
             group = next((group for when, group in groups if when == branch.when), None)
             if group is None:
-                groups.append((branch.when, group := {}))
+                group = {}
+                groups.append((branch.when, group))
             group |= distributions
-            found |= dict.fromkeys(distributions, group)
-        return found
+            group_of_name |= dict.fromkeys(distributions, group)
+        return group_of_name
 
     def encode(self, configuration: Mapping[str, Any]) -> "tuple[dict[str, Any], Distributions] | None":
-        """A configuration as Optuna's values and distributions; None where a value lies outside its range."""
+        """Return a configuration as Optuna's values and distributions, None if a value is outside of its range."""
         values = self.base | dict(configuration)
         params: dict[str, Any] = {}
         distributions: Distributions = {}
@@ -102,10 +121,10 @@ class SearchSpace:
         return params, distributions
 
     def broken_constraints(self, configuration: Mapping[str, Any]) -> list[Constraint]:
-        """The constraints that a configuration does not satisfy.
+        """Return the constraints that a configuration does not satisfy.
 
         Raises:
-            InputError: one cannot be computed.
+            InputError: a constraint cannot be computed.
         """
         values = self.base | dict(configuration)
         try:
@@ -114,26 +133,59 @@ class SearchSpace:
             raise InputError(f"{self.source}: {error}") from None
 
     def as_entries(self) -> dict[str, Any]:
-        """The section `space` of a file with this space."""
+        """Return the section `space` of a file with this space."""
         entries = {parameter.key: [branch.as_entry() for branch in parameter.branches] for parameter in self.parameters}
-        return {key: found[0] if len(found) == 1 else found for key, found in entries.items()}
+        return {key: branches[0] if len(branches) == 1 else branches for key, branches in entries.items()}
+
+
+def grid_configurations(space: SearchSpace) -> list[dict[str, Any]]:
+    """Return all configurations that satisfy the constraints, without the spec's own, which is trial 0.
+
+    Raises:
+        InputError: a range is continuous, there are more than 10,000 combinations, or none satisfies the constraints.
+    """
+    for parameter in space.parameters:
+        for branch in parameter.branches:
+            if branch.range.values() is None:
+                raise InputError(
+                    f"{space.source}: space.{parameter.key} = {branch.as_entry()}: a grid has no continuous ranges; "
+                    "use choice, int or quniform, or another search.sampler."
+                )
+    configurations = list(itertools.islice(space.all_configurations(), _MAX_GRID + 1))
+    if len(configurations) > _MAX_GRID:
+        raise InputError(
+            f"{space.source}: the grid has more than {_MAX_GRID:,} combinations: narrow it, or use another sampler."
+        )
+    spec = {key: space.base[key] for key in space.active_branches({})}
+    allowed = [
+        configuration
+        for configuration in configurations
+        if configuration != spec and not space.broken_constraints(configuration)
+    ]
+    if not allowed:
+        raise InputError(
+            f"{space.source}: no combination of the grid other than the spec's own satisfies the constraints: "
+            "loosen them or widen the ranges."
+        )
+    return allowed
 
 
 def _combinations(
     parameters: Sequence[Parameter],
     drawn: dict[str, Any],
     base: dict[str, Any],
-    values: Callable[[Range], Iterable[Any]],
+    values_of: Callable[[Range], Iterable[Any]],
 ) -> Iterator[dict[str, Any]]:
+    """Yield all configurations that begin with `drawn`, with the values that `values_of` gives for each range."""
     if not parameters:
         yield drawn
         return
     key, branch = parameters[0].key, parameters[0].active_branch(ChainMap(drawn, base))
-    for configuration in ({**drawn, key: value} for value in values(branch.range)) if branch else [drawn]:
-        yield from _combinations(parameters[1:], configuration, base, values)
+    prefixes = ({**drawn, key: value} for value in values_of(branch.range)) if branch else [drawn]
+    for prefix in prefixes:
+        yield from _combinations(parameters[1:], prefix, base, values_of)
 
 
 def plain_values(experiment: Experiment) -> dict[str, Any]:
-    """A spec's values by dotted key, with lists where it has tuples."""
-    values: dict[str, Any] = json.loads(json.dumps(experiment.parameters()))
-    return values
+    """Return a spec's values by dotted key as plain data: lists instead of tuples."""
+    return flatten(experiment.model_dump(mode="json", exclude={"encryption_key"}))

@@ -22,11 +22,11 @@ from reid_tune.execution.run_source import RunSource
 from reid_tune.execution.stage_resources import StageResources, find_capacity, find_placement, resolve_stage_resources
 from reid_tune.execution.stage_task import StageFunction, run_stage_on_gpu
 from reid_tune.journal.costs import EpochTiming
-from reid_tune.journal.event_log import Event, read_events
+from reid_tune.journal.event_log import read_events, read_header
 from reid_tune.journal.events import (
     ArtifactWritten,
-    DriverEnded,
     DriverStarted,
+    Event,
     StageDone,
     StageStarted,
     SweepHeader,
@@ -68,7 +68,7 @@ def plan_sweep(sweep: SweepConfig, until: str, address: str | None = None) -> di
     """
     key = find_passphrase(sweep.experiment)
     open_sweep_files(sweep)
-    with pinned_pretrained_weights(sweep, {}) as own:
+    with pinned_pretrained_weights(sweep, None) as own:
         checked = run_preflight(own, _stages(until), address)
         with ray_session(address, key):
             check_nodes(own)
@@ -93,7 +93,7 @@ def run_sweep(
     """
     files = open_sweep_files(sweep)
     past = read_events(sweep.folder / EVENTS)
-    with pinned_pretrained_weights(sweep, past[0] if past else {}) as own:
+    with pinned_pretrained_weights(sweep, read_header(sweep.folder / EVENTS)) as own:
         return _run(own, files, past, resume, until, start, address)
 
 
@@ -120,7 +120,7 @@ def _run(
     key = find_passphrase(sweep.experiment)
     checked = run_preflight(sweep, stages, address)
     console = Console(file=sys.stderr)
-    if found := fault(with_credentials(past[0]["tracking_uri"]) if past else tracking_uri()):
+    if found := fault(with_credentials(state.header.tracking_uri) if past else tracking_uri()):
         _warn(console, f"{found} The log keeps what MLflow misses; the stage register will need it.")
     if sweep.weights_reference:
         _warn(
@@ -203,7 +203,7 @@ class SweepDriver:
                     tracking_uri=public(tracking_uri()),
                     sweep=sweep.file.model_dump(mode="json"),
                     spec=sweep.experiment.parameters(),
-                    **({"weights": sweep.weights_reference} if sweep.weights_reference else {}),
+                    weights=sweep.weights_reference or None,
                 )
             )
         journal.emit(

@@ -4,7 +4,7 @@ from dataclasses import asdict
 from itertools import pairwise
 from typing import Any
 
-from reid_tune.execution.probe import ProbeResult
+from reid_tune.execution.probe_steps import ProbeResult
 from reid_tune.execution.stage_resources import StageResources
 from reid_tune.journal.costs import Cost
 from reid_tune.search.budget import BUDGET_UNITS, StageEstimate, estimate_later_stages
@@ -27,7 +27,7 @@ def make_plan(
         refits: Of the refits.
     """
     count, full = sweep.file.budget.trials, sweep.experiment.train.num_epochs
-    pace = measured.pace(sweep.experiment, levels)
+    pace = measured.epoch_timing(sweep.experiment, levels)
     epochs = expected_epochs(count - 1, levels, sweep.file.scheduler.reduction_factor, full)
     others = [pace.seconds(epochs / (count - 1))] * (count - 1) if count > 1 else []
     search = StageEstimate(count, full + epochs, trials.cost([pace.seconds(full), *others]))

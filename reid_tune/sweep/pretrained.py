@@ -1,15 +1,14 @@
 """Pretrained weights that a spec names by a reference: one file for all runs, whatever the reference means later."""
 
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from typing import Any
 
 from reid_tune.config.load import with_parameters
 from reid_tune.files import write_atomic
-from reid_tune.journal.event_log import read_events
-from reid_tune.journal.journal import EVENTS
+from reid_tune.journal.event_log import EVENTS, read_header
+from reid_tune.journal.events import SweepHeader, TrainingHeader
 from reid_tune.search_space.load import SweepConfig
 from reid_tune.tasks.references import CHECKPOINT, is_reference, resolve
 
@@ -20,14 +19,14 @@ _FOLDER = "pretrained"
 
 
 @contextmanager
-def pinned_pretrained_weights(sweep: SweepConfig, header: Mapping[str, Any]) -> Iterator[SweepConfig]:
+def pinned_pretrained_weights(sweep: SweepConfig, header: SweepHeader | TrainingHeader | None) -> Iterator[SweepConfig]:
     """The sweep with a file in place of a reference: that of its log, else a copy of what the reference names now.
 
     The copy lies among the sweep's files, where every node finds it, and goes away with the block unless the sweep has
     begun in it.
 
     Args:
-        header: Of the sweep's log; empty before it begins.
+        header: First event of the sweep's log, None before it begins.
 
     Raises:
         InputError: the reference names nothing, or the storage cannot be written.
@@ -37,7 +36,7 @@ def pinned_pretrained_weights(sweep: SweepConfig, header: Mapping[str, Any]) -> 
     if not is_reference(reference):
         yield sweep
         return
-    if header.get("weights") == reference:
+    if isinstance(header, SweepHeader) and header.weights == reference:
         yield _with(sweep, header.spec[_KEY], reference)
         return
     content = resolve(reference, CHECKPOINT).read_bytes()
@@ -50,8 +49,8 @@ def pinned_pretrained_weights(sweep: SweepConfig, header: Mapping[str, Any]) -> 
     try:
         yield _with(sweep, file, reference)
     finally:
-        begun = next(iter(read_events(sweep.folder / EVENTS)), None)
-        if begun is None or begun["spec"][_KEY] != file:
+        header = read_header(sweep.folder / EVENTS)
+        if header is None or header.spec[_KEY] != file:
             _remove(sweep, name)
 
 

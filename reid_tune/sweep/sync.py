@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reid_tune.errors import InputError
-from reid_tune.journal.event_log import CURSOR, EVENTS, EventLog, read_events, read_events_from
+from reid_tune.journal.event_log import CURSOR, EVENTS, EventLog, read_header
+from reid_tune.journal.events import TrainingHeader
 from reid_tune.journal.journal import Journal
 from reid_tune.journal.lease import Lease
 from reid_tune.journal.s3_reader import snapshot_for_reading
@@ -46,7 +47,7 @@ def sync(name: str, storage: str, uri: str | None, say: Callable[[str], None]) -
         InputError: there is neither, or it is still at work and sends by itself.
         InfrastructureError: the store does not answer; what it has got is remembered.
     """
-    if trainings := [log for log in sorted(Path(name).glob("events*.jsonl")) if _kind(log) == "train"]:
+    if trainings := [log for log in sorted(Path(name).glob("events*.jsonl")) if _is_training(log)]:
         return [_training(log, uri) for log in trainings]
     if is_url(storage):
         return [_in_bucket(name, storage, uri, say)]
@@ -54,9 +55,8 @@ def sync(name: str, storage: str, uri: str | None, say: Callable[[str], None]) -
         return [_send(name, journal.path, uri, SweepPage)]
 
 
-def _kind(log: Path) -> str | None:
-    first = next(read_events_from(log, 0), None)
-    return first[0].get("kind") if first else None
+def _is_training(log: Path) -> bool:
+    return isinstance(read_header(log), TrainingHeader)
 
 
 def _training(log: Path, uri: str | None) -> SyncResult:
@@ -76,7 +76,8 @@ def _in_bucket(name: str, storage: str, uri: str | None, say: Callable[[str], No
 
 
 def _send(name: str, log: Path, uri: str | None, describe: Callable[[], SweepPage] | None) -> SyncResult:
-    if not (header := read_events(log)[:1]):
+    header = read_header(log)
+    if header is None:
         raise InputError(f"{name} has not begun: {log} is empty.")
-    store = uri or with_credentials(header[0]["tracking_uri"])
+    store = uri or with_credentials(header.tracking_uri)
     return SyncResult(name, send_all(log, store, describe, closed=True), store)

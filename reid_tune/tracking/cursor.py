@@ -7,8 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from reid_tune.files import write_atomic
-from reid_tune.journal.event_log import CURSOR, Event, read_events_from
-from reid_tune.tracking.projection import HEADERS, Description, Projection
+from reid_tune.journal.event_log import CURSOR, read_events_from, read_header
+from reid_tune.journal.events import DriverEnded, Event
+from reid_tune.tracking.projection import Description, Projection
 from reid_tune.tracking.store import client, one_line, refused
 
 __all__ = ["Cursor", "cursor_of"]
@@ -43,7 +44,7 @@ class Cursor:
         self._read()
         self._lines = _Lines(self._log)
         self._sent = self._lines.before(self._offset)
-        self._last: Event = {}
+        self._last: Event | None = None
         self._failures = Counter[int]()  # at one place
 
     def lag(self) -> int:
@@ -79,8 +80,8 @@ class Cursor:
 
     def close(self) -> None:
         """End what is open in a log that nobody writes any more, as of its last event."""
-        if self._projection and self._last and self._last["kind"] != "closed":
-            self._projection.apply({"kind": "closed", "time": self._last["time"], "status": "KILLED"})
+        if self._projection and self._last and not isinstance(self._last, DriverEnded):
+            self._projection.apply(DriverEnded(time=self._last.time, status="KILLED"))
 
     def _send_some(self, projection: Projection) -> int:
         count, offset, files = 0, self._offset, list[int]()
@@ -126,11 +127,11 @@ class Cursor:
             self.refusal = one_line(error)
 
     def _connect(self) -> Projection | None:
-        first = next(read_events_from(self._log, 0), None)
-        if first is None or first[0]["kind"] not in HEADERS:
+        header = read_header(self._log)
+        if header is None:
             return None
         description = self._description() if self._description else None
-        projection = Projection(client(self._uri), first[0], self._log.parent, description)
+        projection = Projection(client(self._uri), header, self._log.parent, description)
         # Another store, or a store that was lost, has another parent run: it gets everything.
         if projection.parent != self._parent or self._offset > self._log.stat().st_size:
             self._offset, self._sent, self._files = 0, 0, []

@@ -1,11 +1,10 @@
 """A view of an experiment's table that MLflow's page opens with: the trials of a sweep, the best first."""
 
 import json
-from typing import Any
 
-from reid_tune.journal.event_log import Event
+from reid_tune.journal.events import SweepHeader
 
-__all__ = ["VIEW_TAG", "leaderboard_view", "objective", "page"]
+__all__ = ["VIEW_TAG", "leaderboard_view", "page"]
 
 _KEY = "leaderboard"
 VIEW_TAG = f"mlflow.sharedViewState.{_KEY}"
@@ -20,20 +19,14 @@ def page(experiment: str) -> str:
     return f"#/experiments/{experiment}/runs?workflowType=machine_learning&viewStateShareKey={_KEY}"
 
 
-def objective(header: Event) -> str:
-    """The metric that decides in a sweep, the first of several."""
-    found: Any = header.get("sweep", {}).get("objective", {"metric": "mAP"})
-    return str((found[0] if isinstance(found, list) else found)["metric"])
-
-
-def leaderboard_view(header: Event, parent: str) -> str:
+def leaderboard_view(header: SweepHeader, parent: str) -> str:
     """The value of the experiment's tag, as MLflow 3.17's own button "Share view" writes it.
 
     Args:
         parent: The run of the sweep.
     """
-    metric = f"metrics.`val/{objective(header)}`"
-    searched = [key for key in header["sweep"].get("space", {}) if not key.startswith("re_ranking.")]
+    metric = f"metrics.`val/{header.objectives[0]}`"
+    searched = [key for key in header.sweep.get("space", {}) if not key.startswith("re_ranking.")]
     state = {
         "searchFilter": f"tags.`mlflow.parentRunId` = '{parent}' AND tags.kind = 'trials'",
         "orderByKey": metric,
@@ -44,6 +37,6 @@ def leaderboard_view(header: Event, parent: str) -> str:
         "modelVersionFilter": "All Runs",
         "selectedColumns": [metric, "tags.`state`", *(f"tags.`search.{key}`" for key in searched)],
     }
-    moment = round(header["time"] * 1000)
+    moment = round(header.time * 1000)
     about = {"name": "Leaderboard", "createdAt": moment, "updatedAt": moment, "state": json.dumps(state)}
     return json.dumps(about)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from reid_tune.config.experiment import unflatten
-from reid_tune.journal.event_log import Event
+from reid_tune.journal.events import DriverStarted, EpochReported, Event, StageDone, TrainingEpoch
 
 if TYPE_CHECKING:
     from mlflow.entities import DatasetInput, Metric
@@ -35,15 +35,15 @@ _SECRET_OR_PLACE = ("encryption_key", "results_dir")
 
 def milliseconds(event: Event) -> int:
     """The time of an event since the epoch."""
-    return round(event["time"] * 1000)
+    return round(event.time * 1000)
 
 
-def points(event: Event) -> "list[Metric]":
+def points(event: EpochReported | TrainingEpoch) -> "list[Metric]":
     """The metrics of a `report`: `val/mAP`, `train/loss` and its parts, and `system/...` as MLflow's own monitor."""
     from mlflow.entities import Metric
 
-    named = {_named(key): value for key, value in event["metrics"].items()} | event.get("usage", {})
-    time, epoch = milliseconds(event), event["epoch"]
+    named = {_named(key): value for key, value in event.metrics.items()} | event.usage
+    time, epoch = milliseconds(event), event.epoch
     return [Metric(key, value, time, epoch) for key, value in named.items() if key and value is not None]
 
 
@@ -56,7 +56,7 @@ def _named(key: str) -> str | None:
     return f"train/{_TRAINING[key]}" if key in _TRAINING else None
 
 
-def scores(model: Mapping[str, Any], event: Event) -> "list[Metric]":
+def scores(model: Mapping[str, Any], event: StageDone) -> "list[Metric]":
     """A model's results in the stage `test`: `test/mAP`, and `test/re-ranked/mAP` where it was re-ranked."""
     from mlflow.entities import Metric
 
@@ -103,11 +103,11 @@ def user() -> str | None:
         return None
 
 
-def source_tags(driver: Event) -> dict[str, str]:
+def source_tags(driver: DriverStarted) -> dict[str, str]:
     """Who has started it, by which command and from which commit, as MLflow's pages look for it."""
-    commit = driver.get("environment", {}).get("commit")
-    command = " ".join(["reid-tune", *driver.get("command", [])[1:]])
-    found = {"mlflow.user": driver.get("user"), "mlflow.source.name": command, "mlflow.source.git.commit": commit}
+    commit = driver.environment.get("commit")
+    command = " ".join(["reid-tune", *driver.command[1:]])
+    found = {"mlflow.user": driver.user, "mlflow.source.name": command, "mlflow.source.git.commit": commit}
     return {key: value for key, value in found.items() if value}
 
 

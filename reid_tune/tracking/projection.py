@@ -4,8 +4,25 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from reid_tune.journal.event_log import Event
-from reid_tune.tracking.leaderboard_view import VIEW_TAG, leaderboard_view, objective
+from reid_tune.journal.events import (
+    ArtifactWritten,
+    AttemptStarted,
+    DriverEnded,
+    DriverStarted,
+    EpochReported,
+    Event,
+    ModelRegistered,
+    RunEnded,
+    RunRetried,
+    RunSuggested,
+    StageDone,
+    StagesReopened,
+    StageStarted,
+    SweepHeader,
+    TrainingEpoch,
+    TrainingHeader,
+)
+from reid_tune.tracking.leaderboard_view import VIEW_TAG, leaderboard_view
 from reid_tune.tracking.mlflow_names import (
     dataset_input,
     milliseconds,
@@ -24,9 +41,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Metric
 
-__all__ = ["HEADERS", "Description", "Projection"]
+__all__ = ["Description", "Projection"]
 
-HEADERS = ("sweep", "train")  # kinds of the first event of a log
 METRICS, PARAMETERS, LONGEST_TAG = 1000, 100, 8000  # that MLflow takes at once
 NOTE = "mlflow.note.content"
 
@@ -52,15 +68,20 @@ class Projection:
     """
 
     def __init__(
-        self, connection: "MlflowClient", header: Event, folder: Path = Path(), description: Description | None = None
+        self,
+        connection: "MlflowClient",
+        header: SweepHeader | TrainingHeader,
+        folder: Path = Path(),
+        description: Description | None = None,
     ) -> None:
         self._connection, self._folder, self._description = connection, folder, description
-        self._uid: str = header["uid"]
-        self._spec: Mapping[str, Any] = header["spec"]
-        self._name: str = header["name"]
-        self._objective = objective(header)
+        self._uid = header.uid
+        self._spec: Mapping[str, Any] = header.spec
+        self._name = header.name
+        self._metric = header.objectives[0] if isinstance(header, SweepHeader) else None
+        experiment = header.experiment if isinstance(header, TrainingHeader) else header.name
         self._experiment, self.parent = parent_run(
-            connection, header.get("experiment") or self._name, self._uid, milliseconds(header), self._name
+            connection, experiment, self._uid, milliseconds(header), self._name
         )
         self._runs: dict[str, str] = {}
         self._past = Past()
@@ -72,35 +93,38 @@ class Projection:
         if self._description and self._description.apply(event):
             self._stale = True
         self._past.apply(event)
-        if event["kind"] == "reopened":
-            for run in event["runs"]:
+        if isinstance(event, StagesReopened):
+            for run in event.runs:
                 self._runs.pop(run, None)
 
     def apply(self, event: Event) -> None:
         """Send one event; its metrics go with `flush`, its files with `upload`. Some kinds mean nothing to MLflow."""
         self.recall(event)
-        match event["kind"]:
-            case "sweep":
+        match event:
+            case SweepHeader():
                 self._connection.set_experiment_tag(self._experiment, VIEW_TAG, leaderboard_view(event, self.parent))
-            case "train":
+            case TrainingHeader():
                 self._settings(self.parent, self._spec)
-            case "driver":
+            case DriverStarted():
                 self._driver()
-            case "stage":
-                self._stage(event)
-            case "suggested":
+            case StageStarted():
+                self._tag(self.parent, stage=f"{event.stage} started")
+            case StageDone():
+                self._stage_done(event)
+            case RunSuggested():
                 self._suggested(event)
-            case "attempt" if event["attempt"] > 1:
-                self._connection.update_run(self._run(event), status="RUNNING")
-            case "setback":
-                self._tag(self._run(event), setback=f"{event['failure']}: {event['reason']}")
-            case "report":
-                self._points.setdefault(self._run(event), []).extend(points(event))
-            case "ended":
+            case AttemptStarted() if event.attempt > 1:
+                self._connection.update_run(self._named(event.run), status="RUNNING")
+            case RunRetried():
+                self._tag(self._named(event.run), retry=f"{event.failure}: {event.reason}")
+            case EpochReported() | TrainingEpoch():
+                run = event.run if isinstance(event, EpochReported) else None
+                self._points.setdefault(self._named(run), []).extend(points(event))
+            case RunEnded():
                 self._ended(event)
-            case "registered":
-                self._tag(self.parent, model=f"{event['model']}/{event['version']}", alias=event["alias"])
-            case "closed":
+            case ModelRegistered():
+                self._tag(self.parent, model=f"{event.model}/{event.version}", alias=event.alias)
+            case DriverEnded():
                 self._closed(event)
 
     def flush(self) -> None:
@@ -113,20 +137,22 @@ class Projection:
     @staticmethod
     def has_files(event: Event) -> bool:
         """Whether `upload` has something to do for an event."""
-        return event["kind"] in ("train", "suggested", "artifact")
+        return isinstance(event, TrainingHeader | RunSuggested | ArtifactWritten)
 
     def upload(self, event: Event) -> None:
         """Send the files of an event that was applied."""
-        if event.get("run") not in (None, *self._past.begun):
+        run = event.run if isinstance(event, RunSuggested | ArtifactWritten) else None
+        if run not in (None, *self._past.begun):
             return  # It was dropped meanwhile.
-        if event["kind"] == "artifact":
-            path = self._folder / event["path"]
+        if isinstance(event, ArtifactWritten):
+            path = self._folder / event.path
             if not path.is_file():
                 raise LookupError(f"{path} is no longer there, so MLflow cannot have it.")
-            self._connection.log_artifact(self._run(event), str(path), event["folder"] or None)
+            self._connection.log_artifact(self._named(run), str(path), event.folder or None)
         else:
-            spec = public_spec({**self._spec, **event.get("parameters", {})})
-            self._connection.log_text(self._run(event), spec_yaml(spec), "spec.yaml")
+            parameters = event.parameters if isinstance(event, RunSuggested) else {}
+            spec = public_spec({**self._spec, **parameters})
+            self._connection.log_text(self._named(run), spec_yaml(spec), "spec.yaml")
 
     def describe(self) -> None:
         """Write the description, if it may be another one."""
@@ -176,45 +202,44 @@ class Projection:
         self._tag(self.parent, state="running", **past_reason, **self._past.source)
         self._inputs(self.parent)
 
-    def _stage(self, event: Event) -> None:
-        self._tag(self.parent, stage=f"{event['stage']} {event['state']}")
-        match event["stage"], event["state"]:
-            case "confirm", "done":
-                self._confirmed(event)
-            case "test", "done":
-                self._tested(event)
+    def _stage_done(self, event: StageDone) -> None:
+        self._tag(self.parent, stage=f"{event.stage} done")
+        if event.stage == "confirm":
+            self._confirmed(event)
+        elif event.stage == "test":
+            self._tested(event)
 
-    def _confirmed(self, event: Event) -> None:
+    def _confirmed(self, event: StageDone) -> None:
         """The sweep as a line among others: what its winner has scored, and by which values."""
         from mlflow.entities import Metric
 
-        for row in event["result"]["trials"]:
-            if row["number"] == event["result"]["winner"]:
-                mean = Metric(f"confirm/{self._objective}", row["mean"], milliseconds(event), 0)
+        for row in event.result["trials"]:
+            if row["number"] == event.result["winner"]:
+                mean = Metric(f"confirm/{self._metric}", row["mean"], milliseconds(event), 0)
                 self._points.setdefault(self.parent, []).append(mean)
         name = winner_of(event)
         # A sweep that is done again may have another winner.
         self._tag(self.parent, winner=name, **(dict.fromkeys(self._past.won, "") | self._past.searched(name)))
 
-    def _tested(self, event: Event) -> None:
-        for name, model in event["result"].get("models", {}).items():
+    def _tested(self, event: StageDone) -> None:
+        for name, model in event.result.get("models", {}).items():
             found = scores(model, event)
             for run in (f"refit/{name}", *([None] if name == "winner" else [])):
                 self._points.setdefault(self._named(run), []).extend(found)
         dataset = {key: self._spec.get(f"dataset.{key}_dataset_dir") for key in ("query", "test")}
         own = [folder for folder in dataset.values() if folder]
-        for name, digest in event["result"].get("data", {}).items():
+        for name, digest in event.result.get("data", {}).items():
             folders = own if name == "test folders" and own else [name]
             self._connection.log_inputs(self.parent, datasets=[dataset_input(folders, digest, "test")])
-        for name, count in event["result"].get("looks", {}).items():
-            self._tag(self.parent, **{f"looks at {name}": str(count)})
+        for name, count in event.result.get("test_evaluations", {}).items():
+            self._tag(self.parent, **{f"test evaluations of {name}": str(count)})
 
-    def _suggested(self, event: Event) -> None:
-        run = self._run(event)
-        self._settings(run, {**self._spec, **event["parameters"]})
-        origin = {"origin": event["origin"]} if "origin" in event else {}
-        costs = {f"cost.{name}": short(value) for name, value in event.get("costs", {}).items()}
-        kind, searched = event["run"].partition("/")[0], self._past.searched(event["run"])
+    def _suggested(self, event: RunSuggested) -> None:
+        run = self._named(event.run)
+        self._settings(run, {**self._spec, **event.parameters})
+        origin = {"origin": event.origin} if event.origin else {}
+        costs = {f"cost.{name}": short(value) for name, value in event.costs.items()}
+        kind, searched = event.run.partition("/")[0], self._past.searched(event.run)
         self._tag(run, state="running", kind=kind, **origin, **searched, **costs, **self._past.source)
         self._inputs(run)
 
@@ -231,27 +256,24 @@ class Projection:
             data = dataset_input(found["folders"], found["fingerprint"], "training")
             self._connection.log_inputs(run, datasets=[data])
 
-    def _ended(self, event: Event) -> None:
-        run = self._run(event)
-        self._tag(run, state=event["state"], **{key: event[key] for key in ("reason", "failure") if event.get(key)})
-        status = "FAILED" if event["state"] == "failed" else "FINISHED"
+    def _ended(self, event: RunEnded) -> None:
+        run, why = self._named(event.run), {"reason": event.reason, "failure": event.failure}
+        self._tag(run, state=event.state, **{key: text for key, text in why.items() if text})
+        status = "FAILED" if event.state == "failed" else "FINISHED"
         self._connection.set_terminated(run, status, milliseconds(event))
 
-    def _closed(self, event: Event) -> None:
+    def _closed(self, event: DriverEnded) -> None:
         """The driver has ended: runs at work are cut short until the next one goes on with them."""
         for run in sorted(self._past.open):
             self._connection.set_terminated(self._named(run), "KILLED", milliseconds(event))
-        reason = {"reason": event["reason"]} if "reason" in event else {}
-        self._tag(self.parent, state=event["status"].lower(), **reason)
-        self._connection.set_terminated(self.parent, event["status"], milliseconds(event))
+        reason = {"reason": event.reason} if event.reason is not None else {}
+        self._tag(self.parent, state=event.status.lower(), **reason)
+        self._connection.set_terminated(self.parent, event.status, milliseconds(event))
 
     def _addresses(self, runs: Sequence[str]) -> dict[str, str]:
         """Pages within MLflow's UI of those that have begun."""
         page = f"#/experiments/{self._experiment}/runs"
         return {run: f"{page}/{self._named(run)}" for run in runs if run in self._past.begun}
-
-    def _run(self, event: Event) -> str:
-        return self._named(event.get("run"))
 
     def _named(self, name: str | None) -> str:
         if name is None:

@@ -4,7 +4,15 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from reid_tune.journal.event_log import Event
+from reid_tune.journal.events import (
+    DriverEnded,
+    DriverStarted,
+    Event,
+    RunEnded,
+    RunSuggested,
+    StageDone,
+    StagesReopened,
+)
 from reid_tune.tracking.mlflow_names import milliseconds, search_tags, source_tags
 
 __all__ = ["Past", "winner_of"]
@@ -35,24 +43,24 @@ class Past:
 
     def apply(self, event: Event) -> None:
         """Take one event in."""
-        match event["kind"]:
-            case "driver":
-                self.data = event.get("environment", {}).get("data") or {}
+        match event:
+            case DriverStarted():
+                self.data = event.environment.get("data") or {}
                 self.source = source_tags(event)
-            case "suggested":
-                self.begun[event["run"]] = milliseconds(event)
-                self.open.add(event["run"])
-                self._searched[event["run"]] = search_tags(event["parameters"])
-            case "ended":
-                self.open.discard(event["run"])
-            case "closed":
-                self.failed |= "reason" in event
-            case "stage" if (event["stage"], event["state"]) == ("confirm", "done"):
+            case RunSuggested():
+                self.begun[event.run] = milliseconds(event)
+                self.open.add(event.run)
+                self._searched[event.run] = search_tags(event.parameters)
+            case RunEnded():
+                self.open.discard(event.run)
+            case DriverEnded():
+                self.failed |= event.reason is not None
+            case StageDone(stage="confirm"):
                 self.won |= self.searched(winner_of(event))
-            case "reopened":
-                self._dropped.update(event["runs"])
-                self.open.difference_update(event["runs"])
-                for run in event["runs"]:
+            case StagesReopened():
+                self._dropped.update(event.runs)
+                self.open.difference_update(event.runs)
+                for run in event.runs:
                     self.begun.pop(run, None)
 
     def searched(self, run: str) -> dict[str, str]:
@@ -64,6 +72,6 @@ class Past:
         return f"{run} ({self._dropped[run] + 1})" if self._dropped[run] else run
 
 
-def winner_of(confirmed: Event) -> str:
+def winner_of(confirmed: StageDone) -> str:
     """The trial that has won, by the end of the stage `confirm`."""
-    return f"trials/{confirmed['result']['winner']:04d}"
+    return f"trials/{confirmed.result['winner']:04d}"

@@ -4,10 +4,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from reid_tune.errors import ReidTuneError
+from reid_tune.journal.events import DriverEnded
 from reid_tune.tracking.cursor import Cursor
 from reid_tune.tracking.projection import Description
 from reid_tune.tracking.store import answering, one_line
@@ -93,7 +94,7 @@ class Sender:
 def followed(
     log: Path,
     uri: str,
-    close: Callable[[dict[str, str]], None],
+    close: Callable[[DriverEnded], None],
     say: Callable[[str], None],
     again: str,
     describe: Callable[[], Description] | None = None,
@@ -101,21 +102,21 @@ def followed(
     """Send a log during the block, and have it closed as the block ends.
 
     Args:
-        close: Writes the event `closed` with the fields that it is given: `status`, and the `reason` of a failure.
+        close: Function that writes the last event into the log.
         say: Told in a sentence what is wrong at the end.
         again: The command that sends what is left.
     """
-    sender, end = Sender(log, uri, describe), {"status": "KILLED"}
+    sender, end = Sender(log, uri, describe), DriverEnded(status="KILLED")
     try:
         yield sender
-        end = {"status": "FINISHED"}
+        end = DriverEnded(status="FINISHED")
     except Exception as error:
-        end = {"status": "FAILED", "reason": one_line(error)}
+        end = DriverEnded(status="FAILED", reason=one_line(error))
         raise
     finally:
         with suppress(ReidTuneError, OSError):  # The disk is full, or another driver has taken over.
-            close(end)
-        killed = end["status"] == "KILLED"
+            close(replace(end, time=time.time()))
+        killed = end.status == "KILLED"
         if not sender.close(HURRY if killed else SENDING, HURRY if killed else PATIENCE):
             say(f"{sender.lag} events are not in MLflow ({sender.last_error or 'it is slow'}): send them with {again}")
         elif sender.last_error:

@@ -37,13 +37,13 @@ def render_model_card(state: SweepState, folder: Path) -> str:
 
 
 def model_version_tags(state: SweepState) -> dict[str, str]:
-    """Sweep and trial, plain metrics on test as fractions, looks at the test folders, parity."""
+    """Sweep and trial, plain metrics on test as fractions, test-set evaluations, parity."""
     tested = state.stages["test"]
     plain = tested["models"]["winner"]["plain"]
     return {
         "sweep": state.header.name,
         "trial": str(state.stages["confirm"]["winner"]),
-        "looks": str(next(iter(tested["looks"].values()))),
+        "test_evaluations": str(next(iter(tested["test_evaluations"].values()))),
         "parity": json.dumps(state.stages["export"]["winner"]["parity"]),
         **{f"test/{name}": f"{plain[name]:.4f}" for name in _METRICS},
     }

@@ -8,8 +8,7 @@ from reid_tune.config.experiment import Experiment
 from reid_tune.config.load import with_parameters
 from reid_tune.execution.failures import Failure
 from reid_tune.execution.run_source import ONE_CPU, Attempt, ResourceRequest, RunRecorder
-from reid_tune.journal.event_log import Event
-from reid_tune.journal.events import RunSuggested
+from reid_tune.journal.events import EndState, EpochReported, Event, RunEnded, RunSuggested
 from reid_tune.journal.journal import Journal
 from reid_tune.journal.requests import Request, pending_requests, remove_request
 from reid_tune.journal.state import trial_run
@@ -135,14 +134,16 @@ class TrialSource:
             return self._begin(run, **self.given[begun])
         return self._begin(run, self.study.ask(run, number), "sampler")
 
-    def _begin(self, run: str, parameters: Mapping[str, Any], origin: str, **more: str) -> str:
+    def _begin(self, run: str, parameters: Mapping[str, Any], origin: str, request: str | None = None) -> str:
         if origin not in ("spec", "sampler"):
             self.study.add_trial(run, parameters)
         costs = {}
         if names := self.sweep.file.costs:
             every = model_cost(with_parameters(self.sweep.experiment, parameters, run))
             costs = {name: every[name] for name in names}
-        self.journal.emit(RunSuggested(run=run, parameters=dict(parameters), origin=origin, costs=costs, **more))
+        self.journal.emit(
+            RunSuggested(run=run, parameters=dict(parameters), origin=origin, costs=costs, request=request)
+        )
         return run
 
     def _learn(self, run: str, epoch: int, value: float | None) -> bool:
@@ -154,7 +155,7 @@ class TrialSource:
         costs = self.journal.state.runs[run].costs
         return tuple(costs[name] for name in self.sweep.file.costs)
 
-    def _end(self, run: str, state: str, reason: str = "") -> None:
+    def _end(self, run: str, state: EndState, reason: str = "") -> None:
         self.recorder.record_end(run, state, reason)
         self._ended(run)
 
@@ -183,15 +184,15 @@ class TrialSource:
     def _replay(self, events: list[Event]) -> None:
         cut = {}
         for event in events:
-            run = event.get("run", "")
-            if not run.startswith("trials/"):
+            if not isinstance(event, RunSuggested | EpochReported | RunEnded) or not event.run.startswith("trials/"):
                 continue
-            if event["kind"] == "suggested" and run != TRIAL0:
-                self.study.add_trial(run, event["parameters"])
-            elif event["kind"] == "report":
-                cut[run] = not self._learn(run, event["epoch"], event["metrics"].get(self.metric))
-            elif event["kind"] == "ended":
-                self._tell(run)
+            match event:
+                case RunSuggested() if event.run != TRIAL0:
+                    self.study.add_trial(event.run, event.parameters)
+                case EpochReported():
+                    cut[event.run] = not self._learn(event.run, event.epoch, event.metrics.get(self.metric))
+                case RunEnded():
+                    self._tell(event.run)
         self._finish_interrupted(cut)
 
     def _finish_interrupted(self, cut: Mapping[str, bool]) -> None:

@@ -64,7 +64,7 @@ class _Tested:
 
 
 def evaluate_finalists(sweep: SweepConfig, journal: Journal) -> dict[str, Any]:
-    """Score the finalists on the spec's test folders and on `extra_tests`; count the looks at each of them.
+    """Score the finalists on the spec's test folders and on `extra_tests`; count the evaluations of each of them.
 
     Raises:
         RunFailedError: an ONNX file scores otherwise than its checkpoint.
