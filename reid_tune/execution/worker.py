@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from reid_tune.errors import InfrastructureError
 from reid_tune.execution.failures import Failure, classify_error, failure_to_report
-from reid_tune.execution.gpu_share import limit_memory
+from reid_tune.execution.gpu_memory import limit_memory
 from reid_tune.execution.network import make_torch_config
 from reid_tune.execution.ray_private import lean_torch_trainer
 from reid_tune.storage.object_store import is_url

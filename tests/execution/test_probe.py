@@ -14,7 +14,8 @@ from reid_tune.demo import draw_demo_data
 from reid_tune.errors import InputError, OutOfMemoryError
 from reid_tune.execution.cluster.session import ray_session
 from reid_tune.execution.placement import Placement
-from reid_tune.execution.probe import ProbeResult, measure_training, run_probe
+from reid_tune.execution.probe import run_probe
+from reid_tune.execution.probe_steps import ProbeResult, measure_training
 from reid_tune.search_space.load import SweepConfig
 from reid_tune.training.subsets import split_records
 
@@ -119,7 +120,7 @@ def test_exhausted_memory_is_one_sentence(sweep: SweepConfig, monkeypatch: pytes
     def fail(*_: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
 
-    monkeypatch.setattr("reid_tune.execution.probe._steps", fail)
+    monkeypatch.setattr("reid_tune.execution.probe_steps._time_steps", fail)
     with pytest.raises(OutOfMemoryError, match=r"^out of memory: .* dataset\.batch_size = 16 .* train\.accumulate"):
         measure_training(sweep.experiment, CPU, 1)
 
@@ -128,13 +129,13 @@ def test_a_missing_compiler_is_said_before_any_image_is_decoded(
     sweep: SweepConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CXX", "missing")
-    monkeypatch.setattr("reid_tune.execution.probe._decode", None)
+    monkeypatch.setattr("reid_tune.execution.probe_steps._decode_images", None)
     with pytest.raises(InputError, match="train.compile = true needs a C"):
         measure_training(with_parameters(sweep.experiment, {"train.compile": True}, "test"), CPU, 1)
 
 
 def test_a_part_of_a_large_hold_out_stands_for_all_of_it(sweep: SweepConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("reid_tune.execution.probe._EMBEDDED", 5)
+    monkeypatch.setattr("reid_tune.execution.probe_steps._EMBEDDED", 5)
     with batches() as seen:
         measured, _ = measure_training(sweep.experiment, CPU, 1)
     assert seen[-2:] == [(True, 16), (False, 5)]
@@ -144,8 +145,8 @@ def test_a_part_of_a_large_hold_out_stands_for_all_of_it(sweep: SweepConfig, mon
 def test_the_pace_counts_the_validations_of_a_full_length_run(sweep: SweepConfig) -> None:
     measured = ProbeResult(decoding=1, start=7, step=2, steps=5, validation=3, memory=1, gpu_memory=0)
     rare = with_parameters(sweep.experiment, {"train.num_epochs": 10, "train.validation_interval": 4}, "test")
-    assert measured.pace(rare).seconds(10) == pytest.approx(7 + 10 * 5 * 2 + 3 * len({4, 8, 10}))
-    assert measured.pace(rare, (3, 8, 12)).seconds(10) == pytest.approx(7 + 10 * 5 * 2 + 3 * len({3, 4, 8, 10}))
+    assert measured.epoch_timing(rare).seconds(10) == pytest.approx(7 + 10 * 5 * 2 + 3 * len({4, 8, 10}))
+    assert measured.epoch_timing(rare, (3, 8, 12)).seconds(10) == pytest.approx(7 + 10 * 5 * 2 + 3 * len({3, 4, 8, 10}))
 
 
 def test_a_batch_that_workers_cannot_divide_is_refused(sweep: SweepConfig) -> None:

@@ -11,7 +11,7 @@ from reid_tune.errors import InfrastructureError
 from reid_tune.execution import worker as trial
 from reid_tune.execution.failures import Failure
 from reid_tune.execution.fixed_runs import FixedRuns
-from reid_tune.execution.gpu_share import DEFAULT_CUDA_CONTEXT
+from reid_tune.execution.gpu_memory import DEFAULT_CUDA_CONTEXT
 from reid_tune.execution.run_source import ResourceRequest
 from reid_tune.journal.journal import Journal
 

@@ -11,7 +11,7 @@ from reid_tune.config.load import with_parameters
 from reid_tune.evaluation.intervals import paired_interval
 from reid_tune.evaluation.rerank import ReRanking
 from reid_tune.evaluation.score import Score, scores
-from reid_tune.execution.probe import ProbeResult
+from reid_tune.execution.probe_steps import ProbeResult
 from reid_tune.execution.run_source import ONE_CPU
 from reid_tune.execution.stage_resources import StageResources
 from reid_tune.journal.journal import Journal

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from reid_tune.execution.probe import ProbeResult
+from reid_tune.execution.probe_steps import ProbeResult
 from reid_tune.execution.run_source import ResourceRequest
 from reid_tune.execution.stage_resources import StageResources
 from reid_tune.search.asha import Asha, rung_epochs

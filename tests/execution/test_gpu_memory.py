@@ -5,9 +5,15 @@ import pytest
 import torch
 
 from reid_tune.errors import InputError
-from reid_tune.execution import step_memory as memory
-from reid_tune.execution.gpu_share import DEFAULT_CUDA_CONTEXT, limit_memory, memory_fraction
-from reid_tune.execution.step_memory import GpuMemory, estimate_largest_batch, half_batch
+from reid_tune.execution import gpu_memory as memory
+from reid_tune.execution.gpu_memory import (
+    DEFAULT_CUDA_CONTEXT,
+    GpuMemory,
+    estimate_largest_batch,
+    half_batch,
+    limit_memory,
+    memory_fraction,
+)
 
 GIB = 1024**3
 
@@ -29,7 +35,7 @@ def test_the_processes_of_a_gpu_fit_with_their_contexts() -> None:
     with pytest.raises(InputError) as caught:
         memory_fraction(0.05, 10 * GIB, GIB // 2)
     assert str(caught.value) == (
-        "resources.gpus_per_worker = 0.05: of a GPU with 10.0 GiB that is 0.50 GiB, and CUDA itself takes 0.50 GiB in "
+        "resources.gpus_per_worker = 0.05: of a GPU with 10.0 GiB that is 0.50 GiB, and CUDA itself uses 0.50 GiB in "
         "each process: raise it."
     )
 
@@ -48,17 +54,17 @@ def test_only_shares_are_limited(fractions: list[float]) -> None:
             [5 * GIB, 5 * GIB],
             DEFAULT_CUDA_CONTEXT // 2,
             5 * GIB - DEFAULT_CUDA_CONTEXT // 2,
-        ),  # Another process has freed memory meanwhile.
+        ),  # Another process has freed memory in the meantime.
         ([None, 5 * GIB], DEFAULT_CUDA_CONTEXT, 5 * GIB - DEFAULT_CUDA_CONTEXT),
     ],
 )
 def test_the_context_is_what_is_outside_of_the_allocator(
     used: list[int | None], context: int, available: int, fractions: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(memory, "_used", lambda: used[0])
+    monkeypatch.setattr(memory, "_used_bytes", lambda: used[0])
     gpu = GpuMemory(0.5)
     assert fractions == [pytest.approx(0.45)]  # The context is assumed until it is known.
-    monkeypatch.setattr(memory, "_used", lambda: used[1])
+    monkeypatch.setattr(memory, "_used_bytes", lambda: used[1])
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 3 * GIB)
     assert gpu.context() == context
     assert gpu.available() == pytest.approx(available, abs=1)
@@ -78,13 +84,13 @@ def test_the_gpu_of_the_process_is_asked(
     for name in ("nvmlDeviceGetHandleByIndex", "nvmlDeviceGetHandleByUUID"):
         monkeypatch.setattr(pynvml, name, lambda handle: handle)
     monkeypatch.setattr(pynvml, "nvmlDeviceGetMemoryInfo", lambda handle: SimpleNamespace(used={asked: 7}[handle]))
-    assert memory._used() == 7
+    assert memory._used_bytes() == 7
 
     def fail(_: Any) -> None:
         raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
 
     monkeypatch.setattr(pynvml, "nvmlDeviceGetMemoryInfo", fail)
-    assert memory._used() is None
+    assert memory._used_bytes() is None
 
 
 @pytest.mark.parametrize(
