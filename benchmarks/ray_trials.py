@@ -22,6 +22,7 @@ from reid_tune.execution.fixed_runs import FixedRuns
 from reid_tune.execution.run_source import ResourceRequest
 from reid_tune.execution.tune_runner import run_all
 from reid_tune.journal.event_log import read_events
+from reid_tune.journal.events import AttemptStarted, EpochReported
 from reid_tune.journal.journal import Journal
 from reid_tune.search_space.load import SweepConfig
 from reid_tune.training.loop import train
@@ -63,11 +64,11 @@ def ours(sweep: SweepConfig, values: Mapping[str, Any], runs: int, workers: int,
         run_all(source, lambda: 1, workers, (), sweep.folder / "ray", 600)
     found: dict[str, Trial] = {}
     for event in read_events(journal.path):
-        if event["kind"] == "attempt":
-            found[event["run"]] = Trial(event["time"])
-        elif event["kind"] == "report":
-            found[event["run"]].arrivals.append(event["time"])
-            found[event["run"]].steps.append(images / event["metrics"]["images_per_second"])
+        if isinstance(event, AttemptStarted):
+            found[event.run] = Trial(event.time)
+        elif isinstance(event, EpochReported):
+            found[event.run].arrivals.append(event.time)
+            found[event.run].steps.append(images / event.metrics["images_per_second"])
     return [found[name] for name in names]
 
 

@@ -48,7 +48,8 @@ from reid_tune.demo import draw_demo_data
 from reid_tune.execution.cluster.session import ray_session
 from reid_tune.execution.placement import compute_placement
 from reid_tune.execution.run_source import Attempt
-from reid_tune.journal.event_log import Event, read_events
+from reid_tune.journal.event_log import read_events
+from reid_tune.journal.events import AttemptStarted, EpochReported, Event, RunEnded
 from reid_tune.journal.journal import Journal
 from reid_tune.sweep.stages.search import TrialSource
 from reid_tune.tables import print_table
@@ -92,28 +93,28 @@ class Measured:
     events: list[Event]
     noted: list[tuple[float, float]]
 
-    def times(self, kind: str) -> list[float]:
-        return [event["time"] for event in self.events if event["kind"] == kind]
+    def times(self, kind: type[Event]) -> list[float]:
+        return [event.time for event in self.events if isinstance(event, kind)]
 
-    def rate(self, kind: str) -> float:
+    def rate(self, kind: type[Event]) -> float:
         """Events of a kind in a second of one node."""
-        return len(self.times(kind)) / (self.times("ended")[-1] - self.times("attempt")[0]) / self.nodes
+        return len(self.times(kind)) / (self.times(RunEnded)[-1] - self.times(AttemptStarted)[0]) / self.nodes
 
     def start_up_and_wait(self) -> tuple[float, float]:
         """Mean seconds of a start-up, and those that a report keeps a trial from its next step."""
-        started = {event["run"]: event["time"] for event in self.events if event["kind"] == "attempt"}
-        last = {event["run"]: event for event in self.events if event["kind"] == "report"}
-        start_ups = [event["metrics"]["begun"] - started[run] for run, event in last.items()]
-        waits = [event["metrics"]["waited"] / (event["epoch"] - 1) for event in last.values()]
+        started = {event.run: event.time for event in self.events if isinstance(event, AttemptStarted)}
+        last = {event.run: event for event in self.events if isinstance(event, EpochReported)}
+        start_ups = [event.metrics["begun"] - started[run] for run, event in last.items()]
+        waits = [event.metrics["waited"] / (event.epoch - 1) for event in last.values()]
         return statistics.mean(start_ups), statistics.mean(waits)
 
     def gaps(self) -> list[float]:
         found, ends = [], deque[float]()
         for event in self.events:
-            if event["kind"] == "ended":
-                ends.append(event["time"])
-            elif event["kind"] == "attempt" and ends:
-                found.append(event["time"] - ends.popleft())
+            if isinstance(event, RunEnded):
+                ends.append(event.time)
+            elif isinstance(event, AttemptStarted) and ends:
+                found.append(event.time - ends.popleft())
         return found or [math.nan]
 
     def windows(self) -> tuple[np.ndarray, np.ndarray]:
@@ -123,12 +124,12 @@ class Measured:
             if now[0] - edges[-1][0] >= max(1, self.seconds / 6):
                 edges.append(now)
         times, cpu = np.array(edges).T
-        counts = [np.histogram(self.times(kind), times)[0] for kind in ("attempt", "report")]
+        counts = [np.histogram(self.times(kind), times)[0] for kind in (AttemptStarted, EpochReported)]
         return np.column_stack([*counts, np.diff(times)]), np.diff(cpu)
 
     def cells(self, fewest: "Measured") -> list[str]:
         (start_up, wait), (before, _) = self.start_up_and_wait(), fewest.start_up_and_wait()
-        whole, linear, gaps = 1 / self.rate("ended"), 1 / fewest.rate("ended"), self.gaps()
+        whole, linear, gaps = 1 / self.rate(RunEnded), 1 / fewest.rate(RunEnded), self.gaps()
         shares = linear / whole, (linear - before) / (whole - start_up), self.seconds / (whole - start_up)
         span, cpu = np.subtract(self.noted[-1], self.noted[0])
         values = [3600 * self.nodes / whole, *(100 * share for share in shares), start_up, 1e3 * wait]
@@ -277,7 +278,7 @@ def demands(found: Sequence[Measured], held: dict[str, float]) -> Iterator[tuple
         yield f"CPU of a {name}, ms", f"{1e3 * value:.2f} ± {1e3 * error:.2f}"
     for name, size in held.items():
         yield f"memory of {name} of a run with 2 workers, MB", f"{size / 1e6:.0f}"
-    starts, reports = (found[-1].rate(kind) for kind in ("attempt", "report"))
+    starts, reports = (found[-1].rate(kind) for kind in (AttemptStarted, EpochReported))
     of_node, of_run, memory = start * starts + report * reports, sum(held.values()), psutil.virtual_memory().total
     by_core, by_memory = (1 - second) / of_node if of_node > 0 else math.inf, memory / of_run
     yield f"{MANY} nodes: starts and reports a second", f"{MANY * starts:.2f} and {MANY * reports:.2f}"

@@ -11,7 +11,6 @@ stores that take everything, hang (a server that is stopped) or are not there.
 """
 
 import argparse
-import json
 import os
 import signal
 import socket
@@ -23,6 +22,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,18 @@ from common import machine
 from rich.table import Table
 
 from reid_tune.config.experiment import Experiment
-from reid_tune.journal.event_log import Event, EventLog, read_events
+from reid_tune.journal.event_log import EventLog, read_events
+from reid_tune.journal.events import (
+    AttemptStarted,
+    DriverStarted,
+    EpochReported,
+    Event,
+    RunEnded,
+    RunSuggested,
+    StageStarted,
+    SweepHeader,
+    to_line,
+)
 from reid_tune.report.markdown import SweepPage
 from reid_tune.tables import print_table
 from reid_tune.tracking.mlflow_names import milliseconds, points, public_spec, text
@@ -62,23 +73,27 @@ def events(trials: int, epochs: int) -> Iterator[Event]:
     """A sweep of as many trials, at most eight at once."""
     clock = iter(range(10**9))
 
-    def event(kind: str, **fields: Any) -> Event:
-        return {"kind": kind, "time": START + 0.1 * next(clock), **fields}
+    def now() -> float:
+        return START + 0.1 * next(clock)
 
     sweep = {"budget": {"trials": trials}, "objective": {"metric": "mAP"}, "space": {"train.optim.base_lr": {}}}
-    yield event("sweep", name="large", uid="0" * 16, tracking_uri="", sweep=sweep, spec=Experiment().parameters())
-    yield event("driver", environment={"data": {"folders": ["/data/train"], "fingerprint": "0" * 32}})
-    yield event("stage", stage="search", state="started", result={})
+    spec = Experiment().parameters()
+    yield SweepHeader(time=now(), name="large", uid="0" * 16, tracking_uri="", sweep=sweep, spec=spec)
+    data = {"folders": ["/data/train"], "fingerprint": "0" * 32}
+    process: dict[str, Any] = {"pid": 1, "host": "host", "user": "user", "command": [], "resumed": False}
+    yield DriverStarted(time=now(), **process, environment={"data": data})
+    yield StageStarted(time=now(), stage="search")
     for first in range(0, trials, 8):
         runs = [f"trials/{number:04d}" for number in range(first, min(first + 8, trials))]
         for number, run in enumerate(runs):
-            yield event("suggested", run=run, parameters={"train.optim.base_lr": 1e-3 / (1 + first + number)})
-            yield event("attempt", run=run, attempt=1)
+            rate = 1e-3 / (1 + first + number)
+            yield RunSuggested(time=now(), run=run, parameters={"train.optim.base_lr": rate}, origin="sampler")
+            yield AttemptStarted(time=now(), run=run, attempt=1, cpus=1, gpus=0)
         for epoch in range(1, epochs + 1):
             for run in runs:
-                yield event("report", run=run, epoch=epoch, metrics=metrics(epoch), usage=usage(epoch))
+                yield EpochReported(time=now(), run=run, epoch=epoch, metrics=metrics(epoch), usage=usage(epoch))
         for run in runs:
-            yield event("ended", run=run, state="finished", epoch=epochs)
+            yield RunEnded(time=now(), run=run, state="finished", epoch=epochs)
 
 
 def metrics(epoch: int) -> dict[str, float]:
@@ -93,9 +108,9 @@ def usage(epoch: int) -> dict[str, float]:
 
 def write(path: Path, found: Iterator[Event]) -> Path:
     path.parent.mkdir()
-    with path.open("w") as file:
+    with path.open("wb") as file:
         for event in found:
-            file.write(json.dumps(event) + "\n")
+            file.write(to_line(event) + b"\n")
     return path
 
 
@@ -123,17 +138,17 @@ def obvious_way(folder: Path, found: Iterator[Event]) -> float:
     spec: dict[str, Any] = {}
     begun = time.perf_counter()
     for event in found:
-        if event["kind"] == "sweep":
-            spec = event["spec"]
-        elif event["kind"] == "suggested":
-            run = runs[event["run"]] = connection.create_run(experiment).info.run_id
-            for key, value in public_spec({**spec, **event["parameters"]}).items():
+        if isinstance(event, SweepHeader):
+            spec = event.spec
+        elif isinstance(event, RunSuggested):
+            run = runs[event.run] = connection.create_run(experiment).info.run_id
+            for key, value in public_spec({**spec, **event.parameters}).items():
                 connection.log_param(run, key, text(value))
-        elif event["kind"] == "report":
+        elif isinstance(event, EpochReported):
             for metric in points(event):
-                connection.log_metric(runs[event["run"]], metric.key, metric.value, milliseconds(event), metric.step)
-        elif event["kind"] == "ended":
-            connection.set_terminated(runs[event["run"]])
+                connection.log_metric(runs[event.run], metric.key, metric.value, milliseconds(event), metric.step)
+        elif isinstance(event, RunEnded):
+            connection.set_terminated(runs[event.run])
     return time.perf_counter() - begun
 
 
@@ -166,10 +181,9 @@ def beside(folder: Path, uri: str | None, arguments: argparse.Namespace) -> list
         sender = Sender(log.path, uri, SweepPage) if uri else None
         cpu, begun = time.process_time(), time.perf_counter()
         for number, event in enumerate(lines):
-            fields = {key: value for key, value in event.items() if key not in ("kind", "time")}
             time.sleep(max(0.0, begun + number / arguments.rate - time.perf_counter()))
             before = time.perf_counter()
-            log.append(event["kind"], **fields)
+            log.append(replace(event, time=time.time()))
             took.append(1000 * (time.perf_counter() - before))
         wall, cpu = time.perf_counter() - begun, time.process_time() - cpu
         assert len(read_events(log.path)) == len(lines)

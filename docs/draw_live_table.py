@@ -7,26 +7,27 @@ import io
 import re
 import sys
 
-from reid_tune.events.log import read_events
-from reid_tune.sweep.costs import CostLedger
-from reid_tune.sweep.report.live import status_line
-from reid_tune.sweep.report.summary import leaderboard
-from reid_tune.sweep.state import replay
 from rich.console import Console, Group
 from rich.text import Text
 
 from reid_tune.files import write_atomic
+from reid_tune.journal.costs import CostLedger
+from reid_tune.journal.event_log import read_events
+from reid_tune.journal.events import EpochReported
+from reid_tune.journal.state import replay
+from reid_tune.report.live import status_text
+from reid_tune.report.tables import leaderboard
 
 
 def main(log: str, picture: str) -> None:
     events = read_events(log)
-    reports = [index for index, event in enumerate(events) if event["kind"] == "report" and "mAP" in event["metrics"]]
+    reports = [i for i, event in enumerate(events) if isinstance(event, EpochReported) and "mAP" in event.metrics]
     moment = events[: reports[len(reports) * 3 // 4] + 1]
     state = replay(moment)
     trials = state.header.sweep["budget"]["trials"]
     console = Console(record=True, width=112, file=io.StringIO(), force_terminal=True)
     console.print("$ reid-tune sweep search_spaces/quickstart.yaml")
-    status = status_line(state, trials, CostLedger(moment).total())
+    status = status_text(state, trials, CostLedger(moment).total())
     console.print(Group(leaderboard(state), Text(status, style="dim")))
     # The fonts that rich names lie on a server; any monospaced one will do.
     write_atomic(picture, re.sub(r"@font-face \{.*?\}", "", console.export_svg(title="reid-tune"), flags=re.DOTALL))

@@ -373,7 +373,7 @@ def parse_event(line: bytes) -> Event:
         raise EventError(f"its kind is {kind!r}, but the kinds are {', '.join(KINDS)}")
     checks = _field_checks(record)
     if missing := checks.keys() - content.keys():
-        raise EventError(f"{kind!r} lacks the field {min(missing)!r}")
+        raise EventError(f"{kind!r} lacks the field {', '.join(map(repr, sorted(missing)))}")
     for name, value in content.items():
         if name not in checks:
             raise EventError(f"{kind!r} has an unknown field {name!r}")
@@ -384,7 +384,7 @@ def parse_event(line: bytes) -> Event:
 
 
 @cache
-def _field_checks(record: type[Event]) -> dict[str, tuple[str, Callable[[Any], bool]]]:
+def _field_checks(record: type[_Record]) -> dict[str, tuple[str, Callable[[Any], bool]]]:
     """Return the name of the type and the check of each field of a record."""
     hints = get_type_hints(record)
     return {item.name: (_type_name(hints[item.name]), _type_check(hints[item.name])) for item in fields(record)}

@@ -51,7 +51,7 @@ def run_smoke_test(path: Path, overrides: Sequence[str] = (), until: str = STAGE
     began = time.monotonic()
     tests = "test" in STAGES[: STAGES.index(until) + 1]
     folder = tempfile.TemporaryDirectory(prefix="reid-tune-smoke-", ignore_cleanup_errors=True)
-    with folder as name, pinned_pretrained_weights(load_sweep(path, overrides), {}) as sweep:
+    with folder as name, pinned_pretrained_weights(load_sweep(path, overrides), None) as sweep:
         small = make_small_sweep(sweep, Path(name), tests=tests)
         images = sum(1 for found in Path(name).rglob("*") if found.is_symlink())
         with _own_places(Path(name)):
