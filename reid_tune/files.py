@@ -1,16 +1,24 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and checks of files that will be written."""
 
 import errno
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from reid_tune.errors import InfrastructureError, InputError, ReidTuneError
 
-__all__ = ["atomic_path", "link_atomic", "make_folder", "write_error", "write_atomic"]
+__all__ = [
+    "atomic_path",
+    "check_output_file",
+    "link_atomic",
+    "make_folder",
+    "require_writable",
+    "write_atomic",
+    "write_error",
+]
 
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EIO}
 
@@ -81,3 +89,32 @@ def write_error(what: str, error: OSError) -> ReidTuneError:
     if error.errno in _DISK:
         return InfrastructureError(f"{what}: {error.strerror}; make room and try again.")
     return InputError(f"{what}: {error.strerror}; choose another place.")
+
+
+def check_output_file(key: str, path: Path, endings: Sequence[str] = ()) -> Path:
+    """Return the path of a file that will be written, after a check of its name.
+
+    Args:
+        key: Key of the spec or option of the command line, for the message.
+        path: Path of the file.
+        endings: Allowed suffixes in lower case, such as `.png`; empty allows all.
+
+    Raises:
+        InputError: the path is a folder or has another suffix.
+    """
+    if path.is_dir():
+        raise InputError(f"{key} = {str(path)!r} is a folder: name a file.")
+    if endings and path.suffix.lower() not in endings:
+        allowed = " or ".join(filter(None, (", ".join(endings[:-1]), endings[-1])))
+        raise InputError(f"{key} = {str(path)!r}: the name must end in {allowed}.")
+    return path
+
+
+def require_writable(path: Path) -> None:
+    """Make the folder of a file that will be written later, so that a task fails before its work.
+
+    Raises:
+        InputError: the folder cannot be made, or files cannot be written in it.
+    """
+    if not os.access(make_folder(path.parent), os.W_OK):
+        raise InputError(f"the folder {path.parent} cannot be written; choose another folder.")

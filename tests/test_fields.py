@@ -29,8 +29,7 @@ from reid_tune.modeling.network import build_seeded_network
 from reid_tune.tasks.evaluate import run_evaluate
 from reid_tune.tasks.export import run_export
 from reid_tune.tasks.inference import run_inference
-from reid_tune.tasks.plan import describe_run
-from reid_tune.tasks.train import run_train
+from reid_tune.tasks.train import describe_run, run_train
 from reid_tune.training import determinism, pipeline
 from reid_tune.training.acceleration import feature_function
 from reid_tune.training.devices import devices

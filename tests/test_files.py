@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from reid_tune.errors import InfrastructureError, InputError
-from reid_tune.files import atomic_path, link_atomic, make_folder, write_atomic
+from reid_tune.files import atomic_path, check_output_file, link_atomic, make_folder, write_atomic
 
 
 def test_a_file_appears_whole_in_a_new_folder(tmp_path: Path) -> None:
@@ -98,3 +98,15 @@ def test_a_full_disk_is_no_fault_of_the_user(tmp_path: Path) -> None:
         with open("/dev/full", "wb", buffering=0) as full:
             full.write(b"x")
     assert (tmp_path / "file.txt").read_text() == "old"
+
+
+def test_the_path_of_an_output_file_is_no_folder_and_has_an_allowed_suffix(tmp_path: Path) -> None:
+    for path in (tmp_path / "x.PNG", tmp_path / "missing/x.svg"):
+        assert check_output_file("--picture", path, (".png", ".svg")) == path
+    assert check_output_file("--picture", tmp_path / "x") == tmp_path / "x"
+    with pytest.raises(InputError, match=f"--picture = '{tmp_path}' is a folder"):
+        check_output_file("--picture", tmp_path)
+    with pytest.raises(InputError, match=r"must end in \.png, \.pdf or \.svg\."):
+        check_output_file("--picture", tmp_path / "x.gif", (".png", ".pdf", ".svg"))
+    with pytest.raises(InputError, match=r"must end in \.json\."):
+        check_output_file("--output", tmp_path / "x", (".json",))

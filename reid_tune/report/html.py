@@ -8,59 +8,55 @@ from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from reid_tune import __version__
-from reid_tune.config.experiment import unflatten
 from reid_tune.errors import InputError
-from reid_tune.files import check_output_file, require_writable, write_atomic
+from reid_tune.files import write_atomic
 from reid_tune.journal.costs import CostLedger
 from reid_tune.journal.event_log import read_events
 from reid_tune.journal.journal import EVENTS
 from reid_tune.journal.progress import Progress, read_sweep
 from reid_tune.journal.state import RunState, SweepState
-from reid_tune.report import results, tables
-from reid_tune.report.charts import curves_chart, front_chart, history_chart, importances_chart, scatter_chart
-from reid_tune.report.confirm import confirm_chart, explain_winner
-from reid_tune.report.reproduce import reproduce_commands
+from reid_tune.report import charts, html_tables
+from reid_tune.report.formatting import format_interval
+from reid_tune.report.reproduce import SPEC, reproduce_commands, spec_yaml, write_spec
 from reid_tune.report.sentences import (
+    evaluation_count_sentences,
+    explain_winner,
     registration_sentence,
     search_end_sentence,
     seed_sentences,
-    test_evaluation_sentences,
 )
-from reid_tune.report.summary import format_interval, test_results, winner_run
+from reid_tune.report.summary import baseline_score, finalist_scores, run_states, winner_run
 from reid_tune.report.svg import COLOURS
 from reid_tune.search.importance import MIN_TRIALS, parameter_importances
 from reid_tune.search.parameters import searched_parameters
 from reid_tune.search.pareto import pareto_front
 from reid_tune.tables import format_count, format_percent, format_time
+from reid_tune.tasks.outputs import check_output_file, require_writable
 
-__all__ = ["PAGE", "SPEC", "write_page"]
+__all__ = ["PAGE", "write_page"]
 
-PAGE, SPEC = "report.html", "spec.yaml"
+PAGE = "report.html"
 _LIBRARIES = ("torch", "ray", "optuna", "mlflow")
 
 
 def write_page(folder: Path, page: Path | None = None) -> Path:
-    """Write the page of the sweep in a folder, running or not; returns its path.
+    """Write the page of the sweep in a folder, running or not; return its path.
 
-    The sweep's whole spec, which the page's commands use, is written beside the log where the folder can be written.
+    The sweep's whole spec, which the page's commands use, is written into the folder too if the folder is writable.
 
     Args:
-        page: Where to; `report.html` in the folder if not given.
+        page: File to write; `report.html` in the folder if None.
 
     Raises:
-        InputError: there is no sweep, its log is damaged, or the page cannot be written.
+        InputError: There is no sweep, its log is damaged, or the page cannot be written.
     """
     state, progress = read_sweep(folder)
     page = check_output_file("--html", page or folder / PAGE)
     require_writable(page)
-    spec = yaml.safe_dump(unflatten(state.header.spec), sort_keys=False, allow_unicode=True)
-    if not (folder / SPEC).is_file():
-        with contextlib.suppress(InputError):
-            write_atomic(folder / SPEC, spec)
-    write_atomic(page, _render({"spec": spec} | _content(folder, state, progress)))
+    with contextlib.suppress(InputError):
+        write_spec(folder, state)
+    write_atomic(page, _render(_content(folder, state, progress)))
     return page
 
 
@@ -68,138 +64,146 @@ def _render(content: dict[str, Any]) -> str:
     from jinja2 import Environment, StrictUndefined
 
     text = resources.files("reid_tune.report").joinpath("report.html.jinja").read_text(encoding="utf-8")
-    page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return page.from_string(text).render(content, zip=zip)
+    template = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return template.from_string(text).render(content, zip=zip)
 
 
 def _content(folder: Path, state: SweepState, progress: Progress) -> dict[str, Any]:
+    """Return the variables of the template."""
     best = winner_run(state)
-    pareto = pareto_front(state.trials, state.metric, state.costs) if state.costs else []
+    front = pareto_front(state.trials, state.metric, state.costs) if state.costs else []
     spent = CostLedger(read_events(folder / EVENTS)).by_stage()
-    failed = [run for run in state.runs.values() if run.state == "failed"]
-    kinds = Counter(run.failure.replace("_", " ") or "unknown" for run in failed)
     return {
         "name": state.header.name,
         "colours": COLOURS,
         "progress": str(progress),
-        "begun": format_time(state.header.time),
-        "last": format_time(progress.last),
-        "made": f"{format_time(time.time())} with {_versions()}",
+        "started": format_time(state.header.time),
+        "last_event": format_time(progress.last),
+        "created": f"{format_time(time.time())} with {_versions()}",
         "metric": state.metric,
-        "done": list(state.stages),
-        "counts": _counts(state, progress),
+        "stages_done": list(state.stages),
+        "counts": _trial_counts(state, progress),
         "best": best,
         "tiles": _tiles(state, best),
         "commands": reproduce_commands(state, best, (folder / SPEC).absolute()) if best else {},
-        "compared": results.comparison_table(state),
-        "tests": results.test_table(state),
-        "protocol": next((metrics.get("protocol", "") for metrics in test_results(state).values()), ""),
-        "seeds": seed_sentences(state),
-        "looks": list(test_evaluation_sentences(state, folder.absolute())),
-        "registered": registration_sentence(state),
-        "confirm": _confirm(state),
-        "reranked": results.rerank_table(state),
-        "settings": state.stages.get("rerank", {}).get("settings"),
-        "latencies": results.latency_table(state),
-        "device": _device(state),
-        "charts": _charts(state, pareto),
-        "scatters": _scatters(state),
         "costs": state.costs,
-        "trials": tables.trials_table(state, progress, pareto),
-        "failures": tables.failures_table(state, folder),
-        "kinds": ", ".join(f"{count} {kind}" for kind, count in kinds.items()),
-        "stages": tables.stages_table(state, progress, spent),
-        "ended": search_end_sentence(state),
-        "space": tables.space_table(state, best),
-        "facts": tables.settings_table(state, folder),
-        "environment": tables.environment_table(state),
+        "failure_counts": _failure_counts(state),
+        "search_end": search_end_sentence(state),
+        "confirm": _confirm(state),
         "warnings": state.stages.get("preflight", {}).get("warnings", []),
+        "spec": spec_yaml(state),
+        "charts": _charts(state, front),
+        "scatters": _scatters(state),
+        "trials_table": html_tables.trials_table(state, progress, front),
+        "failures_table": html_tables.failures_table(state, folder),
+        "stages_table": html_tables.stages_table(state, progress, spent),
+        "space_table": html_tables.space_table(state, best),
+        "settings_table": html_tables.settings_table(state, folder),
+        "environment_table": html_tables.environment_table(state),
+    } | _test_content(folder, state)
+
+
+def _test_content(folder: Path, state: SweepState) -> dict[str, Any]:
+    """Return the variables of the template that show the stages `rerank`, `test` and `register`."""
+    return {
+        "comparison_table": html_tables.comparison_table(state),
+        "scores_table": html_tables.scores_table(state),
+        "protocol": next((metrics.get("protocol", "") for metrics in finalist_scores(state).values()), ""),
+        "seeds": seed_sentences(state),
+        "evaluation_counts": list(evaluation_count_sentences(state, folder.absolute())),
+        "registered": registration_sentence(state),
+        "rerank_table": html_tables.rerank_table(state),
+        "rerank_settings": state.stages.get("rerank", {}).get("settings"),
+        "latency_table": html_tables.latency_table(state),
+        "latency_device": _latency_device(state),
     }
 
 
+def _failure_counts(state: SweepState) -> str:
+    failed = [run for run in state.runs.values() if run.state == "failed"]
+    kinds = Counter(run.failure.replace("_", " ") or "unknown" for run in failed)
+    return ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+
+
+def _trial_counts(state: SweepState, progress: Progress) -> str:
+    states = run_states(state, progress)
+    counts = Counter(states[trial.name] for trial in state.trials)
+    by_state = ", ".join(f"{count} {name}" for name, count in counts.items())
+    budget = state.header.sweep["budget"]["trials"]
+    return f"{format_count(len(state.trials), 'trial')} of {budget}" + (f" ({by_state})" if by_state else "")
+
+
 def _tiles(state: SweepState, best: RunState | None) -> list[tuple[str, str]]:
-    """Label and value: the winner by what is known so far, trial 0, and their difference."""
+    """Return label and value of the best trial, of trial 0, and of their difference."""
     if best is None:
         return []
-    if (found := state.stages.get("confirm")) is None:
-        return _searched_tiles(state, best)
-    rows = {row["number"]: row for row in found["trials"]}
-    where = f"mean {state.metric} of {format_count(found['repeats'], 'repeat')}"
+    if (confirm_result := state.stages.get("confirm")) is None:
+        return _search_tiles(state, best)
+    rows = {row["number"]: row for row in confirm_result["trials"]}
+    score = f"mean {state.metric} of {format_count(confirm_result['repeats'], 'repeat')}"
     numbers = [best.number, *([0] if best.number and 0 in rows else [])]
-    tiles = [(f"trial {number}, {where}", f"{format_percent(rows[number]['mean'])} %") for number in numbers]
+    tiles = [(f"trial {number}, {score}", f"{format_percent(rows[number]['mean'])} %") for number in numbers]
     if difference := rows[best.number]["against_trial0"]:
-        mean, around = format_interval(difference).split(" ", 1)
-        tiles.append((f"difference, 95 % interval {around}", f"{mean} points"))
+        mean, bounds = format_interval(difference).split(" ", 1)
+        tiles.append((f"difference, 95 % interval {bounds}", f"{mean} points"))
     return tiles
 
 
-def _searched_tiles(state: SweepState, best: RunState) -> list[tuple[str, str]]:
-    where, top = f"{state.metric} on the hold-out", best.last(state.metric) or 0.0
-    tiles = [(f"trial {best.number}, {where}", f"{format_percent(top)} %")]
-    zero = next((trial.last(state.metric) for trial in state.finished() if trial.number == 0), None)
-    if best.number and zero is not None:
-        tiles += [
-            (f"trial 0, {where}", f"{format_percent(zero)} %"),
-            ("difference", f"{100 * (top - zero):+.1f} points"),
-        ]
+def _search_tiles(state: SweepState, best: RunState) -> list[tuple[str, str]]:
+    label, best_score = f"{state.metric} on the validation split", best.last(state.metric) or 0.0
+    tiles = [(f"trial {best.number}, {label}", f"{format_percent(best_score)} %")]
+    baseline = baseline_score(state)
+    if best.number and baseline is not None:
+        tiles.append((f"trial 0, {label}", f"{format_percent(baseline)} %"))
+        tiles.append(("difference", f"{100 * (best_score - baseline):+.1f} points"))
     return tiles
 
 
 def _confirm(state: SweepState) -> dict[str, Any] | None:
-    if (found := state.stages.get("confirm")) is None:
+    if (result := state.stages.get("confirm")) is None:
         return None
     return {
-        "chart": confirm_chart(found, state.metric),
-        "table": results.confirm_table(found, state.metric),
-        "why": explain_winner(found, state.costs),
-        "repeats": found["repeats"],
+        "chart": charts.confirm_chart(result, state.metric),
+        "table": html_tables.confirm_table(result, state.metric),
+        "explanation": explain_winner(result, state.costs),
+        "repeats": result["repeats"],
     }
 
 
-def _device(state: SweepState) -> str:
-    """What latencies were measured on."""
+def _latency_device(state: SweepState) -> str:
     for model in state.stages.get("test", {}).get("models", {}).values():
-        if found := model.get("latency"):
-            return f"{found['device']}, {found['threads']} threads"
+        if latency := model.get("latency"):
+            return f"{latency['device']}, {latency['threads']} threads"
     return ""
 
 
-def _counts(state: SweepState, progress: Progress) -> str:
-    words = tables.run_states(state, progress)
-    states = Counter(words[trial.name] for trial in state.trials)
-    found = ", ".join(f"{count} {name}" for name, count in states.items())
-    budget = state.header.sweep["budget"]["trials"]
-    return f"{format_count(len(state.trials), 'trial')} of {budget}" + (f" ({found})" if found else "")
-
-
-def _charts(state: SweepState, pareto: list[RunState]) -> list[tuple[str, str]]:
-    """Caption and SVG of each chart of the search; no SVG where trials are too few."""
+def _charts(state: SweepState, front: list[RunState]) -> list[tuple[str, str]]:
+    """Return caption and SVG of each chart of the search; the SVG is empty where there are too few trials."""
     metric = state.metric
     if not any(trial.epochs for trial in state.trials):
         return []
     rungs = state.stages.get("preflight", {}).get("rungs", [])
-    shares = parameter_importances(state, metric)
-    curves = f"The best trials and trial 0 by epoch{'; dotted: ASHA compares' if rungs else ''}"
-    too_few = f"Importances need {MIN_TRIALS} full-length trials of unlike parameters; fewer would show noise."
-    fronts = [("The Pareto front (ringed, with numbers)", front_chart(state, pareto))] if pareto else []
-    return [
-        *fronts,
-        ("Each trial, and the best full-length one so far (line)", history_chart(state, metric)),
-        (curves, curves_chart(state, metric, rungs)),
-        (
-            "Importances (PED-ANOVA)",
-            importances_chart(shares, {key.key: key.label for key in searched_parameters(state)}),
-        )
-        if shares
-        else (too_few, ""),
-    ]
+    history = ("Each trial, and the best full-length one so far (line)", charts.history_chart(state, metric))
+    caption = f"The best trials and trial 0 by epoch{'; dotted: ASHA rungs' if rungs else ''}"
+    drawn = [history, (caption, charts.curves_chart(state, metric, rungs)), _importances(state)]
+    if front:
+        drawn.insert(0, ("The Pareto front (ringed, with numbers)", charts.front_chart(state, front)))
+    return drawn
+
+
+def _importances(state: SweepState) -> tuple[str, str]:
+    if shares := parameter_importances(state, state.metric):
+        labels = {parameter.key: parameter.label for parameter in searched_parameters(state)}
+        return "Importances (PED-ANOVA)", charts.importances_chart(shares, labels)
+    return f"Importances need {MIN_TRIALS} full-length trials with different parameters; fewer would show noise.", ""
 
 
 def _scatters(state: SweepState) -> list[tuple[str, str]]:
-    """Caption and SVG of the score over each searched key."""
+    """Return caption and SVG of the score over each searched parameter."""
     if not any(trial.epochs for trial in state.trials):
         return []
-    return [(key.key, scatter_chart(key, state, state.metric)) for key in searched_parameters(state)]
+    parameters = searched_parameters(state)
+    return [(parameter.key, charts.scatter_chart(parameter, state, state.metric)) for parameter in parameters]
 
 
 def _versions() -> str:

@@ -15,7 +15,7 @@ from reid_tune.evaluation.intervals import paired_interval
 from reid_tune.evaluation.plots import ENDINGS, cmc_plot
 from reid_tune.evaluation.rerank import parse_reranking
 from reid_tune.evaluation.score import Score, score
-from reid_tune.tasks.outputs import check_output_file, require_writable
+from reid_tune.files import check_output_file, require_writable
 from reid_tune.training.devices import named_device
 
 __all__ = ["Comparison", "Difference", "run_compare"]

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from reid_tune.config.experiment import Experiment
+from reid_tune.data.image_spec import ImageSpec
 from reid_tune.errors import InputError
 from reid_tune.evaluation.breakdown import CameraPairs, per_identity
 from reid_tune.evaluation.distances import Blocks, repeatable
@@ -18,16 +19,16 @@ from reid_tune.evaluation.matches import Watch
 from reid_tune.evaluation.rerank import ReRanking
 from reid_tune.evaluation.score import Score, scores
 from reid_tune.files import write_atomic
+from reid_tune.tasks.evaluation_sets import EvaluationSet, decode_images, evaluation_sets
 from reid_tune.tasks.models import ModelFile
 from reid_tune.tasks.pictures import Pictures
-from reid_tune.tasks.plan import describe_run
 from reid_tune.tasks.references import ONNX, resolve_all
 from reid_tune.tasks.status import StatusLog, kpi, logged
-from reid_tune.tasks.evaluation_sets import EvaluationSet, decode_images, evaluation_sets
 from reid_tune.tasks.threshold import Calibration, calibrate
+from reid_tune.tasks.train import describe_run
 from reid_tune.training.data import EvaluationImages
 from reid_tune.training.devices import task_devices
-from reid_tune.training.embed import Embedder, Inputs, Open, features_of
+from reid_tune.training.embed import Embedder, Open, features_of
 from reid_tune.training.embedding_pool import embedding_workers
 from reid_tune.training.subsets import evaluation_records
 
@@ -145,18 +146,20 @@ class _Job:
         """Scores by model and test set; the images of one set are decoded once for all models and held meanwhile."""
         found: dict[str, dict[str, ModelEvaluation]] = {model.path.name: {} for model in self.models}
         for test in self.tests:
-            decoded: tuple[Inputs, EvaluationImages] | None = None
+            decoded: tuple[ImageSpec, EvaluationImages] | None = None
             for model in self.models:
                 embedder = load(model)
-                if decoded is None or decoded[0] != embedder.inputs:
-                    decoded = embedder.inputs, test.decode(embedder.inputs, self.experiment.dataset.num_workers)
+                if decoded is None or decoded[0] != embedder.image_spec:
+                    decoded = embedder.image_spec, test.decode(embedder.image_spec, self.experiment.dataset.num_workers)
                 evaluated = self._evaluate(model.path.name, test, decoded[1], embedder)
                 found[model.path.name][test.name] = evaluated
                 message = f"{model.path.name} on {test.name or 'the test folders'}: {evaluated.headline.protocol}"
                 log.write("RUNNING", message, kpi=kpi(evaluated.headline.as_dict()))
         return found
 
-    def _evaluate(self, model: str, test: EvaluationSet, images: EvaluationImages, embedder: Embedder) -> ModelEvaluation:
+    def _evaluate(
+        self, model: str, test: EvaluationSet, images: EvaluationImages, embedder: Embedder
+    ) -> ModelEvaluation:
         features = features_of(images, embedder.embed)
         watch = None if test.name else self.pictures.watch(features)
         spec, device = self.experiment, self.devices[0]
@@ -211,5 +214,5 @@ def evaluation_features(
     """Features of the images of two folders by a checkpoint or an ONNX file, which brings its own preprocessing."""
     embedder = ModelFile(path, experiment)(device)
     records = evaluation_records(query, gallery, strict=experiment.dataset.strict)
-    images = decode_images(*records, embedder.inputs, experiment.dataset.num_workers)
+    images = decode_images(*records, embedder.image_spec, experiment.dataset.num_workers)
     return features_of(images, embedder.embed), images

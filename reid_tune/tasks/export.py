@@ -9,16 +9,15 @@ import numpy as np
 from reid_tune.config.experiment import Experiment
 from reid_tune.config.load import build_experiment
 from reid_tune.config.tasks import Export
+from reid_tune.data.image_spec import ImageSpec
 from reid_tune.data.images import decode_readable
 from reid_tune.data.records import read_image_folder
 from reid_tune.errors import InputError
-from reid_tune.files import write_atomic
+from reid_tune.files import check_output_file, require_writable, write_atomic
 from reid_tune.tasks.models import open_network
-from reid_tune.tasks.outputs import check_output_file, require_writable
 from reid_tune.tasks.references import CHECKPOINT, resolve
 from reid_tune.tasks.status import logged
 from reid_tune.tasks.threshold import read_threshold
-from reid_tune.training.data import interpolation
 from reid_tune.training.devices import devices
 
 if TYPE_CHECKING:
@@ -122,7 +121,7 @@ def _job(experiment: Experiment | None, section: Export, reference: str | None) 
 
 def _crops(experiment: Experiment) -> np.ndarray | None:
     """Some training images as the network takes them; None where there are none that can be read."""
-    model, folders = experiment.model, experiment.dataset.train_folders
+    folders = experiment.dataset.train_folders
     if not folders:
         return None
     try:
@@ -130,8 +129,7 @@ def _crops(experiment: Experiment) -> np.ndarray | None:
     except InputError:
         return None
     chosen = records[:: max(1, len(records) // _CROPS)][:_CROPS]
-    size = model.input_height, model.input_width, interpolation(model.backbone)
-    _, crops, broken = decode_readable(chosen, *size, grey=model.input_channels == 1)
+    _, crops, broken = decode_readable(chosen, ImageSpec.from_experiment(experiment))
     for fault in broken:
         print(f"left out of the comparison: {fault}", file=sys.stderr)
     return crops if len(crops) else None

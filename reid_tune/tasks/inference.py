@@ -13,15 +13,14 @@ from reid_tune.config.experiment import Experiment
 from reid_tune.data.images import decode_images
 from reid_tune.data.records import ImageRecord
 from reid_tune.errors import InputError
-from reid_tune.files import write_atomic
+from reid_tune.files import check_output_file, require_writable, write_atomic
 from reid_tune.storage.download_cache import ensure_local_folder
-from reid_tune.tasks.embeddings import ENDINGS, Image, open_embeddings_file, list_images
+from reid_tune.tasks.embeddings import ENDINGS, Image, list_images, open_embeddings_file
+from reid_tune.tasks.evaluation_sets import evaluation_folders
 from reid_tune.tasks.models import ModelFile
-from reid_tune.tasks.outputs import check_output_file, require_writable
-from reid_tune.tasks.plan import describe_run
 from reid_tune.tasks.references import ONNX, resolve
 from reid_tune.tasks.status import logged
-from reid_tune.tasks.evaluation_sets import evaluation_folders
+from reid_tune.tasks.train import describe_run
 from reid_tune.training.devices import task_devices
 from reid_tune.training.embed import Embedder
 from reid_tune.training.embedding_pool import embedding_workers
@@ -112,9 +111,7 @@ def _chunks(images: Sequence[Image], size: int) -> Iterator[Sequence[Image]]:
 
 def _embed(images: Sequence[Image], embedder: Embedder, threads: int) -> np.ndarray:
     records = [ImageRecord(image.path, image.identity, image.camera) for image in images]
-    inputs = embedder.inputs
-    size = inputs.height, inputs.width, inputs.interpolation
-    embeddings = embedder.embed(decode_images(records, *size, grey=inputs.grey, threads=threads))
+    embeddings = embedder.embed(decode_images(records, embedder.image_spec, threads=threads))
     if not (finite := np.isfinite(embeddings).all(axis=1)).all():
         raise InputError(f"the embedding of {images[int(finite.argmin())].path} is not finite; check the model.")
     return embeddings

@@ -13,7 +13,7 @@ from reid_tune.evaluation.matches import Watch, hardest_queries, random_queries
 from reid_tune.evaluation.plots import ENDINGS, MAX_FRAMES, Frame, cmc_plot, matches_plot
 from reid_tune.evaluation.score import Score
 from reid_tune.evaluation.thresholds import Threshold
-from reid_tune.tasks.outputs import check_output_file, require_writable
+from reid_tune.files import check_output_file, require_writable
 from reid_tune.tasks.threshold import Calibration
 from reid_tune.training.data import EvaluationImages
 

@@ -18,7 +18,7 @@ from reid_tune.evaluation.rerank import ReRanking
 from reid_tune.evaluation.rerank_grid import grid_scores
 from reid_tune.evaluation.rerank_plot import landscape_plot
 from reid_tune.evaluation.score import Score, score
-from reid_tune.tasks.outputs import check_output_file, require_writable
+from reid_tune.files import check_output_file, require_writable
 from reid_tune.training.devices import named_device
 
 __all__ = ["RerankSearch", "run_rerank_search"]

@@ -17,8 +17,7 @@ from reid_tune.evaluation.features import FeatureSet, read_features
 from reid_tune.evaluation.openset import FAR, OpenSet, open_set
 from reid_tune.evaluation.plots import ENDINGS
 from reid_tune.evaluation.thresholds import Pairs, Threshold
-from reid_tune.files import write_atomic
-from reid_tune.tasks.outputs import check_output_file, require_writable
+from reid_tune.files import check_output_file, require_writable, write_atomic
 from reid_tune.training.devices import named_device
 
 __all__ = ["Calibration", "calibrate", "read_threshold", "run_threshold"]

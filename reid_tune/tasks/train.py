@@ -3,7 +3,7 @@
 import fcntl
 import os
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,9 @@ import torch
 
 from reid_tune.checkpoints.filenames import LATEST
 from reid_tune.config.experiment import Experiment
+from reid_tune.config.train import Train
 from reid_tune.errors import InputError
 from reid_tune.files import write_atomic
-from reid_tune.tasks.plan import describe_run
 from reid_tune.tasks.references import CHECKPOINT, is_reference, resolve
 from reid_tune.tasks.split import SPLIT, write_split_lists
 from reid_tune.tasks.status import StatusLog, kpi, logged
@@ -35,7 +35,7 @@ from reid_tune.training.subsets import (
     validates_on_test,
 )
 
-__all__ = ["run_train"]
+__all__ = ["describe_run", "run_train"]
 
 
 def run_train(experiment: Experiment, given: Collection[str] = (), *, track: bool = False) -> Path:
@@ -156,8 +156,8 @@ def _data_lines(experiment: Experiment, given: Collection[str]) -> list[str]:
     cameras = len({record.camera for record in split.train})
     lines = [f"training: {len(split.train)} images, {identities} identities, {cameras} camera(s)"]
     lines += [
-        f"{len(folder.unparsed_names)} image(s) of {folder.path} are left out, as their names do not parse: the first is "
-        f"{folder.unparsed_names[0]!r}"
+        f"{len(folder.unparsed_names)} image(s) of {folder.path} are left out, as their names do not parse: the first "
+        f"is {folder.unparsed_names[0]!r}"
         for folder in training_folders(experiment)
         if folder.unparsed_names
     ]
@@ -179,3 +179,31 @@ def _data_lines(experiment: Experiment, given: Collection[str]) -> list[str]:
             )
         lines.append(f"validation: {len(split.query)} queries, {len(split.gallery)} gallery images, {where}")
     return lines
+
+
+def describe_run(experiment: Experiment, task: str, devices: Sequence[torch.device]) -> str:
+    """Devices, threads and arithmetic of a task; `devices` are its workers'."""
+    parts = [_workers(devices), f"{experiment.dataset.num_workers} decoding thread(s)"]
+    if task == "train":
+        parts += _training(experiment.train, gpu=devices[0].type == "cuda", workers=len(devices))
+    return f"{task}: {', '.join(parts)}"
+
+
+def _training(train: Train, *, gpu: bool, workers: int) -> list[str]:
+    """Arithmetic, chunks and kernels of a training."""
+    parts = [f"{train.precision} (TF32)" if train.precision == "fp32" and train.tf32 and gpu else train.precision]
+    if train.accumulate > 1:
+        parts.append(f"each worker's part of a batch in {train.accumulate} chunks")
+    if train.cuda_graphs:
+        parts.append("CUDA graphs" if gpu and workers == 1 else "no CUDA graphs, which need one worker on a GPU")
+    if train.deterministic:
+        parts.append("deterministic")
+    elif gpu:
+        parts.append(f"cuDNN benchmark {train.cudnn.benchmark}, deterministic {train.cudnn.deterministic}")
+    return parts
+
+
+def _workers(devices: Sequence[torch.device]) -> str:
+    if devices[0].type == "cuda":
+        return f"GPU {', '.join(str(device.index) for device in devices)}"
+    return "no GPU, the CPU" if len(devices) == 1 else f"no GPU, {len(devices)} processes on the CPU"

@@ -11,12 +11,12 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
+from reid_tune.data.image_spec import ImageSpec
 from reid_tune.data.images import try_load_image
-from reid_tune.deploy.preprocessing import Preprocessing
 from reid_tune.deploy.triton.client import TritonModel
 from reid_tune.errors import InputError
+from reid_tune.files import check_output_file, require_writable
 from reid_tune.tasks.embeddings import Image, list_images, open_embeddings_file
-from reid_tune.tasks.outputs import check_output_file, require_writable
 
 __all__ = ["RESULTS", "EmbeddingResult", "embed_folders", "require_batch_size"]
 
@@ -61,7 +61,7 @@ def embed_folders(
     asked: list[Sequence[Image]] = []
 
     def crops() -> Iterator[np.ndarray]:
-        for batch in _decoded(model.preprocessing, batches):
+        for batch in _decoded(model.preprocessing.image_spec, batches):
             good = [(image, crop) for image, crop in batch if isinstance(crop, np.ndarray)]
             broken.extend(str(fault) for _, fault in batch if not isinstance(fault, np.ndarray))
             if good:
@@ -94,14 +94,12 @@ def require_batch_size(model: TritonModel, batch_size: int) -> None:
 
 
 def _decoded(
-    preprocessing: Preprocessing, batches: Sequence[Sequence[Image]]
+    image_spec: ImageSpec, batches: Sequence[Sequence[Image]]
 ) -> Iterator[list[tuple[Image, np.ndarray | InputError]]]:
     """The images of each batch with their crops, or with what is wrong; some batches are decoded ahead."""
 
     def decode(image: Image) -> np.ndarray | InputError:
-        return try_load_image(
-            image.path, preprocessing.height, preprocessing.width, preprocessing.interpolation, grey=preprocessing.grey
-        )
+        return try_load_image(image.path, image_spec)
 
     pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)))
     try:

@@ -10,16 +10,15 @@ import numpy as np
 
 from reid_tune.config.experiment import Experiment
 from reid_tune.data.image_cache.images import DecodedImages
+from reid_tune.data.image_spec import ImageSpec
 from reid_tune.data.images import decode_readable
 from reid_tune.data.records import ImageRecord, read_image_folder
-from reid_tune.deploy.preprocessing import Preprocessing
 from reid_tune.deploy.triton.client import TritonModel
 from reid_tune.errors import InputError
 from reid_tune.evaluation.matches import Watch
 from reid_tune.evaluation.score import Score, scores
-from reid_tune.files import write_atomic
+from reid_tune.files import check_output_file, require_writable, write_atomic
 from reid_tune.tasks.evaluate import reranking_of
-from reid_tune.tasks.outputs import check_output_file, require_writable
 from reid_tune.tasks.pictures import draw_cmc, sample_matches
 from reid_tune.tasks.triton_client import require_batch_size
 from reid_tune.training.data import EvaluationImages
@@ -76,7 +75,7 @@ def run_end_to_end(
     queries, others = read_image_folder(query).records, read_image_folder(gallery).records
     chosen = sample_identities(queries, others, identities, seed)
     own, their = ([record for record in records if record.identity in chosen] for records in (queries, others))
-    images, broken = _decoded(own, their, model.preprocessing)
+    images, broken = _decoded(own, their, model.preprocessing.image_spec)
 
     def embed(crops: np.ndarray) -> np.ndarray:
         batches = (crops[start : start + batch_size] for start in range(0, len(crops), batch_size))
@@ -96,12 +95,11 @@ def run_end_to_end(
 
 
 def _decoded(
-    query: Sequence[ImageRecord], gallery: Sequence[ImageRecord], preprocessing: Preprocessing
+    query: Sequence[ImageRecord], gallery: Sequence[ImageRecord], image_spec: ImageSpec
 ) -> tuple[EvaluationImages, tuple[str, ...]]:
     """The images that can be read, and what is wrong with the others."""
-    size = preprocessing.height, preprocessing.width, preprocessing.interpolation
-    own, queries, broken = decode_readable(query, *size, grey=preprocessing.grey)
-    their, others, more = decode_readable(gallery, *size, grey=preprocessing.grey)
+    own, queries, broken = decode_readable(query, image_spec)
+    their, others, more = decode_readable(gallery, image_spec)
     if not own or not their:
         raise InputError(f"no image of a folder can be read: {(broken if not own else more)[0]}")
     identities, cameras = (
