@@ -45,7 +45,7 @@ def make_trial_config(attempt: "Attempt", validate_at: tuple[int, ...], scratch:
         "threads": attempt.resources.per_worker.cpus,
         "gpus": attempt.resources.per_worker.gpus,
         "gpu_context": attempt.gpu_context,
-        "more": dict(attempt.resources.custom),
+        "custom": dict(attempt.resources.custom),
         "workers": attempt.resources.workers,
         "scratch": scratch,
         "remote": attempt.remote,
@@ -120,7 +120,7 @@ def run_distributed(config: dict[str, Any]) -> None:
     from ray import tune
     from ray.tune.integration.ray_train import TuneReportCallback
 
-    resources = {"CPU": config["threads"], **config["more"]} | ({"GPU": config["gpus"]} if config["gpus"] else {})
+    resources = {"CPU": config["threads"], **config["custom"]} | ({"GPU": config["gpus"]} if config["gpus"] else {})
     trainer = lean_torch_trainer()(
         _worker,
         train_loop_config=config,

@@ -10,21 +10,21 @@ from reid_tune.config.load import build_experiment
 from reid_tune.errors import InfrastructureError
 from reid_tune.execution.failures import Failure
 from reid_tune.execution.run_source import Attempt
-from reid_tune.execution.tune_runner import _TuneBridge
+from reid_tune.execution.tune_bridge import TuneBridge
 
 EXPERIMENT = build_experiment({}, {}, "spec")
 FINISHED = "FINISHED"
 
 
 class Runs:
-    """A source of two runs that does as it is told."""
+    """A source of two runs that follows its attributes."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.ready = ["a", "b"]
         self.ended: list[str] = []
         self.losses: list[tuple[str, Failure]] = []
-        self.unwanted: set[str] = set()
+        self.stopped: set[str] = set()
         self.polls = 0
 
     def next_attempt(self) -> Attempt | None:
@@ -47,7 +47,7 @@ class Runs:
         self.polls += 1
 
     def is_running(self, run: str) -> bool:
-        return run not in self.unwanted
+        return run not in self.stopped
 
 
 @pytest.fixture
@@ -55,23 +55,23 @@ def source(tmp_path: Path) -> Runs:
     return Runs(tmp_path)
 
 
-def bridge_of(source: Runs, at_once: int = 2, timeout: float = 1e9) -> _TuneBridge:
-    return _TuneBridge(source, lambda: at_once, lambda attempt: {"run": attempt.run}, timeout)
+def make_bridge(source: Runs, max_concurrent: int = 2, timeout: float = 1e9) -> TuneBridge:
+    return TuneBridge(source, lambda: max_concurrent, lambda attempt: {"run": attempt.run}, timeout)
 
 
 def report(epoch: int) -> dict[str, str]:
     return {"payload": f'{{"epoch": {epoch}}}'}
 
 
-def test_no_more_runs_than_fit_are_begun(source: Runs) -> None:
-    wires = bridge_of(source, at_once=1)
-    assert wires.suggest("1") == {"run": "a"} and wires.suggest("2") is None
-    assert wires.report("1", report(1)) and not wires.report("1", report(2))
-    wires.complete("1", None)
-    assert wires.suggest("2") == {"run": "b"}
+def test_no_more_runs_than_fit_are_started(source: Runs) -> None:
+    bridge = make_bridge(source, max_concurrent=1)
+    assert bridge.suggest("1") == {"run": "a"} and bridge.suggest("2") is None
+    assert bridge.report("1", report(1)) and not bridge.report("1", report(2))
+    bridge.complete("1", None)
+    assert bridge.suggest("2") == {"run": "b"}
     assert not source.losses, "a run that the source has ended is not lost"
-    wires.report("2", report(2))
-    assert wires.suggest("3") == FINISHED
+    bridge.report("2", report(2))
+    assert bridge.suggest("3") == FINISHED
 
 
 @pytest.mark.parametrize(
@@ -83,47 +83,47 @@ def test_no_more_runs_than_fit_are_begun(source: Runs) -> None:
     ],
 )
 def test_a_process_that_ends_by_itself_is_lost(source: Runs, error: str | None, reason: str) -> None:
-    wires = bridge_of(source)
-    wires.suggest("1")
-    wires.complete("1", error)
+    bridge = make_bridge(source)
+    bridge.suggest("1")
+    bridge.complete("1", error)
     ((run, failure),) = source.losses
     assert run == "a" and failure.kind == "lost_worker" and reason in failure.reason
 
 
 def test_what_is_silent_for_too_long_is_given_up_once(source: Runs) -> None:
-    wires = bridge_of(source, timeout=60)
-    wires.suggest("1"), wires.suggest("2")
-    assert wires.unwanted() == [] and source.polls == 1
-    wires.heard["2"] -= 61
-    assert wires.unwanted() == ["2"]
+    bridge = make_bridge(source, timeout=60)
+    bridge.suggest("1"), bridge.suggest("2")
+    assert bridge.trials_to_stop() == [] and source.polls == 1
+    bridge.last_activity["2"] -= 61
+    assert bridge.trials_to_stop() == ["2"]
     assert source.losses == [("b", Failure("timeout", "no report for 1 minutes"))]
-    wires.heard["2"] -= 61
-    assert wires.unwanted() == ["2"] and len(source.losses) == 1
-    assert not wires.report("2", report(1)), "what it says now comes too late"
-    wires.complete("2", None)
-    assert len(source.losses) == 1 and wires.unwanted() == []
+    bridge.last_activity["2"] -= 61
+    assert bridge.trials_to_stop() == ["2"] and len(source.losses) == 1
+    assert not bridge.report("2", report(1)), "a late report changes nothing"
+    bridge.complete("2", None)
+    assert len(source.losses) == 1 and bridge.trials_to_stop() == []
 
 
-def test_a_report_starts_the_clock_anew(source: Runs) -> None:
-    wires = bridge_of(source, timeout=60)
-    wires.suggest("1")
-    wires.heard["1"] -= 61
-    wires.report("1", report(1))
-    assert wires.unwanted() == [] and not source.losses
+def test_a_report_restarts_the_clock(source: Runs) -> None:
+    bridge = make_bridge(source, timeout=60)
+    bridge.suggest("1")
+    bridge.last_activity["1"] -= 61
+    bridge.report("1", report(1))
+    assert bridge.trials_to_stop() == [] and not source.losses
 
 
 def test_runs_that_the_source_has_ended_are_stopped(source: Runs) -> None:
-    wires = bridge_of(source)
-    wires.suggest("1"), wires.suggest("2")
-    source.unwanted = {"a"}
-    assert wires.unwanted() == ["1"] and not source.losses
+    bridge = make_bridge(source)
+    bridge.suggest("1"), bridge.suggest("2")
+    source.stopped = {"a"}
+    assert bridge.trials_to_stop() == ["1"] and not source.losses
 
 
 def test_a_fault_of_the_source_ends_all_runs_and_is_kept(source: Runs) -> None:
-    wires = bridge_of(source)
-    wires.suggest("1"), wires.suggest("2")
-    assert not wires.report("1", report(13))
-    assert isinstance(wires.error, InfrastructureError)
-    assert sorted(wires.unwanted()) == ["1", "2"] and source.polls == 0
-    wires.complete("1", None), wires.complete("2", "killed")
-    assert not source.losses and wires.suggest("3") == FINISHED
+    bridge = make_bridge(source)
+    bridge.suggest("1"), bridge.suggest("2")
+    assert not bridge.report("1", report(13))
+    assert isinstance(bridge.error, InfrastructureError)
+    assert sorted(bridge.trials_to_stop()) == ["1", "2"] and source.polls == 0
+    bridge.complete("1", None), bridge.complete("2", "killed")
+    assert not source.losses and bridge.suggest("3") == FINISHED
