@@ -10,12 +10,12 @@ import yaml
 import yaml.constructor
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import ValidationError
 
 from reid_tune.config.checks import find_errors, find_sampling_errors
 from reid_tune.config.defaults import backbone_defaults
 from reid_tune.config.experiment import Experiment, canonical_key, flatten, leaf_fields, unflatten
 from reid_tune.config.tao_keys import is_default, is_inactive_tao_key, unsupported_message
+from reid_tune.config.validation import combine_errors, validate
 from reid_tune.errors import InputError
 
 __all__ = [
@@ -24,7 +24,6 @@ __all__ = [
     "load_experiment",
     "nearest_key",
     "parse_overrides",
-    "combine_errors",
     "read_yaml",
     "with_parameters",
 ]
@@ -56,7 +55,7 @@ def build_experiment(tree: Mapping[str, Any], overrides: Mapping[str, Any], sour
     over, wrong_too = _user_values(overrides)
     given |= _gpus_of_the_command_line(over) | over
     values = backbone_defaults(str(given.get("model.backbone", "resnet_50"))) | given
-    experiment = _validate(_interpolate(unflatten(values), source), source, wrong + wrong_too)
+    experiment = validate(Experiment, _interpolate(unflatten(values), source), source, errors=wrong + wrong_too)
     wrong = find_errors(experiment)
     if wrong:
         raise combine_errors(source, wrong)
@@ -69,7 +68,7 @@ def with_parameters(base: Experiment, parameters: Mapping[str, Any], source: str
     Raises:
         InputError: a value is out of its range, or a rule between fields is broken.
     """
-    experiment = _validate(unflatten(flatten(base.model_dump()) | dict(parameters)), source)
+    experiment = validate(Experiment, unflatten(flatten(base.model_dump()) | dict(parameters)), source)
     wrong = find_sampling_errors(experiment)
     if wrong:
         raise combine_errors(source, wrong)
@@ -143,13 +142,6 @@ def nearest_key(key: str) -> str | None:
     return found[0] if found else None
 
 
-def combine_errors(source: str, wrong: Sequence[str]) -> InputError:
-    """One error for all that is wrong in one file."""
-    if len(wrong) == 1:
-        return InputError(f"{source}: {wrong[0]}")
-    return InputError(f"{source}: {len(wrong)} problems:\n" + "\n".join(f"  {line}" for line in wrong))
-
-
 def _gpus_of_the_command_line(overrides: Mapping[str, Any]) -> dict[str, Any]:
     """Defaults for the other of a task's num_gpus and gpu_ids, where the command line sets one: the file's is void."""
     tasks = {key.split(".")[0] for key in overrides if key.endswith((".num_gpus", ".gpu_ids"))}
@@ -194,22 +186,3 @@ def _interpolate(tree: dict[str, Any], source: str) -> dict[str, Any]:
         raise InputError(f"{source}: {key}: {reason}.") from None
     assert isinstance(resolved, dict)
     return {str(key): value for key, value in resolved.items()}
-
-
-def _validate(tree: dict[str, Any], source: str, wrong: Sequence[str] = ()) -> Experiment:
-    """The experiment in a tree; `wrong` is what is known to be wrong beside its values."""
-    try:
-        experiment = Experiment.model_validate(tree)
-    except ValidationError as error:
-        raise combine_errors(source, [*wrong, *(_sentence(dict(fault)) for fault in error.errors())]) from None
-    if wrong:
-        raise combine_errors(source, wrong)
-    return experiment
-
-
-def _sentence(fault: dict[str, Any]) -> str:
-    key = ".".join(str(part) for part in fault["loc"])
-    value = "" if key == "encryption_key" else f" = {fault['input']!r}"
-    message = fault["msg"].removeprefix("Value error, ").replace("Input should", "should", 1)
-    message = message.replace("a valid tuple", "a list, such as [2, 3]")
-    return f"{key}{value}: {message}."
