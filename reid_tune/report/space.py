@@ -1,4 +1,4 @@
-"""What a search space looks like: its ranges, and the first trials that it gives."""
+"""Tables of a search space: its ranges, and the first trials that a sweep would suggest."""
 
 import json
 from typing import Any
@@ -16,48 +16,50 @@ __all__ = ["first_suggestions", "ranges_table", "suggestions_table"]
 
 
 def first_suggestions(sweep: SweepConfig, count: int) -> list[dict[str, Any]]:
-    """The parameters of the trials 1 to count, as suggested while no result is known; of a grid no more than it has."""
+    """Return the parameters of the trials 1 to `count`, suggested without results; a grid may have fewer."""
     study = Study(sweep)
     count = min(count, len(study.grid)) if sweep.file.search.sampler == "grid" else count
     return [study.ask(trial_run(number), number) for number in range(1, count + 1)]
 
 
 def ranges_table(space: SearchSpace, title: str | None = None) -> Table:
-    """A row for each range with the spec's value and the conditions; the constraints below."""
+    """Return a row for each range with the spec's value and the conditions; the constraints are below the table."""
     constraints = "\n".join(constraint.text for constraint in space.constraints)
     table = Table(title=title, caption=escape(constraints) or None, caption_justify="left")
     for name in ("key", "range", "spec", "when"):
         table.add_column(name)
     for parameter in space.parameters:
         for branch in parameter.branches:
-            when = ", ".join(f"{key}: {' or '.join(map(_short, wanted))}" for key, wanted in branch.when.items())
-            cells = parameter.key, _range(branch.range), _short(space.base[parameter.key]), when
+            conditions = [f"{key}: {' or '.join(map(_format, values))}" for key, values in branch.when.items()]
+            spec_value = _format(space.base[parameter.key])
+            cells = parameter.key, _format_range(branch.range), spec_value, ", ".join(conditions)
             table.add_row(*map(escape, cells))
     return table
 
 
-def suggestions_table(space: SearchSpace, suggested: list[dict[str, Any]]) -> Table:
-    """A row for each trial; a key that is not searched in a trial, and so keeps the spec's value, has none."""
+def suggestions_table(space: SearchSpace, suggestions: list[dict[str, Any]]) -> Table:
+    """Return a row for each trial; a key that a trial does not search, so that the spec's value applies, shows `-`."""
     table = Table()
     table.add_column("trial", justify="right")
     for parameter in space.parameters:
         parts = parameter.key.split(".")
         table.add_column(".".join(parts[-2:]) if parts[-1] == "name" else parts[-1], justify="right")
     keys = [parameter.key for parameter in space.parameters]
-    table.add_row("0 (spec)", *(escape(_short(space.base[key])) for key in keys), style="cyan")
-    for number, parameters in enumerate(suggested, 1):
-        table.add_row(str(number), *(escape(_short(parameters[key])) if key in parameters else "-" for key in keys))
+    table.add_row("0 (spec)", *(escape(_format(space.base[key])) for key in keys), style="cyan")
+    for number, parameters in enumerate(suggestions, 1):
+        table.add_row(str(number), *(escape(_format(parameters[key])) if key in parameters else "-" for key in keys))
     return table
 
 
-def _range(range: Range) -> str:
+def _format_range(range: Range) -> str:
     ((kind, values),) = range.as_entry().items()
-    return f"{kind} {_short(values)}"
+    return f"{kind} {_format(values)}"
 
 
-def _short(value: Any) -> str:
+def _format(value: Any) -> str:
+    """Return a value almost as YAML writes it, floats with three significant digits."""
     if isinstance(value, list):
-        return f"[{', '.join(map(_short, value))}]"
+        return f"[{', '.join(map(_format, value))}]"
     if isinstance(value, dict):
-        return f"{{{', '.join(f'{key}: {_short(inner)}' for key, inner in value.items())}}}"
+        return f"{{{', '.join(f'{key}: {_format(inner)}' for key, inner in value.items())}}}"
     return f"{value:.3g}" if isinstance(value, float) else value if isinstance(value, str) else json.dumps(value)

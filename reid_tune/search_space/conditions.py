@@ -70,11 +70,10 @@ def sort_by_conditions(parameters: Mapping[str, Parameter]) -> list[Parameter]:
                 raise ValueError(f"space.{key}: when: {other} is not in the space, so it has one value only.")
     remaining, ordered = dict(parameters), list[Parameter]()
     while remaining:
-        free = (key for key in remaining if remaining.keys().isdisjoint(remaining[key].condition_keys()))
-        key = next(free, None)
-        if key is None:
+        free = [key for key in remaining if remaining.keys().isdisjoint(remaining[key].condition_keys())]
+        if not free:
             raise ValueError(f"space: when: the conditions form a circle among {', '.join(remaining)}.")
-        ordered.append(remaining.pop(key))
+        ordered.append(remaining.pop(free[0]))
     return ordered
 
 

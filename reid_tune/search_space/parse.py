@@ -1,4 +1,4 @@
-"""The sections `space` and `constraints` of a search-space file, read."""
+"""Parse the sections `space` and `constraints` of a search-space file."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,7 +6,9 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from reid_tune.config.experiment import canonical_key, leaf_fields
-from reid_tune.config.load import LEAVES, combine_errors, nearest_key
+from reid_tune.config.load import LEAVES, nearest_key
+from reid_tune.config.validation import combine_errors
+from reid_tune.errors import InputError
 from reid_tune.search_space.conditions import Branch, Parameter, check_conditions, sort_by_conditions
 from reid_tune.search_space.constraints import Constraint, parse_constraint
 from reid_tune.search_space.range_syntax import parse_range
@@ -16,9 +18,9 @@ __all__ = ["parse_spaces", "typed_value"]
 
 _FIELDS = dict(leaf_fields())
 _SEARCHABLE = ("model.", "dataset.", "train.")
-# Searched in a stage of their own, which trains nothing.
+# Searched in a separate stage, which trains nothing.
 _RERANKING = ("re_ranking.k1", "re_ranking.k2", "re_ranking.lambda_value")
-# Set by the sweep itself, or without influence on what a trial learns.
+# Set by the sweep itself, or without influence on the training of a trial.
 _FIXED = {
     "model.pretrained_model_path",
     "dataset.train_dataset_dir",
@@ -43,35 +45,43 @@ _FIXED = {
 def parse_spaces(
     tree: Mapping[str, Any], constraints: Sequence[str], base: dict[str, Any], source: str
 ) -> tuple[SearchSpace, SearchSpace]:
-    """Read the sections `space` and `constraints`: what trials search, and what the stage `rerank` does.
+    """Parse the sections `space` and `constraints`.
 
     Args:
+        tree: Section `space`.
+        constraints: Section `constraints`.
         base: The spec's values by dotted key, as plain data.
+        source: Path of the file, for messages.
+
+    Returns:
+        The space of the trials, and the space of the stage `rerank`.
 
     Raises:
-        InputError: all unknown or fixed keys and malformed ranges and expressions; else what is wrong with conditions.
+        InputError: keys are unknown or cannot be searched, or ranges or expressions are malformed; all are named.
+            Otherwise: conditions are invalid.
     """
     parameters: dict[str, Parameter] = {}
-    expressions, wrong = [], [] if tree else ["space is empty: name at least one key with its range."]
+    expressions = []
+    errors = [] if tree else ["space is empty: name at least one key with its range."]
     for key, entry in tree.items():
         name = canonical_key(str(key))
         try:
             if name in parameters:
-                raise ValueError("this key is given twice (an alias is a second spelling): keep one.")
+                raise ValueError("this key is given twice (an alias is a second spelling): keep one of them.")
             parameters[name] = _parse(name, entry)
         except ValueError as error:
-            wrong.append(f"space.{key}: {error}")
+            errors.append(f"space.{key}: {error}")
     for text in constraints:
         try:
             expressions.append(parse_constraint(text, base))
         except ValueError as error:
-            wrong.append(str(error))
-    if wrong:
-        raise combine_errors(source, wrong)
-    later = [_space(parameters, expressions, base, source, reranking) for reranking in (False, True)]
-    if not later[0].parameters:
-        raise combine_errors(source, ["space has no key that trials could search: name one beside re_ranking."])
-    return later[0], later[1]
+            errors.append(str(error))
+    if errors:
+        raise combine_errors(source, errors)
+    space, re_ranking = (_space(parameters, expressions, base, source, reranking) for reranking in (False, True))
+    if not space.parameters:
+        raise InputError(f"{source}: space has no key that trials search: add one to those of re_ranking.")
+    return space, re_ranking
 
 
 def _space(
@@ -81,38 +91,41 @@ def _space(
     source: str,
     reranking: bool,
 ) -> SearchSpace:
-    """The part of a space that trials search, or the part of the re-ranking."""
-    own = {name: found for name, found in parameters.items() if (name in _RERANKING) is reranking}
-    others = parameters.keys() - own.keys()
-    wrong = [
-        f"space.{name} has a condition on {key}: re-ranking is searched apart from all other keys."
-        for name, parameter in own.items()
+    """Return the part of a space that trials search, or the part of the re-ranking."""
+    selected = {name: parameter for name, parameter in parameters.items() if (name in _RERANKING) is reranking}
+    others = parameters.keys() - selected.keys()
+    errors = [
+        f"space.{name} has a condition on {key}: re-ranking is searched separately from all other keys."
+        for name, parameter in selected.items()
         for key in parameter.condition_keys()
         if key in others
     ]
-    wrong += [
-        f"constraints: {constraint.text}: re-ranking is searched apart from all other keys; write two constraints."
+    errors += [
+        f"constraints: {constraint.text}: re-ranking is searched separately from all other keys: write two constraints."
         for constraint in constraints
-        if others & set(constraint.keys) and own.keys() & set(constraint.keys)
+        if others & set(constraint.keys) and selected.keys() & set(constraint.keys)
     ]
-    if wrong:
-        raise combine_errors(source, wrong)
+    if errors:
+        raise combine_errors(source, errors)
     try:
-        ordered = sort_by_conditions(own)
+        ordered = sort_by_conditions(selected)
     except ValueError as error:
-        raise combine_errors(source, [str(error)]) from None
-    if wrong := check_conditions(ordered, base):
-        raise combine_errors(source, wrong)
-    concerns = [constraint for constraint in constraints if not others & set(constraint.keys)]
-    return SearchSpace(tuple(ordered), tuple(concerns), base, source)
+        raise InputError(f"{source}: {error}") from None
+    errors = check_conditions(ordered, base)
+    if errors:
+        raise combine_errors(source, errors)
+    relevant = [constraint for constraint in constraints if not others & set(constraint.keys)]
+    return SearchSpace(tuple(ordered), tuple(relevant), base, source)
 
 
 def _parse(key: str, entry: Any) -> Parameter:
     if key not in LEAVES:
-        near = nearest_key(key)
-        raise ValueError(f"the spec has no such key{f'; did you mean {near}?' if near else '.'}")
+        suggestion = nearest_key(key)
+        raise ValueError("the spec has no such key" + (f"; did you mean {suggestion}?" if suggestion else "."))
     if key not in _RERANKING and (key in _FIXED or not key.startswith(_SEARCHABLE)):
-        raise ValueError("this key cannot be searched: the sweep sets it, or it does not change what a trial learns.")
+        raise ValueError(
+            "this key cannot be searched: the sweep sets it, or it does not change the training of a trial."
+        )
     several = isinstance(entry, list) and entry and all(isinstance(part, Mapping) for part in entry)
     entries = entry if several else [entry]
     names = [f"{key}#{index}" for index in range(len(entries))] if len(entries) > 1 else [key]
@@ -134,7 +147,10 @@ def _branch(key: str, name: str, entry: Any) -> Branch:
 
 
 def typed_value(key: str, value: Any) -> Any:
-    """A value as the field reads it, in plain data; as it is where the field refuses it, which preflight reports."""
+    """Return a value as the field reads it, as plain data. A value that the field rejects is returned unchanged.
+
+    Preflight reports the rejected ones.
+    """
     if key not in _FIELDS:
         return value
     adapter: TypeAdapter[Any] = TypeAdapter(_FIELDS[key].annotation or Any)

@@ -1,4 +1,4 @@
-"""A sweep as its log describes it, for those who do not have its file."""
+"""A sweep as its event log describes it, without its search-space file."""
 
 from pathlib import Path
 
@@ -17,10 +17,10 @@ __all__ = ["recorded_experiment", "load_recorded_sweep"]
 
 
 def load_recorded_sweep(folder: Path) -> SweepConfig:
-    """The sweep in a folder as it began, with the folder in place of its file.
+    """Load the sweep in a folder as it began, with the folder as its source.
 
     Raises:
-        InputError: there is no sweep, its log is damaged, or this version cannot read it.
+        InputError: the folder has no sweep, its log is damaged, or its spec is invalid in this version.
     """
     state, _ = read_sweep(folder)
     experiment = recorded_experiment(state, folder)
@@ -33,10 +33,10 @@ def load_recorded_sweep(folder: Path) -> SweepConfig:
 
 
 def recorded_experiment(state: SweepState, folder: Path) -> Experiment:
-    """The spec of trial 0.
+    """Return the spec of trial 0.
 
     Raises:
-        InputError: this version cannot read it.
+        InputError: the spec is invalid in this version.
     """
     try:
         return Experiment.model_validate(unflatten(state.header.spec))

@@ -1,22 +1,23 @@
 """The sections of a search-space file."""
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from reid_tune.config.base import Section
 
 __all__ = ["COST_METRICS", "OBJECTIVE_FORMS", "Budget", "Objective", "Resources", "SweepFile"]
 
-NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
-COST_METRICS = ("gflops", "parameters", "embedding_dim")  # computed from the spec, the same wherever they are
-OBJECTIVE_FORMS = ("one objective", "several objectives")  # in the locations of faults
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+COST_METRICS = ("gflops", "parameters", "embedding_dim")  # computed from the spec, independent of the machine
+OBJECTIVE_FORMS = ("one objective", "several objectives")  # tags in the locations of pydantic's errors
 
 
 class Objective(Section):
     metric: Literal["mAP", "mINP", "Rank-1", "Rank-5", "Rank-10", "gflops", "parameters", "embedding_dim"] = Field(
-        "mAP", description="A plain score on the hold-out, or a cost that the spec alone decides."
+        "mAP", description="A plain score on the validation split, or a cost that follows from the spec alone."
     )
     mode: Literal["max", "min", "auto"] = Field("auto", description="Scores are max, costs min.")
 
@@ -36,27 +37,29 @@ class SearchSettings(Section):
     seed: int = Field(1234, ge=0)
     start_from: str | tuple[str | dict[str, Any], ...] = Field(
         (),
-        description="Tried first: names of sweeps in the same storage, whose best trials are taken, or {key: value}.",
+        description="Warm starts: names of sweeps in the same storage, whose best trials are used, or {key: value}.",
     )
 
 
 class SchedulerSettings(Section):
     name: Literal["asha", "none"] = "asha"
     grace_period: int | Literal["auto"] = Field("auto", description="Epochs before a trial may be stopped.")
-    reduction_factor: int = Field(3, ge=2, description="One in this many trials goes on at each rung.")
+    reduction_factor: int = Field(3, ge=2, description="One in this many trials continues at each rung.")
 
 
 class Budget(Section):
-    trials: int = Field(0, ge=1, description="Trials, trial 0 among them; left out of a grid, all of it.")
-    hours: float | None = Field(None, gt=0, description="Hours that drivers work, over all stages.")
+    trials: int = Field(0, ge=1, description="Trials, including trial 0; a grid without it is searched completely.")
+    hours: float | None = Field(None, gt=0, description="Hours in which a driver runs, over all stages.")
     gpu_hours: float | None = Field(None, gt=0, description="GPU-hours that runs hold, over all stages.")
     cpu_hours: float | None = Field(None, gt=0, description="CPU-hours that runs hold, over all stages.")
-    patience: int | None = Field(None, ge=1, description="Ended trials without a better one after which none begins.")
+    patience: int | None = Field(
+        None, ge=1, description="Ended trials without a better one after which no further trial begins."
+    )
 
 
 class Confirm(Section):
-    top: int = Field(3, ge=1, description="Best trials that are trained again, beside trial 0.")
-    seeds: int = Field(3, ge=1, description="Repeats of each; repeat j has training seed j and hold-out split j.")
+    top: int = Field(3, ge=1, description="Best trials that are trained again, in addition to trial 0.")
+    seeds: int = Field(3, ge=1, description="Repeats of each; repeat j has training seed + j and validation seed + j.")
 
 
 class Refit(Section):
@@ -64,38 +67,41 @@ class Refit(Section):
 
 
 class Resources(Section):
-    workers: int = Field(1, ge=1, description="Of each trial and each confirm repeat.")
+    workers: int = Field(1, ge=1, description="Workers of each trial and each repeat.")
     gpus_per_worker: int | float | Literal["auto"] = Field(
-        "auto", description="auto: one where there are GPUs, else none; below 1 several trials share a GPU."
+        "auto", description="auto: 1 if there are GPUs, otherwise 0; below 1 several trials share a GPU."
     )
     cpus_per_worker: int = Field(1, ge=1)
     max_concurrent: int | None = Field(None, ge=1)
     refit_workers: int = Field(1, ge=1)
     accelerator_type: str | None = Field(None, description="Only GPUs of this kind, as Ray names them: H100.")
     custom: dict[str, float] = Field(
-        {}, description="What else each worker takes of its node, by the names under which Ray was started with it."
+        {}, description="Custom resources that each worker takes, by the names with which Ray was started."
     )
-    timeout_minutes: float = Field(120, gt=0, description="A run that reports nothing for so long is started again.")
+    timeout_minutes: float = Field(
+        120, gt=0, description="Minutes without a report after which a run is started again."
+    )
 
     @model_validator(mode="after")
     def _check(self) -> "Resources":
-        if taken := {"CPU", "GPU", "memory"} & self.custom.keys():
-            raise ValueError(f"custom has {min(taken)}: cpus_per_worker and gpus_per_worker say that")
+        reserved = {"CPU", "GPU", "memory"} & self.custom.keys()
+        if reserved:
+            raise ValueError(f"custom has {min(reserved)}: use cpus_per_worker and gpus_per_worker for that")
         gpus = self.gpus_per_worker
         if gpus == "auto":
             return self
         if gpus < 0 or (gpus > 1 and not float(gpus).is_integer()):
-            raise ValueError(f"gpus_per_worker = {gpus:g}: give 0, a part of one such as 0.5, or a whole number")
+            raise ValueError(f"gpus_per_worker = {gpus:g}: use 0, a fraction such as 0.5, or a whole number")
         if 0 < gpus < 1 and max(self.workers, self.refit_workers) > 1:
             raise ValueError(
-                f"gpus_per_worker = {gpus:g}: a part of a GPU is for runs of one worker; "
-                f"workers is {self.workers}, refit_workers {self.refit_workers}"
+                f"gpus_per_worker = {gpus:g}: a fraction of a GPU is for runs with one worker, but "
+                f"workers is {self.workers} and refit_workers is {self.refit_workers}"
             )
         return self
 
     @property
     def custom_resources(self) -> tuple[tuple[str, float], ...]:
-        """What a worker takes beside CPU and GPU, by Ray's names."""
+        """Resources of a worker in addition to CPU and GPU, by Ray's names."""
         kind = {f"accelerator_type:{self.accelerator_type}": 0.001} if self.accelerator_type else {}
         return tuple((kind | self.custom).items())
 
@@ -106,8 +112,8 @@ class Registry(Section):
 
 
 class SweepFile(Section):
-    name: str = Field(..., pattern=NAME, description="Also the folder's name below `storage`.")
-    spec: str = Field(..., min_length=1, description="The experiment spec, relative to this file.")
+    name: str = Field(..., description="Name of the sweep and of its folder in `storage`.")
+    spec: str = Field(..., min_length=1, description="Path of the experiment spec, relative to this file.")
     objective: Annotated[
         Annotated[Objective, Tag(OBJECTIVE_FORMS[0])] | Annotated[tuple[Objective, ...], Tag(OBJECTIVE_FORMS[1])],
         Discriminator(_form),
@@ -120,13 +126,13 @@ class SweepFile(Section):
     confirm: Confirm = Field(default_factory=Confirm)
     refit: Refit = Field(default_factory=Refit)
     resources: Resources = Field(default_factory=Resources)
-    keep: int = Field(3, ge=0, description="Best trials whose checkpoints are kept, beside trial 0's.")
+    keep: int = Field(3, ge=0, description="Best trials whose checkpoints are kept, in addition to trial 0.")
     storage: str = Field("runs", min_length=1)
     registry: Registry
 
     @property
     def objectives(self) -> tuple[Objective, ...]:
-        """The objectives; the first is a score, and alone decides which trials are confirmed and which one wins."""
+        """All objectives. The first is a score; it alone decides which trials are confirmed and which one wins."""
         return (self.objective,) if isinstance(self.objective, Objective) else self.objective
 
     @property
@@ -136,8 +142,15 @@ class SweepFile(Section):
 
     @property
     def costs(self) -> tuple[str, ...]:
-        """The further objectives that are costs."""
+        """Names of the further objectives, which are costs."""
         return tuple(objective.metric for objective in self.objectives if objective.metric in COST_METRICS)
+
+    @field_validator("name")
+    @classmethod
+    def _check_name(cls, name: str) -> str:
+        if not _NAME.fullmatch(name):
+            raise ValueError("use letters, digits, '.', '_' and '-', 64 at most, no path")
+        return name
 
     @model_validator(mode="after")
     def _check(self) -> "SweepFile":
@@ -149,7 +162,7 @@ class SweepFile(Section):
             or len(set(names)) < len(names)
         ):
             raise ValueError(
-                f"objective = {names}: the first is a score (mAP, mINP, Rank-k), further ones are costs "
+                f"objective = {names}: the first must be a score (mAP, mINP, Rank-k), the others costs "
                 f"({', '.join(COST_METRICS)}), each once"
             )
         return self

@@ -80,7 +80,7 @@ def canonical(values: dict[str, Any]) -> str:
 @given(trees())
 def test_conditions_are_those_of_brute_force(tree: dict[str, list[dict[str, Any]]]) -> None:
     if faulty(tree):
-        with pytest.raises(InputError, match="never has the value|never hold together|can hold at once"):
+        with pytest.raises(InputError, match="never has the value|never hold together|can apply at the same time"):
             make_space(tree)
         return
     space = make_space(tree)
@@ -162,16 +162,16 @@ CHOICE = {"choice": ["SGD", "Adam"]}
             },
             [f"space.{POOL}: ", "never hold together"],
         ),
-        ({NAME: CHOICE, RATE: [{"uniform": [0, 1]}, *BY_OPTIMIZER[:1]]}, ["can hold at once", "'uniform'"]),
+        ({NAME: CHOICE, RATE: [{"uniform": [0, 1]}, *BY_OPTIMIZER[:1]]}, ["can apply at the same time", "'uniform'"]),
         (
             {
                 NAME: CHOICE,
                 SOFT: {"choice": [True, False]},
                 RATE: [BY_OPTIMIZER[0], {"uniform": [0, 1], "when": {SOFT: True}}],
             },
-            ["can hold at once"],
+            ["can apply at the same time"],
         ),
-        ({NAME: CHOICE | {"when": {NAME: "SGD"}}}, [f"space: when: the conditions go in a circle among {NAME}."]),
+        ({NAME: CHOICE | {"when": {NAME: "SGD"}}}, [f"space: when: the conditions form a circle among {NAME}."]),
         (
             {NAME: CHOICE | {"when": {SOFT: True}}, SOFT: {"choice": [True, False], "when": {NAME: "SGD"}}},
             [f"a circle among {NAME}, {SOFT}."],

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from reid_tune.errors import InputError
-from reid_tune.search_space.grid import grid_configurations
+from reid_tune.search_space.space import grid_configurations
 
 from ..helpers.search_spaces import make_space
 
