@@ -29,7 +29,7 @@ def report(
     from reid_tune.journal.s3_reader import snapshot_for_reading
     from reid_tune.journal.store import load_state, sweep_folder
     from reid_tune.report.html import write_page
-    from reid_tune.report.summary import build_report as make_report
+    from reid_tune.report.summary import build_report
 
     storage = snapshot_for_reading(storage, name)
     state = load_state(name, storage)
@@ -37,7 +37,7 @@ def report(
     if html is not None:
         typer.echo(f"page: {write_page(folder, html)}", err=True)
     if format is not Format.table:
-        print_result(make_report(state, CostLedger(read_events(folder / EVENTS)).by_stage()), format, {})
+        print_result(build_report(state, CostLedger(read_events(folder / EVENTS)).by_stage()), format, {})
         return
     print_sweep(state, folder)
     if html is None:
@@ -51,12 +51,12 @@ def report(
 def sweeps(storage: StorageOption = "runs", format: FormatOption = Format.table) -> None:
     """List all sweeps: state, trials, best value, age."""
     from reid_tune.journal.s3_reader import snapshot_for_reading
-    from reid_tune.report.overview import overview, overview_table
+    from reid_tune.report.overview import list_sweeps, sweeps_table
     from reid_tune.tables import print_table
 
-    lines = overview(Path(snapshot_for_reading(storage)))
+    lines = list_sweeps(Path(snapshot_for_reading(storage)))
     if format is Format.table:
-        print_table(overview_table(lines))
+        print_table(sweeps_table(lines))
     else:
         print_result(lines, format, {})
 
@@ -116,10 +116,10 @@ def print_sweep(state: Any, folder: Path) -> None:
     from reid_tune.journal.event_log import read_events
     from reid_tune.journal.journal import EVENTS
     from reid_tune.report.sentences import report_sentences
-    from reid_tune.report.summary import confirm_table, leaderboard, test_results_table
+    from reid_tune.report.tables import confirm_table, finalist_table, leaderboard
     from reid_tune.tables import print_table
 
-    for table in (leaderboard(state), confirm_table(state), test_results_table(state)):
+    for table in (leaderboard(state), confirm_table(state), finalist_table(state)):
         if table is not None:
             print_table(table)
     for line in report_sentences(state, folder, CostLedger(read_events(folder / EVENTS)).total()):

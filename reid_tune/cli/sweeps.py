@@ -92,7 +92,8 @@ def sweep(
         raise typer.Exit(_submit(loaded, hand_in, resume, start, until, dry_run, address))
     from reid_tune.journal.store import resume_command
     from reid_tune.report.html import PAGE
-    from reid_tune.report.plan import plan_lines, plan_table
+    from reid_tune.report.sentences import plan_sentences
+    from reid_tune.report.tables import plan_table
     from reid_tune.sweep.driver import plan_sweep, run_sweep
     from reid_tune.tables import print_table
 
@@ -102,7 +103,7 @@ def sweep(
             print_result(plan, format, {})
             return
         print_table(plan_table(plan))
-        for line in plan_lines(plan):
+        for line in plan_sentences(plan):
             typer.echo(line)
         return
     try:
@@ -161,9 +162,9 @@ def reproduce(
         typer.echo(f"epoch {found.epoch}: {'equal' if equal else 'not equal'}")
     else:
         print_result({"epoch": found.epoch, "equal": equal, "metrics": metrics}, format, {})
-    if not again.exact and not equal:
+    if not again.is_exact and not equal:
         typer.echo("equal digits can be expected of one worker with train.deterministic alone.", err=True)
-    raise typer.Exit(1 if again.exact and not equal else 0)
+    raise typer.Exit(1 if again.is_exact and not equal else 0)
 
 
 @app.command()
@@ -172,14 +173,10 @@ def stop(
     storage: StorageOption = "runs",
 ) -> None:
     """End a trial of a search; the sweep goes on without it."""
-    from reid_tune.journal.s3_reader import deliver, snapshot_for_reading
-    from reid_tune.journal.store import split_run_reference, sweep_folder
+    from reid_tune.journal.store import split_run_reference
     from reid_tune.sweep.requests import ask_to_stop
 
-    sweep, run = split_run_reference(name)
-    said = ask_to_stop(sweep_folder(sweep, snapshot_for_reading(storage, sweep)), run)
-    deliver(storage, sweep)
-    typer.echo(said)
+    typer.echo(ask_to_stop(*split_run_reference(name), storage))
 
 
 @app.command()
@@ -189,13 +186,9 @@ def enqueue(
     storage: StorageOption = "runs",
 ) -> None:
     """Give the next trial of a search these values; keys of the space that are left out have the spec's."""
-    from reid_tune.journal.s3_reader import deliver, snapshot_for_reading
-    from reid_tune.journal.store import sweep_folder
     from reid_tune.sweep.requests import ask_to_enqueue
 
-    said = ask_to_enqueue(sweep_folder(name, snapshot_for_reading(storage, name)), values)
-    deliver(storage, name)
-    typer.echo(said)
+    typer.echo(ask_to_enqueue(name, values, storage))
 
 
 def _print_differences(metrics: dict[str, dict[str, Any]]) -> None:

@@ -1,1 +1,1 @@
-"""What a sweep has found, for people and programs."""
+"""Reports of sweeps: tables, sentences, charts, the HTML page and the live view."""

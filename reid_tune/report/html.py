@@ -10,7 +10,7 @@ from typing import Any
 
 from reid_tune import __version__
 from reid_tune.errors import InputError
-from reid_tune.files import write_atomic
+from reid_tune.files import check_output_file, require_writable, write_atomic
 from reid_tune.journal.costs import CostLedger
 from reid_tune.journal.event_log import read_events
 from reid_tune.journal.journal import EVENTS
@@ -32,7 +32,6 @@ from reid_tune.search.importance import MIN_TRIALS, parameter_importances
 from reid_tune.search.parameters import searched_parameters
 from reid_tune.search.pareto import pareto_front
 from reid_tune.tables import format_count, format_percent, format_time
-from reid_tune.tasks.outputs import check_output_file, require_writable
 
 __all__ = ["PAGE", "write_page"]
 

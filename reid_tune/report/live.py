@@ -1,4 +1,4 @@
-"""A running sweep on stderr: a live table in a terminal, lines elsewhere."""
+"""A running sweep on stderr: a live table in a terminal, plain lines otherwise."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Self
@@ -10,53 +10,62 @@ from rich.text import Text
 from reid_tune.journal.costs import Cost, CostLedger
 from reid_tune.journal.events import Event, RunEnded, RunRetried, RunSuggested, StagesReopened, StageStarted
 from reid_tune.journal.state import RunState, SweepState
-from reid_tune.report.sentences import format_spent
-from reid_tune.report.summary import confirm_table, leaderboard
-from reid_tune.tables import format_count, format_percent
+from reid_tune.report.formatting import format_score, format_spent
+from reid_tune.report.summary import baseline_score
+from reid_tune.report.tables import confirm_table, leaderboard
+from reid_tune.tables import format_count
 
 __all__ = ["LiveView", "status_text"]
 
-_FRAME, _STATUS, _FEWEST = 5, 6, 3  # lines around a table's rows and of the status; trials at least
+_FRAME_LINES = 5  # lines of a table that are not rows
+_STATUS_LINES = 6
+_MIN_TRIALS = 3  # rows of the leaderboard in a low terminal
 
 
 class LiveView:
     """A listener of the journal that shows what changes; a context manager.
 
     Attributes:
-        tracking: Says what is wrong with tracking; nothing where all is well.
+        tracking: Function that returns the problem with tracking, or an empty string.
     """
 
     def __init__(self, console: Console, trials: int) -> None:
+        """Create a view.
+
+        Args:
+            trials: Number of trials in the budget.
+        """
         self.console = console
         self.trials = trials
         self.tracking: Callable[[], str] = str
-        self._told = False
+        self._problem_shown = False
         self.ledger = CostLedger()
         self.live = Live(console=console, refresh_per_second=4) if console.is_terminal else None
 
     def __call__(self, event: Event, state: SweepState) -> None:
-        """Show the state behind an event."""
+        """Show the state after an event."""
         self.ledger.apply(event)
         if self.live is not None:
             self.live.update(self._view(state))
             return
-        for line in filter(None, (_line(event, state), self._trouble())):
+        for line in filter(None, (_line(event, state), self._tracking_change())):
             self.console.print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
-    def _trouble(self) -> str:
-        """What is new about tracking: that it falls behind, or has caught up."""
-        words = self.tracking()
-        changed, self._told = bool(words) != self._told, bool(words)
-        return (words or "MLflow has caught up") if changed else ""
+    def _tracking_change(self) -> str:
+        """Return a new problem with tracking, or that it is solved; empty without a change."""
+        problem = self.tracking()
+        changed, self._problem_shown = bool(problem) != self._problem_shown, bool(problem)
+        return (problem or "MLflow has caught up") if changed else ""
 
     def _view(self, state: SweepState) -> Group:
-        """As many trials as the terminal has room for, as it cuts off what stands below: the status."""
+        """Return tables and status, with as many trials as fit: a terminal would cut off the status below them."""
         confirmed = confirm_table(state)
-        below = _STATUS + (_FRAME + confirmed.row_count if confirmed else 0)
-        board = leaderboard(state, max(_FEWEST, self.console.height - below - _FRAME)) if state.trials else None
+        below = _STATUS_LINES + (_FRAME_LINES + confirmed.row_count if confirmed else 0)
+        limit = max(_MIN_TRIALS, self.console.height - below - _FRAME_LINES)
+        trials = leaderboard(state, limit) if state.trials else None
         status = Text(status_text(state, self.trials, self.ledger.total()), style="dim")
-        trouble = Text(self.tracking(), style="yellow", no_wrap=True, overflow="ellipsis")
-        return Group(*(part for part in (board, confirmed, trouble, status) if part))
+        problem = Text(self.tracking(), style="yellow", no_wrap=True, overflow="ellipsis")
+        return Group(*(part for part in (trials, confirmed, problem, status) if part))
 
     def __enter__(self) -> Self:
         if self.live is not None:
@@ -73,11 +82,11 @@ def _line(event: Event, state: SweepState) -> str | None:
         case StageStarted():
             return f"stage {event.stage}"
         case StagesReopened():
-            return f"to be done again: {', '.join(event.stages)}"
+            return f"to be run again: {', '.join(event.stages)}"
         case RunSuggested() if event.run.startswith("refit/"):
             return f"{event.run}: training on all identities"
         case RunRetried():
-            return f"{_name(state.runs[event.run])} is started again ({event.failure}: {event.reason})"
+            return f"{_name(state.runs[event.run])} is retried ({event.failure}: {event.reason})"
         case RunEnded():
             run = state.runs[event.run]
             return f"{_name(run)} {run.state} at epoch {run.epoch}{_score(run, state.metric)}{_reason(run)}"
@@ -85,52 +94,52 @@ def _line(event: Event, state: SweepState) -> str | None:
 
 
 def status_text(state: SweepState, trials: int, spent: Cost) -> str:
-    """Three lines: the stage with its runs; the best so far against trial 0, and the rungs; what was spent.
+    """Return three lines: the stage with its runs; the best score against trial 0, and the rungs; the costs.
 
     Args:
-        trials: Of the budget.
+        trials: Number of trials in the budget.
     """
     stage = next((name for name in reversed(state.stage_starts) if name not in state.stages), "done")
-    runs, of = state.trials, f"of {format_count(trials, 'trial')}"
+    runs, total = state.trials, f"of {format_count(trials, 'trial')}"
     if stage in ("confirm", "refit"):
         planned = state.stages.get("preflight", {}).get("stages", {}).get(stage, {}).get("runs")
         runs = [run for name, run in state.runs.items() if name.startswith(f"{stage}/")]
-        of = f"of {planned} runs" if planned else "runs"
+        total = f"of {planned} runs" if planned else "runs"
     counts = _counts([run.state for run in runs], ("running", "finished", "stopped", "failed"))
     failures = [run.failure.replace("_", " ") for run in runs if run.failure]
-    why = f" ({_counts(failures, dict.fromkeys(failures))})" if failures else ""
+    failure_counts = f" ({_counts(failures, dict.fromkeys(failures))})" if failures else ""
     return (
-        f"{stage}: {len(runs)} {of} begun{': ' if counts else ''}{counts}{why}\n"
+        f"{stage}: {len(runs)} {total} started{': ' if counts else ''}{counts}{failure_counts}\n"
         f"{'; '.join([_best(state), *_rungs(state)])}\n"
-        f"{format_spent(spent)}{_left(state, spent)}"
+        f"{format_spent(spent)}{_time_left(state, spent)}"
     )
 
 
-def _counts(words: list[str], known: Iterable[str]) -> str:
-    return ", ".join(f"{words.count(word)} {word}" for word in known if word in words)
+def _counts(labels: list[str], order: Iterable[str]) -> str:
+    return ", ".join(f"{labels.count(label)} {label}" for label in order if label in labels)
 
 
 def _best(state: SweepState) -> str:
     metric, full = state.metric, state.finished()
     if not full:
         return f"{metric}: no full-length trial yet"
-    zero = next((trial.last(metric) for trial in full if trial.number == 0), None)
-    against = f", trial 0 {format_percent(zero)} %" if zero is not None else ""
-    return f"{metric}: best {format_percent(full[0].last(metric))} % (trial {full[0].number}){against}"
+    baseline = baseline_score(state)
+    against = f", trial 0 {format_score(baseline)} %" if baseline is not None else ""
+    return f"{metric}: best {format_score(full[0].last(metric))} % (trial {full[0].number}){against}"
 
 
 def _rungs(state: SweepState) -> Iterator[str]:
-    """Of each rung how many trials have come to it, and how many went on."""
+    """Yield for each rung how many trials reached it, and how many of them continued."""
     for rung in state.stages.get("preflight", {}).get("rungs", []):
         reached = [trial for trial in state.trials if trial.epoch >= rung]
-        ended = sum(trial.state == "stopped" and trial.epoch == rung for trial in reached)
+        stopped = sum(trial.state == "stopped" and trial.epoch == rung for trial in reached)
         if reached:
-            yield f"rung {rung}: {len(reached) - ended} of {len(reached)} went on"
+            yield f"rung {rung}: {len(reached) - stopped} of {len(reached)} continued"
 
 
-def _left(state: SweepState, spent: Cost) -> str:
-    left = state.stages.get("preflight", {}).get("hours", 0) - spent.hours
-    return f"; about {60 * left:.0f} min left by the plan" if left > 0 and "register" not in state.stages else ""
+def _time_left(state: SweepState, spent: Cost) -> str:
+    hours = state.stages.get("preflight", {}).get("hours", 0) - spent.hours
+    return f"; about {60 * hours:.0f} min left by the plan" if hours > 0 and "register" not in state.stages else ""
 
 
 def _name(run: RunState) -> str:
@@ -138,8 +147,8 @@ def _name(run: RunState) -> str:
 
 
 def _score(run: RunState, metric: str) -> str:
-    value = run.last(metric)
-    return "" if value is None else f": {metric} {format_percent(value)} %"
+    score = run.last(metric)
+    return "" if score is None else f": {metric} {format_score(score)} %"
 
 
 def _reason(run: RunState) -> str:

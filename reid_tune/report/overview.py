@@ -1,4 +1,4 @@
-"""All sweeps of a storage folder."""
+"""Overview of all sweeps in a storage folder."""
 
 import time
 from pathlib import Path
@@ -9,33 +9,34 @@ from rich.text import Text
 
 from reid_tune.errors import InputError
 from reid_tune.journal.progress import describe_progress, read_sweep
-from reid_tune.tables import format_duration, format_percent
+from reid_tune.report.formatting import format_score
+from reid_tune.report.summary import baseline_score
+from reid_tune.tables import format_duration
 
-__all__ = ["overview", "overview_table"]
+__all__ = ["list_sweeps", "sweeps_table"]
 
 
-def overview(storage: Path) -> list[dict[str, Any]]:
-    """One line for each folder below the storage by name, from the event logs alone.
+def list_sweeps(storage: Path) -> list[dict[str, Any]]:
+    """Return an entry for each folder in the storage, by name, from the event logs alone.
 
-    A sweep has `name`, `state`, `stage`, `host`, `trials` that have ended, `budget`, `metric`, `best` and `trial0`
-    (fractions of full-length trials, or None), `begun` and `last`, the times of the first and the last event in
-    seconds since the epoch. What is no sweep, or damaged, has `name`, `state` and `problem`.
+    A sweep has `name`, `state`, `stage`, `host`, `trials` (number of those that have ended), `budget`, `metric`,
+    `best` and `trial0` (scores of full-length trials as fractions, or None), `begun` and `last` (times of the first
+    and the last event in seconds since the epoch). A folder without a readable sweep has `name`, `state` and `problem`.
 
     Raises:
-        InputError: there is no such folder.
+        InputError: There is no such folder.
     """
     if not storage.is_dir():
         raise InputError(f"there is no folder {storage.absolute()}: start a sweep, or give another --storage.")
-    return [_line(folder) for folder in sorted(storage.iterdir()) if folder.is_dir()]
+    return [_entry(folder) for folder in sorted(storage.iterdir()) if folder.is_dir()]
 
 
-def _line(folder: Path) -> dict[str, Any]:
+def _entry(folder: Path) -> dict[str, Any]:
     try:
         state, progress = read_sweep(folder)
     except InputError as error:
         return {"name": folder.name, "state": "unreadable", "problem": str(error)}
-    metric = state.metric
-    full = state.finished()
+    best = next(iter(state.finished()), None)
     return {
         "name": folder.name,
         "state": progress.state,
@@ -43,36 +44,39 @@ def _line(folder: Path) -> dict[str, Any]:
         "host": progress.host,
         "trials": sum(trial.state != "running" for trial in state.trials),
         "budget": int(state.header.sweep["budget"]["trials"]),
-        "metric": metric,
-        "best": full[0].last(metric) if full else None,
-        "trial0": next((trial.last(metric) for trial in full if trial.number == 0), None),
+        "metric": state.metric,
+        "best": best.last(state.metric) if best else None,
+        "trial0": baseline_score(state),
         "begun": float(state.header.time),
         "last": progress.last,
     }
 
 
-def overview_table(lines: list[dict[str, Any]], now: float | None = None) -> Table:
-    """The lines for people, with ages from now, in seconds since the epoch."""
+def sweeps_table(entries: list[dict[str, Any]], now: float | None = None) -> Table:
+    """Return a table of the entries of `list_sweeps`.
+
+    Args:
+        now: Time from which ages are counted, in seconds since the epoch; the current time if None.
+    """
     table = Table()
     for name in ("sweep", "state"):
         table.add_column(name, overflow="fold")
     for name in ("trials", "objective", "best %", "trial 0 %", "age", "last event"):
         table.add_column(name, justify="right", no_wrap=True)
-    for line in lines:
-        table.add_row(*map(Text, _row(line, now or time.time())))
+    for entry in entries:
+        table.add_row(*map(Text, _cells(entry, now or time.time())))
     return table
 
 
-def _row(line: dict[str, Any], now: float) -> list[str]:
-    if "problem" in line:
-        return [line["name"], line["problem"]]
-    values = ["" if line[key] is None else format_percent(line[key]) for key in ("best", "trial0")]
+def _cells(entry: dict[str, Any], now: float) -> list[str]:
+    if "problem" in entry:
+        return [entry["name"], entry["problem"]]
     return [
-        line["name"],
-        describe_progress(line["state"], line["stage"], line["host"]),
-        f"{line['trials']}/{line['budget']}",
-        line["metric"],
-        *values,
-        format_duration(now - line["begun"]),
-        f"{format_duration(now - line['last'])} ago",
+        entry["name"],
+        describe_progress(entry["state"], entry["stage"], entry["host"]),
+        f"{entry['trials']}/{entry['budget']}",
+        entry["metric"],
+        *(format_score(entry[key]) for key in ("best", "trial0")),
+        format_duration(now - entry["begun"]),
+        f"{format_duration(now - entry['last'])} ago",
     ]

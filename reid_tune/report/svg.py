@@ -1,4 +1,4 @@
-"""Pictures as inline SVG, whose colours are variables of the page's style sheet."""
+"""Charts as inline SVG, with the colours as variables of the page's style sheet."""
 
 import io
 import re
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["COLOURS", "HEIGHT", "render_svg"]
 
-# Okabe and Ito's palette on a light page; markers and line styles tell everything apart without it.
+# Okabe and Ito's palette on a light page; markers and line styles are distinct without colours too.
 COLOURS = {
     "ink": "#1b1b1f",
     "faint": "#8c8c94",
@@ -22,15 +22,16 @@ COLOURS = {
     "green": "#009e73",
     "pink": "#cc79a7",
 }
-_WIDTH, HEIGHT = 4.4, 2.9  # inches; a phone shows it at about this size
+_WIDTH, HEIGHT = 4.4, 2.9  # inches; about the size on a phone
 
 
 def render_svg(draw: Callable[["Axes"], None], description: str, height: float = HEIGHT) -> str:
-    """What a function draws, as an element of a page.
+    """Return a drawing as an SVG element of a page.
 
     Args:
-        description: For those who cannot see it.
-        height: In inches.
+        draw: Function that draws on the axes.
+        description: Text for screen readers.
+        height: Height in inches.
     """
     import matplotlib
 
@@ -44,13 +45,13 @@ def render_svg(draw: Callable[["Axes"], None], description: str, height: float =
         axes.set_axisbelow(True)
         draw(axes)
         file = io.StringIO()
-        nothing = dict.fromkeys(["Creator", "Date", "Format", "Type"])
-        figure.savefig(file, format="svg", transparent=True, metadata=nothing)
+        no_metadata = dict.fromkeys(["Creator", "Date", "Format", "Type"])
+        figure.savefig(file, format="svg", transparent=True, metadata=no_metadata)
     return _inline(file.getvalue(), description)
 
 
 def _inline(svg: str, description: str) -> str:
-    """An SVG file as an element of a page: sized by the page, in its colours, without names that repeat."""
+    """Return an SVG file as an element of a page: sized by the page, in its colours, without ids that repeat."""
     svg = svg[svg.index("<svg") :]
     head, rest = svg.split(">", 1)
     box = re.search(r'viewBox="[^"]*"', head)

@@ -1,12 +1,27 @@
 """The events of a sweep, written by hand."""
 
+from dataclasses import replace
 from typing import Any
+
+from reid_tune.journal.events import (
+    EndState,
+    EpochReported,
+    Event,
+    RunEnded,
+    RunSuggested,
+    StageDone,
+    StageStarted,
+)
+from reid_tune.journal.state import trial_run
+
+from .events import attempt_started, driver_started, sweep_header
 
 RATE, STEPS = "train.optim.base_lr", "train.optim.lr_steps"
 SCORE = {"mAP": 0.5, "mINP": 0.25, "Rank-1": 0.75, "Rank-5": 1.0, "Rank-10": 1.0, "queries": 12, "gallery": 40}
 SEARCH = {"finished": 2, "ended_by": "hours", "budget": {"trials": 5, "hours": 3}}
 GAIN = {"mean": 0.125, "low": 0.0625, "high": 0.1875, "repeats": 2}
 LEVEL = {"mean": 0.0, "low": -0.125, "high": 0.125}
+NOISE = {"mean": 0.01, "low": -0.01, "high": 0.03, "repeats": 2}
 PLAN = {"rungs": [2], "hours": 0.1, "stages": {"confirm": {"runs": 4}, "refit": {"runs": 2}}}
 CONFIRM = {
     "winner": 2,
@@ -30,31 +45,35 @@ TEST["winner"]["against_trial0"] = {"plain": dict.fromkeys(("mAP", "mINP", "Rank
 REGISTERED = {"model": "m", "version": 2, "alias": "champion", "reason": "no other version had the alias"}
 
 
+def with_tie(winner: int, **changes: Any) -> dict[str, Any]:
+    """A result of `confirm` whose best is trial 2, with trial 1 within its noise."""
+    close = {"number": 1, "values": [0.375, 0.5], "mean": 0.4375, "best_against_it": NOISE, "against_trial0": NOISE}
+    return CONFIRM | {"winner": winner, "trials": [*CONFIRM["trials"], close]} | changes  # type: ignore[misc]
+
+
 def timed(models: dict[str, Any]) -> dict[str, Any]:
     return {name: model | {"latency": LATENCY} for name, model in models.items()}
 
 
-def events(until: str = "register") -> list[dict[str, Any]]:
+def events(until: str = "register") -> list[Event]:
     """A sweep with trials 0 (full), 1 (failed), 2 (full, best), 3 (stopped), 4 (running)."""
 
-    def report_of(number: int, epoch: int, value: float) -> dict[str, Any]:
-        metrics = {"loss": 1.0, "mAP": value}
-        return {"kind": "report", "run": f"trials/{number:04d}", "epoch": epoch, "metrics": metrics}
+    def report_of(number: int, epoch: int, value: float) -> Event:
+        return EpochReported(run=trial_run(number), epoch=epoch, metrics={"loss": 1.0, "mAP": value})
 
-    def ended(number: int, state: str, epoch: int, **more: str) -> dict[str, Any]:
-        return {"kind": "ended", "run": f"trials/{number:04d}", "state": state, "epoch": epoch, **more}
+    def ended(number: int, state: EndState, epoch: int, **reason: str) -> Event:
+        return RunEnded(run=trial_run(number), state=state, epoch=epoch, **reason)
 
     sweep = {"objective": {"metric": "mAP", "mode": "max"}, "budget": {"trials": 5, "hours": 3}}
-    spec = {RATE: 0.00035, STEPS: [40, 70]}
-    made: list[dict[str, Any]] = [
-        {"kind": "sweep", "name": "s", "uid": "u", "sweep": sweep, "spec": spec},
-        {"kind": "driver", "pid": 1},
-        {"kind": "stage", "stage": "preflight", "state": "done", "result": PLAN},
-        {"kind": "stage", "stage": "search", "state": "started", "result": {}},
+    made: list[Event] = [
+        sweep_header(sweep=sweep, spec={RATE: 0.00035, STEPS: [40, 70]}),
+        driver_started(pid=1),
+        StageDone(stage="preflight", result=PLAN),
+        StageStarted(stage="search"),
     ]
     for number, parameters in enumerate([{}, *({RATE: 0.001 * n, STEPS: [n]} for n in range(1, 5))]):
-        made.append({"kind": "suggested", "run": f"trials/{number:04d}", "parameters": parameters, "origin": "sampler"})
-        made.append({"kind": "attempt", "run": f"trials/{number:04d}", "attempt": 1})
+        made.append(RunSuggested(run=trial_run(number), parameters=parameters, origin="sampler"))
+        made.append(attempt_started(run=trial_run(number)))
     made += [
         report_of(0, 1, 0.25),
         report_of(0, 2, 0.375),
@@ -68,19 +87,14 @@ def events(until: str = "register") -> list[dict[str, Any]]:
     ]
     if until == "register":
         made += [
-            {"kind": "stage", "stage": "search", "state": "done", "result": SEARCH},
-            {"kind": "stage", "stage": "confirm", "state": "done", "result": CONFIRM},
-            {"kind": "stage", "stage": "rerank", "state": "done", "result": RERANK},
-            {"kind": "stage", "stage": "refit", "state": "started", "result": {}},
-            {"kind": "suggested", "run": "refit/winner", "parameters": {RATE: 0.002}},
-            {"kind": "ended", "run": "refit/winner", "state": "failed", "epoch": 0, "reason": "the disk"},
-            {"kind": "stage", "stage": "refit", "state": "done", "result": {}},
-            {
-                "kind": "stage",
-                "stage": "test",
-                "state": "done",
-                "result": {"models": timed(TEST), "looks": {"test folders": 1}},
-            },
-            {"kind": "stage", "stage": "register", "state": "done", "result": REGISTERED},
+            StageDone(stage="search", result=SEARCH),
+            StageDone(stage="confirm", result=CONFIRM),
+            StageDone(stage="rerank", result=RERANK),
+            StageStarted(stage="refit"),
+            RunSuggested(run="refit/winner", parameters={RATE: 0.002}),
+            RunEnded(run="refit/winner", state="failed", epoch=0, reason="the disk"),
+            StageDone(stage="refit", result={}),
+            StageDone(stage="test", result={"models": timed(TEST), "test_evaluations": {"test folders": 1}}),
+            StageDone(stage="register", result=REGISTERED),
         ]
-    return [{"time": 100.0 + number, **event} for number, event in enumerate(made)]
+    return [replace(event, time=100.0 + number) for number, event in enumerate(made)]

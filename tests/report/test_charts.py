@@ -4,9 +4,11 @@ from typing import Any
 import pytest
 
 from reid_tune.journal.state import RunState, SweepState, trial_run
-from reid_tune.report.charts import curves_chart, front_chart, history_chart, scatter_chart
+from reid_tune.report.charts import confirm_chart, curves_chart, front_chart, history_chart, scatter_chart
 from reid_tune.report.svg import COLOURS
 from reid_tune.search.parameters import SearchedParameter
+
+from ..helpers.report_events import with_tie
 
 STATES = ("finished", "finished", "stopped", "failed", "running")
 
@@ -71,3 +73,10 @@ def test_the_winner_s_curve_is_the_first() -> None:
     state = state_of([1.0] * 12)
     state.stages["confirm"] = {"winner": 5}
     assert [text for text in texts(curves_chart(state, "mAP", [])) if text.startswith("trial")][0] == "trial 5"
+
+
+def test_the_candidates_stand_side_by_side_and_the_winner_is_named() -> None:
+    svg = confirm_chart(with_tie(1), "mAP")
+    assert [text for text in texts(svg) if text in ("2", "1", "0 (spec)")] == ["2", "1", "0 (spec)"]
+    assert {"winner", "repeat 1", "repeat 2", "50.0", "43.8", "37.5", "mAP %"} <= set(texts(svg))
+    assert {"var(--orange)", "var(--ink)", "var(--blue)"} <= set(re.findall(r"var\(--\w+\)", svg))

@@ -10,15 +10,25 @@ import yaml
 
 from reid_tune.errors import InputError
 from reid_tune.journal.event_log import EventLog
+from reid_tune.journal.events import (
+    EpochReported,
+    RunEnded,
+    RunRetried,
+    RunSuggested,
+    StageDone,
+    StageStarted,
+)
 from reid_tune.journal.journal import EVENTS
 from reid_tune.journal.progress import read_sweep
 from reid_tune.journal.state import STAGES
-from reid_tune.report.confirm import explain_winner
+from reid_tune.report.formatting import format_interval
 from reid_tune.report.html import write_page
 from reid_tune.report.reproduce import reproduce_commands
-from reid_tune.report.summary import format_interval, winner_run
+from reid_tune.report.sentences import explain_winner
+from reid_tune.report.summary import winner_run
 from reid_tune.search.pareto import pareto_front
 
+from ..helpers.events import driver_started, sweep_header
 from ..helpers.finished_sweep import simulate
 from ..helpers.simulated_driver import SPACE
 
@@ -99,7 +109,7 @@ def test_a_finished_sweep_with_failures_and_stopped_trials(tmp_path: Path) -> No
         f"{100 * won['against_trial0']['mean']:+.1f} points",
         f"{100 * won['against_trial0']['low']:+.1f} .. {100 * won['against_trial0']['high']:+.1f}",
         explain_winner(confirmed, []),
-        "The search ended as its budget of 30 trials is used up.",
+        "The search ended because its budget of 30 trials is used up.",
         "has been looked at 2 times",
         "Numbers of selection and of test differ.",
         "Registered: models:/reid@champion (version 3; +2.0 points of mAP [+0.5, +3.5] against version 2",
@@ -107,7 +117,7 @@ def test_a_finished_sweep_with_failures_and_stopped_trials(tmp_path: Path) -> No
         "On A Processor, 2 threads",
         "Failures: 1 non finite",
         "Warning: few & far",
-        "12936 images of 601 identities to train with",
+        "12936 training images of 601 identities",
         *reproduce_commands(state, best, sweep.folder / "spec.yaml").values(),
     ):
         assert part in page.text, part
@@ -169,21 +179,21 @@ def hostile(folder: Path) -> Path:
         "registry": {"model": EVIL},
     }
     with EventLog(folder / EVENTS) as log:
-        log.append("sweep", name=EVIL, sweep=sweep, spec={key: EVIL, "dataset.train_dataset_dir": EVIL})
-        log.append("driver", pid=1, host=EVIL, command=[], environment={"packages": {EVIL: EVIL}, "commit": EVIL})
-        log.append("stage", stage="preflight", state="done", result={"warnings": [EVIL], "rungs": [1]})
-        log.append("stage", stage=EVIL, state="started", result={})
+        log.append(sweep_header(name=EVIL, sweep=sweep, spec={key: EVIL, "dataset.train_dataset_dir": EVIL}))
+        log.append(driver_started(pid=1, host=EVIL, command=[], environment={"packages": {EVIL: EVIL}, "commit": EVIL}))
+        log.append(StageDone(stage="preflight", result={"warnings": [EVIL], "rungs": [1]}))
+        log.append(StageStarted(stage=EVIL))
         for number, value in enumerate((EVIL, "b")):
             run = {"run": f"trials/{number:04d}"}
-            log.append("suggested", **run, parameters={key: value})
-            log.append("report", **run, epoch=1, metrics={"mAP": 0.5})
-            log.append("ended", **run, state=("failed", "finished")[number], epoch=1, reason=EVIL)
+            log.append(RunSuggested(**run, parameters={key: value}))
+            log.append(EpochReported(**run, epoch=1, metrics={"mAP": 0.5}))
+            log.append(RunEnded(**run, state=("failed", "finished")[number], epoch=1, reason=EVIL))
         plain = {"mAP": 0.5, "Rank-1": 0.5, "protocol": EVIL}
         latency = {"device": EVIL, "threads": 1, "batches": {}}
         models = {"winner": {"plain": plain, "latency": latency}}
-        log.append("stage", stage="test", state="done", result={"models": models, "looks": {EVIL: 1}})
+        log.append(StageDone(stage="test", result={"models": models, "test_evaluations": {EVIL: 1}}))
         register = {"model": EVIL, "alias": EVIL, "version": EVIL, "reason": EVIL}
-        log.append("stage", stage="register", state="done", result=register)
+        log.append(StageDone(stage="register", result=register))
     return folder
 
 
@@ -198,11 +208,11 @@ def test_whatever_a_log_says_is_text(tmp_path: Path) -> None:
 def test_a_sweep_in_every_stage_of_its_life_has_a_page(tmp_path: Path) -> None:
     begun = page_of(simulate(tmp_path / "begun", until="").folder)
     assert "interrupted at the start" in begun.text and "No trial has reached its last epoch yet." in begun.text
-    assert "svg" not in begun.tags and "Repeat" not in begun.text
+    assert "svg" not in begun.tags and "Reproduce" not in begun.text
     searched = page_of(simulate(tmp_path / "searched", trials=6, until="search").folder)
     assert "ended after search" in searched.text and "the test are still to come" in searched.text
     assert "Importances need 10 full-length trials" in searched.text
-    assert [row[1] for row in searched.below("stage")] == ["done"] * 2 + ["not begun"] * 6 + [""]
+    assert [row[1] for row in searched.below("stage")] == ["done"] * 2 + ["not started"] * 6 + [""]
     assert "Best of the search against trial 0" in searched.text
     confirmed = page_of(simulate(tmp_path / "confirmed", trials=6, until="confirm").folder)
     assert "Winner against trial 0" in confirmed.text and "The test, on other images" in confirmed.text
@@ -225,8 +235,8 @@ def test_a_budget_and_failures_that_were_overcome_are_shown(tmp_path: Path) -> N
     sections = {"budget": {"trials": 4, "hours": 1.5, "cpu_hours": 3}}
     folder = simulate(tmp_path, until="search", sections=sections).folder
     with EventLog(folder / EVENTS) as log:
-        log.append("setback", run="trials/0001", failure="lost_worker", reason="gone")
-        log.append("setback", run="trials/0001", failure="lost_worker", reason="gone")
+        log.append(RunRetried(run="trials/0001", failure="lost_worker", reason="gone"))
+        log.append(RunRetried(run="trials/0001", failure="lost_worker", reason="gone"))
     (folder / "trials" / "0001" / "log.txt").write_text("the end")
     page = page_of(folder)
     assert page.below("stage")[-1][:5] == ["budget", "", "90 min", "", "3.00"]
@@ -237,8 +247,8 @@ def test_a_budget_and_failures_that_were_overcome_are_shown(tmp_path: Path) -> N
 def test_a_run_that_its_driver_has_left_is_not_called_running(tmp_path: Path) -> None:
     folder = simulate(tmp_path, until="").folder
     with EventLog(folder / EVENTS) as log:
-        log.append("stage", stage="search", state="started", result={})
-        log.append("suggested", run="trials/0000", parameters={})
+        log.append(StageStarted(stage="search"))
+        log.append(RunSuggested(run="trials/0000", parameters={}))
     page = page_of(folder)
     assert page.below("trial")[0][:2] == ["0 (spec)", "interrupted"] and "(1 interrupted)" in page.text
 

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from reid_tune.errors import InputError
 from reid_tune.journal.progress import read_sweep
-from reid_tune.report.overview import overview, overview_table
+from reid_tune.report.overview import list_sweeps, sweeps_table
 
 from ..helpers.finished_sweep import simulate
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("no_fsync")
 
 def shown(storage: Path, now: float) -> str:
     console = Console(file=io.StringIO(), width=200)
-    console.print(overview_table(overview(storage), now))
+    console.print(sweeps_table(list_sweeps(storage), now))
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
@@ -29,7 +29,7 @@ def test_all_folders_of_a_storage_are_lines(tmp_path: Path) -> None:
     (tmp_path / "runs" / "broken").mkdir()
     (tmp_path / "runs" / "broken" / "events.jsonl").write_text("no JSON\n")
     (tmp_path / "runs" / "a file").write_text("")
-    lines = {line["name"]: line for line in overview(tmp_path / "runs")}
+    lines = {line["name"]: line for line in list_sweeps(tmp_path / "runs")}
     assert list(lines) == ["a", "b", "broken", "c", "foreign [bold]"]
     states = [(line["state"], line.get("stage")) for line in lines.values()]
     assert states == [
@@ -44,7 +44,7 @@ def test_all_folders_of_a_storage_are_lines(tmp_path: Path) -> None:
     assert (lines["a"]["trials"], lines["a"]["budget"], lines["a"]["metric"]) == (5, 5, "mAP")
     assert (lines["a"]["best"], lines["a"]["trial0"]) == (best, state.trials[0].last("mAP"))
     assert (lines["c"]["trials"], lines["c"]["best"], lines["c"]["trial0"]) == (0, None, None)
-    assert (lines["a"]["begun"], lines["a"]["last"]) == (state.header["time"], progress.last)
+    assert (lines["a"]["begun"], lines["a"]["last"]) == (state.header.time, progress.last)
     assert "not an event log" in lines["broken"]["problem"]
     json.dumps(list(lines.values()), allow_nan=False)
 
@@ -57,5 +57,5 @@ def test_all_folders_of_a_storage_are_lines(tmp_path: Path) -> None:
 
 def test_a_storage_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="there is no folder .*gone: start a sweep"):
-        overview(tmp_path / "gone")
-    assert overview(tmp_path) == []
+        list_sweeps(tmp_path / "gone")
+    assert list_sweeps(tmp_path) == []

@@ -16,7 +16,8 @@ from reid_tune.demo import draw_demo_data
 from reid_tune.journal.progress import read_sweep
 from reid_tune.journal.provenance import WorkerResources, make_run_record, write_run_record
 from reid_tune.journal.state import RunState
-from reid_tune.report.reproduce import inline_yaml, reproduce_command, reproduce_commands, write_spec
+from reid_tune.report.formatting import inline_yaml
+from reid_tune.report.reproduce import reproduce_command, reproduce_commands, write_spec
 from reid_tune.sweep.reproduce import compare_metrics
 
 from ..helpers.finished_sweep import simulate
@@ -64,7 +65,7 @@ def test_the_commands_train_what_the_winner_was(tmp_path: Path) -> None:
 def test_values_that_a_run_makes_idle_do_not_refuse_its_command(tmp_path: Path) -> None:
     sweep = simulate(tmp_path, trials=1)
     state, _ = read_sweep(sweep.folder)
-    state.header["spec"] |= {"dataset.validation_seed": 7, "train.optim.triplet_loss_margin": 0.47}
+    state.header.spec |= {"dataset.validation_seed": 7, "train.optim.triplet_loss_margin": 0.47}
     run = RunState("refit/winner", {"dataset.validation": "none", "model.no_margin": True})
     spec, *overrides = overrides_of(str(reproduce_command(state, run, write_spec(sweep.folder, state))))
     experiment = load_experiment(spec, overrides)
@@ -82,14 +83,16 @@ def test_the_command_computes_as_the_worker_did(tmp_path: Path) -> None:
         experiment = with_parameters(sweep.experiment, more, "")
         write_run_record(sweep.folder / trial.name, make_run_record(experiment, {}, held))
         again = reproduce_command(state, trial, spec)
-        return str(again).split(" -e ")[0].split() + [word for word in again.words if "num_gpus" in word], again.exact
+        return str(again).split(" -e ")[0].split() + [
+            word for word in again.arguments if "num_gpus" in word
+        ], again.is_exact
 
     train = ["reid-tune", "train"]
     assert command(WorkerResources(1, 3, 0, hidden=True))[0] == ["CUDA_VISIBLE_DEVICES=", "OMP_NUM_THREADS=3", *train]
     assert command(WorkerResources(2, 1, 0))[0] == ["OMP_NUM_THREADS=1", *train, "train.num_gpus=2"]
     assert command(WorkerResources(2, 1, 1))[0] == [*train, "train.num_gpus=2"]
-    assert not reproduce_command(state, trial, spec).exact
-    state.header["spec"]["train.deterministic"] = True
+    assert not reproduce_command(state, trial, spec).is_exact
+    state.header.spec["train.deterministic"] = True
     assert command(WorkerResources(1, 1, 1))[1] and not command(WorkerResources(2, 1, 1))[1]
 
 

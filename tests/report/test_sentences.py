@@ -5,21 +5,29 @@ import pytest
 
 from reid_tune.journal.costs import Cost
 from reid_tune.journal.state import replay
-from reid_tune.report.sentences import format_spent, report_sentences, search_end_sentence, seed_sentences
+from reid_tune.report.formatting import format_spent
+from reid_tune.report.sentences import (
+    explain_winner,
+    plan_sentences,
+    report_sentences,
+    search_end_sentence,
+    seed_sentences,
+    tied_candidates,
+)
 
-from ..helpers.report_events import TEST, events
+from ..helpers.report_events import CONFIRM, TEST, events, with_tie
 
 FOLDER = Path("runs/s")
 
-FEW = " With confirm.seeds below 3 the interval does not show what a seed is worth."
+FEW = " With confirm.seeds below 3 the interval does not show the spread between seeds."
 
 
 def test_all_that_a_whole_sweep_says() -> None:
     assert list(report_sentences(replay(events()), FOLDER, Cost(0.5, 0.0, 1.0))) == [
-        "the search ended as the budget of 3 hours would be spent, with what the later stages need",
-        "Trial 2 has the best mean, and beats each other beyond noise." + FEW,
+        "the search ended because the budget of 3 hours would be exceeded, later stages included",
+        "Trial 2 has the best mean and beats every other candidate beyond noise." + FEW,
         "re-ranking of the winner: k1 6, k2 3, lambda 0.25, the best of 36: +12.5 (+6.2 .. +18.8) mAP against plain "
-        "on the hold-outs",
+        "on the validation splits",
         "winner minus trial 0 on the test folders, plain: mAP +0.0 (-12.5 .. +12.5), Rank-1 +0.0 (-12.5 .. +12.5)",
         "test folders: this test set has been looked at 1 time by sweeps in runs",
         "spent: 0.50 hours, 1.00 CPU-hours",
@@ -38,8 +46,8 @@ def test_a_sweep_that_has_just_begun_has_only_cost_something() -> None:
 @pytest.mark.parametrize(
     ("end", "sentence"),
     [
-        ("trials", "the search ended as its budget of 5 trials is used up"),
-        ("patience", "the search ended as 4 trials in a row brought no gain"),
+        ("trials", "the search ended because its budget of 5 trials is used up"),
+        ("patience", "the search ended because 4 trials in a row brought no gain"),
         ("gpu_hours", "the budget of 2 GPU-hours"),
         (None, ""),
     ],
@@ -56,3 +64,70 @@ def test_several_refits_tell_what_a_seed_is_worth() -> None:
     seeds: dict[str, Any] = {"mAP": {"values": [0.5, 0.25], "mean": 0.375, "deviation": 0.125}}
     state.stages["test"]["models"] = {"winner": TEST["winner"] | {"seeds": seeds}}
     assert seed_sentences(state) == ["2 refits of the winner by seed: mAP 37.5 %, standard deviation 12.5"]
+
+
+def test_why_the_winner_has_won() -> None:
+    assert tied_candidates(CONFIRM) == [2] and tied_candidates(with_tie(1)) == [2, 1]
+    assert (
+        explain_winner(CONFIRM, []) == "Trial 2 has the best mean and beats every other candidate beyond noise." + FEW
+    )
+    assert explain_winner(with_tie(1), []) == (
+        "Trial 2 has the best mean, but does not beat trial 1 beyond noise; of these, trial 1 is the earliest." + FEW
+    )
+    assert explain_winner(with_tie(2, failed=[3, 4]), ["gflops"]) == (
+        "Trial 2 has the best mean, but does not beat trial 1 beyond noise; of these, trial 2 costs the least "
+        "(gflops) and is the earliest of equals. Excluded because a repeat failed: trials 3 and 4." + FEW
+    )
+    alone = CONFIRM | {"trials": CONFIRM["trials"][1:]}  # type: ignore[index]
+    assert explain_winner(alone, []) == "Trial 2 has the best mean; no other trial was repeated." + FEW
+
+
+def plan(**probe: float) -> dict[str, Any]:
+    measured = {"steps": 20, "memory": 2e9, "gpu_memory": 0, "gpu_context": 0, "step_memory": 0, "largest_batch": 0}
+    return {
+        "probe": measured | probe,
+        "pace": {"start": 3.0, "epoch": 5.0},
+        "training_images": 1000,
+        "training_identities": 50,
+        "held_out_identities": 10,
+        "pretrained": None,
+        "cpus_per_run": 1,
+        "gpus_per_run": 1,
+        "at_once": 2,
+        "rungs": [],
+        "given": [],
+        "folder": "runs/s",
+        "warnings": [],
+    }
+
+
+GPU = {"gpu_memory": 9e9, "step_memory": 6.5e9}
+
+
+@pytest.mark.parametrize(
+    ("probe", "memory", "batch"),
+    [
+        (
+            GPU | {"largest_batch": 96},
+            "9.0 GB of GPU memory",
+            "peak of a step 6.5 GB; largest batch that fits, estimated from two batch sizes: 96",
+        ),
+        (
+            GPU,
+            "9.0 GB of GPU memory",
+            "peak of a step 6.5 GB; the largest batch that fits is not estimated for this spec",
+        ),
+        ({"gpu_memory": 9e9}, "9.0 GB of GPU memory", "the largest batch that fits is not estimated for this spec"),
+    ],
+)
+def test_the_plan_tells_the_memory_of_a_step_and_the_largest_batch(
+    probe: dict[str, float], memory: str, batch: str
+) -> None:
+    lines = list(plan_sentences(plan(**probe)))
+    (run,) = [line for line in lines if line.startswith("a run: ")]
+    assert run.endswith(memory) and lines[lines.index(run) + 1] == batch
+
+
+def test_without_a_gpu_the_plan_estimates_no_batch() -> None:
+    lines = list(plan_sentences(plan()))
+    assert any(line.endswith("2.0 GB of memory") for line in lines) and not any("batch" in line for line in lines)

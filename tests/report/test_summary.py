@@ -3,7 +3,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.table import Table
 
 from reid_tune.errors import InputError
 from reid_tune.journal.costs import Cost
@@ -11,13 +10,9 @@ from reid_tune.journal.event_log import EventLog
 from reid_tune.journal.journal import EVENTS
 from reid_tune.journal.state import replay
 from reid_tune.journal.store import load_state
-from reid_tune.report.summary import build_report, confirm_table, leaderboard, test_results_table, winner_number
+from reid_tune.report.summary import build_report, winner_number
 
 from ..helpers.report_events import CONFIRM, LATENCY, RATE, REGISTERED, RERANK, STEPS, TEST, events
-
-
-def rows(table: Table) -> list[list[str]]:
-    return [list(row) for row in zip(*(column.cells for column in table.columns), strict=True)]
 
 
 def trial(number: int, state: str, epoch: int, value: float | None, **more: str) -> dict[str, Any]:
@@ -43,7 +38,7 @@ def test_a_report_of_a_whole_sweep() -> None:
         "confirm": CONFIRM,
         "rerank": RERANK,
         "test": TEST,
-        "looks": {"test folders": 1},
+        "test_evaluations": {"test folders": 1},
         "registered": REGISTERED,
         "latency": {"winner": LATENCY, "trial0": LATENCY},
     }
@@ -61,7 +56,6 @@ def test_several_objectives_add_costs_and_the_front() -> None:
     found = build_report(state)
     assert found["front"] == [2] and found["trials"][0]["parameters"] == {}
     assert found["trials"][0]["costs"] == {"parameters": 23.5e6, "gflops": 8.25}
-    assert rows(leaderboard(state))[0][:6] == ["2", "finished", "2", "50.0", "23.5 M", "8.25"]
 
 
 def test_a_report_does_not_depend_on_the_time() -> None:
@@ -79,52 +73,17 @@ def test_what_was_spent_stands_under_a_key_of_its_own() -> None:
 def test_a_report_of_a_sweep_that_has_just_begun() -> None:
     found = build_report(replay(events()[:2]))
     assert found["trials"] == [] and found["stages"] == []
-    assert {found[key] for key in ("winner", "trial0", "confirm", "rerank", "test", "looks", "registered")} == {None}
+    assert {
+        found[key] for key in ("winner", "trial0", "confirm", "rerank", "test", "test_evaluations", "registered")
+    } == {None}
 
 
 def test_confirm_decides_who_has_won() -> None:
     state = replay(events("search"))
-    assert winner_number(state) == 2 and confirm_table(state) is None
+    assert winner_number(state) == 2
     state = replay(events())
     state.stages["confirm"] = CONFIRM | {"winner": 0}
     assert winner_number(state) == 0 and build_report(state)["winner"] == 0
-
-
-def test_the_repeats_of_the_best() -> None:
-    table = confirm_table(replay(events()))
-    assert table is not None and rows(table) == [
-        ["2", "50.0", "37.5 62.5", "+12.5 (+6.2 .. +18.8)", ""],
-        ["0 (spec)", "37.5", "25.0 50.0", "", "+12.5 (+6.2 .. +18.8)"],
-    ]
-
-
-def test_the_leaderboard_has_the_best_first_and_full_length_before_the_rest() -> None:
-    table = leaderboard(replay(events()))
-    assert [column.header for column in table.columns] == ["trial", "state", "epoch", "mAP %", "base_lr", "lr_steps"]
-    assert rows(table) == [
-        ["2", "finished", "2", "50.0", "0.002", "[2]"],
-        ["0 (spec)", "finished", "2", "37.5", "0.00035", "[40, 70]"],
-        ["3", "stopped", "2", "12.5", "0.003", "[3]"],
-        ["4", "running", "1", "18.8", "0.004", "[4]"],
-        ["1", "failed", "0", "", "0.001", "[1]"],
-    ]
-    assert table.title == "s: mAP on the hold-out, 5 trials"
-    assert [row.style for row in table.rows][:3] == ["bold green", "cyan", None]
-    few = leaderboard(replay(events()), 2)
-    assert rows(few) == rows(table)[:2] and few.title == "s: mAP on the hold-out, the best 2 of 5 trials"
-
-
-def test_the_finals() -> None:
-    table = test_results_table(replay(events()))
-    assert table is not None
-    assert [row[:2] for row in rows(table)] == [
-        ["winner (trial 2), ONNX", "50.0"],
-        ["winner (trial 2), ONNX, re-ranked", "62.5"],
-        ["winner (trial 2), checkpoint", "50.0"],
-        ["winner (trial 2), ONNX, night", "12.5"],
-        ["trial 0, ONNX", "50.0"],
-    ]
-    assert test_results_table(replay(events("search"))) is None
 
 
 def write_log(path: Path, lines: list[dict[str, Any]]) -> None:

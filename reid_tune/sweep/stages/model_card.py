@@ -6,9 +6,8 @@ from typing import Any
 
 from reid_tune.deploy.parity import Parity
 from reid_tune.journal.state import SweepState
-from reid_tune.report.confirm import explain_winner
-from reid_tune.report.sentences import KIND_LABELS, test_evaluation_sentences
-from reid_tune.report.summary import format_interval, trial_label
+from reid_tune.report.formatting import KIND_LABELS, format_interval, trial_label
+from reid_tune.report.sentences import evaluation_count_sentences, explain_winner
 from reid_tune.tables import format_count, format_metric, format_percent
 
 __all__ = ["render_model_card", "model_version_tags"]
@@ -29,7 +28,7 @@ def render_model_card(state: SweepState, folder: Path) -> str:
     paragraphs = [
         f"{headline}: winner of the sweep **{state.header.name}**, trial {trial_label(number)}.",
         _table(state.stages["test"]["models"]["winner"]),
-        f"{next(test_evaluation_sentences(state, folder))}.",  # The spec's own test folders are the first.
+        f"{next(evaluation_count_sentences(state, folder))}.",  # The spec's own test folders are the first.
         _confirmed(state),
         f"The ONNX file against PyTorch: {Parity(**state.stages['export']['winner']['parity'])}.",
     ]

@@ -11,7 +11,7 @@ from reid_tune.data.fingerprint import fingerprint
 from reid_tune.evaluation import score as evaluation_score
 from reid_tune.evaluation.score import Retrieval
 from reid_tune.journal.event_log import read_events
-from reid_tune.report.summary import SCORE_LABELS
+from reid_tune.journal.events import StageDone
 from reid_tune.sweep.stages import test_set as stage
 from reid_tune.sweep.stages.export import export_finalists
 from reid_tune.sweep.stages.test_set import evaluate_finalists as run_test
@@ -43,17 +43,23 @@ def test_the_test_stage_writes_the_threshold_beside_the_scores(tmp_path: Path, m
     assert seen == [(device, True), (device, True), (device, "calibrated")], "the ONNX file and the checkpoint"
     written = json.loads((sweep.folder / "export" / "test.json").read_text())
     threshold = written["winner"].pop("threshold")
-    assert written == result["models"] and list(result["models"]["winner"]) == [*SCORE_LABELS, "latency"]
+    assert written == result["models"] and list(result["models"]["winner"]) == [
+        "plain",
+        "re_ranked",
+        "tuned",
+        "checkpoint",
+        "latency",
+    ]
     assert "k1 = 3, k2 = 2, lambda = 0.5" in result["models"]["winner"]["tuned"]["protocol"]
     assert result["models"]["winner"]["latency"]["batches"].keys() == {"1", "16"}
     assert result["data"] == {"test folders": fingerprint(data / "query", data / "bounding_box_test")}
-    assert result["looks"] == {"test folders": 1}
+    assert result["test_evaluations"] == {"test folders": 1}
     pictures = {(event.get("run"), event["path"]) for event in read_events(journal.path) if event["kind"] == "artifact"}
     names = [f"export/winner-{name}.png" for name in ("cmc", "matches", "schedule")]
     assert pictures == {(run, name) for run in ("refit/winner", None) for name in names}
     assert all((sweep.folder / name).read_bytes().startswith(b"\x89PNG") for name in names)
-    journal.emit("stage", stage="test", state="done", result=result)
-    assert run_test(sweep, journal)["looks"] == {"test folders": 2}
+    journal.emit(StageDone(stage="test", result=result))
+    assert run_test(sweep, journal)["test_evaluations"] == {"test folders": 2}
     assert threshold["fmr"]["wanted"] == 0.05 >= threshold["fmr"]["reached"] and threshold["dimension"] == 16
     assert threshold["data"]["checkpoint"] == "winner.onnx"
     assert threshold["data"]["query_dataset"] == str(data / "query")

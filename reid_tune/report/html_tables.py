@@ -1,0 +1,250 @@
+"""Tables of a sweep's HTML page."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from reid_tune.journal.costs import Cost
+from reid_tune.journal.progress import Progress
+from reid_tune.journal.state import STAGES, RunState, SweepState
+from reid_tune.report.formatting import (
+    FINALIST_LABELS,
+    KIND_LABELS,
+    format_cost,
+    format_hours,
+    format_interval,
+    format_parameter,
+    format_score,
+    format_value,
+    inline_yaml,
+    trial_label,
+)
+from reid_tune.report.sentences import tied_candidates
+from reid_tune.report.summary import finalist_scores, ranked_trials, run_states, winner_number
+from reid_tune.search.parameters import searched_parameters
+from reid_tune.storage.download_cache import display_path
+from reid_tune.tables import format_metric, format_percent, format_time
+
+__all__ = [
+    "HtmlTable",
+    "comparison_table",
+    "confirm_table",
+    "environment_table",
+    "failures_table",
+    "latency_table",
+    "rerank_table",
+    "scores_table",
+    "settings_table",
+    "space_table",
+    "stages_table",
+    "trials_table",
+]
+
+_COUNTS = ("queries", "gallery")
+_METRICS = ("mAP", "mINP", "Rank-1", "Rank-5", "Rank-10", *_COUNTS)
+_COST_HEADS = {"hours": "time", "cpu_hours": "CPU-hours", "gpu_hours": "GPU-hours"}
+
+
+@dataclass(frozen=True)
+class HtmlTable:
+    """A table of the page.
+
+    Attributes:
+        heads: Name and kind of each column: `text`, `name` for text that may break, `wide` for sentences,
+            empty for numbers.
+        best: Index of the highlighted row.
+    """
+
+    heads: Sequence[tuple[str, str]]
+    rows: Sequence[Sequence[str]]
+    best: int | None = None
+
+
+def trials_table(state: SweepState, progress: Progress, front: Sequence[RunState] = ()) -> HtmlTable:
+    """Return all trials, the best first, with those of the Pareto front marked."""
+    keys, states = searched_parameters(state), run_states(state, progress)
+    heads = [("trial", "text"), ("state", "text"), ("epoch", ""), (f"{state.metric} %", "")]
+    heads += [(cost, "") for cost in state.costs] + ([("front", "text")] if front else [])
+    heads += [*((key.label, "") for key in keys), ("from", "text"), ("reason", "wide")]
+    rows, trials = [], ranked_trials(state)
+    for trial in trials:
+        row = [trial_label(trial.number), states[trial.name], str(trial.epoch), format_score(trial.last(state.metric))]
+        row += [format_cost(trial, cost) for cost in state.costs]
+        if front:
+            row.append("yes" if trial in front else "")
+        row += [format_parameter(key, trial) for key in keys]
+        rows.append([*row, trial.origin, trial.reason])
+    numbers, winner = [trial.number for trial in trials], winner_number(state)
+    return HtmlTable(heads, rows, numbers.index(winner) if winner in numbers else None)
+
+
+def failures_table(state: SweepState, folder: Path) -> HtmlTable | None:
+    """Return the runs that failed or were retried, with reasons and logs; None without any."""
+    rows = [
+        [run.name, run.state, _failure_counts(run), str(run.epoch), str(run.attempts), run.reason, _log(folder, run)]
+        for run in state.runs.values()
+        if run.state == "failed" or run.retries
+    ]
+    heads = [("run", "text"), ("state", "text"), ("failures", "text"), ("epoch", ""), ("attempts", "")]
+    return HtmlTable([*heads, ("reason", "wide"), ("log", "wide")], rows) if rows else None
+
+
+def _failure_counts(run: RunState) -> str:
+    failures = [*run.retries, *([run.failure] if run.failure else [])]
+    return ", ".join(f"{failures.count(kind)} {kind.replace('_', ' ')}" for kind in dict.fromkeys(failures))
+
+
+def _log(folder: Path, run: RunState) -> str:
+    path = Path(run.name) / "log.txt"
+    return str(path) if (folder / path).is_file() else ""
+
+
+def stages_table(state: SweepState, progress: Progress, spent: Mapping[str, Cost]) -> HtmlTable:
+    """Return for each stage its costs, the planned costs and its start; then the totals and the budget."""
+    started = {stage.name: stage for stage in progress.stages}
+    plan: dict[str, Any] = state.stages.get("preflight", {})
+    units = ["hours", "cpu_hours", *(["gpu_hours"] if any(cost.gpu_hours for cost in spent.values()) else [])]
+    rows = []
+    for name in dict.fromkeys([*STAGES, *started, *spent]):
+        stage_plan: dict[str, Any] = plan.get("stages", {}).get(name, {})
+        stage = started.get(name)
+        stage_state = "not started" if stage is None else "done" if stage.done else "started"
+        costs = _cost_cells(spent.get(name) if stage else None, stage_plan, units)
+        start = format_time(stage.started) if stage else ""
+        rows.append([name, stage_state, *costs, str(stage_plan.get("runs", "")), start])
+    rows.append(["all", "", *_cost_cells(sum(spent.values(), Cost()), plan, units), "", ""])
+    if any(limits := [format_hours(unit, state.header.sweep["budget"].get(unit)) for unit in units]):
+        rows.append(["budget", "", *(text for limit in limits for text in (limit, "")), "", ""])
+    heads = [(head, "") for unit in units for head in (_COST_HEADS[unit], "planned")]
+    heads = [("stage", "text"), ("state", "text"), *heads, ("planned runs", ""), ("started", "text")]
+    return HtmlTable(heads, rows)
+
+
+def _cost_cells(spent: Cost | None, plan: Mapping[str, Any], units: Sequence[str]) -> Iterator[str]:
+    for unit in units:
+        yield format_hours(unit, getattr(spent, unit) if spent else None)
+        yield format_hours(unit, plan.get(unit))
+
+
+def space_table(state: SweepState, best: RunState | None) -> HtmlTable:
+    """Return the searched keys with their ranges, the spec's values and those of the best trial."""
+    heads = [("searched", "text"), ("range", "text"), ("spec", "")] + ([("best trial", "")] if best else [])
+    rows = []
+    for key in searched_parameters(state):
+        best_value = [format_parameter(key, best)] if best else []
+        rows.append([key.key, inline_yaml(key.range), format_value(key.spec_value), *best_value])
+    return HtmlTable(heads, rows)
+
+
+def settings_table(state: SweepState, folder: Path) -> HtmlTable:
+    """Return the settings of the search-space file, and the data."""
+    sweep, spec = state.header.sweep, state.header.spec
+    plan = state.stages.get("preflight", {})
+    rows = [["folder", display_path(folder.absolute())]]
+    rows += [[key, inline_yaml(value)] for key, value in sweep.items() if key not in ("name", "space") and value != []]
+    if plan.get("rungs"):
+        rows.append(["rungs", "epochs " + ", ".join(map(str, plan["rungs"]))])
+    rows.append(["train.seed", inline_yaml(spec.get("train.seed"))])
+    rows += [["data", line] for line in _data(state, plan)]
+    folders = ("train_dataset_dir", "query_dataset_dir", "test_dataset_dir")
+    rows += [[name, inline_yaml(spec[f"dataset.{name}"])] for name in folders if spec.get(f"dataset.{name}")]
+    return HtmlTable([("setting", "text"), ("value", "wide")], rows)
+
+
+def _data(state: SweepState, plan: dict[str, Any]) -> Iterator[str]:
+    if "training_images" in plan:
+        yield f"{plan['training_images']} training images of {plan['training_identities']} identities"
+        yield f"{plan['held_out_identities']} identities held out for validation"
+    metrics = [metrics for trial in state.trials for metrics in trial.epochs.values() if "queries" in metrics]
+    if metrics:
+        yield f"validation split: {metrics[-1]['queries']} queries, {metrics[-1]['gallery']} gallery images"
+
+
+def environment_table(state: SweepState) -> HtmlTable | None:
+    """Return code, libraries, machine, data and weights of the last driver; None where they were not recorded."""
+    if not (environment := state.environment):
+        return None
+    rows = [[name, str(version)] for name, version in environment.get("packages", {}).items() if version]
+    if commit := environment.get("commit"):
+        rows.append(["commit", commit + (", with changes" if environment.get("dirty") else "")])
+    rows += [[name, inline_yaml(value)] for name, value in environment.get("machine", {}).items() if value]
+    if data := environment.get("data"):
+        rows.append(["training data", f"fingerprint {data['fingerprint']}"])
+    if weights := environment.get("weights"):
+        rows.append(["pretrained weights", f"{weights['file']}, sha256 {weights['sha256']}"])
+    return HtmlTable([("of the last driver", "text"), ("", "wide")], rows)
+
+
+def confirm_table(confirm_result: dict[str, Any], metric: str) -> HtmlTable:
+    """Return the repeats of each candidate.
+
+    Args:
+        confirm_result: Result of the stage `confirm`.
+    """
+    candidates = sorted(confirm_result["trials"], key=lambda row: -row["mean"])
+    best, winner = confirm_result["best"], confirm_result["winner"]
+    marks = dict.fromkeys(tied_candidates(confirm_result), "tied with the best") | {best: "best mean"}
+    marks[winner] = "winner" + (", best mean" if winner == best else "")
+    heads = [("trial", "text"), (f"{metric} %", ""), ("against trial 0", ""), ("best against it", "")]
+    rows = [
+        [
+            trial_label(row["number"]),
+            format_percent(row["mean"]),
+            *(format_interval(row[key]) for key in ("against_trial0", "best_against_it")),
+            marks.get(row["number"], ""),
+            " ".join(map(format_percent, row["values"])),
+        ]
+        for row in candidates
+    ]
+    winner_row = [row["number"] for row in candidates].index(winner)
+    return HtmlTable([*heads, ("", "text"), ("each repeat", "")], rows, winner_row)
+
+
+def rerank_table(state: SweepState) -> HtmlTable | None:
+    """Return the chosen re-ranking of each finalist, and its gain on the validation splits; None without a search."""
+    result = state.stages.get("rerank", {})
+    rows = []
+    for name, label in FINALIST_LABELS.items():
+        if choice := result.get(name):
+            setting = [f"{choice['setting'][key]:g}" for key in ("k1", "k2", "lambda_value")]
+            scores = [format_percent(choice["plain"]), format_percent(choice["mAP"]), format_interval(choice["gain"])]
+            rows.append([label, *setting, *scores])
+    heads = [("", "text"), *((name, "") for name in ("k1", "k2", "lambda", "mAP %, plain", "re-ranked", "gain, 95 %"))]
+    return HtmlTable(heads, rows) if rows else None
+
+
+def comparison_table(state: SweepState) -> HtmlTable | None:
+    """Return winner, trial 0 and their paired difference on the test folders, by kind; None before the test."""
+    models = state.stages.get("test", {}).get("models", {})
+    if not models:
+        return None
+    has_baseline, differences = "trial0" in models, models["winner"].get("against_trial0", {})
+    rows = []
+    for kind, label in KIND_LABELS.items():
+        for metric in ("mAP", "Rank-1"):
+            values = [model[kind][metric] for model in models.values() if kind in model]
+            if values:
+                difference = [format_interval(differences.get(kind, {}).get(metric))] if has_baseline else []
+                rows.append([f"{metric}, {label}", *map(format_percent, values), *difference])
+    heads = [("on the test folders", "name"), *((f"{FINALIST_LABELS[name]} %", "") for name in models)]
+    return HtmlTable([*heads, *([("difference, 95 %", "")] if has_baseline else [])], rows)
+
+
+def scores_table(state: SweepState) -> HtmlTable | None:
+    """Return all metrics of the finalists on all test sets, with intervals; None before the test."""
+    scores = finalist_scores(state)
+    rows = [[label, *(format_metric(metrics, name) for name in _METRICS)] for label, metrics in scores.items()]
+    heads = [(name if name in _COUNTS else f"{name} %", "") for name in _METRICS]
+    return HtmlTable([("", "text"), *heads], rows) if rows else None
+
+
+def latency_table(state: SweepState) -> HtmlTable | None:
+    """Return the latencies of the finalists' ONNX files; None before the test."""
+    rows = [
+        [FINALIST_LABELS[name], size, *(f"{times[key]:.1f}" for key in ("median_ms", "p90_ms", "images_per_second"))]
+        for name, model in state.stages.get("test", {}).get("models", {}).items()
+        for size, times in model.get("latency", {}).get("batches", {}).items()
+    ]
+    heads = [("", "text"), *((name, "") for name in ("batch", "median ms", "90 % within ms", "images per second"))]
+    return HtmlTable(heads, rows) if rows else None
