@@ -20,12 +20,12 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from reid_tune.data.image_spec import ImageSpec, interpolation_for
 from reid_tune.data.images import decode_images
 from reid_tune.data.records import read_image_folder
 from reid_tune.deploy.export_options import DEFAULT, ExportOptions
 from reid_tune.deploy.onnx_export import export_onnx
 from reid_tune.tables import print_table
-from reid_tune.training.data import interpolation
 from tests.deploy.conftest import make_network
 
 BACKBONES = (
@@ -64,7 +64,7 @@ def row(backbone: str, height: int, options: ExportOptions, images: Path | None)
     if images:
         records = read_image_folder(images).records
         chosen = records[:: max(1, len(records) // CROPS)][:CROPS]
-        crops = decode_images(chosen, height, WIDTH, interpolation(backbone))
+        crops = decode_images(chosen, ImageSpec(height, WIDTH, interpolation_for(backbone)))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "model.onnx")
         begun = time.perf_counter()

@@ -31,10 +31,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from reid_tune.config.experiment import Experiment
 from reid_tune.data.image_cache.images import DecodedImages
+from reid_tune.data.image_spec import ImageSpec, interpolation_for
 from reid_tune.data.images import FILTERS, decode_images
 from reid_tune.data.records import ImageRecord
 from reid_tune.demo import draw_demo_data
-from reid_tune.training.data import TrainingImages, interpolation, training_images
+from reid_tune.training.data import TrainingImages, training_images
 from reid_tune.training.subsets import train_records
 
 PER_IDENTITY = 17  # Market-1501's
@@ -48,7 +49,7 @@ class Files(Dataset[tuple[Tensor, int]]):
     def __init__(self, experiment: Experiment, records: Sequence[ImageRecord], labels: Sequence[int]) -> None:
         model = experiment.model
         self.paths, self.labels = [record.path for record in records], labels
-        self.size, self.filter = (model.input_width, model.input_height), FILTERS[interpolation(model.backbone)]
+        self.size, self.filter = (model.input_width, model.input_height), FILTERS[interpolation_for(model.backbone)]
         self.transform = common.transforms(experiment)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
@@ -171,7 +172,7 @@ def memory(experiment: Experiment, *, shared: bool) -> float | None:
 
 def read(experiment: Experiment, shared: bool, barrier: Barrier, results: Any) -> None:
     """Read all images in a process of its own; no process looks at its memory before all have come as far."""
-    records, model = train_records(experiment), experiment.model
+    records = train_records(experiment)
     barrier.wait()
     before = pss()
     barrier.wait()
@@ -179,7 +180,7 @@ def read(experiment: Experiment, shared: bool, barrier: Barrier, results: Any) -
     if shared:
         images = training_images(experiment, records).images
     else:
-        images = decode_images(records, model.input_height, model.input_width, interpolation(model.backbone), threads=1)
+        images = decode_images(records, ImageSpec.from_experiment(experiment), threads=1)
     for start in range(0, len(images), 8):
         images[start : start + 8].sum()
     barrier.wait()

@@ -1,63 +1,54 @@
-"""Decoding: image files to one uint8 array, the same way in training, test and deployment."""
+"""Decoding of image files to uint8 arrays, the same in training, evaluation and deployment."""
 
 import os
 import struct
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from reid_tune.data.image_spec import ImageSpec
 from reid_tune.data.records import ImageRecord
 from reid_tune.errors import InputError
 
 __all__ = [
     "DECODE_ERRORS",
-    "Interpolation",
-    "try_load_image",
-    "require_readable",
     "decode_images",
     "decode_readable",
-    "load_image",
     "describe_error",
+    "load_image",
+    "require_readable",
+    "try_load_image",
 ]
 
-Interpolation = Literal["bilinear", "bicubic"]
-
 FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
-# What Pillow's decoders raise on bad content, beside OSError.
+# What Pillow's decoders raise on bad content, in addition to OSError.
 DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, Image.DecompressionBombError)
 
 
 def decode_images(
-    records: Sequence[ImageRecord],
-    height: int,
-    width: int,
-    interpolation: Interpolation,
-    *,
-    grey: bool = False,
-    threads: int | None = None,
-    out: np.ndarray | None = None,
+    records: Sequence[ImageRecord], spec: ImageSpec, *, threads: int | None = None, out: np.ndarray | None = None
 ) -> np.ndarray:
     """Decode and resize images on a pool of threads.
 
     Args:
-        grey: three equal channels of luma (ITU-R BT.601) in place of RGB.
-        threads: as many as usable cores where None.
-        out: uint8 [N, height, width, 3] to fill, such as a memory map; a new array where None.
+        records: The images.
+        spec: Size, filter and channels; a greyscale image has three equal channels of luma (ITU-R BT.601).
+        threads: Number of threads; None for the number of usable cores.
+        out: uint8 [N, height, width, 3] to fill, such as a memory map; None for a new array.
 
     Returns:
-        `out`, RGB or grey.
+        `out`.
 
     Raises:
-        InputError: a file is unreadable, truncated or no image.
+        InputError: A file is unreadable, truncated or not an image.
     """
-    images = np.empty((len(records), height, width, 3), np.uint8) if out is None else out
+    images = np.empty((len(records), spec.height, spec.width, 3), np.uint8) if out is None else out
 
     def fill(index: int) -> None:
-        images[index] = load_image(records[index].path, height, width, interpolation, grey=grey)
+        images[index] = load_image(records[index].path, spec)
 
     pool = ThreadPoolExecutor(threads or len(os.sched_getaffinity(0)))
     try:
@@ -68,43 +59,41 @@ def decode_images(
     return images
 
 
-def decode_readable(
-    records: Sequence[ImageRecord], height: int, width: int, interpolation: Interpolation, *, grey: bool = False
-) -> tuple[list[ImageRecord], np.ndarray, list[str]]:
-    """As `decode_images`, without the images that cannot be read.
+def decode_readable(records: Sequence[ImageRecord], spec: ImageSpec) -> tuple[list[ImageRecord], np.ndarray, list[str]]:
+    """Decode images as `decode_images` does, and leave out those that cannot be read.
 
     Returns:
-        The records that are left, their crops, and what is wrong with the others, in a line each.
+        The readable records, their images uint8 [n, height, width, 3], and one error message for each other record.
     """
     pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)))
     try:
-        found = list(pool.map(lambda each: try_load_image(each.path, height, width, interpolation, grey=grey), records))
+        results = list(pool.map(lambda record: try_load_image(record.path, spec), records))
     finally:
         pool.shutdown(cancel_futures=True)
-    left = [record for record, crop in zip(records, found, strict=True) if isinstance(crop, np.ndarray)]
-    crops = [crop for crop in found if isinstance(crop, np.ndarray)]
-    images = np.stack(crops) if crops else np.empty((0, height, width, 3), np.uint8)
-    return left, images, [str(fault) for fault in found if isinstance(fault, InputError)]
+    readable = [record for record, result in zip(records, results, strict=True) if isinstance(result, np.ndarray)]
+    decoded = [result for result in results if isinstance(result, np.ndarray)]
+    images = np.stack(decoded) if decoded else np.empty((0, spec.height, spec.width, 3), np.uint8)
+    return readable, images, [str(result) for result in results if isinstance(result, InputError)]
 
 
 def require_readable(records: Sequence[ImageRecord], *, threads: int | None = None) -> None:
-    """Decode every image and keep none.
+    """Decode every image without keeping it.
 
     Raises:
-        InputError: a file is unreadable, truncated or no image.
+        InputError: A file is unreadable, truncated or not an image.
     """
+    spec = ImageSpec(8, 8, "bilinear")
     with ThreadPoolExecutor(threads or len(os.sched_getaffinity(0))) as pool:
-        for _ in pool.map(lambda record: load_image(record.path, 8, 8, "bilinear"), records):
+        for _ in pool.map(lambda record: load_image(record.path, spec), records):
             pass
 
 
-def load_image(
-    path: Path | str, height: int, width: int, interpolation: Interpolation, *, grey: bool = False
-) -> np.ndarray:
-    """One image as uint8 [height, width, 3], RGB whatever the file holds, or grey as in `decode_images`; errors as there."""
+def load_image(path: Path | str, spec: ImageSpec) -> np.ndarray:
+    """Return one image, uint8 [height, width, 3]; arguments and errors as in `decode_images`."""
     try:
         with Image.open(path) as image:
-            resized = image.convert("L" if grey else "RGB").resize((width, height), FILTERS[interpolation])
+            converted = image.convert("L" if spec.is_greyscale else "RGB")
+            resized = converted.resize((spec.width, spec.height), FILTERS[spec.interpolation])
             return np.asarray(resized.convert("RGB"))
     except FileNotFoundError:
         raise InputError(f"there is no image {path}; check the data set.") from None
@@ -114,19 +103,17 @@ def load_image(
         ) from None
 
 
-def try_load_image(
-    path: Path, height: int, width: int, interpolation: Interpolation, *, grey: bool = False
-) -> np.ndarray | InputError:
-    """As `load_image`, with the error as a result."""
+def try_load_image(path: Path, spec: ImageSpec) -> np.ndarray | InputError:
+    """Return the result of `load_image`, or its error."""
     try:
-        return load_image(path, height, width, interpolation, grey=grey)
+        return load_image(path, spec)
     except InputError as error:
         return error
 
 
 def describe_error(error: BaseException) -> str:
-    """What a fault of a decoder or of the disk says, ready to stand within a sentence."""
+    """Return the message of a decoder's or the disk's error, in a form that fits into a sentence."""
     if isinstance(error, UnidentifiedImageError):
         return "it is not an image of a known format"
-    said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return said.rstrip(".") or type(error).__name__
+    message = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return message.rstrip(".") or type(error).__name__

@@ -76,7 +76,8 @@ def read_image_folder(path: Path | str, *, strict: bool = False) -> ImageFolder:
     unparsed_names = tuple(name for name, match in matches.items() if match is None)
     if strict and unparsed_names:
         raise InputError(
-            f"{path} holds {len(unparsed_names)} image(s) whose names do not parse, the first is {unparsed_names[0]!r}; "
+            f"{path} holds {len(unparsed_names)} image(s) whose names do not parse, the first is "
+            f"{unparsed_names[0]!r}; "
             f"rename them to {NAME_FORMAT}, or switch the strict check off."
         )
     records = tuple(ImageRecord(path / name, int(match[1]), int(match[2])) for name, match in matches.items() if match)

@@ -51,9 +51,8 @@ def measure_latency(
 
 def _times(model: OnnxModel, size: int, limit: float, runs: int) -> list[float]:
     """Seconds of each run."""
-    crops = np.random.default_rng(0).integers(
-        0, 256, (size, model.preprocessing.height, model.preprocessing.width, 3), np.uint8
-    )
+    image_spec = model.preprocessing.image_spec
+    crops = np.random.default_rng(0).integers(0, 256, (size, image_spec.height, image_spec.width, 3), np.uint8)
     images = model.preprocessing.prepare(crops)
     times: list[float] = []
     for _ in range(_WARM_UP):

@@ -15,6 +15,7 @@ import torch
 
 import reid_tune
 from reid_tune.config.experiment import Experiment
+from reid_tune.data.image_spec import ImageSpec
 from reid_tune.deploy.export_options import DEFAULT, ExportOptions
 from reid_tune.deploy.fp16 import to_fp16
 from reid_tune.deploy.graph_edits import add_l2_normalisation, add_pixel_normalisation
@@ -23,7 +24,6 @@ from reid_tune.deploy.parity import Parity, measure_parity
 from reid_tune.errors import InputError, RunFailedError
 from reid_tune.files import atomic_path
 from reid_tune.modeling.network import ReIDNet
-from reid_tune.training.data import interpolation
 
 __all__ = ["export_onnx", "require_new_file", "spec_hash"]
 
@@ -128,27 +128,27 @@ def _translate(network: ReIDNet, experiment: Experiment) -> Any:
 
 def _shaped(model: Any, form: ExportOptions, experiment: Experiment) -> Any:
     """A network's float32 graph in another form; normalisation and norm stay float32."""
-    channels, dataset = experiment.model.input_channels, experiment.dataset
+    image_spec = ImageSpec.from_experiment(experiment)
     if form.precision == "fp16":
         model = to_fp16(model)
     if form.layout == "uint8_nhwc":
-        add_pixel_normalisation(model, dataset.pixel_mean[:channels], dataset.pixel_std[:channels])
+        add_pixel_normalisation(model, image_spec.mean, image_spec.std)
     if form.l2_normalized:
         add_l2_normalisation(model)
     return model
 
 
 def _metadata(network: ReIDNet, experiment: Experiment) -> dict[str, str]:
-    model, dataset = experiment.model, experiment.dataset
+    image_spec = ImageSpec.from_experiment(experiment)
     return {
-        "channels": str(model.input_channels),
-        "mean": json.dumps(dataset.pixel_mean[: model.input_channels]),
-        "std": json.dumps(dataset.pixel_std[: model.input_channels]),
-        "height": str(model.input_height),
-        "width": str(model.input_width),
-        "interpolation": interpolation(model.backbone),
+        "channels": str(image_spec.channels),
+        "mean": json.dumps(image_spec.mean),
+        "std": json.dumps(image_spec.std),
+        "height": str(image_spec.height),
+        "width": str(image_spec.width),
+        "interpolation": image_spec.interpolation,
         "dimension": str(network.dimension),
-        "backbone": model.backbone,
+        "backbone": experiment.model.backbone,
         "spec_sha256": spec_hash(experiment),
     }
 

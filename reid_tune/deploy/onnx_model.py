@@ -60,10 +60,10 @@ class OnnxModel:
         Raises:
             InputError: the crops have another shape or type.
         """
-        size = self.preprocessing.height, self.preprocessing.width
-        if images.dtype != np.uint8 or images.shape[1:] != (*size, 3):
+        image_spec = self.preprocessing.image_spec
+        if images.dtype != np.uint8 or images.shape[1:] != (image_spec.height, image_spec.width, 3):
             raise InputError(
-                f"the model takes crops uint8 [n, {size[0]}, {size[1]}, 3], "
+                f"the model takes crops uint8 [n, {image_spec.height}, {image_spec.width}, 3], "
                 f"not {images.dtype} {list(images.shape)}; resize them."
             )
         parts = [np.empty((0, self.dimension), np.float32)]
@@ -77,7 +77,8 @@ class OnnxModel:
             (node.name, node.type, [size if isinstance(size, int) else "batch" for size in node.shape])
             for node in (*self._session.get_inputs(), *self._session.get_outputs())
         ]
-        size, channels = [self.preprocessing.height, self.preprocessing.width], self.preprocessing.channels
+        image_spec = self.preprocessing.image_spec
+        size, channels = [image_spec.height, image_spec.width], image_spec.channels
         taken = {
             "float_nchw": (INPUT, _FLOAT, ["batch", channels, *size]),
             "uint8_nhwc": (INPUT, _BYTE, ["batch", *size, channels]),

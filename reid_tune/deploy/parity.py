@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from reid_tune.data.normalisation import normalise
 from reid_tune.deploy.deviation import NEIGHBOURS, measure_deviation, same_neighbours
-from reid_tune.deploy.fp16_rounding import round_to_fp16
+from reid_tune.deploy.fp16 import round_to_fp16
 from reid_tune.deploy.onnx_model import OnnxModel
 from reid_tune.deploy.parity_limits import FP32_LIMITS, fp16_limits
 from reid_tune.modeling.network import ReIDNet
@@ -60,7 +61,8 @@ def measure_parity(network: ReIDNet, model: OnnxModel, crops: np.ndarray | None 
     Raises:
         RunFailedError: the file is in half precision, which makes another network of this one.
     """
-    images = synthetic_crops(model.preprocessing.height, model.preprocessing.width) if crops is None else crops
+    image_spec = model.preprocessing.image_spec
+    images = synthetic_crops(image_spec.height, image_spec.width) if crops is None else crops
     found = [_embed_padded(model, images, size) for size in BATCHES]
     wanted = _embed(network, model, images)
     limits = FP32_LIMITS
@@ -91,7 +93,7 @@ def synthetic_crops(height: int, width: int) -> np.ndarray:
 @torch.inference_mode()
 def _embed(network: Callable[[Tensor], Tensor], model: OnnxModel, images: np.ndarray) -> np.ndarray:
     parts = torch.from_numpy(images).split(max(BATCHES))
-    embeddings = torch.cat([network(model.preprocessing.normalise(part)) for part in parts])
+    embeddings = torch.cat([network(normalise(part, model.preprocessing.image_spec)) for part in parts])
     return (normalize(embeddings) if model.options.l2_normalized else embeddings).numpy()
 
 

@@ -8,11 +8,10 @@ from typing import cast, get_args
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from reid_tune.config.tasks import InputLayout
-from reid_tune.data.augment.augmentation import Channels, RgbValues, normalise
-from reid_tune.data.images import Interpolation
+from reid_tune.data.image_spec import Channels, ImageSpec, Interpolation
+from reid_tune.data.normalisation import normalise
 from reid_tune.deploy.export_options import ExportOptions
 
 __all__ = ["Preprocessing"]
@@ -23,19 +22,11 @@ class Preprocessing:
     """What a model's input must look like.
 
     Attributes:
-        height, width: Size of the crops in pixels.
-        interpolation: How a crop is resized to it.
-        channels: 3 for RGB, 1 for grey.
-        mean, std: Of each channel in 0..1; the network's input is (value / 255 - mean) / std.
-        layout: Who normalises, see `ExportOptions`.
+        image_spec: Size, resizing, channels and normalisation of the images.
+        layout: Layout of the input tensor, which says whether the client normalises, see `ExportOptions`.
     """
 
-    height: int
-    width: int
-    interpolation: Interpolation
-    channels: Channels
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    image_spec: ImageSpec
     layout: InputLayout
 
     @classmethod
@@ -53,23 +44,14 @@ class Preprocessing:
         if not known or min(height, width) < 1 or min(std) <= 0:
             raise ValueError(f"{height}x{width}, {channels} channels, std {std}, interpolation {interpolation!r}")
         layout = ExportOptions.from_metadata(metadata).layout
-        kind, count = cast(Interpolation, interpolation), cast(Channels, channels)
-        return cls(height, width, kind, count, mean, std, layout)
-
-    @property
-    def grey(self) -> bool:
-        """Whether crops are decoded as grey."""
-        return self.channels == 1
-
-    def normalise(self, crops: Tensor) -> Tensor:
-        """The network's input [n, channels, height, width] float32 of crops [n, height, width, 3] uint8."""
-        return normalise(crops, cast(RgbValues, self.mean), cast(RgbValues, self.std), self.channels)
+        image_spec = ImageSpec(height, width, cast(Interpolation, interpolation), cast(Channels, channels), mean, std)
+        return cls(image_spec, layout)
 
     def prepare(self, crops: np.ndarray) -> np.ndarray:
         """What the model takes: one with `uint8_nhwc` normalises, so nobody else may."""
         if self.layout == "uint8_nhwc":
-            return np.ascontiguousarray(crops[..., : self.channels])
-        return self.normalise(torch.from_numpy(np.ascontiguousarray(crops))).contiguous().numpy()
+            return np.ascontiguousarray(crops[..., : self.image_spec.channels])
+        return normalise(torch.from_numpy(np.ascontiguousarray(crops)), self.image_spec).contiguous().numpy()
 
 
 def _values(text: str, count: int) -> tuple[float, ...]:

@@ -4,11 +4,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from reid_tune.config.experiment import Experiment
+from reid_tune.data.image_spec import ImageSpec
 from reid_tune.data.records import ImageFolder, ImageRecord, read_image_folder
 from reid_tune.errors import InputError
 from reid_tune.evaluation.unmatched import unmatched
 from reid_tune.training.data import EvaluationImages, decode_evaluation
-from reid_tune.training.embed import Inputs
 
 __all__ = ["EvaluationSet", "decode_images", "evaluation_folders", "evaluation_sets"]
 
@@ -21,9 +21,9 @@ class EvaluationSet:
     query: ImageFolder
     gallery: ImageFolder
 
-    def decode(self, inputs: Inputs, threads: int) -> EvaluationImages:
+    def decode(self, image_spec: ImageSpec, threads: int) -> EvaluationImages:
         """See `decode_images`."""
-        return decode_images(self.query.records, self.gallery.records, inputs, threads)
+        return decode_images(self.query.records, self.gallery.records, image_spec, threads)
 
     def left_out(self) -> Iterator[str]:
         """A line for each folder with images whose names do not parse."""
@@ -39,12 +39,10 @@ class EvaluationSet:
 
 
 def decode_images(
-    query: Sequence[ImageRecord], gallery: Sequence[ImageRecord], inputs: Inputs, threads: int
+    query: Sequence[ImageRecord], gallery: Sequence[ImageRecord], image_spec: ImageSpec, threads: int
 ) -> EvaluationImages:
     """The images as a model takes them, those of the gallery without junk."""
-    return decode_evaluation(
-        query, gallery, inputs.height, inputs.width, inputs.interpolation, threads, grey=inputs.grey
-    )
+    return decode_evaluation(query, gallery, image_spec, threads)
 
 
 def evaluation_folders(experiment: Experiment, task: str) -> tuple[str | None, str | None]:

@@ -11,11 +11,11 @@ from reid_tune.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from reid_tune.config.diff import network_differences
 from reid_tune.config.encryption_key import find_passphrase
 from reid_tune.config.experiment import Experiment
+from reid_tune.data.image_spec import ImageSpec
 from reid_tune.errors import InputError
 from reid_tune.evaluation.distances import fix_cublas_workspace
 from reid_tune.modeling.network import ReIDNet, build_network
-from reid_tune.training.data import interpolation
-from reid_tune.training.embed import Embed, Embedder, Inputs, network_embed
+from reid_tune.training.embed import Embed, Embedder, network_embed
 from reid_tune.training.memory import is_out_of_memory
 from reid_tune.training.pretrained import foreign_network
 
@@ -39,23 +39,17 @@ class ModelFile:
         if self.path.suffix == ".onnx":
             return self._onnx(device)
         network, experiment = open_network(self.path, self.experiment)
-        network, model = network.to(device), experiment.model
-        inputs = Inputs(
-            model.input_height, model.input_width, interpolation(model.backbone), grey=model.input_channels == 1
-        )
+        network = network.to(device)
         embed = _within_memory(network_embed(network, experiment), experiment.dataset.val_batch_size)
-        return Embedder(inputs, network.dimension, embed)
+        return Embedder(ImageSpec.from_experiment(experiment), network.dimension, embed)
 
     def _onnx(self, device: torch.device) -> Embedder:
         from reid_tune.deploy.onnx_model import OnnxModel
 
         batch_size = self.experiment.dataset.val_batch_size
         model = OnnxModel(self.path, threads=torch.get_num_threads(), gpu=device.index or 0)
-        preprocessing = model.preprocessing
-        inputs = Inputs(preprocessing.height, preprocessing.width, preprocessing.interpolation, grey=preprocessing.grey)
-        return Embedder(
-            inputs, model.dimension, _within_memory(partial(model.embed, batch_size=batch_size), batch_size)
-        )
+        embed = _within_memory(partial(model.embed, batch_size=batch_size), batch_size)
+        return Embedder(model.preprocessing.image_spec, model.dimension, embed)
 
 
 def _within_memory(embed: Embed, batch_size: int) -> Embed:

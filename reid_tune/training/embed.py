@@ -7,15 +7,15 @@ import numpy as np
 import torch
 
 from reid_tune.config.experiment import Experiment
-from reid_tune.data.augment.augmentation import normalise
-from reid_tune.data.images import Interpolation
+from reid_tune.data.image_spec import ImageSpec
+from reid_tune.data.normalisation import normalise
 from reid_tune.data.transfer import to_device
 from reid_tune.evaluation.distances import full_precision
 from reid_tune.evaluation.features import FeatureSet, feature_set
 from reid_tune.modeling.network import ReIDNet
 from reid_tune.training.data import EvaluationImages
 
-__all__ = ["Embed", "Embedder", "Inputs", "Open", "features_of", "network_embed"]
+__all__ = ["Embed", "Embedder", "Open", "features_of", "network_embed"]
 
 _AT_ONCE = 4096  # images that are copied out of the cache: some 400 MB
 
@@ -24,20 +24,10 @@ Embed = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
-class Inputs:
-    """What a model takes: crops resized to height x width pixels, in colour or grey."""
-
-    height: int
-    width: int
-    interpolation: Interpolation
-    grey: bool
-
-
-@dataclass(frozen=True)
 class Embedder:
     """A model on its device."""
 
-    inputs: Inputs
+    image_spec: ImageSpec
     dimension: int
     embed: Embed
 
@@ -48,7 +38,7 @@ Open = Callable[[torch.device], Embedder]
 
 def network_embed(network: ReIDNet, experiment: Experiment) -> Embed:
     """Embed in true float32 with a network on its device, in eval mode, in batches of `dataset.val_batch_size`."""
-    dataset, channels = experiment.dataset, experiment.model.input_channels
+    dataset, image_spec = experiment.dataset, ImageSpec.from_experiment(experiment)
     device = next(network.parameters()).device
 
     @torch.inference_mode()
@@ -59,7 +49,7 @@ def network_embed(network: ReIDNet, experiment: Experiment) -> Embed:
         for start in range(0, len(images), dataset.val_batch_size):
             batch = to_device(images[start : start + dataset.val_batch_size], device)
             with full_precision():
-                embedding = network(normalise(batch, dataset.pixel_mean, dataset.pixel_std, channels))
+                embedding = network(normalise(batch, image_spec))
             parts.append(embedding.cpu().numpy())
         network.train(was_training)
         return np.concatenate(parts)

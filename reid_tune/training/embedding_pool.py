@@ -143,7 +143,7 @@ def serve(handle: int) -> None:
                 else:
                     embedder = None  # the memory of the last model is free before the next one comes
                     embedder = request(device)
-                    reply = embedder.inputs, embedder.dimension
+                    reply = embedder.image_spec, embedder.dimension
             except ReidTuneError as error:
                 reply = error
             except Exception as error:

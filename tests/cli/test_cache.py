@@ -10,6 +10,7 @@ import yaml
 from PIL import Image
 
 from reid_tune.data.image_cache.cache import load_cached_images
+from reid_tune.data.image_spec import ImageSpec
 from reid_tune.data.records import read_image_folder
 
 Run = Callable[..., tuple[int, str, str]]
@@ -33,7 +34,7 @@ def build(place: Path, folder: Path, images: int, grey: bool = False) -> str:
     for number in range(images):
         Image.new("RGB", (4, 8), (number, 0, 0)).save(folder / f"{number:04d}_c1.png")
     before = set(place.glob("*"))
-    load_cached_images(read_image_folder(folder).records, 16, 8, "bicubic", grey=grey)
+    load_cached_images(read_image_folder(folder).records, ImageSpec(16, 8, "bicubic", 1 if grey else 3))
     (path,) = set(place.glob("*")) - before
     return path.stem
 
@@ -66,7 +67,7 @@ def test_the_table_shows_counts_as_counts(run: Run, place: Path, tmp_path: Path)
 
 def test_clearing_all_leaves_what_is_open(run: Run, place: Path, tmp_path: Path) -> None:
     one, two = build(place, tmp_path / "one", 3), build(place, tmp_path / "two", 5)
-    held = load_cached_images(read_image_folder(tmp_path / "two").records, 16, 8, "bicubic")
+    held = load_cached_images(read_image_folder(tmp_path / "two").records, ImageSpec(16, 8, "bicubic"))
     status, out, _ = run("--clear", "--format", "json")
     assert (status, json.loads(out)) == (1, {"removed": [one], "in_use": [two]})
     status, out, _ = run("--clear", two)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from reid_tune.data.image_spec import ImageSpec
 from reid_tune.data.images import decode_images, decode_readable, load_image
 from reid_tune.data.records import ImageRecord
 from reid_tune.errors import InputError
@@ -31,7 +32,7 @@ def saved(path: Path, mode: str) -> ImageRecord:
 )
 def test_decode_is_pillows_conversion_and_resize(tmp_path: Path, mode: str, suffix: str, interpolation: str) -> None:
     record = saved(tmp_path / f"a.{suffix}", mode)
-    images = decode_images([record], 32, 16, interpolation)
+    images = decode_images([record], ImageSpec(32, 16, interpolation))
     expected = Image.open(record.path).convert("RGB").resize((16, 32), FILTERS[interpolation])
     assert images.dtype == np.uint8 and images.shape == (1, 32, 16, 3)
     np.testing.assert_array_equal(images[0], np.asarray(expected))
@@ -45,12 +46,12 @@ def test_grey_is_pillows_luma_in_three_equal_channels(
     tmp_path: Path, mode: str, suffix: str, interpolation: str
 ) -> None:
     record = saved(tmp_path / f"a.{suffix}", mode)
-    images = decode_images([record], 32, 16, interpolation, grey=True)
+    images = decode_images([record], ImageSpec(32, 16, interpolation, 1))
     expected = Image.open(record.path).convert("L").resize((16, 32), FILTERS[interpolation])
     assert images.dtype == np.uint8 and images.shape == (1, 32, 16, 3)
     for channel in range(3):
         np.testing.assert_array_equal(images[0, ..., channel], np.asarray(expected))
-    np.testing.assert_array_equal(images[0], load_image(record.path, 32, 16, interpolation, grey=True))
+    np.testing.assert_array_equal(images[0], load_image(record.path, ImageSpec(32, 16, interpolation, 1)))
 
 
 def test_order_holds_with_threads_and_a_given_array(tmp_path: Path) -> None:
@@ -60,9 +61,9 @@ def test_order_holds_with_threads_and_a_given_array(tmp_path: Path) -> None:
         Image.new("RGB", (5, 9), (value, 0, 255 - value)).save(path)
         records.append(ImageRecord(path, value, 1))
     out = np.zeros((40, 8, 4, 3), np.uint8)
-    assert decode_images(records, 8, 4, "bilinear", threads=7, out=out) is out
+    assert decode_images(records, ImageSpec(8, 4, "bilinear"), threads=7, out=out) is out
     np.testing.assert_array_equal(out[:, 3, 2, 0], np.arange(40))
-    np.testing.assert_array_equal(out, decode_images(records, 8, 4, "bilinear", threads=1))
+    np.testing.assert_array_equal(out, decode_images(records, ImageSpec(8, 4, "bilinear"), threads=1))
 
 
 def test_broken_files_are_named(tmp_path: Path) -> None:
@@ -72,9 +73,9 @@ def test_broken_files_are_named(tmp_path: Path) -> None:
     for name, part in broken.items():
         (tmp_path / name).write_bytes(part)
         with pytest.raises(InputError, match=name):
-            decode_images([good, ImageRecord(tmp_path / name, 2, 1), good], 8, 4, "bilinear", threads=2)
+            decode_images([good, ImageRecord(tmp_path / name, 2, 1), good], ImageSpec(8, 4, "bilinear"), threads=2)
     with pytest.raises(InputError, match="no image .*gone.jpg"):
-        load_image(tmp_path / "gone.jpg", 8, 4, "bicubic")
+        load_image(tmp_path / "gone.jpg", ImageSpec(8, 4, "bicubic"))
 
 
 def test_truncated_png_is_named(tmp_path: Path) -> None:
@@ -83,7 +84,7 @@ def test_truncated_png_is_named(tmp_path: Path) -> None:
     for length in (20, 40, len(content) // 2, len(content) - 30):
         record.path.write_bytes(content[:length])
         with pytest.raises(InputError, match="0005_c1.png"):
-            load_image(record.path, 8, 4, "bilinear")
+            load_image(record.path, ImageSpec(8, 4, "bilinear"))
 
 
 def test_images_that_cannot_be_read_are_left_out_and_named(tmp_path: Path) -> None:
@@ -91,9 +92,9 @@ def test_images_that_cannot_be_read_are_left_out_and_named(tmp_path: Path) -> No
     for record in records[1:3]:
         Image.new("RGB", (4, 8), (record.identity, 7, 7)).save(record.path)
     records[3].path.write_bytes(b"no image")
-    left, crops, faults = decode_readable(records, 8, 4, "bilinear")
+    left, crops, faults = decode_readable(records, ImageSpec(8, 4, "bilinear"))
     assert left == records[1:3] and crops.dtype == np.uint8
     assert [tuple(crop[0, 0]) for crop in crops] == [(1, 7, 7), (2, 7, 7)]
     assert faults[0].startswith(f"there is no image {records[0].path}") and str(records[3].path) in faults[1]
-    left, crops, faults = decode_readable(records[3:], 8, 4, "bilinear")
+    left, crops, faults = decode_readable(records[3:], ImageSpec(8, 4, "bilinear"))
     assert (left, crops.shape, len(faults)) == ([], (0, 8, 4, 3), 1)

@@ -24,7 +24,8 @@ HALF = ExportOptions(precision="fp16")
 
 
 @pytest.mark.parametrize(
-    ("backbone", "options"), [*(("resnet18", options) for options in OPTIONS[1:]), ("resnet_50", OPTIONS[-1]), (SWIN, OPTIONS[-1])]
+    ("backbone", "options"),
+    [*(("resnet18", options) for options in OPTIONS[1:]), ("resnet_50", OPTIONS[-1]), (SWIN, OPTIONS[-1])],
 )
 def test_every_form_gives_the_embeddings_of_pytorch(
     translate: Callable[[str], Any], tmp_path: Path, backbone: str, options: ExportOptions
@@ -40,7 +41,8 @@ def test_every_form_gives_the_embeddings_of_pytorch(
 
     model = OnnxModel(path)
     assert model.options == options
-    crops = make_crops(3, model.preprocessing.height, model.preprocessing.width)
+    image_spec = model.preprocessing.image_spec
+    crops = make_crops(3, image_spec.height, image_spec.width)
     images = (crops / 255 - np.array(dataset.pixel_mean)) / np.array(dataset.pixel_std)
     with torch.no_grad():
         wanted = network.eval()(torch.tensor(images.transpose(0, 3, 1, 2), dtype=torch.float32)).numpy()
@@ -54,7 +56,9 @@ def test_every_form_gives_the_embeddings_of_pytorch(
 
 def test_a_grey_network_takes_grey_pixels(tmp_path: Path) -> None:
     network, experiment = make_network("resnet18", 64, 32, **{"model.input_channels": 1})
-    assert export_onnx(network, experiment, tmp_path / "m.onnx", options=ExportOptions("uint8_nhwc", "fp16", True)).equal
+    assert export_onnx(
+        network, experiment, tmp_path / "m.onnx", options=ExportOptions("uint8_nhwc", "fp16", True)
+    ).equal
     shape = onnx.load(tmp_path / "m.onnx").graph.input[0].type.tensor_type.shape
     assert [size.dim_value or size.dim_param for size in shape.dim] == ["batch", 64, 32, 1]
 

@@ -26,11 +26,7 @@ def test_onnxruntime_in_ten_lines(exported: Any, tmp_path: Path, monkeypatch: py
     names: dict[str, Any] = {}
     exec(code, names)
     model = OnnxModel(path)
-    wanted = model.embed(
-        np.stack(
-            [load_image(crop, model.preprocessing.height, model.preprocessing.width, model.preprocessing.interpolation)]
-        )
-    )
+    wanted = model.embed(np.stack([load_image(crop, model.preprocessing.image_spec)]))
     np.testing.assert_allclose(names["embedding"], wanted, rtol=0, atol=1e-4 * np.abs(wanted).max())
 
 

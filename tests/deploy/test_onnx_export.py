@@ -29,7 +29,7 @@ def test_every_batch_size_gives_the_embeddings_of_pytorch(exported: Any, backbon
     dataset = experiment.dataset
     network.eval()
     for count in (1, 2, 5):
-        crops = make_crops(count, model.preprocessing.height, model.preprocessing.width)
+        crops = make_crops(count, model.preprocessing.image_spec.height, model.preprocessing.image_spec.width)
         images = (crops / 255 - np.array(dataset.pixel_mean)) / np.array(dataset.pixel_std)
         with torch.no_grad():
             wanted = network(torch.tensor(images.transpose(0, 3, 1, 2), dtype=torch.float32)).numpy()
@@ -74,9 +74,16 @@ def test_the_file_is_alone_and_describes_itself(exported: Any, backbone: str) ->
 def test_the_reader_has_the_metadata(exported: Any) -> None:
     (network, experiment), path, _ = exported("resnet18")
     model = OnnxModel(path, threads=1)
-    assert (model.preprocessing.height, model.preprocessing.width, model.dimension) == (64, 32, network.dimension)
-    assert (model.preprocessing.mean, model.preprocessing.std) == (experiment.dataset.pixel_mean, experiment.dataset.pixel_std)
-    assert (model.preprocessing.interpolation, model.preprocessing.channels) == ("bilinear", 3)
+    assert (model.preprocessing.image_spec.height, model.preprocessing.image_spec.width, model.dimension) == (
+        64,
+        32,
+        network.dimension,
+    )
+    assert (model.preprocessing.image_spec.mean, model.preprocessing.image_spec.std) == (
+        experiment.dataset.pixel_mean,
+        experiment.dataset.pixel_std,
+    )
+    assert (model.preprocessing.image_spec.interpolation, model.preprocessing.image_spec.channels) == ("bilinear", 3)
 
 
 @pytest.mark.parametrize(
@@ -105,7 +112,11 @@ def test_a_grey_network_takes_one_channel(tmp_path: Path, backbone: str) -> None
     shape = onnx.load(path).graph.input[0].type.tensor_type.shape
     assert [size.dim_value or size.dim_param for size in shape.dim] == ["batch", 1, 64, 32]
     model = OnnxModel(path)
-    assert (model.preprocessing.channels, model.preprocessing.mean, model.preprocessing.std) == (1, (0.3,), (0.2,))
+    assert (
+        model.preprocessing.image_spec.channels,
+        model.preprocessing.image_spec.mean,
+        model.preprocessing.image_spec.std,
+    ) == (1, (0.3,), (0.2,))
     grey = make_crops(5, 64, 32)[..., :1].repeat(3, axis=3)
     with torch.no_grad():
         images = torch.tensor((grey[:, None, :, :, 0] / 255 - 0.3) / 0.2, dtype=torch.float32)
@@ -146,7 +157,7 @@ def test_an_existing_file_is_kept_unless_told(translated: Any, tmp_path: Path) -
         export_onnx(*translated[0], target)
     assert target.read_bytes() == b"old"
     assert export_onnx(*translated[0], target, overwrite=True).equal
-    assert OnnxModel(target).preprocessing.height == 64
+    assert OnnxModel(target).preprocessing.image_spec.height == 64
 
 
 def test_a_folder_in_the_place_of_the_file(translated: Any, tmp_path: Path) -> None:

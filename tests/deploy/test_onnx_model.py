@@ -54,7 +54,7 @@ def test_embeds_by_its_own_metadata(tmp_path: Path) -> None:
     model = OnnxModel(write(tmp_path / "m.onnx"))
     crops = np.array([[[[255, 0, 51]], [[0, 255, 102]]]], np.uint8)
     np.testing.assert_allclose(model.embed(crops), [[0.0, 1.0, 0.3]], atol=1e-6)
-    assert model.dimension == 3 and model.preprocessing.std == (0.5, 0.25, 1.0)
+    assert model.dimension == 3 and model.preprocessing.image_spec.std == (0.5, 0.25, 1.0)
 
 
 def test_grey_crops_are_normalised_by_their_one_value(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from reid_tune.data.image_spec import ImageSpec
 from reid_tune.deploy.deviation import measure_deviation
 from reid_tune.deploy.export_options import DEFAULT, ExportOptions
 from reid_tune.deploy.onnx_model import OnnxModel
@@ -20,7 +21,7 @@ from reid_tune.modeling.network import ReIDNet
 class Answers:
     """Stands for a file: answers with given embeddings, by the first pixel of a crop, and notes the batches."""
 
-    preprocessing = Preprocessing(1, 1, "bilinear", 3, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), "float_nchw")
+    preprocessing = Preprocessing(ImageSpec(1, 1, "bilinear"), "float_nchw")
 
     def __init__(self, rows: np.ndarray, options: ExportOptions) -> None:
         self.rows, self.options = rows, options

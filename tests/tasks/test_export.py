@@ -74,7 +74,7 @@ def test_a_grey_model_is_compared_on_grey_images(spec: Spec, tmp_path: Path) -> 
 
     path = write_checkpoint(tmp_path / "grey.pth", spec(model__input_channels=1))
     file, parity = run_export(None, str(path), {})
-    assert parity.equal and not parity.synthetic and OnnxModel(file).preprocessing.channels == 1
+    assert parity.equal and not parity.synthetic and OnnxModel(file).preprocessing.image_spec.channels == 1
 
 
 def test_a_file_in_another_form_scores_and_embeds_as_its_checkpoint(

@@ -7,6 +7,7 @@ import torch
 from omegaconf import OmegaConf
 
 from reid_tune.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from reid_tune.data.image_spec import ImageSpec
 from reid_tune.errors import InputError
 from reid_tune.tasks.models import (
     ModelFile,
@@ -15,7 +16,6 @@ from reid_tune.tasks.models import (
     open_network,
     restore_network,
 )
-from reid_tune.training.embed import Inputs
 
 from .conftest import write_checkpoint
 
@@ -66,7 +66,11 @@ def test_a_file_opens_with_what_its_images_look_like(spec: Any, tmp_path: Path) 
     experiment = spec(model__input_channels=1, dataset__num_classes=857)
     path = write_checkpoint(tmp_path / "grey.pth", experiment)
     embedder = ModelFile(path, experiment)(torch.device("cpu"))
-    assert embedder.inputs == Inputs(32, 16, "bilinear", grey=True) and embedder.dimension == 24
+    assert (
+        embedder.image_spec == ImageSpec.from_experiment(experiment)
+        and embedder.image_spec.is_greyscale
+        and embedder.dimension == 24
+    )
     embeddings = embedder.embed(np.zeros((3, 32, 16, 3), np.uint8))
     assert embeddings.shape == (3, 24) and embeddings.dtype == np.float32
 

@@ -9,11 +9,12 @@ from PIL import Image
 from reid_tune.config.experiment import Experiment
 from reid_tune.data.image_cache.admin import list_entries
 from reid_tune.data.image_cache.images import DecodedImages
+from reid_tune.data.image_spec import ImageSpec, interpolation_for
 from reid_tune.data.images import decode_images
 from reid_tune.data.records import ImageRecord
 from reid_tune.data.split_files import write_split
 from reid_tune.errors import InputError
-from reid_tune.training.data import evaluation_images, interpolation, training_images
+from reid_tune.training.data import evaluation_images, training_images
 from reid_tune.training.subsets import (
     evaluation_records,
     holds_out,
@@ -97,8 +98,8 @@ def test_junk_is_left_out_of_the_gallery_and_distractors_stay(build: Build, data
 
 
 def test_the_backbone_chooses_the_interpolation() -> None:
-    assert interpolation("swin_tiny_patch4_window7_224") == "bicubic"
-    assert interpolation("resnet_50") == interpolation("vit_tiny_patch16_224") == "bilinear"
+    assert interpolation_for("swin_tiny_patch4_window7_224") == "bicubic"
+    assert interpolation_for("resnet_50") == interpolation_for("vit_tiny_patch16_224") == "bilinear"
 
 
 def test_identities_shared_with_the_test_are_counted(build: Build, data: Path) -> None:
@@ -232,7 +233,7 @@ def test_grey_and_jitter_come_from_the_spec(build: Build, data: Path) -> None:
 
 
 def equal_to_decode(images: DecodedImages, records: Sequence[ImageRecord]) -> bool:
-    return bool((images[:] == decode_images(records, 32, 16, "bilinear")).all())
+    return bool((images[:] == decode_images(records, ImageSpec(32, 16, "bilinear"))).all())
 
 
 def test_every_record_has_its_own_pixels(build: Build, data: Path, tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def test_two_workers_give_what_one_does_in_order(two, models: list[ModelFile], c
         with embedding_workers([CPU]) as load:
             one = load(model)
         shared = two(model)
-        assert (shared.inputs, shared.dimension) == (one.inputs, one.dimension) and one.dimension == 24
+        assert (shared.image_spec, shared.dimension) == (one.image_spec, one.dimension) and one.dimension == 24
         wanted = one.embed(images)
         np.testing.assert_allclose(shared.embed(images), wanted, atol=1e-5 * np.abs(wanted).max())
         found.append(wanted)

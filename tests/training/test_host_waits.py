@@ -19,6 +19,7 @@ from reid_tune.data.augment import augmentation as augment
 from reid_tune.data.augment import color_jitter as jitter
 from reid_tune.data.augment import gpu as on_device
 from reid_tune.data.augment.augmentation import Augmentation
+from reid_tune.data.image_spec import ImageSpec
 from reid_tune.modeling.network import build_seeded_network
 from reid_tune.optim import optimizer as optimizers
 from reid_tune.optim.optimizer import make_optimizer
@@ -69,15 +70,14 @@ def meta_uploads() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for module in (jitter, on_device):
             patch.setattr(module, "to_device", to_device)
-        patch.setattr(augment, "on_cpu", on_device)  # the meta device goes the way of a GPU
+        patch.setattr(augment, "cpu", on_device)  # the meta device goes the way of a GPU
         yield
 
 
 def augmented(erasing: Any) -> Callable[[], Tensor]:
     """The augmentation of a batch, all of it switched on."""
-    augmentation = Augmentation(
-        (0.5, 0.4, 0.3), (0.2, 0.2, 0.2), 32, 16, padding=2, erase=0.5, erasing=erasing, jitter=ColorJitter(prob=0.5)
-    )
+    spec = ImageSpec(32, 16, "bilinear", 3, (0.5, 0.4, 0.3), (0.2, 0.2, 0.2))
+    augmentation = Augmentation(spec, padding=2, erase=0.5, erasing=erasing, jitter=ColorJitter(prob=0.5))
     decisions = augmentation.draw(0, 0, 0, 16)
     images = torch.empty(16, 32, 16, 3, dtype=torch.uint8, device=META)
     return lambda: augmentation.apply(images, decisions)

@@ -1,4 +1,4 @@
-"""What the image cache holds: listing, checking, clearing."""
+"""Listing, checking and clearing of the image cache."""
 
 import fcntl
 import re
@@ -15,17 +15,24 @@ from reid_tune.data.image_cache.lock import BuildLock
 from reid_tune.data.images import describe_error
 from reid_tune.errors import InputError
 
-__all__ = ["ClearResult", "CacheEntry", "check_entries", "clear_entries", "list_entries"]
+__all__ = ["CacheEntry", "ClearResult", "check_entries", "clear_entries", "list_entries"]
 
 
-# Names of our own, as the folder may hold other things.
-_WHOLE = re.compile(rf"([0-9a-f]{{24}}){re.escape(SUFFIX)}$")
-_BEGUN = re.compile(rf"\.?([0-9a-f]{{24}})({re.escape(SUFFIX)}|\.lock$)")
+# Names of cache files only, as the folder may hold other files.
+_COMPLETE = re.compile(rf"([0-9a-f]{{24}}){re.escape(SUFFIX)}$")
+_STARTED = re.compile(rf"\.?([0-9a-f]{{24}})({re.escape(SUFFIX)}|\.lock$)")
 
 
 @dataclass(frozen=True)
 class CacheEntry:
-    """One file; `header` is None where header or size are wrong, `bytes` is its size."""
+    """One cache file.
+
+    Attributes:
+        name: Name without the suffix.
+        header: The file's header; None if the header or the size is wrong.
+        bytes: Size of the file.
+        last_used: Time of the last use.
+    """
 
     name: str
     header: CacheHeader | None
@@ -33,13 +40,13 @@ class CacheEntry:
     last_used: datetime
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON; of a damaged file the header's fields are left out."""
+        """Return the entry for JSON, without the header's fields if the file is damaged."""
         header = asdict(self.header) if self.header else {}
         header.pop("key", None)  # the name
         return {"name": self.name, "bytes": self.bytes, "last_used": self.last_used.isoformat(), **header}
 
     def row(self) -> dict[str, str]:
-        """For a table, with the time of this machine's zone."""
+        """Return the entry for a table, with the time in the machine's time zone."""
         header = self.header
         return {
             "folder": header.folder if header else "damaged: will be built again",
@@ -53,54 +60,54 @@ class CacheEntry:
 
 @dataclass(frozen=True)
 class ClearResult:
-    """Names of the files that were removed, and of those that a process has open or builds."""
+    """Names of the removed files, and of those that a process has open or builds."""
 
     removed: list[str]
     in_use: list[str]
 
 
 def list_entries(name: str | None = None) -> list[CacheEntry]:
-    """The files of the cache, or one of them.
+    """Return all entries of the cache, or one.
 
     Raises:
-        InputError: there is no file of that name, or the cache cannot be read.
+        InputError: There is no file of that name, or the cache cannot be read.
     """
-    found = []
+    entries = []
     for path in _paths(name):
         with _reading(path), path.open("rb") as file:
             state = path.stat()
-            used = datetime.fromtimestamp(state.st_mtime, UTC)
-            found.append(CacheEntry(path.stem, read_header(file), state.st_size, used))
-    return found
+            last_used = datetime.fromtimestamp(state.st_mtime, UTC)
+            entries.append(CacheEntry(path.stem, read_header(file), state.st_size, last_used))
+    return entries
 
 
 def check_entries(name: str | None = None) -> dict[str, bool]:
-    """Whether each file holds the pixels that were written; reads them all; errors as of `list_entries`."""
-    found = {}
+    """Return for each file whether it is intact; reads all of them; errors as in `list_entries`."""
+    intact = {}
     for path in _paths(name):
         with _reading(path):
-            found[path.stem] = is_intact(path)
-    return found
+            intact[path.stem] = is_intact(path)
+    return intact
 
 
 def clear_entries(name: str | None = None) -> ClearResult:
-    """Remove all files or one, but for those in use, and what dead builders left.
+    """Remove all files that are not in use, or one, and what dead builders left.
 
     Raises:
-        InputError: there is no file of that name, or one cannot be removed.
+        InputError: There is no file of that name, or one cannot be removed.
     """
-    cleared = ClearResult([], [])
-    for path in _paths(name, unfinished=True):
+    result = ClearResult([], [])
+    for path in _paths(name, include_started=True):
         try:
-            (cleared.removed if _remove(path) else cleared.in_use).append(path.stem)
+            (result.removed if _remove(path) else result.in_use).append(path.stem)
         except OSError as error:
             raise InputError(f"cannot remove {path}: {describe_error(error)}.") from None
-    return cleared
+    return result
 
 
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """Pass over what another process removes meanwhile; an InputError for what cannot be read."""
+    """Skip a file that another process has removed; raise InputError for one that cannot be read."""
     try:
         yield
     except FileNotFoundError:
@@ -109,19 +116,19 @@ def _reading(path: Path) -> Iterator[None]:
         raise InputError(f"cannot read {path}: {describe_error(error)}.") from None
 
 
-def _paths(name: str | None, *, unfinished: bool = False) -> list[Path]:
-    """The files by name; with `unfinished` also those that were begun and do not exist yet."""
-    folder, pattern, present = image_cache_folder(), _BEGUN if unfinished else _WHOLE, []
+def _paths(name: str | None, *, include_started: bool = False) -> list[Path]:
+    """Return the cache files in order of their names, on request also those that are not complete yet."""
+    folder, pattern, names = image_cache_folder(), _STARTED if include_started else _COMPLETE, []
     with _reading(folder):
-        present = sorted({match[1] for path in folder.iterdir() if (match := pattern.match(path.name))})
-    if name is not None and name not in present:
-        raise InputError(f"there is no {name} in {folder}; reid-tune cache lists what is there.")
-    return [folder / f"{stem}{SUFFIX}" for stem in present if name in (None, stem)]
+        names = sorted({match[1] for path in folder.iterdir() if (match := pattern.match(path.name))})
+    if name is not None and name not in names:
+        raise InputError(f"there is no {name} in {folder}; reid-tune cache lists the files.")
+    return [folder / f"{stem}{SUFFIX}" for stem in names if name in (None, stem)]
 
 
 def _remove(path: Path) -> bool:
-    """Remove a file, what is left of it and its lock; False where it is in use."""
-    lock = BuildLock.take(lock_path(path))
+    """Remove a file, its partial files and its lock; return False if it is in use."""
+    lock = BuildLock.try_acquire(lock_path(path))
     if lock is None:
         return False
     with ExitStack() as stack:

@@ -1,4 +1,4 @@
-"""Decode once: the crops of a folder in one file, shared by all processes of a machine through its page cache."""
+"""Image cache: the decoded images of a folder in one file, shared by all processes of a machine (page cache)."""
 
 import json
 import os
@@ -7,9 +7,10 @@ import sys
 from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL
@@ -27,171 +28,165 @@ from reid_tune.data.image_cache.file import (
 )
 from reid_tune.data.image_cache.images import DecodedImages
 from reid_tune.data.image_cache.lock import BuildLock, build_lock
-from reid_tune.data.images import Interpolation, decode_images, describe_error
+from reid_tune.data.image_spec import ImageSpec
+from reid_tune.data.images import decode_images, describe_error
 from reid_tune.data.records import ImageRecord, read_image_folder
 from reid_tune.errors import InputError
 from reid_tune.storage.download_cache import cache_folder
 
-__all__ = ["load_cached_images", "image_cache_folder"]
+__all__ = ["image_cache_folder", "load_cached_images"]
 
-_READERS = 8  # threads that read files: a network disk answers slowly, but many at once
-_CHUNK = 256  # images decoded at a time
-_SPARE = 1.05  # room wanted on the disk, as a multiple of the need
-
-
-@dataclass(frozen=True)
-class _Form:
-    """How images are decoded, see `decode_images`."""
-
-    height: int
-    width: int
-    interpolation: Interpolation
-    grey: bool
+_READ_THREADS = 8  # a network disk answers slowly, but many requests at once
+_CHUNK_IMAGES = 256  # images that are decoded between two status updates
+_DISK_MARGIN = 1.05  # required free space as a multiple of the file's size
 
 
 @dataclass(frozen=True)
-class _Work:
-    """A form of images and how to get there: threads that decode, and whether stderr hears of it."""
+class _DecodeJob:
+    """How images are decoded: their preparation, the number of threads, and whether to be silent on stderr."""
 
-    form: _Form
+    spec: ImageSpec
     threads: int | None
     quiet: bool
 
     def decode(self, records: Sequence[ImageRecord]) -> np.ndarray:
-        form = self.form
-        return decode_images(records, form.height, form.width, form.interpolation, grey=form.grey, threads=self.threads)
+        return decode_images(records, self.spec, threads=self.threads)
 
-    def say(self, text: str) -> None:
+    def log(self, text: str) -> None:
         if not self.quiet:
             print(text, file=sys.stderr, flush=True)
 
 
-class _NoPlace(Exception):
-    """Why the disk cannot keep a file."""
+class _CacheUnavailableError(Exception):
+    """Reason why the disk cannot hold a cache file."""
 
 
 def image_cache_folder() -> Path:
-    """The cache's place: `REID_TUNE_CACHE_DIR` itself, else `images` in the folder of all caches; errors as of
-    `cache_folder`.
-    """
+    """Return `REID_TUNE_CACHE_DIR`, or `images` in the folder of all caches; errors as in `cache_folder`."""
     return cache_folder("" if os.environ.get("REID_TUNE_CACHE_DIR") else "images")
 
 
 def load_cached_images(
-    records: Sequence[ImageRecord],
-    height: int,
-    width: int,
-    interpolation: Interpolation,
-    *,
-    grey: bool = False,
-    threads: int | None = None,
-    quiet: bool = False,
+    records: Sequence[ImageRecord], spec: ImageSpec, *, threads: int | None = None, quiet: bool = False
 ) -> DecodedImages:
-    """The images of `decode_images(records, ...)`, from files that hold the crops of each record's folder.
+    """Return the images of `decode_images(records, spec)` from files that hold all images of each record's folder.
 
-    A file is built by the first process that wants it, while the others wait. Where the disk cannot keep it, the
-    records alone are decoded into memory, and a line says why.
+    The first process that needs a file builds it, while the others wait. If the disk cannot hold the file, only the
+    records are decoded, into memory, and the reason is printed to stderr.
 
     Args:
-        records: one or more.
-        threads: for decoding, as many as usable cores where None.
-        quiet: no lines and no bar on stderr.
+        records: One or more images.
+        spec: How they are decoded; the normalisation does not matter.
+        threads: Number of threads for decoding; None for the number of usable cores.
+        quiet: Print no lines and no progress bar to stderr.
 
     Raises:
-        InputError: an image of the records is unreadable, truncated or no image.
+        InputError: An image of the records is unreadable, truncated or not an image.
     """
-    work = _Work(_Form(height, width, interpolation, grey), threads, quiet)
-    places: dict[Path, list[int]] = {}
-    for place, record in enumerate(records):
-        places.setdefault(record.path.parent, []).append(place)
+    job = _DecodeJob(spec, threads, quiet)
+    indices_by_folder: dict[Path, list[int]] = {}
+    for index, record in enumerate(records):
+        indices_by_folder.setdefault(record.path.parent, []).append(index)
     arrays: list[np.ndarray] = []
     source, row = np.empty(len(records), np.intp), np.empty(len(records), np.intp)
-    for folder, own in places.items():
-        array, rows = _folder(folder, [records[place] for place in own], work)
-        source[own], row[own] = len(arrays), rows
+    for folder, indices in indices_by_folder.items():
+        array, rows = _load_folder(folder, [records[index] for index in indices], job)
+        source[indices], row[indices] = len(arrays), rows
         arrays.append(array)
     return DecodedImages(arrays, source, row)
 
 
-def _folder(folder: Path, records: list[ImageRecord], work: _Work) -> tuple[np.ndarray, Sequence[int]]:
-    """An array with the images of records of one folder, and their rows in it."""
+def _load_folder(folder: Path, records: list[ImageRecord], job: _DecodeJob) -> tuple[np.ndarray, Sequence[int]]:
+    """Return an array that holds the images of one folder's records, and their rows in it."""
     try:
-        everything = read_image_folder(folder).records
-        row = {record.path.name: number for number, record in enumerate(everything)}
+        all_records = read_image_folder(folder).records
+        row = {record.path.name: number for number, record in enumerate(all_records)}
         if not all(record.path.name in row for record in records):
             raise InputError(f"{folder} has lost images since it was read")
-        return _mapped(folder, everything, work), [row[record.path.name] for record in records]
-    except _NoPlace as error:
-        work.say(f"not cached: {error}; decoding into memory")
-        return work.decode(records), range(len(records))
+        return _open_or_build(folder, all_records, job), [row[record.path.name] for record in records]
+    except _CacheUnavailableError as error:
+        job.log(f"not cached: {error}; decoding into memory")
+        return job.decode(records), range(len(records))
     except InputError as error:
-        # An image of the folder is unreadable or gone: a fault only where it is one of the records.
-        array = work.decode(records)
-        work.say(f"not cached: {str(error).rstrip('.')}; decoded into memory")
+        # An image of the folder is unreadable or missing: an error only if it is one of the records.
+        array = job.decode(records)
+        job.log(f"not cached: {str(error).rstrip('.')}; decoded into memory")
         return array, range(len(records))
 
 
-def _mapped(folder: Path, records: Sequence[ImageRecord], work: _Work) -> np.ndarray:
-    """All images of a folder, mapped from their file, which is built where it is missing or damaged."""
-    key = _key(records, work.form)
+def _open_or_build(folder: Path, records: Sequence[ImageRecord], job: _DecodeJob) -> np.ndarray:
+    """Map all images of a folder from their cache file, which is built if it is missing or damaged."""
+    key = _cache_key(records, job.spec)
     path = image_cache_folder() / f"{key}{SUFFIX}"
-    header = CacheHeader(key, _printable(folder.absolute()), len(records), **asdict(work.form), builder=os.getpid())
+    header = CacheHeader(key, _printable(folder.absolute()), len(records), **_form(job.spec), builder=os.getpid())
     try:
-        if (found := open_pixels(path, key)) is not None:
-            return found
+        if (pixels := open_pixels(path, key)) is not None:
+            return pixels
         path.parent.mkdir(parents=True, exist_ok=True)
-        with build_lock(lock_path(path), work.say) as lock:
-            if (found := open_pixels(path, key)) is not None:
-                return found
+        with build_lock(lock_path(path), job.log) as lock:
+            if (pixels := open_pixels(path, key)) is not None:
+                return pixels
             for old in (path, *partial_files(path)):
                 old.unlink(missing_ok=True)
-            _require_room(path.parent, header.bytes)
-            with closing(_decoded(records, key, work, lock)) as chunks:  # an error ends the bar
+            _require_free_space(path.parent, header.bytes)
+            with closing(_decode_chunks(records, key, job, lock)) as chunks:  # an error ends the bar
                 write_cache_file(path, header, chunks)
-            found = open_pixels(path, key)
+            pixels = open_pixels(path, key)
     except OSError as error:
-        raise _NoPlace(f"{error.filename or path.parent}: {describe_error(error)}") from None
-    if found is None:
-        raise _NoPlace(f"{path} was removed or changed by something else")
-    return found
+        raise _CacheUnavailableError(f"{error.filename or path.parent}: {describe_error(error)}") from None
+    if pixels is None:
+        raise _CacheUnavailableError(f"{path} was removed or changed by another program")
+    return pixels
 
 
-def _decoded(records: Sequence[ImageRecord], key: str, work: _Work, lock: BuildLock) -> Generator[np.ndarray]:
-    """All images, some at a time; those who wait for the lock learn how far they are."""
+def _decode_chunks(records: Sequence[ImageRecord], key: str, job: _DecodeJob, lock: BuildLock) -> Generator[np.ndarray]:
+    """Yield all images in chunks, and write the progress into the lock for waiting processes."""
     total, console = len(records), Console(file=sys.stderr)
-    with Progress(console=console, transient=True, disable=work.quiet or not console.is_terminal) as bar:
+    with Progress(console=console, transient=True, disable=job.quiet or not console.is_terminal) as bar:
         task = bar.add_task("decoding", total=total)
-        for start in range(0, total, _CHUNK):
-            # A handful of images is not worth a line, here and where others wait.
-            lock.tell(f"decode {total:,} images ... {100 * start // total} %" if start else "")
-            if start == _CHUNK:
-                work.say(f"decoding {total:,} images for the cache ...")
-            yield work.decode(records[start : start + _CHUNK])
-            bar.update(task, completed=start + _CHUNK)
-    if _key(records, work.form) != key:
+        for start in range(0, total, _CHUNK_IMAGES):
+            # A single chunk is not worth a line, neither in this process nor in those that wait.
+            lock.write_status(f"decode {total:,} images ... {100 * start // total} %" if start else "")
+            if start == _CHUNK_IMAGES:
+                job.log(f"decoding {total:,} images for the cache ...")
+            yield job.decode(records[start : start + _CHUNK_IMAGES])
+            bar.update(task, completed=start + _CHUNK_IMAGES)
+    if _cache_key(records, job.spec) != key:
         raise InputError(f"images in {records[0].path.parent} changed while they were decoded")
 
 
-def _key(records: Sequence[ImageRecord], form: _Form) -> str:
-    """A name for the images of a folder: its files' names and bytes, how they are decoded and by what."""
-    key = blake2b(json.dumps([FORMAT, PIL.__version__, asdict(form)]).encode(), digest_size=12)
-    with ThreadPoolExecutor(_READERS) as pool:
-        for record, content in zip(records, pool.map(_content, records), strict=True):
-            key.update(os.fsencode(record.path.name) + b"\0" + content)
+def _form(spec: ImageSpec) -> dict[str, Any]:
+    """Return the part of a spec that decides the decoded pixels, by the header's names."""
+    return {
+        "height": spec.height,
+        "width": spec.width,
+        "interpolation": spec.interpolation,
+        "grey": spec.is_greyscale,
+    }
+
+
+def _cache_key(records: Sequence[ImageRecord], spec: ImageSpec) -> str:
+    """Return a hash of the images' names and bytes, of how they are decoded, and of the decoder's version."""
+    key = blake2b(json.dumps([FORMAT, PIL.__version__, _form(spec)]).encode(), digest_size=12)
+    with ThreadPoolExecutor(_READ_THREADS) as pool:
+        for record, digest in zip(records, pool.map(_content_digest, records), strict=True):
+            key.update(os.fsencode(record.path.name) + b"\0" + digest)
     return key.hexdigest()
 
 
-def _content(record: ImageRecord) -> bytes:
+def _content_digest(record: ImageRecord) -> bytes:
     try:
         return blake2b(record.path.read_bytes(), digest_size=16).digest()
     except OSError as error:
         raise InputError(f"cannot read the image {record.path}: {describe_error(error)}.") from None
 
 
-def _require_room(folder: Path, need: int) -> None:
+def _require_free_space(folder: Path, file_bytes: int) -> None:
     free = shutil.disk_usage(folder).free
-    if free < need * _SPARE:
-        raise _NoPlace(f"{folder} has {free / 1e9:.1f} GB free, {need * _SPARE / 1e9:.1f} are needed")
+    if free < file_bytes * _DISK_MARGIN:
+        raise _CacheUnavailableError(
+            f"{folder} has {free / 1e9:.1f} GB free, {file_bytes * _DISK_MARGIN / 1e9:.1f} are needed"
+        )
 
 
 def _printable(path: Path) -> str:

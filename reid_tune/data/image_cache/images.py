@@ -1,4 +1,4 @@
-"""Decoded crops that are read when they are taken."""
+"""Decoded images that are read from memory maps when they are taken."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ __all__ = ["DecodedImages"]
 
 @dataclass(frozen=True)
 class DecodedImages:
-    """N images of one size: rows of uint8 arrays [*, H, W, 3], which may be files mapped into memory.
+    """N images of one size, stored as rows of uint8 arrays [*, H, W, 3], which may be memory-mapped files.
 
     Args:
-        arrays: one or more.
-        source: int [N], the array that holds an image.
-        row: int [N], the image's row there.
+        arrays: One or more arrays.
+        source: int [N], index of the array that holds each image.
+        row: int [N], row of each image in its array.
     """
 
     arrays: Sequence[np.ndarray]
@@ -24,22 +24,22 @@ class DecodedImages:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(N, H, W, 3)."""
+        """Shape (N, H, W, 3)."""
         return len(self), *self.arrays[0].shape[1:]
 
     def take(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
-        """A copy of some images in the order given, uint8 [n, H, W, 3]."""
+        """Return a copy of n images in the given order, uint8 [n, H, W, 3]."""
         source, row = self.source[indices], self.row[indices]
         images = np.empty((len(row), *self.shape[1:]), np.uint8)
-        for place in range(len(row)):
-            images[place] = self.arrays[source[place]][row[place]]
+        for index in range(len(row)):
+            images[index] = self.arrays[source[index]][row[index]]
         return images
 
     def __len__(self) -> int:
         return len(self.row)
 
     def __getitem__(self, index: int | slice) -> np.ndarray:
-        """A copy of one image [H, W, 3], or of a range of them [n, H, W, 3]."""
+        """Return a copy of one image [H, W, 3], or of a range of n images [n, H, W, 3]."""
         if isinstance(index, slice):
             return self.take(np.arange(len(self))[index])
         return self.take([index])[0]

@@ -1,4 +1,4 @@
-"""Where a Triton server is, and whom to trust there."""
+"""Address of a Triton server, and the certificate authority that is trusted."""
 
 import re
 import ssl
@@ -18,15 +18,16 @@ Protocol = Literal["http", "https", "grpc"]
 
 @dataclass(frozen=True)
 class Address:
-    """Where a server is.
+    """Address of a server.
 
     Attributes:
-        url: HOST:PORT.
-        ca_file: File with the certificate of the authority that is trusted for https, in place of the system's.
-        timeout: Seconds for a request.
+        protocol: http, https or grpc.
+        url: HOST:PORT, as Triton's own clients take it.
+        ca_file: File with the certificate of the authority that is trusted for https, instead of the system's.
+        timeout: Timeout of a request in seconds.
 
     Raises:
-        InputError: the place is no HOST:PORT, or the file is missing or holds no certificate.
+        InputError: the URL is not HOST:PORT, or the file is missing or holds no certificate.
     """
 
     protocol: Protocol
@@ -37,27 +38,35 @@ class Address:
     def __post_init__(self) -> None:
         _ = self.host_and_port
         if self.ca_file:
-            self.context()
+            self.ssl_context()
 
     def __str__(self) -> str:
         return f"{self.protocol}://{self.url}"
 
     @property
     def host_and_port(self) -> tuple[str, int]:
-        """Both parts of the place."""
+        """Host and port of the URL.
+
+        Raises:
+            InputError: the URL is not HOST:PORT.
+        """
         try:
-            found = urlsplit(f"//{self.url}")
-            host = found.hostname or ""
-            # The form in which a name is looked up refuses empty and long parts; IPv6 has none.
+            parts = urlsplit(f"//{self.url}")
+            host = parts.hostname or ""
+            # The encoding in which a name is looked up refuses empty and long labels; IPv6 addresses have none.
             name = host if ":" in host else host.encode("idna").decode()
-            if _HOST.fullmatch(name) and found.port and found.netloc == self.url and "@" not in self.url:
-                return host, found.port
+            if _HOST.fullmatch(name) and parts.port and parts.netloc == self.url and "@" not in self.url:
+                return host, parts.port
         except ValueError:
             pass
         raise InputError(f"-u {self.url}: give HOST:PORT, such as localhost:8000 (gRPC: localhost:8001).")
 
-    def context(self) -> ssl.SSLContext:
-        """What is trusted."""
+    def ssl_context(self) -> ssl.SSLContext:
+        """Return the TLS settings for https.
+
+        Raises:
+            InputError: the file is missing or holds no certificate.
+        """
         try:
             return ssl.create_default_context(cafile=self.ca_file)
         except (OSError, ssl.SSLError) as error:

@@ -1,4 +1,4 @@
-"""The configuration of a model for Triton, `config.pbtxt`."""
+"""Configuration of a model for Triton, `config.pbtxt`."""
 
 import re
 from dataclasses import dataclass
@@ -8,30 +8,30 @@ from typing import Any, Literal
 from reid_tune.deploy.onnx_model import INPUT, OUTPUT, OnnxModel
 from reid_tune.errors import InputError
 
-__all__ = ["ServingOptions", "model_config", "parse", "to_text"]
+__all__ = ["ServingOptions", "config_text", "model_config", "parse_config"]
 
 _PLATFORMS = {"onnxruntime": "onnxruntime_onnx", "tensorrt": "tensorrt_plan"}
 _INPUTS = {"float_nchw": ("TYPE_FP32", "FORMAT_NCHW"), "uint8_nhwc": ("TYPE_UINT8", "FORMAT_NHWC")}
-_MOST = 2**31 - 1
+_LARGEST = 2**31 - 1
 _DEVICE = re.compile(r"(auto|cpu|gpu)(?::(\d+(?:,\d+)*))?")
 
 
 @dataclass(frozen=True)
 class ServingOptions:
-    """How a server runs a model.
+    """Options of a server that runs a model.
 
     Attributes:
-        flavour: What runs it.
-        max_batch_size: Images at most in a request, and in a batch that the server makes of several.
-        preferred_batch_sizes: Batch sizes that are run at once; empty leaves it to the server.
+        flavour: Runtime of the model.
+        max_batch_size: Largest number of images in a request, and in a batch that the server makes of several.
+        preferred_batch_sizes: Batch sizes that the server runs without waiting; empty leaves them to the server.
         delay: Microseconds that a request may wait for others to fill a batch.
-        device: auto (the GPUs where there are some, else the CPU), cpu, gpu (all), or gpu:0,1 (these).
-        instances: How many run side by side, on each GPU or on the CPU.
-        threads: Threads of ONNX Runtime on the CPU in each of them; None leaves it to ONNX Runtime.
+        device: auto (the GPUs, or the CPU without any), cpu, gpu (all GPUs), or gpu:0,1 (these GPUs).
+        instances: Number of copies of the model, on each GPU or on the CPU.
+        threads: Threads of ONNX Runtime on the CPU in each instance; None leaves them to ONNX Runtime.
 
     Raises:
-        InputError: a preferred size above the largest, another device, no thread, or TensorRT on the CPU or with
-            threads.
+        InputError: a preferred size is above the largest, the device is unknown, threads are below 1, or TensorRT is
+            asked for on the CPU or with threads.
     """
 
     flavour: Literal["onnxruntime", "tensorrt"] = "onnxruntime"
@@ -51,8 +51,8 @@ class ServingOptions:
             "GPU": max(map(int, re.findall(r"\d+", self.device)), default=0),
         }
         for name, value in numbers.items():
-            if value > _MOST:
-                raise InputError(f"{name} {value}: {_MOST:,} is the most that a configuration can hold.")
+            if value > _LARGEST:
+                raise InputError(f"{name} {value}: {_LARGEST:,} is the largest number that a configuration can hold.")
         if any(not 1 <= size <= self.max_batch_size for size in self.preferred_batch_sizes):
             sizes = ", ".join(map(str, self.preferred_batch_sizes))
             raise InputError(f"preferred batch sizes {sizes}: each must be 1 to {self.max_batch_size}, the largest.")
@@ -64,31 +64,34 @@ class ServingOptions:
         if self.threads is not None and self.threads < 1:
             raise InputError(f"threads {self.threads}: give 1 or more.")
         if self.threads and self.flavour == "tensorrt":
-            raise InputError(f"threads {self.threads}: TensorRT has none; leave them out, or give flavour onnxruntime.")
+            raise InputError(
+                f"threads {self.threads}: TensorRT does not use them; leave them out, or give flavour onnxruntime."
+            )
 
 
 def model_config(model: OnnxModel, name: str, serving: ServingOptions) -> Any:
-    """The configuration as a ModelConfig message.
+    """Return the configuration as a ModelConfig message.
 
-    All metadata of the file are parameters, beside those of the server's backend. The model counts as ready once it
-    has embedded zeros, in batches of 1 and of the largest size.
+    All metadata of the file become parameters, in addition to those of the server's backend. The model counts as ready
+    once it has embedded zeros, in batches of 1 and of the largest size.
 
     Raises:
         InputError: the extra `triton` is not installed.
     """
     schema, _ = _protobuf()
-    kind, order = _INPUTS[model.preprocessing.layout]
-    size = [model.preprocessing.height, model.preprocessing.width]
-    dims = [model.preprocessing.channels, *size] if order == "FORMAT_NCHW" else [*size, model.preprocessing.channels]
+    data_type, layout = _INPUTS[model.preprocessing.layout]
+    image_spec = model.preprocessing.image_spec
+    size, channels = [image_spec.height, image_spec.width], image_spec.channels
+    dims = [channels, *size] if layout == "FORMAT_NCHW" else [*size, channels]
     parameters = dict(model.metadata)
     if serving.threads:
         parameters["intra_op_thread_count"] = str(serving.threads)
-    zeros = schema.ModelWarmup.Input(data_type=kind, dims=dims, zero_data=True)
+    zeros = schema.ModelWarmup.Input(data_type=data_type, dims=dims, zero_data=True)
     return schema.ModelConfig(
         name=name,
         platform=_PLATFORMS[serving.flavour],
         max_batch_size=serving.max_batch_size,
-        input=[{"name": INPUT, "data_type": kind, "format": order, "dims": dims}],
+        input=[{"name": INPUT, "data_type": data_type, "format": layout, "dims": dims}],
         output=[{"name": OUTPUT, "data_type": "TYPE_FP32", "dims": [model.dimension]}],
         instance_group=[_instances(serving)],
         dynamic_batching={
@@ -103,16 +106,16 @@ def model_config(model: OnnxModel, name: str, serving: ServingOptions) -> Any:
     )
 
 
-def to_text(config: Any) -> str:
-    """A ModelConfig message as `config.pbtxt` has it."""
+def config_text(config: Any) -> str:
+    """Return a ModelConfig message in the format of `config.pbtxt`."""
     return str(_protobuf()[1].MessageToString(config, use_short_repeated_primitives=True))
 
 
-def parse(path: Path) -> Any:
-    """The ModelConfig message in a file.
+def parse_config(path: Path) -> Any:
+    """Return the ModelConfig message in a file.
 
     Raises:
-        InputError: it cannot be read, or the extra `triton` is not installed.
+        InputError: the file cannot be read, or the extra `triton` is not installed.
     """
     schema, text_format = _protobuf()
     try:
@@ -128,10 +131,10 @@ def _instances(serving: ServingOptions) -> dict[str, Any]:
 
 
 def _protobuf() -> tuple[Any, Any]:
-    """The schema of the configuration, and protobuf's text format."""
+    """Return the schema of the configuration, and protobuf's text format."""
     try:
         from google.protobuf import text_format  # type: ignore[import-untyped]
         from tritonclient.grpc import model_config_pb2
-    except (ImportError, RuntimeError):  # the second where it is there without gRPC
+    except (ImportError, RuntimeError):  # RuntimeError: it is installed without gRPC.
         raise InputError("the command needs the extra 'triton': pip install 'reid-tune[triton]'.") from None
     return model_config_pb2, text_format

@@ -1,4 +1,4 @@
-"""Connections to a Triton server over HTTP, HTTPS and gRPC, with the same few questions."""
+"""Requests to a Triton server over HTTP, HTTPS and gRPC, repeated while it is unreachable."""
 
 import http.client
 from collections.abc import Callable
@@ -14,122 +14,128 @@ __all__ = ["Connection"]
 
 _Answer = TypeVar("_Answer")
 
-_ATTEMPTS, _FIRST_WAIT = 5, 0.5  # of a request to a server that is away, and seconds between the first two
-_AWAY = ("StatusCode.UNAVAILABLE", "StatusCode.DEADLINE_EXCEEDED", "502", "503", "504")
-_FAILURES = ("StatusCode.INTERNAL", "StatusCode.UNKNOWN", "500")  # such as a backend that the server starts again
+_ATTEMPTS, _FIRST_WAIT = 5, 0.5  # Attempts of a request to an unreachable server; seconds between the first two.
+_UNREACHABLE = ("StatusCode.UNAVAILABLE", "StatusCode.DEADLINE_EXCEEDED", "502", "503", "504")
+_FAILURES = ("StatusCode.INTERNAL", "StatusCode.UNKNOWN", "500")  # Such as a backend that the server restarts.
 
 
 class Connection:
-    """A connection that is tried again where the server is away for a moment; for one thread at a time.
+    """A connection that repeats a request while the server is unreachable; for one thread at a time.
 
     Args:
-        over: Is set where nobody waits for answers any more.
+        address: Address of the server.
+        closing: Event that is set once no caller waits for answers any more; it ends the repeats.
 
     Raises:
         InputError: the extra `triton` is not installed.
     """
 
-    def __init__(self, address: Address, over: Event) -> None:
+    def __init__(self, address: Address, closing: Event) -> None:
         self.address = address
-        self._over = over
-        self._library, self._client = _client(address)
-        # gRPC has no timeout of its own; the others' is that of the connection.
-        self._limit: dict[str, Any] = {"client_timeout": address.timeout} if address.protocol == "grpc" else {}
-        self._as_json: dict[str, Any] = {"as_json": True, **self._limit} if self._limit else {}
+        self._closing = closing
+        self._library, self._client = _open_client(address)
+        # gRPC needs a timeout for each request; the other protocols have that of the connection.
+        self._timeout: dict[str, Any] = {"client_timeout": address.timeout} if address.protocol == "grpc" else {}
+        self._as_json: dict[str, Any] = {"as_json": True, **self._timeout} if self._timeout else {}
 
     def config(self, model: str, version: str) -> dict[str, Any]:
-        """The configuration of a model, as `config.pbtxt` has it.
+        """Return the configuration of a model, with the fields of `config.pbtxt`.
 
         Raises:
-            InputError: there is no such model or version; the message names the models that there are.
-            InfrastructureError: the server is away, also behind several attempts.
+            InputError: there is no such model or version; the message names the existing models.
+            InfrastructureError: the server stays unreachable in several attempts.
         """
         try:
-            found = self._ask(lambda: self._client.get_model_config(model, version, **self._as_json))
+            answer = self._request(lambda: self._client.get_model_config(model, version, **self._as_json))
         except InputError as error:
             if "unknown model" not in str(error):
                 raise
-            wanted = f"{model}, version {version}" if version else model
+            label = f"{model}, version {version}" if version else model
             raise InputError(
-                f"the server {self.address} has no model {wanted}, that is ready; it has "
-                f"{', '.join(self._models()) or 'none'}."
+                f"the server {self.address} has no model {label}, that is ready; it has "
+                f"{', '.join(self._ready_models()) or 'none'}."
             ) from None
-        return dict(found["config"] if self._as_json else found)
+        return dict(answer["config"] if self._as_json else answer)
 
     def infer(
-        self, model: str, version: str, given: tuple[str, str, np.ndarray], wanted: str
+        self, model: str, version: str, tensor: tuple[str, str, np.ndarray], output: str
     ) -> tuple[np.ndarray, str]:
-        """One output of a model for a batch, and the version that computed it.
+        """Return one output of a model for a batch, and the version that computed it.
 
         Args:
-            given: Name, type (such as FP32) and values of the input.
+            model: Name of the model.
+            version: Number of its version; empty for the server's choice.
+            tensor: Name, type (such as FP32) and values of the input.
+            output: Name of the output.
 
         Raises:
             InputError: the server refuses the batch.
-            InfrastructureError: it fails, or is away, also behind several attempts.
+            InfrastructureError: the server fails, or stays unreachable in several attempts.
         """
-        name, kind, values = given
-        tensor = self._library.InferInput(name, values.shape, kind)
-        tensor.set_data_from_numpy(values)
-        outputs = [self._library.InferRequestedOutput(wanted)]
-        answer = self._ask(lambda: self._client.infer(model, [tensor], version, outputs=outputs, **self._limit))
-        about = answer.get_response()
-        served = about.model_version if self._limit else about.get("model_version", "")
-        return np.asarray(answer.as_numpy(wanted)), str(served)
+        name, kind, values = tensor
+        model_input = self._library.InferInput(name, values.shape, kind)
+        model_input.set_data_from_numpy(values)
+        outputs = [self._library.InferRequestedOutput(output)]
+        answer = self._request(
+            lambda: self._client.infer(model, [model_input], version, outputs=outputs, **self._timeout)
+        )
+        response = answer.get_response()
+        served = response.model_version if self._timeout else response.get("model_version", "")
+        return np.asarray(answer.as_numpy(output)), str(served)
 
     def close(self) -> None:
-        """Let it go; over gRPC, a request under way ends at once."""
+        """Close the connection; over gRPC, this ends a pending request at once."""
         self._client.close()
 
-    def _models(self) -> list[str]:
-        index = self._ask(lambda: self._client.get_model_repository_index(**self._as_json))
+    def _ready_models(self) -> list[str]:
+        index = self._request(lambda: self._client.get_model_repository_index(**self._as_json))
         entries = index.get("models", []) if self._as_json else index
         return sorted({str(entry["name"]) for entry in entries if entry.get("state") == "READY"})
 
-    def _ask(self, question: Callable[[], _Answer]) -> _Answer:
+    def _request(self, send: Callable[[], _Answer]) -> _Answer:
         from tritonclient.utils import InferenceServerException
 
-        reason, failed = "", False
+        reason, has_failed = "", False
         for attempt in range(_ATTEMPTS):
-            if attempt and self._over.wait(_FIRST_WAIT * 2 ** (attempt - 1)):
+            if attempt and self._closing.wait(_FIRST_WAIT * 2 ** (attempt - 1)):
                 break
             try:
-                return question()
+                return send()
             except InferenceServerException as error:
-                reason, failed = _line(error.message()), error.status() in _FAILURES
-                if not failed and error.status() not in _AWAY:
+                reason, has_failed = _first_line(error.message()), error.status() in _FAILURES
+                if not has_failed and error.status() not in _UNREACHABLE:
                     raise InputError(f"the server {self.address} refuses the request: {reason}.") from None
             except (OSError, http.client.HTTPException) as error:
-                reason, failed = _line(error), False
-            except Exception as error:  # geventhttpclient's errors have no common base
+                reason, has_failed = _first_line(error), False
+            except Exception as error:  # geventhttpclient's errors have no common base.
                 if type(error).__module__.split(".")[0] not in ("geventhttpclient", "gevent"):
                     raise
-                reason, failed = _line(error), False
-        if failed:
+                reason, has_failed = _first_line(error), False
+        if has_failed:
             raise InfrastructureError(f"the Triton server {self.address} fails ({reason}): see its log.")
         raise InfrastructureError(
             f"the Triton server {self.address} does not answer ({reason}): start it again, or check -u."
         )
 
 
-def _line(said: object) -> str:
-    """What an error says, in a line without the server's name for a request that has none."""
-    first = next(iter(str(said).splitlines()), "") or type(said).__name__
-    return first.removeprefix("[request id: <id_unknown>] ").rstrip(".")
+def _first_line(message: object) -> str:
+    """Return the first line of an error, without the prefix that the server puts before requests without an id."""
+    line = next(iter(str(message).splitlines()), "") or type(message).__name__
+    return line.removeprefix("[request id: <id_unknown>] ").rstrip(".")
 
 
-def _client(address: Address) -> tuple[Any, Any]:
+def _open_client(address: Address) -> tuple[Any, Any]:
+    """Return Triton's client library for a protocol, and a client of it."""
     try:
         if address.protocol == "grpc":
             import tritonclient.grpc as library
 
             return library, library.InferenceServerClient(address.url)
         import tritonclient.http as library
-    except (ImportError, RuntimeError):  # the second where it is there without this protocol
+    except (ImportError, RuntimeError):  # RuntimeError: it is installed without this protocol.
         raise InputError("the client needs the extra 'triton': pip install 'reid-tune[triton]'.") from None
-    more: dict[str, Any] = {}
+    options: dict[str, Any] = {"connection_timeout": address.timeout, "network_timeout": address.timeout}
     if address.protocol == "https":
-        # It is offered the authorities of a package, which must not be trusted beside one's own.
-        more = {"ssl": True, "ssl_context_factory": lambda **_: address.context()}
-    timeouts = {"connection_timeout": address.timeout, "network_timeout": address.timeout}
-    return library, library.InferenceServerClient(address.url, **timeouts, **more)
+        # Otherwise it would trust the authorities of a package in addition to the given one.
+        options |= {"ssl": True, "ssl_context_factory": lambda **_: address.ssl_context()}
+    return library, library.InferenceServerClient(address.url, **options)

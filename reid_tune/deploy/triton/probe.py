@@ -1,4 +1,4 @@
-"""The first question to a server: is it a Triton, and does it speak so?"""
+"""First request to a server: check that it is a Triton server and speaks the chosen protocol."""
 
 import http.client
 import json
@@ -13,15 +13,15 @@ __all__ = ["is_server_ready", "require_triton"]
 
 def is_server_ready(address: Address) -> bool:
     """Whether a server over plain HTTP and all its models are ready."""
-    return _plain_status(address, "/v2/health/ready") == 200
+    return _plain_http_status(address, "/v2/health/ready") == 200
 
 
 def require_triton(address: Address) -> None:
-    """Ask once, so that a wrong address is said at once.
+    """Send one request without retries, so that a wrong address is reported at once.
 
     Raises:
-        InputError: what answers there is no Triton, or speaks another protocol, or its certificate does not fit.
-        InfrastructureError: nobody answers.
+        InputError: the server is not Triton, speaks another protocol, or its certificate does not match.
+        InfrastructureError: no server answers.
     """
     if address.protocol == "grpc":
         _require_grpc(address)
@@ -38,52 +38,43 @@ def _require_grpc(address: Address) -> None:
         client.is_server_live(client_timeout=address.timeout)
     except InferenceServerException as error:
         if error.status() == "StatusCode.DEADLINE_EXCEEDED":
-            raise _nobody(address, "no answer in time") from None
+            raise _unreachable_error(address, "no answer in time") from None
         try:
             socket.create_connection(address.host_and_port, address.timeout).close()
-        except OSError as refused:
-            raise _nobody(address, refused.strerror or str(refused)) from None
-        raise InputError(f"{address} is no Triton server over gRPC: use -i http for its HTTP port.") from None
+        except OSError as socket_error:
+            raise _unreachable_error(address, socket_error.strerror or str(socket_error)) from None
+        raise InputError(f"{address} is not a Triton server over gRPC: use -i http for its HTTP port.") from None
     finally:
         client.close()
 
 
 def _require_http(address: Address) -> None:
-    host, port = address.host_and_port
-    if address.protocol == "https":
-        connection: http.client.HTTPConnection = http.client.HTTPSConnection(
-            host, port, timeout=address.timeout, context=address.context()
-        )
-    else:
-        connection = http.client.HTTPConnection(host, port, timeout=address.timeout)
+    connection = _http_connection(address)
     try:
         connection.request("GET", "/v2")
-        answer = connection.getresponse()
-        found = json.loads(answer.read() or b"null")
-    except ssl.SSLCertVerificationError as error:
-        raise InputError(
-            f"the certificate of {address} does not fit ({error.verify_message}): name the file of its authority's "
-            "certificate with --authority, or the host that it is for with -u."
-        ) from None
+        response = connection.getresponse()
+        content = json.loads(response.read() or b"null")
     except (ssl.SSLError, ConnectionResetError) as error:
-        if address.protocol == "http":
-            raise _other(address) from None
-        if _plain_status(address, "/v2") == 200:
-            raise InputError(f"{address.url}: server speaks plain HTTP; use -i http.") from None
-        reason = getattr(error, "reason", None) or error
-        raise InputError(f"{address}: TLS fails with {reason}; check the server's TLS.") from None
+        raise _tls_error(address, error) from None
     except (http.client.HTTPException, UnicodeError, ValueError):
-        raise _other(address) from None
+        raise _not_triton_error(address) from None
     except OSError as error:
-        raise _nobody(address, error.strerror or str(error)) from None
+        raise _unreachable_error(address, error.strerror or str(error)) from None
     finally:
         connection.close()
-    if not isinstance(found, dict) or "extensions" not in found:
-        raise InputError(f"{address} is no Triton server: it answers /v2 with status {answer.status}.")
+    if not isinstance(content, dict) or "extensions" not in content:
+        raise InputError(f"{address} is not a Triton server: it answers /v2 with status {response.status}.")
 
 
-def _plain_status(address: Address, path: str) -> int | None:
-    """The status of an answer over plain HTTP, if there is one."""
+def _http_connection(address: Address) -> http.client.HTTPConnection:
+    host, port = address.host_and_port
+    if address.protocol == "https":
+        return http.client.HTTPSConnection(host, port, timeout=address.timeout, context=address.ssl_context())
+    return http.client.HTTPConnection(host, port, timeout=address.timeout)
+
+
+def _plain_http_status(address: Address, path: str) -> int | None:
+    """Return the status of an answer over plain HTTP; None without an answer."""
     connection = http.client.HTTPConnection(*address.host_and_port, timeout=address.timeout)
     try:
         connection.request("GET", path)
@@ -94,11 +85,25 @@ def _plain_status(address: Address, path: str) -> int | None:
         connection.close()
 
 
-def _other(address: Address) -> InputError:
+def _tls_error(address: Address, error: OSError) -> InputError:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return InputError(
+            f"the certificate of {address} does not match ({error.verify_message}): name the file of its authority's "
+            "certificate with --authority, or the host that it was issued for with -u."
+        )
+    if address.protocol == "http":
+        return _not_triton_error(address)
+    if _plain_http_status(address, "/v2") == 200:
+        return InputError(f"{address.url}: server speaks plain HTTP; use -i http.")
+    reason = getattr(error, "reason", None) or error
+    return InputError(f"{address}: TLS fails with {reason}; check the server's TLS.")
+
+
+def _not_triton_error(address: Address) -> InputError:
     return InputError(
-        f"{address} is no Triton server over HTTP: use -i https for one with TLS, -i grpc for its gRPC port."
+        f"{address} is not a Triton server over HTTP: use -i https for one with TLS, -i grpc for its gRPC port."
     )
 
 
-def _nobody(address: Address, reason: str) -> InfrastructureError:
-    return InfrastructureError(f"nobody answers at {address} ({reason}): start the server, or check -u.")
+def _unreachable_error(address: Address, reason: str) -> InfrastructureError:
+    return InfrastructureError(f"no server answers at {address} ({reason}): start the server, or check -u.")

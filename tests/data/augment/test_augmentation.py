@@ -8,12 +8,16 @@ from torchvision.transforms import functional as reference
 
 from reid_tune.data.augment import cpu as on_cpu
 from reid_tune.data.augment import gpu as on_device
-from reid_tune.data.augment.augmentation import Augmentation, normalise
+from reid_tune.data.augment.augmentation import Augmentation
 from reid_tune.data.augment.params import NOISE_OFFSETS, AugmentationParams
+from reid_tune.data.image_spec import ImageSpec
+from reid_tune.data.normalisation import normalise
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.226, 0.3, 0.25)
 HEIGHT, WIDTH = 40, 24
-AUGMENTATION = Augmentation(MEAN, STD, HEIGHT, WIDTH, padding=5)
+SPEC = ImageSpec(HEIGHT, WIDTH, "bilinear", 3, MEAN, STD)
+GREY = replace(SPEC, channels=1)
+AUGMENTATION = Augmentation(SPEC, padding=5)
 
 
 def images(count: int) -> Tensor:
@@ -99,7 +103,7 @@ def test_the_input_is_left_alone() -> None:
 
 def test_normalise_equals_torchvision_and_an_idle_augmentation() -> None:
     batch = images(6)
-    output = normalise(batch, MEAN, STD)
+    output = normalise(batch, SPEC)
     expected = reference.normalize(batch.permute(0, 3, 1, 2).float() / 255, MEAN, STD)
     torch.testing.assert_close(output, expected, atol=2e-6, rtol=0)
     idle = replace(AUGMENTATION, flip=0.0, padding=0, erase=0.0)
@@ -109,18 +113,18 @@ def test_normalise_equals_torchvision_and_an_idle_augmentation() -> None:
 @pytest.mark.parametrize("padding", [0, 5])
 def test_a_grey_batch_is_the_first_channel_of_a_batch_in_colour(padding: int) -> None:
     batch = images(24)[..., :1].expand(-1, -1, -1, 3).contiguous()
-    colour = replace(AUGMENTATION, mean=(MEAN[0],) * 3, std=(STD[0],) * 3, padding=padding)
+    colour = replace(AUGMENTATION, image_spec=replace(SPEC, mean=(MEAN[0],) * 3, std=(STD[0],) * 3), padding=padding)
     decisions = colour.draw(1, 2, 3, 24)
-    output = replace(AUGMENTATION, padding=padding, channels=1).apply(batch, decisions)
+    output = replace(AUGMENTATION, padding=padding, image_spec=GREY).apply(batch, decisions)
     assert output.shape == (24, 1, HEIGHT, WIDTH)
     assert torch.equal(output, colour.apply(batch, decisions)[:, :1])
-    assert torch.equal(normalise(batch, MEAN, STD, 1), normalise(batch, MEAN, STD)[:, :1])
+    assert torch.equal(normalise(batch, GREY), normalise(batch, SPEC)[:, :1])
 
 
 def test_grey_noise_fills_the_box_alone() -> None:
-    augmentation = replace(AUGMENTATION, erasing="noise", channels=1)
+    augmentation = replace(AUGMENTATION, erasing="noise", image_spec=GREY)
     batch, decisions = images(24), augmentation.draw(1, 2, 3, 24)
-    difference = augmentation.apply(batch, decisions) - replace(AUGMENTATION, channels=1, erase=0.0).apply(
+    difference = augmentation.apply(batch, decisions) - replace(AUGMENTATION, image_spec=GREY, erase=0.0).apply(
         batch, replace(decisions, boxes=np.zeros((24, 4), int))
     )
     for change, (top, left, height, width) in zip(difference[:, 0], decisions.boxes.tolist(), strict=True):
@@ -141,7 +145,7 @@ def test_the_device_does_not_matter(erasing: str) -> None:
 @pytest.mark.parametrize("erasing", ["mean", "noise"])
 @pytest.mark.parametrize(("channels", "padding"), [(3, 10), (3, 0), (1, 4)])
 def test_both_ways_of_moving_pixels_give_the_same_bits(erasing: str, channels: int, padding: int) -> None:
-    augmentation = replace(AUGMENTATION, erasing=erasing, channels=channels, padding=padding)
+    augmentation = replace(AUGMENTATION, erasing=erasing, image_spec=replace(SPEC, channels=channels), padding=padding)
     batch = images(9)[..., :channels]
     decisions = augmentation.draw(3, 1, 4, 9)
     assert 0 < decisions.flip.sum() < 9 and (decisions.boxes[:, 2] > 0).any()

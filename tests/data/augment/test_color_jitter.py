@@ -10,9 +10,11 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as reference
 
 from reid_tune.config.dataset import ColorJitter
-from reid_tune.data.augment.augmentation import Augmentation, normalise
+from reid_tune.data.augment.augmentation import Augmentation
 from reid_tune.data.augment.color_jitter import jitter_colors
 from reid_tune.data.augment.params import AugmentationParams, JitterParams
+from reid_tune.data.image_spec import ImageSpec
+from reid_tune.data.normalisation import normalise
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.226, 0.3, 0.25)
 HEIGHT, WIDTH = 40, 24
@@ -23,7 +25,8 @@ ADJUST = (
     reference.adjust_saturation,
     reference.adjust_hue,
 )
-AUGMENTATION = Augmentation(MEAN, STD, HEIGHT, WIDTH, padding=3, jitter=STRONG)
+SPEC = ImageSpec(HEIGHT, WIDTH, "bilinear", 3, MEAN, STD)
+AUGMENTATION = Augmentation(SPEC, padding=3, jitter=STRONG)
 
 
 def images(count: int) -> Tensor:
@@ -98,7 +101,9 @@ def test_nobody_chosen_changes_nothing() -> None:
 def test_it_comes_after_the_crop_and_before_the_mean() -> None:
     batch, decisions = images(20), AUGMENTATION.draw(4, 5, 6, 20)
     still = replace(decisions, boxes=np.zeros((20, 4), int))
-    crops = replace(AUGMENTATION, mean=(0.0,) * 3, std=(1.0,) * 3).apply(batch, replace(still, jitter=None))
+    crops = replace(AUGMENTATION, image_spec=ImageSpec(HEIGHT, WIDTH, "bilinear")).apply(
+        batch, replace(still, jitter=None)
+    )
     jitter = still.jitter
     expected = [
         by_torchvision(crop.permute(1, 2, 0), jitter.factors[i], jitter.order)
@@ -124,11 +129,11 @@ def test_slices_of_workers_make_the_whole_batch(padding: int) -> None:
 
 def test_grey_images_have_brightness_and_contrast_alone() -> None:
     batch = images(6)[..., :1].expand(-1, -1, -1, 3).contiguous()
-    grey = replace(AUGMENTATION, channels=1)
+    grey = replace(AUGMENTATION, image_spec=replace(SPEC, channels=1))
     factors = np.tile([1.0, 1.0, 0.2, 0.4], (6, 1))
     decisions = AugmentationParams(np.zeros(6, bool), np.full((6, 2), 3), np.zeros((6, 4), int), np.zeros(6, int))
     output = grey.apply(batch, replace(decisions, jitter=forced(factors)))
-    assert torch.equal(output, normalise(batch, MEAN, STD, channels=1))
+    assert torch.equal(output, normalise(batch, grey.image_spec))
     factors[:, :2] = 0.7, 1.6
     output = grey.apply(batch, replace(decisions, jitter=forced(factors)))
     planes = batch[..., :1].permute(0, 3, 1, 2).float() / 255
@@ -139,7 +144,7 @@ def test_grey_images_have_brightness_and_contrast_alone() -> None:
 @pytest.mark.gpu
 @pytest.mark.parametrize("channels", [1, 3])
 def test_the_device_does_not_matter(channels: int) -> None:
-    augmentation = replace(AUGMENTATION, channels=channels)
+    augmentation = replace(AUGMENTATION, image_spec=replace(SPEC, channels=channels))
     batch, decisions = images(32), augmentation.draw(0, 1, 2, 32)
     on_gpu = augmentation.apply(batch.cuda(), decisions)
     torch.testing.assert_close(on_gpu.cpu(), augmentation.apply(batch, decisions), atol=1e-5, rtol=0)

@@ -7,8 +7,9 @@ import pytest
 from reid_tune.config.dataset import ColorJitter
 from reid_tune.data.augment.augmentation import Augmentation
 from reid_tune.data.augment.params import NOISE_OFFSETS, AugmentationParams
+from reid_tune.data.image_spec import ImageSpec
 
-AUGMENTATION = Augmentation((0.5,) * 3, (0.5,) * 3, 256, 128, flip=0.3, padding=10, erase=0.4)
+AUGMENTATION = Augmentation(ImageSpec(256, 128, "bilinear"), flip=0.3, padding=10, erase=0.4)
 MANY = 20_000
 FIRST = [
     [False, True, False, False, False, False],

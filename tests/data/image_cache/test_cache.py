@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,13 +18,15 @@ from PIL import Image
 from reid_tune.data.image_cache import admin as cache_contents
 from reid_tune.data.image_cache.admin import list_entries
 from reid_tune.data.image_cache.cache import image_cache_folder, load_cached_images
-from reid_tune.data.images import Interpolation, decode_images
+from reid_tune.data.image_spec import ImageSpec, Interpolation
+from reid_tune.data.images import decode_images
 from reid_tune.data.records import ImageRecord, read_image_folder
 from reid_tune.errors import InputError
 
 Capture = pytest.CaptureFixture[str]
 Patch = pytest.MonkeyPatch
 
+SPEC = ImageSpec(8, 4, "bilinear")
 MANY = 300  # more than a builder decodes at a time, so that it says a line
 
 
@@ -59,7 +62,7 @@ def files(place: Path) -> list[str]:
 def built(folder: Path) -> Path:
     """The file of a folder that was not cached before."""
     before = set(files(image_cache_folder()))
-    load_cached_images(records_of(folder), 8, 4, "bilinear")
+    load_cached_images(records_of(folder), SPEC)
     (name,) = set(files(image_cache_folder())) - before
     return image_cache_folder() / name
 
@@ -71,17 +74,18 @@ def test_the_pixels_are_those_of_decode(
     place: Path, crops: Path, interpolation: Interpolation, grey: bool, size: tuple[int, int]
 ) -> None:
     records = records_of(crops)
-    wanted = decode_images(records, *size, interpolation, grey=grey)
+    spec = ImageSpec(*size, interpolation, 1 if grey else 3)
+    wanted = decode_images(records, spec)
     for _ in ("built", "opened"):
-        found = load_cached_images(records, *size, interpolation, grey=grey)
+        found = load_cached_images(records, spec)
         assert found.shape == wanted.shape and len(found) == 6
         np.testing.assert_array_equal(found[:], wanted)
     assert len(files(place)) == 1
 
 
 def test_images_are_taken_in_any_order_and_as_copies(place: Path, crops: Path) -> None:
-    wanted = decode_images(records_of(crops), 8, 4, "bilinear")
-    found = load_cached_images(records_of(crops), 8, 4, "bilinear")
+    wanted = decode_images(records_of(crops), SPEC)
+    found = load_cached_images(records_of(crops), SPEC)
     for indices in ([5, 0, 0, 3], np.array([2, -1]), np.array([], int)):
         np.testing.assert_array_equal(found.take(indices), wanted[np.asarray(indices, int)])
     for part in (slice(1, 4), slice(4, 99), slice(None, None, -2), slice(3, 3)):
@@ -98,17 +102,18 @@ def test_images_are_taken_in_any_order_and_as_copies(place: Path, crops: Path) -
 def test_records_of_several_folders_keep_their_order(place: Path, crops: Path, tmp_path: Path) -> None:
     other = draw(tmp_path / "other", seed=1)
     mixed = [record for pair in zip(records_of(crops)[::-1], records_of(other), strict=True) for record in pair][2:9]
-    found = load_cached_images(mixed, 8, 4, "bilinear")
-    np.testing.assert_array_equal(found[:], decode_images(mixed, 8, 4, "bilinear"))
+    found = load_cached_images(mixed, SPEC)
+    np.testing.assert_array_equal(found[:], decode_images(mixed, SPEC))
     assert {entry.header.images for entry in list_entries() if entry.header} == {6}, "whole folders are cached"
 
 
-def test_another_form_is_another_file(place: Path, crops: Path) -> None:
+def test_another_size_filter_or_colour_is_another_file(place: Path, crops: Path) -> None:
     records = records_of(crops)
-    forms: list[tuple[int, int, Interpolation]] = [(8, 4, "bilinear"), (4, 8, "bilinear"), (8, 4, "bicubic")]
-    for count, form in enumerate(forms):
-        load_cached_images(records, *form)
-        load_cached_images(records, *form, grey=True)
+    specs = [SPEC, ImageSpec(4, 8, "bilinear"), ImageSpec(8, 4, "bicubic")]
+    for count, spec in enumerate(specs):
+        load_cached_images(records, spec)
+        load_cached_images(records, replace(spec, channels=1))
+        load_cached_images(records, replace(spec, mean=(0.5, 0.5, 0.5)))  # the normalisation does not matter
         assert len(files(place)) == 2 * count + 2
 
 
@@ -136,7 +141,7 @@ def test_the_same_content_elsewhere_or_later_is_the_same_file(place: Path, crops
         (copy / path.name).write_bytes(path.read_bytes())
     (copy / "readme.txt").write_text("no image")
     for folder in (crops, copy):
-        load_cached_images(records_of(folder), 8, 4, "bilinear")
+        load_cached_images(records_of(folder), SPEC)
     (path,) = place.iterdir()
     assert (path.stat().st_ino, path.stat().st_size) == (state.st_ino, state.st_size)
 
@@ -156,10 +161,10 @@ def test_a_damaged_file_is_built_again(place: Path, crops: Path, tmp_path: Path,
             for place in (0, 31, 40, 100, 300, 32767, 32768, len(content) - 100, len(content) - 1)
         ],
     }
-    wanted = decode_images(records_of(crops), 8, 4, "bilinear")
+    wanted = decode_images(records_of(crops), SPEC)
     for wrong in ways[damage]:
         path.write_bytes(wrong)
-        np.testing.assert_array_equal(load_cached_images(records_of(crops), 8, 4, "bilinear")[:], wanted)
+        np.testing.assert_array_equal(load_cached_images(records_of(crops), SPEC)[:], wanted)
         assert path.read_bytes() == content
 
 
@@ -175,8 +180,8 @@ def test_a_check_finds_a_changed_pixel(place: Path, crops: Path, tmp_path: Path)
 def in_memory(folder: Path, capsys: Capture, count: int = 4) -> str:
     """The line of a run that cannot use the cache, and goes on with its own records all the same."""
     records = records_of(folder)[:count]
-    found = load_cached_images(records, 8, 4, "bilinear")
-    np.testing.assert_array_equal(found[:], decode_images(records, 8, 4, "bilinear"))
+    found = load_cached_images(records, SPEC)
+    np.testing.assert_array_equal(found[:], decode_images(records, SPEC))
     assert [len(array) for array in found.arrays] == [count]
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("not cached: ")
@@ -184,7 +189,7 @@ def in_memory(folder: Path, capsys: Capture, count: int = 4) -> str:
 
 
 def test_a_full_disk_is_no_fault(place: Path, crops: Path, capsys: Capture, monkeypatch: Patch) -> None:
-    load_cached_images(records_of(crops), 8, 4, "bilinear")
+    load_cached_images(records_of(crops), SPEC)
     size = next(place.iterdir()).stat().st_size
     cache_contents.clear_entries()
     with monkeypatch.context() as patch:
@@ -193,7 +198,7 @@ def test_a_full_disk_is_no_fault(place: Path, crops: Path, capsys: Capture, monk
     assert line == f"not cached: {place} has 0.0 GB free, 0.0 are needed; decoding into memory"
     assert files(place) == []
     monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=1.06 * size))
-    load_cached_images(records_of(crops), 8, 4, "bilinear")
+    load_cached_images(records_of(crops), SPEC)
     assert len(files(place)) == 1
 
 
@@ -236,9 +241,9 @@ def test_an_unreadable_image_is_named_and_nothing_stays(place: Path, crops: Path
     for content in (b"no image", sorted(crops.iterdir())[0].read_bytes()[:60]):
         broken.write_bytes(content)
         with pytest.raises(InputError) as plain:
-            decode_images(records_of(crops), 8, 4, "bilinear")
+            decode_images(records_of(crops), SPEC)
         with pytest.raises(InputError, match=r"0002_c9_broken\.png") as found:
-            load_cached_images(records_of(crops), 8, 4, "bilinear")
+            load_cached_images(records_of(crops), SPEC)
         assert str(found.value) == str(plain.value)
         assert files(place) == [] and capsys.readouterr().err == ""
     assert f"cannot read the image {broken}: " in in_memory(crops, capsys), "nobody has asked for it"
@@ -247,10 +252,10 @@ def test_an_unreadable_image_is_named_and_nothing_stays(place: Path, crops: Path
 
 def test_a_lost_image_is_named(place: Path, crops: Path) -> None:
     records = records_of(crops)
-    load_cached_images(records, 8, 4, "bilinear")
+    load_cached_images(records, SPEC)
     records[2].path.unlink()
     with pytest.raises(InputError, match=f"there is no image {records[2].path}"):
-        load_cached_images(records, 8, 4, "bilinear")
+        load_cached_images(records, SPEC)
 
 
 def test_images_that_change_meanwhile_are_not_kept(
@@ -274,11 +279,11 @@ def test_images_that_change_meanwhile_are_not_kept(
 
 def test_files_in_use_stay(place: Path, crops: Path, tmp_path: Path) -> None:
     used, free = built(crops), built(draw(tmp_path / "other", seed=1))
-    held = load_cached_images(records_of(crops), 8, 4, "bilinear")
+    held = load_cached_images(records_of(crops), SPEC)
     cleared = cache_contents.clear_entries()
     assert (cleared.removed, cleared.in_use) == ([free.stem], [used.stem])
     assert files(place) == [used.name]
-    np.testing.assert_array_equal(held[:], decode_images(records_of(crops), 8, 4, "bilinear"))
+    np.testing.assert_array_equal(held[:], decode_images(records_of(crops), SPEC))
     del held
     assert cache_contents.clear_entries(used.stem).removed == [used.stem]
     assert files(place) == []
@@ -289,6 +294,7 @@ PROGRAM = """
 import hashlib, json, resource, sys
 from reid_tune.data.image_cache.cache import load_cached_images
 from reid_tune.data.image_cache.admin import list_entries
+from reid_tune.data.image_spec import ImageSpec
 from reid_tune.data.records import read_image_folder
 
 records = read_image_folder(sys.argv[1]).records
@@ -296,7 +302,7 @@ if len(sys.argv) > 2:
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)
 print("ready", flush=True)
 sys.stdin.readline()
-pixels = load_cached_images(records, 8, 4, "bilinear", threads=1)[:]
+pixels = load_cached_images(records, ImageSpec(8, 4, "bilinear"), threads=1)[:]
 print(json.dumps([hashlib.sha256(pixels.tobytes()).hexdigest(), [entry.header.builder for entry in list_entries()]]))
 """
 
@@ -320,7 +326,7 @@ def results(processes: list[subprocess.Popen[str]], folder: Path) -> tuple[set[i
     ends = [process.communicate() for process in processes]
     assert [process.returncode for process in processes] == [0] * len(processes), ends
     found = [json.loads(out) for out, _ in ends]
-    wanted = decode_images(records_of(folder), 8, 4, "bilinear")
+    wanted = decode_images(records_of(folder), SPEC)
     assert {digest for digest, _ in found} == {hashlib.sha256(wanted.tobytes()).hexdigest()}
     return {builder for _, builders in found for builder in builders}, "".join(err for _, err in ends)
 

@@ -55,9 +55,4 @@ def server(repository: Path) -> Iterator[Triton]:
 
 def expected(model: OnnxModel, paths: list[Path]) -> np.ndarray:
     """The embeddings of image files by a model's own file."""
-    preprocessing = model.preprocessing
-    return model.embed(
-        np.stack(
-            [load_image(path, preprocessing.height, preprocessing.width, preprocessing.interpolation) for path in paths]
-        )
-    )
+    return model.embed(np.stack([load_image(path, model.preprocessing.image_spec) for path in paths]))

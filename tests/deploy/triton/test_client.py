@@ -46,7 +46,7 @@ def silent() -> Iterator[str]:
 
 @pytest.mark.parametrize("protocol", ["http", "grpc"])
 def test_a_server_that_says_nothing_is_not_waited_for(protocol: Literal["http", "grpc"], silent: str) -> None:
-    with pytest.raises(InfrastructureError, match=f"nobody answers at {protocol}://{silent}"):
+    with pytest.raises(InfrastructureError, match=f"no server answers at {protocol}://{silent}"):
         TritonModel(Address(protocol, silent, timeout=0.5), "people")
 
 
@@ -59,7 +59,7 @@ def test_an_address_of_ipv6_is_understood(protocol: Literal["http", "grpc"]) -> 
     with listener:
         place = f"[::1]:{listener.getsockname()[1]}"
         with pytest.raises(
-            InfrastructureError, match=r"nobody answers at .*\[::1\]:\d+ \((timed out|no answer in time)"
+            InfrastructureError, match=r"no server answers at .*\[::1\]:\d+ \((timed out|no answer in time)"
         ):
             TritonModel(Address(protocol, place, timeout=0.5), "people")
 
@@ -89,10 +89,10 @@ def test_a_server_that_fails_is_asked_again(status: str, said: str, monkeypatch:
             raise answer
         return str(answer)
 
-    assert asked._ask(question) == "well"
+    assert asked._request(question) == "well"
     answers.extend([InferenceServerException("it broke\nwith a trace", status)] * 5)
     with pytest.raises(InfrastructureError, match=said):
-        asked._ask(question)
+        asked._request(question)
 
 
 def test_one_authority_alone_is_trusted(tmp_path: Path) -> None:

@@ -111,7 +111,7 @@ def test_a_version_that_changes_in_the_middle_is_refused(
     changed = lambda *arguments: (infer(*arguments)[0], next(versions))  # noqa: E731
     monkeypatch.setattr(connection.Connection, "infer", changed)
     status, _, err = client("-m", "floats", "-b", "8", "-u", server.http)
-    assert status == 2 and "has changed floats from one version to another meanwhile" in err
+    assert status == 2 and "has changed floats from one version to another during the run" in err
     assert not list(tmp_path.iterdir())
 
 
@@ -167,9 +167,9 @@ def test_https_is_tls_and_its_certificate_is_checked(
         status, _, err = client("-m", "floats", "-b", "8", "-i", "https", "-u", place, "--authority", str(right))
         assert status == 0 and len(results(tmp_path)) > 8, err
         status, _, err = client("-m", "floats", "-i", "https", "-u", place)
-        assert status == 2 and "does not fit (self-signed certificate" in err and "--authority" in err
+        assert status == 2 and "does not match (self-signed certificate" in err and "--authority" in err
         status, _, err = client("-m", "floats", "-i", "http", "-u", place)
-        assert status == 2 and f"http://{place} is no Triton server over HTTP: use -i https" in err
+        assert status == 2 and f"http://{place} is not a Triton server over HTTP: use -i https" in err
     with proxy(server.http, wrong) as place:
         options = ("-m", "floats", "-i", "https", "-u", place, "--authority", str(wrong))
         status, _, err = client(*options)
@@ -186,17 +186,17 @@ def test_https_is_tls_and_its_certificate_is_checked(
 
 def test_a_server_of_another_kind_is_said_to_be(client: Run, server: Triton) -> None:
     status, _, err = client("-m", "floats", "-i", "grpc", "-u", server.http)
-    assert status == 2 and f"grpc://{server.http} is no Triton server over gRPC: use -i http" in err
+    assert status == 2 and f"grpc://{server.http} is not a Triton server over gRPC: use -i http" in err
     status, _, err = client("-m", "floats", "-i", "http", "-u", server.grpc)
-    assert status == 2 and f"http://{server.grpc} is no Triton server over HTTP" in err
+    assert status == 2 and f"http://{server.grpc} is not a Triton server over HTTP" in err
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), http.server.SimpleHTTPRequestHandler) as other:
         threading.Thread(target=other.serve_forever, daemon=True).start()
         place = f"127.0.0.1:{other.server_port}"
         status, _, err = client("-m", "floats", "-u", place)
         other.shutdown()
-    assert status == 2 and f"http://{place} is no Triton server" in err
+    assert status == 2 and f"http://{place} is not a Triton server" in err
     status, _, err = client("-m", "floats", "-u", place)
-    assert status == 3 and f"nobody answers at http://{place}" in err
+    assert status == 3 and f"no server answers at http://{place}" in err
     for wrong in ("localhost", f"http://{place}"):
         status, _, err = client("-m", "floats", "-u", wrong)
         assert status == 2 and f"-u {wrong}: give HOST:PORT" in err and "Traceback" not in err

@@ -65,7 +65,7 @@ def test_a_file_that_cannot_be_run(server: Path, text: str, mode: int, said: str
 def test_a_program_that_ends_is_told_by_what_it_said(server: Path) -> None:
     program = write(server, "#!/bin/sh\nseq 10000\necho no GPU >&2\nexit 3\n")
     assert fault(program, server.parent, RunFailedError) == "the Triton server ended with status 3: 9999 10000 no GPU"
-    assert fault("true", server.parent, RunFailedError).endswith("ended with status 0: it said nothing.")
+    assert fault("true", server.parent, RunFailedError).endswith("ended with status 0: its log is empty.")
 
 
 @pytest.mark.parametrize("trap", ["", "trap '' TERM\n"])

@@ -9,8 +9,8 @@ from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import DataType, ModelConfig, ModelInput, ModelInstanceGroup
 
 from reid_tune.deploy.onnx_model import OnnxModel
-from reid_tune.deploy.triton.config import ServingOptions, parse, to_text
-from reid_tune.deploy.triton.repository import WrittenModel, write_repository
+from reid_tune.deploy.triton.config import ServingOptions, config_text, parse_config
+from reid_tune.deploy.triton.repository import RepositoryModel, write_repository
 from reid_tune.errors import InputError
 
 from ...helpers.triton_models import METADATA, write_model
@@ -29,7 +29,7 @@ def folder(tmp_path: Path) -> Path:
 DEFAULT = ServingOptions()
 
 
-def write(model: Path, folder: Path, serving: ServingOptions = DEFAULT, **options: Any) -> WrittenModel:
+def write(model: Path, folder: Path, serving: ServingOptions = DEFAULT, **options: Any) -> RepositoryModel:
     return write_repository(model, folder, serving=serving, **{"name": "people", **options})
 
 
@@ -50,9 +50,9 @@ def contents(folder: Path) -> dict[Path, bytes]:
 
 def test_a_new_model_and_all_that_a_server_must_know(model: Path, folder: Path) -> None:
     written = write(model, folder, ServingOptions(preferred_batch_sizes=(4, 16), delay=500, instances=2))
-    assert written == WrittenModel(folder / "people" / "1", None)
+    assert written == RepositoryModel(folder / "people" / "1", None)
     assert tree(folder) == ["people/1/model.onnx", "people/config.pbtxt", "models"]
-    assert (written.version / "model.onnx").read_bytes() == model.read_bytes()
+    assert (written.version_folder / "model.onnx").read_bytes() == model.read_bytes()
     assert oct((folder / "people").stat().st_mode) == oct(folder.stat().st_mode)  # a server of another user reads it
 
     found = config(folder)
@@ -75,7 +75,7 @@ def test_a_new_model_and_all_that_a_server_must_know(model: Path, folder: Path) 
 def test_the_text_is_read_back_as_it_was_meant(model: Path, folder: Path) -> None:
     write(model, folder)
     path = folder / "people" / "config.pbtxt"
-    assert to_text(parse(path)) == path.read_text() and parse(path) == config(folder)
+    assert config_text(parse_config(path)) == path.read_text() and parse_config(path) == config(folder)
     assert config(folder).HasField("dynamic_batching")  # empty, but there: the server makes batches
 
 
@@ -99,7 +99,7 @@ def test_devices(model: Path, folder: Path, device: str, kind: str, gpus: list[i
 
 def test_tensorrt_comes_with_the_command_that_builds_its_engine(model: Path, folder: Path) -> None:
     folder = folder.parent / "my models"
-    engine = write(model, folder, ServingOptions("tensorrt")).engine
+    engine = write(model, folder, ServingOptions("tensorrt")).engine_command
     place = folder / "people" / "1"
     assert engine is not None and shlex.split(engine) == [
         "trtexec",
@@ -112,7 +112,7 @@ def test_tensorrt_comes_with_the_command_that_builds_its_engine(model: Path, fol
     ]
     assert config(folder).platform == "tensorrt_plan" and (place / "model.onnx").is_file()
     assert "intra_op_thread_count" not in config(folder).parameters
-    small = write(model, folder, ServingOptions("tensorrt", max_batch_size=2), name="small").engine
+    small = write(model, folder, ServingOptions("tensorrt", max_batch_size=2), name="small").engine_command
     assert small is not None and "--optShapes=input:2x3x8x4 --maxShapes=input:2x3x8x4" in small
 
 
@@ -123,14 +123,14 @@ def test_versions_are_added_and_only_the_newest_is_replaced(model: Path, folder:
             InputError, match="people exists: give --version 2 to add .* or --overwrite to replace ver.* 1"
         ):
             write(model, folder, **options)
-    assert write(model, folder, ServingOptions(delay=7), version=2).version.name == "2"
+    assert write(model, folder, ServingOptions(delay=7), version=2).version_folder.name == "2"
     assert tree(folder)[:3] == ["people/1/model.onnx", "people/2/model.onnx", "people/config.pbtxt"]
     assert config(folder).dynamic_batching.max_queue_delay_microseconds == 7
     with pytest.raises(InputError, match="people exists: give --version 3"):
         write(model, folder, version=1, overwrite=True)
 
     other = write_model(tmp_path / "other.onnx", metadata=METADATA | {"threshold_cosine": "0.5"})
-    assert write(other, folder, overwrite=True).version.name == "2"
+    assert write(other, folder, overwrite=True).version_folder.name == "2"
     assert (folder / "people/2/model.onnx").read_bytes() == other.read_bytes()
     assert (folder / "people/1/model.onnx").read_bytes() == model.read_bytes()
     assert config(folder).parameters["threshold_cosine"].string_value == "0.5"
@@ -167,7 +167,7 @@ def test_only_a_version_that_is_replaced_may_be_run_by_something_else(model: Pat
 def test_the_engine_of_a_network_goes_when_it_is_replaced(
     model: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = write(model, folder, ServingOptions("tensorrt")).version / "model.plan"
+    engine = write(model, folder, ServingOptions("tensorrt")).version_folder / "model.plan"
     engine.write_bytes(b"engine")
     before = contents(folder)
     replace = os.replace
@@ -179,7 +179,7 @@ def test_the_engine_of_a_network_goes_when_it_is_replaced(
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", within_a_file_system)
-        with pytest.raises(InputError, match="is a file system of its own; name a folder in it"):
+        with pytest.raises(InputError, match="is the root of a file system; name a folder in it"):
             write(model, folder, ServingOptions("tensorrt"), overwrite=True)
     assert contents(folder) == before
     write(model, folder, ServingOptions("tensorrt"), overwrite=True)
@@ -188,7 +188,7 @@ def test_the_engine_of_a_network_goes_when_it_is_replaced(
 
 @pytest.mark.parametrize("name", ["", ".hidden", "a/b", "a b", "ä", "x" * 65])
 def test_names_that_are_none(model: Path, folder: Path, name: str) -> None:
-    with pytest.raises(InputError, match="is no name for a model: give --name"):
+    with pytest.raises(InputError, match="is not a valid model name: give --name"):
         write(model, folder, name=name)
     assert not folder.exists()
 
@@ -200,7 +200,7 @@ def test_names_that_are_none(model: Path, folder: Path, name: str) -> None:
         ({"device": "gpu:x"}, "device 'gpu:x': give auto, cpu, gpu or GPUs by number"),
         ({"device": "cpu:0"}, "device 'cpu:0': give auto"),
         ({"flavour": "tensorrt", "device": "cpu"}, "TensorRT runs on GPUs only"),
-        ({"flavour": "tensorrt", "threads": 2}, "threads 2: TensorRT has none; leave them out, or give flavour onnx"),
+        ({"flavour": "tensorrt", "threads": 2}, "threads 2: TensorRT does not use them; leave them out"),
         ({"threads": 0}, "threads 0: give 1 or more"),
     ],
 )
