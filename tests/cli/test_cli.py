@@ -22,6 +22,9 @@ from reid_tune import __version__, cli
 from reid_tune.demo import draw_demo_data
 from reid_tune.errors import InfrastructureError, RunFailedError
 from reid_tune.journal.event_log import EventLog
+from reid_tune.journal.events import EpochReported, RunEnded, RunSuggested, StageDone
+
+from ..helpers.events import sweep_header
 
 COMMANDS = ["train", "evaluate", "inference", "export", "score", "demo-data", "check-data", "convert", "cache", "spec"]
 COMMANDS += ["split", "sweep", "report", "sweeps", "logs", "ui", "version"]
@@ -375,11 +378,11 @@ def test_bad_sweeps(
 def test_report_in_all_formats(run: Run, tmp_path: Path) -> None:
     registered = {"model": "m", "alias": "champion", "version": 3, "reason": "no other version had the alias"}
     with EventLog(tmp_path / "elsewhere" / "s" / "events.jsonl") as log:
-        log.append("sweep", name="s", sweep={"objective": {"metric": "mAP"}, "budget": {"trials": 1}}, spec={})
-        log.append("suggested", run="trials/0000", parameters={})
-        log.append("report", run="trials/0000", epoch=1, metrics={"mAP": 0.5})
-        log.append("ended", run="trials/0000", state="finished", epoch=1)
-        log.append("stage", stage="register", state="done", result=registered)
+        log.append(sweep_header(name="s", sweep={"objective": {"metric": "mAP"}, "budget": {"trials": 1}}, spec={}))
+        log.append(RunSuggested(run="trials/0000", parameters={}))
+        log.append(EpochReported(run="trials/0000", epoch=1, metrics={"mAP": 0.5}))
+        log.append(RunEnded(run="trials/0000", state="finished", epoch=1))
+        log.append(StageDone(stage="register", result=registered))
     arguments = ("report", "s", "--storage", "elsewhere")
     found = json.loads(run(*arguments, "--format", "json").out)
     assert found["winner"] == 0 and found["trial0"] == 0.5

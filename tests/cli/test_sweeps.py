@@ -14,8 +14,11 @@ from reid_tune.cli.sweeps import Stage
 from reid_tune.config.load import build_experiment, with_parameters
 from reid_tune.demo import draw_demo_data
 from reid_tune.journal.event_log import EventLog
+from reid_tune.journal.events import EpochReported, RunEnded, RunSuggested, StageDone, StageStarted
 from reid_tune.journal.state import STAGES
 from reid_tune.training.loop import train
+
+from ..helpers.events import sweep_header
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -26,11 +29,11 @@ def run(command: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
     monkeypatch.chdir(tmp_path)
     with EventLog(Path("runs/s/events.jsonl")) as log:
         sweep = {"objective": {"metric": "mAP"}, "budget": {"trials": 3}, "space": {"train.seed": {"int": [1, 9]}}}
-        log.append("sweep", name="s", sweep=sweep, spec={"train.seed": 5})
-        log.append("stage", stage="search", state="started", result={})
-        log.append("suggested", run="trials/0000", parameters={})
-        log.append("report", run="trials/0000", epoch=1, metrics={"mAP": 0.5})
-        log.append("ended", run="trials/0000", state="finished", epoch=1)
+        log.append(sweep_header(name="s", sweep=sweep, spec={"train.seed": 5}))
+        log.append(StageStarted(stage="search"))
+        log.append(RunSuggested(run="trials/0000", parameters={}))
+        log.append(EpochReported(run="trials/0000", epoch=1, metrics={"mAP": 0.5}))
+        log.append(RunEnded(run="trials/0000", state="finished", epoch=1))
 
     return command
 
@@ -102,8 +105,8 @@ def test_a_smoke_is_a_sweep_of_its_own(command: Run) -> None:
 def test_sync_sends_what_it_can_and_names_what_it_cannot(run: Run, tmp_path: Path) -> None:
     with EventLog("runs/t/events.jsonl") as log:
         sweep = {"objective": {"metric": "mAP"}, "budget": {"trials": 1}, "space": {}}
-        log.append("sweep", name="t", uid="t" * 16, sweep=sweep, spec={"train.seed": 5}, tracking_uri="")
-        log.append("suggested", run="trials/0000", parameters={})
+        log.append(sweep_header(name="t", uid="t" * 16, sweep=sweep, spec={"train.seed": 5}, tracking_uri=""))
+        log.append(RunSuggested(run="trials/0000", parameters={}))
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     status, out, err = run("sync", "nobody", "t", "--to", uri)
     assert (status, out) == (2, f"t: 2 events sent to {uri}\n")
@@ -120,9 +123,9 @@ def test_stop_says_what_will_happen_and_what_cannot(run: Run) -> None:
         status, out, err = run("stop", name)
         assert (status, out) == (2, "") and err.count("\n") == 1
     with EventLog(Path("runs/s/events.jsonl")) as log:
-        log.append("suggested", run="trials/0001", parameters={})
+        log.append(RunSuggested(run="trials/0001", parameters={}))
     status, out, err = run("stop", "s/1")
-    assert (status, out, err) == (0, "no driver is at work: trial 1 will be stopped when the sweep is resumed\n", "")
+    assert (status, out, err) == (0, "no driver is running: trial 1 will be stopped when the sweep is resumed\n", "")
     assert len(list(Path("runs/s/requests").glob("*.json"))) == 1
 
 
@@ -145,7 +148,7 @@ class _Log:
 
     def report(self, metrics: Mapping[str, Any]) -> None:
         values = dict(metrics)
-        self.log.append("report", run=self.run, epoch=values.pop("epoch"), metrics=values)
+        self.log.append(EpochReported(run=self.run, epoch=values.pop("epoch"), metrics=values))
 
 
 @pytest.fixture
@@ -162,14 +165,14 @@ def trained(command: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Ru
     experiment = build_experiment(tree, {}, "spec")
     with EventLog(Path("runs/s/events.jsonl")) as log:
         sweep = {"objective": {"metric": "mAP"}, "budget": {"trials": 3}, "resources": {"cpus_per_worker": 1}}
-        log.append("sweep", name="s", sweep=sweep, spec=experiment.parameters())
-        log.append("stage", stage="preflight", state="done", result={"gpus_per_run": 0})
+        log.append(sweep_header(name="s", sweep=sweep, spec=experiment.parameters()))
+        log.append(StageDone(stage="preflight", result={"gpus_per_run": 0}))
         torch.set_num_threads(1)
         for name, own in (("trials/0001", {}), ("refit/winner", {"dataset.validation": "none"})):
             parameters = {"train.optim.base_lr": 0.002, "model.no_margin": True, **own}
-            log.append("suggested", run=name, parameters=parameters)
+            log.append(RunSuggested(run=name, parameters=parameters))
             train(with_parameters(experiment, parameters, name), _Log(log, name), tmp_path / name)
-            log.append("ended", run=name, state="finished", epoch=2)
+            log.append(RunEnded(run=name, state="finished", epoch=2))
     return command
 
 
@@ -194,8 +197,8 @@ def test_reproduce_prints_the_command_and_trains_the_same(trained: Run) -> None:
 
 def test_reproduce_says_where_numbers_differ(trained: Run) -> None:
     with EventLog(Path("runs/s/events.jsonl")) as log:
-        log.append("report", run="trials/0001", epoch=2, metrics={"loss": 0.5, "mAP": 0.25})
-        log.append("suggested", run="trials/0002", parameters={})
+        log.append(EpochReported(run="trials/0001", epoch=2, metrics={"loss": 0.5, "mAP": 0.25}))
+        log.append(RunSuggested(run="trials/0002", parameters={}))
     status, out, _ = trained("sweep", "reproduce", "s/1", "--run")
     assert status == 1 and "epoch 2: not equal" in out and "0.25" in out
     for name in ("s", "s/7", "t/1"):

@@ -19,6 +19,7 @@ from reid_tune.execution.cluster.session import ray_session
 from reid_tune.execution.placement import Placement, compute_placement
 from reid_tune.execution.stage_task import run_stage_on_gpu, scoring_device
 from reid_tune.journal.event_log import read_events
+from reid_tune.journal.events import ArtifactWritten, StageDone
 from reid_tune.journal.journal import Journal
 from reid_tune.search_space.load import SweepConfig
 from reid_tune.search_space.schema import Resources
@@ -55,13 +56,13 @@ def sweep(tmp_path: Path) -> SweepConfig:
 @pytest.fixture
 def journal(sweep: SweepConfig) -> Journal:
     journal = Journal(sweep.folder)
-    journal.emit("stage", stage="confirm", state="done", result={"winner": 3})
+    journal.emit(StageDone(stage="confirm", result={"winner": 3}))
     return journal
 
 
 def seen(sweep: SweepConfig, journal: Journal) -> dict[str, Any]:
     """A stage that tells where it runs, and what it is given."""
-    journal.emit("artifact", path="picture.png", folder="test")
+    journal.emit(ArtifactWritten(path="picture.png", folder="test"))
     print("left out: one", file=sys.stderr)
     experiment = sweep.experiment
     return {
@@ -99,7 +100,7 @@ def test_where_runs_have_gpus_a_stage_holds_one_in_a_process_of_its_own(
         "checkpoint": None,
     }
     assert sweep.experiment.encryption_key == SECRET
-    assert [event["kind"] for event in read_events(journal.path)[before:]] == ["stage", "artifact"]
+    assert [type(event) for event in read_events(journal.path)[before:]] == [StageDone, ArtifactWritten]
     assert capsys.readouterr().err == "left out: one\n"
 
 
@@ -113,8 +114,8 @@ def test_export_and_test_do_there_what_they_do_here(one_gpu: Placement, tmp_path
     for tested in (there, here):
         tested["models"]["winner"].pop("latency")
     assert there == here
-    drawn = [event["path"] for event in events[-6:]]
-    assert drawn == [event["path"] for event in read_events(journal.path)[len(events) :]]
+    drawn = [replace(event, time=0) for event in events[-6:]]
+    assert drawn == [replace(event, time=0) for event in read_events(journal.path)[len(events) :]]
 
 
 def test_a_stage_waits_for_the_gpu(one_gpu: Placement, sweep: SweepConfig, journal: Journal, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from reid_tune.execution.failures import Failure
 from reid_tune.execution.fixed_runs import FixedRuns
 from reid_tune.execution.gpu_memory import DEFAULT_CUDA_CONTEXT
 from reid_tune.execution.run_source import ResourceRequest
+from reid_tune.journal.events import StageDone
 from reid_tune.journal.journal import Journal
 
 from ..helpers.simulated_driver import make_sweep
@@ -31,7 +32,7 @@ def test_a_run_on_a_share_of_a_gpu_leaves_room_for_what_the_probe_has_measured(
     limits: list[tuple[float, int]] = []
     monkeypatch.setattr(trial, "limit_memory", lambda share, context: limits.append((share, context)))
     journal = Journal(tmp_path / "log")
-    journal.emit("stage", stage="preflight", state="done", result={"probe": probe})
+    journal.emit(StageDone(stage="preflight", result={"probe": probe}))
     source = FixedRuns(make_sweep(tmp_path), journal, {"refit/winner": {}}, ResourceRequest(1, 0.25))
     for share in (0.25, 1):
         attempt = source.next_attempt()

@@ -15,6 +15,7 @@ import yaml
 from reid_tune.config.encryption_key import KEY_FILE_VARIABLE, KEY_VARIABLE
 from reid_tune.demo import draw_demo_data
 from reid_tune.journal.event_log import read_events
+from reid_tune.journal.events import EpochReported, Event
 
 SPEC: dict[str, Any] = {
     "model": {"backbone": "resnet18", "input_width": 16, "input_height": 32},
@@ -61,13 +62,17 @@ class Bench:
         (self.folder / "spec.yaml").write_text(yaml.safe_dump({**SPEC, **more}))
 
     @property
-    def events(self) -> list[dict[str, Any]]:
+    def events(self) -> list[Event]:
         """The log so far."""
         return read_events(self.folder / "runs" / "small" / "events.jsonl")
 
-    def count(self, kind: str) -> int:
+    def reports(self, run: str = "") -> list[EpochReported]:
+        """The reports so far of the runs whose names begin with this."""
+        return [event for event in self.events if isinstance(event, EpochReported) and event.run.startswith(run)]
+
+    def count(self, kind: type[Event]) -> int:
         """Events of a kind so far."""
-        return sum(event["kind"] == kind for event in self.events)
+        return sum(isinstance(event, kind) for event in self.events)
 
     def run(self, *arguments: str, status: int = 0) -> subprocess.CompletedProcess[str]:
         """Run a command to its end and require its exit status."""

@@ -14,6 +14,7 @@ from reid_tune.evaluation.score import Score, scores
 from reid_tune.execution.probe_steps import ProbeResult
 from reid_tune.execution.run_source import ONE_CPU
 from reid_tune.execution.stage_resources import StageResources
+from reid_tune.journal.events import StageDone, StageStarted
 from reid_tune.journal.journal import Journal
 from reid_tune.journal.state import STAGES, RunState
 from reid_tune.search_space.load import SweepConfig
@@ -24,6 +25,7 @@ from reid_tune.sweep.stages.refit import find_finalists, make_refit_runs
 from reid_tune.sweep.stages.rerank import choose_settings, chosen_setting
 from reid_tune.sweep.stages.search import TrialSource
 
+from .events import driver_started, sweep_header
 from .simulated_driver import SPACE, draw_features, drive, make_sweep, surrogate
 
 RUNG = 2
@@ -47,7 +49,7 @@ CHECKED = PreflightResult(
     training_images=12936,
     training_identities=601,
     held_out_identities=150,
-    given=[{"parameters": GIVEN, "origin": "earlier/7"}],
+    initial_points=[{"parameters": GIVEN, "origin": "earlier/7"}],
     pretrained={"file": "/weights/net.pth", "sha256": "feed"},
     warnings=["few & far"],
 )
@@ -95,12 +97,12 @@ def simulate(
     sweep = make_sweep(folder, **(usual | (sections or {})))
     with Journal(sweep.folder) as journal:
         content = {"sweep": sweep.file.model_dump(mode="json"), "spec": sweep.experiment.parameters()}
-        journal.emit("sweep", name=sweep.file.name, uid="uid", lock=None, tracking_uri="", **content)
+        journal.emit(sweep_header(name=sweep.file.name, uid="uid", lock=None, tracking_uri="", **content))
         own = {"pid": os.getpid(), "host": socket.gethostname(), "command": ["reid-tune"]}
-        journal.emit("driver", **(own | driver), resumed=False, environment=ENVIRONMENT)
+        journal.emit(driver_started(**(own | driver), resumed=False, environment=ENVIRONMENT))
         for stage in STAGES[: STAGES.index(until) + 1] if until else ():
-            journal.emit("stage", stage=stage, state="started", result={})
-            journal.emit("stage", stage=stage, state="done", result=_result(sweep, journal, stage))
+            journal.emit(StageStarted(stage=stage))
+            journal.emit(StageDone(stage=stage, result=_result(sweep, journal, stage)))
     return sweep
 
 
@@ -151,7 +153,7 @@ def _tested(sweep: SweepConfig, journal: Journal) -> dict[str, Any]:
             kind: {name: _difference(each, found["trial0"][kind], name) for name in ("mAP", "mINP", "Rank-1")}
             for kind, each in found["winner"].items()
         }
-    return {"models": models, "data": {"test folders": "3d2899f004483993"}, "looks": {"test folders": 2}}
+    return {"models": models, "data": {"test folders": "3d2899f004483993"}, "test_evaluations": {"test folders": 2}}
 
 
 def _on_test_folders(sweep: SweepConfig, trial: RunState) -> Experiment:

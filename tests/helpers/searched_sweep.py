@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+from reid_tune.journal.events import EpochReported, RunEnded, RunSuggested
 from reid_tune.journal.journal import Journal
 from reid_tune.journal.state import trial_run
 from reid_tune.search_space.load import SweepConfig
 
+from .events import attempt_started, sweep_header
 from .simulated_driver import EPOCHS
 
 # Better by the surrogate with every number.
@@ -21,13 +23,13 @@ def journal_with(folder: Path, sweep: SweepConfig, trials: list[tuple[str, float
     """The log behind a search of these (state, mAP)."""
     journal = Journal(folder)
     journal.emit(
-        "sweep", name="simulated", sweep=sweep.file.model_dump(mode="json"), spec=sweep.experiment.parameters()
+        sweep_header(name="simulated", sweep=sweep.file.model_dump(mode="json"), spec=sweep.experiment.parameters())
     )
     for number, (state, value) in enumerate(trials):
         run = trial_run(number)
-        journal.emit("suggested", run=run, parameters=PARAMETERS[number])
-        journal.emit("attempt", run=run, attempt=1)
-        journal.emit("report", run=run, epoch=EPOCHS, metrics={"mAP": value})
+        journal.emit(RunSuggested(run=run, parameters=PARAMETERS[number]))
+        journal.emit(attempt_started(run=run, attempt=1))
+        journal.emit(EpochReported(run=run, epoch=EPOCHS, metrics={"mAP": value}))
         reason = {"reason": "out of memory", "failure": "out_of_memory"} if state == "failed" else {}
-        journal.emit("ended", run=run, state=state, epoch=EPOCHS, **reason)
+        journal.emit(RunEnded(run=run, state=state, epoch=EPOCHS, **reason))
     return journal

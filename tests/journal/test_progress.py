@@ -1,36 +1,41 @@
-import json
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from reid_tune.errors import InputError
-from reid_tune.journal.journal import EVENTS
+from reid_tune.journal.event_log import EVENTS
+from reid_tune.journal.events import EpochReported, Event, StageDone, StagesReopened, StageStarted
 from reid_tune.journal.progress import read_sweep, sweep_progress
 from reid_tune.journal.state import STAGES
 
+from ..helpers.events import driver_started, sweep_header, write_events
+
 HOST = socket.gethostname()
-Log = list[dict[str, Any]]
+Log = list[Event]
 
 
-def driver(time: float, pid: int = 0, host: str = HOST, command: tuple[str, ...] = ("x", "sweep")) -> dict[str, Any]:
-    return {"kind": "driver", "time": time, "pid": pid, "host": host, "command": list(command)}
+def driver(time: float, pid: int = 0, host: str = HOST, command: tuple[str, ...] = ("x", "sweep")) -> Event:
+    return driver_started(time=time, pid=pid, host=host, command=list(command))
 
 
-def stage(time: float, name: str, state: str) -> dict[str, Any]:
-    return {"kind": "stage", "time": time, "stage": name, "state": state, "result": {}}
+def start(time: float, name: str) -> Event:
+    return StageStarted(time=time, stage=name)
 
 
-def epoch(time: float) -> dict[str, Any]:
-    return {"kind": "report", "time": time}
+def end(time: float, name: str) -> Event:
+    return StageDone(time=time, stage=name, result={})
+
+
+def epoch(time: float) -> Event:
+    return EpochReported(time=time, run="trials/0000", epoch=1, metrics={})
 
 
 def done(*names: str) -> Log:
-    return [stage(1, name, state) for name in names for state in ("started", "done")]
+    return [make(1, name) for name in names for make in (start, end)]
 
 
 @pytest.fixture
@@ -45,7 +50,7 @@ def process() -> Iterator[subprocess.Popen[str]]:
 
 def test_the_words_for_every_state(process: subprocess.Popen[str]) -> None:
     at_work = driver(0, process.pid, command=("/usr/bin/reid-tune", "sweep", "it"))
-    search = [*done("preflight"), stage(2, "search", "started")]
+    search = [*done("preflight"), start(2, "search")]
     assert str(sweep_progress([at_work, *search])) == "running: search"
     assert str(sweep_progress([driver(0), *search])) == "interrupted at search"
     assert str(sweep_progress([driver(0)])) == "interrupted at the start"
@@ -55,25 +60,25 @@ def test_the_words_for_every_state(process: subprocess.Popen[str]) -> None:
 
 
 def test_a_process_that_has_the_number_but_not_the_command_is_no_driver(process: subprocess.Popen[str]) -> None:
-    begun = stage(1, "search", "started")
-    assert sweep_progress([driver(0, process.pid, command=("x", "sweep", "other")), begun]).state == "interrupted"
+    search = start(1, "search")
+    assert sweep_progress([driver(0, process.pid, command=("x", "sweep", "other")), search]).state == "interrupted"
     process.kill()
     process.wait()
-    assert sweep_progress([driver(0, process.pid, command=("x", "sweep", "it")), begun]).state == "interrupted"
+    assert sweep_progress([driver(0, process.pid, command=("x", "sweep", "it")), search]).state == "interrupted"
 
 
 def test_the_time_between_two_drivers_belongs_to_no_stage() -> None:
     log = [
         driver(0),
-        stage(1, "preflight", "started"),
-        stage(3, "preflight", "done"),
-        stage(3, "search", "started"),
+        start(1, "preflight"),
+        end(3, "preflight"),
+        start(3, "search"),
         epoch(10),
         epoch(20),
         driver(1000),
-        stage(1001, "search", "started"),
+        start(1001, "search"),
         epoch(1031),
-        stage(1041, "search", "done"),
+        end(1041, "search"),
     ]
     found = sweep_progress(log)
     assert [(item.name, item.started, item.seconds, item.done) for item in found.stages] == [
@@ -88,10 +93,9 @@ def test_the_time_between_two_drivers_belongs_to_no_stage() -> None:
     [
         (None, "holds no sweep: it has no events.jsonl"),
         ("", "has not begun"),
-        ("text\n", "not an event log"),
-        ('{"kind": "sweep", "time": 1.0}\n', "is damaged, or no log of a sweep"),
-        ('{"time": 1.0}\n', "is damaged, or no log of a sweep"),
-        ('{"kind": "report", "time": 1.0, "run": "trials/0000", "epoch": 1}\n', "is damaged"),
+        ("text\n", "line 1: it is not a JSON object. The log is damaged"),
+        ('{"kind": "sweep", "time": 1.0}\n', "line 1: 'sweep' lacks 'lock', 'name'"),
+        ('{"time": 1.0}\n', "line 1: its kind is None, but the kinds are sweep, train"),
     ],
 )
 def test_a_folder_without_a_sweep_is_one_sentence(tmp_path: Path, content: str | None, part: str) -> None:
@@ -101,26 +105,25 @@ def test_a_folder_without_a_sweep_is_one_sentence(tmp_path: Path, content: str |
         read_sweep(tmp_path)
 
 
-def test_a_log_whose_metrics_are_none_is_damaged(tmp_path: Path) -> None:
-    sweep = {"objective": {"metric": "mAP"}, "budget": {"trials": 1}}
-    events = [
-        {"kind": "sweep", "time": 1.0, "name": "s", "spec": {}, "sweep": sweep},
-        {"kind": "suggested", "time": 1.0, "run": "trials/0000", "parameters": {}},
-        {"kind": "report", "time": 1.0, "run": "trials/0000", "epoch": 1, "metrics": None},
-        {"kind": "ended", "time": 1.0, "run": "trials/0000", "state": "finished"},
-    ]
-    (tmp_path / EVENTS).write_text("".join(json.dumps(event) + "\n" for event in events[:2]))
-    assert read_sweep(tmp_path)[0].trials[0].number == 0
-    (tmp_path / EVENTS).write_text("".join(json.dumps(event) + "\n" for event in events))
-    with pytest.raises(InputError, match="is damaged"):
+@pytest.mark.parametrize(
+    "events",
+    [
+        [sweep_header(), epoch(1.0)],
+        [sweep_header(sweep={})],
+        [sweep_header(sweep={"objective": {"metric": "mAP"}, "budget": {"trials": None}})],
+    ],
+)
+def test_events_that_do_not_fit_together_are_one_sentence(tmp_path: Path, events: Log) -> None:
+    write_events(tmp_path / EVENTS, events)
+    with pytest.raises(InputError, match="is damaged, or not the log of a sweep: its events do not fit together"):
         read_sweep(tmp_path)
 
 
 def test_a_sweep_that_was_opened_again_is_not_finished() -> None:
-    whole = [driver(0), *(stage(1, name, state) for name in STAGES for state in ("started", "done"))]
+    whole = [driver(0), *done(*STAGES)]
     assert sweep_progress(whole).state == "finished"
-    opened = {"kind": "reopened", "time": 5.0, "stages": list(STAGES[1:]), "runs": []}
-    again = [*whole, driver(4), opened, stage(6, "search", "started"), stage(9, "search", "done")]
+    opened = StagesReopened(time=5.0, stages=list(STAGES[1:]), runs=[])
+    again = [*whole, driver(4), opened, start(6, "search"), end(9, "search")]
     found = sweep_progress(again)
     assert (found.state, found.stage) == ("ended", "search")
     assert [item.name for item in found.stages] == ["preflight", "search"]

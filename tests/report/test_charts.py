@@ -8,6 +8,7 @@ from reid_tune.report.charts import confirm_chart, curves_chart, front_chart, hi
 from reid_tune.report.svg import COLOURS
 from reid_tune.search.parameters import SearchedParameter
 
+from ..helpers.events import sweep_header
 from ..helpers.report_events import with_tie
 
 STATES = ("finished", "finished", "stopped", "failed", "running")
@@ -15,7 +16,7 @@ STATES = ("finished", "finished", "stopped", "failed", "running")
 
 def state_of(values: list[Any]) -> SweepState:
     """Trials of all states, the second the best; the first has no parameters of its own."""
-    state = SweepState()
+    state = SweepState(sweep_header())
     for number, value in enumerate(values):
         run = RunState(trial_run(number), {"k": value} if number else {}, state=STATES[number % 5])
         run.epochs = {1: {"mAP": 0.1}, 2: {"mAP": 0.2 + 0.1 * (number == 1)}}
@@ -61,7 +62,7 @@ def test_the_legend_names_the_best_and_trial_0() -> None:
 
 def test_the_front_is_drawn_over_the_first_cost() -> None:
     state = state_of([1.0] * 12)
-    state.header = {"sweep": {"objective": [{"metric": "mAP"}, {"metric": "parameters"}]}}
+    state.header.sweep["objective"] = [{"metric": "mAP"}, {"metric": "parameters"}]
     for trial in state.trials:
         trial.costs["parameters"] = 1e6 * (trial.number + 1)
     two, one = (front_chart(state, state.trials[:count]) for count in (2, 1))

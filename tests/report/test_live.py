@@ -1,9 +1,9 @@
 import io
-from typing import Any
 
 from rich.console import Console
 
 from reid_tune.journal.costs import Cost
+from reid_tune.journal.events import Event, RunEnded, RunSuggested, StageDone, StageStarted
 from reid_tune.journal.state import SweepState, replay
 from reid_tune.report.live import LiveView, status_text
 
@@ -28,15 +28,14 @@ def test_the_status_says_what_runs_what_is_best_and_what_is_left() -> None:
 
 
 def test_behind_the_search_the_status_counts_repeats_and_refits() -> None:
-    lines = [*events("search"), {"kind": "stage", "time": 1.0, "stage": "search", "state": "done", "result": {}}]
-    lines.append({"kind": "stage", "time": 1.0, "stage": "confirm", "state": "started", "result": {}})
-    lines += [{"kind": "suggested", "time": 1.0, "run": f"confirm/0000-{j}", "parameters": {}} for j in (1, 2)]
-    lines.append({"kind": "ended", "time": 1.0, "run": "confirm/0000-1", "state": "finished", "epoch": 2})
+    lines = [*events("search"), StageDone(stage="search", result={}), StageStarted(stage="confirm")]
+    lines += [RunSuggested(run=f"confirm/0000-{number}", parameters={}) for number in (1, 2)]
+    lines.append(RunEnded(run="confirm/0000-1", state="finished", epoch=2))
     status = status_text(replay(lines), 9, SPENT)
     assert status.startswith("confirm: 2 of 4 runs begun: 1 running, 1 finished\nmAP: best 50.0 %")
 
 
-def watch(console: Console, lines: list[dict[str, Any]]) -> None:
+def watch(console: Console, lines: list[Event]) -> None:
     state = SweepState()
     with LiveView(console, 5) as view:
         for event in lines:
@@ -103,8 +102,7 @@ def test_a_terminal_with_few_lines_shows_the_best_and_the_status() -> None:
 
 def test_what_looks_like_markup_is_printed_as_it_is() -> None:
     console = Console(file=io.StringIO(), width=200)
-    lines = [*events()[:5], {"kind": "ended", "time": 1.0, "run": "trials/0000", "state": "failed", "epoch": 0}]
-    lines[-1]["reason"] = "cannot read [/a/b.jpg] of [bold]"
-    watch(console, lines)
+    reason = "cannot read [/a/b.jpg] of [bold]"
+    watch(console, [*events()[:5], RunEnded(run="trials/0000", state="failed", epoch=0, reason=reason)])
     assert isinstance(console.file, io.StringIO)
     assert "cannot read [/a/b.jpg] of [bold]" in console.file.getvalue()

@@ -2,7 +2,8 @@
 
 import pytest
 
-from reid_tune.journal.event_log import Event, read_events
+from reid_tune.journal.event_log import read_events
+from reid_tune.journal.events import EpochReported, Event, RunEnded, RunSuggested, StageDone, StageStarted
 from reid_tune.report.markdown import SweepPage
 
 from ..helpers.finished_sweep import simulate
@@ -33,7 +34,7 @@ def test_the_leaderboard_has_the_trials_with_links_where_there_are_pages(events:
 
 def test_it_says_where_the_sweep_stands_and_what_was_decided(events: list[Event]) -> None:
     assert page(events[:1]).markdown({}) == "**begun**"
-    searching = next(i for i, e in enumerate(events) if e["kind"] == "stage" and e["stage"] == "search")
+    searching = next(i for i, e in enumerate(events) if isinstance(e, StageStarted) and e.stage == "search")
     assert "**at the stage search**" in page(events[: searching + 1]).markdown({})
     whole = page(events).markdown({})
     first = whole.splitlines()[0]
@@ -52,6 +53,6 @@ def test_it_is_never_longer_than_a_store_takes(events: list[Event]) -> None:
 
 def test_reports_alone_do_not_change_it(events: list[Event]) -> None:
     made = SweepPage()
-    changes = {(event["kind"], made.apply(event)) for event in events}
-    assert ("report", False) in changes and ("report", True) not in changes
-    assert {("stage", True), ("suggested", True), ("ended", True)} <= changes
+    changes = {(type(event), made.apply(event)) for event in events}
+    assert (EpochReported, False) in changes and (EpochReported, True) not in changes
+    assert {(StageDone, True), (RunSuggested, True), (RunEnded, True)} <= changes

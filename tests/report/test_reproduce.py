@@ -65,7 +65,7 @@ def test_the_commands_train_what_the_winner_was(tmp_path: Path) -> None:
 def test_values_that_a_run_makes_idle_do_not_refuse_its_command(tmp_path: Path) -> None:
     sweep = simulate(tmp_path, trials=1)
     state, _ = read_sweep(sweep.folder)
-    state.header.spec |= {"dataset.validation_seed": 7, "train.optim.triplet_loss_margin": 0.47}
+    state.header.spec.update({"dataset.validation_seed": 7, "train.optim.triplet_loss_margin": 0.47})
     run = RunState("refit/winner", {"dataset.validation": "none", "model.no_margin": True})
     spec, *overrides = overrides_of(str(reproduce_command(state, run, write_spec(sweep.folder, state))))
     experiment = load_experiment(spec, overrides)

@@ -8,10 +8,12 @@ from rich.console import Console
 
 from reid_tune.errors import InputError
 from reid_tune.journal.event_log import EventLog
+from reid_tune.journal.events import EpochReported, RunEnded, RunSuggested
 from reid_tune.journal.journal import EVENTS
 from reid_tune.journal.store import split_run_reference
 from reid_tune.report.run_logs import LogFollower, logs_table, read_log
 
+from ..helpers.events import attempt_started
 from ..helpers.finished_sweep import simulate
 
 pytestmark = pytest.mark.usefixtures("no_fsync")
@@ -22,8 +24,8 @@ def begin(folder: Path, host: str = "elsewhere") -> Path:
     """A sweep whose driver works on another host, with trial 0 begun."""
     sweep = simulate(folder, until="", host=host)
     with EventLog(sweep.folder / EVENTS) as log:
-        log.append("suggested", run=ZERO, parameters={})
-        log.append("attempt", run=ZERO, attempt=1)
+        log.append(RunSuggested(run=ZERO, parameters={}))
+        log.append(attempt_started(run=ZERO, attempt=1))
     return sweep.folder
 
 
@@ -76,7 +78,7 @@ def test_following_shows_all_until_the_run_ends(tmp_path: Path) -> None:
         yield
         yield
         with EventLog(folder / EVENTS) as log:
-            log.append("ended", run=ZERO, state="finished", epoch=1)
+            log.append(RunEnded(run=ZERO, state="finished", epoch=1))
         write(folder, "last\n")
         yield
 
@@ -96,8 +98,8 @@ def test_the_table_has_the_last_line_of_each_run(tmp_path: Path) -> None:
     write(folder, "x" * 9000 + "\nepoch 1 [/red]\n\n")
     write(folder, "y" * 100 + "\n", "trials/0001")
     with EventLog(folder / EVENTS) as log:
-        log.append("report", run=ZERO, epoch=1, metrics={"mAP": 0.5})
-        log.append("suggested", run="trials/0001", parameters={})
+        log.append(EpochReported(run=ZERO, epoch=1, metrics={"mAP": 0.5}))
+        log.append(RunSuggested(run="trials/0001", parameters={}))
     console = Console(file=io.StringIO(), width=200)
     console.print(logs_table(folder.name, str(folder.parent)))
     assert isinstance(console.file, io.StringIO)

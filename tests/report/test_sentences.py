@@ -86,16 +86,16 @@ def plan(**probe: float) -> dict[str, Any]:
     measured = {"steps": 20, "memory": 2e9, "gpu_memory": 0, "gpu_context": 0, "step_memory": 0, "largest_batch": 0}
     return {
         "probe": measured | probe,
-        "pace": {"start": 3.0, "epoch": 5.0},
+        "timing": {"start": 3.0, "epoch": 5.0},
         "training_images": 1000,
         "training_identities": 50,
         "held_out_identities": 10,
         "pretrained": None,
         "cpus_per_run": 1,
         "gpus_per_run": 1,
-        "at_once": 2,
+        "max_concurrent": 2,
         "rungs": [],
-        "given": [],
+        "initial_points": [],
         "folder": "runs/s",
         "warnings": [],
     }

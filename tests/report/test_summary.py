@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -6,12 +7,12 @@ import pytest
 
 from reid_tune.errors import InputError
 from reid_tune.journal.costs import Cost
-from reid_tune.journal.event_log import EventLog
 from reid_tune.journal.journal import EVENTS
 from reid_tune.journal.state import replay
 from reid_tune.journal.store import load_state
 from reid_tune.report.summary import build_report, winner_number
 
+from ..helpers.events import write_events
 from ..helpers.report_events import CONFIRM, LATENCY, RATE, REGISTERED, RERANK, STEPS, TEST, events
 
 
@@ -47,19 +48,17 @@ def test_a_report_of_a_whole_sweep() -> None:
 
 
 def test_several_objectives_add_costs_and_the_front() -> None:
-    lines = events()
-    lines[0]["sweep"]["objective"] = [{"metric": "mAP"}, {"metric": "parameters"}, {"metric": "gflops"}]
-    for line in lines:
-        if line["kind"] == "suggested":
-            line["costs"] = {"parameters": 23.5e6, "gflops": 8.25} if line["run"].startswith("trials/") else {}
-    state = replay(lines)
+    state = replay(events())
+    state.header.sweep["objective"] = [{"metric": "mAP"}, {"metric": "parameters"}, {"metric": "gflops"}]
+    for trial in state.trials:
+        trial.costs = {"parameters": 23.5e6, "gflops": 8.25}
     found = build_report(state)
     assert found["front"] == [2] and found["trials"][0]["parameters"] == {}
     assert found["trials"][0]["costs"] == {"parameters": 23.5e6, "gflops": 8.25}
 
 
 def test_a_report_does_not_depend_on_the_time() -> None:
-    later = [event | {"time": event["time"] * 7} for event in events()]
+    later = [replace(event, time=event.time * 7) for event in events()]
     assert build_report(replay(later)) == build_report(replay(events()))
 
 
@@ -86,14 +85,8 @@ def test_confirm_decides_who_has_won() -> None:
     assert winner_number(state) == 0 and build_report(state)["winner"] == 0
 
 
-def write_log(path: Path, lines: list[dict[str, Any]]) -> None:
-    with EventLog(path) as log:
-        for event in lines:
-            log.append(event["kind"], **{key: value for key, value in event.items() if key not in ("kind", "time")})
-
-
 def test_a_state_by_name(tmp_path: Path) -> None:
-    write_log(tmp_path / "one" / EVENTS, events())
+    write_events(tmp_path / "one" / EVENTS, events())
     assert build_report(load_state("one", str(tmp_path))) == build_report(replay(events()))
 
 
@@ -101,7 +94,7 @@ def test_an_unknown_sweep_names_the_known(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=f"there is no sweep 'x' in {tmp_path}; sweeps there: none"):
         load_state("x", str(tmp_path))
     for name in ("b", "a"):
-        write_log(tmp_path / name / EVENTS, events())
+        write_events(tmp_path / name / EVENTS, events())
     with pytest.raises(InputError, match="sweeps there: a, b"):
         load_state("x", str(tmp_path))
 

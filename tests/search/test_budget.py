@@ -1,6 +1,7 @@
 import random
 from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
@@ -13,86 +14,117 @@ from reid_tune.errors import InputError
 from reid_tune.execution.run_source import ResourceRequest
 from reid_tune.execution.stage_resources import StageResources
 from reid_tune.journal.costs import Cost, CostLedger, EpochTiming, TimingEstimator
+from reid_tune.journal.events import (
+    ArtifactWritten,
+    AttemptStarted,
+    DriverStarted,
+    EndState,
+    EpochReported,
+    Event,
+    RunEnded,
+    RunRetried,
+    RunSuggested,
+    StageDone,
+    StageStarted,
+)
 from reid_tune.journal.progress import sweep_progress
 from reid_tune.journal.state import SweepState, trial_run
 from reid_tune.search.budget import BudgetTracker, estimate_later_stages, require_gpus_for_gpu_hours
 from reid_tune.search_space.load import SweepConfig
 
+from ..helpers.events import attempt_started, driver_started, sweep_header
 from ..helpers.simulated_driver import EPOCHS, make_sweep
 
-Log = list[dict[str, Any]]
+Log = list[Event]
 HOUR = 3600
 RUNS = ("trials/0000", "trials/0001", "refit/winner")
 PACE = EpochTiming(start=HOUR / 2, epoch=HOUR)  # a trial of 6 epochs takes 6.5 hours
 
 
-def stage(time: float, name: str, state: str) -> dict[str, Any]:
-    return {"kind": "stage", "time": time, "stage": name, "state": state, "result": {}}
+def driver(time: float) -> Event:
+    return driver_started(time=time)
 
 
-def attempt(time: float, run: str, cpus: int | None = None, gpus: float | None = None) -> dict[str, Any]:
-    holds = {key: value for key, value in (("cpus", cpus), ("gpus", gpus)) if value is not None}
-    return {"kind": "attempt", "time": time, "run": run, "attempt": 1, **holds}
+def stage(time: float, name: str, done: bool) -> Event:
+    return StageDone(time=time, stage=name, result={}) if done else StageStarted(time=time, stage=name)
 
 
-def of(time: float, kind: str, run: str = "", **fields: Any) -> dict[str, Any]:
-    return {"kind": kind, "time": time, "run": run, **fields}
+def attempt(time: float, run: str, cpus: int = 0, gpus: float = 0) -> Event:
+    return attempt_started(time=time, run=run, cpus=cpus, gpus=gpus)
+
+
+def report(time: float, run: str, epoch: int = 1) -> Event:
+    return EpochReported(time=time, run=run, epoch=epoch, metrics={})
+
+
+def retry(time: float, run: str) -> Event:
+    return RunRetried(time=time, run=run, failure="lost_worker", reason="")
+
+
+def ended(time: float, run: str) -> Event:
+    return RunEnded(time=time, run=run, state="stopped", epoch=1)
+
+
+def artifact(time: float, run: str) -> Event:
+    return ArtifactWritten(time=time, run=run, path="", folder="")
 
 
 # Events ---------------------------------------------------------------------------------------------------------------
 
 AFTER = st.integers(0, 4)  # whole seconds behind the event before
 EVENT = st.one_of(
-    st.builds(lambda t: {"kind": "driver", "time": t}, AFTER),
-    st.builds(stage, AFTER, st.sampled_from(["search", "confirm", "refit"]), st.sampled_from(["started", "done"])),
-    st.builds(attempt, AFTER, st.sampled_from(RUNS), st.none() | st.integers(1, 4), st.none() | st.just(0.25)),
-    st.builds(of, AFTER, st.sampled_from(["report", "setback", "ended", "artifact"]), st.sampled_from(RUNS)),
+    st.builds(driver, AFTER),
+    st.builds(stage, AFTER, st.sampled_from(["search", "confirm", "refit"]), st.booleans()),
+    st.builds(attempt, AFTER, st.sampled_from(RUNS), st.integers(0, 4), st.sampled_from([0, 0.25])),
+    *(st.builds(of_run, AFTER, st.sampled_from(RUNS)) for of_run in (report, retry, ended, artifact)),
 )
 
 
 @st.composite
 def logs(draw: st.DrawFn) -> Log:
     events, now = draw(st.lists(EVENT, max_size=25)), 1000.0
+    log: Log = []
     for event in events:
-        now += event["time"]
-        event["time"] = now
-    return events
+        now += event.time
+        log.append(replace(event, time=now))
+    return log
 
 
-def last_of(events: Log, *kinds: str, run: str = "") -> int | None:
-    """The index of the last event of some kinds, `driver` among them or about this run."""
-    found = [i for i, event in enumerate(events) if event["kind"] in kinds and event.get("run", "") in ("", run)]
-    return found[-1] if found else None
+def last_of(events: Log, *kinds: type[Event], run: str = "") -> int | None:
+    """The index of the last event of some kinds, if of a run of this run."""
+    matches = [i for i, event in enumerate(events) if isinstance(event, kinds) and getattr(event, "run", run) == run]
+    return matches[-1] if matches else None
 
 
 def working(events: Log) -> str | None:
     """The stage at work behind some events."""
-    last = last_of(events, "driver", "stage")
-    return events[last]["stage"] if last is not None and events[last].get("state") == "started" else None
+    last = last_of(events, DriverStarted, StageStarted, StageDone)
+    event = events[last] if last is not None else None
+    return event.stage if isinstance(event, StageStarted) else None
 
 
 def second_by_second(events: Log, now: int) -> dict[str, list[float]]:
     """Seconds of work, GPU and CPU by stage, by looking at every second on its own."""
     costs: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0, 0.0])
     for second in range(1000, now):
-        before = [event for event in events if event["time"] <= second]
+        before = [event for event in events if event.time <= second]
         after = events[len(before) :]
-        if not before or (after and after[0]["kind"] == "driver"):
+        if not before or (after and isinstance(after[0], DriverStarted)):
             continue
         if (at := working(before)) is not None:
             costs[at][0] += 1
         for run in RUNS:
-            last = last_of(before, "driver", "attempt", "setback", "ended", run=run)
-            if last is not None and before[last]["kind"] == "attempt":
+            last = last_of(before, DriverStarted, AttemptStarted, RunRetried, RunEnded, run=run)
+            if last is not None and isinstance(event := before[last], AttemptStarted):
                 its_stage = working(before[:last]) or ""
-                costs[its_stage][1] += before[last].get("gpus", 0)
-                costs[its_stage][2] += before[last].get("cpus", 0)
+                costs[its_stage][1] += event.gpus
+                costs[its_stage][2] += event.cpus
     return costs
 
 
 @given(events=logs(), more=st.integers(0, 5))
 def test_a_ledger_agrees_with_looking_at_every_second(events: Log, more: int) -> None:
-    ledger, last = CostLedger(events), int(events[-1]["time"]) if events else 1000
+    ledger, last = CostLedger(events), int(events[-1].time) if events else 1000
     for now, found in ((last, ledger.by_stage()), (last + more, ledger.by_stage(last + more))):
         expected = second_by_second(events, now)
         for name in found | expected:
@@ -114,12 +146,12 @@ def test_nothing_counts_while_no_driver_works() -> None:
     run, hour = trial_run(0), HOUR
     ledger = CostLedger(
         [
-            of(0, "driver"),
-            stage(0, "search", "started"),
+            driver(0),
+            stage(0, "search", done=False),
             attempt(hour, run, 2, 0.5),
-            of(3 * hour, "report", run),
-            of(100 * hour, "driver"),
-            stage(100 * hour, "search", "started"),
+            report(3 * hour, run),
+            driver(100 * hour),
+            stage(100 * hour, "search", done=False),
             attempt(101 * hour, run, 4),
         ]
     )
@@ -132,12 +164,12 @@ def test_nothing_counts_while_no_driver_works() -> None:
 
 def test_the_pace_leaves_out_what_lies_between_attempts() -> None:
     log = [
-        *(attempt(0, RUNS[0]), of(14, "report", RUNS[0], epoch=1), of(18, "report", RUNS[0], epoch=2)),
-        *(of(24, "report", RUNS[0], epoch=3), of(30, "setback", RUNS[0], failure="lost_worker")),
-        *(attempt(100, RUNS[0]), of(112, "report", RUNS[0], epoch=4), of(113, "ended", RUNS[0], state="stopped")),
-        *(attempt(100, RUNS[1]), of(116, "report", RUNS[1], epoch=1), of(128, "report", RUNS[1], epoch=2)),
-        *(of(900, "driver"), of(901, "report", RUNS[1], epoch=3)),
-        *(attempt(0, RUNS[2]), of(70, "report", RUNS[2], epoch=1), of(470, "report", RUNS[2], epoch=2)),
+        *(attempt(0, RUNS[0]), report(14, RUNS[0], 1), report(18, RUNS[0], 2)),
+        *(report(24, RUNS[0], 3), retry(30, RUNS[0])),
+        *(attempt(100, RUNS[0]), report(112, RUNS[0], 4), ended(113, RUNS[0])),
+        *(attempt(100, RUNS[1]), report(116, RUNS[1], 1), report(128, RUNS[1], 2)),
+        *(driver(900), report(901, RUNS[1], 3)),
+        *(attempt(0, RUNS[2]), report(70, RUNS[2], 1), report(470, RUNS[2], 2)),
     ]
     watch = TimingEstimator()
     assert watch.timing is None
@@ -206,25 +238,26 @@ class Play:
         self.holds = ResourceRequest(2, gpus)
         trials, refits = StageResources(self.holds, at_once), StageResources(self.holds, 1)
         self.tracker = BudgetTracker(sweep, trials, refits, PACE, lambda: HOUR * self.now)
-        self.emit("driver")
-        self.emit("stage", stage="search", state="started", result={})
+        self.emit(sweep_header())
+        self.emit(driver_started())
+        self.emit(StageStarted(stage="search"))
 
-    def emit(self, kind: str, **fields: Any) -> None:
-        event = {"kind": kind, "time": HOUR * self.now, **fields}
+    def emit(self, event: Event) -> None:
+        event = replace(event, time=HOUR * self.now)
         self.state.apply(event)
         self.tracker.apply(event, self.state)
 
     def begin(self, number: int, **parameters: Any) -> None:
-        self.emit("suggested", run=trial_run(number), parameters=parameters)
-        self.emit("attempt", run=trial_run(number), attempt=1, cpus=self.holds.cpus, gpus=self.holds.gpus)
+        self.emit(RunSuggested(run=trial_run(number), parameters=parameters))
+        self.emit(attempt_started(run=trial_run(number), attempt=1, cpus=self.holds.cpus, gpus=self.holds.gpus))
 
     def report(self, number: int, epoch: int, value: float = 0.5) -> None:
-        self.emit("report", run=trial_run(number), epoch=epoch, metrics={"mAP": value})
+        self.emit(EpochReported(run=trial_run(number), epoch=epoch, metrics={"mAP": value}))
 
-    def end(self, number: int, state: str = "finished", value: float | None = None) -> None:
+    def end(self, number: int, state: EndState = "finished", value: float | None = None) -> None:
         if value is not None:
             self.report(number, EPOCHS, value)
-        self.emit("ended", run=trial_run(number), state=state, epoch=EPOCHS)
+        self.emit(RunEnded(run=trial_run(number), state=state, epoch=EPOCHS))
 
 
 def test_without_limits_a_purse_never_closes(tmp_path: Path) -> None:

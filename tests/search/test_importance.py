@@ -5,6 +5,8 @@ from reid_tune.journal.state import RunState, SweepState, trial_run
 from reid_tune.search.importance import MIN_TRIALS, parameter_importances
 from reid_tune.search.parameters import searched_parameters
 
+from ..helpers.events import sweep_header
+
 RATE, MARGIN, NAME, LISTS = "train.optim.base_lr", "train.margin", "train.optim.name", "train.optim.lr_steps"
 SPACE: dict[str, Any] = {
     RATE: {"loguniform": [1e-4, 1e-2]},
@@ -15,7 +17,8 @@ SPACE: dict[str, Any] = {
 
 
 def state_of(parameters: list[dict[str, Any]], values: list[float]) -> SweepState:
-    state = SweepState(header={"sweep": {"space": SPACE}, "spec": {RATE: 1e-3, NAME: "c", LISTS: [40, 70]}})
+    sweep = {"objective": {"metric": "mAP"}, "space": SPACE}
+    state = SweepState(sweep_header(sweep=sweep, spec={RATE: 1e-3, NAME: "c", LISTS: [40, 70]}))
     for number, (own, value) in enumerate(zip(parameters, values, strict=True)):
         run = RunState(trial_run(number), own, state="finished", epochs={1: {"mAP": value}})
         state.runs[run.name] = run

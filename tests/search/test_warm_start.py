@@ -8,12 +8,14 @@ import pytest
 
 from reid_tune.config.load import with_parameters
 from reid_tune.errors import InputError
+from reid_tune.journal.events import EpochReported, RunEnded, RunSuggested
 from reid_tune.journal.journal import Journal
 from reid_tune.journal.state import trial_run
 from reid_tune.search.study import Study
 from reid_tune.search.warm_start import TRIALS_PER_SWEEP, InitialPoint, initial_points, parse_user_point
 from reid_tune.search_space.load import SweepConfig
 
+from ..helpers.events import sweep_header
 from ..helpers.simulated_driver import EPOCHS, make_sweep
 
 NAME, RATE, SOFT = "train.optim.name", "train.optim.base_lr", "model.no_margin"
@@ -44,12 +46,12 @@ def earlier(
     experiment = with_parameters(first.experiment, spec or {}, "spec")
     with Journal(first.folder) as journal:
         content = {"sweep": first.file.model_dump(mode="json"), "spec": experiment.parameters()}
-        journal.emit("sweep", name="first", uid="uid", lock=None, tracking_uri="", **content)
+        journal.emit(sweep_header(name="first", uid="uid", lock=None, tracking_uri="", **content))
         for number, (parameters, score, state) in enumerate(trials):
             run = trial_run(number)
-            journal.emit("suggested", run=run, parameters=parameters)
-            journal.emit("report", run=run, epoch=EPOCHS, metrics={first.file.metric: score})
-            journal.emit("ended", run=run, state=state, epoch=EPOCHS)
+            journal.emit(RunSuggested(run=run, parameters=parameters))
+            journal.emit(EpochReported(run=run, epoch=EPOCHS, metrics={first.file.metric: score}))
+            journal.emit(RunEnded(run=run, state=state, epoch=EPOCHS))
 
 
 def test_the_best_full_length_trials_of_an_earlier_sweep_come_first(tmp_path: Path) -> None:

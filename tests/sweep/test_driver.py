@@ -11,6 +11,7 @@ from reid_tune.journal.store import resume_command
 from reid_tune.search_space.load import SweepConfig
 from reid_tune.sweep.driver import plan_sweep, run_sweep
 
+from ..helpers.events import sweep_header
 from ..helpers.simulated_driver import SPEC, make_sweep
 
 SECRET = "open sesame 4711"
@@ -35,7 +36,7 @@ def begun(folder: Path, key: str | None, lock: str | None) -> SweepConfig:
     header = {"name": "simulated", "uid": "uid", "tracking_uri": "", "lock": lock}
     spec = sweep.experiment.parameters()
     with Journal(sweep.folder) as journal:
-        journal.emit("sweep", **header, sweep=sweep.file.model_dump(mode="json"), spec=spec)
+        journal.emit(sweep_header(**header, sweep=sweep.file.model_dump(mode="json"), spec=spec))
     return sweep
 
 

@@ -15,7 +15,8 @@ import pytest
 from reid_tune.checkpoints.encryption import is_encrypted
 from reid_tune.config.encryption_key import KEY_VARIABLE
 from reid_tune.demo import draw_demo_data
-from reid_tune.journal.event_log import read_events
+from reid_tune.journal.event_log import read_events, read_header
+from reid_tune.journal.events import AttemptStarted, EpochReported, RunEnded, RunRetried, StageStarted
 
 from ..helpers.cli_sweep import Bench
 from ..helpers.leaks import command_lines, files, leaks, spellings
@@ -36,8 +37,8 @@ def test_a_killed_sweep_ends_as_an_undisturbed_one(tmp_path: Path) -> None:
     changes = {"confirm": {"top": 1, "seeds": 2}, "space": RERANKED}
     calm, rough = Bench(tmp_path / "calm", **changes), Bench(tmp_path / "rough", **changes)
     calm.run("sweep", "sweep.yaml")
-    in_stage = lambda stage: any(e["kind"] == "report" and e["run"].startswith(stage) for e in rough.events)  # noqa: E731
-    kills = [lambda n=n: rough.count("report") >= n for n in (2, 5, 9)]  # type: ignore[misc]
+    in_stage = lambda stage: bool(rough.reports(stage))  # noqa: E731
+    kills = [lambda n=n: rough.count(EpochReported) >= n for n in (2, 5, 9)]  # type: ignore[misc]
     kills += [lambda stage=stage: in_stage(stage) for stage in ("confirm/", "refit/")]  # type: ignore[misc]
     for when in kills:
         status, _ = rough.interrupt(when, signal.SIGKILL, "sweep", "sweep.yaml", "--resume", "auto")
@@ -45,7 +46,7 @@ def test_a_killed_sweep_ends_as_an_undisturbed_one(tmp_path: Path) -> None:
     rough.run("sweep", "sweep.yaml", "--resume", "auto")
 
     assert _without_times(rough.report()) == _without_times(calm.report())
-    epochs = [(event["run"], event["epoch"]) for event in rough.events if event["kind"] == "report"]
+    epochs = [(event.run, event.epoch) for event in rough.reports()]
     assert len(epochs) == len(set(epochs)), "an epoch was recorded twice"
     _check_mlflow(rough)
 
@@ -67,7 +68,7 @@ def _check_larger_budget(bench: Bench) -> None:
     bench.run("sweep", "sweep.yaml", "--resume", "auto", "sweep.budget.trials=6")
     after = bench.report()
     assert after["trials"][:5] == before["trials"] and len(after["trials"]) == 6
-    assert after["looks"] == {"test folders": 2}
+    assert after["test_evaluations"] == {"test folders": 2}
     client = MlflowClient(f"sqlite:///{bench.folder}/mlflow.db")
     experiment = client.get_experiment_by_name("small")
     runs = client.search_runs([experiment.experiment_id], max_results=100)
@@ -97,9 +98,9 @@ def test_trials_of_several_workers(tmp_path: Path) -> None:
     bench.run("sweep", "sweep.yaml", "--until", "refit")
     report = bench.report()
     assert [trial["state"] for trial in report["trials"]].count("finished") >= 1
-    assert {event["cpus"] for event in bench.events if event["kind"] == "attempt"} == {2}
+    assert {event.cpus for event in bench.events if isinstance(event, AttemptStarted)} == {2}
     assert report["stages"][-1] == "refit" and not [trial for trial in report["trials"] if trial["state"] == "failed"]
-    assert not any(event["kind"] == "setback" for event in bench.events)
+    assert not bench.count(RunRetried)
 
 
 def test_a_full_disk_ends_the_sweep_and_loses_nothing(tmp_path: Path) -> None:
@@ -125,10 +126,10 @@ def test_a_full_disk_ends_the_sweep_and_loses_nothing(tmp_path: Path) -> None:
         status, errors = bench.interrupt(fill_up, signal.SIGCONT, *arguments)
         assert fill.exists() and status == 3, errors
         assert ("No space left" in errors or "is the disk full?" in errors) and "Traceback" not in errors
-        known = [event for event in read_events(disk / "small" / "events.jsonl") if event["kind"] == "report"]
+        known = [event for event in read_events(disk / "small" / "events.jsonl") if isinstance(event, EpochReported)]
         fill.unlink()
         bench.run(*arguments)
-        again = [event for event in read_events(disk / "small" / "events.jsonl") if event["kind"] == "report"]
+        again = [event for event in read_events(disk / "small" / "events.jsonl") if isinstance(event, EpochReported)]
         assert again[: len(known)] == known and len(again) > len(known)
     finally:
         subprocess.run(["umount", "--lazy", str(disk)], check=True)
@@ -166,9 +167,9 @@ def test_ctrl_c_says_how_to_go_on_and_leaves_no_process(tmp_path: Path, how: sig
     bench = Bench(tmp_path)
     bench.environment["MLFLOW_TRACKING_URI"] = "http://me:hush-hush-4711@127.0.0.1:9"  # where nothing answers
     arguments = ("sweep", "sweep.yaml", f"encryption_key={SECRET}", "--until", "search")
-    status, errors = bench.interrupt(lambda: bench.count("report") >= 2, how, *arguments)
+    status, errors = bench.interrupt(lambda: bench.count(EpochReported) >= 2, how, *arguments)
     assert status == 130
-    assert bench.events[0]["tracking_uri"] == "http://127.0.0.1:9"
+    assert read_header(bench.folder / "runs/small/events.jsonl").tracking_uri == "http://127.0.0.1:9"
     assert not leaks(SECRET, tmp_path) and not leaks("hush-hush-4711", tmp_path)
     assert "reid-tune sweep sweep.yaml --until search --resume auto" in errors
     assert "Traceback" not in errors
@@ -189,16 +190,16 @@ def test_a_lost_worker_is_started_again_from_its_checkpoint(tmp_path: Path) -> N
     killed: list[psutil.Process] = []
 
     def kill_worker() -> bool:
-        if bench.count("report") >= 2 and not killed:
+        if bench.count(EpochReported) >= 2 and not killed:
             family = psutil.Process(bench.pid).children(recursive=True)
             killed.extend(process for process in family if "ray::ImplicitFunc" in " ".join(_cmdline(process)))
             for worker in killed:
                 worker.kill()
-        return bench.count("ended") >= 1
+        return bench.count(RunEnded) >= 1
 
     bench.interrupt(kill_worker, signal.SIGCONT, "sweep", "sweep.yaml", "--until", "search")
     assert killed
-    attempts = [event["attempt"] for event in bench.events if event["kind"] == "attempt"]
+    attempts = [event.attempt for event in bench.events if isinstance(event, AttemptStarted)]
     assert attempts == [1, 2]
     trial = bench.report()["trials"][0]
     assert trial["state"] == "finished" and trial["epoch"] == 4
@@ -218,10 +219,10 @@ def test_a_key_reaches_all_stages_and_stands_nowhere(tmp_path: Path) -> None:
 
     def seen() -> bool:
         """Whether the last stage has begun; as long as Ray's files are there, the key is looked for in them."""
-        if any(event["kind"] == "report" and event["run"] == "refit/winner" for event in bench.events):
+        if bench.reports("refit/winner"):
             lines.extend(command_lines(bench.pid))
             assert not leaks(SECRET, Path(temporary))
-        return any(event["kind"] == "stage" and event["stage"] == "register" for event in bench.events)
+        return any(isinstance(event, StageStarted) and event.stage == "register" for event in bench.events)
 
     # A short name, for Ray's sockets.
     with tempfile.TemporaryDirectory(prefix="rt", dir="/tmp", ignore_cleanup_errors=True) as temporary:

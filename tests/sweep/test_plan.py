@@ -83,8 +83,8 @@ def test_the_plan_without_a_scheduler(tmp_path: Path) -> None:
         assert (stage["cpu_hours"], stage["gpu_hours"]) == (pytest.approx(2 * held[name], abs=1e-4), 0)
     assert found["hours"] == pytest.approx(sum(hours.values()), abs=1e-4)
     assert found["cpu_hours"] == pytest.approx(2 * sum(held.values()), abs=1e-4)
-    assert (found["trials"], found["at_once"], found["warnings"]) == (9, 3, [])
-    assert found["pace"] == {"start": 36, "epoch": 42}
+    assert (found["trials"], found["max_concurrent"], found["warnings"]) == (9, 3, [])
+    assert found["timing"] == {"start": 36, "epoch": 42}
     assert json.loads(json.dumps(found)) == found
 
 
@@ -95,7 +95,7 @@ def test_asha_and_rare_validations_make_a_plan_shorter(tmp_path: Path) -> None:
         tmp_path, {"train": {"num_epochs": EPOCHS, "validation_interval": 4, "optim": {}}, "dataset": {}}
     )
     found = make_plan(sweep, (2,), MEASURED, crew, crew)
-    assert found["pace"]["epoch"] == 30 + 12 * 3 / EPOCHS  # behind epochs 2, 4 and 6
+    assert found["timing"]["epoch"] == 30 + 12 * 3 / EPOCHS  # behind epochs 2, 4 and 6
     assert found["stages"]["search"]["epochs"] < whole["epochs"]
     assert found["stages"]["search"]["hours"] < whole["hours"]
 

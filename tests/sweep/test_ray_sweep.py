@@ -9,6 +9,7 @@ import pytest
 
 from reid_tune.checkpoints.encryption import is_encrypted
 from reid_tune.config.encryption_key import KEY_VARIABLE
+from reid_tune.journal.events import AttemptStarted
 from reid_tune.journal.progress import read_sweep
 
 from ..helpers.cli_sweep import Bench
@@ -41,7 +42,7 @@ def test_search_needs_no_test_folders_and_keeps_what_failed_apart(tmp_path: Path
 
     def seen() -> bool:
         """Whether the last trial is at work, with all command lines noted; nothing may be found where Ray writes."""
-        if bench.count("attempt") < 3:
+        if bench.count(AttemptStarted) < 3:
             return False
         assert str(read_sweep(tmp_path / "runs" / "small")[1]) == "running: search"
         lines.extend(command_lines(bench.pid))

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from reid_tune.errors import InputError
+from reid_tune.journal.events import RunEnded, RunSuggested, StageStarted
 from reid_tune.journal.journal import Journal
 from reid_tune.journal.progress import read_sweep
 from reid_tune.journal.requests import REQUESTS, pending_requests, remove_request, submit_request
@@ -13,6 +14,7 @@ from reid_tune.storage.object_store import LocalStore
 from reid_tune.sweep.requests import ask_to_enqueue, ask_to_stop
 from reid_tune.sweep.resume import stages_to_redo
 
+from ..helpers.events import sweep_header
 from ..helpers.finished_sweep import simulate
 from ..helpers.simulated_driver import make_sweep
 
@@ -24,11 +26,11 @@ def folder(tmp_path: Path) -> Path:
     """A sweep in its search, whose trial 4 runs and whose driver has ended."""
     folder = simulate(tmp_path, trials=4, until="preflight").folder
     with Journal(folder) as journal:
-        journal.emit("stage", stage="search", state="started", result={})
+        journal.emit(StageStarted(stage="search"))
         for number in (0, 1):
-            journal.emit("suggested", run=f"trials/{number:04d}", parameters={})
-        journal.emit("ended", run="trials/0001", state="stopped", epoch=0)
-        journal.emit("suggested", run="trials/0004", parameters={"train.optim.base_lr": 1e-3})
+            journal.emit(RunSuggested(run=f"trials/{number:04d}", parameters={}))
+        journal.emit(RunEnded(run="trials/0001", state="stopped", epoch=0))
+        journal.emit(RunSuggested(run="trials/0004", parameters={"train.optim.base_lr": 1e-3}))
     return folder
 
 
@@ -75,8 +77,8 @@ def test_a_running_trial_can_be_stopped(folder: Path) -> None:
         ("trials/0000", "never stopped"),
         ("trials/0001", "trial 1 of simulated has ended already: it is stopped"),
         ("trials/0009", "no trials/0009; its trials are 0 to 4"),
-        ("confirm/0001-2", "only those can be stopped: write simulated/7"),
-        ("", "only those can be stopped"),
+        ("confirm/0001-2", "only trials can be stopped: write simulated/7"),
+        ("", "only trials can be stopped"),
     ],
 )
 def test_nothing_else_can_be_stopped(folder: Path, run: str, fault: str) -> None:
@@ -88,11 +90,10 @@ def test_nothing_else_can_be_stopped(folder: Path, run: str, fault: str) -> None
 def test_the_driver_of_another_host_will_see_a_request(tmp_path: Path) -> None:
     folder = simulate(tmp_path, trials=4, until="preflight", host="far").folder
     with Journal(folder) as journal:
-        journal.emit("stage", stage="search", state="started", result={})
-        journal.emit("suggested", run="trials/0001", parameters={})
-    assert ask_to_stop(folder.name, "trials/0001", str(folder.parent)).startswith(
-        "trial 1 will be stopped, by the driver on far or, ", str(folder.parent)
-    )
+        journal.emit(StageStarted(stage="search"))
+        journal.emit(RunSuggested(run="trials/0001", parameters={}))
+    sentence = ask_to_stop(folder.name, "trials/0001", str(folder.parent))
+    assert sentence.startswith("trial 1 will be stopped, by the driver on far or, ")
 
 
 def test_values_of_the_space_can_be_enqueued(folder: Path) -> None:
@@ -129,7 +130,7 @@ def test_a_network_that_cannot_be_built_is_refused_at_once(tmp_path: Path) -> No
     sweep = make_sweep(tmp_path, space=space)
     with Journal(sweep.folder) as journal:
         content = {"sweep": sweep.file.model_dump(mode="json"), "spec": sweep.experiment.parameters()}
-        journal.emit("sweep", name="simulated", uid="uid", lock=None, tracking_uri="", **content)
+        journal.emit(sweep_header(name="simulated", uid="uid", lock=None, tracking_uri="", **content))
     with pytest.raises(InputError, match="enqueue: model.backbone = 'resnet99'"):
         ask_to_enqueue(sweep.folder.name, ["model.backbone=resnet99"], str(sweep.folder.parent))
     assert not pending_requests(sweep.folder)

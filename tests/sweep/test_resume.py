@@ -4,10 +4,12 @@ from typing import Any
 import pytest
 
 from reid_tune.errors import InputError
+from reid_tune.journal.events import RunEnded, RunSuggested, StageDone
 from reid_tune.journal.journal import Journal
 from reid_tune.journal.state import STAGES, SweepState
 from reid_tune.sweep.resume import load_resumable_state, reopen_stages, stages_to_redo
 
+from ..helpers.events import sweep_header
 from ..helpers.simulated_driver import SPACE, make_sweep
 
 pytestmark = pytest.mark.usefixtures("no_fsync")
@@ -20,7 +22,7 @@ def finished(folder: Path, ended_by: str = "trials", **values: Any) -> SweepStat
     sweep = make_sweep(folder, **values)
     with Journal(sweep.folder) as journal:
         content = {"sweep": sweep.file.model_dump(mode="json"), "spec": sweep.experiment.parameters()}
-        journal.emit("sweep", name="simulated", uid="uid", lock=None, tracking_uri="", **content)
+        journal.emit(sweep_header(name="simulated", uid="uid", lock=None, tracking_uri="", **content))
         for run, state in {
             "trials/0000": "finished",
             "trials/0001": "stopped",
@@ -28,12 +30,12 @@ def finished(folder: Path, ended_by: str = "trials", **values: Any) -> SweepStat
             "confirm/0000-2": "failed",
             "refit/winner": "finished",
         }.items():
-            journal.emit("suggested", run=run, parameters={})
+            journal.emit(RunSuggested(run=run, parameters={}))
             (sweep.folder / run).mkdir(parents=True)
-            journal.emit("ended", run=run, state=state, epoch=1)
+            journal.emit(RunEnded(run=run, state=state, epoch=1))
         for stage in STAGES:
             result = {"ended_by": ended_by, "budget": sweep.file.budget.model_dump(mode="json")}
-            journal.emit("stage", stage=stage, state="done", result=result if stage == "search" else {})
+            journal.emit(StageDone(stage=stage, result=result if stage == "search" else {}))
     return load_resumable_state(sweep, "auto")
 
 

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from reid_tune.errors import RunFailedError
-from reid_tune.journal.event_log import read_events
+from reid_tune.journal.event_log import read_events, read_header
+from reid_tune.journal.events import TrainingEpoch
 from reid_tune.sweep.sync import sync
 from reid_tune.tasks.train import run_train
 from reid_tune.tracking.store import client
@@ -58,8 +59,10 @@ def test_a_training_that_goes_on_is_one_run_with_every_epoch_once(
     run_train(spec(train__num_epochs=3), track=True)
     (again,) = runs()
     assert again.info.run_id == first.info.run_id and again.info.status == "FINISHED"
-    events = [event for event in read_events(tmp_path / "results/train/events.jsonl") if event["kind"] == "report"]
-    losses = [(event["epoch"], event["metrics"]["loss"]) for event in events]
+    events = [
+        event for event in read_events(tmp_path / "results/train/events.jsonl") if isinstance(event, TrainingEpoch)
+    ]
+    losses = [(event.epoch, event.metrics["loss"]) for event in events]
     assert [epoch for epoch, _ in losses] == [1, 2, 3]
     assert points(uri, again, "train/loss") == losses
     assert [step for step, _ in points(uri, again, "val/mAP")] == [1, 2, 3]
@@ -72,7 +75,7 @@ def test_a_training_anew_or_from_a_named_checkpoint_is_another_run(
     folder = tmp_path / "results" / "train"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     run_train(spec(train__num_epochs=2), track=True)
-    uid = read_events(folder / "events.jsonl")[0]["uid"]
+    uid = read_header(folder / "events.jsonl").uid
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     named = shutil.copy(folder / "model_epoch_000.pth", tmp_path / "named.pth")
     again = {"train__resume_training_checkpoint_path": str(named), "train__optim__base_lr": 1e-5}

@@ -1,15 +1,28 @@
 """One real SQLite store for all tests of this folder (making one takes seconds), and logs as a sweep writes them."""
 
-import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from reid_tune.journal.event_log import Event
+from reid_tune.journal.events import (
+    ArtifactWritten,
+    DriverEnded,
+    EndState,
+    EpochReported,
+    Event,
+    ModelRegistered,
+    RunEnded,
+    RunSuggested,
+    StageDone,
+    StageStarted,
+)
 from reid_tune.tracking.sender import Sender
 from reid_tune.tracking.store import client
+
+from ..helpers.events import attempt_started, driver_started, sweep_header, write_events
 
 PATIENCE = 120
 ENVIRONMENT = {"data": {"folders": ["/data/market1501/bounding_box_train"], "fingerprint": "0123abcd" * 4}}
@@ -48,48 +61,42 @@ def events() -> Callable[[str, Path], list[Event]]:
             metrics = {"loss": 1 / epoch, "loss/identity": 0.5 / epoch, "lr": 1e-3, "images_per_second": 9.0}
             metrics |= {"mAP": 0.1 * epoch, "Rank-1": 0.2 * epoch, "queries": 7, "val_loss": 1 - 0.1 * epoch}
             usage = {"system/cpu_utilization_percentage": 50.0, "train/memory_megabytes": 700.0}
-            return {"kind": "report", "run": run, "epoch": epoch, "metrics": metrics, "usage": usage}
+            return EpochReported(run=run, epoch=epoch, metrics=metrics, usage=usage)
 
         def begin(run: str, parameters: dict[str, Any]) -> list[Event]:
-            attempt = {"kind": "attempt", "run": run, "attempt": 1}
-            return [{"kind": "suggested", "run": run, "parameters": parameters}, attempt]
+            return [RunSuggested(run=run, parameters=parameters), attempt_started(run=run)]
 
-        def end(run: str, state: str, epoch: int, **more: str) -> Event:
-            return {"kind": "ended", "run": run, "state": state, "epoch": epoch, **more}
+        def end(run: str, state: EndState, epoch: int, **reason: str) -> Event:
+            return RunEnded(run=run, state=state, epoch=epoch, **reason)
 
-        middle = {"kind": "attempt", "run": "trials/0001", "attempt": 2}
         made = [
-            {"kind": "sweep", "name": name, "uid": f"uid-{name}", "tracking_uri": "", "sweep": {}, "spec": SPEC},
-            {"kind": "driver", "pid": 1, "host": "here", "resumed": False, "command": [], "environment": ENVIRONMENT},
-            {"kind": "stage", "stage": "search", "state": "started", "result": {}},
+            sweep_header(name=name, uid=f"uid-{name}", spec=SPEC),
+            driver_started(pid=1, host="here", command=[], environment=ENVIRONMENT),
+            StageStarted(stage="search"),
             *begin("trials/0000", {}),
             *(report("trials/0000", epoch) for epoch in (1, 2, 3)),
             *begin("trials/0001", {"train.optim.base_lr": 1e-3, "train.optim.lr_steps": [5]}),
             report("trials/0001", 1),
-            middle,
+            attempt_started(run="trials/0001", attempt=2),
             end("trials/0000", "finished", 3),
             report("trials/0001", 2),
             end("trials/0001", "stopped", 2),
             *begin("trials/0002", {"train.optim.name": "SGD"}),
             end("trials/0002", "failed", 0, reason="out of memory"),
-            {"kind": "artifact", "run": "trials/0000", "path": str(artifact), "folder": "plots"},
-            {"kind": "artifact", "path": str(artifact), "folder": ""},
-            {"kind": "registered", "model": "m", "version": 1, "alias": "champion"},
-            {"kind": "stage", "stage": "register", "state": "done", "result": {}},
-            {"kind": "closed", "status": "FINISHED"},
+            ArtifactWritten(run="trials/0000", path=str(artifact), folder="plots"),
+            ArtifactWritten(path=str(artifact), folder=""),
+            ModelRegistered(model="m", version=1, alias="champion"),
+            StageDone(stage="register", result={}),
+            DriverEnded(status="FINISHED"),
         ]
-        return [{"time": 1_700_000_000.25 + number, **event} for number, event in enumerate(made)]
+        return [replace(event, time=1_700_000_000.25 + number) for number, event in enumerate(made)]
 
     return make
 
 
 @pytest.fixture
 def write() -> Callable[[Path, list[Event]], None]:
-    def write_lines(path: Path, lines: list[Event]) -> None:
-        with path.open("a") as file:
-            file.writelines(json.dumps(event) + "\n" for event in lines)
-
-    return write_lines
+    return write_events
 
 
 @pytest.fixture

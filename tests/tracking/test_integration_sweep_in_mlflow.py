@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from reid_tune.journal.events import EpochReported, StageStarted
 from reid_tune.tracking.store import client
 
 from ..helpers.browser_pages import CHROMIUM, Pages, chromium
@@ -37,9 +38,9 @@ class Outages:
         self._port, self._server = free_port(), None
         self.uri = f"http://127.0.0.1:{self._port}"
         self._steps: list[tuple[Callable[[], bool], Callable[[], Any]]] = [
-            (lambda: bench.count("report") >= 1, self.start),
-            (lambda: bench.count("report") >= 4, lambda: self._signal(signal.SIGSTOP)),
-            (lambda: bench.count("report") >= 7, lambda: self._signal(signal.SIGCONT)),
+            (lambda: bench.count(EpochReported) >= 1, self.start),
+            (lambda: bench.count(EpochReported) >= 4, lambda: self._signal(signal.SIGSTOP)),
+            (lambda: bench.count(EpochReported) >= 7, lambda: self._signal(signal.SIGCONT)),
             (lambda: self._in("refit/"), self.kill),
             (lambda: self._begun("export"), self.start),
             (lambda: self._begun("register"), lambda: None),
@@ -62,10 +63,10 @@ class Outages:
         self._server.signal(number)
 
     def _in(self, stage: str) -> bool:
-        return any(event["kind"] == "report" and event["run"].startswith(stage) for event in self._bench.events)
+        return bool(self._bench.reports(stage))
 
     def _begun(self, stage: str) -> bool:
-        return any(event["kind"] == "stage" and event["stage"] == stage for event in self._bench.events)
+        return any(isinstance(event, StageStarted) and event.stage == stage for event in self._bench.events)
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +112,7 @@ def test_behind_all_outages_the_store_equals_that_of_an_undisturbed_one(
     assert "nothing was left" in bench.run("sync", "small").stdout
     disturbed, undisturbed = (_comparable(snapshot("small", client(uri))) for uri in (server, calm))
     assert disturbed == undisturbed
-    reports = [event for event in bench.events if event["kind"] == "report"]
+    reports = bench.reports()
     assert sum(len(run["metrics"].get("train/loss", ())) for run in disturbed.values()) == len(reports) > 10
     assert disturbed["parent"]["status"] == "FINISHED"
     assert {path for run in disturbed.values() for path in run["files"]} == {"spec.yaml", "test", "report.html"}

@@ -2,11 +2,13 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from reid_tune.journal.events import DriverEnded, RunRetried, RunSuggested, StageDone
 from reid_tune.tracking.sender import send_all
 
 from .conftest import ENVIRONMENT
@@ -75,11 +77,11 @@ def test_the_results_on_test_are_metrics_of_the_refit_and_of_the_parent(
     plain, ranked = {"mAP": 0.5, "Rank-1": 0.75, "queries": 9, "protocol": "text"}, {"mAP": 0.625}
     models = {"winner": {"plain": plain, "re_ranked": ranked, "checkpoint": plain}, "trial0": {"plain": {"mAP": 0.25}}}
     digest = {"test folders": "f" * 32, "other": "e" * 32}
-    result = {"models": models, "data": digest, "looks": {"test folders": 3, "other": 1}}
+    result = {"models": models, "data": digest, "test_evaluations": {"test folders": 3, "other": 1}}
     lines = events("tested", picture)
     for number, run in enumerate(("refit/winner", "refit/trial0")):
-        lines.append({"time": 1_700_000_030.0 + number, "kind": "suggested", "run": run, "parameters": {}})
-    lines.append({"time": 1_700_000_040.0, "kind": "stage", "stage": "test", "state": "done", "result": result})
+        lines.append(RunSuggested(time=1_700_000_030.0 + number, run=run, parameters={}))
+    lines.append(StageDone(time=1_700_000_040.0, stage="test", result=result))
     write(tmp_path / "events.jsonl", lines)
     send_all(tmp_path / "events.jsonl", store)
     runs = snapshot("tested")
@@ -97,13 +99,14 @@ def test_the_sweep_is_a_line_among_others_by_its_winner_and_opens_with_its_trial
     store: str, connection: Any, tmp_path: Path, picture: Path, events: Callable, write: Callable, snapshot: Callable
 ) -> None:
     lines = events("won", picture)
-    lines[0]["sweep"] = {"objective": {"metric": "mINP"}, "space": {"train.optim.base_lr": {}, "re_ranking.k1": {}}}
-    lines[1] |= {"user": "mina", "command": ["/bin/reid-tune", "sweep", "a.yaml"]}
-    lines[1]["environment"] = ENVIRONMENT | {"commit": "c0ffee"}
-    lines[8]["parameters"]["train.optim.base_lr"] = 0.00123456789
+    sweep = {"objective": {"metric": "mINP"}, "space": {"train.optim.base_lr": {}, "re_ranking.k1": {}}}
+    lines[0] = replace(lines[0], sweep=sweep)
+    command = ["/bin/reid-tune", "sweep", "a.yaml"]
+    lines[1] = replace(lines[1], user="mina", command=command, environment=ENVIRONMENT | {"commit": "c0ffee"})
+    lines[8].parameters["train.optim.base_lr"] = 0.00123456789
     row = {"number": 1, "mean": 0.375}
     result = {"winner": 1, "trials": [{"number": 0, "mean": 0.25}, row]}
-    lines.append({"time": 1_700_000_040.0, "kind": "stage", "stage": "confirm", "state": "done", "result": result})
+    lines.append(StageDone(time=1_700_000_040.0, stage="confirm", result=result))
     write(tmp_path / "events.jsonl", lines)
     send_all(tmp_path / "events.jsonl", store)
     runs = snapshot("won")
@@ -125,15 +128,14 @@ def test_why_a_run_was_started_again_and_why_a_sweep_ended_are_tags(
     store: str, tmp_path: Path, picture: Path, events: Callable, write: Callable, snapshot: Callable
 ) -> None:
     lines = events("reasons", picture)[:7]
-    lines.append({"kind": "setback", "run": "trials/0000", "failure": "lost_worker", "reason": "it died"})
-    lines.append({"kind": "closed", "status": "FAILED", "reason": "the disk is full"})
-    lines.append({**lines[1], "pid": 2})
-    for number, event in enumerate(lines[7:]):
-        event["time"] = 1_700_000_020.0 + number
+    time = 1_700_000_020.0
+    lines.append(RunRetried(time=time, run="trials/0000", failure="lost_worker", reason="it died"))
+    lines.append(DriverEnded(time=time + 1, status="FAILED", reason="the disk is full"))
+    lines.append(replace(lines[1], time=time + 2, pid=2))
     write(tmp_path / "events.jsonl", lines[:9])
     send_all(tmp_path / "events.jsonl", store)
     runs = snapshot("reasons")
-    assert runs["trials/0000"]["tags"]["setback"] == "lost_worker: it died"
+    assert runs["trials/0000"]["tags"]["retry"] == "lost_worker: it died"
     assert runs["trials/0000"]["status"] == "KILLED"
     assert (runs["parent"]["tags"]["state"], runs["parent"]["tags"]["reason"]) == ("failed", "the disk is full")
     write(tmp_path / "events.jsonl", lines[9:])

@@ -2,12 +2,14 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from reid_tune.errors import InfrastructureError
+from reid_tune.journal.events import EpochReported, Event, StagesReopened
 from reid_tune.tracking import sender as module
 from reid_tune.tracking.projection import Projection
 from reid_tune.tracking.sender import Sender, send_all
@@ -24,9 +26,9 @@ class Counted:
     def __init__(self) -> None:
         self.seen = 0
 
-    def apply(self, event: dict[str, Any]) -> bool:
+    def apply(self, event: Event) -> bool:
         self.seen += 1
-        return event["kind"] != "report"
+        return not isinstance(event, EpochReported)
 
     def named(self) -> list[str]:
         return ["trials/0000", "trials/9999"]
@@ -113,7 +115,7 @@ def test_a_store_that_fails_for_a_while_gets_every_event(
 ) -> None:
     undisturbed, apply, calls = sent("undisturbed"), Projection.apply, iter(range(100))
 
-    def failing(self: Projection, event: dict[str, Any]) -> None:
+    def failing(self: Projection, event: Event) -> None:
         if next(calls) in (3, 4, 9):
             raise OSError("away")
         apply(self, event)
@@ -187,13 +189,13 @@ def test_a_fault_sends_again_what_was_under_way_and_nothing_before(
     store: str, tmp_path: Path, picture: Path, events: Callable, write: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lines = events("long", picture)
-    more = [{**lines[7], "epoch": epoch, "time": lines[7]["time"] + epoch} for epoch in range(4, 304)]
+    more = [replace(lines[7], epoch=epoch, time=lines[7].time + epoch) for epoch in range(4, 304)]
     log = tmp_path / "events.jsonl"
     write(log, [*lines[:8], *more, *lines[8:]])
-    apply, applied = Projection.apply, list[int]()
+    apply, applied = Projection.apply, list[Event]()
 
-    def failing(self: Projection, event: dict[str, Any]) -> None:
-        applied.append(event.get("epoch", 0))
+    def failing(self: Projection, event: Event) -> None:
+        applied.append(event)
         if len(applied) in (150, 190):
             raise OSError("away")
         apply(self, event)
@@ -311,9 +313,9 @@ def test_a_run_that_is_done_again_is_another_run(
     log = tmp_path / "again" / "events.jsonl"
     log.parent.mkdir()
     first = events("again", picture)
-    reopened = {"kind": "reopened", "stages": ["refit"], "runs": ["trials/0001"]}
-    own = [event for event in first if event.get("run") == "trials/0001" and event["kind"] != "artifact"]
-    suggested = {**own[0], "parameters": {"train.optim.base_lr": 0.5}}
+    reopened = StagesReopened(stages=["refit"], runs=["trials/0001"])
+    own = [event for event in first if getattr(event, "run", None) == "trials/0001"]
+    suggested = replace(own[0], parameters={"train.optim.base_lr": 0.5})
     whole = [*first, reopened, suggested, *own[1:]]
     middle = len(first) + 3
     for part in (whole[: len(first) + 1], whole[len(first) + 1 : middle], whole[middle:]):

@@ -1,6 +1,5 @@
 """A sweep on a real cluster: machines in network namespaces that come, go, are cut off and die; `-s` shows its log."""
 
-import json
 import shutil
 import signal
 import subprocess
@@ -16,6 +15,7 @@ import pytest
 import yaml
 
 from reid_tune.config.encryption_key import KEY_FILE_VARIABLE
+from reid_tune.journal.events import EpochReported, RunEnded, RunRetried, parse_event
 from reid_tune.journal.lease import LEASE
 from reid_tune.storage.s3 import S3Store
 
@@ -27,7 +27,6 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
 HEAD = f"{Machines.address(1)}:6379"
 AT_HEAD = ("sweep", "sweep.yaml", "--address", HEAD)
-Event = dict[str, Any]
 
 
 @contextmanager
@@ -91,11 +90,11 @@ class Cluster:
         self.say(what)
         return found
 
-    def reports(self, run: str) -> list[Event]:
+    def reports(self, run: str) -> list[EpochReported]:
         """A run's reports so far."""
-        return [event for event in self.bench.events if event["kind"] == "report" and event["run"] == run]
+        return self.bench.reports(run)
 
-    def reported(self, run: str, more: int = 1) -> Event:
+    def reported(self, run: str, more: int = 1) -> EpochReported:
         """Wait for some more reports of a run, and return the last."""
         before = len(self.reports(run))
         self.wait(f"{run} goes on", lambda: len(self.reports(run)) >= before + more)
@@ -103,7 +102,7 @@ class Cluster:
 
     def lost(self, run: str) -> int:
         """How often a run's processes were lost."""
-        return sum(event["kind"] == "setback" and event["run"] == run for event in self.bench.events)
+        return sum(isinstance(event, RunRetried) and event.run == run for event in self.bench.events)
 
     @staticmethod
     def line(*arguments: str) -> list[str]:
@@ -155,37 +154,37 @@ def test_a_sweep_outlives_its_machines(machines: Machines, tmp_path: Path) -> No
         machines.add(number)
     with cluster.running(*AT_HEAD):
         cluster.wait("both trials report", lambda: cluster.reports("trials/0000") and cluster.reports("trials/0001"))
-        at = {run: cluster.reports(run)[-1]["nodes"] for run in ("trials/0000", "trials/0001")}
+        at = {run: cluster.reports(run)[-1].nodes for run in ("trials/0000", "trials/0001")}
         assert sorted(at.values()) == [[Machines.address(2)], [Machines.address(3)]]
         stays, moves = sorted(at, key=lambda run: at[run])
 
         cluster.say(f"machine 3 dies, which runs {moves}")
-        epoch = cluster.reported(moves, 2)["epoch"]
+        epoch = cluster.reported(moves, 2).epoch
         machines.kill(3)
         cluster.wait(f"{moves} is lost", lambda: cluster.lost(moves))
         machines.add(4)
         cluster.say("machine 4 comes")
         report = cluster.reported(moves)
-        assert report["nodes"] == [Machines.address(4)] and report["epoch"] >= epoch
+        assert report.nodes == [Machines.address(4)] and report.epoch >= epoch
 
         cluster.say("machine 2 is cut off for 5 s")
         machines.cut(2)
         time.sleep(5)
         machines.join(2)
-        assert cluster.reported(stays)["nodes"] == [Machines.address(2)] and not cluster.lost(stays)
+        assert cluster.reported(stays).nodes == [Machines.address(2)] and not cluster.lost(stays)
 
         machines.add(5)
         cluster.say("machine 5 comes; machine 2 is cut off for 90 s")
         machines.cut(2)
         cut = time.monotonic()
         cluster.wait(f"{stays} is lost", lambda: cluster.lost(stays))
-        assert cluster.reported(stays)["nodes"] == [Machines.address(5)]
+        assert cluster.reported(stays).nodes == [Machines.address(5)]
         cluster.wait("90 s are over", lambda: time.monotonic() > cut + 90)
         machines.join(2)
-        assert {tuple(event["nodes"]) for event in cluster.reports(stays)[-1:]} == {(Machines.address(5),)}
-        assert cluster.reported(stays, 5)["nodes"] == [Machines.address(5)] and cluster.lost(stays) == 1
+        assert {tuple(event.nodes) for event in cluster.reports(stays)[-1:]} == {(Machines.address(5),)}
+        assert cluster.reported(stays, 5).nodes == [Machines.address(5)] and cluster.lost(stays) == 1
 
-        before = {run: cluster.reports(run)[-1]["epoch"] for run in at}
+        before = {run: cluster.reports(run)[-1].epoch for run in at}
         cluster.say("the head dies, and with it the driver")
         machines.kill(1)
     for number in (2, 4, 5):
@@ -196,7 +195,7 @@ def test_a_sweep_outlives_its_machines(machines: Machines, tmp_path: Path) -> No
     assert (tmp_path / "runs" / "small" / LEASE).exists(), "the driver had no time to clean up"
     with cluster.running(*AT_HEAD, "--resume", "auto") as process:
         for run, epoch in before.items():
-            assert cluster.reported(run)["epoch"] >= epoch + 1
+            assert cluster.reported(run).epoch >= epoch + 1
 
         machines.add(6, hidden=tmp_path / "data")
         cluster.say("machine 6 comes without the data; machine 4 dies")
@@ -205,7 +204,7 @@ def test_a_sweep_outlives_its_machines(machines: Machines, tmp_path: Path) -> No
     last = (tmp_path / "output.txt").read_text().splitlines()[-1]
     assert f"node {Machines.address(6)} has no {tmp_path / 'data'}" in last and "--resume auto" in last
     for run in at:
-        epochs = [event["epoch"] for event in cluster.reports(run)]
+        epochs = [event.epoch for event in cluster.reports(run)]
         assert epochs == list(range(1, len(epochs) + 1)), "each epoch once"
 
 
@@ -225,18 +224,18 @@ def test_a_sweep_and_its_data_are_in_a_bucket(tmp_path: Path) -> None:
         for number in (1, 2):
             machines.add(number, cpus=number - 1)
 
-        def reports(run: str = "") -> list[Event]:
+        def reports(run: str = "") -> list[EpochReported]:
             lines = (storage.read("small/events.jsonl") or b"").split(b"\n")[:-1]
-            found = [event for event in map(json.loads, lines) if event["kind"] == "report"]
-            return [event for event in found if run in event["run"]]
+            events = map(parse_event, lines)
+            return [event for event in events if isinstance(event, EpochReported) and run in event.run]
 
         with cluster.running(*AT_HEAD, "--until", "search") as process:
             cluster.wait("trial 0 has three reports", lambda: len(reports()) >= 3)
-            assert {tuple(event["nodes"]) for event in reports()} == {(Machines.address(2),)}
+            assert {tuple(event.nodes) for event in reports()} == {(Machines.address(2),)}
             machines.add(3)
             cluster.say("machine 3 comes; machine 2 dies, and then the driver")
             machines.remove(2)
-            cluster.wait("trial 0 goes on", lambda: reports()[-1]["nodes"] == [Machines.address(3)])
+            cluster.wait("trial 0 goes on", lambda: reports()[-1].nodes == [Machines.address(3)])
             process.send_signal(signal.SIGKILL)
             process.wait()
         assert not (tmp_path / "data").exists() and not (tmp_path / "runs").exists()
@@ -248,7 +247,7 @@ def test_a_sweep_and_its_data_are_in_a_bucket(tmp_path: Path) -> None:
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
         for run in ("trials/0000", "trials/0001"):
-            assert [event["epoch"] for event in reports(run)] == list(range(1, 7)), "each epoch once"
+            assert [event.epoch for event in reports(run)] == list(range(1, 7)), "each epoch once"
         names = storage.objects()
         assert not [name for name in names if "/ray/" in name or ".nodes-" in name or name.endswith("driver.json")]
         bench.environment = environment
@@ -295,7 +294,7 @@ def test_a_sweep_grows_from_zero_with_an_autoscaler(tmp_path: Path) -> None:
         with cluster.running(*AT_HEAD):
             for run in ("trials/0000", "trials/0001"):
                 cluster.wait(f"{run} reports", lambda run=run: cluster.reports(run))  # type: ignore[misc]
-        assert not bench.count("ended"), "on two machines at once"
+        assert not bench.count(RunEnded), "on two machines at once"
 
 
 def test_a_sweep_is_handed_in_as_a_job(tmp_path: Path) -> None:
@@ -320,7 +319,7 @@ def test_a_sweep_is_handed_in_as_a_job(tmp_path: Path) -> None:
         status, said = handed_in("sweep.storage=runs")
         assert status == 2 and "give the absolute path" in said
         status, said = handed_in("--resume", "auto", **key)
-        assert status == 0 and "trial 0 finished at epoch 4" in said and bench.count("ended") == 1
+        assert status == 0 and "trial 0 finished at epoch 4" in said and bench.count(RunEnded) == 1
         assert (tmp_path / "runs" / "mlflow.db").is_file()
         status, said = handed_in(**key)
         assert status == 2 and "the sweep small exists" in said, "the sweep's own status and words"

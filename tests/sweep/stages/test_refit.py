@@ -3,6 +3,7 @@ from typing import Any
 
 import pytest
 
+from reid_tune.journal.events import StageDone
 from reid_tune.journal.journal import Journal
 from reid_tune.search_space.load import SweepConfig
 from reid_tune.sweep.stages.refit import find_finalists, make_refit_runs
@@ -16,7 +17,7 @@ pytestmark = pytest.mark.usefixtures("no_fsync")
 def confirmed(folder: Path, sweep: SweepConfig, winner: int, whole: list[int]) -> Journal:
     journal = journal_with(folder, sweep, [("finished", 0.1), ("finished", 0.2), ("finished", 0.3)])
     result: dict[str, Any] = {"winner": winner, "trials": [{"number": number} for number in whole]}
-    journal.emit("stage", stage="confirm", state="done", result=result)
+    journal.emit(StageDone(stage="confirm", result=result))
     return journal
 
 

@@ -19,6 +19,7 @@ from reid_tune.demo import draw_demo_data
 from reid_tune.errors import InputError
 from reid_tune.evaluation.features import feature_set, write_features
 from reid_tune.execution.fixed_runs import features_file
+from reid_tune.journal.events import EpochReported, RunEnded, RunSuggested, StageDone
 from reid_tune.journal.journal import Journal
 from reid_tune.journal.state import confirm_run, refit_run, trial_run
 from reid_tune.modeling.network import build_seeded_network
@@ -37,6 +38,7 @@ from reid_tune.tracking.registry.overview import show_version
 from reid_tune.tracking.store import client, tracking_uri
 from reid_tune.training.subsets import split_records
 
+from ...helpers.events import attempt_started, sweep_header
 from ...helpers.simulated_driver import make_sweep
 
 
@@ -78,14 +80,14 @@ def registered(tmp_path_factory: pytest.TempPathFactory) -> Any:
         sweep = make_sweep(folder, tree, confirm={"seeds": 1}, registry={"model": "people", "alias": "best"})
         journal = Journal(sweep.folder)
         content = {"sweep": sweep.file.model_dump(mode="json"), "spec": sweep.experiment.parameters()}
-        journal.emit("sweep", name="simulated", uid="uid", tracking_uri=tracking_uri(), **content)
+        journal.emit(sweep_header(name="simulated", uid="uid", tracking_uri=tracking_uri(), **content))
         seeds = {"dataset.validation_seed": 7, "train.seed": 7}
         runs = {trial_run(number): {} for number in (0, 1)} | {confirm_run(number, 1): seeds for number in (0, 1)}
         for run, parameters in (runs | {refit_run(name): {} for name in ("winner", "trial0")}).items():
-            journal.emit("suggested", run=run, parameters=parameters)
-            journal.emit("attempt", run=run, attempt=1)
-            journal.emit("report", run=run, epoch=1, metrics={"mAP": 0.5, "loss": 1.0, "lr": 0.1})
-            journal.emit("ended", run=run, state="finished", epoch=1)
+            journal.emit(RunSuggested(run=run, parameters=parameters))
+            journal.emit(attempt_started(run=run, attempt=1))
+            journal.emit(EpochReported(run=run, epoch=1, metrics={"mAP": 0.5, "loss": 1.0, "lr": 0.1}))
+            journal.emit(RunEnded(run=run, state="finished", epoch=1))
         spec = sweep.experiment.model_dump(mode="json", exclude={"encryption_key"})
         for number, name in enumerate(("trial0", "winner")):
             write_repeat(journal, sweep, confirm_run(number, 1), noise=2.0 * (1 - number))
@@ -98,7 +100,7 @@ def registered(tmp_path_factory: pytest.TempPathFactory) -> Any:
             "test": run_test,
             "register": register,
         }.items():
-            journal.emit("stage", stage=name, state="done", result=stage(sweep, journal))
+            journal.emit(StageDone(stage=name, result=stage(sweep, journal)))
         yield tree, sweep, journal
 
 
@@ -134,7 +136,7 @@ def test_a_version_has_its_numbers_in_words_and_as_tags(registered: Any) -> None
     )
     assert "test folders: this test set has been looked at 1 time by sweeps" in found["description"]
     assert "The ONNX file against PyTorch: smallest cosine 1 - " in found["description"]
-    assert (tags["sweep"], tags["trial"], tags["looks"]) == ("simulated", "1", "1")
+    assert (tags["sweep"], tags["trial"], tags["test_evaluations"]) == ("simulated", "1", "1")
     scores = {"test/mAP": plain["mAP"], "test/Rank-1": plain["Rank-1"]}
     assert {name: tags[name] for name in scores} == {name: f"{value:.4f}" for name, value in scores.items()}
     assert json.loads(tags["parity"]) == state.stages["export"]["winner"]["parity"]
@@ -191,7 +193,7 @@ def test_a_sweep_keeps_the_weights_that_a_reference_named_as_it_began(registered
     assert not sweep.folder.exists(), "a sweep that did not begin leaves nothing"
 
     with pinned_pretrained_weights(sweep, {}) as own, Journal(sweep.folder) as journal:
-        journal.emit("sweep", weights=own.weights_reference, spec=own.experiment.parameters())
+        journal.emit(sweep_header(weights=own.weights_reference, spec=own.experiment.parameters()))
         header, file = journal.state.header, Path(str(own.experiment.model.pretrained_model_path))
     assert file.read_bytes() == wanted
     client(tracking_uri()).delete_registered_model_alias("people", "best")

@@ -11,6 +11,7 @@ from reid_tune.evaluation.features import read_features
 from reid_tune.evaluation.rerank import ReRanking
 from reid_tune.evaluation.score import Retrieval, score
 from reid_tune.execution.fixed_runs import features_file
+from reid_tune.journal.events import StageDone
 from reid_tune.journal.journal import Journal
 from reid_tune.journal.state import confirm_run
 from reid_tune.sweep.stages import rerank
@@ -30,7 +31,7 @@ def confirmed(folder: Path, **values: object) -> tuple[object, Journal]:
     sweep = make_sweep(folder, confirm={"top": 1, "seeds": 2}, **values)
     journal = journal_with(folder / "x", sweep, [("finished", 0.1), ("finished", 0.4)])
     drive(make_confirm_runs(sweep, journal))
-    journal.emit("stage", stage="confirm", state="done", result=choose_winner(sweep, journal))
+    journal.emit(StageDone(stage="confirm", result=choose_winner(sweep, journal)))
     return sweep, journal
 
 
@@ -71,7 +72,7 @@ def test_the_choice_is_the_best_mean_over_the_hold_outs_of_each_finalist(tmp_pat
     assert result["winner"]["setting"] == {"k1": best.k1, "k2": best.k2, "lambda_value": best.lambda_value}
     assert result["winner"]["plain"] == pytest.approx(mean_of(None))
     assert result["winner"]["gain"]["mean"] == pytest.approx(max(values) - mean_of(None))
-    journal.emit("stage", stage="rerank", state="done", result=result)
+    journal.emit(StageDone(stage="rerank", result=result))
     assert chosen_setting(journal, "winner") == best
 
 
@@ -99,5 +100,5 @@ def test_the_scores_are_computed_on_the_default_device(
 def test_without_ranges_nothing_is_chosen(tmp_path: Path) -> None:
     sweep, journal = confirmed(tmp_path)
     assert choose_settings(sweep, journal) == {}  # type: ignore[arg-type]
-    journal.emit("stage", stage="rerank", state="done", result={})
+    journal.emit(StageDone(stage="rerank", result={}))
     assert chosen_setting(journal, "winner") is None

@@ -10,6 +10,7 @@ from reid_tune.checkpoints.filenames import LATEST
 from reid_tune.config.experiment import Experiment
 from reid_tune.errors import RunFailedError
 from reid_tune.execution.failures import Failure
+from reid_tune.journal.events import ArtifactWritten, DriverEnded, StageDone
 from reid_tune.journal.journal import EVENTS, Journal
 from reid_tune.journal.requests import pending_requests, submit_request
 from reid_tune.journal.state import replay
@@ -153,7 +154,7 @@ def test_trials_in_parallel_replay_to_the_same_study(tmp_path: Path, sampler: st
     journal.__exit__()
     again, _ = start(sweep, tmp_path / "whole")
     assert again.is_done() and study_of(again) == study_of(source)
-    assert again.asha._recorded == source.asha._recorded
+    assert again.pruning.asha._recorded == source.pruning.asha._recorded
     assert again.study.ask("trials/0012", 12) == source.study.ask("trials/0012", 12)
 
 
@@ -184,7 +185,7 @@ def test_trial_0_is_never_stopped_but_counts_at_its_rungs(tmp_path: Path) -> Non
     report = lambda run, epoch, value: source.report(run, {"epoch": epoch, "mAP": value})  # noqa: E731
     assert report("trials/0001", 1, 0.5)
     assert report("trials/0000", 1, 0.4)
-    assert source.asha._recorded[1] == [0.5, 0.4]
+    assert source.pruning.asha._recorded[1] == [0.5, 0.4]
     assert not report("trials/0002", 1, 0.4)  # the cutoff of 0.5 and 0.4 lies between them
     assert journal.state.runs["trials/0002"].reason == "below rung 1"
     assert all(report("trials/0000", epoch, 0.4) for epoch in range(2, EPOCHS))
@@ -229,14 +230,14 @@ def test_a_report_that_the_log_has_is_dropped(tmp_path: Path) -> None:
     before = (tmp_path / "x" / EVENTS).read_bytes()
     assert source.report("trials/0001", {"epoch": 1, "mAP": 0.1})
     assert (tmp_path / "x" / EVENTS).read_bytes() == before
-    assert source.asha._recorded[1] == [0.5]
+    assert source.pruning.asha._recorded[1] == [0.5]
 
 
 def test_epochs_without_validation_decide_nothing(tmp_path: Path) -> None:
     source, journal = wait_in(make_sweep(tmp_path), tmp_path / "x", 3)
     assert source.report("trials/0001", {"epoch": 1, "mAP": 0.5})
     assert source.report("trials/0002", {"epoch": 1, "loss": 9.0})
-    assert source.asha._recorded[1] == [0.5]
+    assert source.pruning.asha._recorded[1] == [0.5]
 
 
 def test_a_lost_worker_is_started_again_and_then_given_up(tmp_path: Path) -> None:
@@ -394,8 +395,8 @@ def test_a_grid_runs_every_combination_once(tmp_path: Path) -> None:
 def test_what_the_log_says_of_no_run_changes_nothing_when_a_search_goes_on(tmp_path: Path) -> None:
     sweep = make_sweep(tmp_path, budget={"trials": 6})
     whole, journal = searched(sweep, tmp_path / "whole")
-    journal.emit("artifact", path="report.html", folder="")
-    journal.emit("closed", status="FINISHED")
+    journal.emit(ArtifactWritten(path="report.html", folder=""))
+    journal.emit(DriverEnded(status="FINISHED"))
     journal.__exit__()
     resumed = Journal(tmp_path / "whole")
     assert study_of(TrialSource(sweep, resumed, LEVELS)) == study_of(whole)
@@ -415,7 +416,7 @@ def test_given_configurations_come_behind_trial_0_and_count(tmp_path: Path) -> N
     sweep = make_sweep(tmp_path, budget={"trials": 4})
     given = [{"parameters": {RATE: 0.001 * number}, "origin": f"start_from[{number}]"} for number in (1, 2)]
     journal = Journal(tmp_path / "x")
-    journal.emit("stage", stage="preflight", state="done", result={"given": given})
+    journal.emit(StageDone(stage="preflight", result={"initial_points": given}))
     drive(TrialSource(sweep, journal, LEVELS))
     trials = journal.state.trials
     assert [trial.origin for trial in trials] == ["spec", "start_from[1]", "start_from[2]", "sampler"]

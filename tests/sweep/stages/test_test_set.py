@@ -11,7 +11,7 @@ from reid_tune.data.fingerprint import fingerprint
 from reid_tune.evaluation import score as evaluation_score
 from reid_tune.evaluation.score import Retrieval
 from reid_tune.journal.event_log import read_events
-from reid_tune.journal.events import StageDone
+from reid_tune.journal.events import ArtifactWritten, StageDone
 from reid_tune.sweep.stages import test_set as stage
 from reid_tune.sweep.stages.export import export_finalists
 from reid_tune.sweep.stages.test_set import evaluate_finalists as run_test
@@ -54,7 +54,7 @@ def test_the_test_stage_writes_the_threshold_beside_the_scores(tmp_path: Path, m
     assert result["models"]["winner"]["latency"]["batches"].keys() == {"1", "16"}
     assert result["data"] == {"test folders": fingerprint(data / "query", data / "bounding_box_test")}
     assert result["test_evaluations"] == {"test folders": 1}
-    pictures = {(event.get("run"), event["path"]) for event in read_events(journal.path) if event["kind"] == "artifact"}
+    pictures = {(event.run, event.path) for event in read_events(journal.path) if isinstance(event, ArtifactWritten)}
     names = [f"export/winner-{name}.png" for name in ("cmc", "matches", "schedule")]
     assert pictures == {(run, name) for run in ("refit/winner", None) for name in names}
     assert all((sweep.folder / name).read_bytes().startswith(b"\x89PNG") for name in names)

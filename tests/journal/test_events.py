@@ -1,0 +1,116 @@
+"""The records of a log and their lines."""
+
+import json
+import pickle
+import re
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reid_tune.journal.events import KINDS, Event, EventError, parse_event, to_line
+
+ARCHITECTURE = Path(__file__).parents[2] / "docs" / "architecture.md"
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda children: st.lists(children, max_size=3) | st.dictionaries(st.text(), children, max_size=3),
+    max_leaves=6,
+)
+FINITE = st.floats(allow_nan=False, allow_infinity=False)
+# A value of each type that fields have.
+VALUES: dict[Any, st.SearchStrategy[Any]] = {
+    str: st.text(),
+    int: st.integers(),
+    float: FINITE | st.integers(),
+    bool: st.booleans(),
+    str | None: st.none() | st.text(),
+    list[str]: st.lists(st.text()),
+    dict[str, Any]: st.dictionaries(st.text(), JSON, max_size=3),
+    dict[str, float]: st.dictionaries(st.text(), FINITE),
+}
+
+
+def values_of(record: type[Event]) -> st.SearchStrategy[dict[str, Any]]:
+    hints = get_type_hints(record)
+    return st.fixed_dictionaries(
+        {item.name: VALUES.get(hints[item.name], st.from_type(hints[item.name])) for item in fields(record)}
+    )
+
+
+@pytest.mark.parametrize("record", KINDS.values(), ids=KINDS)
+@given(data=st.data())
+def test_an_event_is_read_as_it_was_written(record: type[Event], data: st.DataObject) -> None:
+    event = record(**data.draw(values_of(record)))
+    line = to_line(event)
+    assert b"\n" not in line
+    assert parse_event(line) == event == pickle.loads(pickle.dumps(event))
+    assert type(parse_event(line)) is record
+    assert list(json.loads(line))[:2] == ["kind", "time"]
+
+
+def line_of(record: type[Event], **changes: Any) -> bytes:
+    """The line of an event with the simplest values; `...` drops a field."""
+    simplest = {str: "", int: 0, float: 0.0, bool: False, str | None: None, list[str]: []}
+    hints = get_type_hints(record)
+    values = {name: simplest.get(hints[name], {}) for name in (item.name for item in fields(record))}
+    if "state" in values or "status" in values:
+        values |= {"state": "finished"} if "state" in values else {"status": "FINISHED"}
+    content = {"kind": record.kind} | values | changes
+    return json.dumps({name: value for name, value in content.items() if value is not ...}).encode()
+
+
+@pytest.mark.parametrize("record", KINDS.values(), ids=KINDS)
+def test_every_field_must_be_there_and_no_other(record: type[Event]) -> None:
+    parse_event(line_of(record))
+    for item in fields(record):
+        with pytest.raises(EventError, match=f"^'{record.kind}' lacks '{item.name}'$"):
+            parse_event(line_of(record, **{item.name: ...}))
+        if item.name != "time":
+            with pytest.raises(
+                EventError, match=rf"^the field '{item.name}' of '{record.kind}' must be .*, not \[1\.5\]$"
+            ):
+                parse_event(line_of(record, **{item.name: [1.5]}))
+    with pytest.raises(EventError, match=f"^'{record.kind}' has an unknown field 'more'$"):
+        parse_event(line_of(record, more=1))
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (b"text", "it is not a JSON object"),
+        (b"[1]", "it is not a JSON object"),
+        (b"{}", "its kind is None, but the kinds are sweep, train, driver_started"),
+        (b'{"kind": "burned"}', "its kind is 'burned', but the kinds are sweep"),
+        (b'{"kind": ["report"]}', r"its kind is \['report'\], but"),
+        (line_of(KINDS["report"], epoch=True), "the field 'epoch' of 'report' must be int, not true"),
+        (line_of(KINDS["report"], epoch="1"), "the field 'epoch' of 'report' must be int, not \"1\""),
+        (line_of(KINDS["report"], metrics=None), r"the field 'metrics' of 'report' must be dict\[str, Any\], not null"),
+        (line_of(KINDS["report"], usage={"x": "1"}), r"the field 'usage' of 'report' must be dict\[str, float\]"),
+        (line_of(KINDS["report"], nodes=[1]), r"the field 'nodes' of 'report' must be list\[str\], not \[1\]"),
+        (line_of(KINDS["ended"], state="lost"), "the field 'state' of 'ended' must be Literal.*, not \"lost\""),
+        (line_of(KINDS["artifact"], run=3), r"the field 'run' of 'artifact' must be str \| None, not 3"),
+    ],
+)
+def test_what_is_wrong_with_a_line_is_one_sentence(line: bytes, message: str) -> None:
+    with pytest.raises(EventError, match=f"^{message}"):
+        parse_event(line)
+
+
+def test_defaults_are_of_their_types_and_every_field_is_described() -> None:
+    for record in KINDS.values():
+        for item in fields(record):
+            assert item.name == "time" or f"        {item.name}: " in str(record.__doc__), (record, item.name)
+        required = [item.name for item in fields(record) if item.default is item.default_factory is MISSING]
+        assert "time" not in required
+
+
+def test_the_documentation_names_exactly_the_kinds_and_their_fields() -> None:
+    section = ARCHITECTURE.read_text().partition("\n## Events\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| `(\w+)` \| (.*?) \| ", section, re.MULTILINE)
+    documented = {kind: re.findall(r"`(\w+)`", cell) for kind, cell in rows}
+    assert documented == {
+        kind: [item.name for item in fields(record) if item.name != "time"] for kind, record in KINDS.items()
+    }
