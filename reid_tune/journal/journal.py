@@ -43,7 +43,7 @@ class Journal:
         """
         if self._lease:
             self._lease.require()
-            self.files.require()
+            self.files.require_synced()
         is_stage = isinstance(event, StageStarted | StageDone)
         if is_stage:
             self.files.flush()  # The files that it is about are there before it.

@@ -1,4 +1,4 @@
-"""One driver at a time, also where several machines share the storage."""
+"""Exclusive right to drive a sweep, kept alive by a heartbeat file; also across machines that share the storage."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from reid_tune.errors import InfrastructureError, InputError, ReidTuneError
-from reid_tune.storage.store import Place
+from reid_tune.storage.object_store import ObjectStore
 
 __all__ = ["LEASE", "Lease"]
 
@@ -21,16 +21,16 @@ _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
 class Lease:
-    """The right to drive a sweep, shown by a file that is written anew every few seconds; a context manager.
+    """The right to drive a sweep, held while a file is rewritten every few seconds; a context manager.
 
-    The lease of a process that died on this machine is taken at once, as the lock of the event log shows that it is
-    dead; that of another machine after some seconds of silence, by this machine's own clock.
+    The lease of a process that died on this machine is taken over at once, as the lock of the event log shows that it
+    is dead; the lease of another machine after some seconds without a heartbeat, by this machine's own clock.
 
     Args:
-        place: Where its file is.
-        lock: Names the lock by which processes of this machine know of each other.
-        silence: Seconds without a sign behind which a driver on another machine counts as dead.
-        wait: Told in words for what is waited.
+        store: The sweep's files, which hold the lease.
+        lock: Identifies the lock by which processes of this machine exclude each other.
+        silence: Seconds without a heartbeat after which a driver on another machine counts as dead.
+        wait: Receives a line that says what is waited for.
 
     Raises:
         InputError: a driver on another machine is alive.
@@ -38,47 +38,47 @@ class Lease:
 
     def __init__(
         self,
-        place: Place,
+        store: ObjectStore,
         lock: str = "",
         silence: float = 30.0,
         wait: Callable[[str], None] = lambda text: None,
     ) -> None:
-        self.place = place
+        self.store = store
         self._machine = f"{_machine()}{lock and ':'}{lock}"
         self.silence = silence
         self._owner = secrets.token_hex(8)
         self._count = 0
-        self._over = threading.Event()
-        self._taken = ""
-        self._seen: dict[str, Any] = {}
+        self._released = threading.Event()
+        self._new_host = ""  # of the driver that has taken the lease from this one
+        self._last_content: dict[str, Any] = {}
         waited = self._await_silence(wait)
         self._write()
         if waited:
-            # Another driver may have waited for the same one.
+            # Another driver may have waited for the same lease.
             time.sleep(silence / 5)
-            self._look()
+            self._check_owner()
             self.require()
         self._thread = threading.Thread(target=self._beat, daemon=True)
         self._thread.start()
 
     def require(self) -> None:
-        """Refuse to go on where another driver has taken over.
+        """Check that this process still holds the lease.
 
         Raises:
-            InfrastructureError: so it is.
+            InfrastructureError: another driver has taken over.
         """
-        if not self._taken and time.monotonic() - self._written > self.silence / 2:
-            self._look()  # This process may have slept, or lost its network, while the other one waited.
-        if self._taken:
-            raise InfrastructureError(f"the sweep in {self.place} was taken over by a driver on {self._taken}.")
+        if not self._new_host and time.monotonic() - self._written > self.silence / 2:
+            self._check_owner()  # This process may have been suspended, or without network, while another one waited.
+        if self._new_host:
+            raise InfrastructureError(f"the sweep in {self.store} was taken over by a driver on {self._new_host}.")
 
     def release(self) -> None:
-        """Let others drive."""
-        self._over.set()
+        """Give the lease up."""
+        self._released.set()
         self._thread.join()
-        with suppress(OSError, ReidTuneError):  # It then runs out.
+        with suppress(OSError, ReidTuneError):  # If the file remains, the lease expires.
             if self._read().get("owner") == self._owner:
-                self.place.remove(LEASE)
+                self.store.remove(LEASE)
 
     def __enter__(self) -> Self:
         return self
@@ -87,55 +87,56 @@ class Lease:
         self.release()
 
     def _await_silence(self, wait: Callable[[str], None]) -> bool:
-        """Whether there was a driver on another machine, which is silent now."""
-        found = self._read()
-        if not found or found.get("machine") == self._machine:
+        """Wait until a driver on another machine is silent; False if there was none."""
+        first = self._read()
+        if not first or first.get("machine") == self._machine:
             return False
-        wait(f"the last driver ran on {found.get('host')}; waiting {self.silence:g} s for a sign of it ...")
+        wait(f"the last driver ran on {first.get('host')}; waiting {self.silence:g} s for a heartbeat ...")
         end = time.monotonic() + self.silence
         while time.monotonic() < end:
             time.sleep(self.silence / 60)
-            if not (now := self._read()):
+            if not (content := self._read()):
                 return False
-            if now != found:
+            if content != first:
                 raise InputError(
-                    f"{self.place} is driven by process {now.get('pid')} on {now.get('host')}: wait for it or stop it."
+                    f"{self.store} is driven by process {content.get('pid')} on {content.get('host')}: wait for it or "
+                    "stop it."
                 )
         return True
 
     def _beat(self) -> None:
-        while not self._over.wait(self.silence / 6):
+        while not self._released.wait(self.silence / 6):
             try:
-                self._look()
-                if self._taken:
+                self._check_owner()
+                if self._new_host:
                     return
                 self._write()
             except (OSError, InputError, InfrastructureError):
-                continue  # The storage is away; whoever writes the log finds out by itself.
+                continue  # The storage is unreachable; the writer of the log notices it, too.
 
-    def _look(self) -> None:
-        found = self._read()
-        if found and found.get("owner") != self._owner:
-            self._taken = str(found.get("host"))
+    def _check_owner(self) -> None:
+        content = self._read()
+        if content and content.get("owner") != self._owner:
+            self._new_host = str(content.get("host"))
 
     def _write(self) -> None:
         self._count += 1
-        about = {"owner": self._owner, "machine": self._machine, "host": socket.gethostname(), "pid": os.getpid()}
-        self.place.write(LEASE, (json.dumps(about | {"count": self._count}) + "\n").encode())
+        content = {"owner": self._owner, "machine": self._machine, "host": socket.gethostname(), "pid": os.getpid()}
+        self.store.write(LEASE, (json.dumps(content | {"count": self._count}) + "\n").encode())
         self._written = time.monotonic()
 
     def _read(self) -> dict[str, Any]:
         try:
-            content = self.place.read(LEASE)
-            found = json.loads(content) if content is not None else {}
+            text = self.store.read(LEASE)
+            content = json.loads(text) if text is not None else {}
         except (OSError, ValueError, InfrastructureError):
-            return dict(self._seen)  # Such as a stale handle of NFS: no sign of anything.
-        self._seen = found if isinstance(found, dict) else {}
-        return dict(self._seen)
+            return dict(self._last_content)  # For example a stale handle of NFS, which says nothing about the driver.
+        self._last_content = content if isinstance(content, dict) else {}
+        return dict(self._last_content)
 
 
 def _machine() -> str:
-    """What tells this running system from others, also from those of its name."""
+    """An identifier of this running system, which differs from that of another one with the same host name."""
     try:
         return _BOOT.read_text().strip()
     except OSError:

@@ -1,4 +1,4 @@
-"""Requests of other processes to a sweep's driver, which alone writes the log: one small file for each request."""
+"""Requests of other processes to a sweep's driver, the only writer of the log: one small file for each request."""
 
 import json
 import os
@@ -10,16 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from reid_tune.files import write_atomic
+from reid_tune.storage.object_store import ObjectStore
 
 __all__ = ["REQUESTS", "Request", "submit_request", "remove_request", "pending_requests"]
 
 
-REQUESTS = "requests"
-
-
+REQUESTS = "requests"  # folder in that of a sweep
 DAMAGED = ".damaged"
-
 
 Kind = Literal["stop", "enqueue"]
 
@@ -45,15 +42,20 @@ class Request:
         return self.path.stem
 
 
-def submit_request(folder: Path, kind: Kind, content: Any) -> Path:
-    """Leave a request in a sweep's folder: the run to stop, or the parameters to try.
+def submit_request(store: ObjectStore, kind: Kind, content: Any) -> str:
+    """Write a request next to a sweep's log and return the file's name.
+
+    Args:
+        store: The sweep's files.
+        content: The run to stop, or the parameters to try.
 
     Raises:
-        InputError: the folder cannot be written.
+        InputError: the folder cannot be written, or access to the bucket is denied.
+        InfrastructureError: the server does not answer.
     """
-    path = folder / REQUESTS / f"{time.time_ns():020d}-{os.getpid()}.json"
-    write_atomic(path, json.dumps({"kind": kind, "content": content}) + "\n")
-    return path
+    name = f"{REQUESTS}/{time.time_ns():020d}-{os.getpid()}.json"
+    store.write(name, (json.dumps({"kind": kind, "content": content}) + "\n").encode())
+    return name
 
 
 def pending_requests(

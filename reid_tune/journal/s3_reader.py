@@ -1,53 +1,49 @@
-"""What commands see of sweeps at s3://, and what they ask of their drivers."""
+"""Copies of sweeps in S3 for commands that read them."""
 
 import shutil
 
 from reid_tune.errors import InputError
 from reid_tune.journal.journal import EVENTS
 from reid_tune.journal.requests import REQUESTS
-from reid_tune.storage.download_cache import copy_object
-from reid_tune.storage.s3 import Bucket, is_url
-from reid_tune.storage.sweep_copies import attempt_of, copies_for
+from reid_tune.journal.sweep_store import attempt_folder
+from reid_tune.storage.download_cache import mirror_folder, sync_object
+from reid_tune.storage.object_store import is_url
+from reid_tune.storage.s3 import S3Store
 
-__all__ = ["deliver", "readable"]
+__all__ = ["snapshot_for_reading"]
 
 
-def readable(storage: str, name: str = "") -> str:
-    """A folder of sweeps as it is; of one at `s3://...` a copy as of now: all logs, or one sweep without checkpoints.
+def snapshot_for_reading(storage: str, name: str = "") -> str:
+    """A folder of sweeps unchanged; for one at `s3://...` a fresh copy: all logs, or one sweep without checkpoints.
 
     Args:
-        name: Of the sweep.
+        name: Name of the only sweep to copy.
 
     Raises:
-        InputError: there is no such bucket or sweep, or access is denied.
+        InputError: the bucket or the sweep does not exist, or access is denied.
         InfrastructureError: the server does not answer, or fails.
     """
     if not is_url(storage):
         return storage
-    bucket = Bucket(storage)
-    folder = copies_for("readers", storage)
-    names = [found for found in bucket.folders() if not found.startswith(".")]
+    bucket = S3Store(storage)
+    folder = mirror_folder("readers", storage)
+    names = [sweep for sweep in bucket.folders() if not sweep.startswith(".")]
     if name and bucket.stat(f"{name}/{EVENTS}") is None:
         raise InputError(f"there is no sweep {name!r} in {storage}; sweeps there: {', '.join(names) or 'none'}.")
-    for gone in folder.glob("*"):
-        if gone.name not in names:
-            shutil.rmtree(gone)
+    for copy in folder.glob("*"):
+        if copy.name not in names:
+            shutil.rmtree(copy)
     folder.mkdir(parents=True, exist_ok=True)
-    for found in [name] if name else names:
-        objects = bucket.objects(found) if name else {f"{found}/{EVENTS}": bucket.stat(f"{found}/{EVENTS}")}
+    for sweep in [name] if name else names:
+        objects = bucket.objects(sweep) if name else {f"{sweep}/{EVENTS}": bucket.stat(f"{sweep}/{EVENTS}")}
         for path, stat in objects.items():
-            # Embeddings and models are not what is read, and requests are the driver's.
-            unread = (
-                attempt_of(path) or path.endswith((".npz", ".pth", ".onnx")) or path.startswith(f"{found}/{REQUESTS}/")
-            )
-            if stat and not unread:
-                copy_object(bucket, path, stat, folder / path)
+            if stat and _is_read(path, sweep):
+                sync_object(bucket, path, stat, folder / path)
     return str(folder)
 
 
-def deliver(storage: str, name: str) -> None:
-    """Send the requests in a reader's copy of a sweep to the driver; nothing to do where there is no copy."""
-    if is_url(storage):
-        for path in sorted((copies_for("readers", storage) / name / REQUESTS).glob("*.json")):
-            Bucket(storage).upload(path, f"{name}/{REQUESTS}/{path.name}")
-            path.unlink()
+def _is_read(path: str, sweep: str) -> bool:
+    """Whether a command reads a file: not checkpoints, embeddings and models, nor requests to the driver."""
+    return not (
+        attempt_folder(path) or path.endswith((".npz", ".pth", ".onnx")) or path.startswith(f"{sweep}/{REQUESTS}/")
+    )

@@ -1,1 +1,1 @@
-"""Files of other machines: objects of S3, and their copies here."""
+"""Files on this machine and in S3, behind one interface."""

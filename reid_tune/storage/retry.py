@@ -1,4 +1,4 @@
-"""Trying again while a server is away."""
+"""Retrying an action while a server is unreachable."""
 
 import time
 from collections.abc import Callable
@@ -6,25 +6,28 @@ from typing import TypeVar
 
 from reid_tune.errors import InfrastructureError
 
-__all__ = ["PATIENCE", "patiently"]
+__all__ = ["RETRY_SECONDS", "retry_while_unavailable"]
 
-PATIENCE = 120.0  # seconds
-_PAUSE = 1.0
+RETRY_SECONDS = 120.0
+_PAUSE_SECONDS = 1.0
 
-_Answer = TypeVar("_Answer")
+_Result = TypeVar("_Result")
 
 
-def patiently(action: Callable[[], _Answer], seconds: float | None = None) -> _Answer:
-    """What an action returns, which is begun again as long as the server is away for no longer than some seconds.
+def retry_while_unavailable(action: Callable[[], _Result], seconds: float | None = None) -> _Result:
+    """Return the result of an action, which is repeated while it raises InfrastructureError.
+
+    Args:
+        seconds: Time after which no further attempt begins; by default RETRY_SECONDS.
 
     Raises:
-        InfrastructureError: it stays away.
+        InfrastructureError: the server is still unreachable after that time.
     """
-    end = time.monotonic() + (PATIENCE if seconds is None else seconds)
+    end = time.monotonic() + (RETRY_SECONDS if seconds is None else seconds)
     while True:
         try:
             return action()
         except InfrastructureError:
             if time.monotonic() > end:
                 raise
-            time.sleep(_PAUSE)
+            time.sleep(_PAUSE_SECONDS)

@@ -1,4 +1,4 @@
-"""Objects of an S3 bucket, read and written by pyarrow."""
+"""An S3 bucket as an object store, by pyarrow."""
 
 import os
 import re
@@ -13,41 +13,28 @@ from typing import Any
 
 from reid_tune.errors import InfrastructureError, InputError
 from reid_tune.files import make_folder
+from reid_tune.storage.object_store import ObjectStat
 
-__all__ = ["Bucket", "Stat", "is_url"]
+__all__ = ["S3Store"]
 
 _URL = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(/[^?#]*)?")
-_SCHEME = re.compile(r"[a-z][a-z0-9]+:/")  # with one slash, too: such a folder is a mistake
 _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
-_CONNECT, _ATTEMPTS = 10.0, 3  # seconds for a connection, and attempts at a request
-_LARGE = 1 << 26  # bytes
-_FRESH = 2 * 10**9  # nanoseconds; servers tell whole seconds
+_CONNECT_SECONDS, _ATTEMPTS = 10.0, 3  # for a connection, and attempts at a request
+_LARGE = 1 << 26  # bytes; larger files are mapped into memory instead of read
+_FRESH = 2 * 10**9  # nanoseconds; servers give whole seconds
 _REGIONS = ("AWS_REGION", "AWS_DEFAULT_REGION")
 
 
 @dataclass(frozen=True)
-class Stat:
-    """Size of an object in bytes, and its time in nanoseconds since the epoch."""
+class S3Store:
+    """The objects below `s3://BUCKET/PREFIX`, by their names below it: an `ObjectStore`.
 
-    size: int
-    time: int
-
-
-def is_url(path: Path | str) -> bool:
-    """Whether this is an address, and no path of this machine."""
-    return bool(_SCHEME.match(str(path)))
-
-
-@dataclass(frozen=True)
-class Bucket:
-    """The objects below `s3://BUCKET/PREFIX`, by their names below it.
-
-    Credentials and region are found as every AWS client finds them (environment, profile, the machine's role);
-    `AWS_ENDPOINT_URL` or `AWS_ENDPOINT_URL_S3` names another server than Amazon's. An object appears whole or not at
+    Credentials and region are looked up as every AWS client does (environment, profile, the machine's role);
+    `AWS_ENDPOINT_URL` or `AWS_ENDPOINT_URL_S3` names a server other than Amazon's. An object appears whole or not at
     all.
 
     Raises:
-        InputError: no such address or bucket, or access is denied.
+        InputError: the address is not one of a bucket, the bucket does not exist, or access is denied.
         InfrastructureError: the server does not answer, or fails.
     """
 
@@ -55,13 +42,13 @@ class Bucket:
 
     def __post_init__(self) -> None:
         if not _URL.fullmatch(self.url) or not {"", ".", ".."}.isdisjoint(self.root.split("/")):
-            raise InputError(f"{self.url!r} is no address of a bucket: write s3://BUCKET or s3://BUCKET/PREFIX.")
+            raise InputError(f"{self.url!r} is not the address of a bucket: write s3://BUCKET or s3://BUCKET/PREFIX.")
 
     def __str__(self) -> str:
         return self.url
 
-    def __truediv__(self, name: str) -> "Bucket":
-        return Bucket(f"{self.url.rstrip('/')}/{name}")
+    def __truediv__(self, name: str) -> "S3Store":
+        return S3Store(f"{self.url.rstrip('/')}/{name}")
 
     @property
     def root(self) -> str:
@@ -78,56 +65,57 @@ class Bucket:
         """pyarrow's view of the server."""
         endpoint = next((os.environ[name] for name in _ENDPOINTS if os.environ.get(name)), None)
         region = next((os.environ[name] for name in _REGIONS if os.environ.get(name)), None)
-        with self._told():
+        with self._clear_errors():
             return _filesystem(self.name, endpoint, region)
 
-    def objects(self, below: str = "", *, deep: bool = True) -> dict[str, Stat]:
+    def objects(self, prefix: str = "", *, recursive: bool = True) -> dict[str, ObjectStat]:
         """All objects below a name, or those directly below it."""
         from pyarrow.fs import FileSelector, FileType
 
-        selector = FileSelector(self._at(below), recursive=deep, allow_not_found=True)
-        with self._told():
-            found = self.filesystem.get_file_info(selector)
-        if not found:
-            self._require()
-        begin = len(self.root) + 1
-        return {info.path[begin:]: Stat(info.size, info.mtime_ns or 0) for info in found if info.type == FileType.File}
+        selector = FileSelector(self._key(prefix), recursive=recursive, allow_not_found=True)
+        with self._clear_errors():
+            listing = self.filesystem.get_file_info(selector)
+        if not listing:
+            self._require_bucket()
+        start = len(self.root) + 1
+        files = (info for info in listing if info.type == FileType.File)
+        return {info.path[start:]: ObjectStat(info.size, info.mtime_ns or 0) for info in files}
 
     def folders(self) -> list[str]:
-        """Names directly below which there are objects."""
+        """Names of the prefixes directly below this one that hold objects."""
         from pyarrow.fs import FileSelector, FileType
 
-        with self._told():
-            found = self.filesystem.get_file_info(FileSelector(self.root, allow_not_found=True))
-        if not found:
-            self._require()
-        return sorted(info.base_name for info in found if info.type == FileType.Directory)
+        with self._clear_errors():
+            listing = self.filesystem.get_file_info(FileSelector(self.root, allow_not_found=True))
+        if not listing:
+            self._require_bucket()
+        return sorted(info.base_name for info in listing if info.type == FileType.Directory)
 
-    def stat(self, name: str = "") -> Stat | None:
-        """Size and time of an object; None where there is none."""
+    def stat(self, name: str = "") -> ObjectStat | None:
+        """Size and time of an object; None if it does not exist."""
         from pyarrow.fs import FileType
 
-        with self._told():
-            info = self.filesystem.get_file_info(self._at(name))
-        return Stat(info.size, info.mtime_ns or 0) if info.type == FileType.File else None
+        with self._clear_errors():
+            info = self.filesystem.get_file_info(self._key(name))
+        return ObjectStat(info.size, info.mtime_ns or 0) if info.type == FileType.File else None
 
     def read(self, name: str = "") -> bytes | None:
-        """An object's content; None where there is none."""
-        with self._told():
+        """An object's content; None if it does not exist."""
+        with self._clear_errors():
             try:
-                with self.filesystem.open_input_file(self._at(name)) as file:
+                with self.filesystem.open_input_file(self._key(name)) as file:
                     return bytes(file.read())
             except FileNotFoundError:
                 return None
 
     def write(self, name: str, content: bytes) -> None:
         """Write an object."""
-        # In one piece, so that what fails leaves the object that was there.
-        with self._told(), self.filesystem.open_output_stream(self._at(name)) as stream:
+        # In one request, so that a failed write leaves the previous object.
+        with self._clear_errors(), self.filesystem.open_output_stream(self._key(name)) as stream:
             stream.write(content)
 
     def upload(self, path: Path, name: str) -> None:
-        """Write an object from a file; a large one is not loaded into memory, and must not be cut meanwhile."""
+        """Write an object from a file; a large file is memory-mapped and must not be shortened during the upload."""
         import pyarrow
 
         if path.stat().st_size < _LARGE:
@@ -136,24 +124,28 @@ class Bucket:
         with pyarrow.memory_map(str(path)) as file:
             self.write(name, file.read_buffer())
 
-    def download(self, name: str, path: Path, stat: Stat | None = None) -> bool:
-        """Copy an object into a file, whole; False where there is none.
+    def download(self, name: str, path: Path, stat: ObjectStat | None = None) -> bool:
+        """Copy an object into a file, which appears whole; False if the object does not exist.
 
-        The file has the object's time, unless that may be the time of the next version too.
+        The file gets the object's time, unless the object is so recent that its next version may have the same time.
 
         Args:
-            stat: Of the object, where it is known.
+            stat: Size and time of the object, if known.
         """
         if (stat := stat or self.stat(name)) is None:
             return False
         make_folder(path.parent)
         part = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
         try:
-            with self._told(), self.filesystem.open_input_stream(self._at(name)) as source, part.open("wb") as out:
+            with (
+                self._clear_errors(),
+                self.filesystem.open_input_stream(self._key(name)) as source,
+                part.open("wb") as target,
+            ):
                 while block := source.read(1 << 22):
-                    out.write(block)
-            known = stat.time if time.time_ns() - stat.time > _FRESH else 0
-            os.utime(part, ns=(known, known))
+                    target.write(block)
+            modified = stat.time if time.time_ns() - stat.time > _FRESH else 0
+            os.utime(part, ns=(modified, modified))
             part.replace(path)
         except FileNotFoundError:
             return False
@@ -162,30 +154,30 @@ class Bucket:
         return True
 
     def remove(self, name: str) -> None:
-        """Delete an object, if there is one."""
-        with self._told(), suppress(FileNotFoundError):
-            self.filesystem.delete_file(self._at(name))
+        """Delete an object, if it exists."""
+        with self._clear_errors(), suppress(FileNotFoundError):
+            self.filesystem.delete_file(self._key(name))
 
     def remove_tree(self, name: str) -> None:
         """Delete all objects below a name."""
-        with self._told(), suppress(FileNotFoundError):
-            self.filesystem.delete_dir(self._at(name))
+        with self._clear_errors(), suppress(FileNotFoundError):
+            self.filesystem.delete_dir(self._key(name))
 
-    def _require(self) -> None:
-        """Refuse a bucket that is not there, in which nothing is found without an error."""
+    def _require_bucket(self) -> None:
+        """Raise InputError if the bucket does not exist: listing it is empty then, without an error."""
         from pyarrow.fs import FileType
 
-        with self._told():
+        with self._clear_errors():
             info = self.filesystem.get_file_info(self.name)
         if info.type == FileType.NotFound:
             raise InputError(f"{self.url}: there is no bucket {self.name}.")
 
-    def _at(self, name: str) -> str:
+    def _key(self, name: str) -> str:
         return f"{self.root}/{name}" if name else self.root
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
-        """Errors of the server in one sentence; a missing object stays what it is."""
+    def _clear_errors(self) -> Iterator[None]:
+        """Turn errors of the server into one sentence; FileNotFoundError for an object passes."""
         try:
             yield
         except FileNotFoundError:
@@ -211,5 +203,10 @@ def _filesystem(bucket: str, endpoint: str | None, region: str | None) -> Any:
 
     if region is None and endpoint is None:
         region = resolve_s3_region(bucket)
-    more = {"connect_timeout": _CONNECT, "retry_strategy": AwsStandardS3RetryStrategy(max_attempts=_ATTEMPTS)}
-    return S3FileSystem(region=region, endpoint_override=endpoint, allow_delayed_open=True, **more)
+    return S3FileSystem(
+        region=region,
+        endpoint_override=endpoint,
+        allow_delayed_open=True,
+        connect_timeout=_CONNECT_SECONDS,
+        retry_strategy=AwsStandardS3RetryStrategy(max_attempts=_ATTEMPTS),
+    )

@@ -9,8 +9,8 @@ import pytest
 from reid_tune.checkpoints.filenames import LATEST
 from reid_tune.errors import InfrastructureError
 from reid_tune.execution.run_files import run_files
-from reid_tune.storage import retry as patience
-from reid_tune.storage.s3 import Bucket
+from reid_tune.storage import retry
+from reid_tune.storage.s3 import S3Store
 
 from ..helpers.s3_server import BUCKET, s3_server
 
@@ -28,7 +28,7 @@ def test_files_in_a_folder_that_all_share_are_used_as_they_are() -> None:
 
 
 def test_a_node_without_the_bucket_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(patience, "PATIENCE", 0.0)
+    monkeypatch.setattr(retry, "RETRY_SECONDS", 0.0)
     log = "/sweeps/small/trials/0007/log.txt"
     refused = pytest.raises(InfrastructureError, match=r"node [\d.]+: s3://no-such-bucket/x: there is no bucket")
     with s3_server(), refused, run_files(config("s3://no-such-bucket/x", log=log)) as files:
@@ -41,7 +41,7 @@ def test_files_of_a_bucket_are_brought_and_sent(tmp_path: Path, monkeypatch: pyt
     (dead := tmp_path / "reid-tune-run-999999999-x").mkdir()
     before = f"trials/0007/attempt-1/{LATEST}"
     with s3_server():
-        bucket = Bucket(f"s3://{BUCKET}/small")
+        bucket = S3Store(f"s3://{BUCKET}/small")
         bucket.write(before, b"epoch 3")
         bucket.write("trials/0007/log.txt", b"first\n")
         with run_files(config(bucket.url, resume=f"/sweeps/small/{before}")) as files:

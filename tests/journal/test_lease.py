@@ -8,7 +8,7 @@ import pytest
 from reid_tune.errors import InfrastructureError, InputError
 from reid_tune.journal import lease as module
 from reid_tune.journal.lease import Lease
-from reid_tune.storage.store import FolderPlace
+from reid_tune.storage.object_store import LocalStore
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def left_behind(path: Path) -> None:
 
 def test_a_lease_is_renewed_and_taken_away_at_the_end(tmp_path: Path) -> None:
     path = tmp_path / "driver.json"
-    with Lease(FolderPlace(tmp_path), silence=0.3) as lease:
+    with Lease(LocalStore(tmp_path), silence=0.3) as lease:
         first = json.loads(path.read_text())
         while (now := json.loads(path.read_text()))["count"] < first["count"] + 2:
             lease.require()
@@ -37,30 +37,30 @@ def test_a_lease_is_renewed_and_taken_away_at_the_end(tmp_path: Path) -> None:
 def test_the_lease_of_this_machine_is_taken_at_once(tmp_path: Path) -> None:
     waited = list[str]()
     # The lock of the log has shown that the first one is dead.
-    with Lease(FolderPlace(tmp_path), silence=60), Lease(FolderPlace(tmp_path), silence=60, wait=waited.append):
+    with Lease(LocalStore(tmp_path), silence=60), Lease(LocalStore(tmp_path), silence=60, wait=waited.append):
         assert not waited
 
 
 def test_a_silent_driver_elsewhere_is_followed_after_a_while(tmp_path: Path) -> None:
     path, waited = tmp_path / "driver.json", list[str]()
     left_behind(path)
-    with Lease(FolderPlace(tmp_path), silence=0.3, wait=waited.append) as lease:
+    with Lease(LocalStore(tmp_path), silence=0.3, wait=waited.append) as lease:
         lease.require()
         assert json.loads(path.read_text())["host"] != "node7"
-    assert waited == ["the last driver ran on node7; waiting 0.3 s for a sign of it ..."]
+    assert waited == ["the last driver ran on node7; waiting 0.3 s for a heartbeat ..."]
 
 
 @pytest.mark.usefixtures("elsewhere")
 def test_a_driver_elsewhere_that_gives_signs_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with Lease(FolderPlace(tmp_path), silence=0.3):
+    with Lease(LocalStore(tmp_path), silence=0.3):
         monkeypatch.setattr(module, "_BOOT", tmp_path / "none")
         with pytest.raises(InputError, match=rf"{tmp_path} is driven by process \d+ on"):
-            Lease(FolderPlace(tmp_path), silence=3.0)
+            Lease(LocalStore(tmp_path), silence=3.0)
 
 
 def test_a_driver_that_others_took_for_dead_stops(tmp_path: Path) -> None:
     path = tmp_path / "driver.json"
-    with Lease(FolderPlace(tmp_path), silence=0.3) as lease:
+    with Lease(LocalStore(tmp_path), silence=0.3) as lease:
         left_behind(path)
         with pytest.raises(InfrastructureError, match="taken over by a driver on node7"):
             while True:
@@ -70,7 +70,7 @@ def test_a_driver_that_others_took_for_dead_stops(tmp_path: Path) -> None:
 
 def test_a_driver_that_slept_looks_before_it_writes(tmp_path: Path) -> None:
     path = tmp_path / "driver.json"
-    with Lease(FolderPlace(tmp_path), silence=60) as lease:
+    with Lease(LocalStore(tmp_path), silence=60) as lease:
         left_behind(path)
         lease.require()
         lease._written -= 31

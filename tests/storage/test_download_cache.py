@@ -25,8 +25,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def new_process() -> None:
-    copies._folder.cache_clear()
-    copies._file.cache_clear()
+    copies._download_folder.cache_clear()
+    copies._download_file.cache_clear()
 
 
 def test_a_folder_is_copied_once_and_then_what_has_changed(url: str, monkeypatch: pytest.MonkeyPatch) -> None:

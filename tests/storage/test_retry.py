@@ -1,12 +1,12 @@
 import pytest
 
 from reid_tune.errors import InfrastructureError, InputError
-from reid_tune.storage import retry as patience
-from reid_tune.storage.retry import patiently
+from reid_tune.storage import retry
+from reid_tune.storage.retry import retry_while_unavailable
 
 
 def test_what_comes_back_is_waited_for_and_what_stays_away_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(patience, "_PAUSE", 0.0)
+    monkeypatch.setattr(retry, "_PAUSE_SECONDS", 0.0)
     left = [InfrastructureError("away"), InfrastructureError("away"), None]
 
     def action() -> str:
@@ -14,10 +14,10 @@ def test_what_comes_back_is_waited_for_and_what_stays_away_is_not(monkeypatch: p
             raise error
         return "done"
 
-    assert patiently(action, 60) == "done"
+    assert retry_while_unavailable(action, 60) == "done"
     left[:] = [InfrastructureError("away")] * 2
     with pytest.raises(InfrastructureError, match="away"):
-        patiently(action, -1)
+        retry_while_unavailable(action, -1)
     assert len(left) == 1
 
 
@@ -29,5 +29,5 @@ def test_what_is_wrong_is_said_at_once() -> None:
         raise InputError("no such bucket")
 
     with pytest.raises(InputError):
-        patiently(action)
+        retry_while_unavailable(action)
     assert len(asked) == 1

@@ -8,18 +8,19 @@ import pytest
 from moto import settings
 
 from reid_tune.errors import InfrastructureError, InputError
-from reid_tune.storage.s3 import Bucket, is_url
+from reid_tune.storage.object_store import is_url
+from reid_tune.storage.s3 import S3Store
 
 
 def test_objects_are_written_listed_read_and_removed(url: str, tmp_path: Path) -> None:
-    bucket = Bucket(url)
+    bucket = S3Store(url)
     assert bucket.objects() == {} and bucket.folders() == []
     bucket.write("a/one.txt", b"1")
     (bucket / "a").write("two.txt", b"22")
     (tmp_path / "three").write_bytes(b"")
     bucket.upload(tmp_path / "three", "three")
     assert {name: stat.size for name, stat in bucket.objects().items()} == {"a/one.txt": 1, "a/two.txt": 2, "three": 0}
-    assert set(bucket.objects("a")) == {"a/one.txt", "a/two.txt"} and set(bucket.objects(deep=False)) == {"three"}
+    assert set(bucket.objects("a")) == {"a/one.txt", "a/two.txt"} and set(bucket.objects(recursive=False)) == {"three"}
     assert bucket.folders() == ["a"]
     assert bucket.read("a/two.txt") == b"22" and bucket.read("a/none") is None and bucket.stat("a/none") is None
     bucket.remove("three")
@@ -32,7 +33,7 @@ def test_objects_are_written_listed_read_and_removed(url: str, tmp_path: Path) -
 def test_files_of_any_size_come_back_as_they_were(url: str, tmp_path: Path) -> None:
     content = os.urandom(12_345_678)  # more than one part of an upload
     (tmp_path / "up").write_bytes(content)
-    bucket = Bucket(url)
+    bucket = S3Store(url)
     bucket.upload(tmp_path / "up", "big")
     assert bucket.download("big", tmp_path / "new" / "down")
     assert (tmp_path / "new" / "down").read_bytes() == content
@@ -55,17 +56,17 @@ WRONG = [
 @pytest.mark.parametrize("wrong", [*WRONG, "s3://bucket/../x"])
 def test_what_is_no_address_is_said(wrong: str) -> None:
     assert is_url(wrong) and not is_url("/runs") and not is_url("runs:7")
-    with pytest.raises(InputError, match="is no address of a bucket: write s3://BUCKET or s3://BUCKET/PREFIX"):
-        Bucket(wrong)
+    with pytest.raises(InputError, match="is not the address of a bucket: write s3://BUCKET or s3://BUCKET/PREFIX"):
+        S3Store(wrong)
 
 
 @pytest.mark.usefixtures("server")
 def test_a_bucket_that_is_not_there_is_said() -> None:
     with pytest.raises(InputError, match="s3://nothing-there/x: there is no bucket nothing-there"):
-        Bucket("s3://nothing-there/x").write("a", b"")
-    for asked in (Bucket.objects, Bucket.folders):
+        S3Store("s3://nothing-there/x").write("a", b"")
+    for asked in (S3Store.objects, S3Store.folders):
         with pytest.raises(InputError, match="there is no bucket nothing-there"):
-            asked(Bucket("s3://nothing-there/x"))
+            asked(S3Store("s3://nothing-there/x"))
 
 
 def test_a_server_that_does_not_answer_is_said(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,12 +76,12 @@ def test_a_server_that_does_not_answer_is_said(url: str, monkeypatch: pytest.Mon
         with pytest.raises(
             InfrastructureError, match="the server does not answer, check the network and AWS_ENDPOINT_URL"
         ):
-            Bucket(url).objects()
+            S3Store(url).objects()
 
 
 def test_a_refused_access_is_said(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(settings, "INITIAL_NO_AUTH_ACTION_COUNT", 0.0)  # From now on the server checks who asks.
     with pytest.raises(InputError, match="access is denied: give this machine a role"):
-        Bucket(url).objects()
+        S3Store(url).objects()
     with pytest.raises(InputError, match="access is denied"):
-        Bucket(url).write("a", b"")
+        S3Store(url).write("a", b"")

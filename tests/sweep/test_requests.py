@@ -8,7 +8,7 @@ from reid_tune.journal.events import RunEnded, RunSuggested, StageStarted
 from reid_tune.journal.journal import Journal
 from reid_tune.journal.progress import read_sweep
 from reid_tune.journal.requests import REQUESTS, pending_requests, remove_request, submit_request
-from reid_tune.journal.state import STAGES
+from reid_tune.journal.stages import STAGES
 from reid_tune.search_space.recorded import load_recorded_sweep
 from reid_tune.storage.object_store import LocalStore
 from reid_tune.sweep.requests import ask_to_enqueue, ask_to_stop

@@ -1,0 +1,202 @@
+"""The driver's copy of a sweep in a bucket, and the thread that uploads it."""
+
+import fcntl
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from reid_tune.errors import InfrastructureError, InputError, ReidTuneError
+from reid_tune.files import make_folder
+from reid_tune.journal.event_log import CURSOR, EVENTS
+from reid_tune.journal.lease import LEASE, Lease
+from reid_tune.journal.requests import REQUESTS
+from reid_tune.journal.sweep_store import SweepStore, attempt_folder
+from reid_tune.storage.download_cache import sync_object
+from reid_tune.storage.retry import RETRY_SECONDS, retry_while_unavailable
+from reid_tune.storage.s3 import S3Store
+
+__all__ = ["S3SweepStore"]
+
+# Seconds between two uploads of the log: at least _SHORTEST, at most _LONGEST, and _RATIO times an upload's duration.
+_SHORTEST, _RATIO, _LONGEST = 0.5, 20, 10.0
+_SCAN_SECONDS = 5.0  # between two searches for requests and changed files
+_LAST_FLUSH_SECONDS = 10.0  # for which the end of a sweep waits for an unreachable storage
+_RESUME = "Finished work is not lost: continue with --resume auto."
+
+
+class S3SweepStore(SweepStore):
+    """Uploads what the driver writes in a thread, and downloads what it needs of the runs.
+
+    The log is one object, which is written again as it grows: at longer intervals where that takes long. An object is
+    deleted only after the log that explains the deletion has arrived. Runs upload their own files, see `run_files`.
+
+    Args:
+        bucket: The sweep's objects.
+        folder: The copy on this machine.
+    """
+
+    def __init__(self, bucket: S3Store, folder: Path) -> None:
+        super().__init__(folder)
+        self.bucket = bucket
+        self.objects, self.remote = bucket, bucket.url
+        stat = make_folder(folder).stat()
+        self.lock = f"{stat.st_dev}-{stat.st_ino}"
+        self._uploaded: dict[str, tuple[int, int]] = {}
+        self._deletions: list[tuple[str, bool]] = []
+        self._copied_requests: set[str] = set()
+        self._transfer = threading.Lock()
+        self._stop = threading.Event()
+        self._lease: Lease | None = None
+        self._last_success = time.monotonic()
+        self._error = ""
+        self._thread = threading.Thread(target=self._synchronise, daemon=True)
+
+    def pull(self) -> None:
+        """Make the copy equal to the bucket, without checkpoints, and copy the logs of the storage's other sweeps.
+
+        A log here that continues that of the bucket is kept: its driver was killed before the upload. The log of a
+        running driver is kept, too.
+        """
+        storage = S3Store(self.bucket.url.rpartition("/")[0])
+        for name in storage.folders():
+            if name != self.folder.name and storage.stat(f"{name}/{EVENTS}"):
+                _pull_log(storage / name, self.folder.parent / name)
+        if not _pull_log(self.bucket, self.folder):
+            return
+        objects = self.bucket.objects()
+        for name, stat in objects.items():
+            if not attempt_folder(name) and name not in (EVENTS, LEASE) and not name.startswith("ray/"):
+                path = self.folder / name
+                sync_object(self.bucket, name, stat, path)
+                if path.exists():
+                    self._uploaded[name] = _signature(path)
+        for path in self.folder.rglob("*"):
+            if path.is_file() and path != self.folder / EVENTS and str(path.relative_to(self.folder)) not in objects:
+                path.unlink()
+
+    def begin(self, lease: Lease) -> None:
+        if not (self.folder / EVENTS).read_bytes().startswith(_whole_log(self.bucket)):
+            raise InputError(f"another driver has changed {self.bucket} in the meantime: give the command again.")
+        self._lease, self._last_success = lease, time.monotonic()
+        self._thread.start()
+
+    def end(self) -> None:
+        self._stop.set()
+        self._thread.join()
+        self.flush(_LAST_FLUSH_SECONDS)
+
+    def require_synced(self) -> None:
+        if self._error and time.monotonic() - self._last_success > RETRY_SECONDS:
+            raise InfrastructureError(f"{self._error} {_RESUME}")
+
+    def fetch(self, path: Path) -> None:
+        retry_while_unavailable(lambda: self.bucket.download(str(path.relative_to(self.folder)), path))
+
+    def newest_checkpoint(self, run: str, before: int | None = None) -> Path | None:
+        return retry_while_unavailable(lambda: super(S3SweepStore, self).newest_checkpoint(run, before))
+
+    def clear(self, path: Path) -> None:
+        super().clear(path)
+        retry_while_unavailable(lambda: self.bucket.remove_tree(str(path.relative_to(self.folder))))
+
+    def discard(self, run: str, attempts: bool = False) -> None:
+        super().discard(run, attempts)
+        with self._transfer:
+            self._deletions.append((run, attempts))
+
+    def flush(self, seconds: float | None = None) -> None:
+        self._require_lease()
+        try:
+            retry_while_unavailable(lambda: self._upload(all_files=True), seconds)
+        except (ReidTuneError, OSError) as error:
+            raise InfrastructureError(f"{error} {_RESUME}") from None
+
+    def _synchronise(self) -> None:
+        last_scan = pause = 0.0
+        while not self._stop.wait(pause):
+            start = time.monotonic()
+            try:
+                self._require_lease()
+                scan = start - last_scan > _SCAN_SECONDS
+                self._upload(all_files=scan)
+                if scan:
+                    self._download_requests()
+                    last_scan = start
+                self._last_success, self._error = time.monotonic(), ""
+            except (ReidTuneError, OSError) as error:
+                self._error = f"the storage is unreachable: {error}"
+            pause = min(_LONGEST, max(_SHORTEST, _RATIO * (time.monotonic() - start)))
+
+    def _require_lease(self) -> None:
+        if self._lease:
+            self._lease.require()  # Files of another driver must not be replaced.
+
+    def _upload(self, *, all_files: bool) -> None:
+        with self._transfer:
+            deletions = list(self._deletions)
+            signatures = dict(self._driver_files()) if all_files else {EVENTS: _signature(self.folder / EVENTS)}
+            for name in sorted(signatures, key=_upload_order):
+                if self._uploaded.get(name) != signatures[name]:
+                    self.bucket.upload(self.folder / name, name)
+                    self._uploaded[name] = signatures[name]
+            for run, attempts in deletions:
+                for name in _attempt_folders(self.bucket, run) if attempts else [run]:
+                    self.bucket.remove_tree(name)
+                self._deletions.remove((run, attempts))
+
+    def _download_requests(self) -> None:
+        """Copy new requests, and delete those that the driver has applied."""
+        with self._transfer:
+            requests = self.bucket.objects(REQUESTS)
+            for name, stat in requests.items():
+                if name not in self._copied_requests:
+                    sync_object(self.bucket, name, stat, self.folder / name)
+                    self._copied_requests.add(name)
+                elif not (self.folder / name).exists():
+                    self.bucket.remove(name)
+            self._copied_requests &= requests.keys()
+
+    def _driver_files(self) -> Iterator[tuple[str, tuple[int, int]]]:
+        """Names and signatures of the files that the driver writes."""
+        for path in self.folder.rglob("*"):
+            name = str(path.relative_to(self.folder))
+            of_run = attempt_folder(name) or path.name in ("log.txt", "features.npz")
+            temporary = path.name.startswith(".") or name.startswith((f"{REQUESTS}/", "ray/"))
+            if path.is_file() and not of_run and not temporary:
+                yield name, _signature(path)
+
+
+def _pull_log(bucket: S3Store, folder: Path) -> bool:
+    """Make a log equal to that of the bucket, unless it continues it; False if a process of this machine writes it."""
+    remote_log = _whole_log(bucket)
+    with (make_folder(folder) / EVENTS).open("ab+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        file.seek(0)
+        if not remote_log or not file.read().startswith(remote_log):
+            file.truncate(0)
+            file.write(remote_log)
+    return True
+
+
+def _whole_log(bucket: S3Store) -> bytes:
+    """The log without a last line that was cut short."""
+    content = bucket.read(EVENTS) or b""
+    return content[: content.rfind(b"\n") + 1]
+
+
+def _upload_order(name: str) -> int:
+    # Files are there before the log that names them, and the log before the cursor that says how much of it was read.
+    return (EVENTS, CURSOR).index(name) + 1 if name in (EVENTS, CURSOR) else 0
+
+
+def _signature(path: Path) -> tuple[int, int]:
+    stat = path.stat()
+    return stat.st_size, stat.st_mtime_ns
+
+
+def _attempt_folders(bucket: S3Store, run: str) -> list[str]:
+    return sorted({attempt_folder(name) for name in bucket.objects(run)} - {""})

@@ -1,0 +1,93 @@
+"""One interface for files that several machines read and write: a shared folder, or a prefix of an S3 bucket."""
+
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from reid_tune.files import write_atomic
+
+__all__ = ["LocalStore", "ObjectStat", "ObjectStore", "is_url", "open_store"]
+
+_SCHEME = re.compile(r"[a-z][a-z0-9]+:/")  # with one slash, too: such a folder is a mistake
+
+
+@dataclass(frozen=True)
+class ObjectStat:
+    """Size of an object in bytes, and its modification time in nanoseconds since the epoch."""
+
+    size: int
+    time: int
+
+
+class ObjectStore(Protocol):
+    """Files below a folder or a prefix, by their names with `/`; `S3Store` is the implementation for S3.
+
+    Methods raise InfrastructureError where a server does not answer, and InputError where access is denied.
+    """
+
+    def objects(self, prefix: str = "") -> dict[str, ObjectStat]:
+        """All files below a name."""
+
+    def read(self, name: str) -> bytes | None:
+        """A file's content; None if it does not exist."""
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a file, which appears whole or not at all."""
+
+    def remove(self, name: str) -> None:
+        """Delete a file, if it exists."""
+
+    def remove_tree(self, name: str) -> None:
+        """Delete all files below a name."""
+
+
+@dataclass(frozen=True)
+class LocalStore:
+    """A folder. It is not created: where it is missing, this machine does not share it."""
+
+    folder: Path
+
+    def __str__(self) -> str:
+        return str(self.folder)
+
+    def objects(self, prefix: str = "") -> dict[str, ObjectStat]:
+        stats = {path: path.stat() for path in (self.folder / prefix).rglob("*") if path.is_file()}
+        return {
+            path.relative_to(self.folder).as_posix(): ObjectStat(stat.st_size, stat.st_mtime_ns)
+            for path, stat in stats.items()
+        }
+
+    def read(self, name: str) -> bytes | None:
+        try:
+            return (self.folder / name).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def write(self, name: str, content: bytes) -> None:
+        if not self.folder.is_dir():
+            raise FileNotFoundError(2, "No such file or directory", str(self.folder))
+        write_atomic(self.folder / name, content)
+
+    def remove(self, name: str) -> None:
+        (self.folder / name).unlink(missing_ok=True)
+
+    def remove_tree(self, name: str) -> None:
+        shutil.rmtree(self.folder / name, ignore_errors=True)
+
+
+def is_url(path: Path | str) -> bool:
+    """Whether this is an address such as `s3://...` and not a path of this machine."""
+    return bool(_SCHEME.match(str(path)))
+
+
+def open_store(address: str) -> ObjectStore:
+    """The files at a path, or at `s3://BUCKET/PREFIX`.
+
+    Raises:
+        InputError: the address is not one of a bucket.
+    """
+    from reid_tune.storage.s3 import S3Store
+
+    return S3Store(address) if is_url(address) else LocalStore(Path(address))
