@@ -170,7 +170,7 @@ def test_a_storage_that_stays_away_ends_the_sweep_and_one_that_comes_back_does_n
 
     monkeypatch.setattr(S3Store, "upload", sometimes)
     with (
-        pytest.raises(InfrastructureError, match="no answer. Nothing finished is lost"),
+        pytest.raises(InfrastructureError, match="no answer. Finished work is not lost"),
         Journal(opened(storage)) as journal,
     ):
         away.set()
