@@ -1,1 +1,1 @@
-"""Runs on Ray."""
+"""Execution of runs on Ray: sources of runs, workers, placement, failures."""

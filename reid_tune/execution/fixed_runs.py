@@ -1,4 +1,4 @@
-"""A source of runs that are known beforehand, each trained to its last epoch."""
+"""A source of runs that are fixed from the start, each trained to its last epoch."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,14 +16,25 @@ __all__ = ["FixedRuns", "features_file"]
 
 
 def features_file(folder: Path, run: str) -> Path:
-    """Where the embeddings of a run's last validation lie; beside its attempts, which may go on where others ended."""
+    """Path of the embeddings of a run's last validation.
+
+    It is outside of the folders of the attempts, as an attempt may continue where another one ended.
+
+    Args:
+        folder: The sweep's folder.
+        run: Name of the run.
+    """
     return folder / run / "features.npz"
 
 
 class FixedRuns:
-    """Runs by name, and the values of the spec that each one changes.
+    """A source of given runs.
 
     Args:
+        sweep: The sweep.
+        journal: Its event log and state.
+        runs: Names of the runs, with the values of the spec that each one changes.
+        resources: The resources of each run.
         keep_features: Keep the embeddings of the last validation, and no checkpoint.
     """
 
@@ -43,7 +54,7 @@ class FixedRuns:
         self.recorder = RunRecorder(journal, resources)
         self.recorder.pending_runs = [run for run in self.recorder.pending_runs if run in runs]
         for run in list(self.recorder.pending_runs):
-            # Its last epoch was reported when the driver died before it could say so.
+            # The driver died after the last epoch was reported, before it recorded the run's end.
             if journal.state.runs[run].epoch >= self._experiment(run).train.num_epochs:
                 self.recorder.pending_runs.remove(run)
                 self._finish(run)
@@ -52,10 +63,10 @@ class FixedRuns:
         if self.recorder.pending_runs:
             run = self.recorder.pending_runs.pop(0)
         else:
-            new = [run for run in self.runs if run not in self.journal.state.runs]
-            if not new:
+            new_runs = [run for run in self.runs if run not in self.journal.state.runs]
+            if not new_runs:
                 return None
-            run = new[0]
+            run = new_runs[0]
             self.journal.emit(RunSuggested(run=run, parameters=dict(self.runs[run])))
         features = features_file(self.journal.folder, run) if self.keep_features else None
         return self.recorder.start_attempt(run, self._experiment(run), features)

@@ -51,7 +51,9 @@ def compute_placement(resources: Resources, workers: int) -> Placement:
     if most < 1:
         raise InputError(_too_much(resources, workers, each, [*nodes, *more]))
     room = fits + (most > fits)
-    return Placement(resources.cpus_per_worker, gpus, min(room, resources.max_concurrent or room), resources.custom_resources)
+    return Placement(
+        resources.cpus_per_worker, gpus, min(room, resources.max_concurrent or room), resources.custom_resources
+    )
 
 
 def _to_come() -> list[Amounts]:

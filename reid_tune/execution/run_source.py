@@ -1,4 +1,4 @@
-"""What a stage runs: a source of runs that decides from their reports."""
+"""Sources of runs: what a stage trains, decided from the reports of its runs."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -18,10 +18,13 @@ __all__ = ["ONE_CPU", "Attempt", "ResourceRequest", "RunRecorder", "RunSource"]
 
 @dataclass(frozen=True)
 class ResourceRequest:
-    """CPUs and GPUs that a run's workers hold together; fewer than one GPU is a share of one.
+    """The resources that a run requests of Ray.
 
     Attributes:
-        custom: What each worker takes of its node beside them, by Ray's names.
+        cpus: CPUs of all its workers together.
+        gpus: GPUs of all its workers together; below 1 the share of one GPU.
+        workers: Number of its workers.
+        custom: Amounts of further resources of a node for each worker, by Ray's names.
     """
 
     cpus: int = 1
@@ -35,12 +38,12 @@ class ResourceRequest:
         return 0 < self.gpus < 1
 
     def with_whole_gpu(self) -> "ResourceRequest":
-        """The same with a whole GPU."""
+        """Return the request with a whole GPU in place of a share."""
         return replace(self, gpus=1) if self.shares_gpu else self
 
     @property
     def per_worker(self) -> WorkerResources:
-        """What each worker has."""
+        """Resources of each worker."""
         return WorkerResources(self.workers, self.cpus // self.workers, self.gpus / self.workers, hidden=not self.gpus)
 
 
@@ -49,18 +52,18 @@ ONE_CPU = ResourceRequest()
 
 @dataclass(frozen=True)
 class Attempt:
-    """One start of one run.
+    """One start of a run.
 
     Attributes:
         run: Name of the run.
         experiment: Its spec.
-        folder: Where this attempt writes its checkpoints.
-        resume: Checkpoint of an earlier attempt.
-        resources: What it takes of the cluster.
-        gpu_context: Bytes of a GPU that its process takes outside of PyTorch's allocator.
-        features: Where the embeddings of its last validation go.
-        sweep: The sweep's folder.
+        folder: Folder for the checkpoints of this attempt.
+        resume: Checkpoint of an earlier attempt, None to start from the first epoch.
+        resources: The resources that it requests.
+        features: File for the embeddings of its last validation, None to keep none.
+        sweep_folder: The sweep's folder.
         remote: Address of the bucket with the sweep's files; empty where they are in that folder.
+        gpu_context: Bytes of a GPU that its process uses outside of PyTorch's allocator.
     """
 
     run: str
@@ -69,56 +72,69 @@ class Attempt:
     resume: Path | None
     resources: ResourceRequest = ONE_CPU
     features: Path | None = None
-    sweep: Path = Path()
+    sweep_folder: Path = Path()
     remote: str = ""
     gpu_context: int = DEFAULT_CUDA_CONTEXT
 
 
 class RunSource(Protocol):
-    """Gives out runs and learns from their reports."""
+    """Decides which runs start, and learns from their reports."""
 
     def next_attempt(self) -> Attempt | None:
-        """The next run to start, None while there is none."""
+        """Return the next attempt to start, None while there is none."""
 
     def is_done(self) -> bool:
         """Whether nothing is left to start or to wait for."""
 
     def report(self, run: str, metrics: Mapping[str, Any]) -> bool:
-        """Take a report in; False ends the run."""
+        """Apply a report of an epoch or of a failure; False ends the run."""
 
     def report_lost(self, run: str, failure: Failure) -> None:
-        """The process of a run died, or is to be given up."""
+        """Apply the loss of a run whose process died or is given up."""
 
     def poll(self) -> None:
-        """Called about once a second; may end runs."""
+        """Apply what has happened elsewhere, such as requests of users; called about once a second, may end runs."""
 
     def is_running(self, run: str) -> bool:
-        """Whether the process of a run is still wanted."""
+        """Whether a run has not ended: otherwise its process is stopped."""
 
 
 class RunRecorder:
-    """What all sources share: numbering attempts, recording reports once, starting again where that helps."""
+    """Records the runs of a source in the event log: numbers attempts, records each report once, retries failed runs.
+
+    Args:
+        journal: The event log and the state of the sweep.
+        resources: The resources of each run.
+
+    Attributes:
+        pending_runs: Names of the runs that are to be started again; at first those that an earlier driver started.
+    """
 
     def __init__(self, journal: Journal, resources: ResourceRequest = ONE_CPU) -> None:
         self.journal = journal
         self.resources = resources
-        # Runs that an earlier driver had started.
         self.pending_runs = [name for name, run in journal.state.runs.items() if run.state == "running"]
 
     def start_attempt(self, run: str, experiment: Experiment, features: Path | None = None) -> Attempt:
-        """Record and describe the next attempt of a run."""
+        """Record the next attempt of a run, and return it.
+
+        Args:
+            run: Name of the run.
+            experiment: Its spec.
+            features: File for the embeddings of its last validation, None to keep none.
+        """
         state = self.journal.state.runs[run]
         resources = self.resources.with_whole_gpu() if "out_of_memory" in state.retries else self.resources
         number = state.attempts + 1
         folder = self.journal.folder / run
         write_run_record(folder, make_run_record(experiment, self.journal.state.environment, resources.per_worker))
         self.journal.emit(AttemptStarted(run=run, attempt=number, cpus=resources.cpus, gpus=resources.gpus))
-        files, place = self.journal.files, folder / f"attempt-{number}"
-        files.clear(place)
+        files, attempt_folder = self.journal.files, folder / f"attempt-{number}"
+        files.clear(attempt_folder)
         return Attempt(
             run,
             experiment,
-            place,
+            attempt_folder,
             files.newest_checkpoint(run, number),
             resources,
             features,
@@ -128,19 +144,19 @@ class RunRecorder:
         )
 
     def _gpu_context(self) -> int:
-        """As the probe has measured it; without one, or in the log of an earlier version, an assumption."""
+        """Bytes that CUDA uses outside of PyTorch's allocator, from the probe; the default where it measured none."""
         probe = self.journal.state.stages.get("preflight", {}).get("probe", {})
         return int(probe.get("gpu_context") or DEFAULT_CUDA_CONTEXT)
 
     def record_if_failed(self, run: str, metrics: Mapping[str, Any]) -> bool:
-        """Whether a report is that of a failure; then it was recorded, see `record_failure`."""
+        """Record the failure in a report, see `record_failure`, and return True; False where the report has none."""
         failure = failure_from_report(metrics)
         if failure is not None:
             self.record_failure(run, failure)
         return failure is not None
 
     def record_epoch(self, run: str, metrics: Mapping[str, Any]) -> bool:
-        """Record an epoch's metrics, nodes and what it took of them; False where the log has the epoch already."""
+        """Record an epoch's metrics, nodes and usage, and return True; False where the log has the epoch already."""
         values = dict(metrics)
         epoch, nodes, usage = values.pop("epoch"), values.pop("nodes", []), values.pop("usage", {})
         if epoch in self.journal.state.runs[run].epochs:
@@ -154,15 +170,15 @@ class RunRecorder:
         self.journal.emit(RunEnded(run=run, state=state, epoch=epoch, reason=reason, failure=failure))
 
     def record_failure(self, run: str, failure: Failure) -> None:
-        """A run failed: queue it again where that may help, else end it.
+        """Record the failure of a run: retry the run where that may help, otherwise end it.
 
         Raises:
-            InfrastructureError: it was not the run's fault; the sweep ends and can be resumed.
+            InfrastructureError: the machine or the cluster failed, not the run; the sweep ends and can be resumed.
         """
         if failure.kind == "infrastructure":
-            raise InfrastructureError(f"{run}: {failure.reason} Mend it and go on with --resume auto.")
-        before = self.journal.state.runs[run].retries.count(failure.kind)
-        if before < max_retries(failure.kind, self.resources.shares_gpu):
+            raise InfrastructureError(f"{run}: {failure.reason} Fix this, then continue with --resume auto.")
+        retries = self.journal.state.runs[run].retries.count(failure.kind)
+        if retries < max_retries(failure.kind, self.resources.shares_gpu):
             self.journal.emit(RunRetried(run=run, failure=failure.kind, reason=failure.reason))
             self.pending_runs.append(run)
         else:

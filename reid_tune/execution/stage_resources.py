@@ -1,4 +1,4 @@
-"""What the runs of a sweep hold on the cluster as it is now, and how many fit; Ray must be there."""
+"""The resources of a stage's runs on the cluster in its present state; Ray must be running."""
 
 import heapq
 from collections.abc import Sequence
@@ -10,30 +10,38 @@ from reid_tune.execution.run_source import ResourceRequest
 from reid_tune.journal.costs import Cost
 from reid_tune.search_space.load import SweepConfig
 
-__all__ = ["StageResources", "resolve_stage_resources", "find_placement", "find_capacity"]
+__all__ = ["StageResources", "find_capacity", "find_placement", "resolve_stage_resources"]
 
 
 @dataclass(frozen=True)
 class StageResources:
-    """What each run of a stage holds, and how many are at work at once."""
+    """The resources of each run of a stage, and the number of runs at the same time."""
 
     per_run: ResourceRequest
     max_concurrent: int
 
     def cost(self, seconds: Sequence[float]) -> Cost:
-        """Of runs that take so long, each begun as soon as there is room."""
+        """Return the cost of runs, each started as soon as there is capacity.
+
+        Args:
+            seconds: Duration of each run, in the order of their starts.
+        """
         ends = [0.0] * self.max_concurrent
-        for each in seconds:
-            heapq.heapreplace(ends, ends[0] + each)
-        held = sum(seconds) / 3600
-        return Cost(max(ends) / 3600, held * self.per_run.gpus, held * self.per_run.cpus)
+        for duration in seconds:
+            heapq.heapreplace(ends, ends[0] + duration)
+        run_hours = sum(seconds) / 3600
+        return Cost(max(ends) / 3600, run_hours * self.per_run.gpus, run_hours * self.per_run.cpus)
 
 
 def resolve_stage_resources(sweep: SweepConfig, workers: int) -> StageResources:
-    """What the runs of a stage hold, and how many fit at once.
+    """Return the resources of each run of a stage, and how many runs fit at the same time.
+
+    Args:
+        sweep: The sweep.
+        workers: Number of workers of each run.
 
     Raises:
-        InputError: not one run fits, now or ever.
+        InputError: not a single run fits, now or when the autoscaler has added nodes.
     """
     with error_context(sweep.source):
         placement = compute_placement(sweep.file.resources, workers)
@@ -42,7 +50,7 @@ def resolve_stage_resources(sweep: SweepConfig, workers: int) -> StageResources:
 
 
 def find_placement(sweep: SweepConfig, workers: int) -> Placement | None:
-    """What a worker of a run gets; None where not one run fits: nodes were lost that may come back."""
+    """Return the placement of a run's workers; None where no run fits, as after a loss of nodes, which may return."""
     try:
         return compute_placement(sweep.file.resources, workers)
     except InputError:
@@ -50,6 +58,6 @@ def find_placement(sweep: SweepConfig, workers: int) -> Placement | None:
 
 
 def find_capacity(sweep: SweepConfig, workers: int) -> int:
-    """How many runs fit by now."""
+    """Return the number of runs that fit on the cluster in its present state."""
     placement = find_placement(sweep, workers)
     return placement.max_concurrent if placement else 0

@@ -1,4 +1,4 @@
-"""Stages that score, on a GPU of the cluster where its runs have GPUs."""
+"""Stages that score embeddings: as a Ray task that holds a GPU where the sweep's runs have GPUs."""
 
 import contextlib
 import io
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
 __all__ = ["StageFunction", "run_stage_on_gpu", "scoring_device"]
 
-_QUIET_SECONDS = 30.0  # before a line says what is waited for
+_QUIET_SECONDS = 30.0  # before a line says that the stage is waiting or computing
 
-StageFunction = Callable[[SweepConfig, Journal], dict[str, Any]]
+StageFunction = Callable[[SweepConfig, Journal], dict[str, Any]]  # returns the result of the stage
 
 
-class _Log:
-    """The driver's log in another process: the state to read, and the events that the driver is to record."""
+class _TaskJournal:
+    """The driver's journal in another process: its state, and the events that the driver is to record afterwards."""
 
     def __init__(self, files: SweepStore, state: SweepState) -> None:
         self.files, self.state = files, state
@@ -46,19 +46,23 @@ class _Log:
 
 
 def run_stage_on_gpu(
-    stage: StageFunction, sweep: SweepConfig, journal: Journal, placement: "Placement | None"
+    name: str, stage: StageFunction, sweep: SweepConfig, journal: Journal, placement: "Placement | None"
 ) -> dict[str, Any]:
-    """The result of a stage, computed in a task of Ray that holds a GPU; Ray begins it when one is free.
+    """Run a stage in a Ray task that holds a GPU, and return its result; Ray starts the task when a GPU is free.
 
-    The task stays on this node where that has a GPU. Where runs hold no GPU the stage runs in this process, and so it
-    does where the sweep's files are in a bucket, of which only this process has a copy. The encryption key does not
-    travel: a task finds it where runs do.
+    The task runs on this node where that has a free GPU. The stage runs in this process where runs hold no GPU, and
+    where the sweep's files are in a bucket, of which only this process has a copy. The encryption key is not passed to
+    the task, which finds it where runs do.
 
     Args:
-        placement: What a worker of a run gets; None where not one run fits by now.
+        name: Name of the stage, for messages.
+        stage: Function of the stage.
+        sweep: The sweep.
+        journal: Its event log and state.
+        placement: Placement of a run's workers; None where no run fits at present.
 
     Raises:
-        ReidTuneError: what the stage raises.
+        ReidTuneError: the stage raised it.
         InfrastructureError: the process of the task died.
     """
     if placement is None or not placement.gpus or sweep.remote:
@@ -67,31 +71,31 @@ def run_stage_on_gpu(
     from ray.exceptions import RayError, RayTaskError
 
     strategy = prefer_node(ray.get_runtime_context().get_node_id())
-    held = {"num_cpus": placement.cpus, "num_gpus": 1, "resources": dict(placement.custom)}
-    task = ray.remote(**held, scheduling_strategy=strategy, max_retries=0, max_calls=1)(_work)
+    options = {"num_cpus": placement.cpus, "num_gpus": 1, "resources": dict(placement.custom)}
+    task = ray.remote(**options, scheduling_strategy=strategy, max_retries=0, max_calls=1)(_run_in_task)
     try:
         reference = task.remote(stage, _for_task(sweep), journal.state)
         if not ray.wait([reference], timeout=_QUIET_SECONDS)[0]:
-            print(f"{stage.__name__}: at work on a GPU of the cluster, or waiting for a free one", file=sys.stderr)
+            print(f"{name}: running on a GPU of the cluster, or waiting for a free one", file=sys.stderr)
         result, events, text = ray.get(reference)
     except RayTaskError as error:
-        raise (error.cause if _is_told(error.cause) else error) from None
+        raise (error.cause if _is_reported(error.cause) else error) from None
     except RayError as error:
-        last = str(error).strip().splitlines()[-1]
+        last_line = str(error).strip().splitlines()[-1]
         raise InfrastructureError(
-            f"the process of the stage {stage.__name__} was lost ({last}): go on with --resume auto."
+            f"the process of the stage {name} was lost ({last_line}): continue with --resume auto."
         ) from None
     print(text, end="", file=sys.stderr)
     if isinstance(result, Exception):
         raise result
     for event in events:
-        # By this machine's clock, as all of the log.
+        # All times in the log are of this machine's clock.
         journal.emit(replace(event, time=time.time()))
     return dict(result)
 
 
 def scoring_device(sweep: SweepConfig) -> "torch.device":
-    """Where a stage scores: the first GPU that this process sees, unless the sweep's runs are to use none."""
+    """Return the device of a stage's scores: the first visible GPU, or the CPU where the sweep's runs use no GPU."""
     import torch
 
     from reid_tune.training.devices import default_device
@@ -99,26 +103,26 @@ def scoring_device(sweep: SweepConfig) -> "torch.device":
     return default_device() if sweep.file.resources.gpus_per_worker else torch.device("cpu")
 
 
-def _is_told(error: BaseException) -> bool:
-    """Whether the command line has a sentence for an error."""
+def _is_reported(error: BaseException) -> bool:
+    """Whether the command line reports an error without a traceback."""
     return isinstance(error, ReidTuneError) or is_out_of_memory(error)
 
 
 def _for_task(sweep: SweepConfig) -> SweepConfig:
-    """The sweep without its key; of the machine's GPUs the task sees one, by the index 0."""
+    """Return the sweep without its key; the task sees one of the machine's GPUs, as index 0."""
     section = sweep.experiment.export.model_copy(update={"gpu_id": 0})
     return replace(sweep, experiment=sweep.experiment.model_copy(update={"encryption_key": None, "export": section}))
 
 
-def _work(
+def _run_in_task(
     stage: StageFunction, sweep: SweepConfig, state: SweepState
 ) -> tuple[dict[str, Any] | Exception, list[Event], str]:
-    """Result or error and events of a stage, and what it has printed to stderr."""
-    log: Any = _Log(SweepStore(sweep.folder), state)
+    """Run a stage, and return its result or error, its events, and its output on stderr."""
+    journal: Any = _TaskJournal(SweepStore(sweep.folder), state)
     result: dict[str, Any] | Exception
     with contextlib.redirect_stderr(io.StringIO()) as text:
         try:
-            result = stage(sweep, log)
+            result = stage(sweep, journal)
         except ReidTuneError as error:
             result = error
-    return result, log.events, text.getvalue()
+    return result, journal.events, text.getvalue()

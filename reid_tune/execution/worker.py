@@ -49,7 +49,7 @@ def make_trial_config(attempt: "Attempt", validate_at: tuple[int, ...], scratch:
         "workers": attempt.resources.workers,
         "scratch": scratch,
         "remote": attempt.remote,
-        "sweep": str(attempt.sweep),
+        "sweep": str(attempt.sweep_folder),
     }
 
 

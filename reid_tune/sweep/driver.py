@@ -34,7 +34,8 @@ from reid_tune.journal.events import (
 from reid_tune.journal.journal import EVENTS, Journal
 from reid_tune.journal.provenance import collect_environment
 from reid_tune.journal.s3_sweep_store import S3SweepStore
-from reid_tune.journal.state import STAGES, SweepState
+from reid_tune.journal.stages import STAGES, ResumeMode
+from reid_tune.journal.state import SweepState
 from reid_tune.journal.sweep_store import SweepStore
 from reid_tune.report.html import PAGE, write_page
 from reid_tune.report.live import LiveView
@@ -43,7 +44,7 @@ from reid_tune.search.budget import BudgetTracker, require_gpus_for_gpu_hours
 from reid_tune.search_space.load import SweepConfig
 from reid_tune.sweep.plan import make_plan
 from reid_tune.sweep.pretrained import pinned_pretrained_weights
-from reid_tune.sweep.resume import ResumeMode, load_resumable_state, reopen_stages, require_same_key, stages_to_redo
+from reid_tune.sweep.resume import load_resumable_state, reopen_stages, require_same_key, stages_to_redo
 from reid_tune.sweep.stages.confirm import choose_winner, make_confirm_runs
 from reid_tune.sweep.stages.export import export_finalists
 from reid_tune.sweep.stages.preflight import PreflightResult, run_preflight
@@ -228,7 +229,7 @@ class SweepDriver:
             resolve_stage_resources(self.sweep, resources.refit_workers),
         )
         require_gpus_for_gpu_hours(self.sweep, crew)
-        probed = EpochTiming(**self.journal.state.stages["preflight"]["pace"])
+        probed = EpochTiming(**self.journal.state.stages["preflight"]["timing"])
         budget_tracker = BudgetTracker(self.sweep, crew, refits, probed)
         for event in read_events(self.journal.path):
             budget_tracker.apply(event, self.journal.state)
@@ -242,10 +243,10 @@ class SweepDriver:
     def _confirm(self) -> dict[str, Any]:
         crew = resolve_stage_resources(self.sweep, self.sweep.file.resources.workers)
         self._run(make_confirm_runs(self.sweep, self.journal, crew.per_run), crew)
-        return self._score(choose_winner)
+        return self._score("confirm", choose_winner)
 
     def _rerank(self) -> dict[str, Any]:
-        return self._score(choose_settings)
+        return self._score("rerank", choose_settings)
 
     def _refit(self) -> dict[str, Any]:
         crew = resolve_stage_resources(self.sweep, self.sweep.file.resources.refit_workers)
@@ -254,17 +255,17 @@ class SweepDriver:
         return {run: self.journal.state.runs[run].state for run in source.runs}
 
     def _export(self) -> dict[str, Any]:
-        return self._score(export_finalists)
+        return self._score("export", export_finalists)
 
     def _test(self) -> dict[str, Any]:
-        return self._score(evaluate_finalists)
+        return self._score("test", evaluate_finalists)
 
     def _register(self) -> dict[str, Any]:
         return register(self.sweep, self.journal)
 
-    def _score(self, stage: StageFunction) -> dict[str, Any]:
+    def _score(self, name: str, stage: StageFunction) -> dict[str, Any]:
         placement = find_placement(self.sweep, self.sweep.file.resources.workers)
-        return run_stage_on_gpu(stage, self.sweep, self.journal, placement)
+        return run_stage_on_gpu(name, stage, self.sweep, self.journal, placement)
 
     def _run(self, source: RunSource, crew: StageResources, validate_at: tuple[int, ...] = ()) -> None:
         from reid_tune.execution.tune_runner import run_all

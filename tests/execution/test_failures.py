@@ -52,13 +52,13 @@ def test_kinds_of_failures(error: BaseException, kind: str, reason: str) -> None
     assert failure.kind == kind and reason in failure.reason and "\n" not in failure.reason
 
 
-@pytest.mark.parametrize(("shared", "often"), [(True, 1), (False, 0)])
-def test_memory_that_runs_out_in_a_training_is_tried_again_where_the_gpu_was_shared(shared: bool, often: int) -> None:
+@pytest.mark.parametrize(("shared", "retries"), [(True, 1), (False, 0)])
+def test_memory_that_runs_out_in_a_training_is_retried_where_the_gpu_was_shared(shared: bool, retries: int) -> None:
     with pytest.raises(OutOfMemoryError) as caught, memory_errors(Experiment(), torch.device("cpu")):
         _too_much_memory()
     failure = classify_error(caught.value)
     assert failure == Failure("out_of_memory", str(caught.value)) and "lower dataset.batch_size" in failure.reason
-    assert max_retries(failure.kind, shared) == often
+    assert max_retries(failure.kind, shared) == retries
 
 
 def test_a_failure_travels_in_a_report() -> None:
@@ -78,7 +78,7 @@ def test_values_that_are_not_finite_fail_a_run(metrics: dict[str, Any], reason: 
     assert failure_from_report(metrics) == (Failure("non_finite", reason) if reason else None)
 
 
-def test_only_what_may_end_otherwise_is_started_again() -> None:
+def test_only_failures_that_may_not_happen_again_are_retried() -> None:
     kinds = ("out_of_memory", "non_finite", "invalid", "lost_worker", "timeout", "infrastructure", "error")
     assert [max_retries(kind, shared=False) for kind in kinds] == [0, 0, 0, 2, 1, 0, 0]
     assert [max_retries(kind, shared=True) for kind in kinds] == [1, 0, 0, 2, 1, 0, 0]

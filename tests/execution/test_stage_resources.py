@@ -43,10 +43,10 @@ def test_all_stages_that_score_may_hold_a_gpu(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(drive, "resolve_stage_resources", lambda *_: crews.StageResources(ResourceRequest(), 1))
     monkeypatch.setattr(drive, "make_confirm_runs", lambda *_: None)
     monkeypatch.setattr(
-        drive, "run_stage_on_gpu", lambda stage, sweep, journal, placement: calls.append((stage.__name__, placement))
+        drive, "run_stage_on_gpu", lambda name, stage, sweep, journal, placement: calls.append((name, placement))
     )
     driver: Any = drive.SweepDriver.__new__(drive.SweepDriver)
     driver.sweep, driver.journal, driver._run = make_sweep(tmp_path), SimpleNamespace(state=None), lambda *_: None
     for stage in (driver._confirm, driver._rerank, driver._export, driver._test):
         stage()
-    assert calls == [(name, SHARE) for name in ("decide", "choose", "export", "test")]
+    assert calls == [(name, SHARE) for name in ("confirm", "rerank", "export", "test")]

@@ -1,4 +1,4 @@
-"""Stages on a cluster that is told that it has a GPU: Ray then places tasks as if there were one."""
+"""Stages on a cluster that is started with one GPU that does not exist: Ray then places tasks as if there were one."""
 
 import os
 import sys
@@ -83,12 +83,12 @@ def by_value(stage: Any) -> Any:
     return stage
 
 
-def test_where_runs_have_gpus_a_stage_holds_one_in_a_process_of_its_own(
+def test_where_runs_have_gpus_a_stage_holds_one_in_a_separate_process(
     one_gpu: Placement, sweep: SweepConfig, journal: Journal, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert one_gpu.gpus == 1
     before = len(journal.past)
-    result = run_stage_on_gpu(by_value(seen), sweep, journal, one_gpu)
+    result = run_stage_on_gpu("seen", by_value(seen), sweep, journal, one_gpu)
     assert result.pop("pid") != os.getpid()
     assert result == {
         "visible": "0",
@@ -107,7 +107,9 @@ def test_where_runs_have_gpus_a_stage_holds_one_in_a_process_of_its_own(
 def test_export_and_test_do_there_what_they_do_here(one_gpu: Placement, tmp_path: Path) -> None:
     """The task computes on the CPU, as there is no GPU."""
     sweep, journal = refitted(tmp_path)
-    exported, there = (run_stage_on_gpu(stage, sweep, journal, one_gpu) for stage in (export_finalists, run_test))
+    exported, there = (
+        run_stage_on_gpu("stage", stage, sweep, journal, one_gpu) for stage in (export_finalists, run_test)
+    )
     assert exported["winner"]["file"] == "export/winner.onnx" and exported["winner"]["parity"]
     events = read_events(journal.path)
     here = run_test(sweep, journal)
@@ -132,7 +134,7 @@ def test_a_stage_waits_for_the_gpu(one_gpu: Placement, sweep: SweepConfig, journ
     holder = ray.remote(num_gpus=1, num_cpus=0, max_calls=1)(by_value(hold)).remote()
     while not held.exists():
         time.sleep(0.05)
-    assert run_stage_on_gpu(by_value(begin), sweep, journal, one_gpu) == {"free": True}
+    assert run_stage_on_gpu("begin", by_value(begin), sweep, journal, one_gpu) == {"free": True}
     ray.get(holder)
 
 
@@ -144,9 +146,9 @@ def test_faults_of_a_stage_are_its_own_sentences(one_gpu: Placement, sweep: Swee
         os._exit(1)
 
     with pytest.raises(InputError, match=r"^the stage test needs its folders\.$"):
-        run_stage_on_gpu(by_value(refuse), sweep, journal, one_gpu)
+        run_stage_on_gpu("refuse", by_value(refuse), sweep, journal, one_gpu)
     with pytest.raises(InfrastructureError, match=r"^the process of the stage die was lost .*--resume auto\.$"):
-        run_stage_on_gpu(by_value(die), sweep, journal, one_gpu)
+        run_stage_on_gpu("die", by_value(die), sweep, journal, one_gpu)
 
 
 @pytest.mark.parametrize("placement", [None, Placement(1, 0, 1)])
@@ -155,7 +157,11 @@ def test_without_gpus_a_stage_runs_in_this_process(
 ) -> None:
     monkeypatch.setattr(ray, "remote", None)
     result = run_stage_on_gpu(
-        lambda sweep, journal: {"pid": os.getpid(), "key": sweep.experiment.encryption_key}, sweep, journal, placement
+        "stage",
+        lambda sweep, journal: {"pid": os.getpid(), "key": sweep.experiment.encryption_key},
+        sweep,
+        journal,
+        placement,
     )
     assert result == {"pid": os.getpid(), "key": SECRET}
 
@@ -165,7 +171,7 @@ def test_files_in_a_bucket_stay_with_the_driver(
 ) -> None:
     monkeypatch.setattr(ray, "remote", None)
     stored = replace(sweep, remote=S3Store("s3://bucket/runs"))
-    assert run_stage_on_gpu(lambda *_: {"pid": os.getpid()}, stored, journal, Placement(1, 1, 1)) == {
+    assert run_stage_on_gpu("stage", lambda *_: {"pid": os.getpid()}, stored, journal, Placement(1, 1, 1)) == {
         "pid": os.getpid()
     }
 

@@ -1,1 +1,1 @@
-"""The Ray cluster that a sweep runs on: of this machine alone, or one of several nodes."""
+"""The Ray cluster on which a sweep runs: a local one on this machine, or one with several nodes."""
