@@ -2,11 +2,13 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-from .helpers.gpus import hides_gpus
+from .helpers.gpus import hides_gpus, is_unit_tier
+from .helpers.shortcuts import encrypting_cheaply, translating_once, without_fsync
 
 # Set before torch is imported, and for the processes that tests start: on small tensors threads wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -14,8 +16,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["RAY_AUTH_MODE"] = "token"
 
 # A busy machine is no fault of the code, and the same code passes twice.
-settings.register_profile("steady", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("steady")
+STEADY: dict[str, Any] = {"deadline": None, "derandomize": True, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("unit", max_examples=30, **STEADY)
+settings.register_profile("thorough", max_examples=300, **STEADY)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -25,6 +28,17 @@ def pytest_configure(config: pytest.Config) -> None:
     """
     if hides_gpus(config.option.markexpr):
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    settings.load_profile("unit" if is_unit_tier(config.option.markexpr) else "thorough")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def shortcuts(pytestconfig: pytest.Config) -> Iterator[None]:
+    """Replace what is slow and not in question in the unit tier; the tests marked `integration` have the real parts."""
+    if not is_unit_tier(pytestconfig.option.markexpr):
+        yield
+        return
+    with without_fsync(), encrypting_cheaply(), translating_once():
+        yield
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -65,12 +79,20 @@ def url(server: dict[str, str], request: pytest.FixtureRequest) -> str:
 Command = Callable[..., tuple[int, str, str]]
 
 
+@pytest.fixture(autouse=True)
+def signal_handlers() -> Iterator[None]:
+    """A command sets handlers for its process, which is that of the tests here."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGPIPE, signal.SIGTERM, signal.SIGHUP)}
+    yield
+    for number, handler in before.items():
+        if handler is not None:  # None: set by a library that is not Python's
+            signal.signal(number, handler)
+
+
 @pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Command]:
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
     """Run `reid-tune` with some arguments in this process: its status, stdout and stderr."""
     from reid_tune import cli
-
-    before = {number: signal.getsignal(number) for number in (signal.SIGPIPE, signal.SIGTERM, signal.SIGHUP)}
 
     def call(*arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["reid-tune", *map(str, arguments)])
@@ -79,10 +101,11 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
             cli.main()
         return int(end.value.code or 0), *capsys.readouterr()
 
-    yield call
-    for number, handler in before.items():
-        signal.signal(number, handler)
+    return call
 
 
 # A job in the background starts with SIGINT ignored, and so would the commands that tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+from .helpers.stores import copied_stores  # noqa: E402, F401
+from .helpers.tiers import pytest_collection_modifyitems, pytest_runtest_protocol  # noqa: E402, F401

@@ -13,6 +13,8 @@ import pytest
 
 import reid_tune
 
+pytestmark = pytest.mark.integration
+
 ROOT = Path(reid_tune.__file__).parent.parent
 EPOCH = "an epoch of 8 steps with its checkpoint"
 ABSENT = ("ray", "mlflow", "optuna", "omegaconf")

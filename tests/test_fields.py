@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable
 from contextlib import redirect_stderr
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -36,9 +37,11 @@ from reid_tune.training.devices import devices
 from reid_tune.training.loop import train
 from reid_tune.training.pretrained import load_pretrained
 
-VIT = {"model.backbone": "vit_tiny_patch16_224", "model.input_height": 32, "model.input_width": 32}
+from .helpers.small_networks import SMALL_SWIN, SMALL_VIT
+
+VIT = {"model.backbone": SMALL_VIT, "model.input_height": 32, "model.input_width": 32}
 SWIN = {
-    "model.backbone": "swin_tiny_patch4_window7_224",
+    "model.backbone": SMALL_SWIN,
     "model.input_height": 32,
     "model.input_width": 32,
     "train.optim.warmup_iters": 10,
@@ -65,6 +68,8 @@ class World:
         self.weights = {seed: self._checkpoint(seed) for seed in (1, 2)}
         self.positions = self._positions()
         self.threshold = self._threshold()
+        self.observations: dict[tuple[Observe, str], Any] = {}
+        self.steady: set[Observe] = set()
 
     def experiment(self, overrides: dict[str, Any], results: Path) -> Experiment:
         a = self.root / "a"
@@ -228,6 +233,7 @@ def said(experiment: Experiment) -> Any:
     return [line for line in text.getvalue().splitlines() if "images/s" not in line]
 
 
+@cache
 def plan(task: str) -> Callable[[Experiment], Any]:
     """The run plan on a machine with eight GPUs."""
 
@@ -242,6 +248,7 @@ def plan(task: str) -> Callable[[Experiment], Any]:
     return observe
 
 
+@cache
 def outcome(task: Callable[[Experiment], Any]) -> Callable[[Experiment], Any]:
     """Whether a task is refused."""
 
@@ -266,6 +273,7 @@ def evaluate_files(experiment: Experiment) -> Any:
     return tree(experiment)
 
 
+@cache
 def picture(key: str) -> Callable[[Experiment], Any]:
     """The pixels of a picture that evaluate draws."""
 
@@ -497,12 +505,22 @@ def filled(value: Any, world: World, results: Path) -> Any:
     return value
 
 
-def observed(key: str, value: Any, world: World, results: Path) -> Any:
-    row = ROWS[key]
-    base = {name: given[value] if isinstance(given, dict) else given for name, given in row.base.items()}
+def overrides(key: str, value: Any) -> dict[str, Any]:
+    """The field's value and what the row says about other fields."""
+    base = ROWS[key].base.items()
+    return {name: given[value] if isinstance(given, dict) else given for name, given in base} | {key: value}
+
+
+def observed(key: str, value: Any, world: World, results: Path, again: bool = False) -> Any:
+    """The observation of a field's value; rows with the same observable and experiment share it."""
     results.mkdir(parents=True)
-    overrides = filled(base | {key: value}, world, results)
-    return row.observe(world.experiment(overrides, results / "results"))
+    experiment = world.experiment(filled(overrides(key, value), world, results), results / "results")
+    case = ROWS[key].observe, experiment.model_dump_json().replace(str(results), "{results}")
+    if again:
+        return ROWS[key].observe(experiment)
+    if case not in world.observations:
+        world.observations[case] = ROWS[key].observe(experiment)
+    return world.observations[case]
 
 
 def test_every_field_has_a_row() -> None:
@@ -513,7 +531,9 @@ def test_every_field_has_a_row() -> None:
 def test_a_field_changes_what_it_says(key: str, world: World, tmp_path: Path) -> None:
     row = ROWS[key]
     one = observed(key, row.one, world, tmp_path / "one" / "here")
-    again = observed(key, row.one, world, tmp_path / "two" / "here")
-    other = observed(key, row.other, world, tmp_path / "three" / "here")
-    assert one == again, "the observable must depend on nothing else"
+    other = observed(key, row.other, world, tmp_path / "two" / "here")
     assert one != other
+    if row.observe not in world.steady:
+        again = observed(key, row.one, world, tmp_path / "three" / "here", again=True)
+        assert one == again, "the observable must depend on nothing else"
+        world.steady.add(row.observe)

@@ -168,6 +168,7 @@ def run_python(code: str) -> list[str]:
     return done.stdout.splitlines()
 
 
+@pytest.mark.integration
 def test_everything_below_tasks_imports_without_ray_mlflow_and_optuna() -> None:
     modules = [
         ".".join(("reid_tune", *path.with_suffix("").parts)).removesuffix(".__init__")

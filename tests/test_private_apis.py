@@ -11,7 +11,6 @@ from reid_tune.execution.cluster import session
 
 RAY = "reid_tune/execution/ray_private.py"
 TPE = "reid_tune/search/tpe.py"
-STUDY = "reid_tune/search/study.py"
 CONTROLLER = "ray.tune.execution.tune_controller:TuneController.request_stop_trial"
 NAMES = {
     # remove_orphaned_groups
@@ -99,7 +98,7 @@ def test_optuna_objects_have_their_attributes() -> None:
 
     assert hasattr(optuna.samplers.TPESampler()._rng, "rng"), f"TPESampler._rng.rng has moved, see {TPE}"
     trial = optuna.create_study().ask()
-    assert trial._trial_id == trial.study.get_trials()[0]._trial_id == 0, f"_trial_id has moved, see {STUDY}"
+    assert trial._trial_id == trial.study.get_trials()[0]._trial_id == 0, f"_trial_id has moved, see {TPE}"
 
 
 def test_ray_reads_the_environment_variables_that_are_set() -> None:

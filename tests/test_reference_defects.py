@@ -234,6 +234,7 @@ def test_overrides_are_plain_and_may_hold_spaces(tmp_path: Path) -> None:
     assert path.read_text() == "model: {backbone: resnet_50}\n"
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_ends_with_130_and_loses_no_finished_epoch(data: Path, tmp_path: Path, sent: signal.Signals) -> None:
     values = flatten(tree(data, tmp_path / "results")) | {"train.num_epochs": 100_000, "dataset.validation": "none"}
@@ -288,6 +289,7 @@ def mean_of_a_batch_norm(folder: Path, device: torch.device) -> None:
     torch.save((own, norm.state_dict()["running_mean"]), folder / f"{dist.get_rank()}.pt")
 
 
+@pytest.mark.integration
 def test_batch_norm_is_of_each_workers_own_images(tmp_path: Path) -> None:
     launch(mean_of_a_batch_norm, (tmp_path,), [CPU, CPU])
     found = [torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)]

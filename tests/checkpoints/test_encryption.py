@@ -2,6 +2,7 @@ import base64
 import hashlib
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -185,14 +186,17 @@ def test_a_file_without_a_key_is_refused(tmp_path: Path, monkeypatch: pytest.Mon
         find_passphrase()
 
 
-def test_the_format_is_that_of_the_age_specification() -> None:
+@pytest.mark.integration
+@pytest.mark.parametrize("encrypting", [encrypt, encrypt_in_subprocess])
+def test_the_format_is_that_of_the_age_specification(encrypting: Callable[[bytes, str], bytes]) -> None:
     """C2SP age v1, from its primitives: scrypt wraps the file key, ChaCha20-Poly1305 the chunks."""
     content = os.urandom(70_000)
-    header, _, payload = encrypt(content, SECRET).partition(b"\n--- ")
+    header, _, payload = encrypting(content, SECRET).partition(b"\n--- ")
     payload = payload.partition(b"\n")[2]
     version, stanza, body = header.decode().splitlines()
     arrow, kind, salt, logarithm = stanza.split()
     assert (version, arrow, kind) == ("age-encryption.org/v1", "->", "scrypt")
+    assert int(logarithm) > 10, "a guess is expensive"
     wrapping = hashlib.scrypt(
         SECRET.encode(),
         salt=b"age-encryption.org/v1/scrypt" + base64.b64decode(salt + "=="),

@@ -14,11 +14,13 @@ from reid_tune.config.encryption_key import KEY_FILE_VARIABLE, KEY_VARIABLE
 from ..helpers.cli_sweep import Bench
 from ..helpers.leaks import command_lines, leaks, spellings
 
+pytestmark = pytest.mark.integration
+
 SECRET = "a+passphrase/that-stands-nowhere-4711"
 SHORT = ("train.num_epochs=1", "train.optim.lr_steps=[1]", "dataset.validation=none")
 
 
-@pytest.mark.parametrize("place", ["spec", "environment", pytest.param("file", marks=pytest.mark.integration)])
+@pytest.mark.parametrize("place", ["spec", "environment", "file"])
 def test_the_key_of_a_training_run_stands_where_the_user_wrote_it_only(place: str, tmp_path: Path) -> None:
     bench, allowed = Bench(tmp_path / "work"), []
     (tmp_path / "tmp").mkdir()

@@ -1,3 +1,4 @@
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,7 @@ def images(height: int = 64, width: int = 32) -> Tensor:
 DEPTHS, HEADS, WINDOW, SHIFT = (2, 2, 6, 2), (3, 6, 12, 24), 7, 3
 
 
+@cache
 def swin_weights() -> Weights:
     """Random weights of a Swin-T with SOLIDER's tables, by mmdet's names."""
     torch.manual_seed(3)

@@ -103,5 +103,5 @@ def test_a_check_names_the_damaged(run: Run, place: Path, tmp_path: Path) -> Non
 def test_two_wishes_at_once_are_refused(run: Run, place: Path, tmp_path: Path) -> None:
     name = build(place, tmp_path / "one", 3)
     status, out, err = run("--check", "--clear")
-    assert (status, out) == (2, "") and "cannot be given together" in err
+    assert (status, out) == (2, "") and "mutually exclusive" in err
     assert (place / f"{name}.crops").exists()

@@ -4,10 +4,9 @@ import json
 import os
 import pickle
 import shutil
-import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,10 +48,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Iterator[Run]:
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
     """Run a command in an empty folder, in this process."""
     monkeypatch.chdir(tmp_path)
-    pipe = signal.getsignal(signal.SIGPIPE)
 
     def call(*arguments: object) -> Result:
         monkeypatch.setattr(sys, "argv", ["reid-tune", *map(str, arguments)])
@@ -63,14 +61,13 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
             return Result(int(end.code or 0), *capsys.readouterr())
         raise AssertionError("a command ends with a status")
 
-    yield call
-    signal.signal(signal.SIGPIPE, pipe)
+    return call
 
 
 @pytest.fixture
 def spec(tmp_path: Path, data: Path) -> Path:
     tree = {
-        "model": {"backbone": "resnet18", "input_height": 32, "input_width": 16, "feat_dim": 24},
+        "model": {"backbone": "test_resnet", "input_height": 32, "input_width": 16, "feat_dim": 24},
         "dataset": {
             "train_dataset_dir": str(data / "bounding_box_train"),
             "test_dataset_dir": str(data / "bounding_box_test"),
@@ -306,7 +303,7 @@ def test_bad_checkpoints(refused: Callable[..., str], spec: Path, tmp_path: Path
     [
         (["export", "gone.pth", "overwrite"], "'overwrite' is not an override"),
         (["export", "gone.pth", "export.onxx_file=x"], "did you mean export.onnx_file?"),
-        (["export", "sweep:x"], "there is no sweep x"),
+        (["export", "sweep:x"], "there is no sweep 'x'"),
         (["evaluate", "-e", "spec.yaml"], "evaluate.checkpoint is not set"),
         (["evaluate", "-e", "spec.yaml", "evaluate.checkpoint=models:/m@a"], "there is no MLflow store"),
         (["report", "x"], "there is no sweep 'x'"),

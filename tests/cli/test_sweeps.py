@@ -15,7 +15,7 @@ from reid_tune.config.load import build_experiment, with_parameters
 from reid_tune.demo import draw_demo_data
 from reid_tune.journal.event_log import EventLog
 from reid_tune.journal.events import EpochReported, RunEnded, RunSuggested, StageDone, StageStarted
-from reid_tune.journal.state import STAGES
+from reid_tune.journal.stages import STAGES
 from reid_tune.training.loop import train
 
 from ..helpers.events import sweep_header
@@ -157,7 +157,7 @@ def trained(command: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Ru
     monkeypatch.chdir(tmp_path)
     draw_demo_data(Path("data"), identities=10, images=4)
     tree = {
-        "model": {"backbone": "resnet18", "input_width": 16, "input_height": 32},
+        "model": {"backbone": "test_resnet", "input_width": 16, "input_height": 32},
         "dataset": {"train_dataset_dir": str(tmp_path / "data/bounding_box_train"), "batch_size": 16}
         | {"validation": "holdout", "validation_seed": 3},
         "train": {"num_epochs": 2, "deterministic": True, "optim": {"warmup_iters": 0}},
@@ -176,7 +176,7 @@ def trained(command: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Ru
     return command
 
 
-def test_reproduce_prints_the_command_and_trains_the_same(trained: Run) -> None:
+def test_reproduce_prints_the_command(trained: Run) -> None:
     status, out, err = trained("sweep", "reproduce", "s/1")
     assert (status, err) == (0, "")
     words = shlex.split(out)
@@ -186,6 +186,9 @@ def test_reproduce_prints_the_command_and_trains_the_same(trained: Run) -> None:
     )
     assert not Path("results").exists()
 
+
+@pytest.mark.integration
+def test_reproduce_trains_the_same(trained: Run) -> None:
     status, out, _ = trained("sweep", "reproduce", "s/1", "--run", "--format", "json")
     found = json.loads(out)
     assert status == 0 and found["equal"] and found["epoch"] == 2
@@ -195,12 +198,17 @@ def test_reproduce_prints_the_command_and_trains_the_same(trained: Run) -> None:
     assert sorted(path.name for path in Path("results").iterdir()) == ["s-refit-winner", "s-trial-1"]
 
 
+@pytest.mark.integration
 def test_reproduce_says_where_numbers_differ(trained: Run) -> None:
     with EventLog(Path("runs/s/events.jsonl")) as log:
         log.append(EpochReported(run="trials/0001", epoch=2, metrics={"loss": 0.5, "mAP": 0.25}))
-        log.append(RunSuggested(run="trials/0002", parameters={}))
     status, out, _ = trained("sweep", "reproduce", "s/1", "--run")
     assert status == 1 and "epoch 2: not equal" in out and "0.25" in out
+
+
+def test_reproduce_of_what_has_no_numbers_is_refused(trained: Run) -> None:
+    with EventLog(Path("runs/s/events.jsonl")) as log:
+        log.append(RunSuggested(run="trials/0002", parameters={}))
     for name in ("s", "s/7", "t/1"):
         assert trained("sweep", "reproduce", name)[0] == 2
     status, out, err = trained("sweep", "reproduce", "s/2", "--run")

@@ -79,16 +79,19 @@ def test_a_registered_model_is_served_by_its_name(run: Run) -> None:
         ("missing.onnx models", "there is no checkpoint missing.onnx."),
         ("text.onnx models", "text.onnx is not an ONNX file; give one that reid-tune exported."),
         ("people.onnx text.onnx", "cannot make the folder text.onnx: File exists; choose another place."),
-        ("people.onnx models --name a/b", "'a/b' is no name for a model: give --name 1 to 64 letters, digits,"),
+        ("people.onnx models --name a/b", "'a/b' is not a valid model name: give --name 1 to 64 letters, digits,"),
         ("people.onnx models --device tpu", "device 'tpu': give auto, cpu, gpu or GPUs by number such as gpu:0,1."),
         (
             "people.onnx models --preferred-batch-size 32",
             "preferred batch sizes 32: each must be 1 to 16, the largest.",
         ),
-        ("people.onnx models --threads 2 --flavour tensorrt", "threads 2: TensorRT has none; leave them out, or give"),
-        ("people.onnx models --delay 99999999999", "delay 99999999999: 2,147,483,647 is the most that a configuration"),
-        ("people.onnx models --device gpu:1,9999999999", "GPU 9999999999: 2,147,483,647 is the most"),
-        ("sweep:none models", "there is no sweep none in"),
+        (
+            "people.onnx models --threads 2 --flavour tensorrt",
+            "threads 2: TensorRT does not use them; leave them out, or",
+        ),
+        ("people.onnx models --delay 99999999999", "delay 99999999999: 2,147,483,647 is the largest number that"),
+        ("people.onnx models --device gpu:1,9999999999", "GPU 9999999999: 2,147,483,647 is the largest"),
+        ("sweep:none models", "there is no sweep 'none' in"),
     ],
 )
 def test_bad_input_is_one_sentence(run: Run, words: str, said: str) -> None:

@@ -62,7 +62,7 @@ def test_lists_are_read_back_as_the_split_that_was_written(tmp_path: Path) -> No
     assert lines == [f"train/{record.path.name}" for record in split.query]
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(shuffle=st.randoms(use_true_random=False), dropped=st.integers(0, 4))
 def test_neither_order_nor_images_in_no_list_matter(
     lists: tuple[Lines, tuple[ImageFolder, ...], Path], shuffle: random.Random, dropped: int

@@ -18,6 +18,13 @@ from reid_tune.modeling.network import ReIDNet, build_network
 
 Made = tuple[ReIDNet, Experiment]
 
+SMALL = "test_resnet"  # exported in 2 s; the full-size backbones are for the integration tests
+GREY = {
+    "model.input_channels": 1,
+    "dataset.pixel_mean": (0.3, 0.9, 0.9),
+    "dataset.pixel_std": (0.2, 0.9, 0.9),
+}
+
 
 @pytest.fixture(autouse=True, scope="session")
 def one_thread() -> None:
@@ -48,29 +55,30 @@ def make_network(backbone: str, height: int, width: int, **values: Any) -> Made:
 
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple[Made, Path, Parity]]:
-    """Network, file and parity by backbone, each exported once."""
+    """Network, file and parity by backbone and values of the spec, each exported once."""
     known: dict[str, tuple[Made, Path, Parity]] = {}
 
-    def get(backbone: str) -> tuple[Made, Path, Parity]:
-        if backbone not in known:
+    def get(backbone: str, **values: Any) -> tuple[Made, Path, Parity]:
+        key = f"{backbone} {values}"
+        if key not in known:
             height, width = (64, 64) if "swin" in backbone else (64, 32)
-            made = make_network(backbone, height, width)
+            made = make_network(backbone, height, width, **values)
             if "swin" in backbone:  # two blocks, one of them shifted, in each stage are enough to export
                 stages: Any = made[0].backbone.layers
                 stages[2].blocks = stages[2].blocks[:2]
             path = tmp_path_factory.mktemp(backbone) / "model.onnx"
-            known[backbone] = made, path, export_onnx(*made, path)
-        return known[backbone]
+            known[key] = made, path, export_onnx(*made, path)
+        return known[key]
 
     return get
 
 
 @pytest.fixture
-def translate(exported: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
+def translate(exported: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """Skips torch's exporter, which is slow: the graph is that of the file, and a test may change it."""
 
-    def get(backbone: str) -> Any:
-        made, path, _ = exported(backbone)
+    def get(backbone: str, **values: Any) -> Any:
+        made, path, _ = exported(backbone, **values)
         model = onnx.load(path)
         monkeypatch.setattr(onnx_export, "_translate", lambda *_: copy.deepcopy(model))
         return made, model
@@ -79,8 +87,8 @@ def translate(exported: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[[str],
 
 
 @pytest.fixture
-def translated(translate: Callable[[str], Any]) -> Any:
-    return translate("resnet18")
+def translated(translate: Callable[..., Any]) -> Any:
+    return translate(SMALL)
 
 
 def make_crops(count: int, height: int, width: int) -> np.ndarray:

@@ -13,12 +13,14 @@ from reid_tune.data.images import load_image
 from reid_tune.demo import draw_demo_data
 from reid_tune.deploy.onnx_model import OnnxModel
 
+from .conftest import SMALL
+
 GUIDE = (Path(__file__).parents[2] / "docs" / "deploy.md").read_text()
 
 
 def test_onnxruntime_in_ten_lines(exported: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (code,) = re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL)
-    _, path, _ = exported("resnet18")
+    _, path, _ = exported(SMALL)
     draw_demo_data(tmp_path / "data", identities=4, images=4)
     shutil.copy(path, tmp_path / "reid.onnx")
     crop = shutil.copy(min((tmp_path / "data" / "query").iterdir()), tmp_path / "crop.jpg")

@@ -8,9 +8,11 @@ import pytest
 from reid_tune.deploy.latency import _processor, _summary, measure_latency
 from reid_tune.errors import InputError
 
+from .conftest import SMALL
+
 
 def test_an_exported_file_is_timed_at_every_batch_size(exported: Callable) -> None:
-    _, path, _ = exported("resnet18")
+    _, path, _ = exported(SMALL)
     result = measure_latency(path, (1, 3), seconds=1e6, runs=7, threads=1)
     assert result["threads"] == 1 and result["device"]
     assert list(result["batches"]) == ["1", "3"]
@@ -21,7 +23,7 @@ def test_an_exported_file_is_timed_at_every_batch_size(exported: Callable) -> No
 
 
 def test_a_slow_model_is_run_three_times(exported: Callable) -> None:
-    _, path, _ = exported("resnet18")
+    _, path, _ = exported(SMALL)
     result = measure_latency(path, (2,), seconds=0, runs=50)
     assert result["batches"]["2"]["runs"] == 3 and result["threads"] >= 1
 

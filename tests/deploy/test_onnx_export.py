@@ -15,10 +15,10 @@ from reid_tune.deploy.onnx_export import export_onnx, spec_hash
 from reid_tune.deploy.onnx_model import OnnxModel
 from reid_tune.errors import InputError, RunFailedError
 
-from .conftest import make_crops, make_network
+from .conftest import GREY, SMALL, make_crops, make_network
 
 SWIN = "swin_tiny_patch4_window7_224"
-BACKBONES = ("resnet18", "resnet_50", SWIN)
+BACKBONES = (SMALL, *(pytest.param(name, marks=pytest.mark.integration) for name in ("resnet18", "resnet_50", SWIN)))
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
@@ -72,7 +72,7 @@ def test_the_file_is_alone_and_describes_itself(exported: Any, backbone: str) ->
 
 
 def test_the_reader_has_the_metadata(exported: Any) -> None:
-    (network, experiment), path, _ = exported("resnet18")
+    (network, experiment), path, _ = exported(SMALL)
     model = OnnxModel(path, threads=1)
     assert (model.preprocessing.image_spec.height, model.preprocessing.image_spec.width, model.dimension) == (
         64,
@@ -88,10 +88,13 @@ def test_the_reader_has_the_metadata(exported: Any) -> None:
 
 @pytest.mark.parametrize(
     "values, flip",
-    [({"model.neck_feat": "before"}, False), ({"model.neck": "", "model.reduce_feat_dim": False}, True)],
+    [
+        pytest.param({"model.neck_feat": "before"}, False, marks=pytest.mark.integration),
+        ({"model.neck": "", "model.reduce_feat_dim": False}, True),
+    ],
 )
 def test_embeddings_of_every_kind(tmp_path: Path, values: dict[str, Any], flip: bool) -> None:
-    network, experiment = make_network("resnet18", 64, 32, **values, **{"model.with_flip_feature": flip})
+    network, experiment = make_network(SMALL, 64, 32, **values, **{"model.with_flip_feature": flip})
     crops = make_crops(3, 64, 32)
     parity = export_onnx(network, experiment, tmp_path / "m.onnx", crops=crops, extra_metadata={"threshold": "0.5"})
     assert parity.equal and not parity.synthetic and parity.crops == 3
@@ -101,23 +104,20 @@ def test_embeddings_of_every_kind(tmp_path: Path, values: dict[str, Any], flip: 
     assert np.allclose(model.embed(crops), mirrored, rtol=0, atol=1e-3 * np.abs(mirrored).max()) == flip
 
 
-@pytest.mark.parametrize("backbone", ["resnet18", pytest.param(SWIN, marks=pytest.mark.integration)])
-def test_a_grey_network_takes_one_channel(tmp_path: Path, backbone: str) -> None:
-    mean, std = (0.3, 0.9, 0.9), (0.2, 0.9, 0.9)
-    network, experiment = make_network(
-        backbone, 64, 32, **{"model.input_channels": 1, "dataset.pixel_mean": mean, "dataset.pixel_std": std}
-    )
-    path = tmp_path / "m.onnx"
-    assert export_onnx(network, experiment, path).equal
+@pytest.mark.parametrize("backbone", [SMALL, pytest.param(SWIN, marks=pytest.mark.integration)])
+def test_a_grey_network_takes_one_channel(exported: Any, backbone: str) -> None:
+    (network, experiment), path, parity = exported(backbone, **GREY)
+    height, width = experiment.model.input_height, experiment.model.input_width
+    assert parity.equal
     shape = onnx.load(path).graph.input[0].type.tensor_type.shape
-    assert [size.dim_value or size.dim_param for size in shape.dim] == ["batch", 1, 64, 32]
+    assert [size.dim_value or size.dim_param for size in shape.dim] == ["batch", 1, height, width]
     model = OnnxModel(path)
     assert (
         model.preprocessing.image_spec.channels,
         model.preprocessing.image_spec.mean,
         model.preprocessing.image_spec.std,
     ) == (1, (0.3,), (0.2,))
-    grey = make_crops(5, 64, 32)[..., :1].repeat(3, axis=3)
+    grey = make_crops(5, height, width)[..., :1].repeat(3, axis=3)
     with torch.no_grad():
         images = torch.tensor((grey[:, None, :, :, 0] / 255 - 0.3) / 0.2, dtype=torch.float32)
         wanted = network.eval()(images).numpy()
@@ -125,7 +125,7 @@ def test_a_grey_network_takes_one_channel(tmp_path: Path, backbone: str) -> None
 
 
 def test_export_is_quiet_and_leaves_the_network(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    network, experiment = make_network("resnet18", 64, 32)
+    network, experiment = make_network(SMALL, 64, 32)
     before = {name: value.clone() for name, value in network.state_dict().items()}
     with warnings.catch_warnings():
         warnings.simplefilter("always")
@@ -177,9 +177,9 @@ class Unexportable(torch.nn.Module):
 
 
 def test_a_network_without_a_form_in_onnx_fails_in_one_sentence(tmp_path: Path) -> None:
-    network, experiment = make_network("resnet18", 64, 32)
+    network, experiment = make_network(SMALL, 64, 32)
     network.backbone = Unexportable()
-    with pytest.raises(RunFailedError, match="^model.backbone = 'resnet18' has no form in ONNX: [^\n]*$"):
+    with pytest.raises(RunFailedError, match=f"^model.backbone = '{SMALL}' has no options in ONNX: [^\n]*$"):
         export_onnx(network, experiment, tmp_path / "m.onnx")
     assert not list(tmp_path.iterdir())
 

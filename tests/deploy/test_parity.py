@@ -17,6 +17,8 @@ from reid_tune.deploy.preprocessing import Preprocessing
 from reid_tune.errors import RunFailedError
 from reid_tune.modeling.network import ReIDNet
 
+from ..conftest import SMALL
+
 
 class Answers:
     """Stands for a file: answers with given embeddings, by the first pixel of a crop, and notes the batches."""
@@ -126,7 +128,16 @@ def test_a_value_that_is_not_finite_is_refused(value: float) -> None:
     assert not compare(np.zeros((5, 4)), np.zeros((5, 4)))[0].equal
 
 
-@pytest.mark.parametrize("backbone", ["resnet18", "resnet_50", "swin_tiny_patch4_window7_224"])
+@pytest.mark.parametrize(
+    "backbone",
+    [
+        SMALL,
+        *(
+            pytest.param(name, marks=pytest.mark.integration)
+            for name in ("resnet18", "resnet_50", "swin_tiny_patch4_window7_224")
+        ),
+    ],
+)
 def test_finds_any_weight_matrix_that_is_one_percent_off(exported: Any, tmp_path: Path, backbone: str) -> None:
     (network, _), path, right = exported(backbone)
     model = onnx.load(path)

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from reid_tune.errors import InputError
@@ -68,7 +68,6 @@ def check(features, setting):
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
-@settings(max_examples=25)
 @given(
     queries=st.integers(1, 40),
     gallery=st.integers(8, 70),

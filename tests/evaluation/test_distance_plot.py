@@ -1,8 +1,6 @@
 """The picture of distances."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -65,8 +63,3 @@ def test_folder_that_cannot_be_made(pairs: Pairs, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot make the folder"):
         distances_plot(pairs.histograms, None, tmp_path / "file" / "d.png")
-
-
-def test_matplotlib_is_imported_late() -> None:
-    code = "import sys, reid_tune.evaluation.distance_plot; sys.exit('matplotlib' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -13,7 +13,7 @@ from reid_tune.evaluation.openset import open_set
 from reid_tune.evaluation.rerank import ReRanking
 from reid_tune.evaluation.rerank_grid import grid_scores
 from reid_tune.evaluation.score import Retrieval, Score, scores
-from reid_tune.tasks.threshold import Calibration, calibrate
+from reid_tune.tasks.common.calibration import Calibration, calibrate
 
 from ..helpers.evaluation_reference import made_up
 

@@ -7,6 +7,8 @@ import sys
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.integration
+
 SCORE = """
 import json, sys
 import torch

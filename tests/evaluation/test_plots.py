@@ -106,5 +106,6 @@ def test_long_pictures_fit_what_can_be_drawn(tmp_path, rows, ranks):
 
 
 def test_matplotlib_is_imported_late():
-    code = "import sys, reid_tune.evaluation.plots; sys.exit('matplotlib' in sys.modules)"
+    modules = "reid_tune.evaluation.plots, reid_tune.evaluation.distance_plot"
+    code = f"import sys, {modules}; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

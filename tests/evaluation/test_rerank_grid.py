@@ -14,7 +14,7 @@ from ..helpers.evaluation_reference import made_up
 
 
 def test_each_setting_scores_as_if_it_were_alone():
-    features = made_up(queries=40, gallery=320, identities=30, noise=0.8)
+    features = made_up(queries=20, gallery=140, identities=15, noise=0.8)
     settings = [ReRanking(*values) for values in product((1, 5, 20, 1000), (1, 4), (0.0, 0.3, 1.0))]
     found = list(grid_scores(features, settings))
     assert [one.reranking for one in found] == settings

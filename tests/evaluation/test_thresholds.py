@@ -1,6 +1,7 @@
 """Thresholds against full matrices and numpy's sort."""
 
 import dataclasses
+from functools import cache
 
 import numpy as np
 import pytest
@@ -50,6 +51,12 @@ def float32_distances(features: FeatureSet) -> np.ndarray:
     return matrix.numpy()
 
 
+@cache
+def features_and_kinds(*shape: int) -> tuple[FeatureSet, Kinds]:
+    features = made_up(*shape, seed=shape[0])
+    return features, kinds(float32_distances(features), features)
+
+
 def check(pairs: Pairs, same: np.ndarray, different: np.ndarray, fmr: float) -> None:
     wanted = slow_threshold(same, different, fmr)
     if wanted is None:
@@ -68,8 +75,7 @@ def check(pairs: Pairs, same: np.ndarray, different: np.ndarray, fmr: float) -> 
     "shape", [(23, 90, 12, 9), (1, 40, 3, 2), (300, 61, 8, 30), (40, 700, 5, 50)], ids=lambda shape: f"{shape[0]}"
 )
 def test_thresholds_equal_those_of_a_full_matrix(shape: tuple[int, int, int, int], fmr: float) -> None:
-    features = made_up(*shape, seed=shape[0])
-    same, different = kinds(float32_distances(features), features)
+    features, (same, different) = features_and_kinds(*shape)
     check(Pairs.of(features), same, different, fmr)
 
 

@@ -77,8 +77,8 @@ def test_an_autoscaler_sees_one_run_more_than_fits(cluster: Cluster) -> None:
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"cpus_per_worker": 5}, "wants 5 CPU and 0 GPU for each of them, but the cluster has 2 x 4 CPU and 0 GPU"),
-        ({"gpus_per_worker": 1}, "gpus_per_worker = 1.*wants 1 CPU and 1 GPU"),
+        ({"cpus_per_worker": 5}, "needs 5 CPU and 0 GPU for each worker, but the cluster has 2 x 4 CPU and 0 GPU"),
+        ({"gpus_per_worker": 1}, "gpus_per_worker = 1.*needs 1 CPU and 1 GPU"),
         ({"custom": {"tape": 1}}, "1 CPU and 0 GPU and 1 tape.*2 x 4 CPU and 0 GPU and 0 tape"),
     ],
 )

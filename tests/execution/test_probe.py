@@ -17,11 +17,12 @@ from reid_tune.execution.placement import Placement
 from reid_tune.execution.probe import run_probe
 from reid_tune.execution.probe_steps import ProbeResult, measure_training
 from reid_tune.search_space.load import SweepConfig
-from reid_tune.training.subsets import split_records
+from reid_tune.training.subsets import load_split
 
 from ..helpers.cli_sweep import SPEC
 from ..helpers.simulated_driver import make_sweep
 
+MODEL = {"model": SPEC["model"] | {"backbone": "test_resnet"}}
 CPU = torch.device("cpu")
 Batches = list[tuple[bool, int]]
 
@@ -36,7 +37,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def sweep(tmp_path: Path, data: Path) -> SweepConfig:
     dataset = {"train_dataset_dir": str(data / "bounding_box_train"), "batch_size": 16, "padding": 2}
-    return make_sweep(tmp_path, SPEC | {"dataset": dataset})
+    return make_sweep(tmp_path, SPEC | MODEL | {"dataset": dataset})
 
 
 @contextmanager
@@ -61,7 +62,7 @@ def test_twenty_steps_on_a_share_of_the_batch_and_one_validation(sweep: SweepCon
         measured, busy = measure_training(sweep.experiment, CPU, workers)
     assert measured.steps < 20  # An epoch has fewer.
     assert seen[-21:-1] == [(True, 16 // workers)] * 20
-    held_out = split_records(sweep.experiment)
+    held_out = load_split(sweep.experiment)
     assert seen[-1] == (False, len(held_out.query) + len(held_out.gallery))
     assert busy >= measured.decoding + 20 * measured.step + measured.validation
     assert measured.step > 0 and measured.validation > 0 and measured.gpu_memory == 0
@@ -154,6 +155,7 @@ def test_a_batch_that_workers_cannot_divide_is_refused(sweep: SweepConfig) -> No
         measure_training(sweep.experiment, CPU, 3)
 
 
+@pytest.mark.integration
 def test_the_spec_is_probed_on_ray_as_a_trial_would_run(sweep: SweepConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     one = Placement(1, 0, 1)
     absurd = with_parameters(sweep.experiment, {"dataset.pixel_std": [1e-38] * 3}, "test")

@@ -27,7 +27,8 @@ SPEC = {
 }
 
 
-@pytest.mark.parametrize("count", [6, pytest.param(12, marks=[pytest.mark.integration, pytest.mark.timeout(3600)])])
+@pytest.mark.integration
+@pytest.mark.parametrize("count", [6, pytest.param(12, marks=pytest.mark.timeout(3600))])
 def test_stopped_runs_of_two_workers_leave_no_placement_group_and_take_none_of_others(
     count: int, tmp_path: Path
 ) -> None:

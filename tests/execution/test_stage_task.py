@@ -83,6 +83,7 @@ def by_value(stage: Any) -> Any:
     return stage
 
 
+@pytest.mark.integration
 def test_where_runs_have_gpus_a_stage_holds_one_in_a_separate_process(
     one_gpu: Placement, sweep: SweepConfig, journal: Journal, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -104,6 +105,7 @@ def test_where_runs_have_gpus_a_stage_holds_one_in_a_separate_process(
     assert capsys.readouterr().err == "left out: one\n"
 
 
+@pytest.mark.integration
 def test_export_and_test_do_there_what_they_do_here(one_gpu: Placement, tmp_path: Path) -> None:
     """The task computes on the CPU, as there is no GPU."""
     sweep, journal = refitted(tmp_path)
@@ -120,6 +122,7 @@ def test_export_and_test_do_there_what_they_do_here(one_gpu: Placement, tmp_path
     assert drawn == [replace(event, time=0) for event in read_events(journal.path)[len(events) :]]
 
 
+@pytest.mark.integration
 def test_a_stage_waits_for_the_gpu(one_gpu: Placement, sweep: SweepConfig, journal: Journal, tmp_path: Path) -> None:
     held, ended = tmp_path / "held", tmp_path / "ended"
 
@@ -138,6 +141,7 @@ def test_a_stage_waits_for_the_gpu(one_gpu: Placement, sweep: SweepConfig, journ
     ray.get(holder)
 
 
+@pytest.mark.integration
 def test_faults_of_a_stage_are_its_own_sentences(one_gpu: Placement, sweep: SweepConfig, journal: Journal) -> None:
     def refuse(sweep: SweepConfig, journal: Journal) -> dict[str, Any]:
         raise InputError("the stage test needs its folders.")

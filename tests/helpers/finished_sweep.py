@@ -16,7 +16,8 @@ from reid_tune.execution.run_source import ONE_CPU
 from reid_tune.execution.stage_resources import StageResources
 from reid_tune.journal.events import StageDone, StageStarted
 from reid_tune.journal.journal import Journal
-from reid_tune.journal.state import STAGES, RunState
+from reid_tune.journal.stages import STAGES
+from reid_tune.journal.state import RunState
 from reid_tune.search_space.load import SweepConfig
 from reid_tune.sweep.plan import make_plan
 from reid_tune.sweep.stages.confirm import choose_winner, make_confirm_runs

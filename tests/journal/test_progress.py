@@ -10,7 +10,7 @@ from reid_tune.errors import InputError
 from reid_tune.journal.event_log import EVENTS
 from reid_tune.journal.events import EpochReported, Event, StageDone, StagesReopened, StageStarted
 from reid_tune.journal.progress import read_sweep, sweep_progress
-from reid_tune.journal.state import STAGES
+from reid_tune.journal.stages import STAGES
 
 from ..helpers.events import driver_started, sweep_header, write_events
 

@@ -94,7 +94,7 @@ def test_what_a_run_held_is_in_its_record_else_in_the_plan(tmp_path: Path) -> No
     sweep = simulate(tmp_path, trials=2)
     state, _ = read_sweep(sweep.folder)
     trial = state.trials[1]
-    state.header["sweep"]["resources"] |= {"cpus_per_worker": 4, "workers": 3}
+    state.header.sweep["resources"] |= {"cpus_per_worker": 4, "workers": 3}
     (sweep.folder / trial.name / RUN_RECORD).unlink()
     assert worker_resources_of(state, trial, sweep.folder) == WorkerResources(3, 4, 0, True)
     state.stages["preflight"]["gpus_per_run"] = 6

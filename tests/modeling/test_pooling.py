@@ -6,7 +6,8 @@ from reid_tune.errors import InputError
 from reid_tune.modeling.network import build_network, build_seeded_network
 from reid_tune.modeling.pooling import GeM
 
-from .conftest import MOBILE, SWIN, VIT, images, model
+from ..helpers.small_networks import SMALL_SWIN
+from .conftest import MOBILE, VIT, images, model
 
 
 def gem_by_loops(maps: Tensor, exponent: float) -> Tensor:
@@ -39,7 +40,7 @@ def test_the_exponent_is_learned_and_starts_at_three() -> None:
     assert gem.exponent.grad is not None and gem.exponent.grad.abs().item() > 1e-3
 
 
-@pytest.mark.parametrize("backbone", ["resnet18", SWIN, MOBILE, "swinv2_tiny_window8_256"])
+@pytest.mark.parametrize("backbone", ["resnet18", SMALL_SWIN, MOBILE, "swinv2_tiny_window8_256"])
 def test_it_pools_the_last_map_before_the_projection(backbone: str) -> None:
     height, width = (64, 64) if "swinv2" in backbone else (64, 32)
     network = build_seeded_network(model(backbone, height, width, pooling="gem", feat_dim=16), 0, 1).eval()

@@ -15,13 +15,14 @@ from reid_tune.modeling.backbone import build_backbone
 from reid_tune.modeling.network import ReIDNet, build_network, build_seeded_network
 from reid_tune.modeling.swin import PaddedBlock
 
-from .conftest import SWIN, images, model
+from ..helpers.small_networks import SMALL_SWIN
+from .conftest import images, model
 
 WINDOW = 7
 
 
 def swin(height: int = 64, width: int = 32, **values: object) -> ReIDNet:
-    return build_seeded_network(model(SWIN, height, width, **values), 5, 1).eval()
+    return build_seeded_network(model(SMALL_SWIN, height, width, **values), 5, 1).eval()
 
 
 def randomise_tables(network: ReIDNet) -> None:
@@ -138,7 +139,7 @@ def test_tables_are_not_trained_and_all_else_is() -> None:
 
 def test_tables_have_the_dimension_of_the_next_stage() -> None:
     network = swin()
-    for stage, channels in ((1, 192), (2, 384), (3, 768)):
+    for stage, channels in ((1, 48), (2, 96), (3, 192)):
         step = network.backbone.layers[stage].downsample
         for table in (step.semantic_scale, step.semantic_shift):
             assert table.weight.shape == (channels, 2) and table.bias.shape == (channels,)
@@ -146,7 +147,7 @@ def test_tables_have_the_dimension_of_the_next_stage() -> None:
 
 
 def test_rates_reach_the_blocks_alone() -> None:
-    network = build_network(model(SWIN, drop_path=0.33, drop_out=0.2, att_drop_rate=0.1), 5)
+    network = build_network(model(SMALL_SWIN, drop_path=0.33, drop_out=0.2, att_drop_rate=0.1), 5)
     blocks = [block for stage in network.backbone.layers for block in stage.blocks]
     for number, block in enumerate(blocks):
         rates = [getattr(drop, "drop_prob", 0.0) for drop in (block.drop_path1, block.drop_path2)]
@@ -155,10 +156,11 @@ def test_rates_reach_the_blocks_alone() -> None:
         assert (block.mlp.drop1.p, block.mlp.drop2.p) == (0.2, 0.2)
     drops = [drop for drop in network.modules() if isinstance(drop, (nn.Dropout, DropPath)) and getattr(drop, "p", 1)]
     assert len(drops) == 12 * 4 + 11 * 2
-    off = build_network(model(SWIN, drop_path=0), 5)
+    off = build_network(model(SMALL_SWIN, drop_path=0), 5)
     assert not any(isinstance(module, DropPath) or getattr(module, "p", 0) for module in off.modules())
 
 
+@pytest.mark.integration
 def test_a_modulated_swin_of_an_odd_size_has_a_form_in_onnx(tmp_path: Path) -> None:
     network = swin(50, 35, semantic_weight=0.2, pooling="gem")
     randomise_tables(network)

@@ -7,7 +7,8 @@ from reid_tune.errors import InputError
 from reid_tune.modeling.network import ReIDNet, build_seeded_network
 from reid_tune.modeling.weights import LoadReport, load_weights
 
-from .conftest import SWIN, VIT, images, model
+from ..helpers.small_networks import SMALL_SWIN
+from .conftest import VIT, images, model
 
 
 def load(network: ReIDNet, weights: dict[str, Tensor], hw_ratio: float = 1) -> LoadReport:
@@ -23,7 +24,7 @@ def test_weights_of_our_own_are_copied_whole() -> None:
 
 
 def test_names_are_sorted_by_what_became_of_them() -> None:
-    network = build_seeded_network(model(SWIN), 5, 1)
+    network = build_seeded_network(model(SMALL_SWIN), 5, 1)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     weights = {
         "neck.weight": torch.full((256,), 2.0, dtype=torch.float16),
@@ -53,7 +54,7 @@ def test_values_take_the_type_of_the_network() -> None:
 
 @pytest.mark.parametrize("window", [12, 5])
 def test_relative_positions_of_another_window_are_resized(window: int) -> None:
-    network = build_seeded_network(model(SWIN), 0, 1)
+    network = build_seeded_network(model(SMALL_SWIN), 0, 1)
     name = "backbone.layers.0.blocks.1.attn.relative_position_bias_table"
     side = 2 * window - 1
     table = torch.randn(side * side, 3)
@@ -67,7 +68,7 @@ def test_relative_positions_of_another_window_are_resized(window: int) -> None:
 
 @pytest.mark.parametrize("shape", [(529, 4), (528, 3), (13, 13, 3)])
 def test_relative_positions_of_other_heads_or_no_square_are_left(shape: tuple[int, ...]) -> None:
-    network = build_seeded_network(model(SWIN), 0, 1)
+    network = build_seeded_network(model(SMALL_SWIN), 0, 1)
     name = "backbone.layers.0.blocks.1.attn.relative_position_bias_table"
     before = network.state_dict()[name].clone()
     matched = load(network, {name: torch.zeros(shape)})
@@ -111,7 +112,7 @@ def test_positions_of_another_dimension_are_left() -> None:
         assert load(network, {"backbone.pos_embed": torch.zeros(shape)}).left == ("backbone.pos_embed",)
 
 
-@pytest.mark.parametrize("backbone", ["resnet18", SWIN, VIT, "mobilenetv3_small_100"])
+@pytest.mark.parametrize("backbone", ["resnet18", SMALL_SWIN, VIT, "mobilenetv3_small_100"])
 def test_a_network_of_grey_images_takes_the_weights_of_colour(backbone: str) -> None:
     grey = build_seeded_network(model(backbone, input_channels=1), 0, 2).eval()
     colour = build_seeded_network(model(backbone), 0, 1).eval()

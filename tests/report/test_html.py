@@ -20,7 +20,7 @@ from reid_tune.journal.events import (
 )
 from reid_tune.journal.journal import EVENTS
 from reid_tune.journal.progress import read_sweep
-from reid_tune.journal.state import STAGES
+from reid_tune.journal.stages import STAGES
 from reid_tune.report.formatting import format_interval
 from reid_tune.report.html import write_page
 from reid_tune.report.reproduce import reproduce_commands

@@ -113,6 +113,7 @@ print(json.dumps([{k: v for k, v in m.items() if k != "images_per_second"} for m
 """
 
 
+@pytest.mark.integration
 def test_threads_by_the_environment_are_the_threads_of_a_worker(tmp_path: Path) -> None:
     draw_demo_data(tmp_path / "data", identities=10, images=4)
     spec = write_yaml(

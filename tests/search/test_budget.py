@@ -362,7 +362,7 @@ def test_the_search_spends_all_but_what_the_later_stages_need(
             for number in set(running()) - {0}:
                 play.end(number, "stopped")
     later = estimate_later_stages(
-        play.tracker.sweep, play.tracker.pace, EPOCHS, play.tracker.trials, play.tracker.refits
+        play.tracker.sweep, play.tracker.timing, EPOCHS, play.tracker.trials, play.tracker.refits
     )
     total = getattr(sum((stage.cost for stage in later.values()), play.tracker.ledger.total()), unit)
     assert len(lengths) > 10 and play.tracker.next_trial_limit() == unit
@@ -400,5 +400,5 @@ def test_patience_counts_what_ended_behind_the_last_gain(tmp_path: Path, ends: E
 def test_gpu_hours_without_gpu_are_refused(tmp_path: Path) -> None:
     sweep: SweepConfig = make_sweep(tmp_path, budget={"trials": 2, "gpu_hours": 1.5})
     require_gpus_for_gpu_hours(sweep, StageResources(ResourceRequest(1, 0.5), 2))
-    with pytest.raises(InputError, match=r"budget.gpu_hours = 1.5, but runs hold no GPU here.*give budget.cpu_hours"):
+    with pytest.raises(InputError, match=r"budget.gpu_hours = 1.5, but runs hold no GPU here.*set budget.cpu_hours"):
         require_gpus_for_gpu_hours(sweep, StageResources(ResourceRequest(1, 0), 2))

@@ -92,7 +92,7 @@ def test_a_grid_is_checked_whole(tmp_path: Path) -> None:
     values: dict[str, Any] = {"search": {"sampler": "grid"}, "budget": {"trials": 1}}
     found = sampled(tmp_path, {INSTANCES: {"choice": [2, 8]}}, **values)
     assert [experiment.dataset.num_instances for experiment in found] == [2, 8]
-    with pytest.raises(InputError, match="the space allows {'dataset.num_instances': 7}, which is no valid spec"):
+    with pytest.raises(InputError, match="the space allows {'dataset.num_instances': 7}, which is not a valid spec"):
         sampled(tmp_path, {INSTANCES: {"choice": [2, 8, 7]}}, **values)
 
 

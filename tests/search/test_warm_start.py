@@ -92,7 +92,7 @@ def test_what_is_no_configuration_here_is_left_out_with_the_reason(tmp_path: Pat
     later = sweep(tmp_path, "first", space=space, constraints=[f"{RATE} < 4e-3"])
     given, warnings = initial_points(later)
     assert [found.origin for found in given] == ["first/1"]
-    assert warnings[0] == f"trial first/0 is left out: it breaks the constraint {RATE} < 4e-3."
+    assert warnings[0] == f"trial first/0 is left out: the configuration breaks the constraint {RATE} < 4e-3."
     assert warnings[1].startswith("trial first/2 is left out: ") and "multiple" in warnings[1]
     assert len(warnings) == 2 and not any("\n" in warning for warning in warnings)
 
@@ -141,7 +141,7 @@ def test_what_a_user_gives_joins_the_spec_s_values(
         ({SIZE: 30}, ["multiple"]),
         ({SOFT: True, MARGIN: 0.2}, [f"{MARGIN} is not searched with these values", "`when`"]),
         ({GAMMA: 0.3}, [f"{GAMMA} = 0.3", "0.2 in all trials"]),
-        ({RATE: 0.9}, [f"it breaks the constraint {RATE} < 0.5"]),
+        ({RATE: 0.9}, [f"the configuration breaks the constraint {RATE} < 0.5"]),
         ({STEPS: [2], "train.optim.steps": [2]}, ["given twice"]),
     ],
 )

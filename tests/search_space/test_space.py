@@ -198,8 +198,16 @@ def test_re_ranking_may_have_conditions_among_its_own_keys() -> None:
     ("tree", "constraints", "parts"),
     [
         (RERANKING, [], ["no key that trials search"]),
-        (TREE | {K1: {"int": [5, 40], "when": {NAME: "SGD"}}}, [], [f"space.{K1} has a condition on {NAME}", "separately"]),
-        ({NAME: {"choice": ["SGD", "Adam"], "when": {K1: 5}}, **RERANKING}, [], [f"space.{NAME} has", K1, "separately"]),
+        (
+            TREE | {K1: {"int": [5, 40], "when": {NAME: "SGD"}}},
+            [],
+            [f"space.{K1} has a condition on {NAME}", "separately"],
+        ),
+        (
+            {NAME: {"choice": ["SGD", "Adam"], "when": {K1: 5}}, **RERANKING},
+            [],
+            [f"space.{NAME} has", K1, "separately"],
+        ),
         (TREE | RERANKING, [f"{K1} * {RATE} < 9"], [f"constraints: {K1} * {RATE} < 9: ", "write two constraints"]),
     ],
 )

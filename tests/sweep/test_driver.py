@@ -18,6 +18,11 @@ SECRET = "open sesame 4711"
 
 
 @pytest.fixture(autouse=True)
+def fewer_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("reid_tune.sweep.stages.preflight.SAMPLES", 20)
+
+
+@pytest.fixture(autouse=True)
 def no_key(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in (KEY_VARIABLE, KEY_FILE_VARIABLE):
         monkeypatch.delenv(name, raising=False)

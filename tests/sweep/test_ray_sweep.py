@@ -25,6 +25,7 @@ def temporary() -> Iterator[Path]:
         yield Path(folder)
 
 
+@pytest.mark.integration
 def test_search_needs_no_test_folders_and_keeps_what_failed_apart(tmp_path: Path, temporary: Path) -> None:
     usual, absurd = [0.226] * 3, [1e-38] * 3  # the second overflows in the first convolution
     space = {"dataset.pixel_std": {"choice": [usual, absurd]}, "train.optim.name": {"choice": ["SGD"]}}

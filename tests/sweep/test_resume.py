@@ -6,7 +6,8 @@ import pytest
 from reid_tune.errors import InputError
 from reid_tune.journal.events import RunEnded, RunSuggested, StageDone
 from reid_tune.journal.journal import Journal
-from reid_tune.journal.state import STAGES, SweepState
+from reid_tune.journal.stages import STAGES
+from reid_tune.journal.state import SweepState
 from reid_tune.sweep.resume import load_resumable_state, reopen_stages, stages_to_redo
 
 from ..helpers.events import sweep_header

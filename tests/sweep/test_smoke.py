@@ -11,10 +11,15 @@ from reid_tune.errors import InputError
 from reid_tune.search.validation import validate_space
 from reid_tune.sweep.sample_images import link_images, sample_test_images, sample_training_images
 from reid_tune.sweep.smoke import make_small_sweep
-from reid_tune.training.subsets import split_records
+from reid_tune.training.subsets import load_split
 
 from ..helpers.cli_sweep import Bench
 from ..helpers.simulated_driver import make_sweep
+
+
+@pytest.fixture(autouse=True)
+def fewer_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("reid_tune.sweep.smoke.SAMPLES", 100)
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +105,7 @@ def test_the_small_sweep_is_the_sweep_but_for_epochs_trials_and_data(data: Path,
     }
     folders = {"dataset.train_dataset_dir", "dataset.query_dataset_dir", "dataset.test_dataset_dir"}
     assert differing == folders | {"dataset.extra_tests", "train.num_epochs", "train.checkpoint_interval"}
-    split = split_records(small.experiment)
+    split = load_split(small.experiment)
     assert len({record.identity for record in split.train}) >= 8 and 40 <= len(split.train) <= 160
 
 

@@ -35,7 +35,7 @@ def spec(data: Path, tmp_path: Path) -> Spec:
         overrides = {key.replace("__", "."): value for key, value in values.items()}
         tree = {
             "results_dir": str(tmp_path / "results"),
-            "model": {"backbone": "resnet18", "input_height": 32, "input_width": 16, "feat_dim": 24},
+            "model": {"backbone": "test_resnet", "input_height": 32, "input_width": 16, "feat_dim": 24},
             "dataset": {
                 "train_dataset_dir": str(data / "bounding_box_train"),
                 "test_dataset_dir": str(data / "bounding_box_test"),

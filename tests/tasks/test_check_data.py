@@ -43,7 +43,7 @@ def root(tmp_path: Path) -> Path:
 def spec(root: Path) -> Spec:
     def make(**values: Any) -> Experiment:
         tree = {
-            "model": {"backbone": "resnet18", "input_height": 32, "input_width": 16},
+            "model": {"backbone": "test_resnet", "input_height": 32, "input_width": 16},
             "dataset": {
                 "train_dataset_dir": str(root / "train"),
                 "test_dataset_dir": str(root / "gallery"),

@@ -19,9 +19,9 @@ from reid_tune.evaluation.rerank import ReRanking
 from reid_tune.evaluation.score import Score, score
 from reid_tune.evaluation.thresholds import Pairs
 from reid_tune.tasks import evaluate
+from reid_tune.tasks.common.calibration import Calibration
 from reid_tune.tasks.evaluate import Evaluation, ModelEvaluation, evaluation_features, run_evaluate
 from reid_tune.tasks.export import run_export
-from reid_tune.tasks.threshold import Calibration
 
 from .conftest import write_checkpoint
 
@@ -366,6 +366,7 @@ def test_queries_without_a_match_are_told_beforehand(
     )
 
 
+@pytest.mark.integration
 def test_several_workers_score_what_one_does(checkpoint: Path, spec: Spec, capsys: pytest.CaptureFixture[str]) -> None:
     one = run_evaluate(spec(evaluate__checkpoint=str(checkpoint))).as_dict()
     capsys.readouterr()

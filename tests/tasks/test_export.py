@@ -40,7 +40,7 @@ def test_export_as_a_spec_says(checkpoint: Path, spec: Spec, tmp_path: Path) -> 
     values = {"export__checkpoint": str(checkpoint), "export__onnx_file": str(target), "dataset__num_classes": 857}
     experiment = spec(**values, export__overwrite=True, export__gpu_id=3, encryption_key="very secret")
     assert run_export(experiment, None, {})[0] == target
-    assert target.stat().st_size > 10_000_000
+    assert target.stat().st_size > 1_000_000
     folder = tmp_path / "results/export"
     assert "secret" not in (folder / "experiment.yaml").read_text()
     lines = [json.loads(line) for line in (folder / "status.json").read_text().splitlines()]
@@ -105,7 +105,7 @@ def test_a_checkpoint_without_a_spec_and_one_of_another_network_are_refused(
     with pytest.raises(InputError, match="does not fit the network of the spec: .*projection"):
         run_export(spec(model__feat_dim=32), str(checkpoint), {})
     with pytest.raises(
-        InputError, match="trained with another spec: model.backbone is 'resnet18' there and 'resnet34'"
+        InputError, match="trained with another spec: model.backbone is 'test_resnet' there and 'resnet34'"
     ):
         run_export(spec(model__backbone="resnet34"), str(checkpoint), {})
     assert not list(tmp_path.rglob("*.onnx"))

@@ -11,23 +11,22 @@ import pytest
 import torch
 from PIL import Image
 
-from reid_tune.checkpoints.checkpoint import load_checkpoint
 from reid_tune.config.experiment import Experiment
 from reid_tune.data.records import read_image_folder
 from reid_tune.errors import InputError
 from reid_tune.evaluation.features import read_features
+from reid_tune.tasks.common.open_model import open_network
 from reid_tune.tasks.evaluate import evaluation_features as features_of_folders
 from reid_tune.tasks.evaluate import run_evaluate
 from reid_tune.tasks.export import run_export
 from reid_tune.tasks.inference import run_inference
-from reid_tune.tasks.models import restore_network
 from reid_tune.tasks.score import run_score
 from reid_tune.training.data import training_images
 
+from ..helpers.small_networks import SMALL_SWIN
 from .conftest import write_checkpoint
 
 Spec = Callable[..., Experiment]
-SWIN = "swin_tiny_patch4_window7_224"
 BILINEAR, BICUBIC = Image.Resampling.BILINEAR, Image.Resampling.BICUBIC
 
 
@@ -43,7 +42,7 @@ def slow_embeddings(
 ) -> np.ndarray:
     """One image at a time: PIL's resize, the formula of the normalisation, the network."""
     model, dataset = experiment.model, experiment.dataset
-    network = restore_network(load_checkpoint(checkpoint), experiment, checkpoint, torch.device("cpu"))
+    network, _ = open_network(checkpoint, experiment)
     rows = []
     for path in paths:
         with Image.open(path) as image:
@@ -159,7 +158,7 @@ def test_more_images_than_fit_one_part(checkpoint: Path, spec: Spec, data: Path,
 
 def test_a_swin_sees_bicubic_images_everywhere(spec: Spec, data: Path, tmp_path: Path) -> None:
     swin = {
-        "model__backbone": SWIN,
+        "model__backbone": SMALL_SWIN,
         "train__optim__warmup_method": "linear",
         "model__input_height": 64,
         "model__input_width": 32,
@@ -213,7 +212,7 @@ def test_a_grey_model_sees_grey_images(spec: Spec, tmp_path: Path) -> None:
     with Image.open(paths[0]) as image:
         grey = np.asarray(image.convert("L").resize((16, 32), BILINEAR))
     values = (grey / 255 - experiment.dataset.pixel_mean[0]) / experiment.dataset.pixel_std[0]
-    network = restore_network(load_checkpoint(path), experiment, path, torch.device("cpu"))
+    network, _ = open_network(path, experiment)
     with torch.no_grad():
         wanted = network(torch.tensor(values[None, None], dtype=torch.float32)).numpy()[0]
     np.testing.assert_allclose(embeddings[0], wanted, atol=1e-4 * np.abs(wanted).max())
@@ -223,6 +222,7 @@ def test_a_grey_model_sees_grey_images(spec: Spec, tmp_path: Path) -> None:
     np.testing.assert_allclose(exported, embeddings, atol=1e-3 * np.abs(wanted).max())
 
 
+@pytest.mark.integration
 def test_several_workers_write_what_one_does(checkpoint: Path, spec: Spec, tmp_path: Path) -> None:
     values = {"inference__checkpoint": str(checkpoint)}
     one = read(run_inference(spec(**values)).path)

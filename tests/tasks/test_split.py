@@ -10,7 +10,7 @@ from reid_tune.errors import InputError
 from reid_tune.tasks.check_data import check_data
 from reid_tune.tasks.split import run_split, write_split_lists
 from reid_tune.tasks.train import run_train
-from reid_tune.training.subsets import split_records
+from reid_tune.training.subsets import load_split
 
 from .conftest import Spec
 
@@ -30,7 +30,7 @@ def test_the_counts_are_those_of_the_lists(spec: Spec, tmp_path: Path) -> None:
         people = {line.split("/")[1][:4] for line in written[f"{name}.txt"]}
         assert (row["images"], row["identities"]) == (len(written[f"{name}.txt"]), len(people))
         assert 0 < row["cameras"] <= row["images"]
-    assert sum(map(len, written.values())) == split_records(spec(dataset__validation="none")).images
+    assert sum(map(len, written.values())) == load_split(spec(dataset__validation="none")).images
 
 
 def test_a_folder_in_use_and_a_spec_without_holdout_are_refused(spec: Spec, tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ def test_images_in_no_list_are_counted_and_lists_are_checked(
     listed = spec(dataset__validation=str(folder))
     run_train(listed)
     assert f"\n2 training image(s) are left out, as no list in {folder} names them\n" in capsys.readouterr().err
-    assert len(split_records(listed).train) == len(shorter)
+    assert len(load_split(listed).train) == len(shorter)
     assert check_data(listed).rows()["validation query"]["images"] == len(lines(folder)["query.txt"])
 
 

@@ -14,7 +14,8 @@ from reid_tune.errors import InputError
 from reid_tune.evaluation.features import write_features
 from reid_tune.evaluation.openset import open_set
 from reid_tune.evaluation.thresholds import Pairs
-from reid_tune.tasks.threshold import read_threshold, run_threshold
+from reid_tune.tasks.common.calibration import read_threshold
+from reid_tune.tasks.threshold import run_threshold
 
 from ..helpers.evaluation_reference import made_up
 

@@ -39,6 +39,7 @@ def test_reported_scores_are_those_of_exactly_the_saved_weights(spec: Spec, tmp_
     assert len({line["kpi"]["mAP"] for line in lines}) > 1
 
 
+@pytest.mark.integration
 def test_two_workers_on_the_cpu_do_what_one_does(spec: Spec, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """The first loss is that of the same global batch; batch norm in the backbone makes them differ a little."""
     settings = {"train__optim__name": "SGD", "dataset__batch_size": 16, "train__optim__base_lr": 1e-6}
@@ -52,11 +53,15 @@ def test_two_workers_on_the_cpu_do_what_one_does(spec: Spec, tmp_path: Path, cap
     assert [line["status"] for line in status(tmp_path)] == ["STARTED", "RUNNING", "SUCCESS"]
 
 
-def test_faults_of_workers_are_those_of_the_run(spec: Spec, tmp_path: Path) -> None:
+def test_a_batch_that_cannot_be_divided_among_workers_is_refused(spec: Spec, tmp_path: Path) -> None:
     unseen = {"dataset__train_dataset_dir": "nowhere"}
     with pytest.raises(InputError, match="dataset.batch_size = 8 cannot be divided among 3 workers: the next .* is 12"):
         run_train(spec(train__num_gpus=3, **unseen))
     assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.integration
+def test_a_diverging_worker_fails_the_run(spec: Spec, tmp_path: Path) -> None:
     with pytest.raises(RunFailedError, match="not finite|is nan|is inf"):
         run_train(spec(train__num_gpus=2, train__num_epochs=9, train__optim__name="SGD", train__optim__base_lr=10))
     assert status(tmp_path)[-1]["status"] == "FAILURE" and "train.clip_grad_norm" in status(tmp_path)[-1]["message"]

@@ -1,5 +1,6 @@
 """One real SQLite store for all tests of this folder (making one takes seconds), and logs as a sweep writes them."""
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from reid_tune.journal.events import (
     StageDone,
     StageStarted,
 )
+from reid_tune.tracking import sender as sending
 from reid_tune.tracking.sender import Sender
 from reid_tune.tracking.store import client
 
@@ -50,6 +52,18 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="session")
 def connection(store: str) -> Any:
     return client(store)
+
+
+@pytest.fixture(autouse=True)
+def quick_poll(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Senders look at their log at once."""
+    monkeypatch.setattr(sending, "POLL", 0.02)
+
+
+def wait_until_sent(sender: Sender) -> None:
+    while sender.lag:
+        assert sender.last_error is None
+        time.sleep(0.01)
 
 
 @pytest.fixture

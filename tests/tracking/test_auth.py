@@ -124,6 +124,7 @@ def facts(uri: str, name: str) -> dict[str, Any]:
     return {run.info.run_name.replace(name, "parent"): known(run) for run in runs}
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("way", ["variables", "address", "token"])
 def test_a_whole_log_arrives_at_a_guarded_server(
     way: str, trusted: Server, store: str, log: Callable, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -149,6 +150,7 @@ def test_a_whole_log_arrives_at_a_guarded_server(
     assert not [secret for secret in (PASSWORD, QUOTED, TOKEN) if secret.encode() in written]
 
 
+@pytest.mark.integration
 def test_models_are_registered_and_found(trusted: Server, user: None, tmp_path: Path) -> None:
     uri, connection = trusted.uri, client(trusted.uri)
     run = connection.create_run(connection.create_experiment("models"))
@@ -161,6 +163,7 @@ def test_models_are_registered_and_found(trusted: Server, user: None, tmp_path: 
     assert (resolve("models:/guarded@champion", uri) / "spec.yaml").read_text() == "a: 1\n"
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("wrong", ["password", "token", "nothing"])
 def test_a_wrong_user_is_one_line_that_names_the_variables(
     wrong: str, trusted: Server, log: Callable, monkeypatch: pytest.MonkeyPatch
@@ -183,6 +186,7 @@ def test_a_wrong_user_is_one_line_that_names_the_variables(
     assert sender.lag > 0
 
 
+@pytest.mark.integration
 def test_certificates(folder: Path, guarded: Server, user: None, monkeypatch: pytest.MonkeyPatch) -> None:
     said = str(fault(guarded.uri))
     assert f"the MLflow store {guarded.uri} has no certificate that is trusted here" in said
@@ -198,12 +202,14 @@ def test_certificates(folder: Path, guarded: Server, user: None, monkeypatch: py
     assert "/no/such/file" in str(fault(guarded.uri))
 
 
+@pytest.mark.integration
 def test_tls_where_none_is_expected(guarded: Server) -> None:
     assert str(fault(guarded.uri.replace("https", "http"))).endswith(
         "speaks TLS: write https:// in MLFLOW_TRACKING_URI."
     )
 
 
+@pytest.mark.integration
 def test_a_server_that_hangs_is_said_within_seconds(trusted: Server, user: None) -> None:
     trusted.signal(signal.SIGSTOP)
     try:

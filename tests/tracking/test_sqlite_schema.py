@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from reid_tune.errors import InfrastructureError, InputError
+from reid_tune.tracking import sqlite_schema as schema
 from reid_tune.tracking.sqlite_schema import fault, outdated, upgrade
 from reid_tune.tracking.store import client
 
@@ -45,11 +46,26 @@ def old(made: Path, tmp_path: Path) -> Path:
     return Path(shutil.copy(made, tmp_path / "mlflow.db"))
 
 
+def migrate_here(path: Path) -> None:
+    """The migrations of `mlflow db upgrade`, without the seconds that its process takes."""
+    from alembic import command
+    from mlflow.store.db.utils import _get_alembic_config
+
+    command.upgrade(_get_alembic_config(f"sqlite:///{path}"), "heads")
+
+
+@pytest.fixture(params=["here", pytest.param("process", marks=pytest.mark.integration)])
+def migrations(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param == "here":
+        monkeypatch.setattr(schema, "_migrate", migrate_here)
+
+
 @pytest.fixture
 def current(store: str, tmp_path: Path) -> Path:
     return Path(shutil.copy(store.removeprefix("sqlite:///"), tmp_path / "mlflow.db"))
 
 
+@pytest.mark.usefixtures("migrations")
 def test_an_older_store_is_upgraded_and_kept_as_it_was(old: Path) -> None:
     before = old.read_bytes()
     old.chmod(0o600)
@@ -70,6 +86,7 @@ def test_mlflow_does_not_touch_an_older_store(old: Path) -> None:
     assert old.read_bytes() == before
 
 
+@pytest.mark.integration
 def test_an_upgrade_that_fails_leaves_the_store(old: Path) -> None:
     with closing(sqlite3.connect(old)) as store, store:
         store.execute("DROP TABLE model_versions")
@@ -136,6 +153,7 @@ for uri in sys.argv[1:]:
 """
 
 
+@pytest.mark.integration
 def test_a_store_that_cannot_be_written(current: Path) -> None:
     with tempfile.TemporaryDirectory() as name:
         top = Path(name)
@@ -156,6 +174,7 @@ def test_a_store_that_cannot_be_written(current: Path) -> None:
     assert f"{denied} {top}/folder;" in said[3]
 
 
+@pytest.mark.integration
 def test_the_command_asks_in_a_terminal_and_a_no_changes_nothing(old: Path) -> None:
     before = old.read_bytes()
     ours, theirs = pty.openpty()
@@ -164,7 +183,7 @@ def test_the_command_asks_in_a_terminal_and_a_no_changes_nothing(old: Path) -> N
     process = subprocess.Popen(command, stdin=theirs, stderr=subprocess.PIPE, text=True, env=variables)
     os.write(ours, b"n\n")
     _, said = process.communicate(timeout=120)
-    assert f"{old} was made by an older MLflow, end what uses it; upgrade it? [y/N]" in said
+    assert f"{old} was made by an older MLflow. Stop all programs that use it. Upgrade it? [y/N]" in said
     assert "reid-tune ui --upgrade" in said
     assert (process.returncode, old.read_bytes()) == (2, before)
 
@@ -177,12 +196,13 @@ def test_the_command_does_not_ask_without_a_terminal(
     assert status == 2 and said.endswith("upgrade it with 'reid-tune ui --upgrade'.\n") and "[y/N]" not in said
 
 
+@pytest.mark.usefixtures("migrations")
 def test_the_command_upgrades_where_it_is_told_to(
     old: Path, command: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{old}")
     status, _, said = command("ui", "--upgrade", "--port", 70000)  # no server starts there
-    assert f"upgraded; as it was, the store is {old}.before-{OLD}" in said and "cannot use port 70000" in said
+    assert f"upgraded; the old store is kept as {old}.before-{OLD}" in said and "cannot use port 70000" in said
     assert status == 2 and fault(old) is None
 
 

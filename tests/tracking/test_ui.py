@@ -31,6 +31,7 @@ def taken() -> Iterator[int]:
         yield listener.getsockname()[1]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGHUP])
 def test_the_page_shows_runs_and_artifacts_until_it_is_ended(
     ending: signal.Signals, store: str, connection: Any, tmp_path: Path

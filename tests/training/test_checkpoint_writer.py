@@ -158,6 +158,7 @@ train(load_experiment(Path(sys.argv[1])), Silent(), Path(sys.argv[2]))
 """
 
 
+@pytest.mark.integration
 def test_a_kill_during_a_write_leaves_the_checkpoint_before_whole(build: Build, tmp_path: Path) -> None:
     spec, folder = tmp_path / "spec.yaml", tmp_path / "run"
     spec.write_text(build().to_yaml())

@@ -18,10 +18,9 @@ from reid_tune.training.data import evaluation_images, training_images
 from reid_tune.training.subsets import (
     evaluation_records,
     holds_out,
+    list_training_folders,
+    load_split,
     shared_identities,
-    split_records,
-    train_records,
-    training_folders,
     validates_on_test,
 )
 
@@ -31,24 +30,24 @@ HOLDOUT = {"dataset__validation": "holdout"}
 
 
 def test_no_validation_keeps_every_identity(build: Build) -> None:
-    split = split_records(build(dataset__validation="none"))
+    split = load_split(build(dataset__validation="none"))
     assert (len(split.train), split.query, split.gallery) == (72, (), ())
 
 
 def test_a_hold_out_takes_whole_identities(build: Build) -> None:
-    split = split_records(build(dataset__validation="holdout"))
+    split = load_split(build(dataset__validation="holdout"))
     held = {record.identity for record in split.query + split.gallery}
     trained = {record.identity for record in split.train}
     assert held and not held & trained and held | trained == set(range(1, 13))
     assert len(split.train) + len(split.query) + len(split.gallery) == 72
-    other = split_records(build(dataset__validation="holdout", dataset__validation_seed=1))
+    other = load_split(build(dataset__validation="holdout", dataset__validation_seed=1))
     assert {record.identity for record in other.train} != trained
 
 
 def test_test_takes_the_test_folders(build: Build, data: Path) -> None:
     folders = {"dataset__test_dataset_dir": str(data / "gallery"), "dataset__query_dataset_dir": str(data / "query")}
     experiment = build(dataset__validation="test", **folders)
-    split = split_records(experiment)
+    split = load_split(experiment)
     assert (len(split.train), len(split.query), len(split.gallery)) == (72, 8, 12)
     assert validates_on_test(experiment)
 
@@ -56,7 +55,7 @@ def test_test_takes_the_test_folders(build: Build, data: Path) -> None:
 def test_auto_takes_the_test_folders_where_both_exist(build: Build, data: Path) -> None:
     folders = {"dataset__test_dataset_dir": str(data / "gallery"), "dataset__query_dataset_dir": str(data / "query")}
     both = build(dataset__validation="auto", **folders)
-    assert validates_on_test(both) and len(split_records(both).query) == 8
+    assert validates_on_test(both) and len(load_split(both).query) == 8
     for folders_of_less in (
         {},
         folders | {"dataset__query_dataset_dir": str(data / "missing")},
@@ -64,23 +63,23 @@ def test_auto_takes_the_test_folders_where_both_exist(build: Build, data: Path) 
     ):
         experiment = build(dataset__validation="auto", **folders_of_less)
         assert not validates_on_test(experiment)
-        assert split_records(experiment).query == ()
+        assert load_split(experiment).query == ()
 
 
 def test_missing_folders_are_named(build: Build, data: Path) -> None:
     with pytest.raises(InputError, match="dataset.train_dataset_dir is not set"):
-        split_records(build(dataset__train_dataset_dir=None))
+        load_split(build(dataset__train_dataset_dir=None))
     with pytest.raises(InputError, match="no folder .*nowhere"):
-        split_records(build(dataset__train_dataset_dir=str(data / "nowhere")))
+        load_split(build(dataset__train_dataset_dir=str(data / "nowhere")))
     with pytest.raises(InputError, match="dataset.query_dataset_dir is not set: give the folder of query images"):
-        split_records(build(dataset__validation="test", dataset__test_dataset_dir=str(data / "gallery")))
+        load_split(build(dataset__validation="test", dataset__test_dataset_dir=str(data / "gallery")))
     with pytest.raises(InputError, match="dataset.test_dataset_dir is not set"):
         evaluation_records(str(data / "query"), None)
 
 
 def test_training_images_are_decoded_once_with_labels(build: Build) -> None:
     experiment = build()
-    made = training_images(experiment, split_records(experiment).train)
+    made = training_images(experiment, load_split(experiment).train)
     assert made.images.shape == made.images[:].shape == (72, 32, 16, 3) and made.images[:].dtype == np.uint8
     assert made.identities == list(range(1, 13))
     assert made.labels.tolist() == [label for label in range(12) for _ in range(6)]
@@ -103,7 +102,7 @@ def test_the_backbone_chooses_the_interpolation() -> None:
 
 
 def test_identities_shared_with_the_test_are_counted(build: Build, data: Path) -> None:
-    train = split_records(build(dataset__validation="none")).train
+    train = load_split(build(dataset__validation="none")).train
     query, _ = evaluation_records(str(data / "query"), str(data / "gallery"))
     known = {record.identity for record in train}
     expected = len({record.identity for record in query if record.identity > 0 and record.identity in known})
@@ -119,14 +118,14 @@ def test_several_training_folders_become_one_set_of_people(build: Build, data: P
     other = draw(tmp_path / "other", range(3, 8), 3)
     (other / "0000_c1_nobody.png").write_bytes(next(other.glob("0003*")).read_bytes())
     experiment = several(build, data / "train", other)
-    records = train_records(experiment)
-    assert len(records) == 72 + 15 and [folder.distractors for folder in training_folders(experiment)] == [0, 1]
+    records = every_training_record(experiment)
+    assert len(records) == 72 + 15 and [folder.distractors for folder in list_training_folders(experiment)] == [0, 1]
     assert {record.identity for record in records[72:]} == set(range(15, 20))
     assert {record.camera for record in records[72:]} == {4, 5, 6}
-    assert split_records(experiment).train == records
+    assert load_split(experiment).train == records
     made = training_images(experiment, records)
     assert made.identities == [*range(1, 13), *range(15, 20)] and len(made.images) == 87
-    held = {record.identity for record in split_records(several(build, data / "train", other, **HOLDOUT)).query}
+    held = {record.identity for record in load_split(several(build, data / "train", other, **HOLDOUT)).query}
     assert held and held <= set(made.identities)
 
 
@@ -137,19 +136,19 @@ def test_strict_refuses_odd_names_in_every_folder(build: Build, data: Path, tmp_
         several(build, data / "train", odd),
         build(dataset__test_dataset_dir=str(odd), dataset__query_dataset_dir=str(odd), dataset__validation="test"),
     ):
-        assert split_records(experiment).train
+        assert load_split(experiment).train
         strict = experiment.model_copy(update={"dataset": experiment.dataset.model_copy(update={"strict": True})})
         with pytest.raises(InputError, match="'person.png'"):
-            split_records(strict)
+            load_split(strict)
     with pytest.raises(InputError, match="names the folder .*train twice"):
-        split_records(several(build, data / "train", data / "train"))
+        load_split(several(build, data / "train", data / "train"))
 
 
 def test_validation_takes_a_folder_with_query_and_gallery(build: Build, tmp_path: Path) -> None:
     draw(tmp_path / "site" / "query", range(5, 9), 2)
     draw(tmp_path / "site" / "bounding_box_test", range(5, 10), 3)
     experiment = build(dataset__validation=str(tmp_path / "site"))
-    split = split_records(experiment)
+    split = load_split(experiment)
     assert (len(split.train), len(split.query), len(split.gallery)) == (72, 8, 15)
     assert not validates_on_test(experiment)
     assert shared_identities(split.train, split.query) == 4
@@ -169,26 +168,26 @@ def test_a_validation_folder_that_is_the_test_is_the_test(build: Build, data: Pa
 def test_a_wrong_word_for_validation_is_explained(build: Build, data: Path, tmp_path: Path) -> None:
     for word in ("hold-out", "Test"):
         with pytest.raises(InputError, match=f"'{word}'.*no folder {word}; .*auto, none, test, holdout, or a folder"):
-            split_records(build(dataset__validation=word))
+            load_split(build(dataset__validation=word))
     (tmp_path / "query").mkdir()
     forms = r"that holds query and bounding_box_test, or the lists train.txt, query.txt, gallery.txt\."
     with pytest.raises(InputError, match=f"no folder .*/bounding_box_test; .*{forms}"):
-        split_records(build(dataset__validation=str(tmp_path)))
+        load_split(build(dataset__validation=str(tmp_path)))
     (tmp_path / "query").rmdir()
     (tmp_path / "query.txt").touch()
     with pytest.raises(InputError, match=r"there is no .*/train.txt; a split is a folder with train.txt, query.txt"):
-        split_records(build(dataset__validation=str(tmp_path)))
+        load_split(build(dataset__validation=str(tmp_path)))
 
 
 def test_validation_takes_written_lists(build: Build, data: Path, tmp_path: Path) -> None:
     drawn = build(dataset__validation="holdout", dataset__validation_seed=4)
-    write_split(tmp_path, split_records(drawn), training_folders(drawn))
+    write_split(tmp_path, load_split(drawn), list_training_folders(drawn))
     listed = build(dataset__validation=str(tmp_path))
-    assert split_records(listed) == split_records(drawn)
+    assert load_split(listed) == load_split(drawn)
     assert holds_out(listed) and holds_out(drawn) and not validates_on_test(listed)
     draw(tmp_path / "query", range(5, 9), 2)
     draw(tmp_path / "bounding_box_test", range(5, 10), 3)
-    assert not holds_out(listed) and len(split_records(listed).query) == 8, "images go before lists"
+    assert not holds_out(listed) and len(load_split(listed).query) == 8, "images go before lists"
     assert not any(holds_out(build(dataset__validation=word)) for word in ("auto", "none", "test"))
 
 
@@ -197,8 +196,8 @@ def test_shared_identities_are_looked_for_in_the_data_set_of_the_test(build: Bui
     train = draw(tmp_path / "site" / "train", range(3, 8), 2)
     query = [ImageRecord(tmp_path / "site" / "query" / f"{i:04d}_c1.png", i, 1) for i in (0, 1, 2, 3, 15, 20)]
     for folders in ((data / "train", train), (train, data / "train")):
-        assert shared_identities(train_records(several(build, *folders)), query) == 1
-    assert shared_identities(train_records(several(build, data / "train")), query) == 3
+        assert shared_identities(every_training_record(several(build, *folders)), query) == 1
+    assert shared_identities(every_training_record(several(build, data / "train")), query) == 3
 
 
 def test_only_parsed_images_are_queries(build: Build, data: Path, tmp_path: Path) -> None:
@@ -219,7 +218,7 @@ def test_only_parsed_images_are_queries(build: Build, data: Path, tmp_path: Path
 def test_grey_and_jitter_come_from_the_spec(build: Build, data: Path) -> None:
     jitter = {"dataset__color_jitter.prob": 0.5, "dataset__color_jitter.hue": 0.1}
     experiment = build(model__input_channels=1, **jitter)
-    made = training_images(experiment, train_records(experiment))
+    made = training_images(experiment, every_training_record(experiment))
     pixels = made.images[:]
     assert pixels.shape == (72, 32, 16, 3) and (pixels[..., :1] == pixels).all()
     assert made.augmentation.jitter == experiment.dataset.color_jitter
@@ -242,7 +241,7 @@ def test_every_record_has_its_own_pixels(build: Build, data: Path, tmp_path: Pat
     for name in ("0000_c1_nobody.png", "-1_c1_junk.png", "0004_c2_more.png"):
         Image.effect_noise((16, 32), 50).convert("RGB").save(other / name)
     experiment = several(build, data / "train", other, **HOLDOUT)
-    split = split_records(experiment)
+    split = load_split(experiment)
     trained = training_images(experiment, split.train)
     assert equal_to_decode(trained.images, split.train)
     assert {record.path.parent for record in split.train} == {data / "train", other}
@@ -263,7 +262,7 @@ def test_all_runs_share_the_files_of_their_folders(
     folders = evaluation_records(str(data / "query"), str(data / "gallery"))
     for seed in range(3):
         experiment = build(dataset__validation_seed=seed, **HOLDOUT)
-        split = split_records(experiment)
+        split = load_split(experiment)
         training_images(experiment, split.train)
         evaluation_images(experiment, split.query, split.gallery)
         evaluation_images(experiment, *folders)

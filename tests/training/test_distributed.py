@@ -27,6 +27,7 @@ def found(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Found:
     return {(world, number): torch.load(folder / f"{world}-{number}.pt") for world, number in pairs}
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", worker.STEPS)
 @pytest.mark.parametrize("world", [2, 4])
 def test_loss_gradients_and_update_do_not_depend_on_the_workers(found: Found, world: int, name: str) -> None:
@@ -42,6 +43,7 @@ def test_loss_gradients_and_update_do_not_depend_on_the_workers(found: Found, wo
                 torch.testing.assert_close(step[part][key], expected, atol=1e-5, rtol=1e-5, msg=f"{part} {key}")
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("world", [2, 4])
 def test_the_batch_tells_global_from_local_mining(found: Found, world: int) -> None:
     features, (_, labels) = found[1, 0]["steps"]["triplet"]["features"], worker.batch()
@@ -56,6 +58,7 @@ def test_the_batch_tells_global_from_local_mining(found: Found, world: int) -> N
     assert measured == pytest.approx(whole, abs=1e-5)
 
 
+@pytest.mark.integration
 def test_two_workers_train_as_one_run(found: Found) -> None:
     first, second = (found[2, number]["run"] for number in (0, 1))
     assert first["files"] == ["model_epoch_000.pth", "reid_model_latest.pth"]
@@ -64,6 +67,7 @@ def test_two_workers_train_as_one_run(found: Found) -> None:
         assert first["history"][0][name] == second["history"][0][name]
 
 
+@pytest.mark.integration
 def test_a_batch_that_cannot_be_divided_is_refused(found: Found) -> None:
     for number in range(4):
         assert found[4, number]["indivisible"] == (
@@ -79,6 +83,7 @@ def test_a_batch_need_not_be_whole_identities_for_each_worker(world: int) -> Non
     assert len(labels) == 12 and len(labels) % world == 0 and len(labels) % (world * worker.INSTANCES)
 
 
+@pytest.mark.integration
 def test_broadcast_gives_the_first_workers_value(found: Found) -> None:
     assert {entry["broadcast"] for entry in found.values()} == {"from 0"}
 

@@ -15,14 +15,14 @@ from reid_tune.config.experiment import Experiment
 from reid_tune.config.load import build_experiment
 from reid_tune.errors import InputError, RunFailedError
 from reid_tune.modeling.network import build_seeded_network
-from reid_tune.tasks.models import ModelFile
+from reid_tune.tasks.common.open_model import ModelFile
 from reid_tune.training.embedding_pool import embedding_workers
 
 CPU = torch.device("cpu")
 
 
 def make_spec() -> Experiment:
-    tree = {"model": {"backbone": "resnet18", "input_height": 32, "input_width": 16, "feat_dim": 24}}
+    tree = {"model": {"backbone": "test_resnet", "input_height": 32, "input_width": 16, "feat_dim": 24}}
     return build_experiment(tree, {"dataset.val_batch_size": 3}, "test")
 
 
@@ -77,6 +77,7 @@ def test_the_open_model_is_not_opened_again(two, models: list[ModelFile], tmp_pa
         two(copy)
 
 
+@pytest.mark.integration
 def test_what_a_model_raises_comes_back_and_ends_the_workers(models: list[ModelFile], tmp_path: Path) -> None:
     before = len(children())
     with embedding_workers([CPU, CPU]) as load:
@@ -86,6 +87,7 @@ def test_what_a_model_raises_comes_back_and_ends_the_workers(models: list[ModelF
         assert len(children()) == before
 
 
+@pytest.mark.integration
 def test_a_worker_that_dies_is_named_and_none_is_left(models: list[ModelFile]) -> None:
     before = {process.pid for process in children()}
     with (
@@ -104,7 +106,7 @@ from pathlib import Path
 import psutil, torch
 print("a line of the script", flush=True)
 from reid_tune.config.load import build_experiment
-from reid_tune.tasks.models import ModelFile
+from reid_tune.tasks.common.open_model import ModelFile
 from reid_tune.training.embedding_pool import embedding_workers
 
 experiment = build_experiment({}, %r, "test")
@@ -115,10 +117,11 @@ with embedding_workers([torch.device("cpu")] * 2) as load:
 """
 
 
+@pytest.mark.integration
 def test_workers_do_not_run_the_script_again_and_end_with_it(models: list[ModelFile], tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     overrides = {
-        "model.backbone": "resnet18",
+        "model.backbone": "test_resnet",
         "model.input_height": 32,
         "model.input_width": 16,
         "model.feat_dim": 24,

@@ -13,8 +13,9 @@ from reid_tune.config.experiment import Experiment
 from reid_tune.data.split_files import write_split
 from reid_tune.errors import InputError, RunFailedError
 from reid_tune.training.loop import Trained, train
-from reid_tune.training.subsets import split_records, training_folders
+from reid_tune.training.subsets import list_training_folders, load_split
 
+from ..helpers.small_networks import SMALL_VIT
 from .conftest import Build, Recorder, draw
 
 LATEST = "reid_model_latest.pth"
@@ -225,7 +226,7 @@ def test_deterministic_runs_with_everything_random_resume_bit_for_bit(
 ) -> None:
     experiment = build(
         **CENTER,
-        model__backbone="vit_tiny_patch16_224",
+        model__backbone=SMALL_VIT,
         model__input_height=32,
         model__dropout_rate=0.3,
         model__drop_path=0.3,
@@ -278,7 +279,7 @@ def test_a_run_on_written_lists_has_the_numbers_of_the_holdout(
     whole: tuple[Trained, Recorder], build: Build, tmp_path: Path
 ) -> None:
     drawn = build(dataset__validation="holdout")
-    write_split(tmp_path / "split", split_records(drawn), training_folders(drawn))
+    write_split(tmp_path / "split", load_split(drawn), list_training_folders(drawn))
     trained = train(build(dataset__validation=str(tmp_path / "split")), Recorder(), tmp_path / "run")
     assert "mAP" in trained.history[-1] and untimed(trained.history) == untimed(whole[0].history)
     assert equal(load_checkpoint(trained.checkpoint).model, load_checkpoint(whole[0].checkpoint).model)

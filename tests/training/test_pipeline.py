@@ -10,7 +10,7 @@ import torch
 from reid_tune.training import pipeline
 from reid_tune.training.data import TrainingImages, training_images
 from reid_tune.training.pipeline import HostImages, ResidentImages, image_source, training_batches
-from reid_tune.training.subsets import split_records
+from reid_tune.training.subsets import load_split
 
 from .conftest import Build
 
@@ -20,7 +20,7 @@ CPU = torch.device("cpu")
 @pytest.fixture(scope="module")
 def images(build: Build) -> TrainingImages:
     experiment = build()
-    return training_images(experiment, split_records(experiment).train)
+    return training_images(experiment, load_split(experiment).train)
 
 
 @pytest.mark.parametrize("source", [HostImages, ResidentImages])

@@ -166,7 +166,7 @@ def test_imagenet_takes_the_backbone_only(tmp_path: Path, build_on: Build) -> No
 
 
 def our_file(path: Path, build_on: Build, key: str | None = None) -> Path:
-    model = build_seeded_network(build_on(path).model, len(IDENTITIES), seed=1).state_dict()
+    model = build_seeded_network(build_on(path, "test_resnet").model, len(IDENTITIES), seed=1).state_dict()
     save_checkpoint(path, Checkpoint({}, 1, IDENTITIES, [], model, {}), key)
     return path
 
@@ -175,7 +175,7 @@ def our_file(path: Path, build_on: Build, key: str | None = None) -> Path:
 def test_our_classifier_is_taken_where_the_identities_are_the_same(
     tmp_path: Path, build_on: Build, identities: list[int]
 ) -> None:
-    experiment = build_on(our_file(tmp_path / "model_epoch_000.pth", build_on), choice="self")
+    experiment = build_on(our_file(tmp_path / "model_epoch_000.pth", build_on), "test_resnet", "self")
     theirs = load_checkpoint(tmp_path / "model_epoch_000.pth").model
     network, loaded = load(experiment, identities)
     same = identities == IDENTITIES
@@ -189,9 +189,9 @@ def test_an_encrypted_checkpoint_needs_its_key(tmp_path: Path, build_on: Build, 
     path = our_file(tmp_path / "a.pth", build_on, "open sesame")
     monkeypatch.delenv("REID_TUNE_ENCRYPTION_KEY", raising=False)
     with pytest.raises(InputError, match="is encrypted"):
-        load(build_on(path))
+        load(build_on(path, "test_resnet"))
     monkeypatch.setenv("REID_TUNE_ENCRYPTION_KEY", "open sesame")
-    network, loaded = load(build_on(path, choice="self"))
+    network, loaded = load(build_on(path, "test_resnet", "self"))
     theirs = load_checkpoint(path, "open sesame").model
     assert len(loaded.loaded) == len(theirs)
     assert all(torch.equal(tensor, theirs[name]) for name, tensor in network.state_dict().items())

@@ -331,6 +331,7 @@ def results(processes: list[subprocess.Popen[str]], folder: Path) -> tuple[set[i
     return {builder for _, builders in found for builder in builders}, "".join(err for _, err in ends)
 
 
+@pytest.mark.integration
 def test_of_processes_that_start_at_once_one_builds(place: Path, tmp_path: Path) -> None:
     folder = draw(tmp_path / "many", MANY)
     processes = [start(folder) for _ in range(4)]
@@ -342,6 +343,7 @@ def test_of_processes_that_start_at_once_one_builds(place: Path, tmp_path: Path)
     assert [name.endswith(".crops") for name in files(place)] == [True]
 
 
+@pytest.mark.integration
 def test_another_process_takes_over_when_the_builder_is_killed(place: Path, tmp_path: Path) -> None:
     """A pipe in place of an image stops the builder in the middle; the others find the image itself."""
     folder = draw(tmp_path / "many", MANY)
@@ -385,6 +387,7 @@ def test_what_killed_builders_left_is_cleared(place: Path, crops: Path) -> None:
     assert files(place) == sorted(others)
 
 
+@pytest.mark.integration
 def test_a_disk_that_fills_up_meanwhile_is_no_fault(place: Path, tmp_path: Path) -> None:
     folder = draw(tmp_path / "many", MANY)
     process = start(folder, 40_000)

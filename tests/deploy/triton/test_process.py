@@ -72,7 +72,7 @@ def test_a_program_that_ends_is_told_by_what_it_said(server: Path) -> None:
 def test_a_server_that_never_gets_ready_ends_with_all_that_it_started(
     server: Path, trap: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(process, "_READY", 2.0)
+    monkeypatch.setattr(process, "_READY", 0.0)
     monkeypatch.setattr(process, "_ENDING", 1.0 if trap else 60.0)
     sleeper = server.with_name("sleeper")
 
@@ -86,13 +86,14 @@ def test_a_server_that_never_gets_ready_ends_with_all_that_it_started(
 
     monkeypatch.setattr(process, "is_server_ready", not_yet)
     program = write(server, f"#!/bin/sh\n{trap}echo loading\nsleep 1000 &\necho $! > {sleeper}\nwait\n")
-    assert fault(program, server.parent, RunFailedError) == "the Triton server was not ready after 2 seconds: loading"
+    assert fault(program, server.parent, RunFailedError) == "the Triton server was not ready after 0 seconds: loading"
     deadline = time.monotonic() + PATIENCE
     while not has_ended(int(sleeper.read_text())):
         assert time.monotonic() < deadline, "it runs on"
         time.sleep(0.05)
 
 
+@pytest.mark.integration
 def test_a_closed_terminal_ends_the_server_too(server: Path) -> None:
     sleeper = server.with_name("sleeper")
     program = write(server, f"#!/bin/sh\nsleep 1000 &\necho $! > {sleeper}\nwait\n")

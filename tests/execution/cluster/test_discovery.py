@@ -1,26 +1,72 @@
-"""Clusters that are not there; one that is, is in the integration tests."""
+"""Clusters that do not exist; the integration tests have one that does."""
 
+import platform
 import socket
+from collections.abc import Callable
+from importlib import metadata
 
 import pytest
 
 from reid_tune.config.encryption_key import KEY_FILE_VARIABLE
 from reid_tune.errors import InputError
+from reid_tune.execution.cluster import discovery as module
 from reid_tune.execution.cluster.discovery import find_cluster
 from reid_tune.execution.cluster.session import ray_session
 
 
-def test_a_port_at_which_something_else_listens_is_no_cluster() -> None:
+@pytest.mark.integration
+def test_a_port_with_another_service_is_not_a_cluster() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
         with pytest.raises(InputError, match=f"--address {address}: no Ray cluster answers within 7 s"):
             find_cluster(address)
 
 
+@pytest.mark.integration
 def test_auto_without_a_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
     with pytest.raises(InputError, match="ray start --head"):
         find_cluster("auto")
+
+
+Answers = Callable[[dict[str, object], dict[str, object]], None]
+
+
+@pytest.fixture
+def answers(monkeypatch: pytest.MonkeyPatch) -> Answers:
+    """Set what a cluster says of itself to this machine and to a stranger, without a cluster."""
+
+    def set_answers(own: dict[str, object], stranger: dict[str, object]) -> None:
+        monkeypatch.setattr(module, "_ask", lambda address, environment=None: stranger if environment else own)
+
+    return set_answers
+
+
+ABOUT = {"address": "10.0.0.1:6379", "ray": metadata.version("ray"), "python": platform.python_version()}
+
+
+def test_a_cluster_that_refuses_strangers_is_found(answers: Answers) -> None:
+    answers(ABOUT, {"refused": True})
+    assert find_cluster("head:6379") == "10.0.0.1:6379"
+
+
+@pytest.mark.parametrize(
+    ("own", "stranger", "message"),
+    [
+        ({}, {}, "no Ray cluster answers within 7 s: check host and port"),
+        ({"address": None}, {"refused": True}, "no Ray cluster answers within 7 s"),
+        (ABOUT, ABOUT, "the cluster knows no token"),
+        ({"refused": True}, {"refused": True}, "the cluster refuses this machine's token"),
+        ({"missing": "token"}, {"refused": True}, "this machine has no token"),
+        (ABOUT | {"ray": "1.0"}, {"refused": True}, "ray 1.0 there, .* here: install the same versions"),
+    ],
+)
+def test_a_cluster_that_cannot_be_used_is_one_sentence(
+    own: dict[str, object], stranger: dict[str, object], message: str, answers: Answers
+) -> None:
+    answers(own, stranger)
+    with pytest.raises(InputError, match=f"^--address head:6379: {message}"):
+        find_cluster("head:6379")
 
 
 def test_the_address_of_a_dashboard_is_for_submit() -> None:

@@ -137,7 +137,7 @@ def test_what_is_wrong_with_a_cluster_is_said_before_anything_begins(machines: M
 
     assert "refuses this machine's token" in refused(RAY_AUTH_TOKEN="f" * 64)
     assert "no Ray cluster answers" in refused("--address", "10.77.0.1:6380")
-    assert "but the cluster has none of that" in refused()
+    assert "but the cluster has none of these" in refused()
     machines.add(2)
     assert "a run of 2 worker(s)" in refused("sweep.resources.workers=2")
     for hidden, said in (("data", "there is no folder"), ("runs", "the storage")):

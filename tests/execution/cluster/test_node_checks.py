@@ -7,6 +7,7 @@ from reid_tune.execution.cluster.node_checks import _on_each
 from reid_tune.execution.cluster.session import ray_session
 
 
+@pytest.mark.integration
 def test_a_node_that_has_left_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     with tempfile.TemporaryDirectory(prefix="rt", dir="/tmp", ignore_cleanup_errors=True) as folder:
         monkeypatch.setattr(tempfile, "tempdir", folder)  # Short enough for Ray's sockets.

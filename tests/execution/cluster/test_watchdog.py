@@ -1,7 +1,14 @@
 """A cluster that goes away, played by a port that nobody listens at any more."""
 
+import os
+import socket
 import subprocess
 import sys
+import threading
+
+import pytest
+
+from reid_tune.execution.cluster import watchdog as watch
 
 GONE = """
 import socket, sys, time
@@ -15,9 +22,37 @@ with watch.exit_when_cluster_is_lost(f"127.0.0.1:{server.getsockname()[1]}"):
     server.close()
     time.sleep(60)
 """
+SAID = "is gone; nothing finished is lost, go on with: reid-tune sweep file.yaml --resume auto"
 
 
+@pytest.mark.integration
 def test_a_command_ends_in_words_when_its_cluster_is_gone() -> None:
     done = subprocess.run([sys.executable, "-c", GONE], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (3, "alive\n")
-    assert "is gone; nothing finished is lost, go on with: reid-tune sweep file.yaml --resume auto" in done.stderr
+    assert SAID in done.stderr
+
+
+def test_the_process_is_ended_when_nobody_answers(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ended = threading.Event()
+    statuses: list[int] = []
+
+    def end(status: int) -> None:
+        statuses.append(status)
+        ended.set()
+        raise SystemExit  # which ends the thread only
+
+    monkeypatch.setattr(watch, "EVERY", 0.01)
+    monkeypatch.setattr(watch, "SILENCE", 0.04)
+    monkeypatch.setattr(sys, "argv", ["reid-tune", "sweep", "file.yaml"])
+    monkeypatch.setattr(os, "_exit", end)
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        with watch.watched(address):
+            server.accept()[0].close()
+            assert not statuses, "it answers"
+            server.close()
+            assert ended.wait(60)
+    assert statuses == [3] and f"the Ray cluster at {address} {SAID}" in capsys.readouterr().err

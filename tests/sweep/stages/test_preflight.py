@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from reid_tune.errors import InputError
-from reid_tune.journal.state import STAGES
+from reid_tune.journal.stages import STAGES
 from reid_tune.sweep.stages.preflight import run_preflight
 
 from ...helpers.simulated_driver import SPACE, make_sweep

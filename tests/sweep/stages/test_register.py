@@ -36,15 +36,18 @@ from reid_tune.tasks.inference import run_inference
 from reid_tune.tasks.train import run_train
 from reid_tune.tracking.registry.overview import show_version
 from reid_tune.tracking.store import client, tracking_uri
-from reid_tune.training.subsets import split_records
+from reid_tune.training.subsets import load_split
 
 from ...helpers.events import attempt_started, sweep_header
 from ...helpers.simulated_driver import make_sweep
 
+# The first test waits for four real stages with two exports: 8 s of one core.
+pytestmark = pytest.mark.timeout(120)
+
 
 def write_repeat(journal: Journal, sweep: SweepConfig, run: str, noise: float) -> None:
     """Embeddings of a repeat's hold-out, the farther from those of the identity the more noise."""
-    split = split_records(with_parameters(sweep.experiment, journal.state.runs[run].parameters, run))
+    split = load_split(with_parameters(sweep.experiment, journal.state.runs[run].parameters, run))
     draw = np.random.default_rng(0)
     identities = draw.normal(size=(10_000, 8))
 
@@ -77,6 +80,8 @@ def registered(tmp_path_factory: pytest.TempPathFactory) -> Any:
     }
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
+        patch.setattr("reid_tune.sweep.stages.preflight.SAMPLES", 50)
+        patch.setattr("reid_tune.sweep.stages.test._draw", lambda *_: None)  # test_test.py looks at the pictures
         sweep = make_sweep(folder, tree, confirm={"seeds": 1}, registry={"model": "people", "alias": "best"})
         journal = Journal(sweep.folder)
         content = {"sweep": sweep.file.model_dump(mode="json"), "spec": sweep.experiment.parameters()}

@@ -15,11 +15,12 @@ from reid_tune.journal.events import ArtifactWritten, StageDone
 from reid_tune.sweep.stages import test_set as stage
 from reid_tune.sweep.stages.export import export_finalists
 from reid_tune.sweep.stages.test_set import evaluate_finalists as run_test
-from reid_tune.tasks.threshold import Calibration, calibrate
+from reid_tune.tasks.common.calibration import Calibration, calibrate
 
 from ...helpers.refitted_sweep import refitted
 
 
+@pytest.mark.timeout(120)  # two real stages, with an export
 def test_the_test_stage_writes_the_threshold_beside_the_scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.set_num_threads(1)
     data = tmp_path / "data"

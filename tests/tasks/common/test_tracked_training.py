@@ -13,7 +13,7 @@ from reid_tune.sweep.sync import sync
 from reid_tune.tasks.train import run_train
 from reid_tune.tracking.store import client
 
-from .conftest import Spec
+from ..conftest import Spec
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def test_a_training_that_goes_on_is_one_run_with_every_epoch_once(
     assert "MLflow: run test_a_training_that_goes_on" in capfd.readouterr().err
     (first,) = runs()
     assert (first.info.status, first.data.tags["state"]) == ("FINISHED", "finished")
-    assert first.data.params["model.backbone"] == "resnet18" and "results_dir" not in first.data.params
+    assert first.data.params["model.backbone"] == "test_resnet" and "results_dir" not in first.data.params
     assert [entry.dataset.name for entry in first.inputs.dataset_inputs] == ["data/bounding_box_train"]
     files = {file.path for file in client(uri).list_artifacts(first.info.run_id)}
     assert files == {"spec.yaml", "schedule.png"}
@@ -96,6 +96,7 @@ def test_a_training_that_fails_is_a_failed_run_with_its_reason(spec: Spec, runs:
     assert run.info.status == "FAILED" and "train.clip_grad_norm" in run.data.tags["reason"]
 
 
+@pytest.mark.integration
 def test_workers_are_one_run(spec: Spec, uri: str, runs: Any) -> None:
     run_train(spec(train__num_gpus=2), track=True)
     (run,) = runs()

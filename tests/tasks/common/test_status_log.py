@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from reid_tune.errors import InputError
-from reid_tune.tasks.status import kpi, logged
+from reid_tune.tasks.common.status_log import kpi, logged
 
 
 def lines(folder: Path) -> list[dict[str, Any]]:

@@ -9,15 +9,9 @@ from omegaconf import OmegaConf
 from reid_tune.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from reid_tune.data.image_spec import ImageSpec
 from reid_tune.errors import InputError
-from reid_tune.tasks.models import (
-    ModelFile,
-    checkpoint_experiment,
-    matching_experiment,
-    open_network,
-    restore_network,
-)
+from reid_tune.tasks.common.open_model import ModelFile, checkpoint_experiment, open_network
 
-from .conftest import write_checkpoint
+from ..conftest import write_checkpoint
 
 
 def test_the_spec_of_a_checkpoint_is_the_one_it_was_trained_with(checkpoint: Path, spec: Any) -> None:
@@ -26,13 +20,13 @@ def test_the_spec_of_a_checkpoint_is_the_one_it_was_trained_with(checkpoint: Pat
 
 def test_what_the_network_does_not_depend_on_may_differ(checkpoint: Path, spec: Any) -> None:
     other = spec(train__num_epochs=9, dataset__query_dataset_dir="elsewhere", re_ranking__re_ranking=False)
-    assert matching_experiment(other, load_checkpoint(checkpoint), checkpoint) is other
+    assert open_network(checkpoint, other)[1] is other
 
 
 @pytest.mark.parametrize(
     ("values", "parts"),
     [
-        ({"model__backbone": "resnet34"}, ["model.backbone is 'resnet18' there and 'resnet34' in the spec"]),
+        ({"model__backbone": "resnet34"}, ["model.backbone is 'test_resnet' there and 'resnet34' in the spec"]),
         ({"model__input_width": 32}, ["model.input_width is 16 there and 32"]),
         ({"model__input_height": 64, "model__neck": ""}, ["model.input_height is 32 there and 64", "model.neck is"]),
         ({"dataset__pixel_mean": [0.5, 0.5, 0.5]}, ["dataset.pixel_mean is (0.485, 0.456, 0.406) there and (0.5,"]),
@@ -44,22 +38,26 @@ def test_what_the_network_does_not_depend_on_may_differ(checkpoint: Path, spec: 
 )
 def test_another_network_is_named(checkpoint: Path, spec: Any, values: dict[str, Any], parts: list[str]) -> None:
     with pytest.raises(InputError) as caught:
-        matching_experiment(spec(**values), load_checkpoint(checkpoint), checkpoint)
+        open_network(checkpoint, spec(**values))
     for part in (f"{checkpoint} was trained with another spec: ", *parts):
         assert part in str(caught.value)
 
 
 def test_weights_of_another_size_are_refused(checkpoint: Path, spec: Any) -> None:
+    content = load_checkpoint(checkpoint)
+    content.spec["model"]["feat_dim"] = 32
+    save_checkpoint(checkpoint, content)
     with pytest.raises(InputError, match="does not fit the network of the spec: .*projection"):
-        restore_network(load_checkpoint(checkpoint), spec(model__feat_dim=32), checkpoint, torch.device("cpu"))
+        open_network(checkpoint, None)
 
 
 def test_a_network_comes_back_without_its_classifier(checkpoint: Path, spec: Any) -> None:
-    content = load_checkpoint(checkpoint)
-    network = restore_network(content, spec(), checkpoint, torch.device("cpu"))
+    network, experiment = open_network(checkpoint, None)
+    assert experiment == spec()
     assert not network.training and network.classifier is None and network.dimension == 24
+    weights = load_checkpoint(checkpoint).model
     for name, tensor in network.state_dict().items():
-        assert torch.equal(tensor, content.model[name])
+        assert torch.equal(tensor, weights[name])
 
 
 def test_a_file_opens_with_what_its_images_look_like(spec: Any, tmp_path: Path) -> None:
