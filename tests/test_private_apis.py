@@ -104,5 +104,7 @@ def test_optuna_objects_have_their_attributes() -> None:
 def test_ray_reads_the_environment_variables_that_are_set() -> None:
     constants = ("ray.train.constants", "ray.train.v2._internal.constants", "ray._private.accelerators.accelerator")
     read = {value for name in constants for value in vars(importlib.import_module(name)).values() if type(value) is str}
-    unread = (session._SETTINGS | session._TUNE).keys() - read - load("ray.tune.constants:TUNE_ENV_VARS")
+    unread = (
+        (session._WORKER_SETTINGS | session._TUNE_SETTINGS).keys() - read - load("ray.tune.constants:TUNE_ENV_VARS")
+    )
     assert not unread, f"Ray does not read {unread} any more, see reid_tune/execution/cluster/session.py"

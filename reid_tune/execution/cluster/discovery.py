@@ -1,4 +1,4 @@
-"""Looking at a cluster before joining it, so that what is wrong is said at once and in a sentence."""
+"""Discovery of a cluster before it is joined, so that a problem is reported at once and in one sentence."""
 
 import json
 import os
@@ -18,48 +18,61 @@ _LONGEST = 60
 
 
 def find_cluster(address: str) -> str:
-    """The address `IP:PORT` of the cluster that a user means.
+    """Return the address `IP:PORT` of the cluster that a user names.
 
     Args:
         address: `HOST:6379`, or `auto` for the cluster of which this machine is a node, or which RAY_ADDRESS names.
 
     Raises:
-        InputError: nobody answers within some seconds, the token is missing or wrong, the cluster has none, or runs
-            other versions of Ray or Python.
+        InputError: no cluster answers within some seconds, the token is missing or wrong, the cluster does not use
+            tokens, or it runs other versions of Ray or Python.
     """
     if "://" in address:
         raise InputError(f"--address {address}: give auto or HOST:6379; http://HOST:8265 is for --submit.")
     with ThreadPoolExecutor() as pool:
-        asked, stranger = pool.submit(_ask, address), pool.submit(_ask, address, {"RAY_AUTH_TOKEN": "0" * 64})
-        found, other = asked.result(), stranger.result()
-    if other.get("address"):
-        raise InputError(
-            f"--address {address}: the cluster knows no token, so whoever reaches it may run commands on it: start it "
-            "with RAY_AUTH_MODE=token."
+        query, stranger_query = (
+            pool.submit(_query, address),
+            pool.submit(_query, address, {"RAY_AUTH_TOKEN": "0" * 64}),
         )
-    if found.get("refused") or found.get("missing"):
-        why = "the cluster refuses this machine's token" if found.get("refused") else "this machine has no token"
+        answer, stranger_answer = query.result(), stranger_query.result()
+    if stranger_answer.get("address"):
         raise InputError(
-            f"--address {address}: {why}: copy ~/.ray/auth_token from the head, or give the token in RAY_AUTH_TOKEN."
+            f"--address {address}: the cluster does not check tokens, so that anyone who reaches it may run commands "
+            "on it: start it with RAY_AUTH_MODE=token."
         )
-    if not (found.get("address") and other.get("refused")):
-        begin = "start one here with 'ray start --head'" if address == "auto" else "check host and port"
-        raise InputError(f"--address {address}: no Ray cluster answers within {_SECONDS} s: {begin}.")
-    own = {"ray": metadata.version("ray"), "python": platform.python_version()}
-    if unlike := [
-        f"{name} {found[name]} there, {version} here" for name, version in own.items() if found[name] != version
+    if answer.get("refused") or answer.get("missing"):
+        problem = "the cluster refuses this machine's token" if answer.get("refused") else "this machine has no token"
+        raise InputError(
+            f"--address {address}: {problem}: copy ~/.ray/auth_token from the head, or give the token in "
+            "RAY_AUTH_TOKEN."
+        )
+    if not (answer.get("address") and stranger_answer.get("refused")):
+        advice = "start one here with 'ray start --head'" if address == "auto" else "check host and port"
+        raise InputError(f"--address {address}: no Ray cluster answers within {_SECONDS} s: {advice}.")
+    _require_same_versions(address, answer)
+    return str(answer["address"])
+
+
+def _require_same_versions(address: str, answer: dict[str, str]) -> None:
+    versions = {"ray": metadata.version("ray"), "python": platform.python_version()}
+    if differences := [
+        f"{name} {answer[name]} there, {version} here" for name, version in versions.items() if answer[name] != version
     ]:
-        raise InputError(f"--address {address}: {', '.join(unlike)}: install the same versions on all machines.")
-    return str(found["address"])
+        raise InputError(f"--address {address}: {', '.join(differences)}: install the same versions on all machines.")
 
 
-def _ask(address: str, more: dict[str, str] | None = None) -> dict[str, str]:
-    """What the cluster says of itself to a process with more in its environment; nothing where there is none."""
-    # In a process of its own: Ray's client may wait for minutes, or end the process that asks.
-    quiet = os.environ | {"RAY_AUTH_MODE": "token", "RAY_BACKEND_LOG_LEVEL": "fatal"} | (more or {})
+def _query(address: str, variables: dict[str, str] | None = None) -> dict[str, str]:
+    """Query a cluster, see `CLUSTER_QUERY`; empty where none answers, {"missing": "token"} without a token.
+
+    Args:
+        address: Address of the cluster, or `auto`.
+        variables: Further environment variables.
+    """
+    # In a separate process: Ray's client may wait for minutes, or end the process that calls it.
+    environment = os.environ | {"RAY_AUTH_MODE": "token", "RAY_BACKEND_LOG_LEVEL": "fatal"} | (variables or {})
     command = [sys.executable, "-c", CLUSTER_QUERY, address, str(_SECONDS)]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=_LONGEST, env=quiet)
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=_LONGEST, env=environment)
     except subprocess.TimeoutExpired:
         return {}
     except subprocess.CalledProcessError as error:

@@ -1,4 +1,4 @@
-"""Ray for the time of a sweep."""
+"""The session with Ray during a sweep: a local cluster, or a connection to an existing one."""
 
 import json
 import os
@@ -20,18 +20,18 @@ from reid_tune.execution.ray_private import local_cluster_options
 
 __all__ = ["ray_session"]
 
-_SETTINGS = {
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # seconds that a report of several workers waits at most
+_WORKER_SETTINGS = {
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # seconds that a report of a run with several workers waits at most
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_TRAIN_METRICS_ENABLED": "0",
-    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # which would write each line of a run's log twice
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # the patch would write each line of a run's log twice
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
-    # Without GPUs Ray would hide what torch finds; workers choose their device themselves.
+    # Ray would hide the GPUs from tasks that request none; workers choose their device themselves.
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
-# To the workers of other nodes: the name of a file, and how threads wait, see `reid_tune/__init__.py`.
-_PASSED_ON = (KEY_FILE_VARIABLE, "GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
-_TUNE = {
+# Passed on to the workers of other nodes: the key's file, and how threads wait, see `reid_tune/__init__.py`.
+_PASSED_VARIABLES = (KEY_FILE_VARIABLE, "GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+_TUNE_SETTINGS = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",
@@ -42,77 +42,79 @@ _TUNE = {
 
 @contextmanager
 def ray_session(address: str | None = None, key: str | None = None) -> Iterator[None]:
-    """Ray for the block: a cluster of its own on this machine, or the one at an address. With tokens always.
+    """Connect to Ray for the block: start a cluster on this machine, or join one. Token authentication is always on.
 
     Args:
-        address: `HOST:6379`, or `auto` for the cluster of which this machine is a node.
-        key: The encryption key. Own workers find it in their environment; those of other nodes in the file that
-            REID_TUNE_ENCRYPTION_KEY_FILE names, as whatever else reaches them can be read in the cluster.
+        address: `HOST:6379`, or `auto` for the cluster of which this machine is a node; None for a local cluster.
+        key: The encryption key. Workers of a local cluster find it in their environment. Those of other nodes find it
+            in the file that REID_TUNE_ENCRYPTION_KEY_FILE names, as anything passed to them can be read in the
+            cluster.
 
     Raises:
         InputError: there is no cluster, or this machine may not or cannot join it.
+        InfrastructureError: Ray cannot be started on this machine.
     """
     if address is not None and key is not None and not os.environ.get(KEY_FILE_VARIABLE):
         raise InputError(
             f"with --address the encryption key must be in a file that every node has: name it in {KEY_FILE_VARIABLE}."
         )
-    set_variables(_SETTINGS | _TUNE | {"RAY_AUTH_MODE": "token"})
+    set_variables(_WORKER_SETTINGS | _TUNE_SETTINGS | {"RAY_AUTH_MODE": "token"})
     if address is None:
-        with temporary_variables({} if key is None else {KEY_VARIABLE: key}), _own():
+        with temporary_variables({} if key is None else {KEY_VARIABLE: key}), _start_local():
             yield
     else:
-        with _joined(address):
+        with _join(address):
             yield
 
 
 @cache
-def _token() -> str:
-    """The token of own clusters, one for the process: Ray reads it once, also where several clusters follow."""
+def _local_token() -> str:
+    """Token of local clusters, one for the process: Ray reads it once, even where several clusters follow."""
     return secrets.token_hex(32)
 
 
 @contextmanager
-def _own() -> Iterator[None]:
-    set_variables({"RAY_AUTH_TOKEN": _token()})
+def _start_local() -> Iterator[None]:
+    set_variables({"RAY_AUTH_TOKEN": _local_token()})
     folder = tempfile.mkdtemp(prefix="reid-tune-")
     try:
-        with _ray(**local_cluster_options(folder)):
+        with _connect(**local_cluster_options(folder)):
             yield
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
-def _joined(address: str) -> Iterator[None]:
-    found = find_cluster(address)
-    variables = _SETTINGS | {name: os.environ[name] for name in _PASSED_ON if os.environ.get(name)}
-    # What a job was given reaches its processes anyway, and Ray refuses to be told twice.
-    for name in _of_this_job():
+def _join(address: str) -> Iterator[None]:
+    cluster_address = find_cluster(address)
+    variables = _WORKER_SETTINGS | {name: os.environ[name] for name in _PASSED_VARIABLES if os.environ.get(name)}
+    # The variables of a Ray job reach its processes anyway, and Ray refuses to set them twice.
+    for name in _job_variables():
         variables.pop(name, None)
-    with _ray(address=found, runtime_env={"env_vars": variables}):
+    with _connect(address=cluster_address, runtime_env={"env_vars": variables}):
         yield
 
 
-def _of_this_job() -> dict[str, str]:
-    """The variables that this process has been given as a Ray job; none where it is none."""
+def _job_variables() -> dict[str, str]:
+    """Environment variables of the Ray job that this process is; empty where it is not a Ray job."""
     job = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR") or "{}")
     return dict((job.get("runtime_env") or {}).get("env_vars") or {})
 
 
 @contextmanager
-def _ray(**how: Any) -> Iterator[None]:
+def _connect(**options: Any) -> Iterator[None]:
     import ray
 
     terminate = signal.getsignal(signal.SIGTERM)
     try:
-        ray.init(log_to_driver=False, logging_level="error", configure_logging=True, **how)
+        ray.init(log_to_driver=False, logging_level="error", configure_logging=True, **options)
     except (ConnectionError, RuntimeError) as error:
-        first = str(error).splitlines()[0]
-        if how["address"] == "local":
-            raise InfrastructureError(f"Ray cannot be started on this machine: {first}") from None
+        first_line = str(error).splitlines()[0]
+        if options["address"] == "local":
+            raise InfrastructureError(f"Ray cannot be started on this machine: {first_line}") from None
         raise InputError(
-            f"--address {how['address']}: this machine cannot join the cluster ({first}): run the sweep on one of its "
-            "nodes, or hand it in with --submit."
+            f"--address {options['address']}: this machine cannot join the cluster ({first_line}): run the sweep on "
+            "one of its nodes, or submit it with --submit."
         ) from None
     # Ray's handler would end this process at once.
     signal.signal(signal.SIGTERM, terminate or signal.SIG_DFL)

@@ -1,4 +1,4 @@
-"""An end in words where the cluster is gone: Ray itself would end the process after a minute, without any."""
+"""The exit of a command whose cluster is lost: Ray itself would end the process after a minute, without a message."""
 
 import os
 import socket
@@ -12,37 +12,40 @@ from reid_tune.journal.store import resume_command
 
 __all__ = ["exit_when_cluster_is_lost"]
 
-EVERY, SILENCE = 5.0, 40.0  # seconds
+INTERVAL, TIMEOUT = 5.0, 40.0  # seconds
 
 
 @contextmanager
 def exit_when_cluster_is_lost(address: str) -> Iterator[None]:
-    """End this process with status 3 when nobody has answered at `HOST:PORT` for some time within the block.
+    """Exit with a message and status 3 when the cluster has not answered for `TIMEOUT` seconds within the block.
 
-    Nothing is lost by that: the log is on disk, and Ray ends the runs.
+    Nothing finished is lost: the event log is on disk, and Ray ends the runs.
+
+    Args:
+        address: Address `HOST:PORT` of the cluster's head.
     """
-    over = threading.Event()
-    threading.Thread(target=_watch, args=(address, over), daemon=True).start()
+    block_ended = threading.Event()
+    threading.Thread(target=_watch, args=(address, block_ended), daemon=True).start()
     try:
         yield
     finally:
-        over.set()
+        block_ended.set()
 
 
-def _watch(address: str, over: threading.Event) -> None:
-    silent = 0.0
-    while not over.wait(EVERY):
-        silent = 0.0 if _answers(address) else silent + EVERY
-        if silent >= SILENCE:
-            line = f"reid-tune: the Ray cluster at {address} is gone; nothing finished is lost, go on with: "
+def _watch(address: str, block_ended: threading.Event) -> None:
+    silent_seconds = 0.0
+    while not block_ended.wait(INTERVAL):
+        silent_seconds = 0.0 if _answers(address) else silent_seconds + INTERVAL
+        if silent_seconds >= TIMEOUT:
+            line = f"reid-tune: the Ray cluster at {address} is unreachable; nothing finished is lost, continue with: "
             print(line + resume_command(), file=sys.stderr, flush=True)
-            os._exit(InfrastructureError.status)  # the main thread may wait inside Ray for ever
+            os._exit(InfrastructureError.status)  # the main thread may wait inside Ray forever
 
 
 def _answers(address: str) -> bool:
     host, _, port = address.rpartition(":")
     try:
-        socket.create_connection((host, int(port)), EVERY).close()
+        socket.create_connection((host, int(port)), INTERVAL).close()
     except OSError:
         return False
     return True

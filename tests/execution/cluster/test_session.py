@@ -9,16 +9,16 @@ from reid_tune.execution.cluster import session
 
 
 def test_workers_of_other_nodes_wait_as_the_drivers_threads_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a cluster: what would be handed to Ray is noted."""
+    """Without a cluster: the arguments for Ray are recorded."""
     options: dict[str, Any] = {}
 
     @contextmanager
-    def noted(**given: Any) -> Iterator[None]:
+    def record(**given: Any) -> Iterator[None]:
         options.update(given)
         yield
 
     monkeypatch.setattr(session, "find_cluster", lambda address: address)
-    monkeypatch.setattr(session, "_ray", noted)
+    monkeypatch.setattr(session, "_connect", record)
     monkeypatch.setattr(session.os, "environ", {"GOMP_SPINCOUNT": "7", KEY_FILE_VARIABLE: "/key", "OTHER": "x"})
     with session.ray_session("head:6379"):
         pass

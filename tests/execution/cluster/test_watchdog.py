@@ -1,4 +1,4 @@
-"""A cluster that goes away, played by a port that nobody listens at any more."""
+"""A lost cluster, simulated by a port at which nothing listens any more."""
 
 import os
 import socket
@@ -10,10 +10,10 @@ import pytest
 
 from reid_tune.execution.cluster import watchdog as watch
 
-GONE = """
+LOST = """
 import socket, sys, time
 from reid_tune.execution.cluster import watchdog as watch
-watch.EVERY, watch.SILENCE = 0.05, 0.2
+watch.INTERVAL, watch.TIMEOUT = 0.05, 0.2
 server = socket.create_server(("127.0.0.1", 0))
 sys.argv = ["reid-tune", "sweep", "file.yaml"]
 with watch.exit_when_cluster_is_lost(f"127.0.0.1:{server.getsockname()[1]}"):
@@ -22,12 +22,12 @@ with watch.exit_when_cluster_is_lost(f"127.0.0.1:{server.getsockname()[1]}"):
     server.close()
     time.sleep(60)
 """
-SAID = "is gone; nothing finished is lost, go on with: reid-tune sweep file.yaml --resume auto"
+SAID = "is unreachable; nothing finished is lost, continue with: reid-tune sweep file.yaml --resume auto"
 
 
 @pytest.mark.integration
-def test_a_command_ends_in_words_when_its_cluster_is_gone() -> None:
-    done = subprocess.run([sys.executable, "-c", GONE], capture_output=True, text=True)
+def test_a_command_exits_with_a_message_when_its_cluster_is_lost() -> None:
+    done = subprocess.run([sys.executable, "-c", LOST], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (3, "alive\n")
     assert SAID in done.stderr
 
@@ -43,14 +43,14 @@ def test_the_process_is_ended_when_nobody_answers(
         ended.set()
         raise SystemExit  # which ends the thread only
 
-    monkeypatch.setattr(watch, "EVERY", 0.01)
-    monkeypatch.setattr(watch, "SILENCE", 0.04)
+    monkeypatch.setattr(watch, "INTERVAL", 0.01)
+    monkeypatch.setattr(watch, "TIMEOUT", 0.04)
     monkeypatch.setattr(sys, "argv", ["reid-tune", "sweep", "file.yaml"])
     monkeypatch.setattr(os, "_exit", end)
     monkeypatch.setattr(threading, "excepthook", lambda _: None)
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
-        with watch.watched(address):
+        with watch.exit_when_cluster_is_lost(address):
             server.accept()[0].close()
             assert not statuses, "it answers"
             server.close()
