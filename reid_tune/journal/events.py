@@ -1,12 +1,18 @@
-"""The events of a log: one record for each kind, and the form of its line."""
+"""The events of a log: one record for each kind."""
 
-import json
-from collections.abc import Callable
-from dataclasses import dataclass, field, fields
-from functools import cache
-from time import time
-from types import UnionType
-from typing import Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from reid_tune.journal.event_line import EventError, EventRecord, parse_line, to_line
+from reid_tune.journal.run_events import (
+    AttemptStarted,
+    EndState,
+    EpochReported,
+    RunEnded,
+    RunEvent,
+    RunRetried,
+    RunSuggested,
+)
 
 __all__ = [
     "KINDS",
@@ -20,6 +26,7 @@ __all__ = [
     "EventError",
     "ModelRegistered",
     "RunEnded",
+    "RunEvent",
     "RunRetried",
     "RunSuggested",
     "StageDone",
@@ -33,28 +40,8 @@ __all__ = [
 ]
 
 
-EndState = Literal["finished", "stopped", "failed"]
-
-
-class EventError(ValueError):
-    """A line of a log is not an event; the message says why, without the line's place."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Record:
-    """What all events have.
-
-    Attributes:
-        kind: Name of the record in a log.
-        time: Seconds since the epoch.
-    """
-
-    kind: ClassVar[str]
-    time: float = field(default_factory=time)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SweepHeader(_Record):
+class SweepHeader(EventRecord):
     """The first event of a sweep.
 
     Attributes:
@@ -84,7 +71,7 @@ class SweepHeader(_Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrainingHeader(_Record):
+class TrainingHeader(EventRecord):
     """The first event of a single training that is tracked in MLflow.
 
     Attributes:
@@ -104,7 +91,7 @@ class TrainingHeader(_Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DriverStarted(_Record):
+class DriverStarted(EventRecord):
     """A process has started to write the log.
 
     Attributes:
@@ -127,7 +114,7 @@ class DriverStarted(_Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DriverEnded(_Record):
+class DriverEnded(EventRecord):
     """The process that writes the log ends.
 
     Attributes:
@@ -141,7 +128,7 @@ class DriverEnded(_Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StageStarted(_Record):
+class StageStarted(EventRecord):
     """A stage starts, or a resumed driver continues it.
 
     Attributes:
@@ -153,7 +140,7 @@ class StageStarted(_Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StageDone(_Record):
+class StageDone(EventRecord):
     """A stage is done.
 
     Attributes:
@@ -167,7 +154,7 @@ class StageDone(_Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StagesReopened(_Record):
+class StagesReopened(EventRecord):
     """Stages that were done are done again.
 
     Attributes:
@@ -181,82 +168,7 @@ class StagesReopened(_Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RunSuggested(_Record):
-    """A run exists from now on: a trial, a repeat or a refit.
-
-    Attributes:
-        run: Name of the run.
-        parameters: Values by dotted keys of the spec that the run changes; empty for trial 0.
-        origin: Source of a trial's parameters: `spec` (trial 0), `sampler`, `user` (a request), otherwise that of a
-            warm start; empty for repeats and refits.
-        costs: Values of the objectives that the spec alone decides, by name of the metric.
-        request: Name of the user's request that became this trial, None without one.
-    """
-
-    kind = "suggested"
-    run: str
-    parameters: dict[str, Any]
-    origin: str = ""
-    costs: dict[str, float] = field(default_factory=dict)
-    request: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AttemptStarted(_Record):
-    """A run is started, for the first time or again.
-
-    Attributes:
-        run: Name of the run.
-        attempt: Number of the attempt, from 1.
-        cpus: CPUs that all its workers hold together.
-        gpus: GPUs that all its workers hold together; below 1 a share of one.
-    """
-
-    kind = "attempt"
-    run: str
-    attempt: int
-    cpus: int
-    gpus: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunRetried(_Record):
-    """An attempt of a run failed, and another attempt will follow.
-
-    Attributes:
-        run: Name of the run.
-        failure: Kind of the failure, see `execution.failures`.
-        reason: The failure in one line.
-    """
-
-    kind = "retry"
-    run: str
-    failure: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EpochReported(_Record):
-    """A run of a sweep has finished an epoch.
-
-    Attributes:
-        run: Name of the run.
-        epoch: The epoch, from 1.
-        metrics: Losses, learning rate, speed and, after a validation, scores as fractions.
-        nodes: Addresses of the nodes that its workers run on.
-        usage: Mean use of the machine during the epoch, by MLflow's names of system metrics.
-    """
-
-    kind = "report"
-    run: str
-    epoch: int
-    metrics: dict[str, Any]
-    nodes: list[str] = field(default_factory=list)
-    usage: dict[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainingEpoch(_Record):
+class TrainingEpoch(EventRecord):
     """A single training that is tracked in MLflow has finished an epoch.
 
     Attributes:
@@ -272,27 +184,7 @@ class TrainingEpoch(_Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RunEnded(_Record):
-    """A run has ended for good.
-
-    Attributes:
-        run: Name of the run.
-        state: finished (at its last epoch), stopped (pruned, by request, or by the budget) or failed.
-        epoch: The last epoch that it reported, 0 without one.
-        reason: Why it was stopped or failed, in one line; empty if finished.
-        failure: Kind of the failure, see `execution.failures`; empty if it did not fail.
-    """
-
-    kind = "ended"
-    run: str
-    state: EndState
-    epoch: int
-    reason: str = ""
-    failure: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ArtifactWritten(_Record):
+class ArtifactWritten(EventRecord):
     """A file that MLflow is to store.
 
     Attributes:
@@ -308,7 +200,7 @@ class ArtifactWritten(_Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ModelRegistered(_Record):
+class ModelRegistered(EventRecord):
     """The winner is a version in the model registry.
 
     Attributes:
@@ -331,12 +223,8 @@ Event = (
     | StageStarted
     | StageDone
     | StagesReopened
-    | RunSuggested
-    | AttemptStarted
-    | RunRetried
-    | EpochReported
+    | RunEvent
     | TrainingEpoch
-    | RunEnded
     | ArtifactWritten
     | ModelRegistered
 )
@@ -344,72 +232,10 @@ Event = (
 KINDS: dict[str, type[Event]] = {record.kind: record for record in get_args(Event)}
 
 
-def to_line(event: Event) -> bytes:
-    """Return the line of an event: a JSON object with `kind` and all fields, without the line's end.
-
-    Raises:
-        ValueError: A value is not JSON, such as NaN.
-    """
-    content = {"kind": event.kind} | {item.name: getattr(event, item.name) for item in fields(event)}
-    return json.dumps(content, allow_nan=False, separators=(",", ":")).encode()
-
-
 def parse_event(line: bytes) -> Event:
     """Return the event of a line.
 
     Raises:
-        EventError: The line is not a JSON object, its kind or a field is unknown, or a field is missing or has another
-            type.
+        EventError: The line is not an event; the message says why.
     """
-    try:
-        content = json.loads(line)
-    except ValueError:
-        content = None
-    if not isinstance(content, dict):
-        raise EventError("it is not a JSON object")
-    kind = content.pop("kind", None)
-    record = KINDS.get(kind) if isinstance(kind, str) else None
-    if record is None:
-        raise EventError(f"its kind is {kind!r}, but the kinds are {', '.join(KINDS)}")
-    checks = _field_checks(record)
-    if missing := checks.keys() - content.keys():
-        raise EventError(f"{kind!r} lacks the field {', '.join(map(repr, sorted(missing)))}")
-    for name, value in content.items():
-        if name not in checks:
-            raise EventError(f"{kind!r} has an unknown field {name!r}")
-        type_name, is_valid = checks[name]
-        if not is_valid(value):
-            raise EventError(f"the field {name!r} of {kind!r} must be {type_name}, not {json.dumps(value)[:80]}")
-    return record(**content)
-
-
-@cache
-def _field_checks(record: type[_Record]) -> dict[str, tuple[str, Callable[[Any], bool]]]:
-    """Return the name of the type and the check of each field of a record."""
-    hints = get_type_hints(record)
-    return {item.name: (_type_name(hints[item.name]), _type_check(hints[item.name])) for item in fields(record)}
-
-
-def _type_name(hint: Any) -> str:
-    return hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint).replace("typing.", "")
-
-
-def _type_check(hint: Any) -> Callable[[Any], bool]:
-    """Return a function that checks whether a value of JSON has a type."""
-    arguments = get_args(hint)
-    match get_origin(hint):
-        case origin if origin in (Union, UnionType):
-            options = [_type_check(argument) for argument in arguments]
-            return lambda value: any(option(value) for option in options)
-        case origin if origin is Literal:
-            return lambda value: value in arguments
-        case origin if origin is list:
-            is_item = _type_check(arguments[0])
-            return lambda value: isinstance(value, list) and all(map(is_item, value))
-        case origin if origin is dict:
-            is_value = _type_check(arguments[1])
-            return lambda value: isinstance(value, dict) and all(map(is_value, value.values()))
-    if hint is Any:
-        return lambda value: True
-    types = (int, float) if hint is float else (hint,)
-    return lambda value: type(value) in types
+    return parse_line(line, KINDS)

@@ -10,6 +10,7 @@ from reid_tune.journal.events import (
     EpochReported,
     Event,
     RunEnded,
+    RunEvent,
     RunRetried,
     RunSuggested,
     StageDone,
@@ -18,9 +19,7 @@ from reid_tune.journal.events import (
     SweepHeader,
 )
 
-__all__ = ["STAGES", "RunState", "SweepState", "confirm_run", "refit_run", "replay", "trial_run"]
-
-STAGES = ("preflight", "search", "confirm", "rerank", "refit", "export", "test", "register")
+__all__ = ["RunState", "SweepState", "confirm_run", "refit_run", "replay", "trial_run"]
 
 
 def trial_run(number: int) -> str:
@@ -160,7 +159,7 @@ class SweepState:
             case RunSuggested() | AttemptStarted() | RunRetried() | EpochReported() | RunEnded():
                 self._apply_to_run(event)
 
-    def _apply_to_run(self, event: RunSuggested | AttemptStarted | RunRetried | EpochReported | RunEnded) -> None:
+    def _apply_to_run(self, event: RunEvent) -> None:
         match event:
             case RunSuggested():
                 run = RunState(event.run, event.parameters, event.origin, event.costs, started=event.time)

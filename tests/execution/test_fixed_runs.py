@@ -64,7 +64,7 @@ def test_what_diverged_is_not_started_again_and_what_died_is(tmp_path: Path, swe
     assert ends == [("non_finite", "loss is nan in epoch 2", 1), ("lost_worker", "the worker process died", 3)]
 
 
-def test_setbacks_count_over_drivers(tmp_path: Path, sweep: SweepConfig) -> None:
+def test_retries_count_over_drivers(tmp_path: Path, sweep: SweepConfig) -> None:
     for _ in range(2):
         with Journal(tmp_path / "x") as journal:
             source = FixedRuns(sweep, journal, {"refit/winner": {}})

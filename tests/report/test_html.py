@@ -110,7 +110,7 @@ def test_a_finished_sweep_with_failures_and_stopped_trials(tmp_path: Path) -> No
         f"{100 * won['against_trial0']['low']:+.1f} .. {100 * won['against_trial0']['high']:+.1f}",
         explain_winner(confirmed, []),
         "The search ended because its budget of 30 trials is used up.",
-        "has been looked at 2 times",
+        "has been evaluated 2 times",
         "Numbers of selection and of test differ.",
         "Registered: models:/reid@champion (version 3; +2.0 points of mAP [+0.5, +3.5] against version 2",
         "12 single queries, 36 gallery images",

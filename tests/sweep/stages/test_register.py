@@ -17,7 +17,7 @@ from reid_tune.config.load import build_experiment, with_parameters
 from reid_tune.data.records import ImageRecord
 from reid_tune.demo import draw_demo_data
 from reid_tune.errors import InputError
-from reid_tune.evaluation.features import feature_set, write_features
+from reid_tune.evaluation.features import make_feature_set, write_features
 from reid_tune.execution.fixed_runs import features_file
 from reid_tune.journal.events import EpochReported, RunEnded, RunSuggested, StageDone
 from reid_tune.journal.journal import Journal
@@ -56,7 +56,7 @@ def write_repeat(journal: Journal, sweep: SweepConfig, run: str, noise: float) -
         features = identities[ids] + noise * draw.normal(size=(len(ids), 8))
         return [features, ids, np.array([record.camera for record in records])]
 
-    write_features(features_file(journal.folder, run), feature_set(*side(split.query), *side(split.gallery)))
+    write_features(features_file(journal.folder, run), make_feature_set(*side(split.query), *side(split.gallery)))
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,7 @@ def registered(tmp_path_factory: pytest.TempPathFactory) -> Any:
     }
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
-        patch.setattr("reid_tune.sweep.stages.preflight.SAMPLES", 50)
+        patch.setattr("reid_tune.sweep.stages.preflight.SAMPLE_COUNT", 50)
         patch.setattr("reid_tune.sweep.stages.test._draw", lambda *_: None)  # test_test.py looks at the pictures
         sweep = make_sweep(folder, tree, confirm={"seeds": 1}, registry={"model": "people", "alias": "best"})
         journal = Journal(sweep.folder)
@@ -139,7 +139,7 @@ def test_a_version_has_its_numbers_in_words_and_as_tags(registered: Any) -> None
     assert (
         f"mean of 1 repeat: mAP {100 * confirmed['mean']:.1f} %, against trial 0 +{gain:.1f} (" in found["description"]
     )
-    assert "test folders: this test set has been looked at 1 time by sweeps" in found["description"]
+    assert "test folders: this test set has been evaluated 1 time by sweeps" in found["description"]
     assert "The ONNX file against PyTorch: smallest cosine 1 - " in found["description"]
     assert (tags["sweep"], tags["trial"], tags["test_evaluations"]) == ("simulated", "1", "1")
     scores = {"test/mAP": plain["mAP"], "test/Rank-1": plain["Rank-1"]}

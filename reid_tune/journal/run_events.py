@@ -1,0 +1,108 @@
+"""The events of one run of a sweep: a trial, a repeat of a trial, or a refit."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from reid_tune.journal.event_line import EventRecord
+
+__all__ = ["AttemptStarted", "EndState", "EpochReported", "RunEnded", "RunEvent", "RunRetried", "RunSuggested"]
+
+EndState = Literal["finished", "stopped", "failed"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSuggested(EventRecord):
+    """A run exists from now on: a trial, a repeat or a refit.
+
+    Attributes:
+        run: Name of the run.
+        parameters: Values by dotted keys of the spec that the run changes; empty for trial 0.
+        origin: Source of a trial's parameters: `spec` (trial 0), `sampler`, `user` (a request), otherwise that of a
+            warm start; empty for repeats and refits.
+        costs: Values of the objectives that the spec alone decides, by name of the metric.
+        request: Name of the user's request that became this trial, None without one.
+    """
+
+    kind = "suggested"
+    run: str
+    parameters: dict[str, Any]
+    origin: str = ""
+    costs: dict[str, float] = field(default_factory=dict)
+    request: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptStarted(EventRecord):
+    """A run is started, for the first time or again.
+
+    Attributes:
+        run: Name of the run.
+        attempt: Number of the attempt, from 1.
+        cpus: CPUs that all its workers hold together.
+        gpus: GPUs that all its workers hold together; below 1 a share of one.
+    """
+
+    kind = "attempt"
+    run: str
+    attempt: int
+    cpus: int
+    gpus: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRetried(EventRecord):
+    """An attempt of a run failed, and another attempt will follow.
+
+    Attributes:
+        run: Name of the run.
+        failure: Kind of the failure, see `execution.failures`.
+        reason: The failure in one line.
+    """
+
+    kind = "retry"
+    run: str
+    failure: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpochReported(EventRecord):
+    """A run of a sweep has finished an epoch.
+
+    Attributes:
+        run: Name of the run.
+        epoch: The epoch, from 1.
+        metrics: Losses, learning rate, speed and, after a validation, scores as fractions.
+        nodes: Addresses of the nodes that its workers run on.
+        usage: Mean use of the machine during the epoch, by MLflow's names of system metrics.
+    """
+
+    kind = "report"
+    run: str
+    epoch: int
+    metrics: dict[str, Any]
+    nodes: list[str] = field(default_factory=list)
+    usage: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunEnded(EventRecord):
+    """A run has ended for good.
+
+    Attributes:
+        run: Name of the run.
+        state: finished (at its last epoch), stopped (pruned, by request, or by the budget) or failed.
+        epoch: The last epoch that it reported, 0 without one.
+        reason: Why it was stopped or failed, in one line; empty if finished.
+        failure: Kind of the failure, see `execution.failures`; empty if it did not fail.
+    """
+
+    kind = "ended"
+    run: str
+    state: EndState
+    epoch: int
+    reason: str = ""
+    failure: str = ""
+
+
+RunEvent = RunSuggested | AttemptStarted | RunRetried | EpochReported | RunEnded
