@@ -1,4 +1,4 @@
-"""What the commands share: the application, arguments, output formats."""
+"""Application, arguments, options and output formats of the commands."""
 
 import json
 from enum import StrEnum
@@ -17,6 +17,8 @@ __all__ = [
     "OverridesArgument",
     "SpecOption",
     "StorageOption",
+    "SweepFileArgument",
+    "SweepOverridesArgument",
     "app",
     "load_spec",
     "print_result",
@@ -44,16 +46,23 @@ SpecOption = Annotated[Path, typer.Option("-e", "--experiment_spec_file", help="
 OverridesArgument = Annotated[
     list[str] | None, typer.Argument(help="key=value pairs that override the spec.", metavar="[KEY=VALUE]...")
 ]
+SweepFileArgument = Annotated[Path, typer.Argument(help="Search-space file.")]
+SweepOverridesArgument = Annotated[
+    list[str] | None,
+    typer.Argument(
+        help="key=value pairs that override the spec, sweep.KEY=value pairs that override the search-space file.",
+        metavar="[KEY=VALUE]...",
+    ),
+]
 DeviceOption = Annotated[
-    str,
-    typer.Option("--device", help="Where to compute: auto (GPU 0 if there is one, else the CPU), cpu, cuda or cuda:N."),
+    str, typer.Option("--device", help="Device: auto (GPU 0 if there is one, else the CPU), cpu, cuda or cuda:N.")
 ]
 StorageOption = Annotated[str, typer.Option(help="Folder of the sweeps, or s3://BUCKET/PREFIX.")]
-FormatOption = Annotated[Format, typer.Option("--format", help="How to print the result.")]
+FormatOption = Annotated[Format, typer.Option("--format", help="Output format.")]
 
 
 def load_spec(spec: Path, overrides: list[str] | None) -> "Experiment":
-    """The experiment that a command works on; says what is left out of its spec."""
+    """Return the experiment of a command; print the keys of its spec that are ignored."""
     from reid_tune.config.checks import describe_ignored_keys
     from reid_tune.config.load import load_experiment, user_set_keys
 
@@ -64,7 +73,12 @@ def load_spec(spec: Path, overrides: list[str] | None) -> "Experiment":
 
 
 def print_result(content: Any, format: Format, rows: dict[str, dict[str, Any]]) -> None:
-    """Print a result: `rows` as a table, `content` as JSON or YAML."""
+    """Print a result.
+
+    Args:
+        content: Printed as JSON or YAML.
+        rows: Metrics by label, printed as a table.
+    """
     if format is Format.json:
         typer.echo(json.dumps(content, indent=2))
     elif format is Format.yaml:

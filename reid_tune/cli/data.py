@@ -1,4 +1,4 @@
-"""Commands about data: drawing, checking, converting, and the cache of decoded images."""
+"""Commands about data: demo data, checks, splits, conversion, and the cache of decoded images."""
 
 from dataclasses import asdict
 from enum import StrEnum
@@ -15,18 +15,19 @@ __all__: list[str] = []
 @app.command("demo-data")
 def demo_data(
     directory: Annotated[Path, typer.Argument(help="A folder that is empty or does not exist.")],
-    identities: Annotated[int, typer.Option(help="Training identities; there are as many for the test.")] = 120,
-    images: Annotated[int, typer.Option(help="Images of a training identity.")] = 8,
-    seed: Annotated[int, typer.Option(help="Another seed draws other people.")] = 0,
-    difficulty: Annotated[float, typer.Option(help="0 is easy, 1 is hard.")] = 0.6,
+    identities: Annotated[int, typer.Option(help="Number of training identities, and of test identities.")] = 120,
+    images: Annotated[int, typer.Option(help="Images per training identity.")] = 8,
+    seed: Annotated[int, typer.Option(help="Random seed; another one draws other people.")] = 0,
+    difficulty: Annotated[float, typer.Option(help="Difficulty, 0 (easy) to 1 (hard).")] = 0.6,
 ) -> None:
     """Draw a data set of pedestrians in Market-1501 layout."""
     from reid_tune.demo import draw_demo_data
 
     drawn = draw_demo_data(directory, identities=identities, images=images, seed=seed, difficulty=difficulty)
     typer.echo(
-        f"{drawn.directory}: {drawn.train} training images of {drawn.identities} identities; of as many others "
-        f"{drawn.query} queries and {drawn.gallery} gallery images ({drawn.distractors} distractors, {drawn.junk} junk)"
+        f"{drawn.directory}: {drawn.train} training images of {drawn.identities} identities; "
+        f"{drawn.query} queries and {drawn.gallery} gallery images ({drawn.distractors} distractors, "
+        f"{drawn.junk} junk) of as many other identities"
     )
 
 
@@ -35,11 +36,11 @@ def check_data(
     spec: SpecOption,
     overrides: OverridesArgument = None,
     sheet: Annotated[
-        Path | None, typer.Option(help="Draw a contact sheet of some identities, a .png or .jpg file.")
+        Path | None, typer.Option(help="File of a contact sheet of some identities, .png or .jpg.")
     ] = None,
     format: FormatOption = Format.table,
 ) -> None:
-    """Look at every image of a spec and name what is wrong; exit status 1 where it would spoil a result."""
+    """Check every image of a spec; the exit status is 1 if a finding would make results invalid."""
     experiment = load_spec(spec, overrides)
     from reid_tune.tasks.check_data import check_data as check
 
@@ -60,9 +61,9 @@ def split(
     overrides: OverridesArgument = None,
     format: FormatOption = Format.table,
 ) -> None:
-    """Write the hold-out of a spec as lists of image files, which other tools and dataset.validation read.
+    """Write the validation split of a spec as lists of image files, for other tools and for dataset.validation.
 
-    Whatever dataset.validation the spec has, holdout is meant, unless another is given here.
+    dataset.validation is holdout here unless an override sets another value.
     """
     overrides = overrides or []
     if not any(pair.startswith("dataset.validation=") for pair in overrides):
@@ -75,52 +76,54 @@ def split(
 
 
 class Layout(StrEnum):
-    """Data sets that come in a form of their own."""
+    """Data sets with a different layout."""
 
     msmt17 = "msmt17"
 
 
 @app.command()
 def convert(
-    layout: Annotated[Layout, typer.Argument(help="Form of the source.")],
-    source: Annotated[Path, typer.Argument(help="Folder as published, with its list files.")],
+    layout: Annotated[Layout, typer.Argument(help="Layout of the source.")],
+    source: Annotated[Path, typer.Argument(help="Folder of the published data set, with its list files.")],
     target: Annotated[Path, typer.Argument(help="A folder that is empty or does not exist.")],
 ) -> None:
-    """Lay a data set out in Market-1501's form, by links where the disk allows."""
+    """Convert a data set to Market-1501 layout, by links where the disk allows them."""
     from reid_tune.tasks.convert import convert_msmt17
 
-    made = {Layout.msmt17: convert_msmt17}[layout](source, target)
+    converted = {Layout.msmt17: convert_msmt17}[layout](source, target)
     typer.echo(
-        f"{made.target}: {made.train} training images of {made.identities} identities; of {made.test_identities} "
-        f"others {made.query} queries and {made.gallery} gallery images"
+        f"{converted.target}: {converted.train} training images of {converted.identities} identities; "
+        f"{converted.query} queries and {converted.gallery} gallery images of "
+        f"{converted.test_identities} other identities"
     )
 
 
 @app.command()
 def cache(
-    name: Annotated[str | None, typer.Argument(help="One file of the list instead of all.")] = None,
-    clear: Annotated[bool, typer.Option("--clear", help="Remove what no process has open.")] = False,
+    name: Annotated[str | None, typer.Argument(help="One cache file (default: all).")] = None,
+    clear: Annotated[bool, typer.Option("--clear", help="Remove the files that no process has open.")] = False,
     check: Annotated[
         bool, typer.Option("--check", help="Read every pixel and compare checksums, as each use of a file does.")
     ] = False,
     format: FormatOption = Format.table,
 ) -> None:
-    """List the decoded images that runs share; exit status 1 where a file is damaged, or in use and not removed."""
-    from reid_tune.data.image_cache import admin as contents
+    """List the decoded images that runs share; the exit status is 1 if a file is damaged, or in use and not removed."""
+    from reid_tune.data.image_cache import admin
     from reid_tune.errors import InputError
 
     if clear and check:
-        raise InputError("--clear and --check cannot be given together: choose one.")
+        raise InputError("--clear and --check are mutually exclusive: give one of them.")
     if clear:
-        cleared = contents.clear_entries(name)
-        kept = dict.fromkeys(cleared.in_use, "in use by a process, not removed")
-        told = dict.fromkeys(cleared.removed, "removed") | kept
-        print_result(asdict(cleared), format, {name: {"": word} for name, word in told.items()})
-        raise typer.Exit(1 if kept else 0)
+        cleared = admin.clear_entries(name)
+        outcomes = dict.fromkeys(cleared.removed, "removed")
+        outcomes |= dict.fromkeys(cleared.in_use, "in use by a process, not removed")
+        print_result(asdict(cleared), format, {name: {"": outcome} for name, outcome in outcomes.items()})
+        raise typer.Exit(1 if cleared.in_use else 0)
     if check:
-        intact = contents.check_entries(name)
-        print_result(intact, format, {name: {"": "intact" if whole else "damaged"} for name, whole in intact.items()})
-        raise typer.Exit(0 if all(intact.values()) else 1)
-    entries = contents.list_entries(name)
+        checked = admin.check_entries(name)
+        rows = {name: {"": "intact" if is_intact else "damaged"} for name, is_intact in checked.items()}
+        print_result(checked, format, rows)
+        raise typer.Exit(0 if all(checked.values()) else 1)
+    entries = admin.list_entries(name)
     print_result([entry.as_dict() for entry in entries], format, {entry.name: entry.row() for entry in entries})
     raise typer.Exit(1 if any(entry.header is None for entry in entries) else 0)

@@ -1,4 +1,4 @@
-"""Commands that show sweeps, and the rest."""
+"""Commands that show sweeps and runs, the MLflow pages and the version."""
 
 import sys
 from pathlib import Path
@@ -15,14 +15,15 @@ __all__ = ["print_sweep"]
 
 @app.command()
 def report(
-    name: Annotated[str, typer.Argument(help="Name of a sweep below the storage.")],
+    name: Annotated[str, typer.Argument(help="Name of a sweep in the storage.")],
     format: FormatOption = Format.table,
     html: Annotated[
-        Path | None, typer.Option(help="Where to write the page; a table comes with NAME/report.html.")
+        Path | None,
+        typer.Option(help="File of the HTML page (default with tables: NAME/report.html)."),
     ] = None,
     storage: StorageOption = "runs",
 ) -> None:
-    """Show what a sweep has found, running or not, and write it as a page."""
+    """Show the results of a sweep, running or not, and write them as an HTML page."""
     from reid_tune.journal.costs import CostLedger
     from reid_tune.journal.event_log import read_events
     from reid_tune.journal.journal import EVENTS
@@ -49,39 +50,42 @@ def report(
 
 @app.command()
 def sweeps(storage: StorageOption = "runs", format: FormatOption = Format.table) -> None:
-    """List all sweeps: state, trials, best value, age."""
+    """List all sweeps: state, trials, best score, age."""
     from reid_tune.journal.s3_reader import snapshot_for_reading
     from reid_tune.report.overview import list_sweeps, sweeps_table
     from reid_tune.tables import print_table
 
-    lines = list_sweeps(Path(snapshot_for_reading(storage)))
+    entries = list_sweeps(Path(snapshot_for_reading(storage)))
     if format is Format.table:
-        print_table(sweeps_table(lines))
+        print_table(sweeps_table(entries))
     else:
-        print_result(lines, format, {})
+        print_result(entries, format, {})
 
 
 @app.command()
 def logs(
-    name: Annotated[str, typer.Argument(help="NAME/7 for a trial, NAME/refit/winner, or NAME for all last lines.")],
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run ends.")] = False,
+    name: Annotated[
+        str,
+        typer.Argument(help="NAME/7 for trial 7, NAME/refit/winner, or NAME for all last lines."),
+    ],
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Follow the log until the run ends.")] = False,
     storage: StorageOption = "runs",
 ) -> None:
-    """Show what a trial has printed."""
+    """Show the log of a run."""
     from reid_tune.journal.s3_reader import snapshot_for_reading
     from reid_tune.journal.store import split_run_reference
     from reid_tune.report.run_logs import logs_table, read_log
     from reid_tune.tables import print_table
 
     sweep, run = split_run_reference(name)
-    here = snapshot_for_reading(storage, sweep)
+    snapshot = snapshot_for_reading(storage, sweep)
     if run:
-        for text in read_log(sweep, run, here, follow, refresh=lambda: snapshot_for_reading(storage, sweep)):
+        for text in read_log(sweep, run, snapshot, follow, refresh=lambda: snapshot_for_reading(storage, sweep)):
             typer.echo(text, nl=False)
     elif follow:
         raise InputError(f"--follow needs a run: write {name}/7 for trial 7.")
     else:
-        print_table(logs_table(sweep, here))
+        print_table(logs_table(sweep, snapshot))
 
 
 @app.command()
@@ -89,7 +93,7 @@ def ui(
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5000,
     upgrade: Annotated[bool, typer.Option("--upgrade", help="Upgrade an older MLflow's store without asking.")] = False,
 ) -> None:
-    """Open MLflow's pages on this folder's store (or MLFLOW_TRACKING_URI)."""
+    """Open the MLflow UI on this folder's store (or MLFLOW_TRACKING_URI)."""
     from reid_tune.tracking import sqlite_schema as schema
     from reid_tune.tracking.store import database, tracking_uri
     from reid_tune.tracking.ui import run_ui
@@ -97,10 +101,10 @@ def ui(
     uri = tracking_uri()
     path = database(uri)
     if path and schema.outdated(path):
-        question = f"the MLflow store {path} was made by an older MLflow, end what uses it; upgrade it?"
-        # Without a terminal or a yes, `run_ui` says what to do.
+        question = f"the MLflow store {path} was made by an older MLflow. Stop all programs that use it. Upgrade it?"
+        # Without a terminal or a yes, `run_ui` raises an error that says what to do.
         if upgrade or (sys.stdin.isatty() and typer.confirm(question, err=True)):
-            typer.echo(f"upgraded; as it was, the store is {schema.upgrade(path)}", err=True)
+            typer.echo(f"upgraded; the old store is kept as {schema.upgrade(path)}", err=True)
     raise typer.Exit(run_ui(uri, port))
 
 
@@ -111,7 +115,7 @@ def version() -> None:
 
 
 def print_sweep(state: Any, folder: Path) -> None:
-    """The tables and lines of a sweep's report."""
+    """Print the tables and sentences of a sweep's report."""
     from reid_tune.journal.costs import CostLedger
     from reid_tune.journal.event_log import read_events
     from reid_tune.journal.journal import EVENTS

@@ -1,4 +1,4 @@
-"""Commands for the features of any model, in .npz files: score, compare, rerank-search, threshold."""
+"""Commands about features of any model in .npz files: score, compare, rerank-search, threshold."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -17,7 +17,7 @@ ReRanking = Annotated[
 
 
 class By(StrEnum):
-    """Parts of a score."""
+    """Parts of the queries that are scored separately."""
 
     camera = "camera"
     identity = "identity"
@@ -28,7 +28,7 @@ def score(
     features: Features,
     re_ranking: ReRanking = None,
     by: Annotated[
-        By | None, typer.Option("--by", help="Also each pair of cameras or each identity, the weakest first.")
+        By | None, typer.Option("--by", help="Score each pair of cameras or each identity too, the weakest first.")
     ] = None,
     device: DeviceOption = "auto",
     format: FormatOption = Format.table,
@@ -46,13 +46,13 @@ def score(
 def compare(
     features: Annotated[list[Path], typer.Argument(help="Two .npz files or more; the first is the baseline.")],
     re_ranking: ReRanking = None,
-    cmc: Annotated[Path | None, typer.Option("--cmc", help="Picture of all CMC curves: .png, .pdf or .svg.")] = None,
+    cmc: Annotated[Path | None, typer.Option("--cmc", help="Plot of all CMC curves: .png, .pdf or .svg.")] = None,
     device: DeviceOption = "auto",
     format: FormatOption = Format.table,
 ) -> None:
-    """Compare models by their features of the same images: is one better than the first, beyond chance?
+    """Test whether models are better than the first one, by their features of the same images.
 
-    The differences are paired query by query; their 95 % intervals come from a bootstrap over identities.
+    Differences are paired by query; their 95 % intervals come from a bootstrap over identities.
     """
     from reid_tune.tasks.compare import run_compare
 
@@ -67,28 +67,26 @@ def compare(
 @app.command()
 def rerank_search(
     features: Features,
-    k1: Annotated[str, typer.Option("--k1", metavar="K1,...", help="Neighbours that must be mutual.")] = "10,15,20,25",
-    k2: Annotated[str, typer.Option("--k2", metavar="K2,...", help="Neighbours that are averaged.")] = "3,6,10",
+    k1: Annotated[str, typer.Option("--k1", metavar="K1,...", help="Reciprocal neighbours.")] = "10,15,20,25",
+    k2: Annotated[str, typer.Option("--k2", metavar="K2,...", help="Averaged neighbours.")] = "3,6,10",
     weights: Annotated[
         str, typer.Option("--lambda", metavar="X,...", help="Weights of the original distance.")
     ] = "0.1,0.3,0.5",
-    metric: Annotated[str, typer.Option("--metric", help="mAP, mINP or Rank-1: what is best.")] = "mAP",
-    picture: Annotated[
-        Path | None, typer.Option("--picture", help="Picture of the landscape: .png, .pdf or .svg.")
-    ] = None,
+    metric: Annotated[str, typer.Option("--metric", help="Metric that decides: mAP, mINP or Rank-1.")] = "mAP",
+    picture: Annotated[Path | None, typer.Option("--picture", help="Plot of all settings: .png, .pdf or .svg.")] = None,
     device: DeviceOption = "auto",
     format: FormatOption = Format.table,
 ) -> None:
-    """Find the best setting of the k-reciprocal re-ranking for some features, on a grid; the neighbours are found once.
+    """Find the best setting of the k-reciprocal re-ranking for some features by a grid search.
 
-    Search on validation features: a setting that was chosen on a test set flatters the model there.
+    Use features of a validation set: the score of a setting that was chosen on the test set is too optimistic there.
     """
     from reid_tune.tasks.rerank_search import run_rerank_search
 
     search = run_rerank_search(features, k1, k2, weights, metric, picture, device)
     print_result(search.as_dict(), format, search.rows())
-    if (more := len(search.found) - len(search.rows()) + 1) > 0:
-        typer.echo(f"{more} more settings are in --format json.", err=True)
+    if (hidden := len(search.found) - len(search.rows()) + 1) > 0:
+        typer.echo(f"{hidden} more settings are in --format json.", err=True)
     typer.echo(search, err=True)
     if search.edges:
         typer.echo(f"the best lies at the edge of {', '.join(search.edges)}: search further there.", err=True)
@@ -99,27 +97,29 @@ def rerank_search(
 @app.command()
 def threshold(
     features: Features,
-    fmr: Annotated[float, typer.Option("--fmr", help="False-match rate: share of the pairs of strangers.")] = 0.001,
-    far: Annotated[float, typer.Option("--far", help="False alarm rate of the open-set identification.")] = 0.01,
+    fmr: Annotated[float, typer.Option("--fmr", help="False-match rate among pairs of different people.")] = 0.001,
+    far: Annotated[float, typer.Option("--far", help="False-alarm rate of the open-set identification.")] = 0.01,
     picture: Annotated[
-        Path | None, typer.Option("--picture", help="Picture of the distances: .png, .pdf or .svg.")
+        Path | None, typer.Option("--picture", help="Plot of the distances: .png, .pdf or .svg.")
     ] = None,
-    output: Annotated[Path | None, typer.Option("--output", help="JSON file, which export.threshold reads.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", help="JSON file of the result, for export.threshold.")
+    ] = None,
     device: DeviceOption = "auto",
     format: FormatOption = Format.table,
 ) -> None:
-    """Find the distance up to which two images count as one person, for a wanted false-match rate.
+    """Find the distance threshold of a match for a given false-match rate.
 
-    Also the open-set identification: how many enrolled people are found while few strangers raise an alarm.
+    The open-set identification rate is measured too: how many enrolled people are identified at a false-alarm rate.
     """
     from reid_tune.tasks.threshold import run_threshold
 
-    found = run_threshold(features, fmr, far, picture, output, device)
-    print_result(found.as_dict(), format, found.rows())
-    if found.open_set.reason:
-        typer.echo(f"no open-set identification: {found.open_set.reason}.", err=True)
+    result = run_threshold(features, fmr, far, picture, output, device)
+    print_result(result.as_dict(), format, result.rows())
+    if result.open_set.reason:
+        typer.echo(f"no open-set identification: {result.open_set.reason}.", err=True)
     elif format is Format.table:
-        print_result(None, format, found.open_set_rows())
+        print_result(None, format, result.open_set_rows())
     for name, path in (("picture", picture), ("threshold", output)):
         if path:
             typer.echo(f"{name}: {path}", err=True)

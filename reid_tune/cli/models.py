@@ -14,24 +14,24 @@ __all__: list[str] = []
 def train(
     spec: SpecOption,
     overrides: OverridesArgument = None,
-    track: Annotated[bool, typer.Option("--track", help="Record the run in MLflow (MLFLOW_TRACKING_URI).")] = False,
+    track: Annotated[bool, typer.Option("--track", help="Track the run in MLflow (MLFLOW_TRACKING_URI).")] = False,
 ) -> None:
-    """Train one model as a spec says; continues what is in the results folder.
+    """Train one model from a spec; continue the training in the results folder, if any.
 
     Checkpoints, experiment.yaml and status.json go to train.results_dir (default: train below results_dir).
-    MLFLOW_EXPERIMENT_NAME and MLFLOW_RUN_NAME name what --track records.
+    MLFLOW_EXPERIMENT_NAME and MLFLOW_RUN_NAME set the names in MLflow.
     """
     from reid_tune.config.checks import find_warnings
     from reid_tune.config.load import user_set_keys
 
     experiment = load_spec(spec, overrides)
-    given = user_set_keys(spec, overrides or ())
-    for line in find_warnings(experiment, given):
+    user_keys = user_set_keys(spec, overrides or ())
+    for line in find_warnings(experiment, user_keys):
         typer.echo(line, err=True)
     from reid_tune.tasks.train import run_train
 
     try:
-        typer.echo(run_train(experiment, given, track=track))
+        typer.echo(run_train(experiment, user_keys, track=track))
     except KeyboardInterrupt:
         typer.echo("stopped; the same command continues from the last finished epoch.", err=True)
         raise
@@ -41,9 +41,9 @@ def train(
 def evaluate(spec: SpecOption, overrides: OverridesArgument = None, format: FormatOption = Format.table) -> None:
     """Score evaluate.checkpoint (a file, a folder of them, models:/NAME@ALIAS or sweep:NAME) on the test folders.
 
-    Writes metrics.json and status.json to evaluate.results_dir (default: evaluate below results_dir), and the pictures
-    that evaluate.output_cmc_curve_plot, output_sampled_matches_plot and output_distances_plot name. metrics.json has
-    the decision threshold for the false-match rate evaluate.fmr too.
+    Writes metrics.json and status.json to evaluate.results_dir (default: evaluate below results_dir), and the plots to
+    evaluate.output_cmc_curve_plot, output_sampled_matches_plot and output_distances_plot if these are set. metrics.json
+    contains the decision threshold for the false-match rate evaluate.fmr.
     """
     experiment = load_spec(spec, overrides)
     from reid_tune.tasks.evaluate import run_evaluate
@@ -62,10 +62,10 @@ def evaluate(spec: SpecOption, overrides: OverridesArgument = None, format: Form
 
 @app.command()
 def inference(spec: SpecOption, overrides: OverridesArgument = None) -> None:
-    """Write the embeddings of all query and gallery images by inference.checkpoint, as .json, .npz or .parquet.
+    """Write the embeddings of all query and gallery images as .json, .npz or .parquet.
 
-    The file is inference.output_file, by default embeddings.json in inference.results_dir (inference below
-    results_dir). `reid-tune score` reads the .npz.
+    The model is inference.checkpoint. The file is inference.output_file, by default embeddings.json in
+    inference.results_dir (inference below results_dir). `reid-tune score` reads the .npz.
     """
     experiment = load_spec(spec, overrides)
     from reid_tune.tasks.inference import run_inference
@@ -78,23 +78,24 @@ def inference(spec: SpecOption, overrides: OverridesArgument = None) -> None:
 @app.command()
 def export(
     reference: Annotated[
-        str | None, typer.Argument(help="sweep:NAME, models:/NAME@ALIAS or a checkpoint; needs no spec.")
+        str | None, typer.Argument(help="sweep:NAME, models:/NAME@ALIAS or a checkpoint; no spec is needed.")
     ] = None,
     overrides: OverridesArgument = None,
     spec: Annotated[
         Path | None, typer.Option("-e", "--experiment_spec_file", help="Experiment spec, a YAML file.")
     ] = None,
 ) -> None:
-    """Write export.checkpoint as one ONNX file, compared with PyTorch before it appears.
+    """Write export.checkpoint as one ONNX file that is verified against PyTorch.
 
-    The file is export.onnx_file, by default beside the checkpoint; of sweep: and models:/ in the current folder.
+    The file is export.onnx_file, by default next to the checkpoint, or in the current folder for sweep: and models:/.
     """
     from reid_tune.config.load import parse_overrides
     from reid_tune.tasks.export import run_export
 
     pairs = [text for text in [reference, *(overrides or [])] if text is not None]
-    named = pairs.pop(0) if pairs and "=" not in pairs[0] else None
+    # Without a reference the first argument is an override.
+    model = pairs.pop(0) if pairs and "=" not in pairs[0] else None
     experiment = load_spec(spec, pairs) if spec else None
-    file, parity = run_export(experiment, named, parse_overrides(pairs))
+    file, parity = run_export(experiment, model, parse_overrides(pairs))
     typer.echo(parity, err=True)
     typer.echo(file)

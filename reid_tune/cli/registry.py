@@ -1,4 +1,4 @@
-"""Commands about registered models."""
+"""Commands about registered models and their aliases."""
 
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,23 +11,26 @@ if TYPE_CHECKING:
 
 __all__: list[str] = []
 
-registry_app = typer.Typer(help="Look at registered models; move their aliases.", no_args_is_help=True)
+registry_app = typer.Typer(help="List and show registered models; move their aliases.", no_args_is_help=True)
 app.add_typer(registry_app, name="registry")
 
 Model = Annotated[str, typer.Argument(metavar="NAME", help="Name of a registered model.")]
-Alias = Annotated[str, typer.Option(help="Which alias to move.")]
+Alias = Annotated[str, typer.Option(help="Alias to move.")]
 
 
 @registry_app.command("list")
 def registry_list(format: FormatOption = Format.table) -> None:
-    """List all versions of all models, the newest first: aliases, scores on test, sweep, age."""
+    """List all versions of all models, the newest first: aliases, test scores, sweep, age."""
     from reid_tune.tables import print_table
     from reid_tune.tracking.registry.overview import list_versions
     from reid_tune.tracking.store import public, tracking_uri
 
     versions = list_versions(tracking_uri())
     if not versions:
-        typer.echo(f"no model is registered in {public(tracking_uri())}: a sweep's stage register does it.", err=True)
+        typer.echo(
+            f"no model is registered in {public(tracking_uri())}: the stage register of a sweep registers its winner.",
+            err=True,
+        )
     if format is not Format.table:
         print_result(versions, format, {})
     elif versions:
@@ -37,27 +40,32 @@ def registry_list(format: FormatOption = Format.table) -> None:
 
 @registry_app.command("show")
 def registry_show(
-    reference: Annotated[str, typer.Argument(metavar="NAME[@ALIAS|/VERSION]", help="NAME alone is its champion.")],
+    reference: Annotated[
+        str,
+        typer.Argument(metavar="NAME[@ALIAS|/VERSION]", help="Model, with an alias or a version (default: champion)."),
+    ],
     format: FormatOption = Format.table,
 ) -> None:
-    """Show all that is known of a version, who had its model's aliases, and how to use it."""
+    """Show a version, the history of its model's aliases, and how to use it."""
     from reid_tune.tables import print_table
     from reid_tune.tracking.registry.overview import show_version
     from reid_tune.tracking.store import tracking_uri
 
-    found = show_version(tracking_uri(), reference)
+    version = show_version(tracking_uri(), reference)
     if format is not Format.table:
-        print_result(found, format, {})
+        print_result(version, format, {})
         return
-    typer.echo(f"{found['model']}, version {found['version']}")
-    typer.echo(f"aliases: {', '.join(found['aliases']) or 'none'}")
-    typer.echo(f"registered: {_moment(found['created'])}")
-    typer.echo(f"files: {found['source']}")
-    typer.echo(f"\n{found['description']}\n")
-    for alias, turns in found["history"].items():
-        rows = [[_moment(turn["time"]), str(turn["version"]), turn["reason"]] for turn in turns]
+    typer.echo(f"{version['model']}, version {version['version']}")
+    typer.echo(f"aliases: {', '.join(version['aliases']) or 'none'}")
+    typer.echo(f"registered: {_time(version['created'])}")
+    typer.echo(f"files: {version['source']}")
+    typer.echo(f"\n{version['description']}\n")
+    for alias, changes in version["history"].items():
+        rows = [[_time(change["time"]), str(change["version"]), change["reason"]] for change in changes]
         print_table(_table(("since", alias, "why"), rows))
-    address = f"models:/{found['model']}" + (f"@{found['aliases'][0]}" if found["aliases"] else f"/{found['version']}")
+    address = f"models:/{version['model']}" + (
+        f"@{version['aliases'][0]}" if version["aliases"] else f"/{version['version']}"
+    )
     typer.echo(f'\nmlflow.pyfunc.load_model("{address}").predict(images)')
     typer.echo(f"reid-tune evaluate -e SPEC evaluate.checkpoint='{address}'")
 
@@ -65,11 +73,11 @@ def registry_show(
 @registry_app.command("promote")
 def registry_promote(
     model: Model,
-    version: Annotated[int, typer.Argument(min=1, help="The version to give the alias to.")],
+    version: Annotated[int, typer.Argument(min=1, help="Version that receives the alias.")],
     alias: Alias = "champion",
-    force: Annotated[bool, typer.Option("--force", help="Do it though the version is not shown to be better.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Move the alias even if the version is not better.")] = False,
 ) -> None:
-    """Give an alias to a version that beats the one that has it, over the hold-outs that both were measured on."""
+    """Move an alias to a version that beats its present one on the validation splits that both were scored on."""
     from reid_tune.tracking.registry.aliases import promote
     from reid_tune.tracking.store import tracking_uri
 
@@ -78,7 +86,7 @@ def registry_promote(
 
 @registry_app.command("rollback")
 def registry_rollback(model: Model, alias: Alias = "champion") -> None:
-    """Give an alias back to the version that had it before; each call goes one step back."""
+    """Move an alias back to the version that had it before; each call goes one step back."""
     from reid_tune.tracking.registry.aliases import rollback
     from reid_tune.tracking.store import tracking_uri
 
@@ -91,8 +99,8 @@ def _row(version: dict[str, Any]) -> list[str]:
     from reid_tune.tables import format_duration, format_percent
 
     scores = ["" if version[name] is None else format_percent(version[name]) for name in ("mAP", "Rank-1")]
-    own = [version["model"], str(version["version"]), ", ".join(version["aliases"])]
-    return [*own, *scores, version["sweep"] or "", format_duration(time.time() - version["created"])]
+    names = [version["model"], str(version["version"]), ", ".join(version["aliases"])]
+    return [*names, *scores, version["sweep"] or "", format_duration(time.time() - version["created"])]
 
 
 def _table(heads: tuple[str, ...], rows: list[list[str]]) -> "Table":
@@ -105,7 +113,7 @@ def _table(heads: tuple[str, ...], rows: list[list[str]]) -> "Table":
     return table
 
 
-def _moment(seconds: float) -> str:
+def _time(seconds: float) -> str:
     from reid_tune.tables import format_time
 
     return format_time(seconds)

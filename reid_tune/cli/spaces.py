@@ -1,32 +1,28 @@
 """Commands about search spaces."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from reid_tune.cli.common import Format, FormatOption, app, print_result
+from reid_tune.cli.common import Format, FormatOption, SweepFileArgument, SweepOverridesArgument, app, print_result
 
 if TYPE_CHECKING:
     from reid_tune.search_space.space import SearchSpace
 
 __all__: list[str] = []
 
-space_app = typer.Typer(help="Look at search spaces.", no_args_is_help=True)
+space_app = typer.Typer(help="Check and show search spaces.", no_args_is_help=True)
 app.add_typer(space_app, name="space")
 
 
 @space_app.command("show")
 def space_show(
-    file: Annotated[Path, typer.Argument(help="Search-space file.")],
-    overrides: Annotated[
-        list[str] | None,
-        typer.Argument(help="key=value overrides the spec, sweep.KEY=value the file.", metavar="[KEY=VALUE]..."),
-    ] = None,
-    samples: Annotated[int, typer.Option(min=0, help="Trials to suggest.")] = 10,
+    file: SweepFileArgument,
+    overrides: SweepOverridesArgument = None,
+    samples: Annotated[int, typer.Option(min=0, help="Number of trials to suggest.")] = 10,
     format: FormatOption = Format.table,
 ) -> None:
-    """Check a search space; print its ranges and the first trials, as suggested while nothing is known."""
+    """Check a search space; print its ranges and the first trials, as suggested before any result."""
     from reid_tune.report.space import first_suggestions, ranges_table, suggestions_table
     from reid_tune.search.validation import SAMPLE_COUNT, validate_space
     from reid_tune.search_space.load import load_sweep
@@ -35,20 +31,19 @@ def space_show(
 
     sweep = load_sweep(file, overrides or [])
     validate_space(sweep, SAMPLE_COUNT)
-    suggested = first_suggestions(sweep, samples)
-    tried = len(list_settings(sweep))
-    if format is Format.table:
-        print_table(ranges_table(sweep.space))
-        if tried:
-            print_table(
-                ranges_table(sweep.re_ranking, f"re-ranking: {format_count(tried, 'setting')} in the stage rerank")
-            )
-        print_table(suggestions_table(sweep.space, suggested))
-    else:
-        content = _content(sweep.space) | (
-            {"re_ranking": _content(sweep.re_ranking) | {"settings": tried}} if tried else {}
-        )
-        print_result(content | {"samples": suggested}, format, {})
+    suggestions = first_suggestions(sweep, samples)
+    settings = len(list_settings(sweep))
+    if format is not Format.table:
+        content = _content(sweep.space)
+        if settings:
+            content["re_ranking"] = _content(sweep.re_ranking) | {"settings": settings}
+        print_result(content | {"samples": suggestions}, format, {})
+        return
+    print_table(ranges_table(sweep.space))
+    if settings:
+        title = f"re-ranking: {format_count(settings, 'setting')} in the stage rerank"
+        print_table(ranges_table(sweep.re_ranking, title))
+    print_table(suggestions_table(sweep.space, suggestions))
 
 
 def _content(space: "SearchSpace") -> dict[str, Any]:

@@ -18,19 +18,20 @@ app.add_typer(spec_app, name="spec")
 @spec_app.command("validate")
 def spec_validate(
     arguments: Annotated[
-        list[str] | None, typer.Argument(help="The spec, then key=value pairs.", metavar="SPEC [KEY=VALUE]...")
+        list[str] | None,
+        typer.Argument(help="Spec, then key=value pairs that override it.", metavar="SPEC [KEY=VALUE]..."),
     ] = None,
     spec: Annotated[
-        Path | None, typer.Option("-e", "--experiment_spec_file", help="The spec, as the other commands take it.")
+        Path | None, typer.Option("-e", "--experiment_spec_file", help="Spec, as an option like in the other commands.")
     ] = None,
 ) -> None:
-    """Check a spec; looks at no other file."""
+    """Check a spec; no other file is read."""
     from reid_tune.config.checks import find_warnings
 
     overrides = list(arguments or ())
     if spec is None:
         if not overrides:
-            raise typer.BadParameter("give the spec to check.")
+            raise typer.BadParameter("no spec is given: name a spec file.")
         spec = Path(overrides.pop(0))
     for line in find_warnings(load_spec(spec, overrides)):
         typer.echo(line, err=True)
@@ -46,7 +47,7 @@ class Family(StrEnum):
 
 @spec_app.command("show")
 def spec_show(
-    defaults: Annotated[Family, typer.Option("--defaults", help="Which table of defaults.")] = Family.resnet50,
+    defaults: Annotated[Family, typer.Option("--defaults", help="Backbone family.")] = Family.resnet50,
 ) -> None:
     """Print all fields with their defaults."""
     from reid_tune.config.load import build_experiment
@@ -65,7 +66,7 @@ def spec_schema() -> None:
 
 @spec_app.command("page")
 def spec_page() -> None:
-    """Print all fields with defaults, values and meaning, as Markdown."""
+    """Print all fields with defaults, allowed values and descriptions, as Markdown."""
     from reid_tune.config.schema import markdown_page
 
     typer.echo(markdown_page(), nl=False)

@@ -1,5 +1,6 @@
-"""Commands that ask a Triton server."""
+"""Commands that send images to a Triton server."""
 
+from contextlib import ExitStack
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,13 +16,13 @@ if TYPE_CHECKING:
 
 __all__: list[str] = []
 
-_AT_ONCE = 4  # requests under way with --async
-_USUAL = 16  # images in a request of e2e
+_MAX_CONCURRENT = 4  # requests in flight with --async
+_SAMPLE_BATCH_SIZE = 16  # images per request of e2e
 _PORTS = {"http": 8000, "https": 8000, "grpc": 8001}
 
 
 class Protocol(StrEnum):
-    """Ways to a server; https is TLS."""
+    """Protocols of the server; https is http with TLS."""
 
     http = "http"
     https = "https"
@@ -29,115 +30,125 @@ class Protocol(StrEnum):
 
 
 class Mode(StrEnum):
-    """What a model is for."""
+    """Kinds of models."""
 
     reid = "Re_identification"
 
 
-Query = Annotated[Path, typer.Argument(metavar="QUERY_DIR", help="Folder of query images.")]
-Name = Annotated[str, typer.Option("-m", "--model-name", help="Name of the model on the server.")]
-Version = Annotated[str, typer.Option("-x", "--model-version", help="Its version (default: the server's choice).")]
-Batch = Annotated[int, typer.Option("-b", "--batch-size", min=1, help="Images in a request.")]
-Way = Annotated[Protocol, typer.Option("-i", "--protocol", help="How to ask; https is TLS.")]
-Place = Annotated[
+QueryArgument = Annotated[Path, typer.Argument(metavar="QUERY_DIR", help="Folder of query images.")]
+NameOption = Annotated[str, typer.Option("-m", "--model-name", help="Name of the model on the server.")]
+VersionOption = Annotated[
+    str, typer.Option("-x", "--model-version", help="Version of the model (default: the server's choice).")
+]
+BatchOption = Annotated[int, typer.Option("-b", "--batch-size", min=1, help="Images per request.")]
+SampleBatchOption = Annotated[
+    int | None,
+    typer.Option(
+        "-b", "--batch-size", min=1, help="Images per request.", show_default="16, or the model's maximum batch size"
+    ),
+]
+ProtocolOption = Annotated[Protocol, typer.Option("-i", "--protocol", help="Protocol; https is http with TLS.")]
+UrlOption = Annotated[
     str | None,
     typer.Option("-u", "--url", help="HOST:PORT of the server.", show_default="localhost:8000, gRPC localhost:8001"),
 ]
-Together = Annotated[bool, typer.Option("-a", "--async", help=f"Keep {_AT_ONCE} requests under way.")]
-Authority = Annotated[
+AsyncOption = Annotated[bool, typer.Option("-a", "--async", help=f"Keep {_MAX_CONCURRENT} requests in flight.")]
+AuthorityOption = Annotated[
     Path | None, typer.Option(help="File with the certificate of your own authority, for https.", metavar="FILE")
+]
+OutputOption = Annotated[Path, typer.Option("--output_path", help="Folder of the output files.")]
+RepositoryOption = Annotated[
+    Path | None, typer.Option(help="Start a separate server on this model repository.", metavar="FOLDER")
 ]
 
 
 @triton_app.command("client")
 def triton_client(
-    query: Query,
-    name: Name,
+    query: QueryArgument,
+    name: NameOption,
     test_dir: Annotated[Path | None, typer.Option("--test_dir", help="Folder of gallery images.")] = None,
-    version: Version = "",
-    batch_size: Batch = 1,
+    version: VersionOption = "",
+    batch_size: BatchOption = 1,
     mode: Annotated[Mode, typer.Option(help="Kind of the model.")] = Mode.reid,
-    protocol: Way = Protocol.http,
-    url: Place = None,
-    together: Together = False,
-    output_path: Annotated[Path, typer.Option("--output_path", help="Folder of results.json.")] = Path("."),
-    authority: Authority = None,
+    protocol: ProtocolOption = Protocol.http,
+    url: UrlOption = None,
+    concurrent: AsyncOption = False,
+    output_path: OutputOption = Path("."),
+    authority: AuthorityOption = None,
 ) -> None:
-    """Write the embeddings of all images, as the server gives them, to OUTPUT_PATH/results.json, queries first.
+    """Write the embeddings that the server returns for all images to OUTPUT_PATH/results.json, queries first.
 
-    The options and the file are those of TAO's client. Images are prepared by what the server tells of the model.
+    The options and the file are those of TAO's client. Images are preprocessed as the server's model metadata say.
     """
     from reid_tune.tasks.triton_client import RESULTS, embed_folders
 
-    with _model(protocol, url, authority, name, version, _AT_ONCE if together else 1) as model:
-        found = embed_folders(model, query, test_dir, output_path / RESULTS, batch_size=batch_size)
-    _tell(found.broken)
-    left_out = f", {len(found.broken)} left out" if found.broken else ""
+    max_concurrent = _MAX_CONCURRENT if concurrent else 1
+    with _open_model(protocol, url, authority, name, version, max_concurrent) as model:
+        embedded = embed_folders(model, query, test_dir, output_path / RESULTS, batch_size=batch_size)
+    _print_left_out(embedded.broken)
+    left_out = f", {len(embedded.broken)} left out" if embedded.broken else ""
     typer.echo(
-        f"{found.queries} queries and {found.gallery} gallery images{left_out}: embeddings of {found.dimension} values",
+        f"{embedded.queries} queries and {embedded.gallery} gallery images{left_out}: "
+        f"embeddings of {embedded.dimension} values",
         err=True,
     )
-    typer.echo(found.path)
+    typer.echo(embedded.path)
 
 
 @triton_app.command("e2e")
 def triton_e2e(
-    query: Query,
-    name: Name,
+    query: QueryArgument,
+    name: NameOption,
     test_dir: Annotated[Path, typer.Option("--test_dir", help="Folder of gallery images.")],
-    version: Version = "",
-    batch_size: Annotated[
-        int | None,
-        typer.Option("-b", "--batch-size", min=1, help="Images in a request.", show_default="16, or the model's most"),
-    ] = None,
-    protocol: Way = Protocol.http,
-    url: Place = None,
-    authority: Authority = None,
-    identities: Annotated[int, typer.Option(min=1, help="How many identities are drawn.")] = 100,
-    seed: Annotated[int, typer.Option(min=0, help="Decides which.")] = 0,
-    output_path: Annotated[Path, typer.Option("--output_path", help="Folder of the pictures and metrics.json.")] = Path(
-        "."
-    ),
-    repository: Annotated[
-        Path | None, typer.Option(help="Start a server of its own on this model repository.", metavar="FOLDER")
-    ] = None,
-    server: Annotated[str, typer.Option(help="The program that --repository starts.")] = "tritonserver",
+    version: VersionOption = "",
+    batch_size: SampleBatchOption = None,
+    protocol: ProtocolOption = Protocol.http,
+    url: UrlOption = None,
+    authority: AuthorityOption = None,
+    identities: Annotated[int, typer.Option(min=1, help="Number of sampled identities.")] = 100,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of the sample.")] = 0,
+    output_path: OutputOption = Path("."),
+    repository: RepositoryOption = None,
+    server: Annotated[str, typer.Option(help="Program that --repository starts.")] = "tritonserver",
     format: FormatOption = Format.table,
 ) -> None:
-    """Embed a sample of identities through the server, score it plain and re-ranked, and draw it.
+    """Embed a sample of identities through the server; score it with and without re-ranking, and plot it.
 
     Writes sampled_matches.png, cmc_curve.png and metrics.json to OUTPUT_PATH.
     """
-    from contextlib import ExitStack
-
     from reid_tune.deploy.triton.process import local_server
     from reid_tune.tasks.triton_e2e import PICTURES, run_end_to_end
 
-    if repository and protocol is Protocol.https:
-        raise InputError("--repository starts a server without TLS: use -i http or -i grpc.")
-    if repository and url is not None:
-        raise InputError(f"--repository starts a server of its own, which is not at -u {url}: give one of the two.")
+    if repository:
+        _require_local(protocol, url)
     with ExitStack() as stack:
         if repository:
             url = stack.enter_context(local_server(server, repository))[protocol.value].url
-        model = stack.enter_context(_model(protocol, url, authority, name, version, _AT_ONCE))
-        size = batch_size or min(_USUAL, model.max_batch_size)
-        found = run_end_to_end(model, query, test_dir, output_path, identities=identities, seed=seed, batch_size=size)
-    _tell(found.broken)
-    if found.broken:
-        typer.echo(f"{len(found.broken)} left out", err=True)
+        model = stack.enter_context(_open_model(protocol, url, authority, name, version, _MAX_CONCURRENT))
+        size = batch_size or min(_SAMPLE_BATCH_SIZE, model.max_batch_size)
+        result = run_end_to_end(model, query, test_dir, output_path, identities=identities, seed=seed, batch_size=size)
+    _print_left_out(result.broken)
+    if result.broken:
+        typer.echo(f"{len(result.broken)} left out", err=True)
     for picture in PICTURES:
         typer.echo(f"picture: {output_path / picture}", err=True)
-    rows = {"plain": found.plain.report(), "re-ranked": found.re_ranked.report()}
-    print_result(found.as_dict(), format, rows)
+    print_result(result.as_dict(), format, {"plain": result.plain.report(), "re-ranked": result.re_ranked.report()})
 
 
-def _tell(broken: tuple[str, ...]) -> None:
-    for fault in broken:
-        typer.echo(f"left out: {fault}", err=True)
+def _require_local(protocol: Protocol, url: str | None) -> None:
+    """Raise InputError if options of a remote server are combined with --repository."""
+    if protocol is Protocol.https:
+        raise InputError("--repository starts a server without TLS: use -i http or -i grpc.")
+    if url is not None:
+        raise InputError(f"--repository starts a separate server, which is not at -u {url}: give one of the two.")
 
 
-def _model(
+def _print_left_out(broken: tuple[str, ...]) -> None:
+    for error in broken:
+        typer.echo(f"left out: {error}", err=True)
+
+
+def _open_model(
     protocol: Protocol, url: str | None, authority: Path | None, name: str, version: str, max_concurrent: int
 ) -> "TritonModel":
     from reid_tune.deploy.triton.address import Address
@@ -147,5 +158,5 @@ def _model(
         raise InputError("--authority is for -i https.")
     if version and not (version.isascii() and version.isdecimal()):
         raise InputError(f"-x {version}: give the number of a version, or leave it out.")
-    place = f"localhost:{_PORTS[protocol.value]}" if url is None else url
-    return TritonModel(Address(protocol.value, place, authority), name, version, max_concurrent)
+    address = f"localhost:{_PORTS[protocol.value]}" if url is None else url
+    return TritonModel(Address(protocol.value, address, authority), name, version, max_concurrent)

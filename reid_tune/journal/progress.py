@@ -10,7 +10,8 @@ from typing import Literal
 from reid_tune.errors import InputError
 from reid_tune.journal.event_log import EVENTS, read_events
 from reid_tune.journal.events import DriverStarted, Event, StageDone, StagesReopened, StageStarted
-from reid_tune.journal.state import STAGES, SweepState, replay
+from reid_tune.journal.stages import STAGES
+from reid_tune.journal.state import SweepState, replay
 
 __all__ = ["Progress", "StageTime", "describe_progress", "is_driver_running", "read_sweep", "sweep_progress"]
 
@@ -122,6 +123,8 @@ def is_driver_running(driver: DriverStarted | None) -> bool | None:
         words = Path(f"/proc/{driver.pid}/cmdline").read_bytes().decode(errors="replace").split("\0")[:-1]
     except OSError:
         return False
+    # The log never has the encryption key, which may stand on the command line.
+    words = [word for word in words if not word.startswith("encryption_key=")]
     arguments = driver.command[1:]
     return words[len(words) - len(arguments) :] == arguments and bool(words)
 

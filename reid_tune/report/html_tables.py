@@ -7,7 +7,8 @@ from typing import Any
 
 from reid_tune.journal.costs import Cost
 from reid_tune.journal.progress import Progress
-from reid_tune.journal.state import STAGES, RunState, SweepState
+from reid_tune.journal.stages import STAGES
+from reid_tune.journal.state import RunState, SweepState
 from reid_tune.report.formatting import (
     FINALIST_LABELS,
     KIND_LABELS,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from html import escape
 from typing import TYPE_CHECKING
 
-from reid_tune.evaluation.plots import new_figure
+from reid_tune.evaluation.plots import make_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -39,7 +39,7 @@ def render_svg(draw: Callable[["Axes"], None], description: str, height: float =
     settings = {"svg.fonttype": "none", "svg.hashsalt": "reid-tune", "text.parse_math": False, "font.size": 10}
     settings |= dict.fromkeys(["text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"], ink)
     with matplotlib.rc_context(settings):
-        figure, axes = new_figure(_WIDTH, height)
+        figure, axes = make_figure(_WIDTH, height)
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", color=COLOURS["faint"], alpha=0.25, linewidth=0.6)
         axes.set_axisbelow(True)

@@ -24,15 +24,15 @@ def retrain(again: ReproduceCommand) -> dict[int, dict[str, Any]]:
         InputError: there is such a training already, which `train` would take for its own.
         RunFailedError: the training has failed, and has said why.
     """
-    if (again.results / LATEST).exists():
-        raise InputError(f"{again.results} holds a training already: remove that folder to train again.")
-    command = [sys.executable, "-P", "-m", "reid_tune", *again.words]
+    if (again.results_folder / LATEST).exists():
+        raise InputError(f"{again.results_folder} holds a training already: remove that folder to train again.")
+    command = [sys.executable, "-P", "-m", "reid_tune", *again.arguments]
     status = subprocess.run(command, env=os.environ | again.environment, stdout=2, check=False).returncode
     if status:
         raise RunFailedError(f"the training ended with status {status}.")
     from reid_tune.checkpoints.checkpoint import load_checkpoint
 
-    history = load_checkpoint(again.results / LATEST, find_passphrase()).history
+    history = load_checkpoint(again.results_folder / LATEST, find_passphrase()).history
     return {metrics["epoch"]: metrics for metrics in history}
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from reid_tune.checkpoints.encryption import decrypt
 from reid_tune.config.encryption_key import find_passphrase
@@ -11,15 +11,14 @@ from reid_tune.errors import InputError
 from reid_tune.journal.events import StagesReopened
 from reid_tune.journal.journal import Journal
 from reid_tune.journal.requests import pending_requests
-from reid_tune.journal.state import STAGES, SweepState
+from reid_tune.journal.stages import STAGES, ResumeMode
+from reid_tune.journal.state import SweepState
 from reid_tune.journal.store import load_state, resume_command
 from reid_tune.search_space.load import SweepConfig
 from reid_tune.search_space.schema import SweepFile
 from reid_tune.search_space.space import plain_values
 
-__all__ = ["ResumeMode", "load_resumable_state", "reopen_stages", "stages_to_redo", "require_same_key"]
-
-ResumeMode = Literal["never", "auto"]
+__all__ = ["load_resumable_state", "reopen_stages", "stages_to_redo", "require_same_key"]
 
 # Parts of a sweep file that a resumed sweep may change; what the spec says is compared, not where it lies.
 _FREE = {"resources", "storage", "budget", "keep", "spec"}

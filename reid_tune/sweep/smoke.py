@@ -18,13 +18,14 @@ from reid_tune.environment import temporary_variables
 from reid_tune.errors import ReidTuneError, RunFailedError
 from reid_tune.journal.event_log import read_events
 from reid_tune.journal.journal import EVENTS
-from reid_tune.journal.state import STAGES, RunState, replay
+from reid_tune.journal.stages import STAGES
+from reid_tune.journal.state import RunState, replay
 from reid_tune.search.validation import SAMPLE_COUNT, validate_space
 from reid_tune.search_space.load import SweepConfig, load_sweep
 from reid_tune.sweep.pretrained import pinned_pretrained_weights
 from reid_tune.sweep.sample_images import link_images, sample_test_images, sample_training_images
-from reid_tune.tasks.evaluation_sets import evaluation_sets
-from reid_tune.training.subsets import training_folders
+from reid_tune.tasks.common.evaluation_sets import evaluation_sets
+from reid_tune.training.subsets import list_training_folders
 
 __all__ = ["make_small_sweep", "run_smoke_test"]
 
@@ -103,7 +104,7 @@ def _training(sweep: SweepConfig, folder: Path) -> dict[str, Any]:
     identities = max(dataset.batch_size // dataset.num_instances for dataset in datasets)
     batch, seed = max(dataset.batch_size for dataset in datasets), sweep.experiment.dataset.validation_seed
     chosen = sample_training_images(
-        training_folders(sweep.experiment),
+        list_training_folders(sweep.experiment),
         seeds=range(seed, seed + SECTIONS["confirm"]["seeds"] + 1),
         fraction=sweep.experiment.dataset.validation_fraction,
         identities=identities,

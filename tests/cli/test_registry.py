@@ -118,7 +118,8 @@ def test_an_empty_registry(run: Run, tmp_path: Path) -> None:
 
     (tmp_path / "mlflow.db").unlink()
     client(f"sqlite:///{tmp_path}/mlflow.db")
-    sentence = f"no model is registered in sqlite:///{tmp_path}/mlflow.db: a sweep's stage register does it.\n"
+    store = f"sqlite:///{tmp_path}/mlflow.db"
+    sentence = f"no model is registered in {store}: the stage register of a sweep registers its winner.\n"
     assert run("list") == (0, "", sentence)
     assert run("list --format json") == (0, "[]\n", sentence)
     assert (

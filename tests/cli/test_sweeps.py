@@ -10,7 +10,6 @@ import pytest
 import torch
 import yaml
 
-from reid_tune.cli.sweeps import Stage
 from reid_tune.config.load import build_experiment, with_parameters
 from reid_tune.demo import draw_demo_data
 from reid_tune.journal.event_log import EventLog
@@ -83,16 +82,18 @@ def test_logs(run: Run) -> None:
     assert "two" in run("logs", "s")[1]
 
 
-def test_the_stages_of_the_command_line_are_those_of_a_sweep() -> None:
-    assert tuple(Stage) == STAGES
-
-
-def test_the_help_of_a_sweep_names_its_options_and_the_other_command(command: Run) -> None:
+def test_the_help_of_a_sweep_names_its_options(command: Run) -> None:
     status, out, _ = command("sweep", "--help")
-    assert status == 0 and "sweep reproduce NAME/7" in out
+    assert status == 0
     assert all(option in out for option in ("--resume", "--from", "--until", "--dry-run", "--smoke"))
-    status, out, _ = command("sweep", "reproduce", "--help")
-    assert status == 0 and "--run" in out and "--smoke" not in out
+
+
+def test_stages_and_modes_are_those_of_a_sweep(command: Run) -> None:
+    for option in ("--from", "--until"):
+        status, _, err = command("sweep", "sweep.yaml", option, "testing")
+        assert status == 2 and all(stage in err for stage in STAGES)
+    status, _, err = command("sweep", "sweep.yaml", "--resume", "always")
+    assert status == 2 and "never" in err and "auto" in err
 
 
 def test_a_smoke_is_a_sweep_of_its_own(command: Run) -> None:
@@ -177,7 +178,7 @@ def trained(command: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Ru
 
 
 def test_reproduce_prints_the_command(trained: Run) -> None:
-    status, out, err = trained("sweep", "reproduce", "s/1")
+    status, out, err = trained("reproduce", "s/1")
     assert (status, err) == (0, "")
     words = shlex.split(out)
     assert (
@@ -189,11 +190,11 @@ def test_reproduce_prints_the_command(trained: Run) -> None:
 
 @pytest.mark.integration
 def test_reproduce_trains_the_same(trained: Run) -> None:
-    status, out, _ = trained("sweep", "reproduce", "s/1", "--run", "--format", "json")
+    status, out, _ = trained("reproduce", "s/1", "--run", "--format", "json")
     found = json.loads(out)
     assert status == 0 and found["equal"] and found["epoch"] == 2
     assert found["metrics"]["mAP"]["sweep"] == found["metrics"]["mAP"]["again"] and "loss" in found["metrics"]
-    status, out, err = trained("sweep", "reproduce", "s/refit/winner", "--run")
+    status, out, err = trained("reproduce", "s/refit/winner", "--run")
     assert status == 0 and "epoch 2: equal" in out and "mAP" not in out
     assert sorted(path.name for path in Path("results").iterdir()) == ["s-refit-winner", "s-trial-1"]
 
@@ -202,7 +203,7 @@ def test_reproduce_trains_the_same(trained: Run) -> None:
 def test_reproduce_says_where_numbers_differ(trained: Run) -> None:
     with EventLog(Path("runs/s/events.jsonl")) as log:
         log.append(EpochReported(run="trials/0001", epoch=2, metrics={"loss": 0.5, "mAP": 0.25}))
-    status, out, _ = trained("sweep", "reproduce", "s/1", "--run")
+    status, out, _ = trained("reproduce", "s/1", "--run")
     assert status == 1 and "epoch 2: not equal" in out and "0.25" in out
 
 
@@ -210,6 +211,6 @@ def test_reproduce_of_what_has_no_numbers_is_refused(trained: Run) -> None:
     with EventLog(Path("runs/s/events.jsonl")) as log:
         log.append(RunSuggested(run="trials/0002", parameters={}))
     for name in ("s", "s/7", "t/1"):
-        assert trained("sweep", "reproduce", name)[0] == 2
-    status, out, err = trained("sweep", "reproduce", "s/2", "--run")
+        assert trained("reproduce", name)[0] == 2
+    status, out, err = trained("reproduce", "s/2", "--run")
     assert (status, out) == (2, "") and "has reported no epoch" in err

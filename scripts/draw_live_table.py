@@ -1,6 +1,6 @@
 """Draw the README's picture of the live table from the log of a real sweep.
 
-python docs/draw_live_table.py runs/quickstart/events.jsonl docs/live-table.svg
+python scripts/draw_live_table.py runs/quickstart/events.jsonl docs/live-table.svg
 """
 
 import io
@@ -22,14 +22,14 @@ from reid_tune.report.tables import leaderboard
 def main(log: str, picture: str) -> None:
     events = read_events(log)
     reports = [i for i, event in enumerate(events) if isinstance(event, EpochReported) and "mAP" in event.metrics]
-    moment = events[: reports[len(reports) * 3 // 4] + 1]
-    state = replay(moment)
+    past_events = events[: reports[len(reports) * 3 // 4] + 1]
+    state = replay(past_events)
     trials = state.header.sweep["budget"]["trials"]
     console = Console(record=True, width=112, file=io.StringIO(), force_terminal=True)
     console.print("$ reid-tune sweep search_spaces/quickstart.yaml")
-    status = status_text(state, trials, CostLedger(moment).total())
+    status = status_text(state, trials, CostLedger(past_events).total())
     console.print(Group(leaderboard(state), Text(status, style="dim")))
-    # The fonts that rich names lie on a server; any monospaced one will do.
+    # The fonts that rich names are on a server; any monospaced one will do.
     write_atomic(picture, re.sub(r"@font-face \{.*?\}", "", console.export_svg(title="reid-tune"), flags=re.DOTALL))
 
 
