@@ -24,7 +24,7 @@ from common import Row, Watch
 
 from reid_tune.config.experiment import Experiment
 from reid_tune.training.data import training_images
-from reid_tune.training.subsets import split_records
+from reid_tune.training.subsets import load_split
 
 PATIENCE = 600  # seconds that a trial waits for the others
 BARRIER: Barrier | None = None  # of the trials that run at once, set in each of their processes
@@ -69,7 +69,7 @@ def main() -> None:
     with common.workplace() as folder:
         experiment = make_spec(options, device, folder)
         print(common.machine(device), flush=True)
-        training_images(experiment, split_records(experiment).train)  # builds the image cache
+        training_images(experiment, load_split(experiment).train)  # builds the image cache
         alone, alone_start = run_trials(experiment, device, 1, options.epochs, folder / "alone")
         together, start = run_trials(experiment, device, options.trials, options.epochs, folder / "together")
     model = experiment.model

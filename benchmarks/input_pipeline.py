@@ -33,10 +33,10 @@ from reid_tune.config.experiment import Experiment
 from reid_tune.data.image_cache.images import DecodedImages
 from reid_tune.data.image_spec import ImageSpec, interpolation_for
 from reid_tune.data.images import FILTERS, decode_images
-from reid_tune.data.records import ImageRecord
+from reid_tune.data.records import ImageRecord, training_records
 from reid_tune.demo import draw_demo_data
 from reid_tune.training.data import TrainingImages, training_images
-from reid_tune.training.subsets import train_records
+from reid_tune.training.subsets import list_training_folders
 
 PER_IDENTITY = 17  # Market-1501's
 READERS = 4
@@ -62,7 +62,7 @@ def main() -> None:
     torch.set_num_threads(1)
     with common.workplace() as folder:
         experiment = make_spec(given, folder)
-        records = train_records(experiment)
+        records = training_records(*list_training_folders(experiment))
         print(common.machine(common.device_of(given)), flush=True)
         rows = measure(experiment, records, given)
     model, dataset = experiment.model, experiment.dataset
@@ -172,7 +172,7 @@ def memory(experiment: Experiment, *, shared: bool) -> float | None:
 
 def read(experiment: Experiment, shared: bool, barrier: Barrier, results: Any) -> None:
     """Read all images in a process of its own; no process looks at its memory before all have come as far."""
-    records = train_records(experiment)
+    records = training_records(*list_training_folders(experiment))
     barrier.wait()
     before = pss()
     barrier.wait()

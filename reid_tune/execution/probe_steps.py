@@ -152,9 +152,9 @@ def _add_gpu_memory(result: ProbeResult, run: "Run", workers: int, gpu: GpuMemor
 def _decode_images(experiment: "Experiment") -> float:
     """Have the images in the cache, and return the seconds until they are there."""
     from reid_tune.training.data import evaluation_images, training_images
-    from reid_tune.training.subsets import split_records
+    from reid_tune.training.subsets import load_split
 
-    start, split = time.perf_counter(), split_records(experiment)
+    start, split = time.perf_counter(), load_split(experiment)
     training_images(experiment, split.train)
     evaluation_images(experiment, split.query, split.gallery)
     return time.perf_counter() - start

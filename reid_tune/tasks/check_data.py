@@ -17,16 +17,16 @@ from reid_tune.data.data_quality import (
     find_unparsed_names,
     find_unreadable,
 )
-from reid_tune.data.records import class_labels, read_image_folder
+from reid_tune.data.records import ImageFolder, class_labels, read_image_folder
 from reid_tune.data.sampler import IdentitySampler
 from reid_tune.data.scan import ImageScan, scan_images
 from reid_tune.errors import InputError
 from reid_tune.training.subsets import (
     beside,
     holds_out,
+    list_training_folders,
+    load_split,
     shared_identities,
-    split_records,
-    training_folders,
     validation_folders,
 )
 
@@ -84,7 +84,8 @@ def check_data(experiment: Experiment, sheet: Path | None = None) -> Report:
     if sheet:
         check_picture_name(sheet)
     strict, experiment = experiment.dataset.strict, _relaxed(experiment)
-    train, pairs = _train_part(experiment), _pairs(experiment)
+    folders = list_training_folders(experiment) if experiment.dataset.train_folders else ()
+    train, pairs = _train_part(folders), _pairs(experiment)
     parts = [*([train] if train else []), *(part for pair in pairs for part in pair)]
     if not parts:
         raise InputError("neither dataset.train_dataset_dir nor a test folder is set: there is no data to check.")
@@ -93,7 +94,7 @@ def check_data(experiment: Experiment, sheet: Path | None = None) -> Report:
     findings = [*find_unreadable(scan for scans_of_subset in scans for scan in scans_of_subset)]
     findings += [finding for part in parts for finding in find_unparsed_names(part, strict)]
     if train:
-        held_out, faults = _split(experiment)
+        held_out, faults = _split(experiment, folders)
         findings += [*find_undersampled(train), *faults, *_leaks(train, pairs)]
     findings += [finding for pair in pairs for finding in find_unmatched_queries(*pair)]
     findings += find_duplicates(list(zip(parts, scans, strict=True)))
@@ -110,10 +111,9 @@ def _relaxed(experiment: Experiment) -> Experiment:
     return experiment.model_copy(update={"dataset": dataset})
 
 
-def _train_part(experiment: Experiment) -> Subset | None:
-    if not experiment.dataset.train_folders:
+def _train_part(folders: Sequence[ImageFolder]) -> Subset | None:
+    if not folders:
         return None
-    folders = training_folders(experiment)
     records = tuple(record for folder in folders for record in folder.records)
     return Subset(TRAIN, TRAIN, records, tuple(name for folder in folders for name in folder.unparsed_names))
 
@@ -150,12 +150,12 @@ def _scan_all(parts: Sequence[Subset]) -> list[list[ImageScan]]:
     return [[replace(scans[record.path], record=record) for record in part.records] for part in parts]
 
 
-def _split(experiment: Experiment) -> tuple[tuple[Subset, ...], list[Finding]]:
+def _split(experiment: Experiment, folders: tuple[ImageFolder, ...]) -> tuple[tuple[Subset, ...], list[Finding]]:
     """What is held out, and why split or batches cannot be made."""
     dataset = experiment.dataset
     held_out: tuple[Subset, ...] = ()
     try:
-        split = split_records(experiment)
+        split = load_split(experiment, folders)
         if holds_out(experiment):
             parts = (("query", split.query), ("gallery", split.gallery))
             held_out = tuple(Subset(f"{VALIDATION} {name}", TRAIN, records) for name, records in parts)

@@ -7,7 +7,7 @@ from reid_tune.data.records import ImageRecord
 from reid_tune.data.split_files import write_split
 from reid_tune.data.splits import Split
 from reid_tune.errors import InputError
-from reid_tune.training.subsets import holds_out, split_records, training_folders
+from reid_tune.training.subsets import DataSplit, holds_out, load_split
 
 __all__ = ["SPLIT", "run_split", "write_split_lists"]
 
@@ -27,8 +27,13 @@ def run_split(experiment: Experiment, directory: Path) -> dict[str, dict[str, in
     return {"train": _counts(split.train), "query": _counts(split.query), "gallery": _counts(split.gallery)}
 
 
-def write_split_lists(experiment: Experiment, directory: Path) -> Split:
-    """Write the lists of a spec's hold-out, see `write_split`.
+def write_split_lists(experiment: Experiment, directory: Path, split: DataSplit | None = None) -> Split:
+    """Write the lists of a spec's validation split, see `write_split`, and return the split.
+
+    Args:
+        experiment: The spec.
+        directory: Folder of the lists.
+        split: Result of `load_split` for the spec; None loads it.
 
     Raises:
         InputError: the spec holds nothing out, its data are unusable, or the folder cannot be written.
@@ -38,8 +43,8 @@ def write_split_lists(experiment: Experiment, directory: Path) -> Split:
             f"dataset.validation = {experiment.dataset.validation!r} holds no training identities out: set it to "
             "holdout."
         )
-    split = split_records(experiment)
-    write_split(directory, split, training_folders(experiment))
+    split = split or load_split(experiment)
+    write_split(directory, split, split.folders)
     return split
 
 

@@ -10,15 +10,16 @@ from typing import Any
 
 import torch
 
-from reid_tune.checkpoints.filenames import LATEST
+from reid_tune.checkpoints.filenames import LATEST, is_reference
 from reid_tune.config.experiment import Experiment
 from reid_tune.config.train import Train
+from reid_tune.data.records import training_records
 from reid_tune.errors import InputError
 from reid_tune.files import write_atomic
-from reid_tune.tasks.references import CHECKPOINT, is_reference, resolve
+from reid_tune.tasks.common.open_model import CHECKPOINT, resolve_model
+from reid_tune.tasks.common.status_log import StatusLog, kpi, logged
+from reid_tune.tasks.common.tracked_training import EpochLog, track_training
 from reid_tune.tasks.split import SPLIT, write_split_lists
-from reid_tune.tasks.status import StatusLog, kpi, logged
-from reid_tune.tasks.tracked_training import EpochLog, track_training
 from reid_tune.training.compiler import require_compiler
 from reid_tune.training.devices import task_devices
 from reid_tune.training.distributed import rank
@@ -27,11 +28,10 @@ from reid_tune.training.loop import train
 from reid_tune.training.progress import TerminalReporter
 from reid_tune.training.run import require_shares
 from reid_tune.training.subsets import (
+    DataSplit,
     holds_out,
+    load_split,
     shared_identities,
-    split_records,
-    train_records,
-    training_folders,
     validates_on_test,
 )
 
@@ -54,13 +54,14 @@ def run_train(experiment: Experiment, given: Collection[str] = (), *, track: boo
     workers = task_devices(experiment, "train")
     require_shares(experiment, len(workers))
     require_compiler(experiment, workers[0].type)
-    for line in (*_data_lines(experiment, given), describe_run(experiment, "train", workers)):
+    split = load_split(experiment)
+    for line in (*_data_lines(experiment, split, given), describe_run(experiment, "train", workers)):
         print(line, file=sys.stderr)
     with logged(directory, "train"), _recorded(experiment, directory) if track else nullcontext():
         if len(workers) == 1:
-            _worker(experiment, directory, track, workers[0])
+            _worker(experiment, split, directory, track, workers[0])
         else:
-            launch(_worker, (experiment, directory, track), workers)
+            launch(_worker, (experiment, split, directory, track), workers)
     return directory / LATEST
 
 
@@ -74,22 +75,23 @@ def _resolved(experiment: Experiment) -> Experiment:
     """The experiment with files in place of references to models."""
     model, train = experiment.model, experiment.train
     if is_reference(model.pretrained_model_path or ""):
-        path = str(resolve(str(model.pretrained_model_path), CHECKPOINT))
+        path = str(resolve_model(str(model.pretrained_model_path), CHECKPOINT))
         model = model.model_copy(update={"pretrained_model_path": path})
     if is_reference(train.resume_training_checkpoint_path or ""):
-        path = str(resolve(str(train.resume_training_checkpoint_path), CHECKPOINT))
+        path = str(resolve_model(str(train.resume_training_checkpoint_path), CHECKPOINT))
         train = train.model_copy(update={"resume_training_checkpoint_path": path})
     return experiment.model_copy(update={"model": model, "train": train})
 
 
-def _worker(experiment: Experiment, directory: Path, track: bool, device: torch.device) -> None:
+def _worker(experiment: Experiment, split: DataSplit, directory: Path, track: bool, device: torch.device) -> None:
     resume = experiment.train.resume_training_checkpoint_path
     record = EpochLog(directory, device) if track and rank() == 0 else nullcontext()
-    with record as epochs, _Reporter(experiment, directory, epochs) as reporter:
+    with record as epochs, _Reporter(experiment, split, directory, epochs) as reporter:
         train(
             experiment,
             reporter,
             directory,
+            split=split,
             resume=Path(resume) if resume else None,
             keep_best=not validates_on_test(experiment),
             device=device,
@@ -99,9 +101,9 @@ def _worker(experiment: Experiment, directory: Path, track: bool, device: torch.
 class _Reporter(TerminalReporter):
     """Keeps the spec beside the checkpoints once it goes together with data and earlier checkpoint; writes status."""
 
-    def __init__(self, experiment: Experiment, directory: Path, epochs: EpochLog | None) -> None:
+    def __init__(self, experiment: Experiment, split: DataSplit, directory: Path, epochs: EpochLog | None) -> None:
         super().__init__()
-        self._experiment, self._record = experiment, epochs
+        self._experiment, self._split, self._record = experiment, split, epochs
         self._status = StatusLog(directory)
         self._handle: int | None = None
 
@@ -110,7 +112,7 @@ class _Reporter(TerminalReporter):
             self._lock()
             write_atomic(self._status.path.with_name("experiment.yaml"), self._experiment.to_yaml())
             if holds_out(self._experiment):
-                write_split_lists(self._experiment, self._status.path.with_name(SPLIT))
+                write_split_lists(self._experiment, self._status.path.with_name(SPLIT), self._split)
             self._status.write("STARTED", "train started", epoch=first_epoch - 1, max_epoch=num_epochs)
         super().start(steps_per_epoch, first_epoch, num_epochs)
 
@@ -150,18 +152,18 @@ class _Reporter(TerminalReporter):
             )
 
 
-def _data_lines(experiment: Experiment, given: Collection[str]) -> list[str]:
-    split, dataset = split_records(experiment), experiment.dataset
+def _data_lines(experiment: Experiment, split: DataSplit, given: Collection[str]) -> list[str]:
+    dataset = experiment.dataset
     identities = len({record.identity for record in split.train})
     cameras = len({record.camera for record in split.train})
     lines = [f"training: {len(split.train)} images, {identities} identities, {cameras} camera(s)"]
     lines += [
         f"{len(folder.unparsed_names)} image(s) of {folder.path} are left out, as their names do not parse: the first "
         f"is {folder.unparsed_names[0]!r}"
-        for folder in training_folders(experiment)
+        for folder in split.folders
         if folder.unparsed_names
     ]
-    if holds_out(experiment) and (unlisted := len(train_records(experiment)) - split.images):
+    if holds_out(experiment) and (unlisted := len(training_records(*split.folders)) - split.images):
         lines.append(f"{unlisted} training image(s) are left out, as no list in {dataset.validation} names them")
     if dataset.num_classes != identities and "dataset.num_classes" in given:
         lines.append(

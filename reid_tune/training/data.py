@@ -10,7 +10,7 @@ from reid_tune.data.augment.augmentation import Augmentation
 from reid_tune.data.image_cache.cache import load_cached_images
 from reid_tune.data.image_cache.images import DecodedImages
 from reid_tune.data.image_spec import ImageSpec
-from reid_tune.data.records import ImageRecord, class_labels
+from reid_tune.data.records import ImageFolder, ImageRecord, class_labels
 from reid_tune.data.sampler import IdentitySampler
 from reid_tune.training.distributed import rank
 
@@ -44,8 +44,16 @@ class EvaluationImages:
     queries: int
 
 
-def training_images(experiment: Experiment, records: Sequence[ImageRecord]) -> TrainingImages:
-    """Decode the training images and prepare batches and transforms."""
+def training_images(
+    experiment: Experiment, records: Sequence[ImageRecord], folders: Sequence[ImageFolder] = ()
+) -> TrainingImages:
+    """Decode the training images and prepare batches and transforms.
+
+    Args:
+        experiment: The spec.
+        records: The training images.
+        folders: Listings of their folders, see `load_cached_images`.
+    """
     dataset, image_spec = experiment.dataset, ImageSpec.from_experiment(experiment)
     classes, identities = class_labels(records)
     sampler = IdentitySampler(classes, dataset.batch_size, dataset.num_instances, max(experiment.train.seed, 0))
@@ -57,24 +65,33 @@ def training_images(experiment: Experiment, records: Sequence[ImageRecord]) -> T
         erasing="noise" if experiment.model.backbone.startswith("swin") else "mean",
         jitter=dataset.color_jitter,
     )
-    images = load_cached_images(records, image_spec, threads=dataset.num_workers, quiet=rank() != 0)
+    images = load_cached_images(records, image_spec, threads=dataset.num_workers, quiet=rank() != 0, listings=folders)
     return TrainingImages(images, classes, identities, sampler, augmentation)
 
 
 def evaluation_images(
-    experiment: Experiment, query: Sequence[ImageRecord], gallery: Sequence[ImageRecord]
+    experiment: Experiment,
+    query: Sequence[ImageRecord],
+    gallery: Sequence[ImageRecord],
+    folders: Sequence[ImageFolder] = (),
 ) -> EvaluationImages:
     """Decode queries and gallery as the spec's model wants them."""
-    return decode_evaluation(query, gallery, ImageSpec.from_experiment(experiment), experiment.dataset.num_workers)
+    return decode_evaluation(
+        query, gallery, ImageSpec.from_experiment(experiment), experiment.dataset.num_workers, folders
+    )
 
 
 def decode_evaluation(
-    query: Sequence[ImageRecord], gallery: Sequence[ImageRecord], image_spec: ImageSpec, threads: int
+    query: Sequence[ImageRecord],
+    gallery: Sequence[ImageRecord],
+    image_spec: ImageSpec,
+    threads: int,
+    folders: Sequence[ImageFolder] = (),
 ) -> EvaluationImages:
     """Decode queries and gallery; junk of the gallery is left out, as it counts neither way."""
     records = [*query, *(record for record in gallery if record.identity >= 0)]
     return EvaluationImages(
-        load_cached_images(records, image_spec, threads=threads),
+        load_cached_images(records, image_spec, threads=threads, listings=folders),
         np.array([record.identity for record in records], np.int64),
         np.array([record.camera for record in records], np.int64),
         len(query),

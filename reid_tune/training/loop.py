@@ -24,6 +24,7 @@ from reid_tune.training.memory import memory_errors
 from reid_tune.training.pipeline import Batch, training_batches
 from reid_tune.training.reporter import Reporter
 from reid_tune.training.run import Run, begin
+from reid_tune.training.subsets import DataSplit
 
 __all__ = ["Trained", "train"]
 
@@ -48,6 +49,7 @@ def train(
     reporter: Reporter,
     directory: Path,
     *,
+    split: DataSplit | None = None,
     resume: Path | None = None,
     validate_at: Collection[int] = (),
     keep_best: bool = False,
@@ -63,6 +65,7 @@ def train(
 
     Args:
         directory: Folder of the checkpoints, made if needed.
+        split: Result of `load_split` for the spec; None loads it.
         validate_at: 1-based epochs with a validation, in addition to those of `validation_interval` and the last one;
             the first of them is the first at which the run may be stopped.
         keep_best: Keep the epoch with the best mAP as `reid_model_best.pth`.
@@ -77,7 +80,7 @@ def train(
     if device.type == "cuda":
         torch.cuda.set_device(device)  # CUDA graphs, and threads of ours, take the current device.
     with memory_errors(experiment, device):
-        run = begin(experiment, directory, device, resume)
+        run = begin(experiment, directory, device, resume, split)
         certain_epochs = min(validate_at, default=run.experiment.train.num_epochs)
         with kernels(experiment.train, device, certain_epochs * run.data.sampler.steps_per_epoch):
             _train_epochs(run, reporter, validate_at, keep_best, features)

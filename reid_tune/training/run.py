@@ -25,7 +25,7 @@ from reid_tune.training.distributed import broadcast, rank, world_size
 from reid_tune.training.pipeline import Batch, ImageSource, image_source
 from reid_tune.training.pretrained import load_pretrained
 from reid_tune.training.step import Step
-from reid_tune.training.subsets import split_records
+from reid_tune.training.subsets import DataSplit, load_split
 
 __all__ = ["Run", "begin", "require_shares"]
 
@@ -65,7 +65,13 @@ def require_shares(experiment: Experiment, workers: int) -> None:
         )
 
 
-def begin(experiment: Experiment, directory: Path, device: torch.device, resume: Path | None) -> Run:
+def begin(
+    experiment: Experiment,
+    directory: Path,
+    device: torch.device,
+    resume: Path | None,
+    split: DataSplit | None = None,
+) -> Run:
     """A run behind its last saved epoch: from `resume`, else the folder's latest checkpoint, else from the start.
 
     Raises:
@@ -74,7 +80,7 @@ def begin(experiment: Experiment, directory: Path, device: torch.device, resume:
     latest = directory / LATEST
     path = resume or (latest if latest.exists() else None)
     checkpoint = load_checkpoint(path, find_passphrase(experiment)) if path else None
-    run = _prepare(_with_seed(experiment, checkpoint), directory, device)
+    run = _prepare(_with_seed(experiment, checkpoint), directory, device, split)
     if checkpoint is not None:
         assert path is not None
         _restore(run, checkpoint, path)
@@ -92,18 +98,18 @@ def _with_seed(experiment: Experiment, checkpoint: Checkpoint | None) -> Experim
     return experiment.model_copy(update={"train": experiment.train.model_copy(update={"seed": seed})})
 
 
-def _prepare(experiment: Experiment, directory: Path, device: torch.device) -> Run:
+def _prepare(experiment: Experiment, directory: Path, device: torch.device, split: DataSplit | None) -> Run:
     require_shares(experiment, world_size())
-    split, optim = split_records(experiment), experiment.train.optim
+    split, optim = split or load_split(experiment), experiment.train.optim
     if optim.plateau_patience is not None and optim.lr_monitor == "val_loss" and not split.query:
         raise InputError(
             "train.optim.lr_monitor = 'val_loss' watches the validation, and there is none: set dataset.validation, "
             "or lr_monitor: train_loss."
         )
-    data = training_images(experiment, split.train)
+    data = training_images(experiment, split.train, split.folders)
     validation = None
     if split.query and rank() == 0:
-        validation = evaluation_images(experiment, split.query, split.gallery)
+        validation = evaluation_images(experiment, split.query, split.gallery, split.folders)
     network = build_seeded_network(experiment.model, len(data.identities), experiment.train.seed).to(device)
     network = network.to(memory_format=torch.channels_last)
     optimizer = make_optimizer(network, optim, scaled=experiment.train.precision == "fp16")

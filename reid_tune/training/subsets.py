@@ -1,6 +1,7 @@
 """Which images of a spec's folders are trained on, and which are validated and tested on."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from reid_tune.config.experiment import Experiment
@@ -8,25 +9,33 @@ from reid_tune.data.records import ImageFolder, ImageRecord, read_image_folder, 
 from reid_tune.data.split_files import LISTS, read_split
 from reid_tune.data.splits import Split, split_by_identity
 from reid_tune.errors import InputError
-from reid_tune.storage.s3 import is_url
+from reid_tune.storage.object_store import is_url
 
 __all__ = [
+    "DataSplit",
     "beside",
     "evaluation_records",
     "holds_out",
     "shared_identities",
-    "split_records",
-    "train_records",
-    "training_folders",
+    "load_split",
+    "list_training_folders",
     "validates_on_test",
     "validation_folders",
 ]
+
+
+@dataclass(frozen=True, slots=True)
+class DataSplit(Split):
+    """The split of a spec's data, and the listings of the training folders that it was made from."""
+
+    folders: tuple[ImageFolder, ...]
+
 
 WORDS = ("auto", "none", "test", "holdout")
 QUERY, GALLERY = "query", "bounding_box_test"
 
 
-def training_folders(experiment: Experiment) -> tuple[ImageFolder, ...]:
+def list_training_folders(experiment: Experiment) -> tuple[ImageFolder, ...]:
     """The training folders of a spec, their identities and cameras kept apart.
 
     Raises:
@@ -39,20 +48,27 @@ def training_folders(experiment: Experiment) -> tuple[ImageFolder, ...]:
     return read_training_folders(dataset.train_folders, strict=dataset.strict)
 
 
-def train_records(experiment: Experiment) -> tuple[ImageRecord, ...]:
-    """All training records of a spec (identities above 0), those of a hold-out too; errors as of `training_folders`."""
-    return training_records(*training_folders(experiment))
+def load_split(experiment: Experiment, folders: tuple[ImageFolder, ...] | None = None) -> DataSplit:
+    """Return records for training, validation queries and validation gallery; the last two may be empty.
 
-
-def split_records(experiment: Experiment) -> Split:
-    """Records for training, validation queries and validation gallery; the last two are empty without validation.
+    Args:
+        experiment: The spec.
+        folders: Result of `list_training_folders`; None lists the folders.
 
     Raises:
-        InputError: a folder or list that the split needs is not given, missing or unusable.
+        InputError: A folder or list that the split needs is not given, missing or unusable.
     """
-    dataset = experiment.dataset
     validation = validation_folders(experiment)
-    folders = training_folders(experiment)
+    if folders is None:
+        folders = list_training_folders(experiment)
+    split = _split_folders(experiment, folders, validation)
+    return DataSplit(split.train, split.query, split.gallery, folders)
+
+
+def _split_folders(
+    experiment: Experiment, folders: tuple[ImageFolder, ...], validation: tuple[str | None, str | None] | None
+) -> Split:
+    dataset = experiment.dataset
     if _is_lists(dataset.validation):
         return read_split(dataset.validation, folders)
     records = training_records(*folders)

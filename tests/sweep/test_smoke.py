@@ -19,7 +19,7 @@ from ..helpers.simulated_driver import make_sweep
 
 @pytest.fixture(autouse=True)
 def fewer_samples(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("reid_tune.sweep.smoke.SAMPLES", 100)
+    monkeypatch.setattr("reid_tune.sweep.smoke.SAMPLE_COUNT", 100)
 
 
 @pytest.fixture(scope="module")

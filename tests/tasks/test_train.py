@@ -39,6 +39,23 @@ def test_reported_scores_are_those_of_exactly_the_saved_weights(spec: Spec, tmp_
     assert len({line["kpi"]["mAP"] for line in lines}) > 1
 
 
+@pytest.mark.parametrize("holds_out", [True, False])
+def test_a_training_lists_its_folder_once(spec: Spec, monkeypatch: pytest.MonkeyPatch, holds_out: bool) -> None:
+    holdout = {"dataset__validation": "holdout", "dataset__validation_fraction": 0.5}
+    experiment = spec(**(holdout if holds_out else {}))
+    listings: list[str] = []
+
+    def scandir(path: Path) -> Any:
+        listings.append(str(path))
+        return scan(path)
+
+    scan = os.scandir
+    monkeypatch.setattr("reid_tune.data.records.os.scandir", scandir)
+    directory = run_train(experiment).parent
+    assert listings.count(str(experiment.dataset.train_dataset_dir)) == 1
+    assert (directory / "split").exists() is holds_out
+
+
 @pytest.mark.integration
 def test_two_workers_on_the_cpu_do_what_one_does(spec: Spec, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """The first loss is that of the same global batch; batch norm in the backbone makes them differ a little."""

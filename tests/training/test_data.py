@@ -11,7 +11,7 @@ from reid_tune.data.image_cache.admin import list_entries
 from reid_tune.data.image_cache.images import DecodedImages
 from reid_tune.data.image_spec import ImageSpec, interpolation_for
 from reid_tune.data.images import decode_images
-from reid_tune.data.records import ImageRecord
+from reid_tune.data.records import ImageRecord, training_records
 from reid_tune.data.split_files import write_split
 from reid_tune.errors import InputError
 from reid_tune.training.data import evaluation_images, training_images
@@ -118,7 +118,7 @@ def test_several_training_folders_become_one_set_of_people(build: Build, data: P
     other = draw(tmp_path / "other", range(3, 8), 3)
     (other / "0000_c1_nobody.png").write_bytes(next(other.glob("0003*")).read_bytes())
     experiment = several(build, data / "train", other)
-    records = every_training_record(experiment)
+    records = training_records(*list_training_folders(experiment))
     assert len(records) == 72 + 15 and [folder.distractors for folder in list_training_folders(experiment)] == [0, 1]
     assert {record.identity for record in records[72:]} == set(range(15, 20))
     assert {record.camera for record in records[72:]} == {4, 5, 6}
@@ -196,8 +196,8 @@ def test_shared_identities_are_looked_for_in_the_data_set_of_the_test(build: Bui
     train = draw(tmp_path / "site" / "train", range(3, 8), 2)
     query = [ImageRecord(tmp_path / "site" / "query" / f"{i:04d}_c1.png", i, 1) for i in (0, 1, 2, 3, 15, 20)]
     for folders in ((data / "train", train), (train, data / "train")):
-        assert shared_identities(every_training_record(several(build, *folders)), query) == 1
-    assert shared_identities(every_training_record(several(build, data / "train")), query) == 3
+        assert shared_identities(training_records(*list_training_folders(several(build, *folders))), query) == 1
+    assert shared_identities(training_records(*list_training_folders(several(build, data / "train"))), query) == 3
 
 
 def test_only_parsed_images_are_queries(build: Build, data: Path, tmp_path: Path) -> None:
@@ -218,7 +218,7 @@ def test_only_parsed_images_are_queries(build: Build, data: Path, tmp_path: Path
 def test_grey_and_jitter_come_from_the_spec(build: Build, data: Path) -> None:
     jitter = {"dataset__color_jitter.prob": 0.5, "dataset__color_jitter.hue": 0.1}
     experiment = build(model__input_channels=1, **jitter)
-    made = training_images(experiment, every_training_record(experiment))
+    made = training_images(experiment, training_records(*list_training_folders(experiment)))
     pixels = made.images[:]
     assert pixels.shape == (72, 32, 16, 3) and (pixels[..., :1] == pixels).all()
     assert made.augmentation.jitter == experiment.dataset.color_jitter

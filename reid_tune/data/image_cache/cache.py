@@ -30,7 +30,7 @@ from reid_tune.data.image_cache.images import DecodedImages
 from reid_tune.data.image_cache.lock import BuildLock, build_lock
 from reid_tune.data.image_spec import ImageSpec
 from reid_tune.data.images import decode_images, describe_error
-from reid_tune.data.records import ImageRecord, read_image_folder
+from reid_tune.data.records import ImageFolder, ImageRecord, read_image_folder
 from reid_tune.errors import InputError
 from reid_tune.storage.download_cache import cache_folder
 
@@ -67,7 +67,12 @@ def image_cache_folder() -> Path:
 
 
 def load_cached_images(
-    records: Sequence[ImageRecord], spec: ImageSpec, *, threads: int | None = None, quiet: bool = False
+    records: Sequence[ImageRecord],
+    spec: ImageSpec,
+    *,
+    threads: int | None = None,
+    quiet: bool = False,
+    listings: Sequence[ImageFolder] = (),
 ) -> DecodedImages:
     """Return the images of `decode_images(records, spec)` from files that hold all images of each record's folder.
 
@@ -79,27 +84,31 @@ def load_cached_images(
         spec: How they are decoded; the normalisation does not matter.
         threads: Number of threads for decoding; None for the number of usable cores.
         quiet: Print no lines and no progress bar to stderr.
+        listings: Listings of the records' folders; a folder without one is listed.
 
     Raises:
         InputError: An image of the records is unreadable, truncated or not an image.
     """
     job = _DecodeJob(spec, threads, quiet)
+    listing_of = {listing.path: listing.records for listing in listings}
     indices_by_folder: dict[Path, list[int]] = {}
     for index, record in enumerate(records):
         indices_by_folder.setdefault(record.path.parent, []).append(index)
     arrays: list[np.ndarray] = []
     source, row = np.empty(len(records), np.intp), np.empty(len(records), np.intp)
     for folder, indices in indices_by_folder.items():
-        array, rows = _load_folder(folder, [records[index] for index in indices], job)
+        array, rows = _load_folder(folder, listing_of.get(folder), [records[index] for index in indices], job)
         source[indices], row[indices] = len(arrays), rows
         arrays.append(array)
     return DecodedImages(arrays, source, row)
 
 
-def _load_folder(folder: Path, records: list[ImageRecord], job: _DecodeJob) -> tuple[np.ndarray, Sequence[int]]:
+def _load_folder(
+    folder: Path, listing: Sequence[ImageRecord] | None, records: list[ImageRecord], job: _DecodeJob
+) -> tuple[np.ndarray, Sequence[int]]:
     """Return an array that holds the images of one folder's records, and their rows in it."""
     try:
-        all_records = read_image_folder(folder).records
+        all_records = read_image_folder(folder).records if listing is None else listing
         row = {record.path.name: number for number, record in enumerate(all_records)}
         if not all(record.path.name in row for record in records):
             raise InputError(f"{folder} has lost images since it was read")

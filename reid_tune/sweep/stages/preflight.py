@@ -22,7 +22,7 @@ from reid_tune.tracking.registry.names import check_alias, check_model_name
 from reid_tune.training.compiler import require_compiler
 from reid_tune.training.pretrained import load_pretrained
 from reid_tune.training.run import require_shares
-from reid_tune.training.subsets import evaluation_records, shared_identities, split_records, training_folders
+from reid_tune.training.subsets import DataSplit, evaluation_records, load_split, shared_identities
 
 __all__ = ["PreflightResult", "run_preflight"]
 
@@ -71,11 +71,11 @@ def run_preflight(sweep: SweepConfig, stages: Collection[str], address: str | No
     samples = validate_space(sweep, SAMPLE_COUNT)
     _require_networks([sweep.experiment, *samples])
     with error_context("dataset.train_dataset_dir"):
-        split = split_records(sweep.experiment)
+        split = load_split(sweep.experiment)
     identities = len({record.identity for record in split.train})
     _require_identities(sweep, [sweep.experiment, *samples], identities)
     require_readable([*split.train, *split.query, *split.gallery])
-    warnings = _warnings(sweep, split.held_out)
+    warnings = _warnings(sweep, split)
     if "test" in stages:
         queries = _test_queries(sweep.experiment)
         if shared := shared_identities([*split.train, *split.gallery], queries):
@@ -178,17 +178,17 @@ def _test_queries(experiment: Experiment) -> tuple[ImageRecord, ...]:
     return query
 
 
-def _warnings(sweep: SweepConfig, held_out: int) -> list[str]:
+def _warnings(sweep: SweepConfig, split: DataSplit) -> list[str]:
     lines = []
-    if held_out < 100:
-        lines.append(f"{held_out} identities are held out for validation; below 100 the search sees a noisy mAP.")
+    if split.held_out < 100:
+        lines.append(f"{split.held_out} identities are held out for validation; below 100 the search sees a noisy mAP.")
     searched = {parameter.key for parameter in sweep.space.parameters}
     early = searched & {"train.optim.lr_steps", "train.num_epochs"}
     if early and sweep.file.scheduler.name == "asha":
         lines.append(f"{', '.join(sorted(early))} under asha: trials are compared at unlike points of their schedules.")
     lines += [
         f"{len(folder.unparsed_names)} files of {folder.path} are left out: their names do not parse."
-        for folder in training_folders(sweep.experiment)
+        for folder in split.folders
         if folder.unparsed_names
     ]
     return lines

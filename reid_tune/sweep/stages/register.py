@@ -19,7 +19,7 @@ from reid_tune.sweep.stages.model_card import model_version_tags, render_model_c
 from reid_tune.sweep.stages.refit import find_finalists
 from reid_tune.tracking.promotion import CONFIRM_FILE, Repeat, write_repeats
 from reid_tune.tracking.store import with_credentials
-from reid_tune.training.subsets import split_records
+from reid_tune.training.subsets import load_split
 
 __all__ = ["register"]
 
@@ -74,7 +74,7 @@ def _repeats(sweep: SweepConfig, journal: Journal, winner: RunState) -> list[Rep
         experiment = with_parameters(sweep.experiment, run.parameters, run.name)
         plain = score(read_features(features_file(journal.folder, run.name)))
         # Of several training folders two may have the same file name, but never the same identity.
-        names = np.array([f"{record.identity}/{record.path.name}" for record in split_records(experiment).query])
+        names = np.array([f"{record.identity}/{record.path.name}" for record in load_split(experiment).query])
         dataset = experiment.dataset
         split = f"{data}/{dataset.validation_seed}/{dataset.validation_fraction}"
         found.append(Repeat(split, names[plain.matched], plain.query_ids, plain.average_precision))
