@@ -25,10 +25,9 @@ def report(
 ) -> None:
     """Show the results of a sweep, running or not, and write them as an HTML page."""
     from reid_tune.journal.costs import CostLedger
-    from reid_tune.journal.event_log import read_events
-    from reid_tune.journal.journal import EVENTS
+    from reid_tune.journal.event_log import EVENTS, read_events
     from reid_tune.journal.s3_reader import snapshot_for_reading
-    from reid_tune.journal.store import load_state, sweep_folder
+    from reid_tune.journal.sweep_lookup import load_state, sweep_folder
     from reid_tune.report.html import write_page
     from reid_tune.report.summary import build_report
 
@@ -73,7 +72,7 @@ def logs(
 ) -> None:
     """Show the log of a run."""
     from reid_tune.journal.s3_reader import snapshot_for_reading
-    from reid_tune.journal.store import split_run_reference
+    from reid_tune.journal.sweep_lookup import split_run_reference
     from reid_tune.report.run_logs import logs_table, read_log
     from reid_tune.tables import print_table
 
@@ -117,8 +116,7 @@ def version() -> None:
 def print_sweep(state: Any, folder: Path) -> None:
     """Print the tables and sentences of a sweep's report."""
     from reid_tune.journal.costs import CostLedger
-    from reid_tune.journal.event_log import read_events
-    from reid_tune.journal.journal import EVENTS
+    from reid_tune.journal.event_log import EVENTS, read_events
     from reid_tune.report.sentences import report_sentences
     from reid_tune.report.tables import confirm_table, finalist_table, leaderboard
     from reid_tune.tables import print_table

@@ -110,7 +110,7 @@ def _print_plan(sweep: "SweepConfig", until: Stage, address: str | None, format:
 
 def _run(sweep: "SweepConfig", resume: ResumeMode, start: Stage | None, until: Stage, address: str | None) -> None:
     from reid_tune.cli.inspect import print_sweep
-    from reid_tune.journal.store import resume_command
+    from reid_tune.journal.sweep_lookup import resume_command
     from reid_tune.report.html import PAGE
     from reid_tune.sweep.driver import run_sweep
 
@@ -131,7 +131,7 @@ def stop(
     storage: StorageOption = "runs",
 ) -> None:
     """Stop a trial of a running search; the sweep continues without it."""
-    from reid_tune.journal.store import split_run_reference
+    from reid_tune.journal.sweep_lookup import split_run_reference
     from reid_tune.sweep.requests import ask_to_stop
 
     typer.echo(ask_to_stop(*split_run_reference(name), storage))

@@ -1,4 +1,4 @@
-"""The log of a running sweep together with the state that it implies."""
+"""The event log of a running sweep, together with the state that follows from it."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,19 +10,32 @@ from reid_tune.journal.lease import Lease
 from reid_tune.journal.state import SweepState, replay
 from reid_tune.journal.sweep_store import SweepStore
 
-__all__ = ["EVENTS", "Journal"]
+__all__ = ["Journal"]
 
 
 class Journal:
-    """Every change of a sweep goes through `emit`: first to disk, then into the state, then to the listeners."""
+    """Write access to a sweep; every change goes through `emit`. A context manager, which holds the sweep's lease.
 
-    def __init__(self, where: SweepStore | Path, wait: Callable[[str], None] = lambda text: None) -> None:
-        self.files = where if isinstance(where, SweepStore) else SweepStore(where)
+    Args:
+        files: The sweep's files, or its folder.
+        wait: Receives a line that says what is waited for.
+
+    Attributes:
+        earlier_events: Events that the log had before this process.
+        state: State after all events.
+        listeners: Functions that are called after each event, with the event and the state.
+
+    Raises:
+        InputError: Another driver is alive, or the folder cannot be written.
+    """
+
+    def __init__(self, files: SweepStore | Path, wait: Callable[[str], None] = lambda text: None) -> None:
+        self.files = files if isinstance(files, SweepStore) else SweepStore(files)
         self._log = EventLog(self.folder / EVENTS)
         self._lease: Lease | None = None
         self._wait = wait
-        self.past = read_events(self._log.path)
-        self.state: SweepState = replay(self.past)
+        self.earlier_events = read_events(self._log.path)
+        self.state: SweepState = replay(self.earlier_events)
         self.listeners: list[Callable[[Event, SweepState], None]] = []
 
     @property
@@ -36,18 +49,18 @@ class Journal:
         return self._log.path
 
     def emit(self, event: Event) -> None:
-        """Record an event.
+        """Record an event: first on disk, then in the state, then with the listeners.
 
         Raises:
             InfrastructureError: The disk is full, or another driver has taken over.
         """
         if self._lease:
-            self._lease.require()
+            self._lease.require_held()
             self.files.require_synced()
         is_stage = isinstance(event, StageStarted | StageDone)
         if is_stage:
-            self.files.flush()  # The files that it is about are there before it.
-        # As read from its line, so that this state is the one that a replay makes.
+            self.files.flush()  # The files that the event is about arrive before it.
+        # As read from its line, so that this state equals the one that a replay computes.
         event = self._log.append(event)
         self.state.apply(event)
         for listener in self.listeners:
@@ -59,21 +72,21 @@ class Journal:
         try:
             self._lease = Lease(self.files.objects, self.files.lock, wait=self._wait)
             self.files.begin(self._lease)
-        except BaseException:  # Whatever ends the wait, Ctrl-C too: the log's lock is free again.
-            self._let_go()
+        except BaseException:  # Whatever ends the wait, Ctrl-C included: the log's lock is free again.
+            self._release()
             raise
-        # Another driver may have written on while this one waited.
-        self.past = read_events(self._log.path)
-        self.state = replay(self.past)
+        # Another driver may have written while this one waited.
+        self.earlier_events = read_events(self._log.path)
+        self.state = replay(self.earlier_events)
         return self
 
     def __exit__(self, *_: object) -> None:
         try:
             self.files.end()
         finally:
-            self._let_go()
+            self._release()
 
-    def _let_go(self) -> None:
+    def _release(self) -> None:
         if self._lease:
             self._lease.release()
         self._log.close()

@@ -57,11 +57,11 @@ class Lease:
             # Another driver may have waited for the same lease.
             time.sleep(silence / 5)
             self._check_owner()
-            self.require()
+            self.require_held()
         self._thread = threading.Thread(target=self._beat, daemon=True)
         self._thread.start()
 
-    def require(self) -> None:
+    def require_held(self) -> None:
         """Check that this process still holds the lease.
 
         Raises:

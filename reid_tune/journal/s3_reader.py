@@ -2,9 +2,9 @@
 
 import shutil
 
-from reid_tune.errors import InputError
-from reid_tune.journal.journal import EVENTS
+from reid_tune.journal.event_log import EVENTS
 from reid_tune.journal.requests import REQUESTS
+from reid_tune.journal.sweep_lookup import unknown_sweep_error
 from reid_tune.journal.sweep_store import attempt_folder
 from reid_tune.storage.download_cache import mirror_folder, sync_object
 from reid_tune.storage.object_store import is_url
@@ -29,7 +29,7 @@ def snapshot_for_reading(storage: str, name: str = "") -> str:
     folder = mirror_folder("readers", storage)
     names = [sweep for sweep in bucket.folders() if not sweep.startswith(".")]
     if name and bucket.stat(f"{name}/{EVENTS}") is None:
-        raise InputError(f"there is no sweep {name!r} in {storage}; sweeps there: {', '.join(names) or 'none'}.")
+        raise unknown_sweep_error(name, storage, names)
     for copy in folder.glob("*"):
         if copy.name not in names:
             shutil.rmtree(copy)

@@ -130,7 +130,7 @@ class S3SweepStore(SweepStore):
 
     def _require_lease(self) -> None:
         if self._lease:
-            self._lease.require()  # Files of another driver must not be replaced.
+            self._lease.require_held()  # Files of another driver must not be replaced.
 
     def _upload(self, *, all_files: bool) -> None:
         with self._transfer:

@@ -12,8 +12,7 @@ from reid_tune import __version__
 from reid_tune.errors import InputError
 from reid_tune.files import check_output_file, require_writable, write_atomic
 from reid_tune.journal.costs import CostLedger
-from reid_tune.journal.event_log import read_events
-from reid_tune.journal.journal import EVENTS
+from reid_tune.journal.event_log import EVENTS, read_events
 from reid_tune.journal.progress import Progress, read_sweep
 from reid_tune.journal.state import RunState, SweepState
 from reid_tune.report import charts, html_tables

@@ -15,7 +15,7 @@ from reid_tune.errors import InputError
 from reid_tune.files import write_atomic
 from reid_tune.journal.provenance import WorkerResources, worker_resources_of
 from reid_tune.journal.state import RunState, SweepState
-from reid_tune.journal.store import load_state, split_run_reference, sweep_folder
+from reid_tune.journal.sweep_lookup import load_state, split_run_reference, sweep_folder
 from reid_tune.report.formatting import inline_yaml
 from reid_tune.search_space.recorded import recorded_experiment
 

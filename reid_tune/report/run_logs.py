@@ -8,12 +8,11 @@ from rich.table import Table
 from rich.text import Text
 
 from reid_tune.errors import InputError
-from reid_tune.journal.event_log import read_events_from
+from reid_tune.journal.event_log import EVENTS, read_events_from
 from reid_tune.journal.events import DriverStarted
-from reid_tune.journal.journal import EVENTS
 from reid_tune.journal.progress import is_driver_running
 from reid_tune.journal.state import SweepState
-from reid_tune.journal.store import load_state, sweep_folder
+from reid_tune.journal.sweep_lookup import load_state, sweep_folder
 from reid_tune.report.formatting import format_score, shorten
 
 __all__ = ["LogFollower", "logs_table", "read_log"]

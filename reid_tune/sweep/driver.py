@@ -1,38 +1,24 @@
-"""The driver: stage after stage, each recorded in the log."""
+"""The driver of a sweep: runs one stage after the other, and records each in the event log."""
 
-import os
-import secrets
-import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
 from rich.console import Console
 
-from reid_tune.checkpoints.encryption import encrypt
 from reid_tune.config.encryption_key import find_passphrase
 from reid_tune.errors import InputError
 from reid_tune.execution.cluster.node_checks import check_nodes
 from reid_tune.execution.cluster.session import ray_session
-from reid_tune.execution.placement import compute_placement
-from reid_tune.execution.probe import run_probe
 from reid_tune.execution.run_source import RunSource
 from reid_tune.execution.stage_resources import StageResources, find_capacity, find_placement, resolve_stage_resources
 from reid_tune.execution.stage_task import StageFunction, run_stage_on_gpu
 from reid_tune.journal.costs import EpochTiming
-from reid_tune.journal.event_log import read_events, read_header
-from reid_tune.journal.events import (
-    ArtifactWritten,
-    DriverStarted,
-    Event,
-    StageDone,
-    StageStarted,
-    SweepHeader,
-)
-from reid_tune.journal.journal import EVENTS, Journal
-from reid_tune.journal.provenance import collect_environment
+from reid_tune.journal.event_log import EVENTS, read_events, read_header
+from reid_tune.journal.events import ArtifactWritten, Event, StageDone, StageStarted
+from reid_tune.journal.journal import Journal
 from reid_tune.journal.s3_sweep_store import S3SweepStore
 from reid_tune.journal.stages import STAGES, ResumeMode
 from reid_tune.journal.state import SweepState
@@ -42,9 +28,15 @@ from reid_tune.report.live import LiveView
 from reid_tune.report.markdown import SweepPage
 from reid_tune.search.budget import BudgetTracker, require_gpus_for_gpu_hours
 from reid_tune.search_space.load import SweepConfig
-from reid_tune.sweep.plan import make_plan
+from reid_tune.sweep.plan import plan_from_probe
 from reid_tune.sweep.pretrained import pinned_pretrained_weights
-from reid_tune.sweep.resume import load_resumable_state, reopen_stages, require_same_key, stages_to_redo
+from reid_tune.sweep.resume import (
+    load_resumable_state,
+    record_driver_start,
+    reopen_stages,
+    require_same_key,
+    stages_to_redo,
+)
 from reid_tune.sweep.stages.confirm import choose_winner, make_confirm_runs
 from reid_tune.sweep.stages.export import export_finalists
 from reid_tune.sweep.stages.preflight import PreflightResult, run_preflight
@@ -54,51 +46,57 @@ from reid_tune.sweep.stages.rerank import choose_settings
 from reid_tune.sweep.stages.search import TrialSource
 from reid_tune.sweep.stages.test_set import evaluate_finalists
 from reid_tune.tasks.split import SPLIT, write_split_lists
-from reid_tune.tracking.mlflow_names import user
 from reid_tune.tracking.sender import Sender, followed
-from reid_tune.tracking.store import fault, public, tracking_uri, with_credentials
+from reid_tune.tracking.store import fault, tracking_uri, with_credentials
 
-__all__ = ["plan_sweep", "run_sweep"]
+__all__ = ["SweepDriver", "plan_sweep", "run_sweep"]
 
 
 def plan_sweep(sweep: SweepConfig, until: str, address: str | None = None) -> dict[str, Any]:
-    """All checks and the plan, without writing anything but decoded images into their cache.
+    """Run all checks and return the plan. Nothing is written except decoded images in their cache.
+
+    Args:
+        sweep: Sweep to plan.
+        until: Last stage.
+        address: Address of a Ray cluster, see `ray_session`; None for this machine.
 
     Raises:
-        InputError: the first thing that would make the sweep fail.
+        InputError: the sweep would fail; the first reason is given.
     """
     key = find_passphrase(sweep.experiment)
     open_sweep_files(sweep)
-    with pinned_pretrained_weights(sweep, None) as own:
-        checked = run_preflight(own, _stages(until), address)
+    with pinned_pretrained_weights(sweep, None) as pinned:
+        checks = run_preflight(pinned, _stages_until(until), address)
         with ray_session(address, key):
-            check_nodes(own)
-            return {"name": own.file.name, "folder": own.location} | _planned(own, checked)
+            check_nodes(pinned)
+            return {"name": pinned.file.name, "folder": pinned.location} | plan_from_probe(pinned, checks)
 
 
 def run_sweep(
     sweep: SweepConfig, *, resume: ResumeMode, until: str, start: str | None = None, address: str | None = None
 ) -> SweepState:
-    """Run all stages up to `until`, each once in the life of a sweep, and return the state behind them.
+    """Run all stages up to `until`, each once in the life of a sweep, and return the state after them.
 
     Args:
-        resume: `never` refuses a name that exists; `auto` begins or continues.
-        start: A stage from which on all is done again in a sweep that exists; its trials, and repeats that finished,
-            stay.
-        address: Of a Ray cluster, see `cluster`; without one Ray is started on this machine.
+        sweep: Sweep to run.
+        resume: `never` rejects a name that exists; `auto` begins or continues.
+        until: Last stage.
+        start: First of the stages that are done again, in a sweep that exists. Its trials and finished repeats are kept.
+        address: Address of a Ray cluster, see `ray_session`; None to start Ray on this machine.
 
     Raises:
-        InputError: file, spec, data, name or resources are wrong.
-        InfrastructureError: the disk is full, or Ray is gone; resumed, the sweep goes on where it was.
-        FailedRun: no trial could be finished.
+        InputError: file, spec, data, name or resources are invalid.
+        InfrastructureError: the disk is full, or Ray is lost. The sweep can be resumed.
+        RunFailedError: no trial could be finished.
     """
     files = open_sweep_files(sweep)
-    past = read_events(sweep.folder / EVENTS)
-    with pinned_pretrained_weights(sweep, read_header(sweep.folder / EVENTS)) as own:
-        return _run(own, files, past, resume, until, start, address)
+    log = sweep.folder / EVENTS
+    past = read_events(log)
+    with pinned_pretrained_weights(sweep, read_header(log)) as pinned:
+        return _run_pinned(pinned, files, past, resume, until, start, address)
 
 
-def _run(
+def _run_pinned(
     sweep: SweepConfig,
     files: SweepStore,
     past: list[Event],
@@ -107,185 +105,161 @@ def _run(
     start: str | None,
     address: str | None,
 ) -> SweepState:
-    """See `run_sweep`; `past` has the events of the log."""
-    stages, again = _stages(until), tuple[str, ...]()
+    """Run a sweep with pinned pretrained weights; `past` has the events of its log."""
+    stages, redone = _stages_until(until), tuple[str, ...]()
+    uri = tracking_uri()
     if past:
         state = load_resumable_state(sweep, "auto" if start else resume)
-        again = stages_to_redo(sweep, state, start)
-        stages = tuple(stage for stage in stages if stage not in state.stages or stage in again)
+        redone = stages_to_redo(sweep, state, start)
+        stages = tuple(stage for stage in stages if stage not in state.stages or stage in redone)
         if not stages:
             return state
         require_same_key(sweep, state)
+        uri = with_credentials(state.header.tracking_uri)
     elif start not in (None, STAGES[0]):
         raise InputError(f"--from {start}: there is no sweep {sweep.file.name} in {sweep.location} yet: leave it out.")
     key = find_passphrase(sweep.experiment)
-    checked = run_preflight(sweep, stages, address)
+    checks = run_preflight(sweep, stages, address)
     console = Console(file=sys.stderr)
-    if found := fault(with_credentials(state.header.tracking_uri) if past else tracking_uri()):
-        _warn(console, f"{found} The log keeps what MLflow misses; the stage register will need it.")
+    error = fault(uri)
+    if error:
+        _warn(console, f"{error} The event log keeps what MLflow misses; the stage register will need MLflow.")
     if sweep.weights_reference:
         _warn(
             console,
-            f"where {sweep.weights_reference} was trained on images of this training set, it knows the held-out identities, and "
-            "their scores are too good: compare on other data.",
+            f"if {sweep.weights_reference} was trained on images of this training set, it has seen the held-out "
+            "identities, and their scores are too good: compare on other data.",
         )
     with ray_session(address, key):
         check_nodes(sweep)
-        # Before the log begins, so that a sweep that cannot run leaves nothing behind.
-        planned = _planned(sweep, checked) if STAGES[0] in stages else checked.as_dict()
-        return SweepDriver(sweep, files, checked, planned, console).run(stages, again, len(past))
+        # Before the log begins, so that a sweep that cannot run leaves no files.
+        plan = plan_from_probe(sweep, checks) if STAGES[0] in stages else checks.as_dict()
+        return SweepDriver(sweep, files, checks, plan, console).run(stages, redone, len(past))
 
 
-def _stages(until: str) -> tuple[str, ...]:
+def _stages_until(until: str) -> tuple[str, ...]:
     return STAGES[: STAGES.index(until) + 1]
 
 
-def _planned(sweep: SweepConfig, checked: PreflightResult) -> dict[str, Any]:
-    """What the checks found, with the resources of a run and the plan; Ray must be there."""
-    resources = sweep.file.resources
-    trials, refits = (
-        resolve_stage_resources(sweep, resources.workers),
-        resolve_stage_resources(sweep, resources.refit_workers),
-    )
-    require_gpus_for_gpu_hours(sweep, trials)
-    measured = run_probe(sweep, compute_placement(resources, resources.workers), resources.workers)
-    planned = make_plan(sweep, checked.levels, measured, trials, refits)
-    return checked.as_dict() | planned | {"warnings": checked.warnings + planned["warnings"]}
-
-
 class SweepDriver:
-    """One process that drives a sweep."""
+    """The process that drives a sweep.
+
+    Args:
+        sweep: Sweep to run.
+        files: Store of its files.
+        checks: Result of the checks.
+        plan: Result of the stage `preflight`.
+        console: Console for the live view and warnings.
+    """
 
     def __init__(
-        self, sweep: SweepConfig, files: SweepStore, checked: PreflightResult, planned: dict[str, Any], console: Console
+        self, sweep: SweepConfig, files: SweepStore, checks: PreflightResult, plan: dict[str, Any], console: Console
     ) -> None:
         self.sweep, self.files, self.console = sweep, files, console
-        self.checked, self.planned = checked, planned
-        for warning in planned["warnings"]:
+        self.checks, self.plan = checks, plan
+        self.stages: dict[str, Callable[[], dict[str, Any]]] = {
+            "preflight": self._preflight,
+            "search": self._search,
+            "confirm": self._confirm,
+            "rerank": lambda: self._score("rerank", choose_settings),
+            "refit": self._refit,
+            "export": lambda: self._score("export", export_finalists),
+            "test": lambda: self._score("test", evaluate_finalists),
+            "register": lambda: register(self.sweep, self.journal),
+        }
+        for warning in plan["warnings"]:
             _warn(console, warning)
 
-    def run(self, stages: Sequence[str], again: Sequence[str], known: int) -> SweepState:
-        """Run the stages of a sweep whose log had so many events when they were chosen."""
+    def run(self, stages: Sequence[str], redone: Sequence[str], past_events: int) -> SweepState:
+        """Run stages, and return the state after them.
+
+        Args:
+            stages: Names of the stages to run.
+            redone: Names of the stages that are done again.
+            past_events: Number of events in the log when the stages were chosen.
+
+        Raises:
+            InputError: another driver has changed the log since then.
+        """
         view = LiveView(self.console, self.sweep.file.budget.trials)
         with Journal(self.files, partial(_warn, self.console)) as self.journal, view:
-            if len(self.journal.past) != known:
+            if len(self.journal.past) != past_events:
                 raise InputError(
                     f"another driver has changed {self.sweep.location} in the meantime: give the command again."
                 )
             self.journal.listeners.append(view)
-            self._begin()
-            if again:
-                reopen_stages(self.journal, again)
+            record_driver_start(self.sweep, self.journal)
+            if redone:
+                reopen_stages(self.journal, redone)
             with _tracked(self.sweep, self.journal, self.console) as sender:
                 view.tracking = lambda: sender.words
                 for stage in stages:
                     self.journal.emit(StageStarted(stage=stage))
-                    self.journal.emit(StageDone(stage=stage, result=getattr(self, f"_{stage}")()))
-                self._page()
+                    self.journal.emit(StageDone(stage=stage, result=self.stages[stage]()))
+                self._write_page()
             return self.journal.state
 
-    def _page(self) -> None:
+    def _write_page(self) -> None:
         try:
             write_page(self.sweep.folder)
-        except Exception as error:  # A sweep that is done does not fail over its page.
-            _warn(self.console, f"there is no page, make it with reid-tune report: {error}")
+        except Exception as error:  # A finished sweep does not fail because of its page.
+            _warn(self.console, f"the page could not be written ({error}): write it with reid-tune report.")
         else:
             self.journal.emit(ArtifactWritten(path=PAGE, folder=""))
 
-    def _begin(self) -> None:
-        sweep, journal = self.sweep, self.journal
-        if not journal.past:
-            uid, key = secrets.token_hex(8), find_passphrase(sweep.experiment)
-            journal.emit(
-                SweepHeader(
-                    name=sweep.file.name,
-                    uid=uid,
-                    lock=encrypt(uid.encode(), key).hex() if key is not None else None,
-                    tracking_uri=public(tracking_uri()),
-                    sweep=sweep.file.model_dump(mode="json"),
-                    spec=sweep.experiment.parameters(),
-                    weights=sweep.weights_reference or None,
-                )
-            )
-        journal.emit(
-            DriverStarted(
-                pid=os.getpid(),
-                host=socket.gethostname(),
-                user=user(),
-                resumed=bool(journal.past),
-                command=sys.argv,
-                environment=collect_environment(sweep.experiment),
-            )
-        )
-
     def _preflight(self) -> dict[str, Any]:
         write_split_lists(self.sweep.experiment, self.sweep.folder / SPLIT)
-        return self.planned
+        return self.plan
 
     def _search(self) -> dict[str, Any]:
-        resources = self.sweep.file.resources
-        crew, refits = (
-            resolve_stage_resources(self.sweep, resources.workers),
-            resolve_stage_resources(self.sweep, resources.refit_workers),
-        )
-        require_gpus_for_gpu_hours(self.sweep, crew)
+        trials = resolve_stage_resources(self.sweep, self.sweep.file.resources.workers)
+        refits = resolve_stage_resources(self.sweep, self.sweep.file.resources.refit_workers)
+        require_gpus_for_gpu_hours(self.sweep, trials)
         probed = EpochTiming(**self.journal.state.stages["preflight"]["timing"])
-        budget_tracker = BudgetTracker(self.sweep, crew, refits, probed)
+        budget_tracker = BudgetTracker(self.sweep, trials, refits, probed)
         for event in read_events(self.journal.path):
             budget_tracker.apply(event, self.journal.state)
         self.journal.listeners.append(budget_tracker.apply)
-        search = TrialSource(self.sweep, self.journal, self.checked.levels, crew.per_run, budget_tracker)
-        self._run(search, crew, self.checked.levels)
+        source = TrialSource(self.sweep, self.journal, self.checks.levels, trials.per_run, budget_tracker)
+        self._run(source, trials, self.checks.levels)
         states = [trial.state for trial in self.journal.state.trials]
         counts = {name: states.count(name) for name in ("finished", "stopped", "failed")}
-        return counts | {"ended_by": search.end_reason(), "budget": self.sweep.file.budget.model_dump(mode="json")}
+        return counts | {"ended_by": source.end_reason(), "budget": self.sweep.file.budget.model_dump(mode="json")}
 
     def _confirm(self) -> dict[str, Any]:
-        crew = resolve_stage_resources(self.sweep, self.sweep.file.resources.workers)
-        self._run(make_confirm_runs(self.sweep, self.journal, crew.per_run), crew)
+        resources = resolve_stage_resources(self.sweep, self.sweep.file.resources.workers)
+        self._run(make_confirm_runs(self.sweep, self.journal, resources.per_run), resources)
         return self._score("confirm", choose_winner)
 
-    def _rerank(self) -> dict[str, Any]:
-        return self._score("rerank", choose_settings)
-
     def _refit(self) -> dict[str, Any]:
-        crew = resolve_stage_resources(self.sweep, self.sweep.file.resources.refit_workers)
-        source = make_refit_runs(self.sweep, self.journal, crew.per_run)
-        self._run(source, crew)
+        resources = resolve_stage_resources(self.sweep, self.sweep.file.resources.refit_workers)
+        source = make_refit_runs(self.sweep, self.journal, resources.per_run)
+        self._run(source, resources)
         return {run: self.journal.state.runs[run].state for run in source.runs}
-
-    def _export(self) -> dict[str, Any]:
-        return self._score("export", export_finalists)
-
-    def _test(self) -> dict[str, Any]:
-        return self._score("test", evaluate_finalists)
-
-    def _register(self) -> dict[str, Any]:
-        return register(self.sweep, self.journal)
 
     def _score(self, name: str, stage: StageFunction) -> dict[str, Any]:
         placement = find_placement(self.sweep, self.sweep.file.resources.workers)
         return run_stage_on_gpu(name, stage, self.sweep, self.journal, placement)
 
-    def _run(self, source: RunSource, crew: StageResources, validate_at: tuple[int, ...] = ()) -> None:
+    def _run(self, source: RunSource, resources: StageResources, validate_at: tuple[int, ...] = ()) -> None:
         from reid_tune.execution.tune_runner import run_all
 
         timeout = 60 * self.sweep.file.resources.timeout_minutes
-        workers, scratch = crew.per_run.workers, self.sweep.folder / "ray"
+        workers, scratch = resources.per_run.workers, self.sweep.folder / "ray"
         remote = self.sweep.remote / "ray" if self.sweep.remote else None
         run_all(source, lambda: find_capacity(self.sweep, workers), workers, validate_at, scratch, timeout, remote)
 
 
 def _tracked(sweep: SweepConfig, journal: Journal, console: Console) -> AbstractContextManager[Sender]:
-    """Send the log to MLflow during the block, and close it as the block ends."""
+    """Send the log to MLflow during the block, and record the driver's end after it."""
     name, storage = sweep.file.name, sweep.file.storage
-    again = f"reid-tune sync {name}" + (f" --storage {storage}" if storage != "runs" else "")
+    sync_command = f"reid-tune sync {name}" + (f" --storage {storage}" if storage != "runs" else "")
     return followed(
         journal.path,
         with_credentials(journal.state.header.tracking_uri),
         journal.emit,
         partial(_warn, console),
-        again,
+        sync_command,
         SweepPage,
     )
 
@@ -295,11 +269,11 @@ def _warn(console: Console, text: str) -> None:
 
 
 def open_sweep_files(sweep: SweepConfig) -> SweepStore:
-    """A sweep's files for its driver, as they are by now.
+    """Return the store of a sweep's files for its driver, updated from the object store.
 
     Raises:
-        InputError: the bucket is not there, or access is denied.
-        InfrastructureError: it does not answer.
+        InputError: the bucket does not exist, or access is denied.
+        InfrastructureError: the object store is unreachable.
     """
     if sweep.remote is None:
         return SweepStore(sweep.folder)

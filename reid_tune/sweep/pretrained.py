@@ -5,12 +5,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 
+from reid_tune.checkpoints.filenames import is_reference
 from reid_tune.config.load import with_parameters
 from reid_tune.files import write_atomic
 from reid_tune.journal.event_log import EVENTS, read_header
 from reid_tune.journal.events import SweepHeader, TrainingHeader
 from reid_tune.search_space.load import SweepConfig
-from reid_tune.tasks.references import CHECKPOINT, is_reference, resolve
+from reid_tune.tasks.common.open_model import CHECKPOINT, resolve_model
 
 __all__ = ["pinned_pretrained_weights"]
 
@@ -39,7 +40,7 @@ def pinned_pretrained_weights(sweep: SweepConfig, header: SweepHeader | Training
     if isinstance(header, SweepHeader) and header.weights == reference:
         yield _with(sweep, header.spec[_KEY], reference)
         return
-    content = resolve(reference, CHECKPOINT).read_bytes()
+    content = resolve_model(reference, CHECKPOINT).read_bytes()
     name = f"{_FOLDER}/{secrets.token_hex(8)}.pth"  # No other process may remove it.
     if sweep.remote:
         sweep.remote.write(name, content)

@@ -8,7 +8,7 @@ from reid_tune.journal.progress import Progress, read_sweep
 from reid_tune.journal.requests import submit_request
 from reid_tune.journal.s3_reader import snapshot_for_reading
 from reid_tune.journal.state import trial_run
-from reid_tune.journal.store import sweep_folder
+from reid_tune.journal.sweep_lookup import sweep_folder
 from reid_tune.modeling.cost import model_cost
 from reid_tune.search.warm_start import parse_user_point
 from reid_tune.search_space.recorded import load_recorded_sweep

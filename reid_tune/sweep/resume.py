@@ -1,45 +1,57 @@
-"""Going on with a sweep: what must be the same, and the command that does it."""
+"""Begin or resume a sweep: what must be unchanged, which stages are done again, and the first events."""
 
+import os
+import secrets
+import socket
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from reid_tune.checkpoints.encryption import decrypt
+from reid_tune.checkpoints.encryption import decrypt, encrypt
 from reid_tune.config.encryption_key import find_passphrase
 from reid_tune.config.experiment import flatten
 from reid_tune.errors import InputError
-from reid_tune.journal.events import StagesReopened
+from reid_tune.journal.events import DriverStarted, StagesReopened, SweepHeader
 from reid_tune.journal.journal import Journal
+from reid_tune.journal.provenance import collect_environment
 from reid_tune.journal.requests import pending_requests
 from reid_tune.journal.stages import STAGES, ResumeMode
 from reid_tune.journal.state import SweepState
-from reid_tune.journal.store import load_state, resume_command
+from reid_tune.journal.sweep_lookup import load_state, resume_command
 from reid_tune.search_space.load import SweepConfig
 from reid_tune.search_space.schema import SweepFile
 from reid_tune.search_space.space import plain_values
+from reid_tune.tracking.mlflow_names import user
+from reid_tune.tracking.store import public, tracking_uri
 
-__all__ = ["load_resumable_state", "reopen_stages", "stages_to_redo", "require_same_key"]
+__all__ = ["load_resumable_state", "record_driver_start", "reopen_stages", "require_same_key", "stages_to_redo"]
 
-# Parts of a sweep file that a resumed sweep may change; what the spec says is compared, not where it lies.
-_FREE = {"resources", "storage", "budget", "keep", "spec"}
-_SHOWN = 6  # differences of two sweeps in one message
+# Sections of a search-space file that may change in a resumed sweep. The contents of the spec are compared, not its path.
+_CHANGEABLE = {"resources", "storage", "budget", "keep", "spec"}
+_MAX_DIFFERENCES = 6  # of two sweeps, in one message
 
 
 def load_resumable_state(sweep: SweepConfig, resume: ResumeMode) -> SweepState:
-    """The state of a sweep that has begun, if this one may go on with it.
+    """Return the state of a sweep that has begun.
+
+    Args:
+        sweep: Sweep as loaded now.
+        resume: Whether it may be resumed.
 
     Raises:
-        InputError: it may not be resumed, or is another sweep.
+        InputError: it may not be resumed, or the sweep in the folder has another file or spec.
     """
     state = load_state(sweep.file.name, str(sweep.folder.parent))
-    old = flatten(SweepFile.model_validate(state.header.sweep).model_dump(mode="json", exclude=_FREE))
-    new = flatten(sweep.file.model_dump(mode="json", exclude=_FREE))
-    unlike = _differences(old, new) + _differences(state.header.spec, plain_values(sweep.experiment))
-    if unlike:
-        more = f"; and {len(unlike) - _SHOWN} more" if len(unlike) > _SHOWN else ""
+    old = flatten(SweepFile.model_validate(state.header.sweep).model_dump(mode="json", exclude=_CHANGEABLE))
+    new = flatten(sweep.file.model_dump(mode="json", exclude=_CHANGEABLE))
+    differences = _differences(old, new) + _differences(state.header.spec, plain_values(sweep.experiment))
+    if differences:
+        omitted = len(differences) - _MAX_DIFFERENCES
+        shown = differences[:_MAX_DIFFERENCES] + ([f"and {omitted} more"] if omitted > 0 else [])
         raise InputError(
-            f"the sweep {sweep.file.name} in {sweep.location} is another one ({'; '.join(unlike[:_SHOWN])}{more}): "
-            "give the file and the overrides that it began with, or another name with sweep.name=NAME."
+            f"the sweep {sweep.file.name} in {sweep.location} is another one ({'; '.join(shown)}): "
+            "give the file and the overrides that it began with, or set another name with sweep.name=NAME."
         )
     if resume == "never":
         raise InputError(
@@ -58,13 +70,16 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 
 def stages_to_redo(sweep: SweepConfig, state: SweepState, start: str | None) -> tuple[str, ...]:
-    """The stages to be done again: those from `start` on, or all from the search on where the budget now allows more.
+    """Return the stages to do again.
+
+    These are `start` and all later ones. Without `start` they are the search and all later ones if the budget now
+    allows further trials or a user has enqueued one, otherwise none.
 
     Raises:
         InputError: a stage before `start` is not done.
     """
-    found = state.stages.get("search")
-    if start is None and found and (_allows_more(sweep, state, found) or _enqueued(sweep.folder, state)):
+    result = state.stages.get("search")
+    if start is None and result and (_allows_more_trials(sweep, state, result) or _has_enqueued(sweep.folder, state)):
         start = "search"
     if start is None:
         return ()
@@ -74,21 +89,21 @@ def stages_to_redo(sweep: SweepConfig, state: SweepState, start: str | None) -> 
     return tuple(stage for stage in STAGES[STAGES.index(start) :] if stage in state.stages)
 
 
-def _enqueued(folder: Path, state: SweepState) -> bool:
+def _has_enqueued(folder: Path, state: SweepState) -> bool:
     return any(request.kind == "enqueue" and request.name not in state.requests for request in pending_requests(folder))
 
 
-def _allows_more(sweep: SweepConfig, state: SweepState, found: Mapping[str, Any]) -> bool:
-    """Whether what ended the search is larger now."""
-    key, budget = found["ended_by"], sweep.file.budget
+def _allows_more_trials(sweep: SweepConfig, state: SweepState, result: Mapping[str, Any]) -> bool:
+    """Whether the limit that ended the search is larger now."""
+    key, budget = result["ended_by"], sweep.file.budget
     if key == "trials":
         return len(state.trials) < budget.trials
-    now, before = getattr(budget, key), found["budget"][key]
+    now, before = getattr(budget, key), result["budget"][key]
     return now is None or now > before
 
 
 def reopen_stages(journal: Journal, stages: Sequence[str]) -> None:
-    """Forget the results of stages: their refits are trained anew, and repeats that failed."""
+    """Drop the results of stages, so that their refits and failed repeats are trained again."""
     dropped = [
         run.name
         for run in journal.state.runs.values()
@@ -98,17 +113,44 @@ def reopen_stages(journal: Journal, stages: Sequence[str]) -> None:
     journal.emit(StagesReopened(stages=list(stages), runs=dropped))
     for run in dropped:
         journal.files.discard(run)
-    journal.files.flush()  # Before there are new files in their places.
+    journal.files.flush()  # Before new files have the same names.
 
 
 def require_same_key(sweep: SweepConfig, state: SweepState) -> None:
-    """Refuse another key than the one that the sweep began with, which opens the `lock` of its log.
+    """Reject a key that is not the one with which the sweep began. That one decrypts the `lock` of the log.
 
     Raises:
-        InputError: another key, or none where there was one, or one where there was none.
+        InputError: the key is another one, is missing, or is given for a sweep that began without a key.
     """
     name, key, lock = f"the sweep {sweep.file.name}", find_passphrase(sweep.experiment), state.header.lock
     if lock is not None:
         decrypt(bytes.fromhex(lock), key, name)
     elif key is not None:
         raise InputError(f"{name} began without an encryption key: resume it without one, or set another sweep.name.")
+
+
+def record_driver_start(sweep: SweepConfig, journal: Journal) -> None:
+    """Record the start of this process as driver, after the header if the sweep begins."""
+    if not journal.past:
+        uid, key = secrets.token_hex(8), find_passphrase(sweep.experiment)
+        journal.emit(
+            SweepHeader(
+                name=sweep.file.name,
+                uid=uid,
+                lock=encrypt(uid.encode(), key).hex() if key is not None else None,
+                tracking_uri=public(tracking_uri()),
+                sweep=sweep.file.model_dump(mode="json"),
+                spec=sweep.experiment.parameters(),
+                weights=sweep.weights_reference or None,
+            )
+        )
+    journal.emit(
+        DriverStarted(
+            pid=os.getpid(),
+            host=socket.gethostname(),
+            user=user(),
+            resumed=bool(journal.past),
+            command=sys.argv,
+            environment=collect_environment(sweep.experiment),
+        )
+    )

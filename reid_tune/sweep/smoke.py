@@ -16,8 +16,7 @@ import yaml
 from reid_tune.config.experiment import unflatten
 from reid_tune.environment import temporary_variables
 from reid_tune.errors import ReidTuneError, RunFailedError
-from reid_tune.journal.event_log import read_events
-from reid_tune.journal.journal import EVENTS
+from reid_tune.journal.event_log import EVENTS, read_events
 from reid_tune.journal.stages import STAGES
 from reid_tune.journal.state import RunState, replay
 from reid_tune.search.validation import SAMPLE_COUNT, validate_space

@@ -11,7 +11,7 @@ from reid_tune.journal.events import TrainingHeader
 from reid_tune.journal.journal import Journal
 from reid_tune.journal.lease import Lease
 from reid_tune.journal.s3_reader import snapshot_for_reading
-from reid_tune.journal.store import sweep_folder
+from reid_tune.journal.sweep_lookup import sweep_folder
 from reid_tune.report.markdown import SweepPage
 from reid_tune.storage.object_store import is_url
 from reid_tune.storage.s3 import S3Store

@@ -8,7 +8,8 @@ from reid_tune.errors import InfrastructureError
 from reid_tune.execution.failures import Failure
 from reid_tune.execution.fixed_runs import FixedRuns, features_file
 from reid_tune.execution.run_source import Attempt, ResourceRequest
-from reid_tune.journal.journal import EVENTS, Journal
+from reid_tune.journal.event_log import EVENTS
+from reid_tune.journal.journal import Journal
 from reid_tune.search_space.load import SweepConfig
 
 from ..helpers.simulated_driver import EPOCHS, drive, epoch_metrics, make_sweep, outcome

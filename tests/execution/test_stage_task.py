@@ -88,7 +88,7 @@ def test_where_runs_have_gpus_a_stage_holds_one_in_a_separate_process(
     one_gpu: Placement, sweep: SweepConfig, journal: Journal, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert one_gpu.gpus == 1
-    before = len(journal.past)
+    before = len(journal.earlier_events)
     result = run_stage_on_gpu("seen", by_value(seen), sweep, journal, one_gpu)
     assert result.pop("pid") != os.getpid()
     assert result == {

@@ -29,7 +29,7 @@ def test_a_lease_is_renewed_and_taken_away_at_the_end(tmp_path: Path) -> None:
     with Lease(LocalStore(tmp_path), silence=0.3) as lease:
         first = json.loads(path.read_text())
         while (now := json.loads(path.read_text()))["count"] < first["count"] + 2:
-            lease.require()
+            lease.require_held()
         assert {**now, "count": 0} == {**first, "count": 0}
     assert not path.exists()
 
@@ -45,7 +45,7 @@ def test_a_silent_driver_elsewhere_is_followed_after_a_while(tmp_path: Path) -> 
     path, waited = tmp_path / "driver.json", list[str]()
     left_behind(path)
     with Lease(LocalStore(tmp_path), silence=0.3, wait=waited.append) as lease:
-        lease.require()
+        lease.require_held()
         assert json.loads(path.read_text())["host"] != "node7"
     assert waited == ["the last driver ran on node7; waiting 0.3 s for a heartbeat ..."]
 
@@ -64,7 +64,7 @@ def test_a_driver_that_others_took_for_dead_stops(tmp_path: Path) -> None:
         left_behind(path)
         with pytest.raises(InfrastructureError, match="taken over by a driver on node7"):
             while True:
-                lease.require()
+                lease.require_held()
     assert json.loads(path.read_text())["host"] == "node7", "whose lease stays"
 
 
@@ -72,7 +72,7 @@ def test_a_driver_that_slept_looks_before_it_writes(tmp_path: Path) -> None:
     path = tmp_path / "driver.json"
     with Lease(LocalStore(tmp_path), silence=60) as lease:
         left_behind(path)
-        lease.require()
+        lease.require_held()
         lease._written -= 31
         with pytest.raises(InfrastructureError, match="taken over"):
-            lease.require()
+            lease.require_held()

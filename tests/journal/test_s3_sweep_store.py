@@ -11,9 +11,9 @@ import pytest
 from reid_tune.checkpoints.filenames import LATEST
 from reid_tune.errors import InfrastructureError, InputError
 from reid_tune.journal import s3_sweep_store as module
-from reid_tune.journal.event_log import CURSOR
+from reid_tune.journal.event_log import CURSOR, EVENTS
 from reid_tune.journal.events import RunSuggested, StageStarted
-from reid_tune.journal.journal import EVENTS, Journal
+from reid_tune.journal.journal import Journal
 from reid_tune.journal.lease import LEASE
 from reid_tune.journal.requests import pending_requests, remove_request, submit_request
 from reid_tune.journal.s3_reader import snapshot_for_reading
@@ -103,10 +103,10 @@ def test_a_killed_drivers_last_events_are_kept_on_its_machine_unless_another_wen
     log = mirror_folder("drivers", storage) / "small" / EVENTS
     with log.open("a") as file:
         file.write(json.dumps({"kind": "artifact", "time": 1.0, "path": "x", "folder": "", "run": None}) + "\n")
-    assert len(Journal(opened(storage)).past) == 2
+    assert len(Journal(opened(storage)).earlier_events) == 2
     with Journal(opened(storage, tmp_path / "other machine")) as there:
         there.emit(RunSuggested(run="trials/0001", parameters={}, origin="spec", costs={}))
-    assert [event.run for event in Journal(opened(storage)).past if isinstance(event, RunSuggested)] == [
+    assert [event.run for event in Journal(opened(storage)).earlier_events if isinstance(event, RunSuggested)] == [
         "trials/0000",
         "trials/0001",
     ]
@@ -117,7 +117,7 @@ def test_a_second_driver_is_refused_and_takes_nothing_away(storage: str, tmp_pat
         journal.emit(RunSuggested(run="trials/0000", parameters={}, origin="spec", costs={}))
         with pytest.raises(InputError, match="in use by another running process"):
             Journal(opened(storage))
-        assert len(Journal(opened(storage, tmp_path / "other machine")).past) <= 1
+        assert len(Journal(opened(storage, tmp_path / "other machine")).earlier_events) <= 1
         journal.emit(RunSuggested(run="trials/0001", parameters={}, origin="spec", costs={}))
     assert lines(storage) == 2
 
@@ -249,9 +249,9 @@ def test_a_torn_line_in_the_bucket_is_left_out(storage: str, tmp_path: Path) -> 
         f"small/{EVENTS}", b'{"kind": "artifact", "time": 1.0, "path": "x", "folder": "", "run": null}\n{"kind": "art'
     )
     with Journal(opened(storage)) as journal:
-        assert len(journal.past) == 1
+        assert len(journal.earlier_events) == 1
     with Journal(opened(storage, tmp_path / "other machine")) as journal:
-        assert len(journal.past) == 1
+        assert len(journal.earlier_events) == 1
 
 
 def test_a_run_that_begins_anew_takes_nothing_from_its_first_life(storage: str) -> None:

@@ -70,7 +70,7 @@ def test_a_replay_is_the_live_state_after_every_event(
                 assert replay(read_events(folder / EVENTS)) == journal.state
     with Journal(folder) as again:
         assert again.state == journal.state
-        assert len(again.past) == len(history)
+        assert len(again.earlier_events) == len(history)
 
 
 def test_a_state_by_hand() -> None:
@@ -142,7 +142,7 @@ def test_a_torn_line_is_dropped_and_the_log_goes_on(tmp_path: Path) -> None:
         journal.emit(EpochReported(run="trials/0000", epoch=1, metrics={"mAP": 0.25}))
     with Journal(tmp_path) as journal:
         assert journal.state.runs["trials/0000"].epochs == {1: {"mAP": 0.25}}
-        assert len(journal.past) == 2
+        assert len(journal.earlier_events) == 2
 
 
 def test_a_second_driver_is_refused(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from reid_tune.errors import InputError
-from reid_tune.journal.event_log import EventLog
+from reid_tune.journal.event_log import EVENTS, EventLog
 from reid_tune.journal.events import (
     EpochReported,
     RunEnded,
@@ -18,7 +18,6 @@ from reid_tune.journal.events import (
     StageDone,
     StageStarted,
 )
-from reid_tune.journal.journal import EVENTS
 from reid_tune.journal.progress import read_sweep
 from reid_tune.journal.stages import STAGES
 from reid_tune.report.formatting import format_interval

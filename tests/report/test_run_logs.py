@@ -7,10 +7,9 @@ import pytest
 from rich.console import Console
 
 from reid_tune.errors import InputError
-from reid_tune.journal.event_log import EventLog
+from reid_tune.journal.event_log import EVENTS, EventLog
 from reid_tune.journal.events import EpochReported, RunEnded, RunSuggested
-from reid_tune.journal.journal import EVENTS
-from reid_tune.journal.store import split_run_reference
+from reid_tune.journal.sweep_lookup import split_run_reference
 from reid_tune.report.run_logs import LogFollower, logs_table, read_log
 
 from ..helpers.events import attempt_started

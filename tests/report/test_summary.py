@@ -7,9 +7,9 @@ import pytest
 
 from reid_tune.errors import InputError
 from reid_tune.journal.costs import Cost
-from reid_tune.journal.journal import EVENTS
+from reid_tune.journal.event_log import EVENTS
 from reid_tune.journal.state import replay
-from reid_tune.journal.store import load_state
+from reid_tune.journal.sweep_lookup import load_state
 from reid_tune.report.summary import build_report, winner_number
 
 from ..helpers.events import write_events

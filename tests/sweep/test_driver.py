@@ -7,7 +7,7 @@ from reid_tune.checkpoints.encryption import encrypt
 from reid_tune.config.encryption_key import KEY_FILE_VARIABLE, KEY_VARIABLE
 from reid_tune.errors import InputError
 from reid_tune.journal.journal import Journal
-from reid_tune.journal.store import resume_command
+from reid_tune.journal.sweep_lookup import resume_command
 from reid_tune.search_space.load import SweepConfig
 from reid_tune.sweep.driver import plan_sweep, run_sweep
 
@@ -19,7 +19,7 @@ SECRET = "open sesame 4711"
 
 @pytest.fixture(autouse=True)
 def fewer_samples(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("reid_tune.sweep.stages.preflight.SAMPLES", 20)
+    monkeypatch.setattr("reid_tune.sweep.stages.preflight.SAMPLE_COUNT", 20)
 
 
 @pytest.fixture(autouse=True)

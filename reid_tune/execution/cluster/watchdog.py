@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from reid_tune.errors import InfrastructureError
-from reid_tune.journal.store import resume_command
+from reid_tune.journal.sweep_lookup import resume_command
 
 __all__ = ["exit_when_cluster_is_lost"]
 

@@ -10,7 +10,8 @@ from reid_tune.errors import RunFailedError
 from reid_tune.evaluation.features import read_features
 from reid_tune.evaluation.score import score
 from reid_tune.execution.fixed_runs import features_file
-from reid_tune.journal.journal import EVENTS, Journal
+from reid_tune.journal.event_log import EVENTS
+from reid_tune.journal.journal import Journal
 from reid_tune.journal.state import confirm_run
 from reid_tune.search_space.load import SweepConfig
 from reid_tune.sweep.stages.confirm import choose_winner, make_confirm_runs, select_candidates

@@ -10,8 +10,9 @@ from reid_tune.checkpoints.filenames import LATEST
 from reid_tune.config.experiment import Experiment
 from reid_tune.errors import RunFailedError
 from reid_tune.execution.failures import Failure
+from reid_tune.journal.event_log import EVENTS
 from reid_tune.journal.events import ArtifactWritten, DriverEnded, StageDone
-from reid_tune.journal.journal import EVENTS, Journal
+from reid_tune.journal.journal import Journal
 from reid_tune.journal.requests import pending_requests, submit_request
 from reid_tune.journal.state import replay
 from reid_tune.search.asha import rung_epochs
@@ -124,7 +125,7 @@ def test_a_driver_killed_behind_any_event_changes_nothing(
         resumed.__exit__()
         assert outcome(resumed) == outcome(journal), f"killed behind event {count}"
         assert study_of(again) == study_of(whole), f"killed behind event {count}"
-        assert resumed.state == replay(Journal(folder).past)
+        assert resumed.state == replay(Journal(folder).earlier_events)
 
 
 def test_a_driver_killed_again_and_again_gets_there(tmp_path: Path) -> None:
