@@ -15,12 +15,12 @@ SPENT = Cost(0.05, 0.0, 0.1)
 def test_the_status_says_what_runs_what_is_best_and_what_is_left() -> None:
     lines = status_text(replay(events("search")), 9, SPENT).splitlines()
     assert lines == [
-        "search: 5 of 9 trials begun: 1 running, 2 finished, 1 stopped, 1 failed (1 out of memory)",
-        "mAP: best 50.0 % (trial 2), trial 0 37.5 %; rung 2: 2 of 3 went on",
+        "search: 5 of 9 trials started: 1 running, 2 finished, 1 stopped, 1 failed (1 out of memory)",
+        "mAP: best 50.0 % (trial 2), trial 0 37.5 %; rung 2: 2 of 3 continued",
         "0.05 hours, 0.10 CPU-hours; about 3 min left by the plan",
     ]
     assert status_text(replay(events()[:4]), 9, SPENT).splitlines()[:2] == [
-        "search: 0 of 9 trials begun",
+        "search: 0 of 9 trials started",
         "mAP: no full-length trial yet",
     ]
     done = status_text(replay(events()), 9, SPENT)
@@ -32,7 +32,7 @@ def test_behind_the_search_the_status_counts_repeats_and_refits() -> None:
     lines += [RunSuggested(run=f"confirm/0000-{number}", parameters={}) for number in (1, 2)]
     lines.append(RunEnded(run="confirm/0000-1", state="finished", epoch=2))
     status = status_text(replay(lines), 9, SPENT)
-    assert status.startswith("confirm: 2 of 4 runs begun: 1 running, 1 finished\nmAP: best 50.0 %")
+    assert status.startswith("confirm: 2 of 4 runs started: 1 running, 1 finished\nmAP: best 50.0 %")
 
 
 def watch(console: Console, lines: list[Event]) -> None:

@@ -25,7 +25,7 @@ def test_the_leaderboard_has_the_trials_with_links_where_there_are_pages(events:
     made = page(events)
     runs = made.named()
     text = made.markdown({"trials/0000": "#/zero"})
-    rows = [line for line in text.partition("mAP on the hold-out")[2].splitlines() if line.startswith("| ")]
+    rows = [line for line in text.partition("mAP on the validation split")[2].splitlines() if line.startswith("| ")]
     trials = [row.split("|")[1].strip() for row in rows[2:]]
     assert [int(name.strip("[").split()[0]) for name in trials] == [int(run[-4:]) for run in runs]
     assert "[0 (spec)](#/zero)" in trials and "](" not in "".join(name for name in trials if "spec" not in name)
@@ -33,12 +33,12 @@ def test_the_leaderboard_has_the_trials_with_links_where_there_are_pages(events:
 
 
 def test_it_says_where_the_sweep_stands_and_what_was_decided(events: list[Event]) -> None:
-    assert page(events[:1]).markdown({}) == "**begun**"
+    assert page(events[:1]).markdown({}) == "**started**"
     searching = next(i for i, e in enumerate(events) if isinstance(e, StageStarted) and e.stage == "search")
     assert "**at the stage search**" in page(events[: searching + 1]).markdown({})
     whole = page(events).markdown({})
     first = whole.splitlines()[0]
-    assert first.startswith("**trial ") and " % on hold-outs" in first and first.endswith("; models:/reid@champion**")
+    assert first.startswith("**trial ") and " % on validation splits" in first and first.endswith("; models:/reid@champion**")
     assert "the winner is trial" in whole
 
 
