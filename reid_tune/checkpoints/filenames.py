@@ -4,11 +4,16 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["BEST", "LATEST", "epoch_filename", "newest_checkpoint", "newest_checkpoint_name"]
+__all__ = ["BEST", "LATEST", "epoch_filename", "is_reference", "newest_checkpoint", "newest_checkpoint_name"]
 
 LATEST = "reid_model_latest.pth"
 BEST = "reid_model_best.pth"
 _LATEST_OF = re.compile(rf"(?:.*/)?attempt-(\d+)/{re.escape(LATEST)}", re.ASCII)
+
+
+def is_reference(text: str) -> bool:
+    """Whether a checkpoint argument is a reference to a model, such as `models:/NAME@ALIAS`, and not a path."""
+    return text.startswith(("models:/", "runs:/", "sweep:"))
 
 
 def epoch_filename(epoch: int) -> str:

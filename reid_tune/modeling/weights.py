@@ -1,6 +1,7 @@
 """Weights of other files into our network."""
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -12,10 +13,12 @@ from torch.nn import functional
 from reid_tune.errors import InputError
 from reid_tune.modeling.network import ReIDNet
 
-__all__ = ["LoadReport", "load_weights"]
+__all__ = ["LoadReport", "is_optional", "load_weights"]
 
 # Buffers that older Swin files hold and that follow from the size.
 _DERIVED = ("relative_position_index", "attn_mask")
+# Batches counted by a batch norm, on which nothing depends, and a Swin's modulation, which does nothing without them.
+_OPTIONAL = re.compile(r"\.num_batches_tracked$|\.semantic_(scale|shift)\.")
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,11 @@ class LoadReport:
     resized: tuple[str, ...]  # copied after a change of their shape
     left: tuple[str, ...]  # in the file, of no use: unknown here, or of another shape
     missing: tuple[str, ...]  # in the network, not in the file
+
+
+def is_optional(name: str) -> bool:
+    """Whether a network works without a tensor of this name."""
+    return bool(_OPTIONAL.search(name))
 
 
 @torch.no_grad()

@@ -13,20 +13,19 @@ from reid_tune.config.experiment import Experiment
 from reid_tune.data.image_spec import ImageSpec
 from reid_tune.errors import InputError
 from reid_tune.evaluation.breakdown import CameraPairs, per_identity
-from reid_tune.evaluation.distances import Blocks, repeatable
+from reid_tune.evaluation.distances import DistanceBlocks, deterministic_algorithms
 from reid_tune.evaluation.features import FeatureSet
-from reid_tune.evaluation.matches import Watch
+from reid_tune.evaluation.matches import TopMatches
 from reid_tune.evaluation.rerank import ReRanking
 from reid_tune.evaluation.score import Score, scores
 from reid_tune.files import write_atomic
-from reid_tune.tasks.evaluation_sets import EvaluationSet, decode_images, evaluation_sets
-from reid_tune.tasks.models import ModelFile
-from reid_tune.tasks.pictures import Pictures
-from reid_tune.tasks.references import ONNX, resolve_all
-from reid_tune.tasks.status import StatusLog, kpi, logged
-from reid_tune.tasks.threshold import Calibration, calibrate
+from reid_tune.tasks.common.calibration import Calibration, calibrate
+from reid_tune.tasks.common.evaluation_pictures import Pictures
+from reid_tune.tasks.common.evaluation_sets import EvaluationSet, evaluation_sets
+from reid_tune.tasks.common.open_model import ONNX, ModelFile, resolve_models
+from reid_tune.tasks.common.status_log import StatusLog, kpi, logged
 from reid_tune.tasks.train import describe_run
-from reid_tune.training.data import EvaluationImages
+from reid_tune.training.data import EvaluationImages, decode_evaluation
 from reid_tune.training.devices import task_devices
 from reid_tune.training.embed import Embedder, Open, features_of
 from reid_tune.training.embedding_pool import embedding_workers
@@ -132,14 +131,18 @@ class _Job:
                 f"{self.pictures.wanted[0]} is the picture of one model, but evaluate.checkpoint = {checkpoint!r} is a "
                 "folder: leave the picture out or name a file."
             )
-        self.models = [ModelFile(path, experiment) for path in resolve_all(checkpoint, ONNX)]
+        self.models = [ModelFile(path, experiment) for path in resolve_models(checkpoint, ONNX)]
         self.tests = evaluation_sets(experiment)
         self.devices = task_devices(experiment, "evaluate")
 
     @property
     def lines(self) -> list[str]:
         """What the user should know beforehand."""
-        found = [line for test in self.tests for line in (*test.left_out(), *test.unmatched())]
+        found = [
+            line
+            for test in self.tests
+            for line in (*test.describe_unparsed_names(), *test.describe_unmatched_queries())
+        ]
         return [*found, *([_SELECTED] if self.folder else []), describe_run(self.experiment, "evaluate", self.devices)]
 
     def scores(self, load: Callable[[Open], Embedder], log: StatusLog) -> dict[str, dict[str, ModelEvaluation]]:
@@ -163,7 +166,7 @@ class _Job:
         features = features_of(images, embedder.embed)
         watch = None if test.name else self.pictures.watch(features)
         spec, device = self.experiment, self.devices[0]
-        with repeatable(spec.train.deterministic):
+        with deterministic_algorithms(spec.train.deterministic):
             evaluated = evaluate_features(features, reranking_of(spec), watch, spec.evaluate.details, device)
         if watch:
             self.pictures.take(images, watch, evaluated.headline)
@@ -186,14 +189,14 @@ def reranking_of(experiment: Experiment) -> ReRanking | None:
 def evaluate_features(
     features: FeatureSet,
     reranking: ReRanking | None,
-    watch: Watch | None = None,
+    watch: TopMatches | None = None,
     details: bool = False,
     device: torch.device | str = "cpu",
 ) -> ModelEvaluation:
     """Score plain, and re-ranked where given; the neighbours are found once; see `scores` for `watch`."""
     pairs = CameraPairs(features) if details else None
 
-    def watched(blocks: Blocks) -> Blocks:
+    def watched(blocks: DistanceBlocks) -> DistanceBlocks:
         blocks = watch(blocks) if watch else blocks
         return pairs(blocks) if pairs else blocks
 
@@ -214,5 +217,5 @@ def evaluation_features(
     """Features of the images of two folders by a checkpoint or an ONNX file, which brings its own preprocessing."""
     embedder = ModelFile(path, experiment)(device)
     records = evaluation_records(query, gallery, strict=experiment.dataset.strict)
-    images = decode_images(*records, embedder.image_spec, experiment.dataset.num_workers)
+    images = decode_evaluation(*records, embedder.image_spec, experiment.dataset.num_workers)
     return features_of(images, embedder.embed), images

@@ -14,10 +14,9 @@ from reid_tune.data.images import decode_readable
 from reid_tune.data.records import read_image_folder
 from reid_tune.errors import InputError
 from reid_tune.files import check_output_file, require_writable, write_atomic
-from reid_tune.tasks.models import open_network
-from reid_tune.tasks.references import CHECKPOINT, resolve
-from reid_tune.tasks.status import logged
-from reid_tune.tasks.threshold import read_threshold
+from reid_tune.tasks.common.calibration import read_threshold
+from reid_tune.tasks.common.open_model import CHECKPOINT, open_network, resolve_model
+from reid_tune.tasks.common.status_log import logged
 from reid_tune.training.devices import devices
 
 if TYPE_CHECKING:
@@ -111,7 +110,7 @@ def _job(experiment: Experiment | None, section: Export, reference: str | None) 
     reference = reference or section.checkpoint
     if not reference:
         raise InputError("export.checkpoint is not set: give a checkpoint, models:/NAME@ALIAS or sweep:NAME.")
-    path = resolve(reference, CHECKPOINT)
+    path = resolve_model(reference, CHECKPOINT)
     if path.suffix == ".onnx":
         raise InputError(f"export.checkpoint = {reference!r} is an ONNX file already: give a checkpoint.")
     default = path.with_suffix(".onnx") if path == Path(reference) else Path(f"{_name(reference)}.onnx")

@@ -15,11 +15,10 @@ from reid_tune.data.records import ImageRecord
 from reid_tune.errors import InputError
 from reid_tune.files import check_output_file, require_writable, write_atomic
 from reid_tune.storage.download_cache import ensure_local_folder
-from reid_tune.tasks.embeddings import ENDINGS, Image, list_images, open_embeddings_file
-from reid_tune.tasks.evaluation_sets import evaluation_folders
-from reid_tune.tasks.models import ModelFile
-from reid_tune.tasks.references import ONNX, resolve
-from reid_tune.tasks.status import logged
+from reid_tune.tasks.common.embedding_files import ENDINGS, Image, list_images, open_embeddings_file
+from reid_tune.tasks.common.evaluation_sets import evaluation_folders
+from reid_tune.tasks.common.open_model import ONNX, ModelFile, resolve_model
+from reid_tune.tasks.common.status_log import logged
 from reid_tune.tasks.train import describe_run
 from reid_tune.training.devices import task_devices
 from reid_tune.training.embed import Embedder
@@ -65,7 +64,7 @@ def run_inference(experiment: Experiment) -> InferenceResult:
             )
         target = Path(section.output_file) if section.output_file else directory / "embeddings.json"
         check_output_file("inference.output_file", target, ENDINGS)
-        model = ModelFile(resolve(section.checkpoint, ONNX), experiment)
+        model = ModelFile(resolve_model(section.checkpoint, ONNX), experiment)
         images = _images(experiment, target)
         workers = task_devices(experiment, "inference")
         print(describe_run(experiment, "inference", workers), file=sys.stderr)

@@ -16,7 +16,7 @@ from reid_tune.evaluation.intervals import paired_interval
 from reid_tune.evaluation.plots import ENDINGS
 from reid_tune.evaluation.rerank import ReRanking
 from reid_tune.evaluation.rerank_grid import grid_scores
-from reid_tune.evaluation.rerank_plot import landscape_plot
+from reid_tune.evaluation.rerank_plot import rerank_plot
 from reid_tune.evaluation.score import Score, score
 from reid_tune.files import check_output_file, require_writable
 from reid_tune.training.devices import named_device
@@ -116,7 +116,7 @@ def run_rerank_search(
     search = RerankSearch(plain, list(shown), metric)
     if picture:
         values = [found.as_dict()[metric] for found in search.found]
-        landscape_plot(settings, values, metric, plain.as_dict()[metric], picture)
+        rerank_plot(settings, values, metric, plain.as_dict()[metric], picture)
     return search
 
 

@@ -10,7 +10,7 @@ from reid_tune.evaluation.breakdown import CameraPairs, per_identity
 from reid_tune.evaluation.features import read_features
 from reid_tune.evaluation.rerank import parse_reranking
 from reid_tune.evaluation.score import Score, scores
-from reid_tune.evaluation.unmatched import unmatched
+from reid_tune.evaluation.unmatched import describe_unmatched_queries
 from reid_tune.training.devices import named_device
 
 __all__ = ["ScoreResult", "run_score"]
@@ -53,7 +53,7 @@ def run_score(
         (found,) = scores(features, [setting], place, watch=pairs)
     query = zip(features.query_ids.tolist(), features.query_cameras.tolist(), strict=True)
     gallery = zip(features.gallery_ids.tolist(), features.gallery_cameras.tolist(), strict=True)
-    if line := unmatched(query, gallery):
+    if line := describe_unmatched_queries(query, gallery):
         print(line, file=sys.stderr)
     parts = {"per_camera_pair": pairs.rows()} if pairs else {"per_identity": per_identity(found)} if by else {}
     return ScoreResult(found, parts)

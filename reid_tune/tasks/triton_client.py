@@ -16,7 +16,7 @@ from reid_tune.data.images import try_load_image
 from reid_tune.deploy.triton.client import TritonModel
 from reid_tune.errors import InputError
 from reid_tune.files import check_output_file, require_writable
-from reid_tune.tasks.embeddings import Image, list_images, open_embeddings_file
+from reid_tune.tasks.common.embedding_files import Image, list_images, open_embeddings_file
 
 __all__ = ["RESULTS", "EmbeddingResult", "embed_folders", "require_batch_size"]
 

@@ -15,11 +15,11 @@ from reid_tune.data.images import decode_readable
 from reid_tune.data.records import ImageRecord, read_image_folder
 from reid_tune.deploy.triton.client import TritonModel
 from reid_tune.errors import InputError
-from reid_tune.evaluation.matches import Watch
+from reid_tune.evaluation.matches import TopMatches
 from reid_tune.evaluation.score import Score, scores
 from reid_tune.files import check_output_file, require_writable, write_atomic
+from reid_tune.tasks.common.evaluation_pictures import draw_cmc, sample_matches
 from reid_tune.tasks.evaluate import reranking_of
-from reid_tune.tasks.pictures import draw_cmc, sample_matches
 from reid_tune.tasks.triton_client import require_batch_size
 from reid_tune.training.data import EvaluationImages
 from reid_tune.training.embed import features_of
@@ -83,7 +83,7 @@ def run_end_to_end(
 
     features = features_of(images, embed)
     spec = Experiment()
-    watch = Watch(features, spec.re_ranking.max_rank)
+    watch = TopMatches(features, spec.re_ranking.max_rank)
     plain, re_ranked = scores(features, [None, reranking_of(spec)], watch=watch)
     matches, cmc = (folder / name for name in PICTURES)
     sample_matches(spec, images, watch, re_ranked).draw(matches)

@@ -15,19 +15,17 @@ from reid_tune.checkpoints.third_party import read_third_party_weights
 from reid_tune.config.encryption_key import find_passphrase
 from reid_tune.config.experiment import Experiment
 from reid_tune.errors import InputError
-from reid_tune.modeling.network import ReIDNet, build_network
-from reid_tune.modeling.weights import load_weights
+from reid_tune.modeling.network import ReIDNet
+from reid_tune.modeling.weights import is_optional, load_weights
 from reid_tune.storage.download_cache import ensure_local_file
 
-__all__ = ["Loaded", "foreign_network", "load_pretrained"]
+__all__ = ["Loaded", "load_pretrained"]
 
 _BACKBONE = "backbone."
 _SHOWN = 4
 # A file that fills less of a backbone, or has a tenth more than it, is of another network.
 _ENOUGH = 0.9
 _HEAD = re.compile(r"^backbone\.(fc|head|head_dist|classifier|norm\d)\.")
-# Batches counted by a batch norm, on which nothing depends, and a Swin's modulation, which does nothing without them.
-_OPTIONAL = re.compile(r"\.num_batches_tracked$|\.semantic_(scale|shift)\.")
 
 
 @dataclass(frozen=True)
@@ -107,7 +105,7 @@ def load_pretrained(network: ReIDNet, experiment: Experiment, identities: Sequen
         )
     odd = [name for name in matched.left if name.startswith(_BACKBONE) and not _HEAD.search(name)]
     filled = sum(name.startswith(_BACKBONE) for name in loaded)
-    if filled < _ENOUGH * len([name for name in backbone if not _OPTIONAL.search(name)]) or len(odd) > filled / 10:
+    if filled < _ENOUGH * len([name for name in backbone if not is_optional(name)]) or len(odd) > filled / 10:
         raise InputError(
             f"model.pretrained_model_path = {path}: it fills {filled} of {len(backbone)} tensors of model.backbone = "
             f"{model.backbone!r} and has {len(odd)} others ({_shortened(odd) or 'none'}): it is of another network."
@@ -119,34 +117,8 @@ def load_pretrained(network: ReIDNet, experiment: Experiment, identities: Sequen
         loaded=loaded,
         resized=matched.resized,
         left=(*matched.left, *(name for name in weights if name not in taken)),
-        untrained=tuple(name for name in wanted if name not in loaded and not _OPTIONAL.search(name)),
+        untrained=tuple(name for name in wanted if name not in loaded and not is_optional(name)),
     )
-
-
-def foreign_network(path: Path, experiment: Experiment) -> ReIDNet | None:
-    """The network of a spec with the weights of another tool's ReID checkpoint, in eval mode, without a classifier.
-
-    Returns:
-        None where the file is nothing of that kind.
-
-    Raises:
-        InputError: it lacks weights of the spec's network.
-    """
-    try:
-        weights = to_reid_tune_keys(extract_tensors(read_third_party_weights(path)))
-    except InputError:
-        return None
-    network = build_network(experiment.model)
-    matched = load_weights(network, weights, hw_ratio=experiment.model.pretrain_hw_ratio)
-    loaded = matched.loaded + matched.resized
-    if not any(name.startswith(_BACKBONE) for name in loaded):
-        return None
-    if missing := [name for name in network.state_dict() if name not in loaded and not _OPTIONAL.search(name)]:
-        raise InputError(
-            f"{path} lacks {_shortened(missing)} of the spec's network, or has them in another shape: give a whole "
-            "ReID model, and the section model that it was trained with."
-        )
-    return network.eval()
 
 
 def _read(path: Path, key: str | None) -> tuple[dict[str, Tensor], list[int] | None]:

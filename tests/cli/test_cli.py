@@ -411,7 +411,7 @@ def test_status_by_fault(
 
 def test_an_interrupted_sweep_says_how_to_continue(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("reid_tune.search_space.load.load_sweep", Mock())
-    monkeypatch.setattr("reid_tune.sweep.driver.run_sweep", Mock(side_effect=KeyboardInterrupt))
+    monkeypatch.setattr("reid_tune.sweep.run.run_sweep", Mock(side_effect=KeyboardInterrupt))
     result = run("sweep", "a file.yaml", "sweep.name=other", "--until", "search")
     command = "reid-tune sweep 'a file.yaml' sweep.name=other --until search --resume auto"
     assert result == Result(130, "", f"stopped; continue with: {command}\n")

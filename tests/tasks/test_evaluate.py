@@ -17,7 +17,7 @@ from reid_tune.errors import InputError
 from reid_tune.evaluation.features import FeatureSet
 from reid_tune.evaluation.rerank import ReRanking
 from reid_tune.evaluation.score import Score, score
-from reid_tune.evaluation.thresholds import Pairs
+from reid_tune.evaluation.thresholds import PairDistances
 from reid_tune.tasks import evaluate
 from reid_tune.tasks.common.calibration import Calibration
 from reid_tune.tasks.evaluate import Evaluation, ModelEvaluation, evaluation_features, run_evaluate
@@ -330,7 +330,7 @@ def test_the_threshold_is_that_of_the_plain_distances(checkpoint: Path, spec: Sp
     found = run_evaluate(experiment).as_dict()["threshold"]
     folders = str(data / "query"), str(data / "bounding_box_test")
     features, _ = evaluation_features(experiment, checkpoint, *folders, torch.device("cpu"))
-    wanted = Pairs.of(features).threshold(0.05)
+    wanted = PairDistances.of(features).threshold(0.05)
     assert {name: found[name] for name in wanted.as_dict()} == wanted.as_dict() and wanted.fmr <= 0.05
     assert found["dimension"] == features.query_features.shape[1] and found["open_set"]["rows"] == []
     people = len(set(features.query_ids.tolist()) | set(features.gallery_ids.tolist()) - {0})

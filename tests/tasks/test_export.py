@@ -82,7 +82,7 @@ def test_a_file_in_another_form_scores_and_embeds_as_its_checkpoint(
 ) -> None:
     form = {"export.l2_normalize": True, "export.input": "uint8_nhwc", "export.precision": "fp16"}
     file, parity = run_export(None, str(checkpoint), form)
-    assert parity.equal and OnnxModel(file).form == ExportOptions("uint8_nhwc", "fp16", l2_normalized=True)
+    assert parity.equal and OnnxModel(file).options == ExportOptions("uint8_nhwc", "fp16", l2_normalized=True)
     scores, embeddings = [], []
     for path in (checkpoint, file):
         output = tmp_path / f"{path.suffix}.json"

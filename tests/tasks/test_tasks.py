@@ -9,7 +9,7 @@ from reid_tune.checkpoints.checkpoint import load_checkpoint
 from reid_tune.checkpoints.filenames import LATEST, epoch_filename
 from reid_tune.config.experiment import Experiment
 from reid_tune.errors import InputError
-from reid_tune.evaluation.features import feature_set, write_features
+from reid_tune.evaluation.features import make_feature_set, write_features
 from reid_tune.evaluation.rerank import ReRanking
 from reid_tune.evaluation.score import score
 from reid_tune.tasks.score import run_score
@@ -56,7 +56,7 @@ def test_score_of_a_file(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     ids, cameras = np.arange(40) % 8, np.arange(40) % 5
     features = random.normal(size=(8, 6))[ids] + random.normal(size=(40, 6))
-    whole = feature_set(features[:10], ids[:10], cameras[:10], features[10:], ids[10:], cameras[10:])
+    whole = make_feature_set(features[:10], ids[:10], cameras[:10], features[10:], ids[10:], cameras[10:])
     write_features(tmp_path / "f.npz", whole)
     plain, re_ranked = (run_score(tmp_path / "f.npz", setting).as_dict() for setting in (None, "6,2,0.3"))
     assert plain == score(whole).report() and re_ranked == score(whole, ReRanking(6, 2, 0.3)).report()

@@ -13,7 +13,7 @@ from reid_tune import cli
 from reid_tune.errors import InputError
 from reid_tune.evaluation.features import write_features
 from reid_tune.evaluation.openset import open_set
-from reid_tune.evaluation.thresholds import Pairs
+from reid_tune.evaluation.thresholds import PairDistances
 from reid_tune.tasks.common.calibration import read_threshold
 from reid_tune.tasks.threshold import run_threshold
 
@@ -34,7 +34,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_file_holds_rates_open_set_and_what_calibrated_it() -> None:
     run_threshold(Path("f.npz"), 0.01, far=0.02, output=Path("new/t.json"))
     found = json.loads(Path("new/t.json").read_text())
-    wanted = Pairs.of(FEATURES).threshold(0.01).as_dict()
+    wanted = PairDistances.of(FEATURES).threshold(0.01).as_dict()
     assert list(found) == [*wanted, "dimension", "open_set", "data"] and found["dimension"] == 12
     assert {name: found[name] for name in wanted} == wanted
     assert found["open_set"] == open_set(FEATURES, 0.02).as_dict() and found["open_set"]["rows"]

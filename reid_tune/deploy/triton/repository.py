@@ -13,7 +13,7 @@ from typing import Any
 from reid_tune.deploy.onnx_model import OnnxModel
 from reid_tune.deploy.triton.config import ServingOptions, config_text, model_config, parse_config
 from reid_tune.errors import InputError
-from reid_tune.files import atomic_path, make_folder, write_atomic, write_error
+from reid_tune.files import atomic_path, make_folder, write_atomic, output_error
 
 __all__ = ["RepositoryModel", "write_repository"]
 
@@ -92,7 +92,7 @@ def write_repository(
         if error.errno == errno.EXDEV:
             message = f"cannot make {target}: {folder} is the root of a file system; name a folder in it."
             raise InputError(message) from None
-        raise write_error(f"cannot make {target}", error) from None
+        raise output_error(f"cannot make {target}", error) from None
     command = _engine_command(config, version_folder) if serving.flavour == "tensorrt" else None
     return RepositoryModel(version_folder, command)
 

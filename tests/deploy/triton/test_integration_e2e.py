@@ -11,7 +11,7 @@ from PIL import Image
 
 from reid_tune.data.records import read_image_folder
 from reid_tune.deploy.onnx_model import OnnxModel
-from reid_tune.evaluation.features import feature_set
+from reid_tune.evaluation.features import make_feature_set
 from reid_tune.evaluation.rerank import ReRanking
 from reid_tune.evaluation.score import scores
 from reid_tune.tasks.triton_e2e import sample_identities
@@ -55,7 +55,7 @@ def test_end_to_end_has_the_scores_of_the_deployed_file(
             np.array([record.camera for record in side]),
         )
     ]
-    kinds = dict(zip(("plain", "re_ranked"), scores(feature_set(*arrays), [None, ReRanking()]), strict=True))
+    kinds = dict(zip(("plain", "re_ranked"), scores(make_feature_set(*arrays), [None, ReRanking()]), strict=True))
     for kind, wanted in kinds.items():
         values = wanted.as_dict()
         assert {key: found[kind][key] for key in values} == pytest.approx(values, abs=1e-6)
