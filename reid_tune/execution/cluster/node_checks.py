@@ -1,4 +1,4 @@
-"""What every node of a cluster must have: the same code, data, weights and key, and one storage."""
+"""Checks that all nodes of a cluster have the same code, data, weights and key, and share the storage."""
 
 import secrets
 import shutil
@@ -16,50 +16,55 @@ from reid_tune.config.experiment import Experiment
 from reid_tune.errors import InfrastructureError, InputError, ReidTuneError
 from reid_tune.journal.provenance import training_file_digests
 from reid_tune.search_space.load import SweepConfig
-from reid_tune.storage.object_store import is_url
+from reid_tune.storage.object_store import LocalStore, ObjectStore, is_url
 from reid_tune.storage.s3 import S3Store
-from reid_tune.storage.object_store import LocalStore, ObjectStore
 
 __all__ = ["check_nodes"]
 
-_SHARED = "use a folder that all nodes mount, such as NFS, or s3://."
-_SECONDS = 600.0  # for a node to read all training images
+_SHARED_ADVICE = "use a folder that all nodes mount, such as NFS, or s3://."
+_NODE_SECONDS = 600.0  # for a node to read all training images
 
 
 @dataclass(frozen=True)
-class _Seen:
-    """What a process sees of the files that a sweep needs: digests by what they are of, and what is wrong."""
+class _NodeFiles:
+    """The files that a sweep needs, as a process finds them.
+
+    Attributes:
+        digests: Digests of the files, by their kind.
+        error: Why they cannot be used; empty where they can.
+    """
 
     digests: dict[str, str]
-    fault: str = ""
+    error: str = ""
 
 
 def check_nodes(sweep: SweepConfig) -> None:
-    """Compare all nodes that can hold runs with this process; nothing to do where this machine is the only one.
+    """Compare all nodes that can hold runs with this process; does nothing where this machine is the only node.
 
     Raises:
-        InputError: the storage is not shared, or a node lacks data, weights or key, or has others.
+        InputError: the storage is not shared, or data, weights or key of a node are missing or differ.
         InfrastructureError: a node does not answer.
     """
     import ray
 
-    here = ray.get_runtime_context().get_node_id()
+    this_node = ray.get_runtime_context().get_node_id()
     nodes = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"] and _holds_runs(node)}
-    if not nodes.keys() - {here}:
+    if not nodes.keys() - {this_node}:
         return
-    asked = _asked(sweep)
-    if (own := _look(*asked)).fault:
-        raise InputError(f"this machine: {own.fault}")
-    with _own_place(sweep) as probes:
-        answers = _on_each(nodes, _look_and_mark, *asked, probes)
-        for node, seen in answers.items():
-            _require_alike(nodes[node], seen, own)
-        nodes = {node: nodes[node] for node in answers}
-        for node, unseen in _on_each(nodes, _unseen, probes, list(nodes)).items():
+    spec, key_check = _spec_and_key_check(sweep)
+    files = _read_files(spec, key_check)
+    if files.error:
+        raise InputError(f"this machine: {files.error}")
+    with _temporary_store(sweep) as store:
+        files_of_nodes = _call_on_nodes(nodes, _mark_and_read_files, spec, key_check, store)
+        for node, node_files in files_of_nodes.items():
+            _require_same_files(nodes[node], node_files, files)
+        nodes = {node: nodes[node] for node in files_of_nodes}
+        for node, unseen in _call_on_nodes(nodes, _unseen_marks, store, list(nodes)).items():
             if unseen:
                 raise InputError(
-                    f"storage = {sweep.file.storage!r} is not shared: node {nodes[node]} does not see what node "
-                    f"{nodes[unseen[0]]} writes there: {_SHARED}"
+                    f"storage = {sweep.file.storage!r} is not shared: node {nodes[node]} does not see the file that "
+                    f"node {nodes[unseen[0]]} writes there: {_SHARED_ADVICE}"
                 )
 
 
@@ -68,16 +73,16 @@ def _holds_runs(node: dict[str, Any]) -> bool:
     return bool(node["Resources"].get("CPU")) or "node:__internal_head__" in node["Resources"]
 
 
-def _asked(sweep: SweepConfig) -> tuple[dict[str, Any], bytes | None]:
-    """The spec, without its key, and a text that its key opens."""
+def _spec_and_key_check(sweep: SweepConfig) -> tuple[dict[str, Any], bytes | None]:
+    """Return the spec without its encryption key, and a text encrypted with the key, None without a key."""
     key = find_passphrase(sweep.experiment)
-    lock = encrypt(b"reid-tune", key) if key is not None else None
-    return sweep.experiment.model_dump(mode="json", exclude={"encryption_key"}), lock
+    key_check = encrypt(b"reid-tune", key) if key is not None else None
+    return sweep.experiment.model_dump(mode="json", exclude={"encryption_key"}), key_check
 
 
 @contextmanager
-def _own_place(sweep: SweepConfig) -> Iterator[ObjectStore]:
-    """A place in the storage for the nodes to write to; removed behind the block."""
+def _temporary_store(sweep: SweepConfig) -> Iterator[ObjectStore]:
+    """Yield a folder in the storage to which the nodes write; removed after the block."""
     name = f".nodes-{secrets.token_hex(4)}"
     if is_url(sweep.file.storage):
         bucket = S3Store(sweep.file.storage)
@@ -88,7 +93,7 @@ def _own_place(sweep: SweepConfig) -> Iterator[ObjectStore]:
         return
     storage = sweep.folder.parent
     folder = storage / name
-    new = not storage.exists()
+    is_new = not storage.exists()
     try:
         folder.mkdir(parents=True)
     except OSError as error:
@@ -97,71 +102,80 @@ def _own_place(sweep: SweepConfig) -> Iterator[ObjectStore]:
         yield LocalStore(folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-        if new and storage.is_dir() and not any(storage.iterdir()):
+        if is_new and storage.is_dir() and not any(storage.iterdir()):
             storage.rmdir()
 
 
-def _on_each(nodes: dict[str, str], function: Any, *arguments: Any) -> dict[str, Any]:
-    """What a function returns on each node that is still in the cluster when it is asked."""
+def _call_on_nodes(nodes: dict[str, str], function: Any, *arguments: Any) -> dict[str, Any]:
+    """Call a function on each node, and return the results by node; nodes that leave in the meantime are left out.
+
+    Args:
+        nodes: Addresses of the nodes by their ids.
+        function: Function of the node's id and the arguments.
+        arguments: Further arguments.
+    """
     import ray
     from ray.exceptions import RayError
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     task = ray.remote(num_cpus=0, max_retries=0, max_calls=1)(function)
-    asked = {
+    references = {
         node: task.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(
             node, *arguments
         )
         for node in nodes
     }
-    found = {}
-    for node, answer in asked.items():
+    results = {}
+    for node, reference in references.items():
         try:
-            found[node] = ray.get(answer, timeout=_SECONDS)
+            results[node] = ray.get(reference, timeout=_NODE_SECONDS)
         except RayError as error:
             if node not in {other["NodeID"] for other in ray.nodes() if other["Alive"]}:
-                continue  # It has left meanwhile; what remains can run the sweep.
-            last = str(error).strip().splitlines()[-1]
-            raise InfrastructureError(f"node {nodes[node]} cannot run reid-tune: {last}") from None
-    return found
+                continue  # It has left the cluster; the other nodes can run the sweep.
+            last_line = str(error).strip().splitlines()[-1]
+            raise InfrastructureError(f"node {nodes[node]} cannot run reid-tune: {last_line}") from None
+    return results
 
 
-def _look_and_mark(node: str, spec: dict[str, Any], lock: bytes | None, probes: ObjectStore) -> _Seen:
+def _mark_and_read_files(node: str, spec: dict[str, Any], key_check: bytes | None, store: ObjectStore) -> _NodeFiles:
+    """Write a file with the node's id as its name to the store, and read the files that the sweep needs."""
     try:
-        probes.write(node, b"")
+        store.write(node, b"")
     except ReidTuneError as error:
-        return _Seen({}, f"it cannot write into the storage: {error}")
+        return _NodeFiles({}, f"it cannot write to the storage: {error}")
     except OSError as error:
-        return _Seen({}, f"it cannot write into the storage {probes} ({error.strerror}): {_SHARED}")
-    return _look(spec, lock)
+        return _NodeFiles({}, f"it cannot write to the storage {store} ({error.strerror}): {_SHARED_ADVICE}")
+    return _read_files(spec, key_check)
 
 
-def _look(spec: dict[str, Any], lock: bytes | None) -> _Seen:
-    code = {"reid-tune": _code()}
+def _read_files(spec: dict[str, Any], key_check: bytes | None) -> _NodeFiles:
+    code = {"reid-tune": _code_digest()}
     try:
-        if lock:
-            decrypt(lock, find_passphrase(), "the sweep")
-        return _Seen(code | training_file_digests(Experiment.model_validate(spec)))
-    except (ReidTuneError, ValueError) as error:  # Another version may know other specs.
-        return _Seen(code, f"{error} Every node needs the same files at the same place.")
+        if key_check:
+            decrypt(key_check, find_passphrase(), "the sweep")
+        return _NodeFiles(code | training_file_digests(Experiment.model_validate(spec)))
+    except (ReidTuneError, ValueError) as error:  # Another version of reid-tune may refuse the spec.
+        return _NodeFiles(code, f"{error} Every node needs the same files at the same paths.")
 
 
-def _unseen(node: str, probes: ObjectStore, others: list[str]) -> list[str]:
+def _unseen_marks(node: str, store: ObjectStore, nodes: list[str]) -> list[str]:
     # By name: NFS may show an old list of a folder's files for some time.
-    return [other for other in others if probes.read(other) is None]
+    return [other for other in nodes if store.read(other) is None]
 
 
-def _code() -> str:
-    """A digest of this package's source."""
+def _code_digest() -> str:
+    """Digest of this package's source."""
     root, digest = Path(reid_tune.__file__).parent, blake2b(digest_size=16)
     for path in sorted(root.rglob("*.py")):
         digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()
 
 
-def _require_alike(address: str, seen: _Seen, own: _Seen) -> None:
-    unlike = [name for name, digest in seen.digests.items() if own.digests[name] != digest]
-    if unlike:
-        raise InputError(f"node {address} has another {unlike[0]} than this machine: give all nodes the same.")
-    if seen.fault:
-        raise InputError(f"node {address}: {seen.fault}")
+def _require_same_files(address: str, node_files: _NodeFiles, files: _NodeFiles) -> None:
+    different = [name for name, digest in node_files.digests.items() if files.digests[name] != digest]
+    if different:
+        raise InputError(
+            f"node {address}: its {different[0]} files differ from those of this machine: give all nodes the same."
+        )
+    if node_files.error:
+        raise InputError(f"node {address}: {node_files.error}")

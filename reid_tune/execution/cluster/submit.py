@@ -1,4 +1,4 @@
-"""Handing a sweep in at a cluster, which then runs it whether this machine stays or goes."""
+"""Submission of a sweep as a Ray job, which runs on without this machine."""
 
 import asyncio
 import logging
@@ -26,47 +26,48 @@ from reid_tune.tracking.store import database, public
 
 __all__ = ["submit"]
 
-_SECONDS = 5
-_NAME = "reid-tune sweep"  # in a job's metadata
+_CONNECT_SECONDS = 5
+_NAME = "reid-tune sweep"  # key of the sweep's name in a job's metadata
 _ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 
 
-def submit(sweep: SweepConfig, address: str, options: Sequence[str], say: Callable[[str], None]) -> int:
-    """Start a sweep as a Ray job, or find the one that runs, and follow its log to the end.
+def submit(sweep: SweepConfig, address: str, options: Sequence[str], write: Callable[[str], None]) -> int:
+    """Start a sweep as a Ray job, or find the job that runs it already, and follow the job's log to its end.
 
-    This package, the sweep file and its spec travel with the job. Data, weights and storage must be on the cluster's
-    nodes; the key is in a file of theirs.
+    This package, the sweep file and its spec are uploaded with the job. Data, weights and storage must be on the
+    cluster's nodes, and the encryption key in a file that they have.
 
     Args:
-        address: Of the dashboard, `http://HOST:8265`.
-        options: Of the command `sweep` there.
-        say: Takes what the job prints, as it comes.
+        sweep: The sweep.
+        address: Address of the dashboard, `http://HOST:8265`.
+        options: Options of the command `sweep` that the job runs.
+        write: Writes the output of the job.
 
     Returns:
         The exit status of the sweep.
 
     Raises:
-        InputError: nobody answers there, the token is refused, or the sweep names what only this machine has.
-        InfrastructureError: the connection broke; the job goes on.
+        InputError: no dashboard answers, the token is refused, or the sweep names files that only this machine has.
+        InfrastructureError: the connection broke; the job continues.
     """
     _require_portable(sweep)
-    with _broken(f"--submit {address}: the dashboard does not answer as it should"):
-        client = _client(address)
-        job = _running(client, sweep, options) or _start(client, sweep, options)
-    follow = f"ray job logs {job} --follow --address {address}"
-    say(f"job {job}; it goes on without this terminal, see it again with: {follow}\n")
-    with _broken(f"--submit {address}: the job goes on, see it with: {follow}"):
-        asyncio.run(_follow(client, job, say))
-        found = client.get_job_info(job)
-    if found.status not in _ENDED:
-        raise InfrastructureError(f"--submit {address}: the log ended; the job goes on, see: {follow}")
-    if found.status == "STOPPED":
+    with _connection_errors(f"--submit {address}: the dashboard does not answer as expected"):
+        client = _connect(address)
+        job = _find_job(client, sweep, options) or _start_job(client, sweep, options)
+    command = f"ray job logs {job} --follow --address {address}"
+    write(f"job {job} runs without this terminal; to see its log again: {command}\n")
+    with _connection_errors(f"--submit {address}: the job continues, see its log with: {command}"):
+        asyncio.run(_follow(client, job, write))
+        info = client.get_job_info(job)
+    if info.status not in _ENDED:
+        raise InfrastructureError(f"--submit {address}: the log ended, but the job continues, see: {command}")
+    if info.status == "STOPPED":
         return 130
-    if found.status == "SUCCEEDED":
+    if info.status == "SUCCEEDED":
         return 0
-    if found.driver_exit_code is None:  # It did not come to begin, and its log is empty.
-        say(f"{found.message}\n")
-    return found.driver_exit_code or InfrastructureError.status
+    if info.driver_exit_code is None:  # it failed before its start, and its log is empty
+        write(f"{info.message}\n")
+    return info.driver_exit_code or InfrastructureError.status
 
 
 def _require_portable(sweep: SweepConfig) -> None:
@@ -80,28 +81,31 @@ def _require_portable(sweep: SweepConfig) -> None:
             f"{sweep.source}: storage = {sweep.file.storage!r}: with --submit give the absolute path of a folder that "
             "all nodes mount, or s3://BUCKET/PREFIX."
         )
-    if (path := database(store := os.environ.get("MLFLOW_TRACKING_URI", ""))) and not store.endswith(f"//{path}"):
-        raise InputError(f"MLFLOW_TRACKING_URI = {store}: with --submit give a server, or a path that begins with /.")
+    tracking_uri = os.environ.get("MLFLOW_TRACKING_URI", "")
+    if (path := database(tracking_uri)) and not tracking_uri.endswith(f"//{path}"):
+        raise InputError(
+            f"MLFLOW_TRACKING_URI = {tracking_uri}: with --submit give a server, or a path that begins with /."
+        )
     if find_passphrase(sweep.experiment) is not None and not os.environ.get(KEY_FILE_VARIABLE):
         raise InputError(
-            "with --submit the encryption key must be in a file that every node has: take it out of the spec and the "
+            "with --submit the encryption key must be in a file that every node has: remove it from the spec and the "
             f"environment, and name the file in {KEY_FILE_VARIABLE}."
         )
 
 
-def _client(address: str) -> Any:
-    """A client of the dashboard at an address."""
-    place = urlsplit(address)
-    if place.scheme not in ("http", "https") or not place.hostname or not place.port:
+def _connect(address: str) -> Any:
+    """Return a client of the dashboard at an address."""
+    url = urlsplit(address)
+    if url.scheme not in ("http", "https") or not url.hostname or not url.port:
         raise InputError(f"--submit {address}: give the dashboard's address, such as http://HOST:8265.")
     try:
-        socket.create_connection((place.hostname, place.port), _SECONDS).close()
+        socket.create_connection((url.hostname, url.port), _CONNECT_SECONDS).close()
     except OSError as error:
         raise InputError(
             f"--submit {address}: no dashboard answers there ({error.strerror or error}): check the address, and that "
             "the port is forwarded from the head."
         ) from None
-    # Ray would ask its own variables first.
+    # Ray's variables have precedence over the arguments of its client.
     set_variables({"RAY_AUTH_MODE": "token", "RAY_API_SERVER_ADDRESS": address})
     logging.getLogger("ray").setLevel(logging.WARNING)
     from ray.exceptions import AuthenticationError
@@ -119,65 +123,65 @@ def _client(address: str) -> Any:
 
 
 @contextmanager
-def _broken(what: str) -> Iterator[None]:
-    """Turn a broken connection within the block into one sentence."""
+def _connection_errors(message: str) -> Iterator[None]:
+    """Raise errors of the connection within the block as an InfrastructureError with a message."""
     import aiohttp
     from ray.exceptions import RayError
 
     try:
         yield
     except (RuntimeError, OSError, aiohttp.ClientError, RayError) as error:
-        raise InfrastructureError(f"{what} ({' '.join(str(error).split())[:200]})") from None
+        raise InfrastructureError(f"{message} ({' '.join(str(error).split())[:200]})") from None
 
 
-def _about(sweep: SweepConfig, options: Sequence[str]) -> dict[str, str]:
-    """What a job's metadata say of its sweep."""
+def _job_metadata(sweep: SweepConfig, options: Sequence[str]) -> dict[str, str]:
+    """Return the metadata by which the job of a sweep is found again."""
     return {_NAME: sweep.file.name, "storage": sweep.file.storage, "options": shlex.join(options)}
 
 
-def _running(client: Any, sweep: SweepConfig, options: Sequence[str]) -> str | None:
-    """The job that runs this sweep already.
+def _find_job(client: Any, sweep: SweepConfig, options: Sequence[str]) -> str | None:
+    """Return the id of the job that runs this sweep already, None without one.
 
     Raises:
-        InputError: it does so with other options.
+        InputError: a job runs it with other options.
     """
-    mine = _about(sweep, options)
+    expected = _job_metadata(sweep, options)
     for job in client.list_jobs():
-        theirs = job.metadata or {}
-        if job.status in _ENDED or "--dry-run" in theirs.get("options", "") or "--dry-run" in options:
+        metadata = job.metadata or {}
+        if job.status in _ENDED or "--dry-run" in metadata.get("options", "") or "--dry-run" in options:
             continue
-        if all(theirs.get(name) == mine[name] for name in (_NAME, "storage")):
-            if theirs["options"] != mine["options"]:
+        if all(metadata.get(name) == expected[name] for name in (_NAME, "storage")):
+            if metadata["options"] != expected["options"]:
                 raise InputError(
-                    f"the job {job.submission_id} runs this sweep with {theirs['options']}: give the same, or end it "
-                    f"with 'ray job stop {job.submission_id}'."
+                    f"the job {job.submission_id} runs this sweep with {metadata['options']}: give the same options, "
+                    f"or end it with 'ray job stop {job.submission_id}'."
                 )
             return str(job.submission_id)
     return None
 
 
-def _start(client: Any, sweep: SweepConfig, options: Sequence[str]) -> str:
-    # The job's own folder goes with the job, so the default store lies beside the sweep.
-    store = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{sweep.file.storage}/mlflow.db"
-    variables = {"MLFLOW_TRACKING_URI": public(store)}
+def _start_job(client: Any, sweep: SweepConfig, options: Sequence[str]) -> str:
+    # The job's working folder is deleted with the job: the default database is next to the sweep instead.
+    tracking_uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{sweep.file.storage}/mlflow.db"
+    variables = {"MLFLOW_TRACKING_URI": public(tracking_uri)}
     if file := os.environ.get(KEY_FILE_VARIABLE):
         variables[KEY_FILE_VARIABLE] = file
-    with _package(sweep) as folder:
+    with _working_folder(sweep) as folder:
         return str(
             client.submit_job(
                 entrypoint=shlex.join(
                     ["python", "-m", "reid_tune", "sweep", "sweep.yaml", "--address", "auto", *options]
                 ),
                 submission_id=f"reid-tune-{sweep.file.name}-{secrets.token_hex(3)}",
-                metadata=_about(sweep, options),
+                metadata=_job_metadata(sweep, options),
                 runtime_env={"working_dir": str(folder), "env_vars": variables},
             )
         )
 
 
 @contextmanager
-def _package(sweep: SweepConfig) -> Iterator[Path]:
-    """A folder with this package, the sweep file and its spec, overrides applied."""
+def _working_folder(sweep: SweepConfig) -> Iterator[Path]:
+    """Yield a folder with this package, the sweep file and its spec, overrides applied."""
     with tempfile.TemporaryDirectory(prefix="reid-tune-") as temporary:
         folder = Path(temporary)
         source = Path(reid_tune.__file__).parent
@@ -189,6 +193,6 @@ def _package(sweep: SweepConfig) -> Iterator[Path]:
         yield folder
 
 
-async def _follow(client: Any, job: str, say: Callable[[str], None]) -> None:
+async def _follow(client: Any, job: str, write: Callable[[str], None]) -> None:
     async for text in client.tail_job_logs(job):
-        say(text)
+        write(text)

@@ -34,10 +34,10 @@ Answers = Callable[[dict[str, object], dict[str, object]], None]
 
 @pytest.fixture
 def answers(monkeypatch: pytest.MonkeyPatch) -> Answers:
-    """Set what a cluster says of itself to this machine and to a stranger, without a cluster."""
+    """Set the answers of a cluster to this machine and to one without its token, without a cluster."""
 
     def set_answers(own: dict[str, object], stranger: dict[str, object]) -> None:
-        monkeypatch.setattr(module, "_ask", lambda address, environment=None: stranger if environment else own)
+        monkeypatch.setattr(module, "_query", lambda address, variables=None: stranger if variables else own)
 
     return set_answers
 
@@ -55,7 +55,7 @@ def test_a_cluster_that_refuses_strangers_is_found(answers: Answers) -> None:
     [
         ({}, {}, "no Ray cluster answers within 7 s: check host and port"),
         ({"address": None}, {"refused": True}, "no Ray cluster answers within 7 s"),
-        (ABOUT, ABOUT, "the cluster knows no token"),
+        (ABOUT, ABOUT, "the cluster does not check tokens"),
         ({"refused": True}, {"refused": True}, "the cluster refuses this machine's token"),
         ({"missing": "token"}, {"refused": True}, "this machine has no token"),
         (ABOUT | {"ray": "1.0"}, {"refused": True}, "ray 1.0 there, .* here: install the same versions"),

@@ -3,7 +3,7 @@ import tempfile
 import pytest
 import ray
 
-from reid_tune.execution.cluster.node_checks import _on_each
+from reid_tune.execution.cluster.node_checks import _call_on_nodes
 from reid_tune.execution.cluster.session import ray_session
 
 
@@ -14,4 +14,4 @@ def test_a_node_that_has_left_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> N
         with ray_session():
             here = ray.get_runtime_context().get_node_id()
             nodes = {here: "127.0.0.1", here[::-1]: "10.77.0.2"}
-            assert _on_each(nodes, lambda node: node.upper()) == {here: here.upper()}
+            assert _call_on_nodes(nodes, lambda node: node.upper()) == {here: here.upper()}

@@ -1,4 +1,4 @@
-"""Which job runs a sweep already; jobs are described here, the dashboard is in the integration tests."""
+"""The job that runs a sweep already, with simulated jobs; the integration tests have a dashboard."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from reid_tune.errors import InputError
-from reid_tune.execution.cluster.submit import _about, _running, _start
+from reid_tune.execution.cluster.submit import _find_job, _job_metadata, _start_job
 from reid_tune.search_space.load import SweepConfig, load_sweep
 
 from ...helpers.simulated_driver import make_sweep
@@ -38,23 +38,23 @@ def sweep(tmp_path: Path) -> SweepConfig:
 
 
 def test_a_job_that_runs_this_sweep_is_followed(sweep: SweepConfig) -> None:
-    mine = _about(sweep, OPTIONS)
-    assert _running(Client("RUNNING", mine | {"of Ray": "x"}), sweep, OPTIONS) == "job-1"
-    for other in (None, mine | {"storage": "/elsewhere"}, mine | {"reid-tune sweep": "other"}):
-        assert _running(Client("RUNNING", other), sweep, OPTIONS) is None
-    assert _running(Client("SUCCEEDED", mine), sweep, OPTIONS) is None
+    metadata = _job_metadata(sweep, OPTIONS)
+    assert _find_job(Client("RUNNING", metadata | {"of Ray": "x"}), sweep, OPTIONS) == "job-1"
+    for other in (None, metadata | {"storage": "/elsewhere"}, metadata | {"reid-tune sweep": "other"}):
+        assert _find_job(Client("RUNNING", other), sweep, OPTIONS) is None
+    assert _find_job(Client("SUCCEEDED", metadata), sweep, OPTIONS) is None
 
 
 def test_a_job_with_other_options_is_not_taken_for_this_one(sweep: SweepConfig) -> None:
-    client = Client("PENDING", _about(sweep, OPTIONS))
+    client = Client("PENDING", _job_metadata(sweep, OPTIONS))
     with pytest.raises(InputError, match="the job job-1 runs this sweep with --resume auto --until register"):
-        _running(client, sweep, ("--until", "search"))
-    assert _running(client, sweep, (*OPTIONS, "--dry-run")) is None
+        _find_job(client, sweep, ("--until", "search"))
+    assert _find_job(client, sweep, (*OPTIONS, "--dry-run")) is None
 
 
-def test_what_travels_is_the_same_sweep(sweep: SweepConfig) -> None:
+def test_the_job_has_the_same_sweep(sweep: SweepConfig) -> None:
     client = Client("SUCCEEDED", None)
-    assert _start(client, sweep, OPTIONS) == "job-2" and client.loaded is not None
+    assert _start_job(client, sweep, OPTIONS) == "job-2" and client.loaded is not None
     assert client.loaded.experiment.model_dump() == sweep.experiment.model_dump()
     assert client.loaded.file.model_copy(update={"spec": sweep.file.spec}) == sweep.file
     assert "encryption" not in str(client.given).lower()
