@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from reid_tune.evaluation.features import feature_set
+from reid_tune.evaluation.features import make_feature_set
 from reid_tune.evaluation.rerank import ReRanking
 
 Arrays = tuple[np.ndarray, ...]
@@ -108,7 +108,7 @@ def plain(arrays: Arrays, reranked: bool) -> float:
 def neighbours(arrays: Arrays, device: str) -> float:
     from reid_tune.evaluation.score import Retrieval
 
-    Retrieval(feature_set(*arrays), [ReRanking(*SETTING)], device)
+    Retrieval(make_feature_set(*arrays), [ReRanking(*SETTING)], device)
     return math.nan
 
 
@@ -117,7 +117,7 @@ def ours(arrays: Arrays, device: str, settings: Sequence[tuple[int, int, float]]
     from reid_tune.evaluation.rerank_grid import grid_scores
     from reid_tune.evaluation.score import score
 
-    features = feature_set(*arrays)
+    features = make_feature_set(*arrays)
     if not settings:
         return score(features, device=device).mAP
     *_, last = grid_scores(features, [ReRanking(*values) for values in settings], device)

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from reid_tune.evaluation.distances import Blocks, Receiver
+from reid_tune.evaluation.distances import BlockConsumer, DistanceBlocks
 from reid_tune.evaluation.features import FeatureSet
 from reid_tune.evaluation.ranking import Ranker
 from reid_tune.evaluation.score import Score
@@ -30,11 +30,11 @@ class CameraPairs:
         cameras = self.features.gallery_cameras
         self.columns = {camera: np.flatnonzero(cameras == camera) for camera in np.unique(cameras).tolist()}
 
-    def __call__(self, blocks: Blocks) -> Blocks:
+    def __call__(self, blocks: DistanceBlocks) -> DistanceBlocks:
         """The same blocks, whose columns are seen here, camera by camera, before their receiver may change them."""
         self.rankers = {camera: Ranker(self._of(columns)) for camera, columns in self.columns.items()}
 
-        def show(receive: Receiver) -> None:
+        def show(receive: BlockConsumer) -> None:
             def look(members: Tensor, scores: Tensor) -> None:
                 for camera, columns in self.columns.items():
                     own = torch.from_numpy(columns).to(scores.device)

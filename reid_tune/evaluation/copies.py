@@ -6,14 +6,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from reid_tune.evaluation.parallel import in_threads
+from reid_tune.evaluation.parallel import map_in_threads
 
-__all__ = ["joined_rows"]
+__all__ = ["concatenate_rows"]
 
 _ROWS = 256  # that are copied or compared at a time
 
 
-def joined_rows(parts: Sequence[np.ndarray], device: torch.device | str) -> tuple[Tensor, np.ndarray]:
+def concatenate_rows(parts: Sequence[np.ndarray], device: torch.device | str) -> tuple[Tensor, np.ndarray]:
     """Copy the rows of several float32 arrays, one after the other, a block at a time.
 
     Returns:
@@ -31,7 +31,7 @@ def joined_rows(parts: Sequence[np.ndarray], device: torch.device | str) -> tupl
         values[place] = torch.from_numpy(block)
         keys[place] = _keys(values[place], factors)
 
-    in_threads(copy, range(len(blocks)), device)
+    map_in_threads(copy, range(len(blocks)), device)
     return values, _first_alike(values, keys.cpu().numpy())
 
 

@@ -7,9 +7,9 @@ import numpy as np
 
 from reid_tune.errors import InputError
 
-__all__ = ["Difference", "difference", "nested_interval"]
+__all__ = ["Difference", "mean_difference", "nested_interval"]
 
-Repeat = tuple[np.ndarray, np.ndarray]
+RepeatValues = tuple[np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Difference:
     repeats: int
 
     @property
-    def beyond_noise(self) -> bool:
+    def is_significant(self) -> bool:
         """Whether the whole interval lies above 0."""
         return self.low > 0
 
@@ -31,14 +31,14 @@ class Difference:
         return asdict(self)
 
 
-def difference(repeats: Sequence[Repeat], seed: int = 0, draws: int = 1000) -> Difference:
+def mean_difference(repeats: Sequence[RepeatValues], seed: int = 0, draws: int = 1000) -> Difference:
     """Mean over the repeats of each repeat's mean over its queries, see `nested_interval`."""
     low, high = nested_interval(repeats, seed, draws)
     mean = float(np.mean([np.mean(values) for values, _ in repeats]))
     return Difference(mean, low, high, len(repeats))
 
 
-def nested_interval(repeats: Sequence[Repeat], seed: int = 0, draws: int = 1000) -> tuple[float, float]:
+def nested_interval(repeats: Sequence[RepeatValues], seed: int = 0, draws: int = 1000) -> tuple[float, float]:
     """95 % percentile interval of the mean over repeats of each repeat's mean over queries.
 
     Each draw takes repeats with replacement, and in each of them its identities with replacement, with all their

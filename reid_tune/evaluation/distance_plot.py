@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike
 
-from reid_tune.evaluation.plots import new_figure
+from reid_tune.evaluation.plots import make_figure
 from reid_tune.evaluation.thresholds import Threshold
 from reid_tune.files import atomic_path
 
-__all__ = ["distances_plot"]
+__all__ = ["distance_plot"]
 
 # Okabe and Ito's colours as in the other pictures; hatches and lines tell the kinds apart without any.
 _KINDS = (("same identity", "#009E73", "-", "///"), ("different identities", "#D55E00", "--", "..."))
@@ -17,7 +17,7 @@ _KINDS = (("same identity", "#009E73", "-", "///"), ("different identities", "#D
 _FEW = 1000  # pairs of a kind below which wider bins are easier on the eye
 
 
-def distances_plot(histograms: tuple[np.ndarray, np.ndarray], threshold: Threshold | None, path: Path | str) -> None:
+def distance_plot(histograms: tuple[np.ndarray, np.ndarray], threshold: Threshold | None, path: Path | str) -> None:
     """Draw how often pairs of one identity and of different ones have which distance, into a .png, .pdf or .svg file.
 
     Args:
@@ -30,7 +30,7 @@ def distances_plot(histograms: tuple[np.ndarray, np.ndarray], threshold: Thresho
     counts, edges = histograms
     if counts.sum(axis=1).min() < _FEW:
         counts, edges = counts.reshape(2, -1, 4).sum(axis=2), edges[::4]
-    figure, axes = new_figure(6.4, 4.8)
+    figure, axes = make_figure(6.4, 4.8)
     for own, (name, colour, style, hatch) in zip(counts, _KINDS, strict=True):
         axes.stairs(
             own / max(own.sum(), 1) / edges[1],

@@ -9,35 +9,35 @@ import torch
 from torch import Tensor
 
 from reid_tune.environment import set_defaults
-from reid_tune.evaluation.copies import joined_rows
-from reid_tune.evaluation.parallel import in_threads, one_thread
+from reid_tune.evaluation.copies import concatenate_rows
+from reid_tune.evaluation.parallel import map_in_threads, single_threaded
 
 __all__ = [
     "BLOCK",
-    "Blocks",
-    "Receiver",
-    "Rows",
+    "DistanceBlocks",
+    "BlockConsumer",
+    "UniqueRows",
     "distance_blocks",
     "fix_cublas_workspace",
     "full_precision",
     "pair_distances",
-    "repeatable",
-    "tie_free",
+    "deterministic_algorithms",
+    "tie_breaking_keys",
 ]
 
 BLOCK = 256
 _HELD = 1 << 24  # distances of a block: fewer rows where there are many columns
 _COPIED = 1 << 19  # values of rows that are copied at a time
 
-Receiver = Callable[[Tensor, Tensor], None]
+BlockConsumer = Callable[[Tensor, Tensor], None]
 """Takes the indices of some rows [b] and their values [b, n], which it may change and must not keep."""
 
-Blocks = Callable[[Receiver], None]
+DistanceBlocks = Callable[[BlockConsumer], None]
 """Gives every row to a receiver once; several threads may do so at a time."""
 
 
 @dataclass(frozen=True)
-class Rows:
+class UniqueRows:
     """n feature rows as u <= n distinct ones, each with length 1.
 
     A product of matrices may round the same sum differently at another place of the result, so that images which are
@@ -48,30 +48,30 @@ class Rows:
     position: Tensor  # [n] int64: the distinct row of each row
 
     @classmethod
-    def of(cls, features: np.ndarray, device: torch.device | str = "cpu") -> "Rows":
+    def of(cls, features: np.ndarray, device: torch.device | str = "cpu") -> "UniqueRows":
         """Rows from float32 features of shape [n, d], none all zero."""
         return cls.joined([features], device)
 
     @classmethod
-    def joined(cls, parts: Sequence[np.ndarray], device: torch.device | str = "cpu") -> "Rows":
+    def joined(cls, parts: Sequence[np.ndarray], device: torch.device | str = "cpu") -> "UniqueRows":
         """Rows from several such arrays, one after the other.
 
         A block is copied at a time: features may be mapped from a file.
         """
-        values, first = joined_rows(parts, device)
+        values, first = concatenate_rows(parts, device)
         distinct = np.flatnonzero(first == np.arange(len(first)))
-        with one_thread():
+        with single_threaded():
             for start in range(0, len(distinct), BLOCK):
                 rows = torch.from_numpy(distinct[start : start + BLOCK]).to(device)
                 values[start : start + len(rows)] = _normalised(values[rows])  # which stand here or further down
         position = torch.from_numpy(np.searchsorted(distinct, first)).to(device)
         return cls(values[: len(distinct)], position)
 
-    def part(self, start: int, stop: int) -> "Rows":
+    def part(self, start: int, stop: int) -> "UniqueRows":
         """The rows from `start` to `stop`, in the same memory where no others stand between them."""
         numbers, position = self.position[start:stop].unique(return_inverse=True)
         low, high = int(numbers[0]), int(numbers[-1]) + 1
-        return Rows(self.distinct[low:high] if high - low == len(numbers) else self.distinct[numbers], position)
+        return UniqueRows(self.distinct[low:high] if high - low == len(numbers) else self.distinct[numbers], position)
 
     def __len__(self) -> int:
         return len(self.position)
@@ -82,12 +82,12 @@ def _normalised(values: Tensor) -> Tensor:
     return torch.nn.functional.normalize(values / values.abs().amax(1, keepdim=True), dim=1)
 
 
-def distance_blocks(rows: Rows, columns: Rows) -> Blocks:
+def distance_blocks(rows: UniqueRows, columns: UniqueRows) -> DistanceBlocks:
     """The distances of all rows to all columns [b, n], float32 in 0..4; on the CPU some blocks are in work at once."""
 
-    def show(receive: Receiver) -> None:
+    def show(receive: BlockConsumer) -> None:
         work = _Work(rows, columns, receive)
-        in_threads(work, range(0, len(rows.distinct), work.size), rows.distinct.device)
+        map_in_threads(work, range(0, len(rows.distinct), work.size), rows.distinct.device)
 
     return show
 
@@ -95,7 +95,7 @@ def distance_blocks(rows: Rows, columns: Rows) -> Blocks:
 class _Work:
     """The distances of a block of distinct rows, given by its first one, to all columns."""
 
-    def __init__(self, rows: Rows, columns: Rows, receive: Receiver) -> None:
+    def __init__(self, rows: UniqueRows, columns: UniqueRows, receive: BlockConsumer) -> None:
         self.rows, self.columns, self.receive = rows, columns, receive
         self.size = min(BLOCK, max(32, _HELD // len(columns)))
         self.order = rows.position.argsort(stable=True)
@@ -116,7 +116,7 @@ class _Work:
             self.receive(some, block[self.rows.position[some] - start])
 
 
-def pair_distances(rows: Rows, left: Tensor, right: Tensor) -> Tensor:
+def pair_distances(rows: UniqueRows, left: Tensor, right: Tensor) -> Tensor:
     """Distances [m] between the rows with the indices `left` [m] and `right` [m]."""
     products = torch.empty(len(left), device=left.device)
     select, few = rows.distinct.index_select, max(1, _COPIED // rows.distinct.shape[1])
@@ -125,7 +125,7 @@ def pair_distances(rows: Rows, left: Tensor, right: Tensor) -> Tensor:
     return products.mul_(-2).add_(2).clamp_(min=0)
 
 
-def tie_free(values: Tensor) -> Tensor:
+def tie_breaking_keys(values: Tensor) -> Tensor:
     """int64 keys that order each row of float32 `values` [b, n] by (value, column).
 
     Of negative values a row may have only one; -0.0 counts as less than 0.0.
@@ -153,7 +153,7 @@ def fix_cublas_workspace() -> None:
 
 
 @contextmanager
-def repeatable(enabled: bool) -> Iterator[None]:
+def deterministic_algorithms(enabled: bool) -> Iterator[None]:
     """Take deterministic algorithms where `enabled`: a GPU then adds in a fixed order; the former choice at the end."""
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     if enabled:

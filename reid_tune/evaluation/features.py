@@ -11,12 +11,12 @@ from reid_tune.errors import InputError
 from reid_tune.evaluation.npz import read_npz
 from reid_tune.files import atomic_path
 
-__all__ = ["FeatureSet", "feature_set", "read_features", "write_features"]
+__all__ = ["FeatureSet", "make_feature_set", "read_features", "write_features"]
 
 
 @dataclass(frozen=True)
 class FeatureSet:
-    """Embeddings of queries and gallery, q and g rows of d values; made by `feature_set`, which checks them.
+    """Embeddings of queries and gallery, q and g rows of d values; made by `make_feature_set`, which checks them.
 
     In the gallery identity -1 is junk (detections that count neither way) and 0 a distractor.
     """
@@ -43,7 +43,7 @@ _NAMES = tuple(field.name for field in fields(FeatureSet))
 _ROWS = 1024  # that are checked at a time
 
 
-def feature_set(
+def make_feature_set(
     query_features: Any,
     query_ids: Any,
     query_cameras: Any,
@@ -85,12 +85,12 @@ def read_features(path: Path | str) -> FeatureSet:
     Features that are float32 and not compressed stay in the file, from which they are mapped.
 
     Raises:
-        InputError: see `read_npz` and `feature_set`.
+        InputError: see `read_npz` and `make_feature_set`.
     """
     try:
         arrays = read_npz(path, _NAMES)
         try:
-            return feature_set(**arrays)
+            return make_feature_set(**arrays)
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
     except MemoryError:

@@ -6,12 +6,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from reid_tune.evaluation.distances import Blocks, Receiver
+from reid_tune.evaluation.distances import BlockConsumer, DistanceBlocks
 from reid_tune.evaluation.features import FeatureSet
-from reid_tune.evaluation.neighbours import smallest
+from reid_tune.evaluation.neighbours import smallest_columns
 from reid_tune.evaluation.score import Score
 
-__all__ = ["Matches", "Watch", "hardest_queries", "random_queries"]
+__all__ = ["Matches", "TopMatches", "hardest_queries", "random_queries"]
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Matches:
     correct: np.ndarray  # [r] bool: whether the identity is the query's
 
 
-class Watch:
+class TopMatches:
     """Keeps the first images of each of q queries while a ranking is at work; of ties the lower gallery index.
 
     Args:
@@ -35,15 +35,15 @@ class Watch:
         self._features = features.without_junk()
         self._first = np.full((len(features.query_ids), min(ranks, len(self._features.gallery_ids))), -1)
 
-    def __call__(self, blocks: Blocks) -> Blocks:
+    def __call__(self, blocks: DistanceBlocks) -> DistanceBlocks:
         """The same blocks, which are seen here before their receiver may change them."""
 
-        def show(receive: Receiver) -> None:
+        def show(receive: BlockConsumer) -> None:
             def look(members: Tensor, scores: Tensor) -> None:
                 queries = members.cpu().numpy()
                 left_out = torch.from_numpy(self._left_out(queries)).to(scores.device)
                 values = scores.masked_fill(left_out, torch.inf)
-                first = smallest(values, self._first.shape[1])
+                first = smallest_columns(values, self._first.shape[1])
                 self._first[queries] = first.where(values.gather(1, first).isfinite(), -1).cpu().numpy()
                 receive(members, scores)
 

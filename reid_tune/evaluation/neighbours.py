@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from reid_tune.evaluation.distances import BLOCK, Rows, distance_blocks, tie_free
-from reid_tune.evaluation.parallel import in_threads
+from reid_tune.evaluation.distances import BLOCK, UniqueRows, distance_blocks, tie_breaking_keys
+from reid_tune.evaluation.parallel import map_in_threads
 
-__all__ = ["Neighbours", "nearest", "smallest"]
+__all__ = ["Neighbours", "find_neighbours", "smallest_columns"]
 
 
 @dataclass(frozen=True)
@@ -18,13 +18,13 @@ class Neighbours:
     Memory is O(n k); a smaller k is a prefix of the columns.
     """
 
-    rows: Rows
+    rows: UniqueRows
     index: Tensor  # [n, k + 1] int64, ordered by (distance, index), the row itself first
     mutual: Tensor  # [n, k + 1] int64: the column at which the row stands in its neighbour's list, k + 1 if nowhere
     farthest: Tensor  # [n] float32: the largest distance of the row, above 0
 
 
-def nearest(rows: Rows, k: int) -> Neighbours:
+def find_neighbours(rows: UniqueRows, k: int) -> Neighbours:
     """Find k >= 1 neighbours of each of n >= 2 rows; k is clipped to n - 1."""
     count = min(k, len(rows) - 1) + 1
     index = torch.empty(len(rows), count, dtype=torch.int64, device=rows.position.device)
@@ -33,13 +33,13 @@ def nearest(rows: Rows, k: int) -> Neighbours:
     def keep(members: Tensor, block: Tensor) -> None:
         farthest[members] = block.amax(1).clamp_(min=1e-12)
         block.scatter_(1, members[:, None], -1.0)  # own index first
-        index[members] = smallest(block, count)
+        index[members] = smallest_columns(block, count)
 
     distance_blocks(rows, rows)(keep)
     return Neighbours(rows, index, _mutual(index), farthest)
 
 
-def smallest(values: Tensor, count: int) -> Tensor:
+def smallest_columns(values: Tensor, count: int) -> Tensor:
     """Columns [b, count] int64 of the smallest values >= 0 of each row, ordered by (value, column)."""
     kept, columns = values.topk(min(count + 1, values.shape[1]), largest=False)
     columns, order = columns[:, :count].sort(1)
@@ -47,7 +47,7 @@ def smallest(values: Tensor, count: int) -> Tensor:
     # topk takes any of equal values: where the cut goes through a tie, the keys decide.
     tied = (kept[:, count:] == kept[:, count - 1 : count]).any(1).nonzero()[:, 0]
     if len(tied):
-        columns[tied] = tie_free(values[tied]).topk(count, largest=False).indices
+        columns[tied] = tie_breaking_keys(values[tied]).topk(count, largest=False).indices
     return columns
 
 
@@ -59,4 +59,4 @@ def _mutual(index: Tensor) -> Tensor:
         return torch.where(found, column, len(column)).amin(2)
 
     rows = torch.arange(len(index), device=index.device)
-    return torch.cat(in_threads(columns, rows.split(BLOCK), index.device))
+    return torch.cat(map_in_threads(columns, rows.split(BLOCK), index.device))

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from reid_tune.errors import InputError
-from reid_tune.evaluation.distances import Rows, distance_blocks, full_precision
+from reid_tune.evaluation.distances import UniqueRows, distance_blocks, full_precision
 from reid_tune.evaluation.features import FeatureSet
-from reid_tune.evaluation.thresholds import identified
+from reid_tune.evaluation.thresholds import without_unidentified
 
 __all__ = ["FAR", "SIZES", "OpenSet", "open_set"]
 
@@ -76,7 +76,7 @@ def open_set(
     """
     if not 0 < far < 1:
         raise InputError(f"a false alarm rate of {far:g} is no use; give a number between 0 and 1 such as {FAR}.")
-    features = identified(features)
+    features = without_unidentified(features)
     identities = np.unique(features.gallery_ids[features.gallery_ids > 0])
     rows = []
     if len(identities):
@@ -101,6 +101,7 @@ def _nearest(features: FeatureSet, identities: np.ndarray, device: torch.device 
     Images of the query's identity and camera are left out.
     """
     kept = features.gallery_ids > 0
+    gallery_features = features.gallery_features[kept]
     ids, cameras = (torch.from_numpy(x[kept]).to(device) for x in (features.gallery_ids, features.gallery_cameras))
     query_ids, query_cameras = (torch.from_numpy(x).to(device) for x in (features.query_ids, features.query_cameras))
     owner = torch.from_numpy(np.searchsorted(identities, features.gallery_ids[kept])).to(device)
@@ -112,9 +113,9 @@ def _nearest(features: FeatureSet, identities: np.ndarray, device: torch.device 
         result[members] = result[members].scatter_reduce_(1, owner.expand(len(block), -1), block, "amin")
 
     with full_precision():
-        distance_blocks(Rows.of(features.query_features, device), Rows.of(features.gallery_features[kept], device))(
-            receive
-        )
+        distance_blocks(
+            UniqueRows.of(features.query_features, device), UniqueRows.of(features.gallery_features[kept], device)
+        )(receive)
     return result.cpu().numpy()
 
 

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import torch
 
-__all__ = ["in_threads", "one_thread"]
+__all__ = ["map_in_threads", "single_threaded"]
 
 _MAX_WORKERS = 8  # each holds some blocks
 
@@ -15,7 +15,7 @@ Part = TypeVar("Part")
 Result = TypeVar("Result")
 
 
-def in_threads(
+def map_in_threads(
     function: Callable[[Part], Result], parts: Iterable[Part], device: torch.device | str = "cpu"
 ) -> list[Result]:
     """The function's result for each part, in their order; a GPU is given one part after the other.
@@ -23,12 +23,12 @@ def in_threads(
     On a busy machine, sharing every short operation among threads would take ten times as long.
     """
     workers = min(torch.get_num_threads(), _MAX_WORKERS) if torch.device(device).type == "cpu" else 1
-    with one_thread(), ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    with single_threaded(), ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         return list(pool.map(function, parts))
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
+def single_threaded() -> Iterator[None]:
     """Let every operation run in the calling thread."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["ENDINGS", "MAX_FRAMES", "Frame", "cmc_plot", "matches_plot", "new_figure"]
+__all__ = ["ENDINGS", "MAX_FRAMES", "Frame", "cmc_plot", "matches_plot", "make_figure"]
 
 ENDINGS = (".png", ".pdf", ".svg")
 MAX_FRAMES = 10_000  # of one picture of matches
@@ -52,7 +52,7 @@ def cmc_plot(curves: Mapping[str, np.ndarray], path: Path | str) -> None:
     """
     names = [f"{name} ({100 * curve[0]:.1f} % at rank 1)" for name, curve in curves.items()]
     ranks = max((len(curve) for curve in curves.values()), default=1)
-    figure, axes = new_figure(max(6.4, 1 + 0.08 * max(map(len, names))), 4.2 + 0.2 * len(names))
+    figure, axes = make_figure(max(6.4, 1 + 0.08 * max(map(len, names))), 4.2 + 0.2 * len(names))
     every = -(-ranks // 6)
     for number, curve in enumerate(curves.values()):
         first = every * (number + 1) // (len(names) + 1)  # beside the markers of other curves
@@ -92,7 +92,7 @@ def matches_plot(rows: Sequence[Sequence[Frame]], ranks: int, title: str, path: 
     height, width = rows[0][0].image.shape[:2]
     scale = 1.2 / max(height, width)  # inches per pixel
     step_x, step_y = (1 + ranks) * (width * scale + 0.15), len(rows) * (height * scale + 0.3)
-    figure, axes = new_figure(max(step_x, 4.2), step_y + 0.9)
+    figure, axes = make_figure(max(step_x, 4.2), step_y + 0.9)
     column, line = step_x / (1 + ranks), step_y / len(rows)
     for place, row in enumerate(rows):
         for rank, frame in enumerate(row):
@@ -110,7 +110,7 @@ def matches_plot(rows: Sequence[Sequence[Frame]], ranks: int, title: str, path: 
         figure.savefig(temporary, dpi=dpi)
 
 
-def new_figure(width: float, height: float) -> "tuple[Figure, Axes]":
+def make_figure(width: float, height: float) -> "tuple[Figure, Axes]":
     """A figure of so many inches with one pair of axes, which no window and no global state knows."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

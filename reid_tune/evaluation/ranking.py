@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from reid_tune.evaluation.distances import Blocks, tie_free
+from reid_tune.evaluation.distances import DistanceBlocks, tie_breaking_keys
 from reid_tune.evaluation.features import FeatureSet
-from reid_tune.evaluation.ragged import spread
+from reid_tune.evaluation.segments import segment_indices
 
 __all__ = ["Ranker", "Ranking", "rank"]
 
@@ -24,7 +24,7 @@ class Ranking:
     first_hit: Tensor  # [q] int64: how many gallery images stand before the first match
 
 
-def rank(features: FeatureSet, blocks: Blocks) -> Ranking:
+def rank(features: FeatureSet, blocks: DistanceBlocks) -> Ranking:
     """Rank the gallery for each query, see `Ranker`."""
     ranker = Ranker(features)
     blocks(ranker)
@@ -71,7 +71,7 @@ class _SameIdentity:
         self.low, self.high = (torch.from_numpy(end) for end in ends)
 
     def __call__(self, members: Tensor) -> tuple[Tensor, Tensor]:
-        row, place = spread(self.low[members], self.high[members] - self.low[members])
+        row, place = segment_indices(self.low[members], self.high[members] - self.low[members])
         return row, self.order[place]
 
 
@@ -84,7 +84,7 @@ def _before(scores: Tensor, row: Tensor, column: Tensor) -> Tensor:
         return before
     rows, pairs = row[tied].unique_consecutive(return_counts=True)
     for some, few in zip(rows.split(_FEW), tied.split([int(part.sum()) for part in pairs.split(_FEW)]), strict=True):
-        keys, local = tie_free(scores[some]), torch.searchsorted(some, row[few])
+        keys, local = tie_breaking_keys(scores[some]), torch.searchsorted(some, row[few])
         before[few] = _find(keys, local, keys[local, column[few]])[0]
     return before
 

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from reid_tune.evaluation.distances import BLOCK, pair_distances
 from reid_tune.evaluation.neighbours import Neighbours
-from reid_tune.evaluation.parallel import in_threads
-from reid_tune.evaluation.ragged import spread
+from reid_tune.evaluation.parallel import map_in_threads
+from reid_tune.evaluation.segments import segment_indices
 
 __all__ = ["SparseRows", "reciprocal_vectors"]
 
@@ -32,7 +32,7 @@ class SparseRows:
 
     def select(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The entries of the given rows [b]: which of the rows, 0..b-1, the column and the value."""
-        owner, place = spread(self.starts[rows], self.starts[rows + 1] - self.starts[rows])
+        owner, place = segment_indices(self.starts[rows], self.starts[rows + 1] - self.starts[rows])
         return owner, self.columns[place], self.values[place]
 
 
@@ -44,11 +44,11 @@ def reciprocal_vectors(neighbours: Neighbours, k1: int, k2: int) -> SparseRows:
     """
     count, device = len(neighbours.index), neighbours.index.device
     own = torch.arange(count, device=device)
-    vectors = SparseRows.of(in_threads(_Weights(neighbours, k1), own.split(BLOCK), device), count)
+    vectors = SparseRows.of(map_in_threads(_Weights(neighbours, k1), own.split(BLOCK), device), count)
     if k2 == 1:
         return vectors
     expand = _QueryExpansion(vectors, neighbours.index[:, :k2])
-    return SparseRows.of(in_threads(expand, own.split(8 * BLOCK), device), count)
+    return SparseRows.of(map_in_threads(expand, own.split(8 * BLOCK), device), count)
 
 
 class _Weights:

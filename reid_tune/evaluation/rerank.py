@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from reid_tune.errors import InputError
-from reid_tune.evaluation.distances import Receiver, Rows, distance_blocks
+from reid_tune.evaluation.distances import BlockConsumer, UniqueRows, distance_blocks
 from reid_tune.evaluation.neighbours import Neighbours
-from reid_tune.evaluation.ragged import spread
 from reid_tune.evaluation.reciprocal import reciprocal_vectors
+from reid_tune.evaluation.segments import segment_indices
 
 __all__ = ["ReRanking", "parse_reranking", "reranked_blocks"]
 
@@ -65,8 +65,8 @@ def parse_reranking(text: str) -> ReRanking:
 
 
 def reranked_blocks(
-    neighbours: Neighbours, queries: Rows, gallery: Rows, settings: Sequence[ReRanking]
-) -> Callable[[Sequence[Receiver]], None]:
+    neighbours: Neighbours, queries: UniqueRows, gallery: UniqueRows, settings: Sequence[ReRanking]
+) -> Callable[[Sequence[BlockConsumer]], None]:
     """The values (1 - lambda) Jaccard distance + lambda d / largest d [b, g], float32 in 0..1, of q queries.
 
     Args:
@@ -80,7 +80,7 @@ def reranked_blocks(
     """
     overlaps = {pair: _Overlap(neighbours, *pair, len(queries)) for pair in dict.fromkeys(s.pair for s in settings)}
 
-    def show(receivers: Sequence[Receiver]) -> None:
+    def show(receivers: Sequence[BlockConsumer]) -> None:
         def rerank(members: Tensor, distances: Tensor) -> None:
             original = distances.div_(neighbours.farthest[members, None])
             for pair, overlap in overlaps.items():
@@ -115,7 +115,7 @@ class _Overlap:
         few = _FEW_CUDA if sums.is_cuda else _FEW
         for part, some in zip(sums.split(few), members.split(few), strict=True):
             owner, columns, values = self.vectors.select(some)
-            entry, place = spread(self.starts[columns], self.lengths[columns])
+            entry, place = segment_indices(self.starts[columns], self.lengths[columns])
             smaller = torch.minimum(values.index_select(0, entry), self.values.index_select(0, place))
             first = (owner * self.gallery).int().index_select(0, entry)
             part.view(-1).index_add_(0, first.add_(self.rows.index_select(0, place)), smaller)

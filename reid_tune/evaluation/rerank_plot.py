@@ -5,16 +5,16 @@ from pathlib import Path
 
 import numpy as np
 
-from reid_tune.evaluation.plots import new_figure
+from reid_tune.evaluation.plots import make_figure
 from reid_tune.evaluation.rerank import ReRanking
 from reid_tune.files import atomic_path
 
-__all__ = ["landscape_plot"]
+__all__ = ["rerank_plot"]
 
 _COLUMNS = 3
 
 
-def landscape_plot(
+def rerank_plot(
     settings: Sequence[ReRanking], values: Sequence[float], metric: str, plain: float, path: Path | str
 ) -> None:
     """Draw a metric over k1 and k2, one field for each lambda, into a .png, .pdf or .svg file.
@@ -37,7 +37,7 @@ def landscape_plot(
     columns, lines = min(len(weights), _COLUMNS), -(-len(weights) // _COLUMNS)
     cell_width, cell_height = 0.55, 0.4
     size = columns * (len(k2) * cell_width + 0.9) + 1.0, lines * (len(k1) * cell_height + 1.0) + 0.6
-    figure, whole = new_figure(max(size[0], 6.0), size[1])
+    figure, whole = make_figure(max(size[0], 6.0), size[1])
     whole.remove()
     fields = figure.subplots(lines, columns, squeeze=False).ravel()
     low, high = min(percent.values()), max(percent.values())

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 
 from reid_tune.errors import InputError
-from reid_tune.evaluation.distances import Blocks, Rows, distance_blocks, full_precision
+from reid_tune.evaluation.distances import DistanceBlocks, UniqueRows, distance_blocks, full_precision
 from reid_tune.evaluation.features import FeatureSet
 from reid_tune.evaluation.intervals import interval
-from reid_tune.evaluation.neighbours import nearest
+from reid_tune.evaluation.neighbours import find_neighbours
 from reid_tune.evaluation.ranking import Ranking, rank
 from reid_tune.evaluation.rerank import ReRanking, reranked_blocks
 
@@ -93,7 +93,7 @@ def scores(
     features: FeatureSet,
     settings: Sequence[ReRanking | None],
     device: torch.device | str = "cpu",
-    watch: Callable[[Blocks], Blocks] | None = None,
+    watch: Callable[[DistanceBlocks], DistanceBlocks] | None = None,
 ) -> Iterator[Score]:
     """Yield the score of each setting, None for plain distances; the neighbours are found once for all.
 
@@ -130,13 +130,13 @@ class Retrieval:
             raise InputError("every gallery image is junk (identity -1); give a gallery with identities.")
         query, gallery = self.features.query_features, self.features.gallery_features
         with full_precision():
-            rows = Rows.joined([query, gallery], device)
+            rows = UniqueRows.joined([query, gallery], device)
             self.queries, self.gallery = rows.part(0, len(query)), rows.part(len(query), len(rows))
             self.neighbours = None
             if settings:
-                self.neighbours = nearest(rows, max(setting.neighbours for setting in settings))
+                self.neighbours = find_neighbours(rows, max(setting.neighbours for setting in settings))
 
-    def blocks(self, setting: ReRanking | None) -> Blocks:
+    def blocks(self, setting: ReRanking | None) -> DistanceBlocks:
         """The values of all queries, plain ones for None."""
         if setting is None or self.neighbours is None:
             return distance_blocks(self.queries, self.gallery)

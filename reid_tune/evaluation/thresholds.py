@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from reid_tune.errors import InputError
-from reid_tune.evaluation.distances import Blocks, Receiver, Rows, distance_blocks, full_precision
+from reid_tune.evaluation.distances import BlockConsumer, DistanceBlocks, UniqueRows, distance_blocks, full_precision
 from reid_tune.evaluation.features import FeatureSet
 
-__all__ = ["BINS", "Pairs", "Threshold", "identified"]
+__all__ = ["BINS", "PairDistances", "Threshold", "without_unidentified"]
 
 BINS = 256  # of the histograms: each holds whole cells of the first pass
 _ROWS = 64  # of a block at once: what is made of them stays in the processor's cache
@@ -63,31 +63,31 @@ class Threshold:
         }
 
 
-class Pairs:
+class PairDistances:
     """The distances of all pairs (query, gallery image), counted exactly in memory that does not grow with them.
 
     Float32 values >= 0 are ordered as the integers that their bits are: a first pass counts the upper 15 bits, a
     second one the lower 16 of the few cells that decide.
 
     Args:
-        features: q queries and g gallery images, see `identified`; only identities and cameras are read.
+        features: q queries and g gallery images, see `without_unidentified`; only identities and cameras are read.
         blocks: The distances [b, g] float32 in 0..4 of all queries.
     """
 
-    def __init__(self, features: FeatureSet, blocks: Blocks) -> None:
+    def __init__(self, features: FeatureSet, blocks: DistanceBlocks) -> None:
         self._features, self._blocks = features, blocks
 
     @classmethod
-    def of(cls, features: FeatureSet, device: torch.device | str = "cpu") -> "Pairs":
+    def of(cls, features: FeatureSet, device: torch.device | str = "cpu") -> "PairDistances":
         """Squared Euclidean distances of L2-normalised features.
 
         Raises:
-            InputError: see `identified`.
+            InputError: see `without_unidentified`.
         """
-        features = identified(features)
-        queries, gallery = (Rows.of(x, device) for x in (features.query_features, features.gallery_features))
+        features = without_unidentified(features)
+        queries, gallery = (UniqueRows.of(x, device) for x in (features.query_features, features.gallery_features))
 
-        def show(receive: Receiver) -> None:
+        def show(receive: BlockConsumer) -> None:
             with full_precision():
                 distance_blocks(queries, gallery)(receive)
 
@@ -198,7 +198,7 @@ class Pairs:
         return row, column, (cameras[members[row]] != places[column]) & (others[column] > 0)
 
 
-def identified(features: FeatureSet) -> FeatureSet:
+def without_unidentified(features: FeatureSet) -> FeatureSet:
     """The same set without the images of identity -1 on both sides, which may be anybody.
 
     Raises:

@@ -3,12 +3,12 @@
 from collections import defaultdict
 from collections.abc import Iterable
 
-__all__ = ["unmatched"]
+__all__ = ["describe_unmatched_queries"]
 
 _NAMED = 5
 
 
-def unmatched(queries: Iterable[tuple[int, int]], gallery: Iterable[tuple[int, int]]) -> str | None:
+def describe_unmatched_queries(queries: Iterable[tuple[int, int]], gallery: Iterable[tuple[int, int]]) -> str | None:
     """Say which queries have no gallery image of their identity under another camera, if there are any.
 
     Args:

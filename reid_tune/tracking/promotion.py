@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from reid_tune.errors import InputError
-from reid_tune.evaluation.differences import Difference, difference
+from reid_tune.evaluation.differences import Difference, mean_difference
 from reid_tune.evaluation.npz import read_npz
 from reid_tune.files import atomic_path
 
@@ -64,7 +64,7 @@ class Verdict:
     @property
     def passed(self) -> bool:
         """Whether no other version has the alias, or the new one beats it beyond noise."""
-        return self.against is None or (self.difference is not None and self.difference.beyond_noise)
+        return self.against is None or (self.difference is not None and self.difference.is_significant)
 
     @property
     def reason(self) -> str:
@@ -140,7 +140,7 @@ def compare(challenger: Sequence[Repeat], champion: Sequence[Repeat]) -> Differe
     theirs = {repeat.split: repeat for repeat in champion}
     pairs = [_pair(own, theirs[own.split]) for own in challenger if own.split in theirs]
     common = [pair for pair in pairs if pair is not None]
-    return difference(common) if common else None
+    return mean_difference(common) if common else None
 
 
 def _pair(one: Repeat, other: Repeat) -> tuple[np.ndarray, np.ndarray] | None:

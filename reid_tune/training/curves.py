@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from reid_tune.evaluation.plots import new_figure
+from reid_tune.evaluation.plots import make_figure
 from reid_tune.files import atomic_path
 
 __all__ = ["schedule_plot"]
@@ -20,7 +20,7 @@ def schedule_plot(history: Sequence[Mapping[str, Any]], path: Path) -> None:
         InputError: the folder cannot be written.
     """
     epochs = range(1, len(history) + 1)
-    figure, losses = new_figure(6.4, 4.2)
+    figure, losses = make_figure(6.4, 4.2)
     rates = losses.twinx()
     lines = [*losses.plot(epochs, [epoch["loss"] for epoch in history], color="#0072B2", label="loss")]
     lines += rates.plot(

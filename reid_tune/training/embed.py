@@ -11,7 +11,7 @@ from reid_tune.data.image_spec import ImageSpec
 from reid_tune.data.normalisation import normalise
 from reid_tune.data.transfer import to_device
 from reid_tune.evaluation.distances import full_precision
-from reid_tune.evaluation.features import FeatureSet, feature_set
+from reid_tune.evaluation.features import FeatureSet, make_feature_set
 from reid_tune.modeling.network import ReIDNet
 from reid_tune.training.data import EvaluationImages
 
@@ -61,7 +61,7 @@ def features_of(images: EvaluationImages, embed: Embed) -> FeatureSet:
     """Embed queries and gallery."""
     crops, queries = images.images, images.queries
     features = np.concatenate([embed(crops[start : start + _AT_ONCE]) for start in range(0, len(crops), _AT_ONCE)])
-    return feature_set(
+    return make_feature_set(
         features[:queries],
         images.identities[:queries],
         images.cameras[:queries],

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from reid_tune.evaluation import copies
-from reid_tune.evaluation.distances import Rows
+from reid_tune.evaluation.distances import UniqueRows
 
 
 def numbered(rows: np.ndarray) -> list[int]:
@@ -29,7 +29,7 @@ def test_rows_are_numbered_as_a_dictionary_of_their_bytes_does(monkeypatch, keys
     rows = rng.choice(np.float32([-2, -1.5, -0.0, 0.0, 1, 3]), (900, dimension))
     rows[~rows.any(1)] = 1
     monkeypatch.setattr(copies, "_keys", keys)
-    joined = Rows.joined([rows[:37], rows[37:300], rows[300:]])
+    joined = UniqueRows.joined([rows[:37], rows[37:300], rows[300:]])
     expected = numbered(rows)
     assert joined.position.tolist() == expected
     first = [expected.index(number) for number in range(max(expected) + 1)]

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from reid_tune.evaluation.breakdown import CameraPairs
-from reid_tune.evaluation.matches import Watch
+from reid_tune.evaluation.matches import TopMatches
 from reid_tune.evaluation.openset import open_set
 from reid_tune.evaluation.rerank import ReRanking
 from reid_tune.evaluation.rerank_grid import grid_scores
 from reid_tune.evaluation.score import scores
-from reid_tune.evaluation.thresholds import Pairs
+from reid_tune.evaluation.thresholds import PairDistances
 
 from ..helpers.evaluation_reference import made_up
 from ..helpers.other_device import Held, other_device
@@ -22,7 +22,7 @@ FEATURES = made_up(queries=300, gallery=900, identities=60, noise=0.9)
 
 
 def ranked(device):
-    pairs, watch, kinds = CameraPairs(FEATURES), Watch(FEATURES, 5), []
+    pairs, watch, kinds = CameraPairs(FEATURES), TopMatches(FEATURES, 5), []
 
     def watched(blocks):
         def show(receive):
@@ -45,7 +45,7 @@ def with_copies(device):
 
 
 def pairs_of(device):
-    pairs = Pairs.of(FEATURES, device)
+    pairs = PairDistances.of(FEATURES, device)
     return pairs.threshold(0.01), [part.tolist() for part in pairs.histograms]
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from reid_tune.errors import InputError
-from reid_tune.evaluation.differences import Difference, difference, nested_interval
+from reid_tune.evaluation.differences import Difference, mean_difference, nested_interval
 from reid_tune.evaluation.intervals import interval
 
 
@@ -53,7 +53,7 @@ def test_repeats_that_disagree_widen_the_interval():
 
 def test_every_repeat_counts_alike_however_many_queries_it_has():
     few, many = (np.full(2, 0.4), np.array([1, 2])), (np.full(200, 0.1), np.arange(200))
-    found = difference([few, many])
+    found = mean_difference([few, many])
     assert found.mean == pytest.approx(0.25)
     assert (found.low, found.high) == pytest.approx((0.1, 0.4))
 
@@ -64,21 +64,21 @@ def test_same_values_same_interval_and_another_seed_another():
 
 
 def test_a_gain_is_beyond_noise_and_none_is_not():
-    gained, lost = difference(made_up(gain=0.2)), difference(made_up(gain=-0.2))
-    assert gained.beyond_noise and not lost.beyond_noise and not difference(made_up(gain=0.0)).beyond_noise
+    gained, lost = mean_difference(made_up(gain=0.2)), mean_difference(made_up(gain=-0.2))
+    assert gained.is_significant and not lost.is_significant and not mean_difference(made_up(gain=0.0)).is_significant
     assert lost.high < 0 < gained.low < gained.mean < gained.high
     assert Difference(**gained.as_dict()) == gained and gained.repeats == 3
 
 
 def test_no_gain_is_rarely_beyond_noise_over_six_repeats():
-    wrong = [difference(made_up(6, gain=0.0, seed=seed), draws=300).beyond_noise for seed in range(200)]
+    wrong = [mean_difference(made_up(6, gain=0.0, seed=seed), draws=300).is_significant for seed in range(200)]
     assert np.mean(wrong) < 0.06
 
 
 @pytest.mark.parametrize("sizes", [[(0, 0)], [(2, 2), (3, 2)]])
 def test_a_repeat_without_an_identity_per_query_is_refused(sizes):
     with pytest.raises(InputError, match="a repeat has {} values and {} identities".format(*sizes[-1])):
-        difference([(np.zeros(values), np.zeros(ids, int)) for values, ids in sizes])
+        mean_difference([(np.zeros(values), np.zeros(ids, int)) for values, ids in sizes])
 
 
 def test_no_repeats_are_refused():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from reid_tune.evaluation.distances import Rows, distance_blocks, full_precision, repeatable
+from reid_tune.evaluation.distances import UniqueRows, deterministic_algorithms, distance_blocks, full_precision
 from reid_tune.evaluation.rerank import ReRanking
 from reid_tune.evaluation.score import score
 
@@ -20,7 +20,7 @@ def unit(features):
 def test_rows_of_several_arrays_are_those_of_each():
     rng = np.random.default_rng(0)
     first, second = (rng.standard_normal((count, 5), dtype=np.float32) for count in (700, 300))
-    rows = Rows.joined([first, second])
+    rows = UniqueRows.joined([first, second])
     for part, wanted in ((rows.part(0, 700), first), (rows.part(700, 1000), second)):
         torch.testing.assert_close(part.distinct[part.position], unit(wanted))
         assert part.distinct.untyped_storage().data_ptr() == rows.distinct.untyped_storage().data_ptr()
@@ -31,7 +31,7 @@ def test_a_row_of_another_part_stands_where_it_stood(order):
     features = made_up(queries=9, gallery=9)
     first = features.query_features
     second = np.asarray(np.concatenate([features.gallery_features, first[[4, 1]], first[[4]]]), order=order)
-    rows = Rows.joined([first, second])
+    rows = UniqueRows.joined([first, second])
     assert len(rows.distinct) == 18 and rows.position[[18, 19, 20]].tolist() == [4, 1, 4]
     part = rows.part(9, 21)
     assert len(part.distinct) == 11 and part.position[9] == part.position[11] != part.position[10]
@@ -54,7 +54,7 @@ def test_queries_that_are_gallery_images_too(setting, places):
 
 def test_of_many_columns_a_block_has_fewer_rows():
     rng = np.random.default_rng(0)
-    rows, columns = (Rows.of(rng.standard_normal((count, 3), dtype=np.float32)) for count in (300, 150_000))
+    rows, columns = (UniqueRows.of(rng.standard_normal((count, 3), dtype=np.float32)) for count in (300, 150_000))
     seen, heights = [], []
 
     def receive(members, block):
@@ -76,11 +76,11 @@ def test_repeatable_restores_the_choice_before_it(before):
     original = chosen()
     torch.use_deterministic_algorithms(before[0], warn_only=before[1])
     try:
-        with pytest.raises(KeyError), repeatable(True):
+        with pytest.raises(KeyError), deterministic_algorithms(True):
             assert chosen() == (True, False)
             raise KeyError
         assert chosen() == before
-        with repeatable(False):
+        with deterministic_algorithms(False):
             assert chosen() == before
     finally:
         torch.use_deterministic_algorithms(original[0], warn_only=original[1])
@@ -88,6 +88,6 @@ def test_repeatable_restores_the_choice_before_it(before):
 
 def test_repeatable_scores_are_the_usual_ones():
     features, setting = made_up(queries=200, gallery=500), ReRanking(9, 3, 0.3)
-    with repeatable(True):
+    with deterministic_algorithms(True):
         found = score(features, setting)
     np.testing.assert_array_equal(found.average_precision, score(features, setting).average_precision)

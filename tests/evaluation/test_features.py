@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from reid_tune.errors import InputError
-from reid_tune.evaluation.features import feature_set, read_features, write_features
+from reid_tune.evaluation.features import make_feature_set, read_features, write_features
 from reid_tune.evaluation.score import score
 
 from ..helpers.evaluation_reference import made_up
@@ -54,7 +54,7 @@ def with_row(value, row):
 )
 def test_refused(changed, sentence):
     with pytest.raises(InputError, match=sentence):
-        feature_set(**arrays(**changed))
+        make_feature_set(**arrays(**changed))
 
 
 def test_tensors_and_other_widths_are_taken():
@@ -62,7 +62,7 @@ def test_tensors_and_other_widths_are_taken():
     tensors = {name: torch.from_numpy(array) for name, array in plain.items()}
     tensors["query_features"] = tensors["query_features"].bfloat16().requires_grad_()
     tensors["gallery_ids"] = tensors["gallery_ids"].int()
-    result = dataclasses.asdict(feature_set(**tensors))
+    result = dataclasses.asdict(make_feature_set(**tensors))
     assert {array.dtype for array in result.values()} == {np.dtype("float32"), np.dtype("int64")}
     np.testing.assert_array_equal(result["gallery_features"], plain["gallery_features"])
     np.testing.assert_allclose(result["query_features"], plain["query_features"], rtol=0.01)
@@ -120,7 +120,7 @@ def test_features_of_any_form_come_back(tmp_path, form):
         found = read_features(path)
         for name, array in wanted.items():
             np.testing.assert_array_equal(getattr(found, name), array)
-        assert score(found).as_dict() == score(feature_set(**wanted)).as_dict()
+        assert score(found).as_dict() == score(make_feature_set(**wanted)).as_dict()
 
 
 def test_stored_features_stay_in_the_file(tmp_path):
@@ -142,7 +142,7 @@ def test_a_replaced_file_changes_nothing(tmp_path):
 def test_unsigned_labels_are_taken():
     plain = arrays()
     unsigned = {name: array.astype("u8") if name.endswith("ids") else array for name, array in plain.items()}
-    np.testing.assert_array_equal(feature_set(**unsigned).gallery_ids, plain["gallery_ids"])
+    np.testing.assert_array_equal(make_feature_set(**unsigned).gallery_ids, plain["gallery_ids"])
 
 
 def test_the_first_of_many_bad_rows_is_named():
@@ -151,7 +151,7 @@ def test_the_first_of_many_bad_rows_is_named():
     rows[700] = 0
     ones = np.ones(5000, int)
     with pytest.raises(InputError, match=r"row 1500 of query_features is not finite .* \(2 such rows\)"):
-        feature_set(rows, ones, ones, rows, ones, ones)
+        make_feature_set(rows, ones, ones, rows, ones, ones)
 
 
 def write_array(path):

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from reid_tune.evaluation.breakdown import CameraPairs, per_identity
-from reid_tune.evaluation.distances import full_precision, repeatable
-from reid_tune.evaluation.matches import Matches, Watch
+from reid_tune.evaluation.distances import deterministic_algorithms, full_precision
+from reid_tune.evaluation.matches import Matches, TopMatches
 from reid_tune.evaluation.openset import open_set
 from reid_tune.evaluation.rerank import ReRanking
 from reid_tune.evaluation.rerank_grid import grid_scores
@@ -22,7 +22,7 @@ FEATURES = made_up(queries=300, gallery=900, identities=60, noise=0.9)
 
 
 def all_of(device: str) -> tuple[Score, Score, list[dict[str, Any]], list[Matches]]:
-    pairs, watch = CameraPairs(FEATURES), Watch(FEATURES, 5)
+    pairs, watch = CameraPairs(FEATURES), TopMatches(FEATURES, 5)
     plain, re_ranked = scores(FEATURES, [None, SETTINGS[0]], device, lambda blocks: watch(pairs(blocks)))
     return plain, re_ranked, pairs.rows(), watch.matches(plain.matched[:20])
 
@@ -64,11 +64,11 @@ def test_repeated_scores_are_equal_bit_by_bit_where_wanted() -> None:
     """No operation is refused, and the sums of the re-ranking have one order."""
 
     def once() -> tuple[list[Score], list[Score], Calibration]:
-        pairs, watch = CameraPairs(FEATURES), Watch(FEATURES, 5)
+        pairs, watch = CameraPairs(FEATURES), TopMatches(FEATURES, 5)
         ranked = list(scores(FEATURES, [None, *SETTINGS], "cuda", lambda blocks: watch(pairs(blocks))))
         return ranked, list(grid_scores(FEATURES, SETTINGS, "cuda")), calibrate(FEATURES, 0.01, {}, device="cuda")
 
-    with repeatable(True):
+    with deterministic_algorithms(True):
         first, *others = (once() for _ in range(4))
     assert not torch.are_deterministic_algorithms_enabled()
     for other in others:
@@ -87,6 +87,6 @@ def test_values_of_a_re_ranking_repeat_themselves_bit_by_bit_where_wanted() -> N
             retrieval.blocks(SETTINGS[0])(lambda members, block: result.__setitem__(members, block))
         return result
 
-    with repeatable(True):
+    with deterministic_algorithms(True):
         first, *others = (values() for _ in range(4))
     assert all(torch.equal(first, other) for other in others)

@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from reid_tune.evaluation.features import feature_set
-from reid_tune.evaluation.matches import Watch, hardest_queries, random_queries
+from reid_tune.evaluation.features import make_feature_set
+from reid_tune.evaluation.matches import TopMatches, hardest_queries, random_queries
 from reid_tune.evaluation.rerank import ReRanking
 from reid_tune.evaluation.score import score, scores
 
@@ -24,7 +24,7 @@ def slow_matches(values, features, query, ranks):
 
 
 def watched(features, ranks, settings=(None,)):
-    watch = Watch(features, ranks)
+    watch = TopMatches(features, ranks)
     *_, last = scores(features, settings, watch=watch)
     return watch, last
 
@@ -70,7 +70,7 @@ def test_junk_is_in_no_row():
 def test_of_copies_the_first_comes_first():
     row = np.ones((1, 4), np.float32)
     gallery = np.repeat(row, 6, axis=0)
-    features = feature_set(row, np.array([1]), np.array([1]), gallery, np.array([2, 1, 2, 2, 1, 2]), np.full(6, 2))
+    features = make_feature_set(row, np.array([1]), np.array([1]), gallery, np.array([2, 1, 2, 2, 1, 2]), np.full(6, 2))
     watch, _ = watched(features, 3)
     (match,) = watch.matches(np.array([0]))
     assert match.gallery.tolist() == [0, 1, 2] and match.correct.tolist() == [False, True, False]

@@ -6,9 +6,9 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from reid_tune.evaluation.distances import Rows
-from reid_tune.evaluation.features import FeatureSet, feature_set
-from reid_tune.evaluation.neighbours import nearest
+from reid_tune.evaluation.distances import UniqueRows
+from reid_tune.evaluation.features import FeatureSet, make_feature_set
+from reid_tune.evaluation.neighbours import find_neighbours
 from reid_tune.evaluation.rerank import ReRanking, reranked_blocks
 from reid_tune.evaluation.score import Score, score
 
@@ -25,7 +25,7 @@ def feature_sets(draw: st.DrawFn) -> FeatureSet:
     for count, lowest in ((queries, 1), (gallery, -1)):
         rows = pool[random.integers(len(pool), size=count)]
         sides += [rows, random.integers(lowest, 5, size=count), random.integers(1, 4, size=count)]
-    return feature_set(*sides)
+    return make_feature_set(*sides)
 
 
 def assert_equal(found: Score, values: np.ndarray, clean: FeatureSet) -> None:
@@ -65,8 +65,8 @@ def test_re_ranked_values_are_those_of_the_paper(features: FeatureSet, k1: int, 
     assume((apart.max(axis=1) > 0.1).all())  # the paper divides by it, and so the rounding of float32 grows
     settings = [ReRanking(k1, k2, weight) for weight in weights]
     found = [torch.full((len(query), len(gallery)), torch.nan) for _ in settings]
-    neighbours = nearest(Rows.of(both), max(setting.neighbours for setting in settings))
-    show = reranked_blocks(neighbours, Rows.of(query), Rows.of(gallery), settings)
+    neighbours = find_neighbours(UniqueRows.of(both), max(setting.neighbours for setting in settings))
+    show = reranked_blocks(neighbours, UniqueRows.of(query), UniqueRows.of(gallery), settings)
     show([lambda members, block, own=own: own.index_copy_(0, members, block) for own in found])
     for own, weight in zip(found, weights, strict=True):
         np.testing.assert_allclose(own, plain_reranking(query, gallery, k1, k2, weight), atol=1e-5)

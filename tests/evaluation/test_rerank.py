@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from reid_tune.errors import InputError
-from reid_tune.evaluation.distances import Rows, distance_blocks, pair_distances, tie_free
-from reid_tune.evaluation.neighbours import nearest
+from reid_tune.evaluation.distances import UniqueRows, distance_blocks, pair_distances, tie_breaking_keys
+from reid_tune.evaluation.neighbours import find_neighbours
 from reid_tune.evaluation.rerank import ReRanking, parse_reranking, reranked_blocks
 
 from ..helpers.evaluation_reference import distances, made_up, plain_reranking
@@ -20,8 +20,8 @@ def matrix(blocks, queries, gallery):
 
 
 def reranked(query, gallery, setting):
-    neighbours = nearest(Rows.of(np.concatenate([query, gallery])), setting.neighbours)
-    show = reranked_blocks(neighbours, Rows.of(query), Rows.of(gallery), [setting])
+    neighbours = find_neighbours(UniqueRows.of(np.concatenate([query, gallery])), setting.neighbours)
+    show = reranked_blocks(neighbours, UniqueRows.of(query), UniqueRows.of(gallery), [setting])
     return matrix(lambda receive: show([receive]), len(query), len(gallery))
 
 
@@ -72,7 +72,7 @@ def test_all_images_equal():
 def test_neighbours_are_ordered_by_distance_and_index():
     features = made_up(queries=300, gallery=5)
     rows = np.concatenate([features.query_features, features.query_features[::-1]])
-    found = nearest(Rows.of(rows), 9)
+    found = find_neighbours(UniqueRows.of(rows), 9)
     exact = distances(rows, rows)
     for i in range(len(rows)):
         wanted = sorted(range(len(rows)), key=lambda j: (j != i, exact[i, j], j))[:10]
@@ -87,7 +87,7 @@ def test_neighbours_are_ordered_by_distance_and_index():
 def test_distances_of_equal_rows_are_bit_equal(repeats):
     features = made_up(queries=61, gallery=1, dimension=67)
     order = np.random.default_rng(1).permutation(np.repeat(np.arange(61), repeats)[:1500])
-    rows = Rows.of(features.query_features[order])
+    rows = UniqueRows.of(features.query_features[order])
     result = matrix(distance_blocks(rows, rows), len(order), len(order))
     np.testing.assert_allclose(
         result, distances(features.query_features, features.query_features)[order][:, order], atol=1e-5
@@ -99,13 +99,13 @@ def test_distances_of_equal_rows_are_bit_equal(repeats):
 
 
 def test_negative_zero_is_zero():
-    rows = Rows.of(np.float32([[0.0, 1.0], [-0.0, 1.0], [1.0, 1.0]]))
+    rows = UniqueRows.of(np.float32([[0.0, 1.0], [-0.0, 1.0], [1.0, 1.0]]))
     assert rows.position[0] == rows.position[1] != rows.position[2]
 
 
 def test_keys_order_by_value_then_column():
     values = torch.tensor([[0.5, 0.0, 0.5, -1.0, 4.0, torch.inf, 0.0]])
-    assert tie_free(values).argsort(1).tolist() == [[3, 1, 6, 0, 2, 4, 5]]
+    assert tie_breaking_keys(values).argsort(1).tolist() == [[3, 1, 6, 0, 2, 4, 5]]
 
 
 def test_parse():

@@ -8,7 +8,7 @@ import torch
 
 from reid_tune.errors import InputError
 from reid_tune.evaluation import distances as blocks
-from reid_tune.evaluation.features import feature_set
+from reid_tune.evaluation.features import make_feature_set
 from reid_tune.evaluation.intervals import interval
 from reid_tune.evaluation.ranking import rank
 from reid_tune.evaluation.rerank import ReRanking
@@ -49,7 +49,7 @@ def test_average_precision_is_the_mean_precision_at_hits():
     # Hits at ranks 1 and 3: (1/1 + 2/3) / 2; a trapezoidal rule would give 0.75 or 0.79.
     angles = np.array([0.1, 0.2, 0.3])
     gallery = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
-    features = feature_set(
+    features = make_feature_set(
         np.float32([[1, 0]]), np.array([7]), np.array([1]), gallery, np.array([7, 8, 7]), np.full(3, 2)
     )
     result = score(features)
@@ -98,7 +98,7 @@ def test_images_of_the_own_camera_do_not_count():
 def test_ties_go_by_gallery_index():
     features = made_up(queries=2, gallery=5, identities=1)
     row = features.query_features[:1]
-    features = feature_set(
+    features = make_feature_set(
         np.repeat(row, 2, axis=0), np.array([4, 5]), np.array([1, 1]), np.repeat(row, 5, axis=0),
         np.array([9, 4, 9, 5, 4]), np.full(5, 2),
     )  # fmt: skip
@@ -203,7 +203,7 @@ def test_many_ranks_of_few_images():
 
 def test_ranking_of_queries_in_any_order_of_blocks():
     features = made_up()
-    rows, columns = (blocks.Rows.of(x) for x in (features.query_features, features.gallery_features))
+    rows, columns = (blocks.UniqueRows.of(x) for x in (features.query_features, features.gallery_features))
     matrix = torch.empty(len(rows), len(columns))
     blocks.distance_blocks(rows, columns)(lambda members, block: matrix.index_copy_(0, members, block))
     shuffled = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0)).split(7)

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reid_tune.errors import InputError
-from reid_tune.evaluation.distances import Rows, distance_blocks
+from reid_tune.evaluation.distances import UniqueRows, distance_blocks
 from reid_tune.evaluation.features import FeatureSet
-from reid_tune.evaluation.thresholds import BINS, Pairs, identified
+from reid_tune.evaluation.thresholds import BINS, PairDistances, without_unidentified
 
 from ..helpers.evaluation_reference import distances, made_up
 
@@ -45,7 +45,7 @@ def slow_eer(same: np.ndarray, different: np.ndarray) -> float:
 
 
 def float32_distances(features: FeatureSet) -> np.ndarray:
-    rows, columns = Rows.of(features.query_features), Rows.of(features.gallery_features)
+    rows, columns = UniqueRows.of(features.query_features), UniqueRows.of(features.gallery_features)
     matrix = torch.empty(len(rows), len(columns))
     distance_blocks(rows, columns)(lambda members, block: matrix.index_copy_(0, members, block))
     return matrix.numpy()
@@ -57,7 +57,7 @@ def features_and_kinds(*shape: int) -> tuple[FeatureSet, Kinds]:
     return features, kinds(float32_distances(features), features)
 
 
-def check(pairs: Pairs, same: np.ndarray, different: np.ndarray, fmr: float) -> None:
+def check(pairs: PairDistances, same: np.ndarray, different: np.ndarray, fmr: float) -> None:
     wanted = slow_threshold(same, different, fmr)
     if wanted is None:
         with pytest.raises(InputError, match=f"{len(different)} pairs of different identities: their smallest rate"):
@@ -76,13 +76,13 @@ def check(pairs: Pairs, same: np.ndarray, different: np.ndarray, fmr: float) -> 
 )
 def test_thresholds_equal_those_of_a_full_matrix(shape: tuple[int, int, int, int], fmr: float) -> None:
     features, (same, different) = features_and_kinds(*shape)
-    check(Pairs.of(features), same, different, fmr)
+    check(PairDistances.of(features), same, different, fmr)
 
 
 def test_rates_are_those_of_distances_in_double_precision() -> None:
     features = made_up(200, 300, identities=20, seed=2)
     same, different = kinds(distances(features.query_features, features.gallery_features), features)
-    found = Pairs.of(features).threshold(0.01)
+    found = PairDistances.of(features).threshold(0.01)
     assert found.fmr == pytest.approx((different <= found.squared_distance).mean(), abs=1e-4) and found.fmr > 0.0099
     assert found.fnmr == pytest.approx((same > found.squared_distance).mean(), abs=1e-3) and 0 < found.fnmr < 1
 
@@ -93,8 +93,8 @@ def test_junk_counts_neither_way_and_distractors_are_other_people() -> None:
     gallery[::7], gallery[1::7], queries[::9], queries[1::9] = -1, 0, -1, 0
     features = dataclasses.replace(features, gallery_ids=gallery, query_ids=queries)
     same, different = kinds(float32_distances(features), features)
-    check(Pairs.of(features), same, different, 0.05)
-    clean = identified(features)
+    check(PairDistances.of(features), same, different, 0.05)
+    clean = without_unidentified(features)
     assert len(clean.query_ids) == (queries != -1).sum() and len(clean.gallery_ids) == (gallery != -1).sum()
 
 
@@ -106,7 +106,7 @@ def test_copies_of_images_tie() -> None:
     same, different = kinds(float32_distances(features), features)
     assert len(np.unique(different)) < len(different) / 5
     for fmr in (0.001, 0.02, 0.3):
-        check(Pairs.of(features), same, different, fmr)
+        check(PairDistances.of(features), same, different, fmr)
 
 
 @pytest.mark.parametrize("fmr", [0.01, 0.999])
@@ -115,7 +115,7 @@ def test_features_that_are_all_equal_show_no_rate_below_one(fmr: float) -> None:
     equal = (np.ones_like(rows) for rows in (features.query_features, features.gallery_features))
     features = dataclasses.replace(features, **dict(zip(("query_features", "gallery_features"), equal, strict=True)))
     with pytest.raises(InputError, match="their smallest rate is 1;"):
-        Pairs.of(features).threshold(fmr)
+        PairDistances.of(features).threshold(fmr)
 
 
 EDGES = [0.0, -0.0, 1e-45, 1e-38, 1e-7, 0.5, 0.75, 2.0, 4.0]
@@ -137,7 +137,7 @@ def test_any_distances_give_the_threshold_of_a_sort(values: list[float], fmr: fl
 
     same, different = kinds(matrix, features)
     assert len(same) and len(different)
-    check(Pairs(features, blocks), same, different, fmr)
+    check(PairDistances(features, blocks), same, different, fmr)
 
 
 @pytest.mark.parametrize("shift", [0, 1, 4, 30, 1e5])
@@ -146,7 +146,7 @@ def test_histograms_count_every_pair_once(shift: float) -> None:
     rows = {name: getattr(features, name) + np.float32(shift) for name in ("query_features", "gallery_features")}
     features = dataclasses.replace(features, **rows)
     same, different = kinds(float32_distances(features), features)
-    counts, edges = Pairs.of(features).histograms
+    counts, edges = PairDistances.of(features).histograms
     top = next(2.0**power for power in range(-40, 3) if 2.0**power > max(same[-1], different[-1]))
     assert counts.shape == (2, BINS) and edges.tolist() == np.linspace(0, top, BINS + 1).tolist()
     for found, values in zip(counts, (same, different), strict=True):
@@ -158,24 +158,24 @@ def test_several_threads_count_what_one_does() -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(4)
     try:
-        found = [Pairs.of(features).threshold(0.01) for _ in range(3)]
+        found = [PairDistances.of(features).threshold(0.01) for _ in range(3)]
     finally:
         torch.set_num_threads(before)
-    assert found == [Pairs.of(features).threshold(0.01)] * 3
+    assert found == [PairDistances.of(features).threshold(0.01)] * 3
 
 
 def test_distances_are_of_full_precision_whatever_the_training_chose() -> None:
     features, before = made_up(seed=8), torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("medium")
     try:
-        found = Pairs.of(features).threshold(0.1)
+        found = PairDistances.of(features).threshold(0.1)
     finally:
         torch.set_float32_matmul_precision(before)
-    assert found == Pairs.of(features).threshold(0.1)
+    assert found == PairDistances.of(features).threshold(0.1)
 
 
 def test_the_numbers_for_a_file() -> None:
-    found = Pairs.of(made_up(seed=9)).threshold(0.1)
+    found = PairDistances.of(made_up(seed=9)).threshold(0.1)
     content = found.as_dict()
     assert list(content) == ["fmr", "squared_distance", "cosine", "fnmr", "eer", "pairs", "protocol"]
     assert content["fmr"] == {"wanted": 0.1, "reached": found.fmr} and content["pairs"]["same"] == found.same
@@ -184,7 +184,7 @@ def test_the_numbers_for_a_file() -> None:
 
 def test_a_rate_below_that_of_one_pair_is_refused_with_the_smallest() -> None:
     features = made_up(10, 30, identities=10, seed=1)
-    pairs = Pairs.of(features)
+    pairs = PairDistances.of(features)
     same, different = kinds(float32_distances(features), features)
     with pytest.raises(InputError) as caught:
         pairs.threshold(0.5 / len(different))
@@ -195,25 +195,25 @@ def test_a_rate_below_that_of_one_pair_is_refused_with_the_smallest() -> None:
 @pytest.mark.parametrize("fmr", [0, 1, -0.1, 1.5, float("nan")])
 def test_a_rate_that_is_none(fmr: float) -> None:
     with pytest.raises(InputError, match="give a number between 0 and 1"):
-        Pairs.of(made_up()).threshold(fmr)
+        PairDistances.of(made_up()).threshold(fmr)
 
 
 def test_sets_without_pairs() -> None:
     features = made_up(cameras=1)
     with pytest.raises(InputError, match="no query has a match"):
-        Pairs.of(features).threshold()
+        PairDistances.of(features).threshold()
     with pytest.raises(InputError, match="no pair of different identities"):
-        Pairs.of(made_up(identities=1)).threshold()
+        PairDistances.of(made_up(identities=1)).threshold()
     for side in ("query", "gallery"):
         junk = np.full_like(getattr(features, f"{side}_ids"), -1)
         with pytest.raises(InputError, match=f"every {side}.* is junk"):
-            Pairs.of(dataclasses.replace(features, **{f"{side}_ids": junk}))
+            PairDistances.of(dataclasses.replace(features, **{f"{side}_ids": junk}))
 
 
 @pytest.mark.gpu
 def test_the_gpu_finds_the_same_rates() -> None:
     features = made_up(400, 900, identities=40, seed=7)
-    cpu, gpu = (Pairs.of(features, device) for device in ("cpu", "cuda"))
+    cpu, gpu = (PairDistances.of(features, device) for device in ("cpu", "cuda"))
     one, other = cpu.threshold(0.01), gpu.threshold(0.01)
     assert other.squared_distance == pytest.approx(one.squared_distance, abs=1e-5)
     assert (other.fmr, other.same, other.different) == (one.fmr, one.same, one.different)

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reid_tune.evaluation.score import score
-from reid_tune.evaluation.unmatched import unmatched
+from reid_tune.evaluation.unmatched import describe_unmatched_queries
 
 from ..helpers.evaluation_reference import made_up
 
@@ -14,15 +14,15 @@ Images = st.lists(st.tuples(st.integers(-1, 9), st.integers(1, 3)), max_size=20)
 def test_absent_identities_and_those_of_the_own_camera_are_told_apart():
     queries = [(1, 1), (2, 1), (3, 1), (3, 2), (7, 1)]
     gallery = [(1, 2), (3, 1), (3, 1), (0, 5), (-1, 5)]
-    assert unmatched(queries, gallery) == (
+    assert describe_unmatched_queries(queries, gallery) == (
         "3 of 5 queries have no match in the gallery and count in no metric; identities absent from it: 2, 7; "
         "identities there only under the query's own camera: 3"
     )
-    assert unmatched(queries[:1], gallery) is None
+    assert describe_unmatched_queries(queries[:1], gallery) is None
 
 
 def test_many_identities_are_counted_and_each_is_named_once():
-    line = unmatched([(identity % 9, 1) for identity in range(2000)], [(100, 1)])
+    line = describe_unmatched_queries([(identity % 9, 1) for identity in range(2000)], [(100, 1)])
     assert line == (
         "2,000 of 2,000 queries have no match in the gallery and count in no metric; "
         "identities absent from it: 0, 1, 2, 3, 4 and 4 more"
@@ -30,7 +30,7 @@ def test_many_identities_are_counted_and_each_is_named_once():
 
 
 def test_junk_is_no_match():
-    assert "absent from it: -1" in (unmatched([(-1, 1)], [(-1, 2)]) or "")
+    assert "absent from it: -1" in (describe_unmatched_queries([(-1, 1)], [(-1, 2)]) or "")
 
 
 @given(Images, Images)
@@ -38,7 +38,7 @@ def test_the_line_counts_the_queries_without_a_match(queries, gallery):
     alone = sum(
         not any(identity == other != -1 and camera != place for other, place in gallery) for identity, camera in queries
     )
-    line = unmatched(queries, gallery)
+    line = describe_unmatched_queries(queries, gallery)
     assert (line or "0 of all").startswith(f"{alone} of ")
 
 
@@ -52,4 +52,6 @@ def test_the_line_counts_what_the_score_leaves_out():
         )
     ]
     found = score(features)
-    assert found.unmatched > 0 and (unmatched(*labels) or "").startswith(f"{found.unmatched} of 60 queries")
+    assert found.unmatched > 0 and (describe_unmatched_queries(*labels) or "").startswith(
+        f"{found.unmatched} of 60 queries"
+    )

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from reid_tune.evaluation.features import FeatureSet, feature_set
+from reid_tune.evaluation.features import FeatureSet, make_feature_set
 
 __all__ = ["distances", "made_up", "plain_ranking", "plain_reranking"]
 
@@ -16,7 +16,7 @@ def made_up(queries=23, gallery=90, dimension=12, identities=9, cameras=4, seed=
         ids = rng.integers(identities, size=count)
         rows = centres[ids] + noise * rng.standard_normal((count, dimension))
         sides += [rows.astype(np.float32), ids + 1, rng.integers(1, cameras + 1, size=count)]
-    return feature_set(*sides)
+    return make_feature_set(*sides)
 
 
 def distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 import yaml
 
 from reid_tune.config.experiment import Experiment
-from reid_tune.evaluation.features import FeatureSet, feature_set, write_features
+from reid_tune.evaluation.features import FeatureSet, make_feature_set, write_features
 from reid_tune.execution.run_source import RunSource
 from reid_tune.journal.journal import Journal
 from reid_tune.search_space.load import SweepConfig, load_sweep
@@ -72,7 +72,7 @@ def draw_features(experiment: Experiment, objective: Objective = surrogate) -> F
     own = np.random.default_rng(experiment.train.seed).normal(size=(48, 8))
     features = np.random.default_rng(5).normal(size=(40, 8))[ids] + noise * own
     query = cameras == 1
-    return feature_set(features[query], ids[query], cameras[query], features[~query], ids[~query], cameras[~query])
+    return make_feature_set(features[query], ids[query], cameras[query], features[~query], ids[~query], cameras[~query])
 
 
 def drive(source: RunSource, objective: Objective = surrogate) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from reid_tune.errors import RunFailedError
-from reid_tune.evaluation.differences import Difference, difference
+from reid_tune.evaluation.differences import Difference, mean_difference
 from reid_tune.evaluation.features import read_features
 from reid_tune.evaluation.score import score
 from reid_tune.execution.fixed_runs import FixedRuns, features_file
@@ -85,13 +85,13 @@ class Candidate:
     def difference_to(self, other: "Candidate") -> Difference:
         """How much better it is than another one, on the same hold-outs."""
         pairs = zip(self.per_query, other.per_query, strict=True)
-        return difference([(own - their, identities) for (own, identities), (their, _) in pairs])
+        return mean_difference([(own - their, identities) for (own, identities), (their, _) in pairs])
 
 
 def choose_winner(sweep: SweepConfig, journal: Journal) -> dict[str, Any]:
     """The winner: of those that the best one does not beat beyond noise the cheapest, and of equals the earliest.
 
-    Noise is the 95 % interval of the paired difference, see `difference`. A trial that failed in a repeat is out.
+    Noise is the 95 % interval of the paired difference, see `mean_difference`. A trial that failed in a repeat is out.
 
     Raises:
         RunFailedError: no trial could be repeated.
@@ -102,7 +102,7 @@ def choose_winner(sweep: SweepConfig, journal: Journal) -> dict[str, Any]:
         raise RunFailedError("no trial could be repeated in all its runs; their logs are below confirm/.")
     best = max(whole, key=lambda candidate: (mean(candidate.values), -candidate.trial.number))
     lead = {candidate.trial.number: best.difference_to(candidate) for candidate in whole if candidate is not best}
-    level = [each for each in whole if each is best or not lead[each.trial.number].beyond_noise]
+    level = [each for each in whole if each is best or not lead[each.trial.number].is_significant]
     winner = min(level, key=lambda each: (*(each.trial.costs[cost] for cost in sweep.file.costs), each.trial.number))
     zero = next((candidate for candidate in whole if candidate.trial.number == 0), None)
     return {

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from reid_tune.errors import InputError
-from reid_tune.evaluation.differences import difference
-from reid_tune.evaluation.distances import repeatable
+from reid_tune.evaluation.differences import mean_difference
+from reid_tune.evaluation.distances import deterministic_algorithms
 from reid_tune.evaluation.features import FeatureSet, read_features
 from reid_tune.evaluation.rerank import ReRanking
 from reid_tune.evaluation.rerank_grid import grid_scores
@@ -57,7 +57,7 @@ def choose_settings(sweep: SweepConfig, journal: Journal) -> dict[str, Any]:
     result: dict[str, Any] = {"settings": len(tried)}
     for name, trial in find_finalists(journal).items():
         files = [features_file(journal.folder, confirm_run(trial.number, repeat)) for repeat in repeats]
-        with repeatable(sweep.experiment.train.deterministic):
+        with deterministic_algorithms(sweep.experiment.train.deterministic):
             result[name] = _best([read_features(file) for file in files], tried, scoring_device(sweep))
     return result
 
@@ -84,5 +84,5 @@ def _best(hold_outs: Sequence[FeatureSet], tried: Sequence[ReRanking], device: t
         "setting": {"k1": setting.k1, "k2": setting.k2, "lambda_value": setting.lambda_value},
         "mAP": value,
         "plain": mean(each.mAP for each in plain),
-        "gain": difference(gains).as_dict(),
+        "gain": mean_difference(gains).as_dict(),
     }

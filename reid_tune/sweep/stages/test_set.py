@@ -12,10 +12,10 @@ from reid_tune.config.encryption_key import find_passphrase
 from reid_tune.data.fingerprint import fingerprint
 from reid_tune.deploy.latency import measure_latency
 from reid_tune.errors import RunFailedError
-from reid_tune.evaluation.distances import repeatable
+from reid_tune.evaluation.distances import deterministic_algorithms
 from reid_tune.evaluation.features import FeatureSet
 from reid_tune.evaluation.intervals import paired_interval
-from reid_tune.evaluation.matches import Watch
+from reid_tune.evaluation.matches import TopMatches
 from reid_tune.evaluation.plots import MAX_FRAMES
 from reid_tune.evaluation.rerank import ReRanking
 from reid_tune.evaluation.score import Score, scores
@@ -29,11 +29,11 @@ from reid_tune.search_space.load import SweepConfig
 from reid_tune.sweep.stages.export import onnx_path, refit_checkpoint_path
 from reid_tune.sweep.stages.refit import find_finalists
 from reid_tune.sweep.stages.rerank import chosen_setting
+from reid_tune.tasks.common.calibration import calibrate
+from reid_tune.tasks.common.evaluation_pictures import SampledMatches, draw_cmc, sample_matches
+from reid_tune.tasks.common.evaluation_sets import EvaluationSet, evaluation_sets
+from reid_tune.tasks.common.open_model import checkpoint_experiment
 from reid_tune.tasks.evaluate import evaluation_features, reranking_of
-from reid_tune.tasks.evaluation_sets import EvaluationSet, evaluation_sets
-from reid_tune.tasks.models import checkpoint_experiment
-from reid_tune.tasks.pictures import SampledMatches, draw_cmc, sample_matches
-from reid_tune.tasks.threshold import calibrate
 from reid_tune.training.curves import schedule_plot
 
 __all__ = ["evaluate_finalists"]
@@ -104,7 +104,7 @@ def _scores(sweep: SweepConfig, journal: Journal, name: str, sets: Sequence[Eval
         )
         section = sweep.experiment.re_ranking
         drawable = not found and section.num_query * (section.max_rank + 1) <= MAX_FRAMES
-        watch = Watch(features, section.max_rank) if drawable else None
+        watch = TopMatches(features, section.max_rank) if drawable else None
         values = _scored(sweep, features, list(kinds.values()), watch)
         matches = sample_matches(sweep.experiment, images, watch, values[-1]) if watch else None
         found.append(_Tested(features, dict(zip(kinds, values, strict=True)), matches))
@@ -112,9 +112,9 @@ def _scores(sweep: SweepConfig, journal: Journal, name: str, sets: Sequence[Eval
 
 
 def _scored(
-    sweep: SweepConfig, features: FeatureSet, settings: Sequence[ReRanking | None], watch: Watch | None = None
+    sweep: SweepConfig, features: FeatureSet, settings: Sequence[ReRanking | None], watch: TopMatches | None = None
 ) -> list[Score]:
-    with repeatable(sweep.experiment.train.deterministic):
+    with deterministic_algorithms(sweep.experiment.train.deterministic):
         return list(scores(features, settings, scoring_device(sweep), watch))
 
 

@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor
 
-__all__ = ["spread"]
+__all__ = ["segment_indices"]
 
 
-def spread(starts: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+def segment_indices(starts: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
     """Number the elements of m slices of a flat array, one slice after the other.
 
     Returns:
