@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from reid_tune.config.experiment import Experiment
 from reid_tune.data.transfer import to_device
-from reid_tune.losses.total import TrainingLoss
+from reid_tune.losses.training_loss import TrainingLoss
 from reid_tune.modeling.network import build_seeded_network
 from reid_tune.training.data import TrainingImages
 from reid_tune.training.determinism import kernels

@@ -25,7 +25,7 @@ from reid_tune.config.experiment import Experiment, flatten, unflatten
 from reid_tune.config.load import build_experiment, load_experiment
 from reid_tune.demo import draw_demo_data
 from reid_tune.errors import InputError
-from reid_tune.losses.total import TrainingLoss
+from reid_tune.losses.training_loss import TrainingLoss
 from reid_tune.modeling.network import build_seeded_network
 from reid_tune.optim.optimizer import make_optimizer
 from reid_tune.tasks.evaluate import run_evaluate

@@ -1,1 +1,1 @@
-"""Losses on a whole batch: identity, triplet, and their sum."""
+"""Losses of a whole batch: identity, triplet and center loss."""

@@ -1,4 +1,4 @@
-"""What a deployed model costs, computed from its spec alone."""
+"""Cost of a deployed model, computed from its spec alone."""
 
 from functools import lru_cache
 
@@ -13,17 +13,17 @@ __all__ = ["model_cost"]
 
 
 def model_cost(experiment: Experiment) -> dict[str, float]:
-    """Cost of the network as it is deployed, so without classifier, for one image of the spec's size.
+    """Return the cost of the network as it is deployed, without classifier, for one image of the spec's size.
 
-    Nothing is computed and no weight is kept in memory; a second call with the same section `model` is free.
+    The network is built on PyTorch's meta device, without weights; results are cached by the section `model`.
 
     Returns:
-        `gflops`: 1e9 floating point operations of convolutions, linear layers and attention, a multiplication and its
-        addition being two (papers often count them as one); `parameters`: all weights, trained or not, without the
+        `gflops`, 1e9 floating point operations of convolutions, linear layers and attention, a multiplication and its
+        addition being two (papers often count them as one); `parameters`, all weights, trained or not, without the
         statistics of batch norms; `embedding_dim`.
 
     Raises:
-        InputError: the backbone's name is wrong, or it cannot take the size or another value of the spec.
+        InputError: The backbone's name is wrong, or it does not support the size or another value of the spec.
     """
     return dict(_cost(experiment.model))
 
@@ -31,7 +31,7 @@ def model_cost(experiment: Experiment) -> dict[str, float]:
 @lru_cache(maxsize=4096)
 def _cost(model: Model) -> dict[str, float]:
     with torch.device("meta"):
-        # Weights that need no gradient, as the counter follows gradients where there are any.
+        # Without gradients, which the counter would otherwise follow.
         network = build_seeded_network(model, 0, 0).eval().requires_grad_(False)
         image = torch.empty(1, model.input_channels, model.input_height, model.input_width)
     with FlopCounterMode(display=False) as counter:

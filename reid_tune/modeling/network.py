@@ -12,18 +12,18 @@ __all__ = ["ReIDNet", "build_network", "build_seeded_network"]
 class ReIDNet(nn.Module):
     """Backbone, pooling, optional projection, BNNeck and, for training, a classifier (Luo et al., CVPRW 2019).
 
-    The metric loss acts on the feature before the neck, the identity loss on the classifier's output behind it.
+    The metric loss acts on the feature before the neck, the identity loss on the classifier's output after it.
 
     Args:
-        backbone: Images [batch, C, H, W] to what `pooling` takes.
-        pooling: To features [batch, own dimension]; identity where the backbone pools.
-        projection: To the embedding's dimension; identity for none.
+        backbone: Module from images [batch, C, H, W] to the input of `pooling`.
+        pooling: Module that gives features [batch, the backbone's dimension]; identity if the backbone pools.
+        projection: Module that projects to the embedding's dimension; identity for no projection.
         dimension: Dimension of the embedding.
         neck: Whether to use the BNNeck; without it the classifier has a bias and acts on the feature itself.
-        after_neck: Whether the embedding is taken behind the neck.
+        after_neck: Whether the embedding is taken after the neck.
         flip: Whether the embedding is the sum over the image and its mirror image.
-        dropout: Rate of the dropout before the classifier.
-        classes: Training identities; 0 for a network without classifier.
+        dropout: Rate of the dropout before the classifier, 0..1.
+        classes: Number of training identities; 0 for a network without classifier.
     """
 
     def __init__(
@@ -56,16 +56,16 @@ class ReIDNet(nn.Module):
         self.flip = flip
 
     def features(self, images: Tensor) -> Tensor:
-        """Features before the neck, [batch, dimension]."""
+        """Return features before the neck, [batch, dimension]."""
         return self.projection(self.pooling(self.backbone(images)))
 
     def logits(self, features: Tensor) -> Tensor:
-        """Logits [batch, classes] of features before the neck; the network must have a classifier."""
+        """Return logits [batch, classes] of features before the neck; the network must have a classifier."""
         assert self.classifier is not None
         return self.classifier(self.dropout(self.neck(features)))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Embeddings [batch, dimension], not L2-normalised."""
+        """Return embeddings [batch, dimension], not L2-normalised."""
         embedding = self._embed(images)
         return embedding + self._embed(images.flip(3)) if self.flip else embedding
 
@@ -75,20 +75,25 @@ class ReIDNet(nn.Module):
 
 
 def build_network(model: Model, classes: int = 0) -> ReIDNet:
-    """Build an untrained network; without `classes` it has no classifier.
+    """Build an untrained network.
+
+    Args:
+        model: Section `model` of the spec.
+        classes: Number of training identities; 0 for a network without classifier.
 
     Raises:
-        InputError: the backbone's name is wrong, or it cannot take the size or another value of the spec.
+        InputError: The backbone's name is wrong, or it does not support the size or another value of the spec.
     """
-    backbone, pooling, own = build_backbone(model)
-    project = model.feat_dim != own if model.reduce_feat_dim is None else model.reduce_feat_dim
-    dimension = model.feat_dim if project else own
+    backbone, pooling, backbone_dimension = build_backbone(model)
+    project = model.feat_dim != backbone_dimension if model.reduce_feat_dim is None else model.reduce_feat_dim
+    dimension = model.feat_dim if project else backbone_dimension
     # The reference projects a ResNet's map by a 1x1 convolution before the average: the same, as both are linear.
-    projection = nn.Linear(own, dimension, bias="resnet" in model.backbone) if project else nn.Identity()
-    if isinstance(projection, nn.Linear):
-        nn.init.kaiming_normal_(projection.weight, mode="fan_out")
-        if projection.bias is not None:
-            nn.init.zeros_(projection.bias)
+    projection: nn.Module = nn.Identity()
+    if project:
+        projection = linear = nn.Linear(backbone_dimension, dimension, bias="resnet" in model.backbone)
+        nn.init.kaiming_normal_(linear.weight, mode="fan_out")
+        if linear.bias is not None:
+            nn.init.zeros_(linear.bias)
     return ReIDNet(
         backbone,
         pooling,
@@ -103,7 +108,7 @@ def build_network(model: Model, classes: int = 0) -> ReIDNet:
 
 
 def build_seeded_network(model: Model, classes: int, seed: int) -> ReIDNet:
-    """`build_network` with weights drawn from a seed, leaving torch's random state as it was."""
+    """Build a network with weights drawn from a seed; torch's random state is left as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return build_network(model, classes)

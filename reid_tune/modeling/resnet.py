@@ -1,4 +1,4 @@
-"""What the reference changes in a ResNet: a finer last map, and no ReLU behind the first batch norm."""
+"""Changes of the reference in a ResNet: a finer last map, and no ReLU after the first batch norm."""
 
 from timm.layers import BlurPool2d
 from torch import nn
@@ -11,10 +11,10 @@ __all__ = ["adapt_resnet"]
 
 
 def adapt_resnet(backbone: nn.Module, model: Model) -> None:
-    """Apply `last_stride` to any timm model of a ResNet's name, and take the ReLU out of `resnet_50`.
+    """Apply `last_stride` to any timm model with `resnet` in its name, and remove the first ReLU of `resnet_50`.
 
     Raises:
-        InputError: the family has no last stage that timm's ResNets have, and `last_stride` is 1.
+        InputError: `last_stride` is 1, and the backbone has no last stage as timm's ResNets have.
     """
     if model.backbone == "resnet_50":
         backbone.act1 = nn.Identity()
@@ -23,7 +23,7 @@ def adapt_resnet(backbone: nn.Module, model: Model) -> None:
         if stage is None:
             raise InputError(
                 f"model.last_stride = 1: {model.backbone} has no last stage whose stride could change; "
-                "write model.last_stride=2."
+                "set model.last_stride to 2."
             )
         _keep_size(stage)
 
@@ -37,7 +37,7 @@ def _last_stage(backbone: nn.Module) -> nn.Module | None:
 
 
 def _keep_size(stage: nn.Module) -> None:
-    """Let all layers of stride 2 keep the size of the map."""
+    """Set the stride of all layers with stride 2 to 1, so that they keep the size of the map."""
     for layer in stage.modules():
         if isinstance(layer, nn.AvgPool2d) and layer.kernel_size in (2, (2, 2)):
             layer.kernel_size = layer.stride = 1 if layer.kernel_size == 2 else (1, 1)

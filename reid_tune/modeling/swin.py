@@ -1,4 +1,4 @@
-"""What the reference computes in a Swin: windows of a padded map, and semantic modulation."""
+"""Changes of the reference in a Swin: windows of a padded map, and semantic modulation."""
 
 import math
 from typing import Any
@@ -21,7 +21,7 @@ def is_swin(model: Model) -> bool:
 
 
 def swin_options(model: Model) -> dict[str, Any]:
-    """What timm needs to build a Swin with whole windows everywhere, for images padded to whole patches."""
+    """Return timm's options for a Swin with whole windows everywhere, for images padded to whole patches."""
     height, width = (-(-size // _PATCH) * _PATCH for size in (model.input_height, model.input_width))
     return {"always_partition": True, "img_size": (height, width)}
 
@@ -29,7 +29,7 @@ def swin_options(model: Model) -> dict[str, Any]:
 def adapt_swin(backbone: SwinTransformer, model: Model) -> None:
     """Pad images and maps at the bottom and the right as the reference does, and add semantic modulation.
 
-    timm's stages choose the classes of their blocks themselves, so these change their class.
+    timm's stages offer no choice of the classes of their blocks, so the classes of the blocks are replaced.
     """
     backbone.patch_embed.strict_img_size = False
     backbone.patch_embed.dynamic_img_pad = True
@@ -45,7 +45,7 @@ def adapt_swin(backbone: SwinTransformer, model: Model) -> None:
 class PaddedBlock(SwinTransformerBlock):
     """A Swin block that pads the map with zeros to whole windows and then shifts it.
 
-    timm shifts first: shifted windows then hold other tokens wherever the map is no multiple of the window.
+    timm shifts first: shifted windows then hold other tokens wherever the map is not a multiple of the window.
     """
 
     def _attn(self, x: Tensor) -> Tensor:
@@ -56,27 +56,31 @@ class PaddedBlock(SwinTransformerBlock):
 
 
 class SemanticMerging(PatchMerging):
-    """The step to the next stage, and then x <- x softplus(Ws s + bs) + (Wb s + bb) with s = [w, 1 - w].
+    """Merging of patches for the next stage, then x <- x softplus(Ws s + bs) + (Wb s + bb) with s = [w, 1 - w].
 
-    The modulation of Chen et al. (CVPR 2023, SOLIDER). Its tables come from pretrained weights and are not trained;
-    without any it is exactly the identity: Ws = Wb = 0, bb = 0, softplus(bs) = 1.
+    This is the modulation of Chen et al. (CVPR 2023, SOLIDER). Its tables come from pretrained weights and are not
+    trained; without any it is exactly the identity: Ws = Wb = 0, bb = 0, softplus(bs) = 1.
     """
 
     def add_tables(self, weight: float) -> None:
-        """Add the tables; no random number is drawn."""
+        """Add the tables without drawing random numbers.
+
+        Args:
+            weight: Semantic weight w.
+        """
         device = self.reduction.weight.device
         self.register_buffer("semantics", torch.tensor([weight, 1 - weight], device=device), persistent=False)
         self.semantic_scale = _constant(self.out_dim, math.log(math.e - 1), device)
         self.semantic_shift = _constant(self.out_dim, 0, device)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[batch, H, W, C] to [batch, (H + 1) // 2, (W + 1) // 2, next stage's C]."""
+        """Map [batch, H, W, C] to [batch, (H + 1) // 2, (W + 1) // 2, next stage's C]."""
         merged: Tensor = super().forward(x)
         scale = functional.softplus(self._row(self.semantic_scale))
         return merged * scale.to(merged.dtype) + self._row(self.semantic_shift).to(merged.dtype)
 
     def _row(self, table: nn.Linear) -> Tensor:
-        """The table's [C] for s, in float32 under autocast too, where a product of matrices would not be."""
+        """Return the table's row [C] for s, in float32 also under autocast, where a matrix product would not be."""
         return (table.weight * self.semantics).sum(1) + table.bias
 
 

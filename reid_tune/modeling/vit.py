@@ -16,13 +16,14 @@ def set_patch_stride(backbone: nn.Module, model: Model) -> None:
     The position table gets an untrained row for each patch of the new grid.
 
     Raises:
-        InputError: a stride above the patch, or one for a ViT whose patches are not cut by one convolution.
+        InputError: The stride is larger than the patch, or is set for a ViT whose patches do not come from one
+            convolution.
     """
     stride = model.stride_size
     if not (isinstance(backbone, VisionTransformer) and type(backbone.patch_embed) is PatchEmbed):
         if stride != Model.model_fields["stride_size"].default:
             raise InputError(
-                f"model.stride_size = {list(stride)} cannot be had with {model.backbone}: remove it, or choose a "
+                f"model.stride_size = {list(stride)} is not supported by {model.backbone}: remove it, or choose a "
                 "plain ViT such as vit_base_patch16_224."
             )
         return
@@ -30,7 +31,7 @@ def set_patch_stride(backbone: nn.Module, model: Model) -> None:
     if any(step > patch for step, patch in zip(stride, embed.patch_size, strict=True)):
         height, width = embed.patch_size
         raise InputError(
-            f"model.stride_size = {list(stride)} leaves gaps between the patches of {model.backbone}: write "
+            f"model.stride_size = {list(stride)} leaves gaps between the patches of {model.backbone}: set it to "
             f"[{height}, {width}] or less."
         )
     if stride != embed.patch_size:
@@ -39,7 +40,7 @@ def set_patch_stride(backbone: nn.Module, model: Model) -> None:
 
 def _overlap(backbone: VisionTransformer, stride: tuple[int, int]) -> None:
     embed = backbone.patch_embed
-    before = embed.num_patches
+    old_patches = embed.num_patches
     embed.proj.stride = stride
     embed.grid_size = tuple(
         max((size - patch) // step + 1, 0)
@@ -49,6 +50,6 @@ def _overlap(backbone: VisionTransformer, stride: tuple[int, int]) -> None:
     if backbone.pos_embed is not None:
         _, tokens, channels = backbone.pos_embed.shape
         backbone.pos_embed = nn.Parameter(
-            backbone.pos_embed.new_empty(1, tokens - before + embed.num_patches, channels)
+            backbone.pos_embed.new_empty(1, tokens - old_patches + embed.num_patches, channels)
         )
         nn.init.trunc_normal_(backbone.pos_embed, std=0.02)

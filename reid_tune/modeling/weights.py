@@ -1,4 +1,4 @@
-"""Weights of other files into our network."""
+"""Loading of weights from other files into a network."""
 
 import math
 import re
@@ -15,7 +15,7 @@ from reid_tune.modeling.network import ReIDNet
 
 __all__ = ["LoadReport", "is_optional", "load_weights"]
 
-# Buffers that older Swin files hold and that follow from the size.
+# Buffers in older Swin files, which follow from the size.
 _DERIVED = ("relative_position_index", "attn_mask")
 # Batches counted by a batch norm, on which nothing depends, and a Swin's modulation, which does nothing without them.
 _OPTIONAL = re.compile(r"\.num_batches_tracked$|\.semantic_(scale|shift)\.")
@@ -23,12 +23,19 @@ _OPTIONAL = re.compile(r"\.num_batches_tracked$|\.semantic_(scale|shift)\.")
 
 @dataclass(frozen=True)
 class LoadReport:
-    """Names of tensors by what became of them."""
+    """Names of tensors, by the outcome of loading.
 
-    loaded: tuple[str, ...]  # copied
-    resized: tuple[str, ...]  # copied after a change of their shape
-    left: tuple[str, ...]  # in the file, of no use: unknown here, or of another shape
-    missing: tuple[str, ...]  # in the network, not in the file
+    Attributes:
+        loaded: Copied.
+        resized: Copied after a change of their shape.
+        unused: In the file only, or with a shape that cannot be changed.
+        missing: In the network only.
+    """
+
+    loaded: tuple[str, ...]
+    resized: tuple[str, ...]
+    unused: tuple[str, ...]
+    missing: tuple[str, ...]
 
 
 def is_optional(name: str) -> bool:
@@ -38,38 +45,41 @@ def is_optional(name: str) -> bool:
 
 @torch.no_grad()
 def load_weights(network: ReIDNet, weights: Mapping[str, Tensor], *, hw_ratio: float) -> LoadReport:
-    """Copy all weights that fit, by our names, to the network's dtypes and devices; nothing changes on an error.
+    """Copy all weights that fit to the network's dtypes and devices; on an error nothing changes.
 
-    Resized bicubically: a Swin's tables of relative positions (each head's (2h - 1) x (2w - 1) grid, of a square
-    window h x w in the file) and a ViT's position table. A first convolution of RGB becomes one of grey by the sum
-    over the channels, which gives the same on an image of three equal channels; one of grey becomes one of RGB by a
-    third of it for each.
+    Two kinds of tables are resized bicubically: a Swin's tables of relative positions (each head's (2h - 1) x (2w - 1)
+    grid, of a square window h x w in the file) and a ViT's position table. A first convolution of RGB becomes one of
+    greyscale by the sum over the channels, which gives the same on an image of three equal channels. One of greyscale
+    becomes one of RGB by a third of it for each channel.
 
     Args:
-        hw_ratio: Height over width of the images of the file's ViT.
+        network: The network.
+        weights: Tensors by the network's names.
+        hw_ratio: Height over width of the images that the file's ViT was trained on.
 
     Raises:
-        InputError: a ViT's position table is no grid of that ratio.
+        InputError: A ViT's position table is not a grid of that ratio.
     """
-    own = network.state_dict()
-    fitted: dict[str, Tensor] = {}
-    loaded, resized, left = [], [], []
+    state = network.state_dict()
+    fitting: dict[str, Tensor] = {}
+    loaded, resized, unused = [], [], []
     for name, value in weights.items():
-        if name in own and own[name].shape == value.shape:
-            fitted[name] = value
+        if name in state and state[name].shape == value.shape:
+            fitting[name] = value
             loaded.append(name)
-        elif name in own and (fit := _resize(network, name, value, own[name].shape, hw_ratio)) is not None:
-            fitted[name] = fit
+        elif name in state and (fit := _resize(network, name, value, state[name].shape, hw_ratio)) is not None:
+            fitting[name] = fit
             resized.append(name)
         elif not name.endswith(_DERIVED):
-            left.append(name)
-    for name, value in fitted.items():
-        own[name].copy_(value)
-    return LoadReport(tuple(loaded), tuple(resized), tuple(left), tuple(name for name in own if name not in weights))
+            unused.append(name)
+    for name, value in fitting.items():
+        state[name].copy_(value)
+    missing = tuple(name for name in state if name not in weights)
+    return LoadReport(tuple(loaded), tuple(resized), tuple(unused), missing)
 
 
 def _resize(network: ReIDNet, name: str, value: Tensor, shape: torch.Size, hw_ratio: float) -> Tensor | None:
-    """The value in another shape, or None where there is no rule for it."""
+    """Return the value in another shape, or None without a rule for it."""
     if value.ndim != len(shape):
         return None
     module = network.get_submodule(name.rpartition(".")[0])
@@ -84,7 +94,7 @@ def _resize(network: ReIDNet, name: str, value: Tensor, shape: torch.Size, hw_ra
 
 
 def _resize_window(table: Tensor, window: tuple[int, int], shape: torch.Size) -> Tensor | None:
-    """[rows, heads] of a square window to those of another window."""
+    """Resize a table [rows, heads] of a square window to another window."""
     side = math.isqrt(len(table))
     if side * side != len(table) or table.shape[1] != shape[1]:
         return None
@@ -93,7 +103,7 @@ def _resize_window(table: Tensor, window: tuple[int, int], shape: torch.Size) ->
 
 
 def _resize_positions(table: Tensor, grid: tuple[int, int], shape: torch.Size, hw_ratio: float) -> Tensor | None:
-    """[1, tokens, C] to the network's grid; what comes before the patches, such as a class token, is kept."""
+    """Resize a table [1, tokens, C] to the network's grid; a class token and other prefixes are kept."""
     prefix = shape[1] - grid[0] * grid[1]
     patches = table.shape[1] - prefix
     if patches < 1 or table.shape[2] != shape[2]:
@@ -102,15 +112,15 @@ def _resize_positions(table: Tensor, grid: tuple[int, int], shape: torch.Size, h
     if rows < 1 or patches % rows:
         raise InputError(
             f"model.pretrain_hw_ratio = {hw_ratio:g}: the position table of the pretrained weights has {patches} "
-            "patches, which make no grid of that ratio; write height over width of the images of its training."
+            "patches, which are not a grid of that ratio; set it to height over width of the images of its training."
         )
-    first, rest = table[:, :prefix], table[:, prefix:]
-    old = rest.transpose(1, 2).reshape(1, shape[2], rows, patches // rows)
-    return torch.cat([first, _bicubic(old, *grid).flatten(2).transpose(1, 2)], dim=1)
+    prefix_rows, patch_rows = table[:, :prefix], table[:, prefix:]
+    old = patch_rows.transpose(1, 2).reshape(1, shape[2], rows, patches // rows)
+    return torch.cat([prefix_rows, _bicubic(old, *grid).flatten(2).transpose(1, 2)], dim=1)
 
 
 def _change_channels(kernel: Tensor, shape: torch.Size) -> Tensor | None:
-    """[filters, 3, h, w] to one channel, or one channel to three."""
+    """Change a kernel [filters, 3, h, w] to one channel, or one channel to three."""
     if kernel[:, :1].shape != (shape[0], 1, *shape[2:]):
         return None
     if (kernel.shape[1], shape[1]) == (3, 1):

@@ -103,7 +103,7 @@ def load_pretrained(network: ReIDNet, experiment: Experiment, identities: Sequen
             f"model.pretrained_model_path = {path}: nothing in it fits model.backbone = {model.backbone!r}: "
             f"its tensors are called {_first(tensors)}, the network's {_first(backbone)}."
         )
-    odd = [name for name in matched.left if name.startswith(_BACKBONE) and not _HEAD.search(name)]
+    odd = [name for name in matched.unused if name.startswith(_BACKBONE) and not _HEAD.search(name)]
     filled = sum(name.startswith(_BACKBONE) for name in loaded)
     if filled < _ENOUGH * len([name for name in backbone if not is_optional(name)]) or len(odd) > filled / 10:
         raise InputError(
@@ -116,7 +116,7 @@ def load_pretrained(network: ReIDNet, experiment: Experiment, identities: Sequen
         backbone=len(backbone),
         loaded=loaded,
         resized=matched.resized,
-        left=(*matched.left, *(name for name in weights if name not in taken)),
+        left=(*matched.unused, *(name for name in weights if name not in taken)),
         untrained=tuple(name for name in wanted if name not in loaded and not is_optional(name)),
     )
 

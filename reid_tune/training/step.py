@@ -9,7 +9,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from reid_tune.config.experiment import Experiment
 from reid_tune.evaluation.distances import full_precision
-from reid_tune.losses.total import TrainingLoss
+from reid_tune.losses.training_loss import TrainingLoss
 from reid_tune.modeling.network import ReIDNet
 from reid_tune.training.acceleration import feature_function
 from reid_tune.training.chunks import Chunks

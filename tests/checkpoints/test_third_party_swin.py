@@ -143,7 +143,7 @@ def test_soliders_swin_computes_what_it_did_there(tmp_path: Path, height: int, w
     torch.testing.assert_close(network.backbone(images(height, width)), wanted, rtol=1e-4, atol=1e-4)
     assert wanted.std() > 0.1
     assert matched.resized == () and {name.partition(".")[0] for name in matched.missing} <= {"projection", "neck"}
-    assert {"backbone.norm0.weight", "head.mlp.0.weight"} <= set(matched.left)
+    assert {"backbone.norm0.weight", "head.mlp.0.weight"} <= set(matched.unused)
 
 
 def as_microsoft(weights: Weights) -> Weights:
@@ -178,7 +178,7 @@ def test_the_original_swin_computes_what_it_did_there(tmp_path: Path) -> None:
     network, matched = load(tmp_path / "swin_tiny_patch4_window7_224.pth")
     wanted = swin_features(weights, images(), None)
     torch.testing.assert_close(network.backbone(images()), wanted, rtol=1e-4, atol=1e-4)
-    assert matched.left == ("backbone.head.weight",)
+    assert matched.unused == ("backbone.head.weight",)
 
 
 @torch.inference_mode()
@@ -193,4 +193,4 @@ def test_a_swin_of_the_reference_comes_with_its_projection_and_neck(tmp_path: Pa
     projected = swin_features(swin_weights(), images(), 0.5) @ state["model.fcneck.weight"].T
     normed = (projected - neck["running_mean"]) / (neck["running_var"] + 1e-5).sqrt() * neck["weight"] + neck["bias"]
     torch.testing.assert_close(network(images()), normed, rtol=1e-4, atol=1e-4)
-    assert matched.missing == () and {"classifier.weight", "center_criterion.centers"} <= set(matched.left)
+    assert matched.missing == () and {"classifier.weight", "center_criterion.centers"} <= set(matched.unused)

@@ -6,9 +6,8 @@ import torch
 from torch import Tensor
 
 from reid_tune.config.load import build_experiment
-from reid_tune.losses.center import CenterLoss
-from reid_tune.losses.total import TrainingLoss
-from reid_tune.losses.triplet import batch_hard_triplet, euclidean_distances
+from reid_tune.losses.metric_losses import CenterLoss, batch_hard_triplet, euclidean_distances
+from reid_tune.losses.training_loss import TrainingLoss
 
 CASES = [
     [0, 0, 1, 1],

@@ -117,7 +117,7 @@ def test_an_unknown_backbone_names_near_ones(name: str, near: str) -> None:
     [(VIT, 8, 8, "Kernel size"), ("crossvit_tiny_240", 64, 30, "must match")],
 )
 def test_a_size_that_the_backbone_cannot_take_is_explained(name: str, height: int, width: int, reason: str) -> None:
-    expected = rf"'{name}' cannot take images of {height} x {width} \(height x width\): .*{reason}"
+    expected = rf"'{name}' does not support images of {height} x {width} \(height x width\): .*{reason}"
     with pytest.raises(InputError, match=expected):
         build_network(model(name, height, width))
 

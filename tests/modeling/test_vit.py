@@ -61,21 +61,21 @@ def test_tokens_before_the_patches_keep_their_rows(backbone: str, before: int) -
 
 def test_a_stride_above_the_patch_is_refused() -> None:
     with pytest.raises(
-        InputError, match=r"stride_size = \[16, 17\] leaves gaps .* of vit_tiny.*: write \[16, 16\] or less"
+        InputError, match=r"stride_size = \[16, 17\] leaves gaps .* of vit_tiny.*: set it to \[16, 16\] or less"
     ):
         build_network(model(VIT, stride_size=(16, 17)))
 
 
 def test_patches_of_another_kind_keep_their_stride() -> None:
     backbone = "vit_tiny_r_s16_p8_224"
-    with pytest.raises(InputError, match=rf"model.stride_size = \[8, 8\] cannot be had with {backbone}: remove it"):
+    with pytest.raises(InputError, match=rf"model.stride_size = \[8, 8\] is not supported by {backbone}: remove it"):
         build_network(model(backbone, stride_size=(8, 8)))
     with torch.inference_mode():
         assert build_network(model(backbone)).eval()(images()).shape == (4, 256)
 
 
 def test_an_image_below_the_patch_is_refused() -> None:
-    with pytest.raises(InputError, match=r"cannot take images of 8 x 32 \(height x width\)"):
+    with pytest.raises(InputError, match=r"does not support images of 8 x 32 \(height x width\)"):
         build_network(model(VIT, 8, 32, stride_size=(4, 4)))
 
 
@@ -95,7 +95,7 @@ def test_a_rate_that_a_transformer_lacks_is_refused() -> None:
     backbone = "vit_relpos_small_patch16_224"
     with torch.device("meta"):
         build_network(model(backbone))
-        with pytest.raises(InputError, match=f"'{backbone}' does not take a value of the spec: .*pos_drop_rate"):
+        with pytest.raises(InputError, match=f"'{backbone}' does not support a value of the spec: .*pos_drop_rate"):
             build_network(model(backbone, drop_out=0.1))
 
 

@@ -36,7 +36,7 @@ def test_names_are_sorted_by_what_became_of_them() -> None:
     }
     matched = load(network, weights)
     assert matched.loaded == ("neck.weight",) and matched.resized == ()
-    assert matched.left == ("classifier.weight", "backbone.head.fc.weight", "backbone.patch_embed.proj.weight")
+    assert matched.unused == ("classifier.weight", "backbone.head.fc.weight", "backbone.patch_embed.proj.weight")
     assert set(matched.missing) == before.keys() - weights.keys()
     after = network.state_dict()
     assert after["neck.weight"].dtype == torch.float32 and after["neck.weight"].eq(2).all()
@@ -72,7 +72,7 @@ def test_relative_positions_of_other_heads_or_no_square_are_left(shape: tuple[in
     name = "backbone.layers.0.blocks.1.attn.relative_position_bias_table"
     before = network.state_dict()[name].clone()
     matched = load(network, {name: torch.zeros(shape)})
-    assert (matched.resized, matched.left) == ((), (name,)) and torch.equal(network.state_dict()[name], before)
+    assert (matched.resized, matched.unused) == ((), (name,)) and torch.equal(network.state_dict()[name], before)
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_positions_of_no_such_grid_change_nothing() -> None:
     network = build_seeded_network(model(VIT), 5, 1)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     weights = {"neck.weight": torch.zeros(256), "backbone.pos_embed": torch.zeros(1, 197, 192)}
-    with pytest.raises(InputError, match="^model.pretrain_hw_ratio = 2: .* has 196 patches, which make no grid"):
+    with pytest.raises(InputError, match="^model.pretrain_hw_ratio = 2: .* has 196 patches, which are not a grid"):
         load(network, weights, hw_ratio=2)
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
 
@@ -109,7 +109,7 @@ def test_positions_of_no_such_grid_change_nothing() -> None:
 def test_positions_of_another_dimension_are_left() -> None:
     network = build_seeded_network(model(VIT), 0, 1)
     for shape in ((1, 197, 384), (1, 1, 192), (197, 192)):
-        assert load(network, {"backbone.pos_embed": torch.zeros(shape)}).left == ("backbone.pos_embed",)
+        assert load(network, {"backbone.pos_embed": torch.zeros(shape)}).unused == ("backbone.pos_embed",)
 
 
 @pytest.mark.parametrize("backbone", ["resnet18", SMALL_SWIN, VIT, "mobilenetv3_small_100"])
@@ -117,7 +117,7 @@ def test_a_network_of_grey_images_takes_the_weights_of_colour(backbone: str) -> 
     grey = build_seeded_network(model(backbone, input_channels=1), 0, 2).eval()
     colour = build_seeded_network(model(backbone), 0, 1).eval()
     matched = load(grey, colour.state_dict())
-    assert len(matched.resized) == 1 and matched.left == () and matched.missing == ()
+    assert len(matched.resized) == 1 and matched.unused == () and matched.missing == ()
     pixels = images(channels=1)
     with torch.inference_mode():
         torch.testing.assert_close(grey(pixels), colour(pixels.expand(-1, 3, -1, -1)), atol=1e-4, rtol=1e-4)
@@ -129,4 +129,4 @@ def test_a_network_of_grey_images_takes_the_weights_of_colour(backbone: str) -> 
 def test_other_numbers_of_channels_are_left() -> None:
     network = build_seeded_network(model(), 0, 1)
     for shape in ((64, 4, 7, 7), (64, 1, 3, 3), (32, 1, 7, 7)):
-        assert load(network, {"backbone.conv1.weight": torch.zeros(shape)}).left == ("backbone.conv1.weight",)
+        assert load(network, {"backbone.conv1.weight": torch.zeros(shape)}).unused == ("backbone.conv1.weight",)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from reid_tune.config.train import Cudnn, Train
-from reid_tune.losses.total import TrainingLoss
+from reid_tune.losses.training_loss import TrainingLoss
 from reid_tune.training.determinism import kernels
 
 from .conftest import Build

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from reid_tune.losses.triplet import batch_hard_triplet, euclidean_distances
+from reid_tune.losses.metric_losses import batch_hard_triplet, euclidean_distances
 from reid_tune.training.distributed import broadcast, gather_rows, rank, world_size
 
 from ..helpers import training_worker as worker

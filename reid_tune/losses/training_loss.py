@@ -1,12 +1,11 @@
-"""How the losses add up."""
+"""The loss of a training: identity, triplet and center loss of one batch."""
 
 from torch import Tensor
 from torch.nn import functional
 
 from reid_tune.config.experiment import Experiment
 from reid_tune.config.unused_fields import has_identity_loss, has_triplet_loss
-from reid_tune.losses.center import CenterLoss
-from reid_tune.losses.triplet import batch_hard_triplet
+from reid_tune.losses.metric_losses import CenterLoss, batch_hard_triplet
 
 __all__ = ["LABEL_SMOOTHING", "TrainingLoss"]
 
@@ -17,8 +16,9 @@ class TrainingLoss:
     """The losses that a spec asks for, on one global batch; identity and triplet loss have a weight of 1.
 
     Args:
-        classes: Training identities.
-        dimension: Of the features.
+        experiment: The spec.
+        classes: Number of training identities.
+        dimension: Dimension of the features.
     """
 
     def __init__(self, experiment: Experiment, classes: int, dimension: int) -> None:
@@ -33,12 +33,12 @@ class TrainingLoss:
             self.center = CenterLoss(classes, dimension, optim.center_loss_weight, optim.center_lr, seed)
 
     def __call__(self, features: Tensor, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """Parts by name, each a float32 scalar.
+        """Return the loss's parts by name, each a float32 scalar.
 
         Args:
-            features: [batch, dimension] before the neck.
-            logits: [batch, identities] behind it.
-            labels: [batch] int64.
+            features: Features [batch, dimension] before the neck.
+            logits: Output of the classifier [batch, identities].
+            labels: Classes [batch], int64.
         """
         parts = {}
         if self.identity:

@@ -3,8 +3,8 @@ import torch
 from torch import Tensor, nn
 
 from reid_tune.errors import InputError
+from reid_tune.modeling.backbone import GeM
 from reid_tune.modeling.network import build_network, build_seeded_network
-from reid_tune.modeling.pooling import GeM
 
 from ..helpers.small_networks import SMALL_SWIN
 from .conftest import MOBILE, VIT, images, model
@@ -65,10 +65,14 @@ def test_the_average_is_timms_own() -> None:
 
 @pytest.mark.parametrize("backbone", [VIT, "deit_tiny_patch16_224"])
 def test_tokens_have_no_map(backbone: str) -> None:
-    with pytest.raises(InputError, match=f"^model.pooling = 'gem': {backbone} ends in tokens, not in a map; write avg"):
+    with pytest.raises(
+        InputError, match=f"^model.pooling = 'gem': {backbone} ends in tokens, not in a map; set model.pooling to avg"
+    ):
         build_network(model(backbone, pooling="gem"))
 
 
 def test_a_pooling_that_cannot_be_taken_away_is_explained() -> None:
-    with pytest.raises(InputError, match="'deit_tiny_distilled_patch16_224' cannot take .* with pooling gem: .*tokens"):
+    with pytest.raises(
+        InputError, match="'deit_tiny_distilled_patch16_224' does not support .* with pooling gem: .*tokens"
+    ):
         build_network(model("deit_tiny_distilled_patch16_224", pooling="gem"))

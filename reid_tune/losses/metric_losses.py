@@ -1,0 +1,74 @@
+"""Metric losses: batch-hard triplet loss and center loss."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+__all__ = ["CenterLoss", "batch_hard_triplet", "euclidean_distances"]
+
+
+def euclidean_distances(features: Tensor) -> Tensor:
+    """Return pairwise Euclidean distances [batch, batch] in float32; the gradient of a zero distance is zero."""
+    features = features.float()
+    squared = features.square().sum(1)
+    distances = squared[:, None] + squared[None, :] - 2 * features @ features.T
+    return distances.clamp(min=1e-12).sqrt()
+
+
+def batch_hard_triplet(features: Tensor, labels: Tensor, margin: float | None) -> Tensor:
+    """Return the mean loss of all anchors with farthest positive and nearest negative (Hermans et al., 2017).
+
+    Args:
+        features: Features [batch, dimension], not normalised.
+        labels: Identities [batch]; each has a negative in the batch.
+        margin: Margin of max(0, d_ap - d_an + margin); None for the soft margin ln(1 + exp(d_ap - d_an)).
+    """
+    distances = euclidean_distances(features)
+    same = labels[:, None] == labels[None, :]
+    # Rounding gives an anchor a distance to itself.
+    positives = same & ~torch.eye(len(labels), dtype=torch.bool, device=same.device)
+    farthest_positive = distances.masked_fill(~positives, 0).amax(1)
+    nearest_negative = distances.masked_fill(same, torch.inf).amin(1)
+    if margin is None:
+        return functional.softplus(farthest_positive - nearest_negative).mean()
+    return functional.relu(farthest_positive - nearest_negative + margin).mean()
+
+
+class CenterLoss(nn.Module):
+    """Mean squared distance of the features to the learned centre of their identity (Wen et al., ECCV 2016).
+
+    Args:
+        classes: Number of training identities.
+        dimension: Dimension of the features.
+        weight: Weight of the loss in the sum of losses.
+        rate: Learning rate of the centres, by plain gradient descent.
+        seed: Seed of the centres' initial values, which are standard normal.
+    """
+
+    def __init__(self, classes: int, dimension: int, weight: float, rate: float, seed: int) -> None:
+        super().__init__()
+        self.centers = nn.Parameter(torch.randn(classes, dimension, generator=torch.Generator().manual_seed(seed)))
+        self.weight = weight
+        self.rate = rate
+
+    def forward(self, features: Tensor, labels: Tensor) -> Tensor:
+        """Return the weighted loss, a float32 scalar.
+
+        Args:
+            features: Features [batch, dimension] of any precision.
+            labels: Classes [batch], int64.
+        """
+        distances = features.float() - functional.embedding(labels, self.centers)
+        return self.weight * distances.square().sum(1).mean()
+
+    @torch.no_grad()
+    def step(self, scale: Tensor | None = None) -> None:
+        """Move the centres against their gradient, divided by the loss's weight and by `scale`, and clear it.
+
+        Args:
+            scale: Factor on the loss, a scalar on the device of the centres; None for 1.
+        """
+        if self.centers.grad is not None:
+            gradient = self.centers.grad if scale is None else self.centers.grad / scale
+            self.centers.sub_(gradient, alpha=self.rate / self.weight)
+            self.centers.grad = None
