@@ -1,28 +1,28 @@
-"""The errors that end a command with one sentence instead of a traceback."""
+"""Errors that end a command with one sentence instead of a traceback."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 __all__ = [
-    "RunFailedError",
     "InfrastructureError",
     "InputError",
     "NonFiniteError",
     "OutOfMemoryError",
     "ReidTuneError",
+    "RunFailedError",
     "UnsupportedOperationError",
     "error_context",
 ]
 
 
 class ReidTuneError(Exception):
-    """A fault whose message is written for the user; `status` is the exit status of the command."""
+    """An error whose message is written for the user; `status` is the exit status of the command."""
 
     status = 1
 
 
 class RunFailedError(ReidTuneError):
-    """A run that started and could not be finished, such as a non-finite loss."""
+    """A run that started and could not be finished."""
 
     status = 1
 
@@ -40,20 +40,20 @@ class UnsupportedOperationError(RunFailedError):
 
 
 class InputError(ReidTuneError):
-    """The user's input: the message names what was wrong, where (file, key, value) and what to do."""
+    """Wrong input: the message says what is wrong, where (file, key, value) and what to do."""
 
     status = 2
 
 
 class InfrastructureError(ReidTuneError):
-    """Something around the product: a cluster, a server, a disk."""
+    """A problem of the environment: a cluster, a server, a disk."""
 
     status = 3
 
 
 @contextmanager
 def error_context(subject: object) -> Iterator[None]:
-    """Faults of the user's input inside begin with their subject, unless they name it."""
+    """Put a subject in front of the messages of input errors in the block, unless they name it."""
     try:
         yield
     except InputError as error:

@@ -17,7 +17,7 @@ __all__ = [
     "make_folder",
     "require_writable",
     "write_atomic",
-    "write_error",
+    "output_error",
 ]
 
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EIO}
@@ -25,22 +25,22 @@ _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EIO}
 
 @contextmanager
 def atomic_path(path: Path | str) -> Iterator[Path]:
-    """Yield a temporary path beside `path`, renamed to it when the block ends well and removed when it raises.
+    """Yield a temporary path next to `path`; rename it to `path` after the block, or remove it if the block raises.
 
-    Folders are made. A reader sees the old file or the new one, never a part.
+    Missing folders are created. A reader sees the old file or the new one, never a part.
 
     Raises:
-        InputError: the folder cannot be made or written.
-        InfrastructureError: the disk is full or broken.
+        InputError: The folder cannot be created or written.
+        InfrastructureError: The disk is full or broken.
     """
     path = Path(path)
     make_folder(path.parent)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}{path.suffix}")
     try:
-        # Not by tempfile, whose files are for their owner alone: the process's umask decides.
+        # Not by tempfile, whose files only their owner can read: here the process's umask decides.
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL, 0o666))
     except OSError as error:
-        raise write_error(f"cannot write {path}", error) from None
+        raise output_error(f"cannot write {path}", error) from None
     try:
         yield temporary
         with temporary.open("rb") as file:
@@ -48,20 +48,20 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         os.replace(temporary, path)
     except OSError as error:
         if error.errno in _DISK:
-            raise write_error(f"cannot write {path}", error) from None
+            raise output_error(f"cannot write {path}", error) from None
         raise
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def write_atomic(path: Path | str, content: str | bytes) -> None:
-    """Write a small file whole, see `atomic_path`."""
+    """Write a small file atomically, see `atomic_path`."""
     with atomic_path(path) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def link_atomic(source: Path, path: Path) -> None:
-    """Give a file a second name that keeps this content when the first name is replaced; copies where links fail."""
+    """Link a file under a second name, which keeps the content when the first name is replaced; copy if links fail."""
     with atomic_path(path) as temporary:
         temporary.unlink()
         try:
@@ -71,24 +71,28 @@ def link_atomic(source: Path, path: Path) -> None:
 
 
 def make_folder(path: Path | str) -> Path:
-    """Make a folder and its parents.
+    """Create a folder and its parents; return its path.
 
     Raises:
-        InputError: it cannot be made, or a file is in the way.
-        InfrastructureError: the disk is full or broken.
+        InputError: The folder cannot be created, or a file is in the way.
+        InfrastructureError: The disk is full or broken.
     """
     try:
         Path(path).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise write_error(f"cannot make the folder {path}", error) from None
+        raise output_error(f"cannot make the folder {path}", error) from None
     return Path(path)
 
 
-def write_error(what: str, error: OSError) -> ReidTuneError:
-    """What cannot be written, as the user's fault or as that of a full or broken disk."""
+def output_error(problem: str, error: OSError) -> ReidTuneError:
+    """Return the error of a file or folder that cannot be written: InfrastructureError for a full or broken disk.
+
+    Args:
+        problem: What failed, with the path.
+    """
     if error.errno in _DISK:
-        return InfrastructureError(f"{what}: {error.strerror}; make room and try again.")
-    return InputError(f"{what}: {error.strerror}; choose another place.")
+        return InfrastructureError(f"{problem}: {error.strerror}; free space on the disk and try again.")
+    return InputError(f"{problem}: {error.strerror}; choose another path.")
 
 
 def check_output_file(key: str, path: Path, endings: Sequence[str] = ()) -> Path:
@@ -100,7 +104,7 @@ def check_output_file(key: str, path: Path, endings: Sequence[str] = ()) -> Path
         endings: Allowed suffixes in lower case, such as `.png`; empty allows all.
 
     Raises:
-        InputError: the path is a folder or has another suffix.
+        InputError: The path is a folder or has another suffix.
     """
     if path.is_dir():
         raise InputError(f"{key} = {str(path)!r} is a folder: name a file.")
@@ -111,10 +115,10 @@ def check_output_file(key: str, path: Path, endings: Sequence[str] = ()) -> Path
 
 
 def require_writable(path: Path) -> None:
-    """Make the folder of a file that will be written later, so that a task fails before its work.
+    """Create the folder of a file that will be written later, so that a task fails before its work.
 
     Raises:
-        InputError: the folder cannot be made, or files cannot be written in it.
+        InputError: The folder cannot be created, or files cannot be written in it.
     """
     if not os.access(make_folder(path.parent), os.W_OK):
         raise InputError(f"the folder {path.parent} cannot be written; choose another folder.")

@@ -54,7 +54,7 @@ def test_every_option_reaches_the_configuration(run: Run) -> None:
 def test_an_engine_is_built_by_the_command_that_is_printed(run: Run) -> None:
     status, out, err = run("people.onnx", "models", "--flavour", "tensorrt")
     place, command = out.splitlines()
-    assert (status, place) == (0, "models/people/1") and "on the GPU that serves it" in err
+    assert (status, place) == (0, "models/people/1") and "on the GPU that serves the model" in err
     assert command.startswith("trtexec --onnx=models/people/1/model.onnx --minShapes=input:1x3x8x4 ")
 
 
@@ -78,7 +78,7 @@ def test_a_registered_model_is_served_by_its_name(run: Run) -> None:
     [
         ("missing.onnx models", "there is no checkpoint missing.onnx."),
         ("text.onnx models", "text.onnx is not an ONNX file; give one that reid-tune exported."),
-        ("people.onnx text.onnx", "cannot make the folder text.onnx: File exists; choose another place."),
+        ("people.onnx text.onnx", "cannot make the folder text.onnx: File exists; choose another path."),
         ("people.onnx models --name a/b", "'a/b' is not a valid model name: give --name 1 to 64 letters, digits,"),
         ("people.onnx models --device tpu", "device 'tpu': give auto, cpu, gpu or GPUs by number such as gpu:0,1."),
         (

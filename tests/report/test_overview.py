@@ -45,7 +45,7 @@ def test_all_folders_of_a_storage_are_lines(tmp_path: Path) -> None:
     assert (lines["a"]["best"], lines["a"]["trial0"]) == (best, state.trials[0].last("mAP"))
     assert (lines["c"]["trials"], lines["c"]["best"], lines["c"]["trial0"]) == (0, None, None)
     assert (lines["a"]["begun"], lines["a"]["last"]) == (state.header.time, progress.last)
-    assert "not an event log" in lines["broken"]["problem"]
+    assert "The log is damaged" in lines["broken"]["problem"]
     json.dumps(list(lines.values()), allow_nan=False)
 
     text = shown(tmp_path / "runs", progress.last + 7200)
