@@ -1,5 +1,6 @@
 """Defaults by backbone: the ResNet page's, and the Swin page's where it names the key."""
 
+from functools import cache
 from typing import Any
 
 from reid_tune.config.experiment import Experiment, flatten
@@ -40,5 +41,11 @@ def backbone_defaults(backbone: str) -> dict[str, Any]:
 
 def documented_values(key: str) -> tuple[Any, ...]:
     """Values of a key that the documentation itself gives: both defaults and the examples."""
-    resnet, swin = backbone_defaults("resnet_50"), backbone_defaults(str(SWIN_DEFAULTS["model.backbone"]))
+    resnet, swin = _documented_defaults()
     return (resnet[key], swin[key], *_EXAMPLES.get(key, ()))
+
+
+@cache
+def _documented_defaults() -> tuple[dict[str, Any], dict[str, Any]]:
+    """Defaults of the ResNet and the Swin page; made once, as a preflight asks for them thousands of times."""
+    return backbone_defaults("resnet_50"), backbone_defaults(str(SWIN_DEFAULTS["model.backbone"]))
