@@ -1,4 +1,4 @@
-"""The files of one run where it is trained."""
+"""The files of a run on the machine that trains it."""
 
 import os
 import re
@@ -13,8 +13,9 @@ from typing import Any
 
 from reid_tune.checkpoints.filenames import LATEST
 from reid_tune.errors import InfrastructureError, ReidTuneError
+from reid_tune.storage.object_store import is_url
 from reid_tune.storage.retry import retry_while_unavailable
-from reid_tune.storage.s3 import S3Store, is_url
+from reid_tune.storage.s3 import S3Store
 
 __all__ = ["RunFiles", "require_shared_folders", "run_files"]
 
@@ -23,13 +24,13 @@ _PREFIX = "reid-tune-run-"
 
 @dataclass(frozen=True)
 class RunFiles:
-    """Paths of this machine.
+    """Paths of a run's files on this machine.
 
     Attributes:
-        folder: Of the attempt's checkpoints.
-        log: What the run prints.
-        resume: Checkpoint of an earlier attempt.
-        features: Where the embeddings of the last validation go.
+        folder: Folder of the attempt's checkpoints.
+        log: File with the output of the run.
+        resume: Checkpoint of an earlier attempt, None to start from the first epoch.
+        features: File for the embeddings of the last validation, None to keep none.
     """
 
     folder: Path
@@ -38,12 +39,12 @@ class RunFiles:
     features: Path | None
 
     def push(self) -> None:
-        """Have what was written be where the sweep's files are."""
+        """Copy new and changed files to the sweep's files, where these are elsewhere."""
 
 
 @dataclass(frozen=True)
 class _Copied(RunFiles):
-    """Of a sweep at s3://: files below a folder of this process, copied to the bucket when they have changed."""
+    """Files of a sweep at s3://: in a folder of this process, copied to the bucket when they have changed."""
 
     bucket: S3Store
     root: Path
@@ -52,19 +53,20 @@ class _Copied(RunFiles):
     def push(self) -> None:
         for path in (self.log, self.features, self.folder / LATEST):
             if path and path.is_file() and self.sent.get(path) != (time := path.stat().st_mtime_ns):
-                _reach(self.bucket.upload, path, str(path.relative_to(self.root)))
+                _call_bucket(self.bucket.upload, path, str(path.relative_to(self.root)))
                 self.sent[path] = time
 
 
 @contextmanager
 def run_files(config: dict[str, Any], rank: int = 0) -> Iterator[RunFiles]:
-    """The files of a run that `make_trial_config` describes, for the block; pushed once more behind it.
+    """Yield the files of a run, and push them once more after the block.
 
     Args:
-        rank: Of the worker; only the first one's files are kept, and what others have to say.
+        config: Configuration of the run, see `make_trial_config`.
+        rank: Rank of the worker; only the files of rank 0 are kept, and the output of the others.
 
     Raises:
-        InfrastructureError: the bucket stays away, or this node has no access; behind the block, too.
+        InfrastructureError: the bucket is unreachable or denies access, before or after the block.
     """
     resume, features = (Path(config[name]) if config[name] else None for name in ("resume", "features"))
     files = RunFiles(Path(config["folder"]), Path(config["log"]), resume, features)
@@ -77,21 +79,21 @@ def run_files(config: dict[str, Any], rank: int = 0) -> Iterator[RunFiles]:
         names = {name: getattr(files, name).relative_to(sweep) for name in vars(files) if getattr(files, name)}
         if rank:
             names["log"] = names["log"].with_name(f"log-{rank}.txt")
-        here = replace(files, **{name: Path(root, path) for name, path in names.items()})
-        for path in filter(None, (here.log, here.resume)):
-            _reach(bucket.download, str(path.relative_to(root)), path)
-        copied = _Copied(**vars(here), bucket=bucket, root=Path(root), sent={})
+        local_files = replace(files, **{name: Path(root, path) for name, path in names.items()})
+        for path in filter(None, (local_files.log, local_files.resume)):
+            _call_bucket(bucket.download, str(path.relative_to(root)), path)
+        copied = _Copied(**vars(local_files), bucket=bucket, root=Path(root), sent={})
         try:
-            yield copied if rank == 0 else here
+            yield copied if rank == 0 else local_files
         finally:
             if rank == 0:
                 copied.push()
-            elif here.log.is_file() and here.log.stat().st_size:
-                _reach(bucket.upload, here.log, str(here.log.relative_to(root)))
+            elif local_files.log.is_file() and local_files.log.stat().st_size:
+                _call_bucket(bucket.upload, local_files.log, str(local_files.log.relative_to(root)))
 
 
-def _reach(action: Callable[..., object], *arguments: Any) -> None:
-    """Do something with the bucket; what is wrong is the fault of the node, not of the run."""
+def _call_bucket(action: Callable[..., object], *arguments: Any) -> None:
+    """Call an action on the bucket; its errors are raised as errors of the node, not of the run."""
     from ray.util import get_node_ip_address
 
     try:
@@ -101,7 +103,7 @@ def _reach(action: Callable[..., object], *arguments: Any) -> None:
 
 
 def _remove_leftovers() -> None:
-    """Delete the folders of processes that were killed."""
+    """Delete the folders that killed processes have left."""
     for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
         pid = re.match(r"\d+", folder.name.removeprefix(_PREFIX))
         if pid and not Path(f"/proc/{pid[0]}").exists():
@@ -110,10 +112,14 @@ def _remove_leftovers() -> None:
 
 
 def require_shared_folders(scratch: str, *data: str) -> None:
-    """Refuse to run on a node that came later than the preflight and lacks what all others have.
+    """Check that this node, which may have joined after the preflight, has the folders that all nodes share.
+
+    Args:
+        scratch: Folder, or address of a bucket, for Ray Train's own files.
+        data: Folders with training images, or addresses of buckets.
 
     Raises:
-        InfrastructureError: it would fail one run after the other.
+        InfrastructureError: a folder is missing; the node would fail one run after the other.
     """
     from ray.util import get_node_ip_address
 

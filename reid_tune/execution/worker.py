@@ -1,4 +1,4 @@
-"""What runs inside a Ray worker: one run of one spec, reporting to Tune or to Train.
+"""The training of a run in Ray workers, which report to Ray Tune or to Ray Train.
 
 Imports nothing heavy: processes that only supervise a run import this module too.
 """
@@ -29,11 +29,19 @@ if TYPE_CHECKING:
     from reid_tune.training.reporter import Metrics
     from reid_tune.training.system_metrics import Usage
 
-__all__ = ["run_distributed", "run_single_worker", "make_trial_config", "unpack"]
+__all__ = ["make_trial_config", "run_distributed", "run_single_worker", "unpack"]
+
+_FAILURE_PREFIX = "reid-tune failure: "  # of an error that passes a failure on through Ray Train
 
 
 def make_trial_config(attempt: "Attempt", validate_at: tuple[int, ...], scratch: str) -> dict[str, Any]:
-    """An attempt as the plain data that travels to a worker; without secrets."""
+    """Return an attempt as the configuration of Tune's trial: plain data without secrets.
+
+    Args:
+        attempt: The attempt.
+        validate_at: Further epochs at which the run validates.
+        scratch: Folder, or address of a bucket, for Ray Train's own files.
+    """
     return {
         "run": attempt.run,
         "spec": attempt.experiment.model_dump(mode="json", exclude={"encryption_key"}),
@@ -54,7 +62,7 @@ def make_trial_config(attempt: "Attempt", validate_at: tuple[int, ...], scratch:
 
 
 def _train_storage(shared: str) -> dict[str, Any]:
-    """Arguments of Ray Train's configuration that put its own files into a folder, or at s3://."""
+    """Return the arguments of Ray Train's configuration for its own files in a folder, or at s3://."""
     if not is_url(shared):
         return {"storage_path": shared}
     bucket = S3Store(shared)
@@ -62,17 +70,17 @@ def _train_storage(shared: str) -> dict[str, Any]:
 
 
 def _pack(metrics: "Metrics") -> dict[str, str]:
-    # One value of our own, apart from the many that Ray adds to a result.
+    # In one value, as Ray adds many other values to a result.
     return {"payload": json.dumps(dict(metrics))}
 
 
 def unpack(result: dict[str, Any]) -> dict[str, Any]:
-    """The metrics in a result that a run reported."""
+    """Return the metrics that a run reported from a result of Tune."""
     return dict(json.loads(result["payload"]))
 
 
 class _RayReporter:
-    """Hands every epoch to Ray; `report` returns when the driver has it."""
+    """Reports every epoch to Ray; `report` returns when the driver has the report."""
 
     def __init__(self, report: Callable[[dict[str, Any]], None], push: Callable[[], None], usage: "Usage") -> None:
         from reid_tune.training.distributed import rank
@@ -88,8 +96,8 @@ class _RayReporter:
         from reid_tune.training.distributed import gather
 
         self._epochs, self._nodes = num_epochs, gather(get_node_ip_address())
-        where = ", ".join(self._nodes)
-        self._log(f"{steps_per_epoch} steps per epoch, epochs {first_epoch} to {num_epochs}, on {where}", flush=True)
+        nodes = ", ".join(self._nodes)
+        self._log(f"{steps_per_epoch} steps per epoch, epochs {first_epoch} to {num_epochs}, on {nodes}", flush=True)
 
     def say(self, text: str) -> None:
         self._log(text, flush=True)
@@ -106,7 +114,7 @@ class _RayReporter:
 
 
 def run_single_worker(config: dict[str, Any]) -> None:
-    """A run with one worker, as a Tune function; a fault that retrying cannot mend is reported as `failed`."""
+    """Train a run with one worker, as a Tune function; a known failure is reported as `failed`."""
     from ray import tune
 
     failure = _train(config, tune.report)
@@ -115,14 +123,14 @@ def run_single_worker(config: dict[str, Any]) -> None:
 
 
 def run_distributed(config: dict[str, Any]) -> None:
-    """A run with several workers: Ray Train's trainer inside a Tune function."""
+    """Train a run with several workers: Ray Train's trainer in a Tune function."""
     import ray.train
     from ray import tune
     from ray.tune.integration.ray_train import TuneReportCallback
 
     resources = {"CPU": config["threads"], **config["custom"]} | ({"GPU": config["gpus"]} if config["gpus"] else {})
     trainer = lean_torch_trainer()(
-        _worker,
+        _train_worker,
         train_loop_config=config,
         scaling_config=ray.train.ScalingConfig(
             num_workers=config["workers"], use_gpu=bool(config["gpus"]), resources_per_worker=resources
@@ -137,33 +145,30 @@ def run_distributed(config: dict[str, Any]) -> None:
     )
     try:
         trainer.fit()
-    except Exception as error:  # Ray wraps whatever a worker raises in classes of its own.
-        report = _known_failure(error)
+    except Exception as error:  # Ray wraps the errors of workers in its own classes.
+        report = _find_failure_report(error)
         if report is None:
             raise
         tune.report(_pack(report))
 
 
-def _worker(config: dict[str, Any]) -> None:
+def _train_worker(config: dict[str, Any]) -> None:
     import ray.train
 
-    # Ray Train writes every report out once more.
+    # Ray Train logs every report at level INFO, in addition to the run's log.
     logging.getLogger().setLevel(logging.WARNING)
     failure = _train(config, ray.train.report)
     if failure:
-        raise RuntimeError(_MARK + json.dumps(failure_to_report(failure)))
+        raise RuntimeError(_FAILURE_PREFIX + json.dumps(failure_to_report(failure)))
 
 
-_MARK = "reid-tune failure: "
-
-
-def _known_failure(error: BaseException) -> dict[str, str] | None:
-    _, mark, rest = str(error).partition(_MARK)
-    return dict(json.loads(rest.splitlines()[0])) if mark else None
+def _find_failure_report(error: BaseException) -> dict[str, str] | None:
+    _, prefix, report = str(error).partition(_FAILURE_PREFIX)
+    return dict(json.loads(report.splitlines()[0])) if prefix else None
 
 
 def _train(config: dict[str, Any], report: Callable[[dict[str, Any]], None]) -> Failure | None:
-    """Train with output in the run's log; the failure where the run cannot succeed."""
+    """Train with the output in the run's log; return the failure of a run that cannot succeed."""
     import torch
 
     from reid_tune.execution.run_files import run_files
@@ -172,13 +177,15 @@ def _train(config: dict[str, Any], report: Callable[[dict[str, Any]], None]) -> 
     torch.set_num_threads(config["threads"])
     limit_compile_processes(config["threads"])
     try:
-        with run_files(config, rank()) as files, _logged(files.log):
-            return _train_in(files, config, report)
+        with run_files(config, rank()) as files, _output_in(files.log):
+            return _train_with_files(files, config, report)
     except InfrastructureError as error:
         return classify_error(error)
 
 
-def _train_in(files: "RunFiles", config: dict[str, Any], report: Callable[[dict[str, Any]], None]) -> Failure | None:
+def _train_with_files(
+    files: "RunFiles", config: dict[str, Any], report: Callable[[dict[str, Any]], None]
+) -> Failure | None:
     from reid_tune.config.experiment import Experiment
     from reid_tune.execution.run_files import require_shared_folders
     from reid_tune.training.loop import train
@@ -204,14 +211,14 @@ def _train_in(files: "RunFiles", config: dict[str, Any], report: Callable[[dict[
             return failure
         traceback.print_exc()
         if config["workers"] > 1:
-            raise  # Perhaps only the echo of another worker's death, which a new attempt mends.
+            raise  # It may follow from the death of another worker, after which a retry succeeds.
         log = f"{config['remote']}/{config['run']}/log.txt" if config["remote"] else config["log"]
         return replace(failure, reason=f"{failure.reason} (see {log})")
     return None
 
 
 def _device(config: dict[str, Any]) -> Any:
-    """The device that Ray has given this worker."""
+    """Return the device that Ray has assigned to this worker."""
     import torch
 
     if not config["gpus"]:
@@ -227,7 +234,7 @@ def _device(config: dict[str, Any]) -> Any:
 
 
 @contextlib.contextmanager
-def _logged(path: Path) -> Iterator[None]:
+def _output_in(path: Path) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", buffering=1) as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(sys.stdout):
         yield

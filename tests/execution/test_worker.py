@@ -24,9 +24,9 @@ FULL = Failure("out_of_memory", "out of memory")
 
 @pytest.mark.parametrize(
     ("probe", "context"),
-    [({"gpu_context": 700}, 700), ({"gpu_context": 0}, DEFAULT_CUDA_CONTEXT), ({"memory": 1}, DEFAULT_CUDA_CONTEXT)],
+    [({"gpu_context": 700}, 700), ({"gpu_context": 0}, DEFAULT_CUDA_CONTEXT)],
 )
-def test_a_run_on_a_share_of_a_gpu_leaves_room_for_what_the_probe_has_measured(
+def test_a_run_on_a_share_of_a_gpu_leaves_the_memory_that_the_probe_has_measured(
     probe: dict[str, Any], context: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limits: list[tuple[float, int]] = []
@@ -39,7 +39,7 @@ def test_a_run_on_a_share_of_a_gpu_leaves_room_for_what_the_probe_has_measured(
         assert attempt is not None
         assert trial._device(trial.make_trial_config(attempt, (), "")) == torch.device("cuda", 0)
         assert limits.pop() == (share, context) and not limits
-        source.report_lost("refit/winner", FULL)  # Then it gets a GPU alone.
+        source.report_lost("refit/winner", FULL)  # Then it gets a whole GPU.
 
 
 def test_a_trial_compiles_on_its_own_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
