@@ -51,6 +51,7 @@ from reid_tune.execution.run_source import Attempt
 from reid_tune.journal.event_log import read_events
 from reid_tune.journal.events import AttemptStarted, EpochReported, Event, RunEnded
 from reid_tune.journal.journal import Journal
+from reid_tune.sweep.resume import make_header
 from reid_tune.sweep.stages.search import TrialSource
 from reid_tune.tables import print_table
 
@@ -179,6 +180,7 @@ def measure(count: int, given: Namespace, folder: Path) -> Measured:
     with nodes(count), Journal(sweep.folder) as journal:
         from reid_tune.execution import tune_runner as runner
 
+        journal.emit(make_header(sweep))
         source = Observed(sweep, journal, ())
         with patch.object(runner, "run_single_worker", sleeper(given.seconds)):
             runner.run_all(

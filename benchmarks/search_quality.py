@@ -30,6 +30,7 @@ from reid_tune.evaluation.intervals import interval
 from reid_tune.journal.journal import Journal
 from reid_tune.search.asha import rung_epochs
 from reid_tune.search_space.load import SweepConfig, load_sweep
+from reid_tune.sweep.resume import make_header
 from reid_tune.sweep.stages.search import TrialSource
 from reid_tune.tables import print_table
 
@@ -109,6 +110,7 @@ def best(sampler: str, asha: bool, seed: int, objective: Objective, budgets: Seq
     with common.workplace() as folder:
         sweep = make_sweep(folder, sampler, seed)
         with Journal(sweep.folder) as journal:
+            journal.emit(make_header(sweep))
             ended = run(TrialSource(sweep, journal, levels), objective, budgets[-1])
     return [max(value for used, value in ended if used <= budget) for budget in budgets]
 

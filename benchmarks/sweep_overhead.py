@@ -32,6 +32,7 @@ from reid_tune.execution.cluster.session import ray_session
 from reid_tune.journal.journal import Journal
 from reid_tune.search.asha import rung_epochs
 from reid_tune.search_space.load import SweepConfig, load_sweep
+from reid_tune.sweep.resume import make_header
 from reid_tune.sweep.stages.search import TrialSource
 from reid_tune.training.data import training_images
 from reid_tune.training.subsets import load_split
@@ -95,6 +96,7 @@ def driver(folder: Path, count: int) -> list[Row]:
     sweep = make_sweep(folder / "simulated", values, constraints=CONSTRAINTS, budget={"trials": count})
     before = _peak_mb()
     with Journal(sweep.folder) as journal:
+        journal.emit(make_header(sweep))
         suggestions, reports = simulate(TrialSource(sweep, journal, RUNGS))
         size = journal.path.stat().st_size
     last = count // 10

@@ -96,7 +96,7 @@ def _job_options(resume: ResumeMode, start: Stage | None, until: Stage, dry_run:
 def _print_plan(sweep: "SweepConfig", until: Stage, address: str | None, format: Format) -> None:
     from reid_tune.report.sentences import plan_sentences
     from reid_tune.report.tables import plan_table
-    from reid_tune.sweep.driver import plan_sweep
+    from reid_tune.sweep.run import plan_sweep
     from reid_tune.tables import print_table
 
     plan = plan_sweep(sweep, until, address)
@@ -112,7 +112,7 @@ def _run(sweep: "SweepConfig", resume: ResumeMode, start: Stage | None, until: S
     from reid_tune.cli.inspect import print_sweep
     from reid_tune.journal.sweep_lookup import resume_command
     from reid_tune.report.html import PAGE
-    from reid_tune.sweep.driver import run_sweep
+    from reid_tune.sweep.run import run_sweep
 
     try:
         state = run_sweep(sweep, resume=resume, until=until, start=start, address=address)

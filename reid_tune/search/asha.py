@@ -1,4 +1,4 @@
-"""Early stopping."""
+"""ASHA: early stopping of trials at rungs."""
 
 import math
 
@@ -10,7 +10,13 @@ Costs = tuple[float, ...]
 
 
 def rung_epochs(grace: int, factor: int, num_epochs: int) -> tuple[int, ...]:
-    """Epochs at which trials are compared: grace, grace * factor, ... below the full length."""
+    """Return the epochs at which trials are compared: grace, grace * factor, ... below the full length.
+
+    Args:
+        grace: First rung in epochs.
+        factor: Reduction factor, 2 or more.
+        num_epochs: Full length in epochs.
+    """
     levels = []
     level = grace
     while level < num_epochs:
@@ -22,9 +28,13 @@ def rung_epochs(grace: int, factor: int, num_epochs: int) -> tuple[int, ...]:
 class Asha:
     """Asynchronous successive halving in its stopping form (Li et al., MLSys 2020).
 
-    A trial that reaches a rung is stopped if its value is below the best 1/factor quantile of the values recorded at
-    this rung before. With further objectives only those count that cost no more in any of them, so that what is cheap
-    is not stopped by what is dear. Deterministic: the same values in the same order give the same decisions.
+    A trial that reaches a rung is stopped if its value is below the best 1/factor quantile of the values that were
+    recorded at this rung before. With further objectives, only the values of trials that cost no more in any of them
+    count, so that expensive models do not prune cheap ones. The same values in the same order give the same decisions.
+
+    Args:
+        levels: Epochs of the rungs.
+        factor: One in this many trials continues at each rung.
     """
 
     def __init__(self, levels: tuple[int, ...], factor: int) -> None:
@@ -34,16 +44,24 @@ class Asha:
         self._costs: dict[int, list[Costs]] = {level: [] for level in levels}
 
     def should_continue(self, epoch: int, value: float, costs: Costs = ()) -> bool:
-        """Record a value, larger is better, and decide; epochs between rungs and NaN change nothing.
+        """Record a value at a rung, and return whether the trial continues.
+
+        Epochs between rungs and values that are not finite are not recorded, and the trial continues.
 
         Args:
-            costs: Of the further objectives, smaller is better, of all trials in the same order.
+            epoch: 1-based epoch.
+            value: Score, larger is better.
+            costs: Values of the further objectives, smaller is better, in the same order for all trials.
         """
         if epoch not in self.levels or not math.isfinite(value):
             return True
-        known = zip(self._recorded[epoch], self._costs[epoch], strict=True)
-        rivals = [rival for rival, theirs in known if all(a <= b for a, b in zip(theirs, costs, strict=True))]
-        cutoff = np.quantile(rivals, self._quantile) if rivals else -math.inf
+        recorded = zip(self._recorded[epoch], self._costs[epoch], strict=True)
+        comparable = [
+            other
+            for other, other_costs in recorded
+            if all(other_cost <= cost for other_cost, cost in zip(other_costs, costs, strict=True))
+        ]
+        cutoff = np.quantile(comparable, self._quantile) if comparable else -math.inf
         self._recorded[epoch].append(value)
         self._costs[epoch].append(costs)
         return bool(value >= cutoff)

@@ -1,4 +1,4 @@
-"""What a sweep still needs, and whether its budget reaches for another trial."""
+"""Remaining cost of a sweep, and whether the budget allows another trial."""
 
 import math
 import time
@@ -21,7 +21,13 @@ BUDGET_UNITS = ("hours", "gpu_hours", "cpu_hours")
 
 @dataclass(frozen=True)
 class StageEstimate:
-    """What a stage will take; `epochs` are those of all its runs."""
+    """Expected cost of a stage.
+
+    Attributes:
+        runs: Number of runs.
+        epochs: Epochs of all runs together.
+        cost: Hours of the driver, GPU-hours and CPU-hours.
+    """
 
     runs: int
     epochs: float
@@ -29,41 +35,43 @@ class StageEstimate:
 
 
 def estimate_later_stages(
-    sweep: SweepConfig, pace: EpochTiming, epochs: int, trials: StageResources, refits: StageResources
+    sweep: SweepConfig, timing: EpochTiming, epochs: int, trials: StageResources, refits: StageResources
 ) -> dict[str, StageEstimate]:
-    """What confirm and refit will take; rerank, export, test and register hold nothing and are taken as nothing.
+    """Return the expected cost of confirm and refit. The stages without runs hold no resources and count as 0.
 
-    Confirm repeats `confirm.top` trials and trial 0, refit winner and trial 0, all at full length. A refit learns from
-    the hold-out's share too, and its workers divide the work without loss.
+    Confirm repeats `confirm.top` trials and trial 0, refit trains winner and trial 0, all at full length. A refit also
+    trains on the validation split, and its workers are assumed to divide the work without loss.
 
     Args:
-        pace: Of a trial.
-        epochs: Full length.
-        trials: Of the trials and their repeats.
-        refits: Of the refits.
+        sweep: Sweep to estimate.
+        timing: Timing of a trial.
+        epochs: Full length in epochs.
+        trials: Resources of trials and repeats.
+        refits: Resources of refits.
     """
     file, begun = sweep.file, sweep.file.budget.trials
     repeats = min(file.confirm.top + 1, begun) * file.confirm.seeds
     finalists = min(2, begun) * file.refit.seeds
     images = 1 / (1 - sweep.experiment.dataset.validation_fraction)
-    refit = EpochTiming(pace.start, pace.epoch * images * file.resources.workers / file.resources.refit_workers)
+    refit = EpochTiming(timing.start, timing.epoch * images * file.resources.workers / file.resources.refit_workers)
     return {
-        "confirm": StageEstimate(repeats, repeats * epochs, trials.cost([pace.seconds(epochs)] * repeats)),
+        "confirm": StageEstimate(repeats, repeats * epochs, trials.cost([timing.seconds(epochs)] * repeats)),
         "refit": StageEstimate(finalists, finalists * epochs, refits.cost([refit.seconds(epochs)] * finalists)),
     }
 
 
 class BudgetTracker:
-    """Whether the budget allows more trials.
+    """Tracks the cost of a sweep, and tells whether its budget allows further trials.
 
-    The budget is that of all stages, so what confirm and refit need is kept back, also where a command ends earlier.
-    All that is computed from the log and the clock; a resumed sweep gives all past events to `apply`.
+    The budget covers all stages, so confirm and refit have a reserve, even if a command ends before them. Everything is
+    computed from the event log and the clock; for a resumed sweep, `apply` must be called with all past events.
 
     Args:
-        trials: Of the trials and their repeats.
-        refits: Of the refits.
-        probed: Used until the log has times of its own.
-        clock: Seconds since the epoch.
+        sweep: Sweep with the budget.
+        trials: Resources of trials and repeats.
+        refits: Resources of refits.
+        probed: Timing of a trial by the probe, used until the log has times of trials.
+        clock: Function that returns the time in seconds since the epoch.
     """
 
     def __init__(
@@ -85,57 +93,60 @@ class BudgetTracker:
         self.state = SweepState()
 
     def apply(self, event: Event, state: SweepState) -> None:
-        """Take one event in, with the state behind it: a listener of the journal."""
+        """Apply one event and the state after it; a listener of the journal."""
         self.ledger.apply(event)
         self.stopwatch.apply(event)
         self.state = state
 
     @property
-    def pace(self) -> EpochTiming:
-        """Of a trial."""
+    def timing(self) -> EpochTiming:
+        """Timing of a trial."""
         return self.stopwatch.timing or self.probed
 
     def next_trial_limit(self) -> str | None:
-        """The key of `budget` for which no further trial may begin; None while one may, and before trial 0.
+        """Return the key of `budget` that forbids another trial, None while one may begin and before trial 0.
 
-        Of the running trials all are taken to reach their last epoch, of the next one what ended trials took on
-        average. When running ones end sooner, or with a gain, the purse may open again.
+        All running trials are assumed to reach their last epoch, and the next one to take as long as ended trials did
+        on average. When running trials end sooner or improve on the best, another trial may be allowed again.
         """
         trials = self.state.trials
         if not trials:
             return None
-        if limit := self._reached(gt, one_more=True):
+        limit = self._first_limit(gt, with_next_trial=True)
+        if limit is not None:
             return limit
         patience = self.budget.patience
-        # Trial 0 ends in any case, and until then nobody knows what a gain is.
-        if patience and trials[0].state != "running" and _without_gain(self.state) >= patience:
+        # Trial 0 ends in any case, and until then there is no score to improve on.
+        if patience and trials[0].state != "running" and _trials_without_improvement(self.state) >= patience:
             return "patience"
         return None
 
     def exceeded_limit(self) -> str | None:
-        """The key of `budget` for which running trials, all but trial 0, must end now: what is left is kept back."""
-        return self._reached(ge, one_more=False)
+        """Return the key of `budget` for which running trials other than trial 0 must end: only the reserve is left."""
+        return self._first_limit(ge, with_next_trial=False)
 
-    def _reached(self, beyond: Callable[[float, float], bool], *, one_more: bool) -> str | None:
-        limits = {unit: limit for unit in BUDGET_UNITS if (limit := getattr(self.budget, unit)) is not None}
+    def _first_limit(self, is_beyond: Callable[[float, float], bool], *, with_next_trial: bool) -> str | None:
+        limits = {unit: getattr(self.budget, unit) for unit in BUDGET_UNITS if getattr(self.budget, unit) is not None}
         if not limits:
             return None
-        pace, longest = self.pace, max((self._epochs(trial) for trial in self.state.trials), default=self._spec_epochs)
+        timing = self.timing
+        longest = max((self._epochs(trial) for trial in self.state.trials), default=self._spec_epochs)
         needs = self.ledger.total(self.clock())
-        for stage in estimate_later_stages(self.sweep, pace, longest, self.trials, self.refits).values():
+        for stage in estimate_later_stages(self.sweep, timing, longest, self.trials, self.refits).values():
             needs += stage.cost
-        if one_more:
-            needs += self.trials.cost([*self._remaining(pace), pace.seconds(self._usual_epochs())])
-        return next((unit for unit, limit in limits.items() if beyond(getattr(needs, unit), limit)), None)
+        if with_next_trial:
+            needs += self.trials.cost([*self._remaining_seconds(timing), timing.seconds(self._mean_epochs())])
+        return next((unit for unit, limit in limits.items() if is_beyond(getattr(needs, unit), limit)), None)
 
-    def _remaining(self, pace: EpochTiming) -> list[float]:
-        """Seconds of each running trial until its last epoch, counted from its last report."""
+    def _remaining_seconds(self, timing: EpochTiming) -> list[float]:
+        """Return the seconds of each running trial from its last report to its last epoch."""
         running = [trial for trial in self.state.trials if trial.state == "running"]
         return [
-            pace.epoch * (self._epochs(trial) - trial.epoch) + (0 if trial.epochs else pace.start) for trial in running
+            timing.epoch * (self._epochs(trial) - trial.epoch) + (0 if trial.epochs else timing.start)
+            for trial in running
         ]
 
-    def _usual_epochs(self) -> float:
+    def _mean_epochs(self) -> float:
         ended = [trial.epoch for trial in self.state.trials if trial.state != "running"]
         return fmean(ended) if ended else self._spec_epochs
 
@@ -147,8 +158,8 @@ class BudgetTracker:
         return int(trial.parameters.get("train.num_epochs", self._spec_epochs))
 
 
-def _without_gain(state: SweepState) -> int:
-    """Trials that have ended since a full-length one was better than all before it."""
+def _trials_without_improvement(state: SweepState) -> int:
+    """Return the number of trials that have ended since the last full-length one that improved on the best."""
     ended = [trial for trial in state.trials if trial.state != "running"]
     best, count = -math.inf, 0
     for trial in sorted(ended, key=lambda trial: (trial.ended, trial.number)):
@@ -161,13 +172,13 @@ def _without_gain(state: SweepState) -> int:
 
 
 def require_gpus_for_gpu_hours(sweep: SweepConfig, trials: StageResources) -> None:
-    """Refuse a budget of GPU-hours for runs that hold no GPU.
+    """Reject a budget of GPU-hours for runs that hold no GPU.
 
     Raises:
-        InputError: so it is.
+        InputError: the file has a budget of GPU-hours, and trials hold no GPU.
     """
     if sweep.file.budget.gpu_hours is not None and not trials.per_run.gpus:
         raise InputError(
             f"{sweep.source}: budget.gpu_hours = {sweep.file.budget.gpu_hours:g}, but runs hold no GPU here, so it "
-            "would never be spent: give budget.cpu_hours or budget.hours."
+            "would never be used up: set budget.cpu_hours or budget.hours."
         )

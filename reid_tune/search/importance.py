@@ -12,14 +12,19 @@ from reid_tune.search.parameters import SearchedParameter, searched_parameters
 __all__ = ["MIN_TRIALS", "parameter_importances"]
 
 
-# Full-length trials below which importances would be drawn noise.
+# Number of full-length trials below which importances would be noise.
 MIN_TRIALS = 10
 
 
 def parameter_importances(state: SweepState, metric: str) -> dict[str, float]:
-    """The share of each searched key in what sets the better half of the full-length trials apart, largest first.
+    """Return the importance of each searched key, the largest first; their sum is 1.
 
-    Optuna's PED-ANOVA (Watanabe et al., IJCAI 2023); the sum is 1. Empty with fewer than FEWEST full-length trials.
+    The importance is the share in what sets the better half of the full-length trials apart, by Optuna's PED-ANOVA
+    (Watanabe et al., IJCAI 2023). It is empty with fewer than MIN_TRIALS full-length trials.
+
+    Args:
+        state: State of a sweep.
+        metric: Name of the score.
     """
     trials = state.finished()
     varied = [key for key in searched_parameters(state) if _varies(key, trials)]
@@ -31,31 +36,36 @@ def parameter_importances(state: SweepState, metric: str) -> dict[str, float]:
     columns = {key.key: _column(key, trials) for key in varied}
     study = optuna.create_study(direction="maximize")
     for trial in trials:
-        own = {key: values[trial.number] for key, (_, values) in columns.items() if trial.number in values}
-        ranges = {key: columns[key][0] for key in own}
-        study.add_trial(optuna.trial.create_trial(params=own, distributions=ranges, value=trial.last(metric)))
-    # Of the few trials that a sweep finishes, the default's best tenth is one or two.
+        params = {key: values[trial.number] for key, (_, values) in columns.items() if trial.number in values}
+        ranges = {key: columns[key][0] for key in params}
+        study.add_trial(optuna.trial.create_trial(params=params, distributions=ranges, value=trial.last(metric)))
+    # The default, the best tenth, would be one or two of the trials that a sweep finishes.
     better_half = optuna.importance.PedAnovaImportanceEvaluator(target_quantile=0.5)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Of trials that lack a parameter.
-        found: Mapping[str, float] = optuna.importance.get_param_importances(study, evaluator=better_half)
-    return {key: value for key, value in found.items() if math.isfinite(value)}
+        warnings.simplefilter("ignore")  # Optuna warns of trials that lack a parameter.
+        importances: Mapping[str, float] = optuna.importance.get_param_importances(study, evaluator=better_half)
+    return {key: value for key, value in importances.items() if math.isfinite(value)}
 
 
 def _varies(key: SearchedParameter, trials: list[RunState]) -> bool:
-    """Whether a key can explain anything: one value in all trials does not, nor a list that each trial has anew."""
-    values = len(key.value_names(trials))
-    return values > 1 and (key.is_numeric(trials) or values <= len(trials) / 2)
+    """Whether a key can explain anything: not with one value in all trials, nor with a different list in each."""
+    count = len(key.value_names(trials))
+    return count > 1 and (key.is_numeric(trials) or count <= len(trials) / 2)
 
 
 def _column(key: SearchedParameter, trials: list[RunState]) -> tuple[Any, dict[int, Any]]:
-    """The range that the trials span, as the spec's own value may lie outside that of the file, and their values."""
+    """Return the range that the trials span, and their values by trial number.
+
+    It is not the range of the file, as the spec's value may be outside of that.
+    """
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     values = key.values_by_trial(trials)
     if not key.is_numeric(trials):
-        return CategoricalDistribution(key.value_names(trials)), {at: json.dumps(value) for at, value in values.items()}
-    values = {at: value for at, value in values.items() if value is not None}
+        return CategoricalDistribution(key.value_names(trials)), {
+            number: json.dumps(value) for number, value in values.items()
+        }
+    values = {number: value for number, value in values.items() if value is not None}
     low, high = min(values.values()), max(values.values())
     kind = IntDistribution if all(isinstance(value, int) for value in values.values()) else FloatDistribution
     return kind(low, high, log=key.is_logarithmic and low > 0), values

@@ -1,4 +1,4 @@
-"""The searched parameters of a sweep as its trials have them."""
+"""The searched parameters of a sweep, with the values that its trials have."""
 
 import json
 from dataclasses import dataclass
@@ -16,8 +16,9 @@ class SearchedParameter:
     """One searched key.
 
     Attributes:
-        range: What the sweep file says of it.
-        spec_value: The spec's own value, that of trial 0.
+        key: Dotted key of the spec.
+        range: Entry of the search-space file, None if it has none.
+        spec_value: Value in the spec, which is that of trial 0.
     """
 
     key: str
@@ -26,17 +27,17 @@ class SearchedParameter:
 
     @property
     def label(self) -> str:
-        """The last part of the key; two parts where one tells little."""
+        """The last part of the key, or its last two parts if the last one is `name`."""
         parts = self.key.split(".")
         return ".".join(parts[-2:]) if parts[-1] == "name" else parts[-1]
 
     @property
     def is_logarithmic(self) -> bool:
-        """Whether a range of it is logarithmic."""
+        """Whether one of its ranges is logarithmic."""
         return '"log' in json.dumps(self.range)
 
     def values_by_trial(self, trials: list[RunState]) -> dict[int, Any]:
-        """Its values by number of those trials that have one: a condition may leave it out."""
+        """Return its values by trial number, without the trials in which its condition does not hold."""
         return {
             trial.number: trial.parameters.get(self.key, self.spec_value)
             for trial in trials
@@ -44,20 +45,20 @@ class SearchedParameter:
         }
 
     def is_numeric(self, trials: list[RunState]) -> bool:
-        """Whether it has a range of numbers and not a list of choices; the spec's own value may be null."""
+        """Whether it is a range of numbers, not a list of choices. The spec's value may be null."""
         choice = '"choice"' in json.dumps(self.range)
         return not choice and all(
             isinstance(value, (int, float, NoneType)) for value in self.values_by_trial(trials).values()
         )
 
     def value_names(self, trials: list[RunState]) -> list[str]:
-        """Its values as JSON, each once; numbers by size."""
+        """Return its distinct values as JSON; numbers are sorted by size."""
         values = {json.dumps(value): value for value in self.values_by_trial(trials).values()}
         return sorted(values, key=lambda name: (values[name] if isinstance(values[name], (int, float)) else 0, name))
 
 
 def searched_parameters(state: SweepState) -> list[SearchedParameter]:
-    """The keys that trials search, in the file's order."""
+    """Return the parameters that trials search, in the file's order."""
     header = state.header
     ranges = {canonical_key(key): entry for key, entry in header.sweep.get("space", {}).items()}
     ranges = {key: entry for key, entry in ranges.items() if not key.startswith("re_ranking.")}

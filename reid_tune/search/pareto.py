@@ -8,11 +8,14 @@ __all__ = ["pareto_front"]
 
 
 def pareto_front(trials: Sequence[RunState], metric: str, costs: Sequence[str]) -> list[RunState]:
-    """The full-length trials that none beats: as good in all objectives and better in one; the best score first.
+    """Return the full-length trials that no other one beats, the best score first.
+
+    A trial beats another one if it is at least as good in all objectives and better in one.
 
     Args:
-        metric: The score, larger is better; the last one of each trial counts.
-        costs: Names of the further objectives, smaller is better; without them the front is the best trial.
+        trials: Trials of a sweep.
+        metric: Name of the score, larger is better. The last score of each trial counts.
+        costs: Names of the further objectives, smaller is better. Without them, the front is the best trial.
     """
     ranked = []
     for trial in trials:
@@ -21,9 +24,9 @@ def pareto_front(trials: Sequence[RunState], metric: str, costs: Sequence[str]) 
             ranked.append(((-score, *(trial.costs[name] for name in costs)), trial.number, trial))
     if not costs:
         return [trial for _, _, trial in sorted(ranked, key=lambda entry: entry[:2])[:1]]
-    found: list[tuple[tuple[float, ...], RunState]] = []
-    # What beats a trial is sorted before it, and so is the trial of the front that beats this in turn.
+    front: list[tuple[tuple[float, ...], RunState]] = []
+    # A trial that beats another one is sorted before it, and so is the trial of the front that beats the former.
     for losses, _, trial in sorted(ranked, key=lambda entry: entry[:2]):
-        if not any(best != losses and all(a <= b for a, b in zip(best, losses, strict=True)) for best, _ in found):
-            found.append((losses, trial))
-    return [trial for _, trial in found]
+        if not any(best != losses and all(a <= b for a, b in zip(best, losses, strict=True)) for best, _ in front):
+            front.append((losses, trial))
+    return [trial for _, trial in front]

@@ -1,61 +1,90 @@
-"""What a sweep will take, before it begins."""
+"""The plan of a sweep: runs, epochs and hours of each stage, estimated before it begins."""
 
 from dataclasses import asdict
 from itertools import pairwise
 from typing import Any
 
+from reid_tune.execution.placement import compute_placement
+from reid_tune.execution.probe import run_probe
 from reid_tune.execution.probe_steps import ProbeResult
-from reid_tune.execution.stage_resources import StageResources
+from reid_tune.execution.stage_resources import StageResources, resolve_stage_resources
 from reid_tune.journal.costs import Cost
-from reid_tune.search.budget import BUDGET_UNITS, StageEstimate, estimate_later_stages
+from reid_tune.search.budget import BUDGET_UNITS, StageEstimate, estimate_later_stages, require_gpus_for_gpu_hours
 from reid_tune.search_space.load import SweepConfig
+from reid_tune.sweep.stages.preflight import PreflightResult
 
-__all__ = ["expected_epochs", "make_plan"]
+__all__ = ["expected_epochs", "make_plan", "plan_from_probe"]
+
+
+def plan_from_probe(sweep: SweepConfig, checks: PreflightResult) -> dict[str, Any]:
+    """Run the probe on Ray, and return the results of the checks with the plan.
+
+    Raises:
+        InputError: no run fits the cluster, GPU-hours are limited for runs without GPU, or the spec cannot be trained.
+        InfrastructureError: the process of the probe was lost.
+    """
+    resources = sweep.file.resources
+    trials = resolve_stage_resources(sweep, resources.workers)
+    refits = resolve_stage_resources(sweep, resources.refit_workers)
+    require_gpus_for_gpu_hours(sweep, trials)
+    measured = run_probe(sweep, compute_placement(resources, resources.workers), resources.workers)
+    plan = make_plan(sweep, checks.levels, measured, trials, refits)
+    return checks.as_dict() | plan | {"warnings": checks.warnings + plan["warnings"]}
 
 
 def make_plan(
     sweep: SweepConfig, levels: tuple[int, ...], measured: ProbeResult, trials: StageResources, refits: StageResources
 ) -> dict[str, Any]:
-    """Runs, epochs and hours of the search, confirm and refit, as plain data for `--dry-run` and the log.
+    """Return the plan as plain data, for `--dry-run` and the event log.
 
-    Rerank, export, test and register take minutes and are left out. `pace` are the seconds of a trial's start and of
-    its epochs, `warnings` what the budget does not reach for.
+    It has runs, epochs and hours of search, confirm and refit; rerank, export, test and register take minutes and are
+    left out. `timing` has the seconds of a trial's start and of an epoch, `warnings` the limits of the budget that are
+    too low.
 
     Args:
-        levels: ASHA's rungs.
-        trials: Of the trials and their repeats.
-        refits: Of the refits.
+        sweep: Sweep to plan.
+        levels: Epochs of ASHA's rungs.
+        measured: Result of the probe.
+        trials: Resources of trials and repeats.
+        refits: Resources of refits.
     """
     count, full = sweep.file.budget.trials, sweep.experiment.train.num_epochs
-    pace = measured.epoch_timing(sweep.experiment, levels)
+    timing = measured.epoch_timing(sweep.experiment, levels)
     epochs = expected_epochs(count - 1, levels, sweep.file.scheduler.reduction_factor, full)
-    others = [pace.seconds(epochs / (count - 1))] * (count - 1) if count > 1 else []
-    search = StageEstimate(count, full + epochs, trials.cost([pace.seconds(full), *others]))
-    later = estimate_later_stages(sweep, pace, full, trials, refits)
+    others = [timing.seconds(epochs / (count - 1))] * (count - 1) if count > 1 else []
+    search = StageEstimate(count, full + epochs, trials.cost([timing.seconds(full), *others]))
+    later = estimate_later_stages(sweep, timing, full, trials, refits)
     stages = {"search": search, **later}
-    kept = sum((stage.cost for stage in later.values()), Cost())
+    reserve = sum((stage.cost for stage in later.values()), Cost())
+    minimum = reserve + trials.cost([timing.seconds(full)])
     return {
         "trials": count,
-        "at_once": trials.max_concurrent,
+        "max_concurrent": trials.max_concurrent,
         "cpus_per_run": trials.per_run.cpus,
         "gpus_per_run": trials.per_run.gpus,
-        "stages": {name: _plain(stage) for name, stage in stages.items()},
-        **_rounded(search.cost + kept),
-        "pace": asdict(pace),
+        "stages": {name: _plain_estimate(stage) for name, stage in stages.items()},
+        **_rounded(search.cost + reserve),
+        "timing": asdict(timing),
         "probe": measured.as_dict(),
-        "warnings": _warnings(sweep, kept + trials.cost([pace.seconds(full)]), search.cost + kept),
+        "warnings": _warnings(sweep, minimum, search.cost + reserve),
     }
 
 
 def expected_epochs(trials: int, levels: tuple[int, ...], factor: int, num_epochs: int) -> float:
-    """Epochs that these trials, trial 0 not among them, are expected to take under ASHA.
+    """Return the epochs that the trials other than trial 0 are expected to take under ASHA.
 
-    With rungs at r_1 < ... < r_K epochs, full length r_(K+1) and a_k of n trials beyond rung k (a_0 = n, r_0 = 0) that
+    With rungs at r_1 < ... < r_K epochs, full length r_(K+1), and a_k of n trials beyond rung k (a_0 = n, r_0 = 0), it
     is the sum over k of a_k (r_(k+1) - r_k). For values that are independent and uniform, the m-th of the n trials to
-    reach a rung, where m values (trial 0's too) stand already, is above their 1 - 1/f quantile, interpolated as in
-    `Asha`, with the probability 1/f + (1 - 2/f) / (m + 1); so a_(k+1) is its sum over m = 1 ... a_k. In long searches
-    that is a_k / f; it is more in short ones, where few values stand. Where the best at one rung are the best at the
-    next too, searches take more: of 25 trials or more up to a fifth, of 8 up to two thirds.
+    reach a rung, which has m values already (with that of trial 0), is above their 1 - 1/f quantile, interpolated as in
+    `Asha`, with the probability 1/f + (1 - 2/f) / (m + 1). So a_(k+1) is the sum of that over m = 1 ... a_k. In long
+    searches it is a_k / f; in short ones, where rungs have few values, it is more. If the best at one rung are also the
+    best at the next one, searches take more: with 25 trials or more up to a fifth, with 8 up to two thirds.
+
+    Args:
+        trials: Number of trials without trial 0.
+        levels: Epochs of ASHA's rungs.
+        factor: ASHA's reduction factor.
+        num_epochs: Full length in epochs.
     """
     below = [level for level in levels if level < num_epochs]
     total, arriving = 0.0, float(trials)
@@ -67,30 +96,31 @@ def expected_epochs(trials: int, levels: tuple[int, ...], factor: int, num_epoch
 
 def _survivors(arriving: float, factor: int) -> float:
     whole = int(arriving)
-    chances = [1 / factor + (1 - 2 / factor) / (standing + 1) for standing in range(1, whole + 2)]
-    return sum(chances[:whole]) + (arriving - whole) * chances[whole]
+    probabilities = [1 / factor + (1 - 2 / factor) / (recorded + 1) for recorded in range(1, whole + 2)]
+    return sum(probabilities[:whole]) + (arriving - whole) * probabilities[whole]
 
 
-def _warnings(sweep: SweepConfig, least: Cost, all_of_it: Cost) -> list[str]:
+def _warnings(sweep: SweepConfig, minimum: Cost, total: Cost) -> list[str]:
     lines = []
     for unit in BUDGET_UNITS:
         limit = getattr(sweep.file.budget, unit)
         if limit is None:
             continue
-        if (needed := getattr(least, unit)) > limit:
+        if getattr(minimum, unit) > limit:
             lines.append(
-                f"budget.{unit} = {limit:g} does not reach for trial 0, confirm and refit, which need about "
-                f"{_about(needed)}: no other trial will begin; raise it, or lower confirm.top or confirm.seeds."
+                f"budget.{unit} = {limit:g} is too low for trial 0, confirm and refit, which need about "
+                f"{_format_hours(getattr(minimum, unit))}: no other trial will begin; raise it, or lower confirm.top "
+                "or confirm.seeds."
             )
-        elif (whole := getattr(all_of_it, unit)) > limit:
+        elif getattr(total, unit) > limit:
             lines.append(
                 f"budget.{unit} = {limit:g} will end the search before its {sweep.file.budget.trials} trials, "
-                f"which need about {_about(whole)} with the later stages."
+                f"which need about {_format_hours(getattr(total, unit))} with the later stages."
             )
     return lines
 
 
-def _plain(stage: StageEstimate) -> dict[str, float]:
+def _plain_estimate(stage: StageEstimate) -> dict[str, float]:
     return {"runs": stage.runs, "epochs": round(stage.epochs, 1), **_rounded(stage.cost)}
 
 
@@ -98,5 +128,5 @@ def _rounded(cost: Cost) -> dict[str, float]:
     return {unit: round(getattr(cost, unit), 4) for unit in BUDGET_UNITS}
 
 
-def _about(hours: float) -> str:
+def _format_hours(hours: float) -> str:
     return f"{hours:.1f}" if hours >= 1 else f"{hours:.2g}"

@@ -25,9 +25,16 @@ from reid_tune.search_space.space import plain_values
 from reid_tune.tracking.mlflow_names import user
 from reid_tune.tracking.store import public, tracking_uri
 
-__all__ = ["load_resumable_state", "record_driver_start", "reopen_stages", "require_same_key", "stages_to_redo"]
+__all__ = [
+    "load_resumable_state",
+    "make_header",
+    "record_driver_start",
+    "reopen_stages",
+    "require_same_key",
+    "stages_to_redo",
+]
 
-# Sections of a search-space file that may change in a resumed sweep. The contents of the spec are compared, not its path.
+# Sections of a search-space file that may change in a resumed sweep. The spec is compared by content, not by path.
 _CHANGEABLE = {"resources", "storage", "budget", "keep", "spec"}
 _MAX_DIFFERENCES = 6  # of two sweeps, in one message
 
@@ -129,27 +136,30 @@ def require_same_key(sweep: SweepConfig, state: SweepState) -> None:
         raise InputError(f"{name} began without an encryption key: resume it without one, or set another sweep.name.")
 
 
+def make_header(sweep: SweepConfig) -> SweepHeader:
+    """Return the first event of a new sweep's log."""
+    uid, key = secrets.token_hex(8), find_passphrase(sweep.experiment)
+    return SweepHeader(
+        name=sweep.file.name,
+        uid=uid,
+        lock=encrypt(uid.encode(), key).hex() if key is not None else None,
+        tracking_uri=public(tracking_uri()),
+        sweep=sweep.file.model_dump(mode="json"),
+        spec=sweep.experiment.parameters(),
+        weights=sweep.weights_reference or None,
+    )
+
+
 def record_driver_start(sweep: SweepConfig, journal: Journal) -> None:
     """Record the start of this process as driver, after the header if the sweep begins."""
-    if not journal.past:
-        uid, key = secrets.token_hex(8), find_passphrase(sweep.experiment)
-        journal.emit(
-            SweepHeader(
-                name=sweep.file.name,
-                uid=uid,
-                lock=encrypt(uid.encode(), key).hex() if key is not None else None,
-                tracking_uri=public(tracking_uri()),
-                sweep=sweep.file.model_dump(mode="json"),
-                spec=sweep.experiment.parameters(),
-                weights=sweep.weights_reference or None,
-            )
-        )
+    if not journal.earlier_events:
+        journal.emit(make_header(sweep))
     journal.emit(
         DriverStarted(
             pid=os.getpid(),
             host=socket.gethostname(),
             user=user(),
-            resumed=bool(journal.past),
+            resumed=bool(journal.earlier_events),
             command=sys.argv,
             environment=collect_environment(sweep.experiment),
         )

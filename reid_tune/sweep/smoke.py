@@ -146,7 +146,7 @@ def _own_places(folder: Path) -> Iterator[None]:
 
 
 def _run(small: SweepConfig, until: str) -> None:
-    from reid_tune.sweep.driver import run_sweep
+    from reid_tune.sweep.run import run_sweep
 
     try:
         run_sweep(small, resume="never", until=until)

@@ -1,6 +1,7 @@
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -45,8 +46,9 @@ def test_all_stages_that_score_may_hold_a_gpu(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(
         drive, "run_stage_on_gpu", lambda name, stage, sweep, journal, placement: calls.append((name, placement))
     )
-    driver: Any = drive.SweepDriver.__new__(drive.SweepDriver)
-    driver.sweep, driver.journal, driver._run = make_sweep(tmp_path), SimpleNamespace(state=None), lambda *_: None
-    for stage in (driver._confirm, driver._rerank, driver._export, driver._test):
-        stage()
-    assert calls == [(name, SHARE) for name in ("confirm", "rerank", "export", "test")]
+    driver: Any = drive.SweepDriver(make_sweep(tmp_path), Mock(), Mock(), {"warnings": []}, Mock())
+    driver.journal, driver._run = SimpleNamespace(state=None), lambda *_: None
+    scored = ("confirm", "rerank", "export", "test")
+    for name in scored:
+        driver.stages[name]()
+    assert calls == [(name, SHARE) for name in scored]

@@ -177,5 +177,5 @@ def test_an_earlier_sweep_that_cannot_help_is_refused(tmp_path: Path) -> None:
     earlier(
         tmp_path / "other", [({}, 0.5, "finished")], objective={"metric": "Rank-1"}, storage=str(tmp_path / "runs2")
     )
-    with pytest.raises(InputError, match="first has Rank-1 as its objective, this sweep mAP"):
+    with pytest.raises(InputError, match="first has Rank-1 as its objective, this sweep has mAP"):
         initial_points(sweep(tmp_path, "first", storage=str(tmp_path / "runs2")))

@@ -9,7 +9,7 @@ from reid_tune.errors import InputError
 from reid_tune.journal.journal import Journal
 from reid_tune.journal.sweep_lookup import resume_command
 from reid_tune.search_space.load import SweepConfig
-from reid_tune.sweep.driver import plan_sweep, run_sweep
+from reid_tune.sweep.run import plan_sweep, run_sweep
 
 from ..helpers.events import sweep_header
 from ..helpers.simulated_driver import SPEC, make_sweep

@@ -33,7 +33,7 @@ class PreflightResult:
 
     Attributes:
         levels: ASHA's rungs in epochs.
-        given: Configurations to be tried first, each with its `parameters` and `origin`.
+        initial_points: Configurations to be tried first, each with its `parameters` and `origin`.
         pretrained: File and digest of the pretrained weights.
     """
 
@@ -41,7 +41,7 @@ class PreflightResult:
     training_images: int
     training_identities: int
     held_out_identities: int
-    given: list[dict[str, Any]]
+    initial_points: list[dict[str, Any]]
     pretrained: dict[str, str] | None
     warnings: list[str]
 

@@ -19,6 +19,7 @@ from reid_tune.search.asha import rung_epochs
 from reid_tune.search.study import suggestion_seed
 from reid_tune.search_space.load import SweepConfig
 from reid_tune.storage.object_store import LocalStore
+from reid_tune.sweep.resume import make_header
 from reid_tune.sweep.stages.search import TrialSource
 
 from ...helpers.simulated_driver import (
@@ -61,8 +62,16 @@ pytestmark = pytest.mark.usefixtures("no_fsync")
 
 
 def start(sweep: SweepConfig, folder: Path, levels: tuple[int, ...] = LEVELS) -> tuple[TrialSource, Journal]:
-    journal = Journal(folder)
+    journal = begin(sweep, folder)
     return TrialSource(sweep, journal, levels), journal
+
+
+def begin(sweep: SweepConfig, folder: Path) -> Journal:
+    """The journal of a sweep that has begun, or begins now."""
+    journal = Journal(folder)
+    if not journal.earlier_events:
+        journal.emit(make_header(sweep))
+    return journal
 
 
 def searched(sweep: SweepConfig, folder: Path, objective: Objective = surrogate) -> tuple[TrialSource, Journal]:
@@ -427,7 +436,7 @@ def test_tpe_learns_under_conditions_and_constraints(tmp_path: Path) -> None:
 def test_given_configurations_come_behind_trial_0_and_count(tmp_path: Path) -> None:
     sweep = make_sweep(tmp_path, budget={"trials": 4})
     given = [{"parameters": {RATE: 0.001 * number}, "origin": f"start_from[{number}]"} for number in (1, 2)]
-    journal = Journal(tmp_path / "x")
+    journal = begin(sweep, tmp_path / "x")
     journal.emit(StageDone(stage="preflight", result={"initial_points": given}))
     drive(TrialSource(sweep, journal, LEVELS))
     trials = journal.state.trials

@@ -1,0 +1,46 @@
+"""Decide which trials of a search are stopped early."""
+
+from collections.abc import Iterator
+
+from reid_tune.journal.state import SweepState, trial_run
+from reid_tune.search.asha import Asha
+from reid_tune.search.budget import BudgetTracker
+
+__all__ = ["PruningRule"]
+
+_TRIAL0 = trial_run(0)
+
+
+class PruningRule:
+    """Stops trials below ASHA's rungs, and all running ones when the budget is exceeded. Trial 0 is never stopped.
+
+    Args:
+        levels: Epochs of ASHA's rungs.
+        factor: ASHA's reduction factor.
+        budget_tracker: Tracker of the sweep's budget, None to apply no budget.
+    """
+
+    def __init__(self, levels: tuple[int, ...], factor: int, budget_tracker: BudgetTracker | None = None) -> None:
+        self.asha = Asha(levels, factor)
+        self.budget_tracker = budget_tracker
+
+    def should_continue(self, run: str, epoch: int, value: float | None, costs: tuple[float, ...]) -> bool:
+        """Record a trial's score at an epoch, and return whether the trial continues.
+
+        Args:
+            run: Name of the trial's run.
+            epoch: 1-based epoch.
+            value: Score, larger is better; None if the epoch was not validated.
+            costs: Values of the further objectives, smaller is better.
+        """
+        if value is None:
+            return True
+        return self.asha.should_continue(epoch, value, costs) or run == _TRIAL0
+
+    def runs_over_budget(self, state: SweepState) -> Iterator[tuple[str, str]]:
+        """Yield name and reason for each trial that must end because only the reserve of the later stages is left."""
+        limit = self.budget_tracker.exceeded_limit() if self.budget_tracker else None
+        if limit:
+            for trial in state.trials:
+                if trial.name != _TRIAL0:
+                    yield trial.name, f"budget.{limit} is spent"

@@ -1,0 +1,133 @@
+"""Plan or run a sweep: checks, pretrained weights and Ray, then the driver."""
+
+import sys
+from typing import Any
+
+from rich.console import Console
+
+from reid_tune.config.encryption_key import find_passphrase
+from reid_tune.errors import InputError
+from reid_tune.execution.cluster.node_checks import check_nodes
+from reid_tune.execution.cluster.session import ray_session
+from reid_tune.journal.event_log import EVENTS, read_events, read_header
+from reid_tune.journal.events import Event
+from reid_tune.journal.s3_sweep_store import S3SweepStore
+from reid_tune.journal.stages import STAGES, ResumeMode
+from reid_tune.journal.state import SweepState
+from reid_tune.journal.sweep_store import SweepStore
+from reid_tune.search_space.load import SweepConfig
+from reid_tune.sweep.driver import SweepDriver, print_warning
+from reid_tune.sweep.plan import plan_from_probe
+from reid_tune.sweep.pretrained import pinned_pretrained_weights
+from reid_tune.sweep.resume import (
+    load_resumable_state,
+    require_same_key,
+    stages_to_redo,
+)
+from reid_tune.sweep.stages.preflight import run_preflight
+from reid_tune.tracking.store import fault, tracking_uri, with_credentials
+
+__all__ = ["open_sweep_files", "plan_sweep", "run_sweep"]
+
+
+def plan_sweep(sweep: SweepConfig, until: str, address: str | None = None) -> dict[str, Any]:
+    """Run all checks and return the plan. Nothing is written except decoded images in their cache.
+
+    Args:
+        sweep: Sweep to plan.
+        until: Last stage.
+        address: Address of a Ray cluster, see `ray_session`; None for this machine.
+
+    Raises:
+        InputError: the sweep would fail; the first reason is given.
+    """
+    key = find_passphrase(sweep.experiment)
+    open_sweep_files(sweep)
+    with pinned_pretrained_weights(sweep, None) as pinned:
+        checks = run_preflight(pinned, _stages_until(until), address)
+        with ray_session(address, key):
+            check_nodes(pinned)
+            return {"name": pinned.file.name, "folder": pinned.location} | plan_from_probe(pinned, checks)
+
+
+def run_sweep(
+    sweep: SweepConfig, *, resume: ResumeMode, until: str, start: str | None = None, address: str | None = None
+) -> SweepState:
+    """Run all stages up to `until`, each once in the life of a sweep, and return the state after them.
+
+    Args:
+        sweep: Sweep to run.
+        resume: `never` rejects a name that exists; `auto` begins or continues.
+        until: Last stage.
+        start: First of the stages that are done again in a sweep that exists; its trials and finished repeats are kept.
+        address: Address of a Ray cluster, see `ray_session`; None to start Ray on this machine.
+
+    Raises:
+        InputError: file, spec, data, name or resources are invalid.
+        InfrastructureError: the disk is full, or Ray is lost. The sweep can be resumed.
+        RunFailedError: no trial could be finished.
+    """
+    files = open_sweep_files(sweep)
+    log = sweep.folder / EVENTS
+    past = read_events(log)
+    with pinned_pretrained_weights(sweep, read_header(log)) as pinned:
+        return _run_pinned(pinned, files, past, resume, until, start, address)
+
+
+def _run_pinned(
+    sweep: SweepConfig,
+    files: SweepStore,
+    past: list[Event],
+    resume: ResumeMode,
+    until: str,
+    start: str | None,
+    address: str | None,
+) -> SweepState:
+    """Run a sweep with pinned pretrained weights; `past` has the events of its log."""
+    stages, redone = _stages_until(until), tuple[str, ...]()
+    uri = tracking_uri()
+    if past:
+        state = load_resumable_state(sweep, "auto" if start else resume)
+        redone = stages_to_redo(sweep, state, start)
+        stages = tuple(stage for stage in stages if stage not in state.stages or stage in redone)
+        if not stages:
+            return state
+        require_same_key(sweep, state)
+        uri = with_credentials(state.header.tracking_uri)
+    elif start not in (None, STAGES[0]):
+        raise InputError(f"--from {start}: there is no sweep {sweep.file.name} in {sweep.location} yet: leave it out.")
+    key = find_passphrase(sweep.experiment)
+    checks = run_preflight(sweep, stages, address)
+    console = Console(file=sys.stderr)
+    error = fault(uri)
+    if error:
+        print_warning(console, f"{error} The event log keeps what MLflow misses; the stage register will need MLflow.")
+    if sweep.weights_reference:
+        print_warning(
+            console,
+            f"if {sweep.weights_reference} was trained on images of this training set, it has seen the held-out "
+            "identities, and their scores are too good: compare on other data.",
+        )
+    with ray_session(address, key):
+        check_nodes(sweep)
+        # Before the log begins, so that a sweep that cannot run leaves no files.
+        plan = plan_from_probe(sweep, checks) if STAGES[0] in stages else checks.as_dict()
+        return SweepDriver(sweep, files, checks, plan, console).run(stages, redone, len(past))
+
+
+def _stages_until(until: str) -> tuple[str, ...]:
+    return STAGES[: STAGES.index(until) + 1]
+
+
+def open_sweep_files(sweep: SweepConfig) -> SweepStore:
+    """Return the store of a sweep's files for its driver, updated from the object store.
+
+    Raises:
+        InputError: the bucket does not exist, or access is denied.
+        InfrastructureError: the object store is unreachable.
+    """
+    if sweep.remote is None:
+        return SweepStore(sweep.folder)
+    files = S3SweepStore(sweep.remote, sweep.folder)
+    files.pull()
+    return files
