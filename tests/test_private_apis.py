@@ -22,7 +22,7 @@ NAMES = {
     "ray._common.usage.usage_lib:get_cluster_metadata": RAY,
     "ray._private.services:canonicalize_bootstrap_address": RAY,
     "ray._raylet:GcsClient": RAY,
-    # read_autoscaling_config, lean_torch_trainer, torch_config_with_hook, request_stop
+    # read_autoscaling_config, trainer_without_group_cleaner, torch_config_with_hook, request_stop
     "ray.autoscaler._private.kuberay.autoscaling_config:AutoscalingConfigProducer.__call__": RAY,
     "ray.train.torch:TorchTrainer._create_default_callbacks": RAY,
     "ray.train.torch.config:_TorchBackend.on_start": RAY,

@@ -9,13 +9,13 @@ from typing import Any
 
 __all__ = [
     "CLUSTER_QUERY",
-    "lean_torch_trainer",
     "local_cluster_options",
     "prefer_node",
     "read_autoscaling_config",
     "remove_orphaned_groups",
     "request_stop",
     "torch_config_with_hook",
+    "trainer_without_group_cleaner",
 ]
 
 # A program that prints, as JSON, the address and versions of a cluster: {"address": null} where none answers,
@@ -80,19 +80,19 @@ def request_stop(controller: Any, trial: Any) -> None:
     controller.request_stop_trial(trial)
 
 
-def lean_torch_trainer() -> type:
+def trainer_without_group_cleaner() -> type:
     """Return Ray Train's TorchTrainer without its removal of placement groups.
 
-    That is a process which needs the dashboard; `remove_orphaned_groups` does its work.
+    The removal is a process that needs the dashboard; `remove_orphaned_groups` replaces it.
     """
     from ray.train.torch import TorchTrainer
 
-    class LeanTorchTrainer(TorchTrainer):
+    class Trainer(TorchTrainer):
         def _create_default_callbacks(self) -> list[Any]:
             callbacks = super()._create_default_callbacks()
             return [callback for callback in callbacks if type(callback).__name__ != "PlacementGroupCleanerCallback"]
 
-    return LeanTorchTrainer
+    return Trainer
 
 
 def torch_config_with_hook(backend: str, timeout_s: int, hook: Callable[[], None]) -> Any:
@@ -120,7 +120,7 @@ def torch_config_with_hook(backend: str, timeout_s: int, hook: Callable[[], None
 
 
 def remove_orphaned_groups() -> int:
-    """Remove the placement groups of this job whose creator is dead, and return their number.
+    """Remove the placement groups of this job whose creator has died, and return their number.
 
     Ray 2.60 leaves the group of a stopped or failed trainer to a helper that needs the dashboard. Without it the
     resources stay taken. Tune's own groups have no creating actor, and detached ones may belong to another program.

@@ -24,8 +24,8 @@ _Result = TypeVar("_Result")
 class TuneBridge:
     """Connects a source with Tune's searcher, which starts runs, and its scheduler, which sees every report.
 
-    An error that the source raises is kept in `error`, and all runs are ended: Tune would hide it in one of its own
-    errors.
+    An error that the source raises is kept in `error`, and all runs are ended: Tune would hide it in another
+    error.
 
     Args:
         source: The source of runs.

@@ -18,7 +18,7 @@ from reid_tune.errors import InfrastructureError
 from reid_tune.execution.failures import Failure, classify_error, failure_to_report
 from reid_tune.execution.gpu_memory import limit_memory
 from reid_tune.execution.network import make_torch_config
-from reid_tune.execution.ray_private import lean_torch_trainer
+from reid_tune.execution.ray_private import trainer_without_group_cleaner
 from reid_tune.storage.object_store import is_url
 from reid_tune.storage.s3 import S3Store
 from reid_tune.training.compiler import limit_compile_processes
@@ -129,7 +129,7 @@ def run_distributed(config: dict[str, Any]) -> None:
     from ray.tune.integration.ray_train import TuneReportCallback
 
     resources = {"CPU": config["threads"], **config["custom"]} | ({"GPU": config["gpus"]} if config["gpus"] else {})
-    trainer = lean_torch_trainer()(
+    trainer = trainer_without_group_cleaner()(
         _train_worker,
         train_loop_config=config,
         scaling_config=ray.train.ScalingConfig(

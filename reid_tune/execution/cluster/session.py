@@ -51,7 +51,7 @@ def ray_session(address: str | None = None, key: str | None = None) -> Iterator[
             cluster.
 
     Raises:
-        InputError: there is no cluster, or this machine may not or cannot join it.
+        InputError: no cluster answers, or this machine may not or cannot join it.
         InfrastructureError: Ray cannot be started on this machine.
     """
     if address is not None and key is not None and not os.environ.get(KEY_FILE_VARIABLE):
