@@ -105,10 +105,10 @@ def test_other_timm_models_embed(backbone: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "near"), [("resnt50", "resnet50"), ("resnet_51", "resnet_50"), (SWIN + "0", SWIN), ("zzz", "near ones")]
+    ("name", "similar"), [("resnt50", "resnet50"), ("resnet_51", "resnet_50"), (SWIN + "0", SWIN), ("zzz", "similar names")]
 )
-def test_an_unknown_backbone_names_near_ones(name: str, near: str) -> None:
-    with pytest.raises(InputError, match=f"model.backbone = '{name}': not a timm model; .*{near}"):
+def test_an_unknown_backbone_names_similar_ones(name: str, similar: str) -> None:
+    with pytest.raises(InputError, match=f"model.backbone = '{name}' is not a timm model; .*{similar}"):
         build_network(model(name))
 
 
