@@ -7,7 +7,7 @@ from reid_tune.journal.event_log import EVENTS, read_events
 from reid_tune.journal.events import StageDone
 from reid_tune.tables import format_count
 
-__all__ = ["count_test_evaluations", "test_evaluations_sentence"]
+__all__ = ["count_test_evaluations", "evaluation_count_sentence"]
 
 
 def count_test_evaluations(storage: Path, fingerprint: str) -> int:
@@ -22,7 +22,7 @@ def count_test_evaluations(storage: Path, fingerprint: str) -> int:
     return sum(fingerprint in digests for log in storage.glob(f"*/{EVENTS}") for digests in _test_set_digests(log))
 
 
-def test_evaluations_sentence(count: int, storage: str) -> str:
+def evaluation_count_sentence(count: int, storage: str) -> str:
     """Return the count as a sentence."""
     return f"this test set has been evaluated {format_count(count, 'time')} by sweeps in {storage}"
 

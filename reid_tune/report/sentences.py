@@ -6,7 +6,7 @@ from typing import Any
 
 from reid_tune.journal.costs import Cost
 from reid_tune.journal.state import SweepState
-from reid_tune.journal.test_set_usage import test_evaluations_sentence
+from reid_tune.journal.test_set_usage import evaluation_count_sentence
 from reid_tune.report.formatting import KIND_LABELS, format_interval, format_spent, list_trials
 from reid_tune.search.pareto import pareto_front
 from reid_tune.storage.download_cache import display_path
@@ -78,8 +78,8 @@ def report_sentences(state: SweepState, folder: Path, spent: Cost) -> Iterator[s
     if ended := search_end_sentence(state):
         yield ended
     if state.costs and (front := pareto_front(state.trials, state.metric, state.costs)):
-        numbers = ", ".join(str(trial.number) for trial in front)
-        yield f"Pareto front of {state.metric} and {', '.join(state.costs)}: trials {numbers}"
+        numbers = list_trials([trial.number for trial in front])
+        yield f"Pareto front of {state.metric} and {', '.join(state.costs)}: {numbers}"
     if confirm_result := state.stages.get("confirm"):
         yield explain_winner(confirm_result, state.costs)
     yield from _rerank_sentences(state.stages.get("rerank", {}))
@@ -149,7 +149,7 @@ def _capitalized(number: int) -> str:
 def evaluation_count_sentences(state: SweepState, folder: Path) -> Iterator[str]:
     """Yield for each test set how often it was evaluated."""
     for name, count in state.stages.get("test", {}).get("test_evaluations", {}).items():
-        yield f"{name}: {test_evaluations_sentence(count, display_path(folder.parent))}"
+        yield f"{name}: {evaluation_count_sentence(count, display_path(folder.parent))}"
 
 
 def registration_sentence(state: SweepState) -> str:

@@ -3,7 +3,7 @@ from typing import Any
 
 from reid_tune.journal.event_log import EventLog
 from reid_tune.journal.events import StageDone
-from reid_tune.journal.test_set_usage import count_test_evaluations, test_evaluations_sentence
+from reid_tune.journal.test_set_usage import count_test_evaluations, evaluation_count_sentence
 
 from ..helpers.events import sweep_header
 
@@ -45,5 +45,5 @@ def test_what_cannot_be_read_is_passed_over(tmp_path: Path) -> None:
 
 
 def test_the_count_as_a_sentence(tmp_path: Path) -> None:
-    assert test_evaluations_sentence(1, "runs") == "this test set has been evaluated 1 time by sweeps in runs"
-    assert test_evaluations_sentence(3, "/a b") == "this test set has been evaluated 3 times by sweeps in /a b"
+    assert evaluation_count_sentence(1, "runs") == "this test set has been evaluated 1 time by sweeps in runs"
+    assert evaluation_count_sentence(3, "/a b") == "this test set has been evaluated 3 times by sweeps in /a b"

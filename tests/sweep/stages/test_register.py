@@ -188,7 +188,7 @@ def test_a_sweep_keeps_the_weights_that_a_reference_named_as_it_began(registered
     sweep = make_sweep(tmp_path, tree | {"model": tree["model"] | {"pretrained_model_path": reference}})
     wanted = (Path(show_version(tracking_uri(), "people@best")["source"]) / "checkpoint.pth").read_bytes()
 
-    with pinned_pretrained_weights(sweep, {}) as own:
+    with pinned_pretrained_weights(sweep, None) as own:
         file = Path(str(own.experiment.model.pretrained_model_path))
         assert file.read_bytes() == wanted and file.parent == sweep.folder / "pretrained"
         assert run_preflight(own, ("preflight",)).pretrained == {
@@ -197,7 +197,7 @@ def test_a_sweep_keeps_the_weights_that_a_reference_named_as_it_began(registered
         }
     assert not sweep.folder.exists(), "a sweep that did not begin leaves nothing"
 
-    with pinned_pretrained_weights(sweep, {}) as own, Journal(sweep.folder) as journal:
+    with pinned_pretrained_weights(sweep, None) as own, Journal(sweep.folder) as journal:
         journal.emit(sweep_header(weights=own.weights_reference, spec=own.experiment.parameters()))
         header, file = journal.state.header, Path(str(own.experiment.model.pretrained_model_path))
     assert file.read_bytes() == wanted
@@ -205,7 +205,7 @@ def test_a_sweep_keeps_the_weights_that_a_reference_named_as_it_began(registered
     try:
         with pinned_pretrained_weights(sweep, header) as again:
             assert again.experiment.model.pretrained_model_path == str(file)
-        with pytest.raises(InputError, match="has no alias best"), pinned_pretrained_weights(sweep, {}):
+        with pytest.raises(InputError, match="has no alias best"), pinned_pretrained_weights(sweep, None):
             pass
     finally:
         client(tracking_uri()).set_registered_model_alias("people", "best", "1")
