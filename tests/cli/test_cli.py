@@ -180,7 +180,7 @@ def test_train_with_an_unreadable_image(
         (["model.neck=bn"], ["model.neck = 'bn'", "'bnneck'"]),
         (["train.num_epochs"], ["'train.num_epochs' is not an override: write key=value"]),
         (["train.optim.lr_steps=[1, 2"], ["train.optim.lr_steps", "not valid YAML"]),
-        (["model.backbone=resnet_5000"], ["model.backbone = 'resnet_5000': not a timm model"]),
+        (["model.backbone=resnet_5000"], ["model.backbone = 'resnet_5000' is not a timm model"]),
     ],
 )
 def test_train_with_a_bad_override(

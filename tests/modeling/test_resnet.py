@@ -64,5 +64,5 @@ def test_names_without_resnet_keep_their_last_stride() -> None:
 
 
 def test_a_last_stride_that_cannot_be_had_is_refused() -> None:
-    with pytest.raises(InputError, match="^model.last_stride = 1: inception_resnet_v2 has .*; write .*last_stride=2.$"):
+    with pytest.raises(InputError, match="^model.last_stride = 1: inception_resnet_v2 has .*; set model.last_stride to 2.$"):
         build_backbone(model("inception_resnet_v2", 96, 96))
