@@ -28,7 +28,7 @@ NAMES = {
     "ray.train.torch.config:_TorchBackend.on_start": RAY,
     "ray.train.torch.config:TorchConfig.backend_cls": RAY,
     CONTROLLER: RAY,
-    # SuggestionTpe
+    # SuggestionTpe and find_trial
     "optuna.samplers._tpe.sampler:_split_trials": TPE,
     "optuna.samplers._tpe.sampler:default_gamma": TPE,
     "optuna.samplers._tpe.sampler:default_gamma_multiobjective": TPE,

@@ -1,4 +1,4 @@
-"""Machines of a cluster on this one: each a network namespace with an address of its own, on one bridge."""
+"""Machines of a cluster on this machine: network namespaces with separate addresses, on one bridge."""
 
 import contextlib
 import os
@@ -11,21 +11,21 @@ import time
 from pathlib import Path
 from typing import Self
 
-__all__ = ["Machines", "permitted"]
+__all__ = ["Machines", "why_not_permitted"]
 
 RAY = str(Path(sys.executable).with_name("ray"))
 
 
-def permitted() -> str:
-    """Why there can be no machines here; empty where they can."""
+def why_not_permitted() -> str:
+    """Return why machines cannot be made on this machine; empty where they can."""
     if os.geteuid() != 0:
-        return "network namespaces are made by root alone"
+        return "only root can make network namespaces"
     if shutil.which("ip") is None:
-        return "there is no ip (package iproute2)"
+        return "the program ip is missing (package iproute2)"
     name = f"rt{secrets.token_hex(3)}"
-    made = subprocess.run(["ip", "netns", "add", name], capture_output=True, text=True)
-    if made.returncode:
-        return f"no network namespace can be made: {made.stderr.strip()}"
+    done = subprocess.run(["ip", "netns", "add", name], capture_output=True, text=True)
+    if done.returncode:
+        return f"a network namespace cannot be made: {done.stderr.strip()}"
     subprocess.run(["ip", "netns", "del", name], check=True)
     return ""
 
@@ -34,14 +34,14 @@ class Machines:
     """Machines by number, with the addresses 10.77.0.NUMBER; number 1 is the head, and holds no runs.
 
     Args:
-        folder: Of Ray's own files and logs; a short path, as sockets lie in it.
-        dashboard: Whether the head has one, at port 8265 of its loopback.
+        folder: Folder for Ray's own files and logs; a short path, as it contains sockets.
+        dashboard: Whether the head has a dashboard, at port 8265 of its loopback.
     """
 
     def __init__(self, folder: Path, dashboard: bool = False) -> None:
         self.folder = folder
         self.dashboard = dashboard
-        # The kernel takes a namespace's links away some time after it was deleted: each machine's names are new.
+        # The kernel removes a namespace's links some time after the namespace: each machine has new names.
         self.tags: dict[int, str] = {}
         self.environment = os.environ | {
             "RAY_AUTH_MODE": "token",
@@ -62,21 +62,24 @@ class Machines:
             self.remove(number)
         _ip("link", "del", self.bridge)
 
-    def reach(self) -> str:
-        """Be among the machines; the address that this process has for them."""
+    def add_host(self) -> str:
+        """Connect this machine to the network of the machines, and return its address there."""
         _ip("addr", "add", f"{self.address(254)}/24", "dev", self.bridge)
         return self.address(254)
 
     @staticmethod
     def address(number: int) -> str:
-        """The address of a machine."""
+        """Return the address of a machine."""
         return f"10.77.0.{number}"
 
-    def add(self, number: int, cpus: int = 1, hidden: Path | None = None, *more: str) -> None:
-        """A new machine, with a Ray node on it; it sees another folder, an empty one, in the place of `hidden`.
+    def add(self, number: int, cpus: int = 1, hidden: Path | None = None, *options: str) -> None:
+        """Add a machine with a Ray node.
 
         Args:
-            more: Further arguments of `ray start`.
+            number: Number of the machine.
+            cpus: CPUs of its Ray node.
+            hidden: Folder in whose place the machine sees an empty one.
+            options: Further options of `ray start`.
         """
         self.tags[number] = secrets.token_hex(3)
         space, outside = self._space(number), self._outside(number)
@@ -87,9 +90,9 @@ class Machines:
         _ip("-n", space, "addr", "add", f"{self.address(number)}/24", "dev", "eth0")
         for link in ("lo", "eth0"):
             _ip("-n", space, "link", "set", link, "up")
-        self.start(number, cpus, hidden, *more)
+        self.start(number, cpus, hidden, *options)
 
-    def start(self, number: int, cpus: int = 1, hidden: Path | None = None, *more: str) -> None:
+    def start(self, number: int, cpus: int = 1, hidden: Path | None = None, *options: str) -> None:
         """Start Ray on a machine, see `add`."""
         head = [
             "--head",
@@ -99,39 +102,39 @@ class Machines:
         ]
         role = head if number == 1 else [f"--address={self.address(1)}:6379"]
         command = [RAY, "start", *role, f"--node-ip-address={self.address(number)}", f"--num-cpus={cpus}"]
-        command += ["--disable-usage-stats", *more]
-        # `ip netns exec` gives a command its own mounts, too.
+        command += ["--disable-usage-stats", *options]
+        # `ip netns exec` also gives a command separate mounts.
         hide = ["sh", "-c", 'mount -t tmpfs none "$0" && exec "$@"', str(hidden)] if hidden else []
         self.run(number, *hide, *command)
 
     def run(self, number: int, *command: str) -> str:
-        """What a command on a machine prints."""
+        """Run a command on a machine, and return its output."""
         done = subprocess.run(
-            self.on(number, *command), env=self.own(number), capture_output=True, text=True, timeout=120
+            self.command_on(number, *command), env=self.variables(number), capture_output=True, text=True, timeout=120
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    def own(self, number: int) -> dict[str, str]:
-        """A machine's environment, with a cache of its own."""
+    def variables(self, number: int) -> dict[str, str]:
+        """Environment variables of a machine, which has a separate cache."""
         return self.environment | {"REID_TUNE_CACHE_DIR": str(self.cache(number))}
 
     def cache(self, number: int) -> Path:
-        """A machine's cache."""
+        """Cache folder of a machine."""
         return self.folder / f"cache-{number}"
 
-    def on(self, number: int, *command: str) -> list[str]:
-        """A command as it is run on a machine."""
+    def command_on(self, number: int, *command: str) -> list[str]:
+        """Return the command line that runs a command on a machine."""
         return ["ip", "netns", "exec", self._space(number), *command]
 
     def kill(self, number: int) -> None:
-        """Pull a machine's plug."""
+        """Kill all processes of a machine, as when its power fails."""
         for pid in self._pids(number):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
     def leave(self, number: int) -> None:
-        """A machine that says goodbye to its cluster before it is gone for good."""
+        """Let a machine leave its cluster in an orderly way, and remove it."""
         raylets = [pid for pid in self._pids(number) if Path(f"/proc/{pid}/comm").read_text() == "raylet\n"]
         for pid in raylets:
             os.kill(pid, signal.SIGTERM)
@@ -141,16 +144,16 @@ class Machines:
             time.sleep(0.1)
         self.remove(number)
 
-    def cut(self, number: int) -> None:
-        """Pull a machine's network cable."""
+    def disconnect(self, number: int) -> None:
+        """Disconnect a machine from the network."""
         _ip("link", "set", self._outside(number), "down")
 
-    def join(self, number: int) -> None:
-        """Plug the cable in again."""
+    def reconnect(self, number: int) -> None:
+        """Connect a machine to the network again."""
         _ip("link", "set", self._outside(number), "up")
 
     def remove(self, number: int) -> None:
-        """A machine that is gone for good."""
+        """Kill a machine, and delete it."""
         self.kill(number)
         _ip("netns", "del", self._space(number))
         del self.tags[number]

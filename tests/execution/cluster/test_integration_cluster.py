@@ -1,4 +1,4 @@
-"""A sweep on a real cluster: machines in network namespaces that come, go, are cut off and die; `-s` shows its log."""
+"""Sweeps on machines in network namespaces, which join, leave, lose the network and die; `-s` shows the log."""
 
 import shutil
 import signal
@@ -20,7 +20,7 @@ from reid_tune.journal.lease import LEASE
 from reid_tune.storage.s3 import S3Store
 
 from ...helpers.cli_sweep import SPEC, Bench
-from ...helpers.cluster_machines import Machines, permitted
+from ...helpers.cluster_machines import Machines, why_not_permitted
 from ...helpers.s3_server import BUCKET, s3_server
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
@@ -31,7 +31,7 @@ AT_HEAD = ("sweep", "sweep.yaml", "--address", HEAD)
 
 @contextmanager
 def network(dashboard: bool = False) -> Iterator[Machines]:
-    if reason := permitted():
+    if reason := why_not_permitted():
         pytest.skip(reason)
     folder = Path(tempfile.mkdtemp(prefix="rt-"))
     try:
@@ -64,13 +64,13 @@ class Cluster:
 
     def command(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """Run a command on the head to its end."""
-        return subprocess.run(self._on_head(*arguments), **self._how(environment), capture_output=True)
+        return subprocess.run(self._on_head(*arguments), **self._options(environment), capture_output=True)
 
     @contextmanager
     def running(self, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-        """A command on the head, ended behind the block."""
+        """Run a command on the head, ended after the block."""
         with (self.bench.folder / "output.txt").open("a") as output:
-            process = subprocess.Popen(self._on_head(*arguments), **self._how({}), stdout=output, stderr=output)
+            process = subprocess.Popen(self._on_head(*arguments), **self._options({}), stdout=output, stderr=output)
             try:
                 yield process
             finally:
@@ -81,27 +81,27 @@ class Cluster:
         """A line of the log."""
         print(f"{time.monotonic() - self.began:6.1f} s  {text}", flush=True)
 
-    def wait(self, what: str, holds: Callable[[], Any]) -> Any:
-        """Wait until something holds, and return what it is."""
+    def wait(self, message: str, condition: Callable[[], Any]) -> Any:
+        """Wait until a condition has a true value, and return the value."""
         end = time.monotonic() + 300
-        while not (found := holds()):
-            assert time.monotonic() < end, f"{what}\n" + (self.bench.folder / "output.txt").read_text()
+        while not (value := condition()):
+            assert time.monotonic() < end, f"{message}\n" + (self.bench.folder / "output.txt").read_text()
             time.sleep(0.1)
-        self.say(what)
-        return found
+        self.say(message)
+        return value
 
     def reports(self, run: str) -> list[EpochReported]:
         """A run's reports so far."""
         return self.bench.reports(run)
 
-    def reported(self, run: str, more: int = 1) -> EpochReported:
-        """Wait for some more reports of a run, and return the last."""
+    def reported(self, run: str, count: int = 1) -> EpochReported:
+        """Wait for further reports of a run, and return the last one."""
         before = len(self.reports(run))
-        self.wait(f"{run} goes on", lambda: len(self.reports(run)) >= before + more)
+        self.wait(f"{run} continues", lambda: len(self.reports(run)) >= before + count)
         return self.reports(run)[-1]
 
     def lost(self, run: str) -> int:
-        """How often a run's processes were lost."""
+        """Number of losses of a run's processes."""
         return sum(isinstance(event, RunRetried) and event.run == run for event in self.bench.events)
 
     @staticmethod
@@ -110,10 +110,10 @@ class Cluster:
         return [sys.executable, "-m", "reid_tune", *arguments]
 
     def _on_head(self, *arguments: str) -> list[str]:
-        return self.machines.on(1, *self.line(*arguments))
+        return self.machines.command_on(1, *self.line(*arguments))
 
-    def _how(self, environment: dict[str, str]) -> dict[str, Any]:
-        return {"cwd": self.bench.folder, "env": self.machines.own(1) | environment, "text": True}
+    def _options(self, environment: dict[str, str]) -> dict[str, Any]:
+        return {"cwd": self.bench.folder, "env": self.machines.variables(1) | environment, "text": True}
 
 
 def endless(folder: Path) -> Bench:
@@ -123,7 +123,7 @@ def endless(folder: Path) -> Bench:
     return bench
 
 
-def test_what_is_wrong_with_a_cluster_is_said_before_anything_begins(machines: Machines, tmp_path: Path) -> None:
+def test_problems_of_a_cluster_are_reported_before_a_sweep_starts(machines: Machines, tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     (tmp_path / "runs").mkdir()
     cluster = Cluster(machines, bench)
@@ -163,24 +163,24 @@ def test_a_sweep_outlives_its_machines(machines: Machines, tmp_path: Path) -> No
         machines.kill(3)
         cluster.wait(f"{moves} is lost", lambda: cluster.lost(moves))
         machines.add(4)
-        cluster.say("machine 4 comes")
+        cluster.say("machine 4 joins")
         report = cluster.reported(moves)
         assert report.nodes == [Machines.address(4)] and report.epoch >= epoch
 
-        cluster.say("machine 2 is cut off for 5 s")
-        machines.cut(2)
+        cluster.say("machine 2 loses the network for 5 s")
+        machines.disconnect(2)
         time.sleep(5)
-        machines.join(2)
+        machines.reconnect(2)
         assert cluster.reported(stays).nodes == [Machines.address(2)] and not cluster.lost(stays)
 
         machines.add(5)
-        cluster.say("machine 5 comes; machine 2 is cut off for 90 s")
-        machines.cut(2)
+        cluster.say("machine 5 joins; machine 2 loses the network for 90 s")
+        machines.disconnect(2)
         cut = time.monotonic()
         cluster.wait(f"{stays} is lost", lambda: cluster.lost(stays))
         assert cluster.reported(stays).nodes == [Machines.address(5)]
         cluster.wait("90 s are over", lambda: time.monotonic() > cut + 90)
-        machines.join(2)
+        machines.reconnect(2)
         assert {tuple(event.nodes) for event in cluster.reports(stays)[-1:]} == {(Machines.address(5),)}
         assert cluster.reported(stays, 5).nodes == [Machines.address(5)] and cluster.lost(stays) == 1
 
@@ -198,7 +198,7 @@ def test_a_sweep_outlives_its_machines(machines: Machines, tmp_path: Path) -> No
             assert cluster.reported(run).epoch >= epoch + 1
 
         machines.add(6, hidden=tmp_path / "data")
-        cluster.say("machine 6 comes without the data; machine 4 dies")
+        cluster.say("machine 6 joins without the data; machine 4 dies")
         machines.kill(4)
         assert process.wait(timeout=180) == 3
     last = (tmp_path / "output.txt").read_text().splitlines()[-1]
@@ -215,7 +215,7 @@ def test_a_sweep_and_its_data_are_in_a_bucket(tmp_path: Path) -> None:
         tmp_path, storage=storage.url, scheduler={"name": "none"}, budget={"trials": 2}, resources={"max_concurrent": 1}
     )
     bench.write_spec(dataset=SPEC["dataset"] | folders, train=SPEC["train"] | {"num_epochs": 6})
-    with network() as machines, s3_server(machines.reach()) as environment:
+    with network() as machines, s3_server(machines.add_host()) as environment:
         for path in filter(Path.is_file, (tmp_path / "data").rglob("*")):
             data.upload(path, str(path.relative_to(tmp_path / "data")))
         shutil.rmtree(tmp_path / "data")
@@ -233,17 +233,17 @@ def test_a_sweep_and_its_data_are_in_a_bucket(tmp_path: Path) -> None:
             cluster.wait("trial 0 has three reports", lambda: len(reports()) >= 3)
             assert {tuple(event.nodes) for event in reports()} == {(Machines.address(2),)}
             machines.add(3)
-            cluster.say("machine 3 comes; machine 2 dies, and then the driver")
+            cluster.say("machine 3 joins; machine 2 dies, and then the driver")
             machines.remove(2)
-            cluster.wait("trial 0 goes on", lambda: reports()[-1].nodes == [Machines.address(3)])
+            cluster.wait("trial 0 continues", lambda: reports()[-1].nodes == [Machines.address(3)])
             process.send_signal(signal.SIGKILL)
             process.wait()
         assert not (tmp_path / "data").exists() and not (tmp_path / "runs").exists()
         shutil.rmtree(machines.cache(1))
-        cluster.say("machine 3 goes on as the driver, too")
+        cluster.say("machine 3 continues as the driver, too")
         done = subprocess.run(
-            machines.on(3, *cluster.line(*AT_HEAD, "--until", "search", "--resume", "auto")),
-            cwd=tmp_path, env=machines.own(3), text=True, capture_output=True,
+            machines.command_on(3, *cluster.line(*AT_HEAD, "--until", "search", "--resume", "auto")),
+            cwd=tmp_path, env=machines.variables(3), text=True, capture_output=True,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
         for run in ("trials/0000", "trials/0001"):
@@ -256,7 +256,7 @@ def test_a_sweep_and_its_data_are_in_a_bucket(tmp_path: Path) -> None:
 
 
 def test_a_sweep_grows_from_zero_with_an_autoscaler(tmp_path: Path) -> None:
-    """Ray's autoscaler of Ray's own testing provider, whose machines are processes of the head's machine."""
+    """Ray's autoscaler with Ray's provider for tests, whose machines are processes on the head."""
     bench = endless(tmp_path)
     head = {"resources": {"CPU": 0}, "max_workers": 0}
     kinds = {"ray.head.default": head, "worker": {"resources": {"CPU": 1}, "min_workers": 0, "max_workers": 2}}
@@ -282,7 +282,7 @@ def test_a_sweep_grows_from_zero_with_an_autoscaler(tmp_path: Path) -> None:
         "file_mounts_sync_continuously": False,
         **dict.fromkeys(commands, []),
     }
-    # Where `ray up` leaves it on the head.
+    # Where `ray up` writes it on the head.
     (home := tmp_path / "home").mkdir()
     (home / "ray_bootstrap_config.yaml").write_text(yaml.safe_dump(config))
     with network() as machines:
@@ -297,7 +297,7 @@ def test_a_sweep_grows_from_zero_with_an_autoscaler(tmp_path: Path) -> None:
         assert not bench.count(RunEnded), "on two machines at once"
 
 
-def test_a_sweep_is_handed_in_as_a_job(tmp_path: Path) -> None:
+def test_a_sweep_is_submitted_as_a_job(tmp_path: Path) -> None:
     bench = Bench(tmp_path, budget={"trials": 1}, storage=str(tmp_path / "runs"))
     folders = {key: str(tmp_path / value) for key, value in SPEC["dataset"].items() if key.endswith("_dir")}
     bench.write_spec(dataset=SPEC["dataset"] | folders)
@@ -306,22 +306,22 @@ def test_a_sweep_is_handed_in_as_a_job(tmp_path: Path) -> None:
     with cluster_of_a_head(cpus=1, dashboard=True) as machines:
         cluster = Cluster(machines, bench)
 
-        def handed_in(*arguments: str, **environment: str) -> tuple[int, str]:
+        def submitted(*arguments: str, **environment: str) -> tuple[int, str]:
             command = ("sweep", "sweep.yaml", "--submit", "http://127.0.0.1:8265", "--until", "search", *arguments)
             done = cluster.command(*command, **environment)
             assert "Traceback" not in done.stdout + done.stderr
             return done.returncode, done.stdout + done.stderr
 
         (tmp_path / "output.txt").touch()
-        cluster.wait("the dashboard answers", lambda: "no dashboard" not in handed_in(RAY_AUTH_TOKEN="f" * 64)[1])
-        status, said = handed_in(RAY_AUTH_TOKEN="f" * 64)
+        cluster.wait("the dashboard answers", lambda: "no dashboard" not in submitted(RAY_AUTH_TOKEN="f" * 64)[1])
+        status, said = submitted(RAY_AUTH_TOKEN="f" * 64)
         assert status == 2 and "refuses this machine's token" in said
-        status, said = handed_in("sweep.storage=runs")
+        status, said = submitted("sweep.storage=runs")
         assert status == 2 and "give the absolute path" in said
-        status, said = handed_in("--resume", "auto", **key)
+        status, said = submitted("--resume", "auto", **key)
         assert status == 0 and "trial 0 finished at epoch 4" in said and bench.count(RunEnded) == 1
         assert (tmp_path / "runs" / "mlflow.db").is_file()
-        status, said = handed_in(**key)
+        status, said = submitted(**key)
         assert status == 2 and "the sweep small exists" in said, "the sweep's own status and words"
-        status, said = handed_in(REID_TUNE_ENCRYPTION_KEY="secret")
+        status, said = submitted(REID_TUNE_ENCRYPTION_KEY="secret")
         assert status == 2 and "must be in a file" in said
