@@ -89,7 +89,7 @@ def rerank_search(
         typer.echo(f"{hidden} more settings are in --format json.", err=True)
     typer.echo(search, err=True)
     if search.edges:
-        typer.echo(f"the best lies at the edge of {', '.join(search.edges)}: search further there.", err=True)
+        typer.echo(f"the best setting is at the edge of {', '.join(search.edges)}: extend the grid there.", err=True)
     if picture:
         typer.echo(f"picture: {picture}", err=True)
 

@@ -127,7 +127,7 @@ def importances_chart(shares: Mapping[str, float], labels: Mapping[str, str]) ->
         bars = axes.barh(range(len(keys)), [100 * shares[key] for key in keys], color=COLOURS["blue"], height=0.6)
         axes.bar_label(bars, fmt=lambda value: f"{value:.0f} %", padding=3)
         axes.set_yticks(range(len(keys)), [shorten(labels[key], 22) for key in keys])
-        axes.set(xlabel="share of what sets the better half apart", xlim=(0, 118 * max(shares.values())))
+        axes.set(xlabel="importance for being in the better half", xlim=(0, 118 * max(shares.values())))
         axes.set_xticks([])
 
     return render_svg(draw, "importances of the searched parameters", max(HEIGHT, 0.6 + 0.28 * len(shares)))

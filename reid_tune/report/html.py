@@ -47,7 +47,7 @@ def write_page(folder: Path, page: Path | None = None) -> Path:
         page: File to write; `report.html` in the folder if None.
 
     Raises:
-        InputError: There is no sweep, its log is damaged, or the page cannot be written.
+        InputError: The folder holds no sweep, its log is damaged, or the page cannot be written.
     """
     state, progress = read_sweep(folder)
     page = check_output_file("--html", page or folder / PAGE)

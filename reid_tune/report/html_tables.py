@@ -187,7 +187,7 @@ def confirm_table(confirm_result: dict[str, Any], metric: str) -> HtmlTable:
     best, winner = confirm_result["best"], confirm_result["winner"]
     marks = dict.fromkeys(tied_candidates(confirm_result), "tied with the best") | {best: "best mean"}
     marks[winner] = "winner" + (", best mean" if winner == best else "")
-    heads = [("trial", "text"), (f"{metric} %", ""), ("against trial 0", ""), ("best against it", "")]
+    heads = [("trial", "text"), (f"{metric} %", ""), ("against trial 0", ""), ("best minus it", "")]
     rows = [
         [
             trial_label(row["number"]),

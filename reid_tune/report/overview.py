@@ -24,10 +24,10 @@ def list_sweeps(storage: Path) -> list[dict[str, Any]]:
     and the last event in seconds since the epoch). A folder without a readable sweep has `name`, `state` and `problem`.
 
     Raises:
-        InputError: There is no such folder.
+        InputError: The folder does not exist.
     """
     if not storage.is_dir():
-        raise InputError(f"there is no folder {storage.absolute()}: start a sweep, or give another --storage.")
+        raise InputError(f"the folder {storage.absolute()} does not exist: start a sweep, or give another --storage.")
     return [_entry(folder) for folder in sorted(storage.iterdir()) if folder.is_dir()]
 
 

@@ -13,7 +13,7 @@ from reid_tune.config.load import with_parameters
 from reid_tune.config.unused_fields import unused_fields
 from reid_tune.errors import InputError
 from reid_tune.files import write_atomic
-from reid_tune.journal.provenance import WorkerResources, worker_resources_of
+from reid_tune.journal.run_record import WorkerResources, worker_resources_of
 from reid_tune.journal.state import RunState, SweepState
 from reid_tune.journal.sweep_lookup import load_state, split_run_reference, sweep_folder
 from reid_tune.report.formatting import inline_yaml
@@ -106,7 +106,7 @@ def _environment(resources: WorkerResources) -> dict[str, str]:
     """Return variables for a run on the CPU, whose sums depend on the number of threads; its hidden GPUs stay so."""
     if resources.gpus != 0:
         return {}
-    hidden = {"CUDA_VISIBLE_DEVICES": ""} if resources.hidden else {}
+    hidden = {"CUDA_VISIBLE_DEVICES": ""} if resources.gpus_hidden else {}
     return hidden | {"OMP_NUM_THREADS": str(resources.cpus)}
 
 
@@ -117,7 +117,7 @@ def find_run(name: str, storage: str) -> tuple[SweepState, RunState, Path]:
         name: Sweep and run: `NAME/7` for trial 7, `NAME/refit/winner`, `NAME/confirm/0007-2`.
 
     Raises:
-        InputError: There is no such sweep or run.
+        InputError: The sweep or the run does not exist.
     """
     sweep, run = split_run_reference(name)
     state, folder = load_state(sweep, storage), sweep_folder(sweep, storage)

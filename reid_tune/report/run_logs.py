@@ -26,7 +26,7 @@ def logs_table(name: str, storage: str) -> Table:
     """Return a table of a sweep's runs with the beginning of the last line of each log.
 
     Raises:
-        InputError: There is no such sweep, or its log is damaged.
+        InputError: The sweep does not exist, or its log is damaged.
     """
     state, folder = load_state(name, storage), sweep_folder(name, storage)
     table = Table()
@@ -58,14 +58,14 @@ def read_log(
         refresh: Function that is called before each look for new text.
 
     Raises:
-        InputError: There is no such sweep or run, or the run has no log yet and is not followed.
+        InputError: The sweep or the run does not exist, or the run has no log yet and is not followed.
     """
     state = load_state(name, storage)
     if run not in state.runs:
         raise InputError(f"the sweep {name} has no run {run}; {_list_runs(state)}.")
     follower = LogFollower(sweep_folder(name, storage), run)
     if not follow and not follower.log.is_file():
-        raise InputError(f"{run} of the sweep {name} has printed nothing so far: there is no {follower.log}.")
+        raise InputError(f"{run} of the sweep {name} has printed nothing so far: {follower.log} does not exist.")
     if not follow:
         return follower.new_text()
 

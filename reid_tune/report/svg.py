@@ -53,11 +53,11 @@ def render_svg(draw: Callable[["Axes"], None], description: str, height: float =
 def _inline(svg: str, description: str) -> str:
     """Return an SVG file as an element of a page: sized by the page, in its colours, without ids that repeat."""
     svg = svg[svg.index("<svg") :]
-    head, rest = svg.split(">", 1)
+    head, body = svg.split(">", 1)
     box = re.search(r'viewBox="[^"]*"', head)
     assert box is not None
-    rest = re.sub(r'<g id="[^"]*"', "<g", re.sub(r"<style.*?</style>|font-family: [^;]*; ", "", rest, flags=re.DOTALL))
+    body = re.sub(r'<g id="[^"]*"', "<g", re.sub(r"<style.*?</style>|font-family: [^;]*; ", "", body, flags=re.DOTALL))
     for name, colour in COLOURS.items():
-        rest = rest.replace(colour, f"var(--{name})")
+        body = body.replace(colour, f"var(--{name})")
     xlink = 'xmlns:xlink="http://www.w3.org/1999/xlink"'
-    return f'<svg {box[0]} {xlink} role="img" aria-label="{escape(description)}">{rest}'
+    return f'<svg {box[0]} {xlink} role="img" aria-label="{escape(description)}">{body}'

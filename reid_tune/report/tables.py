@@ -57,7 +57,7 @@ def confirm_table(state: SweepState) -> Table | None:
         title=f"confirmed by {format_count(result['repeats'], 'repeat')}, each with another seed and validation split; "
         f"the winner is trial {result['winner']}"
     )
-    for name in ("trial", f"{state.metric} %", "each", "against trial 0", "best against it"):
+    for name in ("trial", f"{state.metric} %", "each", "against trial 0", "best minus it"):
         table.add_column(name, justify="left" if name == "trial" else "right")
     for row in sorted(result["trials"], key=lambda row: -row["mean"]):
         table.add_row(

@@ -110,7 +110,7 @@ def test_a_finished_sweep_with_failures_and_stopped_trials(tmp_path: Path) -> No
         explain_winner(confirmed, []),
         "The search ended because its budget of 30 trials is used up.",
         "has been evaluated 2 times",
-        "Numbers of selection and of test differ.",
+        "Scores of the selection and of the test differ.",
         "Registered: models:/reid@champion (version 3; +2.0 points of mAP [+0.5, +3.5] against version 2",
         "12 single queries, 36 gallery images",
         "On A Processor, 2 threads",

@@ -56,6 +56,6 @@ def test_all_folders_of_a_storage_are_lines(tmp_path: Path) -> None:
 
 
 def test_a_storage_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="there is no folder .*gone: start a sweep"):
+    with pytest.raises(InputError, match="the folder .*gone does not exist: start a sweep"):
         list_sweeps(tmp_path / "gone")
     assert list_sweeps(tmp_path) == []

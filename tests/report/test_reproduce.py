@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from reid_tune.config.load import load_experiment, with_parameters
 from reid_tune.demo import draw_demo_data
 from reid_tune.journal.progress import read_sweep
-from reid_tune.journal.provenance import WorkerResources, make_run_record, write_run_record
+from reid_tune.journal.run_record import RunRecord, WorkerResources
 from reid_tune.journal.state import RunState
 from reid_tune.report.formatting import inline_yaml
 from reid_tune.report.reproduce import reproduce_command, reproduce_commands, write_spec
@@ -79,16 +79,20 @@ def test_the_command_computes_as_the_worker_did(tmp_path: Path) -> None:
     state, _ = read_sweep(sweep.folder)
     trial, spec = state.trials[1], write_spec(sweep.folder, state)
 
-    def command(held: WorkerResources, **more: object) -> tuple[list[str], bool]:
+    def command(resources: WorkerResources, **more: object) -> tuple[list[str], bool]:
         experiment = with_parameters(sweep.experiment, more, "")
-        write_run_record(sweep.folder / trial.name, make_run_record(experiment, {}, held))
+        RunRecord.of(experiment, {}, resources).write(sweep.folder / trial.name)
         again = reproduce_command(state, trial, spec)
         return str(again).split(" -e ")[0].split() + [
             word for word in again.arguments if "num_gpus" in word
         ], again.is_exact
 
     train = ["reid-tune", "train"]
-    assert command(WorkerResources(1, 3, 0, hidden=True))[0] == ["CUDA_VISIBLE_DEVICES=", "OMP_NUM_THREADS=3", *train]
+    assert command(WorkerResources(1, 3, 0, gpus_hidden=True))[0] == [
+        "CUDA_VISIBLE_DEVICES=",
+        "OMP_NUM_THREADS=3",
+        *train,
+    ]
     assert command(WorkerResources(2, 1, 0))[0] == ["OMP_NUM_THREADS=1", *train, "train.num_gpus=2"]
     assert command(WorkerResources(2, 1, 1))[0] == [*train, "train.num_gpus=2"]
     assert not reproduce_command(state, trial, spec).is_exact

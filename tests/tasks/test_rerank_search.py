@@ -89,7 +89,7 @@ def test_the_edges_of_the_grid_are_named(run: Run) -> None:
     _, out, err = run("f.npz", "--k1", "20", "--k2", "6", "--lambda", "0.3,0.9,1", "--format", "json")
     settings = json.loads(out)["settings"]
     assert settings[0]["mAP"] > settings[1]["mAP"] > settings[2]["mAP"] == json.loads(out)["plain"]["mAP"]
-    assert "the best lies at the edge of --lambda: search further there.\n" in err and "not shown" not in err
+    assert "the best setting is at the edge of --lambda: extend the grid there.\n" in err and "not shown" not in err
     _, _, err = run("f.npz", "--k1", "20", "--k2", "6", "--lambda", "1")
     assert "+0.0 mAP (+0.0 .. +0.0) against plain distances, not shown to differ" in err and "edge" not in err
     _, _, err = run("f.npz")
