@@ -11,7 +11,7 @@ from reid_tune.execution.failures import Failure, failure_from_report, max_retri
 from reid_tune.execution.gpu_memory import DEFAULT_CUDA_CONTEXT
 from reid_tune.journal.events import AttemptStarted, EndState, EpochReported, RunEnded, RunRetried
 from reid_tune.journal.journal import Journal
-from reid_tune.journal.provenance import WorkerResources, make_run_record, write_run_record
+from reid_tune.journal.run_record import RunRecord, WorkerResources
 
 __all__ = ["ONE_CPU", "Attempt", "ResourceRequest", "RunRecorder", "RunSource"]
 
@@ -44,7 +44,7 @@ class ResourceRequest:
     @property
     def per_worker(self) -> WorkerResources:
         """Resources of each worker."""
-        return WorkerResources(self.workers, self.cpus // self.workers, self.gpus / self.workers, hidden=not self.gpus)
+        return WorkerResources(self.workers, self.cpus // self.workers, self.gpus / self.workers, not self.gpus)
 
 
 ONE_CPU = ResourceRequest()
@@ -127,7 +127,7 @@ class RunRecorder:
         resources = self.resources.with_whole_gpu() if "out_of_memory" in state.retries else self.resources
         number = state.attempts + 1
         folder = self.journal.folder / run
-        write_run_record(folder, make_run_record(experiment, self.journal.state.environment, resources.per_worker))
+        RunRecord.of(experiment, self.journal.state.environment, resources.per_worker).write(folder)
         self.journal.emit(AttemptStarted(run=run, attempt=number, cpus=resources.cpus, gpus=resources.gpus))
         files, attempt_folder = self.journal.files, folder / f"attempt-{number}"
         files.clear(attempt_folder)

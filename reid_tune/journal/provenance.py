@@ -1,11 +1,9 @@
-"""Where a run's numbers come from: code, libraries, machine, data and weights."""
+"""Provenance of a run's numbers: code, libraries, machine, data and weights."""
 
 import hashlib
-import json
 import os
 import platform
 import subprocess
-from dataclasses import asdict, dataclass
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -15,50 +13,23 @@ import reid_tune
 from reid_tune.config.experiment import Experiment
 from reid_tune.data.fingerprint import fingerprint
 from reid_tune.errors import InputError
-from reid_tune.files import write_atomic
-from reid_tune.journal.state import RunState, SweepState
 from reid_tune.storage.download_cache import ensure_local_file
 
-__all__ = [
-    "RUN_RECORD",
-    "WorkerResources",
-    "collect_environment",
-    "worker_resources_of",
-    "make_run_record",
-    "write_run_record",
-    "training_file_digests",
-]
+__all__ = ["collect_environment", "training_file_digests"]
 
-RUN_RECORD = "run.json"
 PACKAGES = ("reid-tune", "torch", "torchvision", "timm", "ray", "optuna", "mlflow", "numpy")
 _DATA, _WEIGHTS = "training data", "pretrained weights"
 
 
-@dataclass(frozen=True)
-class WorkerResources:
-    """What a run had to compute with.
-
-    Attributes:
-        workers: Its processes.
-        cpus: Of each worker: the threads of its arithmetic.
-        gpus: Of each worker, below one a share.
-        hidden: Whether the machine's GPUs, if it has any, were kept from it.
-    """
-
-    workers: int = 1
-    cpus: int = 1
-    gpus: float = 0
-    hidden: bool = False
-
-
 def collect_environment(experiment: Experiment) -> dict[str, Any]:
-    """This machine and its software, and the files that a training of the spec reads.
+    """Return a description of this machine, its software, and the files that a training of the spec reads.
 
-    `data` has the fingerprint of the training folders, `weights` file and digest of the pretrained weights or None;
-    `commit` is that of the source and `dirty` whether the source differs from it, both None where it is not in git.
+    `data` has the folders and the fingerprint of the training images, `weights` the file and the digest of the
+    pretrained weights, or None. `commit` is the commit of the source, and `dirty` says whether the source differs from
+    it. Both are None if the source is not in a git repository.
 
     Raises:
-        InputError: a training folder or the weights cannot be read.
+        InputError: A training folder or the weights cannot be read.
     """
     commit, dirty = _commit(Path(reid_tune.__file__).parent)
     weights, digests = experiment.model.pretrained_model_path, training_file_digests(experiment)
@@ -82,56 +53,20 @@ def collect_environment(experiment: Experiment) -> dict[str, Any]:
 
 
 def training_file_digests(experiment: Experiment) -> dict[str, str]:
-    """Digests of what a training of the spec reads, by what it is.
+    """Return the digests of what a training of the spec reads: `training data` and `pretrained weights`, if any.
 
     Raises:
-        InputError: it cannot be read.
+        InputError: A folder or the weights cannot be read.
     """
     weights = experiment.model.pretrained_model_path
-    found = {_DATA: fingerprint(*experiment.dataset.train_folders)}
-    return found | ({_WEIGHTS: _sha256(ensure_local_file(weights))} if weights else {})
-
-
-def make_run_record(experiment: Experiment, environment: dict[str, Any], held: WorkerResources) -> dict[str, Any]:
-    """What is kept of a run: its spec (without the key), seed and hold-out, and what it ran on."""
-    dataset = experiment.dataset
-    return {
-        "seed": experiment.train.seed,
-        "split": {
-            "validation": dataset.validation,
-            "seed": dataset.validation_seed,
-            "fraction": dataset.validation_fraction,
-        },
-        "held": asdict(held),
-        "environment": environment,
-        "spec": experiment.parameters(),
-    }
-
-
-def write_run_record(folder: Path, record: dict[str, Any]) -> None:
-    """Write a run's record into its folder.
-
-    Raises:
-        InputError: the folder cannot be written.
-    """
-    write_atomic(folder / RUN_RECORD, json.dumps(record, indent=2) + "\n")
-
-
-def worker_resources_of(state: SweepState, run: RunState, folder: Path) -> WorkerResources:
-    """What a run had: by its record below the sweep's folder, else by the plan and the file of the sweep."""
-    try:
-        return WorkerResources(**json.loads((folder / run.name / RUN_RECORD).read_text())["held"])
-    except (OSError, ValueError, LookupError, TypeError):
-        resources = state.header.sweep.get("resources", {})
-        workers = resources.get("refit_workers" if run.name.startswith("refit/") else "workers", 1)
-        gpus = state.stages.get("preflight", {}).get("gpus_per_run", 0) / resources.get("workers", 1)
-        return WorkerResources(workers, resources.get("cpus_per_worker", 1), gpus, hidden=not gpus)
+    digests = {_DATA: fingerprint(*experiment.dataset.train_folders)}
+    return digests | ({_WEIGHTS: _sha256(ensure_local_file(weights))} if weights else {})
 
 
 def _sha256(path: Path) -> str:
     try:
-        state = path.stat()
-        return _file_sha256(path, state.st_size, state.st_mtime_ns)
+        stat = path.stat()
+        return _file_sha256(path, stat.st_size, stat.st_mtime_ns)
     except OSError as error:
         raise InputError(f"cannot read model.pretrained_model_path = {path}: {error.strerror}.") from None
 
@@ -150,7 +85,7 @@ def _version(package: str) -> str | None:
 
 
 def _commit(source: Path) -> tuple[str | None, bool | None]:
-    """The commit of a folder and whether it differs; None where it is in no repository, or not followed by it."""
+    """Return the commit of a folder and whether the folder differs from it; None if no repository tracks it."""
     if not _output("git", "-C", str(source), "ls-files", "--", "__init__.py"):
         return None, None
     commit = _output("git", "-C", str(source), "rev-parse", "HEAD")
@@ -160,13 +95,13 @@ def _commit(source: Path) -> tuple[str | None, bool | None]:
 
 def _cpu() -> str:
     lines = _text(Path("/proc/cpuinfo")).splitlines()
-    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(named, platform.processor() or platform.machine())
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())
 
 
 @cache
 def _gpus() -> list[str]:
-    # Not by torch, which would take memory of the first GPU for it.
+    # torch would allocate memory of the first GPU for this.
     return _output("nvidia-smi", "--query-gpu=name", "--format=csv,noheader").splitlines()
 
 
@@ -178,9 +113,9 @@ def _text(path: Path) -> str:
 
 
 def _output(*command: str) -> str:
-    """What a command prints; nothing where there is no such command, or it fails."""
-    quiet = os.environ | {"GIT_OPTIONAL_LOCKS": "0"}
+    """Return what a command prints; nothing if the command does not exist or fails."""
+    environment = os.environ | {"GIT_OPTIONAL_LOCKS": "0"}
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, env=quiet).stdout.strip()
+        return subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return ""

@@ -1,4 +1,4 @@
-"""Requests of other processes to a sweep's driver, the only writer of the log: one small file for each request."""
+"""Requests of users to a sweep's driver, the only writer of the log: one small file for each request."""
 
 import json
 import os
@@ -12,23 +12,23 @@ from typing import Any, Literal
 
 from reid_tune.storage.object_store import ObjectStore
 
-__all__ = ["REQUESTS", "Request", "submit_request", "remove_request", "pending_requests"]
+__all__ = ["REQUESTS", "Request", "pending_requests", "remove_request", "submit_request"]
 
-
-REQUESTS = "requests"  # folder in that of a sweep
-DAMAGED = ".damaged"
+REQUESTS = "requests"  # folder of requests in that of a sweep
+_DAMAGED = ".damaged"
 
 Kind = Literal["stop", "enqueue"]
 
 
 @dataclass(frozen=True)
 class Request:
-    """One request; a driver that dies between taking it up and `remove_request` finds it again, with the same name.
+    """One request; a driver that dies before `remove_request` finds it again, with the same name.
 
     Attributes:
-        kind: Stop a running trial, or try given values next.
-        run: Of `stop`, the trial's run.
-        parameters: Of `enqueue`, values by the spec's dotted keys.
+        path: File of the request.
+        kind: `stop` a running trial, or `enqueue` a trial with given values.
+        run: Name of the run to stop.
+        parameters: Values to try, by dotted keys of the spec.
     """
 
     path: Path
@@ -38,7 +38,7 @@ class Request:
 
     @property
     def name(self) -> str:
-        """Its name, of which there is one in a sweep."""
+        """Name of the request, unique in a sweep."""
         return self.path.stem
 
 
@@ -50,8 +50,8 @@ def submit_request(store: ObjectStore, kind: Kind, content: Any) -> str:
         content: The run to stop, or the parameters to try.
 
     Raises:
-        InputError: the folder cannot be written, or access to the bucket is denied.
-        InfrastructureError: the server does not answer.
+        InputError: The folder cannot be written, or access to the bucket is denied.
+        InfrastructureError: The server does not answer.
     """
     name = f"{REQUESTS}/{time.time_ns():020d}-{os.getpid()}.json"
     store.write(name, (json.dumps({"kind": kind, "content": content}) + "\n").encode())
@@ -61,27 +61,28 @@ def submit_request(store: ObjectStore, kind: Kind, content: Any) -> str:
 def pending_requests(
     folder: Path, warn: Callable[[str], None] = lambda text: print(text, file=sys.stderr)
 ) -> list[Request]:
-    """The requests that wait, the oldest first.
+    """Return the requests that were not removed yet, the oldest first.
 
     Args:
-        warn: Is told of each file that is no request; it is put aside under another name.
+        folder: Folder of the sweep.
+        warn: Receives a line about each file that is not a request. Such a file is renamed.
     """
-    found = []
+    requests = []
     for path in sorted((folder / REQUESTS).glob("[0-9]*.json")):
         try:
-            found.append(_read(path))
+            requests.append(_read(path))
         except FileNotFoundError:
             continue
         except (OSError, ValueError):
-            aside = path.with_suffix(DAMAGED)
+            renamed = path.with_suffix(_DAMAGED)
             with suppress(OSError):
-                path.replace(aside)
-                warn(f"{path} is no request and was put aside as {aside.name}.")
-    return found
+                path.replace(renamed)
+                warn(f"{path} is not a request and was renamed to {renamed.name}.")
+    return requests
 
 
 def remove_request(request: Request) -> None:
-    """Forget a request that the log has taken in."""
+    """Delete a request that the log has recorded."""
     request.path.unlink(missing_ok=True)
 
 
@@ -91,5 +92,5 @@ def _read(path: Path) -> Request:
             return Request(path, "stop", run=run)
         case {"kind": "enqueue", "content": dict(parameters)}:
             return Request(path, "enqueue", parameters=parameters)
-        case other:
-            raise ValueError(other)
+        case content:
+            raise ValueError(content)

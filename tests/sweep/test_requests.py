@@ -60,7 +60,7 @@ def test_what_is_no_request_is_put_aside_and_named(tmp_path: Path, content: byte
     bad.write_bytes(content)
     warnings: list[str] = []
     assert [request.run for request in pending_requests(tmp_path, warnings.append)] == ["trials/0001"]
-    assert warnings == [f"{bad} is no request and was put aside as 0001.damaged."]
+    assert warnings == [f"{bad} is not a request and was renamed to 0001.damaged."]
     assert bad.with_suffix(".damaged").read_bytes() == content
     assert len(pending_requests(tmp_path, warnings.append)) == 1 and len(warnings) == 1
 
