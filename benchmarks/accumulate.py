@@ -19,7 +19,7 @@ import common
 import torch
 
 from reid_tune.training.pipeline import training_batches
-from reid_tune.training.run import begin
+from reid_tune.training.state import create_or_resume
 
 
 def main() -> None:
@@ -83,7 +83,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, object]:
 
 def steps(experiment: common.Experiment, device: torch.device, folder: Path) -> tuple[float, float, float]:
     """Peak memory in MB, seconds of a step and the loss of the first one."""
-    run = begin(experiment, folder, device, None)
+    run = create_or_resume(experiment, folder, device, None)
     with training_batches(experiment, run.data, run.source, device, range(1)) as batches:
         images, labels = run.inputs(next(batches))
     now = common.clock(device)

@@ -21,9 +21,9 @@ from torchvision.transforms import v2
 from reid_tune.config.defaults import backbone_defaults
 from reid_tune.config.experiment import Experiment, unflatten
 from reid_tune.tables import print_table
-from reid_tune.training.data import TrainingImages
+from reid_tune.training.image_sets import TrainingImages
 from reid_tune.training.loop import train
-from reid_tune.training.reporter import Metrics
+from reid_tune.training.reporting import Metrics
 
 # Epochs of a whole training; Market-1501's training images, their identities, and the size of its crops.
 EPOCHS = 120
@@ -83,13 +83,13 @@ class Watch:
         self.steps_per_epoch = steps_per_epoch
         self._note()
 
-    def say(self, text: str) -> None:
+    def info(self, text: str) -> None:
         pass
 
-    def step(self, step: int, loss: float) -> None:
+    def report_step(self, step: int, loss: float) -> None:
         pass
 
-    def report(self, metrics: Metrics) -> None:
+    def report_epoch(self, metrics: Metrics) -> None:
         self._note()
         self.history.append(metrics)
         if len(self.history) == self.stop_after:

@@ -24,10 +24,10 @@ from reid_tune.evaluation.intervals import paired_interval
 from reid_tune.evaluation.score import Score, score
 from reid_tune.modeling.network import build_seeded_network
 from reid_tune.tasks.evaluate import evaluation_features
-from reid_tune.training.data import evaluation_images
+from reid_tune.training.data_split import read_evaluation_records
 from reid_tune.training.devices import default_device
-from reid_tune.training.embed import features_of, network_embed
-from reid_tune.training.subsets import evaluation_records
+from reid_tune.training.embedding import compute_features, make_embed_function
+from reid_tune.training.image_sets import load_evaluation_images
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -54,9 +54,9 @@ def run_seed(seed: int) -> tuple[Score, Score]:
 
 def untrained_map() -> float:
     experiment = load_experiment(ROOT / "configs" / "demo.yaml")
-    records = evaluation_records("demo-data/query", "demo-data/bounding_box_test")
-    embed = network_embed(build_seeded_network(experiment.model, 0, experiment.train.seed), experiment)
-    return score(features_of(evaluation_images(experiment, *records), embed)).mAP
+    records = read_evaluation_records("demo-data/query", "demo-data/bounding_box_test")
+    embed = make_embed_function(build_seeded_network(experiment.model, 0, experiment.train.seed), experiment)
+    return score(compute_features(load_evaluation_images(experiment, *records), embed)).mAP
 
 
 def command(*arguments: str) -> None:

@@ -23,8 +23,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from reid_tune.data.image_spec import ImageSpec, interpolation_for
 from reid_tune.data.images import decode_images
 from reid_tune.data.records import read_image_folder
-from reid_tune.deploy.export_options import DEFAULT, ExportOptions
 from reid_tune.deploy.onnx_export import export_onnx
+from reid_tune.deploy.preprocessing import DEFAULT, ExportOptions
 from reid_tune.tables import print_table
 from tests.deploy.conftest import make_network
 

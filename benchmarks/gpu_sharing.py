@@ -23,8 +23,8 @@ import torch
 from common import Row, Watch
 
 from reid_tune.config.experiment import Experiment
-from reid_tune.training.data import training_images
-from reid_tune.training.subsets import load_split
+from reid_tune.training.data_split import load_split
+from reid_tune.training.image_sets import load_training_images
 
 PATIENCE = 600  # seconds that a trial waits for the others
 BARRIER: Barrier | None = None  # of the trials that run at once, set in each of their processes
@@ -55,12 +55,12 @@ class Together(Watch):
         wait()
         super().start(steps_per_epoch, first_epoch, num_epochs)
 
-    def report(self, metrics: common.Metrics) -> None:
+    def report_epoch(self, metrics: common.Metrics) -> None:
         if not self.history:
             wait()
             self.began = time.monotonic()
         self.ended = time.monotonic()
-        super().report(metrics)
+        super().report_epoch(metrics)
 
 
 def main() -> None:
@@ -69,7 +69,7 @@ def main() -> None:
     with common.workplace() as folder:
         experiment = make_spec(options, device, folder)
         print(common.machine(device), flush=True)
-        training_images(experiment, load_split(experiment).train)  # builds the image cache
+        load_training_images(experiment, load_split(experiment).train)  # builds the image cache
         alone, alone_start = run_trials(experiment, device, 1, options.epochs, folder / "alone")
         together, start = run_trials(experiment, device, options.trials, options.epochs, folder / "together")
     model = experiment.model

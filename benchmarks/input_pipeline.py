@@ -35,8 +35,8 @@ from reid_tune.data.image_spec import ImageSpec, interpolation_for
 from reid_tune.data.images import FILTERS, decode_images
 from reid_tune.data.records import ImageRecord, training_records
 from reid_tune.demo import draw_demo_data
-from reid_tune.training.data import TrainingImages, training_images
-from reid_tune.training.subsets import list_training_folders
+from reid_tune.training.data_split import list_training_folders
+from reid_tune.training.image_sets import TrainingImages, load_training_images
 
 PER_IDENTITY = 17  # Market-1501's
 READERS = 4
@@ -96,11 +96,11 @@ def make_spec(given: Namespace, folder: Path) -> Experiment:
 
 def measure(experiment: Experiment, records: Sequence[ImageRecord], given: Namespace) -> list[Row]:
     started = time.perf_counter()
-    training_images(experiment, records)
+    load_training_images(experiment, records)
     build = time.perf_counter() - started
     decoded, shared = memory(experiment, shared=False), memory(experiment, shared=True)  # while none else maps the file
     started = time.perf_counter()
-    data = training_images(experiment, records)
+    data = load_training_images(experiment, records)
     opening = time.perf_counter() - started
     device, steps = common.device_of(given), data.sampler.steps_per_epoch
     files = Files(experiment, records, data.labels.tolist())
@@ -178,7 +178,7 @@ def read(experiment: Experiment, shared: bool, barrier: Barrier, results: Any) -
     barrier.wait()
     images: DecodedImages | np.ndarray
     if shared:
-        images = training_images(experiment, records).images
+        images = load_training_images(experiment, records).images
     else:
         images = decode_images(records, ImageSpec.from_experiment(experiment), threads=1)
     for start in range(0, len(images), 8):

@@ -94,13 +94,13 @@ class _BareReporter:
     def start(self, steps_per_epoch: int, first_epoch: int, num_epochs: int) -> None:
         pass
 
-    def say(self, text: str) -> None:
+    def info(self, text: str) -> None:
         pass
 
-    def step(self, step: int, loss: float) -> None:
+    def report_step(self, step: int, loss: float) -> None:
         pass
 
-    def report(self, metrics: Mapping[str, Any]) -> None:
+    def report_epoch(self, metrics: Mapping[str, Any]) -> None:
         tune.report(dict(metrics))
 
 

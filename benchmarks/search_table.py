@@ -94,11 +94,11 @@ class _Collector:
     def start(self, steps_per_epoch: int, first_epoch: int, num_epochs: int) -> None:
         pass
 
-    def say(self, text: str) -> None:
+    def info(self, text: str) -> None:
         pass
 
-    def step(self, step: int, loss: float) -> None:
+    def report_step(self, step: int, loss: float) -> None:
         pass
 
-    def report(self, metrics: Any) -> None:
+    def report_epoch(self, metrics: Any) -> None:
         self.values.append(round(metrics["mAP"], 4))

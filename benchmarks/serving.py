@@ -33,7 +33,7 @@ from reid_tune.deploy.triton.config import ServingOptions
 from reid_tune.deploy.triton.repository import write_repository
 from reid_tune.modeling.network import ReIDNet
 from reid_tune.tables import print_table
-from reid_tune.training.embed import network_embed
+from reid_tune.training.embedding import make_embed_function
 from tests.deploy.conftest import make_network
 
 Embed = Callable[[np.ndarray], np.ndarray]
@@ -66,7 +66,7 @@ def compare(backbone: str, folder: Path, rounds: int) -> None:
     with served(folder / "repository") as triton:
         ways: dict[str, Embed] = {
             EAGER: plainly(network.eval(), model),
-            "PyTorch, evaluate": network_embed(network, experiment),
+            "PyTorch, evaluate": make_embed_function(network, experiment),
             RUNTIME: lambda images: model.embed(images, BATCH),
             **triton,
         }

@@ -34,8 +34,8 @@ from reid_tune.search.asha import rung_epochs
 from reid_tune.search_space.load import SweepConfig, load_sweep
 from reid_tune.sweep.resume import make_header
 from reid_tune.sweep.stages.search import TrialSource
-from reid_tune.training.data import training_images
-from reid_tune.training.subsets import load_split
+from reid_tune.training.data_split import load_split
+from reid_tune.training.image_sets import load_training_images
 
 NAME, RATE, MARGIN = "train.optim.name", "train.optim.base_lr", "train.optim.triplet_loss_margin"
 SPACE = {
@@ -148,7 +148,7 @@ def trials(folder: Path, runs: int) -> list[Row]:
     data = {"dataset.train_dataset_dir": str(folder / "data" / "bounding_box_train")}
     sweep = make_sweep(folder / "real", TINY | data)
     experiment = with_parameters(sweep.experiment, PLAIN, "here")
-    sampler = training_images(experiment, load_split(experiment).train).sampler
+    sampler = load_training_images(experiment, load_split(experiment).train).sampler
     images = sampler.steps_per_epoch * experiment.dataset.batch_size
     with ray_session():
         from ray_trials import bare, cost_of_report, cost_of_trial, ours

@@ -18,10 +18,10 @@ from reid_tune.config.experiment import Experiment
 from reid_tune.data.transfer import to_device
 from reid_tune.losses.training_loss import TrainingLoss
 from reid_tune.modeling.network import build_seeded_network
-from reid_tune.training.data import TrainingImages
-from reid_tune.training.determinism import kernels
+from reid_tune.training.determinism import configure_kernels
+from reid_tune.training.image_sets import TrainingImages
 from reid_tune.training.pipeline import Batch, training_batches
-from reid_tune.training.run import begin
+from reid_tune.training.state import create_or_resume
 
 __all__ = ["Obvious", "Ours", "Way"]
 
@@ -33,17 +33,17 @@ class Ours:
     """A run of reid-tune, whose steps are those of its loop."""
 
     def __init__(self, experiment: Experiment, folder: Path, device: torch.device) -> None:
-        self.run = begin(experiment, folder, device, None)
+        self.run = create_or_resume(experiment, folder, device, None)
 
     def __call__(self, count: int) -> Iterator[None]:
-        with kernels(self.run.experiment.train, self.run.device), self.batches(count) as batches:
+        with configure_kernels(self.run.experiment.train, self.run.device), self.batches(count) as batches:
             for batch in batches:
                 self.run.step(*self.run.inputs(batch))
                 yield
 
     def constant(self, count: int) -> Iterator[None]:
         """Train on one batch again and again, without an input pipeline."""
-        with kernels(self.run.experiment.train, self.run.device), self.batches(1) as batches:
+        with configure_kernels(self.run.experiment.train, self.run.device), self.batches(1) as batches:
             images, labels = self.run.inputs(next(batches))
             for _ in range(count):
                 self.run.step(images, labels)
@@ -66,10 +66,10 @@ class Ours:
             names.append(name)
             times.append(now())
 
-        with kernels(self.run.experiment.train, self.run.device):
+        with configure_kernels(self.run.experiment.train, self.run.device):
             images, labels = self.run.source.load(batch.images), to_device(batch.labels, self.run.device)
             done("to the device")
-            images = self.run.data.augmentation.apply(images, batch.decisions)
+            images = self.run.data.augmentation.apply(images, batch.augmentation_params)
             done("augmentation")
             features, logits = step.module(images)
             done("forward")

@@ -32,8 +32,8 @@ from reid_tune.tasks.export import run_export
 from reid_tune.tasks.inference import run_inference
 from reid_tune.tasks.train import describe_run, run_train
 from reid_tune.training import determinism, pipeline
-from reid_tune.training.acceleration import feature_function
-from reid_tune.training.devices import devices
+from reid_tune.training.acceleration import make_feature_function
+from reid_tune.training.devices import worker_devices
 from reid_tune.training.loop import train
 from reid_tune.training.pretrained import load_pretrained
 
@@ -129,13 +129,13 @@ class Silent:
 
     def start(self, *_: int) -> None: ...
 
-    def say(self, _: str) -> None: ...
+    def info(self, _: str) -> None: ...
 
-    def step(self, *_: object) -> None:
+    def report_step(self, *_: object) -> None:
         cudnn = torch.backends.cudnn
         self.kernels.add((torch.are_deterministic_algorithms_enabled(), cudnn.benchmark, cudnn.deterministic))
 
-    def report(self, _: object) -> None: ...
+    def report_epoch(self, _: object) -> None: ...
 
 
 def trace(experiment: Experiment) -> Any:
@@ -165,7 +165,7 @@ def kernels(experiment: Experiment) -> Any:
 
 def precision(experiment: Experiment) -> Any:
     """Precision of products and convolutions in a run on a GPU; the settings are kept without one."""
-    with determinism.kernels(experiment.train, torch.device("cuda", 0)):
+    with determinism.configure_kernels(experiment.train, torch.device("cuda", 0)):
         return torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
 
 
@@ -176,14 +176,14 @@ def place_of_images(experiment: Experiment) -> Any:
         patch.setattr(pipeline, "_free_memory", lambda _: 1e9)
         patch.setattr(pipeline, "ResidentImages", lambda *_: "resident")
         patch.setattr(pipeline, "HostImages", lambda *_: "host")
-        return pipeline.image_source(images, experiment, torch.device("cuda", 0))
+        return pipeline.make_image_source(images, experiment, torch.device("cuda", 0))
 
 
 def graphed(experiment: Experiment) -> Any:
     """How the features of a network on a GPU are computed; the GPU is a stand-in."""
     network = build_seeded_network(experiment.model, 4, seed=0)
     network.parameters = lambda: iter([SimpleNamespace(device=torch.device("cuda", 0))])
-    return type(feature_function(network, experiment, steps=1)).__name__
+    return type(make_feature_function(network, experiment, steps=1)).__name__
 
 
 def features(experiment: Experiment) -> Any:
@@ -243,7 +243,7 @@ def plan(task: str) -> Callable[[Experiment], Any]:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(torch.cuda, "is_available", lambda: True)
             patch.setattr(torch.cuda, "device_count", lambda: 8)
-            return describe_run(experiment, task, devices(gpus, task))
+            return describe_run(experiment, task, worker_devices(gpus, task))
 
     return observe
 

@@ -32,8 +32,8 @@ from reid_tune.tasks.evaluate import run_evaluate
 from reid_tune.tasks.export import run_export
 from reid_tune.tasks.inference import run_inference
 from reid_tune.tasks.train import run_train
-from reid_tune.training.launch import launch
-from reid_tune.training.step import Step
+from reid_tune.training.launch import launch_workers
+from reid_tune.training.step import TrainingStep
 
 Spec = Callable[..., Experiment]
 CPU = torch.device("cpu")
@@ -213,7 +213,7 @@ UNSUPPORTED: dict[str, tuple[Any, Any]] = {
 def test_what_is_not_supported_is_left_out_or_refused(key: str) -> None:
     nothing, something = UNSUPPORTED[key]
     assert build_experiment({}, {key: nothing}, "test") == Experiment()
-    assert describe_ignored_keys({key}) == [f"left out, as nothing comes of it: {key}"]
+    assert describe_ignored_keys({key}) == [f"ignored, as it has no effect: {key}"]
     with pytest.raises(InputError, match=rf"^test: {key} = .* is not supported \(.*\): remove it\.$"):
         build_experiment({}, {key: something}, "test")
 
@@ -229,7 +229,7 @@ def test_overrides_are_plain_and_may_hold_spaces(tmp_path: Path) -> None:
     experiment = load_experiment(path, ["results_dir=my results/run 1", "train.optim.lr_steps=[3, 5]"])
     assert (experiment.results_dir, experiment.train.optim.lr_steps) == ("my results/run 1", (3, 5))
     for override in ("+train.seed=3", "~train.seed"):
-        with pytest.raises(InputError, match="neither \\+ nor ~ is used here|is not an override"):
+        with pytest.raises(InputError, match="write key=value, without \\+ or ~|is not an override"):
             load_experiment(path, [override])
     assert path.read_text() == "model: {backbone: resnet_50}\n"
 
@@ -279,7 +279,7 @@ def mean_of_a_batch_norm(folder: Path, device: torch.device) -> None:
 
     experiment = build_experiment({"dataset": {"batch_size": 16}}, {"model.backbone": "test_resnet"}, "test")
     network = build_seeded_network(experiment.model, 4, seed=0).train()
-    step = Step(network, make_optimizer(network, experiment.train.optim), experiment)
+    step = TrainingStep(network, make_optimizer(network, experiment.train.optim), experiment)
     images = torch.full((8, 3, 32, 16), float(dist.get_rank()))
     seen: list[torch.Tensor] = []
     norm = network.get_submodule("backbone.bn1")
@@ -291,7 +291,7 @@ def mean_of_a_batch_norm(folder: Path, device: torch.device) -> None:
 
 @pytest.mark.integration
 def test_batch_norm_is_of_each_workers_own_images(tmp_path: Path) -> None:
-    launch(mean_of_a_batch_norm, (tmp_path,), [CPU, CPU])
+    launch_workers(mean_of_a_batch_norm, (tmp_path,), [CPU, CPU])
     found = [torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)]
     for own, running in found:
         torch.testing.assert_close(running, own)

@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-from reid_tune.training.launch import launch
+from reid_tune.training.launch import launch_workers
 
 
 def work(file: Path, device: torch.device) -> None:
@@ -36,7 +36,9 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="changes nothing")
     parser.add_argument("--file", type=Path, required=True)
     options = parser.parse_args()
-    launch(work, (options.file,), [torch.device("cuda", 0) if options.device == "cuda" else torch.device("cpu")])
+    launch_workers(
+        work, (options.file,), [torch.device("cuda", 0) if options.device == "cuda" else torch.device("cpu")]
+    )
 
 
 if __name__ == "__main__":

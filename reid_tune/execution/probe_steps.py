@@ -18,14 +18,14 @@ from reid_tune.errors import RunFailedError
 from reid_tune.execution.gpu_memory import GpuMemory, estimate_largest_batch, half_batch, measure_step_peak
 from reid_tune.journal.costs import EpochTiming
 from reid_tune.training.compiler import require_compiler
-from reid_tune.training.memory import memory_errors
+from reid_tune.training.memory import translate_memory_errors
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
 
     from reid_tune.config.experiment import Experiment
-    from reid_tune.training.run import Run
+    from reid_tune.training.state import TrainingState
 
 __all__ = ["ProbeResult", "measure_training"]
 
@@ -99,21 +99,21 @@ def measure_training(
             is too small.
         RunFailedError: the loss or the features are not finite, or memory ran out.
     """
-    from reid_tune.training.determinism import kernels
-    from reid_tune.training.run import begin, require_shares
+    from reid_tune.training.determinism import configure_kernels
+    from reid_tune.training.state import create_or_resume, require_divisible_batch
 
-    require_shares(experiment, workers)
+    require_divisible_batch(experiment, workers)
     if workers > 1:  # Only runs of one worker use CUDA graphs.
         train = experiment.train.model_copy(update={"cuda_graphs": False})
         experiment = experiment.model_copy(update={"train": train})
     require_compiler(experiment, device.type)
     decoding = _decode_images(experiment)
     with (
-        memory_errors(experiment, device),
-        kernels(experiment.train, device),
+        translate_memory_errors(experiment, device),
+        configure_kernels(experiment.train, device),
         tempfile.TemporaryDirectory(prefix="reid-tune-") as folder,
     ):
-        run = begin(experiment, Path(folder), device, None)
+        run = create_or_resume(experiment, Path(folder), device, None)
         step = median(_time_steps(run, workers)[_WARM_UP:])
         validation, validation_probe = _time_validation(run)
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -124,7 +124,7 @@ def measure_training(
     return result, decoding + STEPS * step + validation_probe + time.perf_counter() - start
 
 
-def _add_gpu_memory(result: ProbeResult, run: "Run", workers: int, gpu: GpuMemory) -> ProbeResult:
+def _add_gpu_memory(result: ProbeResult, run: "TrainingState", workers: int, gpu: GpuMemory) -> ProbeResult:
     """Return the result with the GPU's memory; the steps of the half batch come last of all."""
     import torch
 
@@ -151,16 +151,16 @@ def _add_gpu_memory(result: ProbeResult, run: "Run", workers: int, gpu: GpuMemor
 
 def _decode_images(experiment: "Experiment") -> float:
     """Have the images in the cache, and return the seconds until they are there."""
-    from reid_tune.training.data import evaluation_images, training_images
-    from reid_tune.training.subsets import load_split
+    from reid_tune.training.data_split import load_split
+    from reid_tune.training.image_sets import load_evaluation_images, load_training_images
 
     start, split = time.perf_counter(), load_split(experiment)
-    training_images(experiment, split.train)
-    evaluation_images(experiment, split.query, split.gallery)
+    load_training_images(experiment, split.train)
+    load_evaluation_images(experiment, split.query, split.gallery)
     return time.perf_counter() - start
 
 
-def _time_steps(run: "Run", workers: int) -> list[float]:
+def _time_steps(run: "TrainingState", workers: int) -> list[float]:
     """Seconds of each of `STEPS` steps; where an epoch has fewer, the steps of the next epochs follow."""
     from reid_tune.optim.schedule import set_learning_rate
 
@@ -178,8 +178,8 @@ def _time_steps(run: "Run", workers: int) -> list[float]:
     return seconds
 
 
-def _train_step(run: "Run", epoch: int, number: int, images: "np.ndarray") -> float:
-    """Train on every `workers`-th image of a batch, so that all its identities are among them, and return the loss."""
+def _train_step(run: "TrainingState", epoch: int, number: int, images: "np.ndarray") -> float:
+    """Train on images of a batch, every `workers`-th so that all its identities are among them, and return the loss."""
     from reid_tune.data.transfer import to_pinned
     from reid_tune.training.pipeline import Batch
 
@@ -190,19 +190,21 @@ def _train_step(run: "Run", epoch: int, number: int, images: "np.ndarray") -> fl
     return float(run.step(*run.inputs(batch))["loss"])
 
 
-def _time_validation(run: "Run") -> tuple[float, float]:
+def _time_validation(run: "TrainingState") -> tuple[float, float]:
     """Seconds of a validation, estimated from embedding a part of its images, and seconds that the estimate took."""
     import numpy as np
 
     from reid_tune.evaluation.score import score
-    from reid_tune.training.embed import features_of, network_embed
+    from reid_tune.training.embedding import compute_features, make_embed_function
 
     images = run.validation
     if images is None:
         return 0.0, 0.0
     start = time.perf_counter()
-    features = network_embed(run.network, run.experiment)(images.images[:_EMBEDDED])
+    features = make_embed_function(run.network, run.experiment)(images.images[:_EMBEDDED])
     embedding = time.perf_counter() - start
-    score(features_of(images, lambda crops: np.resize(features, (len(crops), features.shape[1]))), device=run.device)
+    score(
+        compute_features(images, lambda crops: np.resize(features, (len(crops), features.shape[1]))), device=run.device
+    )
     seconds = time.perf_counter() - start
     return seconds + embedding * (len(images.images) / len(features) - 1), seconds

@@ -26,8 +26,8 @@ from reid_tune.training.compiler import limit_compile_processes
 if TYPE_CHECKING:
     from reid_tune.execution.run_files import RunFiles
     from reid_tune.execution.run_source import Attempt
-    from reid_tune.training.reporter import Metrics
-    from reid_tune.training.system_metrics import Usage
+    from reid_tune.training.reporting import Metrics
+    from reid_tune.training.system_metrics import SystemMonitor
 
 __all__ = ["make_trial_config", "run_distributed", "run_single_worker", "unpack"]
 
@@ -80,9 +80,11 @@ def unpack(result: dict[str, Any]) -> dict[str, Any]:
 
 
 class _RayReporter:
-    """Reports every epoch to Ray; `report` returns when the driver has the report."""
+    """Reports every epoch to Ray; `report_epoch` returns when the driver has the report."""
 
-    def __init__(self, report: Callable[[dict[str, Any]], None], push: Callable[[], None], usage: "Usage") -> None:
+    def __init__(
+        self, report: Callable[[dict[str, Any]], None], push: Callable[[], None], usage: "SystemMonitor"
+    ) -> None:
         from reid_tune.training.distributed import rank
 
         self._report, self._push, self._usage = report, push, usage
@@ -93,24 +95,24 @@ class _RayReporter:
     def start(self, steps_per_epoch: int, first_epoch: int, num_epochs: int) -> None:
         from ray.util import get_node_ip_address
 
-        from reid_tune.training.distributed import gather
+        from reid_tune.training.distributed import gather_objects
 
-        self._epochs, self._nodes = num_epochs, gather(get_node_ip_address())
+        self._epochs, self._nodes = num_epochs, gather_objects(get_node_ip_address())
         nodes = ", ".join(self._nodes)
         self._log(f"{steps_per_epoch} steps per epoch, epochs {first_epoch} to {num_epochs}, on {nodes}", flush=True)
 
-    def say(self, text: str) -> None:
+    def info(self, text: str) -> None:
         self._log(text, flush=True)
 
-    def step(self, step: int, loss: float) -> None:
+    def report_step(self, step: int, loss: float) -> None:
         pass
 
-    def report(self, metrics: "Metrics") -> None:
-        from reid_tune.training.progress import epoch_line
+    def report_epoch(self, metrics: "Metrics") -> None:
+        from reid_tune.training.reporting import epoch_line
 
         self._log(epoch_line(metrics, self._epochs), flush=True)
         self._push()
-        self._report(_pack({**metrics, "nodes": self._nodes, "usage": self._usage.take()}))
+        self._report(_pack({**metrics, "nodes": self._nodes, "usage": self._usage.collect()}))
 
 
 def run_single_worker(config: dict[str, Any]) -> None:
@@ -189,12 +191,12 @@ def _train_with_files(
     from reid_tune.config.experiment import Experiment
     from reid_tune.execution.run_files import require_shared_folders
     from reid_tune.training.loop import train
-    from reid_tune.training.system_metrics import Usage
+    from reid_tune.training.system_metrics import SystemMonitor
 
     try:
         experiment, device = Experiment.model_validate(config["spec"]), _device(config)
         require_shared_folders(config["scratch"], *experiment.dataset.train_folders)
-        with Usage(device) as usage:
+        with SystemMonitor(device) as usage:
             train(
                 experiment,
                 _RayReporter(report, files.push, usage),

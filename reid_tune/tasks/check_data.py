@@ -21,12 +21,12 @@ from reid_tune.data.records import ImageFolder, class_labels, read_image_folder
 from reid_tune.data.sampler import IdentitySampler
 from reid_tune.data.scan import ImageScan, scan_images
 from reid_tune.errors import InputError
-from reid_tune.training.subsets import (
-    beside,
-    holds_out,
+from reid_tune.training.data_split import (
+    count_shared_identities,
+    has_validation_split,
     list_training_folders,
     load_split,
-    shared_identities,
+    select_same_data_set,
     validation_folders,
 )
 
@@ -156,7 +156,7 @@ def _split(experiment: Experiment, folders: tuple[ImageFolder, ...]) -> tuple[tu
     held_out: tuple[Subset, ...] = ()
     try:
         split = load_split(experiment, folders)
-        if holds_out(experiment):
+        if has_validation_split(experiment):
             parts = (("query", split.query), ("gallery", split.gallery))
             held_out = tuple(Subset(f"{VALIDATION} {name}", TRAIN, records) for name, records in parts)
         IdentitySampler(class_labels(split.train)[0], dataset.batch_size, dataset.num_instances, 0)
@@ -170,8 +170,8 @@ def _leaks(train: Subset, pairs: Sequence[Pair]) -> Iterator[Finding]:
     known = [record for record in train.records if record.identity > 0]
     for query, gallery in pairs:
         tested = [*query.records, *gallery.records]
-        own = known if query.people in (TEST, VALIDATION) else beside(known, tested)
-        if shared := shared_identities(own, tested):
+        own = known if query.people in (TEST, VALIDATION) else select_same_data_set(known, tested)
+        if shared := count_shared_identities(own, tested):
             yield Finding(
                 "error",
                 f"{shared} identities are in train and in {query.name} or {gallery.name}: the score is worth nothing; "

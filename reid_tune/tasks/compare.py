@@ -16,7 +16,7 @@ from reid_tune.evaluation.plots import ENDINGS, cmc_plot
 from reid_tune.evaluation.rerank import parse_reranking
 from reid_tune.evaluation.score import Score, score
 from reid_tune.files import check_output_file, require_writable
-from reid_tune.training.devices import named_device
+from reid_tune.training.devices import parse_device
 
 __all__ = ["Comparison", "Difference", "run_compare"]
 
@@ -98,7 +98,7 @@ def run_compare(
         InputError: there is one file only, one is unusable or of other images, or the picture is impossible; found
             before any file is scored.
     """
-    setting, place = parse_reranking(reranking) if reranking else None, named_device(device)
+    setting, place = parse_reranking(reranking) if reranking else None, parse_device(device)
     if cmc:
         check_output_file("--cmc", cmc, ENDINGS)
     names = _names(paths)

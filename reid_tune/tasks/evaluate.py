@@ -25,11 +25,11 @@ from reid_tune.tasks.common.evaluation_sets import EvaluationSet, evaluation_set
 from reid_tune.tasks.common.open_model import ONNX, ModelFile, resolve_models
 from reid_tune.tasks.common.status_log import StatusLog, kpi, logged
 from reid_tune.tasks.train import describe_run
-from reid_tune.training.data import EvaluationImages, decode_evaluation
+from reid_tune.training.data_split import read_evaluation_records
 from reid_tune.training.devices import task_devices
-from reid_tune.training.embed import Embedder, Open, features_of
-from reid_tune.training.embedding_pool import embedding_workers
-from reid_tune.training.subsets import evaluation_records
+from reid_tune.training.embedding import Embedder, ModelOpener, compute_features
+from reid_tune.training.embedding_pool import open_embedding_pool
+from reid_tune.training.image_sets import EvaluationImages, decode_evaluation_images
 
 __all__ = ["ModelEvaluation", "Evaluation", "evaluate_features", "reranking_of", "run_evaluate", "evaluation_features"]
 
@@ -99,7 +99,7 @@ def run_evaluate(experiment: Experiment) -> Evaluation:
         job = _Job(experiment)
         for line in job.lines:
             print(line, file=sys.stderr)
-        with embedding_workers(job.devices) as load:
+        with open_embedding_pool(job.devices) as load:
             for model in job.models:
                 load(model)
             job.pictures.require_writable()
@@ -145,7 +145,7 @@ class _Job:
         ]
         return [*found, *([_SELECTED] if self.folder else []), describe_run(self.experiment, "evaluate", self.devices)]
 
-    def scores(self, load: Callable[[Open], Embedder], log: StatusLog) -> dict[str, dict[str, ModelEvaluation]]:
+    def scores(self, load: Callable[[ModelOpener], Embedder], log: StatusLog) -> dict[str, dict[str, ModelEvaluation]]:
         """Scores by model and test set; the images of one set are decoded once for all models and held meanwhile."""
         found: dict[str, dict[str, ModelEvaluation]] = {model.path.name: {} for model in self.models}
         for test in self.tests:
@@ -163,7 +163,7 @@ class _Job:
     def _evaluate(
         self, model: str, test: EvaluationSet, images: EvaluationImages, embedder: Embedder
     ) -> ModelEvaluation:
-        features = features_of(images, embedder.embed)
+        features = compute_features(images, embedder.embed)
         watch = None if test.name else self.pictures.watch(features)
         spec, device = self.experiment, self.devices[0]
         with deterministic_algorithms(spec.train.deterministic):
@@ -216,6 +216,6 @@ def evaluation_features(
 ) -> tuple[FeatureSet, EvaluationImages]:
     """Features of the images of two folders by a checkpoint or an ONNX file, which brings its own preprocessing."""
     embedder = ModelFile(path, experiment)(device)
-    records = evaluation_records(query, gallery, strict=experiment.dataset.strict)
-    images = decode_evaluation(*records, embedder.image_spec, experiment.dataset.num_workers)
-    return features_of(images, embedder.embed), images
+    records = read_evaluation_records(query, gallery, strict=experiment.dataset.strict)
+    images = decode_evaluation_images(*records, embedder.image_spec, experiment.dataset.num_workers)
+    return compute_features(images, embedder.embed), images

@@ -17,7 +17,7 @@ from reid_tune.files import check_output_file, require_writable, write_atomic
 from reid_tune.tasks.common.calibration import read_threshold
 from reid_tune.tasks.common.open_model import CHECKPOINT, open_network, resolve_model
 from reid_tune.tasks.common.status_log import logged
-from reid_tune.training.devices import devices
+from reid_tune.training.devices import worker_devices
 
 if TYPE_CHECKING:
     from reid_tune.deploy.parity import Parity
@@ -73,7 +73,7 @@ class _Job:
         from reid_tune.deploy.onnx_export import require_new_file
 
         require_new_file(check_output_file("export.onnx_file", target), section.overwrite)
-        (self._device,) = devices([section.gpu_id], "export.gpu_id")
+        (self._device,) = worker_devices([section.gpu_id], "export.gpu_id")
         self._network, self._experiment = open_network(path, experiment)
         threshold = section.threshold
         self._metadata = read_threshold(Path(threshold), self._network.dimension) if threshold else {}
@@ -90,7 +90,7 @@ class _Job:
 
     def write(self) -> "Parity":
         """Write the file, compared with PyTorch on training images where they are at hand."""
-        from reid_tune.deploy.export_options import ExportOptions
+        from reid_tune.deploy.preprocessing import ExportOptions
         from reid_tune.deploy.onnx_export import export_onnx
 
         section = self._section
@@ -99,7 +99,7 @@ class _Job:
             self._experiment,
             self.target,
             crops=_crops(self._experiment),
-            form=ExportOptions(section.input, section.precision, section.l2_normalize),
+            options=ExportOptions(section.input, section.precision, section.l2_normalize),
             overwrite=section.overwrite,
             extra_metadata=self._metadata,
             gpu=self._device.index or 0,

@@ -21,8 +21,8 @@ from reid_tune.tasks.common.open_model import ONNX, ModelFile, resolve_model
 from reid_tune.tasks.common.status_log import logged
 from reid_tune.tasks.train import describe_run
 from reid_tune.training.devices import task_devices
-from reid_tune.training.embed import Embedder
-from reid_tune.training.embedding_pool import embedding_workers
+from reid_tune.training.embedding import Embedder
+from reid_tune.training.embedding_pool import open_embedding_pool
 
 __all__ = ["InferenceResult", "run_inference"]
 
@@ -68,7 +68,7 @@ def run_inference(experiment: Experiment) -> InferenceResult:
         images = _images(experiment, target)
         workers = task_devices(experiment, "inference")
         print(describe_run(experiment, "inference", workers), file=sys.stderr)
-        with embedding_workers(workers) as load:
+        with open_embedding_pool(workers) as load:
             embedder = load(model)
             require_writable(target)
             write_atomic(directory / "experiment.yaml", experiment.to_yaml())

@@ -19,7 +19,7 @@ from reid_tune.evaluation.rerank_grid import grid_scores
 from reid_tune.evaluation.rerank_plot import rerank_plot
 from reid_tune.evaluation.score import Score, score
 from reid_tune.files import check_output_file, require_writable
-from reid_tune.training.devices import named_device
+from reid_tune.training.devices import parse_device
 
 __all__ = ["RerankSearch", "run_rerank_search"]
 
@@ -102,7 +102,7 @@ def run_rerank_search(
         ReRanking(a, b, c)
         for a, b, c in product(_values("--k1", k1, int), _values("--k2", k2, int), _values("--lambda", weights, float))
     ]
-    place = named_device(device)
+    place = parse_device(device)
     if picture:
         check_output_file("--picture", picture, ENDINGS)
     features = read_features(path)

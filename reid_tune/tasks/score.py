@@ -11,7 +11,7 @@ from reid_tune.evaluation.features import read_features
 from reid_tune.evaluation.rerank import parse_reranking
 from reid_tune.evaluation.score import Score, scores
 from reid_tune.evaluation.unmatched import describe_unmatched_queries
-from reid_tune.training.devices import named_device
+from reid_tune.training.devices import parse_device
 
 __all__ = ["ScoreResult", "run_score"]
 
@@ -46,7 +46,7 @@ def run_score(
     Raises:
         InputError: the file or the setting is unusable.
     """
-    setting, place = parse_reranking(reranking) if reranking else None, named_device(device)
+    setting, place = parse_reranking(reranking) if reranking else None, parse_device(device)
     features = read_features(path)
     pairs = CameraPairs(features) if by == "camera" else None
     with error_context(path):

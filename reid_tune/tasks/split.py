@@ -7,7 +7,7 @@ from reid_tune.data.records import ImageRecord
 from reid_tune.data.split_files import write_split
 from reid_tune.data.splits import Split
 from reid_tune.errors import InputError
-from reid_tune.training.subsets import DataSplit, holds_out, load_split
+from reid_tune.training.data_split import DataSplit, has_validation_split, load_split
 
 __all__ = ["SPLIT", "run_split", "write_split_lists"]
 
@@ -38,7 +38,7 @@ def write_split_lists(experiment: Experiment, directory: Path, split: DataSplit 
     Raises:
         InputError: the spec holds nothing out, its data are unusable, or the folder cannot be written.
     """
-    if not holds_out(experiment):
+    if not has_validation_split(experiment):
         raise InputError(
             f"dataset.validation = {experiment.dataset.validation!r} holds no training identities out: set it to "
             "holdout."

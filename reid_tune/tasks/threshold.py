@@ -11,7 +11,7 @@ from reid_tune.evaluation.openset import FAR
 from reid_tune.evaluation.plots import ENDINGS
 from reid_tune.files import check_output_file, require_writable, write_atomic
 from reid_tune.tasks.common.calibration import Calibration, calibrate
-from reid_tune.training.devices import named_device
+from reid_tune.training.devices import parse_device
 
 __all__ = ["run_threshold"]
 
@@ -29,7 +29,7 @@ def run_threshold(
     Raises:
         InputError: file, rates or targets are unusable, or there are too few pairs for the rate.
     """
-    place = named_device(device)
+    place = parse_device(device)
     if picture:
         check_output_file("--picture", picture, ENDINGS)
     if output:

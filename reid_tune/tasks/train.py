@@ -21,19 +21,19 @@ from reid_tune.tasks.common.status_log import StatusLog, kpi, logged
 from reid_tune.tasks.common.tracked_training import EpochLog, track_training
 from reid_tune.tasks.split import SPLIT, write_split_lists
 from reid_tune.training.compiler import require_compiler
+from reid_tune.training.data_split import (
+    DataSplit,
+    count_shared_identities,
+    has_validation_split,
+    load_split,
+    validates_on_test_set,
+)
 from reid_tune.training.devices import task_devices
 from reid_tune.training.distributed import rank
-from reid_tune.training.launch import launch
+from reid_tune.training.launch import launch_workers
 from reid_tune.training.loop import train
-from reid_tune.training.progress import TerminalReporter
-from reid_tune.training.run import require_shares
-from reid_tune.training.subsets import (
-    DataSplit,
-    holds_out,
-    load_split,
-    shared_identities,
-    validates_on_test,
-)
+from reid_tune.training.reporting import TerminalReporter
+from reid_tune.training.state import require_divisible_batch
 
 __all__ = ["describe_run", "run_train"]
 
@@ -52,7 +52,7 @@ def run_train(experiment: Experiment, given: Collection[str] = (), *, track: boo
     experiment = _resolved(experiment)
     directory = experiment.task_dir("train")
     workers = task_devices(experiment, "train")
-    require_shares(experiment, len(workers))
+    require_divisible_batch(experiment, len(workers))
     require_compiler(experiment, workers[0].type)
     split = load_split(experiment)
     for line in (*_data_lines(experiment, split, given), describe_run(experiment, "train", workers)):
@@ -61,7 +61,7 @@ def run_train(experiment: Experiment, given: Collection[str] = (), *, track: boo
         if len(workers) == 1:
             _worker(experiment, split, directory, track, workers[0])
         else:
-            launch(_worker, (experiment, split, directory, track), workers)
+            launch_workers(_worker, (experiment, split, directory, track), workers)
     return directory / LATEST
 
 
@@ -93,7 +93,7 @@ def _worker(experiment: Experiment, split: DataSplit, directory: Path, track: bo
             directory,
             split=split,
             resume=Path(resume) if resume else None,
-            keep_best=not validates_on_test(experiment),
+            keep_best=not validates_on_test_set(experiment),
             device=device,
         )
 
@@ -111,7 +111,7 @@ class _Reporter(TerminalReporter):
         if rank() == 0 and first_epoch <= num_epochs:
             self._lock()
             write_atomic(self._status.path.with_name("experiment.yaml"), self._experiment.to_yaml())
-            if holds_out(self._experiment):
+            if has_validation_split(self._experiment):
                 write_split_lists(self._experiment, self._status.path.with_name(SPLIT), self._split)
             self._status.write("STARTED", "train started", epoch=first_epoch - 1, max_epoch=num_epochs)
         super().start(steps_per_epoch, first_epoch, num_epochs)
@@ -133,13 +133,13 @@ class _Reporter(TerminalReporter):
         if self._handle is not None:
             os.close(self._handle)
 
-    def report(self, metrics: Mapping[str, Any]) -> None:
-        super().report(metrics)
+    def report_epoch(self, metrics: Mapping[str, Any]) -> None:
+        super().report_epoch(metrics)
         if self._record:
             self._record.report(metrics)
         epoch, last = metrics["epoch"], self._experiment.train.num_epochs
         if rank() == 0 and epoch >= self.first_epoch:
-            seconds = self.since_last_report()
+            seconds = self.seconds_since_last_report()
             self._status.write(
                 "RUNNING",
                 f"epoch {epoch} of {last} is done",
@@ -163,7 +163,7 @@ def _data_lines(experiment: Experiment, split: DataSplit, given: Collection[str]
         for folder in split.folders
         if folder.unparsed_names
     ]
-    if holds_out(experiment) and (unlisted := len(training_records(*split.folders)) - split.images):
+    if has_validation_split(experiment) and (unlisted := len(training_records(*split.folders)) - split.images):
         lines.append(f"{unlisted} training image(s) are left out, as no list in {dataset.validation} names them")
     if dataset.num_classes != identities and "dataset.num_classes" in given:
         lines.append(
@@ -171,11 +171,11 @@ def _data_lines(experiment: Experiment, split: DataSplit, given: Collection[str]
         )
     if split.query:
         where = f"the folder {dataset.validation}"
-        if holds_out(experiment):
+        if has_validation_split(experiment):
             where = f"held-out identities, listed in {experiment.task_dir('train') / SPLIT}"
-        elif validates_on_test(experiment):
+        elif validates_on_test_set(experiment):
             where = "the test folders; what is selected by it is selected on test"
-        if not holds_out(experiment) and (shared := shared_identities(split.train, split.query)):
+        if not has_validation_split(experiment) and (shared := count_shared_identities(split.train, split.query)):
             lines.append(
                 f"warning: {shared} identities are in training and in the queries: the score is worth nothing."
             )

@@ -21,8 +21,8 @@ from reid_tune.files import check_output_file, require_writable, write_atomic
 from reid_tune.tasks.common.evaluation_pictures import draw_cmc, sample_matches
 from reid_tune.tasks.evaluate import reranking_of
 from reid_tune.tasks.triton_client import require_batch_size
-from reid_tune.training.data import EvaluationImages
-from reid_tune.training.embed import features_of
+from reid_tune.training.embedding import compute_features
+from reid_tune.training.image_sets import EvaluationImages
 
 __all__ = ["PICTURES", "EndToEndResult", "run_end_to_end", "sample_identities"]
 
@@ -81,7 +81,7 @@ def run_end_to_end(
         batches = (crops[start : start + batch_size] for start in range(0, len(crops), batch_size))
         return np.concatenate(list(model.embed(batches)))
 
-    features = features_of(images, embed)
+    features = compute_features(images, embed)
     spec = Experiment()
     watch = TopMatches(features, spec.re_ranking.max_rank)
     plain, re_ranked = scores(features, [None, reranking_of(spec)], watch=watch)

@@ -8,16 +8,16 @@ from torch import Tensor, nn
 
 from reid_tune.config.experiment import Experiment
 from reid_tune.modeling.network import ReIDNet
-from reid_tune.training.compiler import compiler_of
+from reid_tune.training.compiler import find_compiler
 from reid_tune.training.distributed import world_size
 
-__all__ = ["feature_function"]
+__all__ = ["make_feature_function"]
 
 # Compiling takes a minute or more. From which length of a run on it pays on a GPU is not measured: this is a guess.
 _COMPILED_STEPS = 5000
 
 
-def feature_function(network: ReIDNet, experiment: Experiment, steps: int) -> Callable[[Tensor], Tensor]:
+def make_feature_function(network: ReIDNet, experiment: Experiment, steps: int) -> Callable[[Tensor], Tensor]:
     """The function from images to features before the neck, on the network's device.
 
     Args:
@@ -26,7 +26,7 @@ def feature_function(network: ReIDNet, experiment: Experiment, steps: int) -> Ca
     train, device = experiment.train, next(network.parameters()).device
     if train.cuda_graphs and device.type == "cuda" and world_size() == 1:
         return _GraphedFeatures(network)
-    pays = device.type == "cuda" and steps >= _COMPILED_STEPS and compiler_of("cuda") is not None
+    pays = device.type == "cuda" and steps >= _COMPILED_STEPS and find_compiler("cuda") is not None
     if train.compile is True or (train.compile == "auto" and pays):
         compiled: Callable[[Tensor], Tensor] = torch.compile(network.features, dynamic=False)
         return compiled

@@ -13,7 +13,7 @@ from reid_tune.config.encryption_key import find_passphrase
 from reid_tune.files import link_atomic
 from reid_tune.training.devices import background_thread
 from reid_tune.training.distributed import rank
-from reid_tune.training.run import Run
+from reid_tune.training.state import TrainingState
 
 __all__ = ["CheckpointWriter"]
 
@@ -28,7 +28,7 @@ class CheckpointWriter:
         keep_best: Keep the epoch with the best mAP under a name of its own.
     """
 
-    def __init__(self, run: Run, *, keep_best: bool) -> None:
+    def __init__(self, run: TrainingState, *, keep_best: bool) -> None:
         self._run, self._keep_best = run, keep_best
         self._pool = background_thread("checkpoint", run.device)
         self._writing: Future[None] | None = None
@@ -60,7 +60,7 @@ class CheckpointWriter:
         self._writing = self._pool.submit(self._write, checkpoint, copied)
 
     @property
-    def idle(self) -> bool:
+    def is_idle(self) -> bool:
         """Whether nothing is being written."""
         return self._writing is None or self._writing.done()
 

@@ -14,14 +14,14 @@ from reid_tune.errors import InputError
 if TYPE_CHECKING:
     from reid_tune.config.experiment import Experiment
 
-__all__ = ["compiler_of", "limit_compile_processes", "require_compiler"]
+__all__ = ["find_compiler", "limit_compile_processes", "require_compiler"]
 
 # By the kind of device: language, variable and programs. On a GPU Triton compiles its launchers, as its
 # `_find_compiler` says; on a CPU PyTorch's inductor compiles the kernels themselves, as its `config.cpp.cxx` says.
 _COMPILERS = {"cuda": ("C", "CC", ("gcc", "clang")), "cpu": ("C++", "CXX", ("g++",))}
 
 
-def compiler_of(device_type: str) -> str | None:
+def find_compiler(device_type: str) -> str | None:
     """Path of the compiler that torch.compile uses for a kind of device (cuda or cpu); None where there is none."""
     _, variable, programs = _COMPILERS[device_type]
     if command := os.environ.get(variable, "").strip():
@@ -32,7 +32,7 @@ def compiler_of(device_type: str) -> str | None:
 
 def require_compiler(experiment: "Experiment", device_type: str) -> None:
     """Raise an InputError where `train.compile` is true and the compiler for this kind of device is missing."""
-    if experiment.train.compile is not True or compiler_of(device_type):
+    if experiment.train.compile is not True or find_compiler(device_type):
         return
     language, variable, programs = _COMPILERS[device_type]
     if command := os.environ.get(variable, "").strip():

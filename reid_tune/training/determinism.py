@@ -9,14 +9,14 @@ from reid_tune.config.train import Train
 from reid_tune.errors import UnsupportedOperationError
 from reid_tune.evaluation.distances import fix_cublas_workspace
 
-__all__ = ["kernels"]
+__all__ = ["configure_kernels"]
 
 # cuDNN's benchmark times all its algorithms in the first steps. From how many steps on that pays is not measured yet.
 _BENCHMARK_STEPS = 500
 
 
 @contextmanager
-def kernels(train: Train, device: torch.device, steps: int | None = None) -> Iterator[None]:
+def configure_kernels(train: Train, device: torch.device, steps: int | None = None) -> Iterator[None]:
     """Choose kernels by `train.deterministic`, `train.cudnn` and `train.tf32`; restore the earlier choice at the end.
 
     Args:

@@ -8,7 +8,7 @@ import torch
 from reid_tune.config.experiment import Experiment
 from reid_tune.errors import InputError
 
-__all__ = ["background_thread", "default_device", "devices", "named_device", "task_devices"]
+__all__ = ["background_thread", "default_device", "worker_devices", "parse_device", "task_devices"]
 
 
 def background_thread(name: str, device: torch.device) -> ThreadPoolExecutor:
@@ -23,11 +23,11 @@ def default_device() -> torch.device:
     return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
 
 
-def devices(gpus: Sequence[int], key: str) -> list[torch.device]:
+def worker_devices(gpus: Sequence[int], key: str) -> list[torch.device]:
     """A device for each worker: the GPUs of these indices, or the CPU as many times where there is no GPU.
 
     Args:
-        gpus: Resolved indices, `OnGpus.gpus`.
+        gpus: Resolved indices, `GpuSelection.gpus`.
         key: The spec's field that gave them, for the error.
 
     Raises:
@@ -55,10 +55,10 @@ def task_devices(experiment: Experiment, task: str) -> list[torch.device]:
                 f"{task}.num_gpus = {section.num_gpus}, but this machine has {count} GPU{'s' if count > 1 else ''}: "
                 f"set it to {count} at most."
             )
-    return devices(section.gpus, f"{task}.gpu_ids")
+    return worker_devices(section.gpus, f"{task}.gpu_ids")
 
 
-def named_device(name: str) -> torch.device:
+def parse_device(name: str) -> torch.device:
     """The device of a name such as cpu, cuda or cuda:1; auto is `default_device`.
 
     Raises:
@@ -71,4 +71,4 @@ def named_device(name: str) -> torch.device:
         raise InputError(f"--device {name} is none of auto, cpu, cuda and cuda:N.")
     if kind == "cuda" and not torch.cuda.is_available():
         raise InputError(f"--device {name}: this machine has no GPU; leave it out.")
-    return devices([int(index or 0)], "--device")[0] if kind == "cuda" else torch.device("cpu")
+    return worker_devices([int(index or 0)], "--device")[0] if kind == "cuda" else torch.device("cpu")

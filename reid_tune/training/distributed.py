@@ -7,7 +7,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-__all__ = ["average_gradients", "broadcast", "gather", "gather_rows", "rank", "world_size"]
+__all__ = ["average_gradients", "broadcast_object", "gather_objects", "gather_rows", "rank", "world_size"]
 
 
 def world_size() -> int:
@@ -59,7 +59,7 @@ def average_gradients(parameters: Iterable[Tensor]) -> None:
         gradient.copy_(mean.view(gradient.shape))
 
 
-def gather(value: Any) -> list[Any]:
+def gather_objects(value: Any) -> list[Any]:
     """The values of all workers in rank order."""
     values = [value] * world_size()
     if world_size() > 1:
@@ -67,7 +67,7 @@ def gather(value: Any) -> list[Any]:
     return values
 
 
-def broadcast(value: Any) -> Any:
+def broadcast_object(value: Any) -> Any:
     """Rank 0's value on every worker."""
     if world_size() == 1:
         return value

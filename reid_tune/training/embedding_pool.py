@@ -15,15 +15,15 @@ import numpy as np
 import torch
 
 from reid_tune.errors import ReidTuneError, RunFailedError
-from reid_tune.training.embed import Embedder, Open
+from reid_tune.training.embedding import Embedder, ModelOpener
 
-__all__ = ["embedding_workers"]
+__all__ = ["open_embedding_pool"]
 
 _CHUNK = 1024  # images in one message: some 100 MB
 
 
 @contextmanager
-def embedding_workers(devices: Sequence[torch.device]) -> Iterator[Callable[[Open], Embedder]]:
+def open_embedding_pool(devices: Sequence[torch.device]) -> Iterator[Callable[[ModelOpener], Embedder]]:
     """Yield what opens a model on every device; the last model stays open, to open it again costs nothing.
 
     With several devices the images are split into contiguous shares, one for each, and the embeddings are joined in
@@ -36,17 +36,17 @@ def embedding_workers(devices: Sequence[torch.device]) -> Iterator[Callable[[Ope
     if len(devices) == 1:
         yield _last(lambda model: model(devices[0]))
         return
-    pool = _Pool(devices)
+    pool = _EmbeddingPool(devices)
     try:
         yield _last(pool.open)
     finally:
         pool.close()
 
 
-def _last(load: Callable[[Open], Embedder]) -> Callable[[Open], Embedder]:
-    held: list[tuple[Open, Embedder]] = []
+def _last(load: Callable[[ModelOpener], Embedder]) -> Callable[[ModelOpener], Embedder]:
+    held: list[tuple[ModelOpener, Embedder]] = []
 
-    def load_once(model: Open) -> Embedder:
+    def load_once(model: ModelOpener) -> Embedder:
         if not held or held[0][0] != model:
             held.clear()
             held.append((model, load(model)))
@@ -55,13 +55,15 @@ def _last(load: Callable[[Open], Embedder]) -> Callable[[Open], Embedder]:
     return load_once
 
 
-class _Pool:
+class _EmbeddingPool:
     def __init__(self, devices: Sequence[torch.device]) -> None:
         threads = max(1, len(os.sched_getaffinity(0)) // len(devices))
-        self._workers = [_Worker(device, threads, f"{n} of {len(devices)}") for n, device in enumerate(devices, 1)]
+        self._workers = [
+            _WorkerProcess(device, threads, f"{n} of {len(devices)}") for n, device in enumerate(devices, 1)
+        ]
         self._executor = ThreadPoolExecutor(len(devices))
 
-    def open(self, model: Open) -> Embedder:
+    def open(self, model: ModelOpener) -> Embedder:
         inputs, dimension = self._all([(worker.ask, model) for worker in self._workers])[0]
         return Embedder(inputs, dimension, self.embed)
 
@@ -85,8 +87,8 @@ class _Pool:
         return [future.result() for future in (failed or futures)]
 
 
-class _Worker:
-    """A process that runs `serve`.
+class _WorkerProcess:
+    """A process that runs `serve_requests`.
 
     It is a program of its own: multiprocessing would run the caller's script once more, to find its functions there.
     """
@@ -96,7 +98,11 @@ class _Worker:
         self._connection, theirs = Pipe()
         handle = theirs.fileno()
         self._process = subprocess.Popen(
-            [sys.executable, "-c", f"from reid_tune.training.embedding_pool import serve; serve({handle})"],
+            [
+                sys.executable,
+                "-c",
+                f"from reid_tune.training.embedding_pool import serve_requests; serve_requests({handle})",
+            ],
             pass_fds=[handle],
             stdin=subprocess.DEVNULL,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
@@ -124,7 +130,7 @@ class _Worker:
         self._connection.close()
 
 
-def serve(handle: int) -> None:
+def serve_requests(handle: int) -> None:
     """Answer the requests of a pool until it goes away: open a model, or embed images with the open one."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the pool's process, and that ends this one
     connection = Connection(handle)

@@ -27,12 +27,12 @@ from reid_tune.errors import ReidTuneError, RunFailedError
 from reid_tune.training.compiler import limit_compile_processes
 from reid_tune.training.timeouts import GROUP_TIMEOUT
 
-__all__ = ["launch"]
+__all__ = ["launch_workers"]
 
 _GRACE_SECONDS = 30.0  # for workers to end by themselves, as torch gives them
 
 
-def launch(function: Callable[..., None], arguments: Sequence[Any], devices: Sequence[torch.device]) -> None:
+def launch_workers(function: Callable[..., None], arguments: Sequence[Any], devices: Sequence[torch.device]) -> None:
     """Call `function(*arguments, device)` in a process for each device, joined in one process group.
 
     The processes meet through a file, so that no port is opened beyond those of the process group itself. They end
@@ -48,7 +48,11 @@ def launch(function: Callable[..., None], arguments: Sequence[Any], devices: Seq
         # A single machine needs no name of its own that resolves.
         set_defaults({"GLOO_SOCKET_IFNAME": "lo"})
         processes = start_processes(
-            _work, (function, tuple(arguments), list(devices), folder), len(devices), join=False, start_method="spawn"
+            _run_worker,
+            (function, tuple(arguments), list(devices), folder),
+            len(devices),
+            join=False,
+            start_method="spawn",
         )
         assert processes is not None
         try:
@@ -91,7 +95,7 @@ def _require_no_death(context: ProcessContext) -> None:
             raise RunFailedError(f"worker {number} of {len(context.processes)} died ({signal.strsignal(-code)}).")
 
 
-def _work(
+def _run_worker(
     rank: int, function: Callable[..., None], arguments: tuple[Any, ...], devices: list[torch.device], folder: str
 ) -> None:
     signal.signal(signal.SIGTERM, _interrupt)

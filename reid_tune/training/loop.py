@@ -17,16 +17,16 @@ from reid_tune.evaluation.features import write_features
 from reid_tune.evaluation.score import score
 from reid_tune.optim.schedule import set_learning_rate
 from reid_tune.training.checkpoint_writer import CheckpointWriter
-from reid_tune.training.determinism import kernels
-from reid_tune.training.distributed import broadcast, world_size
-from reid_tune.training.embed import features_of, network_embed
-from reid_tune.training.memory import memory_errors
+from reid_tune.training.data_split import DataSplit
+from reid_tune.training.determinism import configure_kernels
+from reid_tune.training.distributed import broadcast_object, world_size
+from reid_tune.training.embedding import compute_features, make_embed_function
+from reid_tune.training.memory import translate_memory_errors
 from reid_tune.training.pipeline import Batch, training_batches
-from reid_tune.training.reporter import Reporter
-from reid_tune.training.run import Run, begin
-from reid_tune.training.subsets import DataSplit
+from reid_tune.training.reporting import Reporter
+from reid_tune.training.state import TrainingState, create_or_resume
 
-__all__ = ["Trained", "train"]
+__all__ = ["TrainingResult", "train"]
 
 CPU = torch.device("cpu")
 _CHECK_EVERY = 10
@@ -37,7 +37,7 @@ _CALMER = "lower train.optim.base_lr, lengthen the warm-up or set train.clip_gra
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainingResult:
     """The end of a run: its last checkpoint and the metrics of all epochs."""
 
     checkpoint: Path
@@ -55,7 +55,7 @@ def train(
     keep_best: bool = False,
     features: Path | None = None,
     device: torch.device = CPU,
-) -> Trained:
+) -> TrainingResult:
     """Train a network as the spec says, on all workers of the process group if there is one.
 
     After every epoch `reid_model_latest.pth` is written in the background; once it is there the epoch is reported,
@@ -79,23 +79,23 @@ def train(
     """
     if device.type == "cuda":
         torch.cuda.set_device(device)  # CUDA graphs, and threads of ours, take the current device.
-    with memory_errors(experiment, device):
-        run = begin(experiment, directory, device, resume, split)
+    with translate_memory_errors(experiment, device):
+        run = create_or_resume(experiment, directory, device, resume, split)
         certain_epochs = min(validate_at, default=run.experiment.train.num_epochs)
-        with kernels(experiment.train, device, certain_epochs * run.data.sampler.steps_per_epoch):
+        with configure_kernels(experiment.train, device, certain_epochs * run.data.sampler.steps_per_epoch):
             _train_epochs(run, reporter, validate_at, keep_best, features)
-    return Trained(run.directory / LATEST, run.history)
+    return TrainingResult(run.directory / LATEST, run.history)
 
 
 def _train_epochs(
-    run: Run, reporter: Reporter, validate_at: Collection[int], keep_best: bool, features: Path | None
+    run: TrainingState, reporter: Reporter, validate_at: Collection[int], keep_best: bool, features: Path | None
 ) -> None:
     num_epochs = run.experiment.train.num_epochs
     epochs = range(len(run.history), num_epochs)
     reporter.start(run.data.sampler.steps_per_epoch, epochs.start + 1, num_epochs)
-    reporter.say(run.origin)
+    reporter.info(run.origin)
     for metrics in run.history:
-        reporter.report(metrics)
+        reporter.report_epoch(metrics)
     with (
         CheckpointWriter(run, keep_best=keep_best) as writer,
         training_batches(run.experiment, run.data, run.source, run.device, epochs) as batches,
@@ -109,7 +109,7 @@ def _train_epochs(
                 raise
             metrics = {"epoch": epoch + 1, **trained}
             if run.validates and _validates(run.experiment, epoch + 1, validate_at):
-                metrics |= broadcast(_validate(run, epoch, features if epoch + 1 == num_epochs else None))
+                metrics |= broadcast_object(_validate(run, epoch, features if epoch + 1 == num_epochs else None))
             run.history.append(metrics)
             writer.save()
             reports.add(metrics)
@@ -132,7 +132,7 @@ class _Reports:
         """Report the epoch before, if it is not yet reported and either written or due at this step of `steps`."""
         alone = world_size() == 1
         due = number >= (steps if alone else min(steps, _REPORT_STEP[device.type]))
-        if self._waiting is not None and (due or (alone and self._writer.idle)):
+        if self._waiting is not None and (due or (alone and self._writer.is_idle)):
             self.deliver()
 
     def deliver(self) -> None:
@@ -140,10 +140,10 @@ class _Reports:
         metrics, self._waiting = self._waiting, None
         if metrics is not None:
             self._writer.wait()
-            self.reporter.report(metrics)
+            self.reporter.report_epoch(metrics)
 
 
-def _train_epoch(run: Run, epoch: int, batches: Iterator[Batch], reports: _Reports) -> dict[str, float]:
+def _train_epoch(run: TrainingState, epoch: int, batches: Iterator[Batch], reports: _Reports) -> dict[str, float]:
     train, steps, device = run.experiment.train, run.data.sampler.steps_per_epoch, run.device
     rate = set_learning_rate(run.optimizer, train.optim, epoch, train.num_epochs, run.history)
     # Stochastic layers draw alike on all workers, and a resumed run draws what an undisturbed one does.
@@ -176,10 +176,10 @@ def _check_loss(copy: tuple[int, HostCopy], epoch: int, reporter: Reporter) -> N
     bad_step, loss = values.read()
     if bad_step:
         raise NonFiniteError(f"the loss is not finite in epoch {epoch + 1}, step {int(bad_step)}: {_CALMER}.")
-    reporter.step(number, loss)
+    reporter.report_step(number, loss)
 
 
-def _means_of_epoch(run: Run, sums: dict[str, Tensor], epoch: int) -> dict[str, float]:
+def _means_of_epoch(run: TrainingState, sums: dict[str, Tensor], epoch: int) -> dict[str, float]:
     """Means of the sums over the epoch's steps, once the weights are known to be finite; reads the device once."""
     norms = torch._foreach_norm([parameter.detach() for parameter in run.network.parameters()], 1)
     finite = torch.stack(list(norms)).isfinite().all()
@@ -195,13 +195,13 @@ def _validates(experiment: Experiment, epoch: int, validate_at: Collection[int])
     return epoch % train.validation_interval == 0 or epoch == train.num_epochs or epoch in validate_at
 
 
-def _validate(run: Run, epoch: int, file: Path | None) -> dict[str, float | int] | None:
+def _validate(run: TrainingState, epoch: int, file: Path | None) -> dict[str, float | int] | None:
     """Metrics of the network as it is about to be saved, on rank 0; in float32, as in `evaluate`."""
     if run.validation is None:
         return None
-    embed = network_embed(run.network, run.experiment)
+    embed = make_embed_function(run.network, run.experiment)
     try:
-        features = features_of(run.validation, embed)
+        features = compute_features(run.validation, embed)
     except InputError as error:
         raise NonFiniteError(f"the network fails the validation of epoch {epoch + 1}: {error} Or {_CALMER}.") from None
     if file is not None:

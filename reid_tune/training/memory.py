@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from reid_tune.config.experiment import Experiment
 
-__all__ = ["is_out_of_memory", "memory_errors"]
+__all__ = ["is_out_of_memory", "translate_memory_errors"]
 
 # What PyTorch, CUDA and its libraries say; they raise RuntimeError, or subclasses of it, with these texts.
 _TEXTS = (
@@ -38,7 +38,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 @contextmanager
-def memory_errors(experiment: "Experiment", device: "torch.device") -> Iterator[None]:
+def translate_memory_errors(experiment: "Experiment", device: "torch.device") -> Iterator[None]:
     """Turn exhausted memory in a training into one sentence with the batch, the memory and what to do.
 
     Raises:

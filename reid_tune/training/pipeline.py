@@ -16,11 +16,11 @@ from reid_tune.config.experiment import Experiment
 from reid_tune.data.augment.params import AugmentationParams
 from reid_tune.data.image_cache.images import DecodedImages
 from reid_tune.data.transfer import to_device, to_pinned
-from reid_tune.training.data import TrainingImages
 from reid_tune.training.devices import background_thread
 from reid_tune.training.distributed import rank, world_size
+from reid_tune.training.image_sets import TrainingImages
 
-__all__ = ["Batch", "HostImages", "ImageSource", "ResidentImages", "image_source", "training_batches"]
+__all__ = ["Batch", "HostImages", "ImageSource", "ResidentImages", "make_image_source", "training_batches"]
 
 # Batches that are ready ahead of the loop. On a GPU enough to bridge the end of an epoch; pixels of one take 13 MB.
 _AHEAD_ON_GPU, _AHEAD_ON_CPU = 8, 2
@@ -66,7 +66,7 @@ class ResidentImages:
         return self._images.index_select(0, to_device(prepared, self._images.device))
 
 
-def image_source(images: DecodedImages, experiment: Experiment, device: torch.device) -> ImageSource:
+def make_image_source(images: DecodedImages, experiment: Experiment, device: torch.device) -> ImageSource:
     """The images where `dataset.resident` keeps them; for `auto` see `_LARGEST_SHARE`."""
     resident = experiment.dataset.resident
     if device.type != "cuda" or resident is False:
@@ -90,12 +90,12 @@ class Batch:
     Attributes:
         images: As `ImageSource.read` has prepared them.
         labels: Of the global batch, int64 [batch].
-        decisions: Of the augmentation of this worker's images.
+        augmentation_params: Of the augmentation of this worker's images.
     """
 
     images: Tensor
     labels: Tensor
-    decisions: AugmentationParams
+    augmentation_params: AugmentationParams
 
 
 class _Reader:
@@ -112,11 +112,11 @@ class _Reader:
         if epoch != self._epoch:
             self._epoch, self._rows = epoch, self._data.sampler.epoch(epoch)
         rows = self._rows[step]
-        decisions = self._data.augmentation.draw(self._seed, epoch, step, self._batch_size)
+        augmentation_params = self._data.augmentation.draw(self._seed, epoch, step, self._batch_size)
         return Batch(
             self._source.read(rows[self._share]),
             to_pinned(self._data.labels[rows], self._device),
-            decisions.slice(self._share.start, self._share.stop),
+            augmentation_params.slice(self._share.start, self._share.stop),
         )
 
 

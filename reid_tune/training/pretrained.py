@@ -19,7 +19,7 @@ from reid_tune.modeling.network import ReIDNet
 from reid_tune.modeling.weights import is_optional, load_weights
 from reid_tune.storage.download_cache import ensure_local_file
 
-__all__ = ["Loaded", "load_pretrained"]
+__all__ = ["LoadedWeights", "load_pretrained"]
 
 _BACKBONE = "backbone."
 _SHOWN = 4
@@ -29,7 +29,7 @@ _HEAD = re.compile(r"^backbone\.(fc|head|head_dist|classifier|norm\d)\.")
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedWeights:
     """What came from a file of pretrained weights; `str` is the report for the user.
 
     Attributes:
@@ -67,7 +67,7 @@ class Loaded:
         return "\n".join(lines)
 
 
-def load_pretrained(network: ReIDNet, experiment: Experiment, identities: Sequence[int]) -> Loaded | None:
+def load_pretrained(network: ReIDNet, experiment: Experiment, identities: Sequence[int]) -> LoadedWeights | None:
     """Copy the weights of `model.pretrained_model_path` into a network, before its training.
 
     `pretrain_choice: imagenet` takes the backbone's, `self` all that fit; the classifier's only from a checkpoint of
@@ -110,7 +110,7 @@ def load_pretrained(network: ReIDNet, experiment: Experiment, identities: Sequen
             f"model.pretrained_model_path = {path}: it fills {filled} of {len(backbone)} tensors of model.backbone = "
             f"{model.backbone!r} and has {len(odd)} others ({_shortened(odd) or 'none'}): it is of another network."
         )
-    return Loaded(
+    return LoadedWeights(
         path=path,
         sha256=_digest(path),
         backbone=len(backbone),

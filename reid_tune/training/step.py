@@ -11,11 +11,11 @@ from reid_tune.config.experiment import Experiment
 from reid_tune.evaluation.distances import full_precision
 from reid_tune.losses.training_loss import TrainingLoss
 from reid_tune.modeling.network import ReIDNet
-from reid_tune.training.acceleration import feature_function
-from reid_tune.training.chunks import Chunks
+from reid_tune.training.acceleration import make_feature_function
+from reid_tune.training.accumulation import GradientAccumulation
 from reid_tune.training.distributed import gather_rows, world_size
 
-__all__ = ["Step", "autocast"]
+__all__ = ["TrainingStep", "autocast"]
 
 
 _HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -33,7 +33,7 @@ class _Backbone(nn.Module):
         super().__init__()
         self.network = network
         self.precision = experiment.train.precision
-        self.features: Callable[[Tensor], Tensor] = feature_function(network, experiment, steps)
+        self.features: Callable[[Tensor], Tensor] = make_feature_function(network, experiment, steps)
 
     def forward(self, images: Tensor) -> Tensor:
         with autocast(self.precision, images.device):
@@ -53,7 +53,7 @@ class _Global(nn.Module):
         return features, self.backbone.network.logits(features)
 
 
-class Step:
+class TrainingStep:
     """Forward, losses, backward, update; the same result for any number of workers with the same global batch.
 
     That holds to rounding where the backbone's batch norm is in eval mode and no layer is stochastic: batch norm in
@@ -81,10 +81,10 @@ class Step:
             for part in (network.neck, network.classifier):
                 part.requires_grad_(False)
         backbone = _Backbone(network, experiment, steps)
-        self.chunks: Chunks | None = None
+        self.chunks: GradientAccumulation | None = None
         self.module: nn.Module = _Global(backbone)
         if experiment.train.accumulate > 1:
-            self.chunks = Chunks(backbone, network, experiment.train.accumulate)
+            self.chunks = GradientAccumulation(backbone, network, experiment.train.accumulate)
         elif world_size() > 1:
             self.module = DistributedDataParallel(self.module)
 

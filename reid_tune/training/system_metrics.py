@@ -8,12 +8,12 @@ from typing import Self
 import psutil
 import torch
 
-__all__ = ["Usage"]
+__all__ = ["SystemMonitor"]
 
 _EVERY = 2.0  # seconds between two looks
 
 
-class Usage:
+class SystemMonitor:
     """Looks at the machine now and then from a thread; a context manager.
 
     Args:
@@ -28,7 +28,7 @@ class Usage:
         self._lock, self._over = threading.Lock(), threading.Event()
         self._thread = threading.Thread(target=self._watch, name="usage", daemon=True)
 
-    def take(self) -> dict[str, float]:
+    def collect(self) -> dict[str, float]:
         """Means since the last call, and the peak memory of this process and of its GPU, in MB.
 
         `system/cpu_utilization_percentage`, `system/system_memory_usage_megabytes` and `_percentage`, and of a GPU

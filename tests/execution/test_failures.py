@@ -13,7 +13,7 @@ from reid_tune.errors import (
     UnsupportedOperationError,
 )
 from reid_tune.execution.failures import Failure, classify_error, failure_from_report, failure_to_report, max_retries
-from reid_tune.training.memory import memory_errors
+from reid_tune.training.memory import translate_memory_errors
 
 
 def _too_much_memory() -> None:
@@ -54,7 +54,7 @@ def test_kinds_of_failures(error: BaseException, kind: str, reason: str) -> None
 
 @pytest.mark.parametrize(("shared", "retries"), [(True, 1), (False, 0)])
 def test_memory_that_runs_out_in_a_training_is_retried_where_the_gpu_was_shared(shared: bool, retries: int) -> None:
-    with pytest.raises(OutOfMemoryError) as caught, memory_errors(Experiment(), torch.device("cpu")):
+    with pytest.raises(OutOfMemoryError) as caught, translate_memory_errors(Experiment(), torch.device("cpu")):
         _too_much_memory()
     failure = classify_error(caught.value)
     assert failure == Failure("out_of_memory", str(caught.value)) and "lower dataset.batch_size" in failure.reason

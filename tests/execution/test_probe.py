@@ -17,7 +17,7 @@ from reid_tune.execution.placement import Placement
 from reid_tune.execution.probe import run_probe
 from reid_tune.execution.probe_steps import ProbeResult, measure_training
 from reid_tune.search_space.load import SweepConfig
-from reid_tune.training.subsets import load_split
+from reid_tune.training.data_split import load_split
 
 from ..helpers.cli_sweep import SPEC
 from ..helpers.simulated_driver import make_sweep
@@ -105,8 +105,8 @@ def test_the_memory_of_a_gpu_is_measured_last_in_two_batches(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Without a GPU: the figures of its memory are made up, the steps are not."""
-    given = {f"train.{name}": value for name, value in train.items()}
-    experiment = with_parameters(sweep.experiment, given, "test")
+    values = {f"train.{name}": value for name, value in train.items()}
+    experiment = with_parameters(sweep.experiment, values, "test")
     with batches() as seen:
         gpu: Any = FakeGpu(seen, monkeypatch)
         measured, busy = measure_training(experiment, CPU, workers, gpu)

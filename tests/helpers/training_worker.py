@@ -18,9 +18,9 @@ from reid_tune.config.load import build_experiment
 from reid_tune.errors import InputError
 from reid_tune.modeling.network import build_seeded_network
 from reid_tune.optim.optimizer import make_optimizer
-from reid_tune.training.distributed import broadcast, rank, world_size
+from reid_tune.training.distributed import broadcast_object, rank, world_size
 from reid_tune.training.loop import train
-from reid_tune.training.step import Step
+from reid_tune.training.step import TrainingStep
 
 WORLDS = (1, 2, 4)
 LOSSES: dict[str, dict[str, Any]] = {
@@ -45,11 +45,11 @@ STEPS: dict[str, tuple[str, int, dict[str, Any]]] = {
 class Silent:
     def start(self, *_: int) -> None: ...
 
-    def say(self, _: str) -> None: ...
+    def info(self, _: str) -> None: ...
 
-    def step(self, *_: object) -> None: ...
+    def report_step(self, *_: object) -> None: ...
 
-    def report(self, _: object) -> None: ...
+    def report_epoch(self, _: object) -> None: ...
 
 
 def experiment(data: str, **values: Any) -> Experiment:
@@ -81,7 +81,7 @@ def one_step(data: str, losses: str, identities: int, values: dict[str, Any]) ->
     share = len(images) // world_size()
     with torch.no_grad():
         features = network.features(images)
-    step = Step(network, make_optimizer(network, spec.train.optim), spec)
+    step = TrainingStep(network, make_optimizer(network, spec.train.optim), spec)
     parts = step(images[rank() * share : (rank() + 1) * share], labels)
     gradients = {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
     state = network.state_dict() | (dict(step.center.state_dict()) if step.center is not None else {})
@@ -105,7 +105,7 @@ def work(number: int, world: int, folder: Path, data: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet-{world}", rank=number, world_size=world)
     found: dict[str, Any] = {"steps": {name: one_step(data, *step) for name, step in STEPS.items()}}
-    found["broadcast"] = broadcast(f"from {number}")
+    found["broadcast"] = broadcast_object(f"from {number}")
     if world == 2:
         found["run"] = short_run(data, folder)
     if world == 4:

@@ -15,7 +15,7 @@ from reid_tune.storage import s3 as objects
 from reid_tune.storage.download_cache import ensure_local_file, ensure_local_folder
 from reid_tune.storage.s3 import S3Store
 from reid_tune.tasks.inference import _images
-from reid_tune.training.subsets import validation_folders
+from reid_tune.training.data_split import validation_folders
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ from reid_tune.errors import InputError
 from reid_tune.search.validation import validate_space
 from reid_tune.sweep.sample_images import link_images, sample_test_images, sample_training_images
 from reid_tune.sweep.smoke import make_small_sweep
-from reid_tune.training.subsets import load_split
+from reid_tune.training.data_split import load_split
 
 from ..helpers.cli_sweep import Bench
 from ..helpers.simulated_driver import make_sweep
@@ -88,7 +88,7 @@ def test_the_small_sweep_is_the_sweep_but_for_epochs_trials_and_data(data: Path,
     constraints = ["train.num_epochs >= 10", "dataset.batch_size % dataset.num_instances == 0"]
     more = {"constraints": constraints, "search": {"sampler": "random", "start_from": ["earlier"]}}
     sweep = make_sweep(tmp_path, base, space=SPACE, **more)
-    small = make_small_sweep(sweep, tmp_path / "small", tests=True)
+    small = make_small_sweep(sweep, tmp_path / "small", with_tests=True)
 
     assert {parameter.key for parameter in small.space.parameters} == {
         "train.num_epochs",
@@ -111,7 +111,7 @@ def test_the_small_sweep_is_the_sweep_but_for_epochs_trials_and_data(data: Path,
 
 def test_the_key_is_in_no_file_of_the_small_sweep(data: Path, tmp_path: Path) -> None:
     base = {"encryption_key": "hush-4711", "dataset": {"train_dataset_dir": str(data / "a/bounding_box_train")}}
-    small = make_small_sweep(make_sweep(tmp_path, base), tmp_path / "small", tests=False)
+    small = make_small_sweep(make_sweep(tmp_path, base), tmp_path / "small", with_tests=False)
     assert small.experiment.encryption_key == "hush-4711"
     texts = [path.read_text() for path in (tmp_path / "small").glob("*.yaml")]
     assert len(texts) == 2 and "hush" not in "".join(texts)

@@ -21,7 +21,7 @@ from reid_tune.tasks.evaluate import run_evaluate
 from reid_tune.tasks.export import run_export
 from reid_tune.tasks.inference import run_inference
 from reid_tune.tasks.score import run_score
-from reid_tune.training.data import training_images
+from reid_tune.training.image_sets import load_training_images
 
 from ..helpers.small_networks import SMALL_SWIN
 from .conftest import write_checkpoint
@@ -182,7 +182,7 @@ def test_a_swin_sees_bicubic_images_everywhere(spec: Spec, data: Path, tmp_path:
     np.testing.assert_allclose(together, wanted, atol=1e-4 * np.abs(wanted).max())
 
     records = read_image_folder(data / "bounding_box_train").records[:8]
-    trained_on = training_images(experiment, records).images
+    trained_on = load_training_images(experiment, records).images
     for record, image in zip(records, trained_on, strict=True):
         with Image.open(record.path) as opened:
             small = np.asarray(opened.convert("RGB").resize((32, 64), Image.Resampling.BICUBIC))

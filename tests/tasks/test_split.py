@@ -10,7 +10,7 @@ from reid_tune.errors import InputError
 from reid_tune.tasks.check_data import check_data
 from reid_tune.tasks.split import run_split, write_split_lists
 from reid_tune.tasks.train import run_train
-from reid_tune.training.subsets import load_split
+from reid_tune.training.data_split import load_split
 
 from .conftest import Spec
 

@@ -68,13 +68,13 @@ class Recorder:
     def start(self, steps_per_epoch: int, first_epoch: int, num_epochs: int) -> None:
         self.started = (steps_per_epoch, first_epoch, num_epochs)
 
-    def say(self, text: str) -> None:
+    def info(self, text: str) -> None:
         self.said.append(text)
 
-    def step(self, step: int, loss: float) -> None:
+    def report_step(self, step: int, loss: float) -> None:
         self.steps.append((step, loss))
 
-    def report(self, metrics: Mapping[str, Any]) -> None:
+    def report_epoch(self, metrics: Mapping[str, Any]) -> None:
         self.reports.append(dict(metrics))
         if metrics["epoch"] == self.stop_after:
             raise InterruptedError

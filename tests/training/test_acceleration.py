@@ -8,7 +8,7 @@ import torch
 
 from reid_tune.modeling.network import ReIDNet, build_seeded_network
 from reid_tune.training import acceleration
-from reid_tune.training.acceleration import feature_function
+from reid_tune.training.acceleration import make_feature_function
 
 from .conftest import Build
 
@@ -42,10 +42,10 @@ def test_when_the_backbone_is_compiled(
     compiler: str | None,
     expected: bool,
 ) -> None:
-    monkeypatch.setattr(acceleration, "compiler_of", lambda _: compiler)
+    monkeypatch.setattr(acceleration, "find_compiler", lambda _: compiler)
     monkeypatch.setattr(torch, "compile", lambda function, **options: ("compiled", function, options))
     network = network_on(device, build)
-    function: Any = feature_function(network, build(train__compile=compile), steps)
+    function: Any = make_feature_function(network, build(train__compile=compile), steps)
     if expected:
         assert function == ("compiled", network.features, {"dynamic": False})
     else:
@@ -76,7 +76,7 @@ def test_graphs_are_recorded_once_and_leave_the_network_as_it_was(
     monkeypatch.setattr(torch.cuda, "get_rng_state", lambda _: torch.get_rng_state())
     monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, _: torch.set_rng_state(state))
     images = torch.randn(8, 3, 32, 16)
-    features = feature_function(network, build(train__cuda_graphs=True), 1)
+    features = make_feature_function(network, build(train__cuda_graphs=True), 1)
     torch.manual_seed(0)
     first = features(images)
     assert torch.equal(torch.rand(1), torch.rand(1, generator=torch.Generator().manual_seed(0)))

@@ -18,15 +18,15 @@ from reid_tune.errors import InfrastructureError, NonFiniteError
 from reid_tune.training import loop
 from reid_tune.training.checkpoint_writer import CheckpointWriter
 from reid_tune.training.loop import train
-from reid_tune.training.run import Run, begin
-from reid_tune.training.step import Step
+from reid_tune.training.state import TrainingState, create_or_resume
+from reid_tune.training.step import TrainingStep
 
 from .conftest import Build, Recorder
 
 
 @pytest.fixture
-def run(build: Build, tmp_path: Path) -> Run:
-    run = begin(build(), tmp_path, torch.device("cpu"), None)
+def run(build: Build, tmp_path: Path) -> TrainingState:
+    run = create_or_resume(build(), tmp_path, torch.device("cpu"), None)
     run.history.append({"epoch": 1, "loss": 1.0})
     return run
 
@@ -43,7 +43,7 @@ def blocked_writes(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     return allowed
 
 
-def test_the_file_has_the_state_at_the_time_of_saving(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_file_has_the_state_at_the_time_of_saving(run: TrainingState, monkeypatch: pytest.MonkeyPatch) -> None:
     allowed = blocked_writes(monkeypatch)
     weight = run.network.projection.weight
     before = weight.detach().clone()
@@ -52,10 +52,10 @@ def test_the_file_has_the_state_at_the_time_of_saving(run: Run, monkeypatch: pyt
         with torch.no_grad():
             weight.fill_(7.0)
         run.history[0]["loss"] = 2.0
-        assert not writer.idle and not (run.directory / LATEST).exists()
+        assert not writer.is_idle and not (run.directory / LATEST).exists()
         allowed.set()
         writer.wait()
-        assert writer.idle
+        assert writer.is_idle
         saved = load_checkpoint(run.directory / LATEST)
         assert torch.equal(saved.model["projection.weight"], before) and saved.history[0]["loss"] == 1.0
         run.history.append({"epoch": 2, "loss": 1.0})
@@ -64,7 +64,7 @@ def test_the_file_has_the_state_at_the_time_of_saving(run: Run, monkeypatch: pyt
     assert saved.epoch == 2 and bool((saved.model["projection.weight"] == 7).all()), "memory is used again"
 
 
-def test_one_file_is_written_at_a_time(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_file_is_written_at_a_time(run: TrainingState, monkeypatch: pytest.MonkeyPatch) -> None:
     allowed = blocked_writes(monkeypatch)
     with CheckpointWriter(run, keep_best=False) as writer:
         writer.save()
@@ -92,8 +92,8 @@ def test_a_full_disk_ends_the_run_with_its_sentence(
 
 def test_an_epoch_is_reported_once_its_checkpoint_is_there(build: Build, tmp_path: Path) -> None:
     class Reader(Recorder):
-        def report(self, metrics: Any) -> None:
-            super().report(metrics)
+        def report_epoch(self, metrics: Any) -> None:
+            super().report_epoch(metrics)
             assert load_checkpoint(tmp_path / LATEST).epoch == metrics["epoch"]
 
     recorder = Reader()
@@ -105,16 +105,16 @@ def test_an_epoch_is_reported_though_the_next_one_diverges(
     build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The loss of the second epoch is found to be infinite while the first one's checkpoint is still being written."""
-    steps, take_step = [], Step.__call__
+    steps, take_step = [], TrainingStep.__call__
 
-    def diverging(self: Step, *inputs: torch.Tensor) -> dict[str, torch.Tensor]:
+    def diverging(self: TrainingStep, *inputs: torch.Tensor) -> dict[str, torch.Tensor]:
         values = take_step(self, *inputs)
         steps.append(values)
         return values if len(steps) <= 4 else values | {"loss": values["loss"] * torch.inf}
 
-    monkeypatch.setattr(Step, "__call__", diverging)
+    monkeypatch.setattr(TrainingStep, "__call__", diverging)
     monkeypatch.setattr(loop, "_CHECK_EVERY", 1)
-    monkeypatch.setattr(CheckpointWriter, "idle", False)
+    monkeypatch.setattr(CheckpointWriter, "is_idle", False)
     recorder = Recorder()
     with pytest.raises(NonFiniteError, match="epoch 2, step 1"):
         train(build(), recorder, tmp_path)
@@ -125,8 +125,8 @@ def test_an_interrupted_loop_finishes_the_file_of_the_last_whole_epoch(
     build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Interrupted(Recorder):
-        def step(self, step: int, loss: float) -> None:
-            super().step(step, loss)
+        def report_step(self, step: int, loss: float) -> None:
+            super().report_step(step, loss)
             if len(self.steps) == 2:
                 raise KeyboardInterrupt
 

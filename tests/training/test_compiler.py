@@ -9,7 +9,7 @@ from reid_tune.config.experiment import Experiment
 from reid_tune.config.load import with_parameters
 from reid_tune.errors import InputError
 from reid_tune.tasks.train import run_train
-from reid_tune.training.compiler import compiler_of, limit_compile_processes, require_compiler
+from reid_tune.training.compiler import find_compiler, limit_compile_processes, require_compiler
 
 
 @pytest.fixture
@@ -29,17 +29,17 @@ def install(folder: Path, name: str) -> str:
 
 
 def test_each_kind_of_device_has_its_compiler(programs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert compiler_of("cuda") is None and compiler_of("cpu") is None
+    assert find_compiler("cuda") is None and find_compiler("cpu") is None
     clang = install(programs, "clang")
-    assert compiler_of("cuda") == clang and compiler_of("cpu") is None
+    assert find_compiler("cuda") == clang and find_compiler("cpu") is None
     gcc, gxx = install(programs, "gcc"), install(programs, "g++")
-    assert compiler_of("cuda") == gcc and compiler_of("cpu") == gxx
+    assert find_compiler("cuda") == gcc and find_compiler("cpu") == gxx
     monkeypatch.setenv("CC", "clang")
     monkeypatch.setenv("CXX", "g++ -O2")
-    assert compiler_of("cuda") == clang and compiler_of("cpu") == gxx
+    assert find_compiler("cuda") == clang and find_compiler("cpu") == gxx
     monkeypatch.setenv("CC", "clang -O2")  # Triton takes that for the name of a program.
     monkeypatch.setenv("CXX", "missing")
-    assert compiler_of("cuda") is None and compiler_of("cpu") is None
+    assert find_compiler("cuda") is None and find_compiler("cpu") is None
 
 
 def test_compiling_without_a_compiler_is_one_sentence(programs: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from reid_tune.config.train import Cudnn, Train
 from reid_tune.losses.training_loss import TrainingLoss
-from reid_tune.training.determinism import kernels
+from reid_tune.training.determinism import configure_kernels
 
 from .conftest import Build
 from .test_step import IMAGES, LABELS, make
@@ -26,13 +26,13 @@ def gpu() -> Iterator[torch.device]:
 
 @pytest.mark.parametrize(("tf32", "products"), [(True, "high"), (False, "highest")])
 def test_products_and_convolutions_have_one_precision(gpu: torch.device, tf32: bool, products: str) -> None:
-    with kernels(Train(tf32=tf32), gpu):
+    with configure_kernels(Train(tf32=tf32), gpu):
         assert torch.get_float32_matmul_precision() == products
         assert cudnn.allow_tf32 is tf32
 
 
 def test_a_cpu_multiplies_in_true_float32() -> None:
-    with kernels(Train(tf32=True), torch.device("cpu")):
+    with configure_kernels(Train(tf32=True), torch.device("cpu")):
         assert torch.get_float32_matmul_precision() == "highest"
 
 
@@ -58,7 +58,7 @@ def test_losses_and_their_gradients_are_in_true_float32(
     losses, features = TrainingLoss.__call__, step.network.features
     monkeypatch.setattr(TrainingLoss, "__call__", lambda self, f, *rest: losses(self, Noted.apply(f, "losses"), *rest))
     monkeypatch.setattr(step.module.backbone, "features", lambda images: Noted.apply(features(images), "backbone"))
-    with kernels(Train(tf32=True), gpu):
+    with configure_kernels(Train(tf32=True), gpu):
         step(IMAGES, LABELS)
     assert set(seen) == {
         ("losses", "forward", "highest"),
@@ -80,7 +80,7 @@ def test_losses_and_their_gradients_are_in_true_float32(
 )
 def test_cudnn_times_its_algorithms_where_that_pays(train: Train, steps: int | None, benchmark: bool) -> None:
     before = cudnn.benchmark
-    with kernels(train, torch.device("cuda", 0), steps):
+    with configure_kernels(train, torch.device("cuda", 0), steps):
         assert cudnn.benchmark is benchmark
         assert cudnn.deterministic is train.deterministic
     assert cudnn.benchmark is before

@@ -4,22 +4,22 @@ import pytest
 import torch
 
 from reid_tune.errors import InputError
-from reid_tune.training.devices import default_device, named_device
+from reid_tune.training.devices import default_device, parse_device
 
 
 @pytest.mark.parametrize(("gpus", "expected"), [(0, "cpu"), (1, "cuda:0"), (4, "cuda:0")])
 def test_the_default_is_the_first_gpu_or_the_cpu(monkeypatch: pytest.MonkeyPatch, gpus: int, expected: str) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
-    assert default_device() == named_device("auto") == torch.device(expected)
-    assert named_device("cpu") == torch.device("cpu")
+    assert default_device() == parse_device("auto") == torch.device(expected)
+    assert parse_device("cpu") == torch.device("cpu")
 
 
 def test_names_choose_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert [named_device(name) for name in ("cuda", "cuda:1")] == [torch.device("cuda", index) for index in (0, 1)]
+    assert [parse_device(name) for name in ("cuda", "cuda:1")] == [torch.device("cuda", index) for index in (0, 1)]
     with pytest.raises(InputError, match="--device asks for GPU 2, but this machine has 2"):
-        named_device("cuda:2")
+        parse_device("cuda:2")
     with pytest.raises(InputError, match="--device gpu is none of auto, cpu, cuda and cuda:N"):
-        named_device("gpu")
+        parse_device("gpu")

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from reid_tune.losses.metric_losses import batch_hard_triplet, euclidean_distances
-from reid_tune.training.distributed import broadcast, gather_rows, rank, world_size
+from reid_tune.training.distributed import broadcast_object, gather_rows, rank, world_size
 
 from ..helpers import training_worker as worker
 
@@ -90,5 +90,5 @@ def test_broadcast_gives_the_first_workers_value(found: Found) -> None:
 
 def test_one_process_needs_no_group() -> None:
     rows = torch.ones(2, 3, requires_grad=True)
-    assert (world_size(), rank(), broadcast("mine")) == (1, 0, "mine")
+    assert (world_size(), rank(), broadcast_object("mine")) == (1, 0, "mine")
     assert gather_rows(rows) is rows

@@ -16,7 +16,7 @@ from reid_tune.config.load import build_experiment
 from reid_tune.errors import InputError, RunFailedError
 from reid_tune.modeling.network import build_seeded_network
 from reid_tune.tasks.common.open_model import ModelFile
-from reid_tune.training.embedding_pool import embedding_workers
+from reid_tune.training.embedding_pool import open_embedding_pool
 
 CPU = torch.device("cpu")
 
@@ -39,7 +39,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> list[ModelFile]:
 
 @pytest.fixture(scope="module")
 def two() -> Iterator[object]:
-    with embedding_workers([CPU, CPU]) as load:
+    with open_embedding_pool([CPU, CPU]) as load:
         yield load
 
 
@@ -56,7 +56,7 @@ def test_two_workers_give_what_one_does_in_order(two, models: list[ModelFile], c
     images = crops(count)
     found = []
     for model in models:
-        with embedding_workers([CPU]) as load:
+        with open_embedding_pool([CPU]) as load:
             one = load(model)
         shared = two(model)
         assert (shared.image_spec, shared.dimension) == (one.image_spec, one.dimension) and one.dimension == 24
@@ -80,7 +80,7 @@ def test_the_open_model_is_not_opened_again(two, models: list[ModelFile], tmp_pa
 @pytest.mark.integration
 def test_what_a_model_raises_comes_back_and_ends_the_workers(models: list[ModelFile], tmp_path: Path) -> None:
     before = len(children())
-    with embedding_workers([CPU, CPU]) as load:
+    with open_embedding_pool([CPU, CPU]) as load:
         assert len(children()) == before + 2
         with pytest.raises(InputError, match="there is no checkpoint .*gone.pth"):
             load(ModelFile(tmp_path / "gone.pth", make_spec()))
@@ -92,7 +92,7 @@ def test_a_worker_that_dies_is_named_and_none_is_left(models: list[ModelFile]) -
     before = {process.pid for process in children()}
     with (
         pytest.raises(RunFailedError, match=r"worker [12] of 2 died \(status -9\)"),
-        embedding_workers([CPU, CPU]) as load,
+        open_embedding_pool([CPU, CPU]) as load,
     ):
         embedder = load(models[0])
         next(process for process in children() if process.pid not in before).kill()
@@ -107,10 +107,10 @@ import psutil, torch
 print("a line of the script", flush=True)
 from reid_tune.config.load import build_experiment
 from reid_tune.tasks.common.open_model import ModelFile
-from reid_tune.training.embedding_pool import embedding_workers
+from reid_tune.training.embedding_pool import open_embedding_pool
 
 experiment = build_experiment({}, %r, "test")
-with embedding_workers([torch.device("cpu")] * 2) as load:
+with open_embedding_pool([torch.device("cpu")] * 2) as load:
     load(ModelFile(Path(%r), experiment))
     print(*(child.pid for child in psutil.Process().children()), flush=True)
     os.kill(os.getpid(), signal.SIGKILL)

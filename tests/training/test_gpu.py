@@ -11,10 +11,10 @@ from reid_tune.checkpoints.checkpoint import load_checkpoint
 from reid_tune.checkpoints.filenames import LATEST
 from reid_tune.data.transfer import HostCopy
 from reid_tune.errors import OutOfMemoryError
-from reid_tune.training.determinism import kernels
+from reid_tune.training.determinism import configure_kernels
 from reid_tune.training.loop import train
 from reid_tune.training.pipeline import training_batches
-from reid_tune.training.run import Run, begin
+from reid_tune.training.state import TrainingState, create_or_resume
 
 from .conftest import Build, Recorder
 
@@ -55,17 +55,17 @@ def test_a_gpu_and_the_cpu_train_alike(build: Build, plain: list[dict[str, Any]]
 
 
 @pytest.fixture
-def run(build: Build, tmp_path: Path, request: pytest.FixtureRequest) -> Run:
+def run(build: Build, tmp_path: Path, request: pytest.FixtureRequest) -> TrainingState:
     values = getattr(request, "param", {})
-    return begin(build(**VALUES, **values), tmp_path, GPU, None)
+    return create_or_resume(build(**VALUES, **values), tmp_path, GPU, None)
 
 
-def steps(run: Run, count: int) -> Iterator[dict[str, torch.Tensor]]:
+def steps(run: TrainingState, count: int) -> Iterator[dict[str, torch.Tensor]]:
     """The parts of the loss in the first steps of a run."""
     run.network.train()
     epochs = range(count)
     with (
-        kernels(run.experiment.train, GPU),
+        configure_kernels(run.experiment.train, GPU),
         training_batches(run.experiment, run.data, run.source, GPU, epochs) as batches,
     ):
         for _ in range(count):
@@ -89,7 +89,7 @@ CENTER = {"model__with_center_loss": True, "model__metric_loss_type": "triplet_c
     indirect=True,
     ids=str,
 )
-def test_the_host_waits_for_nothing_in_a_step(run: Run) -> None:
+def test_the_host_waits_for_nothing_in_a_step(run: TrainingState) -> None:
     running = steps(run, 6)
     for _ in range(3):
         next(running)  # memory, kernels and the constants of the normalisation
@@ -106,10 +106,10 @@ def test_accumulation_has_the_losses_and_gradients_of_the_whole_batch(build: Bui
     gradients = []
     for number, chunks in enumerate((1, 4)):
         experiment = build(**VALUES, train__accumulate=chunks)
-        run = begin(experiment, tmp_path / str(number), GPU, None)
+        run = create_or_resume(experiment, tmp_path / str(number), GPU, None)
         run.network.backbone.eval()
         with (
-            kernels(experiment.train, GPU),
+            configure_kernels(experiment.train, GPU),
             training_batches(experiment, run.data, run.source, GPU, range(1)) as batches,
         ):
             run.step(*run.inputs(next(batches)))
@@ -123,8 +123,8 @@ def test_a_checkpoint_has_the_weights_at_the_end_of_its_epoch(build: Build, tmp_
     """The copy to the host is made in the GPU's order of work, and the next steps have begun by then."""
 
     class Snapshot(Recorder):
-        def report(self, metrics: Any) -> None:
-            super().report(metrics)
+        def report_epoch(self, metrics: Any) -> None:
+            super().report_epoch(metrics)
             states.append(load_checkpoint(tmp_path / LATEST))
 
     states: list[Any] = []

@@ -24,7 +24,7 @@ from reid_tune.modeling.network import build_seeded_network
 from reid_tune.optim import optimizer as optimizers
 from reid_tune.optim.optimizer import make_optimizer
 from reid_tune.training import step as step_module
-from reid_tune.training.step import Step
+from reid_tune.training.step import TrainingStep
 
 from ..helpers import training_worker as worker
 
@@ -112,7 +112,7 @@ def test_a_step_copies_and_reads_nothing(losses: str, values: dict[str, Any], mo
     monkeypatch.setattr(step_module, "autocast", lambda *_: nullcontext())
     experiment = worker.experiment("unused", **worker.LOSSES[losses], **values)
     network = build_seeded_network(experiment.model, worker.IDENTITIES, seed=0).train().to(META)
-    step = Step(network, make_optimizer(network, experiment.train.optim), experiment)
+    step = TrainingStep(network, make_optimizer(network, experiment.train.optim), experiment)
     images = torch.empty(16, 3, 32, 16, device=META)
     labels = torch.empty(16, dtype=torch.int64, device=META)
     step(images, labels)  # The optimizer makes its state.

@@ -16,13 +16,13 @@ from reid_tune.checkpoints.checkpoint import load_checkpoint
 from reid_tune.config.experiment import Experiment
 from reid_tune.config.load import with_parameters
 from reid_tune.errors import InputError, RunFailedError
-from reid_tune.training.devices import devices, task_devices
-from reid_tune.training.launch import _work, launch
+from reid_tune.training.devices import task_devices, worker_devices
+from reid_tune.training.launch import _run_worker, launch_workers
 from reid_tune.training.loop import train
 from reid_tune.training.timeouts import GROUP_TIMEOUT
+from tests.helpers.training_together import add_up
 
 from .conftest import Build, Recorder
-from .together import add_up
 
 CPU = torch.device("cpu")
 
@@ -38,7 +38,7 @@ def fail(kind: str, device: torch.device) -> None:
 
 
 def test_workers_share_a_group(tmp_path: Path) -> None:
-    launch(add_up, (tmp_path,), [CPU] * 2)
+    launch_workers(add_up, (tmp_path,), [CPU] * 2)
     assert sorted(path.name[0] for path in tmp_path.iterdir()) == ["0", "1"]
     assert {path.read_text() for path in tmp_path.iterdir()} == {"3.0 of 2"}
     assert str(os.getpid()) not in {path.name[2:] for path in tmp_path.iterdir()}
@@ -47,11 +47,11 @@ def test_workers_share_a_group(tmp_path: Path) -> None:
 @pytest.mark.integration
 def test_a_fault_in_one_worker_ends_all_and_is_the_runs() -> None:
     with pytest.raises(InputError, match="^the file is bad.$"):
-        launch(fail, ("fault",), [CPU] * 2)
+        launch_workers(fail, ("fault",), [CPU] * 2)
     with pytest.raises(RunFailedError, match=r"^worker 1 of 2 died \(Killed\)\.$"):
-        launch(fail, ("death",), [CPU] * 2)
+        launch_workers(fail, ("death",), [CPU] * 2)
     with pytest.raises(Exception, match="ValueError: a bug"):
-        launch(fail, ("bug",), [CPU] * 2)
+        launch_workers(fail, ("bug",), [CPU] * 2)
 
 
 def finish_a_file(folder: Path, device: torch.device) -> None:
@@ -71,22 +71,22 @@ def finish_a_file(folder: Path, device: torch.device) -> None:
 @pytest.mark.integration
 def test_a_worker_that_is_ended_finishes_what_it_writes(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="the file is bad"):
-        launch(finish_a_file, (tmp_path,), [CPU] * 2)
+        launch_workers(finish_a_file, (tmp_path,), [CPU] * 2)
     assert (tmp_path / "finished").exists()
 
 
 def test_without_a_gpu_workers_are_processes_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert devices((0, 7), "train.gpu_ids") == [CPU, CPU]
+    assert worker_devices((0, 7), "train.gpu_ids") == [CPU, CPU]
 
 
 def test_gpus_must_exist(monkeypatch: pytest.MonkeyPatch) -> None:
     """The count of a machine with two GPUs is made up: there is none here."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert devices((1, 0), "train.gpu_ids") == [torch.device("cuda", 1), torch.device("cuda", 0)]
+    assert worker_devices((1, 0), "train.gpu_ids") == [torch.device("cuda", 1), torch.device("cuda", 0)]
     with pytest.raises(InputError, match="train.gpu_ids asks for GPU 2, but this machine has 2, numbered from 0"):
-        devices((0, 2), "train.gpu_ids")
+        worker_devices((0, 2), "train.gpu_ids")
 
 
 @pytest.mark.parametrize("task", ["train", "evaluate", "inference"])
@@ -126,7 +126,7 @@ def test_a_process_group_knows_its_gpu_and_waits_long(
         (signal, "signal"),
     ):
         monkeypatch.setattr(owner, name, lambda *_: None)
-    _work(0, lambda _: None, (), [device], str(tmp_path))
+    _run_worker(0, lambda _: None, (), [device], str(tmp_path))
     (options,) = calls
     assert options["backend"] == ("nccl" if named else "gloo")
     assert options["device_id"] == named and options["timeout"] == GROUP_TIMEOUT
@@ -140,7 +140,7 @@ def note_compile_processes(folder: Path, device: torch.device) -> None:
 def test_workers_share_the_cores_for_compiling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCHINDUCTOR_COMPILE_THREADS", "")
     monkeypatch.delenv("TORCHINDUCTOR_COMPILE_THREADS")
-    launch(note_compile_processes, (tmp_path,), [CPU] * 2)
+    launch_workers(note_compile_processes, (tmp_path,), [CPU] * 2)
     share = str(max(1, len(os.sched_getaffinity(0)) // 2))
     assert [path.read_text() for path in sorted(tmp_path.iterdir())] == [share, share]
 
@@ -169,7 +169,7 @@ def test_a_worker_killed_in_a_step_ends_the_run_which_goes_on_from_its_checkpoin
     experiment = build(dataset__batch_size=12, train__num_epochs=2, train__checkpoint_interval=1)
     steps = 72 // 12
     with pytest.raises(RunFailedError) as caught:
-        launch(deadly_run, (experiment, tmp_path, steps + 3), [CPU] * 2)
+        launch_workers(deadly_run, (experiment, tmp_path, steps + 3), [CPU] * 2)
     assert str(caught.value) == "worker 1 of 2 died (Killed)."
     pids = {int(path.name[4:]) for path in tmp_path.glob("pid-*")}
     assert len(pids) == 2 and not any(Path(f"/proc/{pid}").exists() for pid in pids)

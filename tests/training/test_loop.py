@@ -12,8 +12,8 @@ from reid_tune.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_c
 from reid_tune.config.experiment import Experiment
 from reid_tune.data.split_files import write_split
 from reid_tune.errors import InputError, RunFailedError
-from reid_tune.training.loop import Trained, train
-from reid_tune.training.subsets import list_training_folders, load_split
+from reid_tune.training.data_split import list_training_folders, load_split
+from reid_tune.training.loop import TrainingResult, train
 
 from ..helpers.small_networks import SMALL_VIT
 from .conftest import Build, Recorder, draw
@@ -38,13 +38,13 @@ def equal(one: Any, other: Any) -> bool:
 
 
 @pytest.fixture(scope="module")
-def whole(build: Build, tmp_path_factory: pytest.TempPathFactory) -> tuple[Trained, Recorder]:
+def whole(build: Build, tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainingResult, Recorder]:
     """An uninterrupted run of three epochs with a hold-out."""
     recorder = Recorder()
     return train(build(dataset__validation="holdout"), recorder, tmp_path_factory.mktemp("whole")), recorder
 
 
-def test_a_run_writes_its_checkpoints(whole: tuple[Trained, Recorder]) -> None:
+def test_a_run_writes_its_checkpoints(whole: tuple[TrainingResult, Recorder]) -> None:
     trained, _ = whole
     folder = trained.checkpoint.parent
     assert sorted(os.listdir(folder)) == ["model_epoch_001.pth", "model_epoch_002.pth", LATEST]
@@ -57,7 +57,7 @@ def test_a_run_writes_its_checkpoints(whole: tuple[Trained, Recorder]) -> None:
     assert len(latest.identities) == latest.model["classifier.weight"].shape[0] < 12
 
 
-def test_a_run_reports_every_epoch(whole: tuple[Trained, Recorder]) -> None:
+def test_a_run_reports_every_epoch(whole: tuple[TrainingResult, Recorder]) -> None:
     trained, recorder = whole
     steps = round(len(load_checkpoint(trained.checkpoint).identities) * 6 / 16)
     assert recorder.started == (steps, 1, 3)
@@ -74,7 +74,7 @@ def test_a_run_reports_every_epoch(whole: tuple[Trained, Recorder]) -> None:
 
 
 def test_a_resumed_run_equals_an_undisturbed_one_bit_for_bit(
-    whole: tuple[Trained, Recorder], build: Build, tmp_path: Path
+    whole: tuple[TrainingResult, Recorder], build: Build, tmp_path: Path
 ) -> None:
     experiment = build(dataset__validation="holdout")
     with pytest.raises(InterruptedError):
@@ -93,7 +93,7 @@ def test_a_resumed_run_equals_an_undisturbed_one_bit_for_bit(
     assert not equal(interrupted.model, undisturbed.model)
 
 
-def test_a_finished_run_only_reports_again(whole: tuple[Trained, Recorder], build: Build) -> None:
+def test_a_finished_run_only_reports_again(whole: tuple[TrainingResult, Recorder], build: Build) -> None:
     trained, recorder = whole[0], Recorder()
     before = trained.checkpoint.stat().st_mtime_ns
     again = train(build(dataset__validation="holdout"), recorder, trained.checkpoint.parent)
@@ -103,7 +103,7 @@ def test_a_finished_run_only_reports_again(whole: tuple[Trained, Recorder], buil
 
 
 def test_a_given_checkpoint_beats_the_folders_own(
-    whole: tuple[Trained, Recorder], build: Build, tmp_path: Path
+    whole: tuple[TrainingResult, Recorder], build: Build, tmp_path: Path
 ) -> None:
     experiment = build(dataset__validation="holdout")
     with pytest.raises(InterruptedError):
@@ -114,7 +114,9 @@ def test_a_given_checkpoint_beats_the_folders_own(
     assert recorder.reports[:2] == whole[0].history[:2]
 
 
-def test_checkpoints_of_other_runs_are_refused(whole: tuple[Trained, Recorder], build: Build, tmp_path: Path) -> None:
+def test_checkpoints_of_other_runs_are_refused(
+    whole: tuple[TrainingResult, Recorder], build: Build, tmp_path: Path
+) -> None:
     checkpoint = whole[0].checkpoint
     other = draw(tmp_path / "other", range(21, 33), 6)
     with pytest.raises(InputError, match=f"{checkpoint} was trained on .* identities, which are not the 12"):
@@ -180,7 +182,9 @@ def with_weights(path: Path, target: Path, value: float) -> Path:
     return target
 
 
-def test_a_loss_that_is_not_finite_fails_the_run(whole: tuple[Trained, Recorder], build: Build, tmp_path: Path) -> None:
+def test_a_loss_that_is_not_finite_fails_the_run(
+    whole: tuple[TrainingResult, Recorder], build: Build, tmp_path: Path
+) -> None:
     second = whole[0].checkpoint.parent / "model_epoch_001.pth"
     broken = with_weights(second, tmp_path / "nan.pth", math.nan)
     with pytest.raises(RunFailedError, match=r"the loss is not finite in epoch 3, step 1: lower train.optim"):
@@ -210,7 +214,7 @@ def test_features_that_are_not_finite_fail_the_run(
     def overflow(*_: Any) -> Any:
         return lambda images: torch.full((len(images), 4), math.inf).numpy()
 
-    monkeypatch.setattr(loop, "network_embed", overflow)
+    monkeypatch.setattr(loop, "make_embed_function", overflow)
     with pytest.raises(
         RunFailedError, match="validation of epoch 2: row 0 of query_features is not finite .*lower train"
     ):
@@ -276,7 +280,7 @@ def test_bits_tell_what_values_do_not() -> None:
 
 
 def test_a_run_on_written_lists_has_the_numbers_of_the_holdout(
-    whole: tuple[Trained, Recorder], build: Build, tmp_path: Path
+    whole: tuple[TrainingResult, Recorder], build: Build, tmp_path: Path
 ) -> None:
     drawn = build(dataset__validation="holdout")
     write_split(tmp_path / "split", load_split(drawn), list_training_folders(drawn))

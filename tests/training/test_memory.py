@@ -8,8 +8,8 @@ import torch
 
 from reid_tune.errors import OutOfMemoryError, UnsupportedOperationError
 from reid_tune.training.loop import train
-from reid_tune.training.memory import is_out_of_memory, memory_errors
-from reid_tune.training.step import Step
+from reid_tune.training.memory import is_out_of_memory, translate_memory_errors
+from reid_tune.training.step import TrainingStep
 
 from .conftest import Build, Recorder
 
@@ -43,7 +43,7 @@ def test_a_training_without_memory_ends_with_one_sentence(
     def exhausted(*_: Any) -> None:
         raise torch.OutOfMemoryError(CUDA_TEXT)
 
-    monkeypatch.setattr(Step, "__call__", exhausted)
+    monkeypatch.setattr(TrainingStep, "__call__", exhausted)
     with pytest.raises(OutOfMemoryError) as caught:
         train(build(train__accumulate=chunks), Recorder(), tmp_path)
     in_chunks = " in 2 chunks" if chunks == 2 else ""
@@ -59,7 +59,7 @@ def test_the_sentence_names_the_gpu_and_its_memory(build: Build, monkeypatch: py
     """The driver's answers are stand-ins: there is no GPU here."""
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (3 * 2**30, 80 * 2**30))
     monkeypatch.setattr(torch.cuda, "get_per_process_memory_fraction", lambda _: 0.25)
-    with pytest.raises(OutOfMemoryError) as caught, memory_errors(build(), torch.device("cuda", 1)):
+    with pytest.raises(OutOfMemoryError) as caught, translate_memory_errors(build(), torch.device("cuda", 1)):
         raise torch.OutOfMemoryError(CUDA_TEXT)
     assert str(caught.value).startswith(
         "out of memory: GPU 1 (80.0 GiB, 3.0 GiB free, at most 20.0 GiB for this run) is not enough for"
@@ -70,12 +70,12 @@ def test_the_sentence_names_the_gpu_and_its_memory(build: Build, monkeypatch: py
 
     monkeypatch.setattr(torch.cuda, "mem_get_info", broken)
     sentence = "^out of memory: the memory of GPU 0 is not enough for"
-    with pytest.raises(OutOfMemoryError, match=sentence), memory_errors(build(), torch.device("cuda", 0)):
+    with pytest.raises(OutOfMemoryError, match=sentence), translate_memory_errors(build(), torch.device("cuda", 0)):
         raise torch.OutOfMemoryError(CUDA_TEXT)
 
 
 def test_other_faults_pass(build: Build) -> None:
-    with pytest.raises(ZeroDivisionError), memory_errors(build(), torch.device("cpu")):
+    with pytest.raises(ZeroDivisionError), translate_memory_errors(build(), torch.device("cpu")):
         raise ZeroDivisionError
 
 
@@ -88,7 +88,7 @@ def test_an_operation_without_a_deterministic_kernel_is_one_sentence(
             "'torch.use_deterministic_algorithms(True)'.\nYou can turn off determinism"
         )
 
-    monkeypatch.setattr(Step, "__call__", refused)
+    monkeypatch.setattr(TrainingStep, "__call__", refused)
     with pytest.raises(UnsupportedOperationError) as caught:
         train(build(train__deterministic=True), Recorder(), tmp_path)
     text = str(caught.value)

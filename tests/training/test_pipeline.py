@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from reid_tune.training import pipeline
-from reid_tune.training.data import TrainingImages, training_images
-from reid_tune.training.pipeline import HostImages, ResidentImages, image_source, training_batches
-from reid_tune.training.subsets import load_split
+from reid_tune.training.data_split import load_split
+from reid_tune.training.image_sets import TrainingImages, load_training_images
+from reid_tune.training.pipeline import HostImages, ResidentImages, make_image_source, training_batches
 
 from .conftest import Build
 
@@ -20,7 +20,7 @@ CPU = torch.device("cpu")
 @pytest.fixture(scope="module")
 def images(build: Build) -> TrainingImages:
     experiment = build()
-    return training_images(experiment, load_split(experiment).train)
+    return load_training_images(experiment, load_split(experiment).train)
 
 
 @pytest.mark.parametrize("source", [HostImages, ResidentImages])
@@ -38,8 +38,8 @@ def test_batches_are_those_of_each_epoch_and_step(
         decisions = images.augmentation.draw(experiment.train.seed, epoch, step, 16)
         assert np.array_equal(place.load(batch.images), images.images.take(rows))
         assert np.array_equal(batch.labels, images.labels[rows])
-        assert np.array_equal(batch.decisions.crop, decisions.crop)
-        assert np.array_equal(batch.decisions.boxes, decisions.boxes)
+        assert np.array_equal(batch.augmentation_params.crop, decisions.crop)
+        assert np.array_equal(batch.augmentation_params.boxes, decisions.boxes)
 
 
 def test_a_fault_of_the_thread_reaches_the_loop_and_the_thread_ends(
@@ -87,5 +87,5 @@ def test_images_stay_on_a_gpu_where_they_take_a_quarter_of_its_free_memory(
     for name in ("ResidentImages", "HostImages"):
         monkeypatch.setattr(pipeline, name, lambda *_, name=name: name)
     gpu = torch.device("cuda", 0)
-    assert image_source(images.images, build(dataset__resident=resident), gpu) == expected
-    assert image_source(images.images, build(dataset__resident=resident), CPU) == "HostImages"
+    assert make_image_source(images.images, build(dataset__resident=resident), gpu) == expected
+    assert make_image_source(images.images, build(dataset__resident=resident), CPU) == "HostImages"

@@ -16,14 +16,14 @@ from reid_tune.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_c
 from reid_tune.config.experiment import Experiment
 from reid_tune.errors import InputError
 from reid_tune.modeling.network import ReIDNet, build_seeded_network
-from reid_tune.training.pretrained import Loaded, load_pretrained
+from reid_tune.training.pretrained import LoadedWeights, load_pretrained
 
 IDENTITIES = [3, 5, 8]
 Build = Callable[..., Experiment]
 Weights = dict[str, Tensor]
 
 
-def load(experiment: Experiment, identities: list[int] = IDENTITIES) -> tuple[ReIDNet, Loaded]:
+def load(experiment: Experiment, identities: list[int] = IDENTITIES) -> tuple[ReIDNet, LoadedWeights]:
     network = build_seeded_network(experiment.model, len(identities), seed=7)
     loaded = load_pretrained(network, experiment, identities)
     assert loaded is not None

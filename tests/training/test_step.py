@@ -5,8 +5,8 @@ import torch
 
 from reid_tune.modeling.network import build_seeded_network
 from reid_tune.optim.optimizer import make_optimizer
-from reid_tune.training.run import begin
-from reid_tune.training.step import Step, autocast
+from reid_tune.training.state import create_or_resume
+from reid_tune.training.step import TrainingStep, autocast
 
 from .conftest import Build
 
@@ -14,10 +14,10 @@ IMAGES = torch.randn(8, 3, 32, 16, generator=torch.Generator().manual_seed(0))
 LABELS = torch.tensor([0, 0, 0, 0, 1, 1, 1, 1])
 
 
-def make(build: Build, **values: object) -> tuple[Step, dict[str, torch.Tensor]]:
+def make(build: Build, **values: object) -> tuple[TrainingStep, dict[str, torch.Tensor]]:
     experiment = build(train__optim__name="SGD", train__optim__momentum=0.0, **values)
     network = build_seeded_network(experiment.model, 2, seed=0)
-    step = Step(network, make_optimizer(network, experiment.train.optim), experiment)
+    step = TrainingStep(network, make_optimizer(network, experiment.train.optim), experiment)
     return step, step(IMAGES, LABELS)
 
 
@@ -36,7 +36,7 @@ def test_steps_lower_the_loss(build: Build) -> None:
 
 
 def test_clipping_limits_the_whole_gradient(build: Build) -> None:
-    def norm(step: Step) -> float:
+    def norm(step: TrainingStep) -> float:
         gradients = [p.grad for p in step.network.parameters() if p.grad is not None]
         return float(torch.stack([gradient.square().sum() for gradient in gradients]).sum().sqrt())
 
@@ -130,7 +130,7 @@ def test_weights_of_1x1_convolutions_have_the_strides_that_cudnn_gives_their_gra
     build: Build, tmp_path: Path
 ) -> None:
     """DistributedDataParallel's buckets follow the weights, and copy each gradient whose strides differ."""
-    network = begin(build(model__backbone="resnet18"), tmp_path, torch.device("cpu"), None).network
+    network = create_or_resume(build(model__backbone="resnet18"), tmp_path, torch.device("cpu"), None).network
     weights = [p for p in network.parameters() if p.dim() == 4 and p.shape[2:] == (1, 1)]
     assert len(weights) == 3
     for weight in weights:

@@ -2,13 +2,13 @@ import psutil
 import pytest
 import torch
 
-from reid_tune.training.system_metrics import Usage
+from reid_tune.training.system_metrics import SystemMonitor
 
 
 def test_the_machine_is_told_as_its_own_tools_do() -> None:
-    with Usage(torch.device("cpu")) as usage:
+    with SystemMonitor(torch.device("cpu")) as usage:
         held = torch.ones(50_000_000)  # 200 MB, which are the process's and the machine's
-        first = usage.take()
+        first = usage.collect()
         assert first.keys() == {
             "system/cpu_utilization_percentage",
             "system/system_memory_usage_megabytes",
@@ -21,11 +21,13 @@ def test_the_machine_is_told_as_its_own_tools_do() -> None:
         own = psutil.Process().memory_info().rss / 1e6
         assert abs(first["train/memory_megabytes"] - own) < 50 and own > 200
         del held
-        assert usage.take()["train/memory_megabytes"] < first["train/memory_megabytes"] - 150, "each epoch's own peak"
+        assert usage.collect()["train/memory_megabytes"] < first["train/memory_megabytes"] - 150, (
+            "a peak for each epoch"
+        )
 
 
 def test_the_thread_ends_with_the_block() -> None:
-    with Usage(torch.device("cpu")) as usage:
+    with SystemMonitor(torch.device("cpu")) as usage:
         assert usage._thread.is_alive()
     assert not usage._thread.is_alive()
 
@@ -42,6 +44,6 @@ def test_a_gpu_that_does_not_tell_its_use_ends_no_training(monkeypatch: pytest.M
     monkeypatch.setattr(torch.cuda, "device_memory_used", lambda _: 3_000_000)
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda _: 2_000_000)
     monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda _: None)
-    with Usage(torch.device("cuda", 0)) as usage:
-        found = {name: value for name, value in usage.take().items() if "gpu" in name}
+    with SystemMonitor(torch.device("cuda", 0)) as usage:
+        found = {name: value for name, value in usage.collect().items() if "gpu" in name}
     assert found == {"system/gpu_0_memory_usage_megabytes": 3.0, "train/gpu_memory_megabytes": 2.0}

@@ -1,4 +1,4 @@
-"""Everything that can be known to go wrong before the first trial starts."""
+"""Preflight: check everything that can be checked before the first trial starts."""
 
 import math
 from collections.abc import Collection
@@ -20,21 +20,25 @@ from reid_tune.search_space.load import SweepConfig
 from reid_tune.sweep.stages.rerank import list_settings
 from reid_tune.tracking.registry.names import check_alias, check_model_name
 from reid_tune.training.compiler import require_compiler
+from reid_tune.training.data_split import DataSplit, count_shared_identities, load_split, read_evaluation_records
 from reid_tune.training.pretrained import load_pretrained
-from reid_tune.training.run import require_shares
-from reid_tune.training.subsets import DataSplit, evaluation_records, load_split, shared_identities
+from reid_tune.training.state import require_divisible_batch
 
 __all__ = ["PreflightResult", "run_preflight"]
 
 
 @dataclass(frozen=True)
 class PreflightResult:
-    """What the checks found.
+    """Result of the checks.
 
     Attributes:
-        levels: ASHA's rungs in epochs.
-        initial_points: Configurations to be tried first, each with its `parameters` and `origin`.
-        pretrained: File and digest of the pretrained weights.
+        levels: Epochs of ASHA's rungs.
+        training_images: Number of images for training, without the validation split.
+        training_identities: Number of their identities.
+        held_out_identities: Number of identities of the validation split.
+        initial_points: Warm starts, each with its `parameters` and `origin`.
+        pretrained: File and digest of the pretrained weights, None without them.
+        warnings: Sentences on what may be wrong.
     """
 
     levels: tuple[int, ...]
@@ -46,26 +50,27 @@ class PreflightResult:
     warnings: list[str]
 
     def as_dict(self) -> dict[str, Any]:
-        """For the log and for `--dry-run`."""
-        found = asdict(self)
-        return {"rungs": list(found.pop("levels")), **found}
+        """Return the result as plain data, for the event log and for `--dry-run`."""
+        fields = asdict(self)
+        return {"rungs": list(fields.pop("levels")), **fields}
 
 
 def run_preflight(sweep: SweepConfig, stages: Collection[str], address: str | None = None) -> PreflightResult:
     """Check space, spec and data.
 
     Args:
-        stages: Those to run; test folders are looked at only if `test` is one of them.
-        address: Of the cluster that holds the trials; without one they run on this machine.
+        sweep: Sweep to check.
+        stages: Names of the stages to run; test folders are read only if `test` is one of them.
+        address: Address of the cluster that runs the trials, None for this machine.
 
     Raises:
-        InputError: the first thing that would make the sweep fail.
+        InputError: the sweep would fail; the first reason is given.
     """
     check_model_name(sweep.file.registry.model)
     with error_context("registry.alias"):
         check_alias(sweep.file.registry.alias)
-    _require_own_fields(sweep.experiment)
-    if address is None:  # The nodes of a cluster may have other programs: the probe looks on the node that it gets.
+    _require_sweep_spec(sweep.experiment)
+    if address is None:  # The nodes of a cluster may have other programs: the probe checks the node on which it runs.
         require_compiler(sweep.experiment, _device_type(sweep))
     pretrained = _pretrained(sweep.experiment)
     samples = validate_space(sweep, SAMPLE_COUNT)
@@ -78,50 +83,53 @@ def run_preflight(sweep: SweepConfig, stages: Collection[str], address: str | No
     warnings = _warnings(sweep, split)
     if "test" in stages:
         queries = _test_queries(sweep.experiment)
-        if shared := shared_identities([*split.train, *split.gallery], queries):
-            warnings.append(f"{shared} identities are in training and in the queries: the test will be worth nothing.")
+        shared = count_shared_identities([*split.train, *split.gallery], queries)
+        if shared:
+            warnings.append(f"{shared} test identities are in the training set: the test score will be meaningless.")
     list_settings(sweep)
-    given, left_out = initial_points(sweep)
+    points, warm_start_warnings = initial_points(sweep)
     return PreflightResult(
         _levels(sweep, samples),
         len(split.train),
         identities,
         split.held_out,
-        [asdict(configuration) for configuration in given],
+        [asdict(point) for point in points],
         pretrained,
-        warnings + left_out,
+        warnings + warm_start_warnings,
     )
 
 
-def _require_own_fields(experiment: Experiment) -> None:
-    """Refuse what a sweep decides by itself, or must be able to find again."""
+def _require_sweep_spec(experiment: Experiment) -> None:
+    """Reject values that a sweep sets itself, or that make trials not comparable."""
     train = experiment.train
     if len(train.gpus) > 1:
         raise InputError(
             f"train.num_gpus = {train.num_gpus}, train.gpu_ids = {list(train.gpu_ids)}: in a sweep, resources of the "
-            "sweep file says what a run gets; remove them."
+            "search-space file says what a run gets: remove them."
         )
     if train.seed < 0:
         raise InputError(
-            "train.seed = -1: trials are compared with one seed, and can be repeated: set it to 0 or above."
+            "train.seed = -1 is not allowed in a sweep, whose trials are compared with one seed: use a fixed seed >= 0."
         )
     if train.resume_training_checkpoint_path:
-        raise InputError("train.resume_training_checkpoint_path is for a single run: remove it from a sweep's spec.")
+        raise InputError(
+            "train.resume_training_checkpoint_path is for a single training: remove it from a sweep's spec."
+        )
 
 
 def _device_type(sweep: SweepConfig) -> str:
-    """The kind of device that a trial on this machine gets."""
+    """Return the type of the device that a trial on this machine gets."""
     return "cuda" if sweep.file.resources.gpus_per_worker and torch.cuda.is_available() else "cpu"
 
 
 def _require_networks(experiments: list[Experiment]) -> None:
-    """Build one network of each backbone, on no device, so that a misspelt one is refused now."""
+    """Build one network of each backbone, without memory, so that a misspelt one is rejected now."""
     for experiment in {experiment.model.backbone: experiment for experiment in experiments}.values():
         model_cost(experiment)
 
 
 def _pretrained(experiment: Experiment) -> dict[str, str] | None:
-    """File and digest of the pretrained weights, which are known to fit."""
+    """Return file and digest of the pretrained weights after loading them into the network, None without them."""
     if not experiment.model.pretrained_model_path:
         return None
     loaded = load_pretrained(build_seeded_network(experiment.model, 0, 0), experiment, ())
@@ -129,10 +137,10 @@ def _pretrained(experiment: Experiment) -> dict[str, str] | None:
 
 
 def _levels(sweep: SweepConfig, samples: list[Experiment]) -> tuple[int, ...]:
-    """Epochs of ASHA's rungs; none without a scheduler.
+    """Return the epochs of ASHA's rungs, none without a scheduler.
 
     Raises:
-        InputError: the grace period is shorter than a warm-up, so trials would be judged by their warm-up.
+        InputError: the grace period is not longer than all warm-ups, so trials would be judged by their warm-up.
     """
     if sweep.file.scheduler.name == "none":
         return ()
@@ -145,7 +153,7 @@ def _levels(sweep: SweepConfig, samples: list[Experiment]) -> tuple[int, ...]:
     elif grace <= warmup:
         raise InputError(
             f"{sweep.source}: scheduler.grace_period = {grace} is not above the longest warm-up of {warmup} epochs: "
-            "trials would be judged by their warm-up; raise it or write auto."
+            "trials would be judged by their warm-up; raise it or use auto."
         )
     return rung_epochs(grace, sweep.file.scheduler.reduction_factor, epochs)
 
@@ -158,34 +166,38 @@ def _warmup(experiment: Experiment) -> int:
 def _require_identities(sweep: SweepConfig, experiments: list[Experiment], identities: int) -> None:
     for experiment in experiments:
         for workers in {sweep.file.resources.workers, sweep.file.resources.refit_workers}:
-            require_shares(experiment, workers)
+            require_divisible_batch(experiment, workers)
         dataset = experiment.dataset
-        wanted = dataset.batch_size // dataset.num_instances
-        if wanted > identities:
+        needed = dataset.batch_size // dataset.num_instances
+        if needed > identities:
             raise InputError(
                 f"dataset.batch_size = {dataset.batch_size} with dataset.num_instances = {dataset.num_instances} needs "
-                f"{wanted} identities, but the hold-out leaves {identities} for training: lower batch_size."
+                f"{needed} identities, but the validation split leaves {identities} for training: lower batch_size."
             )
 
 
 def _test_queries(experiment: Experiment) -> tuple[ImageRecord, ...]:
     dataset = experiment.dataset
     try:
-        query, gallery = evaluation_records(dataset.query_dataset_dir, dataset.test_dataset_dir)
+        query, gallery = read_evaluation_records(dataset.query_dataset_dir, dataset.test_dataset_dir)
         require_readable([*query, *gallery])
     except ReidTuneError as error:
-        raise InputError(f"the stage test needs its folders: {error} Or stop earlier with --until export.") from None
+        raise InputError(f"the stage test needs its folders: {error} Or stop before it with --until export.") from None
     return query
 
 
 def _warnings(sweep: SweepConfig, split: DataSplit) -> list[str]:
     lines = []
     if split.held_out < 100:
-        lines.append(f"{split.held_out} identities are held out for validation; below 100 the search sees a noisy mAP.")
+        lines.append(
+            f"{split.held_out} identities are held out for validation: below 100, the mAP of the search is noisy."
+        )
     searched = {parameter.key for parameter in sweep.space.parameters}
-    early = searched & {"train.optim.lr_steps", "train.num_epochs"}
-    if early and sweep.file.scheduler.name == "asha":
-        lines.append(f"{', '.join(sorted(early))} under asha: trials are compared at unlike points of their schedules.")
+    schedule_keys = searched & {"train.optim.lr_steps", "train.num_epochs"}
+    if schedule_keys and sweep.file.scheduler.name == "asha":
+        lines.append(
+            f"{', '.join(sorted(schedule_keys))} with asha: trials are compared at different points of their schedules."
+        )
     lines += [
         f"{len(folder.unparsed_names)} files of {folder.path} are left out: their names do not parse."
         for folder in split.folders

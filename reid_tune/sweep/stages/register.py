@@ -1,4 +1,4 @@
-"""Register: the winner as one version of a model, with all that is known of it."""
+"""Register: add the winner as a version of a model, with its files, results and a model card."""
 
 from typing import Any
 
@@ -19,16 +19,19 @@ from reid_tune.sweep.stages.model_card import model_version_tags, render_model_c
 from reid_tune.sweep.stages.refit import find_finalists
 from reid_tune.tracking.promotion import CONFIRM_FILE, Repeat, write_repeats
 from reid_tune.tracking.store import with_credentials
-from reid_tune.training.subsets import load_split
+from reid_tune.training.data_split import load_split
 
 __all__ = ["register"]
 
 
 def register(sweep: SweepConfig, journal: Journal) -> dict[str, Any]:
-    """Register ONNX file, checkpoint, spec and the paired results of `confirm`; the gate decides about the alias.
+    """Register ONNX file, checkpoint, spec and results of `confirm`. The promotion check decides about the alias.
+
+    Returns:
+        Version, alias and reason of the promotion check, as plain data.
 
     Raises:
-        InfrastructureError: the store does not answer.
+        InfrastructureError: the tracking server is unreachable.
     """
     from reid_tune.tracking.registry.register import register as register_version
 
@@ -66,16 +69,16 @@ def register(sweep: SweepConfig, journal: Journal) -> dict[str, Any]:
 
 
 def _repeats(sweep: SweepConfig, journal: Journal, winner: RunState) -> list[Repeat]:
-    """The winner's results on the hold-outs of the stage `confirm`, query by query."""
+    """Return the winner's results on the validation splits of the stage `confirm`, query by query."""
     data = fingerprint(*sweep.experiment.dataset.train_folders)
-    found = []
+    repeats = []
     for number in range(1, sweep.file.confirm.seeds + 1):
         run = journal.state.runs[confirm_run(winner.number, number)]
         experiment = with_parameters(sweep.experiment, run.parameters, run.name)
         plain = score(read_features(features_file(journal.folder, run.name)))
-        # Of several training folders two may have the same file name, but never the same identity.
+        # Images of two training folders may have the same file name, but never the same identity.
         names = np.array([f"{record.identity}/{record.path.name}" for record in load_split(experiment).query])
         dataset = experiment.dataset
         split = f"{data}/{dataset.validation_seed}/{dataset.validation_fraction}"
-        found.append(Repeat(split, names[plain.matched], plain.query_ids, plain.average_precision))
-    return found
+        repeats.append(Repeat(split, names[plain.matched], plain.query_ids, plain.average_precision))
+    return repeats

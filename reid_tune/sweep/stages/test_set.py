@@ -1,4 +1,4 @@
-"""Test: the finalists' ONNX files, once, on the test folders."""
+"""Test: evaluate the finalists' ONNX files once on the test sets."""
 
 import json
 from collections.abc import Sequence
@@ -34,117 +34,133 @@ from reid_tune.tasks.common.evaluation_pictures import SampledMatches, draw_cmc,
 from reid_tune.tasks.common.evaluation_sets import EvaluationSet, evaluation_sets
 from reid_tune.tasks.common.open_model import checkpoint_experiment
 from reid_tune.tasks.evaluate import evaluation_features, reranking_of
-from reid_tune.training.curves import schedule_plot
+from reid_tune.training.history_plot import plot_history
 
 __all__ = ["evaluate_finalists"]
 
-# Half precision lets neighbours that are as near change places.
-SAME_MAP = {"fp32": 1e-3, "fp16": 5e-3}
+# Allowed difference of mAP; half precision changes the order of neighbours at nearly the same distance.
+_MAP_TOLERANCE = {"fp32": 1e-3, "fp16": 5e-3}
 _COMPARED = ("mAP", "mINP", "Rank-1")
 
 
 @dataclass(frozen=True)
-class _Tested:
-    """One finalist on one test set, by kind: plain, re_ranked as the spec says, tuned as the stage `rerank` chose."""
+class _Evaluation:
+    """Evaluation of one finalist on one test set.
+
+    Attributes:
+        features: Embeddings of queries and gallery.
+        scores: Scores by kind: plain, re_ranked as the spec says, tuned as the stage `rerank` chose.
+        matches: Sampled matches for a picture, None without one.
+    """
 
     features: FeatureSet
     scores: dict[str, Score]
     matches: SampledMatches | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        return {kind: found.report() for kind, found in self.scores.items()}
+        return {kind: result.report() for kind, result in self.scores.items()}
 
-    def difference_to(self, other: "_Tested") -> dict[str, Any]:
-        """By kind and metric the paired difference with its 95 % interval."""
+    def difference_to(self, other: "_Evaluation") -> dict[str, Any]:
+        """Return by kind and metric the paired difference with its 95 % interval."""
         return {
-            kind: {name: _difference(found, other.scores[kind], name) for name in _COMPARED}
-            for kind, found in self.scores.items()
+            kind: {name: _difference(result, other.scores[kind], name) for name in _COMPARED}
+            for kind, result in self.scores.items()
             if kind in other.scores
         }
 
 
 def evaluate_finalists(sweep: SweepConfig, journal: Journal) -> dict[str, Any]:
-    """Score the finalists on the spec's test folders and on `extra_tests`; count the evaluations of each of them.
+    """Score the finalists on the spec's test folders and on `extra_tests`, and count the evaluations of each test set.
+
+    Returns:
+        Results by finalist, fingerprints of the test sets, and numbers of evaluations, as plain data.
 
     Raises:
-        RunFailedError: an ONNX file scores otherwise than its checkpoint.
+        RunFailedError: an ONNX file and its checkpoint have different scores.
     """
     sets = evaluation_sets(sweep.experiment)
-    found = {name: _scores(sweep, journal, name, sets) for name in find_finalists(journal)}
+    evaluations = {name: _evaluate(sweep, journal, name, sets) for name in find_finalists(journal)}
     models: dict[str, Any] = {}
     contents: dict[str, Any] = {}
-    for name, (first, *extra) in found.items():
-        more = {own.name: tested.as_dict() for own, tested in zip(sets[1:], extra, strict=True)}
-        models[name] = first.as_dict() | ({"extra_tests": more} if more else {})
+    for name, (first, *others) in evaluations.items():
+        extra = {test.name: evaluation.as_dict() for test, evaluation in zip(sets[1:], others, strict=True)}
+        models[name] = first.as_dict() | ({"extra_tests": extra} if extra else {})
         models[name]["checkpoint"] = _checkpoint_metrics(sweep, journal, name, first.scores["plain"])
         models[name]["latency"] = measure_latency(onnx_path(sweep, name))
         if sweep.file.refit.seeds > 1:
             models[name]["seeds"] = _over_seeds(sweep, journal, name)
         _draw(sweep, journal, name, first)
         contents[name] = models[name] | {"threshold": _threshold(sweep, name, first.features, sets[0])}
-    if "trial0" in found:
-        models["winner"]["against_trial0"] = found["winner"][0].difference_to(found["trial0"][0])
-    # The log, which resumes and reports read, has the scores alone.
+    if "trial0" in evaluations:
+        models["winner"]["against_trial0"] = evaluations["winner"][0].difference_to(evaluations["trial0"][0])
+    # The event log, which is read on each resume and for each report, has the scores only.
     write_atomic(sweep.folder / "export" / "test.json", json.dumps(contents, indent=2) + "\n")
-    data = {own.name or "test folders": fingerprint(own.query.path, own.gallery.path) for own in sets}
+    data = {test.name or "test folders": fingerprint(test.query.path, test.gallery.path) for test in sets}
     # This evaluation is not in the log yet.
     counts = {name: 1 + count_test_evaluations(sweep.folder.parent, digest) for name, digest in data.items()}
     return {"models": models, "data": data, "test_evaluations": counts}
 
 
-def _scores(sweep: SweepConfig, journal: Journal, name: str, sets: Sequence[EvaluationSet]) -> list[_Tested]:
-    """On all test sets; with sampled matches of the first."""
+def _evaluate(sweep: SweepConfig, journal: Journal, name: str, sets: Sequence[EvaluationSet]) -> list[_Evaluation]:
+    """Evaluate a finalist on all test sets, and sample matches of the first one."""
     kinds: dict[str, ReRanking | None] = {"plain": None}
-    kinds |= {"re_ranked": given} if (given := reranking_of(sweep.experiment)) else {}
-    kinds |= {"tuned": chosen} if (chosen := chosen_setting(journal, name)) else {}
-    found: list[_Tested] = []
-    for own in sets:
+    optional = {"re_ranked": reranking_of(sweep.experiment), "tuned": chosen_setting(journal, name)}
+    kinds |= {kind: setting for kind, setting in optional.items() if setting}
+    evaluations: list[_Evaluation] = []
+    for test in sets:
         features, images = evaluation_features(
-            sweep.experiment, onnx_path(sweep, name), str(own.query.path), str(own.gallery.path), scoring_device(sweep)
+            sweep.experiment,
+            onnx_path(sweep, name),
+            str(test.query.path),
+            str(test.gallery.path),
+            scoring_device(sweep),
         )
         section = sweep.experiment.re_ranking
-        drawable = not found and section.num_query * (section.max_rank + 1) <= MAX_FRAMES
-        watch = TopMatches(features, section.max_rank) if drawable else None
-        values = _scored(sweep, features, list(kinds.values()), watch)
-        matches = sample_matches(sweep.experiment, images, watch, values[-1]) if watch else None
-        found.append(_Tested(features, dict(zip(kinds, values, strict=True)), matches))
-    return found
+        is_drawn = not evaluations and section.num_query * (section.max_rank + 1) <= MAX_FRAMES
+        top_matches = TopMatches(features, section.max_rank) if is_drawn else None
+        results = _score(sweep, features, list(kinds.values()), top_matches)
+        matches = sample_matches(sweep.experiment, images, top_matches, results[-1]) if top_matches else None
+        evaluations.append(_Evaluation(features, dict(zip(kinds, results, strict=True)), matches))
+    return evaluations
 
 
-def _scored(
-    sweep: SweepConfig, features: FeatureSet, settings: Sequence[ReRanking | None], watch: TopMatches | None = None
+def _score(
+    sweep: SweepConfig,
+    features: FeatureSet,
+    settings: Sequence[ReRanking | None],
+    top_matches: TopMatches | None = None,
 ) -> list[Score]:
     with deterministic_algorithms(sweep.experiment.train.deterministic):
-        return list(scores(features, settings, scoring_device(sweep), watch))
+        return list(scores(features, settings, scoring_device(sweep), top_matches))
 
 
-def _draw(sweep: SweepConfig, journal: Journal, name: str, tested: _Tested) -> None:
-    """CMC curves, sampled matches and the course of the training, for those who look at the refit's run."""
+def _draw(sweep: SweepConfig, journal: Journal, name: str, evaluation: _Evaluation) -> None:
+    """Draw CMC curves, sampled matches and the training history, as artifacts of the refit's run."""
     run, folder = refit_run(name), onnx_path(sweep, name).parent
-    draw_cmc(tested.scores["plain"], tested.scores.get("re_ranked"), folder / f"{name}-cmc.png")
-    if tested.matches:
-        tested.matches.draw(folder / f"{name}-matches.png")
-    schedule_plot(
+    draw_cmc(evaluation.scores["plain"], evaluation.scores.get("re_ranked"), folder / f"{name}-cmc.png")
+    if evaluation.matches:
+        evaluation.matches.draw(folder / f"{name}-matches.png")
+    plot_history(
         [epoch for _, epoch in sorted(journal.state.runs[run].epochs.items())], folder / f"{name}-schedule.png"
     )
     for picture in ("cmc", "matches", "schedule"):
         path = (folder / f"{name}-{picture}.png").relative_to(sweep.folder)
-        # The winner's are shown with the sweep itself, too.
+        # The pictures of the winner are also artifacts of the sweep itself.
         for owner in (run, None) if name == "winner" else (run,):
             journal.emit(ArtifactWritten(run=owner, path=str(path), folder="test"))
 
 
-def _difference(own: Score, other: Score, metric: str) -> dict[str, float]:
-    ours, theirs = own.per_query[metric], other.per_query[metric]
-    low, high = paired_interval(ours, theirs, own.query_ids)
-    return {"mean": float((ours - theirs).mean()), "low": low, "high": high}
+def _difference(result: Score, other: Score, metric: str) -> dict[str, float]:
+    values, other_values = result.per_query[metric], other.per_query[metric]
+    low, high = paired_interval(values, other_values, result.query_ids)
+    return {"mean": float((values - other_values).mean()), "low": low, "high": high}
 
 
-def _threshold(sweep: SweepConfig, name: str, features: FeatureSet, own: EvaluationSet) -> dict[str, Any] | None:
+def _threshold(sweep: SweepConfig, name: str, features: FeatureSet, test: EvaluationSet) -> dict[str, Any] | None:
     data = {
         "checkpoint": f"{name}.onnx",
-        "query_dataset": str(own.query.path),
-        "test_dataset": str(own.gallery.path),
+        "query_dataset": str(test.query.path),
+        "test_dataset": str(test.gallery.path),
     }
     return calibrate(features, sweep.experiment.evaluate.fmr, data, device=scoring_device(sweep)).as_dict()
 
@@ -154,25 +170,27 @@ def _checkpoint_score(sweep: SweepConfig, path: Path) -> Score:
     trained = checkpoint_experiment(load_checkpoint(path, find_passphrase(sweep.experiment)), path)
     folders = dataset.query_dataset_dir, dataset.test_dataset_dir
     features, _ = evaluation_features(trained, path, *folders, scoring_device(sweep))
-    return _scored(sweep, features, [None])[0]
+    return _score(sweep, features, [None])[0]
 
 
 def _checkpoint_metrics(sweep: SweepConfig, journal: Journal, name: str, plain: Score) -> dict[str, Any]:
-    """Plain metrics of the checkpoint by PyTorch, which the ONNX file must repeat."""
+    """Return the plain metrics of the checkpoint by PyTorch, which the ONNX file must reproduce."""
     trained = _checkpoint_score(sweep, refit_checkpoint_path(sweep, journal, name))
-    if abs(trained.mAP - plain.mAP) > SAME_MAP[sweep.experiment.export.precision]:
+    if abs(trained.mAP - plain.mAP) > _MAP_TOLERANCE[sweep.experiment.export.precision]:
         raise RunFailedError(
             f"the ONNX file of {name} scores mAP {plain.mAP:.4f} on the test folders, "
-            f"but its checkpoint {trained.mAP:.4f}."
+            f"but its checkpoint scores {trained.mAP:.4f}."
         )
     return trained.as_dict()
 
 
 def _over_seeds(sweep: SweepConfig, journal: Journal, name: str) -> dict[str, Any]:
-    """Plain mAP and Rank-1 of all refits of a finalist, by PyTorch: what its seed is worth."""
-    found = [
+    """Return plain mAP and Rank-1 of all refits of a finalist, by PyTorch, which show the influence of the seed."""
+    metrics = [
         _checkpoint_score(sweep, refit_checkpoint_path(sweep, journal, name, seed)).as_dict()
         for seed in range(1, sweep.file.refit.seeds + 1)
     ]
-    values = {metric: [each[metric] for each in found] for metric in ("mAP", "Rank-1")}
-    return {metric: {"values": own, "mean": mean(own), "deviation": stdev(own)} for metric, own in values.items()}
+    by_metric = {name: [values[name] for values in metrics] for name in ("mAP", "Rank-1")}
+    return {
+        name: {"values": values, "mean": mean(values), "deviation": stdev(values)} for name, values in by_metric.items()
+    }

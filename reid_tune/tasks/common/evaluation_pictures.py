@@ -15,7 +15,7 @@ from reid_tune.evaluation.score import Score
 from reid_tune.evaluation.thresholds import Threshold
 from reid_tune.files import check_output_file, require_writable
 from reid_tune.tasks.common.calibration import Calibration
-from reid_tune.training.data import EvaluationImages
+from reid_tune.training.image_sets import EvaluationImages
 
 __all__ = ["Pictures", "SampledMatches", "draw_cmc", "sample_matches"]
 

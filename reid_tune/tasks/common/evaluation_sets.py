@@ -8,7 +8,7 @@ from reid_tune.data.image_spec import ImageSpec
 from reid_tune.data.records import ImageFolder, read_image_folder
 from reid_tune.errors import InputError
 from reid_tune.evaluation.unmatched import describe_unmatched_queries
-from reid_tune.training.data import EvaluationImages, decode_evaluation
+from reid_tune.training.image_sets import EvaluationImages, decode_evaluation_images
 
 __all__ = ["EvaluationSet", "evaluation_folders", "evaluation_sets"]
 
@@ -33,7 +33,7 @@ class EvaluationSet:
         Raises:
             InputError: an image cannot be read.
         """
-        return decode_evaluation(self.query.records, self.gallery.records, image_spec, threads)
+        return decode_evaluation_images(self.query.records, self.gallery.records, image_spec, threads)
 
     def describe_unparsed_names(self) -> Iterator[str]:
         """Yield a line for each folder with images whose names do not parse."""

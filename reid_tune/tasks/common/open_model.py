@@ -22,7 +22,7 @@ from reid_tune.evaluation.distances import fix_cublas_workspace
 from reid_tune.journal.sweep_lookup import sweep_folder
 from reid_tune.modeling.network import ReIDNet, build_network
 from reid_tune.modeling.weights import is_optional, load_weights
-from reid_tune.training.embed import Embed, Embedder, network_embed
+from reid_tune.training.embedding import Embedder, EmbedFunction, make_embed_function
 from reid_tune.training.memory import is_out_of_memory
 
 __all__ = [
@@ -121,7 +121,7 @@ class ModelFile:
             embed = _report_out_of_memory(partial(model.embed, batch_size=batch_size), batch_size)
             return Embedder(model.preprocessing.image_spec, model.dimension, embed)
         network, experiment = open_network(self.path, self.experiment)
-        embed = _report_out_of_memory(network_embed(network.to(device), experiment), batch_size)
+        embed = _report_out_of_memory(make_embed_function(network.to(device), experiment), batch_size)
         return Embedder(ImageSpec.from_experiment(experiment), network.dimension, embed)
 
 
@@ -222,7 +222,7 @@ def _natural_order(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
-def _report_out_of_memory(embed: Embed, batch_size: int) -> Embed:
+def _report_out_of_memory(embed: EmbedFunction, batch_size: int) -> EmbedFunction:
     """Return the function with an actionable message where the device has too little memory."""
 
     def embed_within(images: np.ndarray) -> np.ndarray:

@@ -28,8 +28,8 @@ from reid_tune.tracking.cursor import cursor_of
 from reid_tune.tracking.mlflow_names import user
 from reid_tune.tracking.sender import followed
 from reid_tune.tracking.store import fault, public, tracking_uri, with_credentials
-from reid_tune.training.curves import schedule_plot
-from reid_tune.training.system_metrics import Usage
+from reid_tune.training.history_plot import plot_history
+from reid_tune.training.system_metrics import SystemMonitor
 
 __all__ = ["EpochLog", "track_training"]
 
@@ -45,11 +45,11 @@ class EpochLog:
     def __init__(self, directory: Path, device: torch.device) -> None:
         self._log = EventLog(directory / EVENTS, held=True)
         self._known = {event.epoch for event in read_events(self._log.path) if isinstance(event, TrainingEpoch)}
-        self._usage = Usage(device)
+        self._usage = SystemMonitor(device)
 
     def report(self, metrics: Mapping[str, Any]) -> None:
         """Write an epoch, unless the log has it."""
-        values, usage = dict(metrics), self._usage.take()
+        values, usage = dict(metrics), self._usage.collect()
         epoch = values.pop("epoch")
         if epoch not in self._known:
             self._log.append(TrainingEpoch(epoch=epoch, metrics=values, usage=usage))
@@ -139,7 +139,7 @@ def _close(log: EventLog, end: DriverEnded) -> None:
     epochs = [event.metrics for event in read_events(log.path) if isinstance(event, TrainingEpoch)]
     if epochs and end.status == "FINISHED":
         with suppress(ReidTuneError, OSError):  # The training is done, with a picture or without.
-            schedule_plot(epochs, log.path.with_name("schedule.png"))
+            plot_history(epochs, log.path.with_name("schedule.png"))
             log.append(ArtifactWritten(path="schedule.png", folder=""))
     log.append(end)
 

@@ -36,7 +36,7 @@ from reid_tune.tasks.inference import run_inference
 from reid_tune.tasks.train import run_train
 from reid_tune.tracking.registry.overview import show_version
 from reid_tune.tracking.store import client, tracking_uri
-from reid_tune.training.subsets import load_split
+from reid_tune.training.data_split import load_split
 
 from ...helpers.events import attempt_started, sweep_header
 from ...helpers.simulated_driver import make_sweep

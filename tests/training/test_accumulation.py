@@ -12,7 +12,7 @@ from reid_tune.errors import InputError
 from reid_tune.modeling.network import ReIDNet, build_seeded_network
 from reid_tune.optim.optimizer import make_optimizer
 from reid_tune.training.loop import train
-from reid_tune.training.step import Step
+from reid_tune.training.step import TrainingStep
 
 from ..helpers import training_worker as worker
 from .conftest import Build, Recorder
@@ -22,7 +22,7 @@ def one_step(network: ReIDNet, losses: str, images: Tensor, labels: Tensor, **va
     """The parts of the loss, the gradients and the state after one step of a copy of the network."""
     experiment = worker.experiment("unused", **worker.LOSSES[losses], **values)
     network = copy.deepcopy(network)
-    step = Step(network, make_optimizer(network, experiment.train.optim), experiment)
+    step = TrainingStep(network, make_optimizer(network, experiment.train.optim), experiment)
     parts = step(images, labels)
     gradients = {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
     return {"parts": parts, "gradients": gradients, "state": network.state_dict(), "center": step.center}
@@ -71,7 +71,7 @@ def test_chunks_equal_separate_graphs_in_memory(backbone: str) -> None:
 
     obvious = copy.deepcopy(network)
     experiment = worker.experiment("unused")
-    losses = Step(copy.deepcopy(network), make_optimizer(network, experiment.train.optim), experiment).losses
+    losses = TrainingStep(copy.deepcopy(network), make_optimizer(network, experiment.train.optim), experiment).losses
     torch.manual_seed(3)
     features = torch.cat([obvious.features(chunk) for chunk in images.chunk(4)])
     torch.stack(list(losses(features, obvious.logits(features), labels).values())).sum().backward()

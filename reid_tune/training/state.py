@@ -20,18 +20,18 @@ from reid_tune.errors import InputError
 from reid_tune.files import make_folder
 from reid_tune.modeling.network import ReIDNet, build_seeded_network
 from reid_tune.optim.optimizer import make_optimizer
-from reid_tune.training.data import EvaluationImages, TrainingImages, evaluation_images, training_images
-from reid_tune.training.distributed import broadcast, rank, world_size
-from reid_tune.training.pipeline import Batch, ImageSource, image_source
+from reid_tune.training.data_split import DataSplit, load_split
+from reid_tune.training.distributed import broadcast_object, rank, world_size
+from reid_tune.training.image_sets import EvaluationImages, TrainingImages, load_evaluation_images, load_training_images
+from reid_tune.training.pipeline import Batch, ImageSource, make_image_source
 from reid_tune.training.pretrained import load_pretrained
-from reid_tune.training.step import Step
-from reid_tune.training.subsets import DataSplit, load_split
+from reid_tune.training.step import TrainingStep
 
-__all__ = ["Run", "begin", "require_shares"]
+__all__ = ["TrainingState", "create_or_resume", "require_divisible_batch"]
 
 
 @dataclass
-class Run:
+class TrainingState:
     """A run behind the epochs in `history`; `validation` is decoded on rank 0, `validates` says it on all."""
 
     experiment: Experiment
@@ -43,17 +43,17 @@ class Run:
     validation: EvaluationImages | None
     network: ReIDNet
     optimizer: torch.optim.Optimizer
-    step: Step
+    step: TrainingStep
     history: list[dict[str, Any]] = field(default_factory=list)
     origin: str = "weights drawn by train.seed"
 
     def inputs(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """What `step` takes, on the device: this worker's augmented images, and the labels of the global batch."""
-        images = self.data.augmentation.apply(self.source.load(batch.images), batch.decisions)
+        images = self.data.augmentation.apply(self.source.load(batch.images), batch.augmentation_params)
         return images, to_device(batch.labels, self.device)
 
 
-def require_shares(experiment: Experiment, workers: int) -> None:
+def require_divisible_batch(experiment: Experiment, workers: int) -> None:
     """Raise an InputError where the batch cannot be divided among the workers and the chunks of each."""
     batch, chunks = experiment.dataset.batch_size, experiment.train.accumulate
     if batch % (workers * chunks):
@@ -65,13 +65,13 @@ def require_shares(experiment: Experiment, workers: int) -> None:
         )
 
 
-def begin(
+def create_or_resume(
     experiment: Experiment,
     directory: Path,
     device: torch.device,
     resume: Path | None,
     split: DataSplit | None = None,
-) -> Run:
+) -> TrainingState:
     """A run behind its last saved epoch: from `resume`, else the folder's latest checkpoint, else from the start.
 
     Raises:
@@ -94,31 +94,33 @@ def _with_seed(experiment: Experiment, checkpoint: Checkpoint | None) -> Experim
     """A seed of -1 is drawn once, and taken again from the checkpoint."""
     if experiment.train.seed >= 0:
         return experiment
-    seed = checkpoint.spec["train"]["seed"] if checkpoint else broadcast(random.SystemRandom().randrange(2**31))
+    seed = checkpoint.spec["train"]["seed"] if checkpoint else broadcast_object(random.SystemRandom().randrange(2**31))
     return experiment.model_copy(update={"train": experiment.train.model_copy(update={"seed": seed})})
 
 
-def _prepare(experiment: Experiment, directory: Path, device: torch.device, split: DataSplit | None) -> Run:
-    require_shares(experiment, world_size())
+def _prepare(experiment: Experiment, directory: Path, device: torch.device, split: DataSplit | None) -> TrainingState:
+    require_divisible_batch(experiment, world_size())
     split, optim = split or load_split(experiment), experiment.train.optim
     if optim.plateau_patience is not None and optim.lr_monitor == "val_loss" and not split.query:
         raise InputError(
             "train.optim.lr_monitor = 'val_loss' watches the validation, and there is none: set dataset.validation, "
             "or lr_monitor: train_loss."
         )
-    data = training_images(experiment, split.train, split.folders)
+    data = load_training_images(experiment, split.train, split.folders)
     validation = None
     if split.query and rank() == 0:
-        validation = evaluation_images(experiment, split.query, split.gallery, split.folders)
+        validation = load_evaluation_images(experiment, split.query, split.gallery, split.folders)
     network = build_seeded_network(experiment.model, len(data.identities), experiment.train.seed).to(device)
     network = network.to(memory_format=torch.channels_last)
     optimizer = make_optimizer(network, optim, scaled=experiment.train.precision == "fp16")
-    step = Step(network, optimizer, experiment, data.sampler.steps_per_epoch * experiment.train.num_epochs)
-    source = image_source(data.images, experiment, device)
-    return Run(experiment, directory, device, data, source, bool(split.query), validation, network, optimizer, step)
+    step = TrainingStep(network, optimizer, experiment, data.sampler.steps_per_epoch * experiment.train.num_epochs)
+    source = make_image_source(data.images, experiment, device)
+    return TrainingState(
+        experiment, directory, device, data, source, bool(split.query), validation, network, optimizer, step
+    )
 
 
-def _restore(run: Run, checkpoint: Checkpoint, path: Path) -> None:
+def _restore(run: TrainingState, checkpoint: Checkpoint, path: Path) -> None:
     if checkpoint.identities != run.data.identities:
         raise InputError(
             f"{path} was trained on {len(checkpoint.identities)} identities, which are not the "

@@ -1,20 +1,42 @@
-"""Progress of a single run on stderr: a bar in a terminal, a line for each epoch."""
+"""Reporting of a run: the interface that the loop reports to, and the reporter that prints to stderr."""
 
 import sys
 import time
-from typing import Self
+from collections.abc import Mapping
+from typing import Any, Protocol, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from reid_tune.training.distributed import rank
-from reid_tune.training.reporter import Metrics
 
-__all__ = ["TerminalReporter", "epoch_line"]
+__all__ = ["Metrics", "Reporter", "TerminalReporter", "epoch_line"]
+
+# Values of one epoch by name, with its 1-based number under `epoch`.
+Metrics = Mapping[str, Any]
+
+
+class Reporter(Protocol):
+    """Receives the metrics of every finished epoch, after the checkpoint that holds them is written."""
+
+    def start(self, steps_per_epoch: int, first_epoch: int, num_epochs: int) -> None:
+        """Announce that the run begins or continues; epochs are 1-based."""
+
+    def info(self, text: str) -> None:
+        """Show one or more lines that the user should know."""
+
+    def report_step(self, step: int, loss: float) -> None:
+        """Report the loss of a step of the current epoch, 1-based; called every few steps."""
+
+    def report_epoch(self, metrics: Metrics) -> None:
+        """Report a finished epoch; may raise to end the run."""
 
 
 class TerminalReporter:
-    """A reporter for a run of its own; a context manager, so that the bar goes away at an error."""
+    """Shows a run in this terminal: a progress bar, and a line for each epoch.
+
+    A context manager, so that an error removes the bar.
+    """
 
     def __init__(self) -> None:
         self._console = Console(file=sys.stderr)
@@ -41,21 +63,21 @@ class TerminalReporter:
         self._progress.start()
         self._task = self._progress.add_task("", total=steps_per_epoch, epoch=first_epoch, loss=0.0)
 
-    def say(self, text: str) -> None:
+    def info(self, text: str) -> None:
         if rank() == 0:
             self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
-    def step(self, step: int, loss: float) -> None:
+    def report_step(self, step: int, loss: float) -> None:
         assert self._task is not None
         self._progress.update(self._task, completed=step, loss=loss)
 
-    def report(self, metrics: Metrics) -> None:
+    def report_epoch(self, metrics: Metrics) -> None:
         assert self._task is not None
         self._progress.update(self._task, completed=0, epoch=metrics["epoch"] + 1)
         if rank() == 0 and metrics["epoch"] >= self.first_epoch:
             self._console.print(epoch_line(metrics, self._epochs), highlight=False)
 
-    def since_last_report(self) -> float:
+    def seconds_since_last_report(self) -> float:
         """Seconds since the last call, or since the start; checkpoint and validation included."""
         now = time.monotonic()
         self._reported, before = now, self._reported

@@ -7,10 +7,10 @@ from typing import Any
 from reid_tune.evaluation.plots import make_figure
 from reid_tune.files import atomic_path
 
-__all__ = ["schedule_plot"]
+__all__ = ["plot_history"]
 
 
-def schedule_plot(history: Sequence[Mapping[str, Any]], path: Path) -> None:
+def plot_history(history: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Draw learning rate and loss by epoch, and where there was a validation its mAP in percent.
 
     Args:

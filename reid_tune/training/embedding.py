@@ -13,14 +13,14 @@ from reid_tune.data.transfer import to_device
 from reid_tune.evaluation.distances import full_precision
 from reid_tune.evaluation.features import FeatureSet, make_feature_set
 from reid_tune.modeling.network import ReIDNet
-from reid_tune.training.data import EvaluationImages
+from reid_tune.training.image_sets import EvaluationImages
 
-__all__ = ["Embed", "Embedder", "Open", "features_of", "network_embed"]
+__all__ = ["EmbedFunction", "Embedder", "ModelOpener", "compute_features", "make_embed_function"]
 
 _AT_ONCE = 4096  # images that are copied out of the cache: some 400 MB
 
 # Images uint8 [n, H, W, 3] to embeddings float32 [n, dimension].
-Embed = Callable[[np.ndarray], np.ndarray]
+EmbedFunction = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -29,14 +29,14 @@ class Embedder:
 
     image_spec: ImageSpec
     dimension: int
-    embed: Embed
+    embed: EmbedFunction
 
 
 # Opens a model on a device; can be pickled.
-Open = Callable[[torch.device], Embedder]
+ModelOpener = Callable[[torch.device], Embedder]
 
 
-def network_embed(network: ReIDNet, experiment: Experiment) -> Embed:
+def make_embed_function(network: ReIDNet, experiment: Experiment) -> EmbedFunction:
     """Embed in true float32 with a network on its device, in eval mode, in batches of `dataset.val_batch_size`."""
     dataset, image_spec = experiment.dataset, ImageSpec.from_experiment(experiment)
     device = next(network.parameters()).device
@@ -57,7 +57,7 @@ def network_embed(network: ReIDNet, experiment: Experiment) -> Embed:
     return embed
 
 
-def features_of(images: EvaluationImages, embed: Embed) -> FeatureSet:
+def compute_features(images: EvaluationImages, embed: EmbedFunction) -> FeatureSet:
     """Embed queries and gallery."""
     crops, queries = images.images, images.queries
     features = np.concatenate([embed(crops[start : start + _AT_ONCE]) for start in range(0, len(crops), _AT_ONCE)])

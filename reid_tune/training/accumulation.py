@@ -8,10 +8,10 @@ from torch import Tensor
 from reid_tune.modeling.network import ReIDNet
 from reid_tune.training.distributed import average_gradients, gather_rows, rank, world_size
 
-__all__ = ["Chunks"]
+__all__ = ["GradientAccumulation"]
 
 
-class Chunks:
+class GradientAccumulation:
     """Forward and backward of a worker's images in chunks, so that the activations of one chunk are in memory.
 
     Losses such as the triplet loss need all features at once. So the features of all chunks are computed first, without

@@ -17,9 +17,9 @@ from reid_tune.training.distributed import rank
 __all__ = [
     "EvaluationImages",
     "TrainingImages",
-    "decode_evaluation",
-    "evaluation_images",
-    "training_images",
+    "decode_evaluation_images",
+    "load_evaluation_images",
+    "load_training_images",
 ]
 
 
@@ -44,7 +44,7 @@ class EvaluationImages:
     queries: int
 
 
-def training_images(
+def load_training_images(
     experiment: Experiment, records: Sequence[ImageRecord], folders: Sequence[ImageFolder] = ()
 ) -> TrainingImages:
     """Decode the training images and prepare batches and transforms.
@@ -69,19 +69,19 @@ def training_images(
     return TrainingImages(images, classes, identities, sampler, augmentation)
 
 
-def evaluation_images(
+def load_evaluation_images(
     experiment: Experiment,
     query: Sequence[ImageRecord],
     gallery: Sequence[ImageRecord],
     folders: Sequence[ImageFolder] = (),
 ) -> EvaluationImages:
     """Decode queries and gallery as the spec's model wants them."""
-    return decode_evaluation(
+    return decode_evaluation_images(
         query, gallery, ImageSpec.from_experiment(experiment), experiment.dataset.num_workers, folders
     )
 
 
-def decode_evaluation(
+def decode_evaluation_images(
     query: Sequence[ImageRecord],
     gallery: Sequence[ImageRecord],
     image_spec: ImageSpec,

@@ -13,13 +13,13 @@ from reid_tune.storage.object_store import is_url
 
 __all__ = [
     "DataSplit",
-    "beside",
-    "evaluation_records",
-    "holds_out",
-    "shared_identities",
+    "select_same_data_set",
+    "read_evaluation_records",
+    "has_validation_split",
+    "count_shared_identities",
     "load_split",
     "list_training_folders",
-    "validates_on_test",
+    "validates_on_test_set",
     "validation_folders",
 ]
 
@@ -31,7 +31,7 @@ class DataSplit(Split):
     folders: tuple[ImageFolder, ...]
 
 
-WORDS = ("auto", "none", "test", "holdout")
+VALIDATION_CHOICES = ("auto", "none", "test", "holdout")
 QUERY, GALLERY = "query", "bounding_box_test"
 
 
@@ -75,11 +75,11 @@ def _split_folders(
     if dataset.validation == "holdout":
         return split_by_identity(records, seed=dataset.validation_seed, fraction=dataset.validation_fraction)
     if validation:
-        return Split(records, *evaluation_records(*validation, strict=dataset.strict))
+        return Split(records, *read_evaluation_records(*validation, strict=dataset.strict))
     return Split(records, (), ())
 
 
-def holds_out(experiment: Experiment) -> bool:
+def has_validation_split(experiment: Experiment) -> bool:
     """Whether identities of the training folders are held out for validation: by their hashes, or by lists."""
     return experiment.dataset.validation == "holdout" or _is_lists(experiment.dataset.validation)
 
@@ -87,7 +87,11 @@ def holds_out(experiment: Experiment) -> bool:
 def _is_lists(validation: str) -> bool:
     """Whether it is a folder of `write_split`; one with query images is not, whatever lists lie in it."""
     root = Path(validation)
-    return validation not in WORDS and not (root / QUERY).is_dir() and any((root / name).exists() for name in LISTS)
+    return (
+        validation not in VALIDATION_CHOICES
+        and not (root / QUERY).is_dir()
+        and any((root / name).exists() for name in LISTS)
+    )
 
 
 def validation_folders(experiment: Experiment) -> tuple[str | None, str | None] | None:
@@ -101,7 +105,7 @@ def validation_folders(experiment: Experiment) -> tuple[str | None, str | None] 
     exist = all(folder and (is_url(folder) or Path(folder).is_dir()) for folder in test)
     if dataset.validation == "test" or (dataset.validation == "auto" and exist):
         return test
-    if dataset.validation in WORDS or _is_lists(dataset.validation):
+    if dataset.validation in VALIDATION_CHOICES or _is_lists(dataset.validation):
         return None
     root = Path(dataset.validation)
     for folder in (root, root / QUERY, root / GALLERY):
@@ -113,26 +117,26 @@ def validation_folders(experiment: Experiment) -> tuple[str | None, str | None] 
     return str(root / QUERY), str(root / GALLERY)
 
 
-def shared_identities(train: Sequence[ImageRecord], test: Sequence[ImageRecord]) -> int:
+def count_shared_identities(train: Sequence[ImageRecord], test: Sequence[ImageRecord]) -> int:
     """How many identities (above 0) of the test the network was trained on: each flatters the score.
 
     Of several training folders those alone are compared that lie beside the test's, as each data set numbers its
     people anew.
     """
     if len({record.path.parent for record in train}) > 1:
-        train = beside(train, test)
+        train = select_same_data_set(train, test)
     known = {record.identity - record.identity_offset for record in train}
     return len(known & {record.identity for record in test if record.identity > 0})
 
 
-def beside(train: Sequence[ImageRecord], test: Sequence[ImageRecord]) -> list[ImageRecord]:
+def select_same_data_set(train: Sequence[ImageRecord], test: Sequence[ImageRecord]) -> list[ImageRecord]:
     """The training records of the data set of the test: those whose folder lies beside one of the test's."""
     roots = {folder.resolve().parent for folder in {record.path.parent for record in test}}
     folders = {folder for folder in {record.path.parent for record in train} if folder.resolve().parent in roots}
     return [record for record in train if record.path.parent in folders]
 
 
-def validates_on_test(experiment: Experiment) -> bool:
+def validates_on_test_set(experiment: Experiment) -> bool:
     """Whether validation looks at the test folders, so that a choice made by it is no longer blind."""
     dataset = experiment.dataset
     if dataset.validation == "test":
@@ -141,7 +145,7 @@ def validates_on_test(experiment: Experiment) -> bool:
     return any(Path(folder).resolve() in test for folder in validation_folders(experiment) or () if folder)
 
 
-def evaluation_records(
+def read_evaluation_records(
     query: str | None, gallery: str | None, *, strict: bool = False
 ) -> tuple[tuple[ImageRecord, ...], tuple[ImageRecord, ...]]:
     """Records of a query and a gallery folder.
