@@ -90,5 +90,5 @@ def decrypt(content: bytes, key: str | None, name: str) -> bytes:
 def _text(key: str) -> str:
     # Neither UTF-8 nor the environment of a worker can hold every string.
     if not key.isprintable():
-        raise InputError(f"the encryption key holds an unprintable character: give one line of text as {_WHERE}.")
+        raise InputError(f"the encryption key has an unprintable character: give one line of text as {_WHERE}.")
     return key

@@ -11,26 +11,34 @@ __all__ = ["ColorJitter", "Dataset", "ExtraTest"]
 Deviation = Annotated[float, Field(gt=0)]
 
 
-def _folders(value: Any) -> Any:
-    several = isinstance(value, list | tuple) and value and all(isinstance(folder, str) for folder in value)
-    if value is not None and not isinstance(value, str) and not several:
+def _check_folders(value: Any) -> Any:
+    is_list = isinstance(value, list | tuple) and value and all(isinstance(folder, str) for folder in value)
+    if value is not None and not isinstance(value, str) and not is_list:
         raise ValueError("should be a folder or a list of folders")
     return value
 
 
-Folders = Annotated[str | tuple[str, ...] | None, BeforeValidator(_folders)]
+Folders = Annotated[str | tuple[str, ...] | None, BeforeValidator(_check_folders)]
 
 
 class ColorJitter(Section):
-    prob: float = Field(0.0, ge=0, le=1, description="Probability of colour jitter; 0 switches it off.")
-    brightness: float = Field(0.2, ge=0, le=1, description="Brightness times 1 - this .. 1 + this.")
-    contrast: float = Field(0.2, ge=0, le=1, description="Contrast times 1 - this .. 1 + this.")
-    saturation: float = Field(0.1, ge=0, le=1, description="Saturation times 1 - this .. 1 + this.")
-    hue: float = Field(0.05, ge=0, le=0.5, description="Hue plus or minus this share of the colour circle.")
+    prob: float = Field(0.0, ge=0, le=1, description="Probability of colour jitter per image; 0 switches it off.")
+    brightness: float = Field(
+        0.2, ge=0, le=1, description="Brightness is multiplied by a factor in 1 - value .. 1 + value."
+    )
+    contrast: float = Field(
+        0.2, ge=0, le=1, description="Contrast is multiplied by a factor in 1 - value .. 1 + value."
+    )
+    saturation: float = Field(
+        0.1, ge=0, le=1, description="Saturation is multiplied by a factor in 1 - value .. 1 + value."
+    )
+    hue: float = Field(
+        0.05, ge=0, le=0.5, description="Hue is shifted by up to this fraction of the colour circle, both ways."
+    )
 
 
 class ExtraTest(Section):
-    name: str = Field(min_length=1, description="Name of the row.")
+    name: str = Field(min_length=1, description="Name of the test set, shown in the row of its scores.")
     query_dataset_dir: str = Field(min_length=1, description="Folder of query images.")
     test_dataset_dir: str = Field(min_length=1, description="Folder of gallery images.")
 
@@ -38,49 +46,58 @@ class ExtraTest(Section):
 class Dataset(Section):
     train_dataset_dir: Folders = Field(
         None,
-        description="Folder of training images, Market-1501 file names; of several folders (a list) identities and "
-        "cameras are kept apart.",
+        description="Folder of training images with Market-1501 file names. In a list of folders, equal numbers in "
+        "two folders are different identities and cameras.",
     )
     test_dataset_dir: str | None = Field(None, description="Folder of gallery images.")
     query_dataset_dir: str | None = Field(None, description="Folder of query images.")
-    strict: bool = Field(False, description="An image whose name does not parse is an error; otherwise it is left out.")
-    num_classes: int = Field(751, ge=1, description="Expected training identities; the folder's own count wins.")
-    batch_size: int = Field(64, ge=2, description="Images in one training step, over all workers.")
-    val_batch_size: int = Field(128, ge=1, description="Images in one step of evaluation, on one worker.")
-    num_workers: int = Field(1, ge=1, description="Threads that decode the images, once on a machine.")
+    strict: bool = Field(
+        False, description="Treat an image whose file name does not parse as an error; otherwise it is skipped."
+    )
+    num_classes: int = Field(
+        751, ge=1, description="Expected number of training identities; the number in the folder overrides it."
+    )
+    batch_size: int = Field(64, ge=2, description="Images per training step, over all workers.")
+    val_batch_size: int = Field(128, ge=1, description="Images per step of an evaluation, per worker.")
+    num_workers: int = Field(1, ge=1, description="Threads that decode the images, which happens once per machine.")
     resident: AutoBool = Field(
         "auto",
-        description="Keep the decoded training images in the GPU's memory; auto does so where they take at most a "
-        "quarter of what is free. No effect on a CPU.",
+        description="Keep the decoded training images in GPU memory; auto does so if they need at most a quarter of "
+        "the free memory. No effect on a CPU.",
     )
-    pixel_mean: tuple[float, float, float] = Field((0.485, 0.456, 0.406), description="Mean of RGB in 0..1.")
+    pixel_mean: tuple[float, float, float] = Field(
+        (0.485, 0.456, 0.406), description="Mean of each RGB channel, for values in 0..1."
+    )
     pixel_std: tuple[Deviation, Deviation, Deviation] = Field(
-        (0.226, 0.226, 0.226), description="Standard deviation of RGB in 0..1."
+        (0.226, 0.226, 0.226), description="Standard deviation of each RGB channel, for values in 0..1."
     )
-    padding: int = Field(10, ge=0, description="Black border in pixels before the random crop.")
-    prob: float = Field(0.5, ge=0, le=1, description="Probability of a horizontal flip.")
-    re_prob: float = Field(0.5, ge=0, le=1, description="Probability of random erasing.")
-    color_jitter: ColorJitter = Field(default_factory=ColorJitter, description="Colour jitter.")
+    padding: int = Field(10, ge=0, description="Black border around an image before the random crop, in pixels.")
+    prob: float = Field(0.5, ge=0, le=1, description="Probability of a horizontal flip per image.")
+    re_prob: float = Field(0.5, ge=0, le=1, description="Probability of random erasing per image.")
+    color_jitter: ColorJitter = Field(default_factory=ColorJitter, description="Colour jitter of training images.")
     sampler: Literal["softmax", "triplet", "softmax_triplet"] = Field(
         "softmax_triplet",
-        description="The loss: identity, triplet or both. Batches are always P identities x K images.",
+        description="Losses: softmax is the identity loss, triplet the metric loss, softmax_triplet both. Batches are "
+        "always P identities x K images.",
     )
-    num_instances: int = Field(4, ge=1, description="K, images of one identity in a batch.")
+    num_instances: int = Field(4, ge=1, description="Images per identity in a batch (K).")
     validation: str = Field(
         "auto",
         min_length=1,
-        description="Data for validation: test (the test folders), holdout (identities held out of training), none, a "
-        "folder with query and bounding_box_test, or one with the lists of `reid-tune split`; auto takes the test "
-        "folders where both exist. A sweep always holds out.",
+        description="Validation data: test (the test folders), holdout (a validation split: identities held out of "
+        "training), none, a folder with query and bounding_box_test, or a folder with the lists of `reid-tune split`. "
+        "auto takes the test folders if both exist, otherwise none. A sweep always uses a validation split.",
     )
-    validation_fraction: float = Field(0.2, gt=0, lt=1, description="Share of training identities that is held out.")
-    validation_seed: int = Field(0, ge=0, description="Which identities are held out.")
+    validation_fraction: float = Field(
+        0.2, gt=0, lt=1, description="Fraction of the training identities that is held out for validation."
+    )
+    validation_seed: int = Field(0, ge=0, description="Seed that selects the held-out identities.")
     extra_tests: tuple[ExtraTest, ...] = Field(
-        (), description="Further test sets (name, query_dataset_dir, test_dataset_dir) for evaluate, a row each."
+        (), description="Further test sets (name, query_dataset_dir, test_dataset_dir) for evaluate, one row each."
     )
 
     @property
     def train_folders(self) -> tuple[str, ...]:
-        """The training folders; empty where none is set."""
-        given = self.train_dataset_dir
-        return (given,) if isinstance(given, str) else given or ()
+        """Training folders; empty if none is set."""
+        folders = self.train_dataset_dir
+        return (folders,) if isinstance(folders, str) else folders or ()

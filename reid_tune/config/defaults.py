@@ -1,4 +1,4 @@
-"""Defaults by backbone: the ResNet page's, and the Swin page's where it names the key."""
+"""Defaults by backbone: those of the ResNet page, overridden by those of the Swin page."""
 
 from functools import cache
 from typing import Any
@@ -27,12 +27,12 @@ SWIN_DEFAULTS: dict[str, Any] = {
     "train.checkpoint_interval": 10,
 }
 
-# Where an example of the documentation differs from both tables of defaults.
+# Values of the documentation's examples that differ from both tables of defaults.
 _EXAMPLES = {"train.checkpoint_interval": (5,), "train.validation_interval": (5,)}
 
 
 def backbone_defaults(backbone: str) -> dict[str, Any]:
-    """Default values by dotted key for a backbone's name."""
+    """Return the default values of a backbone by dotted key."""
     flat = flatten(Experiment().model_dump())
     if backbone.startswith("swin"):
         flat |= SWIN_DEFAULTS
@@ -40,7 +40,7 @@ def backbone_defaults(backbone: str) -> dict[str, Any]:
 
 
 def documented_values(key: str) -> tuple[Any, ...]:
-    """Values of a key that the documentation itself gives: both defaults and the examples."""
+    """Return the values of a key in the documentation: both defaults and the examples."""
     resnet, swin = _documented_defaults()
     return (resnet[key], swin[key], *_EXAMPLES.get(key, ()))
 

@@ -1,4 +1,4 @@
-"""The passphrase of checkpoints, from where it is not written down."""
+"""Passphrase of encrypted checkpoints, from the environment or the spec."""
 
 import os
 from pathlib import Path
@@ -12,14 +12,20 @@ KEY_VARIABLE, KEY_FILE_VARIABLE = "REID_TUNE_ENCRYPTION_KEY", "REID_TUNE_ENCRYPT
 
 
 def find_passphrase(experiment: Experiment | None = None) -> str | None:
-    """The key that the environment gives, by itself or as the name of a file; else the spec's `encryption_key`.
+    """Return the key of the environment, given directly or by a file's name, otherwise the spec's `encryption_key`.
+
+    Args:
+        experiment: The spec; None uses the environment alone.
+
+    Returns:
+        The key, or None without one.
 
     Raises:
-        InputError: the file cannot be read or is empty, or the key is no line of text.
+        InputError: The file cannot be read or is empty, or the key is not one line of printable text.
     """
     key = os.environ.get(KEY_VARIABLE) or _from_file() or (experiment.encryption_key if experiment else None) or None
     if key is not None and not key.isprintable():
-        raise InputError(f"the encryption key holds an unprintable character: give one line of text in {KEY_VARIABLE}.")
+        raise InputError(f"the encryption key has an unprintable character: use one line of text in {KEY_VARIABLE}.")
     return key
 
 
@@ -29,9 +35,7 @@ def _from_file() -> str | None:
     try:
         key = Path(file).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError):
-        raise InputError(
-            f"cannot read {file}, which {KEY_FILE_VARIABLE} names: give a text file with the key."
-        ) from None
+        raise InputError(f"cannot read {file} of {KEY_FILE_VARIABLE}: name a text file with the key.") from None
     if not key:
-        raise InputError(f"{file}, which {KEY_FILE_VARIABLE} names, is empty: write the key into it.")
+        raise InputError(f"{file} of {KEY_FILE_VARIABLE} is empty: write the key into it.")
     return key

@@ -1,4 +1,4 @@
-"""The whole spec of one experiment, and its values by dotted key."""
+"""The spec of one experiment, and access to its values by dotted key."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,7 +16,7 @@ from reid_tune.config.train import Train
 
 __all__ = ["Experiment", "canonical_key", "leaf_fields", "flatten", "unflatten"]
 
-# Spellings that the documentation pages mix.
+# Alternative spellings that the documentation pages use.
 ALIASES = {"train.optim.steps": "train.optim.lr_steps", "train.grad_clip": "train.clip_grad_norm"}
 
 
@@ -25,11 +25,10 @@ class Experiment(Section):
     encryption_key: str | None = Field(
         None,
         repr=False,
-        description="Passphrase of checkpoints, which are then written in the age format; better given by the "
-        "environment, which wins over a spec: REID_TUNE_ENCRYPTION_KEY, or REID_TUNE_ENCRYPTION_KEY_FILE with a "
-        "file's name.",
+        description="Passphrase that encrypts checkpoints, in the age format. Better set in the environment, which "
+        "overrides the spec: REID_TUNE_ENCRYPTION_KEY, or REID_TUNE_ENCRYPTION_KEY_FILE with the name of a file.",
     )
-    model: Model = Field(default_factory=Model, description="The network.")
+    model: Model = Field(default_factory=Model, description="Network.")
     dataset: Dataset = Field(default_factory=Dataset, description="Data and augmentation.")
     re_ranking: ReRankingSection = Field(default_factory=ReRankingSection, description="k-reciprocal re-ranking.")
     train: Train = Field(default_factory=Train, description="Training.")
@@ -38,7 +37,11 @@ class Experiment(Section):
     export: Export = Field(default_factory=Export, description="ONNX export.")
 
     def value(self, key: str) -> Any:
-        """The value at a dotted key; KeyError where the schema has none."""
+        """Return the value at a dotted key.
+
+        Raises:
+            KeyError: The schema has no such key.
+        """
         node: Any = self
         for part in key.split("."):
             if not isinstance(node, Section) or part not in type(node).model_fields:
@@ -47,26 +50,26 @@ class Experiment(Section):
         return node
 
     def task_dir(self, task: str) -> Path:
-        """Where a task writes: its own `results_dir`, else `<results_dir>/<task>`."""
+        """Return the results folder of a task: its `results_dir` if set, otherwise `<results_dir>/<task>`."""
         return Path(getattr(self, task).results_dir or Path(self.results_dir) / task)
 
     def to_yaml(self) -> str:
-        """The resolved spec as YAML, without the encryption key."""
+        """Return the resolved spec as YAML, without the encryption key."""
         tree = self.model_dump(mode="json", exclude={"encryption_key"})
         return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
 
     def parameters(self) -> dict[str, Any]:
-        """All values by dotted key, without the encryption key."""
+        """Return all values by dotted key, without the encryption key."""
         return {key: value for key, value in flatten(self.model_dump()).items() if key != "encryption_key"}
 
 
 def canonical_key(key: str) -> str:
-    """The key's own name where it is one of the documented aliases."""
+    """Return the schema's name of a key that may be one of the documented aliases."""
     return ALIASES.get(key, key)
 
 
 def leaf_fields(section: type[Section] = Experiment, prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
-    """All leaf fields of the schema as (dotted key, field)."""
+    """Yield all leaf fields of a section as (dotted key, field)."""
     for name, field in section.model_fields.items():
         kind = field.annotation
         if isinstance(kind, type) and issubclass(kind, Section):
@@ -76,7 +79,7 @@ def leaf_fields(section: type[Section] = Experiment, prefix: str = "") -> Iterat
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one mapping by dotted key."""
+    """Return nested mappings as one mapping by dotted key."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, Mapping) and value:
@@ -87,7 +90,7 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """The inverse of `flatten`."""
+    """Return nested mappings for a mapping by dotted key; the inverse of `flatten`."""
     tree: dict[str, Any] = {}
     for key, value in flat.items():
         *parents, leaf = key.split(".")

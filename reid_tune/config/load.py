@@ -1,4 +1,4 @@
-"""From a YAML file and overrides to a checked experiment."""
+"""Loading of a spec: YAML file, interpolation, overrides, validation."""
 
 import difflib
 import json
@@ -20,11 +20,11 @@ from reid_tune.errors import InputError
 
 __all__ = [
     "build_experiment",
-    "user_set_keys",
     "load_experiment",
     "nearest_key",
     "parse_overrides",
     "read_yaml",
+    "user_set_keys",
     "with_parameters",
 ]
 
@@ -33,53 +33,68 @@ SECTIONS = {key.rsplit(".", depth)[0] for key in LEAVES for depth in range(1, ke
 
 
 def load_experiment(path: Path | str, overrides: Sequence[str] = ()) -> Experiment:
-    """Read, interpolate, override and validate a spec.
+    """Read, override, interpolate and validate a spec.
+
+    Args:
+        path: YAML file.
+        overrides: Arguments `key=value`.
 
     Raises:
-        InputError: the file cannot be read, or all that is wrong with it, a line for each fault.
+        InputError: The file cannot be read or is invalid; the message has one line for each error.
     """
     source = f"{path} with the overrides" if overrides else str(path)
     return build_experiment(read_yaml(path), parse_overrides(overrides), source)
 
 
 def user_set_keys(path: Path | str, overrides: Sequence[str] = ()) -> set[str]:
-    """The keys that a file and its overrides set, by their own names."""
-    return {canonical_key(key) for key in flatten(read_yaml(path))} | {
-        canonical_key(key) for key in parse_overrides(overrides)
-    }
+    """Return the keys that a file and its overrides set, aliases resolved."""
+    keys = [*flatten(read_yaml(path)), *parse_overrides(overrides)]
+    return {canonical_key(key) for key in keys}
 
 
 def build_experiment(tree: Mapping[str, Any], overrides: Mapping[str, Any], source: str) -> Experiment:
-    """Validate a spec given as nested mappings; `overrides` are dotted keys, `source` names it in errors."""
-    given, wrong = _user_values(tree)
-    over, wrong_too = _user_values(overrides)
-    given |= _gpus_of_the_command_line(over) | over
-    values = backbone_defaults(str(given.get("model.backbone", "resnet_50"))) | given
-    experiment = validate(Experiment, _interpolate(unflatten(values), source), source, errors=wrong + wrong_too)
-    wrong = find_errors(experiment)
-    if wrong:
-        raise combine_errors(source, wrong)
+    """Validate a spec.
+
+    Args:
+        tree: Values as nested mappings.
+        overrides: Values by dotted key, which replace those of the tree.
+        source: Name of the spec in error messages.
+
+    Raises:
+        InputError: The spec is invalid; the message has one line for each error.
+    """
+    user_values, errors = _user_values(tree)
+    override_values, override_errors = _user_values(overrides)
+    user_values |= _reset_gpus(override_values) | override_values
+    values = backbone_defaults(str(user_values.get("model.backbone", "resnet_50"))) | user_values
+    experiment = validate(Experiment, _interpolate(unflatten(values), source), source, errors=errors + override_errors)
+    if errors := find_errors(experiment):
+        raise combine_errors(source, errors)
     return experiment
 
 
 def with_parameters(base: Experiment, parameters: Mapping[str, Any], source: str) -> Experiment:
-    """A checked experiment with some values replaced, by dotted key; values without effect are no fault here.
+    """Return a validated copy of an experiment with some values replaced; values without effect are allowed.
+
+    Args:
+        base: The experiment.
+        parameters: New values by dotted key.
+        source: Name of the new experiment in error messages.
 
     Raises:
-        InputError: a value is out of its range, or a rule between fields is broken.
+        InputError: A value is out of its range, or a rule between fields is broken.
     """
     experiment = validate(Experiment, unflatten(flatten(base.model_dump()) | dict(parameters)), source)
-    wrong = find_sampling_errors(experiment)
-    if wrong:
-        raise combine_errors(source, wrong)
+    if errors := find_sampling_errors(experiment):
+        raise combine_errors(source, errors)
     return experiment
 
 
 def read_yaml(path: Path | str) -> dict[str, Any]:
-    """The mapping in a YAML file.
+    """Read the mapping in a YAML file.
 
     Raises:
-        InputError: no such file, unreadable, not YAML, or not a mapping.
+        InputError: The file is missing, unreadable, not YAML, or not a mapping.
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
@@ -90,10 +105,10 @@ def read_yaml(path: Path | str) -> dict[str, Any]:
         tree = yaml.load(text, _UniqueKeys)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise InputError(f"{path}{place}: not valid YAML: {getattr(error, 'problem', None) or error}.") from None
+        position = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise InputError(f"{path}{position}: not valid YAML: {getattr(error, 'problem', None) or error}.") from None
     if not isinstance(tree, dict):
-        raise InputError(f"{path}: holds no mapping of keys to values.")
+        raise InputError(f"{path} does not contain a mapping of keys to values.")
     try:
         json.dumps(tree, default=str)
     except ValueError:
@@ -102,7 +117,7 @@ def read_yaml(path: Path | str) -> dict[str, Any]:
 
 
 class _UniqueKeys(yaml.SafeLoader):
-    """A safe loader that refuses a key written twice instead of taking the last value."""
+    """A safe loader that rejects a duplicate key instead of using its last value."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
@@ -110,17 +125,17 @@ class _UniqueKeys(yaml.SafeLoader):
             key = self.construct_object(key_node, deep=True)
             if key in seen:
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key} is written twice", key_node.start_mark
+                    None, None, f"the key {key} is given twice", key_node.start_mark
                 )
             seen.add(key)
         return super().construct_mapping(node, deep)
 
 
 def parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:
-    """`key=value` arguments as a mapping; values are YAML.
+    """Return arguments `key=value`, with values in YAML, as a mapping.
 
     Raises:
-        InputError: an argument without `=`, or a value that is not YAML.
+        InputError: An argument has no `=`, or a value is not YAML.
     """
     parsed = {}
     for text in overrides:
@@ -135,46 +150,46 @@ def parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:
 
 
 def nearest_key(key: str) -> str | None:
-    """The schema's key that is spelled most like this one, if any is near."""
-    near = difflib.get_close_matches(key, LEAVES, n=1, cutoff=0.6)
-    same_leaf = [known for known in sorted(LEAVES) if known.rsplit(".")[-1] == key.rsplit(".")[-1]]
-    found = same_leaf or near
-    return found[0] if found else None
+    """Return the schema's key with the most similar spelling, or None if none is similar."""
+    same_leaf = [leaf for leaf in sorted(LEAVES) if leaf.rsplit(".")[-1] == key.rsplit(".")[-1]]
+    candidates = same_leaf or difflib.get_close_matches(key, LEAVES, n=1, cutoff=0.6)
+    return candidates[0] if candidates else None
 
 
-def _gpus_of_the_command_line(overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Defaults for the other of a task's num_gpus and gpu_ids, where the command line sets one: the file's is void."""
+def _reset_gpus(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Return defaults of num_gpus and gpu_ids for each task of which an override sets one, so the file's are void."""
     tasks = {key.split(".")[0] for key in overrides if key.endswith((".num_gpus", ".gpu_ids"))}
     return {f"{task}.num_gpus": 1 for task in tasks} | {f"{task}.gpu_ids": (0,) for task in tasks}
 
 
 def _user_values(tree: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    given: dict[str, Any] = {}
-    wrong = []
+    """Return the user's values by key, aliases resolved, and one message for each key that is wrong."""
+    values: dict[str, Any] = {}
+    errors = []
     for key, value in flatten({str(k): v for k, v in tree.items()}).items():
         name = canonical_key(key)
         if key in SECTIONS:
             if value not in (None, {}):
-                wrong.append(f"{key} is a section, but its value is {value!r}: write its keys below it.")
+                errors.append(f"{key} is a section, but its value is {value!r}: write its keys below it.")
         elif is_inactive_tao_key(key):
             if not is_default(key, value):
-                wrong.append(unsupported_message(key, value))
+                errors.append(unsupported_message(key, value))
         elif name not in LEAVES:
-            wrong.append(_unknown(key))
-        elif name in given and given[name] != value:
-            wrong.append(
-                f"{name} is given twice (an alias is a second spelling), as {given[name]!r} and {value!r}: keep one."
+            errors.append(_unknown_key_message(key))
+        elif name in values and values[name] != value:
+            errors.append(
+                f"{name} is given twice (an alias is a second spelling), as {values[name]!r} and {value!r}: keep one."
             )
         else:
-            given[name] = value
-    return given, wrong
+            values[name] = value
+    return values, errors
 
 
-def _unknown(key: str) -> str:
+def _unknown_key_message(key: str) -> str:
     if key[:1] in ("+", "~"):
-        return f"{key}: write key=value; neither + nor ~ is used here."
-    near = nearest_key(key)
-    return f"unknown key {key}" + (f"; did you mean {near}?" if near else ".")
+        return f"{key}: write key=value, without + or ~."
+    nearest = nearest_key(key)
+    return f"unknown key {key}" + (f"; did you mean {nearest}?" if nearest else ".")
 
 
 def _interpolate(tree: dict[str, Any], source: str) -> dict[str, Any]:

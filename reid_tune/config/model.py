@@ -15,50 +15,68 @@ class Model(Section):
     backbone: str = Field(
         "resnet_50",
         min_length=1,
-        description="resnet_50, swin_{tiny,small,base}_patch4_window7_224, or any other name of a timm model.",
+        description="resnet_50, swin_{tiny,small,base}_patch4_window7_224, or the name of any other timm model.",
     )
-    last_stride: int = Field(1, ge=1, le=2, description="Stride of a ResNet's last stage; 1 keeps a finer map.")
+    last_stride: int = Field(
+        1,
+        ge=1,
+        le=2,
+        description="Stride of a ResNet's last stage; 1 gives a feature map of twice the height and width.",
+    )
     pretrain_choice: Literal["imagenet", "self", ""] = Field(
         "imagenet",
-        description="What is taken from pretrained_model_path: a backbone's ImageNet weights, all that fits of a ReID "
-        "model (neck and projection too, the classifier where the identities are the same), or nothing.",
+        description="What to load from pretrained_model_path: imagenet for a backbone's ImageNet weights; self for all "
+        "weights of a ReID model that fit (also neck and projection, and the classifier if the identities are the "
+        "same); empty for nothing.",
     )
     pretrained_model_path: str | None = Field(
-        None, description="A file with pretrained weights, .pth, .ckpt, .tlt or .safetensors; null trains from scratch."
+        None, description="File with pretrained weights, .pth, .ckpt, .tlt or .safetensors; null trains from scratch."
     )
     input_channels: Literal[1, 3] = Field(
-        3, description="Channels of an input image: 3 is RGB, 1 is grey, normalised by the first mean and deviation."
+        3,
+        description="Channels of input images: 3 for RGB; 1 for greyscale, normalised by the first mean and deviation.",
     )
-    input_width: int = Field(128, ge=8, description="Width of the input in pixels.")
-    input_height: int = Field(256, ge=8, description="Height of the input in pixels.")
-    neck: Literal["bnneck", ""] = Field("bnneck", description="Batch norm between feature and classifier, or none.")
-    stride_size: tuple[Stride, Stride] = Field((16, 16), description="Stride of a ViT's patch embedding in pixels.")
+    input_width: int = Field(128, ge=8, description="Width of input images in pixels.")
+    input_height: int = Field(256, ge=8, description="Height of input images in pixels.")
+    neck: Literal["bnneck", ""] = Field(
+        "bnneck", description="bnneck: batch norm between feature and classifier; empty: none."
+    )
+    stride_size: tuple[Stride, Stride] = Field(
+        (16, 16), description="Stride (height, width) of a ViT's patch embedding in pixels."
+    )
     feat_dim: int = Field(256, ge=1, description="Dimension of the embedding.")
     reduce_feat_dim: bool | None = Field(
         None,
-        description="Project to feat_dim: null where it differs from the backbone's own dimension, false never.",
+        description="Project features to feat_dim: true always, false never, null if the backbone's dimension differs.",
     )
     pooling: Literal["avg", "gem"] = Field(
-        "avg", description="Average, or generalised mean with a learned exponent, of the backbone's last map."
+        "avg", description="Pooling of the backbone's last map: average, or generalised mean with a learned exponent."
     )
-    no_margin: bool = Field(False, description="Triplet loss with a soft margin in place of triplet_loss_margin.")
-    neck_feat: Literal["before", "after"] = Field("after", description="Embedding before or after the neck.")
+    no_margin: bool = Field(False, description="Use a soft margin in the triplet loss instead of triplet_loss_margin.")
+    neck_feat: Literal["before", "after"] = Field("after", description="Take the embedding before or after the neck.")
     metric_loss_type: Literal["triplet", "center", "triplet_center"] = Field(
-        "triplet", description="The metric loss; the two with center need with_center_loss."
+        "triplet", description="Metric loss; center and triplet_center require with_center_loss."
     )
-    with_center_loss: bool = Field(False, description="Add center loss.")
-    with_flip_feature: bool = Field(False, description="Embedding = feature(image) + feature(mirrored image).")
-    label_smooth: bool = Field(True, description="Identity loss with label smoothing of 0.1.")
+    with_center_loss: bool = Field(False, description="Add the center loss.")
+    with_flip_feature: bool = Field(
+        False, description="Compute the embedding as feature(image) + feature(mirrored image)."
+    )
+    label_smooth: bool = Field(True, description="Use label smoothing of 0.1 in the identity loss.")
     pretrain_hw_ratio: float = Field(
-        2.0, gt=0, description="Height over width of the images that a ViT was pretrained on; ImageNet's are square."
+        2.0, gt=0, description="Height over width of the images that a ViT was pretrained on; 1 for ImageNet."
     )
-    dropout_rate: float = Field(0.0, ge=0, lt=1, description="Dropout before the classifier.")
-    drop_path: float = Field(0.1, ge=0, lt=1, description="Stochastic depth of a transformer, from 0 to this by depth.")
-    drop_out: float = Field(0.0, ge=0, lt=1, description="Dropout in the blocks of a transformer.")
-    att_drop_rate: float = Field(0.0, ge=0, lt=1, description="Dropout of a transformer's attention.")
+    dropout_rate: float = Field(0.0, ge=0, lt=1, description="Dropout rate before the classifier.")
+    drop_path: float = Field(
+        0.1,
+        ge=0,
+        lt=1,
+        description="Stochastic depth rate of a transformer, from 0 in the first block to this value in the last.",
+    )
+    drop_out: float = Field(0.0, ge=0, lt=1, description="Dropout rate in the blocks of a transformer.")
+    att_drop_rate: float = Field(0.0, ge=0, lt=1, description="Dropout rate of a transformer's attention weights.")
     semantic_weight: float = Field(
         1.0,
         le=1,
-        description="Weight of a Swin's semantic modulation, which does nothing unless pretrained weights hold its "
-        "tables; negative removes it.",
+        description="Weight of a Swin's semantic modulation, which has an effect only with pretrained weights that "
+        "contain its tables; a negative value removes it.",
     )

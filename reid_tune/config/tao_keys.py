@@ -1,4 +1,4 @@
-"""Keys of the reference's code that do nothing there: accepted at the values that ask for nothing."""
+"""Keys of the reference (NVIDIA TAO) without effect there: accepted with values that request nothing."""
 
 from typing import Any
 
@@ -33,7 +33,7 @@ _INACTIVE: dict[str, tuple[Any, ...]] = {
     "inference.trt_engine": (None, ""),
 }
 _ADVICE = {
-    "model.gem_pooling": "write model.pooling: gem",
+    "model.gem_pooling": "set model.pooling: gem",
     "train.checkpoint_interval_unit": "checkpoints are written by epoch",
     "train.num_nodes": "this version trains on one machine",
     "evaluate.trt_engine": "give a checkpoint or an .onnx file",
@@ -42,16 +42,16 @@ _ADVICE = {
 
 
 def is_inactive_tao_key(key: str) -> bool:
-    """Whether the reference knows the key and nothing comes of it."""
+    """Whether the reference accepts the key but does nothing with it."""
     return key in _INACTIVE or key == "wandb" or key.startswith("wandb.")
 
 
 def is_default(key: str, value: Any) -> bool:
-    """Whether leaving the key out changes nothing; logging to Weights & Biases is MLflow's part here."""
+    """Whether ignoring the key changes nothing; logging to Weights & Biases is replaced by MLflow."""
     return key not in _INACTIVE or value in _INACTIVE[key]
 
 
 def unsupported_message(key: str, value: Any) -> str:
-    """Why a value is no good."""
-    advice = _ADVICE.get(key, "in the reference it has no effect or none that works")
+    """Return the error message for an unsupported value."""
+    advice = _ADVICE.get(key, "in the reference it has no effect or does not work")
     return f"{key} = {value!r} is not supported ({advice}): remove it."

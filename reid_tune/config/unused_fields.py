@@ -1,4 +1,4 @@
-"""Fields that change nothing with this backbone, loss or schedule."""
+"""Fields without effect for a backbone, loss or schedule."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +11,13 @@ __all__ = ["UnusedField", "has_identity_loss", "has_triplet_loss", "unused_field
 
 @dataclass(frozen=True)
 class UnusedField:
-    """A field without effect; `user_set` where its value is neither a default nor a documented example."""
+    """A field without effect.
+
+    Attributes:
+        key: Dotted key.
+        reason: Why it has no effect.
+        user_set: Whether its value is neither a default nor an example of the documentation.
+    """
 
     key: str
     reason: str
@@ -19,7 +25,7 @@ class UnusedField:
 
 
 def unused_fields(experiment: Experiment) -> list[UnusedField]:
-    """All fields of `model`, `dataset`, `re_ranking` and `train` that change nothing in this experiment."""
+    """Return all fields of `model`, `dataset`, `re_ranking` and `train` without effect in an experiment."""
     return [
         UnusedField(key, reason, experiment.value(key) not in documented_values(key))
         for reason, active, keys in _RULES
@@ -39,7 +45,7 @@ def has_triplet_loss(experiment: Experiment) -> bool:
 
 
 def is_transformer(backbone: str) -> bool:
-    """Whether a backbone has stochastic depth and dropouts by fields of the spec."""
+    """Whether fields of the spec set a backbone's stochastic depth and dropouts."""
     return "swin" in backbone or is_vit(backbone)
 
 
@@ -48,11 +54,11 @@ def is_vit(backbone: str) -> bool:
     return backbone.startswith(("vit_", "deit_", "deit3_"))
 
 
-def _pretrained(experiment: Experiment) -> bool:
+def _has_pretrained_weights(experiment: Experiment) -> bool:
     return bool(experiment.model.pretrained_model_path)
 
 
-def _steps(experiment: Experiment) -> bool:
+def _has_step_schedule(experiment: Experiment) -> bool:
     return experiment.train.optim.warmup_method != "cosine"
 
 
@@ -60,19 +66,19 @@ _RULES: tuple[tuple[str, Callable[[Experiment], bool], tuple[str, ...]], ...] = 
     ("the backbone is not a ResNet", lambda e: "resnet" in e.model.backbone, ("model.last_stride",)),
     ("the backbone is not a ViT", lambda e: is_vit(e.model.backbone), ("model.stride_size",)),
     (
-        "there is no ViT with weights of pretrain_choice self",
-        lambda e: is_vit(e.model.backbone) and e.model.pretrain_choice == "self" and _pretrained(e),
+        "there is no ViT with pretrain_choice self",
+        lambda e: is_vit(e.model.backbone) and e.model.pretrain_choice == "self" and _has_pretrained_weights(e),
         ("model.pretrain_hw_ratio",),
     ),
     (
-        "the backbone is no Swin or ViT",
+        "the backbone is neither a Swin nor a ViT",
         lambda e: is_transformer(e.model.backbone),
         ("model.drop_path", "model.drop_out", "model.att_drop_rate"),
     ),
     ("the backbone is not a Swin", lambda e: e.model.backbone.startswith("swin_"), ("model.semantic_weight",)),
     (
         "pretrained_model_path is not set",
-        lambda e: _pretrained(e) or not e.model.pretrain_choice,
+        lambda e: _has_pretrained_weights(e) or not e.model.pretrain_choice,
         ("model.pretrain_choice",),
     ),
     ("pretrain_choice is empty", lambda e: bool(e.model.pretrain_choice), ("model.pretrained_model_path",)),
@@ -111,7 +117,7 @@ _RULES: tuple[tuple[str, Callable[[Experiment], bool], tuple[str, ...]], ...] = 
     ),
     ("the optimizer is not SGD", lambda e: e.train.optim.name == "SGD", ("train.optim.momentum",)),
     (
-        "Rprop has none",
+        "Rprop has no weight decay",
         lambda e: e.train.optim.name != "Rprop",
         ("train.optim.weight_decay", "train.optim.weight_decay_bias"),
     ),
@@ -122,13 +128,13 @@ _RULES: tuple[tuple[str, Callable[[Experiment], bool], tuple[str, ...]], ...] = 
     ),
     (
         "plateau_patience is set",
-        lambda e: e.train.optim.plateau_patience is None or not _steps(e),
+        lambda e: e.train.optim.plateau_patience is None or not _has_step_schedule(e),
         ("train.optim.lr_steps",),
     ),
     (
         "warmup_method is cosine",
-        _steps,
+        _has_step_schedule,
         ("train.optim.warmup_iters", "train.optim.lr_steps", "train.optim.gamma", "train.optim.plateau_patience"),
     ),
-    ("warmup_method is not cosine", lambda e: not _steps(e), ("train.optim.warmup_epochs",)),
+    ("warmup_method is not cosine", lambda e: not _has_step_schedule(e), ("train.optim.warmup_epochs",)),
 )

@@ -153,7 +153,7 @@ def test_a_stripped_copy_stays_encrypted(encrypted: Path, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("key", ["two\nlines", "null\0", "\udc80"])
 def test_a_key_that_is_no_line_of_text_is_refused(key: str, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="the encryption key holds an unprintable character"):
+    with pytest.raises(InputError, match="the encryption key has an unprintable character"):
         save_checkpoint(tmp_path / "a.pth", make(), key)
     assert not list(tmp_path.iterdir())
 
@@ -171,7 +171,7 @@ def test_the_key_may_stand_in_a_file(encrypted: Path, tmp_path: Path, monkeypatc
     assert find_passphrase(Experiment(encryption_key="from the spec")) == SECRET, "the file's"
     monkeypatch.delenv(KEY_FILE_VARIABLE)
     assert find_passphrase(Experiment(encryption_key="from the spec")) == "from the spec"
-    with pytest.raises(InputError, match="the encryption key holds an unprintable character"):
+    with pytest.raises(InputError, match="the encryption key has an unprintable character"):
         find_passphrase(Experiment(encryption_key="null\0"))
 
 
@@ -179,10 +179,10 @@ def test_the_key_may_stand_in_a_file(encrypted: Path, tmp_path: Path, monkeypatc
 def test_a_file_without_a_key_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert find_passphrase(Experiment()) is None
     monkeypatch.setenv(KEY_FILE_VARIABLE, str(tmp_path / "key.txt"))
-    with pytest.raises(InputError, match=r"cannot read .*key\.txt, which REID_TUNE_ENCRYPTION_KEY_FILE names"):
+    with pytest.raises(InputError, match=r"cannot read .*key\.txt of REID_TUNE_ENCRYPTION_KEY_FILE"):
         find_passphrase()
     (tmp_path / "key.txt").write_text(" \n")
-    with pytest.raises(InputError, match=r"key\.txt, .* is empty: write the key into it"):
+    with pytest.raises(InputError, match=r"key\.txt .* is empty: write the key into it"):
         find_passphrase()
 
 

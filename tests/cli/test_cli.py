@@ -90,7 +90,7 @@ def refused(run: Run, tmp_path: Path) -> Callable[..., str]:
         result = run(*arguments)
         assert (result.status, result.out) == (2, ""), result
         # What a training says about its spec and its data before it begins.
-        progress = ("no effect here: ", "training: ", "validation: ", "train: ", "evaluate: ")
+        progress = ("no effect: ", "training: ", "validation: ", "train: ", "evaluate: ")
         lines = [line for line in result.err.splitlines() if not line.startswith(progress)]
         assert lines[0].startswith("reid-tune: ") and len(lines) == 1, result.err
         assert "Traceback" not in result.err
@@ -197,7 +197,7 @@ def test_specs_that_cannot_be_read(refused: Callable[..., str], tmp_path: Path) 
     broken.write_text("model: [1, 2")
     assert "broken.yaml, line 1, column 13: not valid YAML" in refused("spec", "validate", broken)
     broken.write_text("- a list")
-    assert "holds no mapping" in refused("spec", "validate", broken)
+    assert "does not contain a mapping" in refused("spec", "validate", broken)
     broken.write_bytes(b"\xff\xfe\x00")
     assert "it is not a text file" in refused("spec", "validate", broken)
 
@@ -256,7 +256,7 @@ def test_score_in_all_formats(run: Run, tmp_path: Path) -> None:
 
 def test_bad_features(refused: Callable[..., str], tmp_path: Path) -> None:
     path = tmp_path / "f.npz"
-    assert "there is no feature file gone.npz" in refused("score", "gone.npz")
+    assert "the feature file gone.npz does not exist" in refused("score", "gone.npz")
     write_features(path, gallery_ids=None, query_cameras=None)
     assert "lacks query_cameras, gallery_ids" in refused("score", path)
     marker = tmp_path / "ran"

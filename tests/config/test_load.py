@@ -47,8 +47,8 @@ BAD_FILES = {
     "mapping for a value": ("train: {num_epochs: {a: 1}}", ["unknown key train.num_epochs.a"]),
     "broken YAML": ("model:\n  backbone: [resnet_50\ntrain: {}", ["line 3", "not valid YAML"]),
     "a YAML tag": ("results_dir: !!python/name:os.system ''", ["line 1", "not valid YAML"]),
-    "no mapping": ("- model", ["holds no mapping"]),
-    "empty": ("", ["holds no mapping"]),
+    "no mapping": ("- model", ["does not contain a mapping"]),
+    "empty": ("", ["does not contain a mapping"]),
     "a date": ("results_dir: 2024-01-01", ["results_dir", "not a supported"]),
     "two spellings": (
         "train: {optim: {steps: [1], lr_steps: [2]}}",
@@ -239,7 +239,7 @@ def test_unflatten_is_the_inverse_of_flatten(tree: dict[str, Any]) -> None:
 def test_a_key_written_twice_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "spec.yaml"
     file.write_text("train:\n  num_epochs: 3\n  num_epochs: 4\n")
-    with pytest.raises(InputError, match=r"line 3, column 3: .*num_epochs is written twice"):
+    with pytest.raises(InputError, match=r"line 3, column 3: .*num_epochs is given twice"):
         load_experiment(file)
 
 
