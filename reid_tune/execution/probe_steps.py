@@ -186,8 +186,8 @@ def _train_step(run: "TrainingState", epoch: int, number: int, images: "np.ndarr
     data, experiment = run.data, run.experiment
     params = data.augmentation.draw(experiment.train.seed, epoch, number, experiment.dataset.batch_size)
     labels = to_pinned(data.labels[images], run.device)
-    batch = Batch(run.source.read(images), labels, params.slice(0, len(images)))
-    return float(run.step(*run.inputs(batch))["loss"])
+    batch = Batch(run.image_source.read(images), labels, params.slice(0, len(images)))
+    return float(run.step(*run.prepare_inputs(batch))["loss"])
 
 
 def _time_validation(run: "TrainingState") -> tuple[float, float]:

@@ -45,7 +45,7 @@ def test_a_driver_killed_behind_any_event_changes_nothing(tmp_path: Path, sweep:
         resumed = Journal(folder)
         source = FixedRuns(sweep, resumed, RUNS)
         drive(source)
-        assert source.is_done() and outcome(resumed) == outcome(journal), f"killed behind event {count}"
+        assert source.is_done() and outcome(resumed) == outcome(journal), f"killed after event {count}"
 
 
 def test_what_diverged_is_not_started_again_and_what_died_is(tmp_path: Path, sweep: SweepConfig) -> None:

@@ -20,12 +20,12 @@ GIB = 1024**3
 
 @pytest.fixture
 def fractions(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Fractions that are set; a GPU of 10 GiB is made up."""
-    given: list[float] = []
+    """Fractions that are set; a GPU of 10 GiB is simulated."""
+    limits: list[float] = []
     properties = SimpleNamespace(total_memory=10 * GIB)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: properties)
-    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda fraction, _: given.append(fraction))
-    return given
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda fraction, _: limits.append(fraction))
+    return limits
 
 
 def test_the_processes_of_a_gpu_fit_with_their_contexts() -> None:
@@ -71,11 +71,11 @@ def test_the_context_is_what_is_outside_of_the_allocator(
 
 
 @pytest.mark.parametrize(
-    ("environment", "asked"),
+    ("environment", "device"),
     [({}, 0), ({"CUDA_VISIBLE_DEVICES": "3,1"}, 3), ({"CUDA_VISIBLE_DEVICES": "GPU-x"}, "GPU-x")],
 )
 def test_the_gpu_of_the_process_is_asked(
-    environment: dict[str, str], asked: int | str, monkeypatch: pytest.MonkeyPatch
+    environment: dict[str, str], device: int | str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import pynvml
 
@@ -83,7 +83,7 @@ def test_the_gpu_of_the_process_is_asked(
     monkeypatch.setattr(pynvml, "nvmlInit", lambda: None)
     for name in ("nvmlDeviceGetHandleByIndex", "nvmlDeviceGetHandleByUUID"):
         monkeypatch.setattr(pynvml, name, lambda handle: handle)
-    monkeypatch.setattr(pynvml, "nvmlDeviceGetMemoryInfo", lambda handle: SimpleNamespace(used={asked: 7}[handle]))
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetMemoryInfo", lambda handle: SimpleNamespace(used={device: 7}[handle]))
     assert memory._used_bytes() == 7
 
     def fail(_: Any) -> None:

@@ -48,8 +48,8 @@ def test_a_worker_lies_on_one_node_and_a_run_on_several(cluster: Cluster) -> Non
 
 def test_shares_of_a_gpu_lie_on_one_gpu(cluster: Cluster) -> None:
     cluster([{"CPU": 32, "GPU": 2}, {"CPU": 32}])
-    found = compute_placement(resources(gpus_per_worker=0.1), 1)
-    assert (found.gpus, found.max_concurrent) == (0.1, 20)
+    tenth = compute_placement(resources(gpus_per_worker=0.1), 1)
+    assert (tenth.gpus, tenth.max_concurrent) == (0.1, 20)
     assert compute_placement(resources(gpus_per_worker=0.4), 1).max_concurrent == 4
     assert compute_placement(resources(), 1).gpus == 1, "auto takes a GPU where there is one"
     assert compute_placement(resources(gpus_per_worker=0), 1).max_concurrent == 64
@@ -59,8 +59,8 @@ def test_kinds_of_gpus_and_what_nodes_were_started_with_are_waited_for(cluster: 
     fast = {"CPU": 8, "GPU": 4, "accelerator_type:H100": 1, "fast_disk": 2}
     cluster([{"CPU": 8, "GPU": 4, "accelerator_type:T4": 1}, fast])
     assert compute_placement(resources(), 1).max_concurrent == 8
-    wanted = resources(accelerator_type="H100", custom={"fast_disk": 1})
-    assert compute_placement(wanted, 1) == placement.Placement(
+    h100 = resources(accelerator_type="H100", custom={"fast_disk": 1})
+    assert compute_placement(h100, 1) == placement.Placement(
         1, 1, 2, (("accelerator_type:H100", 0.001), ("fast_disk", 1))
     )
 
@@ -75,16 +75,16 @@ def test_an_autoscaler_sees_one_run_more_than_fits(cluster: Cluster) -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "message"),
     [
         ({"cpus_per_worker": 5}, "needs 5 CPU and 0 GPU for each worker, but the cluster has 2 x 4 CPU and 0 GPU"),
         ({"gpus_per_worker": 1}, "gpus_per_worker = 1.*needs 1 CPU and 1 GPU"),
         ({"custom": {"tape": 1}}, "1 CPU and 0 GPU and 1 tape.*2 x 4 CPU and 0 GPU and 0 tape"),
     ],
 )
-def test_what_no_node_offers_is_refused(cluster: Cluster, values: dict[str, Any], said: str) -> None:
+def test_what_no_node_offers_is_refused(cluster: Cluster, values: dict[str, Any], message: str) -> None:
     cluster([{"CPU": 4}, {"CPU": 4}])
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         compute_placement(resources(**values), 1)
 
 

@@ -1,4 +1,4 @@
-"""What stopped runs of several workers held is free again; run as a script, this file is that sweep or another job."""
+"""Stopped runs of several workers free their resources; run as a script, this file is that sweep or another job."""
 
 import json
 import subprocess
@@ -32,15 +32,15 @@ SPEC = {
 def test_stopped_runs_of_two_workers_leave_no_placement_group_and_take_none_of_others(
     count: int, tmp_path: Path
 ) -> None:
-    # In a process of its own, as Ray reads its settings when it is imported.
+    # In a separate process, as Ray reads its settings when it is imported.
     done = subprocess.run(
         [sys.executable, __file__, str(tmp_path), str(count)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    assert found["epochs"] == [1] * count, "stopped at the rung"
-    # Both are as the trainers' are: created by an actor that is dead, in a job that is not.
-    assert found["left"] == {"detached": "creator dead", "of another job": "creator dead"}
+    output = json.loads(done.stdout)
+    assert output["epochs"] == [1] * count, "stopped at the rung"
+    # Both are as the trainers' are: created by an actor that has died, in a job that runs.
+    assert output["left"] == {"detached": "creator dead", "of another job": "creator dead"}
 
 
 class Losers:
@@ -85,7 +85,7 @@ class Losers:
 
 
 def sweep(folder: Path, count: int) -> None:
-    """Stop runs beside groups of others, and print what is left."""
+    """Stop runs next to placement groups of others, and print the groups that are left."""
     draw_demo_data(folder / "data", identities=16, images=6)
     train = {"dataset.train_dataset_dir": str(folder / "data" / "bounding_box_train")}
     source = Losers(Experiment.model_validate(unflatten(SPEC | train)), folder, count)
@@ -102,7 +102,7 @@ def sweep(folder: Path, count: int) -> None:
 
 @contextmanager
 def other_job(address: str) -> Iterator[None]:
-    """A second job of the same cluster with a group of its own."""
+    """A second job of the same cluster with a separate group."""
     command = [sys.executable, __file__, address]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin and process.stdout

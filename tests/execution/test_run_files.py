@@ -15,10 +15,10 @@ from reid_tune.storage.s3 import S3Store
 from ..helpers.s3_server import BUCKET, s3_server
 
 
-def config(remote: str, **more: str) -> dict[str, Any]:
+def config(remote: str, **values: str) -> dict[str, Any]:
     run = "/sweeps/small/trials/0007"
     paths = {"folder": f"{run}/attempt-2", "log": f"{run}/log.txt", "resume": None, "features": f"{run}/features.npz"}
-    return paths | {"sweep": "/sweeps/small", "remote": remote} | more
+    return paths | {"sweep": "/sweeps/small", "remote": remote} | values
 
 
 def test_files_in_a_folder_that_all_share_are_used_as_they_are() -> None:

@@ -1,4 +1,4 @@
-"""Stages on a cluster that is started with one GPU that does not exist: Ray then places tasks as if there were one."""
+"""Stages on a cluster that is started with one GPU that does not exist; Ray places tasks as if it did."""
 
 import os
 import sys
@@ -107,17 +107,17 @@ def test_where_runs_have_gpus_a_stage_holds_one_in_a_separate_process(
 
 @pytest.mark.integration
 def test_export_and_test_do_there_what_they_do_here(one_gpu: Placement, tmp_path: Path) -> None:
-    """The task computes on the CPU, as there is no GPU."""
+    """The task computes on the CPU, as the GPU does not exist."""
     sweep, journal = refitted(tmp_path)
-    exported, there = (
+    exported, in_task = (
         run_stage_on_gpu("stage", stage, sweep, journal, one_gpu) for stage in (export_finalists, run_test)
     )
     assert exported["winner"]["file"] == "export/winner.onnx" and exported["winner"]["parity"]
     events = read_events(journal.path)
-    here = run_test(sweep, journal)
-    for tested in (there, here):
+    in_process = run_test(sweep, journal)
+    for tested in (in_task, in_process):
         tested["models"]["winner"].pop("latency")
-    assert there == here
+    assert in_task == in_process
     drawn = [replace(event, time=0) for event in events[-6:]]
     assert drawn == [replace(event, time=0) for event in read_events(journal.path)[len(events) :]]
 
@@ -184,7 +184,7 @@ def test_files_in_a_bucket_stay_with_the_driver(
 def test_a_stage_scores_on_a_gpu_unless_runs_are_to_use_none(
     gpus: float | str, device: str, sweep: SweepConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The GPU is made up: there is none here."""
+    """The GPU is simulated."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     resources = sweep.file.resources.model_copy(update={"gpus_per_worker": gpus})
     asking = replace(sweep, file=sweep.file.model_copy(update={"resources": resources}))

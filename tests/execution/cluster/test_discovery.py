@@ -36,35 +36,35 @@ Answers = Callable[[dict[str, object], dict[str, object]], None]
 def answers(monkeypatch: pytest.MonkeyPatch) -> Answers:
     """Set the answers of a cluster to this machine and to one without its token, without a cluster."""
 
-    def set_answers(own: dict[str, object], stranger: dict[str, object]) -> None:
-        monkeypatch.setattr(module, "_query", lambda address, variables=None: stranger if variables else own)
+    def set_answers(answer: dict[str, object], stranger: dict[str, object]) -> None:
+        monkeypatch.setattr(module, "_query", lambda address, variables=None: stranger if variables else answer)
 
     return set_answers
 
 
-ABOUT = {"address": "10.0.0.1:6379", "ray": metadata.version("ray"), "python": platform.python_version()}
+ANSWER = {"address": "10.0.0.1:6379", "ray": metadata.version("ray"), "python": platform.python_version()}
 
 
 def test_a_cluster_that_refuses_strangers_is_found(answers: Answers) -> None:
-    answers(ABOUT, {"refused": True})
+    answers(ANSWER, {"refused": True})
     assert find_cluster("head:6379") == "10.0.0.1:6379"
 
 
 @pytest.mark.parametrize(
-    ("own", "stranger", "message"),
+    ("answer", "stranger", "message"),
     [
         ({}, {}, "no Ray cluster answers within 7 s: check host and port"),
         ({"address": None}, {"refused": True}, "no Ray cluster answers within 7 s"),
-        (ABOUT, ABOUT, "the cluster does not check tokens"),
+        (ANSWER, ANSWER, "the cluster does not check tokens"),
         ({"refused": True}, {"refused": True}, "the cluster refuses this machine's token"),
         ({"missing": "token"}, {"refused": True}, "this machine has no token"),
-        (ABOUT | {"ray": "1.0"}, {"refused": True}, "ray 1.0 there, .* here: install the same versions"),
+        (ANSWER | {"ray": "1.0"}, {"refused": True}, "ray 1.0 there, .* here: install the same versions"),
     ],
 )
 def test_a_cluster_that_cannot_be_used_is_one_sentence(
-    own: dict[str, object], stranger: dict[str, object], message: str, answers: Answers
+    answer: dict[str, object], stranger: dict[str, object], message: str, answers: Answers
 ) -> None:
-    answers(own, stranger)
+    answers(answer, stranger)
     with pytest.raises(InputError, match=f"^--address head:6379: {message}"):
         find_cluster("head:6379")
 

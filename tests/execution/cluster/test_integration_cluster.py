@@ -140,10 +140,10 @@ def test_problems_of_a_cluster_are_reported_before_a_sweep_starts(machines: Mach
     assert "but the cluster has none of these" in refused()
     machines.add(2)
     assert "a run of 2 worker(s)" in refused("sweep.resources.workers=2")
-    for hidden, said in (("data", "there is no folder"), ("runs", "the storage")):
+    for hidden, expected in (("data", "there is no folder"), ("runs", "the storage")):
         machines.add(3, hidden=tmp_path / hidden)
         message = refused()
-        assert f"node {Machines.address(3)}: " in message and said in message
+        assert f"node {Machines.address(3)}: " in message and expected in message
         machines.leave(3)
     machines.leave(2)
 
@@ -314,14 +314,14 @@ def test_a_sweep_is_submitted_as_a_job(tmp_path: Path) -> None:
 
         (tmp_path / "output.txt").touch()
         cluster.wait("the dashboard answers", lambda: "no dashboard" not in submitted(RAY_AUTH_TOKEN="f" * 64)[1])
-        status, said = submitted(RAY_AUTH_TOKEN="f" * 64)
-        assert status == 2 and "refuses this machine's token" in said
-        status, said = submitted("sweep.storage=runs")
-        assert status == 2 and "give the absolute path" in said
-        status, said = submitted("--resume", "auto", **key)
-        assert status == 0 and "trial 0 finished at epoch 4" in said and bench.count(RunEnded) == 1
+        status, output = submitted(RAY_AUTH_TOKEN="f" * 64)
+        assert status == 2 and "refuses this machine's token" in output
+        status, output = submitted("sweep.storage=runs")
+        assert status == 2 and "give the absolute path" in output
+        status, output = submitted("--resume", "auto", **key)
+        assert status == 0 and "trial 0 finished at epoch 4" in output and bench.count(RunEnded) == 1
         assert (tmp_path / "runs" / "mlflow.db").is_file()
-        status, said = submitted(**key)
-        assert status == 2 and "the sweep small exists" in said, "the sweep's own status and words"
-        status, said = submitted(REID_TUNE_ENCRYPTION_KEY="secret")
-        assert status == 2 and "must be in a file" in said
+        status, output = submitted(**key)
+        assert status == 2 and "the sweep small exists" in output, "the sweep's own status and words"
+        status, output = submitted(REID_TUNE_ENCRYPTION_KEY="secret")
+        assert status == 2 and "must be in a file" in output

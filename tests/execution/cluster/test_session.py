@@ -13,8 +13,8 @@ def test_workers_of_other_nodes_wait_as_the_drivers_threads_do(monkeypatch: pyte
     options: dict[str, Any] = {}
 
     @contextmanager
-    def record(**given: Any) -> Iterator[None]:
-        options.update(given)
+    def record(**arguments: Any) -> Iterator[None]:
+        options.update(arguments)
         yield
 
     monkeypatch.setattr(session, "find_cluster", lambda address: address)

@@ -21,14 +21,14 @@ class Client:
     def __init__(self, status: str, metadata: dict[str, str] | None) -> None:
         self.job = SimpleNamespace(submission_id="job-1", status=status, metadata=metadata)
         self.loaded: SweepConfig | None = None
-        self.given: dict[str, Any] = {}
+        self.arguments: dict[str, Any] = {}
 
     def list_jobs(self) -> list[SimpleNamespace]:
         return [self.job]
 
-    def submit_job(self, **given: Any) -> str:
-        self.given = given
-        self.loaded = load_sweep(Path(given["runtime_env"]["working_dir"]) / "sweep.yaml")
+    def submit_job(self, **arguments: Any) -> str:
+        self.arguments = arguments
+        self.loaded = load_sweep(Path(arguments["runtime_env"]["working_dir"]) / "sweep.yaml")
         return "job-2"
 
 
@@ -57,4 +57,4 @@ def test_the_job_has_the_same_sweep(sweep: SweepConfig) -> None:
     assert _start_job(client, sweep, OPTIONS) == "job-2" and client.loaded is not None
     assert client.loaded.experiment.model_dump() == sweep.experiment.model_dump()
     assert client.loaded.file.model_copy(update={"spec": sweep.file.spec}) == sweep.file
-    assert "encryption" not in str(client.given).lower()
+    assert "encryption" not in str(client.arguments).lower()
