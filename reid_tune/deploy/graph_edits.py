@@ -1,4 +1,4 @@
-"""Nodes before and behind a network in an ONNX graph: the normalisation of pixels, the norm of embeddings."""
+"""Nodes before and after a network in an ONNX graph: normalisation of pixels, L2 normalisation of embeddings."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,15 +9,15 @@ from reid_tune.deploy.onnx_model import INPUT, OUTPUT
 
 __all__ = ["add_l2_normalisation", "add_pixel_normalisation"]
 
-_SMALLEST = 1e-12  # as torch.nn.functional.normalize, which leaves a zero vector as it is
+_SMALLEST_NORM = 1e-12  # As in torch.nn.functional.normalize, which leaves a zero vector as it is.
 
 
 def add_pixel_normalisation(model: Any, mean: Sequence[float], std: Sequence[float]) -> None:
-    """Let a float32 graph take pixels, uint8 [batch, H, W, channels], in place of normalised images.
+    """Change the input of a float32 graph from normalised images to pixels, uint8 [batch, H, W, channels].
 
     Args:
-        model: An onnx.ModelProto with input [batch, channels, H, W], which is changed.
-        mean, std: Of each channel in 0..1.
+        model: An onnx.ModelProto with input [batch, channels, H, W], which is changed in place.
+        mean, std: Mean and standard deviation of each channel in 0..1.
     """
     from onnx import TensorProto, helper, numpy_helper
 
@@ -42,16 +42,16 @@ def add_pixel_normalisation(model: Any, mean: Sequence[float], std: Sequence[flo
 
 
 def add_l2_normalisation(model: Any) -> None:
-    """Let a graph with output [batch, D] float32 divide each embedding by its L2 norm, in float32.
+    """Divide each embedding by its L2 norm, in float32.
 
     Args:
-        model: An onnx.ModelProto of opset 18 or later, which is changed.
+        model: An onnx.ModelProto of opset 18 or later with output [batch, D] float32, which is changed in place.
     """
     from onnx import helper, numpy_helper
 
     graph = model.graph
     graph.initializer.append(numpy_helper.from_array(np.array([1]), "norm/axes"))
-    graph.initializer.append(numpy_helper.from_array(np.array(_SMALLEST, np.float32), "norm/smallest"))
+    graph.initializer.append(numpy_helper.from_array(np.array(_SMALLEST_NORM, np.float32), "norm/smallest"))
     _rename(graph, OUTPUT, "norm/embedding")
     graph.node.extend(
         [
@@ -63,7 +63,7 @@ def add_l2_normalisation(model: Any) -> None:
 
 
 def _rename(graph: Any, old: str, new: str) -> None:
-    """Give a value another name in all nodes."""
+    """Rename a value in all nodes."""
     for node in graph.node:
         for names in (node.input, node.output):
             for index, name in enumerate(names):

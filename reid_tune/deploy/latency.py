@@ -1,4 +1,4 @@
-"""How long an exported model takes."""
+"""Latency of an exported model."""
 
 import os
 import platform
@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from reid_tune.deploy.onnx_model import INPUT, OUTPUT, OnnxModel
+from reid_tune.deploy.onnx_model import OnnxModel
 
 __all__ = ["measure_latency"]
 
-_WARM_UP, _FEWEST = 3, 3
+_WARM_UP_RUNS, _MIN_RUNS = 3, 3
 
 
 def measure_latency(
@@ -26,14 +26,16 @@ def measure_latency(
     threads: int | None = None,
     gpu: int = 0,
 ) -> dict[str, Any]:
-    """Time onnxruntime on one file, from the normalised images in memory to the embeddings in memory.
+    """Time onnxruntime on one file, from the prepared images in memory to the embeddings in memory.
 
-    The numbers hold for this device with nothing else at work on it.
+    The numbers hold for this device while it is otherwise idle.
 
     Args:
-        batches: Images at a time.
-        seconds, runs: A batch size is repeated until one of them is reached, 3 times at least, after a warm-up.
-        threads: Threads on the CPU; as many as usable cores where None.
+        onnx_file: The file.
+        batches: Batch sizes.
+        seconds, runs: Each batch size is repeated until this time or number is reached, at least 3 times, after a
+            warm-up.
+        threads: Threads on the CPU; None for as many as usable cores.
         gpu: Index of the GPU, where onnxruntime can use one.
 
     Returns:
@@ -41,7 +43,7 @@ def measure_latency(
         batch in milliseconds, and `images_per_second` at the median.
 
     Raises:
-        InputError: the file is not one that reid-tune exported.
+        InputError: the file was not exported by reid-tune.
     """
     threads = threads or len(os.sched_getaffinity(0))
     model = OnnxModel(onnx_file, threads=threads, gpu=gpu)
@@ -50,37 +52,37 @@ def measure_latency(
 
 
 def _times(model: OnnxModel, size: int, limit: float, runs: int) -> list[float]:
-    """Seconds of each run."""
+    """Return the seconds of each run."""
     image_spec = model.preprocessing.image_spec
     crops = np.random.default_rng(0).integers(0, 256, (size, image_spec.height, image_spec.width, 3), np.uint8)
     images = model.preprocessing.prepare(crops)
     times: list[float] = []
-    for _ in range(_WARM_UP):
-        model._session.run([OUTPUT], {INPUT: images})
-    while len(times) < _FEWEST or (sum(times) < limit and len(times) < runs):
-        begun = time.perf_counter()
-        model._session.run([OUTPUT], {INPUT: images})
-        times.append(time.perf_counter() - begun)
+    for _ in range(_WARM_UP_RUNS):
+        model.run(images)
+    while len(times) < _MIN_RUNS or (sum(times) < limit and len(times) < runs):
+        start = time.perf_counter()
+        model.run(images)
+        times.append(time.perf_counter() - start)
     return times
 
 
 def _summary(times: Sequence[float], size: int) -> dict[str, float]:
-    median, late = np.percentile(times, [50, 90])
+    median, p90 = np.percentile(times, [50, 90])
     return {
         "runs": len(times),
         "median_ms": 1000 * float(median),
-        "p90_ms": 1000 * float(late),
+        "p90_ms": 1000 * float(p90),
         "images_per_second": size / float(median),
     }
 
 
 def _device(model: OnnxModel, gpu: int) -> str:
-    if "CUDAExecutionProvider" in model._session.get_providers():
+    if model.is_on_gpu:
         return torch.cuda.get_device_name(gpu) if torch.cuda.is_available() else f"GPU {gpu}"
     return _processor(Path("/proc/cpuinfo")) or platform.processor() or platform.machine()
 
 
 def _processor(file: Path) -> str:
-    """The processor's name; empty where the system does not tell it."""
+    """Return the name of the processor from /proc/cpuinfo; empty if it is not there."""
     lines = file.read_text(errors="replace").splitlines() if file.is_file() else []
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")

@@ -1,4 +1,4 @@
-"""How crops become what a deployed model takes, by the texts that it carries."""
+"""Options and preprocessing of an exported model, and the metadata that carry both in its file."""
 
 import json
 import math
@@ -9,17 +9,59 @@ from typing import cast, get_args
 import numpy as np
 import torch
 
-from reid_tune.config.tasks import InputLayout
+from reid_tune.config.tasks import ExportPrecision, InputLayout
 from reid_tune.data.image_spec import Channels, ImageSpec, Interpolation
 from reid_tune.data.normalisation import normalise
-from reid_tune.deploy.export_options import ExportOptions
 
-__all__ = ["Preprocessing"]
+__all__ = ["DEFAULT", "ExportOptions", "Preprocessing", "image_metadata"]
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """Options of an exported file.
+
+    Attributes:
+        layout: `float_nchw`, normalised images, float32 [batch, channels, H, W]; or `uint8_nhwc`, the pixels of resized
+            images, uint8 [batch, H, W, channels], which the graph normalises.
+        precision: Precision of weights and arithmetic.
+        l2_normalized: Whether the embeddings have norm 1.
+    """
+
+    layout: InputLayout = "float_nchw"
+    precision: ExportPrecision = "fp32"
+    l2_normalized: bool = False
+
+    def metadata(self) -> dict[str, str]:
+        """Return the metadata `input_layout`, `precision`, and `l2_normalized`, true or false."""
+        return {
+            "input_layout": self.layout,
+            "precision": self.precision,
+            "l2_normalized": json.dumps(self.l2_normalized),
+        }
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, str]) -> "ExportOptions":
+        """Return the options that a file's metadata describe.
+
+        Raises:
+            KeyError: a key is missing.
+            ValueError: a value is unknown.
+        """
+        layout, precision = metadata["input_layout"], metadata["precision"]
+        if layout not in get_args(InputLayout) or precision not in get_args(ExportPrecision):
+            raise ValueError(f"{layout}, {precision}")
+        l2_normalized = {"true": True, "false": False}.get(metadata["l2_normalized"])
+        if l2_normalized is None:
+            raise ValueError(metadata["l2_normalized"])
+        return cls(cast(InputLayout, layout), cast(ExportPrecision, precision), l2_normalized)
+
+
+DEFAULT = ExportOptions()
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What a model's input must look like.
+    """Preparation of crops for an exported model.
 
     Attributes:
         image_spec: Size, resizing, channels and normalisation of the images.
@@ -31,35 +73,54 @@ class Preprocessing:
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, str]) -> "Preprocessing":
-        """What a model's texts tell.
+        """Return the preprocessing that a model's metadata describe.
 
         Raises:
-            KeyError: one is missing.
-            ValueError: one cannot be right.
+            KeyError: a key is missing.
+            ValueError: a value is invalid.
         """
         height, width, channels = (int(metadata[key]) for key in ("height", "width", "channels"))
-        mean, std = (_values(metadata[key], channels) for key in ("mean", "std"))
+        mean, std = (_parse_numbers(metadata[key], channels) for key in ("mean", "std"))
         interpolation = metadata["interpolation"]
-        known = channels in get_args(Channels) and interpolation in get_args(Interpolation)
-        if not known or min(height, width) < 1 or min(std) <= 0:
+        is_known = channels in get_args(Channels) and interpolation in get_args(Interpolation)
+        if not is_known or min(height, width) < 1 or min(std) <= 0:
             raise ValueError(f"{height}x{width}, {channels} channels, std {std}, interpolation {interpolation!r}")
-        layout = ExportOptions.from_metadata(metadata).layout
         image_spec = ImageSpec(height, width, cast(Interpolation, interpolation), cast(Channels, channels), mean, std)
-        return cls(image_spec, layout)
+        return cls(image_spec, ExportOptions.from_metadata(metadata).layout)
 
     def prepare(self, crops: np.ndarray) -> np.ndarray:
-        """What the model takes: one with `uint8_nhwc` normalises, so nobody else may."""
+        """Return the model's input, which is not normalised for `uint8_nhwc`, as the graph does that.
+
+        Args:
+            crops: [n, height, width, 3] uint8, RGB or greyscale in three equal channels.
+        """
         if self.layout == "uint8_nhwc":
             return np.ascontiguousarray(crops[..., : self.image_spec.channels])
         return normalise(torch.from_numpy(np.ascontiguousarray(crops)), self.image_spec).contiguous().numpy()
 
 
-def _values(text: str, count: int) -> tuple[float, ...]:
-    found = json.loads(text)
-    if not isinstance(found, list) or len(found) != count:
+def image_metadata(image_spec: ImageSpec) -> dict[str, str]:
+    """Return the metadata that `Preprocessing.from_metadata` reads, without the options' part.
+
+    These are `channels` (3 is RGB, 1 is greyscale), `mean`, `std` (JSON lists, a value in 0..1 for each channel),
+    `height`, `width` and `interpolation`.
+    """
+    return {
+        "channels": str(image_spec.channels),
+        "mean": json.dumps(image_spec.mean),
+        "std": json.dumps(image_spec.std),
+        "height": str(image_spec.height),
+        "width": str(image_spec.width),
+        "interpolation": image_spec.interpolation,
+    }
+
+
+def _parse_numbers(text: str, count: int) -> tuple[float, ...]:
+    content = json.loads(text)
+    if not isinstance(content, list) or len(content) != count:
         raise ValueError(text)
     try:
-        values = tuple(float(value) for value in found)
+        values = tuple(float(value) for value in content)
     except (TypeError, OverflowError):
         raise ValueError(text) from None
     if not math.isfinite(sum(values)):

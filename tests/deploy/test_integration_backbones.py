@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from reid_tune.deploy.export_options import DEFAULT, ExportOptions
 from reid_tune.deploy.onnx_export import export_onnx
+from reid_tune.deploy.preprocessing import DEFAULT, ExportOptions
 
 from .conftest import make_network
 

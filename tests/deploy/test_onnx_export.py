@@ -176,10 +176,10 @@ class Unexportable(torch.nn.Module):
         return images.mean((2, 3)) if images.sum().item() > 0 else images.amax((2, 3))
 
 
-def test_a_network_without_a_form_in_onnx_fails_in_one_sentence(tmp_path: Path) -> None:
+def test_a_network_that_onnx_cannot_express_fails_in_one_sentence(tmp_path: Path) -> None:
     network, experiment = make_network(SMALL, 64, 32)
     network.backbone = Unexportable()
-    with pytest.raises(RunFailedError, match=f"^model.backbone = '{SMALL}' has no options in ONNX: [^\n]*$"):
+    with pytest.raises(RunFailedError, match=f"^model.backbone = '{SMALL}' cannot be exported to ONNX: [^\n]*$"):
         export_onnx(network, experiment, tmp_path / "m.onnx")
     assert not list(tmp_path.iterdir())
 

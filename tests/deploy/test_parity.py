@@ -8,16 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from reid_tune.data.image_spec import ImageSpec
-from reid_tune.deploy.deviation import measure_deviation
-from reid_tune.deploy.export_options import DEFAULT, ExportOptions
 from reid_tune.deploy.onnx_model import OnnxModel
-from reid_tune.deploy.parity import Parity, measure_parity
-from reid_tune.deploy.parity_limits import FP32_LIMITS
-from reid_tune.deploy.preprocessing import Preprocessing
+from reid_tune.deploy.parity import FP32_LIMITS, Parity, measure_deviation, measure_parity
+from reid_tune.deploy.preprocessing import DEFAULT, ExportOptions, Preprocessing
 from reid_tune.errors import RunFailedError
 from reid_tune.modeling.network import ReIDNet
 
-from ..conftest import SMALL
+from .conftest import SMALL
 
 
 class Answers:

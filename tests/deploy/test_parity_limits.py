@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
 
-from reid_tune.deploy.deviation import measure_deviation, same_neighbours
-from reid_tune.deploy.parity_limits import fp16_limits
+from reid_tune.deploy.parity import fp16_limits, measure_deviation, same_neighbours
 from reid_tune.errors import RunFailedError
 
 
@@ -17,7 +16,7 @@ def test_twice_the_deviation_of_rounding_is_the_limit() -> None:
     double = measure_deviation(wanted, wanted + 2 * noise)
     assert limits.difference == pytest.approx(double.difference)
     assert 1 - limits.cosine == pytest.approx(1 - double.cosine, rel=0.02)
-    assert limits.tie == pytest.approx(2 * double.shift, rel=0.02)
+    assert limits.tie == pytest.approx(2 * double.cosine_shift, rel=0.02)
     # Whatever is within the limit has the same neighbours.
     assert same_neighbours(wanted, wanted + 2 * noise, 1.02 * limits.tie) == 1
 

@@ -13,7 +13,7 @@ from typing import Any
 from reid_tune.deploy.onnx_model import OnnxModel
 from reid_tune.deploy.triton.config import ServingOptions, config_text, model_config, parse_config
 from reid_tune.errors import InputError
-from reid_tune.files import atomic_path, make_folder, write_atomic, output_error
+from reid_tune.files import atomic_path, make_folder, output_error, write_atomic
 
 __all__ = ["RepositoryModel", "write_repository"]
 

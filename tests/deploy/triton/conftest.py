@@ -9,9 +9,9 @@ import pytest
 
 from reid_tune.data.images import load_image
 from reid_tune.demo import draw_demo_data
-from reid_tune.deploy.export_options import ExportOptions
 from reid_tune.deploy.onnx_export import export_onnx
 from reid_tune.deploy.onnx_model import OnnxModel
+from reid_tune.deploy.preprocessing import ExportOptions
 from reid_tune.deploy.triton.config import ServingOptions
 from reid_tune.deploy.triton.repository import write_repository
 

@@ -13,8 +13,8 @@ import tritonclient.grpc
 import tritonclient.http
 from tritonclient.utils import InferenceServerException
 
-from reid_tune.deploy.export_options import ExportOptions
 from reid_tune.deploy.onnx_export import export_onnx
+from reid_tune.deploy.preprocessing import ExportOptions
 from reid_tune.deploy.triton.config import ServingOptions
 from reid_tune.deploy.triton.repository import write_repository
 

@@ -11,9 +11,9 @@ import onnx
 import pytest
 import torch
 
-from reid_tune.deploy.export_options import ExportOptions
 from reid_tune.deploy.onnx_export import export_onnx
 from reid_tune.deploy.onnx_model import OnnxModel
+from reid_tune.deploy.preprocessing import ExportOptions
 from reid_tune.errors import RunFailedError
 
 from .conftest import GREY, SMALL, make_crops

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from reid_tune.deploy.deviation import measure_deviation, same_neighbours
+from reid_tune.deploy.parity import measure_deviation, same_neighbours
 
 
 def cosine(left: np.ndarray, right: np.ndarray) -> float:
@@ -22,7 +22,7 @@ def test_numbers_are_those_of_their_definitions() -> None:
     assert apart.difference == pytest.approx(np.abs(wanted - found).max() / np.abs(wanted).max(), abs=1e-6)
     pairs = [(i, j) for i in range(30) for j in range(30)]
     shift = max(abs(cosine(wanted[i], wanted[j]) - cosine(found[i], found[j])) for i, j in pairs)
-    assert apart.shift == pytest.approx(shift, abs=1e-6)
+    assert apart.cosine_shift == pytest.approx(shift, abs=1e-6)
     same = np.mean([nearest(wanted, i) == nearest(found, i) for i in range(30)])
     assert same_neighbours(wanted, found, 0) == same and 0 < same < 1
 

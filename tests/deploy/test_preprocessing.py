@@ -2,7 +2,7 @@ from itertools import product
 
 import pytest
 
-from reid_tune.deploy.export_options import DEFAULT, ExportOptions
+from reid_tune.deploy.preprocessing import DEFAULT, ExportOptions
 
 
 def test_what_is_written_is_read() -> None:
