@@ -1,4 +1,4 @@
-"""Rows on a device, with those that are copies of earlier ones: found by keys, confirmed value by value."""
+"""Detection of equal feature rows, by hash keys and comparison of their values."""
 
 from collections.abc import Sequence
 
@@ -10,14 +10,14 @@ from reid_tune.evaluation.parallel import map_in_threads
 
 __all__ = ["concatenate_rows"]
 
-_ROWS = 256  # that are copied or compared at a time
+_ROWS = 256  # copied or compared at a time
 
 
 def concatenate_rows(parts: Sequence[np.ndarray], device: torch.device | str) -> tuple[Tensor, np.ndarray]:
-    """Copy the rows of several float32 arrays, one after the other, a block at a time.
+    """Copy the rows of several float32 arrays to a device, block by block, and find equal rows.
 
     Returns:
-        The values [n, d] on the device, without -0.0; and for each row the first one that equals it, int64 [n].
+        Values [n, d] on the device, without -0.0, and the index of the first equal row for each row, int64 [n].
     """
     blocks = [part[start : start + _ROWS] for part in parts for start in range(0, len(part), _ROWS)]
     ends = np.cumsum([len(block) for block in blocks])
@@ -27,24 +27,24 @@ def concatenate_rows(parts: Sequence[np.ndarray], device: torch.device | str) ->
 
     def copy(number: int) -> None:
         block = np.add(blocks[number], np.float32(0), order="C")  # -0.0 and 0.0 have different bits
-        place = slice(ends[number] - len(block), ends[number])
-        values[place] = torch.from_numpy(block)
-        keys[place] = _keys(values[place], factors)
+        rows = slice(ends[number] - len(block), ends[number])
+        values[rows] = torch.from_numpy(block)
+        keys[rows] = _keys(values[rows], factors)
 
     map_in_threads(copy, range(len(blocks)), device)
     return values, _first_alike(values, keys.cpu().numpy())
 
 
 def _factors(dimension: int) -> Tensor:
-    """Odd numbers int64 [dimension], the same ones every time."""
+    """Fixed odd numbers int64 [dimension]."""
     limits = np.iinfo(np.int64)
     return torch.from_numpy(np.random.default_rng(0).integers(limits.min, limits.max, dimension) | 1)
 
 
 def _keys(values: Tensor, factors: Tensor) -> Tensor:
-    """The sum of each row's bits times the factors, modulo 2 ** 64, int64 [n]: exact in any order of summation.
+    """Sum of each row's bits times the factors, modulo 2 ** 64, int64 [n]: exact in any order of summation.
 
-    Equal rows have equal keys, unlike ones hardly ever.
+    Equal rows have equal keys; different rows almost never do.
     """
     return values.view(torch.int32).to(torch.int64).mul_(factors).sum(1)
 
@@ -52,7 +52,7 @@ def _keys(values: Tensor, factors: Tensor) -> Tensor:
 def _first_alike(values: Tensor, keys: np.ndarray) -> np.ndarray:
     rows = np.arange(len(keys))
     first = rows.copy()
-    while len(rows):  # more than once only where unlike rows have one key
+    while len(rows):  # a second pass is needed only if different rows have equal keys
         _, start, group = np.unique(keys[rows], return_index=True, return_inverse=True)
         leader = rows[start][group]
         later = leader != rows
@@ -64,6 +64,6 @@ def _first_alike(values: Tensor, keys: np.ndarray) -> np.ndarray:
 
 
 def _equal(values: Tensor, left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Whether the rows with the indices `left` [m] equal those with the indices `right` [m], bool [m]."""
+    """Whether each row `left` [m] equals the row `right` [m], bool [m]."""
     pairs = torch.from_numpy(np.stack([left, right])).to(values.device)
     return torch.cat([(values[a] == values[b]).all(1) for a, b in pairs.split(_ROWS, 1)]).cpu().numpy()

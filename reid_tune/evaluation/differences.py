@@ -1,4 +1,4 @@
-"""The difference of two models over repeated trainings, with an interval from a bootstrap on two levels."""
+"""Difference of two models over repeated trainings, with an interval from a two-level bootstrap."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -14,7 +14,7 @@ RepeatValues = tuple[np.ndarray, np.ndarray]
 
 @dataclass(frozen=True)
 class Difference:
-    """The mean difference over repeats with its 95 % interval, in the unit of the values (fractions of 1 for mAP)."""
+    """Mean difference over repeats with its 95 % interval, in the unit of the values (fractions of 1 for mAP)."""
 
     mean: float
     low: float
@@ -27,7 +27,7 @@ class Difference:
         return self.low > 0
 
     def as_dict(self) -> dict[str, float]:
-        """The fields, for a log or a report."""
+        """The fields by name, for a log or a report."""
         return asdict(self)
 
 
@@ -43,14 +43,15 @@ def nested_interval(repeats: Sequence[RepeatValues], seed: int = 0, draws: int =
 
     Each draw takes repeats with replacement, and in each of them its identities with replacement, with all their
     queries (Davison and Hinkley, Bootstrap Methods and their Application, 1997, section 3.8). One repeat gives the
-    interval of `evaluation.intervals`. The variance between n repeats comes out about (n - 1) / n of what it is, that
-    between identities up to twice: with two or three repeats whose results differ much, the interval is too narrow.
+    interval of `evaluation.intervals`. The variance between n repeats is estimated as about (n - 1) / n of its true
+    value, the variance between identities as up to twice its own: with two or three repeats whose results differ
+    much, the interval is too narrow.
 
     Args:
-        repeats: per repeat the differences of its queries [m_j] and their identities [m_j] as integers.
+        repeats: For each repeat the differences of its queries [m_j] and their identities [m_j] as integers.
 
     Raises:
-        InputError: there are no repeats, or one has no values or unlike numbers of values and identities.
+        InputError: the list of repeats is empty, or one has no values or different numbers of values and identities.
     """
     for values, identities in repeats:
         if not len(values) or len(values) != len(identities):
@@ -59,13 +60,13 @@ def nested_interval(repeats: Sequence[RepeatValues], seed: int = 0, draws: int =
                 f" {len(identities)} identities; give the queries with a match."
             )
     if not repeats:
-        raise InputError("a difference needs at least one repeat of both models, but there is none.")
+        raise InputError("a difference needs at least one repeat of both models; none was given.")
     rng = np.random.default_rng(seed)
     chosen = rng.integers(len(repeats), size=(draws, len(repeats)))
     means = np.empty(chosen.shape)
     for number, (values, identities) in enumerate(repeats):
-        here = chosen == number
-        means[here] = _resampled_means(values, identities, int(here.sum()), rng)
+        drawn_here = chosen == number
+        means[drawn_here] = _resampled_means(values, identities, int(drawn_here.sum()), rng)
     low, high = np.percentile(means.mean(axis=1), [2.5, 97.5])
     return float(low), float(high)
 

@@ -1,4 +1,4 @@
-"""The picture of the distances that pairs of images have."""
+"""Histogram plot of the distances between pairs of images."""
 
 from pathlib import Path
 
@@ -14,15 +14,15 @@ __all__ = ["distance_plot"]
 # Okabe and Ito's colours as in the other pictures; hatches and lines tell the kinds apart without any.
 _KINDS = (("same identity", "#009E73", "-", "///"), ("different identities", "#D55E00", "--", "..."))
 
-_FEW = 1000  # pairs of a kind below which wider bins are easier on the eye
+_FEW = 1000  # with fewer pairs of a kind, wider bins are easier to read
 
 
 def distance_plot(histograms: tuple[np.ndarray, np.ndarray], threshold: Threshold | None, path: Path | str) -> None:
-    """Draw how often pairs of one identity and of different ones have which distance, into a .png, .pdf or .svg file.
+    """Draw the distributions of distances within and between identities into a .png, .pdf or .svg file.
 
     Args:
         histograms: Of squared Euclidean distances, see `Pairs`.
-        threshold: Drawn as a line with its rates, where there is one.
+        threshold: Drawn as a line with its rates; None for no line.
 
     Raises:
         InputError: the folder cannot be written.
@@ -31,11 +31,11 @@ def distance_plot(histograms: tuple[np.ndarray, np.ndarray], threshold: Threshol
     if counts.sum(axis=1).min() < _FEW:
         counts, edges = counts.reshape(2, -1, 4).sum(axis=2), edges[::4]
     figure, axes = make_figure(6.4, 4.8)
-    for own, (name, colour, style, hatch) in zip(counts, _KINDS, strict=True):
+    for histogram, (name, colour, style, hatch) in zip(counts, _KINDS, strict=True):
         axes.stairs(
-            own / max(own.sum(), 1) / edges[1],
+            histogram / max(histogram.sum(), 1) / edges[1],
             edges,
-            label=f"{name} ({own.sum():,} pairs)",
+            label=f"{name} ({histogram.sum():,} pairs)",
             fill=True,
             facecolor=f"{colour}40",
             edgecolor=colour,
@@ -45,10 +45,10 @@ def distance_plot(histograms: tuple[np.ndarray, np.ndarray], threshold: Threshol
         )
     if threshold:
         axes.axvline(threshold.squared_distance, color="black", linestyle="-.", linewidth=2, label=_label(threshold))
-    seen = np.flatnonzero(counts.any(axis=0))
-    if len(seen):
+    occupied = np.flatnonzero(counts.any(axis=0))
+    if len(occupied):
         margin = edges[-1] / 50
-        axes.set_xlim(max(edges[seen[0]] - margin, 0), edges[seen[-1] + 1] + margin)
+        axes.set_xlim(max(edges[occupied[0]] - margin, 0), edges[occupied[-1] + 1] + margin)
     axes.set(xlabel="Squared Euclidean distance", ylabel="Density", title="Distances of L2-normalised features")
     axes.secondary_xaxis("top", functions=(_cosine, _distance)).set_xlabel("Cosine similarity")
     figure.legend(loc="outside lower center", handlelength=4, frameon=False)

@@ -1,4 +1,4 @@
-"""Squared Euclidean distances of L2-normalised rows, in blocks, where equal rows have equal distances."""
+"""Squared Euclidean distances of L2-normalised rows, in blocks; equal rows have equal distances."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -26,22 +26,22 @@ __all__ = [
 ]
 
 BLOCK = 256
-_HELD = 1 << 24  # distances of a block: fewer rows where there are many columns
-_COPIED = 1 << 19  # values of rows that are copied at a time
+_HELD = 1 << 24  # distances in a block: fewer rows if there are many columns
+_COPIED = 1 << 19  # values copied at a time
 
 BlockConsumer = Callable[[Tensor, Tensor], None]
-"""Takes the indices of some rows [b] and their values [b, n], which it may change and must not keep."""
+"""Receives the indices of rows [b] and their values [b, n], which it may change and must not keep."""
 
 DistanceBlocks = Callable[[BlockConsumer], None]
-"""Gives every row to a receiver once; several threads may do so at a time."""
+"""Passes every row to a consumer once; several threads may do so at a time."""
 
 
 @dataclass(frozen=True)
 class UniqueRows:
     """n feature rows as u <= n distinct ones, each with length 1.
 
-    A product of matrices may round the same sum differently at another place of the result, so that images which are
-    copies of each other would no longer tie. Every distinct row is therefore multiplied once.
+    A matrix product may round the same sum differently at another position of the result, so that copies of an image
+    would no longer tie. Every distinct row is therefore multiplied once.
     """
 
     distinct: Tensor  # [u, d] float32
@@ -49,26 +49,26 @@ class UniqueRows:
 
     @classmethod
     def of(cls, features: np.ndarray, device: torch.device | str = "cpu") -> "UniqueRows":
-        """Rows from float32 features of shape [n, d], none all zero."""
+        """Unique rows of float32 features [n, d], none of them all zero."""
         return cls.joined([features], device)
 
     @classmethod
     def joined(cls, parts: Sequence[np.ndarray], device: torch.device | str = "cpu") -> "UniqueRows":
-        """Rows from several such arrays, one after the other.
+        """Unique rows of several such arrays, one after the other.
 
-        A block is copied at a time: features may be mapped from a file.
+        They are copied block by block, as features may be mapped from a file.
         """
         values, first = concatenate_rows(parts, device)
         distinct = np.flatnonzero(first == np.arange(len(first)))
         with single_threaded():
             for start in range(0, len(distinct), BLOCK):
                 rows = torch.from_numpy(distinct[start : start + BLOCK]).to(device)
-                values[start : start + len(rows)] = _normalised(values[rows])  # which stand here or further down
+                values[start : start + len(rows)] = _normalised(values[rows])  # each is at this position or a later one
         position = torch.from_numpy(np.searchsorted(distinct, first)).to(device)
         return cls(values[: len(distinct)], position)
 
     def part(self, start: int, stop: int) -> "UniqueRows":
-        """The rows from `start` to `stop`, in the same memory where no others stand between them."""
+        """The rows from `start` to `stop`; they share the memory if no other rows lie between them."""
         numbers, position = self.position[start:stop].unique(return_inverse=True)
         low, high = int(numbers[0]), int(numbers[-1]) + 1
         return UniqueRows(self.distinct[low:high] if high - low == len(numbers) else self.distinct[numbers], position)
@@ -78,22 +78,22 @@ class UniqueRows:
 
 
 def _normalised(values: Tensor) -> Tensor:
-    # The largest value first: a square of a float32 may overflow or vanish.
+    # Divided by the largest value first: the square of a float32 may overflow or vanish.
     return torch.nn.functional.normalize(values / values.abs().amax(1, keepdim=True), dim=1)
 
 
 def distance_blocks(rows: UniqueRows, columns: UniqueRows) -> DistanceBlocks:
-    """The distances of all rows to all columns [b, n], float32 in 0..4; on the CPU some blocks are in work at once."""
+    """Distances of all rows to all columns [b, n], float32 in 0..4; on the CPU several blocks at a time."""
 
-    def show(receive: BlockConsumer) -> None:
+    def run(receive: BlockConsumer) -> None:
         work = _Work(rows, columns, receive)
         map_in_threads(work, range(0, len(rows.distinct), work.size), rows.distinct.device)
 
-    return show
+    return run
 
 
 class _Work:
-    """The distances of a block of distinct rows, given by its first one, to all columns."""
+    """Computes the distances of a block of distinct rows, given by the first one, to all columns."""
 
     def __init__(self, rows: UniqueRows, columns: UniqueRows, receive: BlockConsumer) -> None:
         self.rows, self.columns, self.receive = rows, columns, receive
@@ -112,15 +112,17 @@ class _Work:
         if len(members) == len(part):
             self.receive(members, block)
             return
-        for some in members.split(self.size):
-            self.receive(some, block[self.rows.position[some] - start])
+        for rows in members.split(self.size):
+            self.receive(rows, block[self.rows.position[rows] - start])
 
 
 def pair_distances(rows: UniqueRows, left: Tensor, right: Tensor) -> Tensor:
     """Distances [m] between the rows with the indices `left` [m] and `right` [m]."""
     products = torch.empty(len(left), device=left.device)
-    select, few = rows.distinct.index_select, max(1, _COPIED // rows.distinct.shape[1])
-    for part, a, b in zip(*(x.split(few) for x in (products, rows.position[left], rows.position[right])), strict=True):
+    select, rows_at_once = rows.distinct.index_select, max(1, _COPIED // rows.distinct.shape[1])
+    for part, a, b in zip(
+        *(x.split(rows_at_once) for x in (products, rows.position[left], rows.position[right])), strict=True
+    ):
         part[:] = torch.linalg.vecdot(select(0, a), select(0, b))
     return products.mul_(-2).add_(2).clamp_(min=0)
 
@@ -128,7 +130,7 @@ def pair_distances(rows: UniqueRows, left: Tensor, right: Tensor) -> Tensor:
 def tie_breaking_keys(values: Tensor) -> Tensor:
     """int64 keys that order each row of float32 `values` [b, n] by (value, column).
 
-    Of negative values a row may have only one; -0.0 counts as less than 0.0.
+    A row may have only one negative value; -0.0 counts as less than 0.0.
     """
     bits = values.contiguous().view(torch.int32).to(torch.int64)
     return bits.bitwise_left_shift_(32).add_(torch.arange(values.shape[1], device=values.device))
@@ -136,30 +138,30 @@ def tie_breaking_keys(values: Tensor) -> Tensor:
 
 @contextmanager
 def full_precision() -> Iterator[None]:
-    """Multiply and convolve in true float32, whatever a training around has chosen and cuDNN's default is."""
-    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    """Multiply and convolve in true float32, whatever a surrounding training and cuDNN's default say."""
+    previous = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = False
     try:
         yield
     finally:
-        torch.set_float32_matmul_precision(before[0])
-        torch.backends.cudnn.allow_tf32 = before[1]
+        torch.set_float32_matmul_precision(previous[0])
+        torch.backends.cudnn.allow_tf32 = previous[1]
 
 
 def fix_cublas_workspace() -> None:
-    """Let cuBLAS repeat itself: some versions of PyTorch demand it, and read it at a process's first product."""
+    """Make cuBLAS deterministic: some versions of PyTorch require it, and read it at a process's first product."""
     set_defaults({"CUBLAS_WORKSPACE_CONFIG": ":4096:8"})
 
 
 @contextmanager
 def deterministic_algorithms(enabled: bool) -> Iterator[None]:
-    """Take deterministic algorithms where `enabled`: a GPU then adds in a fixed order; the former choice at the end."""
-    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    """Use deterministic algorithms if `enabled`: a GPU then adds in a fixed order. The previous choice is restored."""
+    previous = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     if enabled:
         fix_cublas_workspace()
         torch.use_deterministic_algorithms(True)
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        torch.use_deterministic_algorithms(previous[0], warn_only=previous[1])

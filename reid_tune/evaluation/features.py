@@ -1,4 +1,4 @@
-"""The embeddings that a score is computed from, and their file."""
+"""Embeddings of queries and gallery, and the file that stores them."""
 
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -16,9 +16,9 @@ __all__ = ["FeatureSet", "make_feature_set", "read_features", "write_features"]
 
 @dataclass(frozen=True)
 class FeatureSet:
-    """Embeddings of queries and gallery, q and g rows of d values; made by `make_feature_set`, which checks them.
+    """Embeddings of queries and gallery, q and g rows of d values; created by `make_feature_set`, which checks them.
 
-    In the gallery identity -1 is junk (detections that count neither way) and 0 a distractor.
+    In the gallery identity -1 is junk (detections that are removed before scoring) and 0 a distractor.
     """
 
     query_features: np.ndarray  # [q, d] float32
@@ -29,7 +29,7 @@ class FeatureSet:
     gallery_cameras: np.ndarray  # [g] int64
 
     def without_junk(self) -> "FeatureSet":
-        """The same set without the gallery images of identity -1; the gallery may be empty then."""
+        """The feature set without the gallery images of identity -1; the gallery may then be empty."""
         return self._clean if (self.gallery_ids == -1).any() else self
 
     @cached_property
@@ -40,7 +40,7 @@ class FeatureSet:
 
 
 _NAMES = tuple(field.name for field in fields(FeatureSet))
-_ROWS = 1024  # that are checked at a time
+_ROWS = 1024  # checked at a time
 
 
 def make_feature_set(
@@ -56,7 +56,7 @@ def make_feature_set(
     Features may have any floating dtype, identities and cameras any integer dtype.
 
     Raises:
-        InputError: an array is empty or has the wrong dtype or shape, lengths or dimensions are unlike, or a feature
+        InputError: an array is empty or has the wrong dtype or shape, lengths or dimensions differ, or a feature
             row is all zero or not finite; the message names the array and the first bad row.
     """
     arrays = (query_features, query_ids, query_cameras, gallery_features, gallery_ids, gallery_cameras)
@@ -82,7 +82,7 @@ def make_feature_set(
 def read_features(path: Path | str) -> FeatureSet:
     """Read an `.npz` file with the six arrays of `FeatureSet`; other arrays in it are ignored, nothing is unpickled.
 
-    Features that are float32 and not compressed stay in the file, from which they are mapped.
+    Features that are float32 and not compressed are memory-mapped.
 
     Raises:
         InputError: see `read_npz` and `make_feature_set`.
@@ -100,7 +100,7 @@ def read_features(path: Path | str) -> FeatureSet:
 
 
 def write_features(path: Path | str, features: FeatureSet) -> None:
-    """Write an uncompressed `.npz` file that `read_features` reads; it appears whole or not at all."""
+    """Write an uncompressed `.npz` file for `read_features`; it appears whole or not at all."""
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         np.savez(file, **{name: getattr(features, name) for name in _NAMES})
 
@@ -124,14 +124,14 @@ def _features(name: str, values: Any) -> np.ndarray:
         raise InputError(f"{name} has shape {array.shape}; give two dimensions, one row per image.")
     with np.errstate(over="ignore"):
         array = np.ascontiguousarray(array, dtype=np.float32)
-    finite, some = np.empty((2, len(array)), bool)
+    finite, nonzero = np.empty((2, len(array)), bool)
     for start in range(0, len(array), _ROWS):
         part = slice(start, start + _ROWS)
-        finite[part], some[part] = np.isfinite(array[part]).all(axis=1), array[part].any(axis=1)
-    for good, fault in ((finite, "is not finite (NaN or infinity)"), (some, "is all zero")):
-        if not good.all():
+        finite[part], nonzero[part] = np.isfinite(array[part]).all(axis=1), array[part].any(axis=1)
+    for is_good, problem in ((finite, "is not finite (NaN or infinity)"), (nonzero, "is all zero")):
+        if not is_good.all():
             raise InputError(
-                f"row {int(good.argmin())} of {name} {fault} ({int((~good).sum())} such rows); check the model."
+                f"row {int(is_good.argmin())} of {name} {problem} ({int((~is_good).sum())} such rows); check the model."
             )
     return array
 

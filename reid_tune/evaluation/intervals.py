@@ -8,7 +8,7 @@ __all__ = ["interval", "paired_interval"]
 
 
 def interval(values: np.ndarray, identities: np.ndarray, seed: int = 0, repeats: int = 1000) -> tuple[float, float]:
-    """Interval of the mean of `values` [m], one value per query, whose identities are given as [m] integers.
+    """95 % interval of the mean of `values` [m], one value per query, with the queries' `identities` [m] as integers.
 
     Queries of one identity resemble each other; resampling single queries would make the interval too narrow.
 
@@ -16,7 +16,7 @@ def interval(values: np.ndarray, identities: np.ndarray, seed: int = 0, repeats:
         The 2.5 and 97.5 percentiles of the resampled means.
 
     Raises:
-        InputError: there are no values, or unlike numbers of values and identities.
+        InputError: the array is empty, or the numbers of values and identities differ.
     """
     if not len(values) or len(values) != len(identities):
         raise InputError(
@@ -34,11 +34,13 @@ def interval(values: np.ndarray, identities: np.ndarray, seed: int = 0, repeats:
 def paired_interval(
     a: np.ndarray, b: np.ndarray, identities: np.ndarray, seed: int = 0, repeats: int = 1000
 ) -> tuple[float, float]:
-    """Interval of the mean of a - b, two values [m] of the same queries, see `interval`.
+    """95 % interval of the mean of a - b, two values [m] for the same queries, see `interval`.
 
     Raises:
-        InputError: see `interval`, or a and b have unlike lengths.
+        InputError: as in `interval`, or a and b have different lengths.
     """
     if len(a) != len(b):
-        raise InputError(f"a paired interval needs the same queries twice, but there are {len(a)} and {len(b)} values.")
+        raise InputError(
+            f"a paired interval needs two values per query, but there are {len(a)} and {len(b)}; give the same queries."
+        )
     return interval(np.asarray(a) - np.asarray(b), identities, seed, repeats)

@@ -1,4 +1,4 @@
-"""The best matches of a few queries, drawn by chance or the hardest, for people to look at."""
+"""The first matches of chosen queries, random ones or the hardest, for pictures."""
 
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ __all__ = ["Matches", "TopMatches", "hardest_queries", "random_queries"]
 
 @dataclass(frozen=True)
 class Matches:
-    """The first r gallery images of a query, the best first, without those of its identity and its camera."""
+    """The r nearest gallery images of a query in order, without those of its identity and its camera."""
 
     query: int  # index of the query
     gallery: np.ndarray  # [r] int64 indices into the gallery without junk
@@ -24,11 +24,11 @@ class Matches:
 
 
 class TopMatches:
-    """Keeps the first images of each of q queries while a ranking is at work; of ties the lower gallery index.
+    """Collects the nearest gallery images of each of q queries during a ranking; of ties the lower gallery index.
 
     Args:
-        features: What is ranked.
-        ranks: How many images are kept; memory is O(q ranks).
+        features: The ranked feature set.
+        ranks: Number of images kept per query; memory is O(q ranks).
     """
 
     def __init__(self, features: FeatureSet, ranks: int) -> None:
@@ -36,10 +36,10 @@ class TopMatches:
         self._first = np.full((len(features.query_ids), min(ranks, len(self._features.gallery_ids))), -1)
 
     def __call__(self, blocks: DistanceBlocks) -> DistanceBlocks:
-        """The same blocks, which are seen here before their receiver may change them."""
+        """Wrap blocks: each block is read here before its consumer may change it."""
 
-        def show(receive: BlockConsumer) -> None:
-            def look(members: Tensor, scores: Tensor) -> None:
+        def run(receive: BlockConsumer) -> None:
+            def keep_first(members: Tensor, scores: Tensor) -> None:
                 queries = members.cpu().numpy()
                 left_out = torch.from_numpy(self._left_out(queries)).to(scores.device)
                 values = scores.masked_fill(left_out, torch.inf)
@@ -47,27 +47,27 @@ class TopMatches:
                 self._first[queries] = first.where(values.gather(1, first).isfinite(), -1).cpu().numpy()
                 receive(members, scores)
 
-            blocks(look)
+            blocks(keep_first)
 
-        return show
+        return run
 
     def matches(self, queries: np.ndarray) -> list[Matches]:
-        """What some queries found in the last pass: fewer than `ranks` where the gallery has no more for them."""
-        ids, found = self._features.gallery_ids, []
+        """Matches of the given queries in the last pass; fewer than `ranks` if the gallery has no more."""
+        ids, results = self._features.gallery_ids, []
         for query in queries.tolist():
             gallery = self._first[query][self._first[query] >= 0]
-            found.append(Matches(query, gallery, ids[gallery] == self._features.query_ids[query]))
-        return found
+            results.append(Matches(query, gallery, ids[gallery] == self._features.query_ids[query]))
+        return results
 
     def _left_out(self, queries: np.ndarray) -> np.ndarray:
-        """Which gallery images [b, g] have the identity and the camera of each query."""
-        own = self._features
-        same = own.query_ids[queries, None] == own.gallery_ids
-        return same & (own.query_cameras[queries, None] == own.gallery_cameras)
+        """Mask [b, g] of the gallery images with the identity and the camera of each query."""
+        labels = self._features
+        same = labels.query_ids[queries, None] == labels.gallery_ids
+        return same & (labels.query_cameras[queries, None] == labels.gallery_cameras)
 
 
 def random_queries(score: Score, count: int, seed: int) -> np.ndarray:
-    """Ascending indices of up to `count` queries with a match, drawn by a seed."""
+    """Draw up to `count` queries with a match by a seed; ascending indices."""
     order = np.random.default_rng(seed).permutation(score.queries + score.unmatched)
     return np.sort(order[np.isin(order, score.matched)][:count])
 

@@ -1,4 +1,4 @@
-"""The nearest neighbours of every row, found once for all settings of the re-ranking."""
+"""Nearest neighbours of every row, found once for all settings of the re-ranking."""
 
 from dataclasses import dataclass
 
@@ -13,14 +13,14 @@ __all__ = ["Neighbours", "find_neighbours", "smallest_columns"]
 
 @dataclass(frozen=True)
 class Neighbours:
-    """For each of n rows its k nearest others and how far the farthest of all is.
+    """The k nearest other rows of each of n rows, and the distance to the farthest row.
 
     Memory is O(n k); a smaller k is a prefix of the columns.
     """
 
     rows: UniqueRows
     index: Tensor  # [n, k + 1] int64, ordered by (distance, index), the row itself first
-    mutual: Tensor  # [n, k + 1] int64: the column at which the row stands in its neighbour's list, k + 1 if nowhere
+    mutual: Tensor  # [n, k + 1] int64: column of the row in its neighbour's list, k + 1 if it is not in it
     farthest: Tensor  # [n] float32: the largest distance of the row, above 0
 
 
@@ -44,7 +44,7 @@ def smallest_columns(values: Tensor, count: int) -> Tensor:
     kept, columns = values.topk(min(count + 1, values.shape[1]), largest=False)
     columns, order = columns[:, :count].sort(1)
     columns = columns.gather(1, kept[:, :count].gather(1, order).argsort(dim=1, stable=True))
-    # topk takes any of equal values: where the cut goes through a tie, the keys decide.
+    # topk keeps any of equal values: if the limit falls within a tie, the keys decide.
     tied = (kept[:, count:] == kept[:, count - 1 : count]).any(1).nonzero()[:, 0]
     if len(tied):
         columns[tied] = tie_breaking_keys(values[tied]).topk(count, largest=False).indices
@@ -54,9 +54,9 @@ def smallest_columns(values: Tensor, count: int) -> Tensor:
 def _mutual(index: Tensor) -> Tensor:
     column = torch.arange(index.shape[1], device=index.device)
 
-    def columns(some: Tensor) -> Tensor:
-        found = index[index[some]] == some[:, None, None]
-        return torch.where(found, column, len(column)).amin(2)
+    def columns(part: Tensor) -> Tensor:
+        is_member = index[index[part]] == part[:, None, None]
+        return torch.where(is_member, column, len(column)).amin(2)
 
     rows = torch.arange(len(index), device=index.device)
     return torch.cat(map_in_threads(columns, rows.split(BLOCK), index.device))

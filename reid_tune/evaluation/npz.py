@@ -1,4 +1,4 @@
-"""Arrays of `.npz` files, left in the file where they lie there as they are in memory."""
+"""Reading of `.npz` files; uncompressed arrays are memory-mapped."""
 
 import math
 from pathlib import Path
@@ -17,15 +17,15 @@ _AGAIN = "write the file again with inference or numpy.savez"
 
 
 def read_npz(path: Path | str, names: tuple[str, ...]) -> dict[str, np.ndarray]:
-    """The arrays with these names; nothing is unpickled.
+    """Read the arrays with the given names; nothing is unpickled.
 
     Arrays that are not compressed are mapped from the file, read-only, once their checksums have been compared.
 
     Raises:
-        InputError: the file is missing, damaged or no `.npz`, lacks an array, or one holds Python objects.
+        InputError: the file is missing, damaged or not an `.npz` file, lacks an array, or one holds Python objects.
     """
     arrays: dict[str, np.ndarray] = {}
-    place = str(path)
+    location = str(path)
     try:
         with Path(path).open("rb") as file:
             if not is_zipfile(file):
@@ -35,16 +35,16 @@ def read_npz(path: Path | str, names: tuple[str, ...]) -> dict[str, np.ndarray]:
                 if missing:
                     raise InputError(f"{path} lacks {', '.join(missing)}; it must hold {', '.join(names)}.")
                 for name in names:
-                    place = f"{path}: {name}"
+                    location = f"{path}: {name}"
                     arrays[name] = _read(file, archive, name)
     except FileNotFoundError:
-        raise InputError(f"there is no feature file {path}; give another path.") from None
+        raise InputError(f"the feature file {path} does not exist; give another path.") from None
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}; give another file.") from None
     except (InputError, MemoryError):
         raise
-    except Exception as error:  # whatever zipfile, the decompressors and numpy meet in damaged bytes
-        raise InputError(f"{place} is damaged ({type(error).__name__}: {error}); {_AGAIN}.") from None
+    except Exception as error:  # zipfile, the decompressors and numpy raise many types for damaged bytes
+        raise InputError(f"{location} is damaged ({type(error).__name__}: {error}); {_AGAIN}.") from None
     return arrays
 
 
@@ -68,6 +68,6 @@ def _read(file: IO[bytes], archive: ZipFile, name: str) -> np.ndarray:
 
 
 def _content(file: IO[bytes], header: int) -> int:
-    """Where the content of a zip member begins: behind its header of 30 bytes, its name and its extra field."""
+    """Offset of a zip member's content, after its header of 30 bytes, its name and its extra field."""
     file.seek(header + 26)
     return header + 30 + sum(int.from_bytes(file.read(2), "little") for _ in range(2))

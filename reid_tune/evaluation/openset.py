@@ -1,4 +1,4 @@
-"""Open-set identification: how many enrolled people are found while few strangers raise an alarm."""
+"""Open-set identification: the share of enrolled people that are identified at a given false alarm rate."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,22 +15,22 @@ from reid_tune.evaluation.thresholds import without_unidentified
 
 __all__ = ["FAR", "SIZES", "OpenSet", "open_set"]
 
-FAR = 0.01  # the smallest customary rate that a few hundred queries can show: it takes 100 strangers
+FAR = 0.01  # the smallest customary rate that a few hundred queries can show: it needs 100 impostors
 SIZES = (10, 50, 100, 250, 500, 1000, 2500, 5000)
 
 
 @dataclass(frozen=True)
 class OpenSet:
-    """Detection and identification rates by the number of enrolled identities."""
+    """Detection and identification rates by number of enrolled identities."""
 
-    far: float  # the false alarm rate that was asked for
+    far: float  # the requested false alarm rate
     draws: int  # galleries drawn for each number of identities
     rows: list[dict[str, Any]]  # identities, DIR, its range over the draws, and means: FAR, squared_distance, ...
-    reason: str | None  # why there is no row
+    reason: str | None  # reason for an empty table
 
     @property
     def protocol(self) -> str:
-        """What the numbers are of, in one sentence."""
+        """One sentence that says how the numbers are measured."""
         return (
             f"means over {self.draws} drawn galleries of so many identities, without distractors; queries with an "
             "enrolled image of another camera are genuine, those of nobody enrolled are impostors; DIR is the share "
@@ -39,9 +39,9 @@ class OpenSet:
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """The table as plain data."""
-        found = {"far": self.far, "draws": self.draws, "rows": self.rows, "reason": self.reason}
-        return found | {"protocol": self.protocol}
+        """The table as plain data, for JSON."""
+        table = {"far": self.far, "draws": self.draws, "rows": self.rows, "reason": self.reason}
+        return table | {"protocol": self.protocol}
 
 
 @dataclass(frozen=True)
@@ -66,16 +66,16 @@ def open_set(
     """The detection and identification rate (DIR) at a false alarm rate (FAR), for growing galleries.
 
     After Phillips, Grother and Micheals, Evaluation methods in face recognition (Handbook of Face Recognition, 2011).
-    The threshold is the largest distance at which at most the share `far` of the impostors have an enrolled image. Of
-    the genuine queries, one that ties with another identity is not identified. Queries that see an enrolled identity
-    only under their own camera are neither. A number of identities has a row where every draw leaves a genuine query
-    and 1 / far impostors. Memory is O(queries x identities).
+    The threshold is the largest distance at which at most the share `far` of the impostors have an enrolled image. A
+    genuine query that ties with another identity is not identified. Queries whose identity is enrolled only under
+    their own camera are neither genuine nor impostors. A number of identities has a row if every draw leaves a genuine
+    query and 1 / far impostors. Memory is O(queries x identities).
 
     Raises:
-        InputError: far is not between 0 and 1, or nothing but junk is left of a side.
+        InputError: far is not between 0 and 1, or one side holds only junk.
     """
     if not 0 < far < 1:
-        raise InputError(f"a false alarm rate of {far:g} is no use; give a number between 0 and 1 such as {FAR}.")
+        raise InputError(f"a false alarm rate of {far:g} cannot be used; give a number between 0 and 1 such as {FAR}.")
     features = without_unidentified(features)
     identities = np.unique(features.gallery_ids[features.gallery_ids > 0])
     rows = []
@@ -84,7 +84,9 @@ def open_set(
         for size in (size for size in sizes if size <= len(identities)):
             random = np.random.default_rng(seed)
             chosen = [random.choice(len(identities), size, replace=False) for _ in range(draws)]
-            trials = [_trial(nearest, identities, features.query_ids, some, far) for some in chosen]
+            trials = [
+                _trial(nearest, identities, features.query_ids, chosen_identities, far) for chosen_identities in chosen
+            ]
             possible = [trial for trial in trials if trial]
             if len(possible) == draws:
                 rows.append(_row(size, possible))
@@ -96,7 +98,7 @@ def open_set(
 
 
 def _nearest(features: FeatureSet, identities: np.ndarray, device: torch.device | str) -> np.ndarray:
-    """The least distance [q, identities] of each query to each identity, infinite without an image.
+    """Smallest distance [q, identities] of each query to each identity, infinite without an image.
 
     Images of the query's identity and camera are left out.
     """
@@ -108,37 +110,36 @@ def _nearest(features: FeatureSet, identities: np.ndarray, device: torch.device 
     result = torch.full((len(query_ids), len(identities)), torch.inf, device=device)
 
     def receive(members: Tensor, block: Tensor) -> None:
-        own = (query_ids[members, None] == ids) & (query_cameras[members, None] == cameras)
-        block.masked_fill_(own, torch.inf)
+        same_camera = (query_ids[members, None] == ids) & (query_cameras[members, None] == cameras)
+        block.masked_fill_(same_camera, torch.inf)
         result[members] = result[members].scatter_reduce_(1, owner.expand(len(block), -1), block, "amin")
 
     with full_precision():
-        distance_blocks(
-            UniqueRows.of(features.query_features, device), UniqueRows.of(features.gallery_features[kept], device)
-        )(receive)
+        queries, gallery = UniqueRows.of(features.query_features, device), UniqueRows.of(gallery_features, device)
+        distance_blocks(queries, gallery)(receive)
     return result.cpu().numpy()
 
 
 def _trial(
     nearest: np.ndarray, identities: np.ndarray, query_ids: np.ndarray, chosen: np.ndarray, far: float
 ) -> _Trial | None:
-    """The rates with the identities `chosen` [n] enrolled; None where they cannot be shown."""
+    """Rates with the identities `chosen` [n] enrolled; None if there are too few queries to measure them."""
     values = nearest[:, chosen]
     row, column = np.nonzero(query_ids[:, None] == identities[chosen])
     enrolled = np.zeros(len(query_ids), bool)
     enrolled[row] = True
     impostors = np.sort(values[~enrolled].min(axis=1))
     allowed = int((np.arange(1, len(impostors) + 1) / max(len(impostors), 1) <= far).sum())
-    own = values[row, column]
+    match_distances = values[row, column]
     values[row, column] = np.inf
-    genuine = np.isfinite(own)
+    genuine = np.isfinite(match_distances)
     if not allowed or not genuine.any():
         return None
     # Just below the first impostor too many.
     threshold = np.nextafter(impostors[allowed], np.float32(-np.inf))
-    found = (own < values[row].min(axis=1)) & (own <= threshold)
+    is_identified = (match_distances < values[row].min(axis=1)) & (match_distances <= threshold)
     return _Trial(
-        DIR=float(found[genuine].mean()),
+        DIR=float(is_identified[genuine].mean()),
         FAR=float((impostors <= threshold).mean()),
         squared_distance=float(threshold),
         genuine=int(genuine.sum()),

@@ -1,4 +1,4 @@
-"""Work in threads that each compute alone."""
+"""Parallel work in threads that each use one core."""
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -9,7 +9,7 @@ import torch
 
 __all__ = ["map_in_threads", "single_threaded"]
 
-_MAX_WORKERS = 8  # each holds some blocks
+_MAX_WORKERS = 8  # each holds a few blocks of distances
 
 Part = TypeVar("Part")
 Result = TypeVar("Result")
@@ -18,9 +18,9 @@ Result = TypeVar("Result")
 def map_in_threads(
     function: Callable[[Part], Result], parts: Iterable[Part], device: torch.device | str = "cpu"
 ) -> list[Result]:
-    """The function's result for each part, in their order; a GPU is given one part after the other.
+    """Apply a function to each part in several threads and return the results in order; one thread for a GPU.
 
-    On a busy machine, sharing every short operation among threads would take ten times as long.
+    On a busy machine, dividing every short operation among threads would take ten times as long.
     """
     workers = min(torch.get_num_threads(), _MAX_WORKERS) if torch.device(device).type == "cpu" else 1
     with single_threaded(), ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
@@ -29,10 +29,10 @@ def map_in_threads(
 
 @contextmanager
 def single_threaded() -> Iterator[None]:
-    """Let every operation run in the calling thread."""
-    before = torch.get_num_threads()
+    """Run every operation in the calling thread only."""
+    previous = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(previous)

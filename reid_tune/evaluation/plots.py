@@ -1,4 +1,4 @@
-"""Pictures of an evaluation."""
+"""Plots of an evaluation."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["ENDINGS", "MAX_FRAMES", "Frame", "cmc_plot", "matches_plot", "make_figure"]
 
 ENDINGS = (".png", ".pdf", ".svg")
-MAX_FRAMES = 10_000  # of one picture of matches
+MAX_FRAMES = 10_000  # in one picture of matches
 
 # Okabe and Ito's palette; line styles and markers tell the curves apart without any colour.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -40,7 +40,7 @@ class Frame:
 
     @property
     def kind(self) -> str:
-        """The name of its frame in the legend."""
+        """Name of the frame in the legend."""
         return "query" if self.correct is None else "same identity" if self.correct else "other identity"
 
 
@@ -55,7 +55,7 @@ def cmc_plot(curves: Mapping[str, np.ndarray], path: Path | str) -> None:
     figure, axes = make_figure(max(6.4, 1 + 0.08 * max(map(len, names))), 4.2 + 0.2 * len(names))
     every = -(-ranks // 6)
     for number, curve in enumerate(curves.values()):
-        first = every * (number + 1) // (len(names) + 1)  # beside the markers of other curves
+        first = every * (number + 1) // (len(names) + 1)  # shifted against the markers of other curves
         axes.plot(
             np.arange(1, len(curve) + 1),
             100 * np.asarray(curve),
@@ -72,7 +72,7 @@ def cmc_plot(curves: Mapping[str, np.ndarray], path: Path | str) -> None:
     axes.grid(alpha=0.3)
     legend = figure.legend(loc="outside lower center", handlelength=4, frameon=False)
     for text, name in zip(legend.get_texts(), names, strict=True):
-        # Set here, as a label that begins with _ is no entry, and one with $ is a formula.
+        # Set here: matplotlib leaves labels that begin with _ out, and reads those with $ as formulas.
         text.set(text=name, parse_math=False)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=150)
@@ -81,10 +81,10 @@ def cmc_plot(curves: Mapping[str, np.ndarray], path: Path | str) -> None:
 def matches_plot(rows: Sequence[Sequence[Frame]], ranks: int, title: str, path: Path | str) -> None:
     """Draw rows of a query and its best matches into a .png, .pdf or .svg file.
 
-    Queries and right matches have solid frames, wrong ones dashed frames; the colours differ too.
+    Queries and correct matches have solid frames, wrong ones dashed frames, in different colours.
 
     Args:
-        rows: Each a query and up to `ranks` matches, all images of one size; at most MAX_FRAMES with the gaps.
+        rows: Rows of a query and up to `ranks` matches; all images have one size; at most MAX_FRAMES cells.
 
     Raises:
         InputError: the folder cannot be written.
@@ -94,9 +94,9 @@ def matches_plot(rows: Sequence[Sequence[Frame]], ranks: int, title: str, path: 
     step_x, step_y = (1 + ranks) * (width * scale + 0.15), len(rows) * (height * scale + 0.3)
     figure, axes = make_figure(max(step_x, 4.2), step_y + 0.9)
     column, line = step_x / (1 + ranks), step_y / len(rows)
-    for place, row in enumerate(rows):
+    for line_number, row in enumerate(rows):
         for rank, frame in enumerate(row):
-            _draw_frame(axes, frame, rank * column, place * line, width * scale, height * scale)
+            _draw_frame(axes, frame, rank * column, line_number * line, width * scale, height * scale)
     for rank in range(ranks + 1):
         name = f"Rank {rank}" if rank else "Query"
         axes.text(rank * column + width * scale / 2, -0.1, name, ha="center", va="bottom", fontsize=8)
@@ -111,7 +111,7 @@ def matches_plot(rows: Sequence[Sequence[Frame]], ranks: int, title: str, path: 
 
 
 def make_figure(width: float, height: float) -> "tuple[Figure, Axes]":
-    """A figure of so many inches with one pair of axes, which no window and no global state knows."""
+    """Make a figure of a size in inches with one pair of axes, without a window or global state."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -1,4 +1,4 @@
-"""CMC, average precision and mINP from blocks of scores, by counting what stands before each match."""
+"""CMC, average precision and mINP from blocks of scores, by counting the images before each match."""
 
 from dataclasses import dataclass
 
@@ -12,16 +12,16 @@ from reid_tune.evaluation.segments import segment_indices
 
 __all__ = ["Ranker", "Ranking", "rank"]
 
-_FEW = 32  # rows whose keys are held at once
+_FEW = 32  # rows whose tie-breaking keys are held at a time
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """What each of q queries found; a query without a match has NaN and the first hit -1."""
+    """Results of q queries; a query without a match has NaN and the first hit -1."""
 
     average_precision: Tensor  # [q] float64: mean of the precision at each match
     inverse_negative_penalty: Tensor  # [q] float64: matches / rank of the last match (Ye et al. 2021)
-    first_hit: Tensor  # [q] int64: how many gallery images stand before the first match
+    first_hit: Tensor  # [q] int64: number of gallery images before the first match
 
 
 def rank(features: FeatureSet, blocks: DistanceBlocks) -> Ranking:
@@ -32,7 +32,7 @@ def rank(features: FeatureSet, blocks: DistanceBlocks) -> Ranking:
 
 
 class Ranker:
-    """A receiver of scores [b, g] float32 >= 0; smaller is nearer, of equal scores the lower gallery index comes first.
+    """A consumer of scores [b, g] float32 >= 0; smaller is nearer, of equal scores the lower gallery index comes first.
 
     For each query the gallery images of its identity and its camera are left out.
 
@@ -40,7 +40,7 @@ class Ranker:
         features: q queries and g gallery images without junk; only identities and cameras are read.
 
     Attributes:
-        ranking: Complete when every query was received.
+        ranking: The results, complete when every query was received.
     """
 
     def __init__(self, features: FeatureSet) -> None:
@@ -71,46 +71,48 @@ class _SameIdentity:
         self.low, self.high = (torch.from_numpy(end) for end in ends)
 
     def __call__(self, members: Tensor) -> tuple[Tensor, Tensor]:
-        row, place = segment_indices(self.low[members], self.high[members] - self.low[members])
-        return row, self.order[place]
+        row, position = segment_indices(self.low[members], self.high[members] - self.low[members])
+        return row, self.order[position]
 
 
 def _before(scores: Tensor, row: Tensor, column: Tensor) -> Tensor:
-    """How many of scores[row] come before scores[row, column], for m pairs."""
-    own = scores[row, column]
-    before, through = _find(scores, row, own)
+    """Number of scores[row] that come before scores[row, column], for m pairs."""
+    match_scores = scores[row, column]
+    before, through = _find(scores, row, match_scores)
     tied = (through - before > 1).nonzero()[:, 0]
     if not len(tied):
         return before
     rows, pairs = row[tied].unique_consecutive(return_counts=True)
-    for some, few in zip(rows.split(_FEW), tied.split([int(part.sum()) for part in pairs.split(_FEW)]), strict=True):
-        keys, local = tie_breaking_keys(scores[some]), torch.searchsorted(some, row[few])
-        before[few] = _find(keys, local, keys[local, column[few]])[0]
+    for part_rows, part_pairs in zip(
+        rows.split(_FEW), tied.split([int(part.sum()) for part in pairs.split(_FEW)]), strict=True
+    ):
+        keys, local = tie_breaking_keys(scores[part_rows]), torch.searchsorted(part_rows, row[part_pairs])
+        before[part_pairs] = _find(keys, local, keys[local, column[part_pairs]])[0]
     return before
 
 
-def _find(values: Tensor, row: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
-    """How many of values[row] are below `wanted`, and how many are not above it; rows ascend."""
+def _find(values: Tensor, row: Tensor, thresholds: Tensor) -> tuple[Tensor, Tensor]:
+    """Numbers of values[row] below `thresholds`, and not above `thresholds`; rows ascend."""
     ordered = values.sort(1).values if not values.is_cpu else torch.from_numpy(np.sort(values.numpy(), axis=1))
     lengths = torch.bincount(row, minlength=len(values))
     padded = torch.zeros(len(values), int(lengths.max()), dtype=values.dtype, device=values.device)
-    place = torch.arange(len(row), device=row.device) - (lengths.cumsum(0) - lengths)[row]
-    padded[row, place] = wanted
-    low, high = (torch.searchsorted(ordered, padded, side=side)[row, place] for side in ("left", "right"))
+    column = torch.arange(len(row), device=row.device) - (lengths.cumsum(0) - lengths)[row]
+    padded[row, column] = thresholds
+    low, high = (torch.searchsorted(ordered, padded, side=side)[row, column] for side in ("left", "right"))
     return low, high
 
 
 def _judge(result: Ranking, members: Tensor, row: Tensor, before: Tensor) -> None:
-    """Fill in the queries `members[row]`, whose matches have `before` images before them; rows ascend."""
+    """Write the results of the queries `members[row]`, whose matches have `before` images before them; rows ascend."""
     order = (row * (int(before.max()) + 1) + before).argsort()
     row, before = row[order], before[order]
     matches = torch.bincount(row, minlength=len(members))
     start = matches.cumsum(0) - matches
     nth = torch.arange(1, len(row) + 1) - start[row]
-    found = matches > 0
+    has_match = matches > 0
     total = torch.zeros(len(members), dtype=torch.float64).index_add_(0, row, nth.double() / (before + 1))
-    query = members[found]
-    result.average_precision[query] = (total / matches)[found]
-    result.first_hit[query] = before[start[found]]
-    last = before[start[found] + matches[found] - 1]
-    result.inverse_negative_penalty[query] = matches[found].double() / (last + 1)
+    query = members[has_match]
+    result.average_precision[query] = (total / matches)[has_match]
+    result.first_hit[query] = before[start[has_match]]
+    last = before[start[has_match] + matches[has_match] - 1]
+    result.inverse_negative_penalty[query] = matches[has_match].double() / (last + 1)

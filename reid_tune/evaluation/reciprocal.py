@@ -1,4 +1,4 @@
-"""The k-reciprocal vectors of Zhong et al. (CVPR 2017), as sparse rows."""
+"""k-reciprocal vectors of Zhong et al. (CVPR 2017) as sparse rows."""
 
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ __all__ = ["SparseRows", "reciprocal_vectors"]
 
 @dataclass(frozen=True)
 class SparseRows:
-    """An [n, n] matrix by its m positive entries, ordered by (row, column)."""
+    """An [n, n] matrix as its m positive entries, ordered by (row, column)."""
 
     starts: Tensor  # [n + 1] int64: row i has the entries starts[i] to starts[i + 1]
     columns: Tensor  # [m] int32
@@ -31,37 +31,37 @@ class SparseRows:
         return cls(torch.nn.functional.pad(lengths.cumsum(0), (1, 0)), (codes - rows * count).int(), values)
 
     def select(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The entries of the given rows [b]: which of the rows, 0..b-1, the column and the value."""
-        owner, place = segment_indices(self.starts[rows], self.starts[rows + 1] - self.starts[rows])
-        return owner, self.columns[place], self.values[place]
+        """Entries of the given rows [b]: index of the row 0..b-1, column and value of each entry."""
+        owner, position = segment_indices(self.starts[rows], self.starts[rows + 1] - self.starts[rows])
+        return owner, self.columns[position], self.values[position]
 
 
 def reciprocal_vectors(neighbours: Neighbours, k1: int, k2: int) -> SparseRows:
-    """The vectors V of all n rows; each sums to 1.
+    """Compute the vectors V of all n rows; each sums to 1.
 
     Row i of V weighs the members of the expanded reciprocal set R*(i, k1) by exp(-d / largest d of row i); then
-    it becomes the mean of V over the first k2 neighbours of i, itself included. Lists end where the set ends.
+    it is replaced by the mean of V over the first k2 neighbours of i, including i. Lists are clipped to the set.
     """
     count, device = len(neighbours.index), neighbours.index.device
-    own = torch.arange(count, device=device)
-    vectors = SparseRows.of(map_in_threads(_Weights(neighbours, k1), own.split(BLOCK), device), count)
+    all_rows = torch.arange(count, device=device)
+    vectors = SparseRows.of(map_in_threads(_Weights(neighbours, k1), all_rows.split(BLOCK), device), count)
     if k2 == 1:
         return vectors
     expand = _QueryExpansion(vectors, neighbours.index[:, :k2])
-    return SparseRows.of(map_in_threads(expand, own.split(8 * BLOCK), device), count)
+    return SparseRows.of(map_in_threads(expand, all_rows.split(8 * BLOCK), device), count)
 
 
 class _Weights:
-    """The entries of V before the query expansion, for consecutive rows."""
+    """Computes the entries of V before the query expansion, for consecutive rows."""
 
     def __init__(self, neighbours: Neighbours, k1: int) -> None:
         self.neighbours, self.count = neighbours, len(neighbours.index)
-        k1 = min(k1, 2 * self.count)  # half of which are all rows too
+        k1 = min(k1, 2 * self.count)  # half of it covers all rows, too
         half = int(np.around(k1 / 2))
         index, mutual = neighbours.index, neighbours.mutual
         self.near, self.reciprocal = index[:, : k1 + 1], mutual[:, : k1 + 1] <= k1  # R(i, k1)
         belongs = mutual[:, : half + 1] <= half
-        # R(j, k1 / 2); a column behind the last one stands for what does not belong to it.
+        # R(j, k1 / 2); an extra last column stands for rows that do not belong to it.
         self.members, self.sizes = torch.where(belongs, index[:, : half + 1], self.count), belongs.sum(1)
 
     def __call__(self, rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -86,7 +86,7 @@ class _Weights:
 
 
 class _QueryExpansion:
-    """The means of the vectors over near [n, k2], for consecutive rows."""
+    """Computes the means of the vectors over near [n, k2], for consecutive rows."""
 
     def __init__(self, vectors: SparseRows, near: Tensor) -> None:
         self.vectors, self.near = vectors, near

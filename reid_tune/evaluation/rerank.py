@@ -14,7 +14,7 @@ from reid_tune.evaluation.segments import segment_indices
 
 __all__ = ["ReRanking", "parse_reranking", "reranked_blocks"]
 
-_FEW, _FEW_CUDA = 8, 64  # queries whose shared entries are held at once; a hundred thousand each are possible
+_FEW, _FEW_CUDA = 8, 64  # queries whose shared entries are held at a time; each may have a hundred thousand
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class ReRanking:
     """
 
     k1: int = 20  # neighbours that must be mutual, >= 1
-    k2: int = 6  # neighbours whose vectors are averaged, >= 1; 1 switches it off
+    k2: int = 6  # neighbours whose vectors are averaged, >= 1; 1 switches the averaging off
     lambda_value: float = 0.3  # weight of the original distance, 0..1
 
     def __post_init__(self) -> None:
@@ -42,12 +42,12 @@ class ReRanking:
 
     @property
     def pair(self) -> tuple[int, int]:
-        """k1 and k2, which decide the Jaccard distances."""
+        """k1 and k2, which determine the Jaccard distances."""
         return self.k1, self.k2
 
     @property
     def neighbours(self) -> int:
-        """How many neighbours of each row it looks at, the row itself not counted."""
+        """Number of neighbours needed of each row, without the row itself."""
         return max(self.k1, self.k2 - 1)
 
 
@@ -67,20 +67,20 @@ def parse_reranking(text: str) -> ReRanking:
 def reranked_blocks(
     neighbours: Neighbours, queries: UniqueRows, gallery: UniqueRows, settings: Sequence[ReRanking]
 ) -> Callable[[Sequence[BlockConsumer]], None]:
-    """The values (1 - lambda) Jaccard distance + lambda d / largest d [b, g], float32 in 0..1, of q queries.
+    """Compute (1 - lambda) Jaccard distance + lambda d / largest d [b, g], float32 in 0..1, for q queries.
 
     Args:
-        neighbours: of the q queries followed by the g gallery rows, for at least the `neighbours` of each setting.
-        queries: q rows.
-        gallery: g rows.
-        settings: one or more; the vectors of each (k1, k2) are made once, and are all in memory.
+        neighbours: Neighbours of the q queries followed by the g gallery rows, at least as many as each setting needs.
+        queries: Feature rows of the q queries.
+        gallery: Feature rows of the g gallery images.
+        settings: One or more settings; the vectors of each (k1, k2) are computed once, and are all in memory.
 
     Returns:
-        A function that gives every row of each setting's values to a receiver of its own, once.
+        A function that passes every row of each setting's values once to the consumer of that setting.
     """
     overlaps = {pair: _Overlap(neighbours, *pair, len(queries)) for pair in dict.fromkeys(s.pair for s in settings)}
 
-    def show(receivers: Sequence[BlockConsumer]) -> None:
+    def run(receivers: Sequence[BlockConsumer]) -> None:
         def rerank(members: Tensor, distances: Tensor) -> None:
             original = distances.div_(neighbours.farthest[members, None])
             for pair, overlap in overlaps.items():
@@ -93,11 +93,11 @@ def reranked_blocks(
 
         distance_blocks(queries, gallery)(rerank)
 
-    return show
+    return run
 
 
 class _Overlap:
-    """1 - the Jaccard distances of queries to gallery rows, by an inverted index: the gallery rows of each column."""
+    """1 - Jaccard distance of queries to gallery rows, by an inverted index: the gallery rows of each column."""
 
     def __init__(self, neighbours: Neighbours, k1: int, k2: int, queries: int) -> None:
         self.vectors = reciprocal_vectors(neighbours, k1, k2)
@@ -110,13 +110,13 @@ class _Overlap:
         self.starts = self.lengths.cumsum(0) - self.lengths
 
     def __call__(self, members: Tensor) -> Tensor:
-        """Float32 [b, g] in 0..1 for b queries."""
+        """Overlaps float32 [b, g] in 0..1 of b queries."""
         sums = torch.zeros(len(members), self.gallery, device=self.values.device)
-        few = _FEW_CUDA if sums.is_cuda else _FEW
-        for part, some in zip(sums.split(few), members.split(few), strict=True):
-            owner, columns, values = self.vectors.select(some)
-            entry, place = segment_indices(self.starts[columns], self.lengths[columns])
-            smaller = torch.minimum(values.index_select(0, entry), self.values.index_select(0, place))
+        held_queries = _FEW_CUDA if sums.is_cuda else _FEW
+        for part, queries in zip(sums.split(held_queries), members.split(held_queries), strict=True):
+            owner, columns, values = self.vectors.select(queries)
+            entry, position = segment_indices(self.starts[columns], self.lengths[columns])
+            smaller = torch.minimum(values.index_select(0, entry), self.values.index_select(0, position))
             first = (owner * self.gallery).int().index_select(0, entry)
-            part.view(-1).index_add_(0, first.add_(self.rows.index_select(0, place)), smaller)
+            part.view(-1).index_add_(0, first.add_(self.rows.index_select(0, position)), smaller)
         return sums.div_(2 - sums)

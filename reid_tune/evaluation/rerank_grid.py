@@ -1,4 +1,4 @@
-"""Many settings of the re-ranking over one feature set, at little cost each."""
+"""Scores of many re-ranking settings on one feature set, sharing the work."""
 
 from collections.abc import Iterator, Sequence
 
@@ -20,32 +20,32 @@ def grid_scores(
 ) -> Iterator[Score]:
     """Yield the score of each setting, in their order; equal to `score` with that setting.
 
-    The neighbours are found once, the vectors once for neighbouring settings of one (k1, k2), the distances to the
-    gallery once for some of these pairs: settings that differ in lambda alone should follow each other.
+    The neighbours are found once, the vectors once for consecutive settings with the same (k1, k2), and the distances
+    to the gallery once for up to 4 such pairs: settings that differ only in lambda should follow each other.
 
     Args:
-        features: see `score`.
-        settings: one or more.
+        features: Queries and gallery, see `score`.
+        settings: One or more settings.
 
     Raises:
         InputError: see `score`.
     """
     retrieval = Retrieval(features, settings, device)
     assert retrieval.neighbours is not None
-    for some in _passes(settings):
-        rankers = [Ranker(retrieval.features) for _ in some]
+    for part in _passes(settings):
+        rankers = [Ranker(retrieval.features) for _ in part]
         with full_precision():
-            reranked_blocks(retrieval.neighbours, retrieval.queries, retrieval.gallery, some)(rankers)
-        for ranker, setting in zip(rankers, some, strict=True):
+            reranked_blocks(retrieval.neighbours, retrieval.queries, retrieval.gallery, part)(rankers)
+        for ranker, setting in zip(rankers, part, strict=True):
             yield retrieval.score(ranker.ranking, setting)
 
 
 def _passes(settings: Sequence[ReRanking]) -> Iterator[list[ReRanking]]:
-    """Parts of the settings for one pass over the distances each."""
-    some: list[ReRanking] = []
+    """Split the settings into parts, each for one pass over the distances."""
+    part: list[ReRanking] = []
     for setting in settings:
-        if len({other.pair for other in [*some, setting]}) > _PAIRS:
-            yield some
-            some = []
-        some.append(setting)
-    yield some
+        if len({other.pair for other in [*part, setting]}) > _PAIRS:
+            yield part
+            part = []
+        part.append(setting)
+    yield part

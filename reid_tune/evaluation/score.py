@@ -1,4 +1,4 @@
-"""Features in, mAP, mINP and CMC out."""
+"""mAP, mINP and CMC of a feature set."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ _RANKS = (1, 5, 10)
 
 @dataclass(frozen=True)
 class Score:
-    """The metrics as fractions, and what each of the queries with a match (m of them) contributed."""
+    """Metrics as fractions, and the values of each of the m queries with a match."""
 
     mAP: float
     mINP: float
@@ -32,25 +32,25 @@ class Score:
     first_hit: np.ndarray  # [m] int64: how many gallery images stand before the first match
     query_ids: np.ndarray  # [m] int64
     matched: np.ndarray  # [m] int64: their indices among all queries, ascending
-    queries: int  # those with a match, m
-    unmatched: int  # queries without one, which count in no metric
-    gallery: int  # images after junk was dropped
-    reranking: ReRanking | None  # how the gallery was re-ranked
+    queries: int  # number of queries with a match, m
+    unmatched: int  # number of queries without a match, which count in no metric
+    gallery: int  # number of images without junk
+    reranking: ReRanking | None  # settings of the re-ranking; None without it
 
     def cmc(self, ranks: int) -> np.ndarray:
-        """Share of the queries with a match among the first 1, 2, ... images, float64 [min(ranks, gallery)]."""
+        """Share of queries with a match among the first 1, 2, ... images, float64 [min(ranks, gallery)]."""
         ranks = min(ranks, self.gallery)
         return np.bincount(self.first_hit, minlength=ranks).cumsum()[:ranks] / self.queries
 
     def as_dict(self) -> dict[str, float | int]:
-        """The keys mAP, mINP, Rank-1, Rank-5, Rank-10, queries, gallery; fractions, not percent."""
+        """mAP, mINP, Rank-1, Rank-5, Rank-10 as fractions, and the numbers of queries and gallery images."""
         curve = self.cmc(max(_RANKS))
         ranks = {f"Rank-{k}": float(curve[min(k, len(curve)) - 1]) for k in _RANKS}
         return {"mAP": self.mAP, "mINP": self.mINP, **ranks, "queries": self.queries, "gallery": self.gallery}
 
     @property
     def per_query(self) -> dict[str, np.ndarray]:
-        """The values [m] float64 whose mean is the metric, by metric."""
+        """Values [m] float64 of the queries by metric; a metric is their mean."""
         ranks = {f"Rank-{k}": (self.first_hit < k).astype(np.float64) for k in _RANKS}
         return {"mAP": self.average_precision, "mINP": self.inverse_negative_penalty, **ranks}
 
@@ -65,7 +65,7 @@ class Score:
 
     @property
     def protocol(self) -> str:
-        """What the numbers are of, in one sentence."""
+        """One sentence that says how the numbers are measured."""
         order = "squared Euclidean distance of L2-normalised features"
         if self.reranking:
             order += f", {self.reranking}"
@@ -78,10 +78,10 @@ class Score:
 
 
 def score(features: FeatureSet, reranking: ReRanking | None = None, device: torch.device | str = "cpu") -> Score:
-    """Score the retrieval by squared Euclidean distance of L2-normalised features, re-ranked if wanted.
+    """Score the retrieval by squared Euclidean distance of L2-normalised features, optionally re-ranked.
 
-    Junk (identity -1) leaves the gallery before anything else; for each query, gallery images of its identity and
-    its camera are left out; average precision is the mean of the precision at each match.
+    Junk (identity -1) is removed from the gallery first. For each query, gallery images of its identity and its camera
+    are left out. Average precision is the mean of the precision at each match.
 
     Raises:
         InputError: no gallery image is left without junk, or no query has a match.
@@ -98,7 +98,7 @@ def scores(
     """Yield the score of each setting, None for plain distances; the neighbours are found once for all.
 
     Args:
-        watch: Sees the values of every setting; when the iterator ends it holds those of the last one.
+        watch: Wraps the blocks of each setting, to observe the distances; at the end it holds those of the last one.
 
     Raises:
         InputError: see `score`.
@@ -112,13 +112,13 @@ def scores(
 
 
 class Retrieval:
-    """A feature set ready to be ranked.
+    """A feature set prepared for ranking.
 
     Attributes:
-        features: Without junk.
-        queries: Their rows.
-        gallery: Its rows.
-        neighbours: Of the queries followed by the gallery, enough for all settings; None without settings.
+        features: The feature set without junk.
+        queries: Feature rows of the queries.
+        gallery: Feature rows of the gallery.
+        neighbours: Neighbours of the queries followed by the gallery, enough for all settings; None without settings.
 
     Raises:
         InputError: no gallery image is left without junk.
@@ -137,35 +137,37 @@ class Retrieval:
                 self.neighbours = find_neighbours(rows, max(setting.neighbours for setting in settings))
 
     def blocks(self, setting: ReRanking | None) -> DistanceBlocks:
-        """The values of all queries, plain ones for None."""
+        """Distances of all queries, re-ranked by a setting or plain for None."""
         if setting is None or self.neighbours is None:
             return distance_blocks(self.queries, self.gallery)
-        show = reranked_blocks(self.neighbours, self.queries, self.gallery, [setting])
-        return lambda receive: show([receive])
+        run_settings = reranked_blocks(self.neighbours, self.queries, self.gallery, [setting])
+        return lambda receive: run_settings([receive])
 
     def score(self, ranking: Ranking, setting: ReRanking | None) -> Score:
-        """The score of a ranking by the values of a setting.
+        """Score of a ranking; `setting` is recorded in it.
 
         Raises:
             InputError: no query has a match.
         """
         first_hit = ranking.first_hit.numpy()
-        found = first_hit >= 0
-        if not found.any():
+        has_match = first_hit >= 0
+        if not has_match.any():
             raise InputError(
                 "no query has a match (its identity under another camera) in the gallery; check the two sets."
             )
-        precision, penalty = (x.numpy()[found] for x in (ranking.average_precision, ranking.inverse_negative_penalty))
+        precision, penalty = (
+            x.numpy()[has_match] for x in (ranking.average_precision, ranking.inverse_negative_penalty)
+        )
         return Score(
             mAP=float(precision.mean()),
             mINP=float(penalty.mean()),
             average_precision=precision,
             inverse_negative_penalty=penalty,
-            first_hit=first_hit[found],
-            query_ids=self.features.query_ids[found],
-            matched=np.flatnonzero(found),
-            queries=int(found.sum()),
-            unmatched=int((~found).sum()),
+            first_hit=first_hit[has_match],
+            query_ids=self.features.query_ids[has_match],
+            matched=np.flatnonzero(has_match),
+            queries=int(has_match.sum()),
+            unmatched=int((~has_match).sum()),
             gallery=len(self.features.gallery_ids),
             reranking=setting,
         )

@@ -1,4 +1,4 @@
-"""The distance up to which two images count as one identity, for a wanted false-match rate."""
+"""The distance up to which two images count as one identity, for a requested false-match rate."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,21 +16,21 @@ from reid_tune.evaluation.features import FeatureSet
 
 __all__ = ["BINS", "PairDistances", "Threshold", "without_unidentified"]
 
-BINS = 256  # of the histograms: each holds whole cells of the first pass
-_ROWS = 64  # of a block at once: what is made of them stays in the processor's cache
-_BITS, _LOW = 31, 16  # of a non-negative float32, and those that the first pass leaves to the second
+BINS = 256  # of the histograms; each holds whole cells of the first pass
+_ROWS = 64  # of a block at a time, so that intermediate results stay in the processor's cache
+_BITS, _LOW = 31, 16  # bits of a non-negative float32, and those that the first pass leaves to the second
 
 
 @dataclass(frozen=True)
 class Threshold:
-    """Two images are taken for one identity where their distance is at most `squared_distance`.
+    """Two images are taken for one identity if their distance is at most `squared_distance`.
 
     The terms are those of ISO/IEC 19795-1; all rates are fractions.
     """
 
     squared_distance: float  # of L2-normalised features, 0..4
-    wanted: float  # the false-match rate that was asked for
-    fmr: float  # the one reached: share of the pairs of different identities within the threshold
+    requested: float  # the requested false-match rate
+    fmr: float  # the reached rate: share of the pairs of different identities within the threshold
     fnmr: float  # false non-match rate: share of the pairs of one identity beyond it
     eer: float  # mean of both rates at the smallest distance where the first reaches the second
     same: int  # pairs of one identity
@@ -38,12 +38,12 @@ class Threshold:
 
     @property
     def cosine(self) -> float:
-        """The same threshold as a cosine similarity, which must be at least this."""
+        """The threshold as a cosine similarity: the smallest one that counts as a match."""
         return 1 - self.squared_distance / 2
 
     @property
     def protocol(self) -> str:
-        """What the numbers are of, in one sentence."""
+        """One sentence that says how the numbers are measured."""
         return (
             f"{self.same} pairs of a query and a gallery image of its identity under another camera, {self.different} "
             "pairs of different identities under any cameras, distractors among them and junk left out; squared "
@@ -51,9 +51,9 @@ class Threshold:
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """The numbers and the protocol, for a file."""
+        """Numbers and protocol as plain data, for a file."""
         return {
-            "fmr": {"wanted": self.wanted, "reached": self.fmr},
+            "fmr": {"wanted": self.requested, "reached": self.fmr},
             "squared_distance": self.squared_distance,
             "cosine": self.cosine,
             "fnmr": self.fnmr,
@@ -64,14 +64,14 @@ class Threshold:
 
 
 class PairDistances:
-    """The distances of all pairs (query, gallery image), counted exactly in memory that does not grow with them.
+    """Distances of all pairs (query, gallery image), counted exactly in constant memory.
 
     Float32 values >= 0 are ordered as the integers that their bits are: a first pass counts the upper 15 bits, a
     second one the lower 16 of the few cells that decide.
 
     Args:
-        features: q queries and g gallery images, see `without_unidentified`; only identities and cameras are read.
-        blocks: The distances [b, g] float32 in 0..4 of all queries.
+        features: q queries and g gallery images from `without_unidentified`; only identities and cameras are read.
+        blocks: Distances [b, g] float32 in 0..4 of all queries.
     """
 
     def __init__(self, features: FeatureSet, blocks: DistanceBlocks) -> None:
@@ -87,23 +87,23 @@ class PairDistances:
         features = without_unidentified(features)
         queries, gallery = (UniqueRows.of(x, device) for x in (features.query_features, features.gallery_features))
 
-        def show(receive: BlockConsumer) -> None:
+        def run(receive: BlockConsumer) -> None:
             with full_precision():
                 distance_blocks(queries, gallery)(receive)
 
-        return cls(features, show)
+        return cls(features, run)
 
     @cached_property
     def histograms(self) -> tuple[np.ndarray, np.ndarray]:
         """Numbers of pairs of one identity and of different ones [2, BINS] int64, and the edges [BINS + 1] of the bins.
 
-        They go from 0 to the power of 2 above all distances, 4 at most.
+        The edges go from 0 to the power of 2 above all distances, 4 at most.
         """
-        seen = np.flatnonzero(self._cells.any(axis=0))
-        lower = (seen << _LOW).astype(np.int32).view(np.float32).astype(np.float64)
+        occupied = np.flatnonzero(self._cells.any(axis=0))
+        lower = (occupied << _LOW).astype(np.int32).view(np.float32).astype(np.float64)
         top = min(2.0 ** np.frexp(lower.max(initial=0))[1], 4.0)
-        place = np.minimum(lower * (BINS / top), BINS - 1).astype(np.int64)
-        counts = [np.bincount(place, weights=cells, minlength=BINS) for cells in self._cells[:, seen]]
+        bin_index = np.minimum(lower * (BINS / top), BINS - 1).astype(np.int64)
+        counts = [np.bincount(bin_index, weights=cells, minlength=BINS) for cells in self._cells[:, occupied]]
         return np.stack(counts).astype(np.int64), np.linspace(0, top, BINS + 1)
 
     def threshold(self, fmr: float = 0.001) -> Threshold:
@@ -114,14 +114,16 @@ class PairDistances:
                 different identities is more than the share.
         """
         if not 0 < fmr < 1:
-            raise InputError(f"a false-match rate of {fmr:g} is no use; give a number between 0 and 1 such as 0.001.")
+            raise InputError(
+                f"a false-match rate of {fmr:g} cannot be used; give a number between 0 and 1 such as 0.001."
+            )
         same, different = (int(count) for count in self._cells.sum(axis=1))
         if not same:
             raise InputError(
                 "no query has a match (its identity under another camera) in the gallery; check the two sets."
             )
         if not different:
-            raise InputError("there is no pair of different identities; add gallery images of other people.")
+            raise InputError("all pairs are of one identity; add gallery images of other people.")
         values, counts, through = self._deciding(fmr)
         match, miss = through[1] / different, (same - through[0]) / same
         observed = np.flatnonzero(counts[1])
@@ -131,12 +133,12 @@ class PairDistances:
                 f"a false-match rate of {fmr:g} cannot be shown with {different} pairs of different identities: their "
                 f"smallest rate is {match[observed[0]]:.3g}; give a larger one, or more images."
             )
-        place, crossing = int(within[-1]), int((match >= miss).argmax())
+        index, crossing = int(within[-1]), int((match >= miss).argmax())
         return Threshold(
-            squared_distance=float(values[place]),
-            wanted=fmr,
-            fmr=float(match[place]),
-            fnmr=float(miss[place]),
+            squared_distance=float(values[index]),
+            requested=fmr,
+            fmr=float(match[index]),
+            fnmr=float(miss[index]),
             eer=float(match[crossing] + miss[crossing]) / 2,
             same=same,
             different=different,
@@ -151,7 +153,7 @@ class PairDistances:
         ends = self._cells.cumsum(axis=1)
         same, match = ends[0, -1], ends[1] / ends[1, -1]
         above = int((match > fmr).argmax())
-        below = np.flatnonzero(self._cells[1, :above])[-1:]  # where the cell above has no value within the rate
+        below = np.flatnonzero(self._cells[1, :above])[-1:]  # used if the cell above has no value within the rate
         crossing = int((match >= (same - ends[0]) / same).argmax())
         cells = np.unique([above, crossing, *below])
         counts = self._count(cells.tolist(), _LOW, 0)
@@ -174,13 +176,13 @@ class PairDistances:
         lock = Lock()
 
         def receive(members: Tensor, block: Tensor) -> None:
-            for some, distances in zip(members.split(_ROWS), block.split(_ROWS), strict=True):
+            for part, distances in zip(members.split(_ROWS), block.split(_ROWS), strict=True):
                 bits = distances.abs_().view(torch.int32)  # -0.0 has other bits than 0.0
-                row, column, counts = self._alike(some)
+                row, column, counts = self._alike(part)
                 for number, prefix in enumerate(prefixes):
                     codes = torch.where((bits >> high) == prefix, (bits >> low) & (size - 1), size)
-                    own = codes[row, column]
-                    kinds = codes.flatten(), own, own[counts]
+                    same_identity = codes[row, column]
+                    kinds = codes.flatten(), same_identity, same_identity[counts]
                     whole, alike, same = (torch.bincount(kind, minlength=size + 1)[:size].cpu() for kind in kinds)
                     with lock:
                         total[:, number] += torch.stack([same, whole - alike])
@@ -189,24 +191,28 @@ class PairDistances:
         return total.numpy()
 
     def _alike(self, members: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The pairs (row, gallery image) of equal identities of some queries, and whether each counts."""
-        of = self._features
-        labels = (of.query_ids, of.query_cameras, of.gallery_ids, of.gallery_cameras)
-        ids, cameras, others, places = (torch.from_numpy(some).to(members.device) for some in labels)
-        row, column = (ids[members, None] == others).nonzero(as_tuple=True)
-        # Two of identity 0 may be one person or two.
-        return row, column, (cameras[members[row]] != places[column]) & (others[column] > 0)
+        """Pairs (row, gallery image) of equal identities for the given queries, and whether each one counts."""
+        features = self._features
+        labels = (features.query_ids, features.query_cameras, features.gallery_ids, features.gallery_cameras)
+        ids, cameras, gallery_ids, gallery_cameras = (torch.from_numpy(label).to(members.device) for label in labels)
+        row, column = (ids[members, None] == gallery_ids).nonzero(as_tuple=True)
+        # Two images of identity 0 may show one person or two.
+        return row, column, (cameras[members[row]] != gallery_cameras[column]) & (gallery_ids[column] > 0)
 
 
 def without_unidentified(features: FeatureSet) -> FeatureSet:
-    """The same set without the images of identity -1 on both sides, which may be anybody.
+    """Remove the images of identity -1 from both sides: they may show anybody.
 
     Raises:
-        InputError: nothing is left of a side.
+        InputError: no image is left on one side.
     """
-    features, known = features.without_junk(), features.query_ids != -1
-    for side, count in (("gallery image", len(features.gallery_ids)), ("query", int(known.sum()))):
+    features, is_identified = features.without_junk(), features.query_ids != -1
+    for side, count in (("gallery image", len(features.gallery_ids)), ("query", int(is_identified.sum()))):
         if not count:
             raise InputError(f"every {side} is junk (identity -1); give images with identities.")
-    queries = (features.query_features[known], features.query_ids[known], features.query_cameras[known])
+    queries = (
+        features.query_features[is_identified],
+        features.query_ids[is_identified],
+        features.query_cameras[is_identified],
+    )
     return FeatureSet(*queries, features.gallery_features, features.gallery_ids, features.gallery_cameras)

@@ -82,7 +82,7 @@ def text_archive(path: Path) -> None:
 
 
 BAD: dict[str, tuple[Write, str]] = {
-    "nothing": (lambda path: None, "there is no feature file f.npz"),
+    "nothing": (lambda path: None, "the feature file f.npz does not exist"),
     "a folder": (Path.mkdir, "cannot read f.npz: Is a directory"),
     "an empty file": (Path.touch, "f.npz is not an .npz file or is cut short"),
     "a text": (lambda path: path.write_text("0.1 0.2"), "f.npz is not an .npz file or is cut short"),

@@ -78,7 +78,7 @@ def test_file_comes_back(tmp_path):
 
 
 def test_missing_file(tmp_path):
-    with pytest.raises(InputError, match="there is no feature file .*absent.npz"):
+    with pytest.raises(InputError, match="the feature file .*absent.npz does not exist"):
         read_features(tmp_path / "absent.npz")
 
 

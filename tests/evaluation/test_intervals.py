@@ -61,5 +61,5 @@ def test_unlike_numbers(values, ids):
 
 
 def test_unlike_pairs():
-    with pytest.raises(InputError, match="there are 3 and 2 values"):
+    with pytest.raises(InputError, match="there are 3 and 2; give the same queries"):
         paired_interval(np.zeros(3), np.zeros(2), np.zeros(3, int))

@@ -65,7 +65,7 @@ def check(pairs: PairDistances, same: np.ndarray, different: np.ndarray, fmr: fl
         return
     found = pairs.threshold(fmr)
     assert (found.squared_distance, found.fmr, found.fnmr) == wanted
-    assert (found.same, found.different, found.wanted) == (len(same), len(different), fmr)
+    assert (found.same, found.different, found.requested) == (len(same), len(different), fmr)
     assert found.eer == slow_eer(same, different)
     assert found.cosine == 1 - wanted[0] / 2
 
@@ -202,7 +202,7 @@ def test_sets_without_pairs() -> None:
     features = made_up(cameras=1)
     with pytest.raises(InputError, match="no query has a match"):
         PairDistances.of(features).threshold()
-    with pytest.raises(InputError, match="no pair of different identities"):
+    with pytest.raises(InputError, match="all pairs are of one identity"):
         PairDistances.of(made_up(identities=1)).threshold()
     for side in ("query", "gallery"):
         junk = np.full_like(getattr(features, f"{side}_ids"), -1)

@@ -143,7 +143,7 @@ def test_files_of_unlike_length_are_refused(desk: Path) -> None:
     [
         (["good.npz"], None, None, "one feature file only"),
         (["good.npz", "bad.npz", "./good.npz"], None, None, "good.npz is given twice"),
-        (["good.npz", "gone.npz"], None, None, "there is no feature file gone.npz"),
+        (["good.npz", "gone.npz"], None, None, "the feature file gone.npz does not exist"),
         (["good.npz", "bad.npz"], "6,2", None, "'6,2' is not k1,k2,lambda"),
         (["good.npz", "bad.npz"], None, "new/cmc.bmp", "--cmc = 'new/cmc.bmp': the name must end in .png"),
     ],

@@ -67,7 +67,7 @@ def test_the_table_has_the_plain_score_and_the_best_settings_first(run: Run) -> 
         (["f.npz", "--picture", "l.gif"], "--picture = 'l.gif': the name must end in .png, .pdf or .svg."),
         (["f.npz", "--device", "cuda"], "--device cuda: this machine has no GPU; leave it out."),
         (["f.npz", "--device", "tpu"], "--device tpu is none of auto, cpu, cuda and cuda:N."),
-        (["no.npz"], "there is no feature file no.npz; give another path."),
+        (["no.npz"], "the feature file no.npz does not exist; give another path."),
     ],
 )
 def test_bad_input_is_one_sentence(run: Run, words: list[str], said: str) -> None:

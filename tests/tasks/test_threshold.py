@@ -96,7 +96,7 @@ def test_few_queries_have_a_threshold_and_no_open_set(
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"path": "gone.npz"}, "there is no feature file gone.npz"),
+        ({"path": "gone.npz"}, "the feature file gone.npz does not exist"),
         ({"path": "few.npz"}, "a false-match rate of 0.01 cannot be shown with .* pairs of different identities"),
         ({"fmr": 0.0}, "a false-match rate of 0 is no use"),
         ({"far": 1.0}, "a false alarm rate of 1 is no use"),
