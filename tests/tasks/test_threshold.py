@@ -98,8 +98,8 @@ def test_few_queries_have_a_threshold_and_no_open_set(
     [
         ({"path": "gone.npz"}, "the feature file gone.npz does not exist"),
         ({"path": "few.npz"}, "a false-match rate of 0.01 cannot be shown with .* pairs of different identities"),
-        ({"fmr": 0.0}, "a false-match rate of 0 is no use"),
-        ({"far": 1.0}, "a false alarm rate of 1 is no use"),
+        ({"fmr": 0.0}, "a false-match rate of 0 cannot be used"),
+        ({"far": 1.0}, "a false alarm rate of 1 cannot be used"),
         ({"output": "f.npz"}, "--output = 'f.npz': the name must end in .json"),
         ({"output": "."}, "--output = '.' is a folder"),
         ({"picture": "d.jpg"}, "--picture = 'd.jpg': the name must end in .png, .pdf or .svg"),
