@@ -84,8 +84,8 @@ def measure(arguments: argparse.Namespace) -> dict[str, object]:
 def steps(experiment: common.Experiment, device: torch.device, folder: Path) -> tuple[float, float, float]:
     """Peak memory in MB, seconds of a step and the loss of the first one."""
     run = create_or_resume(experiment, folder, device, None)
-    with training_batches(experiment, run.data, run.source, device, range(1)) as batches:
-        images, labels = run.inputs(next(batches))
+    with training_batches(experiment, run.data, run.image_source, device, range(1)) as batches:
+        images, labels = run.prepare_inputs(next(batches))
     now = common.clock(device)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)

@@ -38,13 +38,13 @@ class Ours:
     def __call__(self, count: int) -> Iterator[None]:
         with configure_kernels(self.run.experiment.train, self.run.device), self.batches(count) as batches:
             for batch in batches:
-                self.run.step(*self.run.inputs(batch))
+                self.run.step(*self.run.prepare_inputs(batch))
                 yield
 
     def constant(self, count: int) -> Iterator[None]:
         """Train on one batch again and again, without an input pipeline."""
         with configure_kernels(self.run.experiment.train, self.run.device), self.batches(1) as batches:
-            images, labels = self.run.inputs(next(batches))
+            images, labels = self.run.prepare_inputs(next(batches))
             for _ in range(count):
                 self.run.step(images, labels)
                 yield
@@ -54,7 +54,7 @@ class Ours:
         """The first batches of the run, as its loop draws and reads them."""
         run = self.run
         epochs = range(math.ceil(count / run.data.sampler.steps_per_epoch))
-        with training_batches(run.experiment, run.data, self.run.source, run.device, epochs) as batches:
+        with training_batches(run.experiment, run.data, self.run.image_source, run.device, epochs) as batches:
             yield islice(batches, count)
 
     def stages(self, batch: Batch) -> dict[str, float]:
@@ -67,7 +67,7 @@ class Ours:
             times.append(now())
 
         with configure_kernels(self.run.experiment.train, self.run.device):
-            images, labels = self.run.source.load(batch.images), to_device(batch.labels, self.run.device)
+            images, labels = self.run.image_source.load(batch.images), to_device(batch.labels, self.run.device)
             done("to the device")
             images = self.run.data.augmentation.apply(images, batch.augmentation_params)
             done("augmentation")

@@ -1,4 +1,4 @@
-"""Checkpoints that are written in the background while training continues."""
+"""Writing of checkpoints in the background while training continues."""
 
 from concurrent.futures import Future
 from pathlib import Path
@@ -19,67 +19,68 @@ __all__ = ["CheckpointWriter"]
 
 
 class CheckpointWriter:
-    """Writes the latest checkpoint of a run in a thread, one at a time; rank 0 does. A context manager.
+    """Writes the latest checkpoint of a run in a thread of rank 0, one at a time; a context manager.
 
-    The state is copied to the host before `save` returns to the loop, on a GPU in its own order of work, so that later
-    steps do not change it. A file appears whole or not at all: after a crash the one before is there.
+    `save` copies the state to the host before it returns to the loop. On a GPU the copy is queued on the current
+    stream, so that later steps do not change it. Files appear atomically: after a crash the previous one is intact.
 
     Args:
-        keep_best: Keep the epoch with the best mAP under a name of its own.
+        state: State of the run.
+        keep_best: Whether to keep the epoch with the best mAP under a separate name.
     """
 
-    def __init__(self, run: TrainingState, *, keep_best: bool) -> None:
-        self._run, self._keep_best = run, keep_best
-        self._pool = background_thread("checkpoint", run.device)
+    def __init__(self, state: TrainingState, *, keep_best: bool) -> None:
+        self._state, self._keep_best = state, keep_best
+        self._pool = background_thread("checkpoint", state.device)
         self._writing: Future[None] | None = None
         self._buffers = _HostBuffers()
 
     def save(self) -> None:
-        """Start to write the state after the last epoch of the run's history.
+        """Start writing the state after the last epoch of the history.
 
         Raises:
-            InputError, InfrastructureError: see `wait`.
+            InputError, InfrastructureError: The previous checkpoint could not be written, see `wait`.
         """
         self.wait()
         if rank() != 0:
             return
-        run, center = self._run, self._run.step.center
+        state, center = self._state, self._state.step.center
         checkpoint = Checkpoint(
-            spec=run.experiment.model_dump(mode="json", exclude={"encryption_key"}),
-            epoch=len(run.history),
-            identities=run.data.identities,
-            history=[dict(metrics) for metrics in run.history],
-            model=self._buffers.copy(run.network.state_dict(), "model"),
-            optimizer=self._buffers.copy(run.optimizer.state_dict(), "optimizer"),
+            spec=state.experiment.model_dump(mode="json", exclude={"encryption_key"}),
+            epoch=len(state.history),
+            identities=state.data.identities,
+            history=[dict(metrics) for metrics in state.history],
+            model=self._buffers.copy(state.network.state_dict(), "model"),
+            optimizer=self._buffers.copy(state.optimizer.state_dict(), "optimizer"),
             centers=self._buffers.copy(center.centers.detach(), "centers") if center is not None else None,
-            scaler=self._buffers.copy(run.step.scaler.state_dict(), "scaler"),
+            scaler=self._buffers.copy(state.step.scaler.state_dict(), "scaler"),
         )
-        copied = torch.cuda.Event() if run.device.type == "cuda" else None
+        copied = torch.cuda.Event() if state.device.type == "cuda" else None
         if copied is not None:
-            copied.record(torch.cuda.current_stream(run.device))
+            copied.record(torch.cuda.current_stream(state.device))
         self._writing = self._pool.submit(self._write, checkpoint, copied)
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing is being written."""
+        """Whether no checkpoint is being written."""
         return self._writing is None or self._writing.done()
 
     def wait(self) -> None:
         """Wait until the latest checkpoint is on the disk.
 
         Raises:
-            InputError: the folder cannot be written.
-            InfrastructureError: the disk is full or broken.
+            InputError: The folder cannot be written.
+            InfrastructureError: The disk is full or broken.
         """
         writing, self._writing = self._writing, None
         if writing is not None:
             writing.result()
 
     def _write(self, checkpoint: Checkpoint, copied: torch.cuda.Event | None) -> None:
-        """Write the latest checkpoint, and give it further names where it is to be kept or the best so far."""
+        """Write the latest checkpoint, and link it under a second name if its epoch is kept or is the best so far."""
         if copied is not None:
             copied.synchronize()
-        experiment, folder, epoch = self._run.experiment, self._run.directory, checkpoint.epoch
+        experiment, folder, epoch = self._state.experiment, self._state.directory, checkpoint.epoch
         latest: Path = folder / LATEST
         save_checkpoint(latest, checkpoint, find_passphrase(experiment))
         if epoch % experiment.train.checkpoint_interval == 0 or epoch == experiment.train.num_epochs:
@@ -92,18 +93,23 @@ class CheckpointWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Finish the file that is being written, also where the run ends by an error or by Ctrl-C."""
+        """Finish the file that is being written, even if the run ends with an error or Ctrl-C."""
         self._pool.shutdown()
 
 
 class _HostBuffers:
-    """Copies of nested tensors on the host, in memory that is allocated once and used again."""
+    """Copies of nested tensors on the host, in memory that is allocated once and reused."""
 
     def __init__(self) -> None:
         self._buffers: dict[str, Tensor] = {}
 
     def copy(self, value: Any, path: str) -> Any:
-        """The value with every tensor copied; on a GPU the copy is done once the stream has come to it."""
+        """Return the value with every tensor copied; copies from a GPU are complete when the stream reaches them.
+
+        Args:
+            value: Tensor, or nested dictionaries, lists and tuples of tensors and other values.
+            path: Name of the value, which identifies its buffer.
+        """
         if isinstance(value, dict):
             return {name: self.copy(part, f"{path}.{name}") for name, part in value.items()}
         if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""The compiler that torch.compile needs, and the processes in which it compiles.
+"""The compiler that torch.compile needs, and its number of processes.
 
 Imports nothing heavy: processes that only supervise a run import this module too.
 """
@@ -16,22 +16,30 @@ if TYPE_CHECKING:
 
 __all__ = ["find_compiler", "limit_compile_processes", "require_compiler"]
 
-# By the kind of device: language, variable and programs. On a GPU Triton compiles its launchers, as its
-# `_find_compiler` says; on a CPU PyTorch's inductor compiles the kernels themselves, as its `config.cpp.cxx` says.
+# Language, environment variable and programs for each kind of device. On a GPU Triton compiles its launchers (see its
+# `_find_compiler`); on a CPU PyTorch's inductor compiles the kernels themselves (see its `config.cpp.cxx`).
 _COMPILERS = {"cuda": ("C", "CC", ("gcc", "clang")), "cpu": ("C++", "CXX", ("g++",))}
 
 
 def find_compiler(device_type: str) -> str | None:
-    """Path of the compiler that torch.compile uses for a kind of device (cuda or cpu); None where there is none."""
+    """Return the path of the compiler that torch.compile uses, or None if there is none.
+
+    Args:
+        device_type: Kind of device, cuda or cpu.
+    """
     _, variable, programs = _COMPILERS[device_type]
     if command := os.environ.get(variable, "").strip():
-        # Triton calls CC as one program; inductor divides CXX into a program and its options.
+        # Triton calls CC as one program; inductor splits CXX into a program and its options.
         return shutil.which(command if device_type == "cuda" else shlex.split(command)[0])
     return next(filter(None, map(shutil.which, programs)), None)
 
 
 def require_compiler(experiment: "Experiment", device_type: str) -> None:
-    """Raise an InputError where `train.compile` is true and the compiler for this kind of device is missing."""
+    """Check that there is a compiler for this kind of device if `train.compile` is true.
+
+    Raises:
+        InputError: The compiler is missing.
+    """
     if experiment.train.compile is not True or find_compiler(device_type):
         return
     language, variable, programs = _COMPILERS[device_type]
@@ -46,8 +54,12 @@ def require_compiler(experiment: "Experiment", device_type: str) -> None:
 
 
 def limit_compile_processes(cpus: int) -> None:
-    """Let torch.compile start as many processes as this worker has CPUs, unless the user's environment says how many.
+    """Let torch.compile start as many processes as this worker has CPUs, unless the user's environment sets a number.
 
-    Its default is one for each core of the machine, 32 at most, in each worker. Read as torch._inductor is imported.
+    Without it each worker starts one process per core of the machine, 32 at most. torch._inductor reads the variable
+    when it is imported.
+
+    Args:
+        cpus: Number of CPUs of this worker.
     """
     set_defaults({"TORCHINDUCTOR_COMPILE_THREADS": str(cpus)})

@@ -1,4 +1,4 @@
-"""Which kernels PyTorch chooses: how exactly they repeat themselves, and how precisely they multiply."""
+"""Choice of PyTorch's kernels: whether they are deterministic, and how precisely they multiply."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +11,8 @@ from reid_tune.evaluation.distances import fix_cublas_workspace
 
 __all__ = ["configure_kernels"]
 
-# cuDNN's benchmark times all its algorithms in the first steps. From how many steps on that pays is not measured yet.
+# cuDNN's benchmark times all its algorithms in the first steps. The number of steps from which that pays is a guess; it
+# is not measured.
 _BENCHMARK_STEPS = 500
 
 
@@ -20,22 +21,23 @@ def configure_kernels(train: Train, device: torch.device, steps: int | None = No
     """Choose kernels by `train.deterministic`, `train.cudnn` and `train.tf32`; restore the earlier choice at the end.
 
     Args:
-        device: Where the run computes; on a CPU, products stay in true float32.
-        steps: Steps that the run certainly takes; with fewer than 500 cuDNN's benchmark would not pay and is off. None
-            leaves it to the spec.
+        train: Section `train` of the spec.
+        device: Device of the run; on a CPU, products stay in true float32.
+        steps: Minimum number of steps of the run. With fewer than 500 cuDNN's benchmark would not pay and is off; with
+            None the spec alone decides.
 
     Raises:
-        UnsupportedOperationError: an operation of the network has no deterministic kernel on this device.
+        UnsupportedOperationError: An operation of the network has no deterministic kernel on this device.
     """
     cudnn = torch.backends.cudnn
-    before = (torch.are_deterministic_algorithms_enabled(), cudnn.benchmark, cudnn.deterministic)
-    precision_before = torch.get_float32_matmul_precision(), cudnn.allow_tf32
+    previous_choice = (torch.are_deterministic_algorithms_enabled(), cudnn.benchmark, cudnn.deterministic)
+    previous_precision = torch.get_float32_matmul_precision(), cudnn.allow_tf32
     if train.deterministic:
         fix_cublas_workspace()
-    pays = steps is None or steps >= _BENCHMARK_STEPS
+    is_worthwhile = steps is None or steps >= _BENCHMARK_STEPS
     _choose(
         train.deterministic,
-        train.cudnn.benchmark and pays and not train.deterministic,
+        train.cudnn.benchmark and is_worthwhile and not train.deterministic,
         train.cudnn.deterministic or train.deterministic,
     )
     if device.type == "cuda":
@@ -51,8 +53,8 @@ def configure_kernels(train: Train, device: torch.device, steps: int | None = No
             "Set train.deterministic = false."
         ) from error
     finally:
-        _choose(*before)
-        _set_precision(*precision_before)
+        _choose(*previous_choice)
+        _set_precision(*previous_precision)
 
 
 def _choose(algorithms: bool, benchmark: bool, deterministic: bool) -> None:
@@ -61,6 +63,6 @@ def _choose(algorithms: bool, benchmark: bool, deterministic: bool) -> None:
 
 
 def _set_precision(products: str, tf32_convolutions: bool) -> None:
-    # By the functions that `evaluation.distances.full_precision` uses: PyTorch refuses a mixture of old and new ones.
+    # With the functions that `evaluation.distances.full_precision` uses: PyTorch rejects a mixture of old and new ones.
     torch.set_float32_matmul_precision(products)
     torch.backends.cudnn.allow_tf32 = tf32_convolutions

@@ -1,4 +1,4 @@
-"""The devices of a task."""
+"""Devices of a task."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,40 +12,49 @@ __all__ = ["background_thread", "default_device", "worker_devices", "parse_devic
 
 
 def background_thread(name: str, device: torch.device) -> ThreadPoolExecutor:
-    """A pool of one thread whose CUDA calls are on this device: by itself it would take the first GPU."""
+    """Return an executor with one thread that uses this device; by default CUDA would use the first GPU.
+
+    Args:
+        name: Prefix of the thread's name.
+        device: Device of the thread's CUDA calls.
+    """
     if device.type != "cuda":
         return ThreadPoolExecutor(1, thread_name_prefix=name)
     return ThreadPoolExecutor(1, thread_name_prefix=name, initializer=torch.cuda.set_device, initargs=(device,))
 
 
 def default_device() -> torch.device:
-    """The first GPU that this process may use, or the CPU where there is none."""
+    """Return the first GPU that this process may use, or the CPU if there is none."""
     return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
 
 
 def worker_devices(gpus: Sequence[int], key: str) -> list[torch.device]:
-    """A device for each worker: the GPUs of these indices, or the CPU as many times where there is no GPU.
+    """Return a device for each worker: the GPUs with these indices, or the CPU for each if there is no GPU.
 
     Args:
-        gpus: Resolved indices, `GpuSelection.gpus`.
-        key: The spec's field that gave them, for the error.
+        gpus: Indices of the GPUs, `GpuSelection.gpus`.
+        key: Field of the spec with the indices, for the error.
 
     Raises:
-        InputError: the machine has GPUs, but not one of these.
+        InputError: The machine has GPUs, but lacks one of these.
     """
     if not torch.cuda.is_available():
         return [torch.device("cpu")] * len(gpus)
     count = torch.cuda.device_count()
-    if absent := [index for index in gpus if index >= count]:
-        raise InputError(f"{key} asks for GPU {absent[0]}, but this machine has {count}, numbered from 0.")
+    if missing := [index for index in gpus if index >= count]:
+        raise InputError(f"{key} asks for GPU {missing[0]}, but this machine has {count}, numbered from 0.")
     return [torch.device("cuda", index) for index in gpus]
 
 
 def task_devices(experiment: Experiment, task: str) -> list[torch.device]:
-    """A device for each worker of a task, by `num_gpus` and `gpu_ids` of its section of the spec.
+    """Return a device for each worker of a task, from `num_gpus` and `gpu_ids` of its section of the spec.
+
+    Args:
+        experiment: The spec.
+        task: Name of the section, such as train.
 
     Raises:
-        InputError: the machine has GPUs, but not these; the message names the field that counts.
+        InputError: The machine has GPUs, but lacks one of these; the message names the field that decides.
     """
     section = getattr(experiment, task)
     if section.gpus != section.gpu_ids and torch.cuda.is_available():
@@ -59,16 +68,16 @@ def task_devices(experiment: Experiment, task: str) -> list[torch.device]:
 
 
 def parse_device(name: str) -> torch.device:
-    """The device of a name such as cpu, cuda or cuda:1; auto is `default_device`.
+    """Return the device of a name: cpu, cuda, cuda:N, or auto for `default_device`.
 
     Raises:
-        InputError: it is none of these, or this machine does not have it.
+        InputError: The name is not one of these, or this machine lacks the device.
     """
     if name == "auto":
         return default_device()
     kind, _, index = name.partition(":")
     if kind not in ("cpu", "cuda") or (index and not index.isdigit()):
-        raise InputError(f"--device {name} is none of auto, cpu, cuda and cuda:N.")
+        raise InputError(f"--device {name} is not one of auto, cpu, cuda and cuda:N.")
     if kind == "cuda" and not torch.cuda.is_available():
-        raise InputError(f"--device {name}: this machine has no GPU; leave it out.")
+        raise InputError(f"--device {name}: this machine has no GPU; omit the option.")
     return worker_devices([int(index or 0)], "--device")[0] if kind == "cuda" else torch.device("cpu")

@@ -1,4 +1,4 @@
-"""What the workers of one run share: the global batch, and one set of gradients."""
+"""Communication between the workers of a run: the global batch, gradients and objects."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -11,12 +11,12 @@ __all__ = ["average_gradients", "broadcast_object", "gather_objects", "gather_ro
 
 
 def world_size() -> int:
-    """Number of workers; 1 outside a process group."""
+    """Return the number of workers; 1 outside a process group."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """This worker's index."""
+    """Return this worker's index; 0 outside a process group."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
@@ -32,11 +32,18 @@ class _ScaleGradient(torch.autograd.Function):
 
 
 def gather_rows(rows: Tensor) -> Tensor:
-    """The rows of all workers in rank order, [workers * batch, dimension], with a gradient for the own rows.
+    """Return the rows of all workers in rank order, with a gradient for the rows of this worker.
 
-    Every worker computes the loss of the whole global batch, so a parameter before this point receives on each worker
-    the part of the gradient that flows through its own rows. The parts add up to the whole; as
-    DistributedDataParallel takes their mean, the gradient of the own rows is scaled by the number of workers.
+    Every worker computes the loss of the whole global batch. On each worker a parameter before this point therefore
+    receives the part of the gradient that flows through the rows of that worker, and the parts add up to the whole
+    gradient. DistributedDataParallel takes the mean of the parts, so the gradient of a worker's rows is scaled by the
+    number of workers.
+
+    Args:
+        rows: Rows of this worker [batch, dimension].
+
+    Returns:
+        Rows of all workers [workers * batch, dimension].
     """
     workers = world_size()
     if workers == 1:
@@ -60,7 +67,7 @@ def average_gradients(parameters: Iterable[Tensor]) -> None:
 
 
 def gather_objects(value: Any) -> list[Any]:
-    """The values of all workers in rank order."""
+    """Return the values of all workers in rank order; they must be picklable."""
     values = [value] * world_size()
     if world_size() > 1:
         dist.all_gather_object(values, value)
@@ -68,7 +75,7 @@ def gather_objects(value: Any) -> list[Any]:
 
 
 def broadcast_object(value: Any) -> Any:
-    """Rank 0's value on every worker."""
+    """Return the value of rank 0 on every worker; it must be picklable."""
     if world_size() == 1:
         return value
     values = [value]

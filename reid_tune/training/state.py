@@ -1,4 +1,4 @@
-"""The state of a training run: made from a spec, restored from a checkpoint."""
+"""State of a training run: created from a spec, or restored from a checkpoint."""
 
 import random
 from dataclasses import dataclass, field
@@ -32,14 +32,29 @@ __all__ = ["TrainingState", "create_or_resume", "require_divisible_batch"]
 
 @dataclass
 class TrainingState:
-    """A run behind the epochs in `history`; `validation` is decoded on rank 0, `validates` says it on all."""
+    """A training run after the epochs in `history`.
+
+    Attributes:
+        experiment: Spec of the run, with the seed that it uses.
+        directory: Folder of the checkpoints.
+        device: Device of this worker.
+        data: Training images, batches and transforms.
+        image_source: Decoded training images, on the host or on the device.
+        has_validation: Whether the run validates; the same on all workers.
+        validation: Images to validate on; decoded on rank 0, None elsewhere.
+        network: Network with its weights.
+        optimizer: Optimizer with its state.
+        step: Training step with the losses.
+        history: Metrics of the finished epochs.
+        origin: Text for the user on where the weights come from.
+    """
 
     experiment: Experiment
     directory: Path
     device: torch.device
     data: TrainingImages
-    source: ImageSource
-    validates: bool
+    image_source: ImageSource
+    has_validation: bool
     validation: EvaluationImages | None
     network: ReIDNet
     optimizer: torch.optim.Optimizer
@@ -47,21 +62,29 @@ class TrainingState:
     history: list[dict[str, Any]] = field(default_factory=list)
     origin: str = "weights drawn by train.seed"
 
-    def inputs(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """What `step` takes, on the device: this worker's augmented images, and the labels of the global batch."""
-        images = self.data.augmentation.apply(self.source.load(batch.images), batch.augmentation_params)
+    def prepare_inputs(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return this worker's augmented images and the labels of the global batch, both on the device."""
+        images = self.data.augmentation.apply(self.image_source.load(batch.images), batch.augmentation_params)
         return images, to_device(batch.labels, self.device)
 
 
 def require_divisible_batch(experiment: Experiment, workers: int) -> None:
-    """Raise an InputError where the batch cannot be divided among the workers and the chunks of each."""
+    """Check that the batch can be divided among the workers, and among the chunks of each worker.
+
+    Args:
+        experiment: The spec.
+        workers: Number of workers.
+
+    Raises:
+        InputError: The batch cannot be divided; the message has the next batch size that can.
+    """
     batch, chunks = experiment.dataset.batch_size, experiment.train.accumulate
     if batch % (workers * chunks):
-        each = f" with train.accumulate = {chunks} each" if chunks > 1 else ""
+        accumulation = f" with train.accumulate = {chunks} each" if chunks > 1 else ""
         raise InputError(
-            f"dataset.batch_size = {batch} cannot be divided among {workers} worker{'s' * (workers > 1)}{each}: the "
-            f"next that can, with dataset.num_instances = {experiment.dataset.num_instances}, is "
-            f"{next_valid_batch_size(experiment, workers * chunks)}."
+            f"dataset.batch_size = {batch} cannot be divided among {workers} worker{'s' if workers > 1 else ''}"
+            f"{accumulation}: the next size that can, with dataset.num_instances = {experiment.dataset.num_instances}, "
+            f"is {next_valid_batch_size(experiment, workers * chunks)}."
         )
 
 
@@ -72,26 +95,35 @@ def create_or_resume(
     resume: Path | None,
     split: DataSplit | None = None,
 ) -> TrainingState:
-    """A run behind its last saved epoch: from `resume`, else the folder's latest checkpoint, else from the start.
+    """Return the state of a run after its last saved epoch.
+
+    The state comes from `resume`, otherwise from the latest checkpoint of the folder, otherwise from the spec.
+
+    Args:
+        experiment: The spec.
+        directory: Folder of the checkpoints, made if needed.
+        device: Device of this worker.
+        resume: Checkpoint to continue from.
+        split: Result of `load_split` for the spec; None loads it.
 
     Raises:
-        InputError: data, spec, pretrained weights or checkpoint are unusable.
+        InputError: Data, spec, pretrained weights or checkpoint are unusable.
     """
     latest = directory / LATEST
     path = resume or (latest if latest.exists() else None)
     checkpoint = load_checkpoint(path, find_passphrase(experiment)) if path else None
-    run = _prepare(_with_seed(experiment, checkpoint), directory, device, split)
+    state = _prepare(_with_seed(experiment, checkpoint), directory, device, split)
     if checkpoint is not None:
         assert path is not None
-        _restore(run, checkpoint, path)
-    elif loaded := load_pretrained(run.network, experiment, run.data.identities):
-        run.origin = str(loaded)
+        _restore(state, checkpoint, path)
+    elif loaded := load_pretrained(state.network, experiment, state.data.identities):
+        state.origin = str(loaded)
     make_folder(directory)
-    return run
+    return state
 
 
 def _with_seed(experiment: Experiment, checkpoint: Checkpoint | None) -> Experiment:
-    """A seed of -1 is drawn once, and taken again from the checkpoint."""
+    """Return the spec with a seed of -1 replaced: drawn once, and later read from the checkpoint."""
     if experiment.train.seed >= 0:
         return experiment
     seed = checkpoint.spec["train"]["seed"] if checkpoint else broadcast_object(random.SystemRandom().randrange(2**31))
@@ -103,8 +135,8 @@ def _prepare(experiment: Experiment, directory: Path, device: torch.device, spli
     split, optim = split or load_split(experiment), experiment.train.optim
     if optim.plateau_patience is not None and optim.lr_monitor == "val_loss" and not split.query:
         raise InputError(
-            "train.optim.lr_monitor = 'val_loss' watches the validation, and there is none: set dataset.validation, "
-            "or lr_monitor: train_loss."
+            "train.optim.lr_monitor = 'val_loss' needs a validation, and this spec has none: set dataset.validation, "
+            "or set lr_monitor: train_loss."
         )
     data = load_training_images(experiment, split.train, split.folders)
     validation = None
@@ -114,17 +146,18 @@ def _prepare(experiment: Experiment, directory: Path, device: torch.device, spli
     network = network.to(memory_format=torch.channels_last)
     optimizer = make_optimizer(network, optim, scaled=experiment.train.precision == "fp16")
     step = TrainingStep(network, optimizer, experiment, data.sampler.steps_per_epoch * experiment.train.num_epochs)
-    source = make_image_source(data.images, experiment, device)
+    image_source = make_image_source(data.images, experiment, device)
     return TrainingState(
-        experiment, directory, device, data, source, bool(split.query), validation, network, optimizer, step
+        experiment, directory, device, data, image_source, bool(split.query), validation, network, optimizer, step
     )
 
 
-def _restore(run: TrainingState, checkpoint: Checkpoint, path: Path) -> None:
-    if checkpoint.identities != run.data.identities:
+def _restore(state: TrainingState, checkpoint: Checkpoint, path: Path) -> None:
+    if checkpoint.identities != state.data.identities:
         raise InputError(
             f"{path} was trained on {len(checkpoint.identities)} identities, which are not the "
-            f"{len(run.data.identities)} of dataset.train_dataset_dir: use an empty results folder or that run's data."
+            f"{len(state.data.identities)} of dataset.train_dataset_dir: use an empty results folder, or the data of "
+            "that run."
         )
     if not checkpoint.optimizer:
         raise InputError(f"{path} has no optimizer state to continue from: give the checkpoint of a training run.")
@@ -132,26 +165,30 @@ def _restore(run: TrainingState, checkpoint: Checkpoint, path: Path) -> None:
         trained = Experiment.model_validate(checkpoint.spec)
     except ValueError:
         raise InputError(f"{path} holds a spec that this version cannot read: use an empty results folder.") from None
-    if unlike := network_differences(run.experiment, trained):
-        raise InputError(f"{path} was trained with another spec: {'; '.join(unlike)}: use an empty results folder.")
-    settings = [{name: group[name] for name in group if name != "params"} for group in run.optimizer.param_groups]
-    center = run.step.center
+    if differences := network_differences(state.experiment, trained):
+        raise InputError(
+            f"{path} was trained with another spec: {'; '.join(differences)}: use an empty results folder."
+        )
+    group_settings = [
+        {name: group[name] for name in group if name != "params"} for group in state.optimizer.param_groups
+    ]
+    center = state.step.center
     try:
-        run.network.load_state_dict(checkpoint.model)
-        run.optimizer.load_state_dict(checkpoint.optimizer)
+        state.network.load_state_dict(checkpoint.model)
+        state.optimizer.load_state_dict(checkpoint.optimizer)
         if center is not None and checkpoint.centers is not None:
             center.centers.data.copy_(checkpoint.centers)
-        if checkpoint.scaler and run.step.scaler.is_enabled():
-            run.step.scaler.load_state_dict(checkpoint.scaler)
+        if checkpoint.scaler and state.step.scaler.is_enabled():
+            state.step.scaler.load_state_dict(checkpoint.scaler)
     except (RuntimeError, ValueError):
         raise InputError(
             f"{path} holds another network or optimizer than the spec: use an empty results folder."
         ) from None
-    for group, own in zip(run.optimizer.param_groups, settings, strict=True):
-        group.update(own)  # The spec decides, also where it has changed since the checkpoint.
-    run.history = list(checkpoint.history)
-    run.origin = f"continues {path}"
-    if different := changed_values(run.experiment, checkpoint.spec):
-        run.origin += f"; changed since it was written: {', '.join(different)}"
-    if find_passphrase(run.experiment) and not is_encrypted_file(path):
-        run.origin += "; it is not encrypted, and neither are the earlier ones beside it"
+    for group, settings in zip(state.optimizer.param_groups, group_settings, strict=True):
+        group.update(settings)  # The spec decides, also where it has changed since the checkpoint.
+    state.history = list(checkpoint.history)
+    state.origin = f"continues {path}"
+    if changes := changed_values(state.experiment, checkpoint.spec):
+        state.origin += f"; changed since it was written: {', '.join(changes)}"
+    if find_passphrase(state.experiment) and not is_encrypted_file(path):
+        state.origin += "; it is not encrypted, and neither are the earlier ones in its folder"

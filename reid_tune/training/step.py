@@ -17,17 +17,21 @@ from reid_tune.training.distributed import gather_rows, world_size
 
 __all__ = ["TrainingStep", "autocast"]
 
-
-_HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+_AUTOCAST_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager[object]:
-    """The arithmetic of the backbone: float32, or one of 16 bits where torch deems it safe."""
-    return torch.autocast(device.type, dtype=_HALVES.get(precision), enabled=precision in _HALVES)
+    """Return the autocast of the backbone: float32, or 16 bits in the operations that torch considers safe.
+
+    Args:
+        precision: `train.precision`; fp32, bf16 or fp16.
+        device: Device of the backbone.
+    """
+    return torch.autocast(device.type, dtype=_AUTOCAST_DTYPES.get(precision), enabled=precision in _AUTOCAST_DTYPES)
 
 
 class _Backbone(nn.Module):
-    """Features float32 [batch, dimension] of this worker's images, before the neck."""
+    """Network up to the neck: images of this worker to features float32 [batch, dimension]."""
 
     def __init__(self, network: ReIDNet, experiment: Experiment, steps: int) -> None:
         super().__init__()
@@ -41,8 +45,8 @@ class _Backbone(nn.Module):
         return features.float()
 
 
-class _Global(nn.Module):
-    """Features of the global batch and their logits; the backbone sees this worker's images alone."""
+class _GlobalBatchModel(nn.Module):
+    """Features of the global batch and their logits; the backbone sees only this worker's images."""
 
     def __init__(self, backbone: _Backbone) -> None:
         super().__init__()
@@ -54,14 +58,18 @@ class _Global(nn.Module):
 
 
 class TrainingStep:
-    """Forward, losses, backward, update; the same result for any number of workers with the same global batch.
+    """Forward pass, losses, backward pass and update.
 
-    That holds to rounding where the backbone's batch norm is in eval mode and no layer is stochastic: batch norm in
-    training mode sees the images of one worker. The centres of center loss are alike on all workers: each steps its own
-    from the same features. Losses and their gradients with respect to features and logits are in true float32.
+    Any number of workers with the same global batch gives the same result, up to rounding, if the backbone's batch norm
+    is in eval mode and no layer is stochastic: batch norm in training mode sees the images of one worker. The centres
+    of center loss are equal on all workers, because each worker updates its copy from the same features. Losses and
+    their gradients with respect to features and logits are computed in true float32.
 
     Args:
-        steps: Steps of the whole run, by which `train.compile = auto` decides.
+        network: Network with a classifier, on its device.
+        optimizer: Optimizer of the network's parameters.
+        experiment: The spec.
+        steps: Number of steps of the whole run, which decides for `train.compile = auto`.
     """
 
     def __init__(
@@ -72,19 +80,19 @@ class TrainingStep:
         self.losses = TrainingLoss(experiment, network.classifier.out_features, network.dimension)
         self.center = self.losses.center.to(self.device) if self.losses.center is not None else None
         self.optimizer = optimizer
-        self.clip = experiment.train.clip_grad_norm
+        self.clip_grad_norm = experiment.train.clip_grad_norm
         self.network = network
-        # Half precision underflows: the loss is scaled up, the gradients down again, steps with infinities are skipped.
+        # fp16 underflows: the loss is scaled up and the gradients down; steps with infinite gradients are skipped.
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=experiment.train.precision == "fp16")
         if not self.losses.identity:
-            # DistributedDataParallel waits for a gradient of every parameter that wants one.
+            # DistributedDataParallel waits for the gradient of every parameter that requires one.
             for part in (network.neck, network.classifier):
                 part.requires_grad_(False)
         backbone = _Backbone(network, experiment, steps)
-        self.chunks: GradientAccumulation | None = None
-        self.module: nn.Module = _Global(backbone)
+        self.accumulation: GradientAccumulation | None = None
+        self.module: nn.Module = _GlobalBatchModel(backbone)
         if experiment.train.accumulate > 1:
-            self.chunks = GradientAccumulation(backbone, network, experiment.train.accumulate)
+            self.accumulation = GradientAccumulation(backbone, network, experiment.train.accumulate)
         elif world_size() > 1:
             self.module = DistributedDataParallel(self.module)
 
@@ -92,19 +100,19 @@ class TrainingStep:
         """Update the network once.
 
         Args:
-            images: This worker's slice [batch / workers, 3, H, W], normalised.
-            labels: The global batch's [batch] int64.
+            images: Normalised images of this worker's share of the batch [batch / workers, 3, H, W].
+            labels: Labels of the global batch, int64 [batch].
 
         Returns:
-            The loss, its parts and, with an identity loss, the accuracy of the batch; detached scalars.
+            Detached scalars by name: the loss, its parts and, with an identity loss, the accuracy of the batch.
         """
         self.optimizer.zero_grad(set_to_none=True)
-        features, logits = self.chunks.forward(images) if self.chunks else self.module(images)
+        features, logits = self.accumulation.forward(images) if self.accumulation else self.module(images)
         values, gradients = self._losses(features, logits, labels)
         outputs = [pair for pair in zip((features, logits), gradients, strict=True) if pair[1] is not None]
         torch.autograd.backward(*zip(*outputs, strict=True))
-        if self.chunks:
-            self.chunks.backward(features)
+        if self.accumulation:
+            self.accumulation.backward(features)
         self._update()
         if self.losses.identity:
             values["accuracy"] = (logits.detach().argmax(1) == labels).float().mean()
@@ -113,7 +121,7 @@ class TrainingStep:
     def _losses(
         self, features: Tensor, logits: Tensor, labels: Tensor
     ) -> tuple[dict[str, Tensor], tuple[Tensor | None, Tensor | None]]:
-        """The loss and its parts, and the gradients of the scaled loss with respect to features and logits."""
+        """Return the loss and its parts, and the gradients of the scaled loss with respect to features and logits."""
         features, logits = features.detach().requires_grad_(), logits.detach().requires_grad_()
         with full_precision():
             parts = self.losses(features, logits, labels)
@@ -123,13 +131,13 @@ class TrainingStep:
         return values, (features.grad, logits.grad)
 
     def _update(self) -> None:
-        """Step the parameters and the centres of center loss."""
+        """Update the parameters and the centres of center loss."""
         scale = None
         if self.center is not None and self.scaler.is_enabled():
             scale = self.scaler.scale(torch.ones((), device=self.device))  # `get_scale` would wait for the GPU.
-        if self.clip:
+        if self.clip_grad_norm:
             self.scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self.network.parameters(), self.clip)
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.clip_grad_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.center is not None:

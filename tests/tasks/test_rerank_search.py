@@ -65,8 +65,8 @@ def test_the_table_has_the_plain_score_and_the_best_settings_first(run: Run) -> 
         (["f.npz", "--lambda", "nan"], "re-ranking lambda_value is nan; give a number from 0 to 1."),
         (["f.npz", "--metric", "map"], "--metric map is none of mAP, mINP, Rank-1."),
         (["f.npz", "--picture", "l.gif"], "--picture = 'l.gif': the name must end in .png, .pdf or .svg."),
-        (["f.npz", "--device", "cuda"], "--device cuda: this machine has no GPU; leave it out."),
-        (["f.npz", "--device", "tpu"], "--device tpu is none of auto, cpu, cuda and cuda:N."),
+        (["f.npz", "--device", "cuda"], "--device cuda: this machine has no GPU; omit the option."),
+        (["f.npz", "--device", "tpu"], "--device tpu is not one of auto, cpu, cuda and cuda:N."),
         (["no.npz"], "the feature file no.npz does not exist; give another path."),
     ],
 )

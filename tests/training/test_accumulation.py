@@ -115,6 +115,6 @@ def test_a_batch_that_cannot_be_divided_into_chunks_is_refused(build: Build, tmp
     with pytest.raises(InputError) as caught:
         train(build(train__accumulate=3), Recorder(), tmp_path)
     assert str(caught.value) == (
-        "dataset.batch_size = 16 cannot be divided among 1 worker with train.accumulate = 3 each: the next that can, "
-        "with dataset.num_instances = 4, is 24."
+        "dataset.batch_size = 16 cannot be divided among 1 worker with train.accumulate = 3 each: the next size that "
+        "can, with dataset.num_instances = 4, is 24."
     )

@@ -113,7 +113,7 @@ def test_an_epoch_is_reported_though_the_next_one_diverges(
         return values if len(steps) <= 4 else values | {"loss": values["loss"] * torch.inf}
 
     monkeypatch.setattr(TrainingStep, "__call__", diverging)
-    monkeypatch.setattr(loop, "_CHECK_EVERY", 1)
+    monkeypatch.setattr(loop, "_STEPS_PER_CHECK", 1)
     monkeypatch.setattr(CheckpointWriter, "is_idle", False)
     recorder = Recorder()
     with pytest.raises(NonFiniteError, match="epoch 2, step 1"):

@@ -21,5 +21,5 @@ def test_names_choose_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [parse_device(name) for name in ("cuda", "cuda:1")] == [torch.device("cuda", index) for index in (0, 1)]
     with pytest.raises(InputError, match="--device asks for GPU 2, but this machine has 2"):
         parse_device("cuda:2")
-    with pytest.raises(InputError, match="--device gpu is none of auto, cpu, cuda and cuda:N"):
+    with pytest.raises(InputError, match="--device gpu is not one of auto, cpu, cuda and cuda:N"):
         parse_device("gpu")

@@ -71,8 +71,8 @@ def test_two_workers_train_as_one_run(found: Found) -> None:
 def test_a_batch_that_cannot_be_divided_is_refused(found: Found) -> None:
     for number in range(4):
         assert found[4, number]["indivisible"] == (
-            "dataset.batch_size = 18 cannot be divided among 4 workers: the next that can, with dataset.num_instances "
-            "= 3, is 24."
+            "dataset.batch_size = 18 cannot be divided among 4 workers: the next size that can, with "
+            "dataset.num_instances = 3, is 24."
         )
 
 

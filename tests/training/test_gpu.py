@@ -66,10 +66,10 @@ def steps(run: TrainingState, count: int) -> Iterator[dict[str, torch.Tensor]]:
     epochs = range(count)
     with (
         configure_kernels(run.experiment.train, GPU),
-        training_batches(run.experiment, run.data, run.source, GPU, epochs) as batches,
+        training_batches(run.experiment, run.data, run.image_source, GPU, epochs) as batches,
     ):
         for _ in range(count):
-            yield run.step(*run.inputs(next(batches)))
+            yield run.step(*run.prepare_inputs(next(batches)))
 
 
 EVERYTHING = {"dataset__color_jitter__prob": 0.5, "train__clip_grad_norm": 1.0}
@@ -110,9 +110,9 @@ def test_accumulation_has_the_losses_and_gradients_of_the_whole_batch(build: Bui
         run.network.backbone.eval()
         with (
             configure_kernels(experiment.train, GPU),
-            training_batches(experiment, run.data, run.source, GPU, range(1)) as batches,
+            training_batches(experiment, run.data, run.image_source, GPU, range(1)) as batches,
         ):
-            run.step(*run.inputs(next(batches)))
+            run.step(*run.prepare_inputs(next(batches)))
         gradients.append({name: p.grad for name, p in run.network.named_parameters() if p.grad is not None})
     largest = max(float(gradient.abs().max()) for gradient in gradients[0].values())
     for name, gradient in gradients[0].items():

@@ -315,7 +315,7 @@ def test_a_plateau_lowers_the_rate(build: Build, tmp_path: Path) -> None:
     history = train(experiment, Recorder(), tmp_path).history
     assert [epoch["lr"] for epoch in history] == pytest.approx([1e-12, 1e-12, 0.5e-12])
     assert all(epoch["val_loss"] == 1 - epoch["mAP"] for epoch in history)
-    with pytest.raises(InputError, match="train.optim.lr_monitor = 'val_loss' watches the validation, and there is"):
+    with pytest.raises(InputError, match="train.optim.lr_monitor = 'val_loss' needs a validation, and this spec has"):
         train(build(**watching), Recorder(), tmp_path / "blind")
 
 

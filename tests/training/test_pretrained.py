@@ -119,7 +119,7 @@ def test_a_file_with_nothing_for_the_backbone_is_an_error_that_shows_names(tmp_p
     torch.save({"epoch": 3}, tmp_path / "a.pth")
     with pytest.raises(InputError, match="its tensors are called nothing"):
         load(build_on(tmp_path / "a.pth"))
-    with pytest.raises(InputError, match="there is no file"):
+    with pytest.raises(InputError, match="does not exist or cannot be read"):
         load(build_on(tmp_path / "none.pth"))
 
 
