@@ -35,7 +35,7 @@ from reid_tune.sweep.stages.rerank import choose_settings
 from reid_tune.sweep.stages.search import TrialSource
 from reid_tune.sweep.stages.test_set import evaluate_finalists
 from reid_tune.tasks.split import SPLIT, write_split_lists
-from reid_tune.tracking.sender import Sender, followed
+from reid_tune.tracking.sender import Sender, follow_log
 from reid_tune.tracking.store import with_credentials
 
 __all__ = ["SweepDriver", "print_warning"]
@@ -154,7 +154,7 @@ def _tracked(sweep: SweepConfig, journal: Journal, console: Console) -> Abstract
     """Send the log to MLflow during the block, and record the driver's end after it."""
     name, storage = sweep.file.name, sweep.file.storage
     sync_command = f"reid-tune sync {name}" + (f" --storage {storage}" if storage != "runs" else "")
-    return followed(
+    return follow_log(
         journal.path,
         with_credentials(journal.state.header.tracking_uri),
         journal.emit,

@@ -1,4 +1,4 @@
-"""Pretrained weights that a spec names by a reference: one file for all runs, whatever the reference means later."""
+"""Pin the pretrained weights that a spec names by a reference: one file for all runs of a sweep."""
 
 import secrets
 from collections.abc import Iterator
@@ -21,17 +21,19 @@ _FOLDER = "pretrained"
 
 @contextmanager
 def pinned_pretrained_weights(sweep: SweepConfig, header: SweepHeader | TrainingHeader | None) -> Iterator[SweepConfig]:
-    """The sweep with a file in place of a reference: that of its log, else a copy of what the reference names now.
+    """Yield the sweep with a file instead of a reference such as `models:/NAME@ALIAS`.
 
-    The copy lies among the sweep's files, where every node finds it, and goes away with the block unless the sweep has
-    begun in it.
+    A sweep that has begun keeps the file of its log, even if the reference names another model now. Otherwise the file
+    is a copy in the sweep's folder, where every node finds it. It is removed after the block unless the sweep has begun
+    in the block.
 
     Args:
+        sweep: Sweep as loaded.
         header: First event of the sweep's log, None before it begins.
 
     Raises:
-        InputError: the reference names nothing, or the storage cannot be written.
-        InfrastructureError: the store or the storage does not answer, or the disk is full.
+        InputError: the reference names no model, or the storage cannot be written.
+        InfrastructureError: the MLflow store or the storage is unreachable, or the disk is full.
     """
     reference = sweep.experiment.model.pretrained_model_path or ""
     if not is_reference(reference):
@@ -41,7 +43,7 @@ def pinned_pretrained_weights(sweep: SweepConfig, header: SweepHeader | Training
         yield _with(sweep, header.spec[_KEY], reference)
         return
     content = resolve_model(reference, CHECKPOINT).read_bytes()
-    name = f"{_FOLDER}/{secrets.token_hex(8)}.pth"  # No other process may remove it.
+    name = f"{_FOLDER}/{secrets.token_hex(8)}.pth"  # unique, as another process removes its own copy
     if sweep.remote:
         sweep.remote.write(name, content)
     else:
@@ -61,7 +63,7 @@ def _remove(sweep: SweepConfig, name: str) -> None:
         return
     path = sweep.folder / name
     path.unlink()
-    with suppress(OSError):  # Other things are there.
+    with suppress(OSError):  # The folder has other files.
         path.parent.rmdir()
         sweep.folder.rmdir()
 

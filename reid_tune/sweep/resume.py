@@ -23,7 +23,7 @@ from reid_tune.search_space.load import SweepConfig
 from reid_tune.search_space.schema import SweepFile
 from reid_tune.search_space.space import plain_values
 from reid_tune.tracking.mlflow_names import user
-from reid_tune.tracking.store import public, tracking_uri
+from reid_tune.tracking.store import redact, tracking_uri
 
 __all__ = [
     "load_resumable_state",
@@ -143,7 +143,7 @@ def make_header(sweep: SweepConfig) -> SweepHeader:
         name=sweep.file.name,
         uid=uid,
         lock=encrypt(uid.encode(), key).hex() if key is not None else None,
-        tracking_uri=public(tracking_uri()),
+        tracking_uri=redact(tracking_uri()),
         sweep=sweep.file.model_dump(mode="json"),
         spec=sweep.experiment.parameters(),
         weights=sweep.weights_reference or None,

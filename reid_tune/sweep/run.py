@@ -25,7 +25,7 @@ from reid_tune.sweep.resume import (
     stages_to_redo,
 )
 from reid_tune.sweep.stages.preflight import run_preflight
-from reid_tune.tracking.store import fault, tracking_uri, with_credentials
+from reid_tune.tracking.store import connection_error, tracking_uri, with_credentials
 
 __all__ = ["open_sweep_files", "plan_sweep", "run_sweep"]
 
@@ -99,7 +99,7 @@ def _run_pinned(
     key = find_passphrase(sweep.experiment)
     checks = run_preflight(sweep, stages, address)
     console = Console(file=sys.stderr)
-    error = fault(uri)
+    error = connection_error(uri)
     if error:
         print_warning(console, f"{error} The event log keeps what MLflow misses; the stage register will need MLflow.")
     if sweep.weights_reference:

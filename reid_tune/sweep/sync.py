@@ -1,4 +1,4 @@
-"""Sending to MLflow what an ended process has left in its log."""
+"""Send to MLflow the events that an ended process has left in its log."""
 
 import os
 from collections.abc import Callable
@@ -15,42 +15,50 @@ from reid_tune.journal.sweep_lookup import sweep_folder
 from reid_tune.report.markdown import SweepPage
 from reid_tune.storage.object_store import is_url
 from reid_tune.storage.s3 import S3Store
-from reid_tune.tracking.sender import Sent, send_all
-from reid_tune.tracking.store import public, with_credentials
+from reid_tune.tracking.sender import SendResult, send_all
+from reid_tune.tracking.store import redact, with_credentials
 
 __all__ = ["SyncResult", "sync"]
 
 
 @dataclass(frozen=True)
 class SyncResult:
-    """What was sent of one log, and where it is now."""
+    """Result for one log.
+
+    Attributes:
+        name: Name of the sweep, or folder of the training.
+        sent: Events that were sent.
+        uri: Address of the MLflow store, with credentials.
+    """
 
     name: str
-    sent: Sent
+    sent: SendResult
     uri: str
 
     def __str__(self) -> str:
-        what = f"{self.sent.events} events sent to" if self.sent.events else "nothing was left to send to"
-        refusal = f" (not all was taken: {self.sent.refusal})" if self.sent.refusal else ""
-        return f"{self.name}: {what} {public(self.uri)}{refusal}"
+        summary = f"{self.sent.events} events sent to" if self.sent.events else "nothing was left to send to"
+        refusal = f" (some were rejected: {self.sent.refusal})" if self.sent.refusal else ""
+        return f"{self.name}: {summary} {redact(self.uri)}{refusal}"
 
 
 def sync(name: str, storage: str, uri: str | None, say: Callable[[str], None]) -> list[SyncResult]:
-    """Send all that MLflow does not have yet of a sweep, or of the trainings that were recorded in a folder.
+    """Send the events that MLflow does not have yet, of a sweep or of the trainings that were recorded in a folder.
 
     Args:
-        name: Of a sweep below the storage, or the folder of a training's checkpoints.
-        uri: Another store than the one that the log names.
-        say: Told for what is waited.
+        name: Name of a sweep in the storage, or folder of a training's checkpoints.
+        storage: Folder or `s3://` address that holds the sweeps.
+        uri: Address of another store than the one that the log names.
+        say: Function that receives a sentence on what is waited for.
 
     Raises:
-        InputError: there is neither, or it is still at work and sends by itself.
-        InfrastructureError: the store does not answer; what it has got is remembered.
+        InputError: neither exists, or its process is still running and sends by itself.
+        InfrastructureError: the store is unreachable. The events that it has received are remembered.
     """
-    if trainings := [log for log in sorted(Path(name).glob("events*.jsonl")) if _is_training(log)]:
-        return [_training(log, uri) for log in trainings]
+    trainings = [log for log in sorted(Path(name).glob("events*.jsonl")) if _is_training(log)]
+    if trainings:
+        return [_sync_training(log, uri) for log in trainings]
     if is_url(storage):
-        return [_in_bucket(name, storage, uri, say)]
+        return [_sync_remote(name, storage, uri, say)]
     with Journal(sweep_folder(name, storage), say) as journal:
         return [_send(name, journal.path, uri, SweepPage)]
 
@@ -59,20 +67,20 @@ def _is_training(log: Path) -> bool:
     return isinstance(read_header(log), TrainingHeader)
 
 
-def _training(log: Path, uri: str | None) -> SyncResult:
+def _sync_training(log: Path, uri: str | None) -> SyncResult:
     with EventLog(log):
         return _send(str(log.parent if log.name == EVENTS else log), log, uri, None)
 
 
-def _in_bucket(name: str, storage: str, uri: str | None, say: Callable[[str], None]) -> SyncResult:
-    """The log is copied once no other driver can write it any more."""
+def _sync_remote(name: str, storage: str, uri: str | None, say: Callable[[str], None]) -> SyncResult:
+    """Copy the log once no other driver can write it any more, and send the copy."""
     folder = sweep_folder(name, snapshot_for_reading(storage, name))
     bucket = S3Store(storage) / name
     with Lease(bucket, f"sync-{os.getpid()}", wait=say):
         snapshot_for_reading(storage, name)
-        found = _send(name, folder / EVENTS, uri, SweepPage)
+        result = _send(name, folder / EVENTS, uri, SweepPage)
         bucket.upload(folder / CURSOR, CURSOR)
-        return found
+        return result
 
 
 def _send(name: str, log: Path, uri: str | None, describe: Callable[[], SweepPage] | None) -> SyncResult:

@@ -1,4 +1,4 @@
-"""Confirm: the best trials and trial 0 again, with other seeds and other hold-outs, and who wins by that."""
+"""Confirm: train the best trials and trial 0 again with other seeds and validation splits, and choose the winner."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,7 +24,9 @@ __all__ = ["Candidate", "select_candidates", "make_confirm_runs", "choose_winner
 
 
 def select_candidates(sweep: SweepConfig, state: SweepState) -> list[RunState]:
-    """The trials to be trained again, by number: trial 0 and the best; of several objectives the best of the front.
+    """Return the trials to train again, sorted by number: trial 0 and the best ones.
+
+    With several objectives, the best ones are those of the Pareto front with the best scores.
 
     Raises:
         RunFailedError: no trial reached its last epoch.
@@ -36,19 +38,19 @@ def select_candidates(sweep: SweepConfig, state: SweepState) -> list[RunState]:
             f"no trial of the search reached its last epoch: {'; '.join(reasons) or 'none was started'}."
         )
     best = pareto_front(full, state.metric, sweep.file.costs) if sweep.file.costs else full
-    zero = [trial for trial in full if trial.number == 0]
+    baseline = [trial for trial in full if trial.number == 0]
     others = [trial for trial in best if trial.number != 0][: sweep.file.confirm.top]
-    return sorted(zero + others, key=lambda trial: trial.number)
+    return sorted(baseline + others, key=lambda trial: trial.number)
 
 
 def make_confirm_runs(sweep: SweepConfig, journal: Journal, resources: ResourceRequest = ONE_CPU) -> FixedRuns:
-    """The repeats: the j-th of every candidate has the spec's training seed + j and its hold-out seed + j."""
-    train, dataset = sweep.experiment.train.seed, sweep.experiment.dataset.validation_seed
+    """Return the repeats: the j-th of every candidate has the spec's training seed + j and validation seed + j."""
+    train_seed, validation_seed = sweep.experiment.train.seed, sweep.experiment.dataset.validation_seed
     runs = {
         confirm_run(trial.number, repeat): {
             **trial.parameters,
-            "train.seed": train + repeat,
-            "dataset.validation_seed": dataset + repeat,
+            "train.seed": train_seed + repeat,
+            "dataset.validation_seed": validation_seed + repeat,
         }
         for repeat in range(1, sweep.file.confirm.seeds + 1)
         for trial in select_candidates(sweep, journal.state)
@@ -61,9 +63,10 @@ class Candidate:
     """A trial with its repeats.
 
     Attributes:
-        runs: Its repeats, all at full length.
-        features: The file of each repeat's embeddings of its hold-out.
-        metric: The score that decides.
+        trial: State of the trial.
+        runs: Its finished repeats.
+        features: File of each repeat's embeddings of its validation split.
+        metric: Name of the score that decides.
     """
 
     trial: RunState
@@ -73,57 +76,73 @@ class Candidate:
 
     @cached_property
     def per_query(self) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Of each repeat what its queries [m] contribute to the metric, and their identities [m]."""
+        """Contributions of the queries [m] to the metric and their identities [m], for each repeat."""
         scores = [score(read_features(path)) for path in self.features]
-        return [(found.per_query[self.metric], found.query_ids) for found in scores]
+        return [(result.per_query[self.metric], result.query_ids) for result in scores]
 
     @property
     def values(self) -> list[float]:
-        """The metric of each repeat."""
+        """Metric of each repeat."""
         return [float(np.mean(values)) for values, _ in self.per_query]
 
     def difference_to(self, other: "Candidate") -> Difference:
-        """How much better it is than another one, on the same hold-outs."""
+        """Return the paired difference to another candidate on the same splits, above 0 if this one is better."""
         pairs = zip(self.per_query, other.per_query, strict=True)
-        return mean_difference([(own - their, identities) for (own, identities), (their, _) in pairs])
+        return mean_difference([(values - other_values, ids) for (values, ids), (other_values, _) in pairs])
 
 
 def choose_winner(sweep: SweepConfig, journal: Journal) -> dict[str, Any]:
-    """The winner: of those that the best one does not beat beyond noise the cheapest, and of equals the earliest.
+    """Choose the winner: of the candidates that the best one does not beat, the cheapest, of equal ones the earliest.
 
-    Noise is the 95 % interval of the paired difference, see `mean_difference`. A trial that failed in a repeat is out.
+    The best one beats another if the whole 95 % interval of their paired difference is above 0, see `mean_difference`.
+    A candidate that failed in a repeat is excluded.
+
+    Returns:
+        Result of the stage, as plain data.
 
     Raises:
-        RunFailedError: no trial could be repeated.
+        RunFailedError: no candidate finished all its repeats.
     """
-    all_repeats = [_candidate(sweep, journal, trial) for trial in select_candidates(sweep, journal.state)]
-    whole = [candidate for candidate in all_repeats if len(candidate.runs) == sweep.file.confirm.seeds]
-    if not whole:
-        raise RunFailedError("no trial could be repeated in all its runs; their logs are below confirm/.")
-    best = max(whole, key=lambda candidate: (mean(candidate.values), -candidate.trial.number))
-    lead = {candidate.trial.number: best.difference_to(candidate) for candidate in whole if candidate is not best}
-    level = [each for each in whole if each is best or not lead[each.trial.number].is_significant]
-    winner = min(level, key=lambda each: (*(each.trial.costs[cost] for cost in sweep.file.costs), each.trial.number))
-    zero = next((candidate for candidate in whole if candidate.trial.number == 0), None)
+    candidates = [_candidate(sweep, journal, trial) for trial in select_candidates(sweep, journal.state)]
+    complete = [candidate for candidate in candidates if len(candidate.runs) == sweep.file.confirm.seeds]
+    if not complete:
+        raise RunFailedError("no trial finished all its repeats; their logs are in confirm/.")
+    best = max(complete, key=lambda candidate: (mean(candidate.values), -candidate.trial.number))
+    leads = {candidate.trial.number: best.difference_to(candidate) for candidate in complete if candidate is not best}
+    unbeaten = [candidate for candidate in complete if not _is_beaten(candidate, leads)]
+    winner = min(unbeaten, key=lambda candidate: (_costs(sweep, candidate), candidate.trial.number))
+    baseline = next((candidate for candidate in complete if candidate.trial.number == 0), None)
     return {
         "winner": winner.trial.number,
         "best": best.trial.number,
         "repeats": sweep.file.confirm.seeds,
-        "trials": [_row(each, lead.get(each.trial.number), zero) for each in whole],
-        "failed": [each.trial.number for each in all_repeats if each not in whole],
+        "trials": [_row(candidate, leads.get(candidate.trial.number), baseline) for candidate in complete],
+        "failed": [candidate.trial.number for candidate in candidates if candidate not in complete],
     }
 
 
+def _is_beaten(candidate: Candidate, leads: Mapping[int, Difference]) -> bool:
+    """Whether the lead of the best candidate over this one is significant; there is none over itself."""
+    lead = leads.get(candidate.trial.number)
+    return lead is not None and lead.is_significant
+
+
+def _costs(sweep: SweepConfig, candidate: Candidate) -> list[float]:
+    return [candidate.trial.costs[name] for name in sweep.file.costs]
+
+
 def _candidate(sweep: SweepConfig, journal: Journal, trial: RunState) -> Candidate:
-    names = [confirm_run(trial.number, repeat) for repeat in range(1, sweep.file.confirm.seeds + 1)]
-    runs = tuple(run for name in names if (run := journal.state.runs[name]).state == "finished")
+    repeats = range(1, sweep.file.confirm.seeds + 1)
+    states = [journal.state.runs[confirm_run(trial.number, repeat)] for repeat in repeats]
+    runs = tuple(run for run in states if run.state == "finished")
     files = tuple(features_file(journal.folder, run.name) for run in runs)
     return Candidate(trial, runs, files, sweep.file.metric)
 
 
-def _row(candidate: Candidate, lead: Difference | None, zero: Candidate | None) -> dict[str, Any]:
+def _row(candidate: Candidate, lead: Difference | None, baseline: Candidate | None) -> dict[str, Any]:
     values = candidate.values
-    row: dict[str, Any] = {
+    against_baseline = None if baseline is None or candidate is baseline else candidate.difference_to(baseline)
+    return {
         "number": candidate.trial.number,
         "runs": [run.name for run in candidate.runs],
         "values": values,
@@ -131,9 +150,8 @@ def _row(candidate: Candidate, lead: Difference | None, zero: Candidate | None) 
         "deviation": stdev(values) if len(values) > 1 else None,
         **_means(candidate),
         "best_against_it": lead.as_dict() if lead else None,
+        "against_trial0": against_baseline.as_dict() if against_baseline else None,
     }
-    against = candidate.difference_to(zero).as_dict() if zero and candidate is not zero else None
-    return row | {"against_trial0": against}
 
 
 def _means(candidate: Candidate) -> Mapping[str, float]:

@@ -1,4 +1,4 @@
-"""Export: each finalist as an ONNX file that was compared with PyTorch, and as a checkpoint without optimizer."""
+"""Export: write each finalist as an ONNX file, verified against PyTorch, and as a checkpoint without optimizer."""
 
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,10 @@ __all__ = ["export_finalists", "onnx_path", "refit_checkpoint_path"]
 
 
 def export_finalists(sweep: SweepConfig, journal: Journal) -> dict[str, Any]:
-    """Write the files, in the form that the spec's section `export` asks for; the result has the parity by finalist.
+    """Write the files as the spec's section `export` says.
+
+    Returns:
+        File and parity of each finalist, as plain data.
 
     Raises:
         RunFailedError: a refit did not finish, or an ONNX file deviates from its checkpoint.
@@ -31,15 +34,15 @@ def export_finalists(sweep: SweepConfig, journal: Journal) -> dict[str, Any]:
 
 
 def onnx_path(sweep: SweepConfig, name: str) -> Path:
-    """The ONNX file of a finalist."""
+    """Return the path of a finalist's ONNX file."""
     return sweep.folder / "export" / f"{name}.onnx"
 
 
 def refit_checkpoint_path(sweep: SweepConfig, journal: Journal, name: str, seed: int = 1) -> Path:
-    """The last checkpoint of a finalist's refit.
+    """Return the path of the last checkpoint of a finalist's refit, after fetching the file.
 
     Raises:
-        RunFailedError: it did not finish, or its checkpoint is gone.
+        RunFailedError: the refit did not finish, or its checkpoint is missing.
     """
     run = journal.state.runs.get(refit_run(name, seed))
     if run is None or run.state != "finished":

@@ -1,4 +1,4 @@
-"""What a registered version says of itself: a page in Markdown for people, tags for programs."""
+"""The model card of a registered version in Markdown, and its tags."""
 
 import json
 from pathlib import Path
@@ -16,11 +16,11 @@ _METRICS = ("mAP", "mINP", "Rank-1", "Rank-5", "Rank-10")
 
 
 def render_model_card(state: SweepState, folder: Path) -> str:
-    """The numbers of the winner in percent with their 95 % intervals, as Markdown.
+    """Return the results of the winner in percent with 95 % intervals, as Markdown.
 
     Args:
-        state: Behind the stage `test`.
-        folder: Of the sweep.
+        state: State of the sweep after the stage `test`.
+        folder: Folder of the sweep.
     """
     number, plain = state.stages["confirm"]["winner"], state.stages["test"]["models"]["winner"]["plain"]
     # MLflow's table of versions shows the first words.
@@ -29,20 +29,20 @@ def render_model_card(state: SweepState, folder: Path) -> str:
         f"{headline}: winner of the sweep **{state.header.name}**, trial {trial_label(number)}.",
         _table(state.stages["test"]["models"]["winner"]),
         f"{next(evaluation_count_sentences(state, folder))}.",  # The spec's own test folders are the first.
-        _confirmed(state),
+        _confirm_sentence(state),
         f"The ONNX file against PyTorch: {Parity(**state.stages['export']['winner']['parity'])}.",
     ]
     return "\n\n".join(paragraphs)
 
 
 def model_version_tags(state: SweepState) -> dict[str, str]:
-    """Sweep and trial, plain metrics on test as fractions, test-set evaluations, parity."""
-    tested = state.stages["test"]
-    plain = tested["models"]["winner"]["plain"]
+    """Return sweep and trial, plain metrics on test as fractions, test-set evaluations and parity."""
+    test_result = state.stages["test"]
+    plain = test_result["models"]["winner"]["plain"]
     return {
         "sweep": state.header.name,
         "trial": str(state.stages["confirm"]["winner"]),
-        "test_evaluations": str(next(iter(tested["test_evaluations"].values()))),
+        "test_evaluations": str(next(iter(test_result["test_evaluations"].values()))),
         "parity": json.dumps(state.stages["export"]["winner"]["parity"]),
         **{f"test/{name}": f"{plain[name]:.4f}" for name in _METRICS},
     }
@@ -58,10 +58,10 @@ def _table(winner: dict[str, Any]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def _confirmed(state: SweepState) -> str:
-    found = state.stages["confirm"]
-    row = next(row for row in found["trials"] if row["number"] == found["winner"])
+def _confirm_sentence(state: SweepState) -> str:
+    result = state.stages["confirm"]
+    row = next(row for row in result["trials"] if row["number"] == result["winner"])
     against = f", against trial 0 {format_interval(row['against_trial0'])}" if row["against_trial0"] else ""
     mean = f"{state.metric} {format_percent(row['mean'])} %"
-    repeats = format_count(found["repeats"], "repeat")
-    return f"Hold-outs, mean of {repeats}: {mean}{against}. {explain_winner(found, state.costs)}"
+    repeats = format_count(result["repeats"], "repeat")
+    return f"Validation splits, mean of {repeats}: {mean}{against}. {explain_winner(result, state.costs)}"

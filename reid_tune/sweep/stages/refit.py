@@ -1,4 +1,4 @@
-"""The refit: winner and trial 0 once more, on all training identities."""
+"""Refit: train the winner and trial 0 again, on all training identities."""
 
 from reid_tune.execution.fixed_runs import FixedRuns
 from reid_tune.execution.run_source import ONE_CPU, ResourceRequest
@@ -10,16 +10,16 @@ __all__ = ["find_finalists", "make_refit_runs"]
 
 
 def find_finalists(journal: Journal) -> dict[str, RunState]:
-    """The trials to refit by name: `winner`, and `trial0` where that is another one that can be trained."""
-    confirmed = journal.state.stages["confirm"]
-    found = {"winner": journal.state.runs[trial_run(confirmed["winner"])]}
-    if confirmed["winner"] != 0 and any(row["number"] == 0 for row in confirmed["trials"]):
-        found["trial0"] = journal.state.runs[trial_run(0)]
-    return found
+    """Return the trials to refit by name: `winner`, and `trial0` if that is another one and finished its repeats."""
+    confirm_result = journal.state.stages["confirm"]
+    finalists = {"winner": journal.state.runs[trial_run(confirm_result["winner"])]}
+    if confirm_result["winner"] != 0 and any(row["number"] == 0 for row in confirm_result["trials"]):
+        finalists["trial0"] = journal.state.runs[trial_run(0)]
+    return finalists
 
 
 def make_refit_runs(sweep: SweepConfig, journal: Journal, resources: ResourceRequest = ONE_CPU) -> FixedRuns:
-    """The refits: no hold-out, so every training identity is learned; those behind the first differ in the seed."""
+    """Return the refits, which have no validation split. Those after the first one of a finalist differ in the seed."""
     seed = sweep.experiment.train.seed
     runs = {
         refit_run(name, number): {

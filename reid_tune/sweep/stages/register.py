@@ -17,14 +17,14 @@ from reid_tune.search_space.load import SweepConfig
 from reid_tune.sweep.stages.export import onnx_path
 from reid_tune.sweep.stages.model_card import model_version_tags, render_model_card
 from reid_tune.sweep.stages.refit import find_finalists
-from reid_tune.tracking.promotion import CONFIRM_FILE, Repeat, write_repeats
+from reid_tune.tracking.promotion import CONFIRM_FILE, HoldoutResult, write_repeats
 from reid_tune.tracking.store import with_credentials
 from reid_tune.training.data_split import load_split
 
 __all__ = ["register"]
 
 
-def register(sweep: SweepConfig, journal: Journal) -> dict[str, Any]:
+def register_version(sweep: SweepConfig, journal: Journal) -> dict[str, Any]:
     """Register ONNX file, checkpoint, spec and results of `confirm`. The promotion check decides about the alias.
 
     Returns:
@@ -33,7 +33,7 @@ def register(sweep: SweepConfig, journal: Journal) -> dict[str, Any]:
     Raises:
         InfrastructureError: the tracking server is unreachable.
     """
-    from reid_tune.tracking.registry.register import register as register_version
+    from reid_tune.tracking.registry.register import register_version as register_version
 
     winner = find_finalists(journal)["winner"]
     model = onnx_path(sweep, "winner")
@@ -68,7 +68,7 @@ def register(sweep: SweepConfig, journal: Journal) -> dict[str, Any]:
     }
 
 
-def _repeats(sweep: SweepConfig, journal: Journal, winner: RunState) -> list[Repeat]:
+def _repeats(sweep: SweepConfig, journal: Journal, winner: RunState) -> list[HoldoutResult]:
     """Return the winner's results on the validation splits of the stage `confirm`, query by query."""
     data = fingerprint(*sweep.experiment.dataset.train_folders)
     repeats = []
@@ -80,5 +80,5 @@ def _repeats(sweep: SweepConfig, journal: Journal, winner: RunState) -> list[Rep
         names = np.array([f"{record.identity}/{record.path.name}" for record in load_split(experiment).query])
         dataset = experiment.dataset
         split = f"{data}/{dataset.validation_seed}/{dataset.validation_fraction}"
-        repeats.append(Repeat(split, names[plain.matched], plain.query_ids, plain.average_precision))
+        repeats.append(HoldoutResult(split, names[plain.matched], plain.query_ids, plain.average_precision))
     return repeats

@@ -1,4 +1,4 @@
-"""Re-rank: (k1, k2, lambda) of each finalist, chosen once on its hold-outs of the stage `confirm`."""
+"""Rerank: choose (k1, k2, lambda) of each finalist on its validation splits of the stage `confirm`."""
 
 from collections.abc import Sequence
 from statistics import mean
@@ -22,67 +22,75 @@ from reid_tune.sweep.stages.refit import find_finalists
 
 __all__ = ["VALUES_PER_RANGE", "choose_settings", "list_settings", "chosen_setting"]
 
-# Of each range, both ends among them.
+# Values of each range that are compared, including both ends.
 VALUES_PER_RANGE = 6
 
 
 def list_settings(sweep: SweepConfig) -> list[ReRanking]:
-    """The settings that are compared; none where the file searches no re-ranking.
+    """Return the settings to compare, none if the file searches no re-ranking.
 
     Raises:
-        InputError: a range holds what is no setting, or no setting satisfies the constraints.
+        InputError: a value is invalid, or no setting satisfies the constraints.
     """
-    section = sweep.experiment.re_ranking
-    own = {"k1": section.k1, "k2": section.k2, "lambda_value": section.lambda_value}
     if not sweep.re_ranking.parameters:
         return []
-    found = {
-        ReRanking(**own | {key.removeprefix("re_ranking."): value for key, value in configuration.items()})
+    section = sweep.experiment.re_ranking
+    spec_setting = {"k1": section.k1, "k2": section.k2, "lambda_value": section.lambda_value}
+    settings = {
+        ReRanking(**spec_setting | {key.removeprefix("re_ranking."): value for key, value in configuration.items()})
         for configuration in sweep.re_ranking.spaced_configurations(VALUES_PER_RANGE)
     }
-    if not found:
+    if not settings:
         texts = " and ".join(constraint.text for constraint in sweep.re_ranking.constraints)
         raise InputError(
             f"{sweep.source}: no setting of the re-ranking satisfies {texts}: loosen it or widen the ranges."
         )
-    return sorted(found, key=lambda setting: (setting.k1, setting.k2, setting.lambda_value))
+    return sorted(settings, key=lambda setting: (setting.k1, setting.k2, setting.lambda_value))
 
 
 def choose_settings(sweep: SweepConfig, journal: Journal) -> dict[str, Any]:
-    """By finalist the setting with the highest mean of the mAPs on its hold-outs; empty without a search."""
-    tried = list_settings(sweep)
-    if not tried:
+    """Choose for each finalist the setting with the highest mean mAP over its validation splits.
+
+    Returns:
+        Result of the stage, as plain data; empty if the file searches no re-ranking.
+    """
+    settings = list_settings(sweep)
+    if not settings:
         return {}
     repeats = range(1, sweep.file.confirm.seeds + 1)
-    result: dict[str, Any] = {"settings": len(tried)}
+    result: dict[str, Any] = {"settings": len(settings)}
     for name, trial in find_finalists(journal).items():
         files = [features_file(journal.folder, confirm_run(trial.number, repeat)) for repeat in repeats]
         with deterministic_algorithms(sweep.experiment.train.deterministic):
-            result[name] = _best([read_features(file) for file in files], tried, scoring_device(sweep))
+            result[name] = _best_setting([read_features(file) for file in files], settings, scoring_device(sweep))
     return result
 
 
 def chosen_setting(journal: Journal, name: str) -> ReRanking | None:
-    """The setting of a finalist; None where none was searched."""
-    found = journal.state.stages.get("rerank", {}).get(name)
-    return ReRanking(**found["setting"]) if found else None
+    """Return the setting that was chosen for a finalist, None if no re-ranking was searched."""
+    result = journal.state.stages.get("rerank", {}).get(name)
+    return ReRanking(**result["setting"]) if result else None
 
 
-def _best(hold_outs: Sequence[FeatureSet], tried: Sequence[ReRanking], device: torch.device) -> dict[str, Any]:
-    plain = [score(features, device=device) for features in hold_outs]
+def _best_setting(splits: Sequence[FeatureSet], settings: Sequence[ReRanking], device: torch.device) -> dict[str, Any]:
+    """Return the best setting with its mean mAP over the validation splits, and its gain over no re-ranking."""
+    plain = [score(features, device=device) for features in splits]
     best: tuple[float, ReRanking, list[Score]] | None = None
-    for setting, *found in zip(tried, *(grid_scores(features, tried, device) for features in hold_outs), strict=True):
-        value = mean(each.mAP for each in found)
+    # Each grid yields the scores of one split, setting after setting.
+    grids = [grid_scores(features, settings, device) for features in splits]
+    for setting, *scores in zip(settings, *grids, strict=True):
+        value = mean(result.mAP for result in scores)
         if best is None or value > best[0]:
-            best = value, setting, found
+            best = value, setting, scores
     assert best is not None
-    value, setting, found = best
+    value, setting, scores = best
     gains = [
-        (own.average_precision - base.average_precision, own.query_ids) for own, base in zip(found, plain, strict=True)
+        (result.average_precision - base.average_precision, result.query_ids)
+        for result, base in zip(scores, plain, strict=True)
     ]
     return {
         "setting": {"k1": setting.k1, "k2": setting.k2, "lambda_value": setting.lambda_value},
         "mAP": value,
-        "plain": mean(each.mAP for each in plain),
+        "plain": mean(result.mAP for result in plain),
         "gain": mean_difference(gains).as_dict(),
     }

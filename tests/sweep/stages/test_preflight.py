@@ -187,7 +187,7 @@ def test_training_data_is_wanted_at_once(plan: Plan, tmp_path: Path) -> None:
     [("train.optim.lr_steps", {"choice": [[5], [10]]}), ("train.num_epochs", {"int": [10, 20]})],
 )
 def test_a_searched_schedule_is_warned_of_under_asha(plan: Plan, key: str, entry: dict[str, Any]) -> None:
-    assert any(key in line and "unlike points" in line for line in plan(space={key: entry})["warnings"])
+    assert any(key in line and "different points" in line for line in plan(space={key: entry})["warnings"])
     assert not any(key in line for line in plan(space={key: entry}, scheduler={"name": "none"})["warnings"])
 
 
@@ -212,7 +212,7 @@ def test_pretrained_weights_are_tried_and_written_down(plan: Plan, tmp_path: Pat
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ({"train": {"num_gpus": 2}}, "train.num_gpus = 2, .* in a sweep, resources of the sweep file says"),
+        ({"train": {"num_gpus": 2}}, "train.num_gpus = 2, .* in a sweep, resources of the search-space file says"),
         ({"train": {"resume_training_checkpoint_path": "x.pth"}}, "resume_training_checkpoint_path is for a single"),
     ],
 )

@@ -81,7 +81,7 @@ def registered(tmp_path_factory: pytest.TempPathFactory) -> Any:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
         patch.setattr("reid_tune.sweep.stages.preflight.SAMPLE_COUNT", 50)
-        patch.setattr("reid_tune.sweep.stages.test._draw", lambda *_: None)  # test_test.py looks at the pictures
+        patch.setattr("reid_tune.sweep.stages.test_set._draw", lambda *_: None)  # test_test_set.py looks at the pictures
         sweep = make_sweep(folder, tree, confirm={"seeds": 1}, registry={"model": "people", "alias": "best"})
         journal = Journal(sweep.folder)
         content = {"sweep": sweep.file.model_dump(mode="json"), "spec": sweep.experiment.parameters()}
