@@ -173,7 +173,7 @@ def by_the_reference(path: Path) -> Path:
 
 def test_a_checkpoint_of_the_reference_is_never_resumed(spec: Spec, tmp_path: Path) -> None:
     path = by_the_reference(tmp_path / "model_epoch_004_step_00099.pth")
-    with pytest.raises(InputError, match=f"^{path} is refused.*can be given as model.pretrained_model_path") as caught:
+    with pytest.raises(InputError, match=f"^{path} is rejected.*give weights of another tool as model.pretrained_model_path") as caught:
         run_train(spec(train__resume_training_checkpoint_path=str(path)))
     assert "\n" not in str(caught.value) and not (tmp_path / "results").exists()
 

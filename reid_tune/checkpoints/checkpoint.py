@@ -1,4 +1,4 @@
-"""Our checkpoint files: tensors and JSON-able metadata, nothing that runs when it is read; encrypted with a key."""
+"""Checkpoint files: tensors and JSON-able metadata, without code, and encrypted if there is a key."""
 
 import io
 import pickle
@@ -18,25 +18,25 @@ from reid_tune.checkpoints.encryption import decrypt, encrypt_in_subprocess, is_
 from reid_tune.errors import InfrastructureError, InputError
 from reid_tune.files import atomic_path, write_atomic
 
-__all__ = ["Checkpoint", "load_checkpoint", "save_checkpoint", "strip_checkpoint", "package_versions"]
+__all__ = ["Checkpoint", "load_checkpoint", "package_versions", "save_checkpoint", "strip_checkpoint"]
 
 _FORMAT = "reid-tune checkpoint 1"
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The state of a training run behind one of its epochs.
+    """The state of a training run after one of its epochs.
 
     Attributes:
         spec: The experiment as nested mappings, without the encryption key.
         epoch: Number of finished epochs.
-        identities: Identity of each classifier row.
+        identities: Identity of each row of the classifier.
         history: Metrics of every finished epoch, each with its 1-based `epoch`.
         model: The network's tensors.
         optimizer: The optimizer's state.
-        versions: Packages that made it.
-        centers: Centers of the center loss, [identities, dimension]; None where the run has no such loss.
-        scaler: State of the loss scaling of half precision; empty elsewhere.
+        versions: Versions of the packages that wrote it.
+        centers: Centres of the center loss, [identities, dimension]; None without a center loss.
+        scaler: State of the loss scaling; empty without half precision.
     """
 
     spec: dict[str, Any]
@@ -51,7 +51,7 @@ class Checkpoint:
 
 
 def package_versions() -> dict[str, str]:
-    """Versions of what a result depends on."""
+    """Return the versions of the packages that a result depends on."""
     return {
         "reid-tune": __version__,
         "python": platform.python_version(),
@@ -62,46 +62,52 @@ def package_versions() -> dict[str, str]:
 
 
 def save_checkpoint(path: Path | str, checkpoint: Checkpoint, key: str | None = None) -> None:
-    """Write a checkpoint atomically; with a key all of it is encrypted, and nothing of it touches the disk in clear.
+    """Write a checkpoint atomically.
+
+    Args:
+        path: The file.
+        checkpoint: Its content.
+        key: Passphrase that encrypts the whole file, none of which reaches the disk unencrypted; None to not encrypt.
 
     Raises:
-        InputError: the folder cannot be written, or the key is no text.
-        InfrastructureError: the disk is full or broken.
+        InputError: The folder cannot be written, or the key is not printable text.
+        InfrastructureError: The disk is full or broken.
     """
     content = {"format": _FORMAT, **vars(checkpoint), "versions": package_versions()}
     if key is None:
         with atomic_path(path) as temporary:
             try:
                 torch.save(content, temporary)
-            except RuntimeError as error:  # PyTorch's writer hides the fault of the disk.
+            except RuntimeError as error:  # PyTorch's writer hides the disk's error
                 raise InfrastructureError(f"cannot write {path} ({error}): is the disk full?") from None
         return
-    memory = io.BytesIO()
-    torch.save(content, memory)
-    write_atomic(path, encrypt_in_subprocess(memory.getvalue(), key))
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    write_atomic(path, encrypt_in_subprocess(buffer.getvalue(), key))
 
 
 def strip_checkpoint(path: Path | str, target: Path | str, key: str | None = None) -> None:
-    """Copy a checkpoint without its optimizer, a third of the size: for use, not for more training.
+    """Copy a checkpoint without its optimizer, for use and not for more training; a third of the size.
 
-    With a key the copy is encrypted, so that of an encrypted checkpoint always is.
+    With a key the copy is encrypted, so the copy of an encrypted checkpoint always is.
     """
     save_checkpoint(target, replace(load_checkpoint(path, key), optimizer={}, centers=None, scaler={}), key)
 
 
 def load_checkpoint(path: Path | str, key: str | None = None) -> Checkpoint:
-    """Read a checkpoint onto the CPU without running any code that it may carry.
+    """Read a checkpoint onto the CPU without executing any code that it may contain.
 
     Args:
-        key: Opens an encrypted checkpoint; one in clear is read as it is.
+        path: The file.
+        key: Passphrase of an encrypted checkpoint; not needed for an unencrypted one.
 
     Raises:
-        InputError: no such file, not one of our checkpoints, damaged, with objects other than tensors and data, or
-            encrypted with another key.
+        InputError: The file is missing, not a checkpoint of reid-tune, damaged, contains objects other than tensors
+            and data, or is encrypted with another key.
     """
     content = _load(Path(path), key)
     if not isinstance(content, dict) or content.pop("format", None) != _FORMAT:
-        raise InputError(f"{path} is not a checkpoint of reid-tune: give a file that `reid-tune train` wrote.")
+        raise InputError(f"{path} is not a checkpoint of reid-tune: give a file written by `reid-tune train`.")
     try:
         return Checkpoint(**content)
     except TypeError:
@@ -110,31 +116,31 @@ def load_checkpoint(path: Path | str, key: str | None = None) -> Checkpoint:
 
 def _load(path: Path, key: str | None) -> Any:
     if not path.is_file():
-        hint = " (it is a folder: name a file in it)" if path.is_dir() else ""
+        hint = " (it is a folder: give a file in it)" if path.is_dir() else ""
         raise InputError(f"there is no checkpoint {path}{hint}.")
     try:
         with path.open("rb") as file:
-            return _unpickle(_in_clear(file, key, path), path)
+            return _read_tensors(_decrypted(file, key, path), path)
     except OSError as error:
         raise InputError(f"cannot read the checkpoint {path}: {error.strerror}.") from None
 
 
-def _in_clear(file: IO[bytes], key: str | None, path: Path) -> IO[bytes]:
+def _decrypted(file: IO[bytes], key: str | None, path: Path) -> IO[bytes]:
     encrypted = is_encrypted(file.read(32))
     file.seek(0)
     return io.BytesIO(decrypt(file.read(), key, str(path))) if encrypted else file
 
 
-def _unpickle(file: IO[bytes], path: Path) -> Any:
+def _read_tensors(file: IO[bytes], path: Path) -> Any:
     try:
         if zipfile.is_zipfile(file):
             file.seek(0)
             return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise InputError(
-            f"{path} is refused: it carries code or objects other than tensors and plain data; weights of another tool "
-            "can be given as model.pretrained_model_path."
+            f"{path} is rejected: it contains code or objects other than tensors and plain data; give weights of "
+            "another tool as model.pretrained_model_path."
         ) from None
-    except Exception:  # Both readers raise whatever damaged bytes lead them to.
+    except Exception:  # damaged bytes make both readers raise errors of any kind
         raise InputError(f"{path} is not a checkpoint, or it is damaged.") from None
-    raise InputError(f"{path} is not a checkpoint: it is not a file that torch.save wrote.")
+    raise InputError(f"{path} is not a checkpoint: it is not a file written by torch.save.")

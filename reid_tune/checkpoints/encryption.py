@@ -1,4 +1,4 @@
-"""Encryption by a passphrase in the age format (age-encryption.org/v1), which the tool `age` reads too."""
+"""Encryption with a passphrase in the age format (age-encryption.org/v1), which the tool `age` also reads."""
 
 import os
 import subprocess
@@ -18,16 +18,16 @@ import pyrage
 key, _, content = sys.stdin.buffer.read().partition(b"\\n")
 sys.stdout.buffer.write(pyrage.passphrase.encrypt(content, key.decode()))
 """
-_WHERE = "encryption_key, REID_TUNE_ENCRYPTION_KEY or REID_TUNE_ENCRYPTION_KEY_FILE"
+_KEY_SOURCES = "encryption_key, REID_TUNE_ENCRYPTION_KEY or REID_TUNE_ENCRYPTION_KEY_FILE"
 
 
 def is_encrypted(head: bytes) -> bool:
-    """Whether a file that begins with these bytes (32 are enough) is in the age format."""
+    """Whether a file that starts with these bytes (32 are enough) is in the age format."""
     return head.startswith(_MAGIC)
 
 
 def is_encrypted_file(path: Path) -> bool:
-    """Whether there is a file in the age format."""
+    """Whether the path is a file in the age format."""
     try:
         with path.open("rb") as file:
             return is_encrypted(file.read(32))
@@ -36,59 +36,66 @@ def is_encrypted_file(path: Path) -> bool:
 
 
 def encrypt(content: bytes, key: str) -> bytes:
-    """The content in the age format; takes a second, which is what makes guessing a passphrase expensive.
+    """Return the encrypted content; takes about a second by design, to make guessing a passphrase expensive.
 
     Raises:
-        InputError: the key is no text.
+        InputError: The key is not printable text.
     """
-    return bytes(pyrage.passphrase.encrypt(content, _text(key)))
+    return bytes(pyrage.passphrase.encrypt(content, _require_printable(key)))
 
 
 def encrypt_in_subprocess(content: bytes, key: str) -> bytes:
-    """As `encrypt`, in a process of its own.
+    """Return the result of `encrypt`, computed in a subprocess.
 
-    The library holds Python's lock while it works, and training would stand still meanwhile. Key and content travel
+    The library holds Python's global lock while it works, which would stop the training. Key and content are passed
     through a pipe.
 
     Raises:
-        InputError: the key is no text.
-        InfrastructureError: the process failed.
+        InputError: The key is not printable text.
+        InfrastructureError: The subprocess failed.
     """
-    ended = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", _ENCRYPT],
-        input=_text(key).encode() + b"\n" + content,
+        input=_require_printable(key).encode() + b"\n" + content,
         capture_output=True,
         check=False,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
     )
-    if ended.returncode:
-        last_line = (ended.stderr.decode(errors="replace").strip().splitlines() or ["it said nothing"])[-1]
+    if result.returncode:
+        last_line = (result.stderr.decode(errors="replace").strip().splitlines() or ["no message"])[-1]
         raise InfrastructureError(
-            f"the process that encrypts a checkpoint ended with status {ended.returncode} ({last_line}): free memory "
+            f"the process that encrypts a checkpoint failed with status {result.returncode} ({last_line}): free memory "
             "and train again."
         )
-    return ended.stdout
+    return result.stdout
 
 
 def decrypt(content: bytes, key: str | None, name: str) -> bytes:
-    """The inverse of `encrypt`; `name` says in errors what is read.
+    """Return the decrypted content.
+
+    Args:
+        content: Result of `encrypt`.
+        key: The passphrase.
+        name: Name of the content in error messages.
 
     Raises:
-        InputError: no key or a wrong one, or damaged content.
+        InputError: The key is missing or wrong, or the content is damaged.
     """
     if key is None:
-        raise InputError(f"{name} is encrypted: give its key as {_WHERE}.")
+        raise InputError(f"{name} is encrypted: give its key as {_KEY_SOURCES}.")
     try:
-        return bytes(pyrage.passphrase.decrypt(content, _text(key)))
+        return bytes(pyrage.passphrase.decrypt(content, _require_printable(key)))
     except pyrage.DecryptError as error:
         reason = str(error).splitlines()[0].rstrip(".")
     if reason == "Decryption failed":
-        raise InputError(f"the encryption key does not open {name}: give the one that it was written with as {_WHERE}.")
-    raise InputError(f"{name} is encrypted, but damaged or not by a passphrase ({reason}).")
+        raise InputError(
+            f"the encryption key does not open {name}: give the key that it was written with as {_KEY_SOURCES}."
+        )
+    raise InputError(f"{name} is encrypted, but damaged or not with a passphrase ({reason}).")
 
 
-def _text(key: str) -> str:
-    # Neither UTF-8 nor the environment of a worker can hold every string.
+def _require_printable(key: str) -> str:
+    # Not every string can be encoded as UTF-8 or stored in the environment of a worker.
     if not key.isprintable():
-        raise InputError(f"the encryption key has an unprintable character: give one line of text as {_WHERE}.")
+        raise InputError(f"the encryption key has an unprintable character: use one line of text as {_KEY_SOURCES}.")
     return key

@@ -1,4 +1,4 @@
-"""Names of checkpoint files, without anything heavy to import."""
+"""Names of checkpoint files; imports nothing large."""
 
 import re
 from collections.abc import Iterable
@@ -8,7 +8,7 @@ __all__ = ["BEST", "LATEST", "epoch_filename", "is_reference", "newest_checkpoin
 
 LATEST = "reid_model_latest.pth"
 BEST = "reid_model_best.pth"
-_LATEST_OF = re.compile(rf"(?:.*/)?attempt-(\d+)/{re.escape(LATEST)}", re.ASCII)
+_LATEST_OF_ATTEMPT = re.compile(rf"(?:.*/)?attempt-(\d+)/{re.escape(LATEST)}", re.ASCII)
 
 
 def is_reference(text: str) -> bool:
@@ -17,12 +17,17 @@ def is_reference(text: str) -> bool:
 
 
 def epoch_filename(epoch: int) -> str:
-    """The name of a kept checkpoint; `epoch` is 0-based."""
+    """Return the file name of the checkpoint of a 0-based epoch."""
     return f"model_epoch_{epoch:03d}.pth"
 
 
 def newest_checkpoint(run: Path, before: int | None = None) -> Path | None:
-    """The latest checkpoint of the newest `attempt-N` in a run's folder that has one, of those before one if given."""
+    """Return the latest checkpoint of a run's newest attempt that has one.
+
+    Args:
+        run: Folder of the run, with subfolders `attempt-N`.
+        before: Number of an attempt; only earlier attempts count. None for all.
+    """
     name = newest_checkpoint_name(
         (path.relative_to(run).as_posix() for path in run.glob(f"attempt-*/{LATEST}")), before
     )
@@ -30,7 +35,7 @@ def newest_checkpoint(run: Path, before: int | None = None) -> Path | None:
 
 
 def newest_checkpoint_name(names: Iterable[str], before: int | None = None) -> str | None:
-    """The same of the names of a run's files."""
-    matches = filter(None, map(_LATEST_OF.fullmatch, names))
-    found = {int(match[1]): match[0] for match in matches if before is None or int(match[1]) < before}
-    return found[max(found)] if found else None
+    """Return the name of the file that `newest_checkpoint` finds, from the names of a run's files."""
+    matches = filter(None, map(_LATEST_OF_ATTEMPT.fullmatch, names))
+    name_of = {int(match[1]): match[0] for match in matches if before is None or int(match[1]) < before}
+    return name_of[max(name_of)] if name_of else None

@@ -1,4 +1,4 @@
-"""Names and orders of weights in other tools' files, turned into those of our network."""
+"""Mapping of the names and layouts of weights in other tools' files to those of reid-tune's network."""
 
 import re
 from collections.abc import Mapping
@@ -6,12 +6,12 @@ from typing import Any
 
 from torch import Tensor
 
-__all__ = ["to_reid_tune_keys", "extract_tensors"]
+__all__ = ["extract_tensors", "to_reid_tune_keys"]
 
-# Where files keep the weights, in the order in which they are preferred.
+# Keys under which files store the weights, in order of preference.
 _WRAPPERS = ("teacher", "state_dict", "model_state_dict", "model", "student")
 _PREFIXES = frozenset({"module", "model", "_orig_mod", "backbone", "base"})
-# The heads of TAO and SOLIDER-REID, and ours.
+# Heads of TAO, SOLIDER-REID and reid-tune.
 _PARTS = {
     "bottleneck": "neck",
     "fcneck": "projection",
@@ -33,62 +33,63 @@ _MMDET_BLOCK = re.compile(r"^stages\.(\d+)\.blocks\.\d+\.attn\.w_msa\.")
 
 
 def extract_tensors(content: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The weights in a file's content by their own names, from under `teacher`, `state_dict`, `model` or bare."""
+    """Return the tensors in a file's content by name: from its `teacher`, `state_dict` or `model`, or the top level."""
     for _ in _WRAPPERS:
         content = next((content[key] for key in _WRAPPERS if isinstance(content.get(key), Mapping)), content)
     return {str(name): value.detach() for name, value in content.items() if isinstance(value, Tensor)}
 
 
 def to_reid_tune_keys(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights by our network's names: `backbone.` and timm's name, `pooling.`, `projection.`, `neck.`, `classifier.`.
+    """Return weights by the names of reid-tune's network.
 
-    Known are the layouts of timm, torchvision's ResNets, the Swins of Microsoft and of mmdet and SOLIDER, the whole
-    networks of TAO and SOLIDER-REID, and ours. Weights beside a backbone that are none of these parts keep their names.
+    The names are `backbone.` with timm's name, `pooling.`, `projection.`, `neck.` and `classifier.`. Supported are
+    the layouts of timm, torchvision's ResNets, the Swins of Microsoft, mmdet and SOLIDER, the whole networks of TAO
+    and SOLIDER-REID, and reid-tune's. Weights next to a backbone that belong to none of these parts keep their names.
     """
-    split = {name: _split(name) for name in tensors}
-    bare = not any(inside for inside, _ in split.values())
-    ours: dict[str, Tensor] = {}
+    parsed = {name: _strip_prefixes(name) for name in tensors}
+    is_bare_backbone = not any(in_backbone for in_backbone, _ in parsed.values())
+    others: dict[str, Tensor] = {}
     backbone: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
-        inside, own = split[name]
-        part, _, rest = own.partition(".")
-        if inside and part == "feature":
+        in_backbone, stripped = parsed[name]
+        part, _, suffix = stripped.partition(".")
+        if in_backbone and part == "feature":
             # TAO's ResNet projects its last map by a convolution of 1 x 1.
-            ours[f"projection.{rest}"] = tensor.flatten(1) if tensor.ndim == 4 else tensor
-        elif not inside and part in _PARTS:
-            ours[f"{_PARTS[part]}.{rest}"] = tensor
-        elif inside or bare:
-            backbone[own] = tensor
+            others[f"projection.{suffix}"] = tensor.flatten(1) if tensor.ndim == 4 else tensor
+        elif not in_backbone and part in _PARTS:
+            others[f"{_PARTS[part]}.{suffix}"] = tensor
+        elif in_backbone or is_bare_backbone:
+            backbone[stripped] = tensor
         else:
-            ours[own] = tensor
-    return {**{f"backbone.{name}": tensor for name, tensor in _timm(backbone).items()}, **ours}
+            others[stripped] = tensor
+    return {**{f"backbone.{name}": tensor for name, tensor in _to_timm_keys(backbone).items()}, **others}
 
 
-def _split(name: str) -> tuple[bool, str]:
-    """Whether a prefix says that the weight is the backbone's, and the name without prefixes."""
-    inside = False
+def _strip_prefixes(name: str) -> tuple[bool, str]:
+    """Return whether a prefix says that the weight is the backbone's, and the name without prefixes."""
+    in_backbone = False
     while (part := name.partition("."))[0] in _PREFIXES and part[2]:
-        inside |= part[0] in ("backbone", "base")
+        in_backbone |= part[0] in ("backbone", "base")
         name = part[2]
-    return inside, name
+    return in_backbone, name
 
 
-def _timm(backbone: dict[str, Tensor]) -> dict[str, Tensor]:
-    if stages := [int(found[1]) for name in backbone if (found := _MMDET_BLOCK.match(name))]:
-        return _swin_of_mmdet(backbone, last=max(stages))
+def _to_timm_keys(backbone: dict[str, Tensor]) -> dict[str, Tensor]:
+    if stages := [int(match[1]) for name in backbone if (match := _MMDET_BLOCK.match(name))]:
+        return _map_mmdet_swin(backbone, last=max(stages))
     if any(name.startswith("layers.0.downsample.") for name in backbone):
         return {_next_stage(name): tensor for name, tensor in backbone.items()}
     return backbone
 
 
-def _swin_of_mmdet(backbone: dict[str, Tensor], last: int) -> dict[str, Tensor]:
-    """mmdet's names; the norm of its last stage is numbered, and it merges patches by channel first."""
+def _map_mmdet_swin(backbone: dict[str, Tensor], last: int) -> dict[str, Tensor]:
+    """Map mmdet's names, where the norm of the last stage has a number and patches are merged channel first."""
     renamed = {}
     for name, tensor in backbone.items():
         if name.startswith((f"semantic_embed_w.{last}.", f"semantic_embed_b.{last}.")):
-            continue  # Computed there behind the last stage, and not used.
+            continue  # computed by mmdet after the last stage, and not used
         if name.startswith("stages.") and ".downsample." in name:
-            tensor = _by_neighbour(tensor)
+            tensor = _reorder_merging(tensor)
         name = re.sub(rf"^norm{last}\.", "norm.", name)
         for pattern, replacement in _MMDET:
             name = pattern.sub(replacement, name)
@@ -97,12 +98,12 @@ def _swin_of_mmdet(backbone: dict[str, Tensor], last: int) -> dict[str, Tensor]:
 
 
 def _next_stage(name: str) -> str:
-    """timm counts the merging of patches to the stage behind it, the others to the stage before it."""
-    return re.sub(r"^layers\.(\d+)\.downsample\.", lambda found: f"layers.{int(found[1]) + 1}.downsample.", name)
+    """Move the merging of patches to the next stage: timm counts it to the stage after it, others to the one before."""
+    return re.sub(r"^layers\.(\d+)\.downsample\.", lambda match: f"layers.{int(match[1]) + 1}.downsample.", name)
 
 
-def _by_neighbour(merging: Tensor) -> Tensor:
-    """Reorder the last axis, 4C: from torch.nn.Unfold's (channel, row, column) to timm's (column, row, channel)."""
+def _reorder_merging(merging: Tensor) -> Tensor:
+    """Reorder the last axis (4C) from torch.nn.Unfold's (channel, row, column) to timm's (column, row, channel)."""
     if merging.ndim == 0 or merging.shape[-1] % 4:
         return merging
     return merging.unflatten(-1, (-1, 2, 2)).transpose(-3, -1).flatten(-3).contiguous()

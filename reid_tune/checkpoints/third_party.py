@@ -1,4 +1,4 @@
-"""Weight files of other tools, read without running any code that they may carry."""
+"""Reading of other tools' weight files without executing any code that they may contain."""
 
 import os
 import re
@@ -16,7 +16,7 @@ from reid_tune.errors import InputError
 
 __all__ = ["read_third_party_weights"]
 
-# Tools whose objects (configurations, callbacks, meters) stand beside the weights in a training checkpoint.
+# Tools whose objects (configurations, callbacks, meters) are stored with the weights in a training checkpoint.
 _TOOLS = (
     "lightning.",
     "lightning_fabric.",
@@ -55,8 +55,8 @@ _PLAIN = frozenset(
 _MAPPINGS = ("AttributeDict", "CfgNode", "ConfigDict", "defaultdict")
 
 
-class _Inert:
-    """Stands for an object of a class that is not imported: takes any construction and state, and keeps nothing."""
+class _Placeholder:
+    """Placeholder for an object of a class that is not imported: accepts any arguments and state, and ignores them."""
 
     def __init__(self, *_: Any) -> None:
         pass
@@ -65,57 +65,59 @@ class _Inert:
         pass
 
 
-class _InertMapping:
-    """Stands for a class of dictionaries: torch's reader fills none but its own."""
+class _PlaceholderMapping:
+    """Placeholder for a dictionary class: torch's reader fills only classes that it knows."""
 
     def __new__(cls, *_: Any) -> OrderedDict:  # type: ignore[misc]
         return OrderedDict()
 
 
 def read_third_party_weights(path: Path | str) -> dict[str, Any]:
-    """Read a `.safetensors` file, or one that torch.save wrote in its present or its old form, onto the CPU.
+    """Read a `.safetensors` file, or a file of torch.save in its current or old format, onto the CPU.
 
-    Objects of OmegaConf, Lightning, TAO and the like come back as empty placeholders.
+    Objects of OmegaConf, Lightning, TAO and similar tools are returned as empty placeholders.
 
     Raises:
-        InputError: no such file, damaged or of another kind, with code, or with weights that TAO has encrypted.
+        InputError: The file is missing, damaged or of another kind, contains code, or has weights encrypted by TAO.
     """
     path = Path(path)
     if not (path.is_file() and os.access(path, os.R_OK)):
-        raise InputError(f"there is no file {path} with pretrained weights, or it may not be read.")
+        raise InputError(f"the file {path} with pretrained weights does not exist or cannot be read.")
     try:
-        content = load_file(path) if path.suffix == ".safetensors" else _unpickle(path)
+        content = load_file(path) if path.suffix == ".safetensors" else _load_with_placeholders(path)
     except InputError:
         raise
-    except Exception as error:  # The readers raise whatever damaged bytes lead them to.
+    except Exception as error:  # damaged bytes make the readers raise errors of any kind
         if code := re.search(r"\bGLOBAL (\S+)", str(error)):
-            raise _refusal(path, code[1]) from None
+            raise _rejection(path, code[1]) from None
         raise InputError(
-            f"{path} has no weights that can be read without running code, or it is damaged: give a file of "
+            f"{path} has no weights that can be read without executing code, or it is damaged: give a file of "
             "torch.save or .safetensors with tensors and plain data."
         ) from None
     if not isinstance(content, dict):
-        raise InputError(f"{path} holds no weights by name, but one {type(content).__name__}: give a state_dict.")
+        raise InputError(f"{path} contains a {type(content).__name__} instead of weights by name: give a state_dict.")
     if content.get("state_dict_encrypted", False) is not False:
-        raise InputError(f"{path} has weights that TAO has encrypted: decrypt it with TAO's own tools first.")
+        raise InputError(f"{path} has weights encrypted by TAO: decrypt it with TAO's tools first.")
     return content
 
 
-def _unpickle(path: Path) -> Any:
+def _load_with_placeholders(path: Path) -> Any:
     names = set(_PLAIN)
     if zipfile.is_zipfile(path):
         for name in sorted(get_unsafe_globals_in_checkpoint(path)):
             if not name.startswith(_TOOLS) and name not in _PLAIN:
-                raise _refusal(path, name)
+                raise _rejection(path, name)
             names.add(name)
-    placeholders: list[Any] = [(_InertMapping if name.endswith(_MAPPINGS) else _Inert, name) for name in names]
+    placeholders: list[Any] = [
+        (_PlaceholderMapping if name.endswith(_MAPPINGS) else _Placeholder, name) for name in names
+    ]
     with safe_globals(placeholders), warnings.catch_warnings(action="ignore"):
         return torch.load(path, map_location="cpu", weights_only=True)
 
 
-def _refusal(path: Path, name: str) -> InputError:
-    shown = name if name.isprintable() else ascii(name)
+def _rejection(path: Path, name: str) -> InputError:
+    printable_name = name if name.isprintable() else ascii(name)
     return InputError(
-        f"{path} is refused: it carries {shown}, which is code: give a file with tensors and plain data only, such as "
-        "a state_dict."
+        f"{path} is rejected: it contains {printable_name}, which is code: give a file with tensors and plain data "
+        "only, such as a state_dict."
     )

@@ -63,9 +63,9 @@ def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
     assert "there is no checkpoint" in refused(tmp_path)
     path = tmp_path / "file.pth"
     path.write_text("just some text\n")
-    assert "not a file that torch.save wrote" in refused(path)
+    assert "not a file written by torch.save" in refused(path)
     path.write_bytes(b"")
-    assert "not a file that torch.save wrote" in refused(path)
+    assert "not a file written by torch.save" in refused(path)
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("a.txt", "an archive of something else")
     assert "not a checkpoint, or it is damaged" in refused(path)
@@ -82,7 +82,7 @@ def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
 )
 def test_files_of_other_programs_are_refused(tmp_path: Path, content: Any) -> None:
     torch.save(content, tmp_path / "a.pth")
-    assert "not a checkpoint of reid-tune: give a file that `reid-tune train` wrote" in refused(tmp_path / "a.pth")
+    assert "not a checkpoint of reid-tune: give a file written by `reid-tune train`" in refused(tmp_path / "a.pth")
 
 
 def test_missing_parts_are_damage(tmp_path: Path) -> None:
@@ -129,9 +129,9 @@ def test_code_in_a_checkpoint_is_refused_and_does_not_run(tmp_path: Path) -> Non
     assert touched.exists(), "the trap itself works"
     touched.unlink()
     torch.save({"format": "reid-tune checkpoint 1", **vars(make()), "spec": code}, path)
-    assert "is refused: it carries code or objects" in refused(path)
+    assert "is rejected: it contains code or objects" in refused(path)
     torch.save({"format": "reid-tune checkpoint 1", **vars(make())}, path, _use_new_zipfile_serialization=False)
-    assert "not a file that torch.save wrote" in refused(path)
+    assert "not a file written by torch.save" in refused(path)
     path.write_bytes(pickle.dumps(code))
     refused(path)
     assert not touched.exists()
@@ -139,7 +139,7 @@ def test_code_in_a_checkpoint_is_refused_and_does_not_run(tmp_path: Path) -> Non
 
 def test_objects_of_other_classes_are_refused(tmp_path: Path) -> None:
     torch.save({"format": "reid-tune checkpoint 1", **vars(make()), "spec": Path("x")}, tmp_path / "a.pth")
-    assert "is refused" in refused(tmp_path / "a.pth")
+    assert "is rejected" in refused(tmp_path / "a.pth")
 
 
 def test_names() -> None:

@@ -61,7 +61,7 @@ def test_another_process_encrypts_and_its_failure_is_a_sentence(monkeypatch: pyt
     content = bytes(range(256)) * 1000
     assert decrypt(encrypt_in_subprocess(content, SECRET), SECRET, "it") == content
     monkeypatch.setattr(sys, "executable", "/bin/false")
-    with pytest.raises(InfrastructureError, match=r"ended with status 1 \(it said nothing\): free memory"):
+    with pytest.raises(InfrastructureError, match=r"failed with status 1 \(no message\): free memory"):
         encrypt_in_subprocess(content, SECRET)
 
 
@@ -136,9 +136,9 @@ def test_truncated_and_damaged_files_are_refused(encrypted: Path, tmp_path: Path
 def test_files_that_others_encrypted_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.pth"
     path.write_bytes(pyrage.encrypt(b"x", [pyrage.x25519.Identity.generate().to_public()]))
-    assert "damaged or not by a passphrase (No matching keys found)" in refused(path, SECRET)
+    assert "damaged or not with a passphrase (No matching keys found)" in refused(path, SECRET)
     path.write_bytes(encrypt(b"no checkpoint", SECRET))
-    assert "is not a checkpoint: it is not a file that torch.save wrote" in refused(path, SECRET)
+    assert "is not a checkpoint: it is not a file written by torch.save" in refused(path, SECRET)
 
 
 def test_a_stripped_copy_stays_encrypted(encrypted: Path, tmp_path: Path) -> None:

@@ -196,7 +196,7 @@ def test_code_is_refused_by_name_and_does_not_run(
     code = f"touch {proof}" if function is os.system else f"open({str(proof)!r}, 'w')"
     torch.save({"state_dict": WEIGHTS, "x": Payload(function, code)}, path, _use_new_zipfile_serialization=zipped)
     message = refused(path)
-    assert "is refused: it carries" in message and f"{name}, which is code" in message
+    assert "is rejected: it contains" in message and f"{name}, which is code" in message
     assert not proof.exists()
     with path.open("rb"):
         torch.load(path, weights_only=False)
@@ -206,12 +206,12 @@ def test_code_is_refused_by_name_and_does_not_run(
 def test_a_class_of_an_unknown_module_and_a_whole_network_are_refused(tmp_path: Path) -> None:
     with fake_module("somebody.models") as module:
         torch.save({"net": put(module, type("Net", (), {}))()}, tmp_path / "a.pth")
-    assert "it carries somebody.models.Net, which is code" in refused(tmp_path / "a.pth")
+    assert "it contains somebody.models.Net, which is code" in refused(tmp_path / "a.pth")
     with fake_module("some\x1b[2Jbody") as module:
         torch.save(put(module, type("Net", (), {}))(), tmp_path / "b.pth")
-    assert "it carries 'some\\x1b[2Jbody.Net', which is code" in refused(tmp_path / "b.pth")
+    assert "it contains 'some\\x1b[2Jbody.Net', which is code" in refused(tmp_path / "b.pth")
     torch.save(torch.nn.Linear(2, 2), tmp_path / "b.pth")
-    assert "it carries torch.nn.modules.linear.Linear, which is code" in refused(tmp_path / "b.pth")
+    assert "it contains torch.nn.modules.linear.Linear, which is code" in refused(tmp_path / "b.pth")
 
 
 def test_a_reading_allows_nothing_to_the_next_one(tmp_path: Path) -> None:
@@ -224,8 +224,8 @@ def test_a_reading_allows_nothing_to_the_next_one(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    assert "there is no file" in refused(tmp_path / "none.pth")
-    assert "there is no file" in refused(tmp_path)
+    assert "does not exist or cannot be read" in refused(tmp_path / "none.pth")
+    assert "does not exist or cannot be read" in refused(tmp_path)
 
 
 @pytest.mark.parametrize("ending", [".pth", ".safetensors"])
@@ -236,7 +236,7 @@ def test_a_truncated_file_is_refused(tmp_path: Path, ending: str, kept: float) -
     save_file(large, path) if ending == ".safetensors" else torch.save(large, path)
     content = path.read_bytes()
     path.write_bytes(content[: int(kept * len(content))])
-    assert "has no weights that can be read without running code, or it is damaged" in refused(path)
+    assert "has no weights that can be read without executing code, or it is damaged" in refused(path)
 
 
 def test_files_of_other_kinds_are_refused(tmp_path: Path) -> None:
@@ -248,12 +248,12 @@ def test_files_of_other_kinds_are_refused(tmp_path: Path) -> None:
     path.write_bytes(pickle.dumps({"w": 1}, protocol=5))
     assert "give a file of torch.save or .safetensors" in refused(path)
     torch.save(torch.ones(2), path)
-    assert "holds no weights by name, but one Tensor" in refused(path)
+    assert "contains a Tensor instead of weights by name" in refused(path)
 
 
 def test_weights_that_the_reference_has_encrypted_are_refused(tmp_path: Path) -> None:
     content = {"state_dict": b"\x00\xff secret", "state_dict_encrypted": True, "epoch": 3}
     torch.save(content, tmp_path / "a.pth")
-    assert "TAO has encrypted" in refused(tmp_path / "a.pth")
+    assert "weights encrypted by TAO" in refused(tmp_path / "a.pth")
     torch.save({"state_dict": WEIGHTS, "state_dict_encrypted": False}, tmp_path / "a.pth")
     assert same(read_third_party_weights(tmp_path / "a.pth")["state_dict"])

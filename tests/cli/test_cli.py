@@ -283,7 +283,7 @@ def test_bad_checkpoints(refused: Callable[..., str], spec: Path, tmp_path: Path
     path, marker = tmp_path / "model.pth", tmp_path / "ran"
     contents: list[tuple[Callable[[], Any], str]] = [
         (lambda: path.write_text("text"), "is not a checkpoint"),
-        (lambda: torch.save({"format": Payload(f"touch {marker}")}, path), "is refused: it carries code"),
+        (lambda: torch.save({"format": Payload(f"touch {marker}")}, path), "is rejected: it contains code"),
         (lambda: path.write_bytes(pickle.dumps(Payload(f"touch {marker}"))), "is not a checkpoint"),
         (lambda: torch.save({"state_dict": {}}, path), "is not a checkpoint of reid-tune"),
     ]

@@ -52,7 +52,7 @@ def build(**values: Any) -> Experiment:
         ),
         (
             {"train.cuda_graphs": True, "train.accumulate": 2},
-            "train.cuda_graphs = True cannot be combined with train.accumulate = 2: set cuda_graphs: false or accumulate: 1.",
+            "train.cuda_graphs = True cannot be combined with train.accumulate = 2: set cuda_graphs: false or acc",
         ),
         ({"train.accumulate": 0}, "train.accumulate = 0: should be greater than or equal to 1."),
         ({"train.compile": "always"}, "train.compile = 'always': should be true, false or auto."),

@@ -245,7 +245,7 @@ def test_inference_takes_its_own_folders_and_never_those_of_evaluate(checkpoint:
 
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"inference__checkpoint": None}, "inference.checkpoint is not set"),
-    ({"inference__checkpoint": "{empty}"}, "it is a folder: name a file in it"),
+    ({"inference__checkpoint": "{empty}"}, "it is a folder: give a file in it"),
     ({"inference__output_file": "a/e.csv"}, "output_file = 'a/e.csv': .*end in .json, .npz or .parquet"),
     ({"inference__output_file": "{file}/e.json"}, "cannot make the folder"),
     ({"model__input_width": 32}, "was trained with another spec"),
