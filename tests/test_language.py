@@ -18,7 +18,7 @@ WORDS = {
     r"anew": "again",
     r"at hand": "available",
     r"go(es|ing)? on|went on": "continue",
-    r"(is|are|was|were) no(?! longer| more| less)": "is not a, there is no",
+    r"(?<!there )(is|are|was|were) no(?! longer| more| less)": "is not a, there is no",
     r"(is|are|was|were|stays?) (away|dead)": "is unreachable",
     r"of (its|their) own": "separate, own",
     r"as of(?! \d)": "as in, since",

@@ -133,7 +133,7 @@ class TimingEstimator:
 
     @property
     def timing(self) -> EpochTiming | None:
-        """The median over runs of the mean seconds of an epoch, and the mean of what the first epoch takes in addition.
+        """The median over runs of the mean seconds of an epoch, and the mean of the additional seconds of the first epoch.
 
         None before a run has reported two epochs.
         """

@@ -173,8 +173,8 @@ class TrainingEpoch(EventRecord):
 
     Attributes:
         epoch: The epoch, from 1.
-        metrics: As of `EpochReported`.
-        usage: As of `EpochReported`.
+        metrics: As in `EpochReported`.
+        usage: As in `EpochReported`.
     """
 
     kind = "epoch"

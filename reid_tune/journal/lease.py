@@ -23,8 +23,9 @@ _BOOT = Path("/proc/sys/kernel/random/boot_id")
 class Lease:
     """The right to drive a sweep, held while a file is rewritten every few seconds; a context manager.
 
-    The lease of a process that died on this machine is taken over at once, as the lock of the event log shows that it
-    is dead; the lease of another machine after some seconds without a heartbeat, by this machine's own clock.
+    The lease of a process that died on this machine is taken over at once, as the lock of the event log shows that the
+    process has ended. The lease of another machine is taken over after some seconds without a heartbeat, by this
+    machine's clock.
 
     Args:
         store: The sweep's files, which hold the lease.
@@ -33,7 +34,7 @@ class Lease:
         wait: Receives a line that says what is waited for.
 
     Raises:
-        InputError: a driver on another machine is alive.
+        InputError: A driver on another machine is alive.
     """
 
     def __init__(
@@ -65,7 +66,7 @@ class Lease:
         """Check that this process still holds the lease.
 
         Raises:
-            InfrastructureError: another driver has taken over.
+            InfrastructureError: Another driver has taken over.
         """
         if not self._new_host and time.monotonic() - self._written > self.silence / 2:
             self._check_owner()  # This process may have been suspended, or without network, while another one waited.
@@ -136,7 +137,7 @@ class Lease:
 
 
 def _machine() -> str:
-    """An identifier of this running system, which differs from that of another one with the same host name."""
+    """Return an identifier of this running system; two systems with the same host name have different ones."""
     try:
         return _BOOT.read_text().strip()
     except OSError:
