@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from reid_tune.checkpoints.filenames import is_reference
 from reid_tune.config.experiment import Experiment
 from reid_tune.config.load import build_experiment, parse_overrides, read_yaml
 from reid_tune.config.validation import validate
@@ -15,7 +16,6 @@ from reid_tune.search_space.space import SearchSpace, grid_configurations, plain
 from reid_tune.storage.download_cache import mirror_folder
 from reid_tune.storage.object_store import is_url
 from reid_tune.storage.s3 import S3Store
-from reid_tune.tasks.references import is_reference
 
 __all__ = ["SweepConfig", "load_sweep"]
 
