@@ -18,6 +18,7 @@ import torch
 import yaml
 
 from reid_tune import __version__, cli
+from reid_tune.config.encryption_key import KEY_FILE_VARIABLE, KEY_VARIABLE
 from reid_tune.demo import draw_demo_data
 from reid_tune.errors import InfrastructureError, RunFailedError
 from reid_tune.journal.event_log import EventLog
@@ -26,7 +27,7 @@ from reid_tune.journal.events import EpochReported, RunEnded, RunSuggested, Stag
 from ..helpers.events import sweep_header
 
 COMMANDS = ["train", "evaluate", "inference", "export", "score", "demo-data", "check-data", "convert", "cache", "spec"]
-COMMANDS += ["split", "sweep", "report", "sweeps", "logs", "ui", "version"]
+COMMANDS += ["split", "sweep", "reproduce", "report", "sweeps", "logs", "ui", "version"]
 
 
 @dataclass
@@ -224,6 +225,26 @@ def test_spec_show(run: Run, tmp_path: Path, arguments: list[str], optimizer: st
     assert yaml.safe_load(result.out)["train"]["optim"]["name"] == optimizer
     (tmp_path / "shown.yaml").write_text(result.out)
     assert run("spec", "validate", "shown.yaml").status == 0
+
+
+def test_a_key_on_the_command_line_is_moved_to_the_environment_with_a_warning(
+    run: Run, spec: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(KEY_VARIABLE, "another one")
+    result = run("spec", "validate", spec, "encryption_key=hush")
+    assert (result.status, result.out) == (0, f"{spec}: valid\n")
+    assert result.err.startswith("warning: other users of this machine can read encryption_key=... in the list of")
+    assert "hush" not in " ".join(sys.argv) and os.environ[KEY_VARIABLE] == "hush"
+
+
+def test_a_key_on_the_command_line_is_not_shown_to_a_cluster(
+    refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(KEY_VARIABLE, raising=False)
+    for address in (["--address", "auto"], ["--address=auto"]):
+        message = refused("sweep", "sweep.yaml", "encryption_key=hush", *address)
+        assert KEY_FILE_VARIABLE in message and "hush" not in message
+    assert KEY_VARIABLE not in os.environ
 
 
 def write_features(path: Path, **changes: Any) -> Path:
