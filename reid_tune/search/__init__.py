@@ -1,1 +1,1 @@
-"""The search: what to try next and what to stop."""
+"""The search: samplers, early stopping, budget, warm starts and parameter importance."""

@@ -1,1 +1,1 @@
-"""The language of search spaces."""
+"""Search-space files: schema, ranges, conditions and constraints."""

@@ -1,1 +1,1 @@
-"""From a search space to a registered model: the file, the search on Ray, the stages, the report."""
+"""Stages of a sweep from the checks to a registered model, their driver, and resume."""

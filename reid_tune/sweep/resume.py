@@ -44,7 +44,7 @@ def load_resumable_state(sweep: SweepConfig, resume: ResumeMode) -> SweepState:
 
     Args:
         sweep: Sweep as loaded now.
-        resume: Whether it may be resumed.
+        resume: `auto` to resume an existing sweep, `never` to reject it.
 
     Raises:
         InputError: it may not be resumed, or the sweep in the folder has another file or spec.

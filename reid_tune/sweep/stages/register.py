@@ -24,7 +24,7 @@ from reid_tune.training.data_split import load_split
 __all__ = ["register"]
 
 
-def register_version(sweep: SweepConfig, journal: Journal) -> dict[str, Any]:
+def register(sweep: SweepConfig, journal: Journal) -> dict[str, Any]:
     """Register ONNX file, checkpoint, spec and results of `confirm`. The promotion check decides about the alias.
 
     Returns:
@@ -33,7 +33,7 @@ def register_version(sweep: SweepConfig, journal: Journal) -> dict[str, Any]:
     Raises:
         InfrastructureError: the tracking server is unreachable.
     """
-    from reid_tune.tracking.registry.register import register_version as register_version
+    from reid_tune.tracking.registry.register import register_version
 
     winner = find_finalists(journal)["winner"]
     model = onnx_path(sweep, "winner")
