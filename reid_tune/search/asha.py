@@ -6,7 +6,7 @@ import numpy as np
 
 __all__ = ["Asha", "rung_epochs"]
 
-Costs = tuple[float, ...]
+_Costs = tuple[float, ...]
 
 
 def rung_epochs(grace: int, factor: int, num_epochs: int) -> tuple[int, ...]:
@@ -41,9 +41,9 @@ class Asha:
         self.levels = frozenset(levels)
         self._quantile = 1 - 1 / factor
         self._recorded: dict[int, list[float]] = {level: [] for level in levels}
-        self._costs: dict[int, list[Costs]] = {level: [] for level in levels}
+        self._costs: dict[int, list[_Costs]] = {level: [] for level in levels}
 
-    def should_continue(self, epoch: int, value: float, costs: Costs = ()) -> bool:
+    def should_continue(self, epoch: int, value: float, costs: _Costs = ()) -> bool:
         """Record a value at a rung, and return whether the trial continues.
 
         Epochs between rungs and values that are not finite are not recorded, and the trial continues.

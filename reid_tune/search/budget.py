@@ -89,19 +89,19 @@ class BudgetTracker:
         self.probed = probed
         self.clock = clock
         self.ledger = CostLedger()
-        self.stopwatch = TimingEstimator()
+        self.timing_estimator = TimingEstimator()
         self.state = SweepState()
 
     def apply(self, event: Event, state: SweepState) -> None:
         """Apply one event and the state after it; a listener of the journal."""
         self.ledger.apply(event)
-        self.stopwatch.apply(event)
+        self.timing_estimator.apply(event)
         self.state = state
 
     @property
     def timing(self) -> EpochTiming:
         """Timing of a trial."""
-        return self.stopwatch.timing or self.probed
+        return self.timing_estimator.timing or self.probed
 
     def next_trial_limit(self) -> str | None:
         """Return the key of `budget` that forbids another trial, None while one may begin and before trial 0.

@@ -17,7 +17,7 @@ SAMPLE_COUNT = 1000
 # One in this many random configurations must satisfy the constraints.
 _ONE_ALLOWED_IN = 100
 
-Samples = list[tuple[dict[str, Any], Experiment]]
+_Samples = list[tuple[dict[str, Any], Experiment]]
 
 
 def validate_space(sweep: SweepConfig, count: int) -> list[Experiment]:
@@ -67,7 +67,7 @@ def _experiment(sweep: SweepConfig, parameters: dict[str, Any]) -> Experiment:
         raise InputError(f"the space allows {parameters}, which is not a valid spec. {error}") from None
 
 
-def _require_effect(sweep: SweepConfig, samples: Samples) -> None:
+def _require_effect(sweep: SweepConfig, samples: _Samples) -> None:
     """Reject a range that no sample searches, or that has no effect in any of the samples that search it."""
     searched: set[tuple[str, str]] = set()
     useful: set[tuple[str, str]] = set()

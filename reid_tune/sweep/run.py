@@ -85,7 +85,6 @@ def _run_pinned(
 ) -> SweepState:
     """Run a sweep with pinned pretrained weights; `past` has the events of its log."""
     stages, redone = _stages_until(until), tuple[str, ...]()
-    uri = tracking_uri()
     if past:
         state = load_resumable_state(sweep, "auto" if start else resume)
         redone = stages_to_redo(sweep, state, start)
@@ -93,13 +92,12 @@ def _run_pinned(
         if not stages:
             return state
         require_same_key(sweep, state)
-        uri = with_credentials(state.header.tracking_uri)
     elif start not in (None, STAGES[0]):
         raise InputError(f"--from {start}: there is no sweep {sweep.file.name} in {sweep.location} yet: leave it out.")
     key = find_passphrase(sweep.experiment)
     checks = run_preflight(sweep, stages, address)
     console = Console(file=sys.stderr)
-    error = connection_error(uri)
+    error = connection_error(with_credentials(state.header.tracking_uri) if past else tracking_uri())
     if error:
         print_warning(console, f"{error} The event log keeps what MLflow misses; the stage register will need MLflow.")
     if sweep.weights_reference:
