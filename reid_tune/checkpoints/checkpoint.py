@@ -14,13 +14,22 @@ import torch
 from torch import Tensor
 
 from reid_tune import __version__
-from reid_tune.checkpoints.encryption import decrypt, encrypt_in_subprocess, is_encrypted
+from reid_tune.checkpoints.encryption import decrypt, encrypt_in_subprocess
 from reid_tune.errors import InfrastructureError, InputError
 from reid_tune.files import atomic_path, write_atomic
 
-__all__ = ["Checkpoint", "load_checkpoint", "package_versions", "save_checkpoint", "strip_checkpoint"]
+__all__ = [
+    "Checkpoint",
+    "is_encrypted",
+    "is_encrypted_file",
+    "load_checkpoint",
+    "package_versions",
+    "save_checkpoint",
+    "strip_checkpoint",
+]
 
 _FORMAT = "reid-tune checkpoint 1"
+_ENCRYPTED_START = b"age-encryption.org/v1\n"
 
 
 @dataclass(frozen=True)
@@ -59,6 +68,20 @@ def package_versions() -> dict[str, str]:
         "timm": timm.__version__,
         "numpy": numpy.__version__,
     }
+
+
+def is_encrypted(head: bytes) -> bool:
+    """Whether a file that starts with these bytes (32 are enough) is encrypted, in the age format."""
+    return head.startswith(_ENCRYPTED_START)
+
+
+def is_encrypted_file(path: Path) -> bool:
+    """Whether the path is an encrypted file, in the age format."""
+    try:
+        with path.open("rb") as file:
+            return is_encrypted(file.read(32))
+    except OSError:
+        return False
 
 
 def save_checkpoint(path: Path | str, checkpoint: Checkpoint, key: str | None = None) -> None:

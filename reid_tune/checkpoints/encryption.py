@@ -3,15 +3,13 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pyrage  # type: ignore[import-untyped]
 
 from reid_tune.errors import InfrastructureError, InputError
 
-__all__ = ["decrypt", "encrypt", "encrypt_in_subprocess", "is_encrypted", "is_encrypted_file"]
+__all__ = ["decrypt", "encrypt", "encrypt_in_subprocess"]
 
-_MAGIC = b"age-encryption.org/v1\n"
 _ENCRYPT = """
 import sys
 import pyrage
@@ -19,20 +17,6 @@ key, _, content = sys.stdin.buffer.read().partition(b"\\n")
 sys.stdout.buffer.write(pyrage.passphrase.encrypt(content, key.decode()))
 """
 _KEY_SOURCES = "encryption_key, REID_TUNE_ENCRYPTION_KEY or REID_TUNE_ENCRYPTION_KEY_FILE"
-
-
-def is_encrypted(head: bytes) -> bool:
-    """Whether a file that starts with these bytes (32 are enough) is in the age format."""
-    return head.startswith(_MAGIC)
-
-
-def is_encrypted_file(path: Path) -> bool:
-    """Whether the path is a file in the age format."""
-    try:
-        with path.open("rb") as file:
-            return is_encrypted(file.read(32))
-    except OSError:
-        return False
 
 
 def encrypt(content: bytes, key: str) -> bytes:

@@ -6,7 +6,15 @@ from dataclasses import dataclass
 from reid_tune.config.defaults import documented_values
 from reid_tune.config.experiment import Experiment
 
-__all__ = ["UnusedField", "has_identity_loss", "has_triplet_loss", "unused_fields", "is_transformer"]
+__all__ = [
+    "UnusedField",
+    "has_identity_loss",
+    "has_triplet_loss",
+    "is_swin",
+    "is_transformer",
+    "is_vit",
+    "unused_fields",
+]
 
 
 @dataclass(frozen=True)
@@ -52,6 +60,11 @@ def is_transformer(backbone: str) -> bool:
 def is_vit(backbone: str) -> bool:
     """Whether a backbone is a plain vision transformer."""
     return backbone.startswith(("vit_", "deit_", "deit3_"))
+
+
+def is_swin(backbone: str) -> bool:
+    """Whether a backbone is a Swin of the first version (Liu et al., ICCV 2021)."""
+    return backbone.startswith("swin_")
 
 
 def _has_pretrained_weights(experiment: Experiment) -> bool:

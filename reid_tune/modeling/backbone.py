@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from reid_tune.config.model import Model
-from reid_tune.config.unused_fields import is_transformer, is_vit
+from reid_tune.config.unused_fields import is_swin, is_transformer, is_vit
 from reid_tune.errors import InputError
 from reid_tune.modeling.resnet import adapt_resnet
-from reid_tune.modeling.swin import adapt_swin, is_swin, swin_options
+from reid_tune.modeling.swin import adapt_swin, swin_options
 from reid_tune.modeling.vit import set_patch_stride
 
 __all__ = ["GeM", "build_backbone"]
@@ -56,7 +56,7 @@ def build_backbone(model: Model) -> tuple[nn.Module, nn.Module, int]:
     """
     backbone = _create(model)
     adapt_resnet(backbone, model)
-    if is_swin(model):
+    if is_swin(model.backbone):
         adapt_swin(backbone, model)
     if is_vit(model.backbone):
         set_patch_stride(backbone, model)
@@ -81,7 +81,9 @@ def _create(model: Model) -> nn.Module:
     options = {"num_classes": 0, "in_chans": model.input_channels, **_rates(model)}
     if model.pooling == "gem":
         options["global_pool"] = ""
-    sized = {"img_size": (model.input_height, model.input_width)} | (swin_options(model) if is_swin(model) else {})
+    sized: dict[str, Any] = {"img_size": (model.input_height, model.input_width)}
+    if is_swin(model.backbone):
+        sized |= swin_options(model)
     try:
         try:
             return cast(nn.Module, timm.create_model(name, **options, **sized))

@@ -10,14 +10,9 @@ from torch.nn import functional
 
 from reid_tune.config.model import Model
 
-__all__ = ["PaddedBlock", "SemanticMerging", "adapt_swin", "is_swin", "swin_options"]
+__all__ = ["PaddedBlock", "SemanticMerging", "adapt_swin", "swin_options"]
 
 _PATCH = 4
-
-
-def is_swin(model: Model) -> bool:
-    """Whether the backbone is a Swin of the first version (Liu et al., ICCV 2021)."""
-    return model.backbone.startswith("swin_")
 
 
 def swin_options(model: Model) -> dict[str, Any]:

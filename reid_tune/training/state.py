@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from reid_tune.checkpoints.checkpoint import Checkpoint, load_checkpoint
-from reid_tune.checkpoints.encryption import is_encrypted_file
+from reid_tune.checkpoints.checkpoint import Checkpoint, is_encrypted_file, load_checkpoint
 from reid_tune.checkpoints.filenames import LATEST
 from reid_tune.config.checks import next_valid_batch_size
 from reid_tune.config.diff import changed_values, network_differences

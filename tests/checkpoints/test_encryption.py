@@ -13,8 +13,14 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from reid_tune.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, strip_checkpoint
-from reid_tune.checkpoints.encryption import decrypt, encrypt, encrypt_in_subprocess, is_encrypted
+from reid_tune.checkpoints.checkpoint import (
+    Checkpoint,
+    is_encrypted,
+    load_checkpoint,
+    save_checkpoint,
+    strip_checkpoint,
+)
+from reid_tune.checkpoints.encryption import decrypt, encrypt, encrypt_in_subprocess
 from reid_tune.config.encryption_key import KEY_FILE_VARIABLE, KEY_VARIABLE, find_passphrase
 from reid_tune.config.experiment import Experiment
 from reid_tune.errors import InfrastructureError, InputError

@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 import pytest
 
-from reid_tune.checkpoints.encryption import is_encrypted
+from reid_tune.checkpoints.checkpoint import is_encrypted
 from reid_tune.config.encryption_key import KEY_VARIABLE
 from reid_tune.demo import draw_demo_data
 from reid_tune.journal.event_log import read_events, read_header
@@ -23,7 +23,7 @@ from ..helpers.leaks import command_lines, files, leaks, spellings
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(1500)]
 
-SECRET = "a+passphrase/that-stands-nowhere-4711"
+SECRET = "a+passphrase/that-is-nowhere-4711"
 
 
 RERANKED = {
@@ -61,7 +61,7 @@ def _without_times(report: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_larger_budget(bench: Bench) -> None:
-    """Six trials instead of five: the search goes on, the rest is done again, MLflow has one parent run."""
+    """Six trials instead of five: the search continues, the later stages are done again, MLflow has one parent run."""
     from mlflow import MlflowClient
 
     before = bench.report()
@@ -163,7 +163,7 @@ def _check_mlflow(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_says_how_to_go_on_and_leaves_no_process(tmp_path: Path, how: signal.Signals) -> None:
+def test_ctrl_c_says_how_to_continue_and_leaves_no_process(tmp_path: Path, how: signal.Signals) -> None:
     bench = Bench(tmp_path)
     bench.environment["MLFLOW_TRACKING_URI"] = "http://me:hush-hush-4711@127.0.0.1:9"  # where nothing answers
     arguments = ("sweep", "sweep.yaml", f"encryption_key={SECRET}", "--until", "search")
@@ -212,7 +212,7 @@ def _cmdline(process: psutil.Process) -> list[str]:
         return []
 
 
-def test_a_key_reaches_all_stages_and_stands_nowhere(tmp_path: Path) -> None:
+def test_a_key_reaches_all_stages_and_is_written_nowhere(tmp_path: Path) -> None:
     bench = Bench(tmp_path, budget={"trials": 1}, resources={"refit_workers": 2})
     bench.environment[KEY_VARIABLE] = SECRET
     lines: list[str] = []

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from reid_tune.checkpoints.encryption import is_encrypted
+from reid_tune.checkpoints.checkpoint import is_encrypted
 from reid_tune.config.encryption_key import KEY_VARIABLE
 from reid_tune.journal.events import AttemptStarted
 from reid_tune.journal.progress import read_sweep
@@ -15,7 +15,7 @@ from reid_tune.journal.progress import read_sweep
 from ..helpers.cli_sweep import Bench
 from ..helpers.leaks import command_lines, files, leaks, spellings
 
-SECRET = "a+passphrase/that-stands-nowhere-4711"
+SECRET = "a+passphrase/that-is-nowhere-4711"
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def test_search_needs_no_test_folders_and_keeps_what_failed_apart(tmp_path: Path
 
 
 def _require_secrecy(bench: Bench, lines: list[str]) -> None:
-    """The key stands in the spec only, and yet the workers had it: all checkpoints are encrypted."""
+    """The key is in the spec only, and yet the workers had it: all checkpoints are encrypted."""
     assert not [text for text in spellings(SECRET) if text in "\n".join(lines).encode()]
     assert leaks(SECRET, bench.folder) == [str(bench.folder / "spec.yaml")]
     checkpoints = [path for path, _ in files(bench.folder / "runs") if path.suffix == ".pth"]

@@ -100,12 +100,12 @@ def test_a_checkpoint_without_a_spec_and_one_of_another_network_are_refused(
 ) -> None:
     bare = tmp_path / "bare.pth"
     torch.save(load_checkpoint(checkpoint).model, bare)
-    with pytest.raises(InputError, match="bare.pth is not a checkpoint of reid-tune: give a file that"):
+    with pytest.raises(InputError, match="bare.pth is not a checkpoint of reid-tune"):
         run_export(None, str(bare), {})
     with pytest.raises(InputError, match="does not fit the network of the spec: .*projection"):
         run_export(spec(model__feat_dim=32), str(checkpoint), {})
     with pytest.raises(
-        InputError, match="trained with another spec: model.backbone is 'test_resnet' there and 'resnet34'"
+        InputError, match="trained with another spec: model.backbone is 'test_resnet' in the checkpoint and 'resnet34'"
     ):
         run_export(spec(model__backbone="resnet34"), str(checkpoint), {})
     assert not list(tmp_path.rglob("*.onnx"))

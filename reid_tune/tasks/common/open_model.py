@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from reid_tune.checkpoints.checkpoint import Checkpoint, load_checkpoint
-from reid_tune.checkpoints.filenames import BEST, LATEST, is_reference, newest_checkpoint
+from reid_tune.checkpoints.filenames import BEST, LATEST, newest_checkpoint
 from reid_tune.checkpoints.key_mapping import extract_tensors, to_reid_tune_keys
 from reid_tune.checkpoints.third_party import read_third_party_weights
 from reid_tune.config.diff import network_differences
@@ -55,24 +55,15 @@ def resolve_model(reference: str, file_name: str) -> Path:
     Raises:
         InputError: the model or the file does not exist.
     """
-    if not is_reference(reference):
-        path = Path(reference)
-        if not path.is_file():
-            hint = " (it is a folder: name a file in it)" if path.is_dir() else ""
-            raise InputError(f"there is no checkpoint {reference}{hint}.")
-        return path
     if reference.startswith("sweep:"):
         return _resolve_sweep(reference, file_name)
-    from reid_tune.tracking.registry.resolve import resolve
-    from reid_tune.tracking.store import tracking_uri
-
-    path = resolve(reference, tracking_uri())
-    if not path.is_dir():
-        return path
-    if not (path / file_name).is_file():
-        names = ", ".join(sorted(entry.name for entry in path.iterdir())) or "nothing"
-        raise InputError(f"{reference} has no {file_name}; it has {names}.")
-    return path / file_name
+    if reference.startswith(("models:/", "runs:/")):
+        return _resolve_registered(reference, file_name)
+    path = Path(reference)
+    if not path.is_file():
+        hint = " (it is a folder: give a file in it)" if path.is_dir() else ""
+        raise InputError(f"there is no checkpoint {reference}{hint}.")
+    return path
 
 
 def resolve_models(reference: str, file_name: str) -> list[Path]:
@@ -199,6 +190,19 @@ def _third_party_network(path: Path, experiment: Experiment) -> ReIDNet | None:
             "give a whole ReID model, and the section model that it was trained with."
         )
     return network.eval()
+
+
+def _resolve_registered(reference: str, file_name: str) -> Path:
+    from reid_tune.tracking.registry.resolve import resolve
+    from reid_tune.tracking.store import tracking_uri
+
+    path = resolve(reference, tracking_uri())
+    if not path.is_dir():
+        return path
+    if not (path / file_name).is_file():
+        names = ", ".join(sorted(entry.name for entry in path.iterdir())) or "nothing"
+        raise InputError(f"{reference} has no {file_name}; it has {names}.")
+    return path / file_name
 
 
 def _resolve_sweep(reference: str, file_name: str) -> Path:

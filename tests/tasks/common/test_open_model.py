@@ -26,14 +26,23 @@ def test_what_the_network_does_not_depend_on_may_differ(checkpoint: Path, spec: 
 @pytest.mark.parametrize(
     ("values", "parts"),
     [
-        ({"model__backbone": "resnet34"}, ["model.backbone is 'test_resnet' there and 'resnet34' in the spec"]),
-        ({"model__input_width": 32}, ["model.input_width is 16 there and 32"]),
-        ({"model__input_height": 64, "model__neck": ""}, ["model.input_height is 32 there and 64", "model.neck is"]),
-        ({"dataset__pixel_mean": [0.5, 0.5, 0.5]}, ["dataset.pixel_mean is (0.485, 0.456, 0.406) there and (0.5,"]),
+        (
+            {"model__backbone": "resnet34"},
+            ["model.backbone is 'test_resnet' in the checkpoint and 'resnet34' in the spec"],
+        ),
+        ({"model__input_width": 32}, ["model.input_width is 16 in the checkpoint and 32"]),
+        (
+            {"model__input_height": 64, "model__neck": ""},
+            ["model.input_height is 32 in the checkpoint and 64", "model.neck is"],
+        ),
+        (
+            {"dataset__pixel_mean": [0.5, 0.5, 0.5]},
+            ["dataset.pixel_mean is (0.485, 0.456, 0.406) in the checkpoint and (0.5,"],
+        ),
         ({"dataset__pixel_std": [0.5, 0.5, 0.5]}, ["dataset.pixel_std"]),
-        ({"model__last_stride": 2}, ["model.last_stride is 1 there and 2"]),
-        ({"model__input_channels": 1}, ["model.input_channels is 3 there and 1"]),
-        ({"model__pooling": "gem"}, ["model.pooling is 'avg' there and 'gem'"]),
+        ({"model__last_stride": 2}, ["model.last_stride is 1 in the checkpoint and 2"]),
+        ({"model__input_channels": 1}, ["model.input_channels is 3 in the checkpoint and 1"]),
+        ({"model__pooling": "gem"}, ["model.pooling is 'avg' in the checkpoint and 'gem'"]),
     ],
 )
 def test_another_network_is_named(checkpoint: Path, spec: Any, values: dict[str, Any], parts: list[str]) -> None:
@@ -133,7 +142,7 @@ def test_a_checkpoint_of_the_reference_opens_with_the_spec_of_its_network(
     np.testing.assert_allclose(other, ours, rtol=1e-5, atol=1e-6)
     with pytest.raises(InputError, match=f"{theirs} lacks projection.weight, .* and the section model that it was"):
         ModelFile(theirs, spec(model__feat_dim=12))(torch.device("cpu"))
-    with pytest.raises(InputError, match=f"{theirs} is refused"):
+    with pytest.raises(InputError, match=f"{theirs} is rejected"):
         open_network(theirs, None)
 
 
