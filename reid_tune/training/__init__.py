@@ -1,1 +1,1 @@
-"""The training loop, its workers, precision and progress."""
+"""Training: the loop, its workers, data, numerics and reporting."""

@@ -1,4 +1,4 @@
-"""Which images of a spec's folders are trained on, and which are validated and tested on."""
+"""Division of a spec's images into training, validation and test images."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class DataSplit(Split):
-    """The split of a spec's data, and the listings of the training folders that it was made from."""
+    """Split of a spec's data, and the listings of the training folders that it was made from."""
 
     folders: tuple[ImageFolder, ...]
 
@@ -36,10 +36,10 @@ QUERY, GALLERY = "query", "bounding_box_test"
 
 
 def list_training_folders(experiment: Experiment) -> tuple[ImageFolder, ...]:
-    """The training folders of a spec, their identities and cameras kept apart.
+    """List the training folders of a spec; identities and cameras of different folders stay distinct.
 
     Raises:
-        InputError: none is given, one is given twice, missing or unusable, or a name does not parse and
+        InputError: No folder is given, one is given twice, missing or unusable, or a name does not parse and
             `dataset.strict` is set.
     """
     dataset = experiment.dataset
@@ -80,12 +80,12 @@ def _split_folders(
 
 
 def has_validation_split(experiment: Experiment) -> bool:
-    """Whether identities of the training folders are held out for validation: by their hashes, or by lists."""
+    """Whether identities of the training folders are held out for validation, by their hashes or by lists."""
     return experiment.dataset.validation == "holdout" or _is_lists(experiment.dataset.validation)
 
 
 def _is_lists(validation: str) -> bool:
-    """Whether it is a folder of `write_split`; one with query images is not, whatever lists lie in it."""
+    """Whether `dataset.validation` is a folder of `write_split`; one with query images is not, even if it has lists."""
     root = Path(validation)
     return (
         validation not in VALIDATION_CHOICES
@@ -95,66 +95,74 @@ def _is_lists(validation: str) -> bool:
 
 
 def validation_folders(experiment: Experiment) -> tuple[str | None, str | None] | None:
-    """Query and gallery folder of the validation; None where it needs none.
+    """Return the query and the gallery folder of the validation, or None if it needs no folders.
 
     Raises:
-        InputError: `dataset.validation` is none of its words, and no folder of queries and gallery or of lists.
+        InputError: `dataset.validation` is neither a known word nor a folder with queries and gallery or with lists.
     """
     dataset = experiment.dataset
-    test = (dataset.query_dataset_dir, dataset.test_dataset_dir)
-    exist = all(folder and (is_url(folder) or Path(folder).is_dir()) for folder in test)
+    test_folders = (dataset.query_dataset_dir, dataset.test_dataset_dir)
+    exist = all(folder and (is_url(folder) or Path(folder).is_dir()) for folder in test_folders)
     if dataset.validation == "test" or (dataset.validation == "auto" and exist):
-        return test
+        return test_folders
     if dataset.validation in VALIDATION_CHOICES or _is_lists(dataset.validation):
         return None
     root = Path(dataset.validation)
     for folder in (root, root / QUERY, root / GALLERY):
         if not folder.is_dir():
             raise InputError(
-                f"dataset.validation = {dataset.validation!r}: there is no folder {folder}; give auto, none, test, "
+                f"dataset.validation = {dataset.validation!r}: there is no folder {folder}: give auto, none, test, "
                 f"holdout, or a folder that holds {QUERY} and {GALLERY}, or the lists {', '.join(LISTS)}."
             )
     return str(root / QUERY), str(root / GALLERY)
 
 
 def count_shared_identities(train: Sequence[ImageRecord], test: Sequence[ImageRecord]) -> int:
-    """How many identities (above 0) of the test the network was trained on: each flatters the score.
+    """Return the number of test identities, above 0, that are also training identities and would inflate the score.
 
-    Of several training folders those alone are compared that lie beside the test's, as each data set numbers its
-    people anew.
+    With several training folders only those of the test's data set are compared, because every data set numbers its
+    identities from the start.
+
+    Args:
+        train: Training images.
+        test: Test images.
     """
     if len({record.path.parent for record in train}) > 1:
         train = select_same_data_set(train, test)
-    known = {record.identity - record.identity_offset for record in train}
-    return len(known & {record.identity for record in test if record.identity > 0})
+    train_identities = {record.identity - record.identity_offset for record in train}
+    return len(train_identities & {record.identity for record in test if record.identity > 0})
 
 
 def select_same_data_set(train: Sequence[ImageRecord], test: Sequence[ImageRecord]) -> list[ImageRecord]:
-    """The training records of the data set of the test: those whose folder lies beside one of the test's."""
+    """Return the training images of the test's data set: those whose folder has the same parent as a test folder."""
     roots = {folder.resolve().parent for folder in {record.path.parent for record in test}}
     folders = {folder for folder in {record.path.parent for record in train} if folder.resolve().parent in roots}
     return [record for record in train if record.path.parent in folders]
 
 
 def validates_on_test_set(experiment: Experiment) -> bool:
-    """Whether validation looks at the test folders, so that a choice made by it is no longer blind."""
+    """Whether validation uses the test folders, so that choices made by it depend on the test set."""
     dataset = experiment.dataset
     if dataset.validation == "test":
         return True
-    test = {Path(folder).resolve() for folder in (dataset.query_dataset_dir, dataset.test_dataset_dir) if folder}
-    return any(Path(folder).resolve() in test for folder in validation_folders(experiment) or () if folder)
+    test_folders = {
+        Path(folder).resolve() for folder in (dataset.query_dataset_dir, dataset.test_dataset_dir) if folder
+    }
+    return any(Path(folder).resolve() in test_folders for folder in validation_folders(experiment) or () if folder)
 
 
 def read_evaluation_records(
     query: str | None, gallery: str | None, *, strict: bool = False
 ) -> tuple[tuple[ImageRecord, ...], tuple[ImageRecord, ...]]:
-    """Records of a query and a gallery folder.
+    """Return the images of a query and a gallery folder.
 
     Args:
+        query: Folder of query images.
+        gallery: Folder of gallery images.
         strict: `dataset.strict`, see `read_image_folder`.
 
     Raises:
-        InputError: a folder is not given, missing or unusable.
+        InputError: A folder is not given, missing or unusable.
     """
     for key, folder in (("query_dataset_dir", query), ("test_dataset_dir", gallery)):
         if not folder:

@@ -1,4 +1,4 @@
-"""From images to features and scores."""
+"""Embedding of images with a network."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,27 +17,36 @@ from reid_tune.training.image_sets import EvaluationImages
 
 __all__ = ["EmbedFunction", "Embedder", "ModelOpener", "compute_features", "make_embed_function"]
 
-_AT_ONCE = 4096  # images that are copied out of the cache: some 400 MB
+_IMAGES_PER_CALL = 4096  # images copied from the cache at a time, about 400 MB
 
-# Images uint8 [n, H, W, 3] to embeddings float32 [n, dimension].
+# Function from images uint8 [n, H, W, 3] to embeddings float32 [n, dimension].
 EmbedFunction = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
 class Embedder:
-    """A model on its device."""
+    """Model on its device.
+
+    Attributes:
+        image_spec: Form of the images that the model expects.
+        dimension: Length of an embedding.
+        embed: Function from images to embeddings.
+    """
 
     image_spec: ImageSpec
     dimension: int
     embed: EmbedFunction
 
 
-# Opens a model on a device; can be pickled.
+# Picklable function that opens a model on a device.
 ModelOpener = Callable[[torch.device], Embedder]
 
 
 def make_embed_function(network: ReIDNet, experiment: Experiment) -> EmbedFunction:
-    """Embed in true float32 with a network on its device, in eval mode, in batches of `dataset.val_batch_size`."""
+    """Return a function that embeds with a network on its device.
+
+    It uses true float32, eval mode, and batches of `dataset.val_batch_size`.
+    """
     dataset, image_spec = experiment.dataset, ImageSpec.from_experiment(experiment)
     device = next(network.parameters()).device
 
@@ -58,9 +67,11 @@ def make_embed_function(network: ReIDNet, experiment: Experiment) -> EmbedFuncti
 
 
 def compute_features(images: EvaluationImages, embed: EmbedFunction) -> FeatureSet:
-    """Embed queries and gallery."""
+    """Return the features of queries and gallery."""
     crops, queries = images.images, images.queries
-    features = np.concatenate([embed(crops[start : start + _AT_ONCE]) for start in range(0, len(crops), _AT_ONCE)])
+    features = np.concatenate(
+        [embed(crops[start : start + _IMAGES_PER_CALL]) for start in range(0, len(crops), _IMAGES_PER_CALL)]
+    )
     return make_feature_set(
         features[:queries],
         images.identities[:queries],

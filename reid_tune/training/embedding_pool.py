@@ -1,4 +1,4 @@
-"""Embedding on one device or on several, a process each."""
+"""Embedding on one device, or on several devices with a process for each."""
 
 import os
 import signal
@@ -19,43 +19,48 @@ from reid_tune.training.embedding import Embedder, ModelOpener
 
 __all__ = ["open_embedding_pool"]
 
-_CHUNK = 1024  # images in one message: some 100 MB
+_IMAGES_PER_MESSAGE = 1024  # about 100 MB
 
 
 @contextmanager
 def open_embedding_pool(devices: Sequence[torch.device]) -> Iterator[Callable[[ModelOpener], Embedder]]:
-    """Yield what opens a model on every device; the last model stays open, to open it again costs nothing.
+    """Yield a function that opens a model on every device; the last model stays open, so opening it again is free.
 
-    With several devices the images are split into contiguous shares, one for each, and the embeddings are joined in
-    order. The processes end with the block, and with this process however that ends.
+    With several devices the images are split into contiguous shares, one for each device, and the embeddings are joined
+    in order. The processes end with the block, and also if this process ends in any other way.
+
+    Args:
+        devices: Device of each worker.
 
     Raises:
-        ReidTuneError: what a model raised in a worker.
-        RunFailedError: a worker died.
+        ReidTuneError: A model raised this error in a worker.
+        RunFailedError: A worker died.
     """
     if len(devices) == 1:
-        yield _last(lambda model: model(devices[0]))
+        yield _reuse_last_model(lambda model: model(devices[0]))
         return
     pool = _EmbeddingPool(devices)
     try:
-        yield _last(pool.open)
+        yield _reuse_last_model(pool.open)
     finally:
         pool.close()
 
 
-def _last(load: Callable[[ModelOpener], Embedder]) -> Callable[[ModelOpener], Embedder]:
-    held: list[tuple[ModelOpener, Embedder]] = []
+def _reuse_last_model(load: Callable[[ModelOpener], Embedder]) -> Callable[[ModelOpener], Embedder]:
+    last: list[tuple[ModelOpener, Embedder]] = []
 
     def load_once(model: ModelOpener) -> Embedder:
-        if not held or held[0][0] != model:
-            held.clear()
-            held.append((model, load(model)))
-        return held[0][1]
+        if not last or last[0][0] != model:
+            last.clear()
+            last.append((model, load(model)))
+        return last[0][1]
 
     return load_once
 
 
 class _EmbeddingPool:
+    """Worker processes, one for each device, that hold the same model."""
+
     def __init__(self, devices: Sequence[torch.device]) -> None:
         threads = max(1, len(os.sched_getaffinity(0)) // len(devices))
         self._workers = [
@@ -64,21 +69,21 @@ class _EmbeddingPool:
         self._executor = ThreadPoolExecutor(len(devices))
 
     def open(self, model: ModelOpener) -> Embedder:
-        inputs, dimension = self._all([(worker.ask, model) for worker in self._workers])[0]
-        return Embedder(inputs, dimension, self.embed)
+        image_spec, dimension = self._call_all([(worker.request, model) for worker in self._workers])[0]
+        return Embedder(image_spec, dimension, self.embed)
 
     def embed(self, images: np.ndarray) -> np.ndarray:
         shares = np.array_split(images, len(self._workers))
         calls = [(worker.embed, share) for worker, share in zip(self._workers, shares, strict=True) if len(share)]
-        return np.concatenate(self._all(calls))
+        return np.concatenate(self._call_all(calls))
 
     def close(self) -> None:
         for worker in self._workers:
             worker.close()
         self._executor.shutdown()
 
-    def _all(self, calls: Sequence[tuple[Callable[[Any], Any], Any]]) -> list[Any]:
-        """Results of calls that run side by side; the first that fails ends the others."""
+    def _call_all(self, calls: Sequence[tuple[Callable[[Any], Any], Any]]) -> list[Any]:
+        """Return the results of concurrent calls; the first call that fails ends the workers."""
         futures = [self._executor.submit(function, argument) for function, argument in calls]
         failed = [future for future in wait(futures, return_when=FIRST_EXCEPTION).done if future.exception()]
         if failed:
@@ -88,15 +93,16 @@ class _EmbeddingPool:
 
 
 class _WorkerProcess:
-    """A process that runs `serve_requests`.
+    """Process that runs `serve_requests`.
 
-    It is a program of its own: multiprocessing would run the caller's script once more, to find its functions there.
+    It is started as a separate program, because multiprocessing would run the caller's script again to import its
+    functions.
     """
 
     def __init__(self, device: torch.device, threads: int, name: str) -> None:
         self._name = name
-        self._connection, theirs = Pipe()
-        handle = theirs.fileno()
+        self._connection, worker_connection = Pipe()
+        handle = worker_connection.fileno()
         self._process = subprocess.Popen(
             [
                 sys.executable,
@@ -107,22 +113,29 @@ class _WorkerProcess:
             stdin=subprocess.DEVNULL,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         )
-        theirs.close()
+        worker_connection.close()
         self._connection.send((device, threads))
 
-    def ask(self, request: Any) -> Any:
+    def request(self, message: Any) -> Any:
         try:
-            self._connection.send(request)
+            self._connection.send(message)
             reply = self._connection.recv()
         except (EOFError, OSError):
             status = self._process.wait()
-            raise RunFailedError(f"worker {self._name} died (status {status}); was the memory enough?") from None
+            raise RunFailedError(
+                f"worker {self._name} died (status {status}): check that the machine has enough memory."
+            ) from None
         if isinstance(reply, ReidTuneError):
             raise reply
         return reply
 
     def embed(self, images: np.ndarray) -> np.ndarray:
-        return np.concatenate([self.ask(images[start : start + _CHUNK]) for start in range(0, len(images), _CHUNK)])
+        return np.concatenate(
+            [
+                self.request(images[start : start + _IMAGES_PER_MESSAGE])
+                for start in range(0, len(images), _IMAGES_PER_MESSAGE)
+            ]
+        )
 
     def close(self) -> None:
         self._process.kill()
@@ -131,8 +144,12 @@ class _WorkerProcess:
 
 
 def serve_requests(handle: int) -> None:
-    """Answer the requests of a pool until it goes away: open a model, or embed images with the open one."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the pool's process, and that ends this one
+    """Answer the requests of a pool until its process ends: open a model, or embed images with the open model.
+
+    Args:
+        handle: File descriptor of the connection to the pool.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the pool's process, which ends this one
     connection = Connection(handle)
     embedder: Embedder | None = None
     with suppress(EOFError, OSError):
@@ -147,7 +164,7 @@ def serve_requests(handle: int) -> None:
                     assert embedder is not None
                     reply: Any = embedder.embed(request)
                 else:
-                    embedder = None  # the memory of the last model is free before the next one comes
+                    embedder = None  # frees the memory of the last model before the next one is opened
                     embedder = request(device)
                     reply = embedder.image_spec, embedder.dimension
             except ReidTuneError as error:

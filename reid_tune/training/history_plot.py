@@ -1,4 +1,4 @@
-"""The course of a training as a picture."""
+"""Plot of the history of a training."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,13 +11,14 @@ __all__ = ["plot_history"]
 
 
 def plot_history(history: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Draw learning rate and loss by epoch, and where there was a validation its mAP in percent.
+    """Plot the learning rate and the loss by epoch, and the mAP in percent of the epochs with a validation.
 
     Args:
-        history: The metrics of the epochs, from the first.
+        history: Metrics of the epochs, from the first.
+        path: File to write.
 
     Raises:
-        InputError: the folder cannot be written.
+        InputError: The folder cannot be written.
     """
     epochs = range(1, len(history) + 1)
     figure, losses = make_figure(6.4, 4.2)

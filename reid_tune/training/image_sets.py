@@ -1,4 +1,4 @@
-"""The images of one run: training batches, and what is validated on."""
+"""Decoded images of a run: for training, with batches and transforms, and for evaluation."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,7 +25,15 @@ __all__ = [
 
 @dataclass(frozen=True)
 class TrainingImages:
-    """Decoded training images [N, H, W, 3], labels int64 [N], the identity of each label, batches, transforms."""
+    """Decoded training images with their labels, batches and transforms.
+
+    Attributes:
+        images: Images [N, H, W, 3].
+        labels: Labels of the images, int64 [N].
+        identities: Identity of each label.
+        sampler: Sampler of the batches.
+        augmentation: Transforms of the images of a batch.
+    """
 
     images: DecodedImages
     labels: np.ndarray
@@ -36,7 +44,14 @@ class TrainingImages:
 
 @dataclass(frozen=True)
 class EvaluationImages:
-    """Decoded images [q + g, H, W, 3], queries first, with identities and cameras int64 [q + g]."""
+    """Decoded queries and gallery.
+
+    Attributes:
+        images: Images [q + g, H, W, 3], queries first.
+        identities: Identities of the images, int64 [q + g].
+        cameras: Cameras of the images, int64 [q + g].
+        queries: Number q of queries.
+    """
 
     images: DecodedImages
     identities: np.ndarray
@@ -52,7 +67,7 @@ def load_training_images(
     Args:
         experiment: The spec.
         records: The training images.
-        folders: Listings of their folders, see `load_cached_images`.
+        folders: Listings of the folders of these images, see `load_cached_images`.
     """
     dataset, image_spec = experiment.dataset, ImageSpec.from_experiment(experiment)
     classes, identities = class_labels(records)
@@ -75,7 +90,14 @@ def load_evaluation_images(
     gallery: Sequence[ImageRecord],
     folders: Sequence[ImageFolder] = (),
 ) -> EvaluationImages:
-    """Decode queries and gallery as the spec's model wants them."""
+    """Decode queries and gallery in the form that the spec's model expects.
+
+    Args:
+        experiment: The spec.
+        query: Query images.
+        gallery: Gallery images.
+        folders: Listings of the folders of these images, see `load_cached_images`.
+    """
     return decode_evaluation_images(
         query, gallery, ImageSpec.from_experiment(experiment), experiment.dataset.num_workers, folders
     )
@@ -88,7 +110,15 @@ def decode_evaluation_images(
     threads: int,
     folders: Sequence[ImageFolder] = (),
 ) -> EvaluationImages:
-    """Decode queries and gallery; junk of the gallery is left out, as it counts neither way."""
+    """Decode queries and gallery without the junk of the gallery, which does not count.
+
+    Args:
+        query: Query images.
+        gallery: Gallery images.
+        image_spec: Form of the decoded images.
+        threads: Number of threads that decode.
+        folders: Listings of the folders of these images, see `load_cached_images`.
+    """
     records = [*query, *(record for record in gallery if record.identity >= 0)]
     return EvaluationImages(
         load_cached_images(records, image_spec, threads=threads, listings=folders),

@@ -1,4 +1,4 @@
-"""Several workers on this machine, for a run of its own."""
+"""Several workers of a single run on this machine."""
 
 import contextlib
 import json
@@ -29,23 +29,29 @@ from reid_tune.training.timeouts import GROUP_TIMEOUT
 
 __all__ = ["launch_workers"]
 
-_GRACE_SECONDS = 30.0  # for workers to end by themselves, as torch gives them
+_GRACE_SECONDS = 30.0  # for workers to end on request, as in torch
+_ERROR_FILE = "error.json"
 
 
 def launch_workers(function: Callable[..., None], arguments: Sequence[Any], devices: Sequence[torch.device]) -> None:
     """Call `function(*arguments, device)` in a process for each device, joined in one process group.
 
-    The processes meet through a file, so that no port is opened beyond those of the process group itself. They end
-    with this process, and with the first of them that fails.
+    The processes find each other through a file, so that no ports are opened except those of the process group itself.
+    They end when this process ends, or when one of them fails.
+
+    Args:
+        function: Picklable function.
+        arguments: Its first arguments; the last one is the device of the worker.
+        devices: Device of each worker.
 
     Raises:
-        ReidTuneError: what the function raised in a worker.
-        RunFailedError: a worker died.
+        ReidTuneError: The function raised this error in a worker.
+        RunFailedError: A worker died.
     """
     with tempfile.TemporaryDirectory(prefix="reid-tune-") as folder:
-        # The end of a run is one sentence, without torch's lines about the workers that it ends.
+        # An error of a run is one sentence, without torch's lines about the workers that it ends.
         logging.getLogger(start_processes.__module__).setLevel(logging.ERROR)
-        # A single machine needs no name of its own that resolves.
+        # Workers of a single machine use the loopback, as the name of the machine may not resolve.
         set_defaults({"GLOO_SOCKET_IFNAME": "lo"})
         processes = start_processes(
             _run_worker,
@@ -57,27 +63,27 @@ def launch_workers(function: Callable[..., None], arguments: Sequence[Any], devi
         assert processes is not None
         try:
             while processes.sentinels:
-                _require_no_death(processes)
+                _check_signals(processes)
                 processes.join()
         except ProcessExitedException as error:
             raise RunFailedError(f"worker {error.error_index} of {len(devices)} died ({error.msg}).") from None
         except ProcessRaisedException:
-            fault = _fault(Path(folder))
-            if fault is None:
+            worker_error = _read_worker_error(Path(folder))
+            if worker_error is None:
                 raise
-            raise fault from None
+            raise worker_error from None
         finally:
-            _end(processes)
+            _stop(processes)
 
 
-def _end(context: ProcessContext) -> None:
-    """End the workers that are still there; a checkpoint that one of them is writing is finished first."""
+def _stop(context: ProcessContext) -> None:
+    """End the workers that still run; a checkpoint that one of them is writing is finished first."""
     for process in context.processes:
         process.terminate()
     deadline = time.monotonic() + _GRACE_SECONDS
     for process in context.processes:
         process.join(max(0.0, deadline - time.monotonic()))
-        if process.is_alive():  # It waits for the others in a library, where no signal handler runs.
+        if process.is_alive():  # It waits for other workers in a library, where no signal handler runs.
             process.kill()
             process.join()
 
@@ -86,10 +92,14 @@ def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def _require_no_death(context: ProcessContext) -> None:
-    """Wait for an end, and name the worker that a signal ended before the faults that its death causes in others."""
+def _check_signals(context: ProcessContext) -> None:
+    """Wait for a worker to end, and report a signal that ended it before the errors that this causes in other workers.
+
+    Raises:
+        RunFailedError: A signal ended a worker.
+    """
     for sentinel in multiprocessing.connection.wait(context.sentinels):
-        context.processes[context.sentinels[sentinel]].join()  # Only now its exit code is known.
+        context.processes[context.sentinels[sentinel]].join()  # Its exit code is known only after this.
     for number, process in enumerate(context.processes):
         if (code := process.exitcode or 0) < 0:
             raise RunFailedError(f"worker {number} of {len(context.processes)} died ({signal.strsignal(-code)}).")
@@ -105,7 +115,7 @@ def _run_worker(
     limit_compile_processes(cpus)
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    with _quiet_end(Path(folder)):
+    with _pass_errors_on(Path(folder)):
         dist.init_process_group(
             "nccl" if device.type == "cuda" else "gloo",
             init_method=f"file://{folder}/rendezvous",
@@ -120,21 +130,21 @@ def _run_worker(
 
 
 @contextlib.contextmanager
-def _quiet_end(folder: Path) -> Iterator[None]:
-    """Ctrl-C ends a worker without a traceback; the user's faults are kept for the parent."""
+def _pass_errors_on(folder: Path) -> Iterator[None]:
+    """Save errors of the user for the parent process; end the worker without a traceback on Ctrl-C."""
     try:
         yield
     except KeyboardInterrupt:
         os._exit(130)
     except ReidTuneError as error:
-        with contextlib.suppress(FileExistsError), (folder / "fault").open("x") as file:
+        with contextlib.suppress(FileExistsError), (folder / _ERROR_FILE).open("x") as file:
             json.dump({"kind": type(error).__name__, "message": str(error)}, file)
         raise
 
 
-def _fault(folder: Path) -> ReidTuneError | None:
+def _read_worker_error(folder: Path) -> ReidTuneError | None:
     with contextlib.suppress(OSError, ValueError):
-        fault = json.loads((folder / "fault").read_text())
-        error: ReidTuneError = getattr(errors, fault["kind"])(fault["message"])
+        content = json.loads((folder / _ERROR_FILE).read_text())
+        error: ReidTuneError = getattr(errors, content["kind"])(content["message"])
         return error
     return None

@@ -38,7 +38,7 @@ _DIVERGENCE_HINT = "lower train.optim.base_lr, lengthen the warm-up or set train
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """Last checkpoint of a run, and the metrics of all its epochs."""
+    """Last checkpoint of a run, and the metrics of all its epochs, those before a resume included."""
 
     checkpoint: Path
     history: list[dict[str, Any]]
@@ -64,8 +64,6 @@ def train(
     `directory`, and first reports the epochs in that checkpoint.
 
     Args:
-        experiment: The spec.
-        reporter: Receives the steps and the epochs.
         directory: Folder of the checkpoints, made if needed.
         split: Result of `load_split` for the spec; None loads it.
         resume: Checkpoint to continue from.
@@ -74,9 +72,6 @@ def train(
         keep_best: Whether to keep the epoch with the best mAP as `reid_model_best.pth`.
         features: File for the embeddings of the last epoch's validation, written before that epoch is reported.
         device: Device of this worker.
-
-    Returns:
-        The last checkpoint, and the metrics of all epochs, those before a resume included.
 
     Raises:
         InputError: Data, spec or checkpoint are unusable.

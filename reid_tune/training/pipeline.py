@@ -1,4 +1,4 @@
-"""Batches of a run, drawn and read in a thread while the device trains on the ones before."""
+"""Batches of a run, drawn and read in a thread while the device trains on earlier ones."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -22,23 +22,27 @@ from reid_tune.training.image_sets import TrainingImages
 
 __all__ = ["Batch", "HostImages", "ImageSource", "ResidentImages", "make_image_source", "training_batches"]
 
-# Batches that are ready ahead of the loop. On a GPU enough to bridge the end of an epoch; pixels of one take 13 MB.
-_AHEAD_ON_GPU, _AHEAD_ON_CPU = 8, 2
-_LARGEST_SHARE = 0.25  # of the free memory of a GPU, for `dataset.resident = auto`
+# Batches that are prepared ahead of the loop. On a GPU they bridge the end of an epoch; the pixels of one need 13 MB.
+_PREFETCH_GPU, _PREFETCH_CPU = 8, 2
+_MAX_MEMORY_SHARE = 0.25  # of the free memory of a GPU, for `dataset.resident = auto`
 
 
 class ImageSource(Protocol):
-    """The decoded training images, wherever they are kept."""
+    """Decoded training images, on the host or on the device."""
 
     def read(self, rows: np.ndarray) -> Tensor:
-        """Prepare images on the host, in any thread: what `load` takes."""
+        """Prepare images for `load` on the host, in any thread.
+
+        Args:
+            rows: Indices of the images, int64 [n].
+        """
 
     def load(self, prepared: Tensor) -> Tensor:
-        """Prepared images on the device, uint8 [n, H, W, 3]."""
+        """Return prepared images on the device, uint8 [n, H, W, 3]."""
 
 
 class HostImages:
-    """Images in files that are mapped into the host's memory; pixels travel in every step."""
+    """Images in files that are mapped into the host's memory; every step copies pixels to the device."""
 
     def __init__(self, images: DecodedImages, device: torch.device) -> None:
         self._images, self._device = images, device
@@ -51,11 +55,11 @@ class HostImages:
 
 
 class ResidentImages:
-    """Images in the device's memory; their indices travel in every step."""
+    """Images in the device's memory; every step copies only their indices to the device."""
 
     def __init__(self, images: DecodedImages, device: torch.device) -> None:
         self._images = torch.empty(images.shape, dtype=torch.uint8, device=device)
-        for start in range(0, len(images), 4096):  # some 400 MB on the host at a time
+        for start in range(0, len(images), 4096):  # about 400 MB on the host at a time
             part = images[start : start + 4096]
             self._images[start : start + len(part)] = torch.from_numpy(part).to(device)
 
@@ -67,17 +71,20 @@ class ResidentImages:
 
 
 def make_image_source(images: DecodedImages, experiment: Experiment, device: torch.device) -> ImageSource:
-    """The images where `dataset.resident` keeps them; for `auto` see `_LARGEST_SHARE`."""
+    """Return the images as `dataset.resident` selects: on the device or on the host.
+
+    With `auto` they are on a GPU if they need at most a quarter of its free memory.
+    """
     resident = experiment.dataset.resident
     if device.type != "cuda" or resident is False:
         return HostImages(images, device)
-    if resident == "auto" and np.prod(images.shape) > _LARGEST_SHARE * _free_memory(device):
+    if resident == "auto" and np.prod(images.shape) > _MAX_MEMORY_SHARE * _free_memory(device):
         return HostImages(images, device)
     return ResidentImages(images, device)
 
 
 def _free_memory(device: torch.device) -> float:
-    """Bytes that this process may still take of a GPU's memory."""
+    """Return the bytes of a GPU's memory that this process may still allocate."""
     free, total = torch.cuda.mem_get_info(device)
     allowed = torch.cuda.get_per_process_memory_fraction(device) * total
     return min(free, allowed - torch.cuda.memory_reserved(device))
@@ -85,12 +92,12 @@ def _free_memory(device: torch.device) -> float:
 
 @dataclass(frozen=True)
 class Batch:
-    """One step's part of this worker, on the host.
+    """Data of one step of this worker, on the host.
 
     Attributes:
-        images: As `ImageSource.read` has prepared them.
-        labels: Of the global batch, int64 [batch].
-        augmentation_params: Of the augmentation of this worker's images.
+        images: This worker's images, prepared by `ImageSource.read`.
+        labels: Labels of the global batch, int64 [batch].
+        augmentation_params: Parameters of the augmentation of this worker's images.
     """
 
     images: Tensor
@@ -98,8 +105,8 @@ class Batch:
     augmentation_params: AugmentationParams
 
 
-class _Reader:
-    """Draws and reads one batch after the other; a function of the spec, the epoch and the step alone."""
+class _BatchReader:
+    """Draws and reads batches; a batch depends only on the spec, the epoch and the step."""
 
     def __init__(self, experiment: Experiment, data: TrainingImages, source: ImageSource, device: torch.device) -> None:
         self._data, self._source, self._device = data, source, device
@@ -124,10 +131,18 @@ class _Reader:
 def training_batches(
     experiment: Experiment, data: TrainingImages, source: ImageSource, device: torch.device, epochs: range
 ) -> Iterator[Iterator[Batch]]:
-    """Yield the batches of all steps of some epochs, 0-based, one after the other; ends the thread with the block."""
-    read = _Reader(experiment, data, source, device)
+    """Yield an iterator over the batches of all steps; its thread ends with the block.
+
+    Args:
+        experiment: The spec.
+        data: Training images.
+        source: Decoded training images, see `make_image_source`.
+        device: Device of this worker.
+        epochs: 0-based epochs.
+    """
+    read = _BatchReader(experiment, data, source, device)
     steps = ((epoch, step) for epoch in epochs for step in range(data.sampler.steps_per_epoch))
-    ahead = _AHEAD_ON_GPU if device.type == "cuda" else _AHEAD_ON_CPU
+    prefetch = _PREFETCH_GPU if device.type == "cuda" else _PREFETCH_CPU
     pool = background_thread("batches", device)
 
     def batches() -> Iterator[Batch]:
@@ -137,7 +152,7 @@ def training_batches(
         pending: deque[Future[Batch]] = deque()
         for epoch, step in steps:
             pending.append(pool.submit(read, epoch, step))
-            if len(pending) > ahead:
+            if len(pending) > prefetch:
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()

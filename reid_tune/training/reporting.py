@@ -51,12 +51,12 @@ class TerminalReporter:
         )
         self._task: TaskID | None = None
         self.first_epoch = 1
-        self._reported = time.monotonic()
-        self._epochs = 0
+        self._reported_at = time.monotonic()
+        self._num_epochs = 0
 
     def start(self, steps_per_epoch: int, first_epoch: int, num_epochs: int) -> None:
-        self.first_epoch, self._epochs = first_epoch, num_epochs
-        self._reported = time.monotonic()
+        self.first_epoch, self._num_epochs = first_epoch, num_epochs
+        self._reported_at = time.monotonic()
         if rank() == 0:
             text = f"{steps_per_epoch} steps per epoch, epochs {first_epoch} to {num_epochs}"
             self._console.print(text if first_epoch <= num_epochs else "all epochs are done already", highlight=False)
@@ -75,13 +75,13 @@ class TerminalReporter:
         assert self._task is not None
         self._progress.update(self._task, completed=0, epoch=metrics["epoch"] + 1)
         if rank() == 0 and metrics["epoch"] >= self.first_epoch:
-            self._console.print(epoch_line(metrics, self._epochs), highlight=False)
+            self._console.print(epoch_line(metrics, self._num_epochs), highlight=False)
 
     def seconds_since_last_report(self) -> float:
-        """Seconds since the last call, or since the start; checkpoint and validation included."""
+        """Return the seconds since the last call or the start, checkpoints and validations included."""
         now = time.monotonic()
-        self._reported, before = now, self._reported
-        return round(now - before, 3)
+        self._reported_at, previous = now, self._reported_at
+        return round(now - previous, 3)
 
     def __enter__(self) -> Self:
         return self
@@ -91,7 +91,7 @@ class TerminalReporter:
 
 
 def epoch_line(metrics: Metrics, num_epochs: int) -> str:
-    """One epoch in one line; scores in percent."""
+    """Return a line with the metrics of an epoch, scores in percent."""
     parts = [
         f"epoch {metrics['epoch']}/{num_epochs}",
         f"loss {metrics['loss']:.3f}",

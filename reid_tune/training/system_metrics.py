@@ -1,4 +1,4 @@
-"""What a training takes of its machine, by the names that MLflow's own monitor has."""
+"""System metrics of a training, with the names of MLflow's own monitor."""
 
 import threading
 from collections.abc import Callable
@@ -10,59 +10,60 @@ import torch
 
 __all__ = ["SystemMonitor"]
 
-_EVERY = 2.0  # seconds between two looks
+_INTERVAL = 2.0  # seconds between two samples
 
 
 class SystemMonitor:
-    """Looks at the machine now and then from a thread; a context manager.
+    """Samples the load and the memory of the machine every 2 s in a thread; a context manager.
 
     Args:
-        device: Where this worker computes.
+        device: Device of this worker.
     """
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._process = psutil.Process()
-        self._seen: dict[str, list[float]] = {}
-        self._peak = 0
-        self._lock, self._over = threading.Lock(), threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="usage", daemon=True)
+        self._samples: dict[str, list[float]] = {}
+        self._peak_memory = 0
+        self._lock, self._stopped = threading.Lock(), threading.Event()
+        self._thread = threading.Thread(target=self._run, name="system-metrics", daemon=True)
 
     def collect(self) -> dict[str, float]:
-        """Means since the last call, and the peak memory of this process and of its GPU, in MB.
+        """Return means since the last call, and the peak memory of this process and of its GPU in MB.
 
-        `system/cpu_utilization_percentage`, `system/system_memory_usage_megabytes` and `_percentage`, and of a GPU
-        `system/gpu_0_utilization_percentage`, `system/gpu_0_memory_usage_megabytes`, `system/gpu_0_power_usage_watts`;
-        `train/memory_megabytes` and `train/gpu_memory_megabytes`.
+        The names are `system/cpu_utilization_percentage`, `system/system_memory_usage_megabytes`,
+        `system/system_memory_usage_percentage` and `train/memory_megabytes`; with a GPU also
+        `system/gpu_0_utilization_percentage`, `system/gpu_0_memory_usage_megabytes`, `system/gpu_0_power_usage_watts`
+        and `train/gpu_memory_megabytes`.
         """
-        self._look()
+        self._sample()
         with self._lock:
-            found = {name: round(sum(values) / len(values), 1) for name, values in self._seen.items()}
-            found["train/memory_megabytes"] = round(self._peak / 1e6, 1)
-            self._seen, self._peak = {}, 0
+            metrics = {name: round(sum(values) / len(values), 1) for name, values in self._samples.items()}
+            metrics["train/memory_megabytes"] = round(self._peak_memory / 1e6, 1)
+            self._samples, self._peak_memory = {}, 0
         if self._device.type == "cuda":
-            found["train/gpu_memory_megabytes"] = round(torch.cuda.max_memory_allocated(self._device) / 1e6, 1)
+            metrics["train/gpu_memory_megabytes"] = round(torch.cuda.max_memory_allocated(self._device) / 1e6, 1)
             torch.cuda.reset_peak_memory_stats(self._device)
-        return found
+        return metrics
 
-    def _watch(self) -> None:
-        while not self._over.wait(_EVERY):
-            self._look()
+    def _run(self) -> None:
+        while not self._stopped.wait(_INTERVAL):
+            self._sample()
 
-    def _look(self) -> None:
+    def _sample(self) -> None:
         memory = psutil.virtual_memory()
         values = {
             "cpu_utilization_percentage": psutil.cpu_percent(),
             "system_memory_usage_megabytes": memory.used / 1e6,
             "system_memory_usage_percentage": memory.percent,
-            **self._gpu(),
+            **self._sample_gpu(),
         }
         with self._lock:
-            self._peak = max(self._peak, self._process.memory_info().rss)
+            self._peak_memory = max(self._peak_memory, self._process.memory_info().rss)
             for name, value in values.items():
-                self._seen.setdefault(f"system/{name}", []).append(value)
+                self._samples.setdefault(f"system/{name}", []).append(value)
 
-    def _gpu(self) -> dict[str, float]:
+    def _sample_gpu(self) -> dict[str, float]:
         if self._device.type != "cuda":
             return {}
         sources: dict[str, Callable[[], float]] = {
@@ -72,15 +73,15 @@ class SystemMonitor:
         }
         values = {}
         for name, source in sources.items():
-            with suppress(Exception):  # A slice of a GPU, a container or another driver may not tell it.
+            with suppress(Exception):  # Not available on a slice of a GPU, in some containers and with some drivers.
                 values[name] = source()
         return values
 
     def __enter__(self) -> Self:
-        psutil.cpu_percent()  # The first call has nothing to compare with.
+        psutil.cpu_percent()  # The first call has no earlier one to compare with.
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._over.set()
+        self._stopped.set()
         self._thread.join()

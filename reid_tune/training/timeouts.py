@@ -1,4 +1,4 @@
-"""How long the workers of a run wait for each other.
+"""Timeout of communication between the workers of a run.
 
 Imports nothing heavy: processes that only supervise a run import this module too.
 """
@@ -7,5 +7,5 @@ from datetime import timedelta
 
 __all__ = ["GROUP_TIMEOUT"]
 
-# For example while rank 0 decodes and validates.
+# The longest waits are those of other workers while rank 0 decodes or validates.
 GROUP_TIMEOUT = timedelta(hours=2)

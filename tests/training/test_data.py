@@ -167,11 +167,11 @@ def test_a_validation_folder_that_is_the_test_is_the_test(build: Build, data: Pa
 
 def test_a_wrong_word_for_validation_is_explained(build: Build, data: Path, tmp_path: Path) -> None:
     for word in ("hold-out", "Test"):
-        with pytest.raises(InputError, match=f"'{word}'.*no folder {word}; .*auto, none, test, holdout, or a folder"):
+        with pytest.raises(InputError, match=f"'{word}'.*no folder {word}: .*auto, none, test, holdout, or a folder"):
             load_split(build(dataset__validation=word))
     (tmp_path / "query").mkdir()
     forms = r"that holds query and bounding_box_test, or the lists train.txt, query.txt, gallery.txt\."
-    with pytest.raises(InputError, match=f"no folder .*/bounding_box_test; .*{forms}"):
+    with pytest.raises(InputError, match=f"no folder .*/bounding_box_test: .*{forms}"):
         load_split(build(dataset__validation=str(tmp_path)))
     (tmp_path / "query").rmdir()
     (tmp_path / "query.txt").touch()

@@ -65,7 +65,7 @@ def test_torchvisions_resnet_computes_what_timms_does_with_its_weights(tmp_path:
     theirs.load_state_dict({name: tensor for name, tensor in weights.items() if not name.startswith("fc.")})
     torch.testing.assert_close(network.backbone(images()), theirs.eval()(images()))
     assert len(loaded.loaded) == loaded.backbone == len(theirs.state_dict())
-    assert loaded.left == ("backbone.fc.weight", "backbone.fc.bias") and loaded.untrained == loaded.resized == ()
+    assert loaded.unused == ("backbone.fc.weight", "backbone.fc.bias") and loaded.untrained == loaded.resized == ()
 
 
 def test_the_report_names_the_file_its_digest_and_what_became_of_the_tensors(tmp_path: Path, build_on: Build) -> None:
@@ -77,7 +77,7 @@ def test_the_report_names_the_file_its_digest_and_what_became_of_the_tensors(tmp
     assert str(loaded).splitlines() == [
         f"pretrained weights: {tmp_path / 'a.pth'} (sha256 {digest})",
         "  loaded 118 of the backbone's 120 tensors",
-        "  left in the file: backbone.w0, backbone.w1, backbone.w2, backbone.w3 and 4 more",
+        "  not used: backbone.w0, backbone.w1, backbone.w2, backbone.w3 and 4 more",
         "  warning: absent or of another shape, so untrained: backbone.bn1.weight",
     ]
 
@@ -150,7 +150,7 @@ def test_a_whole_network_of_the_reference_computes_what_it_did_there(tmp_path: P
     neck = {name.removeprefix("bottleneck."): tensor for name, tensor in heads.items() if "bottleneck" in name}
     normed = (projected.mean((2, 3)) - neck["running_mean"]) / (neck["running_var"] + 1e-5).sqrt()
     torch.testing.assert_close(network(images()), normed * neck["weight"] + neck["bias"], rtol=1e-4, atol=1e-4)
-    assert loaded.left == ("classifier.weight",) and loaded.untrained == ()
+    assert loaded.unused == ("classifier.weight",) and loaded.untrained == ()
     assert "and 7 others" in str(loaded)
 
 
@@ -162,7 +162,7 @@ def test_imagenet_takes_the_backbone_only(tmp_path: Path, build_on: Build) -> No
     for name, tensor in network.state_dict().items():
         if not name.startswith("backbone."):
             assert torch.equal(tensor, fresh[name]), name
-    assert {name.partition(".")[0] for name in loaded.left} == {"neck", "projection", "classifier"}
+    assert {name.partition(".")[0] for name in loaded.unused} == {"neck", "projection", "classifier"}
 
 
 def our_file(path: Path, build_on: Build, key: str | None = None) -> Path:
@@ -182,7 +182,7 @@ def test_our_classifier_is_taken_where_the_identities_are_the_same(
     for name, tensor in network.state_dict().items():
         if same or not name.startswith("classifier."):
             assert torch.equal(tensor, theirs[name]), name
-    assert loaded.left == (() if same else ("classifier.weight",)) and loaded.untrained == ()
+    assert loaded.unused == (() if same else ("classifier.weight",)) and loaded.untrained == ()
 
 
 def test_an_encrypted_checkpoint_needs_its_key(tmp_path: Path, build_on: Build, monkeypatch: Any) -> None:
