@@ -5,12 +5,12 @@ from typing import Any, cast
 
 import timm
 import torch
+from timm.layers import BlurPool2d
 from torch import Tensor, nn
 
 from reid_tune.config.model import Model
 from reid_tune.config.unused_fields import is_swin, is_transformer, is_vit
 from reid_tune.errors import InputError
-from reid_tune.modeling.resnet import adapt_resnet
 from reid_tune.modeling.swin import adapt_swin, swin_options
 from reid_tune.modeling.vit import set_patch_stride
 
@@ -55,7 +55,7 @@ def build_backbone(model: Model) -> tuple[nn.Module, nn.Module, int]:
         InputError: timm has no model of that name, or the model does not support the size, the pooling or a rate.
     """
     backbone = _create(model)
-    adapt_resnet(backbone, model)
+    _adapt_resnet(backbone, model)
     if is_swin(model.backbone):
         adapt_swin(backbone, model)
     if is_vit(model.backbone):
@@ -95,6 +95,41 @@ def _create(model: Model) -> nn.Module:
         ) from None
     except _UNSUPPORTED as error:
         raise _unsupported(model, error) from None
+
+
+def _adapt_resnet(backbone: nn.Module, model: Model) -> None:
+    """Apply `last_stride` to any timm model with `resnet` in its name, and remove the first ReLU of `resnet_50`.
+
+    Raises:
+        InputError: `last_stride` is 1, and the backbone has no last stage as timm's ResNets have.
+    """
+    if model.backbone == "resnet_50":
+        backbone.act1 = nn.Identity()
+    if "resnet" in model.backbone and not is_vit(model.backbone) and model.last_stride == 1:
+        stage = _last_stage(backbone)
+        if stage is None:
+            raise InputError(
+                f"model.last_stride = 1: {model.backbone} has no last stage whose stride could change; "
+                "set model.last_stride to 2."
+            )
+        _keep_size(stage)
+
+
+def _last_stage(backbone: nn.Module) -> nn.Module | None:
+    modules = dict(backbone.named_modules())
+    stages = modules.get("stages")
+    if isinstance(stages, nn.Sequential):
+        return stages[-1]
+    return modules.get("layer4", modules.get("body.layer4"))
+
+
+def _keep_size(stage: nn.Module) -> None:
+    """Set the stride of all layers with stride 2 to 1, so that they keep the size of the map."""
+    for layer in stage.modules():
+        if isinstance(layer, nn.AvgPool2d) and layer.kernel_size in (2, (2, 2)):
+            layer.kernel_size = layer.stride = 1 if layer.kernel_size == 2 else (1, 1)
+        elif isinstance(layer, (nn.Conv2d, nn.AvgPool2d, nn.MaxPool2d, BlurPool2d)) and layer.stride in (2, (2, 2)):
+            layer.stride = 1 if layer.stride == 2 else (1, 1)
 
 
 def _rates(model: Model) -> dict[str, Any]:
