@@ -1,4 +1,4 @@
-"""A picture of some identities: a row for each, an image for each of its cameras."""
+"""Contact sheet: an image with one row per identity and one picture per camera."""
 
 import textwrap
 from collections.abc import Sequence
@@ -10,33 +10,34 @@ from reid_tune.data.records import ImageRecord
 from reid_tune.errors import InputError
 from reid_tune.files import atomic_path
 
-__all__ = ["check_picture_name", "choose_images", "draw_contact_sheet"]
+__all__ = ["choose_images", "draw_contact_sheet", "require_picture_name"]
 
 ROWS, COLUMNS = 12, 8
 CELL, PICTURE = (140, 208), (128, 160)
 LETTERS = 24
 
 
-def check_picture_name(path: Path) -> None:
-    """Refuse a name that is no picture's.
+def require_picture_name(path: Path) -> None:
+    """Check the suffix of a contact sheet's file name.
 
     Raises:
-        InputError: it ends neither in .png nor in .jpg.
+        InputError: The suffix is none of .png, .jpg and .jpeg.
     """
     if path.suffix.lower() not in (".png", ".jpg", ".jpeg"):
-        raise InputError(f"the contact sheet {path} must have a name that ends in .png or .jpg.")
+        raise InputError(f"the name of the contact sheet {path} must end in .png or .jpg.")
 
 
 def draw_contact_sheet(records: Sequence[ImageRecord], path: Path) -> None:
-    """Draw what `choose_images` takes, with file names below, into a .png or .jpg file, which appears whole.
+    """Draw the images of `choose_images`, with file names below, into a .png or .jpg file, atomically.
 
     Args:
-        records: of images that can be read, at least one of an identity above 0.
+        records: Readable images, at least one of an identity above 0.
+        path: The file.
 
     Raises:
-        InputError: the name is no picture's, or the file cannot be written.
+        InputError: The suffix is not an image's, or the file cannot be written.
     """
-    check_picture_name(path)
+    require_picture_name(path)
     rows = choose_images(records)
     sheet = Image.new("RGB", (CELL[0] * max(map(len, rows)), CELL[1] * len(rows)), "white")
     for row, chosen in enumerate(rows):
@@ -47,7 +48,7 @@ def draw_contact_sheet(records: Sequence[ImageRecord], path: Path) -> None:
 
 
 def choose_images(records: Sequence[ImageRecord]) -> list[list[ImageRecord]]:
-    """Up to 12 identities (above 0), evenly spread, the first image of each of up to 8 cameras of each."""
+    """Return up to 12 evenly spread identities above 0, each with the first image of up to 8 of its cameras."""
     cameras: dict[int, dict[int, ImageRecord]] = {}
     for record in records:
         if record.identity > 0:

@@ -1,4 +1,4 @@
-"""What tells one set of images from another."""
+"""Fingerprint of a set of images."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -11,25 +11,26 @@ from reid_tune.errors import InputError
 
 __all__ = ["fingerprint"]
 
-_READERS = 8  # threads that read files
+_READ_THREADS = 8
 
 Signature = tuple[tuple[str, int, int], ...]
 
 
 def fingerprint(*folders: Path | str) -> str:
-    """BLAKE2b over the names and bytes of the images in some folders, in this order, wherever the folders lie.
+    """Return the BLAKE2b hash of the names and bytes of the images in folders, in the given order.
 
-    A process reads a folder again only where the name, size or time of a file has changed.
+    The paths of the folders do not matter. A process reads a folder again only if the name, size or modification time
+    of a file has changed.
 
     Raises:
-        InputError: a folder has no usable image, or a file cannot be read.
+        InputError: A folder has no usable image, or a file cannot be read.
     """
     digest = blake2b(digest_size=16)
     for folder in folders:
-        found = read_image_folder(folder)
-        paths = [record.path for record in found.records]
+        listing = read_image_folder(folder)
+        paths = [record.path for record in listing.records]
         try:
-            digest.update(_digest(found.path.absolute(), _signature(paths)))
+            digest.update(_digest(listing.path.absolute(), _signature(paths)))
         except OSError as error:
             raise InputError(f"cannot read {error.filename}: {error.strerror}.") from None
     return digest.hexdigest()
@@ -44,11 +45,11 @@ def _signature(paths: list[Path]) -> Signature:
 def _digest(folder: Path, signature: Signature) -> bytes:
     digest = blake2b(digest_size=16)
     names = sorted(name for name, *_ in signature)
-    with ThreadPoolExecutor(_READERS) as pool:
-        for name, content in zip(names, pool.map(_content, (folder / name for name in names)), strict=True):
+    with ThreadPoolExecutor(_READ_THREADS) as pool:
+        for name, content in zip(names, pool.map(_content_digest, (folder / name for name in names)), strict=True):
             digest.update(os.fsencode(name) + b"\0" + content)
     return digest.digest()
 
 
-def _content(path: Path) -> bytes:
+def _content_digest(path: Path) -> bytes:
     return blake2b(path.read_bytes(), digest_size=16).digest()

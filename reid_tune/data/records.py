@@ -1,4 +1,4 @@
-"""Crops in the Market-1501 form: identity and camera are read from the file name, never from the path."""
+"""Images with Market-1501 file names: identity and camera are read from the file name, never from the path."""
 
 import os
 import re
@@ -20,7 +20,7 @@ __all__ = [
     "training_records",
 ]
 
-# So many digits that all numbers, moved apart too, fit an int64.
+# The limits on digits keep all numbers, with offsets too, within an int64.
 NAME_PATTERN = re.compile(r"(-?\d{1,12})_c(\d{1,9})(?!\d)", re.ASCII)
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png"})
 NAME_FORMAT = "IDENTITY_cCAMERA...jpg (or .jpeg, .png) such as 0002_c1s1_000451_03.jpg"
@@ -28,9 +28,13 @@ NAME_FORMAT = "IDENTITY_cCAMERA...jpg (or .jpeg, .png) such as 0002_c1s1_000451_
 
 @dataclass(frozen=True, slots=True)
 class ImageRecord:
-    """One crop; identity -1 is junk (a bad detection) and 0 a distractor (nobody in the query).
+    """One image.
 
-    `identity_offset` was added to the identity in the file name, where several training folders are kept apart.
+    Attributes:
+        path: The file.
+        identity: Identity; -1 is junk (a bad detection), 0 a distractor (not in the queries).
+        camera: Camera.
+        identity_offset: Number added to the identity in the file name, to keep several training folders apart.
     """
 
     path: Path
@@ -41,7 +45,7 @@ class ImageRecord:
 
 @dataclass(frozen=True, slots=True)
 class ImageFolder:
-    """The crops of one folder, ordered by file name, and the image files whose names do not parse."""
+    """The images of one folder, ordered by file name, and the names of image files that do not parse."""
 
     path: Path
     records: tuple[ImageRecord, ...]
@@ -49,65 +53,70 @@ class ImageFolder:
 
     @property
     def junk(self) -> int:
-        """Number of images below identity 0."""
+        """Number of junk images (identity below 0)."""
         return sum(record.identity < 0 for record in self.records)
 
     @property
     def distractors(self) -> int:
-        """Number of images of identity 0."""
+        """Number of distractors (identity 0)."""
         return sum(record.identity == 0 for record in self.records)
 
 
 def read_image_folder(path: Path | str, *, strict: bool = False) -> ImageFolder:
-    """Read a flat folder of crops; of one at `s3://...` the copy on this machine, see `ensure_local_folder`.
+    """List a flat folder of images.
 
-    Hidden files, sub-folders and files that are no images are passed over.
+    Hidden files, subfolders and files that are not images are skipped.
 
     Args:
-        strict: a name that does not parse is an error instead of an entry in `unparsed_names`.
+        path: The folder; for `s3://...` its copy on this machine is listed, see `ensure_local_folder`.
+        strict: Treat a file name that does not parse as an error instead of adding it to `unparsed_names`.
 
     Raises:
-        InputError: no such folder, a file in its place, no usable image, or a bad name with `strict`.
+        InputError: The folder is missing, is a file or has no usable image, or a name does not parse with `strict`.
     """
     path = ensure_local_folder(path)
-    names = _list(path)
+    names = _list_names(path)
     images = [name for name in names if not name.startswith(".") and os.path.splitext(name)[1].lower() in EXTENSIONS]
     matches = {name: NAME_PATTERN.match(name) for name in images}
     unparsed_names = tuple(name for name, match in matches.items() if match is None)
     if strict and unparsed_names:
         raise InputError(
-            f"{path} holds {len(unparsed_names)} image(s) whose names do not parse, the first is "
+            f"{path} has {len(unparsed_names)} image(s) whose names do not parse; the first is "
             f"{unparsed_names[0]!r}; "
-            f"rename them to {NAME_FORMAT}, or switch the strict check off."
+            f"rename them to {NAME_FORMAT}, or set dataset.strict=false."
         )
     records = tuple(ImageRecord(path / name, int(match[1]), int(match[2])) for name, match in matches.items() if match)
     if not records:
-        found = f"it holds for example {(unparsed_names or names)[0]!r}" if names else "it is empty"
-        raise InputError(f"no usable image in {path}: {found}; wanted are names like {NAME_FORMAT}.")
+        content = f"it contains for example {(unparsed_names or names)[0]!r}" if names else "it is empty"
+        raise InputError(f"no usable image in {path}: {content}; image names must be {NAME_FORMAT}.")
     return ImageFolder(path, records, unparsed_names)
 
 
 def read_training_folders(paths: Sequence[Path | str], *, strict: bool = False) -> tuple[ImageFolder, ...]:
-    """Read folders whose people and cameras are numbered independently, and move the numbers apart.
+    """List folders with independent identity and camera numbers, and add offsets that keep the numbers apart.
 
-    To the identities above 0 and to the cameras of a folder the largest identity and camera of all folders before it
-    are added; junk and distractors remain what they are.
+    The offset of a folder's identities above 0 and of its cameras is the largest identity and camera of all folders
+    before it. Junk and distractors keep their identity.
+
+    Args:
+        paths: Training folders.
+        strict: See `read_image_folder`.
 
     Raises:
-        InputError: as of `read_image_folder`, or one folder is given twice.
+        InputError: See `read_image_folder`, or one folder is given twice.
     """
-    given: dict[Path, Path | str] = {}
+    path_of: dict[Path, Path | str] = {}
     folders: list[ImageFolder] = []
     identity = camera = 0
     for path in paths:
-        if first := given.get(Path(path).resolve()):
+        if first := path_of.get(Path(path).resolve()):
             spelling = "" if str(first) == str(path) else f", once as {first}"
             raise InputError(
-                f"dataset.train_dataset_dir names the folder {path} twice{spelling}; its people would be taken for "
-                "two sets of people: name each folder once."
+                f"dataset.train_dataset_dir names the folder {path} twice{spelling}, which would count its identities "
+                "twice: name each folder once."
             )
-        given[Path(path).resolve()] = path
-        folder = _moved(read_image_folder(path, strict=strict), identity, camera)
+        path_of[Path(path).resolve()] = path
+        folder = _add_offsets(read_image_folder(path, strict=strict), identity, camera)
         identity = max(identity, *(record.identity for record in folder.records))
         camera = max(camera, *(record.camera for record in folder.records))
         folders.append(folder)
@@ -115,45 +124,45 @@ def read_training_folders(paths: Sequence[Path | str], *, strict: bool = False) 
 
 
 def training_records(*folders: ImageFolder) -> tuple[ImageRecord, ...]:
-    """The records of real identities; `junk + distractors` of a folder says how many are left out.
+    """Return the records with identities above 0, so without junk and distractors.
 
     Raises:
-        InputError: none remains in a folder.
+        InputError: A folder has no such record.
     """
     for folder in folders:
         if all(record.identity <= 0 for record in folder.records):
             raise InputError(
-                f"{folder.path} holds only junk (-1) and distractors (0); training needs identities above 0."
+                f"{folder.path} has only junk (-1) and distractors (0); training needs identities above 0."
             )
     return tuple(record for folder in folders for record in folder.records if record.identity > 0)
 
 
 def class_labels(records: Sequence[ImageRecord]) -> tuple[np.ndarray, list[int]]:
-    """Class labels, int64 [N] in 0..classes-1, and the identity of each class in ascending order."""
+    """Return class labels, int64 [N] in 0..classes-1, and the identity of each class in ascending order."""
     identities = sorted({record.identity for record in records})
-    position = {identity: label for label, identity in enumerate(identities)}
-    return np.array([position[record.identity] for record in records], dtype=np.int64), identities
+    label_of = {identity: label for label, identity in enumerate(identities)}
+    return np.array([label_of[record.identity] for record in records], dtype=np.int64), identities
 
 
-def _moved(folder: ImageFolder, identity: int, camera: int) -> ImageFolder:
-    """The folder with numbers added to identities (above 0) and cameras."""
-    if not identity and not camera:
+def _add_offsets(folder: ImageFolder, identity_offset: int, camera_offset: int) -> ImageFolder:
+    """Return a folder with offsets added to its identities above 0 and to its cameras."""
+    if not identity_offset and not camera_offset:
         return folder
     records = []
     for record in folder.records:
-        shift = identity if record.identity > 0 else 0
-        records.append(ImageRecord(record.path, record.identity + shift, record.camera + camera, shift))
+        offset = identity_offset if record.identity > 0 else 0
+        records.append(ImageRecord(record.path, record.identity + offset, record.camera + camera_offset, offset))
     return replace(folder, records=tuple(records))
 
 
-def _list(path: Path) -> list[str]:
-    """Sorted names in a folder, sub-folders with a slash so that they cannot pass for images."""
+def _list_names(path: Path) -> list[str]:
+    """Return the sorted names in a folder; subfolders get a slash so that they do not look like images."""
     try:
         with os.scandir(path) as entries:
             return sorted(f"{entry.name}/" if entry.is_dir() else entry.name for entry in entries)
     except FileNotFoundError:
         raise InputError(f"there is no folder {path}; check the path of the data set.") from None
     except NotADirectoryError:
-        raise InputError(f"{path} is a file; give the folder that holds the images.") from None
+        raise InputError(f"{path} is a file; give the folder that contains the images.") from None
     except OSError as error:
         raise InputError(f"cannot read the folder {path}: {error.strerror}.") from None

@@ -1,4 +1,4 @@
-"""Batches of P identities with K images each, as arrays of indices that any process can compute for any epoch."""
+"""Batches of P identities with K images each, as index arrays that any process can compute for any epoch."""
 
 import numpy as np
 
@@ -6,27 +6,27 @@ from reid_tune.errors import InputError
 
 __all__ = ["IdentitySampler"]
 
-# Shares of visits are integers in these units, so that their sums are exact.
+# Expected visits are integers in this unit, so that their sums are exact.
 UNIT = 1 << 32
 # The golden ratio in units: its multiples modulo UNIT leave no interval unvisited for long.
 STRIDE = 2654435769
 
 
 class IdentitySampler:
-    """P x K batches, a function of (labels, batch size, K, seed, epoch number) alone.
+    """Sampler of P x K batches, which depend on labels, batch size, K, seed and epoch number alone.
 
-    An epoch has `round(images / batch_size)` steps, so that an image is used about once in an epoch. An identity is
-    visited in proportion to its images (one with fewer than K counts as K), but at most once in a batch; where
-    that limit binds, the others share the rest in proportion. Visits are the share rounded down or up, and up often
-    enough to hold the share over the epochs. At a visit K images are taken from the identity's cycle: within an epoch
-    none repeats before all were used, and over all epochs their counts differ by one at most. Only an identity
-    with fewer than K images repeats one within a batch.
+    An epoch has `round(images / batch_size)` steps, so that an image is used about once per epoch. An identity is
+    visited in proportion to its number of images (at least K), but at most once per batch; if that limit applies, the
+    other identities get the remaining visits in proportion. The visits of an epoch are this expected number rounded
+    down or up, so that the mean over the epochs is the expected number. At a visit, K images are taken from the
+    identity's cycle: within an epoch none repeats before all were used, and over all epochs their counts differ by at
+    most one. Only an identity with fewer than K images repeats one within a batch.
 
     Args:
-        labels: int [N], the class of each image.
-        batch_size: images in a (global) batch, P x K.
-        num_instances: images of an identity in a batch, K.
-        seed: 0 or more.
+        labels: Class of each image, int [N].
+        batch_size: Number of images in a global batch, P x K.
+        num_instances: Number of images per identity in a batch, K.
+        seed: Seed, 0 or more.
 
     Raises:
         InputError: `batch_size` is not a multiple of `num_instances`, or there are fewer identities than P.
@@ -42,13 +42,13 @@ class IdentitySampler:
         shuffled = rng.permutation(len(labels))
         by_identity = shuffled[np.argsort(labels[shuffled], kind="stable")]
         self._members = np.split(by_identity, np.cumsum(sizes)[:-1])
-        self._line = rng.permutation(len(sizes))
-        shares = _shares(np.maximum(sizes, num_instances), self._identities, self.steps_per_epoch)
-        self._edges = np.concatenate([[0], np.cumsum(shares[self._line])])
+        self._order = rng.permutation(len(sizes))
+        expected = _expected_visits(np.maximum(sizes, num_instances), self._identities, self.steps_per_epoch)
+        self._edges = np.concatenate([[0], np.cumsum(expected[self._order])])
         self._origin = int(rng.integers(UNIT))
 
     def epoch(self, number: int) -> np.ndarray:
-        """Indices of images, int64 [steps, batch_size], for epoch 0, 1, ...; the K images of an identity adjoin."""
+        """Return image indices, int64 [steps, batch_size], for a 0-based epoch; images of an identity are adjacent."""
         rng = np.random.default_rng((self._seed, 1, number))
         visits = self._visits(number)
         earlier = sum((self._visits(past) for past in range(number)), np.zeros_like(visits))
@@ -61,19 +61,19 @@ class IdentitySampler:
         return batches.reshape(self.steps_per_epoch, -1)
 
     def _visits(self, number: int) -> np.ndarray:
-        """Visits of each identity in an epoch: the whole units that its stretch of a shifted line contains."""
+        """Return the visits of each identity in an epoch: the whole units in its interval of a shifted line."""
         shift = (self._origin + number * STRIDE) % UNIT
         visits = np.empty(len(self._members), np.int64)
-        visits[self._line] = np.diff((self._edges + shift) // UNIT)
+        visits[self._order] = np.diff((self._edges + shift) // UNIT)
         return visits
 
     def _images(self, identity: int, earlier: int, visits: int, rng: np.random.Generator) -> np.ndarray:
-        """The images of an identity in the order of its visits in this epoch."""
+        """Return the images of an identity in the order of its visits in this epoch."""
         members = self._members[identity]
         start = earlier * self._instances % len(members)
-        passes, rest = divmod(visits * self._instances, len(members))
-        part = np.roll(members, -start)[:rest]
-        # Drawn backwards: a part must come after the full passes here, but before them in `_passes`.
+        passes, remainder = divmod(visits * self._instances, len(members))
+        part = np.roll(members, -start)[:remainder]
+        # Reversed: a part must come after the full passes here, but before them in `_passes`.
         return _passes(part, members, passes, self._instances, rng)[::-1]
 
 
@@ -81,7 +81,7 @@ def _check(identities: int, batch_size: int, num_instances: int) -> None:
     if batch_size < num_instances or batch_size % num_instances:
         raise InputError(
             f"dataset.batch_size {batch_size} is not a multiple of dataset.num_instances {num_instances}; "
-            "a batch holds num_instances images of each of its identities."
+            "a batch has num_instances images of each of its identities."
         )
     if identities < batch_size // num_instances:
         raise InputError(
@@ -91,54 +91,54 @@ def _check(identities: int, batch_size: int, num_instances: int) -> None:
         )
 
 
-def _shares(weights: np.ndarray, per_step: int, steps: int) -> np.ndarray:
-    """Visits in an epoch in units: proportional to the weights, at most `steps` each, `per_step * steps` in sum."""
-    shares = np.zeros(len(weights))
+def _expected_visits(weights: np.ndarray, per_step: int, steps: int) -> np.ndarray:
+    """Return expected visits in units: proportional to the weights, at most `steps` each, `per_step * steps` in sum."""
+    visits = np.zeros(len(weights))
     free = np.ones(len(weights), bool)
     while free.any():
         left = steps * (per_step - np.count_nonzero(~free))
-        shares[free] = weights[free] * (left / weights[free].sum())
-        over = free & (shares >= steps)
+        visits[free] = weights[free] * (left / weights[free].sum())
+        over = free & (visits >= steps)
         if not over.any():
             break
-        shares[over] = steps
+        visits[over] = steps
         free &= ~over
-    units = np.rint(shares * UNIT).astype(np.int64)
+    units = np.rint(visits * UNIT).astype(np.int64)
     units[units.argmin()] += per_step * steps * UNIT - units.sum()
     return units
 
 
 def _arrange(visits: np.ndarray, per_step: int, steps: int, rng: np.random.Generator) -> np.ndarray:
-    """Spread the visits over the steps, int64 [steps, per_step], no identity twice in a step.
+    """Distribute the visits over the steps, int64 [steps, per_step], with no identity twice in a step.
 
-    Each step draws identities without replacement, weighted by the visits they have left (Efraimidis & Spirakis 2006);
-    those with as many visits as steps left are taken in any case, hence all visits find a place.
+    Each step draws identities without replacement, weighted by their remaining visits (Efraimidis & Spirakis 2006).
+    Identities with as many remaining visits as steps are always taken, so that all visits are used.
     """
     left = visits.copy()
     chosen = np.empty((steps, per_step), np.int64)
     for step in range(steps):
         keys = rng.standard_exponential(len(left)) / np.maximum(left, 1e-9)
         keys[left == steps - step] = -1.0
-        # Sorted, because the order that a partition leaves depends on the processor.
+        # Sorted, as the order within a partition depends on the processor.
         chosen[step] = rng.permutation(np.sort(np.argpartition(keys, per_step - 1)[:per_step]))
         left[chosen[step]] -= 1
     return chosen
 
 
 def _passes(part: np.ndarray, items: np.ndarray, count: int, group: int, rng: np.random.Generator) -> np.ndarray:
-    """`part` and then `count` times all `items`, each shuffled.
+    """Return `part` and then `count` passes over all `items`, each shuffled.
 
-    Each consecutive `group` has no item twice if there are that many items: a pass begins with items that the
-    group it completes does not have.
+    No item is twice in one of the consecutive groups of size `group`, if there are enough items: a pass starts with
+    items that are not in the group that it completes.
     """
     passes = [rng.permutation(part)]
     length = len(part)
     for _ in range(count):
         shuffled = rng.permutation(items)
-        begun = length % group
-        if begun:
-            tail = np.concatenate(passes)[-begun:]
-            head = shuffled[~np.isin(shuffled, tail)][: group - begun]
+        incomplete = length % group
+        if incomplete:
+            tail = np.concatenate(passes)[-incomplete:]
+            head = shuffled[~np.isin(shuffled, tail)][: group - incomplete]
             shuffled = np.concatenate([head, shuffled[~np.isin(shuffled, head)]])
         passes.append(shuffled)
         length += len(items)

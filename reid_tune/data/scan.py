@@ -1,4 +1,4 @@
-"""A look into every image file: its content's hash, its size, whether it can be decoded."""
+"""Scan of image files: hash of the content, size, and whether they can be decoded."""
 
 import os
 from collections.abc import Sequence
@@ -16,20 +16,28 @@ __all__ = ["ImageScan", "scan_images"]
 
 @dataclass(frozen=True, slots=True)
 class ImageScan:
-    """One file: BLAKE2b of its bytes, width and height in pixels, and what is wrong with it; ("", 0, 0) if unread."""
+    """Result for one file.
+
+    Attributes:
+        record: The file.
+        digest: BLAKE2b of its bytes; empty if the file cannot be decoded.
+        width, height: Size in pixels; 0 if the file cannot be decoded.
+        error: Why it cannot be decoded; None if it can.
+    """
 
     record: ImageRecord
     digest: str
     width: int
     height: int
-    fault: str | None = None
+    error: str | None = None
 
 
 def scan_images(records: Sequence[ImageRecord], *, threads: int | None = None) -> list[ImageScan]:
-    """Read and decode every file, keep none; no file is an error, see `Scan.fault`.
+    """Read and decode every file without keeping it; errors are reported in `ImageScan.error`.
 
     Args:
-        threads: as many as usable cores where None.
+        records: The files.
+        threads: Number of threads; None for the number of usable cores.
     """
     with ThreadPoolExecutor(threads or len(os.sched_getaffinity(0))) as pool:
         return list(pool.map(_scan, records))

@@ -1,4 +1,4 @@
-"""A hold-out as three lists of image files, for other tools and to be read back."""
+"""A validation split as three lists of image files, for other tools and for reading back."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -23,72 +23,77 @@ LISTS = TRAIN, QUERY, GALLERY = "train.txt", "query.txt", "gallery.txt"
 
 
 def write_split(directory: Path | str, split: Split, folders: Sequence[ImageFolder]) -> None:
-    """Write `train.txt`, `query.txt` and `gallery.txt`: one image on a line, and nothing else.
+    """Write `train.txt`, `query.txt` and `gallery.txt`, with one image per line.
 
-    A line is the path of an image from the root, the folder that holds the training folders (of a single one its
-    parent): `bounding_box_train/0002_c1s1_000451_03.jpg`. So images of equal names in several folders stay apart, the
-    lists hold wherever the data are moved to, and a reader joins root and line. In the root,
-    `xargs -d '\\n' -a LIST cp -t TARGET`, `tar -T LIST` and `rsync --files-from=LIST . TARGET` take a list as it is.
+    A line is the path of an image relative to the root, the folder that contains the training folders (the parent of a
+    single one): `bounding_box_train/0002_c1s1_000451_03.jpg`. So images with equal names in several folders stay
+    apart, and the lists stay valid when the data are moved. In the root, `xargs -d '\\n' -a LIST cp -t TARGET`,
+    `tar -T LIST` and `rsync --files-from=LIST . TARGET` accept a list unchanged.
 
-    All three are written before the first appears; files of these names are replaced.
+    All three files are complete before the first appears. Existing files are replaced.
 
     Args:
-        folders: all training folders, as `read_training_folders` gives them.
+        directory: Folder of the lists.
+        split: The split.
+        folders: All training folders, from `read_training_folders`.
 
     Raises:
-        InputError: the folder cannot be written, or the name of an image holds a line break.
+        InputError: The folder cannot be written, or the name of an image contains a line break.
     """
     root, directory = _root(folders), Path(directory)
     with ExitStack() as files:
         for name, records in zip(LISTS, (split.train, split.query, split.gallery), strict=True):
             lines = [os.path.relpath(record.path, root) for record in records]
-            if odd := [line for line in lines if "\n" in line or "\r" in line]:
-                raise InputError(f"the image {odd[0]!r} in {root} cannot stand in a list of one line each: rename it.")
+            if broken := [line for line in lines if "\n" in line or "\r" in line]:
+                raise InputError(f"the name of the image {broken[0]!r} in {root} contains a line break: rename it.")
             temporary = files.enter_context(atomic_path(directory / name))
-            # Names are bytes to the system: such that are no UTF-8 are kept as they are.
+            # File names are bytes: those that are not UTF-8 are kept unchanged.
             temporary.write_bytes(os.fsencode("".join(f"{line}\n" for line in lines)))
 
 
 def read_split(directory: Path | str, folders: Sequence[ImageFolder]) -> Split:
-    """Read the lists of `write_split`; other tools may have made or reordered them.
+    """Read the lists of `write_split`, which other tools may have written or reordered.
 
-    Absolute paths, CRLF and blank lines are taken too. Images that stand in no list are left out. The records are in
-    the order of the folders, so that order in the lists does not matter.
+    Absolute paths, CRLF and blank lines are accepted. Images in none of the lists are skipped. The records have the
+    order of the folders, so the order in the lists does not matter.
 
     Args:
-        folders: all training folders, as `read_training_folders` gives them.
+        directory: Folder of the lists.
+        folders: All training folders, from `read_training_folders`.
 
     Raises:
-        InputError: a list is missing, empty or no text; a line names no training image (of an identity above 0), or
-            one that was listed before; or an identity is in training and in query or gallery.
+        InputError: A list is missing, empty or not text; a line is not a training image (of an identity above 0), or
+            an image is listed twice; or an identity is in training and in query or gallery.
     """
     root, directory = _root(folders), Path(directory)
     images = {os.path.abspath(record.path): record for record in training_records(*folders)}
-    places: dict[str, str] = {}
+    position_of: dict[str, str] = {}
     parts = []
     for name in LISTS:
-        own = set()
+        listed = set()
         for number, line in _lines(directory / name):
-            path, place = os.path.normpath(os.path.join(root, line)), f"{name} line {number}"
+            path, position = os.path.normpath(os.path.join(root, line)), f"{name} line {number}"
             if path not in images:
-                raise InputError(f"{directory}/{place}: {_unknown(line, root)}")
-            if path in places:
-                raise InputError(f"{directory}/{place}: {line!r} stands in {places[path]} too; list each image once.")
-            places[path] = place
-            own.add(path)
-        parts.append(tuple(record for path, record in images.items() if path in own))
+                raise InputError(f"{directory}/{position}: {_explain_unknown(line, root)}")
+            if path in position_of:
+                raise InputError(
+                    f"{directory}/{position}: {line!r} is also in {position_of[path]}; list each image once."
+                )
+            position_of[path] = position
+            listed.add(path)
+        parts.append(tuple(record for path, record in images.items() if path in listed))
     train, query, gallery = parts
     _require_apart(directory, train, query + gallery)
     return Split(train, query, gallery)
 
 
 def _root(folders: Sequence[ImageFolder]) -> str:
-    """The absolute path that the lines of all lists begin at."""
+    """Return the absolute path that the lines of all lists are relative to."""
     return os.path.commonpath([os.path.dirname(os.path.abspath(folder.path)) for folder in folders])
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """The lines that are not blank, each with its 1-based number."""
+    """Yield the lines that are not blank, each with its 1-based number."""
     try:
         text = os.fsdecode(path.read_bytes())
     except FileNotFoundError:
@@ -96,7 +101,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}.") from None
     if "\0" in text:
-        raise InputError(f"{path} is no text in UTF-8; write one image file on each line.")
+        raise InputError(f"{path} is not a text file; write one image file per line.")
     if not text.strip():
         raise InputError(f"{path} is empty; a split needs images in each of {', '.join(LISTS)}.")
     for number, line in enumerate(text.split("\n"), start=1):
@@ -104,21 +109,21 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
             yield number, line.rstrip()
 
 
-def _unknown(line: str, root: str) -> str:
-    """Why a line names none of the training images, and what to do."""
+def _explain_unknown(line: str, root: str) -> str:
+    """Return why a line is not a training image, and what to do."""
     name = os.path.basename(line)
     match = NAME_PATTERN.match(name)
     if match is None or os.path.splitext(name)[1].lower() not in EXTENSIONS:
-        return f"{line!r} is no image name; a line is a path from {root} to {NAME_FORMAT}."
+        return f"{line!r} is not an image name; a line is a path relative to {root}, to {NAME_FORMAT}."
     if int(match[1]) <= 0:
         return f"{line!r} is junk or a distractor; list images of identities above 0."
-    return f"there is no {line!r} in the training folders; lines are paths from {root}, which holds these folders."
+    return f"there is no {line!r} in the training folders; lines are paths relative to {root}, which contains them."
 
 
-def _require_apart(directory: Path, train: Sequence[ImageRecord], held: Sequence[ImageRecord]) -> None:
+def _require_apart(directory: Path, train: Sequence[ImageRecord], validation: Sequence[ImageRecord]) -> None:
     examples = {record.identity: record for record in train}
-    if both := sorted({record.identity for record in held} & examples.keys()):
+    if shared := sorted({record.identity for record in validation} & examples.keys()):
         raise InputError(
-            f"{directory}: the identity of {examples[both[0]].path.name} is in {TRAIN} and in {QUERY} or {GALLERY} "
-            f"({len(both)} in all), which spoils the hold-out; keep all images of an identity on one side."
+            f"{directory}: the identity of {examples[shared[0]].path.name} is in {TRAIN} and in {QUERY} or {GALLERY} "
+            f"({len(shared)} in all), so the score would be meaningless; keep all images of an identity on one side."
         )

@@ -1,4 +1,4 @@
-"""Hold-out identities for validation, chosen by hashes so that neither place nor neighbours of an image matter."""
+"""Validation split by hashes of identities, so that neither the folder nor the other images matter."""
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ __all__ = ["Split", "split_by_identity"]
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Training records, and queries and gallery of the held-out identities, each in the order given."""
+    """Training records, and queries and gallery of the validation, each in the given order."""
 
     train: tuple[ImageRecord, ...]
     query: tuple[ImageRecord, ...]
@@ -26,21 +26,23 @@ class Split:
 
     @property
     def held_out(self) -> int:
-        """Number of held-out identities; below 100 the validation numbers are noisy."""
+        """Number of held-out identities; with fewer than 100 the validation metrics are noisy."""
         return len({record.identity for record in self.query + self.gallery})
 
 
 def split_by_identity(records: Sequence[ImageRecord], *, seed: int, fraction: float = 0.2) -> Split:
-    """Hold the identities out whose hash with the seed, as a number in 0..1, is below the fraction.
+    """Hold out the identities whose hash with the seed, as a number in 0..1, is below the fraction.
 
-    Per held-out identity and camera the image of the lowest hash becomes a query, unless a query would be left without
-    a gallery image of another camera; all other images, and those of identities with one camera, are gallery.
+    Per held-out identity and camera, the image with the lowest hash becomes a query, unless a query would be left
+    without a gallery image of another camera. All other images are gallery, also those of identities with one camera.
 
     Args:
-        records: training records (identities above 0).
+        records: Training records (identities above 0).
+        seed: Seed of the hashes.
+        fraction: Expected fraction of held-out identities.
 
     Raises:
-        InputError: no query results, or no training identity remains.
+        InputError: There is no query, or no training identity is left.
     """
     held: defaultdict[int, list[ImageRecord]] = defaultdict(list)
     for record in records:
@@ -50,13 +52,13 @@ def split_by_identity(records: Sequence[ImageRecord], *, seed: int, fraction: fl
     queries = {record for images in held.values() for record in _queries(images, seed)}
     if len({record.camera for record in records}) < 2:
         raise InputError(
-            "all training images are of one camera, and a query must be found in another one: a hold-out needs images "
-            "of at least two cameras."
+            "all training images are of one camera, but a query needs a match of another one: a validation split needs "
+            "images of at least two cameras."
         )
     if not train or not queries:
-        fault = "holds no identity with images of two cameras out" if train else "leaves no identity for training"
+        problem = "has no identity with images of two cameras" if train else "leaves no identity for training"
         raise InputError(
-            f"the hold-out of {fraction:g} of the identities ({len(held)} held out) {fault}; set another "
+            f"the validation split of {fraction:g} of the identities ({len(held)} held out) {problem}; set another "
             "dataset.validation_seed, or add identities."
         )
     query = tuple(record for record in records if record in queries)
@@ -65,17 +67,17 @@ def split_by_identity(records: Sequence[ImageRecord], *, seed: int, fraction: fl
 
 
 def _queries(images: Sequence[ImageRecord], seed: int) -> list[ImageRecord]:
-    """The queries among the images of one identity."""
+    """Return the queries among the images of one identity."""
     first: dict[int, ImageRecord] = {}
     for record in sorted(images, key=lambda record: _uniform(f"{seed}:{record.path.name}")):
         first.setdefault(record.camera, record)
     queries = list(first.values())
-    rest = Counter(record.camera for record in images)
-    rest.subtract(first.keys())
-    # If one query has all the rest in its own camera, the last query's image in the gallery is a match for the others.
-    return queries[:-1] if rest.total() in (rest[camera] for camera in first) else queries
+    others = Counter(record.camera for record in images)
+    others.subtract(first.keys())
+    # If all other images are of one query's camera, that query has no match: the last query becomes a gallery image.
+    return queries[:-1] if others.total() in (others[camera] for camera in first) else queries
 
 
 def _uniform(text: str) -> float:
-    """A number in 0..1 that only the text decides."""
+    """Return a number in 0..1 that depends on the text alone."""
     return int.from_bytes(blake2b(text.encode(errors="surrogateescape"), digest_size=8).digest(), "big") / 2**64

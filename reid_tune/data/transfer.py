@@ -1,35 +1,35 @@
-"""Arrays and tensors between the host and a model's device, without waiting for the device."""
+"""Transfer of arrays and tensors between host and device, without waiting for the device."""
 
 import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["HostCopy", "to_pinned", "to_device"]
+__all__ = ["HostCopy", "to_device", "to_pinned"]
 
 
 def to_pinned(array: np.ndarray, device: torch.device) -> Tensor:
-    """A tensor of an array, in page-locked memory where the device is a GPU, which copies it by itself from there."""
+    """Return a tensor of an array; for a GPU in page-locked memory, from which it can copy by itself."""
     tensor = torch.from_numpy(array)
     return tensor.pin_memory() if device.type == "cuda" else tensor
 
 
 def to_device(values: np.ndarray | Tensor, device: torch.device) -> Tensor:
-    """A tensor on a device of an array, or of what `to_pinned` returned.
+    """Copy an array, or a tensor of `to_pinned`, to a device.
 
     A GPU copies it when its earlier work is done, while this process continues. A copy from ordinary memory would make
-    the process wait for all that the GPU still has to do.
+    the process wait for all earlier work of the GPU.
     """
     tensor = values if isinstance(values, Tensor) else to_pinned(values, device)
     return tensor.to(device, non_blocking=True)
 
 
 class HostCopy:
-    """Values of a tensor on their way to the host.
+    """Asynchronous copy of a tensor to the host.
 
-    Reading them waits for the device to compute them, and not for the work that it was given afterwards.
+    Reading it waits until the device has computed the tensor, but not for later work of the device.
 
     Args:
-        tensor: On any device; later changes of it do not change the copy.
+        tensor: Tensor on any device; later changes of it do not change the copy.
     """
 
     def __init__(self, tensor: Tensor) -> None:
@@ -43,7 +43,7 @@ class HostCopy:
             self._values = tensor.clone()
 
     def read(self) -> list[float]:
-        """The values of a tensor with one dimension."""
+        """Return the values of a one-dimensional tensor."""
         if self._ready is not None:
             self._ready.synchronize()
         return list(self._values.tolist())

@@ -1,4 +1,4 @@
-"""Learning rate by epoch, as closed formulas of the epoch and the metrics so far: a resumed run needs no state."""
+"""Learning rate as a formula of the epoch and the metrics so far, so that a resumed run needs no scheduler state."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,37 +8,38 @@ import torch
 
 from reid_tune.config.train import Optim
 
-__all__ = ["learning_rate", "count_plateaus", "set_learning_rate"]
+__all__ = ["count_plateaus", "learning_rate", "set_learning_rate"]
 
-# An improvement is a value below this share of the best one, as in torch's ReduceLROnPlateau.
-_IMPROVED = 1 - 1e-4
+# An improvement is a value below this fraction of the best one, as in torch's ReduceLROnPlateau.
+_IMPROVEMENT_FACTOR = 1 - 1e-4
 _MONITORS = {"train_loss": "loss", "val_loss": "val_loss"}
 
 
 def learning_rate(optim: Optim, epoch: int, num_epochs: int, target: float, plateaus: int = 0) -> float:
-    """The rate of one parameter group in one epoch (formulas of the reference's schedules).
+    """Return the learning rate of one parameter group in one epoch (formulas of the reference's schedules).
 
     `linear`: with i = epoch + 1 and W = warmup_iters, target (f (1 - i/W) + i/W) while i < W, f = warmup_factor;
-    `constant`: target f while i < W. Both times gamma for each of lr_steps that is <= i, or with plateau_patience for
-    each plateau.
+    `constant`: target f while i < W. Both are multiplied by gamma for each of lr_steps that is <= i, or with
+    plateau_patience for each plateau.
     `cosine`: with W = warmup_epochs, f base_lr + epoch (target - f base_lr) / W while epoch < W; then
     m + (target - m) (1 + cos(pi epoch / num_epochs)) / 2 with m = 0.002 base_lr.
 
     Args:
-        epoch: 0-based.
-        num_epochs: Length of the whole schedule, wherever a run is stopped.
-        target: The group's rate after the warm-up.
-        plateaus: How many plateaus were met before this epoch.
+        optim: Section `train.optim` of the spec.
+        epoch: Epoch, 0-based.
+        num_epochs: Length of the whole schedule in epochs, even if a run is stopped earlier.
+        target: Learning rate of the group after the warm-up.
+        plateaus: Number of plateaus before this epoch.
     """
     if optim.warmup_method == "cosine":
         return _cosine(optim, epoch, num_epochs, target)
-    passed = epoch + 1
-    drops = plateaus if optim.plateau_patience is not None else sum(step <= passed for step in optim.lr_steps)
+    number = epoch + 1
+    drops = plateaus if optim.plateau_patience is not None else sum(step <= number for step in optim.lr_steps)
     decay = optim.gamma**drops
-    if passed >= optim.warmup_iters:
+    if number >= optim.warmup_iters:
         return target * decay
-    share = passed / optim.warmup_iters if optim.warmup_method == "linear" else 0
-    return target * (optim.warmup_factor * (1 - share) + share) * decay
+    progress = number / optim.warmup_iters if optim.warmup_method == "linear" else 0
+    return target * (optim.warmup_factor * (1 - progress) + progress) * decay
 
 
 def _cosine(optim: Optim, epoch: int, num_epochs: int, target: float) -> float:
@@ -49,32 +50,40 @@ def _cosine(optim: Optim, epoch: int, num_epochs: int, target: float) -> float:
 
 
 def count_plateaus(optim: Optim, history: Sequence[Mapping[str, Any]]) -> int:
-    """Plateaus in the metrics of the epochs so far, counted as torch's ReduceLROnPlateau does (mode min).
+    """Count plateaus in the metrics of the epochs so far, as torch's ReduceLROnPlateau does (mode min).
 
-    A plateau is met when `lr_monitor` has not improved in more than `plateau_patience` epochs that have it; counting
-    begins anew behind it. The epochs of the warm-up do not count.
+    A plateau is `lr_monitor` without improvement in more than `plateau_patience` epochs that have this metric; after
+    it, counting restarts. The epochs of the warm-up do not count.
     """
     if optim.plateau_patience is None:
         return 0
     monitor = _MONITORS[optim.lr_monitor]
-    best, bad, met = math.inf, 0, 0
+    best, stale_epochs, count = math.inf, 0, 0
     for metrics in history[max(optim.warmup_iters - 1, 0) :]:
         if monitor not in metrics:
             continue
-        if metrics[monitor] < best * _IMPROVED:
-            best, bad = metrics[monitor], 0
+        if metrics[monitor] < best * _IMPROVEMENT_FACTOR:
+            best, stale_epochs = metrics[monitor], 0
         else:
-            bad += 1
-        if bad > optim.plateau_patience:
-            bad, met = 0, met + 1
-    return met
+            stale_epochs += 1
+        if stale_epochs > optim.plateau_patience:
+            stale_epochs, count = 0, count + 1
+    return count
 
 
 def set_learning_rate(
     optimizer: torch.optim.Optimizer, optim: Optim, epoch: int, num_epochs: int, history: Sequence[Mapping[str, Any]]
 ) -> float:
-    """Set all groups' rates for an epoch, given the metrics of those before it, and return the largest."""
-    met = count_plateaus(optim, history)
+    """Set the learning rates of all groups for an epoch and return the largest.
+
+    Args:
+        optimizer: Optimizer of `make_optimizer`.
+        optim: Section `train.optim` of the spec.
+        epoch: Epoch, 0-based.
+        num_epochs: Length of the whole schedule in epochs.
+        history: Metrics of the epochs before.
+    """
+    plateaus = count_plateaus(optim, history)
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate(optim, epoch, num_epochs, group["initial_lr"], met)
+        group["lr"] = learning_rate(optim, epoch, num_epochs, group["initial_lr"], plateaus)
     return float(max(group["lr"] for group in optimizer.param_groups))

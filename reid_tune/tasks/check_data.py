@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from reid_tune.config.experiment import Experiment
-from reid_tune.data.contact_sheet import check_picture_name, draw_contact_sheet
+from reid_tune.data.contact_sheet import require_picture_name, draw_contact_sheet
 from reid_tune.data.data_quality import (
     Finding,
     Subset,
@@ -82,7 +82,7 @@ def check_data(experiment: Experiment, sheet: Path | None = None) -> Report:
         InputError: no folder is given, one cannot be read or holds no crop, or the sheet cannot be written.
     """
     if sheet:
-        check_picture_name(sheet)
+        require_picture_name(sheet)
     strict, experiment = experiment.dataset.strict, _relaxed(experiment)
     folders = list_training_folders(experiment) if experiment.dataset.train_folders else ()
     train, pairs = _train_part(folders), _pairs(experiment)
@@ -170,7 +170,7 @@ def _leaks(train: Subset, pairs: Sequence[Pair]) -> Iterator[Finding]:
     known = [record for record in train.records if record.identity > 0]
     for query, gallery in pairs:
         tested = [*query.records, *gallery.records]
-        own = known if query.people in (TEST, VALIDATION) else select_same_data_set(known, tested)
+        own = known if query.identity_group in (TEST, VALIDATION) else select_same_data_set(known, tested)
         if shared := count_shared_identities(own, tested):
             yield Finding(
                 "error",
@@ -180,7 +180,7 @@ def _leaks(train: Subset, pairs: Sequence[Pair]) -> Iterator[Finding]:
 
 
 def _draw(scans: Sequence[ImageScan], sheet: Path) -> Iterator[Finding]:
-    records = [seen.record for seen in scans if not seen.fault and seen.record.identity > 0]
+    records = [seen.record for seen in scans if not seen.error and seen.record.identity > 0]
     if records:
         draw_contact_sheet(records, sheet)
     else:

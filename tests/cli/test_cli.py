@@ -142,11 +142,11 @@ def test_train_and_evaluate(run: Run, spec: Path, tmp_path: Path) -> None:
     assert checkpoint == Path("results/train/reid_model_latest.pth") and checkpoint.is_file()
     arguments = ("evaluate", "-e", spec, f"evaluate.checkpoint={checkpoint}")
     evaluated = run(*arguments, "--format", "json")
-    found = json.loads(evaluated.out)
-    assert found == json.loads(Path("results/evaluate/metrics.json").read_text())
-    assert list(found) == ["plain", "re_ranked", "threshold"]
+    metrics = json.loads(evaluated.out)
+    assert metrics == json.loads(Path("results/evaluate/metrics.json").read_text())
+    assert list(metrics) == ["plain", "re_ranked", "threshold"]
     table = run(*arguments).out
-    assert f"{100 * found['plain']['mAP']:.1f}" in table and "re-ranked" in table
+    assert f"{100 * metrics['plain']['mAP']:.1f}" in table and "re-ranked" in table
 
 
 @pytest.mark.parametrize("content", [None, {}, {"notes.txt": b""}, {"person.jpg": b""}])
@@ -159,7 +159,7 @@ def test_train_without_usable_data(refused: Callable[..., str], spec: Path, cont
     message = refused("train", "-e", spec, f"dataset.train_dataset_dir={folder}")
     assert str(folder) in message
     expected = {None: "there is no folder", (): "it is empty"}.get(None if content is None else tuple(content))
-    assert (expected or "wanted are names like") in message
+    assert (expected or "image names must be") in message
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xd8\xff no picture", None])
@@ -261,17 +261,17 @@ def write_features(path: Path, **changes: Any) -> Path:
 
 def test_score_in_all_formats(run: Run, tmp_path: Path) -> None:
     path = write_features(tmp_path / "f.npz")
-    found = json.loads(run("score", path, "--format", "json").out)
-    assert list(found) == [
+    content = json.loads(run("score", path, "--format", "json").out)
+    assert list(content) == [
         *("mAP", "mINP", "Rank-1", "Rank-5", "Rank-10", "queries", "gallery"),
         *("intervals", "protocol"),
     ]
-    assert 0 < found["mAP"] < 1 and found["gallery"] == 22
-    assert yaml.safe_load(run("score", path, "--format", "yaml").out) == found
+    assert 0 < content["mAP"] < 1 and content["gallery"] == 22
+    assert yaml.safe_load(run("score", path, "--format", "yaml").out) == content
     table = run("score", path).out
-    assert "mAP %" in table and f"{100 * found['mAP']:.1f}" in table and "plain" in table
+    assert "mAP %" in table and f"{100 * content['mAP']:.1f}" in table and "plain" in table
     re_ranked = json.loads(run("score", path, "--re-ranking", "6,2,0.3", "--format", "json").out)
-    assert re_ranked["mAP"] != found["mAP"]
+    assert re_ranked["mAP"] != content["mAP"]
     assert "re-ranked" in run("score", path, "--re-ranking", "6,2,0.3").out
 
 
@@ -402,9 +402,9 @@ def test_report_in_all_formats(run: Run, tmp_path: Path) -> None:
         log.append(RunEnded(run="trials/0000", state="finished", epoch=1))
         log.append(StageDone(stage="register", result=registered))
     arguments = ("report", "s", "--storage", "elsewhere")
-    found = json.loads(run(*arguments, "--format", "json").out)
-    assert found["winner"] == 0 and found["trial0"] == 0.5
-    assert yaml.safe_load(run(*arguments, "--format", "yaml").out) == found
+    content = json.loads(run(*arguments, "--format", "json").out)
+    assert content["winner"] == 0 and content["trial0"] == 0.5
+    assert yaml.safe_load(run(*arguments, "--format", "yaml").out) == content
     table = run(*arguments).out
     assert "50.0" in table and "registered: models:/m@champion (version 3; no other version had the alias)" in table
     assert "model: elsewhere/s/export/winner.onnx" in table

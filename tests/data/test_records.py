@@ -105,9 +105,9 @@ def test_training_needs_identities() -> None:
     folder = ImageFolder(
         Path("market"), (ImageRecord(Path("-1_c1.jpg"), -1, 1), ImageRecord(Path("0000_c1.jpg"), 0, 1)), ()
     )
-    with pytest.raises(InputError, match="market holds only junk"):
+    with pytest.raises(InputError, match="market has only junk"):
         training_records(folder)
-    with pytest.raises(InputError, match="market holds only junk"):
+    with pytest.raises(InputError, match="market has only junk"):
         training_records(ImageFolder(Path("duke"), (ImageRecord(Path("0001_c1.jpg"), 1, 1),), ()), folder)
 
 
@@ -150,15 +150,15 @@ def test_one_folder_keeps_its_numbers(tmp_path: Path) -> None:
 
 def test_a_folder_given_twice_is_refused(tmp_path: Path) -> None:
     folder = touch(tmp_path / "market", "0001_c1.jpg")
-    with pytest.raises(InputError, match=r"names the folder .*market twice; "):
+    with pytest.raises(InputError, match=r"names the folder .*market twice, "):
         read_training_folders([folder, folder])
     (tmp_path / "link").symlink_to(folder)
-    with pytest.raises(InputError, match=r"the folder .*link twice, once as .*market; "):
+    with pytest.raises(InputError, match=r"the folder .*link twice, once as .*market, "):
         read_training_folders([folder, tmp_path / "link"])
 
 
 def test_strict_holds_for_every_folder(tmp_path: Path) -> None:
     first, second = touch(tmp_path / "a", "0001_c1.jpg"), touch(tmp_path / "b", "0001_c1.jpg", "odd.jpg")
     assert len(read_training_folders([first, second])) == 2
-    with pytest.raises(InputError, match=r"/b holds 1 image.*'odd.jpg'"):
+    with pytest.raises(InputError, match=r"/b has 1 image.*'odd.jpg'"):
         read_training_folders([first, second], strict=True)

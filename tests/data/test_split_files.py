@@ -134,7 +134,7 @@ def test_a_name_with_a_line_break_is_refused_before_anything_is_written(tmp_path
     train = touch(tmp_path / "train", range(1, 10))
     (train / "0005_c1_\n.jpg").touch()
     split, folders = held(train)
-    with pytest.raises(InputError, match=r"the image 'train/0005_c1_\\n.jpg' in .* cannot stand in a list"):
+    with pytest.raises(InputError, match=r"the name of the image 'train/0005_c1_\\n.jpg' in .* contains a line break"):
         write_split(tmp_path / "split", split, folders)
     assert not (tmp_path / "split").exists() or os.listdir(tmp_path / "split") == []
 
@@ -152,12 +152,14 @@ def test_lists_are_replaced_whole(tmp_path: Path) -> None:
 def test_lines_that_name_no_training_image_are_explained(lists: tuple[Lines, tuple[ImageFolder, ...], Path]) -> None:
     root = lists[1][0].path.parent
     assert refused(lists, query=["train/0099_c1_x.jpg"]) == (
-        f"query.txt line 1: there is no 'train/0099_c1_x.jpg' in the training folders; lines are paths from {root}, "
-        "which holds these folders."
+        f"query.txt line 1: there is no 'train/0099_c1_x.jpg' in the training folders; lines are paths relative to "
+        f"{root}, which contains them."
     )
     assert refused(lists, query=["", "0001_c1s1_000001_00.jpg"]).startswith("query.txt line 2: there is no '0001_c1s")
     for odd in ("photo.jpg", "train/0001_c1.txt", "# a remark", "train/0001_c1s1_000001_00.jpg 0"):
-        assert refused(lists, train=[odd]).startswith(f"train.txt line 1: {odd!r} is no image name; a line is a path")
+        assert refused(lists, train=[odd]).startswith(
+            f"train.txt line 1: {odd!r} is not an image name; a line is a path"
+        )
     message = refused(lists, gallery=["train/0000_c1s1_000001_00.jpg"])
     assert "'train/0000_c1s1_000001_00.jpg' is junk or a distractor; list images of identities above 0" in message
 
@@ -166,9 +168,9 @@ def test_an_image_stands_in_one_list_once(lists: tuple[Lines, tuple[ImageFolder,
     lines, *_ = lists
     first, second = lines["query.txt"][:2]
     message = refused(lists, query=[first, second, first])
-    assert message == f"query.txt line 3: {first!r} stands in query.txt line 1 too; list each image once."
+    assert message == f"query.txt line 3: {first!r} is also in query.txt line 1; list each image once."
     message = refused(lists, gallery=[*lines["gallery.txt"], second])
-    assert message.endswith(f"{second!r} stands in query.txt line 2 too; list each image once.")
+    assert message.endswith(f"{second!r} is also in query.txt line 2; list each image once.")
 
 
 def test_an_identity_on_both_sides_is_refused(lists: tuple[Lines, tuple[ImageFolder, ...], Path]) -> None:
@@ -177,7 +179,9 @@ def test_an_identity_on_both_sides_is_refused(lists: tuple[Lines, tuple[ImageFol
     for side in ("query", "gallery"):
         message = refused(lists, train=rest, **{side: [*lines[f"{side}.txt"], last]})
         assert message.startswith(f": the identity of {last.removeprefix('train/')[:4]}_c")
-        assert "is in train.txt and in query.txt or gallery.txt (1 in all), which spoils the hold-out" in message
+        assert (
+            "is in train.txt and in query.txt or gallery.txt (1 in all), so the score would be meaningless" in message
+        )
 
 
 def test_files_that_are_no_lists_are_explained(lists: tuple[Lines, tuple[ImageFolder, ...], Path]) -> None:
@@ -189,7 +193,7 @@ def test_files_that_are_no_lists_are_explained(lists: tuple[Lines, tuple[ImageFo
         assert refused(lists, **{name[:-4]: ["", " "]}).startswith(f"{name} is empty")
         write(target, lines)
         (target / name).write_bytes("\n".join(lines[name]).encode("utf-16"))
-        with pytest.raises(InputError, match=f"/{name} is no text in UTF-8; write one image file on each line"):
+        with pytest.raises(InputError, match=f"/{name} is not a text file; write one image file per line"):
             read_split(target, folders)
         (target / name).unlink()
         with pytest.raises(InputError, match=f"there is no .*/{name}; a split is a folder with train.txt, query.txt"):

@@ -92,8 +92,8 @@ def test_junk_distractors_and_odd_names_are_counted(root: Path, spec: Spec) -> N
         "distractors": 1,
         "left_out": 1,
     }
-    assert only(report, "note").startswith("1 image file(s) of gallery are left out, as their names do not parse (odd")
-    assert "dataset.strict refuses them" in only(check_data(spec(dataset__strict=True)), "error")
+    assert only(report, "note").startswith("1 image file(s) of gallery are skipped, as their names do not parse (odd")
+    assert "dataset.strict does not allow this" in only(check_data(spec(dataset__strict=True)), "error")
 
 
 def test_identities_of_one_image_or_camera_are_noted(root: Path, spec: Spec) -> None:
@@ -101,8 +101,8 @@ def test_identities_of_one_image_or_camera_are_noted(root: Path, spec: Spec) -> 
     report = check_data(spec())
     assert not report.spoiled
     assert sentences(report, "note") == [
-        "1 of 10 identities of train have one image, so that there is nothing to compare (0020_c1_0.png).",
-        "2 of 10 identities of train are seen by one camera and teach nothing about another "
+        "1 of 10 identities of train have a single image, so there are no pairs to compare (0020_c1_0.png).",
+        "2 of 10 identities of train are seen by a single camera, so nothing is learned across cameras "
         "(0020_c1_0.png, 0021_c2_0.png).",
     ]
 
@@ -152,18 +152,18 @@ def test_queries_without_a_match(root: Path, spec: Spec) -> None:
 def test_files_of_equal_content(root: Path, spec: Spec) -> None:
     train, gallery = root / "train", root / "gallery"
     shutil.copy(train / "0001_c1_0.png", train / "0001_c1_copy.png")
-    assert only(check_data(spec()), "note").startswith("1 image(s) of train are there more than once, for example ")
+    assert only(check_data(spec()), "note").startswith("1 image(s) of train exist more than once, for example ")
     shutil.move(train / "0001_c1_copy.png", train / "0002_c1_copy.png")
     sentence = only(check_data(spec()), "error")
-    assert sentence.startswith("1 image(s) of train stand under two identities")
+    assert sentence.startswith("1 image(s) of train have two identities")
     assert f"{train}/0001_c1_0.png and {train}/0002_c1_copy.png." in sentence
     shutil.move(train / "0002_c1_copy.png", gallery / "0011_c4_copy.png")
-    assert "1 image(s) of train are in gallery too, whose score they flatter" in only(check_data(spec()), "error")
+    assert "1 image(s) of train are also in gallery, which inflates its score" in only(check_data(spec()), "error")
     shutil.copy(root / "query" / "0011_c1_0.png", gallery / "0011_c4_copy.png")
-    assert "1 image(s) of query are in gallery too, for example" in only(check_data(spec()), "note")
+    assert "1 image(s) of query are also in gallery, for example" in only(check_data(spec()), "note")
     shutil.move(gallery / "0011_c4_copy.png", gallery / "0012_c4_copy.png")
     report = check_data(spec())
-    assert "1 image(s) of the test stand under two identities" in sentences(report, "error")[0]
+    assert "1 image(s) of the test have two identities" in sentences(report, "error")[0]
 
 
 def test_the_same_people_in_two_training_folders_spoil(root: Path, spec: Spec) -> None:
@@ -175,7 +175,7 @@ def test_the_same_people_in_two_training_folders_spoil(root: Path, spec: Spec) -
     assert report.rows()["train"]["cameras"] == 6
     shutil.copy(root / "train" / "0001_c1_0.png", other / "0001_c1_0.png")
     sentence = only(check_data(spec(dataset__train_dataset_dir=folders)), "error")
-    assert sentence.startswith("1 image(s) of train stand under two identities")
+    assert sentence.startswith("1 image(s) of train have two identities")
 
 
 def test_all_unreadable_files_are_named(root: Path, spec: Spec) -> None:
@@ -254,7 +254,7 @@ def test_a_contact_sheet_is_drawn(root: Path, spec: Spec, suffix: str) -> None:
 
 
 def test_a_contact_sheet_needs_a_picture_name_and_a_picture(root: Path, spec: Spec) -> None:
-    with pytest.raises(InputError, match="sheet.txt must have a name that ends in .png or .jpg"):
+    with pytest.raises(InputError, match="the name of the contact sheet .*sheet.txt must end in .png or .jpg"):
         check_data(spec(), root / "sheet.txt")
     for path in (root / "train").iterdir():
         path.write_bytes(b"broken")

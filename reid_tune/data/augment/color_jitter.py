@@ -1,4 +1,4 @@
-"""Colour jitter of whole batches: brightness, contrast, saturation and hue, by each image's own factors."""
+"""Colour jitter of whole batches: brightness, contrast, saturation and hue, with factors for each image."""
 
 import numpy as np
 import torch
@@ -11,23 +11,24 @@ __all__ = ["jitter_colors"]
 
 
 def jitter_colors(images: Tensor, jitter: JitterParams) -> Tensor:
-    """Adjust the chosen images, on their device.
+    """Change the colours of the selected images, on their device.
 
-    Every sum and product is rounded by itself, so that devices and numbers of workers differ in nothing.
+    Every sum and product is rounded separately, so that the device and the number of workers make no difference.
 
     Args:
-        images: uint8 [b, H, W, C], RGB or grey (C = 1, which has neither saturation nor hue).
+        images: uint8 [b, H, W, C], RGB or greyscale (C = 1, which has neither saturation nor hue).
+        jitter: Parameters for these images.
 
     Returns:
-        float32 of that shape, 0..255, not rounded to whole numbers.
+        float32 [b, H, W, C], 0..255, not rounded to integers.
     """
     adjusted = images.float()
-    chosen = to_device(np.flatnonzero(jitter.chosen), images.device)
-    factors = to_device(jitter.factors[jitter.chosen].astype(np.float32), images.device)[..., None, None, None]
-    planes = adjusted.index_select(0, chosen).permute(0, 3, 1, 2).contiguous()
+    selected = to_device(np.flatnonzero(jitter.selected), images.device)
+    factors = to_device(jitter.factors[jitter.selected].astype(np.float32), images.device)[..., None, None, None]
+    planes = adjusted.index_select(0, selected).permute(0, 3, 1, 2).contiguous()
     for operation in jitter.order:
         planes = _OPERATIONS[operation](planes, factors[:, operation])
-    return adjusted.index_copy_(0, chosen, planes.permute(0, 2, 3, 1))
+    return adjusted.index_copy_(0, selected, planes.permute(0, 2, 3, 1))
 
 
 def _brightness(planes: Tensor, factor: Tensor) -> Tensor:
@@ -35,39 +36,39 @@ def _brightness(planes: Tensor, factor: Tensor) -> Tensor:
 
 
 def _contrast(planes: Tensor, factor: Tensor) -> Tensor:
-    # The mean in double precision does not depend on the order of its sum once it is rounded to float.
-    return _blend(planes, _grey(planes).mean((1, 2, 3), keepdim=True, dtype=torch.float64).float(), factor)
+    # Rounded to float, a mean in double precision does not depend on the order of its sum.
+    return _blend(planes, _luma(planes).mean((1, 2, 3), keepdim=True, dtype=torch.float64).float(), factor)
 
 
 def _saturation(planes: Tensor, factor: Tensor) -> Tensor:
-    return planes if planes.shape[1] == 1 else _blend(planes, _grey(planes), factor)
+    return planes if planes.shape[1] == 1 else _blend(planes, _luma(planes), factor)
 
 
-def _hue(planes: Tensor, turn: Tensor) -> Tensor:
-    """Turn the hue of HSV (Smith 1978) by a share of the circle, -0.5..0.5; saturation and value stay."""
+def _hue(planes: Tensor, shift: Tensor) -> Tensor:
+    """Shift the hue of HSV (Smith 1978) by a fraction of the circle, -0.5..0.5; saturation and value stay."""
     if planes.shape[1] == 1:
         return planes
     red, green, blue = planes.split(1, dim=1)
     value, low = planes.amax(1, keepdim=True), planes.amin(1, keepdim=True)
     chroma = value - low
-    # Sixths of the circle; where all three are equal the numerators are 0, and so is the chroma below.
+    # In sixths of the circle; if all channels are equal, the numerators are 0 and the chroma below too.
     by_blue = (red - green).div_(chroma).add_(4)
     by_green = (blue - red).div_(chroma).add_(2)
     by_red = (green - blue).div_(chroma)
     sixths = torch.where(value == red, by_red, torch.where(value == green, by_green, by_blue)).nan_to_num_(0.0)
     # A channel is at `value` over two sixths, at `low` over the opposite two, and in between on straight lines.
-    place = sixths.add_(turn * 6) + torch.arange(5, 0, -2, device=planes.device)[:, None, None]
-    place = place.remainder_(6)
-    below = torch.minimum(place, 4 - place).clamp_(0, 1)
-    return value - chroma * below
+    angle = sixths.add_(shift * 6) + torch.arange(5, 0, -2, device=planes.device)[:, None, None]
+    angle = angle.remainder_(6)
+    reduction = torch.minimum(angle, 4 - angle).clamp_(0, 1)
+    return value - chroma * reduction
 
 
 def _blend(planes: Tensor, other: Tensor, factor: Tensor) -> Tensor:
     return planes.mul(factor).add_(other * (1 - factor)).clamp_(0, 255)
 
 
-def _grey(planes: Tensor) -> Tensor:
-    """Luma (ITU-R BT.601), [b, 1, H, W]."""
+def _luma(planes: Tensor) -> Tensor:
+    """Return the luma (ITU-R BT.601), [b, 1, H, W]."""
     if planes.shape[1] == 1:
         return planes
     red, green, blue = planes.split(1, dim=1)

@@ -1,4 +1,4 @@
-"""Flip, crop and erase on the CPU: rectangles are copied image by image, which memory likes best."""
+"""Flip, crop and erase on the CPU: rectangles are copied image by image, which is cache-friendly."""
 
 from functools import lru_cache
 
@@ -11,33 +11,33 @@ from reid_tune.data.augment.params import AugmentationParams, Erasing, noise_ban
 __all__ = ["erase", "flip_and_crop"]
 
 
-def flip_and_crop(images: Tensor, decisions: AugmentationParams, padding: int) -> Tensor:
-    """Flip, pad with black and crop back; uint8 [b, H, W, C], the input is left alone."""
+def flip_and_crop(images: Tensor, params: AugmentationParams, padding: int) -> Tensor:
+    """Flip, pad with black and crop back; uint8 [b, H, W, C], the input is not changed."""
     height, width = images.shape[1:3]
     cropped = np.zeros(images.shape, np.uint8)
-    for number, (top, left) in enumerate((decisions.crop - padding).tolist()):
+    for number, (top, left) in enumerate((params.crop - padding).tolist()):
         # torch mirrors pixels with vector instructions, numpy one by one.
-        image = images[number].flip(1) if decisions.flip[number] else images[number]
+        image = images[number].flip(1) if params.flip[number] else images[number]
         rows, columns = _overlap(height, top), _overlap(width, left)
         cropped[number, rows[0], columns[0]] = image.numpy()[rows[1], columns[1]]
     return torch.from_numpy(cropped)
 
 
-def erase(batch: Tensor, decisions: AugmentationParams, erasing: Erasing) -> None:
+def erase(batch: Tensor, params: AugmentationParams, erasing: Erasing) -> None:
     """Fill the boxes of a normalised batch, float32 [b, H, W, C], in place."""
     pixels = batch.numpy()
     size = pixels[0].size
-    for number, (top, left, height, width) in enumerate(decisions.boxes.tolist()):
+    for number, (top, left, height, width) in enumerate(params.boxes.tolist()):
         box = slice(top, top + height), slice(left, left + width)
         if erasing == "mean":
             pixels[number][box] = 0.0
         elif height:
-            start = decisions.noise[number]
+            start = params.noise[number]
             pixels[number][box] = _bank(size)[start : start + size].reshape(pixels[0].shape)[box]
 
 
 def _overlap(length: int, shift: int) -> tuple[slice, slice]:
-    """Where a window that is shifted over the image lies in the window, and in the image."""
+    """Return the overlap of an image and a shifted window, in coordinates of the window and of the image."""
     return slice(max(0, -shift), length - max(0, shift)), slice(max(0, shift), length + min(0, shift))
 
 

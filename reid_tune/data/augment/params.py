@@ -1,4 +1,4 @@
-"""What augmentation does to each image of a batch, drawn on the CPU for the global batch."""
+"""Random parameters of the augmentation of each image, drawn on the CPU for the global batch."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -11,10 +11,10 @@ __all__ = ["NOISE_OFFSETS", "AugmentationParams", "Erasing", "JitterParams", "dr
 
 Erasing = Literal["mean", "noise"]
 
-# Places in the bank of noise at which the noise of an image may begin.
+# Number of offsets in the noise bank at which the noise of an image may start.
 NOISE_OFFSETS = 1 << 20
-TRIES = 100
-SMALLEST = 0.02
+MAX_ATTEMPTS = 100
+MIN_AREA = 0.02  # of the erased box, as a fraction of the image
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,31 +22,31 @@ class JitterParams:
     """Colour jitter of B images.
 
     Attributes:
-        chosen: bool [B], which images are changed at all.
-        factors: float64 [B, 4]: brightness, contrast and saturation are multiplied by the first three, and the last,
-            -0.5..0.5, is added to the hue as a share of the colour circle.
-        order: int64 [4], places in `factors` in the order of the operations, one order for all images.
+        selected: bool [B], whether an image is changed.
+        factors: float64 [B, 4]: factors on brightness, contrast and saturation, and the shift of the hue, -0.5..0.5 as
+            a fraction of the colour circle.
+        order: int64 [4], columns of `factors` in the order of the operations, which is the same for all images.
     """
 
-    chosen: np.ndarray
+    selected: np.ndarray
     factors: np.ndarray
     order: np.ndarray
 
     def slice(self, start: int, stop: int) -> "JitterParams":
-        """The jitter of images start..stop-1."""
-        return JitterParams(self.chosen[start:stop], self.factors[start:stop], self.order)
+        """Return the parameters of images start..stop-1."""
+        return JitterParams(self.selected[start:stop], self.factors[start:stop], self.order)
 
 
 @dataclass(frozen=True, slots=True)
 class AugmentationParams:
-    """Decisions for B images.
+    """Augmentation of B images.
 
     Attributes:
         flip: bool [B].
-        crop: int64 [B, 2], top and left of the crop in the padded image, 0..2 * padding.
-        boxes: int64 [B, 4], top, left, height and width of the erased box; height 0 where nothing is erased.
-        noise: int64 [B], place in the bank of noise, 0..NOISE_OFFSETS - 1.
-        jitter: of the colours; None where its probability is 0.
+        crop: int64 [B, 2], top and left of the crop in the padded image in pixels, 0..2 * padding.
+        boxes: int64 [B, 4], top, left, height and width of the erased box in pixels; all 0 if nothing is erased.
+        noise: int64 [B], offset in the noise bank, 0..NOISE_OFFSETS - 1.
+        jitter: Colour jitter; None if its probability is 0.
     """
 
     flip: np.ndarray
@@ -56,10 +56,10 @@ class AugmentationParams:
     jitter: JitterParams | None = None
 
     def slice(self, start: int, stop: int) -> "AugmentationParams":
-        """The decisions of images start..stop-1, such as one worker's."""
-        own = slice(start, stop)
+        """Return the parameters of images start..stop-1, such as those of one worker."""
+        part = slice(start, stop)
         jitter = self.jitter and self.jitter.slice(start, stop)
-        return AugmentationParams(self.flip[own], self.crop[own], self.boxes[own], self.noise[own], jitter)
+        return AugmentationParams(self.flip[part], self.crop[part], self.boxes[part], self.noise[part], jitter)
 
 
 def draw_params(
@@ -74,9 +74,20 @@ def draw_params(
     erasing: Erasing,
     jitter: ColorJitter,
 ) -> AugmentationParams:
-    """Draw for a batch of images of `height` x `width`; `flip` and `erase` are probabilities.
+    """Draw the parameters of a batch.
 
-    Colour jitter is drawn last: with or without it all else is the same.
+    Colour jitter is drawn last, so that the other parameters do not depend on it.
+
+    Args:
+        rng: Random number generator.
+        batch: Number of images.
+        height: Image height in pixels.
+        width: Image width in pixels.
+        flip: Probability of a horizontal flip, 0..1.
+        padding: Border before the crop in pixels.
+        erase: Probability of erasing, 0..1.
+        erasing: Kind of erasing, see `Augmentation`.
+        jitter: Settings of the colour jitter.
     """
     return AugmentationParams(
         flip=rng.random(batch) < flip,
@@ -90,12 +101,12 @@ def draw_params(
 def _draw_boxes(
     rng: np.random.Generator, batch: int, height: int, width: int, probability: float, erasing: Erasing
 ) -> np.ndarray:
-    """Random erasing (Zhong et al. 2020): the first of up to 100 boxes that is lower and narrower than the image."""
+    """Draw boxes for random erasing (Zhong et al. 2020): the first of up to 100 that is smaller than the image."""
     if erasing == "mean":
-        largest, aspect = 0.4, rng.uniform(0.3, 3.33, (batch, TRIES))
+        largest, aspect = 0.4, rng.uniform(0.3, 3.33, (batch, MAX_ATTEMPTS))
     else:
-        largest, aspect = 1 / 3, np.exp(rng.uniform(np.log(0.3), -np.log(0.3), (batch, TRIES)))
-    area = rng.uniform(SMALLEST, largest, (batch, TRIES)) * height * width
+        largest, aspect = 1 / 3, np.exp(rng.uniform(np.log(0.3), -np.log(0.3), (batch, MAX_ATTEMPTS)))
+    area = rng.uniform(MIN_AREA, largest, (batch, MAX_ATTEMPTS)) * height * width
     sizes = np.rint(np.sqrt([area * aspect, area / aspect])).astype(np.int64)
     limits = np.array([height, width])
     fits = np.all(sizes < limits[:, None, None], axis=0)
@@ -108,12 +119,16 @@ def _draw_boxes(
 def _draw_jitter(rng: np.random.Generator, batch: int, jitter: ColorJitter) -> JitterParams:
     deviations = np.array([jitter.brightness, jitter.contrast, jitter.saturation, jitter.hue])
     return JitterParams(
-        chosen=rng.random(batch) < jitter.prob,
+        selected=rng.random(batch) < jitter.prob,
         factors=np.array([1.0, 1.0, 1.0, 0.0]) + deviations * rng.uniform(-1, 1, (batch, 4)),
         order=rng.permutation(4),
     )
 
 
 def noise_bank(size: int) -> np.ndarray:
-    """Normal noise, float32, for images of `size` values at any offset; the same in all processes."""
+    """Return normal noise, float32 [NOISE_OFFSETS + size], the same in all processes.
+
+    Args:
+        size: Number of values of an image, which may start at any offset.
+    """
     return np.random.default_rng(0).standard_normal(NOISE_OFFSETS + size, dtype=np.float32)

@@ -84,7 +84,7 @@ def test_only_chosen_images_change_and_the_input_is_left_alone() -> None:
     copy = batch.clone()
     jitter = AUGMENTATION.draw(0, 0, 0, 30).jitter
     output = jitter_colors(batch, jitter)
-    chosen = torch.from_numpy(jitter.chosen)
+    chosen = torch.from_numpy(jitter.selected)
     assert 8 < chosen.sum() < 26
     assert torch.equal(output[~chosen], batch[~chosen].float())
     assert all((output[i] - batch[i]).abs().max() > 1 for i in torch.nonzero(chosen)[:-4, 0])
@@ -107,7 +107,7 @@ def test_it_comes_after_the_crop_and_before_the_mean() -> None:
     jitter = still.jitter
     expected = [
         by_torchvision(crop.permute(1, 2, 0), jitter.factors[i], jitter.order)
-        if jitter.chosen[i]
+        if jitter.selected[i]
         else crop.permute(1, 2, 0)
         for i, crop in enumerate(crops)
     ]

@@ -122,7 +122,7 @@ def test_jitter_leaves_the_other_draws_as_they_are(erasing: str) -> None:
 
 def test_jitter_is_drawn_by_its_probability_and_uniformly_in_its_ranges() -> None:
     jitter = replace(AUGMENTATION, jitter=JITTER).draw(0, 0, 0, MANY).jitter
-    assert abs(jitter.chosen.mean() - 0.3) < 0.015
+    assert abs(jitter.selected.mean() - 0.3) < 0.015
     for factor, (low, high) in zip(jitter.factors.T, [(0.8, 1.2), (0.6, 1.4), (0.0, 2.0), (-0.1, 0.1)], strict=True):
         shares = np.histogram(factor, 10, (low, high))[0] / MANY
         assert low <= factor.min() and factor.max() <= high
@@ -141,5 +141,5 @@ def test_a_slice_of_jitter_keeps_the_order() -> None:
     drawn = replace(AUGMENTATION, jitter=JITTER).draw(0, 0, 0, 10)
     part = drawn.slice(3, 7)
     assert np.array_equal(part.jitter.order, drawn.jitter.order)
-    assert np.array_equal(part.jitter.chosen, drawn.jitter.chosen[3:7])
+    assert np.array_equal(part.jitter.selected, drawn.jitter.selected[3:7])
     assert np.array_equal(part.jitter.factors, drawn.jitter.factors[3:7])
