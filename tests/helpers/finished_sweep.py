@@ -1,4 +1,4 @@
-"""A simulated sweep from its first event to its last, for those who look at one."""
+"""A simulated sweep from its first event to its last, for tests that read one."""
 
 import math
 import os
@@ -113,8 +113,12 @@ def _result(sweep: SweepConfig, journal: Journal, stage: str) -> dict[str, Any]:
     """
     match stage:
         case "preflight":
-            crew = StageResources(ONE_CPU, 2)
-            return CHECKED.as_dict() | make_plan(sweep, (RUNG,), MEASURED, crew, crew) | {"warnings": CHECKED.warnings}
+            resources = StageResources(ONE_CPU, 2)
+            return (
+                CHECKED.as_dict()
+                | make_plan(sweep, (RUNG,), MEASURED, resources, resources)
+                | {"warnings": CHECKED.warnings}
+            )
         case "search":
             search = TrialSource(sweep, journal, (RUNG,))
             drive(search, fails_at_high_rates)

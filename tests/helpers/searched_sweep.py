@@ -1,4 +1,4 @@
-"""Logs behind a search, for the stages that follow it."""
+"""Logs after a search, for the stages that follow it."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ PARAMETERS = [
 
 
 def journal_with(folder: Path, sweep: SweepConfig, trials: list[tuple[str, float]]) -> Journal:
-    """The log behind a search of these (state, mAP)."""
+    """The log after a search of these (state, mAP)."""
     journal = Journal(folder)
     journal.emit(
         sweep_header(name="simulated", sweep=sweep.file.model_dump(mode="json"), spec=sweep.experiment.parameters())

@@ -64,7 +64,7 @@ def epoch_metrics(experiment: Experiment, epoch: int, objective: Objective = sur
 
 
 def draw_features(experiment: Experiment, objective: Objective = surrogate) -> FeatureSet:
-    """Embeddings of a hold-out that the seed of the split decides; the better the objective, the less noise."""
+    """Embeddings of a validation split, which its seed decides; the better the objective, the less noise."""
     draw = np.random.default_rng(experiment.dataset.validation_seed)
     ids = draw.permutation(40)[:12].repeat(4)
     cameras = np.tile([1, 2, 3, 4], 12)

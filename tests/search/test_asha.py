@@ -33,17 +33,17 @@ def test_decisions_are_those_of_the_rule(factor: int, seed: int) -> None:
     for _ in range(200):
         epoch = random_state.choice([*levels, factor**2 + 1])
         value = Fraction(random_state.randrange(1_000_003), 1_000_003)
-        goes_on = asha.should_continue(epoch, float(value))
+        continues = asha.should_continue(epoch, float(value))
         if epoch not in levels:
-            assert goes_on
+            assert continues
             continue
-        assert goes_on == (not known[epoch] or value >= quantile(known[epoch], 1 - Fraction(1, factor)))
+        assert continues == (not known[epoch] or value >= quantile(known[epoch], 1 - Fraction(1, factor)))
         known[epoch].append(value)
-        stopped += not goes_on
+        stopped += not continues
     assert 0 < stopped < 200
 
 
-def test_of_equals_all_go_on() -> None:
+def test_of_equal_values_all_continue() -> None:
     asha = Asha((1,), 3)
     assert all(asha.should_continue(1, 0.1) for _ in range(30))
 

@@ -71,7 +71,7 @@ def artifact(time: float, run: str) -> Event:
 
 # Events ---------------------------------------------------------------------------------------------------------------
 
-AFTER = st.integers(0, 4)  # whole seconds behind the event before
+AFTER = st.integers(0, 4)  # whole seconds after the event before
 EVENT = st.one_of(
     st.builds(driver, AFTER),
     st.builds(stage, AFTER, st.sampled_from(["search", "confirm", "refit"]), st.booleans()),
@@ -97,7 +97,7 @@ def last_of(events: Log, *kinds: type[Event], run: str = "") -> int | None:
 
 
 def working(events: Log) -> str | None:
-    """The stage at work behind some events."""
+    """The stage at work after some events."""
     last = last_of(events, DriverStarted, StageStarted, StageDone)
     event = events[last] if last is not None else None
     return event.stage if isinstance(event, StageStarted) else None
@@ -162,7 +162,7 @@ def test_nothing_counts_while_no_driver_works() -> None:
 # Pace -----------------------------------------------------------------------------------------------------------------
 
 
-def test_the_pace_leaves_out_what_lies_between_attempts() -> None:
+def test_the_timing_leaves_out_the_time_between_attempts() -> None:
     log = [
         *(attempt(0, RUNS[0]), report(14, RUNS[0], 1), report(18, RUNS[0], 2)),
         *(report(24, RUNS[0], 3), retry(30, RUNS[0])),
@@ -260,7 +260,7 @@ class Play:
         self.emit(RunEnded(run=trial_run(number), state=state, epoch=EPOCHS))
 
 
-def test_without_limits_a_purse_never_closes(tmp_path: Path) -> None:
+def test_without_limits_another_trial_may_always_begin(tmp_path: Path) -> None:
     play = Play(tmp_path)
     for number in range(50):
         play.begin(number)
@@ -269,7 +269,7 @@ def test_without_limits_a_purse_never_closes(tmp_path: Path) -> None:
         assert play.tracker.next_trial_limit() is play.tracker.exceeded_limit() is None
 
 
-def test_hours_close_the_purse_for_what_running_trials_and_one_more_may_take(tmp_path: Path) -> None:
+def test_hours_are_reserved_for_running_trials_and_one_more(tmp_path: Path) -> None:
     play = Play(tmp_path, hours=6.5 + 16 + 10)  # The two repeats run at once.
     assert play.tracker.next_trial_limit() is None
     play.begin(0)
@@ -277,7 +277,7 @@ def test_hours_close_the_purse_for_what_running_trials_and_one_more_may_take(tmp
     play.begin(1)
     assert (
         play.tracker.next_trial_limit() == "hours"
-    )  # A third begins when one of them is done, so 13 hours behind the first.
+    )  # A third begins when one of them is done, so 13 hours after the first.
     play.now = 1
     play.end(1, "stopped")
     play.now = 3.4
@@ -386,7 +386,7 @@ Ends = list[tuple[int, str, float]]
         ([(1, "stopped", 0.7), (0, "failed", 0.7)], True),
     ],
 )
-def test_patience_counts_what_ended_behind_the_last_gain(tmp_path: Path, ends: Ends, closed: bool) -> None:
+def test_patience_counts_the_trials_after_the_last_improvement(tmp_path: Path, ends: Ends, closed: bool) -> None:
     play = Play(tmp_path, patience=2)
     for number in range(4):
         play.begin(number)

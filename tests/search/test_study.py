@@ -35,8 +35,8 @@ TWO = {"objective": [{"metric": "mAP"}, {"metric": "gflops"}, {"metric": "embedd
 
 CLIFF = -3.0
 
-Lesson = dict[str, Any]
-Train = Callable[[Mapping[str, Any]], Lesson]
+Outcome = dict[str, Any]
+Train = Callable[[Mapping[str, Any]], Outcome]
 
 
 def study(folder: Path, sampler: str = "tpe", trials: int = 60, seed: int = 1, **values: Any) -> Study:
@@ -48,15 +48,15 @@ def sweep(folder: Path, sampler: str = "tpe", trials: int = 60, seed: int = 1, *
     return make_sweep(folder, **({"space": PLAIN, "search": search, "budget": {"trials": trials}} | values))
 
 
-def finished(score: float, *costs: float) -> Lesson:
+def finished(score: float, *costs: float) -> Outcome:
     return {"state": "finished", "value": score, "epochs": {1: score / 2, 2: score}, "costs": costs}
 
 
-def stopped(score: float, *costs: float, epoch: int = 1) -> Lesson:
+def stopped(score: float, *costs: float, epoch: int = 1) -> Outcome:
     return {"state": "stopped", "value": score, "epochs": {epoch: score}, "costs": costs}
 
 
-def failed(failure: str, *costs: float) -> Lesson:
+def failed(failure: str, *costs: float) -> Outcome:
     return {"state": "failed", "value": None, "epochs": {1: 0.25}, "costs": costs, "failure": failure}
 
 
@@ -64,10 +64,10 @@ def told(found: Study) -> list[optuna.trial.FrozenTrial]:
     return [found.study.get_trials(deepcopy=False)[number] for number in found.numbers.values()]
 
 
-def learn(found: Study, *lessons: Lesson) -> list[optuna.trial.FrozenTrial]:
-    for number, lesson in enumerate(lessons, 1):
+def learn(found: Study, *outcomes: Outcome) -> list[optuna.trial.FrozenTrial]:
+    for number, outcome in enumerate(outcomes, 1):
         found.add_trial(trial_run(number), {RATE: 1e-3, MARGIN: 0.3, WIDTH: 64 * number})
-        found.tell(trial_run(number), **lesson)
+        found.tell(trial_run(number), **outcome)
     return told(found)
 
 
@@ -79,11 +79,11 @@ def suggest(found: Study, train: Train, count: int) -> list[dict[str, Any]]:
     return suggested
 
 
-LESSONS = [finished(0.5), stopped(0.3), failed("non_finite"), failed("out_of_memory"), failed("invalid"), failed("")]
+OUTCOMES = [finished(0.5), stopped(0.3), failed("non_finite"), failed("out_of_memory"), failed("invalid"), failed("")]
 
 
 def test_what_becomes_of_the_ends_of_trials(tmp_path: Path) -> None:
-    trials = learn(study(tmp_path), *LESSONS, finished(math.nan), {**finished(0.1), "value": None})
+    trials = learn(study(tmp_path), *OUTCOMES, finished(math.nan), {**finished(0.1), "value": None})
     states = ["COMPLETE", *["PRUNED"] * 3, *["FAIL"] * 4]
     assert [trial.state.name for trial in trials] == states
     assert [trial.intermediate_values for trial in trials[:4]] == [{1: 0.25, 2: 0.5}, {1: 0.3}, {}, {}]
@@ -96,8 +96,8 @@ def test_what_becomes_of_the_ends_of_trials(tmp_path: Path) -> None:
 def test_with_several_objectives_costs_are_minimized(tmp_path: Path, sampler: str) -> None:
     found = study(tmp_path, sampler, **TWO)
     assert [direction.name for direction in found.study.directions] == ["MAXIMIZE", "MINIMIZE", "MINIMIZE"]
-    lessons = [{**lesson, "costs": (2.0, 64.0)} for lesson in LESSONS]
-    trials = learn(found, *lessons)
+    outcomes = [{**outcome, "costs": (2.0, 64.0)} for outcome in OUTCOMES]
+    trials = learn(found, *outcomes)
     assert (trials[0].state.name, trials[0].values) == ("COMPLETE", [0.5, 2.0, 64.0])
     assert all(trial.intermediate_values == {} for trial in trials)
     found.tell(trial_run(0), **finished(0.25, 1.0, 32.0))
@@ -129,7 +129,7 @@ def test_tpe_ranks_complete_before_stopped_before_diverged_before_too_large(
 
 
 def test_the_gaussian_process_is_told_of_failures_as_complete_trials_that_break_a_constraint(tmp_path: Path) -> None:
-    trials = learn(study(tmp_path, "gp"), failed("out_of_memory"), finished(0.5), finished(0.3), *LESSONS)
+    trials = learn(study(tmp_path, "gp"), failed("out_of_memory"), finished(0.5), finished(0.3), *OUTCOMES)
     complete = [
         (trial.values, trial.constraints["trainable"] > 0) for trial in trials if trial.state.name == "COMPLETE"
     ]
@@ -140,7 +140,7 @@ def test_the_gaussian_process_is_told_of_failures_as_complete_trials_that_break_
 def too_high(failure: str, best: float) -> Train:
     """Trials fail at the higher half of the rates; the best rate is 10**best."""
 
-    def train(parameters: Mapping[str, Any]) -> Lesson:
+    def train(parameters: Mapping[str, Any]) -> Outcome:
         rate = math.log10(parameters[RATE])
         score = 0.5 - 0.05 * abs(rate - best) - 0.1 * abs(parameters[MARGIN] - 0.3)
         return failed(failure) if rate > CLIFF else finished(score)
@@ -172,7 +172,7 @@ def test_where_the_best_is_next_to_what_fails_tpe_does_not_run_into_it(tmp_path:
     assert learned < 0.6 * ignored
 
 
-def pareto(parameters: Mapping[str, Any]) -> Lesson:
+def pareto(parameters: Mapping[str, Any]) -> Outcome:
     width = parameters[WIDTH]
     score = 0.5 + width / 4096 - 0.1 * abs(math.log10(parameters[RATE]) + 3)
     return (
@@ -199,18 +199,18 @@ def test_with_several_objectives_all_of_the_front_is_approached(tmp_path: Path) 
 @pytest.mark.parametrize("sampler", ["tpe", "gp"])
 @pytest.mark.parametrize("values", [{}, {"space": CONDITIONAL, "constraints": LIMITS}, TWO])
 def test_the_same_events_give_the_same_suggestions(tmp_path: Path, sampler: str, values: dict[str, Any]) -> None:
-    kinds: list[Callable[..., Lesson]] = [finished, stopped, lambda score, *costs: failed("non_finite", *costs)]
+    kinds: list[Callable[..., Outcome]] = [finished, stopped, lambda score, *costs: failed("non_finite", *costs)]
     first, second = (study(tmp_path, sampler, 16, **values) for _ in range(2))
-    events: list[tuple[str, dict[str, Any], Lesson]] = []
+    events: list[tuple[str, dict[str, Any], Outcome]] = []
     for number in range(1, 11):
         run, width = trial_run(number), 64.0 * (number % 5)
         parameters = first.ask(run, number)
-        lesson = kinds[number % 3](0.1 + width / 1000, *((width, width) if values is TWO else ()))
-        first.tell(run, **lesson)
-        events.append((run, json.loads(json.dumps(parameters)), lesson))
-    for run, parameters, lesson in events:
+        outcome = kinds[number % 3](0.1 + width / 1000, *((width, width) if values is TWO else ()))
+        first.tell(run, **outcome)
+        events.append((run, json.loads(json.dumps(parameters)), outcome))
+    for run, parameters, outcome in events:
         second.add_trial(run, parameters)
-        second.tell(run, **lesson)
+        second.tell(run, **outcome)
     assert first.ask("trials/0011", 11) == second.ask("trials/0011", 11)
 
 

@@ -61,7 +61,7 @@ def some(values: list[Any]) -> st.SearchStrategy[list[Any]]:
 
 @st.composite
 def trees(draw: Any) -> dict[str, list[dict[str, Any]]]:
-    """Spaces of choices; the conditions of a key look at keys before it, so there is no circle."""
+    """Spaces of choices; the conditions of a key name keys before it, so there is no circle."""
     tree: dict[str, list[dict[str, Any]]] = {}
     for key in VALUES:
         before, tree[key] = list(tree), []
@@ -100,7 +100,7 @@ BY_OPTIMIZER = [
 ]
 
 
-def test_a_key_stands_behind_those_that_decide_on_it() -> None:
+def test_a_key_comes_after_those_that_decide_on_it() -> None:
     space = make_space(
         {RATE: BY_OPTIMIZER, SOFT: {"choice": [True, False]}, NAME: {"choice": ["SGD", "Adam", "AdamW"]}}
     )

@@ -173,7 +173,7 @@ def test_an_override_below_a_plain_value_is_refused(tmp_path: Path, override: st
         load_sweep(write_sweep(tmp_path), [override])
 
 
-def test_a_spec_may_set_the_hold_out_that_every_sweep_has(tmp_path: Path) -> None:
+def test_a_spec_may_set_the_validation_split_that_every_sweep_has(tmp_path: Path) -> None:
     dataset = load_sweep(write_sweep(tmp_path, {"dataset": {"validation_fraction": 0.5}})).experiment.dataset
     assert (dataset.validation, dataset.validation_fraction) == ("holdout", 0.5)
 

@@ -81,7 +81,7 @@ def test_steps_are_decimal() -> None:
         ({"choice": [[40, 70], [60]]}, [[40], 60]),
     ],
 )
-def test_what_lies_outside(entry: Any, outside: list[Any]) -> None:
+def test_values_outside(entry: Any, outside: list[Any]) -> None:
     assert [read(entry).encode("key", value) for value in outside] == [None] * len(outside)
 
 

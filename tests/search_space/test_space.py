@@ -61,7 +61,7 @@ def test_a_draw_comes_back_from_its_configuration() -> None:
         ({NAME: "RAdam"}, False),
     ],
 )
-def test_what_lies_inside(changes: dict[str, Any], inside: bool) -> None:
+def test_values_inside(changes: dict[str, Any], inside: bool) -> None:
     assert (make_space(TREE).encode(changes) is not None) is inside
 
 

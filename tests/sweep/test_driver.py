@@ -52,10 +52,10 @@ def begun(folder: Path, key: str | None, lock: str | None) -> SweepConfig:
             None,
             f"the sweep simulated is encrypted: give its key as encryption_key, {KEY_VARIABLE} or {KEY_FILE_VARIABLE}.",
         ),
-        ("open sesame", "the encryption key does not open the sweep simulated: give the one"),
+        ("open sesame", "the encryption key does not open the sweep simulated: give the key that"),
     ],
 )
-def test_an_encrypted_sweep_goes_on_with_its_key_only(tmp_path: Path, given: str | None, message: str) -> None:
+def test_an_encrypted_sweep_continues_with_its_key_only(tmp_path: Path, given: str | None, message: str) -> None:
     sweep = begun(tmp_path, given, encrypt(b"uid", SECRET).hex())
     before = sorted(sweep.folder.iterdir())
     with pytest.raises(InputError) as caught:

@@ -30,15 +30,15 @@ def steady(rng: random.Random) -> Callable[[], float]:
 
 
 def simulated_epochs(trials: int, levels: tuple[int, ...], factor: int, num_epochs: int, values: Values) -> float:
-    """Mean epochs of the trials behind trial 0 in searches with the real ASHA, one trial after the other."""
+    """Mean epochs of the trials after trial 0 in searches with the real ASHA, one trial after the other."""
     totals, rng = [], random.Random(1)
     for _ in range(400):
         asha, total = Asha(levels, factor), 0
         for number in range(trials + 1):
-            value, epoch, goes_on = values(rng), 0, True
-            while epoch < num_epochs and goes_on:
+            value, epoch, continues = values(rng), 0, True
+            while epoch < num_epochs and continues:
                 epoch += 1
-                goes_on = asha.should_continue(epoch, value() if epoch in levels else 0.0) or number == 0
+                continues = asha.should_continue(epoch, value() if epoch in levels else 0.0) or number == 0
             total += epoch if number else 0
         totals.append(total)
     return fmean(totals)
@@ -52,7 +52,7 @@ def test_the_expected_epochs_are_those_of_simulated_searches(trials: int, factor
     assert 1 <= simulated_epochs(trials, levels, factor, 20, steady) / expected < (1.2 if trials > 20 else 1.7)
 
 
-def test_in_a_long_search_one_in_three_goes_on() -> None:
+def test_in_a_long_search_one_in_three_continues() -> None:
     assert expected_epochs(30_000, (3, 9), 3, 30) == pytest.approx(30_000 * (3 + 6 / 3 + 21 / 9), rel=1e-3)
     assert expected_epochs(5, (), 3, 30) == 150
     assert expected_epochs(5, (40,), 3, 30) == 150
@@ -90,12 +90,12 @@ def test_the_plan_without_a_scheduler(tmp_path: Path) -> None:
 
 def test_asha_and_rare_validations_make_a_plan_shorter(tmp_path: Path) -> None:
     whole = make(tmp_path)["stages"]["search"]
-    crew = StageResources(ResourceRequest(2), 3)
+    resources = StageResources(ResourceRequest(2), 3)
     sweep = make_sweep(
         tmp_path, {"train": {"num_epochs": EPOCHS, "validation_interval": 4, "optim": {}}, "dataset": {}}
     )
-    found = make_plan(sweep, (2,), MEASURED, crew, crew)
-    assert found["timing"]["epoch"] == 30 + 12 * 3 / EPOCHS  # behind epochs 2, 4 and 6
+    found = make_plan(sweep, (2,), MEASURED, resources, resources)
+    assert found["timing"]["epoch"] == 30 + 12 * 3 / EPOCHS  # after epochs 2, 4 and 6
     assert found["stages"]["search"]["epochs"] < whole["epochs"]
     assert found["stages"]["search"]["hours"] < whole["hours"]
 

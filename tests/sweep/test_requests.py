@@ -116,7 +116,7 @@ def test_what_the_space_does_not_have_cannot_be_enqueued(folder: Path, pair: str
     assert not (folder / REQUESTS).exists()
 
 
-def test_what_is_enqueued_behind_the_search_opens_it_again(tmp_path: Path) -> None:
+def test_a_request_after_the_search_opens_it_again(tmp_path: Path) -> None:
     sweep = simulate(tmp_path, trials=3)
     state, _ = read_sweep(sweep.folder)
     assert stages_to_redo(sweep, state, None) == ()

@@ -19,7 +19,7 @@ RATE = "train.optim.base_lr"
 
 
 def finished(folder: Path, ended_by: str = "trials", **values: Any) -> SweepState:
-    """A sweep of two trials, a repeat that failed and refits, all stages done; what the resume looks at."""
+    """A sweep of two trials, a repeat that failed and refits, all stages done; what the resume reads."""
     sweep = make_sweep(folder, **values)
     with Journal(sweep.folder) as journal:
         content = {"sweep": sweep.file.model_dump(mode="json"), "spec": sweep.experiment.parameters()}
@@ -49,7 +49,7 @@ def test_the_same_sweep_has_nothing_to_do_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("ended_by", "before", "now", "goes_on"),
+    ("ended_by", "before", "now", "continues"),
     [
         ("trials", {"trials": 2}, {"trials": 3}, True),
         ("trials", {"trials": 2}, {"trials": 2, "hours": 5}, False),
@@ -59,11 +59,11 @@ def test_the_same_sweep_has_nothing_to_do_again(tmp_path: Path) -> None:
         ("patience", {"trials": 9, "patience": 1}, {"trials": 9, "patience": 5}, True),
     ],
 )
-def test_a_larger_budget_goes_on_with_the_search_that_it_ended(
-    tmp_path: Path, ended_by: str, before: dict[str, Any], now: dict[str, Any], goes_on: bool
+def test_a_larger_budget_continues_the_search_that_it_ended(
+    tmp_path: Path, ended_by: str, before: dict[str, Any], now: dict[str, Any], continues: bool
 ) -> None:
     state = finished(tmp_path, ended_by, budget=before)
-    assert stages_to_redo(make_sweep(tmp_path, budget=now), state, None) == (STAGES[1:] if goes_on else ())
+    assert stages_to_redo(make_sweep(tmp_path, budget=now), state, None) == (STAGES[1:] if continues else ())
 
 
 def test_from_a_stage_on_all_is_done_again(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("names", [["a"], ["a", "b"], ["b", "a"]])
 @pytest.mark.parametrize("seed", [0, 5, 11])
-def test_every_hold_out_leaves_enough(data: Path, tmp_path: Path, names: list[str], seed: int) -> None:
+def test_every_validation_split_leaves_enough(data: Path, tmp_path: Path, names: list[str], seed: int) -> None:
     seeds = range(seed, seed + 4)
     folders = read_training_folders([data / name / "bounding_box_train" for name in names])
     chosen = sample_training_images(folders, seeds=seeds, fraction=0.2, identities=8, images=4)
@@ -40,7 +40,7 @@ def test_every_hold_out_leaves_enough(data: Path, tmp_path: Path, names: list[st
     records = training_records(*read_training_folders(linked))
     assert {(record.path.resolve(), record.identity, record.camera) for record in records} == {
         (record.path, record.identity, record.camera) for records in chosen for record in records if record.identity > 0
-    }, "the folders behind the first are numbered as in the whole data"
+    }, "the folders after the first are numbered as in the whole data"
     for own in seeds:
         split = split_by_identity(records, seed=own, fraction=0.2)
         assert len({record.identity for record in split.train}) >= 8
@@ -119,7 +119,7 @@ def test_the_key_is_in_no_file_of_the_small_sweep(data: Path, tmp_path: Path) ->
 
 @pytest.mark.integration
 @pytest.mark.timeout(1500)
-def test_a_smoke_runs_every_stage_and_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_a_smoke_runs_every_stage_and_leaves_no_files(tmp_path: Path) -> None:
     space = {"train.optim.base_lr": {"loguniform": [2.0e-4, 5.0e-3]}, "re_ranking.k1": {"int": [2, 30]}}
     bench = Bench(tmp_path, space=space, scheduler={"name": "asha"})
     (tmp_path / "cache").mkdir()

@@ -23,7 +23,7 @@ def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A storage with a sweep whose driver died behind its search."""
+    """A storage with a sweep whose driver died after its search."""
     return simulate(tmp_path_factory.mktemp("killed"), trials=TRIALS, until="search").folder.parent
 
 

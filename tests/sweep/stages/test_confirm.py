@@ -115,7 +115,7 @@ def test_without_a_full_length_trial_there_is_nothing_to_confirm(tmp_path: Path,
 
 
 @pytest.mark.parametrize("step", [5, pytest.param(1, marks=pytest.mark.integration)])
-def test_a_driver_killed_behind_any_event_changes_nothing(tmp_path: Path, sweep: SweepConfig, step: int) -> None:
+def test_a_driver_killed_after_any_event_changes_nothing(tmp_path: Path, sweep: SweepConfig, step: int) -> None:
     journal, result = confirmed(sweep, tmp_path / "whole", by_base_lr)
     journal.__exit__()
     lines = (tmp_path / "whole" / EVENTS).read_bytes().splitlines(keepends=True)
@@ -128,6 +128,6 @@ def test_a_driver_killed_behind_any_event_changes_nothing(tmp_path: Path, sweep:
         resumed = Journal(folder)
         source = make_confirm_runs(sweep, resumed)
         drive(source, by_base_lr)
-        assert source.is_done() and outcome(resumed) == outcome(journal), f"killed behind event {count}"
+        assert source.is_done() and outcome(resumed) == outcome(journal), f"killed after event {count}"
         assert choose_winner(sweep, resumed) == result
         resumed.__exit__()

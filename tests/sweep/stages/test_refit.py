@@ -21,7 +21,7 @@ def confirmed(folder: Path, sweep: SweepConfig, winner: int, whole: list[int]) -
     return journal
 
 
-def test_winner_and_trial_0_are_refitted_without_hold_out(tmp_path: Path) -> None:
+def test_winner_and_trial_0_are_refitted_without_validation_split(tmp_path: Path) -> None:
     sweep = make_sweep(tmp_path)
     journal = confirmed(tmp_path / "x", sweep, 1, [0, 1, 2])
     source = make_refit_runs(sweep, journal)

@@ -1,4 +1,4 @@
-"""The stage `register` behind real stages, on checkpoints that were never trained, and who reads what it registers."""
+"""The stage `register` after real stages, on checkpoints that were never trained, and who reads what it registers."""
 
 import json
 from hashlib import sha256
@@ -46,7 +46,7 @@ pytestmark = pytest.mark.timeout(120)
 
 
 def write_repeat(journal: Journal, sweep: SweepConfig, run: str, noise: float) -> None:
-    """Embeddings of a repeat's hold-out, the farther from those of the identity the more noise."""
+    """Embeddings of a repeat's validation split, the farther from those of the identity the more noise."""
     split = load_split(with_parameters(sweep.experiment, journal.state.runs[run].parameters, run))
     draw = np.random.default_rng(0)
     identities = draw.normal(size=(10_000, 8))
@@ -81,7 +81,7 @@ def registered(tmp_path_factory: pytest.TempPathFactory) -> Any:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
         patch.setattr("reid_tune.sweep.stages.preflight.SAMPLE_COUNT", 50)
-        patch.setattr("reid_tune.sweep.stages.test_set._draw", lambda *_: None)  # test_test_set.py looks at the pictures
+        patch.setattr("reid_tune.sweep.stages.test_set._draw", lambda *_: None)  # test_test_set.py tests the pictures
         sweep = make_sweep(folder, tree, confirm={"seeds": 1}, registry={"model": "people", "alias": "best"})
         journal = Journal(sweep.folder)
         content = {"sweep": sweep.file.model_dump(mode="json"), "spec": sweep.experiment.parameters()}

@@ -55,14 +55,14 @@ def test_bad_settings_are_refused(tmp_path: Path) -> None:
         list_settings(make_sweep(tmp_path, space=SPACE | {"re_ranking.lambda_value": {"choice": [0.5, 1.5]}}))
 
 
-def test_the_choice_is_the_best_mean_over_the_hold_outs_of_each_finalist(tmp_path: Path) -> None:
+def test_the_choice_is_the_best_mean_over_the_validation_splits_of_each_finalist(tmp_path: Path) -> None:
     sweep, journal = confirmed(tmp_path, space=SPACE | RERANKED)
     result = choose_settings(sweep, journal)  # type: ignore[arg-type]
     winner = journal.state.stages["confirm"]["winner"]
-    hold_outs = [read_features(features_file(journal.folder, confirm_run(winner, repeat))) for repeat in (1, 2)]
+    splits = [read_features(features_file(journal.folder, confirm_run(winner, repeat))) for repeat in (1, 2)]
 
     def mean_of(setting: ReRanking | None) -> float:
-        return sum(score(features, setting, default_device()).mAP for features in hold_outs) / 2
+        return sum(score(features, setting, default_device()).mAP for features in splits) / 2
 
     tried = list_settings(sweep)  # type: ignore[arg-type]
     values = [mean_of(setting) for setting in tried]
@@ -94,7 +94,7 @@ def test_the_scores_are_computed_on_the_default_device(
     sweep, journal = confirmed(tmp_path, base=spec, space=SPACE | RERANKED)
     seen.clear()
     choose_settings(sweep, journal)  # type: ignore[arg-type]
-    assert seen == [(device, deterministic)] * 8, "two finalists, two hold-outs, without and with re-ranking"
+    assert seen == [(device, deterministic)] * 8, "two finalists, two validation splits, without and with re-ranking"
 
 
 def test_without_ranges_nothing_is_chosen(tmp_path: Path) -> None:

@@ -116,7 +116,7 @@ SEARCHES = [("tpe", {}), ("random", {}), ("tpe", CONDITIONAL), ("random", CONDIT
         *(pytest.param(*search, 1, marks=pytest.mark.integration) for search in SEARCHES),
     ],
 )
-def test_a_driver_killed_behind_any_event_changes_nothing(
+def test_a_driver_killed_after_any_event_changes_nothing(
     tmp_path: Path, sampler: str, values: dict[str, Any], step: int
 ) -> None:
     """The unit tests take every seventh event: kinds of events come in groups of other sizes."""
@@ -132,8 +132,8 @@ def test_a_driver_killed_behind_any_event_changes_nothing(
         (folder / EVENTS).write_bytes(b"".join(lines[:count]))
         again, resumed = searched(sweep, folder)
         resumed.__exit__()
-        assert outcome(resumed) == outcome(journal), f"killed behind event {count}"
-        assert study_of(again) == study_of(whole), f"killed behind event {count}"
+        assert outcome(resumed) == outcome(journal), f"killed after event {count}"
+        assert study_of(again) == study_of(whole), f"killed after event {count}"
         assert resumed.state == replay(Journal(folder).earlier_events)
 
 
@@ -207,7 +207,7 @@ def test_trial_0_is_never_stopped_but_counts_at_its_rungs(tmp_path: Path) -> Non
     assert report("trials/0001", 1, 0.5)
     assert report("trials/0000", 1, 0.4)
     assert source.pruning.asha._recorded[1] == [0.5, 0.4]
-    assert not report("trials/0002", 1, 0.4)  # the cutoff of 0.5 and 0.4 lies between them
+    assert not report("trials/0002", 1, 0.4)  # the cutoff of 0.5 and 0.4 is between them
     assert journal.state.runs["trials/0002"].reason == "below rung 1"
     assert all(report("trials/0000", epoch, 0.4) for epoch in range(2, EPOCHS))
     assert not report("trials/0000", EPOCHS, 0.4)
@@ -413,7 +413,7 @@ def test_a_grid_runs_every_combination_once(tmp_path: Path) -> None:
     assert [trial.parameters for trial in journal.state.trials] == [{}, *expected]
 
 
-def test_what_the_log_says_of_no_run_changes_nothing_when_a_search_goes_on(tmp_path: Path) -> None:
+def test_what_the_log_says_of_no_run_changes_nothing_when_a_search_continues(tmp_path: Path) -> None:
     sweep = make_sweep(tmp_path, budget={"trials": 6})
     whole, journal = searched(sweep, tmp_path / "whole")
     journal.emit(ArtifactWritten(path="report.html", folder=""))
@@ -433,7 +433,7 @@ def test_tpe_learns_under_conditions_and_constraints(tmp_path: Path) -> None:
     assert best["tpe"] > best["random"]
 
 
-def test_given_configurations_come_behind_trial_0_and_count(tmp_path: Path) -> None:
+def test_initial_points_come_after_trial_0_and_count(tmp_path: Path) -> None:
     sweep = make_sweep(tmp_path, budget={"trials": 4})
     given = [{"parameters": {RATE: 0.001 * number}, "origin": f"start_from[{number}]"} for number in (1, 2)]
     journal = begin(sweep, tmp_path / "x")
@@ -457,7 +457,7 @@ def test_a_user_s_trial_is_the_next_one_and_beyond_the_budget(tmp_path: Path) ->
     assert [trial.origin for trial in journal.state.trials] == ["spec", "sampler", "user", "user"]
 
 
-def test_a_request_is_taken_up_once_though_its_file_stays(tmp_path: Path) -> None:
+def test_a_request_is_applied_once_though_its_file_stays(tmp_path: Path) -> None:
     sweep = make_sweep(tmp_path, budget={"trials": 2})
     source, journal = wait_in(sweep, tmp_path / "x", 1)
     path = tmp_path / "x" / submit_request(LocalStore(tmp_path / "x"), "enqueue", {RATE: 0.004})

@@ -1,4 +1,4 @@
-"""The stages behind the refit, on a checkpoint that was never trained."""
+"""The stages after the refit, on a checkpoint that was never trained."""
 
 import json
 from pathlib import Path
@@ -21,7 +21,9 @@ from ...helpers.refitted_sweep import refitted
 
 
 @pytest.mark.timeout(120)  # two real stages, with an export
-def test_the_test_stage_writes_the_threshold_beside_the_scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_test_stage_writes_the_threshold_next_to_the_scores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     torch.set_num_threads(1)
     data = tmp_path / "data"
     sweep, journal = refitted(tmp_path)
