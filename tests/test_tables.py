@@ -23,7 +23,7 @@ def test_a_table_of_unlike_rows_leaves_gaps() -> None:
     ]
 
 
-def test_intervals_stand_behind_their_metric_and_words_nowhere() -> None:
+def test_intervals_follow_their_metric_and_texts_have_no_column() -> None:
     metrics = {"mAP": 0.857, "queries": 3, "intervals": {"mAP": [0.841, 0.8723]}, "protocol": "words"}
     table = metrics_table({"plain": metrics, "other": {"mAP": 0.5, "queries": 4}})
     assert [column.header for column in table.columns] == ["", "mAP %", "queries"]

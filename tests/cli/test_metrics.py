@@ -1,4 +1,4 @@
-"""`reid-tune score` of files that people have: one sentence for each fault, and what is said beside the metrics."""
+"""`reid-tune score` of files that people have: one sentence for each fault, and what is printed next to the metrics."""
 
 import json
 import os
@@ -34,12 +34,12 @@ class Bomb:
 def arrays(**changed: Any) -> dict[str, Any]:
     """Six queries and ten gallery images of three identities and two cameras; None leaves an array out."""
     rng = np.random.default_rng(0)
-    found: dict[str, Any] = {}
+    arrays: dict[str, Any] = {}
     for side, count in (("query", 6), ("gallery", 10)):
-        found[f"{side}_features"] = rng.standard_normal((count, 4), dtype=np.float32)
-        found[f"{side}_ids"] = np.arange(count) % 3 + 1
-        found[f"{side}_cameras"] = np.arange(count) // 3 % 2 + 1
-    return {name: array for name, array in (found | changed).items() if array is not None}
+        arrays[f"{side}_features"] = rng.standard_normal((count, 4), dtype=np.float32)
+        arrays[f"{side}_ids"] = np.arange(count) % 3 + 1
+        arrays[f"{side}_cameras"] = np.arange(count) // 3 % 2 + 1
+    return {name: array for name, array in (arrays | changed).items() if array is not None}
 
 
 def saved(**changed: Any) -> Write:
@@ -190,7 +190,7 @@ def test_a_file_that_does_not_fit_into_memory_is_refused(tmp_path: Path) -> None
     assert done.stderr.startswith("reid-tune: f.npz does not fit into memory; ") and done.stderr.count("\n") == 1
 
 
-def test_a_full_disk_behind_the_output_is_one_sentence(tmp_path: Path) -> None:
+def test_a_full_disk_of_the_output_is_one_sentence(tmp_path: Path) -> None:
     saved()(tmp_path / "f.npz")
     command = [sys.executable, "-m", "reid_tune", "score", "f.npz"]
     with open("/dev/full", "w") as full:

@@ -21,8 +21,10 @@ def registered(tmp_path_factory: pytest.TempPathFactory) -> Path:
     files = write_files(folder)
     for number, gain in enumerate((0.1, 0.2, 0.15), 1):
         tags = {"sweep": f"week-{number}", "trial": "7", "test/mAP": f"{0.5 + gain:.4f}", "test/Rank-1": "0.9000"}
-        own = {**files, **confirmed(folder, gain)}
-        put(f"sqlite:///{folder}/mlflow.db", own, "people", f"week-{number}", tags=tags, description="**numbers**")
+        artifacts = {**files, **confirmed(folder, gain)}
+        put(
+            f"sqlite:///{folder}/mlflow.db", artifacts, "people", f"week-{number}", tags=tags, description="**numbers**"
+        )
     return folder / "mlflow.db"
 
 
@@ -45,13 +47,13 @@ def test_the_list(run: Run) -> None:
         ["people", "1", "", "60.0", "90.0", "week-1"],
     ]
     assert all(line[6].endswith((" s", " min")) for line in lines)
-    found = json.loads(run("list --format json")[1])
-    assert [(line["version"], line["aliases"], line["mAP"]) for line in found] == [
+    content = json.loads(run("list --format json")[1])
+    assert [(line["version"], line["aliases"], line["mAP"]) for line in content] == [
         (3, ["challenger"], 0.65),
         (2, ["champion"], 0.7),
         (1, [], 0.6),
     ]
-    assert yaml.safe_load(run("list --format yaml")[1]) == found
+    assert yaml.safe_load(run("list --format yaml")[1]) == content
 
 
 def test_all_about_a_version(run: Run, registered: Path) -> None:
@@ -62,10 +64,10 @@ def test_all_about_a_version(run: Run, registered: Path) -> None:
     assert 'mlflow.pyfunc.load_model("models:/people@champion").predict(images)' in out
     assert out.endswith("reid-tune evaluate -e SPEC evaluate.checkpoint='models:/people@champion'\n")
     assert "evaluate.checkpoint='models:/people/1'" in run("show people/1")[1]
-    found = json.loads(run("show people@challenger --format json")[1])
-    assert (found["version"], found["tags"]["trial"], found["sweep"]) == (3, "7", "week-3")
-    assert [turn["version"] for turn in found["history"]["champion"]] == [1, 2]
-    assert yaml.safe_load(run("show people/3 --format yaml")[1]) == found
+    content = json.loads(run("show people@challenger --format json")[1])
+    assert (content["version"], content["tags"]["trial"], content["sweep"]) == (3, "7", "week-3")
+    assert [change["version"] for change in content["history"]["champion"]] == [1, 2]
+    assert yaml.safe_load(run("show people/3 --format yaml")[1]) == content
 
 
 def test_an_alias_goes_there_and_back(run: Run) -> None:

@@ -86,7 +86,7 @@ def test_a_grid_has_no_more_samples_than_trials(run: Run) -> None:
         assert [sample[NAME] for sample in json.loads(out)["samples"]] == expected
 
 
-def test_the_re_ranking_has_a_table_of_its_own_with_its_number_of_settings(run: Run) -> None:
+def test_the_re_ranking_has_a_separate_table_with_its_number_of_settings(run: Run) -> None:
     reranking = {"re_ranking.k1": {"choice": [5, 10, 20]}, "re_ranking.lambda_value": {"value": 0.25}}
     values = {"space": SPACE | reranking, "constraints": [*CONSTRAINTS, "re_ranking.k1 > 5"]}
     status, out, err = run("--samples", "1", **values)

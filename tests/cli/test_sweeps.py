@@ -66,9 +66,9 @@ def test_sweeps_in_all_formats(run: Run) -> None:
     status, out, err = run("sweeps")
     assert (status, err) == (0, "") and "interrupted at search" in out and "1/3" in out
     assert "runs/other holds no sweep" in out
-    found = json.loads(run("sweeps", "--format", "json")[1])
-    assert [line["name"] for line in found] == ["other", "s"] and found[1]["best"] == 0.5
-    assert yaml.safe_load(run("sweeps", "--format", "yaml")[1]) == found
+    content = json.loads(run("sweeps", "--format", "json")[1])
+    assert [line["name"] for line in content] == ["other", "s"] and content[1]["best"] == 0.5
+    assert yaml.safe_load(run("sweeps", "--format", "yaml")[1]) == content
     assert run("sweeps", "--storage", "gone")[0] == 2
 
 
@@ -96,7 +96,7 @@ def test_stages_and_modes_are_those_of_a_sweep(command: Run) -> None:
     assert status == 2 and "never" in err and "auto" in err
 
 
-def test_a_smoke_is_a_sweep_of_its_own(command: Run) -> None:
+def test_a_smoke_test_takes_no_other_options(command: Run) -> None:
     for more in (["--dry-run"], ["--from", "search"], ["--resume", "auto"]):
         status, out, err = command("sweep", "sweep.yaml", "--smoke", *more)
         assert (status, out) == (2, "") and "give no other option than --until" in err
@@ -169,8 +169,8 @@ def trained(command: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Ru
         log.append(sweep_header(name="s", sweep=sweep, spec=experiment.parameters()))
         log.append(StageDone(stage="preflight", result={"gpus_per_run": 0}))
         torch.set_num_threads(1)
-        for name, own in (("trials/0001", {}), ("refit/winner", {"dataset.validation": "none"})):
-            parameters = {"train.optim.base_lr": 0.002, "model.no_margin": True, **own}
+        for name, changes in (("trials/0001", {}), ("refit/winner", {"dataset.validation": "none"})):
+            parameters = {"train.optim.base_lr": 0.002, "model.no_margin": True, **changes}
             log.append(RunSuggested(run=name, parameters=parameters))
             train(with_parameters(experiment, parameters, name), _Log(log, name), tmp_path / name)
             log.append(RunEnded(run=name, state="finished", epoch=2))
@@ -191,9 +191,9 @@ def test_reproduce_prints_the_command(trained: Run) -> None:
 @pytest.mark.integration
 def test_reproduce_trains_the_same(trained: Run) -> None:
     status, out, _ = trained("reproduce", "s/1", "--run", "--format", "json")
-    found = json.loads(out)
-    assert status == 0 and found["equal"] and found["epoch"] == 2
-    assert found["metrics"]["mAP"]["sweep"] == found["metrics"]["mAP"]["again"] and "loss" in found["metrics"]
+    content = json.loads(out)
+    assert status == 0 and content["equal"] and content["epoch"] == 2
+    assert content["metrics"]["mAP"]["sweep"] == content["metrics"]["mAP"]["again"] and "loss" in content["metrics"]
     status, out, err = trained("reproduce", "s/refit/winner", "--run")
     assert status == 0 and "epoch 2: equal" in out and "mAP" not in out
     assert sorted(path.name for path in Path("results").iterdir()) == ["s-refit-winner", "s-trial-1"]

@@ -37,7 +37,7 @@ def test_a_file_is_served_by_its_name(run: Run) -> None:
 def test_every_option_reaches_the_configuration(run: Run) -> None:
     words = "--name other --max-batch-size 8 --preferred-batch-size 4 --preferred-batch-size 8 --delay 100"
     assert run("people.onnx", "models", *words.split(), "--device", "gpu:1,3", "--instances", 2, "--threads", 3)[0] == 0
-    found = Path("models/other/config.pbtxt").read_text()
+    config = Path("models/other/config.pbtxt").read_text()
     for line in (
         'name: "other"',
         "max_batch_size: 8",
@@ -48,7 +48,7 @@ def test_every_option_reaches_the_configuration(run: Run) -> None:
         "count: 2",
         'key: "intra_op_thread_count"\n  value {\n    string_value: "3"\n',
     ):
-        assert line in found
+        assert line in config
 
 
 def test_an_engine_is_built_by_the_command_that_is_printed(run: Run) -> None:

@@ -15,7 +15,7 @@ STATES = ("finished", "finished", "stopped", "failed", "running")
 
 
 def state_of(values: list[Any]) -> SweepState:
-    """Trials of all states, the second the best; the first has no parameters of its own."""
+    """Trials of all states, the second the best; the first has no parameters."""
     state = SweepState(sweep_header())
     for number, value in enumerate(values):
         run = RunState(trial_run(number), {"k": value} if number else {}, state=STATES[number % 5])
@@ -56,8 +56,8 @@ def test_all_colours_are_the_pages() -> None:
 
 
 def test_the_legend_names_the_best_and_trial_0() -> None:
-    found = texts(curves_chart(state_of([1.0] * 8), "mAP", []))
-    assert [text for text in found if text.startswith("trial")] == ["trial 1", "trial 5", "trial 6", "trial 0"]
+    drawn = texts(curves_chart(state_of([1.0] * 8), "mAP", []))
+    assert [text for text in drawn if text.startswith("trial")] == ["trial 1", "trial 5", "trial 6", "trial 0"]
 
 
 def test_the_front_is_drawn_over_the_first_cost() -> None:

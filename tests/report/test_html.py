@@ -123,7 +123,7 @@ def test_a_finished_sweep_with_failures_and_stopped_trials(tmp_path: Path) -> No
     plain = tested["winner"]["plain"], tested["trial0"]["plain"], tested["winner"]["against_trial0"]["plain"]["mAP"]
     assert page.below("on the test folders")[0] == [
         "mAP, plain",
-        *(f"{100 * own['mAP']:.1f}" for own in plain[:2]),
+        *(f"{100 * metrics['mAP']:.1f}" for metrics in plain[:2]),
         format_interval(plain[2]),
     ]
     assert [row[0] for row in page.below("")[:2]] == [
@@ -254,8 +254,8 @@ def test_a_run_that_its_driver_has_left_is_not_called_running(tmp_path: Path) ->
 
 def test_a_page_elsewhere_and_one_that_cannot_be(tmp_path: Path) -> None:
     folder = simulate(tmp_path, trials=2).folder
-    elsewhere = write_page(folder, tmp_path / "new" / "page.html")
-    assert elsewhere.read_text().startswith("<!DOCTYPE html>") and not (folder / "report.html").exists()
+    page = write_page(folder, tmp_path / "new" / "page.html")
+    assert page.read_text().startswith("<!DOCTYPE html>") and not (folder / "report.html").exists()
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="is a folder: name a file"):
         write_page(folder, tmp_path / "new")
@@ -286,6 +286,6 @@ def shown_widths(pages: list[str], folder: Path, width: int) -> list[int]:
     flags += ["--disable-background-networking", "--disable-component-update", f"--user-data-dir={folder / 'user'}"]
     command = [str(CHROMIUM), *flags, "--dump-dom", (folder / "frames.html").as_uri()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
-    found = re.match(r"<html><head><title>([\d ]+)</title>", done.stdout)
-    assert found is not None, done.stderr
-    return [int(text) for text in found[1].split()]
+    title = re.match(r"<html><head><title>([\d ]+)</title>", done.stdout)
+    assert title is not None, done.stderr
+    return [int(text) for text in title[1].split()]

@@ -27,7 +27,7 @@ def test_the_status_says_what_runs_what_is_best_and_what_is_left() -> None:
     assert done.startswith("done: 5 of 9") and done.endswith("0.10 CPU-hours")
 
 
-def test_behind_the_search_the_status_counts_repeats_and_refits() -> None:
+def test_after_the_search_the_status_counts_repeats_and_refits() -> None:
     lines = [*events("search"), StageDone(stage="search", result={}), StageStarted(stage="confirm")]
     lines += [RunSuggested(run=f"confirm/0000-{number}", parameters={}) for number in (1, 2)]
     lines.append(RunEnded(run="confirm/0000-1", state="finished", epoch=2))
@@ -52,8 +52,8 @@ def test_trouble_with_tracking_is_said_once_and_so_is_its_end() -> None:
             state.apply(event)
             view(event, state)
     assert isinstance(console.file, io.StringIO)
-    told = [line for line in console.file.getvalue().splitlines() if "MLflow" in line]
-    assert told == ["MLflow: 3 events behind", "MLflow has caught up", "MLflow: 1"]
+    problems = [line for line in console.file.getvalue().splitlines() if "MLflow" in line]
+    assert problems == ["MLflow: 3 events behind", "MLflow has caught up", "MLflow: 1"]
 
 
 def test_trouble_with_tracking_stands_below_the_live_table() -> None:

@@ -38,7 +38,11 @@ def test_it_says_where_the_sweep_stands_and_what_was_decided(events: list[Event]
     assert "**at the stage search**" in page(events[: searching + 1]).markdown({})
     whole = page(events).markdown({})
     first = whole.splitlines()[0]
-    assert first.startswith("**trial ") and " % on validation splits" in first and first.endswith("; models:/reid@champion**")
+    assert (
+        first.startswith("**trial ")
+        and " % on validation splits" in first
+        and first.endswith("; models:/reid@champion**")
+    )
     assert "the winner is trial" in whole
 
 

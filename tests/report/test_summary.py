@@ -17,14 +17,14 @@ from ..helpers.report_events import CONFIRM, LATENCY, RATE, REGISTERED, RERANK, 
 
 
 def trial(number: int, state: str, epoch: int, value: float | None, **more: str) -> dict[str, Any]:
-    own = {RATE: 0.001 * number, STEPS: [number]} if number else {}
-    found = {"number": number, "state": state, "epoch": epoch, "mAP": value, "costs": {}, "parameters": own}
-    return found | {"origin": "sampler"} | more
+    parameters = {RATE: 0.001 * number, STEPS: [number]} if number else {}
+    content = {"number": number, "state": state, "epoch": epoch, "mAP": value, "costs": {}, "parameters": parameters}
+    return content | {"origin": "sampler"} | more
 
 
 def test_a_report_of_a_whole_sweep() -> None:
-    found = build_report(replay(events()))
-    assert found == {
+    content = build_report(replay(events()))
+    assert content == {
         "name": "s",
         "trials": [
             trial(0, "finished", 2, 0.375),
@@ -43,8 +43,8 @@ def test_a_report_of_a_whole_sweep() -> None:
         "registered": REGISTERED,
         "latency": {"winner": LATENCY, "trial0": LATENCY},
     }
-    assert [*map(len, found["trials"])] == [7, 9, 7, 8, 7]
-    json.dumps(found, allow_nan=False)
+    assert [*map(len, content["trials"])] == [7, 9, 7, 8, 7]
+    json.dumps(content, allow_nan=False)
 
 
 def test_several_objectives_add_costs_and_the_front() -> None:
@@ -52,9 +52,9 @@ def test_several_objectives_add_costs_and_the_front() -> None:
     state.header.sweep["objective"] = [{"metric": "mAP"}, {"metric": "parameters"}, {"metric": "gflops"}]
     for trial in state.trials:
         trial.costs = {"parameters": 23.5e6, "gflops": 8.25}
-    found = build_report(state)
-    assert found["front"] == [2] and found["trials"][0]["parameters"] == {}
-    assert found["trials"][0]["costs"] == {"parameters": 23.5e6, "gflops": 8.25}
+    content = build_report(state)
+    assert content["front"] == [2] and content["trials"][0]["parameters"] == {}
+    assert content["trials"][0]["costs"] == {"parameters": 23.5e6, "gflops": 8.25}
 
 
 def test_a_report_does_not_depend_on_the_time() -> None:
@@ -62,18 +62,18 @@ def test_a_report_does_not_depend_on_the_time() -> None:
     assert build_report(replay(later)) == build_report(replay(events()))
 
 
-def test_what_was_spent_stands_under_a_key_of_its_own() -> None:
+def test_what_was_spent_has_a_separate_key() -> None:
     state = replay(events())
-    found = build_report(state, {"search": Cost(1.0, 0.5, 2.0)})
-    assert found.pop("spent") == {"search": {"hours": 1.0, "gpu_hours": 0.5, "cpu_hours": 2.0}}
-    assert found == build_report(state)
+    content = build_report(state, {"search": Cost(1.0, 0.5, 2.0)})
+    assert content.pop("spent") == {"search": {"hours": 1.0, "gpu_hours": 0.5, "cpu_hours": 2.0}}
+    assert content == build_report(state)
 
 
 def test_a_report_of_a_sweep_that_has_just_begun() -> None:
-    found = build_report(replay(events()[:2]))
-    assert found["trials"] == [] and found["stages"] == []
+    content = build_report(replay(events()[:2]))
+    assert content["trials"] == [] and content["stages"] == []
     assert {
-        found[key] for key in ("winner", "trial0", "confirm", "rerank", "test", "test_evaluations", "registered")
+        content[key] for key in ("winner", "trial0", "confirm", "rerank", "test", "test_evaluations", "registered")
     } == {None}
 
 
