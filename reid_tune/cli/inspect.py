@@ -1,6 +1,5 @@
 """Commands that show sweeps and runs, the MLflow pages and the version."""
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -88,23 +87,12 @@ def logs(
 
 
 @app.command()
-def ui(
-    port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5000,
-    upgrade: Annotated[bool, typer.Option("--upgrade", help="Upgrade an older MLflow's store without asking.")] = False,
-) -> None:
+def ui(port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5000) -> None:
     """Open the MLflow UI on this folder's store (or MLFLOW_TRACKING_URI)."""
-    from reid_tune.tracking import sqlite_schema as schema
-    from reid_tune.tracking.store import database, tracking_uri
+    from reid_tune.tracking.store import tracking_uri
     from reid_tune.tracking.ui import run_ui
 
-    uri = tracking_uri()
-    path = database(uri)
-    if path and schema.outdated(path):
-        question = f"the MLflow store {path} was made by an older MLflow. Stop all programs that use it. Upgrade it?"
-        # Without a terminal or a yes, `run_ui` raises an error that says what to do.
-        if upgrade or (sys.stdin.isatty() and typer.confirm(question, err=True)):
-            typer.echo(f"upgraded; the old store is kept as {schema.upgrade(path)}", err=True)
-    raise typer.Exit(run_ui(uri, port))
+    raise typer.Exit(run_ui(tracking_uri(), port))
 
 
 @app.command("version")

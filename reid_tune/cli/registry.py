@@ -23,12 +23,12 @@ def registry_list(format: FormatOption = Format.table) -> None:
     """List all versions of all models, the newest first: aliases, test scores, sweep, age."""
     from reid_tune.tables import print_table
     from reid_tune.tracking.registry.overview import list_versions
-    from reid_tune.tracking.store import public, tracking_uri
+    from reid_tune.tracking.store import redact, tracking_uri
 
     versions = list_versions(tracking_uri())
     if not versions:
         typer.echo(
-            f"no model is registered in {public(tracking_uri())}: the stage register of a sweep registers its winner.",
+            f"no model is registered in {redact(tracking_uri())}: the stage register of a sweep registers its winner.",
             err=True,
         )
     if format is not Format.table:

@@ -53,20 +53,10 @@ def run_all(
         return
     storage = str(remote or scratch)
     bridge = TuneBridge(source, capacity, lambda attempt: make_trial_config(attempt, validate_at, storage), timeout)
-    try:
+    with _temporary_files(scratch, remote), _translate_errors(scratch):
         with _quiet(scratch):
             _make_tuner(bridge, workers, scratch).fit()
         remove_orphaned_groups()
-    except OSError as error:  # about Ray's own files, which nobody needs again
-        raise InfrastructureError(f"cannot write {scratch}: {error.strerror}; nothing finished is lost.") from None
-    except TuneError as error:
-        last_line = str(error).strip().splitlines()[-1]
-        raise InfrastructureError(f"Ray Tune failed ({last_line}): continue with --resume auto.") from None
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-        with contextlib.suppress(ReidTuneError):
-            if remote:
-                remote.remove_tree("")
     if bridge.error is not None:
         raise bridge.error
 
@@ -90,6 +80,30 @@ def _make_tuner(bridge: TuneBridge, workers: int, scratch: Path) -> tune.Tuner:
 def _make_bundles(config: dict[str, Any]) -> tune.PlacementGroupFactory:
     """Return the resources of a run with one worker; attempts of one run may differ in their share of a GPU."""
     return tune.PlacementGroupFactory([{"CPU": config["threads"], "GPU": config["gpus"], **config["custom"]}])
+
+
+@contextlib.contextmanager
+def _temporary_files(scratch: Path, remote: S3Store | None) -> Iterator[None]:
+    """Delete Ray's own files after the block."""
+    try:
+        yield
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+        with contextlib.suppress(ReidTuneError):
+            if remote:
+                remote.remove_tree("")
+
+
+@contextlib.contextmanager
+def _translate_errors(scratch: Path) -> Iterator[None]:
+    """Raise errors of Ray Tune within the block as an InfrastructureError."""
+    try:
+        yield
+    except OSError as error:  # about Ray's own files, which are not needed again
+        raise InfrastructureError(f"cannot write {scratch}: {error.strerror}; nothing finished is lost.") from None
+    except TuneError as error:
+        last_line = str(error).strip().splitlines()[-1]
+        raise InfrastructureError(f"Ray Tune failed ({last_line}): continue with --resume auto.") from None
 
 
 @contextlib.contextmanager

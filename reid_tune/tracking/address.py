@@ -2,13 +2,13 @@
 
 from urllib.parse import urlsplit
 
-__all__ = ["fault"]
+__all__ = ["address_error"]
 
 DATABASES = ("postgresql", "mysql", "mssql", "sqlite")
 KINDS = "write http://HOST:PORT for a server, or sqlite:///FILE"
 
 
-def fault(uri: str) -> str | None:
+def address_error(uri: str) -> str | None:
     """What is wrong with an address, as the rest of a sentence, or None."""
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException

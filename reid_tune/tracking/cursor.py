@@ -10,7 +10,7 @@ from reid_tune.files import write_atomic
 from reid_tune.journal.event_log import CURSOR, read_events_from, read_header
 from reid_tune.journal.events import DriverEnded, Event
 from reid_tune.tracking.projection import Description, Projection
-from reid_tune.tracking.store import client, one_line, refused
+from reid_tune.tracking.store import client, is_permanent, one_line
 
 __all__ = ["Cursor", "cursor_of"]
 
@@ -122,7 +122,7 @@ class Cursor:
         try:
             send(event)
         except Exception as error:
-            if not refused(error, tired) or projection.lost(error):
+            if not is_permanent(error, tired) or projection.lost(error):
                 raise
             self.refusal = one_line(error)
 

@@ -4,13 +4,13 @@ import json
 
 from reid_tune.journal.events import SweepHeader
 
-__all__ = ["VIEW_TAG", "leaderboard_view", "page"]
+__all__ = ["VIEW_TAG", "leaderboard_view", "experiment_page"]
 
 _KEY = "leaderboard"
 VIEW_TAG = f"mlflow.sharedViewState.{_KEY}"
 
 
-def page(experiment: str) -> str:
+def experiment_page(experiment: str) -> str:
     """The address of the view, behind that of the server; it tells MLflow that this is no matter of language models.
 
     Args:

@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 __all__ = [
     "dataset_input",
     "milliseconds",
-    "points",
+    "metric_points",
     "public_spec",
-    "scores",
+    "score_points",
     "search_tags",
-    "short",
+    "format_value",
     "source_tags",
     "spec_yaml",
-    "text",
+    "parameter_text",
     "user",
 ]
 
@@ -38,7 +38,7 @@ def milliseconds(event: Event) -> int:
     return round(event.time * 1000)
 
 
-def points(event: EpochReported | TrainingEpoch) -> "list[Metric]":
+def metric_points(event: EpochReported | TrainingEpoch) -> "list[Metric]":
     """The metrics of a `report`: `val/mAP`, `train/loss` and its parts, and `system/...` as MLflow's own monitor."""
     from mlflow.entities import Metric
 
@@ -56,7 +56,7 @@ def _named(key: str) -> str | None:
     return f"train/{_TRAINING[key]}" if key in _TRAINING else None
 
 
-def scores(model: Mapping[str, Any], event: StageDone) -> "list[Metric]":
+def score_points(model: Mapping[str, Any], event: StageDone) -> "list[Metric]":
     """A model's results in the stage `test`: `test/mAP`, and `test/re-ranked/mAP` where it was re-ranked."""
     from mlflow.entities import Metric
 
@@ -80,19 +80,19 @@ def spec_yaml(spec: Mapping[str, Any]) -> str:
     return yaml.safe_dump(unflatten(dict(spec)), sort_keys=False)
 
 
-def text(value: Any) -> str:
+def parameter_text(value: Any) -> str:
     """A value as a parameter."""
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def short(value: Any) -> str:
+def format_value(value: Any) -> str:
     """A value as a tag for people, with four digits; the parameter has all."""
-    return f"{value:.4g}" if isinstance(value, float) else text(value)
+    return f"{value:.4g}" if isinstance(value, float) else parameter_text(value)
 
 
 def search_tags(parameters: Mapping[str, Any]) -> dict[str, str]:
     """Tags that tell what a run changes from the hundred parameters that all runs share."""
-    return {f"search.{key}": short(value) for key, value in public_spec(parameters).items()}
+    return {f"search.{key}": format_value(value) for key, value in public_spec(parameters).items()}
 
 
 def user() -> str | None:

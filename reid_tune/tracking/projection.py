@@ -25,17 +25,17 @@ from reid_tune.journal.events import (
 from reid_tune.tracking.leaderboard_view import VIEW_TAG, leaderboard_view
 from reid_tune.tracking.mlflow_names import (
     dataset_input,
+    format_value,
+    metric_points,
     milliseconds,
-    points,
+    parameter_text,
     public_spec,
-    scores,
-    short,
+    score_points,
     spec_yaml,
-    text,
 )
-from reid_tune.tracking.run_history import Past, winner_of
+from reid_tune.tracking.run_history import RunHistory, winner_of
 from reid_tune.tracking.runs import RUN_TAG, nested_run, parent_run
-from reid_tune.tracking.store import refused
+from reid_tune.tracking.store import is_permanent
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -80,11 +80,9 @@ class Projection:
         self._name = header.name
         self._metric = header.objectives[0] if isinstance(header, SweepHeader) else None
         experiment = header.experiment if isinstance(header, TrainingHeader) else header.name
-        self._experiment, self.parent = parent_run(
-            connection, experiment, self._uid, milliseconds(header), self._name
-        )
+        self._experiment, self.parent = parent_run(connection, experiment, self._uid, milliseconds(header), self._name)
         self._runs: dict[str, str] = {}
-        self._past = Past()
+        self._past = RunHistory()
         self._points: dict[str, list[Metric]] = {}
         self._stale = False
 
@@ -119,7 +117,7 @@ class Projection:
                 self._tag(self._named(event.run), retry=f"{event.failure}: {event.reason}")
             case EpochReported() | TrainingEpoch():
                 run = event.run if isinstance(event, EpochReported) else None
-                self._points.setdefault(self._named(run), []).extend(points(event))
+                self._points.setdefault(self._named(run), []).extend(metric_points(event))
             case RunEnded():
                 self._ended(event)
             case ModelRegistered():
@@ -159,10 +157,10 @@ class Projection:
         if self._description and self._stale:
             addresses = self._addresses(self._description.named())
             try:
-                text = self._description.markdown(addresses)
+                parameter_text = self._description.markdown(addresses)
             except Exception:  # Of a log with odd contents: its metrics matter more.
                 return
-            self._tag(self.parent, **{NOTE: text})
+            self._tag(self.parent, **{NOTE: parameter_text})
             self._stale = False
 
     def lost(self, error: Exception) -> bool:
@@ -173,7 +171,7 @@ class Projection:
         from mlflow.entities import ViewType
         from mlflow.exceptions import MlflowException
 
-        if not refused(error):
+        if not is_permanent(error):
             return _missing(error)
         try:
             experiment = self._connection.get_experiment(self._experiment)
@@ -191,7 +189,7 @@ class Projection:
         try:
             self._connection.log_batch(run, metrics=metrics)
         except Exception as error:
-            if not refused(error) or self.lost(error):
+            if not is_permanent(error) or self.lost(error):
                 raise
             for metric in metrics if len(metrics) > 1 else ():
                 self._send(run, [metric])
@@ -223,7 +221,7 @@ class Projection:
 
     def _tested(self, event: StageDone) -> None:
         for name, model in event.result.get("models", {}).items():
-            found = scores(model, event)
+            found = score_points(model, event)
             for run in (f"refit/{name}", *([None] if name == "winner" else [])):
                 self._points.setdefault(self._named(run), []).extend(found)
         dataset = {key: self._spec.get(f"dataset.{key}_dataset_dir") for key in ("query", "test")}
@@ -238,7 +236,7 @@ class Projection:
         run = self._named(event.run)
         self._settings(run, {**self._spec, **event.parameters})
         origin = {"origin": event.origin} if event.origin else {}
-        costs = {f"cost.{name}": short(value) for name, value in event.costs.items()}
+        costs = {f"cost.{name}": format_value(value) for name, value in event.costs.items()}
         kind, searched = event.run.partition("/")[0], self._past.searched(event.run)
         self._tag(run, state="running", kind=kind, **origin, **searched, **costs, **self._past.source)
         self._inputs(run)
@@ -247,7 +245,7 @@ class Projection:
         from mlflow.entities import Param
 
         shown = public_spec(spec)
-        parameters = [Param(key, text(value)) for key, value in shown.items()]
+        parameters = [Param(key, parameter_text(value)) for key, value in shown.items()]
         for start in range(0, len(parameters), PARAMETERS):
             self._connection.log_batch(run, params=parameters[start : start + PARAMETERS])
 
@@ -258,7 +256,7 @@ class Projection:
 
     def _ended(self, event: RunEnded) -> None:
         run, why = self._named(event.run), {"reason": event.reason, "failure": event.failure}
-        self._tag(run, state=event.state, **{key: text for key, text in why.items() if text})
+        self._tag(run, state=event.state, **{key: value for key, value in why.items() if value})
         status = "FAILED" if event.state == "failed" else "FINISHED"
         self._connection.set_terminated(run, status, milliseconds(event))
 

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CONFIRM_FILE",
-    "Repeat",
+    "HoldoutResult",
     "Verdict",
     "compare",
-    "judge",
+    "compare_with_champion",
     "read_repeats",
     "registered_repeats",
     "write_repeats",
@@ -33,7 +33,7 @@ _ARRAYS = ("split", "repeat", "query", "identity", "average_precision")
 
 
 @dataclass(frozen=True, eq=False)
-class Repeat:
+class HoldoutResult:
     """One model's plain results on one hold-out split, for the queries with a match in any order.
 
     Attributes:
@@ -78,14 +78,16 @@ class Verdict:
         return f"{gain} against version {self.against}, over {self.difference.repeats} common split(s)"
 
 
-def judge(connection: "MlflowClient", repeats: Sequence[Repeat], holder: "ModelVersion | None") -> Verdict:
+def compare_with_champion(
+    connection: "MlflowClient", repeats: Sequence[HoldoutResult], holder: "ModelVersion | None"
+) -> Verdict:
     """Compare a version's results with those of the version that has the alias, if there is another one."""
     if holder is None:
         return Verdict()
     return Verdict(int(holder.version), compare(repeats, registered_repeats(connection, holder)))
 
 
-def write_repeats(path: Path, repeats: Sequence[Repeat]) -> None:
+def write_repeats(path: Path, repeats: Sequence[HoldoutResult]) -> None:
     """Write `split` [repeats] as text and, over all queries, `repeat`, `query`, `identity`, `average_precision`."""
     sizes = [len(repeat.queries) for repeat in repeats]
     arrays = {
@@ -99,7 +101,7 @@ def write_repeats(path: Path, repeats: Sequence[Repeat]) -> None:
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 
 
-def read_repeats(path: Path) -> list[Repeat]:
+def read_repeats(path: Path) -> list[HoldoutResult]:
     """What `write_repeats` has written.
 
     Raises:
@@ -112,11 +114,12 @@ def read_repeats(path: Path) -> list[Repeat]:
         raise InputError(f"{path} does not hold the results of a sweep's stage confirm; register the sweep again.")
     groups = [np.flatnonzero(repeat == number) for number in range(len(split))]
     return [
-        Repeat(str(key), query[rows], identity[rows], precision[rows]) for key, rows in zip(split, groups, strict=True)
+        HoldoutResult(str(key), query[rows], identity[rows], precision[rows])
+        for key, rows in zip(split, groups, strict=True)
     ]
 
 
-def registered_repeats(connection: "MlflowClient", version: "ModelVersion") -> list[Repeat]:
+def registered_repeats(connection: "MlflowClient", version: "ModelVersion") -> list[HoldoutResult]:
     """Those of a registered version; none where it has none that can be read."""
     from mlflow.artifacts import download_artifacts, list_artifacts
 
@@ -132,7 +135,7 @@ def registered_repeats(connection: "MlflowClient", version: "ModelVersion") -> l
             return []
 
 
-def compare(challenger: Sequence[Repeat], champion: Sequence[Repeat]) -> Difference | None:
+def compare(challenger: Sequence[HoldoutResult], champion: Sequence[HoldoutResult]) -> Difference | None:
     """Challenger minus champion in average precision, over the splits that both have been measured on.
 
     A split is common where its key and its queries are equal; None where there is none.
@@ -143,7 +146,7 @@ def compare(challenger: Sequence[Repeat], champion: Sequence[Repeat]) -> Differe
     return mean_difference(common) if common else None
 
 
-def _pair(one: Repeat, other: Repeat) -> tuple[np.ndarray, np.ndarray] | None:
+def _pair(one: HoldoutResult, other: HoldoutResult) -> tuple[np.ndarray, np.ndarray] | None:
     """The queries' differences and identities; None where the queries are not the same."""
     mine, others = np.argsort(one.queries), np.argsort(other.queries)
     if not len(mine) or not np.array_equal(one.queries[mine], other.queries[others]):

@@ -15,10 +15,10 @@ from reid_tune.journal.events import (
 )
 from reid_tune.tracking.mlflow_names import milliseconds, search_tags, source_tags
 
-__all__ = ["Past", "winner_of"]
+__all__ = ["RunHistory", "winner_of"]
 
 
-class Past:
+class RunHistory:
     """The runs of a log and where they come from.
 
     Attributes:

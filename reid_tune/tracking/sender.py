@@ -11,9 +11,9 @@ from reid_tune.errors import ReidTuneError
 from reid_tune.journal.events import DriverEnded
 from reid_tune.tracking.cursor import Cursor
 from reid_tune.tracking.projection import Description
-from reid_tune.tracking.store import answering, one_line
+from reid_tune.tracking.store import one_line, translate_errors
 
-__all__ = ["Sender", "Sent", "followed", "send_all"]
+__all__ = ["Sender", "SendResult", "follow_log", "send_all"]
 
 POLL = 0.5  # seconds between two looks at the log
 LONGEST_WAIT = 30.0  # seconds between two attempts at a store that is away
@@ -91,7 +91,7 @@ class Sender:
 
 
 @contextmanager
-def followed(
+def follow_log(
     log: Path,
     uri: str,
     close: Callable[[DriverEnded], None],
@@ -124,14 +124,16 @@ def followed(
 
 
 @dataclass(frozen=True)
-class Sent:
+class SendResult:
     """How many events a store has got, and the last thing that it has refused for good, or None."""
 
     events: int
     refusal: str | None
 
 
-def send_all(log_path: Path, uri: str, describe: Callable[[], Description] | None = None, closed: bool = False) -> Sent:
+def send_all(
+    log_path: Path, uri: str, describe: Callable[[], Description] | None = None, closed: bool = False
+) -> SendResult:
     """Send what no sender has sent yet.
 
     Args:
@@ -141,9 +143,9 @@ def send_all(log_path: Path, uri: str, describe: Callable[[], Description] | Non
         InputError: the file is not an event log.
         InfrastructureError: the store does not answer; what it has got already is remembered.
     """
-    with answering(uri):
+    with translate_errors(uri):
         cursor = Cursor(log_path, uri, describe)
         events = cursor.send(threading.Event())
         if closed:
             cursor.close()
-        return Sent(events, cursor.refusal)
+        return SendResult(events, cursor.refusal)

@@ -8,7 +8,7 @@ from urllib.parse import SplitResult, urlsplit
 if TYPE_CHECKING:
     from requests import Response
 
-__all__ = ["CREDENTIALS", "fault"]
+__all__ = ["CREDENTIALS", "server_error"]
 
 CONNECT, ANSWER = 2.0, 3.0  # seconds that a server gets to accept a connection, and to answer
 PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
@@ -23,7 +23,7 @@ CERTIFICATES = (
 OTHER = "is no MLflow server: check its port and path, and set MLFLOW_TRACKING_URI"
 
 
-def fault(uri: str) -> str | None:
+def server_error(uri: str) -> str | None:
     """What is wrong with the server at a store's address, as the rest of a sentence, or None; also where there is none.
 
     MLflow's server is asked as its client would ask it, with its variables for users, certificates and proxies.

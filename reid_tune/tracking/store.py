@@ -12,21 +12,20 @@ from typing import TYPE_CHECKING
 from reid_tune.environment import set_defaults
 from reid_tune.errors import InfrastructureError, InputError, ReidTuneError
 from reid_tune.files import make_folder
-from reid_tune.tracking import address, server
-from reid_tune.tracking import sqlite_schema as schema
+from reid_tune.tracking import address, server, sqlite_schema
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 __all__ = [
-    "answering",
+    "translate_errors",
     "client",
     "database",
     "experiment_id",
-    "fault",
+    "connection_error",
     "one_line",
-    "public",
-    "refused",
+    "redact",
+    "is_permanent",
     "tracking_uri",
     "with_credentials",
 ]
@@ -54,7 +53,7 @@ def tracking_uri() -> str:
 def with_credentials(recorded: str) -> str:
     """The address that a log has without user name and password, with those of `tracking_uri` if it is that one."""
     current = tracking_uri()
-    return current if public(current) == recorded else recorded
+    return current if redact(current) == recorded else recorded
 
 
 def database(uri: str) -> Path | None:
@@ -69,7 +68,7 @@ def client(uri: str) -> "MlflowClient":
         InputError: there can be no store at this address, or it is an SQLite file that cannot be used.
     """
     # MLflow itself would retry for minutes before it says so, or upgrade an older store halfway.
-    if reason := _local_fault(uri):
+    if reason := _local_error(uri):
         raise InputError(_sentence(uri, reason))
     set_defaults(QUIET)
     from mlflow import MlflowClient
@@ -82,25 +81,25 @@ def client(uri: str) -> "MlflowClient":
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
-def fault(uri: str) -> str | None:
+def connection_error(uri: str) -> str | None:
     """What is wrong with a store and what to do, in one sentence, or None; nothing is created.
 
     Takes some four seconds at most where a server does not answer, and longer where no name server does.
     """
     try:
-        reason = _local_fault(uri) or server.fault(uri)
+        reason = _local_error(uri) or server.server_error(uri)
     except Exception as error:  # whatever an odd address brings about in MLflow
         reason = f"does not answer as it should ({one_line(error)}): check MLFLOW_TRACKING_URI"
     return reason and _sentence(uri, reason)
 
 
-def _local_fault(uri: str) -> str | None:
+def _local_error(uri: str) -> str | None:
     path = database(uri)
-    return schema.fault(path) if path else address.fault(uri)
+    return sqlite_schema.file_error(path) if path else address.address_error(uri)
 
 
 def _sentence(uri: str, reason: str) -> str:
-    return f"the MLflow store {public(uri)} {reason}."
+    return f"the MLflow store {redact(uri)} {reason}."
 
 
 def _create_database(path: Path) -> None:
@@ -130,7 +129,7 @@ def experiment_id(connection: "MlflowClient", name: str) -> str:
 
 
 @contextmanager
-def answering(uri: str) -> Iterator[None]:
+def translate_errors(uri: str) -> Iterator[None]:
     """Turn the errors of a store within the block into one sentence.
 
     Raises:
@@ -141,19 +140,20 @@ def answering(uri: str) -> Iterator[None]:
     except ReidTuneError:
         raise
     except Exception as error:  # MLflow's, SQLAlchemy's, and those of each kind of artifact store, have no common base
-        message = f"the MLflow store {public(uri)} does not answer as it should: {one_line(error)}."
+        message = f"the MLflow store {redact(uri)} does not answer as it should: {one_line(error)}."
         raise InfrastructureError(message) from None
 
 
-def refused(error: Exception, tired: bool = False) -> bool:
+def is_permanent(error: Exception, after_retries: bool = False) -> bool:
     """Whether a store has answered and will not ever accept this, as opposed to being away for a while.
 
     Args:
-        tired: Whether it has failed several times: MLflow says BAD_REQUEST for faults of its database too, which pass.
+        after_retries: Whether it has failed several times. MLflow answers BAD_REQUEST also for temporary faults of its
+            database.
     """
     code, status = getattr(error, "error_code", None), getattr(getattr(error, "response", None), "status_code", None)
     never = code == "INVALID_PARAMETER_VALUE" or status in TOO_MUCH
-    return isinstance(error, LookupError | TypeError) or never or (tired and code == "BAD_REQUEST")
+    return isinstance(error, LookupError | TypeError) or never or (after_retries and code == "BAD_REQUEST")
 
 
 def one_line(error: Exception) -> str:
@@ -164,10 +164,10 @@ def one_line(error: Exception) -> str:
     status = getattr(getattr(error, "response", None), "status_code", None)
     if getattr(error, "error_code", None) in DENIED or status in (401, 403):
         text = f"it {server.CREDENTIALS} ({text})"
-    return public(text)[:300].rstrip(".")
+    return redact(text)[:300].rstrip(".")
 
 
-def public(text: str) -> str:
+def redact(text: str) -> str:
     """Text without the user names and passwords of its addresses; a password may hold an `@`, `/` or `?`."""
     text = re.sub(r"://[^/\s][^\s]*@", "://", text)
     secret = r"(?:password|pwd|token|secret|sig|signature|credential|odbc_connect)"

@@ -9,8 +9,8 @@ import sys
 import time
 
 from reid_tune.errors import InputError
-from reid_tune.tracking.leaderboard_view import VIEW_TAG, page
-from reid_tune.tracking.store import answering, client, database, fault, public
+from reid_tune.tracking.leaderboard_view import VIEW_TAG, experiment_page
+from reid_tune.tracking.store import client, connection_error, database, redact, translate_errors
 
 __all__ = ["run_ui"]
 
@@ -27,14 +27,14 @@ def run_ui(uri: str, port: int) -> int:
         InputError: the port is in use or out of range, or the store is missing, cannot be used or has its own page.
     """
     if uri.startswith(("http://", "https://")):
-        raise InputError(f"the MLflow store is a server with its own page: open {public(uri)}.")
+        raise InputError(f"the MLflow store is a server with its own page: open {redact(uri)}.")
     path = database(uri)
     if path and not path.exists():
         raise InputError(
             f"there is no MLflow store {path} to show: go to the folder of your sweeps, or name their store in "
             "MLFLOW_TRACKING_URI."
         )
-    if wrong := fault(uri):
+    if wrong := connection_error(uri):
         raise InputError(wrong)
     _check_free(port)
     # A session of its own: Ctrl-C reaches us alone, and ending the group ends the server's workers too.
@@ -87,7 +87,7 @@ def _announce(server: "subprocess.Popen[bytes]", uri: str, port: int) -> None:
     while server.poll() is None:
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
-                print(f"MLflow: {address} shows {database(uri) or public(uri)} (Ctrl-C ends it)")
+                print(f"MLflow: {address} shows {database(uri) or redact(uri)} (Ctrl-C ends it)")
                 for name, place in pages.items():
                     print(f"  {name}: {address}/{place}")
                 sys.stdout.flush()
@@ -97,9 +97,9 @@ def _announce(server: "subprocess.Popen[bytes]", uri: str, port: int) -> None:
 
 def _sweeps(uri: str) -> dict[str, str]:
     """Pages of the latest sweeps by name."""
-    with answering(uri):
+    with translate_errors(uri):
         found = client(uri).search_experiments(order_by=["last_update_time DESC"], max_results=LATEST)
-    return {each.name: page(each.experiment_id) for each in found if VIEW_TAG in each.tags}
+    return {each.name: experiment_page(each.experiment_id) for each in found if VIEW_TAG in each.tags}
 
 
 def _end(server: "subprocess.Popen[bytes]") -> None:

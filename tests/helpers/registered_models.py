@@ -8,8 +8,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from reid_tune.tracking.promotion import CONFIRM_FILE, Repeat, write_repeats
-from reid_tune.tracking.registry.register import Registered, register
+from reid_tune.tracking.promotion import CONFIRM_FILE, HoldoutResult, write_repeats
+from reid_tune.tracking.registry.register import RegisteredVersion, register_version
 
 WEIGHT = np.random.default_rng(0).normal(size=(3 * 8 * 4, 5)).astype(np.float32)
 
@@ -39,13 +39,13 @@ def confirmed(folder: Path, gain: float, splits: str = "abc") -> dict[str, Path]
     path = folder / f"{gain}-{splits}.npz"
     base = np.linspace(0.2, 0.6, 20)
     queries = np.array([f"{number:04}_c1s1_000001_00.jpg" for number in range(20)])
-    write_repeats(path, [Repeat(split, queries, np.arange(20) // 2, base + gain) for split in splits])
+    write_repeats(path, [HoldoutResult(split, queries, np.arange(20) // 2, base + gain) for split in splits])
     return {CONFIRM_FILE: path}
 
 
-def put(store: str, files: Mapping[str, Path], model: str, sweep: str, **more: Any) -> Registered:
+def put(store: str, files: Mapping[str, Path], model: str, sweep: str, **more: Any) -> RegisteredVersion:
     values = {"uid": f"uid-{sweep}", "description": "best", "tags": {"test/mAP": "0.9"}}
-    return register(store, model, files=files, sweep=sweep, **(values | more))
+    return register_version(store, model, files=files, sweep=sweep, **(values | more))
 
 
 def holders(connection: Any, model: str) -> dict[str, int]:

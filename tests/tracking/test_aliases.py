@@ -7,7 +7,7 @@ import pytest
 
 from reid_tune.errors import InfrastructureError, InputError
 from reid_tune.tracking.registry.aliases import promote, rollback
-from reid_tune.tracking.registry.history import give, histories
+from reid_tune.tracking.registry.history import alias_histories, move_alias
 from reid_tune.tracking.registry.overview import list_versions, show_version
 
 from ..helpers.registered_models import confirmed, holders, put, write_files
@@ -31,15 +31,15 @@ def versions(
 
 
 def told(connection: Any, model: str, alias: str = "champion") -> list[int]:
-    return [turn.version for turn in histories(connection, model)[alias]]
+    return [turn.version for turn in alias_histories(connection, model)[alias]]
 
 
 def test_a_better_version_is_promoted_and_is_no_challenger_any_more(
     store: str, connection: Any, versions: Versions
 ) -> None:
     model = versions(0.1, 0.05, 0.2)
-    give(connection, model, "champion", 2, "by hand")
-    give(connection, model, "challenger", 1, "by hand")
+    move_alias(connection, model, "champion", 2, "by hand")
+    move_alias(connection, model, "challenger", 1, "by hand")
     moved = promote(store, model, 1)
     assert str(moved) == (
         f"models:/{model}@champion is version 1 now: +5.0 points of mAP [+5.0, +5.0] against version 2, "
@@ -65,7 +65,7 @@ def test_a_version_that_is_not_better_is_promoted_by_force_alone(
     assert holders(connection, model) == {"champion": 1, "challenger": 2}
     assert promote(store, model, 2, force=True).reason.startswith("-5.0 points of mAP")
     assert holders(connection, model) == {"champion": 2}
-    assert histories(connection, model)["champion"][-1].reason.startswith("by force: -5.0 points")
+    assert alias_histories(connection, model)["champion"][-1].reason.startswith("by force: -5.0 points")
 
 
 def test_each_rollback_goes_one_step_back(store: str, connection: Any, versions: Versions) -> None:
@@ -78,7 +78,10 @@ def test_each_rollback_goes_one_step_back(store: str, connection: Any, versions:
     assert promote(store, model, 3).version == 3
     assert rollback(store, model).version == 1
     assert told(connection, model) == [1, 2, 3, 2, 1, 3, 1]
-    assert [turn.back for turn in histories(connection, model)["champion"]] == [False] * 3 + [True] * 2 + [False, True]
+    assert [turn.back for turn in alias_histories(connection, model)["champion"]] == [False] * 3 + [True] * 2 + [
+        False,
+        True,
+    ]
 
 
 def test_a_version_that_was_promoted_again_is_left_for_the_one_in_between(store: str, versions: Versions) -> None:
@@ -105,7 +108,7 @@ def test_an_alias_that_was_moved_by_other_means_is_taken_as_it_is(
     assert told(connection, model) == [1, 3]
     assert promote(store, model, 2).version == 2
     assert told(connection, model) == [1, 3, 2]
-    assert [turn.reason for turn in histories(connection, model)["champion"]][1] == (
+    assert [turn.reason for turn in alias_histories(connection, model)["champion"]][1] == (
         "found here; it was moved by other means"
     )
     connection.set_registered_model_alias(model, "champion", "3")
@@ -120,7 +123,7 @@ def test_a_crash_at_any_call_loses_nothing(
     store: str, connection: Any, versions: Versions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = versions(0.1, 0.2)
-    reasons = [turn.reason for turn in histories(connection, model)["champion"]]
+    reasons = [turn.reason for turn in alias_histories(connection, model)["champion"]]
 
     def dying(*_: Any) -> None:
         raise Dies
@@ -134,7 +137,7 @@ def test_a_crash_at_any_call_loses_nothing(
                     move()
             assert holders(connection, model)["champion"] == before
             assert move().version == 3 - before
-    found = [turn.reason for turn in histories(connection, model)["champion"]]
+    found = [turn.reason for turn in alias_histories(connection, model)["champion"]]
     assert found[:2] == reasons and not [reason for reason in found if "other means" in reason]
     assert rollback(store, model).version == 1
     with pytest.raises(InputError, match="no other version"):

@@ -21,7 +21,7 @@ from cryptography.x509.oid import NameOID
 from reid_tune.errors import InfrastructureError
 from reid_tune.tracking.registry.resolve import resolve
 from reid_tune.tracking.sender import Sender, send_all
-from reid_tune.tracking.store import client, fault, public
+from reid_tune.tracking.store import client, connection_error, redact
 
 from ..helpers.mlflow_servers import Server, free_port, mlflow_server
 
@@ -135,7 +135,7 @@ def test_a_whole_log_arrives_at_a_guarded_server(
         monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", PASSWORD)
     if way == "token":
         monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", TOKEN)
-    assert fault(uri) is None
+    assert connection_error(uri) is None
     sender = Sender(log(way), uri)
     assert sender.close(PATIENCE, PATIENCE), sender.last_error
     assert (sender.lag, sender.last_error) == (0, None)
@@ -180,7 +180,7 @@ def test_a_wrong_user_is_one_line_that_names_the_variables(
     while sender.last_error is None:
         time.sleep(0.05)
     sender.close(0, 0)
-    for said in (str(raised.value), sender.last_error, str(fault(uri))):
+    for said in (str(raised.value), sender.last_error, str(connection_error(uri))):
         assert "refuses this user: check MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or" in said
         assert "\n" not in said and "wrong-word" not in said
     assert sender.lag > 0
@@ -188,23 +188,23 @@ def test_a_wrong_user_is_one_line_that_names_the_variables(
 
 @pytest.mark.integration
 def test_certificates(folder: Path, guarded: Server, user: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    said = str(fault(guarded.uri))
+    said = str(connection_error(guarded.uri))
     assert f"the MLflow store {guarded.uri} has no certificate that is trusted here" in said
     assert "MLFLOW_TRACKING_SERVER_CERT_PATH" in said and "MLFLOW_TRACKING_INSECURE_TLS=true" in said
     monkeypatch.setenv("MLFLOW_TRACKING_INSECURE_TLS", "true")
-    assert fault(guarded.uri) is None
+    assert connection_error(guarded.uri) is None
     monkeypatch.setenv("MLFLOW_TRACKING_SERVER_CERT_PATH", str(folder / "cert.pem"))
-    assert "are both set" in str(fault(guarded.uri))
+    assert "are both set" in str(connection_error(guarded.uri))
     monkeypatch.delenv("MLFLOW_TRACKING_INSECURE_TLS")
-    assert fault(guarded.uri) is None
-    assert fault(guarded.uri.replace("127.0.0.1", "localhost")) is not None, "a certificate of another name"
+    assert connection_error(guarded.uri) is None
+    assert connection_error(guarded.uri.replace("127.0.0.1", "localhost")) is not None, "a certificate of another name"
     monkeypatch.setenv("MLFLOW_TRACKING_SERVER_CERT_PATH", "/no/such/file")
-    assert "/no/such/file" in str(fault(guarded.uri))
+    assert "/no/such/file" in str(connection_error(guarded.uri))
 
 
 @pytest.mark.integration
 def test_tls_where_none_is_expected(guarded: Server) -> None:
-    assert str(fault(guarded.uri.replace("https", "http"))).endswith(
+    assert str(connection_error(guarded.uri.replace("https", "http"))).endswith(
         "speaks TLS: write https:// in MLFLOW_TRACKING_URI."
     )
 
@@ -214,11 +214,11 @@ def test_a_server_that_hangs_is_said_within_seconds(trusted: Server, user: None)
     trusted.signal(signal.SIGSTOP)
     try:
         begun = time.monotonic()
-        assert "accepts connections but does not answer" in str(fault(trusted.uri))
+        assert "accepts connections but does not answer" in str(connection_error(trusted.uri))
         assert time.monotonic() - begun < 4.5
     finally:
         trusted.signal(signal.SIGCONT)
-    while fault(trusted.uri):
+    while connection_error(trusted.uri):
         assert time.monotonic() - begun < PATIENCE
 
 
@@ -264,20 +264,22 @@ def web() -> Iterator[str]:
 )
 def test_other_web_servers(path: str, said: str, web: str) -> None:
     with pytest.raises(AssertionError, match=f"the MLflow store {web}{path} {said}"):
-        raise AssertionError(fault(web + path))
+        raise AssertionError(connection_error(web + path))
 
 
 def test_plain_http_where_tls_is_expected(web: str) -> None:
-    assert str(fault(web.replace("http", "https"))).endswith("speaks no TLS: write http:// in MLFLOW_TRACKING_URI.")
+    assert str(connection_error(web.replace("http", "https"))).endswith(
+        "speaks no TLS: write http:// in MLFLOW_TRACKING_URI."
+    )
 
 
 def test_nobody_and_nothing_that_answers() -> None:
     away = f"http://me:hush@127.0.0.1:{free_port()}"
-    assert fault(away) == (
-        f"the MLflow store {public(away)} does not answer, nobody listens there: start it, or set MLFLOW_TRACKING_URI."
+    assert connection_error(away) == (
+        f"the MLflow store {redact(away)} does not answer, nobody listens there: start it, or set MLFLOW_TRACKING_URI."
     )
-    assert "no host nohost.invalid is known" in str(fault("http://nohost.invalid:5000"))
+    assert "no host nohost.invalid is known" in str(connection_error("http://nohost.invalid:5000"))
     with socket.create_server(("127.0.0.1", 0)) as mute:
         begun = time.monotonic()
-        said = fault(f"http://127.0.0.1:{mute.getsockname()[1]}")
+        said = connection_error(f"http://127.0.0.1:{mute.getsockname()[1]}")
         assert "accepts connections but does not answer" in str(said) and time.monotonic() - begun < 4.5

@@ -5,16 +5,16 @@ import pytest
 
 from reid_tune.errors import InputError
 from reid_tune.evaluation.differences import nested_interval
-from reid_tune.tracking.promotion import Repeat, compare, read_repeats, write_repeats
+from reid_tune.tracking.promotion import HoldoutResult, compare, read_repeats, write_repeats
 
 QUERIES = np.array(["0002_c1.jpg", "0002_c2.jpg", "0007_c1.jpg", "0011_c3.jpg", "größe_\udcff.jpg"])
 IDENTITIES = np.array([2, 2, 7, 11, 13])
 
 
-def repeat(split: str, seed: int, order: list[int] | None = None, gain: float = 0.0) -> Repeat:
+def repeat(split: str, seed: int, order: list[int] | None = None, gain: float = 0.0) -> HoldoutResult:
     values = np.random.default_rng(seed).random(5) + gain
     rows = np.array(order or range(5))
-    return Repeat(split, QUERIES[rows], IDENTITIES[rows], values[rows])
+    return HoldoutResult(split, QUERIES[rows], IDENTITIES[rows], values[rows])
 
 
 def test_results_are_read_as_they_were_written(tmp_path: Path) -> None:
@@ -47,14 +47,14 @@ def test_the_difference_pairs_queries_by_name_over_common_splits() -> None:
 def test_a_steady_gain_is_beyond_noise_and_its_loss_is_not() -> None:
     base, better = [repeat(key, 1) for key in "abc"], [repeat(key, 1, gain=0.1) for key in "abc"]
     gained, lost = compare(better, base), compare(base, better)
-    assert gained is not None and gained.beyond_noise and gained.mean == pytest.approx(0.1)
-    assert lost is not None and not lost.beyond_noise
+    assert gained is not None and gained.is_significant and gained.mean == pytest.approx(0.1)
+    assert lost is not None and not lost.is_significant
 
 
 @pytest.mark.parametrize(
     "champion", [[], [repeat("b", 1)], [repeat("a", 1, [0, 1, 2])], [repeat("a", 1, [0, 1, 2, 3, 3])]]
 )
-def test_other_splits_or_other_queries_are_not_compared(champion: list[Repeat]) -> None:
+def test_other_splits_or_other_queries_are_not_compared(champion: list[HoldoutResult]) -> None:
     assert compare([repeat("a", 2)], champion) is None
     assert compare(champion, [repeat("a", 2)]) is None
 

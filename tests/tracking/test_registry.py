@@ -9,7 +9,7 @@ import pytest
 
 from reid_tune.errors import InfrastructureError, InputError
 from reid_tune.tracking.promotion import CONFIRM_FILE, Verdict
-from reid_tune.tracking.registry.register import Registered
+from reid_tune.tracking.registry.register import RegisteredVersion
 from reid_tune.tracking.registry.resolve import resolve
 
 from ..helpers.registered_models import WEIGHT, confirmed, holders, put, write_files
@@ -25,7 +25,7 @@ def test_a_version_serves_and_holds_every_file_as_it_was(
 ) -> None:
     import mlflow
 
-    assert put(store, files, "round trip", "registered") == Registered(1, "champion")
+    assert put(store, files, "round trip", "registered") == RegisteredVersion(1, "champion")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
     model = mlflow.pyfunc.load_model("models:/round trip@champion")
     (given,) = model.metadata.signature.inputs
@@ -47,35 +47,35 @@ def test_the_first_is_champion_the_next_challenger_and_nothing_is_registered_twi
     store: str, connection: Any, files: Mapping[str, Path]
 ) -> None:
     expected = [
-        Registered(1, "champion"),
-        Registered(2, "challenger", Verdict(1)),
-        Registered(3, "challenger", Verdict(1)),
+        RegisteredVersion(1, "champion"),
+        RegisteredVersion(2, "challenger", Verdict(1)),
+        RegisteredVersion(3, "challenger", Verdict(1)),
     ]
     assert [put(store, files, "aliases", f"sweep-{number}") for number in range(3)] == expected
     assert [put(store, files, "aliases", f"sweep-{number}") for number in range(3)] == expected
     aliases = connection.get_registered_model("aliases").aliases
     assert {alias: int(version) for alias, version in aliases.items()} == {"champion": 1, "challenger": 3}
-    assert put(store, files, "aliases", "sweep-4", set_alias="best") == Registered(4, "best")
+    assert put(store, files, "aliases", "sweep-4", set_alias="best") == RegisteredVersion(4, "best")
 
 
 def test_a_registration_cut_short_is_completed(store: str, connection: Any, files: Mapping[str, Path]) -> None:
     put(store, files, "cut", "cut")
     connection.delete_model_version_tag("cut", "1", "reid_tune.alias")
-    assert put(store, files, "cut", "cut") == Registered(1, "champion")
+    assert put(store, files, "cut", "cut") == RegisteredVersion(1, "champion")
     connection.delete_model_version_tag("cut", "1", "reid_tune.alias")
     connection.delete_registered_model_alias("cut", "champion")
-    assert put(store, files, "cut", "cut") == Registered(1, "champion")
+    assert put(store, files, "cut", "cut") == RegisteredVersion(1, "champion")
     assert resolve("models:/cut@champion", store) == resolve("models:/cut/1", store)
 
 
 def test_the_alias_moves_to_a_version_that_beats_its_holder_over_common_splits(
     store: str, connection: Any, files: Mapping[str, Path], tmp_path: Path
 ) -> None:
-    def sweep(name: str, gain: float, splits: str = "abc") -> Registered:
+    def sweep(name: str, gain: float, splits: str = "abc") -> RegisteredVersion:
         return put(store, {**files, **confirmed(tmp_path, gain, splits)}, "gate", name)
 
     first, worse, better = sweep("g1", 0.1), sweep("g2", 0.05), sweep("g3", 0.2, "bcd")
-    assert first == Registered(1, "champion") and first.verdict.passed
+    assert first == RegisteredVersion(1, "champion") and first.verdict.passed
     lost, gained = worse.verdict.difference, better.verdict.difference
     assert (worse.alias, worse.verdict.against, worse.verdict.passed) == ("challenger", 1, False) and lost is not None
     assert lost.mean == pytest.approx(-0.05) and lost.repeats == 3
@@ -84,7 +84,9 @@ def test_the_alias_moves_to_a_version_that_beats_its_holder_over_common_splits(
     assert better.verdict.reason == "+10.0 points of mAP [+10.0, +10.0] against version 1, over 2 common split(s)"
     assert holders(connection, "gate") == {"champion": 3, "challenger": 2}
     elsewhere = sweep("g4", 0.9, "xyz")
-    assert elsewhere == Registered(4, "challenger", Verdict(3)) and "no paired results" in elsewhere.verdict.reason
+    assert (
+        elsewhere == RegisteredVersion(4, "challenger", Verdict(3)) and "no paired results" in elsewhere.verdict.reason
+    )
     assert [sweep("g1", 0.1), sweep("g2", 0.05), sweep("g3", 0.2, "bcd")] == [first, worse, better]
     assert holders(connection, "gate") == {"champion": 3, "challenger": 4}
 
@@ -95,13 +97,13 @@ def test_without_the_results_of_both_the_alias_stays(
     with_results = {**files, **confirmed(tmp_path, 0.1)}
     better = {**files, **confirmed(tmp_path, 0.2)}
     put(store, files, "bare", "bare-1")
-    assert put(store, better, "bare", "bare-2") == Registered(2, "challenger", Verdict(1))
+    assert put(store, better, "bare", "bare-2") == RegisteredVersion(2, "challenger", Verdict(1))
     put(store, with_results, "paired", "paired-1")
-    assert put(store, files, "paired", "paired-2") == Registered(2, "challenger", Verdict(1))
+    assert put(store, files, "paired", "paired-2") == RegisteredVersion(2, "challenger", Verdict(1))
     (resolve("models:/paired/1", store) / CONFIRM_FILE).write_bytes(b"damaged")
-    assert put(store, better, "paired", "paired-3") == Registered(3, "challenger", Verdict(1))
+    assert put(store, better, "paired", "paired-3") == RegisteredVersion(3, "challenger", Verdict(1))
     shutil.rmtree(resolve("models:/paired/1", store))
-    assert put(store, better, "paired", "paired-4") == Registered(4, "challenger", Verdict(1))
+    assert put(store, better, "paired", "paired-4") == RegisteredVersion(4, "challenger", Verdict(1))
     assert holders(connection, "paired") == {"champion": 1, "challenger": 4}
 
 
@@ -110,7 +112,7 @@ def test_the_alias_of_a_deleted_version_is_free(
 ) -> None:
     put(store, {**files, **confirmed(tmp_path, 0.9)}, "deleted", "deleted-1")
     connection.delete_model_version("deleted", "1")
-    assert put(store, {**files, **confirmed(tmp_path, 0.1)}, "deleted", "deleted-2") == Registered(2, "champion")
+    assert put(store, {**files, **confirmed(tmp_path, 0.1)}, "deleted", "deleted-2") == RegisteredVersion(2, "champion")
 
 
 def test_a_registration_cut_short_behind_the_move_keeps_its_reason(

@@ -1,5 +1,3 @@
-import os
-import pty
 import shutil
 import sqlite3
 import subprocess
@@ -11,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from reid_tune.errors import InfrastructureError, InputError
-from reid_tune.tracking import sqlite_schema as schema
-from reid_tune.tracking.sqlite_schema import fault, outdated, upgrade
+from reid_tune.errors import InputError
+from reid_tune.tracking.sqlite_schema import file_error
 from reid_tune.tracking.store import client
 
 OLD = "7f2a7d5fae7d"  # MLflow 2.4
@@ -46,80 +43,37 @@ def old(made: Path, tmp_path: Path) -> Path:
     return Path(shutil.copy(made, tmp_path / "mlflow.db"))
 
 
-def migrate_here(path: Path) -> None:
-    """The migrations of `mlflow db upgrade`, without the seconds that its process takes."""
-    from alembic import command
-    from mlflow.store.db.utils import _get_alembic_config
-
-    command.upgrade(_get_alembic_config(f"sqlite:///{path}"), "heads")
-
-
-@pytest.fixture(params=["here", pytest.param("process", marks=pytest.mark.integration)])
-def migrations(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    if request.param == "here":
-        monkeypatch.setattr(schema, "_migrate", migrate_here)
-
-
 @pytest.fixture
 def current(store: str, tmp_path: Path) -> Path:
     return Path(shutil.copy(store.removeprefix("sqlite:///"), tmp_path / "mlflow.db"))
 
 
-@pytest.mark.usefixtures("migrations")
-def test_an_older_store_is_upgraded_and_kept_as_it_was(old: Path) -> None:
+def test_an_older_store_is_not_changed_and_the_command_that_upgrades_it_is_named(
+    old: Path, command: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = old.read_bytes()
-    old.chmod(0o600)
-    assert outdated(old) and str(fault(old)).endswith("upgrade it with 'reid-tune ui --upgrade'")
-    kept = upgrade(old)
-    assert (kept.name, kept.read_bytes()) == (f"mlflow.db.before-{OLD}", before)
-    assert sorted(path.name for path in old.parent.iterdir()) == ["mlflow.db", kept.name]
-    assert old.stat().st_mode & 0o777 == 0o600
-    assert fault(old) is None and not outdated(old)
-    run = client(f"sqlite:///{old}").get_run("abc")
-    assert (run.info.run_name, run.info.experiment_id, run.data.params) == ("kept", "7", {"lr": "0.1"})
-
-
-def test_mlflow_does_not_touch_an_older_store(old: Path) -> None:
-    before = old.read_bytes()
-    with pytest.raises(InputError, match="was made by an older MLflow: upgrade it with 'reid-tune ui --upgrade'"):
+    hint = f"was made by an older MLflow: copy the file, then upgrade it with 'mlflow db upgrade sqlite:///{old}'"
+    with pytest.raises(InputError, match=hint):
         client(f"sqlite:///{old}")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{old}")
+    status, _, err = command("ui")
+    assert status == 2 and hint in err
     assert old.read_bytes() == before
 
 
 @pytest.mark.integration
-def test_an_upgrade_that_fails_leaves_the_store(old: Path) -> None:
-    with closing(sqlite3.connect(old)) as store, store:
-        store.execute("DROP TABLE model_versions")
-    before = old.read_bytes()
-    with pytest.raises(InfrastructureError, match=r"cannot upgrade .*mlflow.db, which is as it was: .*model_versions"):
-        upgrade(old)
-    assert old.read_bytes() == before
-    assert list(old.parent.iterdir()) == [old]
-
-
-def test_a_store_in_use_is_not_upgraded(old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("reid_tune.tracking.sqlite_schema.PATIENCE", 0.1)
-    with closing(sqlite3.connect(old, isolation_level=None)) as other:
-        other.execute("BEGIN IMMEDIATE")
-        with pytest.raises(InfrastructureError, match="database is locked"):
-            upgrade(old)
-    assert list(old.parent.iterdir()) == [old]
-
-
-def test_what_an_earlier_upgrade_kept_is_not_overwritten(old: Path) -> None:
-    kept = old.with_name(f"mlflow.db.before-{OLD}")
-    kept.write_text("precious")
-    with pytest.raises(InputError, match="there is .* of an earlier upgrade; move it away"):
-        upgrade(old)
-    assert kept.read_text() == "precious" and outdated(old)
+def test_the_named_command_upgrades_the_store(old: Path) -> None:
+    subprocess.run([sys.executable, "-m", "mlflow", "db", "upgrade", f"sqlite:///{old}"], check=True)
+    assert file_error(old) is None
+    run = client(f"sqlite:///{old}").get_run("abc")
+    assert (run.info.run_name, run.info.experiment_id, run.data.params) == ("kept", "7", {"lr": "0.1"})
 
 
 def test_a_newer_store_needs_a_newer_mlflow(current: Path) -> None:
-    assert fault(current) is None
+    assert file_error(current) is None
     with closing(sqlite3.connect(current)) as store, store:
         store.execute("UPDATE alembic_version SET version_num = 'ffffffffffff'")
-    assert "was made by a newer MLflow than 3.17" in str(fault(current))
-    assert not outdated(current)
+    assert "was made by a newer MLflow than 3.17" in str(file_error(current))
     with pytest.raises(InputError, match="newer MLflow"):
         client(f"sqlite:///{current}")
 
@@ -129,27 +83,26 @@ def test_files_that_are_no_store(tmp_path: Path) -> None:
     with closing(sqlite3.connect(tmp_path / "foreign")) as other, other:
         other.execute("CREATE TABLE mine (x)")
     (tmp_path / "empty").touch()
-    assert "is no SQLite database (file is not a database)" in str(fault(tmp_path / "text"))
-    assert "but no whole MLflow store" in str(fault(tmp_path / "foreign"))
-    assert "is a folder" in str(fault(tmp_path))
-    assert f"cannot be made: {tmp_path}/text is no folder" in str(fault(tmp_path / "text" / "mlflow.db"))
-    assert "File name too long" in str(fault(tmp_path / ("x" * 300)))
-    assert fault(tmp_path / "empty") is fault(tmp_path / "new" / "folder" / "mlflow.db") is None
+    assert "is not an SQLite database (file is not a database)" in str(file_error(tmp_path / "text"))
+    assert "but not a complete MLflow store" in str(file_error(tmp_path / "foreign"))
+    assert "is a folder" in str(file_error(tmp_path))
+    assert f"cannot be created: {tmp_path}/text is not a folder" in str(file_error(tmp_path / "text" / "mlflow.db"))
+    assert "File name too long" in str(file_error(tmp_path / ("x" * 300)))
+    assert file_error(tmp_path / "empty") is file_error(tmp_path / "new" / "folder" / "mlflow.db") is None
     assert not (tmp_path / "new").exists()
-    assert not any(outdated(tmp_path / name) for name in ("text", "foreign", "empty", "missing"))
 
 
 # Root may write everything, so that it becomes somebody else, who could not load the modules.
 LOOK = """
 import os, sys
-from reid_tune.tracking.store import fault
-fault(sys.argv[1])
+from reid_tune.tracking.store import connection_error
+connection_error(sys.argv[1])
 if os.getuid() == 0:
     os.setgroups([])
     os.setgid(65534)
     os.setuid(65534)
 for uri in sys.argv[1:]:
-    print(fault(uri))
+    print(connection_error(uri))
 """
 
 
@@ -170,40 +123,8 @@ def test_a_store_that_cannot_be_written(current: Path) -> None:
     denied = "cannot be written: permission denied on"
     first = f"the MLflow store sqlite:///{paths[0]} {denied} {paths[0]}; set MLFLOW_TRACKING_URI."
     assert (said[0], said[2]) == (first, "None")
-    assert f"{denied} {top}/folder;" in said[1], "SQLite writes a journal beside its file"
+    assert f"{denied} {top}/folder;" in said[1], "SQLite writes a journal next to its file"
     assert f"{denied} {top}/folder;" in said[3]
-
-
-@pytest.mark.integration
-def test_the_command_asks_in_a_terminal_and_a_no_changes_nothing(old: Path) -> None:
-    before = old.read_bytes()
-    ours, theirs = pty.openpty()
-    command = [sys.executable, "-m", "reid_tune", "ui"]
-    variables = {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{old}", "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(command, stdin=theirs, stderr=subprocess.PIPE, text=True, env=variables)
-    os.write(ours, b"n\n")
-    _, said = process.communicate(timeout=120)
-    assert f"{old} was made by an older MLflow. Stop all programs that use it. Upgrade it? [y/N]" in said
-    assert "reid-tune ui --upgrade" in said
-    assert (process.returncode, old.read_bytes()) == (2, before)
-
-
-def test_the_command_does_not_ask_without_a_terminal(
-    old: Path, command: Callable, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{old}")
-    status, _, said = command("ui")
-    assert status == 2 and said.endswith("upgrade it with 'reid-tune ui --upgrade'.\n") and "[y/N]" not in said
-
-
-@pytest.mark.usefixtures("migrations")
-def test_the_command_upgrades_where_it_is_told_to(
-    old: Path, command: Callable, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{old}")
-    status, _, said = command("ui", "--upgrade", "--port", 70000)  # no server starts there
-    assert f"upgraded; the old store is kept as {old}.before-{OLD}" in said and "cannot use port 70000" in said
-    assert status == 2 and fault(old) is None
 
 
 DYING = """
@@ -216,10 +137,10 @@ os._exit(9)
 """
 
 
-def test_what_a_process_that_died_has_left_half_written_is_no_fault(tmp_path: Path) -> None:
+def test_the_unfinished_write_of_a_process_that_died_is_rolled_back(tmp_path: Path) -> None:
     path = tmp_path / "mlflow.db"
     client(f"sqlite:///{path}")
     assert subprocess.run([sys.executable, "-c", DYING, str(path)]).returncode == 9
     assert Path(f"{path}-journal").stat().st_size > 0
-    assert fault(path) is None
+    assert file_error(path) is None
     assert client(f"sqlite:///{path}").search_experiments()

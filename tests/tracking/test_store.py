@@ -14,14 +14,14 @@ from reid_tune.errors import InfrastructureError, InputError
 from reid_tune.tracking import server
 from reid_tune.tracking.sender import Sender, send_all
 from reid_tune.tracking.store import (
-    answering,
     client,
+    connection_error,
     database,
     experiment_id,
-    fault,
     one_line,
-    public,
+    redact,
     tracking_uri,
+    translate_errors,
     with_credentials,
 )
 
@@ -57,7 +57,7 @@ def test_the_environment_wins(given: str, expected: str, monkeypatch: pytest.Mon
 
 def test_a_place_that_cannot_be_written_is_refused_at_once(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match="cannot be made: .*/file is no folder"):
+    with pytest.raises(InputError, match="cannot be created: .*/file is not a folder"):
         client(f"sqlite:///{tmp_path}/file/mlflow.db")
 
 
@@ -98,7 +98,7 @@ def test_errors_are_one_line_without_passwords() -> None:
 def test_what_is_recorded_has_no_password_and_the_environment_gives_it_back(
     uri: str, shown: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert public(uri) == shown
+    assert redact(uri) == shown
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     assert with_credentials(shown) == uri
     assert with_credentials("https://elsewhere") == "https://elsewhere", "a resumed sweep keeps its store"
@@ -127,8 +127,8 @@ def test_what_is_recorded_has_no_password_and_the_environment_gives_it_back(
 def test_a_wrong_address_is_one_sentence_wherever_it_is_used(
     uri: str, said: str, tmp_path: Path, events: Callable, write: Callable
 ) -> None:
-    expected = f"the MLflow store {public(uri)} {said}"
-    assert str(fault(uri)).startswith(expected)
+    expected = f"the MLflow store {redact(uri)} {said}"
+    assert str(connection_error(uri)).startswith(expected)
     write(tmp_path / "events.jsonl", events("wrong", tmp_path))
     with pytest.raises(InputError) as raised:
         send_all(tmp_path / "events.jsonl", uri)
@@ -143,7 +143,7 @@ def test_a_wrong_address_is_one_sentence_wherever_it_is_used(
 
 
 def test_an_address_with_a_password_that_is_not_quoted() -> None:
-    said = str(fault("http://me:hu/sh@127.0.0.1:9"))
+    said = str(connection_error("http://me:hu/sh@127.0.0.1:9"))
     assert "is no address" in said and "in a password write @ as %40" in said
     assert not re.search("hu|sh|me:", said.replace("the ", ""))
 
@@ -163,7 +163,7 @@ def test_errors_of_any_kind_of_artifact_store_are_one_sentence() -> None:
         pass
 
     said = "the MLflow store http://host does not answer as it should: Odd: no bucket.$"
-    with pytest.raises(InfrastructureError, match=said), answering("http://me:hush@host"):
+    with pytest.raises(InfrastructureError, match=said), translate_errors("http://me:hush@host"):
         raise Odd("no\nbucket")
-    with pytest.raises(InputError, match="^mine$"), answering("http://host"):
+    with pytest.raises(InputError, match="^mine$"), translate_errors("http://host"):
         raise InputError("mine")

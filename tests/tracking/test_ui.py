@@ -15,7 +15,7 @@ import pytest
 from reid_tune.errors import InputError
 from reid_tune.tracking.leaderboard_view import VIEW_TAG
 from reid_tune.tracking.runs import parent_run
-from reid_tune.tracking.store import fault
+from reid_tune.tracking.store import connection_error
 from reid_tune.tracking.ui import run_ui
 
 from ..helpers.mlflow_servers import free_port
@@ -61,7 +61,7 @@ def test_the_page_shows_runs_and_artifacts_until_it_is_ended(
         assert get(f"/get-artifact?run_uuid={run}&path=notes/note.txt") == (200, b"seen")
         with socket.socket() as other:
             assert other.connect_ex(("127.0.0.2", port)) != 0, "it listens on 127.0.0.1 alone"
-        assert fault(f"http://127.0.0.1:{port}") is None
+        assert connection_error(f"http://127.0.0.1:{port}") is None
         process.send_signal(ending)
         assert process.wait(60) == 130
         with pytest.raises(urllib.error.URLError):

@@ -22,7 +22,7 @@ from reid_tune.environment import set_variables
 from reid_tune.errors import InfrastructureError, InputError
 from reid_tune.search_space.load import SweepConfig
 from reid_tune.storage.object_store import is_url
-from reid_tune.tracking.store import database, public
+from reid_tune.tracking.store import database, redact
 
 __all__ = ["submit"]
 
@@ -163,7 +163,7 @@ def _find_job(client: Any, sweep: SweepConfig, options: Sequence[str]) -> str | 
 def _start_job(client: Any, sweep: SweepConfig, options: Sequence[str]) -> str:
     # The job's working folder is deleted with the job: the default database is next to the sweep instead.
     tracking_uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{sweep.file.storage}/mlflow.db"
-    variables = {"MLFLOW_TRACKING_URI": public(tracking_uri)}
+    variables = {"MLFLOW_TRACKING_URI": redact(tracking_uri)}
     if file := os.environ.get(KEY_FILE_VARIABLE):
         variables[KEY_FILE_VARIABLE] = file
     with _working_folder(sweep) as folder:

@@ -26,8 +26,8 @@ from reid_tune.journal.events import (
 )
 from reid_tune.tracking.cursor import cursor_of
 from reid_tune.tracking.mlflow_names import user
-from reid_tune.tracking.sender import followed
-from reid_tune.tracking.store import fault, public, tracking_uri, with_credentials
+from reid_tune.tracking.sender import follow_log
+from reid_tune.tracking.store import connection_error, redact, tracking_uri, with_credentials
 from reid_tune.training.history_plot import plot_history
 from reid_tune.training.system_metrics import SystemMonitor
 
@@ -95,11 +95,11 @@ def track_training(experiment: Experiment, directory: Path, *, resumed: bool) ->
             )
         )
         uri = with_credentials(header.tracking_uri)
-        if found := fault(uri):
+        if found := connection_error(uri):
             _warn(found)
-        with followed(log.path, uri, partial(_close, log), _warn, f"reid-tune sync {directory}"):
+        with follow_log(log.path, uri, partial(_close, log), _warn, f"reid-tune sync {directory}"):
             yield
-    print(f"MLflow: run {header.name} of the experiment {header.experiment} in {public(uri)}", file=sys.stderr)
+    print(f"MLflow: run {header.name} of the experiment {header.experiment} in {redact(uri)}", file=sys.stderr)
 
 
 def _put_aside(path: Path) -> None:
@@ -128,7 +128,7 @@ def _begin(experiment: Experiment, log: EventLog) -> TrainingHeader:
         name=os.environ.get("MLFLOW_RUN_NAME") or log.path.parent.absolute().parent.name,
         experiment=os.environ.get("MLFLOW_EXPERIMENT_NAME") or "train",
         uid=secrets.token_hex(8),
-        tracking_uri=public(tracking_uri()),
+        tracking_uri=redact(tracking_uri()),
         spec=experiment.parameters(),
     )
     log.append(header)

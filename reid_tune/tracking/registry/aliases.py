@@ -4,22 +4,29 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from reid_tune.errors import InputError
-from reid_tune.tracking.promotion import judge, registered_repeats
-from reid_tune.tracking.registry.find import find_model, find_version, holder, listed, opened, versions
-from reid_tune.tracking.registry.history import give, succession, turns_of
+from reid_tune.tracking.promotion import compare_with_champion, registered_repeats
+from reid_tune.tracking.registry.find import (
+    find_model,
+    find_version,
+    join_names,
+    open_registry,
+    version_with_alias,
+    versions,
+)
+from reid_tune.tracking.registry.history import alias_history, alias_holders, move_alias
 from reid_tune.tracking.registry.names import check_alias
-from reid_tune.tracking.store import answering
+from reid_tune.tracking.store import translate_errors
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-__all__ = ["CHALLENGER", "Moved", "promote", "rollback"]
+__all__ = ["CHALLENGER", "AliasMove", "promote", "rollback"]
 
 CHALLENGER = "challenger"
 
 
 @dataclass(frozen=True)
-class Moved:
+class AliasMove:
     """An alias that a version has been given, and why."""
 
     model: str
@@ -31,8 +38,10 @@ class Moved:
         return f"models:/{self.model}@{self.alias} is version {self.version} now: {self.reason}"
 
 
-def promote(uri: str, model: str, version: int, alias: str = "champion", *, force: bool = False) -> Moved:
-    """Give an alias to a version that beats the one that has it, see `judge`; a challenger no longer is one then.
+def promote(uri: str, model: str, version: int, alias: str = "champion", *, force: bool = False) -> AliasMove:
+    """Give an alias to a version that beats the one that has it, see `compare_with_champion`.
+
+    The alias `challenger` is removed from that version.
 
     Args:
         force: give it also where the gate is not passed.
@@ -42,50 +51,50 @@ def promote(uri: str, model: str, version: int, alias: str = "champion", *, forc
         InfrastructureError: the store does not answer.
     """
     check_alias(alias)
-    with answering(uri):
-        connection = opened(uri)
+    with translate_errors(uri):
+        connection = open_registry(uri)
         own = find_version(connection, model, str(version))
-        other = holder(connection, model, alias)
+        other = version_with_alias(connection, model, alias)
         if other is not None and int(other.version) == version:
             reason = "it has had the alias already"
         else:
-            verdict = judge(connection, registered_repeats(connection, own), other)
+            verdict = compare_with_champion(connection, registered_repeats(connection, own), other)
             reason = verdict.reason
             if not verdict.passed and not force:
                 raise InputError(
                     f"version {version} of {model} does not become {alias}: {reason}; --force does it anyway."
                 )
-            give(connection, model, alias, version, reason if verdict.passed else f"by force: {reason}")
+            move_alias(connection, model, alias, version, reason if verdict.passed else f"by force: {reason}")
         _retire(connection, model, alias, version)
-    return Moved(model, alias, version, reason)
+    return AliasMove(model, alias, version, reason)
 
 
-def rollback(uri: str, model: str, alias: str = "champion") -> Moved:
+def rollback(uri: str, model: str, alias: str = "champion") -> AliasMove:
     """Give an alias back to the version that had it before the present one; deleted versions are passed over.
 
     Raises:
         InputError: there is no such model or alias, or no other version had the alias before.
         InfrastructureError: the store does not answer.
     """
-    with answering(uri):
-        connection = opened(uri)
+    with translate_errors(uri):
+        connection = open_registry(uri)
         aliases, there = find_model(connection, model).aliases, versions(connection, model)
-        had = succession(turns_of(connection, model, alias))
+        had = alias_holders(alias_history(connection, model, alias))
         if not had:
-            raise InputError(f"the model {model} has no alias {alias}; it has {listed(aliases)}.")
-        present = holder(connection, model, alias)
+            raise InputError(f"the model {model} has no alias {alias}; it has {join_names(aliases)}.")
+        present = version_with_alias(connection, model, alias)
         number = int(present.version) if present else None
         before = [each for each in had if str(each) in there and each != number]
         if not before:
             raise InputError(
-                f"no other version of {model} that exists had the alias {alias} before; it has {listed(there)}."
+                f"no other version of {model} that exists had the alias {alias} before; it has {join_names(there)}."
             )
         reason = f"rolled back from version {number}" if number else f"no version had the alias {alias} any more"
-        give(connection, model, alias, before[-1], reason, back=True)
-    return Moved(model, alias, before[-1], reason)
+        move_alias(connection, model, alias, before[-1], reason, back=True)
+    return AliasMove(model, alias, before[-1], reason)
 
 
 def _retire(connection: "MlflowClient", model: str, alias: str, version: int) -> None:
-    challenger = holder(connection, model, CHALLENGER)
+    challenger = version_with_alias(connection, model, CHALLENGER)
     if alias != CHALLENGER and challenger is not None and int(challenger.version) == version:
         connection.delete_registered_model_alias(model, CHALLENGER)

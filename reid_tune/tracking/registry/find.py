@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from reid_tune.errors import InputError
-from reid_tune.tracking.store import client, database, public
+from reid_tune.tracking.store import client, database, redact
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -12,20 +12,20 @@ if TYPE_CHECKING:
 
 __all__ = [
     "UNKNOWN",
-    "aliased",
+    "require_version_with_alias",
     "all_models",
     "find_model",
     "find_version",
-    "holder",
-    "listed",
-    "opened",
+    "version_with_alias",
+    "join_names",
+    "open_registry",
     "versions",
 ]
 
 UNKNOWN = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND")
 
 
-def opened(uri: str) -> "MlflowClient":
+def open_registry(uri: str) -> "MlflowClient":
     """A client of a store that exists.
 
     Raises:
@@ -50,8 +50,8 @@ def find_model(connection: "MlflowClient", model: str) -> "RegisteredModel":
     except MlflowException as error:
         if error.error_code not in UNKNOWN:
             raise
-    known = listed(each.name for each in all_models(connection))
-    raise InputError(f"there is no model {model} in {public(connection.tracking_uri)}; it has {known}.")
+    known = join_names(each.name for each in all_models(connection))
+    raise InputError(f"there is no model {model} in {redact(connection.tracking_uri)}; it has {known}.")
 
 
 def find_version(connection: "MlflowClient", model: str, number: str) -> "ModelVersion":
@@ -63,12 +63,12 @@ def find_version(connection: "MlflowClient", model: str, number: str) -> "ModelV
     find_model(connection, model)
     found = versions(connection, model)
     if number not in found:
-        store = public(connection.tracking_uri)
-        raise InputError(f"the model {model} in {store} has no version {number}; it has {listed(found)}.")
+        store = redact(connection.tracking_uri)
+        raise InputError(f"the model {model} in {store} has no version {number}; it has {join_names(found)}.")
     return found[number]
 
 
-def aliased(connection: "MlflowClient", model: str, alias: str) -> "ModelVersion":
+def require_version_with_alias(connection: "MlflowClient", model: str, alias: str) -> "ModelVersion":
     """The version that has an alias.
 
     Raises:
@@ -76,12 +76,12 @@ def aliased(connection: "MlflowClient", model: str, alias: str) -> "ModelVersion
     """
     aliases = find_model(connection, model).aliases
     if alias not in aliases:
-        store = public(connection.tracking_uri)
-        raise InputError(f"the model {model} in {store} has no alias {alias}; it has {listed(aliases)}.")
+        store = redact(connection.tracking_uri)
+        raise InputError(f"the model {model} in {store} has no alias {alias}; it has {join_names(aliases)}.")
     return find_version(connection, model, str(aliases[alias]))
 
 
-def holder(connection: "MlflowClient", model: str, alias: str) -> "ModelVersion | None":
+def version_with_alias(connection: "MlflowClient", model: str, alias: str) -> "ModelVersion | None":
     """The version that has an alias; stores may keep the alias of a deleted one."""
     return versions(connection, model).get(str(connection.get_registered_model(model).aliases.get(alias)))
 
@@ -102,6 +102,6 @@ def all_models(connection: "MlflowClient") -> "Iterator[RegisteredModel]":
             return
 
 
-def listed(names: Iterable[str]) -> str:
+def join_names(names: Iterable[str]) -> str:
     """Names in one line."""
     return ", ".join(names) or "none"

@@ -5,9 +5,16 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from reid_tune.errors import InputError
-from reid_tune.tracking.registry.find import aliased, all_models, find_model, find_version, opened, versions
-from reid_tune.tracking.registry.history import histories
-from reid_tune.tracking.store import answering
+from reid_tune.tracking.registry.find import (
+    all_models,
+    find_model,
+    find_version,
+    open_registry,
+    require_version_with_alias,
+    versions,
+)
+from reid_tune.tracking.registry.history import alias_histories
+from reid_tune.tracking.store import translate_errors
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -26,8 +33,8 @@ def list_versions(uri: str) -> list[dict[str, Any]]:
         InputError: there is no file of an SQLite store.
         InfrastructureError: the store does not answer.
     """
-    with answering(uri):
-        connection = opened(uri)
+    with translate_errors(uri):
+        connection = open_registry(uri)
         models = [(model.aliases, versions(connection, model.name)) for model in all_models(connection)]
         return [_line(each, aliases) for aliases, found in models for each in reversed(found.values())]
 
@@ -44,11 +51,11 @@ def show_version(uri: str, reference: str) -> dict[str, Any]:
         InputError: there is no such store, model, version or alias.
         InfrastructureError: the store does not answer.
     """
-    with answering(uri):
-        connection = opened(uri)
+    with translate_errors(uri):
+        connection = open_registry(uri)
         version = _named(connection, reference.removeprefix("models:/"))
         model = find_model(connection, version.name)
-        history = histories(connection, model.name)
+        history = alias_histories(connection, model.name)
         return {
             **_line(version, model.aliases),
             "run": version.run_id,
@@ -65,7 +72,7 @@ def show_version(uri: str, reference: str) -> dict[str, Any]:
 def _named(connection: "MlflowClient", reference: str) -> "ModelVersion":
     name, at, alias = reference.partition("@")
     if at:
-        return aliased(connection, name, alias)
+        return require_version_with_alias(connection, name, alias)
     name, slash, number = reference.partition("/")
     if slash:
         return find_version(connection, name, number)

@@ -9,20 +9,20 @@ from typing import TYPE_CHECKING
 
 from reid_tune.errors import InputError
 from reid_tune.evaluation.differences import Difference
-from reid_tune.tracking.promotion import CONFIRM_FILE, Repeat, Verdict, judge, read_repeats
+from reid_tune.tracking.promotion import CONFIRM_FILE, HoldoutResult, Verdict, compare_with_champion, read_repeats
 from reid_tune.tracking.registry.aliases import CHALLENGER
-from reid_tune.tracking.registry.find import holder, versions
-from reid_tune.tracking.registry.history import give
+from reid_tune.tracking.registry.find import version_with_alias, versions
+from reid_tune.tracking.registry.history import move_alias
 from reid_tune.tracking.registry.names import check_alias, check_model_name
 from reid_tune.tracking.registry.package import ONNX_FILE, digest, write_package
 from reid_tune.tracking.runs import SWEEP_TAG, parent_run
-from reid_tune.tracking.store import answering, client
+from reid_tune.tracking.store import client, translate_errors
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
-__all__ = ["Registered", "register"]
+__all__ = ["RegisteredVersion", "register_version"]
 
 DIGEST_TAG = "reid_tune.sha256"  # of the ONNX file
 ALIAS_TAG = "reid_tune.alias"
@@ -30,7 +30,7 @@ GATE_TAG = "reid_tune.gate"
 
 
 @dataclass(frozen=True)
-class Registered:
+class RegisteredVersion:
     """A version of a registered model, and what was decided when it was registered.
 
     Attributes:
@@ -43,7 +43,7 @@ class Registered:
     verdict: Verdict = Verdict()
 
 
-def register(
+def register_version(
     uri: str,
     model: str,
     *,
@@ -53,7 +53,7 @@ def register(
     description: str,
     tags: Mapping[str, str],
     set_alias: str = "champion",
-) -> Registered:
+) -> RegisteredVersion:
     """Register what a sweep has won as one version; registering the same file of a sweep again returns that version.
 
     The version is a folder of the sweep's parent run: an MLflow ONNX model for `mlflow.pyfunc`, and each file as it is.
@@ -78,7 +78,7 @@ def register(
         if not Path(path).is_file():
             raise InputError(f"cannot register {model}: there is no file {path}.")
     repeats = read_repeats(files[CONFIRM_FILE]) if CONFIRM_FILE in files else ()
-    with answering(uri):
+    with translate_errors(uri):
         connection = client(uri)
         own = {SWEEP_TAG: uid, DIGEST_TAG: digest(files[ONNX_FILE])}
         version = _registered(connection, model, own)
@@ -88,7 +88,7 @@ def register(
         if ALIAS_TAG not in version.tags:
             _give_alias(connection, version, set_alias, repeats)
         tags = connection.get_model_version(model, str(version.version)).tags
-        return Registered(int(version.version), tags[ALIAS_TAG], _verdict(tags))
+        return RegisteredVersion(int(version.version), tags[ALIAS_TAG], _verdict(tags))
 
 
 def _registered(connection: "MlflowClient", model: str, own: Mapping[str, str]) -> "ModelVersion | None":
@@ -102,16 +102,18 @@ def _registered(connection: "MlflowClient", model: str, own: Mapping[str, str]) 
     return next((each for each in versions(connection, model).values() if own.items() <= each.tags.items()), None)
 
 
-def _give_alias(connection: "MlflowClient", version: "ModelVersion", wanted: str, repeats: Sequence[Repeat]) -> None:
+def _give_alias(
+    connection: "MlflowClient", version: "ModelVersion", wanted: str, repeats: Sequence[HoldoutResult]
+) -> None:
     model, own = version.name, str(version.version)
-    other, alias = holder(connection, model, wanted), wanted
+    other, alias = version_with_alias(connection, model, wanted), wanted
     if other is None or str(other.version) != own:
-        verdict = judge(connection, repeats, other)
+        verdict = compare_with_champion(connection, repeats, other)
         gate = {"against": verdict.against, "difference": verdict.difference and verdict.difference.as_dict()}
         # Before the alias moves, behind which there is nobody to compare with.
         connection.set_model_version_tag(model, own, GATE_TAG, json.dumps(gate))
         alias = wanted if verdict.passed else CHALLENGER
-        give(connection, model, alias, int(own), verdict.reason)
+        move_alias(connection, model, alias, int(own), verdict.reason)
     # The last step: a version with this tag is complete, whatever happens to the aliases later.
     connection.set_model_version_tag(model, own, ALIAS_TAG, alias)
 

@@ -5,8 +5,14 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from reid_tune.errors import InputError, error_context
-from reid_tune.tracking.registry.find import UNKNOWN, aliased, find_version, listed, opened
-from reid_tune.tracking.store import answering, public
+from reid_tune.tracking.registry.find import (
+    UNKNOWN,
+    find_version,
+    join_names,
+    open_registry,
+    require_version_with_alias,
+)
+from reid_tune.tracking.store import redact, translate_errors
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -24,8 +30,8 @@ def resolve(text: str, uri: str) -> Path:
         InputError: not such an address, or nothing is there; the message names what is.
         InfrastructureError: the store does not answer.
     """
-    with answering(uri), error_context(text):
-        source = _source(opened(uri), text, public(uri))
+    with translate_errors(uri), error_context(text):
+        source = _source(open_registry(uri), text, redact(uri))
         if source.startswith("/") and not Path(source).exists():
             raise InputError(f"{text} is registered, but its files are gone from {source}.")
         from mlflow.artifacts import download_artifacts
@@ -35,7 +41,7 @@ def resolve(text: str, uri: str) -> Path:
 
 def _source(connection: "MlflowClient", text: str, store: str) -> str:
     if match := re.fullmatch(r"models:/([^/@]+)@([\w-]+)", text):
-        return _files(connection, aliased(connection, match[1], match[2]))
+        return _files(connection, require_version_with_alias(connection, match[1], match[2]))
     if match := re.fullmatch(r"models:/([^/@]+)/(\d+)", text):
         return _files(connection, find_version(connection, match[1], match[2]))
     match = re.fullmatch(r"runs:/(\w+)/(.+)", text)
@@ -60,11 +66,11 @@ def _artifact(connection: "MlflowClient", run: str, path: PurePosixPath, store: 
     folder = None if path.parent == PurePosixPath(".") else str(path.parent)
     paths = [artifact.path for artifact in connection.list_artifacts(run, folder)]
     if str(path) not in paths:
-        raise InputError(f"the run {run} in {store} has no {path}; there it has {listed(paths)}.")
+        raise InputError(f"the run {run} in {store} has no {path}; there it has {join_names(paths)}.")
     return f"{root}/{path}"
 
 
 def _latest(connection: "MlflowClient") -> str:
     experiments = [experiment.experiment_id for experiment in connection.search_experiments()]
     runs = connection.search_runs(experiments, order_by=["attributes.start_time DESC"], max_results=5)
-    return listed(f"{run.info.run_id} ({run.info.run_name})" for run in runs)
+    return join_names(f"{run.info.run_id} ({run.info.run_name})" for run in runs)
