@@ -1,4 +1,4 @@
-"""What stays the same on all images of one camera: its place, its light and its faults."""
+"""Cameras: scene, light and image quality, the same on all images of a camera."""
 
 import random
 from dataclasses import dataclass
@@ -8,18 +8,29 @@ from math import cos, pi
 import numpy as np
 from PIL import Image, ImageFilter
 
+from reid_tune.demo.appearance import interpolate
 from reid_tune.demo.figure import VIEWS
-from reid_tune.demo.look import between
 from reid_tune.demo.scene import draw_scene
 
-__all__ = ["CAMERAS", "Camera", "develop", "set_up_cameras"]
+__all__ = ["CAMERAS", "Camera", "capture", "set_up_cameras"]
 
 CAMERAS = 6
 
 
 @dataclass(frozen=True)
 class Camera:
-    """One camera: `light` is a gain, `tint` gains of red, green and blue, `blur` a radius in pixels, `noise` of 255."""
+    """One camera.
+
+    Attributes:
+        scene: Background.
+        view: Usual view of pedestrians, one of `figure.VIEWS`.
+        light: Gain.
+        tint: Gains of red, green and blue.
+        contrast: Factor on the contrast.
+        blur: Radius of the blur in pixels.
+        noise: Standard deviation of the noise, in levels 0..255.
+        quality: JPEG quality.
+    """
 
     scene: Image.Image
     view: str
@@ -32,33 +43,33 @@ class Camera:
 
 
 def set_up_cameras(seed: int, difficulty: float) -> dict[int, Camera]:
-    """The six cameras by number; their lights, tints and views are spread evenly, so that no two are alike."""
+    """Return the six cameras by number; lights, tints and views are spread evenly, so that no two are alike."""
     rng = random.Random(f"{seed}/cameras")
     orders = [rng.sample(range(CAMERAS), CAMERAS) for _ in range(6)]
     return {i + 1: _set_up([order[i] for order in orders], difficulty, rng) for i in range(CAMERAS)}
 
 
 def _set_up(ranks: list[int], difficulty: float, rng: random.Random) -> Camera:
-    # A network without pretrained weights learns to see past a camera's colours last of all, hence the cube.
-    strange = difficulty**3
+    # A network without pretrained weights learns to ignore a camera's colours last, hence the cube.
+    colour_difficulty = difficulty**3
     scene, light, hue, contrast, blur, view = ranks
     levels = [2 * rank / (CAMERAS - 1) - 1 for rank in (light, contrast, blur)]
-    cast = between(0.0, 0.25, strange)
+    cast = interpolate(0.0, 0.25, colour_difficulty)
     red, green, blue = (1 + cast * cos(2 * pi * (hue / CAMERAS + third / 3)) for third in range(3))
     return Camera(
-        scene=draw_scene(scene, rng, strength=between(0.1, 0.6, strange)),
+        scene=draw_scene(scene, rng, strength=interpolate(0.1, 0.6, colour_difficulty)),
         view=VIEWS[view % len(VIEWS)],
-        light=2 ** (between(0.0, 0.7, strange) * levels[0]),
+        light=2 ** (interpolate(0.0, 0.7, colour_difficulty) * levels[0]),
         tint=(red, green, blue),
-        contrast=1 + between(0.0, 0.35, strange) * levels[1],
-        blur=between(0.1, 0.9, difficulty) * (1 + levels[2]) / 2 + 0.2,
-        noise=between(2, 8, difficulty),
-        quality=round(between(92, 75, difficulty)),
+        contrast=1 + interpolate(0.0, 0.35, colour_difficulty) * levels[1],
+        blur=interpolate(0.1, 0.9, difficulty) * (1 + levels[2]) / 2 + 0.2,
+        noise=interpolate(2, 8, difficulty),
+        quality=round(interpolate(92, 75, difficulty)),
     )
 
 
-def develop(image: Image.Image, camera: Camera, exposure: float, rng: random.Random) -> bytes:
-    """What the camera makes of a clean RGB image: the bytes of a JPEG file; `exposure` is a gain of this frame."""
+def capture(image: Image.Image, camera: Camera, exposure: float, rng: random.Random) -> bytes:
+    """Return the JPEG file that a camera makes of a clean RGB image; `exposure` is a gain of this frame."""
     blurred = image.filter(ImageFilter.GaussianBlur(camera.blur))
     pixels = np.asarray(blurred, dtype=np.float32) / 255
     gains = np.asarray(camera.tint, dtype=np.float32) * np.float32(camera.light * exposure)

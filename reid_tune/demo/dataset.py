@@ -1,4 +1,4 @@
-"""The demo data set as a whole: who is seen where, the names, the folders."""
+"""The demo data set: identities and cameras of its images, file names and folders."""
 
 import os
 import random
@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from reid_tune.demo.appearance import draw_appearance
 from reid_tune.demo.camera import CAMERAS, set_up_cameras
 from reid_tune.demo.figure import VIEWS
-from reid_tune.demo.look import draw_look
-from reid_tune.demo.shot import take_shot
+from reid_tune.demo.image import render_image
 from reid_tune.errors import InfrastructureError, InputError
 from reid_tune.files import make_folder
 
@@ -23,7 +23,7 @@ DISTRACTOR, JUNK = 0, -1
 
 @dataclass(frozen=True)
 class DemoSummary:
-    """What was drawn; `gallery` counts distractors and junk too."""
+    """Numbers of identities and images in a demo data set; `gallery` includes distractors and junk."""
 
     directory: Path
     identities: int
@@ -36,7 +36,7 @@ class DemoSummary:
 
 @dataclass(frozen=True)
 class _Box:
-    """One image to draw: `person` is who is seen (None: nobody), `identity` what its name says."""
+    """One image to draw: `person` is the drawn identity (None: nobody), `identity` the one in its file name."""
 
     folder: str
     identity: int
@@ -68,15 +68,16 @@ def draw_demo_data(
     identity has one query per camera that sees it.
 
     Args:
-        directory: a new or empty folder.
-        identities: training identities, and as many test identities; at least 2.
-        images: images per identity on average (queries come on top); at least 2.
-        difficulty: 0 to 1; alike clothes, strange light and colours, bad boxes, obstacles, blur.
-        progress: called with (images drawn, images in all).
+        directory: A new or empty folder.
+        identities: Number of training identities, and of test identities; at least 2.
+        images: Mean number of images per identity, without queries; at least 2.
+        seed: Seed of all random numbers.
+        difficulty: Difficulty, 0..1: similar clothes, unusual light and colours, bad boxes, obstacles, blur.
+        progress: Callback with the number of images drawn and the number of all images.
 
     Raises:
-        InputError: the folder is not empty or an argument is out of its range; nothing was written.
-        InfrastructureError: the disk failed on the way; nothing was left behind.
+        InputError: The folder is not empty or an argument is out of its range; nothing was written.
+        InfrastructureError: The disk failed; no partial data are left.
     """
     _check(identities, images, difficulty)
     boxes = [box for i in range(1, identities + 1) for box in _boxes(i, images, seed)]
@@ -90,7 +91,7 @@ def draw_demo_data(
             _draw(boxes, whole, seed, difficulty, progress or (lambda done, total: None))
             os.replace(whole, directory)
     except OSError as error:
-        raise InfrastructureError(f"cannot draw into {directory}: {error.strerror}; choose another place.") from error
+        raise InfrastructureError(f"cannot draw into {directory}: {error.strerror}; choose another folder.") from error
     return _summary(directory, identities, boxes)
 
 
@@ -99,11 +100,13 @@ def _check(identities: int, images: int, difficulty: float) -> None:
         if value < 2:
             raise InputError(f"{name} is {value}, but a data set needs at least 2; give a larger number.")
     if not 0 <= difficulty <= 1:
-        raise InputError(f"difficulty is {difficulty}, but it goes from 0 (easy) to 1 (hard); give a number between.")
+        raise InputError(
+            f"difficulty is {difficulty}, but must be between 0 (easy) and 1 (hard); give a number in this range."
+        )
 
 
 def _boxes(index: int, images: int, seed: int) -> Iterator[_Box]:
-    """All images that the data set gains from its `index`-th pair of a training and a test identity."""
+    """Yield all images that the `index`-th pair of a training and a test identity adds to the data set."""
     train, test = 2 * index, 2 * index - 1
     yield from _tracks(train, images, seed, TRAIN)
     yield from _tracks(test, images, seed, GALLERY)
@@ -117,16 +120,16 @@ def _boxes(index: int, images: int, seed: int) -> Iterator[_Box]:
 
 
 def _tracks(identity: int, images: int, seed: int, folder: str) -> Iterator[_Box]:
-    """The walks of one identity past two to four cameras; the gallery's also give a query each."""
+    """Yield the images of one identity at two to four cameras; at each, a test identity also has a query."""
     rng = random.Random(f"{seed}/tracks/{identity}")
     count = images + rng.randint(-(images // 4), images // 4)
     cameras = rng.sample(range(1, CAMERAS + 1), min(rng.randint(2, 4), count))
     for i, camera in enumerate(cameras):
         view = rng.choice((*VIEWS, "usual", "usual", "usual", "usual"))
         sequence, frame = rng.randint(1, 6), rng.randint(100, 90_000)
-        places = [folder] * len(range(i, count, len(cameras))) + [QUERY] * (folder == GALLERY)
-        for step, place in enumerate(places):
-            yield _Box(place, identity, identity, camera, view, sequence, frame + 25 * step)
+        folders = [folder] * len(range(i, count, len(cameras))) + [QUERY] * (folder == GALLERY)
+        for step, name in enumerate(folders):
+            yield _Box(name, identity, identity, camera, view, sequence, frame + 25 * step)
 
 
 def _draw(
@@ -137,10 +140,10 @@ def _draw(
         (directory / folder).mkdir(parents=True)
     for done, box in enumerate(boxes, start=1):
         rng = random.Random(f"{seed}/shot/{box.folder}/{box.name}")
-        look = None if box.person is None else draw_look(seed, box.person, difficulty)
+        appearance = None if box.person is None else draw_appearance(seed, box.person, difficulty)
         camera = cameras[box.camera]
         view = camera.view if box.view == "usual" else box.view
-        content = take_shot(look, camera, view, difficulty, rng, cut=box.identity == JUNK)
+        content = render_image(appearance, camera, view, difficulty, rng, cut=box.identity == JUNK)
         (directory / box.folder / box.name).write_bytes(content)
         progress(done, len(boxes))
 

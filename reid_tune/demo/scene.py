@@ -1,4 +1,4 @@
-"""The places that the cameras look at: wide pictures, of which each shot shows a part."""
+"""Backgrounds of the cameras: wide pictures, of which each image shows a part."""
 
 import random
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image, ImageDraw
 
-from reid_tune.demo.look import Colour, darker
+from reid_tune.demo.appearance import Colour, scale_colour
 
 __all__ = ["SCENES", "WIDTH", "draw_scene"]
 
@@ -15,13 +15,19 @@ HAZE = (140, 138, 136)
 
 
 def draw_scene(kind: int, rng: random.Random, strength: float) -> Image.Image:
-    """One of the places, an RGB picture of 640 x 256 pixels."""
-    wall, ground, draw_things = SCENES[kind % len(SCENES)]
+    """Draw one background, an RGB picture of 640 x 256 pixels.
+
+    Args:
+        kind: Index of the scene.
+        rng: Random number generator.
+        strength: Contrast to a uniform grey, 0..1.
+    """
+    wall, ground, draw_objects = SCENES[kind % len(SCENES)]
     horizon = rng.randint(105, 165)
     scene = Image.new("RGB", (WIDTH, HEIGHT))
-    scene.paste(_fade(darker(wall, 1.12), darker(wall, 0.85), horizon), (0, 0))
-    scene.paste(_fade(darker(ground, 0.8), darker(ground, 1.15), HEIGHT - horizon), (0, horizon))
-    draw_things(ImageDraw.Draw(scene), horizon, rng)
+    scene.paste(_fade(scale_colour(wall, 1.12), scale_colour(wall, 0.85), horizon), (0, 0))
+    scene.paste(_fade(scale_colour(ground, 0.8), scale_colour(ground, 1.15), HEIGHT - horizon), (0, horizon))
+    draw_objects(ImageDraw.Draw(scene), horizon, rng)
     return Image.blend(Image.new("RGB", scene.size, HAZE), scene, strength)
 
 
@@ -59,7 +65,7 @@ def _street(pen: ImageDraw.ImageDraw, horizon: int, rng: random.Random) -> None:
     for x in range(-20, WIDTH, 130):
         colour = (rng.randint(40, 190), rng.randint(40, 150), rng.randint(40, 170))
         left = x + rng.randint(0, 40)
-        pen.rectangle((left + 18, horizon - 44, left + 76, horizon - 18), fill=darker(colour, 0.8))
+        pen.rectangle((left + 18, horizon - 44, left + 76, horizon - 18), fill=scale_colour(colour, 0.8))
         pen.rectangle((left, horizon - 24, left + 96, horizon + 6), fill=colour)
         for wheel in (left + 18, left + 76):
             pen.ellipse((wheel - 9, horizon - 4, wheel + 9, horizon + 14), fill=(24, 24, 26))
@@ -74,7 +80,7 @@ def _shops(pen: ImageDraw.ImageDraw, horizon: int, rng: random.Random) -> None:
         pen.rectangle((x + 4, 40, x + 86, horizon - 4), fill=_grey(rng, 150, 235))
         for _ in range(5):
             left, top = x + rng.randint(6, 70), rng.randint(50, horizon - 20)
-            pen.rectangle((left, top, left + 12, top + 18), fill=darker(sign, rng.uniform(0.5, 1.1)))
+            pen.rectangle((left, top, left + 12, top + 18), fill=scale_colour(sign, rng.uniform(0.5, 1.1)))
     for x in range(-200, WIDTH + 200, 40):
         pen.line((x, HEIGHT, WIDTH / 2 + (x - WIDTH / 2) * 0.6, horizon), fill=(150, 140, 128), width=2)
 
@@ -82,7 +88,7 @@ def _shops(pen: ImageDraw.ImageDraw, horizon: int, rng: random.Random) -> None:
 def _bricks(pen: ImageDraw.ImageDraw, horizon: int, rng: random.Random) -> None:
     for row, y in enumerate(range(0, horizon, 12)):
         for x in range(-26 * (row % 2) // 2, WIDTH, 26):
-            brick = darker((150, 92, 74), rng.uniform(0.8, 1.15))
+            brick = scale_colour((150, 92, 74), rng.uniform(0.8, 1.15))
             pen.rectangle((x, y, x + 23, y + 9), fill=brick)
     for x in range(20, WIDTH, 150):
         pen.rectangle((x, horizon - 40, x + 4, horizon + 18), fill=(52, 54, 58))
@@ -98,8 +104,8 @@ def _station(pen: ImageDraw.ImageDraw, horizon: int, rng: random.Random) -> None
         pen.line((x, horizon + 54, x - 30, HEIGHT), fill=(104, 106, 112))
 
 
-Things = Callable[[ImageDraw.ImageDraw, int, random.Random], None]
-SCENES: tuple[tuple[Colour, Colour, Things], ...] = (
+SceneDrawer = Callable[[ImageDraw.ImageDraw, int, random.Random], None]
+SCENES: tuple[tuple[Colour, Colour, SceneDrawer], ...] = (
     ((176, 160, 140), (142, 134, 126), _campus),
     ((150, 180, 196), (104, 140, 84), _park),
     ((168, 172, 180), (96, 98, 104), _street),

@@ -1,13 +1,13 @@
-"""What stays the same on all images of one identity."""
+"""Appearance of an identity, the same on all of its images."""
 
 import random
 from dataclasses import dataclass
 
-__all__ = ["Colour", "Look", "between", "darker", "draw_look"]
+__all__ = ["Appearance", "Colour", "draw_appearance", "interpolate", "scale_colour"]
 
 Colour = tuple[int, int, int]
 
-# Ordered from what many people wear to what few wear: a hard set uses the first few only.
+# Ordered from common to rare colours of clothes: a hard data set uses the first ones only.
 CLOTHES: tuple[Colour, ...] = (
     (38, 38, 44),
     (128, 130, 134),
@@ -29,7 +29,7 @@ HAIR: tuple[Colour, ...] = ((28, 24, 24), (78, 52, 34), (196, 158, 92), (150, 74
 
 
 @dataclass(frozen=True)
-class Look:
+class Appearance:
     """Body, clothes and belongings; `height` and `build` (width) are relative to 1, `pitch` is a pattern's period."""
 
     height: float
@@ -51,43 +51,43 @@ class Look:
     bag_colour: Colour
 
 
-def between(easy: float, hard: float, difficulty: float) -> float:
-    """The value at a difficulty from 0 (`easy`) to 1 (`hard`)."""
+def interpolate(easy: float, hard: float, difficulty: float) -> float:
+    """Return the value at a difficulty from 0 (`easy`) to 1 (`hard`)."""
     return easy + (hard - easy) * difficulty
 
 
-def darker(colour: Colour, factor: float) -> Colour:
-    """A colour times `factor`."""
+def scale_colour(colour: Colour, factor: float) -> Colour:
+    """Return a colour times `factor`, at most 255 per channel."""
     red, green, blue = (min(255, round(channel * factor)) for channel in colour)
     return red, green, blue
 
 
-def draw_look(seed: int, identity: int, difficulty: float) -> Look:
-    """The look of one identity, which depends on nothing but the three arguments."""
+def draw_appearance(seed: int, identity: int, difficulty: float) -> Appearance:
+    """Draw the appearance of one identity, which depends on the three arguments alone."""
     rng = random.Random(f"{seed}/look/{identity}")
-    palette = CLOTHES[: round(between(len(CLOTHES), 6, difficulty))]
-    spread = between(30, 10, difficulty)
+    palette = CLOTHES[: round(interpolate(len(CLOTHES), 6, difficulty))]
+    spread = interpolate(30, 10, difficulty)
 
-    def dye(colours: tuple[Colour, ...]) -> Colour:
+    def random_colour(colours: tuple[Colour, ...]) -> Colour:
         red, green, blue = (max(0, min(255, round(c + rng.uniform(-spread, spread)))) for c in rng.choice(colours))
         return red, green, blue
 
-    return Look(
+    return Appearance(
         height=rng.uniform(0.90, 1.04),
         build=rng.uniform(0.82, 1.22),
         skin=rng.choice(SKIN),
         hair=rng.choice(("bald", "short", "short", "long", "long", "tail", "bun")),
         hair_colour=rng.choice(HAIR),
         hat=rng.choice(("none", "none", "none", "none", "cap", "beanie", "brim")),
-        hat_colour=dye(palette),
-        top=dye(palette),
-        second=dye(CLOTHES),
+        hat_colour=random_colour(palette),
+        top=random_colour(palette),
+        second=random_colour(CLOTHES),
         pattern=rng.choice(("plain", "plain", "stripes", "pinstripes", "checks", "logo", "two-tone", "open")),
         pitch=rng.uniform(0.055, 0.095),
         sleeves=rng.choice(("long", "long", "short", "none")),
         lower=rng.choice(("trousers", "trousers", "trousers", "shorts", "skirt", "dress", "coat")),
-        lower_colour=dye(palette),
-        shoes=dye(palette),
+        lower_colour=random_colour(palette),
+        shoes=random_colour(palette),
         bag=rng.choice(("none", "none", "backpack", "backpack", "shoulder", "hand")),
-        bag_colour=dye(CLOTHES),
+        bag_colour=random_colour(CLOTHES),
     )
