@@ -153,9 +153,9 @@ def test_a_database_that_nobody_serves() -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         port = closed.getsockname()[1]
-        said = server.fault(f"postgresql://me:hush@127.0.0.1:{port}/x")
+        said = server.server_error(f"postgresql://me:hush@127.0.0.1:{port}/x")
     assert said == "does not answer (Connection refused): start it, or set MLFLOW_TRACKING_URI"
-    assert "no host nohost.invalid is known" in str(server.fault("postgresql://nohost.invalid/x"))
+    assert "no host nohost.invalid is known" in str(server.server_error("postgresql://nohost.invalid/x"))
 
 
 def test_errors_of_any_kind_of_artifact_store_are_one_sentence() -> None:
