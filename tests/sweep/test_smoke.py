@@ -54,7 +54,7 @@ def test_what_is_not_there_cannot_be_chosen(data: Path) -> None:
     (chosen,) = sample_training_images(folders, seeds=[0], fraction=0.2, identities=1000, images=1000)
     held = {record.identity for record in split_by_identity(records, seed=0, fraction=0.2).query}
     assert {record.identity for record in chosen} >= {record.identity for record in records} - held
-    with pytest.raises(InputError, match="hold-out"):
+    with pytest.raises(InputError, match="validation split"):
         sample_training_images(folders, seeds=[0], fraction=1e-9, identities=2, images=2)
 
 
