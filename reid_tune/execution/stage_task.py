@@ -68,23 +68,11 @@ def run_stage_on_gpu(
     if placement is None or not placement.gpus or sweep.remote:
         return stage(sweep, journal)
     import ray
-    from ray.exceptions import RayError, RayTaskError
 
     strategy = prefer_node(ray.get_runtime_context().get_node_id())
     options = {"num_cpus": placement.cpus, "num_gpus": 1, "resources": dict(placement.custom)}
     task = ray.remote(**options, scheduling_strategy=strategy, max_retries=0, max_calls=1)(_run_in_task)
-    try:
-        reference = task.remote(stage, _for_task(sweep), journal.state)
-        if not ray.wait([reference], timeout=_QUIET_SECONDS)[0]:
-            print(f"{name}: running on a GPU of the cluster, or waiting for a free one", file=sys.stderr)
-        result, events, text = ray.get(reference)
-    except RayTaskError as error:
-        raise (error.cause if _is_reported(error.cause) else error) from None
-    except RayError as error:
-        last_line = str(error).strip().splitlines()[-1]
-        raise InfrastructureError(
-            f"the process of the stage {name} was lost ({last_line}): continue with --resume auto."
-        ) from None
+    result, events, text = _wait_for_task(name, task.remote(stage, _for_task(sweep), journal.state))
     print(text, end="", file=sys.stderr)
     if isinstance(result, Exception):
         raise result
@@ -92,6 +80,24 @@ def run_stage_on_gpu(
         # All times in the log are of this machine's clock.
         journal.emit(replace(event, time=time.time()))
     return dict(result)
+
+
+def _wait_for_task(name: str, reference: Any) -> Any:
+    """Return the result of a task, see `_run_in_task`; a line says if it takes long."""
+    import ray
+    from ray.exceptions import RayError, RayTaskError
+
+    try:
+        if not ray.wait([reference], timeout=_QUIET_SECONDS)[0]:
+            print(f"{name}: running on a GPU of the cluster, or waiting for a free one", file=sys.stderr)
+        return ray.get(reference)
+    except RayTaskError as error:
+        raise (error.cause if _is_reported(error.cause) else error) from None
+    except RayError as error:
+        last_line = str(error).strip().splitlines()[-1]
+        raise InfrastructureError(
+            f"the process of the stage {name} was lost ({last_line}): continue with --resume auto."
+        ) from None
 
 
 def scoring_device(sweep: SweepConfig) -> "torch.device":
