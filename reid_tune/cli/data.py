@@ -51,7 +51,7 @@ def check_data(
             typer.echo(f"contact sheet: {sheet}", err=True)
         for finding in report.findings:
             typer.echo(f"{finding.severity}: {finding.sentence}")
-    raise typer.Exit(1 if report.spoiled else 0)
+    raise typer.Exit(1 if report.has_errors else 0)
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""The task `check-data`: what a spec's data hold, and what is wrong with them."""
+"""The task `check-data`: counts of a spec's data sets, and findings about their quality."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from reid_tune.config.experiment import Experiment
-from reid_tune.data.contact_sheet import require_picture_name, draw_contact_sheet
+from reid_tune.data.contact_sheet import draw_contact_sheet, require_picture_name
 from reid_tune.data.data_quality import (
     Finding,
     Subset,
@@ -38,7 +38,17 @@ TRAIN, TEST, VALIDATION = "train", "the test", "validation"
 
 @dataclass(frozen=True)
 class SubsetCounts:
-    """Counts of one subset; identities are those above 0, images include junk and distractors."""
+    """Counts of one subset.
+
+    Attributes:
+        name: Name of the subset.
+        images: Number of images, with junk and distractors.
+        identities: Number of identities above 0.
+        cameras: Number of cameras.
+        junk: Number of images with an identity below 0.
+        distractors: Number of images with identity 0.
+        left_out: Number of images whose names do not parse.
+    """
 
     name: str
     images: int
@@ -51,150 +61,157 @@ class SubsetCounts:
 
 @dataclass(frozen=True)
 class Report:
-    """All subsets and findings."""
+    """Counts of all subsets, and all findings."""
 
     subsets: tuple[SubsetCounts, ...]
     findings: tuple[Finding, ...]
 
     @property
-    def spoiled(self) -> bool:
-        """Whether a finding makes training fail or a score worthless."""
+    def has_errors(self) -> bool:
+        """Whether a finding makes training fail or a score meaningless."""
         return any(finding.severity == "error" for finding in self.findings)
 
     def rows(self) -> dict[str, dict[str, int]]:
-        """The counts of each subset by its name, for a table."""
+        """Return the counts of each subset by its name, for a table."""
         rows = {subset.name: asdict(subset) for subset in self.subsets}
         return {name: {key: value for key, value in row.items() if key != "name"} for name, row in rows.items()}
 
     def as_dict(self) -> dict[str, Any]:
-        """All of it for JSON."""
+        """Return the report for JSON."""
         findings = [asdict(finding) for finding in self.findings]
-        return {"subsets": self.rows(), "findings": findings, "spoiled": self.spoiled}
+        return {"subsets": self.rows(), "findings": findings, "has_errors": self.has_errors}
 
 
 def check_data(experiment: Experiment, sheet: Path | None = None) -> Report:
-    """Look at every image of a spec: training, query, gallery, validation and extra tests, where they are given.
+    """Check every image of a spec: training, query, gallery, validation and extra tests, as far as they are set.
 
     Args:
-        sheet: a .png or .jpg for a contact sheet of the training images, of the gallery where there are none.
+        experiment: The spec.
+        sheet: A .png or .jpg file for a contact sheet of the training images, or of the gallery without any.
 
     Raises:
-        InputError: no folder is given, one cannot be read or holds no crop, or the sheet cannot be written.
+        InputError: no folder is set, a folder cannot be read or has no image, or the sheet cannot be written.
     """
     if sheet:
         require_picture_name(sheet)
-    strict, experiment = experiment.dataset.strict, _relaxed(experiment)
+    strict, experiment = experiment.dataset.strict, _without_strict(experiment)
     folders = list_training_folders(experiment) if experiment.dataset.train_folders else ()
-    train, pairs = _train_part(folders), _pairs(experiment)
-    parts = [*([train] if train else []), *(part for pair in pairs for part in pair)]
-    if not parts:
+    train, pairs = _training_subset(folders), _test_pairs(experiment)
+    subsets = [*([train] if train else []), *(subset for pair in pairs for subset in pair)]
+    if not subsets:
         raise InputError("neither dataset.train_dataset_dir nor a test folder is set: there is no data to check.")
-    scans = _scan_all(parts)
+    scans = _scan_all(subsets)
     held_out: tuple[Subset, ...] = ()
-    findings = [*find_unreadable(scan for scans_of_subset in scans for scan in scans_of_subset)]
-    findings += [finding for part in parts for finding in find_unparsed_names(part, strict)]
+    findings = [*find_unreadable(scan for subset_scans in scans for scan in subset_scans)]
+    findings += [finding for subset in subsets for finding in find_unparsed_names(subset, strict)]
     if train:
-        held_out, faults = _split(experiment, folders)
-        findings += [*find_undersampled(train), *faults, *_leaks(train, pairs)]
+        held_out, split_findings = _check_split(experiment, folders)
+        findings += [*find_undersampled(train), *split_findings, *_find_leaks(train, pairs)]
     findings += [finding for pair in pairs for finding in find_unmatched_queries(*pair)]
-    findings += find_duplicates(list(zip(parts, scans, strict=True)))
-    for part, own in zip(parts, scans, strict=True):
-        findings += find_small(part, own, experiment.model.input_height, experiment.model.input_width)
+    findings += find_duplicates(list(zip(subsets, scans, strict=True)))
+    for subset, subset_scans in zip(subsets, scans, strict=True):
+        findings += find_small(subset, subset_scans, experiment.model.input_height, experiment.model.input_width)
     if sheet:
-        findings += _draw(scans[0] if train else scans[1], sheet)
-    return Report(tuple(_count(part) for part in (*parts, *held_out)), tuple(dict.fromkeys(findings)))
+        findings += _draw_sheet(scans[0] if train else scans[1], sheet)
+    return Report(tuple(_count(subset) for subset in (*subsets, *held_out)), tuple(dict.fromkeys(findings)))
 
 
-def _relaxed(experiment: Experiment) -> Experiment:
-    """The same without `dataset.strict`, which would stop at the first folder with a bad name."""
+def _without_strict(experiment: Experiment) -> Experiment:
+    """Return the spec without `dataset.strict`, which would stop at the first folder with a bad name."""
     dataset = experiment.dataset.model_copy(update={"strict": False})
     return experiment.model_copy(update={"dataset": dataset})
 
 
-def _train_part(folders: Sequence[ImageFolder]) -> Subset | None:
+def _training_subset(folders: Sequence[ImageFolder]) -> Subset | None:
     if not folders:
         return None
     records = tuple(record for folder in folders for record in folder.records)
     return Subset(TRAIN, TRAIN, records, tuple(name for folder in folders for name in folder.unparsed_names))
 
 
-def _pairs(experiment: Experiment) -> list[Pair]:
-    """Query and gallery of the test, of a validation folder, and of each extra test."""
+def _test_pairs(experiment: Experiment) -> list[Pair]:
+    """Return query and gallery of the test, of a validation folder, and of each extra test."""
     dataset = experiment.dataset
     test = (dataset.query_dataset_dir, dataset.test_dataset_dir)
     validation = validation_folders(experiment)
-    wanted = [("", *test)] if any(test) else []
-    wanted += [(f"{VALIDATION} ", *validation)] if validation and validation != test else []
-    wanted += [(f"{extra.name} ", extra.query_dataset_dir, extra.test_dataset_dir) for extra in dataset.extra_tests]
-    if len({label for label, *_ in wanted}) < len(wanted):
-        raise InputError(f"dataset.extra_tests: a name stands twice or is {VALIDATION!r}: give each test its own name.")
-    return [_pair(*one) for one in wanted]
+    folders = [("", *test)] if any(test) else []
+    folders += [(f"{VALIDATION} ", *validation)] if validation and validation != test else []
+    folders += [(f"{extra.name} ", extra.query_dataset_dir, extra.test_dataset_dir) for extra in dataset.extra_tests]
+    if len({label for label, *_ in folders}) < len(folders):
+        raise InputError(
+            f"dataset.extra_tests: a name occurs twice or is {VALIDATION!r}: give each test a different name."
+        )
+    return [_read_pair(label, query, gallery) for label, query, gallery in folders]
 
 
-def _pair(label: str, query: str | None, gallery: str | None) -> Pair:
+def _read_pair(label: str, query: str | None, gallery: str | None) -> Pair:
     if not query or not gallery:
         key = "test_dataset_dir" if query else "query_dataset_dir"
         raise InputError(f"dataset.{key} is not set, and a test needs both folders: give it, or remove the other.")
     folders = (("query", read_image_folder(query)), ("gallery", read_image_folder(gallery)))
-    people = label.strip() or TEST
-    first, second = (
-        Subset(f"{label}{name}", people, folder.records, folder.unparsed_names) for name, folder in folders
+    identity_group = label.strip() or TEST
+    query_subset, gallery_subset = (
+        Subset(f"{label}{name}", identity_group, folder.records, folder.unparsed_names) for name, folder in folders
     )
-    return first, second
+    return query_subset, gallery_subset
 
 
-def _scan_all(parts: Sequence[Subset]) -> list[list[ImageScan]]:
-    """Scans of each part; a file that stands in two parts is read once."""
-    records = {record.path: record for part in parts for record in part.records}
-    scans = {seen.record.path: seen for seen in scan_images(list(records.values()))}
-    return [[replace(scans[record.path], record=record) for record in part.records] for part in parts]
+def _scan_all(subsets: Sequence[Subset]) -> list[list[ImageScan]]:
+    """Return the scans of each subset; a file that is in two subsets is read once."""
+    records = {record.path: record for subset in subsets for record in subset.records}
+    scans = {scan.record.path: scan for scan in scan_images(list(records.values()))}
+    return [[replace(scans[record.path], record=record) for record in subset.records] for subset in subsets]
 
 
-def _split(experiment: Experiment, folders: tuple[ImageFolder, ...]) -> tuple[tuple[Subset, ...], list[Finding]]:
-    """What is held out, and why split or batches cannot be made."""
+def _check_split(experiment: Experiment, folders: tuple[ImageFolder, ...]) -> tuple[tuple[Subset, ...], list[Finding]]:
+    """Return the held-out query and gallery, and findings about a split or batches that cannot be made."""
     dataset = experiment.dataset
     held_out: tuple[Subset, ...] = ()
     try:
         split = load_split(experiment, folders)
         if has_validation_split(experiment):
-            parts = (("query", split.query), ("gallery", split.gallery))
-            held_out = tuple(Subset(f"{VALIDATION} {name}", TRAIN, records) for name, records in parts)
+            records_by_name = {"query": split.query, "gallery": split.gallery}
+            held_out = tuple(
+                Subset(f"{VALIDATION} {name}", TRAIN, records) for name, records in records_by_name.items()
+            )
         IdentitySampler(class_labels(split.train)[0], dataset.batch_size, dataset.num_instances, 0)
     except InputError as error:
         return held_out, [Finding("error", str(error))]
     return held_out, []
 
 
-def _leaks(train: Subset, pairs: Sequence[Pair]) -> Iterator[Finding]:
-    """Identities that are trained on and tested; an extra test counts if it lies beside a training folder."""
-    known = [record for record in train.records if record.identity > 0]
+def _find_leaks(train: Subset, pairs: Sequence[Pair]) -> Iterator[Finding]:
+    """Yield identities that are trained on and tested; an extra test counts if it is next to a training folder."""
+    train_records = [record for record in train.records if record.identity > 0]
     for query, gallery in pairs:
-        tested = [*query.records, *gallery.records]
-        own = known if query.identity_group in (TEST, VALIDATION) else select_same_data_set(known, tested)
-        if shared := count_shared_identities(own, tested):
+        test_records = [*query.records, *gallery.records]
+        comparable = train_records
+        if query.identity_group not in (TEST, VALIDATION):
+            comparable = select_same_data_set(train_records, test_records)
+        if shared := count_shared_identities(comparable, test_records):
             yield Finding(
                 "error",
-                f"{shared} identities are in train and in {query.name} or {gallery.name}: the score is worth nothing; "
-                "remove them from one of the two.",
+                f"{shared} identities are in train and in {query.name} or {gallery.name}: the score would be "
+                "meaningless; remove them from one of the two.",
             )
 
 
-def _draw(scans: Sequence[ImageScan], sheet: Path) -> Iterator[Finding]:
-    records = [seen.record for seen in scans if not seen.error and seen.record.identity > 0]
+def _draw_sheet(scans: Sequence[ImageScan], sheet: Path) -> Iterator[Finding]:
+    records = [scan.record for scan in scans if not scan.error and scan.record.identity > 0]
     if records:
         draw_contact_sheet(records, sheet)
     else:
-        yield Finding("note", f"the contact sheet {sheet} is not written: no image can be shown.")
+        yield Finding("note", f"the contact sheet {sheet} is not written: there is no readable image of an identity.")
 
 
-def _count(part: Subset) -> SubsetCounts:
-    records = part.records
+def _count(subset: Subset) -> SubsetCounts:
+    records = subset.records
     return SubsetCounts(
-        part.name,
+        subset.name,
         len(records),
         len({record.identity for record in records if record.identity > 0}),
         len({record.camera for record in records}),
         sum(record.identity < 0 for record in records),
         sum(record.identity == 0 for record in records),
-        len(part.unparsed_names),
+        len(subset.unparsed_names),
     )

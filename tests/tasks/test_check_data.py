@@ -65,20 +65,20 @@ def sentences(report: Report, severity: str) -> list[str]:
 def only(report: Report, severity: str) -> str:
     """The one finding of a report that has no other."""
     assert len(report.findings) == 1, report.findings
-    assert report.findings[0].severity == severity and report.spoiled == (severity == "error")
+    assert report.findings[0].severity == severity and report.has_errors == (severity == "error")
     return report.findings[0].sentence
 
 
 def test_a_good_data_set_is_counted_and_has_no_finding(root: Path, spec: Spec) -> None:
     report = check_data(spec())
-    assert report.findings == () and not report.spoiled
+    assert report.findings == () and not report.has_errors
     counts = {"junk": 0, "distractors": 0, "left_out": 0}
     assert report.rows() == {
         "train": {"images": 24, "identities": 8, "cameras": 3, **counts},
         "query": {"images": 4, "identities": 4, "cameras": 1, **counts},
         "gallery": {"images": 8, "identities": 4, "cameras": 2, **counts},
     }
-    assert report.as_dict() == {"subsets": report.rows(), "findings": [], "spoiled": False}
+    assert report.as_dict() == {"subsets": report.rows(), "findings": [], "has_errors": False}
 
 
 def test_junk_distractors_and_odd_names_are_counted(root: Path, spec: Spec) -> None:
@@ -99,7 +99,7 @@ def test_junk_distractors_and_odd_names_are_counted(root: Path, spec: Spec) -> N
 def test_identities_of_one_image_or_camera_are_noted(root: Path, spec: Spec) -> None:
     write(root / "train", "0020_c1_0.png", "0021_c2_0.png", "0021_c2_1.png")
     report = check_data(spec())
-    assert not report.spoiled
+    assert not report.has_errors
     assert sentences(report, "note") == [
         "1 of 10 identities of train have a single image, so there are no pairs to compare (0020_c1_0.png).",
         "2 of 10 identities of train are seen by a single camera, so nothing is learned across cameras "
@@ -127,7 +127,7 @@ def test_numbers_of_an_extra_test_are_its_own_unless_it_lies_beside(root: Path, 
             "test_dataset_dir": str(people(place / "g", range(1, 4), (2,))),
         }
         report = check_data(spec(dataset__extra_tests=[{"name": "duke", **folders}]))
-        assert report.spoiled == expected and report.rows()["duke gallery"]["images"] == 3
+        assert report.has_errors == expected and report.rows()["duke gallery"]["images"] == 3
         assert [line[:44] for line in sentences(report, "error")] == [
             "3 identities are in train and in duke query "
         ] * expected
@@ -189,7 +189,7 @@ def test_all_unreadable_files_are_named(root: Path, spec: Spec) -> None:
         path.write_bytes(content)
     (root / "query" / "0011_c2_gone.png").symlink_to("nowhere.png")
     report = check_data(spec())
-    assert len(report.findings) == 4 and report.spoiled
+    assert len(report.findings) == 4 and report.has_errors
     for path in (*broken, root / "query" / "0011_c2_gone.png"):
         assert any(line.startswith(f"{path} cannot be read: ") for line in sentences(report, "error")), path
     assert "0003_c1_0.png cannot be read: it is not an image of a known format; replace" in report.findings[0].sentence
@@ -234,7 +234,7 @@ def test_parts_that_are_not_given_are_left_out(root: Path, spec: Spec) -> None:
     with pytest.raises(InputError, match="no folder .*nowhere"):
         check_data(spec(dataset__train_dataset_dir=str(root / "nowhere")))
     same = {"query_dataset_dir": str(root / "query"), "test_dataset_dir": str(root / "gallery")}
-    with pytest.raises(InputError, match="a name stands twice"):
+    with pytest.raises(InputError, match="a name occurs twice"):
         check_data(spec(dataset__extra_tests=[{"name": "duke", **same}, {"name": "duke", **same}]))
 
 
