@@ -1,1 +1,1 @@
-"""Files on this machine and in S3, behind one interface."""
+"""Files on this machine and in S3, with one interface."""
