@@ -44,7 +44,7 @@ __all__ = [
 
 _COUNTS = ("queries", "gallery")
 _METRICS = ("mAP", "mINP", "Rank-1", "Rank-5", "Rank-10", *_COUNTS)
-_COST_HEADS = {"hours": "time", "cpu_hours": "CPU-hours", "gpu_hours": "GPU-hours"}
+_COST_COLUMNS = {"hours": "time", "cpu_hours": "CPU-hours", "gpu_hours": "GPU-hours"}
 
 
 @dataclass(frozen=True)
@@ -52,12 +52,11 @@ class HtmlTable:
     """A table of the page.
 
     Attributes:
-        heads: Name and kind of each column: `text`, `name` for text that may break, `wide` for sentences,
-            empty for numbers.
+        columns: Name and kind of each column: `text`, `name` (text that may break), `wide` (sentences), "" (numbers).
         best: Index of the highlighted row.
     """
 
-    heads: Sequence[tuple[str, str]]
+    columns: Sequence[tuple[str, str]]
     rows: Sequence[Sequence[str]]
     best: int | None = None
 
@@ -65,9 +64,9 @@ class HtmlTable:
 def trials_table(state: SweepState, progress: Progress, front: Sequence[RunState] = ()) -> HtmlTable:
     """Return all trials, the best first, with those of the Pareto front marked."""
     keys, states = searched_parameters(state), run_states(state, progress)
-    heads = [("trial", "text"), ("state", "text"), ("epoch", ""), (f"{state.metric} %", "")]
-    heads += [(cost, "") for cost in state.costs] + ([("front", "text")] if front else [])
-    heads += [*((key.label, "") for key in keys), ("from", "text"), ("reason", "wide")]
+    columns = [("trial", "text"), ("state", "text"), ("epoch", ""), (f"{state.metric} %", "")]
+    columns += [(cost, "") for cost in state.costs] + ([("front", "text")] if front else [])
+    columns += [*((key.label, "") for key in keys), ("from", "text"), ("reason", "wide")]
     rows, trials = [], ranked_trials(state)
     for trial in trials:
         row = [trial_label(trial.number), states[trial.name], str(trial.epoch), format_score(trial.last(state.metric))]
@@ -77,7 +76,7 @@ def trials_table(state: SweepState, progress: Progress, front: Sequence[RunState
         row += [format_parameter(key, trial) for key in keys]
         rows.append([*row, trial.origin, trial.reason])
     numbers, winner = [trial.number for trial in trials], winner_number(state)
-    return HtmlTable(heads, rows, numbers.index(winner) if winner in numbers else None)
+    return HtmlTable(columns, rows, numbers.index(winner) if winner in numbers else None)
 
 
 def failures_table(state: SweepState, folder: Path) -> HtmlTable | None:
@@ -87,8 +86,8 @@ def failures_table(state: SweepState, folder: Path) -> HtmlTable | None:
         for run in state.runs.values()
         if run.state == "failed" or run.retries
     ]
-    heads = [("run", "text"), ("state", "text"), ("failures", "text"), ("epoch", ""), ("attempts", "")]
-    return HtmlTable([*heads, ("reason", "wide"), ("log", "wide")], rows) if rows else None
+    columns = [("run", "text"), ("state", "text"), ("failures", "text"), ("epoch", ""), ("attempts", "")]
+    return HtmlTable([*columns, ("reason", "wide"), ("log", "wide")], rows) if rows else None
 
 
 def _failure_counts(run: RunState) -> str:
@@ -117,9 +116,9 @@ def stages_table(state: SweepState, progress: Progress, spent: Mapping[str, Cost
     rows.append(["all", "", *_cost_cells(sum(spent.values(), Cost()), plan, units), "", ""])
     if any(limits := [format_hours(unit, state.header.sweep["budget"].get(unit)) for unit in units]):
         rows.append(["budget", "", *(text for limit in limits for text in (limit, "")), "", ""])
-    heads = [(head, "") for unit in units for head in (_COST_HEADS[unit], "planned")]
-    heads = [("stage", "text"), ("state", "text"), *heads, ("planned runs", ""), ("started", "text")]
-    return HtmlTable(heads, rows)
+    cost_columns = [(name, "") for unit in units for name in (_COST_COLUMNS[unit], "planned")]
+    columns = [("stage", "text"), ("state", "text"), *cost_columns, ("planned runs", ""), ("started", "text")]
+    return HtmlTable(columns, rows)
 
 
 def _cost_cells(spent: Cost | None, plan: Mapping[str, Any], units: Sequence[str]) -> Iterator[str]:
@@ -130,12 +129,12 @@ def _cost_cells(spent: Cost | None, plan: Mapping[str, Any], units: Sequence[str
 
 def space_table(state: SweepState, best: RunState | None) -> HtmlTable:
     """Return the searched keys with their ranges, the spec's values and those of the best trial."""
-    heads = [("searched", "text"), ("range", "text"), ("spec", "")] + ([("best trial", "")] if best else [])
+    columns = [("searched", "text"), ("range", "text"), ("spec", "")] + ([("best trial", "")] if best else [])
     rows = []
     for key in searched_parameters(state):
         best_value = [format_parameter(key, best)] if best else []
         rows.append([key.key, inline_yaml(key.range), format_value(key.spec_value), *best_value])
-    return HtmlTable(heads, rows)
+    return HtmlTable(columns, rows)
 
 
 def settings_table(state: SweepState, folder: Path) -> HtmlTable:
@@ -187,7 +186,7 @@ def confirm_table(confirm_result: dict[str, Any], metric: str) -> HtmlTable:
     best, winner = confirm_result["best"], confirm_result["winner"]
     marks = dict.fromkeys(tied_candidates(confirm_result), "tied with the best") | {best: "best mean"}
     marks[winner] = "winner" + (", best mean" if winner == best else "")
-    heads = [("trial", "text"), (f"{metric} %", ""), ("against trial 0", ""), ("best minus it", "")]
+    columns = [("trial", "text"), (f"{metric} %", ""), ("against trial 0", ""), ("best minus it", "")]
     rows = [
         [
             trial_label(row["number"]),
@@ -199,7 +198,7 @@ def confirm_table(confirm_result: dict[str, Any], metric: str) -> HtmlTable:
         for row in candidates
     ]
     winner_row = [row["number"] for row in candidates].index(winner)
-    return HtmlTable([*heads, ("", "text"), ("each repeat", "")], rows, winner_row)
+    return HtmlTable([*columns, ("", "text"), ("each repeat", "")], rows, winner_row)
 
 
 def rerank_table(state: SweepState) -> HtmlTable | None:
@@ -211,8 +210,8 @@ def rerank_table(state: SweepState) -> HtmlTable | None:
             setting = [f"{choice['setting'][key]:g}" for key in ("k1", "k2", "lambda_value")]
             scores = [format_percent(choice["plain"]), format_percent(choice["mAP"]), format_interval(choice["gain"])]
             rows.append([label, *setting, *scores])
-    heads = [("", "text"), *((name, "") for name in ("k1", "k2", "lambda", "mAP %, plain", "re-ranked", "gain, 95 %"))]
-    return HtmlTable(heads, rows) if rows else None
+    names = ("k1", "k2", "lambda", "mAP %, plain", "re-ranked", "gain, 95 %")
+    return HtmlTable([("", "text"), *((name, "") for name in names)], rows) if rows else None
 
 
 def comparison_table(state: SweepState) -> HtmlTable | None:
@@ -228,16 +227,16 @@ def comparison_table(state: SweepState) -> HtmlTable | None:
             if values:
                 difference = [format_interval(differences.get(kind, {}).get(metric))] if has_baseline else []
                 rows.append([f"{metric}, {label}", *map(format_percent, values), *difference])
-    heads = [("on the test folders", "name"), *((f"{FINALIST_LABELS[name]} %", "") for name in models)]
-    return HtmlTable([*heads, *([("difference, 95 %", "")] if has_baseline else [])], rows)
+    columns = [("on the test folders", "name"), *((f"{FINALIST_LABELS[name]} %", "") for name in models)]
+    return HtmlTable([*columns, *([("difference, 95 %", "")] if has_baseline else [])], rows)
 
 
 def scores_table(state: SweepState) -> HtmlTable | None:
     """Return all metrics of the finalists on all test sets, with intervals; None before the test."""
     scores = finalist_scores(state)
     rows = [[label, *(format_metric(metrics, name) for name in _METRICS)] for label, metrics in scores.items()]
-    heads = [(name if name in _COUNTS else f"{name} %", "") for name in _METRICS]
-    return HtmlTable([("", "text"), *heads], rows) if rows else None
+    columns = [(name if name in _COUNTS else f"{name} %", "") for name in _METRICS]
+    return HtmlTable([("", "text"), *columns], rows) if rows else None
 
 
 def latency_table(state: SweepState) -> HtmlTable | None:
@@ -247,5 +246,5 @@ def latency_table(state: SweepState) -> HtmlTable | None:
         for name, model in state.stages.get("test", {}).get("models", {}).items()
         for size, times in model.get("latency", {}).get("batches", {}).items()
     ]
-    heads = [("", "text"), *((name, "") for name in ("batch", "median ms", "90 % within ms", "images per second"))]
-    return HtmlTable(heads, rows) if rows else None
+    names = ("batch", "median ms", "90 % within ms", "images per second")
+    return HtmlTable([("", "text"), *((name, "") for name in names)], rows) if rows else None

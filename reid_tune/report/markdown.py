@@ -32,7 +32,7 @@ class SweepPage:
         self.state.apply(event)
         return not isinstance(event, AttemptStarted | EpochReported | RunRetried)
 
-    def named(self) -> Sequence[str]:
+    def linked_runs(self) -> Sequence[str]:
         """Return the runs of the leaderboard."""
         return [trial.name for trial in ranked_trials(self.state)[:_MAX_TRIALS]]
 

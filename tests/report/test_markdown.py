@@ -23,7 +23,7 @@ def page(events: list[Event]) -> SweepPage:
 
 def test_the_leaderboard_has_the_trials_with_links_where_there_are_pages(events: list[Event]) -> None:
     made = page(events)
-    runs = made.named()
+    runs = made.linked_runs()
     text = made.markdown({"trials/0000": "#/zero"})
     rows = [line for line in text.partition("mAP on the validation split")[2].splitlines() if line.startswith("| ")]
     trials = [row.split("|")[1].strip() for row in rows[2:]]
@@ -48,9 +48,9 @@ def test_it_says_where_the_sweep_stands_and_what_was_decided(events: list[Event]
 
 def test_it_is_never_longer_than_a_store_takes(events: list[Event]) -> None:
     made = page(events)
-    assert len(made.named()) == 20
-    short, long = made.markdown({}), made.markdown(dict.fromkeys(made.named(), "#/" + 500 * "x"))
-    assert len(long) <= 8000 < len(made.named()) * 500
+    assert len(made.linked_runs()) == 20
+    short, long = made.markdown({}), made.markdown(dict.fromkeys(made.linked_runs(), "#/" + 500 * "x"))
+    assert len(long) <= 8000 < len(made.linked_runs()) * 500
     assert 3 < long.count("](#/") < 20 and "the best" in long and "the winner is trial" in long
     assert short.count("\n| ") > long.count("\n| ")
 
