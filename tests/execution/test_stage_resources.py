@@ -4,12 +4,14 @@ from typing import Any
 from unittest.mock import Mock
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from reid_tune.errors import InputError
 from reid_tune.execution import stage_resources as crews
 from reid_tune.execution.placement import Placement
 from reid_tune.execution.run_source import ResourceRequest
-from reid_tune.execution.stage_resources import find_capacity, find_placement, resolve_stage_resources
+from reid_tune.execution.stage_resources import StageResources, find_capacity, find_placement, resolve_stage_resources
 from reid_tune.sweep import driver as drive
 
 from ..helpers.simulated_driver import make_sweep
@@ -52,3 +54,18 @@ def test_all_stages_that_score_may_hold_a_gpu(tmp_path: Path, monkeypatch: pytes
     for name in scored:
         driver.stages[name]()
     assert calls == [(name, SHARE) for name in scored]
+
+
+@given(st.lists(st.integers(0, 6), max_size=8), st.integers(1, 4))
+def test_runs_begin_as_soon_as_there_is_room(seconds: list[int], at_once: int) -> None:
+    now, waiting, at_work = 0, list(seconds), list[int]()
+    while waiting or at_work:
+        at_work = [left for left in at_work if left > 0]
+        while waiting and len(at_work) < at_once:
+            if (first := waiting.pop(0)) > 0:
+                at_work.append(first)
+        if at_work:
+            now, at_work = now + 1, [left - 1 for left in at_work]
+    cost = StageResources(ResourceRequest(3, 0.5), at_once).cost(seconds)
+    assert (3600 * cost.hours, 3600 * cost.cpu_hours) == pytest.approx((now, 3 * sum(seconds)))
+    assert 3600 * cost.gpu_hours == pytest.approx(sum(seconds) / 2)

@@ -1,33 +1,23 @@
 import random
-from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from statistics import mean, median
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from reid_tune.errors import InputError
 from reid_tune.execution.run_source import ResourceRequest
 from reid_tune.execution.stage_resources import StageResources
-from reid_tune.journal.costs import Cost, CostLedger, EpochTiming, TimingEstimator
+from reid_tune.journal.costs import Cost, EpochTiming
 from reid_tune.journal.events import (
-    ArtifactWritten,
-    AttemptStarted,
-    DriverStarted,
     EndState,
     EpochReported,
     Event,
     RunEnded,
-    RunRetried,
     RunSuggested,
-    StageDone,
     StageStarted,
 )
-from reid_tune.journal.progress import sweep_progress
 from reid_tune.journal.state import SweepState, trial_run
 from reid_tune.search.budget import BudgetTracker, estimate_later_stages, require_gpus_for_gpu_hours
 from reid_tune.search_space.load import SweepConfig
@@ -35,174 +25,15 @@ from reid_tune.search_space.load import SweepConfig
 from ..helpers.events import attempt_started, driver_started, sweep_header
 from ..helpers.simulated_driver import EPOCHS, make_sweep
 
-Log = list[Event]
 HOUR = 3600
-RUNS = ("trials/0000", "trials/0001", "refit/winner")
-PACE = EpochTiming(start=HOUR / 2, epoch=HOUR)  # a trial of 6 epochs takes 6.5 hours
-
-
-def driver(time: float) -> Event:
-    return driver_started(time=time)
-
-
-def stage(time: float, name: str, done: bool) -> Event:
-    return StageDone(time=time, stage=name, result={}) if done else StageStarted(time=time, stage=name)
-
-
-def attempt(time: float, run: str, cpus: int = 0, gpus: float = 0) -> Event:
-    return attempt_started(time=time, run=run, cpus=cpus, gpus=gpus)
-
-
-def report(time: float, run: str, epoch: int = 1) -> Event:
-    return EpochReported(time=time, run=run, epoch=epoch, metrics={})
-
-
-def retry(time: float, run: str) -> Event:
-    return RunRetried(time=time, run=run, failure="lost_worker", reason="")
-
-
-def ended(time: float, run: str) -> Event:
-    return RunEnded(time=time, run=run, state="stopped", epoch=1)
-
-
-def artifact(time: float, run: str) -> Event:
-    return ArtifactWritten(time=time, run=run, path="", folder="")
-
-
-# Events ---------------------------------------------------------------------------------------------------------------
-
-AFTER = st.integers(0, 4)  # whole seconds after the event before
-EVENT = st.one_of(
-    st.builds(driver, AFTER),
-    st.builds(stage, AFTER, st.sampled_from(["search", "confirm", "refit"]), st.booleans()),
-    st.builds(attempt, AFTER, st.sampled_from(RUNS), st.integers(0, 4), st.sampled_from([0, 0.25])),
-    *(st.builds(of_run, AFTER, st.sampled_from(RUNS)) for of_run in (report, retry, ended, artifact)),
-)
-
-
-@st.composite
-def logs(draw: st.DrawFn) -> Log:
-    events, now = draw(st.lists(EVENT, max_size=25)), 1000.0
-    log: Log = []
-    for event in events:
-        now += event.time
-        log.append(replace(event, time=now))
-    return log
-
-
-def last_of(events: Log, *kinds: type[Event], run: str = "") -> int | None:
-    """The index of the last event of some kinds, if of a run of this run."""
-    matches = [i for i, event in enumerate(events) if isinstance(event, kinds) and getattr(event, "run", run) == run]
-    return matches[-1] if matches else None
-
-
-def working(events: Log) -> str | None:
-    """The stage at work after some events."""
-    last = last_of(events, DriverStarted, StageStarted, StageDone)
-    event = events[last] if last is not None else None
-    return event.stage if isinstance(event, StageStarted) else None
-
-
-def second_by_second(events: Log, now: int) -> dict[str, list[float]]:
-    """Seconds of work, GPU and CPU by stage, by looking at every second on its own."""
-    costs: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0, 0.0])
-    for second in range(1000, now):
-        before = [event for event in events if event.time <= second]
-        after = events[len(before) :]
-        if not before or (after and isinstance(after[0], DriverStarted)):
-            continue
-        if (at := working(before)) is not None:
-            costs[at][0] += 1
-        for run in RUNS:
-            last = last_of(before, DriverStarted, AttemptStarted, RunRetried, RunEnded, run=run)
-            if last is not None and isinstance(event := before[last], AttemptStarted):
-                its_stage = working(before[:last]) or ""
-                costs[its_stage][1] += event.gpus
-                costs[its_stage][2] += event.cpus
-    return costs
-
-
-@given(events=logs(), more=st.integers(0, 5))
-def test_a_ledger_agrees_with_looking_at_every_second(events: Log, more: int) -> None:
-    ledger, last = CostLedger(events), int(events[-1].time) if events else 1000
-    for now, found in ((last, ledger.by_stage()), (last + more, ledger.by_stage(last + more))):
-        expected = second_by_second(events, now)
-        for name in found | expected:
-            cost = found.get(name, Cost())
-            seconds = [HOUR * cost.hours, HOUR * cost.gpu_hours, HOUR * cost.cpu_hours]
-            assert seconds == pytest.approx(expected[name], abs=1e-6)
-        assert HOUR * ledger.total(now).cpu_hours == pytest.approx(sum(cost[2] for cost in expected.values()), abs=1e-6)
-
-
-@given(events=logs())
-def test_hours_are_those_that_reports_show(events: Log) -> None:
-    shown = {item.name: item.seconds for item in sweep_progress(events).stages}
-    found = {name: HOUR * cost.hours for name, cost in CostLedger(events).by_stage().items() if name}
-    assert found == pytest.approx({name: shown[name] for name in found}, abs=1e-6)
-    assert sum(found.values()) == pytest.approx(sum(shown.values()), abs=1e-6)
-
-
-def test_nothing_counts_while_no_driver_works() -> None:
-    run, hour = trial_run(0), HOUR
-    ledger = CostLedger(
-        [
-            driver(0),
-            stage(0, "search", done=False),
-            attempt(hour, run, 2, 0.5),
-            report(3 * hour, run),
-            driver(100 * hour),
-            stage(100 * hour, "search", done=False),
-            attempt(101 * hour, run, 4),
-        ]
-    )
-    assert ledger.total() == Cost(hours=4, gpu_hours=1, cpu_hours=4)
-    assert ledger.by_stage(now=103 * hour) == {"search": Cost(hours=6, gpu_hours=1, cpu_hours=12)}
-
-
-# Pace -----------------------------------------------------------------------------------------------------------------
-
-
-def test_the_timing_leaves_out_the_time_between_attempts() -> None:
-    log = [
-        *(attempt(0, RUNS[0]), report(14, RUNS[0], 1), report(18, RUNS[0], 2)),
-        *(report(24, RUNS[0], 3), retry(30, RUNS[0])),
-        *(attempt(100, RUNS[0]), report(112, RUNS[0], 4), ended(113, RUNS[0])),
-        *(attempt(100, RUNS[1]), report(116, RUNS[1], 1), report(128, RUNS[1], 2)),
-        *(driver(900), report(901, RUNS[1], 3)),
-        *(attempt(0, RUNS[2]), report(70, RUNS[2], 1), report(470, RUNS[2], 2)),
-    ]
-    watch = TimingEstimator()
-    assert watch.timing is None
-    for event in log:
-        watch.apply(event)
-    epoch = median([mean([4, 6]), 12])
-    assert watch.timing == EpochTiming(mean([14, 12, 16]) - epoch, epoch)
-    assert watch.timing.seconds(10) == watch.timing.start + 10 * epoch
-
-
-@given(st.lists(st.integers(0, 6), max_size=8), st.integers(1, 4))
-def test_runs_begin_as_soon_as_there_is_room(seconds: list[int], at_once: int) -> None:
-    now, waiting, at_work = 0, list(seconds), list[int]()
-    while waiting or at_work:
-        at_work = [left for left in at_work if left > 0]
-        while waiting and len(at_work) < at_once:
-            if (first := waiting.pop(0)) > 0:
-                at_work.append(first)
-        if at_work:
-            now, at_work = now + 1, [left - 1 for left in at_work]
-    cost = StageResources(ResourceRequest(3, 0.5), at_once).cost(seconds)
-    assert (HOUR * cost.hours, HOUR * cost.cpu_hours) == pytest.approx((now, 3 * sum(seconds)))
-    assert HOUR * cost.gpu_hours == pytest.approx(sum(seconds) / 2)
-
-
-# The budget -----------------------------------------------------------------------------------------------------------
+TIMING = EpochTiming(start=HOUR / 2, epoch=HOUR)  # a trial of 6 epochs takes 6.5 hours
 
 
 def test_what_the_later_stages_need(tmp_path: Path) -> None:
     sections: dict[str, Any] = {"confirm": {"top": 2, "seeds": 5}, "refit": {"seeds": 2}}
     sweep = make_sweep(tmp_path, **sections, resources={"workers": 1, "refit_workers": 2})
     later = estimate_later_stages(
-        sweep, PACE, EPOCHS, StageResources(ResourceRequest(2, 1), 4), StageResources(ResourceRequest(4, 2), 3)
+        sweep, TIMING, EPOCHS, StageResources(ResourceRequest(2, 1), 4), StageResources(ResourceRequest(4, 2), 3)
     )
     assert (later["confirm"].runs, later["confirm"].epochs) == (15, 90)
     assert later["confirm"].cost == Cost(hours=4 * 6.5, gpu_hours=15 * 6.5, cpu_hours=15 * 13)
@@ -214,7 +45,7 @@ def test_what_the_later_stages_need(tmp_path: Path) -> None:
 def test_one_trial_is_confirmed_and_refitted_alone(tmp_path: Path) -> None:
     sweep = make_sweep(tmp_path, budget={"trials": 1}, confirm={"seeds": 2})
     later = estimate_later_stages(
-        sweep, PACE, EPOCHS, StageResources(ResourceRequest(), 1), StageResources(ResourceRequest(), 1)
+        sweep, TIMING, EPOCHS, StageResources(ResourceRequest(), 1), StageResources(ResourceRequest(), 1)
     )
     assert [stage.runs for stage in later.values()] == [2, 1]
 
@@ -237,7 +68,7 @@ class Play:
         self.state = SweepState()
         self.holds = ResourceRequest(2, gpus)
         trials, refits = StageResources(self.holds, at_once), StageResources(self.holds, 1)
-        self.tracker = BudgetTracker(sweep, trials, refits, PACE, lambda: HOUR * self.now)
+        self.tracker = BudgetTracker(sweep, trials, refits, TIMING, lambda: HOUR * self.now)
         self.emit(sweep_header())
         self.emit(driver_started())
         self.emit(StageStarted(stage="search"))
