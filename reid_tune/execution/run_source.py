@@ -134,13 +134,13 @@ class RunRecorder:
         return Attempt(
             run,
             experiment,
-            attempt_folder,
-            files.newest_checkpoint(run, number),
-            resources,
-            features,
-            files.folder,
-            files.remote,
-            self._gpu_context(),
+            folder=attempt_folder,
+            resume=files.newest_checkpoint(run, number),
+            resources=resources,
+            features=features,
+            sweep_folder=files.folder,
+            remote=files.remote,
+            gpu_context=self._gpu_context(),
         )
 
     def _gpu_context(self) -> int:
