@@ -1,4 +1,4 @@
-"""The task `split`: the hold-out of a spec as lists of image files."""
+"""The task `split`: write the validation split of a spec as lists of image files."""
 
 from pathlib import Path
 
@@ -11,20 +11,23 @@ from reid_tune.training.data_split import DataSplit, has_validation_split, load_
 
 __all__ = ["SPLIT", "run_split", "write_split_lists"]
 
-# The folder of the lists beside what a training or a sweep writes.
+# Folder of the lists, next to the files that a training or a sweep writes.
 SPLIT = "split"
 
 
 def run_split(experiment: Experiment, directory: Path) -> dict[str, dict[str, int]]:
-    """Write the lists into a new or empty folder; returns counts of images, identities and cameras by list.
+    """Write the lists into a new or empty folder.
+
+    Returns:
+        Counts of `images`, `identities` and `cameras` by list.
 
     Raises:
-        InputError: the folder is not empty, or as of `write_split_lists`.
+        InputError: the folder is not empty or cannot be written, or the spec's data are unusable or not split.
     """
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise InputError(f"{directory} is not an empty folder; give the name of a new one.")
     split = write_split_lists(experiment, directory)
-    return {"train": _counts(split.train), "query": _counts(split.query), "gallery": _counts(split.gallery)}
+    return {"train": _count(split.train), "query": _count(split.query), "gallery": _count(split.gallery)}
 
 
 def write_split_lists(experiment: Experiment, directory: Path, split: DataSplit | None = None) -> Split:
@@ -48,6 +51,6 @@ def write_split_lists(experiment: Experiment, directory: Path, split: DataSplit 
     return split
 
 
-def _counts(records: tuple[ImageRecord, ...]) -> dict[str, int]:
+def _count(records: tuple[ImageRecord, ...]) -> dict[str, int]:
     identities, cameras = ({getattr(record, name) for record in records} for name in ("identity", "camera"))
     return {"images": len(records), "identities": len(identities), "cameras": len(cameras)}

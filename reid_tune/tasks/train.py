@@ -1,4 +1,4 @@
-"""The task `train`: one run of one spec."""
+"""The task `train`: train one network from a spec."""
 
 import fcntl
 import os
@@ -38,26 +38,30 @@ from reid_tune.training.state import require_divisible_batch
 __all__ = ["describe_run", "run_train"]
 
 
-def run_train(experiment: Experiment, given: Collection[str] = (), *, track: bool = False) -> Path:
-    """Train with progress on stderr into the task's folder, continuing what is there; returns the last checkpoint.
+def run_train(experiment: Experiment, user_keys: Collection[str] = (), *, track: bool = False) -> Path:
+    """Train into the task's folder, from its latest checkpoint if there is one; progress goes to stderr.
 
     Args:
-        given: Keys that the user wrote.
-        track: Record it in MLflow, see `track_training`.
+        experiment: The spec.
+        user_keys: Keys that the user has set, in the spec file or on the command line.
+        track: Whether the training is recorded in MLflow, see `track_training`.
+
+    Returns:
+        The last checkpoint.
 
     Raises:
         InputError: the spec, its data or a checkpoint is unusable.
         RunFailedError: the loss is not finite, or a worker died.
     """
-    experiment = _resolved(experiment)
+    experiment = _resolve_references(experiment)
     directory = experiment.task_dir("train")
     workers = task_devices(experiment, "train")
     require_divisible_batch(experiment, len(workers))
     require_compiler(experiment, workers[0].type)
     split = load_split(experiment)
-    for line in (*_data_lines(experiment, split, given), describe_run(experiment, "train", workers)):
+    for line in (*_describe_data(experiment, split, user_keys), describe_run(experiment, "train", workers)):
         print(line, file=sys.stderr)
-    with logged(directory, "train"), _recorded(experiment, directory) if track else nullcontext():
+    with logged(directory, "train"), _tracked(experiment, directory) if track else nullcontext():
         if len(workers) == 1:
             _worker(experiment, split, directory, track, workers[0])
         else:
@@ -65,14 +69,14 @@ def run_train(experiment: Experiment, given: Collection[str] = (), *, track: boo
     return directory / LATEST
 
 
-def _recorded(experiment: Experiment, directory: Path) -> AbstractContextManager[None]:
-    # From a checkpoint that is named, epochs are trained anew that the log may have.
-    named = experiment.train.resume_training_checkpoint_path
-    return track_training(experiment, directory, resumed=not named and (directory / LATEST).exists())
+def _tracked(experiment: Experiment, directory: Path) -> AbstractContextManager[None]:
+    # From a checkpoint of the user's choice, epochs are trained again that the log may already have.
+    checkpoint = experiment.train.resume_training_checkpoint_path
+    return track_training(experiment, directory, resumed=not checkpoint and (directory / LATEST).exists())
 
 
-def _resolved(experiment: Experiment) -> Experiment:
-    """The experiment with files in place of references to models."""
+def _resolve_references(experiment: Experiment) -> Experiment:
+    """Return the spec with files in place of references to models."""
     model, train = experiment.model, experiment.train
     if is_reference(model.pretrained_model_path or ""):
         path = str(resolve_model(str(model.pretrained_model_path), CHECKPOINT))
@@ -85,8 +89,8 @@ def _resolved(experiment: Experiment) -> Experiment:
 
 def _worker(experiment: Experiment, split: DataSplit, directory: Path, track: bool, device: torch.device) -> None:
     resume = experiment.train.resume_training_checkpoint_path
-    record = EpochLog(directory, device) if track and rank() == 0 else nullcontext()
-    with record as epochs, _Reporter(experiment, split, directory, epochs) as reporter:
+    epoch_log = EpochLog(directory, device) if track and rank() == 0 else nullcontext()
+    with epoch_log as log, _Reporter(experiment, split, directory, log) as reporter:
         train(
             experiment,
             reporter,
@@ -99,13 +103,16 @@ def _worker(experiment: Experiment, split: DataSplit, directory: Path, track: bo
 
 
 class _Reporter(TerminalReporter):
-    """Keeps the spec beside the checkpoints once it goes together with data and earlier checkpoint; writes status."""
+    """Reports epochs on the terminal, in `status.json` and in the event log.
 
-    def __init__(self, experiment: Experiment, split: DataSplit, directory: Path, epochs: EpochLog | None) -> None:
+    The spec is written next to the checkpoints only at the start, when data and an earlier checkpoint are known to fit.
+    """
+
+    def __init__(self, experiment: Experiment, split: DataSplit, directory: Path, epoch_log: EpochLog | None) -> None:
         super().__init__()
-        self._experiment, self._split, self._record = experiment, split, epochs
+        self._experiment, self._split, self._epoch_log = experiment, split, epoch_log
         self._status = StatusLog(directory)
-        self._handle: int | None = None
+        self._lock_file: int | None = None
 
     def start(self, steps_per_epoch: int, first_epoch: int, num_epochs: int) -> None:
         if rank() == 0 and first_epoch <= num_epochs:
@@ -117,26 +124,26 @@ class _Reporter(TerminalReporter):
         super().start(steps_per_epoch, first_epoch, num_epochs)
 
     def _lock(self) -> None:
-        """Keep other trainings out of the folder until the end of this one, however it comes."""
-        self._handle = os.open(self._status.path.parent, os.O_RDONLY)
+        """Lock the folder against other trainings until this process ends or the training is over."""
+        self._lock_file = os.open(self._status.path.parent, os.O_RDONLY)
         try:
-            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise InputError(
-                f"another training is at work in {self._status.path.parent}: wait for it, or set another results_dir."
+                f"another training is running in {self._status.path.parent}: wait for it, or set another results_dir."
             ) from None
         except OSError:
-            pass  # A network disk that cannot lock.
+            pass  # A network disk may not support locks.
 
     def __exit__(self, *details: object) -> None:
         super().__exit__(*details)
-        if self._handle is not None:
-            os.close(self._handle)
+        if self._lock_file is not None:
+            os.close(self._lock_file)
 
     def report_epoch(self, metrics: Mapping[str, Any]) -> None:
         super().report_epoch(metrics)
-        if self._record:
-            self._record.report(metrics)
+        if self._epoch_log:
+            self._epoch_log.report(metrics)
         epoch, last = metrics["epoch"], self._experiment.train.num_epochs
         if rank() == 0 and epoch >= self.first_epoch:
             seconds = self.seconds_since_last_report()
@@ -152,7 +159,8 @@ class _Reporter(TerminalReporter):
             )
 
 
-def _data_lines(experiment: Experiment, split: DataSplit, given: Collection[str]) -> list[str]:
+def _describe_data(experiment: Experiment, split: DataSplit, user_keys: Collection[str]) -> list[str]:
+    """Return lines about the training and validation images, and warnings about them."""
     dataset = experiment.dataset
     identities = len({record.identity for record in split.train})
     cameras = len({record.camera for record in split.train})
@@ -165,47 +173,54 @@ def _data_lines(experiment: Experiment, split: DataSplit, given: Collection[str]
     ]
     if has_validation_split(experiment) and (unlisted := len(training_records(*split.folders)) - split.images):
         lines.append(f"{unlisted} training image(s) are left out, as no list in {dataset.validation} names them")
-    if dataset.num_classes != identities and "dataset.num_classes" in given:
+    if dataset.num_classes != identities and "dataset.num_classes" in user_keys:
         lines.append(
-            f"warning: dataset.num_classes = {dataset.num_classes}, but the folder has {identities}: it counts."
+            f"warning: dataset.num_classes = {dataset.num_classes} is ignored, as the folder has {identities} "
+            "identities."
         )
     if split.query:
-        where = f"the folder {dataset.validation}"
+        source = f"the folder {dataset.validation}"
         if has_validation_split(experiment):
-            where = f"held-out identities, listed in {experiment.task_dir('train') / SPLIT}"
+            source = f"held-out identities, listed in {experiment.task_dir('train') / SPLIT}"
         elif validates_on_test_set(experiment):
-            where = "the test folders; what is selected by it is selected on test"
+            source = "the test folders; what is selected by it is selected on test"
         if not has_validation_split(experiment) and (shared := count_shared_identities(split.train, split.query)):
             lines.append(
-                f"warning: {shared} identities are in training and in the queries: the score is worth nothing."
+                f"warning: {shared} identities are in training and in the queries: the score will be meaningless."
             )
-        lines.append(f"validation: {len(split.query)} queries, {len(split.gallery)} gallery images, {where}")
+        lines.append(f"validation: {len(split.query)} queries, {len(split.gallery)} gallery images, {source}")
     return lines
 
 
 def describe_run(experiment: Experiment, task: str, devices: Sequence[torch.device]) -> str:
-    """Devices, threads and arithmetic of a task; `devices` are its workers'."""
-    parts = [_workers(devices), f"{experiment.dataset.num_workers} decoding thread(s)"]
+    """Return a line about the devices, threads and arithmetic of a task.
+
+    Args:
+        experiment: The spec.
+        task: Name of the task, such as `train`.
+        devices: Device of each worker.
+    """
+    parts = [_describe_workers(devices), f"{experiment.dataset.num_workers} decoding thread(s)"]
     if task == "train":
-        parts += _training(experiment.train, gpu=devices[0].type == "cuda", workers=len(devices))
+        parts += _describe_arithmetic(experiment.train, on_gpu=devices[0].type == "cuda", workers=len(devices))
     return f"{task}: {', '.join(parts)}"
 
 
-def _training(train: Train, *, gpu: bool, workers: int) -> list[str]:
-    """Arithmetic, chunks and kernels of a training."""
-    parts = [f"{train.precision} (TF32)" if train.precision == "fp32" and train.tf32 and gpu else train.precision]
+def _describe_arithmetic(train: Train, *, on_gpu: bool, workers: int) -> list[str]:
+    """Return descriptions of the arithmetic, chunks and kernels of a training."""
+    parts = [f"{train.precision} (TF32)" if train.precision == "fp32" and train.tf32 and on_gpu else train.precision]
     if train.accumulate > 1:
         parts.append(f"each worker's part of a batch in {train.accumulate} chunks")
     if train.cuda_graphs:
-        parts.append("CUDA graphs" if gpu and workers == 1 else "no CUDA graphs, which need one worker on a GPU")
+        parts.append("CUDA graphs" if on_gpu and workers == 1 else "no CUDA graphs, which need one worker on a GPU")
     if train.deterministic:
         parts.append("deterministic")
-    elif gpu:
+    elif on_gpu:
         parts.append(f"cuDNN benchmark {train.cudnn.benchmark}, deterministic {train.cudnn.deterministic}")
     return parts
 
 
-def _workers(devices: Sequence[torch.device]) -> str:
+def _describe_workers(devices: Sequence[torch.device]) -> str:
     if devices[0].type == "cuda":
         return f"GPU {', '.join(str(device.index) for device in devices)}"
     return "no GPU, the CPU" if len(devices) == 1 else f"no GPU, {len(devices)} processes on the CPU"

@@ -86,4 +86,4 @@ def test_people_of_several_folders_are_no_leak_of_a_holdout(
     folders = [str(data / "bounding_box_train"), str(data / "bounding_box_test")]
     run_train(spec(**HOLDOUT, dataset__train_dataset_dir=folders, results_dir=str(tmp_path / "several")))
     err = capsys.readouterr().err
-    assert "held-out identities" in err and "the score is worth nothing" not in err
+    assert "held-out identities" in err and "the score will be meaningless" not in err

@@ -100,7 +100,7 @@ def test_a_second_training_is_kept_out_of_the_folder(spec: Spec, tmp_path: Path)
     folder.mkdir(parents=True)
     handle = os.open(folder, os.O_RDONLY)
     fcntl.flock(handle, fcntl.LOCK_EX)
-    with pytest.raises(InputError, match="another training is at work in .*train: wait for it, or set another"):
+    with pytest.raises(InputError, match="another training is running in .*train: wait for it, or set another"):
         run_train(spec())
     assert list(folder.iterdir()) == []
     os.close(handle)
@@ -151,7 +151,7 @@ def test_images_that_are_left_out_are_told(
 def test_what_is_said_about_the_data(spec: Spec, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run_train(spec(dataset__num_classes=5, dataset__validation="test"), {"dataset.num_classes"})
     err = capsys.readouterr().err
-    assert "warning: dataset.num_classes = 5, but the folder has 6: it counts." in err
+    assert "warning: dataset.num_classes = 5 is ignored, as the folder has 6 identities." in err
     assert "the test folders; what is selected by it is selected on test" in err
     run_train(spec(dataset__validation=str(data), train__num_epochs=2))
     assert "selected on test" in capsys.readouterr().err, "a folder that is the test's is no blind one"
