@@ -48,21 +48,21 @@ def to_reid_tune_keys(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """
     parsed = {name: _strip_prefixes(name) for name in tensors}
     is_bare_backbone = not any(in_backbone for in_backbone, _ in parsed.values())
-    others: dict[str, Tensor] = {}
+    head: dict[str, Tensor] = {}
     backbone: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         in_backbone, stripped = parsed[name]
         part, _, suffix = stripped.partition(".")
         if in_backbone and part == "feature":
             # TAO's ResNet projects its last map by a convolution of 1 x 1.
-            others[f"projection.{suffix}"] = tensor.flatten(1) if tensor.ndim == 4 else tensor
+            head[f"projection.{suffix}"] = tensor.flatten(1) if tensor.ndim == 4 else tensor
         elif not in_backbone and part in _PARTS:
-            others[f"{_PARTS[part]}.{suffix}"] = tensor
+            head[f"{_PARTS[part]}.{suffix}"] = tensor
         elif in_backbone or is_bare_backbone:
             backbone[stripped] = tensor
         else:
-            others[stripped] = tensor
-    return {**{f"backbone.{name}": tensor for name, tensor in _to_timm_keys(backbone).items()}, **others}
+            head[stripped] = tensor
+    return {**{f"backbone.{name}": tensor for name, tensor in _to_timm_keys(backbone).items()}, **head}
 
 
 def _strip_prefixes(name: str) -> tuple[bool, str]:

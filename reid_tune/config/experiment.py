@@ -71,9 +71,9 @@ def canonical_key(key: str) -> str:
 def leaf_fields(section: type[Section] = Experiment, prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
     """Yield all leaf fields of a section as (dotted key, field)."""
     for name, field in section.model_fields.items():
-        kind = field.annotation
-        if isinstance(kind, type) and issubclass(kind, Section):
-            yield from leaf_fields(kind, f"{prefix}{name}.")
+        annotation = field.annotation
+        if isinstance(annotation, type) and issubclass(annotation, Section):
+            yield from leaf_fields(annotation, f"{prefix}{name}.")
         else:
             yield prefix + name, field
 

@@ -29,11 +29,11 @@ def validate(
         section: Class to build.
         tree: Values.
         source: Path or name of the values' origin, for messages.
-        errors: Sentences on errors that were found before.
+        errors: Messages on earlier errors.
         union_tags: Tags of unions, which pydantic adds to the locations of errors.
 
     Raises:
-        InputError: there were errors before, or values are invalid; all are named.
+        InputError: `errors` is not empty, or values are invalid; the message has one line for each error.
     """
     try:
         result = section.model_validate(tree)

@@ -27,7 +27,7 @@ class Finding:
     """One finding.
 
     Attributes:
-        severity: `error` if training fails or a score is meaningless, otherwise `note`.
+        severity: Severity: `error` if training fails or a score is meaningless, otherwise `note`.
         sentence: Message for the user.
     """
 

@@ -37,7 +37,7 @@ def decode_images(
         records: The images.
         spec: Size, filter and channels; a greyscale image has three equal channels of luma (ITU-R BT.601).
         threads: Number of threads; None for the number of usable cores.
-        out: uint8 [N, height, width, 3] to fill, such as a memory map; None for a new array.
+        out: Array to fill, uint8 [N, height, width, 3], such as a memory map; None for a new array.
 
     Returns:
         `out`.

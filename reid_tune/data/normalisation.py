@@ -14,7 +14,7 @@ def normalise(images: Tensor, spec: ImageSpec) -> Tensor:
     """Return `(images / 255 - mean) / std`.
 
     Args:
-        images: uint8 [batch, H, W, 3].
+        images: Images, uint8 [batch, H, W, 3].
         spec: Channels, mean and standard deviation.
 
     Returns:

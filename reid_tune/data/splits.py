@@ -68,14 +68,14 @@ def split_by_identity(records: Sequence[ImageRecord], *, seed: int, fraction: fl
 
 def _queries(images: Sequence[ImageRecord], seed: int) -> list[ImageRecord]:
     """Return the queries among the images of one identity."""
-    first: dict[int, ImageRecord] = {}
+    query_of_camera: dict[int, ImageRecord] = {}
     for record in sorted(images, key=lambda record: _uniform(f"{seed}:{record.path.name}")):
-        first.setdefault(record.camera, record)
-    queries = list(first.values())
-    others = Counter(record.camera for record in images)
-    others.subtract(first.keys())
-    # If all other images are of one query's camera, that query has no match: the last query becomes a gallery image.
-    return queries[:-1] if others.total() in (others[camera] for camera in first) else queries
+        query_of_camera.setdefault(record.camera, record)
+    queries = list(query_of_camera.values())
+    gallery_images = Counter(record.camera for record in images)
+    gallery_images.subtract(query_of_camera.keys())
+    # If all gallery images are of one query's camera, it has no match: the last query becomes a gallery image.
+    return queries[:-1] if gallery_images.total() in (gallery_images[camera] for camera in query_of_camera) else queries
 
 
 def _uniform(text: str) -> float:

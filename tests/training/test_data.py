@@ -9,7 +9,7 @@ from PIL import Image
 from reid_tune.config.experiment import Experiment
 from reid_tune.data.image_cache.admin import list_entries
 from reid_tune.data.image_cache.images import DecodedImages
-from reid_tune.data.image_spec import ImageSpec, interpolation_for
+from reid_tune.data.image_spec import ImageSpec
 from reid_tune.data.images import decode_images
 from reid_tune.data.records import ImageRecord, training_records
 from reid_tune.data.split_files import write_split
@@ -94,11 +94,6 @@ def test_junk_is_left_out_of_the_gallery_and_distractors_stay(build: Build, data
     assert made.queries == 8 and made.images.shape == (8 + 5, 32, 16, 3)
     assert sorted(made.identities[8:]) == [0, 101, 101, 102, 102]
     assert made.cameras[:2].tolist() == [1, 2]
-
-
-def test_the_backbone_chooses_the_interpolation() -> None:
-    assert interpolation_for("swin_tiny_patch4_window7_224") == "bicubic"
-    assert interpolation_for("resnet_50") == interpolation_for("vit_tiny_patch16_224") == "bilinear"
 
 
 def test_identities_shared_with_the_test_are_counted(build: Build, data: Path) -> None:

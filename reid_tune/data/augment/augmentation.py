@@ -27,8 +27,9 @@ class Augmentation:
         flip: Probability of the horizontal flip, 0..1.
         padding: Black border in pixels on each side.
         erase: Probability of erasing, 0..1.
-        erasing: `mean` fills with the mean pixel (0 after normalisation), area 0.02..0.4 of the image, aspect uniform
-            in 0.3..3.33; `noise` with normal noise per value, area 0.02..1/3, aspect log-uniform in 0.3..1/0.3.
+        erasing: Kind of erasing: `mean` fills with the mean pixel (0 after normalisation), area 0.02..0.4 of the image,
+            aspect uniform in 0.3..3.33; `noise` fills with normal noise per value, area 0.02..1/3, aspect log-uniform
+            in 0.3..1/0.3.
         jitter: Colour jitter, see `draw_params`.
     """
 
@@ -57,7 +58,7 @@ class Augmentation:
         """Return the model's input, float32 [batch, channels, H, W], on the device of the images.
 
         Args:
-            images: uint8 [batch, H, W, 3].
+            images: Images, uint8 [batch, H, W, 3].
             params: Parameters for these images.
         """
         images = images[..., : self.image_spec.channels]

@@ -16,7 +16,7 @@ def jitter_colors(images: Tensor, jitter: JitterParams) -> Tensor:
     Every sum and product is rounded separately, so that the device and the number of workers make no difference.
 
     Args:
-        images: uint8 [b, H, W, C], RGB or greyscale (C = 1, which has neither saturation nor hue).
+        images: Images, uint8 [b, H, W, C], RGB or greyscale (C = 1, which has neither saturation nor hue).
         jitter: Parameters for these images.
 
     Returns:
@@ -63,8 +63,8 @@ def _hue(planes: Tensor, shift: Tensor) -> Tensor:
     return value - chroma * reduction
 
 
-def _blend(planes: Tensor, other: Tensor, factor: Tensor) -> Tensor:
-    return planes.mul(factor).add_(other * (1 - factor)).clamp_(0, 255)
+def _blend(planes: Tensor, reference: Tensor, factor: Tensor) -> Tensor:
+    return planes.mul(factor).add_(reference * (1 - factor)).clamp_(0, 255)
 
 
 def _luma(planes: Tensor) -> Tensor:

@@ -22,10 +22,10 @@ class JitterParams:
     """Colour jitter of B images.
 
     Attributes:
-        selected: bool [B], whether an image is changed.
-        factors: float64 [B, 4]: factors on brightness, contrast and saturation, and the shift of the hue, -0.5..0.5 as
-            a fraction of the colour circle.
-        order: int64 [4], columns of `factors` in the order of the operations, which is the same for all images.
+        selected: Whether an image is changed, bool [B].
+        factors: Factors on brightness, contrast and saturation, and the shift of the hue, -0.5..0.5 as a fraction of
+            the colour circle; float64 [B, 4].
+        order: Columns of `factors` in the order of the operations, the same for all images, int64 [4].
     """
 
     selected: np.ndarray
@@ -42,10 +42,10 @@ class AugmentationParams:
     """Augmentation of B images.
 
     Attributes:
-        flip: bool [B].
-        crop: int64 [B, 2], top and left of the crop in the padded image in pixels, 0..2 * padding.
-        boxes: int64 [B, 4], top, left, height and width of the erased box in pixels; all 0 if nothing is erased.
-        noise: int64 [B], offset in the noise bank, 0..NOISE_OFFSETS - 1.
+        flip: Whether an image is flipped, bool [B].
+        crop: Top and left of the crop in the padded image in pixels, 0..2 * padding, int64 [B, 2].
+        boxes: Top, left, height and width of the erased box in pixels, int64 [B, 4]; all 0 if nothing is erased.
+        noise: Offset in the noise bank, 0..NOISE_OFFSETS - 1, int64 [B].
         jitter: Colour jitter; None if its probability is 0.
     """
 

@@ -14,8 +14,8 @@ class DecodedImages:
 
     Args:
         arrays: One or more arrays.
-        source: int [N], index of the array that holds each image.
-        row: int [N], row of each image in its array.
+        source: Index of the array that holds each image, int [N].
+        row: Row of each image in its array, int [N].
     """
 
     arrays: Sequence[np.ndarray]
