@@ -14,7 +14,7 @@ from reid_tune.journal.events import Event
 from reid_tune.journal.state import RunState, SweepState
 from reid_tune.search_space.load import SweepConfig
 
-__all__ = ["BUDGET_UNITS", "StageEstimate", "BudgetTracker", "estimate_later_stages", "require_gpus_for_gpu_hours"]
+__all__ = ["BUDGET_UNITS", "BudgetTracker", "StageEstimate", "estimate_later_stages", "require_gpus_for_gpu_hours"]
 
 BUDGET_UNITS = ("hours", "gpu_hours", "cpu_hours")
 

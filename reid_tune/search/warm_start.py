@@ -11,7 +11,7 @@ from reid_tune.journal.sweep_lookup import load_state
 from reid_tune.search_space.load import SweepConfig
 from reid_tune.search_space.parse import typed_value
 
-__all__ = ["TRIALS_PER_SWEEP", "InitialPoint", "parse_user_point", "initial_points"]
+__all__ = ["TRIALS_PER_SWEEP", "InitialPoint", "initial_points", "parse_user_point"]
 
 # Number of trials that are used of one earlier sweep.
 TRIALS_PER_SWEEP = 5

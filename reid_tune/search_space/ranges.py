@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     Distribution: TypeAlias = BaseDistribution
     Distributions = dict[str, Distribution]
 
-__all__ = ["LOGARITHMIC_KINDS", "INTEGER_KINDS", "Choice", "ListRange", "NumberRange", "Range"]
+__all__ = ["INTEGER_KINDS", "LOGARITHMIC_KINDS", "Choice", "ListRange", "NumberRange", "Range"]
 
 INTEGER_KINDS, LOGARITHMIC_KINDS = ("int", "logint"), ("loguniform", "logint")
 

@@ -13,7 +13,7 @@ from reid_tune.search_space.parse import parse_spaces
 from reid_tune.search_space.schema import SweepFile
 from reid_tune.search_space.space import plain_values
 
-__all__ = ["recorded_experiment", "load_recorded_sweep"]
+__all__ = ["load_recorded_sweep", "recorded_experiment"]
 
 
 def load_recorded_sweep(folder: Path) -> SweepConfig:

@@ -86,6 +86,6 @@ def _sync_remote(name: str, storage: str, uri: str | None, say: Callable[[str], 
 def _send(name: str, log: Path, uri: str | None, describe: Callable[[], SweepPage] | None) -> SyncResult:
     header = read_header(log)
     if header is None:
-        raise InputError(f"{name} has not begun: {log} is empty.")
+        raise InputError(f"{name} has not started: {log} is empty.")
     store = uri or with_credentials(header.tracking_uri)
     return SyncResult(name, send_all(log, store, describe, closed=True), store)

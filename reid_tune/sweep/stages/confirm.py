@@ -20,7 +20,7 @@ from reid_tune.journal.state import RunState, SweepState, confirm_run
 from reid_tune.search.pareto import pareto_front
 from reid_tune.search_space.load import SweepConfig
 
-__all__ = ["Candidate", "select_candidates", "make_confirm_runs", "choose_winner"]
+__all__ = ["Candidate", "choose_winner", "make_confirm_runs", "select_candidates"]
 
 
 def select_candidates(sweep: SweepConfig, state: SweepState) -> list[RunState]:

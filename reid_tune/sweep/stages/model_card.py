@@ -10,7 +10,7 @@ from reid_tune.report.formatting import KIND_LABELS, format_interval, trial_labe
 from reid_tune.report.sentences import evaluation_count_sentences, explain_winner
 from reid_tune.tables import format_count, format_metric, format_percent
 
-__all__ = ["render_model_card", "model_version_tags"]
+__all__ = ["model_version_tags", "render_model_card"]
 
 _METRICS = ("mAP", "mINP", "Rank-1", "Rank-5", "Rank-10")
 

@@ -20,7 +20,7 @@ from reid_tune.journal.state import confirm_run
 from reid_tune.search_space.load import SweepConfig
 from reid_tune.sweep.stages.refit import find_finalists
 
-__all__ = ["VALUES_PER_RANGE", "choose_settings", "list_settings", "chosen_setting"]
+__all__ = ["VALUES_PER_RANGE", "choose_settings", "chosen_setting", "list_settings"]
 
 # Values of each range that are compared, including both ends.
 VALUES_PER_RANGE = 6
