@@ -133,7 +133,7 @@ def read_sweep(folder: Path) -> tuple[SweepState, Progress]:
     """Return state and progress of the sweep in a folder.
 
     Raises:
-        InputError: The folder has no log of a sweep, or a damaged one, or the sweep has not begun.
+        InputError: The folder has no log of a sweep, or a damaged one, or the sweep has not started.
     """
     path = folder / EVENTS
     if not path.is_file():
@@ -148,7 +148,7 @@ def read_sweep(folder: Path) -> tuple[SweepState, Progress]:
     except (LookupError, TypeError, ValueError, AttributeError):
         raise InputError(f"{path} is damaged, or not the log of a sweep: its events do not fit together.") from None
     if not state.first_event:
-        raise InputError(f"the sweep {folder.name} has not begun: {path} has no header.")
+        raise InputError(f"the sweep {folder.name} has not started: {path} has no header.")
     return state, progress
 
 

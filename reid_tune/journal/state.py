@@ -109,10 +109,10 @@ class SweepState:
         """The first event of the sweep's log.
 
         Raises:
-            LookupError: The sweep has not begun.
+            LookupError: The sweep has not started.
         """
         if self.first_event is None:
-            raise LookupError("the sweep has not begun: its log has no header")
+            raise LookupError("the sweep has not started: its log has no header")
         return self.first_event
 
     @property

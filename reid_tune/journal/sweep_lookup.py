@@ -41,7 +41,7 @@ def load_state(name: str, storage: str = "runs") -> SweepState:
     """Return the state of a sweep, running or not.
 
     Raises:
-        InputError: There is no sweep of this name, it has not begun, or its log is damaged.
+        InputError: There is no sweep of this name, it has not started, or its log is damaged.
     """
     return read_sweep(sweep_folder(name, storage))[0]
 

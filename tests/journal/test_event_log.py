@@ -50,7 +50,7 @@ def test_what_append_returns_is_what_a_reader_gets(tmp_path: Path) -> None:
     assert read_events(tmp_path / "log") == [recorded]
 
 
-def test_a_log_goes_on_when_it_is_opened_again(tmp_path: Path) -> None:
+def test_a_log_that_is_opened_again_is_continued(tmp_path: Path) -> None:
     for value in range(3):
         with EventLog(tmp_path / "log") as log:
             log.append(number(value))

@@ -80,19 +80,19 @@ def test_the_time_between_two_drivers_belongs_to_no_stage() -> None:
         epoch(1031),
         end(1041, "search"),
     ]
-    found = sweep_progress(log)
-    assert [(item.name, item.started, item.seconds, item.done) for item in found.stages] == [
+    progress = sweep_progress(log)
+    assert [(item.name, item.started, item.seconds, item.done) for item in progress.stages] == [
         ("preflight", 1, 2, True),
         ("search", 3, 17 + 40, True),
     ]
-    assert found.last == 1041
+    assert progress.last == 1041
 
 
 @pytest.mark.parametrize(
     ("content", "part"),
     [
         (None, "holds no sweep: it has no events.jsonl"),
-        ("", "has not begun"),
+        ("", "has not started"),
         ("text\n", "line 1: it is not a JSON object. The log is damaged"),
         ('{"kind": "sweep", "time": 1.0}\n', "line 1: 'sweep' lacks 'lock', 'name'"),
         ('{"time": 1.0}\n', "line 1: its kind is None, but the kinds are sweep, train"),
@@ -124,6 +124,6 @@ def test_a_sweep_that_was_opened_again_is_not_finished() -> None:
     assert sweep_progress(whole).state == "finished"
     opened = StagesReopened(time=5.0, stages=list(STAGES[1:]), runs=[])
     again = [*whole, driver(4), opened, start(6, "search"), end(9, "search")]
-    found = sweep_progress(again)
-    assert (found.state, found.stage) == ("ended", "search")
-    assert [item.name for item in found.stages] == ["preflight", "search"]
+    progress = sweep_progress(again)
+    assert (progress.state, progress.stage) == ("ended", "search")
+    assert [item.name for item in progress.stages] == ["preflight", "search"]

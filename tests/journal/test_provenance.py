@@ -30,12 +30,14 @@ def experiment(data: Path, **more: object) -> Experiment:
 def test_the_environment_says_what_a_run_depends_on(data: Path, tmp_path: Path) -> None:
     weights = tmp_path / "weights.pth"
     weights.write_bytes(b"weights")
-    found = collect_environment(experiment(data, **{"model.pretrained_model_path": str(weights)}))
-    assert found["packages"]["torch"] == torch.__version__.split("+")[0] or found["packages"]["torch"]
-    assert found["packages"]["python"] == ".".join(map(str, sys.version_info[:3])) and found["packages"]["ray"]
-    assert found["data"]["fingerprint"] == fingerprint(data / "bounding_box_train")
-    assert found["weights"] == {"file": str(weights), "sha256": hashlib.sha256(b"weights").hexdigest()}
-    assert found["machine"]["cpu"] and found["machine"]["cores"] == len(os.sched_getaffinity(0))
+    environment = collect_environment(experiment(data, **{"model.pretrained_model_path": str(weights)}))
+    assert environment["packages"]["torch"] == torch.__version__.split("+")[0] or environment["packages"]["torch"]
+    assert (
+        environment["packages"]["python"] == ".".join(map(str, sys.version_info[:3])) and environment["packages"]["ray"]
+    )
+    assert environment["data"]["fingerprint"] == fingerprint(data / "bounding_box_train")
+    assert environment["weights"] == {"file": str(weights), "sha256": hashlib.sha256(b"weights").hexdigest()}
+    assert environment["machine"]["cpu"] and environment["machine"]["cores"] == len(os.sched_getaffinity(0))
     assert collect_environment(experiment(data))["weights"] is None
     with pytest.raises(InputError, match="gone.pth"):
         collect_environment(experiment(data, **{"model.pretrained_model_path": "gone.pth"}))
@@ -48,8 +50,8 @@ def test_mlflow_is_not_imported_for_its_version() -> None:
 
 def test_the_commit_is_that_of_the_source_alone(tmp_path: Path) -> None:
     def git(*words: str) -> str:
-        own = ("-c", "user.name=n", "-c", "user.email=e", "-C", str(tmp_path))
-        return subprocess.run(["git", *own, *words], check=True, capture_output=True, text=True).stdout.strip()
+        options = ("-c", "user.name=n", "-c", "user.email=e", "-C", str(tmp_path))
+        return subprocess.run(["git", *options, *words], check=True, capture_output=True, text=True).stdout.strip()
 
     source = tmp_path / "package"
     source.mkdir()

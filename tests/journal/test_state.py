@@ -44,13 +44,13 @@ EVENT = st.one_of(
 def histories(draw: st.DrawFn) -> list[Event]:
     """Any order of events that names only runs which were suggested."""
     history: list[Event] = [sweep_header(spec={"a": (1, 2)})]
-    known = set[str]()
+    suggested = set[str]()
     for event in draw(st.lists(EVENT, max_size=40)):
         if isinstance(event, RunSuggested):
-            known.add(event.run)
+            suggested.add(event.run)
         elif isinstance(event, StagesReopened):
-            known.difference_update(event.runs)
-        elif getattr(event, "run", None) not in (None, *known):
+            suggested.difference_update(event.runs)
+        elif getattr(event, "run", None) not in (None, *suggested):
             continue
         history.append(event)
     return history
@@ -114,7 +114,7 @@ def test_stages_that_are_opened_again_lose_their_results_and_runs() -> None:
 
 
 def test_a_state_without_a_header_has_no_objective() -> None:
-    with pytest.raises(LookupError, match="the sweep has not begun"):
+    with pytest.raises(LookupError, match="the sweep has not started"):
         _ = SweepState().metric
 
 
@@ -130,7 +130,7 @@ def test_full_length_trials_are_ordered_by_value_and_then_by_number() -> None:
     assert [trial.number for trial in state.finished()] == [2, 3, 0]
 
 
-def test_a_torn_line_is_dropped_and_the_log_goes_on(tmp_path: Path) -> None:
+def test_a_torn_line_is_dropped_and_the_log_is_continued(tmp_path: Path) -> None:
     with Journal(tmp_path) as journal:
         journal.emit(RunSuggested(run="trials/0000", parameters={}))
         journal.emit(EpochReported(run="trials/0000", epoch=1, metrics={"mAP": 0.5}))

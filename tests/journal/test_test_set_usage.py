@@ -31,7 +31,7 @@ def test_every_finished_test_stage_of_every_sweep_counts(tmp_path: Path) -> None
     assert [count_test_evaluations(tmp_path, digest) for digest in digests] == [4, 2, 1, 0, 0]
 
 
-def test_what_cannot_be_read_is_passed_over(tmp_path: Path) -> None:
+def test_logs_that_cannot_be_read_are_skipped(tmp_path: Path) -> None:
     log(tmp_path, "good", evaluated(test="abc"))
     damaged = log(tmp_path, "damaged", evaluated(test="abc"))
     damaged.write_bytes(b"not JSON\n" + damaged.read_bytes())

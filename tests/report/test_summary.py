@@ -102,5 +102,5 @@ def test_an_unknown_sweep_names_the_known(tmp_path: Path) -> None:
 def test_a_sweep_without_a_whole_event_has_not_begun(tmp_path: Path) -> None:
     (tmp_path / "x").mkdir()
     (tmp_path / "x" / EVENTS).write_text('{"kind":"swe')
-    with pytest.raises(InputError, match="the sweep x has not begun"):
+    with pytest.raises(InputError, match="the sweep x has not started"):
         load_state("x", str(tmp_path))

@@ -55,7 +55,7 @@ def test_what_cannot_be_sent_is_one_sentence(killed: Path, uri: str, tmp_path: P
         sync("simulated", str(killed), "htp://somewhere", print)
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "events.jsonl").touch()
-    with pytest.raises(InputError, match="empty has not begun"):
+    with pytest.raises(InputError, match="empty has not started"):
         sync("empty", str(tmp_path), uri, print)
 
 
