@@ -33,88 +33,104 @@ from reid_tune.training.image_sets import EvaluationImages, decode_evaluation_im
 
 __all__ = ["ModelEvaluation", "Evaluation", "evaluate_features", "reranking_of", "run_evaluate", "evaluation_features"]
 
-_SELECTED = "note: a checkpoint that is chosen by this table is selected on test, and its score is too good"
+_SELECTED_ON_TEST = "note: a checkpoint that is chosen by this table is selected on test, and its score is too good"
 
 
 @dataclass(frozen=True)
 class ModelEvaluation:
-    """Scores of one model on one test set; `re_ranked` is None where re-ranking is off.
+    """Scores of one model on one test set.
 
-    `details` has the rows of `per_camera_pair` and `per_identity` of each score that is broken down.
+    Attributes:
+        plain: Score of the plain distances.
+        re_ranked: Score after re-ranking; None where re-ranking is off.
+        details: Rows of `per_camera_pair` and `per_identity`, by `plain` and `re_ranked`; empty without details.
+        calibration: Decision threshold of the plain distances.
     """
 
     plain: Score
     re_ranked: Score | None
     details: Mapping[str, dict[str, Any]] = field(default_factory=dict)
-    calibration: Calibration | None = None  # of the plain distances
+    calibration: Calibration | None = None
 
     @property
     def headline(self) -> Score:
-        """The score that the spec asks for."""
+        """Score that the spec asks for."""
         return self.re_ranked or self.plain
 
     def as_dict(self) -> dict[str, Any]:
-        """Both scores, each with its metrics as fractions, intervals, protocol and details, and the calibration."""
-        found = {"plain": self.plain, "re_ranked": self.re_ranked}
-        reports = {kind: score and score.report() | self.details.get(kind, {}) for kind, score in found.items()}
+        """Return both scores with metrics as fractions, intervals, protocol and details, and the calibration."""
+        by_kind = {"plain": self.plain, "re_ranked": self.re_ranked}
+        reports = {kind: score and score.report() | self.details.get(kind, {}) for kind, score in by_kind.items()}
         return reports | ({"threshold": self.calibration.as_dict()} if self.calibration else {})
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All scores by model and test set; the spec's own test set has an empty name."""
+    """All scores of a run of the task.
+
+    Attributes:
+        scores: Scores by model and test set; the spec's own test set has an empty name.
+        is_folder: Whether a folder of checkpoints was evaluated.
+    """
 
     scores: dict[str, dict[str, ModelEvaluation]]
-    folder: bool  # whether a folder of checkpoints was given
+    is_folder: bool
 
     def as_dict(self) -> dict[str, Any]:
-        """The content of `metrics.json`."""
+        """Return the content of `metrics.json`."""
         models = {}
         for model, tests in self.scores.items():
-            own, *extra = ((test, found.as_dict()) for test, found in tests.items())
-            models[model] = own[1] | ({"extra_tests": dict(extra)} if extra else {})
-        return {"checkpoints": models, "selected_on": "test"} if self.folder else next(iter(models.values()))
+            (_, first), *extra = ((test, evaluation.as_dict()) for test, evaluation in tests.items())
+            models[model] = first | ({"extra_tests": dict(extra)} if extra else {})
+        return {"checkpoints": models, "selected_on": "test"} if self.is_folder else next(iter(models.values()))
 
     def rows(self) -> dict[str, dict[str, Any]]:
-        """Metrics by label for a table: the spec's own test set first, in it the plain scores before the others."""
-        tests = dict.fromkeys(test for found in self.scores.values() for test in found)
+        """Return metrics by label for a table.
+
+        The spec's own test set comes first, and in each set the plain scores before the re-ranked ones.
+        """
+        tests = dict.fromkeys(test for evaluations in self.scores.values() for test in evaluations)
         return {
-            ", ".join(filter(None, (model if self.folder else "", test, kind.replace("_", "-")))): score.report()
+            ", ".join(filter(None, (model if self.is_folder else "", test, kind.replace("_", "-")))): score.report()
             for test in tests
             for kind in ("plain", "re_ranked")
-            for model, found in self.scores.items()
-            if (score := getattr(found[test], kind))
+            for model, evaluations in self.scores.items()
+            if (score := getattr(evaluations[test], kind))
         }
 
 
 def run_evaluate(experiment: Experiment) -> Evaluation:
-    """Evaluate `evaluate.checkpoint`, one or a folder of them; write `metrics.json`, and the pictures asked for.
+    """Evaluate `evaluate.checkpoint`, a file or a folder; write `metrics.json` and the requested pictures.
 
     Raises:
-        InputError: checkpoints, data or spec are unusable, which is found before any image is read.
+        InputError: the checkpoints, the data or the spec are unusable; raised before any image is read.
         RunFailedError: a worker died.
     """
     directory = experiment.task_dir("evaluate")
     with logged(directory, "evaluate") as log:
-        job = _Job(experiment)
-        for line in job.lines:
+        evaluator = _Evaluator(experiment)
+        for line in evaluator.describe():
             print(line, file=sys.stderr)
-        with open_embedding_pool(job.devices) as load:
-            for model in job.models:
+        with open_embedding_pool(evaluator.devices) as load:
+            for model in evaluator.models:
                 load(model)
-            job.pictures.require_writable()
+            evaluator.pictures.require_writable()
             write_atomic(directory / "experiment.yaml", experiment.to_yaml())
             log.write("STARTED", "evaluate started")
-            evaluation = Evaluation(job.scores(load, log), job.folder)
+            evaluation = Evaluation(evaluator.evaluate(load, log), evaluator.is_folder)
         write_atomic(directory / "metrics.json", json.dumps(evaluation.as_dict(), indent=2) + "\n")
-        if not job.folder:
-            own = next(iter(evaluation.scores.values()))[""]
-            job.pictures.draw(own.plain, own.re_ranked, own.calibration)
+        if not evaluator.is_folder:
+            first = next(iter(evaluation.scores.values()))[""]
+            evaluator.pictures.draw(first.plain, first.re_ranked, first.calibration)
         return evaluation
 
 
-class _Job:
-    """All that an evaluation needs, found and checked, but for the content of models and images."""
+class _Evaluator:
+    """Models, test sets and pictures of an evaluation, checked except for the content of models and images.
+
+    Raises:
+        InputError: a model, a test set or a picture of the spec is unusable.
+    """
 
     def __init__(self, experiment: Experiment) -> None:
         checkpoint = experiment.evaluate.checkpoint
@@ -125,51 +141,57 @@ class _Job:
             )
         self.experiment = experiment
         self.pictures = Pictures(experiment)
-        self.folder = Path(checkpoint).is_dir()
-        if self.folder and self.pictures.wanted:
+        self.is_folder = Path(checkpoint).is_dir()
+        if self.is_folder and self.pictures.requested_fields:
             raise InputError(
-                f"{self.pictures.wanted[0]} is the picture of one model, but evaluate.checkpoint = {checkpoint!r} is a "
-                "folder: leave the picture out or name a file."
+                f"{self.pictures.requested_fields[0]} is the picture of one model, but evaluate.checkpoint = "
+                f"{checkpoint!r} is a folder: omit the picture or name a file."
             )
         self.models = [ModelFile(path, experiment) for path in resolve_models(checkpoint, ONNX)]
         self.tests = evaluation_sets(experiment)
         self.devices = task_devices(experiment, "evaluate")
 
-    @property
-    def lines(self) -> list[str]:
-        """What the user should know beforehand."""
-        found = [
+    def describe(self) -> list[str]:
+        """Return lines about the data and the devices, to be shown before the work."""
+        lines = [
             line
             for test in self.tests
             for line in (*test.describe_unparsed_names(), *test.describe_unmatched_queries())
         ]
-        return [*found, *([_SELECTED] if self.folder else []), describe_run(self.experiment, "evaluate", self.devices)]
+        if self.is_folder:
+            lines.append(_SELECTED_ON_TEST)
+        return [*lines, describe_run(self.experiment, "evaluate", self.devices)]
 
-    def scores(self, load: Callable[[ModelOpener], Embedder], log: StatusLog) -> dict[str, dict[str, ModelEvaluation]]:
-        """Scores by model and test set; the images of one set are decoded once for all models and held meanwhile."""
-        found: dict[str, dict[str, ModelEvaluation]] = {model.path.name: {} for model in self.models}
+    def evaluate(
+        self, load: Callable[[ModelOpener], Embedder], log: StatusLog
+    ) -> dict[str, dict[str, ModelEvaluation]]:
+        """Return the scores by model and test set.
+
+        The images of one set are decoded once for all models, and kept in memory while the set is evaluated.
+        """
+        results: dict[str, dict[str, ModelEvaluation]] = {model.path.name: {} for model in self.models}
         for test in self.tests:
             decoded: tuple[ImageSpec, EvaluationImages] | None = None
             for model in self.models:
                 embedder = load(model)
                 if decoded is None or decoded[0] != embedder.image_spec:
                     decoded = embedder.image_spec, test.decode(embedder.image_spec, self.experiment.dataset.num_workers)
-                evaluated = self._evaluate(model.path.name, test, decoded[1], embedder)
-                found[model.path.name][test.name] = evaluated
-                message = f"{model.path.name} on {test.name or 'the test folders'}: {evaluated.headline.protocol}"
-                log.write("RUNNING", message, kpi=kpi(evaluated.headline.as_dict()))
-        return found
+                evaluation = self._evaluate_model(model.path.name, test, decoded[1], embedder)
+                results[model.path.name][test.name] = evaluation
+                message = f"{model.path.name} on {test.name or 'the test folders'}: {evaluation.headline.protocol}"
+                log.write("RUNNING", message, kpi=kpi(evaluation.headline.as_dict()))
+        return results
 
-    def _evaluate(
+    def _evaluate_model(
         self, model: str, test: EvaluationSet, images: EvaluationImages, embedder: Embedder
     ) -> ModelEvaluation:
         features = compute_features(images, embedder.embed)
-        watch = None if test.name else self.pictures.watch(features)
+        top_matches = None if test.name else self.pictures.top_matches(features)
         spec, device = self.experiment, self.devices[0]
         with deterministic_algorithms(spec.train.deterministic):
-            evaluated = evaluate_features(features, reranking_of(spec), watch, spec.evaluate.details, device)
-        if watch:
-            self.pictures.take(images, watch, evaluated.headline)
+            evaluation = evaluate_features(features, reranking_of(spec), top_matches, spec.evaluate.details, device)
+        if top_matches:
+            self.pictures.keep_matches(images, top_matches, evaluation.headline)
         data = {"checkpoint": model, "query_dataset": str(test.query.path), "test_dataset": str(test.gallery.path)}
         calibration = calibrate(features, spec.evaluate.fmr, data, device=device)
         if isinstance(calibration.threshold, InputError):
@@ -177,11 +199,11 @@ class _Job:
                 f"note: {model} on {test.query.path} has no threshold for evaluate.fmr: {calibration.threshold}",
                 file=sys.stderr,
             )
-        return replace(evaluated, calibration=calibration)
+        return replace(evaluation, calibration=calibration)
 
 
 def reranking_of(experiment: Experiment) -> ReRanking | None:
-    """The re-ranking that a spec asks for."""
+    """Return the re-ranking of a spec; None where it is off."""
     section = experiment.re_ranking
     return ReRanking(section.k1, section.k2, section.lambda_value) if section.re_ranking else None
 
@@ -189,32 +211,50 @@ def reranking_of(experiment: Experiment) -> ReRanking | None:
 def evaluate_features(
     features: FeatureSet,
     reranking: ReRanking | None,
-    watch: TopMatches | None = None,
+    top_matches: TopMatches | None = None,
     details: bool = False,
     device: torch.device | str = "cpu",
 ) -> ModelEvaluation:
-    """Score plain, and re-ranked where given; the neighbours are found once; see `scores` for `watch`."""
-    pairs = CameraPairs(features) if details else None
+    """Score features plain, and re-ranked if a re-ranking is given; the neighbours are computed once.
 
-    def watched(blocks: DistanceBlocks) -> DistanceBlocks:
-        blocks = watch(blocks) if watch else blocks
-        return pairs(blocks) if pairs else blocks
+    Args:
+        features: Queries and gallery.
+        reranking: Parameters of the re-ranking.
+        top_matches: Collector that sees each ranking, the re-ranked one last.
+        details: Whether scores of camera pairs and identities are computed as well.
+        device: Device of the computation.
+    """
+    camera_pairs = CameraPairs(features) if details else None
 
-    found, rows = [], {}
+    def observe(blocks: DistanceBlocks) -> DistanceBlocks:
+        blocks = top_matches(blocks) if top_matches else blocks
+        return camera_pairs(blocks) if camera_pairs else blocks
+
+    results, rows = [], {}
     settings = [None] if reranking is None else [None, reranking]
-    for score in scores(features, settings, device, watched):
-        found.append(score)
-        if pairs:
+    for score in scores(features, settings, device, observe):
+        results.append(score)
+        if camera_pairs:
             kind = "re_ranked" if score.reranking else "plain"
-            rows[kind] = {"per_camera_pair": pairs.rows(), "per_identity": per_identity(score)}
-    plain, *re_ranked = found
+            rows[kind] = {"per_camera_pair": camera_pairs.rows(), "per_identity": per_identity(score)}
+    plain, *re_ranked = results
     return ModelEvaluation(plain, re_ranked[0] if re_ranked else None, rows)
 
 
 def evaluation_features(
     experiment: Experiment, path: Path, query: str | None, gallery: str | None, device: torch.device
 ) -> tuple[FeatureSet, EvaluationImages]:
-    """Features of the images of two folders by a checkpoint or an ONNX file, which brings its own preprocessing."""
+    """Return features of the images of two folders, and the images.
+
+    Args:
+        experiment: The spec; an ONNX file has its own preprocessing.
+        path: A checkpoint or an ONNX file.
+        query, gallery: The two folders.
+        device: Device of the model.
+
+    Raises:
+        InputError: the model, a folder or an image is unusable.
+    """
     embedder = ModelFile(path, experiment)(device)
     records = read_evaluation_records(query, gallery, strict=experiment.dataset.strict)
     images = decode_evaluation_images(*records, embedder.image_spec, experiment.dataset.num_workers)

@@ -1,4 +1,4 @@
-"""The pictures of an evaluation: checked before the work, drawn behind it."""
+"""Pictures of an evaluation, checked before the work and drawn after it."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +21,7 @@ __all__ = ["Pictures", "SampledMatches", "draw_cmc", "sample_matches"]
 
 
 class Pictures:
-    """The pictures that `evaluate` is asked for, of one model on one test set.
+    """Pictures that the section `evaluate` requests, of one model on one test set.
 
     Raises:
         InputError: a name or a number in the spec makes a picture impossible.
@@ -40,37 +40,47 @@ class Pictures:
         self._sampled: SampledMatches | None = None
 
     @property
-    def wanted(self) -> list[str]:
-        """The fields that ask for a picture."""
+    def requested_fields(self) -> list[str]:
+        """Fields of the spec that request a picture."""
         return [_key(name) for name, path in self._targets.items() if path]
 
     def require_writable(self) -> None:
-        """Make the folders of the pictures."""
+        """Make the folders of the pictures.
+
+        Raises:
+            InputError: a folder cannot be made, or files cannot be written in it.
+        """
         for path in filter(None, self._targets.values()):
             require_writable(path)
 
-    def watch(self, features: FeatureSet) -> TopMatches | None:
-        """What must see the ranking, if anything."""
+    def top_matches(self, features: FeatureSet) -> TopMatches | None:
+        """Return the collector of best matches that must see the ranking; None if no picture needs it."""
         return TopMatches(features, self._section.max_rank) if self._matches else None
 
-    def take(self, images: EvaluationImages, watch: TopMatches, score: Score) -> None:
-        """Keep the images of the best matches; see `sample_matches`."""
-        self._sampled = sample_matches(self._experiment, images, watch, score)
+    def keep_matches(self, images: EvaluationImages, top_matches: TopMatches, score: Score) -> None:
+        """Keep the images of the best matches, see `sample_matches`."""
+        self._sampled = sample_matches(self._experiment, images, top_matches, score)
 
     def draw(self, plain: Score, re_ranked: Score | None, calibration: Calibration | None) -> None:
-        """Write the pictures."""
+        """Write the requested pictures."""
         if self._cmc:
             draw_cmc(plain, re_ranked, self._cmc, self._section.max_rank)
         if self._matches and self._sampled:
             self._sampled.draw(self._matches)
         if self._distances and calibration:
-            found = calibration.threshold
-            distance_plot(calibration.histograms, found if isinstance(found, Threshold) else None, self._distances)
+            threshold = calibration.threshold if isinstance(calibration.threshold, Threshold) else None
+            distance_plot(calibration.histograms, threshold, self._distances)
 
 
 @dataclass(frozen=True)
 class SampledMatches:
-    """A few queries with their best matches, with the images themselves."""
+    """Some queries and their best matches, with the images themselves.
+
+    Attributes:
+        frames: A row for each query: the query, then its matches.
+        ranks: Number of matches in a row.
+        title: Title of the picture.
+    """
 
     frames: list[list[Frame]]
     ranks: int
@@ -81,46 +91,57 @@ class SampledMatches:
         matches_plot(self.frames, self.ranks, self.title, path)
 
 
-def sample_matches(experiment: Experiment, images: EvaluationImages, watch: TopMatches, score: Score) -> SampledMatches:
-    """Queries that the spec chooses, as `evaluate.sampled_matches` and `re_ranking.num_query` say.
+def sample_matches(
+    experiment: Experiment, images: EvaluationImages, top_matches: TopMatches, score: Score
+) -> SampledMatches:
+    """Return queries chosen by `evaluate.sampled_matches` and `re_ranking.num_query`, with their best matches.
 
     Args:
-        images: Of a gallery without junk.
-        score: Of what was watched last.
+        experiment: The spec.
+        images: Queries, and a gallery without junk.
+        top_matches: Collector of the ranking that was scored last.
+        score: Score of that ranking.
     """
-    section, hardest = experiment.re_ranking, experiment.evaluate.sampled_matches == "hardest"
-    if hardest:
+    section, is_hardest = experiment.re_ranking, experiment.evaluate.sampled_matches == "hardest"
+    if is_hardest:
         chosen = hardest_queries(score, section.num_query)
     else:
         chosen = random_queries(score, section.num_query, max(experiment.train.seed, 0))
-    places = {query: place for place, query in enumerate(score.matched.tolist())}
+    score_rows = {query: row for row, query in enumerate(score.matched.tolist())}
 
-    def frame(place: int, correct: bool | None = None) -> Frame:
-        identity, camera = images.identities[place], images.cameras[place]
+    def image_frame(index: int, correct: bool | None = None) -> Frame:
+        identity, camera = images.identities[index], images.cameras[index]
         name = f"id {identity}" if identity else "distractor"
-        return Frame(np.array(images.images[place]), f"{name}, cam {camera}", correct)
+        return Frame(np.array(images.images[index]), f"{name}, cam {camera}", correct)
 
-    def asked(query: int) -> Frame:
-        own, place = frame(query), places[query]
-        words = f"AP {100 * score.average_precision[place]:.0f} %, first match at {score.first_hit[place] + 1}"
-        return replace(own, caption=f"{own.caption}\n{words}")
+    def query_frame(query: int) -> Frame:
+        frame, row = image_frame(query), score_rows[query]
+        text = f"AP {100 * score.average_precision[row]:.0f} %, first match at {score.first_hit[row] + 1}"
+        return replace(frame, caption=f"{frame.caption}\n{text}")
 
     rows = [
         [
-            asked(found.query),
-            *(frame(images.queries + g, c) for g, c in zip(found.gallery, found.correct.tolist(), strict=True)),
+            query_frame(match.query),
+            *(image_frame(images.queries + g, c) for g, c in zip(match.gallery, match.correct.tolist(), strict=True)),
         ]
-        for found in watch.matches(chosen)
+        for match in top_matches.matches(chosen)
     ]
-    kind = "queries of lowest average precision" if hardest else "random queries"
+    kind = "queries of lowest average precision" if is_hardest else "random queries"
     order = str(score.reranking) if score.reranking else "plain distances, no re-ranking"
     return SampledMatches(rows, section.max_rank, f"Sampled matches: {kind}\n{order}")
 
 
 def draw_cmc(plain: Score, re_ranked: Score | None, path: Path, ranks: int = 50) -> None:
-    """Draw the CMC curves of one or both scores of a model."""
-    found = {"plain": plain, "re-ranked": re_ranked}
-    cmc_plot({name: score.cmc(ranks) for name, score in found.items() if score}, path)
+    """Draw the CMC curves of one or both scores of a model.
+
+    Args:
+        plain: Score of the plain distances.
+        re_ranked: Score after re-ranking, if there is one.
+        path: File of the picture.
+        ranks: Largest rank of the curves.
+    """
+    by_name = {"plain": plain, "re-ranked": re_ranked}
+    cmc_plot({name: score.cmc(ranks) for name, score in by_name.items() if score}, path)
 
 
 def _key(name: str) -> str:
