@@ -51,6 +51,7 @@ class FixedRuns:
         self.journal = journal
         self.runs = runs
         self.keep_features = keep_features
+        self._experiments: dict[str, Experiment] = {}
         self.recorder = RunRecorder(journal, resources)
         self.recorder.pending_runs = [run for run in self.recorder.pending_runs if run in runs]
         for run in list(self.recorder.pending_runs):
@@ -98,4 +99,6 @@ class FixedRuns:
             self.journal.files.discard(run, attempts=True)
 
     def _experiment(self, run: str) -> Experiment:
-        return with_parameters(self.sweep.experiment, self.runs[run], run)
+        if run not in self._experiments:
+            self._experiments[run] = with_parameters(self.sweep.experiment, self.runs[run], run)
+        return self._experiments[run]
