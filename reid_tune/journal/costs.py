@@ -133,9 +133,9 @@ class TimingEstimator:
 
     @property
     def timing(self) -> EpochTiming | None:
-        """The median over runs of the mean seconds of an epoch, and the mean of the additional seconds of the first epoch.
+        """The timing of a run: the median over runs of an epoch's mean seconds, and the mean start-up.
 
-        None before a run has reported two epochs.
+        The start-up is what the first epoch of an attempt takes longer than the others. None before a run has reported two epochs.
         """
         if not self._epoch_seconds:
             return None
