@@ -135,7 +135,8 @@ class TimingEstimator:
     def timing(self) -> EpochTiming | None:
         """The timing of a run: the median over runs of an epoch's mean seconds, and the mean start-up.
 
-        The start-up is what the first epoch of an attempt takes longer than the others. None before a run has reported two epochs.
+        The start-up is what the first epoch of an attempt takes longer than the others. None before a run has reported
+        two epochs.
         """
         if not self._epoch_seconds:
             return None

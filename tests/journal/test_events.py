@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from reid_tune.journal.events import KINDS, Event, EventError, parse_event, to_line
 
-ARCHITECTURE = Path(__file__).parents[2] / "docs" / "architecture.md"
+ROOT = Path(__file__).parents[2]
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
     lambda children: st.lists(children, max_size=3) | st.dictionaries(st.text(), children, max_size=3),
@@ -108,9 +108,12 @@ def test_defaults_are_of_their_types_and_every_field_is_described() -> None:
 
 
 def test_the_documentation_names_exactly_the_kinds_and_their_fields() -> None:
-    section = ARCHITECTURE.read_text().partition("\n## Events\n")[2].partition("\n## ")[0]
-    rows = re.findall(r"^\| `(\w+)` \| (.*?) \| ", section, re.MULTILINE)
-    documented = {kind: re.findall(r"`(\w+)`", cell) for kind, cell in rows}
+    section = (ROOT / "docs" / "architecture.md").read_text().partition("\n## Events\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| `(\w+)` \| (.*?) \| (.*?) \|$", section, re.MULTILINE)
+    documented = {kind: re.findall(r"`(\w+)`", cell) for kind, cell, _ in rows}
     assert documented == {
         kind: [item.name for item in fields(record) if item.name != "time"] for kind, record in KINDS.items()
     }
+    for kind, _, emitters in rows:
+        for path in re.findall(r"`([\w/]+\.py)`", emitters):
+            assert f"{KINDS[kind].__name__}(" in (ROOT / "reid_tune" / path).read_text(), (kind, path)
