@@ -140,7 +140,7 @@ def test_a_model_with_center_loss_goes_through_all_tasks(spec: Spec, tmp_path: P
     assert run_export(experiment, None, {})[1].equal
 
 
-def test_pretrained_weights_are_not_wanted_behind_the_training(checkpoint: Path, spec: Spec, tmp_path: Path) -> None:
+def test_pretrained_weights_are_not_needed_after_the_training(checkpoint: Path, spec: Spec, tmp_path: Path) -> None:
     onnx = str(tmp_path / "model.onnx")
     experiment = spec(**use(checkpoint), model__pretrained_model_path="gone.pth", export__onnx_file=onnx)
     assert run_evaluate(experiment).as_dict()["plain"]["queries"] > 0
@@ -173,7 +173,7 @@ def by_the_reference(path: Path) -> Path:
 
 def test_a_checkpoint_of_the_reference_is_never_resumed(spec: Spec, tmp_path: Path) -> None:
     path = by_the_reference(tmp_path / "model_epoch_004_step_00099.pth")
-    with pytest.raises(InputError, match=f"^{path} is rejected.*give weights of another tool as model.pretrained_model_path") as caught:
+    with pytest.raises(InputError, match=f"^{path} is rejected.*tool as model.pretrained_model_path") as caught:
         run_train(spec(train__resume_training_checkpoint_path=str(path)))
     assert "\n" not in str(caught.value) and not (tmp_path / "results").exists()
 

@@ -1,1 +1,1 @@
-"""What one experiment is: the schema, loading with interpolation and overrides, and what is wrong with it."""
+"""The spec of an experiment: schema, defaults, loading with overrides, and checks."""

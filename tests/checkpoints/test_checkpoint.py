@@ -58,7 +58,7 @@ def refused(path: Path) -> str:
     return str(caught.value)
 
 
-def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_checkpoint_is_refused(tmp_path: Path) -> None:
     assert "there is no checkpoint" in refused(tmp_path / "none.pth")
     assert "there is no checkpoint" in refused(tmp_path)
     path = tmp_path / "file.pth"

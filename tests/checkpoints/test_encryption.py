@@ -96,7 +96,7 @@ def test_nothing_of_a_checkpoint_is_in_clear(encrypted: Path, tmp_path: Path) ->
 
 
 def test_plain_weights_never_touch_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What lies in the folder just before the file gets its name is the encrypted file alone."""
+    """Just before the file gets its name, the folder contains the encrypted file alone."""
     seen: list[bytes] = []
     replace = os.replace
 
@@ -129,7 +129,7 @@ def test_a_key_changes_nothing_for_a_plain_file(tmp_path: Path) -> None:
 
 def test_truncated_and_damaged_files_are_refused(encrypted: Path, tmp_path: Path) -> None:
     content, path = encrypted.read_bytes(), tmp_path / "b.pth"
-    payload = content.index(b"\n", content.index(b"\n---") + 1) + 1 + 16  # behind the header's last line and a nonce
+    payload = content.index(b"\n", content.index(b"\n---") + 1) + 1 + 16  # after the header's last line and a nonce
     for length in (30, payload - 20, payload + CHUNK):
         path.write_bytes(content[:length])
         assert "is encrypted, but damaged" in refused(path, SECRET)
@@ -158,14 +158,14 @@ def test_a_stripped_copy_stays_encrypted(encrypted: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("key", ["two\nlines", "null\0", "\udc80"])
-def test_a_key_that_is_no_line_of_text_is_refused(key: str, tmp_path: Path) -> None:
+def test_a_key_that_is_not_one_line_of_text_is_refused(key: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="the encryption key has an unprintable character"):
         save_checkpoint(tmp_path / "a.pth", make(), key)
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.usefixtures("no_key")
-def test_the_key_may_stand_in_a_file(encrypted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_key_may_be_in_a_file(encrypted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "key.txt"
     file.write_text(f"{SECRET}\n", encoding="utf-8")
     monkeypatch.setenv(KEY_FILE_VARIABLE, str(file))

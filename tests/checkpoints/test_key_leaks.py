@@ -20,7 +20,7 @@ SHORT = ("train.num_epochs=1", "train.optim.lr_steps=[1]", "dataset.validation=n
 
 
 @pytest.mark.parametrize("place", ["spec", "environment", "file"])
-def test_the_key_of_a_training_run_stands_where_the_user_wrote_it_only(place: str, tmp_path: Path) -> None:
+def test_the_key_of_a_training_run_is_only_where_the_user_wrote_it(place: str, tmp_path: Path) -> None:
     bench, allowed = Bench(tmp_path / "work"), []
     (tmp_path / "tmp").mkdir()
     bench.environment["TMPDIR"] = str(tmp_path / "tmp")
@@ -48,7 +48,7 @@ def test_the_key_of_a_training_run_stands_where_the_user_wrote_it_only(place: st
     assert loaded.epoch == 1 and "encryption_key" not in loaded.spec
 
 
-def test_two_workers_have_the_key_from_the_spec_and_go_on_with_it_only(tmp_path: Path) -> None:
+def test_two_workers_have_the_key_from_the_spec_and_continue_with_it_only(tmp_path: Path) -> None:
     bench, command = Bench(tmp_path / "work"), ("train", "-e", "spec.yaml", *SHORT)
     (tmp_path / "tmp").mkdir()
     bench.environment["TMPDIR"] = str(tmp_path / "tmp")
@@ -77,7 +77,7 @@ def test_two_workers_have_the_key_from_the_spec_and_go_on_with_it_only(tmp_path:
     assert latest.read_bytes() == written
 
 
-def test_a_key_on_the_command_line_works_with_a_warning_and_stands_nowhere_else(tmp_path: Path) -> None:
+def test_a_key_on_the_command_line_works_with_a_warning_and_is_nowhere_else(tmp_path: Path) -> None:
     bench, lines = Bench(tmp_path / "work"), list[str]()
     train = bench.folder / "results" / "train"
 

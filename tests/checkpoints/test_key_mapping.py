@@ -41,17 +41,17 @@ def test_a_file_that_contains_itself_is_read_to_an_end() -> None:
 @pytest.mark.parametrize(
     "prefix", ["", "backbone.", "module.", "base.", "model.", "model.base.", "module.backbone.", "backbone.module."]
 )
-def test_prefixes_are_taken_away(prefix: str) -> None:
+def test_prefixes_are_removed(prefix: str) -> None:
     given = [f"{prefix}{name}" for name in ("conv1.weight", "layer1.0.bn1.running_mean", "fc.bias")]
     assert names(*given) == {"backbone.conv1.weight", "backbone.layer1.0.bn1.running_mean", "backbone.fc.bias"}
 
 
-def test_what_stands_beside_a_named_backbone_is_not_the_backbones() -> None:
+def test_weights_next_to_a_named_backbone_are_not_the_backbones() -> None:
     assert names("backbone.conv1.weight", "head.mlp.0.weight") == {"backbone.conv1.weight", "head.mlp.0.weight"}
     assert names("conv1.weight", "head.mlp.0.weight") == {"backbone.conv1.weight", "backbone.head.mlp.0.weight"}
 
 
-def test_our_own_names_stay() -> None:
+def test_reid_tunes_names_are_unchanged() -> None:
     own = {
         "backbone.layers.1.downsample.norm.weight",
         "backbone.layers.3.downsample.semantic_scale.bias",

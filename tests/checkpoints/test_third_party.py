@@ -68,7 +68,7 @@ def test_tensors_are_read_from_safetensors(tmp_path: Path) -> None:
     assert same(read_third_party_weights(tmp_path / "weights.safetensors"))
 
 
-def test_plain_data_beside_the_weights_is_kept(tmp_path: Path) -> None:
+def test_plain_data_next_to_the_weights_is_kept(tmp_path: Path) -> None:
     content = {"state_dict": WEIGHTS, "epoch": 3, "names": ["a", None, 0.5], "nested": {"x": (1, True)}}
     torch.save(content, tmp_path / "a.ckpt")
     read = read_third_party_weights(tmp_path / "a.ckpt")
@@ -161,7 +161,7 @@ def test_objects_of_tools_become_placeholders_however_they_were_pickled(tmp_path
     assert not ran.exists()
 
 
-def test_what_training_checkpoints_carry_beside_the_weights_is_no_fault(tmp_path: Path) -> None:
+def test_objects_next_to_the_weights_of_a_training_checkpoint_are_accepted(tmp_path: Path) -> None:
     counts: defaultdict[str, int] = defaultdict(int, a=1)
     content = {
         "teacher": WEIGHTS,

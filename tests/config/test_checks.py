@@ -79,9 +79,7 @@ def test_dead_keys_of_the_reference_are_left_out_and_named() -> None:
     experiment = build_experiment(tree, {}, "test")
     assert experiment == Experiment()
     given = {"model.jpm", "model.id_loss_type", "wandb.enable", "model.backbone"}
-    assert describe_ignored_keys(given) == [
-        "ignored, as it has no effect: model.id_loss_type, model.jpm, wandb.enable"
-    ]
+    assert describe_ignored_keys(given) == ["ignored, as it has no effect: model.id_loss_type, model.jpm, wandb.enable"]
     assert describe_ignored_keys({"model.backbone"}) == []
 
 
@@ -212,7 +210,5 @@ def test_one_line_lists_what_has_no_effect() -> None:
 
 def test_the_line_about_effects_can_be_kept_to_what_the_user_wrote() -> None:
     experiment = build_experiment({"train": {"optim": {"momentum": 0.9}}}, {}, "test")
-    assert (
-        find_warnings(experiment, {"train.optim.momentum"})[-1] == "no effect: momentum (the optimizer is not SGD)"
-    )
+    assert find_warnings(experiment, {"train.optim.momentum"})[-1] == "no effect: momentum (the optimizer is not SGD)"
     assert not any(line.startswith("no effect") for line in find_warnings(experiment, set()))

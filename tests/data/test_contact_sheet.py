@@ -25,7 +25,7 @@ def test_many_identities_are_spread_and_cut_to_a_page() -> None:
     assert {len(row) for row in rows} == {8} and [record.camera for record in rows[0]] == list(range(1, 9))
 
 
-def test_images_stand_in_their_cells_with_their_names_below(tmp_path: Path) -> None:
+def test_images_are_in_their_cells_with_their_names_below(tmp_path: Path) -> None:
     folder = tmp_path / "crops"
     folder.mkdir()
     colors = {"0001_c1_é.png": (255, 0, 0), "0001_c2.png": (0, 255, 0), "0002_c1.png": (0, 0, 255)}

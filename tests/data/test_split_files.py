@@ -77,7 +77,7 @@ def test_neither_order_nor_images_in_no_list_matter(
 
 
 def test_several_folders_with_equal_names_move_to_another_place(tmp_path: Path) -> None:
-    """Each people of their own with the same file names; the split is that of before, at the new paths."""
+    """Two folders of different people with the same file names; the split is unchanged at the new paths."""
     for site in ("a", "b"):
         touch(tmp_path / "data" / site / "train", range(1, 12))
     split, folders = held(tmp_path / "data/a/train", tmp_path / "data/b/train")
@@ -122,7 +122,7 @@ def test_what_other_tools_write_is_read(lists: tuple[Lines, tuple[ImageFolder, .
     assert read_split(target, folders) == expected
 
 
-def test_names_that_are_no_utf_8_are_kept(tmp_path: Path) -> None:
+def test_names_that_are_not_utf_8_are_kept(tmp_path: Path) -> None:
     train = touch(tmp_path / "train", range(1, 10))
     Path(os.fsdecode(os.fsencode(train) + b"/0005_c1_\xff.jpg")).touch()
     split, folders = held(train)
@@ -164,7 +164,7 @@ def test_lines_that_name_no_training_image_are_explained(lists: tuple[Lines, tup
     assert "'train/0000_c1s1_000001_00.jpg' is junk or a distractor; list images of identities above 0" in message
 
 
-def test_an_image_stands_in_one_list_once(lists: tuple[Lines, tuple[ImageFolder, ...], Path]) -> None:
+def test_an_image_is_in_one_list_once(lists: tuple[Lines, tuple[ImageFolder, ...], Path]) -> None:
     lines, *_ = lists
     first, second = lines["query.txt"][:2]
     message = refused(lists, query=[first, second, first])
@@ -184,7 +184,7 @@ def test_an_identity_on_both_sides_is_refused(lists: tuple[Lines, tuple[ImageFol
         )
 
 
-def test_files_that_are_no_lists_are_explained(lists: tuple[Lines, tuple[ImageFolder, ...], Path]) -> None:
+def test_files_that_are_not_lists_are_explained(lists: tuple[Lines, tuple[ImageFolder, ...], Path]) -> None:
     lines, folders, target = lists
     for name in LISTS:
         assert (

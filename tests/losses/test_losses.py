@@ -194,7 +194,7 @@ def test_center_loss_takes_half_precision_features() -> None:
         assert loss.dtype == torch.float32 and center.centers.isfinite().all()
 
 
-def test_center_loss_learns_the_centers_of_features_that_stand_still() -> None:
+def test_center_loss_learns_the_centers_of_constant_features() -> None:
     features, labels = batch([0, 0, 0, 1, 1, 1])
     center = CenterLoss(2, 6, weight=5e-4, rate=0.5, seed=0)
     for _ in range(40):

@@ -71,7 +71,7 @@ def test_tokens_have_no_map(backbone: str) -> None:
         build_network(model(backbone, pooling="gem"))
 
 
-def test_a_pooling_that_cannot_be_taken_away_is_explained() -> None:
+def test_a_pooling_that_cannot_be_removed_is_explained() -> None:
     with pytest.raises(
         InputError, match="'deit_tiny_distilled_patch16_224' does not support .* with pooling gem: .*tokens"
     ):

@@ -92,7 +92,7 @@ def test_what_the_embedding_needs_is_counted_and_nothing_else() -> None:
     assert model_cost(experiment(feat_dim=32))["parameters"] == cost["parameters"] - 32 * (512 + 1) - 2 * 32
 
 
-def test_nothing_is_left_behind() -> None:
+def test_global_state_is_unchanged() -> None:
     state, device = torch.get_rng_state(), torch.get_default_device()
     first = model_cost(experiment(VIT))
     assert torch.equal(torch.get_rng_state(), state) and torch.get_default_device() == device

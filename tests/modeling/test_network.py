@@ -105,7 +105,7 @@ def test_other_timm_models_embed(backbone: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "similar"), [("resnt50", "resnet50"), ("resnet_51", "resnet_50"), (SWIN + "0", SWIN), ("zzz", "similar names")]
+    ("name", "similar"), [("resnt50", "resnet50"), ("resnet_51", "resnet_50"), (SWIN + "0", SWIN), ("zzz", "similar")]
 )
 def test_an_unknown_backbone_names_similar_ones(name: str, similar: str) -> None:
     with pytest.raises(InputError, match=f"model.backbone = '{name}' is not a timm model; .*{similar}"):

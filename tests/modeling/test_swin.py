@@ -102,7 +102,7 @@ def test_odd_images_are_padded_at_the_bottom_and_the_right(height: int, width: i
 
 @pytest.mark.parametrize("weight", [0.2, 1.0, 0.0])
 @torch.inference_mode()
-def test_modulation_is_the_formula_behind_each_step_between_stages(weight: float) -> None:
+def test_modulation_is_the_formula_after_each_step_between_stages(weight: float) -> None:
     network = swin(semantic_weight=weight)
     randomise_tables(network)
     semantics = torch.tensor([weight, 1 - weight])

@@ -87,7 +87,7 @@ def test_plateaus_are_those_of_torchs_scheduler(patience: int, seed: int) -> Non
     assert optimizer.param_groups[0]["lr"] < 1
 
 
-def test_a_plateau_is_of_the_monitored_value_behind_the_warm_up() -> None:
+def test_a_plateau_is_of_the_monitored_value_after_the_warm_up() -> None:
     flat = [{"loss": 1.0, "val_loss": 1 / (epoch + 1)} for epoch in range(6)]
     watching = Optim(plateau_patience=1, lr_monitor="train_loss", warmup_iters=0)
     assert count_plateaus(watching, flat) == 2

@@ -118,7 +118,7 @@ def test_a_changed_spec_is_told_and_a_changed_network_is_refused(
     run_train(spec(train__num_epochs=2, train__optim__base_lr=0.01))
     err = " ".join(capsys.readouterr().err.split())
     assert "changed since it was written: train.num_epochs: 1 -> 2, train.optim.base_lr: 0.00035 -> 0.01" in err
-    with pytest.raises(InputError, match="model.input_height is 32 in the checkpoint and 48 in the spec: use an empty results"):
+    with pytest.raises(InputError, match="model.input_height is 32 in the checkpoint and 48 in the spec: use an"):
         run_train(spec(train__num_epochs=3, model__input_height=48))
     run_train(spec(train__num_epochs=3, encryption_key="late"))
     assert "it is not encrypted, and neither are the earlier ones" in " ".join(capsys.readouterr().err.split())

@@ -178,7 +178,7 @@ def test_a_check_finds_a_changed_pixel(place: Path, crops: Path, tmp_path: Path)
 
 
 def in_memory(folder: Path, capsys: Capture, count: int = 4) -> str:
-    """The line of a run that cannot use the cache, and goes on with its own records all the same."""
+    """Return the line of a run that cannot use the cache and decodes its records itself."""
     records = records_of(folder)[:count]
     found = load_cached_images(records, SPEC)
     np.testing.assert_array_equal(found[:], decode_images(records, SPEC))
@@ -188,7 +188,7 @@ def in_memory(folder: Path, capsys: Capture, count: int = 4) -> str:
     return line
 
 
-def test_a_full_disk_is_no_fault(place: Path, crops: Path, capsys: Capture, monkeypatch: Patch) -> None:
+def test_a_full_disk_is_not_an_error(place: Path, crops: Path, capsys: Capture, monkeypatch: Patch) -> None:
     load_cached_images(records_of(crops), SPEC)
     size = next(place.iterdir()).stat().st_size
     cache_contents.clear_entries()
@@ -202,7 +202,7 @@ def test_a_full_disk_is_no_fault(place: Path, crops: Path, capsys: Capture, monk
     assert len(files(place)) == 1
 
 
-def test_a_folder_that_cannot_be_written_is_no_fault(place: Path, crops: Path, capsys: Capture) -> None:
+def test_a_folder_that_cannot_be_written_is_not_an_error(place: Path, crops: Path, capsys: Capture) -> None:
     place.write_text("a file in the way")
     assert "Not a directory; decoding into memory" in in_memory(crops, capsys)
     assert place.read_text() == "a file in the way"
@@ -213,14 +213,14 @@ def refuse(*_: object, **__: object) -> None:
 
 
 @pytest.mark.parametrize(("owner", "name"), [(fcntl, "flock"), (np, "memmap")])
-def test_a_disk_without_locks_or_maps_is_no_fault(
+def test_a_disk_without_locks_or_maps_is_not_an_error(
     place: Path, crops: Path, capsys: Capture, monkeypatch: Patch, owner: object, name: str
 ) -> None:
     monkeypatch.setattr(owner, name, refuse)
     assert f"{place}: No locks available; decoding into memory" in in_memory(crops, capsys)
 
 
-def test_a_relative_place_is_no_place(crops: Path, capsys: Capture, monkeypatch: Patch) -> None:
+def test_a_relative_folder_is_not_used(crops: Path, capsys: Capture, monkeypatch: Patch) -> None:
     monkeypatch.setenv("REID_TUNE_CACHE_DIR", "here")
     assert "here is relative" in in_memory(crops, capsys)
     assert not Path("here").exists()
@@ -258,7 +258,7 @@ def test_a_lost_image_is_named(place: Path, crops: Path) -> None:
         load_cached_images(records, SPEC)
 
 
-def test_images_that_change_meanwhile_are_not_kept(
+def test_images_that_change_during_decoding_are_not_kept(
     place: Path, crops: Path, capsys: Capture, monkeypatch: Patch
 ) -> None:
     first, *_, last = sorted(crops.iterdir())
@@ -277,7 +277,7 @@ def test_images_that_change_meanwhile_are_not_kept(
     assert files(place) == []
 
 
-def test_files_in_use_stay(place: Path, crops: Path, tmp_path: Path) -> None:
+def test_files_in_use_are_not_removed(place: Path, crops: Path, tmp_path: Path) -> None:
     used, free = built(crops), built(draw(tmp_path / "other", seed=1))
     held = load_cached_images(records_of(crops), SPEC)
     cleared = cache_contents.clear_entries()
@@ -388,7 +388,7 @@ def test_what_killed_builders_left_is_cleared(place: Path, crops: Path) -> None:
 
 
 @pytest.mark.integration
-def test_a_disk_that_fills_up_meanwhile_is_no_fault(place: Path, tmp_path: Path) -> None:
+def test_a_disk_that_fills_up_is_not_an_error(place: Path, tmp_path: Path) -> None:
     folder = draw(tmp_path / "many", MANY)
     process = start(folder, 40_000)
     go(process)
