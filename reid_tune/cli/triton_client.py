@@ -85,8 +85,8 @@ def triton_client(
     max_concurrent = _MAX_CONCURRENT if concurrent else 1
     with _open_model(protocol, url, authority, name, version, max_concurrent) as model:
         embedded = embed_folders(model, query, test_dir, output_path / RESULTS, batch_size=batch_size)
-    _print_left_out(embedded.broken)
-    left_out = f", {len(embedded.broken)} left out" if embedded.broken else ""
+    _print_left_out(embedded.errors)
+    left_out = f", {len(embedded.errors)} left out" if embedded.errors else ""
     typer.echo(
         f"{embedded.queries} queries and {embedded.gallery} gallery images{left_out}: "
         f"embeddings of {embedded.dimension} values",
@@ -127,9 +127,9 @@ def triton_e2e(
         model = stack.enter_context(_open_model(protocol, url, authority, name, version, _MAX_CONCURRENT))
         size = batch_size or min(_SAMPLE_BATCH_SIZE, model.max_batch_size)
         result = run_end_to_end(model, query, test_dir, output_path, identities=identities, seed=seed, batch_size=size)
-    _print_left_out(result.broken)
-    if result.broken:
-        typer.echo(f"{len(result.broken)} left out", err=True)
+    _print_left_out(result.errors)
+    if result.errors:
+        typer.echo(f"{len(result.errors)} left out", err=True)
     for picture in PICTURES:
         typer.echo(f"picture: {output_path / picture}", err=True)
     print_result(result.as_dict(), format, {"plain": result.plain.report(), "re-ranked": result.re_ranked.report()})
@@ -143,8 +143,8 @@ def _require_local(protocol: Protocol, url: str | None) -> None:
         raise InputError(f"--repository starts a separate server, which is not at -u {url}: give one of the two.")
 
 
-def _print_left_out(broken: tuple[str, ...]) -> None:
-    for error in broken:
+def _print_left_out(errors: tuple[str, ...]) -> None:
+    for error in errors:
         typer.echo(f"left out: {error}", err=True)
 
 

@@ -1,4 +1,4 @@
-"""The task `inference`: the embeddings of all images of two folders, in a file."""
+"""The task `inference`: write the embeddings of all images of two folders to a file."""
 
 import sys
 from collections.abc import Iterator, Sequence
@@ -26,34 +26,40 @@ from reid_tune.training.embedding_pool import open_embedding_pool
 
 __all__ = ["InferenceResult", "run_inference"]
 
-_CHUNK = 1024  # images of one worker that are in memory at once
+_CHUNK = 1024  # Images of one worker that are in memory at a time.
 
 
 @dataclass(frozen=True)
 class InferenceResult:
-    """The file, and what is in it."""
+    """A file of embeddings.
+
+    Attributes:
+        path: The file.
+        queries: Number of queries.
+        gallery: Number of gallery images.
+        unparsed: Number of images without identity, as their names do not parse.
+        dimension: Number of values in an embedding.
+    """
 
     path: Path
     queries: int
     gallery: int
-    unparsed: int  # images whose names do not parse, which have no identity
+    unparsed: int
     dimension: int
 
     def __str__(self) -> str:
-        without = f", {self.unparsed} of them without identity, as their names do not parse" if self.unparsed else ""
-        return (
-            f"{self.queries} queries and {self.gallery} gallery images{without}: embeddings of {self.dimension} values"
-        )
+        note = f", {self.unparsed} of them without identity, as their names do not parse" if self.unparsed else ""
+        return f"{self.queries} queries and {self.gallery} gallery images{note}: embeddings of {self.dimension} values"
 
 
 def run_inference(experiment: Experiment) -> InferenceResult:
-    """Write the embeddings of all images by `inference.checkpoint`, not L2-normalised, queries first, by file name.
+    """Write the embeddings of all images by `inference.checkpoint`, queries first, in the order of file names.
 
-    Memory does not grow with the number of images, but for an .npz file.
+    The embeddings are not L2-normalised. Memory does not grow with the number of images, except for an .npz file.
 
     Raises:
-        InputError: checkpoint, folders or the file's name are unusable, which is found before any image is read; an
-            image cannot be read, or has an embedding that is not finite.
+        InputError: the checkpoint, a folder or the file's name is unusable, which is raised before any image is read;
+            or an image cannot be read, or its embedding is not finite.
         RunFailedError: a worker died.
     """
     section, directory = experiment.inference, experiment.task_dir("inference")
@@ -65,7 +71,7 @@ def run_inference(experiment: Experiment) -> InferenceResult:
         target = Path(section.output_file) if section.output_file else directory / "embeddings.json"
         check_output_file("inference.output_file", target, ENDINGS)
         model = ModelFile(resolve_model(section.checkpoint, ONNX), experiment)
-        images = _images(experiment, target)
+        images = _list_images(experiment, target)
         workers = task_devices(experiment, "inference")
         print(describe_run(experiment, "inference", workers), file=sys.stderr)
         with open_embedding_pool(workers) as load:
@@ -74,16 +80,16 @@ def run_inference(experiment: Experiment) -> InferenceResult:
             write_atomic(directory / "experiment.yaml", experiment.to_yaml())
             log.write("STARTED", "inference started")
             with open_embeddings_file(target) as write:
-                for some in _chunks(images, len(workers) * max(_CHUNK, experiment.dataset.val_batch_size)):
-                    write(some, _embed(some, embedder, experiment.dataset.num_workers))
+                for chunk in _chunks(images, len(workers) * max(_CHUNK, experiment.dataset.val_batch_size)):
+                    write(chunk, _embed(chunk, embedder, experiment.dataset.num_workers))
         queries = sum(image.subset == "query" for image in images)
         unparsed = sum(image.camera == -1 for image in images)
-        inferred = InferenceResult(target, queries, len(images) - queries, unparsed, embedder.dimension)
-        log.write("RUNNING", f"{inferred} in {target}", queries=queries, gallery=inferred.gallery, unparsed=unparsed)
-        return inferred
+        result = InferenceResult(target, queries, len(images) - queries, unparsed, embedder.dimension)
+        log.write("RUNNING", f"{result} in {target}", queries=queries, gallery=result.gallery, unparsed=unparsed)
+        return result
 
 
-def _images(experiment: Experiment, target: Path) -> list[Image]:
+def _list_images(experiment: Experiment, target: Path) -> list[Image]:
     query, gallery = evaluation_folders(experiment, "inference")
     if not query and not gallery:
         raise InputError(
@@ -101,11 +107,11 @@ def _images(experiment: Experiment, target: Path) -> list[Image]:
 
 
 def _chunks(images: Sequence[Image], size: int) -> Iterator[Sequence[Image]]:
-    """The images in parts, with a bar on stderr where that is a terminal."""
+    """Return the images in chunks, with a progress bar on stderr if that is a terminal."""
     console = Console(file=sys.stderr)
     starts = range(0, len(images), size)
-    shown = track(starts, "embedding", console=console, transient=True, disable=not console.is_terminal)
-    return (images[start : start + size] for start in shown)
+    tracked = track(starts, "embedding", console=console, transient=True, disable=not console.is_terminal)
+    return (images[start : start + size] for start in tracked)
 
 
 def _embed(images: Sequence[Image], embedder: Embedder, threads: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The task `triton client`: the embeddings of two folders of images by a Triton server, in a file."""
+"""The task `triton client`: write the embeddings of two folders of images by a Triton server to a file."""
 
 import os
 import sys
@@ -21,92 +21,106 @@ from reid_tune.tasks.common.embedding_files import Image, list_images, open_embe
 __all__ = ["RESULTS", "EmbeddingResult", "embed_folders", "require_batch_size"]
 
 RESULTS = "results.json"
-_AHEAD = 8  # batches that are decoded before they are asked for
+_DECODED_AHEAD = 8  # Batches that are decoded before they are sent.
 
 
 @dataclass(frozen=True)
 class EmbeddingResult:
-    """The file, and what is in it.
+    """A file of embeddings.
 
     Attributes:
-        broken: What is wrong with images that were left out, in a line each.
+        path: The file.
+        queries: Number of queries.
+        gallery: Number of gallery images.
+        dimension: Number of values in an embedding.
+        errors: Error of each image that was left out.
     """
 
     path: Path
     queries: int
     gallery: int
     dimension: int
-    broken: tuple[str, ...]
+    errors: tuple[str, ...]
 
 
 def embed_folders(
     model: TritonModel, query: Path, gallery: Path | None, target: Path, *, batch_size: int
 ) -> EmbeddingResult:
-    """Write the embeddings of all images as the server gives them, queries first, by file name.
+    """Write the embeddings of all images as the server returns them, queries first, in the order of file names.
 
-    Images that cannot be read are left out, named and counted. The file replaces an older one when all is done.
+    Images that cannot be read are left out. The file replaces an older one at the end.
+
+    Args:
+        model: The model on the server.
+        query: Folder of the queries.
+        gallery: Folder of the gallery, if there is one.
+        target: The file.
+        batch_size: Number of images in a request.
 
     Raises:
-        InputError: a folder, the batch or the file is unusable, or the server refuses a request.
-        InfrastructureError: the server is away, also behind several attempts.
+        InputError: a folder, the batch size or the file is unusable, or the server refuses a request.
+        InfrastructureError: the server stays unreachable in several attempts.
     """
     images = list_images(query, "query") + (list_images(gallery, "gallery") if gallery else [])
     require_batch_size(model, batch_size)
     require_writable(check_output_file("--output_path", target))
     batches = [images[start : start + batch_size] for start in range(0, len(images), batch_size)]
-    broken: list[str] = []
+    errors: list[str] = []
     counts = {"query": 0, "gallery": 0}
     console = Console(file=sys.stderr)
-    # What was asked and is not answered yet, in order.
-    asked: list[Sequence[Image]] = []
+    # Images of the requests that are not answered yet, in order.
+    pending: list[Sequence[Image]] = []
 
     def crops() -> Iterator[np.ndarray]:
-        for batch in _decoded(model.preprocessing.image_spec, batches):
-            good = [(image, crop) for image, crop in batch if isinstance(crop, np.ndarray)]
-            broken.extend(str(fault) for _, fault in batch if not isinstance(fault, np.ndarray))
-            if good:
-                asked.append([image for image, _ in good])
-                yield np.stack([crop for _, crop in good])
+        for batch in _decode_batches(model.preprocessing.image_spec, batches):
+            readable = [(image, crop) for image, crop in batch if isinstance(crop, np.ndarray)]
+            errors.extend(str(error) for _, error in batch if not isinstance(error, np.ndarray))
+            if readable:
+                pending.append([image for image, _ in readable])
+                yield np.stack([crop for _, crop in readable])
 
     with open_embeddings_file(target) as write:
         answers = model.embed(crops())
-        shown = track(
+        tracked = track(
             answers, "embedding", len(batches), console=console, transient=True, disable=not console.is_terminal
         )
-        for rows in shown:
-            done = asked.pop(0)
-            write(done, rows)
-            for image in done:
+        for embeddings in tracked:
+            embedded = pending.pop(0)
+            write(embedded, embeddings)
+            for image in embedded:
                 counts[image.subset] += 1
         if not sum(counts.values()):
-            raise InputError(f"no image of {query} can be read: {broken[0]}")
-    return EmbeddingResult(target, counts["query"], counts["gallery"], model.dimension, tuple(broken))
+            raise InputError(f"no image of {query} can be read: {errors[0]}")
+    return EmbeddingResult(target, counts["query"], counts["gallery"], model.dimension, tuple(errors))
 
 
 def require_batch_size(model: TritonModel, batch_size: int) -> None:
-    """Refuse a batch that the server would refuse.
+    """Refuse a batch size that the server would refuse.
 
     Raises:
-        InputError: it is too large, or no number of images.
+        InputError: the batch size is below 1 or too large.
     """
     if not 1 <= batch_size <= model.max_batch_size:
         raise InputError(f"-b {batch_size}: the model takes 1 to {model.max_batch_size} images in a request.")
 
 
-def _decoded(
+def _decode_batches(
     image_spec: ImageSpec, batches: Sequence[Sequence[Image]]
 ) -> Iterator[list[tuple[Image, np.ndarray | InputError]]]:
-    """The images of each batch with their crops, or with what is wrong; some batches are decoded ahead."""
+    """Yield the images of each batch with their crops or errors; some batches are decoded ahead."""
 
     def decode(image: Image) -> np.ndarray | InputError:
         return try_load_image(image.path, image_spec)
 
     pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)))
     try:
-        waiting = [pool.map(decode, batch) for batch in batches[:_AHEAD]]
+        pending = [pool.map(decode, batch) for batch in batches[:_DECODED_AHEAD]]
         for number, batch in enumerate(batches):
-            crops = list(waiting.pop(0))
-            waiting += [pool.map(decode, later) for later in batches[number + _AHEAD : number + _AHEAD + 1]]
+            crops = list(pending.pop(0))
+            pending += [
+                pool.map(decode, following)
+                for following in batches[number + _DECODED_AHEAD : number + _DECODED_AHEAD + 1]
+            ]
             yield list(zip(batch, crops, strict=True))
     finally:
         pool.shutdown(cancel_futures=True)

@@ -1,4 +1,4 @@
-"""The task `triton e2e`: a sample of a test set through a server and back, scored and drawn."""
+"""The task `triton e2e`: embed a sample of a test set on a server, score it and draw the results."""
 
 import json
 from collections.abc import Sequence
@@ -35,15 +35,17 @@ class EndToEndResult:
     """Scores of a sample, plain and re-ranked.
 
     Attributes:
-        broken: What is wrong with images that were left out, in a line each.
+        plain: Score of the plain distances.
+        re_ranked: Score after re-ranking.
+        errors: Error of each image that was left out.
     """
 
     plain: Score
     re_ranked: Score
-    broken: tuple[str, ...]
+    errors: tuple[str, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """Both as `evaluate` writes them."""
+        """Return both scores in the format of `evaluate`."""
         return {"plain": self.plain.report(), "re_ranked": self.re_ranked.report()}
 
 
@@ -59,23 +61,29 @@ def run_end_to_end(
 ) -> EndToEndResult:
     """Write `sampled_matches.png`, `cmc_curve.png` and `metrics.json` of a sample of identities.
 
-    The gallery has the images of the sampled identities alone, so that the numbers are higher than on the whole set.
+    The gallery has images of the sampled identities only, so the scores are higher than on the whole test set.
 
     Args:
-        identities: How many are drawn, without junk and distractors; all where there are fewer.
-        seed: Decides which.
+        model: The model on the server.
+        query, gallery: The two folders of images.
+        folder: Folder of the files.
+        identities: Number of identities that are drawn, without junk and distractors; all if there are fewer.
+        seed: Seed of the draw.
+        batch_size: Number of images in a request.
 
     Raises:
-        InputError: a folder, the batch or a file is unusable, or the server refuses a request.
-        InfrastructureError: the server is away, also behind several attempts.
+        InputError: a folder, the batch size or a file is unusable, or the server refuses a request.
+        InfrastructureError: the server stays unreachable in several attempts.
     """
     require_batch_size(model, batch_size)
     for name in (*PICTURES, _METRICS):
         require_writable(check_output_file("--output_path", folder / name))
-    queries, others = read_image_folder(query).records, read_image_folder(gallery).records
-    chosen = sample_identities(queries, others, identities, seed)
-    own, their = ([record for record in records if record.identity in chosen] for records in (queries, others))
-    images, broken = _decoded(own, their, model.preprocessing.image_spec)
+    query_records, gallery_records = (read_image_folder(path).records for path in (query, gallery))
+    sample = sample_identities(query_records, gallery_records, identities, seed)
+    queries, others = (
+        [record for record in records if record.identity in sample] for records in (query_records, gallery_records)
+    )
+    images, errors = _decode_readable(queries, others, model.preprocessing.image_spec)
 
     def embed(crops: np.ndarray) -> np.ndarray:
         batches = (crops[start : start + batch_size] for start in range(0, len(crops), batch_size))
@@ -83,46 +91,54 @@ def run_end_to_end(
 
     features = compute_features(images, embed)
     spec = Experiment()
-    watch = TopMatches(features, spec.re_ranking.max_rank)
-    plain, re_ranked = scores(features, [None, reranking_of(spec)], watch=watch)
-    matches, cmc = (folder / name for name in PICTURES)
-    sample_matches(spec, images, watch, re_ranked).draw(matches)
-    draw_cmc(plain, re_ranked, cmc)
-    result = EndToEndResult(plain, re_ranked, broken)
-    about = {"model": str(model), "identities": len(chosen), "seed": seed}
-    write_atomic(folder / _METRICS, json.dumps(about | result.as_dict(), indent=2) + "\n")
+    top_matches = TopMatches(features, spec.re_ranking.max_rank)
+    plain, re_ranked = scores(features, [None, reranking_of(spec)], watch=top_matches)
+    matches_picture, cmc_picture = (folder / name for name in PICTURES)
+    sample_matches(spec, images, top_matches, re_ranked).draw(matches_picture)
+    draw_cmc(plain, re_ranked, cmc_picture)
+    result = EndToEndResult(plain, re_ranked, errors)
+    settings = {"model": str(model), "identities": len(sample), "seed": seed}
+    write_atomic(folder / _METRICS, json.dumps(settings | result.as_dict(), indent=2) + "\n")
     return result
 
 
-def _decoded(
+def _decode_readable(
     query: Sequence[ImageRecord], gallery: Sequence[ImageRecord], image_spec: ImageSpec
 ) -> tuple[EvaluationImages, tuple[str, ...]]:
-    """The images that can be read, and what is wrong with the others."""
-    own, queries, broken = decode_readable(query, image_spec)
-    their, others, more = decode_readable(gallery, image_spec)
-    if not own or not their:
-        raise InputError(f"no image of a folder can be read: {(broken if not own else more)[0]}")
+    """Return the images that can be read, and the errors of the others."""
+    queries, query_crops, query_errors = decode_readable(query, image_spec)
+    others, gallery_crops, gallery_errors = decode_readable(gallery, image_spec)
+    if not queries or not others:
+        raise InputError(f"no image of a folder can be read: {(gallery_errors if queries else query_errors)[0]}")
     identities, cameras = (
-        np.array([getattr(x, key) for x in (*own, *their)], np.int64) for key in ("identity", "camera")
+        np.array([getattr(record, key) for record in (*queries, *others)], np.int64) for key in ("identity", "camera")
     )
-    source, row = np.repeat([0, 1], [len(own), len(their)]), np.r_[: len(own), : len(their)]
-    return EvaluationImages(DecodedImages([queries, others], source, row), identities, cameras, len(own)), (
-        *broken,
-        *more,
+    sources = np.repeat([0, 1], [len(queries), len(others)])
+    rows = np.r_[: len(queries), : len(others)]
+    images = EvaluationImages(
+        DecodedImages([query_crops, gallery_crops], sources, rows), identities, cameras, len(queries)
     )
+    return images, (*query_errors, *gallery_errors)
 
 
 def sample_identities(
     queries: tuple[ImageRecord, ...], gallery: tuple[ImageRecord, ...], count: int, seed: int
 ) -> frozenset[int]:
-    """Identities with queries and gallery images, drawn without order; junk (-1) and distractors (0) are none.
+    """Draw identities with queries and gallery images; junk (-1) and distractors (0) are not identities.
+
+    Args:
+        queries, gallery: Records of the two folders; their order does not matter.
+        count: Number of identities; all if there are fewer.
+        seed: Seed of the draw.
 
     Raises:
-        InputError: there is none.
+        InputError: no identity has both.
     """
-    known = [{record.identity for record in records if record.identity > 0} for records in (queries, gallery)]
-    both = np.array(sorted(known[0] & known[1]), np.int64)
-    if not len(both):
+    query_identities, gallery_identities = (
+        {record.identity for record in records if record.identity > 0} for records in (queries, gallery)
+    )
+    common = np.array(sorted(query_identities & gallery_identities), np.int64)
+    if not len(common):
         raise InputError("no identity has both queries and gallery images: check the two folders.")
-    drawn = np.random.default_rng(seed).permutation(both)[:count]
+    drawn = np.random.default_rng(seed).permutation(common)[:count]
     return frozenset(drawn.tolist())

@@ -14,7 +14,7 @@ from reid_tune.storage import download_cache as copies
 from reid_tune.storage import s3 as objects
 from reid_tune.storage.download_cache import ensure_local_file, ensure_local_folder
 from reid_tune.storage.s3 import S3Store
-from reid_tune.tasks.inference import _images
+from reid_tune.tasks.inference import _list_images
 from reid_tune.training.data_split import validation_folders
 
 
@@ -88,6 +88,6 @@ def test_tasks_read_images_at_an_address(url: str) -> None:
     folders = {f"{key}_dataset_dir": f"{url}/{name}" for key, name in (("query", "query"), ("test", "gallery"))}
     experiment = build_experiment({"dataset": folders | {"train_dataset_dir": f"{url}/train"}}, {}, "spec")
     assert validation_folders(experiment) == (f"{url}/query", f"{url}/gallery"), "auto finds them"
-    assert [image.subset for image in _images(experiment, Path("out.json"))] == ["query", "gallery"]
+    assert [image.subset for image in _list_images(experiment, Path("out.json"))] == ["query", "gallery"]
     local = read_image_folder(f"{url}/train").path
     assert fingerprint(f"{url}/train") == fingerprint(local)

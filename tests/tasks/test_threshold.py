@@ -128,7 +128,7 @@ def test_a_threshold_that_no_features_have_is_refused(tmp_path: Path, squared_di
     content = {"squared_distance": squared_distance, "cosine": cosine, "fnmr": 0.1, "fmr": {"reached": 0.1}}
     file = tmp_path / "t.json"
     file.write_text(json.dumps(content | {"dimension": 8, "data": {}}))
-    with pytest.raises(InputError, match="a squared distance and a cosine that do not go together"):
+    with pytest.raises(InputError, match="a squared distance and a cosine that contradict each other"):
         read_threshold(file, 8)
     file.write_text(json.dumps(content | {"dimension": 8, "data": {}, "squared_distance": 0.5, "cosine": 0.75}))
     assert read_threshold(file, 8)["threshold_cosine"] == "0.75"

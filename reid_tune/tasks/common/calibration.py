@@ -20,35 +20,43 @@ __all__ = ["Calibration", "calibrate", "read_threshold"]
 
 @dataclass(frozen=True)
 class Calibration:
-    """What the distances of one set of images say about a threshold."""
+    """Decision threshold by the distances of one set of images.
 
-    histograms: tuple[np.ndarray, np.ndarray]  # see `PairDistances`
-    threshold: Threshold | InputError  # or why there is none
+    Attributes:
+        histograms: Distances of pairs of the same and of different identities, see `PairDistances`.
+        threshold: The threshold, or the reason why there is none.
+        open_set: Open-set identification.
+        dimension: Number of values in an embedding.
+        data: Description of the images.
+    """
+
+    histograms: tuple[np.ndarray, np.ndarray]
+    threshold: Threshold | InputError
     open_set: OpenSet
     dimension: int
-    data: dict[str, Any]  # the images that it is of
+    data: dict[str, Any]
 
     def as_dict(self) -> dict[str, Any] | None:
-        """The content of the file; None without a threshold."""
+        """Return the content of the file; None without a threshold."""
         if isinstance(self.threshold, InputError):
             return None
-        about = {"dimension": self.dimension, "open_set": self.open_set.as_dict(), "data": self.data}
-        return self.threshold.as_dict() | about
+        context = {"dimension": self.dimension, "open_set": self.open_set.as_dict(), "data": self.data}
+        return self.threshold.as_dict() | context
 
     def rows(self) -> dict[str, dict[str, Any]]:
-        """The threshold for a table."""
-        found = self.threshold
-        if isinstance(found, InputError):
+        """Return the threshold for a table; empty without one."""
+        threshold = self.threshold
+        if isinstance(threshold, InputError):
             return {}
-        rates = {"FMR": found.fmr, "FNMR": found.fnmr, "EER": found.eer}
+        rates = {"FMR": threshold.fmr, "FNMR": threshold.fnmr, "EER": threshold.eer}
         return {
-            "threshold": {"squared distance": f"{found.squared_distance:.5g}", "cosine": f"{found.cosine:.5g}"}
+            "threshold": {"squared distance": f"{threshold.squared_distance:.5g}", "cosine": f"{threshold.cosine:.5g}"}
             | {f"{name} %": f"{100 * rate:.3g}" for name, rate in rates.items()}
-            | {"same pairs": found.same, "different pairs": found.different}
+            | {"same pairs": threshold.same, "different pairs": threshold.different}
         }
 
     def open_set_rows(self) -> dict[str, dict[str, Any]]:
-        """The open-set identification for a table, by the number of enrolled identities."""
+        """Return the open-set identification for a table, by the number of enrolled identities."""
         return {
             f"{row['identities']} enrolled": {
                 "DIR": row["DIR"],
@@ -69,59 +77,65 @@ def calibrate(
 
     Args:
         features: Queries and gallery.
-        fmr: The wanted share of the pairs of different identities within the threshold.
-        data: What the features are of; the numbers of queries, gallery images and identities are added.
-        far: The wanted share of impostors who raise an alarm.
+        fmr: Target share of the pairs of different identities within the threshold.
+        data: Description of the images; the numbers of queries, gallery images and identities are added.
+        far: Target share of impostors who raise an alarm.
+        device: Device of the computation.
 
     Raises:
-        InputError: far is not between 0 and 1, or nothing but junk is left of a side.
+        InputError: far is not between 0 and 1, or the queries or the gallery are junk only.
     """
-    strangers = open_set(features, far, device=device)
+    identification = open_set(features, far, device=device)
     pairs = PairDistances.of(features, device)
     try:
         threshold: Threshold | InputError = pairs.threshold(fmr)
     except InputError as error:
         threshold = error
-    people = np.union1d(features.query_ids, features.gallery_ids)
+    identities = np.union1d(features.query_ids, features.gallery_ids)
     sizes = {
         "queries": len(features.query_ids),
         "gallery": len(features.without_junk().gallery_ids),
-        "identities": int((people > 0).sum()),
+        "identities": int((identities > 0).sum()),
     }
     dimension = features.query_features.shape[1]
-    return Calibration(pairs.histograms, threshold, strangers, dimension, {**data, **sizes})
+    return Calibration(pairs.histograms, threshold, identification, dimension, {**data, **sizes})
 
 
 def read_threshold(path: Path, dimension: int) -> dict[str, str]:
-    """The metadata for an exported model, from what `threshold` or, for one model, `evaluate` has written.
+    """Return the metadata of a threshold for an exported model.
+
+    Args:
+        path: File of `reid-tune threshold`, or `metrics.json` of `evaluate` for one model.
+        dimension: Dimension of the model's embeddings.
 
     Raises:
-        InputError: the file cannot be read, has no threshold, or one of features of another dimension.
+        InputError: the file cannot be read, has no threshold, or was computed from features of another dimension.
     """
-    fault = f"export.threshold = {str(path)!r}"
-    wanted = "give what `reid-tune threshold --output` or evaluate (its metrics.json) has written"
+    subject = f"export.threshold = {str(path)!r}"
+    hint = "give a file written by `reid-tune threshold --output`, or metrics.json of evaluate"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise InputError(f"{fault} cannot be read ({error.strerror}); {wanted}.") from None
+        raise InputError(f"{subject} cannot be read ({error.strerror}); {hint}.") from None
     except ValueError:
-        raise InputError(f"{fault} is not a JSON file; {wanted}.") from None
+        raise InputError(f"{subject} is not a JSON file; {hint}.") from None
     if isinstance(content, dict) and "checkpoints" in content:
-        raise InputError(f"{fault} has the metrics of a folder of models; evaluate this one alone.")
+        raise InputError(f"{subject} has the metrics of a folder of models; evaluate this one alone.")
     if isinstance(content, dict) and "plain" in content:
         content = content.get("threshold")
     try:
         values = {name: float(content[name]) for name in ("squared_distance", "cosine", "fnmr")}
         values["fmr"] = float(content["fmr"]["reached"])
-        found, data = int(content["dimension"]), dict(content["data"])
+        file_dimension, data = int(content["dimension"]), dict(content["data"])
     except (KeyError, TypeError, ValueError):
-        raise InputError(f"{fault} has no threshold; {wanted}.") from None
+        raise InputError(f"{subject} has no threshold; {hint}.") from None
     if not all(map(math.isfinite, values.values())):
-        raise InputError(f"{fault} has a threshold that is not finite; {wanted}.")
+        raise InputError(f"{subject} has a threshold that is not finite; {hint}.")
     if not 0 <= values["squared_distance"] <= 4 or abs(1 - values["squared_distance"] / 2 - values["cosine"]) > 1e-3:
-        raise InputError(f"{fault} has a squared distance and a cosine that do not go together; {wanted}.")
-    if found != dimension:
+        raise InputError(f"{subject} has a squared distance and a cosine that contradict each other; {hint}.")
+    if file_dimension != dimension:
         raise InputError(
-            f"{fault} is of features with {found} values, but the model's have {dimension}; calibrate on its own."
+            f"{subject} is of features with {file_dimension} values, but the model's have {dimension}; calibrate with "
+            "features of this model."
         )
     return {f"threshold_{name}": str(value) for name, value in values.items()} | {"threshold_data": json.dumps(data)}

@@ -1,4 +1,4 @@
-"""Files of embeddings, written as they come."""
+"""Files of embeddings, written while they are computed."""
 
 import json
 import os
@@ -15,12 +15,18 @@ from reid_tune.errors import InputError
 from reid_tune.evaluation.features import make_feature_set, write_features
 from reid_tune.files import atomic_path
 
-__all__ = ["ENDINGS", "Image", "Write", "open_embeddings_file", "list_images"]
+__all__ = ["ENDINGS", "EmbeddingWriter", "Image", "list_images", "open_embeddings_file"]
 
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """One image; identity and camera are -1 where its name does not parse."""
+    """An image of a query or gallery folder.
+
+    Attributes:
+        path: The file.
+        identity, camera: Numbers of its name; -1 where the name does not parse.
+        subset: Folder that it is in.
+    """
 
     path: Path
     identity: int
@@ -28,12 +34,17 @@ class Image:
     subset: Literal["query", "gallery"]
 
 
-# Takes n images and their embeddings [n, dimension] float32.
-Write = Callable[[Sequence[Image], np.ndarray], None]
+# Function that writes n images and their embeddings [n, dimension] float32.
+EmbeddingWriter = Callable[[Sequence[Image], np.ndarray], None]
 
 
 def list_images(folder: Path, subset: Literal["query", "gallery"], strict: bool = False) -> list[Image]:
-    """All images of a folder by file name; names that do not parse give identity and camera -1.
+    """Return all images of a folder in the order of their names.
+
+    Args:
+        folder: The folder.
+        subset: Subset that the images belong to.
+        strict: Whether a name that does not parse is an error.
 
     Raises:
         InputError: the folder cannot be read, or has no image; with `strict`, a name does not parse.
@@ -45,7 +56,7 @@ def list_images(folder: Path, subset: Literal["query", "gallery"], strict: bool 
         raise InputError(f"cannot read the folder {folder}: {error.strerror}; check the path.") from None
     names = [name for name in names if os.path.splitext(name)[1].lower() in EXTENSIONS]
     if not names:
-        raise InputError(f"there is no image in {folder}; wanted are {', '.join(sorted(EXTENSIONS))} files.")
+        raise InputError(f"there is no image in {folder}; images are {', '.join(sorted(EXTENSIONS))} files.")
     images = []
     for name in names:
         match = NAME_PATTERN.match(name)
@@ -59,10 +70,10 @@ def list_images(folder: Path, subset: Literal["query", "gallery"], strict: bool 
 
 
 @contextmanager
-def open_embeddings_file(path: Path) -> Iterator[Write]:
-    """Yield what adds images to a .json, .npz or .parquet file, which appears when the block ends well.
+def open_embeddings_file(path: Path) -> Iterator[EmbeddingWriter]:
+    """Yield a function that adds images to a .json, .npz or .parquet file, which appears when the block succeeds.
 
-    JSON and parquet are written as they come; .npz, whose arrays are those of `FeatureSet`, is held in memory.
+    JSON and parquet are written at once; .npz, whose arrays are those of `FeatureSet`, is held in memory.
 
     Raises:
         InputError: the folder cannot be written; for an .npz file, an embedding is all zero.
@@ -72,24 +83,24 @@ def open_embeddings_file(path: Path) -> Iterator[Write]:
 
 
 @contextmanager
-def _json(path: Path) -> Iterator[Write]:
+def _json(path: Path) -> Iterator[EmbeddingWriter]:
     with path.open("w", encoding="utf-8") as file:
-        before = "[\n"
+        separator = "[\n"
 
         def write(images: Sequence[Image], embeddings: np.ndarray) -> None:
-            nonlocal before
-            # A float32 as Python's float has the digits that read back to the same float32.
+            nonlocal separator
+            # A float32 as Python's float has enough digits to read back the same float32.
             for image, row in zip(images, embeddings.tolist(), strict=True):
                 name, numbers = json.dumps(str(image.path)), json.dumps(row)
-                file.write(f'{before}  {{\n    "img_path": {name},\n    "embedding": {numbers}\n  }}')
-                before = ",\n"
+                file.write(f'{separator}  {{\n    "img_path": {name},\n    "embedding": {numbers}\n  }}')
+                separator = ",\n"
 
         yield write
         file.write("\n]\n")
 
 
 @contextmanager
-def _parquet(path: Path) -> Iterator[Write]:
+def _parquet(path: Path) -> Iterator[EmbeddingWriter]:
     import pyarrow
     from pyarrow import parquet
 
@@ -112,25 +123,25 @@ def _parquet(path: Path) -> Iterator[Write]:
 
 
 @contextmanager
-def _npz(path: Path) -> Iterator[Write]:
+def _npz(path: Path) -> Iterator[EmbeddingWriter]:
     parts: list[np.ndarray] = []
-    seen: list[Image] = []
+    written: list[Image] = []
 
     def write(images: Sequence[Image], embeddings: np.ndarray) -> None:
-        if not (some := embeddings.any(axis=1)).all():
-            raise InputError(f"the embedding of {images[int(some.argmin())].path} is all zero; check the model.")
+        if not (is_nonzero := embeddings.any(axis=1)).all():
+            raise InputError(f"the embedding of {images[int(is_nonzero.argmin())].path} is all zero; check the model.")
         parts.append(embeddings)
-        seen.extend(images)
+        written.extend(images)
 
     yield write
-    query = np.array([image.subset == "query" for image in seen])
-    ids = np.array([max(image.identity, -1) for image in seen], np.int64)
-    cameras = np.array([image.camera for image in seen], np.int64)
+    query = np.array([image.subset == "query" for image in written])
+    ids = np.array([max(image.identity, -1) for image in written], np.int64)
+    cameras = np.array([image.camera for image in written], np.int64)
     rows = np.concatenate(parts)
     write_features(path, make_feature_set(*(array[side] for side in (query, ~query) for array in (rows, ids, cameras))))
 
 
-_FORMATS: dict[str, Callable[[Path], AbstractContextManager[Write]]] = {
+_FORMATS: dict[str, Callable[[Path], AbstractContextManager[EmbeddingWriter]]] = {
     ".json": _json,
     ".npz": _npz,
     ".parquet": _parquet,

@@ -1,4 +1,4 @@
-"""`status.json`: what a task does, one JSON object a line, for tools that watch it."""
+"""`status.json`: the progress of a task, one JSON object per line, for tools that watch it."""
 
 import json
 import time
@@ -12,8 +12,8 @@ from reid_tune.files import make_folder
 
 __all__ = ["StatusLog", "kpi", "logged"]
 
-# The reference's names of the metrics.
-_NAMES = {
+# TAO's names of the metrics.
+_TAO_NAMES = {
     "loss": "train_loss",
     "accuracy": "train_acc",
     "Rank-1": "cmc_rank_1",
@@ -24,20 +24,26 @@ _SCORES = ("mAP", "mINP")
 
 
 class StatusLog:
-    """Appends lines to `<directory>/status.json`; each has date, time, status, verbosity and message."""
+    """Log that appends lines with date, time, status, verbosity and message to `<directory>/status.json`."""
 
     def __init__(self, directory: Path) -> None:
         self.path = directory / "status.json"
-        self._before = self._size()
+        self._initial_size = self._size()
         self._started = time.monotonic()
 
     @property
-    def begun(self) -> bool:
+    def has_started(self) -> bool:
         """Whether this task, or a worker of it, has written a line."""
-        return self._size() > self._before
+        return self._size() > self._initial_size
 
     def write(self, status: str, message: str, **values: Any) -> None:
-        """Append a line; numbers stay numbers, fractions are not rounded, times are seconds."""
+        """Append a line.
+
+        Args:
+            status: STARTED, RUNNING, SUCCESS or FAILURE.
+            message: Sentence for the user.
+            values: Further keys; numbers stay numbers, fractions are not rounded, times are in seconds.
+        """
         now = datetime.now()
         line = {"date": now.strftime("%m/%d/%Y"), "time": now.strftime("%H:%M:%S"), "status": status}
         line |= {"verbosity": "ERROR" if status == "FAILURE" else "INFO", "message": message, **values}
@@ -46,8 +52,8 @@ class StatusLog:
             file.write(json.dumps(line) + "\n")
 
     def end(self, status: str, message: str) -> None:
-        """Append the last line, if the task came so far that there is a first one."""
-        if self.begun:
+        """Append the last line, if the task has written a first one."""
+        if self.has_started:
             self.write(status, message, seconds=round(time.monotonic() - self._started, 3))
 
     def _size(self) -> int:
@@ -55,14 +61,14 @@ class StatusLog:
 
 
 def kpi(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """Metrics by the reference's names: mAP, mINP, cmc_rank_1, ... as fractions, train_loss and train_acc."""
-    named = {_NAMES.get(name, name): value for name, value in metrics.items()}
-    return {name: named[name] for name in (*_NAMES.values(), *_SCORES) if name in named}
+    """Return metrics by TAO's names: mAP, mINP, cmc_rank_1, ... as fractions, train_loss and train_acc."""
+    renamed = {_TAO_NAMES.get(name, name): value for name, value in metrics.items()}
+    return {name: renamed[name] for name in (*_TAO_NAMES.values(), *_SCORES) if name in renamed}
 
 
 @contextmanager
 def logged(directory: Path, task: str) -> Iterator[StatusLog]:
-    """A log that ends with SUCCESS or FAILURE; the task writes STARTED once its input is known to be good."""
+    """Yield a log that ends with SUCCESS or FAILURE; the task writes STARTED after it has checked its input."""
     log = StatusLog(directory)
     try:
         yield log

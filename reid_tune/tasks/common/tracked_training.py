@@ -1,4 +1,4 @@
-"""A single training as a run in MLflow: its own event log, which a sender follows."""
+"""A single training as a run in MLflow: its event log, which a sender follows."""
 
 import os
 import secrets
@@ -24,7 +24,7 @@ from reid_tune.journal.events import (
     TrainingEpoch,
     TrainingHeader,
 )
-from reid_tune.tracking.cursor import cursor_of
+from reid_tune.tracking.cursor import cursor_path
 from reid_tune.tracking.mlflow_names import user
 from reid_tune.tracking.sender import follow_log
 from reid_tune.tracking.store import connection_error, redact, tracking_uri, with_credentials
@@ -35,53 +35,54 @@ __all__ = ["EpochLog", "track_training"]
 
 
 class EpochLog:
-    """Writes each epoch of a training that is tracked, once into its log, with what it took; a context manager.
+    """Log of the epochs of a tracked training, each with its usage of the machine; a context manager.
 
     Args:
-        directory: Of the checkpoints.
-        device: Where it computes.
+        directory: Folder of the checkpoints.
+        device: Device of the training.
     """
 
     def __init__(self, directory: Path, device: torch.device) -> None:
         self._log = EventLog(directory / EVENTS, held=True)
-        self._known = {event.epoch for event in read_events(self._log.path) if isinstance(event, TrainingEpoch)}
-        self._usage = SystemMonitor(device)
+        self._logged_epochs = {event.epoch for event in read_events(self._log.path) if isinstance(event, TrainingEpoch)}
+        self._monitor = SystemMonitor(device)
 
     def report(self, metrics: Mapping[str, Any]) -> None:
-        """Write an epoch, unless the log has it."""
-        values, usage = dict(metrics), self._usage.collect()
+        """Write an epoch, unless the log has it already."""
+        values, usage = dict(metrics), self._monitor.collect()
         epoch = values.pop("epoch")
-        if epoch not in self._known:
+        if epoch not in self._logged_epochs:
             self._log.append(TrainingEpoch(epoch=epoch, metrics=values, usage=usage))
-            self._known.add(epoch)
+            self._logged_epochs.add(epoch)
 
     def __enter__(self) -> Self:
-        self._usage.__enter__()
+        self._monitor.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._usage.__exit__()
+        self._monitor.__exit__()
         self._log.close()
 
 
 @contextmanager
 def track_training(experiment: Experiment, directory: Path, *, resumed: bool) -> Iterator[None]:
-    """Record the training within the block in the store of MLFLOW_TRACKING_URI; a store that is away stops nothing.
+    """Record the training within the block in the store of MLFLOW_TRACKING_URI.
 
-    The experiment is that of MLFLOW_EXPERIMENT_NAME, else `train`; the run that of MLFLOW_RUN_NAME, else the name of
-    the results folder.
+    An unreachable store does not stop the training. The experiment is MLFLOW_EXPERIMENT_NAME, by default `train`; the
+    run is MLFLOW_RUN_NAME, by default the name of the results folder.
 
     Args:
-        directory: Of its checkpoints.
-        resumed: Whether it goes on in the run that is there; else it is another run.
+        experiment: The spec.
+        directory: Folder of the checkpoints.
+        resumed: Whether the training continues the recorded run; otherwise it is a new run.
 
     Raises:
-        InputError: the training folders cannot be read, or another training is tracked in this directory.
+        InputError: the training folders cannot be read, or another process records a training in this folder.
     """
     folders = list(experiment.dataset.train_folders)
     data = {"folders": folders, "fingerprint": fingerprint(*folders)}
     if not resumed:
-        _put_aside(directory / EVENTS)
+        _archive(directory / EVENTS)
     with EventLog(directory / EVENTS) as log:
         header = _first_event(log.path) or _begin(experiment, log)
         log.append(
@@ -95,20 +96,20 @@ def track_training(experiment: Experiment, directory: Path, *, resumed: bool) ->
             )
         )
         uri = with_credentials(header.tracking_uri)
-        if found := connection_error(uri):
-            _warn(found)
+        if error := connection_error(uri):
+            _warn(error)
         with follow_log(log.path, uri, partial(_close, log), _warn, f"reid-tune sync {directory}"):
             yield
     print(f"MLflow: run {header.name} of the experiment {header.experiment} in {redact(uri)}", file=sys.stderr)
 
 
-def _put_aside(path: Path) -> None:
-    """Keep the log of an earlier training, of which MLflow may not have all."""
+def _archive(path: Path) -> None:
+    """Rename the log of an earlier training, which MLflow may not have completely."""
     if header := _first_event(path):
-        kept = path.with_name(f"{path.stem}-{header.uid}{path.suffix}")
-        path.rename(kept)
-        if (place := cursor_of(path)).exists():
-            place.rename(cursor_of(kept))
+        archived = path.with_name(f"{path.stem}-{header.uid}{path.suffix}")
+        path.rename(archived)
+        if (cursor := cursor_path(path)).exists():
+            cursor.rename(cursor_path(archived))
 
 
 def _first_event(path: Path) -> TrainingHeader | None:
@@ -138,7 +139,7 @@ def _begin(experiment: Experiment, log: EventLog) -> TrainingHeader:
 def _close(log: EventLog, end: DriverEnded) -> None:
     epochs = [event.metrics for event in read_events(log.path) if isinstance(event, TrainingEpoch)]
     if epochs and end.status == "FINISHED":
-        with suppress(ReidTuneError, OSError):  # The training is done, with a picture or without.
+        with suppress(ReidTuneError, OSError):  # The training is complete, with the picture or without it.
             plot_history(epochs, log.path.with_name("schedule.png"))
             log.append(ArtifactWritten(path="schedule.png", folder=""))
     log.append(end)
