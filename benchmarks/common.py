@@ -1,4 +1,4 @@
-"""What the benchmarks of training share: options, data, spec, clock and table."""
+"""Shared parts of the benchmarks: options, data, specs, timing and tables."""
 
 import argparse
 import os
@@ -25,55 +25,70 @@ from reid_tune.training.image_sets import TrainingImages
 from reid_tune.training.loop import train
 from reid_tune.training.reporting import Metrics
 
-# Epochs of a whole training; Market-1501's training images, their identities, and the size of its crops.
+# Epochs of a whole training; number of Market-1501's training images and identities, and the size of its crops.
 EPOCHS = 120
 IMAGES, IDENTITIES, HEIGHT, WIDTH = 12_936, 751, 128, 64
 RESNET, SWIN, TINY = "resnet_50", "swin_tiny_patch4_window7_224", "resnet18"
 _CPUINFO = Path("/proc/cpuinfo")
 
-# None is not measured, "" does not apply.
+# None for "not measured", "" where the column does not apply.
 Cell = float | str | None
 
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table; `better` says whether more or less is better, and so which way the ratio goes."""
+    """Row of the table.
+
+    Attributes:
+        name: Name of the figure.
+        reference: Figure of the variant that is compared with.
+        value: Figure of reid-tune, or of the second variant.
+        better: Whether more or less is better; the ratio is above 1 if `value` is better.
+        target: Target of the figure.
+    """
 
     name: str
-    other: Cell
-    ours: Cell
+    reference: Cell
+    value: Cell
     better: Literal["more", "less", ""] = ""
-    wanted: str = ""
+    target: str = ""
 
     def cells(self) -> list[str]:
         ratio = ""
-        if self.better and isinstance(self.other, float) and isinstance(self.ours, float):
-            more = self.better == "more"
-            ratio = f"{self.ours / self.other if more else self.other / self.ours:.2f}x"
-        return [self.name, _text(self.other), _text(self.ours), ratio, self.wanted]
+        if self.better and isinstance(self.reference, float) and isinstance(self.value, float):
+            quotient = self.value / self.reference if self.better == "more" else self.reference / self.value
+            ratio = f"{quotient:.2f}x"
+        return [self.name, _text(self.reference), _text(self.value), ratio, self.target]
 
 
-def show(title: str, other: str, rows: Sequence[Row], ours: str = "reid-tune") -> None:
-    """Print a title and the table; `other` and `ours` head the two columns that are compared."""
+def show(title: str, reference: str, rows: Sequence[Row], value: str = "reid-tune") -> None:
+    """Print a title and the table; `reference` and `value` are the headings of the two compared columns."""
     print(title)
-    table = Table("", *(other, ours, "ratio", "wanted"))
+    table = Table("", *(reference, value, "ratio", "target"))
     for row in rows:
         table.add_row(*row.cells())
     print_table(table)
 
 
-class Enough(Exception):
-    """Raised to end a run before the end of its schedule."""
+class StopTraining(Exception):
+    """Ends a run before the end of its schedule."""
 
 
 @dataclass
-class Watch:
-    """A reporter that notes when epochs are reported, in seconds of wall and CPU time, and ends a run.
+class EpochTimer:
+    """Reporter that records the times of the epochs' reports, in seconds of wall and CPU time, and can end the run.
 
-    The loop reports an epoch once its checkpoint is written, early in the next epoch; all epochs alike.
+    The loop reports every epoch after its checkpoint is written, early in the next epoch.
+
+    Attributes:
+        stop_after: Number of epochs after which the run ends; None for the whole schedule.
+        ends: Wall time of the start and of each report.
+        cpu_ends: CPU time of the start and of each report.
+        history: Metrics of the epochs.
+        steps_per_epoch: Steps per epoch.
     """
 
-    stop_after: int | None = None  # epochs
+    stop_after: int | None = None
     ends: list[float] = field(default_factory=list)
     cpu_ends: list[float] = field(default_factory=list)
     history: list[Metrics] = field(default_factory=list)
@@ -81,7 +96,7 @@ class Watch:
 
     def start(self, steps_per_epoch: int, first_epoch: int, num_epochs: int) -> None:
         self.steps_per_epoch = steps_per_epoch
-        self._note()
+        self._record_time()
 
     def info(self, text: str) -> None:
         pass
@@ -90,18 +105,18 @@ class Watch:
         pass
 
     def report_epoch(self, metrics: Metrics) -> None:
-        self._note()
+        self._record_time()
         self.history.append(metrics)
         if len(self.history) == self.stop_after:
-            raise Enough
+            raise StopTraining
 
-    def _note(self) -> None:
+    def _record_time(self) -> None:
         self.ends.append(time.perf_counter())
         self.cpu_ends.append(time.process_time())
 
     @property
     def epochs(self) -> list[float]:
-        """Seconds of each epoch, its validation and its checkpoint included."""
+        """Seconds of each epoch, with its validation and its checkpoint."""
         return list(np.diff(self.ends).tolist())
 
     @property
@@ -110,44 +125,47 @@ class Watch:
         return [float(metrics["images_per_second"]) for metrics in self.history]
 
 
-def watched(experiment: Experiment, watch: Watch, folder: Path, device: torch.device) -> None:
-    """Train through the product's loop until the watch has enough.
+def train_timed(experiment: Experiment, timer: EpochTimer, folder: Path, device: torch.device) -> None:
+    """Train with reid-tune's loop until the timer ends the run.
 
-    The spec's schedule may be longer: by its length the product decides how long it may search for fast kernels.
+    The spec's schedule may be longer: its length decides whether the loop searches for fast kernels.
     """
-    with suppress(Enough):
-        train(experiment, watch, folder, device=device)
+    with suppress(StopTraining):
+        train(experiment, timer, folder, device=device)
 
 
-def options(doc: str | None) -> argparse.ArgumentParser:
-    """A parser with the options that all have."""
+def make_parser(doc: str | None) -> argparse.ArgumentParser:
+    """Return a parser with the options of all benchmarks."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--quick", action="store_true", help="tiny sizes, which show only that the script runs")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, only to check that the script runs")
     return parser
 
 
-def device_of(given: argparse.Namespace) -> torch.device:
-    return torch.device("cuda", 0) if given.device == "cuda" else torch.device("cpu")
+def device_of(options: argparse.Namespace) -> torch.device:
+    return torch.device("cuda", 0) if options.device == "cuda" else torch.device("cpu")
 
 
 def spec(backbone: str, values: Mapping[str, Any], *, quick: bool = False) -> Experiment:
-    """The backbone's default spec without validation, with values by dotted key; 64 x 32 pixels if `quick`."""
+    """Return the backbone's default spec without validation, with the given values by dotted key.
+
+    With `quick` the images have 64 x 32 pixels.
+    """
     tiny = {"model.input_height": 64, "model.input_width": 32} if quick else {}
     flat = backbone_defaults(backbone) | {"dataset.validation": "none"} | tiny | dict(values)
     return Experiment.model_validate(unflatten(flat))
 
 
 @contextmanager
-def workplace() -> Iterator[Path]:
-    """A temporary folder, in which the image cache has its place too."""
+def temporary_workspace() -> Iterator[Path]:
+    """Yield a temporary folder, which also contains the image cache."""
     with tempfile.TemporaryDirectory() as name:
         os.environ["REID_TUNE_CACHE_DIR"] = str(Path(name, "cache"))
         yield Path(name)
 
 
 def draw_crops(folder: Path, images: int, identities: int) -> Path:
-    """Write JPEGs of smooth random colours under Market-1501's names, the identities taking turns."""
+    """Write JPEGs of smooth random colours with Market-1501's names, one identity after the other in turn."""
     folder.mkdir()
     rng = np.random.default_rng(0)
     for number in range(images):
@@ -158,7 +176,7 @@ def draw_crops(folder: Path, images: int, identities: int) -> Path:
 
 
 def transforms(experiment: Experiment) -> v2.Compose:
-    """The spec's augmentation by torchvision, of one image at a time: PIL or uint8 [3, H, W]."""
+    """Return the spec's augmentation with torchvision, for one image at a time (PIL or uint8 [3, H, W])."""
     dataset, model = experiment.dataset, experiment.model
     noise = model.backbone.startswith("swin")
     return v2.Compose(
@@ -180,13 +198,13 @@ def transforms(experiment: Experiment) -> v2.Compose:
 
 
 def batches(data: TrainingImages, count: int) -> Iterator[np.ndarray]:
-    """Indices of the first batches of a run."""
+    """Yield the image indices of the first batches of a run."""
     epochs = (data.sampler.epoch(number) for number in range(count))
-    return islice((chosen for epoch in epochs for chosen in epoch), count)
+    return islice((rows for epoch in epochs for rows in epoch), count)
 
 
 def clock(device: torch.device) -> Callable[[], float]:
-    """A clock in seconds that waits for the device to have done its work."""
+    """Return a clock in seconds that waits until the device has finished its work."""
 
     def now() -> float:
         if device.type == "cuda":
@@ -196,29 +214,34 @@ def clock(device: torch.device) -> Callable[[], float]:
     return now
 
 
-def interleaved(ways: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, Any]:
-    """The medians of each way's values, a number or a tuple of numbers, the ways taking turns."""
-    values: dict[str, list[Any]] = {name: [] for name in ways}
+def interleaved_medians(measurements: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, Any]:
+    """Return the medians of each measurement's values; the measurements take turns.
+
+    Args:
+        measurements: Functions that return a number or a tuple of numbers.
+        repeats: Number of values of each measurement.
+    """
+    values: dict[str, list[Any]] = {name: [] for name in measurements}
     for _ in range(repeats):
-        for name, measure in ways.items():
+        for name, measure in measurements.items():
             values[name].append(measure())
-    return {name: np.median(taken, axis=0) for name, taken in values.items()}
+    return {name: np.median(results, axis=0) for name, results in values.items()}
 
 
 def cores() -> int:
-    """Cores that this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0))
 
 
 def native_bf16(device: torch.device) -> bool:
-    """Whether the device multiplies bfloat16 itself."""
+    """Whether the device multiplies bfloat16 in hardware."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return bool({"avx512_bf16", "amx_bf16", "bf16"} & set(_CPUINFO.read_text().split()))
 
 
 def machine(device: torch.device) -> str:
-    """Processor, cores, load, GPU and torch in one line."""
+    """Return processor, cores, load, GPU and torch's version in one line."""
     fields = [line.partition(":") for line in _CPUINFO.read_text().splitlines()]
     names = [value.strip() for key, _, value in fields if key.strip() == "model name"]
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else "no GPU"

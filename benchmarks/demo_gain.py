@@ -1,10 +1,10 @@
-"""What a sweep gains on the demo data: the winner against trial 0 on the test folders, over seeds of the sweep.
+"""Gain of a sweep on the demo data: winner against trial 0 on the test folders, for several seeds of the sweep.
 
     python benchmarks/demo_gain.py [--seeds 3]
 
-For every seed the quickstart sweep runs whole, with that seed for the search and for the training. The difference of
-mAP (winner minus trial 0, both refitted on all training identities and scored as ONNX files) comes with a 95 % interval
-from a bootstrap over query identities. About 5 minutes a seed on 2 CPU cores.
+For every seed the whole quickstart sweep runs, with that seed for the search and for the training. The difference of
+mAP (winner minus trial 0, both refitted on all training identities and scored as ONNX files) has a 95 % interval from a
+bootstrap over query identities. About 5 minutes per seed on 2 CPU cores.
 """
 
 import argparse
@@ -47,8 +47,8 @@ def main() -> None:
 
 def run_seed(seed: int) -> tuple[Score, Score]:
     name = f"seed-{seed}"
-    own = (f"sweep.name={name}", f"sweep.search.seed={seed}", f"train.seed={seed}")
-    command("sweep", str(ROOT / "search_spaces" / "quickstart.yaml"), *own, "--until", "test")
+    overrides = (f"sweep.name={name}", f"sweep.search.seed={seed}", f"train.seed={seed}")
+    command("sweep", str(ROOT / "search_spaces" / "quickstart.yaml"), *overrides, "--until", "test")
     return test_score(name, "winner"), test_score(name, "trial0")
 
 

@@ -1,11 +1,11 @@
-"""Right files in full size: how far ONNX Runtime is from PyTorch, by backbone, height and options.
+"""Deviation of full-size ONNX files from PyTorch, by backbone, height and options.
 
     python benchmarks/export.py [--images FOLDER] [--quick]
 
-Every backbone of the documentation and two more families of timm at 256x128 and 384x128, as `export` writes them. A
-file that deviates is refused, so that a row is a file that users would get. The networks are untrained, with batch
-norms whose weights and statistics are drawn: an untrained residual branch ends in a weight of 0, which would make
-parity easy.
+All backbones of the documentation and two more families of timm at 256x128 and 384x128, as `export` writes them. A file
+that deviates is rejected, so every row is a file that users would get. The networks are untrained, and the weights and
+statistics of their batch norms are drawn: an untrained residual branch ends in a weight of 0, which would make parity
+easy.
 """
 
 import argparse
@@ -43,7 +43,7 @@ WIDTH, CROPS = 128, 64
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=Path, help="folder of crops in Market-1501's layout (default: drawn crops)")
-    parser.add_argument("--quick", action="store_true", help="one small network, to see that it runs")
+    parser.add_argument("--quick", action="store_true", help="one small network, only to check that the script runs")
     arguments = parser.parse_args()
     print(machine(torch.device("cpu")))
     names = "options", "MB", "seconds", "1 - cosine", "limit", "difference", "limit", "10 neighbours"
@@ -58,18 +58,18 @@ def main() -> None:
 
 
 def row(backbone: str, height: int, options: ExportOptions, images: Path | None) -> list[str]:
-    """The cells of one file."""
+    """Export a network, and return the cells of its row."""
     network, experiment = make_network(backbone, height, WIDTH)
     crops = None
     if images:
         records = read_image_folder(images).records
-        chosen = records[:: max(1, len(records) // CROPS)][:CROPS]
-        crops = decode_images(chosen, ImageSpec(height, WIDTH, interpolation_for(backbone)))
+        sample = records[:: max(1, len(records) // CROPS)][:CROPS]
+        crops = decode_images(sample, ImageSpec(height, WIDTH, interpolation_for(backbone)))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "model.onnx")
-        begun = time.perf_counter()
+        started = time.perf_counter()
         parity = export_onnx(network, experiment, path, crops=crops, options=options)
-        seconds, size = time.perf_counter() - begun, path.stat().st_size
+        seconds, size = time.perf_counter() - started, path.stat().st_size
     return [
         f"{size / 1e6:.1f}",
         f"{seconds:.0f}",

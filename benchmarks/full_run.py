@@ -1,16 +1,16 @@
-"""Minutes of a whole training run: 120 epochs of 12,936 images of 751 identities, with a validation every 10 epochs.
+"""Minutes of a whole training: 120 epochs of 12,936 images of 751 identities, with a validation every 10 epochs.
 
     python benchmarks/full_run.py --device cuda [--backbone swin_tiny_patch4_window7_224] [--epochs 6] [--compile]
     python benchmarks/full_run.py --device cpu [--steps 4]
 
 `reid_tune.training.loop.train` runs as in a task, on drawn JPEGs: the image cache is built, every epoch writes the
-latest checkpoint, every tenth one is kept. The validation has the size of a hold-out, a fifth of the images of 150
-identities. `--epochs` measures the first ones, every second of them with a validation, and projects; what the first
-epoch and the first validation take beyond later ones (kernels chosen or compiled) counts once. `--steps` makes epochs
-of fewer images. The published time is the reference's, of other hardware.
+latest checkpoint, and every tenth one is kept. The validation has the size of a validation split, a fifth of the images
+of 150 identities. `--epochs` measures the first epochs, every second one with a validation, and projects the rest. The
+extra time of the first epoch and of the first validation, in which kernels are chosen or compiled, counts once.
+`--steps` shortens the epochs. The published time is that of TAO's documentation, on other hardware.
 
-From that follows what a sweep of 64 such trials costs with ASHA (grace period auto, reduction factor 3), if one in
-three survives each rung and no GPU is idle; its trials validate at the rungs too.
+The cost of a sweep of 64 such trials with ASHA (grace period auto, reduction factor 3) follows from these figures, if
+one in three trials survives each rung and no GPU is idle. Trials also validate at the rungs.
 """
 
 import math
@@ -22,22 +22,29 @@ from pathlib import Path
 
 import common
 import torch
-from common import EPOCHS, Row, Watch
+from common import EPOCHS, EpochTimer, Row
 
 from reid_tune.config.experiment import Experiment
 from reid_tune.config.train import Optim
 from reid_tune.search.asha import rung_epochs
 
-VALIDATED_EVERY = 10  # epochs
+VALIDATION_INTERVAL = 10  # epochs
 VALIDATION_IMAGES, VALIDATION_IDENTITIES = common.IMAGES // 5, 150
 TRIALS, FACTOR = 64, 3
-# Hours on one A100 with 80 GB at batch 128, from the reference's documentation.
+# Hours on one A100 with 80 GB at batch 128, from TAO's documentation.
 PUBLISHED = {common.RESNET: 1.25, common.SWIN: 1.5}
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is measured: the spec, on data drawn for it, and the epochs of it; all if None."""
+    """Training to measure.
+
+    Attributes:
+        experiment: The spec, with drawn data.
+        images: Number of training images.
+        validation_images: Number of images to validate on.
+        epochs: Number of epochs to measure; None for all.
+    """
 
     experiment: Experiment
     images: int
@@ -45,7 +52,8 @@ class Plan:
     epochs: int | None
 
     @property
-    def whole(self) -> bool:
+    def is_whole(self) -> bool:
+        """Whether a run of full size is measured, not projected."""
         return self.epochs is None and (self.images, self.validation_images) == (common.IMAGES, VALIDATION_IMAGES)
 
 
@@ -54,9 +62,9 @@ class Costs:
     """Seconds of the parts of a run of full size.
 
     Attributes:
-        start: Before the first epoch, and what its first epoch and first validation take beyond later ones.
-        epoch: One epoch with its checkpoint, without validation.
-        validation: One validation.
+        start: Seconds before the first epoch, with the extra time of the first epoch and of the first validation.
+        epoch: Seconds of an epoch with its checkpoint, without validation.
+        validation: Seconds of a validation.
     """
 
     start: float
@@ -64,23 +72,24 @@ class Costs:
     validation: float
 
     def run(self, epochs: int, validations: int) -> float:
+        """Return the seconds of a run."""
         return self.start + epochs * self.epoch + validations * self.validation
 
 
 def main() -> None:
     options = parse()
     device = common.device_of(options)
-    with common.workplace() as folder:
+    with common.temporary_workspace() as folder:
         plan = make_plan(options, device, folder)
         print(common.machine(device), flush=True)
-        watch, started = Watch(plan.epochs), time.perf_counter()
-        common.watched(plan.experiment, watch, folder / "run", device)
-        rows = table(watch, watch.ends[0] - started, plan)
+        timer, started = EpochTimer(plan.epochs), time.perf_counter()
+        common.train_timed(plan.experiment, timer, folder / "run", device)
+        rows = table(timer, timer.ends[0] - started, plan)
     model, train = plan.experiment.model, plan.experiment.train
     setting = ", compiled" if options.compile else ""
     common.show(
         f"{model.backbone}, {model.input_height} x {model.input_width}, batch {plan.experiment.dataset.batch_size}, "
-        f"{train.precision}{setting}; measured: {len(watch.history)} epochs of {plan.images:,} images, "
+        f"{train.precision}{setting}; measured: {len(timer.history)} epochs of {plan.images:,} images, "
         f"validation of {plan.validation_images:,} images",
         "published, A100 (other hardware)",
         rows,
@@ -88,7 +97,7 @@ def main() -> None:
 
 
 def parse() -> Namespace:
-    parser = common.options(__doc__)
+    parser = common.make_parser(__doc__)
     parser.add_argument("--backbone", choices=[common.RESNET, common.SWIN], help=f"default {common.RESNET}")
     parser.add_argument("--batch", type=int, help="a multiple of 4; default 128 on a GPU, 16 elsewhere")
     parser.add_argument("--epochs", type=int, help="to measure, 4 or more; default all on a GPU, 4 elsewhere")
@@ -97,17 +106,17 @@ def parse() -> Namespace:
     parser.add_argument("--compile", action="store_true", help="train.compile")
     options = parser.parse_args()
     if (options.epochs or 4) < 4 or (options.steps or 2) < 2:
-        parser.error("--epochs is 4 or more and --steps 2 or more: the first epoch and validation stand apart")
+        parser.error("--epochs is 4 or more and --steps 2 or more, as the first epoch and validation count separately")
     return options
 
 
 def make_plan(options: Namespace, device: torch.device, folder: Path) -> Plan:
-    large = device.type == "cuda" and not options.quick
-    batch = options.batch or (128 if large else 8 if options.quick else 16)
-    steps = options.steps or (None if large else 2 if options.quick else 4)
+    is_full_size = device.type == "cuda" and not options.quick
+    batch = options.batch or (128 if is_full_size else 8 if options.quick else 16)
+    steps = options.steps or (None if is_full_size else 2 if options.quick else 4)
     images = steps * batch if steps else common.IMAGES
-    validation_images = VALIDATION_IMAGES if large else 32 if options.quick else 128
-    epochs = options.epochs or (None if large else 4)
+    validation_images = VALIDATION_IMAGES if is_full_size else 32 if options.quick else 128
+    epochs = options.epochs or (None if is_full_size else 4)
     crops = common.draw_crops(folder / "crops", images, min(common.IDENTITIES, images // 4))
     values = {
         "dataset.train_dataset_dir": str(crops),
@@ -115,7 +124,7 @@ def make_plan(options: Namespace, device: torch.device, folder: Path) -> Plan:
         "dataset.batch_size": batch,
         "dataset.num_workers": common.cores(),
         "train.num_epochs": EPOCHS,
-        "train.validation_interval": VALIDATED_EVERY if epochs is None else 2,
+        "train.validation_interval": VALIDATION_INTERVAL if epochs is None else 2,
         "train.checkpoint_interval": 10,
         "train.precision": options.precision or ("bf16" if common.native_bf16(device) else "fp32"),
         "train.compile": options.compile,
@@ -125,7 +134,7 @@ def make_plan(options: Namespace, device: torch.device, folder: Path) -> Plan:
 
 
 def draw_validation(folder: Path, images: int) -> Path:
-    """Queries, about a fifth of the images, and gallery, of the same identities."""
+    """Draw queries, about a fifth of the images, and a gallery of the same identities."""
     folder.mkdir()
     identities = min(VALIDATION_IDENTITIES, images // 16)
     queries = min(images // 5, 3 * identities)
@@ -134,27 +143,27 @@ def draw_validation(folder: Path, images: int) -> Path:
     return folder
 
 
-def table(watch: Watch, before: float, plan: Plan) -> list[Row]:
-    """Rows of what was measured, of a run of full length made up of it, and of a sweep."""
-    costs, speed = costs_of(watch, before, plan), statistics.median(watch.speeds[1:])
-    longest = costs.run(EPOCHS, EPOCHS // VALIDATED_EVERY)
-    seconds = before + sum(watch.epochs) if plan.whole else longest
+def table(timer: EpochTimer, before: float, plan: Plan) -> list[Row]:
+    """Return the rows of the measured figures, of a run of full length and of a sweep."""
+    costs, speed = costs_of(timer, before, plan), statistics.median(timer.speeds[1:])
+    longest = costs.run(EPOCHS, EPOCHS // VALIDATION_INTERVAL)
+    seconds = before + sum(timer.epochs) if plan.is_whole else longest
     backbone = plan.experiment.model.backbone
     hours = PUBLISHED.get(backbone)
-    their_minutes, their_speed = (60 * hours, EPOCHS * common.IMAGES / (3600 * hours)) if hours else ("", "")
+    published_minutes, published_speed = (60 * hours, EPOCHS * common.IMAGES / (3600 * hours)) if hours else ("", "")
     target = "8, better 6, on an H200" if backbone == common.RESNET else ""
-    how = "measured" if plan.whole else "projected"
+    origin = "measured" if plan.is_whole else "projected"
     sweep = sweep_hours(costs, plan.experiment.train.optim)
     return [
         Row(
-            f"minutes of {EPOCHS} epochs of {common.IMAGES:,} images, {how}",
-            their_minutes,
+            f"minutes of {EPOCHS} epochs of {common.IMAGES:,} images, {origin}",
+            published_minutes,
             seconds / 60,
             "less",
             target,
         ),
-        Row("images/s", their_speed, speed, "more"),
-        Row("start, with what the first epoch takes beyond a later one, s", "", costs.start),
+        Row("images/s", published_speed, speed, "more"),
+        Row("start, with the extra time of the first epoch, s", "", costs.start),
         Row("an epoch with its checkpoint, s", "", costs.epoch),
         Row(f"a validation of {VALIDATION_IMAGES:,} images, s", "", costs.validation),
         Row(f"a sweep of {TRIALS} such trials with ASHA, GPU-hours, projected", "", sweep),
@@ -165,34 +174,37 @@ def table(watch: Watch, before: float, plan: Plan) -> list[Row]:
     ]
 
 
-def costs_of(watch: Watch, before: float, plan: Plan) -> Costs:
-    """The parts of a run, scaled from the images that were measured to full size."""
+def costs_of(timer: EpochTimer, before: float, plan: Plan) -> Costs:
+    """Return the costs of a run, scaled from the measured images to full size."""
     batch = plan.experiment.dataset.batch_size
-    seconds, steps = watch.epochs, watch.steps_per_epoch
-    # What an epoch takes in addition to its steps, by whether it has a validation.
-    rests: dict[bool, list[float]] = {True: [], False: []}
-    for epoch, speed, metrics in zip(seconds, watch.speeds, watch.history, strict=True):
-        rests["mAP" in metrics].append(epoch - steps * batch / speed)
-    plain, validated = statistics.median(rests[False][1:]), statistics.median(rests[True][1:])
-    speed = statistics.median(watch.speeds[1:])
-    first = seconds[0] - (steps * batch / speed + plain) + rests[True][0] - validated
+    seconds, steps = timer.epochs, timer.steps_per_epoch
+    # Seconds of an epoch in addition to its steps, without and with a validation.
+    extra_seconds: dict[bool, list[float]] = {True: [], False: []}
+    for epoch, speed, metrics in zip(seconds, timer.speeds, timer.history, strict=True):
+        extra_seconds["mAP" in metrics].append(epoch - steps * batch / speed)
+    without_validation, with_validation = (
+        statistics.median(extra_seconds[False][1:]),
+        statistics.median(extra_seconds[True][1:]),
+    )
+    speed = statistics.median(timer.speeds[1:])
+    first = seconds[0] - (steps * batch / speed + without_validation) + extra_seconds[True][0] - with_validation
     full_steps = round(common.IMAGES / batch)
     return Costs(
         start=before + first,
-        epoch=full_steps * batch / speed + plain,
-        validation=(validated - plain) * VALIDATION_IMAGES / plan.validation_images,
+        epoch=full_steps * batch / speed + without_validation,
+        validation=(with_validation - without_validation) * VALIDATION_IMAGES / plan.validation_images,
     )
 
 
 def sweep_hours(costs: Costs, optim: Optim) -> float:
-    """GPU-hours of a sweep's trials, of which one in FACTOR survives each rung."""
+    """Return the GPU-hours of the trials of a sweep, if one in FACTOR survives each rung."""
     warmup = optim.warmup_epochs if optim.warmup_method == "cosine" else optim.warmup_iters
     levels = rung_epochs(warmup + math.ceil(EPOCHS / 10), FACTOR, EPOCHS)
-    validated = {*range(VALIDATED_EVERY, EPOCHS + 1, VALIDATED_EVERY), *levels}
+    validation_epochs = {*range(VALIDATION_INTERVAL, EPOCHS + 1, VALIDATION_INTERVAL), *levels}
     seconds, survivors = 0.0, 1.0
     for last in (*levels, EPOCHS):
         stopped = survivors if last == EPOCHS else survivors * (1 - 1 / FACTOR)
-        seconds += stopped * costs.run(last, sum(epoch <= last for epoch in validated))
+        seconds += stopped * costs.run(last, sum(epoch <= last for epoch in validation_epochs))
         survivors -= stopped
     return TRIALS * seconds / 3600
 

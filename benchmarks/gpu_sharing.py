@@ -1,12 +1,12 @@
-"""Trainings of a small network that share one device at once, against one alone.
+"""Concurrent trainings of a small network on one device, against one training alone.
 
     python benchmarks/gpu_sharing.py --device cuda [--trials 8] [--batch 64]
 
-Each is a process of its own that trains ResNet-18 at 256x128 through `reid_tune.training.loop.train`, as trials of a
-sweep with a part of a GPU do; the GPU divides its time among them (no MPS). All begin their epochs together, and the
-first epoch, in which kernels are chosen, does not count. Start-up is the time from the first process to the last run
-that is ready, the image cache built before. The device's memory is what the allocators of all processes hold at most,
-without what CUDA itself takes.
+Each training is a separate process that trains ResNet-18 at 256x128 with `reid_tune.training.loop.train`, as trials of
+a sweep with a part of a GPU do. The GPU divides its time among them (no MPS). All start their epochs together, and the
+first epoch, in which kernels are chosen, does not count. Start-up is the time from the start of the first process until
+the last run is ready; the image cache is built before. The device's memory is the sum of the peaks of the processes'
+allocators, without the memory of CUDA itself.
 """
 
 import multiprocessing
@@ -20,24 +20,26 @@ from pathlib import Path
 
 import common
 import torch
-from common import Row, Watch
+from common import EpochTimer, Row
 
 from reid_tune.config.experiment import Experiment
 from reid_tune.training.data_split import load_split
 from reid_tune.training.image_sets import load_training_images
 
-PATIENCE = 600  # seconds that a trial waits for the others
-BARRIER: Barrier | None = None  # of the trials that run at once, set in each of their processes
+BARRIER_TIMEOUT = 600  # seconds that a trial waits for the others
+BARRIER: Barrier | None = None  # of the concurrent trials, set in each of their processes
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What a trial tells: its clock, which all processes share, and the GB that it took of the device.
+    """Times of a trial on the monotonic clock, which all processes share, and its memory.
 
     Attributes:
-        ready: Seconds, when its first epoch could begin.
-        began: Seconds, when its second epoch began.
-        ended: Seconds, when its last epoch ended.
+        ready: Time when its first epoch could start, in seconds.
+        began: Time when its second epoch started, in seconds.
+        ended: Time when its last epoch ended, in seconds.
+        images: Number of images trained on between `began` and `ended`.
+        memory: Peak memory of the allocator on the device, in GB.
     """
 
     ready: float
@@ -47,8 +49,8 @@ class Trial:
     memory: float
 
 
-class Together(Watch):
-    """Waits for the other trials before the first epoch, and after it."""
+class SynchronisedTimer(EpochTimer):
+    """Timer that waits for the other trials before the first epoch and after it."""
 
     def start(self, steps_per_epoch: int, first_epoch: int, num_epochs: int) -> None:
         self.ready = time.monotonic()
@@ -66,7 +68,7 @@ class Together(Watch):
 def main() -> None:
     options = parse()
     device = common.device_of(options)
-    with common.workplace() as folder:
+    with common.temporary_workspace() as folder:
         experiment = make_spec(options, device, folder)
         print(common.machine(device), flush=True)
         load_training_images(experiment, load_split(experiment).train)  # builds the image cache
@@ -93,16 +95,16 @@ def main() -> None:
 
 
 def parse() -> Namespace:
-    parser = common.options(__doc__)
-    parser.add_argument("--trials", type=int, help="at once; default 8 on a GPU, 2 elsewhere")
+    parser = common.make_parser(__doc__)
+    parser.add_argument("--trials", type=int, help="number of concurrent trials; default 8 on a GPU, 2 elsewhere")
     parser.add_argument("--batch", type=int, help="a multiple of 4; default 64 on a GPU, 16 elsewhere")
-    parser.add_argument("--epochs", type=int, help="that count; default 3 on a GPU, 2 elsewhere")
+    parser.add_argument("--epochs", type=int, help="timed epochs; default 3 on a GPU, 2 elsewhere")
     options = parser.parse_args()
-    large = options.device == "cuda" and not options.quick
-    options.trials = options.trials or (8 if large else 2)
-    options.batch = options.batch or (64 if large else 8 if options.quick else 16)
-    options.epochs = options.epochs or (3 if large else 1 if options.quick else 2)
-    options.images = 4 * common.IDENTITIES if large else 32 if options.quick else 256
+    is_full_size = options.device == "cuda" and not options.quick
+    options.trials = options.trials or (8 if is_full_size else 2)
+    options.batch = options.batch or (64 if is_full_size else 8 if options.quick else 16)
+    options.epochs = options.epochs or (3 if is_full_size else 1 if options.quick else 2)
+    options.images = 4 * common.IDENTITIES if is_full_size else 32 if options.quick else 256
     return options
 
 
@@ -122,44 +124,44 @@ def make_spec(options: Namespace, device: torch.device, folder: Path) -> Experim
 def run_trials(
     experiment: Experiment, device: torch.device, count: int, epochs: int, folder: Path
 ) -> tuple[list[Trial], float]:
-    """Run trials at once, each in a process, and the seconds of their start-up."""
+    """Run concurrent trials, each in a process; return them and the seconds of their start-up."""
     context = multiprocessing.get_context("spawn")
     started = time.monotonic()
-    with ProcessPoolExecutor(count, context, initializer=join, initargs=(context.Barrier(count),)) as pool:
-        places = [folder / str(number) for number in range(count)]
-        pending = [pool.submit(trial, experiment, device, place, epochs, count) for place in places]
+    with ProcessPoolExecutor(count, context, initializer=set_barrier, initargs=(context.Barrier(count),)) as pool:
+        folders = [folder / str(number) for number in range(count)]
+        pending = [pool.submit(run_trial, experiment, device, path, epochs, count) for path in folders]
         trials = [future.result() for future in pending]
-    return trials, max(run.ready for run in trials) - started
+    return trials, max(trial.ready for trial in trials) - started
 
 
-def join(barrier: Barrier) -> None:
-    """Keep the barrier of this process's trial."""
+def set_barrier(barrier: Barrier) -> None:
+    """Set the barrier of this process's trial."""
     global BARRIER
     BARRIER = barrier
 
 
 def wait() -> None:
     assert BARRIER is not None
-    BARRIER.wait(PATIENCE)
+    BARRIER.wait(BARRIER_TIMEOUT)
 
 
-def trial(experiment: Experiment, device: torch.device, folder: Path, epochs: int, count: int) -> Trial:
+def run_trial(experiment: Experiment, device: torch.device, folder: Path, epochs: int, count: int) -> Trial:
     """Train for some epochs after the first one, with a share of the cores."""
     torch.set_num_threads(max(1, common.cores() // count))
-    watch = Together(stop_after=epochs + 1)
+    timer = SynchronisedTimer(stop_after=epochs + 1)
     try:
-        common.watched(experiment, watch, folder, device)
+        common.train_timed(experiment, timer, folder, device)
     except Exception:
         assert BARRIER is not None
-        BARRIER.abort()  # The others fail too, where they would wait.
+        BARRIER.abort()  # The other trials then fail instead of waiting.
         raise
-    images = epochs * watch.steps_per_epoch * experiment.dataset.batch_size
+    images = epochs * timer.steps_per_epoch * experiment.dataset.batch_size
     memory = torch.cuda.max_memory_reserved(device) / 1e9 if device.type == "cuda" else 0.0
-    return Trial(watch.ready, watch.began, watch.ended, images, memory)
+    return Trial(timer.ready, timer.began, timer.ended, images, memory)
 
 
 def throughput(trials: Sequence[Trial]) -> float:
-    """Images per second of all trials, from the first one's begin to the last one's end."""
+    """Return the images per second of all trials, from the first start to the last end."""
     seconds = max(trial.ended for trial in trials) - min(trial.began for trial in trials)
     return sum(trial.images for trial in trials) / seconds
 

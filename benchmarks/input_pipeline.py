@@ -1,12 +1,12 @@
-"""Batches ready for the model, per core: the image cache and whole-batch augmentation against PIL and torchvision.
+"""Batches ready for the model, per core: image cache and whole-batch augmentation against PIL and torchvision.
 
     python benchmarks/input_pipeline.py [--images 12936] [--cores 2]
 
-The obvious way decodes and resizes JPEGs with PIL, transforms one image at a time with torchvision, and has a
-DataLoader with as many workers as cores. Ours takes rows of the cache and augments whole batches, on one core by one
-thread. Both end in normalised float32 batches of the same images in the same order. The epoch at whose end ours is
-ahead counts the build of the cache, and the loader on all its cores. Memory is what the images add to each of 4
-processes at once (PSS): each with its own decoded images, or with the cache.
+The plain variant decodes and resizes JPEGs with PIL, transforms one image at a time with torchvision, and uses a
+DataLoader with as many workers as cores. reid-tune reads rows of the cache and augments whole batches, with one thread
+on one core. Both give normalised float32 batches of the same images in the same order. "Ahead at the end of epoch"
+counts the build of the cache, and the DataLoader on all its cores. Memory is the memory that the images add to each of
+4 simultaneous processes (PSS), each with its own decoded images, or with the cache.
 """
 
 import gc
@@ -38,13 +38,13 @@ from reid_tune.demo import draw_demo_data
 from reid_tune.training.data_split import list_training_folders
 from reid_tune.training.image_sets import TrainingImages, load_training_images
 
-PER_IDENTITY = 17  # Market-1501's
+IMAGES_PER_IDENTITY = 17  # as in Market-1501
 READERS = 4
-PATIENCE = 600  # seconds for a process that waits for the others
+BARRIER_TIMEOUT = 600  # seconds that a process waits for the others
 
 
 class Files(Dataset[tuple[Tensor, int]]):
-    """JPEGs, decoded, resized and transformed when they are asked for."""
+    """JPEGs that are decoded, resized and transformed when they are read."""
 
     def __init__(self, experiment: Experiment, records: Sequence[ImageRecord], labels: Sequence[int]) -> None:
         model = experiment.model
@@ -58,64 +58,72 @@ class Files(Dataset[tuple[Tensor, int]]):
 
 
 def main() -> None:
-    given = parse()
+    options = parse()
     torch.set_num_threads(1)
-    with common.workplace() as folder:
-        experiment = make_spec(given, folder)
+    with common.temporary_workspace() as folder:
+        experiment = make_spec(options, folder)
         records = training_records(*list_training_folders(experiment))
-        print(common.machine(common.device_of(given)), flush=True)
-        rows = measure(experiment, records, given)
+        print(common.machine(common.device_of(options)), flush=True)
+        rows = measure(experiment, records, options)
     model, dataset = experiment.model, experiment.dataset
     common.show(
         f"{len(records):,} JPEGs of {common.HEIGHT} x {common.WIDTH} to {model.input_height} x {model.input_width}, "
-        f"batch {dataset.batch_size}; medians of {given.repeats} epochs (ours {given.passes} a time), taking turns",
-        f"obvious, {given.cores} workers",
+        f"batch {dataset.batch_size}; medians of {options.repeats} epochs (reid-tune {options.passes} at a time), "
+        "taking turns",
+        f"plain, {options.cores} workers",
         rows,
     )
 
 
 def parse() -> Namespace:
-    parser = common.options(__doc__)
-    parser.add_argument("--images", type=int, default=2000, help="about so many; default 2000, Market-1501 has 12936")
-    parser.add_argument("--cores", type=int, default=common.cores(), help="workers of the loader; default all cores")
+    parser = common.make_parser(__doc__)
+    parser.add_argument(
+        "--images", type=int, default=2000, help="approximate number; default 2000, Market-1501 has 12936"
+    )
+    parser.add_argument(
+        "--cores", type=int, default=common.cores(), help="workers of the DataLoader; default all cores"
+    )
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--passes", type=int, default=5, help="epochs of ours in a repeat; default 5")
+    parser.add_argument("--passes", type=int, default=5, help="epochs of reid-tune in a repeat; default 5")
     return parser.parse_args()
 
 
-def make_spec(given: Namespace, folder: Path) -> Experiment:
-    images = 60 if given.quick else given.images
-    draw_demo_data(folder / "demo", identities=max(2, images // PER_IDENTITY), images=PER_IDENTITY)
+def make_spec(options: Namespace, folder: Path) -> Experiment:
+    images = 60 if options.quick else options.images
+    draw_demo_data(folder / "demo", identities=max(2, images // IMAGES_PER_IDENTITY), images=IMAGES_PER_IDENTITY)
     values: dict[str, Any] = {
         "dataset.train_dataset_dir": str(folder / "demo" / "bounding_box_train"),
-        "dataset.batch_size": 8 if given.quick else 64,
-        "dataset.num_workers": given.cores,
+        "dataset.batch_size": 8 if options.quick else 64,
+        "dataset.num_workers": options.cores,
     }
-    return common.spec(common.RESNET, values, quick=given.quick)
+    return common.spec(common.RESNET, values, quick=options.quick)
 
 
-def measure(experiment: Experiment, records: Sequence[ImageRecord], given: Namespace) -> list[Row]:
+def measure(experiment: Experiment, records: Sequence[ImageRecord], options: Namespace) -> list[Row]:
     started = time.perf_counter()
     load_training_images(experiment, records)
     build = time.perf_counter() - started
-    decoded, shared = memory(experiment, shared=False), memory(experiment, shared=True)  # while none else maps the file
+    decoded, shared = (
+        memory(experiment, shared=False),
+        memory(experiment, shared=True),
+    )  # while no other process maps the file
     started = time.perf_counter()
     data = load_training_images(experiment, records)
     opening = time.perf_counter() - started
-    device, steps = common.device_of(given), data.sampler.steps_per_epoch
+    device, steps = common.device_of(options), data.sampler.steps_per_epoch
     files = Files(experiment, records, data.labels.tolist())
-    ways = {
-        "obvious": lambda: timed(lambda: load(files, data, steps, given.cores, device), device),
-        "ours": lambda: timed(lambda: take(data, steps * given.passes, device), device),
+    variants = {
+        "plain": lambda: timed(lambda: load(files, data, steps, options.cores, device), device),
+        "reid-tune": lambda: timed(lambda: read_cached(data, steps * options.passes, device), device),
     }
-    ways["ours"]()
-    (wall, cpu), ours = (common.interleaved(ways, given.repeats)[name] for name in ("obvious", "ours"))
-    our_wall, our_cpu = ours / given.passes
+    variants["reid-tune"]()
+    medians = common.interleaved_medians(variants, options.repeats)
+    (wall, cpu), (our_wall, our_cpu) = medians["plain"], medians["reid-tune"] / options.passes
     images = steps * experiment.dataset.batch_size
     return [
         Row("images/s", images / wall, images / our_wall, "more"),
-        Row("cores", str(given.cores), "1"),
-        Row("images/s per core", images / wall / given.cores, images / our_wall, "more", wanted="15x"),
+        Row("cores", str(options.cores), "1"),
+        Row("images/s per core", images / wall / options.cores, images / our_wall, "more", target="15x"),
         Row("images per CPU second", images / cpu, images / our_cpu, "more"),
         Row("build of the cache, s", "", build),
         Row("opening it again, s", "", opening),
@@ -125,22 +133,22 @@ def measure(experiment: Experiment, records: Sequence[ImageRecord], given: Names
 
 
 def load(files: Files, data: TrainingImages, count: int, workers: int, device: torch.device) -> None:
-    """Go through some batches in the obvious way."""
-    order = [chosen.tolist() for chosen in common.batches(data, count)]
+    """Load batches with a DataLoader."""
+    order = [rows.tolist() for rows in common.batches(data, count)]
     for images, labels in DataLoader(files, batch_sampler=order, num_workers=workers):
         images.to(device), labels.to(device)
 
 
-def take(data: TrainingImages, count: int, device: torch.device) -> None:
-    """Go through some batches as the training loop does."""
-    for number, chosen in enumerate(common.batches(data, count)):
-        decisions = data.augmentation.draw(0, 0, number, len(chosen))
-        data.augmentation.apply(torch.from_numpy(data.images.take(chosen)).to(device), decisions)
-        torch.from_numpy(data.labels[chosen]).to(device)
+def read_cached(data: TrainingImages, count: int, device: torch.device) -> None:
+    """Read batches as the training loop does."""
+    for number, rows in enumerate(common.batches(data, count)):
+        params = data.augmentation.draw(0, 0, number, len(rows))
+        data.augmentation.apply(torch.from_numpy(data.images.take(rows)).to(device), params)
+        torch.from_numpy(data.labels[rows]).to(device)
 
 
 def timed(work: Callable[[], None], device: torch.device) -> tuple[float, float]:
-    """Seconds, and CPU seconds of this process and those that it started and that have ended."""
+    """Return the seconds, and the CPU seconds of this process and of its child processes that have ended."""
     now = common.clock(device)
     wall, cpu = now(), cpu_seconds()
     work()
@@ -148,17 +156,20 @@ def timed(work: Callable[[], None], device: torch.device) -> tuple[float, float]
 
 
 def cpu_seconds() -> float:
-    spent = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(usage.ru_utime + usage.ru_stime for usage in spent)
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
 def memory(experiment: Experiment, *, shared: bool) -> float | None:
-    """Median MB that the images add to each of several processes that have read them all; None where it is not told."""
+    """Return the median MB that the images add to each of several processes that have read them all.
+
+    None where the system does not report it.
+    """
     context = multiprocessing.get_context("fork")
-    barrier, results = context.Barrier(READERS, timeout=PATIENCE), context.SimpleQueue()
+    barrier, results = context.Barrier(READERS, timeout=BARRIER_TIMEOUT), context.SimpleQueue()
     processes = [context.Process(target=read, args=(experiment, shared, barrier, results)) for _ in range(READERS)]
     gc.collect()
-    gc.freeze()  # A collection in a child would copy all that it inherits.
+    gc.freeze()  # A collection in a child would copy all memory that it inherits.
     for process in processes:
         process.start()
     gc.unfreeze()
@@ -166,12 +177,12 @@ def memory(experiment: Experiment, *, shared: bool) -> float | None:
         process.join()
     if any(process.exitcode for process in processes):
         return None
-    taken = [results.get() for _ in processes]
-    return None if None in taken else statistics.median(taken)
+    added = [results.get() for _ in processes]
+    return None if None in added else statistics.median(added)
 
 
 def read(experiment: Experiment, shared: bool, barrier: Barrier, results: Any) -> None:
-    """Read all images in a process of its own; no process looks at its memory before all have come as far."""
+    """Read all images in this process; the processes measure their memory only when all have reached the same point."""
     records = training_records(*list_training_folders(experiment))
     barrier.wait()
     before = pss()
@@ -190,7 +201,7 @@ def read(experiment: Experiment, shared: bool, barrier: Barrier, results: Any) -
 
 
 def pss() -> float | None:
-    """Proportional set size in MB of this process: a page shared by n processes counts 1/n."""
+    """Return the proportional set size of this process in MB: a page shared by n processes counts 1/n."""
     try:
         lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""Small trainings on Ray, one after the other: as the stages run them, and as plain Tune functions.
+"""Small trainings on Ray, one after the other: as runs of a sweep, and as plain Tune functions.
 
 Imported inside a local cluster only: Ray reads its settings when it is imported.
 """
@@ -27,59 +27,68 @@ from reid_tune.journal.journal import Journal
 from reid_tune.search_space.load import SweepConfig
 from reid_tune.training.loop import train
 
-__all__ = ["Trial", "bare", "cost_of_report", "cost_of_trial", "ours"]
+__all__ = ["Trial", "report_cost", "run_plain_trials", "run_trials", "trial_cost"]
 
 
 @dataclass
 class Trial:
-    """When a trial began, when its reports arrived, and the seconds of its training steps by epoch."""
+    """Times of a trial.
 
-    begun: float
+    Attributes:
+        start: Time of its start.
+        arrivals: Times at which its reports arrived.
+        steps: Seconds of its training steps, by epoch.
+    """
+
+    start: float
     arrivals: list[float] = field(default_factory=list)
     steps: list[float] = field(default_factory=list)
 
 
-def cost_of_trial(found: Sequence[Trial]) -> float:
-    """Seconds from a trial's start to the next one's, without the training steps."""
-    return statistics.median(then.begun - trial.begun - sum(trial.steps) for trial, then in pairwise(found))
+def trial_cost(trials: Sequence[Trial]) -> float:
+    """Return the median seconds from a trial's start to that of the next one, without the training steps."""
+    return statistics.median(later.start - trial.start - sum(trial.steps) for trial, later in pairwise(trials))
 
 
-def cost_of_report(found: Sequence[Trial]) -> float:
-    """Seconds from a report's arrival to that of the next, without the training steps between."""
+def report_cost(trials: Sequence[Trial]) -> float:
+    """Return the median seconds from a report's arrival to that of the next one, without the training steps."""
     return statistics.median(
-        (trial.arrivals[-1] - trial.arrivals[0] - sum(trial.steps[1:])) / (len(trial.arrivals) - 1) for trial in found
+        (trial.arrivals[-1] - trial.arrivals[0] - sum(trial.steps[1:])) / (len(trial.arrivals) - 1) for trial in trials
     )
 
 
-def ours(sweep: SweepConfig, values: Mapping[str, Any], runs: int, workers: int, images: int) -> list[Trial]:
-    """Trials as the stages run them.
+def run_trials(sweep: SweepConfig, values: Mapping[str, Any], runs: int, workers: int, images: int) -> list[Trial]:
+    """Train as the stages of a sweep do.
 
     Args:
-        values: What they change in the sweep's spec.
-        images: Images that an epoch trains on.
+        sweep: The sweep.
+        values: Changed values of the sweep's spec.
+        runs: Number of trials.
+        workers: Number of workers of a trial.
+        images: Number of images that an epoch trains on.
     """
     names = [f"with-{workers}/{number}" for number in range(runs)]
     with Journal(sweep.folder) as journal:
         source = FixedRuns(sweep, journal, dict.fromkeys(names, values), ResourceRequest(cpus=workers, workers=workers))
         run_all(source, lambda: 1, workers, (), sweep.folder / "ray", 600)
-    found: dict[str, Trial] = {}
+    trials: dict[str, Trial] = {}
     for event in read_events(journal.path):
         if isinstance(event, AttemptStarted):
-            found[event.run] = Trial(event.time)
+            trials[event.run] = Trial(event.time)
         elif isinstance(event, EpochReported):
-            found[event.run].arrivals.append(event.time)
-            found[event.run].steps.append(images / event.metrics["images_per_second"])
-    return [found[name] for name in names]
+            trials[event.run].arrivals.append(event.time)
+            trials[event.run].steps.append(images / event.metrics["images_per_second"])
+    return [trials[name] for name in names]
 
 
-def bare(experiment: Experiment, runs: int, images: int) -> list[Trial]:
-    """The same trainings with one worker as a plain Tune function."""
+def run_plain_trials(experiment: Experiment, runs: int, images: int) -> list[Trial]:
+    """Train the same with one worker as a plain Tune function."""
     callback = _Collector(images)
-    plain = experiment.model_dump(mode="json")
+    spec = experiment.model_dump(mode="json")
 
     def function(config: dict[str, Any]) -> None:
         torch.set_num_threads(1)
-        train(Experiment.model_validate(plain), _BareReporter(), Path(tune.get_context().get_trial_dir()))
+        train(Experiment.model_validate(spec), _PlainReporter(), Path(tune.get_context().get_trial_dir()))
 
     with tempfile.TemporaryDirectory() as storage, contextlib.redirect_stdout(io.StringIO()):
         tune.Tuner(
@@ -87,10 +96,10 @@ def bare(experiment: Experiment, runs: int, images: int) -> list[Trial]:
             tune_config=tune.TuneConfig(num_samples=runs, max_concurrent_trials=1),
             run_config=tune.RunConfig(storage_path=storage, verbose=0, callbacks=[callback]),
         ).fit()
-    return list(callback.found.values())
+    return list(callback.trials.values())
 
 
-class _BareReporter:
+class _PlainReporter:
     def start(self, steps_per_epoch: int, first_epoch: int, num_epochs: int) -> None:
         pass
 
@@ -107,13 +116,13 @@ class _BareReporter:
 class _Collector(tune.Callback):
     def __init__(self, images: int) -> None:
         self.images = images
-        self.found: dict[str, Trial] = {}
+        self.trials: dict[str, Trial] = {}
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self.found[trial.trial_id] = Trial(time.time())
+        self.trials[trial.trial_id] = Trial(time.time())
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        self.found[trial.trial_id].arrivals.append(time.time())
-        self.found[trial.trial_id].steps.append(self.images / result["images_per_second"])
+        self.trials[trial.trial_id].arrivals.append(time.time())
+        self.trials[trial.trial_id].steps.append(self.images / result["images_per_second"])

@@ -2,11 +2,11 @@
 
     python benchmarks/search_quality.py [--seeds 20] [--gp] [--make-table LINES]
 
-The driver's own search, one trial at a time, asks a table instead of training: search_table.json, made by --make-table,
-has mAP on hold-out identities of drawn pedestrians after every epoch of 126 real trainings. Between tabulated rates,
-margins and shares of erasing it is interpolated linearly, rates by their logarithms; a configuration next to one that
-diverged diverges as early. An epoch of any trial costs one, and only trials of full length count. Trial 0 is the spec.
-Intervals of 95 % are bootstraps over the seeds of the search.
+The driver's search, one trial at a time, uses a table instead of training: search_table.json, made by --make-table, has
+mAP on held-out identities of drawn pedestrians after every epoch of 126 real trainings. Between tabulated learning
+rates, margins and probabilities of erasing it is interpolated linearly, learning rates by their logarithms. A
+configuration next to one that diverged diverges at the same epoch. An epoch of any trial costs one, and only
+full-length trials count. Trial 0 is the spec. Intervals of 95 % are bootstraps over the seeds of the search.
 """
 
 import itertools
@@ -34,7 +34,7 @@ from reid_tune.sweep.resume import make_header
 from reid_tune.sweep.stages.search import TrialSource
 from reid_tune.tables import print_table
 
-# Name, sampler and scheduler; the others are compared with the first.
+# Sampler, and whether ASHA stops trials, by name; the other methods are compared with the first.
 METHODS = {"tpe + asha": ("tpe", True), "random + asha": ("random", True), "random": ("random", False)}
 GP = {"gp + asha": ("gp", True)}
 BUDGETS = (30, 60, 120, 240)
@@ -49,23 +49,23 @@ SPACE = {
     MARGIN: {"uniform": [AXES[MARGIN][0], AXES[MARGIN][-1]]},
     ERASING: {"uniform": [AXES[ERASING][0], AXES[ERASING][-1]]},
 }
-# More than any budget of epochs allows.
+# More trials than any budget of epochs allows.
 TRIALS = 400
 
 
 class Objective:
-    """The table as a function of a spec."""
+    """Table of trainings as a function of a spec."""
 
     def __init__(self, rows: Sequence[dict[str, Any]]) -> None:
         self.curves = {tuple(row["parameters"].values()): row["mAP"] for row in rows}
         self.best = max(curve[-1] for curve in self.curves.values() if len(curve) == EPOCHS)
 
     def curve(self, experiment: Experiment) -> list[float]:
-        """mAP by epoch; shorter than a whole training where it diverges."""
+        """Return the mAP by epoch; shorter than a whole training if it diverges."""
         values = experiment.parameters()
         name = values[NAME]
         sides = [_between(RATES[name], values[RATE], logarithmic=True)]
-        sides += [_between(known, values[key]) for key, known in AXES.items()]
+        sides += [_between(tabulated, values[key]) for key, tabulated in AXES.items()]
         corners = [
             (math.prod(weight for _, weight in corner), self.curves[name, *(value for value, _ in corner)])
             for corner in itertools.product(*sides)
@@ -74,40 +74,43 @@ class Objective:
         return [sum(weight * curve[epoch] for weight, curve in corners) for epoch in range(length)]
 
 
-def _between(known: Sequence[float], value: float, *, logarithmic: bool = False) -> list[tuple[float, float]]:
-    """The tabulated values at both sides of a value with their weights; one where it is tabulated itself."""
-    above = min(bisect(known, value), len(known) - 1)
-    sides = known[above - 1], known[above]
+def _between(tabulated: Sequence[float], value: float, *, logarithmic: bool = False) -> list[tuple[float, float]]:
+    """Return the tabulated values on both sides of a value with their weights, or a tabulated value alone."""
+    above = min(bisect(tabulated, value), len(tabulated) - 1)
+    sides = tabulated[above - 1], tabulated[above]
     low, high, at = (math.log(x) if logarithmic else x for x in (*sides, value))
     share = (at - low) / (high - low)
     return [(side, weight) for side, weight in zip(sides, (1 - share, share), strict=True) if weight > 0]
 
 
 def main() -> None:
-    given = parse()
-    if given.make_table:
-        make_table(given.make_table)
+    options = parse()
+    if options.make_table:
+        make_table(options.make_table)
     print(common.machine(torch.device("cpu")), flush=True)
     objective = Objective(json.loads(FILE.read_text()))
-    budgets = (20, 40) if given.quick else BUDGETS
-    seeds = range(2 if given.quick else given.seeds)
-    methods = METHODS | (GP if given.gp else {})
-    found = {name: np.array([best(*how, seed, objective, budgets) for seed in seeds]) for name, how in methods.items()}
-    print_found(found, budgets, objective)
+    budgets = (20, 40) if options.quick else BUDGETS
+    seeds = range(2 if options.quick else options.seeds)
+    methods = METHODS | (GP if options.gp else {})
+    results = {
+        name: np.array([search(*method, seed, objective, budgets) for seed in seeds])
+        for name, method in methods.items()
+    }
+    print_results(results, budgets, objective)
 
 
 def parse() -> Namespace:
-    parser = common.options(__doc__)
+    parser = common.make_parser(__doc__)
     parser.add_argument("--seeds", type=int, default=20)
-    parser.add_argument("--gp", action="store_true", help="Gaussian processes too, which take long")
-    parser.add_argument("--make-table", type=Path, metavar="LINES", help="train first; LINES keeps what is done")
+    parser.add_argument("--gp", action="store_true", help="also with Gaussian processes, which takes long")
+    parser.add_argument("--make-table", type=Path, metavar="LINES", help="train first; LINES keeps finished trainings")
     return parser.parse_args()
 
 
-def best(sampler: str, asha: bool, seed: int, objective: Objective, budgets: Sequence[int]) -> list[float]:
-    """The best full-length trial's mAP within each number of epochs."""
+def search(sampler: str, asha: bool, seed: int, objective: Objective, budgets: Sequence[int]) -> list[float]:
+    """Return the mAP of the best full-length trial within each number of epochs."""
     levels = rung_epochs(1 + math.ceil(EPOCHS / 10), 3, EPOCHS) if asha else ()
-    with common.workplace() as folder:
+    with common.temporary_workspace() as folder:
         sweep = make_sweep(folder, sampler, seed)
         with Journal(sweep.folder) as journal:
             journal.emit(make_header(sweep))
@@ -116,7 +119,11 @@ def best(sampler: str, asha: bool, seed: int, objective: Objective, budgets: Seq
 
 
 def run(source: TrialSource, objective: Objective, budget: int) -> list[tuple[int, float]]:
-    """Search until the epochs are used up: those used at the end of each full-length trial, and its mAP."""
+    """Search until the epochs are used up.
+
+    Returns:
+        For each full-length trial, the number of epochs used at its end, and its mAP.
+    """
     used, ended = 0, []
     while used < budget:
         attempt = source.next_attempt()
@@ -133,7 +140,7 @@ def run(source: TrialSource, objective: Objective, budget: int) -> list[tuple[in
 
 
 def make_sweep(folder: Path, sampler: str, seed: int) -> SweepConfig:
-    """The sweep of one method and seed; grace period and factor are the defaults, see `best`."""
+    """Return the sweep of a method and seed; grace period and factor are the defaults, see `search`."""
     tree = unflatten(BASE | {"model.backbone": BACKBONE, "dataset.train_dataset_dir": "not-read"})
     (folder / "spec.yaml").write_text(yaml.safe_dump(json.loads(json.dumps(tree))))
     content = {
@@ -149,10 +156,10 @@ def make_sweep(folder: Path, sampler: str, seed: int) -> SweepConfig:
     return load_sweep(folder / "sweep.yaml")
 
 
-def print_found(found: dict[str, np.ndarray], budgets: Sequence[int], objective: Objective) -> None:
-    """Print the methods' values [seed, budget] and the first one's lead; in percent."""
-    (first, leader), *others = found.items()
-    rows = found | {f"{first} minus {name}": leader - values for name, values in others}
+def print_results(results: dict[str, np.ndarray], budgets: Sequence[int], objective: Objective) -> None:
+    """Print the methods' values [seed, budget], and the first method's lead over the others, in percent."""
+    (first, leader), *others = results.items()
+    rows = results | {f"{first} minus {name}": leader - values for name, values in others}
     print(f"best mAP % of {len(leader)} seeds, 95 % intervals; the best of the table: {100 * objective.best:.1f}")
     table = Table("after epochs", *(str(budget) for budget in budgets))
     for name, values in rows.items():

@@ -1,4 +1,4 @@
-"""A tabulated objective: mAP on hold-out identities of drawn pedestrians after every epoch of a grid of trainings."""
+"""Tabulated objective: mAP on held-out identities of drawn pedestrians after every epoch of a grid of trainings."""
 
 import json
 import tempfile
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import spec, workplace
+from common import spec, temporary_workspace
 from rich.progress import track
 
 from reid_tune.config.experiment import Experiment
@@ -22,7 +22,7 @@ __all__ = ["AXES", "BACKBONE", "BASE", "EPOCHS", "FILE", "NAME", "RATE", "RATES"
 FILE = Path(__file__).with_suffix(".json")
 BACKBONE, EPOCHS = "test_resnet", 9
 NAME, RATE = "train.optim.name", "train.optim.base_lr"
-# 4,000-fold each, from rates that learn next to nothing to rates that do not learn at all.
+# A factor of 4,000 each, from rates that hardly learn to rates that diverge.
 _ADAM = tuple(3e-5 * 4**step for step in range(7))
 _SGD = tuple(1e-3 * 4**step for step in range(7))
 RATES = {"Adam": _ADAM, "SGD": _SGD, "AdamW": _ADAM}
@@ -48,22 +48,22 @@ def make_table(lines: Path) -> None:
     """Train the grid, 126 times 9 epochs in about 7 minutes on one core, and write the table.
 
     Args:
-        lines: A file that gains a line with every training; what is in it is not trained again.
+        lines: File to which every training appends a line; trainings that it contains are not repeated.
     """
     torch.set_num_threads(1)
     grid = list(_grid())
-    known = [json.loads(line) for line in lines.read_text().splitlines()] if lines.exists() else []
-    done = [row["parameters"] for row in known]
-    left = [parameters for parameters in grid if parameters not in done]
-    with workplace() as folder, lines.open("a") as file:
+    rows = [json.loads(line) for line in lines.read_text().splitlines()] if lines.exists() else []
+    done = [row["parameters"] for row in rows]
+    remaining = [parameters for parameters in grid if parameters not in done]
+    with temporary_workspace() as folder, lines.open("a") as file:
         draw_demo_data(folder / "data", identities=100, images=6)
-        for parameters in track(left):
+        for parameters in track(remaining):
             row = _train(parameters, folder)
             file.write(json.dumps(row) + "\n")
             file.flush()
-            known.append(row)
-    known.sort(key=lambda row: grid.index(row["parameters"]))
-    write_atomic(FILE, "[\n" + ",\n".join(json.dumps(row) for row in known) + "\n]\n")
+            rows.append(row)
+    rows.sort(key=lambda row: grid.index(row["parameters"]))
+    write_atomic(FILE, "[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n")
 
 
 def _grid() -> Iterator[dict[str, Any]]:
@@ -73,7 +73,7 @@ def _grid() -> Iterator[dict[str, Any]]:
 
 
 def _train(parameters: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """A row: the parameters, mAP by epoch, and why there are no more epochs where the training failed."""
+    """Train, and return a row: the parameters, the mAP by epoch, and the reason if the training failed."""
     with tempfile.TemporaryDirectory(dir=folder) as results:
         reporter = _Collector()
         try:

@@ -1,14 +1,14 @@
-"""What a sweep costs beside its training: the driver over 1,000 simulated trials, and real trials on Ray.
+"""Cost of a sweep in addition to its training: the driver over 1,000 simulated trials, and real trials on Ray.
 
     python benchmarks/sweep_overhead.py [--trials 1000] [--runs 4]
 
-Driver: the search itself (tpe, asha, a space with conditions and a constraint, the log fsynced) is told 27 epochs of a
-formula instead of trainings. CPU time of this process, without the live table and MLflow.
+Driver: the search (tpe, asha, a space with conditions and a constraint, the log fsynced) receives reports of 27 epochs
+that a formula computes instead of a training. CPU time of this process, without the live table and MLflow.
 
 Ray: small trainings one after the other on a local cluster. The cost of a trial is the time from its start to the next
-one's start without the seconds of its training steps: process, imports, data, checkpoints and reports. The cost of a
-report is the time from one report's arrival to the next without the training steps between: the epoch's checkpoint and
-the hand-over. The obvious way is a Tune function that calls the same training, and tune.report behind every epoch.
+one's start, without the seconds of its training steps: process, imports, data, checkpoints and reports. The cost of a
+report is the time from one report's arrival to the next, without the training steps: the epoch's checkpoint and the
+transfer. Plain Ray Tune is a Tune function that calls the same training, and tune.report after every epoch.
 """
 
 import math
@@ -64,34 +64,34 @@ PLAIN = {"dataset.validation": "none"}
 
 
 def main() -> None:
-    given = parse()
+    options = parse()
     print(common.machine(torch.device("cpu")), flush=True)
-    with common.workplace() as folder:
-        rows = driver(folder, 60 if given.quick else given.trials)
-        if given.runs:
-            rows += trials(folder, 2 if given.quick else given.runs)
-    common.show("the cost of a sweep beside its training", "bare Tune", rows)
+    with common.temporary_workspace() as folder:
+        rows = driver(folder, 60 if options.quick else options.trials)
+        if options.runs:
+            rows += trials(folder, 2 if options.quick else options.runs)
+    common.show("the cost of a sweep in addition to its training", "plain Ray Tune", rows)
 
 
 def parse() -> Namespace:
-    parser = common.options(__doc__)
-    parser.add_argument("--trials", type=int, default=1000, help="simulated ones")
+    parser = common.make_parser(__doc__)
+    parser.add_argument("--trials", type=int, default=1000, help="number of simulated trials")
     parser.add_argument("--runs", type=int, default=4, help="real trials of each kind, 0 or at least 2")
     return parser.parse_args()
 
 
-def make_sweep(folder: Path, values: Mapping[str, Any], **more: Any) -> SweepConfig:
+def make_sweep(folder: Path, values: Mapping[str, Any], **settings: Any) -> SweepConfig:
     folder.mkdir()
     (folder / "spec.yaml").write_text(yaml.safe_dump(unflatten({"train.optim.warmup_iters": 1, **values})))
     content = {"name": "overhead", "spec": "spec.yaml", "space": SPACE, "registry": {"model": "none"}}
     (folder / "sweep.yaml").write_text(
-        yaml.safe_dump(content | {"storage": str(folder), "budget": {"trials": 1}} | more)
+        yaml.safe_dump(content | {"storage": str(folder), "budget": {"trials": 1}} | settings)
     )
     return load_sweep(folder / "sweep.yaml")
 
 
 def driver(folder: Path, count: int) -> list[Row]:
-    """Rows of the simulated sweep."""
+    """Simulate a sweep, and return the rows of the driver."""
     values = {"train.num_epochs": EPOCHS, "dataset.train_dataset_dir": "not-read"}
     sweep = make_sweep(folder / "simulated", values, constraints=CONSTRAINTS, budget={"trials": count})
     before = _peak_mb()
@@ -113,25 +113,25 @@ def driver(folder: Path, count: int) -> list[Row]:
 
 
 def simulate(source: TrialSource) -> tuple[list[float], list[float]]:
-    """Run a search to its end: CPU milliseconds of each suggestion and of each report."""
+    """Run a search to its end, and return the CPU milliseconds of each suggestion and of each report."""
     suggestions, reports = [], []
     while not source.is_done():
-        begun = time.process_time()
+        started = time.process_time()
         attempt = source.next_attempt()
-        suggestions.append(1e3 * (time.process_time() - begun))
+        suggestions.append(1e3 * (time.process_time() - started))
         assert attempt is not None
         for epoch in range(1, EPOCHS + 1):
             metrics = {"epoch": epoch, "loss": 1 / epoch, "mAP": quality(attempt.experiment, epoch)}
-            begun = time.process_time()
-            goes_on = source.report(attempt.run, metrics)
-            reports.append(1e3 * (time.process_time() - begun))
-            if not goes_on:
+            started = time.process_time()
+            continues = source.report(attempt.run, metrics)
+            reports.append(1e3 * (time.process_time() - started))
+            if not continues:
                 break
     return suggestions, reports
 
 
 def quality(experiment: Experiment, epoch: int) -> float:
-    """Learns with the epochs, best at one rate of each optimizer."""
+    """Return a score that rises with the epochs and is best at one learning rate of each optimizer."""
     optim = experiment.train.optim
     best = 1e-3 if optim.name == "AdamW" else 5e-2
     level = 0.6 - 0.2 * abs(math.log10(optim.base_lr / best)) - 0.3 * abs(optim.triplet_loss_margin - 0.3)
@@ -143,18 +143,19 @@ def _peak_mb() -> float:
 
 
 def trials(folder: Path, runs: int) -> list[Row]:
-    """Rows of the real trials."""
+    """Run real trials on Ray, and return their rows."""
     draw_demo_data(folder / "data", identities=40, images=6)
     data = {"dataset.train_dataset_dir": str(folder / "data" / "bounding_box_train")}
     sweep = make_sweep(folder / "real", TINY | data)
-    experiment = with_parameters(sweep.experiment, PLAIN, "here")
+    experiment = with_parameters(sweep.experiment, PLAIN, "benchmark")
     sampler = load_training_images(experiment, load_split(experiment).train).sampler
     images = sampler.steps_per_epoch * experiment.dataset.batch_size
     with ray_session():
-        from ray_trials import bare, cost_of_report, cost_of_trial, ours
+        from ray_trials import report_cost, run_plain_trials, run_trials, trial_cost
 
-        ways = [bare(experiment, runs, images), *(ours(sweep, PLAIN, runs, workers, images) for workers in (1, 2))]
-    costs, reports = [[measure(way) for way in ways] for measure in (cost_of_trial, cost_of_report)]
+        plain = run_plain_trials(experiment, runs, images)
+        variants = [plain, *(run_trials(sweep, PLAIN, runs, workers, images) for workers in (1, 2))]
+    costs, reports = [[cost(variant) for variant in variants] for cost in (trial_cost, report_cost)]
     return [
         Row("a trial with 1 worker, s", costs[0], costs[1], "less", "6"),
         Row("a trial with 2 workers, s", None, costs[2], "less", "15"),

@@ -1,12 +1,12 @@
-"""What waiting threads cost: CPU and wall seconds of a training by how long OpenMP's threads spin before they sleep.
+"""Cost of waiting threads: CPU and wall seconds of a training, by how long OpenMP's threads spin before they sleep.
 
     python benchmarks/threads.py [--threads 2] [--epochs 3]
 
 ResNet-18 is trained on the CPU with several threads of GNU OpenMP, alone and next to one busy process for each core.
-`GOMP_SPINCOUNT` is 300,000, the library's default where neither it nor OMP_WAIT_POLICY is set, and 1,000, which
-reid-tune sets as it is imported. Each training is a process that has the variable from its start; its first epoch does
-not count. Run it on a machine that has nothing else to do, with at least as many cores as threads: with more threads
-than cores the library shortens the spinning itself.
+`GOMP_SPINCOUNT` is 300,000, the library's default if neither it nor OMP_WAIT_POLICY is set, and 1,000, which reid-tune
+sets when it is imported. Each training is a process that has the variable from its start; its first epoch does not
+count. Run the script on an idle machine with at least as many cores as threads: with more threads than cores the
+library shortens the spinning itself.
 """
 
 import json
@@ -24,12 +24,12 @@ from pathlib import Path
 
 import common
 import torch
-from common import Row, Watch
+from common import EpochTimer, Row
 
 from reid_tune.config.experiment import Experiment
 
 DEFAULT, SHORT = "300000", "1000"
-LONGEST = 1800  # seconds after which a busy process ends by itself
+MAX_BUSY_SECONDS = 1800  # after which a busy process ends by itself
 CPU = torch.device("cpu")
 
 
@@ -38,7 +38,7 @@ def main() -> None:
     if options.folder:
         print(json.dumps(train(options)))
         return
-    with common.workplace() as options.folder:
+    with common.temporary_workspace() as options.folder:
         images = 16 if options.quick else 1024
         common.draw_crops(options.folder / "crops", images, images // 4)
         print(common.machine(CPU), flush=True)
@@ -56,15 +56,15 @@ def main() -> None:
 
 
 def parse() -> Namespace:
-    parser = common.options(__doc__)
+    parser = common.make_parser(__doc__)
     parser.set_defaults(device="cpu")
-    parser.add_argument("--threads", type=int, help="of OpenMP; default 2")
-    parser.add_argument("--epochs", type=int, help="that count; default 3")
+    parser.add_argument("--threads", type=int, help="threads of OpenMP; default 2")
+    parser.add_argument("--epochs", type=int, help="timed epochs; default 3")
     parser.add_argument("--repeats", type=int, help="default 3")
-    parser.add_argument("--folder", type=Path, help=SUPPRESS)  # one training, in a process of its own
+    parser.add_argument("--folder", type=Path, help=SUPPRESS)  # of a single training in this process
     options = parser.parse_args()
     if options.device != "cpu":
-        parser.error("this is about the threads of a CPU")
+        parser.error("this benchmark measures the threads of a CPU: omit --device")
     options.threads = options.threads or (1 if options.quick else 2)
     options.epochs = options.epochs or (1 if options.quick else 3)
     options.repeats = options.repeats or (1 if options.quick else 3)
@@ -84,27 +84,27 @@ def make_spec(options: Namespace) -> Experiment:
 
 
 def train(options: Namespace) -> tuple[float, float]:
-    """Wall and CPU seconds of the epochs that count, of all threads of this process."""
+    """Return the wall and CPU seconds of the timed epochs, of all threads of this process."""
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        watch = Watch(stop_after=options.epochs + 1)
-        common.watched(make_spec(options), watch, Path(folder), CPU)
-    return watch.ends[-1] - watch.ends[1], watch.cpu_ends[-1] - watch.cpu_ends[1]
+        timer = EpochTimer(stop_after=options.epochs + 1)
+        common.train_timed(make_spec(options), timer, Path(folder), CPU)
+    return timer.ends[-1] - timer.ends[1], timer.cpu_ends[-1] - timer.cpu_ends[1]
 
 
-def measure(options: Namespace, neighbours: int) -> list[Row]:
-    """Rows of both spin counts, with as many busy processes on the machine."""
-    with busy(neighbours):
-        ways = {spins: partial(seconds, options, spins) for spins in (DEFAULT, SHORT)}
-        medians = common.interleaved(ways, options.repeats)
-    machine = f"next to {neighbours} busy process{'es' * (neighbours > 1)}" if neighbours else "alone"
+def measure(options: Namespace, busy_processes: int) -> list[Row]:
+    """Return the rows of both spin counts, next to a number of busy processes."""
+    with busy(busy_processes):
+        trainings = {spins: partial(seconds, options, spins) for spins in (DEFAULT, SHORT)}
+        medians = common.interleaved_medians(trainings, options.repeats)
+    load = f"next to {busy_processes} busy process{'es' if busy_processes > 1 else ''}" if busy_processes else "alone"
     return [
-        Row(f"{kind} seconds, {machine}", float(medians[DEFAULT][i]), float(medians[SHORT][i]), "less")
+        Row(f"{kind} seconds, {load}", float(medians[DEFAULT][i]), float(medians[SHORT][i]), "less")
         for i, kind in enumerate(("wall", "CPU"))
     ]
 
 
 def seconds(options: Namespace, spins: str) -> tuple[float, float]:
-    """Wall and CPU seconds of a training in a process with a spin count."""
+    """Return the wall and CPU seconds of a training in a process with a spin count."""
     environment = os.environ | {"GOMP_SPINCOUNT": spins, "OMP_NUM_THREADS": str(options.threads)}
     environment.pop("OMP_WAIT_POLICY", None)
     options = ["--folder", options.folder, "--epochs", options.epochs, *["--quick"] * options.quick]
@@ -128,7 +128,7 @@ def busy(count: int) -> Iterator[None]:
 
 
 def compute() -> None:
-    end = time.monotonic() + LONGEST
+    end = time.monotonic() + MAX_BUSY_SECONDS
     while time.monotonic() < end:
         pass
 

@@ -1,13 +1,13 @@
-"""What MLflow costs a sweep: sending a large one, and what a healthy, a hanging and a dead store cost its driver.
+"""Cost of MLflow: sending a large sweep, and the driver's cost with a healthy, a hanging and an unreachable store.
 
     python benchmarks/tracking.py [--trials 1000] [--epochs 50]
 
-Sending: the log of a finished sweep, metrics and parameters as real ones have, into a new SQLite store. The
-obvious way is a call of MlflowClient for each parameter and each metric of each epoch, as loggers make them; it sends a
-few trials, and its time is scaled to all.
+Sending: the log of a finished sweep, with the metrics and parameters of real sweeps, into a new SQLite store. The plain
+way is a call of MlflowClient for each parameter and each metric of each epoch, as loggers make them; it sends a few
+trials, and its time is scaled to all.
 
-Driver: reports are written into an event log at a fixed rate, as a driver does, with a sender beside it: none, and
-stores that take everything, hang (a server that is stopped) or are not there.
+Driver: reports are written into an event log at a fixed rate, as by a driver, without a sender, and with senders to
+stores that work, hang (a server that is stopped) or are unreachable.
 """
 
 import argparse
@@ -45,11 +45,11 @@ from reid_tune.journal.events import (
 )
 from reid_tune.report.markdown import SweepPage
 from reid_tune.tables import print_table
-from reid_tune.tracking.mlflow_names import milliseconds, points, public_spec, text
+from reid_tune.tracking.mlflow_names import metric_points, milliseconds, parameter_text, public_spec
 from reid_tune.tracking.sender import Sender, send_all
 from reid_tune.tracking.store import client
 
-OBVIOUS = 4  # trials that the obvious way sends
+PLAIN_TRIALS = 4  # trials that the plain way sends
 START = 1_700_000_000.0
 
 
@@ -57,20 +57,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=1000)
     parser.add_argument("--epochs", type=int, default=50)
-    parser.add_argument("--seconds", type=float, default=30.0, help="of each store, for the driver's costs")
-    parser.add_argument("--rate", type=float, default=20.0, help="reports a second")
-    parser.add_argument("--quick", action="store_true", help="small sizes, to see that it runs")
+    parser.add_argument("--seconds", type=float, default=30.0, help="duration of each driver")
+    parser.add_argument("--rate", type=float, default=20.0, help="reports per second")
+    parser.add_argument("--quick", action="store_true", help="small sizes, only to check that the script runs")
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.trials, arguments.epochs, arguments.seconds = 6, 4, 2.0
     print(machine(torch.device("cpu")))
     with tempfile.TemporaryDirectory() as folder:
-        sending(Path(folder), arguments)
-        driver(Path(folder), arguments)
+        measure_sending(Path(folder), arguments)
+        measure_driver(Path(folder), arguments)
 
 
 def events(trials: int, epochs: int) -> Iterator[Event]:
-    """A sweep of as many trials, at most eight at once."""
+    """Yield the events of a sweep with `trials` trials, eight of which run at a time."""
     clock = iter(range(10**9))
 
     def now() -> float:
@@ -106,57 +106,57 @@ def usage(epoch: int) -> dict[str, float]:
     return {f"system/{name}": 50.0 + epoch for name in names} | {"train/memory_megabytes": 900.0}
 
 
-def write(path: Path, found: Iterator[Event]) -> Path:
+def write_log(path: Path, events: Iterator[Event]) -> Path:
     path.parent.mkdir()
     with path.open("wb") as file:
-        for event in found:
+        for event in events:
             file.write(to_line(event) + b"\n")
     return path
 
 
-def sending(folder: Path, arguments: argparse.Namespace) -> None:
-    log = write(folder / "large" / "events.jsonl", events(arguments.trials, arguments.epochs))
-    uri = f"sqlite:///{folder}/ours.db"
+def measure_sending(folder: Path, arguments: argparse.Namespace) -> None:
+    log = write_log(folder / "large" / "events.jsonl", events(arguments.trials, arguments.epochs))
+    uri = f"sqlite:///{folder}/sent.db"
     client(uri)
     cpu, wall = time.process_time(), time.perf_counter()
     sent = send_all(log, uri, SweepPage).events
     cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
-    obvious = arguments.trials / OBVIOUS * obvious_way(folder, events(OBVIOUS, arguments.epochs))
-    table = Table("sending", "obvious, scaled", "reid-tune", "ratio", "wanted")
+    plain = arguments.trials / PLAIN_TRIALS * send_plainly(folder, events(PLAIN_TRIALS, arguments.epochs))
+    table = Table("sending", "plain, scaled", "reid-tune", "ratio", "target")
     name = f"{arguments.trials} trials x {arguments.epochs} epochs, {sent} events, s"
-    table.add_row(name, f"{obvious:.0f}", f"{wall:.1f}", f"{obvious / wall:.1f}x", "600")
+    table.add_row(name, f"{plain:.0f}", f"{wall:.1f}", f"{plain / wall:.1f}x", "600")
     table.add_row("of it CPU, s", "", f"{cpu:.1f}", "", "")
-    table.add_row("store, MB", "", f"{(folder / 'ours.db').stat().st_size / 1e6:.0f}", "", "")
+    table.add_row("store, MB", "", f"{(folder / 'sent.db').stat().st_size / 1e6:.0f}", "", "")
     print_table(table)
 
 
-def obvious_way(folder: Path, found: Iterator[Event]) -> float:
-    """Seconds of one call for each value."""
-    connection = client(f"sqlite:///{folder}/obvious.db")
-    experiment = connection.create_experiment("large", str(folder / "obvious"))
+def send_plainly(folder: Path, events: Iterator[Event]) -> float:
+    """Send each value with a separate call, and return the seconds."""
+    connection = client(f"sqlite:///{folder}/plain.db")
+    experiment = connection.create_experiment("large", str(folder / "plain"))
     runs: dict[str, str] = {}
     spec: dict[str, Any] = {}
-    begun = time.perf_counter()
-    for event in found:
+    started = time.perf_counter()
+    for event in events:
         if isinstance(event, SweepHeader):
             spec = event.spec
         elif isinstance(event, RunSuggested):
             run = runs[event.run] = connection.create_run(experiment).info.run_id
             for key, value in public_spec({**spec, **event.parameters}).items():
-                connection.log_param(run, key, text(value))
+                connection.log_param(run, key, parameter_text(value))
         elif isinstance(event, EpochReported):
-            for metric in points(event):
+            for metric in metric_points(event):
                 connection.log_metric(runs[event.run], metric.key, metric.value, milliseconds(event), metric.step)
         elif isinstance(event, RunEnded):
             connection.set_terminated(runs[event.run])
-    return time.perf_counter() - begun
+    return time.perf_counter() - started
 
 
-def driver(folder: Path, arguments: argparse.Namespace) -> None:
-    table = Table("driver beside", "a report, median ms", "slowest, ms", "CPU of a core, %", "of the time", "sent")
+def measure_driver(folder: Path, arguments: argparse.Namespace) -> None:
+    table = Table("driver with", "a report, median ms", "slowest, ms", "CPU of a core, %", "of the time", "sent")
     for name, store in stores(folder).items():
         with store as uri:
-            table.add_row(name, *beside(folder / f"driver of {name}", uri, arguments))
+            table.add_row(name, *drive(folder / f"driver of {name}", uri, arguments))
     print_table(table)
 
 
@@ -166,38 +166,38 @@ def stores(folder: Path) -> dict[str, Any]:
         "SQLite": nullcontext(f"sqlite:///{folder}/driver.db"),
         "a server": server(folder / "well"),
         "a server that hangs": server(folder / "hanging", stop=True),
-        "nobody": nullcontext("http://127.0.0.1:9"),
+        "an unreachable server": nullcontext("http://127.0.0.1:9"),
     }
 
 
-def beside(folder: Path, uri: str | None, arguments: argparse.Namespace) -> list[str]:
-    """Write reports of one trial at the rate, as fast as it comes when it is late."""
+def drive(folder: Path, uri: str | None, arguments: argparse.Namespace) -> list[str]:
+    """Write reports of one trial at the rate, or as fast as possible when late, and return the row's cells."""
     lines = list(events(1, int(arguments.rate * arguments.seconds)))
     folder.mkdir()
     if uri and uri.startswith("sqlite"):
         client(uri)
-    took = []
+    milliseconds_of_reports = []
     with EventLog(folder / "events.jsonl") as log:
         sender = Sender(log.path, uri, SweepPage) if uri else None
-        cpu, begun = time.process_time(), time.perf_counter()
+        cpu, started = time.process_time(), time.perf_counter()
         for number, event in enumerate(lines):
-            time.sleep(max(0.0, begun + number / arguments.rate - time.perf_counter()))
+            time.sleep(max(0.0, started + number / arguments.rate - time.perf_counter()))
             before = time.perf_counter()
             log.append(replace(event, time=time.time()))
-            took.append(1000 * (time.perf_counter() - before))
-        wall, cpu = time.perf_counter() - begun, time.process_time() - cpu
+            milliseconds_of_reports.append(1000 * (time.perf_counter() - before))
+        wall, cpu = time.perf_counter() - started, time.process_time() - cpu
         assert len(read_events(log.path)) == len(lines)
-        behind = sender.lag if sender else len(lines)
+        unsent = sender.lag if sender else len(lines)
         if sender:
             sender.close(0, 0)
     expected = (len(lines) - 1) / arguments.rate
-    shares = [f"{100 * cpu / wall:.1f}", f"{100 * wall / expected:.2f} %", f"{len(lines) - behind} of {len(lines)}"]
-    return [f"{statistics.median(took):.2f}", f"{max(took):.1f}", *shares]
+    shares = [f"{100 * cpu / wall:.1f}", f"{100 * wall / expected:.2f} %", f"{len(lines) - unsent} of {len(lines)}"]
+    return [f"{statistics.median(milliseconds_of_reports):.2f}", f"{max(milliseconds_of_reports):.1f}", *shares]
 
 
 @contextmanager
 def server(folder: Path, stop: bool = False) -> Iterator[str]:
-    """A real MLflow server, which is stopped as it answers where it is to hang."""
+    """Run a real MLflow server; with `stop` it is stopped once it answers, so that it hangs."""
     folder.mkdir()
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -209,7 +209,7 @@ def server(folder: Path, stop: bool = False) -> Iterator[str]:
             command, cwd=folder, env=environment, stdout=output, stderr=output, start_new_session=True
         )
     try:
-        while not answers(port):
+        while not is_ready(port):
             time.sleep(0.1)
         if stop:
             os.killpg(process.pid, signal.SIGSTOP)
@@ -219,10 +219,10 @@ def server(folder: Path, stop: bool = False) -> Iterator[str]:
         process.wait()
 
 
-def answers(port: int) -> bool:
+def is_ready(port: int) -> bool:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=60) as answer:
-            return answer.status == 200
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=60) as response:
+            return response.status == 200
     except OSError:
         return False
 

@@ -48,7 +48,7 @@ def run(script: str, folder: Path, *arguments: str, without: tuple[str, ...] = A
 
 
 def row(printed: str, name: str) -> list[str]:
-    """The cells of one row of the table behind its name."""
+    """The cells of one row of the table after its name."""
     lines = [line for line in printed.splitlines() if re.match(rf"│ {re.escape(name)}\s", line)]
     found = [line for line in lines if re.match(rf"│ {re.escape(name)} +│", line)] or lines
     assert len(found) == 1, printed
@@ -68,8 +68,8 @@ def assert_names_the_machine(printed: str) -> None:
 def test_the_training_step_is_timed_both_ways_and_stage_by_stage(folder: Path) -> None:
     printed = run("training_step.py", folder)
     assert_names_the_machine(printed)
-    obvious, ours, ratio, _ = row(printed, "images/s")
-    assert number(ratio) == pytest.approx(number(ours) / number(obvious), abs=0.02, rel=0.01)
+    plain, ours, ratio, _ = row(printed, "images/s")
+    assert number(ratio) == pytest.approx(number(ours) / number(plain), abs=0.02, rel=0.01)
     epoch, constant = (number(row(printed, f"{name}, s")[1]) for name in (EPOCH, "8 steps on a constant batch"))
     share = number(row(printed, "share of the constant batch, whole epochs, %")[1])
     assert share == pytest.approx(100 * constant / epoch, rel=0.01)
@@ -85,7 +85,7 @@ def test_the_full_run_is_projected_from_a_few_steps(folder: Path) -> None:
     start, epoch, validation = (
         number(row(printed, f"{name}, s")[1])
         for name in (
-            "start, with what the first epoch takes beyond a later one",
+            "start, with the extra time of the first epoch",
             "an epoch with its checkpoint",
             "a validation of 2,587 images",
         )
@@ -130,8 +130,8 @@ def test_waiting_threads_are_measured_alone_and_with_neighbours(folder: Path) ->
 def test_the_input_pipeline_is_timed_both_ways_and_weighed(folder: Path) -> None:
     printed = run("input_pipeline.py", folder, "--cores", "1")
     assert_names_the_machine(printed)
-    obvious, ours, ratio, wanted = row(printed, "images/s per core")
-    assert number(ratio) == pytest.approx(number(ours) / number(obvious), rel=0.01) and wanted == "15x"
+    plain, ours, ratio, target = row(printed, "images/s per core")
+    assert number(ratio) == pytest.approx(number(ours) / number(plain), rel=0.01) and target == "15x"
     assert number(row(printed, "build of the cache, s")[1]) > 0
     assert all(number(cell) > 0 for cell in row(printed, "memory of each of 4 processes, MB")[:2])
 

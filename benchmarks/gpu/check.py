@@ -1,12 +1,12 @@
-"""Check what the project does on a GPU: what works, what does not, and how fast it is. 8 to 9 minutes.
+"""Check the project on a GPU: what works, what does not, and how fast it is. 8 to 9 minutes.
 
     python benchmarks/gpu/check.py [--images FILE.tar|FOLDER] [--seconds 500] [--only NAME,...] [--skip NAME,...]
     python benchmarks/gpu/check.py --device cpu --quick
 
-Prints a line for each step as it ends, and the table last. The output folder is $OUT, else `reid-tune-gpu` below the
-temporary folder: gpu.json has all numbers, log.txt what every command printed, profile.txt the kernels of 20 steps. The
-exit status is 1 where a step failed; a step that fails stops no other. `--quick` is for machines without a GPU: with
-tiny sizes it shows that every command line is right, and measures nothing. See README.md.
+Prints a line for each step when it ends, and a table at the end. The output folder is $OUT, or `reid-tune-gpu` below
+the temporary folder: gpu.json has all numbers, log.txt the output of every command, profile.txt the kernels of 20
+steps. The exit status is 1 if a step failed; a failed step does not stop the others. `--quick` is for machines without
+a GPU: with tiny sizes it checks every command line, and measures nothing. See README.md.
 """
 
 import argparse
@@ -24,8 +24,8 @@ from programs import Programs
 from steps import Runner, Step
 from training import Training
 
-AT_ONCE = 6  # steps that run side by side on a GPU
-STRETCH = 3  # of the limits where the CPU does the work
+MAX_CONCURRENT = 6  # steps that run at the same time on a GPU
+CPU_LIMIT_FACTOR = 3  # of the limits on a CPU
 
 
 def main() -> int:
@@ -34,32 +34,32 @@ def main() -> int:
     output.mkdir(parents=True, exist_ok=True)
     print_machine(options.device)
     cuda = options.device == "cuda"
-    runner = Runner(output / "gpu.json", options.seconds, options.only, options.skip, 1 if cuda else STRETCH)
+    runner = Runner(output / "gpu.json", options.seconds, options.only, options.skip, 1 if cuda else CPU_LIMIT_FACTOR)
     with tempfile.TemporaryDirectory(prefix="gpu-", ignore_cleanup_errors=True) as name:
         os.environ["REID_TUNE_CACHE_DIR"] = str(Path(name, "cache"))
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(Path(name, "inductor"))
         commands = Commands(output / "log.txt")
         training = Training(commands, Path(name), options.images, cuda, options.quick)
         programs = Programs(commands, Path(name), output, cuda, options.quick)
-        together, alone = chains(training, programs), timed(training, programs)
-        require_known([*options.only, *options.skip], [*chain(*together), *alone])
+        chains, single_steps = concurrent_chains(training, programs), timed_steps(training, programs)
+        require_known([*options.only, *options.skip], [*chain(*chains), *single_steps])
         runner.run(Step("data", 120, training.data), always=True)
-        runner.run_chains(together, AT_ONCE if cuda else 2)
-        for step in alone:
+        runner.run_chains(chains, MAX_CONCURRENT if cuda else 2)
+        for step in single_steps:
             runner.run(step)
-    print(f"\nall took {time.monotonic() - started:.0f} s; {output} has the numbers\n")
+    print(f"\nall took {time.monotonic() - started:.0f} s; the numbers are in {output}\n")
     for name, value in runner.results.get("lab", {}).get("data", {}).items():
         for text in value if isinstance(value, list) else [value]:
             print(f"lab: {name}: {text}"[:330])
     print("", *runner.table(), sep="\n")
-    return int(runner.failed)
+    return int(runner.has_failed)
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda")
-    parser.add_argument("--images", type=lambda text: Path(text).resolve(), help="data to train on, else drawn")
-    parser.add_argument("--seconds", type=float, default=500, help="for all steps together")
+    parser.add_argument("--images", type=lambda text: Path(text).resolve(), help="data to train on; by default drawn")
+    parser.add_argument("--seconds", type=float, default=500, help="time of all steps together")
     parser.add_argument("--only", type=lambda text: text.split(","), default=[])
     parser.add_argument("--skip", type=lambda text: text.split(","), default=[])
     parser.add_argument("--quick", action="store_true")
@@ -77,13 +77,13 @@ def print_machine(device: str) -> None:
     print(f"Python {sys.version.split()[0]}, torch {torch.__version__}, {cores} cores, {free:.0f} GB free", flush=True)
     if device == "cuda":
         if not torch.cuda.is_available():
-            sys.exit("torch sees no GPU here: --device cpu --quick tries the command lines alone")
+            sys.exit("torch finds no GPU: use --device cpu --quick to check the command lines only")
         gpu = torch.cuda.get_device_properties(0)
         print(f"{gpu.name}, {gpu.total_memory / 2**30:.1f} GiB, CUDA {torch.version.cuda}", flush=True)
 
 
-def chains(training: Training, programs: Programs) -> list[list[Step]]:
-    """Steps that run side by side; those of one chain need each other's files and run in turn."""
+def concurrent_chains(training: Training, programs: Programs) -> list[list[Step]]:
+    """Return chains that run at the same time; the steps of a chain need each other's files and run in turn."""
     quick, cuda = training.quick, training.cuda
     swin = ("model.backbone=swin_tiny_patch4_window7_224", "train.optim.name=SGD", "train.optim.base_lr=0.0008")
     swin += () if quick else ("model.input_height=384", "model.input_width=128")
@@ -96,29 +96,33 @@ def chains(training: Training, programs: Programs) -> list[list[Step]]:
         *("model.with_center_loss=true", "model.metric_loss_type=triplet_center", "dataset.validation=none", *swin),
     )
     return [
-        [Step("compile", 200, training.trains("compile", bf16, two, "train.compile=true", *large))],
+        [Step("compile", 200, training.train_step("compile", bf16, two, "train.compile=true", *large))],
         [
-            Step("bf16", 120, training.trains("bf16", bf16, longer, soon, *large)),
+            Step("bf16", 120, training.train_step("bf16", bf16, longer, soon, *large)),
             Step("evaluate", 120, training.evaluate),
             Step("export", 150, training.export),
         ],
         [Step("tests", 120, programs.tests)],
-        [Step("deterministic", 120, training.repeat)],
-        [Step("swin", 120, training.trains("swin", bf16, *swin))],
-        [Step("all-options", 120, training.trains("all-options", *options))],
-        [Step("fp16", 120, training.trains("fp16", "train.precision=fp16", two, soon))],
-        [Step("graphs", 120, training.trains("graphs", bf16, two, soon, "train.cuda_graphs=true"))],
-        [Step("chunks", 120, training.trains("chunks", bf16, soon, "train.accumulate=2", "dataset.resident=false"))],
-        [Step("no-gpu", 120, training.hidden)],
-        [Step("gpu-ids", 60, training.absent)],
+        [Step("deterministic", 120, training.train_twice)],
+        [Step("swin", 120, training.train_step("swin", bf16, *swin))],
+        [Step("all-options", 120, training.train_step("all-options", *options))],
+        [Step("fp16", 120, training.train_step("fp16", "train.precision=fp16", two, soon))],
+        [Step("graphs", 120, training.train_step("graphs", bf16, two, soon, "train.cuda_graphs=true"))],
+        [
+            Step(
+                "chunks", 120, training.train_step("chunks", bf16, soon, "train.accumulate=2", "dataset.resident=false")
+            )
+        ],
+        [Step("no-gpu", 120, training.train_without_gpu)],
+        [Step("gpu-ids", 60, training.train_on_missing_gpu)],
         [Step("group", 90, programs.group)],
     ]
 
 
-def timed(training: Training, programs: Programs) -> list[Step]:
-    """Steps that run alone, as their time matters or they take all of the memory."""
+def timed_steps(training: Training, programs: Programs) -> list[Step]:
+    """Return the steps that run one at a time, because their time matters or they need all of the memory."""
     return [
-        Step("memory", 60, training.too_large),
+        Step("memory", 60, training.train_too_large_batch),
         Step("full_run", 110, programs.benchmark("full_run.py", "--epochs", "6"), least=40),
         Step("training_step", 150, programs.benchmark("training_step.py", "--repeats", "3"), least=40),
         Step("sharing", 120, programs.benchmark("gpu_sharing.py"), least=40),

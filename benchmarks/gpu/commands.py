@@ -1,4 +1,4 @@
-"""Command lines of a check: run from the project's root, logged, and ended when their time is over."""
+"""Command lines of a check: run from the project's root, logged, and killed at their time limit."""
 
 import os
 import re
@@ -18,7 +18,7 @@ __all__ = ["ROOT", "TOOL", "Commands", "Finished", "last_line"]
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOL = (sys.executable, "-m", "reid_tune")
-TIMEOUT = 124  # The status of a command that was ended, as that of timeout(1).
+TIMEOUT = 124  # The status of a command that was killed, as in timeout(1).
 
 
 @dataclass(frozen=True)
@@ -31,21 +31,21 @@ class Finished:
 
     @property
     def last(self) -> str:
-        """Its last line, which tells the cause of a failure."""
+        """The last line of the output, which has the cause of a failure."""
         return last_line(self.err) or last_line(self.out)
 
 
 class Commands:
-    """Run commands and write what they print to a log, which is empty at first."""
+    """Runs commands, and writes their output to a log, which is emptied first."""
 
     def __init__(self, log: Path) -> None:
         self._log, self._lock = log, threading.Lock()
         log.write_text("")
 
     def run(self, name: str, command: Sequence[Any], limit: float, **environment: str) -> Finished:
-        """Run a command for at most `limit` seconds; then it is killed with all processes that it started."""
+        """Run a command; after `limit` seconds it is killed with all processes that it started."""
         words = [str(word) for word in command]
-        # The packages of the project are imported from its root, whether it is installed or not.
+        # The packages of the project are imported from its root, even if it is not installed.
         path = os.pathsep.join(filter(None, [str(ROOT), environment.get("PYTHONPATH", os.environ.get("PYTHONPATH"))]))
         with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
             process = subprocess.Popen(
@@ -71,26 +71,39 @@ class Commands:
         return finished
 
     def require(self, name: str, command: Sequence[Any], limit: float, **environment: str) -> Finished:
-        """Run a command that must succeed."""
+        """Run a command that must succeed.
+
+        Raises:
+            Failed: The command failed or reached its limit.
+        """
         finished = self.run(name, command, limit, **environment)
         if finished.status == TIMEOUT:
-            raise Failed(f"no end within {limit:.0f} s: {finished.last}")
+            raise Failed(f"not finished within {limit:.0f} s: {finished.last}")
         if finished.status:
             raise Failed(f"status {finished.status}: {finished.last}")
         return finished
 
-    def sentence(self, name: str, command: Sequence[Any], limit: float, statuses: Sequence[int], pattern: str) -> str:
-        """Run a command that must end with one of the statuses and a sentence that has the pattern; the sentence."""
+    def require_error(
+        self, name: str, command: Sequence[Any], limit: float, statuses: Sequence[int], pattern: str
+    ) -> str:
+        """Run a command that must end with one of the statuses and a message that matches the pattern.
+
+        Returns:
+            The message.
+
+        Raises:
+            Failed: The command ended differently.
+        """
         finished = self.run(name, command, limit)
-        sentences = [text for text in finished.err.splitlines() if text.startswith("reid-tune: ")]
+        messages = [text for text in finished.err.splitlines() if text.startswith("reid-tune: ")]
         if "Traceback" in finished.err:
             raise Failed(f"a traceback, status {finished.status}: {finished.last}")
-        if finished.status not in statuses or not sentences or not re.search(pattern, sentences[-1]):
-            raise Failed(f"status {finished.status}, expected {statuses[0]}: {(sentences or [finished.last])[-1]}")
-        return sentences[-1]
+        if finished.status not in statuses or not messages or not re.search(pattern, messages[-1]):
+            raise Failed(f"status {finished.status}, expected {statuses[0]}: {(messages or [finished.last])[-1]}")
+        return messages[-1]
 
 
 def last_line(text: str) -> str:
-    """The last line that is not empty, at most 300 characters of it."""
+    """Return the last line that is not empty, cut to 300 characters."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1][:300] if lines else ""

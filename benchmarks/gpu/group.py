@@ -1,8 +1,8 @@
-"""A process group of one: what several GPUs would do, as far as one can show it.
+"""Process group with a single worker: checks what several GPUs would do, as far as one GPU can.
 
     python benchmarks/gpu/group.py --file FILE [--device cpu]
 
-Writes the backend to a JSON file once the collectives of training and DistributedDataParallel have worked.
+Writes the backend to a JSON file after the collectives of training and DistributedDataParallel have worked.
 """
 
 import argparse
@@ -33,7 +33,7 @@ def work(file: Path, device: torch.device) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda")
-    parser.add_argument("--quick", action="store_true", help="changes nothing")
+    parser.add_argument("--quick", action="store_true", help="has no effect")
     parser.add_argument("--file", type=Path, required=True)
     options = parser.parse_args()
     launch_workers(

@@ -1,4 +1,4 @@
-"""Looks into a run: waits of the host, kernels and the gaps between them, the parts of an epoch, embedding."""
+"""Inspection of a run: waits of the host, kernels and the gaps between them, the parts of an epoch, embedding."""
 
 import statistics
 import time
@@ -13,21 +13,21 @@ import torch
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity
 from torch.profiler import profile as torch_profile
-from ways import Ours
+from trainers import ReidTuneTrainer
 
 from reid_tune.evaluation.distances import full_precision
 
-__all__ = ["embedding_speeds", "epoch_costs", "gaps_between", "profile", "waits"]
+__all__ = ["find_host_waits", "gaps_between", "measure_embedding", "measure_epoch", "profile_steps"]
 
 LAUNCHES = ("cudaLaunchKernel", "cudaLaunchKernelExC", "cuLaunchKernel", "cudaStreamSynchronize", "cudaMemcpyAsync")
 LARGE_GAP = 50  # microseconds
 
 
-def waits(ours: Ours) -> list[str]:
-    """The lines at which the host waits for the GPU in three steps, each with its count."""
-    if ours.run.device.type != "cuda":
+def find_host_waits(trainer: ReidTuneTrainer) -> list[str]:
+    """Return the lines at which the host waits for the GPU in three steps, each with its count."""
+    if trainer.run.device.type != "cuda":
         return ["not tried on a CPU"]
-    steps = ours(5)
+    steps = trainer(5)
     next(steps)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -39,15 +39,15 @@ def waits(ours: Ours) -> list[str]:
             torch.cuda.set_sync_debug_mode("default")
             steps.close()
     messages = [warning for warning in caught if "called a synchroniz" in str(warning.message)]
-    places = [f"{Path(warning.filename).name}:{warning.lineno}" for warning in messages]
-    return [f"{place} x {places.count(place)}" for place in dict.fromkeys(places)] or ["nowhere"]
+    lines = [f"{Path(warning.filename).name}:{warning.lineno}" for warning in messages]
+    return [f"{line} x {lines.count(line)}" for line in dict.fromkeys(lines)] or ["nowhere"]
 
 
-def profile(ours: Ours, file: Path) -> list[str]:
-    """Kernels and gaps of 20 steps as PyTorch's profiler sees them; its table goes to the file."""
-    cuda = ours.run.device.type == "cuda"
+def profile_steps(trainer: ReidTuneTrainer, file: Path) -> list[str]:
+    """Return kernels and gaps of 20 steps under PyTorch's profiler, and write its table to the file."""
+    cuda = trainer.run.device.type == "cuda"
     warm, count = (3, 20) if cuda else (1, 1)
-    steps, now = ours(warm + count), common.clock(ours.run.device)
+    steps, now = trainer(warm + count), common.clock(trainer.run.device)
     for _ in islice(steps, warm):
         pass
     activities = [ProfilerActivity.CPU, *[ProfilerActivity.CUDA] * cuda]
@@ -79,7 +79,11 @@ def _on_gpu(event: Any) -> bool:
 
 
 def gaps_between(spans: list[tuple[float, float]]) -> list[float]:
-    """The times between spans of start and end in which none of them runs."""
+    """Return the times in which no span runs, between the first start and the last end.
+
+    Args:
+        spans: Start and end of each span.
+    """
     gaps, last_end = [], None
     for start, end in sorted(spans):
         if last_end is not None and start > last_end:
@@ -88,25 +92,25 @@ def gaps_between(spans: list[tuple[float, float]]) -> list[float]:
     return gaps
 
 
-def epoch_costs(ours: Ours, folder: Path) -> str:
-    """What an epoch of the product's loop takes in addition to its steps, and what drawing its batches takes."""
-    run = ours.run
+def measure_epoch(trainer: ReidTuneTrainer, folder: Path) -> str:
+    """Return the time of an epoch of reid-tune's loop in addition to its steps, and the time of drawing its batches."""
+    run = trainer.run
     started = time.perf_counter()
     run.data.sampler.epoch(1)
     drawing = time.perf_counter() - started
-    watch = common.Watch(stop_after=4)
-    common.watched(run.experiment, watch, folder, run.device)
-    images = watch.steps_per_epoch * run.experiment.dataset.batch_size
-    rests = [epoch - images / speed for epoch, speed in zip(watch.epochs, watch.speeds, strict=True)][1:]
+    timer = common.EpochTimer(stop_after=4)
+    common.train_timed(run.experiment, timer, folder, run.device)
+    images = timer.steps_per_epoch * run.experiment.dataset.batch_size
+    extra_seconds = [epoch - images / speed for epoch, speed in zip(timer.epochs, timer.speeds, strict=True)][1:]
     return (
-        f"{1000 * statistics.median(rests):.0f} ms of {1000 * statistics.median(watch.epochs[1:]):.0f} ms "
-        f"({watch.steps_per_epoch} steps); its batches are drawn in {1000 * drawing:.0f} ms by a thread"
+        f"{1000 * statistics.median(extra_seconds):.0f} ms of {1000 * statistics.median(timer.epochs[1:]):.0f} ms "
+        f"({timer.steps_per_epoch} steps); its batches are drawn in {1000 * drawing:.0f} ms by a thread"
     )
 
 
-def embedding_speeds(ours: Ours) -> str:
-    """Forward alone, by memory format, in true float32 and in TF32."""
-    run = ours.run
+def measure_embedding(trainer: ReidTuneTrainer) -> str:
+    """Return the images per second of the forward pass by memory format, in true float32 and in TF32."""
+    run = trainer.run
     model, batch = run.experiment.model, run.experiment.dataset.batch_size
     network, now, results = run.network.eval(), common.clock(run.device), []
     images = torch.rand(batch, 3, model.input_height, model.input_width, device=run.device)

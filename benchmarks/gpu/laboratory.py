@@ -1,4 +1,4 @@
-"""Where the time of a training step goes, and what each setting brings; every finding is written as it comes.
+"""Time of the parts of a training step, and the effect of settings; each result is written when it is measured.
 
 PYTHONPATH=benchmarks python benchmarks/gpu/laboratory.py --file FILE [--device cpu --quick]
 """
@@ -13,10 +13,10 @@ from typing import Any
 
 import common
 import torch
-from inspection import embedding_speeds, epoch_costs, profile, waits
-from ways import Ours, Way
+from inspection import find_host_waits, measure_embedding, measure_epoch, profile_steps
+from trainers import ReidTuneTrainer, Trainer
 
-# Settings of a run in bf16, each measured by itself; the seconds are the least that must be left for it.
+# Settings of a run in bf16, each measured separately, with the minimum of remaining seconds for it.
 SETTINGS: dict[str, tuple[float, dict[str, Any]]] = {
     "images on the device": (10, {"dataset.resident": True}),
     "images on the host": (10, {"dataset.resident": False}),
@@ -30,35 +30,35 @@ SETTINGS: dict[str, tuple[float, dict[str, Any]]] = {
     "swin_tiny": (15, {"model.backbone": common.SWIN}),
     "compiled": (50, {"train.compile": True}),
 }
-SLOW = ("compiled",)  # left out of a quick run
+SLOW = ("compiled",)  # omitted in a quick run
 
 
 class Laboratory:
-    """Measure on one device, and write all findings to a JSON file after each."""
+    """Measures on one device, and writes all results to a JSON file after each."""
 
     def __init__(self, options: argparse.Namespace, folder: Path) -> None:
         self.file, self.quick, self.folder = options.file, options.quick, folder
         self.device = common.device_of(options)
         self.batch = 8 if options.quick else 128
         self.warm, self.steps = (8, 25) if self.device.type == "cuda" else (1, 1)
-        self.findings: dict[str, Any] = {}
+        self.results: dict[str, Any] = {}
         self._end = time.monotonic() + options.seconds
         images, identities = (64, 16) if options.quick else (4 * common.IDENTITIES, common.IDENTITIES)
         self.crops = common.draw_crops(folder / "crops", images, identities)
 
-    def note(self, name: str, function: Callable[[], Any], least: float = 8) -> None:
-        """Keep what a function finds, or its error; it is not called with less than `least` seconds left."""
+    def record(self, name: str, function: Callable[[], Any], least: float = 8) -> None:
+        """Record the result of a function, or its error; with less than `least` seconds left it is not called."""
         if self._end - time.monotonic() < least:
-            self.findings[name] = "no time is left"
+            self.results[name] = "no time is left"
         else:
             try:
-                self.findings[name] = function()
+                self.results[name] = function()
             except Exception as error:
-                self.findings[name] = f"{type(error).__name__}: {str(error).partition(chr(10))[0][:200]}"
-        self.file.write_text(json.dumps(self.findings, indent=1))
+                self.results[name] = f"{type(error).__name__}: {str(error).partition(chr(10))[0][:200]}"
+        self.file.write_text(json.dumps(self.results, indent=1))
 
-    def ours(self, values: Mapping[str, Any]) -> Ours:
-        """A run in bf16 with these values of the spec."""
+    def make_trainer(self, values: Mapping[str, Any]) -> ReidTuneTrainer:
+        """Return a run in bf16 with the given values of the spec."""
         gc.collect()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -76,15 +76,15 @@ class Laboratory:
             **values,
         }
         backbone = flat.pop("model.backbone", common.TINY if self.quick else common.RESNET)
-        return Ours(common.spec(backbone, flat), self.folder / f"run-{len(self.findings)}", self.device)
+        return ReidTuneTrainer(common.spec(backbone, flat), self.folder / f"run-{len(self.results)}", self.device)
 
-    def speeds(self, ours: Ours) -> str:
-        """Images/s on a constant batch and with the input pipeline, seconds of the first step, and the most memory."""
+    def measure(self, trainer: ReidTuneTrainer) -> str:
+        """Return images/s on a constant batch and with the input pipeline, seconds of the first step, peak memory."""
         started, now = time.perf_counter(), common.clock(self.device)
-        for _ in ours.constant(1):
+        for _ in trainer.train_on_one_batch(1):
             pass
         first = now() - started
-        constant, whole = self.seconds(ours.constant), self.seconds(ours)
+        constant, whole = self.seconds(trainer.train_on_one_batch), self.seconds(trainer)
         memory = ""
         if self.device.type == "cuda":
             memory = f"; {torch.cuda.max_memory_allocated() / 1e9:.1f} GB at most"
@@ -93,11 +93,11 @@ class Laboratory:
             f"pipeline {self.batch / whole:.0f} ({1000 * whole:.1f} ms); first step {first:.1f} s{memory}"
         )
 
-    def seconds(self, way: Way) -> float:
-        """Of one step after the warm ones, the better of two repeats."""
+    def seconds(self, trainer: Trainer) -> float:
+        """Return the seconds of a step after the warm-up, the better of two repeats."""
         results, now = [], common.clock(self.device)
         for _ in range(2):
-            steps = way(self.warm + self.steps)
+            steps = trainer(self.warm + self.steps)
             for _ in range(self.warm):
                 next(steps)
             started = now()
@@ -107,28 +107,28 @@ class Laboratory:
         return min(results)
 
     def run(self, profile_file: Path) -> None:
-        self.note("machine", lambda: common.machine(self.device))
+        self.record("machine", lambda: common.machine(self.device))
         self._inspect(profile_file)
         for name, (least, values) in SETTINGS.items():
             if not (self.quick and name in SLOW):
-                self.note(name, lambda values=values: self.speeds(self.ours(values)), least)
+                self.record(name, lambda values=values: self.measure(self.make_trainer(values)), least)
 
     def _inspect(self, profile_file: Path) -> None:
-        ours = self.ours({})
-        self.note("bf16", lambda: self.speeds(ours))
-        self.note("where the host waits for the device, 3 steps", lambda: waits(ours))
-        self.note("profile", lambda: profile(ours, profile_file))
-        self.note("an epoch in addition to its steps", lambda: epoch_costs(ours, self.folder / "epochs"))
-        self.note("embedding, images/s", lambda: embedding_speeds(ours))
+        trainer = self.make_trainer({})
+        self.record("bf16", lambda: self.measure(trainer))
+        self.record("where the host waits for the device, 3 steps", lambda: find_host_waits(trainer))
+        self.record("profile", lambda: profile_steps(trainer, profile_file))
+        self.record("an epoch in addition to its steps", lambda: measure_epoch(trainer, self.folder / "epochs"))
+        self.record("embedding, images/s", lambda: measure_embedding(trainer))
 
 
 def main() -> None:
-    parser = common.options(__doc__)
-    parser.add_argument("--file", type=Path, required=True, help="for the findings")
-    parser.add_argument("--profile", type=Path, help="for the table of kernels; default next to the file")
-    parser.add_argument("--seconds", type=float, default=200, help="for all findings together")
+    parser = common.make_parser(__doc__)
+    parser.add_argument("--file", type=Path, required=True, help="for the results")
+    parser.add_argument("--profile", type=Path, help="for the table of kernels; by default next to the file")
+    parser.add_argument("--seconds", type=float, default=200, help="time of all measurements together")
     options = parser.parse_args()
-    with common.workplace() as folder:
+    with common.temporary_workspace() as folder:
         Laboratory(options, folder).run(options.profile or options.file.with_suffix(".profile.txt"))
 
 

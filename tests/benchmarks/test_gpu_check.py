@@ -57,7 +57,7 @@ def test_a_step_that_fails_stops_no_other(
         ("faulty", "FAIL", "ZeroDivisionError: division by zero"),
         ("good", "PASS", "7 ms"),
     ]
-    assert runs.failed and limits == [20] and results["good"]["data"] == [7]
+    assert runs.has_failed and limits == [20] and results["good"]["data"] == [7]
     assert [line.split()[:2] for line in runs.table()] == [["FAIL", "slow"], ["FAIL", "faulty"], ["PASS", "good"]]
     assert capsys.readouterr().out.splitlines() == runs.table()
 
@@ -72,21 +72,21 @@ def test_steps_are_left_out_by_name_and_where_no_time_is_left(modules: SimpleNam
         assert runs.results["name"]["status"] == "PASS"
     late = runner(modules.steps, tmp_path / "gpu.json", seconds=5)
     late.run(step)
-    assert late.results["name"]["status"] == "SKIP" and not late.failed
+    assert late.results["name"]["status"] == "SKIP" and not late.has_failed
 
 
 def test_commands_are_logged_and_their_faults_told(modules: SimpleNamespace, tmp_path: Path) -> None:
     commands, failed = modules.commands.Commands(tmp_path / "log.txt"), modules.steps.Failed
     says = [sys.executable, "-c", "import sys; print('reid-tune: too little memory', file=sys.stderr); sys.exit(3)"]
-    assert commands.sentence("one", says, 60, (1, 3), "memory") == "reid-tune: too little memory"
+    assert commands.require_error("one", says, 60, (1, 3), "memory") == "reid-tune: too little memory"
     with pytest.raises(failed, match="status 3, expected 2: reid-tune: too little memory"):
-        commands.sentence("one", says, 60, (2,), "memory")
+        commands.require_error("one", says, 60, (2,), "memory")
     with pytest.raises(failed, match="status 3, expected 3"):
-        commands.sentence("one", says, 60, (3,), "batch")
+        commands.require_error("one", says, 60, (3,), "batch")
     with pytest.raises(failed, match="status 3: reid-tune: too little memory"):
         commands.require("one", says, 60)
     with pytest.raises(failed, match="a traceback, status 1: ZeroDivisionError"):
-        commands.sentence("two", [sys.executable, "-c", "1 / 0"], 60, (1,), "")
+        commands.require_error("two", [sys.executable, "-c", "1 / 0"], 60, (1,), "")
     assert (tmp_path / "log.txt").read_text().count("=> 3") == 4
     assert modules.commands.last_line("one\n two \n\n") == "two" and modules.commands.last_line("\n") == ""
 

@@ -1,4 +1,4 @@
-"""Two ways to train on the same decoded images, batches and losses, step by step."""
+"""Training steps of reid-tune and of plain PyTorch on the same decoded images, batches and losses."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -23,14 +23,14 @@ from reid_tune.training.image_sets import TrainingImages
 from reid_tune.training.pipeline import Batch, training_batches
 from reid_tune.training.state import create_or_resume
 
-__all__ = ["Obvious", "Ours", "Way"]
+__all__ = ["PlainTrainer", "ReidTuneTrainer", "Trainer"]
 
-# Trains for a number of steps; each is done when it yields.
-Way = Callable[[int], Iterator[None]]
+# Trains for a number of steps, and yields after each.
+Trainer = Callable[[int], Iterator[None]]
 
 
-class Ours:
-    """A run of reid-tune, whose steps are those of its loop."""
+class ReidTuneTrainer:
+    """Run of reid-tune, with the steps of its loop."""
 
     def __init__(self, experiment: Experiment, folder: Path, device: torch.device) -> None:
         self.run = create_or_resume(experiment, folder, device, None)
@@ -41,8 +41,8 @@ class Ours:
                 self.run.step(*self.run.prepare_inputs(batch))
                 yield
 
-    def constant(self, count: int) -> Iterator[None]:
-        """Train on one batch again and again, without an input pipeline."""
+    def train_on_one_batch(self, count: int) -> Iterator[None]:
+        """Train on the same batch in every step, without an input pipeline."""
         with configure_kernels(self.run.experiment.train, self.run.device), self.batches(1) as batches:
             images, labels = self.run.prepare_inputs(next(batches))
             for _ in range(count):
@@ -51,45 +51,45 @@ class Ours:
 
     @contextmanager
     def batches(self, count: int) -> Iterator[Iterator[Batch]]:
-        """The first batches of the run, as its loop draws and reads them."""
+        """Yield an iterator over the first batches of the run, as its loop draws and reads them."""
         run = self.run
         epochs = range(math.ceil(count / run.data.sampler.steps_per_epoch))
         with training_batches(run.experiment, run.data, self.run.image_source, run.device, epochs) as batches:
             yield islice(batches, count)
 
-    def stages(self, batch: Batch) -> dict[str, float]:
-        """Milliseconds of each stage of one step, the device waited for after each; with the kernels of the steps."""
+    def time_stages(self, batch: Batch) -> dict[str, float]:
+        """Return the milliseconds of each stage of a step, with the run's kernels; waits for the device after each."""
         step, now = self.run.step, common.clock(self.run.device)
         names, times = [], [now()]
 
-        def done(name: str) -> None:
+        def end_stage(name: str) -> None:
             names.append(name)
             times.append(now())
 
         with configure_kernels(self.run.experiment.train, self.run.device):
             images, labels = self.run.image_source.load(batch.images), to_device(batch.labels, self.run.device)
-            done("to the device")
+            end_stage("to the device")
             images = self.run.data.augmentation.apply(images, batch.augmentation_params)
-            done("augmentation")
+            end_stage("augmentation")
             features, logits = step.module(images)
-            done("forward")
+            end_stage("forward")
             loss = torch.stack(list(step.losses(features, logits, labels).values())).sum()
-            done("losses")
+            end_stage("losses")
             step.optimizer.zero_grad(set_to_none=True)
             loss.backward()
-            done("backward")
+            end_stage("backward")
             step.optimizer.step()
-            done("optimizer")
+            end_stage("optimizer")
         return dict(zip(names, 1000 * np.diff(times), strict=True))
 
-    def flops(self) -> float:
-        """Floating-point operations of the products of one step, forward and backward."""
+    def count_flops(self) -> float:
+        """Return the floating-point operations of the products of one step, forward and backward."""
         with FlopCounterMode(display=False) as counter, self.batches(1) as batches:
-            self.stages(next(batches))
+            self.time_stages(next(batches))
         return float(counter.get_total_flops())
 
 
-class Obvious:
+class PlainTrainer:
     """Plain PyTorch: float32, eager, NCHW, one image and one parameter at a time."""
 
     def __init__(self, experiment: Experiment, data: TrainingImages, device: torch.device, workers: int) -> None:
@@ -100,13 +100,13 @@ class Obvious:
         settings: dict[str, Any] = {"lr": optim.base_lr, "weight_decay": optim.weight_decay}
         if optim.name == "SGD":
             settings["momentum"] = optim.momentum
-        kind = getattr(torch.optim, optim.name)
-        self.optimizer = kind(self.network.parameters(), foreach=False, fused=False, **settings)
+        optimizer_class = getattr(torch.optim, optim.name)
+        self.optimizer = optimizer_class(self.network.parameters(), foreach=False, fused=False, **settings)
         images = torch.from_numpy(data.images[:]).permute(0, 3, 1, 2).contiguous()
         self.dataset = _Transformed(images, torch.from_numpy(data.labels), common.transforms(experiment))
 
     def __call__(self, count: int) -> Iterator[None]:
-        order = [chosen.tolist() for chosen in common.batches(self.data, count)]
+        order = [rows.tolist() for rows in common.batches(self.data, count)]
         for images, labels in DataLoader(self.dataset, batch_sampler=order, num_workers=self.workers):
             images, labels = images.to(self.device), labels.to(self.device)
             features = self.network.features(images)
@@ -118,7 +118,7 @@ class Obvious:
 
 
 class _Transformed(TensorDataset):
-    """Images, transformed when they are asked for, and labels."""
+    """Images, transformed when they are read, and labels."""
 
     def __init__(self, images: Tensor, labels: Tensor, transform: Callable[[Tensor], Tensor]) -> None:
         super().__init__(images, labels)
