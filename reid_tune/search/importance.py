@@ -27,13 +27,13 @@ def parameter_importances(state: SweepState, metric: str) -> dict[str, float]:
         metric: Name of the score.
     """
     trials = state.finished()
-    varied = [key for key in searched_parameters(state) if _varies(key, trials)]
+    varied = [parameter for parameter in searched_parameters(state) if _varies(parameter, trials)]
     if len(trials) < MIN_TRIALS or not varied:
         return {}
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    columns = {key.key: _column(key, trials) for key in varied}
+    columns = {parameter.key: _column(parameter, trials) for parameter in varied}
     study = optuna.create_study(direction="maximize")
     for trial in trials:
         params = {key: values[trial.number] for key, (_, values) in columns.items() if trial.number in values}
@@ -47,25 +47,25 @@ def parameter_importances(state: SweepState, metric: str) -> dict[str, float]:
     return {key: value for key, value in importances.items() if math.isfinite(value)}
 
 
-def _varies(key: SearchedParameter, trials: list[RunState]) -> bool:
-    """Whether a key can explain anything: not with one value in all trials, nor with a different list in each."""
-    count = len(key.value_names(trials))
-    return count > 1 and (key.is_numeric(trials) or count <= len(trials) / 2)
+def _varies(parameter: SearchedParameter, trials: list[RunState]) -> bool:
+    """Whether a parameter can explain anything: not with one value in all trials, nor with a different list in each."""
+    count = len(parameter.value_names(trials))
+    return count > 1 and (parameter.is_numeric(trials) or count <= len(trials) / 2)
 
 
-def _column(key: SearchedParameter, trials: list[RunState]) -> tuple[Any, dict[int, Any]]:
+def _column(parameter: SearchedParameter, trials: list[RunState]) -> tuple[Any, dict[int, Any]]:
     """Return the range that the trials span, and their values by trial number.
 
     It is not the range of the file, as the spec's value may be outside of that.
     """
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-    values = key.values_by_trial(trials)
-    if not key.is_numeric(trials):
-        return CategoricalDistribution(key.value_names(trials)), {
+    values = parameter.values_by_trial(trials)
+    if not parameter.is_numeric(trials):
+        return CategoricalDistribution(parameter.value_names(trials)), {
             number: json.dumps(value) for number, value in values.items()
         }
     values = {number: value for number, value in values.items() if value is not None}
     low, high = min(values.values()), max(values.values())
     kind = IntDistribution if all(isinstance(value, int) for value in values.values()) else FloatDistribution
-    return kind(low, high, log=key.is_logarithmic and low > 0), values
+    return kind(low, high, log=parameter.is_logarithmic and low > 0), values

@@ -2,11 +2,11 @@
 
 import json
 from dataclasses import dataclass
-from types import NoneType
 from typing import Any
 
 from reid_tune.config.experiment import canonical_key
 from reid_tune.journal.state import RunState, SweepState
+from reid_tune.search_space.ranges import LOGARITHMIC_KINDS
 
 __all__ = ["SearchedParameter", "searched_parameters"]
 
@@ -34,7 +34,7 @@ class SearchedParameter:
     @property
     def is_logarithmic(self) -> bool:
         """Whether one of its ranges is logarithmic."""
-        return '"log' in json.dumps(self.range)
+        return not LOGARITHMIC_KINDS.isdisjoint(_kinds(self.range))
 
     def values_by_trial(self, trials: list[RunState]) -> dict[int, Any]:
         """Return its values by trial number, without the trials in which its condition does not hold."""
@@ -46,15 +46,25 @@ class SearchedParameter:
 
     def is_numeric(self, trials: list[RunState]) -> bool:
         """Whether it is a range of numbers, not a list of choices. The spec's value may be null."""
-        choice = '"choice"' in json.dumps(self.range)
-        return not choice and all(
-            isinstance(value, (int, float, NoneType)) for value in self.values_by_trial(trials).values()
-        )
+        values = self.values_by_trial(trials).values()
+        return "choice" not in _kinds(self.range) and all(isinstance(value, int | float | None) for value in values)
 
     def value_names(self, trials: list[RunState]) -> list[str]:
         """Return its distinct values as JSON; numbers are sorted by size."""
         values = {json.dumps(value): value for value in self.values_by_trial(trials).values()}
-        return sorted(values, key=lambda name: (values[name] if isinstance(values[name], (int, float)) else 0, name))
+        return sorted(values, key=lambda name: (values[name] if isinstance(values[name], int | float) else 0, name))
+
+
+def _kinds(entry: Any) -> set[str]:
+    """Return the kinds of all ranges in an entry of the search-space file, none if it is None."""
+    kinds: set[str] = set()
+    for branch in entry if isinstance(entry, list) else [entry or {}]:
+        for kind, values in branch.items():
+            if kind == "list":
+                kinds |= {inner for element in values for inner in _kinds(element)}
+            elif kind != "when":
+                kinds.add(kind)
+    return kinds
 
 
 def searched_parameters(state: SweepState) -> list[SearchedParameter]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["INTEGER_KINDS", "LOGARITHMIC_KINDS", "Choice", "ListRange", "NumberRange", "Range"]
 
-INTEGER_KINDS, LOGARITHMIC_KINDS = ("int", "logint"), ("loguniform", "logint")
+INTEGER_KINDS, LOGARITHMIC_KINDS = frozenset({"int", "logint"}), frozenset({"loguniform", "logint"})
 
 
 class Range(Protocol):

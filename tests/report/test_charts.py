@@ -38,7 +38,7 @@ def texts(svg: str) -> list[str]:
         ({"int": [1, 3]}, [None, 1, 2, 3], ["1", "2", "3", "k"]),
         ({"choice": [None, 16, 256]}, [None, 16, 256], ["null", "16", "256", "k"]),
         ({"choice": ["$a$", "<b>"]}, ["$a$", "<b>"], ["$a$", "&lt;b&gt;", "k"]),
-        ({"list": {"int": [1, 90]}}, [[number, 90] for number in range(30)], ["[0, 90]", "k"]),
+        ({"list": [{"int": [1, 90]}, {"value": 90}]}, [[number, 90] for number in range(30)], ["[0, 90]", "k"]),
         ([{"choice": ["a"], "when": {"x": 1}}, {"uniform": [0, 1]}], ["a", 0.5], ["a", "0.5", "k"]),
     ],
 )

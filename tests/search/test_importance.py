@@ -12,7 +12,7 @@ SPACE: dict[str, Any] = {
     RATE: {"loguniform": [1e-4, 1e-2]},
     MARGIN: {"uniform": [0.0, 1.0]},
     NAME: [{"choice": ["a", "b"], "when": {RATE: 1}}],
-    "train.optim.steps": {"list": {"int": [1, 90]}},  # An alias of lr_steps.
+    "train.optim.steps": {"list": [{"int": [1, 90]}, {"int": [1, 90]}]},  # An alias of lr_steps.
 }
 
 
