@@ -92,7 +92,7 @@ class SweepDriver:
             if redone:
                 reopen_stages(self.journal, redone)
             with _tracked(self.sweep, self.journal, self.console) as sender:
-                view.tracking = lambda: sender.words
+                view.tracking = lambda: sender.lag_message
                 for stage in stages:
                     self.journal.emit(StageStarted(stage=stage))
                     self.journal.emit(StageDone(stage=stage, result=self.stages[stage]()))

@@ -1,41 +1,41 @@
-"""Whether an address can be a store's at all, as far as this machine can tell."""
+"""Check of a store's address without a connection."""
 
 from urllib.parse import urlsplit
 
 __all__ = ["address_error"]
 
-DATABASES = ("postgresql", "mysql", "mssql", "sqlite")
-KINDS = "write http://HOST:PORT for a server, or sqlite:///FILE"
+_DATABASES = ("postgresql", "mysql", "mssql", "sqlite")
+_HINT = "write http://HOST:PORT for a server, or sqlite:///FILE"
 
 
 def address_error(uri: str) -> str | None:
-    """What is wrong with an address, as the rest of a sentence, or None."""
+    """Describe why an address cannot be that of a store, as the rest of a sentence; None if it can."""
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import ArgumentError
 
     try:
-        place = urlsplit(uri)
-        if place.scheme in ("http", "https"):
-            return None if place.hostname and place.port != 0 else _no_address(uri)
-        if place.scheme.partition("+")[0] in DATABASES:
-            return _database_fault(uri)
+        parts = urlsplit(uri)
+        if parts.scheme in ("http", "https"):
+            return None if parts.hostname and parts.port != 0 else _invalid_address(uri)
+        if parts.scheme.partition("+")[0] in _DATABASES:
+            return _database_error(uri)
         MlflowClient(tracking_uri=uri, registry_uri=uri)
         return None
     except (ValueError, ArgumentError):
-        return _no_address(uri)
+        return _invalid_address(uri)
     except MlflowException:
-        if place.scheme in ("", "file"):
-            return f"would be a folder, in which MLflow keeps no runs any more: {KINDS}"
-        return f"is of no kind that MLflow can use here: {KINDS}"
+        if parts.scheme in ("", "file"):
+            return f"would be a folder, and MLflow no longer stores runs in folders: {_HINT}"
+        return f"is not of a kind that MLflow supports: {_HINT}"
 
 
-def _no_address(uri: str) -> str:
+def _invalid_address(uri: str) -> str:
     password = "; in a password write @ as %40, / as %2F, ? as %3F and # as %23" if "@" in uri else ""
-    return f"is no address: {KINDS}{password}"
+    return f"is not a valid address: {_HINT}{password}"
 
 
-def _database_fault(uri: str) -> str | None:
+def _database_error(uri: str) -> str | None:
     from sqlalchemy import make_url
 
     parsed = make_url(uri)

@@ -1,4 +1,4 @@
-"""The place in a log up to which a store has it."""
+"""Position in a log up to which a store has its events."""
 
 import json
 import threading
@@ -12,49 +12,56 @@ from reid_tune.journal.events import DriverEnded, Event
 from reid_tune.tracking.projection import Description, Projection
 from reid_tune.tracking.store import client, is_permanent, one_line
 
-__all__ = ["Cursor", "cursor_of"]
+__all__ = ["Cursor", "cursor_path"]
 
-TOGETHER = 100  # events at most between two records of the place
+_BATCH_EVENTS = 100  # at most, between two writes of the position
+_MAX_FAILURES = 3  # of sending from one position, after which a store's refusal counts as permanent
 
 
-def cursor_of(log: Path) -> Path:
-    """The file that keeps the place in a log."""
-    return log.with_name(CURSOR if log.stem == "events" else f"{log.stem}.cursor.json")
+def cursor_path(log_path: Path) -> Path:
+    """Return the path of the file that keeps the position in a log."""
+    return log_path.with_name(CURSOR if log_path.stem == "events" else f"{log_path.stem}.cursor.json")
 
 
 class Cursor:
-    """Sends the events behind the place, which is kept beside the log, see `cursor_of`.
+    """Sends the events after a position, which is kept next to the log, see `cursor_path`.
 
-    Files are sent behind the events that name them: a store of artifacts that is away holds no metrics up.
+    Files are sent after the events that name them, so that an unreachable artifact store does not delay metrics.
 
     Args:
-        describe: Makes what describes the log to readers of the parent run.
+        log_path: Event log.
+        uri: Address of the store.
+        describe: Makes the description of the log for the parent run.
 
     Attributes:
-        taken: How many events and files the store has taken from this cursor, some perhaps twice.
-        refusal: The last thing that the store has refused for good, in one line, or None.
+        accepted: Number of events and files that the store has accepted from this cursor, perhaps some of them twice.
+        refusal: The last permanent refusal by the store in one line, or None.
     """
 
-    def __init__(self, log: Path, uri: str, describe: Callable[[], Description] | None) -> None:
+    def __init__(self, log_path: Path, uri: str, describe: Callable[[], Description] | None) -> None:
         self.refusal: str | None = None
-        self.taken = 0
-        self._log, self._uri, self._description = Path(log), uri, describe
+        self.accepted = 0
+        self._log, self._uri, self._describe = Path(log_path), uri, describe
         self._projection: Projection | None = None
-        self._parent, self._offset, self._files = "", 0, list[int]()  # of files the places of their events
+        self._parent, self._offset = "", 0
+        self._file_offsets: list[int] = []  # of events whose files are not sent yet
         self._read()
-        self._lines = _Lines(self._log)
+        self._lines = _LineCounter(self._log)
         self._sent = self._lines.before(self._offset)
-        self._last: Event | None = None
-        self._failures = Counter[int]()  # at one place
+        self._last_event: Event | None = None
+        self._failures = Counter[int]()  # by offset
 
     def lag(self) -> int:
-        """Whole events behind the place, and files that are still to be sent."""
-        return max(0, self._lines.all() - self._sent) + len(self._files)
+        """Return the number of complete events after the position, plus that of events with files to send."""
+        return max(0, self._lines.total() - self._sent) + len(self._file_offsets)
 
     def send(self, stop: threading.Event) -> int:
-        """Send events until the log ends or `stop` is set; the place stays before the first that could not be sent.
+        """Send events until the log ends or `stop` is set; the position stays before the first that could not be sent.
 
-        What somebody has deleted in the store meanwhile is brought back, with everything in it.
+        If somebody has deleted a run or the experiment in the store, it is restored with all its contents.
+
+        Returns:
+            Number of events sent.
         """
         sent, restored = 0, False
         while not stop.is_set():
@@ -62,67 +69,72 @@ class Cursor:
             if projection is None:
                 return 0
             try:
-                count = self._send_some(projection)
+                count = self._send_batch(projection)
                 if not count:
                     self._send_files(projection)
                     projection.describe()
                     return sent
             except Exception as error:
-                self._projection = None  # It has taken in what is to be sent again.
+                self._projection = None  # It has applied events that are sent again.
                 self._failures[self._offset] += 1
-                if restored or not projection.lost(error):
+                if restored or not projection.is_deletion_error(error):
                     raise
-                self.refusal = f"what somebody has deleted there was brought back ({one_line(error)})"
+                self.refusal = f"runs that were deleted in the store have been restored ({one_line(error)})"
                 restored, self._parent = True, ""
                 continue
             sent += count
         return sent
 
     def close(self) -> None:
-        """End what is open in a log that nobody writes any more, as of its last event."""
-        if self._projection and self._last and not isinstance(self._last, DriverEnded):
-            self._projection.apply(DriverEnded(time=self._last.time, status="KILLED"))
+        """End the unfinished runs of a log that no driver writes any more, at the time of its last event."""
+        if self._projection and self._last_event and not isinstance(self._last_event, DriverEnded):
+            self._projection.apply(DriverEnded(time=self._last_event.time, status="KILLED"))
 
-    def _send_some(self, projection: Projection) -> int:
-        count, offset, files = 0, self._offset, list[int]()
-        tired = self._failures[offset] >= 3
+    def _send_batch(self, projection: Projection) -> int:
+        count, offset, file_offsets = 0, self._offset, list[int]()
+        after_retries = self._failures[offset] >= _MAX_FAILURES
         for event, end in read_events_from(self._log, offset):
-            self._let_pass(projection.apply, event, projection, tired)
+            self._send_or_skip(projection.apply, event, projection, after_retries)
             if projection.has_files(event):
-                files.append(offset)
-            self._last, offset, count, self.taken = event, end, count + 1, self.taken + 1
-            if count == TOGETHER:
+                file_offsets.append(offset)
+            self._last_event, offset = event, end
+            count += 1
+            self.accepted += 1
+            if count == _BATCH_EVENTS:
                 break
         if count:
             projection.flush()
-            self._offset, self._sent, self._files = offset, self._sent + count, [*self._files, *files]
+            self._offset, self._sent = offset, self._sent + count
+            self._file_offsets = [*self._file_offsets, *file_offsets]
             self._write()
         return count
 
     def _send_files(self, projection: Projection) -> None:
-        """Send what can be sent of the files; raises the first error behind the others."""
-        tired, first = self._failures[self._offset] >= 3, None
-        for place in list(self._files):
-            event, _ = next(read_events_from(self._log, place))
+        """Send all files that can be sent, then raise the first error."""
+        after_retries, first_error = self._failures[self._offset] >= _MAX_FAILURES, None
+        for offset in list(self._file_offsets):
+            event, _ = next(read_events_from(self._log, offset))
             try:
-                self._let_pass(projection.upload, event, projection, tired)
+                self._send_or_skip(projection.upload, event, projection, after_retries)
             except Exception as error:
-                if projection.lost(error):
+                if projection.is_deletion_error(error):
                     raise
-                first = first or error
+                first_error = first_error or error
                 continue
-            self._files.remove(place)
-            self.taken += 1
+            self._file_offsets.remove(offset)
+            self.accepted += 1
             self._write()
-        if first:
-            raise first
+        if first_error:
+            raise first_error
 
-    def _let_pass(self, send: Callable[[Event], None], event: Event, projection: Projection, tired: bool) -> None:
-        """What the store will never accept is passed over."""
+    def _send_or_skip(
+        self, send: Callable[[Event], None], event: Event, projection: Projection, after_retries: bool
+    ) -> None:
+        """Send an event, or skip it if the store will never accept it."""
         try:
             send(event)
         except Exception as error:
-            if not is_permanent(error, tired) or projection.lost(error):
+            if not is_permanent(error, after_retries) or projection.is_deletion_error(error):
                 raise
             self.refusal = one_line(error)
 
@@ -130,50 +142,50 @@ class Cursor:
         header = read_header(self._log)
         if header is None:
             return None
-        description = self._description() if self._description else None
+        description = self._describe() if self._describe else None
         projection = Projection(client(self._uri), header, self._log.parent, description)
-        # Another store, or a store that was lost, has another parent run: it gets everything.
+        # Another store, or one whose contents were lost, has another parent run: it gets all events.
         if projection.parent != self._parent or self._offset > self._log.stat().st_size:
-            self._offset, self._sent, self._files = 0, 0, []
+            self._offset, self._sent, self._file_offsets = 0, 0, []
         self._parent = projection.parent
         for event, end in read_events_from(self._log, 0):
             if end > self._offset:
                 break
             projection.recall(event)
-            self._last = event
+            self._last_event = event
         return projection
 
     def _write(self) -> None:
-        place = {"parent": self._parent, "offset": self._offset, "files": self._files}
-        write_atomic(cursor_of(self._log), json.dumps(place))
+        content = {"parent": self._parent, "offset": self._offset, "files": self._file_offsets}
+        write_atomic(cursor_path(self._log), json.dumps(content))
 
     def _read(self) -> None:
         try:
-            saved = json.loads(cursor_of(self._log).read_bytes())
-            self._parent, self._offset = str(saved["parent"]), int(saved["offset"])
-            self._files = [int(place) for place in saved["files"]]
+            content = json.loads(cursor_path(self._log).read_bytes())
+            self._parent, self._offset = str(content["parent"]), int(content["offset"])
+            self._file_offsets = [int(offset) for offset in content["files"]]
         except (OSError, ValueError, LookupError, TypeError):
-            self._parent, self._offset, self._files = "", 0, []
+            self._parent, self._offset, self._file_offsets = "", 0, []
 
 
-class _Lines:
-    """Counts the whole lines of a file that grows; each part of it is read once."""
+class _LineCounter:
+    """Counts the complete lines of a file that grows, and reads each part of it once."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._at = self._count = 0
+        self._offset = self._count = 0
         self._lock = threading.Lock()
 
-    def all(self) -> int:
-        """As far as the file can be read."""
+    def total(self) -> int:
+        """Return the number of complete lines, as far as the file can be read."""
         with self._lock:
-            part = self._bytes(self._at, None)
-            whole = part[: part.rfind(b"\n") + 1]
-            self._at, self._count = self._at + len(whole), self._count + whole.count(b"\n")
+            content = self._bytes(self._offset, None)
+            lines = content[: content.rfind(b"\n") + 1]
+            self._offset, self._count = self._offset + len(lines), self._count + lines.count(b"\n")
             return self._count
 
     def before(self, offset: int) -> int:
-        """Those before a place."""
+        """Return the number of lines before an offset in bytes."""
         return self._bytes(0, offset).count(b"\n")
 
     def _bytes(self, start: int, end: int | None) -> bytes:

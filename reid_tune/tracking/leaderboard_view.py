@@ -1,4 +1,4 @@
-"""A view of an experiment's table that MLflow's page opens with: the trials of a sweep, the best first."""
+"""Saved view of an experiment's table in MLflow: the trials of a sweep, the best first."""
 
 import json
 
@@ -11,22 +11,24 @@ VIEW_TAG = f"mlflow.sharedViewState.{_KEY}"
 
 
 def experiment_page(experiment: str) -> str:
-    """The address of the view, behind that of the server; it tells MLflow that this is no matter of language models.
+    """Return the address of the view relative to that of the server.
+
+    It asks for the pages of classical machine learning, as MLflow has other pages for language models.
 
     Args:
-        experiment: Its id.
+        experiment: Id of the experiment.
     """
     return f"#/experiments/{experiment}/runs?workflowType=machine_learning&viewStateShareKey={_KEY}"
 
 
 def leaderboard_view(header: SweepHeader, parent: str) -> str:
-    """The value of the experiment's tag, as MLflow 3.17's own button "Share view" writes it.
+    """Return the value of the experiment's tag `VIEW_TAG`, in the format of MLflow 3.17's button "Share view".
 
     Args:
-        parent: The run of the sweep.
+        parent: Id of the sweep's run.
     """
     metric = f"metrics.`val/{header.objectives[0]}`"
-    searched = [key for key in header.sweep.get("space", {}) if not key.startswith("re_ranking.")]
+    search_keys = [key for key in header.sweep.get("space", {}) if not key.startswith("re_ranking.")]
     state = {
         "searchFilter": f"tags.`mlflow.parentRunId` = '{parent}' AND tags.kind = 'trials'",
         "orderByKey": metric,
@@ -35,8 +37,8 @@ def leaderboard_view(header: SweepHeader, parent: str) -> str:
         "lifecycleFilter": "Active",
         "datasetsFilter": [],
         "modelVersionFilter": "All Runs",
-        "selectedColumns": [metric, "tags.`state`", *(f"tags.`search.{key}`" for key in searched)],
+        "selectedColumns": [metric, "tags.`state`", *(f"tags.`search.{key}`" for key in search_keys)],
     }
-    moment = round(header.time * 1000)
-    about = {"name": "Leaderboard", "createdAt": moment, "updatedAt": moment, "state": json.dumps(state)}
-    return json.dumps(about)
+    created = round(header.time * 1000)
+    view = {"name": "Leaderboard", "createdAt": created, "updatedAt": created, "state": json.dumps(state)}
+    return json.dumps(view)

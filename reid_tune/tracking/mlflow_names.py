@@ -1,4 +1,4 @@
-"""What a run's numbers, settings and data are called in MLflow."""
+"""Names and formats of a run's metrics, parameters, tags and data sets in MLflow."""
 
 import getpass
 import json
@@ -29,35 +29,35 @@ __all__ = [
 ]
 
 _SCORES = ("mAP", "mINP", "Rank-1", "Rank-5", "Rank-10")
-_TRAINING = {"lr": "learning_rate", "images_per_second": "images_per_second", "accuracy": "accuracy"}
-_SECRET_OR_PLACE = ("encryption_key", "results_dir")
+_TRAINING_METRICS = {"lr": "learning_rate", "images_per_second": "images_per_second", "accuracy": "accuracy"}
+_PRIVATE_KEYS = ("encryption_key", "results_dir")
 
 
 def milliseconds(event: Event) -> int:
-    """The time of an event since the epoch."""
+    """Return the time of an event in milliseconds since the epoch."""
     return round(event.time * 1000)
 
 
 def metric_points(event: EpochReported | TrainingEpoch) -> "list[Metric]":
-    """The metrics of a `report`: `val/mAP`, `train/loss` and its parts, and `system/...` as MLflow's own monitor."""
+    """Return the metrics of an epoch: `val/mAP`, `train/loss` and its parts, and `system/...` as MLflow names them."""
     from mlflow.entities import Metric
 
-    named = {_named(key): value for key, value in event.metrics.items()} | event.usage
+    values = {_metric_name(key): value for key, value in event.metrics.items()} | event.usage
     time, epoch = milliseconds(event), event.epoch
-    return [Metric(key, value, time, epoch) for key, value in named.items() if key and value is not None]
+    return [Metric(key, value, time, epoch) for key, value in values.items() if key and value is not None]
 
 
-def _named(key: str) -> str | None:
-    """None for what is no result: counts that never change, and one minus mAP."""
+def _metric_name(key: str) -> str | None:
+    """Return the name of a metric; None for values that are not results: constant counts, and one minus mAP."""
     if key in _SCORES:
         return f"val/{key}"
     if key.partition("/")[0] == "loss":
         return f"train/{key}"
-    return f"train/{_TRAINING[key]}" if key in _TRAINING else None
+    return f"train/{_TRAINING_METRICS[key]}" if key in _TRAINING_METRICS else None
 
 
 def score_points(model: Mapping[str, Any], event: StageDone) -> "list[Metric]":
-    """A model's results in the stage `test`: `test/mAP`, and `test/re-ranked/mAP` where it was re-ranked."""
+    """Return the results of a model in the stage `test`: `test/mAP`, and `test/re-ranked/mAP` if it was re-ranked."""
     from mlflow.entities import Metric
 
     time = milliseconds(event)
@@ -71,32 +71,32 @@ def score_points(model: Mapping[str, Any], event: StageDone) -> "list[Metric]":
 
 
 def public_spec(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """Dotted keys and values without the encryption key, and without folders that mean nothing elsewhere."""
-    return {key: spec[key] for key in sorted(spec) if key.rpartition(".")[2] not in _SECRET_OR_PLACE}
+    """Return dotted keys and values without the encryption key and without folders of this machine."""
+    return {key: spec[key] for key in sorted(spec) if key.rpartition(".")[2] not in _PRIVATE_KEYS}
 
 
 def spec_yaml(spec: Mapping[str, Any]) -> str:
-    """Dotted keys as the file that `reid-tune train -e` reads."""
+    """Return dotted keys and values as the file that `reid-tune train -e` reads."""
     return yaml.safe_dump(unflatten(dict(spec)), sort_keys=False)
 
 
 def parameter_text(value: Any) -> str:
-    """A value as a parameter."""
+    """Return a value as the text of a parameter."""
     return value if isinstance(value, str) else json.dumps(value)
 
 
 def format_value(value: Any) -> str:
-    """A value as a tag for people, with four digits; the parameter has all."""
+    """Return a value as the text of a tag, with four digits; the parameter has all digits."""
     return f"{value:.4g}" if isinstance(value, float) else parameter_text(value)
 
 
 def search_tags(parameters: Mapping[str, Any]) -> dict[str, str]:
-    """Tags that tell what a run changes from the hundred parameters that all runs share."""
+    """Return tags with the parameters that a run sets, which are hard to find among the hundred of every run."""
     return {f"search.{key}": format_value(value) for key, value in public_spec(parameters).items()}
 
 
 def user() -> str | None:
-    """The name of who runs this process; None for a number without one, as in containers."""
+    """Return the name of this process's user; None if the user has no name, as in some containers."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):
@@ -104,19 +104,19 @@ def user() -> str | None:
 
 
 def source_tags(driver: DriverStarted) -> dict[str, str]:
-    """Who has started it, by which command and from which commit, as MLflow's pages look for it."""
+    """Return the user, command and commit of a driver in the tags that MLflow's pages show."""
     commit = driver.environment.get("commit")
     command = " ".join(["reid-tune", *driver.command[1:]])
-    found = {"mlflow.user": driver.user, "mlflow.source.name": command, "mlflow.source.git.commit": commit}
-    return {key: value for key, value in found.items() if value}
+    tags = {"mlflow.user": driver.user, "mlflow.source.name": command, "mlflow.source.git.commit": commit}
+    return {key: value for key, value in tags.items() if value}
 
 
 def dataset_input(folders: "list[str]", digest: str, context: str) -> "DatasetInput":
-    """Image folders as a data set of a run.
+    """Return image folders as a data set of a run.
 
     Args:
-        digest: Of all their names and bytes, at most 36 characters.
-        context: `training` or `test`.
+        digest: Digest of all file names and contents, at most 36 characters.
+        context: Use of the data set, `training` or `test`.
     """
     from mlflow.entities import Dataset, DatasetInput, InputTag
 

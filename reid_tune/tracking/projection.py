@@ -1,4 +1,4 @@
-"""What one event of a log means in MLflow; applying an event twice changes nothing."""
+"""Meaning of each event of a log in MLflow; applying an event twice changes nothing."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +16,6 @@ from reid_tune.journal.events import (
     RunRetried,
     RunSuggested,
     StageDone,
-    StagesReopened,
     StageStarted,
     SweepHeader,
     TrainingEpoch,
@@ -24,40 +23,35 @@ from reid_tune.journal.events import (
 )
 from reid_tune.tracking.leaderboard_view import VIEW_TAG, leaderboard_view
 from reid_tune.tracking.mlflow_names import (
-    dataset_input,
     format_value,
     metric_points,
     milliseconds,
-    parameter_text,
     public_spec,
     score_points,
     spec_yaml,
 )
-from reid_tune.tracking.run_history import RunHistory, winner_of
-from reid_tune.tracking.runs import RUN_TAG, nested_run, parent_run
-from reid_tune.tracking.store import is_permanent
+from reid_tune.tracking.run_history import RunHistory, winner_run
+from reid_tune.tracking.run_writer import RunWriter
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Metric
 
 __all__ = ["Description", "Projection"]
 
-METRICS, PARAMETERS, LONGEST_TAG = 1000, 100, 8000  # that MLflow takes at once
-NOTE = "mlflow.note.content"
+_DESCRIPTION_TAG = "mlflow.note.content"
 
 
 class Description(Protocol):
-    """What the parent run says of a sweep, made from its events."""
+    """Markdown text of a sweep's parent run, made from the sweep's events."""
 
     def apply(self, event: Event) -> bool:
-        """Take one event in; whether the text may be another one behind it."""
+        """Read the next event; return whether the text may have changed."""
 
     def markdown(self, address: Mapping[str, str]) -> str:
-        """The text; `address` has those of runs' pages by run."""
+        """Return the text; `address` has the addresses of runs' pages by run."""
 
-    def named(self) -> Sequence[str]:
-        """The runs that the text would like to link to."""
+    def linked_runs(self) -> Sequence[str]:
+        """Return the runs to which the text has links."""
 
 
 class Projection:
@@ -65,6 +59,9 @@ class Projection:
 
     A single training has no other run than the parent. Paths in the log are relative to its `folder`, or absolute.
     Every method raises what MLflow raises, and LookupError or TypeError for an event that cannot be understood.
+
+    Attributes:
+        parent: Id of the parent run.
     """
 
     def __init__(
@@ -74,218 +71,158 @@ class Projection:
         folder: Path = Path(),
         description: Description | None = None,
     ) -> None:
-        self._connection, self._folder, self._description = connection, folder, description
-        self._uid = header.uid
+        self._folder, self._description = folder, description
         self._spec: Mapping[str, Any] = header.spec
-        self._name = header.name
         self._metric = header.objectives[0] if isinstance(header, SweepHeader) else None
-        experiment = header.experiment if isinstance(header, TrainingHeader) else header.name
-        self._experiment, self.parent = parent_run(connection, experiment, self._uid, milliseconds(header), self._name)
-        self._runs: dict[str, str] = {}
-        self._past = RunHistory()
-        self._points: dict[str, list[Metric]] = {}
-        self._stale = False
+        self._history = RunHistory()
+        self._writer = RunWriter(connection, header, self._history)
+        self.parent = self._writer.parent
+        self._description_outdated = False
 
     def recall(self, event: Event) -> None:
-        """Take in an event that the store has already."""
+        """Read an event that the store has already."""
         if self._description and self._description.apply(event):
-            self._stale = True
-        self._past.apply(event)
-        if isinstance(event, StagesReopened):
-            for run in event.runs:
-                self._runs.pop(run, None)
+            self._description_outdated = True
+        self._history.apply(event)
 
     def apply(self, event: Event) -> None:
-        """Send one event; its metrics go with `flush`, its files with `upload`. Some kinds mean nothing to MLflow."""
+        """Send an event, except for its metrics (`flush`) and files (`upload`); events without meaning are ignored."""
         self.recall(event)
+        writer = self._writer
         match event:
             case SweepHeader():
-                self._connection.set_experiment_tag(self._experiment, VIEW_TAG, leaderboard_view(event, self.parent))
+                writer.set_experiment_tag(VIEW_TAG, leaderboard_view(event, self.parent))
             case TrainingHeader():
-                self._settings(self.parent, self._spec)
+                writer.log_parameters(None, self._spec)
             case DriverStarted():
-                self._driver()
+                self._driver_started()
             case StageStarted():
-                self._tag(self.parent, stage=f"{event.stage} started")
+                writer.set_tags(None, {"stage": f"{event.stage} started"})
             case StageDone():
                 self._stage_done(event)
             case RunSuggested():
-                self._suggested(event)
+                self._run_suggested(event)
             case AttemptStarted() if event.attempt > 1:
-                self._connection.update_run(self._named(event.run), status="RUNNING")
+                writer.set_running(event.run)
             case RunRetried():
-                self._tag(self._named(event.run), retry=f"{event.failure}: {event.reason}")
+                writer.set_tags(event.run, {"retry": f"{event.failure}: {event.reason}"})
             case EpochReported() | TrainingEpoch():
-                run = event.run if isinstance(event, EpochReported) else None
-                self._points.setdefault(self._named(run), []).extend(metric_points(event))
+                writer.add_metrics(event.run if isinstance(event, EpochReported) else None, metric_points(event))
             case RunEnded():
-                self._ended(event)
+                self._run_ended(event)
             case ModelRegistered():
-                self._tag(self.parent, model=f"{event.model}/{event.version}", alias=event.alias)
+                writer.set_tags(None, {"model": f"{event.model}/{event.version}", "alias": event.alias})
             case DriverEnded():
-                self._closed(event)
+                self._driver_ended(event)
 
     def flush(self) -> None:
         """Send the metrics of all events so far."""
-        for run, found in self._points.items():
-            for start in range(0, len(found), METRICS):
-                self._send(run, found[start : start + METRICS])
-        self._points = {}
+        self._writer.flush()
 
     @staticmethod
     def has_files(event: Event) -> bool:
-        """Whether `upload` has something to do for an event."""
+        """Whether an event has files for `upload`."""
         return isinstance(event, TrainingHeader | RunSuggested | ArtifactWritten)
 
     def upload(self, event: Event) -> None:
         """Send the files of an event that was applied."""
         run = event.run if isinstance(event, RunSuggested | ArtifactWritten) else None
-        if run not in (None, *self._past.begun):
-            return  # It was dropped meanwhile.
+        if run not in (None, *self._history.start_times):
+            return  # The run was dropped after this event.
         if isinstance(event, ArtifactWritten):
             path = self._folder / event.path
             if not path.is_file():
-                raise LookupError(f"{path} is no longer there, so MLflow cannot have it.")
-            self._connection.log_artifact(self._named(run), str(path), event.folder or None)
+                raise LookupError(f"{path} no longer exists and cannot be sent to MLflow.")
+            self._writer.log_file(run, path, event.folder)
         else:
             parameters = event.parameters if isinstance(event, RunSuggested) else {}
-            spec = public_spec({**self._spec, **parameters})
-            self._connection.log_text(self._named(run), spec_yaml(spec), "spec.yaml")
+            self._writer.log_text(run, spec_yaml(public_spec({**self._spec, **parameters})), "spec.yaml")
 
     def describe(self) -> None:
-        """Write the description, if it may be another one."""
-        if self._description and self._stale:
-            addresses = self._addresses(self._description.named())
+        """Write the description, if it may have changed."""
+        if self._description and self._description_outdated:
+            page = f"#/experiments/{self._writer.experiment}/runs"
+            runs = [run for run in self._description.linked_runs() if run in self._history.start_times]
+            addresses = {run: f"{page}/{self._writer.run_id(run)}" for run in runs}
             try:
-                parameter_text = self._description.markdown(addresses)
-            except Exception:  # Of a log with odd contents: its metrics matter more.
+                text = self._description.markdown(addresses)
+            except Exception:  # The log has unexpected contents; its metrics matter more.
                 return
-            self._tag(self.parent, **{NOTE: parameter_text})
-            self._stale = False
+            self._writer.set_tags(None, {_DESCRIPTION_TAG: text})
+            self._description_outdated = False
 
-    def lost(self, error: Exception) -> bool:
-        """Whether the store refuses because somebody has deleted the experiment or a run of it.
+    def is_deletion_error(self, error: Exception) -> bool:
+        """Whether the store has raised an error because somebody has deleted the experiment or a run of it.
 
-        A new projection that is told everything brings it back.
+        A new projection to which all events are applied restores them.
         """
-        from mlflow.entities import ViewType
-        from mlflow.exceptions import MlflowException
+        return self._writer.is_deletion_error(error)
 
-        if not is_permanent(error):
-            return _missing(error)
-        try:
-            experiment = self._connection.get_experiment(self._experiment)
-            parent = self._connection.get_run(self.parent)
-        except MlflowException as second:
-            if _missing(second):
-                return True
-            raise
-        below = f"tags.`{RUN_TAG}` LIKE '{self._uid}/%'"
-        gone = self._connection.search_runs([self._experiment], below, ViewType.DELETED_ONLY, max_results=1)
-        return bool(gone) or "deleted" in (experiment.lifecycle_stage, parent.info.lifecycle_stage)
+    def _driver_started(self) -> None:
+        self._writer.set_running(None)
+        earlier_reason = {"reason": ""} if self._history.has_error else {}
+        self._writer.set_tags(None, {"state": "running", **earlier_reason, **self._history.source_tags})
+        self._log_training_data(None)
 
-    def _send(self, run: str, metrics: "Sequence[Metric]") -> None:
-        """All of them, or where the store refuses one of them each that it takes."""
-        try:
-            self._connection.log_batch(run, metrics=metrics)
-        except Exception as error:
-            if not is_permanent(error) or self.lost(error):
-                raise
-            for metric in metrics if len(metrics) > 1 else ():
-                self._send(run, [metric])
+    def _driver_ended(self, event: DriverEnded) -> None:
+        """End the parent run, and the unfinished runs until the next driver continues them."""
+        for run in sorted(self._history.unfinished_runs):
+            self._writer.end_run(run, "KILLED", milliseconds(event))
+        reason = {"reason": event.reason} if event.reason is not None else {}
+        self._writer.set_tags(None, {"state": event.status.lower(), **reason})
+        self._writer.end_run(None, event.status, milliseconds(event))
 
-    def _driver(self) -> None:
-        self._connection.update_run(self.parent, status="RUNNING")
-        past_reason = {"reason": ""} if self._past.failed else {}
-        self._tag(self.parent, state="running", **past_reason, **self._past.source)
-        self._inputs(self.parent)
+    def _run_suggested(self, event: RunSuggested) -> None:
+        self._writer.log_parameters(event.run, {**self._spec, **event.parameters})
+        tags = {"state": "running", "kind": event.run.partition("/")[0]}
+        if event.origin:
+            tags["origin"] = event.origin
+        tags |= self._history.search_tags(event.run)
+        tags |= {f"cost.{name}": format_value(value) for name, value in event.costs.items()}
+        self._writer.set_tags(event.run, tags | self._history.source_tags)
+        self._log_training_data(event.run)
+
+    def _run_ended(self, event: RunEnded) -> None:
+        reasons = {"reason": event.reason, "failure": event.failure}
+        tags = {"state": event.state, **{key: value for key, value in reasons.items() if value}}
+        self._writer.set_tags(event.run, tags)
+        status = "FAILED" if event.state == "failed" else "FINISHED"
+        self._writer.end_run(event.run, status, milliseconds(event))
 
     def _stage_done(self, event: StageDone) -> None:
-        self._tag(self.parent, stage=f"{event.stage} done")
+        self._writer.set_tags(None, {"stage": f"{event.stage} done"})
         if event.stage == "confirm":
-            self._confirmed(event)
+            self._confirm_done(event)
         elif event.stage == "test":
-            self._tested(event)
+            self._test_done(event)
 
-    def _confirmed(self, event: StageDone) -> None:
-        """The sweep as a line among others: what its winner has scored, and by which values."""
+    def _confirm_done(self, event: StageDone) -> None:
+        """Give the parent run the score and the parameters of the winner, so that tables of sweeps show them."""
         from mlflow.entities import Metric
 
         for row in event.result["trials"]:
             if row["number"] == event.result["winner"]:
                 mean = Metric(f"confirm/{self._metric}", row["mean"], milliseconds(event), 0)
-                self._points.setdefault(self.parent, []).append(mean)
-        name = winner_of(event)
-        # A sweep that is done again may have another winner.
-        self._tag(self.parent, winner=name, **(dict.fromkeys(self._past.won, "") | self._past.searched(name)))
+                self._writer.add_metrics(None, [mean])
+        winner = winner_run(event)
+        # A sweep whose stages are repeated may have another winner.
+        earlier_tags = dict.fromkeys(self._history.winner_tags, "")
+        self._writer.set_tags(None, {"winner": winner, **earlier_tags, **self._history.search_tags(winner)})
 
-    def _tested(self, event: StageDone) -> None:
+    def _test_done(self, event: StageDone) -> None:
         for name, model in event.result.get("models", {}).items():
-            found = score_points(model, event)
-            for run in (f"refit/{name}", *([None] if name == "winner" else [])):
-                self._points.setdefault(self._named(run), []).extend(found)
-        dataset = {key: self._spec.get(f"dataset.{key}_dataset_dir") for key in ("query", "test")}
-        own = [folder for folder in dataset.values() if folder]
+            scores = score_points(model, event)
+            self._writer.add_metrics(f"refit/{name}", scores)
+            if name == "winner":
+                self._writer.add_metrics(None, scores)
+        settings = [self._spec.get(f"dataset.{key}_dataset_dir") for key in ("query", "test")]
+        test_folders = [folder for folder in settings if folder]
         for name, digest in event.result.get("data", {}).items():
-            folders = own if name == "test folders" and own else [name]
-            self._connection.log_inputs(self.parent, datasets=[dataset_input(folders, digest, "test")])
+            folders = test_folders if name == "test folders" and test_folders else [name]
+            self._writer.log_dataset(None, folders, digest, "test")
         for name, count in event.result.get("test_evaluations", {}).items():
-            self._tag(self.parent, **{f"test evaluations of {name}": str(count)})
+            self._writer.set_tags(None, {f"test evaluations of {name}": str(count)})
 
-    def _suggested(self, event: RunSuggested) -> None:
-        run = self._named(event.run)
-        self._settings(run, {**self._spec, **event.parameters})
-        origin = {"origin": event.origin} if event.origin else {}
-        costs = {f"cost.{name}": format_value(value) for name, value in event.costs.items()}
-        kind, searched = event.run.partition("/")[0], self._past.searched(event.run)
-        self._tag(run, state="running", kind=kind, **origin, **searched, **costs, **self._past.source)
-        self._inputs(run)
-
-    def _settings(self, run: str, spec: Mapping[str, Any]) -> None:
-        from mlflow.entities import Param
-
-        shown = public_spec(spec)
-        parameters = [Param(key, parameter_text(value)) for key, value in shown.items()]
-        for start in range(0, len(parameters), PARAMETERS):
-            self._connection.log_batch(run, params=parameters[start : start + PARAMETERS])
-
-    def _inputs(self, run: str) -> None:
-        if found := self._past.data:
-            data = dataset_input(found["folders"], found["fingerprint"], "training")
-            self._connection.log_inputs(run, datasets=[data])
-
-    def _ended(self, event: RunEnded) -> None:
-        run, why = self._named(event.run), {"reason": event.reason, "failure": event.failure}
-        self._tag(run, state=event.state, **{key: value for key, value in why.items() if value})
-        status = "FAILED" if event.state == "failed" else "FINISHED"
-        self._connection.set_terminated(run, status, milliseconds(event))
-
-    def _closed(self, event: DriverEnded) -> None:
-        """The driver has ended: runs at work are cut short until the next one goes on with them."""
-        for run in sorted(self._past.open):
-            self._connection.set_terminated(self._named(run), "KILLED", milliseconds(event))
-        reason = {"reason": event.reason} if event.reason is not None else {}
-        self._tag(self.parent, state=event.status.lower(), **reason)
-        self._connection.set_terminated(self.parent, event.status, milliseconds(event))
-
-    def _addresses(self, runs: Sequence[str]) -> dict[str, str]:
-        """Pages within MLflow's UI of those that have begun."""
-        page = f"#/experiments/{self._experiment}/runs"
-        return {run: f"{page}/{self._named(run)}" for run in runs if run in self._past.begun}
-
-    def _named(self, name: str | None) -> str:
-        if name is None:
-            return self.parent
-        if name not in self._runs:
-            place = self._connection, self._experiment, self.parent, self._uid
-            self._runs[name] = nested_run(*place, self._past.label(name), self._past.begun[name])
-        return self._runs[name]
-
-    def _tag(self, run: str, **tags: str) -> None:
-        from mlflow.entities import RunTag
-
-        self._connection.log_batch(run, tags=[RunTag(key, value[:LONGEST_TAG]) for key, value in tags.items()])
-
-
-def _missing(error: Exception) -> bool:
-    return getattr(error, "error_code", None) == "RESOURCE_DOES_NOT_EXIST"
+    def _log_training_data(self, run: str | None) -> None:
+        if data := self._history.training_data:
+            self._writer.log_dataset(run, data["folders"], data["fingerprint"], "training")

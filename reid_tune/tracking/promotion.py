@@ -1,4 +1,4 @@
-"""Whether a challenger beats the champion, by results of both over common splits."""
+"""Comparison of a new version with the champion, by the results of both on common validation splits."""
 
 import tempfile
 from collections.abc import Sequence
@@ -28,19 +28,19 @@ __all__ = [
     "write_repeats",
 ]
 
-CONFIRM_FILE = "confirm.npz"  # among the files of a registered version
+CONFIRM_FILE = "confirm.npz"  # one of the files of a registered version
 _ARRAYS = ("split", "repeat", "query", "identity", "average_precision")
 
 
 @dataclass(frozen=True, eq=False)
 class HoldoutResult:
-    """One model's plain results on one hold-out split, for the queries with a match in any order.
+    """Results of one model on one validation split without re-ranking, for the queries that have a match.
 
     Attributes:
-        split: What decides the split: fingerprint of the data, `validation_seed` and fraction.
-        queries: File names [m], each once.
-        identities: [m] integers.
-        average_precision: [m] fractions.
+        split: Key of the split: fingerprint of the data, `validation_seed` and fraction.
+        queries: File names [m], without duplicates, in any order.
+        identities: Identities [m], integers.
+        average_precision: Average precisions [m], fractions.
     """
 
     split: str
@@ -51,40 +51,40 @@ class HoldoutResult:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether a version may have an alias.
+    """Decision whether a version may have an alias.
 
     Attributes:
-        against: The version that has it; None where no other one does.
-        difference: The new version minus that one over common splits, in mAP; None where there are none.
+        incumbent: The version that has the alias; None if no other version has it.
+        difference: mAP of the new version minus that of the incumbent on common splits; None without common splits.
     """
 
-    against: int | None = None
+    incumbent: int | None = None
     difference: Difference | None = None
 
     @property
-    def passed(self) -> bool:
-        """Whether no other version has the alias, or the new one beats it beyond noise."""
-        return self.against is None or (self.difference is not None and self.difference.is_significant)
+    def is_accepted(self) -> bool:
+        """Whether no other version has the alias, or the new one is significantly better."""
+        return self.incumbent is None or (self.difference is not None and self.difference.is_significant)
 
     @property
     def reason(self) -> str:
-        """The verdict in words."""
-        if self.against is None:
+        """Explanation of the decision."""
+        if self.incumbent is None:
             return "no other version had the alias"
         if self.difference is None:
-            return f"version {self.against} has the alias, and no paired results over common splits to compare with"
+            return f"version {self.incumbent} has the alias, and no paired results over common splits to compare with"
         mean, low, high = (100 * value for value in (self.difference.mean, self.difference.low, self.difference.high))
         gain = f"{mean:+.1f} points of mAP [{low:+.1f}, {high:+.1f}]"
-        return f"{gain} against version {self.against}, over {self.difference.repeats} common split(s)"
+        return f"{gain} against version {self.incumbent}, over {self.difference.repeats} common split(s)"
 
 
 def compare_with_champion(
-    connection: "MlflowClient", repeats: Sequence[HoldoutResult], holder: "ModelVersion | None"
+    connection: "MlflowClient", repeats: Sequence[HoldoutResult], incumbent: "ModelVersion | None"
 ) -> Verdict:
-    """Compare a version's results with those of the version that has the alias, if there is another one."""
-    if holder is None:
+    """Compare a version's results with those of another version that has the alias, if there is one."""
+    if incumbent is None:
         return Verdict()
-    return Verdict(int(holder.version), compare(repeats, registered_repeats(connection, holder)))
+    return Verdict(int(incumbent.version), compare(repeats, registered_repeats(connection, incumbent)))
 
 
 def write_repeats(path: Path, repeats: Sequence[HoldoutResult]) -> None:
@@ -102,10 +102,10 @@ def write_repeats(path: Path, repeats: Sequence[HoldoutResult]) -> None:
 
 
 def read_repeats(path: Path) -> list[HoldoutResult]:
-    """What `write_repeats` has written.
+    """Read the results that `write_repeats` has written.
 
     Raises:
-        InputError: the file is missing, damaged or another one.
+        InputError: the file is missing, damaged or of another kind.
     """
     split, repeat, query, identity, precision = read_npz(path, _ARRAYS).values()
     kinds = "".join(array.dtype.kind for array in (split, repeat, query, identity, precision))
@@ -120,7 +120,7 @@ def read_repeats(path: Path) -> list[HoldoutResult]:
 
 
 def registered_repeats(connection: "MlflowClient", version: "ModelVersion") -> list[HoldoutResult]:
-    """Those of a registered version; none where it has none that can be read."""
+    """Return the results of a registered version; none if it has no results that can be read."""
     from mlflow.artifacts import download_artifacts, list_artifacts
 
     source = connection.get_model_version_download_uri(version.name, str(version.version))
@@ -136,19 +136,23 @@ def registered_repeats(connection: "MlflowClient", version: "ModelVersion") -> l
 
 
 def compare(challenger: Sequence[HoldoutResult], champion: Sequence[HoldoutResult]) -> Difference | None:
-    """Challenger minus champion in average precision, over the splits that both have been measured on.
+    """Return the mean difference in average precision, challenger minus champion, on their common splits.
 
-    A split is common where its key and its queries are equal; None where there is none.
+    Common splits have the same key and the same queries. None if there are none.
     """
-    theirs = {repeat.split: repeat for repeat in champion}
-    pairs = [_pair(own, theirs[own.split]) for own in challenger if own.split in theirs]
-    common = [pair for pair in pairs if pair is not None]
+    champion_results = {result.split: result for result in champion}
+    differences = [
+        _query_differences(result, champion_results[result.split])
+        for result in challenger
+        if result.split in champion_results
+    ]
+    common = [difference for difference in differences if difference is not None]
     return mean_difference(common) if common else None
 
 
-def _pair(one: HoldoutResult, other: HoldoutResult) -> tuple[np.ndarray, np.ndarray] | None:
-    """The queries' differences and identities; None where the queries are not the same."""
-    mine, others = np.argsort(one.queries), np.argsort(other.queries)
-    if not len(mine) or not np.array_equal(one.queries[mine], other.queries[others]):
+def _query_differences(first: HoldoutResult, second: HoldoutResult) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return first minus second and the identity for each query; None if the queries are not the same."""
+    rows, other_rows = np.argsort(first.queries), np.argsort(second.queries)
+    if not len(rows) or not np.array_equal(first.queries[rows], second.queries[other_rows]):
         return None
-    return one.average_precision[mine] - other.average_precision[others], one.identities[mine]
+    return first.average_precision[rows] - second.average_precision[other_rows], first.identities[rows]

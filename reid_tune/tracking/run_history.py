@@ -1,4 +1,4 @@
-"""What the events of a log have said so far, as far as the next ones depend on it."""
+"""State of a log's runs after the events so far, on which the meaning of the next events depends."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -15,63 +15,63 @@ from reid_tune.journal.events import (
 )
 from reid_tune.tracking.mlflow_names import milliseconds, search_tags, source_tags
 
-__all__ = ["RunHistory", "winner_of"]
+__all__ = ["RunHistory", "winner_run"]
 
 
 class RunHistory:
-    """The runs of a log and where they come from.
+    """The runs of a log, and the driver that started them.
 
     Attributes:
-        begun: Runs, and when, in milliseconds since the epoch.
-        open: Those that have not ended.
-        data: Folders and fingerprint of the training images.
-        source: Tags that tell who has started the last driver, and how.
-        won: Tags of values that earlier winners have had.
-        failed: Whether a driver has ended with a reason.
+        start_times: Start of each run, in milliseconds since the epoch.
+        unfinished_runs: Runs that have started and not ended.
+        training_data: Folders and fingerprint of the training images.
+        source_tags: Tags with the user, command and commit of the latest driver.
+        winner_tags: Tags of the parameters of all winners so far.
+        has_error: Whether a driver has ended with an error.
     """
 
     def __init__(self) -> None:
-        self.begun: dict[str, int] = {}
-        self.open: set[str] = set()
-        self.data: Mapping[str, Any] = {}
-        self.source: dict[str, str] = {}
-        self.won: dict[str, str] = {}
-        self.failed = False
-        self._searched: dict[str, dict[str, str]] = {}
-        # MLflow keeps parameters for good, so that a run that is done again is another one.
-        self._dropped: Counter[str] = Counter()
+        self.start_times: dict[str, int] = {}
+        self.unfinished_runs: set[str] = set()
+        self.training_data: Mapping[str, Any] = {}
+        self.source_tags: dict[str, str] = {}
+        self.winner_tags: dict[str, str] = {}
+        self.has_error = False
+        self._search_tags: dict[str, dict[str, str]] = {}
+        # Parameters in MLflow cannot be changed, so that a run that is done again becomes another MLflow run.
+        self._restarts: Counter[str] = Counter()
 
     def apply(self, event: Event) -> None:
-        """Take one event in."""
+        """Update the state by the next event."""
         match event:
             case DriverStarted():
-                self.data = event.environment.get("data") or {}
-                self.source = source_tags(event)
+                self.training_data = event.environment.get("data") or {}
+                self.source_tags = source_tags(event)
             case RunSuggested():
-                self.begun[event.run] = milliseconds(event)
-                self.open.add(event.run)
-                self._searched[event.run] = search_tags(event.parameters)
+                self.start_times[event.run] = milliseconds(event)
+                self.unfinished_runs.add(event.run)
+                self._search_tags[event.run] = search_tags(event.parameters)
             case RunEnded():
-                self.open.discard(event.run)
+                self.unfinished_runs.discard(event.run)
             case DriverEnded():
-                self.failed |= event.reason is not None
+                self.has_error |= event.reason is not None
             case StageDone(stage="confirm"):
-                self.won |= self.searched(winner_of(event))
+                self.winner_tags |= self.search_tags(winner_run(event))
             case StagesReopened():
-                self._dropped.update(event.runs)
-                self.open.difference_update(event.runs)
+                self._restarts.update(event.runs)
+                self.unfinished_runs.difference_update(event.runs)
                 for run in event.runs:
-                    self.begun.pop(run, None)
+                    self.start_times.pop(run, None)
 
-    def searched(self, run: str) -> dict[str, str]:
-        """Tags of the values that a run has changed."""
-        return self._searched.get(run, {})
+    def search_tags(self, run: str) -> dict[str, str]:
+        """Return tags with the parameters that a run sets."""
+        return self._search_tags.get(run, {})
 
-    def label(self, run: str) -> str:
-        """The name of a run in MLflow, another one for each time that it was done again."""
-        return f"{run} ({self._dropped[run] + 1})" if self._dropped[run] else run
+    def mlflow_name(self, run: str) -> str:
+        """Return the name of a run in MLflow, which is another one each time that the run is done again."""
+        return f"{run} ({self._restarts[run] + 1})" if self._restarts[run] else run
 
 
-def winner_of(confirmed: StageDone) -> str:
-    """The trial that has won, by the end of the stage `confirm`."""
-    return f"trials/{confirmed.result['winner']:04d}"
+def winner_run(confirm_done: StageDone) -> str:
+    """Return the trial that has won, from the end of the stage `confirm`."""
+    return f"trials/{confirm_done.result['winner']:04d}"

@@ -1,4 +1,4 @@
-"""Sends an event log to MLflow from a thread that neither blocks who writes it nor raises into it."""
+"""Sends an event log to MLflow in a thread that neither blocks the writer of the log nor raises errors into it."""
 
 import threading
 import time
@@ -15,27 +15,31 @@ from reid_tune.tracking.store import one_line, translate_errors
 
 __all__ = ["Sender", "SendResult", "follow_log", "send_all"]
 
-POLL = 0.5  # seconds between two looks at the log
-LONGEST_WAIT = 30.0  # seconds between two attempts at a store that is away
-LATE = 10.0  # seconds behind which a store that takes events counts as late
-# Seconds that the end of a log waits for a store, those of them while it takes nothing, and both where a user waits.
-SENDING, PATIENCE, HURRY = 60.0, 8.0, 3.0
+_POLL_SECONDS = 0.5  # between two reads of the log
+_MAX_RETRY_SECONDS = 30.0  # between two attempts at an unreachable store
+_LATE_SECONDS = 10.0  # without all events, after which a store that accepts some counts as late
+# The end of a log waits for a store this long in total, and this long while the store accepts nothing; after Ctrl-C,
+# a user waits, and both are short.
+_CLOSE_SECONDS, _STALL_SECONDS, _INTERRUPTED_SECONDS = 60.0, 8.0, 3.0
 
 
 class Sender:
-    """A cursor on the log `log_path` that follows it into the store `uri`; a new one goes on where the last ended.
+    """Sends the log `log_path` to the store `uri` as it grows; a new sender continues where the last one ended.
 
-    `last_error` is one line about what is wrong, or None. Only one sender may follow a log at a time.
+    Only one sender may follow a log at a time.
+
+    Attributes:
+        last_error: Description of the current problem in one line, or None.
     """
 
     def __init__(self, log_path: Path, uri: str, describe: Callable[[], Description] | None = None) -> None:
-        # Two threads that import it at once can each see a half of it.
+        # Two threads that import it at once can each see an incomplete module.
         import mlflow  # noqa: F401
 
         self.last_error: str | None = None
         self._cursor = Cursor(log_path, uri, describe)
-        self._away = False
-        self._in_step = time.monotonic()
+        self._has_failed = False  # at the last attempt
+        self._complete_at = time.monotonic()  # when the store had all events for the last time
         self._closing = self._all_sent = False
         self._wake, self._stop = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._follow, name="mlflow-sender", daemon=True)
@@ -43,70 +47,73 @@ class Sender:
 
     @property
     def lag(self) -> int:
-        """Events of the log, and files named in it, that the store does not have yet."""
+        """Number of the log's events, and of events with files, that the store does not have yet."""
         return self._cursor.lag()
 
     @property
-    def words(self) -> str:
-        """How far the store is behind, and why; empty where it keeps up."""
-        if not self._away and time.monotonic() - self._in_step < LATE:
+    def lag_message(self) -> str:
+        """Number of events that the store does not have yet, and the reason; empty while the store keeps up."""
+        if not self._has_failed and time.monotonic() - self._complete_at < _LATE_SECONDS:
             return ""
-        why = f": {self.last_error}" if self._away else ""
-        return f"MLflow is {self.lag} events behind{why}"
+        reason = f": {self.last_error}" if self._has_failed else ""
+        return f"MLflow is {self.lag} events behind{reason}"
 
-    def close(self, timeout: float, patience: float) -> bool:
-        """Send the rest and end; False where some of it is left, which `send_all` can send later.
+    def close(self, timeout: float, stall_timeout: float) -> bool:
+        """Send the remaining events and end the thread; False if events remain, which `send_all` can send later.
 
         Args:
-            timeout: Seconds for all of it.
-            patience: Seconds that a store may take nothing.
+            timeout: Seconds in total.
+            stall_timeout: Seconds in which the store accepts nothing.
         """
         self._closing = True
         self._wake.set()
-        end, seen, since = time.monotonic() + timeout, self._cursor.taken, time.monotonic()
-        while self._thread.is_alive() and time.monotonic() < min(end, since + patience):
+        start = last_progress = time.monotonic()
+        accepted = self._cursor.accepted
+        while self._thread.is_alive() and time.monotonic() < min(start + timeout, last_progress + stall_timeout):
             self._thread.join(0.1)
-            if self._cursor.taken != seen:
-                seen, since = self._cursor.taken, time.monotonic()
+            if self._cursor.accepted != accepted:
+                accepted, last_progress = self._cursor.accepted, time.monotonic()
         self._stop.set()
         self._wake.set()
         return self._all_sent
 
     def _follow(self) -> None:
-        wait = POLL
+        pause = _POLL_SECONDS
         while not self._stop.is_set():
             closing = self._closing
             try:
                 self._cursor.send(self._stop)
-                self._away, self.last_error, wait = False, self._cursor.refusal, POLL
+                self._has_failed, self.last_error, pause = False, self._cursor.refusal, _POLL_SECONDS
                 if self._cursor.lag() == 0:
-                    self._in_step = time.monotonic()
+                    self._complete_at = time.monotonic()
                     if closing:
                         self._all_sent = True
                         return
-            except Exception as error:  # whatever it is, tracking must not end a sweep
-                self._away, self.last_error, wait = True, one_line(error), min(2 * wait, LONGEST_WAIT)
-            self._wake.wait(POLL if closing else wait)
+            except Exception as error:  # An error of tracking must never end a sweep.
+                self._has_failed, self.last_error = True, one_line(error)
+                pause = min(2 * pause, _MAX_RETRY_SECONDS)
+            self._wake.wait(_POLL_SECONDS if closing else pause)
             self._wake.clear()
 
 
 @contextmanager
 def follow_log(
-    log: Path,
+    log_path: Path,
     uri: str,
-    close: Callable[[DriverEnded], None],
-    say: Callable[[str], None],
-    again: str,
+    record_end: Callable[[DriverEnded], None],
+    warn: Callable[[str], None],
+    sync_command: str,
     describe: Callable[[], Description] | None = None,
 ) -> Iterator[Sender]:
-    """Send a log during the block, and have it closed as the block ends.
+    """Send a log during the block, and record the driver's end after it.
 
     Args:
-        close: Function that writes the last event into the log.
-        say: Told in a sentence what is wrong at the end.
-        again: The command that sends what is left.
+        record_end: Writes the last event into the log.
+        warn: Receives a sentence about a problem that remains at the end.
+        sync_command: Command that sends the remaining events later.
+        describe: See `Cursor`.
     """
-    sender, end = Sender(log, uri, describe), DriverEnded(status="KILLED")
+    sender, end = Sender(log_path, uri, describe), DriverEnded(status="KILLED")
     try:
         yield sender
         end = DriverEnded(status="FINISHED")
@@ -115,17 +122,24 @@ def follow_log(
         raise
     finally:
         with suppress(ReidTuneError, OSError):  # The disk is full, or another driver has taken over.
-            close(replace(end, time=time.time()))
-        killed = end.status == "KILLED"
-        if not sender.close(HURRY if killed else SENDING, HURRY if killed else PATIENCE):
-            say(f"{sender.lag} events are not in MLflow ({sender.last_error or 'it is slow'}): send them with {again}")
+            record_end(replace(end, time=time.time()))
+        interrupted = end.status == "KILLED"
+        timeouts = (_INTERRUPTED_SECONDS,) * 2 if interrupted else (_CLOSE_SECONDS, _STALL_SECONDS)
+        if not sender.close(*timeouts):
+            reason = sender.last_error or "it is slow"
+            warn(f"{sender.lag} events are not in MLflow ({reason}): send them with {sync_command}")
         elif sender.last_error:
-            say(f"MLflow: {sender.last_error}")
+            warn(f"MLflow: {sender.last_error}")
 
 
 @dataclass(frozen=True)
 class SendResult:
-    """How many events a store has got, and the last thing that it has refused for good, or None."""
+    """Result of `send_all`.
+
+    Attributes:
+        events: Number of events that the store has accepted.
+        refusal: The last permanent refusal by the store in one line, or None.
+    """
 
     events: int
     refusal: str | None
@@ -134,14 +148,15 @@ class SendResult:
 def send_all(
     log_path: Path, uri: str, describe: Callable[[], Description] | None = None, closed: bool = False
 ) -> SendResult:
-    """Send what no sender has sent yet.
+    """Send all events that no sender has sent yet.
 
     Args:
-        closed: Whether nobody writes the log any more: a run that is still open in it was cut short.
+        describe: See `Cursor`.
+        closed: Whether no driver writes the log any more: runs that are unfinished in it were interrupted.
 
     Raises:
         InputError: the file is not an event log.
-        InfrastructureError: the store does not answer; what it has got already is remembered.
+        InfrastructureError: the store does not answer; the events that it has accepted are not sent again.
     """
     with translate_errors(uri):
         cursor = Cursor(log_path, uri, describe)

@@ -1,4 +1,4 @@
-"""Whether a server answers at a store's address, as MLflow, and this user."""
+"""Check of the server at a store's address: that it answers, is an MLflow server and accepts this user."""
 
 import socket
 import ssl
@@ -10,60 +10,61 @@ if TYPE_CHECKING:
 
 __all__ = ["CREDENTIALS", "server_error"]
 
-CONNECT, ANSWER = 2.0, 3.0  # seconds that a server gets to accept a connection, and to answer
-PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
-ASKED = "/api/2.0/mlflow/experiments/search"
+_CONNECT_SECONDS, _RESPONSE_SECONDS = 2.0, 3.0
+_PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
+_REQUEST_PATH = "/api/2.0/mlflow/experiments/search"
 CREDENTIALS = "refuses this user: check MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
-START = "start it, or set MLFLOW_TRACKING_URI"
-TLS = "speaks TLS: write https:// in MLFLOW_TRACKING_URI"
-PLAIN = "speaks no TLS: write http:// in MLFLOW_TRACKING_URI"
-CERTIFICATES = (
-    "name its authority's in MLFLOW_TRACKING_SERVER_CERT_PATH, or set MLFLOW_TRACKING_INSECURE_TLS=true to trust it"
+_START_SERVER = "start it, or set MLFLOW_TRACKING_URI"
+_USE_HTTPS = "speaks TLS: write https:// in MLFLOW_TRACKING_URI"
+_USE_HTTP = "does not speak TLS: write http:// in MLFLOW_TRACKING_URI"
+_TRUST_CERTIFICATE = (
+    "name the certificate of its authority in MLFLOW_TRACKING_SERVER_CERT_PATH, or set "
+    "MLFLOW_TRACKING_INSECURE_TLS=true to trust it"
 )
-OTHER = "is no MLflow server: check its port and path, and set MLFLOW_TRACKING_URI"
+_NOT_MLFLOW = "is not an MLflow server: check its port and path, and set MLFLOW_TRACKING_URI"
 
 
 def server_error(uri: str) -> str | None:
-    """What is wrong with the server at a store's address, as the rest of a sentence, or None; also where there is none.
+    """Describe why a store's server cannot be used, as the rest of a sentence; None if it can, or there is no server.
 
-    MLflow's server is asked as its client would ask it, with its variables for users, certificates and proxies.
-    Of a database's it is known only whether somebody listens.
+    An MLflow server receives a request like those of MLflow's client, with the same environment variables for users,
+    certificates and proxies. A database server is checked only for an open port.
 
     Raises:
-        Exception: what MLflow raises, where it is none of the usual faults.
+        Exception: MLflow raises an error that is not one of the usual ones.
     """
-    place = urlsplit(uri)
-    if place.scheme in ("http", "https"):
-        return _mlflow_fault(uri)
-    return _silent(place) if place.hostname and _port(place) else None
+    url = urlsplit(uri)
+    if url.scheme in ("http", "https"):
+        return _mlflow_error(uri)
+    return _database_error(url) if url.hostname and _port(url) else None
 
 
-def _silent(place: SplitResult) -> str | None:
+def _database_error(url: SplitResult) -> str | None:
     try:
-        with _connected(place):
+        with _connect(url):
             return None
     except socket.gaierror:
-        return _unknown(place)
+        return _unknown_host(url)
     except OSError as error:
-        return f"does not answer ({error.strerror or error}): {START}"
+        return f"does not answer ({error.strerror or error}): {_START_SERVER}"
 
 
-def _mlflow_fault(uri: str) -> str | None:
+def _mlflow_error(uri: str) -> str | None:
     from mlflow.exceptions import MlflowException
     from mlflow.utils.credentials import get_default_host_creds
     from mlflow.utils.rest_utils import http_request
 
-    limits = {"timeout": (CONNECT, ANSWER), "max_retries": 0, "raise_on_status": False}
+    options = {"timeout": (_CONNECT_SECONDS, _RESPONSE_SECONDS), "max_retries": 0, "raise_on_status": False}
     try:
-        answer = http_request(get_default_host_creds(uri), ASKED, "GET", params={"max_results": 1}, **limits)
+        response = http_request(get_default_host_creds(uri), _REQUEST_PATH, "GET", params={"max_results": 1}, **options)
     except MlflowException as error:
-        if reason := _broken(urlsplit(uri), error.__context__):
+        if reason := _request_error(urlsplit(uri), error.__context__):
             return reason
         raise
-    return _wrong_answer(urlsplit(uri), answer)
+    return _response_error(urlsplit(uri), response)
 
 
-def _broken(place: SplitResult, error: BaseException | None) -> str | None:
+def _request_error(url: SplitResult, error: BaseException | None) -> str | None:
     from requests.exceptions import ConnectionError
     from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, ReadTimeoutError, SSLError
 
@@ -71,55 +72,55 @@ def _broken(place: SplitResult, error: BaseException | None) -> str | None:
         return None
     match cause := getattr(error.args[0], "reason", error):
         case NameResolutionError():
-            return _unknown(place)
+            return _unknown_host(url)
         case ReadTimeoutError():
             return "accepts connections but does not answer: start it again, or set MLFLOW_TRACKING_URI"
         case ConnectTimeoutError():
-            return f"does not answer, nobody listens there: {START}"
-        case SSLError() if not _speaks_tls(place):
-            return PLAIN
+            return f"does not answer, nothing listens at this address: {_START_SERVER}"
+        case SSLError() if not _speaks_tls(url):
+            return _USE_HTTP
         case SSLError():
-            return f"has no certificate that is trusted here ({' '.join(map(str, cause.args))}): {CERTIFICATES}"
-    return TLS if place.scheme == "http" and _speaks_tls(place) else OTHER
+            return f"has a certificate that is not trusted ({' '.join(map(str, cause.args))}): {_TRUST_CERTIFICATE}"
+    return _USE_HTTPS if url.scheme == "http" and _speaks_tls(url) else _NOT_MLFLOW
 
 
-def _wrong_answer(place: SplitResult, answer: "Response") -> str | None:
-    last = urlsplit(answer.url)
-    if answer.history and (last.scheme, last.hostname) != (place.scheme, place.hostname):
-        there = last.netloc.rpartition("@")[2]
-        return f"sends on to {last.scheme}://{there}: write that address in MLFLOW_TRACKING_URI"
-    if answer.status_code in (401, 403):
+def _response_error(url: SplitResult, response: "Response") -> str | None:
+    target = urlsplit(response.url)
+    if response.history and (target.scheme, target.hostname) != (url.scheme, url.hostname):
+        host = target.netloc.rpartition("@")[2]
+        return f"redirects to {target.scheme}://{host}: write that address in MLFLOW_TRACKING_URI"
+    if response.status_code in (401, 403):
         return CREDENTIALS
-    if answer.status_code >= 500:
-        return f"is out of order (status {answer.status_code}): look at its log, or set MLFLOW_TRACKING_URI"
-    if answer.status_code == 400 and place.scheme == "http" and _speaks_tls(place):
-        return TLS
+    if response.status_code >= 500:
+        return f"fails with status {response.status_code}: check its log, or set MLFLOW_TRACKING_URI"
+    if response.status_code == 400 and url.scheme == "http" and _speaks_tls(url):
+        return _USE_HTTPS
     try:
-        content = answer.json()
+        content = response.json()
     except ValueError:
-        return OTHER
-    found = answer.ok and isinstance(content, dict) and content.keys() <= {"experiments", "next_page_token"}
-    return None if found else OTHER
+        return _NOT_MLFLOW
+    is_mlflow = response.ok and isinstance(content, dict) and content.keys() <= {"experiments", "next_page_token"}
+    return None if is_mlflow else _NOT_MLFLOW
 
 
-def _unknown(place: SplitResult) -> str:
-    return f"cannot be found, no host {place.hostname} is known: set MLFLOW_TRACKING_URI"
+def _unknown_host(url: SplitResult) -> str:
+    return f"cannot be found, the host {url.hostname} is unknown: set MLFLOW_TRACKING_URI"
 
 
-def _speaks_tls(place: SplitResult) -> bool:
+def _speaks_tls(url: SplitResult) -> bool:
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     try:
-        with _connected(place) as plain, context.wrap_socket(plain):
+        with _connect(url) as connection, context.wrap_socket(connection):
             return True
     except OSError:
         return False
 
 
-def _connected(place: SplitResult) -> socket.socket:
-    return socket.create_connection((place.hostname or "", _port(place)), CONNECT)
+def _connect(url: SplitResult) -> socket.socket:
+    return socket.create_connection((url.hostname or "", _port(url)), _CONNECT_SECONDS)
 
 
-def _port(place: SplitResult) -> int:
-    """The port of an address; 0 for kinds that have none of their own."""
-    return place.port or PORTS.get(place.scheme.partition("+")[0], 0)
+def _port(url: SplitResult) -> int:
+    """Return the port of an address; 0 for a scheme without a default port."""
+    return url.port or _PORTS.get(url.scheme.partition("+")[0], 0)

@@ -1,4 +1,4 @@
-"""The MLflow store: its address, a quiet client, experiments, and its errors in one line."""
+"""The MLflow store: its address, a client without log output, experiments, and errors in one line."""
 
 import logging
 import os
@@ -30,13 +30,13 @@ __all__ = [
     "with_credentials",
 ]
 
-SQLITE = "sqlite:///"
-TOO_MUCH = (413, 414)  # HTTP of proxies: what is sent is too large
-DENIED = ("UNAUTHENTICATED", "PERMISSION_DENIED", "CUSTOMER_UNAUTHORIZED")  # MLflow's names of 401 and 403
-QUIET = {
-    # Who calls tries again, and MLflow's own second try would create a run twice where a server is slow.
+_SQLITE = "sqlite:///"
+_TOO_LARGE = (413, 414)  # HTTP status of proxies: the request is too large
+_DENIED = ("UNAUTHENTICATED", "PERMISSION__DENIED", "CUSTOMER_UNAUTHORIZED")  # MLflow's names of 401 and 403
+_CLIENT_SETTINGS = {
+    # Callers retry, and a retry by MLflow would create a run twice on a slow server.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
-    # A checkpoint has to arrive within it, on the server and in the store behind it.
+    # Seconds in which a checkpoint has to arrive on the server and in its artifact store.
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "60",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
@@ -44,33 +44,33 @@ QUIET = {
 
 
 def tracking_uri() -> str:
-    """`MLFLOW_TRACKING_URI`, else MLflow's own default; an SQLite path is absolute and holds in any folder."""
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}mlflow.db"
+    """Return `MLFLOW_TRACKING_URI`, or MLflow's own default; the path of an SQLite file is absolute."""
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"{_SQLITE}mlflow.db"
     path = database(uri)
-    return uri if path is None else f"{SQLITE}{path}"
+    return uri if path is None else f"{_SQLITE}{path}"
 
 
 def with_credentials(recorded: str) -> str:
-    """The address that a log has without user name and password, with those of `tracking_uri` if it is that one."""
+    """Return a log's address, which has no user name and password, with those of `tracking_uri` if that is the same."""
     current = tracking_uri()
     return current if redact(current) == recorded else recorded
 
 
 def database(uri: str) -> Path | None:
-    """The absolute file of an SQLite store; None for any other store."""
-    return Path(uri.removeprefix(SQLITE)).absolute() if uri.startswith(SQLITE) else None
+    """Return the absolute path of an SQLite store; None for any other store."""
+    return Path(uri.removeprefix(_SQLITE)).absolute() if uri.startswith(_SQLITE) else None
 
 
 def client(uri: str) -> "MlflowClient":
-    """A client of a store; an SQLite store is created where there is none, which takes about two seconds.
+    """Return a client of a store; a missing SQLite store is created, which takes about two seconds.
 
     Raises:
-        InputError: there can be no store at this address, or it is an SQLite file that cannot be used.
+        InputError: the address cannot be that of a store, or an SQLite file cannot be used.
     """
-    # MLflow itself would retry for minutes before it says so, or upgrade an older store halfway.
+    # MLflow itself would retry for minutes before it raises an error, or upgrade an older store halfway.
     if reason := _local_error(uri):
-        raise InputError(_sentence(uri, reason))
-    set_defaults(QUIET)
+        raise InputError(_full_message(uri, reason))
+    set_defaults(_CLIENT_SETTINGS)
     from mlflow import MlflowClient
 
     for name in ("mlflow", "alembic"):
@@ -82,15 +82,15 @@ def client(uri: str) -> "MlflowClient":
 
 
 def connection_error(uri: str) -> str | None:
-    """What is wrong with a store and what to do, in one sentence, or None; nothing is created.
+    """Describe in one sentence why a store cannot be used and what to do; None if it can. Nothing is created.
 
-    Takes some four seconds at most where a server does not answer, and longer where no name server does.
+    This takes at most about four seconds if a server does not answer, and longer if no name server does.
     """
     try:
         reason = _local_error(uri) or server.server_error(uri)
-    except Exception as error:  # whatever an odd address brings about in MLflow
+    except Exception as error:  # MLflow may raise anything for an unusual address
         reason = f"does not answer as it should ({one_line(error)}): check MLFLOW_TRACKING_URI"
-    return reason and _sentence(uri, reason)
+    return reason and _full_message(uri, reason)
 
 
 def _local_error(uri: str) -> str | None:
@@ -98,7 +98,7 @@ def _local_error(uri: str) -> str | None:
     return sqlite_schema.file_error(path) if path else address.address_error(uri)
 
 
-def _sentence(uri: str, reason: str) -> str:
+def _full_message(uri: str, reason: str) -> str:
     return f"the MLflow store {redact(uri)} {reason}."
 
 
@@ -108,32 +108,33 @@ def _create_database(path: Path) -> None:
 
     with tempfile.TemporaryDirectory(dir=make_folder(path.parent), prefix=f".{path.name}.") as folder:
         new = Path(folder) / path.name
-        MlflowClient(tracking_uri=f"{SQLITE}{new}").search_experiments(max_results=1)
+        MlflowClient(tracking_uri=f"{_SQLITE}{new}").search_experiments(max_results=1)
         with suppress(FileExistsError):
             os.link(new, path)
 
 
 def experiment_id(connection: "MlflowClient", name: str) -> str:
-    """The experiment of a name: found, brought back where it was deleted, or created.
+    """Return the id of an experiment, which is created if missing, and restored if deleted.
 
-    Artifacts of an SQLite store lie beside it in `mlartifacts/NAME`, an absolute place that any `mlflow ui` finds.
+    Artifacts of an SQLite store are stored next to it in `mlartifacts/NAME`, by an absolute path that is valid for any
+    `mlflow ui`.
     """
-    found = connection.get_experiment_by_name(name)
-    if found is None:
+    experiment = connection.get_experiment_by_name(name)
+    if experiment is None:
         path = database(connection.tracking_uri)
-        place = str(path.parent / "mlartifacts" / name) if path else None
-        return connection.create_experiment(name, place)
-    if found.lifecycle_stage == "deleted":
-        connection.restore_experiment(found.experiment_id)
-    return found.experiment_id
+        artifacts = str(path.parent / "mlartifacts" / name) if path else None
+        return connection.create_experiment(name, artifacts)
+    if experiment.lifecycle_stage == "deleted":
+        connection.restore_experiment(experiment.experiment_id)
+    return experiment.experiment_id
 
 
 @contextmanager
 def translate_errors(uri: str) -> Iterator[None]:
-    """Turn the errors of a store within the block into one sentence.
+    """Turn errors of a store within the block into one sentence.
 
     Raises:
-        InfrastructureError: the store is away, full or broken.
+        InfrastructureError: the store is unreachable, full or broken.
     """
     try:
         yield
@@ -145,30 +146,30 @@ def translate_errors(uri: str) -> Iterator[None]:
 
 
 def is_permanent(error: Exception, after_retries: bool = False) -> bool:
-    """Whether a store has answered and will not ever accept this, as opposed to being away for a while.
+    """Whether a store has answered and will never accept the request, in contrast to a temporary failure.
 
     Args:
-        after_retries: Whether it has failed several times. MLflow answers BAD_REQUEST also for temporary faults of its
-            database.
+        after_retries: Whether the request has failed several times. MLflow answers BAD_REQUEST also for temporary
+            failures of its database.
     """
     code, status = getattr(error, "error_code", None), getattr(getattr(error, "response", None), "status_code", None)
-    never = code == "INVALID_PARAMETER_VALUE" or status in TOO_MUCH
-    return isinstance(error, LookupError | TypeError) or never or (after_retries and code == "BAD_REQUEST")
+    is_rejected = code == "INVALID_PARAMETER_VALUE" or status in _TOO_LARGE
+    return isinstance(error, LookupError | TypeError) or is_rejected or (after_retries and code == "BAD_REQUEST")
 
 
 def one_line(error: Exception) -> str:
-    """The first 300 characters of an error, without passwords and full stop; what is not ours begins with its kind."""
+    """Return the first 300 characters of an error without passwords; errors of libraries begin with their type."""
     text = " ".join(str(error).split())
     if not isinstance(error, ReidTuneError):
         text = f"{type(error).__name__}: {text}"
     status = getattr(getattr(error, "response", None), "status_code", None)
-    if getattr(error, "error_code", None) in DENIED or status in (401, 403):
+    if getattr(error, "error_code", None) in _DENIED or status in (401, 403):
         text = f"it {server.CREDENTIALS} ({text})"
     return redact(text)[:300].rstrip(".")
 
 
 def redact(text: str) -> str:
-    """Text without the user names and passwords of its addresses; a password may hold an `@`, `/` or `?`."""
+    """Return a text without the user names and passwords of its addresses; a password may contain `@`, `/` or `?`."""
     text = re.sub(r"://[^/\s][^\s]*@", "://", text)
     secret = r"(?:password|pwd|token|secret|sig|signature|credential|odbc_connect)"
     return re.sub(rf"([?&][\w-]*{secret}=)[^&\s]*", r"\1", text, flags=re.IGNORECASE)

@@ -57,7 +57,7 @@ def connection(store: str) -> Any:
 @pytest.fixture(autouse=True)
 def quick_poll(monkeypatch: pytest.MonkeyPatch) -> None:
     """Senders look at their log at once."""
-    monkeypatch.setattr(sending, "POLL", 0.02)
+    monkeypatch.setattr(sending, "_POLL_SECONDS", 0.02)
 
 
 def wait_until_sent(sender: Sender) -> None:

@@ -31,7 +31,7 @@ def versions(
 
 
 def told(connection: Any, model: str, alias: str = "champion") -> list[int]:
-    return [turn.version for turn in alias_histories(connection, model)[alias]]
+    return [change.version for change in alias_histories(connection, model)[alias]]
 
 
 def test_a_better_version_is_promoted_and_is_no_challenger_any_more(
@@ -46,7 +46,7 @@ def test_a_better_version_is_promoted_and_is_no_challenger_any_more(
         "over 3 common split(s)"
     )
     assert holders(connection, model) == {"champion": 1}
-    assert promote(store, model, 1).reason == "it has had the alias already"
+    assert promote(store, model, 1).reason == "it had the alias already"
     assert promote(store, model, 3, "staging").reason == "no other version had the alias"
     assert holders(connection, model) == {"champion": 1, "staging": 3}
     assert told(connection, model) == [1, 3, 2, 1] and told(connection, model, "staging") == [3]
@@ -78,7 +78,9 @@ def test_each_rollback_goes_one_step_back(store: str, connection: Any, versions:
     assert promote(store, model, 3).version == 3
     assert rollback(store, model).version == 1
     assert told(connection, model) == [1, 2, 3, 2, 1, 3, 1]
-    assert [turn.back for turn in alias_histories(connection, model)["champion"]] == [False] * 3 + [True] * 2 + [
+    assert [change.is_rollback for change in alias_histories(connection, model)["champion"]] == [False] * 3 + [
+        True
+    ] * 2 + [
         False,
         True,
     ]
@@ -108,8 +110,8 @@ def test_an_alias_that_was_moved_by_other_means_is_taken_as_it_is(
     assert told(connection, model) == [1, 3]
     assert promote(store, model, 2).version == 2
     assert told(connection, model) == [1, 3, 2]
-    assert [turn.reason for turn in alias_histories(connection, model)["champion"]][1] == (
-        "found here; it was moved by other means"
+    assert [change.reason for change in alias_histories(connection, model)["champion"]][1] == (
+        "moved by other means than reid-tune"
     )
     connection.set_registered_model_alias(model, "champion", "3")
     assert rollback(store, model).version == 1
@@ -123,7 +125,7 @@ def test_a_crash_at_any_call_loses_nothing(
     store: str, connection: Any, versions: Versions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = versions(0.1, 0.2)
-    reasons = [turn.reason for turn in alias_histories(connection, model)["champion"]]
+    reasons = [change.reason for change in alias_histories(connection, model)["champion"]]
 
     def dying(*_: Any) -> None:
         raise Dies
@@ -137,7 +139,7 @@ def test_a_crash_at_any_call_loses_nothing(
                     move()
             assert holders(connection, model)["champion"] == before
             assert move().version == 3 - before
-    found = [turn.reason for turn in alias_histories(connection, model)["champion"]]
+    found = [change.reason for change in alias_histories(connection, model)["champion"]]
     assert found[:2] == reasons and not [reason for reason in found if "other means" in reason]
     assert rollback(store, model).version == 1
     with pytest.raises(InputError, match="no other version"):

@@ -189,7 +189,7 @@ def test_a_wrong_user_is_one_line_that_names_the_variables(
 @pytest.mark.integration
 def test_certificates(folder: Path, guarded: Server, user: None, monkeypatch: pytest.MonkeyPatch) -> None:
     said = str(connection_error(guarded.uri))
-    assert f"the MLflow store {guarded.uri} has no certificate that is trusted here" in said
+    assert f"the MLflow store {guarded.uri} has a certificate that is not trusted" in said
     assert "MLFLOW_TRACKING_SERVER_CERT_PATH" in said and "MLFLOW_TRACKING_INSECURE_TLS=true" in said
     monkeypatch.setenv("MLFLOW_TRACKING_INSECURE_TLS", "true")
     assert connection_error(guarded.uri) is None
@@ -254,11 +254,11 @@ def web() -> Iterator[str]:
 @pytest.mark.parametrize(
     ("path", "said"),
     [
-        ("", "is no MLflow server: check its port and path"),
-        ("/json", "is no MLflow server"),
-        ("/page", "is no MLflow server"),
-        ("/moved", r"sends on to http://localhost:\d+: write that address"),
-        ("/broken", r"is out of order \(status 503\)"),
+        ("", "is not an MLflow server: check its port and path"),
+        ("/json", "is not an MLflow server"),
+        ("/page", "is not an MLflow server"),
+        ("/moved", r"redirects to http://localhost:\d+: write that address"),
+        ("/broken", r"fails with status 503"),
         ("/forbidden", "refuses this user: check MLFLOW_TRACKING_USERNAME"),
     ],
 )
@@ -269,16 +269,17 @@ def test_other_web_servers(path: str, said: str, web: str) -> None:
 
 def test_plain_http_where_tls_is_expected(web: str) -> None:
     assert str(connection_error(web.replace("http", "https"))).endswith(
-        "speaks no TLS: write http:// in MLFLOW_TRACKING_URI."
+        "does not speak TLS: write http:// in MLFLOW_TRACKING_URI."
     )
 
 
 def test_nobody_and_nothing_that_answers() -> None:
     away = f"http://me:hush@127.0.0.1:{free_port()}"
     assert connection_error(away) == (
-        f"the MLflow store {redact(away)} does not answer, nobody listens there: start it, or set MLFLOW_TRACKING_URI."
+        f"the MLflow store {redact(away)} does not answer, nothing listens at this address: start it, or set "
+        "MLFLOW_TRACKING_URI."
     )
-    assert "no host nohost.invalid is known" in str(connection_error("http://nohost.invalid:5000"))
+    assert "the host nohost.invalid is unknown" in str(connection_error("http://nohost.invalid:5000"))
     with socket.create_server(("127.0.0.1", 0)) as mute:
         begun = time.monotonic()
         said = connection_error(f"http://127.0.0.1:{mute.getsockname()[1]}")

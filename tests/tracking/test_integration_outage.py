@@ -25,7 +25,7 @@ PATIENCE = 120
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Retries at once, so that the tests wait for servers and not for pauses."""
-    monkeypatch.setattr(module, "LONGEST_WAIT", 0.5)
+    monkeypatch.setattr(module, "_MAX_RETRY_SECONDS", 0.5)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
 
 
@@ -94,10 +94,10 @@ def test_a_server_that_is_away_hangs_and_dies_has_everything_in_the_end(
     go_on(3)
     sender = Sender(log, away.uri)
     wait(lambda: sender.last_error)
-    assert "events behind" in sender.words and "127.0.0.1" in sender.words
+    assert "events behind" in sender.lag_message and "127.0.0.1" in sender.lag_message
     away.start()
     wait(lambda: sender.lag == 0)
-    wait(lambda: not sender.words)
+    wait(lambda: not sender.lag_message)
 
     away.signal(signal.SIGSTOP)
     go_on(9)
@@ -111,7 +111,7 @@ def test_a_server_that_is_away_hangs_and_dies_has_everything_in_the_end(
     away.signal(signal.SIGKILL)
     go_on(23)
     begun = time.monotonic()
-    assert not sender.close(timeout=60, patience=2)
+    assert not sender.close(timeout=60, stall_timeout=2)
     assert time.monotonic() - begun < 20, "a store that is dead is not waited for"
     with pytest.raises(InfrastructureError, match="does not answer as it should"):
         send_all(log, away.uri)
@@ -135,7 +135,7 @@ def test_a_server_that_hangs_blocks_neither_the_writer_nor_the_end(
     go_on(9)
     sender = Sender(log, away.uri)
     wait(lambda: sender.last_error)
-    assert sender.lag == 9 and not sender.close(timeout=1, patience=1)
+    assert sender.lag == 9 and not sender.close(timeout=1, stall_timeout=1)
     wait(lambda: "mlflow-sender" not in {thread.name for thread in threading.enumerate()})
     away.signal(signal.SIGCONT)
     assert send_all(log, away.uri).events == 9

@@ -75,11 +75,15 @@ def test_the_alias_moves_to_a_version_that_beats_its_holder_over_common_splits(
         return put(store, {**files, **confirmed(tmp_path, gain, splits)}, "gate", name)
 
     first, worse, better = sweep("g1", 0.1), sweep("g2", 0.05), sweep("g3", 0.2, "bcd")
-    assert first == RegisteredVersion(1, "champion") and first.verdict.passed
+    assert first == RegisteredVersion(1, "champion") and first.verdict.is_accepted
     lost, gained = worse.verdict.difference, better.verdict.difference
-    assert (worse.alias, worse.verdict.against, worse.verdict.passed) == ("challenger", 1, False) and lost is not None
+    assert (worse.alias, worse.verdict.incumbent, worse.verdict.is_accepted) == (
+        "challenger",
+        1,
+        False,
+    ) and lost is not None
     assert lost.mean == pytest.approx(-0.05) and lost.repeats == 3
-    assert (better.version, better.alias, better.verdict.against) == (3, "champion", 1) and gained is not None
+    assert (better.version, better.alias, better.verdict.incumbent) == (3, "champion", 1) and gained is not None
     assert gained.mean == pytest.approx(0.1) and gained.repeats == 2
     assert better.verdict.reason == "+10.0 points of mAP [+10.0, +10.0] against version 1, over 2 common split(s)"
     assert holders(connection, "gate") == {"champion": 3, "challenger": 2}
@@ -121,7 +125,7 @@ def test_a_registration_cut_short_behind_the_move_keeps_its_reason(
     put(store, {**files, **confirmed(tmp_path, 0.1)}, "moved", "moved-1")
     better = {**files, **confirmed(tmp_path, 0.2)}
     expected = put(store, better, "moved", "moved-2")
-    assert expected.alias == "champion" and expected.verdict.passed
+    assert expected.alias == "champion" and expected.verdict.is_accepted
     connection.delete_model_version_tag("moved", "2", "reid_tune.alias")
     assert put(store, better, "moved", "moved-2") == expected
     connection.delete_model_version_tag("moved", "2", "reid_tune.alias")
@@ -139,7 +143,7 @@ def test_a_sweep_that_is_done_again_registers_its_new_winner_beside_the_old_one(
     onnx.save(model, tmp_path / "other.onnx")
     other = {**files, **confirmed(tmp_path, 0.2), "model.onnx": tmp_path / "other.onnx"}
     second = put(store, other, "again", "again")
-    assert (first.version, second.version, second.alias, second.verdict.against) == (1, 2, "champion", 1)
+    assert (first.version, second.version, second.alias, second.verdict.incumbent) == (1, 2, "champion", 1)
     for number, source in ((1, files["model.onnx"]), (2, tmp_path / "other.onnx")):
         assert (resolve(f"models:/again/{number}", store) / "model.onnx").read_bytes() == source.read_bytes()
     assert put(store, {**files, **confirmed(tmp_path, 0.1)}, "again", "again") == first
@@ -181,9 +185,9 @@ def test_a_run_address_is_a_file_or_a_folder(store: str, connection: Any, files:
     name = resolve("models:/runs/1", store).name
     assert resolve(f"runs:/{run}/{name}/spec.yaml", store).read_text() == "a: 1\n"
     assert resolve(f"runs:/{run}/{name}", store) == resolve("models:/runs/1", store)
-    with pytest.raises(InputError, match=f"has no {name}/best.pth; there it has .*{name}/checkpoint.pth"):
+    with pytest.raises(InputError, match=f"has no {name}/best.pth; in this folder it has .*{name}/checkpoint.pth"):
         resolve(f"runs:/{run}/{name}/best.pth", store)
-    with pytest.raises(InputError, match=rf"no run 0123abc in .*; its latest are .*{run} \(runs\)"):
+    with pytest.raises(InputError, match=rf"no run 0123abc in .*; the latest runs are .*{run} \(runs\)"):
         resolve("runs:/0123abc/model", store)
 
 
@@ -202,7 +206,7 @@ def test_what_is_unknown_is_answered_with_what_exists(store: str, files: Mapping
 def test_a_version_without_its_files_is_said_to_be(store: str, files: Mapping[str, Path]) -> None:
     put(store, files, "emptied", "emptied")
     shutil.rmtree(resolve("models:/emptied/1", store))
-    with pytest.raises(InputError, match="models:/emptied/1 is registered, but its files are gone from .*/model"):
+    with pytest.raises(InputError, match="models:/emptied/1 is registered, but its files are missing in .*/model"):
         resolve("models:/emptied/1", store)
 
 

@@ -28,7 +28,7 @@ class Counted:
         self.seen += 1
         return not isinstance(event, EpochReported)
 
-    def named(self) -> list[str]:
+    def linked_runs(self) -> list[str]:
         return ["trials/0000", "trials/9999"]
 
     def markdown(self, address: dict[str, str]) -> str:
@@ -117,7 +117,7 @@ def test_a_store_that_fails_for_a_while_gets_every_event(
         apply(self, event)
 
     monkeypatch.setattr(Projection, "apply", failing)
-    monkeypatch.setattr(module, "POLL", 0.01)
+    monkeypatch.setattr(module, "_POLL_SECONDS", 0.01)
     assert sent("disturbed") == undisturbed
     assert next(calls) > 23 + 3
 
@@ -149,7 +149,7 @@ def test_what_is_deleted_in_mid_sweep_comes_back_with_all_its_points(
         connection.delete_run(runs[name if what == "parent" else what])
     write(log, lines[7:])
     assert sender.close(PATIENCE, PATIENCE)
-    assert "what somebody has deleted there was brought back" in str(sender.last_error)
+    assert "runs that were deleted in the store have been restored" in str(sender.last_error)
     assert snapshot(name) == sent(f"whole-{name}")
     again = {run.info.run_name: run.info.run_id for run in connection.search_runs([experiment])}
     assert runs.items() <= again.items(), "the same runs"
@@ -192,7 +192,7 @@ def test_a_fault_sends_again_what_was_under_way_and_nothing_before(
         apply(self, event)
 
     monkeypatch.setattr(Projection, "apply", failing)
-    monkeypatch.setattr(module, "POLL", 0.01)
+    monkeypatch.setattr(module, "_POLL_SECONDS", 0.01)
     assert Sender(log, store).close(PATIENCE, PATIENCE)
     assert len(applied) == 323 + 50 + 40
 
@@ -210,7 +210,7 @@ def test_files_that_cannot_be_sent_hold_up_no_metrics_and_come_later(
         time.sleep(0.01)
         assert sender.lag
     assert "Not a directory" in sender.last_error and sender.lag == 5, "three specs and two pictures"
-    assert "MLflow is 5 events behind" in sender.words
+    assert "MLflow is 5 events behind" in sender.lag_message
     assert not sender.close(60, 0.5)
     runs = snapshot("files", client(uri))
     assert runs["parent"]["status"] == "FINISHED" and len(runs["trials/0000"]["metrics"]["val/mAP"]) == 3
@@ -258,7 +258,7 @@ def test_an_event_that_the_store_refuses_is_passed_over(
     write(log, lines)
     sender = Sender(log, store)
     assert sender.close(PATIENCE, PATIENCE)
-    assert "no such file is no longer there" in str(sender.last_error)
+    assert "no such file no longer exists" in str(sender.last_error)
     assert snapshot("refused")["parent"]["status"] == "FINISHED"
 
 

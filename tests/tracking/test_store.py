@@ -109,16 +109,16 @@ def test_what_is_recorded_has_no_password_and_the_environment_gives_it_back(
 @pytest.mark.parametrize(
     ("uri", "said"),
     [
-        ("htp://x", "is of no kind that MLflow can use here: write http://HOST:PORT for a server, or sqlite:///FILE."),
-        ("localhost:5000", "is of no kind that MLflow can use here"),
-        ("s3://bucket/x", "is of no kind that MLflow can use here"),
-        ("http://", "is no address: write http://HOST:PORT for a server, or sqlite:///FILE."),
-        ("http://127.0.0.1:99999", "is no address"),
-        ("http://[::1", "is no address"),
-        ("sqlite:/x", "is no address"),
+        ("htp://x", "is not of a kind that MLflow supports: write http://HOST:PORT for a server, or sqlite:///FILE."),
+        ("localhost:5000", "is not of a kind that MLflow supports"),
+        ("s3://bucket/x", "is not of a kind that MLflow supports"),
+        ("http://", "is not a valid address: write http://HOST:PORT for a server, or sqlite:///FILE."),
+        ("http://127.0.0.1:99999", "is not a valid address"),
+        ("http://[::1", "is not a valid address"),
+        ("sqlite:/x", "is not a valid address"),
         ("sqlite://", "would be lost with this process: write sqlite:///FILE."),
-        ("/some/folder", "would be a folder, in which MLflow keeps no runs any more"),
-        ("file:///some/folder", "would be a folder, in which MLflow keeps no runs any more"),
+        ("/some/folder", "would be a folder, and MLflow no longer stores runs in folders"),
+        ("file:///some/folder", "would be a folder, and MLflow no longer stores runs in folders"),
         ("127.0.0.1:5000", "would be a folder"),
         ("mysql+pymysql://me:hush@127.0.0.1/x", "needs the Python module pymysql, which is not installed here"),
         ("sqlite:////", "is a folder: name a file in it."),
@@ -144,7 +144,7 @@ def test_a_wrong_address_is_one_sentence_wherever_it_is_used(
 
 def test_an_address_with_a_password_that_is_not_quoted() -> None:
     said = str(connection_error("http://me:hu/sh@127.0.0.1:9"))
-    assert "is no address" in said and "in a password write @ as %40" in said
+    assert "is not a valid address" in said and "in a password write @ as %40" in said
     assert not re.search("hu|sh|me:", said.replace("the ", ""))
 
 
@@ -155,7 +155,7 @@ def test_a_database_that_nobody_serves() -> None:
         port = closed.getsockname()[1]
         said = server.server_error(f"postgresql://me:hush@127.0.0.1:{port}/x")
     assert said == "does not answer (Connection refused): start it, or set MLFLOW_TRACKING_URI"
-    assert "no host nohost.invalid is known" in str(server.server_error("postgresql://nohost.invalid/x"))
+    assert "the host nohost.invalid is unknown" in str(server.server_error("postgresql://nohost.invalid/x"))
 
 
 def test_errors_of_any_kind_of_artifact_store_are_one_sentence() -> None:

@@ -99,7 +99,7 @@ def test_a_store_that_is_not_there_is_not_made(
 
 
 def test_a_store_that_cannot_be_used_starts_no_server() -> None:
-    with pytest.raises(InputError, match="the MLflow store htp://x is of no kind that MLflow can use"):
+    with pytest.raises(InputError, match="the MLflow store htp://x is not of a kind that MLflow supports"):
         run_ui("htp://x", 5000)
 
 

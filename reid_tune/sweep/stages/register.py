@@ -62,7 +62,7 @@ def register(sweep: SweepConfig, journal: Journal) -> dict[str, Any]:
         "model": sweep.file.registry.model,
         "version": registered.version,
         "alias": registered.alias,
-        "against": verdict.against,
+        "against": verdict.incumbent,
         "difference": verdict.difference.as_dict() if verdict.difference else None,
         "reason": verdict.reason,
     }

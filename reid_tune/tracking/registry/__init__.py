@@ -1,1 +1,1 @@
-"""Registered models: their versions, aliases and the history of these."""
+"""Registered models: their versions, their aliases and the history of the aliases."""

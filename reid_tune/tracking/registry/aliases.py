@@ -1,4 +1,4 @@
-"""An alias moves: to a better version, or back to the one that had it before."""
+"""Moving an alias to a better version, or back to the version that had it before."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -27,7 +27,7 @@ CHALLENGER = "challenger"
 
 @dataclass(frozen=True)
 class AliasMove:
-    """An alias that a version has been given, and why."""
+    """An alias that a version has got, and the reason."""
 
     model: str
     alias: str
@@ -39,62 +39,62 @@ class AliasMove:
 
 
 def promote(uri: str, model: str, version: int, alias: str = "champion", *, force: bool = False) -> AliasMove:
-    """Give an alias to a version that beats the one that has it, see `compare_with_champion`.
+    """Give an alias to a version that beats the version that has it, see `compare_with_champion`.
 
-    The alias `challenger` is removed from that version.
+    The alias `challenger` is removed from the promoted version.
 
     Args:
-        force: give it also where the gate is not passed.
+        force: Whether to move the alias even if the version is not better.
 
     Raises:
-        InputError: model or version are unknown, the alias cannot be one, or the gate is not passed.
+        InputError: the model or the version does not exist, the alias is not valid, or the version is not better.
         InfrastructureError: the store does not answer.
     """
     check_alias(alias)
     with translate_errors(uri):
         connection = open_registry(uri)
-        own = find_version(connection, model, str(version))
-        other = version_with_alias(connection, model, alias)
-        if other is not None and int(other.version) == version:
-            reason = "it has had the alias already"
+        candidate = find_version(connection, model, str(version))
+        incumbent = version_with_alias(connection, model, alias)
+        if incumbent is not None and int(incumbent.version) == version:
+            reason = "it had the alias already"
         else:
-            verdict = compare_with_champion(connection, registered_repeats(connection, own), other)
+            verdict = compare_with_champion(connection, registered_repeats(connection, candidate), incumbent)
             reason = verdict.reason
-            if not verdict.passed and not force:
+            if not verdict.is_accepted and not force:
                 raise InputError(
                     f"version {version} of {model} does not become {alias}: {reason}; --force does it anyway."
                 )
-            move_alias(connection, model, alias, version, reason if verdict.passed else f"by force: {reason}")
-        _retire(connection, model, alias, version)
+            move_alias(connection, model, alias, version, reason if verdict.is_accepted else f"by force: {reason}")
+        _remove_challenger_alias(connection, model, alias, version)
     return AliasMove(model, alias, version, reason)
 
 
 def rollback(uri: str, model: str, alias: str = "champion") -> AliasMove:
-    """Give an alias back to the version that had it before the present one; deleted versions are passed over.
+    """Give an alias back to the version that had it before the current one; deleted versions are skipped.
 
     Raises:
-        InputError: there is no such model or alias, or no other version had the alias before.
+        InputError: the model or the alias does not exist, or no other version had the alias before.
         InfrastructureError: the store does not answer.
     """
     with translate_errors(uri):
         connection = open_registry(uri)
-        aliases, there = find_model(connection, model).aliases, versions(connection, model)
-        had = alias_holders(alias_history(connection, model, alias))
-        if not had:
+        aliases, existing = find_model(connection, model).aliases, versions(connection, model)
+        holders = alias_holders(alias_history(connection, model, alias))
+        if not holders:
             raise InputError(f"the model {model} has no alias {alias}; it has {join_names(aliases)}.")
-        present = version_with_alias(connection, model, alias)
-        number = int(present.version) if present else None
-        before = [each for each in had if str(each) in there and each != number]
-        if not before:
+        incumbent = version_with_alias(connection, model, alias)
+        current = int(incumbent.version) if incumbent else None
+        candidates = [number for number in holders if str(number) in existing and number != current]
+        if not candidates:
             raise InputError(
-                f"no other version of {model} that exists had the alias {alias} before; it has {join_names(there)}."
+                f"no other version of {model} that exists had the alias {alias} before; it has {join_names(existing)}."
             )
-        reason = f"rolled back from version {number}" if number else f"no version had the alias {alias} any more"
-        move_alias(connection, model, alias, before[-1], reason, back=True)
-    return AliasMove(model, alias, before[-1], reason)
+        reason = f"rolled back from version {current}" if current else f"no version had the alias {alias} any more"
+        move_alias(connection, model, alias, candidates[-1], reason, is_rollback=True)
+    return AliasMove(model, alias, candidates[-1], reason)
 
 
-def _retire(connection: "MlflowClient", model: str, alias: str, version: int) -> None:
+def _remove_challenger_alias(connection: "MlflowClient", model: str, alias: str, version: int) -> None:
     challenger = version_with_alias(connection, model, CHALLENGER)
     if alias != CHALLENGER and challenger is not None and int(challenger.version) == version:
         connection.delete_registered_model_alias(model, CHALLENGER)

@@ -1,4 +1,4 @@
-"""Models, versions and aliases in a store; what is unknown is answered with what exists."""
+"""Look-up of models, versions and aliases in a store; errors name those that exist."""
 
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 
 __all__ = [
-    "UNKNOWN",
+    "NOT_FOUND_CODES",
     "require_version_with_alias",
     "all_models",
     "find_model",
@@ -22,14 +22,15 @@ __all__ = [
     "versions",
 ]
 
-UNKNOWN = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND")
+# Error codes of MLflow's stores for a run, model or version that does not exist.
+NOT_FOUND_CODES = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND")
 
 
 def open_registry(uri: str) -> "MlflowClient":
-    """A client of a store that exists.
+    """Return a client of a store that exists.
 
     Raises:
-        InputError: there is no file of an SQLite store.
+        InputError: the file of an SQLite store does not exist.
     """
     path = database(uri)
     if path and not path.is_file():
@@ -38,41 +39,41 @@ def open_registry(uri: str) -> "MlflowClient":
 
 
 def find_model(connection: "MlflowClient", model: str) -> "RegisteredModel":
-    """The model of a name.
+    """Return a model by its name.
 
     Raises:
-        InputError: there is none.
+        InputError: the model does not exist.
     """
     from mlflow.exceptions import MlflowException
 
     try:
         return connection.get_registered_model(model)
     except MlflowException as error:
-        if error.error_code not in UNKNOWN:
+        if error.error_code not in NOT_FOUND_CODES:
             raise
-    known = join_names(each.name for each in all_models(connection))
-    raise InputError(f"there is no model {model} in {redact(connection.tracking_uri)}; it has {known}.")
+    names = join_names(item.name for item in all_models(connection))
+    raise InputError(f"there is no model {model} in {redact(connection.tracking_uri)}; it has {names}.")
 
 
 def find_version(connection: "MlflowClient", model: str, number: str) -> "ModelVersion":
-    """A version of a model.
+    """Return a version of a model.
 
     Raises:
-        InputError: there is no such model, or it has no such version.
+        InputError: the model or the version does not exist.
     """
     find_model(connection, model)
-    found = versions(connection, model)
-    if number not in found:
+    existing = versions(connection, model)
+    if number not in existing:
         store = redact(connection.tracking_uri)
-        raise InputError(f"the model {model} in {store} has no version {number}; it has {join_names(found)}.")
-    return found[number]
+        raise InputError(f"the model {model} in {store} has no version {number}; it has {join_names(existing)}.")
+    return existing[number]
 
 
 def require_version_with_alias(connection: "MlflowClient", model: str, alias: str) -> "ModelVersion":
-    """The version that has an alias.
+    """Return the version that has an alias.
 
     Raises:
-        InputError: there is no such model, or none of its versions has the alias.
+        InputError: the model does not exist, or none of its versions has the alias.
     """
     aliases = find_model(connection, model).aliases
     if alias not in aliases:
@@ -82,18 +83,18 @@ def require_version_with_alias(connection: "MlflowClient", model: str, alias: st
 
 
 def version_with_alias(connection: "MlflowClient", model: str, alias: str) -> "ModelVersion | None":
-    """The version that has an alias; stores may keep the alias of a deleted one."""
+    """Return the version that has an alias; None if no version has it, or a deleted one."""
     return versions(connection, model).get(str(connection.get_registered_model(model).aliases.get(alias)))
 
 
 def versions(connection: "MlflowClient", model: str) -> "dict[str, ModelVersion]":
-    """The versions of a model by number, the first one first."""
-    found = connection.search_model_versions(f"name = '{model}'")
-    return {str(each.version): each for each in sorted(found, key=lambda each: int(each.version))}
+    """Return the versions of a model by number, in ascending order."""
+    items = connection.search_model_versions(f"name = '{model}'")
+    return {str(item.version): item for item in sorted(items, key=lambda item: int(item.version))}
 
 
 def all_models(connection: "MlflowClient") -> "Iterator[RegisteredModel]":
-    """The models of a store by name."""
+    """Yield the models of a store in the order of their names."""
     token = None
     while True:
         page = connection.search_registered_models(page_token=token)
@@ -103,5 +104,5 @@ def all_models(connection: "MlflowClient") -> "Iterator[RegisteredModel]":
 
 
 def join_names(names: Iterable[str]) -> str:
-    """Names in one line."""
+    """Return names in one line; `none` without any."""
     return ", ".join(names) or "none"

@@ -1,4 +1,4 @@
-"""Who had an alias, since when and why: a tag of the model for each change, written before the alias moves."""
+"""History of the aliases of a model: a tag of the model for each change, written before the alias moves."""
 
 import json
 import time
@@ -18,70 +18,73 @@ _TAG = "reid_tune.history"
 
 @dataclass(frozen=True)
 class AliasChange:
-    """A version was given an alias.
+    """A version got an alias.
 
     Attributes:
+        version: Number of the version.
         time: Milliseconds since the epoch.
-        back: Whether the alias went back to this version, over those that had it since.
+        reason: Reason as text.
+        is_rollback: Whether the alias went back to this version from those that had it later.
     """
 
     version: int
     time: int
     reason: str
-    back: bool = False
+    is_rollback: bool = False
 
 
 def alias_history(connection: "MlflowClient", model: str, alias: str) -> list[AliasChange]:
-    """The history of an alias up to now; where it was moved by other means, that is the last turn."""
-    turns = _recorded(connection.get_registered_model(model), alias)
+    """Return all changes of an alias; the last one may be a change by other means, which is not recorded yet."""
+    changes = _recorded_changes(connection.get_registered_model(model), alias)
     version = version_with_alias(connection, model, alias)
-    had = alias_holders(turns)
-    if version is None or had[-1:] == [int(version.version)]:
-        return turns
-    back = had[-2:-1] == [int(version.version)]
-    return [*turns, AliasChange(int(version.version), _now(turns), "found here; it was moved by other means", back)]
+    holders = alias_holders(changes)
+    if version is None or holders[-1:] == [int(version.version)]:
+        return changes
+    is_rollback = holders[-2:-1] == [int(version.version)]
+    reason = "moved by other means than reid-tune"
+    return [*changes, AliasChange(int(version.version), _next_time(changes), reason, is_rollback)]
 
 
 def alias_histories(connection: "MlflowClient", model: str) -> dict[str, list[AliasChange]]:
-    """Those of all aliases that a version of the model has or had, by alias."""
-    found = connection.get_registered_model(model)
-    once = {key.removeprefix(f"{_TAG}.").partition(".")[0] for key in found.tags if key.startswith(f"{_TAG}.")}
-    return {alias: alias_history(connection, model, alias) for alias in sorted(once | set(found.aliases))}
+    """Return the histories of all aliases that a version of the model has or had, by alias."""
+    registered = connection.get_registered_model(model)
+    recorded = {key.removeprefix(f"{_TAG}.").partition(".")[0] for key in registered.tags if key.startswith(f"{_TAG}.")}
+    return {alias: alias_history(connection, model, alias) for alias in sorted(recorded | set(registered.aliases))}
 
 
-def alias_holders(turns: list[AliasChange]) -> list[int]:
-    """The versions that had an alias, the last one last; over what a rollback has left behind it is closed."""
-    found: list[int] = []
-    for turn in turns:
-        while turn.back and found and found[-1] != turn.version:
-            found.pop()
-        if found[-1:] != [turn.version]:
-            found.append(turn.version)
-    return found
+def alias_holders(changes: list[AliasChange]) -> list[int]:
+    """Return the versions that had an alias, the current one last, without those from which it was rolled back."""
+    holders: list[int] = []
+    for change in changes:
+        while change.is_rollback and holders and holders[-1] != change.version:
+            holders.pop()
+        if holders[-1:] != [change.version]:
+            holders.append(change.version)
+    return holders
 
 
 def move_alias(
-    connection: "MlflowClient", model: str, alias: str, version: int, reason: str, *, back: bool = False
+    connection: "MlflowClient", model: str, alias: str, version: int, reason: str, *, is_rollback: bool = False
 ) -> None:
-    """Give an alias to a version; after a crash in between, the same call completes it."""
-    recorded = _recorded(connection.get_registered_model(model), alias)
+    """Give an alias to a version; after a crash, the same call completes the change."""
+    recorded = _recorded_changes(connection.get_registered_model(model), alias)
     if alias_holders(recorded)[-1:] != [version]:
-        turns = alias_history(connection, model, alias)
-        turns.append(AliasChange(version, _now(turns), reason, back))
-        for turn in turns[len(recorded) :]:
-            value = json.dumps({"version": turn.version, "reason": turn.reason, "back": turn.back})
-            connection.set_registered_model_tag(model, f"{_TAG}.{alias}.{turn.time}", value)
+        changes = alias_history(connection, model, alias)
+        changes.append(AliasChange(version, _next_time(changes), reason, is_rollback))
+        for change in changes[len(recorded) :]:
+            value = {"version": change.version, "reason": change.reason, "is_rollback": change.is_rollback}
+            connection.set_registered_model_tag(model, f"{_TAG}.{alias}.{change.time}", json.dumps(value))
     connection.set_registered_model_alias(model, alias, str(version))
 
 
-def _recorded(model: "RegisteredModel", alias: str) -> list[AliasChange]:
-    start = f"{_TAG}.{alias}."
-    found = {
-        int(key.removeprefix(start)): json.loads(text) for key, text in model.tags.items() if key.startswith(start)
+def _recorded_changes(model: "RegisteredModel", alias: str) -> list[AliasChange]:
+    prefix = f"{_TAG}.{alias}."
+    values = {
+        int(key.removeprefix(prefix)): json.loads(text) for key, text in model.tags.items() if key.startswith(prefix)
     }
-    return [AliasChange(time=moment, **found[moment]) for moment in sorted(found)]
+    return [AliasChange(time=moment, **values[moment]) for moment in sorted(values)]
 
 
-def _now(turns: list[AliasChange]) -> int:
-    """Behind all others, whatever the clocks of several machines say."""
-    return max([time.time_ns() // 1_000_000, *(turn.time + 1 for turn in turns)])
+def _next_time(changes: list[AliasChange]) -> int:
+    """Return the current time, but one after all changes, as the clocks of machines differ."""
+    return max([time.time_ns() // 1_000_000, *(change.time + 1 for change in changes)])

@@ -1,4 +1,4 @@
-"""Names that MLflow takes, and that an address such as `models:/NAME@ALIAS` can hold."""
+"""Checks that MLflow accepts a name, and that an address such as `models:/NAME@ALIAS` can contain it."""
 
 import re
 
@@ -8,10 +8,10 @@ __all__ = ["check_alias", "check_model_name"]
 
 
 def check_model_name(model: str) -> None:
-    """Refuse what cannot be the name of a model.
+    """Check the name of a model.
 
     Raises:
-        InputError: the name has other characters or is too long.
+        InputError: the name has characters that are not allowed, or is too long.
     """
     if not re.fullmatch(r"\w[\w. -]{0,127}", model):
         raise InputError(
@@ -20,10 +20,10 @@ def check_model_name(model: str) -> None:
 
 
 def check_alias(alias: str) -> None:
-    """Refuse what cannot be an alias.
+    """Check an alias.
 
     Raises:
-        InputError: the alias has other characters, is too long, or means a version to MLflow.
+        InputError: the alias has characters that are not allowed, is too long, or is the name of a version in MLflow.
     """
     if not re.fullmatch(r"[\w-]{1,128}", alias) or re.fullmatch(r"(?i)latest|v\d+", alias):
         raise InputError(

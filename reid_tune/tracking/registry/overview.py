@@ -1,4 +1,4 @@
-"""What is registered, for people and for programs."""
+"""Registered versions as dictionaries, for tables and for JSON."""
 
 from dataclasses import asdict
 from pathlib import PurePosixPath
@@ -24,65 +24,67 @@ __all__ = ["list_versions", "show_version"]
 
 
 def list_versions(uri: str) -> list[dict[str, Any]]:
-    """All versions by model, the newest first.
+    """Return all versions by model, the newest first.
 
-    Each has `model`, `version`, `aliases`, `mAP` and `Rank-1` (fractions on test, plain, or None), `sweep` (or None)
-    and `created` in seconds since the epoch.
+    Keys are `model`, `version`, `aliases`, `mAP` and `Rank-1` (fractions on the test set without re-ranking, or None),
+    `sweep` (or None), and `created` in seconds since the epoch.
 
     Raises:
-        InputError: there is no file of an SQLite store.
+        InputError: the file of an SQLite store does not exist.
         InfrastructureError: the store does not answer.
     """
     with translate_errors(uri):
         connection = open_registry(uri)
         models = [(model.aliases, versions(connection, model.name)) for model in all_models(connection)]
-        return [_line(each, aliases) for aliases, found in models for each in reversed(found.values())]
+        return [_summary(item, aliases) for aliases, items in models for item in reversed(items.values())]
 
 
 def show_version(uri: str, reference: str) -> dict[str, Any]:
-    """All about a version: what `list_versions` has, and `run`, `source`, `files`, `tags`, `description`, `history`.
+    """Return the details of a version.
 
-    `history` has for each alias of the model all turns, the first one first, with `time` in seconds since the epoch.
+    Keys are those of `list_versions`, and `run`, `source`, `files`, `tags`, `description` and `history`. The history
+    has all changes of each alias of the model, in their order, with `time` in seconds since the epoch.
 
     Args:
-        reference: NAME@ALIAS, NAME/VERSION, or NAME: its champion, else its newest version.
+        reference: NAME@ALIAS, NAME/VERSION, or NAME for its champion, or for its newest version without a champion.
 
     Raises:
-        InputError: there is no such store, model, version or alias.
+        InputError: the store, model, version or alias does not exist.
         InfrastructureError: the store does not answer.
     """
     with translate_errors(uri):
         connection = open_registry(uri)
-        version = _named(connection, reference.removeprefix("models:/"))
+        version = _find(connection, reference.removeprefix("models:/"))
         model = find_model(connection, version.name)
         history = alias_histories(connection, model.name)
         return {
-            **_line(version, model.aliases),
+            **_summary(version, model.aliases),
             "run": version.run_id,
             "source": (source := connection.get_model_version_download_uri(model.name, str(version.version))),
             "files": _files(source, connection.tracking_uri),
             "tags": dict(version.tags),
             "description": version.description or "",
             "history": {
-                alias: [asdict(turn) | {"time": turn.time / 1000} for turn in turns] for alias, turns in history.items()
+                alias: [asdict(change) | {"time": change.time / 1000} for change in changes]
+                for alias, changes in history.items()
             },
         }
 
 
-def _named(connection: "MlflowClient", reference: str) -> "ModelVersion":
+def _find(connection: "MlflowClient", reference: str) -> "ModelVersion":
     name, at, alias = reference.partition("@")
     if at:
         return require_version_with_alias(connection, name, alias)
     name, slash, number = reference.partition("/")
     if slash:
         return find_version(connection, name, number)
-    model, found = find_model(connection, name), versions(connection, name)
-    if not found:
+    model, existing = find_model(connection, name), versions(connection, name)
+    if not existing:
         raise InputError(f"the model {name} has no versions.")
-    return found.get(str(model.aliases.get("champion"))) or list(found.values())[-1]
+    return existing.get(str(model.aliases.get("champion"))) or list(existing.values())[-1]
 
 
-def _line(version: "ModelVersion", aliases: dict[str, Any]) -> dict[str, Any]:
+def _summary(version: "ModelVersion", aliases: dict[str, Any]) -> dict[str, Any]:
     scores = {name: version.tags.get(f"test/{name}") for name in ("mAP", "Rank-1")}
     return {
         "model": version.name,

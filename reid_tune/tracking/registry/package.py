@@ -1,4 +1,4 @@
-"""The folder of a version: an MLflow ONNX model with signature and input example, and further files as they are."""
+"""Folder of a version: an MLflow ONNX model with signature and input example, and further files without changes."""
 
 import hashlib
 import shutil
@@ -14,16 +14,20 @@ if TYPE_CHECKING:
     from mlflow.models import ModelSignature
     from onnx import GraphProto, ValueInfoProto
 
-__all__ = ["ONNX_FILE", "digest", "write_package"]
+__all__ = ["ONNX_FILE", "file_digest", "write_package"]
 
 ONNX_FILE = "model.onnx"  # the name under which MLflow's ONNX flavour reads its file
 
 
 def write_package(folder: Path, files: Mapping[str, Path]) -> None:
-    """Write a version's files below their names into a folder that is not there yet.
+    """Write a version's files into a new folder.
+
+    Args:
+        folder: Folder, which does not exist yet.
+        files: Files by their names in the folder.
 
     Raises:
-        InputError: `model.onnx` is no ONNX file.
+        InputError: `model.onnx` is not an ONNX file.
     """
     import mlflow.onnx
     import onnx
@@ -35,7 +39,7 @@ def write_package(folder: Path, files: Mapping[str, Path]) -> None:
         raise InputError(f"cannot register {files[ONNX_FILE]}: it is not an ONNX file.") from None
     signature = _signature(model.graph)
     (images,) = signature.inputs.inputs
-    # The file that MLflow writes here is replaced by the exported one: same name, nothing re-packed.
+    # The exported file then replaces that of MLflow, which has the same name, so that its content is unchanged.
     mlflow.onnx.save_model(
         model,
         str(folder),
@@ -49,8 +53,8 @@ def write_package(folder: Path, files: Mapping[str, Path]) -> None:
         shutil.copyfile(path, folder / name)
 
 
-def digest(file: Path) -> str:
-    """SHA-256 of a file's content."""
+def file_digest(file: Path) -> str:
+    """Return the SHA-256 of a file's content."""
     with file.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()
 
@@ -60,13 +64,13 @@ def _signature(graph: "GraphProto") -> "ModelSignature":
     from mlflow.types import Schema, TensorSpec
     from onnx.helper import tensor_dtype_to_np_dtype
 
-    def spec(value: "ValueInfoProto", named: bool) -> TensorSpec:
+    def tensor_spec(value: "ValueInfoProto", with_name: bool) -> TensorSpec:
         tensor = value.type.tensor_type
         shape = tuple(axis.dim_value or -1 for axis in tensor.shape.dim)
-        return TensorSpec(tensor_dtype_to_np_dtype(tensor.elem_type), shape, value.name if named else None)
+        return TensorSpec(tensor_dtype_to_np_dtype(tensor.elem_type), shape, value.name if with_name else None)
 
-    # MLflow takes a plain array only where the input has no name.
+    # MLflow accepts an array without a name only if the input has no name.
     return ModelSignature(
-        inputs=Schema([spec(value, named=False) for value in graph.input]),
-        outputs=Schema([spec(value, named=True) for value in graph.output]),
+        inputs=Schema([tensor_spec(value, with_name=False) for value in graph.input]),
+        outputs=Schema([tensor_spec(value, with_name=True) for value in graph.output]),
     )

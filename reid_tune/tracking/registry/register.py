@@ -1,4 +1,4 @@
-"""Registration: one version holds what serves, what was trained and the spec of both."""
+"""Registration of a sweep's winner as a version that holds the exported model, the checkpoint and the spec."""
 
 import json
 import tempfile
@@ -14,7 +14,7 @@ from reid_tune.tracking.registry.aliases import CHALLENGER
 from reid_tune.tracking.registry.find import version_with_alias, versions
 from reid_tune.tracking.registry.history import move_alias
 from reid_tune.tracking.registry.names import check_alias, check_model_name
-from reid_tune.tracking.registry.package import ONNX_FILE, digest, write_package
+from reid_tune.tracking.registry.package import ONNX_FILE, file_digest, write_package
 from reid_tune.tracking.runs import SWEEP_TAG, parent_run
 from reid_tune.tracking.store import client, translate_errors
 
@@ -24,18 +24,19 @@ if TYPE_CHECKING:
 
 __all__ = ["RegisteredVersion", "register_version"]
 
-DIGEST_TAG = "reid_tune.sha256"  # of the ONNX file
-ALIAS_TAG = "reid_tune.alias"
-GATE_TAG = "reid_tune.gate"
+_DIGEST_TAG = "reid_tune.sha256"  # of the ONNX file
+_ALIAS_TAG = "reid_tune.alias"  # alias that the version got at registration
+_GATE_TAG = "reid_tune.gate"  # comparison with the version that had the alias
 
 
 @dataclass(frozen=True)
 class RegisteredVersion:
-    """A version of a registered model, and what was decided when it was registered.
+    """A version of a registered model, and the decision about its alias at registration.
 
     Attributes:
-        alias: The one that it was given then.
-        verdict: Why.
+        version: Number of the version.
+        alias: Alias that the version got.
+        verdict: Comparison that decided about the alias.
     """
 
     version: int
@@ -54,44 +55,50 @@ def register_version(
     tags: Mapping[str, str],
     set_alias: str = "champion",
 ) -> RegisteredVersion:
-    """Register what a sweep has won as one version; registering the same file of a sweep again returns that version.
+    """Register the winner of a sweep as one version; registering the same file of a sweep again returns that version.
 
-    The version is a folder of the sweep's parent run: an MLflow ONNX model for `mlflow.pyfunc`, and each file as it is.
+    The version is a folder of the sweep's parent run with an MLflow ONNX model for `mlflow.pyfunc` and all files as is.
 
-    The alias is given to the version where no other version has it, or where this one beats the one that has it: the
-    interval of their paired difference over common splits, from the `confirm.npz` of both, lies above 0. Otherwise
-    the version becomes the `challenger`.
+    The version gets the alias if no other version has it, or if it beats the version that has it: the interval of
+    their paired difference on common splits, from the `confirm.npz` of both, is above 0. Otherwise it becomes the
+    `challenger`.
 
     Args:
-        files: what to keep, by name in that folder; must hold `model.onnx`, one file with its weights inside.
-        sweep: the name of the sweep, which is its experiment.
-        uid: the unique id of the sweep.
-        description: Markdown.
+        files: Files by their names in the folder, among them `model.onnx`, a single file that includes the weights.
+        sweep: Name of the sweep, which is that of its experiment.
+        uid: Unique id of the sweep.
+        description: Markdown text.
+        tags: Tags of the version.
 
     Raises:
-        InputError: the model's name or the alias is not allowed, or a file is missing, damaged or no ONNX file.
+        InputError: the model's name or the alias is not allowed, or a file is missing, damaged or not an ONNX file.
         InfrastructureError: the store does not answer.
     """
     check_model_name(model)
     check_alias(set_alias)
-    for path in files.values():
-        if not Path(path).is_file():
-            raise InputError(f"cannot register {model}: there is no file {path}.")
+    _require_files(model, files)
     repeats = read_repeats(files[CONFIRM_FILE]) if CONFIRM_FILE in files else ()
     with translate_errors(uri):
         connection = client(uri)
-        own = {SWEEP_TAG: uid, DIGEST_TAG: digest(files[ONNX_FILE])}
-        version = _registered(connection, model, own)
+        key = {SWEEP_TAG: uid, _DIGEST_TAG: file_digest(files[ONNX_FILE])}
+        version = _find_registered(connection, model, key)
         if version is None:
-            source, run = _upload(connection, files, sweep, own)
-            version = connection.create_model_version(model, source, run, {**tags, **own}, description=description)
-        if ALIAS_TAG not in version.tags:
-            _give_alias(connection, version, set_alias, repeats)
+            source, run = _upload(connection, files, sweep, key)
+            version = connection.create_model_version(model, source, run, {**tags, **key}, description=description)
+        if _ALIAS_TAG not in version.tags:
+            _set_alias(connection, version, set_alias, repeats)
         tags = connection.get_model_version(model, str(version.version)).tags
-        return RegisteredVersion(int(version.version), tags[ALIAS_TAG], _verdict(tags))
+        return RegisteredVersion(int(version.version), tags[_ALIAS_TAG], _read_verdict(tags))
 
 
-def _registered(connection: "MlflowClient", model: str, own: Mapping[str, str]) -> "ModelVersion | None":
+def _require_files(model: str, files: Mapping[str, Path]) -> None:
+    for path in files.values():
+        if not Path(path).is_file():
+            raise InputError(f"cannot register {model}: there is no file {path}.")
+
+
+def _find_registered(connection: "MlflowClient", model: str, key: Mapping[str, str]) -> "ModelVersion | None":
+    """Return the version with the tags `key`, None if there is none; the model is created if missing."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -99,36 +106,40 @@ def _registered(connection: "MlflowClient", model: str, own: Mapping[str, str]) 
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    return next((each for each in versions(connection, model).values() if own.items() <= each.tags.items()), None)
+    return next((item for item in versions(connection, model).values() if key.items() <= item.tags.items()), None)
 
 
-def _give_alias(
-    connection: "MlflowClient", version: "ModelVersion", wanted: str, repeats: Sequence[HoldoutResult]
+def _set_alias(
+    connection: "MlflowClient", version: "ModelVersion", alias: str, repeats: Sequence[HoldoutResult]
 ) -> None:
-    model, own = version.name, str(version.version)
-    other, alias = version_with_alias(connection, model, wanted), wanted
-    if other is None or str(other.version) != own:
-        verdict = compare_with_champion(connection, repeats, other)
-        gate = {"against": verdict.against, "difference": verdict.difference and verdict.difference.as_dict()}
-        # Before the alias moves, behind which there is nobody to compare with.
-        connection.set_model_version_tag(model, own, GATE_TAG, json.dumps(gate))
-        alias = wanted if verdict.passed else CHALLENGER
-        move_alias(connection, model, alias, int(own), verdict.reason)
-    # The last step: a version with this tag is complete, whatever happens to the aliases later.
-    connection.set_model_version_tag(model, own, ALIAS_TAG, alias)
+    """Give the alias to a version that may have it, and the alias `challenger` to any other."""
+    model, number = version.name, str(version.version)
+    incumbent = version_with_alias(connection, model, alias)
+    if incumbent is None or str(incumbent.version) != number:
+        verdict = compare_with_champion(connection, repeats, incumbent)
+        gate = {"against": verdict.incumbent, "difference": verdict.difference and verdict.difference.as_dict()}
+        # Before the alias moves: afterwards the incumbent is no longer known.
+        connection.set_model_version_tag(model, number, _GATE_TAG, json.dumps(gate))
+        alias = alias if verdict.is_accepted else CHALLENGER
+        move_alias(connection, model, alias, int(number), verdict.reason)
+    # The last step: a version with this tag is complete, even if its aliases change later.
+    connection.set_model_version_tag(model, number, _ALIAS_TAG, alias)
 
 
-def _verdict(tags: Mapping[str, str]) -> Verdict:
-    gate = json.loads(tags.get(GATE_TAG, "{}"))
+def _read_verdict(tags: Mapping[str, str]) -> Verdict:
+    gate = json.loads(tags.get(_GATE_TAG, "{}"))
     return Verdict(gate.get("against"), Difference(**gate["difference"]) if gate.get("difference") else None)
 
 
 def _upload(
-    connection: "MlflowClient", files: Mapping[str, Path], sweep: str, own: Mapping[str, str]
+    connection: "MlflowClient", files: Mapping[str, Path], sweep: str, key: Mapping[str, str]
 ) -> tuple[str, str]:
-    """The folder's address and the parent run; a sweep that is done again may register another model."""
-    _, run = parent_run(connection, sweep, own[SWEEP_TAG])
-    name = f"model-{own[DIGEST_TAG][:8]}"
+    """Upload the folder of a version; return its address and the id of the parent run.
+
+    The folder's name has the digest, as a sweep whose stages are repeated may register another model.
+    """
+    _, run = parent_run(connection, sweep, key[SWEEP_TAG])
+    name = f"model-{key[_DIGEST_TAG][:8]}"
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / name
         write_package(folder, files)

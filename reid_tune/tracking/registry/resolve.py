@@ -1,4 +1,4 @@
-"""`models:/NAME@ALIAS`, `models:/NAME/VERSION` and `runs:/ID/PATH` as local files."""
+"""Local files of the addresses `models:/NAME@ALIAS`, `models:/NAME/VERSION` and `runs:/ID/PATH`."""
 
 import re
 from pathlib import Path, PurePosixPath
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from reid_tune.errors import InputError, error_context
 from reid_tune.tracking.registry.find import (
-    UNKNOWN,
+    NOT_FOUND_CODES,
     find_version,
     join_names,
     open_registry,
@@ -22,18 +22,18 @@ __all__ = ["resolve"]
 
 
 def resolve(text: str, uri: str) -> Path:
-    """The local file or folder behind an address in the store `uri`, downloaded where the store is remote.
+    """Return the local file or folder of an address in the store `uri`, downloaded if the store is remote.
 
-    A registered version is a folder with `model.onnx`, `checkpoint.pth` and `spec.yaml`; it is not to be written.
+    A registered version is a folder with `model.onnx`, `checkpoint.pth` and `spec.yaml`, which must not be changed.
 
     Raises:
-        InputError: not such an address, or nothing is there; the message names what is.
+        InputError: the address is not valid, or nothing is stored there; the message names what is stored.
         InfrastructureError: the store does not answer.
     """
     with translate_errors(uri), error_context(text):
         source = _source(open_registry(uri), text, redact(uri))
         if source.startswith("/") and not Path(source).exists():
-            raise InputError(f"{text} is registered, but its files are gone from {source}.")
+            raise InputError(f"{text} is registered, but its files are missing in {source}.")
         from mlflow.artifacts import download_artifacts
 
         return Path(download_artifacts(source, tracking_uri=uri))
@@ -60,17 +60,17 @@ def _artifact(connection: "MlflowClient", run: str, path: PurePosixPath, store: 
     try:
         root = connection.get_run(run).info.artifact_uri
     except MlflowException as error:
-        if error.error_code not in UNKNOWN:
+        if error.error_code not in NOT_FOUND_CODES:
             raise
-        raise InputError(f"there is no run {run} in {store}; its latest are {_latest(connection)}.") from None
+        raise InputError(f"there is no run {run} in {store}; the latest runs are {_latest_runs(connection)}.") from None
     folder = None if path.parent == PurePosixPath(".") else str(path.parent)
     paths = [artifact.path for artifact in connection.list_artifacts(run, folder)]
     if str(path) not in paths:
-        raise InputError(f"the run {run} in {store} has no {path}; there it has {join_names(paths)}.")
+        raise InputError(f"the run {run} in {store} has no {path}; in this folder it has {join_names(paths)}.")
     return f"{root}/{path}"
 
 
-def _latest(connection: "MlflowClient") -> str:
+def _latest_runs(connection: "MlflowClient") -> str:
     experiments = [experiment.experiment_id for experiment in connection.search_experiments()]
     runs = connection.search_runs(experiments, order_by=["attributes.start_time DESC"], max_results=5)
     return join_names(f"{run.info.run_id} ({run.info.run_name})" for run in runs)
