@@ -85,7 +85,7 @@ def rerank_search(
 
     search = run_rerank_search(features, k1, k2, weights, metric, picture, device)
     print_result(search.as_dict(), format, search.rows())
-    if (hidden := len(search.found) - len(search.rows()) + 1) > 0:
+    if (hidden := len(search.scores) - len(search.rows()) + 1) > 0:
         typer.echo(f"{hidden} more settings are in --format json.", err=True)
     typer.echo(search, err=True)
     if search.edges:

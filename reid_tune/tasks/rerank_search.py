@@ -1,4 +1,4 @@
-"""The task `rerank-search`: which setting of the re-ranking suits some features best."""
+"""The task `rerank-search`: find the best parameters of the re-ranking for some features."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,25 +30,31 @@ _METRICS = ("mAP", "mINP", "Rank-1")
 
 @dataclass(frozen=True)
 class RerankSearch:
-    """The scores of a grid of settings; `metric` decides which is best."""
+    """Scores of a grid of settings.
+
+    Attributes:
+        plain: Score without re-ranking.
+        scores: Score of each setting, in the order of the grid.
+        metric: Metric that decides which setting is best.
+    """
 
     plain: Score
-    found: list[Score]
+    scores: list[Score]
     metric: str
 
     @cached_property
     def best(self) -> Score:
-        """The score with the highest metric; of equal ones the first."""
-        return max(self.found, key=lambda found: found.as_dict()[self.metric])
+        """Score with the highest metric; the first of equal ones."""
+        return max(self.scores, key=lambda score: score.as_dict()[self.metric])
 
     @cached_property
     def gain(self) -> tuple[float, float, float]:
-        """The metric of the best setting minus that without re-ranking, and the 95 % interval."""
-        ours, plain = (found.per_query[self.metric] for found in (self.best, self.plain))
-        return float((ours - plain).mean()), *paired_interval(ours, plain, self.plain.query_ids)
+        """Metric of the best setting minus that without re-ranking, and the bounds of its 95 % interval."""
+        best, plain = (score.per_query[self.metric] for score in (self.best, self.plain))
+        return float((best - plain).mean()), *paired_interval(best, plain, self.plain.query_ids)
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON: fractions, the settings in the order of the grid."""
+        """Return the scores for JSON: fractions, the settings in the order of the grid."""
         gain, low, high = self.gain
         return {
             "metric": self.metric,
@@ -56,30 +62,35 @@ class RerankSearch:
             "gain": gain,
             "gain_interval": [low, high],
             "plain": self.plain.as_dict(),
-            "settings": [_row(found) for found in self.found],
+            "settings": [_row(score) for score in self.scores],
         }
 
     def rows(self, best: int = 10) -> dict[str, dict[str, Any]]:
-        """For a table: without re-ranking, then the best settings."""
-        order = sorted(self.found, key=lambda found: -found.as_dict()[self.metric])
-        return {"plain": self.plain.as_dict()} | {_name(found): found.as_dict() for found in order[:best]}
+        """Return metrics by label for a table: without re-ranking, then the best settings."""
+        order = sorted(self.scores, key=lambda score: -score.as_dict()[self.metric])
+        return {"plain": self.plain.as_dict()} | {_label(score): score.as_dict() for score in order[:best]}
 
     def __str__(self) -> str:
         gain, low, high = (100 * value for value in self.gain)
-        sure = "" if low > 0 or high < 0 else ", not shown to differ"
+        note = "" if low > 0 or high < 0 else ", not a significant difference"
         return (
-            f"best of {len(self.found)}: {_name(self.best)}, {gain:+.1f} {self.metric} ({low:+.1f} .. {high:+.1f}) "
-            f"against plain distances{sure}; chosen on these features it is flattered: prove it on others."
+            f"best of {len(self.scores)}: {_label(self.best)}, {gain:+.1f} {self.metric} ({low:+.1f} .. {high:+.1f}) "
+            f"against plain distances{note}; the gain is too high, as it was chosen on these features: check it on "
+            "others."
         )
 
     @property
     def edges(self) -> list[str]:
-        """The values of which the best setting has the first or the last, where there are several."""
-        grid = [found.reranking for found in self.found if found.reranking]
-        named = {"k1": "--k1", "k2": "--k2", "lambda_value": "--lambda"}
-        values = {option: {getattr(setting, name) for setting in grid} for name, option in named.items()}
-        best = {option: getattr(self.best.reranking, name) for name, option in named.items()}
-        return [o for o, seen in values.items() if len(seen) > 1 and best[o] in (min(seen), max(seen))]
+        """Options of which the best setting has the smallest or largest of several values."""
+        grid = [score.reranking for score in self.scores if score.reranking]
+        options = {"k1": "--k1", "k2": "--k2", "lambda_value": "--lambda"}
+        values = {name: {getattr(setting, name) for setting in grid} for name in options}
+        best = {name: getattr(self.best.reranking, name) for name in options}
+        return [
+            option
+            for name, option in options.items()
+            if len(values[name]) > 1 and best[name] in (min(values[name]), max(values[name]))
+        ]
 
 
 def run_rerank_search(
@@ -91,49 +102,58 @@ def run_rerank_search(
     picture: Path | None = None,
     device: str = "auto",
 ) -> RerankSearch:
-    """Score every combination of values, given as lists such as `10,20`, on the features of an `.npz` file.
+    """Score every combination of values on the features of an `.npz` file.
+
+    Args:
+        path: The file.
+        k1, k2, weights: Values as lists such as `10,20`; the weights are those of the plain distance.
+        metric: Metric that decides which setting is best.
+        picture: Picture of the scores, .png, .pdf or .svg.
+        device: Device of the computation, see `parse_device`.
 
     Raises:
-        InputError: file, values, metric or picture are unusable, which is found before the work.
+        InputError: the file, the values, the metric or the picture are unusable; raised before any score is computed.
     """
     if metric not in _METRICS:
-        raise InputError(f"--metric {metric} is none of {', '.join(_METRICS)}.")
+        raise InputError(f"--metric {metric} is not one of {', '.join(_METRICS)}.")
     settings = [
         ReRanking(a, b, c)
-        for a, b, c in product(_values("--k1", k1, int), _values("--k2", k2, int), _values("--lambda", weights, float))
+        for a, b, c in product(
+            _parse_values("--k1", k1, int), _parse_values("--k2", k2, int), _parse_values("--lambda", weights, float)
+        )
     ]
-    place = parse_device(device)
+    torch_device = parse_device(device)
     if picture:
         check_output_file("--picture", picture, ENDINGS)
     features = read_features(path)
     if picture:
         require_writable(picture)
     with error_context(path):
-        plain = score(features, device=place)
+        plain = score(features, device=torch_device)
     console = Console(stderr=True)
-    scores = grid_scores(features, settings, place)
-    shown = track(scores, "settings", len(settings), console=console, transient=True, disable=not console.is_terminal)
-    search = RerankSearch(plain, list(shown), metric)
+    scores = grid_scores(features, settings, torch_device)
+    tracked = track(scores, "settings", len(settings), console=console, transient=True, disable=not console.is_terminal)
+    search = RerankSearch(plain, list(tracked), metric)
     if picture:
-        values = [found.as_dict()[metric] for found in search.found]
+        values = [result.as_dict()[metric] for result in search.scores]
         rerank_plot(settings, values, metric, plain.as_dict()[metric], picture)
     return search
 
 
-def _values(option: str, text: str, kind: Callable[[str], Number]) -> list[Number]:
+def _parse_values(option: str, text: str, kind: Callable[[str], Number]) -> list[Number]:
     try:
         return sorted({kind(word) for word in text.split(",")})
     except ValueError:
         example = "10,20,30" if kind is int else "0.1,0.3,0.5"
-        raise InputError(f"{option} {text!r} is no list of numbers: give one such as {example}.") from None
+        raise InputError(f"{option} {text!r} is not a list of numbers: give one such as {example}.") from None
 
 
-def _row(found: Score) -> dict[str, Any]:
-    assert found.reranking
-    setting = {"k1": found.reranking.k1, "k2": found.reranking.k2, "lambda_value": found.reranking.lambda_value}
-    return setting | found.as_dict()
+def _row(score: Score) -> dict[str, Any]:
+    assert score.reranking
+    setting = {"k1": score.reranking.k1, "k2": score.reranking.k2, "lambda_value": score.reranking.lambda_value}
+    return setting | score.as_dict()
 
 
-def _name(found: Score) -> str:
-    assert found.reranking
-    return f"{found.reranking.k1},{found.reranking.k2},{found.reranking.lambda_value:g}"
+def _label(score: Score) -> str:
+    assert score.reranking
+    return f"{score.reranking.k1},{score.reranking.k2},{score.reranking.lambda_value:g}"

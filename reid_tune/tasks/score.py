@@ -1,4 +1,4 @@
-"""The task `score`: metrics of the features of any model."""
+"""The task `score`: compute the metrics of the features of any model."""
 
 import sys
 from dataclasses import dataclass
@@ -18,50 +18,59 @@ __all__ = ["ScoreResult", "run_score"]
 
 @dataclass(frozen=True)
 class ScoreResult:
-    """A score, and the rows of its parts under `per_camera_pair` or `per_identity` where they were asked for."""
+    """Score of a feature file.
+
+    Attributes:
+        score: The score.
+        parts: Rows under `per_camera_pair` or `per_identity`, if they were requested.
+    """
 
     score: Score
     parts: dict[str, list[dict[str, Any]]]
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON: the flat metrics as fractions, beside them their intervals, the protocol and the parts."""
+        """Return the metrics as fractions, their intervals, the protocol and the parts, for JSON."""
         return {**self.score.report(), **self.parts}
 
     def rows(self) -> dict[str, dict[str, Any]]:
-        """For a table: the whole."""
+        """Return the whole score for a table."""
         return {"re-ranked" if self.score.reranking else "plain": self.score.report()}
 
     def part_rows(self) -> dict[str, dict[str, Any]]:
-        """For a table of its own: the parts, if any."""
-        return {label: row for rows in self.parts.values() for label, row in map(_part, rows)}
+        """Return the parts, if any, for a separate table."""
+        return {label: row for rows in self.parts.values() for label, row in map(_part_row, rows)}
 
 
 def run_score(
     path: Path, reranking: str | None, by: Literal["camera", "identity"] | None = None, device: str = "auto"
 ) -> ScoreResult:
-    """Score an `.npz` file, re-ranked where `reranking` is `K1,K2,LAMBDA`; see `CameraPairs` and `per_identity`.
+    """Score an `.npz` file, and report queries without a match on stderr.
 
-    Queries without a match are told on stderr.
+    Args:
+        path: The file.
+        reranking: `K1,K2,LAMBDA` to re-rank; None for plain distances.
+        by: Parts of the score, see `CameraPairs` and `per_identity`.
+        device: Device of the computation, see `parse_device`.
 
     Raises:
-        InputError: the file or the setting is unusable.
+        InputError: the file, the re-ranking or the device is unusable.
     """
-    setting, place = parse_reranking(reranking) if reranking else None, parse_device(device)
+    setting, torch_device = parse_reranking(reranking) if reranking else None, parse_device(device)
     features = read_features(path)
     pairs = CameraPairs(features) if by == "camera" else None
     with error_context(path):
-        (found,) = scores(features, [setting], place, watch=pairs)
+        (result,) = scores(features, [setting], torch_device, watch=pairs)
     query = zip(features.query_ids.tolist(), features.query_cameras.tolist(), strict=True)
     gallery = zip(features.gallery_ids.tolist(), features.gallery_cameras.tolist(), strict=True)
     if line := describe_unmatched_queries(query, gallery):
         print(line, file=sys.stderr)
-    parts = {"per_camera_pair": pairs.rows()} if pairs else {"per_identity": per_identity(found)} if by else {}
-    return ScoreResult(found, parts)
+    parts = {"per_camera_pair": pairs.rows()} if pairs else {"per_identity": per_identity(result)} if by else {}
+    return ScoreResult(result, parts)
 
 
-def _part(row: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """What a row is of, and its metrics."""
-    of = [name for name in ("query_camera", "gallery_camera", "identity") if name in row]
-    label = ", ".join(f"{name.replace('_', ' ')} {row[name]}" for name in of)
+def _part_row(row: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Return the label of a row, and its metrics."""
+    keys = [name for name in ("query_camera", "gallery_camera", "identity") if name in row]
+    label = ", ".join(f"{name.replace('_', ' ')} {row[name]}" for name in keys)
     metrics = {name: value for name, value in row.items() if isinstance(value, float)}
-    return label, metrics | {name: value for name, value in row.items() if name not in of}
+    return label, metrics | {name: value for name, value in row.items() if name not in keys}

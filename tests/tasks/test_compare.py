@@ -75,7 +75,7 @@ def test_verdicts_say_whether_the_interval_excludes_zero(desk: Path) -> None:
     files = [Path("good.npz"), Path("bad.npz"), Path("equal.npz")]
     worse, same = run_compare(files, None, None).verdicts()
     assert worse.startswith("bad.npz is worse than good.npz: mAP -") and worse.endswith("the interval excludes 0")
-    assert same.startswith("equal.npz is not shown to differ from good.npz: mAP ")
+    assert same.startswith("equal.npz does not differ significantly from good.npz: mAP ")
     assert same.endswith("; the interval contains 0")
     found = run_compare(files[1::-1], None, None)
     (better,) = found.verdicts()

@@ -45,7 +45,7 @@ def test_the_best_setting_is_the_one_that_scores_best_alone(run: Run) -> None:
     assert found["gain"] == pytest.approx(found["best"]["Rank-1"] - found["plain"]["Rank-1"])
     assert found["gain_interval"][0] <= found["gain"] <= found["gain_interval"][1]
     assert status == 0 and Path("pictures/l.png").read_bytes().startswith(b"\x89PNG")
-    assert "best of 8: " in err and "prove it on others" in err and "picture: pictures/l.png" in err
+    assert "best of 8: " in err and "check it on others" in err and "picture: pictures/l.png" in err
 
 
 def test_the_table_has_the_plain_score_and_the_best_settings_first(run: Run) -> None:
@@ -59,11 +59,11 @@ def test_the_table_has_the_plain_score_and_the_best_settings_first(run: Run) -> 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["f.npz", "--k1", "20,x"], "--k1 '20,x' is no list of numbers: give one such as 10,20,30."),
+        (["f.npz", "--k1", "20,x"], "--k1 '20,x' is not a list of numbers: give one such as 10,20,30."),
         (["f.npz", "--k2", "0"], "re-ranking k2 is 0; give a whole number from 1."),
         (["f.npz", "--lambda", "0.3,1.1"], "re-ranking lambda_value is 1.1; give a number from 0 to 1."),
         (["f.npz", "--lambda", "nan"], "re-ranking lambda_value is nan; give a number from 0 to 1."),
-        (["f.npz", "--metric", "map"], "--metric map is none of mAP, mINP, Rank-1."),
+        (["f.npz", "--metric", "map"], "--metric map is not one of mAP, mINP, Rank-1."),
         (["f.npz", "--picture", "l.gif"], "--picture = 'l.gif': the name must end in .png, .pdf or .svg."),
         (["f.npz", "--device", "cuda"], "--device cuda: this machine has no GPU; omit the option."),
         (["f.npz", "--device", "tpu"], "--device tpu is not one of auto, cpu, cuda and cuda:N."),
@@ -91,6 +91,6 @@ def test_the_edges_of_the_grid_are_named(run: Run) -> None:
     assert settings[0]["mAP"] > settings[1]["mAP"] > settings[2]["mAP"] == json.loads(out)["plain"]["mAP"]
     assert "the best setting is at the edge of --lambda: extend the grid there.\n" in err and "not shown" not in err
     _, _, err = run("f.npz", "--k1", "20", "--k2", "6", "--lambda", "1")
-    assert "+0.0 mAP (+0.0 .. +0.0) against plain distances, not shown to differ" in err and "edge" not in err
+    assert "+0.0 mAP (+0.0 .. +0.0) against plain distances, not a significant difference" in err and "edge" not in err
     _, _, err = run("f.npz")
     assert "26 more settings are in --format json.\n" in err
