@@ -24,12 +24,20 @@ def run_threshold(
     output: Path | None = None,
     device: str = "auto",
 ) -> Calibration:
-    """Calibrate on an `.npz` file of features; write the picture of the distances and the numbers where wanted.
+    """Calibrate on an `.npz` file of features, and write the requested files.
+
+    Args:
+        path: File of the features.
+        fmr: Target share of the pairs of different identities within the threshold.
+        far: Target share of impostors who raise an alarm.
+        picture: Picture of the distances, .png, .pdf or .svg.
+        output: JSON file of the numbers.
+        device: Device of the computation, see `parse_device`.
 
     Raises:
-        InputError: file, rates or targets are unusable, or there are too few pairs for the rate.
+        InputError: the file, a rate or a target is unusable, or there are too few pairs for the rate.
     """
-    place = parse_device(device)
+    torch_device = parse_device(device)
     if picture:
         check_output_file("--picture", picture, ENDINGS)
     if output:
@@ -37,13 +45,13 @@ def run_threshold(
     features = read_features(path)
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    found = calibrate(features, fmr, {"features": str(path), "sha256": digest}, far, place)
-    if isinstance(found.threshold, InputError):
-        raise found.threshold
+    calibration = calibrate(features, fmr, {"features": str(path), "sha256": digest}, far, torch_device)
+    if isinstance(calibration.threshold, InputError):
+        raise calibration.threshold
     for target in filter(None, (picture, output)):
         require_writable(target)
     if picture:
-        distance_plot(found.histograms, found.threshold, picture)
+        distance_plot(calibration.histograms, calibration.threshold, picture)
     if output:
-        write_atomic(output, json.dumps(found.as_dict(), indent=2) + "\n")
-    return found
+        write_atomic(output, json.dumps(calibration.as_dict(), indent=2) + "\n")
+    return calibration
