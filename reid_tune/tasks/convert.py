@@ -132,8 +132,8 @@ def _parse(line: str, images: Path, position: str) -> _Entry:
     camera = int(fields[2]) if len(fields) > 2 and re.fullmatch("[0-9]{1,2}", fields[2]) else 0
     if not 1 <= camera <= CAMERAS or name.suffix.lower() not in EXTENSIONS:
         raise InputError(
-            f"{position}: {name.name!r} is not the name of a .jpg whose third field is a camera from 1 to {CAMERAS}, such "
-            "as 0000_000_01_0303morning_0008_0.jpg."
+            f"{position}: {name.name!r} is not the name of a .jpg whose third field is a camera from 1 to {CAMERAS}, "
+            "such as 0000_000_01_0303morning_0008_0.jpg."
         )
     if not (images / name).is_file():
         raise InputError(f"{position}: there is no image {images / name}; unpack the data set again.")
