@@ -21,7 +21,7 @@ _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
 class Lease:
-    """The right to drive a sweep, held while a file is rewritten every few seconds; a context manager.
+    """Exclusive right to drive a sweep, held as long as a file is rewritten every few seconds; a context manager.
 
     The lease of a process that died on this machine is taken over at once, as the lock of the event log shows that the
     process has ended. The lease of another machine is taken over after some seconds without a heartbeat, by this
@@ -29,9 +29,9 @@ class Lease:
 
     Args:
         store: The sweep's files, which hold the lease.
-        lock: Identifies the lock by which processes of this machine exclude each other.
+        lock: Identifier of the lock by which processes of this machine exclude each other.
         silence: Seconds without a heartbeat after which a driver on another machine counts as dead.
-        wait: Receives a line that says what is waited for.
+        wait: Receives a line about the driver whose silence is awaited.
 
     Raises:
         InputError: A driver on another machine is alive.
@@ -137,7 +137,7 @@ class Lease:
 
 
 def _machine() -> str:
-    """Return an identifier of this running system; two systems with the same host name have different ones."""
+    """Return an identifier of this system since its start; systems with the same host name have different ones."""
     try:
         return _BOOT.read_text().strip()
     except OSError:

@@ -14,7 +14,7 @@ __all__ = ["snapshot_for_reading"]
 
 
 def snapshot_for_reading(storage: str, name: str = "") -> str:
-    """A folder of sweeps unchanged; for one at `s3://...` a fresh copy: all logs, or one sweep without checkpoints.
+    """Return a folder of sweeps, or a new copy of one at `s3://...`: all logs, or one sweep without checkpoints.
 
     Args:
         name: Name of the only sweep to copy.
@@ -43,7 +43,7 @@ def snapshot_for_reading(storage: str, name: str = "") -> str:
 
 
 def _is_read(path: str, sweep: str) -> bool:
-    """Whether a command reads a file: not checkpoints, embeddings and models, nor requests to the driver."""
+    """Whether commands read a file: none read checkpoints, embeddings, models and requests to the driver."""
     return not (
         attempt_folder(path) or path.endswith((".npz", ".pth", ".onnx")) or path.startswith(f"{sweep}/{REQUESTS}/")
     )

@@ -1,4 +1,4 @@
-"""The driver's copy of a sweep in a bucket, and the thread that uploads it."""
+"""Copy of a sweep in a bucket for its driver, and the thread that uploads it."""
 
 import fcntl
 import threading
@@ -18,18 +18,18 @@ from reid_tune.storage.s3 import S3Store
 
 __all__ = ["S3SweepStore"]
 
-# Seconds between two uploads of the log: at least _SHORTEST, at most _LONGEST, and _RATIO times an upload's duration.
-_SHORTEST, _RATIO, _LONGEST = 0.5, 20, 10.0
+# Seconds between two uploads of the log: _PAUSE_RATIO times the duration of an upload, within the limits.
+_MIN_PAUSE, _PAUSE_RATIO, _MAX_PAUSE = 0.5, 20, 10.0
 _SCAN_SECONDS = 5.0  # between two searches for requests and changed files
-_LAST_FLUSH_SECONDS = 10.0  # for which the end of a sweep waits for an unreachable storage
+_LAST_FLUSH_SECONDS = 10.0  # for which the end of a sweep waits for an unreachable server
 _RESUME = "Finished work is not lost: continue with --resume auto."
 
 
 class S3SweepStore(SweepStore):
-    """Uploads what the driver writes in a thread, and downloads what it needs of the runs.
+    """Sweep in a bucket: a thread uploads the driver's files, and the files of runs are downloaded when needed.
 
-    The log is one object, which is written again as it grows: at longer intervals where that takes long. An object is
-    deleted only after the log that explains the deletion has arrived. Runs upload their own files, see `run_files`.
+    The log is one object, which is written again as it grows, at longer intervals if an upload takes long. An object is
+    deleted only after the log that explains the deletion has arrived. Runs upload their files, see `run_files`.
 
     Args:
         bucket: The sweep's objects.
@@ -55,7 +55,7 @@ class S3SweepStore(SweepStore):
     def pull(self) -> None:
         """Make the copy equal to the bucket, without checkpoints, and copy the logs of the storage's other sweeps.
 
-        A log here that continues that of the bucket is kept: its driver was killed before the upload. The log of a
+        A local log that continues that of the bucket is kept: its driver was killed before the upload. The log of a
         running driver is kept, too.
         """
         storage = S3Store(self.bucket.url.rpartition("/")[0])
@@ -76,7 +76,7 @@ class S3SweepStore(SweepStore):
                 path.unlink()
 
     def begin(self, lease: Lease) -> None:
-        if not (self.folder / EVENTS).read_bytes().startswith(_whole_log(self.bucket)):
+        if not (self.folder / EVENTS).read_bytes().startswith(_complete_lines(self.bucket)):
             raise InputError(f"another driver has changed {self.bucket} in the meantime: give the command again.")
         self._lease, self._last_success = lease, time.monotonic()
         self._thread.start()
@@ -126,11 +126,11 @@ class S3SweepStore(SweepStore):
                 self._last_success, self._error = time.monotonic(), ""
             except (ReidTuneError, OSError) as error:
                 self._error = f"the storage is unreachable: {error}"
-            pause = min(_LONGEST, max(_SHORTEST, _RATIO * (time.monotonic() - start)))
+            pause = min(_MAX_PAUSE, max(_MIN_PAUSE, _PAUSE_RATIO * (time.monotonic() - start)))
 
     def _require_lease(self) -> None:
         if self._lease:
-            self._lease.require_held()  # Files of another driver must not be replaced.
+            self._lease.require_held()  # The files of another driver must not be overwritten.
 
     def _upload(self, *, all_files: bool) -> None:
         with self._transfer:
@@ -158,18 +158,18 @@ class S3SweepStore(SweepStore):
             self._copied_requests &= requests.keys()
 
     def _driver_files(self) -> Iterator[tuple[str, tuple[int, int]]]:
-        """Names and signatures of the files that the driver writes."""
+        """Yield names and signatures of the files that the driver writes."""
         for path in self.folder.rglob("*"):
             name = str(path.relative_to(self.folder))
-            of_run = attempt_folder(name) or path.name in ("log.txt", "features.npz")
-            temporary = path.name.startswith(".") or name.startswith((f"{REQUESTS}/", "ray/"))
-            if path.is_file() and not of_run and not temporary:
+            is_of_run = attempt_folder(name) or path.name in ("log.txt", "features.npz")
+            is_temporary = path.name.startswith(".") or name.startswith((f"{REQUESTS}/", "ray/"))
+            if path.is_file() and not is_of_run and not is_temporary:
                 yield name, _signature(path)
 
 
 def _pull_log(bucket: S3Store, folder: Path) -> bool:
-    """Make a log equal to that of the bucket, unless it continues it; False if a process of this machine writes it."""
-    remote_log = _whole_log(bucket)
+    """Replace a log by that of the bucket, unless it continues it; False if a process of this machine writes it."""
+    remote_log = _complete_lines(bucket)
     with (make_folder(folder) / EVENTS).open("ab+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -182,14 +182,14 @@ def _pull_log(bucket: S3Store, folder: Path) -> bool:
     return True
 
 
-def _whole_log(bucket: S3Store) -> bytes:
-    """The log without a last line that was cut short."""
+def _complete_lines(bucket: S3Store) -> bytes:
+    """Return the log without an incomplete last line."""
     content = bucket.read(EVENTS) or b""
     return content[: content.rfind(b"\n") + 1]
 
 
 def _upload_order(name: str) -> int:
-    # Files are there before the log that names them, and the log before the cursor that says how much of it was read.
+    # Files are uploaded before the log that names them, and the log before the cursor with a position in it.
     return (EVENTS, CURSOR).index(name) + 1 if name in (EVENTS, CURSOR) else 0
 
 

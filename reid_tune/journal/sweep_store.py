@@ -1,4 +1,4 @@
-"""The files of a sweep as its driver uses them."""
+"""Files of a sweep for its driver."""
 
 import re
 import shutil
@@ -14,17 +14,17 @@ _ATTEMPT = re.compile(r"(.*/attempt-\d+)/.*")
 
 
 def attempt_folder(name: str) -> str:
-    """The attempt's folder of a file of a sweep; empty if the file belongs to no attempt."""
+    """Return the attempt's folder of a file of a sweep; empty if the file does not belong to an attempt."""
     match = _ATTEMPT.fullmatch(name)
     return match[1] if match else ""
 
 
 class SweepStore:
-    """A sweep in a folder that all machines see; `S3SweepStore` is one in a bucket.
+    """Sweep in a folder that all machines share; `S3SweepStore` is one in a bucket.
 
     Attributes:
-        folder: The folder in which the driver writes.
-        objects: The sweep's files, for all machines; the lease is one of them.
+        folder: Folder in which the driver writes.
+        objects: The sweep's files for all machines, among them the lease.
         lock: See `Lease`.
         remote: Address of the bucket; empty for a shared folder.
     """
@@ -35,31 +35,31 @@ class SweepStore:
         self.lock = self.remote = ""
 
     def begin(self, lease: Lease) -> None:
-        """Start to synchronise: this process is the driver from now on."""
+        """Start the synchronisation, with this process as the driver."""
 
     def end(self) -> None:
-        """Synchronise for the last time: this process is not the driver any more."""
+        """End the synchronisation, before this process stops being the driver."""
 
     def require_synced(self) -> None:
-        """Raise InfrastructureError if files that the driver has written have not arrived for too long."""
+        """Raise InfrastructureError if the driver's files have failed to arrive for too long."""
 
     def flush(self) -> None:
-        """Wait until all written files have arrived; InfrastructureError if they cannot."""
+        """Wait until all written files have arrived; raise InfrastructureError if that fails."""
 
     def fetch(self, path: Path) -> None:
-        """Copy a file that a run has written into the folder."""
+        """Copy a file of a run into the folder."""
 
     def newest_checkpoint(self, run: str, before: int | None = None) -> Path | None:
-        """The latest checkpoint of a run's newest attempt that has one.
+        """Return the latest checkpoint of a run's newest attempt that has one; None if there is none.
 
         Args:
-            before: Consider only attempts with a smaller number.
+            before: Number of an attempt; only earlier ones are considered.
         """
         name = newest_checkpoint_name(self.objects.objects(run), before)
         return self.folder / name if name else None
 
     def clear(self, path: Path) -> None:
-        """Delete a folder at once: a run that was dropped and starts again may have left checkpoints there."""
+        """Delete a folder at once; a run that was dropped and starts again may have left checkpoints there."""
         shutil.rmtree(path, ignore_errors=True)
 
     def discard(self, run: str, attempts: bool = False) -> None:

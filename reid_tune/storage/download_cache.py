@@ -1,4 +1,4 @@
-"""Copies on this machine of data, weights and sweeps at s3://."""
+"""Cache of data, weights and sweeps at s3:// on this machine."""
 
 import fcntl
 import os
@@ -25,13 +25,14 @@ __all__ = [
 ]
 
 _PARALLEL_DOWNLOADS = 32  # each object is small, and a request takes long
-_ANNOUNCED = 1000  # files; more are announced on stderr
+_ANNOUNCED_FILES = 1000  # of more files, the download is announced on stderr
 _MIRRORS = ("drivers", "readers")
 
 
 def cache_folder(kind: str = "") -> Path:
-    """The folder for copies of one kind, which is not created: below `REID_TUNE_CACHE_DIR`, or `reid-tune` in
-    `XDG_CACHE_HOME` or `~/.cache`.
+    """Return the folder for copies of one kind, which is not created.
+
+    It is below `REID_TUNE_CACHE_DIR`, or below `reid-tune` in `XDG_CACHE_HOME` or `~/.cache`.
 
     Raises:
         InputError: the path is relative (the processes of a sweep have different current folders), or there is no home
@@ -49,12 +50,12 @@ def cache_folder(kind: str = "") -> Path:
 
 
 def mirror_folder(user: Literal["drivers", "readers"], storage: str) -> Path:
-    """The folder of this machine with the copies of a storage's sweeps that drivers or readers use."""
+    """Return the folder of this machine with the copies of a storage's sweeps that drivers or readers use."""
     return cache_folder("s3") / user / S3Store(storage).root
 
 
 def display_path(folder: Path) -> str:
-    """A folder as users know it: the `s3://` address of a sweep or a storage of which it is a copy, or its path."""
+    """Return the `s3://` address of which a folder is a copy (a sweep or a storage), or the path of any other folder."""
     try:
         root = cache_folder("s3")
     except InputError:
@@ -66,24 +67,24 @@ def display_path(folder: Path) -> str:
 
 
 def ensure_local_folder(path: Path | str) -> Path:
-    """A folder of this machine unchanged; for one at `s3://...` the copy here, without sub-folders.
+    """Return the path of a folder of this machine, or of the copy of one at `s3://...`, without its sub-folders.
 
-    A copy is brought up to date once in each process, and shared by the processes of a machine.
+    A copy is updated once in each process, and shared by the processes of a machine.
 
     Raises:
-        InputError: there is nothing at the address, or access is denied.
+        InputError: there are no files at the address, or access is denied.
         InfrastructureError: the server does not answer, or fails.
     """
     return _download_folder(str(path)) if is_url(path) else Path(path)
 
 
 def ensure_local_file(path: Path | str) -> Path:
-    """A file of this machine unchanged; for one at `s3://...` the copy here; errors as in `ensure_local_folder`."""
+    """Return the path of a file of this machine, or of the copy of one at `s3://...`; see `ensure_local_folder`."""
     return _download_file(str(path)) if is_url(path) else Path(path)
 
 
 def sync_object(store: S3Store, name: str, stat: ObjectStat, path: Path) -> bool:
-    """Bring the copy of an object up to date; False if it already was."""
+    """Update the copy of an object; False if it was up to date."""
     try:
         local = path.stat()
         if (local.st_size, local.st_mtime_ns) == (stat.size, stat.time):
@@ -97,11 +98,11 @@ def sync_object(store: S3Store, name: str, stat: ObjectStat, path: Path) -> bool
 def _download_folder(url: str) -> Path:
     store = S3Store(url)
     folder = _data_folder(store)
-    with _exclusive(folder):
+    with _locked(folder):
         listing = store.objects(recursive=False)
         objects = {name: stat for name, stat in listing.items() if not name.startswith(".")}
         if not objects:
-            raise InputError(f"there is nothing at {url}; check the path of the data set.")
+            raise InputError(f"there are no files at {url}; check the path of the data set.")
         make_folder(folder)
         for path in folder.iterdir():
             # Hidden files and folders belong to copies of folders and files below this one.
@@ -113,7 +114,7 @@ def _download_folder(url: str) -> Path:
 
 def _download(store: S3Store, objects: dict[str, ObjectStat], folder: Path) -> None:
     missing = len(objects) - sum(path.name in objects for path in folder.iterdir())
-    if missing > _ANNOUNCED:
+    if missing > _ANNOUNCED_FILES:
         print(f"copying {missing:,} files from {store} ...", file=sys.stderr, flush=True)
     with ThreadPoolExecutor(_PARALLEL_DOWNLOADS) as pool:
         for _ in pool.map(lambda item: sync_object(store, item[0], item[1], folder / item[0]), objects.items()):
@@ -125,7 +126,7 @@ def _download_file(url: str) -> Path:
     address, _, name = url.rpartition("/")
     store = S3Store(address)
     path = _data_folder(store) / name
-    with _exclusive(path):
+    with _locked(path):
         if (stat := store.stat(name)) is None:
             raise InputError(f"there is no file {url}.")
         sync_object(store, name, stat, path)
@@ -137,8 +138,8 @@ def _data_folder(store: S3Store) -> Path:
 
 
 @contextmanager
-def _exclusive(path: Path) -> Iterator[None]:
-    """Hold the lock of a path; other processes wait."""
+def _locked(path: Path) -> Iterator[None]:
+    """Hold the lock of a path during the block; other processes wait."""
     make_folder(path.parent)
     handle = os.open(path.with_name(f".{path.name}.lock"), os.O_RDWR | os.O_CREAT, 0o666)
     try:

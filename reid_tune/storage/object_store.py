@@ -1,4 +1,4 @@
-"""One interface for files that several machines read and write: a shared folder, or a prefix of an S3 bucket."""
+"""Interface to files that several machines read and write, in a shared folder or below a prefix of an S3 bucket."""
 
 import re
 import shutil
@@ -10,7 +10,7 @@ from reid_tune.files import write_atomic
 
 __all__ = ["LocalStore", "ObjectStat", "ObjectStore", "is_url", "open_store"]
 
-_SCHEME = re.compile(r"[a-z][a-z0-9]+:/")  # with one slash, too: such a folder is a mistake
+_SCHEME = re.compile(r"[a-z][a-z0-9]+:/")  # also with one slash, as no folder has such a name
 
 
 @dataclass(frozen=True)
@@ -24,17 +24,17 @@ class ObjectStat:
 class ObjectStore(Protocol):
     """Files below a folder or a prefix, by their names with `/`; `S3Store` is the implementation for S3.
 
-    Methods raise InfrastructureError where a server does not answer, and InputError where access is denied.
+    Methods raise InfrastructureError if a server does not answer, and InputError if access is denied.
     """
 
     def objects(self, prefix: str = "") -> dict[str, ObjectStat]:
-        """All files below a name."""
+        """Return all files below a name."""
 
     def read(self, name: str) -> bytes | None:
-        """A file's content; None if it does not exist."""
+        """Return the content of a file; None if it does not exist."""
 
     def write(self, name: str, content: bytes) -> None:
-        """Write a file, which appears whole or not at all."""
+        """Write a file, which becomes visible completely or not at all."""
 
     def remove(self, name: str) -> None:
         """Delete a file, if it exists."""
@@ -45,7 +45,7 @@ class ObjectStore(Protocol):
 
 @dataclass(frozen=True)
 class LocalStore:
-    """A folder. It is not created: where it is missing, this machine does not share it."""
+    """An existing folder. It is never created: if it is missing, the machine does not have the shared storage."""
 
     folder: Path
 
@@ -78,15 +78,15 @@ class LocalStore:
 
 
 def is_url(path: Path | str) -> bool:
-    """Whether this is an address such as `s3://...` and not a path of this machine."""
+    """Whether a path is an address such as `s3://...` and not a path of this machine."""
     return bool(_SCHEME.match(str(path)))
 
 
 def open_store(address: str) -> ObjectStore:
-    """The files at a path, or at `s3://BUCKET/PREFIX`.
+    """Return the store at a path, or at `s3://BUCKET/PREFIX`.
 
     Raises:
-        InputError: the address is not one of a bucket.
+        InputError: the address is not that of a bucket.
     """
     from reid_tune.storage.s3 import S3Store
 

@@ -1,4 +1,4 @@
-"""An S3 bucket as an object store, by pyarrow."""
+"""Object store in an S3 bucket, by pyarrow."""
 
 import os
 import re
@@ -19,22 +19,22 @@ __all__ = ["S3Store"]
 
 _URL = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(/[^?#]*)?")
 _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
-_CONNECT_SECONDS, _ATTEMPTS = 10.0, 3  # for a connection, and attempts at a request
-_LARGE = 1 << 26  # bytes; larger files are mapped into memory instead of read
-_FRESH = 2 * 10**9  # nanoseconds; servers give whole seconds
+_CONNECT_SECONDS, _MAX_ATTEMPTS = 10.0, 3  # of one request
+_MAX_READ_BYTES = 1 << 26  # larger files are mapped into memory instead of read
+_RECENT_NANOSECONDS = 2 * 10**9  # as the times of servers are whole seconds
 _REGIONS = ("AWS_REGION", "AWS_DEFAULT_REGION")
 
 
 @dataclass(frozen=True)
 class S3Store:
-    """The objects below `s3://BUCKET/PREFIX`, by their names below it: an `ObjectStore`.
+    """The objects below `s3://BUCKET/PREFIX` by their names below it; an `ObjectStore`.
 
-    Credentials and region are looked up as every AWS client does (environment, profile, the machine's role);
-    `AWS_ENDPOINT_URL` or `AWS_ENDPOINT_URL_S3` names a server other than Amazon's. An object appears whole or not at
-    all.
+    Credentials and region are looked up as by every AWS client (environment, profile, the machine's role);
+    `AWS_ENDPOINT_URL` or `AWS_ENDPOINT_URL_S3` names a server other than Amazon's. An object becomes
+    visible completely or not at all.
 
     Raises:
-        InputError: the address is not one of a bucket, the bucket does not exist, or access is denied.
+        InputError: the address is not that of a bucket, the bucket does not exist, or access is denied.
         InfrastructureError: the server does not answer, or fails.
     """
 
@@ -62,18 +62,18 @@ class S3Store:
 
     @property
     def filesystem(self) -> Any:
-        """pyarrow's view of the server."""
+        """pyarrow's file system for the server."""
         endpoint = next((os.environ[name] for name in _ENDPOINTS if os.environ.get(name)), None)
         region = next((os.environ[name] for name in _REGIONS if os.environ.get(name)), None)
-        with self._clear_errors():
+        with self._translate_errors():
             return _filesystem(self.name, endpoint, region)
 
     def objects(self, prefix: str = "", *, recursive: bool = True) -> dict[str, ObjectStat]:
-        """All objects below a name, or those directly below it."""
+        """Return all objects below a name, or only those directly below it."""
         from pyarrow.fs import FileSelector, FileType
 
         selector = FileSelector(self._key(prefix), recursive=recursive, allow_not_found=True)
-        with self._clear_errors():
+        with self._translate_errors():
             listing = self.filesystem.get_file_info(selector)
         if not listing:
             self._require_bucket()
@@ -82,26 +82,26 @@ class S3Store:
         return {info.path[start:]: ObjectStat(info.size, info.mtime_ns or 0) for info in files}
 
     def folders(self) -> list[str]:
-        """Names of the prefixes directly below this one that hold objects."""
+        """Return the names of the prefixes directly below this one that have objects."""
         from pyarrow.fs import FileSelector, FileType
 
-        with self._clear_errors():
+        with self._translate_errors():
             listing = self.filesystem.get_file_info(FileSelector(self.root, allow_not_found=True))
         if not listing:
             self._require_bucket()
         return sorted(info.base_name for info in listing if info.type == FileType.Directory)
 
     def stat(self, name: str = "") -> ObjectStat | None:
-        """Size and time of an object; None if it does not exist."""
+        """Return the size and time of an object; None if it does not exist."""
         from pyarrow.fs import FileType
 
-        with self._clear_errors():
+        with self._translate_errors():
             info = self.filesystem.get_file_info(self._key(name))
         return ObjectStat(info.size, info.mtime_ns or 0) if info.type == FileType.File else None
 
     def read(self, name: str = "") -> bytes | None:
-        """An object's content; None if it does not exist."""
-        with self._clear_errors():
+        """Return the content of an object; None if it does not exist."""
+        with self._translate_errors():
             try:
                 with self.filesystem.open_input_file(self._key(name)) as file:
                     return bytes(file.read())
@@ -111,21 +111,21 @@ class S3Store:
     def write(self, name: str, content: bytes) -> None:
         """Write an object."""
         # In one request, so that a failed write leaves the previous object.
-        with self._clear_errors(), self.filesystem.open_output_stream(self._key(name)) as stream:
+        with self._translate_errors(), self.filesystem.open_output_stream(self._key(name)) as stream:
             stream.write(content)
 
     def upload(self, path: Path, name: str) -> None:
         """Write an object from a file; a large file is memory-mapped and must not be shortened during the upload."""
         import pyarrow
 
-        if path.stat().st_size < _LARGE:
+        if path.stat().st_size < _MAX_READ_BYTES:
             self.write(name, path.read_bytes())
             return
         with pyarrow.memory_map(str(path)) as file:
             self.write(name, file.read_buffer())
 
     def download(self, name: str, path: Path, stat: ObjectStat | None = None) -> bool:
-        """Copy an object into a file, which appears whole; False if the object does not exist.
+        """Copy an object into a file, which becomes visible when it is complete; False if the object does not exist.
 
         The file gets the object's time, unless the object is so recent that its next version may have the same time.
 
@@ -138,13 +138,13 @@ class S3Store:
         part = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
         try:
             with (
-                self._clear_errors(),
+                self._translate_errors(),
                 self.filesystem.open_input_stream(self._key(name)) as source,
                 part.open("wb") as target,
             ):
                 while block := source.read(1 << 22):
                     target.write(block)
-            modified = stat.time if time.time_ns() - stat.time > _FRESH else 0
+            modified = stat.time if time.time_ns() - stat.time > _RECENT_NANOSECONDS else 0
             os.utime(part, ns=(modified, modified))
             part.replace(path)
         except FileNotFoundError:
@@ -155,19 +155,19 @@ class S3Store:
 
     def remove(self, name: str) -> None:
         """Delete an object, if it exists."""
-        with self._clear_errors(), suppress(FileNotFoundError):
+        with self._translate_errors(), suppress(FileNotFoundError):
             self.filesystem.delete_file(self._key(name))
 
     def remove_tree(self, name: str) -> None:
         """Delete all objects below a name."""
-        with self._clear_errors(), suppress(FileNotFoundError):
+        with self._translate_errors(), suppress(FileNotFoundError):
             self.filesystem.delete_dir(self._key(name))
 
     def _require_bucket(self) -> None:
-        """Raise InputError if the bucket does not exist: listing it is empty then, without an error."""
+        """Raise InputError if the bucket does not exist, as its listing is empty then, without an error."""
         from pyarrow.fs import FileType
 
-        with self._clear_errors():
+        with self._translate_errors():
             info = self.filesystem.get_file_info(self.name)
         if info.type == FileType.NotFound:
             raise InputError(f"{self.url}: there is no bucket {self.name}.")
@@ -176,8 +176,8 @@ class S3Store:
         return f"{self.root}/{name}" if name else self.root
 
     @contextmanager
-    def _clear_errors(self) -> Iterator[None]:
-        """Turn errors of the server into one sentence; FileNotFoundError for an object passes."""
+    def _translate_errors(self) -> Iterator[None]:
+        """Turn errors of the server into one sentence, except FileNotFoundError for an object."""
         try:
             yield
         except FileNotFoundError:
@@ -208,5 +208,5 @@ def _filesystem(bucket: str, endpoint: str | None, region: str | None) -> Any:
         endpoint_override=endpoint,
         allow_delayed_open=True,
         connect_timeout=_CONNECT_SECONDS,
-        retry_strategy=AwsStandardS3RetryStrategy(max_attempts=_ATTEMPTS),
+        retry_strategy=AwsStandardS3RetryStrategy(max_attempts=_MAX_ATTEMPTS),
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from playwright.sync_api import Page, expect, sync_playwright
 
-from reid_tune.tracking.leaderboard_view import page
+from reid_tune.tracking.leaderboard_view import experiment_page
 
 __all__ = ["CHROMIUM", "Pages", "chromium"]
 
@@ -70,7 +70,7 @@ class Pages:
 
     def leaderboard(self, experiment: str, trials: int) -> dict[str, dict]:
         """The rows of the saved view of a sweep with so many trials, in order; see `runs`."""
-        self._open(page(experiment).removeprefix("#/"))
+        self._open(experiment_page(experiment).removeprefix("#/"))
         expect(self._page.locator(".ag-pinned-left-cols-container .ag-row")).to_have_count(trials)
         self._fit_columns()
         self._picture("leaderboard")

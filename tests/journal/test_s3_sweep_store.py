@@ -175,14 +175,14 @@ def test_a_storage_that_stays_away_ends_the_sweep_and_one_that_comes_back_does_n
     ):
         away.set()
         journal.emit(RunSuggested(run="trials/0000", parameters={}, origin="spec", costs={}))
-        wait(lambda: journal.files._fault)  # type: ignore[attr-defined]
+        wait(lambda: journal.files._error)  # type: ignore[attr-defined]
         journal.emit(RunSuggested(run="trials/0001", parameters={}, origin="spec", costs={}))
         away.clear()
         wait(lambda: lines(storage) == 2)
         away.set()
         monkeypatch.setattr(module, "RETRY_SECONDS", 0.0)
         journal.emit(RunSuggested(run="trials/0002", parameters={}, origin="spec", costs={}))
-        wait(lambda: journal.files._fault)  # type: ignore[attr-defined]
+        wait(lambda: journal.files._error)  # type: ignore[attr-defined]
         journal.emit(RunSuggested(run="trials/0003", parameters={}, origin="spec", costs={}))
 
 

@@ -30,7 +30,7 @@ def new_process() -> None:
 
 
 def test_a_folder_is_copied_once_and_then_what_has_changed(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(objects, "_FRESH", 0)  # Every version has another size.
+    monkeypatch.setattr(objects, "_RECENT_NANOSECONDS", 0)  # Every version has another size.
     bucket = S3Store(url)
     for name in ("0001_c1_a.jpg", "0001_c2_b.jpg", "0002_c1_c.jpg", "sub/0003_c1_d.jpg"):
         bucket.write(name, name.encode())
@@ -76,7 +76,7 @@ def test_paths_of_this_machine_stay_what_they_are() -> None:
 
 
 def test_an_empty_prefix_is_said(url: str) -> None:
-    with pytest.raises(InputError, match=f"there is nothing at {url}/none; check the path of the data set"):
+    with pytest.raises(InputError, match=f"there are no files at {url}/none; check the path of the data set"):
         ensure_local_folder(f"{url}/none")
     with pytest.raises(InputError, match=f"there is no file {url}/none.pth"):
         ensure_local_file(f"{url}/none.pth")
