@@ -8,7 +8,7 @@ from reid_tune.config.tao_keys import is_inactive_tao_key
 from reid_tune.config.train import OPTIMIZERS
 from reid_tune.config.unused_fields import has_triplet_loss, unused_fields
 
-__all__ = ["find_errors", "describe_ignored_keys", "next_valid_batch_size", "find_warnings", "find_sampling_errors"]
+__all__ = ["describe_ignored_keys", "find_errors", "find_sampling_errors", "find_warnings", "next_valid_batch_size"]
 
 
 def find_errors(experiment: Experiment) -> list[str]:
@@ -44,15 +44,15 @@ def find_sampling_errors(experiment: Experiment) -> list[str]:
         )
     elif dataset.batch_size == dataset.num_instances and has_triplet_loss(experiment):
         errors.append(
-            f"dataset.batch_size = {dataset.batch_size} holds one identity of dataset.num_instances = "
+            f"dataset.batch_size = {dataset.batch_size} has one identity with dataset.num_instances = "
             f"{dataset.num_instances} images, and the triplet loss needs two: raise batch_size."
         )
-    center = "center" in model.metric_loss_type
-    if center != model.with_center_loss:
+    has_center = "center" in model.metric_loss_type
+    if has_center != model.with_center_loss:
         errors.append(
             f"model.metric_loss_type = {model.metric_loss_type!r} does not match "
             f"model.with_center_loss = {model.with_center_loss}: "
-            + ("set it to center or triplet_center." if not center else "set with_center_loss: true.")
+            + ("set it to center or triplet_center." if not has_center else "set with_center_loss: true.")
         )
     elif (model.metric_loss_type, dataset.sampler) in (("center", "triplet"), ("triplet_center", "softmax")):
         errors.append(

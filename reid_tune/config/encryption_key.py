@@ -6,7 +6,7 @@ from pathlib import Path
 from reid_tune.config.experiment import Experiment
 from reid_tune.errors import InputError
 
-__all__ = ["KEY_VARIABLE", "KEY_FILE_VARIABLE", "find_passphrase"]
+__all__ = ["KEY_FILE_VARIABLE", "KEY_VARIABLE", "find_passphrase"]
 
 KEY_VARIABLE, KEY_FILE_VARIABLE = "REID_TUNE_ENCRYPTION_KEY", "REID_TUNE_ENCRYPTION_KEY_FILE"
 

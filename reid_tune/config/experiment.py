@@ -14,7 +14,7 @@ from reid_tune.config.model import Model
 from reid_tune.config.tasks import Evaluate, Export, Inference, ReRankingSection
 from reid_tune.config.train import Train
 
-__all__ = ["Experiment", "canonical_key", "leaf_fields", "flatten", "unflatten"]
+__all__ = ["Experiment", "canonical_key", "flatten", "leaf_fields", "unflatten"]
 
 # Alternative spellings that the documentation pages use.
 ALIASES = {"train.optim.steps": "train.optim.lr_steps", "train.grad_clip": "train.clip_grad_norm"}

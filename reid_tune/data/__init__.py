@@ -1,1 +1,1 @@
-"""Folders of crops: records, decoded images, splits, identity batches and augmentation."""
+"""Image folders: records, splits, decoding, identity batches and augmentation."""

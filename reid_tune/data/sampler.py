@@ -34,7 +34,7 @@ class IdentitySampler:
 
     def __init__(self, labels: np.ndarray, batch_size: int, num_instances: int, seed: int) -> None:
         _, labels, sizes = np.unique(labels, return_inverse=True, return_counts=True)
-        _check(len(sizes), batch_size, num_instances)
+        _require_batch(len(sizes), batch_size, num_instances)
         self.steps_per_epoch = max(1, round(len(labels) / batch_size))
         self._identities, self._instances, self._seed = batch_size // num_instances, num_instances, seed
 
@@ -77,7 +77,7 @@ class IdentitySampler:
         return _passes(part, members, passes, self._instances, rng)[::-1]
 
 
-def _check(identities: int, batch_size: int, num_instances: int) -> None:
+def _require_batch(identities: int, batch_size: int, num_instances: int) -> None:
     if batch_size < num_instances or batch_size % num_instances:
         raise InputError(
             f"dataset.batch_size {batch_size} is not a multiple of dataset.num_instances {num_instances}; "

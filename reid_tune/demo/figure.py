@@ -1,4 +1,4 @@
-"""An articulated pedestrian, drawn in units of its own height: y = 0 at the top of the head, 1 at the soles."""
+"""An articulated pedestrian, drawn in units of the body height: y = 0 at the top of the head, 1 at the soles."""
 
 from dataclasses import dataclass
 from math import cos, pi, sin
@@ -8,7 +8,7 @@ from PIL import Image
 from reid_tune.demo.appearance import Appearance, scale_colour
 from reid_tune.demo.canvas import Canvas, Point, pattern_rectangles
 
-__all__ = ["Pose", "VIEWS", "draw_figure"]
+__all__ = ["VIEWS", "Pose", "draw_figure"]
 
 VIEWS = ("front", "back", "left", "right")
 

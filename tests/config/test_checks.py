@@ -39,7 +39,7 @@ def build(**values: Any) -> Experiment:
             "model.metric_loss_type = 'triplet_center' does not match dataset.sampler = 'softmax': set sampler to",
         ),
         ({"dataset.batch_size": 66}, "dataset.batch_size = 66 is not a multiple of dataset.num_instances = 4"),
-        ({"dataset.batch_size": 4}, "dataset.batch_size = 4 holds one identity of dataset.num_instances = 4 images"),
+        ({"dataset.batch_size": 4}, "dataset.batch_size = 4 has one identity with dataset.num_instances = 4 images"),
         ({"model.jpm": True}, "model.jpm = True is not supported (in the reference it has no effect or does not"),
         ({"model.gem_pooling": True}, "model.gem_pooling = True is not supported (set model.pooling: gem): remove"),
         ({"train.num_nodes": 2}, "train.num_nodes = 2 is not supported (this version trains on one machine)"),
