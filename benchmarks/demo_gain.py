@@ -23,7 +23,7 @@ from reid_tune.config.load import load_experiment
 from reid_tune.evaluation.intervals import paired_interval
 from reid_tune.evaluation.score import Score, score
 from reid_tune.modeling.network import build_seeded_network
-from reid_tune.tasks.evaluate import evaluation_features
+from reid_tune.tasks.common.model_scores import evaluation_features
 from reid_tune.training.data_split import read_evaluation_records
 from reid_tune.training.devices import default_device
 from reid_tune.training.embedding import compute_features, make_embed_function

@@ -8,7 +8,7 @@ import the modules of a trial, sleep in equal steps with a report after each, 5 
 write a ResNet-18 before the last report. About 25 minutes on 2 cores.
 
 Linear is the same number of trials per node as with the fewest nodes. Start-up is the time from an attempt's start to
-its first step. The cores of one machine do it for all nodes, so it is also subtracted. "Sleeping" is the share of the
+its first step. The cores of one machine do it for all nodes, and it is also subtracted. "Sleeping" is the share of the
 nodes' remaining time in which trials sleep. It is not relative to another row: trials on fewer nodes report more often,
 so they wait more for the driver. A gap is the time from the end of a trial to the next start.
 

@@ -50,9 +50,9 @@ def run(script: str, folder: Path, *arguments: str, without: tuple[str, ...] = A
 def row(printed: str, name: str) -> list[str]:
     """The cells of one row of the table after its name."""
     lines = [line for line in printed.splitlines() if re.match(rf"│ {re.escape(name)}\s", line)]
-    found = [line for line in lines if re.match(rf"│ {re.escape(name)} +│", line)] or lines
-    assert len(found) == 1, printed
-    return [cell.strip() for cell in found[0].strip("│").split("│")[1:]]
+    matches = [line for line in lines if re.match(rf"│ {re.escape(name)} +│", line)] or lines
+    assert len(matches) == 1, printed
+    return [cell.strip() for cell in matches[0].strip("│").split("│")[1:]]
 
 
 def number(cell: str) -> float:
@@ -152,6 +152,6 @@ def test_the_cost_of_the_driver_is_measured_on_simulated_trials(folder: Path) ->
     printed = run("sweep_overhead.py", folder, "--runs", "0", without=())
     assert_names_the_machine(printed)
     reports = int(re.search(r"CPU of a report, mean of (\d+), ms", printed)[1])
-    assert 60 * 6 <= reports < 60 * 27, "60 trials of 27 epochs, some stopped behind 6"
+    assert 60 * 6 <= reports < 60 * 27, "60 trials of 27 epochs, some stopped after 6"
     assert number(row(printed, f"CPU of a report, mean of {reports}, ms")[1]) > 0
     assert number(row(printed, "size of the log, MB")[1]) > 0

@@ -1,4 +1,4 @@
-"""What workers do in test_launch.py, in a file that they import quickly."""
+"""Function of the workers in test_launch.py, in a file that they import quickly."""
 
 import os
 from pathlib import Path

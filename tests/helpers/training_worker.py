@@ -1,6 +1,7 @@
-"""Workers on gloo for test_workers.py: `python worker.py FOLDER DATA` writes FOLDER/<world>-<rank>.pt.
+"""Workers on gloo for test_distributed.py.
 
-Everything is imported once, then each world's workers are forked.
+`python training_worker.py FOLDER DATA` writes FOLDER/<world>-<rank>.pt. Everything is imported once, then the workers
+of each world size are forked.
 """
 
 import os
@@ -34,7 +35,8 @@ LOSSES: dict[str, dict[str, Any]] = {
     },
 }
 IDENTITIES, INSTANCES = 4, 4
-# Names of steps: losses and identities of the batch. 12 images: a worker has 6 or 3, which are no whole identities.
+# Losses, identities of the batch and values by the name of the step. Of 12 images a worker has 6 or 3, which are not
+# whole identities.
 STEPS: dict[str, tuple[str, int, dict[str, Any]]] = {
     **{losses: (losses, IDENTITIES, {}) for losses in LOSSES},
     "batch of 12": ("triplet_center", 3, {}),
@@ -42,7 +44,9 @@ STEPS: dict[str, tuple[str, int, dict[str, Any]]] = {
 }
 
 
-class Silent:
+class SilentReporter:
+    """Reporter that ignores everything."""
+
     def start(self, *_: int) -> None: ...
 
     def info(self, _: str) -> None: ...
@@ -62,18 +66,18 @@ def experiment(data: str, **values: Any) -> Experiment:
 
 
 def batch(identities: int = IDENTITIES) -> tuple[Tensor, Tensor]:
-    """A global batch whose identities 0 and 2 look alike, and so do 1 and 3: half a batch never holds both."""
+    """Return a global batch in which identities 0 and 2 look alike, and 1 and 3; half a batch never has both."""
     generator = torch.Generator().manual_seed(0)
     looks = torch.tensor([-1.0, 1.0, -1.0, 1.0])[:, None, None, None]
-    own = 0.3 * torch.randn(IDENTITIES, 3, 32, 16, generator=generator)
+    patterns = 0.3 * torch.randn(IDENTITIES, 3, 32, 16, generator=generator)
     noise = 0.3 * torch.randn(IDENTITIES * INSTANCES, 3, 32, 16, generator=generator)
-    images, labels = (looks + own).repeat_interleave(INSTANCES, 0) + noise, torch.arange(IDENTITIES)
+    images, labels = (looks + patterns).repeat_interleave(INSTANCES, 0) + noise, torch.arange(IDENTITIES)
     size = identities * INSTANCES
     return images[:size], labels.repeat_interleave(INSTANCES)[:size]
 
 
 def one_step(data: str, losses: str, identities: int, values: dict[str, Any]) -> dict[str, Any]:
-    """Losses, gradients and features of one step, the backbone's batch norm in eval mode."""
+    """Return losses, gradients and features of one step, with the backbone's batch norm in eval mode."""
     spec = experiment(data, **LOSSES[losses], **values)
     images, labels = batch(identities)
     network = build_seeded_network(spec.model, identities, seed=5)
@@ -89,13 +93,19 @@ def one_step(data: str, losses: str, identities: int, values: dict[str, Any]) ->
 
 
 def short_run(data: str, folder: Path) -> dict[str, Any]:
-    trained = train(experiment(data, **{"dataset.batch_size": 12}), Silent(), folder / f"run-{world_size()}-{rank()}")
+    trained = train(
+        experiment(data, **{"dataset.batch_size": 12}), SilentReporter(), folder / f"run-{world_size()}-{rank()}"
+    )
     return {"history": trained.history, "files": sorted(os.listdir(trained.checkpoint.parent))}
 
 
 def indivisible(data: str, folder: Path) -> str:
     try:
-        train(experiment(data, **{"dataset.batch_size": 18, "dataset.num_instances": 3}), Silent(), folder / "unused")
+        train(
+            experiment(data, **{"dataset.batch_size": 18, "dataset.num_instances": 3}),
+            SilentReporter(),
+            folder / "unused",
+        )
     except InputError as error:
         return str(error)
     return "no error"
@@ -104,13 +114,13 @@ def indivisible(data: str, folder: Path) -> str:
 def work(number: int, world: int, folder: Path, data: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet-{world}", rank=number, world_size=world)
-    found: dict[str, Any] = {"steps": {name: one_step(data, *step) for name, step in STEPS.items()}}
-    found["broadcast"] = broadcast_object(f"from {number}")
+    results: dict[str, Any] = {"steps": {name: one_step(data, *step) for name, step in STEPS.items()}}
+    results["broadcast"] = broadcast_object(f"from {number}")
     if world == 2:
-        found["run"] = short_run(data, folder)
+        results["run"] = short_run(data, folder)
     if world == 4:
-        found["indivisible"] = indivisible(data, folder)
-    torch.save(found, folder / f"{world}-{number}.pt")
+        results["indivisible"] = indivisible(data, folder)
+    torch.save(results, folder / f"{world}-{number}.pt")
     dist.barrier()
     dist.destroy_process_group()
 

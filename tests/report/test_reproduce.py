@@ -108,7 +108,7 @@ from reid_tune.config.load import load_experiment
 from reid_tune.training.loop import train
 class Silent:
     def start(self, *a): pass
-    say = step = report = start
+    info = report_step = report_epoch = start
 if len(sys.argv) > 3:
     torch.set_num_threads(int(sys.argv[3]))
 assert torch.get_num_threads() == 2

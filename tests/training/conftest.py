@@ -19,7 +19,7 @@ def one_thread() -> None:
 
 
 def draw(folder: Path, identities: range, images: int) -> Path:
-    """Images of 32 x 16, one pattern of colours for each identity, seen by three cameras."""
+    """Draw images of 32 x 16 pixels, with a pattern of colours for each identity, of three cameras."""
     folder.mkdir(parents=True)
     for identity in identities:
         rng = np.random.default_rng(identity)
@@ -42,7 +42,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def build(data: Path) -> Build:
-    """A spec of a small network on that data, with overrides by dotted key."""
+    """Return a function that builds a spec of a small network on that data, with overrides by dotted key."""
 
     def make(**values: Any) -> Experiment:
         tree = {
@@ -55,12 +55,17 @@ def build(data: Path) -> Build:
     return make
 
 
+def build_on_folders(build: Build, *folders: Path, **values: object) -> Experiment:
+    """Return a spec of the small network with several training folders."""
+    return build(dataset__train_dataset_dir=[str(folder) for folder in folders], **values)
+
+
 class Recorder:
-    """A reporter that remembers, and interrupts the run behind an epoch."""
+    """Reporter that records all calls, and interrupts the run after an epoch."""
 
     def __init__(self, stop_after: int | None = None) -> None:
         self.started: tuple[int, int, int] | None = None
-        self.said: list[str] = []
+        self.messages: list[str] = []
         self.steps: list[tuple[int, float]] = []
         self.reports: list[dict[str, Any]] = []
         self.stop_after = stop_after
@@ -69,7 +74,7 @@ class Recorder:
         self.started = (steps_per_epoch, first_epoch, num_epochs)
 
     def info(self, text: str) -> None:
-        self.said.append(text)
+        self.messages.append(text)
 
     def report_step(self, step: int, loss: float) -> None:
         self.steps.append((step, loss))

@@ -143,7 +143,7 @@ import torch
 from reid_tune.checkpoints import checkpoint
 from reid_tune.config.load import load_experiment
 from reid_tune.training.loop import train
-from tests.helpers.training_worker import Silent
+from tests.helpers.training_worker import SilentReporter
 
 save, written = torch.save, []
 
@@ -154,7 +154,7 @@ def save_half(content, path):
         os.kill(os.getpid(), signal.SIGKILL)
 
 checkpoint.torch.save = save_half
-train(load_experiment(Path(sys.argv[1])), Silent(), Path(sys.argv[2]))
+train(load_experiment(Path(sys.argv[1])), SilentReporter(), Path(sys.argv[2]))
 """
 
 

@@ -13,12 +13,12 @@ from reid_tune.training.distributed import broadcast_object, gather_rows, rank, 
 
 from ..helpers import training_worker as worker
 
-Found = dict[tuple[int, int], dict[str, Any]]
+Results = dict[tuple[int, int], dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Found:
-    """What each worker of each world found, by (world, rank)."""
+def results(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Results:
+    """Results of each worker of each world size, by (world, rank)."""
     folder = tmp_path_factory.mktemp("workers")
     script = Path(worker.__file__)
     done = subprocess.run([sys.executable, script, folder, data / "train"], capture_output=True, text=True, check=False)
@@ -30,12 +30,12 @@ def found(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Found:
 @pytest.mark.integration
 @pytest.mark.parametrize("name", worker.STEPS)
 @pytest.mark.parametrize("world", [2, 4])
-def test_loss_gradients_and_update_do_not_depend_on_the_workers(found: Found, world: int, name: str) -> None:
-    alone = found[1, 0]["steps"][name.removesuffix(" in chunks")]
+def test_loss_gradients_and_update_do_not_depend_on_the_workers(results: Results, world: int, name: str) -> None:
+    alone = results[1, 0]["steps"][name.removesuffix(" in chunks")]
     assert float(alone["parts"]["loss"]) > 0.1
     assert max(gradient.abs().max() for gradient in alone["gradients"].values()) > 1e-2
     for number in range(world):
-        step = found[world, number]["steps"][name]
+        step = results[world, number]["steps"][name]
         assert step["parts"].keys() == alone["parts"].keys()
         assert step["gradients"].keys() == alone["gradients"].keys()
         for part in ("parts", "gradients", "state"):
@@ -45,8 +45,8 @@ def test_loss_gradients_and_update_do_not_depend_on_the_workers(found: Found, wo
 
 @pytest.mark.integration
 @pytest.mark.parametrize("world", [2, 4])
-def test_the_batch_tells_global_from_local_mining(found: Found, world: int) -> None:
-    features, (_, labels) = found[1, 0]["steps"]["triplet"]["features"], worker.batch()
+def test_the_batch_tells_global_from_local_mining(results: Results, world: int) -> None:
+    features, (_, labels) = results[1, 0]["steps"]["triplet"]["features"], worker.batch()
     same = labels[:, None] == labels[None, :]
     hardest = euclidean_distances(features).masked_fill(same, torch.inf).argmin(1)
     share = len(labels) // world
@@ -54,13 +54,13 @@ def test_the_batch_tells_global_from_local_mining(found: Found, world: int) -> N
     whole = float(batch_hard_triplet(features, labels, 0.3))
     parts = [batch_hard_triplet(f, y, 0.3) for f, y in zip(features.split(share), labels.split(share), strict=True)]
     assert abs(whole - float(torch.stack(parts).mean())) > 1e-2
-    measured = float(found[world, 0]["steps"]["triplet"]["parts"]["loss/triplet"])
+    measured = float(results[world, 0]["steps"]["triplet"]["parts"]["loss/triplet"])
     assert measured == pytest.approx(whole, abs=1e-5)
 
 
 @pytest.mark.integration
-def test_two_workers_train_as_one_run(found: Found) -> None:
-    first, second = (found[2, number]["run"] for number in (0, 1))
+def test_two_workers_train_as_one_run(results: Results) -> None:
+    first, second = (results[2, number]["run"] for number in (0, 1))
     assert first["files"] == ["model_epoch_000.pth", "reid_model_latest.pth"]
     assert second["files"] == [], "only the first worker writes"
     for name in ("loss", "mAP", "val_loss"):
@@ -68,9 +68,9 @@ def test_two_workers_train_as_one_run(found: Found) -> None:
 
 
 @pytest.mark.integration
-def test_a_batch_that_cannot_be_divided_is_refused(found: Found) -> None:
+def test_a_batch_that_cannot_be_divided_is_refused(results: Results) -> None:
     for number in range(4):
-        assert found[4, number]["indivisible"] == (
+        assert results[4, number]["indivisible"] == (
             "dataset.batch_size = 18 cannot be divided among 4 workers: the next size that can, with "
             "dataset.num_instances = 3, is 24."
         )
@@ -84,8 +84,8 @@ def test_a_batch_need_not_be_whole_identities_for_each_worker(world: int) -> Non
 
 
 @pytest.mark.integration
-def test_broadcast_gives_the_first_workers_value(found: Found) -> None:
-    assert {entry["broadcast"] for entry in found.values()} == {"from 0"}
+def test_broadcast_gives_the_first_workers_value(results: Results) -> None:
+    assert {entry["broadcast"] for entry in results.values()} == {"from 0"}
 
 
 def test_one_process_needs_no_group() -> None:

@@ -54,16 +54,16 @@ def children() -> list[psutil.Process]:
 @pytest.mark.parametrize("count", [1, 2, 9])
 def test_two_workers_give_what_one_does_in_order(two, models: list[ModelFile], count: int) -> None:
     images = crops(count)
-    found = []
+    embeddings = []
     for model in models:
         with open_embedding_pool([CPU]) as load:
             one = load(model)
         shared = two(model)
         assert (shared.image_spec, shared.dimension) == (one.image_spec, one.dimension) and one.dimension == 24
-        wanted = one.embed(images)
-        np.testing.assert_allclose(shared.embed(images), wanted, atol=1e-5 * np.abs(wanted).max())
-        found.append(wanted)
-    assert not np.allclose(found[0], found[1])
+        expected = one.embed(images)
+        np.testing.assert_allclose(shared.embed(images), expected, atol=1e-5 * np.abs(expected).max())
+        embeddings.append(expected)
+    assert not np.allclose(embeddings[0], embeddings[1])
 
 
 def test_the_open_model_is_not_opened_again(two, models: list[ModelFile], tmp_path: Path) -> None:

@@ -11,9 +11,9 @@ def test_the_picture_has_a_line_for_each_quantity(tmp_path: Path) -> None:
     history[2]["mAP"] = history[4]["mAP"] = 0.5
     plot_history(history, tmp_path / "with.png")
     plot_history([{key: epoch[key] for key in ("loss", "lr")} for epoch in history], tmp_path / "without.png")
-    found = {name: colours(tmp_path / f"{name}.png") for name in ("with", "without")}
+    shown = {name: colours(tmp_path / f"{name}.png") for name in ("with", "without")}
     loss, rate, score = (0, 114, 178), (213, 94, 0), (0, 158, 115)
-    assert {loss, rate, score} <= found["with"] and {loss, rate} <= found["without"] and score not in found["without"]
+    assert {loss, rate, score} <= shown["with"] and {loss, rate} <= shown["without"] and score not in shown["without"]
 
 
 def colours(path: Path) -> set[tuple[int, ...]]:

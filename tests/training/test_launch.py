@@ -1,4 +1,4 @@
-"""Workers of a run of its own: results, faults, deaths and ends."""
+"""Workers of a single run: results, errors, deaths and ends."""
 
 import os
 import signal

@@ -193,7 +193,7 @@ def test_a_loss_that_is_not_finite_fails_the_run(
 
 
 def test_a_diverging_run_fails_as_a_run_and_not_as_bad_input(build: Build, tmp_path: Path) -> None:
-    """Weights may overflow in the last update of an epoch, behind a loss that was finite."""
+    """Weights may overflow in the last update of an epoch, after a finite loss."""
     experiment = build(
         dataset__validation="holdout",
         train__num_epochs=6,
@@ -253,11 +253,11 @@ def test_deterministic_runs_with_everything_random_resume_bit_for_bit(
     assert equal(resumed.scaler, whole.scaler) and bool(whole.scaler) == (precision == "fp16")
     assert whole.centers is not None and equal(resumed.centers, whole.centers)
     assert untimed(resumed.history) == untimed(whole.history) and drawn >= 0
-    assert not torch.are_deterministic_algorithms_enabled(), "the process's own choice is back"
+    assert not torch.are_deterministic_algorithms_enabled(), "the process's choice is restored"
 
 
 def test_two_deterministic_runs_write_equal_checkpoints(build: Build, tmp_path: Path) -> None:
-    """Every tensor of a network with batch norm, of its optimizer and centers, behind augmented images."""
+    """Every tensor of a network with batch norm, of its optimizer and centres, after training on augmented images."""
     experiment = build(
         **CENTER,
         dataset__color_jitter__prob=0.5,
@@ -323,8 +323,8 @@ def test_a_run_says_where_its_weights_come_from(build: Build, tmp_path: Path) ->
     first, second = Recorder(), Recorder()
     train(build(train__num_epochs=1), first, tmp_path)
     train(build(train__num_epochs=2), second, tmp_path)
-    assert first.said == ["weights drawn by train.seed"]
-    assert second.said == [f"continues {tmp_path / LATEST}; changed since it was written: train.num_epochs: 1 -> 2"]
+    assert first.messages == ["weights drawn by train.seed"]
+    assert second.messages == [f"continues {tmp_path / LATEST}; changed since it was written: train.num_epochs: 1 -> 2"]
 
 
 def test_an_encrypted_run_resumes_with_its_key_alone(build: Build, tmp_path: Path) -> None:

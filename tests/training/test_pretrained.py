@@ -61,10 +61,10 @@ def test_torchvisions_resnet_computes_what_timms_does_with_its_weights(tmp_path:
     path = tmp_path / "resnet18.pth"
     torch.save(weights, path)
     network, loaded = load(build_on(path, model__last_stride=2))
-    theirs = timm.create_model("resnet18", num_classes=0)
-    theirs.load_state_dict({name: tensor for name, tensor in weights.items() if not name.startswith("fc.")})
-    torch.testing.assert_close(network.backbone(images()), theirs.eval()(images()))
-    assert len(loaded.loaded) == loaded.backbone == len(theirs.state_dict())
+    timm_network = timm.create_model("resnet18", num_classes=0)
+    timm_network.load_state_dict({name: tensor for name, tensor in weights.items() if not name.startswith("fc.")})
+    torch.testing.assert_close(network.backbone(images()), timm_network.eval()(images()))
+    assert len(loaded.loaded) == loaded.backbone == len(timm_network.state_dict())
     assert loaded.unused == ("backbone.fc.weight", "backbone.fc.bias") and loaded.untrained == loaded.resized == ()
 
 
@@ -94,11 +94,11 @@ def test_the_file_of_another_network_is_refused(
 
 
 def test_timms_safetensors_are_the_backbone(tmp_path: Path, build_on: Build) -> None:
-    theirs = timm.create_model("resnet18")
-    save_file(theirs.state_dict(), tmp_path / "model.safetensors")
+    timm_network = timm.create_model("resnet18")
+    save_file(timm_network.state_dict(), tmp_path / "model.safetensors")
     network, loaded = load(build_on(tmp_path / "model.safetensors"))
     state = network.backbone.state_dict()
-    assert all(torch.equal(tensor, theirs.state_dict()[name]) for name, tensor in state.items())
+    assert all(torch.equal(tensor, timm_network.state_dict()[name]) for name, tensor in state.items())
     assert len(loaded.loaded) == len(state)
 
 
@@ -176,12 +176,12 @@ def test_our_classifier_is_taken_where_the_identities_are_the_same(
     tmp_path: Path, build_on: Build, identities: list[int]
 ) -> None:
     experiment = build_on(our_file(tmp_path / "model_epoch_000.pth", build_on), "test_resnet", "self")
-    theirs = load_checkpoint(tmp_path / "model_epoch_000.pth").model
+    checkpoint_weights = load_checkpoint(tmp_path / "model_epoch_000.pth").model
     network, loaded = load(experiment, identities)
     same = identities == IDENTITIES
     for name, tensor in network.state_dict().items():
         if same or not name.startswith("classifier."):
-            assert torch.equal(tensor, theirs[name]), name
+            assert torch.equal(tensor, checkpoint_weights[name]), name
     assert loaded.unused == (() if same else ("classifier.weight",)) and loaded.untrained == ()
 
 
@@ -192,15 +192,15 @@ def test_an_encrypted_checkpoint_needs_its_key(tmp_path: Path, build_on: Build, 
         load(build_on(path, "test_resnet"))
     monkeypatch.setenv("REID_TUNE_ENCRYPTION_KEY", "open sesame")
     network, loaded = load(build_on(path, "test_resnet", "self"))
-    theirs = load_checkpoint(path, "open sesame").model
-    assert len(loaded.loaded) == len(theirs)
-    assert all(torch.equal(tensor, theirs[name]) for name, tensor in network.state_dict().items())
+    checkpoint_weights = load_checkpoint(path, "open sesame").model
+    assert len(loaded.loaded) == len(checkpoint_weights)
+    assert all(torch.equal(tensor, checkpoint_weights[name]) for name, tensor in network.state_dict().items())
 
 
 def test_the_ratio_of_a_vits_images_counts_for_self_only(tmp_path: Path, build_on: Build) -> None:
     # Its 4 x 2 patches are a grid of ratio 2, and none of ratio 1.
-    theirs = timm.create_model("vit_tiny_patch16_224", img_size=(64, 32))
-    torch.save(theirs.state_dict(), tmp_path / "a.pth")
+    timm_network = timm.create_model("vit_tiny_patch16_224", img_size=(64, 32))
+    torch.save(timm_network.state_dict(), tmp_path / "a.pth")
     sizes = {"model__input_height": 48, "model__input_width": 32}
     _, loaded = load(build_on(tmp_path / "a.pth", "vit_tiny_patch16_224", "self", **sizes))
     assert loaded.resized == ("backbone.pos_embed",) and "resized: backbone.pos_embed" in str(loaded)

@@ -18,8 +18,8 @@ def test_the_machine_is_told_as_its_own_tools_do() -> None:
         memory = psutil.virtual_memory()
         assert abs(first["system/system_memory_usage_megabytes"] - memory.used / 1e6) < 0.1 * memory.total / 1e6
         assert 0 <= first["system/cpu_utilization_percentage"] <= 100
-        own = psutil.Process().memory_info().rss / 1e6
-        assert abs(first["train/memory_megabytes"] - own) < 50 and own > 200
+        process_memory = psutil.Process().memory_info().rss / 1e6
+        assert abs(first["train/memory_megabytes"] - process_memory) < 50 and process_memory > 200
         del held
         assert usage.collect()["train/memory_megabytes"] < first["train/memory_megabytes"] - 150, (
             "a peak for each epoch"
@@ -45,5 +45,5 @@ def test_a_gpu_that_does_not_tell_its_use_ends_no_training(monkeypatch: pytest.M
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda _: 2_000_000)
     monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda _: None)
     with SystemMonitor(torch.device("cuda", 0)) as usage:
-        found = {name: value for name, value in usage.collect().items() if "gpu" in name}
-    assert found == {"system/gpu_0_memory_usage_megabytes": 3.0, "train/gpu_memory_megabytes": 2.0}
+        metrics = {name: value for name, value in usage.collect().items() if "gpu" in name}
+    assert metrics == {"system/gpu_0_memory_usage_megabytes": 3.0, "train/gpu_memory_megabytes": 2.0}
