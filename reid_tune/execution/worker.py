@@ -203,7 +203,7 @@ def _train_with_files(
                 files.folder,
                 resume=files.resume,
                 validate_at=config["validate_at"],
-                features=files.features,
+                features_file=files.features,
                 device=device,
             )
     except Exception as error:

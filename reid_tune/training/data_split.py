@@ -13,15 +13,18 @@ from reid_tune.storage.object_store import is_url
 
 __all__ = [
     "DataSplit",
-    "select_same_data_set",
-    "read_evaluation_records",
-    "has_validation_split",
     "count_shared_identities",
-    "load_split",
+    "has_validation_split",
     "list_training_folders",
+    "load_split",
+    "read_evaluation_records",
+    "select_same_data_set",
     "validates_on_test_set",
     "validation_folders",
 ]
+
+VALIDATION_CHOICES = ("auto", "none", "test", "holdout")
+QUERY, GALLERY = "query", "bounding_box_test"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +32,6 @@ class DataSplit(Split):
     """Split of a spec's data, and the listings of the training folders that it was made from."""
 
     folders: tuple[ImageFolder, ...]
-
-
-VALIDATION_CHOICES = ("auto", "none", "test", "holdout")
-QUERY, GALLERY = "query", "bounding_box_test"
 
 
 def list_training_folders(experiment: Experiment) -> tuple[ImageFolder, ...]:

@@ -11,8 +11,8 @@ from reid_tune.evaluation.distances import fix_cublas_workspace
 
 __all__ = ["configure_kernels"]
 
-# cuDNN's benchmark times all its algorithms in the first steps. The number of steps from which that pays is a guess; it
-# is not measured.
+# cuDNN's benchmark times all its algorithms in the first steps. The number of steps from which that pays is not
+# measured yet.
 _BENCHMARK_STEPS = 500
 
 

@@ -8,7 +8,7 @@ import torch
 from reid_tune.config.experiment import Experiment
 from reid_tune.errors import InputError
 
-__all__ = ["background_thread", "default_device", "worker_devices", "parse_device", "task_devices"]
+__all__ = ["background_thread", "default_device", "parse_device", "task_devices", "worker_devices"]
 
 
 def background_thread(name: str, device: torch.device) -> ThreadPoolExecutor:

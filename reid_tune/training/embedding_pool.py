@@ -46,16 +46,16 @@ def open_embedding_pool(devices: Sequence[torch.device]) -> Iterator[Callable[[M
         pool.close()
 
 
-def _reuse_last_model(load: Callable[[ModelOpener], Embedder]) -> Callable[[ModelOpener], Embedder]:
+def _reuse_last_model(open_model: Callable[[ModelOpener], Embedder]) -> Callable[[ModelOpener], Embedder]:
     last: list[tuple[ModelOpener, Embedder]] = []
 
-    def load_once(model: ModelOpener) -> Embedder:
+    def open_or_reuse(model: ModelOpener) -> Embedder:
         if not last or last[0][0] != model:
             last.clear()
-            last.append((model, load(model)))
+            last.append((model, open_model(model)))
         return last[0][1]
 
-    return load_once
+    return open_or_reuse
 
 
 class _EmbeddingPool:
@@ -171,5 +171,5 @@ def serve_requests(handle: int) -> None:
                 reply = error
             except Exception as error:
                 traceback.print_exc()
-                reply = RunFailedError(f"a worker failed ({type(error).__name__}: {error}); see above.")
+                reply = RunFailedError(f"a worker failed ({type(error).__name__}: {error}); see the traceback above.")
             connection.send(reply)

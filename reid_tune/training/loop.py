@@ -53,7 +53,7 @@ def train(
     resume: Path | None = None,
     validate_at: Collection[int] = (),
     keep_best: bool = False,
-    features: Path | None = None,
+    features_file: Path | None = None,
     device: torch.device = CPU,
 ) -> TrainingResult:
     """Train the network of a spec, on all workers of the process group if there is one.
@@ -70,7 +70,7 @@ def train(
         validate_at: 1-based epochs with a validation, in addition to those of `validation_interval` and the last one.
             The run may be stopped at the first of them at the earliest.
         keep_best: Whether to keep the epoch with the best mAP as `reid_model_best.pth`.
-        features: File for the embeddings of the last epoch's validation, written before that epoch is reported.
+        features_file: File for the embeddings of the last epoch's validation, written before that epoch is reported.
         device: Device of this worker.
 
     Raises:
@@ -85,12 +85,12 @@ def train(
         state = create_or_resume(experiment, directory, device, resume, split)
         certain_epochs = min(validate_at, default=state.experiment.train.num_epochs)
         with configure_kernels(experiment.train, device, certain_epochs * state.data.sampler.steps_per_epoch):
-            _train_epochs(state, reporter, validate_at, keep_best, features)
+            _train_epochs(state, reporter, validate_at, keep_best, features_file)
     return TrainingResult(state.directory / LATEST, state.history)
 
 
 def _train_epochs(
-    state: TrainingState, reporter: Reporter, validate_at: Collection[int], keep_best: bool, features: Path | None
+    state: TrainingState, reporter: Reporter, validate_at: Collection[int], keep_best: bool, features_file: Path | None
 ) -> None:
     num_epochs = state.experiment.train.num_epochs
     epochs = range(len(state.history), num_epochs)
@@ -111,7 +111,7 @@ def _train_epochs(
                 raise
             metrics = {"epoch": epoch + 1, **training_metrics}
             if state.has_validation and _is_validation_epoch(state.experiment, epoch + 1, validate_at):
-                metrics |= broadcast_object(_validate(state, epoch, features if epoch + 1 == num_epochs else None))
+                metrics |= broadcast_object(_validate(state, epoch, features_file if epoch + 1 == num_epochs else None))
             state.history.append(metrics)
             writer.save()
             reports.add(metrics)
@@ -180,7 +180,7 @@ def _train_epoch(
     return means | {"lr": learning_rate, "images_per_second": speed}
 
 
-def _check_loss(copy: tuple[int, HostCopy], epoch: int, reporter: Reporter) -> None:
+def _check_loss(pending: tuple[int, HostCopy], epoch: int, reporter: Reporter) -> None:
     """Check and report the loss of the previous step.
 
     By then the values have reached the host, and the GPU is working on the next step.
@@ -188,7 +188,7 @@ def _check_loss(copy: tuple[int, HostCopy], epoch: int, reporter: Reporter) -> N
     Raises:
         NonFiniteError: The loss of a step was not finite.
     """
-    number, values = copy
+    number, values = pending
     bad_step, loss = values.read()
     if bad_step:
         raise NonFiniteError(f"the loss is not finite in epoch {epoch + 1}, step {int(bad_step)}: {_DIVERGENCE_HINT}.")
