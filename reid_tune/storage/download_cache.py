@@ -55,7 +55,7 @@ def mirror_folder(user: Literal["drivers", "readers"], storage: str) -> Path:
 
 
 def display_path(folder: Path) -> str:
-    """Return the `s3://` address of which a folder is a copy (a sweep or a storage), or the path of any other folder."""
+    """Return the `s3://` address of which a folder is a copy (a sweep or storage), or the path of any other folder."""
     try:
         root = cache_folder("s3")
     except InputError:

@@ -32,7 +32,7 @@ __all__ = [
 
 _SQLITE = "sqlite:///"
 _TOO_LARGE = (413, 414)  # HTTP status of proxies: the request is too large
-_DENIED = ("UNAUTHENTICATED", "PERMISSION__DENIED", "CUSTOMER_UNAUTHORIZED")  # MLflow's names of 401 and 403
+_DENIED = ("UNAUTHENTICATED", "PERMISSION_DENIED", "CUSTOMER_UNAUTHORIZED")  # MLflow's names of 401 and 403
 _CLIENT_SETTINGS = {
     # Callers retry, and a retry by MLflow would create a run twice on a slow server.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",

@@ -1,4 +1,4 @@
-"""MLflow's pages in a real Chromium: what they say, and a picture of each."""
+"""MLflow's pages in a real Chromium: their texts, and a picture of each."""
 
 import re
 import shutil
@@ -15,7 +15,7 @@ __all__ = ["CHROMIUM", "Pages", "chromium"]
 CHROMIUM = shutil.which("chromium")
 WINDOW = {"width": 1400, "height": 900}
 PATIENCE = 60_000  # milliseconds that a part of a page gets on a busy machine
-# What a user has clicked at the first visit: the half of MLflow that is about training, and its assistant closed.
+# Choices of a user at the first visit: the pages of classical machine learning, and the assistant closed.
 VISITED = {
     "mlflow.workflowType_v1": '"machine_learning"',
     "mlflow.assistant.fab.autoOpenedOnFirstLoad_v1": "true",
@@ -26,12 +26,12 @@ CELLS = "all => all.map(it => [it.closest('.ag-row').ariaRowIndex, it.getAttribu
 
 @contextmanager
 def chromium(address: str, folder: Path) -> "Iterator[Pages]":
-    """A browser on the server at `address` that reaches nothing but this machine; its pictures go to `folder`."""
+    """Start a browser for the server at `address` that can reach only this machine; its pictures go to `folder`."""
     visited = [{"name": key, "value": value} for key, value in VISITED.items()]
-    alone = "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1"
+    local_only = "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1"
     with (
         sync_playwright() as driver,
-        driver.chromium.launch(executable_path=CHROMIUM, args=[alone]) as browser,
+        driver.chromium.launch(executable_path=CHROMIUM, args=[local_only]) as browser,
         browser.new_context(
             viewport=WINDOW,
             timezone_id="UTC",
@@ -44,7 +44,7 @@ def chromium(address: str, folder: Path) -> "Iterator[Pages]":
 
 
 class Pages:
-    """Each method opens a page, waits until all of it is there, takes its picture and says what it shows."""
+    """Each method opens a page, waits until all of it is there, takes its picture and returns its content."""
 
     def __init__(self, page: Page, address: str, folder: Path) -> None:
         self._page, self._address, self._folder = page, address, folder
@@ -53,10 +53,10 @@ class Pages:
         """The rows of an experiment's table, by run, with the texts of its columns, such as ``metrics.`val/mAP` ``.
 
         Args:
-            experiment: Its id.
+            experiment: Id of the experiment.
             parent: The run whose nested runs are to be shown.
-            shown: Columns that MLflow does not show by itself.
-            hidden: Columns that it does.
+            shown: Columns to show that MLflow hides by default.
+            hidden: Columns to hide that MLflow shows by default.
         """
         self._open(f"experiments/{experiment}/runs")
         link = self._page.get_by_role("link", name=parent, exact=True)
@@ -124,10 +124,10 @@ class Pages:
         self._picture("version")
         return self._page.get_by_role("main").inner_text()
 
-    def _open(self, place: str) -> None:
-        # From one place to another of the same page the browser loads nothing.
+    def _open(self, path: str) -> None:
+        # Between two paths of one page the browser loads nothing.
         self._page.goto("about:blank")
-        self._page.goto(f"{self._address}/#/{place}")
+        self._page.goto(f"{self._address}/#/{path}")
 
     def _toggle_columns(self, names: Sequence[str]) -> None:
         menu = self._page.get_by_role("button", name="Columns", exact=True)

@@ -1,4 +1,4 @@
-"""Real MLflow servers as processes of their own."""
+"""Real MLflow servers as separate processes."""
 
 import http.client
 import os
@@ -24,7 +24,7 @@ class Server:
     process: "subprocess.Popen[bytes]"
 
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal to the process and its worker: SIGSTOP to hang, SIGCONT to go on, SIGKILL to be away."""
+        """Send a signal to the process and its worker: SIGSTOP to hang, SIGCONT to continue, SIGKILL to end."""
         os.killpg(self.process.pid, number)
 
 
@@ -40,16 +40,16 @@ def mlflow_server(
 ) -> Iterator[Server]:
     """A real `mlflow server` on 127.0.0.1 that answers when the block begins, and is killed when it ends.
 
-    Starting takes 5 to 10 seconds, more where the store is new: use one for a whole module. A second one with the
-    same folder and port is the same server, started again.
+    Starting takes 5 to 10 seconds, and longer with a new store: use one for a whole module. A second server with the
+    same folder and port replaces the first after it has ended.
 
     Args:
-        folder: Its working directory: store, artifacts and `server.log` lie there.
-        backend: Its store; `mlflow.db` in `folder` by default.
-        port: A free one by default.
-        options: More of `mlflow server`, such as `("--app-name", "basic-auth")`.
-        tls: Files of its private key and its certificate; the address is https:// then.
-        environment: More variables for it.
+        folder: Working directory of the server, with the store, the artifacts and `server.log`.
+        backend: Address of the store; by default `mlflow.db` in `folder`.
+        port: Port; by default a free one.
+        options: Further options of `mlflow server`, such as `("--app-name", "basic-auth")`.
+        tls: Files of the private key and the certificate; the address is then https://.
+        environment: Further environment variables of the server.
     """
     port, scheme = port or free_port(), "https" if tls else "http"
     uvicorn = "--log-level warning" + (f" --ssl-keyfile {tls[0]} --ssl-certfile {tls[1]}" if tls else "")
@@ -75,7 +75,7 @@ def mlflow_server(
 
 
 def free_port() -> int:
-    """A port on 127.0.0.1 that nobody listens on."""
+    """Return a port on 127.0.0.1 on which nothing listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]

@@ -1,4 +1,4 @@
-"""Registered versions of a tiny model, for those who look at them."""
+"""Registered versions of a tiny model."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +15,7 @@ WEIGHT = np.random.default_rng(0).normal(size=(3 * 8 * 4, 5)).astype(np.float32)
 
 
 def write_files(folder: Path) -> Mapping[str, Path]:
-    """The files of a version whose model multiplies images [batch, 3, 8, 4] with a matrix."""
+    """Write the files of a version whose model multiplies images [batch, 3, 8, 4] with a matrix."""
     graph = helper.make_graph(
         [helper.make_node("Flatten", ["input"], ["flat"]), helper.make_node("MatMul", ["flat", "weight"], ["fc_pred"])],
         "tiny",
@@ -35,7 +35,7 @@ def write_files(folder: Path) -> Mapping[str, Path]:
 
 
 def confirmed(folder: Path, gain: float, splits: str = "abc") -> dict[str, Path]:
-    """Results whose average precision is higher by a gain, on splits that their letters name."""
+    """Write results on the splits with these letters, whose average precision is higher by a gain."""
     path = folder / f"{gain}-{splits}.npz"
     base = np.linspace(0.2, 0.6, 20)
     queries = np.array([f"{number:04}_c1s1_000001_00.jpg" for number in range(20)])
@@ -43,9 +43,9 @@ def confirmed(folder: Path, gain: float, splits: str = "abc") -> dict[str, Path]
     return {CONFIRM_FILE: path}
 
 
-def put(store: str, files: Mapping[str, Path], model: str, sweep: str, **more: Any) -> RegisteredVersion:
+def put(store: str, files: Mapping[str, Path], model: str, sweep: str, **kwargs: Any) -> RegisteredVersion:
     values = {"uid": f"uid-{sweep}", "description": "best", "tags": {"test/mAP": "0.9"}}
-    return register_version(store, model, files=files, sweep=sweep, **(values | more))
+    return register_version(store, model, files=files, sweep=sweep, **(values | kwargs))
 
 
 def holders(connection: Any, model: str) -> dict[str, int]:

@@ -16,7 +16,11 @@ BUCKET = "reid-tune-test"
 
 @contextmanager
 def s3_server(address: str = "127.0.0.1") -> Iterator[dict[str, str]]:
-    """The environment of the server's clients, which that of this process is for the block; with an empty bucket."""
+    """Run a server with an empty bucket during the block; its address is in the environment of this process.
+
+    Yields:
+        Environment variables for clients.
+    """
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer(ip_address=address, port=0, verbose=False)
     server.start()

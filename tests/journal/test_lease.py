@@ -1,4 +1,4 @@
-"""Who may drive a sweep; another machine is played by another boot id."""
+"""The right to drive a sweep; another machine is simulated by another boot id."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ from reid_tune.storage.object_store import LocalStore
 
 @pytest.fixture
 def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """From here on this process is on another machine than the leases before."""
+    """Later leases of this process are those of another machine."""
     other = tmp_path / "boot_id"
     other.write_text("another")
     monkeypatch.setattr(module, "_BOOT", other)
@@ -36,7 +36,7 @@ def test_a_lease_is_renewed_and_taken_away_at_the_end(tmp_path: Path) -> None:
 
 def test_the_lease_of_this_machine_is_taken_at_once(tmp_path: Path) -> None:
     waited = list[str]()
-    # The lock of the log has shown that the first one is dead.
+    # The lock of the log has shown that the first driver has ended.
     with Lease(LocalStore(tmp_path), silence=60), Lease(LocalStore(tmp_path), silence=60, wait=waited.append):
         assert not waited
 

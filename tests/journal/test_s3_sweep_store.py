@@ -1,4 +1,4 @@
-"""A driver whose sweep is at s3://, and the processes beside it; the server is a stand-in for S3."""
+"""A driver whose sweep is at s3://, and the other processes; the server is a stand-in for S3."""
 
 import json
 import threading
@@ -29,7 +29,7 @@ def storage(url: str) -> str:
 
 @pytest.fixture(autouse=True)
 def this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine with a cache of the test's own."""
+    """A machine with its own cache."""
     monkeypatch.setenv("REID_TUNE_CACHE_DIR", str(tmp_path / "cache"))
 
 
@@ -70,22 +70,22 @@ def test_what_the_driver_writes_is_in_the_bucket_soon_and_at_a_stage_at_once(sto
     assert S3Store(storage).read(f"small/{LEASE}") is None
 
 
-def test_another_machine_goes_on_with_all_but_checkpoints(storage: str, tmp_path: Path) -> None:
+def test_another_machine_continues_with_all_but_checkpoints(storage: str, tmp_path: Path) -> None:
     with Journal(opened(storage)) as journal:
         journal.emit(RunSuggested(run="trials/0000", parameters={}, origin="spec", costs={}))
         (journal.folder / "split.txt").write_text("1")
     S3Store(storage).write(f"small/trials/0000/attempt-2/{LATEST}", b"weights")
     S3Store(storage).write("small/confirm/1/features.npz", b"f")
     S3Store(storage).write(f"other/{EVENTS}", b"{}\n")
-    there = opened(storage, tmp_path / "other machine")
-    found = {str(path.relative_to(there.folder.parent)) for path in there.folder.parent.rglob("*") if path.is_file()}
-    assert found == {f"small/{EVENTS}", "small/split.txt", "small/confirm/1/features.npz", f"other/{EVENTS}"}
-    newest = there.newest_checkpoint("trials/0000")
-    assert newest == there.folder / "trials/0000/attempt-2" / LATEST
-    there.fetch(newest)
+    second = opened(storage, tmp_path / "other machine")
+    names = {str(path.relative_to(second.folder.parent)) for path in second.folder.parent.rglob("*") if path.is_file()}
+    assert names == {f"small/{EVENTS}", "small/split.txt", "small/confirm/1/features.npz", f"other/{EVENTS}"}
+    newest = second.newest_checkpoint("trials/0000")
+    assert newest == second.folder / "trials/0000/attempt-2" / LATEST
+    second.fetch(newest)
     assert newest.read_bytes() == b"weights"
-    with Journal(there) as again:
-        assert list(again.state.runs) == ["trials/0000"]
+    with Journal(second) as journal:
+        assert list(journal.state.runs) == ["trials/0000"]
 
 
 def test_what_the_bucket_no_longer_has_is_gone_here_too(storage: str) -> None:
@@ -95,7 +95,7 @@ def test_what_the_bucket_no_longer_has_is_gone_here_too(storage: str) -> None:
     assert not (opened(storage).folder / "report.html").exists()
 
 
-def test_a_killed_drivers_last_events_are_kept_on_its_machine_unless_another_went_on(
+def test_a_killed_drivers_last_events_are_kept_on_its_machine_unless_another_continued(
     storage: str, tmp_path: Path
 ) -> None:
     with Journal(opened(storage)) as journal:
@@ -104,8 +104,8 @@ def test_a_killed_drivers_last_events_are_kept_on_its_machine_unless_another_wen
     with log.open("a") as file:
         file.write(json.dumps({"kind": "artifact", "time": 1.0, "path": "x", "folder": "", "run": None}) + "\n")
     assert len(Journal(opened(storage)).earlier_events) == 2
-    with Journal(opened(storage, tmp_path / "other machine")) as there:
-        there.emit(RunSuggested(run="trials/0001", parameters={}, origin="spec", costs={}))
+    with Journal(opened(storage, tmp_path / "other machine")) as other_journal:
+        other_journal.emit(RunSuggested(run="trials/0001", parameters={}, origin="spec", costs={}))
     assert [event.run for event in Journal(opened(storage)).earlier_events if isinstance(event, RunSuggested)] == [
         "trials/0000",
         "trials/0001",
@@ -156,15 +156,15 @@ def test_files_are_deleted_there_when_the_log_has_arrived_that_says_why(
         assert set(bucket.objects()) == {EVENTS, LEASE, "trials/0000/log.txt"}
 
 
-def test_a_storage_that_stays_away_ends_the_sweep_and_one_that_comes_back_does_not(
+def test_a_server_that_stays_unreachable_ends_the_sweep_and_one_that_comes_back_does_not(
     storage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_LAST_FLUSH_SECONDS", 0.0)
-    away = threading.Event()
+    unreachable = threading.Event()
     upload = S3Store.upload
 
     def sometimes(bucket: S3Store, path: Path, name: str) -> None:
-        if away.is_set():
+        if unreachable.is_set():
             raise InfrastructureError("s3://x: no answer.")
         upload(bucket, path, name)
 
@@ -173,13 +173,13 @@ def test_a_storage_that_stays_away_ends_the_sweep_and_one_that_comes_back_does_n
         pytest.raises(InfrastructureError, match="no answer. Finished work is not lost"),
         Journal(opened(storage)) as journal,
     ):
-        away.set()
+        unreachable.set()
         journal.emit(RunSuggested(run="trials/0000", parameters={}, origin="spec", costs={}))
         wait(lambda: journal.files._error)  # type: ignore[attr-defined]
         journal.emit(RunSuggested(run="trials/0001", parameters={}, origin="spec", costs={}))
-        away.clear()
+        unreachable.clear()
         wait(lambda: lines(storage) == 2)
-        away.set()
+        unreachable.set()
         monkeypatch.setattr(module, "RETRY_SECONDS", 0.0)
         journal.emit(RunSuggested(run="trials/0002", parameters={}, origin="spec", costs={}))
         wait(lambda: journal.files._error)  # type: ignore[attr-defined]
@@ -191,18 +191,18 @@ def test_requests_reach_the_driver_once(storage: str, monkeypatch: pytest.Monkey
     with Journal(opened(storage)) as journal:
         journal.emit(RunSuggested(run="trials/0000", parameters={}, origin="spec", costs={}))
         journal.files.flush()
-        here = Path(snapshot_for_reading(storage, "small"))
-        assert here != journal.folder.parent
+        snapshot = Path(snapshot_for_reading(storage, "small"))
+        assert snapshot != journal.folder.parent
         submit_request(S3Store(storage) / "small", "stop", "trials/0000")
         wait(lambda: pending_requests(journal.folder))
-        assert snapshot_for_reading(storage, "small") == str(here) and pending_requests(here / "small") == [], (
+        assert snapshot_for_reading(storage, "small") == str(snapshot) and pending_requests(snapshot / "small") == [], (
             "it is the driver's now"
         )
         (request,) = pending_requests(journal.folder)
         assert request.run == "trials/0000"
         remove_request(request)
         wait(lambda: not any("requests" in name for name in S3Store(storage).objects()))
-        assert pending_requests(journal.folder) == [] and pending_requests(here / "small") == []
+        assert pending_requests(journal.folder) == [] and pending_requests(snapshot / "small") == []
 
 
 def test_readers_see_logs_and_not_models(storage: str) -> None:
@@ -223,8 +223,8 @@ def test_readers_see_logs_and_not_models(storage: str) -> None:
 
 def test_a_driver_that_began_from_an_old_copy_is_sent_back(storage: str, tmp_path: Path) -> None:
     old = opened(storage)
-    with Journal(opened(storage, tmp_path / "other machine")) as there:
-        there.emit(RunSuggested(run="trials/0000", parameters={}, origin="spec", costs={}))
+    with Journal(opened(storage, tmp_path / "other machine")) as other_journal:
+        other_journal.emit(RunSuggested(run="trials/0000", parameters={}, origin="spec", costs={}))
     journal = Journal(old)
     with pytest.raises(InputError, match=f"another driver has changed {storage}/small in the meantime"), journal:
         raise AssertionError("it drives")
@@ -254,7 +254,7 @@ def test_a_torn_line_in_the_bucket_is_left_out(storage: str, tmp_path: Path) -> 
         assert len(journal.earlier_events) == 1
 
 
-def test_a_run_that_begins_anew_takes_nothing_from_its_first_life(storage: str) -> None:
+def test_a_run_that_starts_again_uses_no_files_of_its_first_start(storage: str) -> None:
     bucket = S3Store(storage) / "small"
     for number in (1, 2):
         bucket.write(f"refit/winner/attempt-{number}/{LATEST}", b"old")

@@ -5,9 +5,11 @@ from reid_tune.storage import retry
 from reid_tune.storage.retry import retry_while_unavailable
 
 
-def test_what_comes_back_is_waited_for_and_what_stays_away_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_comes_back_is_waited_for_and_one_that_stays_unreachable_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(retry, "_PAUSE_SECONDS", 0.0)
-    left = [InfrastructureError("away"), InfrastructureError("away"), None]
+    left = [InfrastructureError("unreachable"), InfrastructureError("unreachable"), None]
 
     def action() -> str:
         if error := left.pop(0):
@@ -15,8 +17,8 @@ def test_what_comes_back_is_waited_for_and_what_stays_away_is_not(monkeypatch: p
         return "done"
 
     assert retry_while_unavailable(action, 60) == "done"
-    left[:] = [InfrastructureError("away")] * 2
-    with pytest.raises(InfrastructureError, match="away"):
+    left[:] = [InfrastructureError("unreachable")] * 2
+    with pytest.raises(InfrastructureError, match="unreachable"):
         retry_while_unavailable(action, -1)
     assert len(left) == 1
 

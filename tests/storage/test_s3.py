@@ -54,7 +54,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize("wrong", [*WRONG, "s3://bucket/../x"])
-def test_what_is_no_address_is_said(wrong: str) -> None:
+def test_an_address_that_is_not_valid_is_said(wrong: str) -> None:
     assert is_url(wrong) and not is_url("/runs") and not is_url("runs:7")
     with pytest.raises(InputError, match="is not the address of a bucket: write s3://BUCKET or s3://BUCKET/PREFIX"):
         S3Store(wrong)

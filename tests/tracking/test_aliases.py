@@ -30,11 +30,11 @@ def versions(
     return make
 
 
-def told(connection: Any, model: str, alias: str = "champion") -> list[int]:
+def version_history(connection: Any, model: str, alias: str = "champion") -> list[int]:
     return [change.version for change in alias_histories(connection, model)[alias]]
 
 
-def test_a_better_version_is_promoted_and_is_no_challenger_any_more(
+def test_a_better_version_is_promoted_and_is_not_the_challenger_any_more(
     store: str, connection: Any, versions: Versions
 ) -> None:
     model = versions(0.1, 0.05, 0.2)
@@ -49,7 +49,7 @@ def test_a_better_version_is_promoted_and_is_no_challenger_any_more(
     assert promote(store, model, 1).reason == "it had the alias already"
     assert promote(store, model, 3, "staging").reason == "no other version had the alias"
     assert holders(connection, model) == {"champion": 1, "staging": 3}
-    assert told(connection, model) == [1, 3, 2, 1] and told(connection, model, "staging") == [3]
+    assert version_history(connection, model) == [1, 3, 2, 1] and version_history(connection, model, "staging") == [3]
 
 
 def test_a_version_that_is_not_better_is_promoted_by_force_alone(
@@ -77,7 +77,7 @@ def test_each_rollback_goes_one_step_back(store: str, connection: Any, versions:
         rollback(store, model)
     assert promote(store, model, 3).version == 3
     assert rollback(store, model).version == 1
-    assert told(connection, model) == [1, 2, 3, 2, 1, 3, 1]
+    assert version_history(connection, model) == [1, 2, 3, 2, 1, 3, 1]
     assert [change.is_rollback for change in alias_histories(connection, model)["champion"]] == [False] * 3 + [
         True
     ] * 2 + [
@@ -107,9 +107,9 @@ def test_an_alias_that_was_moved_by_other_means_is_taken_as_it_is(
 ) -> None:
     model = versions(0.1, 0.05, 0.01)
     connection.set_registered_model_alias(model, "champion", "3")
-    assert told(connection, model) == [1, 3]
+    assert version_history(connection, model) == [1, 3]
     assert promote(store, model, 2).version == 2
-    assert told(connection, model) == [1, 3, 2]
+    assert version_history(connection, model) == [1, 3, 2]
     assert [change.reason for change in alias_histories(connection, model)["champion"]][1] == (
         "moved by other means than reid-tune"
     )
@@ -139,8 +139,8 @@ def test_a_crash_at_any_call_loses_nothing(
                     move()
             assert holders(connection, model)["champion"] == before
             assert move().version == 3 - before
-    found = [change.reason for change in alias_histories(connection, model)["champion"]]
-    assert found[:2] == reasons and not [reason for reason in found if "other means" in reason]
+    recorded = [change.reason for change in alias_histories(connection, model)["champion"]]
+    assert recorded[:2] == reasons and not [reason for reason in recorded if "other means" in reason]
     assert rollback(store, model).version == 1
     with pytest.raises(InputError, match="no other version"):
         rollback(store, model)
@@ -159,7 +159,7 @@ def test_a_registration_that_died_before_the_alias_moved_is_recorded_once(
         versions(0.1, 0.2)
     assert holders(connection, model) == {"champion": 1}
     versions(0.1, 0.2)
-    assert holders(connection, model) == {"champion": 2} and told(connection, model) == [1, 2]
+    assert holders(connection, model) == {"champion": 2} and version_history(connection, model) == [1, 2]
     assert rollback(store, model).version == 1
 
 
@@ -196,13 +196,13 @@ def test_a_version_is_shown_with_its_files_and_history(
     store: str, versions: Versions, reference: str, version: int
 ) -> None:
     model = versions(0.1, 0.2)
-    found = show_version(store, reference.format(model))
-    assert (found["model"], found["version"], found["description"]) == (model, version, "best")
-    assert {"model.onnx", "checkpoint.pth", "confirm.npz", "MLmodel", "input_example.json"} <= {*found["files"]}
-    first, second = found["history"]["champion"]
+    details = show_version(store, reference.format(model))
+    assert (details["model"], details["version"], details["description"]) == (model, version, "best")
+    assert {"model.onnx", "checkpoint.pth", "confirm.npz", "MLmodel", "input_example.json"} <= {*details["files"]}
+    first, second = details["history"]["champion"]
     assert (first["version"], second["version"]) == (1, 2) and 0 < second["time"] - first["time"] < 600
-    assert abs(found["created"] - first["time"]) < 600
-    assert found["tags"]["test/mAP"] == "0.9" and found["run"] in found["source"]
+    assert abs(details["created"] - first["time"]) < 600
+    assert details["tags"]["test/mAP"] == "0.9" and details["run"] in details["source"]
 
 
 def test_a_name_alone_is_the_newest_version_where_there_is_no_champion(

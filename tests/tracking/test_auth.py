@@ -53,7 +53,7 @@ auth_cache_ttl_seconds = 600
 
 
 def certificate(folder: Path) -> tuple[Path, Path]:
-    """A key and a certificate of its own for 127.0.0.1."""
+    """A key and a self-signed certificate for 127.0.0.1."""
     key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
     now = datetime.datetime.now(datetime.UTC)
     builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
@@ -115,13 +115,13 @@ def facts(uri: str, name: str) -> dict[str, Any]:
     connection = client(uri)
     experiment = connection.get_experiment_by_name(name)
 
-    def known(run: Any) -> tuple[Any, ...]:
+    def values(run: Any) -> tuple[Any, ...]:
         tags = {key: value.replace(name, "") for key, value in run.data.tags.items() if "parentRunId" not in key}
         files = [file.path for file in connection.list_artifacts(run.info.run_id)]
         return run.data.params, run.data.metrics, tags, run.info.status, run.info.start_time, run.info.end_time, files
 
     runs = connection.search_runs([experiment.experiment_id])
-    return {run.info.run_name.replace(name, "parent"): known(run) for run in runs}
+    return {run.info.run_name.replace(name, "parent"): values(run) for run in runs}
 
 
 @pytest.mark.integration
@@ -144,8 +144,8 @@ def test_a_whole_log_arrives_at_a_guarded_server(
     assert sent == facts(store, f"{way}-here")
     assert len(sent) == 4
     (run,) = client(uri).search_runs([client(uri).get_experiment_by_name(way).experiment_id], "tags.model = 'm/1'")
-    found = resolve(f"runs:/{run.info.run_id}/cmc.txt", uri)
-    assert found.read_text() == "curve"
+    artifact = resolve(f"runs:/{run.info.run_id}/cmc.txt", uri)
+    assert artifact.read_text() == "curve"
     written = b"".join(path.read_bytes() for path in (tmp_path / way).iterdir())
     assert not [secret for secret in (PASSWORD, QUOTED, TOKEN) if secret.encode() in written]
 
@@ -180,17 +180,17 @@ def test_a_wrong_user_is_one_line_that_names_the_variables(
     while sender.last_error is None:
         time.sleep(0.05)
     sender.close(0, 0)
-    for said in (str(raised.value), sender.last_error, str(connection_error(uri))):
-        assert "refuses this user: check MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or" in said
-        assert "\n" not in said and "wrong-word" not in said
+    for message in (str(raised.value), sender.last_error, str(connection_error(uri))):
+        assert "refuses this user: check MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or" in message
+        assert "\n" not in message and "wrong-word" not in message
     assert sender.lag > 0
 
 
 @pytest.mark.integration
 def test_certificates(folder: Path, guarded: Server, user: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    said = str(connection_error(guarded.uri))
-    assert f"the MLflow store {guarded.uri} has a certificate that is not trusted" in said
-    assert "MLFLOW_TRACKING_SERVER_CERT_PATH" in said and "MLFLOW_TRACKING_INSECURE_TLS=true" in said
+    message = str(connection_error(guarded.uri))
+    assert f"the MLflow store {guarded.uri} has a certificate that is not trusted" in message
+    assert "MLFLOW_TRACKING_SERVER_CERT_PATH" in message and "MLFLOW_TRACKING_INSECURE_TLS=true" in message
     monkeypatch.setenv("MLFLOW_TRACKING_INSECURE_TLS", "true")
     assert connection_error(guarded.uri) is None
     monkeypatch.setenv("MLFLOW_TRACKING_SERVER_CERT_PATH", str(folder / "cert.pem"))
@@ -226,7 +226,7 @@ class Web(http.server.BaseHTTPRequestHandler):
     """Some other web server: what it does is the first part of the path."""
 
     def do_GET(self) -> None:
-        status, content, place = {
+        status, content, location = {
             "json": (200, json.dumps({"mine": 1}), None),
             "page": (200, "<html>", None),
             "moved": (302, "", f"http://localhost:{self.server.server_address[1]}/page"),
@@ -234,8 +234,8 @@ class Web(http.server.BaseHTTPRequestHandler):
             "forbidden": (403, "no", None),
         }.get(self.path.split("/")[1], (404, "no", None))
         self.send_response(status)
-        if place:
-            self.send_header("Location", place)
+        if location:
+            self.send_header("Location", location)
         self.end_headers()
         self.wfile.write(content.encode())
 
@@ -252,7 +252,7 @@ def web() -> Iterator[str]:
 
 
 @pytest.mark.parametrize(
-    ("path", "said"),
+    ("path", "message"),
     [
         ("", "is not an MLflow server: check its port and path"),
         ("/json", "is not an MLflow server"),
@@ -262,8 +262,8 @@ def web() -> Iterator[str]:
         ("/forbidden", "refuses this user: check MLFLOW_TRACKING_USERNAME"),
     ],
 )
-def test_other_web_servers(path: str, said: str, web: str) -> None:
-    with pytest.raises(AssertionError, match=f"the MLflow store {web}{path} {said}"):
+def test_other_web_servers(path: str, message: str, web: str) -> None:
+    with pytest.raises(AssertionError, match=f"the MLflow store {web}{path} {message}"):
         raise AssertionError(connection_error(web + path))
 
 
@@ -274,13 +274,13 @@ def test_plain_http_where_tls_is_expected(web: str) -> None:
 
 
 def test_nobody_and_nothing_that_answers() -> None:
-    away = f"http://me:hush@127.0.0.1:{free_port()}"
-    assert connection_error(away) == (
-        f"the MLflow store {redact(away)} does not answer, nothing listens at this address: start it, or set "
+    uri = f"http://me:hush@127.0.0.1:{free_port()}"
+    assert connection_error(uri) == (
+        f"the MLflow store {redact(uri)} does not answer, nothing listens at this address: start it, or set "
         "MLFLOW_TRACKING_URI."
     )
     assert "the host nohost.invalid is unknown" in str(connection_error("http://nohost.invalid:5000"))
     with socket.create_server(("127.0.0.1", 0)) as mute:
         begun = time.monotonic()
-        said = connection_error(f"http://127.0.0.1:{mute.getsockname()[1]}")
-        assert "accepts connections but does not answer" in str(said) and time.monotonic() - begun < 4.5
+        message = connection_error(f"http://127.0.0.1:{mute.getsockname()[1]}")
+        assert "accepts connections but does not answer" in str(message) and time.monotonic() - begun < 4.5

@@ -1,4 +1,4 @@
-"""A real MLflow server that is away, hangs or dies while a sweep goes on, and afterwards has what it would have had."""
+"""A real MLflow server that is unreachable, hangs or ends during a sweep, and has everything afterwards."""
 
 import signal
 import threading
@@ -29,7 +29,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
 
 
-class Away:
+class RestartableServer:
     """A server that can be started, stopped, killed and started again with the same store and address."""
 
     def __init__(self, folder: Path) -> None:
@@ -50,15 +50,15 @@ class Away:
 
 
 @pytest.fixture
-def away(tmp_path: Path) -> Iterator[Away]:
-    server = Away(tmp_path / "server")
-    yield server
-    server.kill()
+def server(tmp_path: Path) -> Iterator[RestartableServer]:
+    restartable = RestartableServer(tmp_path / "server")
+    yield restartable
+    restartable.kill()
 
 
 @pytest.fixture
 def sweep(tmp_path: Path, events: Callable, write: Callable) -> Callable[[str], tuple[Path, Callable[[int], None]]]:
-    """A sweep's log, and what writes it up to an event."""
+    """A sweep's log, and a function that writes it up to an event."""
 
     def begin(name: str) -> tuple[Path, Callable[[int], None]]:
         (tmp_path / "cmc.txt").write_text("curve")
@@ -66,12 +66,12 @@ def sweep(tmp_path: Path, events: Callable, write: Callable) -> Callable[[str], 
         log.parent.mkdir()
         written = 0
 
-        def go_on(to: int) -> None:
+        def write_until(end: int) -> None:
             nonlocal written
-            write(log, lines[written:to])
-            written = to
+            write(log, lines[written:end])
+            written = end
 
-        return log, go_on
+        return log, write_until
 
     return begin
 
@@ -87,55 +87,55 @@ def content(uri: str, name: str, snapshot: Callable) -> dict[str, Any]:
     return snapshot(name, client(uri))
 
 
-def test_a_server_that_is_away_hangs_and_dies_has_everything_in_the_end(
-    impatient: None, away: Away, store: str, sweep: Callable, snapshot: Callable
+def test_a_server_that_is_unreachable_hangs_and_ends_has_everything_afterwards(
+    impatient: None, server: RestartableServer, store: str, sweep: Callable, snapshot: Callable
 ) -> None:
-    log, go_on = sweep("outage")
-    go_on(3)
-    sender = Sender(log, away.uri)
+    log, write_until = sweep("outage")
+    write_until(3)
+    sender = Sender(log, server.uri)
     wait(lambda: sender.last_error)
     assert "events behind" in sender.lag_message and "127.0.0.1" in sender.lag_message
-    away.start()
+    server.start()
     wait(lambda: sender.lag == 0)
     wait(lambda: not sender.lag_message)
 
-    away.signal(signal.SIGSTOP)
-    go_on(9)
+    server.signal(signal.SIGSTOP)
+    write_until(9)
     wait(lambda: sender.last_error)
     assert sender.lag == 6
-    away.signal(signal.SIGCONT)
+    server.signal(signal.SIGCONT)
     wait(lambda: sender.lag == 0)
 
-    go_on(12)
+    write_until(12)
     wait(lambda: sender.lag == 0)
-    away.signal(signal.SIGKILL)
-    go_on(23)
+    server.signal(signal.SIGKILL)
+    write_until(23)
     begun = time.monotonic()
     assert not sender.close(timeout=60, stall_timeout=2)
-    assert time.monotonic() - begun < 20, "a store that is dead is not waited for"
+    assert time.monotonic() - begun < 20, "an unreachable store is not waited for"
     with pytest.raises(InfrastructureError, match="does not answer as it should"):
-        send_all(log, away.uri)
+        send_all(log, server.uri)
 
-    away.kill()
-    away.start()
-    assert send_all(log, away.uri, closed=True).events == 11
-    mended = content(away.uri, "outage", snapshot)
+    server.kill()
+    server.start()
+    assert send_all(log, server.uri, closed=True).events == 11
+    recovered = content(server.uri, "outage", snapshot)
     (log.parent / "tracking.cursor.json").unlink()
     send_all(log, store)
-    assert mended == content(store, "outage", snapshot)
-    assert len(mended["trials/0000"]["metrics"]["val/mAP"]) == 3
+    assert recovered == content(store, "outage", snapshot)
+    assert len(recovered["trials/0000"]["metrics"]["val/mAP"]) == 3
 
 
 def test_a_server_that_hangs_blocks_neither_the_writer_nor_the_end(
-    impatient: None, away: Away, sweep: Callable
+    impatient: None, server: RestartableServer, sweep: Callable
 ) -> None:
-    log, go_on = sweep("hangs")
-    away.start()
-    away.signal(signal.SIGSTOP)
-    go_on(9)
-    sender = Sender(log, away.uri)
+    log, write_until = sweep("hangs")
+    server.start()
+    server.signal(signal.SIGSTOP)
+    write_until(9)
+    sender = Sender(log, server.uri)
     wait(lambda: sender.last_error)
     assert sender.lag == 9 and not sender.close(timeout=1, stall_timeout=1)
     wait(lambda: "mlflow-sender" not in {thread.name for thread in threading.enumerate()})
-    away.signal(signal.SIGCONT)
-    assert send_all(log, away.uri).events == 9
+    server.signal(signal.SIGCONT)
+    assert send_all(log, server.uri).events == 9

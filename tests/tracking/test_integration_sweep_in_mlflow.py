@@ -1,4 +1,4 @@
-"""A whole sweep whose MLflow server is away, hangs and dies, and what MLflow's pages show of it afterwards."""
+"""A whole sweep whose MLflow server is unreachable, hangs and ends, and MLflow's pages about it afterwards."""
 
 import os
 import signal
@@ -30,7 +30,7 @@ Shown = tuple[str, str, str]  # address of a server, experiment, registered mode
 
 
 class Outages:
-    """Starts, stops and kills a server as the sweep in a log goes on; called again and again while it does."""
+    """Starts, stops and kills a server as the sweep in a log proceeds; called repeatedly in the meantime."""
 
     def __init__(self, folder: Path, bench: Bench) -> None:
         folder.mkdir()
@@ -80,28 +80,28 @@ def server(bench: Bench) -> Iterator[str]:
     outages = Outages(bench.folder / "server", bench)
     bench.environment |= {"MLFLOW_TRACKING_URI": outages.uri, "MLFLOW_HTTP_REQUEST_TIMEOUT": "2"}
     with outages.stack:
-        status, said = bench.interrupt(outages, signal.SIGCONT, "sweep", "sweep.yaml")
-        assert status == 0, said
-        assert f"the MLflow store {outages.uri} does not" in said, "away as the sweep began"
-        assert "events behind" in said and "MLflow has caught up" in said
+        status, output = bench.interrupt(outages, signal.SIGCONT, "sweep", "sweep.yaml")
+        assert status == 0, output
+        assert f"the MLflow store {outages.uri} does not" in output, "unreachable as the sweep began"
+        assert "events behind" in output and "MLflow has caught up" in output
         bench.run("sync", "small")
         yield outages.uri
 
 
 @pytest.fixture(scope="module")
 def shown(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
-    """A finished sweep behind a server: that of the outages, or for pictures of REID_TUNE_PAGES_STORE."""
+    """A finished sweep on a server: that of the outages, or for pictures of REID_TUNE_PAGES_STORE."""
     store = os.environ.get("REID_TUNE_PAGES_STORE")
     if not store:
         yield request.getfixturevalue("server"), "small", "small"
         return
     with mlflow_server(tmp_path_factory.mktemp("server"), backend=store) as other:
         connection = client(other.uri)
-        experiment = next(found.name for found in connection.search_experiments() if found.name != "Default")
+        experiment = next(item.name for item in connection.search_experiments() if item.name != "Default")
         yield other.uri, experiment, connection.search_registered_models()[0].name
 
 
-def test_behind_all_outages_the_store_equals_that_of_an_undisturbed_one(
+def test_after_all_outages_the_store_equals_that_of_an_undisturbed_one(
     server: str, bench: Bench, snapshot: Callable
 ) -> None:
     log = bench.folder / "runs" / "small"
@@ -119,7 +119,7 @@ def test_behind_all_outages_the_store_equals_that_of_an_undisturbed_one(
 
 
 def _comparable(runs: dict[str, Any]) -> dict[str, Any]:
-    """Without the registered model, which is no part of the log, and links, which have the ids of their store."""
+    """Without the registered model, which is not part of the log, and links, which have the ids of their store."""
     for run in runs.values():
         run["files"] = [path for path in run["files"] if not path.startswith("model-")]
         run["tags"].pop("mlflow.note.content", None)
@@ -128,8 +128,8 @@ def _comparable(runs: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture
 def pages(shown: Shown, tmp_path: Path) -> Iterator[Pages]:
-    with chromium(shown[0], Path(os.environ.get("REID_TUNE_PICTURES", tmp_path))) as found:
-        yield found
+    with chromium(shown[0], Path(os.environ.get("REID_TUNE_PICTURES", tmp_path))) as browser_pages:
+        yield browser_pages
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What the events of a log mean in MLflow."""
+"""Meaning of the events of a log in MLflow."""
 
 import json
 from collections.abc import Callable
@@ -85,9 +85,9 @@ def test_the_results_on_test_are_metrics_of_the_refit_and_of_the_parent(
     write(tmp_path / "events.jsonl", lines)
     send_all(tmp_path / "events.jsonl", store)
     runs = snapshot("tested")
-    wanted = {"test/mAP": 0.5, "test/Rank-1": 0.75, "test/re-ranked/mAP": 0.625}
+    expected = {"test/mAP": 0.5, "test/Rank-1": 0.75, "test/re-ranked/mAP": 0.625}
     for name in ("parent", "refit/winner"):
-        assert {key: points[0][2] for key, points in runs[name]["metrics"].items()} == wanted
+        assert {key: points[0][2] for key, points in runs[name]["metrics"].items()} == expected
     assert runs["refit/trial0"]["metrics"] == {"test/mAP": [(0, 1_700_000_040_000, 0.25)]}
     assert sorted((entry for entry in runs["parent"]["data"] if entry[2] == "test"), reverse=True) == [
         ("test folders", "f" * 32, "test"),
@@ -144,7 +144,7 @@ def test_why_a_run_was_started_again_and_why_a_sweep_ended_are_tags(
     assert (parent["status"], parent["tags"]["state"], parent["tags"]["reason"]) == ("RUNNING", "running", "")
 
 
-def test_artifacts_lie_beside_the_store(sent: Callable, store: str, connection: Any) -> None:
+def test_artifacts_are_stored_next_to_the_store(sent: Callable, store: str, connection: Any) -> None:
     runs = sent("artifacts")
     assert runs["parent"]["files"] == ["cmc.txt"]
     assert runs["trials/0001"]["files"] == ["spec.yaml"]

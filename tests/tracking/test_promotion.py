@@ -21,7 +21,7 @@ def test_results_are_read_as_they_were_written(tmp_path: Path) -> None:
     written = [repeat("data/1/0.2", 1), repeat("data/2/0.2", 2, [4, 0, 2])]
     write_repeats(tmp_path / "confirm.npz", written)
     read = read_repeats(tmp_path / "confirm.npz")
-    assert [each.split for each in read] == ["data/1/0.2", "data/2/0.2"]
+    assert [result.split for result in read] == ["data/1/0.2", "data/2/0.2"]
     for one, other in zip(written, read, strict=True):
         assert one.queries.tolist() == other.queries.tolist()
         np.testing.assert_array_equal(one.identities, other.identities)
@@ -33,11 +33,11 @@ def test_the_difference_pairs_queries_by_name_over_common_splits() -> None:
     challenger = [repeat("x", 4), repeat("c", 5, [3, 1, 4, 0, 2]), repeat("a", 6)]
     pairs = []
     for split in ("c", "a"):
-        mine, theirs = (next(each for each in side if each.split == split) for side in (challenger, champion))
-        known = dict(zip(theirs.queries, theirs.average_precision, strict=True))
-        rows = sorted(range(5), key=lambda row, mine=mine: mine.queries[row])
-        found = [mine.average_precision[row] - known[mine.queries[row]] for row in rows]
-        pairs.append((np.array(found), mine.identities[rows]))
+        new, old = (next(item for item in side if item.split == split) for side in (challenger, champion))
+        old_values = dict(zip(old.queries, old.average_precision, strict=True))
+        rows = sorted(range(5), key=lambda row, new=new: new.queries[row])
+        differences = [new.average_precision[row] - old_values[new.queries[row]] for row in rows]
+        pairs.append((np.array(differences), new.identities[rows]))
     result = compare(challenger, champion)
     assert result is not None and result.repeats == 2
     assert result.mean == pytest.approx(np.mean([values.mean() for values, _ in pairs]))

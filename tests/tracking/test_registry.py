@@ -28,8 +28,8 @@ def test_a_version_serves_and_holds_every_file_as_it_was(
     assert put(store, files, "round trip", "registered") == RegisteredVersion(1, "champion")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
     model = mlflow.pyfunc.load_model("models:/round trip@champion")
-    (given,) = model.metadata.signature.inputs
-    assert (given.shape, given.type) == ((-1, 3, 8, 4), np.dtype("float32"))
+    (image_input,) = model.metadata.signature.inputs
+    assert (image_input.shape, image_input.type) == ((-1, 3, 8, 4), np.dtype("float32"))
     images = np.random.default_rng(1).random((7, 3, 8, 4), np.float32)
     np.testing.assert_allclose(model.predict(images)["fc_pred"], images.reshape(7, -1) @ WEIGHT, rtol=1e-4, atol=1e-5)
     folder = resolve("models:/round trip@champion", store)
@@ -119,7 +119,7 @@ def test_the_alias_of_a_deleted_version_is_free(
     assert put(store, {**files, **confirmed(tmp_path, 0.1)}, "deleted", "deleted-2") == RegisteredVersion(2, "champion")
 
 
-def test_a_registration_cut_short_behind_the_move_keeps_its_reason(
+def test_a_registration_cut_short_after_the_move_keeps_its_reason(
     store: str, connection: Any, files: Mapping[str, Path], tmp_path: Path
 ) -> None:
     put(store, {**files, **confirmed(tmp_path, 0.1)}, "moved", "moved-1")
@@ -134,7 +134,7 @@ def test_a_registration_cut_short_behind_the_move_keeps_its_reason(
     assert put(store, better, "moved", "moved-2") == expected
 
 
-def test_a_sweep_that_is_done_again_registers_its_new_winner_beside_the_old_one(
+def test_a_sweep_that_is_done_again_registers_its_new_winner_in_addition_to_the_old_one(
     store: str, connection: Any, files: Mapping[str, Path], tmp_path: Path
 ) -> None:
     first = put(store, {**files, **confirmed(tmp_path, 0.1)}, "again", "again")

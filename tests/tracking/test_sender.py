@@ -113,7 +113,7 @@ def test_a_store_that_fails_for_a_while_gets_every_event(
 
     def failing(self: Projection, event: Event) -> None:
         if next(calls) in (3, 4, 9):
-            raise OSError("away")
+            raise OSError("unreachable")
         apply(self, event)
 
     monkeypatch.setattr(Projection, "apply", failing)
@@ -155,7 +155,7 @@ def test_what_is_deleted_in_mid_sweep_comes_back_with_all_its_points(
     assert runs.items() <= again.items(), "the same runs"
 
 
-def test_a_run_that_is_gone_for_good_is_made_anew(
+def test_a_run_that_was_deleted_permanently_is_created_again(
     store: str, connection: Any, tmp_path: Path, picture: Path, events: Callable, write: Callable, snapshot: Callable
 ) -> None:
     log, lines = tmp_path / "events.jsonl", events("gone", picture)
@@ -188,7 +188,7 @@ def test_a_fault_sends_again_what_was_under_way_and_nothing_before(
     def failing(self: Projection, event: Event) -> None:
         applied.append(event)
         if len(applied) in (150, 190):
-            raise OSError("away")
+            raise OSError("unreachable")
         apply(self, event)
 
     monkeypatch.setattr(Projection, "apply", failing)
@@ -262,7 +262,7 @@ def test_an_event_that_the_store_refuses_is_passed_over(
     assert snapshot("refused")["parent"]["status"] == "FINISHED"
 
 
-def test_what_a_killed_driver_leaves_open_is_said_to_be_killed_until_it_goes_on(
+def test_runs_that_a_killed_driver_leaves_unfinished_are_killed_until_it_continues(
     store: str, tmp_path: Path, picture: Path, events: Callable, write: Callable, snapshot: Callable, sent: Callable
 ) -> None:
     (tmp_path / "cut").mkdir()
@@ -307,13 +307,13 @@ def test_a_run_that_is_done_again_is_another_run(
     log.parent.mkdir()
     first = events("again", picture)
     reopened = StagesReopened(stages=["refit"], runs=["trials/0001"])
-    own = [event for event in first if getattr(event, "run", None) == "trials/0001"]
-    suggested = replace(own[0], parameters={"train.optim.base_lr": 0.5})
-    whole = [*first, reopened, suggested, *own[1:]]
+    run_events = [event for event in first if getattr(event, "run", None) == "trials/0001"]
+    suggested = replace(run_events[0], parameters={"train.optim.base_lr": 0.5})
+    whole = [*first, reopened, suggested, *run_events[1:]]
     middle = len(first) + 3
     for part in (whole[: len(first) + 1], whole[len(first) + 1 : middle], whole[middle:]):
         write(log, part)
-        send_all(log, store)  # Each time a new sender goes on in the middle.
+        send_all(log, store)  # Each time a new sender continues in the middle.
     runs = snapshot("again")
     assert set(runs) == {"parent", "trials/0000", "trials/0001", "trials/0001 (2)", "trials/0002"}
     rates = [runs[name]["parameters"]["train.optim.base_lr"] for name in ("trials/0001", "trials/0001 (2)")]

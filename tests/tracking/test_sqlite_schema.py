@@ -78,7 +78,7 @@ def test_a_newer_store_needs_a_newer_mlflow(current: Path) -> None:
         client(f"sqlite:///{current}")
 
 
-def test_files_that_are_no_store(tmp_path: Path) -> None:
+def test_files_that_are_not_a_store(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("no database " * 100)
     with closing(sqlite3.connect(tmp_path / "foreign")) as other, other:
         other.execute("CREATE TABLE mine (x)")
@@ -119,12 +119,12 @@ def test_a_store_that_cannot_be_written(current: Path) -> None:
             path.parent.chmod(folder_mode)
         paths.append(top / "folder" / "new" / "mlflow.db")
         command = [sys.executable, "-c", LOOK, *(f"sqlite:///{path}" for path in paths)]
-        said = subprocess.run(command, capture_output=True, text=True, cwd=ROOT).stdout.splitlines()
+        lines = subprocess.run(command, capture_output=True, text=True, cwd=ROOT).stdout.splitlines()
     denied = "cannot be written: permission denied on"
     first = f"the MLflow store sqlite:///{paths[0]} {denied} {paths[0]}; set MLFLOW_TRACKING_URI."
-    assert (said[0], said[2]) == (first, "None")
-    assert f"{denied} {top}/folder;" in said[1], "SQLite writes a journal next to its file"
-    assert f"{denied} {top}/folder;" in said[3]
+    assert (lines[0], lines[2]) == (first, "None")
+    assert f"{denied} {top}/folder;" in lines[1], "SQLite writes a journal next to its file"
+    assert f"{denied} {top}/folder;" in lines[3]
 
 
 DYING = """

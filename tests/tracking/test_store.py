@@ -42,16 +42,16 @@ def test_the_default_store_is_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("given", "expected"),
+    ("configured", "expected"),
     [
         ("http://server:5000", "http://server:5000"),
         ("sqlite:////data/m.db", "sqlite:////data/m.db"),
         ("sqlite:///m.db", "sqlite:///{cwd}/m.db"),
     ],
 )
-def test_the_environment_wins(given: str, expected: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_environment_wins(configured: str, expected: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", given)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", configured)
     assert tracking_uri() == expected.format(cwd=tmp_path)
 
 
@@ -65,10 +65,13 @@ def test_an_experiment_is_made_once_and_comes_back_when_deleted(connection: Any,
     made = experiment_id(connection, "experiment")
     connection.delete_experiment(made)
     assert experiment_id(connection, "experiment") == made
-    found = connection.get_experiment(made)
+    experiment = connection.get_experiment(made)
     folder = database(store)
     assert folder is not None
-    assert (found.lifecycle_stage, found.artifact_location) == ("active", f"{folder.parent}/mlartifacts/experiment")
+    assert (experiment.lifecycle_stage, experiment.artifact_location) == (
+        "active",
+        f"{folder.parent}/mlartifacts/experiment",
+    )
 
 
 def test_errors_are_one_line_without_passwords() -> None:
@@ -107,7 +110,7 @@ def test_what_is_recorded_has_no_password_and_the_environment_gives_it_back(
 
 
 @pytest.mark.parametrize(
-    ("uri", "said"),
+    ("uri", "message"),
     [
         ("htp://x", "is not of a kind that MLflow supports: write http://HOST:PORT for a server, or sqlite:///FILE."),
         ("localhost:5000", "is not of a kind that MLflow supports"),
@@ -125,9 +128,9 @@ def test_what_is_recorded_has_no_password_and_the_environment_gives_it_back(
     ],
 )
 def test_a_wrong_address_is_one_sentence_wherever_it_is_used(
-    uri: str, said: str, tmp_path: Path, events: Callable, write: Callable
+    uri: str, message: str, tmp_path: Path, events: Callable, write: Callable
 ) -> None:
-    expected = f"the MLflow store {redact(uri)} {said}"
+    expected = f"the MLflow store {redact(uri)} {message}"
     assert str(connection_error(uri)).startswith(expected)
     write(tmp_path / "events.jsonl", events("wrong", tmp_path))
     with pytest.raises(InputError) as raised:
@@ -143,9 +146,9 @@ def test_a_wrong_address_is_one_sentence_wherever_it_is_used(
 
 
 def test_an_address_with_a_password_that_is_not_quoted() -> None:
-    said = str(connection_error("http://me:hu/sh@127.0.0.1:9"))
-    assert "is not a valid address" in said and "in a password write @ as %40" in said
-    assert not re.search("hu|sh|me:", said.replace("the ", ""))
+    message = str(connection_error("http://me:hu/sh@127.0.0.1:9"))
+    assert "is not a valid address" in message and "in a password write @ as %40" in message
+    assert not re.search("hu|sh|me:", message.replace("the ", ""))
 
 
 def test_a_database_that_nobody_serves() -> None:
@@ -153,8 +156,8 @@ def test_a_database_that_nobody_serves() -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         port = closed.getsockname()[1]
-        said = server.server_error(f"postgresql://me:hush@127.0.0.1:{port}/x")
-    assert said == "does not answer (Connection refused): start it, or set MLFLOW_TRACKING_URI"
+        message = server.server_error(f"postgresql://me:hush@127.0.0.1:{port}/x")
+    assert message == "does not answer (Connection refused): start it, or set MLFLOW_TRACKING_URI"
     assert "the host nohost.invalid is unknown" in str(server.server_error("postgresql://nohost.invalid/x"))
 
 
@@ -162,8 +165,8 @@ def test_errors_of_any_kind_of_artifact_store_are_one_sentence() -> None:
     class Odd(Exception):
         pass
 
-    said = "the MLflow store http://host does not answer as it should: Odd: no bucket.$"
-    with pytest.raises(InfrastructureError, match=said), translate_errors("http://me:hush@host"):
+    message = "the MLflow store http://host does not answer as it should: Odd: no bucket.$"
+    with pytest.raises(InfrastructureError, match=message), translate_errors("http://me:hush@host"):
         raise Odd("no\nbucket")
     with pytest.raises(InputError, match="^mine$"), translate_errors("http://host"):
         raise InputError("mine")

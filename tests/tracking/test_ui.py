@@ -46,8 +46,8 @@ def test_the_page_shows_runs_and_artifacts_until_it_is_ended(
     process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
-        place = store.removeprefix("sqlite:///")
-        assert process.stdout.readline() == f"MLflow: http://127.0.0.1:{port} shows {place} (Ctrl-C ends it)\n"
+        path = store.removeprefix("sqlite:///")
+        assert process.stdout.readline() == f"MLflow: http://127.0.0.1:{port} shows {path} (Ctrl-C ends it)\n"
         sweep = process.stdout.readline()
         assert sweep.startswith(f"  shown: http://127.0.0.1:{port}/#/experiments/{experiment}/runs?workflowType=mach")
 
@@ -56,8 +56,8 @@ def test_the_page_shows_runs_and_artifacts_until_it_is_ended(
                 return answer.status, answer.read()
 
         assert get("/")[0] == 200
-        found = json.loads(get("/ajax-api/2.0/mlflow/experiments/get-by-name?experiment_name=shown")[1])
-        assert found["experiment"]["experiment_id"] == experiment
+        response = json.loads(get("/ajax-api/2.0/mlflow/experiments/get-by-name?experiment_name=shown")[1])
+        assert response["experiment"]["experiment_id"] == experiment
         assert get(f"/get-artifact?run_uuid={run}&path=notes/note.txt") == (200, b"seen")
         with socket.socket() as other:
             assert other.connect_ex(("127.0.0.2", port)) != 0, "it listens on 127.0.0.1 alone"
@@ -90,8 +90,8 @@ def test_a_store_that_is_not_there_is_not_made(
 ) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.chdir(tmp_path)
-    status, _, said = command("ui")
-    assert said == (
+    status, _, err = command("ui")
+    assert err == (
         f"reid-tune: there is no MLflow store {tmp_path}/mlflow.db to show: go to the folder of your sweeps, or name "
         "their store in MLFLOW_TRACKING_URI.\n"
     )
