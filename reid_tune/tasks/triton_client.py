@@ -70,17 +70,8 @@ def embed_folders(
     console = Console(file=sys.stderr)
     # Images of the requests that are not answered yet, in order.
     pending: list[Sequence[Image]] = []
-
-    def crops() -> Iterator[np.ndarray]:
-        for batch in _decode_batches(model.preprocessing.image_spec, batches):
-            readable = [(image, crop) for image, crop in batch if isinstance(crop, np.ndarray)]
-            errors.extend(str(error) for _, error in batch if not isinstance(error, np.ndarray))
-            if readable:
-                pending.append([image for image, _ in readable])
-                yield np.stack([crop for _, crop in readable])
-
     with open_embeddings_file(target) as write:
-        answers = model.embed(crops())
+        answers = model.embed(_readable_crops(model.preprocessing.image_spec, batches, pending, errors))
         tracked = track(
             answers, "embedding", len(batches), console=console, transient=True, disable=not console.is_terminal
         )
@@ -102,6 +93,18 @@ def require_batch_size(model: TritonModel, batch_size: int) -> None:
     """
     if not 1 <= batch_size <= model.max_batch_size:
         raise InputError(f"-b {batch_size}: the model takes 1 to {model.max_batch_size} images in a request.")
+
+
+def _readable_crops(
+    image_spec: ImageSpec, batches: Sequence[Sequence[Image]], pending: list[Sequence[Image]], errors: list[str]
+) -> Iterator[np.ndarray]:
+    """Yield the crops [n, height, width, 3] uint8 of each batch; add their images to `pending`, others to `errors`."""
+    for batch in _decode_batches(image_spec, batches):
+        readable = [(image, crop) for image, crop in batch if isinstance(crop, np.ndarray)]
+        errors.extend(str(error) for _, error in batch if not isinstance(error, np.ndarray))
+        if readable:
+            pending.append([image for image, _ in readable])
+            yield np.stack([crop for _, crop in readable])
 
 
 def _decode_batches(

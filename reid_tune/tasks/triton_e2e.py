@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from reid_tune.evaluation.matches import TopMatches
 from reid_tune.evaluation.score import Score, scores
 from reid_tune.files import check_output_file, require_writable, write_atomic
 from reid_tune.tasks.common.evaluation_pictures import draw_cmc, sample_matches
-from reid_tune.tasks.evaluate import reranking_of
+from reid_tune.tasks.common.model_scores import reranking_of
 from reid_tune.tasks.triton_client import require_batch_size
 from reid_tune.training.embedding import compute_features
 from reid_tune.training.image_sets import EvaluationImages
@@ -84,12 +85,7 @@ def run_end_to_end(
         [record for record in records if record.identity in sample] for records in (query_records, gallery_records)
     )
     images, errors = _decode_readable(queries, others, model.preprocessing.image_spec)
-
-    def embed(crops: np.ndarray) -> np.ndarray:
-        batches = (crops[start : start + batch_size] for start in range(0, len(crops), batch_size))
-        return np.concatenate(list(model.embed(batches)))
-
-    features = compute_features(images, embed)
+    features = compute_features(images, partial(_embed, model, batch_size))
     spec = Experiment()
     top_matches = TopMatches(features, spec.re_ranking.max_rank)
     plain, re_ranked = scores(features, [None, reranking_of(spec)], watch=top_matches)
@@ -100,6 +96,11 @@ def run_end_to_end(
     settings = {"model": str(model), "identities": len(sample), "seed": seed}
     write_atomic(folder / _METRICS, json.dumps(settings | result.as_dict(), indent=2) + "\n")
     return result
+
+
+def _embed(model: TritonModel, batch_size: int, crops: np.ndarray) -> np.ndarray:
+    batches = (crops[start : start + batch_size] for start in range(0, len(crops), batch_size))
+    return np.concatenate(list(model.embed(batches)))
 
 
 def _decode_readable(

@@ -19,8 +19,10 @@ from reid_tune.evaluation.rerank import ReRanking
 from reid_tune.evaluation.score import Score, score
 from reid_tune.evaluation.thresholds import PairDistances
 from reid_tune.tasks import evaluate
+from reid_tune.tasks.common import model_scores
 from reid_tune.tasks.common.calibration import Calibration
-from reid_tune.tasks.evaluate import Evaluation, ModelEvaluation, evaluation_features, run_evaluate
+from reid_tune.tasks.common.model_scores import ModelEvaluation, evaluation_features
+from reid_tune.tasks.evaluate import Evaluation, run_evaluate
 from reid_tune.tasks.export import run_export
 
 from .conftest import write_checkpoint
@@ -497,8 +499,8 @@ def test_scores_and_calibration_are_computed_on_the_model_s_device(
         calls.append(("calibrate", device, torch.are_deterministic_algorithms_enabled()))
         return calibration(*arguments, device=device)
 
-    all_scores, calibration = evaluate.scores, evaluate.calibrate
-    monkeypatch.setattr(evaluate, "scores", scores)
+    all_scores, calibration = model_scores.scores, evaluate.calibrate
+    monkeypatch.setattr(model_scores, "scores", scores)
     monkeypatch.setattr(evaluate, "calibrate", calibrate)
     run_evaluate(spec(evaluate__checkpoint=str(checkpoint), train__deterministic=deterministic))
     assert calls == [("scores", first, deterministic)] * 2 + [("calibrate", first, False)]

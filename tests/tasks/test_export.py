@@ -12,8 +12,8 @@ from reid_tune.checkpoints.checkpoint import load_checkpoint, save_checkpoint
 from reid_tune.checkpoints.filenames import LATEST
 from reid_tune.config.encryption_key import KEY_VARIABLE
 from reid_tune.config.experiment import Experiment
-from reid_tune.deploy.preprocessing import ExportOptions
 from reid_tune.deploy.onnx_model import OnnxModel
+from reid_tune.deploy.preprocessing import ExportOptions
 from reid_tune.errors import InputError
 from reid_tune.tasks.evaluate import run_evaluate
 from reid_tune.tasks.export import run_export

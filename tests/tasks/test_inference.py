@@ -15,8 +15,8 @@ from reid_tune.config.experiment import Experiment
 from reid_tune.data.records import read_image_folder
 from reid_tune.errors import InputError
 from reid_tune.evaluation.features import read_features
+from reid_tune.tasks.common.model_scores import evaluation_features as features_of_folders
 from reid_tune.tasks.common.open_model import open_network
-from reid_tune.tasks.evaluate import evaluation_features as features_of_folders
 from reid_tune.tasks.evaluate import run_evaluate
 from reid_tune.tasks.export import run_export
 from reid_tune.tasks.inference import run_inference

@@ -79,20 +79,7 @@ def write_repository(
     config = model_config(OnnxModel(model), name, serving)
     if target.exists():
         _require_compatible(target / _CONFIG, config, is_replacement=version_folder.exists())
-    make_folder(folder)
-    # Next to the repository, because a server would take even a hidden folder inside it for a model.
-    try:
-        with tempfile.TemporaryDirectory(dir=folder.resolve().parent, prefix=f".{name}-") as scratch:
-            staged = Path(scratch, name)
-            write_atomic(staged / _CONFIG, config_text(config))
-            with atomic_path(staged / str(number) / _MODEL) as copy:
-                shutil.copyfile(model, copy)
-            _move_into_repository(staged, target, number)
-    except OSError as error:
-        if error.errno == errno.EXDEV:
-            message = f"cannot make {target}: {folder} is the root of a file system; name a folder in it."
-            raise InputError(message) from None
-        raise output_error(f"cannot make {target}", error) from None
+    _write_model(model, config_text(config), target, number)
     command = _engine_command(config, version_folder) if serving.flavour == "tensorrt" else None
     return RepositoryModel(version_folder, command)
 
@@ -128,6 +115,25 @@ def _require_compatible(path: Path, config: Any, *, is_replacement: bool) -> Non
         differing.remove("platform")
     if differing:
         raise InputError(f"{path} has another {', '.join(differing)} than the new file: choose another --name.")
+
+
+def _write_model(model: Path, config: str, target: Path, number: int) -> None:
+    """Stage the files of a version next to the repository, and move them into it."""
+    folder = target.parent
+    make_folder(folder)
+    # Not in the repository, because a server would take even a hidden folder inside it for a model.
+    try:
+        with tempfile.TemporaryDirectory(dir=folder.resolve().parent, prefix=f".{target.name}-") as scratch:
+            staged = Path(scratch, target.name)
+            write_atomic(staged / _CONFIG, config)
+            with atomic_path(staged / str(number) / _MODEL) as copy:
+                shutil.copyfile(model, copy)
+            _move_into_repository(staged, target, number)
+    except OSError as error:
+        if error.errno == errno.EXDEV:
+            message = f"cannot make {target}: {folder} is the root of a file system; name a folder in it."
+            raise InputError(message) from None
+        raise output_error(f"cannot make {target}", error) from None
 
 
 def _move_into_repository(staged: Path, target: Path, number: int) -> None:

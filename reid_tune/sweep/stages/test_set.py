@@ -32,8 +32,8 @@ from reid_tune.sweep.stages.rerank import chosen_setting
 from reid_tune.tasks.common.calibration import calibrate
 from reid_tune.tasks.common.evaluation_pictures import SampledMatches, draw_cmc, sample_matches
 from reid_tune.tasks.common.evaluation_sets import EvaluationSet, evaluation_sets
+from reid_tune.tasks.common.model_scores import evaluation_features, reranking_of
 from reid_tune.tasks.common.open_model import checkpoint_experiment
-from reid_tune.tasks.evaluate import evaluation_features, reranking_of
 from reid_tune.training.history_plot import plot_history
 
 __all__ = ["evaluate_finalists"]
