@@ -89,9 +89,8 @@ def run_end_to_end(
     spec = Experiment()
     top_matches = TopMatches(features, spec.re_ranking.max_rank)
     plain, re_ranked = scores(features, [None, reranking_of(spec)], watch=top_matches)
-    matches_picture, cmc_picture = (folder / name for name in PICTURES)
-    sample_matches(spec, images, top_matches, re_ranked).draw(matches_picture)
-    draw_cmc(plain, re_ranked, cmc_picture)
+    sample_matches(spec, images, top_matches, re_ranked).draw(folder / PICTURES[0])
+    draw_cmc(plain, re_ranked, folder / PICTURES[1])
     result = EndToEndResult(plain, re_ranked, errors)
     settings = {"model": str(model), "identities": len(sample), "seed": seed}
     write_atomic(folder / _METRICS, json.dumps(settings | result.as_dict(), indent=2) + "\n")
