@@ -43,7 +43,7 @@ def snapshot_for_reading(storage: str, name: str = "") -> str:
 
 
 def _is_read(path: str, sweep: str) -> bool:
-    """Whether commands read a file: none read checkpoints, embeddings, models and requests to the driver."""
+    """Whether commands read a file; they do not read checkpoints, embeddings, models and requests to the driver."""
     return not (
         attempt_folder(path) or path.endswith((".npz", ".pth", ".onnx")) or path.startswith(f"{sweep}/{REQUESTS}/")
     )

@@ -80,7 +80,7 @@ class Projection:
         self._description_outdated = False
 
     def recall(self, event: Event) -> None:
-        """Read an event that the store has already."""
+        """Apply an event to the state without sending it, as the store has it already."""
         if self._description and self._description.apply(event):
             self._description_outdated = True
         self._history.apply(event)

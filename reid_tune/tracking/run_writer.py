@@ -60,11 +60,11 @@ class RunWriter:
         self._connection.set_experiment_tag(self.experiment, key, value)
 
     def set_running(self, run: str | None) -> None:
-        """Give a run the status RUNNING again."""
+        """Set the status of a run to RUNNING."""
         self._connection.update_run(self.run_id(run), status="RUNNING")
 
     def end_run(self, run: str | None, status: str, time: int) -> None:
-        """End a run.
+        """Set the end and the status of a run.
 
         Args:
             status: Status in MLflow, such as FINISHED.

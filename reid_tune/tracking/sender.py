@@ -17,9 +17,9 @@ __all__ = ["Sender", "SendResult", "follow_log", "send_all"]
 
 _POLL_SECONDS = 0.5  # between two reads of the log
 _MAX_RETRY_SECONDS = 30.0  # between two attempts at an unreachable store
-_LATE_SECONDS = 10.0  # without all events, after which a store that accepts some counts as late
-# The end of a log waits for a store this long in total, and this long while the store accepts nothing; after Ctrl-C,
-# a user waits, and both are short.
+_LATE_SECONDS = 10.0  # for which a reachable store may lack events before it counts as late
+# Time that a store gets at the end of a log: in total, and without accepting anything. After Ctrl-C both are shorter,
+# as a user is waiting.
 _CLOSE_SECONDS, _STALL_SECONDS, _INTERRUPTED_SECONDS = 60.0, 8.0, 3.0
 
 
