@@ -12,14 +12,14 @@ import typer
 
 from reid_tune.cli import (
     data,
-    inspect,
     metrics,
-    models,
     registry,
+    reports,
     reproduce,
     spaces,
     specs,
     sweeps,
+    tasks,
     triton,
     triton_client,
 )
@@ -31,15 +31,15 @@ from reid_tune.training.memory import is_out_of_memory
 __all__ = [
     "app",
     "data",
-    "inspect",
     "main",
     "metrics",
-    "models",
     "registry",
+    "reports",
     "reproduce",
     "spaces",
     "specs",
     "sweeps",
+    "tasks",
     "triton",
     "triton_client",
 ]

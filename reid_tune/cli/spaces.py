@@ -24,7 +24,7 @@ def space_show(
 ) -> None:
     """Check a search space; print its ranges and the first trials, as suggested before any result."""
     from reid_tune.report.space import first_suggestions, ranges_table, suggestions_table
-    from reid_tune.search.validation import SAMPLE_COUNT, validate_space
+    from reid_tune.search.space_check import SAMPLE_COUNT, validate_space
     from reid_tune.search_space.load import load_sweep
     from reid_tune.sweep.stages.rerank import list_settings
     from reid_tune.tables import format_count, print_table

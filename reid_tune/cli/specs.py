@@ -59,7 +59,7 @@ def spec_show(
 @spec_app.command("schema")
 def spec_schema() -> None:
     """Print the JSON Schema of a spec, for editors."""
-    from reid_tune.config.schema import json_schema
+    from reid_tune.config.json_schema import json_schema
 
     typer.echo(json.dumps(json_schema(), indent=2))
 
@@ -67,6 +67,6 @@ def spec_schema() -> None:
 @spec_app.command("page")
 def spec_page() -> None:
     """Print all fields with defaults, allowed values and descriptions, as Markdown."""
-    from reid_tune.config.schema import markdown_page
+    from reid_tune.config.json_schema import markdown_page
 
     typer.echo(markdown_page(), nl=False)

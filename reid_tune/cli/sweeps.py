@@ -109,7 +109,7 @@ def _print_plan(sweep: "SweepConfig", until: Stage, address: str | None, format:
 
 
 def _run(sweep: "SweepConfig", resume: ResumeMode, start: Stage | None, until: Stage, address: str | None) -> None:
-    from reid_tune.cli.inspect import print_sweep
+    from reid_tune.cli.reports import print_sweep
     from reid_tune.journal.sweep_lookup import resume_command
     from reid_tune.report.html import PAGE
     from reid_tune.sweep.run import run_sweep

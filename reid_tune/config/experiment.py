@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 from reid_tune.config.base import Section
 from reid_tune.config.dataset import Dataset
 from reid_tune.config.model import Model
-from reid_tune.config.tasks import Evaluate, Export, Inference, ReRankingSection
+from reid_tune.config.task_sections import Evaluate, Export, Inference, ReRankingSection
 from reid_tune.config.train import Train
 
 __all__ = ["Experiment", "canonical_key", "flatten", "leaf_fields", "unflatten"]

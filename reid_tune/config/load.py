@@ -14,8 +14,8 @@ from omegaconf.errors import OmegaConfBaseException
 from reid_tune.config.checks import find_errors, find_sampling_errors
 from reid_tune.config.defaults import backbone_defaults
 from reid_tune.config.experiment import Experiment, canonical_key, flatten, leaf_fields, unflatten
+from reid_tune.config.pydantic_messages import combine_errors, validate
 from reid_tune.config.tao_keys import is_default, is_inactive_tao_key, unsupported_message
-from reid_tune.config.validation import combine_errors, validate
 from reid_tune.errors import InputError
 
 __all__ = [

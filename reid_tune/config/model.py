@@ -6,7 +6,7 @@ from pydantic import Field
 
 from reid_tune.config.base import Section
 
-__all__ = ["Model"]
+__all__ = ["Model", "is_swin", "is_transformer", "is_vit"]
 
 Stride = Annotated[int, Field(ge=1)]
 
@@ -80,3 +80,18 @@ class Model(Section):
         description="Weight of a Swin's semantic modulation, which has an effect only with pretrained weights that "
         "contain its tables; a negative value removes it.",
     )
+
+
+def is_transformer(backbone: str) -> bool:
+    """Whether fields of the spec set a backbone's stochastic depth and dropouts."""
+    return "swin" in backbone or is_vit(backbone)
+
+
+def is_vit(backbone: str) -> bool:
+    """Whether a backbone is a plain vision transformer."""
+    return backbone.startswith(("vit_", "deit_", "deit3_"))
+
+
+def is_swin(backbone: str) -> bool:
+    """Whether a backbone is a Swin of the first version (Liu et al., ICCV 2021)."""
+    return backbone.startswith("swin_")

@@ -5,14 +5,12 @@ from dataclasses import dataclass
 
 from reid_tune.config.defaults import documented_values
 from reid_tune.config.experiment import Experiment
+from reid_tune.config.model import is_swin, is_transformer, is_vit
 
 __all__ = [
     "UnusedField",
     "has_identity_loss",
     "has_triplet_loss",
-    "is_swin",
-    "is_transformer",
-    "is_vit",
     "unused_fields",
 ]
 
@@ -52,21 +50,6 @@ def has_triplet_loss(experiment: Experiment) -> bool:
     return "triplet" in experiment.dataset.sampler and "triplet" in experiment.model.metric_loss_type
 
 
-def is_transformer(backbone: str) -> bool:
-    """Whether fields of the spec set a backbone's stochastic depth and dropouts."""
-    return "swin" in backbone or is_vit(backbone)
-
-
-def is_vit(backbone: str) -> bool:
-    """Whether a backbone is a plain vision transformer."""
-    return backbone.startswith(("vit_", "deit_", "deit3_"))
-
-
-def is_swin(backbone: str) -> bool:
-    """Whether a backbone is a Swin of the first version (Liu et al., ICCV 2021)."""
-    return backbone.startswith("swin_")
-
-
 def _has_pretrained_weights(experiment: Experiment) -> bool:
     return bool(experiment.model.pretrained_model_path)
 
@@ -88,7 +71,7 @@ _RULES: tuple[tuple[str, Callable[[Experiment], bool], tuple[str, ...]], ...] = 
         lambda e: is_transformer(e.model.backbone),
         ("model.drop_path", "model.drop_out", "model.att_drop_rate"),
     ),
-    ("the backbone is not a Swin", lambda e: e.model.backbone.startswith("swin_"), ("model.semantic_weight",)),
+    ("the backbone is not a Swin", lambda e: is_swin(e.model.backbone), ("model.semantic_weight",)),
     (
         "pretrained_model_path is not set",
         lambda e: _has_pretrained_weights(e) or not e.model.pretrain_choice,

@@ -9,7 +9,7 @@ from typing import cast, get_args
 import numpy as np
 import torch
 
-from reid_tune.config.tasks import ExportPrecision, InputLayout
+from reid_tune.config.task_sections import ExportPrecision, InputLayout
 from reid_tune.data.image_spec import Channels, ImageSpec, Interpolation
 from reid_tune.data.normalisation import normalise
 

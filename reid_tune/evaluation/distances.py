@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from reid_tune.environment import set_defaults
-from reid_tune.evaluation.copies import concatenate_rows
+from reid_tune.evaluation.equal_rows import concatenate_rows
 from reid_tune.evaluation.parallel import map_in_threads, single_threaded
 
 __all__ = [

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from reid_tune.errors import InfrastructureError
 from reid_tune.execution.failures import Failure, classify_error, failure_to_report
 from reid_tune.execution.gpu_memory import limit_memory
-from reid_tune.execution.network import make_torch_config
+from reid_tune.execution.network_interface import make_torch_config
 from reid_tune.execution.ray_private import trainer_without_group_cleaner
 from reid_tune.storage.object_store import is_url
 from reid_tune.storage.s3 import S3Store

@@ -8,8 +8,7 @@ import torch
 from timm.layers import BlurPool2d
 from torch import Tensor, nn
 
-from reid_tune.config.model import Model
-from reid_tune.config.unused_fields import is_swin, is_transformer, is_vit
+from reid_tune.config.model import Model, is_swin, is_transformer, is_vit
 from reid_tune.errors import InputError
 from reid_tune.modeling.swin import adapt_swin, swin_options
 from reid_tune.modeling.vit import set_patch_stride

@@ -8,7 +8,7 @@ from typing import Any
 from reid_tune.checkpoints.filenames import is_reference
 from reid_tune.config.experiment import Experiment
 from reid_tune.config.load import build_experiment, parse_overrides, read_yaml
-from reid_tune.config.validation import validate
+from reid_tune.config.pydantic_messages import validate
 from reid_tune.errors import InputError, error_context
 from reid_tune.search_space.parse import parse_spaces
 from reid_tune.search_space.schema import OBJECTIVE_FORMS, SweepFile

@@ -18,7 +18,7 @@ from reid_tune.errors import ReidTuneError, RunFailedError
 from reid_tune.journal.event_log import EVENTS, read_events
 from reid_tune.journal.stages import STAGES
 from reid_tune.journal.state import RunState, replay
-from reid_tune.search.validation import SAMPLE_COUNT, validate_space
+from reid_tune.search.space_check import SAMPLE_COUNT, validate_space
 from reid_tune.search_space.load import SweepConfig, load_sweep
 from reid_tune.search_space.space import plain_values
 from reid_tune.sweep.pretrained import pinned_pretrained_weights

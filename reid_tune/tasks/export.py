@@ -10,7 +10,7 @@ import numpy as np
 
 from reid_tune.config.experiment import Experiment
 from reid_tune.config.load import build_experiment
-from reid_tune.config.tasks import Export
+from reid_tune.config.task_sections import Export
 from reid_tune.data.image_spec import ImageSpec
 from reid_tune.data.images import decode_readable
 from reid_tune.data.records import read_image_folder

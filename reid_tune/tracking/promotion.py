@@ -72,7 +72,7 @@ class Verdict:
         if self.incumbent is None:
             return "no other version had the alias"
         if self.difference is None:
-            return f"version {self.incumbent} has the alias, and no paired results over common splits to compare with"
+            return f"version {self.incumbent} has the alias, and there are no paired results over common splits"
         mean, low, high = (100 * value for value in (self.difference.mean, self.difference.low, self.difference.high))
         gain = f"{mean:+.1f} points of mAP [{low:+.1f}, {high:+.1f}]"
         return f"{gain} against version {self.incumbent}, over {self.difference.repeats} common split(s)"

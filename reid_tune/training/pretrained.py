@@ -9,8 +9,8 @@ from pathlib import Path
 from torch import Tensor
 
 from reid_tune.checkpoints.checkpoint import is_encrypted_file, load_checkpoint
-from reid_tune.checkpoints.key_mapping import extract_tensors, to_reid_tune_keys
-from reid_tune.checkpoints.third_party import read_third_party_weights
+from reid_tune.checkpoints.third_party_file import read_third_party_weights
+from reid_tune.checkpoints.third_party_keys import extract_tensors, to_reid_tune_keys
 from reid_tune.config.encryption_key import find_passphrase
 from reid_tune.config.experiment import Experiment
 from reid_tune.errors import InputError

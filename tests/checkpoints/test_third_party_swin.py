@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from reid_tune.checkpoints.key_mapping import extract_tensors, to_reid_tune_keys
-from reid_tune.checkpoints.third_party import read_third_party_weights
+from reid_tune.checkpoints.third_party_file import read_third_party_weights
+from reid_tune.checkpoints.third_party_keys import extract_tensors, to_reid_tune_keys
 from reid_tune.config.model import Model
 from reid_tune.modeling.network import ReIDNet, build_network
 from reid_tune.modeling.weights import LoadReport, load_weights

@@ -33,7 +33,7 @@ CONSTRAINTS = [f"{RATE} < 0.05 or model.feat_dim in [128, 256]"]
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
     """`space show` of a file in an empty folder; its status, stdout and stderr."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("reid_tune.search.validation.SAMPLE_COUNT", 100)
+    monkeypatch.setattr("reid_tune.search.space_check.SAMPLE_COUNT", 100)
     Path("spec.yaml").write_text("dataset: {train_dataset_dir: nowhere}")
     tree = {
         "name": "x",

@@ -1,4 +1,4 @@
-"""What stands in front of a server: TLS, with certificates of an authority of the test's own, and bad luck."""
+"""A proxy in front of a server: TLS with certificates of a test authority, and failures."""
 
 import datetime
 import ipaddress

@@ -1,4 +1,4 @@
-"""The genuine Triton server as a process of its own, on loopback addresses."""
+"""The real Triton server as a separate process, on loopback addresses."""
 
 import os
 import shutil
@@ -47,7 +47,7 @@ class Triton:
 def triton_server(repository: Path, *, options: tuple[str, ...] = ()) -> Iterator[Triton]:
     """A real `tritonserver` whose models are ready when the block begins, and which has ended when it ends.
 
-    Its onnxruntime backend is the one beside this file. Starting takes 2 to 5 seconds and so does ending.
+    Its onnxruntime backend is the one next to this file. Starting takes 2 to 5 seconds and so does ending.
 
     Args:
         repository: Its model repository.
@@ -109,7 +109,7 @@ def _end(process: "subprocess.Popen[bytes]", prefix: str) -> None:
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    # Left behind by a server that a client was still connected to, or that was killed.
+    # Left by a server that a client was still connected to, or that was killed.
     for region in Path("/dev/shm").glob(f"{prefix}*"):
         region.unlink()
 

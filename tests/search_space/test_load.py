@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from reid_tune.errors import InputError
-from reid_tune.search.validation import validate_space
+from reid_tune.search.space_check import validate_space
 from reid_tune.search_space.load import load_sweep
 from reid_tune.search_space.range_syntax import RANGE_KINDS, parse_range
 

@@ -8,7 +8,7 @@ from reid_tune.data.records import read_image_folder, read_training_folders, tra
 from reid_tune.data.splits import split_by_identity
 from reid_tune.demo import draw_demo_data
 from reid_tune.errors import InputError
-from reid_tune.search.validation import validate_space
+from reid_tune.search.space_check import validate_space
 from reid_tune.sweep.sample_images import link_images, sample_test_images, sample_training_images
 from reid_tune.sweep.smoke import make_small_sweep
 from reid_tune.training.data_split import load_split

@@ -196,8 +196,8 @@ def test_the_hardest_queries_of_the_order_that_is_shown_come_first(
     wanted = [names[found.matched[m]] for m in order]
     shown = re.findall(r">id (\d+), cam (\d+)<|>distractor, cam", text)[::3]
     assert shown == [(str(int(name[:4])), name[6]) for name in wanted]
-    told = re.findall(r">AP (\d+) %, first match at (\d+)<", text)
-    assert told == [(f"{100 * found.average_precision[m]:.0f}", str(found.first_hit[m] + 1)) for m in order]
+    captions = re.findall(r">AP (\d+) %, first match at (\d+)<", text)
+    assert captions == [(f"{100 * found.average_precision[m]:.0f}", str(found.first_hit[m] + 1)) for m in order]
 
 
 def test_matches_in_the_picture_are_those_of_the_metric(

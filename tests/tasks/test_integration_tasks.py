@@ -275,4 +275,4 @@ def test_train_killed_resumed_evaluate_inference_export(name: str, tmp_path: Pat
     out, _ = desk.run("evaluate", "evaluate.checkpoint=model/model.onnx", "--format", "json")
     assert json.loads(out)["plain"]["mAP"] == pytest.approx(metrics["plain"]["mAP"], abs=1e-3)
     found = [path for path in tmp_path.rglob("*") if path.is_file() and KEY.encode() in path.read_bytes()]
-    assert found == [tmp_path / "spec.yaml"], "the key stands where the user wrote it, and nowhere else"
+    assert found == [tmp_path / "spec.yaml"], "the key is only where the user wrote it"

@@ -1,4 +1,4 @@
-"""The task `split`, and the lists that a training leaves beside its checkpoints."""
+"""The task `split`, and the lists that a training writes next to its checkpoints."""
 
 import os
 from pathlib import Path

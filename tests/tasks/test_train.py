@@ -154,7 +154,7 @@ def test_what_is_said_about_the_data(spec: Spec, data: Path, capsys: pytest.Capt
     assert "warning: dataset.num_classes = 5 is ignored, as the folder has 6 identities." in err
     assert "the test folders; what is selected by it is selected on test" in err
     run_train(spec(dataset__validation=str(data), train__num_epochs=2))
-    assert "selected on test" in capsys.readouterr().err, "a folder that is the test's is no blind one"
+    assert "selected on test" in capsys.readouterr().err, "validation on the test folder selects on test"
 
 
 def test_the_best_epoch_is_kept_by_a_blind_validation_alone(spec: Spec, tmp_path: Path, data: Path) -> None:

@@ -14,7 +14,7 @@ from reid_tune.errors import InputError, ReidTuneError, error_context
 from reid_tune.modeling.cost import model_cost
 from reid_tune.modeling.network import build_seeded_network
 from reid_tune.search.asha import rung_epochs
-from reid_tune.search.validation import SAMPLE_COUNT, validate_space
+from reid_tune.search.space_check import SAMPLE_COUNT, validate_space
 from reid_tune.search.warm_start import initial_points
 from reid_tune.search_space.load import SweepConfig
 from reid_tune.sweep.stages.rerank import list_settings

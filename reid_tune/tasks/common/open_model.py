@@ -10,8 +10,8 @@ import torch
 
 from reid_tune.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from reid_tune.checkpoints.filenames import BEST, LATEST, newest_checkpoint
-from reid_tune.checkpoints.key_mapping import extract_tensors, to_reid_tune_keys
-from reid_tune.checkpoints.third_party import read_third_party_weights
+from reid_tune.checkpoints.third_party_file import read_third_party_weights
+from reid_tune.checkpoints.third_party_keys import extract_tensors, to_reid_tune_keys
 from reid_tune.config.diff import network_differences
 from reid_tune.config.encryption_key import find_passphrase
 from reid_tune.config.experiment import Experiment

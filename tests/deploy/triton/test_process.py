@@ -1,4 +1,4 @@
-"""A server of one's own, played by small programs."""
+"""A local server, simulated by small programs."""
 
 import signal
 import subprocess
@@ -42,7 +42,7 @@ def has_ended(pid: int) -> bool:
         return True
 
 
-def test_a_server_of_its_own_needs_a_program_and_a_repository(tmp_path: Path) -> None:
+def test_a_local_server_needs_a_program_and_a_repository(tmp_path: Path) -> None:
     for program, repository, said in (
         ("no-such-tritonserver", tmp_path, "there is no such program"),
         ("true", tmp_path / "gone", "there is no such folder"),

@@ -38,7 +38,7 @@ def config(folder: Path) -> Any:
 
 
 def tree(folder: Path) -> list[str]:
-    """All files in a folder and beside it."""
+    """All files in a folder, and the names next to it."""
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()) + sorted(
         path.name for path in folder.parent.iterdir()
     )

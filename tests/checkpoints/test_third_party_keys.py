@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from reid_tune.checkpoints.key_mapping import extract_tensors, to_reid_tune_keys
+from reid_tune.checkpoints.third_party_keys import extract_tensors, to_reid_tune_keys
 
 ONE = torch.ones(1)
 

@@ -5,7 +5,7 @@ import pytest
 
 from reid_tune.config.experiment import Experiment
 from reid_tune.errors import InputError
-from reid_tune.search.validation import SAMPLE_COUNT, validate_space
+from reid_tune.search.space_check import SAMPLE_COUNT, validate_space
 
 from ..helpers.simulated_driver import make_sweep
 

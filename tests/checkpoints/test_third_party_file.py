@@ -15,7 +15,7 @@ import torch
 from omegaconf import OmegaConf
 from safetensors.torch import save_file
 
-from reid_tune.checkpoints.third_party import read_third_party_weights
+from reid_tune.checkpoints.third_party_file import read_third_party_weights
 from reid_tune.errors import InputError
 
 WEIGHTS = {"conv1.weight": torch.arange(6.0).reshape(2, 3), "bn1.bias": torch.ones(2)}

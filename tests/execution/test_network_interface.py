@@ -1,4 +1,4 @@
-from reid_tune.execution.network import make_torch_config
+from reid_tune.execution.network_interface import make_torch_config
 from reid_tune.training.timeouts import GROUP_TIMEOUT
 
 

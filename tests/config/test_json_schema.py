@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from reid_tune.config.experiment import Experiment, leaf_fields
-from reid_tune.config.schema import json_schema, markdown_page
+from reid_tune.config.json_schema import json_schema, markdown_page
 
 from .test_examples import EXAMPLES
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from reid_tune.evaluation import copies
+from reid_tune.evaluation import equal_rows as copies
 from reid_tune.evaluation.distances import UniqueRows
 
 
