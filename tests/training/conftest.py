@@ -32,7 +32,7 @@ def draw(folder: Path, identities: range, images: int) -> Path:
 
 @pytest.fixture(scope="session")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folders `train` (12 identities x 6), `gallery` (4 x 3) and `query` (4 x 2 of the cameras 1 and 2)."""
+    """Folders `train` (12 identities x 6 images), `gallery` (4 x 3) and `query` (4 x 2, of cameras 1 and 2)."""
     root = tmp_path_factory.mktemp("data")
     draw(root / "train", range(1, 13), 6)
     draw(root / "gallery", range(101, 105), 3)

@@ -1,4 +1,4 @@
-"""When the backbone is compiled or recorded, and that PyTorch's calls are made as they must be."""
+"""Conditions under which the backbone is compiled or recorded, and the calls of PyTorch that do it."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +16,7 @@ GPU, CPU = torch.device("cuda", 0), torch.device("cpu")
 
 
 def network_on(device: torch.device, build: Build) -> ReIDNet:
-    """A network that says that it is on a device; it stays on the CPU."""
+    """Network that claims to be on a device and stays on the CPU."""
     network = build_seeded_network(build().model, 4, seed=0)
     network.parameters = lambda: iter([SimpleNamespace(device=device)])  # type: ignore[method-assign, assignment]
     return network
@@ -55,7 +55,7 @@ def test_when_the_backbone_is_compiled(
 def test_graphs_are_recorded_once_and_leave_the_network_as_it_was(
     build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The recording is a stand-in that does what PyTorch's does: it runs the network a few times."""
+    """The recording is a stand-in that runs the network a few times, as PyTorch's recording does."""
     network, recorded = network_on(GPU, build), []
     network.train()
     static = torch.zeros(8, 32)

@@ -1,4 +1,4 @@
-"""`train.accumulate`: the losses and gradients of the whole batch, with the activations of a chunk."""
+"""Losses and gradients with `train.accumulate` are those of the whole batch."""
 
 import copy
 from pathlib import Path
@@ -19,7 +19,7 @@ from .conftest import Build, Recorder
 
 
 def one_step(network: ReIDNet, losses: str, images: Tensor, labels: Tensor, **values: Any) -> dict[str, Any]:
-    """The parts of the loss, the gradients and the state after one step of a copy of the network."""
+    """Return the parts of the loss, the gradients and the state after one step of a copy of the network."""
     experiment = worker.experiment("unused", **worker.LOSSES[losses], **values)
     network = copy.deepcopy(network)
     step = TrainingStep(network, make_optimizer(network, experiment.train.optim), experiment)
@@ -34,7 +34,7 @@ def network_of(backbone: str = "test_resnet", **values: Any) -> ReIDNet:
 
 
 def assert_equal_gradients(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
-    """Equal to 1e-6 of the largest gradient: some, such as those before a batch norm, are sums that cancel out."""
+    """Compare to 1e-6 of the largest gradient: some gradients, such as those before a batch norm, cancel out."""
     assert one.keys() == other.keys()
     largest = max(float(gradient.abs().max()) for gradient in one.values())
     for name, gradient in one.items():
@@ -44,7 +44,7 @@ def assert_equal_gradients(one: dict[str, Tensor], other: dict[str, Tensor]) -> 
 @pytest.mark.parametrize("losses", worker.LOSSES)
 @pytest.mark.parametrize("chunks", [2, 8])
 def test_losses_and_gradients_are_those_of_the_whole_batch(losses: str, chunks: int) -> None:
-    """The backbone in float64, whose features are the same float32 numbers whatever the size of a chunk."""
+    """The backbone is in float64, so its features are the same float32 numbers for any size of a chunk."""
     network = network_of()
     network.backbone.eval().double()  # Batch norm in training mode sees a chunk.
     network.projection.double()
@@ -61,7 +61,7 @@ def test_losses_and_gradients_are_those_of_the_whole_batch(losses: str, chunks: 
 
 @pytest.mark.parametrize("backbone", ["test_resnet", "vit_tiny_patch16_224"])
 def test_chunks_equal_separate_graphs_in_memory(backbone: str) -> None:
-    """The obvious way keeps the activations of all chunks; batch norm and dropout are those of the chunks."""
+    """Separate graphs keep the activations of all chunks; batch norm and dropout are those of the chunks."""
     size = {"model.input_width": 32} if backbone.startswith("vit") else {}
     network = network_of(backbone, **{"model.drop_path": 0.3, "model.drop_out": 0.2} if size else {}, **size)
     images, labels = worker.batch()

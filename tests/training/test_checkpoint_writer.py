@@ -1,4 +1,4 @@
-"""Checkpoints in the background: whole or not at all, of the state at `save`, and on the disk before a report."""
+"""Checkpoints in the background: atomic, with the state at `save`, and on the disk before a report."""
 
 import errno
 import signal
@@ -104,7 +104,7 @@ def test_an_epoch_is_reported_once_its_checkpoint_is_there(build: Build, tmp_pat
 def test_an_epoch_is_reported_though_the_next_one_diverges(
     build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The loss of the second epoch is found to be infinite while the first one's checkpoint is still being written."""
+    """The loss of the second epoch becomes infinite while the first one's checkpoint is still being written."""
     steps, take_step = [], TrainingStep.__call__
 
     def diverging(self: TrainingStep, *inputs: torch.Tensor) -> dict[str, torch.Tensor]:

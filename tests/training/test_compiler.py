@@ -14,7 +14,7 @@ from reid_tune.training.compiler import find_compiler, limit_compile_processes, 
 
 @pytest.fixture
 def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder that is the whole PATH; without CC and CXX."""
+    """Folder that is the only one in PATH; CC and CXX are not set."""
     for variable in ("CC", "CXX"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -76,12 +76,12 @@ def test_the_users_number_of_compile_processes_counts(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize(
-    ("given", "spins"),
+    ("variables", "spins"),
     [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, "None")],
 )
-def test_threads_that_wait_sleep_soon_unless_the_user_says_otherwise(given: dict[str, str], spins: str) -> None:
+def test_threads_that_wait_sleep_soon_unless_the_user_says_otherwise(variables: dict[str, str], spins: str) -> None:
     code = "import reid_tune, os; print(os.environ.get('GOMP_SPINCOUNT'))"
     names = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
-    environment = {name: value for name, value in os.environ.items() if name not in names} | given
+    environment = {name: value for name, value in os.environ.items() if name not in names} | variables
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == spins

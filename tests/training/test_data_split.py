@@ -71,10 +71,10 @@ def test_missing_folders_are_named(build: Build, data: Path) -> None:
 def test_identities_shared_with_the_test_are_counted(build: Build, data: Path) -> None:
     train = load_split(build(dataset__validation="none")).train
     query, _ = read_evaluation_records(str(data / "query"), str(data / "gallery"))
-    known = {record.identity for record in train}
-    expected = len({record.identity for record in query if record.identity > 0 and record.identity in known})
+    train_identities = {record.identity for record in train}
+    expected = len({record.identity for record in query if record.identity > 0 and record.identity in train_identities})
     assert count_shared_identities(train, query) == expected
-    assert count_shared_identities(train, train) == len(known)
+    assert count_shared_identities(train, train) == len(train_identities)
 
 
 def test_several_training_folders_become_one_set_of_people(build: Build, data: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Which kernels a training has chosen, and what it leaves to the process afterwards."""
+"""Kernels that a training chooses, and the choice of the process afterwards."""
 
 from collections.abc import Iterator
 
@@ -18,7 +18,7 @@ cudnn = torch.backends.cudnn
 
 @pytest.fixture
 def gpu() -> Iterator[torch.device]:
-    """What a run on a GPU chooses: PyTorch keeps these settings without one, too."""
+    """Settings of a run on a GPU; PyTorch also keeps them without a GPU."""
     before = torch.get_float32_matmul_precision(), cudnn.allow_tf32
     yield torch.device("cuda", 0)
     assert (torch.get_float32_matmul_precision(), cudnn.allow_tf32) == before, "the choice before is restored"
@@ -39,7 +39,7 @@ def test_a_cpu_multiplies_in_true_float32() -> None:
 def test_losses_and_their_gradients_are_in_true_float32(
     gpu: torch.device, build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The precision at the forward and the backward pass of the losses, and at the backward pass of the backbone."""
+    """Precision in the forward and the backward pass of the losses, and in the backward pass of the backbone."""
     seen = []
 
     class Noted(torch.autograd.Function):

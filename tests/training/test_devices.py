@@ -1,4 +1,4 @@
-"""Which device a process computes on."""
+"""Devices of tasks and of option --device."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""1, 2 and 4 workers with the same global batch do the same."""
+"""1, 2 and 4 workers with the same global batch have the same losses and gradients."""
 
 import subprocess
 import sys
@@ -78,7 +78,7 @@ def test_a_batch_that_cannot_be_divided_is_refused(results: Results) -> None:
 
 @pytest.mark.parametrize("world", [2, 4])
 def test_a_batch_need_not_be_whole_identities_for_each_worker(world: int) -> None:
-    """What makes the step `batch of 12` another case than the others."""
+    """The shares of the step `batch of 12` are not whole identities, unlike those of the others."""
     _, labels = worker.batch(worker.STEPS["batch of 12"][1])
     assert len(labels) == 12 and len(labels) % world == 0 and len(labels) % (world * worker.INSTANCES)
 

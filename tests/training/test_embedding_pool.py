@@ -1,4 +1,4 @@
-"""Embedding by several processes: the same numbers as by one, and nothing left behind."""
+"""Embedding with several processes: the same numbers as with one, and no process remains."""
 
 import subprocess
 import sys
@@ -28,7 +28,7 @@ def make_spec() -> Experiment:
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> list[ModelFile]:
-    """Two networks in files."""
+    """Files of two networks."""
     experiment, folder = make_spec(), tmp_path_factory.mktemp("models")
     spec = experiment.model_dump(mode="json", exclude={"encryption_key"})
     for seed in (0, 1):

@@ -1,4 +1,4 @@
-"""Training on a GPU: every way of running a step has the numbers of the plain one, and the host does not wait."""
+"""Training on a GPU: every execution of a step has the numbers of the eager one, and the host does not wait."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,7 +25,7 @@ VALUES: dict[str, Any] = {"train__cudnn__benchmark": False, "train__tf32": False
 
 @pytest.fixture(scope="module")
 def plain(build: Build, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """The epochs of a run without any of it."""
+    """Epochs of a run with none of these settings."""
     experiment = build(**VALUES, dataset__resident=False)
     return train(experiment, Recorder(), tmp_path_factory.mktemp("plain"), device=GPU).history
 
@@ -61,7 +61,7 @@ def run(build: Build, tmp_path: Path, request: pytest.FixtureRequest) -> Trainin
 
 
 def steps(run: TrainingState, count: int) -> Iterator[dict[str, torch.Tensor]]:
-    """The parts of the loss in the first steps of a run."""
+    """Yield the parts of the loss in the first steps of a run."""
     run.network.train()
     epochs = range(count)
     with (
@@ -120,7 +120,7 @@ def test_accumulation_has_the_losses_and_gradients_of_the_whole_batch(build: Bui
 
 
 def test_a_checkpoint_has_the_weights_at_the_end_of_its_epoch(build: Build, tmp_path: Path) -> None:
-    """The copy to the host is made in the GPU's order of work, and the next steps have begun by then."""
+    """The copy to the host is queued on the GPU's stream, and the next steps start before it is complete."""
 
     class Snapshot(Recorder):
         def report_epoch(self, metrics: Any) -> None:

@@ -33,7 +33,7 @@ LABELS = np.arange(4).repeat(4)
 
 
 class CopiesFromTheHost(TorchDispatchMode):
-    """Notes the operations that take a tensor of the CPU and return one of the meta device."""
+    """Records the operations that take a tensor of the CPU and return one of the meta device."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class CopiesFromTheHost(TorchDispatchMode):
 
 
 def _devices(values: Any) -> set[str]:
-    """Kinds of device of the tensors with dimensions in nested values; a scalar travels with the operation."""
+    """Return the kinds of device of the tensors with dimensions in nested values; scalars are passed by value."""
     if isinstance(values, Tensor):
         return {values.device.type} if values.dim() else set()
     if isinstance(values, dict):
@@ -61,7 +61,7 @@ def _devices(values: Any) -> set[str]:
 
 @contextmanager
 def meta_uploads() -> Iterator[None]:
-    """Uploads give a tensor of the meta device at once: on a GPU they come from page-locked memory, without a wait."""
+    """Uploads return a tensor of the meta device at once: on a GPU they read page-locked memory, without a wait."""
 
     def to_device(values: np.ndarray | Tensor, _: torch.device) -> Tensor:
         tensor = torch.as_tensor(values)
@@ -75,7 +75,7 @@ def meta_uploads() -> Iterator[None]:
 
 
 def augmented(erasing: Any) -> Callable[[], Tensor]:
-    """The augmentation of a batch, all of it switched on."""
+    """Return a function that augments a batch with all transforms."""
     spec = ImageSpec(32, 16, "bilinear", 3, (0.5, 0.4, 0.3), (0.2, 0.2, 0.2))
     augmentation = Augmentation(spec, padding=2, erase=0.5, erasing=erasing, jitter=ColorJitter(prob=0.5))
     decisions = augmentation.draw(0, 0, 0, 16)
@@ -94,7 +94,7 @@ def test_the_augmentation_of_a_batch_copies_nothing_from_the_host(erasing: str) 
 
 
 def test_the_log_finds_a_copy() -> None:
-    """As the normalisation did it once: constants that are made on the host in every step."""
+    """Normalisation whose constants are made on the host in every step."""
     with CopiesFromTheHost() as log:
         torch.empty(4, device=META).mul_(torch.tensor([1.0, 2.0, 3.0, 4.0]).to(META))
     assert log.copies == ["aten._to_copy.default"]

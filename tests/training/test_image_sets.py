@@ -78,7 +78,7 @@ def equal_to_decode(images: DecodedImages, records: Sequence[ImageRecord]) -> bo
 
 
 def test_every_record_has_its_own_pixels(build: Build, data: Path, tmp_path: Path) -> None:
-    """Rows of whole folders: a hold-out, several folders with moved identities, a gallery without its junk."""
+    """Rows of whole folders: a validation split, several folders with shifted identities, a gallery without junk."""
     other = draw(tmp_path / "other", range(3, 8), 3)
     for name in ("0000_c1_nobody.png", "-1_c1_junk.png", "0004_c2_more.png"):
         Image.effect_noise((16, 32), 50).convert("RGB").save(other / name)
@@ -93,8 +93,8 @@ def test_every_record_has_its_own_pixels(build: Build, data: Path, tmp_path: Pat
 
     query, gallery = read_evaluation_records(str(data / "query"), str(other))
     tested = load_evaluation_images(experiment, query, gallery)
-    known = [record for record in gallery if record.identity >= 0]
-    assert len(known) == len(gallery) - 1 and equal_to_decode(tested.images, [*query, *known])
+    without_junk = [record for record in gallery if record.identity >= 0]
+    assert len(without_junk) == len(gallery) - 1 and equal_to_decode(tested.images, [*query, *without_junk])
 
 
 def test_all_runs_share_the_files_of_their_folders(

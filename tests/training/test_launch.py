@@ -55,7 +55,7 @@ def test_a_fault_in_one_worker_ends_all_and_is_the_runs() -> None:
 
 
 def finish_a_file(folder: Path, device: torch.device) -> None:
-    """Let rank 1 fail once rank 0 is at work on something that it finishes when it is ended."""
+    """Let rank 1 fail while rank 0 writes a file, which it finishes when it is ended."""
     begun = folder / "begun"
     if dist.get_rank() == 1:
         while not begun.exists():
@@ -81,7 +81,7 @@ def test_without_a_gpu_workers_are_processes_on_the_cpu(monkeypatch: pytest.Monk
 
 
 def test_gpus_must_exist(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The count of a machine with two GPUs is made up: there is none here."""
+    """The number of GPUs is a stand-in for a machine with two."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert worker_devices((1, 0), "train.gpu_ids") == [torch.device("cuda", 1), torch.device("cuda", 0)]
@@ -93,7 +93,7 @@ def test_gpus_must_exist(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_more_gpus_than_the_machine_has_are_refused_by_the_field_that_counts(
     task: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The count of a machine with one GPU is made up: there is none here."""
+    """The number of GPUs is a stand-in for a machine with one."""
     several = with_parameters(Experiment(), {f"{task}.num_gpus": 4}, "test")
     third = with_parameters(Experiment(), {f"{task}.gpu_ids": [3]}, "test")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -112,7 +112,7 @@ def test_more_gpus_than_the_machine_has_are_refused_by_the_field_that_counts(
 def test_a_process_group_knows_its_gpu_and_waits_long(
     device: torch.device, named: torch.device | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without a GPU: torch's functions are replaced by ones that note what they are given."""
+    """Without a GPU, torch's functions are replaced by ones that record their arguments."""
     calls: list[dict[str, Any]] = []
     monkeypatch.setattr(os, "environ", dict(os.environ))
     monkeypatch.setattr(

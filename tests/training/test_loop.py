@@ -1,4 +1,4 @@
-"""Whole runs: what is written and reported, resuming, validation, and how a run fails."""
+"""Whole runs: files, reports, resuming, validation and failures."""
 
 import math
 import os
@@ -39,7 +39,7 @@ def equal(one: Any, other: Any) -> bool:
 
 @pytest.fixture(scope="module")
 def whole(build: Build, tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainingResult, Recorder]:
-    """An uninterrupted run of three epochs with a hold-out."""
+    """An uninterrupted run of three epochs with a validation split."""
     recorder = Recorder()
     return train(build(dataset__validation="holdout"), recorder, tmp_path_factory.mktemp("whole")), recorder
 
@@ -173,7 +173,7 @@ def test_validation_on_the_test_folders(build: Build, data: Path, tmp_path: Path
 
 
 def with_weights(path: Path, target: Path, value: float) -> Path:
-    """A copy of a checkpoint whose projection has one value everywhere."""
+    """Copy a checkpoint, with one value everywhere in its projection."""
     checkpoint = load_checkpoint(path)
     weights = checkpoint.model | {
         "projection.weight": torch.full_like(checkpoint.model["projection.weight"], value),
@@ -303,7 +303,7 @@ def test_the_best_epoch_is_kept_where_it_is_wanted(build: Build, tmp_path: Path)
 
 
 def test_a_plateau_lowers_the_rate(build: Build, tmp_path: Path) -> None:
-    """Nothing improves at a rate of next to nothing, so that every later epoch is a plateau."""
+    """Nothing improves at a tiny learning rate, so every later epoch is a plateau."""
     watching = {"train__optim__plateau_patience": 0, "train__optim__warmup_iters": 0, "train__optim__gamma": 0.5}
     experiment = build(
         **watching,

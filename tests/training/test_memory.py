@@ -1,4 +1,4 @@
-"""Exhausted memory is one sentence, and a kernel that does not exist is another."""
+"""Messages of exhausted memory and of a missing deterministic kernel."""
 
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,7 @@ def test_a_training_without_memory_ends_with_one_sentence(
 
 
 def test_the_sentence_names_the_gpu_and_its_memory(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The driver's answers are stand-ins: there is no GPU here."""
+    """The driver's answers are stand-ins, without a GPU."""
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (3 * 2**30, 80 * 2**30))
     monkeypatch.setattr(torch.cuda, "get_per_process_memory_fraction", lambda _: 0.25)
     with pytest.raises(OutOfMemoryError) as caught, translate_memory_errors(build(), torch.device("cuda", 1)):

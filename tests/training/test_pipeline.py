@@ -81,7 +81,7 @@ def test_images_stay_on_a_gpu_where_they_take_a_quarter_of_its_free_memory(
     free_times_images: float,
     expected: str,
 ) -> None:
-    """The GPU and the copy to it are stand-ins: there is no GPU here."""
+    """The GPU and the copy to it are stand-ins."""
     size = float(np.prod(images.images.shape))
     monkeypatch.setattr(pipeline, "_free_memory", lambda _: free_times_images * size)
     for name in ("ResidentImages", "HostImages"):

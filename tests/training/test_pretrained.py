@@ -35,7 +35,7 @@ def images(height: int = 64, width: int = 32) -> Tensor:
 
 
 def lively(module: torch.nn.Module) -> Weights:
-    """The module's weights, its batch norms with statistics of a trained one."""
+    """Return the module's weights, with batch-norm statistics as after a training."""
     torch.manual_seed(1)
     for part in module.modules():
         if isinstance(part, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d):
@@ -124,7 +124,7 @@ def test_a_file_with_nothing_for_the_backbone_is_an_error_that_shows_names(tmp_p
 
 
 def reference_file(path: Path, prefix: str = "model.") -> tuple[torch.nn.Module, Weights]:
-    """A checkpoint as TAO's training writes it, of a ResNet that is projected to 32 channels before the pooling."""
+    """Write a checkpoint as TAO's training does, of a ResNet with a projection to 32 channels before pooling."""
     backbone, neck = timm.create_model("resnet18", num_classes=0, global_pool=""), torch.nn.BatchNorm1d(32)
     heads = {f"bottleneck.{name}": tensor for name, tensor in lively(neck).items()}
     heads |= {"base.feature.weight": torch.randn(32, 512, 1, 1) / 20, "base.feature.bias": torch.randn(32)}

@@ -92,7 +92,7 @@ def test_centers_move_towards_their_features(build: Build, precision: str) -> No
 
 
 def test_half_precision_trains_with_a_scaled_loss(build: Build) -> None:
-    """A scale that overflows is lowered and its step skipped; then the update is that of float32, to rounding."""
+    """A scale that overflows is lowered and its step skipped; the next update is that of float32, up to rounding."""
     settings = {"train__optim__base_lr": 0.01, "train__clip_grad_norm": 1.0}
     exact, expected = make(build, **settings)
     step, parts = make(build, **settings, train__precision="fp16")

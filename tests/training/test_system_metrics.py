@@ -34,7 +34,7 @@ def test_the_thread_ends_with_the_block() -> None:
 
 def test_a_gpu_that_does_not_tell_its_use_ends_no_training(monkeypatch: pytest.MonkeyPatch) -> None:
     class NotSupported(Exception):
-        """As the errors of NVIDIA's bindings, which have no base but this."""
+        """Error as in NVIDIA's bindings, whose only base class is Exception."""
 
     def refuse(*_: object) -> float:
         raise NotSupported
