@@ -1,7 +1,6 @@
 """Latency of an exported model."""
 
 import os
-import platform
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 import torch
 
 from reid_tune.deploy.onnx_model import OnnxModel
+from reid_tune.journal.provenance import processor_name
 
 __all__ = ["measure_latency"]
 
@@ -79,10 +79,4 @@ def _summary(times: Sequence[float], size: int) -> dict[str, float]:
 def _device(model: OnnxModel, gpu: int) -> str:
     if model.is_on_gpu:
         return torch.cuda.get_device_name(gpu) if torch.cuda.is_available() else f"GPU {gpu}"
-    return _processor(Path("/proc/cpuinfo")) or platform.processor() or platform.machine()
-
-
-def _processor(file: Path) -> str:
-    """Return the name of the processor from /proc/cpuinfo; empty if it is not there."""
-    lines = file.read_text(errors="replace").splitlines() if file.is_file() else []
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+    return processor_name()

@@ -15,7 +15,7 @@ from reid_tune.data.fingerprint import fingerprint
 from reid_tune.errors import InputError
 from reid_tune.storage.download_cache import ensure_local_file
 
-__all__ = ["collect_environment", "training_file_digests"]
+__all__ = ["collect_environment", "processor_name", "training_file_digests"]
 
 PACKAGES = ("reid-tune", "torch", "torchvision", "timm", "ray", "optuna", "mlflow", "numpy")
 _DATA, _WEIGHTS = "training data", "pretrained weights"
@@ -40,7 +40,7 @@ def collect_environment(experiment: Experiment) -> dict[str, Any]:
         "machine": {
             "host": platform.node(),
             "platform": platform.platform(),
-            "cpu": _cpu(),
+            "cpu": processor_name(),
             "cores": len(os.sched_getaffinity(0)),
             "gpus": _gpus(),
         },
@@ -93,8 +93,9 @@ def _commit(source: Path) -> tuple[str | None, bool | None]:
     return (commit, bool(changes)) if commit else (None, None)
 
 
-def _cpu() -> str:
-    lines = _text(Path("/proc/cpuinfo")).splitlines()
+def processor_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """Return the name of the processor; that of its architecture where the system does not name it."""
+    lines = _text(cpuinfo).splitlines()
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(names, platform.processor() or platform.machine())
 

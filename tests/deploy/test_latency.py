@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reid_tune.deploy.latency import _processor, _summary, measure_latency
+from reid_tune.deploy.latency import _summary, measure_latency
 from reid_tune.errors import InputError
+from reid_tune.journal.provenance import processor_name
 
 from .conftest import SMALL
 
@@ -37,9 +38,9 @@ def test_the_summary_is_of_whole_batches() -> None:
 
 def test_the_processor_is_named(tmp_path: Path) -> None:
     (tmp_path / "cpuinfo").write_text("processor\t: 0\nmodel name\t: A CPU @ 2: fast\nmodel name\t: other\n")
-    assert _processor(tmp_path / "cpuinfo") == "A CPU @ 2: fast"
+    assert processor_name(tmp_path / "cpuinfo") == "A CPU @ 2: fast"
     (tmp_path / "arm").write_text("processor\t: 0\nCPU part\t: 0xd0c\n")
-    assert _processor(tmp_path / "arm") == _processor(tmp_path / "none") == ""
+    assert processor_name(tmp_path / "arm") == processor_name(tmp_path / "none") != ""
 
 
 def test_other_files_are_refused(tmp_path: Path) -> None:
