@@ -158,7 +158,7 @@ def sync(
     to: Annotated[str | None, typer.Option(help="MLflow store, instead of the recorded one.")] = None,
 ) -> None:
     """Send to MLflow what it is missing after its server was unreachable or a process was killed."""
-    from reid_tune.sweep.sync import sync as send
+    from reid_tune.sweep.mlflow_sync import sync as send
 
     status = 0
     for name in names:

@@ -6,11 +6,18 @@ from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any
 
-from reid_tune.search_space.ranges import INTEGER_KINDS, LOGARITHMIC_KINDS, Choice, ListRange, NumberRange, Range
+from reid_tune.search_space.ranges import (
+    INTEGER_KINDS,
+    LOGARITHMIC_KINDS,
+    RANGE_KINDS,
+    Choice,
+    ListRange,
+    NumberRange,
+    Range,
+)
 
-__all__ = ["RANGE_KINDS", "parse_range"]
+__all__ = ["parse_range"]
 
-RANGE_KINDS = ("choice", "value", "uniform", "loguniform", "quniform", "int", "logint", "list")
 _MOST_STEPS = 1_000_000
 _EXPECTED = {
     "choice": "a list of at least one value",

@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     Distribution: TypeAlias = BaseDistribution
     Distributions = dict[str, Distribution]
 
-__all__ = ["INTEGER_KINDS", "LOGARITHMIC_KINDS", "Choice", "ListRange", "NumberRange", "Range"]
+__all__ = ["RANGE_KINDS", "INTEGER_KINDS", "LOGARITHMIC_KINDS", "Choice", "ListRange", "NumberRange", "Range"]
 
+RANGE_KINDS = ("choice", "value", "uniform", "loguniform", "quniform", "int", "logint", "list")
 INTEGER_KINDS, LOGARITHMIC_KINDS = frozenset({"int", "logint"}), frozenset({"loguniform", "logint"})
 
 

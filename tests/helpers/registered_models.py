@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from reid_tune.tracking.promotion import CONFIRM_FILE, HoldoutResult, write_repeats
+from reid_tune.tracking.champion_comparison import CONFIRM_FILE, HoldoutResult, write_repeats
 from reid_tune.tracking.registry.register import RegisteredVersion, register_version
 
 WEIGHT = np.random.default_rng(0).normal(size=(3 * 8 * 4, 5)).astype(np.float32)

@@ -8,7 +8,8 @@ import yaml
 from reid_tune.errors import InputError
 from reid_tune.search.space_check import validate_space
 from reid_tune.search_space.load import load_sweep
-from reid_tune.search_space.range_syntax import RANGE_KINDS, parse_range
+from reid_tune.search_space.range_syntax import parse_range
+from reid_tune.search_space.ranges import RANGE_KINDS
 
 from ..helpers.simulated_driver import SPACE, write_sweep, write_yaml
 

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from reid_tune.search_space.range_syntax import RANGE_KINDS, parse_range
-from reid_tune.search_space.ranges import Choice, NumberRange, Range
+from reid_tune.search_space.range_syntax import parse_range
+from reid_tune.search_space.ranges import RANGE_KINDS, Choice, NumberRange, Range
 
 
 def read(entry: Any) -> Range:

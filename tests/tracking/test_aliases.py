@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from reid_tune.errors import InfrastructureError, InputError
+from reid_tune.tracking.registry.alias_changes import alias_histories, move_alias
 from reid_tune.tracking.registry.aliases import promote, rollback
-from reid_tune.tracking.registry.history import alias_histories, move_alias
 from reid_tune.tracking.registry.overview import list_versions, show_version
 
 from ..helpers.registered_models import confirmed, holders, put, write_files

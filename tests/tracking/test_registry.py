@@ -8,7 +8,7 @@ import onnx
 import pytest
 
 from reid_tune.errors import InfrastructureError, InputError
-from reid_tune.tracking.promotion import CONFIRM_FILE, Verdict
+from reid_tune.tracking.champion_comparison import CONFIRM_FILE, Verdict
 from reid_tune.tracking.registry.register import RegisteredVersion
 from reid_tune.tracking.registry.resolve import resolve
 

@@ -17,7 +17,7 @@ from reid_tune.search_space.load import SweepConfig
 from reid_tune.sweep.stages.export import onnx_path
 from reid_tune.sweep.stages.model_card import model_version_tags, render_model_card
 from reid_tune.sweep.stages.refit import find_finalists
-from reid_tune.tracking.promotion import CONFIRM_FILE, HoldoutResult, write_repeats
+from reid_tune.tracking.champion_comparison import CONFIRM_FILE, HoldoutResult, write_repeats
 from reid_tune.tracking.store import with_credentials
 from reid_tune.training.data_split import load_split
 

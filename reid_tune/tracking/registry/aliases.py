@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from reid_tune.errors import InputError
-from reid_tune.tracking.promotion import compare_with_champion, registered_repeats
+from reid_tune.tracking.champion_comparison import compare_with_champion, registered_repeats
+from reid_tune.tracking.registry.alias_changes import alias_history, alias_holders, move_alias
 from reid_tune.tracking.registry.find import (
     find_model,
     find_version,
@@ -13,7 +14,6 @@ from reid_tune.tracking.registry.find import (
     version_with_alias,
     versions,
 )
-from reid_tune.tracking.registry.history import alias_history, alias_holders, move_alias
 from reid_tune.tracking.registry.names import check_alias
 from reid_tune.tracking.store import translate_errors
 

@@ -5,6 +5,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from reid_tune.errors import InputError
+from reid_tune.tracking.registry.alias_changes import alias_histories
 from reid_tune.tracking.registry.find import (
     all_models,
     find_model,
@@ -13,7 +14,6 @@ from reid_tune.tracking.registry.find import (
     require_version_with_alias,
     versions,
 )
-from reid_tune.tracking.registry.history import alias_histories
 from reid_tune.tracking.store import translate_errors
 
 if TYPE_CHECKING:

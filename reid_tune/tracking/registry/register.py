@@ -9,10 +9,16 @@ from typing import TYPE_CHECKING
 
 from reid_tune.errors import InputError
 from reid_tune.evaluation.differences import Difference
-from reid_tune.tracking.promotion import CONFIRM_FILE, HoldoutResult, Verdict, compare_with_champion, read_repeats
+from reid_tune.tracking.champion_comparison import (
+    CONFIRM_FILE,
+    HoldoutResult,
+    Verdict,
+    compare_with_champion,
+    read_repeats,
+)
+from reid_tune.tracking.registry.alias_changes import move_alias
 from reid_tune.tracking.registry.aliases import CHALLENGER
 from reid_tune.tracking.registry.find import version_with_alias, versions
-from reid_tune.tracking.registry.history import move_alias
 from reid_tune.tracking.registry.names import check_alias, check_model_name
 from reid_tune.tracking.registry.package import ONNX_FILE, file_digest, write_package
 from reid_tune.tracking.runs import SWEEP_TAG, parent_run

@@ -9,7 +9,7 @@ import pytest
 from reid_tune.errors import RunFailedError
 from reid_tune.journal.event_log import read_events, read_header
 from reid_tune.journal.events import TrainingEpoch
-from reid_tune.sweep.sync import sync
+from reid_tune.sweep.mlflow_sync import sync
 from reid_tune.tasks.train import run_train
 from reid_tune.tracking.store import client
 

@@ -5,7 +5,7 @@ import pytest
 
 from reid_tune.errors import InputError
 from reid_tune.evaluation.differences import nested_interval
-from reid_tune.tracking.promotion import HoldoutResult, compare, read_repeats, write_repeats
+from reid_tune.tracking.champion_comparison import HoldoutResult, compare, read_repeats, write_repeats
 
 QUERIES = np.array(["0002_c1.jpg", "0002_c2.jpg", "0007_c1.jpg", "0011_c3.jpg", "größe_\udcff.jpg"])
 IDENTITIES = np.array([2, 2, 7, 11, 13])

@@ -8,7 +8,7 @@ from reid_tune.errors import InfrastructureError, InputError
 from reid_tune.journal.event_log import EventLog
 from reid_tune.journal.lease import Lease
 from reid_tune.storage.s3 import S3Store
-from reid_tune.sweep.sync import sync
+from reid_tune.sweep.mlflow_sync import sync
 from reid_tune.tracking.store import client
 
 from ..helpers.finished_sweep import simulate
