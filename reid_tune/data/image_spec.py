@@ -44,6 +44,11 @@ class ImageSpec:
         )
 
     @property
+    def decoding(self) -> tuple[int, int, Interpolation, bool]:
+        """Height, width, interpolation and greyscale, which decide the decoded pixels; normalisation does not."""
+        return self.height, self.width, self.interpolation, self.is_greyscale
+
+    @property
     def is_greyscale(self) -> bool:
         """Whether images are decoded as greyscale."""
         return self.channels == 1

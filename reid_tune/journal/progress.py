@@ -123,8 +123,8 @@ def is_driver_running(driver: DriverStarted | None) -> bool | None:
         words = Path(f"/proc/{driver.pid}/cmdline").read_bytes().decode(errors="replace").split("\0")[:-1]
     except OSError:
         return False
-    # The log never has the encryption key, which may stand on the command line.
-    words = [word for word in words if not word.startswith("encryption_key=")]
+    # The log never has the encryption key, which may be on the command line.
+    words = [word for word in words if word == "encryption_key=" or not word.startswith("encryption_key=")]
     arguments = driver.command[1:]
     return words[len(words) - len(arguments) :] == arguments and bool(words)
 

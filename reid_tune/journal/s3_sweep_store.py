@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from reid_tune.checkpoints.filenames import newest_checkpoint_name
 from reid_tune.errors import InfrastructureError, InputError, ReidTuneError
 from reid_tune.files import make_folder
 from reid_tune.journal.event_log import CURSOR, EVENTS
@@ -94,7 +95,8 @@ class S3SweepStore(SweepStore):
         retry_while_unavailable(lambda: self.bucket.download(str(path.relative_to(self.folder)), path))
 
     def newest_checkpoint(self, run: str, before: int | None = None) -> Path | None:
-        return retry_while_unavailable(lambda: super(S3SweepStore, self).newest_checkpoint(run, before))
+        name = newest_checkpoint_name(retry_while_unavailable(lambda: self.bucket.objects(run)), before)
+        return self.folder / name if name else None
 
     def clear(self, path: Path) -> None:
         super().clear(path)

@@ -4,7 +4,7 @@ import re
 import shutil
 from pathlib import Path
 
-from reid_tune.checkpoints.filenames import newest_checkpoint_name
+from reid_tune.checkpoints.filenames import newest_checkpoint
 from reid_tune.journal.lease import Lease
 from reid_tune.storage.object_store import LocalStore, ObjectStore
 
@@ -55,8 +55,7 @@ class SweepStore:
         Args:
             before: Number of an attempt; only earlier ones are considered.
         """
-        name = newest_checkpoint_name(self.objects.objects(run), before)
-        return self.folder / name if name else None
+        return newest_checkpoint(self.folder / run, before)
 
     def clear(self, path: Path) -> None:
         """Delete a folder at once; a run that was dropped and starts again may have left checkpoints there."""

@@ -5,7 +5,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from rich.table import Table
 
-from reid_tune.journal.events import AttemptStarted, EpochReported, Event, RunRetried
+from reid_tune.journal.events import (
+    Event,
+    ModelRegistered,
+    RunEnded,
+    RunSuggested,
+    StageDone,
+    StagesReopened,
+    StageStarted,
+    SweepHeader,
+)
 from reid_tune.journal.state import SweepState, trial_run
 from reid_tune.report.formatting import format_interval, format_score, trial_label
 from reid_tune.report.sentences import explain_winner, registration_sentence, search_end_sentence, seed_sentences
@@ -18,6 +27,7 @@ __all__ = ["SweepPage"]
 _MAX_TRIALS = 20  # rows of the leaderboard, fewer where the text would exceed _MAX_LENGTH
 _MAX_LENGTH = 8000  # characters that a store accepts
 _PADDING = 2 * "\N{NO-BREAK SPACE}"  # MLflow's page leaves no space between columns
+_CHANGING = (SweepHeader, StageStarted, StageDone, StagesReopened, RunSuggested, RunEnded, ModelRegistered)
 _FINALIST_COLUMNS = 4  # label, mAP, mINP, Rank-1
 
 
@@ -28,9 +38,9 @@ class SweepPage:
         self.state = SweepState()
 
     def apply(self, event: Event) -> bool:
-        """Apply an event; return whether it changes the text, which frequent events such as epochs alone do not."""
+        """Apply an event, and return whether it changes the text."""
         self.state.apply(event)
-        return not isinstance(event, AttemptStarted | EpochReported | RunRetried)
+        return isinstance(event, _CHANGING)
 
     def linked_runs(self) -> Sequence[str]:
         """Return the runs of the leaderboard."""

@@ -40,7 +40,7 @@ def plan_sentences(plan: dict[str, Any]) -> Iterator[str]:
     Args:
         plan: Result of the stage `preflight`.
     """
-    probe, pace = plan["probe"], plan["timing"]
+    probe, timing = plan["probe"], plan["timing"]
     yield (
         f"data: {plan['training_images']:,} training images of {plan['training_identities']:,} identities, "
         f"{plan['held_out_identities']:,} identities held out for validation"
@@ -49,7 +49,7 @@ def plan_sentences(plan: dict[str, Any]) -> Iterator[str]:
         yield f"pretrained weights: {plan['pretrained']['file']}"
     yield (
         f"a run: {plan['cpus_per_run']} CPU and {plan['gpus_per_run']:g} GPU, {plan['max_concurrent']} at once; "
-        f"{format_duration(pace['start'])} to start, {format_duration(pace['epoch'])} for an epoch of "
+        f"{format_duration(timing['start'])} to start, {format_duration(timing['epoch'])} for an epoch of "
         f"{probe['steps']} steps, "
         f"{(probe['gpu_memory'] or probe['memory']) / 1e9:.1f} GB of {'GPU ' if probe['gpu_memory'] else ''}memory"
     )
@@ -58,7 +58,7 @@ def plan_sentences(plan: dict[str, Any]) -> Iterator[str]:
     if plan["rungs"]:
         yield f"ASHA rungs: epoch {', '.join(map(str, plan['rungs']))}"
     if plan["initial_points"]:
-        yield f"warm starts, run right after trial 0: {', '.join(point['origin'] for point in plan['given'])}"
+        yield f"warm starts, run right after trial 0: {', '.join(point['origin'] for point in plan['initial_points'])}"
     yield "rerank, export, test and register train nothing and take minutes; on a busy machine everything takes longer"
     yield f"folder: {plan['folder']}"
     for warning in plan["warnings"]:

@@ -49,9 +49,9 @@ def estimate_later_stages(
         trials: Resources of trials and repeats.
         refits: Resources of refits.
     """
-    file, begun = sweep.file, sweep.file.budget.trials
-    repeats = min(file.confirm.top + 1, begun) * file.confirm.seeds
-    finalists = min(2, begun) * file.refit.seeds
+    file, trial_count = sweep.file, sweep.file.budget.trials
+    repeats = min(file.confirm.top + 1, trial_count) * file.confirm.seeds
+    finalists = min(2, trial_count) * file.refit.seeds
     images = 1 / (1 - sweep.experiment.dataset.validation_fraction)
     refit = EpochTiming(timing.start, timing.epoch * images * file.resources.workers / file.resources.refit_workers)
     return {

@@ -82,9 +82,9 @@ class TrialQueue:
             return trial
         if self.end_reason() is not None:
             return None
-        begun = sum(trial.origin not in _OTHER_ORIGINS for trial in trials)
-        if begun < len(self.initial_points):
-            point = self.initial_points[begun]
+        used_points = sum(trial.origin not in _OTHER_ORIGINS for trial in trials)
+        if used_points < len(self.initial_points):
+            point = self.initial_points[used_points]
             self.study.add_trial(run, point["parameters"])
             return self._record(run, point["parameters"], point["origin"])
         return self._record(run, self.study.ask(run, len(trials)), "sampler")

@@ -12,8 +12,8 @@ from typing import Literal
 
 from reid_tune.errors import InputError
 from reid_tune.files import make_folder
-from reid_tune.storage.object_store import ObjectStat, is_url
-from reid_tune.storage.s3 import S3Store
+from reid_tune.storage.object_store import is_url
+from reid_tune.storage.s3 import ObjectStat, S3Store
 
 __all__ = [
     "cache_folder",

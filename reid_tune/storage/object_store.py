@@ -1,24 +1,15 @@
 """Interface to files that several machines read and write, in a shared folder or below a prefix of an S3 bucket."""
 
 import re
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from reid_tune.files import write_atomic
 
-__all__ = ["LocalStore", "ObjectStat", "ObjectStore", "is_url", "open_store"]
+__all__ = ["LocalStore", "ObjectStore", "is_url", "open_store"]
 
 _SCHEME = re.compile(r"[a-z][a-z0-9]+:/")  # also with one slash, as no folder has such a name
-
-
-@dataclass(frozen=True)
-class ObjectStat:
-    """Size of an object in bytes, and its modification time in nanoseconds since the epoch."""
-
-    size: int
-    time: int
 
 
 class ObjectStore(Protocol):
@@ -26,9 +17,6 @@ class ObjectStore(Protocol):
 
     Methods raise InfrastructureError if a server does not answer, and InputError if access is denied.
     """
-
-    def objects(self, prefix: str = "") -> dict[str, ObjectStat]:
-        """Return all files below a name."""
 
     def read(self, name: str) -> bytes | None:
         """Return the content of a file; None if it does not exist."""
@@ -39,9 +27,6 @@ class ObjectStore(Protocol):
     def remove(self, name: str) -> None:
         """Delete a file, if it exists."""
 
-    def remove_tree(self, name: str) -> None:
-        """Delete all files below a name."""
-
 
 @dataclass(frozen=True)
 class LocalStore:
@@ -51,13 +36,6 @@ class LocalStore:
 
     def __str__(self) -> str:
         return str(self.folder)
-
-    def objects(self, prefix: str = "") -> dict[str, ObjectStat]:
-        stats = {path: path.stat() for path in (self.folder / prefix).rglob("*") if path.is_file()}
-        return {
-            path.relative_to(self.folder).as_posix(): ObjectStat(stat.st_size, stat.st_mtime_ns)
-            for path, stat in stats.items()
-        }
 
     def read(self, name: str) -> bytes | None:
         try:
@@ -72,9 +50,6 @@ class LocalStore:
 
     def remove(self, name: str) -> None:
         (self.folder / name).unlink(missing_ok=True)
-
-    def remove_tree(self, name: str) -> None:
-        shutil.rmtree(self.folder / name, ignore_errors=True)
 
 
 def is_url(path: Path | str) -> bool:

@@ -13,9 +13,8 @@ from typing import Any
 
 from reid_tune.errors import InfrastructureError, InputError
 from reid_tune.files import make_folder
-from reid_tune.storage.object_store import ObjectStat
 
-__all__ = ["S3Store"]
+__all__ = ["ObjectStat", "S3Store"]
 
 _URL = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(/[^?#]*)?")
 _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
@@ -23,6 +22,14 @@ _CONNECT_SECONDS, _MAX_ATTEMPTS = 10.0, 3  # of one request
 _MAX_READ_BYTES = 1 << 26  # larger files are mapped into memory instead of read
 _RECENT_NANOSECONDS = 2 * 10**9  # as the times of servers are whole seconds
 _REGIONS = ("AWS_REGION", "AWS_DEFAULT_REGION")
+
+
+@dataclass(frozen=True)
+class ObjectStat:
+    """Size of an object in bytes, and its modification time in nanoseconds since the epoch."""
+
+    size: int
+    time: int
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from reid_tune.config.experiment import Experiment
-from reid_tune.data.image_spec import ImageSpec
 from reid_tune.errors import InputError
 from reid_tune.evaluation.distances import deterministic_algorithms
 from reid_tune.files import write_atomic
@@ -136,11 +135,14 @@ class _Evaluator:
         """
         results: dict[str, dict[str, ModelEvaluation]] = {model.path.name: {} for model in self.models}
         for test in self.tests:
-            decoded: tuple[ImageSpec, EvaluationImages] | None = None
+            decoded: tuple[tuple[Any, ...], EvaluationImages] | None = None
             for model in self.models:
                 embedder = load(model)
-                if decoded is None or decoded[0] != embedder.image_spec:
-                    decoded = embedder.image_spec, test.decode(embedder.image_spec, self.experiment.dataset.num_workers)
+                if decoded is None or decoded[0] != embedder.image_spec.decoding:
+                    decoded = (
+                        embedder.image_spec.decoding,
+                        test.decode(embedder.image_spec, self.experiment.dataset.num_workers),
+                    )
                 evaluation = self._evaluate_model(model.path.name, test, decoded[1], embedder)
                 results[model.path.name][test.name] = evaluation
                 message = f"{model.path.name} on {test.name or 'the test folders'}: {evaluation.headline.protocol}"

@@ -101,6 +101,12 @@ def plan(**probe: float) -> dict[str, Any]:
     }
 
 
+def test_the_plan_names_the_origins_of_warm_starts() -> None:
+    points = [{"origin": "other/3", "parameters": {}}, {"origin": "points.yaml", "parameters": {}}]
+    lines = list(plan_sentences(plan() | {"initial_points": points}))
+    assert "warm starts, run right after trial 0: other/3, points.yaml" in lines
+
+
 GPU = {"gpu_memory": 9e9, "step_memory": 6.5e9}
 
 

@@ -4,8 +4,10 @@ import os
 import secrets
 import socket
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -142,7 +144,7 @@ def _close(log: EventLog, end: DriverEnded) -> None:
         with suppress(ReidTuneError, OSError):  # The training is complete, with the picture or without it.
             plot_history(epochs, log.path.with_name("schedule.png"))
             log.append(ArtifactWritten(path="schedule.png", folder=""))
-    log.append(end)
+    log.append(replace(end, time=time.time()))  # after the picture
 
 
 def _warn(text: str) -> None:
