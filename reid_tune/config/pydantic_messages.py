@@ -69,6 +69,6 @@ def _sentence(details: Mapping[str, Any], section: type[Section], union_tags: Co
 def _suggestion(key: str, section: type[Section]) -> str:
     leaves = [name for name, _ in leaf_fields(section)]
     names = leaves + sorted({name.partition(".")[0] for name in leaves})
-    # An item of a list has no names here, and its list is no advice.
+    # The fields of list items are not among the names, and naming the list itself does not help.
     matches = [match for match in difflib.get_close_matches(key, names, n=1) if not key.startswith(f"{match}.")]
     return f"; did you mean {matches[0]}?" if matches else "."
