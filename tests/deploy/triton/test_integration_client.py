@@ -173,7 +173,7 @@ def test_https_is_tls_and_its_certificate_is_checked(
     with proxy(server.http, wrong) as place:
         options = ("-m", "floats", "-i", "https", "-u", place, "--authority", str(wrong))
         status, _, err = client(*options)
-        assert status == 2 and "does not fit (IP address mismatch" in err
+        assert status == 2 and "does not match (IP address mismatch" in err
         # Images travel over connections of another library, which must be as strict.
         monkeypatch.setattr("reid_tune.deploy.triton.client.require_triton", lambda _: None)
         monkeypatch.setattr(connection, "_FIRST_WAIT", 0.01)
