@@ -41,9 +41,9 @@ class Outages:
             (lambda: bench.count(EpochReported) >= 1, self.start),
             (lambda: bench.count(EpochReported) >= 4, lambda: self._signal(signal.SIGSTOP)),
             (lambda: bench.count(EpochReported) >= 7, lambda: self._signal(signal.SIGCONT)),
-            (lambda: len(bench.reports("refit/")) >= 1, self.kill),
-            # A server takes longer to start than the stages between refit and register on a busy machine.
-            (lambda: len(bench.reports("refit/")) >= 3, self.start),
+            (lambda: len(bench.reports("confirm/")) >= 1, self.kill),
+            # Early, as on a busy machine a server takes longer to start than the stages after refit, and register needs it.
+            (lambda: self._started("refit"), self.start),
             (lambda: self._started("register"), lambda: None),
         ]
 
