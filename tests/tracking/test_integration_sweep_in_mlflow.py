@@ -42,7 +42,7 @@ class Outages:
             (lambda: bench.count(EpochReported) >= 4, lambda: self._signal(signal.SIGSTOP)),
             (lambda: bench.count(EpochReported) >= 7, lambda: self._signal(signal.SIGCONT)),
             (lambda: len(bench.reports("confirm/")) >= 1, self.kill),
-            # Early, as on a busy machine a server takes longer to start than the stages after refit, and register needs it.
+            # A server takes long to start on a busy machine, and register needs it.
             (lambda: self._started("refit"), self.start),
             (lambda: self._started("register"), lambda: None),
         ]
