@@ -41,9 +41,8 @@ class Outages:
             (lambda: bench.count(EpochReported) >= 1, self.start),
             (lambda: bench.count(EpochReported) >= 4, lambda: self._signal(signal.SIGSTOP)),
             (lambda: bench.count(EpochReported) >= 7, lambda: self._signal(signal.SIGCONT)),
-            (lambda: len(bench.reports("confirm/")) >= 1, self.kill),
-            # A server takes long to start on a busy machine, and register needs it.
-            (lambda: self._started("refit"), self.start),
+            # Started again at once, as that takes long on a busy machine and register needs it.
+            (lambda: len(bench.reports("confirm/")) >= 1, self.restart),
             (lambda: self._started("register"), lambda: None),
         ]
 
@@ -56,8 +55,9 @@ class Outages:
     def start(self) -> None:
         self._server: Server | None = self.stack.enter_context(mlflow_server(self._folder, port=self._port))
 
-    def kill(self) -> None:
+    def restart(self) -> None:
         self.stack.close()
+        self.start()
 
     def _signal(self, number: signal.Signals) -> None:
         assert self._server is not None
@@ -81,7 +81,6 @@ def server(bench: Bench) -> Iterator[str]:
         status, output = bench.interrupt(outages, signal.SIGCONT, "sweep", "sweep.yaml")
         assert status == 0, output
         assert f"the MLflow store {outages.uri} does not" in output, "unreachable as the sweep began"
-        assert "events behind" in output and "MLflow has caught up" in output
         bench.run("sync", "small")
         yield outages.uri
 
