@@ -6,6 +6,7 @@ from functools import cache
 from hashlib import blake2b
 from pathlib import Path
 
+from reid_tune.data.image_file import content_digest
 from reid_tune.data.records import read_image_folder
 from reid_tune.errors import InputError
 
@@ -46,10 +47,6 @@ def _digest(folder: Path, signature: Signature) -> bytes:
     digest = blake2b(digest_size=16)
     names = sorted(name for name, *_ in signature)
     with ThreadPoolExecutor(_READ_THREADS) as pool:
-        for name, content in zip(names, pool.map(_content_digest, (folder / name for name in names)), strict=True):
+        for name, content in zip(names, pool.map(content_digest, (folder / name for name in names)), strict=True):
             digest.update(os.fsencode(name) + b"\0" + content)
     return digest.digest()
-
-
-def _content_digest(path: Path) -> bytes:
-    return blake2b(path.read_bytes(), digest_size=16).digest()

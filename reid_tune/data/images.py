@@ -1,31 +1,21 @@
 """Decoding of image files to uint8 arrays, the same in training, evaluation and deployment."""
 
 import os
-import struct
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
+from reid_tune.data.image_file import read_image
 from reid_tune.data.image_spec import ImageSpec
 from reid_tune.data.records import ImageRecord
 from reid_tune.errors import InputError
 
-__all__ = [
-    "DECODE_ERRORS",
-    "decode_images",
-    "decode_readable",
-    "describe_error",
-    "load_image",
-    "require_readable",
-    "try_load_image",
-]
+__all__ = ["decode_images", "decode_readable", "load_image", "require_readable", "try_load_image"]
 
 FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
-# What Pillow's decoders raise on bad content, in addition to OSError.
-DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, Image.DecompressionBombError)
 
 
 def decode_images(
@@ -43,7 +33,7 @@ def decode_images(
         `out`.
 
     Raises:
-        InputError: A file is unreadable, truncated or not an image.
+        InputError: A file cannot be used, see `read_image`.
     """
     images = np.empty((len(records), spec.height, spec.width, 3), np.uint8) if out is None else out
 
@@ -80,7 +70,7 @@ def require_readable(records: Sequence[ImageRecord], *, threads: int | None = No
     """Decode every image without keeping it.
 
     Raises:
-        InputError: A file is unreadable, truncated or not an image.
+        InputError: A file cannot be used, see `read_image`.
     """
     spec = ImageSpec(8, 8, "bilinear")
     with ThreadPoolExecutor(threads or len(os.sched_getaffinity(0))) as pool:
@@ -90,17 +80,9 @@ def require_readable(records: Sequence[ImageRecord], *, threads: int | None = No
 
 def load_image(path: Path | str, spec: ImageSpec) -> np.ndarray:
     """Return one image, uint8 [height, width, 3]; arguments and errors as in `decode_images`."""
-    try:
-        with Image.open(path) as image:
-            converted = image.convert("L" if spec.is_greyscale else "RGB")
-            resized = converted.resize((spec.width, spec.height), FILTERS[spec.interpolation])
-            return np.asarray(resized.convert("RGB"))
-    except FileNotFoundError:
-        raise InputError(f"there is no image {path}; check the data set.") from None
-    except DECODE_ERRORS as error:
-        raise InputError(
-            f"cannot read the image {path}: {describe_error(error)}; replace or remove the file."
-        ) from None
+    image = read_image(path, "L" if spec.is_greyscale else "RGB")
+    resized = image.resize((spec.width, spec.height), FILTERS[spec.interpolation])
+    return np.asarray(resized.convert("RGB"))
 
 
 def try_load_image(path: Path, spec: ImageSpec) -> np.ndarray | InputError:
@@ -109,11 +91,3 @@ def try_load_image(path: Path, spec: ImageSpec) -> np.ndarray | InputError:
         return load_image(path, spec)
     except InputError as error:
         return error
-
-
-def describe_error(error: BaseException) -> str:
-    """Return the message of a decoder's or the disk's error, in a form that fits into a sentence."""
-    if isinstance(error, UnidentifiedImageError):
-        return "it is not an image of a known format"
-    message = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return message.rstrip(".") or type(error).__name__

@@ -1,14 +1,11 @@
-"""Scan of image files: hash of the content, size, and whether they can be decoded."""
+"""Scan of image files: hash of the content, size and other traits, and whether they can be decoded."""
 
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from hashlib import blake2b
 
-from PIL import Image
-
-from reid_tune.data.images import DECODE_ERRORS, describe_error
+from reid_tune.data.image_file import ImageError, ImageTraits, content_digest, read_image_with_traits
 from reid_tune.data.records import ImageRecord
 
 __all__ = ["ImageScan", "scan_images"]
@@ -23,6 +20,7 @@ class ImageScan:
         digest: BLAKE2b of its bytes; empty if the file cannot be decoded.
         width, height: Size in pixels; 0 if the file cannot be decoded.
         error: Why it cannot be decoded; None if it can.
+        traits: Properties that a user should know of; None if it cannot be decoded.
     """
 
     record: ImageRecord
@@ -30,6 +28,7 @@ class ImageScan:
     width: int
     height: int
     error: str | None = None
+    traits: ImageTraits | None = None
 
 
 def scan_images(records: Sequence[ImageRecord], *, threads: int | None = None) -> list[ImageScan]:
@@ -45,9 +44,8 @@ def scan_images(records: Sequence[ImageRecord], *, threads: int | None = None) -
 
 def _scan(record: ImageRecord) -> ImageScan:
     try:
-        digest = blake2b(record.path.read_bytes(), digest_size=16).hexdigest()
-        with Image.open(record.path) as image:
-            image.convert("RGB")
-            return ImageScan(record, digest, *image.size)
-    except DECODE_ERRORS as error:
-        return ImageScan(record, "", 0, 0, describe_error(error))
+        digest = content_digest(record.path).hex()
+        traits = read_image_with_traits(record.path)[1]
+    except ImageError as error:
+        return ImageScan(record, "", 0, 0, error.reason)
+    return ImageScan(record, digest, traits.width, traits.height, traits=traits)

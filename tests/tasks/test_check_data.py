@@ -192,7 +192,10 @@ def test_all_unreadable_files_are_named(root: Path, spec: Spec) -> None:
     assert len(report.findings) == 4 and report.has_errors
     for path in (*broken, root / "query" / "0011_c2_gone.png"):
         assert any(line.startswith(f"{path} cannot be read: ") for line in sentences(report, "error")), path
-    assert "0003_c1_0.png cannot be read: it is not an image of a known format; replace" in report.findings[0].sentence
+    assert (
+        "0003_c1_0.png cannot be read: it is not a JPEG, PNG, BMP, WEBP or TIFF image; replace"
+        in report.findings[0].sentence
+    )
 
 
 def test_images_much_smaller_than_the_input_are_noted(root: Path, spec: Spec) -> None:

@@ -13,6 +13,8 @@ from PIL import Image
 
 from reid_tune.checkpoints.filenames import BEST, LATEST
 from reid_tune.config.experiment import Experiment
+from reid_tune.data import images
+from reid_tune.data.image_spec import ImageSpec
 from reid_tune.errors import InputError
 from reid_tune.evaluation.features import FeatureSet
 from reid_tune.evaluation.rerank import ReRanking
@@ -252,14 +254,14 @@ def test_the_images_are_decoded_once_for_all_checkpoints(
 ) -> None:
     monkeypatch.setenv("REID_TUNE_CACHE_DIR", str(tmp_path / "cache"))
     opened = []
-    before = Image.open
+    before = images.load_image
 
-    def count(path: Any) -> Any:
-        opened.append(Path(path).name)
-        return before(path)
+    def count(path: Path, image_spec: ImageSpec) -> Any:
+        opened.append(path.name)
+        return before(path, image_spec)
 
     write_checkpoint(checkpoint.parent / "second.pth", spec(), seed=1)
-    monkeypatch.setattr(Image, "open", count)
+    monkeypatch.setattr(images, "load_image", count)
     found = run_evaluate(spec(evaluate__checkpoint=str(checkpoint.parent))).as_dict()
     assert len(found["checkpoints"]) == 2
     names = [path.name for folder in ("query", "bounding_box_test") for path in (data / folder).iterdir()]

@@ -12,7 +12,7 @@ from typing import Any
 from reid_tune.data.image_cache.cache import image_cache_folder
 from reid_tune.data.image_cache.file import SUFFIX, CacheHeader, is_intact, lock_path, partial_files, read_header
 from reid_tune.data.image_cache.lock import BuildLock
-from reid_tune.data.images import describe_error
+from reid_tune.data.image_file import describe_error
 from reid_tune.errors import InputError
 
 __all__ = ["CacheEntry", "ClearResult", "check_entries", "clear_entries", "list_entries"]

@@ -28,8 +28,9 @@ from reid_tune.data.image_cache.file import (
 )
 from reid_tune.data.image_cache.images import DecodedImages
 from reid_tune.data.image_cache.lock import BuildLock, build_lock
+from reid_tune.data.image_file import content_digest, describe_error
 from reid_tune.data.image_spec import ImageSpec
-from reid_tune.data.images import decode_images, describe_error
+from reid_tune.data.images import decode_images
 from reid_tune.data.records import ImageFolder, ImageRecord, read_image_folder
 from reid_tune.errors import InputError
 from reid_tune.storage.download_cache import cache_folder
@@ -177,17 +178,11 @@ def _form(spec: ImageSpec) -> dict[str, Any]:
 def _cache_key(records: Sequence[ImageRecord], spec: ImageSpec) -> str:
     """Return a hash of the images' names and bytes, of how they are decoded, and of the decoder's version."""
     key = blake2b(json.dumps([FORMAT, PIL.__version__, _form(spec)]).encode(), digest_size=12)
+    paths = [record.path for record in records]
     with ThreadPoolExecutor(_READ_THREADS) as pool:
-        for record, digest in zip(records, pool.map(_content_digest, records), strict=True):
-            key.update(os.fsencode(record.path.name) + b"\0" + digest)
+        for path, digest in zip(paths, pool.map(content_digest, paths), strict=True):
+            key.update(os.fsencode(path.name) + b"\0" + digest)
     return key.hexdigest()
-
-
-def _content_digest(record: ImageRecord) -> bytes:
-    try:
-        return blake2b(record.path.read_bytes(), digest_size=16).digest()
-    except OSError as error:
-        raise InputError(f"cannot read the image {record.path}: {describe_error(error)}.") from None
 
 
 def _require_free_space(folder: Path, file_bytes: int) -> None:

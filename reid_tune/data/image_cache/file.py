@@ -28,7 +28,7 @@ __all__ = [
     "write_cache_file",
 ]
 
-FORMAT = 2
+FORMAT = 3  # of the file, and of the decoding: another one decodes again
 SUFFIX = ".crops"
 _HEADER_BYTES = 32768  # whole pages, and the longest path fits
 _DIGEST_DIGITS = 32  # hexadecimal

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from reid_tune.data import images
 from reid_tune.data.image_cache import admin as cache_contents
 from reid_tune.data.image_cache.admin import list_entries
 from reid_tune.data.image_cache.cache import image_cache_folder, load_cached_images
@@ -262,17 +263,17 @@ def test_images_that_change_during_decoding_are_not_kept(
     place: Path, crops: Path, capsys: Capture, monkeypatch: Patch
 ) -> None:
     first, *_, last = sorted(crops.iterdir())
-    before, changed = Image.open, Image.new("RGB", (5, 9))
+    before, changed = images.load_image, Image.new("RGB", (5, 9))
 
-    def change(path: Path) -> Image.Image:
-        opened = before(path)
+    def change(path: Path, spec: ImageSpec) -> np.ndarray:
+        pixels = before(path, spec)
         if path == last:  # replaced as a whole: another thread may be reading the first image
             changed.save(place.parent / "changed.png")
             (place.parent / "changed.png").replace(first)
-        return opened
+        return pixels
 
     with monkeypatch.context() as patch:
-        patch.setattr(Image, "open", change)
+        patch.setattr(images, "load_image", change)
         assert f"images in {crops} changed while they were decoded" in in_memory(crops, capsys)
     assert files(place) == []
 
@@ -295,11 +296,19 @@ import hashlib, json, resource, sys
 from reid_tune.data.image_cache.cache import load_cached_images
 from reid_tune.data.image_cache.admin import list_entries
 from reid_tune.data.image_spec import ImageSpec
+from reid_tune.data import images
 from reid_tune.data.records import read_image_folder
 
 records = read_image_folder(sys.argv[1]).records
-if len(sys.argv) > 2:
+if len(sys.argv) == 3:
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)
+if len(sys.argv) == 4:
+    load = images.load_image
+    def load_image(path, spec):
+        if path.name == sys.argv[2]:
+            open(sys.argv[3], "rb").read()
+        return load(path, spec)
+    images.load_image = load_image
 print("ready", flush=True)
 sys.stdin.readline()
 pixels = load_cached_images(records, ImageSpec(8, 4, "bilinear"), threads=1)[:]
@@ -345,18 +354,14 @@ def test_of_processes_that_start_at_once_one_builds(place: Path, tmp_path: Path)
 
 @pytest.mark.integration
 def test_another_process_takes_over_when_the_builder_is_killed(place: Path, tmp_path: Path) -> None:
-    """A pipe in place of an image stops the builder in the middle; the others find the image itself."""
-    folder = draw(tmp_path / "many", MANY)
-    late = sorted(folder.iterdir())[280]
-    image = late.rename(tmp_path / "image")
-    os.mkfifo(late)
-    killed = start(folder)
+    """A pipe that the builder opens before an image stops it in the middle."""
+    folder, pipe = draw(tmp_path / "many", MANY), tmp_path / "pipe"
+    os.mkfifo(pipe)
+    killed = start(folder, sorted(folder.iterdir())[280].name, pipe)
     go(killed)
-    late.write_bytes(image.read_bytes())  # for the key
     assert killed.stderr is not None
     assert killed.stderr.readline() == f"decoding {MANY} images for the cache ...\n"
-    with late.open("wb"):  # returns when the builder wants the image
-        image.rename(late)
+    with pipe.open("wb"):  # returns when the builder wants the image
         others = [start(folder) for _ in range(3)]
         for process in others:
             go(process)

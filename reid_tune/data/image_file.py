@@ -1,0 +1,243 @@
+"""The one place where image files are opened: which files are read, and how they become upright 8-bit images.
+
+- Only regular files, so that a pipe or a device among the images cannot block a run.
+- JPEG, PNG, BMP, WEBP and TIFF by their content, whatever the file name says. Other decoders of Pillow stay unused:
+  its PostScript decoder would start another program.
+- At most `MAX_BYTES`, `MAX_PIXELS` and `MAX_SIDE`. A file of some kilobytes can unpack to gigabytes.
+- Turned by the EXIF orientation, as photo viewers do.
+- 16-bit colour by its upper 8 bits: its range is the full one by convention. Grey values of more than 8 bits and floats
+  are refused, because the range that they use is not known. A thermal camera may fill 7,000 to 12,000 of 65,535, of
+  which the upper 8 bits keep 20 grey levels, and a range for each image would remove the differences between images.
+- Without transparency: the colours below it are kept, as in OpenCV and TAO.
+- The first image of a file with several.
+"""
+
+import os
+import stat
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL.ImageFile import ImageFile
+from PIL.TiffImagePlugin import TiffImageFile
+
+from reid_tune.errors import InputError
+
+__all__ = ["ImageError", "ImageTraits", "content_digest", "describe_error", "read_image", "read_image_with_traits"]
+
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF")
+MAX_BYTES, MAX_PIXELS, MAX_SIDE = 200_000_000, 50_000_000, 20_000
+# Pixels that all threads may decode at once; at most about 8 bytes of memory each. Small images are not counted.
+PIXELS_AT_ONCE, SMALL_PIXELS = 64_000_000, 1_000_000
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+_BITS_PER_SAMPLE = 258  # tag of a TIFF
+_BLOCK_BYTES = 1 << 16
+
+# Pillow warns of odd metadata, which do not matter here, and of sizes that are refused here.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
+
+class ImageError(InputError):
+    """An image file that cannot be used; equal faults of several files have equal reasons.
+
+    Attributes:
+        reason: What is wrong, without the path.
+        remedy: What to do.
+    """
+
+    reason = ""
+    remedy = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageTraits:
+    """Properties of an image file that a user should know of before training.
+
+    Attributes:
+        width, height: Size in pixels of the upright image.
+        is_turned: Whether its EXIF orientation turns or mirrors it; a client that ignores EXIF sees another image.
+        bits: Bits of each channel in the file, of which the upper 8 are used.
+        has_transparency: Whether it has transparency, which is ignored.
+        has_frames: Whether the file has further images, which are ignored; preview images of a JPEG do not count.
+    """
+
+    width: int
+    height: int
+    is_turned: bool
+    bits: int
+    has_transparency: bool
+    has_frames: bool
+
+
+def read_image(path: Path | str, mode: Literal["RGB", "L"] = "RGB") -> Image.Image:
+    """Return an image file as an upright 8-bit image.
+
+    Args:
+        path: The file.
+        mode: `RGB`, or `L` for luma (ITU-R BT.601).
+
+    Raises:
+        ImageError: The file is missing, not a regular file, not an image, truncated, too large or of a kind that is
+            refused (see the module).
+    """
+    return read_image_with_traits(path, mode)[0]
+
+
+def read_image_with_traits(path: Path | str, mode: Literal["RGB", "L"] = "RGB") -> tuple[Image.Image, ImageTraits]:
+    """Return an image and the traits of its file; arguments and errors as in `read_image`."""
+    with _image_errors(path), _open_regular(path) as file, Image.open(file, formats=FORMATS) as image:
+        _check_form(path, image)
+        with _PIXELS.hold(image.width * image.height):
+            bits, frames = _bits(image), image.format != "MPO" and getattr(image, "is_animated", False)
+            orientation = _load(image)
+            upright = image
+            if orientation in _TURNS and image.format != "TIFF":  # Pillow has turned a TIFF
+                upright = image.transpose(_TURNS[orientation])
+            transparency = image.has_transparency_data
+            traits = ImageTraits(*upright.size, orientation in _TURNS, bits, transparency, frames)
+            # A copy would double the memory; the pixels of a loaded image stay when its file is closed.
+            return upright if upright.mode == mode else upright.convert(mode), traits
+
+
+def content_digest(path: Path) -> bytes:
+    """Return the BLAKE2b hash of a file's bytes, 16 bytes.
+
+    Raises:
+        ImageError: The file cannot be read, or is not a regular file.
+    """
+    digest = blake2b(digest_size=16)
+    with _image_errors(path), _open_regular(path, buffering=0) as file:
+        while block := file.read(_BLOCK_BYTES):
+            digest.update(block)
+    return digest.digest()
+
+
+def describe_error(error: BaseException) -> str:
+    """Return the message of a decoder's or the disk's error, in a form that fits into a sentence."""
+    if isinstance(error, UnidentifiedImageError):
+        return f"it is not a {', '.join(FORMATS[:-1])} or {FORMATS[-1]} image"
+    message = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return message.rstrip(".") or type(error).__name__
+
+
+@contextmanager
+def _image_errors(path: Path | str) -> Iterator[None]:
+    """Raise ImageError for whatever Pillow or the disk raises; Pillow's decoders raise many types on damaged files."""
+    try:
+        yield
+    except ImageError:
+        raise
+    except FileNotFoundError:
+        error = ImageError(f"there is no image {path}; check the data set.")
+        error.reason, error.remedy = "there is no such file", "check the data set"
+        raise error from None
+    except Image.DecompressionBombError:
+        raise _too_large(path) from None
+    except Exception as error:
+        raise _error(path, describe_error(error)) from None
+
+
+def _error(path: Path | str, reason: str, remedy: str = "replace or remove the file") -> ImageError:
+    error = ImageError(f"cannot read the image {path}: {reason}; {remedy}.")
+    error.reason, error.remedy = reason, remedy
+    return error
+
+
+def _too_large(path: Path | str) -> ImageError:
+    limits = f"{MAX_PIXELS // 10**6} megapixels, {MAX_SIDE:,} pixels on a side and {MAX_BYTES // 10**6} MB"
+    return _error(path, f"it exceeds a limit of images ({limits})", "replace it by a smaller image or remove it")
+
+
+def _open_regular(path: Path | str, buffering: int = -1) -> BinaryIO:
+    state = os.stat(path)
+    if not stat.S_ISREG(state.st_mode):
+        raise _error(path, f"it is {_KINDS.get(stat.S_IFMT(state.st_mode), 'special')}, not a file", "remove it")
+    if state.st_size > MAX_BYTES:
+        raise _too_large(path)
+    # Without blocking, in case that a pipe has taken the file's place.
+    return open(path, "rb", buffering, opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))
+
+
+def _check_form(path: Path | str, image: ImageFile) -> None:
+    """Refuse images that are too large, and grey values whose range is not known."""
+    if image.width * image.height > MAX_PIXELS or max(image.size) > MAX_SIDE:
+        raise _too_large(path)
+    if image.mode.startswith(("I", "F")) or _raw_mode(image) == "LA;16B":
+        numbers = "are floating-point numbers" if image.mode == "F" else "have more than 8 bits"
+        raise _error(
+            path,
+            f"its grey values {numbers}, and the range that they use is not known",
+            "scale all images of the data set to 8 bits by one range",
+        )
+
+
+def _bits(image: ImageFile) -> int:
+    if isinstance(image, TiffImageFile):
+        return max(image.tag_v2.get(_BITS_PER_SAMPLE, (8,)))
+    return 16 if _raw_mode(image).endswith(";16B") else 8
+
+
+def _raw_mode(image: ImageFile) -> str:
+    """Return the layout of a PNG's pixels in the file, such as `RGB;16B`; empty for other formats."""
+    return str(image.tile[0].args) if image.format == "PNG" and image.tile else ""
+
+
+def _load(image: ImageFile) -> int:
+    """Decode an image, and return the EXIF orientation 1 to 8 that it had before; 1 if it has none that is valid."""
+    # The orientation of a PNG may follow its pixels; that of a TIFF is dropped when Pillow turns it.
+    if image.format != "TIFF":
+        image.load()
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # damaged metadata of a good image
+        orientation = 1
+    image.load()
+    return orientation if isinstance(orientation, int) and orientation in _TURNS else 1
+
+
+class _PixelBudget:
+    """Limit on the pixels that all threads of this process decode at the same time."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit, self._held, self._changed = limit, 0, threading.Condition()
+
+    @contextmanager
+    def hold(self, pixels: int) -> Iterator[None]:
+        """Wait until the pixels, at most the limit, fit next to those of other threads; small images never wait."""
+        if pixels <= SMALL_PIXELS:
+            yield
+            return
+        with self._changed:
+            self._changed.wait_for(lambda: self._held + pixels <= self._limit)
+            self._held += pixels
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._held -= pixels
+                self._changed.notify_all()
+
+
+_PIXELS = _PixelBudget(PIXELS_AT_ONCE)
