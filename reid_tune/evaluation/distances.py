@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from reid_tune.environment import set_defaults
+from reid_tune.evaluation.centring import find_centre, sample_indices
 from reid_tune.evaluation.equal_rows import concatenate_rows
 from reid_tune.evaluation.parallel import map_in_threads, single_threaded
 
@@ -38,14 +39,17 @@ DistanceBlocks = Callable[[BlockConsumer], None]
 
 @dataclass(frozen=True)
 class UniqueRows:
-    """n feature rows as u <= n distinct ones, each with length 1.
+    """n feature rows as u <= n distinct ones, divided by their lengths, and centred if they are close together.
 
     A matrix product may round the same sum differently at another position of the result, so that copies of an image
-    would no longer tie. Every distinct row is therefore multiplied once.
+    would no longer tie. Every distinct row is therefore multiplied once. The centre, see `find_centre`, belongs to all
+    rows of one call of `joined`, and only rows with the same centre can be compared.
     """
 
     distinct: Tensor  # [u, d] float32
     position: Tensor  # [n] int64: the distinct row of each row
+    centre: Tensor | None = None  # [d] float64: subtracted from the rows of length 1; None if nothing was
+    squares: Tensor | None = None  # [u] float32: squared lengths of centred rows; None if all are 1
 
     @classmethod
     def of(cls, features: np.ndarray, device: torch.device | str = "cpu") -> "UniqueRows":
@@ -60,30 +64,54 @@ class UniqueRows:
         """
         values, first = concatenate_rows(parts, device)
         distinct = np.flatnonzero(first == np.arange(len(first)))
+        sample = torch.from_numpy(distinct[sample_indices(len(distinct))]).to(device)
+        middle = find_centre(values[sample].cpu().numpy())
+        centre = None if middle is None else torch.from_numpy(middle).to(device)
         with single_threaded():
             for start in range(0, len(distinct), BLOCK):
                 rows = torch.from_numpy(distinct[start : start + BLOCK]).to(device)
-                values[start : start + len(rows)] = _normalised(values[rows])  # each is at this position or a later one
+                part = values[start : start + len(rows)]
+                part[:] = _normalised(values[rows], centre)  # each is at this position or a later one
         position = torch.from_numpy(np.searchsorted(distinct, first)).to(device)
-        return cls(values[: len(distinct)], position)
+        values = values[: len(distinct)]
+        return cls(values, position, centre, None if centre is None else torch.linalg.vecdot(values, values))
+
+    @classmethod
+    def of_sides(
+        cls, queries: np.ndarray, gallery: np.ndarray, device: torch.device | str = "cpu"
+    ) -> tuple["UniqueRows", "UniqueRows"]:
+        """Unique rows of queries and of a gallery, which can be compared."""
+        rows = cls.joined([queries, gallery], device)
+        return rows.part(0, len(queries)), rows.part(len(queries), len(rows))
 
     def part(self, start: int, stop: int) -> "UniqueRows":
         """The rows from `start` to `stop`; they share the memory if no other rows lie between them."""
         numbers, position = self.position[start:stop].unique(return_inverse=True)
         low, high = int(numbers[0]), int(numbers[-1]) + 1
-        return UniqueRows(self.distinct[low:high] if high - low == len(numbers) else self.distinct[numbers], position)
+        chosen = slice(low, high) if high - low == len(numbers) else numbers
+        squares = None if self.squares is None else self.squares[chosen]
+        return UniqueRows(self.distinct[chosen], position, self.centre, squares)
 
     def __len__(self) -> int:
         return len(self.position)
 
 
-def _normalised(values: Tensor) -> Tensor:
+def _normalised(values: Tensor, centre: Tensor | None) -> Tensor:
+    if centre is not None:
+        values = values.double()
     # Divided by the largest value first: the square of a float32 may overflow or vanish.
-    return torch.nn.functional.normalize(values / values.abs().amax(1, keepdim=True), dim=1)
+    rows = torch.nn.functional.normalize(values / values.abs().amax(1, keepdim=True), dim=1)
+    return rows if centre is None else rows.sub_(centre).float()
 
 
 def distance_blocks(rows: UniqueRows, columns: UniqueRows) -> DistanceBlocks:
-    """Distances of all rows to all columns [b, n], float32 in 0..4; on the CPU several blocks at a time."""
+    """Distances of all rows to all columns [b, n], float32 in 0..4; on the CPU several blocks at a time.
+
+    Args:
+        rows: The rows.
+        columns: Rows of the same call of `UniqueRows.joined`, or like `rows` without a centre.
+    """
+    assert rows.centre is columns.centre, "the rows have different centres"
 
     def run(receive: BlockConsumer) -> None:
         work = _Work(rows, columns, receive)
@@ -105,7 +133,12 @@ class _Work:
 
     def __call__(self, start: int) -> None:
         part = self.rows.distinct[start : start + self.size]
-        block = torch.mm(part, self.columns.distinct.T).mul_(-2).add_(2).clamp_(min=0)
+        block = torch.mm(part, self.columns.distinct.T).mul_(-2)
+        if self.rows.squares is None or self.columns.squares is None:
+            block.add_(2)
+        else:
+            block.add_(self.rows.squares[start : start + self.size, None]).add_(self.columns.squares)
+        block.clamp_(min=0)
         if not self.in_order:
             block = block[:, self.columns.position]
         members = self.order[self.ends[start] : self.ends[start + len(part)]]
@@ -119,12 +152,12 @@ class _Work:
 def pair_distances(rows: UniqueRows, left: Tensor, right: Tensor) -> Tensor:
     """Distances [m] between the rows with the indices `left` [m] and `right` [m]."""
     products = torch.empty(len(left), device=left.device)
+    left, right = rows.position[left], rows.position[right]
     select, rows_at_once = rows.distinct.index_select, max(1, _COPIED // rows.distinct.shape[1])
-    for part, a, b in zip(
-        *(x.split(rows_at_once) for x in (products, rows.position[left], rows.position[right])), strict=True
-    ):
+    for part, a, b in zip(*(x.split(rows_at_once) for x in (products, left, right)), strict=True):
         part[:] = torch.linalg.vecdot(select(0, a), select(0, b))
-    return products.mul_(-2).add_(2).clamp_(min=0)
+    products.mul_(-2).add_(2 if rows.squares is None else rows.squares[left] + rows.squares[right])
+    return products.clamp_(min=0)
 
 
 def tie_breaking_keys(values: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Nearest neighbours of every row, found once for all settings of the re-ranking."""
+"""Nearest neighbours of every row, found once for all settings of the re-ranking; lists of different lengths."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from torch import Tensor
 from reid_tune.evaluation.distances import BLOCK, UniqueRows, distance_blocks, tie_breaking_keys
 from reid_tune.evaluation.parallel import map_in_threads
 
-__all__ = ["Neighbours", "find_neighbours", "smallest_columns"]
+__all__ = ["Neighbours", "find_neighbours", "segment_indices", "smallest_columns"]
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ def find_neighbours(rows: UniqueRows, k: int) -> Neighbours:
     farthest = torch.empty(len(rows), device=rows.position.device)
 
     def keep(members: Tensor, block: Tensor) -> None:
-        farthest[members] = block.amax(1).clamp_(min=1e-12)
+        farthest[members] = block.amax(1).clamp_(min=1e-30)
         block.scatter_(1, members[:, None], -1.0)  # own index first
         index[members] = smallest_columns(block, count)
 
@@ -60,3 +60,14 @@ def _mutual(index: Tensor) -> Tensor:
 
     rows = torch.arange(len(index), device=index.device)
     return torch.cat(map_in_threads(columns, rows.split(BLOCK), index.device))
+
+
+def segment_indices(starts: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    """Number the elements of m slices of a flat array, one slice after the other.
+
+    Returns:
+        For each element its slice, 0..m-1, and its position starts[slice] + 0, 1, ... in the flat array.
+    """
+    owner = torch.repeat_interleave(lengths)
+    first = lengths.cumsum(0) - lengths
+    return owner, torch.arange(len(owner), device=owner.device) + (starts - first)[owner]

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from reid_tune.evaluation.distances import DistanceBlocks, tie_breaking_keys
 from reid_tune.evaluation.features import FeatureSet
-from reid_tune.evaluation.segments import segment_indices
+from reid_tune.evaluation.neighbours import segment_indices
 
 __all__ = ["Ranker", "Ranking", "rank"]
 

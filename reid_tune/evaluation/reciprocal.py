@@ -7,9 +7,8 @@ import torch
 from torch import Tensor
 
 from reid_tune.evaluation.distances import BLOCK, pair_distances
-from reid_tune.evaluation.neighbours import Neighbours
+from reid_tune.evaluation.neighbours import Neighbours, segment_indices
 from reid_tune.evaluation.parallel import map_in_threads
-from reid_tune.evaluation.segments import segment_indices
 
 __all__ = ["SparseRows", "reciprocal_vectors"]
 

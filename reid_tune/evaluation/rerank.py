@@ -8,9 +8,8 @@ from torch import Tensor
 
 from reid_tune.errors import InputError
 from reid_tune.evaluation.distances import BlockConsumer, UniqueRows, distance_blocks
-from reid_tune.evaluation.neighbours import Neighbours
+from reid_tune.evaluation.neighbours import Neighbours, segment_indices
 from reid_tune.evaluation.reciprocal import reciprocal_vectors
-from reid_tune.evaluation.segments import segment_indices
 
 __all__ = ["ReRanking", "parse_reranking", "reranked_blocks"]
 

@@ -21,7 +21,7 @@ def matrix(blocks, queries, gallery):
 
 def reranked(query, gallery, setting):
     neighbours = find_neighbours(UniqueRows.of(np.concatenate([query, gallery])), setting.neighbours)
-    show = reranked_blocks(neighbours, UniqueRows.of(query), UniqueRows.of(gallery), [setting])
+    show = reranked_blocks(neighbours, *UniqueRows.of_sides(query, gallery), [setting])
     return matrix(lambda receive: show([receive]), len(query), len(gallery))
 
 

@@ -45,7 +45,7 @@ def slow_eer(same: np.ndarray, different: np.ndarray) -> float:
 
 
 def float32_distances(features: FeatureSet) -> np.ndarray:
-    rows, columns = UniqueRows.of(features.query_features), UniqueRows.of(features.gallery_features)
+    rows, columns = UniqueRows.of_sides(features.query_features, features.gallery_features)
     matrix = torch.empty(len(rows), len(columns))
     distance_blocks(rows, columns)(lambda members, block: matrix.index_copy_(0, members, block))
     return matrix.numpy()
