@@ -1,4 +1,4 @@
-"""The form of an event's line: a JSON object with the event's kind and fields."""
+"""The form of an event's line: a JSON object with the event's kind, its fields and a checksum."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -7,6 +7,8 @@ from functools import cache
 from time import time
 from types import UnionType
 from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from reid_tune.journal.checksum import DamageError, add_checksum, read_checked
 
 __all__ = ["EventError", "EventRecord", "parse_line", "to_line"]
 
@@ -32,13 +34,12 @@ Record = TypeVar("Record", bound=EventRecord)
 
 
 def to_line(event: EventRecord) -> bytes:
-    """Return the line of an event: a JSON object with `kind` and all fields, without a line break.
+    """Return the line of an event: a JSON object with `kind`, all fields and the checksum, without a line break.
 
     Raises:
         ValueError: A value is not JSON, such as NaN.
     """
-    content = {"kind": event.kind} | {item.name: getattr(event, item.name) for item in fields(event)}
-    return json.dumps(content, allow_nan=False, separators=(",", ":")).encode()
+    return add_checksum({"kind": event.kind} | {item.name: getattr(event, item.name) for item in fields(event)})
 
 
 def parse_line(line: bytes, kinds: Mapping[str, type[Record]]) -> Record:
@@ -49,15 +50,13 @@ def parse_line(line: bytes, kinds: Mapping[str, type[Record]]) -> Record:
         kinds: Classes of the records by kind.
 
     Raises:
-        EventError: The line is not a JSON object, its kind or a field is unknown, or a field is missing or has another
-            type.
+        EventError: The checksum is not that of the line, the kind or a field is unknown, or a field is missing or has
+            another type.
     """
     try:
-        content = json.loads(line)
-    except ValueError:
-        content = None
-    if not isinstance(content, dict):
-        raise EventError("it is not a JSON object")
+        content = read_checked(line)
+    except DamageError as error:
+        raise EventError(str(error)) from None
     kind = content.pop("kind", None)
     record: Any = kinds.get(kind) if isinstance(kind, str) else None
     if record is None:

@@ -3,12 +3,14 @@
 import contextlib
 import fcntl
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Self
 
 from reid_tune.errors import InfrastructureError, InputError
 from reid_tune.files import make_folder
+from reid_tune.journal.checksum import is_intact
 from reid_tune.journal.events import Event, EventError, SweepHeader, TrainingHeader, parse_event, to_line
 
 __all__ = ["CURSOR", "EVENTS", "EventLog", "read_events", "read_events_from", "read_header"]
@@ -20,19 +22,27 @@ EVENTS = "events.jsonl"  # name of the log in its folder
 class EventLog:
     """Write access to one log; a second writer on the same machine is refused while this one is open.
 
-    Each event is one line, see `events`. An event is on disk when `append` returns. A line that a crash cut short is
-    dropped when the log is opened again.
+    Each event is one line with a checksum, see `events`. An event is on disk when `append` returns. A line that a crash
+    cut short is removed before the next event is written.
 
     Args:
         path: The log's file; its folder is created.
         held: Whether the process that started this one holds the log in the meantime and does not write.
+        warn: Receives a sentence about a line that was removed.
 
     Raises:
         InputError: Another process writes this log, or the folder cannot be written.
     """
 
-    def __init__(self, path: Path | str, *, held: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path | str,
+        *,
+        held: bool = False,
+        warn: Callable[[str], None] = lambda text: print(text, file=sys.stderr),
+    ) -> None:
         self.path = Path(path)
+        self._warn = warn
         make_folder(self.path.parent)
         try:
             # Unbuffered, so that nothing of an event that failed is left to be written with the next one.
@@ -50,7 +60,11 @@ class EventLog:
             ) from None
         except OSError:
             pass  # A network file system without locks.
-        self._drop_torn_line()
+
+    @property
+    def size(self) -> int:
+        """Bytes of the log."""
+        return self._file.seek(0, os.SEEK_END)
 
     def append(self, event: Event) -> Event:
         """Write one event durably and return it as a reader of the log gets it.
@@ -62,8 +76,9 @@ class EventLog:
         line = to_line(event)
         recorded = parse_event(line)
         line += b"\n"
-        end = self._file.seek(0, os.SEEK_END)
+        end = self.size
         try:
+            end = self._remove_torn_line(end)
             while line:
                 line = line[self._file.write(line) :]
             os.fsync(self._file.fileno())
@@ -85,12 +100,14 @@ class EventLog:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _drop_torn_line(self) -> None:
-        self._file.seek(0)
-        content = self._file.read()
-        whole = content.rfind(b"\n") + 1
-        if whole < len(content):
-            os.ftruncate(self._file.fileno(), whole)
+    def _remove_torn_line(self, end: int) -> int:
+        """Remove what follows the last line break of the first `end` bytes, and return the length that remains."""
+        if not end or os.pread(self._file.fileno(), 1, end - 1) == b"\n":
+            return end
+        whole = self.path.read_bytes().rfind(b"\n") + 1
+        os.ftruncate(self._file.fileno(), whole)
+        self._warn(f"{self.path}: the last line was incomplete and has been removed: a crash cut it short.")
+        return whole
 
 
 def read_events(path: Path | str) -> list[Event]:
@@ -122,28 +139,33 @@ def read_header(path: Path | str) -> SweepHeader | TrainingHeader | None:
 def read_events_from(path: Path | str, offset: int) -> Iterator[tuple[Event, int]]:
     """Yield the events that start at a byte offset or later, each with the offset after it.
 
+    A last line without its line break is not read: it is being written, or a crash cut it short.
+
     Raises:
-        InputError: A whole line is not an event.
+        InputError: A whole line is not an event, or is damaged.
     """
     if not Path(path).exists():
         return
     with Path(path).open("rb") as file:
         file.seek(offset)
         for line in file:
-            if not line.endswith(b"\n"):
-                return
             try:
+                if not line.endswith(b"\n"):
+                    if is_intact(line[:-1]):
+                        raise EventError("its line break is damaged")
+                    return
                 event = parse_event(line)
             except EventError as error:
-                number = _line_number(path, offset)
-                raise InputError(
-                    f"{path}, line {number}: {error}. The log is damaged, or another version of reid-tune wrote it: "
-                    "restore it, or begin a new sweep."
-                ) from None
+                raise InputError(_damage_message(path, offset, error)) from None
             offset += len(line)
             yield event, offset
 
 
-def _line_number(path: Path | str, offset: int) -> int:
+def _damage_message(path: Path | str, offset: int, error: EventError) -> str:
     with Path(path).open("rb") as file:
-        return file.read(offset).count(b"\n") + 1
+        number = file.read(offset).count(b"\n") + 1
+    restart = ", or delete this line and all later ones and repeat their work with --resume auto" if number > 1 else ""
+    return (
+        f"{path}, line {number}: {error}. The log is damaged, or another version of reid-tune wrote it: "
+        f"restore it from a copy{restart}."
+    )

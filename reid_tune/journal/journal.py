@@ -4,9 +4,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
+from reid_tune.errors import InfrastructureError
 from reid_tune.journal.event_log import EVENTS, EventLog, read_events
 from reid_tune.journal.events import Event, StageDone, StageStarted
-from reid_tune.journal.lease import Lease
+from reid_tune.journal.lease import LEASE, Lease
 from reid_tune.journal.state import SweepState, replay
 from reid_tune.journal.sweep_store import SweepStore
 
@@ -34,9 +35,8 @@ class Journal:
         self._log = EventLog(self.folder / EVENTS)
         self._lease: Lease | None = None
         self._wait = wait
-        self.earlier_events = read_events(self._log.path)
-        self.state: SweepState = replay(self.earlier_events)
         self.listeners: list[Callable[[Event, SweepState], None]] = []
+        self._read()
 
     @property
     def folder(self) -> Path:
@@ -52,16 +52,21 @@ class Journal:
         """Record an event: first on disk, then in the state, then with the listeners.
 
         Raises:
-            InfrastructureError: The disk is full, or another driver has taken over.
+            InfrastructureError: The disk is full, or another driver has taken over or written the log.
         """
         if self._lease:
             self._lease.require_held()
             self.files.require_synced()
+        if self._log.size != self._size:
+            raise InfrastructureError(
+                f"another driver has written {self.path}: find it by {LEASE}, then continue with --resume auto."
+            )
         is_stage = isinstance(event, StageStarted | StageDone)
         if is_stage:
             self.files.flush()  # The files that the event is about arrive before it.
         # As read from its line, so that this state equals the one that a replay computes.
         event = self._log.append(event)
+        self._size = self._log.size
         self.state.apply(event)
         for listener in self.listeners:
             listener(event, self.state)
@@ -75,9 +80,7 @@ class Journal:
         except BaseException:  # Whatever ends the wait, Ctrl-C included: the log's lock is free again.
             self._release()
             raise
-        # Another driver may have written while this one waited.
-        self.earlier_events = read_events(self._log.path)
-        self.state = replay(self.earlier_events)
+        self._read()  # Another driver may have written while this one waited.
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -85,6 +88,11 @@ class Journal:
             self.files.end()
         finally:
             self._release()
+
+    def _read(self) -> None:
+        self._size: int = self._log.size  # before the events, so that none of another driver is missed
+        self.earlier_events = read_events(self._log.path)
+        self.state: SweepState = replay(self.earlier_events)
 
     def _release(self) -> None:
         if self._lease:

@@ -1,6 +1,5 @@
 """Exclusive right to drive a sweep, kept alive by a heartbeat file; also across machines that share the storage."""
 
-import json
 import os
 import secrets
 import socket
@@ -12,11 +11,13 @@ from pathlib import Path
 from typing import Any, Self
 
 from reid_tune.errors import InfrastructureError, InputError, ReidTuneError
+from reid_tune.journal.checksum import DamageError, add_checksum, read_checked
 from reid_tune.storage.object_store import ObjectStore
 
 __all__ = ["LEASE", "Lease"]
 
 LEASE = "driver.json"
+_UNKNOWN = "an unknown machine"  # in a lease that is damaged
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -92,47 +93,51 @@ class Lease:
         first = self._read()
         if not first or first.get("machine") == self._machine:
             return False
-        wait(f"the last driver ran on {first.get('host')}; waiting {self.silence:g} s for a heartbeat ...")
+        wait(f"the last driver ran on {first.get('host', _UNKNOWN)}; waiting {self.silence:g} s for a heartbeat ...")
         end = time.monotonic() + self.silence
         while time.monotonic() < end:
             time.sleep(self.silence / 60)
             if not (content := self._read()):
                 return False
             if content != first:
+                host = content.get("host", _UNKNOWN)
                 raise InputError(
-                    f"{self.store} is driven by process {content.get('pid')} on {content.get('host')}: wait for it or "
-                    "stop it."
+                    f"{self.store} is driven by process {content.get('pid')} on {host}: wait for it or stop it."
                 )
         return True
 
     def _beat(self) -> None:
         while not self._released.wait(self.silence / 6):
             try:
+                start = time.monotonic()
                 self._check_owner()
                 if self._new_host:
                     return
-                self._write()
+                # In a suspended process the answer has become old: another driver may have written since.
+                if time.monotonic() - start < self.silence / 2:
+                    self._write()
             except (OSError, InputError, InfrastructureError):
                 continue  # The storage is unreachable; the writer of the log notices it, too.
 
     def _check_owner(self) -> None:
         content = self._read()
-        if content and content.get("owner") != self._owner:
+        if content.get("owner", self._owner) != self._owner:
             self._new_host = str(content.get("host"))
 
     def _write(self) -> None:
         self._count += 1
         content = {"owner": self._owner, "machine": self._machine, "host": socket.gethostname(), "pid": os.getpid()}
-        self.store.write(LEASE, (json.dumps(content | {"count": self._count}) + "\n").encode())
+        self.store.write(LEASE, add_checksum(content | {"count": self._count}) + b"\n")
         self._written = time.monotonic()
 
     def _read(self) -> dict[str, Any]:
         try:
             text = self.store.read(LEASE)
-            content = json.loads(text) if text is not None else {}
-        except (OSError, ValueError, InfrastructureError):
-            return dict(self._last_content)  # For example a stale handle of NFS, which says nothing about the driver.
-        self._last_content = content if isinstance(content, dict) else {}
+            self._last_content = read_checked(text) if text is not None else {}
+        except DamageError:
+            return {"damaged": text}  # Somebody may drive: the next heartbeat tells, with a whole file.
+        except (OSError, InfrastructureError):
+            pass  # For example a stale handle of NFS, which says nothing about the driver.
         return dict(self._last_content)
 
 

@@ -1,6 +1,5 @@
 """Requests of users to a sweep's driver, the only writer of the log: one small file for each request."""
 
-import json
 import os
 import sys
 import time
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from reid_tune.journal.checksum import add_checksum, read_checked
 from reid_tune.storage.object_store import ObjectStore
 
 __all__ = ["REQUESTS", "Request", "pending_requests", "remove_request", "submit_request"]
@@ -54,7 +54,7 @@ def submit_request(store: ObjectStore, kind: Kind, content: Any) -> str:
         InfrastructureError: The server does not answer.
     """
     name = f"{REQUESTS}/{time.time_ns():020d}-{os.getpid()}.json"
-    store.write(name, (json.dumps({"kind": kind, "content": content}) + "\n").encode())
+    store.write(name, add_checksum({"kind": kind, "content": content}) + b"\n")
     return name
 
 
@@ -77,7 +77,7 @@ def pending_requests(
             renamed = path.with_suffix(_DAMAGED)
             with suppress(OSError):
                 path.replace(renamed)
-                warn(f"{path} is not a request and was renamed to {renamed.name}.")
+                warn(f"{path} is damaged or not a request, and was renamed to {renamed.name}: give the command again.")
     return requests
 
 
@@ -87,7 +87,7 @@ def remove_request(request: Request) -> None:
 
 
 def _read(path: Path) -> Request:
-    match json.loads(path.read_bytes()):
+    match read_checked(path.read_bytes()):
         case {"kind": "stop", "content": str(run)}:
             return Request(path, "stop", run=run)
         case {"kind": "enqueue", "content": dict(parameters)}:

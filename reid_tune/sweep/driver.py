@@ -1,7 +1,6 @@
 """The driver of a sweep: runs one stage after the other, and records each in the event log."""
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
@@ -13,19 +12,15 @@ from reid_tune.execution.stage_resources import StageResources, find_capacity, f
 from reid_tune.execution.stage_task import StageFunction, run_stage_on_gpu
 from reid_tune.journal.costs import EpochTiming
 from reid_tune.journal.event_log import read_events
-from reid_tune.journal.events import ArtifactWritten, StageDone, StageStarted
+from reid_tune.journal.events import StageDone, StageStarted
 from reid_tune.journal.journal import Journal
 from reid_tune.journal.state import SweepState
 from reid_tune.journal.sweep_store import SweepStore
-from reid_tune.report.html import PAGE, write_page
 from reid_tune.report.live import LiveView
-from reid_tune.report.markdown import SweepPage
 from reid_tune.search.budget import BudgetTracker, require_gpus_for_gpu_hours
 from reid_tune.search_space.load import SweepConfig
-from reid_tune.sweep.resume import (
-    record_driver_start,
-    reopen_stages,
-)
+from reid_tune.sweep.ending import print_warning, track_sweep, write_sweep_page
+from reid_tune.sweep.resume import record_driver_start, reopen_stages
 from reid_tune.sweep.stages.confirm import choose_winner, make_confirm_runs
 from reid_tune.sweep.stages.export import export_finalists
 from reid_tune.sweep.stages.preflight import PreflightResult
@@ -35,10 +30,8 @@ from reid_tune.sweep.stages.rerank import choose_settings
 from reid_tune.sweep.stages.search import TrialSource
 from reid_tune.sweep.stages.test_set import evaluate_finalists
 from reid_tune.tasks.split import SPLIT, write_split_lists
-from reid_tune.tracking.sender import Sender, follow_log
-from reid_tune.tracking.store import with_credentials
 
-__all__ = ["SweepDriver", "print_warning"]
+__all__ = ["SweepDriver"]
 
 
 class SweepDriver:
@@ -91,21 +84,13 @@ class SweepDriver:
             record_driver_start(self.sweep, self.journal)
             if redone:
                 reopen_stages(self.journal, redone)
-            with _tracked(self.sweep, self.journal, self.console) as sender:
+            with track_sweep(self.sweep, self.journal, self.console) as sender:
                 view.tracking = lambda: sender.lag_message
                 for stage in stages:
                     self.journal.emit(StageStarted(stage=stage))
                     self.journal.emit(StageDone(stage=stage, result=self.stages[stage]()))
-                self._write_page()
+                write_sweep_page(self.sweep, self.journal, self.console)
             return self.journal.state
-
-    def _write_page(self) -> None:
-        try:
-            write_page(self.sweep.folder)
-        except Exception as error:  # A finished sweep does not fail because of its page.
-            print_warning(self.console, f"the page could not be written ({error}): write it with reid-tune report.")
-        else:
-            self.journal.emit(ArtifactWritten(path=PAGE, folder=""))
 
     def _preflight(self) -> dict[str, Any]:
         write_split_lists(self.sweep.experiment, self.sweep.folder / SPLIT)
@@ -148,22 +133,3 @@ class SweepDriver:
         workers, scratch = resources.per_run.workers, self.sweep.folder / "ray"
         remote = self.sweep.remote / "ray" if self.sweep.remote else None
         run_all(source, lambda: find_capacity(self.sweep, workers), workers, validate_at, scratch, timeout, remote)
-
-
-def _tracked(sweep: SweepConfig, journal: Journal, console: Console) -> AbstractContextManager[Sender]:
-    """Send the log to MLflow during the block, and record the driver's end after it."""
-    name, storage = sweep.file.name, sweep.file.storage
-    sync_command = f"reid-tune sync {name}" + (f" --storage {storage}" if storage != "runs" else "")
-    return follow_log(
-        journal.path,
-        with_credentials(journal.state.header.tracking_uri),
-        journal.emit,
-        partial(print_warning, console),
-        sync_command,
-        SweepPage,
-    )
-
-
-def print_warning(console: Console, text: str) -> None:
-    """Print a warning in yellow."""
-    console.print(f"warning: {text}", style="yellow", markup=False, emoji=False, highlight=False, soft_wrap=True)

@@ -150,8 +150,12 @@ def make_header(sweep: SweepConfig) -> SweepHeader:
     )
 
 
-def record_driver_start(sweep: SweepConfig, journal: Journal) -> None:
-    """Record the start of this process as driver, after the header if the sweep begins."""
+def record_driver_start(sweep: SweepConfig, journal: Journal, environment: dict[str, Any] | None = None) -> None:
+    """Record the start of this process as driver, after the header if the sweep begins.
+
+    Args:
+        environment: That of the last driver, if this process will compute nothing; None to collect that of this one.
+    """
     if not journal.earlier_events:
         journal.emit(make_header(sweep))
     journal.emit(
@@ -161,6 +165,6 @@ def record_driver_start(sweep: SweepConfig, journal: Journal) -> None:
             user=user(),
             resumed=bool(journal.earlier_events),
             command=sys.argv,
-            environment=collect_environment(sweep.experiment),
+            environment=collect_environment(sweep.experiment) if environment is None else environment,
         )
     )

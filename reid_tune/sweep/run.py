@@ -16,7 +16,8 @@ from reid_tune.journal.stages import STAGES, ResumeMode
 from reid_tune.journal.state import SweepState
 from reid_tune.journal.sweep_store import SweepStore
 from reid_tune.search_space.load import SweepConfig
-from reid_tune.sweep.driver import SweepDriver, print_warning
+from reid_tune.sweep.driver import SweepDriver
+from reid_tune.sweep.ending import complete_end, has_ended, print_warning
 from reid_tune.sweep.plan import plan_from_probe
 from reid_tune.sweep.pretrained import pinned_pretrained_weights
 from reid_tune.sweep.resume import (
@@ -84,19 +85,19 @@ def _run_pinned(
     address: str | None,
 ) -> SweepState:
     """Run a sweep with pinned pretrained weights; `past` has the events of its log."""
+    console = Console(file=sys.stderr)
     stages, redone = _stages_until(until), tuple[str, ...]()
     if past:
         state = load_resumable_state(sweep, "auto" if start else resume)
         redone = stages_to_redo(sweep, state, start)
         stages = tuple(stage for stage in stages if stage not in state.stages or stage in redone)
         if not stages:
-            return state
+            return state if has_ended(sweep, past) else complete_end(sweep, files, console)
         require_same_key(sweep, state)
     elif start not in (None, STAGES[0]):
         raise InputError(f"--from {start}: there is no sweep {sweep.file.name} in {sweep.location} yet: leave it out.")
     key = find_passphrase(sweep.experiment)
     checks = run_preflight(sweep, stages, address)
-    console = Console(file=sys.stderr)
     error = connection_error(with_credentials(state.header.tracking_uri) if past else tracking_uri())
     if error:
         print_warning(console, f"{error} The event log keeps what MLflow misses; the stage register will need MLflow.")

@@ -1,12 +1,13 @@
 """Position in a log up to which a store has its events."""
 
-import json
 import threading
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 from reid_tune.files import write_atomic
+from reid_tune.journal.checksum import add_checksum, read_checked
 from reid_tune.journal.event_log import CURSOR, read_events_from, read_header
 from reid_tune.journal.events import DriverEnded, Event
 from reid_tune.tracking.projection import Description, Projection
@@ -15,6 +16,7 @@ from reid_tune.tracking.store import client, is_permanent, one_line
 __all__ = ["Cursor", "cursor_path"]
 
 _BATCH_EVENTS = 100  # at most, between two writes of the position
+_END_BYTES = 20  # of a line, which tell whether the log is the one that was sent
 _MAX_FAILURES = 3  # of sending from one position, after which a store's refusal counts as permanent
 
 
@@ -43,7 +45,7 @@ class Cursor:
         self.accepted = 0
         self._log, self._uri, self._describe = Path(log_path), uri, describe
         self._projection: Projection | None = None
-        self._parent, self._offset = "", 0
+        self._parent, self._offset, self._end = "", 0, ""
         self._file_offsets: list[int] = []  # of events whose files are not sent yet
         self._read()
         self._lines = _LineCounter(self._log)
@@ -86,9 +88,13 @@ class Cursor:
         return sent
 
     def close(self) -> None:
-        """End the unfinished runs of a log that no driver writes any more, at the time of its last event."""
+        """End the unfinished runs of a log that no driver writes any more, at the time of its last event.
+
+        A driver that was killed after its last stage, or its last epoch, has finished.
+        """
         if self._projection and self._last_event and not isinstance(self._last_event, DriverEnded):
-            self._projection.apply(DriverEnded(time=self._last_event.time, status="KILLED"))
+            status: Literal["FINISHED", "KILLED"] = "FINISHED" if self._projection.is_complete else "KILLED"
+            self._projection.apply(DriverEnded(time=self._last_event.time, status=status))
 
     def _send_batch(self, projection: Projection) -> int:
         count, offset, file_offsets = 0, self._offset, list[int]()
@@ -144,8 +150,9 @@ class Cursor:
             return None
         description = self._describe() if self._describe else None
         projection = Projection(client(self._uri), header, self._log.parent, description)
-        # Another store, or one whose contents were lost, has another parent run: it gets all events.
-        if projection.parent != self._parent or self._offset > self._log.stat().st_size:
+        # Another store, or one whose contents were lost, has another parent run: it gets all events. So does the store
+        # of a log that was restored from a copy.
+        if projection.parent != self._parent or self._end != self._lines.end_before(self._offset):
             self._offset, self._sent, self._file_offsets = 0, 0, []
         self._parent = projection.parent
         for event, end in read_events_from(self._log, 0):
@@ -156,16 +163,17 @@ class Cursor:
         return projection
 
     def _write(self) -> None:
-        content = {"parent": self._parent, "offset": self._offset, "files": self._file_offsets}
-        write_atomic(cursor_path(self._log), json.dumps(content))
+        self._end = self._lines.end_before(self._offset)
+        content = {"parent": self._parent, "offset": self._offset, "end": self._end, "files": self._file_offsets}
+        write_atomic(cursor_path(self._log), add_checksum(content) + b"\n")
 
     def _read(self) -> None:
         try:
-            content = json.loads(cursor_path(self._log).read_bytes())
-            self._parent, self._offset = str(content["parent"]), int(content["offset"])
+            content = read_checked(cursor_path(self._log).read_bytes())
+            self._parent, self._offset, self._end = str(content["parent"]), int(content["offset"]), str(content["end"])
             self._file_offsets = [int(offset) for offset in content["files"]]
         except (OSError, ValueError, LookupError, TypeError):
-            self._parent, self._offset, self._file_offsets = "", 0, []
+            self._parent, self._offset, self._end, self._file_offsets = "", 0, "", []
 
 
 class _LineCounter:
@@ -187,6 +195,10 @@ class _LineCounter:
     def before(self, offset: int) -> int:
         """Return the number of lines before an offset in bytes."""
         return self._bytes(0, offset).count(b"\n")
+
+    def end_before(self, offset: int) -> str:
+        """Return the last characters before an offset in bytes, which include the checksum of the line."""
+        return self._bytes(max(0, offset - _END_BYTES), offset).decode(errors="replace")
 
     def _bytes(self, start: int, end: int | None) -> bytes:
         try:

@@ -115,6 +115,12 @@ class Projection:
             case DriverEnded():
                 self._driver_ended(event)
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether the events say that nothing is left to compute: the last stage or the last epoch is done."""
+        epochs = self._spec.get("train.num_epochs")
+        return self._history.is_complete or (self._metric is None and self._history.epochs == epochs)
+
     def flush(self) -> None:
         """Send the metrics of all events so far."""
         self._writer.flush()

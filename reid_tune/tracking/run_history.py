@@ -12,7 +12,9 @@ from reid_tune.journal.events import (
     RunSuggested,
     StageDone,
     StagesReopened,
+    TrainingEpoch,
 )
+from reid_tune.journal.stages import STAGES
 from reid_tune.tracking.mlflow_names import milliseconds, search_tags, source_tags
 
 __all__ = ["RunHistory", "winner_run"]
@@ -28,6 +30,8 @@ class RunHistory:
         source_tags: Tags with the user, command and commit of the latest driver.
         winner_tags: Tags of the parameters of all winners so far.
         has_error: Whether a driver has ended with an error.
+        is_complete: Whether the last stage of a sweep is done.
+        epochs: Last epoch of a single training.
     """
 
     def __init__(self) -> None:
@@ -36,7 +40,8 @@ class RunHistory:
         self.training_data: Mapping[str, Any] = {}
         self.source_tags: dict[str, str] = {}
         self.winner_tags: dict[str, str] = {}
-        self.has_error = False
+        self.has_error = self.is_complete = False
+        self.epochs = 0
         self._search_tags: dict[str, dict[str, str]] = {}
         # Parameters in MLflow cannot be changed, so that a run that is done again becomes another MLflow run.
         self._restarts: Counter[str] = Counter()
@@ -57,7 +62,12 @@ class RunHistory:
                 self.has_error |= event.reason is not None
             case StageDone(stage="confirm"):
                 self.winner_tags |= self.search_tags(winner_run(event))
+            case StageDone():
+                self.is_complete = self.is_complete or event.stage == STAGES[-1]
+            case TrainingEpoch():
+                self.epochs = event.epoch
             case StagesReopened():
+                self.is_complete = self.is_complete and STAGES[-1] not in event.stages
                 self._restarts.update(event.runs)
                 self.unfinished_runs.difference_update(event.runs)
                 for run in event.runs:

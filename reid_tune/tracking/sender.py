@@ -13,7 +13,7 @@ from reid_tune.tracking.cursor import Cursor
 from reid_tune.tracking.projection import Description
 from reid_tune.tracking.store import one_line, translate_errors
 
-__all__ = ["Sender", "SendResult", "follow_log", "send_all"]
+__all__ = ["LogTarget", "SendResult", "Sender", "follow_log", "send_all", "send_remaining"]
 
 _POLL_SECONDS = 0.5  # between two reads of the log
 _MAX_RETRY_SECONDS = 30.0  # between two attempts at an unreachable store
@@ -96,24 +96,33 @@ class Sender:
             self._wake.clear()
 
 
-@contextmanager
-def follow_log(
-    log_path: Path,
-    uri: str,
-    record_end: Callable[[DriverEnded], None],
-    warn: Callable[[str], None],
-    sync_command: str,
-    describe: Callable[[], Description] | None = None,
-) -> Iterator[Sender]:
-    """Send a log during the block, and record the driver's end after it.
+@dataclass(frozen=True)
+class LogTarget:
+    """A log and the store that gets it.
 
-    Args:
-        record_end: Writes the last event into the log.
+    Attributes:
+        log_path: Event log.
+        uri: Address of the store.
         warn: Receives a sentence about a problem that remains at the end.
         sync_command: Command that sends the remaining events later.
         describe: See `Cursor`.
     """
-    sender, end = Sender(log_path, uri, describe), DriverEnded(status="KILLED")
+
+    log_path: Path
+    uri: str
+    warn: Callable[[str], None]
+    sync_command: str
+    describe: Callable[[], Description] | None = None
+
+
+@contextmanager
+def follow_log(target: LogTarget, record_end: Callable[[DriverEnded], None]) -> Iterator[Sender]:
+    """Send a log during the block, and record the driver's end after it.
+
+    Args:
+        record_end: Writes the last event into the log.
+    """
+    sender, end = Sender(target.log_path, target.uri, target.describe), DriverEnded(status="KILLED")
     try:
         yield sender
         end = DriverEnded(status="FINISHED")
@@ -124,12 +133,20 @@ def follow_log(
         with suppress(ReidTuneError, OSError):  # The disk is full, or another driver has taken over.
             record_end(replace(end, time=time.time()))
         interrupted = end.status == "KILLED"
-        timeouts = (_INTERRUPTED_SECONDS,) * 2 if interrupted else (_CLOSE_SECONDS, _STALL_SECONDS)
-        if not sender.close(*timeouts):
-            reason = sender.last_error or "it is slow"
-            warn(f"{sender.lag} events are not in MLflow ({reason}): send them with {sync_command}")
-        elif sender.last_error:
-            warn(f"MLflow: {sender.last_error}")
+        _close(sender, target, *((_INTERRUPTED_SECONDS,) * 2 if interrupted else (_CLOSE_SECONDS, _STALL_SECONDS)))
+
+
+def send_remaining(target: LogTarget) -> None:
+    """Send what the last sender of a log that has ended could not send, for as long as `follow_log` does at the end."""
+    _close(Sender(target.log_path, target.uri, target.describe), target, _CLOSE_SECONDS, _STALL_SECONDS)
+
+
+def _close(sender: Sender, target: LogTarget, timeout: float, stall_timeout: float) -> None:
+    if not sender.close(timeout, stall_timeout):
+        reason = sender.last_error or "it is slow"
+        target.warn(f"{sender.lag} events are not in MLflow ({reason}): send them with {target.sync_command}")
+    elif sender.last_error:
+        target.warn(f"MLflow: {sender.last_error}")
 
 
 @dataclass(frozen=True)

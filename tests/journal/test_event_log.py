@@ -1,3 +1,4 @@
+import random
 import subprocess
 import sys
 import time
@@ -86,22 +87,28 @@ def test_offsets_continue_after_an_event(tmp_path: Path) -> None:
         assert [event for event, _ in read_events_from(path, second)] == [third]
 
 
-@pytest.mark.parametrize("torn", [b"{", b'{"kind":"n","time":1', b'{"kind":"n","time":1}', b"\x00\x00\xff"])
-def test_a_torn_last_line_is_not_read_and_dropped_on_reopening(tmp_path: Path, torn: bytes) -> None:
-    path = tmp_path / "log"
+@pytest.mark.parametrize(
+    "torn", [b"{", b'{"kind":"n","time":1', b'{"kind":"n","time":1}', b"\x00\x00\xff", to_line(number(1))]
+)
+def test_a_torn_last_line_is_not_read_and_removed_by_the_next_writer(tmp_path: Path, torn: bytes) -> None:
+    path, warnings = tmp_path / "log", list[str]()
     with EventLog(path) as log:
         log.append(number(0))
     whole = path.read_bytes()
     path.write_bytes(whole + torn)
     assert numbers(path) == [0]
-    assert path.read_bytes() == whole + torn
-    with EventLog(path) as log:
-        assert path.read_bytes() == whole
+    with EventLog(path, warn=warnings.append) as log:
+        assert path.read_bytes() == whole + torn
         log.append(number(1))
-    assert numbers(path) == [0, 1]
+        log.append(number(2))
+    assert warnings == [f"{path}: the last line was incomplete and has been removed: a crash cut it short."]
+    assert path.read_bytes().startswith(whole) and numbers(path) == [0, 1, 2]
 
 
-@pytest.mark.parametrize("line", [b"hello", b"", b"[1]", b"3", b"\xff\xfe", b'{"kind":"n","time":1}', b"{}"])
+@pytest.mark.parametrize(
+    "line",
+    [b"hello", b"", b"[1]", b"3", b"\xff\xfe", b'{"kind":"n","time":1}', b"{}", to_line(number(1)).replace(b"1", b"2")],
+)
 @pytest.mark.parametrize("offset", [0, 1])
 def test_a_whole_line_that_is_not_an_event_is_an_error_with_its_number(
     tmp_path: Path, line: bytes, offset: int
@@ -109,8 +116,54 @@ def test_a_whole_line_that_is_not_an_event_is_an_error_with_its_number(
     path = tmp_path / "log"
     first = to_line(number(0)) + b"\n"
     path.write_bytes(first + line + b"\n" + first)
-    with pytest.raises(InputError, match=rf"^{path}, line 2: .*The log is damaged, or .* restore it"):
+    with pytest.raises(InputError, match=rf"^{path}, line 2: .*The log is damaged, or .* delete this line"):
         list(read_events_from(path, offset * len(first)))
+
+
+LINES = [to_line(number(value)) + b"\n" for value in range(5)]
+WHOLE = b"".join(LINES)
+MIDDLE = len(LINES[0]) + len(LINES[1])  # where the third line begins
+
+
+def replaced(start: int, new: bytes) -> bytes:
+    return WHOLE[:start] + new + WHOLE[start + len(new) :]
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        (replaced(MIDDLE + WHOLE[MIDDLE:].index(b'"attempt":2') + 10, b"7"), 3),  # a digit of a value
+        (replaced(MIDDLE + 30, bytes(4)), 3),  # a run of zeros
+        (replaced(MIDDLE - 3, bytes(6)), 2),  # zeros over the end of a line: two lines are one
+        (replaced(MIDDLE - 1, b" "), 2),  # no line break
+        (replaced(0, b"["), 1),
+        (replaced(0, bytes(MIDDLE)), 1),
+        (replaced(len(WHOLE) - 4, b"x"), 5),  # the last digit of the last checksum
+        (replaced(len(WHOLE) - 1, b"\x0b"), 5),  # the line break of the last line
+        (WHOLE[: MIDDLE + 20] + WHOLE[MIDDLE + 21 :], 3),  # a byte less
+        (WHOLE[: MIDDLE + 20] + b"0" + WHOLE[MIDDLE + 20 :], 3),  # a byte more
+        (WHOLE[: MIDDLE + 20] + b"\n" + WHOLE[MIDDLE + 20 :], 3),
+        (WHOLE.replace(b"crc32", b"CRC32"), 1),
+        (WHOLE.upper(), 1),
+    ],
+)
+def test_damage_of_a_line_is_an_error_with_its_number(tmp_path: Path, content: bytes, line: int) -> None:
+    path = tmp_path / "log"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=rf"log, line {line}: its (checksum|line break) is .*: restore it from a copy"):
+        read_events(path)
+
+
+def test_no_change_of_a_byte_is_read_as_data(tmp_path: Path) -> None:
+    path, draw = tmp_path / "log", random.Random(1)
+    path.write_bytes(WHOLE)
+    events = read_events(path)
+    for position in range(len(WHOLE)):
+        path.write_bytes(replaced(position, bytes([WHOLE[position] ^ 1 << draw.randrange(8)])))
+        try:
+            assert read_events(path) == events[:4] and position == len(WHOLE) - 1, "at most the last line is torn"
+        except InputError as error:
+            assert f"line {WHOLE[:position].count(10) + 1}:" in str(error)
 
 
 def test_values_that_json_lacks_leave_the_log_as_it_was(tmp_path: Path) -> None:

@@ -6,11 +6,13 @@ import re
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any, get_type_hints
+from zlib import crc32
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from reid_tune.journal.checksum import add_checksum
 from reid_tune.journal.events import KINDS, Event, EventError, parse_event, to_line
 
 ROOT = Path(__file__).parents[2]
@@ -48,7 +50,9 @@ def test_an_event_is_read_as_it_was_written(record: type[Event], data: st.DataOb
     assert b"\n" not in line
     assert parse_event(line) == event == pickle.loads(pickle.dumps(event))
     assert type(parse_event(line)) is record
-    assert list(json.loads(line))[:2] == ["kind", "time"]
+    content = json.loads(line)
+    assert list(content)[:2] == ["kind", "time"] and list(content)[-1] == "crc32"
+    assert content["crc32"] == f"{crc32(line[: line.rindex(b',')]):08x}"
 
 
 def line_of(record: type[Event], **changes: Any) -> bytes:
@@ -59,7 +63,7 @@ def line_of(record: type[Event], **changes: Any) -> bytes:
     if "state" in values or "status" in values:
         values |= {"state": "finished"} if "state" in values else {"status": "FINISHED"}
     content = {"kind": record.kind} | values | changes
-    return json.dumps({name: value for name, value in content.items() if value is not ...}).encode()
+    return add_checksum({name: value for name, value in content.items() if value is not ...})
 
 
 @pytest.mark.parametrize("record", KINDS.values(), ids=KINDS)
@@ -80,11 +84,16 @@ def test_every_field_must_be_there_and_no_other(record: type[Event]) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        (b"text", "it is not a JSON object"),
-        (b"[1]", "it is not a JSON object"),
-        (b"{}", "its kind is None, but the kinds are sweep, train, driver_started"),
-        (b'{"kind": "burned"}', "its kind is 'burned', but the kinds are sweep"),
-        (b'{"kind": ["report"]}', r"its kind is \['report'\], but"),
+        (b"text", "its checksum is missing or wrong"),
+        (b"[1]", "its checksum is missing or wrong"),
+        (b'{"kind":"stage_started","time":1.0,"stage":"search"}', "its checksum is missing or wrong"),
+        (line_of(KINDS["report"]).replace(b"0.0", b"0.1"), "its checksum is missing or wrong"),
+        (line_of(KINDS["report"]).replace(b"crc32", b"crc33"), "its checksum is missing or wrong"),
+        (line_of(KINDS["report"]) + b" ", "its checksum is missing or wrong"),
+        (line_of(KINDS["report"]) + b"\n\n", "its checksum is missing or wrong"),
+        (add_checksum({"time": 1.0}), "its kind is None, but the kinds are sweep, train, driver_started"),
+        (add_checksum({"kind": "burned"}), "its kind is 'burned', but the kinds are sweep"),
+        (add_checksum({"kind": ["report"]}), r"its kind is \['report'\], but"),
         (line_of(KINDS["report"], epoch=True), "the field 'epoch' of 'report' must be int, not true"),
         (line_of(KINDS["report"], epoch="1"), "the field 'epoch' of 'report' must be int, not \"1\""),
         (line_of(KINDS["report"], metrics=None), r"the field 'metrics' of 'report' must be dict\[str, Any\], not null"),

@@ -1,12 +1,12 @@
 """The right to drive a sweep; another machine is simulated by another boot id."""
 
-import json
 from pathlib import Path
 
 import pytest
 
 from reid_tune.errors import InfrastructureError, InputError
 from reid_tune.journal import lease as module
+from reid_tune.journal.checksum import add_checksum, read_checked
 from reid_tune.journal.lease import Lease
 from reid_tune.storage.object_store import LocalStore
 
@@ -21,14 +21,14 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def left_behind(path: Path) -> None:
     """The lease of a driver that died on some other machine."""
-    path.write_text(json.dumps({"owner": "x", "machine": "gone", "host": "node7", "pid": 1, "count": 3}))
+    path.write_bytes(add_checksum({"owner": "x", "machine": "gone", "host": "node7", "pid": 1, "count": 3}))
 
 
 def test_a_lease_is_renewed_and_taken_away_at_the_end(tmp_path: Path) -> None:
     path = tmp_path / "driver.json"
     with Lease(LocalStore(tmp_path), silence=0.3) as lease:
-        first = json.loads(path.read_text())
-        while (now := json.loads(path.read_text()))["count"] < first["count"] + 2:
+        first = read_checked(path.read_bytes())
+        while (now := read_checked(path.read_bytes()))["count"] < first["count"] + 2:
             lease.require_held()
         assert {**now, "count": 0} == {**first, "count": 0}
     assert not path.exists()
@@ -46,7 +46,7 @@ def test_a_silent_driver_elsewhere_is_followed_after_a_while(tmp_path: Path) -> 
     left_behind(path)
     with Lease(LocalStore(tmp_path), silence=0.3, wait=waited.append) as lease:
         lease.require_held()
-        assert json.loads(path.read_text())["host"] != "node7"
+        assert read_checked(path.read_bytes())["host"] != "node7"
     assert waited == ["the last driver ran on node7; waiting 0.3 s for a heartbeat ..."]
 
 
@@ -65,7 +65,7 @@ def test_a_driver_that_others_took_for_dead_stops(tmp_path: Path) -> None:
         with pytest.raises(InfrastructureError, match="taken over by a driver on node7"):
             while True:
                 lease.require_held()
-    assert json.loads(path.read_text())["host"] == "node7", "whose lease stays"
+    assert read_checked(path.read_bytes())["host"] == "node7", "whose lease stays"
 
 
 def test_a_driver_that_slept_looks_before_it_writes(tmp_path: Path) -> None:

@@ -3,10 +3,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from reid_tune.errors import InputError
+from reid_tune.journal.checksum import add_checksum
 from reid_tune.journal.event_log import EVENTS
 from reid_tune.journal.events import EpochReported, Event, StageDone, StagesReopened, StageStarted
 from reid_tune.journal.progress import read_sweep, sweep_progress
@@ -93,12 +95,14 @@ def test_the_time_between_two_drivers_belongs_to_no_stage() -> None:
     [
         (None, "holds no sweep: it has no events.jsonl"),
         ("", "has not started"),
-        ("text\n", "line 1: it is not a JSON object. The log is damaged"),
-        ('{"kind": "sweep", "time": 1.0}\n', "line 1: 'sweep' lacks 'lock', 'name'"),
-        ('{"time": 1.0}\n', "line 1: its kind is None, but the kinds are sweep, train"),
+        ("text\n", "line 1: its checksum is missing or wrong. The log is damaged"),
+        ({"kind": "sweep", "time": 1.0}, "line 1: 'sweep' lacks 'lock', 'name'"),
+        ({"time": 1.0}, "line 1: its kind is None, but the kinds are sweep, train"),
     ],
 )
-def test_a_folder_without_a_sweep_is_one_sentence(tmp_path: Path, content: str | None, part: str) -> None:
+def test_a_folder_without_a_sweep_is_one_sentence(tmp_path: Path, content: Any, part: str) -> None:
+    if isinstance(content, dict):
+        content = add_checksum(content).decode() + "\n"
     if content is not None:
         (tmp_path / EVENTS).write_text(content)
     with pytest.raises(InputError, match=part):

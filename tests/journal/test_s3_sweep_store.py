@@ -1,6 +1,5 @@
 """A driver whose sweep is at s3://, and the other processes; the server is a stand-in for S3."""
 
-import json
 import threading
 import time
 from collections.abc import Callable
@@ -11,8 +10,9 @@ import pytest
 from reid_tune.checkpoints.filenames import LATEST
 from reid_tune.errors import InfrastructureError, InputError
 from reid_tune.journal import s3_sweep_store as module
+from reid_tune.journal.checksum import add_checksum
 from reid_tune.journal.event_log import CURSOR, EVENTS
-from reid_tune.journal.events import RunSuggested, StageStarted
+from reid_tune.journal.events import ArtifactWritten, RunSuggested, StageStarted, to_line
 from reid_tune.journal.journal import Journal
 from reid_tune.journal.lease import LEASE
 from reid_tune.journal.requests import pending_requests, remove_request, submit_request
@@ -20,6 +20,8 @@ from reid_tune.journal.s3_reader import snapshot_for_reading
 from reid_tune.journal.s3_sweep_store import S3SweepStore
 from reid_tune.storage.download_cache import display_path, mirror_folder
 from reid_tune.storage.s3 import S3Store
+
+from ..helpers.events import write_events
 
 
 @pytest.fixture
@@ -101,8 +103,7 @@ def test_a_killed_drivers_last_events_are_kept_on_its_machine_unless_another_con
     with Journal(opened(storage)) as journal:
         journal.emit(RunSuggested(run="trials/0000", parameters={}, origin="spec", costs={}))
     log = mirror_folder("drivers", storage) / "small" / EVENTS
-    with log.open("a") as file:
-        file.write(json.dumps({"kind": "artifact", "time": 1.0, "path": "x", "folder": "", "run": None}) + "\n")
+    write_events(log, [ArtifactWritten(path="x", folder="")])
     assert len(Journal(opened(storage)).earlier_events) == 2
     with Journal(opened(storage, tmp_path / "other machine")) as other_journal:
         other_journal.emit(RunSuggested(run="trials/0001", parameters={}, origin="spec", costs={}))
@@ -127,7 +128,7 @@ def test_a_driver_that_was_followed_does_not_write_over_the_new_one(storage: str
     with pytest.raises(InfrastructureError, match="taken over by a driver on node7"), journal:
         journal.emit(RunSuggested(run="trials/0000", parameters={}, origin="spec", costs={}))
         wait(lambda: lines(storage) == 1)
-        S3Store(storage).write(f"small/{LEASE}", json.dumps({"owner": "x", "host": "node7"}).encode())
+        S3Store(storage).write(f"small/{LEASE}", add_checksum({"owner": "x", "host": "node7"}))
         wait(lambda: journal._lease and journal._lease._new_host)
         with journal.path.open("a") as file:
             file.write("{}\n")
@@ -245,9 +246,8 @@ def test_drivers_of_two_sweeps_on_one_machine_leave_each_other_alone(storage: st
 
 
 def test_a_torn_line_in_the_bucket_is_left_out(storage: str, tmp_path: Path) -> None:
-    S3Store(storage).write(
-        f"small/{EVENTS}", b'{"kind": "artifact", "time": 1.0, "path": "x", "folder": "", "run": null}\n{"kind": "art'
-    )
+    line = to_line(ArtifactWritten(path="x", folder="")) + b"\n"
+    S3Store(storage).write(f"small/{EVENTS}", line + line[:12])
     with Journal(opened(storage)) as journal:
         assert len(journal.earlier_events) == 1
     with Journal(opened(storage, tmp_path / "other machine")) as journal:

@@ -1,9 +1,9 @@
-import json
 from pathlib import Path
 
 import pytest
 
 from reid_tune.errors import InputError
+from reid_tune.journal.checksum import add_checksum, read_checked
 from reid_tune.journal.events import RunEnded, RunSuggested, StageStarted
 from reid_tune.journal.journal import Journal
 from reid_tune.journal.progress import read_sweep
@@ -52,7 +52,12 @@ def test_requests_come_in_order_of_time_and_stay_until_they_are_done(tmp_path: P
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"{", b"\xff", b"[1]", b"{}", b'{"kind": "stop", "content": 7}', b'{"kind": "burn", "content": ""}'],
+    [
+        *(b"", b"{", b"\xff", b"[1]", b"{}", b'{"kind":"stop","content":"trials/0007"}'),
+        add_checksum({"kind": "stop", "content": 7}),
+        add_checksum({"kind": "burn", "content": ""}),
+        add_checksum({"kind": "stop", "content": "trials/0007"}).replace(b"7", b"6", 1),
+    ],
 )
 def test_what_is_no_request_is_put_aside_and_named(tmp_path: Path, content: bytes) -> None:
     submit_request(LocalStore(tmp_path), "stop", "trials/0001")
@@ -60,7 +65,7 @@ def test_what_is_no_request_is_put_aside_and_named(tmp_path: Path, content: byte
     bad.write_bytes(content)
     warnings: list[str] = []
     assert [request.run for request in pending_requests(tmp_path, warnings.append)] == ["trials/0001"]
-    assert warnings == [f"{bad} is not a request and was renamed to 0001.damaged."]
+    assert warnings == [f"{bad} is damaged or not a request, and was renamed to 0001.damaged: give the command again."]
     assert bad.with_suffix(".damaged").read_bytes() == content
     assert len(pending_requests(tmp_path, warnings.append)) == 1 and len(warnings) == 1
 
@@ -147,8 +152,8 @@ def test_a_sweep_of_another_version_is_refused(tmp_path: Path) -> None:
     sweep = simulate(tmp_path, trials=3, until="preflight")
     log = sweep.folder / "events.jsonl"
     header, *rest = log.read_text().splitlines()
-    event = json.loads(header)
+    event = read_checked(header.encode())
     event["spec"]["train.colour"] = "red"
-    log.write_text("\n".join([json.dumps(event), *rest]) + "\n")
+    log.write_text("\n".join([add_checksum(event).decode(), *rest]) + "\n")
     with pytest.raises(InputError, match="another version"):
         load_recorded_sweep(sweep.folder)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from reid_tune.errors import InfrastructureError
+from reid_tune.journal.checksum import add_checksum, read_checked
 from reid_tune.journal.events import EpochReported, Event, StagesReopened
 from reid_tune.tracking import sender as module
 from reid_tune.tracking.projection import Projection
@@ -92,7 +93,8 @@ def test_resuming_in_the_middle_equals_one_go(
 def test_a_lost_store_is_filled_again(sent: Callable, store: str, connection: Any, tmp_path: Path) -> None:
     sent("lost")
     cursor = tmp_path / "lost" / "tracking.cursor.json"
-    cursor.write_text(cursor.read_text().replace('"parent": "', '"parent": "0'))
+    content = read_checked(cursor.read_bytes())
+    cursor.write_bytes(add_checksum(content | {"parent": f"0{content['parent']}"}))
     assert send_all(tmp_path / "lost" / "events.jsonl", store).events == 23
 
 

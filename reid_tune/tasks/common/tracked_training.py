@@ -28,7 +28,7 @@ from reid_tune.journal.events import (
 )
 from reid_tune.tracking.cursor import cursor_path
 from reid_tune.tracking.mlflow_names import user
-from reid_tune.tracking.sender import follow_log
+from reid_tune.tracking.sender import LogTarget, follow_log
 from reid_tune.tracking.store import connection_error, redact, tracking_uri, with_credentials
 from reid_tune.training.history_plot import plot_history
 from reid_tune.training.system_metrics import SystemMonitor
@@ -100,7 +100,7 @@ def track_training(experiment: Experiment, directory: Path, *, resumed: bool) ->
         uri = with_credentials(header.tracking_uri)
         if error := connection_error(uri):
             _warn(error)
-        with follow_log(log.path, uri, partial(_close, log), _warn, f"reid-tune sync {directory}"):
+        with follow_log(LogTarget(log.path, uri, _warn, f"reid-tune sync {directory}"), partial(_close, log)):
             yield
     print(f"MLflow: run {header.name} of the experiment {header.experiment} in {redact(uri)}", file=sys.stderr)
 
