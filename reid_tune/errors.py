@@ -10,6 +10,7 @@ __all__ = [
     "OutOfMemoryError",
     "ReidTuneError",
     "RunFailedError",
+    "StoppedError",
     "UnsupportedOperationError",
     "error_context",
 ]
@@ -49,6 +50,12 @@ class InfrastructureError(ReidTuneError):
     """A problem of the environment: a cluster, a server, a disk."""
 
     status = 3
+
+
+class StoppedError(ReidTuneError):
+    """A command that Ctrl-C or another signal has stopped; the message says how to continue."""
+
+    status = 130
 
 
 @contextmanager

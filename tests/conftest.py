@@ -76,13 +76,14 @@ def url(server: dict[str, str], request: pytest.FixtureRequest) -> str:
     return f"s3://{BUCKET}/{request.node.name}"
 
 
+HANDLED = (signal.SIGINT, signal.SIGPIPE, signal.SIGTERM, signal.SIGHUP)
 Command = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(autouse=True)
 def signal_handlers() -> Iterator[None]:
     """A command sets handlers for its process, which is that of the tests here."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGPIPE, signal.SIGTERM, signal.SIGHUP)}
+    before = {number: signal.getsignal(number) for number in HANDLED}
     yield
     for number, handler in before.items():
         if handler is not None:  # None: set by a library that is not Python's

@@ -8,7 +8,7 @@ import pytest
 import typer.main
 import yaml
 
-from reid_tune.cli import app
+from reid_tune.cli.commands import app
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

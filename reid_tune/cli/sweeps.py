@@ -13,7 +13,7 @@ from reid_tune.cli.common import (
     app,
     print_result,
 )
-from reid_tune.errors import InputError, ReidTuneError
+from reid_tune.errors import InputError, ReidTuneError, StoppedError
 from reid_tune.journal.stages import ResumeMode, Stage
 
 if TYPE_CHECKING:
@@ -67,6 +67,8 @@ def sweep(
     from reid_tune.search_space.load import load_sweep
 
     loaded = load_sweep(file, overrides or [])
+    for line in loaded.notes:
+        typer.echo(line, err=True)
     if submit:
         _submit(loaded, submit, _job_options(resume, start, until, dry_run))
     elif dry_run:
@@ -117,8 +119,7 @@ def _run(sweep: "SweepConfig", resume: ResumeMode, start: Stage | None, until: S
     try:
         state = run_sweep(sweep, resume=resume, until=until, start=start, address=address)
     except KeyboardInterrupt:
-        typer.echo(f"stopped; continue with: {resume_command()}", err=True)
-        raise
+        raise StoppedError(f"stopped; continue with: {resume_command()}") from None
     folder = sweep.folder if sweep.remote else Path(sweep.file.storage) / sweep.file.name
     print_sweep(state, folder)
     if (page := folder / PAGE).is_file():

@@ -413,7 +413,7 @@ def test_report_in_all_formats(run: Run, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("error", "status", "sentence"),
     [
-        (KeyboardInterrupt(), 130, ""),
+        (KeyboardInterrupt(), 130, "reid-tune: stopped\n"),
         (RunFailedError("the loss is nan."), 1, "reid-tune: the loss is nan.\n"),
         (InfrastructureError("the disk is full."), 3, "reid-tune: the disk is full.\n"),
         (
@@ -431,11 +431,11 @@ def test_status_by_fault(
 
 
 def test_an_interrupted_sweep_says_how_to_continue(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("reid_tune.search_space.load.load_sweep", Mock())
+    monkeypatch.setattr("reid_tune.search_space.load.load_sweep", Mock(return_value=Mock(notes=())))
     monkeypatch.setattr("reid_tune.sweep.run.run_sweep", Mock(side_effect=KeyboardInterrupt))
     result = run("sweep", "a file.yaml", "sweep.name=other", "--until", "search")
     command = "reid-tune sweep 'a file.yaml' sweep.name=other --until search --resume auto"
-    assert result == Result(130, "", f"stopped; continue with: {command}\n")
+    assert result == Result(130, "", f"reid-tune: stopped; continue with: {command}\n")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,121 @@
+"""All commands: one short function for each; parse, call, print.
+
+Everything heavy is imported inside the command that needs it, so that help is instant.
+"""
+
+import errno
+import os
+import signal
+import sys
+from collections.abc import Callable
+
+import typer
+
+from reid_tune.cli import (
+    END_SIGNALS,
+    STOPPED,
+    data,
+    end_at_once,
+    metrics,
+    registry,
+    reports,
+    reproduce,
+    spaces,
+    specs,
+    sweeps,
+    tasks,
+    triton,
+    triton_client,
+)
+from reid_tune.cli.common import app
+from reid_tune.environment import set_variables
+from reid_tune.errors import InputError, OutOfMemoryError, ReidTuneError
+from reid_tune.training.memory import is_out_of_memory
+
+__all__ = [
+    "app",
+    "data",
+    "metrics",
+    "registry",
+    "reports",
+    "reproduce",
+    "run_command",
+    "spaces",
+    "specs",
+    "sweeps",
+    "tasks",
+    "triton",
+    "triton_client",
+]
+
+_KEY_PREFIX = "encryption_key="
+
+
+def _move_key_to_environment() -> None:
+    """Move an encryption key from the arguments to the environment, so that nothing records it with the arguments.
+
+    Raises:
+        InputError: The command joins a Ray cluster, which would store the command line of this process.
+    """
+    keys = [word for word in sys.argv[1:] if word.startswith(_KEY_PREFIX) and word != _KEY_PREFIX]
+    if not keys:
+        return
+    from reid_tune.config.encryption_key import KEY_FILE_VARIABLE, KEY_VARIABLE
+
+    if any(word.partition("=")[0] == "--address" for word in sys.argv[1:]):
+        raise InputError(
+            f"--address with {_KEY_PREFIX}... on the command line would show the key in the cluster: name a file with "
+            f"the key in {KEY_FILE_VARIABLE}."
+        )
+    typer.echo(
+        f"warning: other users of this machine can read {_KEY_PREFIX}... in the list of processes: set {KEY_VARIABLE}, "
+        f"name a file with the key in {KEY_FILE_VARIABLE}, or write the key into the spec.",
+        err=True,
+    )
+    set_variables({KEY_VARIABLE: keys[-1].removeprefix(_KEY_PREFIX)})
+    sys.argv[1:] = [word for word in sys.argv[1:] if word not in keys]
+
+
+def run_command() -> None:
+    """Run the command of `sys.argv` and end this process with its exit status."""
+    status: int | str | None
+    try:
+        _handle_signals(signal.default_int_handler)
+        _run_command()
+    except KeyboardInterrupt:
+        status, message = 130, STOPPED
+    except ReidTuneError as error:
+        status, message = error.status, f"reid-tune: {error}\n"
+    except SystemExit as end:
+        status, message = end.code, STOPPED if end.code == 130 else ""
+    # Libraries and the interpreter may take long to end, and nobody waits for them.
+    _handle_signals(_end_silently if status == 130 else end_at_once)
+    typer.echo(message, err=True, nl=False)
+    sys.exit(status)
+
+
+def _end_silently(*_: object) -> None:
+    os._exit(130)
+
+
+def _handle_signals(handler: Callable[..., None]) -> None:
+    for number in END_SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, handler)
+
+
+def _run_command() -> None:
+    """Run the command; errors that are not of this package and say enough become errors that are."""
+    try:
+        _move_key_to_environment()
+        app()
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        typer.echo(f"reid-tune: {error.filename or 'the output'}: no space is left on its disk.", err=True)
+        os._exit(3)  # what stdout still buffers cannot be written either
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        first_line = (str(error).splitlines() or ["allocation failed"])[0].rstrip(".")
+        raise OutOfMemoryError(f"out of memory: {first_line}. Free memory, or use another device.") from None
