@@ -1,25 +1,14 @@
-"""Mapping of the names and layouts of weights in other tools' files to those of reid-tune's network."""
+"""Naming schemes of backbones in other tools' weight files, as mappings to timm's names."""
 
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor
 
-__all__ = ["extract_tensors", "to_reid_tune_keys"]
+__all__ = ["translations"]
 
-# Keys under which files store the weights, in order of preference.
-_WRAPPERS = ("teacher", "state_dict", "model_state_dict", "model", "student")
-_PREFIXES = frozenset({"module", "model", "_orig_mod", "backbone", "base"})
-# Heads of TAO, SOLIDER-REID and reid-tune.
-_PARTS = {
-    "bottleneck": "neck",
-    "fcneck": "projection",
-    "classifier": "classifier",
-    "neck": "neck",
-    "pooling": "pooling",
-    "projection": "projection",
-}
+_Tensors = dict[str, Tensor]
+
 _MMDET = (
     (re.compile(r"^stages\."), "layers."),
     (re.compile(r"^patch_embed\.projection\."), "patch_embed.proj."),
@@ -30,71 +19,92 @@ _MMDET = (
     (re.compile(r"^semantic_embed_b\.(\d+)\."), r"layers.\1.downsample.semantic_shift."),
 )
 _MMDET_BLOCK = re.compile(r"^stages\.(\d+)\.blocks\.\d+\.attn\.w_msa\.")
+# Vision transformers of CLIP and torchvision.
+_VIT = (
+    (re.compile(r"^(?:transformer\.resblocks|encoder\.layers)\.(?:encoder_layer_)?(\d+)\."), r"blocks.\1."),
+    (re.compile(r"^(?:conv1|conv_proj)\."), "patch_embed.proj."),
+    (re.compile(r"^(?:positional_embedding|encoder\.pos_embedding)$"), "pos_embed"),
+    (re.compile(r"^(?:class_embedding|class_token)$"), "cls_token"),
+    (re.compile(r"^ln_pre\."), "norm_pre."),
+    (re.compile(r"^(?:ln_post|encoder\.ln)\."), "norm."),
+    (re.compile(r"\.ln_(\d)\."), r".norm\1."),
+    (re.compile(r"\.(?:attn|self_attention)\.in_proj_(\w+)$"), r".attn.qkv.\1"),
+    (re.compile(r"\.(?:attn|self_attention)\.out_proj\."), ".attn.proj."),
+    (re.compile(r"\.mlp\.(?:c_fc|0|linear_1)\."), ".mlp.fc1."),
+    (re.compile(r"\.mlp\.(?:c_proj|3|linear_2)\."), ".mlp.fc2."),
+)
+_VIT_ATTENTION = re.compile(r"\.(?:attn|self_attention)\.in_proj_weight$")
+_TOKENS = {"pos_embed", "cls_token"}  # with a leading axis of 1 in timm
 
 
-def extract_tensors(content: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Return the tensors in a file's content by name: from its `teacher`, `state_dict` or `model`, or the top level."""
-    for _ in _WRAPPERS:
-        content = next((content[key] for key in _WRAPPERS if isinstance(content.get(key), Mapping)), content)
-    return {str(name): value.detach() for name, value in content.items() if isinstance(value, Tensor)}
+def translations(tensors: Mapping[str, Tensor], children: Sequence[str]) -> list[_Tensors]:
+    """Return the tensors by timm's names, once for each naming scheme that their names may follow.
 
+    The first is the tensors as they are: timm and torchvision's ResNets. The others are the numbered children of a
+    `nn.Sequential`, the Swins of Microsoft and of mmdet, and the vision transformers of CLIP and torchvision.
 
-def to_reid_tune_keys(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return weights by the names of reid-tune's network.
-
-    The names are `backbone.` with timm's name, `pooling.`, `projection.`, `neck.` and `classifier.`. Supported are
-    the layouts of timm, torchvision's ResNets, the Swins of Microsoft, mmdet and SOLIDER, the whole networks of TAO
-    and SOLIDER-REID, and reid-tune's. Weights next to a backbone that belong to none of these parts keep their names.
+    Args:
+        tensors: Tensors of a backbone by their names in the file, without a prefix.
+        children: Names of the network's direct submodules, in their order.
     """
-    parsed = {name: _strip_prefixes(name) for name in tensors}
-    is_bare_backbone = not any(in_backbone for in_backbone, _ in parsed.values())
-    head: dict[str, Tensor] = {}
-    backbone: dict[str, Tensor] = {}
-    for name, tensor in tensors.items():
-        in_backbone, stripped = parsed[name]
-        part, _, suffix = stripped.partition(".")
-        if in_backbone and part == "feature":
-            # TAO's ResNet projects its last map by a convolution of 1 x 1.
-            head[f"projection.{suffix}"] = tensor.flatten(1) if tensor.ndim == 4 else tensor
-        elif not in_backbone and part in _PARTS:
-            head[f"{_PARTS[part]}.{suffix}"] = tensor
-        elif in_backbone or is_bare_backbone:
-            backbone[stripped] = tensor
-        else:
-            head[stripped] = tensor
-    return {**{f"backbone.{name}": tensor for name, tensor in _to_timm_keys(backbone).items()}, **head}
+    results = [dict(tensors)]
+    for applies, translate in _schemes(children):
+        if any(map(applies, tensors)):
+            results.append(translate(results[0]))
+    return results
 
 
-def _strip_prefixes(name: str) -> tuple[bool, str]:
-    """Return whether a prefix says that the weight is the backbone's, and the name without prefixes."""
-    in_backbone = False
-    while (part := name.partition("."))[0] in _PREFIXES and part[2]:
-        in_backbone |= part[0] in ("backbone", "base")
-        name = part[2]
-    return in_backbone, name
+def _schemes(children: Sequence[str]) -> list[tuple[Callable[[str], object], Callable[[_Tensors], _Tensors]]]:
+    """Return, for each scheme, whether a name shows that it applies, and its mapping."""
+
+    def name_children(tensors: _Tensors) -> _Tensors:
+        return {_named_child(name, children): tensor for name, tensor in tensors.items()}
+
+    return [
+        (lambda name: name.startswith("0."), name_children),
+        (lambda name: name.startswith("layers.0.downsample."), _map_microsoft_swin),
+        (_MMDET_BLOCK.match, _map_mmdet_swin),
+        (_VIT_ATTENTION.search, _map_vit),
+    ]
 
 
-def _to_timm_keys(backbone: dict[str, Tensor]) -> dict[str, Tensor]:
-    if stages := [int(match[1]) for name in backbone if (match := _MMDET_BLOCK.match(name))]:
-        return _map_mmdet_swin(backbone, last=max(stages))
-    if any(name.startswith("layers.0.downsample.") for name in backbone):
-        return {_next_stage(name): tensor for name, tensor in backbone.items()}
-    return backbone
+def _named_child(name: str, children: Sequence[str]) -> str:
+    number, _, suffix = name.partition(".")
+    return f"{children[int(number)]}.{suffix}" if number.isdecimal() and int(number) < len(children) else name
 
 
-def _map_mmdet_swin(backbone: dict[str, Tensor], last: int) -> dict[str, Tensor]:
+def _map_microsoft_swin(tensors: _Tensors) -> _Tensors:
+    return {_next_stage(name): tensor for name, tensor in tensors.items()}
+
+
+def _map_mmdet_swin(tensors: _Tensors) -> _Tensors:
     """Map mmdet's names, where the norm of the last stage has a number and patches are merged channel first."""
+    last = max(int(match[1]) for name in tensors if (match := _MMDET_BLOCK.match(name)))
     renamed = {}
-    for name, tensor in backbone.items():
+    for name, tensor in tensors.items():
         if name.startswith((f"semantic_embed_w.{last}.", f"semantic_embed_b.{last}.")):
             continue  # computed by mmdet after the last stage, and not used
         if name.startswith("stages.") and ".downsample." in name:
             tensor = _reorder_merging(tensor)
         name = re.sub(rf"^norm{last}\.", "norm.", name)
-        for pattern, replacement in _MMDET:
-            name = pattern.sub(replacement, name)
-        renamed[_next_stage(name)] = tensor
+        renamed[_next_stage(_substitute(name, _MMDET))] = tensor
     return renamed
+
+
+def _map_vit(tensors: _Tensors) -> _Tensors:
+    renamed = {}
+    for name, tensor in tensors.items():
+        name = _substitute(name, _VIT)
+        if name in _TOKENS:
+            tensor = tensor.reshape(1, -1, tensor.shape[-1])
+        renamed[name] = tensor
+    return renamed
+
+
+def _substitute(name: str, rules: Sequence[tuple[re.Pattern[str], str]]) -> str:
+    for pattern, replacement in rules:
+        name = pattern.sub(replacement, name)
+    return name
 
 
 def _next_stage(name: str) -> str:

@@ -2,69 +2,31 @@
 
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
 from reid_tune.checkpoints.checkpoint import is_encrypted_file, load_checkpoint
+from reid_tune.checkpoints.file_tensors import describe_content, describe_shape
 from reid_tune.checkpoints.third_party_file import read_third_party_weights
-from reid_tune.checkpoints.third_party_keys import extract_tensors, to_reid_tune_keys
+from reid_tune.checkpoints.weight_search import WeightMatch, find_weights, network_keys
 from reid_tune.config.encryption_key import find_passphrase
 from reid_tune.config.experiment import Experiment
 from reid_tune.errors import InputError
 from reid_tune.modeling.network import ReIDNet
 from reid_tune.modeling.weights import LoadReport, is_optional, load_weights
 from reid_tune.storage.download_cache import ensure_local_file
+from reid_tune.training.loaded_weights import LoadedWeights, backbone_names, shorten
+from reid_tune.training.nearest_networks import suggest_networks
 
-__all__ = ["LoadedWeights", "load_pretrained"]
+__all__ = ["load_pretrained"]
 
-_BACKBONE = "backbone."
-_MAX_NAMES = 4  # names of tensors in a message
+_BACKBONE, _HEADS = "backbone.", ("pooling.", "projection.", "neck.")
 # A file belongs to another network if it fills less of the backbone, or has more unknown tensors than this share.
 _MIN_FILLED, _MAX_UNKNOWN = 0.9, 0.1
 _HEAD = re.compile(r"^backbone\.(fc|head|head_dist|classifier|norm\d)\.")
-
-
-@dataclass(frozen=True)
-class LoadedWeights:
-    """Weights that were loaded from a file; `str` is the report for the user.
-
-    Attributes:
-        path: Path of the file.
-        sha256: Digest of the file, in hexadecimal.
-        backbone: Number of tensors of the network's backbone.
-        loaded: Names of the network's tensors that were loaded from the file, the resized ones included.
-        resized: Names of the loaded tensors that were fitted to another input or window size.
-        unused: Names of the file's tensors that were not loaded, in the network's naming.
-        untrained: Names of the network's tensors that were to be loaded, but are absent from the file or have another
-            shape there.
-    """
-
-    path: Path
-    sha256: str
-    backbone: int
-    loaded: tuple[str, ...]
-    resized: tuple[str, ...]
-    unused: tuple[str, ...]
-    untrained: tuple[str, ...]
-
-    def __str__(self) -> str:
-        in_backbone = len(_backbone_names(self.loaded))
-        others = f" and {len(self.loaded) - in_backbone} others" if len(self.loaded) > in_backbone else ""
-        lines = [
-            f"pretrained weights: {self.path} (sha256 {self.sha256})",
-            f"  loaded {in_backbone} of the backbone's {self.backbone} tensors{others}",
-        ]
-        if self.resized:
-            lines.append(f"  resized: {_shortened(self.resized)}")
-        if self.unused:
-            lines.append(f"  not used: {_shortened(self.unused)}")
-        if self.untrained:
-            warning = "warning: " if _backbone_names(self.untrained) else ""
-            lines.append(f"  {warning}absent or of another shape, so untrained: {_shortened(self.untrained)}")
-        return "\n".join(lines)
 
 
 def load_pretrained(network: ReIDNet, experiment: Experiment, identities: Sequence[int]) -> LoadedWeights | None:
@@ -88,72 +50,87 @@ def load_pretrained(network: ReIDNet, experiment: Experiment, identities: Sequen
     if not model.pretrained_model_path or not model.pretrain_choice:
         return None
     path = ensure_local_file(model.pretrained_model_path)
-    tensors, file_identities = _read_tensors(path, find_passphrase(experiment))
-    weights = to_reid_tune_keys(tensors)
-    parts: tuple[str, ...] = (_BACKBONE,)
-    if model.pretrain_choice == "self":
-        parts += ("pooling.", "projection.", "neck.")
-        if file_identities == list(identities):
-            parts += ("classifier.",)
-    selected = {name: tensor for name, tensor in weights.items() if name.startswith(parts)}
+    content, file_identities = _read(path, find_passphrase(experiment))
+    match = WeightMatch(content) if file_identities is not None else find_weights(content, network_keys(network))
+    parts = (_BACKBONE, *(_HEADS if model.pretrain_choice == "self" else ()))
+    if model.pretrain_choice == "self" and file_identities == list(identities):
+        parts += ("classifier.",)
+    selected = {name: tensor for name, tensor in match.tensors.items() if name.startswith(parts)}
     report = load_weights(network, selected, hw_ratio=1.0 if parts == (_BACKBONE,) else model.pretrain_hw_ratio)
-    _check_backbone(network, report, tensors, f"model.pretrained_model_path = {path}", model.backbone)
+    reshaped = _describe_reshaped(network, report, selected)
+    _check_backbone(network, report, content, reshaped, f"model.pretrained_model_path = {path}", model.backbone)
     loaded = report.loaded + report.resized
     expected = [name for name in network.state_dict() if name.startswith(parts)]
     return LoadedWeights(
         path=path,
         sha256=_digest(path),
-        backbone=len(_backbone_names(expected)),
+        location=match.location,
+        backbone=len(backbone_names(expected)),
         loaded=loaded,
         resized=report.resized,
-        unused=(*report.unused, *(name for name in weights if name not in selected)),
-        untrained=tuple(name for name in expected if name not in loaded and not is_optional(name)),
+        unused=(*report.unused, *(name for name in match.tensors if name not in selected)),
+        untrained=tuple(name for name in expected if name in report.missing and not is_optional(name)),
+        reshaped=reshaped,
+        remarks=match.remarks,
+    )
+
+
+def _describe_reshaped(network: ReIDNet, report: LoadReport, tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
+    """Return the names that file and network have with different shapes, with both shapes."""
+    state = network.state_dict()
+    return tuple(
+        f"{name} ({describe_shape(tensors[name])} in the file, {describe_shape(state[name])} in the network)"
+        for name in report.unused
+        if name in state
     )
 
 
 def _check_backbone(
-    network: ReIDNet, report: LoadReport, tensors: dict[str, Tensor], setting: str, backbone: str
+    network: ReIDNet, report: LoadReport, content: Mapping[str, Any], reshaped: tuple[str, ...], setting: str, name: str
 ) -> None:
-    """Check that a file fills most of the backbone and has few unknown tensors for it.
+    """Check that a file fills most of the backbone and has few other tensors for the backbone's modules.
 
     Args:
         network: Network that was filled.
         report: Report of `load_weights`.
-        tensors: Tensors of the file by their names in the file.
+        content: Content of the file.
+        reshaped: Result of `_describe_reshaped`.
         setting: Key and value of the spec, for the message.
-        backbone: Name of the backbone, for the message.
+        name: Name of the backbone, for the message.
 
     Raises:
         InputError: The file belongs to another network.
     """
-    expected = _backbone_names(network.state_dict())
-    filled = len(_backbone_names(report.loaded + report.resized))
-    if not filled:
-        raise InputError(
-            f"{setting}: nothing in it fits model.backbone = {backbone!r}: "
-            f"its tensors are called {_first(tensors)}, the network's {_first(expected)}."
-        )
-    unknown = [name for name in _backbone_names(report.unused) if not _HEAD.search(name)]
+    expected = backbone_names(network.state_dict())
+    filled = len(backbone_names(report.loaded + report.resized))
+    modules = {name.split(".")[1] for name in expected}
+    unknown = [
+        name for name in backbone_names(report.unused) if not _HEAD.search(name) and name.split(".")[1] in modules
+    ]
     required = sum(not is_optional(name) for name in expected)
-    if filled < _MIN_FILLED * required or len(unknown) > _MAX_UNKNOWN * filled:
-        raise InputError(
-            f"{setting}: it fills {filled} of {len(expected)} tensors of model.backbone = {backbone!r} and has "
-            f"{len(unknown)} others ({_shortened(unknown) or 'none'}): it is of another network."
+    if filled >= _MIN_FILLED * required and len(unknown) <= _MAX_UNKNOWN * filled:
+        return
+    problem = f"it fills {filled} of {len(expected)} tensors of model.backbone = {name!r}"
+    if filled and unknown:
+        problem += f" and has {len(unknown)} others ({shorten(unknown)})"
+    if reshaped:
+        problem += f"; of unequal shape: {shorten(reshaped)}"
+    if not filled:
+        problem = f"nothing in it fits model.backbone = {name!r}; " + (
+            f"of unequal shape: {shorten(reshaped)}" if reshaped else f"the network's tensors are {_first(expected)}"
         )
+        problem += f"; {describe_content(content)}"
+    raise InputError(f"{setting}: {problem}: it is of another network; {suggest_networks(content)}.")
 
 
-def _backbone_names(names: Iterable[str]) -> list[str]:
-    return [name for name in names if name.startswith(_BACKBONE)]
-
-
-def _read_tensors(path: Path, passphrase: str | None) -> tuple[dict[str, Tensor], list[int] | None]:
-    """Return a file's tensors by their names in the file, and the identities of its classifier's rows, if known."""
+def _read(path: Path, passphrase: str | None) -> tuple[dict[str, Any], list[int] | None]:
+    """Return a file's content, of a checkpoint its tensors by name, and the identities of its classifier's rows."""
     if not is_encrypted_file(path):
         content = read_third_party_weights(path)
         if not str(content.get("format")).startswith("reid-tune "):
-            return extract_tensors(content), None
+            return content, None
     checkpoint = load_checkpoint(path, passphrase)
-    return checkpoint.model, checkpoint.identities
+    return dict(checkpoint.model), checkpoint.identities
 
 
 def _digest(path: Path) -> str:
@@ -162,9 +139,4 @@ def _digest(path: Path) -> str:
 
 
 def _first(names: Iterable[str]) -> str:
-    return ", ".join(list(names)[:3]) or "nothing"
-
-
-def _shortened(names: Sequence[str]) -> str:
-    hidden = len(names) - _MAX_NAMES
-    return ", ".join(names[:_MAX_NAMES]) + (f" and {hidden} more" if hidden > 0 else "")
+    return ", ".join(list(names)[:3]) or "none"

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from reid_tune.checkpoints.third_party_file import read_third_party_weights
-from reid_tune.checkpoints.third_party_keys import extract_tensors, to_reid_tune_keys
+from reid_tune.checkpoints.weight_search import find_weights, network_keys
 from reid_tune.config.model import Model
 from reid_tune.modeling.network import ReIDNet, build_network
 from reid_tune.modeling.weights import LoadReport, load_weights
@@ -18,9 +18,8 @@ Weights = dict[str, Tensor]
 def load(path: Path, height: int = 64, width: int = 32, **values: object) -> tuple[ReIDNet, LoadReport]:
     model = Model(backbone="swin_tiny_patch4_window7_224", input_height=height, input_width=width, **values)
     network = build_network(model).eval()
-    return network, load_weights(
-        network, to_reid_tune_keys(extract_tensors(read_third_party_weights(path))), hw_ratio=1
-    )
+    weights = find_weights(read_third_party_weights(path), network_keys(network)).tensors
+    return network, load_weights(network, weights, hw_ratio=1)
 
 
 def images(height: int = 64, width: int = 32) -> Tensor:

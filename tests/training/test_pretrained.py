@@ -16,11 +16,13 @@ from reid_tune.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_c
 from reid_tune.config.experiment import Experiment
 from reid_tune.errors import InputError
 from reid_tune.modeling.network import ReIDNet, build_seeded_network
-from reid_tune.training.pretrained import LoadedWeights, load_pretrained
+from reid_tune.training.loaded_weights import LoadedWeights
+from reid_tune.training.pretrained import load_pretrained
 
 IDENTITIES = [3, 5, 8]
 Build = Callable[..., Experiment]
 Weights = dict[str, Tensor]
+_RESNET = timm.create_model("resnet18").state_dict()
 
 
 def load(experiment: Experiment, identities: list[int] = IDENTITIES) -> tuple[ReIDNet, LoadedWeights]:
@@ -76,9 +78,9 @@ def test_the_report_names_the_file_its_digest_and_what_became_of_the_tensors(tmp
     digest = hashlib.sha256((tmp_path / "a.pth").read_bytes()).hexdigest()
     assert str(loaded).splitlines() == [
         f"pretrained weights: {tmp_path / 'a.pth'} (sha256 {digest})",
-        "  loaded 118 of the backbone's 120 tensors",
+        "  loaded 118 of the backbone's 120 tensors; 8 of the file are left, 2 of them of a classifier",
         "  not used: backbone.w0, backbone.w1, backbone.w2, backbone.w3 and 4 more",
-        "  warning: absent or of another shape, so untrained: backbone.bn1.weight",
+        "  warning: absent, so untrained: backbone.bn1.weight",
     ]
 
 
@@ -110,17 +112,106 @@ def test_without_a_path_nothing_is_loaded(build: Build) -> None:
     assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
 
 
-def test_a_file_with_nothing_for_the_backbone_is_an_error_that_shows_names(tmp_path: Path, build_on: Build) -> None:
-    torch.save({f"encoder.{name}": torch.ones(3) for name in "abcd"}, tmp_path / "a.pth")
+def moco(weights: Weights) -> Any:
+    copies = {f"module.encoder_k.{name}": torch.zeros_like(tensor) for name, tensor in weights.items()}
+    encoder = {f"module.encoder_q.{name}": tensor for name, tensor in weights.items()}
+    return {"arch": "resnet18", "state_dict": copies | encoder | {"module.queue": torch.randn(8, 4)}}
+
+
+@pytest.mark.parametrize(
+    ("wrap", "lines"),
+    [
+        (lambda weights: {"net": weights, "acc": 0.9}, ["120 tensors from 'net'; 2 of the file are left, 2 of them"]),
+        (
+            moco,
+            [
+                "120 tensors from 'state_dict', prefix 'module.encoder_q.'; 125 of the file are left, 4 of them",
+                "  'state_dict', prefix 'module.encoder_k.' fits as well; 'state_dict', prefix 'module.encoder_q.' is "
+                "taken: the trained weights, not a copy of them",
+            ],
+        ),
+        (
+            lambda weights: {"state_dict": weights, "state_dict_ema": {n: 2 * t for n, t in weights.items()}},
+            ["from 'state_dict_ema'; 2", "  'state_dict' fits as well; 'state_dict_ema' is taken: the averaged"],
+        ),
+        (
+            lambda weights: {"a": weights, "b": {n: 2 * t for n, t in weights.items()}},
+            ["from 'a'; 2", "  warning: 'b' fits equally well, and 'a' comes first in the file: to start"],
+        ),
+    ],
+)
+def test_the_report_names_wrapper_prefix_and_alternatives(
+    tmp_path: Path, build_on: Build, wrap: Callable[[Weights], Any], lines: list[str]
+) -> None:
+    torch.save(wrap(timm.create_model("resnet18").state_dict()), tmp_path / "a.pth")
+    _, loaded = load(build_on(tmp_path / "a.pth"))
+    report = str(loaded).splitlines()
+    assert all(part in line for part, line in zip(lines, report[1:], strict=False)), report
+
+
+def refusal(experiment: Experiment) -> str:
     with pytest.raises(InputError) as caught:
-        load(build_on(tmp_path / "a.pth"))
-    assert "encoder.a, encoder.b, encoder.c, the network's" in str(caught.value)
-    assert "backbone.conv1.weight, backbone.bn1.weight, backbone.bn1.bias." in str(caught.value)
-    torch.save({"epoch": 3}, tmp_path / "a.pth")
-    with pytest.raises(InputError, match="its tensors are called nothing"):
-        load(build_on(tmp_path / "a.pth"))
-    with pytest.raises(InputError, match="does not exist or cannot be read"):
-        load(build_on(tmp_path / "none.pth"))
+        load(experiment)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("make", "parts"),
+    [
+        (
+            lambda: timm.create_model("resnet50").state_dict(),
+            ["it fits resnet50 (318 of 318 tensors): set model.backbone, or"],
+        ),
+        (
+            lambda: {"net": {f"cnn.{n}": t for n, t in timm.create_model("resnet34").state_dict().items()}},
+            ["it fits resnet34 (216 of 216 tensors, 'net', prefix 'cnn.'): set"],
+        ),
+        (
+            lambda: {"model": timm.create_model("vit_tiny_patch16_224").state_dict()},
+            [
+                "its keys are model, and its 152 tensors begin with model.cls_token (1x1x192)",
+                "vit_tiny_patch16_224 (150",
+            ],
+        ),
+        (
+            lambda: {f"encoder.{name}": torch.ones(3) for name in "abcd"},
+            [
+                "nothing in it fits model.backbone = 'resnet18'",
+                "the network's tensors are backbone.conv1.weight, backbone.bn1.weight, backbone.bn1.bias",
+                "its 4 tensors begin with encoder.a (3), encoder.b (3), encoder.c (3)",
+                "give a file of that network",
+            ],
+        ),
+        (lambda: {"epoch": 3, "a\x1bb": 1}, ["its keys are epoch, a\\x1bb, and it has no tensors"]),
+        (dict, ["it has no tensors"]),
+        (
+            lambda: {"net": timm.create_model("resnet18", stem_width=32, stem_type="deep").state_dict()},
+            ["backbone.conv1.0.weight"],
+        ),
+        (
+            lambda: {n: t[..., :1] if t.ndim == 4 else t[:1] if t.ndim else t for n, t in _RESNET.items()},
+            ["of unequal shape: backbone.conv1.weight (64x3x7x1 in the file, 64x3x7x7 in the network)"],
+        ),
+    ],
+    ids=["larger", "wrapped", "vit", "unknown", "numbers", "empty", "deep stem", "other shapes"],
+)
+def test_a_file_of_another_network_is_refused_with_its_content_and_what_it_fits(
+    tmp_path: Path, build_on: Build, make: Callable[[], Any], parts: list[str]
+) -> None:
+    torch.save(make(), tmp_path / "a.pth")
+    message = refusal(build_on(tmp_path / "a.pth"))
+    assert [part for part in parts if part not in message] == [], message
+
+
+def test_shapes_of_heads_that_do_not_fit_are_reported(tmp_path: Path, build_on: Build) -> None:
+    reference_file(tmp_path / "a.pth")
+    _, loaded = load(build_on(tmp_path / "a.pth", choice="self", model__feat_dim=16))
+    assert "projection.weight (32x512 in the file, 16x512 in the network)" in str(loaded)
+
+
+def test_a_missing_file_is_named(tmp_path: Path, build_on: Build) -> None:
+    assert "does not exist or cannot be read" in refusal(build_on(tmp_path / "none.pth"))
 
 
 def reference_file(path: Path, prefix: str = "model.") -> tuple[torch.nn.Module, Weights]:

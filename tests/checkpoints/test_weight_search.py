@@ -1,0 +1,182 @@
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import timm
+import torch
+import torchvision
+from torch import Tensor
+
+from reid_tune.checkpoints.weight_search import find_weights, network_keys
+from reid_tune.config.model import Model
+from reid_tune.modeling.network import ReIDNet, build_network
+
+Weights = dict[str, Tensor]
+NECK = 24
+
+
+@pytest.fixture(scope="module")
+def network() -> ReIDNet:
+    torch.manual_seed(0)
+    return build_network(Model(backbone="test_resnet", feat_dim=NECK, input_height=32, input_width=16))
+
+
+@pytest.fixture(scope="module")
+def backbone(network: ReIDNet) -> Weights:
+    return dict(network.backbone.state_dict())
+
+
+def under(prefix: str, weights: Weights) -> Weights:
+    return {f"{prefix}{name}": tensor for name, tensor in weights.items()}
+
+
+def zeros(weights: Weights) -> Weights:
+    return {name: torch.zeros_like(tensor) for name, tensor in weights.items()}
+
+
+FC = {"fc.weight": torch.ones(2, 2), "fc.bias": torch.ones(2)}
+HEAD = {"head.weight": torch.ones(7), "center_criterion.centers": torch.ones(2)}
+
+# Where files keep a network's weights: a function from the weights to the content, the place, part of a remark.
+PLACES: dict[str, tuple[Callable[[Weights], Any], str, str]] = {
+    "timm": (lambda w: w, "", ""),
+    "torchvision": (lambda w: w | FC, "", ""),
+    "lightning": (lambda w: {"state_dict": under("model.", w), "epoch": 3}, "'state_dict', prefix 'model.'", ""),
+    "net": (lambda w: {"net": w, "acc": 0.9, "epoch": 3}, "'net'", ""),
+    "net_dict": (lambda w: {"net_dict": OrderedDict(w)}, "'net_dict'", ""),
+    "weights": (lambda w: {"weights": w}, "'weights'", ""),
+    "params": (lambda w: {"params": {"encoder": w}, "opt": {}}, "'params.encoder'", ""),
+    "tuple": (lambda w: {"state": ([w], 7)}, "'state.0.0'", ""),
+    "deep": (lambda w: {"a": {"b": {"c": under("x.y.", w)}}}, "'a.b.c', prefix 'x.y.'", ""),
+    "dataparallel": (lambda w: {"state_dict": under("module.", w)}, "'state_dict', prefix 'module.'", ""),
+    "compiled": (lambda w: under("_orig_mod.", w), "", ""),
+    "compiled module": (lambda w: under("module._orig_mod.", w), "prefix 'module._orig_mod.'", ""),
+    "wrapped layers": (lambda w: {n.replace("layer1.0", "layer1._wrapped.0"): t for n, t in w.items()}, "", ""),
+    "sequential": (lambda w: under("1.", w) | {"0.mean": torch.ones(3)}, "prefix '1.'", ""),
+    "trunk": (lambda w: under("trunk.", w) | HEAD, "prefix 'trunk.'", ""),
+    "base": (lambda w: {"model": under("base.", w)}, "'model', prefix 'base.'", ""),
+    "twice": (lambda w: under("backbone.module.", w), "prefix 'backbone.module.'", ""),
+    "moco": (
+        lambda w: {
+            "arch": "resnet",
+            "state_dict": under("module.encoder_k.", zeros(w)) | under("module.encoder_q.", w),
+        },
+        "'state_dict', prefix 'module.encoder_q.'",
+        "prefix 'module.encoder_k.' fits as well",
+    ),
+    "moco v3": (
+        lambda w: under("module.momentum_encoder.", zeros(w)) | under("module.base_encoder.", w),
+        "prefix 'module.base_encoder.'",
+        "the trained weights",
+    ),
+    "dino": (
+        lambda w: {"student": under("module.backbone.", zeros(w)), "teacher": under("backbone.", w) | HEAD},
+        "'teacher', prefix 'backbone.'",
+        "the averaged weights",
+    ),
+    "student alone": (lambda w: under("student.backbone.", w), "prefix 'student.backbone.'", ""),
+    "timm ema": (lambda w: {"state_dict": zeros(w), "state_dict_ema": w}, "'state_dict_ema'", "'state_dict' fits as"),
+    "two peers": (
+        lambda w: {"model_1": w, "model_2": zeros(w)},
+        "'model_1'",
+        "warning: 'model_2' fits equally well, and 'model_1' comes first",
+    ),
+    "the same twice": (lambda w: {"model": w, "best": dict(w)}, "'model'", ""),
+    "clip": (lambda w: under("image_encoder.", w) | under("text_encoder.", HEAD), "prefix 'image_encoder.'", ""),
+    "with optimizer": (
+        lambda w: {"model": w, "optimizer": {"state": {0: {"exp_avg": torch.ones(3)}}, "param_groups": []}},
+        "'model'",
+        "",
+    ),
+}
+
+
+@pytest.mark.parametrize(("make", "location", "remark"), PLACES.values(), ids=PLACES)
+def test_a_backbone_is_found_wherever_a_file_keeps_it(
+    network: ReIDNet, backbone: Weights, make: Callable[[Weights], Any], location: str, remark: str
+) -> None:
+    match = find_weights(make(backbone), network_keys(network))
+    assert match.location == location or (location == "" and match.location == "prefix '_orig_mod.'")
+    assert match.fitting == match.named == len(backbone)
+    assert all(torch.equal(match.tensors[f"backbone.{name}"], tensor) for name, tensor in backbone.items())
+    assert bool(match.remarks) == bool(remark) and remark in "".join(match.remarks)
+
+
+def test_the_numbered_layers_of_a_sequential_are_found() -> None:
+    keys = network_keys(timm.create_model("resnet18", num_classes=0))
+    numbers = {name: str(number) for number, name in enumerate(keys.children)}
+    content = {}
+    for name, shape in keys.shapes.items():
+        child, _, suffix = name.partition(".")
+        content[f"backbone.{numbers[child]}.{suffix}"] = torch.empty(shape, device="meta")
+    match = find_weights(content | {"head.weight": torch.ones(1)}, keys)
+    assert match.fitting == len(keys.shapes) and match.location == "prefix 'backbone.'"
+
+
+def norm() -> Weights:
+    return {name: torch.full_like(tensor, 3) for name, tensor in torch.nn.BatchNorm1d(NECK).state_dict().items()}
+
+
+KERNEL = torch.randn(NECK, 96, 1, 1)
+# Heads next to a backbone: prefix of the backbone, names and tensors of the heads, expected names.
+HEADS: dict[str, tuple[str, Weights, set[str]]] = {
+    "TAO": ("model.base.", under("model.bottleneck.", norm()), {"neck.running_var"}),
+    "SOLIDER-REID": ("base.", {"fcneck.weight": torch.ones(2)}, {"projection.weight"}),
+    "TransReID": ("base.", under("bottleneck.", norm()) | under("bottleneck_1.", norm()), {"neck.weight"}),
+    "fast-reid": ("backbone.", under("heads.bottleneck.0.", norm()), {"neck.running_mean", "neck.bias"}),
+    "another name": ("module.cnn.", under("module.feat_bn.", norm()), {"neck.running_mean"}),
+    "bare": ("", under("bnneck.", norm()), {"neck.running_mean"}),
+    "torchreid": ("", {"classifier.weight": torch.ones(2)}, {"classifier.weight"}),
+    "a projection": ("model.base.", {"model.base.feature.weight": KERNEL}, {"projection.weight"}),
+    "reid-tune": ("backbone.", {"pooling.exponent": torch.ones(1)} | under("neck.", norm()), {"pooling.exponent"}),
+    "two norms": ("base.", under("a.", norm()) | under("b.", norm()), set()),
+    "another dimension": ("base.", under("a.", torch.nn.BatchNorm1d(NECK + 1).state_dict()), set()),
+    "inside fc": ("", under("fc.1.", norm()), set()),
+    "two encoders": (
+        "query.cnn.",
+        under("key.bottleneck.", zeros(norm())) | under("query.bottleneck.", norm()),
+        {"neck.bias"},
+    ),
+}
+
+
+@pytest.mark.parametrize(("prefix", "heads", "expected"), HEADS.values(), ids=HEADS)
+def test_heads_next_to_the_backbone_are_found(
+    network: ReIDNet, backbone: Weights, prefix: str, heads: Weights, expected: set[str]
+) -> None:
+    match = find_weights({"state_dict": under(prefix, backbone) | heads}, network_keys(network))
+    found_heads = {name for name in match.tensors if name.partition(".")[0] in ("neck", "projection", "classifier")}
+    assert expected <= set(match.tensors) and (expected or not found_heads)
+    assert len(match.tensors) == len(backbone) + len(heads)
+    for name in expected & {"neck.weight", "neck.bias"}:
+        assert torch.equal(match.tensors[name], norm()["weight"])
+    if "model.base.feature.weight" in heads:
+        assert torch.equal(match.tensors["projection.weight"], KERNEL[:, :, 0, 0])
+
+
+def test_names_of_a_file_without_the_networks_tensors_are_kept(network: ReIDNet) -> None:
+    match = find_weights({"a": {"b": torch.ones(1)}, "epoch": 3}, network_keys(network))
+    assert match.tensors == {"a.b": torch.ones(1)} and match.fitting == match.named == 0
+
+
+def test_a_file_that_contains_itself_is_read_to_an_end(network: ReIDNet, backbone: Weights) -> None:
+    content: dict[str, Any] = dict(backbone)
+    content["model"] = content
+    assert find_weights(content, network_keys(network)).fitting == len(backbone)
+
+
+def test_gradients_are_left_out(network: ReIDNet) -> None:
+    content = {"w": {"conv1.0.weight": torch.nn.Parameter(torch.ones(2))}}
+    assert not find_weights(content, network_keys(network)).tensors["backbone.conv1.0.weight"].requires_grad
+
+
+@pytest.mark.parametrize("name", ["resnet50", "vit_b_16", "swin_t"])
+def test_every_tensor_of_torchvisions_networks_is_known_unless_it_differs(name: str) -> None:
+    """torchvision's Swins have other names, so that they are refused."""
+    timm_name = {"resnet50": "resnet50", "vit_b_16": "vit_base_patch16_224", "swin_t": "swin_tiny_patch4_window7_224"}
+    with torch.device("meta"):
+        keys = network_keys(timm.create_model(timm_name[name], num_classes=0))
+        content = torchvision.models.get_model(name).state_dict()
+    match = find_weights({"model": content}, keys)
+    assert match.fitting == (2 if name == "swin_t" else len(keys.shapes)) and match.remarks == ()
