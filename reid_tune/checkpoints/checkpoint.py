@@ -3,7 +3,6 @@
 import io
 import pickle
 import platform
-import zipfile
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
@@ -14,12 +13,15 @@ import torch
 from torch import Tensor
 
 from reid_tune import __version__
+from reid_tune.checkpoints.damage import content_digest, find_damaged_record, is_zip
 from reid_tune.checkpoints.encryption import decrypt, encrypt_in_subprocess
+from reid_tune.checkpoints.file_kind import describe_other_kind
 from reid_tune.errors import InfrastructureError, InputError
 from reid_tune.files import atomic_path, write_atomic
 
 __all__ = [
     "Checkpoint",
+    "is_checkpoint_content",
     "is_encrypted",
     "is_encrypted_file",
     "load_checkpoint",
@@ -28,7 +30,7 @@ __all__ = [
     "strip_checkpoint",
 ]
 
-_FORMAT = "reid-tune checkpoint 1"
+_FORMAT, _DIGEST = "reid-tune checkpoint 1", "digest"
 _ENCRYPTED_START = b"age-encryption.org/v1\n"
 
 
@@ -97,6 +99,7 @@ def save_checkpoint(path: Path | str, checkpoint: Checkpoint, key: str | None = 
         InfrastructureError: The disk is full or broken.
     """
     content = {"format": _FORMAT, **vars(checkpoint), "versions": package_versions()}
+    content[_DIGEST] = content_digest(content)
     if key is None:
         with atomic_path(path) as temporary:
             try:
@@ -125,16 +128,33 @@ def load_checkpoint(path: Path | str, key: str | None = None) -> Checkpoint:
         key: Passphrase of an encrypted checkpoint; not needed for an unencrypted one.
 
     Raises:
-        InputError: The file is missing, not a checkpoint of reid-tune, damaged, contains objects other than tensors
-            and data, or is encrypted with another key.
+        InputError: The file is missing, not a checkpoint of reid-tune, differs from its digest, contains objects other
+            than tensors and data, or is encrypted with another key.
     """
     content = _load(Path(path), key)
-    if not isinstance(content, dict) or content.pop("format", None) != _FORMAT:
+    if not is_checkpoint_content(content):
         raise InputError(f"{path} is not a checkpoint of reid-tune: give a file written by `reid-tune train`.")
+    if content.pop(_DIGEST, None) != content_digest(content):
+        raise _damage(path, "its content differs from its digest")
+    del content["format"]
     try:
         return Checkpoint(**content)
     except TypeError:
-        raise InputError(f"{path} is a damaged checkpoint: its parts are {', '.join(map(str, content))}.") from None
+        raise InputError(
+            f"{path} was written by another version of reid-tune: its parts are {', '.join(map(str, content))}."
+        ) from None
+
+
+def is_checkpoint_content(content: Any) -> bool:
+    """Whether a file's content is that of a checkpoint of reid-tune."""
+    return isinstance(content, dict) and content.get("format") == _FORMAT
+
+
+def _damage(path: Path | str, reason: str) -> InputError:
+    return InputError(
+        f"{path} is damaged, so nothing of it is used: {reason}: restore the file from a copy, or use another "
+        "checkpoint of the run."
+    )
 
 
 def _load(path: Path, key: str | None) -> Any:
@@ -155,15 +175,20 @@ def _decrypted(file: IO[bytes], key: str | None, path: Path) -> IO[bytes]:
 
 
 def _read_tensors(file: IO[bytes], path: Path) -> Any:
+    if not is_zip(file):
+        kind = describe_other_kind(path) or "is not a file written by torch.save"
+        raise InputError(f"{path} is not a checkpoint: it {kind}.")
     try:
-        if zipfile.is_zipfile(file):
-            file.seek(0)
-            return torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise InputError(
-            f"{path} is rejected: it contains code or objects other than tensors and plain data; give weights of "
-            "another tool as model.pretrained_model_path."
-        ) from None
-    except Exception:  # damaged bytes make both readers raise errors of any kind
+        content = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # damaged bytes make the reader raise errors of any kind
+        if record := find_damaged_record(file):
+            raise _damage(path, f"{record} in it differs from its checksum") from None
+        if isinstance(error, pickle.UnpicklingError):
+            raise InputError(
+                f"{path} is rejected: it contains code or objects other than tensors and plain data; give weights of "
+                "another tool as model.pretrained_model_path."
+            ) from None
         raise InputError(f"{path} is not a checkpoint, or it is damaged.") from None
-    raise InputError(f"{path} is not a checkpoint: it is not a file written by torch.save.")
+    if not is_checkpoint_content(content) and (record := find_damaged_record(file)):
+        raise _damage(path, f"{record} in it differs from its checksum")
+    return content

@@ -3,7 +3,6 @@
 import os
 import re
 import warnings
-import zipfile
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,8 @@ import torch
 from safetensors.torch import load_file
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
+from reid_tune.checkpoints.damage import find_damaged_record, is_zip
+from reid_tune.checkpoints.file_kind import describe_other_kind, is_safetensors
 from reid_tune.errors import InputError
 
 __all__ = ["read_third_party_weights"]
@@ -73,9 +74,10 @@ class _PlaceholderMapping:
 
 
 def read_third_party_weights(path: Path | str) -> dict[str, Any]:
-    """Read a `.safetensors` file, or a file of torch.save in its current or old format, onto the CPU.
+    """Read a file of safetensors, or of torch.save in its current or old format, onto the CPU, whatever its name is.
 
-    Objects of OmegaConf, Lightning, TAO and similar tools are returned as empty placeholders.
+    Objects of OmegaConf, Lightning, TAO and similar tools are returned as empty placeholders. The checksums of
+    torch.save's current format are verified; the other formats have none.
 
     Raises:
         InputError: The file is missing, damaged or of another kind, contains code, or has weights encrypted by TAO.
@@ -84,16 +86,13 @@ def read_third_party_weights(path: Path | str) -> dict[str, Any]:
     if not (path.is_file() and os.access(path, os.R_OK)):
         raise InputError(f"the file {path} with pretrained weights does not exist or cannot be read.")
     try:
-        content = load_file(path) if path.suffix == ".safetensors" else _load_with_placeholders(path)
+        content = load_file(path) if is_safetensors(path) else _load_with_placeholders(path)
     except InputError:
         raise
     except Exception as error:  # damaged bytes make the readers raise errors of any kind
-        if code := re.search(r"\bGLOBAL (\S+)", str(error)):
-            raise _rejection(path, code[1]) from None
-        raise InputError(
-            f"{path} has no weights that can be read without executing code, or it is damaged: give a file of "
-            "torch.save or .safetensors with tensors and plain data."
-        ) from None
+        raise _read_error(path, error) from None
+    if isinstance(content, list | tuple):
+        content = {str(number): part for number, part in enumerate(content)}
     if not isinstance(content, dict):
         raise InputError(f"{path} contains a {type(content).__name__} instead of weights by name: give a state_dict.")
     if content.get("state_dict_encrypted", False) is not False:
@@ -103,16 +102,34 @@ def read_third_party_weights(path: Path | str) -> dict[str, Any]:
 
 def _load_with_placeholders(path: Path) -> Any:
     names = set(_PLAIN)
-    if zipfile.is_zipfile(path):
-        for name in sorted(get_unsafe_globals_in_checkpoint(path)):
-            if not name.startswith(_TOOLS) and name not in _PLAIN:
-                raise _rejection(path, name)
-            names.add(name)
-    placeholders: list[Any] = [
-        (_PlaceholderMapping if name.endswith(_MAPPINGS) else _Placeholder, name) for name in names
-    ]
-    with safe_globals(placeholders), warnings.catch_warnings(action="ignore"):
-        return torch.load(path, map_location="cpu", weights_only=True)
+    with path.open("rb") as file:  # by its content: torch.load decides by the name of a path
+        if is_zip(file) and describe_other_kind(path) is None:
+            if record := find_damaged_record(file):
+                raise InputError(
+                    f"{path} is damaged: {record} in it differs from its checksum: download or copy the file again."
+                )
+            file.seek(0)
+            for name in sorted(get_unsafe_globals_in_checkpoint(file)):
+                if not name.startswith(_TOOLS) and name not in _PLAIN:
+                    raise _rejection(path, name)
+                names.add(name)
+        placeholders: list[Any] = [
+            (_PlaceholderMapping if name.endswith(_MAPPINGS) else _Placeholder, name) for name in names
+        ]
+        file.seek(0)
+        with safe_globals(placeholders), warnings.catch_warnings(action="ignore"):
+            return torch.load(file, map_location="cpu", weights_only=True)
+
+
+def _read_error(path: Path, error: Exception) -> InputError:
+    if kind := describe_other_kind(path):
+        return InputError(f"{path} {kind}.")
+    if code := re.search(r"\bGLOBAL (\S+)", str(error)):
+        return _rejection(path, code[1])
+    return InputError(
+        f"{path} has no weights that can be read without executing code, or it is damaged: give a file of "
+        "torch.save or .safetensors with tensors and plain data."
+    )
 
 
 def _rejection(path: Path, name: str) -> InputError:

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from reid_tune.checkpoints.checkpoint import is_encrypted_file, load_checkpoint
+from reid_tune.checkpoints.checkpoint import is_checkpoint_content, is_encrypted_file, load_checkpoint
 from reid_tune.checkpoints.file_tensors import describe_content, describe_shape
 from reid_tune.checkpoints.third_party_file import read_third_party_weights
 from reid_tune.checkpoints.weight_search import WeightMatch, find_weights, network_keys
@@ -127,7 +127,7 @@ def _read(path: Path, passphrase: str | None) -> tuple[dict[str, Any], list[int]
     """Return a file's content, of a checkpoint its tensors by name, and the identities of its classifier's rows."""
     if not is_encrypted_file(path):
         content = read_third_party_weights(path)
-        if not str(content.get("format")).startswith("reid-tune "):
+        if not is_checkpoint_content(content):
             return content, None
     checkpoint = load_checkpoint(path, passphrase)
     return dict(checkpoint.model), checkpoint.identities

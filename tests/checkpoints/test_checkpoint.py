@@ -2,6 +2,7 @@ import os
 import pickle
 import random
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from reid_tune.checkpoints.checkpoint import (
     save_checkpoint,
     strip_checkpoint,
 )
+from reid_tune.checkpoints.damage import content_digest
 from reid_tune.checkpoints.filenames import LATEST, epoch_filename, newest_checkpoint
 from reid_tune.errors import InputError
 
@@ -65,7 +67,7 @@ def test_a_file_that_is_not_a_checkpoint_is_refused(tmp_path: Path) -> None:
     path.write_text("just some text\n")
     assert "not a file written by torch.save" in refused(path)
     path.write_bytes(b"")
-    assert "not a file written by torch.save" in refused(path)
+    assert "is not a checkpoint: it is empty" in refused(path)
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("a.txt", "an archive of something else")
     assert "not a checkpoint, or it is damaged" in refused(path)
@@ -85,33 +87,81 @@ def test_files_of_other_programs_are_refused(tmp_path: Path, content: Any) -> No
     assert "not a checkpoint of reid-tune: give a file written by `reid-tune train`" in refused(tmp_path / "a.pth")
 
 
-def test_missing_parts_are_damage(tmp_path: Path) -> None:
+def rewrite(path: Path, change: Callable[[dict[str, Any]], None], *, seal: bool = False) -> None:
+    """Change a checkpoint's content and write it by torch.save, with a new digest if `seal`."""
+    content = torch.load(path, weights_only=True)
+    change(content)
+    if seal:
+        del content["digest"]
+        content["digest"] = content_digest(content)
+    torch.save(content, path)
+
+
+def set_bit(content: dict[str, Any]) -> None:
+    content["model"]["w"].view(torch.uint8)[0, 0] ^= 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda content: content.pop("digest"),
+        lambda content: content.pop("model"),
+        lambda content: content.update(digest="00000000"),
+        lambda content: content.update(epoch=3),
+        lambda content: content["spec"]["model"].update(backbone="resnet34"),
+        lambda content: content["history"][1].update(loss=0.26),
+        lambda content: content["identities"].reverse(),
+        lambda content: content["identities"].append(1),
+        lambda content: content["optimizer"]["param_groups"][0].update(lr=0.2),
+        lambda content: content["model"].update(n=torch.tensor(5, dtype=torch.int32)),
+        lambda content: content["model"].update(w=content["model"]["w"].T.contiguous()),
+        lambda content: content["model"].update(v=content["model"].pop("w")),
+        lambda content: content["versions"].update(torch="1"),
+        set_bit,
+    ],
+)
+def test_content_that_differs_from_its_digest_is_refused(tmp_path: Path, change: Any) -> None:
     save_checkpoint(tmp_path / "a.pth", make())
-    content = torch.load(tmp_path / "a.pth", weights_only=True)
-    del content["model"]
-    torch.save(content, tmp_path / "a.pth")
-    assert "is a damaged checkpoint: its parts are spec, epoch" in refused(tmp_path / "a.pth")
+    rewrite(tmp_path / "a.pth", change)
+    message = refused(tmp_path / "a.pth")
+    assert "is damaged, so nothing of it is used: its content differs from its digest: restore the file" in message
+    rewrite(tmp_path / "a.pth", lambda content: content.setdefault("digest", ""), seal=True)
+    if "model" in torch.load(tmp_path / "a.pth", weights_only=True):
+        assert isinstance(load_checkpoint(tmp_path / "a.pth"), Checkpoint)
 
 
-def test_truncated_and_damaged_files_are_refused_or_read_whole(tmp_path: Path) -> None:
-    """Flipped bytes in a tensor's numbers pass; everything else must end in one sentence."""
+def test_other_parts_are_of_another_version(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "a.pth", make())
+    rewrite(tmp_path / "a.pth", lambda content: content.pop("model"), seal=True)
+    assert "written by another version of reid-tune: its parts are spec, epoch" in refused(tmp_path / "a.pth")
+
+
+def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
     path, damaged = tmp_path / "a.pth", tmp_path / "b.pth"
     save_checkpoint(path, make())
-    content, rng = path.read_bytes(), random.Random(0)
+    content = path.read_bytes()
     for length in (1, 100, len(content) // 2, len(content) - 1):
         damaged.write_bytes(content[:length])
         refused(damaged)
-    found = 0
-    for _ in range(400):
+
+
+@pytest.mark.parametrize("bits", [1, 3, 20], ids="{} bits".format)
+def test_a_file_with_flipped_bits_is_refused_or_is_read_with_the_same_content(tmp_path: Path, bits: int) -> None:
+    path, damaged = tmp_path / "a.pth", tmp_path / "b.pth"
+    save_checkpoint(path, make())
+    content, digest, rng = path.read_bytes(), content_digest(vars(load_checkpoint(path))), random.Random(bits)
+    refusals = 0
+    for _ in range(200):
         flipped = bytearray(content)
-        for _ in range(rng.choice((1, 3, 20))):
-            flipped[rng.randrange(len(flipped))] = rng.randrange(256)
+        for _ in range(bits):
+            flipped[rng.randrange(len(flipped))] ^= 1 << rng.randrange(8)
         damaged.write_bytes(flipped)
         try:
-            assert isinstance(load_checkpoint(damaged), Checkpoint)
-        except InputError:
-            found += 1
-    assert found > 200
+            assert content_digest(vars(load_checkpoint(damaged))) == digest
+        except InputError as error:
+            assert str(damaged) in str(error) and "\n" not in str(error)
+            refusals += 1
+    assert refusals > 60  # the others are in the padding between the records
 
 
 class Malicious:
