@@ -48,6 +48,7 @@ GIVEN = {
 CHECKED = PreflightResult(
     levels=(RUNG,),
     training_images=12936,
+    data={"train": {"files": 12937, "used": 12936, "left_out": {"suffix": 1}}},
     training_identities=601,
     held_out_identities=150,
     initial_points=[{"parameters": GIVEN, "origin": "earlier/7"}],
@@ -103,22 +104,24 @@ def simulate(
         journal.emit(driver_started(**(own | driver), resumed=False, environment=ENVIRONMENT))
         for stage in STAGES[: STAGES.index(until) + 1] if until else ():
             journal.emit(StageStarted(stage=stage))
-            journal.emit(StageDone(stage=stage, result=_result(sweep, journal, stage)))
+            journal.emit(StageDone(stage=stage, result=stage_result(sweep, journal, stage)))
     return sweep
 
 
-def _result(sweep: SweepConfig, journal: Journal, stage: str) -> dict[str, Any]:
+def plan_of(sweep: SweepConfig) -> dict[str, Any]:
+    """The result of the stage `preflight`."""
+    resources = StageResources(ONE_CPU, 2)
+    plan = make_plan(sweep, (RUNG,), MEASURED, resources, resources)
+    return CHECKED.as_dict() | plan | {"warnings": CHECKED.warnings}
+
+
+def stage_result(sweep: SweepConfig, journal: Journal, stage: str) -> dict[str, Any]:
     """What a stage leaves in the log; the runs of search, confirm and refit are simulated, and the rest from preflight
     to refit is real.
     """
     match stage:
         case "preflight":
-            resources = StageResources(ONE_CPU, 2)
-            return (
-                CHECKED.as_dict()
-                | make_plan(sweep, (RUNG,), MEASURED, resources, resources)
-                | {"warnings": CHECKED.warnings}
-            )
+            return plan_of(sweep)
         case "search":
             search = TrialSource(sweep, journal, (RUNG,))
             drive(search, fails_at_high_rates)
