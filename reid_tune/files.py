@@ -13,6 +13,7 @@ from reid_tune.errors import InfrastructureError, InputError, ReidTuneError
 __all__ = [
     "atomic_path",
     "check_output_file",
+    "display_name",
     "link_atomic",
     "make_folder",
     "require_writable",
@@ -68,6 +69,21 @@ def link_atomic(source: Path, path: Path) -> None:
             os.link(source, temporary)
         except OSError:
             shutil.copyfile(source, temporary)
+
+
+def display_name(path: Path | str) -> str:
+    """Return a path as text that any terminal, log or page shows as one line.
+
+    Control characters, line breaks, invisible characters and bytes that are not UTF-8 become escapes such as `\\n`.
+    """
+    return "".join(character if character.isprintable() else _escape(character) for character in str(path))
+
+
+def _escape(character: str) -> str:
+    # A byte that is not UTF-8 is a surrogate in a path.
+    if "\udc80" <= character <= "\udcff":
+        return f"\\x{os.fsencode(character)[0]:02x}"
+    return character.encode("unicode_escape").decode()
 
 
 def make_folder(path: Path | str) -> Path:

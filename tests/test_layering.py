@@ -27,7 +27,7 @@ LAYERS = (
     {"training", "journal"},
     {"checkpoints", "evaluation", "modeling", "losses", "optim", "data", "demo"},
     {"config", "storage"},
-    {"environment", "errors", "files", "tables"},
+    {"environment", "errors", "files", "identities", "tables"},
 )
 DEPTH = {package: depth for depth, layer in enumerate(LAYERS) for package in layer}
 # Modules that import another module of their own layer.

@@ -6,9 +6,11 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageOps
 
+from reid_tune.data.image_file import read_image
 from reid_tune.data.records import ImageRecord
 from reid_tune.errors import InputError
 from reid_tune.files import atomic_path
+from reid_tune.identities import is_person
 
 __all__ = ["choose_images", "draw_contact_sheet", "require_picture_name"]
 
@@ -51,7 +53,7 @@ def choose_images(records: Sequence[ImageRecord]) -> list[list[ImageRecord]]:
     """Return up to 12 evenly spread identities above 0, each with the first image of up to 8 of its cameras."""
     cameras: dict[int, dict[int, ImageRecord]] = {}
     for record in records:
-        if record.identity > 0:
+        if is_person(record.identity):
             cameras.setdefault(record.identity, {}).setdefault(record.camera, record)
     identities = sorted(cameras)
     count = min(ROWS, len(identities))
@@ -61,8 +63,7 @@ def choose_images(records: Sequence[ImageRecord]) -> list[list[ImageRecord]]:
 
 def _cell(path: Path) -> Image.Image:
     cell = Image.new("RGB", CELL, "white")
-    with Image.open(path) as image:
-        picture = ImageOps.contain(image.convert("RGB"), PICTURE)
+    picture = ImageOps.contain(read_image(path), PICTURE)
     cell.paste(picture, ((CELL[0] - picture.width) // 2, PICTURE[1] - picture.height + 4))
     name = path.name.encode("ascii", "replace").decode()
     ImageDraw.Draw(cell).multiline_text((6, PICTURE[1] + 8), "\n".join(textwrap.wrap(name, LETTERS)[:3]), "black")

@@ -1,25 +1,30 @@
-"""Findings about the quality of a data set."""
+"""Findings about the files, names and identities of a data set."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from reid_tune.data.records import ImageRecord
+from reid_tune.data.account import FileAccount, Role, account_for, is_used
+from reid_tune.data.left_out import abbreviate, count_left_out, left_out_phrase, remedy
+from reid_tune.data.listing import POSSIBLE_IMAGES, Reason
+from reid_tune.data.records import ImageFolder, ImageRecord
 from reid_tune.data.scan import ImageScan
+from reid_tune.files import display_name
+from reid_tune.identities import is_distractor, is_person, unmatched_queries
 
 __all__ = [
     "Finding",
     "Subset",
-    "find_duplicates",
-    "find_small",
+    "find_distractors",
+    "find_left_out",
     "find_undersampled",
     "find_unmatched_queries",
-    "find_unparsed_names",
-    "find_unreadable",
 ]
 
 Severity = Literal["error", "note"]
+# If identity 0 has at most so many times the images of the largest other identity, it may be an identity, too.
+_ZERO_BASED_RATIO = 3
 
 
 @dataclass(frozen=True)
@@ -42,32 +47,70 @@ class Subset:
     Attributes:
         name: Name in messages.
         identity_group: Name of the subsets that share their identity numbers with this one.
-        records: The images.
-        unparsed_names: Names of image files that do not parse.
+        role: Use of the images.
+        folders: Listings of its folders.
     """
 
     name: str
     identity_group: str
-    records: tuple[ImageRecord, ...]
-    unparsed_names: tuple[str, ...] = ()
+    role: Role
+    folders: tuple[ImageFolder, ...]
+
+    @property
+    def records(self) -> tuple[ImageRecord, ...]:
+        """Images of all folders with names that parse."""
+        return tuple(record for folder in self.folders for record in folder.records)
+
+    def account(self, scans: Sequence[ImageScan] = ()) -> FileAccount:
+        """Return the account of the files.
+
+        Args:
+            scans: Scans of the records.
+        """
+        unreadable = sum(scan.error is not None and is_used(scan.record.identity, self.role) for scan in scans)
+        return account_for(self.folders, self.role, {Reason.UNREADABLE: unreadable})
 
 
-def find_unparsed_names(subset: Subset, strict: bool) -> Iterator[Finding]:
-    """Find image files whose names do not parse; they are an error if `strict` (`dataset.strict`)."""
-    if subset.unparsed_names:
-        advice = "dataset.strict does not allow this: rename or remove them" if strict else "rename them to use them"
-        yield Finding(
-            "error" if strict else "note",
-            f"{len(subset.unparsed_names)} image file(s) of {subset.name} are skipped, as their names do not parse "
-            f"({_abbreviate(subset.unparsed_names)}); {advice}.",
-        )
+def find_left_out(subset: Subset, strict: bool) -> Iterator[Finding]:
+    """Find files that may be images and are left out; they are an error if `strict` (`dataset.strict`)."""
+    for folder in subset.folders:
+        for reason, count in count_left_out(folder.path, folder.left_out).items():
+            if reason in POSSIBLE_IMAGES:
+                names = folder.left_out[reason]
+                yield Finding(
+                    "error" if strict else "note",
+                    f"{left_out_phrase(reason, count)} of {subset.name} ({abbreviate(names)} in "
+                    f"{display_name(folder.path)}): {'dataset.strict does not allow this' if strict else 'left out'}; "
+                    f"{remedy(folder.path, folder.left_out, reason)}.",
+                )
+
+
+def find_distractors(subset: Subset) -> Iterator[Finding]:
+    """Find images of identity 0 among the training images, which are left out as distractors."""
+    records = [record for record in subset.records if is_distractor(record.identity)]
+    if subset.role != "train" or not records:
+        return
+    images: defaultdict[int, int] = defaultdict(int)
+    for record in subset.records:
+        images[record.identity] += 1
+    unused = max(images) + 1
+    largest = max((count for identity, count in images.items() if is_person(identity)), default=0)
+    guess = ""
+    if len(records) <= _ZERO_BASED_RATIO * largest:
+        guess = "; if identities are numbered from 0, give this one an unused number"
+        guess += f" such as {unused:04d}" if len(subset.folders) == 1 else ""
+    yield Finding(
+        "note",
+        f"{len(records)} images of {subset.name} have identity 0, which marks distractors, and are left out of "
+        f"training ({abbreviate([record.path.name for record in records])}){guess}.",
+    )
 
 
 def find_undersampled(subset: Subset) -> Iterator[Finding]:
     """Find training identities with a single image, and with a single camera."""
     images: defaultdict[int, list[ImageRecord]] = defaultdict(list)
     for record in subset.records:
-        if record.identity > 0:
+        if is_person(record.identity):
             images[record.identity].append(record)
     single_image = [records for records in images.values() if len(records) == 1]
     single_camera = [records for records in images.values() if len({record.camera for record in records}) == 1]
@@ -76,89 +119,21 @@ def find_undersampled(subset: Subset) -> Iterator[Finding]:
         (single_camera, "are seen by a single camera, so nothing is learned across cameras"),
     ):
         if identities:
-            names = _abbreviate([records[0].path.name for records in identities])
+            names = abbreviate([records[0].path.name for records in identities])
             count = f"{len(identities)} of {len(images)} identities of {subset.name}"
             yield Finding("note", f"{count} {problem} ({names}).")
 
 
 def find_unmatched_queries(query: Subset, gallery: Subset) -> Iterator[Finding]:
     """Find queries without a gallery image of their identity and another camera."""
-    cameras: defaultdict[int, set[int]] = defaultdict(set)
-    for record in gallery.records:
-        if record.identity > 0:
-            cameras[record.identity].add(record.camera)
-    unmatched = [record for record in query.records if not cameras[record.identity] - {record.camera}]
+    queries, others = ([(record.identity, record.camera) for record in subset.records] for subset in (query, gallery))
+    unmatched = sorted(index for indices in unmatched_queries(queries, others) for index in indices)
     if unmatched:
-        is_all = len(unmatched) == len(query.records)
+        is_all = len(unmatched) == len(queries)
+        names = abbreviate([query.records[index].path.name for index in unmatched])
         yield Finding(
             "error" if is_all else "note",
-            f"{len(unmatched)} of {len(query.records)} images of {query.name} have no match, an image of their "
-            f"identity and another camera, in {gallery.name} ({_abbreviate([r.path.name for r in unmatched])}); "
+            f"{len(unmatched)} of {len(queries)} images of {query.name} have no match, an image of their "
+            f"identity and another camera, in {gallery.name} ({names}); "
             + ("there is nothing to score." if is_all else "the score ignores them."),
         )
-
-
-def find_unreadable(scans: Iterable[ImageScan]) -> Iterator[Finding]:
-    """Find files that cannot be decoded."""
-    for scan in scans:
-        if scan.error:
-            path = scan.record.path
-            yield Finding("error", f"{path} cannot be read: {scan.error}; replace or remove the file.")
-
-
-def find_small(subset: Subset, scans: Sequence[ImageScan], height: int, width: int) -> Iterator[Finding]:
-    """Find images less than half as high or wide as the input, given in pixels."""
-    small = [scan for scan in scans if not scan.error and (2 * scan.height < height or 2 * scan.width < width)]
-    if small:
-        smallest = min(small, key=lambda scan: scan.width * scan.height)
-        yield Finding(
-            "note",
-            f"{len(small)} of {len(scans)} images of {subset.name} are less than half as wide or high as the input of "
-            f"{width} x {height}; the smallest is {smallest.record.path.name}, {smallest.width} x {smallest.height}.",
-        )
-
-
-def find_duplicates(subsets: Sequence[tuple[Subset, Sequence[ImageScan]]]) -> Iterator[Finding]:
-    """Find files with equal content: in training and another subset, under two identities, or listed twice."""
-    copies: defaultdict[str, list[tuple[Subset, ImageRecord]]] = defaultdict(list)
-    for subset, scans in subsets:
-        for scan in scans:
-            if not scan.error:
-                copies[scan.digest].append((subset, scan.record))
-    groups_of: defaultdict[tuple[Severity, str], list[list[ImageRecord]]] = defaultdict(list)
-    for group in copies.values():
-        if len(group) > 1:
-            for severity, problem, records in _classify(group):
-                groups_of[severity, problem].append(records)
-    for (severity, problem), groups in groups_of.items():
-        first, second = groups[0][:2]
-        yield Finding(severity, f"{len(groups)} image(s) {problem}, for example {first.path} and {second.path}.")
-
-
-def _classify(group: Sequence[tuple[Subset, ImageRecord]]) -> Iterator[tuple[Severity, str, list[ImageRecord]]]:
-    """Yield severity, problem and example files for each problem of files with equal content."""
-    by_subset: defaultdict[str, list[ImageRecord]] = defaultdict(list)
-    by_identity_group: defaultdict[str, dict[int, ImageRecord]] = defaultdict(dict)
-    for subset, record in group:
-        by_subset[subset.name].append(record)
-        if record.identity > 0:
-            by_identity_group[subset.identity_group].setdefault(record.identity, record)
-    for name, identities in by_identity_group.items():
-        if len(identities) > 1:
-            yield "error", f"of {name} have two identities, of which one is wrong", [*identities.values()]
-    first, *others = by_subset
-    for name in others:
-        records = [by_subset[first][0], by_subset[name][0]]
-        if first == "train":
-            yield "error", f"of train are also in {name}, which inflates its score", records
-        else:
-            yield "note", f"of {first} are also in {name}", records
-    for name, records in by_subset.items():
-        if len(records) > 1 and len({record.identity for record in records}) == 1:
-            yield "note", f"of {name} exist more than once", records
-
-
-def _abbreviate(names: Sequence[str]) -> str:
-    """Return the first three names, and the number of the others."""
-    suffix = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(names[:3]) + suffix

@@ -3,6 +3,8 @@
 import os
 import re
 
+from reid_tune.files import display_name
+
 __all__ = [
     "IMAGE_SUFFIXES",
     "NAME_FORMAT",
@@ -20,15 +22,11 @@ NAME_FORMAT = f"IDENTITY_cCAMERA...jpg (or {', '.join(IMAGE_SUFFIXES[1:])}) such
 # The limits on digits keep all numbers, with offsets too, within an int64.
 _NAME = re.compile(r"(-?\d{1,12})_c(\d{1,9})(?!\d)", re.ASCII)
 # Formats of images that are not read.
-_OTHER_IMAGES = frozenset(
-    ".avif .cr2 .dds .dib .dng .exr .gif .hdr .heic .heif .ico .j2k .jfif .jif .jp2 .jpe .jpx .jxl .nef .pbm .pcx .pgm "
-    ".pnm .ppm .psd .raw .svg .tga .xbm .xpm".split()
+_OTHER_IMAGES = re.compile(
+    r"\.(avif|cr2|dds|dib|dng|exr|gif|hdr|hei[cf]|ico|j2k|jif|jfif|jp2|jpe|jpx|jxl|nef|p[bgpn]m|pcx|psd|raw|svg|tga|x[bp]m)"
 )
 # Files that belong to an image and often have its name: labels, keypoints, features, archives.
-_COMPANIONS = frozenset(
-    ".bin .cfg .csv .db .gz .html .ini .json .log .mat .md .npy .npz .pkl .pt .pth .py .tar .tsv .txt .xml .yaml .yml "
-    ".zip".split()
-)
+_COMPANIONS = re.compile(r"\.(bin|cfg|csv|db|gz|html|ini|json|log|mat|md|np[yz]|pkl|pth?|py|tar|tsv|txt|xml|ya?ml|zip)")
 _SYSTEM = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir", "$recycle.bin"})
 
 # Names of other data sets: pattern, description, and the name that the file needs here.
@@ -89,7 +87,9 @@ def is_other_image(name: str) -> bool:
     A name such as `0002_c1.txt` belongs to a label or the like.
     """
     suffix = os.path.splitext(name)[1].lower()
-    return suffix in _OTHER_IMAGES or (suffix not in _COMPANIONS and parse_name(name) is not None)
+    if _OTHER_IMAGES.fullmatch(suffix):
+        return True
+    return _COMPANIONS.fullmatch(suffix) is None and parse_name(name) is not None
 
 
 def explain_name(name: str) -> str:
@@ -99,6 +99,5 @@ def explain_name(name: str) -> str:
             numbers = match.groupdict()
             if "identity" not in numbers:
                 return description
-            ending = os.path.splitext(name)[1]
-            return f"{description}; here it is {numbers['identity']}_c{numbers['camera']}_...{ending}"
+            return f"{description}, renamed {numbers['identity']}_c{numbers['camera']}_{display_name(name)}"
     return ""

@@ -1,15 +1,19 @@
 """Images with Market-1501 file names: identity and camera are read from the file name, never from the path."""
 
-import os
-import re
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
+from reid_tune.data.file_names import parse_name
+from reid_tune.data.left_out import explain_unusable, require_complete
+from reid_tune.data.listing import Reason, list_folder
 from reid_tune.errors import InputError
+from reid_tune.files import display_name
+from reid_tune.identities import is_distractor, is_junk, is_person
 from reid_tune.storage.download_cache import ensure_local_folder
+from reid_tune.storage.object_store import is_url
 
 __all__ = [
     "ImageFolder",
@@ -20,11 +24,6 @@ __all__ = [
     "training_records",
 ]
 
-# The limits on digits keep all numbers, with offsets too, within an int64.
-NAME_PATTERN = re.compile(r"(-?\d{1,12})_c(\d{1,9})(?!\d)", re.ASCII)
-EXTENSIONS = frozenset({".jpg", ".jpeg", ".png"})
-NAME_FORMAT = "IDENTITY_cCAMERA...jpg (or .jpeg, .png) such as 0002_c1s1_000451_03.jpg"
-
 
 @dataclass(frozen=True, slots=True)
 class ImageRecord:
@@ -32,7 +31,7 @@ class ImageRecord:
 
     Attributes:
         path: The file.
-        identity: Identity; -1 is junk (a bad detection), 0 a distractor (not in the queries).
+        identity: Identity, see `reid_tune.identities` for junk and distractors.
         camera: Camera.
         identity_offset: Number added to the identity in the file name, to keep several training folders apart.
     """
@@ -45,51 +44,53 @@ class ImageRecord:
 
 @dataclass(frozen=True, slots=True)
 class ImageFolder:
-    """The images of one folder, ordered by file name, and the names of image files that do not parse."""
+    """The images of one folder.
+
+    Attributes:
+        path: The folder.
+        records: The images with a name that parses, ordered by file name.
+        left_out: Names of all other files and folders by reason; only reasons with a name.
+    """
 
     path: Path
     records: tuple[ImageRecord, ...]
-    unparsed_names: tuple[str, ...]
+    left_out: Mapping[Reason, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def junk(self) -> int:
-        """Number of junk images (identity below 0)."""
-        return sum(record.identity < 0 for record in self.records)
+        """Number of junk images."""
+        return sum(is_junk(record.identity) for record in self.records)
 
     @property
     def distractors(self) -> int:
-        """Number of distractors (identity 0)."""
-        return sum(record.identity == 0 for record in self.records)
+        """Number of distractors."""
+        return sum(is_distractor(record.identity) for record in self.records)
 
 
 def read_image_folder(path: Path | str, *, strict: bool = False) -> ImageFolder:
     """List a flat folder of images.
 
-    Hidden files, subfolders and files that are not images are skipped.
-
     Args:
         path: The folder; for `s3://...` its copy on this machine is listed, see `ensure_local_folder`.
-        strict: Treat a file name that does not parse as an error instead of adding it to `unparsed_names`.
+        strict: Treat a file that may be an image and is left out as an error, see `require_complete`.
 
     Raises:
-        InputError: The folder is missing, is a file or has no usable image, or a name does not parse with `strict`.
+        InputError: The folder is missing, is a file or has no usable image, or a file is left out with `strict`.
     """
-    path = ensure_local_folder(path)
-    names = _list_names(path)
-    images = [name for name in names if not name.startswith(".") and os.path.splitext(name)[1].lower() in EXTENSIONS]
-    matches = {name: NAME_PATTERN.match(name) for name in images}
-    unparsed_names = tuple(name for name, match in matches.items() if match is None)
-    if strict and unparsed_names:
-        raise InputError(
-            f"{path} has {len(unparsed_names)} image(s) whose names do not parse; the first is "
-            f"{unparsed_names[0]!r}; "
-            f"rename them to {NAME_FORMAT}, or set dataset.strict=false."
-        )
-    records = tuple(ImageRecord(path / name, int(match[1]), int(match[2])) for name, match in matches.items() if match)
+    listing = list_folder(ensure_local_folder(path))
+    numbers = {name: parse_name(name) for name in listing.images}
+    records = tuple(ImageRecord(listing.path / name, *pair) for name, pair in numbers.items() if pair)
+    # The copy of a folder at s3:// has neither its sub-folders nor its hidden files, but may have others.
+    ignored = (Reason.SUBFOLDER, Reason.SYSTEM) if is_url(str(path)) else ()
+    left_out = {reason: names for reason, names in listing.left_out.items() if reason not in ignored}
+    if unparsed := tuple(name for name, pair in numbers.items() if pair is None):
+        left_out = {Reason.NAME: unparsed, **left_out}
+    folder = ImageFolder(listing.path, records, left_out)
     if not records:
-        content = f"it contains for example {(unparsed_names or names)[0]!r}" if names else "it is empty"
-        raise InputError(f"no usable image in {path}: {content}; image names must be {NAME_FORMAT}.")
-    return ImageFolder(path, records, unparsed_names)
+        raise InputError(explain_unusable(folder.path, folder.left_out))
+    if strict:
+        require_complete(folder.path, folder.left_out)
+    return folder
 
 
 def read_training_folders(paths: Sequence[Path | str], *, strict: bool = False) -> tuple[ImageFolder, ...]:
@@ -130,11 +131,12 @@ def training_records(*folders: ImageFolder) -> tuple[ImageRecord, ...]:
         InputError: A folder has no such record.
     """
     for folder in folders:
-        if all(record.identity <= 0 for record in folder.records):
+        if not any(is_person(record.identity) for record in folder.records):
             raise InputError(
-                f"{folder.path} has only junk (-1) and distractors (0); training needs identities above 0."
+                f"{display_name(folder.path)} has only junk (-1) and distractors (0); training needs identities above "
+                "0."
             )
-    return tuple(record for folder in folders for record in folder.records if record.identity > 0)
+    return tuple(record for folder in folders for record in folder.records if is_person(record.identity))
 
 
 def class_labels(records: Sequence[ImageRecord]) -> tuple[np.ndarray, list[int]]:
@@ -150,19 +152,6 @@ def _add_offsets(folder: ImageFolder, identity_offset: int, camera_offset: int) 
         return folder
     records = []
     for record in folder.records:
-        offset = identity_offset if record.identity > 0 else 0
+        offset = identity_offset if is_person(record.identity) else 0
         records.append(ImageRecord(record.path, record.identity + offset, record.camera + camera_offset, offset))
     return replace(folder, records=tuple(records))
-
-
-def _list_names(path: Path) -> list[str]:
-    """Return the sorted names in a folder; subfolders get a slash so that they do not look like images."""
-    try:
-        with os.scandir(path) as entries:
-            return sorted(f"{entry.name}/" if entry.is_dir() else entry.name for entry in entries)
-    except FileNotFoundError:
-        raise InputError(f"there is no folder {path}; check the path of the data set.") from None
-    except NotADirectoryError:
-        raise InputError(f"{path} is a file; give the folder that contains the images.") from None
-    except OSError as error:
-        raise InputError(f"cannot read the folder {path}: {error.strerror}.") from None

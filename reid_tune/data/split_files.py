@@ -5,17 +5,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from reid_tune.data.records import (
-    EXTENSIONS,
-    NAME_FORMAT,
-    NAME_PATTERN,
-    ImageFolder,
-    ImageRecord,
-    training_records,
-)
+from reid_tune.data.file_names import NAME_FORMAT, has_image_suffix, parse_name
+from reid_tune.data.records import ImageFolder, ImageRecord, training_records
 from reid_tune.data.splits import Split
 from reid_tune.errors import InputError
-from reid_tune.files import atomic_path
+from reid_tune.files import atomic_path, display_name
+from reid_tune.identities import is_person
 
 __all__ = ["LISTS", "read_split", "write_split"]
 
@@ -112,10 +107,10 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 def _explain_unknown(line: str, root: str) -> str:
     """Return why a line is not a training image, and what to do."""
     name = os.path.basename(line)
-    match = NAME_PATTERN.match(name)
-    if match is None or os.path.splitext(name)[1].lower() not in EXTENSIONS:
+    numbers = parse_name(name) if has_image_suffix(name) else None
+    if numbers is None:
         return f"{line!r} is not an image name; a line is a path relative to {root}, to {NAME_FORMAT}."
-    if int(match[1]) <= 0:
+    if not is_person(numbers[0]):
         return f"{line!r} is junk or a distractor; list images of identities above 0."
     return f"there is no {line!r} in the training folders; lines are paths relative to {root}, which contains them."
 
@@ -124,6 +119,7 @@ def _require_apart(directory: Path, train: Sequence[ImageRecord], validation: Se
     examples = {record.identity: record for record in train}
     if shared := sorted({record.identity for record in validation} & examples.keys()):
         raise InputError(
-            f"{directory}: the identity of {examples[shared[0]].path.name} is in {TRAIN} and in {QUERY} or {GALLERY} "
-            f"({len(shared)} in all), so the score would be meaningless; keep all images of an identity on one side."
+            f"{directory}: the identity of {display_name(examples[shared[0]].path.name)} is in {TRAIN} and in "
+            f"{QUERY} or {GALLERY} ({len(shared)} in all), so the score would be "
+            "meaningless; keep all images of an identity on one side."
         )

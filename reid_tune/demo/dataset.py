@@ -14,11 +14,11 @@ from reid_tune.demo.figure import VIEWS
 from reid_tune.demo.image import render_image
 from reid_tune.errors import InfrastructureError, InputError
 from reid_tune.files import make_folder
+from reid_tune.identities import DISTRACTOR, JUNK, is_junk
 
 __all__ = ["DemoSummary", "draw_demo_data"]
 
 TRAIN, GALLERY, QUERY = "bounding_box_train", "bounding_box_test", "query"
-DISTRACTOR, JUNK = 0, -1
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class _Box:
 
     @property
     def name(self) -> str:
-        number = f"{self.identity:04d}" if self.identity >= 0 else "-1"
+        number = str(JUNK) if is_junk(self.identity) else f"{self.identity:04d}"
         return f"{number}_c{self.camera}s{self.sequence}_{self.frame:06d}_01.jpg"
 
 
@@ -150,7 +150,7 @@ def _draw(
 
 def _summary(directory: Path, identities: int, boxes: list[_Box]) -> DemoSummary:
     folders = Counter(box.folder for box in boxes)
-    others = Counter(box.identity for box in boxes if box.identity <= 0)
+    others = Counter(box.identity for box in boxes)
     return DemoSummary(
         directory, identities, folders[TRAIN], folders[QUERY], folders[GALLERY], others[DISTRACTOR], others[JUNK]
     )

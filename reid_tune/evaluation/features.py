@@ -10,6 +10,7 @@ import numpy as np
 from reid_tune.errors import InputError
 from reid_tune.evaluation.npz import read_npz
 from reid_tune.files import atomic_path
+from reid_tune.identities import is_junk
 
 __all__ = ["FeatureSet", "make_feature_set", "read_features", "write_features"]
 
@@ -18,7 +19,7 @@ __all__ = ["FeatureSet", "make_feature_set", "read_features", "write_features"]
 class FeatureSet:
     """Embeddings of queries and gallery, q and g rows of d values; created by `make_feature_set`, which checks them.
 
-    In the gallery identity -1 is junk (detections that are removed before scoring) and 0 a distractor.
+    In the gallery are junk, which is removed before scoring, and distractors, see `reid_tune.identities`.
     """
 
     query_features: np.ndarray  # [q, d] float32
@@ -29,12 +30,12 @@ class FeatureSet:
     gallery_cameras: np.ndarray  # [g] int64
 
     def without_junk(self) -> "FeatureSet":
-        """The feature set without the gallery images of identity -1; the gallery may then be empty."""
-        return self._clean if (self.gallery_ids == -1).any() else self
+        """The feature set without the junk of the gallery; the gallery may then be empty."""
+        return self._clean if is_junk(self.gallery_ids).any() else self
 
     @cached_property
     def _clean(self) -> "FeatureSet":
-        kept = self.gallery_ids != -1
+        kept = ~is_junk(self.gallery_ids)
         gallery = (self.gallery_features[kept], self.gallery_ids[kept], self.gallery_cameras[kept])
         return FeatureSet(self.query_features, self.query_ids, self.query_cameras, *gallery)
 

@@ -12,6 +12,7 @@ from reid_tune.errors import InputError
 from reid_tune.evaluation.distances import UniqueRows, distance_blocks, full_precision
 from reid_tune.evaluation.features import FeatureSet
 from reid_tune.evaluation.thresholds import without_unidentified
+from reid_tune.identities import is_person
 
 __all__ = ["FAR", "SIZES", "OpenSet", "open_set"]
 
@@ -77,7 +78,7 @@ def open_set(
     if not 0 < far < 1:
         raise InputError(f"a false alarm rate of {far:g} cannot be used; give a number between 0 and 1 such as {FAR}.")
     features = without_unidentified(features)
-    identities = np.unique(features.gallery_ids[features.gallery_ids > 0])
+    identities = np.unique(features.gallery_ids[is_person(features.gallery_ids)])
     rows = []
     if len(identities):
         nearest = _nearest(features, identities, device)
@@ -102,7 +103,7 @@ def _nearest(features: FeatureSet, identities: np.ndarray, device: torch.device 
 
     Images of the query's identity and camera are left out.
     """
-    kept = features.gallery_ids > 0
+    kept = is_person(features.gallery_ids)
     gallery_features = features.gallery_features[kept]
     ids, cameras = (torch.from_numpy(x[kept]).to(device) for x in (features.gallery_ids, features.gallery_cameras))
     query_ids, query_cameras = (torch.from_numpy(x).to(device) for x in (features.query_ids, features.query_cameras))

@@ -13,6 +13,7 @@ from torch import Tensor
 from reid_tune.errors import InputError
 from reid_tune.evaluation.distances import BlockConsumer, DistanceBlocks, UniqueRows, distance_blocks, full_precision
 from reid_tune.evaluation.features import FeatureSet
+from reid_tune.identities import is_junk, is_person
 
 __all__ = ["BINS", "PairDistances", "Threshold", "without_unidentified"]
 
@@ -197,16 +198,16 @@ class PairDistances:
         ids, cameras, gallery_ids, gallery_cameras = (torch.from_numpy(label).to(members.device) for label in labels)
         row, column = (ids[members, None] == gallery_ids).nonzero(as_tuple=True)
         # Two images of identity 0 may show one person or two.
-        return row, column, (cameras[members[row]] != gallery_cameras[column]) & (gallery_ids[column] > 0)
+        return row, column, (cameras[members[row]] != gallery_cameras[column]) & is_person(gallery_ids[column])
 
 
 def without_unidentified(features: FeatureSet) -> FeatureSet:
-    """Remove the images of identity -1 from both sides: they may show anybody.
+    """Remove the junk of both sides, which may show anybody.
 
     Raises:
         InputError: no image is left on one side.
     """
-    features, is_identified = features.without_junk(), features.query_ids != -1
+    features, is_identified = features.without_junk(), ~is_junk(features.query_ids)
     for side, count in (("gallery image", len(features.gallery_ids)), ("query", int(is_identified.sum()))):
         if not count:
             raise InputError(f"every {side} is junk (identity -1); give images with identities.")

@@ -1,9 +1,10 @@
-"""Queries without a match in the gallery."""
+"""Queries without a match in the gallery, and queries with the identity of distractors."""
 
-from collections import defaultdict
 from collections.abc import Iterable
 
-__all__ = ["describe_unmatched_queries"]
+from reid_tune.identities import is_distractor, unmatched_queries
+
+__all__ = ["describe_distractor_queries", "describe_unmatched_queries"]
 
 _NAMED = 5
 
@@ -13,18 +14,16 @@ def describe_unmatched_queries(queries: Iterable[tuple[int, int]], gallery: Iter
 
     Args:
         queries: Identity and camera of each query.
-        gallery: Identity and camera of each gallery image; identity -1 is junk.
+        gallery: Identity and camera of each gallery image; junk matches nothing.
 
     Returns:
         One line with their number and identities: those that the gallery lacks, and those that it has only under the
         query's own camera. None if every query has a match.
     """
-    queries, cameras = list(queries), defaultdict(set)
-    for identity, camera in gallery:
-        if identity != -1:
-            cameras[identity].add(camera)
-    absent = [identity for identity, _ in queries if not cameras[identity]]
-    same_camera_only = [identity for identity, camera in queries if cameras[identity] == {camera}]
+    queries = list(queries)
+    absent, same_camera_only = (
+        [queries[index][0] for index in indices] for indices in unmatched_queries(queries, gallery)
+    )
     if not absent + same_camera_only:
         return None
     by_kind = {"absent from it": absent, "there only under the query's own camera": same_camera_only}
@@ -32,6 +31,21 @@ def describe_unmatched_queries(queries: Iterable[tuple[int, int]], gallery: Iter
     count = len(absent) + len(same_camera_only)
     return (
         f"{count:,} of {len(queries):,} queries have no match in the gallery and count in no metric; {'; '.join(kinds)}"
+    )
+
+
+def describe_distractor_queries(identities: Iterable[int]) -> str | None:
+    """Describe the queries of identity 0, None if there are none.
+
+    Args:
+        identities: Identity of each query.
+    """
+    count = sum(is_distractor(identity) for identity in identities)
+    if not count:
+        return None
+    return (
+        f"{count:,} {'query has' if count == 1 else 'queries have'} identity 0, which marks distractors, and "
+        f"{'is' if count == 1 else 'are'} scored as images of one identity: number identities from 1"
     )
 
 

@@ -21,7 +21,7 @@ from reid_tune.report.formatting import (
     inline_yaml,
     trial_label,
 )
-from reid_tune.report.sentences import tied_candidates
+from reid_tune.report.sentences import data_sentences, tied_candidates
 from reid_tune.report.summary import finalist_scores, ranked_trials, run_states, winner_number
 from reid_tune.search.parameters import searched_parameters
 from reid_tune.storage.download_cache import display_path
@@ -154,8 +154,7 @@ def settings_table(state: SweepState, folder: Path) -> HtmlTable:
 
 def _data(state: SweepState, plan: dict[str, Any]) -> Iterator[str]:
     if "training_images" in plan:
-        yield f"{plan['training_images']} training images of {plan['training_identities']} identities"
-        yield f"{plan['held_out_identities']} identities held out for validation"
+        yield from data_sentences(plan)
     metrics = [metrics for trial in state.trials for metrics in trial.epochs.values() if "queries" in metrics]
     if metrics:
         yield f"validation split: {metrics[-1]['queries']} queries, {metrics[-1]['gallery']} gallery images"

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from reid_tune.data.account import accounts_from_dict, describe_accounts
 from reid_tune.journal.costs import Cost
 from reid_tune.journal.state import SweepState
 from reid_tune.journal.test_set_usage import evaluation_count_sentence
@@ -13,6 +14,7 @@ from reid_tune.storage.download_cache import display_path
 from reid_tune.tables import format_duration, format_percent
 
 __all__ = [
+    "data_sentences",
     "evaluation_count_sentences",
     "explain_winner",
     "plan_sentences",
@@ -34,6 +36,18 @@ _END_REASONS = {
 _FINALISTS = {"winner": "the winner", "trial0": "trial 0"}
 
 
+def data_sentences(plan: dict[str, Any]) -> Iterator[str]:
+    """Yield the training images, and for each part of the data the account of its files: seen, used and left out.
+
+    Args:
+        plan: Result of the stage `preflight`.
+    """
+    yield f"{plan['training_images']} training images of {plan['training_identities']} identities"
+    yield f"{plan['held_out_identities']} identities held out for validation"
+    for name, account in accounts_from_dict(plan["data"]).items():
+        yield f"{name}: {account}"
+
+
 def plan_sentences(plan: dict[str, Any]) -> Iterator[str]:
     """Yield the data, resources and settings of a sweep, and the warnings about them.
 
@@ -45,6 +59,8 @@ def plan_sentences(plan: dict[str, Any]) -> Iterator[str]:
         f"data: {plan['training_images']:,} training images of {plan['training_identities']:,} identities, "
         f"{plan['held_out_identities']:,} identities held out for validation"
     )
+    if left_out := describe_accounts(accounts_from_dict(plan["data"])):
+        yield left_out
     if plan["pretrained"]:
         yield f"pretrained weights: {plan['pretrained']['file']}"
     yield (

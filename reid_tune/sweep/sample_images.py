@@ -6,6 +6,7 @@ from pathlib import Path
 
 from reid_tune.data.records import ImageFolder, ImageRecord, training_records
 from reid_tune.data.splits import split_by_identity
+from reid_tune.identities import is_person
 
 __all__ = ["link_images", "sample_test_images", "sample_training_images"]
 
@@ -33,7 +34,7 @@ def sample_training_images(
     """
     records = training_records(*folders)
     samples = {identity: _spread_over_cameras(group, images) for identity, group in _by_identity(records).items()}
-    chosen = dict.fromkeys(record.identity for record in _anchors(folders) if record.identity > 0)
+    chosen = dict.fromkeys(record.identity for record in _anchors(folders) if is_person(record.identity))
     splits = [split_by_identity(records, seed=seed, fraction=fraction) for seed in seeds]
     held_out = [{record.identity for record in split.query + split.gallery} for split in splits]
     for split in splits:
@@ -60,7 +61,7 @@ def _anchors(folders: Sequence[ImageFolder]) -> list[ImageRecord]:
 
 def sample_test_images(query: ImageFolder, gallery: ImageFolder) -> tuple[list[ImageRecord], list[ImageRecord]]:
     """Return queries of different identities, and gallery images: the matches first, then others."""
-    gallery_images = _by_identity(record for record in gallery.records if record.identity > 0)
+    gallery_images = _by_identity(record for record in gallery.records if is_person(record.identity))
     with_match = []
     for identity, records in _by_identity(query.records).items():
         if identity in gallery_images:

@@ -6,21 +6,26 @@ from pathlib import Path
 from typing import Any
 
 from reid_tune.config.experiment import Experiment
+from reid_tune.data.account import FileAccount, Role, is_used
 from reid_tune.data.contact_sheet import draw_contact_sheet, require_picture_name
 from reid_tune.data.data_quality import (
     Finding,
     Subset,
-    find_duplicates,
-    find_small,
+    find_distractors,
+    find_left_out,
     find_undersampled,
     find_unmatched_queries,
-    find_unparsed_names,
-    find_unreadable,
 )
-from reid_tune.data.records import ImageFolder, class_labels, read_image_folder
+from reid_tune.data.image_quality import find_constant, find_converted, find_duplicates, find_small, find_unreadable
+from reid_tune.data.left_out import abbreviate
+from reid_tune.data.listing import Reason
+from reid_tune.data.records import ImageFolder, ImageRecord, class_labels, read_image_folder
 from reid_tune.data.sampler import IdentitySampler
 from reid_tune.data.scan import ImageScan, scan_images
 from reid_tune.errors import InputError
+from reid_tune.evaluation.unmatched import describe_distractor_queries
+from reid_tune.files import display_name
+from reid_tune.identities import is_distractor, is_person
 from reid_tune.training.data_split import (
     count_shared_identities,
     has_validation_split,
@@ -34,6 +39,7 @@ __all__ = ["Report", "SubsetCounts", "check_data"]
 
 Pair = tuple[Subset, Subset]
 TRAIN, TEST, VALIDATION = "train", "the test", "validation"
+_HEADS = {reason: f"left out: {reason.value.replace('_', ' ')}" for reason in Reason}
 
 
 @dataclass(frozen=True)
@@ -42,21 +48,24 @@ class SubsetCounts:
 
     Attributes:
         name: Name of the subset.
-        images: Number of images, with junk and distractors.
-        identities: Number of identities above 0.
+        account: Account of its files.
+        identities: Number of identities, without junk and distractors.
         cameras: Number of cameras.
-        junk: Number of images with an identity below 0.
-        distractors: Number of images with identity 0.
-        left_out: Number of images whose names do not parse.
+        distractors: Number of distractors that are used.
     """
 
     name: str
-    images: int
+    account: FileAccount
     identities: int
     cameras: int
-    junk: int
     distractors: int
-    left_out: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the counts for JSON."""
+        account = self.account.as_dict()
+        left_out = account.pop("left_out")
+        counts = {"identities": self.identities, "cameras": self.cameras, "distractors": self.distractors}
+        return account | counts | {"left_out": left_out}
 
 
 @dataclass(frozen=True)
@@ -72,14 +81,26 @@ class Report:
         return any(finding.severity == "error" for finding in self.findings)
 
     def rows(self) -> dict[str, dict[str, int]]:
-        """Return the counts of each subset by its name, for a table."""
-        rows = {subset.name: asdict(subset) for subset in self.subsets}
-        return {name: {key: value for key, value in row.items() if key != "name"} for name, row in rows.items()}
+        """Return the counts of each subset by its name, for a table; and the numbers of files left out by reason.
+
+        A reason has a column if a subset has such a file.
+        """
+        reasons = [reason for reason in Reason if any(reason in subset.account.left_out for subset in self.subsets)]
+        rows = {}
+        for subset in self.subsets:
+            counts = subset.as_dict()
+            left_out = counts.pop("left_out")
+            rows[subset.name] = counts | {_HEADS[reason]: left_out.get(reason.value, 0) for reason in reasons}
+        return rows
 
     def as_dict(self) -> dict[str, Any]:
         """Return the report for JSON."""
         findings = [asdict(finding) for finding in self.findings]
-        return {"subsets": self.rows(), "findings": findings, "has_errors": self.has_errors}
+        return {
+            "subsets": {subset.name: subset.as_dict() for subset in self.subsets},
+            "findings": findings,
+            "has_errors": self.has_errors,
+        }
 
 
 def check_data(experiment: Experiment, sheet: Path | None = None) -> Report:
@@ -102,18 +123,21 @@ def check_data(experiment: Experiment, sheet: Path | None = None) -> Report:
         raise InputError("neither dataset.train_dataset_dir nor a test folder is set: there is no data to check.")
     scans = _scan_all(subsets)
     held_out: tuple[Subset, ...] = ()
-    findings = [*find_unreadable(scan for subset_scans in scans for scan in subset_scans)]
-    findings += [finding for subset in subsets for finding in find_unparsed_names(subset, strict)]
+    findings = [finding for pair in zip(subsets, scans, strict=True) for finding in find_unreadable(*pair)]
+    findings += [finding for subset in subsets for finding in find_left_out(subset, strict)]
     if train:
         held_out, split_findings = _check_split(experiment, folders)
-        findings += [*find_undersampled(train), *split_findings, *_find_leaks(train, pairs)]
-    findings += [finding for pair in pairs for finding in find_unmatched_queries(*pair)]
+        findings += [*find_distractors(train), *find_undersampled(train), *split_findings, *_find_leaks(train, pairs)]
+    for query, gallery in pairs:
+        findings += [*_find_distractor_queries(query), *find_unmatched_queries(query, gallery)]
     findings += find_duplicates(list(zip(subsets, scans, strict=True)))
     for subset, subset_scans in zip(subsets, scans, strict=True):
+        findings += [*find_constant(subset, subset_scans), *find_converted(subset, subset_scans)]
         findings += find_small(subset, subset_scans, experiment.model.input_height, experiment.model.input_width)
     if sheet:
         findings += _draw_sheet(scans[0] if train else scans[1], sheet)
-    return Report(tuple(_count(subset) for subset in (*subsets, *held_out)), tuple(dict.fromkeys(findings)))
+    counts = [_count(subset, subset_scans) for subset, subset_scans in zip(subsets, scans, strict=True)]
+    return Report((*counts, *map(_count, held_out)), tuple(dict.fromkeys(findings)))
 
 
 def _without_strict(experiment: Experiment) -> Experiment:
@@ -125,8 +149,7 @@ def _without_strict(experiment: Experiment) -> Experiment:
 def _training_subset(folders: Sequence[ImageFolder]) -> Subset | None:
     if not folders:
         return None
-    records = tuple(record for folder in folders for record in folder.records)
-    return Subset(TRAIN, TRAIN, records, tuple(name for folder in folders for name in folder.unparsed_names))
+    return Subset(TRAIN, TRAIN, "train", tuple(folders))
 
 
 def _test_pairs(experiment: Experiment) -> list[Pair]:
@@ -148,12 +171,11 @@ def _read_pair(label: str, query: str | None, gallery: str | None) -> Pair:
     if not query or not gallery:
         key = "test_dataset_dir" if query else "query_dataset_dir"
         raise InputError(f"dataset.{key} is not set, and a test needs both folders: give it, or remove the other.")
-    folders = (("query", read_image_folder(query)), ("gallery", read_image_folder(gallery)))
     identity_group = label.strip() or TEST
-    query_subset, gallery_subset = (
-        Subset(f"{label}{name}", identity_group, folder.records, folder.unparsed_names) for name, folder in folders
+    return (
+        Subset(f"{label}query", identity_group, "query", (read_image_folder(query),)),
+        Subset(f"{label}gallery", identity_group, "gallery", (read_image_folder(gallery),)),
     )
-    return query_subset, gallery_subset
 
 
 def _scan_all(subsets: Sequence[Subset]) -> list[list[ImageScan]]:
@@ -170,19 +192,26 @@ def _check_split(experiment: Experiment, folders: tuple[ImageFolder, ...]) -> tu
     try:
         split = load_split(experiment, folders)
         if has_validation_split(experiment):
-            records_by_name = {"query": split.query, "gallery": split.gallery}
-            held_out = tuple(
-                Subset(f"{VALIDATION} {name}", TRAIN, records) for name, records in records_by_name.items()
-            )
+            held_out = (_held_out("query", split.query), _held_out("gallery", split.gallery))
         IdentitySampler(class_labels(split.train)[0], dataset.batch_size, dataset.num_instances, 0)
     except InputError as error:
         return held_out, [Finding("error", str(error))]
     return held_out, []
 
 
+def _held_out(role: Role, records: tuple[ImageRecord, ...]) -> Subset:
+    return Subset(f"{VALIDATION} {role}", TRAIN, role, (ImageFolder(Path(), records),))
+
+
+def _find_distractor_queries(query: Subset) -> Iterator[Finding]:
+    if line := describe_distractor_queries(record.identity for record in query.records):
+        names = [record.path.name for record in query.records if is_distractor(record.identity)]
+        yield Finding("note", f"{query.name}: {line} ({abbreviate(names)}).")
+
+
 def _find_leaks(train: Subset, pairs: Sequence[Pair]) -> Iterator[Finding]:
     """Yield identities that are trained on and tested; an extra test counts if it is next to a training folder."""
-    train_records = [record for record in train.records if record.identity > 0]
+    train_records = [record for record in train.records if is_person(record.identity)]
     for query, gallery in pairs:
         test_records = [*query.records, *gallery.records]
         comparable = train_records
@@ -197,21 +226,22 @@ def _find_leaks(train: Subset, pairs: Sequence[Pair]) -> Iterator[Finding]:
 
 
 def _draw_sheet(scans: Sequence[ImageScan], sheet: Path) -> Iterator[Finding]:
-    records = [scan.record for scan in scans if not scan.error and scan.record.identity > 0]
+    records = [scan.record for scan in scans if not scan.error and is_person(scan.record.identity)]
     if records:
         draw_contact_sheet(records, sheet)
     else:
-        yield Finding("note", f"the contact sheet {sheet} is not written: there is no readable image of an identity.")
+        yield Finding(
+            "note",
+            f"the contact sheet {display_name(sheet)} is not written: there is no readable image of an identity.",
+        )
 
 
-def _count(subset: Subset) -> SubsetCounts:
-    records = subset.records
+def _count(subset: Subset, scans: Sequence[ImageScan] = ()) -> SubsetCounts:
+    account, records = subset.account(scans), subset.records
     return SubsetCounts(
         subset.name,
-        len(records),
-        len({record.identity for record in records if record.identity > 0}),
+        account,
+        len({record.identity for record in records if is_person(record.identity)}),
         len({record.camera for record in records}),
-        sum(record.identity < 0 for record in records),
-        sum(record.identity == 0 for record in records),
-        len(subset.unparsed_names),
+        sum(is_distractor(record.identity) and is_used(record.identity, subset.role) for record in records),
     )

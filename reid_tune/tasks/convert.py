@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from reid_tune.data.records import EXTENSIONS
+from reid_tune.data.file_names import has_image_suffix
 from reid_tune.errors import InfrastructureError, InputError
 from reid_tune.files import make_folder
 
@@ -130,7 +130,7 @@ def _parse(line: str, images: Path, position: str) -> _Entry:
         raise InputError(f"{position}: {line!r} is not an image's path below {images} and a label.")
     fields = name.stem.split("_")
     camera = int(fields[2]) if len(fields) > 2 and re.fullmatch("[0-9]{1,2}", fields[2]) else 0
-    if not 1 <= camera <= CAMERAS or name.suffix.lower() not in EXTENSIONS:
+    if not 1 <= camera <= CAMERAS or not has_image_suffix(name.name):
         raise InputError(
             f"{position}: {name.name!r} is not the name of a .jpg whose third field is a camera from 1 to {CAMERAS}, "
             "such as 0000_000_01_0303morning_0008_0.jpg."

@@ -13,7 +13,7 @@ import torch
 from reid_tune.checkpoints.filenames import LATEST, is_reference
 from reid_tune.config.experiment import Experiment
 from reid_tune.config.train import Train
-from reid_tune.data.records import training_records
+from reid_tune.data.account import accounts_as_dict, describe_accounts
 from reid_tune.errors import InputError
 from reid_tune.files import write_atomic
 from reid_tune.tasks.common.open_model import CHECKPOINT, resolve_model
@@ -120,7 +120,8 @@ class _Reporter(TerminalReporter):
             write_atomic(self._status.path.with_name("experiment.yaml"), self._experiment.to_yaml())
             if has_validation_split(self._experiment):
                 write_split_lists(self._experiment, self._status.path.with_name(SPLIT), self._split)
-            self._status.write("STARTED", "train started", epoch=first_epoch - 1, max_epoch=num_epochs)
+            data = accounts_as_dict(self._split.accounts)
+            self._status.write("STARTED", "train started", epoch=first_epoch - 1, max_epoch=num_epochs, data=data)
         super().start(steps_per_epoch, first_epoch, num_epochs)
 
     def _lock(self) -> None:
@@ -165,14 +166,8 @@ def _describe_data(experiment: Experiment, split: DataSplit, user_keys: Collecti
     identities = len({record.identity for record in split.train})
     cameras = len({record.camera for record in split.train})
     lines = [f"training: {len(split.train)} images, {identities} identities, {cameras} camera(s)"]
-    lines += [
-        f"{len(folder.unparsed_names)} image(s) of {folder.path} are left out, as their names do not parse: the first "
-        f"is {folder.unparsed_names[0]!r}"
-        for folder in split.folders
-        if folder.unparsed_names
-    ]
-    if has_validation_split(experiment) and (unlisted := len(training_records(*split.folders)) - split.images):
-        lines.append(f"{unlisted} training image(s) are left out, as no list in {dataset.validation} names them")
+    if left_out := describe_accounts(split.accounts):
+        lines.append(left_out)
     if dataset.num_classes != identities and "dataset.num_classes" in user_keys:
         lines.append(
             f"warning: dataset.num_classes = {dataset.num_classes} is ignored, as the folder has {identities} "

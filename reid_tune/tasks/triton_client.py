@@ -11,6 +11,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
+from reid_tune.data.account import describe_accounts
 from reid_tune.data.image_spec import ImageSpec
 from reid_tune.data.images import try_load_image
 from reid_tune.deploy.triton.client import TritonModel
@@ -61,7 +62,7 @@ def embed_folders(
         InputError: a folder, the batch size or the file is unusable, or the server refuses a request.
         InfrastructureError: the server stays unreachable in several attempts.
     """
-    images = list_images(query, "query") + (list_images(gallery, "gallery") if gallery else [])
+    images = _list_images(query, gallery)
     require_batch_size(model, batch_size)
     require_writable(check_output_file("--output_path", target))
     batches = [images[start : start + batch_size] for start in range(0, len(images), batch_size)]
@@ -83,6 +84,18 @@ def embed_folders(
         if not sum(counts.values()):
             raise InputError(f"no image of {query} can be read: {errors[0]}")
     return EmbeddingResult(target, counts["query"], counts["gallery"], model.dimension, tuple(errors))
+
+
+def _list_images(query: Path, gallery: Path | None) -> list[Image]:
+    """Return the images of both folders, and print what is left out."""
+    images, account = list_images(query, "query")
+    accounts = {"query": account}
+    if gallery:
+        gallery_images, accounts["gallery"] = list_images(gallery, "gallery")
+        images += gallery_images
+    if line := describe_accounts(accounts):
+        print(line, file=sys.stderr)
+    return images
 
 
 def require_batch_size(model: TritonModel, batch_size: int) -> None:

@@ -19,6 +19,7 @@ from reid_tune.errors import InputError
 from reid_tune.evaluation.matches import TopMatches
 from reid_tune.evaluation.score import Score, scores
 from reid_tune.files import check_output_file, require_writable, write_atomic
+from reid_tune.identities import is_person
 from reid_tune.tasks.common.evaluation_pictures import draw_cmc, sample_matches
 from reid_tune.tasks.common.model_scores import reranking_of
 from reid_tune.tasks.triton_client import require_batch_size
@@ -124,7 +125,7 @@ def _decode_readable(
 def sample_identities(
     queries: tuple[ImageRecord, ...], gallery: tuple[ImageRecord, ...], count: int, seed: int
 ) -> frozenset[int]:
-    """Draw identities with queries and gallery images; junk (-1) and distractors (0) are not identities.
+    """Draw identities with queries and gallery images; junk and distractors do not count.
 
     Args:
         queries, gallery: Records of the two folders; their order does not matter.
@@ -135,7 +136,7 @@ def sample_identities(
         InputError: no identity has both.
     """
     query_identities, gallery_identities = (
-        {record.identity for record in records if record.identity > 0} for records in (queries, gallery)
+        {record.identity for record in records if is_person(record.identity)} for records in (queries, gallery)
     )
     common = np.array(sorted(query_identities & gallery_identities), np.int64)
     if not len(common):

@@ -2,13 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from reid_tune.config.experiment import Experiment
+from reid_tune.data.account import FileAccount, account_for
+from reid_tune.data.listing import Reason
 from reid_tune.data.records import ImageFolder, ImageRecord, read_image_folder, read_training_folders, training_records
 from reid_tune.data.split_files import LISTS, read_split
 from reid_tune.data.splits import Split, split_by_identity
 from reid_tune.errors import InputError
+from reid_tune.identities import is_person
 from reid_tune.storage.object_store import is_url
 
 __all__ = [
@@ -17,6 +21,7 @@ __all__ = [
     "has_validation_split",
     "list_training_folders",
     "load_split",
+    "read_evaluation_folders",
     "read_evaluation_records",
     "select_same_data_set",
     "validates_on_test_set",
@@ -27,11 +32,31 @@ VALIDATION_CHOICES = ("auto", "none", "test", "holdout")
 QUERY, GALLERY = "query", "bounding_box_test"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class DataSplit(Split):
-    """Split of a spec's data, and the listings of the training folders that it was made from."""
+    """Split of a spec's data.
+
+    Attributes:
+        folders: Listings of the training folders.
+        validation: Listings of the query and the gallery folder of the validation; none for a validation split.
+    """
 
     folders: tuple[ImageFolder, ...]
+    validation: tuple[ImageFolder, ...] = ()
+
+    @cached_property
+    def accounts(self) -> dict[str, FileAccount]:
+        """Accounts of the files of the training folders and of the validation folders by their part."""
+        people = len(training_records(*self.folders))
+        used = len(self.train) if self.validation else self.images
+        accounts = {"train": account_for(self.folders, "train", {Reason.UNLISTED: people - used})}
+        if self.validation:
+            query, gallery = self.validation
+            accounts |= {
+                "validation query": account_for([query], "query"),
+                "validation gallery": account_for([gallery], "gallery"),
+            }
+        return accounts
 
 
 def list_training_folders(experiment: Experiment) -> tuple[ImageFolder, ...]:
@@ -60,22 +85,21 @@ def load_split(experiment: Experiment, folders: tuple[ImageFolder, ...] | None =
     validation = validation_folders(experiment)
     if folders is None:
         folders = list_training_folders(experiment)
-    split = _split_folders(experiment, folders, validation)
-    return DataSplit(split.train, split.query, split.gallery, folders)
-
-
-def _split_folders(
-    experiment: Experiment, folders: tuple[ImageFolder, ...], validation: tuple[str | None, str | None] | None
-) -> Split:
     dataset = experiment.dataset
     if _is_lists(dataset.validation):
-        return read_split(dataset.validation, folders)
+        return _with_folders(read_split(dataset.validation, folders), folders)
     records = training_records(*folders)
     if dataset.validation == "holdout":
-        return split_by_identity(records, seed=dataset.validation_seed, fraction=dataset.validation_fraction)
+        split = split_by_identity(records, seed=dataset.validation_seed, fraction=dataset.validation_fraction)
+        return _with_folders(split, folders)
     if validation:
-        return Split(records, *read_evaluation_records(*validation, strict=dataset.strict))
-    return Split(records, (), ())
+        query, gallery = read_evaluation_folders(*validation, strict=dataset.strict)
+        return DataSplit(records, query.records, gallery.records, folders, (query, gallery))
+    return DataSplit(records, (), (), folders)
+
+
+def _with_folders(split: Split, folders: tuple[ImageFolder, ...]) -> DataSplit:
+    return DataSplit(split.train, split.query, split.gallery, folders)
 
 
 def has_validation_split(experiment: Experiment) -> bool:
@@ -129,7 +153,7 @@ def count_shared_identities(train: Sequence[ImageRecord], test: Sequence[ImageRe
     if len({record.path.parent for record in train}) > 1:
         train = select_same_data_set(train, test)
     train_identities = {record.identity - record.identity_offset for record in train}
-    return len(train_identities & {record.identity for record in test if record.identity > 0})
+    return len(train_identities & {record.identity for record in test if is_person(record.identity)})
 
 
 def select_same_data_set(train: Sequence[ImageRecord], test: Sequence[ImageRecord]) -> list[ImageRecord]:
@@ -150,10 +174,10 @@ def validates_on_test_set(experiment: Experiment) -> bool:
     return any(Path(folder).resolve() in test_folders for folder in validation_folders(experiment) or () if folder)
 
 
-def read_evaluation_records(
+def read_evaluation_folders(
     query: str | None, gallery: str | None, *, strict: bool = False
-) -> tuple[tuple[ImageRecord, ...], tuple[ImageRecord, ...]]:
-    """Return the images of a query and a gallery folder.
+) -> tuple[ImageFolder, ImageFolder]:
+    """List a query and a gallery folder.
 
     Args:
         query: Folder of query images.
@@ -167,4 +191,12 @@ def read_evaluation_records(
         if not folder:
             raise InputError(f"dataset.{key} is not set: give the folder of {key.split('_')[0]} images.")
     assert query and gallery
-    return read_image_folder(query, strict=strict).records, read_image_folder(gallery, strict=strict).records
+    return read_image_folder(query, strict=strict), read_image_folder(gallery, strict=strict)
+
+
+def read_evaluation_records(
+    query: str | None, gallery: str | None, *, strict: bool = False
+) -> tuple[tuple[ImageRecord, ...], tuple[ImageRecord, ...]]:
+    """Return the images of a query and a gallery folder; arguments and errors as in `read_evaluation_folders`."""
+    folders = read_evaluation_folders(query, gallery, strict=strict)
+    return folders[0].records, folders[1].records

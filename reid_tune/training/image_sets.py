@@ -12,6 +12,8 @@ from reid_tune.data.image_cache.images import DecodedImages
 from reid_tune.data.image_spec import ImageSpec
 from reid_tune.data.records import ImageFolder, ImageRecord, class_labels
 from reid_tune.data.sampler import IdentitySampler
+from reid_tune.evaluation.degenerate import require_rankable
+from reid_tune.identities import is_junk
 from reid_tune.training.distributed import rank
 
 __all__ = [
@@ -118,11 +120,15 @@ def decode_evaluation_images(
         image_spec: Form of the decoded images.
         threads: Number of threads that decode.
         folders: Listings of the folders of these images, see `load_cached_images`.
+
+    Raises:
+        InputError: An image cannot be read, or nothing can be ranked, see `require_rankable`.
     """
-    records = [*query, *(record for record in gallery if record.identity >= 0)]
-    return EvaluationImages(
-        load_cached_images(records, image_spec, threads=threads, listings=folders),
-        np.array([record.identity for record in records], np.int64),
-        np.array([record.camera for record in records], np.int64),
-        len(query),
+    records = [*query, *(record for record in gallery if not is_junk(record.identity))]
+    identities, cameras = (
+        np.array([getattr(record, name) for record in records], np.int64) for name in ("identity", "camera")
     )
+    count = len(query)
+    require_rankable(identities[:count], cameras[:count], identities[count:], cameras[count:])
+    images = load_cached_images(records, image_spec, threads=threads, listings=folders)
+    return EvaluationImages(images, identities, cameras, count)

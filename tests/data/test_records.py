@@ -3,6 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from reid_tune.data.listing import Reason
 from reid_tune.data.records import (
     ImageFolder,
     ImageRecord,
@@ -39,7 +40,7 @@ def touch(folder: Path, *names: str) -> Path:
 def test_names_that_parse(tmp_path: Path, name: str, identity: int, camera: int) -> None:
     folder = read_image_folder(touch(tmp_path / "exp7_c3", name))
     assert folder.records == (ImageRecord(tmp_path / "exp7_c3" / name, identity, camera),)
-    assert folder.unparsed_names == ()
+    assert folder.left_out == {}
 
 
 @pytest.mark.parametrize(
@@ -59,17 +60,21 @@ def test_names_that_do_not_parse_are_listed_or_refused(tmp_path: Path, name: str
     touch(tmp_path, "0001_c1.jpg", name)
     folder = read_image_folder(tmp_path)
     assert [record.identity for record in folder.records] == [1]
-    assert folder.unparsed_names == (name,)
-    with pytest.raises(InputError, match=rf"1 image.*'{name}'"):
+    assert folder.left_out == {Reason.NAME: (name,)}
+    with pytest.raises(InputError, match=rf"^dataset.strict: .*1 whose name does not parse, '{name}'"):
         read_image_folder(tmp_path, strict=True)
 
 
-def test_other_files_are_passed_over(tmp_path: Path) -> None:
-    touch(tmp_path, "0001_c1.jpg", "Thumbs.db", ".0003_c1.jpg", "0004_c1.txt", "0005_c1")
-    touch(tmp_path / "0006_c1.jpg", "0007_c1.jpg")
+def test_files_that_cannot_be_images_are_no_error(tmp_path: Path) -> None:
+    touch(tmp_path, "0001_c1.jpg", "Thumbs.db", ".0003_c1.jpg", "0004_c1.txt")
+    touch(tmp_path / "notes", "a.txt")
     folder = read_image_folder(tmp_path, strict=True)
     assert [record.path.name for record in folder.records] == ["0001_c1.jpg"]
-    assert folder.unparsed_names == ()
+    assert folder.left_out == {
+        Reason.SUBFOLDER: ("notes",),
+        Reason.SUFFIX: ("0004_c1.txt",),
+        Reason.SYSTEM: (".0003_c1.jpg", "Thumbs.db"),
+    }
 
 
 def test_order_counts_and_training_records(tmp_path: Path) -> None:
@@ -95,7 +100,7 @@ def test_folders_that_cannot_be_used(tmp_path: Path) -> None:
         read_image_folder(touch(tmp_path, "file") / "file")
     with pytest.raises(InputError, match="empty"):
         read_image_folder(touch(tmp_path / "empty"))
-    with pytest.raises(InputError, match="'bounding_box_train/'.*IDENTITY_cCAMERA"):
+    with pytest.raises(InputError, match="sub-folders without images.*IDENTITY_cCAMERA"):
         read_image_folder(touch(tmp_path / "root" / "bounding_box_train").parent)
     with pytest.raises(InputError, match="'me.jpg'"):
         read_image_folder(touch(tmp_path / "odd", "Thumbs.db", "me.jpg"))
@@ -103,12 +108,12 @@ def test_folders_that_cannot_be_used(tmp_path: Path) -> None:
 
 def test_training_needs_identities() -> None:
     folder = ImageFolder(
-        Path("market"), (ImageRecord(Path("-1_c1.jpg"), -1, 1), ImageRecord(Path("0000_c1.jpg"), 0, 1)), ()
+        Path("market"), (ImageRecord(Path("-1_c1.jpg"), -1, 1), ImageRecord(Path("0000_c1.jpg"), 0, 1))
     )
     with pytest.raises(InputError, match="market has only junk"):
         training_records(folder)
     with pytest.raises(InputError, match="market has only junk"):
-        training_records(ImageFolder(Path("duke"), (ImageRecord(Path("0001_c1.jpg"), 1, 1),), ()), folder)
+        training_records(ImageFolder(Path("duke"), (ImageRecord(Path("0001_c1.jpg"), 1, 1),)), folder)
 
 
 def moved_apart(folders: list[list[tuple[int, int]]]) -> list[tuple[int, int]]:
@@ -133,10 +138,10 @@ def test_several_folders_are_kept_apart(tmp_path: Path) -> None:
     assert found == moved_apart(alone)
     assert found == [(-1, 6), (0, 2), (2, 1), (7, 2), (0, 7), (9, 14), (10, 7), (12, 17), (12, 34)]
     assert [folder.path for folder in folders] == [market, duke, veri]
-    assert [(folder.junk, folder.distractors, folder.unparsed_names) for folder in folders] == [
-        (1, 1, ()),
-        (0, 1, ("odd.jpg",)),
-        (0, 0, ()),
+    assert [(folder.junk, folder.distractors, folder.left_out) for folder in folders] == [
+        (1, 1, {}),
+        (0, 1, {Reason.NAME: ("odd.jpg",)}),
+        (0, 0, {}),
     ]
     records = training_records(*folders)
     assert [record.identity for record in records] == [2, 7, 9, 10, 12, 12]
@@ -160,5 +165,5 @@ def test_a_folder_given_twice_is_refused(tmp_path: Path) -> None:
 def test_strict_holds_for_every_folder(tmp_path: Path) -> None:
     first, second = touch(tmp_path / "a", "0001_c1.jpg"), touch(tmp_path / "b", "0001_c1.jpg", "odd.jpg")
     assert len(read_training_folders([first, second])) == 2
-    with pytest.raises(InputError, match=r"/b has 1 image.*'odd.jpg'"):
+    with pytest.raises(InputError, match=r"/b has 1 files? .*'odd.jpg'"):
         read_training_folders([first, second], strict=True)

@@ -88,6 +88,7 @@ def plan(**probe: float) -> dict[str, Any]:
         "probe": measured | probe,
         "timing": {"start": 3.0, "epoch": 5.0},
         "training_images": 1000,
+        "data": {"train": {"files": 1003, "used": 1000, "left_out": {"name": 2, "system": 1}}},
         "training_identities": 50,
         "held_out_identities": 10,
         "pretrained": None,

@@ -8,8 +8,10 @@ from typing import Any
 import torch
 
 from reid_tune.config.experiment import Experiment
+from reid_tune.data.account import account_for, accounts_as_dict, describe_accounts
 from reid_tune.data.images import require_readable
-from reid_tune.data.records import ImageRecord
+from reid_tune.data.listing import POSSIBLE_IMAGES
+from reid_tune.data.records import ImageFolder
 from reid_tune.errors import InputError, ReidTuneError, error_context
 from reid_tune.modeling.cost import model_cost
 from reid_tune.modeling.network import build_seeded_network
@@ -20,7 +22,7 @@ from reid_tune.search_space.load import SweepConfig
 from reid_tune.sweep.stages.rerank import list_settings
 from reid_tune.tracking.registry.names import check_alias, check_model_name
 from reid_tune.training.compiler import require_compiler
-from reid_tune.training.data_split import DataSplit, count_shared_identities, load_split, read_evaluation_records
+from reid_tune.training.data_split import DataSplit, count_shared_identities, load_split, read_evaluation_folders
 from reid_tune.training.pretrained import load_pretrained
 from reid_tune.training.state import require_divisible_batch
 
@@ -38,6 +40,7 @@ class PreflightResult:
         held_out_identities: Number of identities of the validation split.
         initial_points: Warm starts, each with its `parameters` and `origin`.
         pretrained: File and digest of the pretrained weights, None without them.
+        data: Account of the files of each part of the data, see `FileAccount`.
         warnings: Sentences on what may be wrong.
     """
 
@@ -47,6 +50,7 @@ class PreflightResult:
     held_out_identities: int
     initial_points: list[dict[str, Any]]
     pretrained: dict[str, str] | None
+    data: dict[str, dict[str, Any]]
     warnings: list[str]
 
     def as_dict(self) -> dict[str, Any]:
@@ -80,12 +84,14 @@ def run_preflight(sweep: SweepConfig, stages: Collection[str], address: str | No
     identities = len({record.identity for record in split.train})
     _require_identities(sweep, [sweep.experiment, *samples], identities)
     require_readable([*split.train, *split.query, *split.gallery])
-    warnings = _warnings(sweep, split)
+    warnings, accounts = _warnings(sweep, split), dict(split.accounts)
     if "test" in stages:
-        queries = _test_queries(sweep.experiment)
-        shared = count_shared_identities([*split.train, *split.gallery], queries)
+        query, gallery = _test_folders(sweep.experiment)
+        accounts |= {"query": account_for([query], "query"), "gallery": account_for([gallery], "gallery")}
+        shared = count_shared_identities([*split.train, *split.gallery], query.records)
         if shared:
             warnings.append(f"{shared} test identities are in the training set: the test score will be meaningless.")
+    warnings += filter(None, [describe_accounts(accounts, POSSIBLE_IMAGES)])
     list_settings(sweep)
     points, warm_start_warnings = initial_points(sweep)
     return PreflightResult(
@@ -95,6 +101,7 @@ def run_preflight(sweep: SweepConfig, stages: Collection[str], address: str | No
         split.held_out,
         [asdict(point) for point in points],
         pretrained,
+        accounts_as_dict(accounts),
         warnings + warm_start_warnings,
     )
 
@@ -176,14 +183,14 @@ def _require_identities(sweep: SweepConfig, experiments: list[Experiment], ident
             )
 
 
-def _test_queries(experiment: Experiment) -> tuple[ImageRecord, ...]:
+def _test_folders(experiment: Experiment) -> tuple[ImageFolder, ImageFolder]:
     dataset = experiment.dataset
     try:
-        query, gallery = read_evaluation_records(dataset.query_dataset_dir, dataset.test_dataset_dir)
-        require_readable([*query, *gallery])
+        query, gallery = read_evaluation_folders(dataset.query_dataset_dir, dataset.test_dataset_dir)
+        require_readable([*query.records, *gallery.records])
     except ReidTuneError as error:
         raise InputError(f"the stage test needs its folders: {error} Or stop before it with --until export.") from None
-    return query
+    return query, gallery
 
 
 def _warnings(sweep: SweepConfig, split: DataSplit) -> list[str]:
@@ -198,9 +205,4 @@ def _warnings(sweep: SweepConfig, split: DataSplit) -> list[str]:
         lines.append(
             f"{', '.join(sorted(schedule_keys))} with asha: trials are compared at different points of their schedules."
         )
-    lines += [
-        f"{len(folder.unparsed_names)} files of {folder.path} are left out: their names do not parse."
-        for folder in split.folders
-        if folder.unparsed_names
-    ]
     return lines

@@ -1,7 +1,6 @@
 """Files of embeddings, written while they are computed."""
 
 import json
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -10,12 +9,18 @@ from typing import Literal
 
 import numpy as np
 
-from reid_tune.data.records import EXTENSIONS, NAME_FORMAT, NAME_PATTERN
+from reid_tune.data.account import FileAccount, account_for_listing
+from reid_tune.data.file_names import parse_name
+from reid_tune.data.left_out import explain_unusable, require_complete
+from reid_tune.data.listing import Reason, list_folder
 from reid_tune.errors import InputError
 from reid_tune.evaluation.features import make_feature_set, write_features
 from reid_tune.files import atomic_path
+from reid_tune.identities import JUNK
 
-__all__ = ["ENDINGS", "EmbeddingWriter", "Image", "list_images", "open_embeddings_file"]
+__all__ = ["ENDINGS", "NO_CAMERA", "EmbeddingWriter", "Image", "list_images", "open_embeddings_file"]
+
+NO_CAMERA = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +29,7 @@ class Image:
 
     Attributes:
         path: The file.
-        identity, camera: Numbers of its name; -1 where the name does not parse.
+        identity, camera: Numbers of its name; `JUNK` and `NO_CAMERA` where the name does not parse.
         subset: Folder that it is in.
     """
 
@@ -38,35 +43,28 @@ class Image:
 EmbeddingWriter = Callable[[Sequence[Image], np.ndarray], None]
 
 
-def list_images(folder: Path, subset: Literal["query", "gallery"], strict: bool = False) -> list[Image]:
-    """Return all images of a folder in the order of their names.
+def list_images(
+    folder: Path, subset: Literal["query", "gallery"], strict: bool = False
+) -> tuple[list[Image], FileAccount]:
+    """Return all images of a folder in the order of their names, and the account of its files.
 
     Args:
         folder: The folder.
         subset: Subset that the images belong to.
-        strict: Whether a name that does not parse is an error.
+        strict: Whether a name that does not parse, or another file that may be an image, is an error.
 
     Raises:
-        InputError: the folder cannot be read, or has no image; with `strict`, a name does not parse.
+        InputError: the folder cannot be read, or has no image; or a file is left out with `strict`.
     """
-    try:
-        with os.scandir(folder) as entries:
-            names = sorted(entry.name for entry in entries if entry.is_file() and not entry.name.startswith("."))
-    except OSError as error:
-        raise InputError(f"cannot read the folder {folder}: {error.strerror}; check the path.") from None
-    names = [name for name in names if os.path.splitext(name)[1].lower() in EXTENSIONS]
-    if not names:
-        raise InputError(f"there is no image in {folder}; images are {', '.join(sorted(EXTENSIONS))} files.")
-    images = []
-    for name in names:
-        match = NAME_PATTERN.match(name)
-        if match is None and strict:
-            raise InputError(
-                f"{folder / name}: the name does not parse; rename it to {NAME_FORMAT}, or unset dataset.strict."
-            )
-        identity, camera = (int(match[1]), int(match[2])) if match else (-1, -1)
-        images.append(Image(folder / name, identity, camera, subset))
-    return images
+    listing = list_folder(folder)
+    if not listing.images:
+        raise InputError(explain_unusable(folder, listing.left_out))
+    numbers = {name: parse_name(name) for name in listing.images}
+    if strict:
+        unparsed = tuple(name for name, pair in numbers.items() if pair is None)
+        require_complete(folder, {Reason.NAME: unparsed, **listing.left_out} if unparsed else listing.left_out)
+    images = [Image(folder / name, *(pair or (JUNK, NO_CAMERA)), subset) for name, pair in numbers.items()]
+    return images, account_for_listing(listing)
 
 
 @contextmanager
@@ -135,7 +133,7 @@ def _npz(path: Path) -> Iterator[EmbeddingWriter]:
 
     yield write
     query = np.array([image.subset == "query" for image in written])
-    ids = np.array([max(image.identity, -1) for image in written], np.int64)
+    ids = np.array([max(image.identity, JUNK) for image in written], np.int64)
     cameras = np.array([image.camera for image in written], np.int64)
     rows = np.concatenate(parts)
     write_features(path, make_feature_set(*(array[side] for side in (query, ~query) for array in (rows, ids, cameras))))

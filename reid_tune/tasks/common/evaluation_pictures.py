@@ -14,6 +14,7 @@ from reid_tune.evaluation.plots import ENDINGS, MAX_FRAMES, Frame, cmc_plot, mat
 from reid_tune.evaluation.score import Score
 from reid_tune.evaluation.thresholds import Threshold
 from reid_tune.files import check_output_file, require_writable
+from reid_tune.identities import is_distractor
 from reid_tune.tasks.common.calibration import Calibration
 from reid_tune.training.image_sets import EvaluationImages
 
@@ -111,7 +112,7 @@ def sample_matches(
 
     def image_frame(index: int, correct: bool | None = None) -> Frame:
         identity, camera = images.identities[index], images.cameras[index]
-        name = f"id {identity}" if identity else "distractor"
+        name = "distractor" if is_distractor(identity) else f"id {identity}"
         return Frame(np.array(images.images[index]), f"{name}, cam {camera}", correct)
 
     def query_frame(query: int) -> Frame:

@@ -2,12 +2,15 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 from reid_tune.config.experiment import Experiment
+from reid_tune.data.account import FileAccount, account_for
 from reid_tune.data.image_spec import ImageSpec
 from reid_tune.data.records import ImageFolder, read_image_folder
 from reid_tune.errors import InputError
-from reid_tune.evaluation.unmatched import describe_unmatched_queries
+from reid_tune.evaluation.unmatched import describe_distractor_queries, describe_unmatched_queries
+from reid_tune.files import display_name
 from reid_tune.training.image_sets import EvaluationImages, decode_evaluation_images
 
 __all__ = ["EvaluationSet", "evaluation_folders", "evaluation_sets"]
@@ -35,19 +38,24 @@ class EvaluationSet:
         """
         return decode_evaluation_images(self.query.records, self.gallery.records, image_spec, threads)
 
-    def describe_unparsed_names(self) -> Iterator[str]:
-        """Yield a line for each folder with images whose names do not parse."""
-        for folder in (self.query, self.gallery):
-            if names := folder.unparsed_names:
-                yield f"{folder.path}: {len(names)} image(s) left out, whose names do not parse, such as {names[0]!r}"
+    @cached_property
+    def accounts(self) -> dict[str, FileAccount]:
+        """Accounts of the files of both folders by their part, such as `query` or `NAME query`."""
+        prefix = f"{self.name} " if self.name else ""
+        return {
+            f"{prefix}query": account_for([self.query], "query"),
+            f"{prefix}gallery": account_for([self.gallery], "gallery"),
+        }
 
-    def describe_unmatched_queries(self) -> Iterator[str]:
-        """Yield a line if queries have no match."""
+    def describe_queries(self) -> Iterator[str]:
+        """Yield lines about queries with the identity of distractors and about queries without a match."""
+        if line := describe_distractor_queries(record.identity for record in self.query.records):
+            yield f"{display_name(self.query.path)}: {line}"
         query, gallery = (
             ((record.identity, record.camera) for record in folder.records) for folder in (self.query, self.gallery)
         )
         if line := describe_unmatched_queries(query, gallery):
-            yield f"{self.query.path}: {line}"
+            yield f"{display_name(self.query.path)}: {line}"
 
 
 def evaluation_folders(experiment: Experiment, task: str) -> tuple[str | None, str | None]:

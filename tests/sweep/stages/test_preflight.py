@@ -77,7 +77,8 @@ def test_the_plan(plan: Plan, tmp_path: Path) -> None:
     assert found["rungs"] == [4, 12]
     noisy, names = found["warnings"]
     assert noisy.startswith(f"{held_out} identities are held out") and "noisy" in noisy
-    assert names == f"1 files of {tmp_path / 'train'} are left out: their names do not parse."
+    assert names == "left out: 1 of 241 files of train (1 whose name does not parse, 'picture.jpg')"
+    assert found["data"]["train"] == {"files": 241, "used": 240, "left_out": {"name": 1}}
 
 
 @pytest.mark.parametrize(
