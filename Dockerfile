@@ -3,7 +3,8 @@
 #
 # This file has not been built yet.
 FROM python:3.11-slim
-ENV PYTHONDONTWRITEBYTECODE=1 PATH=/opt/reid-tune/.venv/bin:$PATH
+# Ray sends no usage reports, also where `ray start` is the first process.
+ENV PYTHONDONTWRITEBYTECODE=1 RAY_USAGE_STATS_ENABLED=0 PATH=/opt/reid-tune/.venv/bin:$PATH
 # gcc and the C library's headers for train.compile on a GPU; git for the commit in a run's run.json; wget for KubeRay's
 # probes.
 RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev git make wget && rm -rf /var/lib/apt/lists/*

@@ -1,4 +1,4 @@
-"""Environment variables: the only module that writes them.
+"""Environment variables: the only module that writes them, and the names of those that hold secrets.
 
 Imports nothing heavy: the package itself imports it.
 """
@@ -7,7 +7,15 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-__all__ = ["set_defaults", "set_variables", "temporary_variables"]
+__all__ = ["is_secret_name", "set_defaults", "set_variables", "temporary_variables"]
+
+
+_SECRET_WORDS = ("CREDENTIAL", "KEY", "PASSPHRASE", "PASSWD", "PASSWORD", "SECRET", "TOKEN")
+
+
+def is_secret_name(name: str) -> bool:
+    """Whether a variable of this name may hold a secret: the name contains one of the usual words."""
+    return any(word in name.upper() for word in _SECRET_WORDS)
 
 
 def set_defaults(variables: Mapping[str, str]) -> None:

@@ -27,6 +27,10 @@ NAMES = {
     "ray.train.torch:TorchTrainer._create_default_callbacks": RAY,
     "ray.train.torch.config:_TorchBackend.on_start": RAY,
     "ray.train.torch.config:TorchConfig.backend_cls": RAY,
+    "ray.train.v2._internal.execution.worker_group:WorkerGroup.execute_single_async": RAY,
+    # keep_secrets_out_of_trials, loopback_only
+    "ray.tune.execution.class_cache:ENV_VARS_TO_PROPAGATE.difference_update": RAY,
+    "ray._private.ray_constants:ENABLE_RAY_CLUSTER": RAY,
     CONTROLLER: RAY,
     # SuggestionTpe and find_trial
     "optuna.samplers._tpe.sampler:_split_trials": TPE,
@@ -44,6 +48,11 @@ PARAMETERS = {
         RAY,
     ),
     "ray.train.torch.config:_TorchBackend.on_start": ({"self", "worker_group", "backend_config"}, RAY),
+    "ray.train.torch.config:_set_torch_distributed_env_vars": (set(), RAY),
+    "ray.train.torch.config:_setup_torch_process_group": (
+        {"backend", "world_rank", "world_size", "init_method", "timeout_s"},
+        RAY,
+    ),
     CONTROLLER: ({"self", "trial"}, RAY),
     "optuna.samplers._tpe.sampler:_split_trials": ({"study", "trials", "n_below"}, TPE),
     "optuna.samplers:TPESampler._sample": ({"self", "study", "trial", "search_space"}, TPE),
@@ -55,6 +64,8 @@ PARAMETERS = {
 WORDS = {
     "ray:init": ({'kwargs.pop("_temp_dir"', 'kwargs.pop("_node_ip_address"'}, RAY),
     "ray.train.torch:TorchTrainer._create_default_callbacks": ({"PlacementGroupCleanerCallback"}, RAY),
+    "ray.tune.execution.class_cache:_ActorClassCache.get": ({"ENV_VARS_TO_PROPAGATE", "os.environ"}, RAY),
+    "ray._private.services:get_node_ip_address": ({"ray_constants.ENABLE_RAY_CLUSTER"}, RAY),
     "ray._common.usage.usage_lib:_generate_cluster_metadata": ({'"ray_version"', '"python_version"'}, RAY),
 }
 

@@ -3,27 +3,40 @@
 Imports nothing heavy: processes that only supervise a run import this module too.
 """
 
+import ipaddress
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from reid_tune.environment import set_defaults
 from reid_tune.execution.ray_private import torch_config_with_hook
 from reid_tune.training.timeouts import GROUP_TIMEOUT
 
-__all__ = ["make_torch_config"]
+__all__ = ["torch_config"]
 
 _INTERFACE_VARIABLES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
 
 
-def make_torch_config(backend: str) -> Any:
-    """Return Ray Train's configuration of a process group whose workers may be on several nodes.
+@contextmanager
+def torch_config(backend: str) -> Iterator[Any]:
+    """Yield Ray Train's configuration of a process group whose workers may be on several nodes.
 
     gloo takes the interface that the host's name leads to, which is often the loopback. Instead each worker names the
-    interface that has its node's address in the cluster, unless the environment names another.
+    interface that has its node's address in the cluster, unless the environment names another. The workers of a local
+    cluster find each other through a file, as torch can open its port on all addresses only.
 
     Args:
         backend: Backend of torch.distributed, nccl or gloo.
     """
-    return torch_config_with_hook(backend, int(GROUP_TIMEOUT.total_seconds()), choose_network_interface)
+    import ray.util
+
+    timeout = int(GROUP_TIMEOUT.total_seconds())
+    if not ipaddress.ip_address(ray.util.get_node_ip_address()).is_loopback:
+        yield torch_config_with_hook(backend, timeout, choose_network_interface, None)
+        return
+    with tempfile.TemporaryDirectory(prefix="reid-tune-") as folder:
+        yield torch_config_with_hook(backend, timeout, choose_network_interface, f"{folder}/rendezvous")
 
 
 def choose_network_interface() -> None:

@@ -4,12 +4,17 @@
 import this module too.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
+
+from reid_tune.environment import is_secret_name, temporary_variables
 
 __all__ = [
     "CLUSTER_QUERY",
+    "keep_secrets_out_of_trials",
     "local_cluster_options",
+    "loopback_only",
     "prefer_node",
     "read_autoscaling_config",
     "remove_orphaned_groups",
@@ -39,13 +44,49 @@ print(json.dumps(answer))
 """
 
 
+# Read by the processes of Ray. Without the first, which is meant for other systems, they bind to all addresses.
+_LOOPBACK_SETTINGS = {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    # Pages with metrics, which ask for no token. The last two have no switch, and -1 is not a port.
+    "RAY_enable_metrics_collection": "0",
+    "AUTOSCALER_METRIC_PORT": "-1",
+    "DASHBOARD_METRIC_PORT": "-1",
+}
+
+
 def local_cluster_options(folder: str) -> dict[str, Any]:
-    """Return the arguments of `ray.init` for a cluster that listens on the loopback only.
+    """Return the arguments of `ray.init` for a cluster on this machine, see `loopback_only`.
 
     Args:
         folder: Folder for Ray's files.
     """
     return {"address": "local", "include_dashboard": False, "_temp_dir": folder, "_node_ip_address": "127.0.0.1"}
+
+
+@contextmanager
+def loopback_only() -> Iterator[None]:
+    """Make a cluster that is started within the block listen on the loopback only, without pages of metrics."""
+    from ray._private import ray_constants
+
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False  # It was read from the environment when Ray was imported.
+    try:
+        with temporary_variables(_LOOPBACK_SETTINGS):
+            yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+def keep_secrets_out_of_trials() -> None:
+    """Take secrets from the variables that Ray Tune copies into the runtime environments of trials.
+
+    Ray writes runtime environments to its logs and shows them to all users of a cluster. A worker has the variables of
+    the process that started Ray on its node.
+    """
+    from ray.tune.execution import class_cache
+
+    names = class_cache.ENV_VARS_TO_PROPAGATE
+    names.difference_update({name for name in names if is_secret_name(name)})
 
 
 def read_autoscaling_config(cluster: str, namespace: str) -> dict[str, Any]:
@@ -95,21 +136,40 @@ def trainer_without_group_cleaner() -> type:
     return Trainer
 
 
-def torch_config_with_hook(backend: str, timeout_s: int, hook: Callable[[], None]) -> Any:
+def torch_config_with_hook(backend: str, timeout_s: int, hook: Callable[[], None], rendezvous: str | None) -> Any:
     """Return Ray Train's configuration of a process group with a function that each worker calls first.
 
     Args:
         backend: Backend of torch.distributed, nccl or gloo.
         timeout_s: Seconds after which a collective operation fails.
         hook: Function that each worker calls before it joins the group.
+        rendezvous: Path of a file through which the workers find each other; None for a port of the first worker, on
+            which torch listens on all addresses.
     """
+    import ray
     from ray.train.torch import TorchConfig
-    from ray.train.torch.config import _TorchBackend
+    from ray.train.torch import config as ray_torch
 
-    class Backend(_TorchBackend):
+    class Backend(ray_torch._TorchBackend):
         def on_start(self, worker_group: Any, backend_config: Any) -> None:
             worker_group.execute(hook)
-            super().on_start(worker_group, backend_config)
+            if rendezvous is None:
+                super().on_start(worker_group, backend_config)
+                return
+            worker_group.execute(ray_torch._set_torch_distributed_env_vars)
+            arguments = {
+                "backend": backend,
+                "world_size": len(worker_group),
+                "init_method": f"file://{rendezvous}",
+                "timeout_s": timeout_s,
+            }
+            set_up = ray_torch._setup_torch_process_group
+            ray.get(
+                [
+                    worker_group.execute_single_async(rank, set_up, world_rank=rank, **arguments)
+                    for rank in range(len(worker_group))
+                ]
+            )
 
     class Config(TorchConfig):
         @property

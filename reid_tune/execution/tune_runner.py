@@ -13,7 +13,7 @@ from ray.tune.error import TuneError
 
 from reid_tune.environment import set_defaults
 from reid_tune.errors import InfrastructureError, ReidTuneError
-from reid_tune.execution.ray_private import remove_orphaned_groups
+from reid_tune.execution.ray_private import keep_secrets_out_of_trials, remove_orphaned_groups
 from reid_tune.execution.run_source import RunSource
 from reid_tune.execution.tune_bridge import PollCallback, TuneBridge
 from reid_tune.execution.worker import make_trial_config, run_distributed, run_single_worker
@@ -51,6 +51,7 @@ def run_all(
     """
     if source.is_done():
         return
+    keep_secrets_out_of_trials()
     storage = str(remote or scratch)
     bridge = TuneBridge(source, capacity, lambda attempt: make_trial_config(attempt, validate_at, storage), timeout)
     with _temporary_files(scratch, remote), _translate_errors(scratch):

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from reid_tune.errors import InfrastructureError
 from reid_tune.execution.failures import Failure, classify_error, failure_to_report
 from reid_tune.execution.gpu_memory import limit_memory
-from reid_tune.execution.network_interface import make_torch_config
+from reid_tune.execution.network_interface import torch_config
 from reid_tune.execution.ray_private import trainer_without_group_cleaner
 from reid_tune.storage.object_store import is_url
 from reid_tune.storage.s3 import S3Store
@@ -131,27 +131,28 @@ def run_distributed(config: dict[str, Any]) -> None:
     from ray.tune.integration.ray_train import TuneReportCallback
 
     resources = {"CPU": config["threads"], **config["custom"]} | ({"GPU": config["gpus"]} if config["gpus"] else {})
-    trainer = trainer_without_group_cleaner()(
-        _train_worker,
-        train_loop_config=config,
-        scaling_config=ray.train.ScalingConfig(
-            num_workers=config["workers"], use_gpu=bool(config["gpus"]), resources_per_worker=resources
-        ),
-        torch_config=make_torch_config("nccl" if config["gpus"] else "gloo"),
-        run_config=ray.train.RunConfig(
-            name=f"{Path(config['run']).name}-{time.time_ns()}",
-            **_train_storage(config["scratch"]),
-            failure_config=ray.train.FailureConfig(max_failures=0),
-            callbacks=[TuneReportCallback()],
-        ),
-    )
-    try:
-        trainer.fit()
-    except Exception as error:  # Ray wraps the errors of workers in its own classes.
-        report = _find_failure_report(error)
-        if report is None:
-            raise
-        tune.report(_pack(report))
+    with torch_config("nccl" if config["gpus"] else "gloo") as torch_settings:
+        trainer = trainer_without_group_cleaner()(
+            _train_worker,
+            train_loop_config=config,
+            scaling_config=ray.train.ScalingConfig(
+                num_workers=config["workers"], use_gpu=bool(config["gpus"]), resources_per_worker=resources
+            ),
+            torch_config=torch_settings,
+            run_config=ray.train.RunConfig(
+                name=f"{Path(config['run']).name}-{time.time_ns()}",
+                **_train_storage(config["scratch"]),
+                failure_config=ray.train.FailureConfig(max_failures=0),
+                callbacks=[TuneReportCallback()],
+            ),
+        )
+        try:
+            trainer.fit()
+        except Exception as error:  # Ray wraps the errors of workers in its own classes.
+            report = _find_failure_report(error)
+            if report is None:
+                raise
+            tune.report(_pack(report))
 
 
 def _train_worker(config: dict[str, Any]) -> None:

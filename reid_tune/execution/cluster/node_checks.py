@@ -2,6 +2,7 @@
 
 import secrets
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +24,20 @@ __all__ = ["check_nodes"]
 
 _SHARED_ADVICE = "use a folder that all nodes mount, such as NFS, or s3://."
 _NODE_SECONDS = 600.0  # for a node to read all training images
+_UNPACK_SECONDS = 30.0  # for a node to unpack the package of a job
+_UNPACK_PAUSE = 2.0  # seconds between two digests of a package, which are equal when it is complete
+
+
+@dataclass(frozen=True)
+class _Package:
+    """This package, as a process has it: its version, its folder and the digest of its source."""
+
+    version: str
+    folder: str
+    digest: str
+
+    def __str__(self) -> str:
+        return f"reid-tune {self.version} in {self.folder} (source {self.digest[:8]})"
 
 
 @dataclass(frozen=True)
@@ -30,7 +45,7 @@ class _NodeFiles:
     """The files that a sweep needs, as a process finds them.
 
     Attributes:
-        digests: Digests of the files, by their kind.
+        digests: Digests of data and weights, by their kind.
         error: Why they cannot be used; empty where they can.
     """
 
@@ -51,6 +66,7 @@ def check_nodes(sweep: SweepConfig) -> None:
     nodes = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"] and _holds_runs(node)}
     if not nodes.keys() - {this_node}:
         return
+    _require_same_package(nodes)
     spec, key_check = _spec_and_key_check(sweep)
     files = _read_files(spec, key_check)
     if files.error:
@@ -66,6 +82,40 @@ def check_nodes(sweep: SweepConfig) -> None:
                     f"storage = {sweep.file.storage!r} is not shared: node {nodes[node]} does not see the file that "
                     f"node {nodes[unseen[0]]} writes there: {_SHARED_ADVICE}"
                 )
+
+
+def _require_same_package(nodes: dict[str, str]) -> None:
+    """Compare this package on all nodes with that of this process.
+
+    A package that Ray still unpacks has another digest, or cannot be imported yet: the answer counts when two digests
+    in a row are equal.
+
+    Args:
+        nodes: Addresses of the nodes by their ids.
+
+    Raises:
+        InputError: a node has another package.
+        InfrastructureError: a node cannot import it.
+    """
+    deadline = time.monotonic() + _UNPACK_SECONDS
+    previous: dict[str, _Package] = {}
+    while True:
+        try:
+            packages = {"": _read_package(""), **_call_on_nodes(nodes, _read_package)}
+        except InfrastructureError:
+            packages = {}
+            if time.monotonic() > deadline:
+                raise
+        different = [node for node in packages if packages[node].digest != packages[""].digest]
+        if packages and not different:
+            return
+        if packages and (packages == previous or time.monotonic() > deadline):
+            raise InputError(
+                f"node {nodes[different[0]]} has {packages[different[0]]}, and this machine {packages['']}: give all "
+                "nodes the same."
+            )
+        previous = packages
+        time.sleep(_UNPACK_PAUSE)
 
 
 def _holds_runs(node: dict[str, Any]) -> bool:
@@ -149,13 +199,12 @@ def _mark_and_read_files(node: str, spec: dict[str, Any], key_check: bytes | Non
 
 
 def _read_files(spec: dict[str, Any], key_check: bytes | None) -> _NodeFiles:
-    code = {"reid-tune": _code_digest()}
     try:
         if key_check:
             decrypt(key_check, find_passphrase(), "the sweep")
-        return _NodeFiles(code | training_file_digests(Experiment.model_validate(spec)))
-    except (ReidTuneError, ValueError) as error:  # Another version of reid-tune may refuse the spec.
-        return _NodeFiles(code, f"{error} Every node needs the same files at the same paths.")
+        return _NodeFiles(training_file_digests(Experiment.model_validate(spec)))
+    except (ReidTuneError, ValueError) as error:
+        return _NodeFiles({}, f"{error} Every node needs the same files at the same paths.")
 
 
 def _unseen_marks(node: str, store: ObjectStore, nodes: list[str]) -> list[str]:
@@ -163,12 +212,11 @@ def _unseen_marks(node: str, store: ObjectStore, nodes: list[str]) -> list[str]:
     return [other for other in nodes if store.read(other) is None]
 
 
-def _code_digest() -> str:
-    """Digest of this package's source."""
+def _read_package(node: str) -> _Package:
     root, digest = Path(reid_tune.__file__).parent, blake2b(digest_size=16)
     for path in sorted(root.rglob("*.py")):
         digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()
+    return _Package(reid_tune.__version__, str(root), digest.hexdigest())
 
 
 def _require_same_files(address: str, node_files: _NodeFiles, files: _NodeFiles) -> None:

@@ -3,20 +3,22 @@
 import json
 import os
 import secrets
-import shutil
 import signal
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from reid_tune.config.encryption_key import KEY_FILE_VARIABLE, KEY_VARIABLE
 from reid_tune.environment import set_variables, temporary_variables
-from reid_tune.errors import InfrastructureError, InputError
+from reid_tune.errors import InfrastructureError, InputError, ReidTuneError
 from reid_tune.execution.cluster.discovery import find_cluster
+from reid_tune.execution.cluster.session_folder import session_folder
 from reid_tune.execution.cluster.watchdog import exit_when_cluster_is_lost
-from reid_tune.execution.ray_private import local_cluster_options
+from reid_tune.execution.ray_private import local_cluster_options, loopback_only
+from reid_tune.storage.download_cache import cache_folder
 
 __all__ = ["ray_session"]
 
@@ -31,6 +33,7 @@ _WORKER_SETTINGS = {
 }
 # Passed on to the workers of other nodes: the key's file, and how threads wait, see `reid_tune/__init__.py`.
 _PASSED_VARIABLES = (KEY_FILE_VARIABLE, "GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+_COMPILER_CACHE = "TORCHINDUCTOR_CACHE_DIR"
 _TUNE_SETTINGS = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
@@ -76,12 +79,31 @@ def _local_token() -> str:
 @contextmanager
 def _start_local() -> Iterator[None]:
     set_variables({"RAY_AUTH_TOKEN": _local_token()})
-    folder = tempfile.mkdtemp(prefix="reid-tune-")
-    try:
-        with _connect(**local_cluster_options(folder)):
+    with session_folder() as folder:
+        temporary_files = folder / "t"
+        temporary_files.mkdir()
+        # Of all processes that Ray starts: what killed ones leave is removed with the folder.
+        with (
+            temporary_variables({"TMPDIR": str(temporary_files)} | _compiler_cache()),
+            loopback_only(),
+            _connect(folder, **local_cluster_options(str(folder / "r"))),
+        ):
             yield
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _compiler_cache() -> dict[str, str]:
+    """Return the variable that keeps what torch.compile has built for later sweeps, unless the user has set it.
+
+    By default it is in the folder for temporary files, below a name that another user may create first.
+    """
+    if os.environ.get(_COMPILER_CACHE):
+        return {}
+    try:
+        folder = cache_folder("compiled")
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except (InputError, OSError):
+        return {}
+    return {_COMPILER_CACHE: str(folder)}
 
 
 @contextmanager
@@ -102,24 +124,33 @@ def _job_variables() -> dict[str, str]:
 
 
 @contextmanager
-def _connect(**options: Any) -> Iterator[None]:
+def _connect(folder: Path | None = None, **options: Any) -> Iterator[None]:
+    """Connect to Ray for the block, and watch the connection; `folder` is removed if Ray is lost."""
     import ray
 
     terminate = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(log_to_driver=False, logging_level="error", configure_logging=True, **options)
-    except (ConnectionError, RuntimeError) as error:
-        first_line = str(error).splitlines()[0]
-        if options["address"] == "local":
-            raise InfrastructureError(f"Ray cannot be started on this machine: {first_line}") from None
-        raise InputError(
-            f"--address {options['address']}: this machine cannot join the cluster ({first_line}): run the sweep on "
-            "one of its nodes, or submit it with --submit."
-        ) from None
+    except Exception as error:  # Ray raises a bare Exception where its processes do not answer.
+        raise _start_error(options["address"], error) from None
     # Ray's handler would end this process at once.
     signal.signal(signal.SIGTERM, terminate or signal.SIG_DFL)
     try:
-        with exit_when_cluster_is_lost(ray.get_runtime_context().gcs_address):
+        with exit_when_cluster_is_lost(folder):
             yield
     finally:
         ray.shutdown()
+
+
+def _start_error(address: str, error: Exception) -> ReidTuneError:
+    """Return the error for Ray's error at the start of a cluster, or at a connection to one."""
+    first_line = next(iter(str(error).splitlines()), type(error).__name__)
+    if address == "local":
+        return InfrastructureError(
+            f"Ray cannot be started on this machine ({first_line}): free memory, and space in {tempfile.gettempdir()} "
+            "and /dev/shm, and try again."
+        )
+    return InputError(
+        f"--address {address}: this machine cannot join the cluster ({first_line}): run the sweep on one of its nodes, "
+        "or submit it with --submit."
+    )

@@ -1,51 +1,141 @@
-"""The exit of a command whose cluster is lost: Ray itself would end the process after a minute, without a message."""
+"""The exit of a command whose cluster is lost: Ray would wait forever, or end the process without a message."""
 
+import contextlib
 import os
+import shutil
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
 
 from reid_tune.errors import InfrastructureError
 from reid_tune.journal.sweep_lookup import resume_command
 
-__all__ = ["exit_when_cluster_is_lost"]
+__all__ = ["Probe", "exit_when_cluster_is_lost", "exit_when_lost"]
 
-INTERVAL, TIMEOUT = 5.0, 40.0  # seconds
+INTERVAL = 5.0  # seconds between probes
+_HEAD_SECONDS = 40.0  # a network may be interrupted
+_HERE_SECONDS = 10.0  # Ray's processes on this machine, which nothing starts again
+_ANSWER_SECONDS = 120.0  # a process may be suspended
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A part of the cluster that must answer.
+
+    Attributes:
+        problem: What is wrong when it does not.
+        answers: Whether it answers; returns within `INTERVAL` seconds.
+        seconds: Seconds without an answer after which the cluster is lost.
+    """
+
+    problem: str
+    answers: Callable[[], bool]
+    seconds: float
 
 
 @contextmanager
-def exit_when_cluster_is_lost(address: str) -> Iterator[None]:
-    """Exit with a message and status 3 when the cluster has not answered for `TIMEOUT` seconds within the block.
+def exit_when_cluster_is_lost(folder: Path | None = None) -> Iterator[None]:
+    """Watch the connected cluster within the block, see `exit_when_lost`: its head, and Ray on this machine.
+
+    Args:
+        folder: Folder that is removed before the exit.
+    """
+    import ray
+
+    context = ray.get_runtime_context()
+    head, node_id = context.gcs_address, context.get_node_id()
+    node = next(node for node in ray.nodes() if node["NodeID"] == node_id)
+    raylet = f"{node['NodeManagerAddress']}:{node['NodeManagerPort']}"
+    head_seconds = _HERE_SECONDS if head.startswith("127.") else _HEAD_SECONDS
+
+    def is_node_alive() -> bool:
+        return any(node["NodeID"] == node_id and node["Alive"] for node in ray.nodes())
+
+    with _Background(is_node_alive) as node_state:
+        probes = (
+            Probe(f"the Ray cluster at {head} is unreachable", lambda: _accepts(head), head_seconds),
+            Probe(f"the Ray cluster at {head} does not answer", node_state.has_answered, _ANSWER_SECONDS),
+            Probe(f"Ray on this machine ({raylet}) has ended", lambda: _accepts(raylet), _HERE_SECONDS),
+            Probe(f"Ray on this machine ({raylet}) counts as lost", node_state.last_answer, _HERE_SECONDS),
+        )
+        with exit_when_lost(probes, folder):
+            yield
+
+
+@contextmanager
+def exit_when_lost(probes: Sequence[Probe], folder: Path | None = None) -> Iterator[None]:
+    """Exit with a message and status 3 when a part of the cluster does not answer for too long within the block.
 
     Nothing finished is lost: the event log is on disk, and Ray ends the runs.
 
     Args:
-        address: Address `HOST:PORT` of the cluster's head.
+        probes: Parts of the cluster.
+        folder: Folder that is removed before the exit.
     """
     block_ended = threading.Event()
-    threading.Thread(target=_watch, args=(address, block_ended), daemon=True).start()
+    threading.Thread(target=_watch, args=(probes, folder, block_ended), daemon=True).start()
     try:
         yield
     finally:
         block_ended.set()
 
 
-def _watch(address: str, block_ended: threading.Event) -> None:
-    silent_seconds = 0.0
+def _watch(probes: Sequence[Probe], folder: Path | None, block_ended: threading.Event) -> None:
+    # Counted, not measured: this process may have been suspended for longer.
+    silent_seconds = [0.0] * len(probes)
     while not block_ended.wait(INTERVAL):
-        silent_seconds = 0.0 if _answers(address) else silent_seconds + INTERVAL
-        if silent_seconds >= TIMEOUT:
-            line = f"reid-tune: the Ray cluster at {address} is unreachable; nothing finished is lost, continue with: "
-            print(line + resume_command(), file=sys.stderr, flush=True)
-            os._exit(InfrastructureError.status)  # the main thread may wait inside Ray forever
+        for index, probe in enumerate(probes):
+            silent_seconds[index] = 0.0 if probe.answers() else silent_seconds[index] + INTERVAL
+            if silent_seconds[index] >= probe.seconds and not block_ended.is_set():
+                line = f"reid-tune: {probe.problem}; nothing finished is lost, continue with: {resume_command()}"
+                print(line, file=sys.stderr, flush=True)
+                if folder:
+                    shutil.rmtree(folder, ignore_errors=True)
+                os._exit(InfrastructureError.status)  # the main thread may wait inside Ray forever
 
 
-def _answers(address: str) -> bool:
+def _accepts(address: str) -> bool:
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host, int(port)), INTERVAL).close()
     except OSError:
         return False
     return True
+
+
+class _Background:
+    """Asks a question repeatedly in a thread, as the answer may never come; a context manager."""
+
+    def __init__(self, question: Callable[[], bool]) -> None:
+        self._question = question
+        self._has_ended, self._has_answered = threading.Event(), threading.Event()
+        self._answer = True
+        self._thread = threading.Thread(target=self._ask, daemon=True)
+
+    def has_answered(self) -> bool:
+        """Whether there was an answer since the last call."""
+        result = self._has_answered.is_set()
+        self._has_answered.clear()
+        return result
+
+    def last_answer(self) -> bool:
+        return self._answer
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._has_ended.set()
+        self._thread.join(INTERVAL)
+
+    def _ask(self) -> None:
+        while not self._has_ended.wait(INTERVAL / 2):
+            with contextlib.suppress(Exception):  # An error is not an answer.
+                self._answer = self._question()
+                self._has_answered.set()
