@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -20,9 +21,8 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 
 from reid_tune.checkpoints.checkpoint import load_checkpoint
 from reid_tune.checkpoints.filenames import LATEST
-from reid_tune.config.checks import describe_ignored_keys
 from reid_tune.config.experiment import Experiment, flatten, unflatten
-from reid_tune.config.load import build_experiment, load_experiment
+from reid_tune.config.load import build_experiment, build_spec, load_experiment
 from reid_tune.demo import draw_demo_data
 from reid_tune.errors import InputError
 from reid_tune.losses.training_loss import TrainingLoss
@@ -178,13 +178,12 @@ def test_a_checkpoint_of_the_reference_is_never_resumed(spec: Spec, tmp_path: Pa
     assert "\n" not in str(caught.value) and not (tmp_path / "results").exists()
 
 
-# What asks for nothing, and what asks for something.
-UNSUPPORTED: dict[str, tuple[Any, Any]] = {
+# Keys that do nothing in the reference: the default there, and another value.
+WITHOUT_EFFECT: dict[str, tuple[Any, Any]] = {
     "model_name": ("re_identification", "mine"),
     "model.cos_layer": (False, True),
     "model.devide_length": (4, 2),
     "model.gem_pooling": (False, True),
-    "model.id_loss_type": ("softmax", "arcface"),
     "model.id_loss_weight": (1.0, 0.5),
     "model.jpm": (False, True),
     "model.re_arrange": (True, False),
@@ -195,27 +194,50 @@ UNSUPPORTED: dict[str, tuple[Any, Any]] = {
     "model.sie_view": (False, True),
     "model.stem_conv": (False, True),
     "model.triplet_loss_weight": (1.0, 0.5),
-    "train.checkpoint_interval_unit": ("epoch", "step"),
-    "train.num_nodes": (1, 2),
     "train.optim.cosine_margin": (0.5, 0.3),
     "train.optim.cosine_scale": (30, 64),
     "train.optim.trp_l2": (False, True),
     "evaluate.batch_size": (-1, 64),
     "evaluate.num_nodes": (1, 2),
-    "evaluate.trt_engine": (None, "model.engine"),
+    "evaluate.trt_engine": ("model.engine", "other.engine"),
     "inference.batch_size": (-1, 64),
     "inference.num_nodes": (1, 2),
-    "inference.trt_engine": (None, "model.engine"),
+    "inference.trt_engine": ("model.engine", "other.engine"),
+    "wandb.project": ("TAO Toolkit", "mine"),
+}
+LONG_ENOUGH = {"train.num_epochs": 20}  # without the warning about the warm-up
+
+
+@pytest.mark.parametrize("key", WITHOUT_EFFECT)
+def test_a_key_that_does_nothing_in_the_reference_is_named_and_does_nothing(key: str) -> None:
+    for value in WITHOUT_EFFECT[key]:
+        loaded = build_spec({}, {key: value} | LONG_ENOUGH, "test")
+        assert loaded.experiment == build_experiment({}, LONG_ENOUGH, "test")
+        (note,) = loaded.notes
+        assert re.fullmatch(rf"no effect: {re.escape(key)} \(.*\)", note)
+    for nothing in ("", None, "???"):
+        assert build_spec({}, {key: nothing} | LONG_ENOUGH, "test").notes == ()
+
+
+# Keys whose value would change the result in the reference, or end it: the supported value, another one, the backbone.
+UNSUPPORTED: dict[str, tuple[Any, Any, str]] = {
+    "model.id_loss_type": ("softmax", "arcface", "resnet_50"),
+    "model.jpm": (False, True, "swin_tiny_patch4_window7_224"),
+    "train.checkpoint_interval_unit": ("epoch", "step", "resnet_50"),
+    "train.num_nodes": (1, 2, "resnet_50"),
 }
 
 
 @pytest.mark.parametrize("key", UNSUPPORTED)
-def test_what_is_not_supported_is_left_out_or_refused(key: str) -> None:
-    nothing, something = UNSUPPORTED[key]
-    assert build_experiment({}, {key: nothing}, "test") == Experiment()
-    assert describe_ignored_keys({key}) == [f"ignored, as it has no effect: {key}"]
-    with pytest.raises(InputError, match=rf"^test: {key} = .* is not supported \(.*\): remove it\.$"):
-        build_experiment({}, {key: something}, "test")
+def test_what_would_train_something_else_is_refused_with_the_value_to_write(key: str) -> None:
+    supported, other, backbone = UNSUPPORTED[key]
+    tree = {"model": {"backbone": backbone}}
+    assert build_experiment(tree, {key: supported}, "test") == build_experiment(tree, {}, "test")
+    for task in (None, "train"):
+        with pytest.raises(InputError, match=rf"^test: {key} = .* is not supported: set it to .*\.$"):
+            build_spec(tree, {key: other}, "test", task)
+    for task in ("evaluate", "inference", "export"):
+        assert build_spec(tree, {key: other}, "test", task)
 
 
 def test_a_key_that_no_document_has_is_unknown() -> None:

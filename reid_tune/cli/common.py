@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from reid_tune.config.experiment import Experiment
+    from reid_tune.config.load import LoadedSpec
 
 __all__ = [
+    "AllowEnvOption",
     "DeviceOption",
     "Format",
     "FormatOption",
@@ -61,15 +62,34 @@ StorageOption = Annotated[str, typer.Option(help="Folder of the sweeps, or s3://
 FormatOption = Annotated[Format, typer.Option("--format", help="Output format.")]
 
 
-def load_spec(spec: Path, overrides: list[str] | None) -> "Experiment":
-    """Return the experiment of a command; print the keys of its spec that are ignored."""
-    from reid_tune.config.checks import describe_ignored_keys
-    from reid_tune.config.load import load_experiment, user_set_keys
+def _allow_variables(context: typer.Context, names: list[str] | None) -> list[str] | None:
+    if names:
+        from reid_tune.config.interpolation import allow_variables
 
-    experiment = load_experiment(spec, overrides or ())
-    for line in describe_ignored_keys(user_set_keys(spec, overrides or ())):
+        context.with_resource(allow_variables(names))
+    return names
+
+
+AllowEnvOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-env",
+        metavar="NAME",
+        callback=_allow_variables,
+        help="Environment variable that ${oc.env:NAME} in the spec may read although its name looks like a secret; "
+        "may be repeated.",
+    ),
+]
+
+
+def load_spec(spec: Path, overrides: list[str] | None, task: str | None) -> "LoadedSpec":
+    """Return the spec of a command, which checks only what its task reads; print what has no effect or is left out."""
+    from reid_tune.config.load import load_spec as load
+
+    loaded = load(spec, overrides or (), task)
+    for line in loaded.notes:
         typer.echo(line, err=True)
-    return experiment
+    return loaded
 
 
 def print_result(content: Any, format: Format, rows: dict[str, dict[str, Any]]) -> None:

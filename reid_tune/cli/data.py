@@ -7,7 +7,16 @@ from typing import Annotated
 
 import typer
 
-from reid_tune.cli.common import Format, FormatOption, OverridesArgument, SpecOption, app, load_spec, print_result
+from reid_tune.cli.common import (
+    AllowEnvOption,
+    Format,
+    FormatOption,
+    OverridesArgument,
+    SpecOption,
+    app,
+    load_spec,
+    print_result,
+)
 
 __all__: list[str] = []
 
@@ -39,9 +48,10 @@ def check_data(
         Path | None, typer.Option(help="File of a contact sheet of some identities, .png or .jpg.")
     ] = None,
     format: FormatOption = Format.table,
+    allow_env: AllowEnvOption = None,
 ) -> None:
     """Check every image of a spec; the exit status is 1 if a finding would make results invalid."""
-    experiment = load_spec(spec, overrides)
+    experiment = load_spec(spec, overrides, "check-data").experiment
     from reid_tune.tasks.check_data import check_data as check
 
     report = check(experiment, sheet)
@@ -60,6 +70,7 @@ def split(
     directory: Annotated[Path, typer.Argument(help="A folder that is empty or does not exist.")],
     overrides: OverridesArgument = None,
     format: FormatOption = Format.table,
+    allow_env: AllowEnvOption = None,
 ) -> None:
     """Write the validation split of a spec as lists of image files, for other tools and for dataset.validation.
 
@@ -68,7 +79,7 @@ def split(
     overrides = overrides or []
     if not any(pair.startswith("dataset.validation=") for pair in overrides):
         overrides = ["dataset.validation=holdout", *overrides]
-    experiment = load_spec(spec, overrides)
+    experiment = load_spec(spec, overrides, "split").experiment
     from reid_tune.tasks.split import run_split
 
     counts = run_split(experiment, directory)

@@ -5,7 +5,16 @@ from typing import Annotated
 
 import typer
 
-from reid_tune.cli.common import Format, FormatOption, OverridesArgument, SpecOption, app, load_spec, print_result
+from reid_tune.cli.common import (
+    AllowEnvOption,
+    Format,
+    FormatOption,
+    OverridesArgument,
+    SpecOption,
+    app,
+    load_spec,
+    print_result,
+)
 
 __all__: list[str] = []
 
@@ -15,37 +24,37 @@ def train(
     spec: SpecOption,
     overrides: OverridesArgument = None,
     track: Annotated[bool, typer.Option("--track", help="Track the run in MLflow (MLFLOW_TRACKING_URI).")] = False,
+    allow_env: AllowEnvOption = None,
 ) -> None:
     """Train one model from a spec; continue the training in the results folder, if any.
 
     Checkpoints, experiment.yaml and status.json go to train.results_dir (default: train below results_dir).
     MLFLOW_EXPERIMENT_NAME and MLFLOW_RUN_NAME set the names in MLflow.
     """
-    from reid_tune.config.checks import find_warnings
-    from reid_tune.config.load import user_set_keys
-
-    experiment = load_spec(spec, overrides)
-    user_keys = user_set_keys(spec, overrides or ())
-    for line in find_warnings(experiment, user_keys):
-        typer.echo(line, err=True)
+    loaded = load_spec(spec, overrides, "train")
     from reid_tune.tasks.train import run_train
 
     try:
-        typer.echo(run_train(experiment, user_keys, track=track))
+        typer.echo(run_train(loaded.experiment, loaded.user_keys, track=track))
     except KeyboardInterrupt:
         typer.echo("stopped; the same command continues from the last finished epoch.", err=True)
         raise
 
 
 @app.command()
-def evaluate(spec: SpecOption, overrides: OverridesArgument = None, format: FormatOption = Format.table) -> None:
+def evaluate(
+    spec: SpecOption,
+    overrides: OverridesArgument = None,
+    format: FormatOption = Format.table,
+    allow_env: AllowEnvOption = None,
+) -> None:
     """Score evaluate.checkpoint (a file, a folder of them, models:/NAME@ALIAS or sweep:NAME) on the test folders.
 
     Writes metrics.json and status.json to evaluate.results_dir (default: evaluate below results_dir), and the plots to
     evaluate.output_cmc_curve_plot, output_sampled_matches_plot and output_distances_plot if these are set. metrics.json
     contains the decision threshold for the false-match rate evaluate.fmr.
     """
-    experiment = load_spec(spec, overrides)
+    experiment = load_spec(spec, overrides, "evaluate").experiment
     from reid_tune.tasks.evaluate import run_evaluate
 
     evaluation = run_evaluate(experiment)
@@ -61,13 +70,13 @@ def evaluate(spec: SpecOption, overrides: OverridesArgument = None, format: Form
 
 
 @app.command()
-def inference(spec: SpecOption, overrides: OverridesArgument = None) -> None:
+def inference(spec: SpecOption, overrides: OverridesArgument = None, allow_env: AllowEnvOption = None) -> None:
     """Write the embeddings of all query and gallery images as .json, .npz or .parquet.
 
     The model is inference.checkpoint. The file is inference.output_file, by default embeddings.json in
     inference.results_dir (inference below results_dir). `reid-tune score` reads the .npz.
     """
-    experiment = load_spec(spec, overrides)
+    experiment = load_spec(spec, overrides, "inference").experiment
     from reid_tune.tasks.inference import run_inference
 
     inferred = run_inference(experiment)
@@ -84,18 +93,19 @@ def export(
     spec: Annotated[
         Path | None, typer.Option("-e", "--experiment_spec_file", help="Experiment spec, a YAML file.")
     ] = None,
+    allow_env: AllowEnvOption = None,
 ) -> None:
     """Write export.checkpoint as one ONNX file that is verified against PyTorch.
 
     The file is export.onnx_file, by default next to the checkpoint, or in the current folder for sweep: and models:/.
     """
-    from reid_tune.config.load import parse_overrides
+    from reid_tune.config.yaml_reader import parse_overrides
     from reid_tune.tasks.export import run_export
 
     pairs = [text for text in [reference, *(overrides or [])] if text is not None]
     # Without a reference the first argument is an override.
     model = pairs.pop(0) if pairs and "=" not in pairs[0] else None
-    experiment = load_spec(spec, pairs) if spec else None
+    experiment = load_spec(spec, pairs, "export").experiment if spec else None
     file, parity = run_export(experiment, model, parse_overrides(pairs))
     typer.echo(parity, err=True)
     typer.echo(file)

@@ -4,11 +4,11 @@ import math
 from collections.abc import Collection
 
 from reid_tune.config.experiment import Experiment
-from reid_tune.config.tao_keys import is_inactive_tao_key
+from reid_tune.config.tao_keys import inactive_reason, is_tao_key
 from reid_tune.config.train import OPTIMIZERS
 from reid_tune.config.unused_fields import has_triplet_loss, unused_fields
 
-__all__ = ["describe_ignored_keys", "find_errors", "find_sampling_errors", "find_warnings", "next_valid_batch_size"]
+__all__ = ["describe_without_effect", "find_errors", "find_sampling_errors", "find_warnings", "next_valid_batch_size"]
 
 
 def find_errors(experiment: Experiment) -> list[str]:
@@ -17,7 +17,7 @@ def find_errors(experiment: Experiment) -> list[str]:
     errors += [
         f"{field.key} = {experiment.value(field.key)!r} has no effect, because {field.reason}: remove it."
         for field in unused_fields(experiment)
-        if field.user_set
+        if field.is_refused
     ]
     train = experiment.train
     if train.cuda_graphs and train.compile is not False:
@@ -73,31 +73,31 @@ def next_valid_batch_size(experiment: Experiment, workers: int) -> int:
     return unit * math.ceil(experiment.dataset.batch_size / unit)
 
 
-def describe_ignored_keys(user_keys: Collection[str]) -> list[str]:
-    """Return one line on the keys of a spec that have no effect in the reference either; none without such keys."""
-    ignored = sorted(key for key in user_keys if is_inactive_tao_key(key))
-    return [f"ignored, as it has no effect: {', '.join(ignored)}"] if ignored else []
+def find_warnings(experiment: Experiment) -> list[str]:
+    """Return warnings about a training."""
+    optim, epochs = experiment.train.optim, experiment.train.num_epochs
+    key = "warmup_epochs" if optim.warmup_method == "cosine" else "warmup_iters"
+    if getattr(optim, key) < epochs:
+        return []
+    return [
+        f"warning: train.optim.{key} = {getattr(optim, key)} is not below train.num_epochs = {epochs}: "
+        "the learning rate never reaches base_lr."
+    ]
 
 
-def find_warnings(experiment: Experiment, user_keys: Collection[str] | None = None) -> list[str]:
-    """Return warnings, and one line on the fields that have no effect.
+def describe_without_effect(experiment: Experiment, user_keys: Collection[str]) -> list[str]:
+    """Return one line on the keys that have no effect, with the reasons; none if all have one.
 
     Args:
         experiment: The experiment.
-        user_keys: Keys that this line may name; None for all.
+        user_keys: Keys to which the user has given a value, which include the reference's.
     """
-    optim, epochs = experiment.train.optim, experiment.train.num_epochs
-    lines = []
-    key = "warmup_epochs" if optim.warmup_method == "cosine" else "warmup_iters"
-    if getattr(optim, key) >= epochs:
-        lines.append(
-            f"warning: train.optim.{key} = {getattr(optim, key)} is not below train.num_epochs = {epochs}: "
-            "the learning rate never reaches base_lr."
-        )
-    unused = [field for field in unused_fields(experiment) if user_keys is None or field.key in user_keys]
-    if unused:
-        names: dict[str, list[str]] = {}
-        for field in unused:
-            names.setdefault(field.reason, []).append(field.key.rsplit(".", 1)[-1])
-        lines.append("no effect: " + "; ".join(f"{', '.join(keys)} ({reason})" for reason, keys in names.items()))
-    return lines
+    reasons: dict[str, list[str]] = {}
+    for field in unused_fields(experiment):
+        if field.key in user_keys:
+            reasons.setdefault(field.reason, []).append(field.key.rsplit(".", 1)[-1])
+    for key in sorted(filter(is_tao_key, user_keys)):
+        reasons.setdefault(inactive_reason(key), []).append(key)
+    if not reasons:
+        return []
+    return ["no effect: " + "; ".join(f"{', '.join(keys)} ({reason})" for reason, keys in reasons.items())]

@@ -5,7 +5,7 @@ from typing import Any
 
 from reid_tune.config.experiment import Experiment, flatten
 
-__all__ = ["SWIN_DEFAULTS", "backbone_defaults", "documented_values"]
+__all__ = ["SWIN_DEFAULTS", "backbone_defaults"]
 
 SWIN_DEFAULTS: dict[str, Any] = {
     "model.backbone": "swin_tiny_patch4_window7_224",
@@ -27,25 +27,16 @@ SWIN_DEFAULTS: dict[str, Any] = {
     "train.checkpoint_interval": 10,
 }
 
-# Values of the documentation's examples that differ from both tables of defaults.
-_EXAMPLES = {"train.checkpoint_interval": (5,), "train.validation_interval": (5,)}
-
 
 def backbone_defaults(backbone: str) -> dict[str, Any]:
     """Return the default values of a backbone by dotted key."""
-    flat = flatten(Experiment().model_dump())
+    flat = dict(_schema_defaults())
     if backbone.startswith("swin"):
         flat |= SWIN_DEFAULTS
     return flat | {"model.backbone": backbone}
 
 
-def documented_values(key: str) -> tuple[Any, ...]:
-    """Return the values of a key in the documentation: both defaults and the examples."""
-    resnet, swin = _documented_defaults()
-    return (resnet[key], swin[key], *_EXAMPLES.get(key, ()))
-
-
 @cache
-def _documented_defaults() -> tuple[dict[str, Any], dict[str, Any]]:
-    """Defaults of the ResNet and the Swin page; made once, as a preflight asks for them thousands of times."""
-    return backbone_defaults("resnet_50"), backbone_defaults(str(SWIN_DEFAULTS["model.backbone"]))
+def _schema_defaults() -> dict[str, Any]:
+    """Defaults of the schema; made once, as a preflight asks for them thousands of times."""
+    return flatten(Experiment().model_dump())

@@ -1,76 +1,103 @@
-"""Loading of a spec: YAML file, interpolation, overrides, validation."""
+"""Loading of a spec: YAML file, overrides, references, validation for a task."""
 
-import difflib
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-import yaml.constructor
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from reid_tune.config.checks import describe_without_effect, find_errors, find_sampling_errors, find_warnings
+from reid_tune.config.experiment import Experiment, canonical_key, flatten, unflatten
+from reid_tune.config.pydantic_messages import Fault, combine_errors, validate
+from reid_tune.config.resolved_values import ResolvedValues, resolve_values
+from reid_tune.config.tao_keys import unsupported_message
+from reid_tune.config.task_keys import is_read, require_fields
+from reid_tune.config.unused_fields import unused_fields
+from reid_tune.config.user_values import UserValues, read_user_values
+from reid_tune.config.yaml_reader import parse_overrides, read_yaml_file
 
-from reid_tune.config.checks import find_errors, find_sampling_errors
-from reid_tune.config.defaults import backbone_defaults
-from reid_tune.config.experiment import Experiment, canonical_key, flatten, leaf_fields, unflatten
-from reid_tune.config.pydantic_messages import combine_errors, validate
-from reid_tune.config.tao_keys import is_default, is_inactive_tao_key, unsupported_message
-from reid_tune.errors import InputError
+__all__ = ["LoadedSpec", "build_experiment", "build_spec", "load_experiment", "load_spec", "with_parameters"]
 
-__all__ = [
-    "build_experiment",
-    "load_experiment",
-    "nearest_key",
-    "parse_overrides",
-    "read_yaml",
-    "user_set_keys",
-    "with_parameters",
-]
 
-LEAVES = {key for key, _ in leaf_fields()}
-SECTIONS = {key.rsplit(".", depth)[0] for key in LEAVES for depth in range(1, key.count(".") + 1)}
+@dataclass(frozen=True)
+class LoadedSpec:
+    """A spec that a task can run.
+
+    Attributes:
+        experiment: All values.
+        user_keys: Keys to which the user has given a value, aliases resolved.
+        notes: Lines about values without effect, values that were left out, and doubtful settings.
+    """
+
+    experiment: Experiment
+    user_keys: frozenset[str]
+    notes: tuple[str, ...]
 
 
 def load_experiment(path: Path | str, overrides: Sequence[str] = ()) -> Experiment:
+    """Return the experiment in a spec for all tasks, see `load_spec`."""
+    return load_spec(path, overrides).experiment
+
+
+def load_spec(path: Path | str, overrides: Sequence[str] = (), task: str | None = None) -> LoadedSpec:
     """Read, override, interpolate and validate a spec.
 
     Args:
         path: YAML file.
         overrides: Arguments `key=value`.
+        task: Task that will run, of which only the fields that it reads must be valid; None checks all fields.
 
     Raises:
-        InputError: The file cannot be read or is invalid; the message has one line for each error.
+        InputError: The file cannot be read or is invalid, or the task needs a field that is not given; the message has
+            one line for each error.
     """
+    tree = read_yaml_file(path)
+    pairs = parse_overrides(overrides)
+    line_of = _line_finder(tree.lines, pairs)
     source = f"{path} with the overrides" if overrides else str(path)
-    return build_experiment(read_yaml(path), parse_overrides(overrides), source)
-
-
-def user_set_keys(path: Path | str, overrides: Sequence[str] = ()) -> set[str]:
-    """Return the keys that a file and its overrides set, aliases resolved."""
-    keys = [*flatten(read_yaml(path)), *parse_overrides(overrides)]
-    return {canonical_key(key) for key in keys}
+    spec, values = _build(tree, pairs, source, task, line_of)
+    if task:
+        require_fields(spec.experiment, task, str(path), values.origin, line_of)
+    return spec
 
 
 def build_experiment(tree: Mapping[str, Any], overrides: Mapping[str, Any], source: str) -> Experiment:
+    """Return the experiment of a spec for all tasks, see `build_spec`."""
+    return build_spec(tree, overrides, source).experiment
+
+
+def build_spec(
+    tree: Mapping[str, Any],
+    overrides: Mapping[str, Any],
+    source: str,
+    task: str | None = None,
+) -> LoadedSpec:
     """Validate a spec.
 
     Args:
         tree: Values as nested mappings.
         overrides: Values by dotted key, which replace those of the tree.
         source: Name of the spec in error messages.
+        task: Task that will run; None checks all fields.
 
     Raises:
         InputError: The spec is invalid; the message has one line for each error.
     """
-    user_values, errors = _user_values(tree)
-    override_values, override_errors = _user_values(overrides)
-    user_values |= _reset_gpus(override_values) | override_values
-    values = backbone_defaults(str(user_values.get("model.backbone", "resnet_50"))) | user_values
-    experiment = validate(Experiment, _interpolate(unflatten(values), source), source, errors=errors + override_errors)
-    if errors := find_errors(experiment):
+    return _build(tree, overrides, source, task, lambda key: None)[0]
+
+
+def _build(
+    tree: Mapping[str, Any],
+    overrides: Mapping[str, Any],
+    source: str,
+    task: str | None,
+    line_of: Callable[[str], int | None],
+) -> tuple[LoadedSpec, ResolvedValues]:
+    user = read_user_values(tree).overridden_by(read_user_values(overrides))
+    values = resolve_values(user, line_of)
+    judge = _Judge(user, values, task)
+    if errors := judge.errors():
         raise combine_errors(source, errors)
-    return experiment
+    return LoadedSpec(values.experiment, frozenset(user.keys), tuple(judge.notes())), values
 
 
 def with_parameters(base: Experiment, parameters: Mapping[str, Any], source: str) -> Experiment:
@@ -90,114 +117,52 @@ def with_parameters(base: Experiment, parameters: Mapping[str, Any], source: str
     return experiment
 
 
-def read_yaml(path: Path | str) -> dict[str, Any]:
-    """Read the mapping in a YAML file.
+class _Judge:
+    """What a task makes of the faults in a spec: errors, or notes where it reads no such field or it has no effect."""
 
-    Raises:
-        InputError: The file is missing, unreadable, not YAML, or not a mapping.
-    """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not a text file"
-        raise InputError(f"cannot read {path}: {reason}.") from None
-    try:
-        tree = yaml.load(text, _UniqueKeys)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        position = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise InputError(f"{path}{position}: not valid YAML: {getattr(error, 'problem', None) or error}.") from None
-    if not isinstance(tree, dict):
-        raise InputError(f"{path} does not contain a mapping of keys to values.")
-    try:
-        json.dumps(tree, default=str)
-    except ValueError:
-        raise InputError(f"{path}: a YAML anchor contains itself.") from None
-    return tree
+    def __init__(self, user: UserValues, values: ResolvedValues, task: str | None) -> None:
+        self._user, self._values, self._task = user, values, task
+        faults = user.faults + values.faults
+        self._read = [fault for fault in faults if is_read(fault.key, task)]
+        self._unread = [fault for fault in faults if not is_read(fault.key, task)]
+        without_effect = {field.key for field in unused_fields(values.experiment) if not field.is_strict}
+        self._idle = [fault for fault in self._read if fault.key in without_effect]
 
+    def errors(self) -> list[str]:
+        """Return one sentence for each error."""
+        errors = [fault.message for fault in self._read if fault not in self._idle]
+        backbone = self._values.experiment.model.backbone
+        for key, value in self._user.tao.items():
+            if is_read(key, self._task) and (message := unsupported_message(key, value, backbone)):
+                errors.append(message)
+        if self._task in (None, "train"):
+            faulty = [fault.key for fault in self._read]  # their values are the defaults, of which no rule speaks
+            rules = map(self._values.as_written, find_errors(self._values.experiment))
+            errors += [rule for rule in rules if not any(f"{key} =" in rule for key in faulty)]
+        return errors
 
-class _UniqueKeys(yaml.SafeLoader):
-    """A safe loader that rejects a duplicate key instead of using its last value."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if key in keys:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key} is given twice", key_node.start_mark
-                )
-            keys.add(key)
-        return super().construct_mapping(node, deep)
-
-
-def parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:
-    """Return arguments `key=value`, with values in YAML, as a mapping.
-
-    Raises:
-        InputError: An argument has no `=`, or a value is not YAML.
-    """
-    parsed = {}
-    for text in overrides:
-        key, equals, value = text.partition("=")
-        if not equals or not key:
-            raise InputError(f"'{text}' is not an override: write key=value, for example train.num_epochs=20.")
-        try:
-            parsed[key] = yaml.safe_load(value) if value else ""
-        except yaml.YAMLError:
-            raise InputError(f"the value of the override {key} is not valid YAML.") from None
-    return parsed
+    def notes(self) -> list[str]:
+        """Return lines about values that were left out, values without effect, and doubtful settings."""
+        keys = {key for key in self._user.keys if is_read(key, self._task)}
+        notes = []
+        if placeholders := sorted(key for key in self._user.placeholders if is_read(key, self._task)):
+            notes.append(f"not given ('???'), so the defaults are used: {', '.join(placeholders)}")
+        if self._task in (None, "train"):
+            notes += find_warnings(self._values.experiment)
+        notes += describe_without_effect(self._values.experiment, keys)
+        if self._idle:
+            notes.append(f"no effect, so left out: {_join(self._idle)}")
+        if self._unread:
+            notes.append(f"{self._task} does not read these, so they are left out: {_join(self._unread)}")
+        return notes
 
 
-def nearest_key(key: str) -> str | None:
-    """Return the schema's key with the most similar spelling, or None if none is similar."""
-    same_leaf = [leaf for leaf in sorted(LEAVES) if leaf.rsplit(".")[-1] == key.rsplit(".")[-1]]
-    candidates = same_leaf or difflib.get_close_matches(key, LEAVES, n=1, cutoff=0.6)
-    return candidates[0] if candidates else None
+def _join(faults: Sequence[Fault]) -> str:
+    return "; ".join(fault.message.rstrip(".") for fault in faults)
 
 
-def _reset_gpus(overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Return defaults of num_gpus and gpu_ids for each task of which an override sets one, so the file's are void."""
-    tasks = {key.split(".")[0] for key in overrides if key.endswith((".num_gpus", ".gpu_ids"))}
-    return {f"{task}.num_gpus": 1 for task in tasks} | {f"{task}.gpu_ids": (0,) for task in tasks}
-
-
-def _user_values(tree: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Return the user's values by key, aliases resolved, and one message for each key that is wrong."""
-    values: dict[str, Any] = {}
-    errors = []
-    for key, value in flatten({str(k): v for k, v in tree.items()}).items():
-        name = canonical_key(key)
-        if key in SECTIONS:
-            if value not in (None, {}):
-                errors.append(f"{key} is a section, but its value is {value!r}: write its keys below it.")
-        elif is_inactive_tao_key(key):
-            if not is_default(key, value):
-                errors.append(unsupported_message(key, value))
-        elif name not in LEAVES:
-            errors.append(_unknown_key_message(key))
-        elif name in values and values[name] != value:
-            errors.append(
-                f"{name} is given twice (an alias is a second spelling), as {values[name]!r} and {value!r}: keep one."
-            )
-        else:
-            values[name] = value
-    return values, errors
-
-
-def _unknown_key_message(key: str) -> str:
-    if key[:1] in ("+", "~"):
-        return f"{key}: write key=value, without + or ~."
-    nearest = nearest_key(key)
-    return f"unknown key {key}" + (f"; did you mean {nearest}?" if nearest else ".")
-
-
-def _interpolate(tree: dict[str, Any], source: str) -> dict[str, Any]:
-    try:
-        resolved = OmegaConf.to_container(OmegaConf.create(tree), resolve=True)
-    except OmegaConfBaseException as error:
-        key = getattr(error, "full_key", None) or "a value"
-        reason = "cannot be interpolated" if key == "encryption_key" else str(error).splitlines()[0]
-        raise InputError(f"{source}: {key}: {reason}.") from None
-    assert isinstance(resolved, dict)
-    return {str(key): value for key, value in resolved.items()}
+def _line_finder(lines: Mapping[str, int], overrides: Mapping[str, Any]) -> Callable[[str], int | None]:
+    """Return a function that finds the line of a key in a file, unless an override replaces it."""
+    numbers = {canonical_key(key): line for key, line in lines.items()}
+    replaced = {canonical_key(key) for key in overrides}
+    return lambda key: None if key in replaced else numbers.get(key)

@@ -47,7 +47,8 @@ class Model(Section):
     feat_dim: int = Field(256, ge=1, description="Dimension of the embedding.")
     reduce_feat_dim: bool | None = Field(
         None,
-        description="Project features to feat_dim: true always, false never, null if the backbone's dimension differs.",
+        description="Project features to feat_dim: true always, false never, null if the backbone's dimension differs. "
+        "A resnet_50 always takes null, as in the reference.",
     )
     pooling: Literal["avg", "gem"] = Field(
         "avg", description="Pooling of the backbone's last map: average, or generalised mean with a learned exponent."

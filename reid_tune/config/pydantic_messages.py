@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -10,9 +11,23 @@ from reid_tune.config.base import Section
 from reid_tune.config.experiment import leaf_fields
 from reid_tune.errors import InputError
 
-__all__ = ["combine_errors", "validate"]
+__all__ = ["Fault", "combine_errors", "find_faults", "shorten", "validate"]
 
 SectionType = TypeVar("SectionType", bound=Section)
+_MAX_LINES, _MAX_VALUE = 20, 100  # lines of one error, characters of a value in it
+
+
+@dataclass(frozen=True)
+class Fault:
+    """An error in one field.
+
+    Attributes:
+        key: Dotted key, which may be unknown.
+        message: Sentence that names it.
+    """
+
+    key: str
+    message: str
 
 
 def validate(
@@ -20,7 +35,6 @@ def validate(
     tree: Mapping[str, Any],
     source: str,
     *,
-    errors: Sequence[str] = (),
     union_tags: Collection[str] = (),
 ) -> SectionType:
     """Build a section from nested mappings.
@@ -29,32 +43,67 @@ def validate(
         section: Class to build.
         tree: Values.
         source: Path or name of the values' origin, for messages.
-        errors: Messages on earlier errors.
         union_tags: Tags of unions, which pydantic adds to the locations of errors.
 
     Raises:
-        InputError: `errors` is not empty, or values are invalid; the message has one line for each error.
+        InputError: Values are invalid; the message has one line for each error.
+    """
+    result, faults = find_faults(section, tree, union_tags=union_tags)
+    if result is None:
+        raise combine_errors(source, [fault.message for fault in faults])
+    return result
+
+
+def find_faults(
+    section: type[SectionType],
+    tree: Mapping[str, Any],
+    *,
+    union_tags: Collection[str] = (),
+    written: Mapping[str, Any] | None = None,
+) -> tuple[SectionType | None, list[Fault]]:
+    """Build a section from nested mappings.
+
+    Args:
+        section: Class to build.
+        tree: Values.
+        union_tags: Tags of unions, which pydantic adds to the locations of errors.
+        written: By key, values as the user wrote them, which messages show in place of what references stand for.
+
+    Returns:
+        The section, or None and the errors.
     """
     try:
-        result = section.model_validate(tree)
+        return section.model_validate(tree), []
     except ValidationError as error:
-        sentences = [_sentence(dict(details), section, union_tags) for details in error.errors()]
-        raise combine_errors(source, [*errors, *sentences]) from None
-    if errors:
-        raise combine_errors(source, errors)
-    return result
+        return None, [_fault(dict(details), section, union_tags, written or {}) for details in error.errors()]
 
 
 def combine_errors(source: str, errors: Sequence[str]) -> InputError:
     """Return one error for all errors in one file."""
     if len(errors) == 1:
         return InputError(f"{source}: {errors[0]}")
-    return InputError(f"{source}: {len(errors)} problems:\n" + "\n".join(f"  {line}" for line in errors))
+    lines = [f"  {line}" for line in errors[:_MAX_LINES]]
+    if len(errors) > _MAX_LINES:
+        lines.append(f"  ... and {len(errors) - _MAX_LINES:,} more")
+    return InputError(f"{source}: {len(errors):,} problems:\n" + "\n".join(lines))
 
 
-def _sentence(details: Mapping[str, Any], section: type[Section], union_tags: Collection[str]) -> str:
+def shorten(value: Any) -> str:
+    """Return a value for a message: its `repr`, cut where it is long."""
+    text = repr(value[:_MAX_VALUE] if isinstance(value, str | list | tuple) else value)
+    return text if len(text) <= _MAX_VALUE else f"{text[:_MAX_VALUE]}..."
+
+
+def _fault(
+    details: Mapping[str, Any], section: type[Section], union_tags: Collection[str], written: Mapping[str, Any]
+) -> Fault:
     """Return one error of pydantic as `KEY = VALUE: what is wrong.`"""
-    key, value = ".".join(str(part) for part in details["loc"] if part not in union_tags), details["input"]
+    key = ".".join(str(part)[:_MAX_VALUE] for part in details["loc"] if part not in union_tags)
+    return Fault(key, _sentence(key, details, section, written))
+
+
+def _sentence(key: str, details: Mapping[str, Any], section: type[Section], written: Mapping[str, Any]) -> str:
+    value = details["input"]
     if details["type"] == "missing":
         return f"{key} is missing."
     if details["type"] == "extra_forbidden":
@@ -63,7 +112,8 @@ def _sentence(details: Mapping[str, Any], section: type[Section], union_tags: Co
     message = message.replace("a valid tuple", "a list, such as [2, 3]")
     if details["type"] == "value_error" and isinstance(value, Mapping | BaseModel):  # a rule between keys, named by it
         return f"{key}: {message}.".removeprefix(": ")
-    return f"{key}: {message}." if key == "encryption_key" else f"{key} = {value!r}: {message}."
+    text = next((text for name, text in written.items() if f"{key}.".startswith(f"{name}.")), value)
+    return f"{key}: {message}." if key == "encryption_key" else f"{key} = {shorten(text)}: {message}."
 
 
 def _suggestion(key: str, section: type[Section]) -> str:

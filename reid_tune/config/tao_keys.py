@@ -1,57 +1,78 @@
-"""Keys of the reference (NVIDIA TAO) without effect there: accepted with values that request nothing."""
+"""Keys of the reference (NVIDIA TAO) that are not in the schema: without effect there, or not supported here."""
 
 from typing import Any
 
-__all__ = ["is_default", "is_inactive_tao_key", "unsupported_message"]
+__all__ = ["inactive_reason", "is_tao_key", "unsupported_message"]
 
-_INACTIVE: dict[str, tuple[Any, ...]] = {
-    "model_name": (None, "", "re_identification"),
-    "model.cos_layer": (False,),
-    "model.devide_length": (4,),
-    "model.gem_pooling": (False,),
-    "model.id_loss_type": ("softmax",),
-    "model.id_loss_weight": (1.0,),
-    "model.jpm": (False,),
-    "model.re_arrange": (True,),
-    "model.shift_num": (5,),
-    "model.shuffle_group": (2,),
-    "model.sie_camera": (False,),
-    "model.sie_coe": (3.0,),
-    "model.sie_view": (False,),
-    "model.stem_conv": (False,),
-    "model.triplet_loss_weight": (1.0,),
-    "train.checkpoint_interval_unit": ("epoch",),
-    "train.num_nodes": (1,),
-    "train.optim.cosine_margin": (0.5,),
-    "train.optim.cosine_scale": (30, 30.0),
-    "train.optim.trp_l2": (False,),
-    "evaluate.batch_size": (-1,),
-    "evaluate.num_nodes": (1,),
-    "evaluate.trt_engine": (None, ""),
-    "inference.batch_size": (-1,),
-    "inference.num_nodes": (1,),
-    "inference.trt_engine": (None, ""),
+_NOTHING = "no effect in the reference either"
+_JPM = "the reference reads it for JPM alone, which does not work there"
+_SPLIT_TASK = "a task runs on one machine, as in the reference"
+
+# Why a key does nothing, whatever its value.
+_INACTIVE: dict[str, str] = {
+    "model_name": "only the reference's launcher reads it",
+    "model.cos_layer": _NOTHING,
+    "model.devide_length": _JPM,
+    "model.gem_pooling": f"{_NOTHING}; for GeM set model.pooling: gem",
+    "model.id_loss_type": "softmax is the only one",
+    "model.id_loss_weight": _NOTHING,
+    "model.jpm": "the reference reads it for a Swin alone",
+    "model.re_arrange": _JPM,
+    "model.shift_num": _JPM,
+    "model.shuffle_group": _JPM,
+    "model.sie_camera": _JPM,
+    "model.sie_coe": _JPM,
+    "model.sie_view": _JPM,
+    "model.stem_conv": _NOTHING,
+    "model.triplet_loss_weight": _NOTHING,
+    "train.checkpoint_interval_unit": "epoch is the only one",
+    "train.num_nodes": "a task runs on one machine",
+    "train.optim.cosine_margin": "only for an id_loss_type that does not work in the reference",
+    "train.optim.cosine_scale": "only for an id_loss_type that does not work in the reference",
+    "train.optim.trp_l2": _NOTHING,
+    "evaluate.batch_size": f"{_NOTHING}; dataset.val_batch_size sets it",
+    "evaluate.num_nodes": _SPLIT_TASK,
+    "evaluate.trt_engine": f"{_NOTHING}; evaluate.checkpoint may be an .onnx file",
+    "inference.batch_size": f"{_NOTHING}; dataset.val_batch_size sets it",
+    "inference.num_nodes": _SPLIT_TASK,
+    "inference.trt_engine": f"{_NOTHING}; inference.checkpoint may be an .onnx file",
 }
-_ADVICE = {
-    "model.gem_pooling": "set model.pooling: gem",
-    "train.checkpoint_interval_unit": "checkpoints are written by epoch",
-    "train.num_nodes": "this version trains on one machine",
-    "evaluate.trt_engine": "give a checkpoint or an .onnx file",
-    "inference.trt_engine": "give a checkpoint or an .onnx file",
+_WANDB = "runs are tracked in MLflow"
+
+# Values that would change the result in the reference, or that it does not survive: the supported ones, and advice.
+_SUPPORTED: dict[str, tuple[tuple[Any, ...], str]] = {
+    "model.id_loss_type": (
+        ("softmax",),
+        "set it to softmax, as the reference's other identity losses do not work, or remove it",
+    ),
+    "model.jpm": ((False, "false", "False"), "set it to false, as JPM does not work in the reference, or remove it"),
+    "train.checkpoint_interval_unit": (
+        ("epoch",),
+        "set it to epoch and checkpoint_interval to a number of epochs",
+    ),
+    "train.num_nodes": ((1, "1"), "set it to 1; for several machines run a sweep on a Ray cluster"),
 }
 
 
-def is_inactive_tao_key(key: str) -> bool:
-    """Whether the reference accepts the key but does nothing with it."""
+def is_tao_key(key: str) -> bool:
+    """Whether the reference knows the key and the schema does not."""
     return key in _INACTIVE or key == "wandb" or key.startswith("wandb.")
 
 
-def is_default(key: str, value: Any) -> bool:
-    """Whether ignoring the key changes nothing; logging to Weights & Biases is replaced by MLflow."""
-    return key not in _INACTIVE or value in _INACTIVE[key]
+def inactive_reason(key: str) -> str:
+    """Return why a key of the reference has no effect."""
+    return _INACTIVE.get(key, _WANDB)
 
 
-def unsupported_message(key: str, value: Any) -> str:
-    """Return the error message for an unsupported value."""
-    advice = _ADVICE.get(key, "in the reference it has no effect or does not work")
-    return f"{key} = {value!r} is not supported ({advice}): remove it."
+def unsupported_message(key: str, value: Any, backbone: str) -> str | None:
+    """Return the error message for a value that asks for something else than what would run, otherwise None.
+
+    Args:
+        key: Key of the reference.
+        value: Its value.
+        backbone: Backbone of the spec; JPM is a part of the reference's Swins.
+    """
+    supported, advice = _SUPPORTED.get(key, ((value,), ""))
+    if value in supported or key == "model.jpm" and "swin" not in backbone:
+        return None
+    return f"{key} = {value!r:.80} is not supported: {advice}."

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from reid_tune.config.defaults import documented_values
+from reid_tune.config.defaults import backbone_defaults
 from reid_tune.config.experiment import Experiment
 from reid_tune.config.model import is_swin, is_transformer, is_vit
 
@@ -22,18 +22,21 @@ class UnusedField:
     Attributes:
         key: Dotted key.
         reason: Why it has no effect.
-        user_set: Whether its value is neither a default nor an example of the documentation.
+        is_strict: Whether a value is refused, as the reference has no such field: it can only be a mistake.
+        is_refused: Whether it is strict and has another value than the default.
     """
 
     key: str
     reason: str
-    user_set: bool
+    is_strict: bool
+    is_refused: bool
 
 
 def unused_fields(experiment: Experiment) -> list[UnusedField]:
     """Return all fields of `model`, `dataset`, `re_ranking` and `train` without effect in an experiment."""
+    defaults = backbone_defaults(experiment.model.backbone)
     return [
-        UnusedField(key, reason, experiment.value(key) not in documented_values(key))
+        UnusedField(key, reason, key in _STRICT, key in _STRICT and experiment.value(key) != defaults[key])
         for reason, active, keys in _RULES
         if not active(experiment)
         for key in keys
@@ -48,6 +51,15 @@ def has_identity_loss(experiment: Experiment) -> bool:
 def has_triplet_loss(experiment: Experiment) -> bool:
     """Whether the triplet loss is one of the losses."""
     return "triplet" in experiment.dataset.sampler and "triplet" in experiment.model.metric_loss_type
+
+
+# Fields that the reference does not have. Its own fields do nothing there either, so a value of them is only named.
+_STRICT = {
+    *(f"dataset.color_jitter.{name}" for name in ("brightness", "contrast", "saturation", "hue")),
+    "dataset.validation_fraction",
+    "dataset.validation_seed",
+    "train.optim.plateau_patience",
+}
 
 
 def _has_pretrained_weights(experiment: Experiment) -> bool:
@@ -78,7 +90,12 @@ _RULES: tuple[tuple[str, Callable[[Experiment], bool], tuple[str, ...]], ...] = 
         ("model.pretrain_choice",),
     ),
     ("pretrain_choice is empty", lambda e: bool(e.model.pretrain_choice), ("model.pretrained_model_path",)),
-    ("reduce_feat_dim is false", lambda e: e.model.reduce_feat_dim is not False, ("model.feat_dim",)),
+    ("a resnet_50 projects to feat_dim", lambda e: e.model.backbone != "resnet_50", ("model.reduce_feat_dim",)),
+    (
+        "reduce_feat_dim is false",
+        lambda e: e.model.reduce_feat_dim is not False or e.model.backbone == "resnet_50",
+        ("model.feat_dim",),
+    ),
     ("there is no neck", lambda e: e.model.neck == "bnneck", ("model.neck_feat",)),
     (
         "sampler is triplet",

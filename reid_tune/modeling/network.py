@@ -85,7 +85,10 @@ def build_network(model: Model, classes: int = 0) -> ReIDNet:
         InputError: The backbone's name is wrong, or it does not support the size or another value of the spec.
     """
     backbone, pooling, backbone_dimension = build_backbone(model)
-    project = model.feat_dim != backbone_dimension if model.reduce_feat_dim is None else model.reduce_feat_dim
+    project = model.feat_dim != backbone_dimension
+    # The reference reads reduce_feat_dim of a Swin alone, and writes its default, false, into every spec of a ResNet.
+    if model.reduce_feat_dim is not None and model.backbone != "resnet_50":
+        project = model.reduce_feat_dim
     dimension = model.feat_dim if project else backbone_dimension
     # The reference projects a ResNet's map by a 1x1 convolution before the average: the same, as both are linear.
     projection: nn.Module = nn.Identity()

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from reid_tune.config.defaults import documented_values
+from reid_tune.config.defaults import backbone_defaults
 from reid_tune.config.experiment import unflatten
 from reid_tune.config.load import with_parameters
 from reid_tune.config.unused_fields import unused_fields
@@ -90,9 +90,10 @@ def reproduce_command(state: SweepState, run: RunState, spec: Path) -> Reproduce
         InputError: This version cannot read the spec.
     """
     experiment = with_parameters(recorded_experiment(state, spec.parent), run.parameters, run.name)
-    # A spec with values that have no effect is refused, and the run's parameters may have made some of the spec's
-    # values such ones: these return to their defaults.
-    unused = {field.key: documented_values(field.key)[0] for field in unused_fields(experiment) if field.user_set}
+    # Some values without effect are refused, and the run's parameters may have made some of the spec's values such
+    # ones: these return to their defaults.
+    defaults = backbone_defaults(experiment.model.backbone)
+    unused = {field.key: defaults[field.key] for field in unused_fields(experiment) if field.is_refused}
     resources = worker_resources_of(state, run, spec.parent)
     workers = {"train.num_gpus": resources.workers} if resources.workers > 1 else {}
     name = f"trial-{run.number}" if run.name.startswith("trials/") else run.name.replace("/", "-")

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from reid_tune.config.experiment import canonical_key
-from reid_tune.config.load import LEAVES, nearest_key, with_parameters
+from reid_tune.config.keys import LEAVES, nearest_key
+from reid_tune.config.load import with_parameters
 from reid_tune.errors import InputError
 from reid_tune.journal.sweep_lookup import load_state
 from reid_tune.search_space.load import SweepConfig

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from reid_tune.config.experiment import canonical_key
-from reid_tune.config.load import nearest_key
+from reid_tune.config.keys import nearest_key
 
 __all__ = ["Constraint", "parse_constraint"]
 

@@ -7,8 +7,9 @@ from typing import Any
 
 from reid_tune.checkpoints.filenames import is_reference
 from reid_tune.config.experiment import Experiment
-from reid_tune.config.load import build_experiment, parse_overrides, read_yaml
+from reid_tune.config.load import build_spec
 from reid_tune.config.pydantic_messages import validate
+from reid_tune.config.yaml_reader import parse_overrides, read_yaml
 from reid_tune.errors import InputError, error_context
 from reid_tune.search_space.parse import parse_spaces
 from reid_tune.search_space.schema import OBJECTIVE_FORMS, SweepFile
@@ -34,6 +35,7 @@ class SweepConfig:
         remote: Object store with the sweep's files, None if they are on this machine.
         weights_reference: Reference such as `models:/NAME@ALIAS` that the spec's file of pretrained weights replaces,
             empty if the spec names a file or nothing.
+        notes: Lines about values of the spec that have no effect or were left out.
     """
 
     file: SweepFile
@@ -44,6 +46,7 @@ class SweepConfig:
     source: Path
     remote: S3Store | None = None
     weights_reference: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def location(self) -> str:
@@ -70,15 +73,16 @@ def load_sweep(path: Path | str, overrides: Sequence[str] = ()) -> SweepConfig:
     tree = _override(read_yaml(path), file_overrides)
     file = validate(SweepFile, tree, str(path), union_tags=OBJECTIVE_FORMS)
     spec = (path.parent / file.spec).resolve()
-    experiment = build_experiment(read_yaml(spec), {**spec_overrides, "dataset.validation": "holdout"}, str(spec))
+    loaded = build_spec(read_yaml(spec), {**spec_overrides, "dataset.validation": "holdout"}, str(spec))
     remote = None
     if is_url(file.storage):
         with error_context(f"{path}: storage = {file.storage!r}"):
             remote = S3Store(file.storage) / file.name
     folder = (mirror_folder("drivers", file.storage) if remote else Path(file.storage)).absolute() / file.name
-    experiment = _trial_base(experiment)
+    experiment = _trial_base(loaded.experiment)
     space, re_ranking = parse_spaces(file.space, file.constraints, plain_values(experiment), str(path))
-    return SweepConfig(_with_budget(file, space, path), space, re_ranking, experiment, folder, path, remote)
+    file = _with_budget(file, space, path)
+    return SweepConfig(file, space, re_ranking, experiment, folder, path, remote, notes=loaded.notes)
 
 
 def _with_budget(file: SweepFile, space: SearchSpace, path: Path) -> SweepFile:

@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from reid_tune.config.experiment import canonical_key, leaf_fields
-from reid_tune.config.load import LEAVES, nearest_key
+from reid_tune.config.keys import LEAVES, nearest_key
 from reid_tune.config.pydantic_messages import combine_errors
 from reid_tune.errors import InputError
 from reid_tune.search_space.conditions import Branch, Parameter, check_conditions, sort_by_conditions

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from reid_tune.config.load import parse_overrides, with_parameters
+from reid_tune.config.load import with_parameters
+from reid_tune.config.yaml_reader import parse_overrides
 from reid_tune.errors import InputError, error_context
 from reid_tune.journal.progress import Progress, read_sweep
 from reid_tune.journal.requests import submit_request

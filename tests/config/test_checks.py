@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from reid_tune.config.checks import describe_ignored_keys, find_warnings
+from reid_tune.config.checks import describe_without_effect, find_warnings
 from reid_tune.config.experiment import Experiment
-from reid_tune.config.load import build_experiment
+from reid_tune.config.load import build_experiment, build_spec
 from reid_tune.config.unused_fields import unused_fields
 from reid_tune.errors import InputError
 
@@ -40,9 +40,13 @@ def build(**values: Any) -> Experiment:
         ),
         ({"dataset.batch_size": 66}, "dataset.batch_size = 66 is not a multiple of dataset.num_instances = 4"),
         ({"dataset.batch_size": 4}, "dataset.batch_size = 4 has one identity with dataset.num_instances = 4 images"),
-        ({"model.jpm": True}, "model.jpm = True is not supported (in the reference it has no effect or does not"),
-        ({"model.gem_pooling": True}, "model.gem_pooling = True is not supported (set model.pooling: gem): remove"),
-        ({"train.num_nodes": 2}, "train.num_nodes = 2 is not supported (this version trains on one machine)"),
+        ({"model.backbone": SWIN, "model.jpm": True}, "model.jpm = True is not supported: set it to false, as JPM"),
+        ({"model.id_loss_type": "arcface"}, "model.id_loss_type = 'arcface' is not supported: set it to softmax"),
+        ({"train.num_nodes": 2}, "train.num_nodes = 2 is not supported: set it to 1; for several machines run a"),
+        (
+            {"train.checkpoint_interval_unit": "step"},
+            "train.checkpoint_interval_unit = 'step' is not supported: set it to epoch and checkpoint_interval",
+        ),
         ({"dataset.train_dataset_dir": 3}, "dataset.train_dataset_dir = 3: should be a folder or a list of folders."),
         ({"dataset.train_dataset_dir": []}, "dataset.train_dataset_dir = []: should be a folder or a list of folders."),
         ({"model.input_channels": 4}, "model.input_channels = 4: should be 1 or 3."),
@@ -78,9 +82,11 @@ def test_dead_keys_of_the_reference_are_left_out_and_named() -> None:
     tree = {"model": {"jpm": False, "id_loss_type": "softmax"}, "wandb": {"enable": True, "project": "mine"}}
     experiment = build_experiment(tree, {}, "test")
     assert experiment == Experiment()
-    given = {"model.jpm", "model.id_loss_type", "wandb.enable", "model.backbone"}
-    assert describe_ignored_keys(given) == ["ignored, as it has no effect: model.id_loss_type, model.jpm, wandb.enable"]
-    assert describe_ignored_keys({"model.backbone"}) == []
+    assert build_spec(tree, {}, "test").notes[-1] == (
+        "no effect: model.id_loss_type (softmax is the only one); model.jpm (the reference reads it for a Swin alone); "
+        "wandb.enable, wandb.project (runs are tracked in MLflow)"
+    )
+    assert describe_without_effect(experiment, {"model.backbone"}) == []
 
 
 @pytest.mark.parametrize(
@@ -124,7 +130,7 @@ IDLE: list[tuple[dict[str, Any], str, Any, Any]] = [
     ({"train.optim.name": "Rprop"}, "train.optim.weight_decay", 0.0005, 0.1),
     ({"train.optim.plateau_patience": 3}, "train.optim.lr_steps", [40, 70], [3]),
     ({"train.optim.warmup_method": "cosine"}, "train.optim.plateau_patience", None, 3),
-    ({"model.reduce_feat_dim": False}, "model.feat_dim", 1024, 512),
+    ({"model.reduce_feat_dim": False, "model.backbone": SWIN}, "model.feat_dim", 1024, 512),
     ({"model.neck": ""}, "model.neck_feat", "after", "before"),
     ({"dataset.sampler": "triplet"}, "train.optim.large_fc_lr", False, True),
     ({"model.no_margin": True}, "train.optim.triplet_loss_margin", 0.3, 0.5),
@@ -145,16 +151,59 @@ IDLE: list[tuple[dict[str, Any], str, Any, Any]] = [
 ]
 
 
-@pytest.mark.parametrize(("spec", "key", "documented", "own"), IDLE)
-def test_a_value_without_effect_is_an_error_where_nobody_documented_it(
-    spec: dict[str, Any], key: str, documented: Any, own: Any
+# Fields that only reid-tune has: a value without effect can only be a mistake.
+STRICT = {
+    "dataset.color_jitter.hue",
+    "dataset.validation_fraction",
+    "dataset.validation_seed",
+    "train.optim.plateau_patience",
+}
+
+
+@pytest.mark.parametrize(("spec", "key", "documented", "value"), IDLE)
+def test_a_value_without_effect_is_named_and_not_refused(
+    spec: dict[str, Any], key: str, documented: Any, value: Any
 ) -> None:
-    experiment = build_experiment({}, spec | {key: documented}, "test")
-    assert [idle.user_set for idle in unused_fields(experiment) if idle.key == key] == [False]
-    assert key.rsplit(".", 1)[-1] in find_warnings(experiment)[-1]
-    with pytest.raises(InputError, match="has no effect, because .*: remove it") as caught:
-        build_experiment({}, spec | {key: own}, "test")
-    assert f"{key} = " in str(caught.value)
+    for accepted in (documented,) if key in STRICT else (documented, value):
+        loaded = build_spec({}, spec | {key: accepted}, "test")
+        assert {field.is_refused for field in unused_fields(loaded.experiment) if field.key == key} == {False}
+        if accepted is not None:
+            line = loaded.notes[-1]
+            assert line.startswith("no effect: ") and key.rsplit(".", 1)[-1] in line and "\n" not in line
+
+
+@pytest.mark.parametrize(("spec", "key", "documented", "value"), [row for row in IDLE if row[1] in STRICT])
+def test_a_value_without_effect_of_a_field_that_the_reference_lacks_is_refused(
+    spec: dict[str, Any], key: str, documented: Any, value: Any
+) -> None:
+    with pytest.raises(InputError, match=f"{key} = .*has no effect, because .*: remove it"):
+        build_experiment({}, spec | {key: value}, "test")
+    assert build_spec({}, spec | {key: value}, "test", "evaluate").experiment.value(key) == value
+
+
+# (a spec, a key without effect in it, a value outside the range of the field)
+OUT_OF_RANGE: list[tuple[dict[str, Any], str, Any]] = [
+    ({}, "train.optim.lr_monitor", "val_mAP"),
+    ({}, "model.pretrain_hw_ratio", 0),
+    ({}, "model.stride_size", [16]),
+    ({}, "model.drop_path", 1.5),
+    ({}, "train.optim.momentum", 1.0),
+    ({}, "train.optim.warmup_epochs", -1),
+    ({}, "train.optim.center_lr", 0),
+    ({"model.backbone": SWIN}, "model.last_stride", 3),
+    ({"model.backbone": SWIN}, "train.optim.gamma", 0),
+    ({"re_ranking.re_ranking": False}, "re_ranking.k1", 0),
+    ({"dataset.sampler": "softmax"}, "train.optim.triplet_loss_margin", -1),
+]
+
+
+@pytest.mark.parametrize(("spec", "key", "value"), OUT_OF_RANGE)
+def test_a_value_out_of_range_without_effect_is_left_out_with_a_note(
+    spec: dict[str, Any], key: str, value: Any
+) -> None:
+    loaded = build_spec({}, spec | {key: value}, "test")
+    assert loaded.experiment == build_experiment({}, spec, "test")
+    assert loaded.notes[-1].startswith(f"no effect, so left out: {key}")
 
 
 ACTIVE: list[tuple[dict[str, Any], str, Any]] = [
@@ -173,7 +222,8 @@ ACTIVE: list[tuple[dict[str, Any], str, Any]] = [
     ({"train.optim.plateau_patience": 3}, "train.optim.lr_monitor", "train_loss"),
     ({"train.optim.warmup_method": "constant"}, "train.optim.lr_steps", [3]),
     ({}, "model.feat_dim", 512),
-    ({"model.reduce_feat_dim": True}, "model.feat_dim", 512),
+    ({"model.reduce_feat_dim": True, "model.backbone": SWIN}, "model.feat_dim", 512),
+    ({"model.reduce_feat_dim": False}, "model.feat_dim", 512),
     ({}, "model.neck_feat", "before"),
     ({}, "train.optim.large_fc_lr", True),
     ({}, "train.optim.triplet_loss_margin", 0.5),
@@ -199,16 +249,22 @@ def test_a_warm_up_as_long_as_the_run_is_a_warning() -> None:
 
 
 def test_one_line_lists_what_has_no_effect() -> None:
-    *_, line = find_warnings(build(model__backbone=SWIN))
-    assert line.startswith("no effect: ") and "\n" not in line
-    assert (
-        "last_stride (the backbone is not a ResNet)" in line
-        and "warmup_iters, lr_steps, gamma, plateau_patience (warmup_method" in line
+    keys = ("last_stride", "optim.warmup_iters", "optim.lr_steps", "optim.warmup_epochs", "jpm")
+    tree = {"model": {"last_stride": 1, "jpm": False}, "train": {"optim": {"warmup_iters": 10, "lr_steps": [40]}}}
+    loaded = build_spec(tree, {"model.backbone": SWIN, "train.optim.warmup_epochs": 3}, "test")
+    assert all(any(key in given for given in loaded.user_keys) for key in keys)
+    assert loaded.notes == (
+        "no effect: last_stride (the backbone is not a ResNet); warmup_iters, lr_steps (warmup_method is cosine); "
+        "model.jpm (the reference reads it for a Swin alone)",
     )
-    assert "warmup_epochs" not in line
 
 
-def test_the_line_about_effects_can_be_kept_to_what_the_user_wrote() -> None:
-    experiment = build_experiment({"train": {"optim": {"momentum": 0.9}}}, {}, "test")
-    assert find_warnings(experiment, {"train.optim.momentum"})[-1] == "no effect: momentum (the optimizer is not SGD)"
-    assert not any(line.startswith("no effect") for line in find_warnings(experiment, set()))
+def test_the_line_about_effects_names_only_what_the_user_wrote() -> None:
+    loaded = build_spec({"train": {"optim": {"momentum": 0.9}}}, {"train.num_epochs": 11}, "test")
+    assert loaded.notes == ("no effect: momentum (the optimizer is not SGD)",)
+    assert build_spec({}, {"train.num_epochs": 11}, "test").notes == ()
+
+
+def test_the_default_of_the_reference_for_reduce_feat_dim_changes_nothing_of_a_resnet_50() -> None:
+    loaded = build_spec({"model": {"reduce_feat_dim": False, "feat_dim": 256}}, {"train.num_epochs": 11}, "test")
+    assert loaded.notes == ("no effect: reduce_feat_dim (a resnet_50 projects to feat_dim)",)

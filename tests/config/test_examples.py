@@ -10,8 +10,9 @@ import yaml
 from reid_tune.config.checks import find_warnings
 from reid_tune.config.defaults import SWIN_DEFAULTS, backbone_defaults
 from reid_tune.config.experiment import Experiment, canonical_key, flatten, leaf_fields
-from reid_tune.config.load import build_experiment, load_experiment, read_yaml
+from reid_tune.config.load import build_experiment, load_experiment
 from reid_tune.config.unused_fields import unused_fields
+from reid_tune.config.yaml_reader import read_yaml
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -158,7 +159,7 @@ def test_an_example_of_the_documentation_is_valid_and_keeps_its_values(text: str
     assert given.pop("train.results_dir") == "${results_dir}/train"
     assert {key: plain(experiment.value(key)) for key in given} == given
     assert experiment.task_dir("train") == Path("/path/to/experiment_results/train")
-    assert not any(idle.user_set for idle in unused_fields(experiment))
+    assert not any(idle.is_refused for idle in unused_fields(experiment))
 
 
 @pytest.mark.parametrize("text", EXAMPLES.values(), ids=EXAMPLES.keys())
@@ -184,7 +185,7 @@ def test_swin_backbones_get_swin_defaults_and_others_do_not() -> None:
 def test_defaults_build_a_valid_experiment_without_notes_of_deliberate_values() -> None:
     for backbone in ("resnet_50", "swin_tiny_patch4_window7_224", "vit_tiny_patch16_224"):
         experiment = build_experiment({}, {"model.backbone": backbone}, "test")
-        assert not any(idle.user_set for idle in unused_fields(experiment))
+        assert not any(idle.is_refused for idle in unused_fields(experiment))
 
 
 def test_every_field_has_help_and_a_default() -> None:

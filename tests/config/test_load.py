@@ -6,14 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reid_tune.config.experiment import Experiment, canonical_key, flatten, unflatten
-from reid_tune.config.load import (
-    build_experiment,
-    load_experiment,
-    nearest_key,
-    parse_overrides,
-    user_set_keys,
-    with_parameters,
-)
+from reid_tune.config.keys import nearest_key
+from reid_tune.config.load import build_experiment, load_experiment, load_spec, with_parameters
+from reid_tune.config.yaml_reader import parse_overrides
 from reid_tune.errors import InputError
 
 SECRET = "open-sesame-4711"
@@ -49,13 +44,13 @@ BAD_FILES = {
     "a YAML tag": ("results_dir: !!python/name:os.system ''", ["line 1", "not valid YAML"]),
     "no mapping": ("- model", ["does not contain a mapping"]),
     "empty": ("", ["does not contain a mapping"]),
-    "a date": ("results_dir: 2024-01-01", ["results_dir", "not a supported"]),
+    "a date in place of a number": ("train: {seed: 2024-01-01}", ["train.seed = '2024-01-01'", "valid integer"]),
     "two spellings": (
         "train: {optim: {steps: [1], lr_steps: [2]}}",
         ["train.optim.lr_steps is given twice", "[1]", "[2]", "keep one"],
     ),
-    "interpolation to nothing": ("results_dir: ${nowhere}/x", ["results_dir", "'nowhere' not found"]),
-    "interpolation to itself": ("results_dir: ${results_dir}/x", ["results_dir", "Recursive"]),
+    "interpolation to nothing": ("results_dir: ${nowhere}/x", ["results_dir", "the key 'nowhere' was not found"]),
+    "interpolation to itself": ("results_dir: ${results_dir}/x", ["results_dir", "refers to itself"]),
     "broken interpolation": ("results_dir: ${", ["results_dir"]),
     "batch": (
         "dataset: {batch_size: 30}",
@@ -112,9 +107,10 @@ def test_all_faults_of_a_stage_are_reported_at_once(tmp_path: Path) -> None:
     values = fault(write(tmp_path, "dataset: {prob: 2, batch_size: x}\ntrain: {num_epochs: 0}"))
     assert "3 problems" in values
     rules = fault(
-        write(tmp_path, "dataset: {batch_size: 30}\nmodel: {with_center_loss: true}"), "train.optim.momentum=0"
+        write(tmp_path, "dataset: {batch_size: 30, prob: 2}\nmodel: {with_center_loss: true}"),
+        "dataset.validation_seed=3",
     )
-    assert "3 problems" in rules and "momentum = 0.0 has no effect" in rules
+    assert "4 problems" in rules and "validation_seed = 3 has no effect" in rules and "dataset.prob = 2" in rules
 
 
 def test_interpolation_and_overrides(tmp_path: Path) -> None:
@@ -151,7 +147,7 @@ def test_null_sections_and_aliases_that_agree_are_fine(tmp_path: Path) -> None:
         f"encryption_key: {{a: {SECRET}}}",
         f"encryption_key: {SECRET}${{nowhere}}",
         f"encryption_key: '${{{SECRET}'",
-        f"encryption_key: {SECRET}\ntrain: {{epochs: 1}}\nresults_dir: ''",
+        f"encryption_key: {SECRET}\ntrain: {{epochs: 1}}\nresults_dir: []",
         f"encryption_key: {SECRET}\ntrain: {{num_epochs: 0}}",
         f"encryption_key: {SECRET}\nresults_dir: ${{nowhere}}",
     ],
@@ -247,7 +243,7 @@ def test_given_keys_are_those_of_file_and_overrides(tmp_path: Path) -> None:
     file = tmp_path / "spec.yaml"
     file.write_text("train:\n  optim: {steps: [2], base_lr: 0.1}\n")
     keys = {"train.optim.lr_steps", "train.optim.base_lr", "train.clip_grad_norm"}
-    assert user_set_keys(file, ["train.grad_clip=1"]) == keys
+    assert load_spec(file, ["train.grad_clip=1"]).user_keys == keys
 
 
 def test_unknown_keys_and_wrong_values_are_told_together(tmp_path: Path) -> None:

@@ -23,6 +23,8 @@ FAMILIES = ["resnet18", SMALL_SWIN, VIT, MOBILE]
         ("resnet18", 512, True, 512, True),
         ("resnet_50", 256, None, 256, True),
         ("resnet_50", 2048, None, 2048, False),
+        ("resnet_50", 256, False, 256, True),
+        ("resnet_50", 2048, True, 2048, False),
         (SMALL_SWIN, 1024, None, 1024, True),
         (SMALL_SWIN, 1024, False, 192, False),
         (SMALL_SWIN, 192, None, 192, False),

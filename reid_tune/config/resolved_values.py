@@ -1,0 +1,118 @@
+"""An experiment from the values of a user: references resolved, defaults added, faulty values left out."""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from reid_tune.config.defaults import backbone_defaults
+from reid_tune.config.experiment import Experiment, canonical_key, unflatten
+from reid_tune.config.interpolation import Interpolation, ReferenceFault, is_missing
+from reid_tune.config.keys import leaf_of, text_keys
+from reid_tune.config.pydantic_messages import Fault, find_faults
+from reid_tune.config.user_values import UserValues
+
+__all__ = ["ResolvedValues", "resolve_values"]
+
+_MAX_INTEGER = 2**62
+_MAX_PATH, _MAX_NAME = 4096, 255  # bytes of a path and of a name in it
+_CONTROL = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
+_TEXTS = text_keys()
+
+
+@dataclass(frozen=True)
+class ResolvedValues:
+    """An experiment, in which a faulty value is replaced by the default.
+
+    Attributes:
+        experiment: All values.
+        faults: Errors in single values.
+        written: By key, values with references as the user wrote them.
+        origin: Function that returns the key that is not given, for a key whose value is a reference to it.
+    """
+
+    experiment: Experiment
+    faults: list[Fault]
+    written: Mapping[str, Any]
+    origin: Callable[[str], str]
+
+    def as_written(self, message: str) -> str:
+        """Return a message with the values of references as the user wrote them, which shows no environment."""
+        for key, text in self.written.items():
+            message = message.replace(f"{key} = {self.experiment.value(key)!r}", f"{key} = {text!r}")
+        return message
+
+
+def resolve_values(user: UserValues, line_of: Callable[[str], int | None]) -> ResolvedValues:
+    """Return the experiment of a user's values, and the faults in them.
+
+    Args:
+        user: Values of the user.
+        line_of: Function that returns the line of a key in the file, None for a key that is not there.
+    """
+
+    def describe(key: str) -> str:
+        line = line_of(key)
+        return f"{key} (line {line})" if line else key
+
+    def resolve(base: Mapping[str, Any]) -> tuple[dict[str, Any], list[Fault], Callable[[str], str]]:
+        interpolation = Interpolation({**base, **user.tao, **given}, canonical_key, describe)
+        values, faults = dict(base), []
+        for key in given:
+            try:
+                value = interpolation.value(key)
+            except ReferenceFault as fault:
+                # A passphrase may contain ${ by chance, and is in no message.
+                is_secret = key == "encryption_key" and "${oc.env:" not in str(given[key])
+                faults.append(Fault(key, f"{key}: {'a reference in it cannot be resolved' if is_secret else fault}."))
+                continue
+            if problem := _find_text_problem(key, value):
+                faults.append(Fault(key, f"{key}: {problem}."))
+            elif not is_missing(value) or _is_value(key, value, values["model.backbone"]):
+                values[key] = str(value) if key in _TEXTS and type(value) is int else value
+        return values, faults, interpolation.origin
+
+    given = {key: value for key, value in user.values.items() if value is not None}
+    given = {key: given[key] for key in sorted(given, key=lambda key: key != "model.backbone")}
+    values, faults, origin = resolve(backbone_defaults("resnet_50"))
+    backbone = values["model.backbone"]
+    if isinstance(backbone, str) and backbone.startswith("swin"):
+        values, faults, origin = resolve(backbone_defaults(backbone))
+    written = {key: value for key, value in given.items() if "${" in str(value)}
+    defaults = backbone_defaults(backbone if isinstance(backbone, str) else "resnet_50")
+    experiment, value_faults = find_faults(Experiment, unflatten(values), written=written)
+    value_faults = [Fault(leaf_of(fault.key), fault.message) for fault in value_faults]
+    if experiment is None:
+        values |= {fault.key: defaults[fault.key] for fault in value_faults}
+        experiment = Experiment.model_validate(unflatten(values))
+    large = [key for key in given if _is_large(experiment.value(key))]
+    value_faults += [Fault(key, f"{key}: the number is too large.") for key in large]
+    return ResolvedValues(experiment, faults + value_faults, written, origin)
+
+
+def _is_value(key: str, value: Any, backbone: Any) -> bool:
+    """Whether an empty text is a value of the field.
+
+    Without a pretrain_choice the reference loads the weights of a Swin all the same, as the default does.
+    """
+    return value == "" and (key == "model.neck" or key == "model.pretrain_choice" and "swin" not in str(backbone))
+
+
+def _find_text_problem(key: str, value: Any) -> str | None:
+    """Return why a text, or one in a list, can be neither a name nor a path."""
+    if isinstance(value, list | tuple):
+        return next(filter(None, (_find_text_problem(key, item) for item in value)), None)
+    if not isinstance(value, str):
+        return None
+    if _CONTROL.search(value):
+        return "it has a line break, another control character or a byte outside UTF-8"
+    names = value.split("/")
+    too_long = len(value.encode()) > _MAX_PATH or max(len(name.encode()) for name in names) > _MAX_NAME
+    if too_long and key != "encryption_key":
+        return f"it is too long for a path, which has at most {_MAX_PATH:,} bytes, and {_MAX_NAME} between two slashes"
+    return None
+
+
+def _is_large(value: Any) -> bool:
+    numbers = value if isinstance(value, tuple) else (value,)
+    return any(type(number) is int and abs(number) > _MAX_INTEGER for number in numbers)

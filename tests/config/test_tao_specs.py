@@ -1,0 +1,301 @@
+"""Specs of the reference (NVIDIA TAO): real ones, and each field of its two pages with its documented values or none.
+
+The tables and the files in `data` have facts of the pages and of public specs only: keys and values.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from reid_tune.config.load import build_spec, load_spec
+from reid_tune.config.task_keys import TASKS
+from reid_tune.config.yaml_reader import read_yaml
+from reid_tune.errors import InputError
+
+from .test_examples import EXAMPLES
+
+DATA = Path(__file__).parent / "data"
+TAO_TASKS = ("train", "evaluate", "inference", "export")
+# Key: its default and the value of the example on the page for the ResNet; a third value, where the page has another.
+RESNET_PAGE: dict[str, tuple[Any, ...]] = {
+    "encryption_key": (None, "nvidia_tao"),
+    "results_dir": ("/results", "/path/to/experiment_results"),
+    "model.backbone": ("resnet_50", "resnet_50"),
+    "model.last_stride": (1, 1),
+    "model.pretrain_choice": ("imagenet", "imagenet", "self"),
+    "model.pretrained_model_path": (None, "/path/to/pretrained_model.pth"),
+    "model.input_channels": (3, 3),
+    "model.input_width": (128, 128),
+    "model.input_height": (256, 256),
+    "model.neck": ("bnneck", "bnneck", ""),
+    "model.feat_dim": (256, 256),
+    "model.neck_feat": ("after", "after", "before"),
+    "model.metric_loss_type": ("triplet", "triplet"),
+    "model.with_center_loss": (False, False),
+    "model.with_flip_feature": (False, False, True),
+    "model.label_smooth": (True, True, False),
+    "dataset.train_dataset_dir": (None, "/path/to/train_dataset_dir"),
+    "dataset.test_dataset_dir": (None, "/path/to/test_dataset_dir"),
+    "dataset.query_dataset_dir": (None, "/path/to/query_dataset_dir"),
+    "dataset.num_classes": (751, 751),
+    "dataset.batch_size": (64, 64),
+    "dataset.val_batch_size": (128, 128),
+    "dataset.num_workers": (1, 1),
+    "dataset.pixel_mean": ([0.485, 0.456, 0.406], [0.485, 0.456, 0.406]),
+    "dataset.pixel_std": ([0.226, 0.226, 0.226], [0.226, 0.226, 0.226]),
+    "dataset.padding": (10, 10, 1),
+    "dataset.prob": (0.5, 0.5),
+    "dataset.re_prob": (0.5, 0.5),
+    "dataset.sampler": ("softmax_triplet", "softmax_triplet", "softmax"),
+    "dataset.num_instances": (4, 4),
+    "re_ranking.re_ranking": (True, True, False),
+    "re_ranking.k1": (20, 20),
+    "re_ranking.k2": (6, 6),
+    "re_ranking.lambda_value": (0.3, 0.3),
+    "train.num_gpus": (1, 1),
+    "train.gpu_ids": ([0], [0], [0, 1]),
+    "train.seed": (1234, 1234),
+    "train.num_epochs": (10, 10),
+    "train.checkpoint_interval": (1, 5),
+    "train.validation_interval": (1, 5),
+    "train.resume_training_checkpoint_path": (None, None),
+    "train.results_dir": ("/results/train", "${results_dir}/train"),
+    "train.clip_grad_norm": (0.0, 0.0),
+    "train.optim": (None, {"name": "Adam"}),
+    "train.optim.name": ("Adam", "Adam", "Adamax"),
+    "train.optim.lr_monitor": ("val_loss", "val_loss", "train_loss"),
+    "train.optim.lr_steps": ([40, 70], [40, 70]),
+    "train.optim.steps": ([40, 70], [40, 70]),
+    "train.optim.gamma": (0.1, 0.1),
+    "train.optim.bias_lr_factor": (1, 1),
+    "train.optim.weight_decay": (0.0005, 0.0005),
+    "train.optim.weight_decay_bias": (0.0005, 0.0005),
+    "train.optim.warmup_factor": (0.01, 0.01),
+    "train.optim.warmup_iters": (10, 10),
+    "train.optim.warmup_method": ("linear", "linear", "cosine"),
+    "train.optim.base_lr": (0.00035, 0.00035),
+    "train.optim.momentum": (0.9, 0.9),
+    "train.optim.center_loss_weight": (0.0005, 0.0005),
+    "train.optim.center_lr": (0.5, 0.5),
+    "train.optim.triplet_loss_margin": (0.3, 0.3),
+    "evaluate.checkpoint": (None, "/path/to/model.pth"),
+    "evaluate.output_sampled_matches_plot": (None, "/path/to/matches.png"),
+    "evaluate.output_cmc_curve_plot": (None, "/path/to/cmc.png"),
+    "evaluate.test_dataset": (None, "/path/to/test"),
+    "evaluate.query_dataset": (None, "/path/to/query"),
+    "evaluate.gpu_ids": ([0], [0]),
+    "evaluate.num_gpus": (1, 1),
+    "evaluate.results_dir": ("/results/evaluate", "/results/evaluate"),
+    "inference.checkpoint": (None, "/path/to/model.pth"),
+    "inference.output_file": (None, "/path/to/embeddings.json"),
+    "inference.test_dataset": (None, "/path/to/test"),
+    "inference.query_dataset": (None, "/path/to/query"),
+    "inference.gpu_ids": ([0], [0]),
+    "inference.num_gpus": (1, 1),
+    "inference.results_dir": ("/results/inference", "/results/inference"),
+    "export.checkpoint": (None, "/path/to/model.pth"),
+    "export.onnx_file": (None, "/path/to/model.onnx"),
+    "export.gpu_id": (0, 0),
+}
+# Keys that the page for the Swin adds, or for which it has other values.
+SWIN_PAGE: dict[str, tuple[Any, ...]] = RESNET_PAGE | {
+    "model.backbone": ("swin_tiny_patch4_window7_224", "swin_tiny_patch4_window7_224", "swin_base_patch4_window7_224"),
+    "model.pretrain_choice": ("self", "self", "imagenet"),
+    "model.input_height": (384, 384),
+    "model.stride_size": ([16, 16], [16, 16]),
+    "model.feat_dim": (1024, 1024),
+    "model.no_margin": (True, True, False),
+    "model.label_smooth": (False, False, True),
+    "model.pretrain_hw_ratio": (2, 2),
+    "dataset.num_workers": (8, 8),
+    "dataset.pixel_mean": ([0.5, 0.5, 0.5], [0.5, 0.5, 0.5]),
+    "dataset.pixel_std": ([0.5, 0.5, 0.5], [0.5, 0.5, 0.5]),
+    "train.num_epochs": (120, 120),
+    "train.checkpoint_interval": (10, 10),
+    "train.optim.name": ("SGD", "SGD"),
+    "train.optim.bias_lr_factor": (2, 2),
+    "train.optim.weight_decay": (0.0001, 0.0001),
+    "train.optim.weight_decay_bias": (0.0001, 0.0001),
+    "train.optim.warmup_epochs": (20, 20),
+    "train.optim.warmup_method": ("cosine", "cosine"),
+    "train.optim.base_lr": (0.0008, 0.0008),
+    "train.optim.large_fc_lr": (False, False),
+}
+PAGES = {"resnet": RESNET_PAGE, "swin": SWIN_PAGE}
+NOT_GIVEN = ("", None, "???")
+# A spec that could never be trained, as its batch is smaller than one identity.
+NEVER_TRAINED = {"user_evaluates_ngc_swin"}
+
+
+def cases() -> Iterator[tuple[str, str]]:
+    for page, fields in PAGES.items():
+        for key in fields:
+            yield page, key
+
+
+@pytest.mark.parametrize(("page", "key"), cases())
+def test_a_documented_field_is_never_refused(page: str, key: str) -> None:
+    """Nothing else than the key's own value may differ between values that mean 'not given'."""
+    tree = yaml.safe_load(EXAMPLES[page])
+    for task in TAO_TASKS:
+        for value in (*PAGES[page][key], *NOT_GIVEN):
+            spec = build_spec(tree, {key: value}, "test", task)
+            assert not any("\n" in note for note in spec.notes)
+        empty = [build_spec(tree, {key: value}, "test", task).experiment for value in NOT_GIVEN[1:]]
+        assert empty[0] == empty[1]
+
+
+@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("value", NOT_GIVEN)
+def test_a_spec_of_which_nothing_is_given_is_the_default_one(page: str, value: Any) -> None:
+    tree = yaml.safe_load(EXAMPLES[page])
+    kept = {"model.backbone", "model.neck", "model.pretrain_choice"}
+    backbone = {"model.backbone": tree["model"]["backbone"]}
+    nothing = dict.fromkeys(set(PAGES[page]) - kept, value) | backbone
+    assert build_spec({}, nothing, "test").experiment == build_spec({}, backbone, "test").experiment
+
+
+def test_the_empty_text_is_a_value_of_the_neck_and_of_a_resnets_pretrain_choice() -> None:
+    resnet = {"model.neck": "", "model.pretrain_choice": "", "model.pretrained_model_path": "x.pth"}
+    loaded = build_spec({}, resnet | {"train.num_epochs": 20}, "test")
+    assert (loaded.experiment.model.neck, loaded.experiment.model.pretrain_choice) == ("", "")
+    assert loaded.notes == ("no effect: pretrained_model_path (pretrain_choice is empty)",)
+    # The reference loads the weights of a Swin whatever pretrain_choice is.
+    swin = resnet | {"model.backbone": "swin_tiny_patch4_window7_224"}
+    assert build_spec({}, swin, "test").experiment.model.pretrain_choice == "self"
+    for value in (None, "???"):
+        model = build_spec({}, {"model.neck": value, "model.pretrain_choice": value}, "test").experiment.model
+        assert (model.neck, model.pretrain_choice) == ("bnneck", "imagenet")
+
+
+@pytest.mark.parametrize("task", [None, *TAO_TASKS])
+@pytest.mark.parametrize("path", sorted(DATA.glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_real_spec_is_valid_for_every_task(path: Path, task: str | None) -> None:
+    if path.stem in NEVER_TRAINED and task in (None, "train"):
+        with pytest.raises(InputError, match="dataset.batch_size = 1: should be greater than or equal to 2"):
+            load_spec(path, task=task)
+        return
+    loaded = build_spec(read_yaml(path), {}, path.name, task)
+    assert len(loaded.notes) <= 5 and not any("\n" in note for note in loaded.notes)
+
+
+def test_there_are_ten_real_specs() -> None:
+    assert len(list(DATA.glob("*.yaml"))) >= 10
+
+
+def test_a_spec_that_the_reference_wrote_trains_by_the_recipe_of_its_page() -> None:
+    """All defaults of the reference, among them false for reduce_feat_dim, which it ignores with a ResNet."""
+    dumped = load_spec(DATA / "tao_dump_resnet.yaml", task="train").experiment
+    recipe = build_spec({}, {}, "test").experiment
+    assert dumped.train.optim == recipe.train.optim
+    assert dumped.model == recipe.model.model_copy(update={"reduce_feat_dim": False})
+    assert not dumped.re_ranking.re_ranking
+
+
+def test_values_without_effect_are_named_in_one_line() -> None:
+    loaded = load_spec(DATA / "user_search_result.yaml")
+    (line,) = [note for note in loaded.notes if note.startswith("no effect: ")]
+    for key in (
+        *("drop_path", "semantic_weight", "triplet_loss_margin", "k1", "momentum", "warmup_epochs", "model.jpm"),
+        *(
+            "model.gem_pooling",
+            "train.optim.trp_l2",
+            "evaluate.batch_size",
+            "evaluate.trt_engine",
+            "evaluate.num_nodes",
+        ),
+    ):
+        assert key in line
+    (left_out,) = [note for note in loaded.notes if note.startswith("no effect, so left out: ")]
+    assert "train.optim.lr_monitor = 'mAP'" in left_out
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_tasks_read_the_sections_of_their_own_names(task: str) -> None:
+    wrong = {"evaluate.fmr": 7, "inference.num_gpus": "many", "export.gpu_id": -1, "train.num_epochs": "x"}
+    own = {key for key in wrong if key.startswith(f"{task}.")}
+    loaded = build_spec({}, {key: value for key, value in wrong.items() if key not in own}, "test", task)
+    (note,) = [note for note in loaded.notes if "does not read" in note]
+    assert all(key in note for key in set(wrong) - own)
+    if own:
+        with pytest.raises(InputError, match=own.pop()):
+            build_spec({}, wrong, "test", task)
+
+
+# (file, overrides, task, the key that the message names, its line)
+NEEDED = [
+    ("nvidia_placeholders", [], "train", "dataset.train_dataset_dir", 4),
+    ("nvidia_placeholders", [], "evaluate", "evaluate.checkpoint", 12),
+    ("nvidia_placeholders", ["evaluate.checkpoint=x"], "evaluate", "evaluate.test_dataset", 12),
+    (
+        "nvidia_placeholders",
+        ["inference.checkpoint=x", "inference.test_dataset=x"],
+        "inference",
+        "inference.query_",
+        11,
+    ),
+    ("empty_template", [], "train", "dataset.train_dataset_dir", 7),
+    ("empty_template", ["evaluate.checkpoint=x", "dataset.test_dataset_dir=x"], "evaluate", "evaluate.query_data", 10),
+    ("tao_dump_resnet", [], "inference", "inference.checkpoint", 12),
+    ("user_search_result", ["dataset.test_dataset_dir="], "evaluate", "dataset.test_dataset_dir", None),
+    ("user_linear_warmup_epochs", [], "train", "dataset.train_dataset_dir", None),
+]
+
+
+@pytest.mark.parametrize(("name", "overrides", "task", "key", "line"), NEEDED)
+def test_a_field_that_the_task_needs_is_named_with_file_and_line(
+    name: str, overrides: list[str], task: str, key: str, line: int | None
+) -> None:
+    path = DATA / f"{name}.yaml"
+    position = f"{path}, line {line}: " if line else f"{path}: "
+    with pytest.raises(InputError, match=f"^{position}{key}[a-z_]* is not set: give the|a checkpoint") as caught:
+        load_spec(path, overrides, task)
+    assert str(caught.value).startswith(f"{position}{key}") and "\n" not in str(caught.value)
+
+
+REFERENCES: list[tuple[dict[str, Any], str, str]] = [
+    # (values, the message for all tasks, empty if valid; a task that does not mind)
+    ({"evaluate.checkpoint": "${export.checkpoint}"}, "", "train"),
+    ({"evaluate.checkpoint": "${train.results_dir}/reid_model_latest.pth"}, "", "train"),
+    (
+        {"evaluate.checkpoint": "${export.checkpoint}/x"},
+        "export.checkpoint is not given, and evaluate.checkpoint",
+        "train",
+    ),
+    ({"inference.output_file": "${evaluate.test_dataset}.json"}, "evaluate.test_dataset is not given, and", "evaluate"),
+    (
+        {
+            "evaluate.query_dataset": "${evaluate.test_dataset}/q",
+            "evaluate.test_dataset": "${dataset.test_dataset_dir}",
+        },
+        "dataset.test_dataset_dir is not given, and evaluate.query_dataset refers to it",
+        "inference",
+    ),
+    ({"train.seed": "${nowhere}"}, "train.seed: the key 'nowhere' was not found", "export"),
+    (
+        {"export.onnx_file": "${oc.env:REID_TUNE_NOT_SET}"},
+        "the environment variable REID_TUNE_NOT_SET is not set",
+        "train",
+    ),
+    ({"train.results_dir": "${oc.env:REID_TUNE_NOT_SET,somewhere}/x"}, "", "train"),
+    (
+        {"train.results_dir": "${.resume_training_checkpoint_path}/x"},
+        "train.resume_training_checkpoint_path is",
+        "export",
+    ),
+]
+
+
+@pytest.mark.parametrize(("values", "message", "task"), REFERENCES)
+def test_a_reference_to_a_field_that_is_not_given_names_that_field(
+    values: dict[str, Any], message: str, task: str
+) -> None:
+    build_spec({}, values, "test", task)
+    if not message:
+        build_spec({}, values, "test")
+        return
+    with pytest.raises(InputError, match=message):
+        build_spec({}, values, "test")
