@@ -1,6 +1,7 @@
 """Plan or run a sweep: checks, pretrained weights and Ray, then the driver."""
 
 import sys
+from functools import partial
 from typing import Any
 
 from rich.console import Console
@@ -9,8 +10,9 @@ from reid_tune.config.encryption_key import find_passphrase
 from reid_tune.errors import InputError
 from reid_tune.execution.cluster.node_checks import check_nodes
 from reid_tune.execution.cluster.session import ray_session
-from reid_tune.journal.event_log import EVENTS, read_events, read_header
+from reid_tune.journal.event_log import EVENTS, EventLog, read_events, read_header
 from reid_tune.journal.events import Event
+from reid_tune.journal.lease import Lease
 from reid_tune.journal.s3_sweep_store import S3SweepStore
 from reid_tune.journal.stages import STAGES, ResumeMode
 from reid_tune.journal.state import SweepState
@@ -94,6 +96,7 @@ def _run_pinned(
         if not stages:
             return state if has_ended(sweep, past) else complete_end(sweep, files, console)
         require_same_key(sweep, state)
+        _require_no_driver(files, console)
     elif start not in (None, STAGES[0]):
         raise InputError(f"--from {start}: there is no sweep {sweep.file.name} in {sweep.location} yet: leave it out.")
     key = find_passphrase(sweep.experiment)
@@ -112,6 +115,16 @@ def _run_pinned(
         # Before the log begins, so that a sweep that cannot run leaves no files.
         plan = plan_from_probe(sweep, checks) if STAGES[0] in stages else checks.as_dict()
         return SweepDriver(sweep, files, checks, plan, console).run(stages, redone, len(past))
+
+
+def _require_no_driver(files: SweepStore, console: Console) -> None:
+    """Reject a sweep that another process drives, before data is read and Ray is started.
+
+    Raises:
+        InputError: another driver is alive.
+    """
+    with EventLog(files.folder / EVENTS), Lease(files.objects, files.lock, wait=partial(print_warning, console)):
+        pass
 
 
 def _stages_until(until: str) -> tuple[str, ...]:

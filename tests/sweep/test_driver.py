@@ -1,5 +1,6 @@
 import sys
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
 
@@ -83,3 +84,27 @@ def test_a_missing_file_of_the_key_stops_a_sweep_before_it_writes(
     with pytest.raises(InputError, match=r"cannot read .*none\.txt"):
         plan_sweep(sweep, "search")
     assert not sweep.folder.exists()
+
+
+def test_a_second_driver_is_refused_before_data_is_read_and_ray_is_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = begun(tmp_path, None, None)
+    monkeypatch.setattr("reid_tune.sweep.run.run_preflight", lambda *_: pytest.fail("data is read"))
+    monkeypatch.setattr("reid_tune.sweep.run.ray_session", lambda *_: pytest.fail("Ray is started"))
+    with (
+        Journal(sweep.folder),
+        pytest.raises(InputError, match="simulated is in use by another running process: wait for it or stop it"),
+    ):
+        run_sweep(sweep, resume="auto", until="register")
+
+
+def test_a_driver_on_another_machine_is_noticed_before_data_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = begun(tmp_path, None, None)
+    monkeypatch.setattr("reid_tune.sweep.run.run_preflight", lambda *_: pytest.fail("data is read"))
+    alive = InputError(f"{sweep.folder} is driven by process 1 on elsewhere: wait for it or stop it.")
+    monkeypatch.setattr("reid_tune.sweep.run.Lease", MagicMock(side_effect=alive))
+    with pytest.raises(InputError, match="is driven by process 1 on elsewhere"):
+        run_sweep(sweep, resume="auto", until="register")
