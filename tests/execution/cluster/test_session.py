@@ -1,10 +1,14 @@
+import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from reid_tune.config.encryption_key import KEY_FILE_VARIABLE
+from reid_tune.errors import InfrastructureError, InputError
 from reid_tune.execution.cluster import session
 
 
@@ -25,3 +29,78 @@ def test_workers_of_other_nodes_wait_as_the_drivers_threads_do(monkeypatch: pyte
     variables = options["runtime_env"]["env_vars"]
     assert variables["GOMP_SPINCOUNT"] == "7" and variables[KEY_FILE_VARIABLE] == "/key"
     assert not {"OTHER", "OMP_WAIT_POLICY"} & variables.keys()
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (Exception("The current node timed out during startup. This could happen"), "The current node timed out"),
+        (RuntimeError("first line\nsecond line"), "(first line)"),
+        (ConnectionError("ray.init() failed"), "ray.init() failed"),
+        (ValueError("The plasma directory file /dev/shm does not exist"), "/dev/shm does not exist"),
+        (OSError(28, "No space left on device"), "No space left on device"),
+        (FileNotFoundError(2, "No such file or directory", "/dev/shm"), "'/dev/shm'"),
+        (MemoryError(), "(MemoryError)"),
+        (PermissionError(13, "Permission denied"), "Permission denied"),
+        (AssertionError(), "(AssertionError)"),
+    ],
+)
+@pytest.mark.parametrize("address", ["local", "10.0.0.1:6379"])
+def test_a_start_that_fails_is_one_sentence(
+    error: Exception, reason: str, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+
+    def fail(**_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(ray, "init", fail)
+    expected = InfrastructureError if address == "local" else InputError
+    with pytest.raises(expected) as raised, session._connect(address=address):
+        pass
+    text = str(raised.value)
+    assert reason in text and "\n" not in text and text.endswith((" and try again.", " with --submit."))
+
+
+def test_a_local_session_cleans_up_after_a_failed_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import ray
+
+    seen: list[str] = []
+
+    def fail(**options: Any) -> None:
+        seen.extend((options["_temp_dir"], os.environ["TMPDIR"], os.environ["REID_TUNE_ENCRYPTION_KEY"]))
+        raise Exception("The current node timed out during startup.")
+
+    monkeypatch.setattr(ray, "init", fail)
+    monkeypatch.setenv("TMPDIR", "/tmp")
+    monkeypatch.setattr(tempfile, "tempdir", "/tmp")
+    for name in (*session._WORKER_SETTINGS, *session._TUNE_SETTINGS, "RAY_AUTH_TOKEN", "RAY_AUTH_MODE"):
+        monkeypatch.setenv(name, "")
+    with pytest.raises(InfrastructureError), session.ray_session(None, "a key"):
+        pass
+    folder, temporary, key = map(str, seen)
+    assert Path(folder).parent == Path(temporary).parent and not Path(folder).parent.exists() and key == "a key"
+    assert os.environ["TMPDIR"] == "/tmp" and "REID_TUNE_ENCRYPTION_KEY" not in os.environ
+    assert "RAY_enable_metrics_collection" not in os.environ
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({"REID_TUNE_CACHE_DIR": "{folder}"}, {"TORCHINDUCTOR_CACHE_DIR": "{folder}/compiled"}),
+        ({"XDG_CACHE_HOME": "{folder}"}, {"TORCHINDUCTOR_CACHE_DIR": "{folder}/reid-tune/compiled"}),
+        ({"TORCHINDUCTOR_CACHE_DIR": "/mine"}, {}),
+        ({"REID_TUNE_CACHE_DIR": "relative"}, {}),
+        ({"REID_TUNE_CACHE_DIR": "/dev/null/folder"}, {}),
+    ],
+)
+def test_what_is_compiled_is_kept_in_the_users_cache(
+    variables: dict[str, str], expected: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("REID_TUNE_CACHE_DIR", "XDG_CACHE_HOME", "TORCHINDUCTOR_CACHE_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value.format(folder=tmp_path))
+    result = session._compiler_cache()
+    assert result == {name: value.format(folder=tmp_path) for name, value in expected.items()}
+    assert all(Path(folder).stat().st_mode & 0o777 == 0o700 for folder in result.values())
