@@ -37,6 +37,7 @@ from reid_tune.training.devices import worker_devices
 from reid_tune.training.loop import train
 from reid_tune.training.pretrained import load_pretrained
 
+from .helpers.onnx_files import write_onnx
 from .helpers.small_networks import SMALL_SWIN, SMALL_VIT
 
 VIT = {"model.backbone": SMALL_VIT, "model.input_height": 32, "model.input_width": 32}
@@ -67,6 +68,7 @@ class World:
         (odd / "nobody.jpg").write_bytes(path.read_bytes())
         self.weights = {seed: self._checkpoint(seed) for seed in (1, 2)}
         self.positions = self._positions()
+        self.encoder = write_onnx(root / "encoder.onnx", ("b", 3, "h", "w"), more_outputs=[("exp", ("b", 5))])
         self.threshold = self._threshold()
         self.observations: dict[tuple[Observe, str], Any] = {}
         self.steady: set[Observe] = set()
@@ -482,6 +484,20 @@ ROWS: dict[str, Row] = {
     ),
 }
 
+# The preparation of images for an ONNX file of another tool, in both tasks that embed with one.
+for task, observe in (("evaluate", evaluated), ("inference", embedded)):
+    base = {f"{task}.checkpoint": "{encoder}", f"{task}.onnx_output": "output"}
+    ROWS |= {
+        f"{task}.onnx_output": Row("output", "exp", observe, base),
+        f"{task}.input.height": Row(32, 7, observe, base),
+        f"{task}.input.width": Row(16, 5, observe, base),
+        f"{task}.input.mean": Row([0.1], [0.9], observe, base),
+        f"{task}.input.std": Row([0.5], [0.1, 0.5, 0.9], observe, base),
+        f"{task}.input.max_value": Row(1, 255, observe, base | {f"{task}.input.mean": [0.5]}),
+        f"{task}.input.channel_order": Row("rgb", "bgr", observe, base),
+        f"{task}.input.interpolation": Row("bilinear", "bicubic", observe, base),
+    }
+
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
@@ -494,7 +510,7 @@ def filled(value: Any, world: World, results: Path) -> Any:
     if isinstance(value, str):
         names = {"{a}": world.root / "a", "{b}": world.root / "b", "{odd}": world.root / "odd", "{results}": results}
         names |= {"{first}": world.weights[1], "{second}": world.weights[2], "{vit}": world.positions}
-        names |= {"{threshold}": world.threshold}
+        names |= {"{threshold}": world.threshold, "{encoder}": world.encoder}
         for name, path in names.items():
             value = value.replace(name, str(path))
         return value

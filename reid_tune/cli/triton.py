@@ -65,7 +65,7 @@ def triton_repository(
     """
     from reid_tune.deploy.triton.config import ServingOptions
     from reid_tune.deploy.triton.repository import write_repository
-    from reid_tune.tasks.common.open_model import ONNX, model_name, resolve_model
+    from reid_tune.tasks.common.model_references import ONNX, model_name, resolve_model
 
     serving = ServingOptions(flavour, max_batch_size, tuple(preferred or ()), delay, device, instances, threads)
     path = resolve_model(reference, ONNX)

@@ -1,12 +1,23 @@
 """Sections `re_ranking`, `evaluate`, `inference` and `export`."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from reid_tune.config.base import GpuSelection, Section
 
-__all__ = ["Evaluate", "Export", "ExportPrecision", "Inference", "InputLayout", "ReRankingSection"]
+__all__ = [
+    "ChannelOrder",
+    "Evaluate",
+    "Export",
+    "ExportPrecision",
+    "Inference",
+    "InputLayout",
+    "ModelInput",
+    "ReRankingSection",
+]
+
+ChannelOrder = Literal["rgb", "bgr"]
 
 InputLayout = Literal["float_nchw", "uint8_nhwc"]
 ExportPrecision = Literal["fp32", "fp16"]
@@ -28,6 +39,32 @@ class ReRankingSection(Section):
     num_query: int = Field(10, ge=1, description="Number of queries in the plot of sampled matches.")
 
 
+class ModelInput(Section):
+    """Images that an ONNX file of another tool expects, where neither its graph nor its metadata say so."""
+
+    height: int | None = Field(None, ge=1, description="Height of the images in pixels; default: model.input_height.")
+    width: int | None = Field(None, ge=1, description="Width of the images in pixels; default: model.input_width.")
+    mean: Annotated[tuple[float, ...], Field(min_length=1)] | None = Field(
+        None,
+        description="Mean of each channel, in the order of channel_order, for values in 0..max_value; default: "
+        "dataset.pixel_mean, or 0 where std or max_value is set.",
+    )
+    std: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] | None = Field(
+        None,
+        description="Standard deviation of each channel, as for mean; default: dataset.pixel_std, or 1 where mean or "
+        "max_value is set.",
+    )
+    max_value: Literal[1, 255] | None = Field(
+        None, description="Value of white before mean and std are applied: 1 or 255; default: 1."
+    )
+    channel_order: ChannelOrder | None = Field(
+        None, description="Order of the channels, rgb or bgr as in OpenCV; default: rgb."
+    )
+    interpolation: Literal["bilinear", "bicubic"] | None = Field(
+        None, description="Filter of the resizing; default: that of model.backbone."
+    )
+
+
 class _Task(GpuSelection):
     checkpoint: str | None = Field(None, description="Checkpoint, .onnx file, models:/NAME@ALIAS or sweep:NAME.")
     results_dir: str | None = Field(
@@ -35,6 +72,12 @@ class _Task(GpuSelection):
     )
     test_dataset: str | None = Field(None, description="Folder of gallery images; default: dataset.test_dataset_dir.")
     query_dataset: str | None = Field(None, description="Folder of query images; default: dataset.query_dataset_dir.")
+    input: ModelInput = Field(
+        default_factory=ModelInput, description="Images that an ONNX file of another tool expects."
+    )
+    onnx_output: str | None = Field(
+        None, description="Name of the embeddings' output in an ONNX file that has several outputs."
+    )
 
 
 class Evaluate(_Task):

@@ -18,7 +18,8 @@ from reid_tune.config.experiment import Experiment
 from reid_tune.data.image_spec import ImageSpec
 from reid_tune.deploy.fp16 import to_fp16
 from reid_tune.deploy.graph_edits import add_l2_normalisation, add_pixel_normalisation
-from reid_tune.deploy.onnx_model import INPUT, OUTPUT, OnnxModel, protobuf_messages
+from reid_tune.deploy.onnx_file import append_checksum, first_line, protobuf_messages
+from reid_tune.deploy.onnx_model import INPUT, OUTPUT, OnnxModel
 from reid_tune.deploy.parity import Parity, measure_parity
 from reid_tune.deploy.preprocessing import DEFAULT, ExportOptions, image_metadata
 from reid_tune.errors import InputError, RunFailedError
@@ -65,7 +66,7 @@ def export_onnx(
     model = _apply_options(_translate(frozen, experiment), options, experiment)
     _add_metadata(model, {**extra_metadata, **_metadata(frozen, experiment), **options.metadata()})
     with atomic_path(path) as temporary:
-        temporary.write_bytes(model.SerializeToString())
+        temporary.write_bytes(append_checksum(model.SerializeToString()))
         del model
         parity = measure_parity(frozen, OnnxModel(temporary, gpu=gpu), crops)
         if not parity.equal:
@@ -110,7 +111,7 @@ def _translate(network: ReIDNet, experiment: Experiment) -> Any:
                 verbose=False,
             )
     except torch.onnx.errors.OnnxExporterError as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise RunFailedError(f"model.backbone = {model.backbone!r} cannot be exported to ONNX: {reason}.") from error
     assert program is not None
     translated = program.model_proto

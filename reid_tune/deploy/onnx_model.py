@@ -1,15 +1,14 @@
-"""Exported ONNX file, opened with onnxruntime."""
+"""ONNX file that reid-tune exported, opened with onnxruntime."""
 
-from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from reid_tune.deploy.onnx_file import OnnxFile, open_session, read_onnx
 from reid_tune.deploy.preprocessing import ExportOptions, Preprocessing
 from reid_tune.errors import InputError
 
-__all__ = ["INPUT", "OUTPUT", "OnnxModel", "protobuf_messages"]
+__all__ = ["INPUT", "OUTPUT", "OnnxModel"]
 
 INPUT, OUTPUT = "input", "fc_pred"
 
@@ -24,33 +23,35 @@ class OnnxModel:
 
     Attributes:
         path: The file.
-        metadata: All metadata that the exporter wrote.
+        metadata: All metadata of the file, without its checksum.
         preprocessing: Preparation of its input; crops are RGB, or greyscale in three equal channels.
         options: Input layout, precision and normalisation of the file.
         dimension: Number of values in an embedding.
 
     Args:
-        path: The file.
+        path: The file, or its content that was read already.
         threads: Threads of one operator on the CPU; 0 leaves the number to onnxruntime.
         gpu: Index of the GPU, where onnxruntime can use one.
 
     Raises:
-        InputError: the file is not an ONNX file, keeps weights in other files, has other inputs or outputs, or lacks
-            metadata or has metadata that contradict them.
+        InputError: the file is not an ONNX file, is damaged, keeps weights in other files, has other inputs or
+            outputs, or lacks metadata or has metadata that contradict them.
     """
 
-    def __init__(self, path: Path | str, *, threads: int = 0, gpu: int = 0) -> None:
-        self.path = Path(path)
-        self._session = _open(self.path, threads, gpu)
-        self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
+    def __init__(self, path: Path | str | OnnxFile, *, threads: int = 0, gpu: int = 0) -> None:
+        file = path if isinstance(path, OnnxFile) else read_onnx(path)
+        self.path, self.metadata = file.path, file.metadata
+        if file.weight_files:
+            raise InputError(f"{self.path} keeps weights in other files, which are not read here; {_HINT}.")
+        self._session = open_session(file, threads, gpu, _HINT)
         try:
             self.preprocessing = Preprocessing.from_metadata(self.metadata)
             self.options = ExportOptions.from_metadata(self.metadata)
             self.dimension = int(self.metadata["dimension"])
         except KeyError as error:
-            raise InputError(f"{path} has no metadata {error}; {_HINT}.") from None
+            raise InputError(f"{self.path} has no metadata {error}; {_HINT}.") from None
         except (ValueError, TypeError) as error:
-            raise InputError(f"{path} has invalid metadata ({error}); {_HINT}.") from None
+            raise InputError(f"{self.path} has invalid metadata ({error}); {_HINT}.") from None
         self._require_signature()
 
     @property
@@ -97,51 +98,3 @@ class OnnxModel:
         expected = [inputs[self.preprocessing.layout], (OUTPUT, _FLOAT, ["batch", self.dimension])]
         if signature != expected:
             raise InputError(f"{self.path} has inputs and outputs {signature} in place of {expected}; {_HINT}.")
-
-
-def protobuf_messages(message: Any) -> Iterator[Any]:
-    """Yield a protobuf message and all messages in it, at any depth."""
-    yield message
-    for field, value in message.ListFields():
-        if field.message_type is not None:
-            for child in value if isinstance(value, Sequence) else [value]:
-                yield from protobuf_messages(child)
-
-
-def _open(path: Path, threads: int, gpu: int) -> Any:
-    """Return an onnxruntime session of a file."""
-    import onnxruntime
-
-    content = _read(path)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 4
-    available = onnxruntime.get_available_providers()
-    # Without TF32, which onnxruntime switches on, an embedding would be the same to 3 digits only.
-    preferred = {"CUDAExecutionProvider": {"use_tf32": "0", "device_id": str(gpu)}, "CPUExecutionProvider": {}}
-    providers = [(name, settings) for name, settings in preferred.items() if name in available]
-    try:
-        return onnxruntime.InferenceSession(content, options, providers=providers)
-    except Exception as error:  # onnxruntime's errors have no other common base.
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(f"onnxruntime cannot open {path} ({reason}); {_HINT}.") from None
-
-
-def _read(path: Path) -> bytes:
-    """Return the content of an ONNX file that keeps all weights inside."""
-    import onnx
-
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}.") from None
-    try:
-        model = onnx.ModelProto.FromString(content)
-    except Exception:  # protobuf's DecodeError
-        model = onnx.ModelProto()
-    if not model.graph.node:
-        raise InputError(f"{path} is not an ONNX file; give one that reid-tune exported.")
-    tensors = (message for message in protobuf_messages(model) if isinstance(message, onnx.TensorProto))
-    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in tensors):
-        raise InputError(f"{path} keeps weights in other files, which are never read; {_HINT}.")
-    return content

@@ -11,7 +11,7 @@ from reid_tune.files import write_atomic
 from reid_tune.journal.event_log import EVENTS, read_header
 from reid_tune.journal.events import SweepHeader, TrainingHeader
 from reid_tune.search_space.load import SweepConfig
-from reid_tune.tasks.common.open_model import CHECKPOINT, resolve_model
+from reid_tune.tasks.common.model_references import CHECKPOINT, resolve_model
 
 __all__ = ["pinned_pretrained_weights"]
 

@@ -14,8 +14,9 @@ from reid_tune.files import write_atomic
 from reid_tune.tasks.common.calibration import calibrate
 from reid_tune.tasks.common.evaluation_pictures import Pictures
 from reid_tune.tasks.common.evaluation_sets import EvaluationSet, evaluation_sets
+from reid_tune.tasks.common.model_references import ONNX, resolve_models
 from reid_tune.tasks.common.model_scores import ModelEvaluation, evaluate_features, reranking_of
-from reid_tune.tasks.common.open_model import ONNX, ModelFile, resolve_models
+from reid_tune.tasks.common.open_model import ModelFile, describe_inputs
 from reid_tune.tasks.common.status_log import StatusLog, kpi, logged
 from reid_tune.tasks.train import describe_run
 from reid_tune.training.devices import task_devices
@@ -124,7 +125,7 @@ class _Evaluator:
         ]
         if self.is_folder:
             lines.append(_SELECTED_ON_TEST)
-        return [*lines, describe_run(self.experiment, "evaluate", self.devices)]
+        return [*lines, *describe_inputs(self.models), describe_run(self.experiment, "evaluate", self.devices)]
 
     def evaluate(
         self, load: Callable[[ModelOpener], Embedder], log: StatusLog

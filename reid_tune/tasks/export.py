@@ -20,7 +20,8 @@ from reid_tune.deploy.preprocessing import ExportOptions
 from reid_tune.errors import InputError
 from reid_tune.files import check_output_file, require_writable, write_atomic
 from reid_tune.tasks.common.calibration import read_threshold
-from reid_tune.tasks.common.open_model import CHECKPOINT, open_network, resolve_model
+from reid_tune.tasks.common.model_references import CHECKPOINT, resolve_model
+from reid_tune.tasks.common.open_model import open_network
 from reid_tune.tasks.common.status_log import logged
 from reid_tune.training.devices import worker_devices
 

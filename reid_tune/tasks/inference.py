@@ -17,7 +17,8 @@ from reid_tune.files import check_output_file, require_writable, write_atomic
 from reid_tune.storage.download_cache import ensure_local_folder
 from reid_tune.tasks.common.embedding_files import ENDINGS, Image, list_images, open_embeddings_file
 from reid_tune.tasks.common.evaluation_sets import evaluation_folders
-from reid_tune.tasks.common.open_model import ONNX, ModelFile, resolve_model
+from reid_tune.tasks.common.model_references import ONNX, resolve_model
+from reid_tune.tasks.common.open_model import ModelFile, describe_inputs
 from reid_tune.tasks.common.status_log import logged
 from reid_tune.tasks.train import describe_run
 from reid_tune.training.devices import task_devices
@@ -70,10 +71,11 @@ def run_inference(experiment: Experiment) -> InferenceResult:
             )
         target = Path(section.output_file) if section.output_file else directory / "embeddings.json"
         check_output_file("inference.output_file", target, ENDINGS)
-        model = ModelFile(resolve_model(section.checkpoint, ONNX), experiment)
+        model = ModelFile(resolve_model(section.checkpoint, ONNX), experiment, "inference")
         images = _list_images(experiment, target)
         workers = task_devices(experiment, "inference")
-        print(describe_run(experiment, "inference", workers), file=sys.stderr)
+        for line in (*describe_inputs([model]), describe_run(experiment, "inference", workers)):
+            print(line, file=sys.stderr)
         with open_embedding_pool(workers) as load:
             embedder = load(model)
             require_writable(target)

@@ -16,7 +16,7 @@ from reid_tune.config.train import Train
 from reid_tune.data.account import accounts_as_dict, describe_accounts
 from reid_tune.errors import InputError
 from reid_tune.files import write_atomic
-from reid_tune.tasks.common.open_model import CHECKPOINT, resolve_model
+from reid_tune.tasks.common.model_references import CHECKPOINT, resolve_model
 from reid_tune.tasks.common.status_log import StatusLog, kpi, logged
 from reid_tune.tasks.common.tracked_training import EpochLog, track_training
 from reid_tune.tasks.split import SPLIT, write_split_lists

@@ -77,7 +77,7 @@ def test_a_registered_model_is_served_by_its_name(run: Run) -> None:
     ("words", "said"),
     [
         ("missing.onnx models", "there is no checkpoint missing.onnx."),
-        ("text.onnx models", "text.onnx is not an ONNX file; give one that reid-tune exported."),
+        ("text.onnx models", "text.onnx is not an ONNX file, or is damaged; give an .onnx file."),
         ("people.onnx text.onnx", "cannot make the folder text.onnx: File exists; choose another path."),
         ("people.onnx models --name a/b", "'a/b' is not a valid model name: give --name 1 to 64 letters, digits,"),
         ("people.onnx models --device tpu", "device 'tpu': give auto, cpu, gpu or GPUs by number such as gpu:0,1."),

@@ -61,6 +61,7 @@ def test_the_file_is_alone_and_describes_itself(exported: Any, backbone: str) ->
         "backbone": backbone,
         "spec_sha256": spec_hash(experiment),
         "opset": str(graph.opset_import[0].version),
+        "crc32": metadata["crc32"],
     }
     assert (graph.producer_name, graph.producer_version) == ("reid-tune", reid_tune.__version__)
     assert [node.name for node in graph.graph.input] == ["input"]

@@ -196,7 +196,8 @@ def test_an_onnx_file_says_how_its_images_are_resized(
     """That the file of a Swin says bicubic is tested with the export."""
     file, _ = run_export(None, str(checkpoint), {})
     model = onnx.load(file)
-    next(entry for entry in model.metadata_props if entry.key == "interpolation").value = interpolation
+    metadata = {entry.key: entry.value for entry in model.metadata_props if entry.key != "crc32"}
+    onnx.helper.set_model_props(model, metadata | {"interpolation": interpolation})
     onnx.save(model, file)
     paths, embeddings = read(run_inference(spec(inference__checkpoint=str(file))).path)
     resize = {"bilinear": BILINEAR, "bicubic": BICUBIC}

@@ -1,6 +1,6 @@
 """Models from any file or reference: checkpoints of reid-tune or other tools, ONNX files, registered models, sweeps."""
 
-import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -8,93 +8,48 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from reid_tune.checkpoints.checkpoint import Checkpoint, load_checkpoint
-from reid_tune.checkpoints.filenames import BEST, LATEST, newest_checkpoint
+from reid_tune.checkpoints.checkpoint import Checkpoint, is_checkpoint_content, load_checkpoint
 from reid_tune.checkpoints.third_party_file import read_third_party_weights
-from reid_tune.checkpoints.third_party_keys import extract_tensors, to_reid_tune_keys
+from reid_tune.checkpoints.weight_search import find_weights, network_keys
 from reid_tune.config.diff import network_differences
 from reid_tune.config.encryption_key import find_passphrase
 from reid_tune.config.experiment import Experiment
 from reid_tune.data.image_spec import ImageSpec
-from reid_tune.deploy.onnx_model import OnnxModel
+from reid_tune.deploy.onnx_embedder import describe_input, open_embedder
+from reid_tune.deploy.onnx_file import SCORE_HINT
+from reid_tune.deploy.onnx_input import InputRequest
 from reid_tune.errors import InputError
 from reid_tune.evaluation.distances import fix_cublas_workspace
-from reid_tune.journal.sweep_lookup import sweep_folder
 from reid_tune.modeling.network import ReIDNet, build_network
 from reid_tune.modeling.weights import is_optional, load_weights
 from reid_tune.training.embedding import Embedder, EmbedFunction, make_embed_function
 from reid_tune.training.memory import is_out_of_memory
 
-__all__ = [
-    "CHECKPOINT",
-    "ONNX",
-    "ModelFile",
-    "checkpoint_experiment",
-    "model_name",
-    "open_network",
-    "resolve_model",
-    "resolve_models",
-]
+__all__ = ["ModelFile", "checkpoint_experiment", "describe_inputs", "open_network"]
 
-# Names of the files in a version of a registered model.
-CHECKPOINT, ONNX = "checkpoint.pth", "model.onnx"
-
-_NAMED = re.compile(r"(?:models:/|sweep:)([^@/]+)")
-_SWEEP = re.compile(r"sweep:([A-Za-z0-9][A-Za-z0-9._-]{0,63})(?:/(\d+))?")
+# Endings of models that only another runtime opens.
+_OTHER_RUNTIMES = {
+    ".engine": "TensorRT",
+    ".plan": "TensorRT",
+    ".trt": "TensorRT",
+    ".etlt": "TAO",
+    ".xml": "OpenVINO",
+    ".tflite": "TensorFlow Lite",
+    ".pb": "TensorFlow",
+    ".mlmodel": "Core ML",
+}
 _SHOWN = 4  # Names of missing weights in a message.
-
-
-def resolve_model(reference: str, file_name: str) -> Path:
-    """Return the local file of a model.
-
-    Args:
-        reference: A path, `models:/NAME@ALIAS`, `models:/NAME/3`, `runs:/ID/PATH`, `sweep:NAME` (the winner) or
-            `sweep:NAME/7` (a trial).
-        file_name: CHECKPOINT or ONNX, the file of a registered model; of a sweep's winner ONNX is preferred.
-
-    Raises:
-        InputError: the model or the file does not exist.
-    """
-    if reference.startswith("sweep:"):
-        return _resolve_sweep(reference, file_name)
-    if reference.startswith(("models:/", "runs:/")):
-        return _resolve_registered(reference, file_name)
-    path = Path(reference)
-    if not path.is_file():
-        hint = " (it is a folder: give a file in it)" if path.is_dir() else ""
-        raise InputError(f"there is no checkpoint {reference}{hint}.")
-    return path
-
-
-def resolve_models(reference: str, file_name: str) -> list[Path]:
-    """Return all checkpoints of a folder, or the one file that `resolve_model` finds.
-
-    Of a folder these are all `model_epoch_*.pth` by epoch; where it has none, all .pth and .onnx files by name. The
-    copies of a run's latest and best checkpoint are left out.
-
-    Raises:
-        InputError: the model does not exist, or the folder has no such file.
-    """
-    folder = Path(reference)
-    if not folder.is_dir():
-        return [resolve_model(reference, file_name)]
-    files = [path for path in folder.iterdir() if path.is_file() and path.name not in (LATEST, BEST)]
-    epochs = [path for path in files if path.match("model_epoch_*.pth")]
-    models = epochs or [path for path in files if path.suffix in (".pth", ".onnx") and not path.name.startswith(".")]
-    if not models:
-        raise InputError(f"the folder {reference} has no checkpoint: it should hold model_epoch_*.pth, .pth or .onnx.")
-    return sorted(models, key=lambda path: _natural_order(path.name))
-
-
-def model_name(reference: str, path: Path) -> str:
-    """Return the name of the registered model or the sweep in a reference, otherwise the stem of its file."""
-    match = _NAMED.match(reference)
-    return match[1] if match else path.stem
 
 
 @dataclass(frozen=True)
 class ModelFile:
-    """A checkpoint or an ONNX file, which has its own preprocessing; called with a device, it opens the model there.
+    """A checkpoint or an ONNX file; called with a device, it opens the model there.
+
+    Attributes:
+        path: The file.
+        experiment: The user's spec.
+        section: Section of the spec, evaluate or inference, whose `input` says how images for an ONNX file of another
+            tool are prepared.
 
     Raises:
         InputError: when opened, the file is unusable or does not fit the spec.
@@ -102,18 +57,45 @@ class ModelFile:
 
     path: Path
     experiment: Experiment
+    section: str = "evaluate"
+
+    @property
+    def is_onnx(self) -> bool:
+        """Whether the file is an ONNX file by its name."""
+        return self.path.suffix.lower() == ".onnx"
+
+    @property
+    def input_request(self) -> InputRequest:
+        """What the spec says about the images of an ONNX file."""
+        return InputRequest.from_experiment(self.experiment, self.section)
 
     def __call__(self, device: torch.device) -> Embedder:
         if self.experiment.train.deterministic:
             fix_cublas_workspace()
         batch_size = self.experiment.dataset.val_batch_size
-        if self.path.suffix == ".onnx":
-            model = OnnxModel(self.path, threads=torch.get_num_threads(), gpu=device.index or 0)
+        if self.is_onnx:
+            threads, gpu = torch.get_num_threads(), device.index or 0
+            model = open_embedder(self.path, self.input_request, threads=threads, gpu=gpu)
             embed = _report_out_of_memory(partial(model.embed, batch_size=batch_size), batch_size)
-            return Embedder(model.preprocessing.image_spec, model.dimension, embed)
+            return Embedder(model.image_spec, model.dimension, embed)
+        if runtime := _OTHER_RUNTIMES.get(self.path.suffix.lower()):
+            raise InputError(f"{self.path} is a model of {runtime}: give its ONNX file, {SCORE_HINT}.")
         network, experiment = open_network(self.path, self.experiment)
         embed = _report_out_of_memory(make_embed_function(network.to(device), experiment), batch_size)
         return Embedder(ImageSpec.from_experiment(experiment), network.dimension, embed)
+
+
+def describe_inputs(models: Sequence[ModelFile]) -> Iterator[str]:
+    """Yield a line for each ONNX file about the preparation of its images, and one for values without effect.
+
+    Raises:
+        InputError: an ONNX file cannot embed images.
+    """
+    for model in models:
+        if model.is_onnx:
+            yield describe_input(model.path, model.input_request)
+    if models and not any(model.is_onnx for model in models) and (keys := models[0].input_request.keys):
+        yield f"note: {', '.join(keys)} without effect: {models[0].path} is not an ONNX file"
 
 
 def open_network(path: Path, experiment: Experiment | None) -> tuple[ReIDNet, Experiment]:
@@ -175,10 +157,13 @@ def _third_party_network(path: Path, experiment: Experiment) -> ReIDNet | None:
         InputError: the file lacks weights of the spec's network.
     """
     try:
-        weights = to_reid_tune_keys(extract_tensors(read_third_party_weights(path)))
+        content = read_third_party_weights(path)
     except InputError:
         return None
+    if is_checkpoint_content(content):
+        return None  # a damaged one
     network = build_network(experiment.model)
+    weights = find_weights(content, network_keys(network)).tensors
     report = load_weights(network, weights, hw_ratio=experiment.model.pretrain_hw_ratio)
     loaded = {*report.loaded, *report.resized}
     if not any(name.startswith("backbone.") for name in loaded):
@@ -190,40 +175,6 @@ def _third_party_network(path: Path, experiment: Experiment) -> ReIDNet | None:
             "give a whole ReID model, and the section model that it was trained with."
         )
     return network.eval()
-
-
-def _resolve_registered(reference: str, file_name: str) -> Path:
-    from reid_tune.tracking.registry.resolve import resolve
-    from reid_tune.tracking.store import tracking_uri
-
-    path = resolve(reference, tracking_uri())
-    if not path.is_dir():
-        return path
-    if not (path / file_name).is_file():
-        names = ", ".join(sorted(entry.name for entry in path.iterdir())) or "nothing"
-        raise InputError(f"{reference} has no {file_name}; it has {names}.")
-    return path / file_name
-
-
-def _resolve_sweep(reference: str, file_name: str) -> Path:
-    match = _SWEEP.fullmatch(reference)
-    if match is None:
-        raise InputError(f"'{reference}' does not name a model: write sweep:NAME or sweep:NAME/7.")
-    name, trial = match.groups()
-    folder = sweep_folder(name)
-    onnx_file = folder / "export" / "winner.onnx"
-    if trial is None and file_name == ONNX and onnx_file.is_file():
-        return onnx_file
-    run = folder / "refit" / "winner" if trial is None else folder / "trials" / f"{int(trial):04d}"
-    checkpoint = newest_checkpoint(run)
-    if checkpoint is None:
-        raise InputError(f"{reference} has no checkpoint: the run was removed, or has not finished an epoch.")
-    return checkpoint
-
-
-def _natural_order(name: str) -> list[tuple[int, str]]:
-    """Return a sort key that orders numbers by value: 999 before 1000."""
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
 def _report_out_of_memory(embed: EmbedFunction, batch_size: int) -> EmbedFunction:

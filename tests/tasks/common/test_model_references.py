@@ -6,7 +6,7 @@ import pytest
 
 from reid_tune.checkpoints.filenames import BEST, LATEST
 from reid_tune.errors import InputError
-from reid_tune.tasks.common.open_model import CHECKPOINT, ONNX, model_name, resolve_model, resolve_models
+from reid_tune.tasks.common.model_references import CHECKPOINT, ONNX, model_name, resolve_model, resolve_models
 
 
 def touch(path: Path) -> Path:
