@@ -22,12 +22,21 @@ from reid_tune.report.summary import ranked_trials
 from reid_tune.report.tables import confirm_table, finalist_table, leaderboard
 from reid_tune.tables import format_percent
 
-__all__ = ["SweepPage"]
+__all__ = ["SweepPage", "escape_markdown"]
 
 _MAX_TRIALS = 20  # rows of the leaderboard, fewer where the text would exceed _MAX_LENGTH
 _MAX_LENGTH = 8000  # characters that a store accepts
 _PADDING = 2 * "\N{NO-BREAK SPACE}"  # MLflow's page leaves no space between columns
 _CHANGING = (SweepHeader, StageStarted, StageDone, StagesReopened, RunSuggested, RunEnded, ModelRegistered)
+_SPECIAL = re.compile(
+    r"[\\`*<|~$]"  # code, emphasis, tags, columns and formulas
+    r"|\](?=[(\[:])"  # the text of a link
+    r"|(?<![^\W_])_|_(?![^\W_])"  # emphasis; inside a word it is none
+    r"|&(?=#|\w)"  # a character by its name
+    r"|(?<=:)//"  # an address, which becomes a link
+    r"|^\s*(?:[#>=]|[-+](?![\d.])|\d+(?=[.)]\s))",  # at the start of a line: headings, quotes and lists
+    re.MULTILINE,
+)
 _FINALIST_COLUMNS = 4  # label, mAP, mINP, Rank-1
 
 
@@ -66,8 +75,8 @@ class SweepPage:
 
     def _paragraphs(self, trials: int, linked: Callable[[str], str]) -> Iterator[str]:
         state = self.state
-        yield f"**{_headline(state)}**"
-        yield from (sentence.replace("\n", "  \n") for sentence in _decisions(state))
+        yield f"**{escape_markdown(_headline(state))}**"
+        yield from (escape_markdown(sentence).replace("\n", "  \n") for sentence in _decisions(state))
         if (finalists := finalist_table(state)) is not None:
             yield _table(finalists, linked, _FINALIST_COLUMNS)
         if (candidates := confirm_table(state)) is not None:
@@ -114,8 +123,21 @@ def _table(table: Table, linked: Callable[[str], str], max_columns: int | None =
     cells = [[_cell(str(cell)) for cell in column.cells] for column in columns]
     lines = [heads, ["---:" if column.justify == "right" else "---" for column in columns]]
     lines += [[linked(first), *others] for first, *others in zip(*cells, strict=True)]
-    return f"{table.title}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return f"{escape_markdown(str(table.title))}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|") + _PADDING
+    return escape_markdown(" ".join(text.split())) + _PADDING
+
+
+def escape_markdown(text: str) -> str:
+    """Return a text that Markdown shows as it is: names, values and reasons may have tags, links or columns in them.
+
+    Characters with a meaning become HTML's character references, which every renderer of Markdown and every table cell
+    shows as the character.
+    """
+    return _SPECIAL.sub(lambda match: "".join(map(_reference, match[0])), text)
+
+
+def _reference(character: str) -> str:
+    return character if character.isspace() else f"&#{ord(character)};"

@@ -7,6 +7,7 @@ from typing import Any
 from reid_tune.deploy.parity import Parity
 from reid_tune.journal.state import SweepState
 from reid_tune.report.formatting import KIND_LABELS, format_interval, trial_label
+from reid_tune.report.markdown import escape_markdown
 from reid_tune.report.sentences import evaluation_count_sentences, explain_winner
 from reid_tune.tables import format_count, format_metric, format_percent
 
@@ -26,10 +27,11 @@ def render_model_card(state: SweepState, folder: Path) -> str:
     # MLflow's table of versions shows the first words.
     headline = f"mAP {format_percent(plain['mAP'])} %, Rank-1 {format_percent(plain['Rank-1'])} % on test"
     paragraphs = [
-        f"{headline}: winner of the sweep **{state.header.name}**, trial {trial_label(number)}.",
+        f"{headline}: winner of the sweep **{escape_markdown(state.header.name)}**, trial {trial_label(number)}.",
         _table(state.stages["test"]["models"]["winner"]),
-        f"{next(evaluation_count_sentences(state, folder))}.",  # The spec's own test folders are the first.
-        _confirm_sentence(state),
+        # The spec's own test folders are the first.
+        escape_markdown(f"{next(evaluation_count_sentences(state, folder))}."),
+        escape_markdown(_confirm_sentence(state)),
         f"The ONNX file against PyTorch: {Parity(**state.stages['export']['winner']['parity'])}.",
     ]
     return "\n\n".join(paragraphs)
