@@ -11,7 +11,7 @@ from reid_tune.errors import InputError
 from reid_tune.journal.checksum import add_checksum
 from reid_tune.journal.event_log import EVENTS
 from reid_tune.journal.events import EpochReported, Event, StageDone, StagesReopened, StageStarted
-from reid_tune.journal.progress import read_sweep, sweep_progress
+from reid_tune.journal.progress import is_driver_running, read_sweep, sweep_progress
 from reid_tune.journal.stages import STAGES
 
 from ..helpers.events import driver_started, sweep_header, write_events
@@ -67,6 +67,35 @@ def test_a_process_that_has_the_number_but_not_the_command_is_no_driver(process:
     process.kill()
     process.wait()
     assert sweep_progress([driver(0, process.pid, command=("x", "sweep", "it")), search]).state == "interrupted"
+
+
+@pytest.mark.parametrize(
+    ("words", "recorded", "running"),
+    [
+        (["sweep", "it"], ["sweep", "it"], True),
+        # The key is moved to the environment before the command line is recorded; without a key the word stays.
+        (["sweep", "it", "encryption_key=hush"], ["sweep", "it"], True),
+        (["encryption_key=hush", "sweep", "it"], ["sweep", "it"], True),
+        (["sweep", "encryption_key=a", "it", "encryption_key=b"], ["sweep", "it"], True),
+        (["sweep", "it", "encryption_key="], ["sweep", "it", "encryption_key="], True),
+        (["sweep", "it", "encryption_key="], ["sweep", "it"], False),
+        (["sweep", "it"], ["sweep", "it", "encryption_key="], False),
+        (["sweep", "it", "encryption_key=hush"], ["sweep", "it", "encryption_key="], False),
+        (["sweep", "it", "my_encryption_key=x"], ["sweep", "it"], False),
+        (["sweep", "that"], ["sweep", "it"], False),
+    ],
+)
+def test_a_driver_is_known_by_its_command_without_the_key(words: list[str], recorded: list[str], running: bool) -> None:
+    command = [sys.executable, "-c", "print(flush=True); input()", *words]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "\n"
+        assert is_driver_running(driver_started(pid=process.pid, command=["reid-tune", *recorded])) is running
+        process.kill()
+
+
+def test_no_driver_and_one_on_another_host() -> None:
+    assert is_driver_running(None) is False and is_driver_running(driver_started()) is False
+    assert is_driver_running(driver_started(host="elsewhere")) is None
 
 
 def test_the_time_between_two_drivers_belongs_to_no_stage() -> None:
