@@ -21,7 +21,7 @@ __all__ = [
 ]
 
 # Entries of a set of metrics that have no column.
-_NOT_METRICS = ("intervals", "protocol")
+_NOT_METRICS = ("intervals", "protocol", "embeddings", "warnings")
 
 
 def format_percent(value: Any) -> str:

@@ -116,7 +116,7 @@ def _nearest(features: FeatureSet, identities: np.ndarray, device: torch.device 
         result[members] = result[members].scatter_reduce_(1, owner.expand(len(block), -1), block, "amin")
 
     with full_precision():
-        queries, gallery = UniqueRows.of(features.query_features, device), UniqueRows.of(gallery_features, device)
+        queries, gallery = UniqueRows.of_sides(features.query_features, gallery_features, device)
         distance_blocks(queries, gallery)(receive)
     return result.cpu().numpy()
 

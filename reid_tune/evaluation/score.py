@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from reid_tune.errors import InputError
+from reid_tune.evaluation.degenerate import EmbeddingStatistics, examine_rows, require_rankable
 from reid_tune.evaluation.distances import DistanceBlocks, UniqueRows, distance_blocks, full_precision
 from reid_tune.evaluation.features import FeatureSet
 from reid_tune.evaluation.intervals import interval
@@ -36,6 +36,8 @@ class Score:
     unmatched: int  # number of queries without a match, which count in no metric
     gallery: int  # number of images without junk
     reranking: ReRanking | None  # settings of the re-ranking; None without it
+    embeddings: EmbeddingStatistics
+    warnings: tuple[str, ...]  # sentences about embeddings and labels that make the metrics doubtful; usually none
 
     def cmc(self, ranks: int) -> np.ndarray:
         """Share of queries with a match among the first 1, 2, ... images, float64 [min(ranks, gallery)]."""
@@ -60,8 +62,9 @@ class Score:
         return {name: list(interval(values, self.query_ids)) for name, values in self.per_query.items()}
 
     def report(self) -> dict[str, Any]:
-        """`as_dict` with `intervals` and `protocol`."""
-        return {**self.as_dict(), "intervals": self.intervals, "protocol": self.protocol}
+        """`as_dict` with `intervals`, `protocol`, `embeddings` and `warnings`."""
+        statistics = {"embeddings": self.embeddings.as_dict(), "warnings": list(self.warnings)}
+        return {**self.as_dict(), "intervals": self.intervals, "protocol": self.protocol, **statistics}
 
     @property
     def protocol(self) -> str:
@@ -84,7 +87,7 @@ def score(features: FeatureSet, reranking: ReRanking | None = None, device: torc
     are left out. Average precision is the mean of the precision at each match.
 
     Raises:
-        InputError: no gallery image is left without junk, or no query has a match.
+        InputError: nothing can be ranked, see `require_rankable` and `examine_rows`.
     """
     return next(scores(features, [reranking], device))
 
@@ -119,19 +122,21 @@ class Retrieval:
         queries: Feature rows of the queries.
         gallery: Feature rows of the gallery.
         neighbours: Neighbours of the queries followed by the gallery, enough for all settings; None without settings.
+        embeddings: Statistics of the rows.
+        warnings: Sentences about rows and labels.
 
     Raises:
-        InputError: no gallery image is left without junk.
+        InputError: see `score`.
     """
 
     def __init__(self, features: FeatureSet, settings: Sequence[ReRanking], device: torch.device | str) -> None:
+        require_rankable(features.query_ids, features.query_cameras, features.gallery_ids, features.gallery_cameras)
         self.features = features.without_junk()
-        if not len(self.features.gallery_ids):
-            raise InputError("every gallery image is junk (identity -1); give a gallery with identities.")
         query, gallery = self.features.query_features, self.features.gallery_features
         with full_precision():
             rows = UniqueRows.joined([query, gallery], device)
             self.queries, self.gallery = rows.part(0, len(query)), rows.part(len(query), len(rows))
+            self.embeddings, self.warnings = examine_rows(self.features, rows)
             self.neighbours = None
             if settings:
                 self.neighbours = find_neighbours(rows, max(setting.neighbours for setting in settings))
@@ -144,17 +149,9 @@ class Retrieval:
         return lambda receive: run_settings([receive])
 
     def score(self, ranking: Ranking, setting: ReRanking | None) -> Score:
-        """Score of a ranking; `setting` is recorded in it.
-
-        Raises:
-            InputError: no query has a match.
-        """
+        """Score of a ranking; `setting` is recorded in it."""
         first_hit = ranking.first_hit.numpy()
         has_match = first_hit >= 0
-        if not has_match.any():
-            raise InputError(
-                "no query has a match (its identity under another camera) in the gallery; check the two sets."
-            )
         precision, penalty = (
             x.numpy()[has_match] for x in (ranking.average_precision, ranking.inverse_negative_penalty)
         )
@@ -170,4 +167,6 @@ class Retrieval:
             unmatched=int((~has_match).sum()),
             gallery=len(self.features.gallery_ids),
             reranking=setting,
+            embeddings=self.embeddings,
+            warnings=tuple(self.warnings),
         )

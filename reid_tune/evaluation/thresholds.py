@@ -86,7 +86,7 @@ class PairDistances:
             InputError: see `without_unidentified`.
         """
         features = without_unidentified(features)
-        queries, gallery = (UniqueRows.of(x, device) for x in (features.query_features, features.gallery_features))
+        queries, gallery = UniqueRows.of_sides(features.query_features, features.gallery_features, device)
 
         def run(receive: BlockConsumer) -> None:
             with full_precision():

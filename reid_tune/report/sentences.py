@@ -98,6 +98,7 @@ def report_sentences(state: SweepState, folder: Path, spent: Cost) -> Iterator[s
         yield f"Pareto front of {state.metric} and {', '.join(state.costs)}: {numbers}"
     if confirm_result := state.stages.get("confirm"):
         yield explain_winner(confirm_result, state.costs)
+    yield from _collapse_sentences(state)
     yield from _rerank_sentences(state.stages.get("rerank", {}))
     winner = state.stages.get("test", {}).get("models", {}).get("winner", {})
     yield from _difference_sentences(winner.get("against_trial0", {}))
@@ -185,6 +186,22 @@ def seed_sentences(state: SweepState) -> list[str]:
         for name, model in models.items()
         for metric, spread in model.get("seeds", {}).items()
     ]
+
+
+def _collapse_sentences(state: SweepState) -> Iterator[str]:
+    """Yield which trials had collapsed embeddings in their last validation, and what is doubtful on the test sets."""
+    validations = {
+        trial.number: [metrics for _, metrics in sorted(trial.epochs.items()) if "mAP" in metrics]
+        for trial in state.trials
+    }
+    if collapsed := [number for number, metrics in validations.items() if metrics and "collapse" in metrics[-1]]:
+        yield (
+            f"warning: the embeddings of {list_trials(collapsed)} had collapsed at the last validation, and so the "
+            "scores there say nothing about identities: `reid-tune logs` has the details"
+        )
+    for name, model in state.stages.get("test", {}).get("models", {}).items():
+        for warning in model.get("plain", {}).get("warnings", []):
+            yield f"warning: {_FINALISTS.get(name, name)} on the test folders: {warning}"
 
 
 def _rerank_sentences(rerank_result: dict[str, Any]) -> Iterator[str]:

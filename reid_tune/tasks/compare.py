@@ -16,6 +16,7 @@ from reid_tune.evaluation.plots import ENDINGS, cmc_plot
 from reid_tune.evaluation.rerank import parse_reranking
 from reid_tune.evaluation.score import Score, score
 from reid_tune.files import check_output_file, require_writable
+from reid_tune.tasks.common.feature_files import print_warnings
 from reid_tune.training.devices import parse_device
 
 __all__ = ["Comparison", "Difference", "run_compare"]
@@ -117,6 +118,7 @@ def run_compare(
     for name, path in zip(names, paths, strict=True):
         with error_context(path):
             scores[name] = score(read_features(path), setting, torch_device)
+        print_warnings(scores[name].warnings, name)
     if cmc:
         cmc_plot({name: score.cmc(_RANKS) for name, score in scores.items()}, cmc)
     return Comparison(scores)

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from reid_tune.config.experiment import Experiment
+from reid_tune.data.account import accounts_as_dict, describe_accounts
 from reid_tune.errors import InputError
 from reid_tune.evaluation.distances import deterministic_algorithms
 from reid_tune.files import write_atomic
 from reid_tune.tasks.common.calibration import calibrate
 from reid_tune.tasks.common.evaluation_pictures import Pictures
 from reid_tune.tasks.common.evaluation_sets import EvaluationSet, evaluation_sets
+from reid_tune.tasks.common.feature_files import print_warnings
 from reid_tune.tasks.common.model_references import ONNX, resolve_models
 from reid_tune.tasks.common.model_scores import ModelEvaluation, evaluate_features, reranking_of
 from reid_tune.tasks.common.open_model import ModelFile, describe_inputs
@@ -81,7 +83,7 @@ def run_evaluate(experiment: Experiment) -> Evaluation:
                 load(model)
             evaluator.pictures.require_writable()
             write_atomic(directory / "experiment.yaml", experiment.to_yaml())
-            log.write("STARTED", "evaluate started")
+            log.write("STARTED", "evaluate started", data=accounts_as_dict(evaluator.accounts))
             evaluation = Evaluation(evaluator.evaluate(load, log), evaluator.is_folder)
         write_atomic(directory / "metrics.json", json.dumps(evaluation.as_dict(), indent=2) + "\n")
         if not evaluator.is_folder:
@@ -114,15 +116,15 @@ class _Evaluator:
             )
         self.models = [ModelFile(path, experiment) for path in resolve_models(checkpoint, ONNX)]
         self.tests = evaluation_sets(experiment)
+        self.accounts = {name: account for test in self.tests for name, account in test.accounts.items()}
         self.devices = task_devices(experiment, "evaluate")
 
     def describe(self) -> list[str]:
         """Return lines about the data and the devices, to be shown before the work."""
-        lines = [
-            line
-            for test in self.tests
-            for line in (*test.describe_unparsed_names(), *test.describe_unmatched_queries())
-        ]
+        left_out = describe_accounts(self.accounts)
+        lines = [left_out] if left_out else []
+        for test in self.tests:
+            lines += test.describe_queries()
         if self.is_folder:
             lines.append(_SELECTED_ON_TEST)
         return [*lines, *describe_inputs(self.models), describe_run(self.experiment, "evaluate", self.devices)]
@@ -146,8 +148,11 @@ class _Evaluator:
                     )
                 evaluation = self._evaluate_model(model.path.name, test, decoded[1], embedder)
                 results[model.path.name][test.name] = evaluation
-                message = f"{model.path.name} on {test.name or 'the test folders'}: {evaluation.headline.protocol}"
-                log.write("RUNNING", message, kpi=kpi(evaluation.headline.as_dict()))
+                subject = f"{model.path.name} on {test.name or 'the test folders'}"
+                score = evaluation.headline
+                warnings = {"warnings": list(score.warnings)} if score.warnings else {}
+                log.write("RUNNING", f"{subject}: {score.protocol}", kpi=kpi(score.as_dict()), **warnings)
+                print_warnings(score.warnings, subject)
         return results
 
     def _evaluate_model(
@@ -167,4 +172,4 @@ class _Evaluator:
                 f"note: {model} on {test.query.path} has no threshold for evaluate.fmr: {calibration.threshold}",
                 file=sys.stderr,
             )
-        return replace(evaluation, calibration=calibration)
+        return replace(evaluation, calibration=replace(calibration, warnings=evaluation.plain.warnings))

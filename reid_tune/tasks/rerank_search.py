@@ -7,11 +7,12 @@ from itertools import product
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 from rich.console import Console
 from rich.progress import track
 
 from reid_tune.errors import InputError, error_context
-from reid_tune.evaluation.features import read_features
+from reid_tune.evaluation.features import FeatureSet, read_features
 from reid_tune.evaluation.intervals import paired_interval
 from reid_tune.evaluation.plots import ENDINGS
 from reid_tune.evaluation.rerank import ReRanking
@@ -19,6 +20,7 @@ from reid_tune.evaluation.rerank_grid import grid_scores
 from reid_tune.evaluation.rerank_plot import rerank_plot
 from reid_tune.evaluation.score import Score, score
 from reid_tune.files import check_output_file, require_writable
+from reid_tune.tasks.common.feature_files import print_warnings
 from reid_tune.training.devices import parse_device
 
 __all__ = ["RerankSearch", "run_rerank_search"]
@@ -61,6 +63,7 @@ class RerankSearch:
             "best": _row(self.best),
             "gain": gain,
             "gain_interval": [low, high],
+            "warnings": list(self.plain.warnings),
             "plain": self.plain.as_dict(),
             "settings": [_row(score) for score in self.scores],
         }
@@ -112,7 +115,7 @@ def run_rerank_search(
         device: Device of the computation, see `parse_device`.
 
     Raises:
-        InputError: the file, the values, the metric or the picture are unusable; raised before any score is computed.
+        InputError: the file, the values, the metric or the picture are unusable.
     """
     if metric not in _METRICS:
         raise InputError(f"--metric {metric} is not one of {', '.join(_METRICS)}.")
@@ -130,14 +133,21 @@ def run_rerank_search(
         require_writable(picture)
     with error_context(path):
         plain = score(features, device=torch_device)
-    console = Console(stderr=True)
-    scores = grid_scores(features, settings, torch_device)
-    tracked = track(scores, "settings", len(settings), console=console, transient=True, disable=not console.is_terminal)
-    search = RerankSearch(plain, list(tracked), metric)
+    print_warnings(plain.warnings)
+    search = RerankSearch(plain, _score_settings(features, settings, torch_device), metric)
     if picture:
         values = [result.as_dict()[metric] for result in search.scores]
         rerank_plot(settings, values, metric, plain.as_dict()[metric], picture)
     return search
+
+
+def _score_settings(features: FeatureSet, settings: list[ReRanking], device: torch.device) -> list[Score]:
+    """Return the score of each setting, with a progress bar on stderr if that is a terminal."""
+    console = Console(stderr=True)
+    scores = grid_scores(features, settings, device)
+    return list(
+        track(scores, "settings", len(settings), console=console, transient=True, disable=not console.is_terminal)
+    )
 
 
 def _parse_values(option: str, text: str, kind: Callable[[str], Number]) -> list[Number]:

@@ -10,7 +10,8 @@ from reid_tune.evaluation.breakdown import CameraPairs, per_identity
 from reid_tune.evaluation.features import read_features
 from reid_tune.evaluation.rerank import parse_reranking
 from reid_tune.evaluation.score import Score, scores
-from reid_tune.evaluation.unmatched import describe_unmatched_queries
+from reid_tune.evaluation.unmatched import describe_distractor_queries, describe_unmatched_queries
+from reid_tune.tasks.common.feature_files import print_warnings
 from reid_tune.training.devices import parse_device
 
 __all__ = ["ScoreResult", "run_score"]
@@ -44,7 +45,7 @@ class ScoreResult:
 def run_score(
     path: Path, reranking: str | None, by: Literal["camera", "identity"] | None = None, device: str = "auto"
 ) -> ScoreResult:
-    """Score an `.npz` file, and report queries without a match on stderr.
+    """Score an `.npz` file, and report queries without a match, of identity 0 and degenerate data on stderr.
 
     Args:
         path: The file.
@@ -62,8 +63,10 @@ def run_score(
         (result,) = scores(features, [setting], torch_device, watch=pairs)
     query = zip(features.query_ids.tolist(), features.query_cameras.tolist(), strict=True)
     gallery = zip(features.gallery_ids.tolist(), features.gallery_cameras.tolist(), strict=True)
-    if line := describe_unmatched_queries(query, gallery):
+    lines = [describe_distractor_queries(features.query_ids.tolist()), describe_unmatched_queries(query, gallery)]
+    for line in filter(None, lines):
         print(line, file=sys.stderr)
+    print_warnings(result.warnings)
     parts = {"per_camera_pair": pairs.rows()} if pairs else {"per_identity": per_identity(result)} if by else {}
     return ScoreResult(result, parts)
 

@@ -2,15 +2,18 @@
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
-from reid_tune.errors import InputError
+from reid_tune.errors import InputError, error_context
+from reid_tune.evaluation.degenerate import examine_features
 from reid_tune.evaluation.distance_plot import distance_plot
 from reid_tune.evaluation.features import read_features
 from reid_tune.evaluation.openset import FAR
 from reid_tune.evaluation.plots import ENDINGS
 from reid_tune.files import check_output_file, require_writable, write_atomic
 from reid_tune.tasks.common.calibration import Calibration, calibrate
+from reid_tune.tasks.common.feature_files import print_warnings
 from reid_tune.training.devices import parse_device
 
 __all__ = ["run_threshold"]
@@ -45,12 +48,17 @@ def run_threshold(
     features = read_features(path)
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
+    with error_context(path):
+        warnings = examine_features(features, torch_device)
     calibration = calibrate(features, fmr, {"features": str(path), "sha256": digest}, far, torch_device)
     if isinstance(calibration.threshold, InputError):
         raise calibration.threshold
+    print_warnings(warnings)
+    calibration = replace(calibration, warnings=tuple(warnings))
     for target in filter(None, (picture, output)):
         require_writable(target)
     if picture:
+        assert not isinstance(calibration.threshold, InputError)
         distance_plot(calibration.histograms, calibration.threshold, picture)
     if output:
         write_atomic(output, json.dumps(calibration.as_dict(), indent=2) + "\n")

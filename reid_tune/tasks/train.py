@@ -157,6 +157,7 @@ class _Reporter(TerminalReporter):
                 eta=round(seconds * (last - epoch), 3),
                 lr=metrics["lr"],
                 kpi=kpi(metrics),
+                **({"warnings": [metrics["collapse"]]} if "collapse" in metrics else {}),
             )
 
 

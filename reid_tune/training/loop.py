@@ -112,6 +112,8 @@ def _train_epochs(
             metrics = {"epoch": epoch + 1, **training_metrics}
             if state.has_validation and _is_validation_epoch(state.experiment, epoch + 1, validate_at):
                 metrics |= broadcast_object(_validate(state, epoch, features_file if epoch + 1 == num_epochs else None))
+                if "collapse" in metrics and not any("collapse" in earlier for earlier in state.history):
+                    reporter.info(f"warning: validation of epoch {epoch + 1}: {metrics['collapse']}")
             state.history.append(metrics)
             writer.save()
             reports.add(metrics)
@@ -220,18 +222,22 @@ def _is_validation_epoch(experiment: Experiment, epoch: int, validate_at: Collec
     return epoch % train.validation_interval == 0 or epoch == train.num_epochs or epoch in validate_at
 
 
-def _validate(state: TrainingState, epoch: int, features_file: Path | None) -> dict[str, float | int] | None:
-    """Return the metrics of the network about to be saved, on rank 0, None elsewhere; in float32, as in `evaluate`."""
+def _validate(state: TrainingState, epoch: int, features_file: Path | None) -> dict[str, Any] | None:
+    """Return the metrics of the network about to be saved, on rank 0, None elsewhere; in float32, as in `evaluate`.
+
+    They have the key `collapse` with a sentence if the embeddings have collapsed.
+    """
     if state.validation is None:
         return None
     embed = make_embed_function(state.network, state.experiment)
     try:
         features = compute_features(state.validation, embed)
+        result = score(features, device=state.device)
     except InputError as error:
         raise NonFiniteError(
             f"the network fails the validation of epoch {epoch + 1}: {error} Or {_DIVERGENCE_HINT}."
         ) from None
     if features_file is not None:
         write_features(features_file, features)
-    metrics = score(features, device=state.device).as_dict()
-    return metrics | {"val_loss": 1 - metrics["mAP"]}
+    metrics: dict[str, Any] = result.as_dict() | {"val_loss": 1 - result.mAP}
+    return metrics | ({"collapse": result.embeddings.collapse} if result.embeddings.collapse else {})

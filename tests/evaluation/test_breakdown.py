@@ -83,7 +83,7 @@ def test_pairs_and_identities_equal_a_filtered_matrix(setting, queries, gallery,
     try:
         check(dataclasses.replace(features, gallery_ids=ids), setting)
     except InputError as error:
-        assert "no query has a match" in str(error)
+        assert "no query has a match" in str(error) or "any embedding scores 100 %" in str(error)
 
 
 @pytest.mark.parametrize("setting", SETTINGS)

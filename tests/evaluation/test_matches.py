@@ -69,19 +69,20 @@ def test_junk_is_in_no_row():
 
 def test_of_copies_the_first_comes_first():
     row = np.ones((1, 4), np.float32)
-    gallery = np.repeat(row, 6, axis=0)
-    features = make_feature_set(row, np.array([1]), np.array([1]), gallery, np.array([2, 1, 2, 2, 1, 2]), np.full(6, 2))
+    gallery = np.concatenate([np.repeat(row, 6, axis=0), -row])
+    ids = np.array([2, 1, 2, 2, 1, 2, 3])
+    features = make_feature_set(row, np.array([1]), np.array([1]), gallery, ids, np.full(7, 2))
     watch, _ = watched(features, 3)
     (match,) = watch.matches(np.array([0]))
     assert match.gallery.tolist() == [0, 1, 2] and match.correct.tolist() == [False, True, False]
 
 
 def test_a_gallery_smaller_than_the_ranks_gives_what_there_is():
-    features = made_up(queries=1, gallery=3, identities=1, cameras=1)
-    features = dataclasses.replace(features, gallery_cameras=np.array([1, 2, 3]))
-    watch, _ = watched(features, 10)
+    features = made_up(queries=1, gallery=4, identities=1, cameras=1)
+    labels = {"gallery_ids": np.array([1, 1, 1, 2]), "gallery_cameras": np.array([1, 2, 3, 1])}
+    watch, _ = watched(dataclasses.replace(features, **labels), 10)
     (match,) = watch.matches(np.array([0]))
-    assert sorted(match.gallery) == [1, 2] and match.correct.all()
+    assert sorted(match.gallery) == [1, 2, 3] and match.correct.sum() == 2
 
 
 def some_unmatched():

@@ -40,6 +40,7 @@ def with_match(features: FeatureSet) -> FeatureSet:
     clean = features.without_junk()
     same = clean.query_ids[:, None] == clean.gallery_ids
     assume((same & (clean.query_cameras[:, None] != clean.gallery_cameras)).any())
+    assume(len(np.unique(clean.gallery_ids)) > 1 and (clean.gallery_features != clean.gallery_features[0]).any())
     return clean
 
 

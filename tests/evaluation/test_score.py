@@ -88,10 +88,14 @@ def test_junk_is_dropped_and_distractors_are_kept(setting):
 
 
 def test_images_of_the_own_camera_do_not_count():
-    features = made_up(queries=1, gallery=3, cameras=1, identities=1)
-    cameras = np.array([1, 2, 1])
-    gallery = np.concatenate([features.query_features, -features.query_features, features.query_features])
-    result = score(dataclasses.replace(features, gallery_features=gallery, gallery_cameras=cameras))
+    features = made_up(queries=1, gallery=4, cameras=1, identities=1)
+    row = features.query_features
+    sides = {
+        "gallery_features": np.concatenate([row, np.roll(row, 1), row, -row]),
+        "gallery_ids": np.array([1, 1, 1, 2]),
+        "gallery_cameras": np.array([1, 2, 1, 1]),
+    }
+    result = score(dataclasses.replace(features, **sides))
     assert (result.mAP, result.mINP, result.cmc(1)[0]) == (1.0, 1.0, 1.0)
 
 
@@ -99,8 +103,8 @@ def test_ties_go_by_gallery_index():
     features = made_up(queries=2, gallery=5, identities=1)
     row = features.query_features[:1]
     features = make_feature_set(
-        np.repeat(row, 2, axis=0), np.array([4, 5]), np.array([1, 1]), np.repeat(row, 5, axis=0),
-        np.array([9, 4, 9, 5, 4]), np.full(5, 2),
+        np.repeat(row, 2, axis=0), np.array([4, 5]), np.array([1, 1]), np.concatenate([np.repeat(row, 5, axis=0), -row]),
+        np.array([9, 4, 9, 5, 4, 9]), np.full(6, 2),
     )  # fmt: skip
     result = score(features)
     assert result.average_precision == pytest.approx([(1 / 2 + 2 / 5) / 2, 1 / 4])
@@ -177,7 +181,7 @@ def test_every_metric_has_the_interval_of_its_queries(setting):
     result = score(features, setting)
     report = result.report()
     assert {name: report[name] for name in result.as_dict()} == result.as_dict()
-    assert set(report) - set(result.as_dict()) == {"intervals", "protocol"}
+    assert set(report) - set(result.as_dict()) == {"intervals", "protocol", "embeddings", "warnings"}
     ids = result.query_ids
     wanted = {"mAP": precisions, "mINP": penalties} | {f"Rank-{k}": [c[k - 1] for c in curves] for k in (1, 5, 10)}
     assert list(report["intervals"]) == list(wanted)

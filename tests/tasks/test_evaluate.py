@@ -72,7 +72,10 @@ def test_the_files_hold_metrics_intervals_protocol_spec_and_status(
     assert metrics.pop("threshold") is None, "the demo's few pairs cannot show one in a thousand"
     flat = ["mAP", "mINP", "Rank-1", "Rank-5", "Rank-10", "queries", "gallery"]
     for kind in metrics.values():
-        assert list(kind) == [*flat, "intervals", "protocol"] and list(kind["intervals"]) == flat[:5]
+        assert (
+            list(kind) == [*flat, "intervals", "protocol", "embeddings", "warnings"]
+            and list(kind["intervals"]) == flat[:5]
+        )
         assert all(low <= kind[name] <= high for name, (low, high) in kind["intervals"].items())
     assert "k1 = 20" in metrics["re_ranked"]["protocol"] and "k1" not in metrics["plain"]["protocol"]
     assert found.rows() == {"plain": metrics["plain"], "re-ranked": metrics["re_ranked"]}
@@ -126,8 +129,9 @@ def test_one_query_and_a_gallery_smaller_than_the_ranks(
     identity, camera = query.name[:4], query.name[5:7]
     matches = [path for path in sorted((data / "bounding_box_test").iterdir()) if path.name.startswith(identity)]
     match = next(path for path in matches if path.name[5:7] != camera)
-    for path, folder in ((query, "one"), (match, "two")):
-        (tmp_path / folder).mkdir()
+    other = next(path for path in sorted((data / "bounding_box_test").iterdir()) if path.name[:4] > identity)
+    for path, folder in ((query, "one"), (match, "two"), (other, "two")):
+        (tmp_path / folder).mkdir(exist_ok=True)
         shutil.copy(path, tmp_path / folder)
     found = run_evaluate(
         spec(
@@ -139,7 +143,7 @@ def test_one_query_and_a_gallery_smaller_than_the_ranks(
             re_ranking__num_query=1,
         )
     ).as_dict()
-    assert (found["plain"]["Rank-1"], found["plain"]["queries"], found["plain"]["gallery"]) == (1.0, 1, 1)
+    assert (found["plain"]["Rank-5"], found["plain"]["queries"], found["plain"]["gallery"]) == (1.0, 1, 2)
     assert (tmp_path / "m.png").is_file() and (tmp_path / "c.png").is_file()
 
 

@@ -35,7 +35,7 @@ def test_the_file_holds_rates_open_set_and_what_calibrated_it() -> None:
     run_threshold(Path("f.npz"), 0.01, far=0.02, output=Path("new/t.json"))
     found = json.loads(Path("new/t.json").read_text())
     wanted = PairDistances.of(FEATURES).threshold(0.01).as_dict()
-    assert list(found) == [*wanted, "dimension", "open_set", "data"] and found["dimension"] == 12
+    assert list(found) == [*wanted, "dimension", "open_set", "data", "warnings"] and found["dimension"] == 12
     assert {name: found[name] for name in wanted} == wanted
     assert found["open_set"] == open_set(FEATURES, 0.02).as_dict() and found["open_set"]["rows"]
     assert found["data"] == {
@@ -45,6 +45,7 @@ def test_the_file_holds_rates_open_set_and_what_calibrated_it() -> None:
         "gallery": 200,
         "identities": 30,
     }
+    assert found["warnings"] == []
 
 
 def test_what_is_written_can_be_exported() -> None:

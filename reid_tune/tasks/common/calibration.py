@@ -28,6 +28,7 @@ class Calibration:
         open_set: Open-set identification.
         dimension: Number of values in an embedding.
         data: Description of the images.
+        warnings: Sentences about embeddings and labels that make the rates doubtful, see `examine_rows`.
     """
 
     histograms: tuple[np.ndarray, np.ndarray]
@@ -35,13 +36,14 @@ class Calibration:
     open_set: OpenSet
     dimension: int
     data: dict[str, Any]
+    warnings: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any] | None:
         """Return the content of the file; None without a threshold."""
         if isinstance(self.threshold, InputError):
             return None
         context = {"dimension": self.dimension, "open_set": self.open_set.as_dict(), "data": self.data}
-        return self.threshold.as_dict() | context
+        return self.threshold.as_dict() | context | {"warnings": list(self.warnings)}
 
     def rows(self) -> dict[str, dict[str, Any]]:
         """Return the threshold for a table; empty without one."""
