@@ -14,7 +14,7 @@ from torch import Tensor
 
 from reid_tune import __version__
 from reid_tune.checkpoints.damage import content_digest, find_damaged_record, is_zip
-from reid_tune.checkpoints.encryption import decrypt, encrypt_in_subprocess
+from reid_tune.checkpoints.encryption import decrypt, encrypt_in_subprocess, is_encrypted
 from reid_tune.checkpoints.file_kind import describe_other_kind
 from reid_tune.errors import InfrastructureError, InputError
 from reid_tune.files import atomic_path, write_atomic
@@ -22,7 +22,6 @@ from reid_tune.files import atomic_path, write_atomic
 __all__ = [
     "Checkpoint",
     "is_checkpoint_content",
-    "is_encrypted",
     "is_encrypted_file",
     "load_checkpoint",
     "package_versions",
@@ -31,7 +30,6 @@ __all__ = [
 ]
 
 _FORMAT, _DIGEST = "reid-tune checkpoint 1", "digest"
-_ENCRYPTED_START = b"age-encryption.org/v1\n"
 
 
 @dataclass(frozen=True)
@@ -70,11 +68,6 @@ def package_versions() -> dict[str, str]:
         "timm": timm.__version__,
         "numpy": numpy.__version__,
     }
-
-
-def is_encrypted(head: bytes) -> bool:
-    """Whether a file that starts with these bytes (32 are enough) is encrypted, in the age format."""
-    return head.startswith(_ENCRYPTED_START)
 
 
 def is_encrypted_file(path: Path) -> bool:

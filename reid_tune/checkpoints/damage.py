@@ -37,7 +37,7 @@ def _update(checksum: int, value: Any) -> int:
     if isinstance(value, Tensor):
         checksum = zlib.crc32(f"{value.dtype}{tuple(value.shape)}".encode(), checksum)
         flat = value.detach().cpu().contiguous().reshape(-1)
-        return zlib.crc32(flat.view(torch.uint8).numpy(), checksum)
+        return zlib.crc32(flat.view(torch.uint8).numpy().data, checksum)
     return zlib.crc32(repr(value).encode(errors="backslashreplace"), checksum)
 
 

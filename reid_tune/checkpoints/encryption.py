@@ -8,7 +8,7 @@ import pyrage  # type: ignore[import-untyped]
 
 from reid_tune.errors import InfrastructureError, InputError
 
-__all__ = ["decrypt", "encrypt", "encrypt_in_subprocess"]
+__all__ = ["decrypt", "encrypt", "encrypt_in_subprocess", "is_encrypted"]
 
 _ENCRYPT = """
 import sys
@@ -16,7 +16,13 @@ import pyrage
 key, _, content = sys.stdin.buffer.read().partition(b"\\n")
 sys.stdout.buffer.write(pyrage.passphrase.encrypt(content, key.decode()))
 """
+_ENCRYPTED_START = b"age-encryption.org/v1\n"
 _KEY_SOURCES = "encryption_key, REID_TUNE_ENCRYPTION_KEY or REID_TUNE_ENCRYPTION_KEY_FILE"
+
+
+def is_encrypted(head: bytes) -> bool:
+    """Whether a file that starts with these bytes (32 are enough) is encrypted, in the age format."""
+    return head.startswith(_ENCRYPTED_START)
 
 
 def encrypt(content: bytes, key: str) -> bytes:
@@ -45,7 +51,7 @@ def encrypt_in_subprocess(content: bytes, key: str) -> bytes:
         check=False,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
     )
-    if result.returncode:
+    if result.returncode or not is_encrypted(result.stdout):
         last_line = (result.stderr.decode(errors="replace").strip().splitlines() or ["no message"])[-1]
         raise InfrastructureError(
             f"the process that encrypts a checkpoint failed with status {result.returncode} ({last_line}): free memory "

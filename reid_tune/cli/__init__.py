@@ -21,7 +21,6 @@ def end_at_once(*_: object) -> None:
 
 def main() -> None:
     """Run a command; an error of the user or of the environment is printed as one sentence and sets the exit status."""
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     for number in END_SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:  # otherwise nohup or the shell has set it
             signal.signal(number, end_at_once)

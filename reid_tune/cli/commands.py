@@ -5,9 +5,11 @@ Everything heavy is imported inside the command that needs it, so that help is i
 
 import errno
 import os
+import select
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 
 import typer
 
@@ -79,19 +81,55 @@ def _move_key_to_environment() -> None:
 def run_command() -> None:
     """Run the command of `sys.argv` and end this process with its exit status."""
     status: int | str | None
-    try:
-        _handle_signals(signal.default_int_handler)
-        _run_command()
-    except KeyboardInterrupt:
-        status, message = 130, STOPPED
-    except ReidTuneError as error:
-        status, message = error.status, f"reid-tune: {error}\n"
-    except SystemExit as end:
-        status, message = end.code, STOPPED if end.code == 130 else ""
-    # Libraries and the interpreter may take long to end, and nobody waits for them.
-    _handle_signals(_end_silently if status == 130 else end_at_once)
-    typer.echo(message, err=True, nl=False)
+    with _copies_of_outputs() as outputs:
+        try:
+            _handle_signals(signal.default_int_handler)
+            _run_command()
+        except KeyboardInterrupt:
+            status, message = 130, STOPPED
+        except ReidTuneError as error:
+            status, message = error.status, f"reid-tune: {error}\n"
+        except SystemExit as end:
+            status, message = end.code, STOPPED if end.code == 130 else ""
+            if isinstance(end.__context__, BrokenPipeError):  # of which typer and rich make the status 1
+                status, message = _report_closed_pipe(end.__context__, outputs)
+        # Libraries and the interpreter may take long to end, and nobody waits for them.
+        _handle_signals(_end_silently if status == 130 else end_at_once)
+        try:
+            typer.echo(message, err=True, nl=False)
+            sys.stdout.flush()
+        except BrokenPipeError as error:
+            _report_closed_pipe(error, outputs)
+        except OSError:  # a full disk: what stdout still buffers cannot be written at the end either
+            os._exit(3)
     sys.exit(status)
+
+
+@contextmanager
+def _copies_of_outputs() -> Iterator[list[int]]:
+    """Yield copies of the descriptors of stdout and stderr, which rich replaces when their reader has ended."""
+    with ExitStack() as stack:
+        copies = []
+        for descriptor in (1, 2):
+            with suppress(OSError):  # closed by the shell
+                copies.append(os.dup(descriptor))
+                stack.callback(os.close, copies[-1])
+        yield copies
+
+
+def _report_closed_pipe(error: BrokenPipeError, outputs: list[int]) -> tuple[int, str]:
+    """Return status and message for a pipe whose reader has ended; if it is the output, end this process silently.
+
+    SIGPIPE is ignored, as in every Python program: it would also end this process when a server closes its connection
+    or a subprocess dies. A pipeline such as `reid-tune report | head` still ends as if by SIGPIPE.
+    """
+    poll = select.poll()
+    for descriptor in outputs:
+        poll.register(descriptor, 0)
+    if poll.poll(0):  # nothing reads one of them
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGPIPE)
+    return 3, f"reid-tune: a process or server that was written to has ended ({error.strerror}): try again.\n"
 
 
 def _end_silently(*_: object) -> None:

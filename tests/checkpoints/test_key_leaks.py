@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from reid_tune.checkpoints.checkpoint import is_encrypted, load_checkpoint
+from reid_tune.checkpoints.checkpoint import load_checkpoint
+from reid_tune.checkpoints.encryption import is_encrypted
 from reid_tune.checkpoints.filenames import LATEST
 from reid_tune.config.encryption_key import KEY_FILE_VARIABLE, KEY_VARIABLE
 

@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 import pytest
 
-from reid_tune.checkpoints.checkpoint import is_encrypted
+from reid_tune.checkpoints.encryption import is_encrypted
 from reid_tune.config.encryption_key import KEY_VARIABLE
 from reid_tune.demo import draw_demo_data
 from reid_tune.journal.event_log import read_events, read_header

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from reid_tune.checkpoints.checkpoint import is_encrypted
+from reid_tune.checkpoints.encryption import is_encrypted
 from reid_tune.config.encryption_key import KEY_VARIABLE
 from reid_tune.journal.events import AttemptStarted
 from reid_tune.journal.progress import read_sweep
