@@ -28,7 +28,8 @@ NAMES = {
     "ray.train.torch.config:_TorchBackend.on_start": RAY,
     "ray.train.torch.config:TorchConfig.backend_cls": RAY,
     "ray.train.v2._internal.execution.worker_group:WorkerGroup.execute_single_async": RAY,
-    # keep_secrets_out_of_trials, loopback_only
+    # hide_messages, keep_secrets_out_of_trials, loopback_only
+    "ray._private.worker:print_to_stdstream": RAY,
     "ray.tune.execution.class_cache:ENV_VARS_TO_PROPAGATE.difference_update": RAY,
     "ray._private.ray_constants:ENABLE_RAY_CLUSTER": RAY,
     CONTROLLER: RAY,

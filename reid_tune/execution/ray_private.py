@@ -12,6 +12,7 @@ from reid_tune.environment import is_secret_name, temporary_variables
 
 __all__ = [
     "CLUSTER_QUERY",
+    "hide_messages",
     "keep_secrets_out_of_trials",
     "local_cluster_options",
     "loopback_only",
@@ -75,6 +76,13 @@ def loopback_only() -> Iterator[None]:
             yield
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+def hide_messages() -> None:
+    """Keep Ray from printing errors of its processes, with pages of their logs, to stdout."""
+    from ray._private import worker
+
+    worker.print_to_stdstream = lambda *_, **__: None
 
 
 def keep_secrets_out_of_trials() -> None:

@@ -95,8 +95,8 @@ def _run_pinned(
         stages = tuple(stage for stage in stages if stage not in state.stages or stage in redone)
         if not stages:
             return state if has_ended(sweep, past) else complete_end(sweep, files, console)
-        require_same_key(sweep, state)
         _require_no_driver(files, console)
+        require_same_key(sweep, state)
     elif start not in (None, STAGES[0]):
         raise InputError(f"--from {start}: there is no sweep {sweep.file.name} in {sweep.location} yet: leave it out.")
     key = find_passphrase(sweep.experiment)

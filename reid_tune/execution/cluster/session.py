@@ -17,7 +17,7 @@ from reid_tune.errors import InfrastructureError, InputError, ReidTuneError
 from reid_tune.execution.cluster.discovery import find_cluster
 from reid_tune.execution.cluster.session_folder import session_folder
 from reid_tune.execution.cluster.watchdog import exit_when_cluster_is_lost
-from reid_tune.execution.ray_private import local_cluster_options, loopback_only
+from reid_tune.execution.ray_private import hide_messages, local_cluster_options, loopback_only
 from reid_tune.storage.download_cache import cache_folder
 
 __all__ = ["ray_session"]
@@ -128,6 +128,7 @@ def _connect(folder: Path | None = None, **options: Any) -> Iterator[None]:
     """Connect to Ray for the block, and watch the connection; `folder` is removed if Ray is lost."""
     import ray
 
+    hide_messages()
     terminate = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(log_to_driver=False, logging_level="error", configure_logging=True, **options)
