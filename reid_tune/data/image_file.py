@@ -12,6 +12,7 @@
 - The first image of a file with several.
 """
 
+import errno
 import os
 import stat
 import threading
@@ -28,6 +29,7 @@ from PIL.ImageFile import ImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 from reid_tune.errors import InputError
+from reid_tune.files import display_name
 
 __all__ = ["ImageError", "ImageTraits", "content_digest", "describe_error", "read_image", "read_image_with_traits"]
 
@@ -48,7 +50,6 @@ _TURNS = {
 _KINDS = {
     stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a named pipe",
-    stat.S_IFSOCK: "a socket",
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
@@ -78,7 +79,7 @@ class ImageTraits:
     Attributes:
         width, height: Size in pixels of the upright image.
         is_turned: Whether its EXIF orientation turns or mirrors it; a client that ignores EXIF sees another image.
-        bits: Bits of each channel in the file, of which the upper 8 are used.
+        has_16_bits: Whether the file has 16 bits for each channel of colour, of which the upper 8 are used.
         has_transparency: Whether it has transparency, which is ignored.
         has_frames: Whether the file has further images, which are ignored; preview images of a JPEG do not count.
     """
@@ -86,7 +87,7 @@ class ImageTraits:
     width: int
     height: int
     is_turned: bool
-    bits: int
+    has_16_bits: bool
     has_transparency: bool
     has_frames: bool
 
@@ -110,13 +111,13 @@ def read_image_with_traits(path: Path | str, mode: Literal["RGB", "L"] = "RGB") 
     with _image_errors(path), _open_regular(path) as file, Image.open(file, formats=FORMATS) as image:
         _check_form(path, image)
         with _PIXELS.hold(image.width * image.height):
-            bits, frames = _bits(image), image.format != "MPO" and getattr(image, "is_animated", False)
+            has_16_bits, frames = _has_16_bits(image), image.format != "MPO" and getattr(image, "is_animated", False)
             orientation = _load(image)
-            upright = image
+            upright: Image.Image = image
             if orientation in _TURNS and image.format != "TIFF":  # Pillow has turned a TIFF
                 upright = image.transpose(_TURNS[orientation])
             transparency = image.has_transparency_data
-            traits = ImageTraits(*upright.size, orientation in _TURNS, bits, transparency, frames)
+            traits = ImageTraits(*upright.size, orientation in _TURNS, has_16_bits, transparency, frames)
             # A copy would double the memory; the pixels of a loaded image stay when its file is closed.
             return upright if upright.mode == mode else upright.convert(mode), traits
 
@@ -136,6 +137,8 @@ def content_digest(path: Path) -> bytes:
 
 def describe_error(error: BaseException) -> str:
     """Return the message of a decoder's or the disk's error, in a form that fits into a sentence."""
+    if isinstance(error, OSError) and error.errno == errno.ENXIO:
+        return "it is a socket or a device"
     if isinstance(error, UnidentifiedImageError):
         return f"it is not a {', '.join(FORMATS[:-1])} or {FORMATS[-1]} image"
     message = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
@@ -150,7 +153,7 @@ def _image_errors(path: Path | str) -> Iterator[None]:
     except ImageError:
         raise
     except FileNotFoundError:
-        error = ImageError(f"there is no image {path}; check the data set.")
+        error = ImageError(f"there is no image {display_name(path)}; check the data set.")
         error.reason, error.remedy = "there is no such file", "check the data set"
         raise error from None
     except Image.DecompressionBombError:
@@ -160,7 +163,7 @@ def _image_errors(path: Path | str) -> Iterator[None]:
 
 
 def _error(path: Path | str, reason: str, remedy: str = "replace or remove the file") -> ImageError:
-    error = ImageError(f"cannot read the image {path}: {reason}; {remedy}.")
+    error = ImageError(f"cannot read the image {display_name(path)}: {reason}; {remedy}.")
     error.reason, error.remedy = reason, remedy
     return error
 
@@ -171,13 +174,15 @@ def _too_large(path: Path | str) -> ImageError:
 
 
 def _open_regular(path: Path | str, buffering: int = -1) -> BinaryIO:
-    state = os.stat(path)
-    if not stat.S_ISREG(state.st_mode):
-        raise _error(path, f"it is {_KINDS.get(stat.S_IFMT(state.st_mode), 'special')}, not a file", "remove it")
-    if state.st_size > MAX_BYTES:
+    # Without O_NONBLOCK the call would wait for the writer of a named pipe.
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    state = os.fstat(handle)
+    if stat.S_ISREG(state.st_mode) and state.st_size <= MAX_BYTES:
+        return open(handle, "rb", buffering)
+    os.close(handle)
+    if stat.S_ISREG(state.st_mode):
         raise _too_large(path)
-    # Without blocking, in case that a pipe has taken the file's place.
-    return open(path, "rb", buffering, opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))
+    raise _error(path, f"it is {_KINDS.get(stat.S_IFMT(state.st_mode), 'not a regular file')}", "remove it")
 
 
 def _check_form(path: Path | str, image: ImageFile) -> None:
@@ -193,10 +198,10 @@ def _check_form(path: Path | str, image: ImageFile) -> None:
         )
 
 
-def _bits(image: ImageFile) -> int:
+def _has_16_bits(image: ImageFile) -> bool:
     if isinstance(image, TiffImageFile):
-        return max(image.tag_v2.get(_BITS_PER_SAMPLE, (8,)))
-    return 16 if _raw_mode(image).endswith(";16B") else 8
+        return max(image.tag_v2.get(_BITS_PER_SAMPLE, (8,))) > 8
+    return _raw_mode(image).endswith(";16B")
 
 
 def _raw_mode(image: ImageFile) -> str:
