@@ -155,3 +155,10 @@ def test_the_cost_of_the_driver_is_measured_on_simulated_trials(folder: Path) ->
     assert 60 * 6 <= reports < 60 * 27, "60 trials of 27 epochs, some stopped after 6"
     assert number(row(printed, f"CPU of a report, mean of {reports}, ms")[1]) > 0
     assert number(row(printed, "size of the log, MB")[1]) > 0
+
+
+def test_a_checkpoint_is_timed_with_its_digest(folder: Path) -> None:
+    printed = run("checkpoint.py", folder)
+    assert_names_the_machine(printed)
+    assert all(number(row(printed, name)[1]) > 0 for name in ("seconds to write", "seconds to read"))
+    assert number(row(printed, "seconds of the digest")[1]) < number(row(printed, "seconds to write")[1])
