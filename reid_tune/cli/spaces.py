@@ -4,7 +4,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from reid_tune.cli.common import Format, FormatOption, SweepFileArgument, SweepOverridesArgument, app, print_result
+from reid_tune.cli.common import (
+    AllowEnvOption,
+    Format,
+    FormatOption,
+    SweepFileArgument,
+    SweepOverridesArgument,
+    app,
+    print_result,
+)
 
 if TYPE_CHECKING:
     from reid_tune.search_space.space import SearchSpace
@@ -21,6 +29,7 @@ def space_show(
     overrides: SweepOverridesArgument = None,
     samples: Annotated[int, typer.Option(min=0, help="Number of trials to suggest.")] = 10,
     format: FormatOption = Format.table,
+    allow_env: AllowEnvOption = None,
 ) -> None:
     """Check a search space; print its ranges and the first trials, as suggested before any result."""
     from reid_tune.report.space import first_suggestions, ranges_table, suggestions_table
@@ -30,6 +39,8 @@ def space_show(
     from reid_tune.tables import format_count, print_table
 
     sweep = load_sweep(file, overrides or [])
+    for line in sweep.notes:
+        typer.echo(line, err=True)
     validate_space(sweep, SAMPLE_COUNT)
     suggestions = first_suggestions(sweep, samples)
     settings = len(list_settings(sweep))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from reid_tune.cli.common import (
+    AllowEnvOption,
     Format,
     StorageOption,
     SweepFileArgument,
@@ -55,6 +56,7 @@ def sweep(
     address: AddressOption = None,
     submit: SubmitOption = None,
     smoke: SmokeOption = False,
+    allow_env: AllowEnvOption = None,
 ) -> None:
     """Search, confirm the best trials, refit, export, test once, register."""
     if smoke:

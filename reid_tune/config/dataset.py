@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from reid_tune.config.base import AutoBool, Section
 
@@ -59,7 +59,9 @@ class Dataset(Section):
     )
     batch_size: int = Field(64, ge=2, description="Images per training step, over all workers.")
     val_batch_size: int = Field(128, ge=1, description="Images per step of an evaluation, per worker.")
-    num_workers: int = Field(1, ge=1, description="Threads that decode the images, which happens once per machine.")
+    num_workers: Annotated[int, AfterValidator(lambda count: max(count, 1))] = Field(
+        1, ge=0, description="Threads that decode the images, which happens once per machine; 0 is 1."
+    )
     resident: AutoBool = Field(
         "auto",
         description="Keep the decoded training images in GPU memory; auto does so if they need at most a quarter of "

@@ -139,7 +139,7 @@ class _Judge:
             faulty = [fault.key for fault in self._read]  # their values are the defaults, of which no rule speaks
             rules = map(self._values.as_written, find_errors(self._values.experiment))
             errors += [rule for rule in rules if not any(f"{key} =" in rule for key in faulty)]
-        return errors
+        return list(dict.fromkeys(errors))
 
     def notes(self) -> list[str]:
         """Return lines about values that were left out, values without effect, and doubtful settings."""

@@ -18,6 +18,8 @@ _MAX_INTEGER = 2**62
 _MAX_PATH, _MAX_NAME = 4096, 255  # bytes of a path and of a name in it
 _CONTROL = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 _TEXTS = text_keys()
+# Keys whose values are names or paths.
+_PATHS = _TEXTS - {"encryption_key"} | {"dataset.train_dataset_dir", "dataset.extra_tests"}
 
 
 @dataclass(frozen=True)
@@ -55,60 +57,67 @@ def resolve_values(user: UserValues, line_of: Callable[[str], int | None]) -> Re
         line = line_of(key)
         return f"{key} (line {line})" if line else key
 
-    def resolve(base: Mapping[str, Any]) -> tuple[dict[str, Any], list[Fault], Callable[[str], str]]:
-        interpolation = Interpolation({**base, **user.tao, **given}, canonical_key, describe)
-        values, faults = dict(base), []
-        for key in given:
-            try:
-                value = interpolation.value(key)
-            except ReferenceFault as fault:
-                # A passphrase may contain ${ by chance, and is in no message.
-                is_secret = key == "encryption_key" and "${oc.env:" not in str(given[key])
-                faults.append(Fault(key, f"{key}: {'a reference in it cannot be resolved' if is_secret else fault}."))
-                continue
-            if problem := _find_text_problem(key, value):
-                faults.append(Fault(key, f"{key}: {problem}."))
-            elif not is_missing(value) or _is_value(key, value, values["model.backbone"]):
-                values[key] = str(value) if key in _TEXTS and type(value) is int else value
-        return values, faults, interpolation.origin
-
     given = {key: value for key, value in user.values.items() if value is not None}
-    given = {key: given[key] for key in sorted(given, key=lambda key: key != "model.backbone")}
-    values, faults, origin = resolve(backbone_defaults("resnet_50"))
-    backbone = values["model.backbone"]
-    if isinstance(backbone, str) and backbone.startswith("swin"):
-        values, faults, origin = resolve(backbone_defaults(backbone))
+    defaults = backbone_defaults("resnet_50")
+    interpolation = Interpolation({**defaults, **user.tao, **given}, canonical_key, describe)
+    values, faults = _resolve(given, interpolation, is_swin=False)
+    backbone = values.get("model.backbone")
+    if isinstance(backbone, str) and backbone.startswith("swin"):  # the defaults to which values refer are others
+        defaults = backbone_defaults(backbone)
+        interpolation = Interpolation({**defaults, **user.tao, **given}, canonical_key, describe)
+        values, faults = _resolve(given, interpolation, is_swin=True)
     written = {key: value for key, value in given.items() if "${" in str(value)}
-    defaults = backbone_defaults(backbone if isinstance(backbone, str) else "resnet_50")
-    experiment, value_faults = find_faults(Experiment, unflatten(values), written=written)
-    value_faults = [Fault(leaf_of(fault.key), fault.message) for fault in value_faults]
+    experiment, value_faults = find_faults(Experiment, unflatten(defaults | values), written=written)
     if experiment is None:
-        values |= {fault.key: defaults[fault.key] for fault in value_faults}
-        experiment = Experiment.model_validate(unflatten(values))
+        value_faults = [Fault(leaf_of(fault.key), fault.message) for fault in value_faults]
+        faulty = tuple(f"{fault.key}." for fault in value_faults)
+        values = {key: value for key, value in values.items() if not f"{key}.".startswith(faulty)}
+        experiment = Experiment.model_validate(unflatten(defaults | values))
     large = [key for key in given if _is_large(experiment.value(key))]
     value_faults += [Fault(key, f"{key}: the number is too large.") for key in large]
-    return ResolvedValues(experiment, faults + value_faults, written, origin)
+    return ResolvedValues(experiment, faults + value_faults, written, interpolation.origin)
 
 
-def _is_value(key: str, value: Any, backbone: Any) -> bool:
+def _resolve(
+    given: Mapping[str, Any], interpolation: Interpolation, *, is_swin: bool
+) -> tuple[dict[str, Any], list[Fault]]:
+    """Return the given values with references resolved, without those that are missing or cannot be a path."""
+    values: dict[str, Any] = {}
+    faults = []
+    for key in given:
+        try:
+            value = interpolation.value(key)
+        except ReferenceFault as fault:
+            # A passphrase may contain ${ by chance, and is in no message.
+            is_secret = key == "encryption_key" and "${oc.env:" not in str(given[key])
+            faults.append(Fault(key, f"{key}: {'a reference in it cannot be resolved' if is_secret else fault}."))
+            continue
+        if problem := _find_text_problem(value) if key in _PATHS else None:
+            faults.append(Fault(key, f"{key}: {problem}."))
+        elif not is_missing(value) or _is_value(key, value, is_swin):
+            values[key] = str(value) if key in _TEXTS and type(value) is int else value
+    return values, faults
+
+
+def _is_value(key: str, value: Any, is_swin: bool) -> bool:
     """Whether an empty text is a value of the field.
 
     Without a pretrain_choice the reference loads the weights of a Swin all the same, as the default does.
     """
-    return value == "" and (key == "model.neck" or key == "model.pretrain_choice" and "swin" not in str(backbone))
+    return value == "" and (key == "model.neck" or key == "model.pretrain_choice" and not is_swin)
 
 
-def _find_text_problem(key: str, value: Any) -> str | None:
-    """Return why a text, or one in a list, can be neither a name nor a path."""
-    if isinstance(value, list | tuple):
-        return next(filter(None, (_find_text_problem(key, item) for item in value)), None)
+def _find_text_problem(value: Any) -> str | None:
+    """Return why a text, or one in a list or mapping, can be neither a name nor a path."""
+    if isinstance(value, list | tuple | Mapping):
+        items = value.values() if isinstance(value, Mapping) else value
+        return next(filter(None, map(_find_text_problem, items)), None)
     if not isinstance(value, str):
         return None
     if _CONTROL.search(value):
         return "it has a line break, another control character or a byte outside UTF-8"
     names = value.split("/")
-    too_long = len(value.encode()) > _MAX_PATH or max(len(name.encode()) for name in names) > _MAX_NAME
-    if too_long and key != "encryption_key":
+    if len(value.encode()) > _MAX_PATH or max(len(name.encode()) for name in names) > _MAX_NAME:
         return f"it is too long for a path, which has at most {_MAX_PATH:,} bytes, and {_MAX_NAME} between two slashes"
     return None
 
