@@ -8,9 +8,9 @@ import torch
 from reid_tune.errors import InputError
 from reid_tune.evaluation.distances import UniqueRows
 from reid_tune.evaluation.features import FeatureSet
-from reid_tune.identities import is_junk, is_person
+from reid_tune.identities import is_person
 
-__all__ = ["EmbeddingStatistics", "examine_features", "examine_rows", "require_rankable"]
+__all__ = ["EmbeddingStatistics", "describe_collapse", "examine_features", "examine_rows"]
 
 _CAUSES = "check the training (learning rate, data) and the images for constant ones (`reid-tune check-data`)"
 
@@ -40,20 +40,8 @@ class EmbeddingStatistics:
 
     @property
     def collapse(self) -> str | None:
-        """A sentence if the rows are hardly different: at most a tenth of them is distinct, or they are close."""
-        if 1 < self.gallery >= 10 * self.distinct_gallery:
-            return (
-                f"the embeddings have collapsed: {self.distinct_gallery:,} of {self.gallery:,} gallery rows are "
-                f"distinct, and {100 * self.common:.3g} % of each row is common to all; the scores say nothing about "
-                f"identities: {_CAUSES}"
-            )
-        if self.is_close and self.gallery > 1:
-            return (
-                "the embeddings have almost collapsed: the mean squared distance of two gallery rows of length 1 is "
-                f"{2 - 2 * self.common**2:.1e}, so that programs that compare them by float32 products find other "
-                f"neighbours: {_CAUSES}"
-            )
-        return None
+        """A sentence if the gallery rows are hardly different, see `_describe_collapse`."""
+        return _describe_collapse("gallery rows", self.gallery, self.distinct_gallery, self.common, self.is_close)
 
     @property
     def warnings(self) -> list[str]:
@@ -74,54 +62,21 @@ class EmbeddingStatistics:
         return lines
 
 
-def require_rankable(
-    query_ids: np.ndarray, query_cameras: np.ndarray, gallery_ids: np.ndarray, gallery_cameras: np.ndarray
-) -> None:
-    """Check that identities and cameras leave something to rank.
-
-    Args:
-        query_ids: Identities of the queries, int64 [q].
-        query_cameras: Cameras of the queries, int64 [q].
-        gallery_ids: Identities of the gallery, int64 [g].
-        gallery_cameras: Cameras of the gallery, int64 [g].
-
-    Raises:
-        InputError: no gallery image is left without junk, no query has a match, or no query could have a wrong image.
-    """
-    kept = ~is_junk(gallery_ids)
-    gallery_ids, gallery_cameras = gallery_ids[kept], gallery_cameras[kept]
-    if not len(gallery_ids):
-        raise InputError("every gallery image is junk (identity -1); give a gallery with identities.")
-    identities, position = np.unique(gallery_ids, return_inverse=True)
-    first_camera = np.full(len(identities), gallery_cameras.max())
-    last_camera = np.full(len(identities), gallery_cameras.min())
-    np.minimum.at(first_camera, position, gallery_cameras)
-    np.maximum.at(last_camera, position, gallery_cameras)
-    index = np.searchsorted(identities, query_ids).clip(max=len(identities) - 1)
-    is_present = identities[index] == query_ids
-    has_match = is_present & ((first_camera[index] != query_cameras) | (last_camera[index] != query_cameras))
-    if not has_match.any():
-        reason = _why_unmatched(is_present, np.union1d(query_cameras, gallery_cameras))
-        raise InputError(f"no query has a match (its identity under another camera) in the gallery: {reason}.")
-    if len(identities) == 1:
-        raise InputError(
-            f"every gallery image without junk has identity {identities[0]}, so that any embedding scores 100 %: add "
-            "gallery images of other identities."
-        )
-
-
-def _why_unmatched(is_present: np.ndarray, cameras: np.ndarray) -> str:
-    if len(cameras) == 1:
+def _describe_collapse(noun: str, count: int, distinct: int, common: float, is_close: bool) -> str | None:
+    """Return a sentence if at most a quarter of several rows is distinct, or if they are close; otherwise None."""
+    if 1 < count >= 4 * distinct or distinct == 1 < count:
         return (
-            f"all images have camera {cameras[0]}; number the cameras, or, if they are unknown, give the queries "
-            "another camera than the gallery"
+            f"the embeddings have collapsed: {distinct:,} of {count:,} {noun} {'is' if distinct == 1 else 'are'} "
+            f"distinct, and {100 * common:.3g} % of each row is common to all; the scores say nothing about "
+            f"identities: {_CAUSES}"
         )
-    if not is_present.any():
-        return "the gallery has none of the queries' identities; check that the two sets belong together"
-    return (
-        f"it lacks the identities of {int((~is_present).sum()):,} of the {len(is_present):,} queries, and has the "
-        "others only under the query's own camera; check the two sets"
-    )
+    if is_close and count > 1:
+        return (
+            f"the embeddings have almost collapsed: the mean squared distance of two {noun} of length 1 is "
+            f"{2 - 2 * common**2:.1e}, so that programs that compare them by float32 products find other neighbours: "
+            f"{_CAUSES}"
+        )
+    return None
 
 
 def examine_features(features: FeatureSet, device: torch.device | str = "cpu") -> list[str]:
@@ -156,25 +111,38 @@ def examine_rows(features: FeatureSet, rows: UniqueRows) -> tuple[EmbeddingStati
 
 
 def _measure(features: FeatureSet, queries: UniqueRows, gallery: UniqueRows) -> EmbeddingStatistics:
-    count, distinct = len(gallery), len(gallery.distinct)
-    if distinct == 1 < count:
+    if len(gallery.distinct) == 1 < len(gallery):
         raise InputError(
-            f"nothing can be ranked: the embeddings have collapsed, as all {count:,} gallery rows are equal; {_CAUSES}."
+            f"nothing can be ranked: the embeddings have collapsed, as all {len(gallery):,} gallery rows are equal; "
+            f"{_CAUSES}."
         )
-    weights = torch.bincount(gallery.position, minlength=distinct).to(gallery.distinct.dtype)
-    mean = (weights @ gallery.distinct).double() / count
-    if gallery.centre is not None:
-        mean += gallery.centre
     return EmbeddingStatistics(
         queries=len(queries),
-        gallery=count,
+        gallery=len(gallery),
         distinct_queries=len(queries.distinct),
-        distinct_gallery=distinct,
-        common=min(float(mean.norm()), 1.0),
+        distinct_gallery=len(gallery.distinct),
+        common=_common_length(gallery),
         is_close=gallery.centre is not None,
         constant_columns=_constant_columns(features.query_features, features.gallery_features),
         columns=features.gallery_features.shape[1],
     )
+
+
+def _common_length(rows: UniqueRows) -> float:
+    """Length of the mean of the rows, each divided by its length: 0..1."""
+    weights = torch.bincount(rows.position, minlength=len(rows.distinct)).to(rows.distinct.dtype)
+    mean = (weights @ rows.distinct).double() / len(rows)
+    return min(float((mean if rows.centre is None else mean + rows.centre).norm()), 1.0)
+
+
+def describe_collapse(embeddings: np.ndarray) -> str | None:
+    """Return a sentence if the embeddings float32 [n, d] of the first images are hardly different, otherwise None."""
+    embeddings = embeddings[embeddings.any(axis=1)]
+    if len(embeddings) < 2:
+        return None
+    rows = UniqueRows.joined([embeddings])
+    noun = "rows of the first images"
+    return _describe_collapse(noun, len(rows), len(rows.distinct), _common_length(rows), rows.centre is not None)
 
 
 def _constant_columns(*parts: np.ndarray) -> int:

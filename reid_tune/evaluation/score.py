@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from reid_tune.evaluation.degenerate import EmbeddingStatistics, examine_rows, require_rankable
+from reid_tune.evaluation.degenerate import EmbeddingStatistics, examine_rows
 from reid_tune.evaluation.distances import DistanceBlocks, UniqueRows, distance_blocks, full_precision
 from reid_tune.evaluation.features import FeatureSet
 from reid_tune.evaluation.intervals import interval
 from reid_tune.evaluation.neighbours import find_neighbours
+from reid_tune.evaluation.rankable import require_rankable
 from reid_tune.evaluation.ranking import Ranking, rank
 from reid_tune.evaluation.rerank import ReRanking, reranked_blocks
 

@@ -12,7 +12,7 @@ from reid_tune.data.image_cache.images import DecodedImages
 from reid_tune.data.image_spec import ImageSpec
 from reid_tune.data.records import ImageFolder, ImageRecord, class_labels
 from reid_tune.data.sampler import IdentitySampler
-from reid_tune.evaluation.degenerate import require_rankable
+from reid_tune.evaluation.rankable import require_rankable
 from reid_tune.identities import is_junk
 from reid_tune.training.distributed import rank
 

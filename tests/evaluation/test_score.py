@@ -103,7 +103,7 @@ def test_ties_go_by_gallery_index():
     features = made_up(queries=2, gallery=5, identities=1)
     row = features.query_features[:1]
     features = make_feature_set(
-        np.repeat(row, 2, axis=0), np.array([4, 5]), np.array([1, 1]), np.concatenate([np.repeat(row, 5, axis=0), -row]),
+        np.repeat(row, 2, axis=0), np.array([4, 5]), np.array([1, 1]), row * np.array([[1], [1], [1], [1], [1], [-1]]),
         np.array([9, 4, 9, 5, 4, 9]), np.full(6, 2),
     )  # fmt: skip
     result = score(features)

@@ -138,3 +138,29 @@ def test_the_plan_tells_the_memory_of_a_step_and_the_largest_batch(
 def test_without_a_gpu_the_plan_estimates_no_batch() -> None:
     lines = list(plan_sentences(plan()))
     assert any(line.endswith("2.0 GB of memory") for line in lines) and not any("batch" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("collapsed", "sentence"),
+    [
+        ({}, None),
+        ({0: 2}, "warning: the embeddings of trial 0 had collapsed at the last validation"),
+        ({0: 2, 2: 1, 3: 1}, "warning: the embeddings of trials 0, 2 and 3 had collapsed"),
+        ({0: 1}, None),
+    ],
+)
+def test_trials_whose_embeddings_collapsed_are_named(collapsed: dict[int, int], sentence: str | None) -> None:
+    state = replay(events())
+    for trial in state.trials:
+        if number := collapsed.get(trial.number):
+            epoch = sorted(trial.epochs)[number - 1]
+            trial.epochs[epoch] = trial.epochs[epoch] | {"collapse": "the embeddings have collapsed"}
+    lines = [line for line in report_sentences(state, FOLDER, Cost()) if line.startswith("warning")]
+    assert [line.startswith(str(sentence)) for line in lines] == ([] if sentence is None else [True])
+
+
+def test_doubtful_scores_of_the_test_set_are_told() -> None:
+    state = replay(events())
+    state.stages["test"]["models"]["winner"] |= {"plain": {"mAP": 0.5, "warnings": ["copies everywhere"]}}
+    lines = list(report_sentences(state, FOLDER, Cost()))
+    assert "warning: the winner on the test folders: copies everywhere" in lines
