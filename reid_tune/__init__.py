@@ -2,7 +2,7 @@
 
 import os
 
-from reid_tune.environment import set_defaults
+from reid_tune.environment import compiler_cache, set_defaults
 
 __version__ = "0.1.0"
 
@@ -12,3 +12,5 @@ set_defaults({"RAY_USAGE_STATS_ENABLED": "0", "MLFLOW_DISABLE_TELEMETRY": "true"
 # spins for long and takes CPU time from others. No effect if torch was imported before.
 if "OMP_WAIT_POLICY" not in os.environ:
     set_defaults({"GOMP_SPINCOUNT": "1000"})
+# PyTorch reads this when a part of it is imported.
+set_defaults(compiler_cache())

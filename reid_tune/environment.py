@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-__all__ = ["is_secret_name", "set_defaults", "set_variables", "temporary_variables"]
+__all__ = ["compiler_cache", "is_secret_name", "set_defaults", "set_variables", "temporary_variables"]
 
 
 _SECRET_WORDS = ("CREDENTIAL", "KEY", "PASSPHRASE", "PASSWD", "PASSWORD", "SECRET", "TOKEN")
@@ -16,6 +16,22 @@ _SECRET_WORDS = ("CREDENTIAL", "KEY", "PASSPHRASE", "PASSWD", "PASSWORD", "SECRE
 def is_secret_name(name: str) -> bool:
     """Whether a variable of this name may hold a secret: the name contains one of the usual words."""
     return any(word in name.upper() for word in _SECRET_WORDS)
+
+
+def compiler_cache() -> dict[str, str]:
+    """Return the variable that names the folder of torch.compile's files, below the user's cache.
+
+    By default PyTorch reads them, and runs what they hold, from a folder in the one for temporary files. All users
+    know its name, and another user may create it first. Without a cache that can be written, nothing is returned.
+    """
+    cache = os.environ.get("REID_TUNE_CACHE_DIR") or os.path.join(
+        os.environ.get("XDG_CACHE_HOME") or "~/.cache", "reid-tune"
+    )
+    folder = parent = os.path.join(os.path.expanduser(cache), "compiled")
+    while not os.path.exists(parent) and os.path.dirname(parent) != parent:
+        parent = os.path.dirname(parent)
+    is_usable = os.path.isabs(folder) and os.path.isdir(parent) and os.access(parent, os.W_OK)
+    return {"TORCHINDUCTOR_CACHE_DIR": folder} if is_usable else {}
 
 
 def set_defaults(variables: Mapping[str, str]) -> None:

@@ -28,7 +28,7 @@ NAMES = {
     "ray.train.torch.config:_TorchBackend.on_start": RAY,
     "ray.train.torch.config:TorchConfig.backend_cls": RAY,
     "ray.train.v2._internal.execution.worker_group:WorkerGroup.execute_single_async": RAY,
-    # hide_messages, keep_secrets_out_of_trials, loopback_only
+    # job_client, hide_messages, keep_secrets_out_of_trials, loopback_only
     "ray._private.worker:print_to_stdstream": RAY,
     "ray.tune.execution.class_cache:ENV_VARS_TO_PROPAGATE.difference_update": RAY,
     "ray._private.ray_constants:ENABLE_RAY_CLUSTER": RAY,
@@ -54,6 +54,7 @@ PARAMETERS = {
         {"backend", "world_rank", "world_size", "init_method", "timeout_s"},
         RAY,
     ),
+    "ray.job_submission:JobSubmissionClient._do_request": ({"kwargs"}, RAY),
     CONTROLLER: ({"self", "trial"}, RAY),
     "optuna.samplers._tpe.sampler:_split_trials": ({"study", "trials", "n_below"}, TPE),
     "optuna.samplers:TPESampler._sample": ({"self", "study", "trial", "search_space"}, TPE),

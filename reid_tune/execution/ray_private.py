@@ -13,6 +13,7 @@ from reid_tune.environment import is_secret_name, temporary_variables
 __all__ = [
     "CLUSTER_QUERY",
     "hide_messages",
+    "job_client",
     "keep_secrets_out_of_trials",
     "local_cluster_options",
     "loopback_only",
@@ -76,6 +77,22 @@ def loopback_only() -> Iterator[None]:
             yield
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+def job_client(address: str, timeout: float) -> Any:
+    """Return a client of a dashboard that submits jobs; Ray's own waits for answers without an end.
+
+    Args:
+        address: Address of the dashboard, `http://HOST:8265`.
+        timeout: Seconds in which the dashboard must answer each request.
+    """
+    from ray.job_submission import JobSubmissionClient
+
+    class Client(JobSubmissionClient):
+        def _do_request(self, *arguments: Any, **options: Any) -> Any:
+            return super()._do_request(*arguments, **{"timeout": timeout, **options})
+
+    return Client(address)
 
 
 def hide_messages() -> None:

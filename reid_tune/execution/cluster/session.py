@@ -18,7 +18,6 @@ from reid_tune.execution.cluster.discovery import find_cluster
 from reid_tune.execution.cluster.session_folder import session_folder
 from reid_tune.execution.cluster.watchdog import exit_when_cluster_is_lost
 from reid_tune.execution.ray_private import hide_messages, local_cluster_options, loopback_only
-from reid_tune.storage.download_cache import cache_folder
 
 __all__ = ["ray_session"]
 
@@ -33,7 +32,6 @@ _WORKER_SETTINGS = {
 }
 # Passed on to the workers of other nodes: the key's file, and how threads wait, see `reid_tune/__init__.py`.
 _PASSED_VARIABLES = (KEY_FILE_VARIABLE, "GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
-_COMPILER_CACHE = "TORCHINDUCTOR_CACHE_DIR"
 _TUNE_SETTINGS = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
@@ -84,26 +82,11 @@ def _start_local() -> Iterator[None]:
         temporary_files.mkdir()
         # Of all processes that Ray starts: what killed ones leave is removed with the folder.
         with (
-            temporary_variables({"TMPDIR": str(temporary_files)} | _compiler_cache()),
+            temporary_variables({"TMPDIR": str(temporary_files)}),
             loopback_only(),
             _connect(folder, **local_cluster_options(str(folder / "r"))),
         ):
             yield
-
-
-def _compiler_cache() -> dict[str, str]:
-    """Return the variable that keeps what torch.compile has built for later sweeps, unless the user has set it.
-
-    By default it is in the folder for temporary files, below a name that another user may create first.
-    """
-    if os.environ.get(_COMPILER_CACHE):
-        return {}
-    try:
-        folder = cache_folder("compiled")
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    except (InputError, OSError):
-        return {}
-    return {_COMPILER_CACHE: str(folder)}
 
 
 @contextmanager

@@ -20,6 +20,7 @@ import reid_tune
 from reid_tune.config.encryption_key import KEY_FILE_VARIABLE, find_passphrase
 from reid_tune.environment import set_variables
 from reid_tune.errors import InfrastructureError, InputError
+from reid_tune.execution.ray_private import job_client
 from reid_tune.search_space.load import SweepConfig
 from reid_tune.storage.object_store import is_url
 from reid_tune.tracking.store import database, redact
@@ -27,6 +28,8 @@ from reid_tune.tracking.store import database, redact
 __all__ = ["submit"]
 
 _CONNECT_SECONDS = 5
+_ANSWER_SECONDS = 60.0  # for the dashboard's answer to a request
+_SILENT_SECONDS = 60.0  # without a line of the log, after which the dashboard is asked for the job's state
 _NAME = "reid-tune sweep"  # key of the sweep's name in a job's metadata
 _ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 
@@ -109,10 +112,9 @@ def _connect(address: str) -> Any:
     set_variables({"RAY_AUTH_MODE": "token", "RAY_API_SERVER_ADDRESS": address})
     logging.getLogger("ray").setLevel(logging.WARNING)
     from ray.exceptions import AuthenticationError
-    from ray.job_submission import JobSubmissionClient
 
     try:
-        client = JobSubmissionClient(address)
+        client = job_client(address, _ANSWER_SECONDS)
         client.list_jobs()
     except AuthenticationError:
         raise InputError(
@@ -194,5 +196,18 @@ def _working_folder(sweep: SweepConfig) -> Iterator[Path]:
 
 
 async def _follow(client: Any, job: str, write: Callable[[str], None]) -> None:
-    async for text in client.tail_job_logs(job):
-        write(text)
+    """Write the log of a job until it ends; the connection may break without notice, and a job may print nothing."""
+    texts = aiter(client.tail_job_logs(job))
+    next_text = asyncio.ensure_future(anext(texts))
+    while True:
+        done, _ = await asyncio.wait({next_text}, timeout=_SILENT_SECONDS)
+        if not done:
+            info = await asyncio.to_thread(client.get_job_info, job)
+            if info.status in _ENDED:
+                return
+            continue
+        try:
+            write(next_text.result())
+        except StopAsyncIteration:
+            return
+        next_text = asyncio.ensure_future(anext(texts))

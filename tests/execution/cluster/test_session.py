@@ -82,25 +82,3 @@ def test_a_local_session_cleans_up_after_a_failed_start(monkeypatch: pytest.Monk
     assert Path(folder).parent == Path(temporary).parent and not Path(folder).parent.exists() and key == "a key"
     assert os.environ["TMPDIR"] == "/tmp" and "REID_TUNE_ENCRYPTION_KEY" not in os.environ
     assert "RAY_enable_metrics_collection" not in os.environ
-
-
-@pytest.mark.parametrize(
-    ("variables", "expected"),
-    [
-        ({"REID_TUNE_CACHE_DIR": "{folder}"}, {"TORCHINDUCTOR_CACHE_DIR": "{folder}/compiled"}),
-        ({"XDG_CACHE_HOME": "{folder}"}, {"TORCHINDUCTOR_CACHE_DIR": "{folder}/reid-tune/compiled"}),
-        ({"TORCHINDUCTOR_CACHE_DIR": "/mine"}, {}),
-        ({"REID_TUNE_CACHE_DIR": "relative"}, {}),
-        ({"REID_TUNE_CACHE_DIR": "/dev/null/folder"}, {}),
-    ],
-)
-def test_what_is_compiled_is_kept_in_the_users_cache(
-    variables: dict[str, str], expected: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("REID_TUNE_CACHE_DIR", "XDG_CACHE_HOME", "TORCHINDUCTOR_CACHE_DIR"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value.format(folder=tmp_path))
-    result = session._compiler_cache()
-    assert result == {name: value.format(folder=tmp_path) for name, value in expected.items()}
-    assert all(Path(folder).stat().st_mode & 0o777 == 0o700 for folder in result.values())
