@@ -106,7 +106,8 @@ def test_links_and_files_are_not_followed(make: Callable[[Path], Path], root: Pa
 
 def test_folders_of_other_users_stay(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = leftover(root)
-    monkeypatch.setattr(module.os, "getuid", lambda: os.geteuid() + 1)
+    user = os.geteuid()
+    monkeypatch.setattr(module.os, "geteuid", lambda: user + 1)
     assert remove_leftovers(root) == [] and (folder / "r" / "log").is_file()
 
 
