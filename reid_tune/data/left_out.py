@@ -18,7 +18,6 @@ __all__ = [
     "left_out_phrase",
     "remedy",
     "require_complete",
-    "short_name",
 ]
 
 LeftOut = Mapping[Reason, Sequence[str]]
@@ -33,7 +32,7 @@ _PHRASES = {
     Reason.SYSTEM: ("hidden or system file", "hidden or system files"),
     Reason.JUNK: ("of junk (identity -1)",),
     Reason.DISTRACTOR: ("of distractors (identity 0)",),
-    Reason.UNLISTED: ("in none of the lists",),
+    Reason.UNLISTED: ("in none of the lists of dataset.validation",),
     Reason.UNREADABLE: ("unreadable",),
 }
 _EXAMPLES = 3
@@ -111,7 +110,7 @@ def require_complete(path: Path, left_out: LeftOut) -> None:
     if counts:
         content = "; ".join(left_out_phrase(reason, count, left_out[reason][0]) for reason, count in counts.items())
         raise InputError(
-            f"dataset.strict: {display_name(path)} has {sum(counts.values()):,} files that are left out ({content}): "
+            f"dataset.strict: {display_name(path)} has files that would be left out ({content}): "
             f"{remedy(path, left_out, next(iter(counts)))}, or set dataset.strict=false."
         )
 
@@ -120,11 +119,6 @@ def abbreviate(names: Sequence[str]) -> str:
     """Return the first names, as they can be printed, and the number of the others."""
     suffix = f" and {len(names) - _EXAMPLES:,} more" if len(names) > _EXAMPLES else ""
     return ", ".join(map(display_name, names[:_EXAMPLES])) + suffix
-
-
-def short_name(path: Path) -> str:
-    """Return the name of a file as it can be printed."""
-    return display_name(path.name)
 
 
 def _subfolder_remedy(path: Path, names: Sequence[str]) -> str:

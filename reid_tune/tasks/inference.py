@@ -4,18 +4,20 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from rich.console import Console
 from rich.progress import track
 
 from reid_tune.config.experiment import Experiment
+from reid_tune.data.account import FileAccount, accounts_as_dict, describe_accounts
 from reid_tune.data.images import decode_images
 from reid_tune.data.records import ImageRecord
 from reid_tune.errors import InputError
 from reid_tune.files import check_output_file, require_writable, write_atomic
 from reid_tune.storage.download_cache import ensure_local_folder
-from reid_tune.tasks.common.embedding_files import ENDINGS, Image, list_images, open_embeddings_file
+from reid_tune.tasks.common.embedding_files import ENDINGS, NO_CAMERA, Image, list_images, open_embeddings_file
 from reid_tune.tasks.common.evaluation_sets import evaluation_folders
 from reid_tune.tasks.common.model_references import ONNX, resolve_model
 from reid_tune.tasks.common.open_model import ModelFile, describe_inputs
@@ -72,26 +74,27 @@ def run_inference(experiment: Experiment) -> InferenceResult:
         target = Path(section.output_file) if section.output_file else directory / "embeddings.json"
         check_output_file("inference.output_file", target, ENDINGS)
         model = ModelFile(resolve_model(section.checkpoint, ONNX), experiment, "inference")
-        images = _list_images(experiment, target)
+        images, accounts = _list_images(experiment, target)
         workers = task_devices(experiment, "inference")
-        for line in (*describe_inputs([model]), describe_run(experiment, "inference", workers)):
+        lines = [describe_accounts(accounts), *describe_inputs([model]), describe_run(experiment, "inference", workers)]
+        for line in filter(None, lines):
             print(line, file=sys.stderr)
         with open_embedding_pool(workers) as load:
             embedder = load(model)
             require_writable(target)
             write_atomic(directory / "experiment.yaml", experiment.to_yaml())
-            log.write("STARTED", "inference started")
+            log.write("STARTED", "inference started", data=accounts_as_dict(accounts))
             with open_embeddings_file(target) as write:
                 for chunk in _chunks(images, len(workers) * max(_CHUNK, experiment.dataset.val_batch_size)):
                     write(chunk, _embed(chunk, embedder, experiment.dataset.num_workers))
         queries = sum(image.subset == "query" for image in images)
-        unparsed = sum(image.camera == -1 for image in images)
+        unparsed = sum(image.camera == NO_CAMERA for image in images)
         result = InferenceResult(target, queries, len(images) - queries, unparsed, embedder.dimension)
         log.write("RUNNING", f"{result} in {target}", queries=queries, gallery=result.gallery, unparsed=unparsed)
         return result
 
 
-def _list_images(experiment: Experiment, target: Path) -> list[Image]:
+def _list_images(experiment: Experiment, target: Path) -> tuple[list[Image], dict[str, FileAccount]]:
     query, gallery = evaluation_folders(experiment, "inference")
     if not query and not gallery:
         raise InputError(
@@ -104,8 +107,14 @@ def _list_images(experiment: Experiment, target: Path) -> list[Image]:
             "inference.test_dataset, or choose .json or .parquet."
         )
     strict = experiment.dataset.strict
-    queries = list_images(ensure_local_folder(query), "query", strict) if query else []
-    return queries + (list_images(ensure_local_folder(gallery), "gallery", strict) if gallery else [])
+    images: list[Image] = []
+    accounts: dict[str, FileAccount] = {}
+    subsets: tuple[tuple[Literal["query", "gallery"], str | None], ...] = (("query", query), ("gallery", gallery))
+    for subset, folder in subsets:
+        if folder:
+            subset_images, accounts[subset] = list_images(ensure_local_folder(folder), subset, strict)
+            images += subset_images
+    return images, accounts
 
 
 def _chunks(images: Sequence[Image], size: int) -> Iterator[Sequence[Image]]:

@@ -1,3 +1,4 @@
+import os
 import shutil
 from hashlib import blake2b
 from pathlib import Path
@@ -27,7 +28,11 @@ def test_a_fingerprint_is_a_hash_of_names_and_contents(data: Path) -> None:
 def test_a_fingerprint_knows_bytes_names_and_roles_and_no_places(data: Path, tmp_path: Path) -> None:
     query, gallery = data / "query", data / "bounding_box_test"
     copy = shutil.copytree(query, tmp_path / "copy")
-    (copy / "notes.txt").write_text("no image")
+    for name in ("notes.txt", "Thumbs.db", ".DS_Store", "0001_c1.gif", "photo.jpg"):
+        (copy / name).write_text("left out")
+    (copy / "more").mkdir()
+    shutil.copy(next(query.iterdir()), copy / "more")
+    os.mkfifo(copy / "0001_c1.jpg")
     assert fingerprint(copy) == fingerprint(query)
     assert len({fingerprint(query, gallery), fingerprint(gallery, query), fingerprint(query)}) == 3
     path = next(copy.glob("*.jpg"))

@@ -1,5 +1,7 @@
 """What is found in data sets with known faults."""
 
+import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -266,3 +268,152 @@ def test_a_contact_sheet_needs_a_picture_name_and_a_picture(root: Path, spec: Sp
     report = check_data(spec(), root / "sheet.png")
     assert len(sentences(report, "error")) == 1 and "is not written" in sentences(report, "note")[0]
     assert not (root / "sheet.png").exists()
+
+
+def save(path: Path, image: Image.Image, **options: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path, **options)
+
+
+def noise(seed: int, size: tuple[int, int] = (16, 32)) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
+
+
+@pytest.mark.parametrize("suffix", [".bmp", ".webp", ".tif", ".TIFF", ".jpeg", ".PNG"])
+def test_images_of_every_accepted_format_are_used(root: Path, spec: Spec, suffix: str) -> None:
+    for number, path in enumerate(sorted((root / "train").iterdir())):
+        if number % 4:
+            save(path.with_suffix(suffix), noise(number))
+            path.unlink()
+    report = check_data(spec(dataset__strict=True))
+    assert report.findings == () and report.rows()["train"]["used"] == 24
+
+
+@pytest.mark.parametrize(
+    ("names", "reason", "count", "sentence"),
+    [
+        (
+            ("0001_c1_0.gif", "0001_c2_0.gif"),
+            "format",
+            2,
+            r"2 of another image format of train \(0001_c1_0.gif, 0001_c2",
+        ),
+        (("photo.jpg",), "name", 1, r"1 whose name does not parse of train \(photo.jpg in .*rename them to IDENTITY_c"),
+        (("0065C1T0002F016.jpg",), "name", 1, "looks like a name of MARS .*renamed 0065_c1_"),
+        (
+            ("0009/a.jpg", "0009/b.jpg"),
+            "subfolder",
+            2,
+            "2 in sub-folders of train .*such as 0009_c1_a.jpg for 0009/a.jpg",
+        ),
+        (("query/0001_c1.png",), "subfolder", 1, "name the folder with the images itself, such as .*/train/query"),
+    ],
+)
+def test_possible_images_that_are_left_out_are_findings(
+    root: Path, spec: Spec, names: tuple[str, ...], reason: str, count: int, sentence: str
+) -> None:
+    for name in names:
+        path = root / "train" / name
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    report = check_data(spec())
+    assert re.search(f"{sentence}.*", only(report, "note")) and ": left out; " in only(report, "note")
+    assert report.as_dict()["subsets"]["train"] | {"left_out": {reason: count}} == report.as_dict()["subsets"]["train"]
+    assert report.rows()["train"][f"left out: {reason}"] == count and report.rows()["train"]["files"] == 24 + count
+    assert "dataset.strict does not allow this; " in only(check_data(spec(dataset__strict=True)), "error")
+
+
+def test_a_named_pipe_among_the_images_is_not_opened(root: Path, spec: Spec) -> None:
+    os.mkfifo(root / "gallery" / "0011_c4_0.png")
+    assert "1 not a regular file of gallery (0011_c4_0.png in " in only(check_data(spec()), "note")
+
+
+def test_identities_that_count_from_zero_are_told(root: Path, spec: Spec) -> None:
+    people(root / "train", range(1))
+    sentence = only(check_data(spec()), "note")
+    assert sentence.startswith(
+        "3 images of train have identity 0, which marks distractors, and are left out of training ("
+    )
+    assert sentence.endswith("if identities are numbered from 0, give this one an unused number such as 0009.")
+    assert check_data(spec()).as_dict()["subsets"]["train"]["left_out"] == {"distractor": 3}
+    write(root / "train", *(f"0000_c4_{number}.png" for number in range(9)))
+    assert "numbered from 0" not in only(check_data(spec()), "note")
+
+
+@pytest.mark.parametrize(
+    ("colour", "options"),
+    [((0, 0, 0), {}), ((255, 255, 255), {}), ((12, 200, 90), {"quality": 50}), ((128, 128, 128), {"quality": 95})],
+)
+def test_images_of_one_colour_are_told(
+    root: Path, spec: Spec, colour: tuple[int, int, int], options: dict[str, int]
+) -> None:
+    for identity in (1, 2):
+        path = root / "train" / f"000{identity}_c4_0.{'jpg' if options else 'png'}"
+        save(path, Image.new("RGB", (16, 32), colour), **options)
+    sentence = only(check_data(spec()), "note")
+    assert sentence.startswith("2 of 26 images of train are of a single colour (0001_c4_0.")
+    assert sentence.endswith("they show nobody: remove them.")
+
+
+def test_a_set_of_one_colour_is_an_error(root: Path, spec: Spec) -> None:
+    for path in (root / "gallery").iterdir():
+        save(path, Image.new("RGB", (16, 32), (7, 7, 7)))
+    assert "8 of 8 images of gallery are of a single colour" in only(check_data(spec()), "error")
+
+
+@pytest.mark.parametrize(("suffix", "severity"), [(".bmp", "error"), (".tif", "error"), (".webp", "error")])
+def test_equal_pixels_in_files_of_different_formats(root: Path, spec: Spec, suffix: str, severity: str) -> None:
+    with Image.open(root / "train" / "0001_c1_0.png") as image:
+        save(root / "train" / f"0002_c4_0{suffix}", image.copy(), **({"lossless": True} if suffix == ".webp" else {}))
+    assert only(check_data(spec()), severity).startswith("1 image(s) of train have two identities")
+
+
+def turned(path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    save(path.with_suffix(".jpg"), noise(1, (32, 16)), exif=exif)
+
+
+def transparent(path: Path) -> None:
+    save(path, noise(2).convert("RGBA"))
+
+
+def animated(path: Path) -> None:
+    save(path, noise(3), save_all=True, append_images=[noise(4)])
+
+
+@pytest.mark.parametrize(
+    ("make", "problem"),
+    [
+        (turned, "1 of 25 images of train are turned by their EXIF orientation"),
+        (transparent, "1 of 25 images of train have transparency, which is ignored"),
+        (animated, "1 of 25 images of train have several images in a file, of which the first is used"),
+    ],
+)
+def test_images_that_the_decoder_converts_are_told(
+    root: Path, spec: Spec, make: Callable[[Path], None], problem: str
+) -> None:
+    make(root / "train" / "0001_c4_0.png")
+    assert only(check_data(spec()), "note").startswith(problem)
+
+
+def test_names_with_control_characters_are_escaped(root: Path, spec: Spec) -> None:
+    write(root / "train", "a\nb\x1b[31m.png", "0001_c1_\n.png")
+    (root / "train" / "0001_c2_\n.png").write_text("broken")
+    (root / "gallery" / os.fsdecode(b"0011_c4_\xff\r.png")).write_text("broken")
+    shutil.copy(root / "train" / "0001_c1_\n.png", root / "train" / "0002_c1_\x9b.png")
+    findings = check_data(spec()).findings
+    assert len(findings) == 4 and all(finding.sentence.isprintable() for finding in findings)
+    assert any("0011_c4_\\xff\\r.png cannot be read" in finding.sentence for finding in findings)
+
+
+def test_many_files_with_one_problem_are_one_finding(root: Path, spec: Spec) -> None:
+    for path in (root / "train").iterdir():
+        path.write_bytes(b"broken")
+    report = check_data(spec())
+    (sentence,) = sentences(report, "error")
+    assert sentence.startswith(
+        "24 of 24 images of train cannot be read (0001_c1_0.png, 0001_c2_0.png, 0001_c3_0.png and "
+    )
+    assert report.as_dict()["subsets"]["train"]["left_out"] == {"unreadable": 24}
+    assert report.rows()["train"]["used"] == 0

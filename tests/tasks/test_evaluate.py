@@ -326,7 +326,15 @@ def test_names_that_do_not_parse_are_told_and_left_out(
     own_folders = {"evaluate__test_dataset": str(gallery), "evaluate__query_dataset": str(query)}
     assert run_evaluate(spec(**values, **own_folders)).as_dict() == wanted
     err = capsys.readouterr().err
-    assert f"{gallery}: 1 image(s) left out, whose names do not parse, such as 'somebody.jpg'" in err
+    assert "of gallery (1 whose name does not parse, 'somebody.jpg'; 1 hidden or system file, 'Thumbs.db'; " in err
+    accounts = [line for line in status(tmp_path / "results/evaluate") if line["status"] == "STARTED"][-1]["data"]
+    score = wanted["plain"]
+    used = {"query": score["queries"], "gallery": score["gallery"]}
+    assert {name: account["used"] for name, account in accounts.items()} == used
+    assert accounts["query"] == {"files": used["query"] + 1, "used": used["query"], "left_out": {"system": 1}}
+    junk = sum(path.name.startswith("-1") for path in gallery.iterdir())
+    assert accounts["gallery"]["left_out"] == {"name": 1, "system": 1, "junk": junk}
+    assert accounts["gallery"]["files"] == used["gallery"] + 2 + junk
     with pytest.raises(InputError, match="somebody.jpg"):
         run_evaluate(spec(**values, evaluate__test_dataset=str(gallery), dataset__strict=True))
 

@@ -250,11 +250,11 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"inference__output_file": "a/e.csv"}, "output_file = 'a/e.csv': .*end in .json, .npz or .parquet"),
     ({"inference__output_file": "{file}/e.json"}, "cannot make the folder"),
     ({"model__input_width": 32}, "was trained with another spec"),
-    ({"inference__query_dataset": "gone"}, "cannot read the folder gone"),
-    ({"inference__test_dataset": "{empty}"}, "there is no image in .*empty"),
+    ({"inference__query_dataset": "gone"}, "there is no folder gone"),
+    ({"inference__test_dataset": "{empty}"}, "no usable image in .*empty"),
     ({"dataset__query_dataset_dir": None, "dataset__test_dataset_dir": None}, "no images: set inference.query_dataset"),
     ({"dataset__query_dataset_dir": None, "inference__output_file": "{empty}/e.npz"}, "needs queries and gallery"),
-    ({"inference__test_dataset": "{odd}", "dataset__strict": True}, "somebody.jpg: the name does not parse"),
+    ({"inference__test_dataset": "{odd}", "dataset__strict": True}, "dataset.strict: .*odd has files .*somebody.jpg"),
 ]
 
 

@@ -74,9 +74,11 @@ def test_images_in_no_list_are_counted_and_lists_are_checked(
     (folder / "train.txt").write_text("\n".join(shorter))
     listed = spec(dataset__validation=str(folder))
     run_train(listed)
-    assert f"\n2 training image(s) are left out, as no list in {folder} names them\n" in capsys.readouterr().err
+    assert (
+        "\nleft out: 2 of 23 files of train (2 in none of the lists of dataset.validation)\n" in capsys.readouterr().err
+    )
     assert len(load_split(listed).train) == len(shorter)
-    assert check_data(listed).rows()["validation query"]["images"] == len(lines(folder)["query.txt"])
+    assert check_data(listed).rows()["validation query"]["used"] == len(lines(folder)["query.txt"])
 
 
 def test_people_of_several_folders_are_no_leak_of_a_holdout(

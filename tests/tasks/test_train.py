@@ -50,7 +50,7 @@ def test_a_training_lists_its_folder_once(spec: Spec, monkeypatch: pytest.Monkey
         return scan(path)
 
     scan = os.scandir
-    monkeypatch.setattr("reid_tune.data.records.os.scandir", scandir)
+    monkeypatch.setattr("reid_tune.data.listing.os.scandir", scandir)
     directory = run_train(experiment).parent
     assert listings.count(str(experiment.dataset.train_dataset_dir)) == 1
     assert (directory / "split").exists() is holds_out
@@ -142,10 +142,9 @@ def test_images_that_are_left_out_are_told(
     shutil.copy(next((tmp_path / "train").iterdir()), tmp_path / "train" / "photo (1).jpg")
     run_train(spec(dataset__train_dataset_dir=str(tmp_path / "train"), dataset__validation="none"))
     err = capsys.readouterr().err
-    assert (
-        f"1 image(s) of {tmp_path / 'train'} are left out, as their names do not parse: the first is 'photo (1).jpg'"
-        in err
-    )
+    assert "left out: 1 of 24 files of train (1 whose name does not parse, 'photo (1).jpg')\n" in err
+    line = json.loads((tmp_path / "results" / "train" / "status.json").read_text().splitlines()[0])
+    assert line["data"] == {"train": {"files": 24, "used": 23, "left_out": {"name": 1}}}
 
 
 def test_what_is_said_about_the_data(spec: Spec, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
