@@ -299,3 +299,34 @@ def test_a_reference_to_a_field_that_is_not_given_names_that_field(
         return
     with pytest.raises(InputError, match=message):
         build_spec({}, values, "test")
+
+
+UNKNOWN: list[tuple[str, str, bool]] = [
+    # (an unknown key, a task, whether it is an error there)
+    ("train.num_epoch", "train", True),
+    ("train.num_epoch", "evaluate", False),
+    ("train.optim.lr", "export", False),
+    ("evaluate.chekpoint", "evaluate", True),
+    ("evaluate.chekpoint", "train", False),
+    ("inference.output", "inference", True),
+    ("inference.output", "evaluate", False),
+    ("export.opset", "export", True),
+    ("export.opset", "inference", False),
+    ("model.backbon", "evaluate", True),
+    ("dataset.batchsize", "export", True),
+    ("re_ranking.k3", "train", False),
+    ("re_ranking.k3", "evaluate", True),
+    ("trian.num_epochs", "evaluate", True),
+]
+
+
+@pytest.mark.parametrize(("key", "task", "is_error"), UNKNOWN)
+def test_an_unknown_key_is_an_error_where_the_task_reads_its_section(key: str, task: str, is_error: bool) -> None:
+    if is_error:
+        with pytest.raises(InputError, match=f"unknown key {key}"):
+            build_spec({}, {key: 3}, "test", task)
+    else:
+        (note,) = [note for note in build_spec({}, {key: 3}, "test", task).notes if "does not read" in note]
+        assert f"unknown key {key}" in note
+    with pytest.raises(InputError, match=f"unknown key {key}"):
+        build_spec({}, {key: 3}, "test")
