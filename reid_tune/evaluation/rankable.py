@@ -40,7 +40,7 @@ def require_rankable(
     if len(identities) == 1:
         raise InputError(
             f"every gallery image without junk has identity {identities[0]}, so that any embedding scores 100 %: add "
-            "gallery images of other identities."
+            "gallery images of other identities, or hold out more of them with a larger dataset.validation_fraction."
         )
 
 

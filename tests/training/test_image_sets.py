@@ -58,7 +58,7 @@ def test_only_parsed_images_are_queries(build: Build, data: Path, tmp_path: Path
 
 
 def test_grey_and_jitter_come_from_the_spec(build: Build, data: Path) -> None:
-    jitter = {"dataset__color_jitter.prob": 0.5, "dataset__color_jitter.hue": 0.1}
+    jitter = {"dataset__color_jitter.prob": 0.5, "dataset__color_jitter.hue": 0.3}
     experiment = build(model__input_channels=1, **jitter)
     made = load_training_images(experiment, training_records(*list_training_folders(experiment)))
     pixels = made.images[:]
@@ -91,7 +91,7 @@ def test_every_record_has_its_own_pixels(build: Build, data: Path, tmp_path: Pat
     held = load_evaluation_images(experiment, split.query, split.gallery)
     assert equal_to_decode(held.images, split.query + split.gallery)
 
-    query, gallery = read_evaluation_records(str(data / "query"), str(other))
+    query, gallery = read_evaluation_records(str(data / "train"), str(other))
     tested = load_evaluation_images(experiment, query, gallery)
     without_junk = [record for record in gallery if record.identity >= 0]
     assert len(without_junk) == len(gallery) - 1 and equal_to_decode(tested.images, [*query, *without_junk])
@@ -103,7 +103,7 @@ def test_all_runs_share_the_files_of_their_folders(
     monkeypatch.setenv("REID_TUNE_CACHE_DIR", str(tmp_path))
     folders = read_evaluation_records(str(data / "query"), str(data / "gallery"))
     for seed in range(3):
-        experiment = build(dataset__validation_seed=seed, **HOLDOUT)
+        experiment = build(dataset__validation_seed=seed, dataset__validation_fraction=0.3, **HOLDOUT)
         split = load_split(experiment)
         load_training_images(experiment, split.train)
         load_evaluation_images(experiment, split.query, split.gallery)
