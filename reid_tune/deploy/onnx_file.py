@@ -1,9 +1,11 @@
 """ONNX files: reading, the checksum that reid-tune appends to its own, weights in other files, and sessions."""
 
+import io
 import re
 import stat
 import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,13 +13,23 @@ from typing import Any
 
 from reid_tune.errors import InputError
 
-__all__ = ["SCORE_HINT", "OnnxFile", "append_checksum", "first_line", "open_session", "protobuf_messages", "read_onnx"]
+__all__ = [
+    "SCORE_HINT",
+    "OnnxFile",
+    "append_checksum",
+    "first_line",
+    "open_session",
+    "printable",
+    "protobuf_messages",
+    "read_onnx",
+]
 
 SCORE_HINT = (
     "or embed the images with the tool that runs it, and score the features, an .npz file, with `reid-tune score`"
 )
 _CHECKSUM = "crc32"
 _PRODUCER = "reid-tune"
+_LONGEST_TEXT = 500
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 
 
@@ -75,7 +87,7 @@ def read_onnx(path: Path | str) -> OnnxFile:
         model = onnx.ModelProto.FromString(content)
     except Exception:  # protobuf's DecodeError
         model = onnx.ModelProto()
-    if not model.graph.node:
+    if not model.graph.node or not _has_readable_names(model):
         raise InputError(f"{path} is not an ONNX file, or is damaged; give an .onnx file.")
     _require_undamaged(path, content, model)
     return OnnxFile(path, content, model)
@@ -111,7 +123,10 @@ def open_session(file: OnnxFile, threads: int, gpu: int, hint: str) -> Any:
     # By name where onnxruntime has to find other files; otherwise exactly the bytes that were checked.
     source = str(file.path) if file.weight_files else file.content
     try:
-        return onnxruntime.InferenceSession(source, options, providers=providers)
+        with redirect_stdout(io.StringIO()):  # onnxruntime prints there that it does without a GPU
+            session = onnxruntime.InferenceSession(source, options, providers=providers)
+        session.disable_fallback()
+        return session
     except Exception as error:  # onnxruntime's errors have no other common base.
         reason = first_line(error)
         if version := re.search(r"Opset (\d+) is under development|Unsupported model IR version: (\d+)", reason):
@@ -124,7 +139,13 @@ def open_session(file: OnnxFile, threads: int, gpu: int, hint: str) -> Any:
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's message, without the codes that colour a terminal."""
     lines = _ANSI.sub("", str(error)).strip().splitlines()
-    return lines[0].strip() if lines else type(error).__name__
+    return printable(lines[0].strip()) if lines else type(error).__name__
+
+
+def printable(text: str) -> str:
+    """Return a text of a file without characters that act on a terminal, and not too long for a message."""
+    text = text if text.isprintable() else ascii(text)
+    return text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}..."
 
 
 def protobuf_messages(message: Any) -> Iterator[Any]:
@@ -144,15 +165,23 @@ def _checksum_entry(checksum: str) -> bytes:
     return onnx.ModelProto(metadata_props=[entry]).SerializeToString()
 
 
+def _has_readable_names(model: Any) -> bool:
+    """Whether the texts of a model that are used here are UTF-8, which protobuf does not check."""
+    texts = [model.producer_name, *(text for entry in model.metadata_props for text in (entry.key, entry.value))]
+    for value in (*model.graph.input, *model.graph.output):
+        texts += [value.name, *(size.dim_param for size in value.type.tensor_type.shape.dim)]
+    return all(isinstance(text, str) for text in texts)
+
+
 def _require_undamaged(path: Path, content: bytes, model: Any) -> None:
-    """Refuse a file whose bytes do not have the checksum that it carries; one without a checksum is accepted."""
-    if all(entry.key != _CHECKSUM for entry in model.metadata_props):
+    """Refuse a file of reid-tune that does not end in its checksum; another file has none."""
+    if model.producer_name != _PRODUCER and all(entry.key != _CHECKSUM for entry in model.metadata_props):
         return
     body = memoryview(content)[: -len(_checksum_entry("0" * 8))]
     if not content.endswith(_checksum_entry(f"{zlib.crc32(body):08x}")):
         raise InputError(
-            f"{path} is damaged, or was changed after its export: its checksum differs. Copy or export it again; of a "
-            f"file that was changed on purpose, remove the metadata {_CHECKSUM!r}."
+            f"{path} is damaged, or was changed after its export: its checksum does not fit. Copy or export it again; "
+            f"a file that was changed on purpose needs another producer_name, and no metadata {_CHECKSUM!r}."
         )
 
 

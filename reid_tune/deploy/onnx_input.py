@@ -2,7 +2,7 @@
 
 import ast
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -14,7 +14,7 @@ from reid_tune.config.experiment import Experiment
 from reid_tune.config.task_sections import ChannelOrder, ModelInput
 from reid_tune.data.image_spec import Channels, ImageSpec, Interpolation
 from reid_tune.data.normalisation import normalise
-from reid_tune.deploy.onnx_file import OnnxFile
+from reid_tune.deploy.onnx_file import OnnxFile, printable
 from reid_tune.deploy.onnx_signature import Signature, read_signature
 from reid_tune.deploy.preprocessing import Preprocessing
 from reid_tune.errors import InputError
@@ -107,7 +107,7 @@ def input_form(file: OnnxFile, request: InputRequest) -> InputForm:
     """
     prefix, ending = f"{request.section}.input", f"{request.section}.input changes this"
     if file.is_exported:
-        ending = f"{', '.join(request.keys)} without effect" if request.keys else "as exported"
+        ending = f"no effect: {', '.join(request.keys)}" if request.keys else "as exported"
         request = replace(request, options=ModelInput(), output=None)
     signature = read_signature(file, request.output, f"{request.section}.onnx_output")
     described, options = _described(file), request.options
@@ -170,8 +170,8 @@ def _normalisation(
     options, prefix = request.options, f"{request.section}.input"
     set_keys = [name for name in ("mean", "std", "max_value") if getattr(options, name) is not None]
     if signature.dtype == np.uint8:
-        ignored = "".join(f", {prefix}.{name} without effect" for name in set_keys)
-        return (0.0,) * channels, (1.0,) * channels, f"pixels 0..255{ignored}", "graph"
+        idle = f", no effect: {', '.join(f'{prefix}.{name}' for name in set_keys)}" if set_keys else ""
+        return (0.0,) * channels, (1.0,) * channels, "pixels 0..255", f"graph{idle}"
     limit: int = options.max_value or 1
     if set_keys:
         mean, std, source = options.mean or (0.0,), options.std or (1.0,), prefix
@@ -187,7 +187,7 @@ def _normalisation(
         mean, std, source = request.spec.mean[::order], request.spec.std[::order], "spec"
     mean, std = (values[:channels] if len(values) > 1 else values * channels for values in (mean, std))
     shown = [", ".join(f"{value:.6g}" for value in values) for values in (mean, std)]
-    text = f"(value - [{shown[0]}]) / [{shown[1]}] of values 0..{limit}"
+    text = f"mean [{shown[0]}] and std [{shown[1]}] of values 0..{limit}"
     return tuple(value / limit for value in mean), tuple(value / limit for value in std), text, source
 
 
@@ -202,7 +202,7 @@ def _described(file: OnnxFile) -> _Described:
         try:
             spec = Preprocessing.from_metadata(metadata).image_spec
         except (KeyError, ValueError, TypeError) as error:
-            raise InputError(f"{file.path} has invalid metadata ({error}); export it again.") from None
+            raise InputError(f"{file.path} has invalid metadata ({printable(str(error))}); export it again.") from None
         size = spec.height, spec.width
         return _Described("metadata", size, spec.mean, spec.std, spec.interpolation, spec.channels)
     if "ultralytics" in metadata.get("author", "").lower() or "imgsz" in metadata:
@@ -225,7 +225,7 @@ def _read_side_file(path: Path) -> Mapping[str, Any] | None:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"cannot read {path} ({error}); correct it, or remove it.") from None
+        raise InputError(f"cannot read {path} ({printable(str(error))}); correct it, or remove it.") from None
     return content if isinstance(content, Mapping) else None
 
 

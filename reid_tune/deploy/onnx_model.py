@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from reid_tune.deploy.onnx_file import OnnxFile, open_session, read_onnx
+from reid_tune.deploy.onnx_file import OnnxFile, open_session, printable, read_onnx
 from reid_tune.deploy.preprocessing import ExportOptions, Preprocessing
 from reid_tune.errors import InputError
 
@@ -51,7 +51,7 @@ class OnnxModel:
         except KeyError as error:
             raise InputError(f"{self.path} has no metadata {error}; {_HINT}.") from None
         except (ValueError, TypeError) as error:
-            raise InputError(f"{self.path} has invalid metadata ({error}); {_HINT}.") from None
+            raise InputError(f"{self.path} has invalid metadata ({printable(str(error))}); {_HINT}.") from None
         self._require_signature()
 
     @property

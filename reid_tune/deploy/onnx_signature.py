@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from reid_tune.deploy.onnx_file import SCORE_HINT, OnnxFile
+from reid_tune.deploy.onnx_file import SCORE_HINT, OnnxFile, printable
 from reid_tune.errors import InputError
 
 __all__ = ["Signature", "read_signature"]
@@ -134,7 +134,7 @@ def _describe(value: Any) -> str:
         if shape is None
         else [size or dim.dim_param or "?" for size, dim in zip(shape, value.type.tensor_type.shape.dim, strict=True)]
     )
-    return f"{value.name} {_type_name(kind)}[{', '.join(map(str, sizes))}]"
+    return printable(f"{value.name} {_type_name(kind)}[{', '.join(map(str, sizes))}]")
 
 
 def _type_name(kind: int) -> str:

@@ -92,7 +92,7 @@ FORMS = {
         255,
         bgr=True,
         batch=1,
-        said=("BGR float32 NCHW, 7x5 (graph), (value - [0, 0, 0]) / [1, 1, 1] of values 0..255 (evaluate.input)",),
+        said=("BGR float32 NCHW, 7x5 (graph), mean [0, 0, 0] and std [1, 1, 1] of values 0..255 (evaluate.input)",),
     ),
     "FastReID, normalised in the graph": Form(
         DYNAMIC, {}, {"max_value": 255, "interpolation": "bicubic"}, (10, 8), NONE, ONE, 255, said=("bicubic (eval",)
@@ -138,7 +138,7 @@ FORMS = {
         std=ONE,
         limit=255,
         bgr=True,
-        said=("evaluate.input.mean without effect",),
+        said=("pixels 0..255 (graph, no effect: evaluate.input.mean)",),
     ),
     "greyscale": Form(
         ("b", 1, 7, 5), {"channels": 1}, size=(7, 5), mean=SPEC_MEAN[:1], std=SPEC_STD[:1], said=("greyscale",)

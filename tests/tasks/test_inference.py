@@ -198,6 +198,7 @@ def test_an_onnx_file_says_how_its_images_are_resized(
     model = onnx.load(file)
     metadata = {entry.key: entry.value for entry in model.metadata_props if entry.key != "crc32"}
     onnx.helper.set_model_props(model, metadata | {"interpolation": interpolation})
+    model.producer_name = "another"
     onnx.save(model, file)
     paths, embeddings = read(run_inference(spec(inference__checkpoint=str(file))).path)
     resize = {"bilinear": BILINEAR, "bicubic": BICUBIC}

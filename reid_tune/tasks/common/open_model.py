@@ -95,7 +95,7 @@ def describe_inputs(models: Sequence[ModelFile]) -> Iterator[str]:
         if model.is_onnx:
             yield describe_input(model.path, model.input_request)
     if models and not any(model.is_onnx for model in models) and (keys := models[0].input_request.keys):
-        yield f"note: {', '.join(keys)} without effect: {models[0].path} is not an ONNX file"
+        yield f"no effect: {', '.join(keys)} ({models[0].path} is not an ONNX file)"
 
 
 def open_network(path: Path, experiment: Experiment | None) -> tuple[ReIDNet, Experiment]:

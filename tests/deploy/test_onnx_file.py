@@ -1,0 +1,188 @@
+"""Damage in ONNX files: a checksum notices it in exported ones, and no other one ends in a traceback."""
+
+import os
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper
+
+from reid_tune.config.load import build_experiment
+from reid_tune.deploy.onnx_embedder import open_embedder
+from reid_tune.deploy.onnx_file import append_checksum, first_line, read_onnx
+from reid_tune.deploy.onnx_input import InputRequest
+from reid_tune.errors import InputError
+
+from ..helpers.onnx_files import write_onnx
+
+METADATA = {
+    "channels": "3",
+    "mean": "[0.5, 0.5, 0.5]",
+    "std": "[0.5, 0.5, 0.5]",
+    "height": "10",
+    "width": "8",
+    "interpolation": "bilinear",
+    "input_layout": "float_nchw",
+    "precision": "fp32",
+    "l2_normalized": "false",
+}
+REQUEST = InputRequest.from_experiment(build_experiment({}, {}, "test"), "evaluate")
+CROPS = np.random.default_rng(0).integers(0, 256, (3, 10, 8, 3), np.uint8)
+
+
+def exported(path: Path) -> bytes:
+    """The bytes of a small file with all that an export has."""
+    model = onnx.load(write_onnx(path, ("batch", 3, 10, 8)))
+    model.producer_name = "reid-tune"
+    helper.set_model_props(model, METADATA)
+    path.write_bytes(append_checksum(model.SerializeToString()))
+    return path.read_bytes()
+
+
+def flip(content: bytes, position: int, bit: int = 0) -> bytes:
+    changed = bytearray(content)
+    changed[position] ^= 1 << bit
+    return bytes(changed)
+
+
+def weights_position(content: bytes) -> int:
+    model = onnx.ModelProto.FromString(content)
+    return content.index(model.graph.initializer[0].raw_data) + 5
+
+
+DAMAGE: dict[str, Callable[[bytes], bytes]] = {
+    "a bit of a weight": lambda content: flip(content, weights_position(content)),
+    "the sign of a weight": lambda content: flip(content, weights_position(content) // 4 * 4 + 3, 7),
+    "the mean": lambda content: content.replace(b"[0.5, 0.5, 0.5]", b"[0.5, 0.4, 0.5]", 1),
+    "the height": lambda content: content.replace(b"\x0210", b"\x0211"),
+    "an operator": lambda content: content.replace(b"ReduceMean", b"ReduceProd"),
+    "the checksum": lambda content: flip(content, len(content) - 1),
+    "the checksum's name": lambda content: content.replace(b"crc32", b"crc33"),
+    "the producer": lambda content: flip(content, content.index(b"reid-tune")),
+    "a byte more": lambda content: content + b"\x00",
+    "another message behind": lambda content: content + onnx.ModelProto(producer_name="x").SerializeToString(),
+    "without its checksum": lambda content: content[:-19],
+    "without its metadata": lambda content: content[: content.index(b"channels") - 4],
+    "zeros at the end": lambda content: content[:-64] + bytes(64),
+    "zeros in the middle": lambda content: content[:64] + bytes(64) + content[128:],
+    "two swapped blocks": lambda content: content[:100] + content[140:180] + content[100:140] + content[180:],
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_export_is_refused(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "m.onnx"
+    content = exported(path)
+    assert open_embedder(path, REQUEST, threads=1).dimension == 5
+    changed = DAMAGE[damage](content)
+    assert changed != content
+    path.write_bytes(changed)
+    with pytest.raises(
+        InputError, match="m.onnx is (damaged, or was changed after its export|not an ONNX file, or is)"
+    ):
+        open_embedder(path, REQUEST, threads=1)
+
+
+def test_the_checksum_is_that_of_all_bytes_before_it(tmp_path: Path) -> None:
+    content = exported(tmp_path / "m.onnx")
+    register = 0xFFFFFFFF
+    for byte in content[:-19]:
+        register ^= byte
+        for _ in range(8):
+            register = register >> 1 ^ (0xEDB88320 if register & 1 else 0)
+    metadata = {entry.key: entry.value for entry in onnx.load(tmp_path / "m.onnx").metadata_props}
+    assert metadata == METADATA | {"crc32": f"{register ^ 0xFFFFFFFF:08x}"}
+    assert read_onnx(tmp_path / "m.onnx").metadata == METADATA
+
+
+def test_a_file_that_was_changed_on_purpose_opens(tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    exported(path)
+    model = onnx.load(path)
+    model.producer_name = "a simplifier"
+    helper.set_model_props(model, METADATA | {"height": "12"})
+    onnx.save(model, path)
+    file = read_onnx(path)
+    assert file.is_exported and file.metadata["height"] == "12"
+
+
+@pytest.mark.timeout(20)
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "m.onnx")
+    with pytest.raises(InputError, match="it is not a regular file"):
+        read_onnx(tmp_path / "m.onnx")
+
+
+def test_texts_that_are_not_utf8_are_damage(tmp_path: Path) -> None:
+    path = write_onnx(tmp_path / "m.onnx", ("b", 3, 10, 8), metadata={"author": "Ultralytics"})
+    path.write_bytes(path.read_bytes().replace(b"Ultra", b"\xff\xfe\xfd\xfc\xfb"))
+    with pytest.raises(InputError, match="not an ONNX file, or is damaged"):
+        read_onnx(path)
+
+
+def test_names_in_a_message_do_not_reach_the_terminal_raw(tmp_path: Path) -> None:
+    path = write_onnx(tmp_path / "m.onnx", ("b", 5, 10, 8), names=("in\x1b[31m\nput", "output"))
+    with pytest.raises(InputError) as caught:
+        open_embedder(path, REQUEST, threads=1)
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("plain", "plain"),
+        ("\x1b[31mred\x1b[0m and \x1b[1;96mblue\x1b[0m\nsecond line", "red and blue"),
+        ("\n\n  first\n", "first"),
+        ("", "ValueError"),
+        ("a\x07b", r"'a\x07b'"),
+        ("x" * 600, "x" * 500 + "..."),
+    ],
+)
+def test_a_reason_is_one_plain_line(text: str, line: str) -> None:
+    assert first_line(ValueError(text)) == line
+
+
+def mutate(content: bytes, numbers: random.Random) -> bytes:
+    changed = bytearray(content)
+    for _ in range(numbers.choice((1, 1, 2, 4))):
+        if not changed:
+            break
+        position, kind = numbers.randrange(len(changed)), numbers.randrange(5)
+        if kind == 0:
+            changed[position] ^= 1 << numbers.randrange(8)
+        elif kind == 1:
+            changed[position] = numbers.randrange(256)
+        elif kind == 2:
+            del changed[position : position + numbers.choice((1, 8, 64))]
+        elif kind == 3:
+            changed[position:position] = numbers.randbytes(numbers.choice((1, 8)))
+        else:
+            del changed[max(position, 1) :]
+    return bytes(changed)
+
+
+@pytest.mark.parametrize("checked", [True, False])
+def test_mutated_files_open_or_are_refused_in_one_line(tmp_path: Path, checked: bool) -> None:
+    path = tmp_path / "m.onnx"
+    content = exported(path)
+    if not checked:
+        content = write_onnx(
+            path, ("b", 3, "h", "w"), metadata={"author": "Ultralytics", "imgsz": "[10, 8]"}
+        ).read_bytes()
+    embeddings = open_embedder(path, REQUEST, threads=1).embed(CROPS)
+    numbers = random.Random(0)
+    refused = 0
+    for _ in range(120):
+        path.write_bytes(mutate(content, numbers))
+        try:
+            model = open_embedder(path, REQUEST, threads=1)
+        except InputError as error:
+            assert str(error).isprintable()
+            refused += 1
+        else:
+            if checked:
+                np.testing.assert_array_equal(model.embed(CROPS), embeddings)
+    assert refused >= (110 if checked else 60)
