@@ -38,10 +38,12 @@ class Cursor:
     Attributes:
         accepted: Number of events and files that the store has accepted from this cursor, perhaps some of them twice.
         refusal: The last permanent refusal by the store in one line, or None.
+        repair: Sentence about runs that were deleted in the store and are there again, or None.
     """
 
     def __init__(self, log_path: Path, uri: str, describe: Callable[[], Description] | None) -> None:
         self.refusal: str | None = None
+        self.repair: str | None = None
         self.accepted = 0
         self._log, self._uri, self._describe = Path(log_path), uri, describe
         self._projection: Projection | None = None
@@ -81,7 +83,7 @@ class Cursor:
                 self._failures[self._offset] += 1
                 if restored or not projection.is_deletion_error(error):
                     raise
-                self.refusal = f"runs that were deleted in the store have been restored ({one_line(error)})"
+                self.repair = f"runs that were deleted in the store have been restored ({one_line(error)})"
                 restored, self._parent = True, ""
                 continue
             sent += count

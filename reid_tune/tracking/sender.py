@@ -11,7 +11,7 @@ from reid_tune.errors import ReidTuneError
 from reid_tune.journal.events import DriverEnded
 from reid_tune.tracking.cursor import Cursor
 from reid_tune.tracking.projection import Description
-from reid_tune.tracking.store import one_line, translate_errors
+from reid_tune.tracking.store import one_line, open_client, translate_errors
 
 __all__ = ["LogTarget", "SendResult", "Sender", "follow_log", "send_all", "send_remaining"]
 
@@ -44,6 +44,11 @@ class Sender:
         self._wake, self._stop = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._follow, name="mlflow-sender", daemon=True)
         self._thread.start()
+
+    @property
+    def has_sent_all(self) -> bool:
+        """Whether the log has ended, and the store has all of it and has rejected nothing."""
+        return self._all_sent and self._cursor.refusal is None
 
     @property
     def lag(self) -> int:
@@ -83,7 +88,8 @@ class Sender:
             closing = self._closing
             try:
                 self._cursor.send(self._stop)
-                self._has_failed, self.last_error, pause = False, self._cursor.refusal, _POLL_SECONDS
+                self._has_failed, pause = False, _POLL_SECONDS
+                self.last_error = self._cursor.refusal or self._cursor.repair
                 if self._cursor.lag() == 0:
                     self._complete_at = time.monotonic()
                     if closing:
@@ -156,10 +162,12 @@ class SendResult:
     Attributes:
         events: Number of events that the store has accepted.
         refusal: The last permanent refusal by the store in one line, or None.
+        repair: Sentence about runs that were deleted in the store and are there again, or None.
     """
 
     events: int
     refusal: str | None
+    repair: str | None = None
 
 
 def send_all(
@@ -176,8 +184,9 @@ def send_all(
         InfrastructureError: the store does not answer; the events that it has accepted are not sent again.
     """
     with translate_errors(uri):
+        open_client(uri)
         cursor = Cursor(log_path, uri, describe)
         events = cursor.send(threading.Event())
         if closed:
             cursor.close()
-        return SendResult(events, cursor.refusal)
+        return SendResult(events, cursor.refusal, cursor.repair)

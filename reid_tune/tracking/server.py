@@ -2,6 +2,9 @@
 
 import socket
 import ssl
+import threading
+from collections.abc import Callable
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, urlsplit
 
@@ -11,6 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["CREDENTIALS", "server_error"]
 
 _CONNECT_SECONDS, _RESPONSE_SECONDS = 2.0, 3.0
+_TOTAL_SECONDS = 10.0  # of a check, name servers and slow answers included
 _PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
 _REQUEST_PATH = "/api/2.0/mlflow/experiments/search"
 CREDENTIALS = "refuses this user: check MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
@@ -35,8 +39,30 @@ def server_error(uri: str) -> str | None:
     """
     url = urlsplit(uri)
     if url.scheme in ("http", "https"):
-        return _mlflow_error(uri)
-    return _database_error(url) if url.hostname and _port(url) else None
+        import mlflow  # noqa: F401  # not in the thread: two that import it can each see an incomplete module
+
+        return _in_time(lambda: _mlflow_error(uri))
+    return _in_time(lambda: _database_error(url)) if url.hostname and _port(url) else None
+
+
+def _in_time(check: Callable[[], str | None]) -> str | None:
+    """Return the result of a check; a sentence if it takes too long, for example because an answer trickles in."""
+    results = SimpleQueue[tuple[str | None, Exception | None]]()
+
+    def run() -> None:
+        try:
+            results.put((check(), None))
+        except Exception as error:
+            results.put((None, error))
+
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        reason, error = results.get(timeout=_TOTAL_SECONDS)
+    except Empty:
+        return f"has not answered completely after {_TOTAL_SECONDS:g} s: start it again, or set MLFLOW_TRACKING_URI"
+    if error:
+        raise error
+    return reason
 
 
 def _database_error(url: SplitResult) -> str | None:
@@ -91,6 +117,8 @@ def _response_error(url: SplitResult, response: "Response") -> str | None:
         return f"redirects to {target.scheme}://{host}: write that address in MLFLOW_TRACKING_URI"
     if response.status_code in (401, 403):
         return CREDENTIALS
+    if response.status_code == 429:
+        return "has too many requests (status 429): try again later"
     if response.status_code >= 500:
         return f"fails with status {response.status_code}: check its log, or set MLFLOW_TRACKING_URI"
     if response.status_code == 400 and url.scheme == "http" and _speaks_tls(url):

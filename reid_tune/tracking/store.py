@@ -24,6 +24,7 @@ __all__ = [
     "experiment_id",
     "connection_error",
     "one_line",
+    "open_client",
     "redact",
     "is_permanent",
     "tracking_uri",
@@ -81,10 +82,22 @@ def client(uri: str) -> "MlflowClient":
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
+def open_client(uri: str) -> "MlflowClient":
+    """Return a client of a store that answers; without this check each request would wait for a minute.
+
+    Raises:
+        InputError: the address cannot be that of a store, or an SQLite file cannot be used.
+        InfrastructureError: the server is unreachable, or something else answers there.
+    """
+    if not _local_error(uri) and (reason := connection_error(uri)):
+        raise InfrastructureError(reason)
+    return client(uri)
+
+
 def connection_error(uri: str) -> str | None:
     """Describe in one sentence why a store cannot be used and what to do; None if it can. Nothing is created.
 
-    This takes at most about four seconds if a server does not answer, and longer if no name server does.
+    This takes about four seconds if a server does not answer, and at most ten.
     """
     try:
         reason = _local_error(uri) or server.server_error(uri)

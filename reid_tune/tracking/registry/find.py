@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from reid_tune.errors import InputError
-from reid_tune.tracking.store import client, database, redact
+from reid_tune.tracking.store import database, open_client, redact
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -35,7 +35,7 @@ def open_registry(uri: str) -> "MlflowClient":
     path = database(uri)
     if path and not path.is_file():
         raise InputError(f"there is no MLflow store {path}; set MLFLOW_TRACKING_URI.")
-    return client(uri)
+    return open_client(uri)
 
 
 def find_model(connection: "MlflowClient", model: str) -> "RegisteredModel":

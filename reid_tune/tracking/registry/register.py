@@ -22,7 +22,7 @@ from reid_tune.tracking.registry.find import version_with_alias, versions
 from reid_tune.tracking.registry.names import check_alias, check_model_name
 from reid_tune.tracking.registry.package import ONNX_FILE, file_digest, write_package
 from reid_tune.tracking.runs import SWEEP_TAG, parent_run
-from reid_tune.tracking.store import client, translate_errors
+from reid_tune.tracking.store import open_client, translate_errors
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -85,7 +85,7 @@ def register_version(
     _require_files(model, files)
     repeats = read_repeats(files[CONFIRM_FILE]) if CONFIRM_FILE in files else ()
     with translate_errors(uri):
-        connection = client(uri)
+        connection = open_client(uri)
         key = {SWEEP_TAG: uid, _DIGEST_TAG: file_digest(files[ONNX_FILE])}
         version = _find_registered(connection, model, key)
         if version is None:
