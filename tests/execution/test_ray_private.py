@@ -1,6 +1,7 @@
 """Stopped runs of several workers free their resources; run as a script, this file is that sweep or another job."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -14,6 +15,7 @@ from reid_tune.config.experiment import Experiment, unflatten
 from reid_tune.demo import draw_demo_data
 from reid_tune.execution.cluster.session import ray_session
 from reid_tune.execution.failures import Failure
+from reid_tune.execution.ray_private import loopback_only
 from reid_tune.execution.run_source import Attempt, ResourceRequest
 from reid_tune.search.asha import Asha
 
@@ -41,6 +43,18 @@ def test_stopped_runs_of_two_workers_leave_no_placement_group_and_take_none_of_o
     assert output["epochs"] == [1] * count, "stopped at the rung"
     # Both are as the trainers' are: created by an actor that has died, in a job that runs.
     assert output["left"] == {"detached": "creator dead", "of another job": "creator dead"}
+
+
+def test_a_loopback_cluster_leaves_the_next_one_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ray._private import ray_constants
+
+    monkeypatch.setattr(ray_constants, "ENABLE_RAY_CLUSTER", True)
+    monkeypatch.setenv("DASHBOARD_METRIC_PORT", "7")
+    before = dict(os.environ)
+    with pytest.raises(KeyboardInterrupt), loopback_only():
+        assert not ray_constants.ENABLE_RAY_CLUSTER and os.environ["DASHBOARD_METRIC_PORT"] == "-1"
+        raise KeyboardInterrupt
+    assert ray_constants.ENABLE_RAY_CLUSTER and dict(os.environ) == before
 
 
 class Losers:
