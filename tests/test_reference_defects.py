@@ -272,7 +272,7 @@ def test_ctrl_c_ends_with_130_and_loses_no_finished_epoch(data: Path, tmp_path: 
         run.send_signal(sent)
         out, err = run.communicate()
     assert (run.returncode, out) == (130, "") and "Traceback" not in err
-    assert err.splitlines()[-1] == "stopped; the same command continues from the last finished epoch."
+    assert err.splitlines()[-1] == "reid-tune: stopped; the same command continues from the last finished epoch."
     folder = tmp_path / "results" / "train"
     last = status(folder)[-1]
     assert (last["status"], last["message"]) == ("FAILURE", "train failed: stopped by the user")

@@ -18,7 +18,7 @@ def content_digest(content: Any) -> str:
     """Return a checksum of nested dictionaries, lists, tensors and plain values, as eight hexadecimal digits.
 
     It covers keys, values, shapes, dtypes and the bytes of all tensors. A CRC finds every change of up to 32 bits in a
-    row and nearly all others (all but one in 2^32), at several GB/s; it is no protection against forgery.
+    row and nearly all others (all but one in 2^32), at several GB/s. It does not protect against forgery.
     """
     return f"{_update(0, content):08x}"
 
@@ -42,7 +42,7 @@ def _update(checksum: int, value: Any) -> int:
 
 
 def is_zip(file: IO[bytes] | Path) -> bool:
-    """Whether a file is a zip archive, the current form of torch.save; damaged ones may be none.
+    """Whether a file is a zip archive, the current form of torch.save.
 
     Args:
         file: The file; an open one is rewound.

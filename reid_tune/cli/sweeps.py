@@ -168,6 +168,7 @@ def sync(
         try:
             for sent in send(name, storage, to, lambda text: typer.echo(text, err=True)):
                 typer.echo(sent)
+                status = max(status, 1 if sent.sent.refusal else 0)
         except ReidTuneError as error:
             typer.echo(f"reid-tune: {error}", err=True)
             status = max(status, error.status)

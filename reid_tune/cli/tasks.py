@@ -15,6 +15,7 @@ from reid_tune.cli.common import (
     load_spec,
     print_result,
 )
+from reid_tune.errors import StoppedError
 
 __all__: list[str] = []
 
@@ -32,13 +33,12 @@ def train(
     MLFLOW_EXPERIMENT_NAME and MLFLOW_RUN_NAME set the names in MLflow.
     """
     loaded = load_spec(spec, overrides, "train")
-    from reid_tune.tasks.train import run_train
+    from reid_tune.tasks.train import describe_stop, run_train
 
     try:
         typer.echo(run_train(loaded.experiment, loaded.user_keys, track=track))
     except KeyboardInterrupt:
-        typer.echo("stopped; the same command continues from the last finished epoch.", err=True)
-        raise
+        raise StoppedError(describe_stop(loaded.experiment)) from None
 
 
 @app.command()

@@ -1,7 +1,7 @@
 """The end of a sweep after its last stage: the page, the driver's last event, and what MLflow still lacks."""
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from functools import partial
 
 from rich.console import Console
@@ -53,11 +53,13 @@ def complete_end(sweep: SweepConfig, files: SweepStore, console: Console) -> Swe
 
 
 def write_sweep_page(sweep: SweepConfig, journal: Journal, console: Console) -> None:
-    """Write the page of a sweep and record it; a page that cannot be written is a warning."""
+    """Write the page of a sweep and record it; if that fails, warn and remove an older one."""
     try:
         write_page(sweep.folder)
     except Exception as error:  # A finished sweep does not fail because of its page.
         print_warning(console, f"the page could not be written ({error}): write it with reid-tune report.")
+        with suppress(OSError):  # An older one would be shown as the page of these results.
+            (sweep.folder / PAGE).unlink(missing_ok=True)
     else:
         journal.emit(ArtifactWritten(path=PAGE, folder=""))
 

@@ -38,7 +38,8 @@ class SyncResult:
     def __str__(self) -> str:
         summary = f"{self.sent.events} events sent to" if self.sent.events else "nothing was left to send to"
         refusal = f" (some were rejected: {self.sent.refusal})" if self.sent.refusal else ""
-        return f"{self.name}: {summary} {redact(self.uri)}{refusal}"
+        repair = f" ({self.sent.repair})" if self.sent.repair else ""
+        return f"{self.name}: {summary} {redact(self.uri)}{refusal}{repair}"
 
 
 def sync(name: str, storage: str, uri: str | None, say: Callable[[str], None]) -> list[SyncResult]:

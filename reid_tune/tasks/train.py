@@ -35,7 +35,7 @@ from reid_tune.training.loop import train
 from reid_tune.training.reporting import TerminalReporter
 from reid_tune.training.state import require_divisible_batch
 
-__all__ = ["describe_run", "run_train"]
+__all__ = ["describe_run", "describe_stop", "run_train"]
 
 
 def run_train(experiment: Experiment, user_keys: Collection[str] = (), *, track: bool = False) -> Path:
@@ -67,6 +67,17 @@ def run_train(experiment: Experiment, user_keys: Collection[str] = (), *, track:
         else:
             launch_workers(_worker, (experiment, split, directory, track), workers)
     return directory / LATEST
+
+
+def describe_stop(experiment: Experiment) -> str:
+    """Return a sentence on how a training that was stopped is continued."""
+    latest = experiment.task_dir("train") / LATEST
+    if experiment.train.resume_training_checkpoint_path:
+        hint = f" unless train.resume_training_checkpoint_path={latest} is given" if latest.exists() else ""
+        return f"stopped; the same command starts again from the checkpoint that it was given{hint}."
+    if not latest.exists():
+        return "stopped before an epoch was finished; the same command starts again."
+    return "stopped; the same command continues from the last finished epoch."
 
 
 def _tracked(experiment: Experiment, directory: Path) -> AbstractContextManager[None]:

@@ -100,9 +100,11 @@ def track_training(experiment: Experiment, directory: Path, *, resumed: bool) ->
         uri = with_credentials(header.tracking_uri)
         if error := connection_error(uri):
             _warn(error)
-        with follow_log(LogTarget(log.path, uri, _warn, f"reid-tune sync {directory}"), partial(_close, log)):
+        target = LogTarget(log.path, uri, _warn, f"reid-tune sync {directory}")
+        with follow_log(target, partial(_close, log)) as sender:
             yield
-    print(f"MLflow: run {header.name} of the experiment {header.experiment} in {redact(uri)}", file=sys.stderr)
+    if sender.has_sent_all:  # otherwise a warning has said what is missing
+        print(f"MLflow: run {header.name} of the experiment {header.experiment} in {redact(uri)}", file=sys.stderr)
 
 
 def _archive(path: Path) -> None:
