@@ -14,6 +14,7 @@ __all__ = [
     "atomic_path",
     "check_output_file",
     "display_name",
+    "display_text",
     "link_atomic",
     "make_folder",
     "require_writable",
@@ -77,6 +78,11 @@ def display_name(path: Path | str) -> str:
     Control characters, line breaks, invisible characters and bytes that are not UTF-8 become escapes such as `\\n`.
     """
     return "".join(character if character.isprintable() else _escape(character) for character in str(path))
+
+
+def display_text(text: str) -> str:
+    """Return a text of several lines with the escapes of `display_name`."""
+    return "\n".join(map(display_name, text.split("\n")))
 
 
 def _escape(character: str) -> str:

@@ -6,7 +6,15 @@ from pathlib import Path
 import pytest
 
 from reid_tune.errors import InfrastructureError, InputError
-from reid_tune.files import atomic_path, check_output_file, link_atomic, make_folder, write_atomic
+from reid_tune.files import (
+    atomic_path,
+    check_output_file,
+    display_name,
+    display_text,
+    link_atomic,
+    make_folder,
+    write_atomic,
+)
 
 
 def test_a_file_appears_whole_in_a_new_folder(tmp_path: Path) -> None:
@@ -110,3 +118,25 @@ def test_the_path_of_an_output_file_is_no_folder_and_has_an_allowed_suffix(tmp_p
         check_output_file("--picture", tmp_path / "x.gif", (".png", ".pdf", ".svg"))
     with pytest.raises(InputError, match=r"must end in \.json\."):
         check_output_file("--output", tmp_path / "x", (".json",))
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("0001_c1.jpg", "0001_c1.jpg"),
+        ("größe 寫真 é.png", "größe 寫真 é.png"),
+        ("a\nb\r\t.jpg", r"a\nb\r\t.jpg"),
+        ("\x1b[31mred\x07", r"\x1b[31mred\x07"),
+        ("\x9b31m\x7f", r"\x9b31m\x7f"),
+        ("gpj.\u202e1000", r"gpj.\u202e1000"),
+        ("a\u2028b\u200bc", r"a\u2028b\u200bc"),
+        (os.fsdecode(b"\xff\xe9.jpg"), r"\xff\xe9.jpg"),
+        ("\ud800", r"\ud800"),
+        ("a\0b", r"a\x00b"),
+        ("a\xa0b", r"a\xa0b"),
+    ],
+)
+def test_any_name_is_shown_in_one_line(name: str, shown: str) -> None:
+    assert display_name(name) == shown == display_name(Path(name))
+    assert shown.isprintable() and shown.encode()
+    assert display_text(f"{name}") == "\n".join(display_name(part) for part in name.split("\n"))

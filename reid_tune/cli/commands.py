@@ -17,6 +17,7 @@ from reid_tune.cli import (
     END_SIGNALS,
     STOPPED,
     data,
+    doctor,
     end_at_once,
     metrics,
     registry,
@@ -32,11 +33,13 @@ from reid_tune.cli import (
 from reid_tune.cli.common import app
 from reid_tune.environment import set_variables
 from reid_tune.errors import InputError, OutOfMemoryError, ReidTuneError
+from reid_tune.files import display_text
 from reid_tune.training.memory import is_out_of_memory
 
 __all__ = [
     "app",
     "data",
+    "doctor",
     "metrics",
     "registry",
     "reports",
@@ -88,7 +91,7 @@ def run_command() -> None:
         except KeyboardInterrupt:
             status, message = 130, STOPPED
         except ReidTuneError as error:
-            status, message = error.status, f"reid-tune: {error}\n"
+            status, message = error.status, f"reid-tune: {display_text(str(error))}\n"
         except SystemExit as end:
             status, message = end.code, STOPPED if end.code == 130 else ""
             if isinstance(end.__context__, BrokenPipeError):  # of which typer and rich make the status 1

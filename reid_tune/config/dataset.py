@@ -52,7 +52,9 @@ class Dataset(Section):
     test_dataset_dir: str | None = Field(None, description="Folder of gallery images.")
     query_dataset_dir: str | None = Field(None, description="Folder of query images.")
     strict: bool = Field(
-        False, description="Treat an image whose file name does not parse as an error; otherwise it is skipped."
+        False,
+        description="Treat a file that may be an image and is left out as an error: a name that does not parse, "
+        "another image format, images in a sub-folder, a pipe. Otherwise such files are counted.",
     )
     num_classes: int = Field(
         751, ge=1, description="Expected number of training identities; the number in the folder overrides it."

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from reid_tune.data.account import FileAccount, Role, account_for, is_used
-from reid_tune.data.left_out import abbreviate, count_left_out, left_out_phrase, remedy
+from reid_tune.data.left_out import abbreviate, count_left_out, reason_phrase, remedy
 from reid_tune.data.listing import POSSIBLE_IMAGES, Reason
 from reid_tune.data.records import ImageFolder, ImageRecord
 from reid_tune.data.scan import ImageScan
@@ -76,11 +76,13 @@ def find_left_out(subset: Subset, strict: bool) -> Iterator[Finding]:
     for folder in subset.folders:
         for reason, count in count_left_out(folder.path, folder.left_out).items():
             if reason in POSSIBLE_IMAGES:
-                names = folder.left_out[reason]
+                names = [f"{name}/" if reason is Reason.SUBFOLDER else name for name in folder.left_out[reason]]
+                files = f"{count:,} {'file' if count == 1 else 'files'} of {subset.name}"
                 yield Finding(
                     "error" if strict else "note",
-                    f"{left_out_phrase(reason, count)} of {subset.name} ({abbreviate(names)} in "
-                    f"{display_name(folder.path)}): {'dataset.strict does not allow this' if strict else 'left out'}; "
+                    f"{files} {'is' if count == 1 else 'are'} left out, {reason_phrase(reason, count)} "
+                    f"({abbreviate(names)} in {display_name(folder.path)})"
+                    f"{', which dataset.strict does not allow' if strict else ''}: "
                     f"{remedy(folder.path, folder.left_out, reason)}.",
                 )
 

@@ -16,6 +16,7 @@ __all__ = [
     "describe_left_out",
     "explain_unusable",
     "left_out_phrase",
+    "reason_phrase",
     "remedy",
     "require_complete",
 ]
@@ -40,9 +41,14 @@ _EXAMPLES = 3
 _KNOWN_FOLDERS = ("bounding_box_train", "bounding_box_test", "query", "image_train", "train", "gallery", "test")
 
 
+def reason_phrase(reason: Reason, count: int) -> str:
+    """Return a reason as a phrase that follows a number of files."""
+    return _PHRASES[reason][0 if count == 1 else -1]
+
+
 def left_out_phrase(reason: Reason, count: int, example: str | None = None) -> str:
     """Return a number of files with the reason and an example, such as `2 not images, such as 'notes.txt'`."""
-    phrase = f"{count:,} {_PHRASES[reason][0 if count == 1 else -1]}"
+    phrase = f"{count:,} {reason_phrase(reason, count)}"
     if example is None:
         return phrase
     shown = f"{example}/" if reason is Reason.SUBFOLDER else example

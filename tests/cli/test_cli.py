@@ -91,7 +91,7 @@ def refused(run: Run, tmp_path: Path) -> Callable[..., str]:
         result = run(*arguments)
         assert (result.status, result.out) == (2, ""), result
         # What a training says about its spec and its data before it begins.
-        progress = ("no effect: ", "training: ", "validation: ", "train: ", "evaluate: ")
+        progress = ("no effect: ", "left out: ", "training: ", "validation: ", "train: ", "evaluate: ")
         lines = [line for line in result.err.splitlines() if not line.startswith(progress)]
         assert lines[0].startswith("reid-tune: ") and len(lines) == 1, result.err
         assert "Traceback" not in result.err

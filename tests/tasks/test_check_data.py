@@ -97,8 +97,8 @@ def test_junk_distractors_and_odd_names_are_counted(root: Path, spec: Spec) -> N
     }
     row = report.rows()["gallery"]
     assert (row["left out: name"], row["left out: junk"], report.rows()["train"]["left out: junk"]) == (1, 2, 0)
-    assert only(report, "note").startswith("1 whose name does not parse of gallery (odd.png in ")
-    assert "dataset.strict does not allow this" in only(check_data(spec(dataset__strict=True)), "error")
+    assert only(report, "note").startswith("1 file of gallery is left out, whose name does not parse (odd.png in ")
+    assert "dataset.strict does not allow" in only(check_data(spec(dataset__strict=True)), "error")
 
 
 def test_identities_of_one_image_or_camera_are_noted(root: Path, spec: Spec) -> None:
@@ -296,15 +296,20 @@ def test_images_of_every_accepted_format_are_used(root: Path, spec: Spec, suffix
             ("0001_c1_0.gif", "0001_c2_0.gif"),
             "format",
             2,
-            r"2 of another image format of train \(0001_c1_0.gif, 0001_c2",
+            r"2 files of train are left out, of another image format \(0001_c1_0.gif, 0001_c2",
         ),
-        (("photo.jpg",), "name", 1, r"1 whose name does not parse of train \(photo.jpg in .*rename them to IDENTITY_c"),
+        (
+            ("photo.jpg",),
+            "name",
+            1,
+            r"1 file of train is left out, whose name does not parse \(photo.jpg in .*rename them to IDENTITY_c",
+        ),
         (("0065C1T0002F016.jpg",), "name", 1, "looks like a name of MARS .*renamed 0065_c1_"),
         (
             ("0009/a.jpg", "0009/b.jpg"),
             "subfolder",
             2,
-            "2 in sub-folders of train .*such as 0009_c1_a.jpg for 0009/a.jpg",
+            r"left out, in sub-folders \(0009/ in .*such as 0009_c1_a.jpg for 0009/a.jpg",
         ),
         (("query/0001_c1.png",), "subfolder", 1, "name the folder with the images itself, such as .*/train/query"),
     ],
@@ -317,15 +322,15 @@ def test_possible_images_that_are_left_out_are_findings(
         path.parent.mkdir(exist_ok=True)
         path.touch()
     report = check_data(spec())
-    assert re.search(f"{sentence}.*", only(report, "note")) and ": left out; " in only(report, "note")
+    assert re.search(f"{sentence}.*", only(report, "note"))
     assert report.as_dict()["subsets"]["train"] | {"left_out": {reason: count}} == report.as_dict()["subsets"]["train"]
     assert report.rows()["train"][f"left out: {reason}"] == count and report.rows()["train"]["files"] == 24 + count
-    assert "dataset.strict does not allow this; " in only(check_data(spec(dataset__strict=True)), "error")
+    assert "), which dataset.strict does not allow: " in only(check_data(spec(dataset__strict=True)), "error")
 
 
 def test_a_named_pipe_among_the_images_is_not_opened(root: Path, spec: Spec) -> None:
     os.mkfifo(root / "gallery" / "0011_c4_0.png")
-    assert "1 not a regular file of gallery (0011_c4_0.png in " in only(check_data(spec()), "note")
+    assert "1 file of gallery is left out, not a regular file (0011_c4_0.png in " in only(check_data(spec()), "note")
 
 
 def test_identities_that_count_from_zero_are_told(root: Path, spec: Spec) -> None:
