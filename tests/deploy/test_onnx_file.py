@@ -12,33 +12,19 @@ from onnx import helper
 
 from reid_tune.config.load import build_experiment
 from reid_tune.deploy.onnx_embedder import open_embedder
-from reid_tune.deploy.onnx_file import append_checksum, first_line, read_onnx
+from reid_tune.deploy.onnx_file import first_line, read_onnx
 from reid_tune.deploy.onnx_input import InputRequest
 from reid_tune.errors import InputError
 
-from ..helpers.onnx_files import write_onnx
+from ..helpers.onnx_files import write_exported, write_onnx
 
-METADATA = {
-    "channels": "3",
-    "mean": "[0.5, 0.5, 0.5]",
-    "std": "[0.5, 0.5, 0.5]",
-    "height": "10",
-    "width": "8",
-    "interpolation": "bilinear",
-    "input_layout": "float_nchw",
-    "precision": "fp32",
-    "l2_normalized": "false",
-}
 REQUEST = InputRequest.from_experiment(build_experiment({}, {}, "test"), "evaluate")
 CROPS = np.random.default_rng(0).integers(0, 256, (3, 10, 8, 3), np.uint8)
 
 
 def exported(path: Path) -> bytes:
     """The bytes of a small file with all that an export has."""
-    model = onnx.load(write_onnx(path, ("batch", 3, 10, 8)))
-    model.producer_name = "reid-tune"
-    helper.set_model_props(model, METADATA)
-    path.write_bytes(append_checksum(model.SerializeToString()))
+    write_exported(path, 10, 8)
     return path.read_bytes()
 
 
@@ -87,23 +73,24 @@ def test_a_damaged_export_is_refused(tmp_path: Path, damage: str) -> None:
 
 
 def test_the_checksum_is_that_of_all_bytes_before_it(tmp_path: Path) -> None:
-    content = exported(tmp_path / "m.onnx")
+    written = write_exported(tmp_path / "m.onnx", 10, 8)
+    content = (tmp_path / "m.onnx").read_bytes()
     register = 0xFFFFFFFF
     for byte in content[:-19]:
         register ^= byte
         for _ in range(8):
             register = register >> 1 ^ (0xEDB88320 if register & 1 else 0)
     metadata = {entry.key: entry.value for entry in onnx.load(tmp_path / "m.onnx").metadata_props}
-    assert metadata == METADATA | {"crc32": f"{register ^ 0xFFFFFFFF:08x}"}
-    assert read_onnx(tmp_path / "m.onnx").metadata == METADATA
+    assert metadata == written | {"crc32": f"{register ^ 0xFFFFFFFF:08x}"}
+    assert read_onnx(tmp_path / "m.onnx").metadata == written
 
 
 def test_a_file_that_was_changed_on_purpose_opens(tmp_path: Path) -> None:
     path = tmp_path / "m.onnx"
-    exported(path)
+    metadata = write_exported(path, 10, 8)
     model = onnx.load(path)
     model.producer_name = "a simplifier"
-    helper.set_model_props(model, METADATA | {"height": "12"})
+    helper.set_model_props(model, metadata | {"height": "12"})
     onnx.save(model, path)
     file = read_onnx(path)
     assert file.is_exported and file.metadata["height"] == "12"

@@ -8,6 +8,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from reid_tune.deploy.onnx_file import append_checksum
+
 NUMPY = {
     TensorProto.FLOAT: np.float32,
     TensorProto.FLOAT16: np.float16,
@@ -68,6 +70,26 @@ def write_onnx(
     else:
         onnx.save(model, path)
     return path
+
+
+def write_exported(path: Path, height: int, width: int) -> dict[str, str]:
+    """Write a file that says what an export of reid-tune says, and return its metadata."""
+    model = onnx.load(write_onnx(path, ("batch", 3, height, width)))
+    metadata = {
+        "channels": "3",
+        "mean": "[0.5, 0.5, 0.5]",
+        "std": "[0.5, 0.5, 0.5]",
+        "height": str(height),
+        "width": str(width),
+        "interpolation": "bilinear",
+        "input_layout": "float_nchw",
+        "precision": "fp32",
+        "l2_normalized": "false",
+    }
+    model.producer_name = "reid-tune"
+    helper.set_model_props(model, metadata)
+    path.write_bytes(append_checksum(model.SerializeToString()))
+    return metadata
 
 
 def expected_embedding(crop: np.ndarray, mean: Any, std: Any, *, limit: float = 1, bgr: bool = False) -> np.ndarray:
