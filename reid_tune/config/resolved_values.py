@@ -12,7 +12,7 @@ from reid_tune.config.keys import leaf_of, text_keys
 from reid_tune.config.pydantic_messages import Fault, find_faults
 from reid_tune.config.user_values import UserValues
 
-__all__ = ["ResolvedValues", "resolve_values"]
+__all__ = ["ResolvedValues", "find_path_problem", "resolve_values"]
 
 _MAX_INTEGER = 2**62
 _MAX_PATH, _MAX_NAME = 4096, 255  # bytes of a path and of a name in it
@@ -92,7 +92,7 @@ def _resolve(
             is_secret = key == "encryption_key" and "${oc.env:" not in str(given[key])
             faults.append(Fault(key, f"{key}: {'a reference in it cannot be resolved' if is_secret else fault}."))
             continue
-        if problem := _find_text_problem(value) if key in _PATHS else None:
+        if problem := find_path_problem(value) if key in _PATHS else None:
             faults.append(Fault(key, f"{key}: {problem}."))
         elif not is_missing(value) or _is_value(key, value, is_swin):
             values[key] = str(value) if key in _TEXTS and type(value) is int else value
@@ -107,11 +107,11 @@ def _is_value(key: str, value: Any, is_swin: bool) -> bool:
     return value == "" and (key == "model.neck" or key == "model.pretrain_choice" and not is_swin)
 
 
-def _find_text_problem(value: Any) -> str | None:
+def find_path_problem(value: Any) -> str | None:
     """Return why a text, or one in a list or mapping, can be neither a name nor a path."""
     if isinstance(value, list | tuple | Mapping):
         items = value.values() if isinstance(value, Mapping) else value
-        return next(filter(None, map(_find_text_problem, items)), None)
+        return next(filter(None, map(find_path_problem, items)), None)
     if not isinstance(value, str):
         return None
     if _CONTROL.search(value):

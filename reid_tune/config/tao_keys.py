@@ -4,7 +4,7 @@ from typing import Any
 
 __all__ = ["inactive_reason", "is_tao_key", "unsupported_message"]
 
-_NOTHING = "no effect in the reference either"
+_NOTHING = "as in the reference"
 _JPM = "the reference reads it for JPM alone, which does not work there"
 _SPLIT_TASK = "a task runs on one machine, as in the reference"
 
@@ -13,7 +13,7 @@ _INACTIVE: dict[str, str] = {
     "model_name": "only the reference's launcher reads it",
     "model.cos_layer": _NOTHING,
     "model.devide_length": _JPM,
-    "model.gem_pooling": f"{_NOTHING}; for GeM set model.pooling: gem",
+    "model.gem_pooling": f"{_NOTHING}, for GeM set model.pooling: gem",
     "model.id_loss_type": "softmax is the only one",
     "model.id_loss_weight": _NOTHING,
     "model.jpm": "the reference reads it for a Swin alone",
@@ -30,12 +30,12 @@ _INACTIVE: dict[str, str] = {
     "train.optim.cosine_margin": "only for an id_loss_type that does not work in the reference",
     "train.optim.cosine_scale": "only for an id_loss_type that does not work in the reference",
     "train.optim.trp_l2": _NOTHING,
-    "evaluate.batch_size": f"{_NOTHING}; dataset.val_batch_size sets it",
+    "evaluate.batch_size": f"{_NOTHING}, dataset.val_batch_size sets it",
     "evaluate.num_nodes": _SPLIT_TASK,
-    "evaluate.trt_engine": f"{_NOTHING}; evaluate.checkpoint may be an .onnx file",
-    "inference.batch_size": f"{_NOTHING}; dataset.val_batch_size sets it",
+    "evaluate.trt_engine": f"{_NOTHING}, evaluate.checkpoint may be an .onnx file",
+    "inference.batch_size": f"{_NOTHING}, dataset.val_batch_size sets it",
     "inference.num_nodes": _SPLIT_TASK,
-    "inference.trt_engine": f"{_NOTHING}; inference.checkpoint may be an .onnx file",
+    "inference.trt_engine": f"{_NOTHING}, inference.checkpoint may be an .onnx file",
 }
 _WANDB = "runs are tracked in MLflow"
 

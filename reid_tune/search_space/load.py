@@ -9,6 +9,7 @@ from reid_tune.checkpoints.filenames import is_reference
 from reid_tune.config.experiment import Experiment
 from reid_tune.config.load import build_spec
 from reid_tune.config.pydantic_messages import validate
+from reid_tune.config.resolved_values import find_path_problem
 from reid_tune.config.yaml_reader import parse_overrides, read_yaml
 from reid_tune.errors import InputError, error_context
 from reid_tune.search_space.parse import parse_spaces
@@ -72,6 +73,9 @@ def load_sweep(path: Path | str, overrides: Sequence[str] = ()) -> SweepConfig:
     spec_overrides = {key: value for key, value in pairs.items() if not key.startswith("sweep.")}
     tree = _override(read_yaml(path), file_overrides)
     file = validate(SweepFile, tree, str(path), union_tags=OBJECTIVE_FORMS)
+    for key, value in (("spec", file.spec), ("storage", file.storage)):
+        if problem := find_path_problem(value):
+            raise InputError(f"{path}: {key}: {problem}.")
     spec = (path.parent / file.spec).resolve()
     loaded = build_spec(read_yaml(spec), {**spec_overrides, "dataset.validation": "holdout"}, str(spec))
     remote = None

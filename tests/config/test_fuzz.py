@@ -38,6 +38,7 @@ space:
   train.optim.momentum: {uniform: [0.5, 0.99], when: {train.optim.name: SGD}}
 constraints: [train.optim.base_lr < 0.005]
 budget: {trials: 3}
+registry: {model: fuzz}
 """
 SNIPPETS = [
     *(
@@ -67,6 +68,9 @@ SNIPPETS = [
     *(laughs(12), merges(12), "true", "yes", "{}", "[]", "[[]]", "[null]", "{a: {b: c}}", "a: b", "train", "swin_"),
 ]
 KEYS = sorted(LEAVES | SECTIONS | {"model_name", "wandb", "wandb.name", "model.jpm", "train.optim.steps", "sweep.name"})
+FILE_KEYS = [
+    f"sweep.{key}" for key in ("name", "spec", "storage", "space", "budget", "constraints", "search.start_from")
+]
 VALUES = st.one_of(st.sampled_from(SNIPPETS), st.text(max_size=30), st.lists(st.sampled_from(SNIPPETS)).map("".join))
 
 
@@ -138,7 +142,7 @@ def test_a_mutated_search_space(folder: Path, text: str) -> None:
 @FUZZ
 @given(
     st.lists(
-        st.tuples(st.sampled_from(KEYS + [f"sweep.{key}" for key in ("name", "storage", "space", "budget")]), VALUES),
+        st.tuples(st.sampled_from(KEYS + FILE_KEYS), VALUES),
         max_size=3,
     )
 )
