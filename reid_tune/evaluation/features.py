@@ -1,5 +1,6 @@
 """Embeddings of queries and gallery, and the file that stores them."""
 
+import re
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from reid_tune.errors import InputError
+from reid_tune.evaluation.feature_names import match_names
 from reid_tune.evaluation.npz import read_npz
 from reid_tune.files import atomic_path
 from reid_tune.identities import is_junk
@@ -42,6 +44,8 @@ class FeatureSet:
 
 _NAMES = tuple(field.name for field in fields(FeatureSet))
 _ROWS = 1024  # checked at a time
+_EXACT = 2**53  # up to here a float64 is the whole number that was meant
+_INTEGER = re.compile(r"-?[0-9]{1,18}")
 
 
 def make_feature_set(
@@ -54,7 +58,8 @@ def make_feature_set(
 ) -> FeatureSet:
     """Check six arrays or tensors and put them into a `FeatureSet`.
 
-    Features may have any floating dtype, identities and cameras any integer dtype.
+    Features may have any floating or integer dtype; identities and cameras any integer dtype, or another one whose
+    values are whole numbers, also as text. Dimensions of length 1 are left out where they are not needed.
 
     Raises:
         InputError: an array is empty or has the wrong dtype or shape, lengths or dimensions differ, or a feature
@@ -69,9 +74,9 @@ def make_feature_set(
         rows = len(checked[f"{side}_features"])
         for name in (f"{side}_ids", f"{side}_cameras"):
             if len(checked[name]) != rows:
-                raise InputError(
-                    f"{name} has {len(checked[name])} values but {side}_features has {rows} rows; give one per row."
-                )
+                count, columns = len(checked[name]), checked[f"{side}_features"].shape[1]
+                remedy = "give one per row" if count != columns else f"write the transpose of {side}_features"
+                raise InputError(f"{name} has {count} values but {side}_features has {rows} rows; {remedy}.")
     query, gallery = (checked[f"{side}_features"].shape[1] for side in ("query", "gallery"))
     if query != gallery:
         raise InputError(
@@ -83,13 +88,14 @@ def make_feature_set(
 def read_features(path: Path | str) -> FeatureSet:
     """Read an `.npz` file with the six arrays of `FeatureSet`; other arrays in it are ignored, nothing is unpickled.
 
-    Features that are float32 and not compressed are memory-mapped.
+    The arrays may have the names of other programs, see `match_names`. Features that are float32 and not compressed
+    are memory-mapped.
 
     Raises:
-        InputError: see `read_npz` and `make_feature_set`.
+        InputError: see `read_npz`, `match_names` and `make_feature_set`.
     """
     try:
-        arrays = read_npz(path, _NAMES)
+        arrays = read_npz(path, match_names)
         try:
             return make_feature_set(**arrays)
         except InputError as error:
@@ -119,8 +125,10 @@ def _array(name: str, values: Any) -> np.ndarray:
 
 def _features(name: str, values: Any) -> np.ndarray:
     array = _array(name, values)
-    if array.dtype.kind != "f":
+    if array.dtype.kind not in "fiu":
         raise InputError(f"{name} has dtype {array.dtype}; give floating-point features.")
+    if array.ndim > 2:  # [n, d, 1, 1] of a pooling layer
+        array = array.reshape(len(array), *(length for length in array.shape[1:] if length != 1))
     if array.ndim != 2:
         raise InputError(f"{name} has shape {array.shape}; give two dimensions, one row per image.")
     with np.errstate(over="ignore"):
@@ -139,12 +147,26 @@ def _features(name: str, values: Any) -> np.ndarray:
 
 def _labels(name: str, values: Any) -> np.ndarray:
     array = _array(name, values)
-    if array.dtype.kind not in "iu":
-        raise InputError(f"{name} has dtype {array.dtype}; give integers.")
+    if array.ndim != 1 and array.size == max(array.shape, default=0):  # [n, 1] or [1, n] of a column or a row
+        array = array.ravel()
     if array.ndim != 1:
         raise InputError(f"{name} has shape {array.shape}; give one dimension, one value per image.")
+    if array.dtype.kind not in "iu":
+        array = _whole_numbers(name, array)
     beyond = array > np.iinfo(np.int64).max
     if beyond.any():
         row = int(beyond.argmax())
         raise InputError(f"row {row} of {name} is {array[row]}, beyond int64; use smaller numbers.")
     return np.array(array, np.int64)
+
+
+def _whole_numbers(name: str, array: np.ndarray) -> np.ndarray:
+    """Integers [n] of floating-point numbers or texts [n] that are whole numbers."""
+    if array.dtype.kind not in "fSU":
+        raise InputError(f"{name} has dtype {array.dtype}; give integers.")
+    is_float = array.dtype.kind == "f"
+    for row, value in enumerate(array.tolist()):
+        text = value.decode("latin-1") if isinstance(value, bytes) else value
+        if not (float(value).is_integer() and abs(value) <= _EXACT if is_float else _INTEGER.fullmatch(text)):
+            raise InputError(f"row {row} of {name} is {value!r}; give whole numbers.")
+    return array.astype(np.int64)

@@ -10,7 +10,7 @@ import numpy as np
 
 from reid_tune.errors import InputError
 from reid_tune.evaluation.differences import Difference, mean_difference
-from reid_tune.evaluation.npz import read_npz
+from reid_tune.evaluation.npz import exact_names, read_npz
 from reid_tune.files import atomic_path
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def read_repeats(path: Path) -> list[HoldoutResult]:
     Raises:
         InputError: the file is missing, damaged or of another kind.
     """
-    split, repeat, query, identity, precision = read_npz(path, _ARRAYS).values()
+    split, repeat, query, identity, precision = read_npz(path, exact_names(*_ARRAYS)).values()
     kinds = "".join(array.dtype.kind for array in (split, repeat, query, identity, precision))
     lengths = {array.shape for array in (repeat, query, identity, precision)}
     if kinds != "UiUif" or split.ndim != 1 or lengths != {(repeat.size,)}:

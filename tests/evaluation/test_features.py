@@ -1,7 +1,10 @@
 """What a feature set refuses, and its file."""
 
 import dataclasses
+import gzip
 import io
+import json
+import os
 import pickle
 import zipfile
 
@@ -31,11 +34,24 @@ def with_row(value, row):
     [
         ({"query_ids": np.arange(3)}, "query_ids has 3 values but query_features has 4 rows"),
         ({"gallery_cameras": np.arange(7)}, "gallery_cameras has 7 values but gallery_features has 6 rows"),
-        ({"query_features": np.ones((4, 12), int)}, "query_features has dtype int64; give floating-point"),
-        ({"gallery_ids": np.ones(6)}, "gallery_ids has dtype float64; give integers"),
-        ({"gallery_ids": np.array(["a"] * 6)}, "gallery_ids has dtype <U1; give integers"),
+        ({"query_features": np.ones((4, 12), bool)}, "query_features has dtype bool; give floating-point"),
+        ({"query_features": np.ones((4, 12), complex)}, "query_features has dtype complex128; give floating-point"),
+        ({"query_features": np.full((4, 12), "1")}, "query_features has dtype <U1; give floating-point"),
+        ({"query_features": np.full((4, 12), None)}, "query_features has dtype object; give floating-point"),
+        ({"query_features": np.ones((12, 4), np.float32)[:, :4]}, "4 values but .* 12 rows; write the transpose"),
+        ({"query_features": np.ones((4, 3, 2), np.float32)}, "query_features has shape .4, 3, 2.; give two dimensions"),
+        ({"gallery_ids": np.array([1, 2, 3.5, 4, 5, 6])}, "row 2 of gallery_ids is 3.5; give whole numbers"),
+        ({"gallery_ids": np.array([1, np.nan, 3, 4, 5, 6])}, "row 1 of gallery_ids is nan; give whole numbers"),
+        ({"gallery_ids": np.array([1, 1e300, 3, 4, 5, 6])}, "row 1 of gallery_ids is 1e.300; give whole numbers"),
+        ({"gallery_ids": np.array(["a"] * 6)}, "row 0 of gallery_ids is 'a'; give whole numbers"),
+        ({"gallery_ids": np.array(["1", "2", "9" * 19, "4", "5", "6"])}, "row 2 of gallery_ids is '9+'; give whole"),
+        ({"gallery_ids": np.array([b"1", b"\xff", b"", b"4", b"5", b"6"])}, "row 1 of gallery_ids is b'.xff'; give"),
+        ({"gallery_ids": np.ones(6, bool)}, "gallery_ids has dtype bool; give integers"),
+        ({"gallery_ids": np.ones(6, "M8[s]")}, "gallery_ids has dtype datetime64.s.; give integers"),
+        ({"gallery_ids": np.ones((2, 3), int)}, "gallery_ids has shape .2, 3.; give one dimension"),
+        ({"gallery_ids": np.array(3)}, "gallery_ids has shape ..; give one dimension"),
+        ({"gallery_ids": np.ones(0, int)}, "gallery_ids is empty"),
         ({"query_features": np.ones(4, np.float32)}, "query_features has shape .4,.; give two dimensions"),
-        ({"query_cameras": np.ones((4, 1), int)}, "query_cameras has shape .4, 1.; give one dimension"),
         ({"gallery_features": with_row(np.nan, 3)}, "row 3 of gallery_features is not finite .* .1 such"),
         ({"gallery_features": with_row(-np.inf, slice(2, 4))}, "row 2 of gallery_features is not finite .* .2 such"),
         ({"gallery_features": with_row(0, 5)}, "row 5 of gallery_features is all zero"),
@@ -100,8 +116,8 @@ def test_objects_are_not_unpickled(tmp_path):
 
 def test_refused_arrays_name_the_file(tmp_path):
     path = tmp_path / "odd.npz"
-    np.savez(path, **arrays(query_ids=np.ones(4)))
-    with pytest.raises(InputError, match="odd.npz: query_ids has dtype float64"):
+    np.savez(path, **arrays(query_ids=np.ones(4, bool)))
+    with pytest.raises(InputError, match="odd.npz: query_ids has dtype bool"):
         read_features(path)
 
 
@@ -154,11 +170,6 @@ def test_the_first_of_many_bad_rows_is_named():
         make_feature_set(rows, ones, ones, rows, ones, ones)
 
 
-def write_array(path):
-    with path.open("wb") as file:
-        np.save(file, np.ones(3))
-
-
 def cut_short(path):
     np.savez(path, **arrays())
     path.write_bytes(path.read_bytes()[:900])
@@ -169,8 +180,7 @@ def cut_short(path):
     [
         lambda path: path.write_bytes(b""),
         lambda path: path.write_text("not an archive"),
-        lambda path: path.write_bytes(pickle.dumps([1, 2])),
-        write_array,
+        lambda path: path.write_bytes(np.random.default_rng(0).bytes(1000)),
         cut_short,
     ],
 )
@@ -229,3 +239,147 @@ def test_members_that_are_no_array_are_named(tmp_path, member):
         archive.writestr("gallery_features.npy", member)
     with pytest.raises(InputError, match="odd.npz: gallery_features is damaged .*; write the file again"):
         read_features(path)
+
+
+def array_file(path):
+    with path.open("wb") as file:
+        np.save(file, np.ones(3))
+
+
+def json_file(path):
+    path.write_text(json.dumps([{"img_path": "a.jpg", "embedding": [1.0]}]))
+
+
+def fifo(path):
+    os.mkfifo(path)
+
+
+@pytest.mark.parametrize(
+    ("write", "sentence"),
+    [
+        (lambda path: path.write_bytes(pickle.dumps([1, 2])), "is a pickle, which is never loaded, not an .npz file"),
+        (array_file, "is one array of numpy.save, not an .npz file; write the file again"),
+        (lambda path: torch.save(arrays(), path), "is a file of torch.save, not an .npz file: load it in Python, and"),
+        (lambda path: path.write_bytes(b"\x89HDF\r\n\x1a\n" * 9), "is an HDF5 file, not an .npz file"),
+        (lambda path: path.write_bytes(b"MATLAB 5.0 MAT-file" * 9), "is a MATLAB file, not an .npz file"),
+        (lambda path: path.write_bytes(gzip.compress(b"query")), "is a gzip file, not an .npz file"),
+        (lambda path: path.write_bytes(b"PAR1" * 9), "is a parquet file, not an .npz file"),
+        (json_file, "is a JSON file, not an .npz file"),
+        (lambda path: np.savez(path, np.ones(3)), "has none of the arrays query_features, .*, but arr_0"),
+        (lambda path: np.savez(path), "has none of the arrays query_features, .* but no array"),
+        (lambda path: np.savez(path, **{f"a{number}": np.ones(1) for number in range(30)}), "has none .* a26 and 10 more"),
+        (lambda path: path.mkdir(), "is not a regular file; give an .npz file"),
+        (fifo, "is not a regular file"),
+    ],
+)
+def test_files_of_other_kinds_are_named(tmp_path, write, sentence):
+    write(tmp_path / "odd.npz")
+    with pytest.raises(InputError, match=f"odd.npz {sentence}") as error:
+        read_features(tmp_path / "odd.npz")
+    assert "\n" not in str(error.value)
+
+
+ORDER = ("query_features", "query_ids", "query_cameras", "gallery_features", "gallery_ids", "gallery_cameras")
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("qf", "q_pids", "q_camids", "gf", "g_pids", "g_camids"),
+        ("query_f", "query_label", "query_cam", "gallery_f", "gallery_label", "gallery_cam"),
+        ("query_feat", "query_pid", "query_camid", "gallery_feat", "gallery_pid", "gallery_camid"),
+        ("q_feats", "q_ids", "q_cams", "g_feats", "g_ids", "g_cams"),
+        (
+            "query_embeddings",
+            "query_labels",
+            "query_cameras",
+            "gallery_embeddings",
+            "gallery_labels",
+            "gallery_cameras",
+        ),
+        ("queryFeatures", "queryIds", "queryCams", "galleryFeatures", "galleryIds", "galleryCams"),
+        ("QUERY_EMB", "QUERY_PERSON_ID", "QUERY_CAMERA_ID", "GALLERY_EMB", "GALLERY_PERSON_ID", "GALLERY_CAMERA_ID"),
+        ("q_f", "q_identities", "q_camera", "g_f", "g_identities", "g_camera"),
+    ],
+)
+def test_names_of_other_programs_are_known(tmp_path, names):
+    values = arrays()
+    other = {"distmat": np.ones(3), "query_paths": np.array(["a", "b"]), "gallery_ids_of_tracks": np.ones(2)}
+    np.savez(tmp_path / "f.npz", **{name: values[key] for name, key in zip(names, ORDER, strict=True)}, **other)
+    read = read_features(tmp_path / "f.npz")
+    for name, array in values.items():
+        np.testing.assert_array_equal(getattr(read, name), array)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda values: values | {"qf": values["query_features"]}, None),  # the exact name decides
+        (
+            lambda values: renamed(values, "query_ids", "q_pids", "query_label"),
+            "several arrays that may be query_ids",
+        ),
+        (
+            lambda values: renamed(values, "query_ids"),
+            "lacks query_ids; it must hold query_f.* and has gallery",
+        ),
+        (lambda values: renamed(values, "gallery_features", "features"), "lacks gallery_features; .* has features, g"),
+        (lambda values: renamed(values, "gallery_cameras", "camids"), "lacks gallery_cameras"),
+        (lambda values: renamed(values, "gallery_ids", "gallery_tracks"), "lacks gallery_ids"),
+        (lambda values: renamed(values, "query_ids", "query id"), "lacks query_ids; .* query id"),
+        (lambda values: renamed(values, "query_ids", "a\x1b[31m\n"), r"lacks query_ids; .*a\\x1b\[31m\\n"),
+    ],
+)
+def test_unclear_names_are_refused(tmp_path, change, sentence):
+    np.savez(tmp_path / "f.npz", **change(arrays()))
+    if sentence is None:
+        np.testing.assert_array_equal(read_features(tmp_path / "f.npz").query_ids, arrays()["query_ids"])
+        return
+    with pytest.raises(InputError, match=f"f.npz (has )?{sentence}") as error:
+        read_features(tmp_path / "f.npz")
+    assert "\n" not in str(error.value) and "\x1b" not in str(error.value)
+
+
+def renamed(values, name, *names):
+    return {key: value for key, value in values.items() if key != name} | dict.fromkeys(names, values[name])
+
+
+def test_an_array_that_is_there_twice_is_refused(tmp_path):
+    np.savez(tmp_path / "f.npz", **arrays())
+    with zipfile.ZipFile(tmp_path / "f.npz", "a") as archive, pytest.warns(UserWarning, match="Duplicate name"):
+        archive.writestr("query_ids.npy", b"")
+    with pytest.raises(InputError, match="f.npz has the array query_ids twice"):
+        read_features(tmp_path / "f.npz")
+
+
+@pytest.mark.parametrize(
+    ("name", "form"),
+    [
+        ("query_ids", lambda array: array.astype(float)),
+        ("query_ids", lambda array: array.astype(np.float16)),
+        ("gallery_ids", lambda array: array.astype("U")),
+        ("gallery_ids", lambda array: np.char.zfill(array.astype("U"), 4)),
+        ("gallery_ids", lambda array: array.astype("S")),
+        ("gallery_ids", lambda array: array[:, None]),
+        ("gallery_ids", lambda array: array[None]),
+        ("query_cameras", lambda array: array.astype(np.uint8)),
+        ("query_cameras", lambda array: array.astype(">i4")),
+        ("query_cameras", lambda array: np.repeat(array, 2)[::2]),
+        ("query_features", lambda array: array[:, :, None, None]),
+        ("query_features", lambda array: array[:, None]),
+        ("query_features", lambda array: np.asfortranarray(array)),
+        ("gallery_features", lambda array: array.astype(">f8")),
+        ("gallery_features", lambda array: array[:, ::-1][:, ::-1]),
+    ],
+)
+def test_clear_forms_are_taken(tmp_path, name, form):
+    values = arrays()
+    np.savez(tmp_path / "f.npz", **values | {name: form(values[name])})
+    read = getattr(read_features(tmp_path / "f.npz"), name)
+    np.testing.assert_array_equal(read, values[name])
+    assert read.dtype == (np.float32 if name.endswith("features") else np.int64) and read.flags.c_contiguous
+
+
+def test_whole_numbers_are_features_too():
+    features = make_feature_set(**arrays(query_features=np.arange(48, dtype=np.int8).reshape(4, 12) - 20))
+    assert features.query_features.dtype == np.float32 and features.query_features[1, 0] == -8
