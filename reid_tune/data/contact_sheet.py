@@ -6,10 +6,10 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageOps
 
-from reid_tune.data.image_file import read_image
+from reid_tune.data.image_file import open_image
 from reid_tune.data.records import ImageRecord
 from reid_tune.errors import InputError
-from reid_tune.files import atomic_path
+from reid_tune.files import atomic_path, display_name
 from reid_tune.identities import is_person
 
 __all__ = ["choose_images", "draw_contact_sheet", "require_picture_name"]
@@ -63,8 +63,9 @@ def choose_images(records: Sequence[ImageRecord]) -> list[list[ImageRecord]]:
 
 def _cell(path: Path) -> Image.Image:
     cell = Image.new("RGB", CELL, "white")
-    picture = ImageOps.contain(read_image(path), PICTURE)
+    with open_image(path) as (image, _):
+        picture = ImageOps.contain(image, PICTURE)
     cell.paste(picture, ((CELL[0] - picture.width) // 2, PICTURE[1] - picture.height + 4))
-    name = path.name.encode("ascii", "replace").decode()
+    name = display_name(path.name).encode("ascii", "replace").decode()
     ImageDraw.Draw(cell).multiline_text((6, PICTURE[1] + 8), "\n".join(textwrap.wrap(name, LETTERS)[:3]), "black")
     return cell

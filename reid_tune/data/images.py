@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from reid_tune.data.image_file import read_image
+from reid_tune.data.image_file import open_image
 from reid_tune.data.image_spec import ImageSpec
 from reid_tune.data.records import ImageRecord
 from reid_tune.errors import InputError
@@ -33,7 +33,7 @@ def decode_images(
         `out`.
 
     Raises:
-        InputError: A file cannot be used, see `read_image`.
+        InputError: A file cannot be used, see `open_image`.
     """
     images = np.empty((len(records), spec.height, spec.width, 3), np.uint8) if out is None else out
 
@@ -70,7 +70,7 @@ def require_readable(records: Sequence[ImageRecord], *, threads: int | None = No
     """Decode every image without keeping it.
 
     Raises:
-        InputError: A file cannot be used, see `read_image`.
+        InputError: A file cannot be used, see `open_image`.
     """
     spec = ImageSpec(8, 8, "bilinear")
     with ThreadPoolExecutor(threads or len(os.sched_getaffinity(0))) as pool:
@@ -80,8 +80,8 @@ def require_readable(records: Sequence[ImageRecord], *, threads: int | None = No
 
 def load_image(path: Path | str, spec: ImageSpec) -> np.ndarray:
     """Return one image, uint8 [height, width, 3]; arguments and errors as in `decode_images`."""
-    image = read_image(path, "L" if spec.is_greyscale else "RGB")
-    resized = image.resize((spec.width, spec.height), FILTERS[spec.interpolation])
+    with open_image(path, "L" if spec.is_greyscale else "RGB") as (image, _):
+        resized = image.resize((spec.width, spec.height), FILTERS[spec.interpolation])
     return np.asarray(resized.convert("RGB"))
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
 
-from reid_tune.data.image_file import ImageError, ImageTraits, read_image_with_traits
+from reid_tune.data.image_file import ImageError, ImageTraits, open_image
 from reid_tune.data.records import ImageRecord
 
 __all__ = ["ImageScan", "scan_images"]
@@ -52,10 +52,10 @@ def scan_images(records: Sequence[ImageRecord], *, threads: int | None = None) -
 
 def _scan(record: ImageRecord) -> ImageScan:
     try:
-        image, traits = read_image_with_traits(record.path)
+        with open_image(record.path) as (image, traits):
+            digest = blake2b(repr(image.size).encode() + image.tobytes(), digest_size=16).hexdigest()
+            ranges: Any = image.getextrema()  # lowest and highest value of each channel
+            is_constant = all(high - low <= _CONSTANT_RANGE for low, high in ranges)
+            return ImageScan(record, digest, *image.size, traits=traits, is_constant=is_constant)
     except ImageError as error:
         return ImageScan(record, "", 0, 0, error.reason, remedy=error.remedy)
-    digest = blake2b(repr(image.size).encode() + image.tobytes(), digest_size=16).hexdigest()
-    ranges: Any = image.getextrema()  # lowest and highest value of each channel
-    is_constant = all(high - low <= _CONSTANT_RANGE for low, high in ranges)
-    return ImageScan(record, digest, *image.size, traits=traits, is_constant=is_constant)

@@ -5,10 +5,12 @@ import struct
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
+
+from reid_tune.data.image_file import ImageTraits, open_image
 
 HEIGHT, WIDTH = 7, 5
 COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}  # of a PNG, by the number of channels
@@ -74,6 +76,15 @@ def saved(image: Image.Image, kind: str, others: Sequence[Image.Image] = (), **o
         options |= {"save_all": True, "append_images": [other.copy() for other in others]}
     image.copy().save(file, kind, **options)  # a copy: an image keeps options of its last save
     return file.getvalue()
+
+
+def read_image(path: Path, mode: Literal["RGB", "L"] = "RGB") -> Image.Image:
+    return read_image_with_traits(path, mode)[0]
+
+
+def read_image_with_traits(path: Path, mode: Literal["RGB", "L"] = "RGB") -> tuple[Image.Image, ImageTraits]:
+    with open_image(path, mode) as result:
+        return result
 
 
 def noise(channels: int = 3, high: int = 256, dtype: str = "u1") -> np.ndarray:

@@ -15,12 +15,12 @@ import pytest
 from PIL import Image
 
 import reid_tune
-from reid_tune.data import image_file
-from reid_tune.data.image_file import ImageError, content_digest, read_image
+from reid_tune.data.image_file import ImageError, content_digest
 from reid_tune.data.images import require_readable
+from reid_tune.data.pixel_budget import SMALL_PIXELS, PixelBudget
 from reid_tune.data.records import ImageRecord
 
-from .image_files import chunk, noise, png, saved, written
+from .image_files import chunk, noise, png, read_image, saved, written
 
 pytestmark = pytest.mark.filterwarnings("ignore:::PIL")  # pytest shows what the module hides
 
@@ -154,17 +154,18 @@ def test_sizes_within_the_limits_are_read(tmp_path: Path, width: int, height: in
 
 
 def test_large_images_wait_for_each_other() -> None:
-    budget, held, most, lock = image_file._PixelBudget(10_000_000), 0, 0, threading.Lock()
+    budget, held, most, lock = PixelBudget(10_000_000), 0, 0, threading.Lock()
 
     def decode(pixels: int) -> None:
         nonlocal held, most
-        with budget.hold(pixels):
-            with lock:
-                held += pixels
-                most = max(most, held)
-            time.sleep(0.002)
-            with lock:
-                held -= pixels
+        acquired = budget.acquire(pixels)
+        with lock:
+            held += pixels
+            most = max(most, held)
+        time.sleep(0.002)
+        with lock:
+            held -= pixels
+        budget.release(acquired)
 
     sizes = [10_000_000, 4_000_000, 7_000_000, 2_000_000, 9_000_000, 3_000_000] * 3
     threads = [threading.Thread(target=decode, args=[size]) for size in sizes]
@@ -174,8 +175,7 @@ def test_large_images_wait_for_each_other() -> None:
         thread.join(10)
         assert not thread.is_alive()
     assert 0 < most <= 10_000_000
-    with budget.hold(10_000_000), budget.hold(image_file.SMALL_PIXELS):
-        pass  # a small image does not wait
+    assert budget.acquire(10_000_000) and not budget.acquire(SMALL_PIXELS), "a small image does not wait"
 
 
 def test_an_error_survives_the_way_between_processes(tmp_path: Path) -> None:
@@ -191,7 +191,7 @@ def test_no_other_module_opens_images(path: Path) -> None:
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Attribute) and node.attr in {"open", *readers}:
             opens = isinstance(node.value, ast.Name) and node.value.id == "Image"
-            assert not opens or path.name == "image_file.py", f"line {node.lineno}: use read_image"
-            assert node.attr == "open", f"line {node.lineno}: use read_image"
+            assert not opens or path.name == "image_file.py", f"line {node.lineno}: use open_image"
+            assert node.attr == "open", f"line {node.lineno}: use open_image"
         if isinstance(node, ast.ImportFrom) and node.module == "PIL.Image":
-            assert "open" not in {alias.name for alias in node.names}, f"line {node.lineno}: use read_image"
+            assert "open" not in {alias.name for alias in node.names}, f"line {node.lineno}: use open_image"

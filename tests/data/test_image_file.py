@@ -10,12 +10,24 @@ from PIL import Image
 
 from reid_tune.data.contact_sheet import draw_contact_sheet
 from reid_tune.data.image_cache.cache import load_cached_images
-from reid_tune.data.image_file import ImageError, read_image, read_image_with_traits
+from reid_tune.data.image_file import ImageError
 from reid_tune.data.image_spec import ImageSpec
 from reid_tune.data.images import decode_images, decode_readable, try_load_image
 from reid_tune.data.records import ImageRecord
 
-from .image_files import HEIGHT, WIDTH, chunk, exif, noise, png, saved, tiff, written
+from .image_files import (
+    HEIGHT,
+    WIDTH,
+    chunk,
+    exif,
+    noise,
+    png,
+    read_image,
+    read_image_with_traits,
+    saved,
+    tiff,
+    written,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore:::PIL")  # pytest shows what the module hides
 
@@ -229,7 +241,7 @@ def test_values_of_unknown_range_are_refused(tmp_path: Path, kind: str, mode: st
     path = written(tmp_path, UNKNOWN_RANGES[kind])
     with pytest.raises(ImageError) as error:
         read_image(path, mode)
-    values = "are floating-point numbers" if "float" in kind else "have more than 8 bits"
+    values = "are floating-point numbers" if "float" in kind else f"have {32 if '32' in kind else 16} bits"
     assert error.value.reason == f"its grey values {values}, and the range that they use is not known"
     assert str(error.value) == (
         f"cannot read the image {path}: {error.value.reason}; scale all images of the data set to 8 bits by one range."

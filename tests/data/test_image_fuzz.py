@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from reid_tune.data.image_file import MAX_PIXELS, ImageError, read_image_with_traits
+from reid_tune.data.image_file import MAX_PIXELS, ImageError
 
-from .image_files import exif, noise, png, saved, tiff
+from .image_files import exif, noise, png, read_image_with_traits, saved, tiff
 
 SECONDS = 5  # of one image on a busy machine
 EXTREMES = [b"\0\0\0\0", b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", b"\xff\xff\xff\x7f", b"\0\0\0\x80", b"\x80\0\0\0"]
