@@ -42,17 +42,21 @@ class ReRankingSection(Section):
 class ModelInput(Section):
     """Images that an ONNX file of another tool expects, where neither its graph nor its metadata say so."""
 
-    height: int | None = Field(None, ge=1, description="Height of the images in pixels; default: model.input_height.")
-    width: int | None = Field(None, ge=1, description="Width of the images in pixels; default: model.input_width.")
+    height: int | None = Field(
+        None, ge=1, description="Height in pixels; default: that of the file, or model.input_height."
+    )
+    width: int | None = Field(
+        None, ge=1, description="Width in pixels; default: that of the file, or model.input_width."
+    )
     mean: Annotated[tuple[float, ...], Field(min_length=1)] | None = Field(
         None,
         description="Mean of each channel, in the order of channel_order, for values in 0..max_value; default: "
-        "dataset.pixel_mean, or 0 where std or max_value is set.",
+        "that of the file, or dataset.pixel_mean, but 0 where std or max_value is set.",
     )
     std: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] | None = Field(
         None,
-        description="Standard deviation of each channel, as for mean; default: dataset.pixel_std, or 1 where mean or "
-        "max_value is set.",
+        description="Standard deviation of each channel, as for mean; default: that of the file, or "
+        "dataset.pixel_std, but 1 where mean or max_value is set.",
     )
     max_value: Literal[1, 255] | None = Field(
         None, description="Value of white before mean and std are applied: 1 or 255; default: 1."
@@ -61,7 +65,7 @@ class ModelInput(Section):
         None, description="Order of the channels, rgb or bgr as in OpenCV; default: rgb."
     )
     interpolation: Literal["bilinear", "bicubic"] | None = Field(
-        None, description="Filter of the resizing; default: that of model.backbone."
+        None, description="Filter of the resizing; default: that of the file, or of model.backbone."
     )
 
 

@@ -1,5 +1,6 @@
 """Embeddings by any ONNX file: an exported one, or one of another tool."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ __all__ = ["OnnxEmbedder", "describe_input", "open_embedder"]
 
 # Embeddings of a graph differ by less between batch sizes, also in half precision.
 _BATCH_TOLERANCE = 0.02
+_MEMORY = re.compile(r"fail\w* to allocate|out of memory|bad_?alloc", re.IGNORECASE)
 
 
 def describe_input(path: Path, request: InputRequest) -> str:
@@ -49,6 +51,7 @@ class OnnxEmbedder:
         image_spec: Form of the images that it takes.
         dimension: Number of values in an embedding.
         batch: Number of images of every run; None for any number.
+        is_wrong_in_batches: Whether the graph declares any batch, but is right for one image only.
 
     Raises:
         InputError: the graph does not run on such images, or its output is not one row of numbers for each image.
@@ -57,7 +60,7 @@ class OnnxEmbedder:
     def __init__(self, file: OnnxFile, form: InputForm, section: str, threads: int = 0, gpu: int = 0) -> None:
         self._path, self._form, self._section = file.path, form, section
         self._session = open_session(file, threads, gpu, f"export the model in another way, {SCORE_HINT}")
-        self.image_spec, self.batch = form.image_spec, form.signature.batch
+        self.image_spec, self.batch, self.is_wrong_in_batches = form.image_spec, form.signature.batch, False
         size = (self.batch or 2, self.image_spec.height, self.image_spec.width, 3)
         crops = np.random.default_rng(0).integers(0, 256, size, np.uint8)
         if self.batch:
@@ -66,7 +69,7 @@ class OnnxEmbedder:
         singles = np.concatenate([self._rows(self._run(crops[row : row + 1]), 1) for row in range(2)])
         self.dimension = singles.shape[1]
         if not self._is_equal_in_batch(crops, singles):
-            self.batch = 1
+            self.batch, self.is_wrong_in_batches = 1, True
 
     def embed(self, images: np.ndarray, batch_size: int = 64) -> np.ndarray:
         """Return embeddings [n, dimension] float32 of crops.
@@ -88,9 +91,15 @@ class OnnxEmbedder:
         try:
             (output,) = self._session.run([signature.output], {signature.input: self._form.prepare(crops)})
         except Exception as error:  # onnxruntime's errors have no other common base.
+            reason = first_line(error)
+            if isinstance(error, MemoryError) or _MEMORY.search(reason):
+                raise InputError(
+                    f"{self._path}: the device's memory is too small for a batch of {len(crops)}: lower "
+                    "dataset.val_batch_size."
+                ) from None
             raise InputError(
                 f"{self._path} does not run on a batch of {len(crops)} with images of {spec.height}x{spec.width} "
-                f"({first_line(error)}): set {self._section}.input.height and {self._section}.input.width to the size "
+                f"({reason}): set {self._section}.input.height and {self._section}.input.width to the size "
                 f"that it was trained with, {SCORE_HINT}."
             ) from None
         return np.asarray(output)

@@ -189,14 +189,14 @@ def _require_weight_files(file: OnnxFile) -> None:
     """Refuse a file whose weights are missing, or are stored outside its folder."""
     folder = file.path.parent.resolve()
     for name in file.weight_files:
-        target = (folder / name).resolve()
+        problem = f"{file.path} keeps weights in {printable(repr(name))}"
+        inside = "save the model with all weights inside"
+        try:
+            target = (folder / name).resolve()
+            is_file = target.is_file()
+        except (TypeError, ValueError, OSError, RuntimeError):  # no text, a NUL byte, too long, or a circle of links
+            raise InputError(f"{problem}, which is not the name of a file: {inside}.") from None
         if not target.is_relative_to(folder):
-            raise InputError(
-                f"{file.path} keeps weights in {name!r}, outside its folder, which is not read: copy that file into "
-                "the folder, or save the model with all weights inside."
-            )
-        if not target.is_file():
-            raise InputError(
-                f"{file.path} keeps weights in the file {name!r}, which is missing: copy it into the same folder, or "
-                "save the model with all weights inside."
-            )
+            raise InputError(f"{problem}, outside its folder, which is not read: copy it into the folder, or {inside}.")
+        if not is_file:
+            raise InputError(f"{problem}, which is missing: copy it into the same folder, or {inside}.")

@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from onnx import TensorProto, helper
 
 from reid_tune.config.experiment import Experiment
 from reid_tune.config.load import build_experiment
-from reid_tune.deploy.onnx_embedder import OnnxEmbedder, open_embedder
+from reid_tune.deploy.onnx_embedder import open_embedder
 from reid_tune.deploy.onnx_file import read_onnx
 from reid_tune.deploy.onnx_input import InputRequest, input_form
 from reid_tune.errors import InputError
@@ -243,9 +244,20 @@ def failing_in_batches(path: Path) -> Path:
 def test_a_graph_that_is_wrong_in_batches_is_run_image_by_image(tmp_path: Path, write: Any) -> None:
     model = open_embedder(write(tmp_path / "m.onnx"), request(), threads=1)
     images = crops(5, (10, 8))
-    assert isinstance(model, OnnxEmbedder) and model.batch == 1
+    assert model.batch == 1 and model.is_wrong_in_batches
     expected = [expected_embedding(crop, SPEC_MEAN, SPEC_STD) for crop in images]
     np.testing.assert_allclose(model.embed(images), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), Exception("Failed to allocate memory for requested buffer")])
+def test_too_little_memory_is_a_sentence(tmp_path: Path, error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(*_: Any) -> None:
+        raise error
+
+    model = open_embedder(write_onnx(tmp_path / "m.onnx", DYNAMIC), request(), threads=1)
+    monkeypatch.setattr(model, "_session", SimpleNamespace(run=run))
+    with pytest.raises(InputError, match="memory is too small for a batch of 5: lower dataset.val_batch_size"):
+        model.embed(crops(5, (10, 8)))
 
 
 def test_no_images_give_no_rows(tmp_path: Path) -> None:
@@ -351,11 +363,14 @@ REFUSED: dict[str, tuple[Any, dict[str, Any], str]] = {
         {},
         r"opset 99 is newer than onnxruntime .*: export it with opset 20 or older.*" + SCORE,
     ),
-    "missing weights": (with_missing_weights, {}, "weights in the file 'weights.data', which is missing: copy it into"),
+    "missing weights": (with_missing_weights, {}, "weights in 'weights.data', which is missing: copy it into"),
     "short weights": (with_too_short_weights, {}, "onnxruntime cannot open .*" + SCORE),
     "weights outside the folder": (with_weights_outside, {}, "'../weights.data', outside its folder"),
     "weights of the system": (lambda path: with_weights_outside(path, "/etc/passwd"), {}, "'/etc/passwd', outside"),
     "a link to weights elsewhere": (with_weights_behind_a_link, {}, "'weights.data', outside its folder"),
+    "weights in no file": (lambda path: with_weights_outside(path, "a\0b"), {}, r"'a\\x00b', which is not the name of"),
+    "weights in a very long name": (lambda path: with_weights_outside(path, "w" * 9999), {}, "is not the name of a f"),
+    "weights in a folder": (lambda path: with_weights_outside(path, "."), {}, "in '.', which is missing"),
     "huge images": (lambda path: write_onnx(path, (1, 3, 10**6, 10**6)), {}, "more than 67,108,864 pixels"),
     "a broken side file": (
         lambda path: (write_onnx(path, DYNAMIC), path.with_name("m.onnx.metadata.json").write_text("{")),

@@ -1,5 +1,6 @@
 """Models from any file or reference: checkpoints of reid-tune or other tools, ONNX files, registered models, sweeps."""
 
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -76,6 +77,8 @@ class ModelFile:
         if self.is_onnx:
             threads, gpu = torch.get_num_threads(), device.index or 0
             model = open_embedder(self.path, self.input_request, threads=threads, gpu=gpu)
+            if model.is_wrong_in_batches:
+                print(f"note: {self.path} is run image by image: a batch of two gives another result", file=sys.stderr)
             embed = _report_out_of_memory(partial(model.embed, batch_size=batch_size), batch_size)
             return Embedder(model.image_spec, model.dimension, embed)
         if runtime := _OTHER_RUNTIMES.get(self.path.suffix.lower()):
