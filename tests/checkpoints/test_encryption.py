@@ -139,6 +139,14 @@ def test_truncated_and_damaged_files_are_refused(encrypted: Path, tmp_path: Path
     assert "is not a checkpoint" in refused(path, SECRET)
 
 
+def test_flipped_bits_of_an_encrypted_file_are_refused(encrypted: Path, tmp_path: Path) -> None:
+    """The format authenticates every byte; a few are enough, as each try takes about a second by design."""
+    content, path = encrypted.read_bytes(), tmp_path / "b.pth"
+    for position in (30, content.index(b"\n---") + 8, len(content) // 2, len(content) - 1):
+        path.write_bytes(content[:position] + bytes([content[position] ^ 4]) + content[position + 1 :])
+        assert str(path) in refused(path, SECRET)
+
+
 def test_files_that_others_encrypted_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.pth"
     path.write_bytes(pyrage.encrypt(b"x", [pyrage.x25519.Identity.generate().to_public()]))
