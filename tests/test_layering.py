@@ -17,7 +17,7 @@ ROOT = Path(reid_tune.__file__).parent
 LAYERS = (
     {"__main__"},
     {"cli"},
-    {"sweep"},
+    {"sweep", "doctor"},
     {"report"},
     {"search"},
     {"execution"},

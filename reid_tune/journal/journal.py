@@ -36,6 +36,7 @@ class Journal:
         self._lease: Lease | None = None
         self._wait = wait
         self.listeners: list[Callable[[Event, SweepState], None]] = []
+        self._size = 0  # of the log after the last event that this process has read or written
         self._read()
 
     @property
@@ -90,7 +91,7 @@ class Journal:
             self._release()
 
     def _read(self) -> None:
-        self._size: int = self._log.size  # before the events, so that none of another driver is missed
+        self._size = self._log.size  # before the events, so that none of another driver is missed
         self.earlier_events = read_events(self._log.path)
         self.state: SweepState = replay(self.earlier_events)
 
