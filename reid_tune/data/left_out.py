@@ -103,7 +103,7 @@ def explain_unusable(path: Path, left_out: LeftOut) -> str:
     counts = count_left_out(path, left_out)
     main = max(counts, key=lambda reason: counts[reason])
     advice = remedy(path, left_out, main) if main in POSSIBLE_IMAGES else f"image names must be {NAME_FORMAT}"
-    return f"{problem} ({sum(counts.values()):,} files: {content}); {advice}."
+    return f"{problem} ({content}); {advice}."
 
 
 def require_complete(path: Path, left_out: LeftOut) -> None:

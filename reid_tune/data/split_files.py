@@ -90,9 +90,11 @@ def _root(folders: Sequence[ImageFolder]) -> str:
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """Yield the lines that are not blank, each with its 1-based number."""
     try:
+        if path.exists() and not path.is_file():  # reading a pipe may never end
+            raise InputError(f"{display_name(path)} is not a file; a split is a folder with {', '.join(LISTS)}.")
         text = os.fsdecode(path.read_bytes())
     except FileNotFoundError:
-        raise InputError(f"there is no {path}; a split is a folder with {', '.join(LISTS)}.") from None
+        raise InputError(f"there is no {display_name(path)}; a split is a folder with {', '.join(LISTS)}.") from None
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}.") from None
     if "\0" in text:

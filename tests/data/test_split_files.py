@@ -198,7 +198,8 @@ def test_files_that_are_not_lists_are_explained(lists: tuple[Lines, tuple[ImageF
         (target / name).unlink()
         with pytest.raises(InputError, match=f"there is no .*/{name}; a split is a folder with train.txt, query.txt"):
             read_split(target, folders)
-        (target / name).mkdir()
-        with pytest.raises(InputError, match=f"cannot read .*/{name}: Is a directory"):
-            read_split(target, folders)
-        (target / name).rmdir()
+        for make in (Path.mkdir, os.mkfifo):
+            make(target / name)
+            with pytest.raises(InputError, match=f"/{name} is not a file; a split is a folder with train.txt"):
+                read_split(target, folders)
+            (target / name).rmdir() if make is Path.mkdir else (target / name).unlink()

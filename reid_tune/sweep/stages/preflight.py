@@ -8,10 +8,9 @@ from typing import Any
 import torch
 
 from reid_tune.config.experiment import Experiment
-from reid_tune.data.account import account_for, accounts_as_dict, describe_accounts
+from reid_tune.data.account import accounts_as_dict, describe_accounts
 from reid_tune.data.images import require_readable
 from reid_tune.data.listing import POSSIBLE_IMAGES
-from reid_tune.data.records import ImageFolder
 from reid_tune.errors import InputError, ReidTuneError, error_context
 from reid_tune.modeling.cost import model_cost
 from reid_tune.modeling.network import build_seeded_network
@@ -20,9 +19,10 @@ from reid_tune.search.space_check import SAMPLE_COUNT, validate_space
 from reid_tune.search.warm_start import initial_points
 from reid_tune.search_space.load import SweepConfig
 from reid_tune.sweep.stages.rerank import list_settings
+from reid_tune.tasks.common.evaluation_sets import EvaluationSet, evaluation_sets
 from reid_tune.tracking.registry.names import check_alias, check_model_name
 from reid_tune.training.compiler import require_compiler
-from reid_tune.training.data_split import DataSplit, count_shared_identities, load_split, read_evaluation_folders
+from reid_tune.training.data_split import DataSplit, count_shared_identities, load_split
 from reid_tune.training.pretrained import load_pretrained
 from reid_tune.training.state import require_divisible_batch
 
@@ -86,9 +86,9 @@ def run_preflight(sweep: SweepConfig, stages: Collection[str], address: str | No
     require_readable([*split.train, *split.query, *split.gallery])
     warnings, accounts = _warnings(sweep, split), dict(split.accounts)
     if "test" in stages:
-        query, gallery = _test_folders(sweep.experiment)
-        accounts |= {"query": account_for([query], "query"), "gallery": account_for([gallery], "gallery")}
-        shared = count_shared_identities([*split.train, *split.gallery], query.records)
+        first, *others = _test_sets(sweep.experiment)
+        accounts |= {name: account for test in (first, *others) for name, account in test.accounts.items()}
+        shared = count_shared_identities([*split.train, *split.gallery], first.query.records)
         if shared:
             warnings.append(f"{shared} test identities are in the training set: the test score will be meaningless.")
     warnings += filter(None, [describe_accounts(accounts, POSSIBLE_IMAGES)])
@@ -183,14 +183,16 @@ def _require_identities(sweep: SweepConfig, experiments: list[Experiment], ident
             )
 
 
-def _test_folders(experiment: Experiment) -> tuple[ImageFolder, ImageFolder]:
-    dataset = experiment.dataset
+def _test_sets(experiment: Experiment) -> list[EvaluationSet]:
+    """Return the test sets of the stage `test` after decoding their images."""
     try:
-        query, gallery = read_evaluation_folders(dataset.query_dataset_dir, dataset.test_dataset_dir)
-        require_readable([*query.records, *gallery.records])
+        sets = evaluation_sets(experiment)
+        require_readable(
+            [record for test in sets for folder in (test.query, test.gallery) for record in folder.records]
+        )
     except ReidTuneError as error:
         raise InputError(f"the stage test needs its folders: {error} Or stop before it with --until export.") from None
-    return query, gallery
+    return sets
 
 
 def _warnings(sweep: SweepConfig, split: DataSplit) -> list[str]:
