@@ -54,7 +54,7 @@ class Interpolation:
     ) -> None:
         self._values, self._canonical, self._describe = values, canonical, describe
         self._resolved: dict[str, Any] = {}
-        self._open: list[str] = []
+        self._open_keys: list[str] = []
         self._length = 0
         self._missing: dict[str, str] = {}
 
@@ -69,15 +69,15 @@ class Interpolation:
             ReferenceFault: A reference cannot be resolved.
         """
         if key not in self._resolved:
-            if key in self._open:
-                raise ReferenceFault(f"it refers to itself, through {' and '.join(self._open)}")
-            if len(self._open) > _MAX_DEPTH:
+            if key in self._open_keys:
+                raise ReferenceFault(f"it refers to itself, through {' and '.join(self._open_keys)}")
+            if len(self._open_keys) > _MAX_DEPTH:
                 raise ReferenceFault(f"its references are nested more than {_MAX_DEPTH} deep")
-            self._open.append(key)
+            self._open_keys.append(key)
             try:
                 self._resolved[key] = self._resolve(self._values[key], key)
             finally:
-                self._open.pop()
+                self._open_keys.pop()
         return self._resolved[key]
 
     def _resolve(self, value: Any, key: str) -> Any:

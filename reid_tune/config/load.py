@@ -7,7 +7,7 @@ from typing import Any
 
 from reid_tune.config.checks import describe_without_effect, find_errors, find_sampling_errors, find_warnings
 from reid_tune.config.experiment import Experiment, canonical_key, flatten, unflatten
-from reid_tune.config.pydantic_messages import Fault, combine_errors, validate
+from reid_tune.config.pydantic_messages import Fault, combine_errors, shorten, validate
 from reid_tune.config.resolved_values import ResolvedValues, resolve_values
 from reid_tune.config.tao_keys import unsupported_message
 from reid_tune.config.task_keys import is_read, require_fields
@@ -16,6 +16,8 @@ from reid_tune.config.user_values import UserValues, read_user_values
 from reid_tune.config.yaml_reader import parse_overrides, read_yaml_file
 
 __all__ = ["LoadedSpec", "build_experiment", "build_spec", "load_experiment", "load_spec", "with_parameters"]
+
+_SHOWN = 5  # faults in a note
 
 
 @dataclass(frozen=True)
@@ -94,10 +96,10 @@ def _build(
 ) -> tuple[LoadedSpec, ResolvedValues]:
     user = read_user_values(tree).overridden_by(read_user_values(overrides))
     values = resolve_values(user, line_of)
-    judge = _Judge(user, values, task)
-    if errors := judge.errors():
+    findings = _Findings(user, values, task)
+    if errors := findings.errors():
         raise combine_errors(source, errors)
-    return LoadedSpec(values.experiment, frozenset(user.keys), tuple(judge.notes())), values
+    return LoadedSpec(values.experiment, frozenset(user.keys), tuple(findings.notes())), values
 
 
 def with_parameters(base: Experiment, parameters: Mapping[str, Any], source: str) -> Experiment:
@@ -117,28 +119,30 @@ def with_parameters(base: Experiment, parameters: Mapping[str, Any], source: str
     return experiment
 
 
-class _Judge:
-    """What a task makes of the faults in a spec: errors, or notes where it reads no such field or it has no effect."""
+class _Findings:
+    """Errors of a spec for a task, and notes on faults in fields that the task does not read or that do nothing."""
 
     def __init__(self, user: UserValues, values: ResolvedValues, task: str | None) -> None:
         self._user, self._values, self._task = user, values, task
         faults = user.faults + values.faults
-        self._read = [fault for fault in faults if is_read(fault.key, task)]
-        self._unread = [fault for fault in faults if not is_read(fault.key, task)]
+        self._read_faults = [fault for fault in faults if is_read(fault.key, task)]
+        self._unread_faults = [fault for fault in faults if not is_read(fault.key, task)]
         without_effect = {field.key for field in unused_fields(values.experiment) if not field.is_strict}
-        self._idle = [fault for fault in self._read if fault.key in without_effect]
+        self._idle_faults = [fault for fault in self._read_faults if fault.key in without_effect]
 
     def errors(self) -> list[str]:
         """Return one sentence for each error."""
-        errors = [fault.message for fault in self._read if fault not in self._idle]
+        errors = [fault.message for fault in self._read_faults if fault not in self._idle_faults]
         backbone = self._values.experiment.model.backbone
-        for key, value in self._user.tao.items():
-            if is_read(key, self._task) and (message := unsupported_message(key, value, backbone)):
+        for key, value in self._values.tao.items():
+            text = shorten(self._user.tao[key])
+            if is_read(key, self._task) and (message := unsupported_message(key, value, backbone, text)):
                 errors.append(message)
         if self._task in (None, "train"):
-            faulty = [fault.key for fault in self._read]  # their values are the defaults, of which no rule speaks
+            # Their values are the defaults, about which the user wants to read nothing.
+            faulty_keys = [fault.key for fault in self._read_faults]
             rules = map(self._values.as_written, find_errors(self._values.experiment))
-            errors += [rule for rule in rules if not any(f"{key} =" in rule for key in faulty)]
+            errors += [rule for rule in rules if not any(f"{key} =" in rule for key in faulty_keys)]
         return list(dict.fromkeys(errors))
 
     def notes(self) -> list[str]:
@@ -150,15 +154,16 @@ class _Judge:
         if self._task in (None, "train"):
             notes += find_warnings(self._values.experiment)
         notes += describe_without_effect(self._values.experiment, keys)
-        if self._idle:
-            notes.append(f"no effect, so left out: {_join(self._idle)}")
-        if self._unread:
-            notes.append(f"{self._task} does not read these, so they are left out: {_join(self._unread)}")
+        if self._idle_faults:
+            notes.append(f"no effect, so left out: {_join(self._idle_faults)}")
+        if self._unread_faults:
+            notes.append(f"{self._task} does not read these, so they are left out: {_join(self._unread_faults)}")
         return notes
 
 
 def _join(faults: Sequence[Fault]) -> str:
-    return "; ".join(fault.message.rstrip(".") for fault in faults)
+    messages = [fault.message.rstrip(".") for fault in faults[:_SHOWN]]
+    return "; ".join(messages) + (f"; and {len(faults) - _SHOWN:,} more" if len(faults) > _SHOWN else "")
 
 
 def _line_finder(lines: Mapping[str, int], overrides: Mapping[str, Any]) -> Callable[[str], int | None]:

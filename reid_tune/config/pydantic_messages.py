@@ -59,7 +59,7 @@ def find_faults(
     tree: Mapping[str, Any],
     *,
     union_tags: Collection[str] = (),
-    written: Mapping[str, Any] | None = None,
+    raw_values: Mapping[str, Any] | None = None,
 ) -> tuple[SectionType | None, list[Fault]]:
     """Build a section from nested mappings.
 
@@ -67,7 +67,7 @@ def find_faults(
         section: Class to build.
         tree: Values.
         union_tags: Tags of unions, which pydantic adds to the locations of errors.
-        written: By key, values as the user wrote them, which messages show in place of what references stand for.
+        raw_values: By key, values as the user wrote them, which messages show in place of what references stand for.
 
     Returns:
         The section, or None and the errors.
@@ -75,7 +75,7 @@ def find_faults(
     try:
         return section.model_validate(tree), []
     except ValidationError as error:
-        return None, [_fault(dict(details), section, union_tags, written or {}) for details in error.errors()]
+        return None, [_fault(dict(details), section, union_tags, raw_values or {}) for details in error.errors()]
 
 
 def combine_errors(source: str, errors: Sequence[str]) -> InputError:
@@ -95,14 +95,14 @@ def shorten(value: Any) -> str:
 
 
 def _fault(
-    details: Mapping[str, Any], section: type[Section], union_tags: Collection[str], written: Mapping[str, Any]
+    details: Mapping[str, Any], section: type[Section], union_tags: Collection[str], raw_values: Mapping[str, Any]
 ) -> Fault:
     """Return one error of pydantic as `KEY = VALUE: what is wrong.`"""
     key = ".".join(str(part)[:_MAX_VALUE] for part in details["loc"] if part not in union_tags)
-    return Fault(key, _sentence(key, details, section, written))
+    return Fault(key, _sentence(key, details, section, raw_values))
 
 
-def _sentence(key: str, details: Mapping[str, Any], section: type[Section], written: Mapping[str, Any]) -> str:
+def _sentence(key: str, details: Mapping[str, Any], section: type[Section], raw_values: Mapping[str, Any]) -> str:
     value = details["input"]
     if details["type"] == "missing":
         return f"{key} is missing."
@@ -112,7 +112,7 @@ def _sentence(key: str, details: Mapping[str, Any], section: type[Section], writ
     message = message.replace("a valid tuple", "a list, such as [2, 3]")
     if details["type"] == "value_error" and isinstance(value, Mapping | BaseModel):  # a rule between keys, named by it
         return f"{key}: {message}.".removeprefix(": ")
-    text = next((text for name, text in written.items() if f"{key}.".startswith(f"{name}.")), value)
+    text = next((text for name, text in raw_values.items() if f"{key}.".startswith(f"{name}.")), value)
     return f"{key}: {message}." if key == "encryption_key" else f"{key} = {shorten(text)}: {message}."
 
 

@@ -29,18 +29,20 @@ class ResolvedValues:
     Attributes:
         experiment: All values.
         faults: Errors in single values.
-        written: By key, values with references as the user wrote them.
+        tao: Values of the reference's keys that are not in the schema.
+        raw_values: By key, values with references as the user wrote them.
         origin: Function that returns the key that is not given, for a key whose value is a reference to it.
     """
 
     experiment: Experiment
     faults: list[Fault]
-    written: Mapping[str, Any]
+    tao: Mapping[str, Any]
+    raw_values: Mapping[str, Any]
     origin: Callable[[str], str]
 
     def as_written(self, message: str) -> str:
         """Return a message with the values of references as the user wrote them, which shows no environment."""
-        for key, text in self.written.items():
+        for key, text in self.raw_values.items():
             message = message.replace(f"{key} = {self.experiment.value(key)!r}", f"{key} = {text!r}")
         return message
 
@@ -57,39 +59,40 @@ def resolve_values(user: UserValues, line_of: Callable[[str], int | None]) -> Re
         line = line_of(key)
         return f"{key} (line {line})" if line else key
 
-    given = {key: value for key, value in user.values.items() if value is not None}
+    user_values = {key: value for key, value in user.values.items() if value is not None}
     defaults = backbone_defaults("resnet_50")
-    interpolation = Interpolation({**defaults, **user.tao, **given}, canonical_key, describe)
-    values, faults = _resolve(given, interpolation, is_swin=False)
+    interpolation = Interpolation({**defaults, **user.tao, **user_values}, canonical_key, describe)
+    values, faults = _resolve(user_values, interpolation, is_swin=False)
     backbone = values.get("model.backbone")
     if isinstance(backbone, str) and backbone.startswith("swin"):  # the defaults to which values refer are others
         defaults = backbone_defaults(backbone)
-        interpolation = Interpolation({**defaults, **user.tao, **given}, canonical_key, describe)
-        values, faults = _resolve(given, interpolation, is_swin=True)
-    written = {key: value for key, value in given.items() if "${" in str(value)}
-    experiment, value_faults = find_faults(Experiment, unflatten(defaults | values), written=written)
+        interpolation = Interpolation({**defaults, **user.tao, **user_values}, canonical_key, describe)
+        values, faults = _resolve(user_values, interpolation, is_swin=True)
+    raw_values = {key: value for key, value in user_values.items() if "${" in str(value)}
+    experiment, value_faults = find_faults(Experiment, unflatten(defaults | values), raw_values=raw_values)
     if experiment is None:
         value_faults = [Fault(leaf_of(fault.key), fault.message) for fault in value_faults]
-        faulty = tuple(f"{fault.key}." for fault in value_faults)
-        values = {key: value for key, value in values.items() if not f"{key}.".startswith(faulty)}
+        prefixes = tuple(f"{fault.key}." for fault in value_faults)
+        values = {key: value for key, value in values.items() if not f"{key}.".startswith(prefixes)}
         experiment = Experiment.model_validate(unflatten(defaults | values))
-    large = [key for key in given if _is_large(experiment.value(key))]
-    value_faults += [Fault(key, f"{key}: the number is too large.") for key in large]
-    return ResolvedValues(experiment, faults + value_faults, written, interpolation.origin)
+    large_numbers = [key for key in user_values if _is_large(experiment.value(key))]
+    value_faults += [Fault(key, f"{key}: the number is too large.") for key in large_numbers]
+    tao, tao_faults = _resolve(user.tao, interpolation, is_swin=False)
+    return ResolvedValues(experiment, faults + tao_faults + value_faults, tao, raw_values, interpolation.origin)
 
 
 def _resolve(
-    given: Mapping[str, Any], interpolation: Interpolation, *, is_swin: bool
+    user_values: Mapping[str, Any], interpolation: Interpolation, *, is_swin: bool
 ) -> tuple[dict[str, Any], list[Fault]]:
     """Return the given values with references resolved, without those that are missing or cannot be a path."""
     values: dict[str, Any] = {}
-    faults = []
-    for key in given:
+    faults: list[Fault] = []
+    for key in user_values:
         try:
             value = interpolation.value(key)
         except ReferenceFault as fault:
             # A passphrase may contain ${ by chance, and is in no message.
-            is_secret = key == "encryption_key" and "${oc.env:" not in str(given[key])
+            is_secret = key == "encryption_key" and "${oc.env:" not in str(user_values[key])
             faults.append(Fault(key, f"{key}: {'a reference in it cannot be resolved' if is_secret else fault}."))
             continue
         if problem := find_path_problem(value) if key in _PATHS else None:

@@ -64,15 +64,16 @@ def inactive_reason(key: str) -> str:
     return _INACTIVE.get(key, _WANDB)
 
 
-def unsupported_message(key: str, value: Any, backbone: str) -> str | None:
+def unsupported_message(key: str, value: Any, backbone: str, text: str) -> str | None:
     """Return the error message for a value that asks for something else than what would run, otherwise None.
 
     Args:
         key: Key of the reference.
         value: Its value.
         backbone: Backbone of the spec; JPM is a part of the reference's Swins.
+        text: Value as the message shows it.
     """
     supported, advice = _SUPPORTED.get(key, ((value,), ""))
     if value in supported or key == "model.jpm" and "swin" not in backbone:
         return None
-    return f"{key} = {value!r:.80} is not supported: {advice}."
+    return f"{key} = {text} is not supported: {advice}."

@@ -41,12 +41,12 @@ class UserValues:
     def overridden_by(self, other: "UserValues") -> "UserValues":
         """Return the values with those of the command line in place of the file's.
 
-        GPUs of the command line void both `num_gpus` and `gpu_ids` of the file.
+        GPUs of the command line replace both `num_gpus` and `gpu_ids` of the file.
         """
         tasks = {key.split(".")[0] for key in other.values if key.endswith((".num_gpus", ".gpu_ids"))}
-        void = dict.fromkeys(f"{task}.{name}" for task in tasks for name in ("num_gpus", "gpu_ids"))
+        reset_values = dict.fromkeys(f"{task}.{name}" for task in tasks for name in ("num_gpus", "gpu_ids"))
         return UserValues(
-            self.values | void | other.values,
+            self.values | reset_values | other.values,
             self.tao | other.tao,
             self.faults + other.faults,
             self.placeholders - set(other.values) | other.placeholders,

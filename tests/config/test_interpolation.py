@@ -19,6 +19,8 @@ GOOD: list[tuple[dict[str, Any], str, Any]] = [
     ({"results_dir": "${train.grad_clip}", "train.grad_clip": 3}, "results_dir", "3"),
     ({"evaluate.gpu_ids": "${train.gpu_ids}", "train.gpu_ids": [0, 2]}, "evaluate.gpu_ids", (0, 2)),
     ({"train.gpu_ids": ["${export.gpu_id}", 3]}, "train.gpu_ids", (0, 3)),
+    ({"train.num_nodes": "${train.num_gpus}"}, "train.num_gpus", 1),
+    ({"train.num_nodes": "${oc.env:REID_TUNE_UNSET,1}"}, "train.num_gpus", 1),
     ({"model_name": "net", "results_dir": "/r/${model_name}"}, "results_dir", "/r/net"),
     ({"evaluate.checkpoint": "${train.results_dir}/last.pth"}, "evaluate.checkpoint", "./results/train/last.pth"),
     ({"results_dir": "a-${train.seed}-${model.label_smooth}"}, "results_dir", "a-1234-True"),

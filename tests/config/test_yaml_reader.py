@@ -211,3 +211,10 @@ def test_a_number_is_a_name(tmp_path: Path) -> None:
     path.write_text("results_dir: 2024\nencryption_key: 4711\ndataset: {train_dataset_dir: data}\n")
     experiment = load_experiment(path)
     assert (experiment.results_dir, experiment.encryption_key) == ("2024", "4711")
+
+
+@pytest.mark.parametrize("form", ["\ufeff{}", "# comment\n---\n{}", "{}\n...\n", "{}\n\n\n"])
+def test_files_of_other_systems_are_read(tmp_path: Path, form: str) -> None:
+    path = tmp_path / "spec.yaml"
+    path.write_bytes(form.format("train:\n  seed: 7\n").replace("\n", "\r\n").encode())
+    assert load_experiment(path).train.seed == 7
