@@ -39,8 +39,6 @@ def space_show(
     from reid_tune.tables import format_count, print_table
 
     sweep = load_sweep(file, overrides or [])
-    for line in sweep.notes:
-        typer.echo(line, err=True)
     validate_space(sweep, SAMPLE_COUNT)
     suggestions = first_suggestions(sweep, samples)
     settings = len(list_settings(sweep))

@@ -1,9 +1,12 @@
 """References in a spec: to other fields, to the environment, and to no secrets."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from reid_tune.cli.commands import app
 from reid_tune.config.interpolation import allow_variables
 from reid_tune.config.load import build_experiment, build_spec
 from reid_tune.errors import InputError
@@ -140,3 +143,32 @@ def test_no_message_shows_a_value_of_the_environment(key: str, form: str) -> Non
 def test_values_of_the_environment_are_not_resolved_again() -> None:
     text = "${oc.env:REID_TUNE_REFERENCE}"
     assert build_experiment({}, {"results_dir": text}, "test").results_dir == "${oc.env:REID_TUNE_NAME}"
+
+
+COMMANDS = [
+    ["spec", "validate", "SPEC"],
+    ["train", "-e", "SPEC"],
+    ["evaluate", "-e", "SPEC"],
+    ["inference", "-e", "SPEC"],
+    ["export", "-e", "SPEC"],
+    ["check-data", "-e", "SPEC"],
+    ["split", "-e", "SPEC", "split"],
+    ["sweep", "SWEEP", "--dry-run"],
+    ["space", "show", "SWEEP"],
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
+def test_commands_that_read_a_spec_have_the_option(command: list[str], tmp_path: Path) -> None:
+    spec = tmp_path / "spec.yaml"
+    spec.write_text("results_dir: a${oc.env:HF_TOKEN}\ndataset: {batch_size: 30, padding: -1, pixel_std: 0}\n")
+    sweep = tmp_path / "sweep.yaml"
+    sweep.write_text("{name: x, spec: spec.yaml, storage: runs, space: {}, budget: {trials: 2}, registry: {model: x}}")
+    arguments = [{"SPEC": str(spec), "SWEEP": str(sweep)}.get(word, word) for word in command]
+    refused = CliRunner().invoke(app, arguments)
+    assert isinstance(refused.exception, InputError) and "add --allow-env HF_TOKEN" in str(refused.exception)
+    allowed = CliRunner().invoke(app, [*arguments, "--allow-env", "OTHER", "--allow-env", "HF_TOKEN"])
+    assert isinstance(allowed.exception, InputError) and "--allow-env" not in str(allowed.exception)
+    assert VALUE not in str(allowed.exception)
+    refused = CliRunner().invoke(app, arguments)
+    assert "--allow-env" in str(refused.exception), "an earlier command allows nothing to a later one"
