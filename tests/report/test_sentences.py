@@ -7,6 +7,7 @@ from reid_tune.journal.costs import Cost
 from reid_tune.journal.state import replay
 from reid_tune.report.formatting import format_spent
 from reid_tune.report.sentences import (
+    data_sentences,
     explain_winner,
     plan_sentences,
     report_sentences,
@@ -106,6 +107,17 @@ def test_the_plan_names_the_origins_of_warm_starts() -> None:
     points = [{"origin": "other/3", "parameters": {}}, {"origin": "points.yaml", "parameters": {}}]
     lines = list(plan_sentences(plan() | {"initial_points": points}))
     assert "warm starts, run right after trial 0: other/3, points.yaml" in lines
+
+
+def test_the_plan_and_the_page_account_for_all_files() -> None:
+    left_out = "left out: 3 of 1,003 files of train (2 whose names do not parse; 1 hidden or system file)"
+    assert list(plan_sentences(plan()))[1] == left_out
+    complete = {"train": {"files": 1000, "used": 1000, "left_out": {}}}
+    assert not any("left out" in line for line in plan_sentences(plan() | {"data": complete}))
+    assert list(data_sentences(plan()))[2:] == [
+        "train: 1,003 files = 1,000 used + 2 whose names do not parse + 1 hidden or system file"
+    ]
+    assert list(data_sentences(plan() | {"data": complete}))[2:] == ["train: 1,000 files = 1,000 used"]
 
 
 GPU = {"gpu_memory": 9e9, "step_memory": 6.5e9}

@@ -172,6 +172,26 @@ def test_the_test_folders_are_wanted_by_the_stage_test(plan: Plan, tmp_path: Pat
         plan("test", spec={"dataset": folders}, space=RATE)
 
 
+def test_the_files_of_every_test_set_are_counted(plan: Plan, tmp_path: Path) -> None:
+    query, gallery = write_crops(tmp_path / "query", 1), write_crops(tmp_path / "gallery", 2)
+    (gallery / "Thumbs.db").touch()
+    (gallery / "0001_c1s1_000000_00.jpg").rename(gallery / "-1_c1s1_000000_00.jpg")
+    (query / "notes.txt").touch()
+    folders = {"query_dataset_dir": str(query), "test_dataset_dir": str(gallery)}
+    spec = {"dataset": folders | {"extra_tests": [{"name": "night", **folders}]}}
+    found = plan("test", spec=spec, space=RATE)
+    expected = {
+        "query": {"files": 5, "used": 4, "left_out": {"suffix": 1}},
+        "gallery": {"files": 9, "used": 7, "left_out": {"system": 1, "junk": 1}},
+    }
+    assert {name: found["data"][name] for name in expected} == expected
+    assert {name: found["data"][f"night {name}"] for name in expected} == expected
+    assert not any("left out" in warning for warning in found["warnings"])  # no file that may be an image
+    spec["dataset"]["extra_tests"] = [{"name": "night", **folders, "test_dataset_dir": str(tmp_path / "gone")}]
+    with pytest.raises(InputError, match="the stage test needs its folders: there is no folder .*gone"):
+        plan("test", spec=spec, space=RATE)
+
+
 def test_an_unreadable_image_is_found(plan: Plan, tmp_path: Path) -> None:
     (tmp_path / "train" / "0003_c2s1_000001_00.jpg").write_bytes(b"no picture")
     with pytest.raises(InputError, match="cannot read the image .*0003_c2s1_000001_00.jpg"):
