@@ -1,4 +1,4 @@
-"""Commands about features of any model in .npz files: score, compare, rerank-search, threshold."""
+"""Commands about features of any model in files: score, compare, rerank-search, threshold."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -10,7 +10,9 @@ from reid_tune.cli.common import DeviceOption, Format, FormatOption, app, print_
 
 __all__: list[str] = []
 
-Features = Annotated[Path, typer.Argument(help=".npz with query_ and gallery_ features, ids and cameras.")]
+Features = Annotated[
+    Path, typer.Argument(help=".npz with query_ and gallery_ features, ids and cameras, or a file of inference.")
+]
 ReRanking = Annotated[
     str | None, typer.Option("--re-ranking", metavar="K1,K2,LAMBDA", help="Re-rank, for example 20,6,0.3.")
 ]
@@ -44,7 +46,7 @@ def score(
 
 @app.command()
 def compare(
-    features: Annotated[list[Path], typer.Argument(help="Two .npz files or more; the first is the baseline.")],
+    features: Annotated[list[Path], typer.Argument(help="Two feature files or more; the first is the baseline.")],
     re_ranking: ReRanking = None,
     cmc: Annotated[Path | None, typer.Option("--cmc", help="Plot of all CMC curves: .png, .pdf or .svg.")] = None,
     device: DeviceOption = "auto",

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from reid_tune.errors import InputError, error_context
-from reid_tune.evaluation.features import FeatureSet, read_features
+from reid_tune.evaluation.features import FeatureSet
 from reid_tune.evaluation.intervals import paired_interval
 from reid_tune.evaluation.plots import ENDINGS, cmc_plot
 from reid_tune.evaluation.rerank import parse_reranking
 from reid_tune.evaluation.score import Score, score
 from reid_tune.files import check_output_file, require_writable
-from reid_tune.tasks.common.feature_files import print_warnings
+from reid_tune.tasks.common.feature_files import print_warnings, read_feature_file
 from reid_tune.training.devices import parse_device
 
 __all__ = ["Comparison", "Difference", "run_compare"]
@@ -95,7 +95,7 @@ class Comparison:
 def run_compare(
     paths: Sequence[Path], reranking: str | None, cmc: Path | None = None, device: str = "auto"
 ) -> Comparison:
-    """Compare `.npz` files with the first of them.
+    """Compare feature files with the first of them.
 
     Args:
         paths: The files.
@@ -117,7 +117,7 @@ def run_compare(
     scores = {}
     for name, path in zip(names, paths, strict=True):
         with error_context(path):
-            scores[name] = score(read_features(path), setting, torch_device)
+            scores[name] = score(read_feature_file(path), setting, torch_device)
         print_warnings(scores[name].warnings, name)
     if cmc:
         cmc_plot({name: score.cmc(_RANKS) for name, score in scores.items()}, cmc)
@@ -146,9 +146,9 @@ def _distinct_names(paths: Sequence[Path]) -> list[str]:
 def _require_same_images(paths: Sequence[Path]) -> None:
     """Refuse files that are unreadable or of other queries or gallery images; one file at a time is in memory."""
     first, *others = paths
-    expected = _labels(read_features(first))
+    expected = _labels(read_feature_file(first))
     for path in others:
-        for name, labels in _labels(read_features(path)).items():
+        for name, labels in _labels(read_feature_file(path)).items():
             if len(labels) != len(expected[name]):
                 message = f"has {len(labels)} rows, but in {first} it has {len(expected[name])}"
             elif (differ := labels != expected[name]).any():

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import track
 
 from reid_tune.errors import InputError, error_context
-from reid_tune.evaluation.features import FeatureSet, read_features
+from reid_tune.evaluation.features import FeatureSet
 from reid_tune.evaluation.intervals import paired_interval
 from reid_tune.evaluation.plots import ENDINGS
 from reid_tune.evaluation.rerank import ReRanking
@@ -20,7 +20,7 @@ from reid_tune.evaluation.rerank_grid import grid_scores
 from reid_tune.evaluation.rerank_plot import rerank_plot
 from reid_tune.evaluation.score import Score, score
 from reid_tune.files import check_output_file, require_writable
-from reid_tune.tasks.common.feature_files import print_warnings
+from reid_tune.tasks.common.feature_files import print_warnings, read_feature_file
 from reid_tune.training.devices import parse_device
 
 __all__ = ["RerankSearch", "run_rerank_search"]
@@ -105,7 +105,7 @@ def run_rerank_search(
     picture: Path | None = None,
     device: str = "auto",
 ) -> RerankSearch:
-    """Score every combination of values on the features of an `.npz` file.
+    """Score every combination of values on the features of a file.
 
     Args:
         path: The file.
@@ -128,7 +128,7 @@ def run_rerank_search(
     torch_device = parse_device(device)
     if picture:
         check_output_file("--picture", picture, ENDINGS)
-    features = read_features(path)
+    features = read_feature_file(path)
     if picture:
         require_writable(picture)
     with error_context(path):

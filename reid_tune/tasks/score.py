@@ -7,11 +7,10 @@ from typing import Any, Literal
 
 from reid_tune.errors import error_context
 from reid_tune.evaluation.breakdown import CameraPairs, per_identity
-from reid_tune.evaluation.features import read_features
 from reid_tune.evaluation.rerank import parse_reranking
 from reid_tune.evaluation.score import Score, scores
 from reid_tune.evaluation.unmatched import describe_distractor_queries, describe_unmatched_queries
-from reid_tune.tasks.common.feature_files import print_warnings
+from reid_tune.tasks.common.feature_files import print_warnings, read_feature_file
 from reid_tune.training.devices import parse_device
 
 __all__ = ["ScoreResult", "run_score"]
@@ -45,7 +44,7 @@ class ScoreResult:
 def run_score(
     path: Path, reranking: str | None, by: Literal["camera", "identity"] | None = None, device: str = "auto"
 ) -> ScoreResult:
-    """Score an `.npz` file, and report queries without a match, of identity 0 and degenerate data on stderr.
+    """Score a feature file, and report queries without a match, of identity 0 and degenerate data on stderr.
 
     Args:
         path: The file.
@@ -57,7 +56,7 @@ def run_score(
         InputError: the file, the re-ranking or the device is unusable.
     """
     setting, torch_device = parse_reranking(reranking) if reranking else None, parse_device(device)
-    features = read_features(path)
+    features = read_feature_file(path)
     pairs = CameraPairs(features) if by == "camera" else None
     with error_context(path):
         (result,) = scores(features, [setting], torch_device, watch=pairs)

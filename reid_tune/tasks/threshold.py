@@ -8,12 +8,11 @@ from pathlib import Path
 from reid_tune.errors import InputError, error_context
 from reid_tune.evaluation.degenerate import examine_features
 from reid_tune.evaluation.distance_plot import distance_plot
-from reid_tune.evaluation.features import read_features
 from reid_tune.evaluation.openset import FAR
 from reid_tune.evaluation.plots import ENDINGS
 from reid_tune.files import check_output_file, require_writable, write_atomic
 from reid_tune.tasks.common.calibration import Calibration, calibrate
-from reid_tune.tasks.common.feature_files import print_warnings
+from reid_tune.tasks.common.feature_files import print_warnings, read_feature_file
 from reid_tune.training.devices import parse_device
 
 __all__ = ["run_threshold"]
@@ -27,7 +26,7 @@ def run_threshold(
     output: Path | None = None,
     device: str = "auto",
 ) -> Calibration:
-    """Calibrate on an `.npz` file of features, and write the requested files.
+    """Calibrate on a file of features, and write the requested files.
 
     Args:
         path: File of the features.
@@ -45,7 +44,7 @@ def run_threshold(
         check_output_file("--picture", picture, ENDINGS)
     if output:
         check_output_file("--output", output, (".json",))
-    features = read_features(path)
+    features = read_feature_file(path)
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     with error_context(path):
