@@ -15,6 +15,7 @@ from reid_tune.checkpoints.third_party_keys import translations
 
 __all__ = ["NetworkKeys", "WeightMatch", "find_weights", "network_keys"]
 
+_PARTS = ("backbone.", "pooling.", "projection.", "neck.", "classifier.")  # of reid-tune's network
 _GROUP_SHARE = 0.2  # of the backbone's tensors that the tensors below a prefix must number to be translated
 _EQUAL_SHARE = 0.95  # of the best prefix's fitting tensors from which another prefix fits as well
 _WHOLE_SHARE = 0.5  # of the backbone's tensors below which no other prefix is compared with the best
@@ -46,7 +47,8 @@ class WeightMatch:
 
     Attributes:
         tensors: Tensors of the file by the names of reid-tune's network: `backbone.`, `projection.`, `neck.`,
-            `pooling.` and `classifier.`. Tensors for which it has no place are called as in the file.
+            `pooling.` and `classifier.`. Other tensors of the same dictionary have their names in the file, with
+            `other.` in front where such a name would be mistaken for one of these.
         location: Text that names the place of the backbone in the file; empty for its top level without a prefix.
         fitting: Number of the backbone's tensors that the file has in the same shape.
         named: Number of the backbone's tensors whose names the file has.
@@ -103,7 +105,7 @@ def find_weights(content: Any, network: NetworkKeys) -> WeightMatch:
     used_inside = {".".join(entry.path[len(best.prefix) :]) for entry in members if entry.full_name in used}
     backbone = {f"backbone.{name}": tensor for name, tensor in best.tensors.items() if name not in used_inside}
     others = {
-        entry.name: entry.tensor
+        f"other.{entry.name}" if entry.name.startswith(_PARTS) else entry.name: entry.tensor
         for entry in entries
         if entry.keys == members[0].keys and not entry.is_below(best.prefix) and entry.full_name not in used
     }

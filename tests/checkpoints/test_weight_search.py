@@ -155,6 +155,15 @@ def test_heads_next_to_the_backbone_are_found(
         assert torch.equal(match.tensors["projection.weight"], KERNEL[:, :, 0, 0])
 
 
+def test_tensors_of_another_network_fill_no_gaps(network: ReIDNet, backbone: Weights) -> None:
+    incomplete = dict(list(backbone.items())[1:])
+    content = under("teacher.backbone.", incomplete) | under("backbone.", zeros(backbone))
+    match = find_weights(content, network_keys(network))
+    missing = next(iter(backbone))
+    assert match.location == "prefix 'teacher.backbone.'" and f"backbone.{missing}" not in match.tensors
+    assert f"other.backbone.{missing}" in match.tensors
+
+
 def test_names_of_a_file_without_the_networks_tensors_are_kept(network: ReIDNet) -> None:
     match = find_weights({"a": {"b": torch.ones(1)}, "epoch": 3}, network_keys(network))
     assert match.tensors == {"a.b": torch.ones(1)} and match.fitting == match.named == 0

@@ -166,8 +166,10 @@ def _third_party_network(path: Path, experiment: Experiment) -> ReIDNet | None:
     if is_checkpoint_content(content):
         return None  # a damaged one
     network = build_network(experiment.model)
-    weights = find_weights(content, network_keys(network)).tensors
-    report = load_weights(network, weights, hw_ratio=experiment.model.pretrain_hw_ratio)
+    match = find_weights(content, network_keys(network))
+    for remark in match.remarks:
+        print(f"{path}: {remark}", file=sys.stderr)
+    report = load_weights(network, match.tensors, hw_ratio=experiment.model.pretrain_hw_ratio)
     loaded = {*report.loaded, *report.resized}
     if not any(name.startswith("backbone.") for name in loaded):
         return None
