@@ -19,7 +19,7 @@ __all__ = ["Probe", "exit_when_cluster_is_lost", "exit_when_lost"]
 
 INTERVAL = 5.0  # seconds between probes
 _HEAD_SECONDS = 40.0  # a network may be interrupted
-_HERE_SECONDS = 10.0  # Ray's processes on this machine, which nothing starts again
+_LOCAL_SECONDS = 10.0  # Ray's processes on this machine, which nothing starts again
 _ANSWER_SECONDS = 120.0  # a process may be suspended
 
 
@@ -51,7 +51,7 @@ def exit_when_cluster_is_lost(folder: Path | None = None) -> Iterator[None]:
     head, node_id = context.gcs_address, context.get_node_id()
     node = next(node for node in ray.nodes() if node["NodeID"] == node_id)
     raylet = f"{node['NodeManagerAddress']}:{node['NodeManagerPort']}"
-    head_seconds = _HERE_SECONDS if head.startswith("127.") else _HEAD_SECONDS
+    head_seconds = _LOCAL_SECONDS if head.startswith("127.") else _HEAD_SECONDS
 
     def is_node_alive() -> bool:
         return any(node["NodeID"] == node_id and node["Alive"] for node in ray.nodes())
@@ -60,8 +60,8 @@ def exit_when_cluster_is_lost(folder: Path | None = None) -> Iterator[None]:
         probes = (
             Probe(f"the Ray cluster at {head} is unreachable", lambda: _accepts(head), head_seconds),
             Probe(f"the Ray cluster at {head} does not answer", node_state.has_answered, _ANSWER_SECONDS),
-            Probe(f"Ray on this machine ({raylet}) has ended", lambda: _accepts(raylet), _HERE_SECONDS),
-            Probe(f"Ray on this machine ({raylet}) counts as lost", node_state.last_answer, _HERE_SECONDS),
+            Probe(f"Ray on this machine ({raylet}) has ended", lambda: _accepts(raylet), _LOCAL_SECONDS),
+            Probe(f"Ray on this machine ({raylet}) counts as lost", node_state.last_answer, _LOCAL_SECONDS),
         )
         with exit_when_lost(probes, folder):
             yield
