@@ -18,10 +18,9 @@ import stat
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import BinaryIO, Literal, NamedTuple
 
 from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
@@ -53,6 +52,7 @@ _KINDS = {
     stat.S_IFBLK: "a device",
 }
 _BITS_PER_SAMPLE = 258  # tag of a TIFF
+_METADATA = {"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"}  # names of Pillow for what has an orientation
 _BLOCK_BYTES = 1 << 16
 
 # Pillow warns of odd metadata, which do not matter here, and of sizes that are refused here.
@@ -74,8 +74,7 @@ class ImageError(InputError):
     remedy = ""
 
 
-@dataclass(frozen=True, slots=True)
-class ImageTraits:
+class ImageTraits(NamedTuple):
     """Properties of an image file that a user should know of before training.
 
     Attributes:
@@ -110,11 +109,14 @@ def open_image(path: Path | str, mode: Literal["RGB", "L"] = "RGB") -> Iterator[
     """
     held = 0
     try:
-        with _image_errors(path), _open_regular(path) as file, Image.open(file, formats=FORMATS) as stored:
-            _check_form(path, stored)
-            held = _PIXELS.acquire(stored.width * stored.height)
-            decoded = _decode(stored, mode)
-        del stored  # frees the pixels that were converted
+        try:
+            with _open_regular(path) as file, Image.open(file, formats=FORMATS) as stored:
+                _check_form(path, stored)
+                held = _PIXELS.acquire(stored.width * stored.height)
+                decoded = _decode(stored, mode)
+            del stored  # frees the pixels that were converted
+        except Exception as error:
+            raise _image_error(path, error) from None
         yield decoded
     finally:
         _PIXELS.release(held)
@@ -127,9 +129,12 @@ def content_digest(path: Path) -> bytes:
         ImageError: The file cannot be read, or is not a regular file.
     """
     digest = blake2b(digest_size=16)
-    with _image_errors(path), _open_regular(path, buffering=0) as file:
-        while block := file.read(_BLOCK_BYTES):
-            digest.update(block)
+    try:
+        with _open_regular(path, buffering=0) as file:
+            while block := file.read(_BLOCK_BYTES):
+                digest.update(block)
+    except OSError as error:
+        raise _image_error(path, error) from None
     return digest.digest()
 
 
@@ -143,21 +148,15 @@ def describe_error(error: BaseException) -> str:
     return message.rstrip(".") or type(error).__name__
 
 
-@contextmanager
-def _image_errors(path: Path | str) -> Iterator[None]:
-    """Raise ImageError for what Pillow and the disk raise; on damaged files Pillow raises errors of many types."""
-    try:
-        yield
-    except ImageError:
-        raise
-    except FileNotFoundError:
-        error = ImageError(f"there is no image {display_name(path)}; check the data set.")
-        error.reason, error.remedy = "there is no such file", "check the data set"
-        raise error from None
-    except Image.DecompressionBombError:
-        raise _too_large(path) from None
-    except Exception as error:
-        raise _error(path, describe_error(error)) from None
+def _image_error(path: Path | str, error: Exception) -> ImageError:
+    """Return the error to raise for what Pillow or the disk has raised; Pillow raises many types on damaged files."""
+    if isinstance(error, ImageError):
+        return error
+    if isinstance(error, FileNotFoundError):
+        missing = ImageError(f"there is no image {display_name(path)}; check the data set.")
+        missing.reason, missing.remedy = "there is no such file", "check the data set"
+        return missing
+    return _too_large(path) if isinstance(error, Image.DecompressionBombError) else _error(path, describe_error(error))
 
 
 def _error(path: Path | str, reason: str, remedy: str = "replace or remove the file") -> ImageError:
@@ -224,6 +223,8 @@ def _load(image: ImageFile) -> int:
     # The orientation of a PNG may follow its pixels; that of a TIFF is dropped when Pillow turns it.
     if image.format != "TIFF":
         image.load()
+        if _METADATA.isdisjoint(image.info):  # most images; looking into absent metadata takes a hundredth of decoding
+            return 1
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # damaged metadata of a good image
