@@ -2,11 +2,13 @@
 
 import contextlib
 import fcntl
+import io
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Self
+from zlib import crc32
 
 from reid_tune.errors import InfrastructureError, InputError
 from reid_tune.files import make_folder
@@ -17,6 +19,8 @@ __all__ = ["CURSOR", "EVENTS", "EventLog", "read_events", "read_events_from", "r
 
 CURSOR = "tracking.cursor.json"  # next to the log of a sweep
 EVENTS = "events.jsonl"  # name of the log in its folder
+# Of the log that was read last: its length, the CRC-32 of its content, and its events.
+_latest: tuple[int, int, tuple[Event, ...]] = 0, 0, ()
 
 
 class EventLog:
@@ -113,10 +117,26 @@ class EventLog:
 def read_events(path: Path | str) -> list[Event]:
     """Return all whole events of a log in order; none if the file does not exist.
 
+    Events that this process has read before are not parsed again, as a resume and a report read the same log several
+    times.
+
     Raises:
-        InputError: A whole line is not an event.
+        InputError: A whole line is not an event, or is damaged.
     """
-    return [event for event, _ in read_events_from(path, 0)]
+    global _latest
+    try:
+        content = memoryview(Path(path).read_bytes())
+    except FileNotFoundError:
+        return []
+    length, checksum, events = _latest
+    if not length or len(content) < length or crc32(content[:length]) != checksum:
+        length, events = 0, ()
+    later = list(_parse_lines(path, io.BytesIO(content[length:]), length))
+    if later:
+        length = later[-1][1]
+        events += tuple(event for event, _ in later)
+        _latest = length, crc32(content[:length]), events
+    return list(events)
 
 
 def read_header(path: Path | str) -> SweepHeader | TrainingHeader | None:
@@ -148,17 +168,21 @@ def read_events_from(path: Path | str, offset: int) -> Iterator[tuple[Event, int
         return
     with Path(path).open("rb") as file:
         file.seek(offset)
-        for line in file:
-            try:
-                if not line.endswith(b"\n"):
-                    if is_intact(line[:-1]):
-                        raise EventError("its line break is damaged")
-                    return
-                event = parse_event(line)
-            except EventError as error:
-                raise InputError(_damage_message(path, offset, error)) from None
-            offset += len(line)
-            yield event, offset
+        yield from _parse_lines(path, file, offset)
+
+
+def _parse_lines(path: Path | str, lines: Iterable[bytes], offset: int) -> Iterator[tuple[Event, int]]:
+    for line in lines:
+        try:
+            if not line.endswith(b"\n"):
+                if is_intact(line[:-1]):
+                    raise EventError("its line break is damaged")
+                return
+            event = parse_event(line)
+        except EventError as error:
+            raise InputError(_damage_message(path, offset, error)) from None
+        offset += len(line)
+        yield event, offset
 
 
 def _damage_message(path: Path | str, offset: int, error: EventError) -> str:

@@ -235,3 +235,25 @@ def test_places_that_cannot_be_written_are_named(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     with pytest.raises(InputError, match="cannot write .*folder: Is a directory"):
         EventLog(tmp_path / "folder")
+
+
+def test_a_log_that_changes_between_two_reads_is_read_again(tmp_path: Path) -> None:
+    path, other = tmp_path / "log", tmp_path / "other"
+    path.write_bytes(LINES[0] + LINES[1])
+    first = read_events(path)
+    first.clear()
+    assert numbers(path) == [0, 1], "the list is the caller's"
+    path.write_bytes(LINES[0] + LINES[2])
+    assert numbers(path) == [0, 2]
+    other.write_bytes(LINES[0] + LINES[2] + LINES[3])
+    assert numbers(other) == [0, 2, 3] and numbers(path) == [0, 2]
+    path.write_bytes(LINES[0])
+    assert numbers(path) == [0]
+    path.write_bytes(LINES[0] + LINES[1] + LINES[2][:9])
+    assert numbers(path) == [0, 1]
+    path.write_bytes(LINES[0] + LINES[1] + LINES[2].replace(b"2", b"3") + LINES[3])
+    for _ in range(2):
+        with pytest.raises(InputError, match=r"log, line 3: its checksum is"):
+            read_events(path)
+    path.write_bytes(b"")
+    assert read_events(path) == []
