@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from reid_tune.config.experiment import Experiment
-from reid_tune.data.account import FileAccount, Role, is_used
+from reid_tune.data.account import FileAccount, Role, describe_accounts, is_used
 from reid_tune.data.contact_sheet import draw_contact_sheet, require_picture_name
 from reid_tune.data.data_quality import (
     Finding,
@@ -117,7 +117,7 @@ def check_data(experiment: Experiment, sheet: Path | None = None) -> Report:
         require_picture_name(sheet)
     strict, experiment = experiment.dataset.strict, _without_strict(experiment)
     folders = list_training_folders(experiment) if experiment.dataset.train_folders else ()
-    train, pairs = _training_subset(folders), _test_pairs(experiment)
+    train, pairs = Subset(TRAIN, TRAIN, "train", folders) if folders else None, _test_pairs(experiment)
     subsets = [*([train] if train else []), *(subset for pair in pairs for subset in pair)]
     if not subsets:
         raise InputError("neither dataset.train_dataset_dir nor a test folder is set: there is no data to check.")
@@ -144,12 +144,6 @@ def _without_strict(experiment: Experiment) -> Experiment:
     """Return the spec without `dataset.strict`, which would stop at the first folder with a bad name."""
     dataset = experiment.dataset.model_copy(update={"strict": False})
     return experiment.model_copy(update={"dataset": dataset})
-
-
-def _training_subset(folders: Sequence[ImageFolder]) -> Subset | None:
-    if not folders:
-        return None
-    return Subset(TRAIN, TRAIN, "train", tuple(folders))
 
 
 def _test_pairs(experiment: Experiment) -> list[Pair]:
@@ -189,14 +183,17 @@ def _check_split(experiment: Experiment, folders: tuple[ImageFolder, ...]) -> tu
     """Return the held-out query and gallery, and findings about a split or batches that cannot be made."""
     dataset = experiment.dataset
     held_out: tuple[Subset, ...] = ()
+    findings = []
     try:
         split = load_split(experiment, folders)
         if has_validation_split(experiment):
             held_out = (_held_out("query", split.query), _held_out("gallery", split.gallery))
+        if line := describe_accounts({TRAIN: split.accounts["train"]}, (Reason.UNLISTED,)):
+            findings.append(Finding("note", f"{line}."))
         IdentitySampler(class_labels(split.train)[0], dataset.batch_size, dataset.num_instances, 0)
     except InputError as error:
-        return held_out, [Finding("error", str(error))]
-    return held_out, []
+        findings.append(Finding("error", str(error)))
+    return held_out, findings
 
 
 def _held_out(role: Role, records: tuple[ImageRecord, ...]) -> Subset:

@@ -78,6 +78,8 @@ def test_images_in_no_list_are_counted_and_lists_are_checked(
         "\nleft out: 2 of 23 files of train (2 in none of the lists of dataset.validation)\n" in capsys.readouterr().err
     )
     assert len(load_split(listed).train) == len(shorter)
+    unlisted = "left out: 2 of 23 files of train (2 in none of the lists of dataset.validation)."
+    assert unlisted in [finding.sentence for finding in check_data(listed).findings]
     assert check_data(listed).rows()["validation query"]["used"] == len(lines(folder)["query.txt"])
 
 
