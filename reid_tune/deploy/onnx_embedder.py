@@ -30,7 +30,7 @@ def open_embedder(path: Path, request: InputRequest, *, threads: int = 0, gpu: i
 
     Args:
         path: The file.
-        request: What the spec says about its images.
+        request: Values of the spec about its images.
         threads: Threads of one operator on the CPU; 0 leaves the number to onnxruntime.
         gpu: Index of the GPU, where onnxruntime can use one.
 

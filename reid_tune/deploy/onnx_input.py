@@ -27,7 +27,7 @@ _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class InputRequest:
-    """What a spec says about the images of an ONNX file.
+    """Values of a spec about the images of an ONNX file.
 
     Attributes:
         section: Name of the spec's section, such as evaluate, for messages.
@@ -85,8 +85,8 @@ class InputForm:
 
 
 @dataclass(frozen=True)
-class _Described:
-    """What a file's metadata say; None for what they do not say."""
+class _FileForm:
+    """Preparation that the metadata of a file describe; None for missing values."""
 
     source: str
     size: tuple[int, int] | None = None
@@ -110,22 +110,22 @@ def input_form(file: OnnxFile, request: InputRequest) -> InputForm:
         ending = f"no effect: {', '.join(request.keys)}" if request.keys else "as exported"
         request = replace(request, options=ModelInput(), output=None)
     signature = read_signature(file, request.output, f"{request.section}.onnx_output")
-    described, options = _described(file), request.options
-    channels = signature.channels or described.channels or request.spec.channels
+    file_form, options = _form_in_metadata(file), request.options
+    channels = signature.channels or file_form.channels or request.spec.channels
     if channels == 1 and options.channel_order:
         raise InputError(f"{prefix}.channel_order is set, but {file.path} takes greyscale images: leave it out.")
-    height, width, size_source = _size(file.path, signature, described, request)
-    mean, std, values, values_source = _normalisation(signature, described, request, channels)
+    height, width, size_source = _size(file.path, signature, file_form, request)
+    mean, std, values, values_source = _normalisation(signature, file_form, request, channels)
     interpolation, filter_source = _first(
         (options.interpolation, prefix),
-        (described.interpolation, described.source),
+        (file_form.interpolation, file_form.source),
         (request.spec.interpolation, "spec"),
     )
     order = options.channel_order or "rgb"
     colours, layout = "greyscale" if channels == 1 else order.upper(), "NHWC" if signature.channels_last else "NCHW"
     description = (
         f"{file.path}: images are prepared as {colours} {signature.dtype} {layout}, {height}x{width} ({size_source}), "
-        f"{values} ({values_source}), {interpolation} ({filter_source}{described.note}); {ending}"
+        f"{values} ({values_source}), {interpolation} ({filter_source}{file_form.note}); {ending}"
     )
     image_spec = ImageSpec(height, width, interpolation, cast(Channels, channels), mean, std)
     return InputForm(signature, image_spec, order, description)
@@ -136,7 +136,7 @@ def _first(*candidates: tuple[Any, str]) -> tuple[Any, str]:
     return next((value, source) for value, source in candidates if value)
 
 
-def _size(path: Path, signature: Signature, described: _Described, request: InputRequest) -> tuple[int, int, str]:
+def _size(path: Path, signature: Signature, file_form: _FileForm, request: InputRequest) -> tuple[int, int, str]:
     """Return height and width, and where they come from."""
     sizes: list[int] = []
     sources: list[str] = []
@@ -150,7 +150,7 @@ def _size(path: Path, signature: Signature, described: _Described, request: Inpu
         size, source = _first(
             (option, f"{request.section}.input"),
             (fixed, "graph"),
-            (described.size and described.size[index], described.source),
+            (file_form.size and file_form.size[index], file_form.source),
             (getattr(request.spec, axis), "spec"),
         )
         sizes.append(size)
@@ -164,7 +164,7 @@ def _size(path: Path, signature: Signature, described: _Described, request: Inpu
 
 
 def _normalisation(
-    signature: Signature, described: _Described, request: InputRequest, channels: int
+    signature: Signature, file_form: _FileForm, request: InputRequest, channels: int
 ) -> tuple[tuple[float, ...], tuple[float, ...], str, str]:
     """Return mean and std for values in 0..1, their description, and where they come from."""
     options, prefix = request.options, f"{request.section}.input"
@@ -179,8 +179,8 @@ def _normalisation(
             raise InputError(
                 f"{prefix}.mean and {prefix}.std need one value for all channels or {channels}, not {len(wrong[0])}."
             )
-    elif described.mean and described.std:
-        mean, std, source = described.mean, described.std, described.source
+    elif file_form.mean and file_form.std:
+        mean, std, source = file_form.mean, file_form.std, file_form.source
     else:
         # The spec's values are in the order RGB.
         order = -1 if options.channel_order == "bgr" else 1
@@ -191,7 +191,7 @@ def _normalisation(
     return tuple(value / limit for value in mean), tuple(value / limit for value in std), text, source
 
 
-def _described(file: OnnxFile) -> _Described:
+def _form_in_metadata(file: OnnxFile) -> _FileForm:
     """Return the preparation that metadata of reid-tune, Ultralytics or BoxMOT describe.
 
     Sources: https://docs.ultralytics.com/modes/export (metadata `imgsz`, RGB in 0..1), and BoxMOT's side file
@@ -204,9 +204,9 @@ def _described(file: OnnxFile) -> _Described:
         except (KeyError, ValueError, TypeError) as error:
             raise InputError(f"{file.path} has invalid metadata ({printable(str(error))}); export it again.") from None
         size = spec.height, spec.width
-        return _Described("metadata", size, spec.mean, spec.std, spec.interpolation, spec.channels)
+        return _FileForm("metadata", size, spec.mean, spec.std, spec.interpolation, spec.channels)
     if "ultralytics" in metadata.get("author", "").lower() or "imgsz" in metadata:
-        return _Described("metadata of Ultralytics", _parse_size(metadata.get("imgsz", "")), (0.0,), (1.0,))
+        return _FileForm("metadata of Ultralytics", _parse_size(metadata.get("imgsz", "")), (0.0,), (1.0,))
     side_file = file.path.with_name(f"{file.path.name}.metadata.json")
     content = _read_side_file(side_file)
     if content is not None:
@@ -215,8 +215,8 @@ def _described(file: OnnxFile) -> _Described:
         size_text = content.get("img_size") or size_of_kwargs
         padded = content.get("preprocess") == "resize_pad"
         note = f", stretched and not padded as {side_file.name} says" if padded else ""
-        return _Described(side_file.name, _parse_size(str(size_text)), _IMAGENET_MEAN, _IMAGENET_STD, note=note)
-    return _Described("metadata")
+        return _FileForm(side_file.name, _parse_size(str(size_text)), _IMAGENET_MEAN, _IMAGENET_STD, note=note)
+    return _FileForm("metadata")
 
 
 def _read_side_file(path: Path) -> Mapping[str, Any] | None:

@@ -288,7 +288,7 @@ def with_weights_outside(path: Path, location: str = "../weights.data") -> Path:
     return path
 
 
-def with_weights_behind_a_link(path: Path) -> Path:
+def with_weights_in_a_link(path: Path) -> Path:
     write_onnx(path, DYNAMIC, external="weights.data")
     (path.parent / "weights.data").unlink()
     (path.parent / "weights.data").symlink_to("/etc/hostname")
@@ -367,7 +367,7 @@ REFUSED: dict[str, tuple[Any, dict[str, Any], str]] = {
     "short weights": (with_too_short_weights, {}, "onnxruntime cannot open .*" + SCORE),
     "weights outside the folder": (with_weights_outside, {}, "'../weights.data', outside its folder"),
     "weights of the system": (lambda path: with_weights_outside(path, "/etc/passwd"), {}, "'/etc/passwd', outside"),
-    "a link to weights elsewhere": (with_weights_behind_a_link, {}, "'weights.data', outside its folder"),
+    "a link to weights elsewhere": (with_weights_in_a_link, {}, "'weights.data', outside its folder"),
     "weights in no file": (lambda path: with_weights_outside(path, "a\0b"), {}, r"'a\\x00b', which is not the name of"),
     "weights in a very long name": (lambda path: with_weights_outside(path, "w" * 9999), {}, "is not the name of a f"),
     "weights in a folder": (lambda path: with_weights_outside(path, "."), {}, "in '.', which is missing"),

@@ -49,7 +49,7 @@ DAMAGE: dict[str, Callable[[bytes], bytes]] = {
     "the checksum's name": lambda content: content.replace(b"crc32", b"crc33"),
     "the producer": lambda content: flip(content, content.index(b"reid-tune")),
     "a byte more": lambda content: content + b"\x00",
-    "another message behind": lambda content: content + onnx.ModelProto(producer_name="x").SerializeToString(),
+    "another message after it": lambda content: content + onnx.ModelProto(producer_name="x").SerializeToString(),
     "without its checksum": lambda content: content[:-19],
     "without its metadata": lambda content: content[: content.index(b"channels") - 4],
     "zeros at the end": lambda content: content[:-64] + bytes(64),

@@ -25,13 +25,13 @@ DYNAMIC = ("b", 3, "h", "w")
 
 @pytest.fixture
 def encoder(tmp_path: Path) -> Path:
-    return write_onnx(tmp_path / "theirs.onnx", (1, 3, "h", "w"), output=(1, DIMENSION))
+    return write_onnx(tmp_path / "current.onnx", (1, 3, "h", "w"), output=(1, DIMENSION))
 
 
 def test_the_encoder_of_another_tool_is_compared_with_a_checkpoint(
     spec: Spec, encoder: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    files = [tmp_path / "theirs.npz", tmp_path / "ours.npz"]
+    files = [tmp_path / "current.npz", tmp_path / "exported.npz"]
     values = {"inference__input__height": 24, "inference__input__mean": [0.5], "inference__input__channel_order": "bgr"}
     for path, file in zip((encoder, checkpoint), files, strict=True):
         run_inference(spec(inference__checkpoint=str(path), inference__output_file=str(file), **values))
@@ -47,25 +47,25 @@ def test_the_encoder_of_another_tool_is_compared_with_a_checkpoint(
     crops = [load_image(name, ImageSpec.from_experiment(form)) for name in names]
     expected = [expected_embedding(crop, (0.5,) * 3, (1.0,) * 3, bgr=True) for crop in crops]
     np.testing.assert_allclose(read_features(files[0]).query_features, expected, atol=1e-5)
-    assert list(run_compare(files, None).scores) == ["theirs.npz", "ours.npz"]
+    assert list(run_compare(files, None).scores) == ["current.npz", "exported.npz"]
 
 
 def test_evaluate_names_the_preparation_of_each_file(
     spec: Spec, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "models").mkdir()
-    write_exported(tmp_path / "models" / "ours.onnx", 32, 16)
-    write_onnx(tmp_path / "models" / "theirs.onnx", DYNAMIC)
+    write_exported(tmp_path / "models" / "exported.onnx", 32, 16)
+    write_onnx(tmp_path / "models" / "current.onnx", DYNAMIC)
     results = {}
     for name, values in (("plain", {}), ("bgr", {"evaluate__input__channel_order": "bgr"})):
         evaluation = run_evaluate(spec(evaluate__checkpoint=str(tmp_path / "models"), **values))
         results[name] = json.loads(json.dumps(evaluation.as_dict()))["checkpoints"]
-        ours, theirs = (line for line in capsys.readouterr().err.splitlines() if "images are prepared as" in line)
-        assert "models/ours.onnx: images are prepared as RGB" in ours and "32x16 (graph)" in ours
-        assert ours.endswith("; as exported" if name == "plain" else "; no effect: evaluate.input.channel_order")
-        assert f"models/theirs.onnx: images are prepared as {'RGB' if name == 'plain' else 'BGR'}" in theirs
-    assert results["plain"]["ours.onnx"] == results["bgr"]["ours.onnx"]
-    assert results["plain"]["theirs.onnx"] != results["bgr"]["theirs.onnx"]
+        other, exported = (line for line in capsys.readouterr().err.splitlines() if "images are prepared as" in line)
+        assert "models/exported.onnx: images are prepared as RGB" in exported and "32x16 (graph)" in exported
+        assert exported.endswith("; as exported" if name == "plain" else "; no effect: evaluate.input.channel_order")
+        assert f"models/current.onnx: images are prepared as {'RGB' if name == 'plain' else 'BGR'}" in other
+    assert results["plain"]["exported.onnx"] == results["bgr"]["exported.onnx"]
+    assert results["plain"]["current.onnx"] != results["bgr"]["current.onnx"]
 
 
 @pytest.mark.parametrize("ending", ["engine", "plan", "trt", "xml", "tflite", "ETLT"])

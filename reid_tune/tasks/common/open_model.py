@@ -67,7 +67,7 @@ class ModelFile:
 
     @property
     def input_request(self) -> InputRequest:
-        """What the spec says about the images of an ONNX file."""
+        """Values of the spec about the images of an ONNX file."""
         return InputRequest.from_experiment(self.experiment, self.section)
 
     def __call__(self, device: torch.device) -> Embedder:
