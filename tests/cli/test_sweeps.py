@@ -156,7 +156,7 @@ class _Log:
 def trained(command: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
     """Run a command in a folder with the sweep `s`, whose trial 1 and refit were really trained."""
     monkeypatch.chdir(tmp_path)
-    draw_demo_data(Path("data"), identities=10, images=4)
+    draw_demo_data(Path("data"), identities=20, images=4)
     tree = {
         "model": {"backbone": "test_resnet", "input_width": 16, "input_height": 32},
         "dataset": {"train_dataset_dir": str(tmp_path / "data/bounding_box_train"), "batch_size": 16}
