@@ -1,5 +1,7 @@
 """Which picture an image file becomes: orientation, colours, bits, frames."""
 
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import reid_tune
 from reid_tune.data.contact_sheet import draw_contact_sheet
 from reid_tune.data.image_cache.cache import load_cached_images
 from reid_tune.data.image_file import ImageError
@@ -56,9 +59,14 @@ def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
     return picture
 
 
+def xmp(orientation: int) -> bytes:
+    return b'<rdf:Description tiff:Orientation="%d"/>' % orientation
+
+
 WRITERS: dict[str, Callable[[np.ndarray, int], bytes]] = {
     "JPEG": lambda pixels, turn: saved(Image.fromarray(pixels), "JPEG", exif=exif(turn), quality=95),
     "JPEG, big-endian EXIF": lambda pixels, turn: saved(Image.fromarray(pixels), "JPEG", exif=exif(turn, order=">")),
+    "JPEG, XMP": lambda pixels, turn: saved(Image.fromarray(pixels), "JPEG", xmp=xmp(turn)),
     "PNG": lambda pixels, turn: saved(Image.fromarray(pixels), "PNG", exif=exif(turn)[6:]),
     "PNG, EXIF after the pixels": lambda pixels, turn: png(pixels, extra=chunk(b"eXIf", exif(turn)[6:])),
     "WEBP": lambda pixels, turn: saved(Image.fromarray(pixels), "WEBP", lossless=True, exif=exif(turn)[6:]),
@@ -257,6 +265,21 @@ def test_layouts_that_pillow_does_not_know_are_refused(tmp_path: Path, content: 
 def frames(kind: str, **options: object) -> bytes:
     first, *others = (Image.fromarray(np.roll(noise(), shift, 0)) for shift in range(3))
     return saved(first, kind, others, **options)
+
+
+def test_the_guide_scales_thermal_images(tmp_path: Path) -> None:
+    (tmp_path / "raw").mkdir()
+    values = noise(1, 5000, "u2") + np.uint16(6900)
+    written(tmp_path / "raw", png(values, 16), "0001_c1.png")
+    written(tmp_path / "raw", tiff(values, order=">"), "0002_c1.tiff")
+    guide = (Path(reid_tune.__file__).parents[1] / "docs" / "data.md").read_text()
+    program = guide.split("```python\n")[1].split("```")[0]
+    arguments = [str(tmp_path / "raw"), str(tmp_path / "scaled"), "7000", "11000"]
+    subprocess.run([sys.executable, "-c", program, *arguments], check=True)
+    expected = np.rint((values.astype(float) - 7000).clip(0, 4000) / 4000 * 255)
+    for path in (tmp_path / "scaled").iterdir():
+        np.testing.assert_array_equal(np.asarray(read_image(path)), grey(expected))
+    assert len(list((tmp_path / "scaled").iterdir())) == 2
 
 
 @pytest.mark.parametrize(
