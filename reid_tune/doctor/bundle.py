@@ -98,15 +98,14 @@ def write_bundle(path: Path, checks: Sequence[Check], file: Path | None, environ
 
 def _settings(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the names and contents of a file and of the spec that it names, as far as they can be read."""
-    names = {"file.yaml": file}
+    name, path = "file.yaml", file
     try:
-        tree = read_yaml(file)
-        yield "file.yaml", tree
+        yield name, (tree := read_yaml(path))
         if isinstance(tree.get("spec"), str):
-            names = {"spec.yaml": file.parent / tree["spec"]}
-            yield "spec.yaml", read_yaml(names["spec.yaml"])
+            name, path = "spec.yaml", file.parent / tree["spec"]
+            yield name, read_yaml(path)
     except InputError as error:
-        yield f"{next(iter(names))}.error", {"error": str(error)}
+        yield f"{name}.error", {"error": str(error)}
 
 
 def _secrets_of(tree: Any, key: str = "") -> Iterator[str]:
