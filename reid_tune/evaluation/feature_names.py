@@ -41,7 +41,7 @@ def match_names(names: Sequence[str]) -> Mapping[str, str]:
             raise InputError(f"has several arrays that may be {array}: {_listing(fitting)}; keep one of them.")
     missing = [array for array, fitting in matches.items() if not fitting]
     if len(missing) == len(matches):
-        raise InputError(f"has none of the arrays {', '.join(missing)}, but {_listing(names)}.")
+        raise InputError(f"has none of the arrays {', '.join(missing)}, but {_listing(names)}; rename or write them.")
     if missing:
         raise InputError(f"lacks {', '.join(missing)}; it must hold {', '.join(_PATTERNS)}, and has {_listing(names)}.")
     return {array: fitting[0] for array, fitting in matches.items()}

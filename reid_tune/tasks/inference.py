@@ -15,10 +15,12 @@ from reid_tune.data.account import FileAccount, accounts_as_dict, describe_accou
 from reid_tune.data.images import decode_images
 from reid_tune.data.records import ImageRecord
 from reid_tune.errors import InputError
+from reid_tune.evaluation.degenerate import describe_collapse
 from reid_tune.files import check_output_file, require_writable, write_atomic
 from reid_tune.storage.download_cache import ensure_local_folder
 from reid_tune.tasks.common.embedding_files import ENDINGS, NO_CAMERA, Image, list_images, open_embeddings_file
 from reid_tune.tasks.common.evaluation_sets import evaluation_folders
+from reid_tune.tasks.common.feature_files import print_warnings
 from reid_tune.tasks.common.model_references import ONNX, resolve_model
 from reid_tune.tasks.common.open_model import ModelFile, describe_inputs
 from reid_tune.tasks.common.status_log import logged
@@ -84,13 +86,19 @@ def run_inference(experiment: Experiment) -> InferenceResult:
             require_writable(target)
             write_atomic(directory / "experiment.yaml", experiment.to_yaml())
             log.write("STARTED", "inference started", data=accounts_as_dict(accounts))
+            collapse = None
             with open_embeddings_file(target) as write:
                 for chunk in _chunks(images, len(workers) * max(_CHUNK, experiment.dataset.val_batch_size)):
-                    write(chunk, _embed(chunk, embedder, experiment.dataset.num_workers))
+                    embeddings = _embed(chunk, embedder, experiment.dataset.num_workers)
+                    if chunk[0] is images[0]:
+                        collapse = describe_collapse(embeddings)
+                    write(chunk, embeddings)
         queries = sum(image.subset == "query" for image in images)
         unparsed = sum(image.camera == NO_CAMERA for image in images)
         result = InferenceResult(target, queries, len(images) - queries, unparsed, embedder.dimension)
-        log.write("RUNNING", f"{result} in {target}", queries=queries, gallery=result.gallery, unparsed=unparsed)
+        counts = {"queries": queries, "gallery": result.gallery, "unparsed": unparsed}
+        log.write("RUNNING", f"{result} in {target}", **counts, **({"warnings": [collapse]} if collapse else {}))
+        print_warnings([collapse] if collapse else [])
         return result
 
 

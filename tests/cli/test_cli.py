@@ -264,8 +264,9 @@ def test_score_in_all_formats(run: Run, tmp_path: Path) -> None:
     content = json.loads(run("score", path, "--format", "json").out)
     assert list(content) == [
         *("mAP", "mINP", "Rank-1", "Rank-5", "Rank-10", "queries", "gallery"),
-        *("intervals", "protocol"),
+        *("intervals", "protocol", "embeddings", "warnings"),
     ]
+    assert content["warnings"] == [] and content["embeddings"]["distinct_gallery"] == 22
     assert 0 < content["mAP"] < 1 and content["gallery"] == 22
     assert yaml.safe_load(run("score", path, "--format", "yaml").out) == content
     table = run("score", path).out

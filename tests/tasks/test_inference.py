@@ -297,3 +297,23 @@ def test_an_embedding_that_is_not_finite_is_named(checkpoint: Path, spec: Spec, 
     with pytest.raises(InputError, match=r"the embedding of .*query/.*jpg is not finite; check the model"):
         run_inference(spec(inference__checkpoint=str(checkpoint)))
     assert not (tmp_path / "results/inference/embeddings.json").exists()
+
+
+@pytest.mark.parametrize("ending", [".json", ".npz", ".parquet"])
+def test_equal_images_give_a_warning(
+    checkpoint: Path, spec: Spec, tmp_path: Path, capsys: pytest.CaptureFixture[str], ending: str
+) -> None:
+    for folder, camera in (("query", 1), ("gallery", 2)):
+        (tmp_path / folder).mkdir()
+        for identity in range(1, 7):
+            Image.new("RGB", (16, 32), (90, 80, 70)).save(tmp_path / folder / f"{identity:04d}_c{camera}s1_1.png")
+    file = tmp_path / f"f{ending}"
+    values = {"query_dataset": str(tmp_path / "query"), "test_dataset": str(tmp_path / "gallery")}
+    values |= {"checkpoint": str(checkpoint), "output_file": str(file)}
+    run_inference(spec(**{f"inference__{name}": value for name, value in values.items()}))
+    sentence = "the embeddings have collapsed: 1 of 12 rows of the first images is distinct, and 100 % of each row is"
+    assert f"warning: {sentence}" in capsys.readouterr().err
+    log = (tmp_path / "results/inference/status.json").read_text().splitlines()
+    assert json.loads(log[1])["warnings"][0].startswith(sentence)
+    with pytest.raises(InputError, match="nothing can be ranked: .* all 6 gallery rows are equal"):
+        run_score(file, None, device="cpu")
