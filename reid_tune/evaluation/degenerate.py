@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from reid_tune.errors import InputError
-from reid_tune.evaluation.distances import UniqueRows
+from reid_tune.evaluation.distances import UniqueRows, full_precision
 from reid_tune.evaluation.features import FeatureSet
 from reid_tune.identities import is_person
 
@@ -88,7 +88,9 @@ def examine_features(features: FeatureSet, device: torch.device | str = "cpu") -
     features = features.without_junk()
     if not len(features.gallery_ids):
         return []
-    return examine_rows(features, UniqueRows.joined([features.query_features, features.gallery_features], device))[1]
+    with full_precision():
+        rows = UniqueRows.joined([features.query_features, features.gallery_features], device)
+        return examine_rows(features, rows)[1]
 
 
 def examine_rows(features: FeatureSet, rows: UniqueRows) -> tuple[EmbeddingStatistics, list[str]]:

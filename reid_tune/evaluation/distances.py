@@ -74,7 +74,7 @@ class UniqueRows:
                 part[:] = _normalised(values[rows], centre)  # each is at this position or a later one
         position = torch.from_numpy(np.searchsorted(distinct, first)).to(device)
         values = values[: len(distinct)]
-        return cls(values, position, centre, None if centre is None else torch.linalg.vecdot(values, values))
+        return cls(values, position, centre, None if centre is None else values.square().sum(1))
 
     @classmethod
     def of_sides(

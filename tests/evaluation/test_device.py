@@ -49,6 +49,14 @@ def pairs_of(device):
     return pairs.threshold(0.01), [part.tolist() for part in pairs.histograms]
 
 
+def close_together(device):
+    sides = (FEATURES.query_features, FEATURES.gallery_features)
+    query, gallery = (np.float32(1) + np.float32(1e-4) * rows for rows in sides)
+    close = replace(FEATURES, query_features=query, gallery_features=gallery)
+    plain, re_ranked = scores(close, [None, SETTINGS[0]], device)
+    return plain.report(), re_ranked.report(), PairDistances.of(close, device).threshold(0.01)
+
+
 def strangers(device):
     return open_set(FEATURES, far=0.05, device=device)
 
@@ -60,14 +68,14 @@ def test_scores_and_what_watches_them(monkeypatch):
         assert ranked(device) == (expected, {Held})
 
 
-@pytest.mark.parametrize("result", [grid, with_copies, pairs_of, strangers])
+@pytest.mark.parametrize("result", [grid, with_copies, pairs_of, strangers, close_together])
 def test_results_are_those_of_the_cpu(monkeypatch, result):
     expected = result("cpu")
     with other_device(monkeypatch) as device:
         assert result(device) == expected
 
 
-@pytest.mark.parametrize("result", [ranked, grid, pairs_of, strangers])
+@pytest.mark.parametrize("result", [ranked, grid, pairs_of, strangers, close_together])
 def test_products_are_in_true_float32_whatever_the_process_has_chosen(monkeypatch, result):
     seen = set()
 

@@ -530,3 +530,46 @@ def test_the_latest_results_replace_the_older_ones_whole(checkpoint: Path, spec:
     assert metrics["re_ranked"] is None
     with Image.open(picture) as image:
         assert np.asarray(image).std() > 0
+
+
+@pytest.mark.parametrize(
+    ("constant", "sentence"),
+    [
+        (0, None),
+        (2, "gallery rows are equal to another one, and the order of the gallery decides"),
+        (27, "the embeddings have collapsed: "),
+    ],
+)
+def test_constant_images_are_counted(
+    checkpoint: Path,
+    spec: Spec,
+    data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    constant: int,
+    sentence: str | None,
+) -> None:
+    gallery = tmp_path / "gallery"
+    shutil.copytree(data / "bounding_box_test", gallery)
+    images = [path for path in sorted(gallery.iterdir()) if not path.name.startswith(("-1", "0000"))]
+    for path in images[:constant]:
+        Image.new("RGB", (64, 128), (90, 90, 90)).save(path)
+    found = run_evaluate(spec(evaluate__checkpoint=str(checkpoint), evaluate__test_dataset=str(gallery))).as_dict()
+    warnings, line = found["plain"]["warnings"], status(tmp_path / "results/evaluate")[1]
+    assert line.get("warnings", []) == warnings == found["re_ranked"]["warnings"]
+    repeated = found["plain"]["gallery"] - found["plain"]["embeddings"]["distinct_gallery"]
+    # A last batch of another size may round the embedding of the same image in another way.
+    assert max(constant - 4, min(constant // 2, 1)) <= repeated <= max(constant - 1, 0)
+    if sentence is None:
+        assert warnings == [] and "warning" not in capsys.readouterr().err
+    else:
+        assert len(warnings) == 1 and sentence in warnings[0] and f": {warnings[0]}\n" in capsys.readouterr().err
+
+
+def test_equal_images_are_refused(checkpoint: Path, spec: Spec, data: Path, tmp_path: Path) -> None:
+    shutil.copytree(data / "bounding_box_test", tmp_path / "gallery")
+    for path in (tmp_path / "gallery").iterdir():
+        Image.new("RGB", (64, 128)).save(path)
+    with pytest.raises(InputError, match="nothing can be ranked: the embeddings have collapsed, as all"):
+        run_evaluate(spec(evaluate__checkpoint=str(checkpoint), evaluate__test_dataset=str(tmp_path / "gallery")))
+    assert status(tmp_path / "results/evaluate")[-1]["status"] == "FAILURE"
