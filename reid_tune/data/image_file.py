@@ -59,7 +59,7 @@ _BLOCK_BYTES = 1 << 16
 warnings.filterwarnings("ignore", module=r"PIL\.")
 # glibc returns blocks of more than 32 MB at once. Of smaller ones each thread would keep those of its largest image:
 # 1.6 GB with 8 threads and images of 49 megapixels, instead of 0.3 GB.
-Image.core.set_block_size(1 << 26)
+Image.core.set_block_size(1 << 26)  # type: ignore[attr-defined]
 
 
 class ImageError(InputError):
