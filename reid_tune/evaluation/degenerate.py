@@ -1,4 +1,4 @@
-"""Signs that a score says nothing about the embeddings: rows that are equal, and labels that leave no choice."""
+"""Signs that a score says nothing about the embeddings: equal rows, and sides that share images or look exchanged."""
 
 from dataclasses import dataclass
 
