@@ -267,7 +267,10 @@ def fifo(path):
         (json_file, "is a JSON file, not an .npz file"),
         (lambda path: np.savez(path, np.ones(3)), "has none of the arrays query_features, .*, but arr_0"),
         (lambda path: np.savez(path), "has none of the arrays query_features, .* but no array"),
-        (lambda path: np.savez(path, **{f"a{number}": np.ones(1) for number in range(30)}), "has none .* a26 and 10 more; rename"),
+        (
+            lambda path: np.savez(path, **{f"a{number}": np.ones(1) for number in range(30)}),
+            "has none .* and 10 more; rename",
+        ),
         (lambda path: path.mkdir(), "is not a regular file; give an .npz file"),
         (fifo, "is not a regular file"),
     ],
