@@ -268,7 +268,7 @@ def fifo(path):
         (lambda path: np.savez(path, np.ones(3)), "has none of the arrays query_features, .*, but arr_0"),
         (lambda path: np.savez(path), "has none of the arrays query_features, .* but no array"),
         (
-            lambda path: np.savez(path, **{f"a{number}": np.ones(1) for number in range(30)}),
+            lambda path: np.savez(path, **{f"a{n}": np.ones(1) for n in range(30)}),
             "has none .* and 10 more; rename",
         ),
         (lambda path: path.mkdir(), "is not a regular file; give an .npz file"),
