@@ -1,46 +1,50 @@
-"""Best mAP after equal numbers of epochs: tpe with asha against random search with and without it.
+"""Best mAP after equal numbers of epochs: the searches of reid-tune and of Optuna, with several trials at once.
 
-    python benchmarks/search_quality.py [--seeds 20] [--gp] [--make-table LINES]
+    python benchmarks/search_quality.py [--seeds 20] [--concurrency 1 4 8 16] [--objective table] [--methods NAME ...]
 
-The driver's search, one trial at a time, uses a table instead of training: search_table.json, made by --make-table, has
-mAP on held-out identities of drawn pedestrians after every epoch of 126 real trainings. Between tabulated learning
-rates, margins and probabilities of erasing it is interpolated linearly, learning rates by their logarithms. A
-configuration next to one that diverged diverges at the same epoch. An epoch of any trial costs one, and only
-full-length trials count. Trial 0 is the spec. Intervals of 95 % are bootstraps over the seeds of the search.
+Searches use a table of real trainings instead of training:
+
+- `table`: mAP on held-out identities of drawn pedestrians after every epoch of 126 trainings (search_table.json), four
+  keys, interpolated linearly between tabulated values, learning rates by their logarithms. A configuration next to one
+  that diverged diverges at the same epoch.
+- `samples`: the same of 400 random trainings over ten keys (search_samples.json), interpolated by a forest whose error
+  is printed.
+
+`--make-table LINES` trains the objective's table first; LINES keeps finished trainings. An epoch of any trial costs
+one, and only full-length trials count. Trial 0 is the spec, in Optuna's searches an enqueued trial where the space
+contains it. Trials at once differ in speed by up to 15 %. Intervals of 95 % are bootstraps over the seeds of the
+search, differences are paired by seed.
 """
 
+import heapq
 import itertools
 import json
 import math
+import os
 from argparse import Namespace
 from bisect import bisect
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from multiprocessing import Pool
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import common
 import numpy as np
+import search_samples
+import search_table
 import torch
-import yaml
 from rich.table import Table
-from search_table import AXES, BACKBONE, BASE, EPOCHS, FILE, NAME, RATE, RATES, make_table
+from search_methods import METHODS, Search, make_sweep
+from search_table import AXES, EPOCHS, NAME, RATE, RATES
 
-from reid_tune.config.experiment import Experiment, unflatten
 from reid_tune.evaluation.intervals import interval
-from reid_tune.journal.journal import Journal
-from reid_tune.search.asha import rung_epochs
-from reid_tune.search_space.load import SweepConfig, load_sweep
-from reid_tune.sweep.resume import make_header
-from reid_tune.sweep.stages.search import TrialSource
+from reid_tune.search.study import Study
 from reid_tune.tables import print_table
 
-# Sampler, and whether ASHA stops trials, by name; the other methods are compared with the first.
-METHODS = {"tpe + asha": ("tpe", True), "random + asha": ("random", True), "random": ("random", False)}
-GP = {"gp + asha": ("gp", True)}
-BUDGETS = (30, 60, 120, 240)
+BUDGETS = (60, 120, 240)
 MARGIN, ERASING = AXES
 ADAMS = [name for name, rates in RATES.items() if rates == RATES["Adam"]]
-SPACE = {
+TABLE_SPACE: dict[str, Any] = {
     NAME: {"choice": list(RATES)},
     RATE: [
         {"loguniform": [RATES["Adam"][0], RATES["Adam"][-1]], "when": {NAME: ADAMS}},
@@ -49,20 +53,31 @@ SPACE = {
     MARGIN: {"uniform": [AXES[MARGIN][0], AXES[MARGIN][-1]]},
     ERASING: {"uniform": [AXES[ERASING][0], AXES[ERASING][-1]]},
 }
-# More trials than any budget of epochs allows.
-TRIALS = 400
 
 
-class Objective:
-    """Table of trainings as a function of a spec."""
+class Objective(NamedTuple):
+    """What is searched.
+
+    Attributes:
+        space: Section `space` of the search-space file.
+        curve: Function that returns the mAP by epoch of a configuration; shorter than a training that diverges.
+        description: Sentence about it.
+    """
+
+    space: Mapping[str, Any]
+    curve: Callable[[Mapping[str, Any]], list[float]]
+    description: str
+
+
+class Grid:
+    """Table of trainings as a function of a configuration."""
 
     def __init__(self, rows: Sequence[dict[str, Any]]) -> None:
         self.curves = {tuple(row["parameters"].values()): row["mAP"] for row in rows}
         self.best = max(curve[-1] for curve in self.curves.values() if len(curve) == EPOCHS)
 
-    def curve(self, experiment: Experiment) -> list[float]:
+    def curve(self, values: Mapping[str, Any]) -> list[float]:
         """Return the mAP by epoch; shorter than a whole training if it diverges."""
-        values = experiment.parameters()
         name = values[NAME]
         sides = [_between(RATES[name], values[RATE], logarithmic=True)]
         sides += [_between(tabulated, values[key]) for key, tabulated in AXES.items()]
@@ -86,81 +101,104 @@ def _between(tabulated: Sequence[float], value: float, *, logarithmic: bool = Fa
 def main() -> None:
     options = parse()
     if options.make_table:
-        make_table(options.make_table)
+        make_rows(options)
     print(common.machine(torch.device("cpu")), flush=True)
-    objective = Objective(json.loads(FILE.read_text()))
+    objective = load_objective(options.objective)
+    print(objective.description)
     budgets = (20, 40) if options.quick else BUDGETS
+    methods = options.methods or ["auto + asha", "random + asha"] if options.quick else options.methods or list(METHODS)
     seeds = range(2 if options.quick else options.seeds)
-    methods = METHODS | (GP if options.gp else {})
-    results = {
-        name: np.array([search(*method, seed, objective, budgets) for seed in seeds])
-        for name, method in methods.items()
-    }
-    print_results(results, budgets, objective)
+    for concurrency in (2,) if options.quick else options.concurrency:
+        jobs = [(method, options.objective, concurrency, seed, budgets) for method in methods for seed in seeds]
+        with Pool(options.processes) as pool:
+            values = np.array(pool.starmap(run_search, jobs, chunksize=1)).reshape(len(methods), len(seeds), -1)
+        print_results(dict(zip(methods, values, strict=True)), concurrency, budgets)
 
 
 def parse() -> Namespace:
     parser = common.make_parser(__doc__)
     parser.add_argument("--seeds", type=int, default=20)
-    parser.add_argument("--gp", action="store_true", help="also with Gaussian processes, which takes long")
+    parser.add_argument("--concurrency", type=int, nargs="+", default=[1, 4, 8, 16], help="trials at once")
+    parser.add_argument("--objective", choices=["table", "samples"], default="table")
+    parser.add_argument("--methods", nargs="+", choices=list(METHODS), metavar="NAME", help="; ".join(METHODS))
+    parser.add_argument("--processes", type=int, default=os.cpu_count())
     parser.add_argument("--make-table", type=Path, metavar="LINES", help="train first; LINES keeps finished trainings")
     return parser.parse_args()
 
 
-def search(sampler: str, asha: bool, seed: int, objective: Objective, budgets: Sequence[int]) -> list[float]:
-    """Return the mAP of the best full-length trial within each number of epochs."""
-    levels = rung_epochs(1 + math.ceil(EPOCHS / 10), 3, EPOCHS) if asha else ()
+def make_rows(options: Namespace) -> None:
+    """Train the table or the samples."""
+    if options.objective == "table":
+        search_table.make_table(options.make_table)
+        return
     with common.temporary_workspace() as folder:
-        sweep = make_sweep(folder, sampler, seed)
-        with Journal(sweep.folder) as journal:
-            journal.emit(make_header(sweep))
-            ended = run(TrialSource(sweep, journal, levels), objective, budgets[-1])
-    return [max(value for used, value in ended if used <= budget) for budget in budgets]
+        sweep = make_sweep(folder, search_samples.SPACE, "random", 7)
+        search_samples.make_samples(options.make_table, Study(sweep).random_draws(7, 400))
 
 
-def run(source: TrialSource, objective: Objective, budget: int) -> list[tuple[int, float]]:
+def load_objective(name: str) -> Objective:
+    if name == "table":
+        grid = Grid(json.loads(search_table.FILE.read_text()))
+        return Objective(TABLE_SPACE, grid.curve, f"the best of the table: {100 * grid.best:.1f}")
+    rows = json.loads(search_samples.FILE.read_text())
+    with common.temporary_workspace() as folder:
+        space = make_sweep(folder, search_samples.SPACE, "random", 0).space
+    forest = search_samples.Forest(space, rows)
+    description = (
+        f"the best of {len(rows)} samples: {100 * forest.best:.1f}; the forest's mean error at full length, on samples "
+        f"that were left out: {100 * forest.error:.1f} points"
+    )
+    return Objective(search_samples.SPACE, forest.curve, description)
+
+
+_loaded: dict[str, Objective] = {}  # by name, once in each process
+
+
+def run_search(method: str, name: str, concurrency: int, seed: int, budgets: Sequence[int]) -> list[float]:
+    """Return the mAP of the best full-length trial within each number of epochs, NaN without one."""
+    torch.set_num_threads(1)
+    if name not in _loaded:
+        _loaded[name] = load_objective(name)
+    objective = _loaded[name]
+    with common.temporary_workspace() as folder:
+        search = METHODS[method](folder, objective.space, seed)
+        ended = simulate(search, objective.curve, concurrency, seed, budgets[-1])
+        search.close()
+    return [max((score for used, score in ended if used <= budget), default=math.nan) for budget in budgets]
+
+
+def simulate(
+    search: Search, curve: Callable[[Mapping[str, Any]], list[float]], concurrency: int, seed: int, budget: int
+) -> list[tuple[int, float]]:
     """Search until the epochs are used up.
 
     Returns:
         For each full-length trial, the number of epochs used at its end, and its mAP.
     """
-    used, ended = 0, []
+    speeds = np.random.default_rng([seed, 99]).uniform(0.85, 1.15, 10 * budget)
+    running: list[tuple[float, int, Any, list[float], int]] = []  # time of the next report, number, trial, curve, epoch
+    ended, used, started = list[tuple[int, float]](), 0, 0
+    now = 0.0
     while used < budget:
-        attempt = source.next_attempt()
-        assert attempt is not None
-        curve = objective.curve(attempt.experiment)
-        for epoch in range(1, EPOCHS + 1):
-            used += 1
-            value = curve[epoch - 1] if epoch <= len(curve) else math.nan
-            if not source.report(attempt.run, {"epoch": epoch, "mAP": value}):
-                break
-        if len(curve) == epoch == EPOCHS:
-            ended.append((used, value))
+        while len(running) < concurrency:
+            trial, values = search.ask()
+            heapq.heappush(running, (now + speeds[started], started, trial, curve(values), 1))
+            started += 1
+        now, number, trial, scores, epoch = heapq.heappop(running)
+        used += 1
+        score = scores[epoch - 1] if epoch <= len(scores) else math.nan
+        if epoch == EPOCHS and math.isfinite(score):
+            ended.append((used, score))
+        if search.report(trial, epoch, score) and epoch < EPOCHS:
+            heapq.heappush(running, (now + speeds[number], number, trial, scores, epoch + 1))
     return ended
 
 
-def make_sweep(folder: Path, sampler: str, seed: int) -> SweepConfig:
-    """Return the sweep of a method and seed; grace period and factor are the defaults, see `search`."""
-    tree = unflatten(BASE | {"model.backbone": BACKBONE, "dataset.train_dataset_dir": "not-read"})
-    (folder / "spec.yaml").write_text(yaml.safe_dump(json.loads(json.dumps(tree))))
-    content = {
-        "name": "search-quality",
-        "spec": "spec.yaml",
-        "space": SPACE,
-        "search": {"sampler": sampler, "seed": seed},
-        "budget": {"trials": TRIALS},
-        "storage": str(folder),
-        "registry": {"model": "none"},
-    }
-    (folder / "sweep.yaml").write_text(yaml.safe_dump(content))
-    return load_sweep(folder / "sweep.yaml")
-
-
-def print_results(results: dict[str, np.ndarray], budgets: Sequence[int], objective: Objective) -> None:
+def print_results(results: Mapping[str, np.ndarray], concurrency: int, budgets: Sequence[int]) -> None:
     """Print the methods' values [seed, budget], and the first method's lead over the others, in percent."""
     (first, leader), *others = results.items()
-    rows = results | {f"{first} minus {name}": leader - values for name, values in others}
-    print(f"best mAP % of {len(leader)} seeds, 95 % intervals; the best of the table: {100 * objective.best:.1f}")
+    rows = {**results, **{f"{first} minus {name}": leader - values for name, values in others}}
+    print(f"\n{concurrency} at once: best mAP % of {len(leader)} seeds, 95 % intervals")
     table = Table("after epochs", *(str(budget) for budget in budgets))
     for name, values in rows.items():
         table.add_row(name, *(_cell(column, signed="minus" in name) for column in values.T))
@@ -168,9 +206,12 @@ def print_results(results: dict[str, np.ndarray], budgets: Sequence[int], object
 
 
 def _cell(values: np.ndarray, *, signed: bool) -> str:
-    low, high = interval(values, np.arange(len(values)), repeats=10_000)
+    known = values[np.isfinite(values)]
+    if len(known) < len(values):
+        return f"{len(values) - len(known)} without"
+    low, high = interval(known, np.arange(len(known)), repeats=10_000)
     form = "+.1f" if signed else ".1f"
-    return f"{100 * values.mean():{form}} ({100 * low:{form}} .. {100 * high:{form}})"
+    return f"{100 * known.mean():{form}} ({100 * low:{form}} .. {100 * high:{form}})"
 
 
 if __name__ == "__main__":

@@ -142,7 +142,7 @@ def test_the_search_is_compared_at_equal_epochs(folder: Path) -> None:
     best = number(re.search(r"the best of the table: ([\d.]+)", printed)[1])
     first, second, lead = (
         [float(cell.split()[0]) for cell in row(printed, name)]
-        for name in ("tpe + asha", "random + asha", "tpe + asha minus random + asha")
+        for name in ("auto + asha", "random + asha", "auto + asha minus random + asha")
     )
     assert lead == pytest.approx([a - b for a, b in zip(first, second, strict=True)], abs=0.16)
     assert all(0 < early <= late <= best for early, late in (first, second))

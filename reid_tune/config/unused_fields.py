@@ -11,6 +11,7 @@ __all__ = [
     "UnusedField",
     "has_identity_loss",
     "has_triplet_loss",
+    "keys_with_conditions",
     "unused_fields",
 ]
 
@@ -41,6 +42,11 @@ def unused_fields(experiment: Experiment) -> list[UnusedField]:
         if not active(experiment)
         for key in keys
     ]
+
+
+def keys_with_conditions() -> frozenset[str]:
+    """Return the keys that some experiments have no use for."""
+    return frozenset(key for _, _, keys in _RULES for key in keys)
 
 
 def has_identity_loss(experiment: Experiment) -> bool:

@@ -32,6 +32,7 @@ _END_REASONS = {
     "gpu_hours": "the budget of {gpu_hours} GPU-hours would be exceeded, later stages included",
     "cpu_hours": "the budget of {cpu_hours} CPU-hours would be exceeded, later stages included",
     "patience": "{patience} trials in a row brought no gain",
+    "space": "trials have all configurations of the space",
 }
 _FINALISTS = {"winner": "the winner", "trial0": "trial 0"}
 

@@ -16,10 +16,10 @@ __all__ = ["first_suggestions", "ranges_table", "suggestions_table"]
 
 
 def first_suggestions(sweep: SweepConfig, count: int) -> list[dict[str, Any]]:
-    """Return the parameters of the trials 1 to `count`, suggested without results; a grid may have fewer."""
+    """Return the parameters of the trials 1 to `count`, suggested without results; a small space has fewer."""
     study = Study(sweep)
-    count = min(count, len(study.grid)) if sweep.file.search.sampler == "grid" else count
-    return [study.ask(trial_run(number), number) for number in range(1, count + 1)]
+    suggestions = (study.ask(trial_run(number), number) for number in range(1, count + 1))
+    return [parameters for parameters in suggestions if parameters is not None]
 
 
 def ranges_table(space: SearchSpace, title: str | None = None) -> Table:

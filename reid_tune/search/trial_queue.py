@@ -44,16 +44,23 @@ class TrialQueue:
         self.journal = journal
         self.study = study
         self.budget_tracker = budget_tracker
+        self.is_space_used_up = False
         preflight = journal.state.stages.get("preflight", {})
         self.initial_points: list[dict[str, Any]] = preflight.get("initial_points", [])
 
     def end_reason(self) -> str | None:
-        """Return the key of `budget` that ends the suggestions, None while there is a next one or before trial 0."""
+        """Return why the suggestions ended, None while there is a next one or before trial 0.
+
+        Returns:
+            The key of `budget` that ends them, or `space` when trials have all configurations of the space.
+        """
         trials = self.journal.state.trials
         if not trials:
             return None
         if len(trials) >= self.sweep.file.budget.trials:
             return "trials"
+        if self.is_space_used_up:
+            return "space"
         return self.budget_tracker.next_trial_limit() if self.budget_tracker else None
 
     def enqueued(self) -> list[Request]:
@@ -72,6 +79,7 @@ class TrialQueue:
         trials = self.journal.state.trials
         run = trial_run(len(trials))
         if not trials:
+            self.study.add_trial(run, {})
             return self._record(run, {}, "spec")
         requests = self.enqueued()
         if requests:
@@ -87,7 +95,9 @@ class TrialQueue:
             point = self.initial_points[used_points]
             self.study.add_trial(run, point["parameters"])
             return self._record(run, point["parameters"], point["origin"])
-        return self._record(run, self.study.ask(run, len(trials)), "sampler")
+        suggestion = self.study.ask(run, len(trials))
+        self.is_space_used_up = suggestion is None
+        return None if suggestion is None else self._record(run, suggestion, "sampler")
 
     def _record(self, run: str, parameters: Mapping[str, Any], origin: str, request: str | None = None) -> NewTrial:
         experiment = with_parameters(self.sweep.experiment, parameters, run)

@@ -33,7 +33,9 @@ def _form(value: Any) -> str:
 
 
 class SearchSettings(Section):
-    sampler: Literal["tpe", "random", "gp", "grid"] = "tpe"
+    sampler: Literal["auto", "tpe", "random", "grid"] = Field(
+        "auto", description="auto: a Gaussian process that learns from all rungs; tpe: Optuna's; random; grid."
+    )
     seed: int = Field(1234, ge=0)
     start_from: str | tuple[str | dict[str, Any], ...] = Field(
         (),

@@ -105,6 +105,8 @@ def _allows_more_trials(sweep: SweepConfig, state: SweepState, result: Mapping[s
     key, budget = result["ended_by"], sweep.file.budget
     if key == "trials":
         return len(state.trials) < budget.trials
+    if key == "space":
+        return False
     now, before = getattr(budget, key), result["budget"][key]
     return now is None or now > before
 

@@ -1,6 +1,8 @@
 """Logs after a search, for the stages that follow it."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from reid_tune.journal.events import EpochReported, RunEnded, RunSuggested
 from reid_tune.journal.journal import Journal
@@ -19,7 +21,12 @@ PARAMETERS = [
 ]
 
 
-def journal_with(folder: Path, sweep: SweepConfig, trials: list[tuple[str, float]]) -> Journal:
+def journal_with(
+    folder: Path,
+    sweep: SweepConfig,
+    trials: list[tuple[str, float]],
+    parameters: Sequence[Mapping[str, Any]] = PARAMETERS,
+) -> Journal:
     """The log after a search of these (state, mAP)."""
     journal = Journal(folder)
     journal.emit(
@@ -27,7 +34,7 @@ def journal_with(folder: Path, sweep: SweepConfig, trials: list[tuple[str, float
     )
     for number, (state, value) in enumerate(trials):
         run = trial_run(number)
-        journal.emit(RunSuggested(run=run, parameters=PARAMETERS[number]))
+        journal.emit(RunSuggested(run=run, parameters=dict(parameters[number])))
         journal.emit(attempt_started(run=run, attempt=1))
         journal.emit(EpochReported(run=run, epoch=EPOCHS, metrics={"mAP": value}))
         reason = {"reason": "out of memory", "failure": "out_of_memory"} if state == "failed" else {}

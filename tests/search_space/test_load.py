@@ -76,7 +76,7 @@ def test_paths_are_absolute_and_the_base_holds_out(tmp_path: Path, monkeypatch: 
         ({"storage": "a\nb"}, ["storage: it has a line break"]),
         ({"spec": "x/" * 3000}, ["spec: it is too long for a path"]),
         ({"search": {"smapler": "tpe"}}, ["unknown key search.smapler"]),
-        ({"search": {"sampler": "cmaes"}}, ["search.sampler = 'cmaes'", "'tpe', 'random', 'gp' or 'grid'"]),
+        ({"search": {"sampler": "cmaes"}}, ["search.sampler = 'cmaes'", "'auto', 'tpe', 'random' or 'grid'"]),
         ({"budget": {}}, ["budget.trials is missing"]),
         ({"budget": {"trials": None}}, ["budget.trials = None"]),
         ({"budget": {"trials": 0}}, ["budget.trials = 0", "greater than or equal to 1"]),

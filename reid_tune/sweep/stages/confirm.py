@@ -17,6 +17,7 @@ from reid_tune.execution.fixed_runs import FixedRuns, features_file
 from reid_tune.execution.run_source import ONE_CPU, ResourceRequest
 from reid_tune.journal.journal import Journal
 from reid_tune.journal.state import RunState, SweepState, confirm_run
+from reid_tune.search.configurations import configuration_key
 from reid_tune.search.pareto import pareto_front
 from reid_tune.search_space.load import SweepConfig
 
@@ -24,7 +25,7 @@ __all__ = ["Candidate", "choose_winner", "make_confirm_runs", "select_candidates
 
 
 def select_candidates(sweep: SweepConfig, state: SweepState) -> list[RunState]:
-    """Return the trials to train again, sorted by number: trial 0 and the best ones.
+    """Return the trials to train again, sorted by number: trial 0 and the best ones with different configurations.
 
     With several objectives, the best ones are those of the Pareto front with the best scores.
 
@@ -39,7 +40,10 @@ def select_candidates(sweep: SweepConfig, state: SweepState) -> list[RunState]:
         )
     best = pareto_front(full, state.metric, sweep.file.costs) if sweep.file.costs else full
     baseline = [trial for trial in full if trial.number == 0]
-    others = [trial for trial in best if trial.number != 0][: sweep.file.confirm.top]
+    distinct: dict[str, RunState] = {}  # Users may have enqueued a configuration twice.
+    for trial in baseline + best:
+        distinct.setdefault(configuration_key(sweep, trial.parameters), trial)
+    others = [trial for trial in distinct.values() if trial.number != 0][: sweep.file.confirm.top]
     return sorted(baseline + others, key=lambda trial: trial.number)
 
 

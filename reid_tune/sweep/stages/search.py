@@ -1,5 +1,6 @@
 """Search: train the spec and suggested configurations, stop weak trials early, keep the best checkpoints."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -50,7 +51,7 @@ class TrialSource:
         self.journal = journal
         self.recorder = RunRecorder(journal, resources)
         self.recorder.pending_runs = [run for run in self.recorder.pending_runs if run.startswith("trials/")]
-        self.study = Study(sweep)
+        self.study = Study(sweep, levels)
         self.queue = TrialQueue(sweep, journal, self.study, budget_tracker)
         self.pruning = PruningRule(levels, sweep.file.scheduler.reduction_factor, budget_tracker)
         self.checkpoints = _CheckpointRetention(journal, sweep.file.keep)
@@ -75,7 +76,7 @@ class TrialSource:
         return self.end_reason() is not None
 
     def end_reason(self) -> str | None:
-        """Return the key of `budget` that ends the suggestions, None while there is a next one or before trial 0."""
+        """Return why the suggestions ended, see `TrialQueue.end_reason`."""
         return self.queue.end_reason()
 
     def report(self, run: str, metrics: Mapping[str, Any]) -> bool:
@@ -126,6 +127,8 @@ class TrialSource:
 
     def _apply_score(self, run: str, epoch: int, value: float | None) -> bool:
         """Return whether a trial continues after its score at an epoch."""
+        if value is not None and math.isfinite(value):
+            self.study.report(run, epoch, value)
         return self.pruning.should_continue(run, epoch, value, self._costs(run))
 
     def _tell_study(self, run: str) -> None:
@@ -150,7 +153,7 @@ class TrialSource:
             if not isinstance(event, RunSuggested | EpochReported | RunEnded) or not event.run.startswith("trials/"):
                 continue
             match event:
-                case RunSuggested() if event.run != _TRIAL0:
+                case RunSuggested():
                     self.study.add_trial(event.run, event.parameters)
                 case EpochReported():
                     score = event.metrics.get(self.metric)

@@ -61,6 +61,17 @@ def test_the_search_s_best_by_count_are_taken(tmp_path: Path, sweep: SweepConfig
     assert [trial.number for trial in select_candidates(one, journal.state)] == [0, 3]
 
 
+def test_of_equal_configurations_the_best_is_taken_and_none_that_equals_the_spec(tmp_path: Path) -> None:
+    name, momentum = "train.optim.name", "train.optim.momentum"
+    space = {name: {"choice": ["Adam", "AdamW", "SGD"]}, momentum: {"uniform": [0.5, 0.9]}}
+    sweep = make_sweep(tmp_path, space=space, confirm={"top": 3, "seeds": 1})
+    adamw = [{name: "AdamW", momentum: value} for value in (0.6, 0.7)]  # Without SGD, momentum has no effect.
+    parameters = [{}, *adamw, {name: "Adam", momentum: 0.5}, {name: "SGD", momentum: 0.5}]
+    trials = [("finished", value) for value in (0.1, 0.4, 0.5, 0.6, 0.2)]
+    journal = journal_with(tmp_path / "x", sweep, trials, parameters)
+    assert [trial.number for trial in select_candidates(sweep, journal.state)] == [0, 2, 4]
+
+
 def test_the_winner_is_the_one_that_beats_the_others_on_every_split(tmp_path: Path, sweep: SweepConfig) -> None:
     journal, result = confirmed(sweep, tmp_path / "x", by_base_lr)
     assert (result["winner"], result["best"], result["failed"]) == (3, 3, [])

@@ -87,7 +87,8 @@ def registered(tmp_path_factory: pytest.TempPathFactory) -> Any:
         content = {"sweep": sweep.file.model_dump(mode="json"), "spec": sweep.experiment.parameters()}
         journal.emit(sweep_header(name="simulated", uid="uid", tracking_uri=tracking_uri(), **content))
         seeds = {"dataset.validation_seed": 7, "train.seed": 7}
-        runs = {trial_run(number): {} for number in (0, 1)} | {confirm_run(number, 1): seeds for number in (0, 1)}
+        runs = {trial_run(0): {}, trial_run(1): {"train.optim.base_lr": 0.001}}
+        runs |= {confirm_run(number, 1): seeds for number in (0, 1)}
         for run, parameters in (runs | {refit_run(name): {} for name in ("winner", "trial0")}).items():
             journal.emit(RunSuggested(run=run, parameters=parameters))
             journal.emit(attempt_started(run=run, attempt=1))

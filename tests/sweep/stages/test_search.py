@@ -39,7 +39,7 @@ pytestmark = pytest.mark.usefixtures("no_fsync")
 SEARCHES = [("tpe", {}), ("random", {}), ("tpe", CONDITIONAL), ("random", CONDITIONAL), ("grid", GRID)]
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "random", "gp"])
+@pytest.mark.parametrize("sampler", ["auto", "tpe", "random"])
 @pytest.mark.parametrize("values", [{}, CONDITIONAL], ids=["plain", "conditional"])
 def test_a_search_is_deterministic(tmp_path: Path, sampler: str, values: dict[str, Any]) -> None:
     sweep = make_sweep(tmp_path, search={"sampler": sampler, "seed": 1}, **values)
@@ -102,7 +102,7 @@ def test_a_driver_killed_again_and_again_gets_there(tmp_path: Path) -> None:
     raise AssertionError("it never ended")
 
 
-@pytest.mark.parametrize(("sampler", "values"), [("tpe", {}), ("tpe", CONDITIONAL), ("gp", CONDITIONAL)])
+@pytest.mark.parametrize(("sampler", "values"), [("tpe", {}), ("tpe", CONDITIONAL), ("auto", CONDITIONAL)])
 def test_trials_in_parallel_replay_to_the_same_study(tmp_path: Path, sampler: str, values: dict[str, Any]) -> None:
     sweep = make_sweep(tmp_path, search={"sampler": sampler, "seed": 1}, budget={"trials": 12}, **values)
     source, journal = start(sweep, tmp_path / "whole")
@@ -260,7 +260,7 @@ def test_users_stop_running_trials_but_not_trial_0(tmp_path: Path) -> None:
     states = [(trial.state, trial.reason) for trial in journal.state.trials]
     assert states == [("running", ""), ("running", ""), ("stopped", "by request")]
     assert not source.is_running("trials/0002") and not pending_requests(tmp_path / "x")
-    assert study_of(source)[1][0] == "PRUNED"
+    assert [state for state, *_ in study_of(source)] == ["RUNNING", "FAIL"], "it teaches nothing"
     source.report_lost("trials/0001", DEAD)
     submit_request(LocalStore(tmp_path / "x"), "stop", "trials/0001")
     source.poll()

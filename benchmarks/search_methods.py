@@ -1,0 +1,163 @@
+"""Searches that are compared: the driver of reid-tune, and Optuna as its documentation uses it."""
+
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import optuna
+import yaml
+from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, SuccessiveHalvingPruner
+from optuna.samplers import BaseSampler, GPSampler, TPESampler
+from optuna.trial import TrialState
+from search_table import BACKBONE, BASE, EPOCHS
+
+from reid_tune.config.experiment import unflatten
+from reid_tune.journal.journal import Journal
+from reid_tune.search.asha import rung_epochs
+from reid_tune.search_space.load import SweepConfig, load_sweep
+from reid_tune.sweep.resume import make_header
+from reid_tune.sweep.stages.search import TrialSource
+
+__all__ = ["METHODS", "Search", "make_sweep"]
+
+LEVELS = rung_epochs(1 + math.ceil(EPOCHS / 10), 3, EPOCHS)
+_TRIALS = 400  # more than any budget of epochs allows
+
+
+class Search(Protocol):
+    """A search whose trials are trained by the caller."""
+
+    def ask(self) -> tuple[Any, Mapping[str, Any]]:
+        """Return a trial and the values of all searched keys."""
+
+    def report(self, trial: Any, epoch: int, score: float) -> bool:
+        """Record a score, NaN if the training has diverged; return whether the trial continues."""
+
+    def close(self) -> None:
+        """End the search."""
+
+
+class DriverSearch:
+    """The driver's search, with the event log.
+
+    Args:
+        sweep: Sweep to search.
+        has_asha: Whether ASHA stops trials.
+    """
+
+    def __init__(self, sweep: SweepConfig, *, has_asha: bool) -> None:
+        self._journal = Journal(sweep.folder)
+        self._journal.__enter__()
+        self._journal.emit(make_header(sweep))
+        self._source = TrialSource(sweep, self._journal, LEVELS if has_asha else ())
+
+    def ask(self) -> tuple[Any, Mapping[str, Any]]:
+        attempt = self._source.next_attempt()
+        assert attempt is not None
+        return attempt.run, attempt.experiment.parameters()
+
+    def report(self, trial: Any, epoch: int, score: float) -> bool:
+        return self._source.report(trial, {"epoch": epoch, "mAP": score})
+
+    def close(self) -> None:
+        self._journal.__exit__(None, None, None)
+
+
+class OptunaSearch:
+    """Optuna's ask and tell interface with the same space, trial 0 enqueued.
+
+    Args:
+        sweep: Sweep with the space.
+        sampler: Sampler.
+        pruner: Pruner.
+    """
+
+    def __init__(self, sweep: SweepConfig, sampler: BaseSampler, pruner: BasePruner) -> None:
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        self._space = sweep.space
+        self._study = optuna.create_study(direction="maximize", sampler=sampler, pruner=pruner, study_name="benchmark")
+        encoded = self._space.encode({})
+        if encoded is not None:
+            self._study.enqueue_trial(encoded[0])
+
+    def ask(self) -> tuple[Any, Mapping[str, Any]]:
+        trial = self._study.ask()
+        return trial, self._space.base | self._space.draw(trial._suggest)
+
+    def report(self, trial: Any, epoch: int, score: float) -> bool:
+        if not math.isfinite(score):
+            self._study.tell(trial, state=TrialState.PRUNED if epoch > 1 else TrialState.FAIL)
+            return False
+        trial.report(score, epoch)
+        if epoch == EPOCHS:
+            self._study.tell(trial, score)
+            return False
+        if trial.should_prune():
+            self._study.tell(trial, state=TrialState.PRUNED)
+            return False
+        return True
+
+    def close(self) -> None:
+        pass
+
+
+def make_sweep(folder: Path, space: Mapping[str, Any], sampler: str, seed: int) -> SweepConfig:
+    """Return the sweep of a method and seed."""
+    tree = unflatten(BASE | {"model.backbone": BACKBONE, "dataset.train_dataset_dir": "not-read"})
+    (folder / "spec.yaml").write_text(yaml.safe_dump(_plain(tree)))
+    content = {
+        "name": "search-quality",
+        "spec": "spec.yaml",
+        "space": space,
+        "search": {"sampler": sampler, "seed": seed},
+        "budget": {"trials": _TRIALS},
+        "storage": str(folder),
+        "registry": {"model": "none"},
+    }
+    (folder / "sweep.yaml").write_text(yaml.safe_dump(content))
+    return load_sweep(folder / "sweep.yaml")
+
+
+def _plain(value: Any) -> Any:
+    """Return a tree with lists instead of tuples, which YAML has not."""
+    if isinstance(value, Mapping):
+        return {key: _plain(inner) for key, inner in value.items()}
+    return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+def _driver(sampler: str, *, has_asha: bool = True) -> Callable[[Path, Mapping[str, Any], int], Search]:
+    return lambda folder, space, seed: DriverSearch(make_sweep(folder, space, sampler, seed), has_asha=has_asha)
+
+
+def _optuna(
+    make_sampler: Callable[[int], BaseSampler], make_pruner: Callable[[], BasePruner]
+) -> Callable[[Path, Mapping[str, Any], int], Search]:
+    def make(folder: Path, space: Mapping[str, Any], seed: int) -> Search:
+        return OptunaSearch(make_sweep(folder, space, "tpe", seed), make_sampler(seed), make_pruner())
+
+    return make
+
+
+def _halving() -> BasePruner:
+    return SuccessiveHalvingPruner(min_resource=LEVELS[0], reduction_factor=3)
+
+
+def _multivariate(seed: int, *, group: bool = False) -> BaseSampler:
+    return TPESampler(seed=seed, multivariate=True, group=group, constant_liar=True, warn_independent_sampling=False)
+
+
+# Functions that start a search from a folder, a space and a seed, by name; the others are compared with the first.
+METHODS: dict[str, Callable[[Path, Mapping[str, Any], int], Search]] = {
+    "auto + asha": _driver("auto"),
+    "tpe + asha": _driver("tpe"),
+    "random + asha": _driver("random"),
+    "random": _driver("random", has_asha=False),
+    "Optuna TPE + halving": _optuna(_multivariate, _halving),
+    "Optuna TPE, grouped + halving": _optuna(lambda seed: _multivariate(seed, group=True), _halving),
+    "Optuna TPE + Hyperband": _optuna(
+        _multivariate, lambda: HyperbandPruner(min_resource=LEVELS[0], max_resource=EPOCHS, reduction_factor=3)
+    ),
+    "Optuna's default": _optuna(lambda seed: TPESampler(seed=seed), MedianPruner),
+    "Optuna GP + halving": _optuna(lambda seed: GPSampler(seed=seed, warn_independent_sampling=False), _halving),
+}

@@ -1,0 +1,58 @@
+"""Equality of configurations: those that differ only in keys without effect train the same model."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from reid_tune.config.load import with_parameters
+from reid_tune.config.unused_fields import keys_with_conditions, unused_fields
+from reid_tune.search_space.load import SweepConfig
+
+__all__ = ["KnownConfigurations", "configuration_key"]
+
+
+def configuration_key(sweep: SweepConfig, configuration: Mapping[str, Any]) -> str:
+    """Return text that two configurations share if they train the same model.
+
+    It has the values of all searched keys that have an effect, the spec's where the configuration has none.
+
+    Args:
+        sweep: Sweep with the space and the spec.
+        configuration: Values of searched keys.
+
+    Raises:
+        InputError: the configuration is not a valid spec.
+    """
+    values = sweep.space.base | dict(configuration)
+    keys = {parameter.key for parameter in sweep.space.parameters}
+    if not keys.isdisjoint(keys_with_conditions()):
+        experiment = with_parameters(sweep.experiment, configuration, str(sweep.source))
+        keys -= {field.key for field in unused_fields(experiment)}
+    return json.dumps({key: values[key] for key in sorted(keys)})
+
+
+class KnownConfigurations:
+    """The configurations that trials have, with that of trial 0, the spec itself.
+
+    Args:
+        sweep: Sweep with the space and the spec.
+    """
+
+    def __init__(self, sweep: SweepConfig) -> None:
+        self._sweep = sweep
+        self._known = {configuration_key(sweep, {})}
+        # Keys by configuration: small spaces draw the same ones again and again.
+        self._keys: dict[str, str] = {}
+
+    def add(self, configuration: Mapping[str, Any]) -> None:
+        """Add the configuration of a trial."""
+        self._known.add(self._key(configuration))
+
+    def __contains__(self, configuration: Mapping[str, Any]) -> bool:
+        return self._key(configuration) in self._known
+
+    def _key(self, configuration: Mapping[str, Any]) -> str:
+        text = json.dumps(dict(configuration), sort_keys=True)
+        if text not in self._keys:
+            self._keys[text] = configuration_key(self._sweep, configuration)
+        return self._keys[text]

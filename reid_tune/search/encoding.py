@@ -1,0 +1,144 @@
+"""Configurations of a search space as points of a unit cube, and as inputs of the Gaussian process."""
+
+import json
+import math
+from collections import ChainMap
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from optuna.distributions import CategoricalDistribution, IntDistribution
+
+from reid_tune.search.gaussian_process import Points
+from reid_tune.search_space.ranges import LOGARITHMIC_KINDS, ListRange, NumberRange, Range
+from reid_tune.search_space.space import SearchSpace
+
+__all__ = ["SpaceEncoding"]
+
+
+class SpaceEncoding:
+    """Conversions between configurations and numbers.
+
+    A position in the unit cube has one coordinate for each of Optuna's names, of all ranges; those of ranges that are
+    not searched have no effect. The process's inputs have one column for each key, so that the ranges of a key share
+    it: a number's place in the range that applies, or the index of a choice. A key that is not searched is in the
+    middle of its range: the key in its condition tells the process the difference.
+
+    Args:
+        space: Search space.
+    """
+
+    def __init__(self, space: SearchSpace) -> None:
+        self.space = space
+        branches = [(parameter.key, branch) for parameter in space.parameters for branch in parameter.branches]
+        self._distributions = {branch.name: branch.range.distributions(branch.name) for _, branch in branches}
+        names = [name for distributions in self._distributions.values() for name in distributions]
+        self._coordinates = {name: index for index, name in enumerate(names)}
+        leaves = [leaf for key, branch in branches for leaf in _leaves(key, branch.range)]
+        self._numbers = list(dict.fromkeys(name for name, range_ in leaves if isinstance(range_, NumberRange)))
+        self._choices = list(dict.fromkeys(name for name, range_ in leaves if not isinstance(range_, NumberRange)))
+        self._options: dict[str, dict[str, int]] = {name: {} for name in self._choices}
+
+    @property
+    def dimensions(self) -> int:
+        """Number of coordinates of the unit cube."""
+        return len(self._coordinates)
+
+    def configuration(self, position: np.ndarray) -> dict[str, Any]:
+        """Return the configuration at a position [dimensions] of the unit cube."""
+        configuration: dict[str, Any] = {}
+        for parameter in self.space.parameters:
+            branch = parameter.active_branch(ChainMap(configuration, self.space.base))
+            if branch:
+                drawn = {
+                    name: _value_at(distribution, position[self._coordinates[name]])
+                    for name, distribution in self._distributions[branch.name].items()
+                }
+                configuration[parameter.key] = branch.range.decode(branch.name, drawn)
+        return configuration
+
+    def position(self, configuration: Mapping[str, Any], default: np.ndarray) -> np.ndarray:
+        """Return the position of a configuration, with the default's coordinates where it has none in the ranges."""
+        position = default.copy()
+        values = self.space.base | dict(configuration)
+        for key, branch in self.space.active_branches(configuration).items():
+            for name, value in (branch.range.encode(branch.name, values[key]) or {}).items():
+                position[self._coordinates[name]] = _coordinate(self._distributions[branch.name][name], value)
+        return position
+
+    def points(self, configurations: Sequence[Mapping[str, Any]], epochs: Sequence[float]) -> Points:
+        """Return inputs of the process.
+
+        Args:
+            configurations: Configurations, one for each point.
+            epochs: Logarithms of the shares of the full length.
+        """
+        numbers = np.full((len(configurations), len(self._numbers)), 0.5)
+        choices = np.full((len(configurations), len(self._choices)), -1)
+        for row, configuration in enumerate(configurations):
+            values = ChainMap(dict(configuration), self.space.base)
+            for parameter in self.space.parameters:
+                branch = parameter.active_branch(values)
+                if branch:
+                    self._fill(numbers[row], choices[row], parameter.key, branch.range, values[parameter.key])
+        return Points(numbers, choices, np.array(epochs, dtype=float))
+
+    def _fill(self, numbers: np.ndarray, choices: np.ndarray, name: str, range_: Range, value: Any) -> None:
+        if isinstance(range_, NumberRange):
+            if isinstance(value, int | float):
+                numbers[self._numbers.index(name)] = _share(range_, value)
+        elif isinstance(range_, ListRange) and isinstance(value, list) and len(value) == len(range_.elements):
+            for index, (inner, element) in enumerate(zip(range_.elements, value, strict=True)):
+                self._fill(numbers, choices, f"{name}[{index}]", inner, element)
+        elif name in self._options:
+            options = self._options[name]
+            choices[self._choices.index(name)] = options.setdefault(json.dumps(value), len(options))
+
+
+def _leaves(name: str, range_: Range) -> Iterator[tuple[str, Range]]:
+    """Yield name and range of a key, or of each element of its lists."""
+    if isinstance(range_, ListRange):
+        for index, inner in enumerate(range_.elements):
+            yield from _leaves(f"{name}[{index}]", inner)
+    else:
+        yield name, range_
+
+
+def _share(range_: NumberRange, value: float) -> float:
+    """Return a number's place in its range, 0 at the low end and 1 at the high end; also for numbers outside of it."""
+    low, high = range_.low, range_.high
+    if high == low:
+        return 0.5
+    if range_.kind in LOGARITHMIC_KINDS:
+        if value <= 0:
+            return -1.0
+        low, high, value = math.log(low), math.log(high), math.log(value)
+    return min(2.0, max(-1.0, (value - low) / (high - low)))
+
+
+def _value_at(distribution: Any, coordinate: float) -> Any:
+    """Return the value of one of Optuna's distributions at a coordinate from 0 to 1."""
+    if isinstance(distribution, CategoricalDistribution):
+        return distribution.choices[min(int(coordinate * len(distribution.choices)), len(distribution.choices) - 1)]
+    low, high = distribution.low, distribution.high
+    is_integer = isinstance(distribution, IntDistribution)
+    if is_integer:  # Each integer has the same share.
+        low, high = low - 0.5, high + 0.5
+    if distribution.log:
+        value = math.exp(math.log(low) + coordinate * (math.log(high) - math.log(low)))
+    else:
+        value = low + coordinate * (high - low)
+    value = round(value) if is_integer else float(value)
+    return min(max(value, distribution.low), distribution.high)
+
+
+def _coordinate(distribution: Any, value: Any) -> float:
+    """Return the coordinate at which `_value_at` returns the value."""
+    if isinstance(distribution, CategoricalDistribution):
+        return (distribution.choices.index(value) + 0.5) / len(distribution.choices)
+    low, high = distribution.low, distribution.high
+    if isinstance(distribution, IntDistribution):
+        low, high = low - 0.5, high + 0.5
+    if distribution.log:
+        low, high, value = math.log(low), math.log(high), math.log(value)
+    return float((value - low) / (high - low)) if high > low else 0.5

@@ -1,0 +1,107 @@
+import math
+
+import numpy as np
+import pytest
+
+from reid_tune.search.gaussian_process import GaussianProcess, Points, _fit, _priors
+
+RANDOM = np.random.default_rng(3)
+
+
+def points(count: int, numbers: int = 2, categories: int = 1, epochs: int = 3) -> Points:
+    return Points(
+        RANDOM.random((count, numbers)),
+        RANDOM.integers(0, 3, (count, categories)),
+        np.log(RANDOM.integers(1, epochs + 1, count) / epochs),
+    )
+
+
+def kernel(first: Points, second: Points, parameters: np.ndarray) -> np.ndarray:
+    """The documented kernel, pair by pair."""
+    scales = np.exp(parameters)
+    numbers, categories = first.numbers.shape[1], first.categories.shape[1]
+    result = np.empty((len(first), len(second)))
+    for i in range(len(first)):
+        for j in range(len(second)):
+            distance = math.sqrt(
+                sum(((first.numbers[i, k] - second.numbers[j, k]) / scales[k]) ** 2 for k in range(numbers))
+            )
+            root = math.sqrt(5) * distance
+            value = (1 + root + root**2 / 3) * math.exp(-root)
+            for k in range(categories):
+                if first.categories[i, k] != second.categories[j, k]:
+                    value *= math.exp(-1 / scales[numbers + k])
+            value *= math.exp(-abs(first.epochs[i] - second.epochs[j]) / scales[numbers + categories])
+            result[i, j] = scales[-2] * value
+    return result
+
+
+def posterior(process: GaussianProcess, seen: Points, values: np.ndarray, new: Points) -> tuple[np.ndarray, np.ndarray]:
+    """Means and standard deviations by the textbook's formulas (Rasmussen and Williams 2006, equations 2.25, 2.26)."""
+    standardized = (values - values.mean()) / values.std()
+    parameters = process.parameters
+    inverse = np.linalg.inv(kernel(seen, seen, parameters) + (math.exp(parameters[-1]) + 1e-8) * np.eye(len(seen)))
+    cross = kernel(new, seen, parameters)
+    variances = np.diag(kernel(new, new, parameters) - cross @ inverse @ cross.T)
+    return values.mean() + values.std() * cross @ inverse @ standardized, values.std() * np.sqrt(variances)
+
+
+@pytest.mark.parametrize(("numbers", "categories"), [(2, 1), (1, 0), (0, 2), (3, 3)])
+def test_predictions_are_those_of_the_textbook(numbers: int, categories: int) -> None:
+    seen, new = points(20, numbers, categories), points(7, numbers, categories)
+    values = RANDOM.random(20)
+    process = GaussianProcess(seen, values)
+    for predicted, expected in zip(process.predict(new), posterior(process, seen, values, new), strict=True):
+        np.testing.assert_allclose(predicted, expected, rtol=1e-6)
+
+
+def test_a_believed_point_has_the_mean_that_it_had_and_is_certain() -> None:
+    seen, new = points(20), points(2)
+    process = GaussianProcess(seen, RANDOM.random(20))
+    means, deviations = process.predict(new)
+    process.believe(new)
+    again, smaller = process.predict(new)
+    np.testing.assert_allclose(again, means, atol=1e-6)
+    assert (smaller < deviations).all()
+
+
+def log_posterior(parameters: np.ndarray, seen: Points, values: np.ndarray) -> float:
+    centers, deviations = _priors(seen)
+    noisy = kernel(seen, seen, parameters) + math.exp(parameters[-1]) * np.eye(len(seen))
+    likelihood = -0.5 * values @ np.linalg.solve(noisy, values) - 0.5 * np.linalg.slogdet(noisy)[1]
+    return float(likelihood - 0.5 * np.sum(((parameters - centers) / deviations) ** 2))
+
+
+def test_the_parameters_are_a_maximum_of_the_posterior_density() -> None:
+    seen = points(30)
+    values = np.sin(5 * seen.numbers[:, 0]) + 0.3 * (seen.categories[:, 0] == 1) + 0.5 * seen.epochs
+    values = (values - values.mean()) / values.std()
+    fitted = _fit(seen, values)
+    best = log_posterior(fitted, seen, values)
+    assert best > log_posterior(_priors(seen)[0], seen, values) + 5
+    for index in range(len(fitted)):
+        for step in (-0.3, 0.3):
+            moved = fitted.copy()
+            moved[index] += step
+            assert log_posterior(moved, seen, values) < best + 1e-3
+
+
+def test_a_key_without_influence_gets_a_longer_scale_than_one_that_decides() -> None:
+    seen = points(60)
+    process = GaussianProcess(seen, np.sin(6 * seen.numbers[:, 0]))
+    assert process.parameters[0] < process.parameters[1] - 0.7
+
+
+def test_many_points_are_fitted_on_some_of_them_and_all_count() -> None:
+    seen = points(260)
+    values = np.sin(6 * seen.numbers[:, 0])
+    means, _ = GaussianProcess(seen, values).predict(seen)
+    assert np.abs(means - values).max() < 0.2
+
+
+@pytest.mark.parametrize("values", [[0.5] * 6, [0.1, 0.1, 0.9, 0.1, 0.1, 0.1]])
+def test_equal_points_and_equal_values_are_no_error(values: list[float]) -> None:
+    seen = Points(np.full((6, 2), 0.5), np.zeros((6, 1), int), np.zeros(6))
+    means, deviations = GaussianProcess(seen, np.array(values)).predict(seen)
+    np.testing.assert_allclose(means, np.mean(values), atol=0.05)
+    assert np.isfinite(deviations).all()
