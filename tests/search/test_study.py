@@ -276,12 +276,12 @@ def test_what_the_spec_itself_is_is_not_suggested(tmp_path: Path) -> None:
 
 
 def test_a_running_trial_teaches_with_its_scores_at_rungs(tmp_path: Path) -> None:
-    def next_rate(scores: tuple[float, float]) -> float:
+    def next_rates(scores: tuple[float, float]) -> list[float]:
         found = study(tmp_path, "auto", 40)
         suggest(found, lambda parameters: finished(0.1), 8)
         for number, score in enumerate(scores, 9):
             found.add_trial(trial_run(number), {RATE: 10.0 ** -(number - 7), MARGIN: 0.3, WIDTH: 64})
             found.report(trial_run(number), 1, score)
-        return found.ask("trials/0011", 11)[RATE]
+        return [found.ask(trial_run(number), number)[RATE] for number in range(11, 16)]
 
-    assert next_rate((0.9, 0.0)) != next_rate((0.0, 0.9))
+    assert next_rates((0.9, 0.0)) != next_rates((0.0, 0.9))
