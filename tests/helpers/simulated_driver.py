@@ -1,6 +1,5 @@
 """A driver without Ray: it starts runs one after the other and feeds their epochs in by hand."""
 
-import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -38,7 +37,7 @@ def write_sweep(folder: Path, base: Mapping[str, Any] = SPEC, **values: Any) -> 
         "name": "simulated",
         "spec": "spec.yaml",
         "space": SPACE,
-        "search": {"sampler": "tpe", "seed": 1},
+        "search": {"sampler": "random", "seed": 1},
         "budget": {"trials": 9},
         "storage": str(folder / "runs"),
         "registry": {"model": "model"},
@@ -103,7 +102,8 @@ def outcome(journal: Journal) -> list[tuple[Any, ...]]:
 def study_of(source: Any) -> list[tuple[Any, ...]]:
     """What the sampler knows of each trial; of Optuna's: state, parameters, values and values by epoch, no drafts."""
     if source.study.joint:
-        return [dataclasses.astuple(trial) for trial in source.study.joint.trials.values()]
+        trials = source.study.joint.trials.values()
+        return [tuple(value for name, value in vars(trial).items() if name != "point") for trial in trials]
     tpe = source.study.tpe
     trials = tpe.study.get_trials(deepcopy=False) if tpe else []
     ours = [trial for trial in trials if trial.state.name != "FAIL" or trial.number in tpe.numbers.values()]

@@ -19,6 +19,7 @@ from .simulated_driver import (
 
 LEVELS = rung_epochs(1, 3, EPOCHS)
 DEAD = Failure("lost_worker", "the worker process died")
+TPE = {"sampler": "tpe", "seed": 1}
 NAME, RATE, MARGIN = "train.optim.name", "train.optim.base_lr", "train.optim.triplet_loss_margin"
 CONDITIONAL: dict[str, Any] = {
     "space": {

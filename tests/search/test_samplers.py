@@ -9,7 +9,7 @@ from ..helpers.simulated_driver import (
     make_sweep,
     study_of,
 )
-from ..helpers.simulated_search import CONDITIONAL, GRID, MARGIN, NAME, RATE, searched, start, wait_in
+from ..helpers.simulated_search import CONDITIONAL, GRID, MARGIN, NAME, RATE, TPE, searched, start, wait_in
 
 pytestmark = pytest.mark.usefixtures("no_fsync")
 
@@ -68,7 +68,7 @@ def test_trial_0_joins_the_study_inside_the_ranges_only(tmp_path: Path, rate: fl
         "train.optim.bias_lr_factor": {"choice": [1, 2]},
         "train.optim.lr_steps": {"choice": [[1], [2]]},
     }
-    sweep = make_sweep(tmp_path, spec, space=space, budget={"trials": 1})
+    sweep = make_sweep(tmp_path, spec, space=space, search=TPE, budget={"trials": 1})
     source, journal = searched(sweep, tmp_path / "x", lambda experiment, epoch: 0.25 * epoch)
     parameters = {
         "train.optim.base_lr": rate,
@@ -82,13 +82,13 @@ def test_trial_0_joins_the_study_inside_the_ranges_only(tmp_path: Path, rate: fl
 
 @pytest.mark.parametrize(("constraint", "inside"), [(f"{RATE} < 1e-3", True), (f"{RATE} > 1e-3", False)])
 def test_trial_0_joins_the_study_within_the_constraints_only(tmp_path: Path, constraint: str, inside: bool) -> None:
-    sweep = make_sweep(tmp_path, constraints=[constraint], budget={"trials": 1})
+    sweep = make_sweep(tmp_path, constraints=[constraint], search=TPE, budget={"trials": 1})
     source, _ = searched(sweep, tmp_path / "x")
     assert [state for state, *_ in study_of(source)] == (["COMPLETE"] if inside else [])
 
 
 def test_trial_0_joins_the_study_with_the_ranges_that_hold_for_the_spec(tmp_path: Path) -> None:
-    source, _ = searched(make_sweep(tmp_path, budget={"trials": 1}, **GRID), tmp_path / "x")
+    source, _ = searched(make_sweep(tmp_path, search=TPE, budget={"trials": 1}, **GRID), tmp_path / "x")
     assert study_of(source)[0][:2] == ("COMPLETE", {NAME: '"Adam"', "train.optim.warmup_iters": 1})
 
 

@@ -29,6 +29,7 @@ from ...helpers.simulated_search import (
     DEAD,
     GRID,
     LEVELS,
+    TPE,
     searched,
     start,
     wait_in,
@@ -36,7 +37,14 @@ from ...helpers.simulated_search import (
 
 pytestmark = pytest.mark.usefixtures("no_fsync")
 
-SEARCHES = [("tpe", {}), ("random", {}), ("tpe", CONDITIONAL), ("random", CONDITIONAL), ("grid", GRID)]
+SEARCHES = [
+    ("auto", CONDITIONAL),
+    ("tpe", {}),
+    ("random", {}),
+    ("tpe", CONDITIONAL),
+    ("random", CONDITIONAL),
+    ("grid", GRID),
+]
 
 
 @pytest.mark.parametrize("sampler", ["auto", "tpe", "random"])
@@ -135,7 +143,7 @@ def test_trial_0_is_never_stopped_but_counts_at_its_rungs(tmp_path: Path) -> Non
 
 
 def test_states_in_optunas_terms(tmp_path: Path) -> None:
-    source, journal = wait_in(make_sweep(tmp_path), tmp_path / "x", 4)
+    source, journal = wait_in(make_sweep(tmp_path, search=TPE), tmp_path / "x", 4)
     for epoch in range(1, EPOCHS + 1):
         source.report("trials/0001", {"epoch": epoch, "mAP": 0.1 * epoch})
     source.report("trials/0002", {"epoch": 1, "mAP": 0.01})
@@ -155,7 +163,7 @@ def test_states_in_optunas_terms(tmp_path: Path) -> None:
 def test_what_is_not_finite_ends_the_trial_and_never_reaches_optuna(
     tmp_path: Path, metrics: Mapping[str, float]
 ) -> None:
-    source, journal = wait_in(make_sweep(tmp_path), tmp_path / "x", 2)
+    source, journal = wait_in(make_sweep(tmp_path, search=TPE), tmp_path / "x", 2)
     source.report("trials/0001", {"epoch": 1, "mAP": 0.5, "loss": 1.0})
     assert not source.report("trials/0001", {"epoch": 2, **metrics})
     trial = journal.state.runs["trials/0001"]
@@ -182,7 +190,7 @@ def test_epochs_without_validation_decide_nothing(tmp_path: Path) -> None:
 
 
 def test_a_lost_worker_is_started_again_and_then_given_up(tmp_path: Path) -> None:
-    source, journal = wait_in(make_sweep(tmp_path, budget={"trials": 2}), tmp_path / "x", 2)
+    source, journal = wait_in(make_sweep(tmp_path, search=TPE, budget={"trials": 2}), tmp_path / "x", 2)
     folder = tmp_path / "x/trials/0001"
     for number in range(1, 3):
         (folder / f"attempt-{number}").mkdir(parents=True)
@@ -253,7 +261,7 @@ def test_what_the_log_says_of_no_run_changes_nothing_when_a_search_continues(tmp
 
 
 def test_users_stop_running_trials_but_not_trial_0(tmp_path: Path) -> None:
-    source, journal = wait_in(make_sweep(tmp_path), tmp_path / "x", 3)
+    source, journal = wait_in(make_sweep(tmp_path, search=TPE), tmp_path / "x", 3)
     for run in ("trials/0002", "trials/0000", "trials/0099"):
         submit_request(LocalStore(tmp_path / "x"), "stop", run)
     source.poll()
