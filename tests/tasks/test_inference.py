@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from reid_tune.checkpoints.checkpoint import load_checkpoint, save_checkpoint
 from reid_tune.config.experiment import Experiment
 from reid_tune.data.records import read_image_folder
 from reid_tune.errors import InputError
@@ -291,9 +292,9 @@ def test_an_unreadable_image_leaves_no_file(checkpoint: Path, spec: Spec, galler
 
 
 def test_an_embedding_that_is_not_finite_is_named(checkpoint: Path, spec: Spec, tmp_path: Path) -> None:
-    content = torch.load(checkpoint, weights_only=True)
-    content["model"]["neck.running_mean"][3] = float("nan")
-    torch.save(content, checkpoint)
+    content = load_checkpoint(checkpoint)
+    content.model["neck.running_mean"][3] = float("nan")
+    save_checkpoint(checkpoint, content)
     with pytest.raises(InputError, match=r"the embedding of .*query/.*jpg is not finite; check the model"):
         run_inference(spec(inference__checkpoint=str(checkpoint)))
     assert not (tmp_path / "results/inference/embeddings.json").exists()
