@@ -102,7 +102,8 @@ class OnnxEmbedder:
                 f"({reason}): set {self._section}.input.height and {self._section}.input.width to the size "
                 f"that it was trained with, {SCORE_HINT}."
             ) from None
-        return np.asarray(output)
+        is_numeric = isinstance(output, np.ndarray) and output.dtype.kind in "fiub"
+        return output if is_numeric else np.array(None)  # a sequence or text, refused for its shape
 
     def _rows(self, output: np.ndarray, count: int) -> np.ndarray:
         """Return an output as embeddings [count, D], without axes of size 1."""

@@ -187,7 +187,8 @@ def _require_undamaged(path: Path, content: bytes, model: Any) -> None:
 
 def _require_weight_files(file: OnnxFile) -> None:
     """Refuse a file whose weights are missing, or are stored outside its folder."""
-    folder = file.path.parent.resolve()
+    # The folder of the name, and that of the file itself: a cache may hold a file under a link to another folder.
+    folder, own_folder = file.path.parent.resolve(), file.path.resolve().parent
     for name in file.weight_files:
         problem = f"{file.path} keeps weights in {printable(repr(name))}"
         inside = "save the model with all weights inside"
@@ -196,7 +197,7 @@ def _require_weight_files(file: OnnxFile) -> None:
             is_file = target.is_file()
         except (TypeError, ValueError, OSError, RuntimeError):  # no text, a NUL byte, too long, or a circle of links
             raise InputError(f"{problem}, which is not the name of a file: {inside}.") from None
-        if not target.is_relative_to(folder):
+        if not (target.is_relative_to(folder) or target.is_relative_to(own_folder)):
             raise InputError(f"{problem}, outside its folder, which is not read: copy it into the folder, or {inside}.")
         if not is_file:
             raise InputError(f"{problem}, which is missing: copy it into the same folder, or {inside}.")

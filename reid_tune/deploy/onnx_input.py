@@ -179,12 +179,14 @@ def _normalisation(
             raise InputError(
                 f"{prefix}.mean and {prefix}.std need one value for all channels or {channels}, not {len(wrong[0])}."
             )
-    elif file_form.mean and file_form.std:
-        mean, std, source = file_form.mean, file_form.std, file_form.source
     else:
-        # The spec's values are in the order RGB.
+        # Values of files and of the spec are in the order RGB.
         order = -1 if options.channel_order == "bgr" else 1
-        mean, std, source = request.spec.mean[::order], request.spec.std[::order], "spec"
+        if file_form.mean and file_form.std:
+            mean, std, source = file_form.mean, file_form.std, file_form.source
+        else:
+            mean, std, source = request.spec.mean, request.spec.std, "spec"
+        mean, std = mean[::order], std[::order]
     mean, std = (values[:channels] if len(values) > 1 else values * channels for values in (mean, std))
     shown = [", ".join(f"{value:.6g}" for value in values) for values in (mean, std)]
     text = f"mean [{shown[0]}] and std [{shown[1]}] of values 0..{limit}"

@@ -110,6 +110,16 @@ FORMS = {
     "BGR with the spec's values": Form(
         DYNAMIC, {}, {"channel_order": "bgr"}, mean=SPEC_MEAN[::-1], std=SPEC_STD[::-1], bgr=True
     ),
+    "BoxMOT, BGR": Form(
+        DYNAMIC,
+        {},
+        {"channel_order": "bgr"},
+        (7, 5),
+        IMAGENET_MEAN[::-1],
+        IMAGENET_STD[::-1],
+        bgr=True,
+        side_file=BOXMOT,
+    ),
     "one mean for all channels": Form(DYNAMIC, {}, {"mean": [0.5], "std": [0.5]}, mean=(0.5,) * 3, std=(0.5,) * 3),
     "Ultralytics, dynamic size": Form(
         DYNAMIC, {"metadata": ULTRALYTICS}, size=(7, 5), mean=NONE, std=ONE, said=("7x5 (metadata of Ultralytics)",)
@@ -295,6 +305,27 @@ def with_weights_in_a_link(path: Path) -> Path:
     return path
 
 
+def test_weights_next_to_the_file_that_a_link_leads_to_are_read(tmp_path: Path) -> None:
+    blobs, snapshot = tmp_path / "blobs", tmp_path / "snapshot"
+    blobs.mkdir()
+    snapshot.mkdir()
+    write_onnx(blobs / "m.onnx", DYNAMIC, external="weights.data")
+    (blobs / "weights.data").rename(blobs / "other name")
+    (snapshot / "m.onnx").symlink_to(blobs / "m.onnx")
+    (snapshot / "weights.data").symlink_to(blobs / "other name")
+    assert read_onnx(snapshot / "m.onnx").weight_files == ("weights.data",)
+
+
+def with_a_sequence(path: Path) -> Path:
+    """A second output that is a sequence of embeddings."""
+    model = onnx.load(write_onnx(path, DYNAMIC))
+    model.graph.node.append(onnx.helper.make_node("SequenceConstruct", ["output"], ["list"]))
+    kind = onnx.helper.make_tensor_sequence_value_info("list", TensorProto.FLOAT, None)
+    model.graph.output.append(kind)
+    onnx.save(model, path)
+    return path
+
+
 def with_too_short_weights(path: Path) -> Path:
     write_onnx(path, DYNAMIC, external="weights.data")
     (path.parent / "weights.data").write_bytes(b"short")
@@ -323,6 +354,7 @@ REFUSED: dict[str, tuple[Any, dict[str, Any], str]] = {
         {"onnx_output": "map"},
         r"gives map of shape \[1, 3, 10, 8\] for 1 image, .* evaluate.onnx_output.*" + SCORE,
     ),
+    "a sequence": (with_a_sequence, {"onnx_output": "list"}, "list .*not one row of numbers.*" + SCORE),
     "two outputs": (
         lambda path: write_onnx(path, DYNAMIC, more_outputs=TWO),
         {},
