@@ -2,6 +2,7 @@
 
 import ast
 import operator
+import warnings
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +14,8 @@ __all__ = ["Constraint", "parse_constraint"]
 
 Values = Mapping[str, Any]
 Evaluate = Callable[[Values], Any]
+
+_MAX_TEXT = 200  # characters of an expression or a value in a message
 
 
 @dataclass(frozen=True)
@@ -37,13 +40,17 @@ class Constraint:
         Raises:
             ValueError: the expression cannot be computed or is not true or false; the message is one sentence.
         """
+        subject = f"constraints: {_shorten(self.text)}"
         try:
             result = self._evaluate(values)
+            # Python refuses to write integers of thousands of digits.
+            shown = "" if isinstance(result, bool) else _shorten(repr(result))
         except (ArithmeticError, TypeError, ValueError, RecursionError) as error:
             operands = ", ".join(f"{key} = {values[key]!r}" for key in self.keys) or "any configuration"
-            raise ValueError(f"constraints: {self.text}: cannot be computed for {operands}: {error}.") from None
+            reason = _shorten(str(error))
+            raise ValueError(f"{subject}: cannot be computed for {_shorten(operands)}: {reason}.") from None
         if not isinstance(result, bool):
-            raise ValueError(f"constraints: {self.text}: is {result!r}, not true or false: write a comparison.")
+            raise ValueError(f"{subject}: is {shown}, not true or false: write a comparison.")
         return result
 
 
@@ -62,12 +69,21 @@ def parse_constraint(text: str, spec_keys: Collection[str]) -> Constraint:
     """
     keys: dict[str, None] = {}
     try:
-        evaluate = _build(ast.parse(text.strip(), mode="eval").body, spec_keys, keys)
-    except (SyntaxError, MemoryError, RecursionError):
-        raise ValueError(f"constraints: {text!r} is not an expression, such as train.optim.gamma < 0.5.") from None
+        with warnings.catch_warnings(action="ignore"):  # Python's compiler warns about some texts
+            tree = ast.parse(text.strip(), mode="eval")
+        evaluate = _build(tree.body, spec_keys, keys)
+    except (SyntaxError, MemoryError, RecursionError, UnicodeError):
+        example = "such as train.optim.gamma < 0.5"
+        raise ValueError(f"constraints: {_shorten(text)!r} is not an expression, {example}.") from None
     except ValueError as error:
-        raise ValueError(f"constraints: {text}: {error}") from None
+        raise ValueError(f"constraints: {_shorten(text)}: {error}") from None
     return Constraint(text.strip(), tuple(keys), evaluate)
+
+
+def _shorten(text: str) -> str:
+    """Return a text as one line for a message, cut where it is long."""
+    line = " ".join(text.split())
+    return line if len(line) <= _MAX_TEXT else f"{line[:_MAX_TEXT]}..."
 
 
 def _numeric(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -129,7 +145,7 @@ def _build(node: ast.expr, spec_keys: Collection[str], keys: dict[str, None]) ->
         case ast.Compare(left=left, ops=ops, comparators=nodes) if all(type(op) in _COMPARISONS for op in ops):
             return _comparison([_COMPARISONS[type(op)] for op in ops], build_all([left, *nodes]))
     raise ValueError(
-        f"{ast.unparse(node)!r} is not allowed: use comparisons, and, or, not, + - * / // %, "
+        f"{_shorten(ast.unparse(node))!r} is not allowed: use comparisons, and, or, not, + - * / // %, "
         "numbers, strings, lists, keys of the spec, len, min, max and abs."
     )
 
@@ -139,7 +155,9 @@ def _key(text: str, spec_keys: Collection[str]) -> str:
     if key in spec_keys:
         return key
     suggestion = nearest_key(text)
-    raise ValueError(f"{text} is not a key of the spec" + (f"; did you mean {suggestion}?" if suggestion else "."))
+    raise ValueError(
+        f"{_shorten(text)} is not a key of the spec" + (f"; did you mean {suggestion}?" if suggestion else ".")
+    )
 
 
 def _apply(function: Callable[..., Any], arguments: list[Evaluate]) -> Evaluate:
