@@ -3,7 +3,9 @@
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, urlsplit
@@ -11,12 +13,12 @@ from urllib.parse import SplitResult, urlsplit
 if TYPE_CHECKING:
     from requests import Response
 
-__all__ = ["CREDENTIALS", "server_error"]
+__all__ = ["CREDENTIALS", "PATIENT", "QUICK", "Patience", "server_error"]
 
-_CONNECT_SECONDS, _RESPONSE_SECONDS = 2.0, 3.0
-_TOTAL_SECONDS = 10.0  # of a check, name servers and slow answers included
+_CONNECT_SECONDS = 2.0
 _PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
 _REQUEST_PATH = "/api/2.0/mlflow/experiments/search"
+_BUSY_STATUSES = (429, 503)
 CREDENTIALS = "refuses this user: check MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
 _START_SERVER = "start it, or set MLFLOW_TRACKING_URI"
 _USE_HTTPS = "speaks TLS: write https:// in MLFLOW_TRACKING_URI"
@@ -28,7 +30,26 @@ _TRUST_CERTIFICATE = (
 _NOT_MLFLOW = "is not an MLflow server: check its port and path, and set MLFLOW_TRACKING_URI"
 
 
-def server_error(uri: str) -> str | None:
+@dataclass(frozen=True)
+class Patience:
+    """How long a check waits for a server.
+
+    Attributes:
+        response: Seconds in which the server must begin to answer.
+        total: Seconds of the whole check, name servers, slow answers and retries included.
+        pauses: Seconds before each retry, when the server answers that it is busy.
+    """
+
+    response: float
+    total: float
+    pauses: tuple[float, ...] = ()
+
+
+QUICK = Patience(response=3.0, total=10.0)  # of a warning
+PATIENT = Patience(response=30.0, total=60.0, pauses=(1.0, 2.0, 4.0))  # of an error, which may end a sweep
+
+
+def server_error(uri: str, patience: Patience = QUICK) -> str | None:
     """Describe why a store's server cannot be used, as the rest of a sentence; None if it can, or there is no server.
 
     An MLflow server receives a request like those of MLflow's client, with the same environment variables for users,
@@ -41,11 +62,11 @@ def server_error(uri: str) -> str | None:
     if url.scheme in ("http", "https"):
         import mlflow  # noqa: F401  # not in the thread: two that import it can each see an incomplete module
 
-        return _in_time(lambda: _mlflow_error(uri))
-    return _in_time(lambda: _database_error(url)) if url.hostname and _port(url) else None
+        return _in_time(lambda: _mlflow_error(uri, patience), patience.total)
+    return _in_time(lambda: _database_error(url), patience.total) if url.hostname and _port(url) else None
 
 
-def _in_time(check: Callable[[], str | None]) -> str | None:
+def _in_time(check: Callable[[], str | None], seconds: float) -> str | None:
     """Return the result of a check; a sentence if it takes too long, for example because an answer trickles in."""
     results = SimpleQueue[tuple[str | None, Exception | None]]()
 
@@ -57,9 +78,9 @@ def _in_time(check: Callable[[], str | None]) -> str | None:
 
     threading.Thread(target=run, daemon=True).start()
     try:
-        reason, error = results.get(timeout=_TOTAL_SECONDS)
+        reason, error = results.get(timeout=seconds)
     except Empty:
-        return f"has not answered completely after {_TOTAL_SECONDS:g} s: start it again, or set MLFLOW_TRACKING_URI"
+        return f"has not answered completely after {seconds:g} s: start it again, or set MLFLOW_TRACKING_URI"
     if error:
         raise error
     return reason
@@ -75,14 +96,23 @@ def _database_error(url: SplitResult) -> str | None:
         return f"does not answer ({error.strerror or error}): {_START_SERVER}"
 
 
-def _mlflow_error(uri: str) -> str | None:
+def _mlflow_error(uri: str, patience: Patience) -> str | None:
     from mlflow.exceptions import MlflowException
     from mlflow.utils.credentials import get_default_host_creds
     from mlflow.utils.rest_utils import http_request
 
-    options = {"timeout": (_CONNECT_SECONDS, _RESPONSE_SECONDS), "max_retries": 0, "raise_on_status": False}
+    options = {"timeout": (_CONNECT_SECONDS, patience.response), "max_retries": 0, "raise_on_status": False}
+
+    def request() -> "Response":
+        return http_request(get_default_host_creds(uri), _REQUEST_PATH, "GET", params={"max_results": 1}, **options)
+
     try:
-        response = http_request(get_default_host_creds(uri), _REQUEST_PATH, "GET", params={"max_results": 1}, **options)
+        response = request()
+        for pause in patience.pauses:
+            if response.status_code not in _BUSY_STATUSES:
+                break
+            time.sleep(pause)
+            response = request()
     except MlflowException as error:
         if reason := _request_error(urlsplit(uri), error.__context__):
             return reason

@@ -85,22 +85,24 @@ def client(uri: str) -> "MlflowClient":
 def open_client(uri: str) -> "MlflowClient":
     """Return a client of a store that answers; without this check each request would wait for a minute.
 
+    A server that does not answer is waited for 30 seconds, and one that is busy is asked again.
+
     Raises:
         InputError: the address cannot be that of a store, or an SQLite file cannot be used.
         InfrastructureError: the server is unreachable, or something else answers there.
     """
-    if not _local_error(uri) and (reason := connection_error(uri)):
+    if not _local_error(uri) and (reason := connection_error(uri, server.PATIENT)):
         raise InfrastructureError(reason)
     return client(uri)
 
 
-def connection_error(uri: str) -> str | None:
+def connection_error(uri: str, patience: server.Patience = server.QUICK) -> str | None:
     """Describe in one sentence why a store cannot be used and what to do; None if it can. Nothing is created.
 
-    This takes about four seconds if a server does not answer, and at most ten.
+    By default this takes about four seconds if a server does not answer, and at most ten.
     """
     try:
-        reason = _local_error(uri) or server.server_error(uri)
+        reason = _local_error(uri) or server.server_error(uri, patience)
     except Exception as error:  # MLflow may raise anything for an unusual address
         reason = f"does not answer as it should ({one_line(error)}): check MLFLOW_TRACKING_URI"
     return reason and _full_message(uri, reason)

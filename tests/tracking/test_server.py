@@ -2,8 +2,9 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from reid_tune.errors import InfrastructureError
 from reid_tune.tracking import server
 from reid_tune.tracking.registry.overview import list_versions
 from reid_tune.tracking.sender import send_all
-from reid_tune.tracking.store import connection_error
+from reid_tune.tracking.server import PATIENT, QUICK, Patience
+from reid_tune.tracking.store import connection_error, open_client
 
 
 @contextmanager
@@ -59,22 +61,74 @@ ODD = [
 
 
 @pytest.mark.parametrize(("status", "body", "pause", "reason"), ODD)
-def test_what_else_may_answer(
-    monkeypatch: pytest.MonkeyPatch, status: int, body: bytes, pause: float, reason: str
-) -> None:
-    monkeypatch.setattr(server, "_TOTAL_SECONDS", 1.0 if pause else 10.0)
+def test_what_else_may_answer(status: int, body: bytes, pause: float, reason: str) -> None:
     with answering(status, body, pause) as uri:
         start = time.monotonic()
-        message = connection_error(uri)
+        message = connection_error(uri, Patience(3.0, 1.0) if pause else QUICK)
     assert str(message).startswith(f"the MLflow store {uri} {reason}") and str(message).count("\n") == 0
     assert time.monotonic() - start < 8, "a busy machine included"
 
 
 def test_commands_ask_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, events: Callable, write: Callable) -> None:
     """Each of their requests would wait for a minute."""
-    monkeypatch.setattr(server, "_TOTAL_SECONDS", 0.5)
+    monkeypatch.setattr(server, "PATIENT", Patience(3.0, 0.5))
     write(tmp_path / "events.jsonl", events("odd", tmp_path))
     with answering(200, b" " * 1000, 0.1) as uri:
         for call in (lambda: send_all(tmp_path / "events.jsonl", uri), lambda: list_versions(uri)):
             with pytest.raises(InfrastructureError, match=r"has not answered completely after 0\.5 s"):
                 call()
+
+
+@contextmanager
+def busy(statuses: Sequence[int], pause: float) -> Iterator[str]:
+    """A server with the answers of an MLflow server, each after a pause; the last status repeats."""
+    remaining = list(statuses)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            time.sleep(pause)
+            self.send_response(remaining.pop(0) if len(remaining) > 1 else remaining[0])
+            self.send_header("Content-Length", "2")
+            self.end_headers()
+            self.wfile.write(b"{}")
+
+        def log_message(self, *_: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as web:
+        web.daemon_threads = True
+        threading.Thread(target=web.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{web.server_port}"
+        web.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("statuses", "pause", "reason"),
+    [
+        ([200], 0.0, None),
+        ([200], 0.5, None),
+        ([429, 200], 0.0, None),
+        ([503, 200], 0.0, None),
+        ([503, 429, 503, 200], 0.0, None),
+        ([503, 401], 0.0, "refuses this user"),
+        ([503, 404], 0.0, "is not an MLflow server"),
+        ([500, 200], 0.0, "fails with status 500"),
+        ([429], 0.0, "has too many requests"),
+        ([503], 0.0, "fails with status 503"),
+    ],
+)
+def test_a_command_waits_for_a_busy_server(
+    statuses: list[int], pause: float, reason: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "PATIENT", replace(PATIENT, pauses=tuple(0.01 for _ in PATIENT.pauses)))
+    with busy(statuses, pause) as uri:
+        if reason:
+            with pytest.raises(InfrastructureError, match=reason):
+                open_client(uri)
+        else:
+            open_client(uri)
+
+
+def test_only_a_warning_is_impatient() -> None:
+    with busy([200], 0.5) as uri:
+        assert "does not answer" in str(connection_error(uri, Patience(0.1, 10.0)))
+    assert QUICK.response == 3 and PATIENT.response == 30 and PATIENT.total > PATIENT.response + sum(PATIENT.pauses)
