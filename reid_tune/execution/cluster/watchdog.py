@@ -1,6 +1,7 @@
 """The exit of a command whose cluster is lost: Ray would wait forever, or end the process without a message."""
 
 import contextlib
+import errno
 import os
 import shutil
 import socket
@@ -21,6 +22,7 @@ INTERVAL = 5.0  # seconds between probes
 _HEAD_SECONDS = 40.0  # a network may be interrupted
 _LOCAL_SECONDS = 10.0  # Ray's processes on this machine, which nothing starts again
 _ANSWER_SECONDS = 120.0  # a process may be suspended
+_SILENCE = (errno.ECONNREFUSED, errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.EHOSTDOWN, errno.ENETUNREACH, errno.ENETDOWN)
 
 
 @dataclass(frozen=True)
@@ -103,8 +105,9 @@ def _accepts(address: str) -> bool:
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host, int(port)), INTERVAL).close()
-    except OSError:
-        return False
+    except OSError as error:
+        # Any other error is one of this process, for example too many open files.
+        return not (isinstance(error, TimeoutError) or error.errno in _SILENCE)
     return True
 
 

@@ -1,5 +1,6 @@
 """A lost cluster, simulated by ports at which nothing listens any more and by answers that do not come."""
 
+import errno
 import os
 import socket
 import subprocess
@@ -68,6 +69,39 @@ def test_the_process_is_ended_when_nobody_answers(
             server.close()
             assert ended.wait(60)
     assert capsys.readouterr().err == MESSAGE and not (tmp_path / "session").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "accepts"),
+    [
+        (ConnectionRefusedError(errno.ECONNREFUSED, "refused"), False),
+        (TimeoutError("timed out"), False),
+        (OSError(errno.ETIMEDOUT, "timed out"), False),
+        (OSError(errno.EHOSTUNREACH, "no route"), False),
+        (OSError(errno.ENETUNREACH, "no network"), False),
+        (OSError(errno.ENETDOWN, "network down"), False),
+        (OSError(errno.EMFILE, "too many open files"), True),
+        (OSError(errno.ENFILE, "too many open files in system"), True),
+        (OSError(errno.ENOBUFS, "no buffers"), True),
+        (OSError(errno.ENOMEM, "no memory"), True),
+        (OSError(errno.EADDRNOTAVAIL, "no ports"), True),
+        (PermissionError(errno.EPERM, "forbidden"), True),
+        (socket.gaierror(socket.EAI_AGAIN, "the name server is busy"), True),
+    ],
+)
+def test_errors_of_this_process_are_not_silence(error: OSError, accepts: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(socket, "create_connection", fail)
+    assert watchdog._accepts("127.0.0.1:6379") is accepts
+
+
+def test_a_process_that_is_too_busy_to_accept_is_not_silent() -> None:
+    """The kernel completes the connections of its queue."""
+    with socket.create_server(("127.0.0.1", 0), backlog=128) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        assert all(watchdog._accepts(address) for _ in range(100)), "100 probes are more than eight minutes"
 
 
 @pytest.mark.parametrize(
