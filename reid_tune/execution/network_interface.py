@@ -32,11 +32,19 @@ def torch_config(backend: str) -> Iterator[Any]:
     import ray.util
 
     timeout = int(GROUP_TIMEOUT.total_seconds())
-    if not ipaddress.ip_address(ray.util.get_node_ip_address()).is_loopback:
+    if not _is_loopback(ray.util.get_node_ip_address()):
         yield torch_config_with_hook(backend, timeout, choose_network_interface, None)
         return
     with tempfile.TemporaryDirectory(prefix="reid-tune-") as folder:
         yield torch_config_with_hook(backend, timeout, choose_network_interface, f"{folder}/rendezvous")
+
+
+def _is_loopback(address: str) -> bool:
+    """Whether an address of a node is the loopback; a host name, which a node may have instead, is not."""
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return False
 
 
 def choose_network_interface() -> None:

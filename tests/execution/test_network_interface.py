@@ -10,7 +10,18 @@ from reid_tune.training.timeouts import GROUP_TIMEOUT
 
 
 @pytest.mark.parametrize(
-    ("address", "is_local"), [("127.0.0.1", True), ("::1", True), ("10.77.0.2", False), ("fe80::1", False)]
+    ("address", "is_local"),
+    [
+        ("127.0.0.1", True),
+        ("127.3.2.1", True),
+        ("::1", True),
+        ("10.77.0.2", False),
+        ("fe80::1", False),
+        ("fe80::1%eth0", False),
+        ("gpu-node-7", False),
+        ("gpu-node-7.cluster.local", False),
+        ("localhost", False),
+    ],
 )
 def test_workers_find_each_other_through_a_file_on_one_machine_only(
     address: str, is_local: bool, monkeypatch: pytest.MonkeyPatch
