@@ -8,13 +8,13 @@ from contextvars import ContextVar
 from typing import Any
 
 from reid_tune.config.yaml_reader import parse_value
+from reid_tune.environment import is_secret_name
 from reid_tune.errors import InputError
 
 __all__ = ["Interpolation", "ReferenceFault", "allow_variables", "is_missing"]
 
 _MAX_LENGTH = 100_000  # characters that the references of a spec stand for
 _MAX_DEPTH = 20
-_SECRET = re.compile(r"KEY|SECRET|TOKEN|PASSWORD|PASSWD|PASSPHRASE|CREDENTIAL", re.IGNORECASE)
 _CLOSING = re.compile(r"\$\{|\}")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,199}")
 
@@ -165,7 +165,7 @@ def _environment_value(argument: str) -> str | None:
     name = name.strip().strip("'\"")
     if not _NAME.fullmatch(name):
         raise ReferenceFault("${oc.env:...} needs the name of an environment variable")
-    if _SECRET.search(name) and name not in _ALLOWED.get():
+    if is_secret_name(name) and name not in _ALLOWED.get():
         raise ReferenceFault(
             f"the environment variable {name} may hold a secret: add --allow-env {name} if the spec is to read it"
         )
