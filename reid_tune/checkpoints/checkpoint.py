@@ -3,6 +3,7 @@
 import io
 import pickle
 import platform
+import warnings
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
@@ -172,7 +173,8 @@ def _read_tensors(file: IO[bytes], path: Path) -> Any:
         kind = describe_other_kind(path) or "is not a file written by torch.save"
         raise InputError(f"{path} is not a checkpoint: it {kind}.")
     try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # torch guesses about damaged bytes
+            content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged bytes make the reader raise errors of any kind
         if record := find_damaged_record(file):
             raise _damage(path, f"{record} in it differs from its checksum") from None

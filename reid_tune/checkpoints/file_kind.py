@@ -59,7 +59,7 @@ def _describe_tar(path: Path) -> str:
     try:
         with tarfile.open(path) as archive:
             names = [member.name for member, _ in zip(archive, range(_MAX_NAMES + 1), strict=False)]
-    except (tarfile.TarError, OSError):
+    except Exception:  # damaged bytes make the reader raise errors of any kind
         names = []
     if {"storages", "tensors"} & set(names):
         return "is in the oldest form of torch.save: load it with PyTorch, which may run code in it, and save it again"
@@ -70,7 +70,7 @@ def _describe_zip(path: Path) -> str | None:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except (zipfile.BadZipFile, OSError, ValueError):
+    except Exception:  # damaged bytes make the reader raise errors of any kind
         return None
     bases = {name.rpartition("/")[2] for name in names}
     if "constants.pkl" in bases:
