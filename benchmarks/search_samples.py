@@ -1,4 +1,4 @@
-"""Sampled objective: mAP after every epoch of random trainings over eleven keys, and a forest that interpolates it."""
+"""Sampled objective: mAP after every epoch of random trainings over ten keys, and a forest that interpolates it."""
 
 import json
 from collections.abc import Mapping, Sequence

@@ -15,7 +15,7 @@ _SECRET_WORDS = ("CREDENTIAL", "KEY", "PASSPHRASE", "PASSWD", "PASSWORD", "SECRE
 
 def is_secret_name(name: str) -> bool:
     """Whether a variable of this name may hold a secret: the name contains one of the usual words."""
-    return any(word in name.upper() for word in _SECRET_WORDS)
+    return any(word in name.upper() for word in _SECRET_WORDS) or name.upper().endswith(("_PAT", "_PWD"))
 
 
 def compiler_cache() -> dict[str, str]:

@@ -26,6 +26,7 @@ _REMOVED = "REMOVED"
 _MIN_SECRET = 4  # characters; shorter values of variables would remove parts of ordinary words
 _LAST_EVENTS, _LAST_LINES, _MAX_LOGS = 300, 200, 20
 _MAX_LINE = 20_000  # characters; the first event has the whole sweep
+_AUTHORIZATION = re.compile(r"\b(Bearer|Basic)\s+[^\s\"',}]+", re.I)
 _ASSIGNED = re.compile(
     r"((?:key|token|secret|password|passphrase|credential)\w*[\"']?\s*[=:]\s*[\"']?)[^\s\"',}&]+", re.I
 )
@@ -49,7 +50,12 @@ class Redaction:
         """Return a text without secrets and without passwords in addresses."""
         for secret in self._secrets:
             text = text.replace(secret, _REMOVED).replace(json.dumps(secret)[1:-1], _REMOVED)
-        return "\n".join(_ASSIGNED.sub(rf"\1{_REMOVED}", redact(line)) for line in text.split("\n"))
+        return "\n".join(self._line(line) for line in text.split("\n"))
+
+    @staticmethod
+    def _line(line: str) -> str:
+        line = _AUTHORIZATION.sub(rf"\1 {_REMOVED}", redact(line))
+        return _ASSIGNED.sub(rf"\1{_REMOVED}", line)[:_MAX_LINE]
 
     def tree(self, content: Any, key: str = "") -> Any:
         """Return settings without the values of keys that look like secrets."""
@@ -141,4 +147,4 @@ def _tail(path: Path, count: int) -> str:
     except OSError as error:
         return str(error)
     kept = lines if len(lines) <= count else [lines[0], f"... {len(lines) - count:,} lines ...", *lines[1 - count :]]
-    return "\n".join(line[:_MAX_LINE] for line in kept)
+    return "\n".join(kept)

@@ -145,8 +145,8 @@ def check_disk(subject: str, folder: Path, advice: str, minimum: int = _MIN_DISK
         advice: What to do otherwise.
         minimum: Bytes that must be free.
     """
-    present = next(path for path in (folder, *folder.parents) if path.exists())
     try:
+        present = next(path for path in (folder, *folder.parents) if path.exists())
         with tempfile.TemporaryFile(dir=present) as file:
             file.write(b"reid-tune doctor")
         free = shutil.disk_usage(present).free

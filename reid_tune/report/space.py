@@ -18,6 +18,7 @@ __all__ = ["first_suggestions", "ranges_table", "suggestions_table"]
 def first_suggestions(sweep: SweepConfig, count: int) -> list[dict[str, Any]]:
     """Return the parameters of the trials 1 to `count`, suggested without results; a small space has fewer."""
     study = Study(sweep)
+    count = min(count, sweep.file.budget.trials - 1)
     suggestions = (study.ask(trial_run(number), number) for number in range(1, count + 1))
     return [parameters for parameters in suggestions if parameters is not None]
 

@@ -8,7 +8,7 @@ from reid_tune.config.load import with_parameters
 from reid_tune.config.unused_fields import keys_with_conditions, unused_fields
 from reid_tune.search_space.load import SweepConfig
 
-__all__ = ["KnownConfigurations", "configuration_key"]
+__all__ = ["KnownConfigurations", "configuration_key", "value_text"]
 
 
 def configuration_key(sweep: SweepConfig, configuration: Mapping[str, Any]) -> str:
@@ -28,7 +28,20 @@ def configuration_key(sweep: SweepConfig, configuration: Mapping[str, Any]) -> s
     if not keys.isdisjoint(keys_with_conditions()):
         experiment = with_parameters(sweep.experiment, configuration, str(sweep.source))
         keys -= {field.key for field in unused_fields(experiment)}
-    return json.dumps({key: values[key] for key in sorted(keys)})
+    return value_text({key: values[key] for key in sorted(keys)})
+
+
+def value_text(value: Any) -> str:
+    """Return a value as text, equal for equal numbers: a choice may have 1 where the spec has 1.0."""
+    return json.dumps(_with_floats(value))
+
+
+def _with_floats(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _with_floats(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_with_floats(inner) for inner in value]
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 class KnownConfigurations:

@@ -1,6 +1,5 @@
 """Configurations of a search space as points of a unit cube, and as inputs of the Gaussian process."""
 
-import json
 import math
 from collections import ChainMap
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,6 +8,7 @@ from typing import Any
 import numpy as np
 from optuna.distributions import CategoricalDistribution, IntDistribution
 
+from reid_tune.search.configurations import value_text
 from reid_tune.search.gaussian_process import Points
 from reid_tune.search_space.ranges import LOGARITHMIC_KINDS, ListRange, NumberRange, Range
 from reid_tune.search_space.space import SearchSpace
@@ -92,7 +92,7 @@ class SpaceEncoding:
                 self._fill(numbers, choices, f"{name}[{index}]", inner, element)
         elif name in self._options:
             options = self._options[name]
-            choices[self._choices.index(name)] = options.setdefault(json.dumps(value), len(options))
+            choices[self._choices.index(name)] = options.setdefault(value_text(value), len(options))
 
 
 def _leaves(name: str, range_: Range) -> Iterator[tuple[str, Range]]:

@@ -22,6 +22,7 @@ _STEP, _STEP_PROBABILITY, _REDRAW_PROBABILITY = 0.1, 0.7, 0.05
 _MAX_OBSERVATIONS = 400
 _MAX_REACHED = 200  # trials with the best scores that a candidate must improve on
 _MAX_CURVES = 200  # full-length trials, the last ones, for the mean gain until full length
+_CORNER = 1.2  # logarithm of the cost at which a front ends, in spans of the trials' costs
 _UNTRAINABLE = ("non_finite", "out_of_memory")  # failures that teach that a configuration is bad
 
 
@@ -34,7 +35,7 @@ class ObservedTrial:
         point: Its point at full length.
         full_length: Its last epoch.
         scores: Score by 1-based epoch.
-        costs: Values of the further objectives, smaller is better; empty until they are known.
+        costs: Values of the further objectives, smaller is better.
         is_running: Whether it may still reach its last epoch.
         is_failed: Whether its configuration cannot be trained.
     """
@@ -65,20 +66,16 @@ class JointSampler:
         seed: Seed of the search.
         startup: Number of trials with a score or a failure before which configurations are spread evenly.
         levels: Epochs of the rungs. The process learns from the scores there and from the last one of each trial.
-        has_costs: Whether there are further objectives.
 
     Attributes:
         trials: Trials by run.
     """
 
-    def __init__(
-        self, encoding: SpaceEncoding, seed: int, startup: int, levels: Sequence[int], *, has_costs: bool = False
-    ) -> None:
+    def __init__(self, encoding: SpaceEncoding, seed: int, startup: int, levels: Sequence[int]) -> None:
         self.encoding = encoding
         self.seed = seed
         self.startup = startup
         self.levels = frozenset(levels)
-        self.has_costs = has_costs
         self.trials: dict[str, ObservedTrial] = {}
 
     def add(self, run: str, configuration: Mapping[str, Any]) -> None:
@@ -86,19 +83,16 @@ class JointSampler:
         full_length = configuration.get("train.num_epochs", self.encoding.space.base["train.num_epochs"])
         self.trials[run] = ObservedTrial(configuration, self.encoding.points([configuration], [0.0]), full_length)
 
-    def end(self, run: str, scores: Mapping[int, float], costs: Sequence[float], failure: str) -> None:
+    def end(self, run: str, scores: Mapping[int, float], failure: str) -> None:
         """Record the end of a trial; for the arguments see `Study.tell`."""
         trial = self.trials[run]
         trial.scores = {epoch: score for epoch, score in scores.items() if math.isfinite(score)}
-        trial.costs, trial.is_running, trial.is_failed = costs, False, failure in _UNTRAINABLE
+        trial.is_running, trial.is_failed = False, failure in _UNTRAINABLE
 
     def candidates(self, number: int) -> Iterator[dict[str, Any]]:
         """Yield candidates for a trial, the best one first."""
         scored = sum(bool(trial.scores) and not trial.is_failed for trial in self.trials.values())
         failed = sum(trial.is_failed for trial in self.trials.values())
-        # The first trial with costs is one that has ended.
-        if self.has_costs and not any(trial.scores and trial.costs for trial in self.trials.values()):
-            scored = 0
         if scored < 2 or scored + failed < self.startup:
             sobol = qmc.Sobol(max(1, self.encoding.dimensions), rng=self.seed)
             sobol.fast_forward(number)
@@ -139,14 +133,15 @@ class JointSampler:
         """Return what each candidate is expected to gain."""
         means, deviations = process.predict(candidates)
         # Also what stopped trials would have reached: otherwise the best of them would be tried again and again.
-        tried = [trial for trial in best if trial.costs or not self.has_costs][:_MAX_REACHED]
+        tried = best[:_MAX_REACHED]
         points = _points(tried)
         reached = process.predict(points)[0]
-        if not self.has_costs:
+        if not tried[0].costs:
             return expected_improvement(means, deviations, float(reached.max()))
         growth = np.zeros(len(candidates))
         for costs in np.log([trial.costs for trial in tried]).T:
-            low, span = costs.min(), np.ptp(costs) or 1.0
+            # The corner is beyond the most expensive trial: otherwise a better one at its cost would gain nothing.
+            low, span = costs.min(), _CORNER * np.ptp(costs) or 1.0
             expected = GaussianProcess(points, costs).predict(candidates)[0]
             front = list(zip(reached, (costs - low) / span, strict=True))
             growth += expected_front_growth(
@@ -157,10 +152,11 @@ class JointSampler:
     def _process(self, gain: "_MeanGain") -> GaussianProcess:
         """Return the process of all scores, shifted by the mean gain until full length, and of failures."""
         rows = [
-            (trial, math.log(epoch / trial.full_length), score + gain(epoch / trial.full_length))
+            (trial, math.log(epoch / trial.full_length), trial.scores[epoch] + gain(epoch / trial.full_length))
             for trial in self.trials.values()
-            for epoch, score in trial.scores.items()
-            if not trial.is_failed and (epoch in self.levels or epoch in (max(trial.scores), trial.full_length))
+            if trial.scores and not trial.is_failed
+            for epoch in sorted(self.levels | {max(trial.scores)})
+            if epoch in trial.scores
         ]
         worst = min(value for _, _, value in rows)
         rows += [(trial, 0.0, worst) for trial in self.trials.values() if trial.is_failed]

@@ -37,13 +37,11 @@ class Study:
         self.known = KnownConfigurations(sweep)
         self.encoding = SpaceEncoding(sweep.space)
         trials = sweep.file.budget.trials
-        self.grid = grid_configurations(sweep.space)[: trials - 1] if self.settings.sampler == "grid" else []
+        self.grid = grid_configurations(sweep.space) if self.settings.sampler == "grid" else []
         startup = max(4, min(_MAX_STARTUP.get(self.settings.sampler, 0), trials // 4))
         self.joint = self.tpe = None
         if self.settings.sampler == "auto":
-            self.joint = JointSampler(
-                self.encoding, self.settings.seed, startup, levels, has_costs=bool(sweep.file.costs)
-            )
+            self.joint = JointSampler(self.encoding, self.settings.seed, startup, levels)
         elif self.settings.sampler == "tpe":
             self.tpe = TpeSampler(sweep.space, startup, len(sweep.file.costs))
 
@@ -69,6 +67,11 @@ class Study:
             self.joint.add(run, parameters)
         elif self.tpe:
             self.tpe.add(run, parameters)
+
+    def record_costs(self, run: str, costs: Sequence[float]) -> None:
+        """Record the further objectives of a trial, which follow from its configuration, in the file's order."""
+        if self.joint:
+            self.joint.trials[run].costs = costs
 
     def report(self, run: str, epoch: int, score: float) -> None:
         """Record the score of a running trial at an epoch."""
@@ -96,7 +99,7 @@ class Study:
             failure: Kind of the failure. The sampler learns from memory errors and diverged losses, not from others.
         """
         if self.joint:
-            self.joint.end(run, epochs, costs, failure)
+            self.joint.end(run, epochs, failure)
         elif self.tpe:
             self.tpe.end(run, outcome_of(state, value, epochs, costs, failure))
 
@@ -120,14 +123,14 @@ class Study:
             if self._is_allowed(parameters):
                 yield from self._new_ones([parameters])
                 repeated += 1
-                if repeated >= _REPEATED_DRAWS and self._is_finite():
+                if repeated >= _REPEATED_DRAWS and self.space.is_finite:
                     break
         if not repeated:
             raise RunFailedError(
                 f"{run}: {_RANDOM_DRAWS:,} random configurations break the constraints: "
                 "loosen them or widen the ranges."
             )
-        if self._is_finite():
+        if self.space.is_finite:
             yield from self._new_ones(filter(self._is_allowed, self.space.all_configurations()))
 
     def _new_ones(self, configurations: Iterator[dict[str, Any]] | list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -137,10 +140,6 @@ class Study:
         random = np.random.default_rng(seed)
         while True:
             yield self.encoding.configuration(random.random(self.encoding.dimensions))
-
-    def _is_finite(self) -> bool:
-        branches = (branch for parameter in self.space.parameters for branch in parameter.branches)
-        return all(branch.range.values() is not None for branch in branches)
 
     def _is_allowed(self, configuration: Mapping[str, Any]) -> bool:
         try:

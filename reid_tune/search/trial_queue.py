@@ -16,9 +16,6 @@ from reid_tune.search_space.load import SweepConfig
 
 __all__ = ["NewTrial", "TrialQueue"]
 
-# Origins of trials that are not initial points.
-_OTHER_ORIGINS = ("spec", "user", "sampler")
-
 
 class NewTrial(NamedTuple):
     """A trial that was recorded and can be started."""
@@ -90,9 +87,8 @@ class TrialQueue:
             return trial
         if self.end_reason() is not None:
             return None
-        used_points = sum(trial.origin not in _OTHER_ORIGINS for trial in trials)
-        if used_points < len(self.initial_points):
-            point = self.initial_points[used_points]
+        point = next((point for point in self.initial_points if point["parameters"] not in self.study.known), None)
+        if point is not None:
             self.study.add_trial(run, point["parameters"])
             return self._record(run, point["parameters"], point["origin"])
         suggestion = self.study.ask(run, len(trials))
@@ -105,6 +101,7 @@ class TrialQueue:
         if self.sweep.file.costs:
             model_costs = model_cost(experiment)
             costs = {name: model_costs[name] for name in self.sweep.file.costs}
+        self.study.record_costs(run, list(costs.values()))
         self.journal.emit(
             RunSuggested(run=run, parameters=dict(parameters), origin=origin, costs=costs, request=request)
         )

@@ -9,6 +9,7 @@ from reid_tune.config.keys import LEAVES, nearest_key
 from reid_tune.config.load import with_parameters
 from reid_tune.errors import InputError
 from reid_tune.journal.sweep_lookup import load_state
+from reid_tune.search.configurations import KnownConfigurations
 from reid_tune.search_space.load import SweepConfig
 from reid_tune.search_space.parse import typed_value
 
@@ -50,12 +51,11 @@ def initial_points(sweep: SweepConfig) -> tuple[list[InitialPoint], list[str]]:
             points += _best_of(sweep, entry, source, warnings)
         else:
             points.append(InitialPoint(parse_user_point(sweep, entry, source), "start_from"))
-    distinct, seen = [], [sweep.space.base]
+    distinct, known = [], KnownConfigurations(sweep)
     for point in points:
-        values = sweep.space.base | point.parameters
-        if values not in seen:
+        if point.parameters not in known:
             distinct.append(point)
-            seen.append(values)
+            known.add(point.parameters)
     return distinct, warnings
 
 

@@ -21,6 +21,8 @@ from reid_tune.storage.s3 import S3Store
 
 __all__ = ["SweepConfig", "load_sweep"]
 
+_MAX_COUNTED = 10_000  # configurations of a space without continuous ranges
+
 
 @dataclass(frozen=True)
 class SweepConfig:
@@ -90,14 +92,26 @@ def load_sweep(path: Path | str, overrides: Sequence[str] = ()) -> SweepConfig:
 
 
 def _with_budget(file: SweepFile, space: SearchSpace, path: Path) -> SweepFile:
-    """Return the file with the number of trials, for a grid at most its size and trial 0."""
+    """Return the file with the number of trials, at most the number of configurations of a small space and trial 0."""
     trials = file.budget.trials
     if file.search.sampler == "grid":
         grid_size = 1 + len(grid_configurations(space))
         trials = min(trials or grid_size, grid_size)
     elif not trials:
         raise InputError(f"{path}: budget.trials is missing.")
+    elif space.is_finite:
+        trials = min(trials, 1 + _count_configurations(space, trials))
     return file.model_copy(update={"budget": file.budget.model_copy(update={"trials": trials})})
+
+
+def _count_configurations(space: SearchSpace, limit: int) -> int:
+    """Return the number of configurations that satisfy the constraints, or `limit` if there may be as many."""
+    count = 0
+    for seen, configuration in enumerate(space.all_configurations()):
+        if count >= limit or seen >= _MAX_COUNTED:
+            return limit
+        count += (space.base | configuration) != space.base and not space.broken_constraints(configuration)
+    return count
 
 
 def _override(tree: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:

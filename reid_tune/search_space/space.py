@@ -55,6 +55,12 @@ class SearchSpace:
                 drawn[parameter.key] = branch.range.decode(branch.name, values)
         return drawn
 
+    @property
+    def is_finite(self) -> bool:
+        """Whether no range is continuous."""
+        branches = (branch for parameter in self.parameters for branch in parameter.branches)
+        return all(branch.range.values() is not None for branch in branches)
+
     def all_configurations(self) -> Iterator[dict[str, Any]]:
         """Yield all configurations of a space without continuous ranges, the last key changing fastest."""
         return _combinations(self.parameters, {}, self.base, lambda values: values.values() or ())

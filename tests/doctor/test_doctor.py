@@ -124,6 +124,7 @@ def test_a_storage_in_a_bucket(url: str, server: dict[str, str], monkeypatch: py
         'encryption_key="another one"',
         "https://host/x?signature=abc&b=c",
         "MLFLOW_TRACKING_PASSWORD=pass word",
+        "Authorization: Bearer abc",
     ],
 )
 def test_no_secret_stays_in_a_text(text: str) -> None:
@@ -131,6 +132,11 @@ def test_no_secret_stays_in_a_text(text: str) -> None:
     for secret in (*SECRETS.values(), "hush", "pa@ss", "abc", "another"):
         assert secret not in redacted
     assert Redaction(SECRETS).text("train.optim.base_lr = 0.001 at epoch 7") == "train.optim.base_lr = 0.001 at epoch 7"
+
+
+def test_a_line_of_json_ends_where_it_did() -> None:
+    line = '{"uri": "https://host/x?token=abc", "n": 1}'
+    assert json.loads(Redaction({}).text(line)) == {"uri": "https://host/x?token=", "n": 1}
 
 
 def test_settings_lose_only_their_secrets() -> None:

@@ -74,7 +74,9 @@ def suggest(found: Study, train: Train, count: int) -> list[dict[str, Any]]:
     suggested = []
     for number in range(1, count + 1):
         suggested.append(found.ask(trial_run(number), number))
-        found.tell(trial_run(number), **train(suggested[-1]))
+        outcome = train(suggested[-1])
+        found.record_costs(trial_run(number), outcome.get("costs", ()))
+        found.tell(trial_run(number), **outcome)
     return suggested
 
 
@@ -196,10 +198,12 @@ def test_the_same_events_give_the_same_suggestions(tmp_path: Path, sampler: str,
         run, width = trial_run(number), 64.0 * (number % 5)
         parameters = first.ask(run, number)
         outcome = kinds[number % 3](0.1 + width / 1000, *((width + 1, width + 1) if values is TWO else ()))
+        first.record_costs(run, outcome["costs"])
         first.tell(run, **outcome)
         events.append((run, json.loads(json.dumps(parameters)), outcome))
     for run, parameters, outcome in events:
         second.add_trial(run, parameters)
+        second.record_costs(run, outcome["costs"])
         second.tell(run, **outcome)
     assert first.ask("trials/0011", 11) == second.ask("trials/0011", 11)
 
@@ -267,6 +271,44 @@ def test_configurations_that_differ_only_in_keys_without_effect_are_one(tmp_path
     suggested = [found.ask(trial_run(number), number) for number in range(1, 6)]
     assert suggested[4] is None, "AdamW has no momentum"
     assert sorted(values[NAME] for values in suggested[:4] if values) == ["AdamW", "SGD", "SGD", "SGD"]
+
+
+def test_a_good_expensive_choice_gets_its_share(tmp_path: Path) -> None:
+    """With two objectives, the front must not end at the most expensive trial."""
+
+    def train(parameters: Mapping[str, Any]) -> Outcome:
+        is_wide = parameters[WIDTH] == 1024
+        score = (0.8 if is_wide else 0.6) - 0.1 * abs(math.log10(parameters[RATE]) + 3) - 0.1 * parameters[MARGIN]
+        return finished(score, 4.5 if is_wide else 1.0)
+
+    values = {"objective": [{"metric": "mAP"}, {"metric": "gflops"}], "space": PLAIN | {WIDTH: {"choice": [64, 1024]}}}
+    suggested = suggest(study(tmp_path, "auto", 30, **values), train, 30)
+    assert 8 <= sum(parameters[WIDTH] == 1024 for parameters in suggested[6:]) <= 20
+
+
+def test_running_trials_with_costs_and_a_failed_one_are_enough_for_a_suggestion(tmp_path: Path) -> None:
+    found = study(tmp_path, "auto", 16, **TWO)
+    for number in range(1, 6):
+        found.ask(trial_run(number), number)
+        found.record_costs(trial_run(number), (float(number), 64.0))
+        found.report(trial_run(number), 1, 0.1 * number)
+    found.tell(trial_run(1), **failed("non_finite", 1.0, 64.0))
+    assert found.ask(trial_run(6), 6) is not None
+
+
+def test_a_whole_number_is_the_same_value_as_in_the_spec(tmp_path: Path) -> None:
+    found = study(tmp_path, "auto", 30, space={"train.optim.bias_lr_factor": {"int": [1, 3]}})
+    assert found.space.base["train.optim.bias_lr_factor"] == 1.0
+    suggested = [found.ask(trial_run(number), number) for number in (1, 2, 3)]
+    assert sorted(map(str, suggested)) == sorted(
+        map(str, [{"train.optim.bias_lr_factor": 2}, {"train.optim.bias_lr_factor": 3}, None])
+    )
+
+
+@pytest.mark.parametrize(("configurations", "trials"), [(2, 3), (9, 5)])
+def test_the_budget_has_no_more_trials_than_a_small_space(tmp_path: Path, configurations: int, trials: int) -> None:
+    space = {WIDTH: {"choice": [64 * number for number in range(1, configurations + 1)]}}
+    assert sweep(tmp_path, "auto", 5, space=space).file.budget.trials == trials
 
 
 def test_what_the_spec_itself_is_is_not_suggested(tmp_path: Path) -> None:

@@ -155,6 +155,7 @@ class TrialSource:
             match event:
                 case RunSuggested():
                     self.study.add_trial(event.run, event.parameters)
+                    self.study.record_costs(event.run, [event.costs[name] for name in self.sweep.file.costs])
                 case EpochReported():
                     score = event.metrics.get(self.metric)
                     pruned[event.run] = not self._apply_score(event.run, event.epoch, score)
