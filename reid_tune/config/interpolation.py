@@ -84,10 +84,23 @@ class Interpolation:
         if isinstance(value, str) and "${" in value:
             return self._expand(value, key, 0)
         if isinstance(value, list | tuple):
-            return [self._resolve(item, key) for item in value]
+            return [self._resolve_item(item, key) for item in value]
         if isinstance(value, Mapping):
-            return {name: self._resolve(item, key) for name, item in value.items()}
+            return {name: self._resolve_item(item, key) for name, item in value.items()}
         return value
+
+    def _resolve_item(self, item: Any, key: str) -> Any:
+        value = self._resolve(item, key)
+        if value is not item and isinstance(item, str):
+            if isinstance(value, list | tuple | Mapping):  # a chain of such lists would multiply its values
+                raise ReferenceFault(f"{item[:80]} is a list or a section, which cannot be a part of a list")
+            self._count(str(value))
+        return value
+
+    def _count(self, text: str) -> None:
+        self._length += len(text)
+        if self._length > _MAX_LENGTH:
+            raise ReferenceFault(f"the references of the spec expand to more than {_MAX_LENGTH:,} characters")
 
     def _expand(self, text: str, key: str, depth: int) -> Any:
         """Return a text with its references replaced; of a single reference, the value as it is."""
@@ -114,9 +127,7 @@ class Interpolation:
                 raise ReferenceFault(f"{text[start : end + 1]} is a list or a section, which cannot be part of a text")
             pieces += text[position:start], str(value)
             position = end + 1
-            self._length += len(pieces[-1])
-            if self._length > _MAX_LENGTH:
-                raise ReferenceFault(f"the references of the spec expand to more than {_MAX_LENGTH:,} characters")
+            self._count(pieces[-1])
         return "".join(pieces) + text[position:]
 
     def _reference(self, reference: str, key: str) -> Any:

@@ -1,5 +1,6 @@
 """References in a spec: to other fields, to the environment, and to no secrets."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,39 @@ def test_references_that_double_at_each_step_are_limited() -> None:
     values = {key: ("x" * 50 + f"${{{other}}}") * 8 for key, other in zip(keys, keys[1:], strict=False)}
     with pytest.raises(InputError, match="the references of the spec expand to more than 100,000 characters"):
         build_experiment({}, values | {keys[-1]: "x" * 50}, "test")
+
+
+def chain(last: Any, item: Any = "${{{}}}") -> dict[str, Any]:
+    """Return lists of three references to the next list, 18 deep."""
+    return {f"wandb.k{i}": [_replace(item, f"wandb.k{i + 1}")] * 3 for i in range(18)} | {"wandb.k18": last}
+
+
+def _replace(item: Any, name: str) -> Any:
+    return {"a": item["a"].format(name)} if isinstance(item, dict) else item.format(name)
+
+
+EXPANSIONS: dict[str, tuple[dict[str, Any], str]] = {
+    "lists in lists": (chain(["a", "b"]), "cannot be a part of a list"),
+    "an empty list": (chain([]), "cannot be a part of a list"),
+    "lists in sections of lists": (chain(["a"], {"a": "${{{}}}"}), "cannot be a part of a list"),
+    "a decoded list": (chain("${oc.decode:[a, b]}"), "cannot be a part of a list"),
+    "a decoded list of lists": ({"wandb.k0": ["${oc.decode:[[a], [b]]}"]}, "cannot be a part of a list"),
+    "a long text": ({"wandb.k0": ["${wandb.k1}"] * 200, "wandb.k1": "x" * 1000}, "expand to more than 100,000"),
+    "a long text of the environment": ({"wandb.k0": ["${oc.env:REID_TUNE_LONG}"] * 5000}, "expand to more than 100,00"),
+    "a long text in sections": ({"wandb.k0": [{"a": "${wandb.k1}"}] * 200, "wandb.k1": "x" * 1000}, "expand to more"),
+}
+
+
+@pytest.mark.parametrize("key", ["model.backbone", "dataset.train_dataset_dir", "dataset.extra_tests"])
+@pytest.mark.parametrize(("values", "problem"), EXPANSIONS.values(), ids=EXPANSIONS)
+def test_lists_of_references_cannot_multiply_their_values(
+    values: dict[str, Any], problem: str, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REID_TUNE_LONG", "x" * 1000)
+    start = time.perf_counter()
+    with pytest.raises(InputError, match=problem):
+        build_experiment({}, values | {key: "${wandb.k0}"}, "test")
+    assert time.perf_counter() - start < 2
 
 
 @pytest.mark.parametrize("name", SECRETS)
