@@ -54,19 +54,29 @@ __all__ = [
 ]
 
 _KEY_PREFIX = "encryption_key="
+_NOT_GIVEN = {"", "???", "~", "null", "Null", "NULL"}
 
 
 def _move_key_to_environment() -> None:
     """Move an encryption key from the arguments to the environment, so that nothing records it with the arguments.
 
+    An argument that gives no key, such as `encryption_key=null`, remains.
+
     Raises:
-        InputError: The command joins a Ray cluster, which would store the command line of this process.
+        InputError: The command joins a Ray cluster, which would store the command line of this process, or the key has
+            a reference.
     """
-    keys = [word for word in sys.argv[1:] if word.startswith(_KEY_PREFIX) and word != _KEY_PREFIX]
+    words = [word for word in sys.argv[1:] if word.startswith(_KEY_PREFIX)]
+    keys = [word for word in words if word.removeprefix(_KEY_PREFIX).strip() not in _NOT_GIVEN]
     if not keys:
         return
     from reid_tune.config.encryption_key import KEY_FILE_VARIABLE, KEY_VARIABLE
 
+    if any("${" in word for word in keys):
+        raise InputError(
+            f"{_KEY_PREFIX}... on the command line has a reference (${{...}}), which is resolved only in a spec: write "
+            f"it into the spec, or set {KEY_VARIABLE}."
+        )
     if any(word.partition("=")[0] == "--address" for word in sys.argv[1:]):
         raise InputError(
             f"--address with {_KEY_PREFIX}... on the command line would show the key in the cluster: name a file with "

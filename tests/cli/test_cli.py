@@ -247,6 +247,27 @@ def test_a_key_on_the_command_line_is_not_shown_to_a_cluster(
     assert KEY_VARIABLE not in os.environ
 
 
+@pytest.mark.parametrize("value", ["${oc.env:CI_KEY}", "${results_dir}", "a${oc.env:CI_KEY}b", "hush${", "\\${hush"])
+def test_a_key_on_the_command_line_is_not_a_reference(
+    refused: Callable[..., str], spec: Path, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(KEY_VARIABLE, raising=False)
+    monkeypatch.setenv("CI_KEY", "hush")
+    message = refused("spec", "validate", spec, f"encryption_key={value}", "--allow-env", "CI_KEY")
+    assert "a reference (${...}), which is resolved only in a spec" in message and "hush" not in message
+    assert KEY_VARIABLE not in os.environ
+
+
+@pytest.mark.parametrize("value", ["", " ", "???", "~", "null", "Null", "NULL"])
+def test_a_key_on_the_command_line_may_be_none(
+    run: Run, spec: Path, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(KEY_VARIABLE, raising=False)
+    result = run("spec", "validate", spec, f"encryption_key={value}")
+    assert (result.status, result.out) == (0, f"{spec}: valid\n") and "other users" not in result.err
+    assert KEY_VARIABLE not in os.environ
+
+
 def write_features(path: Path, **changes: Any) -> Path:
     random = np.random.default_rng(0)
     ids = np.arange(30) % 6
