@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from reid_tune.checkpoints.file_tensors import FileTensor, flatten_tensors
 from reid_tune.checkpoints.head_search import find_heads
 from reid_tune.checkpoints.third_party_keys import translations
+from reid_tune.files import display_name
 
 __all__ = ["NetworkKeys", "WeightMatch", "find_weights", "network_keys"]
 
@@ -52,7 +53,7 @@ class WeightMatch:
         location: Text that names the place of the backbone in the file; empty for its top level without a prefix.
         fitting: Number of the backbone's tensors that the file has in the same shape.
         named: Number of the backbone's tensors whose names the file has.
-        remarks: Sentences about other places in the file that fit as well.
+        remarks: Sentences about other places in the file that fit as well, and about the place of the neck.
     """
 
     tensors: dict[str, Tensor]
@@ -100,7 +101,7 @@ def find_weights(content: Any, network: NetworkKeys) -> WeightMatch:
     if not groups:
         return WeightMatch({entry.full_name: entry.tensor for entry in entries})
     best = groups[0]
-    heads, used = find_heads(entries, best.prefix, network.shapes, network.neck)
+    heads, used, neck_place = find_heads(entries, best.prefix, network.shapes, network.neck)
     members = [entry for entry in entries if entry.is_below(best.prefix)]
     used_inside = {".".join(entry.path[len(best.prefix) :]) for entry in members if entry.full_name in used}
     backbone = {f"backbone.{name}": tensor for name, tensor in best.tensors.items() if name not in used_inside}
@@ -109,8 +110,10 @@ def find_weights(content: Any, network: NetworkKeys) -> WeightMatch:
         for entry in entries
         if entry.keys == members[0].keys and not entry.is_below(best.prefix) and entry.full_name not in used
     }
-    remarks = tuple(_remark(best, other) for other in groups[1:])
-    return WeightMatch({**others, **backbone, **heads}, best.location, best.fitting, best.named, remarks)
+    remarks = [_remark(best, other) for other in groups[1:]]
+    if neck_place is not None:
+        remarks.append(f"the neck is '{display_name(neck_place)}', the only batch norm of its dimension there")
+    return WeightMatch({**others, **backbone, **heads}, best.location, best.fitting, best.named, tuple(remarks))
 
 
 def _ranked_groups(entries: list[FileTensor], network: NetworkKeys) -> list[_Group]:
@@ -158,7 +161,7 @@ def _describe_location(entry: FileTensor, prefix: tuple[str, ...]) -> str:
         suffix = ".".join(entry.path[len(prefix) :])
         written = entry.name.removesuffix(suffix)
         parts.append(f"prefix '{written if written != entry.name else '.'.join(prefix[depth:]) + '.'}'")
-    return ", ".join(parts)
+    return display_name(", ".join(parts))
 
 
 def _preference(prefix: tuple[str, ...]) -> int:

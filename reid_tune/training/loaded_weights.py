@@ -5,6 +5,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from reid_tune.files import display_name
+
 __all__ = ["LoadedWeights", "backbone_names", "shorten"]
 
 _BACKBONE = "backbone."
@@ -26,7 +28,7 @@ class LoadedWeights:
         unused: Names of the file's tensors that were not loaded, in the network's naming.
         untrained: Names of the network's tensors that were to be loaded, but are absent from the file.
         reshaped: Names of those that the file has in another shape, with both shapes.
-        remarks: Sentences about other tensors in the file that fit as well.
+        remarks: Sentences about other tensors in the file that fit as well, and about the place of the neck.
     """
 
     path: Path
@@ -73,4 +75,4 @@ def backbone_names(names: Iterable[str]) -> list[str]:
 def shorten(names: Sequence[str]) -> str:
     """Return the first names, and the number of the others."""
     hidden = len(names) - _MAX_NAMES
-    return ", ".join(names[:_MAX_NAMES]) + (f" and {hidden} more" if hidden > 0 else "")
+    return display_name(", ".join(names[:_MAX_NAMES])) + (f" and {hidden} more" if hidden > 0 else "")

@@ -118,6 +118,19 @@ def norm() -> Weights:
     return {name: torch.full_like(tensor, 3) for name, tensor in torch.nn.BatchNorm1d(NECK).state_dict().items()}
 
 
+def mlp(prefix: str, number: int) -> Weights:
+    """Return a linear layer, a norm with a number, and another linear layer, as a projector of SimCLR or BYOL has."""
+    linear = {"weight": torch.ones(NECK, NECK), "bias": torch.ones(NECK)}
+    layers = (f"{prefix}{number - 1}.", linear), (f"{prefix}{number}.", norm()), (f"{prefix}{number + 2}.", linear)
+    return {name: tensor for place, weights in layers for name, tensor in under(place, weights).items()}
+
+
+def rename(weights: Weights, *names: str) -> Weights:
+    for old, new in zip(names[::2], names[1::2], strict=True):
+        weights = {name.replace(old, new): tensor for name, tensor in weights.items()}
+    return weights
+
+
 KERNEL = torch.randn(NECK, 96, 1, 1)
 # Heads next to a backbone: prefix of the backbone, names and tensors of the heads, expected names.
 HEADS: dict[str, tuple[str, Weights, set[str]]] = {
@@ -133,6 +146,26 @@ HEADS: dict[str, tuple[str, Weights, set[str]]] = {
     "two norms": ("base.", under("a.", norm()) | under("b.", norm()), set()),
     "another dimension": ("base.", under("a.", torch.nn.BatchNorm1d(NECK + 1).state_dict()), set()),
     "inside fc": ("", under("fc.1.", norm()), set()),
+    "numbered heads": ("backbone.", under("heads.0.bnneck.", norm()), {"neck.running_mean"}),
+    "after a convolution": (
+        "backbone.",
+        {"heads.bottleneck.0.weight": KERNEL} | under("heads.bottleneck.1.", norm()),
+        {"neck.running_mean"},
+    ),
+    "before the classifier": (
+        "backbone.",
+        under("bn.", norm()) | {"fc.weight": torch.ones(NECK, NECK)},
+        {"neck.running_mean"},
+    ),
+    "with a projector": ("backbone.", under("feat_bn.", norm()) | mlp("projector.", 1), {"neck.running_mean"}),
+    "a projection head": ("backbone.", mlp("projection_head.layers.", 1), set()),
+    "a projector next to the backbone": ("backbone.", mlp("", 1), set()),
+    "a predictor": ("online.backbone.", mlp("online.predictor.", 1), set()),
+    "another module": ("backbone.", mlp("pose.net.", 3), set()),
+    "a norm of another module": ("backbone.", under("pose.bn.", norm()), set()),
+    "a norm of another dictionary": ("model.backbone.", under("discriminator.1.", norm()), set()),
+    "a projector called neck": ("backbone.", rename(mlp("neck.", 1), "neck.0", "neck.fc0", "neck.1", "neck.bn0"), set()),
+    "a projector in a neck": ("backbone.", mlp("neck.mlp.", 1), set()),
     "two encoders": (
         "query.cnn.",
         under("key.bottleneck.", zeros(norm())) | under("query.bottleneck.", norm()),
@@ -146,13 +179,40 @@ def test_heads_next_to_the_backbone_are_found(
     network: ReIDNet, backbone: Weights, prefix: str, heads: Weights, expected: set[str]
 ) -> None:
     match = find_weights({"state_dict": under(prefix, backbone) | heads}, network_keys(network))
-    found_heads = {name for name in match.tensors if name.partition(".")[0] in ("neck", "projection", "classifier")}
+    found_heads = {"neck.running_mean", "projection.weight", "classifier.weight"} & set(match.tensors)
     assert expected <= set(match.tensors) and (expected or not found_heads)
     assert len(match.tensors) == len(backbone) + len(heads)
     for name in expected & {"neck.weight", "neck.bias"}:
         assert torch.equal(match.tensors[name], norm()["weight"])
     if "model.base.feature.weight" in heads:
         assert torch.equal(match.tensors["projection.weight"], KERNEL[:, :, 0, 0])
+
+
+@pytest.mark.parametrize(
+    ("name", "remark"),
+    [
+        ("heads.bottleneck.0.", "'heads.bottleneck.0'"),
+        ("feat_bn.", "'feat_bn'"),
+        ("wrapped._orig_mod.bnneck.", "'wrapped._orig_mod.bnneck'"),
+        ("a\x1b[31m\nneck.", "'a\\x1b[31m\\nneck'"),
+        ("neck.", ""),
+        ("bottleneck.", ""),
+        ("pose.bn.", ""),
+        ("projector.1.", ""),
+    ],
+)
+def test_a_neck_that_is_recognised_by_its_dimension_is_named(
+    network: ReIDNet, backbone: Weights, name: str, remark: str
+) -> None:
+    match = find_weights(under("backbone.", backbone) | under(name, norm()), network_keys(network))
+    text = f"the neck is {remark}, the only batch norm of its dimension there"
+    assert match.remarks == ((text,) if remark else ())
+
+
+def test_places_in_a_file_are_printable(network: ReIDNet, backbone: Weights) -> None:
+    content = {"a\x1b[2J": under("b\n.", backbone), "c\r": zeros(backbone)}
+    match = find_weights(content, network_keys(network))
+    assert all(text.isprintable() for text in (match.location, *match.remarks)) and "a\\x1b[2J" in match.location
 
 
 def test_tensors_of_another_network_fill_no_gaps(network: ReIDNet, backbone: Weights) -> None:
