@@ -1,19 +1,13 @@
 """Best mAP after equal numbers of epochs: the searches of reid-tune and of Optuna, with several trials at once.
 
-    python benchmarks/search_quality.py [--seeds 20] [--concurrency 1 4 8 16] [--objective table] [--methods NAME ...]
+    python benchmarks/search_quality.py [--seeds 20] [--concurrency 1 4 8 16] [--methods NAME ...] [--make-table LINES]
 
-Searches use a table of real trainings instead of training:
-
-- `table`: mAP on held-out identities of drawn pedestrians after every epoch of 126 trainings (search_table.json), four
-  keys, interpolated linearly between tabulated values, learning rates by their logarithms. A configuration next to one
-  that diverged diverges at the same epoch.
-- `samples`: the same of 400 random trainings over ten keys (search_samples.json), interpolated by a forest whose error
-  is printed.
-
-`--make-table LINES` trains the objective's table first; LINES keeps finished trainings. An epoch of any trial costs
-one, and only full-length trials count. Trial 0 is the spec, in Optuna's searches an enqueued trial where the space
-contains it. Trials at once differ in speed by up to 15 %. Intervals of 95 % are bootstraps over the seeds of the
-search, differences are paired by seed.
+Searches use a table instead of training: search_table.json, made by --make-table, has mAP on held-out identities of
+drawn pedestrians after every epoch of 126 real trainings. Between tabulated learning rates, margins and probabilities
+of erasing it is interpolated linearly, learning rates by their logarithms. A configuration next to one that diverged
+diverges at the same epoch. An epoch of any trial costs one, and only full-length trials count. Trial 0 is the spec, in
+Optuna's searches an enqueued trial where the space contains it. Trials at once differ in speed by up to 15 %. Intervals
+of 95 % are bootstraps over the seeds of the search, differences are paired by seed.
 """
 
 import heapq
@@ -24,27 +18,25 @@ import os
 from argparse import Namespace
 from bisect import bisect
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from multiprocessing import Pool
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import common
 import numpy as np
-import search_samples
-import search_table
 import torch
 from rich.table import Table
-from search_methods import METHODS, Search, make_sweep
-from search_table import AXES, EPOCHS, NAME, RATE, RATES
+from search_methods import METHODS, Search
+from search_table import AXES, EPOCHS, FILE, NAME, RATE, RATES, make_table
 
 from reid_tune.evaluation.intervals import interval
-from reid_tune.search.study import Study
 from reid_tune.tables import print_table
 
 BUDGETS = (60, 120, 240)
 MARGIN, ERASING = AXES
 ADAMS = [name for name, rates in RATES.items() if rates == RATES["Adam"]]
-TABLE_SPACE: dict[str, Any] = {
+SPACE: dict[str, Any] = {
     NAME: {"choice": list(RATES)},
     RATE: [
         {"loguniform": [RATES["Adam"][0], RATES["Adam"][-1]], "when": {NAME: ADAMS}},
@@ -53,20 +45,6 @@ TABLE_SPACE: dict[str, Any] = {
     MARGIN: {"uniform": [AXES[MARGIN][0], AXES[MARGIN][-1]]},
     ERASING: {"uniform": [AXES[ERASING][0], AXES[ERASING][-1]]},
 }
-
-
-class Objective(NamedTuple):
-    """What is searched.
-
-    Attributes:
-        space: Section `space` of the search-space file.
-        curve: Function that returns the mAP by epoch of a configuration; shorter than a training that diverges.
-        description: Sentence about it.
-    """
-
-    space: Mapping[str, Any]
-    curve: Callable[[Mapping[str, Any]], list[float]]
-    description: str
 
 
 class Grid:
@@ -101,15 +79,14 @@ def _between(tabulated: Sequence[float], value: float, *, logarithmic: bool = Fa
 def main() -> None:
     options = parse()
     if options.make_table:
-        make_rows(options)
+        make_table(options.make_table)
     print(common.machine(torch.device("cpu")), flush=True)
-    objective = load_objective(options.objective)
-    print(objective.description)
+    print(f"the best of the table: {100 * load_grid().best:.1f}")
     budgets = (20, 40) if options.quick else BUDGETS
     methods = options.methods or ["auto + asha", "random + asha"] if options.quick else options.methods or list(METHODS)
     seeds = range(2 if options.quick else options.seeds)
     for concurrency in (2,) if options.quick else options.concurrency:
-        jobs = [(method, options.objective, concurrency, seed, budgets) for method in methods for seed in seeds]
+        jobs = [(method, concurrency, seed, budgets) for method in methods for seed in seeds]
         with Pool(options.processes) as pool:
             values = np.array(pool.starmap(run_search, jobs, chunksize=1)).reshape(len(methods), len(seeds), -1)
         print_results(dict(zip(methods, values, strict=True)), concurrency, budgets)
@@ -119,50 +96,24 @@ def parse() -> Namespace:
     parser = common.make_parser(__doc__)
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--concurrency", type=int, nargs="+", default=[1, 4, 8, 16], help="trials at once")
-    parser.add_argument("--objective", choices=["table", "samples"], default="table")
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), metavar="NAME", help="; ".join(METHODS))
     parser.add_argument("--processes", type=int, default=os.cpu_count())
     parser.add_argument("--make-table", type=Path, metavar="LINES", help="train first; LINES keeps finished trainings")
     return parser.parse_args()
 
 
-def make_rows(options: Namespace) -> None:
-    """Train the table or the samples."""
-    if options.objective == "table":
-        search_table.make_table(options.make_table)
-        return
-    with common.temporary_workspace() as folder:
-        sweep = make_sweep(folder, search_samples.SPACE, "random", 7)
-        search_samples.make_samples(options.make_table, Study(sweep).random_draws(7, 400))
+@cache
+def load_grid() -> Grid:
+    """Return the table, read once in each process."""
+    return Grid(json.loads(FILE.read_text()))
 
 
-def load_objective(name: str) -> Objective:
-    if name == "table":
-        grid = Grid(json.loads(search_table.FILE.read_text()))
-        return Objective(TABLE_SPACE, grid.curve, f"the best of the table: {100 * grid.best:.1f}")
-    rows = json.loads(search_samples.FILE.read_text())
-    with common.temporary_workspace() as folder:
-        space = make_sweep(folder, search_samples.SPACE, "random", 0).space
-    forest = search_samples.Forest(space, rows)
-    description = (
-        f"the best of {len(rows)} samples: {100 * forest.best:.1f}; the forest's mean error at full length, on samples "
-        f"that were left out: {100 * forest.error:.1f} points"
-    )
-    return Objective(search_samples.SPACE, forest.curve, description)
-
-
-_loaded: dict[str, Objective] = {}  # by name, once in each process
-
-
-def run_search(method: str, name: str, concurrency: int, seed: int, budgets: Sequence[int]) -> list[float]:
+def run_search(method: str, concurrency: int, seed: int, budgets: Sequence[int]) -> list[float]:
     """Return the mAP of the best full-length trial within each number of epochs, NaN without one."""
     torch.set_num_threads(1)
-    if name not in _loaded:
-        _loaded[name] = load_objective(name)
-    objective = _loaded[name]
     with common.temporary_workspace() as folder:
-        search = METHODS[method](folder, objective.space, seed)
-        ended = simulate(search, objective.curve, concurrency, seed, budgets[-1])
+        search = METHODS[method](folder, SPACE, seed)
+        ended = simulate(search, load_grid().curve, concurrency, seed, budgets[-1])
         search.close()
     return [max((score for used, score in ended if used <= budget), default=math.nan) for budget in budgets]
 

@@ -17,7 +17,7 @@ from reid_tune.errors import RunFailedError
 from reid_tune.files import write_atomic
 from reid_tune.training.loop import train
 
-__all__ = ["AXES", "BACKBONE", "BASE", "EPOCHS", "FILE", "NAME", "RATE", "RATES", "make_table", "train_row"]
+__all__ = ["AXES", "BACKBONE", "BASE", "EPOCHS", "FILE", "NAME", "RATE", "RATES", "make_table"]
 
 FILE = Path(__file__).with_suffix(".json")
 BACKBONE, EPOCHS = "test_resnet", 9
@@ -58,7 +58,7 @@ def make_table(lines: Path) -> None:
     with temporary_workspace() as folder, lines.open("a") as file:
         draw_demo_data(folder / "data", identities=100, images=6)
         for parameters in track(remaining):
-            row = train_row(parameters, folder)
+            row = _train(parameters, folder)
             file.write(json.dumps(row) + "\n")
             file.flush()
             rows.append(row)
@@ -72,7 +72,7 @@ def _grid() -> Iterator[dict[str, Any]]:
             yield {NAME: name, RATE: rate, **dict(zip(AXES, others, strict=True))}
 
 
-def train_row(parameters: dict[str, Any], folder: Path) -> dict[str, Any]:
+def _train(parameters: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Train, and return a row: the parameters, the mAP by epoch, and the reason if the training failed."""
     with tempfile.TemporaryDirectory(dir=folder) as results:
         reporter = _Collector()

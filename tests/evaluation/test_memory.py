@@ -11,13 +11,14 @@ pytestmark = pytest.mark.integration
 
 SCORE = """
 import json, sys
+from pathlib import Path
 import torch
 from reid_tune.tasks.score import run_score
 def peak():  # ru_maxrss would begin with that of the process that started this one
     return next(1024 * int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))
 torch.set_num_threads(1)
 before = peak()
-found = run_score(sys.argv[1], *sys.argv[2:] or [None], device="cpu")
+found = run_score(Path(sys.argv[1]), *sys.argv[2:] or [None], device="cpu")
 print(json.dumps([found.score.queries, peak() - before]))
 """
 
