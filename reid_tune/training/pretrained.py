@@ -102,15 +102,18 @@ def _check_backbone(
         InputError: The file belongs to another network.
     """
     expected = backbone_names(network.state_dict())
-    filled = len(backbone_names(report.loaded + report.resized))
+    filled = backbone_names(report.loaded + report.resized)
     modules = {name.split(".")[1] for name in expected}
     unknown = [
         name for name in backbone_names(report.unused) if not _HEAD.search(name) and name.split(".")[1] in modules
     ]
-    required = sum(not is_optional(name) for name in expected)
-    if filled >= _MIN_FILLED * required and len(unknown) <= _MAX_UNKNOWN * filled:
+    required_filled = _count_required(filled)
+    if (
+        required_filled >= _MIN_FILLED * _count_required(expected)
+        and _count_required(unknown) <= _MAX_UNKNOWN * required_filled
+    ):
         return
-    problem = f"it fills {filled} of {len(expected)} tensors of model.backbone = {name!r}"
+    problem = f"it fills {len(filled)} of {len(expected)} tensors of model.backbone = {name!r}"
     if filled and unknown:
         problem += f" and has {len(unknown)} others ({shorten(unknown)})"
     if reshaped:
@@ -121,6 +124,10 @@ def _check_backbone(
         )
         problem += f"; {describe_content(content)}"
     raise InputError(f"{setting}: {problem}: it is of another network; {suggest_networks(content)}.")
+
+
+def _count_required(names: Iterable[str]) -> int:
+    return sum(not is_optional(name) for name in names)
 
 
 def _read(path: Path, passphrase: str | None) -> tuple[dict[str, Any], list[int] | None]:

@@ -95,6 +95,40 @@ def test_the_file_of_another_network_is_refused(
         load(build_on(tmp_path / "a.pth", backbone))
 
 
+@pytest.mark.parametrize(
+    ("removed", "is_refused"),
+    [
+        ("layer4.", True),  # 90 of 120 tensors, 75 of the 100 that the network needs
+        ("layer3.", True),
+        ("layer2.1.", False),  # 90 of the 100
+        ("layer4.1.conv", False),
+        ("layer1.0.bn", False),
+        ("num_batches_tracked", False),
+        ("running_", True),
+        ("bias", True),
+        ("bn1.num_batches_tracked", False),
+        ("fc.", False),
+    ],
+)
+@pytest.mark.parametrize("counters", [True, False])
+def test_a_file_has_nine_tenths_of_the_tensors_that_a_network_needs(
+    tmp_path: Path, build_on: Build, removed: str, is_refused: bool, counters: bool
+) -> None:
+    weights = {name: tensor for name, tensor in _RESNET.items() if removed not in name}
+    torch.save({n: t for n, t in weights.items() if counters or "num_batches" not in n}, tmp_path / "a.pth")
+    if is_refused:
+        assert "it is of another network" in refusal(build_on(tmp_path / "a.pth"))
+    else:
+        load(build_on(tmp_path / "a.pth"))
+
+
+def test_names_of_a_file_are_printable(tmp_path: Path, build_on: Build) -> None:
+    weights = {f"a\x1b[2J.{name}": tensor for name, tensor in _RESNET.items()}
+    torch.save({"x\r": weights | {"b\n": torch.ones(1)}}, tmp_path / "a.pth")
+    report = str(load(build_on(tmp_path / "a.pth"))[1])
+    assert len(report.splitlines()) == 3 and all(line.isprintable() for line in report.splitlines())
+
+
 def test_timms_safetensors_are_the_backbone(tmp_path: Path, build_on: Build) -> None:
     timm_network = timm.create_model("resnet18")
     save_file(timm_network.state_dict(), tmp_path / "model.safetensors")
