@@ -182,3 +182,11 @@ def test_an_earlier_sweep_that_cannot_help_is_refused(tmp_path: Path) -> None:
     )
     with pytest.raises(InputError, match="first has Rank-1 as its objective, this sweep has mAP"):
         initial_points(sweep(tmp_path, "first", storage=str(tmp_path / "runs2")))
+
+
+def test_configurations_that_train_the_same_model_start_once(tmp_path: Path) -> None:
+    momentum = "train.optim.momentum"
+    space = {RATE: {"loguniform": [1e-5, 1e-1]}, momentum: {"uniform": [0.5, 0.9]}}
+    points = [{RATE: 1e-3, momentum: 0.6}, {RATE: 1e-3, momentum: 0.7}, {momentum: 0.7}]  # Adam has no momentum.
+    found, _ = initial_points(make_sweep(tmp_path, space=space, search={"start_from": points}))
+    assert [point.parameters[momentum] for point in found] == [0.6]
