@@ -130,12 +130,10 @@ def find_unmatched_queries(query: Subset, gallery: Subset) -> Iterator[Finding]:
     """Find queries without a gallery image of their identity and another camera."""
     queries, others = ([(record.identity, record.camera) for record in subset.records] for subset in (query, gallery))
     unmatched = sorted(index for indices in unmatched_queries(queries, others) for index in indices)
-    if unmatched:
-        is_all = len(unmatched) == len(queries)
+    if 0 < len(unmatched) < len(queries):  # Otherwise nothing can be ranked, which `require_rankable` explains.
         names = abbreviate([query.records[index].path.name for index in unmatched])
         yield Finding(
-            "error" if is_all else "note",
+            "note",
             f"{len(unmatched)} of {len(queries)} images of {query.name} have no match, an image of their "
-            f"identity and another camera, in {gallery.name} ({names}); "
-            + ("there is nothing to score." if is_all else "the score ignores them."),
+            f"identity and another camera, in {gallery.name} ({names}); the score ignores them.",
         )

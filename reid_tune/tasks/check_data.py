@@ -31,6 +31,7 @@ from reid_tune.training.data_split import (
     has_validation_split,
     list_training_folders,
     load_split,
+    require_rankable_images,
     select_same_data_set,
     validation_folders,
 )
@@ -95,10 +96,9 @@ class Report:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the report for JSON."""
-        findings = [asdict(finding) for finding in self.findings]
         return {
             "subsets": {subset.name: subset.as_dict() for subset in self.subsets},
-            "findings": findings,
+            "findings": [asdict(finding) for finding in self.findings],
             "has_errors": self.has_errors,
         }
 
@@ -122,14 +122,14 @@ def check_data(experiment: Experiment, sheet: Path | None = None) -> Report:
     if not subsets:
         raise InputError("neither dataset.train_dataset_dir nor a test folder is set: there is no data to check.")
     scans = _scan_all(subsets)
-    held_out: tuple[Subset, ...] = ()
+    held_out: list[Pair] = []
     findings = [finding for pair in zip(subsets, scans, strict=True) for finding in find_unreadable(*pair)]
     findings += [finding for subset in subsets for finding in find_left_out(subset, strict)]
     if train:
         held_out, split_findings = _check_split(experiment, folders)
         findings += [*find_distractors(train), *find_undersampled(train), *split_findings, *_find_leaks(train, pairs)]
-    for query, gallery in pairs:
-        findings += [*_find_distractor_queries(query), *find_unmatched_queries(query, gallery)]
+    for query, gallery in [*pairs, *held_out]:
+        findings += _check_pair(query, gallery)
     findings += find_duplicates(list(zip(subsets, scans, strict=True)))
     for subset, subset_scans in zip(subsets, scans, strict=True):
         findings += [*find_constant(subset, subset_scans), *find_converted(subset, subset_scans)]
@@ -137,7 +137,8 @@ def check_data(experiment: Experiment, sheet: Path | None = None) -> Report:
     if sheet:
         findings += _draw_sheet(scans[0] if train else scans[1], sheet)
     counts = [_count(subset, subset_scans) for subset, subset_scans in zip(subsets, scans, strict=True)]
-    return Report((*counts, *map(_count, held_out)), tuple(dict.fromkeys(findings)))
+    counts += [_count(subset) for pair in held_out for subset in pair]
+    return Report(tuple(counts), tuple(dict.fromkeys(findings)))
 
 
 def _without_strict(experiment: Experiment) -> Experiment:
@@ -179,15 +180,15 @@ def _scan_all(subsets: Sequence[Subset]) -> list[list[ImageScan]]:
     return [[replace(scans[record.path], record=record) for record in subset.records] for subset in subsets]
 
 
-def _check_split(experiment: Experiment, folders: tuple[ImageFolder, ...]) -> tuple[tuple[Subset, ...], list[Finding]]:
+def _check_split(experiment: Experiment, folders: tuple[ImageFolder, ...]) -> tuple[list[Pair], list[Finding]]:
     """Return the held-out query and gallery, and findings about a split or batches that cannot be made."""
     dataset = experiment.dataset
-    held_out: tuple[Subset, ...] = ()
+    held_out: list[Pair] = []
     findings = []
     try:
         split = load_split(experiment, folders)
         if has_validation_split(experiment):
-            held_out = (_held_out("query", split.query), _held_out("gallery", split.gallery))
+            held_out.append((_held_out("query", split.query), _held_out("gallery", split.gallery)))
         if line := describe_accounts({TRAIN: split.accounts["train"]}, (Reason.UNLISTED,)):
             findings.append(Finding("note", f"{line}."))
         IdentitySampler(class_labels(split.train)[0], dataset.batch_size, dataset.num_instances, 0)
@@ -200,10 +201,16 @@ def _held_out(role: Role, records: tuple[ImageRecord, ...]) -> Subset:
     return Subset(f"{VALIDATION} {role}", TRAIN, role, (ImageFolder(Path(), records),))
 
 
-def _find_distractor_queries(query: Subset) -> Iterator[Finding]:
+def _check_pair(query: Subset, gallery: Subset) -> Iterator[Finding]:
+    """Yield findings about queries that are not scored as their user may think, and about a score of no meaning."""
     if line := describe_distractor_queries(record.identity for record in query.records):
         names = [record.path.name for record in query.records if is_distractor(record.identity)]
         yield Finding("note", f"{query.name}: {line} ({abbreviate(names)}).")
+    yield from find_unmatched_queries(query, gallery)
+    try:
+        require_rankable_images(query.records, gallery.records)
+    except InputError as error:
+        yield Finding("error", f"{query.name} and {gallery.name}: {error}")
 
 
 def _find_leaks(train: Subset, pairs: Sequence[Pair]) -> Iterator[Finding]:
@@ -211,9 +218,8 @@ def _find_leaks(train: Subset, pairs: Sequence[Pair]) -> Iterator[Finding]:
     train_records = [record for record in train.records if is_person(record.identity)]
     for query, gallery in pairs:
         test_records = [*query.records, *gallery.records]
-        comparable = train_records
-        if query.identity_group not in (TEST, VALIDATION):
-            comparable = select_same_data_set(train_records, test_records)
+        is_own = query.identity_group in (TEST, VALIDATION)
+        comparable = train_records if is_own else select_same_data_set(train_records, test_records)
         if shared := count_shared_identities(comparable, test_records):
             yield Finding(
                 "error",

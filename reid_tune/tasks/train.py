@@ -59,6 +59,7 @@ def run_train(experiment: Experiment, user_keys: Collection[str] = (), *, track:
     require_divisible_batch(experiment, len(workers))
     require_compiler(experiment, workers[0].type)
     split = load_split(experiment)
+    split.require_rankable()
     for line in (*_describe_data(experiment, split, user_keys), describe_run(experiment, "train", workers)):
         print(line, file=sys.stderr)
     with logged(directory, "train"), _tracked(experiment, directory) if track else nullcontext():

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+
 from reid_tune.config.experiment import Experiment
 from reid_tune.data.account import FileAccount, account_for
 from reid_tune.data.listing import Reason
@@ -12,6 +14,7 @@ from reid_tune.data.records import ImageFolder, ImageRecord, read_image_folder, 
 from reid_tune.data.split_files import LISTS, read_split
 from reid_tune.data.splits import Split, split_by_identity
 from reid_tune.errors import InputError
+from reid_tune.evaluation.rankable import require_rankable
 from reid_tune.identities import is_person
 from reid_tune.storage.object_store import is_url
 
@@ -23,6 +26,7 @@ __all__ = [
     "load_split",
     "read_evaluation_folders",
     "read_evaluation_records",
+    "require_rankable_images",
     "select_same_data_set",
     "validates_on_test_set",
     "validation_folders",
@@ -57,6 +61,11 @@ class DataSplit(Split):
                 "validation gallery": account_for([gallery], "gallery"),
             }
         return accounts
+
+    def require_rankable(self) -> None:
+        """Check that a score of the validation, if there is one, says something, see `require_rankable_images`."""
+        if self.query:
+            require_rankable_images(self.query, self.gallery)
 
 
 def list_training_folders(experiment: Experiment) -> tuple[ImageFolder, ...]:
@@ -172,6 +181,25 @@ def validates_on_test_set(experiment: Experiment) -> bool:
         Path(folder).resolve() for folder in (dataset.query_dataset_dir, dataset.test_dataset_dir) if folder
     }
     return any(Path(folder).resolve() in test_folders for folder in validation_folders(experiment) or () if folder)
+
+
+def require_rankable_images(query: Sequence[ImageRecord], gallery: Sequence[ImageRecord]) -> None:
+    """Check that identities and cameras of queries and gallery leave something to rank.
+
+    Args:
+        query: Query images.
+        gallery: Gallery images; their junk does not count.
+
+    Raises:
+        InputError: See `require_rankable`.
+    """
+    require_rankable(
+        *(
+            np.array([getattr(record, name) for record in records], np.int64)
+            for records in (query, gallery)
+            for name in ("identity", "camera")
+        )
+    )
 
 
 def read_evaluation_folders(

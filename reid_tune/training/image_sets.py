@@ -12,8 +12,8 @@ from reid_tune.data.image_cache.images import DecodedImages
 from reid_tune.data.image_spec import ImageSpec
 from reid_tune.data.records import ImageFolder, ImageRecord, class_labels
 from reid_tune.data.sampler import IdentitySampler
-from reid_tune.evaluation.rankable import require_rankable
 from reid_tune.identities import is_junk
+from reid_tune.training.data_split import require_rankable_images
 from reid_tune.training.distributed import rank
 
 __all__ = [
@@ -122,13 +122,12 @@ def decode_evaluation_images(
         folders: Listings of the folders of these images, see `load_cached_images`.
 
     Raises:
-        InputError: An image cannot be read, or nothing can be ranked, see `require_rankable`.
+        InputError: An image cannot be read, or nothing can be ranked, see `require_rankable_images`.
     """
+    require_rankable_images(query, gallery)
     records = [*query, *(record for record in gallery if not is_junk(record.identity))]
     identities, cameras = (
         np.array([getattr(record, name) for record in records], np.int64) for name in ("identity", "camera")
     )
-    count = len(query)
-    require_rankable(identities[:count], cameras[:count], identities[count:], cameras[count:])
     images = load_cached_images(records, image_spec, threads=threads, listings=folders)
-    return EvaluationImages(images, identities, cameras, count)
+    return EvaluationImages(images, identities, cameras, len(query))

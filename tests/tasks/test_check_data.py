@@ -13,6 +13,7 @@ from PIL import Image
 
 from reid_tune.config.experiment import Experiment
 from reid_tune.config.load import build_experiment
+from reid_tune.data.split_files import LISTS
 from reid_tune.errors import InputError
 from reid_tune.tasks.check_data import Report, check_data
 
@@ -150,7 +151,59 @@ def test_queries_without_a_match(root: Path, spec: Spec) -> None:
     write(root / "query", *(f"00{identity}_c1_0.png" for identity in range(11, 15)))
     for path in (root / "query").glob("*_c9_*"):
         path.unlink()
-    assert "there is nothing to score" in sentences(check_data(spec()), "error")[0]
+    report = check_data(spec())
+    assert "no query has a match" in sentences(report, "error")[0]
+    assert not any("the score ignores" in note for note in sentences(report, "note"))
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (lambda root: people(root / "gallery", range(11, 12), (2, 3)), "has identity 11, so that any embedding scores"),
+        (lambda root: people(root / "gallery", range(11, 12), (2,)), "has identity 11, so that any embedding scores"),
+        (lambda root: people(root / "gallery", range(11, 15), (1,)), "all images have camera 1"),
+        (lambda root: people(root / "gallery", range(20, 25), (2,)), "has none of the queries' identities"),
+        (lambda root: write(root / "gallery", "-1_c2_0.png"), "every gallery image is junk"),
+    ],
+)
+@pytest.mark.parametrize("part", ["test", "validation", "extra"])
+def test_a_pair_that_cannot_be_ranked(
+    root: Path, spec: Spec, make: Callable[[Path], Path], sentence: str, part: str
+) -> None:
+    """What stops a training or an evaluation is an error here."""
+    base = root if part == "test" else root / part
+    values: dict[str, Any] = {}
+    if part == "test":
+        shutil.rmtree(root / "gallery")
+    query, gallery = people(base / "query", range(11, 15), (1,)), make(base)
+    if part == "validation":
+        gallery.rename(base / "bounding_box_test")
+        values = {"dataset__validation": str(base)}
+    elif part == "extra":
+        test = {"name": "extra", "query_dataset_dir": str(query), "test_dataset_dir": str(gallery)}
+        values = {"dataset__extra_tests": [test]}
+    prefix = "" if part == "test" else f"{part} "
+    (error,) = sentences(check_data(spec(**values)), "error")
+    assert error.startswith(f"{prefix}query and {prefix}gallery: ") and sentence in error
+
+
+@pytest.mark.parametrize(
+    ("gallery", "sentence"),
+    [(("0007_c1_0.png",), "no query has a match"), (("0007_c2_0.png", "0007_c3_0.png"), "has identity 7, so that any")],
+)
+def test_validation_lists_that_cannot_be_ranked(
+    root: Path, spec: Spec, gallery: tuple[str, ...], sentence: str
+) -> None:
+    lists = root / "lists"
+    write(root / "train", "0007_c1_1.png")
+    names = sorted(path.name for path in (root / "train").iterdir() if not path.name.startswith("0007"))
+    lists.mkdir()
+    for part, content in (("train", names), ("query", ["0007_c1_1.png"]), ("gallery", gallery)):
+        names_file = next(name for name in LISTS if part in name)
+        (lists / names_file).write_text("\n".join(str(root / "train" / name) for name in content) + "\n")
+    report = check_data(spec(dataset__validation=str(lists), dataset__batch_size=4))
+    (error,) = sentences(report, "error")
+    assert error.startswith("validation query and validation gallery: ") and sentence in error
 
 
 def test_files_of_equal_content(root: Path, spec: Spec) -> None:

@@ -23,6 +23,7 @@ from reid_tune.evaluation.thresholds import PairDistances
 from reid_tune.tasks import evaluate
 from reid_tune.tasks.common import model_scores
 from reid_tune.tasks.common.calibration import Calibration
+from reid_tune.tasks.common.evaluation_sets import EvaluationSet
 from reid_tune.tasks.common.model_scores import ModelEvaluation, evaluation_features
 from reid_tune.tasks.evaluate import Evaluation, run_evaluate
 from reid_tune.tasks.export import run_export
@@ -309,6 +310,21 @@ def test_further_test_sets_have_rows_below(checkpoint: Path, spec: Spec, data: P
     sets = ("", "smaller, ", "same, ")
     assert list(found.rows()) == [f"{name}{kind}" for name in sets for kind in ("plain", "re-ranked")]
     assert found.rows()["smaller, plain"] == smaller["plain"]
+
+
+def test_an_extra_test_of_one_identity_is_refused_before_the_work(
+    checkpoint: Path, spec: Spec, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gallery = tmp_path / "gallery"
+    gallery.mkdir()
+    for path in (data / "query").glob("0*"):
+        identity = path.name[:4]
+        for image in [] if identity == "0000" or any(gallery.iterdir()) else [*data.glob(f"*/{identity}*")]:
+            (gallery / image.name).symlink_to(image)
+    extra = {"name": "night", "query_dataset_dir": str(data / "query"), "test_dataset_dir": str(gallery)}
+    monkeypatch.setattr(EvaluationSet, "decode", lambda *_: pytest.fail("images are decoded"))
+    with pytest.raises(InputError, match=r"query and .*gallery: every gallery image without junk has identity \d+"):
+        run_evaluate(spec(evaluate__checkpoint=str(checkpoint), dataset__extra_tests=[extra]))
 
 
 def test_names_that_do_not_parse_are_told_and_left_out(

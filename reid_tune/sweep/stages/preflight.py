@@ -22,7 +22,7 @@ from reid_tune.sweep.stages.rerank import list_settings
 from reid_tune.tasks.common.evaluation_sets import EvaluationSet, evaluation_sets
 from reid_tune.tracking.registry.names import check_alias, check_model_name
 from reid_tune.training.compiler import require_compiler
-from reid_tune.training.data_split import DataSplit, count_shared_identities, load_split
+from reid_tune.training.data_split import DataSplit, count_shared_identities, list_training_folders, load_split
 from reid_tune.training.pretrained import load_pretrained
 from reid_tune.training.state import require_divisible_batch
 
@@ -79,10 +79,10 @@ def run_preflight(sweep: SweepConfig, stages: Collection[str], address: str | No
     pretrained = _pretrained(sweep.experiment)
     samples = validate_space(sweep, SAMPLE_COUNT)
     _require_networks([sweep.experiment, *samples])
-    with error_context("dataset.train_dataset_dir"):
-        split = load_split(sweep.experiment)
-    identities = len({record.identity for record in split.train})
-    _require_identities(sweep, [sweep.experiment, *samples], identities)
+    split, *repeats = _splits(sweep, stages)
+    identities = _count_identities(split)
+    fewest = min([identities, *map(_count_identities, repeats)])
+    _require_identities(sweep, [sweep.experiment, *samples], fewest)
     require_readable([*split.train, *split.query, *split.gallery])
     warnings, accounts = _warnings(sweep, split), dict(split.accounts)
     if "test" in stages:
@@ -170,6 +170,30 @@ def _warmup(experiment: Experiment) -> int:
     return optim.warmup_epochs if optim.warmup_method == "cosine" else optim.warmup_iters
 
 
+def _splits(sweep: SweepConfig, stages: Collection[str]) -> list[DataSplit]:
+    """Return the validation split of the trials and those of the repeats, if they are trained.
+
+    Raises:
+        InputError: a split cannot be made, or nothing can be ranked in it.
+    """
+    experiment, splits = sweep.experiment, []
+    with error_context("dataset.train_dataset_dir"):
+        folders = list_training_folders(experiment)
+    for repeat in range(1 + (sweep.file.confirm.seeds if "confirm" in stages else 0)):
+        seed = experiment.dataset.validation_seed + repeat
+        dataset = experiment.dataset.model_copy(update={"validation_seed": seed})
+        subject = f"repeat {repeat} of confirm, with dataset.validation_seed = {seed}" if repeat else "the search"
+        with error_context(f"the validation split of {subject}"):
+            splits.append(load_split(experiment.model_copy(update={"dataset": dataset}), folders))
+            splits[-1].require_rankable()
+    return splits
+
+
+def _count_identities(split: DataSplit) -> int:
+    """Return the number of identities for training."""
+    return len({record.identity for record in split.train})
+
+
 def _require_identities(sweep: SweepConfig, experiments: list[Experiment], identities: int) -> None:
     for experiment in experiments:
         for workers in {sweep.file.resources.workers, sweep.file.resources.refit_workers}:
@@ -179,7 +203,7 @@ def _require_identities(sweep: SweepConfig, experiments: list[Experiment], ident
         if needed > identities:
             raise InputError(
                 f"dataset.batch_size = {dataset.batch_size} with dataset.num_instances = {dataset.num_instances} needs "
-                f"{needed} identities, but the validation split leaves {identities} for training: lower batch_size."
+                f"{needed} identities, but a validation split leaves {identities} for training: lower batch_size."
             )
 
 

@@ -8,9 +8,10 @@ from reid_tune.config.experiment import Experiment
 from reid_tune.data.account import FileAccount, account_for
 from reid_tune.data.image_spec import ImageSpec
 from reid_tune.data.records import ImageFolder, read_image_folder
-from reid_tune.errors import InputError
+from reid_tune.errors import InputError, error_context
 from reid_tune.evaluation.unmatched import describe_distractor_queries, describe_unmatched_queries
 from reid_tune.files import display_name
+from reid_tune.training.data_split import require_rankable_images
 from reid_tune.training.image_sets import EvaluationImages, decode_evaluation_images
 
 __all__ = ["EvaluationSet", "evaluation_folders", "evaluation_sets"]
@@ -47,6 +48,15 @@ class EvaluationSet:
             f"{prefix}gallery": account_for([self.gallery], "gallery"),
         }
 
+    def require_rankable(self) -> None:
+        """Check that a score says something.
+
+        Raises:
+            InputError: see `require_rankable_images`.
+        """
+        with error_context(f"{display_name(self.query.path)} and {display_name(self.gallery.path)}"):
+            require_rankable_images(self.query.records, self.gallery.records)
+
     def describe_queries(self) -> Iterator[str]:
         """Yield lines about queries with the identity of distractors and about queries without a match."""
         if line := describe_distractor_queries(record.identity for record in self.query.records):
@@ -68,7 +78,7 @@ def evaluation_sets(experiment: Experiment) -> list[EvaluationSet]:
     """Return the test sets of `evaluate`, the spec's own first.
 
     Raises:
-        InputError: a folder is not set, missing or unusable, or two sets have the same name.
+        InputError: a folder is not set, missing or unusable, two sets have the same name, or one cannot be ranked.
     """
     query, gallery = evaluation_folders(experiment, "evaluate")
     for key, folder in (("query", query), ("test", gallery)):
@@ -83,7 +93,10 @@ def evaluation_sets(experiment: Experiment) -> list[EvaluationSet]:
             f"dataset.extra_tests has the name {duplicates[0]!r} twice: give each test set a different name."
         )
     strict = experiment.dataset.strict
-    return [
+    sets = [
         EvaluationSet(name, read_image_folder(query, strict=strict), read_image_folder(gallery, strict=strict))
         for name, query, gallery in folders
     ]
+    for test in sets:
+        test.require_rankable()
+    return sets

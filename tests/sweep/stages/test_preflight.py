@@ -9,6 +9,8 @@ import timm
 import torch
 from PIL import Image
 
+from reid_tune.data.records import ImageRecord
+from reid_tune.data.splits import split_by_identity
 from reid_tune.errors import InputError
 from reid_tune.journal.stages import STAGES
 from reid_tune.sweep.stages.preflight import run_preflight
@@ -161,7 +163,7 @@ def test_the_test_folders_are_wanted_by_the_stage_test(plan: Plan, tmp_path: Pat
     for until in ("test", "register"):
         with pytest.raises(InputError, match="the stage test needs its folders: .*query.*--until export"):
             plan(until, space=RATE)
-    query = write_crops(tmp_path / "query", 1)
+    query = write_crops(tmp_path / "query", 2)
     folders = {"query_dataset_dir": str(query), "test_dataset_dir": str(tmp_path / "gone")}
     with pytest.raises(InputError, match="gone"):
         plan("test", spec={"dataset": folders}, space=RATE)
@@ -190,6 +192,67 @@ def test_the_files_of_every_test_set_are_counted(plan: Plan, tmp_path: Path) -> 
     spec["dataset"]["extra_tests"] = [{"name": "night", **folders, "test_dataset_dir": str(tmp_path / "gone")}]
     with pytest.raises(InputError, match="the stage test needs its folders: there is no folder .*gone"):
         plan("test", spec=spec, space=RATE)
+
+
+@pytest.mark.parametrize("part", ["test", "extra"])
+def test_a_test_set_that_cannot_be_ranked_is_refused_before_the_search(plan: Plan, tmp_path: Path, part: str) -> None:
+    query, gallery, single = (write_crops(tmp_path / f"of-{count}", count) for count in (3, 2, 1))
+    good, bad = ({"query_dataset_dir": str(query), "test_dataset_dir": str(folder)} for folder in (gallery, single))
+    test, extra = (bad, good) if part == "test" else (good, bad)
+    spec = {"dataset": test | {"extra_tests": [{"name": "night", **extra}]}}
+    assert plan("export", spec=spec, space=RATE)
+    with pytest.raises(InputError, match=r"stage test needs .*of-1: every gallery image without junk has identity 1"):
+        plan("test", spec=spec, space=RATE)
+
+
+def held_out(identities: int, seed: int, fraction: float) -> int:
+    records = [
+        ImageRecord(Path(f"{identity:04d}_c{camera}_{frame}.jpg"), identity, camera)
+        for identity in range(1, identities + 1)
+        for camera in (1, 2)
+        for frame in range(2)
+    ]
+    try:
+        return split_by_identity(records, seed=seed, fraction=fraction).held_out
+    except InputError:
+        return 0
+
+
+@pytest.mark.parametrize("count", [0, 1])
+@pytest.mark.parametrize("repeat", [0, 1, 2])
+def test_a_validation_split_of_any_repeat_that_cannot_be_ranked_is_refused(
+    plan: Plan, tmp_path: Path, count: int, repeat: int
+) -> None:
+    """With few identities the split of one repeat holds out too few; without the check the search is paid for first."""
+    sizes = ((seed, [held_out(20, seed + number, 0.1) for number in range(3)]) for seed in range(1000))
+    seed = next(
+        seed
+        for seed, numbers in sizes
+        if numbers[repeat] == count and min(numbers[:repeat] + numbers[repeat + 1 :]) > 1
+    )
+    dataset = {
+        "train_dataset_dir": str(write_crops(tmp_path / "small", 20)),
+        "validation_fraction": 0.1,
+        "validation_seed": seed,
+        "batch_size": 8,
+    }
+    reason = "every gallery image" if count else r"has no identity with images of two cameras"
+    subject = f"repeat {repeat} of confirm, with dataset.validation_seed = {seed + repeat}" if repeat else "the search"
+    for until in ("search", "confirm", "export"):
+        if repeat and until == "search":
+            assert plan(until, spec={"dataset": dataset}, space=RATE, confirm={"seeds": 2})
+            continue
+        with pytest.raises(InputError, match=f"the validation split of {subject}: .*{reason}"):
+            plan(until, spec={"dataset": dataset}, space=RATE, confirm={"seeds": 2})
+
+
+def test_a_repeat_with_too_few_identities_for_a_batch_is_refused(plan: Plan) -> None:
+    base, repeat = (60 - held_out(60, seed, 0.2) for seed in (1, 2))
+    assert base > repeat
+    spec = {"dataset": {"batch_size": 2 * base, "num_instances": 2, "validation_seed": 1}}
+    assert plan("search", spec=spec, space=RATE, confirm={"seeds": 1})
+    with pytest.raises(InputError, match=f"a validation split leaves {repeat} for training"):
+        plan("confirm", spec=spec, space=RATE, confirm={"seeds": 1})
 
 
 def test_an_unreadable_image_is_found(plan: Plan, tmp_path: Path) -> None:
