@@ -4,13 +4,13 @@ Imports nothing heavy: processes that only supervise a run import this module to
 """
 
 import ipaddress
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from reid_tune.environment import set_defaults
 from reid_tune.execution.ray_private import torch_config_with_hook
+from reid_tune.storage.temporary_folder import temporary_folder
 from reid_tune.training.timeouts import GROUP_TIMEOUT
 
 __all__ = ["torch_config"]
@@ -35,7 +35,7 @@ def torch_config(backend: str) -> Iterator[Any]:
     if not _is_loopback(ray.util.get_node_ip_address()):
         yield torch_config_with_hook(backend, timeout, choose_network_interface, None)
         return
-    with tempfile.TemporaryDirectory(prefix="reid-tune-") as folder:
+    with temporary_folder() as folder:
         yield torch_config_with_hook(backend, timeout, choose_network_interface, f"{folder}/rendezvous")
 
 

@@ -4,19 +4,18 @@ Imports nothing heavy: drivers import this module too.
 """
 
 import resource
-import tempfile
 import time
 from collections.abc import Collection
 from dataclasses import asdict, dataclass, replace
 from itertools import count, islice
 from math import isfinite
-from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
 from reid_tune.errors import RunFailedError
 from reid_tune.execution.gpu_memory import GpuMemory, estimate_largest_batch, half_batch, measure_step_peak
 from reid_tune.journal.costs import EpochTiming
+from reid_tune.storage.temporary_folder import temporary_folder
 from reid_tune.training.compiler import require_compiler
 from reid_tune.training.memory import translate_memory_errors
 
@@ -111,9 +110,9 @@ def measure_training(
     with (
         translate_memory_errors(experiment, device),
         configure_kernels(experiment.train, device),
-        tempfile.TemporaryDirectory(prefix="reid-tune-") as folder,
+        temporary_folder() as folder,
     ):
-        run = create_or_resume(experiment, Path(folder), device, None)
+        run = create_or_resume(experiment, folder, device, None)
         step = median(_time_steps(run, workers)[_WARM_UP:])
         validation, validation_probe = _time_validation(run)
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -1,11 +1,7 @@
 """The files of a run on the machine that trains it."""
 
-import os
-import re
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -16,10 +12,9 @@ from reid_tune.errors import InfrastructureError, ReidTuneError
 from reid_tune.storage.object_store import is_url
 from reid_tune.storage.retry import retry_while_unavailable
 from reid_tune.storage.s3 import S3Store
+from reid_tune.storage.temporary_folder import temporary_folder
 
 __all__ = ["RunFiles", "require_shared_folders", "run_files"]
-
-_PREFIX = "reid-tune-run-"
 
 
 @dataclass(frozen=True)
@@ -74,15 +69,14 @@ def run_files(config: dict[str, Any], rank: int = 0) -> Iterator[RunFiles]:
         yield files
         return
     bucket, sweep = S3Store(config["remote"]), Path(config["sweep"])
-    _remove_leftovers()
-    with tempfile.TemporaryDirectory(prefix=f"{_PREFIX}{os.getpid()}-", ignore_cleanup_errors=True) as root:
+    with temporary_folder("reid-tune-run-") as root:
         names = {name: getattr(files, name).relative_to(sweep) for name in vars(files) if getattr(files, name)}
         if rank:
             names["log"] = names["log"].with_name(f"log-{rank}.txt")
-        local_files = replace(files, **{name: Path(root, path) for name, path in names.items()})
+        local_files = replace(files, **{name: root / path for name, path in names.items()})
         for path in filter(None, (local_files.log, local_files.resume)):
             _call_bucket(bucket.download, str(path.relative_to(root)), path)
-        copied = _Copied(**vars(local_files), bucket=bucket, root=Path(root), sent={})
+        copied = _Copied(**vars(local_files), bucket=bucket, root=root, sent={})
         try:
             yield copied if rank == 0 else local_files
         finally:
@@ -100,15 +94,6 @@ def _call_bucket(action: Callable[..., object], *arguments: Any) -> None:
         retry_while_unavailable(partial(action, *arguments))
     except ReidTuneError as error:
         raise InfrastructureError(f"node {get_node_ip_address()}: {error}") from None
-
-
-def _remove_leftovers() -> None:
-    """Delete the folders that killed processes have left."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
-        pid = re.match(r"\d+", folder.name.removeprefix(_PREFIX))
-        if pid and not Path(f"/proc/{pid[0]}").exists():
-            with suppress(OSError):
-                shutil.rmtree(folder)
 
 
 def require_shared_folders(scratch: str, *data: str) -> None:

@@ -2,7 +2,6 @@
 
 import math
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from reid_tune.journal.state import RunState, replay
 from reid_tune.search.space_check import SAMPLE_COUNT, validate_space
 from reid_tune.search_space.load import SweepConfig, load_sweep
 from reid_tune.search_space.space import plain_values
+from reid_tune.storage.temporary_folder import temporary_folder
 from reid_tune.sweep.pretrained import pinned_pretrained_weights
 from reid_tune.sweep.sample_images import link_images, sample_test_images, sample_training_images
 from reid_tune.tasks.common.evaluation_sets import evaluation_sets
@@ -55,11 +55,13 @@ def run_smoke_test(path: Path, overrides: Sequence[str] = (), until: str = STAGE
     """
     started = time.monotonic()
     with_tests = "test" in STAGES[: STAGES.index(until) + 1]
-    folder = tempfile.TemporaryDirectory(prefix="reid-tune-smoke-", ignore_cleanup_errors=True)
-    with folder as name, pinned_pretrained_weights(load_sweep(path, overrides), None) as sweep:
-        small = make_small_sweep(sweep, Path(name), with_tests=with_tests)
-        images = sum(1 for path in Path(name).rglob("*") if path.is_symlink())
-        with _separate_stores(Path(name)):
+    with (
+        temporary_folder("reid-tune-smoke-") as folder,
+        pinned_pretrained_weights(load_sweep(path, overrides), None) as sweep,
+    ):
+        small = make_small_sweep(sweep, folder, with_tests=with_tests)
+        images = sum(1 for path in folder.rglob("*") if path.is_symlink())
+        with _separate_stores(folder):
             _run(small, until)
     stages = "all stages" if until == STAGES[-1] else f"the stages up to {until}"
     return f"smoke: {stages} ran in {time.monotonic() - started:.0f} s on {images} images"

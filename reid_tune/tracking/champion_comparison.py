@@ -1,6 +1,5 @@
 """Comparison of a new version with the champion, by the results of both on common validation splits."""
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from reid_tune.errors import InputError
 from reid_tune.evaluation.differences import Difference, mean_difference
 from reid_tune.evaluation.npz import exact_names, read_npz
 from reid_tune.files import atomic_path
+from reid_tune.storage.temporary_folder import temporary_folder
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -127,8 +127,8 @@ def registered_repeats(connection: "MlflowClient", version: "ModelVersion") -> l
     store = connection.tracking_uri
     if not any(Path(file.path).name == CONFIRM_FILE for file in list_artifacts(source, tracking_uri=store)):
         return []
-    with tempfile.TemporaryDirectory() as folder:
-        path = download_artifacts(f"{source}/{CONFIRM_FILE}", dst_path=folder, tracking_uri=store)
+    with temporary_folder() as folder:
+        path = download_artifacts(f"{source}/{CONFIRM_FILE}", dst_path=str(folder), tracking_uri=store)
         try:
             return read_repeats(Path(path))
         except InputError:

@@ -6,7 +6,6 @@ import logging
 import multiprocessing.connection
 import os
 import signal
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -24,6 +23,7 @@ from torch.multiprocessing.spawn import (
 from reid_tune import errors
 from reid_tune.environment import set_defaults
 from reid_tune.errors import ReidTuneError, RunFailedError
+from reid_tune.storage.temporary_folder import temporary_folder
 from reid_tune.training.compiler import limit_compile_processes
 from reid_tune.training.timeouts import GROUP_TIMEOUT
 
@@ -48,14 +48,14 @@ def launch_workers(function: Callable[..., None], arguments: Sequence[Any], devi
         ReidTuneError: The function raised this error in a worker.
         RunFailedError: A worker died.
     """
-    with tempfile.TemporaryDirectory(prefix="reid-tune-") as folder:
+    with temporary_folder() as folder:
         # An error of a run is one sentence, without torch's lines about the workers that it ends.
         logging.getLogger(start_processes.__module__).setLevel(logging.ERROR)
         # Workers of a single machine use the loopback, as the name of the machine may not resolve.
         set_defaults({"GLOO_SOCKET_IFNAME": "lo"})
         processes = start_processes(
             _run_worker,
-            (function, tuple(arguments), list(devices), folder),
+            (function, tuple(arguments), list(devices), str(folder)),
             len(devices),
             join=False,
             start_method="spawn",
@@ -68,7 +68,7 @@ def launch_workers(function: Callable[..., None], arguments: Sequence[Any], devi
         except ProcessExitedException as error:
             raise RunFailedError(f"worker {error.error_index} of {len(devices)} died ({error.msg}).") from None
         except ProcessRaisedException:
-            worker_error = _read_worker_error(Path(folder))
+            worker_error = _read_worker_error(folder)
             if worker_error is None:
                 raise
             raise worker_error from None

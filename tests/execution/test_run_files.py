@@ -38,14 +38,14 @@ def test_a_node_without_the_bucket_is_named(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_files_of_a_bucket_are_brought_and_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    (dead := tmp_path / "reid-tune-run-999999999-x").mkdir()
+    (of_another_container := tmp_path / "reid-tune-run-999999999-x").mkdir()
     before = f"trials/0007/attempt-1/{LATEST}"
     with s3_server():
         bucket = S3Store(f"s3://{BUCKET}/small")
         bucket.write(before, b"epoch 3")
         bucket.write("trials/0007/log.txt", b"first\n")
         with run_files(config(bucket.url, resume=f"/sweeps/small/{before}")) as files:
-            assert not dead.exists() and files.resume
+            assert of_another_container.is_dir() and files.resume
             assert files.resume.read_bytes() == b"epoch 3" and files.log.read_bytes() == b"first\n"
             files.folder.mkdir(parents=True)
             (files.folder / LATEST).write_bytes(b"epoch 4")
@@ -59,7 +59,7 @@ def test_files_of_a_bucket_are_brought_and_sent(tmp_path: Path, monkeypatch: pyt
         assert bucket.read("trials/0007/log.txt") == b"first\nsecond\n", "what was printed last, too"
         names = {before, f"trials/0007/attempt-2/{LATEST}", "trials/0007/log.txt", "trials/0007/features.npz"}
         assert set(bucket.objects()) == names
-        assert list(tmp_path.iterdir()) == [], "nothing stays on the machine"
+        assert list(tmp_path.iterdir()) == [of_another_container], "nothing stays on the machine"
 
         with run_files(config(bucket.url), rank=1) as files:
             files.folder.mkdir(parents=True)

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from reid_tune.checkpoints.checkpoint import load_checkpoint
 from reid_tune.config.experiment import Experiment
 from reid_tune.config.load import with_parameters
-from reid_tune.errors import InputError, RunFailedError
+from reid_tune.errors import InfrastructureError, InputError, RunFailedError
 from reid_tune.training.devices import task_devices, worker_devices
 from reid_tune.training.launch import _run_worker, launch_workers
 from reid_tune.training.loop import train
@@ -42,6 +43,16 @@ def test_workers_share_a_group(tmp_path: Path) -> None:
     assert sorted(path.name[0] for path in tmp_path.iterdir()) == ["0", "1"]
     assert {path.read_text() for path in tmp_path.iterdir()} == {"3.0 of 2"}
     assert str(os.getpid()) not in {path.name[2:] for path in tmp_path.iterdir()}
+
+
+@pytest.mark.parametrize("name", ["#", "?", "run#7", "a?b=c"])
+def test_a_folder_that_is_another_one_in_an_address_is_refused(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / name).mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / name))
+    with pytest.raises(InfrastructureError, match=r"^TMPDIR = .*name another folder in TMPDIR\.$"):
+        launch_workers(add_up, (tmp_path,), [CPU] * 2)
 
 
 @pytest.mark.integration

@@ -1,7 +1,6 @@
 """Registration of a sweep's winner as a version that holds the exported model, the checkpoint and the spec."""
 
 import json
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from reid_tune.errors import InputError
 from reid_tune.evaluation.differences import Difference
+from reid_tune.storage.temporary_folder import temporary_folder
 from reid_tune.tracking.champion_comparison import (
     CONFIRM_FILE,
     HoldoutResult,
@@ -146,8 +146,8 @@ def _upload(
     """
     _, run = parent_run(connection, sweep, key[SWEEP_TAG])
     name = f"model-{key[_DIGEST_TAG][:8]}"
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary) / name
+    with temporary_folder() as temporary:
+        folder = temporary / name
         write_package(folder, files)
         connection.log_artifacts(run, str(folder), name)
     return f"{connection.get_run(run).info.artifact_uri}/{name}", run

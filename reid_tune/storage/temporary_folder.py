@@ -1,0 +1,106 @@
+"""Temporary folders that are removed even if the process that made them was killed."""
+
+import fcntl
+import os
+import re
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from reid_tune.errors import InfrastructureError
+from reid_tune.files import display_name
+
+__all__ = ["remove_leftovers", "temporary_folder"]
+
+_NAMES = "reid-tune*"
+_HOST = ".reid-tune-host"  # file with the host whose processes see the lock of the folder
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+@contextmanager
+def temporary_folder(prefix: str = "reid-tune-") -> Iterator[Path]:
+    """Yield a new folder that only this user can enter; it is removed after the block.
+
+    Folders that killed processes of this user have left are removed first.
+
+    Args:
+        prefix: Beginning of the folder's name, itself beginning with `reid-tune`.
+
+    Raises:
+        InfrastructureError: The folder for temporary files is full, is read-only, or has a name that cannot be used.
+    """
+    try:
+        root = Path(tempfile.gettempdir())
+        _require_plain_name(root)
+        remove_leftovers(root)
+        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=root))
+        lock = _lock(folder)
+    except OSError as error:
+        raise InfrastructureError(
+            f"no folder for temporary files can be used ({error.strerror}): free space, or name another folder "
+            "in TMPDIR."
+        ) from None
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)
+
+
+def remove_leftovers(root: Path) -> list[Path]:
+    """Remove the folders whose processes have ended, and return them.
+
+    Folders of other users and of other hosts, whose locks this host may not see, are not touched. Nothing is created.
+    """
+    removed = []
+    for folder in root.glob(_NAMES):
+        with suppress(OSError):
+            lock = _open(folder)
+            try:
+                status = os.fstat(lock)
+                if status.st_uid != os.geteuid():
+                    continue
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.path.samestat(status, folder.lstat()) and (folder / _HOST).read_bytes() == _host():
+                    shutil.rmtree(folder, ignore_errors=True)
+                    removed.append(folder)
+            finally:
+                os.close(lock)
+    return removed
+
+
+def _lock(folder: Path) -> int:
+    """Return a descriptor that holds a folder's lock as long as this process lives.
+
+    The lock is that of the folder itself: a file in it may be deleted as old, and systemd-tmpfiles spares what is in a
+    locked folder. The file with the host comes after the lock, so that nobody takes a new folder for a leftover.
+    """
+    lock = _open(folder)
+    with suppress(OSError):  # On a file system without locks nobody removes leftovers.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        (folder / _HOST).write_bytes(_host())
+    return lock
+
+
+def _open(folder: Path) -> int:
+    return os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+
+
+def _host() -> bytes:
+    """Return an identity of the running kernel, which containers share as they share its locks."""
+    try:
+        return _BOOT_ID.read_bytes()
+    except OSError:
+        return socket.gethostname().encode()
+
+
+def _require_plain_name(root: Path) -> None:
+    """Refuse a path that is another one in the addresses `file://` and `sqlite:///` of torch and MLflow."""
+    if match := re.search(r"[#?\t\r\n]", str(root)):
+        raise InfrastructureError(
+            f"TMPDIR = {display_name(root)}: the path has the character {match[0]!r}, which has a meaning in the "
+            "addresses of files: name another folder in TMPDIR."
+        )
