@@ -17,6 +17,7 @@ from reid_tune.checkpoints.checkpoint import (
     strip_checkpoint,
 )
 from reid_tune.checkpoints.damage import content_digest
+from reid_tune.checkpoints.encryption import encrypt
 from reid_tune.checkpoints.filenames import LATEST, epoch_filename, newest_checkpoint
 from reid_tune.errors import InputError
 
@@ -104,7 +105,6 @@ def set_bit(content: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        lambda content: content.pop("digest"),
         lambda content: content.pop("model"),
         lambda content: content.update(digest="00000000"),
         lambda content: content.update(epoch=3),
@@ -128,6 +128,16 @@ def test_content_that_differs_from_its_digest_is_refused(tmp_path: Path, change:
     rewrite(tmp_path / "a.pth", lambda content: content.setdefault("digest", ""), seal=True)
     if "model" in torch.load(tmp_path / "a.pth", weights_only=True):
         assert isinstance(load_checkpoint(tmp_path / "a.pth"), Checkpoint)
+
+
+@pytest.mark.parametrize("key", [None, "a passphrase"])
+def test_a_checkpoint_of_an_older_version_has_no_digest(tmp_path: Path, key: str | None) -> None:
+    save_checkpoint(tmp_path / "a.pth", make())
+    rewrite(tmp_path / "a.pth", lambda content: content.pop("digest"))
+    if key:
+        (tmp_path / "a.pth").write_bytes(encrypt((tmp_path / "a.pth").read_bytes(), key))
+    with pytest.raises(InputError, match="has no digest, so an older version of reid-tune wrote it: use it with that"):
+        load_checkpoint(tmp_path / "a.pth", key)
 
 
 def test_other_parts_are_of_another_version(tmp_path: Path) -> None:
