@@ -46,5 +46,8 @@ def read_checked(line: bytes) -> dict[str, Any]:
     line = line.removesuffix(b"\n")
     if not is_intact(line):
         raise DamageError("its checksum is missing or wrong")
-    content: dict[str, Any] = json.loads(line[:-_LENGTH] + b"}")
+    try:
+        content: dict[str, Any] = json.loads(line[:-_LENGTH] + b"}")
+    except (ValueError, RecursionError):
+        raise DamageError("it is not a JSON object, though its checksum is right") from None
     return content

@@ -145,7 +145,7 @@ def read_sweep(folder: Path) -> tuple[SweepState, Progress]:
             _require_known_fields(state)
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}.") from None
-    except (LookupError, TypeError, ValueError, AttributeError):
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError):
         raise InputError(f"{path} is damaged, or not the log of a sweep: its events do not fit together.") from None
     if not state.first_event:
         raise InputError(f"the sweep {folder.name} has not started: {path} has no header.")

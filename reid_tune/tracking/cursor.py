@@ -174,7 +174,7 @@ class Cursor:
             content = read_checked(cursor_path(self._log).read_bytes())
             self._parent, self._offset, self._end = str(content["parent"]), int(content["offset"]), str(content["end"])
             self._file_offsets = [int(offset) for offset in content["files"]]
-        except (OSError, ValueError, LookupError, TypeError):
+        except (OSError, ValueError, LookupError, TypeError, OverflowError):
             self._parent, self._offset, self._end, self._file_offsets = "", 0, "", []
 
 

@@ -157,7 +157,7 @@ json_values: st.SearchStrategy[Any] = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=4), inner, max_size=4),
     max_leaves=6,
 )
-deep_json = st.sampled_from([opening * 100_000 for opening in ("[", '{"a":', "[[],")])  # as text
+deep_json = st.sampled_from([opening * 12_000 for opening in ("[", '{"a":', "[[],")])  # as text
 
 
 def nested_paths(content: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:

@@ -66,6 +66,11 @@ def line_of(record: type[Event], **changes: Any) -> bytes:
     return add_checksum({name: value for name, value in content.items() if value is not ...})
 
 
+def signed(body: bytes) -> bytes:
+    """A line with the right checksum, whatever it holds."""
+    return body + b',"crc32":"%08x"}' % crc32(body)
+
+
 @pytest.mark.parametrize("record", KINDS.values(), ids=KINDS)
 def test_every_field_must_be_there_and_no_other(record: type[Event]) -> None:
     parse_event(line_of(record))
@@ -91,6 +96,12 @@ def test_every_field_must_be_there_and_no_other(record: type[Event]) -> None:
         (line_of(KINDS["report"]).replace(b"crc32", b"crc33"), "its checksum is missing or wrong"),
         (line_of(KINDS["report"]) + b" ", "its checksum is missing or wrong"),
         (line_of(KINDS["report"]) + b"\n\n", "its checksum is missing or wrong"),
+        *(
+            (signed(body), "it is not a JSON object, though its checksum is right")
+            for body in (b"", b"nul", b"1", b'"text', b'{"kind":', b"[" * 20_000, b'{"a":' * 20_000)
+        ),
+        (signed(b'{"kind":"report","epoch":' + b"9" * 5000), "it is not a JSON object, though its checksum is right"),
+        (signed(b'{"kind":"\xff"'), "it is not a JSON object, though its checksum is right"),
         (add_checksum({"time": 1.0}), "its kind is None, but the kinds are sweep, train, driver_started"),
         (add_checksum({"kind": "burned"}), "its kind is 'burned', but the kinds are sweep"),
         (add_checksum({"kind": ["report"]}), r"its kind is \['report'\], but"),

@@ -4,13 +4,14 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import pytest
 
 from reid_tune.errors import InputError
 from reid_tune.journal.checksum import add_checksum
 from reid_tune.journal.event_log import EVENTS
-from reid_tune.journal.events import EpochReported, Event, StageDone, StagesReopened, StageStarted
+from reid_tune.journal.events import EpochReported, Event, StageDone, StagesReopened, StageStarted, to_line
 from reid_tune.journal.progress import is_driver_running, read_sweep, sweep_progress
 from reid_tune.journal.stages import STAGES
 
@@ -144,11 +145,22 @@ def test_a_folder_without_a_sweep_is_one_sentence(tmp_path: Path, content: Any, 
         [sweep_header(), epoch(1.0)],
         [sweep_header(sweep={})],
         [sweep_header(sweep={"objective": {"metric": "mAP"}, "budget": {"trials": None}})],
+        [sweep_header(sweep={"objective": {"metric": "mAP"}, "budget": {"trials": "ten"}})],
+        [sweep_header(sweep={"objective": {"metric": "mAP"}, "budget": [3]})],
+        [sweep_header(sweep={"objective": [], "budget": {"trials": 3}})],
     ],
 )
 def test_events_that_do_not_fit_together_are_one_sentence(tmp_path: Path, events: Log) -> None:
     write_events(tmp_path / EVENTS, events)
     with pytest.raises(InputError, match="is damaged, or not the log of a sweep: its events do not fit together"):
+        read_sweep(tmp_path)
+
+
+def test_a_number_that_is_too_large_is_one_sentence(tmp_path: Path) -> None:
+    line = to_line(sweep_header()).replace(b'"trials":1', b'"trials":1e999')
+    body = line.rpartition(b',"crc32"')[0]
+    (tmp_path / EVENTS).write_bytes(body + b',"crc32":"%08x"}\n' % crc32(body))
+    with pytest.raises(InputError, match="do not fit together"):
         read_sweep(tmp_path)
 
 
