@@ -119,7 +119,7 @@ def read_threshold(path: Path, dimension: int) -> dict[str, str]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{subject} cannot be read ({error.strerror}); {hint}.") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise InputError(f"{subject} is not a JSON file; {hint}.") from None
     if isinstance(content, dict) and "checkpoints" in content:
         raise InputError(f"{subject} has the metrics of a folder of models; evaluate this one alone.")
@@ -129,7 +129,7 @@ def read_threshold(path: Path, dimension: int) -> dict[str, str]:
         values = {name: float(content[name]) for name in ("squared_distance", "cosine", "fnmr")}
         values["fmr"] = float(content["fmr"]["reached"])
         file_dimension, data = int(content["dimension"]), dict(content["data"])
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         raise InputError(f"{subject} has no threshold; {hint}.") from None
     if not all(map(math.isfinite, values.values())):
         raise InputError(f"{subject} has a threshold that is not finite; {hint}.")
