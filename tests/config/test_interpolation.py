@@ -59,6 +59,8 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
 SECRETS = [
     "AWS_SECRET_ACCESS_KEY",
     "AWS_ACCESS_KEY_ID",
+    "GITHUB_PAT",
+    "DB_PWD",
     "MLFLOW_TRACKING_PASSWORD",
     "HF_TOKEN",
     "my_token",
