@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from reid_tune.errors import InputError
 from reid_tune.evaluation.feature_names import match_names
@@ -44,7 +45,7 @@ class FeatureSet:
 
 _NAMES = tuple(field.name for field in fields(FeatureSet))
 _ROWS = 1024  # checked at a time
-_EXACT = 2**53  # up to here a float64 is the whole number that was meant
+_NUMPY_FLOATS = (torch.float16, torch.float32, torch.float64)
 _INTEGER = re.compile(r"-?[0-9]{1,18}")
 
 
@@ -115,12 +116,17 @@ def write_features(path: Path | str, features: FeatureSet) -> None:
 def _array(name: str, values: Any) -> np.ndarray:
     if hasattr(values, "detach"):
         values = values.detach().cpu()
-        values = (values.float() if values.is_floating_point() else values).numpy()
+        values = (values.float() if _is_unknown_to_numpy(values) else values).numpy()
     if not isinstance(values, np.ndarray):
         raise InputError(f"{name} is a {type(values).__name__}; give a numpy array or a torch tensor.")
     if not values.size:
         raise InputError(f"{name} is empty (shape {values.shape}); give at least one image.")
     return values
+
+
+def _is_unknown_to_numpy(values: Any) -> bool:
+    """Whether values are a tensor of bfloat16 or of a floating-point type with still fewer digits."""
+    return isinstance(values, torch.Tensor) and values.is_floating_point() and values.dtype not in _NUMPY_FLOATS
 
 
 def _features(name: str, values: Any) -> np.ndarray:
@@ -146,6 +152,8 @@ def _features(name: str, values: Any) -> np.ndarray:
 
 
 def _labels(name: str, values: Any) -> np.ndarray:
+    if _is_unknown_to_numpy(values):
+        raise InputError(f"{name} has dtype {values.dtype}, which rounds numbers above 256; give integers.")
     array = _array(name, values)
     if array.ndim != 1 and array.size == max(array.shape, default=0):  # [n, 1] or [1, n] of a column or a row
         array = array.ravel()
@@ -165,8 +173,15 @@ def _whole_numbers(name: str, array: np.ndarray) -> np.ndarray:
     if array.dtype.kind not in "fSU":
         raise InputError(f"{name} has dtype {array.dtype}; give integers.")
     is_float = array.dtype.kind == "f"
+    # From this number on, different whole numbers become one floating-point number.
+    limit = min(2 ** (np.finfo(array.dtype).nmant + 1), 2**53) if is_float else 0
     for row, value in enumerate(array.tolist()):
         text = value.decode("latin-1") if isinstance(value, bytes) else value
-        if not (float(value).is_integer() and abs(value) <= _EXACT if is_float else _INTEGER.fullmatch(text)):
+        if not (float(value).is_integer() if is_float else _INTEGER.fullmatch(text)):
             raise InputError(f"row {row} of {name} is {value!r}; give whole numbers.")
+        if is_float and abs(value) >= limit:
+            raise InputError(
+                f"row {row} of {name} is {value!r}, but {array.dtype} rounds whole numbers above {limit}, so that "
+                "different ones may have become equal; give integers."
+            )
     return array.astype(np.int64)

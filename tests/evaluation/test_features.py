@@ -42,7 +42,7 @@ def with_row(value, row):
         ({"query_features": np.ones((4, 3, 2), np.float32)}, "query_features has shape .4, 3, 2.; give two dimensions"),
         ({"gallery_ids": np.array([1, 2, 3.5, 4, 5, 6])}, "row 2 of gallery_ids is 3.5; give whole numbers"),
         ({"gallery_ids": np.array([1, np.nan, 3, 4, 5, 6])}, "row 1 of gallery_ids is nan; give whole numbers"),
-        ({"gallery_ids": np.array([1, 1e300, 3, 4, 5, 6])}, "row 1 of gallery_ids is 1e.300; give whole numbers"),
+        ({"gallery_ids": np.array([1, 1e300, 3, 4, 5, 6])}, "row 1 of gallery_ids is 1e.300, but float64 rounds"),
         ({"gallery_ids": np.array(["a"] * 6)}, "row 0 of gallery_ids is 'a'; give whole numbers"),
         ({"gallery_ids": np.array(["1", "2", "9" * 19, "4", "5", "6"])}, "row 2 of gallery_ids is '9+'; give whole"),
         ({"gallery_ids": np.array([b"1", b"\xff", b"", b"4", b"5", b"6"])}, "row 1 of gallery_ids is b'.xff'; give"),
@@ -71,6 +71,37 @@ def with_row(value, row):
 def test_refused(changed, sentence):
     with pytest.raises(InputError, match=sentence):
         make_feature_set(**arrays(**changed))
+
+
+@pytest.mark.parametrize("name", ["query_ids", "query_cameras", "gallery_ids", "gallery_cameras"])
+@pytest.mark.parametrize(
+    ("dtype", "limit"),
+    [
+        (np.float16, 2**11),
+        (np.float32, 2**24),
+        (np.float64, 2**53),
+        (torch.float16, 2**11),
+        (torch.float32, 2**24),
+        (torch.float64, 2**53),
+    ],
+)
+def test_floating_point_labels_that_may_be_rounded(name, dtype, limit):
+    """Identities + 4,000 in float16 or + 20,000,000 in float32 silently became equal."""
+    for sign in (1, -1):
+        for values, is_good in (([1, 2, 3, limit - 1, 4, 5], True), ([1, 2, 3, limit + 1, 4, 5], False)):
+            array = sign * np.array(values, np.int64)[: 4 if name.startswith("query") else 6]
+            stored = torch.from_numpy(array).to(dtype) if isinstance(dtype, torch.dtype) else array.astype(dtype)
+            if is_good:
+                np.testing.assert_array_equal(getattr(make_feature_set(**arrays(**{name: stored})), name), array)
+            else:
+                with pytest.raises(InputError, match=rf"row 3 of {name} is .*\d, but \w+ rounds .* above {limit}, so"):
+                    make_feature_set(**arrays(**{name: stored}))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2])
+def test_labels_of_few_bits_are_refused(dtype):
+    with pytest.raises(InputError, match=r"gallery_ids has dtype torch\..*, which rounds numbers above 256; give"):
+        make_feature_set(**arrays(gallery_ids=torch.arange(6).to(dtype)))
 
 
 def test_tensors_and_other_widths_are_taken():
