@@ -12,7 +12,9 @@ from reid_tune.identities import is_person
 
 __all__ = ["EmbeddingStatistics", "describe_collapse", "examine_features", "examine_rows"]
 
-_CAUSES = "check the training (learning rate, data) and the images for constant ones (`reid-tune check-data`)"
+_CAUSES = (
+    "check the training (learning rate, data) and the images for constant ones and copies (`reid-tune check-data`)"
+)
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,7 @@ class EmbeddingStatistics:
     distinct_gallery: int
     common: float  # length of the mean of the gallery's L2-normalised rows: 1 if all are equal
     is_close: bool  # whether the median squared distance is below `CLOSE`
+    common_queries: float  # `common` of the queries
     constant_columns: int  # columns with one value in all rows
     columns: int
 
@@ -40,8 +43,10 @@ class EmbeddingStatistics:
 
     @property
     def collapse(self) -> str | None:
-        """A sentence if the gallery rows are hardly different, see `_describe_collapse`."""
-        return _describe_collapse("gallery rows", self.gallery, self.distinct_gallery, self.common, self.is_close)
+        """A sentence if the gallery rows or the queries are hardly different, see `_describe_collapse`."""
+        return _describe_collapse(
+            "gallery rows", self.gallery, self.distinct_gallery, self.common, self.is_close
+        ) or _describe_collapse("queries", self.queries, self.distinct_queries, self.common_queries, False)
 
     @property
     def warnings(self) -> list[str]:
@@ -125,6 +130,7 @@ def _measure(features: FeatureSet, queries: UniqueRows, gallery: UniqueRows) -> 
         distinct_gallery=len(gallery.distinct),
         common=_common_length(gallery),
         is_close=gallery.centre is not None,
+        common_queries=_common_length(queries),
         constant_columns=_constant_columns(features.query_features, features.gallery_features),
         columns=features.gallery_features.shape[1],
     )

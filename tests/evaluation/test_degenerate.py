@@ -104,6 +104,15 @@ def subset(features: FeatureSet, gallery: slice) -> FeatureSet:
         (changed(gallery_features=few_rows(2)), ["collapsed: 2 of 120 gallery rows are distinct.*say nothing about"]),
         (changed(gallery_features=few_rows(3), query_features=few_rows(3)[:40]), ["collapsed: 3 of 120 gallery"]),
         (
+            changed(query_features=GOOD.query_features[np.zeros(40, int)]),
+            ["collapsed: 1 of 40 queries is distinct, and 100 % of each row"],
+        ),
+        (
+            changed(query_features=GOOD.query_features[np.arange(40) % 10]),
+            ["collapsed: 10 of 40 queries are distinct, .* and copies"],
+        ),
+        (changed(query_features=GOOD.query_features[np.arange(40) % 11]), []),
+        (
             changed(
                 gallery_features=near_one_point(GOOD.gallery_features, 1e-4),
                 query_features=near_one_point(GOOD.query_features, 1e-4),
