@@ -213,7 +213,7 @@ mount --move {dev} /dev
     [
         (
             "mount -t tmpfs -o size=8m none {tmp}",
-            "3 {tmp} has 8 MB free, and Ray needs 32: free space, or name another",
+            "3 {tmp} has 7 MB free, and Ray needs 32: free space, or name another",
         ),
         (EMPTY_DEV, "3 Ray cannot be started on this machine ([Errno 2] No such file or directory: '/dev/shm')"),
         ("mount -t tmpfs -o size=1m none /dev/shm", "started"),
