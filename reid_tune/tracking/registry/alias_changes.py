@@ -5,6 +5,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from reid_tune.errors import InputError
 from reid_tune.tracking.registry.find import version_with_alias
 
 if TYPE_CHECKING:
@@ -34,7 +35,11 @@ class AliasChange:
 
 
 def alias_history(connection: "MlflowClient", model: str, alias: str) -> list[AliasChange]:
-    """Return all changes of an alias; the last one may be a change by other means, which is not recorded yet."""
+    """Return all changes of an alias; the last one may be a change by other means, which is not recorded yet.
+
+    Raises:
+        InputError: somebody has changed the tags that record them.
+    """
     changes = _recorded_changes(connection.get_registered_model(model), alias)
     version = version_with_alias(connection, model, alias)
     holders = alias_holders(changes)
@@ -79,10 +84,22 @@ def move_alias(
 
 def _recorded_changes(model: "RegisteredModel", alias: str) -> list[AliasChange]:
     prefix = f"{_TAG}.{alias}."
-    values = {
-        int(key.removeprefix(prefix)): json.loads(text) for key, text in model.tags.items() if key.startswith(prefix)
-    }
-    return [AliasChange(time=moment, **values[moment]) for moment in sorted(values)]
+    changes = [_parse_change(model, key, prefix) for key in model.tags if key.startswith(prefix)]
+    return sorted(changes, key=lambda change: change.time)
+
+
+def _parse_change(model: "RegisteredModel", key: str, prefix: str) -> AliasChange:
+    text = model.tags[key]
+    try:
+        match json.loads(text):
+            case {"version": int(version), "reason": str(reason), "is_rollback": bool(is_rollback)}:
+                return AliasChange(version, int(key.removeprefix(prefix)), reason, is_rollback)
+    except (ValueError, RecursionError):
+        pass
+    raise InputError(
+        f"the tag {key[:200]!r} of the model {model.name} has been changed, and is not a record of an alias: "
+        f"{text[:80]!r}: correct or delete it."
+    )
 
 
 def _next_time(changes: list[AliasChange]) -> int:

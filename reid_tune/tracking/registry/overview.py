@@ -1,5 +1,6 @@
 """Registered versions as dictionaries, for tables and for JSON."""
 
+import math
 from dataclasses import asdict
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -85,15 +86,23 @@ def _find(connection: "MlflowClient", reference: str) -> "ModelVersion":
 
 
 def _summary(version: "ModelVersion", aliases: dict[str, Any]) -> dict[str, Any]:
-    scores = {name: version.tags.get(f"test/{name}") for name in ("mAP", "Rank-1")}
     return {
         "model": version.name,
         "version": int(version.version),
         "aliases": sorted(alias for alias, number in aliases.items() if str(number) == str(version.version)),
-        **{name: text and float(text) for name, text in scores.items()},
+        **{name: _score(version.tags.get(f"test/{name}")) for name in ("mAP", "Rank-1")},
         "sweep": version.tags.get("sweep"),
         "created": version.creation_timestamp / 1000,
     }
+
+
+def _score(text: str | None) -> float | None:
+    """Return the score in a tag; None without one, or if somebody has replaced it by another text."""
+    try:
+        value = float(text or "nan")
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
 
 
 def _files(source: str, uri: str) -> list[str]:

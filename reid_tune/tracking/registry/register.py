@@ -94,7 +94,7 @@ def register_version(
         if _ALIAS_TAG not in version.tags:
             _set_alias(connection, version, set_alias, repeats)
         tags = connection.get_model_version(model, str(version.version)).tags
-        return RegisteredVersion(int(version.version), tags[_ALIAS_TAG], _read_verdict(tags))
+        return RegisteredVersion(int(version.version), tags[_ALIAS_TAG], _read_verdict(model, tags))
 
 
 def _require_files(model: str, files: Mapping[str, Path]) -> None:
@@ -132,9 +132,18 @@ def _set_alias(
     connection.set_model_version_tag(model, number, _ALIAS_TAG, alias)
 
 
-def _read_verdict(tags: Mapping[str, str]) -> Verdict:
-    gate = json.loads(tags.get(_GATE_TAG, "{}"))
-    return Verdict(gate.get("against"), Difference(**gate["difference"]) if gate.get("difference") else None)
+def _read_verdict(model: str, tags: Mapping[str, str]) -> Verdict:
+    text = tags.get(_GATE_TAG, "{}")
+    try:
+        gate = json.loads(text)
+        verdict = Verdict(gate.get("against"), Difference(**gate["difference"]) if gate.get("difference") else None)
+        _ = verdict.is_accepted, verdict.reason  # which need numbers
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        raise InputError(
+            f"the tag {_GATE_TAG} of a version of {model} has been changed, and is not a comparison of two versions: "
+            f"{text[:80]!r}: correct or delete it."
+        ) from None
+    return verdict
 
 
 def _upload(
