@@ -20,13 +20,13 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 NAME_FORMAT = f"IDENTITY_cCAMERA...jpg (or {', '.join(IMAGE_SUFFIXES[1:])}) such as 0002_c1s1_000451_03.jpg"
 
 # The limits on digits keep all numbers, with offsets too, within an int64.
-_NAME = re.compile(r"(-?\d{1,12})_c(\d{1,9})(?!\d)", re.ASCII)
+_IDENTITY_DIGITS, _CAMERA_DIGITS = 12, 9
+_NAME = re.compile(rf"(-?\d{{1,{_IDENTITY_DIGITS}}})_c(\d{{1,{_CAMERA_DIGITS}}})(?!\d)", re.ASCII)
 # Formats of images that are not read.
 _OTHER_IMAGES = re.compile(
-    r"\.(avif|cr2|dds|dib|dng|exr|gif|hdr|hei[cf]|ico|j2k|jif|jfif|jp2|jpe|jpx|jxl|nef|p[bgpn]m|pcx|psd|raw|svg|tga|x[bp]m)"
+    r"\.(arw|avif|cr[23]|dds|dib|dng|exr|gif|hdr|hei[cf]|ico|j2k|jif|jfif|jp2|jpe|jpx|jxl|jxr|nef|orf|p[bfgpn]m|pcx|psd|"
+    r"raw|rw2|svg|tga|x[bp]m)"
 )
-# Files that belong to an image and often have its name: labels, keypoints, features, archives.
-_COMPANIONS = re.compile(r"\.(bin|cfg|csv|db|gz|html|ini|json|log|mat|md|np[yz]|pkl|pth?|py|tar|tsv|txt|xml|ya?ml|zip)")
 _SYSTEM = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir", "$recycle.bin"})
 
 # Names of other data sets: pattern, description, and the name that the file needs here.
@@ -82,14 +82,12 @@ def is_system_name(name: str) -> bool:
 
 
 def is_other_image(name: str) -> bool:
-    """Whether a file without an accepted suffix may be an image: a format that is not read, or an image's name.
+    """Whether a file without an accepted suffix may be an image: of a format that is not read, or without a suffix.
 
-    A name such as `0002_c1.txt` belongs to a label or the like.
+    A name such as `0002_c1.txt` or `0002_c1.mp4` belongs to a label, a video or the like.
     """
     suffix = os.path.splitext(name)[1].lower()
-    if _OTHER_IMAGES.fullmatch(suffix):
-        return True
-    return _COMPANIONS.fullmatch(suffix) is None and parse_name(name) is not None
+    return _OTHER_IMAGES.fullmatch(suffix) is not None or (not suffix and parse_name(name) is not None)
 
 
 def explain_name(name: str) -> str:
@@ -99,5 +97,11 @@ def explain_name(name: str) -> str:
             numbers = match.groupdict()
             if "identity" not in numbers:
                 return description
-            return f"{description}, renamed {numbers['identity']}_c{numbers['camera']}_{display_name(name)}"
+            renamed = f"{numbers['identity']}_c{numbers['camera']}_{display_name(name)}"
+            if parse_name(renamed):
+                return f"{description}, renamed {renamed}"
+            return (
+                f"a name with too many digits: an identity has at most {_IDENTITY_DIGITS} digits and a camera "
+                f"{_CAMERA_DIGITS}"
+            )
     return ""

@@ -71,12 +71,18 @@ def list_folder(path: Path) -> Listing:
 
 
 def count_images_below(path: Path) -> int:
-    """Return the number of images in a folder and all its sub-folders, without hidden folders and linked ones."""
-    count = 0
-    for _, folders, names in os.walk(path):
+    """Return the number of images in a folder and all its sub-folders, without hidden ones.
+
+    A linked folder, which may contain any number of files, and one that cannot be read count as one image each.
+    """
+    if path.is_symlink():
+        return 1
+    count, unreadable = 0, list[OSError]()
+    for folder, folders, names in os.walk(path, onerror=unreadable.append):
         folders[:] = [name for name in folders if not is_system_name(name)]
+        count += sum(os.path.islink(os.path.join(folder, name)) for name in folders)
         count += sum(has_image_suffix(name) and not is_system_name(name) for name in names)
-    return count
+    return count + len(unreadable)
 
 
 def _entries(path: Path) -> Iterator[os.DirEntry[str]]:

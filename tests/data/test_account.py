@@ -75,8 +75,9 @@ CASES: dict[str, tuple[Callable[[Path], object], dict[Reason, int], bool]] = {
     "folders in folders": (files("a/b/c/0002_c1.jpg", "a/0002_c1.webp"), {Reason.SUBFOLDER: 2}, False),
     "folders without images": (files("a/notes.txt", "b/.hidden.jpg"), {}, True),
     "a folder with the name of an image": (files("0002_c1.jpg/0002_c2.jpg"), {Reason.SUBFOLDER: 1}, False),
-    "a linked folder": (linked_folder, {Reason.SUBFOLDER: 2}, False),
-    "a circle of links": (circle_below, {Reason.SUBFOLDER: 1}, False),
+    "a linked folder": (linked_folder, {Reason.SUBFOLDER: 1}, False),
+    "a link to the root": (lambda folder: (folder / "all").symlink_to("/"), {Reason.SUBFOLDER: 1}, False),
+    "a circle of links": (circle_below, {Reason.SUBFOLDER: 2}, False),
     "a named pipe": (pipe, {Reason.NOT_REGULAR: 1}, False),
     "a device": (device, {Reason.NOT_REGULAR: 1}, False),
     "a socket": (listening_socket, {Reason.NOT_REGULAR: 1}, False),
@@ -186,3 +187,19 @@ def test_a_broken_link_is_an_image_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "0003_c1.jpg").symlink_to("0003_c1.jpg")
     folder = read_image_folder(tmp_path, strict=True)
     assert [record.identity for record in folder.records] == [1, 2, 3] and folder.left_out == {}
+
+
+def test_a_sub_folder_that_cannot_be_read_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path, "0001_c1.jpg", "locked/0002_c1.jpg", "open/0003_c1.jpg", "open/locked/0004_c1.jpg")
+    scandir = os.scandir
+
+    def refuse(path: str | Path) -> object:
+        if Path(path).name == "locked":
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    account = account_for([read_image_folder(tmp_path)], "gallery")
+    assert (account.files, account.left_out) == (4, {Reason.SUBFOLDER: 3})
+    with pytest.raises(InputError, match=r"dataset\.strict: .*3 in sub-folders"):
+        read_image_folder(tmp_path, strict=True)

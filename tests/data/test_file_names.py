@@ -26,8 +26,17 @@ def test_images_of_every_accepted_ending(suffix: str) -> None:
         ("a.ppm", True),
         ("a.jp2", True),
         ("0001_c1", True),  # without an ending
-        ("0001_c1.jpg_large", True),
-        ("0001_c1.jpg.bak", True),
+        ("photo.CR3", True),
+        ("0001_c1.jpg_large", False),
+        ("0001_c1.jpg.bak", False),
+        ("0001_c1_a.jpg~", False),
+        ("0001_c1_a.jpg.part", False),
+        ("0001_c1_a.xmp", False),
+        ("0001_c1_a.mp4", False),
+        ("0001_c1_a.AVI", False),
+        ("0001_c1_a.onnx", False),
+        ("0001_c1_a.swp", False),
+        ("0001_c1_a.crdownload", False),
         ("0001_c1.txt", False),
         ("0001_c1.json", False),
         ("0001_c1.npy", False),
@@ -84,6 +93,26 @@ def test_names_of_other_data_sets_are_recognised(name: str, data_set: str, renam
     if renamed:
         identity, camera = parse_name(renamed) or (None, None)
         assert f"{identity}" in name and f"{camera}" in name
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "1234567890123_c1.jpg",
+        "-1234567890123_c1.jpg",
+        "0001_c1234567890.jpg",
+        "1234567890123-c1.jpg",
+        "0001_C1234567890_0.jpg",
+        "cam1234567890_0001.jpg",
+        "c1_1234567890123.jpg",
+        "1234567890123_1.jpg",
+        "1234567890123C1T0002F016.jpg",
+    ],
+)
+def test_numbers_with_too_many_digits(name: str) -> None:
+    """A new name is recommended only if it parses."""
+    assert parse_name(name) is None
+    assert explain_name(name).endswith("an identity has at most 12 digits and a camera 9")
 
 
 @pytest.mark.parametrize("name", ["person.jpg", "IMG_1234.jpg", "a b.png", "--1_c1.jpg", "größe.png"])
