@@ -8,10 +8,10 @@ import numpy as np
 
 from reid_tune.data.file_names import parse_name
 from reid_tune.data.left_out import explain_unusable, require_complete
-from reid_tune.data.listing import Reason, list_folder
+from reid_tune.data.listing import Listing, Reason, list_folder
 from reid_tune.errors import InputError
 from reid_tune.files import display_name
-from reid_tune.identities import is_distractor, is_junk, is_person
+from reid_tune.identities import is_person
 from reid_tune.storage.download_cache import ensure_local_folder
 from reid_tune.storage.object_store import is_url
 
@@ -19,6 +19,7 @@ __all__ = [
     "ImageFolder",
     "ImageRecord",
     "class_labels",
+    "list_image_folder",
     "read_image_folder",
     "read_training_folders",
     "training_records",
@@ -56,15 +57,21 @@ class ImageFolder:
     records: tuple[ImageRecord, ...]
     left_out: Mapping[Reason, tuple[str, ...]] = field(default_factory=dict)
 
-    @property
-    def junk(self) -> int:
-        """Number of junk images."""
-        return sum(is_junk(record.identity) for record in self.records)
 
-    @property
-    def distractors(self) -> int:
-        """Number of distractors."""
-        return sum(is_distractor(record.identity) for record in self.records)
+def list_image_folder(path: Path | str) -> Listing:
+    """List a folder; of `s3://...` its copy on this machine without sub-folders and hidden files.
+
+    Only the files directly below the address are copied: any other files of the copy are not those of the address.
+
+    Raises:
+        InputError: See `list_folder` and `ensure_local_folder`.
+    """
+    listing = list_folder(ensure_local_folder(path))
+    if not is_url(str(path)):
+        return listing
+    left_out = listing.left_out.items()
+    ignored = (Reason.SUBFOLDER, Reason.SYSTEM)
+    return replace(listing, left_out={reason: names for reason, names in left_out if reason not in ignored})
 
 
 def read_image_folder(path: Path | str, *, strict: bool = False) -> ImageFolder:
@@ -77,12 +84,10 @@ def read_image_folder(path: Path | str, *, strict: bool = False) -> ImageFolder:
     Raises:
         InputError: The folder is missing, is a file or has no usable image, or a file is left out with `strict`.
     """
-    listing = list_folder(ensure_local_folder(path))
+    listing = list_image_folder(path)
     numbers = {name: parse_name(name) for name in listing.images}
     records = tuple(ImageRecord(listing.path / name, *pair) for name, pair in numbers.items() if pair)
-    # The copy of a folder at s3:// has neither its sub-folders nor its hidden files, but may have others.
-    ignored = (Reason.SUBFOLDER, Reason.SYSTEM) if is_url(str(path)) else ()
-    left_out = {reason: names for reason, names in listing.left_out.items() if reason not in ignored}
+    left_out = dict(listing.left_out)
     if unparsed := tuple(name for name, pair in numbers.items() if pair is None):
         left_out = {Reason.NAME: unparsed, **left_out}
     folder = ImageFolder(listing.path, records, left_out)

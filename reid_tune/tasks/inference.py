@@ -17,7 +17,6 @@ from reid_tune.data.records import ImageRecord
 from reid_tune.errors import InputError
 from reid_tune.evaluation.degenerate import describe_collapse
 from reid_tune.files import check_output_file, require_writable, write_atomic
-from reid_tune.storage.download_cache import ensure_local_folder
 from reid_tune.tasks.common.embedding_files import ENDINGS, NO_CAMERA, Image, list_images, open_embeddings_file
 from reid_tune.tasks.common.evaluation_sets import evaluation_folders
 from reid_tune.tasks.common.feature_files import print_warnings
@@ -120,7 +119,7 @@ def _list_images(experiment: Experiment, target: Path) -> tuple[list[Image], dic
     subsets: tuple[tuple[Literal["query", "gallery"], str | None], ...] = (("query", query), ("gallery", gallery))
     for subset, folder in subsets:
         if folder:
-            subset_images, accounts[subset] = list_images(ensure_local_folder(folder), subset, strict)
+            subset_images, accounts[subset] = list_images(folder, subset, strict)
             images += subset_images
     return images, accounts
 

@@ -8,11 +8,13 @@ from reid_tune.data.records import (
     ImageFolder,
     ImageRecord,
     class_labels,
+    list_image_folder,
     read_image_folder,
     read_training_folders,
     training_records,
 )
 from reid_tune.errors import InputError
+from reid_tune.tasks.common.embedding_files import list_images
 
 
 def touch(folder: Path, *names: str) -> Path:
@@ -77,12 +79,27 @@ def test_files_that_cannot_be_images_are_no_error(tmp_path: Path) -> None:
     }
 
 
-def test_order_counts_and_training_records(tmp_path: Path) -> None:
+def test_a_copy_of_a_folder_at_s3_has_one_account_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sub-folders and hidden files of the copy are not those of the address."""
+    touch(tmp_path, "0001_c1.jpg", ".complete", "odd.jpg", "a.txt")
+    touch(tmp_path / "more", "0002_c1.jpg")
+    monkeypatch.setattr("reid_tune.data.records.ensure_local_folder", lambda path: tmp_path)
+    url = "s3://bucket/crops"
+    folder = read_image_folder(url)
+    assert folder.left_out == {Reason.NAME: ("odd.jpg",), Reason.SUFFIX: ("a.txt",)}
+    assert list_image_folder(url).left_out == {Reason.SUFFIX: ("a.txt",)}
+    images, account = list_images(url, "gallery")
+    assert [image.path for image in images] == [tmp_path / "0001_c1.jpg", tmp_path / "odd.jpg"]
+    assert (account.files, account.left_out) == (3, {Reason.SUFFIX: 1})
+    (tmp_path / "odd.jpg").unlink()
+    assert len(list_images(url, "gallery", strict=True)[0]) == len(read_image_folder(url, strict=True).records) == 1
+
+
+def test_order_and_training_records(tmp_path: Path) -> None:
     touch(tmp_path, "0009_c1.jpg", "-1_c1_b.jpg", "-1_c1_a.jpg", "0000_c2.jpg", "0002_c2.jpg", "0009_c2.jpg")
     folder = read_image_folder(str(tmp_path))
     names = [record.path.name for record in folder.records]
     assert names == sorted(names) and len(names) == 6
-    assert (folder.junk, folder.distractors) == (2, 1)
     assert [record.identity for record in training_records(folder)] == [2, 9, 9]
 
 
@@ -138,11 +155,7 @@ def test_several_folders_are_kept_apart(tmp_path: Path) -> None:
     assert found == moved_apart(alone)
     assert found == [(-1, 6), (0, 2), (2, 1), (7, 2), (0, 7), (9, 14), (10, 7), (12, 17), (12, 34)]
     assert [folder.path for folder in folders] == [market, duke, veri]
-    assert [(folder.junk, folder.distractors, folder.left_out) for folder in folders] == [
-        (1, 1, {}),
-        (0, 1, {Reason.NAME: ("odd.jpg",)}),
-        (0, 0, {}),
-    ]
+    assert [folder.left_out for folder in folders] == [{}, {Reason.NAME: ("odd.jpg",)}, {}]
     records = training_records(*folders)
     assert [record.identity for record in records] == [2, 7, 9, 10, 12, 12]
     assert [record.identity - record.identity_offset for record in records] == [2, 7, 2, 3, 2, 2]

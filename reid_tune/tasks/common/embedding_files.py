@@ -12,7 +12,8 @@ import numpy as np
 from reid_tune.data.account import FileAccount, account_for_listing
 from reid_tune.data.file_names import parse_name
 from reid_tune.data.left_out import explain_unusable, require_complete
-from reid_tune.data.listing import Reason, list_folder
+from reid_tune.data.listing import Reason
+from reid_tune.data.records import list_image_folder
 from reid_tune.errors import InputError
 from reid_tune.evaluation.features import make_feature_set, write_features
 from reid_tune.files import atomic_path
@@ -44,19 +45,20 @@ EmbeddingWriter = Callable[[Sequence[Image], np.ndarray], None]
 
 
 def list_images(
-    folder: Path, subset: Literal["query", "gallery"], strict: bool = False
+    folder: Path | str, subset: Literal["query", "gallery"], strict: bool = False
 ) -> tuple[list[Image], FileAccount]:
     """Return all images of a folder in the order of their names, and the account of its files.
 
     Args:
-        folder: The folder.
+        folder: The folder; for `s3://...` its copy on this machine is listed.
         subset: Subset that the images belong to.
         strict: Whether a name that does not parse, or another file that may be an image, is an error.
 
     Raises:
         InputError: the folder cannot be read, or has no image; or a file is left out with `strict`.
     """
-    listing = list_folder(folder)
+    listing = list_image_folder(folder)
+    folder = listing.path
     if not listing.images:
         raise InputError(explain_unusable(folder, listing.left_out))
     numbers = {name: parse_name(name) for name in listing.images}
