@@ -10,6 +10,7 @@ from reid_tune.evaluation.breakdown import CameraPairs, per_identity
 from reid_tune.evaluation.rerank import parse_reranking
 from reid_tune.evaluation.score import Score, scores
 from reid_tune.evaluation.unmatched import describe_distractor_queries, describe_unmatched_queries
+from reid_tune.identities import is_junk
 from reid_tune.tasks.common.feature_files import print_warnings, read_feature_file
 from reid_tune.training.devices import parse_device
 
@@ -22,15 +23,17 @@ class ScoreResult:
 
     Attributes:
         score: The score.
+        junk: Number of gallery rows with a negative identity, which are left out.
         parts: Rows under `per_camera_pair` or `per_identity`, if they were requested.
     """
 
     score: Score
+    junk: int
     parts: dict[str, list[dict[str, Any]]]
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the metrics as fractions, their intervals, the protocol and the parts, for JSON."""
-        return {**self.score.report(), **self.parts}
+        """Return the metrics as fractions, their intervals, the protocol, the junk and the parts, for JSON."""
+        return {**self.score.report(), "junk": self.junk, **self.parts}
 
     def rows(self) -> dict[str, dict[str, Any]]:
         """Return the whole score for a table."""
@@ -44,7 +47,7 @@ class ScoreResult:
 def run_score(
     path: Path, reranking: str | None, by: Literal["camera", "identity"] | None = None, device: str = "auto"
 ) -> ScoreResult:
-    """Score a feature file, and report queries without a match, of identity 0 and degenerate data on stderr.
+    """Score a feature file, and report junk, queries without a match, of identity 0 and degenerate data on stderr.
 
     Args:
         path: The file.
@@ -63,11 +66,14 @@ def run_score(
     query = zip(features.query_ids.tolist(), features.query_cameras.tolist(), strict=True)
     gallery = zip(features.gallery_ids.tolist(), features.gallery_cameras.tolist(), strict=True)
     lines = [describe_distractor_queries(features.query_ids.tolist()), describe_unmatched_queries(query, gallery)]
+    if junk := int(is_junk(features.gallery_ids).sum()):
+        rows = len(features.gallery_ids)
+        lines.append(f"{junk:,} of {rows:,} gallery rows are junk (negative identity) and left out")
     for line in filter(None, lines):
         print(line, file=sys.stderr)
     print_warnings(result.warnings)
     parts = {"per_camera_pair": pairs.rows()} if pairs else {"per_identity": per_identity(result)} if by else {}
-    return ScoreResult(result, parts)
+    return ScoreResult(result, junk, parts)
 
 
 def _part_row(row: dict[str, Any]) -> tuple[str, dict[str, Any]]:

@@ -86,19 +86,22 @@ def read_feature_file(path: Path) -> FeatureSet:
 
 
 def _check_rows(rows: _Rows) -> None:
-    if repeated := _first_repeated(rows.names):
-        raise InputError(f"has the image {display_name(repeated)} twice; {_INSTEAD}")
+    # One folder may be both the queries and the gallery.
+    sides = np.where(rows.is_query, *_SIDES).tolist()
+    if repeated := _first_repeated(zip(sides, rows.names, strict=True)):
+        side, name = repeated
+        raise InputError(f"has the {side} image {display_name(name)} twice; write each image once")
     for side, is_side in zip(_SIDES, (rows.is_query, ~rows.is_query), strict=True):
         if not is_side.any():
             raise InputError(f"has no {side} image; write queries and gallery into one file")
 
 
-def _first_repeated(names: Sequence[str]) -> str | None:
-    seen: set[str] = set()
-    for name in names:
-        if name in seen:
-            return name
-        seen.add(name)
+def _first_repeated(images: Iterable[tuple[str, str]]) -> tuple[str, str] | None:
+    seen: set[tuple[str, str]] = set()
+    for image in images:
+        if image in seen:
+            return image
+        seen.add(image)
     return None
 
 
@@ -121,7 +124,8 @@ def _read_json(path: Path) -> _Rows:
         if rows and len(row) != len(rows[0]):
             raise InputError(f"has {len(row)} values in entry {number}, but {len(rows[0])} in the first; {_INSTEAD}")
         names.append(name)
-        rows.append(row.astype(np.float32))
+        with np.errstate(over="ignore"):  # Infinity is refused later, with its row.
+            rows.append(row.astype(np.float32))
     labels = np.array([parse_name(PurePath(name).name) or (JUNK, NO_CAMERA) for name in names], np.int64)
     return _Rows(names, np.stack(rows), labels[:, 0].clip(JUNK), labels[:, 1], _find_queries(names))
 

@@ -48,17 +48,21 @@ def test_what_inference_writes_is_read_again(tmp_path: Path, ending: str) -> Non
     path = write(tmp_path / f"f{ending}")
     features = read_feature_file(path)
     assert_complete(features)
-    assert run_score(path, None, device="cpu").as_dict() == score(features).report()
+    assert run_score(path, None, device="cpu").as_dict() == score(features).report() | {"junk": 0}
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_images_without_identity_are_junk_in_each_format(tmp_path: Path, ending: str) -> None:
+def test_images_without_identity_are_junk_in_each_format(
+    tmp_path: Path, ending: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     images = list(IMAGES)
     for number, name, identity, camera in ((12, "somebody.jpg", -1, -1), (13, "-1_c3s1_1.jpg", -1, 3)):
         images[number] = Image(Path("data/bounding_box_test") / name, identity, camera, "gallery")
     features = read_feature_file(write(tmp_path / f"f{ending}", images))
     assert features.gallery_ids[2:4].tolist() == [-1, -1] and features.gallery_cameras[2:4].tolist() == [-1, 3]
     assert len(features.without_junk().gallery_ids) == 18
+    assert run_score(tmp_path / f"f{ending}", None, device="cpu").as_dict()["junk"] == 2
+    assert "2 of 20 gallery rows are junk (negative identity) and left out\n" in capsys.readouterr().err
 
 
 def entries() -> Entries:
@@ -102,6 +106,7 @@ def test_json_of_images_in_two_folders_is_read(tmp_path: Path, make: Callable[[]
     assert_complete(read_feature_file(tmp_path / "f.json"))
 
 
+@pytest.mark.filterwarnings("error::RuntimeWarning")
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
@@ -120,9 +125,10 @@ def test_json_of_images_in_two_folders_is_read(tmp_path: Path, make: Callable[[]
         (changed(4, embedding=[]), "entry 4"),
         (changed(4, embedding=[1.0] * 5), "has 5 values in entry 4, but 6 in the first"),
         (changed(4, embedding=[float("nan")] * 6), "row 4 of query_features is not finite"),
+        (changed(4, embedding=[1e300] * 6), "row 4 of query_features is not finite"),
         (changed(4, embedding=[0] * 6), "row 4 of query_features is all zero"),
         (changed(4, img_path=7), "has no text img_path"),
-        (changed(4, img_path=str(IMAGES[3].path)), "has the image data/query/.* twice"),
+        (changed(4, img_path=str(IMAGES[3].path)), "has the query image data/query/.* twice; write each image once"),
         (changed(4, img_path="other/0001_c1.jpg"), "does not say which images are queries"),
         (moved("a", "b"), "does not say which images are queries: .* but are in a, b; write"),
         (moved("query", "query"), "does not say which images are queries"),
@@ -169,6 +175,15 @@ def test_parquet_of_other_types_is_read(tmp_path: Path, columns: dict[str, Any])
     assert_complete(read_feature_file(tmp_path / "f.parquet"))
 
 
+def test_queries_and_gallery_may_be_one_folder(tmp_path: Path) -> None:
+    paths = [str(image.path) for image in IMAGES]
+    parquet.write_table(table(img_path=paths[:10] + paths[:10] + paths[20:]), tmp_path / "f.parquet")
+    assert_complete(read_feature_file(tmp_path / "f.parquet"))
+    parquet.write_table(table(img_path=paths[:20] + paths[10:20]), tmp_path / "f.parquet")
+    with pytest.raises(InputError, match="has the gallery image data/bounding_box_test/.* twice; write each image"):
+        read_feature_file(tmp_path / "f.parquet")
+
+
 @pytest.mark.parametrize(
     ("columns", "sentence"),
     [
@@ -178,7 +193,7 @@ def test_parquet_of_other_types_is_read(tmp_path: Path, columns: dict[str, Any])
         ({"identity": pyarrow.array([None, *IDENTITIES[1:].tolist()])}, "has values in identity that are not integers"),
         ({"identity": np.full(30, 2**63, np.uint64)}, "has identities or cameras beyond int64"),
         ({"img_path": np.arange(30)}, "has values in img_path that are not texts"),
-        ({"img_path": ["a.jpg"] * 30}, "has the image a.jpg twice"),
+        ({"img_path": ["a.jpg"] * 30}, "has the query image a.jpg twice; write each image once"),
         ({"subset": ["train"] * 30}, "has the subset 'train'; it must be query or gallery"),
         ({"subset": ["query"] * 30}, "has no gallery image; write queries and gallery into one file"),
         ({"embedding": np.ones(30)}, "has embeddings that are not lists of floating-point numbers"),
