@@ -52,13 +52,8 @@ class UniqueRows:
     squares: Tensor | None = None  # [u] float32: squared lengths of centred rows; None if all are 1
 
     @classmethod
-    def of(cls, features: np.ndarray, device: torch.device | str = "cpu") -> "UniqueRows":
-        """Unique rows of float32 features [n, d], none of them all zero."""
-        return cls.joined([features], device)
-
-    @classmethod
     def joined(cls, parts: Sequence[np.ndarray], device: torch.device | str = "cpu") -> "UniqueRows":
-        """Unique rows of several such arrays, one after the other.
+        """Unique rows of several arrays of float32 features [n, d], one after the other; no row is all zero.
 
         They are copied block by block, as features may be mapped from a file.
         """

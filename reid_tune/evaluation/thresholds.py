@@ -13,6 +13,7 @@ from torch import Tensor
 from reid_tune.errors import InputError
 from reid_tune.evaluation.distances import BlockConsumer, DistanceBlocks, UniqueRows, distance_blocks, full_precision
 from reid_tune.evaluation.features import FeatureSet
+from reid_tune.evaluation.rankable import explain_no_match
 from reid_tune.identities import is_junk, is_person
 
 __all__ = ["BINS", "PairDistances", "Threshold", "without_unidentified"]
@@ -120,8 +121,12 @@ class PairDistances:
             )
         same, different = (int(count) for count in self._cells.sum(axis=1))
         if not same:
+            features = self._features
+            labels = features.query_ids, features.query_cameras, features.gallery_ids, features.gallery_cameras
             raise InputError(
-                "no query has a match (its identity under another camera) in the gallery; check the two sets."
+                explain_no_match(*labels)
+                or "only queries of identity 0 have a match, and two images of identity 0 may show two persons; number "
+                "identities from 1."
             )
         if not different:
             raise InputError("all pairs are of one identity; add gallery images of other people.")

@@ -95,7 +95,7 @@ def test_distances_of_pairs_are_those_of_the_blocks() -> None:
 
 def test_rows_with_different_centres_are_not_compared() -> None:
     features = close_together(1e-4)
-    sides = (UniqueRows.of(rows) for rows in (features.query_features, features.gallery_features))
+    sides = (UniqueRows.joined([rows]) for rows in (features.query_features, features.gallery_features))
     with pytest.raises(AssertionError, match="different centres"):
         distance_blocks(*sides)
 

@@ -54,7 +54,7 @@ def test_queries_that_are_gallery_images_too(setting, places):
 
 def test_of_many_columns_a_block_has_fewer_rows():
     rng = np.random.default_rng(0)
-    rows, columns = (UniqueRows.of(rng.standard_normal((count, 3), dtype=np.float32)) for count in (300, 150_000))
+    rows, columns = (UniqueRows.joined([rng.standard_normal((count, 3), dtype=np.float32)]) for count in (300, 150_000))
     seen, heights = [], []
 
     def receive(members, block):

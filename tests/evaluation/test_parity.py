@@ -66,7 +66,7 @@ def test_re_ranked_values_are_those_of_the_paper(features: FeatureSet, k1: int, 
     assume((apart.max(axis=1) > 0.1).all())  # the paper divides by it, and so the rounding of float32 grows
     settings = [ReRanking(k1, k2, weight) for weight in weights]
     found = [torch.full((len(query), len(gallery)), torch.nan) for _ in settings]
-    neighbours = find_neighbours(UniqueRows.of(both), max(setting.neighbours for setting in settings))
+    neighbours = find_neighbours(UniqueRows.joined([both]), max(setting.neighbours for setting in settings))
     show = reranked_blocks(neighbours, *UniqueRows.of_sides(query, gallery), settings)
     show([lambda members, block, own=own: own.index_copy_(0, members, block) for own in found])
     for own, weight in zip(found, weights, strict=True):

@@ -20,7 +20,7 @@ def matrix(blocks, queries, gallery):
 
 
 def reranked(query, gallery, setting):
-    neighbours = find_neighbours(UniqueRows.of(np.concatenate([query, gallery])), setting.neighbours)
+    neighbours = find_neighbours(UniqueRows.joined([np.concatenate([query, gallery])]), setting.neighbours)
     show = reranked_blocks(neighbours, *UniqueRows.of_sides(query, gallery), [setting])
     return matrix(lambda receive: show([receive]), len(query), len(gallery))
 
@@ -72,7 +72,7 @@ def test_all_images_equal():
 def test_neighbours_are_ordered_by_distance_and_index():
     features = made_up(queries=300, gallery=5)
     rows = np.concatenate([features.query_features, features.query_features[::-1]])
-    found = find_neighbours(UniqueRows.of(rows), 9)
+    found = find_neighbours(UniqueRows.joined([rows]), 9)
     exact = distances(rows, rows)
     for i in range(len(rows)):
         wanted = sorted(range(len(rows)), key=lambda j: (j != i, exact[i, j], j))[:10]
@@ -87,7 +87,7 @@ def test_neighbours_are_ordered_by_distance_and_index():
 def test_distances_of_equal_rows_are_bit_equal(repeats):
     features = made_up(queries=61, gallery=1, dimension=67)
     order = np.random.default_rng(1).permutation(np.repeat(np.arange(61), repeats)[:1500])
-    rows = UniqueRows.of(features.query_features[order])
+    rows = UniqueRows.joined([features.query_features[order]])
     result = matrix(distance_blocks(rows, rows), len(order), len(order))
     np.testing.assert_allclose(
         result, distances(features.query_features, features.query_features)[order][:, order], atol=1e-5
@@ -99,7 +99,7 @@ def test_distances_of_equal_rows_are_bit_equal(repeats):
 
 
 def test_negative_zero_is_zero():
-    rows = UniqueRows.of(np.float32([[0.0, 1.0], [-0.0, 1.0], [1.0, 1.0]]))
+    rows = UniqueRows.joined([np.float32([[0.0, 1.0], [-0.0, 1.0], [1.0, 1.0]])])
     assert rows.position[0] == rows.position[1] != rows.position[2]
 
 

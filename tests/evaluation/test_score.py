@@ -207,7 +207,7 @@ def test_many_ranks_of_few_images():
 
 def test_ranking_of_queries_in_any_order_of_blocks():
     features = made_up()
-    rows, columns = (blocks.UniqueRows.of(x) for x in (features.query_features, features.gallery_features))
+    rows, columns = (blocks.UniqueRows.joined([x]) for x in (features.query_features, features.gallery_features))
     matrix = torch.empty(len(rows), len(columns))
     blocks.distance_blocks(rows, columns)(lambda members, block: matrix.index_copy_(0, members, block))
     shuffled = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0)).split(7)

@@ -200,8 +200,18 @@ def test_a_rate_that_is_none(fmr: float) -> None:
 
 def test_sets_without_pairs() -> None:
     features = made_up(cameras=1)
-    with pytest.raises(InputError, match="no query has a match"):
+    with pytest.raises(InputError, match="no query has a match .*: all images have camera 1; number the cameras"):
         PairDistances.of(features).threshold()
+    strangers = dataclasses.replace(features, gallery_ids=features.gallery_ids + 1000)
+    with pytest.raises(InputError, match="no query has a match"):
+        PairDistances.of(strangers).threshold()
+    zeros = dataclasses.replace(
+        made_up(),
+        query_ids=np.zeros_like(made_up().query_ids),
+        gallery_ids=np.where(np.arange(len(made_up().gallery_ids)) % 2, 0, made_up().gallery_ids),
+    )
+    with pytest.raises(InputError, match="only queries of identity 0 have a match"):
+        PairDistances.of(zeros).threshold()
     with pytest.raises(InputError, match="all pairs are of one identity"):
         PairDistances.of(made_up(identities=1)).threshold()
     for side in ("query", "gallery"):
