@@ -15,6 +15,7 @@ from reid_tune.files import display_name
 __all__ = ["exact_names", "read_npz"]
 
 _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+_REASON = 200  # characters of a library's error in a message
 _AGAIN = "write the file again with inference or numpy.savez"
 # First bytes of files that hold features in other programs.
 _KINDS = {
@@ -62,7 +63,8 @@ def read_npz(path: Path | str, choose: Callable[[Sequence[str]], Mapping[str, st
     except (InputError, MemoryError):
         raise
     except Exception as error:  # zipfile, the decompressors and numpy raise many types for damaged bytes
-        raise InputError(f"{location} is damaged ({type(error).__name__}: {error}); {_AGAIN}.") from None
+        reason = display_name(f"{type(error).__name__}: {error}")[:_REASON]
+        raise InputError(f"{location} is damaged ({reason}); {_AGAIN}.") from None
     return arrays
 
 

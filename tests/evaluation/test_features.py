@@ -272,6 +272,19 @@ def test_members_that_are_no_array_are_named(tmp_path, member):
         read_features(path)
 
 
+@pytest.mark.parametrize("length", [b"\x00\x00", b"\x01\x00", b"\xff\x00", b"\x00\x04", b"\xff\xff"])
+@pytest.mark.parametrize("name", ["query_features", "query_ids", "gallery_features"])
+def test_a_damaged_name_of_a_member_does_not_fill_the_message(tmp_path, length, name):
+    path = tmp_path / "odd.npz"
+    np.savez(path, **arrays())
+    content = path.read_bytes()
+    start = content.index(name.encode()) - 4  # the length of the name in the member's header
+    path.write_bytes(content[:start] + length + content[start + 2 :])
+    with pytest.raises(InputError, match="odd.npz: .* is damaged .*; write the file again") as caught:
+        read_features(path)
+    assert str(caught.value).isprintable() and len(str(caught.value)) < 600
+
+
 def array_file(path):
     with path.open("wb") as file:
         np.save(file, np.ones(3))
