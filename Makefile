@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 UV_INSTALL = $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint constraints.txt \
 	$(if $(TORCH_INDEX),--index $(TORCH_INDEX) --index-strategy unsafe-best-match)
 
-.PHONY: setup demo test integration triton lint bench lock clean
+.PHONY: setup demo test fuzz integration triton lint bench lock clean
 
 setup: $(VENV)/.installed
 
@@ -41,6 +41,10 @@ lint: $(VENV)/.installed-dev
 # with one half of the tests and takes over from the other at the end, so that few fixtures are built twice.
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist worksteal --durations=15
+
+# About 100,000 inputs, other ones in each run; those of `make test` are few and always the same.
+fuzz: $(VENV)/.installed-dev
+	REID_TUNE_FUZZ=$${REID_TUNE_FUZZ:-100000} $(BIN)/python -m pytest -n 2 --timeout=3600 --durations=10 tests/fuzz
 
 integration: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m "integration or hypothesis" -n 2 --dist loadfile --no-loadscope-reorder

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from reid_tune.errors import InfrastructureError, InputError
 from reid_tune.files import display_text
 
-SHORT_INPUTS = 2_000  # of all tests together, about
+SHORT_INPUTS = 3_000  # of all tests together, about
 LIMIT_CPU_S = 10  # of one input; most take milliseconds
 LIMIT_KIB = 1 << 20  # by which one input may raise the peak of the process's memory
 
@@ -36,7 +36,7 @@ def fuzz(count: int) -> settings:
         database=None,
         print_blob=True,
         deadline=None,
-        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+        suppress_health_check=list(HealthCheck),
     )
 
 
