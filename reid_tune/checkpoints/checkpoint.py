@@ -122,15 +122,16 @@ def load_checkpoint(path: Path | str, key: str | None = None) -> Checkpoint:
         key: Passphrase of an encrypted checkpoint; not needed for an unencrypted one.
 
     Raises:
-        InputError: The file is missing, not a checkpoint of reid-tune, has no digest or another one, contains objects other
-            than tensors and data, or is encrypted with another key.
+        InputError: The file is missing, not a checkpoint of reid-tune, has no digest or differs from it, contains
+            objects other than tensors and data, or is encrypted with another key.
     """
     content = _load(Path(path), key)
     if not is_checkpoint_content(content):
         raise InputError(f"{path} is not a checkpoint of reid-tune: give a file written by `reid-tune train`.")
     if _DIGEST not in content:
         raise InputError(
-            f"{path} has no digest, so an older version of reid-tune wrote it: use it with that version, or train again."
+            f"{path} has no digest, so an older version of reid-tune wrote it: use it with that version, or train "
+            "again."
         )
     if content.pop(_DIGEST) != content_digest(content):
         raise _damage(path, "its content differs from its digest")

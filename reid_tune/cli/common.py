@@ -82,11 +82,13 @@ AllowEnvOption = Annotated[
 ]
 
 
-def load_spec(spec: Path, overrides: list[str] | None, task: str | None) -> "LoadedSpec":
+def load_spec(
+    spec: Path, overrides: list[str] | None, task: str | None, arguments: dict[str, Any] | None = None
+) -> "LoadedSpec":
     """Return the spec of a command, which checks only what its task reads; print what has no effect or is left out."""
     from reid_tune.config.load import load_spec as load
 
-    loaded = load(spec, overrides or (), task)
+    loaded = load(spec, overrides or (), task, arguments)
     for line in loaded.notes:
         typer.echo(line, err=True)
     return loaded

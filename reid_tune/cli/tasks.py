@@ -105,7 +105,8 @@ def export(
     pairs = [text for text in [reference, *(overrides or [])] if text is not None]
     # Without a reference the first argument is an override.
     model = pairs.pop(0) if pairs and "=" not in pairs[0] else None
-    experiment = load_spec(spec, pairs, "export").experiment if spec else None
+    arguments = {"export.checkpoint": model} if model else None
+    experiment = load_spec(spec, pairs, "export", arguments).experiment if spec else None
     file, parity = run_export(experiment, model, parse_overrides(pairs))
     typer.echo(parity, err=True)
     typer.echo(file)

@@ -1,8 +1,10 @@
 """Base class of all sections of a spec, and fields that several sections share."""
 
-from typing import Annotated, Any, Literal
+import re
+from functools import cache
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
 __all__ = ["AutoBool", "GpuSelection", "Section"]
 
@@ -17,10 +19,35 @@ def _check_auto_bool(value: Any) -> Any:
 AutoBool = Annotated[bool | Literal["auto"], BeforeValidator(_check_auto_bool)]
 
 
+# Python and YAML 1.1 read 010 and 1_00 as different numbers, so nobody can know which one is meant.
+_AMBIGUOUS_NUMBER = re.compile(r"\s*[-+]?(0[0-9_]+|[0-9.][0-9.eE+-]*_[0-9_.eE+-]*)\s*")
+
+
 class Section(BaseModel):
     """A section of a spec: unknown keys are errors, values cannot be changed after validation."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _check_numbers(cls, value: Any, info: ValidationInfo) -> Any:
+        texts = value if isinstance(value, list | tuple) else (value,)
+        matches = (isinstance(text, str) and _AMBIGUOUS_NUMBER.fullmatch(text) for text in texts)
+        if any(matches) and _is_number(cls, str(info.field_name)):
+            raise ValueError("should be a number without leading zeros or underscores")
+        return value
+
+
+@cache
+def _is_number(section: type[Section], name: str) -> bool:
+    """Whether a field has a number, or a list of numbers."""
+    kinds, pending = set(), [section.model_fields[name].annotation]
+    while pending:
+        kind = pending.pop()
+        kinds.add(kind)
+        if getattr(kind, "__origin__", None) is not Literal:
+            pending += get_args(kind)
+    return bool(kinds & {int, float}) and str not in kinds
 
 
 def _require_distinct(ids: tuple[int, ...]) -> tuple[int, ...]:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Collection
 
 from reid_tune.config.experiment import Experiment
+from reid_tune.config.model import has_backbone_always_loaded
 from reid_tune.config.tao_keys import inactive_reason, is_tao_key
 from reid_tune.config.train import OPTIMIZERS
 from reid_tune.config.unused_fields import has_triplet_loss, unused_fields
@@ -75,14 +76,21 @@ def next_valid_batch_size(experiment: Experiment, workers: int) -> int:
 
 def find_warnings(experiment: Experiment) -> list[str]:
     """Return warnings about a training."""
+    warnings = []
     optim, epochs = experiment.train.optim, experiment.train.num_epochs
     key = "warmup_epochs" if optim.warmup_method == "cosine" else "warmup_iters"
-    if getattr(optim, key) < epochs:
-        return []
-    return [
-        f"warning: train.optim.{key} = {getattr(optim, key)} is not below train.num_epochs = {epochs}: "
-        "the learning rate never reaches base_lr."
-    ]
+    if getattr(optim, key) >= epochs:
+        warnings.append(
+            f"warning: train.optim.{key} = {getattr(optim, key)} is not below train.num_epochs = {epochs}: "
+            "the learning rate never reaches base_lr."
+        )
+    model = experiment.model
+    if model.pretrained_model_path and has_backbone_always_loaded(model):
+        warnings.append(
+            f"warning: model.pretrain_choice is empty, but the backbone {model.backbone} is loaded from "
+            "model.pretrained_model_path, as in the reference: to load nothing, remove the path."
+        )
+    return warnings
 
 
 def describe_without_effect(experiment: Experiment, user_keys: Collection[str]) -> list[str]:

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from reid_tune.config.base import AutoBool, Section
+from reid_tune.config.interpolation import is_missing
 
 __all__ = ["ColorJitter", "Dataset", "ExtraTest"]
 
@@ -12,10 +13,12 @@ Deviation = Annotated[float, Field(gt=0)]
 
 
 def _check_folders(value: Any) -> Any:
-    is_list = isinstance(value, list | tuple) and value and all(isinstance(folder, str) for folder in value)
+    is_list = isinstance(value, list | tuple) and value and all(isinstance(folder, str | None) for folder in value)
     if value is not None and not isinstance(value, str) and not is_list:
         raise ValueError("should be a folder or a list of folders")
-    return value
+    if not is_list:
+        return value
+    return tuple(folder for folder in value if not is_missing(folder)) or None  # an empty path is the current folder
 
 
 Folders = Annotated[str | tuple[str, ...] | None, BeforeValidator(_check_folders)]

@@ -14,7 +14,7 @@ from reid_tune.config.model import Model
 from reid_tune.config.task_sections import Evaluate, Export, Inference, ReRankingSection
 from reid_tune.config.train import Train
 
-__all__ = ["Experiment", "canonical_key", "flatten", "leaf_fields", "unflatten"]
+__all__ = ["Experiment", "canonical_key", "flatten", "leaf_fields", "leaves", "unflatten"]
 
 # Alternative spellings that the documentation pages use.
 ALIASES = {"train.optim.steps": "train.optim.lr_steps", "train.grad_clip": "train.clip_grad_norm"}
@@ -78,15 +78,18 @@ def leaf_fields(section: type[Section] = Experiment, prefix: str = "") -> Iterat
             yield prefix + name, field
 
 
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(tree: Mapping[str, Any]) -> dict[str, Any]:
     """Return nested mappings as one mapping by dotted key."""
-    flat: dict[str, Any] = {}
+    return dict(leaves(tree))
+
+
+def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the values of nested mappings with their dotted keys, which are not unique if keys have dots."""
     for key, value in tree.items():
         if isinstance(value, Mapping) and value:
-            flat.update(flatten(value, f"{prefix}{key}."))
+            yield from leaves(value, f"{prefix}{key}.")
         else:
-            flat[f"{prefix}{key}"] = value
-    return flat
+            yield f"{prefix}{key}", value
 
 
 def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,16 +1,17 @@
 """Loading of a spec: YAML file, overrides, references, validation for a task."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from reid_tune.config.checks import describe_without_effect, find_errors, find_sampling_errors, find_warnings
 from reid_tune.config.experiment import Experiment, canonical_key, flatten, unflatten
+from reid_tune.config.model import is_vit
 from reid_tune.config.pydantic_messages import Fault, combine_errors, shorten, validate
 from reid_tune.config.resolved_values import ResolvedValues, resolve_values
 from reid_tune.config.tao_keys import unsupported_message
-from reid_tune.config.task_keys import is_read, require_fields
+from reid_tune.config.task_keys import is_read, is_relevant, require_fields
 from reid_tune.config.unused_fields import unused_fields
 from reid_tune.config.user_values import UserValues, read_user_values
 from reid_tune.config.yaml_reader import parse_overrides, read_yaml_file
@@ -40,20 +41,26 @@ def load_experiment(path: Path | str, overrides: Sequence[str] = ()) -> Experime
     return load_spec(path, overrides).experiment
 
 
-def load_spec(path: Path | str, overrides: Sequence[str] = (), task: str | None = None) -> LoadedSpec:
+def load_spec(
+    path: Path | str,
+    overrides: Sequence[str] = (),
+    task: str | None = None,
+    arguments: Mapping[str, Any] | None = None,
+) -> LoadedSpec:
     """Read, override, interpolate and validate a spec.
 
     Args:
         path: YAML file.
         overrides: Arguments `key=value`.
         task: Task that will run, of which only the fields that it reads must be valid; None checks all fields.
+        arguments: Values by dotted key that are given by other arguments of the command.
 
     Raises:
         InputError: The file cannot be read or is invalid, or the task needs a field that is not given; the message has
             one line for each error.
     """
     tree = read_yaml_file(path)
-    pairs = parse_overrides(overrides)
+    pairs = parse_overrides(overrides) | dict(arguments or {})
     line_of = _line_finder(tree.lines, pairs)
     source = f"{path} with the overrides" if overrides else str(path)
     spec, values = _build(tree, pairs, source, task, line_of)
@@ -125,10 +132,14 @@ class _Findings:
     def __init__(self, user: UserValues, values: ResolvedValues, task: str | None) -> None:
         self._user, self._values, self._task = user, values, task
         faults = user.faults + values.faults
-        self._read_faults = [fault for fault in faults if is_read(fault.key, task)]
-        self._unread_faults = [fault for fault in faults if not is_read(fault.key, task)]
-        without_effect = {field.key for field in unused_fields(values.experiment) if not field.is_strict}
-        self._idle_faults = [fault for fault in self._read_faults if fault.key in without_effect]
+        self._read_faults = [fault for fault in faults if is_relevant(fault, task)]
+        self._unread_faults = [fault for fault in faults if not is_relevant(fault, task)]
+        # A task that opens weights of another tool resizes the position table of a ViT by it.
+        opens_vit = task in ("evaluate", "inference", "export") and is_vit(values.experiment.model.backbone)
+        self._effective = {"model.pretrain_hw_ratio"} if opens_vit else set()
+        unused = [field for field in unused_fields(values.experiment) if field.key not in self._effective]
+        self._reasons = {field.key: field.reason for field in unused if not field.is_strict}
+        self._idle_faults = [fault for fault in self._read_faults if fault.key in self._reasons]
 
     def errors(self) -> list[str]:
         """Return one sentence for each error."""
@@ -153,12 +164,17 @@ class _Findings:
             notes.append(f"not given ('???'), so the defaults are used: {', '.join(placeholders)}")
         if self._task in (None, "train"):
             notes += find_warnings(self._values.experiment)
+        keys -= self._effective | {fault.key for fault in self._idle_faults}
         notes += describe_without_effect(self._values.experiment, keys)
         if self._idle_faults:
-            notes.append(f"no effect, so left out: {_join(self._idle_faults)}")
+            faults = [replace(fault, message=self._with_reason(fault)) for fault in self._idle_faults]
+            notes.append(f"no effect, so left out: {_join(faults)}")
         if self._unread_faults:
             notes.append(f"{self._task} does not read these, so they are left out: {_join(self._unread_faults)}")
         return notes
+
+    def _with_reason(self, fault: Fault) -> str:
+        return f"{fault.message.rstrip('.')} ({self._reasons[fault.key]})"
 
 
 def _join(faults: Sequence[Fault]) -> str:

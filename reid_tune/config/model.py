@@ -6,7 +6,9 @@ from pydantic import Field
 
 from reid_tune.config.base import Section
 
-__all__ = ["Model", "is_swin", "is_transformer", "is_vit"]
+__all__ = ["Model", "has_backbone_always_loaded", "is_swin", "is_transformer", "is_vit", "pretrained_choice"]
+
+_REFERENCE_SWINS = {f"swin_{size}_patch4_window7_224" for size in ("tiny", "small", "base")}
 
 Stride = Annotated[int, Field(ge=1)]
 
@@ -27,7 +29,8 @@ class Model(Section):
         "imagenet",
         description="What to load from pretrained_model_path: imagenet for a backbone's ImageNet weights; self for all "
         "weights of a ReID model that fit (also neck and projection, and the classifier if the identities are the "
-        "same); empty for nothing.",
+        "same); empty for nothing, except "
+        "that the backbone of swin_{tiny,small,base}_patch4_window7_224 is loaded, as in the reference.",
     )
     pretrained_model_path: str | None = Field(
         None, description="File with pretrained weights, .pth, .ckpt, .tlt or .safetensors; null trains from scratch."
@@ -81,6 +84,19 @@ class Model(Section):
         description="Weight of a Swin's semantic modulation, which has an effect only with pretrained weights that "
         "contain its tables; a negative value removes it.",
     )
+
+
+def pretrained_choice(model: Model) -> Literal["imagenet", "self", ""]:
+    """Return what is loaded from `pretrained_model_path`, as a value of `pretrain_choice`.
+
+    The reference loads the backbones of its Swins whatever `pretrain_choice` is.
+    """
+    return "imagenet" if has_backbone_always_loaded(model) else model.pretrain_choice
+
+
+def has_backbone_always_loaded(model: Model) -> bool:
+    """Whether the weights of the backbone are loaded although `pretrain_choice` is empty."""
+    return model.pretrain_choice == "" and model.backbone in _REFERENCE_SWINS
 
 
 def is_transformer(backbone: str) -> bool:

@@ -24,10 +24,12 @@ class Fault:
     Attributes:
         key: Dotted key, which may be unknown.
         message: Sentence that names it.
+        nearest: For an unknown key, the schema's key with the most similar spelling.
     """
 
     key: str
     message: str
+    nearest: str | None = None
 
 
 def validate(

@@ -10,7 +10,8 @@ from reid_tune.config.experiment import Experiment, canonical_key, unflatten
 from reid_tune.config.interpolation import Interpolation, ReferenceFault, is_missing
 from reid_tune.config.keys import leaf_of, text_keys
 from reid_tune.config.pydantic_messages import Fault, find_faults
-from reid_tune.config.user_values import UserValues
+from reid_tune.config.tao_keys import has_wrong_values
+from reid_tune.config.user_values import EMPTY_IS_A_VALUE, UserValues
 
 __all__ = ["ResolvedValues", "find_path_problem", "resolve_values"]
 
@@ -62,12 +63,12 @@ def resolve_values(user: UserValues, line_of: Callable[[str], int | None]) -> Re
     user_values = {key: value for key, value in user.values.items() if value is not None}
     defaults = backbone_defaults("resnet_50")
     interpolation = Interpolation({**defaults, **user.tao, **user_values}, canonical_key, describe)
-    values, faults = _resolve(user_values, interpolation, is_swin=False)
+    values, faults = _resolve(user_values, interpolation)
     backbone = values.get("model.backbone")
     if isinstance(backbone, str) and backbone.startswith("swin"):  # the defaults to which values refer are others
         defaults = backbone_defaults(backbone)
         interpolation = Interpolation({**defaults, **user.tao, **user_values}, canonical_key, describe)
-        values, faults = _resolve(user_values, interpolation, is_swin=True)
+        values, faults = _resolve(user_values, interpolation)
     raw_values = {key: value for key, value in user_values.items() if "${" in str(value)}
     experiment, value_faults = find_faults(Experiment, unflatten(defaults | values), raw_values=raw_values)
     if experiment is None:
@@ -77,13 +78,12 @@ def resolve_values(user: UserValues, line_of: Callable[[str], int | None]) -> Re
         experiment = Experiment.model_validate(unflatten(defaults | values))
     large_numbers = [key for key in user_values if _is_large(experiment.value(key))]
     value_faults += [Fault(key, f"{key}: the number is too large.") for key in large_numbers]
-    tao, tao_faults = _resolve(user.tao, interpolation, is_swin=False)
-    return ResolvedValues(experiment, faults + tao_faults + value_faults, tao, raw_values, interpolation.origin)
+    tao, tao_faults = _resolve(user.tao, interpolation)
+    faults += [fault for fault in tao_faults if has_wrong_values(fault.key, experiment.model.backbone)]
+    return ResolvedValues(experiment, faults + value_faults, tao, raw_values, interpolation.origin)
 
 
-def _resolve(
-    user_values: Mapping[str, Any], interpolation: Interpolation, *, is_swin: bool
-) -> tuple[dict[str, Any], list[Fault]]:
+def _resolve(user_values: Mapping[str, Any], interpolation: Interpolation) -> tuple[dict[str, Any], list[Fault]]:
     """Return the given values with references resolved, without those that are missing or cannot be a path."""
     values: dict[str, Any] = {}
     faults: list[Fault] = []
@@ -97,17 +97,9 @@ def _resolve(
             continue
         if problem := find_path_problem(value) if key in _PATHS else None:
             faults.append(Fault(key, f"{key}: {problem}."))
-        elif not is_missing(value) or _is_value(key, value, is_swin):
+        elif not is_missing(value) or value == "" and key in EMPTY_IS_A_VALUE:
             values[key] = str(value) if key in _TEXTS and type(value) is int else value
     return values, faults
-
-
-def _is_value(key: str, value: Any, is_swin: bool) -> bool:
-    """Whether an empty text is a value of the field.
-
-    Without a pretrain_choice the reference loads the weights of a Swin all the same, as the default does.
-    """
-    return value == "" and (key == "model.neck" or key == "model.pretrain_choice" and not is_swin)
 
 
 def find_path_problem(value: Any) -> str | None:

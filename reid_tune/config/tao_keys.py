@@ -2,7 +2,7 @@
 
 from typing import Any
 
-__all__ = ["inactive_reason", "is_tao_key", "unsupported_message"]
+__all__ = ["has_wrong_values", "inactive_reason", "is_tao_key", "unsupported_message"]
 
 _NOTHING = "as in the reference"
 _JPM = "the reference reads it for JPM alone, which does not work there"
@@ -64,16 +64,23 @@ def inactive_reason(key: str) -> str:
     return _INACTIVE.get(key, _WANDB)
 
 
+def has_wrong_values(key: str, backbone: str) -> bool:
+    """Whether some values of a key of the reference are refused; JPM is a part of the reference's Swins."""
+    return key in _SUPPORTED and (key != "model.jpm" or "swin" in backbone)
+
+
 def unsupported_message(key: str, value: Any, backbone: str, text: str) -> str | None:
     """Return the error message for a value that asks for something else than what would run, otherwise None.
 
     Args:
         key: Key of the reference.
         value: Its value.
-        backbone: Backbone of the spec; JPM is a part of the reference's Swins.
+        backbone: Backbone of the spec.
         text: Value as the message shows it.
     """
-    supported, advice = _SUPPORTED.get(key, ((value,), ""))
-    if value in supported or key == "model.jpm" and "swin" not in backbone:
+    if not has_wrong_values(key, backbone):
+        return None
+    supported, advice = _SUPPORTED[key]
+    if value in supported:
         return None
     return f"{key} = {text} is not supported: {advice}."

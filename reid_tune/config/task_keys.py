@@ -3,14 +3,15 @@
 from collections.abc import Callable, Collection, Mapping
 
 from reid_tune.config.experiment import Experiment
+from reid_tune.config.pydantic_messages import Fault
 from reid_tune.errors import InputError
 
-__all__ = ["TASKS", "is_read", "require_fields"]
+__all__ = ["TASKS", "is_read", "is_relevant", "require_fields"]
 
 _TASK_SECTIONS = ("evaluate", "inference", "export")
 # Fields that only a training reads.
 _TRAINING = {
-    *(f"model.{name}" for name in ("pretrain_choice", "pretrained_model_path", "pretrain_hw_ratio", "no_margin")),
+    *(f"model.{name}" for name in ("pretrain_choice", "pretrained_model_path", "no_margin")),
     *(f"model.{name}" for name in ("metric_loss_type", "with_center_loss", "label_smooth", "dropout_rate")),
     *(f"model.{name}" for name in ("drop_path", "drop_out", "att_drop_rate", "id_loss_type", "jpm")),
     *(f"dataset.{name}" for name in ("num_classes", "batch_size", "num_instances", "resident", "padding", "prob")),
@@ -51,6 +52,7 @@ _NEEDED: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "train": (("the folder of training images", "dataset.train_dataset_dir"),),
     "evaluate": ((_CHECKPOINT, "evaluate.checkpoint"), _GALLERY, _QUERY),
     "inference": ((_CHECKPOINT, "inference.checkpoint"), _GALLERY, _QUERY),
+    "export": (("a checkpoint, models:/NAME@ALIAS or sweep:NAME", "export.checkpoint"),),
 }
 
 
@@ -62,6 +64,14 @@ def is_read(key: str, task: str | None) -> bool:
     parts = key.split(".")
     prefixes = {".".join(parts[:count]) for count in range(1, len(parts) + 1)}
     return bool(prefixes & set(exceptions)) or not prefixes & set(unread)
+
+
+def is_relevant(fault: Fault, task: str | None) -> bool:
+    """Whether a task reads the key of a fault, or the key of the same section that a misspelt one seems to mean."""
+    if is_read(fault.key, task):
+        return True
+    is_sibling = fault.nearest and fault.nearest.rpartition(".")[0] == fault.key.rpartition(".")[0]
+    return bool(is_sibling and fault.nearest and is_read(fault.nearest, task))
 
 
 def require_fields(

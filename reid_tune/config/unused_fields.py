@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from reid_tune.config.defaults import backbone_defaults
 from reid_tune.config.experiment import Experiment
-from reid_tune.config.model import is_swin, is_transformer, is_vit
+from reid_tune.config.model import is_swin, is_transformer, is_vit, pretrained_choice
 
 __all__ = [
     "UnusedField",
@@ -95,7 +95,7 @@ _RULES: tuple[tuple[str, Callable[[Experiment], bool], tuple[str, ...]], ...] = 
         lambda e: _has_pretrained_weights(e) or not e.model.pretrain_choice,
         ("model.pretrain_choice",),
     ),
-    ("pretrain_choice is empty", lambda e: bool(e.model.pretrain_choice), ("model.pretrained_model_path",)),
+    ("pretrain_choice is empty", lambda e: bool(pretrained_choice(e.model)), ("model.pretrained_model_path",)),
     ("a resnet_50 projects to feat_dim", lambda e: e.model.backbone != "resnet_50", ("model.reduce_feat_dim",)),
     (
         "reduce_feat_dim is false",

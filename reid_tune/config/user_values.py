@@ -4,17 +4,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from reid_tune.config.experiment import canonical_key, flatten
+from reid_tune.config.experiment import canonical_key, leaves
 from reid_tune.config.interpolation import is_missing
 from reid_tune.config.keys import LEAVES, SECTIONS, nearest_key
 from reid_tune.config.pydantic_messages import Fault, shorten
 from reid_tune.config.tao_keys import is_tao_key
 
-__all__ = ["UserValues", "read_user_values"]
+__all__ = ["EMPTY_IS_A_VALUE", "UserValues", "read_user_values"]
 
 # Fields of which the empty text is a value.
-_EMPTY_IS_A_VALUE = {"model.neck", "model.pretrain_choice"}
-_SUGGESTIONS = 20  # searching for a similar key takes a millisecond
+EMPTY_IS_A_VALUE = {"model.neck", "model.pretrain_choice"}
+_SUGGESTIONS = 100  # searching for a similar key takes a millisecond
 
 
 @dataclass
@@ -23,7 +23,7 @@ class UserValues:
 
     Attributes:
         values: Values of the schema's keys; None where a key is written, but no value is given.
-        tao: Values of the reference's keys that are not in the schema.
+        tao: Values of the reference's keys that are not in the schema; None as in `values`.
         faults: Keys that are wrong.
         placeholders: Keys with the value `???`.
     """
@@ -36,7 +36,7 @@ class UserValues:
     @property
     def keys(self) -> set[str]:
         """Keys with a value."""
-        return {key for key, value in self.values.items() if value is not None} | set(self.tao)
+        return {key for key, value in (self.values | self.tao).items() if value is not None}
 
     def overridden_by(self, other: "UserValues") -> "UserValues":
         """Return the values with those of the command line in place of the file's.
@@ -56,39 +56,38 @@ class UserValues:
 def read_user_values(tree: Mapping[str, Any]) -> UserValues:
     """Return the user's values in nested mappings, whose keys may be dotted."""
     user = UserValues()
-    for key, value in flatten({str(key): value for key, value in tree.items()}).items():
+    for key, value in leaves({str(key): value for key, value in tree.items()}):
         name = canonical_key(key)
         if key in SECTIONS:
             if not is_missing(value) and value != {}:
                 message = f"{key} is a section, but its value is {shorten(value)}: write its keys below it."
                 user.faults.append(Fault(key, message))
         elif is_tao_key(key):
-            if not is_missing(value):
-                user.tao[key] = value
+            _set_value(user, user.tao, key, value)
         elif name not in LEAVES:
-            user.faults.append(Fault(key, _unknown_key_message(key, len(user.faults) < _SUGGESTIONS)))
+            user.faults.append(_unknown_key(key, len(user.faults) < _SUGGESTIONS))
         else:
-            _set_value(user, name, value)
+            if value == "???":
+                user.placeholders.add(name)
+            _set_value(user, user.values, name, value)
     return user
 
 
-def _set_value(user: UserValues, name: str, value: Any) -> None:
-    if value == "???":
-        user.placeholders.add(name)
-    if is_missing(value) and not (value == "" and name in _EMPTY_IS_A_VALUE):
-        user.values.setdefault(name, None)
-    elif user.values.get(name, value) not in (value, None):
+def _set_value(user: UserValues, values: dict[str, Any], name: str, value: Any) -> None:
+    if is_missing(value) and not (value == "" and name in EMPTY_IS_A_VALUE):
+        values.setdefault(name, None)
+    elif values.get(name, value) not in (value, None):
         message = (
-            f"{name} is given twice (an alias is a second spelling), as {shorten(user.values[name])} and "
+            f"{name} is given twice (an alias and a dotted key are second spellings), as {shorten(values[name])} and "
             f"{shorten(value)}: keep one."
         )
         user.faults.append(Fault(name, message))
     else:
-        user.values[name] = value
+        values[name] = value
 
 
-def _unknown_key_message(key: str, suggests: bool) -> str:
+def _unknown_key(key: str, suggests: bool) -> Fault:
     if key[:1] in ("+", "~"):
-        return f"{key[:100]}: write key=value, without + or ~."
+        return Fault(key, f"{key[:100]}: write key=value, without + or ~.")
     nearest = nearest_key(key) if suggests else None
-    return f"unknown key {key[:100]}" + (f"; did you mean {nearest}?" if nearest else ".")
+    return Fault(key, f"unknown key {key[:100]}" + (f"; did you mean {nearest}?" if nearest else "."), nearest)

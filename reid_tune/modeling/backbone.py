@@ -74,8 +74,12 @@ def _create(model: Model) -> nn.Module:
     name = "resnet50" if model.backbone == "resnet_50" else model.backbone
     if not timm.is_model(name):
         similar = difflib.get_close_matches(name, ["resnet_50", *timm.list_models()], cutoff=0)
+        # The reference writes false into every spec, and ignores it for a ResNet.
+        advice = "; remove model.reduce_feat_dim, too: the embedding of a ResNet of the reference has feat_dim values"
+        has_advice = name.startswith("resnet_") and model.reduce_feat_dim is False
         raise InputError(
-            f"model.backbone = {model.backbone!r} is not a timm model; similar names are {', '.join(similar)}."
+            f"model.backbone = {model.backbone!r} is not a timm model; similar names are {', '.join(similar)}"
+            f"{advice if has_advice else ''}."
         )
     options = {"num_classes": 0, "in_chans": model.input_channels, **_rates(model)}
     if model.pooling == "gem":

@@ -14,6 +14,7 @@ from reid_tune.checkpoints.third_party_file import read_third_party_weights
 from reid_tune.checkpoints.weight_search import WeightMatch, find_weights, network_keys
 from reid_tune.config.encryption_key import find_passphrase
 from reid_tune.config.experiment import Experiment
+from reid_tune.config.model import pretrained_choice
 from reid_tune.errors import InputError
 from reid_tune.modeling.network import ReIDNet
 from reid_tune.modeling.weights import LoadReport, is_optional, load_weights
@@ -32,8 +33,9 @@ _HEAD = re.compile(r"^backbone\.(fc|head|head_dist|classifier|norm\d)\.")
 def load_pretrained(network: ReIDNet, experiment: Experiment, identities: Sequence[int]) -> LoadedWeights | None:
     """Copy the weights of `model.pretrained_model_path` into a network before its training.
 
-    With `pretrain_choice: imagenet` the backbone is loaded, with `self` everything that fits. The classifier is loaded
-    only from a checkpoint of reid-tune with the same identities in the same order.
+    With `pretrain_choice: imagenet` the backbone is loaded, with `self` everything that fits; of an empty one see
+    `pretrained_choice`. The classifier is loaded only from a checkpoint of reid-tune with the same identities in the
+    same order.
 
     Args:
         network: Network whose weights are replaced.
@@ -41,19 +43,19 @@ def load_pretrained(network: ReIDNet, experiment: Experiment, identities: Sequen
         identities: Identity of each row of the network's classifier.
 
     Returns:
-        The loaded weights; None without a path or with an empty `pretrain_choice`.
+        The loaded weights; None if nothing is to be loaded.
 
     Raises:
         InputError: The file cannot be read, see `read_third_party_weights`, or does not fit the backbone.
     """
     model = experiment.model
-    if not model.pretrained_model_path or not model.pretrain_choice:
+    if not (choice := pretrained_choice(model)) or not model.pretrained_model_path:
         return None
     path = ensure_local_file(model.pretrained_model_path)
     content, file_identities = _read(path, find_passphrase(experiment))
     match = WeightMatch(content) if file_identities is not None else find_weights(content, network_keys(network))
-    parts = (_BACKBONE, *(_HEADS if model.pretrain_choice == "self" else ()))
-    if model.pretrain_choice == "self" and file_identities == list(identities):
+    parts = (_BACKBONE, *(_HEADS if choice == "self" else ()))
+    if choice == "self" and file_identities == list(identities):
         parts += ("classifier.",)
     selected = {name: tensor for name, tensor in match.tensors.items() if name.startswith(parts)}
     report = load_weights(network, selected, hw_ratio=1.0 if parts == (_BACKBONE,) else model.pretrain_hw_ratio)

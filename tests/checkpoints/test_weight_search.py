@@ -164,7 +164,11 @@ HEADS: dict[str, tuple[str, Weights, set[str]]] = {
     "another module": ("backbone.", mlp("pose.net.", 3), set()),
     "a norm of another module": ("backbone.", under("pose.bn.", norm()), set()),
     "a norm of another dictionary": ("model.backbone.", under("discriminator.1.", norm()), set()),
-    "a projector called neck": ("backbone.", rename(mlp("neck.", 1), "neck.0", "neck.fc0", "neck.1", "neck.bn0"), set()),
+    "a projector called neck": (
+        "backbone.",
+        rename(mlp("neck.", 1), "neck.0", "neck.fc0", "neck.1", "neck.bn0"),
+        set(),
+    ),
     "a projector in a neck": ("backbone.", mlp("neck.mlp.", 1), set()),
     "two encoders": (
         "query.cnn.",

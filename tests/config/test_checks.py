@@ -203,7 +203,8 @@ def test_a_value_out_of_range_without_effect_is_left_out_with_a_note(
 ) -> None:
     loaded = build_spec({}, spec | {key: value}, "test")
     assert loaded.experiment == build_experiment({}, spec, "test")
-    assert loaded.notes[-1].startswith(f"no effect, so left out: {key}")
+    assert loaded.notes[-1].startswith(f"no effect, so left out: {key}") and loaded.notes[-1].endswith(")")
+    assert "\n".join(loaded.notes).count(key.rpartition(".")[2]) <= 2, "only the warning about the warm-up is another"
 
 
 ACTIVE: list[tuple[dict[str, Any], str, Any]] = [

@@ -239,6 +239,98 @@ def test_a_key_written_twice_is_refused(tmp_path: Path) -> None:
         load_experiment(file)
 
 
+# (a spec that has a key twice, the key, its two values; None if they agree)
+TWICE: list[tuple[dict[str, Any], str, tuple[Any, Any] | None]] = [
+    ({"train": {"num_epochs": 5}, "train.num_epochs": 7}, "train.num_epochs", (5, 7)),
+    ({"train.num_epochs": 7, "train": {"num_epochs": 5}}, "train.num_epochs", (7, 5)),
+    ({"train": {"optim": {"base_lr": 0.1}, "optim.base_lr": 0.2}}, "train.optim.base_lr", (0.1, 0.2)),
+    ({"train.optim": {"base_lr": 0.1}, "train": {"optim.base_lr": 0.2}}, "train.optim.base_lr", (0.1, 0.2)),
+    ({"train.optim.steps": [1], "train": {"optim": {"lr_steps": [2]}}}, "train.optim.lr_steps", ([1], [2])),
+    ({"train.gpu_ids": [0], "train": {"gpu_ids": [1]}}, "train.gpu_ids", ([0], [1])),
+    ({"model": {"neck": "bnneck"}, "model.neck": ""}, "model.neck", ("bnneck", "")),
+    ({"train": {"num_nodes": 1}, "train.num_nodes": 2}, "train.num_nodes", (1, 2)),
+    ({"wandb": {"name": "a"}, "wandb.name": "b"}, "wandb.name", ("a", "b")),
+    ({"train": {"num_epochs": 5}, "train.num_epochs": 5}, "train.num_epochs", None),
+    ({"train": {"num_epochs": 5}, "train.num_epochs": None}, "train.num_epochs", None),
+    ({"train": {"num_epochs": "???"}, "train.num_epochs": 5}, "train.num_epochs", None),
+]
+
+
+@pytest.mark.parametrize(("tree", "key", "values"), TWICE)
+def test_two_spellings_of_a_key_with_different_values_are_refused(
+    tree: dict[str, Any], key: str, values: tuple[Any, Any] | None
+) -> None:
+    if values is None:
+        assert build_experiment(tree, {}, "test").value(key) == 5
+        return
+    with pytest.raises(InputError, match="is given twice") as caught:
+        build_experiment(tree, {}, "test")
+    assert f"{key} is given twice" in str(caught.value) and f"as {values[0]!r} and {values[1]!r}" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *(
+            (key, value)
+            for key in ("train.num_epochs", "train.optim.base_lr")
+            for value in ("010", "1_0", "+01", "0_1")
+        ),
+        ("train.optim.base_lr", "0.000_1"),
+        ("train.optim.base_lr", "1e-1_0"),
+        ("train.num_epochs", "00"),
+        ("train.num_epochs", " 010"),
+        ("train.gpu_ids", ["01"]),
+        ("dataset.pixel_mean", [0.5, "0_1", 0.5]),
+        ("evaluate.input.height", "0128"),
+        ("evaluate.input.std", ["01"]),
+        ("train.optim.plateau_patience", "03"),
+    ],
+)
+def test_a_number_that_tools_read_differently_is_refused(key: str, value: Any) -> None:
+    message = "should be a number without leading zeros or underscores"
+    with pytest.raises(InputError, match=message):
+        build_experiment({}, {key: value}, "test")
+    with pytest.raises(InputError, match=message):
+        with_parameters(build_experiment({}, {}, "test"), {key: value}, "test")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("train.num_epochs", "10", 10),
+        ("train.num_epochs", "+10", 10),
+        ("train.seed", "0", 0),
+        ("train.seed", "-1", -1),
+        ("train.optim.base_lr", "0.01", 0.01),
+        ("train.optim.base_lr", "1e-03", 0.001),
+        ("results_dir", "010", "010"),
+        ("results_dir", "1_0", "1_0"),
+        ("dataset.train_dataset_dir", ["010", "1_0"], ("010", "1_0")),
+    ],
+)
+def test_texts_of_other_numbers_and_names_are_read(key: str, value: Any, expected: Any) -> None:
+    assert build_experiment({}, {key: value}, "test").value(key) == expected
+
+
+@pytest.mark.parametrize(
+    ("folders", "expected"),
+    [
+        (["/data", ""], ("/data",)),
+        (["/data", "${oc.env:REID_TUNE_NOT_SET,}"], ("/data",)),
+        (["/data", "${oc.env:REID_TUNE_NOT_SET,null}"], ("/data",)),
+        (["???", "/data", " "], ("/data",)),
+        (["/data", None], ("/data",)),
+        (["/data", "${dataset.query_dataset_dir}"], ("/data",)),
+        ([""], ()),
+        (["???"], ()),
+        ([None, "${oc.env:REID_TUNE_NOT_SET,}"], ()),
+    ],
+)
+def test_folders_of_a_list_that_are_not_given_are_left_out(folders: list[Any], expected: tuple[str, ...]) -> None:
+    assert build_experiment({}, {"dataset.train_dataset_dir": folders}, "test").dataset.train_folders == expected
+
+
 def test_given_keys_are_those_of_file_and_overrides(tmp_path: Path) -> None:
     file = tmp_path / "spec.yaml"
     file.write_text("train:\n  optim: {steps: [2], base_lr: 0.1}\n")

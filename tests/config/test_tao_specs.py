@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from reid_tune.config.load import build_spec, load_spec
+from reid_tune.config.load import build_spec, load_spec, with_parameters
+from reid_tune.config.model import pretrained_choice
 from reid_tune.config.task_keys import TASKS
 from reid_tune.config.yaml_reader import read_yaml
 from reid_tune.errors import InputError
@@ -158,17 +159,44 @@ def test_a_spec_of_which_nothing_is_given_is_the_default_one(page: str, value: A
     assert build_spec({}, nothing, "test").experiment == build_spec({}, backbone, "test").experiment
 
 
-def test_the_empty_text_is_a_value_of_the_neck_and_of_a_resnets_pretrain_choice() -> None:
+def test_the_empty_text_is_a_value_of_the_neck_and_of_pretrain_choice() -> None:
     resnet = {"model.neck": "", "model.pretrain_choice": "", "model.pretrained_model_path": "x.pth"}
     loaded = build_spec({}, resnet | {"train.num_epochs": 20}, "test")
     assert (loaded.experiment.model.neck, loaded.experiment.model.pretrain_choice) == ("", "")
     assert loaded.notes == ("no effect: pretrained_model_path (pretrain_choice is empty)",)
-    # The reference loads the weights of a Swin whatever pretrain_choice is.
-    swin = resnet | {"model.backbone": "swin_tiny_patch4_window7_224"}
-    assert build_spec({}, swin, "test").experiment.model.pretrain_choice == "self"
     for value in (None, "???"):
         model = build_spec({}, {"model.neck": value, "model.pretrain_choice": value}, "test").experiment.model
         assert (model.neck, model.pretrain_choice) == ("bnneck", "imagenet")
+
+
+@pytest.mark.parametrize(
+    ("backbone", "choice", "loaded_as"),
+    [
+        ("swin_tiny_patch4_window7_224", "", "imagenet"),
+        ("swin_small_patch4_window7_224", "", "imagenet"),
+        ("swin_base_patch4_window7_224", "", "imagenet"),
+        ("swin_tiny_patch4_window7_224", "self", "self"),
+        ("swin_large_patch4_window7_224", "", ""),
+        ("swinv2_tiny_window8_256", "", ""),
+        ("swin_s3_tiny_224", "", ""),
+        ("vit_tiny_patch16_224", "", ""),
+        ("resnet_50", "", ""),
+    ],
+)
+@pytest.mark.parametrize("by_parameters", [False, True])
+def test_only_the_backbone_of_the_references_swins_is_loaded_without_a_choice(
+    backbone: str, choice: str, loaded_as: str, by_parameters: bool
+) -> None:
+    values = {"model.backbone": backbone, "model.pretrained_model_path": "x.pth", "train.num_epochs": 200}
+    chosen = {"model.pretrain_choice": choice}
+    if by_parameters:
+        experiment = with_parameters(build_spec({}, values, "test").experiment, chosen, "test")
+    else:
+        loaded = build_spec({}, values | chosen, "test")
+        experiment, notes = loaded.experiment, "\n".join(loaded.notes)
+        assert (f"the backbone {backbone} is loaded from" in notes) == (choice == "" != loaded_as)
+        assert ("pretrained_model_path (pretrain_choice is empty)" in notes) == (loaded_as == "")
+    assert pretrained_choice(experiment.model) == loaded_as
 
 
 @pytest.mark.parametrize("task", [None, *TAO_TASKS])
@@ -242,6 +270,8 @@ NEEDED = [
     ("tao_dump_resnet", [], "inference", "inference.checkpoint", 12),
     ("user_search_result", ["dataset.test_dataset_dir="], "evaluate", "dataset.test_dataset_dir", None),
     ("user_linear_warmup_epochs", [], "train", "dataset.train_dataset_dir", None),
+    ("nvidia_placeholders", [], "export", "export.checkpoint", 13),
+    ("tao_dump_resnet", [], "export", "export.checkpoint", 13),
 ]
 
 
@@ -317,6 +347,22 @@ UNKNOWN: list[tuple[str, str, bool]] = [
     ("re_ranking.k3", "train", False),
     ("re_ranking.k3", "evaluate", True),
     ("trian.num_epochs", "evaluate", True),
+    # keys of sections that the task does not read, next to fields that it reads
+    ("model.input_heigth", "check-data", True),
+    ("model.inputwidth", "check-data", True),
+    ("model.back_bone", "check-data", False),
+    ("train.detreministic", "evaluate", True),
+    ("train.determinstic", "inference", True),
+    ("train.determinstic", "export", False),
+    ("train.sead", "evaluate", True),
+    ("train.sead", "inference", False),
+    ("dataset.validation_sed", "split", True),
+    ("dataset.validation_sed", "evaluate", True),
+    ("model.input.heigth", "check-data", False),
+    ("train.batch_size", "check-data", False),
+    ("model.pretrain_hw_ratios", "evaluate", True),
+    ("model.pretrain_hw_ratios", "export", True),
+    ("model.pretrain_hw_ratios", "split", False),
 ]
 
 
@@ -330,3 +376,64 @@ def test_an_unknown_key_is_an_error_where_the_task_reads_its_section(key: str, t
         assert f"unknown key {key}" in note
     with pytest.raises(InputError, match=f"unknown key {key}"):
         build_spec({}, {key: 3}, "test")
+
+
+def test_a_checkpoint_of_an_argument_replaces_that_of_the_spec() -> None:
+    loaded = load_spec(DATA / "nvidia_placeholders.yaml", task="export", arguments={"export.checkpoint": "models:/a@b"})
+    assert loaded.experiment.export.checkpoint == "models:/a@b"
+    assert not any("export.checkpoint" in note for note in loaded.notes)
+
+
+# Keys without effect whose references cannot be resolved, and what they are called in the line about them.
+UNRESOLVED: list[tuple[dict[str, Any], str]] = [
+    ({"wandb.name": "${oc.env:REID_TUNE_NOT_SET}"}, "wandb.name"),
+    ({"wandb.key": "${oc.env:REID_TUNE_API_KEY}"}, "wandb.key"),
+    ({"wandb.tags": ["${oc.env:REID_TUNE_NOT_SET}"]}, "wandb.tags"),
+    ({"wandb.project": "${model_name}", "model_name": "???"}, "wandb.project"),
+    ({"wandb.project": "a ${model_name}", "model_name": ""}, "wandb.project"),
+    ({"wandb.project": "${nowhere}"}, "wandb.project"),
+    ({"wandb.name": "${wandb.name}"}, "wandb.name"),
+    ({"wandb.name": "${"}, "wandb.name"),
+    ({"model.gem_pooling": "${oc.env:REID_TUNE_NOT_SET}"}, "model.gem_pooling"),
+    ({"model.jpm": "${oc.env:REID_TUNE_NOT_SET}"}, "model.jpm"),
+    ({"train.optim.trp_l2": "${now:%Y}"}, "train.optim.trp_l2"),
+    ({"model_name": "${oc.env:REID_TUNE_NOT_SET}"}, "model_name"),
+]
+
+
+@pytest.mark.parametrize(("values", "name"), UNRESOLVED)
+def test_a_key_without_effect_is_named_once_whatever_its_reference(values: dict[str, Any], name: str) -> None:
+    for task in (None, "train"):
+        (line,) = build_spec({}, values | {"train.num_epochs": 20}, "test", task).notes
+        assert line.startswith("no effect: ") and name in line
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"model.id_loss_type": "${nowhere}"}, "model.id_loss_type: the key 'nowhere' was not found"),
+        ({"train.num_nodes": "${oc.env:REID_TUNE_NOT_SET}"}, "train.num_nodes: the environment variable"),
+        ({"model.jpm": "${nowhere}", "model.backbone": "swin_tiny_patch4_window7_224"}, "model.jpm: the key 'nowhere'"),
+        ({"results_dir": "/r/${model_name}", "model_name": "???"}, "model_name is not given, and results_dir refers"),
+        ({"results_dir": "/r/${wandb.name}", "wandb.name": None}, "wandb.name is not given, and results_dir refers"),
+    ],
+)
+def test_a_reference_that_matters_must_be_resolved(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        build_spec({}, values, "test", "train")
+
+
+@pytest.mark.parametrize("task", ["evaluate", "inference", "export"])
+@pytest.mark.parametrize(("backbone", "has_effect"), [("vit_tiny_patch16_224", True), ("resnet_50", False)])
+def test_tasks_that_open_weights_of_other_tools_read_the_ratio_of_a_vit(
+    task: str, backbone: str, has_effect: bool
+) -> None:
+    notes = build_spec({}, {"model.backbone": backbone, "model.pretrain_hw_ratio": 1}, "test", task).notes
+    assert any("pretrain_hw_ratio" in note for note in notes) == (not has_effect)
+    wrong = {"model.backbone": backbone, "model.pretrain_hw_ratio": -1}
+    if has_effect:
+        with pytest.raises(InputError, match="model.pretrain_hw_ratio = -1"):
+            build_spec({}, wrong, "test", task)
+    else:
+        (note,) = build_spec({}, wrong, "test", task).notes
+        assert note.startswith("no effect, so left out: model.pretrain_hw_ratio = -1")

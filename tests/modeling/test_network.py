@@ -106,6 +106,17 @@ def test_other_timm_models_embed(backbone: str) -> None:
         assert network(images()).shape == (4, 256)
 
 
+@pytest.mark.parametrize("reduce_feat_dim", [False, True, None])
+@pytest.mark.parametrize("layers", [18, 34, 101, 152])
+def test_the_references_name_of_a_resnet_is_refused_with_all_that_is_to_be_changed(
+    layers: int, reduce_feat_dim: bool | None
+) -> None:
+    with pytest.raises(InputError, match=f"similar names are .*resnet{layers}") as caught:
+        build_network(model(f"resnet_{layers}", reduce_feat_dim=reduce_feat_dim))
+    advice = "remove model.reduce_feat_dim, too: the embedding of a ResNet of the reference has feat_dim values."
+    assert str(caught.value).endswith(advice) == (reduce_feat_dim is False)
+
+
 @pytest.mark.parametrize(
     ("name", "similar"), [("resnt50", "resnet50"), ("resnet_51", "resnet_50"), (SWIN + "0", SWIN), ("zzz", "similar")]
 )

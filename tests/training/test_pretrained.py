@@ -290,6 +290,19 @@ def test_imagenet_takes_the_backbone_only(tmp_path: Path, build_on: Build) -> No
     assert {name.partition(".")[0] for name in loaded.unused} == {"neck", "projection", "classifier"}
 
 
+@pytest.mark.parametrize(("backbone", "is_loaded"), [("swin_tiny_patch4_window7_224", True), ("resnet18", False)])
+def test_without_a_choice_only_the_backbone_of_a_swin_is_loaded(
+    tmp_path: Path, build_on: Build, backbone: str, is_loaded: bool
+) -> None:
+    experiment = build_on(tmp_path / "a.pth", backbone, "")
+    network = build_seeded_network(experiment.model, 3, seed=1)
+    torch.save(network.state_dict(), tmp_path / "a.pth")
+    loaded = load_pretrained(network, experiment, IDENTITIES)
+    assert (loaded is not None) == is_loaded
+    if loaded:
+        assert loaded.loaded and all(name.startswith("backbone.") for name in loaded.loaded)
+
+
 def our_file(path: Path, build_on: Build, key: str | None = None) -> Path:
     model = build_seeded_network(build_on(path, "test_resnet").model, len(IDENTITIES), seed=1).state_dict()
     save_checkpoint(path, Checkpoint({}, 1, IDENTITIES, [], model, {}), key)
