@@ -162,6 +162,7 @@ def test_queries_without_a_match_are_told(run: Run, tmp_path: Path) -> None:
     assert err == (
         "3 of 6 queries have no match in the gallery and count in no metric; identities absent from it: 77, 78; "
         "identities there only under the query's own camera: 3\n"
+        "1 of 10 gallery rows are junk (negative identity) and left out\n"
     )
     saved()(tmp_path / "f.npz")
     assert run("f.npz")[2] == ""

@@ -59,7 +59,8 @@ def test_score_of_a_file(tmp_path: Path) -> None:
     whole = make_feature_set(features[:10], ids[:10], cameras[:10], features[10:], ids[10:], cameras[10:])
     write_features(tmp_path / "f.npz", whole)
     plain, re_ranked = (run_score(tmp_path / "f.npz", setting).as_dict() for setting in (None, "6,2,0.3"))
-    assert plain == score(whole).report() and re_ranked == score(whole, ReRanking(6, 2, 0.3)).report()
+    for result, setting in ((plain, None), (re_ranked, ReRanking(6, 2, 0.3))):
+        assert result == score(whole, setting).report() | {"junk": 0}
     assert plain != re_ranked
     with pytest.raises(InputError):
         run_score(tmp_path / "f.npz", "6,2")
