@@ -137,12 +137,13 @@ def _features(name: str, values: Any) -> np.ndarray:
         array = array.reshape(len(array), *(length for length in array.shape[1:] if length != 1))
     if array.ndim != 2:
         raise InputError(f"{name} has shape {array.shape}; give two dimensions, one row per image.")
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         array = np.ascontiguousarray(array, dtype=np.float32)
     finite, nonzero = np.empty((2, len(array)), bool)
     for start in range(0, len(array), _ROWS):
         part = slice(start, start + _ROWS)
-        finite[part], nonzero[part] = np.isfinite(array[part]).all(axis=1), array[part].any(axis=1)
+        with np.errstate(invalid="ignore"):
+            finite[part], nonzero[part] = np.isfinite(array[part]).all(axis=1), array[part].any(axis=1)
     for is_good, problem in ((finite, "is not finite (NaN or infinity)"), (nonzero, "is all zero")):
         if not is_good.all():
             raise InputError(

@@ -1,6 +1,7 @@
 """Reading of `.npz` files; uncompressed arrays are memory-mapped."""
 
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO
@@ -111,7 +112,8 @@ def _array_names(archive: ZipFile, location: str) -> list[str]:
 def _read(file: IO[bytes], archive: ZipFile, name: str, location: str) -> np.ndarray:
     info = archive.getinfo(f"{name}.npy")
     with archive.open(info) as member:
-        shape, fortran, dtype = _HEADERS[npy.read_magic(member)](member)
+        with warnings.catch_warnings(action="ignore"):  # numpy takes damage for a header of Python 2
+            shape, fortran, dtype = _HEADERS[npy.read_magic(member)](member)
         if dtype.hasobject:
             raise InputError(f"{location} holds Python objects, which are never loaded; save plain numbers.")
         start = member.tell()

@@ -258,9 +258,11 @@ def header(**changed):
         header(descr="<f8"),
         header().replace(b"'<f4'", b"'<q9'"),
         header().replace(b"{", b"("),
+        header().replace(b"(6, 12)", b"(5L,12)"),  # as Python 2 wrote numbers
         header().replace(b"\x01\x00", b"\x09\x00", 1),
     ],
 )
+@pytest.mark.filterwarnings("error")
 def test_members_that_are_no_array_are_named(tmp_path, member):
     path = tmp_path / "odd.npz"
     kept = arrays()
@@ -283,6 +285,20 @@ def test_a_damaged_name_of_a_member_does_not_fill_the_message(tmp_path, length, 
     with pytest.raises(InputError, match="odd.npz: .* is damaged .*; write the file again") as caught:
         read_features(path)
     assert str(caught.value).isprintable() and len(str(caught.value)) < 600
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, ">f4"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, "signalling"])
+def test_values_that_are_not_finite_are_named_without_a_warning(dtype, value):
+    features = np.ones((6, 12), dtype)
+    if value == "signalling":  # a NaN whose highest bit of the fraction is 0, as damage makes it
+        bits = {2: 0x7C01, 4: 0x7F800001, 8: 0x7FF0000000000001}[features.itemsize]
+        features.view(features.dtype.str.replace("f", "u"))[3, 2] = bits
+    else:
+        features[3, 2] = value
+    with pytest.raises(InputError, match="row 3 of gallery_features is not finite"):
+        make_feature_set(**arrays() | {"gallery_features": features})
 
 
 def array_file(path):
