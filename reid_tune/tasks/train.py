@@ -14,7 +14,7 @@ from reid_tune.checkpoints.filenames import LATEST, is_reference
 from reid_tune.config.experiment import Experiment
 from reid_tune.config.train import Train
 from reid_tune.data.account import accounts_as_dict, describe_accounts
-from reid_tune.errors import InputError
+from reid_tune.errors import InputError, error_context
 from reid_tune.files import write_atomic
 from reid_tune.tasks.common.model_references import CHECKPOINT, resolve_model
 from reid_tune.tasks.common.status_log import StatusLog, kpi, logged
@@ -59,7 +59,8 @@ def run_train(experiment: Experiment, user_keys: Collection[str] = (), *, track:
     require_divisible_batch(experiment, len(workers))
     require_compiler(experiment, workers[0].type)
     split = load_split(experiment)
-    split.require_rankable()
+    with error_context("the validation"):
+        split.require_rankable()
     for line in (*_describe_data(experiment, split, user_keys), describe_run(experiment, "train", workers)):
         print(line, file=sys.stderr)
     with logged(directory, "train"), _tracked(experiment, directory) if track else nullcontext():

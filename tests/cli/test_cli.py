@@ -285,7 +285,7 @@ def test_score_in_all_formats(run: Run, tmp_path: Path) -> None:
     content = json.loads(run("score", path, "--format", "json").out)
     assert list(content) == [
         *("mAP", "mINP", "Rank-1", "Rank-5", "Rank-10", "queries", "gallery"),
-        *("intervals", "protocol", "embeddings", "warnings"),
+        *("intervals", "protocol", "embeddings", "warnings", "junk"),
     ]
     assert content["warnings"] == [] and content["embeddings"]["distinct_gallery"] == 22
     assert 0 < content["mAP"] < 1 and content["gallery"] == 22

@@ -135,6 +135,20 @@ def test_refused_trainings_leave_no_folder(spec: Spec, tmp_path: Path) -> None:
     assert not (tmp_path / "results").exists()
 
 
+def test_a_validation_of_one_identity_is_refused_before_an_image_is_read(
+    spec: Spec, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    identity = min(path.name[:4] for path in (data / "query").iterdir())
+    for folder in ("query", "bounding_box_test"):
+        (tmp_path / "site" / folder).mkdir(parents=True)
+        for path in (data / folder).glob(f"{identity}_*"):
+            (tmp_path / "site" / folder / path.name).symlink_to(path)
+    monkeypatch.setattr("reid_tune.training.image_sets.load_cached_images", lambda *_, **__: pytest.fail("images read"))
+    with pytest.raises(InputError, match="^the validation: every gallery image without junk has identity"):
+        run_train(spec(dataset__validation=str(tmp_path / "site")))
+    assert not (tmp_path / "results").exists()
+
+
 def test_images_that_are_left_out_are_told(
     spec: Spec, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
