@@ -8,6 +8,7 @@ import os
 import random
 import resource
 import signal
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -22,6 +23,7 @@ SHORT_INPUTS = 3_000  # of all tests together, about
 LIMIT_CPU_S = 10  # of one input; most take milliseconds
 LIMIT_KIB = 1 << 20  # by which one input may raise the peak of the process's memory
 
+HIDDEN = (DeprecationWarning, PendingDeprecationWarning)  # by default Python shows them to nobody
 ERRORS = (InputError, InfrastructureError)
 
 seeds = st.integers(0, 2**32)
@@ -57,7 +59,7 @@ def check_message(text: str, subject: object = "", lines: int = 1) -> None:
 
 @contextmanager
 def one_input(subject: object = "", lines: int = 1, errors: tuple[type[Exception], ...] = ERRORS) -> Iterator[None]:
-    """Run the block within the limits; only an error with a good message may end it early.
+    """Run the block within the limits and without a library's warning; only a good message may end it early.
 
     Args:
         subject: File or other text that a message must name.
@@ -68,12 +70,17 @@ def one_input(subject: object = "", lines: int = 1, errors: tuple[type[Exception
     handler = signal.signal(signal.SIGPROF, _end_input)
     signal.setitimer(signal.ITIMER_PROF, LIMIT_CPU_S)
     try:
-        yield
+        with warnings.catch_warnings(record=True) as shown:
+            warnings.simplefilter("always")
+            warnings.filterwarnings("ignore", module=r"PIL\.")  # as in reid_tune.data.image_file
+            yield
     except errors as error:
         check_message(str(error), subject, lines)
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
         signal.signal(signal.SIGPROF, handler)
+    texts = [str(warning.message) for warning in shown if not issubclass(warning.category, HIDDEN)]
+    assert not texts, texts
     growth = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak
     assert growth < LIMIT_KIB, f"one input takes {growth >> 10} MiB"
 

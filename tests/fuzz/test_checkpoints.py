@@ -74,7 +74,7 @@ def original(kind: str) -> bytes:
 
 
 @pytest.mark.parametrize("kind", FILES)
-@fuzz(60)
+@fuzz(40)
 @given(seed=seeds)
 def test_damaged_weights(tmp_path: Path, kind: str, seed: int) -> None:
     path = tmp_path / "a.pth"
@@ -89,7 +89,7 @@ def test_damaged_weights(tmp_path: Path, kind: str, seed: int) -> None:
 
 
 @pytest.mark.parametrize("kind", FILES)
-@fuzz(30)
+@fuzz(20)
 @given(seed=seeds)
 def test_damaged_checkpoints(tmp_path: Path, kind: str, seed: int) -> None:
     path = tmp_path / "a.pth"

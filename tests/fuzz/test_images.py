@@ -56,7 +56,6 @@ def test_the_seeds_are_images(tmp_path: Path, content: bytes) -> None:
     Image.open(io.BytesIO(content)).load()
 
 
-@pytest.mark.filterwarnings("ignore")
 @fuzz(300)
 @given(content=st.sampled_from(SEEDS), seed=seeds)
 def test_a_damaged_file_is_a_picture_or_a_sentence(tmp_path: Path, content: bytes, seed: int) -> None:

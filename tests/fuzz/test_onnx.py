@@ -74,7 +74,7 @@ NAMES = ["channels", "mean", "std", "height", "width", "interpolation", "input_l
 NAMES += ["author", "imgsz", "threshold_cosine", "crc32", "stride", "names"]
 
 
-@fuzz(60)
+@fuzz(40)
 @given(metadata=st.dictionaries(st.sampled_from(NAMES), TEXTS, max_size=5), exported=st.booleans())
 def test_random_metadata(tmp_path: Path, metadata: dict[str, str], exported: bool) -> None:
     path = tmp_path / "m.onnx"
@@ -86,7 +86,7 @@ def test_random_metadata(tmp_path: Path, metadata: dict[str, str], exported: boo
 SIDE_FILE = {"img_size": [10, 8], "preprocess": "resize_pad", "model_kwargs": {"img_size": [10, 8]}}
 
 
-@fuzz(30)
+@fuzz(15)
 @given(text=deep_json | TEXTS | st.dictionaries(st.sampled_from([*SIDE_FILE]), json_values).map(json.dumps))
 def test_random_side_files(tmp_path: Path, text: str) -> None:
     path = write_onnx(tmp_path / "m.onnx", ("b", 3, "h", "w"))

@@ -18,7 +18,7 @@ MISTAKES = 22  # lines of a message that names all of them
 KEYS = sorted(LEAVES | SECTIONS | {"model_name", "wandb", "wandb.name", "model.jpm", "train.optim.steps", "sweep.name"})
 
 
-@fuzz(40)
+@fuzz(30)
 @given(
     st.sampled_from(sorted(EXAMPLES)).flatmap(lambda name: changed_text(EXAMPLES[name])),
     st.sampled_from([None, *TASKS]),
@@ -31,7 +31,7 @@ def test_a_changed_spec(tmp_path: Path, text: str, task: str | None) -> None:
         assert all("\n" not in note for note in loaded.notes)
 
 
-@fuzz(40)
+@fuzz(25)
 @given(
     st.lists(st.tuples(st.sampled_from(KEYS) | st.text(max_size=12), VALUES), max_size=4),
     st.sampled_from([None, *TASKS]),
