@@ -9,6 +9,7 @@ from reid_tune.config.interpolation import is_missing
 from reid_tune.config.keys import LEAVES, SECTIONS, nearest_key
 from reid_tune.config.pydantic_messages import Fault, shorten
 from reid_tune.config.tao_keys import is_tao_key
+from reid_tune.environment import is_secret_name
 
 __all__ = ["EMPTY_IS_A_VALUE", "UserValues", "read_user_values"]
 
@@ -77,10 +78,8 @@ def _set_value(user: UserValues, values: dict[str, Any], name: str, value: Any) 
     if is_missing(value) and not (value == "" and name in EMPTY_IS_A_VALUE):
         values.setdefault(name, None)
     elif values.get(name, value) not in (value, None):
-        message = (
-            f"{name} is given twice (an alias and a dotted key are second spellings), as {shorten(values[name])} and "
-            f"{shorten(value)}: keep one."
-        )
+        shown = "" if is_secret_name(name) else f", as {shorten(values[name])} and {shorten(value)}"
+        message = f"{name} is given twice (an alias and a dotted key are second spellings){shown}: keep one."
         user.faults.append(Fault(name, message))
     else:
         values[name] = value
