@@ -256,6 +256,12 @@ TWICE: list[tuple[dict[str, Any], str, tuple[Any, Any] | None]] = [
 ]
 
 
+def test_a_secret_that_is_given_twice_is_in_no_message() -> None:
+    with pytest.raises(InputError, match=r"wandb.key is given twice \(.*spellings\): keep one") as caught:
+        build_experiment({"wandb": {"key": "hush"}, "wandb.key": "hushed"}, {}, "test")
+    assert "hush" not in str(caught.value)
+
+
 @pytest.mark.parametrize(("tree", "key", "values"), TWICE)
 def test_two_spellings_of_a_key_with_different_values_are_refused(
     tree: dict[str, Any], key: str, values: tuple[Any, Any] | None
