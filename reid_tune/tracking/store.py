@@ -187,4 +187,4 @@ def redact(text: str) -> str:
     """Return a text without the user names and passwords of its addresses; a password may contain `@`, `/` or `?`."""
     text = re.sub(r"://[^/\s][^\s]*@", "://", text)
     secret = r"(?:password|pwd|token|secret|sig|signature|credential|odbc_connect)"
-    return re.sub(rf"([?&][\w-]*{secret}=)[^&\s]*", r"\1", text, flags=re.IGNORECASE)
+    return re.sub(rf"([?&][\w-]*{secret}=)[^&\s\"]*", r"\1", text, flags=re.IGNORECASE)
