@@ -174,6 +174,8 @@ class Cursor:
             content = read_checked(cursor_path(self._log).read_bytes())
             self._parent, self._offset, self._end = str(content["parent"]), int(content["offset"]), str(content["end"])
             self._file_offsets = [int(offset) for offset in content["files"]]
+            if min(self._offset, *self._file_offsets, 0) < 0:
+                raise ValueError
         except (OSError, ValueError, LookupError, TypeError, OverflowError):
             self._parent, self._offset, self._end, self._file_offsets = "", 0, "", []
 
