@@ -9,9 +9,12 @@ from typing import IO, Any
 import torch
 from torch import Tensor
 
+from reid_tune.files import display_name
+
 __all__ = ["content_digest", "find_damaged_record", "is_zip"]
 
 _BLOCK = 1 << 24  # bytes
+_NAME = 200  # characters of a record's name
 
 
 def content_digest(content: Any) -> str:
@@ -65,7 +68,7 @@ def find_damaged_record(file: IO[bytes] | Path) -> str | None:
         file: The archive.
 
     Returns:
-        Name of the record; None if there is none.
+        Name of the record as printable text; None if there is none.
     """
     try:
         with zipfile.ZipFile(file) as archive:
@@ -77,7 +80,7 @@ def find_damaged_record(file: IO[bytes] | Path) -> str | None:
                         while content.read(_BLOCK):
                             pass
                 except Exception:  # damaged bytes make the decompressors raise errors of any kind
-                    return record.filename
+                    return display_name(record.filename)[:_NAME]
     except Exception:
         return "the list of its records"
     return None

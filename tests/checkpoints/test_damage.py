@@ -183,6 +183,8 @@ STORED, DEFLATED, BZIPPED, LZMA = map(
         changed(STORED, ENTRY, 10, b"\x0e"),
         changed(STORED, ENTRY, 42, b"\xff\xff\xff\x7f"),  # the record's position
         changed(STORED, ENTRY, 30, b"\xff\xff"),  # the length of the entry
+        STORED.replace(b"archive/data.pkl", b"a\n\x1bhive/data.pkl").replace(W.numpy().tobytes(), bytes(24)),
+        STORED.replace(b"archive/data/0", b"a\n\x1bhive/data/0").replace(W.numpy().tobytes(), bytes(24)),
         changed(LZMA, RECORD, 60, b"\xff" * 8),
         changed(LZMA, RECORD, 40, b"\xff" * 30),
         changed(BZIPPED, RECORD, 60, b"\xff" * 8),
