@@ -63,13 +63,17 @@ def find_heads(
 def _scopes(
     entries: Sequence[FileTensor], prefix: tuple[str, ...], known: Collection[str]
 ) -> Iterator[Mapping[tuple[str, ...], FileTensor]]:
-    """Yield the tensors that are not the backbone's by their paths: below its prefix, one level above it, and so on."""
+    """Yield the tensors that are not the backbone's by their paths: below its prefix, one level above it, and so on.
+
+    A tensor whose path is a prefix itself has no name below it and is left out.
+    """
     depth = len(prefix)
     inside = [entry for entry in entries if entry.is_below(prefix) and ".".join(entry.path[depth:]) not in known]
-    yield {entry.path[depth:]: entry for entry in inside}
+    yield {entry.path[depth:]: entry for entry in inside if len(entry.path) > depth}
     others = [entry for entry in entries if not entry.is_below(prefix)]
     for length in reversed(range(depth)):
-        yield {entry.path[length:]: entry for entry in others if entry.is_below(prefix[:length])}
+        below = [entry for entry in others if entry.is_below(prefix[:length]) and len(entry.path) > length]
+        yield {entry.path[length:]: entry for entry in below}
 
 
 def _named_heads(scope: Mapping[tuple[str, ...], FileTensor]) -> _Named:

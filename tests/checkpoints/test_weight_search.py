@@ -103,6 +103,31 @@ def test_a_backbone_is_found_wherever_a_file_keeps_it(
     assert bool(match.remarks) == bool(remark) and remark in "".join(match.remarks)
 
 
+ONE = torch.ones(2)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda w: under("model.", w) | {"model": ONE},
+        lambda w: {"model": ONE} | under("model.", w),
+        lambda w: {"model": ONE} | under("model.backbone.", w) | {"model.backbone": ONE},
+        lambda w: under(".", w) | {"": ONE},
+        lambda w: {"": ONE, ".": w},
+        lambda w: {"a": {"b": ONE} | under("b.", w), "a.b": ONE},
+        lambda w: {"a": {"b.c": w, "b": ONE}},
+        lambda w: {"_": ONE} | w,
+        lambda w: {"": ONE} | w,
+    ],
+)
+def test_a_tensor_may_have_the_name_of_the_prefix(
+    network: ReIDNet, backbone: Weights, make: Callable[[Weights], Any]
+) -> None:
+    match = find_weights(make(backbone), network_keys(network))
+    assert match.fitting == len(backbone)
+    assert all(torch.equal(match.tensors[f"backbone.{name}"], tensor) for name, tensor in backbone.items())
+
+
 def test_the_numbered_layers_of_a_sequential_are_found() -> None:
     keys = network_keys(timm.create_model("resnet18", num_classes=0))
     numbers = {name: str(number) for number, name in enumerate(keys.children)}
