@@ -1,6 +1,7 @@
 """Damaged and random files of weights: they are read as they were, or refused in one sentence."""
 
 import io
+import json
 import struct
 import zipfile
 from collections.abc import Callable
@@ -121,8 +122,6 @@ HEADER = {
 @fuzz(60)
 @given(header=changed_json(HEADER), length=st.sampled_from([0, 0, 0, 1, -1, 2**40]))
 def test_changed_headers_of_safetensors(tmp_path: Path, header: object, length: int) -> None:
-    import json
-
     text = json.dumps(header).encode(errors="surrogatepass")
     path = tmp_path / "a.safetensors"
     path.write_bytes(struct.pack("<Q", max(0, len(text) + length)) + text + bytes(32))
@@ -151,8 +150,8 @@ contents: st.SearchStrategy[Any] = st.recursive(
 def test_tensors_below_any_names(content: dict[Any, Any]) -> None:
     with one_input():
         assert "\n" not in describe_content(content)
-        found = find_weights(content, NETWORK)
-        assert all(isinstance(tensor, torch.Tensor) for tensor in found.tensors.values())
+        match = find_weights(content, NETWORK)
+        assert all(isinstance(tensor, torch.Tensor) for tensor in match.tensors.values())
 
 
 @fuzz(40)

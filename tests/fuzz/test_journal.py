@@ -4,6 +4,7 @@ import json
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -33,8 +34,6 @@ def is_subsequence(part: list[Any], whole: list[Any]) -> bool:
 
 def checked(text: str) -> bytes:
     """The line of a text of JSON with the checksum that it needs."""
-    from zlib import crc32
-
     body = text.encode(errors="surrogatepass").removesuffix(b"}")
     return body + b',"crc32":"%08x"}' % crc32(body)
 
