@@ -390,7 +390,16 @@ def test_split(run: Run, refused: Callable[..., str], spec: Path) -> None:
         ({"name": "../x"}, [], "no path"),
         ({}, ["sweep.name=a/b"], "no path"),
         ({}, ["dataset.train_dataset_dir=gone"], "there is no folder"),
-        ({}, ["dataset.query_dataset_dir=gone", "dataset.validation_fraction=0.5"], "the stage test needs its folders"),
+        (
+            {},
+            [
+                "dataset.query_dataset_dir=gone",
+                "dataset.validation_fraction=0.5",
+                "sweep.confirm.seeds=1",
+                "dataset.validation_seed=3",
+            ],
+            "the stage test needs its folders",
+        ),
     ],
 )
 def test_bad_sweeps(
