@@ -34,7 +34,7 @@ _SPECIAL = re.compile(
     r"|(?<![^\W_])_|_(?![^\W_])"  # emphasis; inside a word it is none
     r"|&(?=#|\w)"  # a character by its name
     r"|(?<=:)//"  # an address, which becomes a link
-    r"|^\s*(?:[#>=]|[-+](?![\d.])|\d+(?=[.)]\s))",  # at the start of a line: headings, quotes and lists
+    r"|^\s*(?:[#>=]|[-+](?![\d.])|\d+(?=[.)](?:\s|$)))",  # at the start of a line: headings, quotes and lists
     re.MULTILINE,
 )
 _FINALIST_COLUMNS = 4  # label, mAP, mINP, Rank-1

@@ -125,7 +125,7 @@ def test_threads_by_the_environment_are_the_threads_of_a_worker(tmp_path: Path) 
         {
             "model": {"backbone": "resnet18", "input_width": 32, "input_height": 64},
             "dataset": {"train_dataset_dir": str(tmp_path / "data/bounding_box_train"), "batch_size": 16}
-            | {"validation": "holdout"},
+            | {"validation": "holdout", "validation_fraction": 0.5},
             "train": {"num_epochs": 2, "deterministic": True, "optim": {"warmup_iters": 0}},
         },
     )
