@@ -151,9 +151,9 @@ def test_the_search_is_compared_at_equal_epochs(folder: Path) -> None:
 def test_the_cost_of_the_driver_is_measured_on_simulated_trials(folder: Path) -> None:
     printed = run("sweep_overhead.py", folder, "--runs", "0", without=())
     assert_names_the_machine(printed)
-    reports = int(re.search(r"CPU of a report, mean of (\d+), ms", printed)[1])
+    reports = int(re.search(r"CPU of a report, mean of ([\d,]+), ms", printed)[1].replace(",", ""))
     assert 60 * 6 <= reports < 60 * 27, "60 trials of 27 epochs, some stopped after 6"
-    assert number(row(printed, f"CPU of a report, mean of {reports}, ms")[1]) > 0
+    assert number(row(printed, f"CPU of a report, mean of {reports:,}, ms")[1]) > 0
     assert number(row(printed, "size of the log, MB")[1]) > 0
 
 
