@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from reid_tune.errors import InputError, RunFailedError
+from reid_tune.errors import RunFailedError
 from reid_tune.search.configurations import KnownConfigurations
 from reid_tune.search.encoding import SpaceEncoding
 from reid_tune.search.joint_sampler import JointSampler
@@ -34,7 +34,7 @@ class Study:
     def __init__(self, sweep: SweepConfig, levels: Sequence[int] = ()) -> None:
         self.space = sweep.space
         self.settings = sweep.file.search
-        self.known = KnownConfigurations(sweep)
+        self.known_configurations = KnownConfigurations(sweep)
         self.encoding = SpaceEncoding(sweep.space)
         trials = sweep.file.budget.trials
         self.grid = grid_configurations(sweep.space) if self.settings.sampler == "grid" else []
@@ -62,7 +62,7 @@ class Study:
 
     def add_trial(self, run: str, parameters: Mapping[str, Any]) -> None:
         """Add a running trial, perhaps of an earlier process."""
-        self.known.add(parameters)
+        self.known_configurations.add(parameters)
         if self.joint:
             self.joint.add(run, parameters)
         elif self.tpe:
@@ -114,13 +114,13 @@ class Study:
             return
         seed = suggestion_seed(self.settings.seed, number)
         if self.joint:
-            yield from self._new_ones(filter(self._is_allowed, self.joint.candidates(number)))
+            yield from self._new_ones(filter(self.space.allows, self.joint.candidates(number)))
         elif self.tpe:
             with closing(self.tpe.candidates(seed)) as candidates:
-                yield from self._new_ones(filter(self._is_allowed, candidates))
+                yield from self._new_ones(filter(self.space.allows, candidates))
         repeated = 0
         for parameters in islice(self._random(seed), _RANDOM_DRAWS):
-            if self._is_allowed(parameters):
+            if self.space.allows(parameters):
                 yield from self._new_ones([parameters])
                 repeated += 1
                 if repeated >= _REPEATED_DRAWS and self.space.is_finite:
@@ -131,22 +131,15 @@ class Study:
                 "loosen them or widen the ranges."
             )
         if self.space.is_finite:
-            yield from self._new_ones(filter(self._is_allowed, self.space.all_configurations()))
+            yield from self._new_ones(filter(self.space.allows, self.space.all_configurations()))
 
     def _new_ones(self, configurations: Iterator[dict[str, Any]] | list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-        return (parameters for parameters in configurations if parameters not in self.known)
+        return (parameters for parameters in configurations if parameters not in self.known_configurations)
 
     def _random(self, seed: int) -> Iterator[dict[str, Any]]:
         random = np.random.default_rng(seed)
         while True:
             yield self.encoding.configuration(random.random(self.encoding.dimensions))
-
-    def _is_allowed(self, configuration: Mapping[str, Any]) -> bool:
-        try:
-            return not self.space.broken_constraints(configuration)
-        except InputError:
-            # A constraint that cannot be computed: so rare that preflight did not meet it, it does not end a sweep.
-            return False
 
 
 def suggestion_seed(seed: int, number: int) -> int:

@@ -91,7 +91,7 @@ class TpeSampler:
                 trial.report(score, epoch)
             trial.set_constraint("trainable", outcome.violation)
             self.study.tell(trial, outcome.values, state=outcome.state)
-        elif run == trial_run(0) and outcome.state == TrialState.COMPLETE and not self.space.broken_constraints({}):
+        elif run == trial_run(0) and outcome.state == TrialState.COMPLETE and self.space.allows({}):
             encoded = self.space.encode({})
             if encoded is not None:
                 self._add(

@@ -87,7 +87,8 @@ class TrialQueue:
             return trial
         if self.end_reason() is not None:
             return None
-        point = next((point for point in self.initial_points if point["parameters"] not in self.study.known), None)
+        configurations = self.study.known_configurations
+        point = next((point for point in self.initial_points if point["parameters"] not in configurations), None)
         if point is not None:
             self.study.add_trial(run, point["parameters"])
             return self._record(run, point["parameters"], point["origin"])

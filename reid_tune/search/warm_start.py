@@ -51,11 +51,11 @@ def initial_points(sweep: SweepConfig) -> tuple[list[InitialPoint], list[str]]:
             points += _best_of(sweep, entry, source, warnings)
         else:
             points.append(InitialPoint(parse_user_point(sweep, entry, source), "start_from"))
-    distinct, known = [], KnownConfigurations(sweep)
+    distinct, configurations = [], KnownConfigurations(sweep)
     for point in points:
-        if point.parameters not in known:
+        if point.parameters not in configurations:
             distinct.append(point)
-            known.add(point.parameters)
+            configurations.add(point.parameters)
     return distinct, warnings
 
 

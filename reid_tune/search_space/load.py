@@ -110,7 +110,7 @@ def _count_configurations(space: SearchSpace, limit: int) -> int:
     for seen, configuration in enumerate(space.all_configurations()):
         if count >= limit or seen >= _MAX_COUNTED:
             return limit
-        count += (space.base | configuration) != space.base and not space.broken_constraints(configuration)
+        count += (space.base | configuration) != space.base and space.allows(configuration)
     return count
 
 

@@ -138,6 +138,13 @@ class SearchSpace:
         except ValueError as error:
             raise InputError(f"{self.source}: {error}") from None
 
+    def allows(self, configuration: Mapping[str, Any]) -> bool:
+        """Whether a configuration satisfies the constraints; not if one of them cannot be computed."""
+        try:
+            return not self.broken_constraints(configuration)
+        except InputError:
+            return False
+
     def as_entries(self) -> dict[str, Any]:
         """Return the section `space` of a file with this space."""
         entries = {parameter.key: [branch.as_entry() for branch in parameter.branches] for parameter in self.parameters}

@@ -327,3 +327,12 @@ def test_a_running_trial_teaches_with_its_scores_at_rungs(tmp_path: Path) -> Non
         return [found.ask(trial_run(number), number)[RATE] for number in range(11, 16)]
 
     assert next_rates((0.9, 0.0)) != next_rates((0.0, 0.9))
+
+
+@pytest.mark.parametrize("sampler", ["auto", "tpe"])
+def test_a_constraint_that_cannot_be_computed_for_the_spec_does_not_end_a_search(tmp_path: Path, sampler: str) -> None:
+    found = study(tmp_path, sampler, constraints=[f"1 / ({WIDTH} - 256) != 0"])
+    assert found.space.base[WIDTH] == 256
+    found.add_trial(trial_run(0), {})
+    found.tell(trial_run(0), **finished(0.5))
+    assert found.ask(trial_run(1), 1) is not None
