@@ -157,12 +157,12 @@ def print_results(results: Mapping[str, np.ndarray], concurrency: int, budgets: 
 
 
 def _cell(values: np.ndarray, *, signed: bool) -> str:
-    known = values[np.isfinite(values)]
-    if len(known) < len(values):
-        return f"{len(values) - len(known)} without"
-    low, high = interval(known, np.arange(len(known)), repeats=10_000)
+    scores = values[np.isfinite(values)]
+    if len(scores) < len(values):
+        return f"{len(values) - len(scores)} without"
+    low, high = interval(scores, np.arange(len(scores)), repeats=10_000)
     form = "+.1f" if signed else ".1f"
-    return f"{100 * known.mean():{form}} ({100 * low:{form}} .. {100 * high:{form}})"
+    return f"{100 * scores.mean():{form}} ({100 * low:{form}} .. {100 * high:{form}})"
 
 
 if __name__ == "__main__":

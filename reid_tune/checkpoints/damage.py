@@ -81,6 +81,6 @@ def find_damaged_record(file: IO[bytes] | Path) -> str | None:
                             pass
                 except Exception:  # damaged bytes make the decompressors raise errors of any kind
                     return display_name(record.filename)[:_NAME]
-    except Exception:
+    except Exception:  # the list itself is read with errors of any kind
         return "the list of its records"
     return None

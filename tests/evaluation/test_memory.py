@@ -18,8 +18,8 @@ def peak():  # ru_maxrss would begin with that of the process that started this 
     return next(1024 * int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))
 torch.set_num_threads(1)
 before = peak()
-found = run_score(Path(sys.argv[1]), *sys.argv[2:] or [None], device="cpu")
-print(json.dumps([found.score.queries, peak() - before]))
+report = run_score(Path(sys.argv[1]), *sys.argv[2:] or [None], device="cpu")
+print(json.dumps([report.score.queries, peak() - before]))
 """
 
 
