@@ -1,7 +1,7 @@
 """The sampler `auto`: a Gaussian process over configurations and epochs, which learns from every rung."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,6 +11,7 @@ from scipy.stats import qmc
 from reid_tune.search.acquisition import expected_front_growth, expected_improvement
 from reid_tune.search.encoding import SpaceEncoding
 from reid_tune.search.gaussian_process import GaussianProcess, Points
+from reid_tune.search.sampler import Sampler, TrialEnd
 
 __all__ = ["JointSampler", "ObservedTrial"]
 
@@ -54,7 +55,7 @@ class ObservedTrial:
         return self.scores.get(self.full_length)
 
 
-class JointSampler:
+class JointSampler(Sampler):
     """Suggests configurations from the scores of all trials at all rungs.
 
     A suggestion maximizes the expected improvement of the score at full length. With further objectives it maximizes
@@ -79,18 +80,21 @@ class JointSampler:
         self.trials: dict[str, ObservedTrial] = {}
 
     def add(self, run: str, configuration: Mapping[str, Any]) -> None:
-        """Add a running trial."""
         full_length = configuration.get("train.num_epochs", self.encoding.space.base["train.num_epochs"])
         self.trials[run] = ObservedTrial(configuration, self.encoding.points([configuration], [0.0]), full_length)
 
-    def end(self, run: str, scores: Mapping[int, float], failure: str) -> None:
-        """Record the end of a trial; for the arguments see `Study.tell`."""
-        trial = self.trials[run]
-        trial.scores = {epoch: score for epoch, score in scores.items() if math.isfinite(score)}
-        trial.is_running, trial.is_failed = False, failure in _UNTRAINABLE
+    def record_costs(self, run: str, costs: Sequence[float]) -> None:
+        self.trials[run].costs = costs
 
-    def candidates(self, number: int) -> Iterator[dict[str, Any]]:
-        """Yield candidates for a trial, the best one first."""
+    def report(self, run: str, epoch: int, score: float) -> None:
+        self.trials[run].scores[epoch] = score
+
+    def end(self, run: str, end: TrialEnd) -> None:
+        trial = self.trials[run]
+        trial.scores = {epoch: score for epoch, score in end.epochs.items() if math.isfinite(score)}
+        trial.is_running, trial.is_failed = False, end.failure in _UNTRAINABLE
+
+    def candidates(self, number: int) -> Generator[dict[str, Any], None, None]:
         scored = sum(bool(trial.scores) and not trial.is_failed for trial in self.trials.values())
         failed = sum(trial.is_failed for trial in self.trials.values())
         if scored < 2 or scored + failed < self.startup:

@@ -7,7 +7,8 @@ from reid_tune.config.experiment import Experiment
 from reid_tune.config.load import with_parameters
 from reid_tune.config.unused_fields import unused_fields
 from reid_tune.errors import InputError
-from reid_tune.search.study import Study, suggestion_seed
+from reid_tune.search.sampler import suggestion_seed
+from reid_tune.search.study import Study
 from reid_tune.search_space.load import SweepConfig
 from reid_tune.search_space.space import grid_configurations
 

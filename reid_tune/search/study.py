@@ -2,7 +2,6 @@
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
-from hashlib import blake2b
 from itertools import islice
 from typing import Any
 
@@ -12,11 +11,12 @@ from reid_tune.errors import RunFailedError
 from reid_tune.search.configurations import KnownConfigurations
 from reid_tune.search.encoding import SpaceEncoding
 from reid_tune.search.joint_sampler import JointSampler
-from reid_tune.search.tpe_sampler import TpeSampler, outcome_of
+from reid_tune.search.sampler import GridSampler, Sampler, TrialEnd, suggestion_seed
+from reid_tune.search.tpe_sampler import TpeSampler
 from reid_tune.search_space.load import SweepConfig
 from reid_tune.search_space.space import grid_configurations
 
-__all__ = ["Study", "suggestion_seed"]
+__all__ = ["Study", "make_sampler"]
 
 _RANDOM_DRAWS = 10_000  # for one suggestion
 _REPEATED_DRAWS = 300  # of known configurations, after which a small space is searched completely
@@ -36,14 +36,7 @@ class Study:
         self.settings = sweep.file.search
         self.known_configurations = KnownConfigurations(sweep)
         self.encoding = SpaceEncoding(sweep.space)
-        trials = sweep.file.budget.trials
-        self.grid = grid_configurations(sweep.space) if self.settings.sampler == "grid" else []
-        startup = max(4, min(_MAX_STARTUP.get(self.settings.sampler, 0), trials // 4))
-        self.joint = self.tpe = None
-        if self.settings.sampler == "auto":
-            self.joint = JointSampler(self.encoding, self.settings.seed, startup, levels)
-        elif self.settings.sampler == "tpe":
-            self.tpe = TpeSampler(sweep.space, startup, len(sweep.file.costs))
+        self.sampler = make_sampler(sweep, self.encoding, levels)
 
     def ask(self, run: str, number: int) -> dict[str, Any] | None:
         """Suggest a configuration for a trial, determined by the seed, the trial's number and the study.
@@ -63,20 +56,15 @@ class Study:
     def add_trial(self, run: str, parameters: Mapping[str, Any]) -> None:
         """Add a running trial, perhaps of an earlier process."""
         self.known_configurations.add(parameters)
-        if self.joint:
-            self.joint.add(run, parameters)
-        elif self.tpe:
-            self.tpe.add(run, parameters)
+        self.sampler.add(run, parameters)
 
     def record_costs(self, run: str, costs: Sequence[float]) -> None:
         """Record the further objectives of a trial, which follow from its configuration, in the file's order."""
-        if self.joint:
-            self.joint.trials[run].costs = costs
+        self.sampler.record_costs(run, costs)
 
     def report(self, run: str, epoch: int, score: float) -> None:
         """Record the score of a running trial at an epoch."""
-        if self.joint:
-            self.joint.trials[run].scores[epoch] = score
+        self.sampler.report(run, epoch, score)
 
     def tell(
         self,
@@ -88,20 +76,11 @@ class Study:
         costs: Sequence[float] = (),
         failure: str = "",
     ) -> None:
-        """Record the end of a trial.
+        """Record the end of a trial; for the arguments see `TrialEnd`.
 
-        Args:
-            run: Name of the trial's run.
-            state: finished, stopped or failed.
-            value: Score.
-            epochs: Score by 1-based epoch.
-            costs: Values of the further objectives, in the order of the search-space file.
-            failure: Kind of the failure. The sampler learns from memory errors and diverged losses, not from others.
+        The samplers learn from memory errors and diverged losses, not from other failures.
         """
-        if self.joint:
-            self.joint.end(run, epochs, failure)
-        elif self.tpe:
-            self.tpe.end(run, outcome_of(state, value, epochs, costs, failure))
+        self.sampler.end(run, TrialEnd(state, value, epochs, costs, failure))
 
     def random_draws(self, seed: int, count: int) -> list[dict[str, Any]]:
         """Return random configurations, which may break the constraints."""
@@ -109,15 +88,11 @@ class Study:
 
     def _candidates(self, run: str, number: int) -> Generator[dict[str, Any], None, None]:
         """Yield configurations that satisfy the constraints and that no trial has, the best one first."""
-        if self.settings.sampler == "grid":
-            yield from self._new_ones(self.grid)
+        with closing(self.sampler.candidates(number)) as candidates:
+            yield from self._new_ones(filter(self.space.allows, candidates))
+        if self.sampler.is_exhaustive:
             return
         seed = suggestion_seed(self.settings.seed, number)
-        if self.joint:
-            yield from self._new_ones(filter(self.space.allows, self.joint.candidates(number)))
-        elif self.tpe:
-            with closing(self.tpe.candidates(seed)) as candidates:
-                yield from self._new_ones(filter(self.space.allows, candidates))
         repeated = 0
         for parameters in islice(self._random(seed), _RANDOM_DRAWS):
             if self.space.allows(parameters):
@@ -142,6 +117,22 @@ class Study:
             yield self.encoding.configuration(random.random(self.encoding.dimensions))
 
 
-def suggestion_seed(seed: int, number: int) -> int:
-    """Return the 32-bit seed of one suggestion, determined by the sweep's seed and the trial's number."""
-    return int.from_bytes(blake2b(f"{seed}:{number}".encode(), digest_size=4).digest(), "big")
+def make_sampler(sweep: SweepConfig, encoding: SpaceEncoding, levels: Sequence[int] = ()) -> Sampler:
+    """Return the sampler that the search-space file names.
+
+    Args:
+        sweep: Sweep of the search.
+        encoding: Encoding of its space.
+        levels: Epochs of ASHA's rungs.
+    """
+    settings = sweep.file.search
+    startup = max(4, min(_MAX_STARTUP.get(settings.sampler, 0), sweep.file.budget.trials // 4))
+    match settings.sampler:
+        case "auto":
+            return JointSampler(encoding, settings.seed, startup, levels)
+        case "tpe":
+            return TpeSampler(sweep.space, settings.seed, startup, len(sweep.file.costs))
+        case "grid":
+            return GridSampler(grid_configurations(sweep.space))
+        case "random":
+            return Sampler()

@@ -1,7 +1,7 @@
 """The sampler `tpe`: Optuna's tree-structured Parzen estimator."""
 
 import math
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import repeat
 from typing import Any, NamedTuple
@@ -10,6 +10,7 @@ import optuna
 from optuna.trial import TrialState
 
 from reid_tune.journal.state import trial_run
+from reid_tune.search.sampler import Sampler, TrialEnd, suggestion_seed
 from reid_tune.search.tpe import SuggestionTpe, find_trial
 from reid_tune.search_space.space import SearchSpace
 
@@ -36,10 +37,9 @@ class TrialOutcome(NamedTuple):
     violation: float = -1.0
 
 
-def outcome_of(
-    state: str, value: float | None, epochs: Mapping[int, float], costs: Sequence[float], failure: str
-) -> TrialOutcome:
-    """Return the outcome of a trial that has finished, was stopped or failed; for the arguments see `Study.tell`."""
+def outcome_of(end: TrialEnd) -> TrialOutcome:
+    """Return the end of a trial in Optuna's terms."""
+    state, value, epochs, costs, failure = end
     if state == "finished" and value is not None and math.isfinite(value):
         return TrialOutcome(TrialState.COMPLETE, [value, *costs], {} if costs else epochs)
     if state == "stopped" and not epochs:  # Stopped by a user or the budget before its first score.
@@ -56,7 +56,7 @@ def outcome_of(
     return TrialOutcome(TrialState.FAIL, None, {})
 
 
-class TpeSampler:
+class TpeSampler(Sampler):
     """Optuna's study in memory, addressed by names of runs.
 
     In addition to the sweep's trials it has only failed drafts, see `_draft`. The objectives are the score, which is
@@ -64,14 +64,16 @@ class TpeSampler:
 
     Args:
         space: Search space.
+        seed: Seed of the search.
         startup: Number of ended trials before which draws are random.
         costs: Number of further objectives.
     """
 
-    def __init__(self, space: SearchSpace, startup: int, costs: int) -> None:
+    def __init__(self, space: SearchSpace, seed: int, startup: int, costs: int) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.study = optuna.create_study(directions=["maximize"] + ["minimize"] * costs)
         self.space = space
+        self.seed = seed
         self.startup = startup
         self.numbers: dict[str, int] = {}
         self.groups = space.conditional_groups()
@@ -83,8 +85,9 @@ class TpeSampler:
             self._add(*encoded, state=TrialState.RUNNING)
             self.numbers[run] = len(self.study.get_trials(deepcopy=False)) - 1
 
-    def end(self, run: str, outcome: TrialOutcome) -> None:
+    def end(self, run: str, end: TrialEnd) -> None:
         """Record the end of a trial. Trial 0 is added if it is full-length and the spec is inside of the space."""
+        outcome = outcome_of(end)
         if run in self.numbers:
             trial = find_trial(self.study, self.numbers[run])
             for epoch, score in sorted(outcome.epochs.items()):
@@ -102,9 +105,8 @@ class TpeSampler:
                     constraints={"trainable": outcome.violation},
                 )
 
-    def candidates(self, seed: int) -> Generator[dict[str, Any], None, None]:
-        """Yield candidates for a trial, the best one first. The generator must be closed before the study changes."""
-        tpe = SuggestionTpe(seed, self.startup)
+    def candidates(self, number: int) -> Generator[dict[str, Any], None, None]:
+        tpe = SuggestionTpe(suggestion_seed(self.seed, number), self.startup)
         with self._draft() as draft:
             yield self._draw(tpe, draft)
             # The best of many candidates is again and again in a region that the constraints have kept free of trials.

@@ -12,6 +12,8 @@ from reid_tune.config.experiment import Experiment
 from reid_tune.evaluation.features import FeatureSet, make_feature_set, write_features
 from reid_tune.execution.run_source import RunSource
 from reid_tune.journal.journal import Journal
+from reid_tune.search.joint_sampler import JointSampler
+from reid_tune.search.tpe_sampler import TpeSampler
 from reid_tune.search_space.load import SweepConfig, load_sweep
 
 EPOCHS = 6
@@ -101,12 +103,13 @@ def outcome(journal: Journal) -> list[tuple[Any, ...]]:
 
 def study_of(source: Any) -> list[tuple[Any, ...]]:
     """What the sampler knows of each trial; of Optuna's: state, parameters, values and values by epoch, no drafts."""
-    if source.study.joint:
-        trials = source.study.joint.trials.values()
-        return [tuple(value for name, value in vars(trial).items() if name != "point") for trial in trials]
-    tpe = source.study.tpe
-    trials = tpe.study.get_trials(deepcopy=False) if tpe else []
-    ours = [trial for trial in trials if trial.state.name != "FAIL" or trial.number in tpe.numbers.values()]
+    sampler = source.study.sampler
+    if isinstance(sampler, JointSampler):
+        return [tuple(v for name, v in vars(trial).items() if name != "point") for trial in sampler.trials.values()]
+    if not isinstance(sampler, TpeSampler):
+        return []
+    trials = sampler.study.get_trials(deepcopy=False)
+    ours = [trial for trial in trials if trial.state.name != "FAIL" or trial.number in sampler.numbers.values()]
     return [(trial.state.name, trial.params, _single(trial.values), trial.intermediate_values) for trial in ours]
 
 

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from reid_tune.errors import RunFailedError
-from reid_tune.search.study import suggestion_seed
+from reid_tune.search.sampler import suggestion_seed
 
 from ..helpers.simulated_driver import (
     make_sweep,

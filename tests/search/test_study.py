@@ -11,7 +11,8 @@ import optuna
 import pytest
 
 from reid_tune.journal.state import trial_run
-from reid_tune.search.study import Study, suggestion_seed
+from reid_tune.search.sampler import suggestion_seed
+from reid_tune.search.study import Study
 from reid_tune.search_space.load import SweepConfig
 
 from ..helpers.simulated_driver import EPOCHS, make_sweep
@@ -60,7 +61,7 @@ def failed(failure: str, *costs: float) -> Outcome:
 
 
 def told(found: Study) -> list[optuna.trial.FrozenTrial]:
-    return [found.tpe.study.get_trials(deepcopy=False)[number] for number in found.tpe.numbers.values()]
+    return [found.sampler.study.get_trials(deepcopy=False)[number] for number in found.sampler.numbers.values()]
 
 
 def learn(found: Study, *outcomes: Outcome) -> list[optuna.trial.FrozenTrial]:
@@ -101,7 +102,7 @@ def test_with_several_objectives_costs_are_minimized(tmp_path: Path) -> None:
     assert (trials[0].state.name, trials[0].values) == ("COMPLETE", [0.5, 2.0, 64.0])
     assert all(trial.intermediate_values == {} for trial in trials)
     found.tell(trial_run(0), **finished(0.25, 1.0, 32.0))
-    assert found.tpe.study.get_trials(deepcopy=False)[-1].values == [0.25, 1.0, 32.0]
+    assert found.sampler.study.get_trials(deepcopy=False)[-1].values == [0.25, 1.0, 32.0]
     assert set(found.ask(trial_run(9), 9)) == set(PLAIN)
 
 
@@ -123,7 +124,7 @@ def test_tpe_ranks_complete_before_stopped_before_diverged_before_too_large(
     from optuna.samplers._tpe.sampler import _split_trials
 
     for count in range(1, 6):
-        below, above = _split_trials(found.tpe.study, trials, count)
+        below, above = _split_trials(found.sampler.study, trials, count)
         assert sorted(order[trials.index(trial)] for trial in below) == list(range(count))
         assert len(above) == 6 - count
 
@@ -214,10 +215,10 @@ def test_draws_that_share_densities_are_those_of_optuna(tmp_path: Path) -> None:
     suggest(found, lambda parameters: finished(parameters[MARGIN]), 30)
     found.add_trial(trial_run(31), {RATE: 1e-3, MARGIN: 0.5, WIDTH: 64})
     names = found.space.conditional_groups()[RATE]
-    draft = found.tpe.study.ask()
+    draft = found.sampler.study.ask()
     sampler = optuna.samplers.TPESampler(seed=suggestion_seed(1, 32), n_startup_trials=10, multivariate=True)
-    drawn = sampler.sample_relative(found.tpe.study, found.tpe.study.get_trials()[draft.number], names)
-    found.tpe.study.tell(draft, state=optuna.trial.TrialState.FAIL)
+    drawn = sampler.sample_relative(found.sampler.study, found.sampler.study.get_trials()[draft.number], names)
+    found.sampler.study.tell(draft, state=optuna.trial.TrialState.FAIL)
     assert found.ask(trial_run(32), 32) == found.space.draw(lambda name, distribution: drawn[name])
 
 
@@ -225,9 +226,9 @@ def test_a_given_configuration_may_lie_outside_the_ranges(tmp_path: Path) -> Non
     found = study(tmp_path)
     found.add_trial("trials/0001", {RATE: 0.5, MARGIN: 0.3, WIDTH: 64})
     found.tell("trials/0001", **finished(0.9))
-    assert found.tpe.study.get_trials() == []
+    assert found.sampler.study.get_trials() == []
     inside = found.ask("trials/0002", 2)
-    assert list(found.tpe.numbers) == ["trials/0002"]
+    assert list(found.sampler.numbers) == ["trials/0002"]
     assert inside == study(tmp_path).ask("trials/0002", 2)
 
 
@@ -235,7 +236,7 @@ def test_a_given_configuration_may_lie_outside_the_ranges(tmp_path: Path) -> Non
 def test_trial_0_joins_full_length_only(tmp_path: Path, state: str, known: int) -> None:
     found = study(tmp_path)
     found.tell(trial_run(0), state, 0.5, {1: 0.5}, failure="out_of_memory" if state == "failed" else "")
-    assert len(found.tpe.study.get_trials()) == known
+    assert len(found.sampler.study.get_trials()) == known
 
 
 def test_a_grid_leaves_out_what_has_been_tried(tmp_path: Path) -> None:

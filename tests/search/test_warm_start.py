@@ -110,7 +110,7 @@ def test_values_outside_the_ranges_are_tried_but_not_told_to_optuna(tmp_path: Pa
     for number, found in enumerate(given, 1):
         study.add_trial(trial_run(number), json.loads(json.dumps(found.parameters)))
         study.tell(trial_run(number), "finished", 0.5, {1: 0.5})
-    assert [trial.params[RATE] for trial in study.tpe.study.get_trials()] == [0.005]
+    assert [trial.params[RATE] for trial in study.sampler.study.get_trials()] == [0.005]
 
 
 @pytest.mark.parametrize(
