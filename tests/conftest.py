@@ -108,5 +108,6 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 # A job in the background starts with SIGINT ignored, and so would the commands that tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+from .chaos.table import pytest_terminal_summary  # noqa: E402, F401
 from .helpers.stores import copied_stores  # noqa: E402, F401
 from .helpers.tiers import pytest_collection_modifyitems, pytest_runtest_protocol  # noqa: E402, F401
