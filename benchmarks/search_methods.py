@@ -1,8 +1,9 @@
-"""Searches that are compared: the driver of reid-tune, and Optuna as its documentation uses it."""
+"""Searches that are compared: the driver of reid-tune, Optuna and Ray Tune as their documentation uses them."""
 
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Protocol
 
 import optuna
@@ -10,6 +11,8 @@ import yaml
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, SuccessiveHalvingPruner
 from optuna.samplers import BaseSampler, GPSampler, TPESampler
 from optuna.trial import TrialState
+from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
+from ray.tune.search.optuna import OptunaSearch as RayOptunaSearch
 from search_table import BACKBONE, BASE, EPOCHS
 
 from reid_tune.config.experiment import unflatten
@@ -19,7 +22,7 @@ from reid_tune.search_space.load import SweepConfig, load_sweep
 from reid_tune.sweep.resume import make_header
 from reid_tune.sweep.stages.search import TrialSource
 
-__all__ = ["METHODS", "Search", "make_sweep"]
+__all__ = ["METHODS", "Search"]
 
 LEVELS = rung_epochs(1 + math.ceil(EPOCHS / 10), 3, EPOCHS)
 _TRIALS = 400  # more than any budget of epochs allows
@@ -102,6 +105,55 @@ class OptunaSearch:
         pass
 
 
+class RaySearch:
+    """Ray Tune's OptunaSearch and ASHAScheduler, called in the order in which Tune's controller calls them.
+
+    Args:
+        sweep: Sweep with the space.
+        seed: Seed of the sampler.
+    """
+
+    def __init__(self, sweep: SweepConfig, seed: int) -> None:
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        space = sweep.space
+        encoded = space.encode({})
+        self._search = RayOptunaSearch(
+            lambda trial: space.base | space.draw(trial._suggest),
+            metric="mAP",
+            mode="max",
+            seed=seed,
+            points_to_evaluate=[encoded[0]] if encoded is not None else None,
+        )
+        self._scheduler = AsyncHyperBandScheduler(
+            metric="mAP", mode="max", max_t=EPOCHS, grace_period=LEVELS[0], reduction_factor=3
+        )
+        self._started = 0
+
+    def ask(self) -> tuple[Any, Mapping[str, Any]]:
+        trial = SimpleNamespace(trial_id=str(self._started))
+        self._started += 1
+        values = self._search.suggest(trial.trial_id)
+        assert values is not None
+        self._scheduler.on_trial_add(None, trial)
+        return trial, values
+
+    def report(self, trial: Any, epoch: int, score: float) -> bool:
+        if not math.isfinite(score):
+            self._scheduler.on_trial_error(None, trial)
+            self._search.on_trial_complete(trial.trial_id, error=True)
+            return False
+        result = {"training_iteration": epoch, "mAP": score}
+        if self._scheduler.on_trial_result(None, trial, result) == TrialScheduler.STOP:
+            self._scheduler.on_trial_complete(None, trial, result)
+            self._search.on_trial_complete(trial.trial_id, result=result)
+            return False
+        self._search.on_trial_result(trial.trial_id, result)
+        return True
+
+    def close(self) -> None:
+        pass
+
+
 def make_sweep(folder: Path, space: Mapping[str, Any], sampler: str, seed: int) -> SweepConfig:
     """Return the sweep of a method and seed."""
     tree = unflatten(BASE | {"model.backbone": BACKBONE, "dataset.train_dataset_dir": "not-read"})
@@ -160,4 +212,5 @@ METHODS: dict[str, Callable[[Path, Mapping[str, Any], int], Search]] = {
     ),
     "Optuna's default": _optuna(lambda seed: TPESampler(seed=seed), MedianPruner),
     "Optuna GP + halving": _optuna(lambda seed: GPSampler(seed=seed, warn_independent_sampling=False), _halving),
+    "Ray Tune OptunaSearch + ASHA": lambda folder, space, seed: RaySearch(make_sweep(folder, space, "tpe", seed), seed),
 }

@@ -1,22 +1,31 @@
-"""Best mAP after equal numbers of epochs: the searches of reid-tune and of Optuna, with several trials at once.
+"""Best score after equal numbers of epochs: the searches of reid-tune, Optuna and Ray Tune, several trials at once.
 
-    python benchmarks/search_quality.py [--seeds 20] [--concurrency 1 4 8 16] [--methods NAME ...] [--make-table LINES]
+    python benchmarks/search_quality.py [OBJECTIVE] [--seeds 20] [--concurrency 1 4 8 16] [--methods NAME ...]
+        [--results FILE] [--train LINES]
 
-Searches use a table instead of training: search_table.json, made by --make-table, has mAP on held-out identities of
-drawn pedestrians after every epoch of 126 real trainings. Between tabulated learning rates, margins and probabilities
-of erasing it is interpolated linearly, learning rates by their logarithms. A configuration next to one that diverged
-diverges at the same epoch. An epoch of any trial costs one, and only full-length trials count. Trial 0 is the spec, in
-Optuna's searches an enqueued trial where the space contains it. Trials at once differ in speed by up to 15 %. Intervals
-of 95 % are bootstraps over the seeds of the search, differences are paired by seed.
+Searches use an objective instead of training:
+
+- grid, the default: search_table.json, mAP on held-out identities of drawn pedestrians after every epoch of 126 real
+  trainings. Between tabulated learning rates, margins and probabilities of erasing it is interpolated linearly,
+  learning rates by their logarithms. A configuration next to one that diverged diverges at the same epoch.
+- samples: search_samples.json, the same of random trainings over ten keys, interpolated by a forest.
+- conditions: a formula with conditional keys and configurations that diverge.
+- crossing: a formula whose learning curves cross: whatever is best at the end learns slowly.
+
+--train trains the rows of grid or samples first. An epoch of any trial costs one, and only full-length trials count.
+Trial 0 is the spec, in other tools' searches an enqueued trial where the space contains it. Trials at once differ in
+speed by up to 15 %. Ray Tune's searcher and scheduler are called as Tune's controller calls them, without a cluster.
+Intervals of 95 % are bootstraps over the seeds of the search, differences are paired by seed.
+
+--results names a file to which every search appends a line; searches that it contains are not repeated.
 """
 
 import heapq
-import itertools
 import json
 import math
 import os
+import warnings
 from argparse import Namespace
-from bisect import bisect
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from multiprocessing import Pool
@@ -28,92 +37,75 @@ import numpy as np
 import torch
 from rich.table import Table
 from search_methods import METHODS, Search
-from search_table import AXES, EPOCHS, FILE, NAME, RATE, RATES, make_table
+from search_objectives import OBJECTIVES, Objective, train_objective
+from search_table import EPOCHS
 
 from reid_tune.evaluation.intervals import interval
 from reid_tune.tables import print_table
 
 BUDGETS = (60, 120, 240)
-MARGIN, ERASING = AXES
-ADAMS = [name for name, rates in RATES.items() if rates == RATES["Adam"]]
-SPACE: dict[str, Any] = {
-    NAME: {"choice": list(RATES)},
-    RATE: [
-        {"loguniform": [RATES["Adam"][0], RATES["Adam"][-1]], "when": {NAME: ADAMS}},
-        {"loguniform": [RATES["SGD"][0], RATES["SGD"][-1]], "when": {NAME: "SGD"}},
-    ],
-    MARGIN: {"uniform": [AXES[MARGIN][0], AXES[MARGIN][-1]]},
-    ERASING: {"uniform": [AXES[ERASING][0], AXES[ERASING][-1]]},
-}
-
-
-class Grid:
-    """Table of trainings as a function of a configuration."""
-
-    def __init__(self, rows: Sequence[dict[str, Any]]) -> None:
-        self.curves = {tuple(row["parameters"].values()): row["mAP"] for row in rows}
-        self.best = max(curve[-1] for curve in self.curves.values() if len(curve) == EPOCHS)
-
-    def curve(self, values: Mapping[str, Any]) -> list[float]:
-        """Return the mAP by epoch; shorter than a whole training if it diverges."""
-        name = values[NAME]
-        sides = [_between(RATES[name], values[RATE], logarithmic=True)]
-        sides += [_between(tabulated, values[key]) for key, tabulated in AXES.items()]
-        corners = [
-            (math.prod(weight for _, weight in corner), self.curves[name, *(value for value, _ in corner)])
-            for corner in itertools.product(*sides)
-        ]
-        length = min(len(curve) for _, curve in corners)
-        return [sum(weight * curve[epoch] for weight, curve in corners) for epoch in range(length)]
-
-
-def _between(tabulated: Sequence[float], value: float, *, logarithmic: bool = False) -> list[tuple[float, float]]:
-    """Return the tabulated values on both sides of a value with their weights, or a tabulated value alone."""
-    above = min(bisect(tabulated, value), len(tabulated) - 1)
-    sides = tabulated[above - 1], tabulated[above]
-    low, high, at = (math.log(x) if logarithmic else x for x in (*sides, value))
-    share = (at - low) / (high - low)
-    return [(side, weight) for side, weight in zip(sides, (1 - share, share), strict=True) if weight > 0]
 
 
 def main() -> None:
     options = parse()
-    if options.make_table:
-        make_table(options.make_table)
+    if options.train:
+        train_objective(options.objective, options.train)
     print(common.machine(torch.device("cpu")), flush=True)
-    print(f"the best of the table: {100 * load_grid().best:.1f}")
+    print(load_objective(options.objective).describe(), flush=True)
     budgets = (20, 40) if options.quick else BUDGETS
-    methods = options.methods or ["auto + asha", "random + asha"] if options.quick else options.methods or list(METHODS)
+    methods = options.methods or (["auto + asha", "random + asha"] if options.quick else list(METHODS))
     seeds = range(2 if options.quick else options.seeds)
+    results = {tuple(job): values for job, values in read_results(options.results)}
     for concurrency in (2,) if options.quick else options.concurrency:
-        jobs = [(method, concurrency, seed, budgets) for method in methods for seed in seeds]
+        jobs = [(options.objective, method, concurrency, seed, budgets) for method in methods for seed in seeds]
         with Pool(options.processes) as pool:
-            values = np.array(pool.starmap(run_search, jobs, chunksize=1)).reshape(len(methods), len(seeds), -1)
+            for job, values in pool.imap_unordered(run_job, [job for job in jobs if job[:-1] not in results]):
+                results[job] = values
+                if options.results:
+                    with options.results.open("a") as file:
+                        file.write(json.dumps([job, values]) + "\n")
+        values = np.array([results[job[:-1]] for job in jobs], dtype=float).reshape(len(methods), len(seeds), -1)
         print_results(dict(zip(methods, values, strict=True)), concurrency, budgets)
 
 
 def parse() -> Namespace:
     parser = common.make_parser(__doc__)
+    parser.add_argument("objective", nargs="?", choices=list(OBJECTIVES), default="grid")
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--concurrency", type=int, nargs="+", default=[1, 4, 8, 16], help="trials at once")
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), metavar="NAME", help="; ".join(METHODS))
     parser.add_argument("--processes", type=int, default=os.cpu_count())
-    parser.add_argument("--make-table", type=Path, metavar="LINES", help="train first; LINES keeps finished trainings")
+    parser.add_argument("--results", type=Path, metavar="FILE", help="file that keeps the result of every search")
+    parser.add_argument("--train", type=Path, metavar="LINES", help="train first; LINES keeps finished trainings")
     return parser.parse_args()
 
 
 @cache
-def load_grid() -> Grid:
-    """Return the table, read once in each process."""
-    return Grid(json.loads(FILE.read_text()))
+def load_objective(name: str) -> Objective:
+    """Return an objective, made once and inherited by the processes."""
+    return OBJECTIVES[name]()
 
 
-def run_search(method: str, concurrency: int, seed: int, budgets: Sequence[int]) -> list[float]:
-    """Return the mAP of the best full-length trial within each number of epochs, NaN without one."""
+def read_results(file: Path | None) -> list[tuple[Any, Any]]:
+    """Return the searches and results of a file of results, none without it."""
+    return [json.loads(line) for line in file.read_text().splitlines()] if file and file.exists() else []
+
+
+def run_job(job: tuple[str, str, int, int, Sequence[int]]) -> tuple[tuple[str, str, int, int], list[float]]:
+    """Return a search without its budgets, and its result."""
+    *search, _ = job
+    return tuple(search), run_search(*job)
+
+
+def run_search(name: str, method: str, concurrency: int, seed: int, budgets: Sequence[int]) -> list[float]:
+    """Return the score of the best full-length trial within each number of epochs, NaN without one."""
     torch.set_num_threads(1)
+    warnings.simplefilter("ignore")  # of experimental options of Optuna
+    np.random.seed(seed)  # Ray Tune's scheduler draws brackets from it.
+    objective = load_objective(name)
     with common.temporary_workspace() as folder:
-        search = METHODS[method](folder, SPACE, seed)
-        ended = simulate(search, load_grid().curve, concurrency, seed, budgets[-1])
+        search = METHODS[method](folder, objective.space, seed)
+        ended = simulate(search, objective.curve, concurrency, seed, budgets[-1])
         search.close()
     return [max((score for used, score in ended if used <= budget), default=math.nan) for budget in budgets]
 

@@ -148,6 +148,15 @@ def test_the_search_is_compared_at_equal_epochs(folder: Path) -> None:
     assert all(0 < early <= late <= best for early, late in (first, second))
 
 
+@pytest.mark.parametrize("objective", ["samples", "conditions", "crossing"])
+def test_tools_search_objectives_with_many_keys(folder: Path, objective: str) -> None:
+    methods = ["auto + asha", "Optuna GP + halving", "Ray Tune OptunaSearch + ASHA"]
+    printed = run("search_quality.py", folder, objective, "--methods", *methods, without=())
+    assert all(0 < number(row(printed, name)[-2].split()[0]) <= 80 for name in methods)
+    error = re.search(r"cross-validated: ([\d.]+)", printed)
+    assert (error is not None) == (objective == "samples")
+
+
 def test_the_cost_of_the_driver_is_measured_on_simulated_trials(folder: Path) -> None:
     printed = run("sweep_overhead.py", folder, "--runs", "0", without=())
     assert_names_the_machine(printed)
