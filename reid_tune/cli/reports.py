@@ -46,6 +46,27 @@ def report(
             typer.echo(f"no page: {error}", err=True)
 
 
+@app.command("export-study")
+def export_study(
+    name: Annotated[str, typer.Argument(help="Name of a sweep in the storage.")],
+    file: Annotated[Path, typer.Argument(help="New file: SQLite if it ends in .db or .sqlite, else Optuna's journal.")],
+    storage: StorageOption = "runs",
+) -> None:
+    """Write the trials of a sweep, running or not, as an Optuna study for optuna-dashboard and other tools."""
+    from reid_tune.journal.s3_reader import snapshot_for_reading
+    from reid_tune.journal.sweep_lookup import sweep_folder
+    from reid_tune.search.optuna_export import export_study as export
+    from reid_tune.search.optuna_export import study_address
+    from reid_tune.tables import format_count
+
+    count = export(sweep_folder(name, snapshot_for_reading(storage, name)), file)
+    typer.echo(
+        f"study {name} with {format_count(count, 'trial')}; show it with: optuna-dashboard {study_address(file)}",
+        err=True,
+    )
+    typer.echo(file)
+
+
 @app.command()
 def sweeps(storage: StorageOption = "runs", format: FormatOption = Format.table) -> None:
     """List all sweeps: state, trials, best score, age."""

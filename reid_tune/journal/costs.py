@@ -15,7 +15,7 @@ from reid_tune.journal.events import (
     StageStarted,
 )
 
-__all__ = ["Cost", "CostLedger", "EpochTiming", "TimingEstimator"]
+__all__ = ["Cost", "CostLedger", "EpochTiming", "TimingEstimator", "run_hours"]
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,25 @@ class CostLedger:
 
 def _scaled(factor: float, cost: Cost) -> Cost:
     return Cost(factor * cost.hours, factor * cost.gpu_hours, factor * cost.cpu_hours)
+
+
+def run_hours(events: Iterable[Event]) -> dict[str, float]:
+    """Return the hours that all attempts of each run took, counted as `CostLedger` does."""
+    hours: dict[str, float] = {}
+    begun: dict[str, float] = {}  # by run that has an attempt now
+    last_time = 0.0
+    for event in events:
+        ended = list(begun) if isinstance(event, DriverStarted) else []
+        if isinstance(event, AttemptStarted | RunRetried | RunEnded) and event.run in begun:
+            ended, last_time = [event.run], event.time
+        for run in ended:
+            hours[run] = hours.get(run, 0.0) + (last_time - begun.pop(run)) / 3600
+        if isinstance(event, AttemptStarted):
+            begun[event.run] = event.time
+        last_time = event.time
+    for run, start in begun.items():
+        hours[run] = hours.get(run, 0.0) + (last_time - start) / 3600
+    return hours
 
 
 @dataclass(frozen=True)

@@ -214,3 +214,16 @@ def test_reproduce_of_what_has_no_numbers_is_refused(trained: Run) -> None:
         assert trained("reproduce", name)[0] == 2
     status, out, err = trained("reproduce", "s/2", "--run")
     assert (status, out) == (2, "") and "has reported no epoch" in err
+
+
+def test_a_study_is_written_once(run: Run) -> None:
+    status, out, err = run("export-study", "s", "study.db")
+    assert (status, out) == (0, "study.db\n")
+    assert err == "study s with 1 trial; show it with: optuna-dashboard sqlite:///study.db\n"
+    assert run("export-study", "s", "study.db") == (
+        2,
+        "",
+        "reid-tune: study.db exists already: name a new file, or remove this one.\n",
+    )
+    status, out, err = run("export-study", "t", "new/study.log")
+    assert (status, out) == (2, "") and "there is no sweep 't'" in err and not Path("new").exists()
