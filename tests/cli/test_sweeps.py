@@ -18,6 +18,7 @@ from reid_tune.journal.stages import STAGES
 from reid_tune.training.loop import train
 
 from ..helpers.events import sweep_header
+from ..helpers.finished_sweep import simulate
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -216,14 +217,13 @@ def test_reproduce_of_what_has_no_numbers_is_refused(trained: Run) -> None:
     assert (status, out) == (2, "") and "has reported no epoch" in err
 
 
-def test_a_study_is_written_once(run: Run) -> None:
-    status, out, err = run("export-study", "s", "study.db")
+def test_a_study_is_written_once(command: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    simulate(tmp_path, trials=2, until="search")
+    status, out, err = command("export-study", "simulated", "study.db")
     assert (status, out) == (0, "study.db\n")
-    assert err == "study s with 1 trial; show it with: optuna-dashboard sqlite:///study.db\n"
-    assert run("export-study", "s", "study.db") == (
-        2,
-        "",
-        "reid-tune: study.db exists already: name a new file, or remove this one.\n",
-    )
-    status, out, err = run("export-study", "t", "new/study.log")
+    assert err == "study simulated with 2 trials; show it with: optuna-dashboard sqlite:///study.db\n"
+    message = "reid-tune: study.db exists already: name a new file, or remove this one.\n"
+    assert command("export-study", "simulated", "study.db") == (2, "", message)
+    status, out, err = command("export-study", "t", "new/study.log")
     assert (status, out) == (2, "") and "there is no sweep 't'" in err and not Path("new").exists()
