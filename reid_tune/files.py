@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator, Sequence
@@ -15,6 +16,7 @@ __all__ = [
     "check_output_file",
     "display_name",
     "display_text",
+    "find_partial_files",
     "link_atomic",
     "make_folder",
     "require_writable",
@@ -22,6 +24,7 @@ __all__ = [
     "output_error",
 ]
 
+_PARTIAL = re.compile(r"\..+\.[0-9a-f]{12}(\.[^.]+)?")  # names of the temporary files of `atomic_path`
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EIO}
 
 
@@ -60,6 +63,11 @@ def write_atomic(path: Path | str, content: str | bytes) -> None:
     """Write a small file atomically, see `atomic_path`."""
     with atomic_path(path) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def find_partial_files(folder: Path) -> list[Path]:
+    """Return the temporary files of `atomic_path` below a folder: of processes that write or that were killed."""
+    return [path for path in folder.rglob(".*") if _PARTIAL.fullmatch(path.name)]
 
 
 def link_atomic(source: Path, path: Path) -> None:

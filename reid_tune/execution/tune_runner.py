@@ -49,12 +49,13 @@ def run_all(
         ReidTuneError: the source raised it; Ray then ends the runs, which continue when the sweep is resumed.
         InfrastructureError: Ray Tune failed, or `scratch` cannot be written.
     """
-    if source.is_done():
-        return
-    keep_secrets_out_of_trials()
     storage = str(remote or scratch)
-    bridge = TuneBridge(source, capacity, lambda attempt: make_trial_config(attempt, validate_at, storage), timeout)
+    # Also where nothing is left to run: a driver that was killed at the end of its runs has left its files.
     with _temporary_files(scratch, remote), _translate_errors(scratch):
+        if source.is_done():
+            return
+        keep_secrets_out_of_trials()
+        bridge = TuneBridge(source, capacity, lambda attempt: make_trial_config(attempt, validate_at, storage), timeout)
         with _quiet(scratch):
             _make_tuner(bridge, workers, scratch).fit()
         remove_orphaned_groups()

@@ -1,10 +1,12 @@
 """The event log of a running sweep, together with the state that follows from it."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
 from reid_tune.errors import InfrastructureError
+from reid_tune.files import find_partial_files
 from reid_tune.journal.event_log import EVENTS, EventLog, read_events
 from reid_tune.journal.events import Event, StageDone, StageStarted
 from reid_tune.journal.lease import LEASE, Lease
@@ -36,6 +38,7 @@ class Journal:
         self._lease: Lease | None = None
         self._wait = wait
         self.listeners: list[Callable[[Event, SweepState], None]] = []
+        self._leftovers: list[Path] = []
         self._size = 0  # of the log after the last event that this process has read or written
         self._read()
 
@@ -78,6 +81,7 @@ class Journal:
         try:
             self._lease = Lease(self.files.objects, self.files.lock, wait=self._wait)
             self.files.begin(self._lease)
+            self._leftovers = find_partial_files(self.folder)
         except BaseException:  # Whatever ends the wait, Ctrl-C included: the log's lock is free again.
             self._release()
             raise
@@ -85,6 +89,9 @@ class Journal:
         return self
 
     def __exit__(self, *_: object) -> None:
+        with suppress(OSError):
+            for path in self._leftovers:  # Of killed processes: what others were writing at the start is complete now.
+                path.unlink(missing_ok=True)
         try:
             self.files.end()
         finally:

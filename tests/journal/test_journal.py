@@ -35,3 +35,15 @@ def test_a_torn_line_is_removed_by_the_first_event(tmp_path: Path, capsys: pytes
         journal.emit(StageStarted(stage="confirm"))
     assert [getattr(event, "stage", "") for event in read_events(tmp_path / EVENTS)] == ["", "search", "confirm"]
     assert capsys.readouterr().err.count("the last line was incomplete and has been removed") == 1
+
+
+def test_what_a_killed_process_has_not_renamed_is_removed_at_the_end(tmp_path: Path) -> None:
+    partial = [tmp_path / "refit" / ".model.pth.0123456789ab.pth", tmp_path / ".driver.json.ba9876543210.json"]
+    others = [tmp_path / ".hidden.txt", tmp_path / "model.0123456789ab.pth", tmp_path / ".other.json.123456789abc.json"]
+    (tmp_path / "refit").mkdir()
+    for path in (*partial, *others[:2]):
+        path.touch()
+    with Journal(tmp_path) as journal:
+        journal.emit(sweep_header())
+        others[2].touch()  # by a process that is writing at present
+    assert [path.exists() for path in (*partial, *others)] == [False] * 2 + [True] * 3

@@ -27,7 +27,7 @@ from reid_tune.data.image_cache.file import (
     write_cache_file,
 )
 from reid_tune.data.image_cache.images import DecodedImages
-from reid_tune.data.image_cache.lock import BuildLock, build_lock
+from reid_tune.data.image_cache.lock import BuildLock, build_lock, remove_leftover
 from reid_tune.data.image_file import content_digest, describe_error
 from reid_tune.data.image_spec import ImageSpec
 from reid_tune.data.images import decode_images
@@ -131,6 +131,7 @@ def _open_or_build(folder: Path, records: Sequence[ImageRecord], job: _DecodeJob
     header = CacheHeader(key, _printable(folder.absolute()), len(records), **_form(job.spec), builder=os.getpid())
     try:
         if (pixels := open_pixels(path, key)) is not None:
+            remove_leftover(lock_path(path))
             return pixels
         path.parent.mkdir(parents=True, exist_ok=True)
         with build_lock(lock_path(path), job.log) as lock:

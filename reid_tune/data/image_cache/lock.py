@@ -4,10 +4,10 @@ import fcntl
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["BuildLock", "build_lock"]
+__all__ = ["BuildLock", "build_lock", "remove_leftover"]
 
 _POLL_SECONDS, _REMINDER_SECONDS = 0.1, 10.0
 _STATUS_BYTES = 100
@@ -63,6 +63,14 @@ def build_lock(path: Path, log: Callable[[str], None]) -> Iterator[BuildLock]:
         yield lock
     finally:
         lock.release()
+
+
+def remove_leftover(path: Path) -> None:
+    """Remove the file of a lock whose process was killed."""
+    if path.exists():
+        with suppress(OSError):  # another user's
+            if lock := BuildLock.try_acquire(path):
+                lock.release()
 
 
 def _read_status(path: Path) -> str:

@@ -19,6 +19,7 @@ from reid_tune.data import images
 from reid_tune.data.image_cache import admin as cache_contents
 from reid_tune.data.image_cache.admin import list_entries
 from reid_tune.data.image_cache.cache import image_cache_folder, load_cached_images
+from reid_tune.data.image_cache.lock import build_lock
 from reid_tune.data.image_spec import ImageSpec, Interpolation
 from reid_tune.data.images import decode_images
 from reid_tune.data.records import ImageRecord, read_image_folder
@@ -377,6 +378,16 @@ def test_another_process_takes_over_when_the_builder_is_killed(place: Path, tmp_
     assert len(builders) == 1 and builders < {process.pid for process in others}
     assert said.count(f"decoding {MANY} images for the cache ...") == 1
     assert [name.endswith(".crops") and not name.startswith(".") for name in files(place)] == [True]
+
+
+def test_the_lock_of_a_builder_that_was_killed_at_its_end_is_removed(place: Path, crops: Path) -> None:
+    path = built(crops)
+    path.with_suffix(".lock").touch()
+    load_cached_images(records_of(crops), SPEC)
+    assert files(place) == [path.name]
+    with build_lock(path.with_suffix(".lock"), print):
+        load_cached_images(records_of(crops), SPEC)
+        assert path.with_suffix(".lock").exists(), "of a builder that is alive"
 
 
 def test_what_killed_builders_left_is_cleared(place: Path, crops: Path) -> None:
