@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 UV_INSTALL = $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint constraints.txt \
 	$(if $(TORCH_INDEX),--index $(TORCH_INDEX) --index-strategy unsafe-best-match)
 
-.PHONY: setup demo test fuzz integration triton lint bench lock clean
+.PHONY: setup demo test fuzz chaos integration triton lint bench lock clean
 
 setup: $(VENV)/.installed
 
@@ -45,6 +45,10 @@ test: lint
 # About 100,000 inputs, other ones in each run; those of `make test` are few and always the same.
 fuzz: $(VENV)/.installed-dev
 	REID_TUNE_FUZZ=$${REID_TUNE_FUZZ:-100000} $(BIN)/python -m pytest -n 2 --timeout=3600 --durations=10 tests/fuzz
+
+# Kills at every point that has a name; `make integration` has one of each kind.
+chaos: $(VENV)/.installed-dev
+	REID_TUNE_CHAOS=all $(BIN)/python -m pytest -m integration -n 2 --durations=10 tests/chaos
 
 integration: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m "integration or hypothesis" -n 2 --dist loadfile --no-loadscope-reorder

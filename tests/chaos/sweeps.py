@@ -22,6 +22,7 @@ from reid_tune.journal.state import replay
 from reid_tune.report.summary import build_report
 
 from ..helpers.cli_sweep import Bench
+from .injection.sitecustomize import file_name
 
 PATIENCE = 600.0  # seconds after which a condition counts as one that never holds; the machine may be very busy
 COMMAND = ("sweep", "sweep.yaml", "--resume", "auto")
@@ -51,6 +52,7 @@ class ChaosSweep(Bench):
         super().__init__(folder, **{"budget": BUDGET, **changes})
         self.write_spec(**SPEC)
         self.temporary, self.mark = temporary, secrets.token_hex(8)
+        self.commands = 0  # that were started
         self.struck = folder / "struck"
         self.struck.mkdir()
         self.environment |= {
@@ -69,7 +71,11 @@ class ChaosSweep(Bench):
     @property
     def stderr(self) -> str:
         """What the command that was started last has written to stderr."""
-        return (self.folder / "stderr.txt").read_text()
+        return self.errors(self.commands)
+
+    def errors(self, number: int) -> str:
+        """Return what the command that was started as number 1, 2, ... has written to stderr."""
+        return (self.folder / f"stderr-{number}.txt").read_text()
 
     @contextmanager
     def start(
@@ -83,7 +89,9 @@ class ChaosSweep(Bench):
             wrapper: Command line that runs the command, such as `unshare`.
         """
         environment = self._environment() | {"CHAOS_POINTS": ";".join(points)}
-        with (self.folder / "stdout.txt").open("w") as output, (self.folder / "stderr.txt").open("w") as errors:
+        self.commands += 1
+        names = (self.folder / f"{name}-{self.commands}.txt" for name in ("stdout", "stderr"))
+        with next(names).open("w") as output, next(names).open("w") as errors:
             process = subprocess.Popen(
                 [*wrapper, *self._command(*COMMAND, *arguments)],
                 cwd=self.folder,
@@ -134,35 +142,36 @@ class ChaosSweep(Bench):
 
     def has_struck(self, point: str) -> bool:
         """Whether a process was killed at a point."""
-        return (self.struck / point.replace("/", "-").replace(" ", "_")).exists()
+        return (self.struck / file_name(point)).exists()
 
     def processes(self, program: str = "") -> list[psutil.Process]:
-        """Return the living processes of the sweep, or those with this text in their command line."""
+        """Return the living processes of the sweep, or those of a program, by its name or the start of Ray's title."""
         processes = list[psutil.Process]()
         for process in psutil.process_iter():
-            with suppress(psutil.Error, OSError):
+            with suppress(psutil.Error, OSError, IndexError):
                 is_marked = process.status() != psutil.STATUS_ZOMBIE and process.environ().get(MARK) == self.mark
-                if is_marked and program in " ".join(process.cmdline()):
+                if is_marked and Path(process.cmdline()[0]).name.startswith(program):
                     processes.append(process)
         return processes
 
-    def outcome(self) -> dict[str, Any]:
-        """Return what the sweep has computed, and what MLflow has of it."""
-        report = build_report(replay(read_events(self.log)))
+    def outcome(self, name: str = "small") -> dict[str, Any]:
+        """Return what a sweep in the folder has computed, and what MLflow has of it."""
+        report = build_report(replay(read_events(self.folder / "runs" / name / EVENTS)))
         result = {key: value for key, value in report.items() if key not in _TIMES}
-        return json.loads(json.dumps({"report": result, "mlflow": self._mlflow()}).replace(str(self.folder), "FOLDER"))
+        text = json.dumps({"report": result, "mlflow": self._mlflow(name)})
+        return json.loads(text.replace(str(self.folder), "FOLDER").replace(f'"{name}"', '"small"'))
 
-    def require_as(self, calm: dict[str, Any]) -> None:
-        """Require that the sweep is complete and equals one that nobody disturbed, and that nothing is left of it."""
-        outcome = self.outcome()
+    def require_as(self, calm: dict[str, Any], name: str = "small") -> None:
+        """Require that a sweep is complete and equals one that nobody disturbed, and that nothing is left of it."""
+        outcome = self.outcome(name)
         assert outcome["report"] == calm["report"]
         assert {name: run["status"] for name, run in outcome["mlflow"].items()} == dict.fromkeys(
             calm["mlflow"], "FINISHED"
         )
         for name, run in calm["mlflow"].items():
             assert outcome["mlflow"][name] == run, name
-        for run, epochs in self._epochs().items():
-            assert epochs == list(range(1, len(epochs) + 1)), f"{run}: each epoch once, in order"
+        epochs = [(event.run, event.epoch) for event in self.reports()]
+        assert len(epochs) == len(set(epochs)), "an epoch was recorded twice"
         self.require_nothing_left()
 
     def require_nothing_left(self) -> None:
@@ -182,17 +191,11 @@ class ChaosSweep(Bench):
             with suppress(psutil.Error):
                 process.send_signal(signal.SIGKILL)
 
-    def _epochs(self) -> dict[str, list[int]]:
-        epochs: dict[str, list[int]] = {}
-        for event in self.reports():
-            epochs.setdefault(event.run, []).append(event.epoch)
-        return epochs
-
-    def _mlflow(self) -> dict[str, Any]:
+    def _mlflow(self, sweep: str) -> dict[str, Any]:
         from mlflow import MlflowClient
 
         client = MlflowClient(self.environment.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.folder}/mlflow.db")
-        experiment = client.get_experiment_by_name("small")
+        experiment = client.get_experiment_by_name(sweep)
         runs: dict[str, Any] = {}
         for run in client.search_runs([experiment.experiment_id], max_results=100):
             name = run.data.tags["mlflow.runName"]

@@ -6,11 +6,12 @@ CHAOS_POINTS has points, separated by `;`. A point is
     VICTIM MOMENT MODULE:FUNCTION [NAME] [SIGNAL]
 
 VICTIM is `driver` or `worker`, MOMENT is `before`, `within` or `after` the call (within: half of an event's line has
-been written). NAME limits the point to calls with an argument of that name: the kind of an event, followed by its stage
-(`stage_done-search`), or the last part of a path. SIGNAL is `SIGKILL` by default. Each point strikes once in all
-processes together: it leaves a file in the folder CHAOS_STRUCK.
+been written). NAME limits the point to calls with an argument of that name: the kind of an event, also followed by its
+stage or run (`stage_done-search`), or the last part of a path; `*` is a wildcard. SIGNAL is `SIGKILL` by default. Each
+point strikes once in all processes together: it leaves a file in the folder CHAOS_STRUCK.
 """
 
+import fnmatch
 import functools
 import importlib.abc
 import importlib.machinery
@@ -35,10 +36,10 @@ class Point:
     name: str
     signal: signal.Signals
 
-    @property
-    def file_name(self) -> str:
-        """Name of the file that it leaves when it strikes."""
-        return self.text.replace("/", "-").replace(" ", "_")
+
+def file_name(text: str) -> str:
+    """Return the name of the file that a point leaves when it strikes."""
+    return text.replace("/", "-").replace(" ", "_")
 
 
 def parse_point(text: str) -> Point:
@@ -55,14 +56,15 @@ def argument_names(arguments: Sequence[Any]) -> set[str]:
         if isinstance(argument, (str, os.PathLike)):
             names.add(os.path.basename(os.fspath(argument)))
         elif kind := getattr(argument, "kind", ""):
-            names.add(f"{kind}-{stage}" if (stage := getattr(argument, "stage", "")) else kind)
+            details = (getattr(argument, name, "") for name in ("stage", "run"))
+            names.update((kind, *(f"{kind}-{detail}" for detail in details if detail)))
     return names
 
 
 def strike(point: Point) -> None:
     """Send this process the point's signal, unless the point has struck before."""
     try:
-        os.close(os.open(os.path.join(os.environ["CHAOS_STRUCK"], point.file_name), os.O_CREAT | os.O_EXCL))
+        os.close(os.open(os.path.join(os.environ["CHAOS_STRUCK"], file_name(point.text)), os.O_CREAT | os.O_EXCL))
     except FileExistsError:
         return
     os.kill(os.getpid(), point.signal)
@@ -78,7 +80,8 @@ def write_half_a_line(log: Any, event: Any) -> None:
 def wrap(function: Callable[..., Any], point: Point) -> Callable[..., Any]:
     @functools.wraps(function)
     def wrapped(*arguments: Any, **options: Any) -> Any:
-        is_hit = not point.name or point.name in argument_names([*arguments, *options.values()])
+        names = argument_names([*arguments, *options.values()]) if point.name else set()
+        is_hit = not point.name or bool(fnmatch.filter(names, point.name))
         if is_hit and point.moment == "within":
             write_half_a_line(*arguments)
         if is_hit and point.moment != "after":
