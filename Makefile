@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 UV_INSTALL = $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint constraints.txt \
 	$(if $(TORCH_INDEX),--index $(TORCH_INDEX) --index-strategy unsafe-best-match)
 
-.PHONY: setup demo test fuzz chaos integration triton lint bench lock clean
+.PHONY: setup demo test fuzz chaos integration triton servers lint bench lock clean
 
 setup: $(VENV)/.installed
 
@@ -62,6 +62,16 @@ triton: .triton/.installed
 	@$(BIN)/uv pip install --quiet --no-deps --compile-bytecode --python .triton/bin/python --requirements $<
 	@touch $@
 
+# What tests use besides PostgreSQL: a second S3 server, and a library that changes the clock of single processes.
+# Where npm or apt-get is missing, their tests are skipped.
+servers:
+	@test -e .servers/node_modules/s3rver/package.json || \
+	  npm install --silent --no-audit --no-fund --no-save --ignore-scripts --prefix .servers s3rver@3.7.1 || \
+	  echo "s3rver cannot be installed (needs npm): its tests are skipped" >&2
+	@test -e .servers/libfaketime/usr || { mkdir -p .servers && cd .servers && \
+	  apt-get download -qq libfaketime && dpkg -x libfaketime_*.deb libfaketime; } || \
+	  echo "libfaketime cannot be installed (needs apt-get): its tests are skipped" >&2
+
 bench: $(VENV)/.installed-dev triton
 	@for script in `grep -l __main__ benchmarks/*.py`; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
@@ -72,4 +82,4 @@ lock: | $(BIN)/uv
 	  --no-emit-index-url --no-emit-find-links --constraint $(VENV)/pair.txt pyproject.toml --output-file constraints.txt
 
 clean:
-	rm -rf $(VENV) .triton build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .triton .servers build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

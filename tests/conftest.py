@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from .helpers.gpus import hides_gpus, is_unit_tier
+from .helpers.second_servers import needs_s3rver
 from .helpers.shortcuts import encrypting_cheaply, translating_once, without_fsync
 
 # Set before torch is imported, and for the processes that tests start: on small tensors threads wait for each other.
@@ -59,13 +60,17 @@ def no_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "fsync", lambda handle: None)
 
 
-@pytest.fixture(scope="session")
-def server() -> Iterator[dict[str, str]]:
-    """A stand-in for S3, and the environment of its clients."""
-    from .helpers.s3_server import s3_server
+@pytest.fixture(scope="session", params=["moto", pytest.param("s3rver", marks=[pytest.mark.integration, needs_s3rver])])
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """A server that speaks S3, and the environment of its clients."""
+    from .helpers.s3_server import s3_process, s3_server
 
-    with s3_server() as environment:
-        yield environment
+    if request.param == "moto":
+        with s3_server() as environment:
+            yield environment
+    else:
+        with s3_process(tmp_path_factory.mktemp("s3rver")) as process:
+            yield process.environment
 
 
 @pytest.fixture
@@ -73,7 +78,7 @@ def url(server: dict[str, str], request: pytest.FixtureRequest) -> str:
     """A prefix in a bucket of its own for each test."""
     from .helpers.s3_server import BUCKET
 
-    return f"s3://{BUCKET}/{request.node.name}"
+    return f"s3://{BUCKET}/{request.node.originalname}"
 
 
 HANDLED = (signal.SIGINT, signal.SIGPIPE, signal.SIGTERM, signal.SIGHUP)

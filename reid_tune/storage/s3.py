@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from reid_tune.environment import set_defaults
 from reid_tune.errors import InfrastructureError, InputError
 from reid_tune.files import make_folder
 
@@ -21,7 +22,11 @@ _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 _CONNECT_SECONDS, _MAX_ATTEMPTS = 10.0, 3  # of one request
 _MAX_READ_BYTES = 1 << 26  # larger files are mapped into memory instead of read
 _RECENT_NANOSECONDS = 2 * 10**9  # as the times of servers are whole seconds
+_DENIED = re.compile(r"ACCESS_DENIED|INVALID_ACCESS_KEY|SIGNATURE_DOES_NOT_MATCH|HTTP 403|status:? 403")
 _REGIONS = ("AWS_REGION", "AWS_DEFAULT_REGION")
+# Amazon's client ends each upload with a checksum, in an encoding that older servers of others store as it is: the
+# object then has bytes around the content, without an error.
+_OTHER_SERVERS = {"AWS_REQUEST_CHECKSUM_CALCULATION": "when_required"}
 
 
 @dataclass(frozen=True)
@@ -193,7 +198,11 @@ class S3Store:
             text = str(error)
             if "NO_SUCH_BUCKET" in text or f"ucket '{self.name}' not found" in text:
                 raise InputError(f"{self.url}: there is no bucket {self.name}.") from None
-            if "ACCESS_DENIED" in text or "INVALID_ACCESS_KEY" in text or "status: 403" in text or "HTTP 403" in text:
+            if "TIME_TOO_SKEWED" in text:
+                raise InfrastructureError(
+                    f"{self.url}: the clock of this machine differs too much from that of the server: correct it."
+                ) from None
+            if _DENIED.search(text):
                 raise InputError(
                     f"{self.url}: access is denied: give this machine a role, ~/.aws/credentials or AWS_ACCESS_KEY_ID "
                     "and AWS_SECRET_ACCESS_KEY that may list, read, write and delete there."
@@ -210,6 +219,8 @@ def _filesystem(bucket: str, endpoint: str | None, region: str | None) -> Any:
 
     if region is None and endpoint is None:
         region = resolve_s3_region(bucket)
+    if endpoint is not None:
+        set_defaults(_OTHER_SERVERS)
     return S3FileSystem(
         region=region,
         endpoint_override=endpoint,

@@ -134,11 +134,19 @@ def experiment_id(connection: "MlflowClient", name: str) -> str:
     Artifacts of an SQLite store are stored next to it in `mlartifacts/NAME`, by an absolute path that is valid for any
     `mlflow ui`.
     """
+    from mlflow.exceptions import MlflowException
+
     experiment = connection.get_experiment_by_name(name)
     if experiment is None:
         path = database(connection.tracking_uri)
         artifacts = str(path.parent / "mlartifacts" / name) if path else None
-        return connection.create_experiment(name, artifacts)
+        try:
+            return connection.create_experiment(name, artifacts)
+        except MlflowException:
+            # Another process may have created it at the same moment.
+            experiment = connection.get_experiment_by_name(name)
+            if experiment is None:
+                raise
     if experiment.lifecycle_stage == "deleted":
         connection.restore_experiment(experiment.experiment_id)
     return experiment.experiment_id

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Server", "free_port", "mlflow_server"]
+__all__ = ["Server", "answers", "free_port", "mlflow_server"]
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def mlflow_server(
         )
     server = Server(f"{scheme}://127.0.0.1:{port}", process)
     try:
-        while not _answers(port, bool(tls)):
+        while not answers(port, bool(tls), 200):
             assert process.poll() is None, log.read_text()
             time.sleep(0.1)
         yield server
@@ -81,7 +81,8 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def _answers(port: int, tls: bool) -> bool:
+def answers(port: int, tls: bool = False, status: int | None = None) -> bool:
+    """Whether a server on 127.0.0.1 answers over HTTP, with this status if one is given."""
     context = ssl._create_unverified_context()
     connection = (
         http.client.HTTPSConnection("127.0.0.1", port, timeout=60, context=context)
@@ -90,8 +91,8 @@ def _answers(port: int, tls: bool) -> bool:
     )
     try:
         connection.request("GET", "/health")
-        return connection.getresponse().status == 200
-    except OSError:
+        return connection.getresponse().status == status or status is None
+    except (OSError, http.client.HTTPException):
         return False
     finally:
         connection.close()

@@ -1,4 +1,4 @@
-"""A driver whose sweep is at s3://, and the other processes; the server is a stand-in for S3."""
+"""A driver whose sweep is at s3://, and the other processes, on each of the servers that speak S3."""
 
 import threading
 import time

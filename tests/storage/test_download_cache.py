@@ -1,4 +1,4 @@
-"""Copies of data at s3:// over HTTP; the server is a stand-in for S3."""
+"""Copies of data at s3:// over HTTP, on each of the servers that speak S3."""
 
 import subprocess
 import sys

@@ -1,13 +1,16 @@
-"""Objects of a bucket over HTTP; the server is a stand-in for S3."""
+"""Objects of a bucket over HTTP, on each of the servers that speak S3 (tests/conftest.py)."""
 
 import os
 import socket
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from moto import settings
 
 from reid_tune.errors import InfrastructureError, InputError
+from reid_tune.storage import s3
 from reid_tune.storage.object_store import is_url
 from reid_tune.storage.s3 import S3Store
 
@@ -39,6 +42,16 @@ def test_files_of_any_size_come_back_as_they_were(url: str, tmp_path: Path) -> N
     assert (tmp_path / "new" / "down").read_bytes() == content
     assert not bucket.download("none", tmp_path / "new" / "none")
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["down"], "nothing half-written"
+
+
+def test_an_upload_to_another_server_than_amazons_is_the_content_alone(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AWS_REQUEST_CHECKSUM_CALCULATION", raising=False)
+    s3._filesystem.cache_clear()
+    S3Store(url).write("a", b"1")
+    assert os.environ["AWS_REQUEST_CHECKSUM_CALCULATION"] == "when_required"
+    assert S3Store(url).read("a") == b"1"
 
 
 WRONG = [
@@ -79,9 +92,58 @@ def test_a_server_that_does_not_answer_is_said(url: str, monkeypatch: pytest.Mon
             S3Store(url).objects()
 
 
+class Refusal(BaseHTTPRequestHandler):
+    """Answers every request with 403 and the code of an error."""
+
+    code = ""
+
+    def do_GET(self) -> None:
+        body = f"<Error><Code>{self.code}</Code><Message>no</Message></Error>".encode()
+        self.send_response(403)
+        self.send_header("Content-Type", "application/xml")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_PUT = do_GET
+
+    def log_message(self, *words: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("code", "kind", "message"),
+    [
+        ("SignatureDoesNotMatch", InputError, "access is denied"),
+        ("ExpiredToken", InputError, "access is denied"),
+        ("RequestTimeTooSkewed", InfrastructureError, "the clock of this machine differs too much"),
+    ],
+)
+def test_each_refusal_says_what_to_do(
+    code: str, kind: type[Exception], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Refusal, "code", code)
+    monkeypatch.setattr(s3, "_MAX_ATTEMPTS", 1)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refusal) as server:
+        threading.Thread(target=server.serve_forever).start()
+        try:
+            for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION"):
+                monkeypatch.setenv(name, "someone")
+            monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+            store = S3Store(f"s3://{code.lower()}/x")
+            for action in (store.objects, lambda: store.write("a", b"")):
+                with pytest.raises(kind, match=message):
+                    action()
+        finally:
+            server.shutdown()
+
+
 def test_a_refused_access_is_said(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(settings, "INITIAL_NO_AUTH_ACTION_COUNT", 0.0)  # From now on the server checks who asks.
+    monkeypatch.setattr(settings, "INITIAL_NO_AUTH_ACTION_COUNT", 0.0)  # From now on moto checks who asks.
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "nobody")
+    s3._filesystem.cache_clear()
     with pytest.raises(InputError, match="access is denied: give this machine a role"):
         S3Store(url).objects()
     with pytest.raises(InputError, match="access is denied"):
         S3Store(url).write("a", b"")
+    s3._filesystem.cache_clear()

@@ -1,7 +1,7 @@
 """One real SQLite store for all tests of this folder (making one takes seconds), and logs as a sweep writes them."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from reid_tune.tracking.sender import Sender
 from reid_tune.tracking.store import client
 
 from ..helpers.events import attempt_started, driver_started, sweep_header, write_events
+from ..helpers.postgresql import PostgreSQL, needs_postgresql, postgresql_server
 
 PATIENCE = 120
 ENVIRONMENT = {"data": {"folders": ["/data/market1501/bounding_box_train"], "fingerprint": "0123abcd" * 4}}
@@ -52,6 +53,18 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="session")
 def connection(store: str) -> Any:
     return client(store)
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[PostgreSQL]:
+    with postgresql_server() as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=needs_postgresql)])
+def backend(request: pytest.FixtureRequest) -> str | None:
+    """The address of an empty store for an MLflow server; None for a file next to the server."""
+    return None if request.param == "sqlite" else str(request.getfixturevalue("postgresql").new_database())
 
 
 @pytest.fixture(autouse=True)

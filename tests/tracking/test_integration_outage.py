@@ -1,4 +1,4 @@
-"""A real MLflow server that is unreachable, hangs or ends during a sweep, and has everything afterwards."""
+"""A real MLflow server, on SQLite and on PostgreSQL, that is unreachable, hangs or ends during a sweep."""
 
 import signal
 import threading
@@ -32,14 +32,15 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 class RestartableServer:
     """A server that can be started, stopped, killed and started again with the same store and address."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, backend: str | None) -> None:
         folder.mkdir()
         self._folder, self._port, self._stack = folder, free_port(), ExitStack()
+        self._backend = backend
         self.uri = f"http://127.0.0.1:{self._port}"
         self.server: Server | None = None
 
     def start(self) -> None:
-        self.server = self._stack.enter_context(mlflow_server(self._folder, port=self._port))
+        self.server = self._stack.enter_context(mlflow_server(self._folder, backend=self._backend, port=self._port))
 
     def signal(self, number: signal.Signals) -> None:
         assert self.server is not None
@@ -50,8 +51,8 @@ class RestartableServer:
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[RestartableServer]:
-    restartable = RestartableServer(tmp_path / "server")
+def server(tmp_path: Path, backend: str | None) -> Iterator[RestartableServer]:
+    restartable = RestartableServer(tmp_path / "server", backend)
     yield restartable
     restartable.kill()
 

@@ -74,6 +74,23 @@ def test_an_experiment_is_made_once_and_comes_back_when_deleted(connection: Any,
     )
 
 
+def test_an_experiment_that_another_process_makes_at_the_same_moment(connection: Any) -> None:
+    made = connection.create_experiment("raced")
+
+    class Late:
+        """A client that does not see the experiment at first."""
+
+        tracking_uri = "http://127.0.0.1"
+        answers = [None, connection.get_experiment(made)]
+
+        def get_experiment_by_name(self, name: str) -> Any:
+            return self.answers.pop(0)
+
+        create_experiment = staticmethod(connection.create_experiment)
+
+    assert experiment_id(Late(), "raced") == made  # type: ignore[arg-type]
+
+
 def test_errors_are_one_line_without_passwords() -> None:
     text = one_line(OSError("API request to https://me:hush@host/api\nfailed"))
     assert text == "OSError: API request to https://host/api failed"

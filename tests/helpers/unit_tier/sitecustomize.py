@@ -5,9 +5,9 @@ import re
 import sys
 
 FLAG = "REID_TUNE_UNIT_TEST"
-# Ray, MLflow's server, the Triton server and a benchmark.
+# Ray, servers of S3 and PostgreSQL, MLflow's server, the Triton server and a benchmark.
 REAL_PARTS = re.compile(
-    r"/gcs_server\b|/raylet\b|\bray start\b|\bmlflow (server|ui)\b|/pytriton/|\bbenchmarks/\w+\.py\b"
+    r"/(gcs_server|raylet|initdb|s3rver)\b|\bray start\b|\bmlflow (server|ui)\b|/pytriton/|\bbenchmarks/\w+\.py\b"
 )
 
 
