@@ -1,17 +1,17 @@
 """Servers that speak S3, over HTTP: moto's in this process's memory, and s3rver as a separate process with a folder."""
 
 import logging
-import os
 import signal
 import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from unittest.mock import patch
 
 import boto3
 from moto.server import ThreadedMotoServer
+
+from reid_tune.environment import temporary_variables
 
 from .mlflow_servers import answers, free_port
 from .second_servers import S3RVER
@@ -34,7 +34,7 @@ def s3_server(address: str = "127.0.0.1") -> Iterator[dict[str, str]]:
     server.start()
     try:
         environment = _environment("http://{}:{}".format(*server.get_host_and_port()), "someone", "secret")
-        with patch.dict(os.environ, environment):
+        with temporary_variables(environment):
             boto3.client("s3").create_bucket(Bucket=BUCKET)
             yield environment
     finally:
@@ -84,7 +84,7 @@ def s3_process(folder: Path) -> Iterator[S3Process]:
         server = S3Process(folder)
         stack.callback(server.kill)
         server.start()
-        stack.enter_context(patch.dict(os.environ, server.environment))
+        stack.enter_context(temporary_variables(server.environment))
         yield server
 
 
