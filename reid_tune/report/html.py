@@ -17,6 +17,7 @@ from reid_tune.journal.progress import Progress, read_sweep
 from reid_tune.journal.state import RunState, SweepState
 from reid_tune.report import charts, html_tables
 from reid_tune.report.formatting import format_interval
+from reid_tune.report.parallel import parallel_chart, varied_parameters
 from reid_tune.report.reproduce import SPEC, reproduce_commands, spec_yaml, write_spec
 from reid_tune.report.sentences import (
     evaluation_count_sentences,
@@ -91,6 +92,7 @@ def _content(folder: Path, state: SweepState, progress: Progress) -> dict[str, A
         "warnings": state.stages.get("preflight", {}).get("warnings", []),
         "spec": spec_yaml(state),
         "charts": _charts(state, front),
+        "parallel": _parallel(state),
         "scatters": _scatters(state),
         "trials_table": html_tables.trials_table(state, progress, front),
         "failures_table": html_tables.failures_table(state, folder),
@@ -187,6 +189,12 @@ def _charts(state: SweepState, front: list[RunState]) -> list[tuple[str, str]]:
     if front:
         drawn.insert(0, ("The Pareto front (ringed, with numbers)", charts.front_chart(state, front)))
     return drawn
+
+
+def _parallel(state: SweepState) -> str:
+    if not any(trial.last(state.metric) is not None for trial in state.trials) or not varied_parameters(state):
+        return ""
+    return parallel_chart(state, parameter_importances(state, state.metric))
 
 
 def _importances(state: SweepState) -> tuple[str, str]:
