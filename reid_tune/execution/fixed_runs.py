@@ -75,6 +75,9 @@ class FixedRuns:
     def is_done(self) -> bool:
         return all(run in self.journal.state.runs and not self.is_running(run) for run in self.runs)
 
+    def report_started(self, run: str) -> None:
+        self.recorder.record_started(run)
+
     def report(self, run: str, metrics: Mapping[str, Any]) -> bool:
         if self.recorder.record_if_failed(run, metrics):
             return False

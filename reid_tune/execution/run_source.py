@@ -9,7 +9,7 @@ from reid_tune.config.experiment import Experiment
 from reid_tune.errors import InfrastructureError
 from reid_tune.execution.failures import Failure, failure_from_report, max_retries
 from reid_tune.execution.gpu_memory import DEFAULT_CUDA_CONTEXT
-from reid_tune.journal.events import AttemptStarted, EndState, EpochReported, RunEnded, RunRetried
+from reid_tune.journal.events import AttemptStarted, EndState, EpochReported, RunEnded, RunRetried, WorkerStarted
 from reid_tune.journal.journal import Journal
 from reid_tune.journal.run_record import RunRecord, WorkerResources
 
@@ -86,6 +86,9 @@ class RunSource(Protocol):
     def is_done(self) -> bool:
         """Whether nothing is left to start or to wait for."""
 
+    def report_started(self, run: str) -> None:
+        """Apply the start of a run's workers."""
+
     def report(self, run: str, metrics: Mapping[str, Any]) -> bool:
         """Apply a report of an epoch or of a failure; False ends the run."""
 
@@ -147,6 +150,10 @@ class RunRecorder:
         """Bytes that CUDA uses outside of PyTorch's allocator, from the probe; the default where it measured none."""
         probe = self.journal.state.stages.get("preflight", {}).get("probe", {})
         return int(probe.get("gpu_context") or DEFAULT_CUDA_CONTEXT)
+
+    def record_started(self, run: str) -> None:
+        """Record that the workers of a run have started."""
+        self.journal.emit(WorkerStarted(run=run))
 
     def record_if_failed(self, run: str, metrics: Mapping[str, Any]) -> bool:
         """Record the failure in a report, see `record_failure`, and return True; False where the report has none."""

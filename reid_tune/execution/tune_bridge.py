@@ -13,7 +13,7 @@ from ray.tune.search import Searcher
 from reid_tune.execution.failures import Failure
 from reid_tune.execution.ray_private import remove_orphaned_groups, request_stop
 from reid_tune.execution.run_source import Attempt, RunSource
-from reid_tune.execution.worker import unpack
+from reid_tune.execution.worker_reports import is_start, unpack
 
 __all__ = ["PollCallback", "TuneBridge"]
 
@@ -78,7 +78,12 @@ class TuneBridge:
         self.last_activity[trial_id] = time.monotonic()
         if trial_id in self.ended:
             return False
-        continues = self._call_source(lambda: self.source.report(self.runs[trial_id], unpack(result)), False)
+        run, metrics = self.runs[trial_id], unpack(result)
+        if is_start(metrics):
+            if continues := self._call_source(lambda: self.source.is_running(run), False):
+                self._call_source(lambda: self.source.report_started(run), None)
+        else:
+            continues = self._call_source(lambda: self.source.report(run, metrics), False)
         if not continues:
             self.ended.add(trial_id)
         return continues

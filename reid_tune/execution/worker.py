@@ -4,7 +4,6 @@ Imports nothing heavy: processes that only supervise a run import this module to
 """
 
 import contextlib
-import json
 import logging
 import sys
 import time
@@ -19,6 +18,7 @@ from reid_tune.execution.failures import Failure, classify_error, failure_to_rep
 from reid_tune.execution.gpu_memory import limit_memory
 from reid_tune.execution.network_interface import torch_config
 from reid_tune.execution.ray_private import trainer_without_group_cleaner
+from reid_tune.execution.worker_reports import find_failure_report, pack, pack_start, raise_failure
 from reid_tune.storage.object_store import is_url
 from reid_tune.storage.s3 import S3Store
 from reid_tune.training.compiler import limit_compile_processes
@@ -29,9 +29,7 @@ if TYPE_CHECKING:
     from reid_tune.training.reporting import Metrics
     from reid_tune.training.system_metrics import SystemMonitor
 
-__all__ = ["make_trial_config", "run_distributed", "run_single_worker", "unpack"]
-
-_FAILURE_PREFIX = "reid-tune failure: "  # of an error that passes a failure on through Ray Train
+__all__ = ["make_trial_config", "run_distributed", "run_single_worker"]
 
 
 def make_trial_config(attempt: "Attempt", validate_at: tuple[int, ...], scratch: str) -> dict[str, Any]:
@@ -69,16 +67,6 @@ def _train_storage(shared: str) -> dict[str, Any]:
     return {"storage_path": bucket.root, "storage_filesystem": bucket.filesystem}
 
 
-def _pack(metrics: "Metrics") -> dict[str, str]:
-    # In one value, as Ray adds many other values to a result.
-    return {"payload": json.dumps(dict(metrics))}
-
-
-def unpack(result: dict[str, Any]) -> dict[str, Any]:
-    """Return the metrics that a run reported from a result of Tune."""
-    return dict(json.loads(result["payload"]))
-
-
 class _RayReporter:
     """Reports every epoch to Ray; `report_epoch` returns when the driver has the report."""
 
@@ -112,16 +100,17 @@ class _RayReporter:
 
         self._log(epoch_line(metrics, self._epochs), flush=True)
         self._push()
-        self._report(_pack({**metrics, "nodes": self._nodes, "usage": self._usage.collect()}))
+        self._report(pack({**metrics, "nodes": self._nodes, "usage": self._usage.collect()}))
 
 
 def run_single_worker(config: dict[str, Any]) -> None:
     """Train a run with one worker, as a Tune function; a known failure is reported as `failed`."""
     from ray import tune
 
+    tune.report(pack_start())
     failure = _train(config, tune.report)
     if failure:
-        tune.report(_pack(failure_to_report(failure)))
+        tune.report(pack(failure_to_report(failure)))
 
 
 def run_distributed(config: dict[str, Any]) -> None:
@@ -149,10 +138,10 @@ def run_distributed(config: dict[str, Any]) -> None:
         try:
             trainer.fit()
         except Exception as error:  # Ray wraps the errors of workers in its own classes.
-            report = _find_failure_report(error)
+            report = find_failure_report(error)
             if report is None:
                 raise
-            tune.report(_pack(report))
+            tune.report(pack(report))
 
 
 def _train_worker(config: dict[str, Any]) -> None:
@@ -160,14 +149,10 @@ def _train_worker(config: dict[str, Any]) -> None:
 
     # Ray Train logs every report at level INFO, in addition to the run's log.
     logging.getLogger().setLevel(logging.WARNING)
+    ray.train.report(pack_start())
     failure = _train(config, ray.train.report)
     if failure:
-        raise RuntimeError(_FAILURE_PREFIX + json.dumps(failure_to_report(failure)))
-
-
-def _find_failure_report(error: BaseException) -> dict[str, str] | None:
-    _, prefix, report = str(error).partition(_FAILURE_PREFIX)
-    return dict(json.loads(report.splitlines()[0])) if prefix else None
+        raise_failure(failure)
 
 
 def _train(config: dict[str, Any], report: Callable[[dict[str, Any]], None]) -> Failure | None:

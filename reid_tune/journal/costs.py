@@ -1,7 +1,7 @@
 """Cost and timing of a sweep, computed from its log."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from statistics import fmean, median
 
 from reid_tune.journal.events import (
@@ -13,6 +13,7 @@ from reid_tune.journal.events import (
     RunRetried,
     StageDone,
     StageStarted,
+    WorkerStarted,
 )
 
 __all__ = ["Cost", "CostLedger", "EpochTiming", "TimingEstimator", "run_hours"]
@@ -20,23 +21,28 @@ __all__ = ["Cost", "CostLedger", "EpochTiming", "TimingEstimator", "run_hours"]
 
 @dataclass(frozen=True)
 class Cost:
-    """Hours that drivers worked, and hours of GPUs and CPUs that runs held."""
+    """Hours that drivers worked, hours of GPUs and CPUs that runs held, and hours that runs waited for them."""
 
     hours: float = 0.0
     gpu_hours: float = 0.0
     cpu_hours: float = 0.0
+    waiting_hours: float = 0.0
 
     def __add__(self, other: "Cost") -> "Cost":
-        return Cost(self.hours + other.hours, self.gpu_hours + other.gpu_hours, self.cpu_hours + other.cpu_hours)
+        return Cost(*(own + added for own, added in zip(astuple(self), astuple(other), strict=True)))
+
+    def __mul__(self, factor: float) -> "Cost":
+        return Cost(*(factor * hours for hours in astuple(self)))
 
 
 class CostLedger:
     """Cost of each stage of a log.
 
-    A stage's hours are those between its first and its last event. A run's hours are those from an attempt to the
-    next attempt, its failure or the run's end, times the CPUs and GPUs that the attempt holds. They belong to the
-    stage in which the attempt started. The time from the last event of a driver that died to the start of the next
-    driver does not count.
+    A stage's hours are those between its first and its last event. A run's hours are those from the start of an
+    attempt's workers to the next attempt, its failure or the run's end, times the CPUs and GPUs that the attempt holds.
+    From the attempt to the start of its workers, or to the first report, the run waits. Both belong to the stage in
+    which the attempt started. The time from the last event of a driver that died to the start of the next driver does
+    not count.
 
     Args:
         events: Events to start with.
@@ -45,6 +51,7 @@ class CostLedger:
     def __init__(self, events: Iterable[Event] = ()) -> None:
         self._stages: dict[str, Cost] = {}
         self._running: dict[str, tuple[str, Cost]] = {}  # by run: its stage, and the cost of an hour
+        self._waiting: dict[str, tuple[str, Cost]] = {}  # the same for runs whose workers have not started
         self._stage: str | None = None
         self._last_time = 0.0
         for event in events:
@@ -53,7 +60,7 @@ class CostLedger:
     def apply(self, event: Event) -> None:
         """Add the cost of the time since the last event, and learn what costs from now on."""
         if isinstance(event, DriverStarted):
-            self._stage, self._running = None, {}
+            self._stage, self._running, self._waiting = None, {}, {}
         self._stages = self.by_stage(event.time)
         self._last_time = event.time
         match event:
@@ -63,9 +70,13 @@ class CostLedger:
                 self._stage = None
             case AttemptStarted():
                 hourly_cost = Cost(gpu_hours=event.gpus, cpu_hours=event.cpus)
-                self._running[event.run] = (self._stage or "", hourly_cost)
+                self._running.pop(event.run, None)
+                self._waiting[event.run] = (self._stage or "", hourly_cost)
+            case WorkerStarted() | EpochReported() if event.run in self._waiting:
+                self._running[event.run] = self._waiting.pop(event.run)
             case RunRetried() | RunEnded():
                 self._running.pop(event.run, None)
+                self._waiting.pop(event.run, None)
 
     def by_stage(self, now: float | None = None) -> dict[str, Cost]:
         """Return the cost by stage; attempts that started outside any stage count under an empty name.
@@ -76,8 +87,9 @@ class CostLedger:
         hours = max(0.0, (self._last_time if now is None else now) - self._last_time) / 3600
         costs = dict(self._stages)
         driver = [(self._stage, Cost(hours=1.0))] if self._stage is not None else []
-        for stage, hourly_cost in [*driver, *self._running.values()]:
-            costs[stage] = costs.get(stage, Cost()) + _scaled(hours, hourly_cost)
+        waiting = [(stage, Cost(waiting_hours=1.0)) for stage, _ in self._waiting.values()]
+        for stage, hourly_cost in [*driver, *self._running.values(), *waiting]:
+            costs[stage] = costs.get(stage, Cost()) + hourly_cost * hours
         return costs
 
     def total(self, now: float | None = None) -> Cost:
@@ -85,14 +97,11 @@ class CostLedger:
         return sum(self.by_stage(now).values(), Cost())
 
 
-def _scaled(factor: float, cost: Cost) -> Cost:
-    return Cost(factor * cost.hours, factor * cost.gpu_hours, factor * cost.cpu_hours)
-
-
 def run_hours(events: Iterable[Event]) -> dict[str, float]:
     """Return the hours that all attempts of each run took, counted as `CostLedger` does."""
     hours: dict[str, float] = {}
-    begun: dict[str, float] = {}  # by run that has an attempt now
+    waiting: set[str] = set()  # runs whose workers have not started
+    begun: dict[str, float] = {}  # by run whose workers have started
     last_time = 0.0
     for event in events:
         ended = list(begun) if isinstance(event, DriverStarted) else []
@@ -100,7 +109,14 @@ def run_hours(events: Iterable[Event]) -> dict[str, float]:
             ended, last_time = [event.run], event.time
         for run in ended:
             hours[run] = hours.get(run, 0.0) + (last_time - begun.pop(run)) / 3600
-        if isinstance(event, AttemptStarted):
+        if isinstance(event, DriverStarted):
+            waiting.clear()
+        elif isinstance(event, AttemptStarted):
+            waiting.add(event.run)
+        elif isinstance(event, RunRetried | RunEnded):
+            waiting.discard(event.run)
+        elif isinstance(event, WorkerStarted | EpochReported) and event.run in waiting:
+            waiting.remove(event.run)
             begun[event.run] = event.time
         last_time = event.time
     for run, start in begun.items():
@@ -113,7 +129,7 @@ class EpochTiming:
     """Seconds that a run takes.
 
     Attributes:
-        start: Seconds until the first epoch starts.
+        start: Seconds from the start of the workers until the first epoch starts.
         epoch: Seconds of an epoch, with the mean of its validations.
     """
 
@@ -138,9 +154,9 @@ class TimingEstimator:
         match event:
             case DriverStarted():
                 self._last_report.clear()
-            case RunRetried() | RunEnded():
+            case RunRetried() | RunEnded() | AttemptStarted():
                 self._last_report.pop(event.run, None)
-            case AttemptStarted() if not event.run.startswith("refit/"):
+            case WorkerStarted() if not event.run.startswith("refit/"):
                 self._last_report[event.run] = (None, event.time)
             case EpochReported() if event.run in self._last_report:
                 last_epoch, last_time = self._last_report[event.run]

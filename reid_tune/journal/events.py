@@ -12,6 +12,7 @@ from reid_tune.journal.run_events import (
     RunEvent,
     RunRetried,
     RunSuggested,
+    WorkerStarted,
 )
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "SweepHeader",
     "TrainingEpoch",
     "TrainingHeader",
+    "WorkerStarted",
     "parse_event",
     "to_line",
 ]

@@ -5,7 +5,16 @@ from typing import Any, Literal
 
 from reid_tune.journal.event_line import EventRecord
 
-__all__ = ["AttemptStarted", "EndState", "EpochReported", "RunEnded", "RunEvent", "RunRetried", "RunSuggested"]
+__all__ = [
+    "AttemptStarted",
+    "EndState",
+    "EpochReported",
+    "RunEnded",
+    "RunEvent",
+    "RunRetried",
+    "RunSuggested",
+    "WorkerStarted",
+]
 
 EndState = Literal["finished", "stopped", "failed"]
 
@@ -33,7 +42,7 @@ class RunSuggested(EventRecord):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptStarted(EventRecord):
-    """A run is started, for the first time or again.
+    """A run is passed to Ray, for the first time or again; it then waits for its resources.
 
     Attributes:
         run: Name of the run.
@@ -47,6 +56,18 @@ class AttemptStarted(EventRecord):
     attempt: int
     cpus: int
     gpus: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerStarted(EventRecord):
+    """The workers of an attempt run: from now on the attempt holds its resources.
+
+    Attributes:
+        run: Name of the run.
+    """
+
+    kind = "started"
+    run: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,4 +126,4 @@ class RunEnded(EventRecord):
     failure: str = ""
 
 
-RunEvent = RunSuggested | AttemptStarted | RunRetried | EpochReported | RunEnded
+RunEvent = RunSuggested | AttemptStarted | WorkerStarted | RunRetried | EpochReported | RunEnded

@@ -96,9 +96,10 @@ def shorten(text: str, length: int) -> str:
 
 
 def format_spent(spent: Cost) -> str:
-    """Return hours, and GPU-hours, or CPU-hours where no GPU was used."""
+    """Return hours, GPU-hours, or CPU-hours where no GPU was used, and the hours that runs waited for them."""
     device_hours = f"{spent.gpu_hours:.2f} GPU-hours" if spent.gpu_hours else f"{spent.cpu_hours:.2f} CPU-hours"
-    return f"{spent.hours:.2f} hours, {device_hours}"
+    waiting = f", runs waited {spent.waiting_hours:.2f} hours" if spent.waiting_hours >= 0.005 else ""
+    return f"{spent.hours:.2f} hours, {device_hours}{waiting}"
 
 
 def inline_yaml(value: Any) -> str:

@@ -26,6 +26,7 @@ from reid_tune.report.sentences import (
     search_end_sentence,
     seed_sentences,
 )
+from reid_tune.report.stages_table import stages_table
 from reid_tune.report.summary import baseline_score, finalist_scores, run_states, winner_run
 from reid_tune.report.svg import COLOURS
 from reid_tune.search.importance import MIN_TRIALS, parameter_importances
@@ -96,7 +97,7 @@ def _content(folder: Path, state: SweepState, progress: Progress) -> dict[str, A
         "scatters": _scatters(state),
         "trials_table": html_tables.trials_table(state, progress, front),
         "failures_table": html_tables.failures_table(state, folder),
-        "stages_table": html_tables.stages_table(state, progress, spent),
+        "stages_table": stages_table(state, progress, spent),
         "space_table": html_tables.space_table(state, best),
         "settings_table": html_tables.settings_table(state, folder),
         "environment_table": html_tables.environment_table(state),

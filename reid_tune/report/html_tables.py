@@ -1,19 +1,16 @@
 """Tables of a sweep's HTML page."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reid_tune.journal.costs import Cost
 from reid_tune.journal.progress import Progress
-from reid_tune.journal.stages import STAGES
 from reid_tune.journal.state import RunState, SweepState
 from reid_tune.report.formatting import (
     FINALIST_LABELS,
     KIND_LABELS,
     format_cost,
-    format_hours,
     format_interval,
     format_parameter,
     format_score,
@@ -25,7 +22,7 @@ from reid_tune.report.sentences import data_sentences, tied_candidates
 from reid_tune.report.summary import finalist_scores, ranked_trials, run_states, winner_number
 from reid_tune.search.parameters import searched_parameters
 from reid_tune.storage.download_cache import display_path
-from reid_tune.tables import format_metric, format_percent, format_time
+from reid_tune.tables import format_metric, format_percent
 
 __all__ = [
     "HtmlTable",
@@ -38,13 +35,11 @@ __all__ = [
     "scores_table",
     "settings_table",
     "space_table",
-    "stages_table",
     "trials_table",
 ]
 
 _COUNTS = ("queries", "gallery")
 _METRICS = ("mAP", "mINP", "Rank-1", "Rank-5", "Rank-10", *_COUNTS)
-_COST_COLUMNS = {"hours": "time", "cpu_hours": "CPU-hours", "gpu_hours": "GPU-hours"}
 
 
 @dataclass(frozen=True)
@@ -98,33 +93,6 @@ def _failure_counts(run: RunState) -> str:
 def _log(folder: Path, run: RunState) -> str:
     path = Path(run.name) / "log.txt"
     return str(path) if (folder / path).is_file() else ""
-
-
-def stages_table(state: SweepState, progress: Progress, spent: Mapping[str, Cost]) -> HtmlTable:
-    """Return for each stage its costs, the planned costs and its start; then the totals and the budget."""
-    started = {stage.name: stage for stage in progress.stages}
-    plan: dict[str, Any] = state.stages.get("preflight", {})
-    units = ["hours", "cpu_hours", *(["gpu_hours"] if any(cost.gpu_hours for cost in spent.values()) else [])]
-    rows = []
-    for name in dict.fromkeys([*STAGES, *started, *spent]):
-        stage_plan: dict[str, Any] = plan.get("stages", {}).get(name, {})
-        stage = started.get(name)
-        stage_state = "not started" if stage is None else "done" if stage.done else "started"
-        costs = _cost_cells(spent.get(name) if stage else None, stage_plan, units)
-        start = format_time(stage.started) if stage else ""
-        rows.append([name, stage_state, *costs, str(stage_plan.get("runs", "")), start])
-    rows.append(["all", "", *_cost_cells(sum(spent.values(), Cost()), plan, units), "", ""])
-    if any(limits := [format_hours(unit, state.header.sweep["budget"].get(unit)) for unit in units]):
-        rows.append(["budget", "", *(text for limit in limits for text in (limit, "")), "", ""])
-    cost_columns = [(name, "") for unit in units for name in (_COST_COLUMNS[unit], "planned")]
-    columns = [("stage", "text"), ("state", "text"), *cost_columns, ("planned runs", ""), ("started", "text")]
-    return HtmlTable(columns, rows)
-
-
-def _cost_cells(spent: Cost | None, plan: Mapping[str, Any], units: Sequence[str]) -> Iterator[str]:
-    for unit in units:
-        yield format_hours(unit, getattr(spent, unit) if spent else None)
-        yield format_hours(unit, plan.get(unit))
 
 
 def space_table(state: SweepState, best: RunState | None) -> HtmlTable:

@@ -20,6 +20,7 @@ from reid_tune.journal.events import (
     SweepHeader,
     TrainingEpoch,
     TrainingHeader,
+    WorkerStarted,
 )
 from reid_tune.tracking.leaderboard_view import VIEW_TAG, leaderboard_view
 from reid_tune.tracking.mlflow_names import (
@@ -104,6 +105,8 @@ class Projection:
                 self._run_suggested(event)
             case AttemptStarted() if event.attempt > 1:
                 writer.set_running(event.run)
+            case WorkerStarted():
+                writer.set_tags(event.run, self._history.waiting_tags(event.run))
             case RunRetried():
                 writer.set_tags(event.run, {"retry": f"{event.failure}: {event.reason}"})
             case EpochReported() | TrainingEpoch():

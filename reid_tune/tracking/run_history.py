@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from reid_tune.journal.events import (
+    AttemptStarted,
     DriverEnded,
     DriverStarted,
     Event,
@@ -13,6 +14,7 @@ from reid_tune.journal.events import (
     StageDone,
     StagesReopened,
     TrainingEpoch,
+    WorkerStarted,
 )
 from reid_tune.journal.stages import STAGES
 from reid_tune.tracking.mlflow_names import milliseconds, search_tags, source_tags
@@ -42,6 +44,8 @@ class RunHistory:
         self.winner_tags: dict[str, str] = {}
         self.has_error = self.is_complete = False
         self.epochs = 0
+        self._waiting_since: dict[str, float] = {}
+        self._waiting_seconds: dict[str, float] = {}
         self._search_tags: dict[str, dict[str, str]] = {}
         # Parameters in MLflow cannot be changed, so that a run that is done again becomes another MLflow run.
         self._restarts: Counter[str] = Counter()
@@ -56,6 +60,11 @@ class RunHistory:
                 self.start_times[event.run] = milliseconds(event)
                 self.unfinished_runs.add(event.run)
                 self._search_tags[event.run] = search_tags(event.parameters)
+            case AttemptStarted():
+                self._waiting_since[event.run] = event.time
+            case WorkerStarted():
+                seconds = event.time - self._waiting_since.pop(event.run, event.time)
+                self._waiting_seconds[event.run] = self._waiting_seconds.get(event.run, 0.0) + max(0.0, seconds)
             case RunEnded():
                 self.unfinished_runs.discard(event.run)
             case DriverEnded():
@@ -72,10 +81,15 @@ class RunHistory:
                 self.unfinished_runs.difference_update(event.runs)
                 for run in event.runs:
                     self.start_times.pop(run, None)
+                    self._waiting_seconds.pop(run, None)
 
     def search_tags(self, run: str) -> dict[str, str]:
         """Return tags with the parameters that a run sets."""
         return self._search_tags.get(run, {})
+
+    def waiting_tags(self, run: str) -> dict[str, str]:
+        """Return a tag with the seconds that a run's attempts have waited for their resources, together."""
+        return {"waiting_seconds": f"{self._waiting_seconds.get(run, 0.0):.1f}"}
 
     def mlflow_name(self, run: str) -> str:
         """Return the name of a run in MLflow, which is another one each time that the run is done again."""

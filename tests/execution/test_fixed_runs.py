@@ -36,7 +36,7 @@ def test_a_driver_killed_behind_any_event_changes_nothing(tmp_path: Path, sweep:
     drive(FixedRuns(sweep, journal, RUNS))
     journal.__exit__()
     lines = (tmp_path / "whole" / EVENTS).read_bytes().splitlines(keepends=True)
-    assert len(lines) == 2 * (2 + EPOCHS + 1)
+    assert len(lines) == 2 * (3 + EPOCHS + 1)
     for count in range(len(lines) + 1):
         folder = tmp_path / "killed"
         shutil.rmtree(folder, ignore_errors=True)

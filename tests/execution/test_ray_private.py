@@ -86,6 +86,8 @@ class Losers:
             self.ended.add(run)
         return self.is_running(run)
 
+    def report_started(self, run: str) -> None: ...
+
     def report_lost(self, run: str, failure: Failure) -> None:
         # Ray loses a trainer now and then, and a sweep starts its run again.
         assert failure.kind == "lost_worker", failure

@@ -11,6 +11,7 @@ from reid_tune.errors import InfrastructureError
 from reid_tune.execution.failures import Failure
 from reid_tune.execution.run_source import Attempt
 from reid_tune.execution.tune_bridge import TuneBridge
+from reid_tune.execution.worker_reports import pack_start
 
 EXPERIMENT = build_experiment({}, {}, "spec")
 FINISHED = "FINISHED"
@@ -24,6 +25,7 @@ class Runs:
         self.ready = ["a", "b"]
         self.ended: list[str] = []
         self.losses: list[tuple[str, Failure]] = []
+        self.started: list[str] = []
         self.stopped: set[str] = set()
         self.polls = 0
 
@@ -39,6 +41,9 @@ class Runs:
         if metrics["epoch"] == 2:
             self.ended.append(run)
         return metrics["epoch"] < 2
+
+    def report_started(self, run: str) -> None:
+        self.started.append(run)
 
     def report_lost(self, run: str, failure: Failure) -> None:
         self.losses.append((run, failure))
@@ -110,6 +115,15 @@ def test_a_report_restarts_the_clock(source: Runs) -> None:
     bridge.last_activity["1"] -= 61
     bridge.report("1", report(1))
     assert bridge.trials_to_stop() == [] and not source.losses
+
+
+def test_the_start_of_a_worker_reaches_the_source(source: Runs) -> None:
+    bridge = make_bridge(source, timeout=60)
+    bridge.suggest("1"), bridge.suggest("2")
+    bridge.last_activity["1"] -= 61
+    assert bridge.report("1", pack_start()) and source.started == ["a"] and bridge.trials_to_stop() == []
+    source.stopped = {"b"}
+    assert not bridge.report("2", pack_start()) and source.started == ["a"]
 
 
 def test_runs_that_the_source_has_ended_are_stopped(source: Runs) -> None:

@@ -86,6 +86,7 @@ def drive(source: RunSource, objective: Objective = surrogate) -> list[str]:
             assert source.is_done()
             break
         started.append(attempt.run)
+        source.report_started(attempt.run)
         last = attempt.experiment.train.num_epochs
         for epoch in range(1, last + 1):
             if epoch == last and attempt.features:

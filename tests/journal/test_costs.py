@@ -17,6 +17,7 @@ from reid_tune.journal.events import (
     RunRetried,
     StageDone,
     StageStarted,
+    WorkerStarted,
 )
 from reid_tune.journal.progress import sweep_progress
 from reid_tune.journal.state import trial_run
@@ -40,6 +41,10 @@ def attempt(time: float, run: str, cpus: int = 0, gpus: float = 0) -> Event:
     return attempt_started(time=time, run=run, cpus=cpus, gpus=gpus)
 
 
+def worker(time: float, run: str) -> Event:
+    return WorkerStarted(time=time, run=run)
+
+
 def report(time: float, run: str, epoch: int = 1) -> Event:
     return EpochReported(time=time, run=run, epoch=epoch, metrics={})
 
@@ -61,7 +66,7 @@ EVENT = st.one_of(
     st.builds(driver, AFTER),
     st.builds(stage, AFTER, st.sampled_from(["search", "confirm", "refit"]), st.booleans()),
     st.builds(attempt, AFTER, st.sampled_from(RUNS), st.integers(0, 4), st.sampled_from([0, 0.25])),
-    *(st.builds(of_run, AFTER, st.sampled_from(RUNS)) for of_run in (report, retry, ended, artifact)),
+    *(st.builds(of_run, AFTER, st.sampled_from(RUNS)) for of_run in (worker, report, retry, ended, artifact)),
 )
 
 
@@ -89,8 +94,8 @@ def working(events: Log) -> str | None:
 
 
 def second_by_second(events: Log, now: int) -> dict[str, list[float]]:
-    """Seconds of work, GPU and CPU by stage, by looking at every second on its own."""
-    costs: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0, 0.0])
+    """Seconds of work, GPU, CPU and waiting by stage, by looking at every second on its own."""
+    costs: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0, 0.0, 0.0])
     for second in range(1000, now):
         before = [event for event in events if event.time <= second]
         after = events[len(before) :]
@@ -102,6 +107,9 @@ def second_by_second(events: Log, now: int) -> dict[str, list[float]]:
             last = last_of(before, DriverStarted, AttemptStarted, RunRetried, RunEnded, run=run)
             if last is not None and isinstance(event := before[last], AttemptStarted):
                 its_stage = working(before[:last]) or ""
+                if last_of(before[last:], WorkerStarted, EpochReported, run=run) is None:
+                    costs[its_stage][3] += 1
+                    continue
                 costs[its_stage][1] += event.gpus
                 costs[its_stage][2] += event.cpus
     return costs
@@ -114,7 +122,7 @@ def test_a_ledger_agrees_with_looking_at_every_second(events: Log, more: int) ->
         expected = second_by_second(events, now)
         for name in found | expected:
             cost = found.get(name, Cost())
-            seconds = [HOUR * cost.hours, HOUR * cost.gpu_hours, HOUR * cost.cpu_hours]
+            seconds = [HOUR * cost.hours, HOUR * cost.gpu_hours, HOUR * cost.cpu_hours, HOUR * cost.waiting_hours]
             assert seconds == pytest.approx(expected[name], abs=1e-6)
         assert HOUR * ledger.total(now).cpu_hours == pytest.approx(sum(cost[2] for cost in expected.values()), abs=1e-6)
 
@@ -134,24 +142,39 @@ def test_nothing_counts_while_no_driver_works() -> None:
             driver(0),
             stage(0, "search", done=False),
             attempt(hour, run, 2, 0.5),
+            worker(hour, run),
             report(3 * hour, run),
             driver(100 * hour),
             stage(100 * hour, "search", done=False),
             attempt(101 * hour, run, 4),
+            worker(101 * hour, run),
         ]
     )
     assert ledger.total() == Cost(hours=4, gpu_hours=1, cpu_hours=4)
     assert ledger.by_stage(now=103 * hour) == {"search": Cost(hours=6, gpu_hours=1, cpu_hours=12)}
 
 
+def test_waiting_for_resources_is_not_billed_and_does_not_slow_a_start() -> None:
+    run = trial_run(0)
+    log = [driver(0), stage(0, "search", done=False), attempt(0, run, 2, 1)]
+    ledger, timing = CostLedger(log), TimingEstimator()
+    assert ledger.by_stage(4 * HOUR) == {"search": Cost(hours=4, waiting_hours=4)}
+    log += [worker(4 * HOUR, run), report(4 * HOUR + 30, run, 1), report(4 * HOUR + 40, run, 2)]
+    for event in log:
+        timing.apply(event)
+    cost = CostLedger(log).total(6 * HOUR)
+    assert (cost.gpu_hours, cost.cpu_hours, cost.waiting_hours) == pytest.approx((2, 4, 4))
+    assert timing.timing == EpochTiming(20, 10)
+
+
 def test_the_timing_leaves_out_the_time_between_attempts() -> None:
     log = [
-        *(attempt(0, RUNS[0]), report(14, RUNS[0], 1), report(18, RUNS[0], 2)),
+        *(attempt(0, RUNS[0]), worker(0, RUNS[0]), report(14, RUNS[0], 1), report(18, RUNS[0], 2)),
         *(report(24, RUNS[0], 3), retry(30, RUNS[0])),
-        *(attempt(100, RUNS[0]), report(112, RUNS[0], 4), ended(113, RUNS[0])),
-        *(attempt(100, RUNS[1]), report(116, RUNS[1], 1), report(128, RUNS[1], 2)),
+        *(attempt(50, RUNS[0]), worker(100, RUNS[0]), report(112, RUNS[0], 4), ended(113, RUNS[0])),
+        *(attempt(100, RUNS[1]), worker(100, RUNS[1]), report(116, RUNS[1], 1), report(128, RUNS[1], 2)),
         *(driver(900), report(901, RUNS[1], 3)),
-        *(attempt(0, RUNS[2]), report(70, RUNS[2], 1), report(470, RUNS[2], 2)),
+        *(attempt(0, RUNS[2]), worker(0, RUNS[2]), report(70, RUNS[2], 1), report(470, RUNS[2], 2)),
     ]
     watch = TimingEstimator()
     assert watch.timing is None

@@ -147,7 +147,7 @@ def test_a_finished_sweep_with_failures_and_stopped_trials(tmp_path: Path) -> No
     assert all(row[5] == "mAP is nan in epoch 1" for row in page.below("run"))
     stages = page.below("stage")
     assert [row[:2] for row in stages] == [*([stage, "done"] for stage in STAGES), ["all", ""]]
-    assert [row[6] for row in stages if row[6]] == ["30", "12", "2"]
+    assert [row[7] for row in stages if row[7]] == ["30", "12", "2"]
     assert ["torch", "2.14.1"] in page.below("of the last driver")
     assert ["commit", "0123456789abcdef, with changes"] in page.below("of the last driver")
     assert ["train.optim.base_lr", "{loguniform: [0.0001, 0.01]}", "0.00035"] in [

@@ -24,6 +24,7 @@ from reid_tune.journal.events import (
     StagesReopened,
     StageStarted,
     SweepHeader,
+    WorkerStarted,
 )
 from reid_tune.report.markdown import SweepPage, _table, escape_markdown
 
@@ -88,6 +89,7 @@ UNCHANGING = {
     "driver_started": driver_started(),
     "driver_ended": DriverEnded(status="FAILED", reason="the disk is full"),
     "attempt": attempt_started(run="trials/0000"),
+    "started": WorkerStarted(run="trials/0000"),
     "retry": RunRetried(run="trials/0000", failure="lost_worker", reason="it died"),
     "report": EpochReported(run="trials/0000", epoch=1, metrics={"mAP": 0.5}),
     "artifact": ArtifactWritten(path="report.html", folder=""),

@@ -42,6 +42,7 @@ def test_a_sweep_that_has_just_begun_has_only_cost_something() -> None:
         "spent: 0.25 hours, 0.12 GPU-hours"
     ]
     assert format_spent(Cost()) == "0.00 hours, 0.00 CPU-hours"
+    assert format_spent(Cost(1, 2, 3, 0.5)) == "1.00 hours, 2.00 GPU-hours, runs waited 0.50 hours"
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,7 @@ def test_a_report_does_not_depend_on_the_time() -> None:
 def test_what_was_spent_has_a_separate_key() -> None:
     state = replay(events())
     content = build_report(state, {"search": Cost(1.0, 0.5, 2.0)})
-    assert content.pop("spent") == {"search": {"hours": 1.0, "gpu_hours": 0.5, "cpu_hours": 2.0}}
+    assert content.pop("spent") == {"search": {"hours": 1.0, "gpu_hours": 0.5, "cpu_hours": 2.0, "waiting_hours": 0.0}}
     assert content == build_report(state)
 
 

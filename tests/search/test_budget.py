@@ -17,6 +17,7 @@ from reid_tune.journal.events import (
     RunEnded,
     RunSuggested,
     StageStarted,
+    WorkerStarted,
 )
 from reid_tune.journal.state import SweepState, trial_run
 from reid_tune.search.budget import BudgetTracker, estimate_later_stages, require_gpus_for_gpu_hours
@@ -81,6 +82,7 @@ class Play:
     def begin(self, number: int, **parameters: Any) -> None:
         self.emit(RunSuggested(run=trial_run(number), parameters=parameters))
         self.emit(attempt_started(run=trial_run(number), attempt=1, cpus=self.holds.cpus, gpus=self.holds.gpus))
+        self.emit(WorkerStarted(run=trial_run(number)))
 
     def report(self, number: int, epoch: int, value: float = 0.5) -> None:
         self.emit(EpochReported(run=trial_run(number), epoch=epoch, metrics={"mAP": value}))

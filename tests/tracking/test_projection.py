@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from reid_tune.journal.events import DriverEnded, RunRetried, RunSuggested, StageDone
+from reid_tune.journal.events import AttemptStarted, DriverEnded, RunRetried, RunSuggested, StageDone, WorkerStarted
 from reid_tune.tracking.sender import send_all
 
 from .conftest import ENVIRONMENT
@@ -142,6 +142,21 @@ def test_why_a_run_was_started_again_and_why_a_sweep_ended_are_tags(
     send_all(tmp_path / "events.jsonl", store)
     parent = snapshot("reasons")["parent"]
     assert (parent["status"], parent["tags"]["state"], parent["tags"]["reason"]) == ("RUNNING", "running", "")
+
+
+def test_the_time_that_a_run_has_waited_for_its_resources_is_a_tag(
+    store: str, tmp_path: Path, picture: Path, events: Callable, write: Callable, snapshot: Callable
+) -> None:
+    lines = events("waited", picture)[:5]
+    assert isinstance(attempt := lines[4], AttemptStarted)
+    starts = [WorkerStarted(time=attempt.time + 60, run=attempt.run)]
+    starts += [
+        replace(attempt, time=attempt.time + 100, attempt=2),
+        WorkerStarted(time=attempt.time + 130.5, run=attempt.run),
+    ]
+    write(tmp_path / "events.jsonl", lines + starts)
+    send_all(tmp_path / "events.jsonl", store)
+    assert snapshot("waited")["trials/0000"]["tags"]["waiting_seconds"] == "90.5"
 
 
 def test_artifacts_are_stored_next_to_the_store(sent: Callable, store: str, connection: Any) -> None:

@@ -79,6 +79,9 @@ class TrialSource:
         """Return why the suggestions ended, see `TrialQueue.end_reason`."""
         return self.queue.end_reason()
 
+    def report_started(self, run: str) -> None:
+        self.recorder.record_started(run)
+
     def report(self, run: str, metrics: Mapping[str, Any]) -> bool:
         if self.recorder.record_if_failed(run, metrics):
             self._update_if_ended(run)
