@@ -12,7 +12,7 @@ from optuna.trial import TrialState
 
 from reid_tune.errors import InputError
 from reid_tune.journal.event_log import EVENTS, read_events
-from reid_tune.journal.events import AttemptStarted, EpochReported, RunEnded, RunSuggested
+from reid_tune.journal.events import EpochReported, RunEnded, RunSuggested, WorkerStarted
 from reid_tune.journal.state import SweepState, replay, trial_run
 from reid_tune.search.optuna_export import export_study, study_address
 from reid_tune.search.study_columns import StudyColumns
@@ -150,7 +150,7 @@ def test_hours_are_those_of_all_attempts(tmp_path: Path) -> None:
     events = read_events(sweep.folder / EVENTS)
     run, start = trial_run(0), events[0].time
     end = next(event for event in events if isinstance(event, RunEnded) and event.run == run)
-    events = [replace(event, time=start) if isinstance(event, AttemptStarted) else event for event in events]
+    events = [replace(event, time=start) if isinstance(event, WorkerStarted) else event for event in events]
     later = [replace(event, time=start + 7200) if event == end else event for event in events]
     write_events(tmp_path / "copy" / EVENTS, later)
     export_study(tmp_path / "copy", tmp_path / "study.log")
