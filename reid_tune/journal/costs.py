@@ -29,7 +29,7 @@ class Cost:
     waiting_hours: float = 0.0
 
     def __add__(self, other: "Cost") -> "Cost":
-        return Cost(*(own + added for own, added in zip(astuple(self), astuple(other), strict=True)))
+        return Cost(*(first + second for first, second in zip(astuple(self), astuple(other), strict=True)))
 
     def __mul__(self, factor: float) -> "Cost":
         return Cost(*(factor * hours for hours in astuple(self)))
