@@ -61,13 +61,13 @@ def argument_names(arguments: Sequence[Any]) -> set[str]:
     return names
 
 
-def strike(point: Point) -> None:
-    """Send this process the point's signal, unless the point has struck before."""
+def claim(point: Point) -> bool:
+    """Return whether the point strikes now: it has not struck before."""
     try:
         os.close(os.open(os.path.join(os.environ["CHAOS_STRUCK"], file_name(point.text)), os.O_CREAT | os.O_EXCL))
     except FileExistsError:
-        return
-    os.kill(os.getpid(), point.signal)
+        return False
+    return True
 
 
 def write_half_a_line(log: Any, event: Any) -> None:
@@ -82,13 +82,13 @@ def wrap(function: Callable[..., Any], point: Point) -> Callable[..., Any]:
     def wrapped(*arguments: Any, **options: Any) -> Any:
         names = argument_names([*arguments, *options.values()]) if point.name else set()
         is_hit = not point.name or bool(fnmatch.filter(names, point.name))
-        if is_hit and point.moment == "within":
-            write_half_a_line(*arguments)
-        if is_hit and point.moment != "after":
-            strike(point)
+        if is_hit and point.moment != "after" and claim(point):
+            if point.moment == "within":
+                write_half_a_line(*arguments)
+            os.kill(os.getpid(), point.signal)
         result = function(*arguments, **options)
-        if is_hit and point.moment == "after":
-            strike(point)
+        if is_hit and point.moment == "after" and claim(point):
+            os.kill(os.getpid(), point.signal)
         return result
 
     return wrapped
