@@ -7,7 +7,7 @@ import pytest
 
 from reid_tune.journal.stages import STAGES
 
-__all__ = ["SHORT", "kill_points"]
+__all__ = ["POINTS", "SHORT", "kill_points"]
 
 SHORT = os.environ.get("REID_TUNE_CHAOS") != "all"  # one point of each kind, as in `make integration`
 _POINTS_OF_SWEEP = 8  # at most, on the way of one sweep; a run is given up after its third lost worker
@@ -15,13 +15,14 @@ _WORKER_POINTS_OF_SWEEP = 2
 
 _APPEND = "reid_tune.journal.event_log:EventLog.append"
 _RENAME = "os:replace"
+_WRITE_CHECKPOINT = "reid_tune.training.checkpoint_writer:CheckpointWriter._write"
 _RUNS = ("trials/0000", "confirm/0000-1", "refit/winner")
 # In the order in which a sweep writes them.
 _EVENTS = (
     "sweep",
     "driver_started",
     *chain.from_iterable((f"stage_started-{stage}", f"stage_done-{stage}") for stage in STAGES),
-    *(f"{kind}-{run}" for run in _RUNS for kind in ("suggested", "attempt", "report", "ended")),
+    *(f"{kind}-{run}" for run in _RUNS for kind in ("suggested", "attempt", "started", "report", "ended")),
     "artifact",
     "registered",
     "driver_ended",
@@ -47,7 +48,7 @@ def _around(victim: str, function: str, *names: str, within: bool = False) -> li
     return [f"{victim} {moment} {function} {name}".strip() for name in names or ("",) for moment in moments]
 
 
-_POINTS = {
+POINTS = {
     "driver at an event": _around("driver", _APPEND, *_EVENTS, within=True),
     "driver at a rename": _around("driver", _RENAME, *_DRIVER_FILES),
     "driver at the cache": [
@@ -70,12 +71,23 @@ _POINTS = {
         *_around("driver", "reid_tune.tracking.registry.alias_changes:move_alias"),
         *_around("driver", "reid_tune.tracking.registry.register:register_version"),
     ],
-    "worker at a rename": _around("worker", _RENAME, *_WORKER_FILES),
-    "worker at its checkpoint": _around(
-        "worker", "reid_tune.training.checkpoint_writer:CheckpointWriter._write"
+    # Each needs a worker that is lost.
+    "driver at a retry": list(
+        chain.from_iterable(
+            zip(
+                [
+                    f"worker before {_WRITE_CHECKPOINT}",
+                    *(f"worker after {_RENAME} {name}" for name in _WORKER_FILES[:2]),
+                ],
+                _around("driver", _APPEND, "retry", within=True),
+                strict=True,
+            )
+        )
     ),
+    "worker at a rename": _around("worker", _RENAME, *_WORKER_FILES),
+    "worker at its checkpoint": _around("worker", _WRITE_CHECKPOINT),
     "worker at its report": _around("worker", "reid_tune.execution.worker:_RayReporter.report_epoch"),
-}  # fmt: skip
+}
 
 
 def kill_points() -> list["pytest.param"]:
@@ -84,9 +96,9 @@ def kill_points() -> list["pytest.param"]:
     The short form has the middle one of each kind. The long form has all, a few per sweep.
     """
     if SHORT:
-        return [pytest.param({kind: [points[len(points) // 2]] for kind, points in _POINTS.items()}, id="one of each")]
+        return [pytest.param({kind: [points[len(points) // 2]] for kind, points in POINTS.items()}, id="one of each")]
     cases = []
-    for kind, points in _POINTS.items():
+    for kind, points in POINTS.items():
         size = _WORKER_POINTS_OF_SWEEP if kind.startswith("worker") else _POINTS_OF_SWEEP
         for start in range(0, len(points), size):
             cases.append(pytest.param({kind: points[start : start + size]}, id=f"{kind} {start // size + 1}"))
