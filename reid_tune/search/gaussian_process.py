@@ -87,6 +87,11 @@ class GaussianProcess:
         means = (self.predict(points)[0] - self._mean) / self._scale
         self._condition(self._points.join(points), np.concatenate([self._values, means]))
 
+    @property
+    def noise(self) -> float:
+        """Standard deviation of the noise of an observation."""
+        return self._scale * math.sqrt(_noise(self.parameters))
+
     def predict(self, points: Points) -> tuple[np.ndarray, np.ndarray]:
         """Return means and standard deviations [n] of the noiseless values at points."""
         cross = _Distances(points, self._points).kernel(self.parameters)

@@ -13,7 +13,7 @@ from reid_tune.search_space.parse import parse_spaces
 from reid_tune.search_space.schema import SweepFile
 from reid_tune.search_space.space import plain_values
 
-__all__ = ["load_recorded_sweep", "recorded_experiment"]
+__all__ = ["load_recorded_sweep", "recorded_experiment", "recorded_sweep"]
 
 
 def load_recorded_sweep(folder: Path) -> SweepConfig:
@@ -23,6 +23,15 @@ def load_recorded_sweep(folder: Path) -> SweepConfig:
         InputError: the folder has no sweep, its log is damaged, or its spec is invalid in this version.
     """
     state, _ = read_sweep(folder)
+    return recorded_sweep(state, folder)
+
+
+def recorded_sweep(state: SweepState, folder: Path) -> SweepConfig:
+    """Return the sweep of a state as it began, with its folder as its source.
+
+    Raises:
+        InputError: its search-space file or its spec is invalid in this version.
+    """
     experiment = recorded_experiment(state, folder)
     try:
         file = SweepFile.model_validate(state.header.sweep)
