@@ -22,6 +22,7 @@ from reid_tune.report.reproduce import SPEC, reproduce_commands, spec_yaml, writ
 from reid_tune.report.sentences import (
     evaluation_count_sentences,
     explain_winner,
+    forecast_sentence,
     registration_sentence,
     search_end_sentence,
     seed_sentences,
@@ -29,6 +30,7 @@ from reid_tune.report.sentences import (
 from reid_tune.report.stages_table import stages_table
 from reid_tune.report.summary import baseline_score, finalist_scores, run_states, winner_run
 from reid_tune.report.svg import COLOURS
+from reid_tune.search.forecast import forecast_of
 from reid_tune.search.importance import MIN_TRIALS, parameter_importances
 from reid_tune.search.parameters import searched_parameters
 from reid_tune.search.pareto import pareto_front
@@ -89,6 +91,7 @@ def _content(folder: Path, state: SweepState, progress: Progress) -> dict[str, A
         "costs": state.costs,
         "failure_counts": _failure_counts(state),
         "search_end": search_end_sentence(state),
+        "forecast": forecast_sentence(forecast, state.metric) if (forecast := forecast_of(state)) else "",
         "confirm": _confirm(state),
         "warnings": state.stages.get("preflight", {}).get("warnings", []),
         "spec": spec_yaml(state),

@@ -11,14 +11,16 @@ from reid_tune.journal.costs import Cost, CostLedger
 from reid_tune.journal.events import Event, RunEnded, RunRetried, RunSuggested, StagesReopened, StageStarted
 from reid_tune.journal.state import RunState, SweepState
 from reid_tune.report.formatting import format_score, format_spent
+from reid_tune.report.sentences import forecast_sentence
 from reid_tune.report.summary import baseline_score
 from reid_tune.report.tables import confirm_table, leaderboard
+from reid_tune.search.forecast import Forecaster
 from reid_tune.tables import format_count
 
 __all__ = ["LiveView", "status_text"]
 
 _FRAME_LINES = 5  # lines of a table that are not rows
-_STATUS_LINES = 6
+_STATUS_LINES = 7
 _MIN_TRIALS = 3  # rows of the leaderboard in a low terminal
 
 
@@ -40,6 +42,7 @@ class LiveView:
         self.tracking: Callable[[], str] = str
         self._problem_shown = False
         self.ledger = CostLedger()
+        self.forecaster = Forecaster()
         self.live = Live(console=console, refresh_per_second=4) if console.is_terminal else None
 
     def __call__(self, event: Event, state: SweepState) -> None:
@@ -63,9 +66,15 @@ class LiveView:
         below = _STATUS_LINES + (_FRAME_LINES + confirmed.row_count if confirmed else 0)
         limit = max(_MIN_TRIALS, self.console.height - below - _FRAME_LINES)
         trials = leaderboard(state, limit) if state.trials else None
-        status = Text(status_text(state, self.trials, self.ledger.total()), style="dim")
+        lines = [status_text(state, self.trials, self.ledger.total()), *self._forecast(state)]
+        status = Text("\n".join(lines), style="dim")
         problem = Text(self.tracking(), style="yellow", no_wrap=True, overflow="ellipsis")
         return Group(*(part for part in (trials, confirmed, problem, status) if part))
+
+    def _forecast(self, state: SweepState) -> Iterator[str]:
+        """Yield the forecast during the search."""
+        if state.trials and "search" not in state.stages and (forecast := self.forecaster.forecast(state)):
+            yield forecast_sentence(forecast, state.metric)
 
     def __enter__(self) -> Self:
         if self.live is not None:

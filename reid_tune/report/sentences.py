@@ -9,6 +9,7 @@ from reid_tune.journal.costs import Cost
 from reid_tune.journal.state import SweepState
 from reid_tune.journal.test_set_usage import evaluation_count_sentence
 from reid_tune.report.formatting import KIND_LABELS, format_interval, format_spent, list_trials
+from reid_tune.search.forecast import Forecast, forecast_of
 from reid_tune.search.pareto import pareto_front
 from reid_tune.storage.download_cache import display_path
 from reid_tune.tables import format_duration, format_percent
@@ -17,6 +18,7 @@ __all__ = [
     "data_sentences",
     "evaluation_count_sentences",
     "explain_winner",
+    "forecast_sentence",
     "plan_sentences",
     "registration_sentence",
     "report_sentences",
@@ -32,6 +34,7 @@ _END_REASONS = {
     "gpu_hours": "the budget of {gpu_hours} GPU-hours would be exceeded, later stages included",
     "cpu_hours": "the budget of {cpu_hours} CPU-hours would be exceeded, later stages included",
     "patience": "{patience} trials in a row brought no gain",
+    "min_gain": "a further trial was expected to gain less than {patience[min_gain]} points",
     "space": "trials have all configurations of the space",
 }
 _FINALISTS = {"winner": "the winner", "trial0": "trial 0"}
@@ -94,6 +97,8 @@ def report_sentences(state: SweepState, folder: Path, spent: Cost) -> Iterator[s
     """Yield why the search ended, why the winner won and by how much, what was spent, and where the model is."""
     if ended := search_end_sentence(state):
         yield ended
+    if forecast := forecast_of(state):
+        yield forecast_sentence(forecast, state.metric)
     if state.costs and (front := pareto_front(state.trials, state.metric, state.costs)):
         numbers = list_trials([trial.number for trial in front])
         yield f"Pareto front of {state.metric} and {', '.join(state.costs)}: {numbers}"
@@ -116,6 +121,15 @@ def search_end_sentence(state: SweepState) -> str:
     result = state.stages.get("search", {})
     reason = _END_REASONS.get(result.get("ended_by") or "", "")
     return f"the search ended because {reason.format(**result['budget'])}" if reason else ""
+
+
+def forecast_sentence(forecast: Forecast, metric: str) -> str:
+    """Return the predicted score of the best configuration, and the expected gain of a further trial."""
+    mean, low, high = map(format_percent, (forecast.mean, forecast.low, forecast.high))
+    return (
+        f"forecast: another training of trial {forecast.trial} reaches {metric} {mean} % ({low} .. {high}, 95 %), and "
+        f"a further trial is expected to gain {100 * forecast.gain:.2f} points"
+    )
 
 
 def tied_candidates(confirm_result: dict[str, Any]) -> list[int]:

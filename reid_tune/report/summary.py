@@ -7,6 +7,7 @@ from typing import Any
 from reid_tune.journal.costs import Cost
 from reid_tune.journal.progress import Progress
 from reid_tune.journal.state import RunState, SweepState, trial_run
+from reid_tune.search.forecast import forecast_of
 from reid_tune.search.pareto import pareto_front
 
 __all__ = [
@@ -43,6 +44,7 @@ def build_report(state: SweepState, spent: Mapping[str, Cost] | None = None) -> 
         "winner": winner_number(state),
         "trial0": next((trial.last(metric) for trial in state.trials if trial.number == 0), None),
         "stages": list(state.stages),
+        "forecast": forecast.as_dict() if (forecast := forecast_of(state)) else None,
         **({"front": [trial.number for trial in pareto_front(state.trials, metric, costs)]} if costs else {}),
         "confirm": state.stages.get("confirm"),
         "rerank": state.stages.get("rerank"),

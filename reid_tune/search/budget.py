@@ -12,6 +12,8 @@ from reid_tune.execution.stage_resources import StageResources
 from reid_tune.journal.costs import Cost, CostLedger, EpochTiming, TimingEstimator
 from reid_tune.journal.events import Event
 from reid_tune.journal.state import RunState, SweepState
+from reid_tune.search.forecast import Forecaster
+from reid_tune.search.recorded_trials import ended_trials
 from reid_tune.search_space.load import SweepConfig
 
 __all__ = ["BUDGET_UNITS", "BudgetTracker", "StageEstimate", "estimate_later_stages", "require_gpus_for_gpu_hours"]
@@ -90,6 +92,7 @@ class BudgetTracker:
         self.clock = clock
         self.ledger = CostLedger()
         self.timing_estimator = TimingEstimator()
+        self.forecaster = Forecaster()
         self.state = SweepState()
 
     def apply(self, event: Event, state: SweepState) -> None:
@@ -106,6 +109,9 @@ class BudgetTracker:
     def next_trial_limit(self) -> str | None:
         """Return the key of `budget` that forbids another trial, None while one may begin and before trial 0.
 
+        The key of `patience: {min_gain: 0.3}` is `min_gain`. Where hours are limited, the gain of a trial is divided by
+        its epochs over those of the spec.
+
         All running trials are assumed to reach their last epoch, and the next one to take as long as ended trials did
         on average. When running trials end sooner or improve on the best, another trial may be allowed again.
         """
@@ -115,11 +121,18 @@ class BudgetTracker:
         limit = self._first_limit(gt, with_next_trial=True)
         if limit is not None:
             return limit
-        patience = self.budget.patience
         # Trial 0 ends in any case, and until then there is no score to improve on.
-        if patience and trials[0].state != "running" and _trials_without_improvement(self.state) >= patience:
+        return None if trials[0].state == "running" else self._lost_patience()
+
+    def _lost_patience(self) -> str | None:
+        patience, min_gain = self.budget.patience, self.budget.min_gain
+        if isinstance(patience, int) and _trials_without_improvement(self.state) >= patience:
             return "patience"
-        return None
+        if min_gain is None:
+            return None
+        has_limit = any(getattr(self.budget, unit) is not None for unit in BUDGET_UNITS)
+        is_below = self.forecaster.is_gain_below(self.state, min_gain / 100, for_length=has_limit)
+        return "min_gain" if is_below else None
 
     def exceeded_limit(self) -> str | None:
         """Return the key of `budget` for which running trials other than trial 0 must end: only the reserve is left."""
@@ -160,9 +173,8 @@ class BudgetTracker:
 
 def _trials_without_improvement(state: SweepState) -> int:
     """Return the number of trials that have ended since the last full-length one that improved on the best."""
-    ended = [trial for trial in state.trials if trial.state != "running"]
     best, count = -math.inf, 0
-    for trial in sorted(ended, key=lambda trial: (trial.ended, trial.number)):
+    for trial in ended_trials(state):
         value = trial.last(state.metric) if trial.state == "finished" else None
         if value is not None and value > best:
             best, count = value, 0

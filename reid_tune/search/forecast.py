@@ -112,7 +112,7 @@ def _expected_gains(
     gains = expected_improvement(*model.process.predict(points), best)
     full_length = recorded.space.base["train.num_epochs"]
     lengths = np.array([configuration.get("train.num_epochs", full_length) for configuration in candidates])
-    return float(gains.max()), float((gains * full_length / lengths).max())
+    return float(gains.max()), float((gains / (lengths / full_length)).max())
 
 
 def forecast_of(state: SweepState) -> Forecast | None:

@@ -13,7 +13,7 @@ from reid_tune.config.resolved_values import find_path_problem
 from reid_tune.config.yaml_reader import parse_overrides, read_yaml
 from reid_tune.errors import InputError, error_context
 from reid_tune.search_space.parse import parse_spaces
-from reid_tune.search_space.schema import OBJECTIVE_FORMS, SweepFile
+from reid_tune.search_space.schema import UNION_TAGS, SweepFile
 from reid_tune.search_space.space import SearchSpace, grid_configurations, plain_values
 from reid_tune.storage.download_cache import mirror_folder
 from reid_tune.storage.object_store import is_url
@@ -74,7 +74,7 @@ def load_sweep(path: Path | str, overrides: Sequence[str] = ()) -> SweepConfig:
     file_overrides = {key.removeprefix("sweep."): value for key, value in pairs.items() if key.startswith("sweep.")}
     spec_overrides = {key: value for key, value in pairs.items() if not key.startswith("sweep.")}
     tree = _override(read_yaml(path), file_overrides)
-    file = validate(SweepFile, tree, str(path), union_tags=OBJECTIVE_FORMS)
+    file = validate(SweepFile, tree, str(path), union_tags=UNION_TAGS)
     for key, value in (("spec", file.spec), ("storage", file.storage)):
         if problem := find_path_problem(value):
             raise InputError(f"{path}: {key}: {problem}.")

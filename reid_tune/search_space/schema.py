@@ -8,11 +8,13 @@ from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from reid_tune.config.base import Section
 
-__all__ = ["COST_METRICS", "OBJECTIVE_FORMS", "Budget", "Objective", "Resources", "SweepFile"]
+__all__ = ["COST_METRICS", "UNION_TAGS", "Budget", "Objective", "Resources", "SweepFile"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 COST_METRICS = ("gflops", "parameters", "embedding_dim")  # computed from the spec, independent of the machine
-OBJECTIVE_FORMS = ("one objective", "several objectives")  # tags in the locations of pydantic's errors
+_OBJECTIVE_FORMS = ("one objective", "several objectives")
+_PATIENCE_FORMS = ("number of trials", "expected gain")
+UNION_TAGS = (*_OBJECTIVE_FORMS, *_PATIENCE_FORMS)  # in the locations of pydantic's errors
 
 
 class Objective(Section):
@@ -28,8 +30,8 @@ class Objective(Section):
         return self
 
 
-def _form(value: Any) -> str:
-    return OBJECTIVE_FORMS[0] if isinstance(value, Mapping | Objective) else OBJECTIVE_FORMS[1]
+def _objective_form(value: Any) -> str:
+    return _OBJECTIVE_FORMS[0] if isinstance(value, Mapping | Objective) else _OBJECTIVE_FORMS[1]
 
 
 class SearchSettings(Section):
@@ -49,14 +51,35 @@ class SchedulerSettings(Section):
     reduction_factor: int = Field(3, ge=2, description="One in this many trials continues at each rung.")
 
 
+class GainPatience(Section):
+    min_gain: float = Field(..., gt=0, description="Points of the metric, in %.")
+
+
+def _patience_form(value: Any) -> str:
+    return _PATIENCE_FORMS[isinstance(value, Mapping | GainPatience)]
+
+
 class Budget(Section):
     trials: int = Field(0, ge=1, description="Trials, including trial 0; a grid without it is searched completely.")
     hours: float | None = Field(None, gt=0, description="Hours in which a driver runs, over all stages.")
     gpu_hours: float | None = Field(None, gt=0, description="GPU-hours that runs hold, over all stages.")
     cpu_hours: float | None = Field(None, gt=0, description="CPU-hours that runs hold, over all stages.")
-    patience: int | None = Field(
-        None, ge=1, description="Ended trials without a better one after which no further trial begins."
+    patience: (
+        Annotated[
+            Annotated[int, Field(ge=1), Tag(_PATIENCE_FORMS[0])] | Annotated[GainPatience, Tag(_PATIENCE_FORMS[1])],
+            Discriminator(_patience_form),
+        ]
+        | None
+    ) = Field(
+        None,
+        description="Ended trials without a better one after which no further trial begins; or {min_gain: 0.3}, "
+        "which ends the search when a further trial is expected to gain less than that many points of the metric.",
     )
+
+    @property
+    def min_gain(self) -> float | None:
+        """The least expected gain of a further trial in points, None without a limit."""
+        return self.patience.min_gain if isinstance(self.patience, GainPatience) else None
 
 
 class Confirm(Section):
@@ -117,8 +140,8 @@ class SweepFile(Section):
     name: str = Field(..., description="Name of the sweep and of its folder in `storage`.")
     spec: str = Field(..., min_length=1, description="Path of the experiment spec, relative to this file.")
     objective: Annotated[
-        Annotated[Objective, Tag(OBJECTIVE_FORMS[0])] | Annotated[tuple[Objective, ...], Tag(OBJECTIVE_FORMS[1])],
-        Discriminator(_form),
+        Annotated[Objective, Tag(_OBJECTIVE_FORMS[0])] | Annotated[tuple[Objective, ...], Tag(_OBJECTIVE_FORMS[1])],
+        Discriminator(_objective_form),
     ] = Field(default_factory=Objective)
     space: dict[str, Any]
     constraints: list[str] = []

@@ -107,8 +107,10 @@ def _allows_more_trials(sweep: SweepConfig, state: SweepState, result: Mapping[s
         return len(state.trials) < budget.trials
     if key == "space":
         return False
+    if key == "min_gain":
+        return budget.min_gain is None or budget.min_gain < result["budget"]["patience"]["min_gain"]
     now, before = getattr(budget, key), result["budget"][key]
-    return now is None or now > before
+    return not isinstance(now, int | float) or now > before
 
 
 def reopen_stages(journal: Journal, stages: Sequence[str]) -> None:

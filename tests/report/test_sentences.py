@@ -50,13 +50,15 @@ def test_a_sweep_that_has_just_begun_has_only_cost_something() -> None:
     [
         ("trials", "the search ended because its budget of 5 trials is used up"),
         ("patience", "the search ended because 4 trials in a row brought no gain"),
+        ("min_gain", "the search ended because a further trial was expected to gain less than 0.3 points"),
         ("gpu_hours", "the budget of 2 GPU-hours"),
         (None, ""),
     ],
 )
 def test_why_the_search_ended(end: str | None, sentence: str) -> None:
     state = replay(events())
-    budget = {"trials": 5, "hours": None, "gpu_hours": 2, "cpu_hours": None, "patience": 4}
+    patience = {"min_gain": 0.3} if end == "min_gain" else 4
+    budget = {"trials": 5, "hours": None, "gpu_hours": 2, "cpu_hours": None, "patience": patience}
     state.stages["search"] = {"ended_by": end, "budget": budget}
     assert sentence in search_end_sentence(state) and bool(sentence) == bool(search_end_sentence(state))
 

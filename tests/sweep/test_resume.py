@@ -57,6 +57,10 @@ def test_the_same_sweep_has_nothing_to_do_again(tmp_path: Path) -> None:
         ("hours", {"trials": 9, "hours": 1}, {"trials": 9}, True),
         ("hours", {"trials": 9, "hours": 1}, {"trials": 12, "hours": 1}, False),
         ("patience", {"trials": 9, "patience": 1}, {"trials": 9, "patience": 5}, True),
+        ("patience", {"trials": 9, "patience": 1}, {"trials": 9, "patience": {"min_gain": 0.3}}, True),
+        ("min_gain", {"trials": 9, "patience": {"min_gain": 0.3}}, {"trials": 9, "patience": {"min_gain": 0.2}}, True),
+        ("min_gain", {"trials": 9, "patience": {"min_gain": 0.3}}, {"trials": 9, "patience": 5}, True),
+        ("min_gain", {"trials": 9, "patience": {"min_gain": 0.3}}, {"trials": 8, "patience": {"min_gain": 0.3}}, False),
     ],
 )
 def test_a_larger_budget_continues_the_search_that_it_ended(
