@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 UV_INSTALL = $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint constraints.txt \
 	$(if $(TORCH_INDEX),--index $(TORCH_INDEX) --index-strategy unsafe-best-match)
 
-.PHONY: setup demo test fuzz chaos integration triton servers lint bench lock clean
+.PHONY: setup demo test fuzz chaos soak integration triton servers lint bench lock clean
 
 setup: $(VENV)/.installed
 
@@ -49,6 +49,10 @@ fuzz: $(VENV)/.installed-dev
 # Kills at every point that has a name; `make integration` has one of each kind.
 chaos: $(VENV)/.installed-dev
 	REID_TUNE_CHAOS=all $(BIN)/python -m pytest -m integration -n 2 --durations=10 tests/chaos
+
+# A long sweep, of at most 30 minutes, whose use of memory, descriptors, threads and disk stays flat.
+soak: $(VENV)/.installed-dev
+	$(BIN)/python tests/soak/soak.py
 
 integration: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m "integration or hypothesis" -n 2 --dist loadfile --no-loadscope-reorder

@@ -171,3 +171,10 @@ def test_a_checkpoint_is_timed_with_its_digest(folder: Path) -> None:
     assert_names_the_machine(printed)
     assert all(number(row(printed, name)[1]) > 0 for name in ("seconds to write", "seconds to read"))
     assert number(row(printed, "seconds of the digest")[1]) < number(row(printed, "seconds to write")[1])
+
+
+def test_the_parts_of_a_resume_are_timed(folder: Path) -> None:
+    printed = run("resume.py", folder, without=())
+    assert_names_the_machine(printed)
+    total, log = (row(printed, name) for name in (r"all but Ray, 20 trials", "replay of the search"))
+    assert number(total[0]) > number(total[1]) > number(log[1]) > 0

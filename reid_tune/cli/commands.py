@@ -115,6 +115,9 @@ def run_command() -> None:
             _report_closed_pipe(error, outputs)
         except OSError:  # a full disk: what stdout still buffers cannot be written at the end either
             os._exit(3)
+    # `python -m` remembers a Ctrl-C that arrived while text was executed, as dataclasses do, and would end by SIGINT
+    # instead of with the status. It forgets it when it executes other text.
+    exec("")
     sys.exit(status)
 
 

@@ -55,12 +55,13 @@ class Asha:
         """
         if epoch not in self.levels or not math.isfinite(value):
             return True
-        recorded = zip(self._recorded[epoch], self._costs[epoch], strict=True)
-        comparable = [
-            other
-            for other, other_costs in recorded
-            if all(other_cost <= cost for other_cost, cost in zip(other_costs, costs, strict=True))
-        ]
+        comparable = self._recorded[epoch]
+        if costs:
+            comparable = [
+                other
+                for other, other_costs in zip(comparable, self._costs[epoch], strict=True)
+                if all(other_cost <= cost for other_cost, cost in zip(other_costs, costs, strict=True))
+            ]
         cutoff = np.quantile(comparable, self._quantile) if comparable else -math.inf
         self._recorded[epoch].append(value)
         self._costs[epoch].append(costs)

@@ -5,7 +5,6 @@ from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy.stats import qmc
 
 from reid_tune.search.acquisition import expected_front_growth, expected_improvement
 from reid_tune.search.encoding import SpaceEncoding
@@ -65,6 +64,8 @@ class JointSampler(Sampler):
         scored = sum(trial.is_scored for trial in self.trials.values())
         failed = sum(trial.is_failed for trial in self.trials.values())
         if scored < 2 or scored + failed < self.startup:
+            from scipy.stats import qmc  # The import takes half a second, and a resumed sweep has other candidates.
+
             sobol = qmc.Sobol(max(1, self.encoding.dimensions), rng=self.seed)
             sobol.fast_forward(number)
             yield self.encoding.configuration(sobol.random(1)[0])

@@ -62,3 +62,16 @@ def test_a_second_signal_while_a_command_ends_says_nothing_more(tmp_path: Path, 
     """The interpreter calls what libraries have registered for its end; nobody waits for it."""
     before = f"import atexit, time; atexit.register(lambda: (os.kill(os.getpid(), {int(number)}), time.sleep(60)))"
     assert run(tmp_path, "yaml", signal.SIGTERM, before=before) == (130, "reid-tune: stopped\n")
+
+
+def test_ctrl_c_while_text_is_executed_sets_the_status_too(tmp_path: Path) -> None:
+    """After that, `python -m` would end by SIGINT, whatever the status."""
+    text = f"import os; os.kill(os.getpid(), {int(signal.SIGINT)})"
+    (tmp_path / "command.py").write_text(
+        "import sys, reid_tune.cli, reid_tune.cli.commands as commands\n"
+        f"commands._run_command = lambda: exec({text!r})\n"
+        "reid_tune.cli.main()\n"
+    )
+    command = [sys.executable, "-m", "command"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert (done.returncode, done.stderr) == (130, "reid-tune: stopped\n")
