@@ -16,8 +16,9 @@ from reid_tune.files import display_name
 __all__ = ["remove_leftovers", "temporary_folder"]
 
 _NAMES = "reid-tune*"
-_HOST = ".reid-tune-host"  # file with the host whose processes see the lock of the folder
+_HOST = ".reid-tune-host"  # file with the host whose processes see the lock of the folder, see `_host`
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_MACHINE_ID = Path("/etc/machine-id")
 
 
 @contextmanager
@@ -64,7 +65,7 @@ def remove_leftovers(root: Path) -> list[Path]:
                 if status.st_uid != os.geteuid():
                     continue
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if os.path.samestat(status, folder.lstat()) and (folder / _HOST).read_bytes() == _host():
+                if os.path.samestat(status, folder.lstat()) and _is_of_this_host((folder / _HOST).read_bytes()):
                     shutil.rmtree(folder, ignore_errors=True)
                     removed.append(folder)
             finally:
@@ -90,11 +91,22 @@ def _open(folder: Path) -> int:
 
 
 def _host() -> bytes:
-    """Return an identity of the running kernel, which containers share as they share its locks."""
-    try:
-        return _BOOT_ID.read_bytes()
-    except OSError:
-        return socket.gethostname().encode()
+    """Return a line for the running kernel, which containers share as they share its locks, and one for the machine.
+
+    The second one tells after a restart that the kernel was an earlier one of this machine. Copies of a machine's disk
+    have the same id, but another name.
+    """
+    lines = []
+    with suppress(OSError):
+        lines.append(_BOOT_ID.read_bytes().strip())
+    machine = b""
+    with suppress(OSError):
+        machine = _MACHINE_ID.read_bytes().strip()
+    return b"\n".join([*lines, b" ".join([socket.gethostname().encode(), machine])]) + b"\n"
+
+
+def _is_of_this_host(content: bytes) -> bool:
+    return not set(content.splitlines()).isdisjoint(_host().splitlines())
 
 
 def _require_plain_name(root: Path) -> None:

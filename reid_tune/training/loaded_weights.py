@@ -51,8 +51,10 @@ class LoadedWeights:
             lines.append(f"  not used: {shorten(self.unused)}")
         for problem, names in (("of another shape", self.reshaped), ("absent", self.untrained)):
             if names:
-                warning = "warning: " if backbone_names(names) else ""
-                lines.append(f"  {warning}{problem}, so untrained: {shorten(names)}")
+                is_in_backbone = bool(backbone_names(names))
+                warning = "warning: " if is_in_backbone else ""
+                advice = "; to load them too, give a complete file of this backbone" if is_in_backbone else ""
+                lines.append(f"  {warning}{problem}, so untrained: {shorten(names)}{advice}")
         return "\n".join(lines)
 
     def _summary(self) -> str:

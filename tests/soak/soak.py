@@ -137,12 +137,15 @@ def sample(folder: Path, driver: int, series: dict[str, Series]) -> None:
         "files of trials, MB": size(storage / "trials") / MB,
         "MLflow's store, MB": (folder / "mlflow.db").stat().st_size / MB,
     }
-    main_process = psutil.Process(driver)
-    processes = {child.name(): child for child in main_process.children()} | {DRIVER: main_process}
-    for name in (DRIVER, RAYLET, GCS):
-        values[f"memory of the {name}, MB"] = processes[name].memory_info().rss / MB
-        values[f"descriptors of the {name}"] = processes[name].num_fds()
-        values[f"threads of the {name}"] = processes[name].num_threads()
+    try:
+        main_process = psutil.Process(driver)
+        processes = {child.name(): child for child in main_process.children()} | {DRIVER: main_process}
+        for name in (DRIVER, RAYLET, GCS):
+            values[f"memory of the {name}, MB"] = processes[name].memory_info().rss / MB
+            values[f"descriptors of the {name}"] = processes[name].num_fds()
+            values[f"threads of the {name}"] = processes[name].num_threads()
+    except (KeyError, psutil.NoSuchProcess):  # Ray is ending
+        return
     for name, value in values.items():
         column = series.setdefault(name, Series([], []))
         column.trials.append(ended)

@@ -139,6 +139,26 @@ def test_what_is_not_a_leftover_stays(make: Callable[[Path], Path], root: Path) 
     assert path.exists() and path.stat().st_mtime_ns == before, "nothing is created either"
 
 
+def test_a_folder_from_before_a_restart_of_this_machine_is_removed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    boot = root / "boot"
+    boot.write_text("the boot before\n")
+    monkeypatch.setattr(module, "_BOOT_ID", boot)
+    folder = leftover(root)
+    boot.write_text("this boot\n")
+    monkeypatch.setattr(module.socket, "gethostname", lambda: "another-host")
+    assert remove_leftovers(root) == []
+    monkeypatch.undo()
+    monkeypatch.setattr(module, "_BOOT_ID", boot)
+    assert remove_leftovers(root) == [folder]
+
+
+def test_containers_of_one_kernel_remove_leftovers_of_each_other(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = leftover(root)
+    monkeypatch.setattr(module.socket, "gethostname", lambda: "another-container")
+    monkeypatch.setattr(module, "_MACHINE_ID", root / "missing")
+    assert remove_leftovers(root) == [folder]
+
+
 def test_folders_of_other_users_stay(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = leftover(root)
     user = os.geteuid()

@@ -1,5 +1,7 @@
 """A real MLflow server, on SQLite and on PostgreSQL, that is unreachable, hangs or ends during a sweep."""
 
+import http.client
+import http.server
 import signal
 import threading
 import time
@@ -140,3 +142,63 @@ def test_a_server_that_hangs_blocks_neither_the_writer_nor_the_end(
     wait(lambda: "mlflow-sender" not in {thread.name for thread in threading.enumerate()})
     server.signal(signal.SIGCONT)
     assert send_all(log, server.uri).events == 9
+
+
+class BusyProxy(http.server.BaseHTTPRequestHandler):
+    """Passes requests on to a server, but refuses two in three of them, by turns as busy and as unavailable."""
+
+    server: "BusyServer"
+
+    def do_GET(self) -> None:
+        self.server.requests += 1
+        if self.server.requests % 3:
+            body = b'{"error": "later"}' if self.server.requests % 2 else b"<html>later</html>"
+            self._answer(429 if self.server.requests % 3 == 1 else 503, body, {"Retry-After": "1"})
+            return
+        data = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        connection = http.client.HTTPConnection(self.server.target)
+        connection.request(self.command, self.path, data, dict(self.headers))
+        response = connection.getresponse()
+        self._answer(response.status, response.read(), {"Content-Type": response.getheader("Content-Type", "")})
+        connection.close()
+
+    do_POST = do_PUT = do_PATCH = do_GET
+
+    def _answer(self, status: int, body: bytes, headers: dict[str, str]) -> None:
+        self.send_response(status)
+        for name, value in (headers | {"Content-Length": str(len(body))}).items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *arguments: Any) -> None:
+        pass
+
+
+class BusyServer(http.server.ThreadingHTTPServer):
+    """The proxy's server."""
+
+    def __init__(self, target: str) -> None:
+        super().__init__(("127.0.0.1", 0), BusyProxy)
+        self.target, self.requests = target, 0
+
+
+def test_a_busy_server_gets_every_event(
+    impatient: None, server: RestartableServer, store: str, sweep: Callable, snapshot: Callable
+) -> None:
+    target = server.uri.removeprefix("http://")
+    log, write_until = sweep("busy")
+    server.start()
+    with BusyServer(target) as proxy:
+        threading.Thread(target=proxy.serve_forever, daemon=True).start()
+        uri = f"http://127.0.0.1:{proxy.server_port}"
+        write_until(23)
+        sender = Sender(log, uri)
+        wait(lambda: sender.last_error)
+        wait(lambda: sender.lag == 0)
+        assert sender.close(PATIENCE, PATIENCE) and not sender.last_error
+        proxy.shutdown()
+    recovered = content(server.uri, "busy", snapshot)
+    (log.parent / "tracking.cursor.json").unlink()
+    send_all(log, store)
+    assert recovered == content(store, "busy", snapshot)

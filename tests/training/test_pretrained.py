@@ -80,7 +80,7 @@ def test_the_report_names_the_file_its_digest_and_what_became_of_the_tensors(tmp
         f"pretrained weights: {tmp_path / 'a.pth'} (sha256 {digest})",
         "  loaded 118 of the backbone's 120 tensors; 8 of the file are left, 2 of them of a classifier",
         "  not used: backbone.w0, backbone.w1, backbone.w2, backbone.w3 and 4 more",
-        "  warning: absent, so untrained: backbone.bn1.weight",
+        "  warning: absent, so untrained: backbone.bn1.weight; to load them too, give a complete file of this backbone",
     ]
 
 
