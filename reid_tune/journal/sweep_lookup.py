@@ -13,6 +13,8 @@ from reid_tune.journal.state import SweepState, trial_run
 
 __all__ = ["load_state", "resume_command", "split_run_reference", "sweep_folder", "unknown_sweep_error"]
 
+_PROGRAMS = ("reid-tune", "__main__.py")
+
 
 def sweep_folder(name: str, storage: str = "runs") -> Path:
     """Return the folder of a sweep.
@@ -56,7 +58,9 @@ def split_run_reference(text: str) -> tuple[str, str]:
 
 
 def resume_command() -> str:
-    """Return the command line of this process with `--resume auto`."""
+    """Return the command line of this process with `--resume auto`; of another program the call in Python."""
+    if Path(sys.argv[0]).name not in _PROGRAMS:
+        return "run_sweep(..., resume='auto')"
     words = [word for word in sys.argv[1:] if not word.startswith("--resume=")]
     if "--resume" in words:
         option = words.index("--resume")

@@ -30,10 +30,12 @@ def no_key(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_resume_command_is_this_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["/bin/x", "sweep", "a b.yaml", "train.num_epochs=3"])
+    monkeypatch.setattr(sys, "argv", ["/bin/reid-tune", "sweep", "a b.yaml", "train.num_epochs=3"])
     assert resume_command() == "reid-tune sweep 'a b.yaml' train.num_epochs=3 --resume auto"
-    monkeypatch.setattr(sys, "argv", ["/bin/x", "sweep", "a.yaml", "--resume=auto"])
+    monkeypatch.setattr(sys, "argv", ["/bin/reid-tune", "sweep", "a.yaml", "--resume=auto"])
     assert resume_command() == "reid-tune sweep a.yaml --resume auto"
+    monkeypatch.setattr(sys, "argv", ["/lib/ipykernel_launcher.py", "-f", "kernel.json"])
+    assert resume_command() == "run_sweep(..., resume='auto')"
 
 
 def begun(folder: Path, key: str | None, lock: str | None) -> SweepConfig:

@@ -5,6 +5,7 @@ import os
 import secrets
 import signal
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -117,8 +118,9 @@ def _connect(folder: Path | None = None, **options: Any) -> Iterator[None]:
         ray.init(log_to_driver=False, logging_level="error", configure_logging=True, **options)
     except Exception as error:  # Ray raises a bare Exception where its processes do not answer.
         raise _start_error(options["address"], error) from None
-    # Ray's handler would end this process at once.
-    signal.signal(signal.SIGTERM, terminate or signal.SIG_DFL)
+    if threading.current_thread() is threading.main_thread():  # Ray, too, sets handlers there only.
+        # Ray's handler would end this process at once.
+        signal.signal(signal.SIGTERM, terminate or signal.SIG_DFL)
     try:
         with exit_when_cluster_is_lost(folder):
             yield
