@@ -7,6 +7,7 @@ from typing import Any
 
 from reid_tune.config.checks import describe_without_effect, find_errors, find_sampling_errors, find_warnings
 from reid_tune.config.experiment import Experiment, canonical_key, flatten, unflatten
+from reid_tune.config.keys import spec_values
 from reid_tune.config.model import is_vit
 from reid_tune.config.pydantic_messages import Fault, combine_errors, shorten, validate
 from reid_tune.config.resolved_values import ResolvedValues, resolve_values
@@ -114,13 +115,13 @@ def with_parameters(base: Experiment, parameters: Mapping[str, Any], source: str
 
     Args:
         base: The experiment.
-        parameters: New values by dotted key.
+        parameters: New values by dotted key; names of bundles are left out.
         source: Name of the new experiment in error messages.
 
     Raises:
         InputError: A value is out of its range, or a rule between fields is broken.
     """
-    experiment = validate(Experiment, unflatten(flatten(base.model_dump()) | dict(parameters)), source)
+    experiment = validate(Experiment, unflatten(flatten(base.model_dump()) | spec_values(parameters)), source)
     if errors := find_sampling_errors(experiment):
         raise combine_errors(source, errors)
     return experiment

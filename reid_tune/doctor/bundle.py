@@ -130,7 +130,7 @@ def _logs(file: Path, trees: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[
     tree = trees.get("file.yaml", {})
     storage, name = str(tree.get("storage", "runs")), str(tree.get("name", ""))
     results = Path(str(tree.get("results_dir", "results")))
-    folder = results if "space" not in tree else Path(storage) / name
+    folder = Path(storage) / name if "space" in tree or "bundle" in tree else results
     if is_url(storage) or not folder.is_dir():
         return
     for log in sorted(folder.glob(f"**/{EVENTS}"))[:_MAX_LOGS]:

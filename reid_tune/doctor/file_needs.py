@@ -24,27 +24,26 @@ def is_sweep_file(path: Path) -> bool:
     Raises:
         InputError: the file cannot be read.
     """
-    return "space" in read_yaml(path)
+    return not read_yaml(path).keys().isdisjoint(("space", "bundle"))
 
 
 def check_file(path: Path) -> Iterator[Check]:
     """Check a spec or a search-space file, and then what it names."""
-    loaded = list[tuple[Experiment, str | None, str]]()
+    loaded = list[tuple[Experiment, str | None, list[str]]]()
 
     def load() -> str:
         if is_sweep_file(path):
             sweep = load_sweep(path)
-            loaded.append((sweep.experiment, sweep.file.storage, sweep.weights_reference))
+            loaded.append((sweep.experiment, sweep.file.storage, sweep.weights))
             return f"{path} is a valid search-space file"
-        loaded.append((load_spec(path).experiment, None, ""))
+        experiment = load_spec(path).experiment
+        loaded.append((experiment, None, list(filter(None, [experiment.model.pretrained_model_path]))))
         return f"{path} is a valid spec"
 
     yield check_call("file", load)
-    for experiment, storage, reference in loaded:
+    for experiment, storage, weights in loaded:
         yield from _check_data(experiment)
-        weights = reference or experiment.model.pretrained_model_path
-        if weights:
-            yield check_weights(weights)
+        yield from map(check_weights, weights)
         if storage is not None:
             yield check_storage(storage)
         else:

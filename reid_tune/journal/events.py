@@ -1,6 +1,6 @@
 """The events of a log: one record for each kind."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from reid_tune.journal.event_line import EventError, EventRecord, parse_line, to_line
@@ -53,7 +53,7 @@ class SweepHeader(EventRecord):
         tracking_uri: Address of the MLflow server or store, without credentials.
         sweep: Contents of the search-space file, with all defaults.
         spec: The experiment spec by dotted keys, without the encryption key.
-        weights: Reference to a registered model that the pretrained weights were copied from; None without one.
+        weights: By reference to a model, such as `models:/NAME@ALIAS`, the copy of its weights in the sweep's folder.
     """
 
     kind = "sweep"
@@ -63,7 +63,7 @@ class SweepHeader(EventRecord):
     sweep: dict[str, Any]
     spec: dict[str, Any]
     lock: str | None = None
-    weights: str | None = None
+    weights: dict[str, str] = field(default_factory=dict)
 
     @property
     def objectives(self) -> list[str]:

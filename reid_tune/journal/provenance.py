@@ -4,6 +4,7 @@ import hashlib
 import os
 import platform
 import subprocess
+from collections.abc import Iterable
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -52,15 +53,20 @@ def collect_environment(experiment: Experiment) -> dict[str, Any]:
     }
 
 
-def training_file_digests(experiment: Experiment) -> dict[str, str]:
+def training_file_digests(experiment: Experiment, weights: Iterable[str] = ()) -> dict[str, str]:
     """Return the digests of what a training of the spec reads: `training data` and `pretrained weights`, if any.
+
+    Args:
+        experiment: The spec.
+        weights: Further files of pretrained weights, which add `pretrained weights FILE`.
 
     Raises:
         InputError: A folder or the weights cannot be read.
     """
-    weights = experiment.model.pretrained_model_path
     digests = {_DATA: fingerprint(*experiment.dataset.train_folders)}
-    return digests | ({_WEIGHTS: _sha256(ensure_local_file(weights))} if weights else {})
+    if experiment.model.pretrained_model_path:
+        digests[_WEIGHTS] = _sha256(ensure_local_file(experiment.model.pretrained_model_path))
+    return digests | {f"{_WEIGHTS} {file}": _sha256(ensure_local_file(file)) for file in weights}
 
 
 def _sha256(path: Path) -> str:

@@ -20,7 +20,7 @@ from reid_tune.report.formatting import (
 )
 from reid_tune.report.sentences import data_sentences, tied_candidates
 from reid_tune.report.summary import finalist_scores, ranked_trials, run_states, winner_number
-from reid_tune.search.parameters import searched_parameters
+from reid_tune.search.parameters import searched_parameters, space_parameters
 from reid_tune.storage.download_cache import display_path
 from reid_tune.tables import format_metric, format_percent
 
@@ -99,7 +99,7 @@ def space_table(state: SweepState, best: RunState | None) -> HtmlTable:
     """Return the searched keys with their ranges, the spec's values and those of the best trial."""
     columns = [("searched", "text"), ("range", "text"), ("spec", "")] + ([("best trial", "")] if best else [])
     rows = []
-    for key in searched_parameters(state):
+    for key in space_parameters(state):
         best_value = [format_parameter(key, best)] if best else []
         rows.append([key.key, inline_yaml(key.range), format_value(key.spec_value), *best_value])
     return HtmlTable(columns, rows)

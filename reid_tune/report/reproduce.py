@@ -9,6 +9,7 @@ import yaml
 
 from reid_tune.config.defaults import backbone_defaults
 from reid_tune.config.experiment import unflatten
+from reid_tune.config.keys import spec_values
 from reid_tune.config.load import with_parameters
 from reid_tune.config.unused_fields import unused_fields
 from reid_tune.errors import InputError
@@ -99,7 +100,7 @@ def reproduce_command(state: SweepState, run: RunState, spec: Path) -> Reproduce
     name = f"trial-{run.number}" if run.name.startswith("trials/") else run.name.replace("/", "-")
     results = {"train.results_dir": f"results/{state.header.name}-{name}"}
     is_exact = experiment.train.deterministic and resources.workers == 1 and experiment.train.seed >= 0
-    overrides = {**run.parameters, **unused, **workers, **results}
+    overrides = {**spec_values(run.parameters), **unused, **workers, **results}
     return ReproduceCommand(spec, overrides, _environment(resources), is_exact)
 
 

@@ -66,7 +66,7 @@ def plan_sentences(plan: dict[str, Any]) -> Iterator[str]:
     if left_out := describe_accounts(accounts_from_dict(plan["data"])):
         yield left_out
     if plan["pretrained"]:
-        yield f"pretrained weights: {plan['pretrained']['file']}"
+        yield f"pretrained weights: {', '.join(plan['pretrained'])}"
     yield (
         f"a run: {plan['cpus_per_run']} CPU and {plan['gpus_per_run']:g} GPU, {plan['max_concurrent']} at once; "
         f"{format_duration(timing['start'])} to start, {format_duration(timing['epoch'])} for an epoch of "

@@ -6,6 +6,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
+from reid_tune.config.keys import is_bundle_key
 from reid_tune.journal.state import trial_run
 from reid_tune.search.study import Study
 from reid_tune.search_space.load import SweepConfig
@@ -32,24 +33,33 @@ def ranges_table(space: SearchSpace, title: str | None = None) -> Table:
     for parameter in space.parameters:
         for branch in parameter.branches:
             conditions = [f"{key}: {' or '.join(map(_format, values))}" for key, values in branch.when.items()]
-            spec_value = _format(space.base[parameter.key])
+            spec_value = _spec_value(space, parameter.key)
             cells = parameter.key, _format_range(branch.range), spec_value, ", ".join(conditions)
             table.add_row(*map(escape, cells))
     return table
 
 
 def suggestions_table(space: SearchSpace, suggestions: list[dict[str, Any]]) -> Table:
-    """Return a row for each trial; a key that a trial does not search, so that the spec's value applies, shows `-`."""
+    """Return a row for each trial, without the keys that its bundle fixes.
+
+    A key that a trial does not search, so that the spec's value applies, shows `-`.
+    """
     table = Table()
     table.add_column("trial", justify="right")
-    for parameter in space.parameters:
-        parts = parameter.key.split(".")
+    keys = [parameter.key for parameter in space.parameters if not parameter.is_fixed_by_bundle]
+    for key in keys:
+        parts = key.split(".")
         table.add_column(".".join(parts[-2:]) if parts[-1] == "name" else parts[-1], justify="right")
-    keys = [parameter.key for parameter in space.parameters]
-    table.add_row("0 (spec)", *(escape(_format(space.base[key])) for key in keys), style="cyan")
+    table.add_row("0 (spec)", *(escape(_spec_value(space, key)) for key in keys), style="cyan")
     for number, parameters in enumerate(suggestions, 1):
         table.add_row(str(number), *(escape(_format(parameters[key])) if key in parameters else "-" for key in keys))
     return table
+
+
+def _spec_value(space: SearchSpace, key: str) -> str:
+    """Return the spec's value, `-` for a bundle where the spec is not in one."""
+    value = space.base[key]
+    return "-" if value is None and is_bundle_key(key) else _format(value)
 
 
 def _format_range(range: Range) -> str:

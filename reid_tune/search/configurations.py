@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from reid_tune.config.keys import is_bundle_key
 from reid_tune.config.load import with_parameters
 from reid_tune.config.unused_fields import keys_with_conditions, unused_fields
 from reid_tune.search_space.load import SweepConfig
@@ -24,7 +25,7 @@ def configuration_key(sweep: SweepConfig, configuration: Mapping[str, Any]) -> s
         InputError: the configuration is not a valid spec.
     """
     values = sweep.space.base | dict(configuration)
-    keys = {parameter.key for parameter in sweep.space.parameters}
+    keys = {parameter.key for parameter in sweep.space.parameters if not is_bundle_key(parameter.key)}
     if not keys.isdisjoint(keys_with_conditions()):
         experiment = with_parameters(sweep.experiment, configuration, str(sweep.source))
         keys -= {field.key for field in unused_fields(experiment)}

@@ -34,7 +34,9 @@ class SpaceEncoding:
         self._distributions = {branch.name: branch.range.distributions(branch.name) for _, branch in branches}
         names = [name for distributions in self._distributions.values() for name in distributions]
         self._coordinates = {name: index for index, name in enumerate(names)}
-        leaves = [leaf for key, branch in branches for leaf in _leaves(key, branch.range)]
+        # The bundle tells the process what its fixed values would.
+        fixed = {parameter.key for parameter in space.parameters if parameter.is_fixed_by_bundle}
+        leaves = [leaf for key, branch in branches if key not in fixed for leaf in _leaves(key, branch.range)]
         self._numbers = list(dict.fromkeys(name for name, range_ in leaves if isinstance(range_, NumberRange)))
         self._choices = list(dict.fromkeys(name for name, range_ in leaves if not isinstance(range_, NumberRange)))
         self._options: dict[str, dict[str, int]] = {name: {} for name in self._choices}

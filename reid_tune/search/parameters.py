@@ -1,14 +1,17 @@
 """The searched parameters of a sweep, with the values that its trials have."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from reid_tune.config.experiment import canonical_key
+from reid_tune.config.keys import is_bundle_key
 from reid_tune.journal.state import RunState, SweepState
+from reid_tune.search_space.parse import parse_spaces
 from reid_tune.search_space.ranges import LOGARITHMIC_KINDS
 
-__all__ = ["SearchedParameter", "searched_parameters"]
+__all__ = ["SearchedParameter", "searched_parameters", "space_parameters"]
 
 
 @dataclass(frozen=True)
@@ -18,7 +21,7 @@ class SearchedParameter:
     Attributes:
         key: Dotted key of the spec.
         range: Entry of the search-space file, None if it has none.
-        spec_value: Value in the spec, which is that of trial 0.
+        spec_value: Value in the spec, which is that of trial 0; of a bundle its name, None if the spec is not in one.
     """
 
     key: str
@@ -38,10 +41,11 @@ class SearchedParameter:
 
     def values_by_trial(self, trials: list[RunState]) -> dict[int, Any]:
         """Return its values by trial number, without the trials in which its condition does not hold."""
+        in_trial0 = self.spec_value is not None or not is_bundle_key(self.key)
         return {
             trial.number: trial.parameters.get(self.key, self.spec_value)
             for trial in trials
-            if self.key in trial.parameters or trial.number == 0
+            if self.key in trial.parameters or (trial.number == 0 and in_trial0)
         }
 
     def is_numeric(self, trials: list[RunState]) -> bool:
@@ -68,9 +72,23 @@ def _kinds(entry: Any) -> set[str]:
 
 
 def searched_parameters(state: SweepState) -> list[SearchedParameter]:
-    """Return the parameters that trials search, in the file's order."""
+    """Return the parameters that trials search, in the file's order, without those that a trial's bundle fixes."""
+    return [parameter for parameter in space_parameters(state) if not _is_fixed_by_bundle(parameter.range)]
+
+
+def space_parameters(state: SweepState) -> list[SearchedParameter]:
+    """Return the parameters of the space that trials search, in the file's order."""
     header = state.header
     ranges = {canonical_key(key): entry for key, entry in header.sweep.get("space", {}).items()}
     ranges = {key: entry for key, entry in ranges.items() if not key.startswith("re_ranking.")}
     keys = dict.fromkeys([*ranges, *(key for trial in state.trials for key in trial.parameters)])
-    return [SearchedParameter(key, ranges.get(key), header.spec.get(key)) for key in keys]
+    spec: Mapping[str, Any] = header.spec
+    if any(map(is_bundle_key, keys)):
+        spec = parse_spaces(ranges, (), header.spec, header.name)[0].base
+    return [SearchedParameter(key, ranges.get(key), spec.get(key)) for key in keys]
+
+
+def _is_fixed_by_bundle(entry: Any) -> bool:
+    """Whether an entry of the search-space file has one value in each bundle that has the key."""
+    branches = entry if isinstance(entry, list) else [entry or {}]
+    return all("value" in branch and any(map(is_bundle_key, branch.get("when", {}))) for branch in branches)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from reid_tune.config.experiment import canonical_key
-from reid_tune.config.keys import LEAVES, nearest_key
+from reid_tune.config.keys import LEAVES, is_bundle_key, nearest_key, spec_values
 from reid_tune.config.load import with_parameters
 from reid_tune.errors import InputError
 from reid_tune.journal.sweep_lookup import load_state
@@ -74,7 +74,7 @@ def parse_user_point(sweep: SweepConfig, pairs: Mapping[str, Any], source: str) 
     values: dict[str, Any] = {}
     for key, value in pairs.items():
         name = canonical_key(str(key))
-        if name not in LEAVES:
+        if name not in LEAVES and not is_bundle_key(name):
             suggestion = nearest_key(name)
             raise InputError(f"{source}: unknown key {key}" + (f"; did you mean {suggestion}?" if suggestion else "."))
         if name not in searched:
@@ -83,13 +83,42 @@ def parse_user_point(sweep: SweepConfig, pairs: Mapping[str, Any], source: str) 
             raise InputError(f"{source}: {key} is given twice (an alias is a second spelling): keep one of them.")
         values[name] = typed_value(name, value)
     parameters = sweep.space.complete(values)
+    _require_bundles(sweep, parameters, values, source)
     for key, value in values.items():
         if key not in parameters:
             raise InputError(f"{source}: {key} is not searched with these values: its `when` does not hold; remove it.")
         if parameters[key] != value:
-            raise InputError(f"{source}: {key} = {value!r}: the space sets it to {parameters[key]!r} in all trials.")
+            raise InputError(f"{source}: {key} = {value!r}: the space sets it to {parameters[key]!r}.")
     _check(sweep, parameters, source)
     return parameters
+
+
+def _require_bundles(sweep: SweepConfig, parameters: Mapping[str, Any], values: Mapping[str, Any], source: str) -> None:
+    """Reject values that no bundle has.
+
+    Args:
+        sweep: Sweep with the space.
+        parameters: Configuration with the values.
+        values: Values by key, from which the configuration was completed.
+        source: Name of the values, for messages.
+
+    Raises:
+        InputError: no bundle has the name or the values.
+    """
+    for parameter in sweep.space.parameters:
+        key = parameter.key
+        if not is_bundle_key(key) or parameters[key] == values.get(key, parameters[key]) and parameters[key]:
+            continue
+        names = ", ".join(str(name) for branch in parameter.branches for name in branch.range.values() or ())
+        if values.get(key) is not None:
+            raise InputError(f"{source}: {key} = {values[key]!r} is not the name of a bundle; there are {names}.")
+        conditional = [other.key for other in sweep.space.parameters if key in other.condition_keys()]
+        differing = [
+            other for other in conditional if values.get(other, sweep.space.base[other]) != sweep.space.base[other]
+        ]
+        if differing:
+            text = ", ".join(f"{other} = {values[other]!r}" for other in differing)
+            raise InputError(f"{source}: no {key} has {text}; there are {names}.")
 
 
 def _best_of(sweep: SweepConfig, name: str, source: str, warnings: list[str]) -> list[InitialPoint]:
@@ -109,8 +138,10 @@ def _best_of(sweep: SweepConfig, name: str, source: str, warnings: list[str]) ->
         raise InputError(f"{source}: {name} has no full-length trial: name another sweep.")
     points = []
     for trial in best:
-        parameters = sweep.space.complete(state.header.spec | trial.parameters)
+        values = state.header.spec | trial.parameters
+        parameters = sweep.space.complete(values)
         try:
+            _require_bundles(sweep, parameters, spec_values(values), f"trial {name}/{trial.number} is left out")
             _check(sweep, parameters, f"trial {name}/{trial.number} is left out")
             points.append(InitialPoint(parameters, f"{name}/{trial.number}"))
         except InputError as error:

@@ -1,13 +1,14 @@
 """Conditional ranges: the range of a key that is searched, by the values of other keys."""
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from reid_tune.config.keys import is_bundle_key
 from reid_tune.search_space.ranges import Range
 
-__all__ = ["Branch", "Parameter", "check_conditions", "sort_by_conditions"]
+__all__ = ["Branch", "Parameter", "check_conditions", "find_missing_keys", "sort_by_conditions"]
 
 _MAX_COMBINATIONS = 20_000
 # Stands for all values that no condition names.
@@ -53,21 +54,35 @@ class Parameter:
         """Return the range that applies with the values of the keys before this one, None if the spec's value stays."""
         return next((branch for branch in self.branches if branch.applies(values)), None)
 
+    @property
+    def is_fixed_by_bundle(self) -> bool:
+        """Whether it has one value in each bundle that has the key."""
+        return all(
+            not branch.range.distributions(branch.name) and any(map(is_bundle_key, branch.when))
+            for branch in self.branches
+        )
+
     def condition_keys(self) -> list[str]:
         """Return the keys that the conditions name."""
         return list(dict.fromkeys(key for branch in self.branches for key in branch.when))
+
+
+def find_missing_keys(parameters: Iterable[Parameter], keys: Collection[str]) -> list[str]:
+    """Return an error for each key in a condition that is not among the keys of the space."""
+    return [
+        f"space.{parameter.key}: when: {other} is not in the space, so it has one value only."
+        for parameter in parameters
+        for other in parameter.condition_keys()
+        if other not in keys
+    ]
 
 
 def sort_by_conditions(parameters: Mapping[str, Parameter]) -> list[Parameter]:
     """Return the parameters in the given order, but each after those that its conditions name.
 
     Raises:
-        ValueError: a condition names a key that is not in the space, or conditions depend on each other in a circle.
+        ValueError: conditions depend on each other in a circle.
     """
-    for key, parameter in parameters.items():
-        for other in parameter.condition_keys():
-            if other not in parameters:
-                raise ValueError(f"space.{key}: when: {other} is not in the space, so it has one value only.")
     remaining, ordered = dict(parameters), list[Parameter]()
     while remaining:
         free = [key for key in remaining if remaining.keys().isdisjoint(remaining[key].condition_keys())]

@@ -1,26 +1,29 @@
 """Load a search-space file and the spec that it names."""
 
+import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from reid_tune.checkpoints.filenames import is_reference
-from reid_tune.config.experiment import Experiment
-from reid_tune.config.load import build_spec
-from reid_tune.config.pydantic_messages import validate
+from reid_tune.config.experiment import Experiment, canonical_key
+from reid_tune.config.load import LoadedSpec, build_spec
+from reid_tune.config.pydantic_messages import combine_errors, find_faults
 from reid_tune.config.resolved_values import find_path_problem
 from reid_tune.config.yaml_reader import parse_overrides, read_yaml
 from reid_tune.errors import InputError, error_context
-from reid_tune.search_space.parse import parse_spaces
+from reid_tune.search_space.bundles import expand_bundles
+from reid_tune.search_space.parse import find_space_errors
 from reid_tune.search_space.schema import UNION_TAGS, SweepFile
 from reid_tune.search_space.space import SearchSpace, grid_configurations, plain_values
+from reid_tune.search_space.weights import WEIGHTS_KEY, absolute_path, absolute_weights
 from reid_tune.storage.download_cache import mirror_folder
 from reid_tune.storage.object_store import is_url
 from reid_tune.storage.s3 import S3Store
 
 __all__ = ["SweepConfig", "load_sweep"]
 
+_DEFAULT_TRIALS = 32
 _MAX_COUNTED = 10_000  # configurations of a space without continuous ranges
 
 
@@ -36,8 +39,7 @@ class SweepConfig:
         folder: Folder with the sweep's files; for a sweep at `s3://...` the driver's copy of them.
         source: Path of the search-space file, for messages.
         remote: Object store with the sweep's files, None if they are on this machine.
-        weights_reference: Reference such as `models:/NAME@ALIAS` that the spec's file of pretrained weights replaces,
-            empty if the spec names a file or nothing.
+        weights_references: By reference such as `models:/NAME@ALIAS` the file of pretrained weights that replaces it.
         notes: Lines about values of the spec that have no effect or were left out.
     """
 
@@ -48,13 +50,21 @@ class SweepConfig:
     folder: Path
     source: Path
     remote: S3Store | None = None
-    weights_reference: str = ""
+    weights_references: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     @property
     def location(self) -> str:
         """Address or folder of the sweep's files, for messages."""
         return str(self.remote or self.folder)
+
+    @property
+    def weights(self) -> list[str]:
+        """Files of pretrained weights and references to them, of the spec and of all trials, each once."""
+        branches = (branch for parameter in self.space.parameters for branch in parameter.branches)
+        ranges = [branch.range.values() or () for branch in branches if branch.name.partition("#")[0] == WEIGHTS_KEY]
+        values = [self.experiment.model.pretrained_model_path, *itertools.chain.from_iterable(ranges)]
+        return [str(value) for value in dict.fromkeys(values) if value]
 
 
 def load_sweep(path: Path | str, overrides: Sequence[str] = ()) -> SweepConfig:
@@ -67,28 +77,74 @@ def load_sweep(path: Path | str, overrides: Sequence[str] = ()) -> SweepConfig:
         overrides: `sweep.KEY=value` for the file, `key=value` for the spec.
 
     Raises:
-        InputError: the file or the spec is invalid; all errors of one of them are named.
+        InputError: the file or the spec is invalid; all errors of the file are named, or all of the spec.
     """
     path = Path(path)
     pairs = parse_overrides(overrides)
     file_overrides = {key.removeprefix("sweep."): value for key, value in pairs.items() if key.startswith("sweep.")}
     spec_overrides = {key: value for key, value in pairs.items() if not key.startswith("sweep.")}
     tree = _override(read_yaml(path), file_overrides)
-    file = validate(SweepFile, tree, str(path), union_tags=UNION_TAGS)
-    for key, value in (("spec", file.spec), ("storage", file.storage)):
-        if problem := find_path_problem(value):
-            raise InputError(f"{path}: {key}: {problem}.")
-    spec = (path.parent / file.spec).resolve()
-    loaded = build_spec(read_yaml(spec), {**spec_overrides, "dataset.validation": "holdout"}, str(spec))
+    file, faults = find_faults(SweepFile, tree, union_tags=UNION_TAGS)
+    errors = [fault.message for fault in faults]
+    errors += [
+        f"{key}: {problem}." for key in ("spec", "storage") if (problem := find_path_problem(str(tree.get(key, ""))))
+    ]
+    loaded, spec_error = _load_spec(path, tree, spec_overrides)
+    experiment = _trial_base(loaded.experiment if loaded else Experiment())
+    entries = _space_entries(tree, errors)
+    texts = [text for text in _sequence(tree.get("constraints")) if isinstance(text, str)]
+    if "space" not in tree and "bundle" not in tree:
+        errors.append("space is missing.")
+    space, re_ranking = find_space_errors(entries, texts, plain_values(experiment), str(path), errors, bool(loaded))
+    if errors:
+        raise combine_errors(str(path), errors)
+    if spec_error:
+        raise spec_error
+    assert file and loaded
+    if any(parameter.key == WEIGHTS_KEY for parameter in space.parameters):
+        entries = space.as_entries() | re_ranking.as_entries()  # with absolute paths
+    file = _with_defaults(file.model_copy(update={"space": entries, "bundle": ()}), space, path)
     remote = None
     if is_url(file.storage):
         with error_context(f"{path}: storage = {file.storage!r}"):
             remote = S3Store(file.storage) / file.name
     folder = (mirror_folder("drivers", file.storage) if remote else Path(file.storage)).absolute() / file.name
-    experiment = _trial_base(loaded.experiment)
-    space, re_ranking = parse_spaces(file.space, file.constraints, plain_values(experiment), str(path))
-    file = _with_budget(file, space, path)
     return SweepConfig(file, space, re_ranking, experiment, folder, path, remote, notes=loaded.notes)
+
+
+def _load_spec(
+    path: Path, tree: Mapping[str, Any], overrides: Mapping[str, Any]
+) -> tuple[LoadedSpec | None, InputError | None]:
+    """Return the spec that a search-space file names, or the reason why it cannot be loaded; neither without a name."""
+    name = tree.get("spec")
+    if not isinstance(name, str) or not name or find_path_problem(name):
+        return None, None
+    spec = (path.parent / name).resolve()
+    try:
+        return build_spec(read_yaml(spec), {**overrides, "dataset.validation": "holdout"}, str(spec)), None
+    except InputError as error:
+        return None, error
+
+
+def _space_entries(tree: Mapping[str, Any], errors: list[str]) -> dict[str, Any]:
+    """Return the entries of the section `space` with those of all bundles, which come first."""
+    section = tree.get("space", {})
+    space = {str(key): entry for key, entry in section.items()} if isinstance(section, Mapping) else {}
+    bundles = expand_bundles(tree.get("bundle", ()), errors)
+    for key in space:
+        if canonical_key(key) in bundles:
+            errors.append(f"space.{key} is also in a bundle: keep one of the two.")
+    return bundles | {key: entry for key, entry in space.items() if canonical_key(key) not in bundles}
+
+
+def _sequence(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, list | tuple) else ()
+
+
+def _with_defaults(file: SweepFile, space: SearchSpace, path: Path) -> SweepFile:
+    """Return the file with the defaults that follow from other values."""
+    registry = file.registry.model_copy(update={"model": file.registry.model or file.name})
+    return _with_budget(file.model_copy(update={"registry": registry}), space, path)
 
 
 def _with_budget(file: SweepFile, space: SearchSpace, path: Path) -> SweepFile:
@@ -97,10 +153,10 @@ def _with_budget(file: SweepFile, space: SearchSpace, path: Path) -> SweepFile:
     if file.search.sampler == "grid":
         grid_size = 1 + len(grid_configurations(space))
         trials = min(trials or grid_size, grid_size)
-    elif not trials:
-        raise InputError(f"{path}: budget.trials is missing.")
-    elif space.is_finite:
-        trials = min(trials, 1 + _count_configurations(space, trials))
+    else:
+        trials = trials or _DEFAULT_TRIALS
+        if space.is_finite:
+            trials = min(trials, 1 + _count_configurations(space, trials))
     return file.model_copy(update={"budget": file.budget.model_copy(update={"trials": trials})})
 
 
@@ -132,16 +188,11 @@ def _trial_base(experiment: Experiment) -> Experiment:
     folders: dict[str, Any] = {}
     for key in ("test_dataset_dir", "query_dataset_dir"):
         if getattr(dataset, key):
-            folders[key] = _absolute(getattr(dataset, key))
-    train = tuple(map(_absolute, dataset.train_folders))
+            folders[key] = absolute_path(getattr(dataset, key))
+    train = tuple(map(absolute_path, dataset.train_folders))
     if train:
         folders["train_dataset_dir"] = train if len(train) > 1 else train[0]
     dataset = dataset.model_copy(update=folders)
-    if model.pretrained_model_path and not is_reference(model.pretrained_model_path):
-        model = model.model_copy(update={"pretrained_model_path": _absolute(model.pretrained_model_path)})
+    model = model.model_copy(update={"pretrained_model_path": absolute_weights(model.pretrained_model_path)})
     section = experiment.train.model_copy(update={"checkpoint_interval": experiment.train.num_epochs})
     return experiment.model_copy(update={"dataset": dataset, "model": model, "train": section})
-
-
-def _absolute(path: str) -> str:
-    return path if is_url(path) else str(Path(path).absolute())

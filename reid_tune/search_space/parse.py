@@ -6,15 +6,17 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from reid_tune.config.experiment import canonical_key, leaf_fields
-from reid_tune.config.keys import LEAVES, nearest_key
+from reid_tune.config.keys import LEAVES, is_bundle_key, nearest_key
 from reid_tune.config.pydantic_messages import combine_errors
-from reid_tune.errors import InputError
-from reid_tune.search_space.conditions import Branch, Parameter, check_conditions, sort_by_conditions
+from reid_tune.search_space.bundles import matching_bundle
+from reid_tune.search_space.conditions import Branch, Parameter, check_conditions, find_missing_keys, sort_by_conditions
 from reid_tune.search_space.constraints import Constraint, parse_constraint
 from reid_tune.search_space.range_syntax import parse_range
+from reid_tune.search_space.ranges import Choice
 from reid_tune.search_space.space import SearchSpace
+from reid_tune.search_space.weights import WEIGHTS_KEY, absolute_weights
 
-__all__ = ["parse_spaces", "typed_value"]
+__all__ = ["find_space_errors", "parse_spaces", "typed_value"]
 
 _FIELDS = dict(leaf_fields())
 _SEARCHABLE = ("model.", "dataset.", "train.")
@@ -22,7 +24,6 @@ _SEARCHABLE = ("model.", "dataset.", "train.")
 _RERANKING = ("re_ranking.k1", "re_ranking.k2", "re_ranking.lambda_value")
 # Set by the sweep itself, or without influence on the training of a trial.
 _FIXED = {
-    "model.pretrained_model_path",
     "dataset.train_dataset_dir",
     "dataset.test_dataset_dir",
     "dataset.query_dataset_dir",
@@ -45,7 +46,7 @@ _FIXED = {
 def parse_spaces(
     tree: Mapping[str, Any], constraints: Sequence[str], base: dict[str, Any], source: str
 ) -> tuple[SearchSpace, SearchSpace]:
-    """Parse the sections `space` and `constraints`.
+    """Parse the section `space`, with the entries of all bundles, and the section `constraints`.
 
     Args:
         tree: Section `space`.
@@ -57,12 +58,35 @@ def parse_spaces(
         The space of the trials, and the space of the stage `rerank`.
 
     Raises:
-        InputError: keys are unknown or cannot be searched, or ranges or expressions are malformed; all are named.
-            Otherwise: conditions are invalid.
+        InputError: keys are unknown or cannot be searched, or ranges, conditions or expressions are invalid; all are
+            named.
+    """
+    errors: list[str] = []
+    spaces = find_space_errors(tree, constraints, base, source, errors)
+    if errors:
+        raise combine_errors(source, errors)
+    return spaces
+
+
+def find_space_errors(
+    tree: Mapping[str, Any],
+    constraints: Sequence[str],
+    base: dict[str, Any],
+    source: str,
+    errors: list[str],
+    with_conditions: bool = True,
+) -> tuple[SearchSpace, SearchSpace]:
+    """Parse the sections and add one sentence for each error to `errors`; see `parse_spaces`.
+
+    Args:
+        errors: List of sentences.
+        with_conditions: Whether `base` is the spec, on whose values the conditions depend.
+
+    Returns:
+        The spaces, without the faulty keys and constraints.
     """
     parameters: dict[str, Parameter] = {}
     expressions = []
-    errors = [] if tree else ["space is empty: name at least one key with its range."]
     for key, entry in tree.items():
         name = canonical_key(str(key))
         try:
@@ -71,17 +95,35 @@ def parse_spaces(
             parameters[name] = _parse(name, entry)
         except ValueError as error:
             errors.append(f"space.{key}: {error}")
+    faulty = {canonical_key(str(key)) for key in tree} - parameters.keys()
+    missing = find_missing_keys(parameters.values(), parameters.keys() | faulty)
+    errors += missing
+    base = _with_bundles(base, parameters, known=not errors)
     for text in constraints:
         try:
             expressions.append(parse_constraint(text, base))
         except ValueError as error:
             errors.append(str(error))
-    if errors:
-        raise combine_errors(source, errors)
-    space, re_ranking = (_space(parameters, expressions, base, source, reranking) for reranking in (False, True))
-    if not space.parameters:
-        raise InputError(f"{source}: space has no key that trials search: add one to those of re_ranking.")
+    if not errors and not parameters.keys() - set(_RERANKING):
+        errors.append(
+            "space has no key that trials search: add one to those of re_ranking."
+            if parameters
+            else "space is empty: name at least one key with its range."
+        )
+    conditions = {key for parameter in parameters.values() for key in parameter.condition_keys()}
+    with_conditions = with_conditions and not missing and faulty.isdisjoint(conditions)
+    space, re_ranking = (
+        _space(parameters, expressions, base, source, errors, reranking, with_conditions) for reranking in (False, True)
+    )
     return space, re_ranking
+
+
+def _with_bundles(base: dict[str, Any], parameters: Mapping[str, Parameter], *, known: bool) -> dict[str, Any]:
+    """Return the spec's values with the name of its bundle, None if it is not known or the spec is not in a bundle."""
+    keys = [key for key in parameters if is_bundle_key(key)]
+    completed = base | dict.fromkeys(keys)
+    names = {key: matching_bundle(key, parameters.values(), base, completed) for key in keys} if known else {}
+    return completed | names
 
 
 def _space(
@@ -89,12 +131,18 @@ def _space(
     constraints: Sequence[Constraint],
     base: dict[str, Any],
     source: str,
+    errors: list[str],
     reranking: bool,
+    with_conditions: bool,
 ) -> SearchSpace:
-    """Return the part of a space that trials search, or the part of the re-ranking."""
+    """Return the part of a space that trials search, or the part of the re-ranking.
+
+    One sentence for each error is added to `errors`.
+    """
     selected = {name: parameter for name, parameter in parameters.items() if (name in _RERANKING) is reranking}
     others = parameters.keys() - selected.keys()
-    errors = [
+    count = len(errors)
+    errors += [
         f"space.{name} has a condition on {key}: re-ranking is searched separately from all other keys."
         for name, parameter in selected.items()
         for key in parameter.condition_keys()
@@ -103,33 +151,34 @@ def _space(
     errors += [
         f"constraints: {constraint.text}: re-ranking is searched separately from all other keys: write two constraints."
         for constraint in constraints
-        if others & set(constraint.keys) and selected.keys() & set(constraint.keys)
+        if reranking and others & set(constraint.keys) and selected.keys() & set(constraint.keys)
     ]
-    if errors:
-        raise combine_errors(source, errors)
-    try:
-        ordered = sort_by_conditions(selected)
-    except ValueError as error:
-        raise InputError(f"{source}: {error}") from None
-    errors = check_conditions(ordered, base)
-    if errors:
-        raise combine_errors(source, errors)
+    ordered = list(selected.values())
+    if len(errors) == count and with_conditions:
+        try:
+            ordered = sort_by_conditions(selected)
+            errors += check_conditions(ordered, base)
+        except ValueError as error:
+            errors.append(str(error))
     relevant = [constraint for constraint in constraints if not others & set(constraint.keys)]
     return SearchSpace(tuple(ordered), tuple(relevant), base, source)
 
 
 def _parse(key: str, entry: Any) -> Parameter:
-    if key not in LEAVES:
+    if key not in LEAVES and not is_bundle_key(key):
         suggestion = nearest_key(key)
         raise ValueError("the spec has no such key" + (f"; did you mean {suggestion}?" if suggestion else "."))
-    if key not in _RERANKING and (key in _FIXED or not key.startswith(_SEARCHABLE)):
+    if key in LEAVES and key not in _RERANKING and (key in _FIXED or not key.startswith(_SEARCHABLE)):
         raise ValueError(
             "this key cannot be searched: the sweep sets it, or it does not change the training of a trial."
         )
     several = isinstance(entry, list) and entry and all(isinstance(part, Mapping) for part in entry)
     entries = entry if several else [entry]
     names = [f"{key}#{index}" for index in range(len(entries))] if len(entries) > 1 else [key]
-    return Parameter(key, tuple(_branch(key, name, part) for name, part in zip(names, entries, strict=True)))
+    parameter = Parameter(key, tuple(_branch(key, name, part) for name, part in zip(names, entries, strict=True)))
+    if is_bundle_key(key) and not all(isinstance(branch.range, Choice) for branch in parameter.branches):
+        raise ValueError("write the names of the bundles as a choice.")
+    return parameter
 
 
 def _branch(key: str, name: str, entry: Any) -> Branch:
@@ -149,10 +198,14 @@ def _branch(key: str, name: str, entry: Any) -> Branch:
 def typed_value(key: str, value: Any) -> Any:
     """Return a value as the field reads it, as plain data. A value that the field rejects is returned unchanged.
 
-    Preflight reports the rejected ones.
+    Preflight reports the rejected ones. Paths become absolute, and names of bundles text.
     """
+    if is_bundle_key(key):
+        return value if value is None else str(value)
     if key not in _FIELDS:
         return value
+    if key == WEIGHTS_KEY:
+        return absolute_weights(value)
     adapter: TypeAdapter[Any] = TypeAdapter(_FIELDS[key].annotation or Any)
     try:
         return adapter.dump_python(adapter.validate_python(value), mode="json")

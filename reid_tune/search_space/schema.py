@@ -60,7 +60,9 @@ def _patience_form(value: Any) -> str:
 
 
 class Budget(Section):
-    trials: int = Field(0, ge=1, description="Trials, including trial 0; a grid without it is searched completely.")
+    trials: int = Field(
+        0, ge=1, description="Trials, including trial 0; by default 32, and all configurations of a grid."
+    )
     hours: float | None = Field(None, gt=0, description="Hours in which a driver runs, over all stages.")
     gpu_hours: float | None = Field(None, gt=0, description="GPU-hours that runs hold, over all stages.")
     cpu_hours: float | None = Field(None, gt=0, description="CPU-hours that runs hold, over all stages.")
@@ -132,7 +134,7 @@ class Resources(Section):
 
 
 class Registry(Section):
-    model: str = Field(..., min_length=1)
+    model: str = Field("", min_length=1, description="Name of the registered model; by default that of the sweep.")
     alias: str = Field("champion", min_length=1)
 
 
@@ -143,7 +145,10 @@ class SweepFile(Section):
         Annotated[Objective, Tag(_OBJECTIVE_FORMS[0])] | Annotated[tuple[Objective, ...], Tag(_OBJECTIVE_FORMS[1])],
         Discriminator(_objective_form),
     ] = Field(default_factory=Objective)
-    space: dict[str, Any]
+    space: dict[str, Any] = {}
+    bundle: Any = Field(
+        (), description="Keys whose values are chosen together: a list of {name, key: value or range}, or named lists."
+    )
     constraints: list[str] = []
     search: SearchSettings = Field(default_factory=SearchSettings)
     scheduler: SchedulerSettings = Field(default_factory=SchedulerSettings)
@@ -153,7 +158,7 @@ class SweepFile(Section):
     resources: Resources = Field(default_factory=Resources)
     keep: int = Field(3, ge=0, description="Best trials whose checkpoints are kept, in addition to trial 0.")
     storage: str = Field("runs", min_length=1)
-    registry: Registry
+    registry: Registry = Field(default_factory=Registry)
 
     @property
     def objectives(self) -> tuple[Objective, ...]:

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from reid_tune.config.experiment import Experiment, flatten
+from reid_tune.config.keys import is_bundle_key
 from reid_tune.errors import InputError
+from reid_tune.search_space.bundles import matching_bundle
 from reid_tune.search_space.conditions import Branch, Parameter
 from reid_tune.search_space.constraints import Constraint
 from reid_tune.search_space.ranges import Range
@@ -31,7 +33,7 @@ class SearchSpace:
     Attributes:
         parameters: Searched keys in the file's order, but each after those that its conditions name.
         constraints: Expressions that every configuration must satisfy.
-        base: The spec's values by key, as plain data.
+        base: The spec's values by key, as plain data, and the name of its bundle, None if it is not in one.
         source: Path of the file, for messages.
     """
 
@@ -78,13 +80,18 @@ class SearchSpace:
         return (configuration for configuration in combinations if not self.broken_constraints(configuration))
 
     def complete(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the configuration with the given values of searched keys and the spec's for the others."""
+        """Return the configuration with the given values of searched keys and the spec's for the others.
+
+        A bundle that is not given is the one that has the values, None if no bundle has them.
+        """
         configuration: dict[str, Any] = {}
         for parameter in self.parameters:
             branch = parameter.active_branch(ChainMap(configuration, self.base))
             if branch is None:
                 continue
-            if branch.range.distributions(branch.name):
+            if is_bundle_key(parameter.key):
+                configuration[parameter.key] = matching_bundle(parameter.key, self.parameters, values, self.base)
+            elif branch.range.distributions(branch.name):
                 configuration[parameter.key] = values.get(parameter.key, self.base[parameter.key])
             else:  # The range has one value only.
                 configuration[parameter.key] = branch.range.decode(branch.name, {})

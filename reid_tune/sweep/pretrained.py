@@ -1,7 +1,7 @@
-"""Pin the pretrained weights that a spec names by a reference: one file for all runs of a sweep."""
+"""Pin the pretrained weights that a sweep names by references: one file of each for all runs."""
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 
@@ -11,50 +11,59 @@ from reid_tune.files import write_atomic
 from reid_tune.journal.event_log import EVENTS, read_header
 from reid_tune.journal.events import SweepHeader, TrainingHeader
 from reid_tune.search_space.load import SweepConfig
+from reid_tune.search_space.parse import parse_spaces
+from reid_tune.search_space.space import plain_values
+from reid_tune.search_space.weights import WEIGHTS_KEY, replace_texts
 from reid_tune.tasks.common.model_references import CHECKPOINT, resolve_model
 
 __all__ = ["pinned_pretrained_weights"]
 
-_KEY = "model.pretrained_model_path"
 _FOLDER = "pretrained"
 
 
 @contextmanager
 def pinned_pretrained_weights(sweep: SweepConfig, header: SweepHeader | TrainingHeader | None) -> Iterator[SweepConfig]:
-    """Yield the sweep with a file instead of a reference such as `models:/NAME@ALIAS`.
+    """Yield the sweep with files instead of references such as `models:/NAME@ALIAS`, in its spec and its space.
 
-    A sweep that has begun keeps the file of its log, even if the reference names another model now. Otherwise the file
-    is a copy in the sweep's folder, where every node finds it. It is removed after the block unless the sweep has begun
-    in the block.
+    A sweep that has begun keeps the files of its log, even if the references name other models now. Otherwise the files
+    are copies in the sweep's folder, where every node finds them. They are removed after the block unless the sweep has
+    begun in the block.
 
     Args:
         sweep: Sweep as loaded.
         header: First event of the sweep's log, None before it begins.
 
     Raises:
-        InputError: the reference names no model, or the storage cannot be written.
+        InputError: a reference names no model, or the storage cannot be written.
         InfrastructureError: the MLflow store or the storage is unreachable, or the disk is full.
     """
-    reference = sweep.experiment.model.pretrained_model_path or ""
-    if not is_reference(reference):
-        yield sweep
+    references = list(filter(is_reference, sweep.weights))
+    pinned = header.weights if isinstance(header, SweepHeader) else {}
+    if pinned.keys() == set(references):
+        yield _with(sweep, pinned) if references else sweep
         return
-    if isinstance(header, SweepHeader) and header.weights == reference:
-        yield _with(sweep, header.spec[_KEY], reference)
-        return
+    copies: dict[str, str] = {}
+    try:
+        for reference in references:
+            copies[reference] = _copy(sweep, reference)
+        yield _with(sweep, copies)
+    finally:
+        header = read_header(sweep.folder / EVENTS)
+        kept = header.weights.values() if isinstance(header, SweepHeader) else ()
+        for file in copies.values():
+            if file not in kept:
+                _remove(sweep, file.removeprefix(f"{sweep.location}/"))
+
+
+def _copy(sweep: SweepConfig, reference: str) -> str:
+    """Copy the weights that a reference names to the sweep's folder, and return the address of the copy."""
     content = resolve_model(reference, CHECKPOINT).read_bytes()
     name = f"{_FOLDER}/{secrets.token_hex(8)}.pth"  # unique, as another process removes its own copy
     if sweep.remote:
         sweep.remote.write(name, content)
     else:
         write_atomic(sweep.folder / name, content)
-    file = f"{sweep.location}/{name}"
-    try:
-        yield _with(sweep, file, reference)
-    finally:
-        header = read_header(sweep.folder / EVENTS)
-        if header is None or header.spec[_KEY] != file:
-            _remove(sweep, name)
+    return f"{sweep.location}/{name}"
 
 
 def _remove(sweep: SweepConfig, name: str) -> None:
@@ -68,7 +77,12 @@ def _remove(sweep: SweepConfig, name: str) -> None:
         sweep.folder.rmdir()
 
 
-def _with(sweep: SweepConfig, file: str, reference: str) -> SweepConfig:
+def _with(sweep: SweepConfig, files: Mapping[str, str]) -> SweepConfig:
+    """Return the sweep with files in place of references."""
+    weights = sweep.experiment.model.pretrained_model_path
+    experiment = with_parameters(sweep.experiment, {WEIGHTS_KEY: files.get(weights or "", weights)}, "the sweep")
+    file = sweep.file.model_copy(update={"space": replace_texts(sweep.file.space, files)})
+    space, re_ranking = parse_spaces(file.space, file.constraints, plain_values(experiment), str(sweep.source))
     return replace(
-        sweep, experiment=with_parameters(sweep.experiment, {_KEY: file}, "the sweep"), weights_reference=reference
+        sweep, file=file, space=space, re_ranking=re_ranking, experiment=experiment, weights_references=dict(files)
     )

@@ -150,7 +150,7 @@ def make_header(sweep: SweepConfig) -> SweepHeader:
         tracking_uri=redact(tracking_uri()),
         sweep=sweep.file.model_dump(mode="json"),
         spec=sweep.experiment.parameters(),
-        weights=sweep.weights_reference or None,
+        weights=dict(sweep.weights_references),
     )
 
 

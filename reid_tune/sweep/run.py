@@ -28,6 +28,7 @@ from reid_tune.sweep.resume import (
     stages_to_redo,
 )
 from reid_tune.sweep.stages.preflight import run_preflight
+from reid_tune.sweep.weights_check import require_same_weights
 from reid_tune.tracking.store import connection_error, tracking_uri, with_credentials
 
 __all__ = ["open_sweep_files", "plan_sweep", "run_sweep"]
@@ -101,13 +102,15 @@ def _run_pinned(
         raise InputError(f"--from {start}: there is no sweep {sweep.file.name} in {sweep.location} yet: leave it out.")
     key = find_passphrase(sweep.experiment)
     checks = run_preflight(sweep, stages, address)
+    if past:
+        require_same_weights(sweep, state.stages.get(STAGES[0], {}).get("pretrained", {}), checks.pretrained)
     error = connection_error(with_credentials(state.header.tracking_uri) if past else tracking_uri())
     if error:
         print_warning(console, f"{error} The event log keeps what MLflow misses; the stage register will need MLflow.")
-    if sweep.weights_reference:
+    for reference in sweep.weights_references:
         print_warning(
             console,
-            f"if {sweep.weights_reference} was trained on images of this training set, it has seen the held-out "
+            f"if {reference} was trained on images of this training set, it has seen the held-out "
             "identities, and their scores are too good: compare on other data.",
         )
     with ray_session(address, key):

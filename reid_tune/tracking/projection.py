@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from reid_tune.config.keys import spec_values
 from reid_tune.journal.events import (
     ArtifactWritten,
     AttemptStarted,
@@ -145,7 +146,7 @@ class Projection:
             self._writer.log_file(run, path, event.folder)
         else:
             parameters = event.parameters if isinstance(event, RunSuggested) else {}
-            self._writer.log_text(run, spec_yaml(public_spec({**self._spec, **parameters})), "spec.yaml")
+            self._writer.log_text(run, spec_yaml(public_spec({**self._spec, **spec_values(parameters)})), "spec.yaml")
 
     def describe(self) -> None:
         """Write the description, if it may have changed."""

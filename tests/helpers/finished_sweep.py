@@ -52,7 +52,7 @@ CHECKED = PreflightResult(
     training_identities=601,
     held_out_identities=150,
     initial_points=[{"parameters": GIVEN, "origin": "earlier/7"}],
-    pretrained={"file": "/weights/net.pth", "sha256": "feed"},
+    pretrained={"/weights/net.pth": "feed"},
     warnings=["few & far"],
 )
 MEASURED = ProbeResult(decoding=1, start=5, step=0.2, steps=20, validation=1, memory=10**9, gpu_memory=0)

@@ -95,7 +95,7 @@ def plan(**probe: float) -> dict[str, Any]:
         "data": {"train": {"files": 1003, "used": 1000, "left_out": {"name": 2, "system": 1}}},
         "training_identities": 50,
         "held_out_identities": 10,
-        "pretrained": None,
+        "pretrained": {},
         "cpus_per_run": 1,
         "gpus_per_run": 1,
         "max_concurrent": 2,

@@ -143,7 +143,7 @@ def test_what_a_user_gives_joins_the_spec_s_values(
         ({NAME: "Nadam"}, [f"{NAME} = 'Nadam'"]),
         ({SIZE: 30}, ["multiple"]),
         ({SOFT: True, MARGIN: 0.2}, [f"{MARGIN} is not searched with these values", "`when`"]),
-        ({GAMMA: 0.3}, [f"{GAMMA} = 0.3", "0.2 in all trials"]),
+        ({GAMMA: 0.3}, [f"{GAMMA} = 0.3", "the space sets it to 0.2."]),
         ({RATE: 0.9}, [f"the configuration breaks the constraint {RATE} < 0.5"]),
         ({STEPS: [2], "train.optim.steps": [2]}, ["given twice"]),
     ],

@@ -68,11 +68,11 @@ def check_nodes(sweep: SweepConfig) -> None:
         return
     _require_same_package(nodes)
     spec, key_check = _spec_and_key_check(sweep)
-    files = _read_files(spec, key_check)
+    files = _read_files(spec, sweep.weights, key_check)
     if files.error:
         raise InputError(f"this machine: {files.error}")
     with _temporary_store(sweep) as store:
-        files_of_nodes = _call_on_nodes(nodes, _mark_and_read_files, spec, key_check, store)
+        files_of_nodes = _call_on_nodes(nodes, _mark_and_read_files, spec, sweep.weights, key_check, store)
         for node, node_files in files_of_nodes.items():
             _require_same_files(nodes[node], node_files, files)
         nodes = {node: nodes[node] for node in files_of_nodes}
@@ -187,7 +187,9 @@ def _call_on_nodes(nodes: dict[str, str], function: Any, *arguments: Any) -> dic
     return results
 
 
-def _mark_and_read_files(node: str, spec: dict[str, Any], key_check: bytes | None, store: ObjectStore) -> _NodeFiles:
+def _mark_and_read_files(
+    node: str, spec: dict[str, Any], weights: list[str], key_check: bytes | None, store: ObjectStore
+) -> _NodeFiles:
     """Write a file with the node's id as its name to the store, and read the files that the sweep needs."""
     try:
         store.write(node, b"")
@@ -195,14 +197,14 @@ def _mark_and_read_files(node: str, spec: dict[str, Any], key_check: bytes | Non
         return _NodeFiles({}, f"it cannot write to the storage: {error}")
     except OSError as error:
         return _NodeFiles({}, f"it cannot write to the storage {store} ({error.strerror}): {_SHARED_ADVICE}")
-    return _read_files(spec, key_check)
+    return _read_files(spec, weights, key_check)
 
 
-def _read_files(spec: dict[str, Any], key_check: bytes | None) -> _NodeFiles:
+def _read_files(spec: dict[str, Any], weights: list[str], key_check: bytes | None) -> _NodeFiles:
     try:
         if key_check:
             decrypt(key_check, find_passphrase(), "the sweep")
-        return _NodeFiles(training_file_digests(Experiment.model_validate(spec)))
+        return _NodeFiles(training_file_digests(Experiment.model_validate(spec), weights))
     except (ReidTuneError, ValueError) as error:
         return _NodeFiles({}, f"{error} Every node needs the same files at the same paths.")
 

@@ -13,17 +13,16 @@ from reid_tune.data.images import require_readable
 from reid_tune.data.listing import POSSIBLE_IMAGES
 from reid_tune.errors import InputError, ReidTuneError, error_context
 from reid_tune.modeling.cost import model_cost
-from reid_tune.modeling.network import build_seeded_network
 from reid_tune.search.asha import rung_epochs
 from reid_tune.search.space_check import SAMPLE_COUNT, validate_space
 from reid_tune.search.warm_start import initial_points
 from reid_tune.search_space.load import SweepConfig
 from reid_tune.sweep.stages.rerank import list_settings
+from reid_tune.sweep.weights_check import load_weights_of
 from reid_tune.tasks.common.evaluation_sets import EvaluationSet, evaluation_sets
 from reid_tune.tracking.registry.names import check_alias, check_model_name
 from reid_tune.training.compiler import require_compiler
 from reid_tune.training.data_split import DataSplit, count_shared_identities, list_training_folders, load_split
-from reid_tune.training.pretrained import load_pretrained
 from reid_tune.training.state import require_divisible_batch
 
 __all__ = ["PreflightResult", "run_preflight"]
@@ -39,7 +38,7 @@ class PreflightResult:
         training_identities: Number of their identities.
         held_out_identities: Number of identities of the validation split.
         initial_points: Warm starts, each with its `parameters` and `origin`.
-        pretrained: File and digest of the pretrained weights, None without them.
+        pretrained: By file of pretrained weights, of the spec and of the space, its SHA-256 digest.
         data: Account of the files of each part of the data, see `FileAccount`.
         warnings: Sentences on what may be wrong.
     """
@@ -49,7 +48,7 @@ class PreflightResult:
     training_identities: int
     held_out_identities: int
     initial_points: list[dict[str, Any]]
-    pretrained: dict[str, str] | None
+    pretrained: dict[str, str]
     data: dict[str, dict[str, Any]]
     warnings: list[str]
 
@@ -76,15 +75,15 @@ def run_preflight(sweep: SweepConfig, stages: Collection[str], address: str | No
     _require_sweep_spec(sweep.experiment)
     if address is None:  # The nodes of a cluster may have other programs: the probe checks the node on which it runs.
         require_compiler(sweep.experiment, _device_type(sweep))
-    pretrained = _pretrained(sweep.experiment)
     samples = validate_space(sweep, SAMPLE_COUNT)
     _require_networks([sweep.experiment, *samples])
+    pretrained, weights_warnings = load_weights_of(sweep, samples)
     split, *repeats = _splits(sweep, stages)
     identities = _count_identities(split)
     fewest = min([identities, *map(_count_identities, repeats)])
     _require_identities(sweep, [sweep.experiment, *samples], fewest)
     require_readable([*split.train, *split.query, *split.gallery])
-    warnings, accounts = _warnings(sweep, split), dict(split.accounts)
+    warnings, accounts = weights_warnings + _warnings(sweep, split), dict(split.accounts)
     if "test" in stages:
         first, *others = _test_sets(sweep.experiment)
         accounts |= {name: account for test in (first, *others) for name, account in test.accounts.items()}
@@ -133,14 +132,6 @@ def _require_networks(experiments: list[Experiment]) -> None:
     """Build one network of each backbone, without memory, so that a misspelt one is rejected now."""
     for experiment in {experiment.model.backbone: experiment for experiment in experiments}.values():
         model_cost(experiment)
-
-
-def _pretrained(experiment: Experiment) -> dict[str, str] | None:
-    """Return file and digest of the pretrained weights after loading them into the network, None without them."""
-    if not experiment.model.pretrained_model_path:
-        return None
-    loaded = load_pretrained(build_seeded_network(experiment.model, 0, 0), experiment, ())
-    return {"file": str(loaded.path), "sha256": loaded.sha256} if loaded else None
 
 
 def _levels(sweep: SweepConfig, samples: list[Experiment]) -> tuple[int, ...]:

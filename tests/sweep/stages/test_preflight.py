@@ -287,8 +287,8 @@ def test_pretrained_weights_are_tried_and_written_down(plan: Plan, tmp_path: Pat
         plan(spec={"model": model})
     torch.save(timm.create_model("resnet18").state_dict(), file)
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    assert plan(spec={"model": model})["pretrained"] == {"file": str(file), "sha256": digest}
-    assert plan()["pretrained"] is None
+    assert plan(spec={"model": model})["pretrained"] == {str(file): digest}
+    assert plan()["pretrained"] == {}
     with pytest.raises(InputError, match="nothing in it fits model.backbone = 'test_vit'"):
         plan(spec={"model": model | {"backbone": "test_vit", "input_height": 64, "input_width": 64}})
 

@@ -192,14 +192,11 @@ def test_a_sweep_keeps_the_weights_that_a_reference_named_as_it_began(registered
     with pinned_pretrained_weights(sweep, None) as own:
         file = Path(str(own.experiment.model.pretrained_model_path))
         assert file.read_bytes() == wanted and file.parent == sweep.folder / "pretrained"
-        assert run_preflight(own, ("preflight",)).pretrained == {
-            "file": str(file),
-            "sha256": sha256(wanted).hexdigest(),
-        }
+        assert run_preflight(own, ("preflight",)).pretrained == {str(file): sha256(wanted).hexdigest()}
     assert not sweep.folder.exists(), "a sweep that did not begin leaves nothing"
 
     with pinned_pretrained_weights(sweep, None) as own, Journal(sweep.folder) as journal:
-        journal.emit(sweep_header(weights=own.weights_reference, spec=own.experiment.parameters()))
+        journal.emit(sweep_header(weights=dict(own.weights_references), spec=own.experiment.parameters()))
         header, file = journal.state.header, Path(str(own.experiment.model.pretrained_model_path))
     assert file.read_bytes() == wanted
     client(tracking_uri()).delete_registered_model_alias("people", "best")
