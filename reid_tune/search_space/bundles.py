@@ -1,7 +1,6 @@
 """Bundles: keys whose values are chosen together, as one category and ranges that depend on it."""
 
 import re
-from collections import ChainMap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
@@ -123,7 +122,7 @@ def matching_bundle(
 
     def has_values(name: str, *, fixed_only: bool) -> bool:
         for parameter in bundled:
-            branch = parameter.active_branch(ChainMap({key: name}, values, base))
+            branch = parameter.active_branch({**base, **values, key: name})
             if branch is None or (fixed_only and branch.range.distributions(branch.name)):
                 continue
             if branch.range.encode(branch.name, values[parameter.key]) is None:

@@ -1,9 +1,20 @@
+from dataclasses import replace
+from pathlib import Path
+
 from rich.table import Table
 
+from reid_tune.journal.events import RunSuggested
+from reid_tune.journal.journal import Journal
 from reid_tune.journal.state import replay
+from reid_tune.report.html_tables import space_table
+from reid_tune.report.reproduce import reproduce_command
 from reid_tune.report.tables import confirm_table, finalist_table, leaderboard
+from reid_tune.search.warm_start import parse_user_point
+from reid_tune.search_space.recorded import load_recorded_sweep
+from reid_tune.sweep.resume import make_header
 
 from ..helpers.report_events import events
+from ..helpers.simulated_driver import make_sweep
 
 
 def rows(table: Table) -> list[list[str]]:
@@ -46,3 +57,24 @@ def test_the_finalists() -> None:
         ["trial 0, ONNX", "50.0"],
     ]
     assert finalist_table(replay(events("search"))) is None
+
+
+def test_a_bundle_has_a_column_and_its_fixed_values_have_none(tmp_path: Path) -> None:
+    bundles = [
+        {"name": "small", "model.backbone": "resnet18", "train.optim.base_lr": {"uniform": [0.001, 0.002]}},
+        {"name": "large", "model.backbone": "resnet_50"},
+    ]
+    sweep = make_sweep(tmp_path, bundle=bundles, space={"model.pooling": {"choice": ["avg", "gem"]}})
+    point = parse_user_point(sweep, {"bundle": "small", "train.optim.base_lr": 0.0015}, "enqueue")
+    with Journal(sweep.folder) as journal:
+        journal.emit(make_header(sweep))
+        journal.emit(RunSuggested(run="trials/0000", parameters={}, origin="spec", costs={}))
+        journal.emit(RunSuggested(run="trials/0001", parameters=point, origin="user", costs={}))
+        state = journal.state
+    table = leaderboard(state)
+    assert [column.header for column in table.columns][4:] == ["bundle", "base_lr", "pooling"]
+    assert sorted(row[4:] for row in rows(table)) == [["large", "0.00035", "avg"], ["small", "0.0015", "avg"]]
+    assert [row[0] for row in space_table(state, None).rows][:2] == ["bundle", "model.backbone"]
+    command = str(reproduce_command(state, state.runs["trials/0001"], sweep.folder / "spec.yaml"))
+    assert "model.backbone=resnet18" in command and "bundle=" not in command
+    assert load_recorded_sweep(sweep.folder).space == replace(sweep.space, source=str(sweep.folder))

@@ -14,6 +14,7 @@ from reid_tune.data.splits import split_by_identity
 from reid_tune.errors import InputError
 from reid_tune.journal.stages import STAGES
 from reid_tune.sweep.stages.preflight import run_preflight
+from reid_tune.sweep.weights_check import require_same_weights
 
 from ...helpers.simulated_driver import SPACE, make_sweep
 
@@ -291,6 +292,30 @@ def test_pretrained_weights_are_tried_and_written_down(plan: Plan, tmp_path: Pat
     assert plan()["pretrained"] == {}
     with pytest.raises(InputError, match="nothing in it fits model.backbone = 'test_vit'"):
         plan(spec={"model": model | {"backbone": "test_vit", "input_height": 64, "input_width": 64}})
+
+
+def test_weights_are_tried_with_every_backbone_of_the_space(plan: Plan, tmp_path: Path) -> None:
+    file, other = tmp_path / "resnet18.pth", tmp_path / "vit.pth"
+    torch.save(timm.create_model("resnet18").state_dict(), file)
+    torch.save(timm.create_model("test_vit").state_dict(), other)
+    small = {"input_height": 32, "input_width": 16}
+    resnet = {"model.backbone": "resnet18", "model.pretrained_model_path": str(file)}
+    vit = {"model.backbone": "test_vit", "model.input_height": 64, "model.input_width": 64}
+    fitting = [resnet, vit | {"model.pretrained_model_path": str(other)}]
+    digests = {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in (file, other)}
+    assert plan(spec={"model": small}, space=RATE, bundle=fitting)["pretrained"] == digests
+    mixed = [resnet, vit | {"model.pretrained_model_path": str(file)}]
+    with pytest.raises(InputError, match=r"resnet18.pth: nothing in it fits model.backbone = 'test_vit'"):
+        plan(spec={"model": small}, space=RATE, bundle=mixed)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_weights_that_changed_since_the_sweep_began_are_refused(tmp_path: Path) -> None:
+    sweep, before = make_sweep(tmp_path), {"/a.pth": "1" * 64}
+    require_same_weights(sweep, before, before)
+    require_same_weights(sweep, {}, before)
+    with pytest.raises(InputError, match="/a.pth has changed since the sweep simulated began"):
+        require_same_weights(sweep, before, {"/a.pth": "2" * 64})
 
 
 @pytest.mark.parametrize(
