@@ -1,6 +1,6 @@
 """A source of runs that are fixed from the start, each trained to its last epoch."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ class FixedRuns:
         runs: Names of the runs, with the values of the spec that each one changes.
         resources: The resources of each run.
         keep_features: Keep the embeddings of the last validation, and no checkpoint.
+        may_begin: Function that tells whether a run may begin. If one may not, it and all later ones are left out.
     """
 
     def __init__(
@@ -46,11 +47,13 @@ class FixedRuns:
         resources: ResourceRequest = ONE_CPU,
         *,
         keep_features: bool = False,
+        may_begin: Callable[[str], bool] = lambda _: True,
     ) -> None:
         self.sweep = sweep
         self.journal = journal
         self.runs = runs
         self.keep_features = keep_features
+        self.may_begin = may_begin
         self._experiments: dict[str, Experiment] = {}
         self.recorder = RunRecorder(journal, resources)
         self.recorder.pending_runs = [run for run in self.recorder.pending_runs if run in runs]
@@ -68,6 +71,9 @@ class FixedRuns:
             if not new_runs:
                 return None
             run = new_runs[0]
+            if not self.may_begin(run):
+                self.runs = {run: self.runs[run] for run in self.runs if run not in new_runs}
+                return None
             self.journal.emit(RunSuggested(run=run, parameters=dict(self.runs[run])))
         features = features_file(self.journal.folder, run) if self.keep_features else None
         return self.recorder.start_attempt(run, self._experiment(run), features)

@@ -177,3 +177,8 @@ class TimingEstimator:
             return None
         epoch = median(map(fmean, self._epoch_seconds.values()))
         return EpochTiming(max(0.0, fmean(self._first_epoch_seconds) - epoch), epoch)
+
+    def timing_of(self, run: str) -> EpochTiming | None:
+        """Return the timing with the mean seconds of a run's own epochs; None before it has reported two of them."""
+        timing, seconds = self.timing, self._epoch_seconds.get(run)
+        return EpochTiming(timing.start, fmean(seconds)) if timing and seconds else None

@@ -19,7 +19,7 @@ from reid_tune.journal.events import (
     SweepHeader,
 )
 
-__all__ = ["RunState", "SweepState", "confirm_run", "refit_run", "replay", "trial_run"]
+__all__ = ["RunState", "SweepState", "confirm_run", "refit_run", "repeat_number", "replay", "trial_run"]
 
 
 def trial_run(number: int) -> str:
@@ -30,6 +30,11 @@ def trial_run(number: int) -> str:
 def confirm_run(number: int, repeat: int) -> str:
     """Return the name of a repeat, from 1, of a trial in the stage `confirm`."""
     return f"confirm/{number:04d}-{repeat}"
+
+
+def repeat_number(run: str) -> int:
+    """Return the number of a repeat, from 1, by the name of its run."""
+    return int(run.rpartition("-")[2])
 
 
 def refit_run(name: str, seed: int = 1) -> str:

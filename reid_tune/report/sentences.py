@@ -12,7 +12,7 @@ from reid_tune.report.formatting import KIND_LABELS, format_interval, format_spe
 from reid_tune.search.forecast import Forecast, forecast_of
 from reid_tune.search.pareto import pareto_front
 from reid_tune.storage.download_cache import display_path
-from reid_tune.tables import format_duration, format_percent
+from reid_tune.tables import format_count, format_duration, format_percent
 
 __all__ = [
     "data_sentences",
@@ -169,8 +169,11 @@ def _confirm_notes(confirm_result: dict[str, Any]) -> str:
     notes = ""
     if failed := confirm_result["failed"]:
         notes += f" Excluded because a repeat failed: {list_trials(failed)}."
+    if unit := confirm_result.get("ended_by"):
+        limit = f"budget.{unit} = {confirm_result['budget'][unit]:g}"
+        notes += f" {limit} does not reach for more than {format_count(confirm_result['repeats'], 'repeat')} of each."
     if confirm_result["repeats"] < _MIN_REPEATS:
-        notes += f" With confirm.seeds below {_MIN_REPEATS} the interval does not show the spread between seeds."
+        notes += f" With fewer than {_MIN_REPEATS} repeats the interval does not show the spread between seeds."
     return notes
 
 

@@ -2,8 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from operator import ge, gt
 from statistics import fmean
 
@@ -12,54 +11,15 @@ from reid_tune.execution.stage_resources import StageResources
 from reid_tune.journal.costs import Cost, CostLedger, EpochTiming, TimingEstimator
 from reid_tune.journal.events import Event
 from reid_tune.journal.state import RunState, SweepState
+from reid_tune.search.candidates import select_candidates
 from reid_tune.search.forecast import Forecaster
 from reid_tune.search.recorded_trials import ended_trials
+from reid_tune.search.reserve import FullLength, estimate_confirm, estimate_later_stages, estimate_refit
 from reid_tune.search_space.load import SweepConfig
 
-__all__ = ["BUDGET_UNITS", "BudgetTracker", "StageEstimate", "estimate_later_stages", "require_gpus_for_gpu_hours"]
+__all__ = ["BUDGET_UNITS", "BudgetTracker", "require_gpus_for_gpu_hours"]
 
 BUDGET_UNITS = ("hours", "gpu_hours", "cpu_hours")
-
-
-@dataclass(frozen=True)
-class StageEstimate:
-    """Expected cost of a stage.
-
-    Attributes:
-        runs: Number of runs.
-        epochs: Epochs of all runs together.
-        cost: Hours of the driver, GPU-hours and CPU-hours.
-    """
-
-    runs: int
-    epochs: float
-    cost: Cost
-
-
-def estimate_later_stages(
-    sweep: SweepConfig, timing: EpochTiming, epochs: int, trials: StageResources, refits: StageResources
-) -> dict[str, StageEstimate]:
-    """Return the expected cost of confirm and refit. The stages without runs hold no resources and count as 0.
-
-    Confirm repeats `confirm.top` trials and trial 0, refit trains winner and trial 0, all at full length. A refit also
-    trains on the validation split, and its workers are assumed to divide the work without loss.
-
-    Args:
-        sweep: Sweep to estimate.
-        timing: Timing of a trial.
-        epochs: Full length in epochs.
-        trials: Resources of trials and repeats.
-        refits: Resources of refits.
-    """
-    file, trial_count = sweep.file, sweep.file.budget.trials
-    repeats = min(file.confirm.top + 1, trial_count) * file.confirm.seeds
-    finalists = min(2, trial_count) * file.refit.seeds
-    images = 1 / (1 - sweep.experiment.dataset.validation_fraction)
-    refit = EpochTiming(timing.start, timing.epoch * images * file.resources.workers / file.resources.refit_workers)
-    return {
-        "confirm": StageEstimate(repeats, repeats * epochs, trials.cost([timing.seconds(epochs)] * repeats)),
-        "refit": StageEstimate(finalists, finalists * epochs, refits.cost([refit.seconds(epochs)] * finalists)),
-    }
 
 
 class BudgetTracker:
@@ -138,25 +98,58 @@ class BudgetTracker:
         """Return the key of `budget` for which running trials other than trial 0 must end: only the reserve is left."""
         return self._first_limit(ge, with_next_trial=False)
 
+    def next_repeat_limit(self, candidates: Sequence[RunState]) -> str | None:
+        """Return the key of `budget` that forbids another repeat of all candidates, None while one may begin.
+
+        The refits, and the repeats that run now, are reserved.
+
+        Args:
+            candidates: Trials that `confirm` repeats.
+        """
+        expected = [self._full_length(trial) for trial in candidates]
+        running = [run for name, run in self.state.runs.items() if name.startswith("confirm/")]
+        repeats = estimate_confirm(expected, self.trials).cost + self.trials.cost(self._remaining_seconds(running))
+        needs = self.ledger.total(self.clock()) + repeats + estimate_refit(self.sweep, expected, self.refits).cost
+        return self._first_beyond(gt, needs)
+
     def _first_limit(self, is_beyond: Callable[[float, float], bool], *, with_next_trial: bool) -> str | None:
-        limits = {unit: getattr(self.budget, unit) for unit in BUDGET_UNITS if getattr(self.budget, unit) is not None}
-        if not limits:
-            return None
-        timing = self.timing
-        longest = max((self._epochs(trial) for trial in self.state.trials), default=self._spec_epochs)
-        needs = self.ledger.total(self.clock())
-        for stage in estimate_later_stages(self.sweep, timing, longest, self.trials, self.refits).values():
-            needs += stage.cost
+        needs = self.ledger.total(self.clock()) + self.reserve()
         if with_next_trial:
-            needs += self.trials.cost([*self._remaining_seconds(timing), timing.seconds(self._mean_epochs())])
+            next_trial = self.timing.seconds(self._mean_epochs())
+            needs += self.trials.cost([*self._remaining_seconds(self.state.trials), next_trial])
+        return self._first_beyond(is_beyond, needs)
+
+    def _first_beyond(self, is_beyond: Callable[[float, float], bool], needs: Cost) -> str | None:
+        limits = {unit: getattr(self.budget, unit) for unit in BUDGET_UNITS if getattr(self.budget, unit) is not None}
         return next((unit for unit, limit in limits.items() if is_beyond(getattr(needs, unit), limit)), None)
 
-    def _remaining_seconds(self, timing: EpochTiming) -> list[float]:
-        """Return the seconds of each running trial from its last report to its last epoch."""
-        running = [trial for trial in self.state.trials if trial.state == "running"]
+    def reserve(self) -> Cost:
+        """Return the expected cost of confirm and refit with the candidates of now.
+
+        While there are fewer full-length trials than candidates, the others are taken to have the longest training of
+        the trials, with their median speed.
+        """
+        trials = self.state.trials
+        best = select_candidates(self.sweep, self.state) if trials and self.state.finished() else []
+        candidates = [self._full_length(trial) for trial in [*trials[:1], *(trial for trial in best if trial.number)]]
+        longest = max((self._epochs(trial) for trial in trials), default=self._spec_epochs)
+        missing = min(self.sweep.file.confirm.top + 1, self.budget.trials) - len(candidates)
+        candidates += [FullLength(self.timing, longest)] * missing
+        later = estimate_later_stages(self.sweep, candidates, self.trials, self.refits)
+        return sum((stage.cost for stage in later.values()), Cost())
+
+    def _full_length(self, trial: RunState) -> FullLength:
+        return FullLength(self._timing_of(trial), self._epochs(trial))
+
+    def _timing_of(self, run: RunState) -> EpochTiming:
+        return self.timing_estimator.timing_of(run.name) or self.timing
+
+    def _remaining_seconds(self, runs: Sequence[RunState]) -> list[float]:
+        """Return the seconds of each running one of these runs from its last report to its last epoch."""
         return [
-            timing.epoch * (self._epochs(trial) - trial.epoch) + (0 if trial.epochs else timing.start)
-            for trial in running
+            self._timing_of(run).epoch * (self._epochs(run) - run.epoch) + (0 if run.epochs else self.timing.start)
+            for run in runs
+            if run.state == "running"
         ]
 
     def _mean_epochs(self) -> float:

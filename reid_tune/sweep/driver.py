@@ -1,7 +1,7 @@
 """The driver of a sweep: runs one stage after the other, and records each in the event log."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 from rich.console import Console
@@ -21,7 +21,7 @@ from reid_tune.search.budget import BudgetTracker, require_gpus_for_gpu_hours
 from reid_tune.search_space.load import SweepConfig
 from reid_tune.sweep.ending import print_warning, track_sweep, write_sweep_page
 from reid_tune.sweep.resume import record_driver_start, reopen_stages
-from reid_tune.sweep.stages.confirm import choose_winner, make_confirm_runs
+from reid_tune.sweep.stages.confirm import RepeatLimit, choose_winner, make_confirm_runs
 from reid_tune.sweep.stages.export import export_finalists
 from reid_tune.sweep.stages.preflight import PreflightResult
 from reid_tune.sweep.stages.refit import make_refit_runs
@@ -97,24 +97,32 @@ class SweepDriver:
         return self.plan
 
     def _search(self) -> dict[str, Any]:
-        trials = resolve_stage_resources(self.sweep, self.sweep.file.resources.workers)
-        refits = resolve_stage_resources(self.sweep, self.sweep.file.resources.refit_workers)
+        budget_tracker = self._budget_tracker
+        trials = budget_tracker.trials
         require_gpus_for_gpu_hours(self.sweep, trials)
-        probed = EpochTiming(**self.journal.state.stages["preflight"]["timing"])
-        budget_tracker = BudgetTracker(self.sweep, trials, refits, probed)
-        for event in read_events(self.journal.path):
-            budget_tracker.apply(event, self.journal.state)
-        self.journal.listeners.append(budget_tracker.apply)
         source = TrialSource(self.sweep, self.journal, self.checks.levels, trials.per_run, budget_tracker)
         self._run(source, trials, self.checks.levels)
         states = [trial.state for trial in self.journal.state.trials]
         counts = {name: states.count(name) for name in ("finished", "stopped", "failed")}
         return counts | {"ended_by": source.end_reason(), "budget": self.sweep.file.budget.model_dump(mode="json")}
 
+    @cached_property
+    def _budget_tracker(self) -> BudgetTracker:
+        """Tracker of the sweep's budget, with all past events."""
+        trials = resolve_stage_resources(self.sweep, self.sweep.file.resources.workers)
+        refits = resolve_stage_resources(self.sweep, self.sweep.file.resources.refit_workers)
+        probed = EpochTiming(**self.journal.state.stages["preflight"]["timing"])
+        budget_tracker = BudgetTracker(self.sweep, trials, refits, probed)
+        for event in read_events(self.journal.path):
+            budget_tracker.apply(event, self.journal.state)
+        self.journal.listeners.append(budget_tracker.apply)
+        return budget_tracker
+
     def _confirm(self) -> dict[str, Any]:
-        resources = resolve_stage_resources(self.sweep, self.sweep.file.resources.workers)
-        self._run(make_confirm_runs(self.sweep, self.journal, resources.per_run), resources)
-        return self._score("confirm", choose_winner)
+        limit, trials = RepeatLimit(self.sweep, self.journal, self._budget_tracker), self._budget_tracker.trials
+        self._run(make_confirm_runs(self.sweep, self.journal, trials.per_run, limit), trials)
+        budget = self.sweep.file.budget.model_dump(mode="json")
+        return self._score("confirm", choose_winner) | {"ended_by": limit.ended_by, "budget": budget}
 
     def _refit(self) -> dict[str, Any]:
         resources = resolve_stage_resources(self.sweep, self.sweep.file.resources.refit_workers)

@@ -9,7 +9,8 @@ from reid_tune.execution.probe import run_probe
 from reid_tune.execution.probe_steps import ProbeResult
 from reid_tune.execution.stage_resources import StageResources, resolve_stage_resources
 from reid_tune.journal.costs import Cost
-from reid_tune.search.budget import BUDGET_UNITS, StageEstimate, estimate_later_stages, require_gpus_for_gpu_hours
+from reid_tune.search.budget import BUDGET_UNITS, require_gpus_for_gpu_hours
+from reid_tune.search.reserve import FullLength, StageEstimate, estimate_later_stages
 from reid_tune.search_space.load import SweepConfig
 from reid_tune.sweep.stages.preflight import PreflightResult
 
@@ -53,7 +54,8 @@ def make_plan(
     epochs = expected_epochs(count - 1, levels, sweep.file.scheduler.reduction_factor, full)
     others = [timing.seconds(epochs / (count - 1))] * (count - 1) if count > 1 else []
     search = StageEstimate(count, full + epochs, trials.cost([timing.seconds(full), *others]))
-    later = estimate_later_stages(sweep, timing, full, trials, refits)
+    candidates = [FullLength(timing, full)] * min(sweep.file.confirm.top + 1, count)
+    later = estimate_later_stages(sweep, candidates, trials, refits)
     stages = {"search": search, **later}
     reserve = sum((stage.cost for stage in later.values()), Cost())
     minimum = reserve + trials.cost([timing.seconds(full)])

@@ -80,7 +80,8 @@ def stages_to_redo(sweep: SweepConfig, state: SweepState, start: str | None) -> 
     """Return the stages to do again.
 
     These are `start` and all later ones. Without `start` they are the search and all later ones if the budget now
-    allows further trials or a user has enqueued one, otherwise none.
+    allows further trials or a user has enqueued one, confirm and all later ones if it now allows further repeats,
+    otherwise none.
 
     Raises:
         InputError: a stage before `start` is not done.
@@ -88,6 +89,8 @@ def stages_to_redo(sweep: SweepConfig, state: SweepState, start: str | None) -> 
     result = state.stages.get("search")
     if start is None and result and (_allows_more_trials(sweep, state, result) or _has_enqueued(sweep.folder, state)):
         start = "search"
+    elif start is None and _is_larger(sweep, state.stages.get("confirm", {})):
+        start = "confirm"
     if start is None:
         return ()
     missing = [stage for stage in STAGES[: STAGES.index(start)] if stage not in state.stages]
@@ -102,14 +105,20 @@ def _has_enqueued(folder: Path, state: SweepState) -> bool:
 
 def _allows_more_trials(sweep: SweepConfig, state: SweepState, result: Mapping[str, Any]) -> bool:
     """Whether the limit that ended the search is larger now."""
-    key, budget = result["ended_by"], sweep.file.budget
-    if key == "trials":
-        return len(state.trials) < budget.trials
-    if key == "space":
+    if result["ended_by"] == "trials":
+        return len(state.trials) < sweep.file.budget.trials
+    if result["ended_by"] == "min_gain":
+        now = sweep.file.budget.min_gain
+        return now is None or now < result["budget"]["patience"]["min_gain"]
+    return _is_larger(sweep, result)
+
+
+def _is_larger(sweep: SweepConfig, result: Mapping[str, Any]) -> bool:
+    """Whether the key of `budget` that has ended a stage, if one has, is larger now."""
+    key = str(result.get("ended_by"))
+    if key not in result.get("budget", {}):
         return False
-    if key == "min_gain":
-        return budget.min_gain is None or budget.min_gain < result["budget"]["patience"]["min_gain"]
-    now, before = getattr(budget, key), result["budget"][key]
+    now, before = getattr(sweep.file.budget, key), result["budget"][key]
     return not isinstance(now, int | float) or now > before
 
 

@@ -20,7 +20,7 @@ from ..helpers.report_events import CONFIRM, TEST, events, with_tie
 
 FOLDER = Path("runs/s")
 
-FEW = " With confirm.seeds below 3 the interval does not show the spread between seeds."
+FEW = " With fewer than 3 repeats the interval does not show the spread between seeds."
 
 
 def test_all_that_a_whole_sweep_says() -> None:
@@ -81,6 +81,10 @@ def test_why_the_winner_has_won() -> None:
     assert explain_winner(with_tie(2, failed=[3, 4]), ["gflops"]) == (
         "Trial 2 has the best mean, but does not beat trial 1 beyond noise; of these, trial 2 costs the least "
         "(gflops) and is the earliest of equals. Excluded because a repeat failed: trials 3 and 4." + FEW
+    )
+    short = CONFIRM | {"ended_by": "hours", "budget": {"hours": 3.5}}
+    assert "beyond noise. budget.hours = 3.5 does not reach for more than 2 repeats of each." in explain_winner(
+        short, []
     )
     alone = CONFIRM | {"trials": CONFIRM["trials"][1:]}  # type: ignore[index]
     assert explain_winner(alone, []) == "Trial 2 has the best mean; no other trial was repeated." + FEW

@@ -20,7 +20,8 @@ from reid_tune.journal.events import (
     WorkerStarted,
 )
 from reid_tune.journal.state import SweepState, trial_run
-from reid_tune.search.budget import BudgetTracker, estimate_later_stages, require_gpus_for_gpu_hours
+from reid_tune.search.budget import BudgetTracker, require_gpus_for_gpu_hours
+from reid_tune.search.reserve import FullLength, estimate_later_stages
 from reid_tune.search_space.load import SweepConfig
 
 from ..helpers.events import attempt_started, driver_started, sweep_header
@@ -34,7 +35,10 @@ def test_what_the_later_stages_need(tmp_path: Path) -> None:
     sections: dict[str, Any] = {"confirm": {"top": 2, "seeds": 5}, "refit": {"seeds": 2}}
     sweep = make_sweep(tmp_path, **sections, resources={"workers": 1, "refit_workers": 2})
     later = estimate_later_stages(
-        sweep, TIMING, EPOCHS, StageResources(ResourceRequest(2, 1), 4), StageResources(ResourceRequest(4, 2), 3)
+        sweep,
+        [FullLength(TIMING, EPOCHS)] * 3,
+        StageResources(ResourceRequest(2, 1), 4),
+        StageResources(ResourceRequest(4, 2), 3),
     )
     assert (later["confirm"].runs, later["confirm"].epochs) == (15, 90)
     assert later["confirm"].cost == Cost(hours=4 * 6.5, gpu_hours=15 * 6.5, cpu_hours=15 * 13)
@@ -46,7 +50,7 @@ def test_what_the_later_stages_need(tmp_path: Path) -> None:
 def test_one_trial_is_confirmed_and_refitted_alone(tmp_path: Path) -> None:
     sweep = make_sweep(tmp_path, budget={"trials": 1}, confirm={"seeds": 2})
     later = estimate_later_stages(
-        sweep, TIMING, EPOCHS, StageResources(ResourceRequest(), 1), StageResources(ResourceRequest(), 1)
+        sweep, [FullLength(TIMING, EPOCHS)], StageResources(ResourceRequest(), 1), StageResources(ResourceRequest(), 1)
     )
     assert [stage.runs for stage in later.values()] == [2, 1]
 
@@ -159,6 +163,33 @@ def test_trials_with_more_epochs_need_more(tmp_path: Path) -> None:
     assert play.tracker.next_trial_limit() == "cpu_hours"
 
 
+def test_the_reserve_has_the_times_of_the_best_trials(tmp_path: Path) -> None:
+    """Trial 2 takes four times as long as the median, and is the one that will be confirmed and refitted."""
+    play = Play(tmp_path, at_once=1, cpu_hours=1e9)
+    for number, (hours, value) in enumerate([(1, 0.5), (1, 0.4), (4, 0.9)]):
+        play.begin(number, **{"train.optim.base_lr": (number + 1) / 1e4})
+        for epoch in range(1, EPOCHS + 1):
+            play.now += hours
+            play.report(number, epoch, value)
+        play.end(number)
+    assert play.tracker.timing.epoch == HOUR
+    confirm, refit = 6 * (1 + 4), 6 * (1 + 4) / 0.8
+    start = play.tracker.timing.start / HOUR
+    assert play.tracker.reserve().cpu_hours == pytest.approx(2 * (confirm + refit + 4 * start))
+
+
+def test_a_repeat_needs_the_budget_for_all_candidates_and_for_the_refits(tmp_path: Path) -> None:
+    needed = 2 * 6.5 + 2 * (0.5 + 6 / 0.8)
+    play = Play(tmp_path, at_once=1, cpu_hours=2 * (13 + needed) + 0.1)
+    for number in range(2):
+        play.begin(number)
+        play.now += 6.5
+        play.end(number)
+    assert play.tracker.next_repeat_limit(play.state.trials) is None
+    play.emit(RunSuggested(run="confirm/0000-1", parameters={}))
+    assert play.tracker.next_repeat_limit(play.state.trials) == "cpu_hours"
+
+
 def test_trial_0_begins_whatever_the_budget_is(tmp_path: Path) -> None:
     play = Play(tmp_path, hours=0.01)
     assert play.tracker.next_trial_limit() is None
@@ -194,10 +225,7 @@ def test_the_search_spends_all_but_what_the_later_stages_need(
         if play.tracker.exceeded_limit():
             for number in set(running()) - {0}:
                 play.end(number, "stopped")
-    later = estimate_later_stages(
-        play.tracker.sweep, play.tracker.timing, EPOCHS, play.tracker.trials, play.tracker.refits
-    )
-    total = getattr(sum((stage.cost for stage in later.values()), play.tracker.ledger.total()), unit)
+    total = getattr(play.tracker.reserve() + play.tracker.ledger.total(), unit)
     assert len(lengths) > 10 and play.tracker.next_trial_limit() == unit
     # What is left is less than a trial; what is too much was spent in the hour between two reports.
     assert limit - EPOCHS * an_hour < total <= limit + an_hour

@@ -70,6 +70,13 @@ def test_a_larger_budget_continues_the_search_that_it_ended(
     assert stages_to_redo(make_sweep(tmp_path, budget=now), state, None) == (STAGES[1:] if continues else ())
 
 
+@pytest.mark.parametrize(("now", "stages"), [(2, STAGES[2:]), (1, ())])
+def test_a_larger_budget_continues_the_repeats_that_it_ended(tmp_path: Path, now: float, stages: tuple[str]) -> None:
+    state = finished(tmp_path, budget={"trials": 2, "hours": 1})
+    state.stages["confirm"] = {"ended_by": "hours", "budget": {"trials": 2, "hours": 1}}
+    assert stages_to_redo(make_sweep(tmp_path, budget={"trials": 2, "hours": now}), state, None) == stages
+
+
 def test_from_a_stage_on_all_is_done_again(tmp_path: Path) -> None:
     sweep, state = make_sweep(tmp_path, **TWO), finished(tmp_path, **TWO)
     assert stages_to_redo(sweep, state, "refit") == ("refit", "export", "test", "register")

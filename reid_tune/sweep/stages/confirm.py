@@ -1,6 +1,6 @@
 """Confirm: train the best trials and trial 0 again with other seeds and validation splits, and choose the winner."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,39 +16,53 @@ from reid_tune.evaluation.score import score
 from reid_tune.execution.fixed_runs import FixedRuns, features_file
 from reid_tune.execution.run_source import ONE_CPU, ResourceRequest
 from reid_tune.journal.journal import Journal
-from reid_tune.journal.state import RunState, SweepState, confirm_run
-from reid_tune.search.configurations import configuration_key
-from reid_tune.search.pareto import pareto_front
+from reid_tune.journal.state import RunState, confirm_run, repeat_number
+from reid_tune.search.budget import BudgetTracker
+from reid_tune.search.candidates import select_candidates
 from reid_tune.search_space.load import SweepConfig
 
-__all__ = ["Candidate", "choose_winner", "make_confirm_runs", "select_candidates"]
+__all__ = ["Candidate", "RepeatLimit", "choose_winner", "make_confirm_runs"]
 
 
-def select_candidates(sweep: SweepConfig, state: SweepState) -> list[RunState]:
-    """Return the trials to train again, sorted by number: trial 0 and the best ones with different configurations.
+class RepeatLimit:
+    """Tells which repeats the budget allows, so that all candidates have the same repeats, and at least the first.
 
-    With several objectives, the best ones are those of the Pareto front with the best scores.
+    Args:
+        sweep: Sweep with the budget.
+        journal: Event log and state.
+        budget_tracker: Tracker of the sweep's budget.
 
-    Raises:
-        RunFailedError: no trial reached its last epoch.
+    Attributes:
+        ended_by: Key of `budget` that has ended the repeats, None while none has.
     """
-    full = state.finished()
-    if not full:
-        reasons = sorted({trial.reason for trial in state.trials if trial.reason})
-        raise RunFailedError(
-            f"no trial of the search reached its last epoch: {'; '.join(reasons) or 'none was started'}."
-        )
-    best = pareto_front(full, state.metric, sweep.file.costs) if sweep.file.costs else full
-    baseline = [trial for trial in full if trial.number == 0]
-    distinct: dict[str, RunState] = {}  # Users may have enqueued a configuration twice.
-    for trial in baseline + best:
-        distinct.setdefault(configuration_key(sweep, trial.parameters), trial)
-    others = [trial for trial in distinct.values() if trial.number != 0][: sweep.file.confirm.top]
-    return sorted(baseline + others, key=lambda trial: trial.number)
+
+    def __init__(self, sweep: SweepConfig, journal: Journal, budget_tracker: BudgetTracker) -> None:
+        self.sweep, self.journal, self.budget_tracker = sweep, journal, budget_tracker
+        self.ended_by: str | None = None
+
+    def __call__(self, run: str) -> bool:
+        """Return whether a repeat may begin: the first ones, and others if the budget allows them to all candidates."""
+        repeat, candidates = repeat_number(run), select_candidates(self.sweep, self.journal.state)
+        if repeat == 1 or any(confirm_run(trial.number, repeat) in self.journal.state.runs for trial in candidates):
+            return True
+        self.ended_by = self.budget_tracker.next_repeat_limit(candidates)
+        return self.ended_by is None
 
 
-def make_confirm_runs(sweep: SweepConfig, journal: Journal, resources: ResourceRequest = ONE_CPU) -> FixedRuns:
-    """Return the repeats: the j-th of every candidate has the spec's training seed + j and validation seed + j."""
+def make_confirm_runs(
+    sweep: SweepConfig,
+    journal: Journal,
+    resources: ResourceRequest = ONE_CPU,
+    may_begin: Callable[[str], bool] = lambda _: True,
+) -> FixedRuns:
+    """Return the repeats: the j-th of every candidate has the spec's training seed + j and validation seed + j.
+
+    Args:
+        sweep: Sweep of the candidates.
+        journal: Event log and state after the search.
+        resources: Resources of each repeat.
+        may_begin: Function that tells whether a repeat may begin, see `RepeatLimit`.
+    """
     train_seed, validation_seed = sweep.experiment.train.seed, sweep.experiment.dataset.validation_seed
     runs = {
         confirm_run(trial.number, repeat): {
@@ -59,7 +73,7 @@ def make_confirm_runs(sweep: SweepConfig, journal: Journal, resources: ResourceR
         for repeat in range(1, sweep.file.confirm.seeds + 1)
         for trial in select_candidates(sweep, journal.state)
     }
-    return FixedRuns(sweep, journal, runs, resources, keep_features=True)
+    return FixedRuns(sweep, journal, runs, resources, keep_features=True, may_begin=may_begin)
 
 
 @dataclass(frozen=True)
@@ -107,8 +121,14 @@ def choose_winner(sweep: SweepConfig, journal: Journal) -> dict[str, Any]:
     Raises:
         RunFailedError: no candidate finished all its repeats.
     """
-    candidates = [_candidate(sweep, journal, trial) for trial in select_candidates(sweep, journal.state)]
-    complete = [candidate for candidate in candidates if len(candidate.runs) == sweep.file.confirm.seeds]
+    trials = select_candidates(sweep, journal.state)
+    repeats = [
+        repeat
+        for repeat in range(1, sweep.file.confirm.seeds + 1)
+        if all(confirm_run(trial.number, repeat) in journal.state.runs for trial in trials)
+    ]
+    candidates = [_candidate(sweep, journal, trial, repeats) for trial in trials]
+    complete = [candidate for candidate in candidates if len(candidate.runs) == len(repeats)]
     if not complete:
         raise RunFailedError("no trial finished all its repeats; their logs are in confirm/.")
     best = max(complete, key=lambda candidate: (mean(candidate.values), -candidate.trial.number))
@@ -119,7 +139,7 @@ def choose_winner(sweep: SweepConfig, journal: Journal) -> dict[str, Any]:
     return {
         "winner": winner.trial.number,
         "best": best.trial.number,
-        "repeats": sweep.file.confirm.seeds,
+        "repeats": len(repeats),
         "trials": [_row(candidate, leads.get(candidate.trial.number), baseline) for candidate in complete],
         "failed": [candidate.trial.number for candidate in candidates if candidate not in complete],
     }
@@ -135,8 +155,7 @@ def _costs(sweep: SweepConfig, candidate: Candidate) -> list[float]:
     return [candidate.trial.costs[name] for name in sweep.file.costs]
 
 
-def _candidate(sweep: SweepConfig, journal: Journal, trial: RunState) -> Candidate:
-    repeats = range(1, sweep.file.confirm.seeds + 1)
+def _candidate(sweep: SweepConfig, journal: Journal, trial: RunState, repeats: Sequence[int]) -> Candidate:
     states = [journal.state.runs[confirm_run(trial.number, repeat)] for repeat in repeats]
     runs = tuple(run for run in states if run.state == "finished")
     files = tuple(features_file(journal.folder, run.name) for run in runs)

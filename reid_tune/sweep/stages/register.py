@@ -72,7 +72,7 @@ def _repeats(sweep: SweepConfig, journal: Journal, winner: RunState) -> list[Hol
     """Return the winner's results on the validation splits of the stage `confirm`, query by query."""
     data = fingerprint(*sweep.experiment.dataset.train_folders)
     repeats = []
-    for number in range(1, sweep.file.confirm.seeds + 1):
+    for number in range(1, journal.state.stages["confirm"]["repeats"] + 1):
         run = journal.state.runs[confirm_run(winner.number, number)]
         experiment = with_parameters(sweep.experiment, run.parameters, run.name)
         plain = score(read_features(features_file(journal.folder, run.name)))

@@ -57,7 +57,7 @@ def choose_settings(sweep: SweepConfig, journal: Journal) -> dict[str, Any]:
     settings = list_settings(sweep)
     if not settings:
         return {}
-    repeats = range(1, sweep.file.confirm.seeds + 1)
+    repeats = range(1, journal.state.stages["confirm"]["repeats"] + 1)
     result: dict[str, Any] = {"settings": len(settings)}
     for name, trial in find_finalists(journal).items():
         files = [features_file(journal.folder, confirm_run(trial.number, repeat)) for repeat in repeats]

@@ -1,4 +1,5 @@
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ from reid_tune.evaluation.score import score
 from reid_tune.execution.fixed_runs import features_file
 from reid_tune.journal.event_log import EVENTS
 from reid_tune.journal.journal import Journal
-from reid_tune.journal.state import confirm_run
+from reid_tune.journal.state import RunState, confirm_run
+from reid_tune.search.candidates import select_candidates
 from reid_tune.search_space.load import SweepConfig
-from reid_tune.sweep.stages.confirm import choose_winner, make_confirm_runs, select_candidates
+from reid_tune.sweep.stages.confirm import RepeatLimit, choose_winner, make_confirm_runs
 
 from ...helpers.searched_sweep import PARAMETERS, journal_with
 from ...helpers.simulated_driver import drive, make_sweep, outcome
@@ -84,6 +86,42 @@ def test_the_winner_is_the_one_that_beats_the_others_on_every_split(tmp_path: Pa
     assert against["mean"] == pytest.approx(rows[3]["mean"] - rows[0]["mean"])
     assert against["low"] > 0 and against["repeats"] == 2
     assert rows[0]["best_against_it"] == against and rows[0]["against_trial0"] is None
+
+
+class Limited:
+    """A budget that allows some more repeats of all candidates."""
+
+    def __init__(self, allowed: int) -> None:
+        self.allowed = allowed
+
+    def next_repeat_limit(self, candidates: Sequence[RunState]) -> str | None:
+        self.allowed -= 1
+        return "hours" if self.allowed < 0 else None
+
+
+@pytest.mark.parametrize("allowed", [0, 1, 2])
+def test_a_budget_that_does_not_reach_ends_the_repeats_of_all_candidates(tmp_path: Path, allowed: int) -> None:
+    sweep = make_sweep(tmp_path, confirm={"top": 2, "seeds": 3})
+    journal = journal_with(tmp_path / "x", sweep, WHOLE)
+    limit = RepeatLimit(sweep, journal, Limited(allowed))  # type: ignore[arg-type]
+    repeats = range(1, 2 + allowed)
+    started = drive(make_confirm_runs(sweep, journal, may_begin=limit), by_base_lr)
+    assert started == [confirm_run(number, repeat) for repeat in repeats for number in (0, 1, 3)]
+    assert limit.ended_by == ("hours" if allowed < 2 else None)
+    result = choose_winner(sweep, journal)
+    assert (result["winner"], result["repeats"]) == (3, 1 + allowed)
+    assert all(len(row["values"]) == 1 + allowed for row in result["trials"])
+
+
+def test_repeats_that_have_begun_are_completed_for_all_candidates(tmp_path: Path) -> None:
+    sweep = make_sweep(tmp_path, confirm={"top": 2, "seeds": 2})
+    journal = journal_with(tmp_path / "x", sweep, WHOLE)
+    source = make_confirm_runs(sweep, journal, may_begin=RepeatLimit(sweep, journal, Limited(1)))  # type: ignore[arg-type]
+    for _ in range(4):
+        assert source.next_attempt() is not None
+    limit = RepeatLimit(sweep, journal, Limited(0))  # type: ignore[arg-type]
+    drive(make_confirm_runs(sweep, journal, may_begin=limit), by_base_lr)
+    assert choose_winner(sweep, journal)["repeats"] == 2 and limit.ended_by is None
 
 
 def test_within_noise_the_earlier_one_stays(tmp_path: Path, sweep: SweepConfig) -> None:

@@ -1,0 +1,81 @@
+"""Expected cost of the stages after the search."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from reid_tune.execution.stage_resources import StageResources
+from reid_tune.journal.costs import Cost, EpochTiming
+from reid_tune.search_space.load import SweepConfig
+
+__all__ = ["FullLength", "StageEstimate", "estimate_confirm", "estimate_later_stages", "estimate_refit"]
+
+
+@dataclass(frozen=True)
+class StageEstimate:
+    """Expected cost of a stage.
+
+    Attributes:
+        runs: Number of runs.
+        epochs: Epochs of all runs together.
+        cost: Hours of the driver, GPU-hours and CPU-hours.
+    """
+
+    runs: int
+    epochs: float
+    cost: Cost
+
+
+@dataclass(frozen=True)
+class FullLength:
+    """A configuration that is trained at full length.
+
+    Attributes:
+        timing: Timing of a trial with it.
+        epochs: Its number of epochs.
+    """
+
+    timing: EpochTiming
+    epochs: int
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of a whole run."""
+        return self.timing.seconds(self.epochs)
+
+
+def estimate_later_stages(
+    sweep: SweepConfig, candidates: Sequence[FullLength], trials: StageResources, refits: StageResources
+) -> dict[str, StageEstimate]:
+    """Return the expected cost of confirm and refit. The stages without runs hold no resources and count as 0.
+
+    Args:
+        sweep: Sweep to estimate.
+        candidates: Trial 0 and the trials that `confirm` repeats.
+        trials: Resources of trials and repeats.
+        refits: Resources of refits.
+    """
+    return {
+        "confirm": estimate_confirm(list(candidates) * sweep.file.confirm.seeds, trials),
+        "refit": estimate_refit(sweep, candidates, refits),
+    }
+
+
+def estimate_confirm(repeats: Sequence[FullLength], trials: StageResources) -> StageEstimate:
+    """Return the expected cost of repeats."""
+    cost = trials.cost([repeat.seconds for repeat in repeats])
+    return StageEstimate(len(repeats), sum(repeat.epochs for repeat in repeats), cost)
+
+
+def estimate_refit(sweep: SweepConfig, candidates: Sequence[FullLength], refits: StageResources) -> StageEstimate:
+    """Return the expected cost of refits of trial 0, and of the other candidate that takes longest.
+
+    A refit also trains on the validation split, and its workers are assumed to divide the work without loss.
+    """
+    first, *others = candidates
+    finalists = [first, *([max(others, key=lambda candidate: candidate.seconds)] if others else [])]
+    resources = sweep.file.resources
+    factor = resources.workers / resources.refit_workers / (1 - sweep.experiment.dataset.validation_fraction)
+    seconds = [finalist.timing.start + factor * finalist.timing.epoch * finalist.epochs for finalist in finalists]
+    seeds = sweep.file.refit.seeds
+    epochs = seeds * sum(finalist.epochs for finalist in finalists)
+    return StageEstimate(seeds * len(finalists), epochs, refits.cost(seconds * seeds))
