@@ -55,6 +55,7 @@ class Cursor:
         self._sent = self._lines.before(self._offset)
         self._last_event: Event | None = None
         self._failures = Counter[int]()  # by offset
+        self._batch_events = _BATCH_EVENTS
 
     def lag(self) -> int:
         """Return the number of complete events after the position, plus that of events with files to send."""
@@ -82,6 +83,8 @@ class Cursor:
             except Exception as error:
                 self._projection = None  # It has applied events that are sent again.
                 self._failures[self._offset] += 1
+                # A busy server may refuse one in so many requests: smaller batches arrive between two refusals.
+                self._batch_events = max(1, self._batch_events // 4)
                 if restored or not projection.is_deletion_error(error):
                     raise
                 self.repair = f"runs that were deleted in the store have been restored ({one_line(error)})"
@@ -109,10 +112,11 @@ class Cursor:
             self._last_event, offset = event, end
             count += 1
             self.accepted += 1
-            if count == _BATCH_EVENTS:
+            if count >= self._batch_events:
                 break
         if count:
             projection.flush()
+            self._batch_events = min(_BATCH_EVENTS, 2 * self._batch_events)
             self._offset, self._sent = offset, self._sent + count
             self._file_offsets = [*self._file_offsets, *file_offsets]
             self._write()
