@@ -17,6 +17,7 @@ __all__ = [
     "display_name",
     "display_text",
     "find_partial_files",
+    "is_disk_error",
     "link_atomic",
     "make_folder",
     "require_writable",
@@ -25,7 +26,14 @@ __all__ = [
 ]
 
 _PARTIAL = re.compile(r"\..+\.[0-9a-f]{12}(\.[^.]+)?")  # names of the temporary files of `atomic_path`
-_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EIO}
+# What to do about a disk that is full, broken or gone, by the number of the error.
+_DISK_ADVICE = {
+    errno.ENOSPC: "free space on the disk and try again",
+    errno.EDQUOT: "free space on the disk and try again",
+    errno.EROFS: "make the file system writable, or choose another path",
+    errno.EIO: "check the disk and try again",
+    errno.ESTALE: "mount the file system again and try again",
+}
 
 
 @contextmanager
@@ -36,7 +44,7 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
 
     Raises:
         InputError: The folder cannot be created or written.
-        InfrastructureError: The disk is full or broken.
+        InfrastructureError: The disk is full, read-only or broken.
     """
     path = Path(path)
     make_folder(path.parent)
@@ -52,7 +60,7 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        if error.errno in _DISK:
+        if is_disk_error(error):
             raise output_error(f"cannot write {path}", error) from None
         raise
     finally:
@@ -105,7 +113,7 @@ def make_folder(path: Path | str) -> Path:
 
     Raises:
         InputError: The folder cannot be created, or a file is in the way.
-        InfrastructureError: The disk is full or broken.
+        InfrastructureError: The disk is full, read-only or broken.
     """
     try:
         Path(path).mkdir(parents=True, exist_ok=True)
@@ -114,14 +122,19 @@ def make_folder(path: Path | str) -> Path:
     return Path(path)
 
 
+def is_disk_error(error: BaseException) -> bool:
+    """Return whether an error says that a disk is full, read-only, broken or gone, which no other input would mend."""
+    return isinstance(error, OSError) and error.errno in _DISK_ADVICE
+
+
 def output_error(problem: str, error: OSError) -> ReidTuneError:
-    """Return the error of a file or folder that cannot be written: InfrastructureError for a full or broken disk.
+    """Return the error of a file or folder that cannot be written: InfrastructureError for that of a disk.
 
     Args:
         problem: What failed, with the path.
     """
-    if error.errno in _DISK:
-        return InfrastructureError(f"{problem}: {error.strerror}; free space on the disk and try again.")
+    if is_disk_error(error):
+        return InfrastructureError(f"{problem}: {error.strerror}; {_DISK_ADVICE[error.errno or 0]}.")
     return InputError(f"{problem}: {error.strerror}; choose another path.")
 
 

@@ -1,3 +1,4 @@
+import errno
 import os
 import shutil
 import stat
@@ -11,6 +12,7 @@ from reid_tune.files import (
     check_output_file,
     display_name,
     display_text,
+    is_disk_error,
     link_atomic,
     make_folder,
     write_atomic,
@@ -106,6 +108,20 @@ def test_a_full_disk_is_no_fault_of_the_user(tmp_path: Path) -> None:
         with open("/dev/full", "wb", buffering=0) as full:
             full.write(b"x")
     assert (tmp_path / "file.txt").read_text() == "old"
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [
+        (errno.EROFS, "make the file system writable, or choose another path"),
+        (errno.ESTALE, "mount the file system again and try again"),
+        (errno.EIO, "check the disk and try again"),
+    ],
+)
+def test_a_disk_that_is_read_only_or_gone_is_no_fault_of_the_user(tmp_path: Path, number: int, advice: str) -> None:
+    with pytest.raises(InfrastructureError, match=advice), atomic_path(tmp_path / "file.txt"):
+        raise OSError(number, os.strerror(number))
+    assert list(tmp_path.iterdir()) == [] and not is_disk_error(PermissionError(errno.EACCES, "no"))
 
 
 def test_the_path_of_an_output_file_is_no_folder_and_has_an_allowed_suffix(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 Everything heavy is imported inside the command that needs it, so that help is instant.
 """
 
-import errno
 import os
 import select
 import signal
@@ -33,7 +32,7 @@ from reid_tune.cli import (
 from reid_tune.cli.common import app
 from reid_tune.environment import set_variables
 from reid_tune.errors import InputError, OutOfMemoryError, ReidTuneError
-from reid_tune.files import display_text
+from reid_tune.files import display_text, is_disk_error, output_error
 from reid_tune.training.memory import is_out_of_memory
 
 __all__ = [
@@ -164,9 +163,10 @@ def _run_command() -> None:
         _move_key_to_environment()
         app()
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        if not is_disk_error(error):
             raise
-        typer.echo(f"reid-tune: {error.filename or 'the output'}: no space is left on its disk.", err=True)
+        message = output_error(f"cannot write {error.filename or 'the output'}", error)
+        typer.echo(f"reid-tune: {message}", err=True)
         os._exit(3)  # what stdout still buffers cannot be written either
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):

@@ -1,12 +1,12 @@
 """The kinds of failures of runs, and which of them are retried."""
 
-import errno
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import isfinite
 from typing import Any
 
 from reid_tune.errors import InfrastructureError, NonFiniteError, OutOfMemoryError, ReidTuneError
+from reid_tune.files import is_disk_error
 from reid_tune.training.memory import is_out_of_memory
 
 __all__ = ["Failure", "classify_error", "failure_from_report", "failure_to_report", "max_retries"]
@@ -46,7 +46,7 @@ def classify_error(error: BaseException) -> Failure:
         return Failure("out_of_memory", message)
     if isinstance(error, NonFiniteError):
         return Failure("non_finite", message)
-    if isinstance(error, InfrastructureError) or (isinstance(error, OSError) and error.errno == errno.ENOSPC):
+    if isinstance(error, InfrastructureError) or is_disk_error(error):
         return Failure("infrastructure", message)
     if isinstance(error, ReidTuneError):
         return Failure("invalid", message)

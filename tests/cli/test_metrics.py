@@ -195,4 +195,5 @@ def test_a_full_disk_of_the_output_is_one_sentence(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "reid_tune", "score", "f.npz"]
     with open("/dev/full", "w") as full:
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, cwd=tmp_path, check=False)
-    assert (done.returncode, done.stderr) == (3, "reid-tune: the output: no space is left on its disk.\n")
+    sentence = "cannot write the output: No space left on device; free space on the disk and try again."
+    assert (done.returncode, done.stderr) == (3, f"reid-tune: {sentence}\n")

@@ -41,6 +41,7 @@ def test_a_failed_allocation_of_the_cpu_is_out_of_memory() -> None:
         (UnsupportedOperationError("train.deterministic = true has no kernel."), "invalid", "has no kernel."),
         (InputError("no such folder."), "invalid", "no such folder."),
         (OSError(errno.ENOSPC, "No space left on device", "x.pth"), "infrastructure", "No space left"),
+        (OSError(errno.EROFS, "Read-only file system", "x.pth"), "infrastructure", "Read-only file system"),
         (InfrastructureError("cannot write x: No space left."), "infrastructure", "cannot write x"),
         (OSError(errno.EACCES, "Permission denied", "x.pth"), "error", "PermissionError: "),
         (KeyError("x"), "error", "KeyError: 'x'"),

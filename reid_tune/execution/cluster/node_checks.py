@@ -15,6 +15,7 @@ from reid_tune.checkpoints.encryption import decrypt, encrypt
 from reid_tune.config.encryption_key import find_passphrase
 from reid_tune.config.experiment import Experiment
 from reid_tune.errors import InfrastructureError, InputError, ReidTuneError
+from reid_tune.files import output_error
 from reid_tune.journal.provenance import training_file_digests
 from reid_tune.search_space.load import SweepConfig
 from reid_tune.storage.object_store import LocalStore, ObjectStore, is_url
@@ -147,7 +148,7 @@ def _temporary_store(sweep: SweepConfig) -> Iterator[ObjectStore]:
     try:
         folder.mkdir(parents=True)
     except OSError as error:
-        raise InputError(f"storage = {storage}: {error.strerror}: give a folder that can be written.") from None
+        raise output_error(f"cannot make a folder in storage = {storage}", error) from None
     try:
         yield LocalStore(folder)
     finally:
