@@ -11,7 +11,7 @@ from typing import Self
 from zlib import crc32
 
 from reid_tune.errors import InfrastructureError, InputError
-from reid_tune.files import make_folder
+from reid_tune.files import make_folder, output_error
 from reid_tune.journal.checksum import is_intact
 from reid_tune.journal.events import Event, EventError, SweepHeader, TrainingHeader, parse_event, to_line
 
@@ -36,6 +36,7 @@ class EventLog:
 
     Raises:
         InputError: Another process writes this log, or the folder cannot be written.
+        InfrastructureError: The disk is full, read-only or broken.
     """
 
     def __init__(
@@ -52,7 +53,7 @@ class EventLog:
             # Unbuffered, so that nothing of an event that failed is left to be written with the next one.
             self._file = self.path.open("ab+", buffering=0)
         except OSError as error:
-            raise InputError(f"cannot write {self.path}: {error.strerror}.") from None
+            raise output_error(f"cannot write {self.path}", error) from None
         if held:
             return
         try:

@@ -79,7 +79,11 @@ class ChaosSweep(Bench):
 
     @contextmanager
     def start(
-        self, *arguments: str, points: Sequence[str] = (), wrapper: Sequence[str] = ()
+        self,
+        *arguments: str,
+        points: Sequence[str] = (),
+        wrapper: Sequence[str] = (),
+        command: Sequence[str] = COMMAND,
     ) -> Iterator["subprocess.Popen[str]"]:
         """Start the sweep, or continue it, in a separate process; whatever is left of it is killed after the block.
 
@@ -87,13 +91,14 @@ class ChaosSweep(Bench):
             arguments: Further arguments of the command.
             points: Points at which its processes are killed, see `injection/sitecustomize.py`.
             wrapper: Command line that runs the command, such as `unshare`.
+            command: Another command of `reid-tune`.
         """
         environment = self._environment() | {"CHAOS_POINTS": ";".join(points)}
         self.commands += 1
         names = (self.folder / f"{name}-{self.commands}.txt" for name in ("stdout", "stderr"))
         with next(names).open("w") as output, next(names).open("w") as errors:
             process = subprocess.Popen(
-                [*wrapper, *self._command(*COMMAND, *arguments)],
+                [*wrapper, *self._command(*command, *arguments)],
                 cwd=self.folder,
                 env=environment,
                 stdout=output,

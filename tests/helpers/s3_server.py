@@ -46,22 +46,23 @@ class S3Process:
 
     Attributes:
         environment: Environment variables for clients.
+        port: Its port on 127.0.0.1.
     """
 
     def __init__(self, folder: Path) -> None:
-        self._folder, self._port = folder, free_port()
-        self.environment = _environment(f"http://127.0.0.1:{self._port}", "S3RVER", "S3RVER")
+        self._folder, self.port = folder, free_port()
+        self.environment = _environment(f"http://127.0.0.1:{self.port}", "S3RVER", "S3RVER")
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start the server; it answers afterwards."""
         command = ["node", str(S3RVER), "--silent", "--no-vhost-buckets", "--directory", str(self._folder)]
-        command += ["--address", "127.0.0.1", "--port", str(self._port), "--configure-bucket", BUCKET]
+        command += ["--address", "127.0.0.1", "--port", str(self.port), "--configure-bucket", BUCKET]
         log = self._folder / ".log"
         with log.open("ab") as output:
             self._process = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
         end = time.monotonic() + _PATIENCE
-        while not answers(self._port):
+        while not answers(self.port):
             assert self._process.poll() is None and time.monotonic() < end, log.read_text()
             time.sleep(0.05)
 

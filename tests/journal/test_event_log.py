@@ -1,3 +1,5 @@
+import errno
+import os
 import random
 import subprocess
 import sys
@@ -6,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from reid_tune.errors import InputError
+from reid_tune.errors import InfrastructureError, InputError
 from reid_tune.journal.event_log import EventLog, read_events, read_events_from, read_header
 from reid_tune.journal.events import (
     AttemptStarted,
@@ -257,3 +259,14 @@ def test_a_log_that_changes_between_two_reads_is_read_again(tmp_path: Path) -> N
             read_events(path)
     path.write_bytes(b"")
     assert read_events(path) == []
+
+
+def test_a_log_on_a_read_only_disk_is_no_fault_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(
+        InfrastructureError, match="cannot write .*Read-only file system; make the file system writable"
+    ):
+        EventLog(tmp_path / "events.jsonl")

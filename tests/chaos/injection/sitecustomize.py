@@ -16,8 +16,10 @@ import functools
 import importlib.abc
 import importlib.machinery
 import os
+import select
 import signal
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import ModuleType
@@ -141,3 +143,7 @@ def install(text: str) -> None:
 
 if points_text := os.environ.get("CHAOS_POINTS"):
     install(points_text)
+
+if "FAKETIME_TIMESTAMP_FILE" in os.environ:
+    # libfaketime refuses an absolute sleep by the monotonic clock, which Python's is.
+    time.sleep = lambda seconds: select.select([], [], [], seconds) and None  # type: ignore[assignment]
