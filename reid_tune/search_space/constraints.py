@@ -1,4 +1,4 @@
-"""Constraints: expressions over the keys of the spec that every configuration must satisfy."""
+"""Constraints: expressions over keys and costs of the spec that every configuration must satisfy."""
 
 import ast
 import operator
@@ -9,6 +9,7 @@ from typing import Any
 
 from reid_tune.config.experiment import canonical_key
 from reid_tune.config.keys import nearest_key
+from reid_tune.search_space.schema import COST_METRICS
 
 __all__ = ["Constraint", "parse_constraint"]
 
@@ -24,12 +25,17 @@ class Constraint:
 
     Attributes:
         text: Expression as written.
-        keys: Keys of the spec that it names.
+        keys: Keys of the spec that it names, and costs that follow from the spec.
     """
 
     text: str
     keys: tuple[str, ...]
     _evaluate: Evaluate = field(repr=False, compare=False)
+
+    @property
+    def names_costs(self) -> bool:
+        """Whether it needs costs of the network."""
+        return not set(COST_METRICS).isdisjoint(self.keys)
 
     def is_satisfied(self, values: Values) -> bool:
         """Whether a configuration satisfies the constraint.
@@ -46,7 +52,8 @@ class Constraint:
             # Python refuses to write integers of thousands of digits.
             shown = "" if isinstance(result, bool) else _shorten(repr(result))
         except (ArithmeticError, TypeError, ValueError, RecursionError) as error:
-            operands = ", ".join(f"{key} = {values[key]!r}" for key in self.keys) or "any configuration"
+            operands = ", ".join(f"{key} = {values[key]!r}" for key in self.keys if key in values)
+            operands = operands or ("the network" if self.keys else "any configuration")
             reason = _shorten(str(error))
             raise ValueError(f"{subject}: cannot be computed for {_shorten(operands)}: {reason}.") from None
         if not isinstance(result, bool):
@@ -62,7 +69,7 @@ def parse_constraint(text: str, spec_keys: Collection[str]) -> Constraint:
 
     Args:
         text: Expression.
-        spec_keys: Keys that may be named.
+        spec_keys: Keys that may be named, in addition to the costs `gflops`, `parameters` and `embedding_dim`.
 
     Raises:
         ValueError: the expression is not allowed; the message is one sentence.
@@ -152,7 +159,7 @@ def _build(node: ast.expr, spec_keys: Collection[str], keys: dict[str, None]) ->
 
 def _key(text: str, spec_keys: Collection[str]) -> str:
     key = canonical_key(text)
-    if key in spec_keys:
+    if key in spec_keys or key in COST_METRICS:
         return key
     suggestion = nearest_key(text)
     raise ValueError(

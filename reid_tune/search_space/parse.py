@@ -13,6 +13,7 @@ from reid_tune.search_space.conditions import Branch, Parameter, check_condition
 from reid_tune.search_space.constraints import Constraint, parse_constraint
 from reid_tune.search_space.range_syntax import parse_range
 from reid_tune.search_space.ranges import Choice
+from reid_tune.search_space.schema import COST_METRICS
 from reid_tune.search_space.space import SearchSpace
 from reid_tune.search_space.weights import WEIGHTS_KEY, absolute_weights
 
@@ -140,7 +141,7 @@ def _space(
     One sentence for each error is added to `errors`.
     """
     selected = {name: parameter for name, parameter in parameters.items() if (name in _RERANKING) is reranking}
-    others = parameters.keys() - selected.keys()
+    others = parameters.keys() - selected.keys() | (set(COST_METRICS) if reranking else set())
     count = len(errors)
     errors += [
         f"space.{name} has a condition on {key}: re-ranking is searched separately from all other keys."

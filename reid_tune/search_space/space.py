@@ -12,6 +12,7 @@ from reid_tune.errors import InputError
 from reid_tune.search_space.bundles import matching_bundle
 from reid_tune.search_space.conditions import Branch, Parameter
 from reid_tune.search_space.constraints import Constraint
+from reid_tune.search_space.costs import ValuesWithCosts
 from reid_tune.search_space.ranges import Range
 
 if TYPE_CHECKING:
@@ -139,7 +140,7 @@ class SearchSpace:
         Raises:
             InputError: a constraint cannot be computed.
         """
-        values = self.base | dict(configuration)
+        values = ValuesWithCosts(self.base | dict(configuration))
         try:
             return [constraint for constraint in self.constraints if not constraint.is_satisfied(values)]
         except ValueError as error:
@@ -147,9 +148,12 @@ class SearchSpace:
 
     def allows(self, configuration: Mapping[str, Any]) -> bool:
         """Whether a configuration satisfies the constraints; not if one of them cannot be computed."""
+        values = ValuesWithCosts(self.base | dict(configuration))
+        # Costs take time: they are needed only where all other constraints hold.
+        ordered = sorted(self.constraints, key=lambda constraint: constraint.names_costs)
         try:
-            return not self.broken_constraints(configuration)
-        except InputError:
+            return all(constraint.is_satisfied(values) for constraint in ordered)
+        except ValueError:
             return False
 
     def as_entries(self) -> dict[str, Any]:

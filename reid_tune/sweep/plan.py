@@ -16,6 +16,9 @@ from reid_tune.sweep.stages.preflight import PreflightResult
 
 __all__ = ["expected_epochs", "make_plan", "plan_from_probe"]
 
+# Trials for each one that runs at once, below which most trials are drawn before a model exists.
+_TRIALS_PER_SLOT = 6
+
 
 def plan_from_probe(sweep: SweepConfig, checks: PreflightResult) -> dict[str, Any]:
     """Run the probe on Ray, and return the results of the checks with the plan.
@@ -40,7 +43,7 @@ def make_plan(
 
     It has runs, epochs and hours of search, confirm and refit; rerank, export, test and register take minutes and are
     left out. `timing` has the seconds of a trial's start and of an epoch, `warnings` the limits of the budget that are
-    too low.
+    too low, also for the sampler.
 
     Args:
         sweep: Sweep to plan.
@@ -68,7 +71,7 @@ def make_plan(
         **_rounded(search.cost + reserve),
         "timing": asdict(timing),
         "probe": measured.as_dict(),
-        "warnings": _warnings(sweep, minimum, search.cost + reserve),
+        "warnings": _warnings(sweep, minimum, search.cost + reserve) + _sampler_warnings(sweep, trials.max_concurrent),
     }
 
 
@@ -120,6 +123,18 @@ def _warnings(sweep: SweepConfig, minimum: Cost, total: Cost) -> list[str]:
                 f"which need about {_format_hours(getattr(total, unit))} with the later stages."
             )
     return lines
+
+
+def _sampler_warnings(sweep: SweepConfig, max_concurrent: int) -> list[str]:
+    """Return a warning if most trials are drawn before their sampler has results to learn from."""
+    trials, enough = sweep.file.budget.trials, _TRIALS_PER_SLOT * max_concurrent
+    if sweep.file.search.sampler not in ("auto", "tpe") or not 2 < trials < enough:
+        return []
+    advice = f"raise budget.trials to {enough}" + (" or lower resources.max_concurrent" if max_concurrent > 1 else "")
+    return [
+        f"{trials} trials with {max_concurrent} at once are few for the sampler {sweep.file.search.sampler}: most are "
+        f"drawn before it has results to learn from; {advice}."
+    ]
 
 
 def _plain_estimate(stage: StageEstimate) -> dict[str, float]:

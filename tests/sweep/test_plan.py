@@ -109,3 +109,15 @@ def test_a_budget_that_does_not_reach_is_warned_of(tmp_path: Path) -> None:
     assert all("will end the search before its 9 trials" in line for line in lines)
     (line,) = make(tmp_path, budget={"trials": 9, "cpu_hours": 1})["warnings"]
     assert line.startswith("budget.cpu_hours = 1 is too low for trial 0, confirm and refit, which need about 2.5")
+
+
+@pytest.mark.parametrize(
+    ("sampler", "trials", "is_warned"), [("auto", 17, True), ("tpe", 17, True), ("auto", 18, False)]
+)
+def test_few_trials_for_the_sampler_are_warned_of(tmp_path: Path, sampler: str, trials: int, is_warned: bool) -> None:
+    lines = make(tmp_path, budget={"trials": trials}, search={"sampler": sampler})["warnings"]
+    assert bool(lines) == is_warned
+    if lines:
+        assert lines[0].startswith(f"17 trials with 3 at once are few for the sampler {sampler}: ")
+        assert "raise budget.trials to 18 or lower resources.max_concurrent" in lines[0]
+    assert make(tmp_path, budget={"trials": 9}, search={"sampler": "random"})["warnings"] == []

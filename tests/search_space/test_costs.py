@@ -1,0 +1,92 @@
+"""Constraints on costs that follow from the spec."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reid_tune.config.load import with_parameters
+from reid_tune.errors import InputError
+from reid_tune.journal.state import trial_run
+from reid_tune.modeling.cost import COST_FIELDS, _cost, model_cost
+from reid_tune.search.space_check import validate_space
+from reid_tune.search.study import Study
+from reid_tune.search_space.costs import ValuesWithCosts, _costs
+
+from ..helpers.simulated_driver import make_sweep
+
+HEIGHT, DEPTH = "model.input_height", "model.feat_dim"
+SPACE: dict[str, Any] = {HEIGHT: {"choice": [64, 128, 192]}, "train.optim.base_lr": {"loguniform": [1e-4, 1e-2]}}
+SPEC = {"model": {"backbone": "resnet18"}, "train": {"num_epochs": 3}, "dataset": {"train_dataset_dir": "nowhere"}}
+
+
+@pytest.mark.parametrize("sampler", ["auto", "tpe", "random"])
+def test_no_suggestion_is_above_a_limit(tmp_path: Path, sampler: str) -> None:
+    limits = ["gflops <= 2.5", "parameters < 12e6", "embedding_dim == 256"]
+    sweep = make_sweep(
+        tmp_path, SPEC, space=SPACE, constraints=limits, search={"sampler": sampler}, budget={"trials": 12}
+    )
+    validate_space(sweep, 50)
+    study, heights, computed = Study(sweep), set[int](), _costs.cache_info().misses
+    for number in range(1, 12):
+        configuration = study.ask(trial_run(number), number)
+        assert configuration is not None
+        heights.add(configuration[HEIGHT])
+        assert model_cost(with_parameters(sweep.experiment, configuration, ""))["gflops"] <= 2.5
+        study.tell(trial_run(number), "finished", 0.1 * number, {3: 0.1 * number})
+    assert heights == {64, 128}
+    assert _costs.cache_info().misses == computed, "suggestions wait for no network"
+
+
+def test_the_costs_are_those_of_the_spec(tmp_path: Path) -> None:
+    sweep = make_sweep(tmp_path, SPEC, space=SPACE)
+    costs = model_cost(with_parameters(sweep.experiment, {HEIGHT: 64}, ""))
+    values = ValuesWithCosts(sweep.space.base | {HEIGHT: 64})
+    assert {name: values[name] for name in costs} == costs
+    with pytest.raises(KeyError):
+        values["latency"]
+
+
+def test_fields_that_are_left_out_of_the_cost_do_not_change_it(tmp_path: Path) -> None:
+    experiment = make_sweep(tmp_path, SPEC, space=SPACE).experiment
+    others = {"dropout_rate": 0.3, "drop_path": 0.0, "drop_out": 0.2, "att_drop_rate": 0.1, "pretrain_choice": "self"}
+    others |= {"no_margin": True, "label_smooth": False, "pretrain_hw_ratio": 1.0, "pretrained_model_path": "/a.pth"}
+    for backbone in ("resnet18", "test_vit"):
+        size = {"input_height": 64, "input_width": 64, "backbone": backbone}
+        model = experiment.model.model_copy(update=size)
+        assert others.keys().isdisjoint(COST_FIELDS)
+        # The wrapped function builds the network of all fields.
+        assert _cost.__wrapped__(model) == _cost.__wrapped__(model.model_copy(update=others))
+
+
+BUNDLES = [{"name": "small", "model.backbone": "resnet18"}, {"name": "large", "model.backbone": "resnet50"}]
+
+
+@pytest.mark.parametrize(
+    ("constraint", "message"),
+    [
+        ("gflops <= 0.1", "only 0 of 40 random configurations satisfy all, 40 break gflops <= 0.1"),
+        ("gflops <= 3.8", "no configuration of bundle large satisfies all, most break gflops <= 3.8"),
+        ("gflop <= 5", "gflop is not a key of the spec"),
+        ("gflops <= re_ranking.k1", "re-ranking is searched separately"),
+    ],
+)
+def test_limits_that_cannot_be_kept_are_named(tmp_path: Path, constraint: str, message: str) -> None:
+    space = {HEIGHT: {"value": 192}, "re_ranking.k1": {"int": [5, 9]}}
+    with pytest.raises(InputError, match=message):
+        validate_space(make_sweep(tmp_path, SPEC, bundle=BUNDLES, space=space, constraints=[constraint]), 40)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_limits_on_costs_do_not_restrict_re_ranking(tmp_path: Path) -> None:
+    space = {HEIGHT: {"value": 64}, "re_ranking.k1": {"int": [5, 9]}}
+    sweep = make_sweep(tmp_path, SPEC, bundle=BUNDLES, space=space, constraints=["gflops <= 1.5"])
+    assert sweep.space.constraints and not sweep.re_ranking.constraints
+
+
+def test_a_network_that_cannot_be_built_is_not_allowed(tmp_path: Path) -> None:
+    space = {"model.backbone": {"choice": ["resnet18", "no_such_network"]}}
+    sweep = make_sweep(tmp_path, SPEC, space=space, constraints=["gflops <= 50"])
+    assert sweep.space.allows({}) and not sweep.space.allows({"model.backbone": "no_such_network"})
+    with pytest.raises(InputError, match="gflops <= 50: cannot be computed for the network: .*no_such_network"):
+        validate_space(sweep, 20)
