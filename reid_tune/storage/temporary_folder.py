@@ -13,7 +13,7 @@ from pathlib import Path
 from reid_tune.errors import InfrastructureError
 from reid_tune.files import display_name
 
-__all__ = ["remove_leftovers", "temporary_folder"]
+__all__ = ["remove_folder", "remove_leftovers", "temporary_folder"]
 
 _NAMES = "reid-tune*"
 _HOST = ".reid-tune-host"  # file with the host whose processes see the lock of the folder, see `_host`
@@ -47,8 +47,29 @@ def temporary_folder(prefix: str = "reid-tune-") -> Iterator[Path]:
     try:
         yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_folder(folder)
         os.close(lock)
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a temporary folder, as far as other processes that are ending let it be removed.
+
+    Its file with the host is removed last, and is there again if anything remains: the next start removes the rest.
+    """
+    with suppress(OSError):
+        for path in folder.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            elif path.name != _HOST:
+                path.unlink(missing_ok=True)
+        mark = folder / _HOST
+        host = mark.read_bytes() if mark.exists() else None
+        mark.unlink(missing_ok=True)
+        try:
+            folder.rmdir()
+        except OSError:  # Something has been written since.
+            if host is not None:
+                mark.write_bytes(host)
 
 
 def remove_leftovers(root: Path) -> list[Path]:
@@ -66,7 +87,7 @@ def remove_leftovers(root: Path) -> list[Path]:
                     continue
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if os.path.samestat(status, folder.lstat()) and _is_of_this_host((folder / _HOST).read_bytes()):
-                    shutil.rmtree(folder, ignore_errors=True)
+                    remove_folder(folder)
                     removed.append(folder)
             finally:
                 os.close(lock)

@@ -13,7 +13,7 @@ import pytest
 
 from reid_tune.errors import InfrastructureError
 from reid_tune.storage import temporary_folder as module
-from reid_tune.storage.temporary_folder import remove_leftovers, temporary_folder
+from reid_tune.storage.temporary_folder import remove_folder, remove_leftovers, temporary_folder
 
 KILLED = """
 import os, signal, sys, tempfile
@@ -66,6 +66,18 @@ def test_a_folder_is_removed_also_if_the_block_raises(root: Path) -> None:
         (folder / "file").touch()
         raise KeyError
     assert not folder.exists()
+
+
+def test_what_others_write_during_the_removal_is_removed_by_the_next_process(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As processes of Ray that outlive their driver for a moment."""
+    folder = leftover(root)
+    with monkeypatch.context() as context:
+        context.setattr(module.shutil, "rmtree", lambda *_, **__: None)
+        remove_folder(folder)
+    assert sorted(path.name for path in folder.iterdir()) == [module._HOST, "r"]
+    assert remove_leftovers(root) == [folder] and not list(root.iterdir())
 
 
 def keep(folder: Path) -> None:

@@ -3,7 +3,6 @@
 import contextlib
 import errno
 import os
-import shutil
 import socket
 import sys
 import threading
@@ -15,6 +14,7 @@ from typing import Self
 
 from reid_tune.errors import InfrastructureError
 from reid_tune.journal.sweep_lookup import resume_command
+from reid_tune.storage.temporary_folder import remove_folder
 
 __all__ = ["Probe", "exit_when_cluster_is_lost", "exit_when_lost"]
 
@@ -97,7 +97,7 @@ def _watch(probes: Sequence[Probe], folder: Path | None, block_ended: threading.
                 line = f"reid-tune: {probe.problem}; nothing finished is lost, continue with: {resume_command()}"
                 print(line, file=sys.stderr, flush=True)
                 if folder:
-                    shutil.rmtree(folder, ignore_errors=True)
+                    remove_folder(folder)
                 os._exit(InfrastructureError.status)  # the main thread may wait inside Ray forever
 
 
