@@ -22,7 +22,7 @@ from reid_tune.search_space.load import SweepConfig, load_sweep
 from reid_tune.sweep.resume import make_header
 from reid_tune.sweep.stages.search import TrialSource
 
-__all__ = ["METHODS", "Search"]
+__all__ = ["METHODS", "Search", "make_sweep"]
 
 LEVELS = rung_epochs(1 + math.ceil(EPOCHS / 10), 3, EPOCHS)
 _TRIALS = 400  # more than any budget of epochs allows

@@ -157,6 +157,14 @@ def test_tools_search_objectives_with_many_keys(folder: Path, objective: str) ->
     assert (error is not None) == (objective == "samples")
 
 
+def test_suggestions_are_timed(folder: Path) -> None:
+    printed = run("search_time.py", folder, without=())
+    assert_names_the_machine(printed)
+    for sampler in ("auto", "tpe"):
+        median, most = (number(row(printed, f"{sampler}, {name}, ms")[1]) for name in ("median", "95th percentile"))
+        assert 0 < median <= most
+
+
 def test_the_cost_of_the_driver_is_measured_on_simulated_trials(folder: Path) -> None:
     printed = run("sweep_overhead.py", folder, "--runs", "0", without=())
     assert_names_the_machine(printed)
