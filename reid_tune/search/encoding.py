@@ -1,8 +1,8 @@
 """Configurations of a search space as points of a unit cube, and as inputs of the Gaussian process."""
 
 import math
-from collections import ChainMap
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -49,14 +49,17 @@ class SpaceEncoding:
     def configuration(self, position: np.ndarray) -> dict[str, Any]:
         """Return the configuration at a position [dimensions] of the unit cube."""
         configuration: dict[str, Any] = {}
+        values = dict(self.space.base)
+        coordinates = position.tolist()
         for parameter in self.space.parameters:
-            branch = parameter.active_branch(ChainMap(configuration, self.space.base))
+            branch = parameter.active_branch(values)
             if branch:
                 drawn = {
-                    name: _value_at(distribution, position[self._coordinates[name]])
+                    name: _value_at(distribution, coordinates[self._coordinates[name]])
                     for name, distribution in self._distributions[branch.name].items()
                 }
-                configuration[parameter.key] = branch.range.decode(branch.name, drawn)
+                value = branch.range.decode(branch.name, drawn)
+                configuration[parameter.key] = values[parameter.key] = value
         return configuration
 
     def position(self, configuration: Mapping[str, Any], default: np.ndarray) -> np.ndarray:
@@ -78,7 +81,7 @@ class SpaceEncoding:
         numbers = np.full((len(configurations), len(self._numbers)), 0.5)
         choices = np.full((len(configurations), len(self._choices)), -1)
         for row, configuration in enumerate(configurations):
-            values = ChainMap(dict(configuration), self.space.base)
+            values = self.space.base | dict(configuration)
             for parameter in self.space.parameters:
                 branch = parameter.active_branch(values)
                 if branch:
@@ -94,7 +97,13 @@ class SpaceEncoding:
                 self._fill(numbers, choices, f"{name}[{index}]", inner, element)
         elif name in self._options:
             options = self._options[name]
-            choices[self._choices.index(name)] = options.setdefault(value_text(value), len(options))
+            text = value_text(value) if isinstance(value, list | dict) else _scalar_text(value)
+            choices[self._choices.index(name)] = options.setdefault(text, len(options))
+
+
+@lru_cache(maxsize=1000, typed=True)
+def _scalar_text(value: Any) -> str:
+    return value_text(value)
 
 
 def _leaves(name: str, range_: Range) -> Iterator[tuple[str, Range]]:
