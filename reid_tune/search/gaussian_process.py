@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.linalg import cho_solve, cholesky, solve_triangular
 from scipy.optimize import minimize
+from scipy.spatial.distance import cdist
 
 __all__ = ["GaussianProcess", "Points"]
 
@@ -77,7 +78,7 @@ class GaussianProcess:
 
     def _condition(self, points: Points, standardized: np.ndarray) -> None:
         self._points, self._values = points, standardized
-        kernel = _Distances(points, points).kernel(self.parameters)
+        kernel = _kernel(points, points, self.parameters)
         kernel[np.diag_indices(len(points))] += _noise(self.parameters) + _JITTER
         self._factor = cholesky(kernel, lower=True)
         self._weights = cho_solve((self._factor, True), standardized)
@@ -94,43 +95,39 @@ class GaussianProcess:
 
     def predict(self, points: Points) -> tuple[np.ndarray, np.ndarray]:
         """Return means and standard deviations [n] of the noiseless values at points."""
-        cross = _Distances(points, self._points).kernel(self.parameters)
+        cross = _kernel(points, self._points, self.parameters)
         means = cross @ self._weights
         explained = solve_triangular(self._factor, cross.T, lower=True)
         variances = math.exp(self.parameters[-2]) - np.einsum("ij,ij->j", explained, explained)
         return self._mean + self._scale * means, self._scale * np.sqrt(np.maximum(variances, 1e-12))
 
 
+def _kernel(first: Points, second: Points, parameters: np.ndarray) -> np.ndarray:
+    """Return the kernel without noise between two sets of points; for the parameters see `_Distances`."""
+    scales = np.exp(-parameters)
+    count = first.numbers.shape[1]
+    exponent = np.abs(np.subtract.outer(first.epochs, second.epochs)) * scales[-3]
+    for a, b, scale in zip(first.categories.T, second.categories.T, scales[count:], strict=False):
+        exponent += np.not_equal.outer(a, b) * scale
+    root = math.sqrt(5) * cdist(first.numbers * scales[:count], second.numbers * scales[:count])
+    return np.asarray(math.exp(parameters[-2]) * np.exp(-exponent - root) * (1 + root + root**2 / 3))
+
+
 class _Distances:
-    """Distances between two sets of points, from which kernels with any parameters are computed.
+    """Distances between the points of a set, from which kernels with any parameters are computed.
 
     The parameters are logarithms: a length scale for each number, for each category and for the epoch, the amplitude
     and the variance of the noise.
     """
 
-    def __init__(self, first: Points, second: Points) -> None:
-        self.squares = [np.subtract.outer(a, b) ** 2 for a, b in zip(first.numbers.T, second.numbers.T, strict=True)]
-        pairs = zip(first.categories.T, second.categories.T, strict=True)
-        self.unequal = [np.not_equal.outer(a, b).astype(float) for a, b in pairs]
-        self.unequal.append(np.abs(np.subtract.outer(first.epochs, second.epochs)))
-        self.shape = len(first), len(second)
-
-    def kernel(self, parameters: np.ndarray) -> np.ndarray:
-        """Return the kernel without noise."""
-        return self._parts(parameters)[0]
+    def __init__(self, points: Points) -> None:
+        self.squares = [np.subtract.outer(column, column) ** 2 for column in points.numbers.T]
+        self.unequal = [np.not_equal.outer(column, column).astype(float) for column in points.categories.T]
+        self.unequal.append(np.abs(np.subtract.outer(points.epochs, points.epochs)))
+        self.shape = len(points), len(points)
 
     def kernel_and_gradients(self, parameters: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
         """Return the kernel without noise, and its derivative by each parameter but the noise."""
-        kernel, exponential, root = self._parts(parameters)
-        scales = np.exp(-parameters)
-        count = len(self.squares)
-        slope = exponential * (5 / 3) * (1 + root)
-        gradients = [slope * square * scale**2 for square, scale in zip(self.squares, scales, strict=False)]
-        gradients += [kernel * distance * scale for distance, scale in zip(self.unequal, scales[count:], strict=False)]
-        return kernel, [*gradients, kernel]
-
-    def _parts(self, parameters: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return the kernel, its part without the polynomial of the Matern kernel, and the Matern kernel's argument."""
         scales = np.exp(-parameters)
         count = len(self.squares)
         exponent, square = np.zeros(self.shape), np.zeros(self.shape)
@@ -140,7 +137,11 @@ class _Distances:
             square += distance * scale**2
         root = np.sqrt(5 * square)
         exponential = math.exp(parameters[-2]) * np.exp(-exponent - root)
-        return exponential * (1 + root + root**2 / 3), exponential, root
+        kernel = exponential * (1 + root + root**2 / 3)
+        slope = exponential * (5 / 3) * (1 + root)
+        gradients = [slope * square * scale**2 for square, scale in zip(self.squares, scales, strict=False)]
+        gradients += [kernel * distance * scale for distance, scale in zip(self.unequal, scales[count:], strict=False)]
+        return kernel, [*gradients, kernel]
 
 
 def _noise(parameters: np.ndarray) -> float:
@@ -158,7 +159,7 @@ def _priors(points: Points) -> tuple[np.ndarray, np.ndarray]:
 def _fit(points: Points, values: np.ndarray) -> np.ndarray:
     """Return the parameters that maximize the posterior density, sought from the centers of the priors."""
     centers, deviations = _priors(points)
-    distances = _Distances(points, points)
+    distances = _Distances(points)
     diagonal = np.diag_indices(len(points))
 
     def loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
