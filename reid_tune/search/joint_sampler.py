@@ -70,7 +70,7 @@ class JointSampler(Sampler):
             sobol.fast_forward(number)
             yield self.encoding.configuration(sobol.random(1)[0])
             return
-        model = TrialModel(self.trials.values(), self.levels)
+        model = TrialModel(self.trials.values(), self.levels, believe_stopped=True)
         configurations = draw_candidates(self.encoding, np.random.default_rng([self.seed, number]), model.best)
         gains = _gains(model, self.encoding.points(configurations, [0.0] * len(configurations)))
         yield from (configurations[index] for index in np.argsort(-gains, kind="stable"))

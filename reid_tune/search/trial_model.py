@@ -14,6 +14,7 @@ __all__ = ["UNTRAINABLE", "ObservedTrial", "TrialModel", "full_length_points", "
 
 # Observations of which the process learns at most: a suggestion costs the third power of their number.
 _MAX_OBSERVATIONS = 400
+_MAX_BELIEVED = 100  # stopped trials, those with the best scores
 _MAX_CURVES = 200  # full-length trials, the last ones, for the mean gain until full length
 UNTRAINABLE = ("non_finite", "out_of_memory")  # failures that teach that a configuration is bad
 
@@ -59,16 +60,27 @@ class TrialModel:
     Args:
         trials: Trials, two or more of them with a score.
         levels: Epochs of the rungs. The process learns from the scores there and from the last one of each trial.
+        believe_stopped: Whether stopped trials also count with the scores that the process expects at full length.
+            Otherwise these stay uncertain, and configurations next to the best stopped trials seem worth a trial, again
+            and again, although they would be stopped at the same rung.
 
     Attributes:
         best: Trials with a score, those first that are expected to have the best ones at full length.
         process: The process; at full length the logarithm of the share of the epochs is 0.
     """
 
-    def __init__(self, trials: Collection[ObservedTrial], levels: Collection[int]) -> None:
+    def __init__(
+        self, trials: Collection[ObservedTrial], levels: Collection[int], *, believe_stopped: bool = False
+    ) -> None:
         self._gain = _MeanGain([trial for trial in trials if trial.result is not None][-_MAX_CURVES:])
         self.best = sorted((trial for trial in trials if trial.is_scored), key=self._expected, reverse=True)
         self.process = self._fit(trials, frozenset(levels))
+        believed = [trial for trial in trials if trial.is_running and trial.result is None]
+        if believe_stopped:
+            stopped = [trial for trial in self.best if not trial.is_running and trial.result is None]
+            believed += stopped[:_MAX_BELIEVED]
+        if believed:
+            self.process.believe(full_length_points(believed))
 
     def _expected(self, trial: ObservedTrial) -> float:
         epoch = max(trial.scores)
@@ -92,11 +104,7 @@ class TrialModel:
             rows = rows[:half] + [rows[index] for index in spaced]
         shares = np.array([share for _, share, _ in rows])
         points = replace(full_length_points([trial for trial, _, _ in rows]), epochs=shares)
-        process = GaussianProcess(points, np.array([value for _, _, value in rows]))
-        running = [trial for trial in trials if trial.is_running and trial.result is None]
-        if running:
-            process.believe(full_length_points(running))
-        return process
+        return GaussianProcess(points, np.array([value for _, _, value in rows]))
 
 
 def observe(encoding: SpaceEncoding, configuration: Mapping[str, Any]) -> ObservedTrial:
