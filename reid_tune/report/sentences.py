@@ -11,6 +11,7 @@ from reid_tune.journal.test_set_usage import evaluation_count_sentence
 from reid_tune.report.formatting import KIND_LABELS, format_interval, format_spent, list_trials
 from reid_tune.search.forecast import Forecast, forecast_of
 from reid_tune.search.pareto import pareto_front
+from reid_tune.search.target import find_target_trial
 from reid_tune.storage.download_cache import display_path
 from reid_tune.tables import format_count, format_duration, format_percent
 
@@ -119,6 +120,10 @@ def report_sentences(state: SweepState, folder: Path, spent: Cost) -> Iterator[s
 def search_end_sentence(state: SweepState) -> str:
     """Return why the search started no further trial; empty before its end."""
     result = state.stages.get("search", {})
+    if result.get("ended_by") == "target" and (trial := find_target_trial(state, result["target"])):
+        scores = ", ".join(f"{metric} {format_percent(score)} %" for metric, score in result["target"].items())
+        subject = "trial 0, the spec itself, has" if trial.number == 0 else f"trial {trial.number} has"
+        return f"the search ended because {subject} reached the target ({scores})"
     reason = _END_REASONS.get(result.get("ended_by") or "", "")
     return f"the search ended because {reason.format(**result['budget'])}" if reason else ""
 

@@ -1,10 +1,12 @@
 """Decide which trials of a search are stopped early."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from reid_tune.journal.state import SweepState, trial_run
 from reid_tune.search.asha import Asha
 from reid_tune.search.budget import BudgetTracker
+from reid_tune.search.target import find_target_trial
+from reid_tune.search_space.schema import ScoreName
 
 __all__ = ["PruningRule"]
 
@@ -12,16 +14,24 @@ _TRIAL0 = trial_run(0)
 
 
 class PruningRule:
-    """Stops trials below ASHA's rungs, and all running ones when the budget is exceeded. Trial 0 is never stopped.
+    """Stops trials below ASHA's rungs, and all running ones when budget or target end the search, never trial 0.
 
     Args:
         levels: Epochs of ASHA's rungs.
         factor: ASHA's reduction factor.
         budget_tracker: Tracker of the sweep's budget, None to apply no budget.
+        target: Scores at which the search ends, by name of the metric.
     """
 
-    def __init__(self, levels: tuple[int, ...], factor: int, budget_tracker: BudgetTracker | None = None) -> None:
+    def __init__(
+        self,
+        levels: tuple[int, ...],
+        factor: int,
+        budget_tracker: BudgetTracker | None = None,
+        target: Mapping[ScoreName, float] | None = None,
+    ) -> None:
         self.asha = Asha(levels, factor)
+        self.target = target or {}
         self.budget_tracker = budget_tracker
 
     def should_continue(self, run: str, epoch: int, value: float | None, costs: tuple[float, ...]) -> bool:
@@ -36,6 +46,16 @@ class PruningRule:
         if value is None:
             return True
         return self.asha.should_continue(epoch, value, costs) or run == _TRIAL0
+
+    def runs_after_target(self, state: SweepState) -> Iterator[tuple[str, str]]:
+        """Yield name and reason for each trial that must end because another has reached the target.
+
+        Trials that a user has asked for continue.
+        """
+        if reached := find_target_trial(state, self.target):
+            for trial in state.trials:
+                if trial.name != _TRIAL0 and trial.origin != "user":
+                    yield trial.name, f"trial {reached.number} has reached the target"
 
     def runs_over_budget(self, state: SweepState) -> Iterator[tuple[str, str]]:
         """Yield name and reason for each trial that must end because only the reserve of the later stages is left."""

@@ -12,6 +12,7 @@ from reid_tune.journal.state import trial_run
 from reid_tune.modeling.cost import model_cost
 from reid_tune.search.budget import BudgetTracker
 from reid_tune.search.study import Study
+from reid_tune.search.target import find_target_trial
 from reid_tune.search_space.load import SweepConfig
 
 __all__ = ["NewTrial", "TrialQueue"]
@@ -49,11 +50,14 @@ class TrialQueue:
         """Return why the suggestions ended, None while there is a next one or before trial 0.
 
         Returns:
-            The key of `budget` that ends them, or `space` when trials have all configurations of the space.
+            The key of `budget` that ends them, `target` when a full-length trial has reached it, or `space` when trials
+            have all configurations of the space.
         """
         trials = self.journal.state.trials
         if not trials:
             return None
+        if find_target_trial(self.journal.state, self.sweep.file.target):
+            return "target"
         if len(trials) >= self.sweep.file.budget.trials:
             return "trials"
         if self.is_space_used_up:

@@ -2,15 +2,16 @@
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from reid_tune.config.base import Section
 
-__all__ = ["COST_METRICS", "UNION_TAGS", "Budget", "Objective", "Resources", "SweepFile"]
+__all__ = ["COST_METRICS", "UNION_TAGS", "Budget", "Objective", "Resources", "ScoreName", "SweepFile"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+ScoreName = Literal["mAP", "mINP", "Rank-1", "Rank-5", "Rank-10"]
 COST_METRICS = ("gflops", "parameters", "embedding_dim")  # computed from the spec, independent of the machine
 _OBJECTIVE_FORMS = ("one objective", "several objectives")
 _PATIENCE_FORMS = ("number of trials", "expected gain")
@@ -153,6 +154,9 @@ class SweepFile(Section):
     search: SearchSettings = Field(default_factory=SearchSettings)
     scheduler: SchedulerSettings = Field(default_factory=SchedulerSettings)
     budget: Budget = Field(default_factory=Budget)
+    target: dict[ScoreName, Annotated[float, Field(gt=0, le=1)]] = Field(
+        {}, description="Scores as fractions; the search ends when a full-length trial reaches all of them."
+    )
     confirm: Confirm = Field(default_factory=Confirm)
     refit: Refit = Field(default_factory=Refit)
     resources: Resources = Field(default_factory=Resources)
@@ -174,6 +178,14 @@ class SweepFile(Section):
     def costs(self) -> tuple[str, ...]:
         """Names of the further objectives, which are costs."""
         return tuple(objective.metric for objective in self.objectives if objective.metric in COST_METRICS)
+
+    @field_validator("target", mode="before")
+    @classmethod
+    def _check_target(cls, target: Any) -> Any:
+        unknown = [name for name in target if name not in get_args(ScoreName)] if isinstance(target, Mapping) else []
+        if unknown:
+            raise ValueError(f"{unknown[0]!r} is not a score: use {', '.join(get_args(ScoreName))}")
+        return target
 
     @field_validator("name")
     @classmethod

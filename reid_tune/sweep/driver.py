@@ -104,7 +104,8 @@ class SweepDriver:
         self._run(source, trials, self.checks.levels)
         states = [trial.state for trial in self.journal.state.trials]
         counts = {name: states.count(name) for name in ("finished", "stopped", "failed")}
-        return counts | {"ended_by": source.end_reason(), "budget": self.sweep.file.budget.model_dump(mode="json")}
+        ended_by, budget = source.end_reason(), self.sweep.file.budget.model_dump(mode="json")
+        return counts | {"ended_by": ended_by, "budget": budget, "target": self.sweep.file.target}
 
     @cached_property
     def _budget_tracker(self) -> BudgetTracker:

@@ -19,6 +19,7 @@ from reid_tune.journal.requests import pending_requests
 from reid_tune.journal.stages import STAGES, ResumeMode
 from reid_tune.journal.state import SweepState
 from reid_tune.journal.sweep_lookup import load_state, resume_command
+from reid_tune.search.target import find_target_trial
 from reid_tune.search_space.load import SweepConfig
 from reid_tune.search_space.schema import SweepFile
 from reid_tune.search_space.space import plain_values
@@ -35,7 +36,7 @@ __all__ = [
 ]
 
 # Sections of a search-space file that may change in a resumed sweep. The spec is compared by content, not by path.
-_CHANGEABLE = {"resources", "storage", "budget", "keep", "spec"}
+_CHANGEABLE = {"resources", "storage", "budget", "target", "keep", "spec"}
 _MAX_DIFFERENCES = 6  # of two sweeps, in one message
 
 
@@ -104,9 +105,11 @@ def _has_enqueued(folder: Path, state: SweepState) -> bool:
 
 
 def _allows_more_trials(sweep: SweepConfig, state: SweepState, result: Mapping[str, Any]) -> bool:
-    """Whether the limit that ended the search is larger now."""
+    """Whether the limit or the target that ended the search is larger now."""
     if result["ended_by"] == "trials":
         return len(state.trials) < sweep.file.budget.trials
+    if result["ended_by"] == "target":
+        return find_target_trial(state, sweep.file.target) is None
     if result["ended_by"] == "min_gain":
         now = sweep.file.budget.min_gain
         return now is None or now < result["budget"]["patience"]["min_gain"]

@@ -53,7 +53,7 @@ class TrialSource:
         self.recorder.pending_runs = [run for run in self.recorder.pending_runs if run.startswith("trials/")]
         self.study = Study(sweep, levels)
         self.queue = TrialQueue(sweep, journal, self.study, budget_tracker)
-        self.pruning = PruningRule(levels, sweep.file.scheduler.reduction_factor, budget_tracker)
+        self.pruning = PruningRule(levels, sweep.file.scheduler.reduction_factor, budget_tracker, sweep.file.target)
         self.checkpoints = _CheckpointRetention(journal, sweep.file.keep)
         self._experiments: dict[str, Experiment] = {}
         self._replay(journal.earlier_events)
@@ -105,12 +105,13 @@ class TrialSource:
         return self.journal.state.runs[run].state == "running"
 
     def poll(self) -> None:
-        """Stop the trials that users have asked to stop, and those for which the budget is exceeded."""
+        """Stop the trials that users have asked to stop, and all when the budget is exceeded or the target reached."""
         for request in pending_requests(self.journal.folder):
             if request.kind == "stop":
                 self._stop(request.run, "by request")
                 remove_request(request)
-        for run, reason in self.pruning.runs_over_budget(self.journal.state):
+        state = self.journal.state
+        for run, reason in [*self.pruning.runs_over_budget(state), *self.pruning.runs_after_target(state)]:
             self._stop(run, reason)
 
     def _stop(self, run: str, reason: str) -> None:
