@@ -53,6 +53,7 @@ _PLAIN = frozenset(
         ),
     }
 )
+_MAX_NAME = 200  # characters of a name that a message shows; damage may make it as long as the file
 _MAPPINGS = ("AttributeDict", "CfgNode", "ConfigDict", "defaultdict")
 
 
@@ -133,6 +134,7 @@ def _read_error(path: Path, error: Exception) -> InputError:
 
 
 def _rejection(path: Path, name: str) -> InputError:
+    name = name if len(name) <= _MAX_NAME else f"{name[:_MAX_NAME]}..."
     printable_name = name if name.isprintable() else ascii(name)
     return InputError(
         f"{path} is rejected: it contains {printable_name}, which is code: give a file with tensors and plain data "

@@ -31,7 +31,7 @@ from reid_tune.cli import (
 )
 from reid_tune.cli.common import app
 from reid_tune.environment import set_variables
-from reid_tune.errors import InputError, OutOfMemoryError, ReidTuneError
+from reid_tune.errors import InfrastructureError, InputError, OutOfMemoryError, ReidTuneError
 from reid_tune.files import display_text, is_disk_error, output_error
 from reid_tune.training.memory import is_out_of_memory
 
@@ -53,6 +53,8 @@ __all__ = [
 ]
 
 _KEY_PREFIX = "encryption_key="
+# Of errors in a process whose address space or number of threads is limited.
+_LIMIT_TEXTS = ("failed to map segment", "can't start new thread")
 _NOT_GIVEN = {"", "???", "~", "null", "Null", "NULL"}
 
 
@@ -168,8 +170,13 @@ def _run_command() -> None:
         message = output_error(f"cannot write {error.filename or 'the output'}", error)
         typer.echo(f"reid-tune: {message}", err=True)
         os._exit(3)  # what stdout still buffers cannot be written either
-    except (MemoryError, RuntimeError) as error:
+    except (ImportError, MemoryError, RuntimeError) as error:
+        first_line = (str(error).splitlines() or ["allocation failed"])[0].rstrip(".")
+        if any(text in first_line for text in _LIMIT_TEXTS):
+            raise InfrastructureError(
+                f"a limit of this process is reached ({first_line}): free memory, or raise its limits of memory and "
+                "threads (ulimit -v, ulimit -u)."
+            ) from None
         if not is_out_of_memory(error):
             raise
-        first_line = (str(error).splitlines() or ["allocation failed"])[0].rstrip(".")
         raise OutOfMemoryError(f"out of memory: {first_line}. Free memory, or use another device.") from None

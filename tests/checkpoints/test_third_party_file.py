@@ -186,6 +186,13 @@ class Payload:
         return self.made
 
 
+def test_a_long_name_of_damaged_code_is_shortened(tmp_path: Path) -> None:
+    path = tmp_path / "a.pth"
+    path.write_bytes(b"\x80\x02c" + b"torch\0" * 1000 + b"\nstore\n.")
+    message = refused(path)
+    assert "is rejected: it contains 'torch" in message and len(message) < 1600
+
+
 @pytest.mark.parametrize("zipped", [True, False])
 @pytest.mark.parametrize("ending", [".pth", ".ckpt"])
 @pytest.mark.parametrize(("function", "name"), [(os.system, "system"), (eval, "eval"), (exec, "exec")])

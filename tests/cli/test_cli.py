@@ -452,6 +452,18 @@ def test_report_in_all_formats(run: Run, tmp_path: Path) -> None:
             1,
             "reid-tune: out of memory: CUDA error: out of memory. Free memory, or use another device.\n",
         ),
+        *(
+            (
+                error,
+                3,
+                f"reid-tune: a limit of this process is reached ({error}): free memory, or raise its limits of memory "
+                "and threads (ulimit -v, ulimit -u).\n",
+            )
+            for error in (
+                ImportError("libtorch_cpu.so: failed to map segment from shared object"),
+                RuntimeError("can't start new thread"),
+            )
+        ),
     ],
 )
 def test_status_by_fault(

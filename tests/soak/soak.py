@@ -5,7 +5,8 @@
 
 Trials of one epoch run through the command line on a local Ray, with MLflow in SQLite. The slope of each quantity is
 that of least squares over the second half of the time: caches fill in the first. A quantity is not flat if the lower
-end of the slope's 95 % interval is above its limit; the exit status is then 1.
+end of the slope's 95 % interval is above its limit; the exit status is then 1. Where the second half has fewer than 100
+trials, the limit is on what has grown in it.
 """
 
 import os
@@ -59,7 +60,7 @@ LIMITS = {
     f"threads of the {DRIVER}": (1.0, "none remains"),
     f"threads of the {RAYLET}": (1.0, "none remains"),
     f"threads of the {GCS}": (1.0, "none remains"),
-    "session folder, MB": (5.0, "Ray's logs of two processes for each trial: 50 kB"),
+    "session folder, MB": (10.0, "Ray's logs of the processes of each trial: 100 kB"),
     "files of trials, MB": (5.0, "record, log and curve of each trial, without checkpoints: 50 kB"),
     "MLflow's store, MB": (5.0, "parameters, metrics and tags of each trial: 50 kB"),
     "log of a trial, kB": (0.05, "all trials have the same events"),
@@ -74,8 +75,8 @@ class Series:
     trials: list[float]
     values: list[float]
 
-    def slope(self) -> tuple[float, float]:
-        """Return the slope per 100 trials over the second half, and half of its 95 % interval."""
+    def slope(self) -> tuple[float, float, float]:
+        """Return the slope per 100 trials over the second half, half of its 95 % interval, and that half's hundreds."""
         half = len(self.values) // 2
         trials, values = (np.array(column[half:]) / scale for column, scale in ((self.trials, 100), (self.values, 1)))
         centred = trials - trials.mean()
@@ -84,7 +85,8 @@ class Series:
             raise SystemExit(f"{len(values)} samples are too few for a slope: give the run more minutes.")
         slope = float(centred @ values) / spread
         residuals = values - values.mean() - slope * centred
-        return slope, 1.96 * float(np.sqrt(residuals @ residuals / (len(values) - 2) / spread))
+        deviation = 1.96 * float(np.sqrt(residuals @ residuals / (len(values) - 2) / spread))
+        return slope, deviation, float(np.ptp(trials))
 
 
 def main() -> None:
@@ -187,10 +189,10 @@ def show(series: dict[str, Series]) -> None:
     table = Table("", "first", "last", "slope", "limit", "what may grow")
     growing: list[str] = []
     for name, (limit, reason) in LIMITS.items():
-        slope, deviation = series[name].slope()
+        slope, deviation, hundreds = series[name].slope()
         first, last = (mean(part) for part in (series[name].values[:5], series[name].values[-5:]))
         table.add_row(name, f"{first:.2f}", f"{last:.2f}", f"{slope:+.3f} ± {deviation:.3f}", f"{limit:g}", reason)
-        if slope - deviation > limit:
+        if (slope - deviation) * min(1.0, hundreds) > limit:
             growing.append(name)
     print_table(table)
     if growing:
