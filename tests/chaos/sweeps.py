@@ -243,3 +243,10 @@ def is_event(sweep: ChaosSweep, kind: type[Event], **fields: Any) -> bool:
         isinstance(event, kind) and all(getattr(event, name) == value for name, value in fields.items())
         for event in sweep.events
     )
+
+
+def wait_for_suspension(sweep: ChaosSweep, driver: "subprocess.Popen[str]", point: str) -> None:
+    """Wait until the driver has suspended itself at a point, see `injection/sitecustomize.py`."""
+    process = psutil.Process(driver.pid)
+    is_suspended = lambda: sweep.has_struck(point) and process.status() == psutil.STATUS_STOPPED  # noqa: E731
+    sweep.wait_for(f"suspended {point}", is_suspended, driver)

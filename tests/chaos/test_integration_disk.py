@@ -14,7 +14,7 @@ from reid_tune.journal.stages import STAGES
 from ..helpers.mounts import fill, mount_namespace, read_only, tmpfs
 from .conftest import MakeSweep
 from .points import SHORT
-from .sweeps import ChaosSweep
+from .sweeps import ChaosSweep, wait_for_suspension
 from .table import Tried
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(3600)]
@@ -85,7 +85,7 @@ def test_a_training_whose_disk_fills_at_a_checkpoint_continues_when_it_has_space
     point = "driver before reid_tune.training.checkpoint_writer:CheckpointWriter._write SIGSTOP"
     with tried("fill: results of train"):
         with sweep.start(points=[point], command=command) as training:
-            sweep.wait_for("a checkpoint is written", lambda: sweep.has_struck(point), training)
+            wait_for_suspension(sweep, training, point)
             with fill(results):
                 training.send_signal(signal.SIGCONT)
                 _require_end(sweep, "train", sweep.wait_for_end(training))
@@ -104,7 +104,7 @@ def _disturb(sweep: ChaosSweep, name: str, disturbance: Disturbance, event: str)
             _require_end(sweep, case, sweep.wait_for_end(driver))
         return
     with sweep.start(points=[point]) as driver:
-        sweep.wait_for(case, lambda: sweep.has_struck(point), driver)
+        wait_for_suspension(sweep, driver, point)
         with disturbance(folder):
             driver.send_signal(signal.SIGCONT)
             _require_end(sweep, case, sweep.wait_for_end(driver))
