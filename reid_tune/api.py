@@ -178,6 +178,7 @@ def run_sweep(
     until: Stage = "register",
     start: Stage | None = None,
     address: str | None = None,
+    accept_space: bool = False,
 ) -> SweepResult:
     """Run a sweep as the command `reid-tune sweep` does, and return it. Any thread may call this, also in a notebook.
 
@@ -191,6 +192,7 @@ def run_sweep(
         until: Last stage.
         start: Stage that is run again with all later ones.
         address: Address of a Ray cluster, None to start Ray on this machine.
+        accept_space: Whether the space of a sweep that exists may change.
 
     Raises:
         InputError: The file, the spec, the data, the name or the resources are invalid.
@@ -205,7 +207,7 @@ def run_sweep(
     loaded = load_file(file, overrides)
     for line in loaded.notes:
         print(line, file=sys.stderr)
-    run(loaded, resume=resume, until=until, start=start, address=address)
+    run(loaded, resume=resume, until=until, start=start, address=address, accept_space=accept_space)
     return SweepResult(loaded.folder)
 
 

@@ -108,7 +108,7 @@ def test_a_sweep_runs_in_any_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     thread.start()
     thread.join()
     ((sweep, options),) = calls
-    assert options == {"resume": "auto", "until": "search", "start": None, "address": None}
+    assert options == {"resume": "auto", "until": "search", "start": None, "address": None, "accept_space": False}
     assert (sweep.file.budget.trials, sweep.experiment.train.optim.base_lr) == (4, 1e-5)
     assert sweep.experiment.train.optim.lr_steps == (1, 2)
     assert results[0].folder == sweep.folder and len(results[0].trials) == 3

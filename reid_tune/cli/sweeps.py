@@ -1,7 +1,7 @@
 """Commands that run sweeps and control running ones."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -29,6 +29,9 @@ DryRunOption = Annotated[
     bool, typer.Option("--dry-run", help="Check everything and print the plan; run no trials, write nothing.")
 ]
 PlanFormatOption = Annotated[Format, typer.Option("--format", help="Output format of the plan of --dry-run.")]
+AcceptSpaceOption = Annotated[
+    bool, typer.Option("--accept-space", help="Continue a sweep although ranges of its space differ or keys are new.")
+]
 AddressOption = Annotated[
     str | None,
     typer.Option(help="Run on a Ray cluster: HOST:6379, or auto on one of its nodes.", metavar="ADDRESS"),
@@ -51,6 +54,7 @@ def sweep(
     resume: ResumeOption = "never",
     start: FromOption = None,
     until: UntilOption = "register",
+    accept_space: AcceptSpaceOption = False,
     dry_run: DryRunOption = False,
     format: PlanFormatOption = Format.table,
     address: AddressOption = None,
@@ -60,7 +64,7 @@ def sweep(
 ) -> None:
     """Search, confirm the best trials, refit, export, test once, register."""
     if smoke:
-        if dry_run or start or address or submit or resume != "never":
+        if dry_run or start or address or submit or accept_space or resume != "never":
             raise InputError("--smoke runs a test sweep on this machine: give no other option than --until.")
         _run_smoke_test(file, overrides, until)
         return
@@ -72,11 +76,11 @@ def sweep(
     for line in loaded.notes:
         typer.echo(line, err=True)
     if submit:
-        _submit(loaded, submit, _job_options(resume, start, until, dry_run))
+        _submit(loaded, submit, _job_options(resume, start, until, accept_space, dry_run))
     elif dry_run:
         _print_plan(loaded, until, address, format)
     else:
-        _run(loaded, resume, start, until, address)
+        _run(loaded, resume=resume, start=start, until=until, address=address, accept_space=accept_space)
 
 
 def _run_smoke_test(file: Path, overrides: list[str] | None, until: Stage) -> None:
@@ -91,10 +95,11 @@ def _submit(sweep: "SweepConfig", dashboard: str, options: list[str]) -> None:
     raise typer.Exit(submit(sweep, dashboard, options, lambda text: typer.echo(text, nl=False)))
 
 
-def _job_options(resume: ResumeMode, start: Stage | None, until: Stage, dry_run: bool) -> list[str]:
+def _job_options(resume: ResumeMode, start: Stage | None, until: Stage, accept_space: bool, dry_run: bool) -> list[str]:
     """Return the options of the `reid-tune sweep` that the job runs."""
     options = ["--resume", resume, "--until", until, *(["--from", start] if start else [])]
-    return [*options, "--dry-run"] if dry_run else options
+    flags = {"--accept-space": accept_space, "--dry-run": dry_run}
+    return options + [flag for flag, is_given in flags.items() if is_given]
 
 
 def _print_plan(sweep: "SweepConfig", until: Stage, address: str | None, format: Format) -> None:
@@ -112,14 +117,14 @@ def _print_plan(sweep: "SweepConfig", until: Stage, address: str | None, format:
         typer.echo(line)
 
 
-def _run(sweep: "SweepConfig", resume: ResumeMode, start: Stage | None, until: Stage, address: str | None) -> None:
+def _run(sweep: "SweepConfig", **options: Any) -> None:
     from reid_tune.cli.reports import print_sweep
     from reid_tune.journal.sweep_lookup import resume_command
     from reid_tune.report.html import PAGE
     from reid_tune.sweep.run import run_sweep
 
     try:
-        state = run_sweep(sweep, resume=resume, until=until, start=start, address=address)
+        state = run_sweep(sweep, **options)
     except KeyboardInterrupt:
         raise StoppedError(f"stopped; continue with: {resume_command()}") from None
     folder = sweep.folder if sweep.remote else Path(sweep.file.storage) / sweep.file.name

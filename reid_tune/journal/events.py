@@ -30,6 +30,7 @@ __all__ = [
     "RunEvent",
     "RunRetried",
     "RunSuggested",
+    "SpaceChanged",
     "StageDone",
     "StageStarted",
     "StagesReopened",
@@ -170,6 +171,18 @@ class StagesReopened(EventRecord):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SpaceChanged(EventRecord):
+    """The user has accepted another search space in a sweep that is continued; earlier trials stay as they are.
+
+    Attributes:
+        space: Section `space` of the search-space file from now on.
+    """
+
+    kind = "space"
+    space: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingEpoch(EventRecord):
     """A single training that is tracked in MLflow has finished an epoch.
 
@@ -225,6 +238,7 @@ Event = (
     | StageStarted
     | StageDone
     | StagesReopened
+    | SpaceChanged
     | RunEvent
     | TrainingEpoch
     | ArtifactWritten

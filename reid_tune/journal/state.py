@@ -1,7 +1,7 @@
 """The state of a sweep, computed from its events."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from reid_tune.journal.events import (
@@ -13,6 +13,7 @@ from reid_tune.journal.events import (
     RunEvent,
     RunRetried,
     RunSuggested,
+    SpaceChanged,
     StageDone,
     StagesReopened,
     StageStarted,
@@ -94,7 +95,7 @@ class SweepState:
     """The state of a sweep after the events that were applied.
 
     Attributes:
-        first_event: The sweep's header, None before it; see `header`.
+        first_event: The sweep's header, with the space as it was changed last; None before it; see `header`.
         runs: Runs by name, in the order of their suggestion.
         stages: Results of the stages that are done.
         stage_starts: Time when each stage started, in seconds since the epoch.
@@ -152,6 +153,8 @@ class SweepState:
                 self.first_event = event
             case DriverStarted():
                 self.environment = event.environment
+            case SpaceChanged():
+                self.first_event = replace(self.header, sweep=self.header.sweep | {"space": event.space})
             case StageStarted():
                 self.stage_starts[event.stage] = event.time
             case StageDone():

@@ -10,9 +10,9 @@ from typing import Any
 
 from reid_tune.checkpoints.encryption import decrypt, encrypt
 from reid_tune.config.encryption_key import find_passphrase
-from reid_tune.config.experiment import flatten
+from reid_tune.config.experiment import canonical_key, flatten
 from reid_tune.errors import InputError
-from reid_tune.journal.events import DriverStarted, StagesReopened, SweepHeader
+from reid_tune.journal.events import DriverStarted, SpaceChanged, StagesReopened, SweepHeader
 from reid_tune.journal.journal import Journal
 from reid_tune.journal.provenance import collect_environment
 from reid_tune.journal.requests import pending_requests
@@ -32,20 +32,23 @@ __all__ = [
     "record_driver_start",
     "reopen_stages",
     "require_same_key",
+    "space_changes",
     "stages_to_redo",
 ]
 
-# Sections of a search-space file that may change in a resumed sweep. The spec is compared by content, not by path.
-_CHANGEABLE = {"resources", "storage", "budget", "target", "keep", "spec"}
+# Sections of a search-space file that may change in a resumed sweep. The spec is compared by content, not by path, and
+# the space key by key.
+_CHANGEABLE = {"resources", "storage", "budget", "target", "keep", "spec", "space"}
 _MAX_DIFFERENCES = 6  # of two sweeps, in one message
 
 
-def load_resumable_state(sweep: SweepConfig, resume: ResumeMode) -> SweepState:
+def load_resumable_state(sweep: SweepConfig, resume: ResumeMode, accept_space: bool = False) -> SweepState:
     """Return the state of a sweep that has begun.
 
     Args:
         sweep: Sweep as loaded now.
         resume: `auto` to resume an existing sweep, `never` to reject it.
+        accept_space: Whether ranges may differ and keys may be added.
 
     Raises:
         InputError: it may not be resumed, or the sweep in the folder has another file or spec.
@@ -54,6 +57,7 @@ def load_resumable_state(sweep: SweepConfig, resume: ResumeMode) -> SweepState:
     old = flatten(SweepFile.model_validate(state.header.sweep).model_dump(mode="json", exclude=_CHANGEABLE))
     new = flatten(sweep.file.model_dump(mode="json", exclude=_CHANGEABLE))
     differences = _differences(old, new) + _differences(state.header.spec, plain_values(sweep.experiment))
+    differences += _removed_keys(sweep, state)
     if differences:
         omitted = len(differences) - _MAX_DIFFERENCES
         shown = differences[:_MAX_DIFFERENCES] + ([f"and {omitted} more"] if omitted > 0 else [])
@@ -66,7 +70,29 @@ def load_resumable_state(sweep: SweepConfig, resume: ResumeMode) -> SweepState:
             f"the sweep {sweep.file.name} exists in {sweep.location}: continue it with "
             f"'{resume_command()}', or set another name with sweep.name=NAME."
         )
+    changes = space_changes(sweep, state)
+    if changes and not accept_space:
+        raise InputError(
+            f"the space of the sweep {sweep.file.name} in {sweep.location} was another one ({'; '.join(changes)}): "
+            "add --accept-space to continue with the space of now, or give the file that it began with."
+        )
     return state
+
+
+def space_changes(sweep: SweepConfig, state: SweepState) -> list[str]:
+    """Return a text for each key whose ranges in the file differ from those of the log, or that is new in the file."""
+    old, new = _space(state.header.sweep), _space(sweep.file.model_dump(mode="json"))
+    return _differences({key: entry for key, entry in old.items() if key in new}, new)
+
+
+def _removed_keys(sweep: SweepConfig, state: SweepState) -> list[str]:
+    """Return a text for each key that the file does not search any more: the trials that have it would be others."""
+    removed = _space(state.header.sweep).keys() - _space(sweep.file.model_dump(mode="json")).keys()
+    return [f"space.{key}: searched there, not now" for key in sorted(removed)]
+
+
+def _space(file: Mapping[str, Any]) -> dict[str, Any]:
+    return {canonical_key(key): entry for key, entry in file["space"].items()}
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
@@ -110,6 +136,8 @@ def _allows_more_trials(sweep: SweepConfig, state: SweepState, result: Mapping[s
         return len(state.trials) < sweep.file.budget.trials
     if result["ended_by"] == "target":
         return find_target_trial(state, sweep.file.target) is None
+    if result["ended_by"] == "space":
+        return bool(space_changes(sweep, state))
     if result["ended_by"] == "min_gain":
         now = sweep.file.budget.min_gain
         return now is None or now < result["budget"]["patience"]["min_gain"]
@@ -167,7 +195,7 @@ def make_header(sweep: SweepConfig) -> SweepHeader:
 
 
 def record_driver_start(sweep: SweepConfig, journal: Journal, environment: dict[str, Any] | None = None) -> None:
-    """Record the start of this process as driver, after the header if the sweep begins.
+    """Record the start of this process as driver, after the header if the sweep begins, and a change of the space.
 
     Args:
         environment: That of the last driver, if this process will compute nothing; None to collect that of this one.
@@ -184,3 +212,5 @@ def record_driver_start(sweep: SweepConfig, journal: Journal, environment: dict[
             environment=collect_environment(sweep.experiment) if environment is None else environment,
         )
     )
+    if space_changes(sweep, journal.state):
+        journal.emit(SpaceChanged(space=sweep.file.model_dump(mode="json")["space"]))

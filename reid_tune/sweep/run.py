@@ -55,7 +55,13 @@ def plan_sweep(sweep: SweepConfig, until: str, address: str | None = None) -> di
 
 
 def run_sweep(
-    sweep: SweepConfig, *, resume: ResumeMode, until: str, start: str | None = None, address: str | None = None
+    sweep: SweepConfig,
+    *,
+    resume: ResumeMode,
+    until: str,
+    start: str | None = None,
+    address: str | None = None,
+    accept_space: bool = False,
 ) -> SweepState:
     """Run all stages up to `until`, each once in the life of a sweep, and return the state after them.
 
@@ -65,6 +71,7 @@ def run_sweep(
         until: Last stage.
         start: First of the stages that are done again in a sweep that exists; its trials and finished repeats are kept.
         address: Address of a Ray cluster, see `ray_session`; None to start Ray on this machine.
+        accept_space: Whether the space of a sweep that exists may change, see `load_resumable_state`.
 
     Raises:
         InputError: file, spec, data, name or resources are invalid.
@@ -75,23 +82,23 @@ def run_sweep(
     log = sweep.folder / EVENTS
     past = read_events(log)
     with pinned_pretrained_weights(sweep, read_header(log)) as pinned:
-        return _run_pinned(pinned, files, past, resume, until, start, address)
+        state = load_resumable_state(pinned, "auto" if start else resume, accept_space) if past else None
+        return _run_pinned(pinned, files, past, state, until, start, address)
 
 
 def _run_pinned(
     sweep: SweepConfig,
     files: SweepStore,
     past: list[Event],
-    resume: ResumeMode,
+    state: SweepState | None,
     until: str,
     start: str | None,
     address: str | None,
 ) -> SweepState:
-    """Run a sweep with pinned pretrained weights; `past` has the events of its log."""
+    """Run a sweep with pinned pretrained weights; `past` has the events of its log, and `state` is that after them."""
     console = Console(file=sys.stderr)
     stages, redone = _stages_until(until), tuple[str, ...]()
-    if past:
-        state = load_resumable_state(sweep, "auto" if start else resume)
+    if state:
         redone = stages_to_redo(sweep, state, start)
         stages = tuple(stage for stage in stages if stage not in state.stages or stage in redone)
         if not stages:
@@ -102,9 +109,9 @@ def _run_pinned(
         raise InputError(f"--from {start}: there is no sweep {sweep.file.name} in {sweep.location} yet: leave it out.")
     key = find_passphrase(sweep.experiment)
     checks = run_preflight(sweep, stages, address)
-    if past:
+    if state:
         require_same_weights(sweep, state.stages.get(STAGES[0], {}).get("pretrained", {}), checks.pretrained)
-    error = connection_error(with_credentials(state.header.tracking_uri) if past else tracking_uri())
+    error = connection_error(with_credentials(state.header.tracking_uri) if state else tracking_uri())
     if error:
         print_warning(console, f"{error} The event log keeps what MLflow misses; the stage register will need MLflow.")
     for reference in sweep.weights_references:

@@ -8,14 +8,16 @@ from reid_tune.journal.events import RunEnded, RunSuggested, StageDone
 from reid_tune.journal.journal import Journal
 from reid_tune.journal.stages import STAGES
 from reid_tune.journal.state import SweepState
-from reid_tune.sweep.resume import load_resumable_state, reopen_stages, stages_to_redo
+from reid_tune.sweep.resume import load_resumable_state, record_driver_start, reopen_stages, stages_to_redo
+from reid_tune.sweep.stages.search import TrialSource
 
 from ..helpers.events import sweep_header
-from ..helpers.simulated_driver import SPACE, make_sweep
+from ..helpers.simulated_driver import SPACE, drive, make_sweep, outcome
+from ..helpers.simulated_search import searched
 
 pytestmark = pytest.mark.usefixtures("no_fsync")
 
-RATE = "train.optim.base_lr"
+NAME, RATE = "train.optim.name", "train.optim.base_lr"
 
 
 def finished(folder: Path, ended_by: str = "trials", **values: Any) -> SweepState:
@@ -99,11 +101,69 @@ def test_what_is_done_again_is_forgotten_and_the_rest_stays(tmp_path: Path, star
     assert {run for run in state.runs if not (sweep.folder / run).exists()} == gone
 
 
+NEW_KEY = {"train.optim.weight_decay": {"loguniform": [1e-5, 1e-2]}}
+WIDER: dict[str, Any] = SPACE | {RATE: {"loguniform": [1e-5, 1e-1]}, NAME: {"choice": ["Adam", "AdamW", "SGD"]}}
+
+
 def test_another_space_is_refused_key_by_key(tmp_path: Path) -> None:
     finished(tmp_path, **TWO)
-    other = make_sweep(tmp_path, space=SPACE | {RATE: {"loguniform": [1e-4, 1e-1]}}, **TWO)
-    with pytest.raises(InputError, match=r"base_lr\.loguniform: \[0\.0001, 0\.01\] there"):
+    log = (tmp_path / "runs" / "simulated" / "events.jsonl").read_bytes()
+    other = make_sweep(tmp_path, space=WIDER | NEW_KEY, **TWO)
+    with pytest.raises(InputError) as error:
         load_resumable_state(other, "auto")
+    message = str(error.value)
+    assert message.startswith("the space of the sweep simulated in ") and "\n" not in message
+    assert f"{RATE}: {{'loguniform': [0.0001, 0.01]}} there, {{'loguniform': [1e-05, 0.1]}} now" in message
+    assert "train.optim.weight_decay: 'nothing' there, {'loguniform': [1e-05, 0.01]} now" in message
+    assert message.endswith(
+        "add --accept-space to continue with the space of now, or give the file that it began with."
+    )
+    assert (tmp_path / "runs" / "simulated" / "events.jsonl").read_bytes() == log
+    assert load_resumable_state(other, "auto", accept_space=True).header.sweep["space"] == SPACE
+    with pytest.raises(InputError, match="exists in"):
+        load_resumable_state(other, "never", accept_space=True)
+
+
+def test_a_key_that_is_gone_makes_another_sweep(tmp_path: Path) -> None:
+    finished(tmp_path, **TWO)
+    other = make_sweep(tmp_path, space={key: entry for key, entry in SPACE.items() if key != RATE}, **TWO)
+    with pytest.raises(InputError, match=rf"is another one \(space\.{RATE}: searched there, not now\)"):
+        load_resumable_state(other, "auto", accept_space=True)
+
+
+def test_a_space_that_was_used_up_and_has_grown_is_searched_further(tmp_path: Path) -> None:
+    state = finished(tmp_path, ended_by="space", **TWO)
+    assert stages_to_redo(make_sweep(tmp_path, **TWO), state, None) == ()
+    assert stages_to_redo(make_sweep(tmp_path, space=WIDER, **TWO), state, None)[0] == "search"
+
+
+@pytest.mark.parametrize("sampler", ["auto", "tpe", "random"])
+def test_a_search_continues_in_an_accepted_space(tmp_path: Path, sampler: str) -> None:
+    settings = {"search": {"sampler": sampler, "seed": 1}, "scheduler": {"name": "none"}}
+    _, journal = searched(make_sweep(tmp_path / "a", budget={"trials": 8}, **settings), tmp_path / "sweep")
+    earlier = outcome(journal)
+    journal.__exit__(None, None, None)
+    now = make_sweep(tmp_path / "b", space=WIDER | NEW_KEY, budget={"trials": 14}, **settings)
+    with Journal(tmp_path / "sweep") as journal:
+        record_driver_start(now, journal, {})
+        assert journal.state.header.sweep["space"] == WIDER | NEW_KEY
+        drive(TrialSource(now, journal, ()))
+        found = outcome(journal)
+    assert found[:8] == earlier and len(found) == 14
+    assert all(set(parameters) == set(WIDER | NEW_KEY) for _, _, _, parameters, _ in found[8:])
+    # A driver that dies after any event of the new space leads to the same search.
+    lines = (tmp_path / "sweep" / "events.jsonl").read_bytes().splitlines(keepends=True)
+    change = next(index for index, line in enumerate(lines) if b'"kind":"space"' in line)
+    for end in (change + 1, change + 20):
+        folder = tmp_path / f"cut-{end}"
+        folder.mkdir()
+        (folder / "events.jsonl").write_bytes(b"".join(lines[:end]))
+        with Journal(folder) as journal:
+            record_driver_start(now, journal, {})
+            drive(TrialSource(now, journal, ()))
+            assert outcome(journal) == found
+        content = (folder / "events.jsonl").read_bytes()
+        assert content.count(b'"kind":"space"') == 1
 
 
 @pytest.mark.parametrize("values", [{"resources": {"max_concurrent": 4}}, {"budget": {"trials": 40}}, {"keep": 9}])
