@@ -102,7 +102,10 @@ def _translate_errors(scratch: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:  # about Ray's own files, which are not needed again
-        raise InfrastructureError(f"cannot write {scratch}: {error.strerror}; nothing finished is lost.") from None
+        raise InfrastructureError(
+            f"cannot write {scratch}: {error.strerror}; nothing finished is lost: free space or repair the disk, and continue "
+            "with --resume auto."
+        ) from None
     except TuneError as error:
         last_line = str(error).strip().splitlines()[-1]
         raise InfrastructureError(f"Ray Tune failed ({last_line}): continue with --resume auto.") from None

@@ -91,7 +91,8 @@ class EventLog:
             with contextlib.suppress(OSError):
                 os.ftruncate(self._file.fileno(), end)
             raise InfrastructureError(
-                f"cannot write {self.path}: {error.strerror}; nothing finished is lost."
+                f"cannot write {self.path}: {error.strerror}; nothing finished is lost: free space or repair the disk, "
+                "and continue."
             ) from None
         return recorded
 
