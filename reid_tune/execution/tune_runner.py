@@ -103,8 +103,8 @@ def _translate_errors(scratch: Path) -> Iterator[None]:
         yield
     except OSError as error:  # about Ray's own files, which are not needed again
         raise InfrastructureError(
-            f"cannot write {scratch}: {error.strerror}; nothing finished is lost: free space or repair the disk, and continue "
-            "with --resume auto."
+            f"cannot write {scratch}: {error.strerror}; nothing finished is lost: free space or repair the disk, and "
+            "continue with --resume auto."
         ) from None
     except TuneError as error:
         last_line = str(error).strip().splitlines()[-1]
