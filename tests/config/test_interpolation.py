@@ -199,7 +199,10 @@ def test_commands_that_read_a_spec_have_the_option(command: list[str], tmp_path:
     spec = tmp_path / "spec.yaml"
     spec.write_text("results_dir: a${oc.env:HF_TOKEN}\ndataset: {batch_size: 30, padding: -1, pixel_std: 0}\n")
     sweep = tmp_path / "sweep.yaml"
-    sweep.write_text("{name: x, spec: spec.yaml, storage: runs, space: {}, budget: {trials: 2}, registry: {model: x}}")
+    sweep.write_text(
+        "{name: x, spec: spec.yaml, storage: runs, budget: {trials: 2}, registry: {model: x}, "
+        "space: {train.optim.base_lr: {uniform: [0.1, 0.2]}}}"
+    )
     arguments = [{"SPEC": str(spec), "SWEEP": str(sweep)}.get(word, word) for word in command]
     refused = CliRunner().invoke(app, arguments)
     assert isinstance(refused.exception, InputError) and "add --allow-env HF_TOKEN" in str(refused.exception)
