@@ -1,6 +1,7 @@
 """A driver that is killed between any two events of a sweep, from its first to its last, and a sweep that continues."""
 
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from itertools import pairwise
@@ -16,6 +17,7 @@ from reid_tune.journal.stages import STAGES
 from reid_tune.journal.state import replay
 from reid_tune.report.html import PAGE
 from reid_tune.search_space.load import SweepConfig
+from reid_tune.storage.temporary_folder import temporary_folder
 from reid_tune.sweep import ending, resume
 from reid_tune.sweep import run as module
 from reid_tune.sweep.driver import SweepDriver
@@ -171,6 +173,20 @@ def test_the_end_of_a_sweep_is_completed_in_mlflow(
     state = run_sweep(sweep, resume="auto", until=STAGES[-1])
     assert (sweep.folder / EVENTS).read_bytes() == before and state == replay(read_events(sweep.folder / EVENTS))
     assert "warning: few & far" not in capsys.readouterr().err.splitlines()[2:]
+
+
+@pytest.mark.usefixtures("no_store")
+def test_the_folder_of_a_driver_that_was_killed_at_the_end_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (temporary := tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    sweep = make(tmp_path)
+    cut(sweep, after_register(run(sweep)))
+    with temporary_folder() as folder:
+        shutil.copytree(folder, temporary / "reid-tune.killed")
+    run(sweep)
+    assert not list(temporary.iterdir())
 
 
 def test_a_store_that_is_unreachable_at_the_end_is_a_warning(
