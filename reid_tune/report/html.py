@@ -4,9 +4,12 @@ import contextlib
 import platform
 import time
 from collections import Counter
+from collections.abc import Iterator, Mapping
 from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from reid_tune import __version__
 from reid_tune.errors import InputError
@@ -16,6 +19,7 @@ from reid_tune.journal.event_log import EVENTS, read_events
 from reid_tune.journal.progress import Progress, read_sweep
 from reid_tune.journal.state import RunState, SweepState
 from reid_tune.report import charts, html_tables
+from reid_tune.report.contour import contour_chart
 from reid_tune.report.formatting import format_interval
 from reid_tune.report.parallel import parallel_chart, varied_parameters
 from reid_tune.report.reproduce import SPEC, reproduce_commands, spec_yaml, write_spec
@@ -34,6 +38,7 @@ from reid_tune.search.forecast import forecast_of
 from reid_tune.search.importance import MIN_TRIALS, parameter_importances
 from reid_tune.search.parameters import searched_parameters
 from reid_tune.search.pareto import pareto_front
+from reid_tune.search.prediction_grid import predict_grid
 from reid_tune.tables import format_count, format_percent, format_time
 
 __all__ = ["PAGE", "write_page"]
@@ -74,6 +79,7 @@ def _content(folder: Path, state: SweepState, progress: Progress) -> dict[str, A
     """Return the variables of the template."""
     best = winner_run(state)
     front = pareto_front(state.trials, state.metric, state.costs) if state.costs else []
+    shares = parameter_importances(state, state.metric)
     spent = CostLedger(read_events(folder / EVENTS)).by_stage()
     return {
         "name": state.header.name,
@@ -95,8 +101,8 @@ def _content(folder: Path, state: SweepState, progress: Progress) -> dict[str, A
         "confirm": _confirm(state),
         "warnings": state.stages.get("preflight", {}).get("warnings", []),
         "spec": spec_yaml(state),
-        "charts": _charts(state, front),
-        "parallel": _parallel(state),
+        "charts": _charts(state, front, shares, best),
+        "parallel": _parallel(state, shares),
         "scatters": _scatters(state),
         "trials_table": html_tables.trials_table(state, progress, front),
         "failures_table": html_tables.failures_table(state, folder),
@@ -181,7 +187,9 @@ def _latency_device(state: SweepState) -> str:
     return ""
 
 
-def _charts(state: SweepState, front: list[RunState]) -> list[tuple[str, str]]:
+def _charts(
+    state: SweepState, front: list[RunState], shares: Mapping[str, float], best: RunState | None
+) -> list[tuple[str, str]]:
     """Return caption and SVG of each chart of the search; the SVG is empty where there are too few trials."""
     metric = state.metric
     if not any(trial.epochs for trial in state.trials):
@@ -189,22 +197,35 @@ def _charts(state: SweepState, front: list[RunState]) -> list[tuple[str, str]]:
     rungs = state.stages.get("preflight", {}).get("rungs", [])
     history = ("Each trial, and the best full-length one so far (line)", charts.history_chart(state, metric))
     caption = f"The best trials and trial 0 by epoch{'; dotted: ASHA rungs' if rungs else ''}"
-    drawn = [history, (caption, charts.curves_chart(state, metric, rungs)), _importances(state)]
+    drawn = [history, (caption, charts.curves_chart(state, metric, rungs)), _importances(state, shares)]
+    drawn += _contour(state, shares, best)
     if front:
         drawn.insert(0, ("The Pareto front (ringed, with numbers)", charts.front_chart(state, front)))
     return drawn
 
 
-def _parallel(state: SweepState) -> str:
+def _parallel(state: SweepState, shares: Mapping[str, float]) -> str:
     if not any(trial.last(state.metric) is not None for trial in state.trials) or not varied_parameters(state):
         return ""
-    return parallel_chart(state, parameter_importances(state, state.metric))
+    return parallel_chart(state, shares)
 
 
-def _importances(state: SweepState) -> tuple[str, str]:
-    if shares := parameter_importances(state, state.metric):
-        labels = {parameter.key: parameter.label for parameter in searched_parameters(state)}
-        return "Importances (PED-ANOVA)", charts.importances_chart(shares, labels)
+def _contour(state: SweepState, shares: Mapping[str, float], best: RunState | None) -> Iterator[tuple[str, str]]:
+    """Yield caption and SVG of the predictions over the two most important keys, if there are any."""
+    grid = predict_grid(state, list(shares), best) if best and len(shares) > 1 else None
+    if best and grid and (scores := grid.scores[np.isfinite(grid.scores)]).size:
+        low, high = format_percent(float(scores.min())), format_percent(float(scores.max()))
+        caption = f"Predicted {state.metric} at full length, {low} % (faint) to {high} %, around trial {best.number}"
+        yield caption, contour_chart(state, grid, _labels(state))
+
+
+def _labels(state: SweepState) -> dict[str, str]:
+    return {parameter.key: parameter.label for parameter in searched_parameters(state)}
+
+
+def _importances(state: SweepState, shares: Mapping[str, float]) -> tuple[str, str]:
+    if shares:
+        return "Importances (PED-ANOVA)", charts.importances_chart(shares, _labels(state))
     return f"Importances need {MIN_TRIALS} full-length trials with different parameters; fewer would show noise.", ""
 
 

@@ -153,7 +153,7 @@ def test_a_finished_sweep_with_failures_and_stopped_trials(tmp_path: Path) -> No
     assert ["train.optim.base_lr", "{loguniform: [0.0001, 0.01]}", "0.00035"] in [
         row[:3] for row in page.below("searched")
     ]
-    assert page.tags.count("svg") == 1 + 4 + 4  # confirm; the charts of the search; each searched key
+    assert page.tags.count("svg") == 1 + 5 + 4  # confirm; the charts of the search; each searched key
     assert yaml.safe_load((sweep.folder / "spec.yaml").read_text())["train"]["num_epochs"] == 6
 
 
