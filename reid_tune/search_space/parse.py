@@ -86,16 +86,7 @@ def find_space_errors(
     Returns:
         The spaces, without the faulty keys and constraints.
     """
-    parameters: dict[str, Parameter] = {}
-    expressions = []
-    for key, entry in tree.items():
-        name = canonical_key(str(key))
-        try:
-            if name in parameters:
-                raise ValueError("this key is given twice (an alias is a second spelling): keep one of them.")
-            parameters[name] = _parse(name, entry)
-        except ValueError as error:
-            errors.append(f"space.{key}: {error}")
+    parameters, expressions = _parse_parameters(tree, errors), []
     faulty = {canonical_key(str(key)) for key in tree} - parameters.keys()
     missing = find_missing_keys(parameters.values(), parameters.keys() | faulty)
     errors += missing
@@ -117,6 +108,20 @@ def find_space_errors(
         _space(parameters, expressions, base, source, errors, reranking, with_conditions) for reranking in (False, True)
     )
     return space, re_ranking
+
+
+def _parse_parameters(tree: Mapping[str, Any], errors: list[str]) -> dict[str, Parameter]:
+    """Return the parameters of the section `space`, and add one sentence for each faulty key to `errors`."""
+    parameters: dict[str, Parameter] = {}
+    for key, entry in tree.items():
+        name = canonical_key(str(key))
+        try:
+            if name in parameters:
+                raise ValueError("this key is given twice (an alias is a second spelling): keep one of them.")
+            parameters[name] = _parse(name, entry)
+        except ValueError as error:
+            errors.append(f"space.{key}: {error}")
+    return parameters
 
 
 def _with_bundles(base: dict[str, Any], parameters: Mapping[str, Parameter], *, known: bool) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from reid_tune.sweep.resume import (
     stages_to_redo,
 )
 from reid_tune.sweep.stages.preflight import run_preflight
-from reid_tune.sweep.weights_check import require_same_weights
+from reid_tune.sweep.stages.weights_check import require_same_weights
 from reid_tune.tracking.store import connection_error, tracking_uri, with_credentials
 
 __all__ = ["open_sweep_files", "plan_sweep", "run_sweep"]

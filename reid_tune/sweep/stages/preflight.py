@@ -18,7 +18,7 @@ from reid_tune.search.space_check import SAMPLE_COUNT, validate_space
 from reid_tune.search.warm_start import initial_points
 from reid_tune.search_space.load import SweepConfig
 from reid_tune.sweep.stages.rerank import list_settings
-from reid_tune.sweep.weights_check import load_weights_of
+from reid_tune.sweep.stages.weights_check import load_weights_of
 from reid_tune.tasks.common.evaluation_sets import EvaluationSet, evaluation_sets
 from reid_tune.tracking.registry.names import check_alias, check_model_name
 from reid_tune.training.compiler import require_compiler

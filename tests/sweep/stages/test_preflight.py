@@ -14,7 +14,7 @@ from reid_tune.data.splits import split_by_identity
 from reid_tune.errors import InputError
 from reid_tune.journal.stages import STAGES
 from reid_tune.sweep.stages.preflight import run_preflight
-from reid_tune.sweep.weights_check import require_same_weights
+from reid_tune.sweep.stages.weights_check import require_same_weights
 
 from ...helpers.simulated_driver import SPACE, make_sweep
 
