@@ -1,6 +1,5 @@
 """Load a search-space file and the spec that it names."""
 
-import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ from reid_tune.config.yaml_reader import parse_overrides, read_yaml
 from reid_tune.errors import InputError, error_context
 from reid_tune.search_space.bundles import expand_bundles
 from reid_tune.search_space.parse import find_space_errors
+from reid_tune.search_space.ranges import Choice
 from reid_tune.search_space.schema import UNION_TAGS, SweepFile
 from reid_tune.search_space.space import SearchSpace, grid_configurations, plain_values
 from reid_tune.search_space.weights import WEIGHTS_KEY, absolute_path, absolute_weights
@@ -61,10 +61,11 @@ class SweepConfig:
     @property
     def weights(self) -> list[str]:
         """Files of pretrained weights and references to them, of the spec and of all trials, each once."""
-        branches = (branch for parameter in self.space.parameters for branch in parameter.branches)
-        ranges = [branch.range.values() or () for branch in branches if branch.name.partition("#")[0] == WEIGHTS_KEY]
-        values = [self.experiment.model.pretrained_model_path, *itertools.chain.from_iterable(ranges)]
-        return [str(value) for value in dict.fromkeys(values) if value]
+        parameters = [parameter for parameter in self.space.parameters if parameter.key == WEIGHTS_KEY]
+        ranges = [branch.range for parameter in parameters for branch in parameter.branches]
+        options = [option for choice in ranges if isinstance(choice, Choice) for option in choice.options]
+        files = [self.experiment.model.pretrained_model_path, *options]
+        return list(dict.fromkeys(file for file in files if isinstance(file, str) and file))
 
 
 def load_sweep(path: Path | str, overrides: Sequence[str] = ()) -> SweepConfig:
