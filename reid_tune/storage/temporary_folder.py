@@ -13,7 +13,7 @@ from pathlib import Path
 from reid_tune.errors import InfrastructureError
 from reid_tune.files import display_name
 
-__all__ = ["remove_folder", "remove_leftovers", "temporary_folder"]
+__all__ = ["empty_folder", "remove_folder", "remove_leftovers", "temporary_folder"]
 
 _NAMES = "reid-tune*"
 _HOST = ".reid-tune-host"  # file with the host whose processes see the lock of the folder, see `_host`
@@ -51,10 +51,10 @@ def temporary_folder(prefix: str = "reid-tune-") -> Iterator[Path]:
         os.close(lock)
 
 
-def remove_folder(folder: Path) -> None:
-    """Remove a temporary folder, as far as other processes that are ending let it be removed.
+def empty_folder(folder: Path) -> None:
+    """Remove what is in a temporary folder, but not its file with the host: the next start removes the folder.
 
-    Its file with the host is removed last, and is there again if anything remains: the next start removes the rest.
+    Other processes that are ending may write into it until then.
     """
     with suppress(OSError):
         for path in folder.iterdir():
@@ -62,6 +62,12 @@ def remove_folder(folder: Path) -> None:
                 shutil.rmtree(path, ignore_errors=True)
             elif path.name != _HOST:
                 path.unlink(missing_ok=True)
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a temporary folder; if others write into it at the same time, the next start removes the rest."""
+    empty_folder(folder)
+    with suppress(OSError):
         mark = folder / _HOST
         host = mark.read_bytes() if mark.exists() else None
         mark.unlink(missing_ok=True)

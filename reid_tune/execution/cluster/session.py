@@ -109,7 +109,7 @@ def _job_variables() -> dict[str, str]:
 
 @contextmanager
 def _connect(folder: Path | None = None, **options: Any) -> Iterator[None]:
-    """Connect to Ray for the block, and watch the connection; `folder` is removed if Ray is lost."""
+    """Connect to Ray for the block, and watch the connection; `folder` is emptied if Ray is lost."""
     import ray
 
     hide_messages()

@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+import psutil
+
 from reid_tune.errors import InfrastructureError
 from reid_tune.journal.sweep_lookup import resume_command
-from reid_tune.storage.temporary_folder import remove_folder
+from reid_tune.storage.temporary_folder import empty_folder
 
 __all__ = ["Probe", "exit_when_cluster_is_lost", "exit_when_lost"]
 
@@ -45,7 +47,8 @@ def exit_when_cluster_is_lost(folder: Path | None = None) -> Iterator[None]:
     """Watch the connected cluster within the block, see `exit_when_lost`: its head, and Ray on this machine.
 
     Args:
-        folder: Folder that is removed before the exit.
+        folder: Folder of a local cluster, which is emptied after the cluster's processes, children of this one, have
+            been killed; the next start removes it.
     """
     import ray
 
@@ -77,7 +80,8 @@ def exit_when_lost(probes: Sequence[Probe], folder: Path | None = None) -> Itera
 
     Args:
         probes: Parts of the cluster.
-        folder: Folder that is removed before the exit.
+        folder: Folder of a local cluster, which is emptied after the cluster's processes, children of this one, have
+            been killed; the next start removes it.
     """
     block_ended = threading.Event()
     threading.Thread(target=_watch, args=(probes, folder, block_ended), daemon=True).start()
@@ -97,8 +101,15 @@ def _watch(probes: Sequence[Probe], folder: Path | None, block_ended: threading.
                 line = f"reid-tune: {probe.problem}; nothing finished is lost, continue with: {resume_command()}"
                 print(line, file=sys.stderr, flush=True)
                 if folder:
-                    remove_folder(folder)
+                    _kill_children()  # Otherwise they write into the folder.
+                    empty_folder(folder)
                 os._exit(InfrastructureError.status)  # the main thread may wait inside Ray forever
+
+
+def _kill_children() -> None:
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            process.kill()
 
 
 def _accepts(address: str) -> bool:

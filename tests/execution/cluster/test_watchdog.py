@@ -2,6 +2,7 @@
 
 import errno
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -57,9 +59,11 @@ def ended(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
 
 
 def test_the_process_is_ended_when_nobody_answers(
-    ended: threading.Event, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    ended: threading.Event, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "session" / "r").mkdir(parents=True)
+    child = subprocess.Popen(["sleep", "600"])
+    monkeypatch.setattr(watchdog.psutil, "Process", lambda: SimpleNamespace(children=lambda recursive: [child]))
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
         probe = Probe("the cluster is gone", lambda: watchdog._accepts(address), 0.04)
@@ -68,7 +72,8 @@ def test_the_process_is_ended_when_nobody_answers(
             assert not ended.is_set(), "it answers"
             server.close()
             assert ended.wait(60)
-    assert capsys.readouterr().err == MESSAGE and not (tmp_path / "session").exists()
+    assert capsys.readouterr().err == MESSAGE
+    assert child.wait() == -signal.SIGKILL and not list((tmp_path / "session").iterdir())
 
 
 @pytest.mark.parametrize(
