@@ -57,7 +57,11 @@ def run_all(
         keep_secrets_out_of_trials()
         bridge = TuneBridge(source, capacity, lambda attempt: make_trial_config(attempt, validate_at, storage), timeout)
         with _quiet(scratch):
-            _make_tuner(bridge, workers, scratch).fit()
+            try:
+                _make_tuner(bridge, workers, scratch).fit()
+            except Exception:  # Where the source has failed, too, its error has the reason.
+                if bridge.error is None:
+                    raise
         remove_orphaned_groups()
     if bridge.error is not None:
         raise bridge.error
@@ -101,9 +105,12 @@ def _translate_errors(scratch: Path) -> Iterator[None]:
     """Raise errors of Ray Tune within the block as an InfrastructureError."""
     try:
         yield
-    except OSError as error:  # about Ray's own files, which are not needed again
+    except (OSError, ValueError) as error:  # about Ray's own files, which are not needed again
+        if isinstance(error, ValueError) and "experiment snapshot" not in str(error):
+            raise
+        reason = error.strerror if isinstance(error, OSError) else "Ray Tune's files are missing there"
         raise InfrastructureError(
-            f"cannot write {scratch}: {error.strerror}; nothing finished is lost: free space or repair the disk, and "
+            f"cannot write {scratch}: {reason}; nothing finished is lost: free space or repair the disk, and "
             "continue with --resume auto."
         ) from None
     except TuneError as error:
