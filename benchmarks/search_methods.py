@@ -1,7 +1,7 @@
 """Searches that are compared: the driver of reid-tune, Optuna and Ray Tune as their documentation uses them."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Protocol
@@ -16,6 +16,7 @@ from ray.tune.search.optuna import OptunaSearch as RayOptunaSearch
 from search_table import BACKBONE, BASE, EPOCHS
 
 from reid_tune.config.experiment import unflatten
+from reid_tune.journal.events import StageDone
 from reid_tune.journal.journal import Journal
 from reid_tune.search.asha import rung_epochs
 from reid_tune.search_space.load import SweepConfig, load_sweep
@@ -47,12 +48,14 @@ class DriverSearch:
     Args:
         sweep: Sweep to search.
         has_asha: Whether ASHA stops trials.
+        learned: Earlier sweeps to learn from, as the stage `preflight` records them.
     """
 
-    def __init__(self, sweep: SweepConfig, *, has_asha: bool) -> None:
+    def __init__(self, sweep: SweepConfig, *, has_asha: bool, learned: Sequence[Mapping[str, Any]] = ()) -> None:
         self._journal = Journal(sweep.folder)
         self._journal.__enter__()
         self._journal.emit(make_header(sweep))
+        self._journal.emit(StageDone(stage="preflight", result={"learned": list(learned)}))
         self._source = TrialSource(sweep, self._journal, LEVELS if has_asha else ())
 
     def ask(self) -> tuple[Any, Mapping[str, Any]]:

@@ -80,6 +80,9 @@ def plan_sentences(plan: dict[str, Any]) -> Iterator[str]:
         yield f"ASHA rungs: epoch {', '.join(map(str, plan['rungs']))}"
     if plan["initial_points"]:
         yield f"warm starts, run right after trial 0: {', '.join(point['origin'] for point in plan['initial_points'])}"
+    for earlier in plan["learned"]:
+        same = sum(trial["is_same"] for trial in earlier["trials"])
+        yield f"learns from {earlier['name']}: {len(earlier['trials'])} trials, {same} of them with these data and spec"
     yield "rerank, export, test and register train nothing and take minutes; on a busy machine everything takes longer"
     yield f"folder: {plan['folder']}"
     for warning in plan["warnings"]:

@@ -15,6 +15,8 @@ from reid_tune.search_space.space import SearchSpace
 
 __all__ = ["SpaceEncoding"]
 
+_OUTSIDE = 0.5  # share of a range by which a value may be outside of it and still tell something about it
+
 
 class SpaceEncoding:
     """Conversions between configurations and numbers.
@@ -88,6 +90,12 @@ class SpaceEncoding:
                     self._fill(numbers[row], choices[row], parameter.key, branch.range, values[parameter.key])
         return Points(numbers, choices, np.array(epochs, dtype=float))
 
+    def has_place(self, configuration: Mapping[str, Any]) -> bool:
+        """Whether each number is at most half a range outside of its range, and each other value one of the choices."""
+        values = self.space.base | dict(configuration)
+        branches = self.space.active_branches(configuration)
+        return all(_has_place(branch.range, values[key]) for key, branch in branches.items())
+
     def _fill(self, numbers: np.ndarray, choices: np.ndarray, name: str, range_: Range, value: Any) -> None:
         if isinstance(range_, NumberRange):
             if isinstance(value, int | float):
@@ -113,6 +121,16 @@ def _leaves(name: str, range_: Range) -> Iterator[tuple[str, Range]]:
             yield from _leaves(f"{name}[{index}]", inner)
     else:
         yield name, range_
+
+
+def _has_place(range_: Range, value: Any) -> bool:
+    if isinstance(range_, NumberRange):
+        return isinstance(value, int | float) and -_OUTSIDE <= _share(range_, value) <= 1 + _OUTSIDE
+    if isinstance(range_, ListRange):
+        if not isinstance(value, list) or len(value) != len(range_.elements):
+            return False
+        return all(_has_place(inner, element) for inner, element in zip(range_.elements, value, strict=True))
+    return range_.encode("", value) is not None
 
 
 def _share(range_: NumberRange, value: float) -> float:

@@ -84,11 +84,11 @@ class Forecaster:
             self._recorded = self._recorded or RecordedTrials(state)
         except InputError:
             return None
-        model = self._recorded.model(state, runs)
+        model = self._recorded.model(runs)
         full_length = [run for run in runs if self._recorded.observe(run).result is not None]
         if model is None or not full_length:
             return None
-        means, deviations = model.process.predict(full_length_points(list(map(self._recorded.observe, full_length))))
+        means, deviations = model.predict(full_length_points(list(map(self._recorded.observe, full_length))))
         best = int(means.argmax())
         mean, margin = float(means[best]), _NORMAL_95 * float(np.hypot(deviations[best], model.process.noise))
         gains = _expected_gains(self._recorded, model, mean, state, runs)
@@ -109,7 +109,7 @@ def _expected_gains(
     if not candidates:
         return 0.0, 0.0
     points = recorded.encoding.points(candidates, [0.0] * len(candidates))
-    gains = expected_improvement(*model.process.predict(points), best)
+    gains = expected_improvement(*model.predict(points), best)
     full_length = recorded.space.base["train.num_epochs"]
     lengths = np.array([configuration.get("train.num_epochs", full_length) for configuration in candidates])
     return float(gains.max()), float((gains / (lengths / full_length)).max())

@@ -60,11 +60,12 @@ class GaussianProcess:
     Args:
         points: Points of the n observations.
         values: Observed values [n], larger is better.
+        scale: Standard deviation of the values if their own is not to be trusted.
     """
 
-    def __init__(self, points: Points, values: np.ndarray) -> None:
+    def __init__(self, points: Points, values: np.ndarray, scale: float | None = None) -> None:
         self._mean = float(values.mean())
-        self._scale = float(values.std()) or 1.0
+        self._scale = scale or float(values.std()) or 1.0
         standardized = (values - self._mean) / self._scale
         # The best points and evenly spaced others: the model must be right where the values are good.
         rows = np.arange(len(points))

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from reid_tune.search.acquisition import expected_front_growth, expected_improvement
+from reid_tune.search.earlier_trials import EarlierTrials
 from reid_tune.search.encoding import SpaceEncoding
 from reid_tune.search.gaussian_process import GaussianProcess, Points
 from reid_tune.search.sampler import Sampler, TrialEnd
@@ -18,6 +19,7 @@ _RANDOM_CANDIDATES, _NEAR_CANDIDATES, _NEAR_TRIALS = 400, 60, 4
 # A candidate near a trial: the standard deviation of its steps, and the probabilities that a coordinate makes one and
 # that it is drawn again.
 _STEP, _STEP_PROBABILITY, _REDRAW_PROBABILITY = 0.1, 0.7, 0.05
+_LEARNED_STARTUP = 2  # number of trials that are spread evenly where earlier sweeps are known
 _MAX_REACHED = 200  # trials with the best scores that a candidate must improve on
 _CORNER = 1.2  # logarithm of the cost at which a front ends, in spans of the trials' costs
 
@@ -34,16 +36,25 @@ class JointSampler(Sampler):
         seed: Seed of the search.
         startup: Number of trials with a score or a failure before which configurations are spread evenly.
         levels: Epochs of the rungs. The process learns from the scores there and from the last one of each trial.
+        earlier: Trials of earlier sweeps.
 
     Attributes:
         trials: Trials by run.
     """
 
-    def __init__(self, encoding: SpaceEncoding, seed: int, startup: int, levels: Sequence[int]) -> None:
+    def __init__(
+        self,
+        encoding: SpaceEncoding,
+        seed: int,
+        startup: int,
+        levels: Sequence[int],
+        earlier: EarlierTrials | None = None,
+    ) -> None:
         self.encoding = encoding
         self.seed = seed
         self.startup = startup
         self.levels = frozenset(levels)
+        self.earlier = earlier or EarlierTrials()
         self.trials: dict[str, ObservedTrial] = {}
 
     def add(self, run: str, configuration: Mapping[str, Any]) -> None:
@@ -63,15 +74,19 @@ class JointSampler(Sampler):
     def candidates(self, number: int) -> Generator[dict[str, Any], None, None]:
         scored = sum(trial.is_scored for trial in self.trials.values())
         failed = sum(trial.is_failed for trial in self.trials.values())
-        if scored < 2 or scored + failed < self.startup:
+        startup = min(self.startup, _LEARNED_STARTUP) if self.earlier else self.startup
+        if scored < 2 or scored + failed < startup:
             from scipy.stats import qmc  # The import takes half a second, and a resumed sweep has other candidates.
 
             sobol = qmc.Sobol(max(1, self.encoding.dimensions), rng=self.seed)
             sobol.fast_forward(number)
             yield self.encoding.configuration(sobol.random(1)[0])
             return
-        model = TrialModel(self.trials.values(), self.levels, believe_stopped=True)
-        configurations = draw_candidates(self.encoding, np.random.default_rng([self.seed, number]), model.best)
+        model = self.earlier.model(list(self.trials.values()), self.levels, believe_stopped=True)
+        random = np.random.default_rng([self.seed, number])
+        configurations = draw_candidates(self.encoding, random, model.best)
+        for source in self.earlier.sources:
+            configurations += draw_candidates(self.encoding, random, source.best)[_RANDOM_CANDIDATES:]
         gains = _gains(model, self.encoding.points(configurations, [0.0] * len(configurations)))
         yield from (configurations[index] for index in np.argsort(-gains, kind="stable"))
 
@@ -93,11 +108,11 @@ def draw_candidates(
 
 def _gains(model: TrialModel, candidates: Points) -> np.ndarray:
     """Return what each candidate is expected to gain."""
-    means, deviations = model.process.predict(candidates)
+    means, deviations = model.predict(candidates)
     # Also what stopped trials would have reached: otherwise the best of them would be tried again and again.
-    tried = model.best[:_MAX_REACHED]
+    tried = [trial for trial in model.best if not trial.is_earlier][:_MAX_REACHED]
     points = full_length_points(tried)
-    reached = model.process.predict(points)[0]
+    reached = model.predict(points)[0]
     if not tried[0].costs:
         return expected_improvement(means, deviations, float(reached.max()))
     growth = np.zeros(len(candidates))

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from reid_tune.journal.state import RunState, SweepState
+from reid_tune.search.earlier_trials import earlier_trials
 from reid_tune.search.encoding import SpaceEncoding
 from reid_tune.search.trial_model import UNTRAINABLE, ObservedTrial, TrialModel, observe
 from reid_tune.search_space.recorded import recorded_sweep
@@ -27,6 +28,9 @@ class RecordedTrials:
     def __init__(self, state: SweepState) -> None:
         self.space = recorded_sweep(state, Path(state.header.name)).space
         self.encoding = SpaceEncoding(self.space)
+        preflight = state.stages.get("preflight", {})
+        self._levels = preflight.get("rungs", [])
+        self._earlier = earlier_trials(self.encoding, self._levels, preflight.get("learned", []))
         self._metric = state.metric
         self._trials: dict[tuple[str, str, int], ObservedTrial] = {}  # by run, state and last epoch
 
@@ -41,12 +45,12 @@ class RecordedTrials:
             self._trials[mark] = trial
         return self._trials[mark]
 
-    def model(self, state: SweepState, runs: Sequence[RunState]) -> TrialModel | None:
+    def model(self, runs: Sequence[RunState]) -> TrialModel | None:
         """Return the model of ended trials, None if fewer than MIN_TRIALS have a score."""
         trials = [self.observe(run) for run in sorted(runs, key=lambda run: run.number)]
         if sum(trial.is_scored for trial in trials) < MIN_TRIALS:
             return None
-        return TrialModel(trials, state.stages.get("preflight", {}).get("rungs", []))
+        return self._earlier.model(trials, self._levels)
 
 
 def ended_trials(state: SweepState) -> list[RunState]:

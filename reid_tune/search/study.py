@@ -9,6 +9,7 @@ import numpy as np
 
 from reid_tune.errors import RunFailedError
 from reid_tune.search.configurations import KnownConfigurations
+from reid_tune.search.earlier_trials import earlier_trials
 from reid_tune.search.encoding import SpaceEncoding
 from reid_tune.search.joint_sampler import JointSampler
 from reid_tune.search.sampler import GridSampler, Sampler, TrialEnd, suggestion_seed
@@ -29,14 +30,17 @@ class Study:
     Args:
         sweep: Sweep of the search.
         levels: Epochs of ASHA's rungs.
+        learned: Earlier sweeps as the stage `preflight` has recorded them.
     """
 
-    def __init__(self, sweep: SweepConfig, levels: Sequence[int] = ()) -> None:
+    def __init__(
+        self, sweep: SweepConfig, levels: Sequence[int] = (), learned: Sequence[Mapping[str, Any]] = ()
+    ) -> None:
         self.space = sweep.space
         self.settings = sweep.file.search
         self.known_configurations = KnownConfigurations(sweep)
         self.encoding = SpaceEncoding(sweep.space)
-        self.sampler = make_sampler(sweep, self.encoding, levels)
+        self.sampler = make_sampler(sweep, self.encoding, levels, learned)
 
     def ask(self, run: str, number: int) -> dict[str, Any] | None:
         """Suggest a configuration for a trial, determined by the seed, the trial's number and the study.
@@ -117,19 +121,23 @@ class Study:
             yield self.encoding.configuration(random.random(self.encoding.dimensions))
 
 
-def make_sampler(sweep: SweepConfig, encoding: SpaceEncoding, levels: Sequence[int] = ()) -> Sampler:
+def make_sampler(
+    sweep: SweepConfig, encoding: SpaceEncoding, levels: Sequence[int], learned: Sequence[Mapping[str, Any]]
+) -> Sampler:
     """Return the sampler that the search-space file names.
 
     Args:
         sweep: Sweep of the search.
         encoding: Encoding of its space.
         levels: Epochs of ASHA's rungs.
+        learned: Earlier sweeps as the stage `preflight` has recorded them.
     """
     settings = sweep.file.search
     startup = max(4, min(_MAX_STARTUP.get(settings.sampler, 0), sweep.file.budget.trials // 4))
     match settings.sampler:
         case "auto":
-            return JointSampler(encoding, settings.seed, startup, levels)
+            earlier = earlier_trials(encoding, levels, learned)
+            return JointSampler(encoding, settings.seed, startup, levels, earlier)
         case "tpe":
             return TpeSampler(sweep.space, settings.seed, startup, len(sweep.file.costs))
         case "grid":

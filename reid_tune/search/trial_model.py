@@ -15,6 +15,9 @@ __all__ = ["UNTRAINABLE", "ObservedTrial", "TrialModel", "full_length_points", "
 # Observations of which the process learns at most: a suggestion costs the third power of their number.
 _MAX_OBSERVATIONS = 400
 _MAX_BELIEVED = 100  # stopped trials, those with the best scores
+_PRIOR_TRIALS = 2.0  # number of trials that the initial weights of sources, and the spread of their scores, stand for
+_LAST_TRIAL = 16  # number of own trials from which on sources do not count: what they get wrong would stay
+_MIN_VARIANCE = 1e-8
 _MAX_CURVES = 200  # full-length trials, the last ones, for the mean gain until full length
 UNTRAINABLE = ("non_finite", "out_of_memory")  # failures that teach that a configuration is bad
 
@@ -31,6 +34,7 @@ class ObservedTrial:
         costs: Values of the further objectives, smaller is better.
         is_running: Whether it may still reach its last epoch.
         is_failed: Whether its configuration cannot be trained.
+        is_earlier: Whether it is of an earlier sweep, with the same data and spec.
     """
 
     configuration: Mapping[str, Any]
@@ -40,6 +44,7 @@ class ObservedTrial:
     costs: Sequence[float] = ()
     is_running: bool = True
     is_failed: bool = False
+    is_earlier: bool = False
 
     @property
     def result(self) -> float | None:
@@ -55,25 +60,39 @@ class ObservedTrial:
 class TrialModel:
     """Gaussian process of the scores of trials, shifted by the mean gain until full length, and of failures.
 
-    Running trials count with the scores that the process expects.
+    Running trials count with the scores that the process expects. With sources, the process learns what they do not
+    explain: the expected score is a weighted sum of theirs plus that of the process. The weights, 0 or more, are those
+    of a ridge regression of the trials' scores on the predicted ones, which begins at equal weights with the sum 1. They
+    fall linearly with the number of trials, to 0.
 
     Args:
         trials: Trials, two or more of them with a score.
         levels: Epochs of the rungs. The process learns from the scores there and from the last one of each trial.
+        sources: Models of sweeps with other data or another spec.
         believe_stopped: Whether stopped trials also count with the scores that the process expects at full length.
             Otherwise these stay uncertain, and configurations next to the best stopped trials seem worth a trial, again
             and again, although they would be stopped at the same rung.
 
     Attributes:
         best: Trials with a score, those first that are expected to have the best ones at full length.
+        spread: Standard deviation of their expected scores.
+        weights: Weight of each source.
         process: The process; at full length the logarithm of the share of the epochs is 0.
     """
 
     def __init__(
-        self, trials: Collection[ObservedTrial], levels: Collection[int], *, believe_stopped: bool = False
+        self,
+        trials: Collection[ObservedTrial],
+        levels: Collection[int],
+        sources: Sequence["TrialModel"] = (),
+        *,
+        believe_stopped: bool = False,
     ) -> None:
         self._gain = _MeanGain([trial for trial in trials if trial.result is not None][-_MAX_CURVES:])
         self.best = sorted((trial for trial in trials if trial.is_scored), key=self._expected, reverse=True)
+        self.spread = float(np.std([self._expected(trial) for trial in self.best]))
+        self._sources = sources if len(self.best) < _LAST_TRIAL else ()
+        self.weights = self._regress() if self._sources else np.zeros(0)
         self.process = self._fit(trials, frozenset(levels))
         believed = [trial for trial in trials if trial.is_running and trial.result is None]
         if believe_stopped:
@@ -82,9 +101,28 @@ class TrialModel:
         if believed:
             self.process.believe(full_length_points(believed))
 
+    def predict(self, points: Points) -> tuple[np.ndarray, np.ndarray]:
+        """Return means and standard deviations [n] of the noiseless scores at points."""
+        means, deviations = self.process.predict(points)
+        for weight, source in zip(self.weights, self._sources, strict=True):
+            if weight > 0:
+                source_means, source_deviations = source.predict(points)
+                means, deviations = means + weight * source_means, np.hypot(deviations, weight * source_deviations)
+        return means, deviations
+
     def _expected(self, trial: ObservedTrial) -> float:
         epoch = max(trial.scores)
         return trial.scores[epoch] + self._gain(epoch / trial.full_length)
+
+    def _regress(self) -> np.ndarray:
+        scores = np.array([self._expected(trial) for trial in self.best])
+        points = full_length_points(self.best)
+        predicted = np.stack([source.predict(points)[0] for source in self._sources], axis=1)
+        centered, count = predicted - predicted.mean(axis=0), len(self._sources)
+        ridge = np.diag([_PRIOR_TRIALS * source.spread**2 + _MIN_VARIANCE for source in self._sources])
+        products = centered.T @ (scores - scores.mean()) + ridge @ np.full(count, 1 / count)
+        fade = max(0.0, 1 - len(self.best) / _LAST_TRIAL)
+        return np.maximum(np.linalg.solve(centered.T @ centered + ridge, products), 0) * fade
 
     def _fit(self, trials: Collection[ObservedTrial], levels: frozenset[int]) -> GaussianProcess:
         rows = [
@@ -102,9 +140,17 @@ class TrialModel:
             half = _MAX_OBSERVATIONS // 2
             spaced = np.linspace(half, len(rows) - 1, _MAX_OBSERVATIONS - half).astype(int)
             rows = rows[:half] + [rows[index] for index in spaced]
-        shares = np.array([share for _, share, _ in rows])
-        points = replace(full_length_points([trial for trial, _, _ in rows]), epochs=shares)
-        return GaussianProcess(points, np.array([value for _, _, value in rows]))
+        points = full_length_points([trial for trial, _, _ in rows])
+        values = np.array([value for _, _, value in rows])
+        scale = None
+        for weight, source in zip(self.weights, self._sources, strict=True):
+            if weight > 0:
+                values = values - weight * source.predict(points)[0]
+        if self._sources:  # Few scores that the sources explain by chance must not make the process certain.
+            spread = np.mean([source.spread for source in self._sources])
+            count = len(self.best)
+            scale = math.sqrt((count * values.var() + _PRIOR_TRIALS * spread**2) / (count + _PRIOR_TRIALS)) or None
+        return GaussianProcess(replace(points, epochs=np.array([share for _, share, _ in rows])), values, scale)
 
 
 def observe(encoding: SpaceEncoding, configuration: Mapping[str, Any]) -> ObservedTrial:

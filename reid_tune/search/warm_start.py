@@ -8,12 +8,13 @@ from reid_tune.config.experiment import canonical_key
 from reid_tune.config.keys import LEAVES, is_bundle_key, nearest_key, spec_values
 from reid_tune.config.load import with_parameters
 from reid_tune.errors import InputError
+from reid_tune.journal.state import SweepState
 from reid_tune.journal.sweep_lookup import load_state
 from reid_tune.search.configurations import KnownConfigurations
 from reid_tune.search_space.load import SweepConfig
 from reid_tune.search_space.parse import typed_value
 
-__all__ = ["TRIALS_PER_SWEEP", "InitialPoint", "initial_points", "parse_user_point"]
+__all__ = ["TRIALS_PER_SWEEP", "InitialPoint", "initial_points", "load_earlier_sweep", "parse_user_point"]
 
 # Number of trials that are used of one earlier sweep.
 TRIALS_PER_SWEEP = 5
@@ -121,7 +122,12 @@ def _require_bundles(sweep: SweepConfig, parameters: Mapping[str, Any], values: 
             raise InputError(f"{source}: no {key} has {text}; there are {names}.")
 
 
-def _best_of(sweep: SweepConfig, name: str, source: str, warnings: list[str]) -> list[InitialPoint]:
+def load_earlier_sweep(sweep: SweepConfig, name: str, source: str) -> SweepState:
+    """Return the state of another sweep in the same storage.
+
+    Raises:
+        InputError: it is the sweep itself, does not exist, or has another metric.
+    """
     if name == sweep.file.name:
         raise InputError(f"{source}: {name} is this sweep itself: name an earlier one.")
     try:
@@ -133,6 +139,11 @@ def _best_of(sweep: SweepConfig, name: str, source: str, warnings: list[str]) ->
             f"{source}: {name} has {state.metric} as its objective, this sweep has {sweep.file.metric}: "
             "set objective.metric to the same, or name another sweep."
         )
+    return state
+
+
+def _best_of(sweep: SweepConfig, name: str, source: str, warnings: list[str]) -> list[InitialPoint]:
+    state = load_earlier_sweep(sweep, name, source)
     best = state.finished()[:TRIALS_PER_SWEEP]
     if not best:
         raise InputError(f"{source}: {name} has no full-length trial: name another sweep.")

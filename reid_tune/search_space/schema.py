@@ -44,6 +44,9 @@ class SearchSettings(Section):
         (),
         description="Warm starts: names of sweeps in the same storage, whose best trials are used, or {key: value}.",
     )
+    learn_from: str | tuple[str, ...] = Field(
+        (), description="Names of sweeps in the same storage whose trials the sampler auto learns from."
+    )
 
 
 class SchedulerSettings(Section):

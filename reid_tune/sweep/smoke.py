@@ -84,7 +84,7 @@ def make_small_sweep(sweep: SweepConfig, folder: Path, *, with_tests: bool) -> S
     space, constraints = _one_epoch_space(sweep)
     tree = sweep.file.model_dump(mode="json") | _SECTIONS
     tree |= {"space": space, "constraints": constraints, "storage": str(folder / "runs"), "spec": "spec.yaml"}
-    tree["search"]["start_from"] = []
+    tree["search"] |= {"start_from": [], "learn_from": []}
     _write(folder / "spec.yaml", unflatten(spec))
     _write(folder / "sweep.yaml", tree)
     small = load_sweep(folder / "sweep.yaml")

@@ -52,6 +52,7 @@ CHECKED = PreflightResult(
     training_identities=601,
     held_out_identities=150,
     initial_points=[{"parameters": GIVEN, "origin": "earlier/7"}],
+    learned=[],
     pretrained={"/weights/net.pth": "feed"},
     warnings=["few & far"],
 )

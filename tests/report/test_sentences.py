@@ -105,6 +105,7 @@ def plan(**probe: float) -> dict[str, Any]:
         "max_concurrent": 2,
         "rungs": [],
         "initial_points": [],
+        "learned": [],
         "folder": "runs/s",
         "warnings": [],
     }
@@ -114,6 +115,12 @@ def test_the_plan_names_the_origins_of_warm_starts() -> None:
     points = [{"origin": "other/3", "parameters": {}}, {"origin": "points.yaml", "parameters": {}}]
     lines = list(plan_sentences(plan() | {"initial_points": points}))
     assert "warm starts, run right after trial 0: other/3, points.yaml" in lines
+
+
+def test_the_plan_names_the_sweeps_that_it_learns_from() -> None:
+    learned = [{"name": "other", "trials": [{"is_same": True}, {"is_same": False}, {"is_same": False}]}]
+    lines = list(plan_sentences(plan() | {"learned": learned}))
+    assert "learns from other: 3 trials, 1 of them with these data and spec" in lines
 
 
 def test_the_plan_and_the_page_account_for_all_files() -> None:

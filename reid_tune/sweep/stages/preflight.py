@@ -9,13 +9,15 @@ import torch
 
 from reid_tune.config.experiment import Experiment
 from reid_tune.data.account import accounts_as_dict, describe_accounts
+from reid_tune.data.fingerprint import fingerprint
 from reid_tune.data.images import require_readable
 from reid_tune.data.listing import POSSIBLE_IMAGES
 from reid_tune.errors import InputError, ReidTuneError, error_context
 from reid_tune.modeling.cost import model_cost
 from reid_tune.search.asha import rung_epochs
+from reid_tune.search.learned_trials import LearnedSweep, learned_sweeps
 from reid_tune.search.space_check import SAMPLE_COUNT, validate_space
-from reid_tune.search.warm_start import initial_points
+from reid_tune.search.warm_start import InitialPoint, initial_points
 from reid_tune.search_space.load import SweepConfig
 from reid_tune.sweep.stages.rerank import list_settings
 from reid_tune.sweep.stages.weights_check import load_weights_of
@@ -38,6 +40,7 @@ class PreflightResult:
         training_identities: Number of their identities.
         held_out_identities: Number of identities of the validation split.
         initial_points: Warm starts, each with its `parameters` and `origin`.
+        learned: Earlier sweeps that the sampler learns from, see `LearnedSweep`.
         pretrained: By file of pretrained weights, of the spec and of the space, its SHA-256 digest.
         data: Account of the files of each part of the data, see `FileAccount`.
         warnings: Sentences on what may be wrong.
@@ -48,6 +51,7 @@ class PreflightResult:
     training_identities: int
     held_out_identities: int
     initial_points: list[dict[str, Any]]
+    learned: list[dict[str, Any]]
     pretrained: dict[str, str]
     data: dict[str, dict[str, Any]]
     warnings: list[str]
@@ -92,17 +96,26 @@ def run_preflight(sweep: SweepConfig, stages: Collection[str], address: str | No
             warnings.append(f"{shared} test identities are in the training set: the test score will be meaningless.")
     warnings += filter(None, [describe_accounts(accounts, POSSIBLE_IMAGES)])
     list_settings(sweep)
-    points, warm_start_warnings = initial_points(sweep)
+    points, learned, earlier_warnings = _earlier_sweeps(sweep) if "preflight" in stages else ([], [], [])
     return PreflightResult(
         _levels(sweep, samples),
         len(split.train),
         identities,
         split.held_out,
         [asdict(point) for point in points],
+        [earlier.as_dict() for earlier in learned],
         pretrained,
         accounts_as_dict(accounts),
-        warnings + warm_start_warnings,
+        warnings + earlier_warnings,
     )
+
+
+def _earlier_sweeps(sweep: SweepConfig) -> tuple[list[InitialPoint], list[LearnedSweep], list[str]]:
+    """Return warm starts, the sweeps to learn from, and warnings; a resume finds them in the log."""
+    points, warm_start_warnings = initial_points(sweep)
+    data = fingerprint(*sweep.experiment.dataset.train_folders) if sweep.file.search.learn_from else None
+    learned, learn_warnings = learned_sweeps(sweep, data)
+    return points, learned, warm_start_warnings + learn_warnings
 
 
 def _require_sweep_spec(experiment: Experiment) -> None:

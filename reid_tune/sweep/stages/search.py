@@ -51,7 +51,7 @@ class TrialSource:
         self.journal = journal
         self.recorder = RunRecorder(journal, resources)
         self.recorder.pending_runs = [run for run in self.recorder.pending_runs if run.startswith("trials/")]
-        self.study = Study(sweep, levels)
+        self.study = Study(sweep, levels, journal.state.stages.get("preflight", {}).get("learned", []))
         self.queue = TrialQueue(sweep, journal, self.study, budget_tracker)
         self.pruning = PruningRule(levels, sweep.file.scheduler.reduction_factor, budget_tracker, sweep.file.target)
         self.checkpoints = _CheckpointRetention(journal, sweep.file.keep)
