@@ -62,8 +62,8 @@ class TrialModel:
 
     Running trials count with the scores that the process expects. With sources, the process learns what they do not
     explain: the expected score is a weighted sum of theirs plus that of the process. The weights, 0 or more, are those
-    of a ridge regression of the trials' scores on the predicted ones, which begins at equal weights with the sum 1. They
-    fall linearly with the number of trials, to 0.
+    of a ridge regression of the trials' scores on the predicted ones, which begins at equal weights with the sum 1,
+    times a factor that falls from 1 to 0 with the number of trials.
 
     Args:
         trials: Trials, two or more of them with a score.

@@ -112,12 +112,12 @@ def test_sweeps_that_cannot_help_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("fingerprint", [DATA, "other"])
-def test_the_first_suggestion_of_a_search_that_learns_is_near_the_best(tmp_path: Path, fingerprint: str) -> None:
+def test_the_first_suggestions_of_a_search_that_learns_are_near_the_best(tmp_path: Path, fingerprint: str) -> None:
     search_first(tmp_path, lambda experiment, epoch: 0.5 * peak(experiment, epoch) + 0.2, "other")
-    later = sweep(tmp_path, budget={"trials": 3})
+    later = sweep(tmp_path, budget={"trials": 5})
     learned, _ = learned_sweeps(later, fingerprint)
     trials = search_later(later, learned).state.trials
-    assert (trials[2].last("mAP") or 0) > 0.59
+    assert max(trial.last("mAP") or 0 for trial in trials[2:]) > 0.59
 
 
 def test_a_resumed_search_does_not_need_the_earlier_sweep(tmp_path: Path) -> None:
@@ -145,18 +145,31 @@ def test_the_weight_of_a_source_follows_its_agreement(tmp_path: Path, slope: flo
     scores = [0.5 - 0.1 * (np.log10(rate) + 3) ** 2 - 0.02 * np.log10(rate) for rate in rates]
     source = TrialModel(trials_of(encoding, rates, scores), LEVELS)
     model = TrialModel(trials_of(encoding, rates, [slope * score + 0.1 for score in scores]), LEVELS, [source])
-    assert low <= model.weights[0] <= high
+    fade = 1 - 9 / 16
+    assert low <= model.weights[0] / fade <= high
     # One source by the formula of the ridge regression, without matrices.
     points = full_length_points(model.best)
     predicted = source.predict(points)[0] - source.predict(points)[0].mean()
     targets = np.array([trial.result for trial in model.best], dtype=float)
     prior = 2 * source.spread**2 + 1e-8
     weight = (np.sum(predicted * (targets - targets.mean())) + prior) / (np.sum(predicted**2) + prior)
-    assert model.weights[0] == pytest.approx(max(0, weight))
+    assert model.weights[0] == pytest.approx(fade * max(0, weight))
 
 
 def test_two_sources_share_the_initial_weight(tmp_path: Path) -> None:
     encoding = SpaceEncoding(sweep(tmp_path).space)
     sources = [TrialModel(trials_of(encoding, [1e-4, 1e-3, 1e-2], [0.1, 0.5, 0.2]), LEVELS) for _ in range(2)]
     model = TrialModel(trials_of(encoding, [1e-3, 1e-3], [0.3, 0.3]), LEVELS, sources)
-    assert model.weights == pytest.approx([0.5, 0.5])
+    assert model.weights == pytest.approx([0.5 * 14 / 16] * 2)
+
+
+def test_sources_do_not_count_after_many_trials(tmp_path: Path) -> None:
+    encoding = SpaceEncoding(sweep(tmp_path).space)
+    source = TrialModel(trials_of(encoding, [1e-4, 1e-3, 1e-2], [0.1, 0.5, 0.2]), LEVELS)
+    rates = [float(rate) for rate in np.geomspace(1e-4, 1e-2, 16)]
+    trials = trials_of(encoding, rates, [0.1 * (number % 3) for number in range(16)])
+    points = full_length_points(trials)
+    for learning, alone in zip(
+        TrialModel(trials, LEVELS, [source]).predict(points), TrialModel(trials, LEVELS).predict(points), strict=True
+    ):
+        assert np.array_equal(learning, alone)
