@@ -77,7 +77,7 @@ def predict_grid(state: SweepState, keys: Sequence[str], around: RunState) -> Pr
         return None
     parameters = {parameter.key: parameter for parameter in recorded.space.parameters}
     axes = [axis for key in keys if key in parameters and (axis := _axis(parameters[key]))][:2]
-    model = recorded.model(state, ended_trials(state))
+    model = recorded.model(ended_trials(state))
     if len(axes) < 2 or model is None:
         return None
     x, y = axes
@@ -87,7 +87,7 @@ def predict_grid(state: SweepState, keys: Sequence[str], around: RunState) -> Pr
     scores = np.full(len(cells), math.nan)
     if allowed:
         points = recorded.encoding.points([configurations[index] or {} for index in allowed], [0.0] * len(allowed))
-        scores[allowed] = model.process.predict(points)[0]
+        scores[allowed] = model.predict(points)[0]
     return PredictionGrid(x, y, scores.reshape(len(y.values), len(x.values)))
 
 

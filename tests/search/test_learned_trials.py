@@ -117,7 +117,7 @@ def test_the_first_suggestions_of_a_search_that_learns_are_near_the_best(tmp_pat
     later = sweep(tmp_path, budget={"trials": 5})
     learned, _ = learned_sweeps(later, fingerprint)
     trials = search_later(later, learned).state.trials
-    assert max(trial.last("mAP") or 0 for trial in trials[2:]) > 0.59
+    assert max(trial.last("mAP") or 0 for trial in trials[2:]) > 0.58
 
 
 def test_a_resumed_search_does_not_need_the_earlier_sweep(tmp_path: Path) -> None:
