@@ -104,7 +104,7 @@ def load_sweep(path: Path | str, overrides: Sequence[str] = ()) -> SweepConfig:
     assert file and loaded
     if any(parameter.key == WEIGHTS_KEY for parameter in space.parameters):
         entries = space.as_entries() | re_ranking.as_entries()  # with absolute paths
-    file = _with_defaults(file.model_copy(update={"space": entries, "bundle": ()}), space, path)
+    file = _with_defaults(file.model_copy(update={"space": entries, "bundle": []}), space, path)
     remote = None
     if is_url(file.storage):
         with error_context(f"{path}: storage = {file.storage!r}"):
@@ -131,7 +131,7 @@ def _space_entries(tree: Mapping[str, Any], errors: list[str]) -> dict[str, Any]
     """Return the entries of the section `space` with those of all bundles, which come first."""
     section = tree.get("space", {})
     space = {str(key): entry for key, entry in section.items()} if isinstance(section, Mapping) else {}
-    bundles = expand_bundles(tree.get("bundle", ()), errors)
+    bundles = expand_bundles(tree.get("bundle", []), errors)
     for key in space:
         if canonical_key(key) in bundles:
             errors.append(f"space.{key} is also in a bundle: keep one of the two.")

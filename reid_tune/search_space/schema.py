@@ -151,7 +151,7 @@ class SweepFile(Section):
     ] = Field(default_factory=Objective)
     space: dict[str, Any] = {}
     bundle: Any = Field(
-        (), description="Keys whose values are chosen together: a list of {name, key: value or range}, or named lists."
+        [], description="Keys whose values are chosen together: a list of {name, key: value or range}, or named lists."
     )
     constraints: list[str] = []
     search: SearchSettings = Field(default_factory=SearchSettings)
