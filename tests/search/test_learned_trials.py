@@ -111,13 +111,11 @@ def test_sweeps_that_cannot_help_are_refused(tmp_path: Path) -> None:
     assert "first has fewer than 2 trials with a score in this space" in refusal()
 
 
-@pytest.mark.parametrize("fingerprint", [DATA, "other"])
-def test_the_first_suggestions_of_a_search_that_learns_are_near_the_best(tmp_path: Path, fingerprint: str) -> None:
-    search_first(tmp_path, lambda experiment, epoch: 0.5 * peak(experiment, epoch) + 0.2, "other")
-    later = sweep(tmp_path, budget={"trials": 5})
-    learned, _ = learned_sweeps(later, fingerprint)
-    trials = search_later(later, learned).state.trials
-    assert max(trial.last("mAP") or 0 for trial in trials[2:]) > 0.58
+def test_the_first_suggestion_of_a_search_that_learns_is_near_the_best(tmp_path: Path) -> None:
+    search_first(tmp_path)
+    later = sweep(tmp_path, budget={"trials": 3})
+    trials = search_later(later, learned_sweeps(later, DATA)[0]).state.trials
+    assert (trials[2].last("mAP") or 0) > 0.59
 
 
 def test_a_resumed_search_does_not_need_the_earlier_sweep(tmp_path: Path) -> None:
