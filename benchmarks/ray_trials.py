@@ -70,7 +70,7 @@ def run_trials(sweep: SweepConfig, values: Mapping[str, Any], runs: int, workers
     names = [f"with-{workers}/{number}" for number in range(runs)]
     with Journal(sweep.folder) as journal:
         source = FixedRuns(sweep, journal, dict.fromkeys(names, values), ResourceRequest(cpus=workers, workers=workers))
-        run_all(source, lambda: 1, workers, (), sweep.folder / "ray", 600)
+        run_all(source, lambda: 1, workers, sweep.folder / "ray", 600)
     trials: dict[str, Trial] = {}
     for event in read_events(journal.path):
         if isinstance(event, AttemptStarted):

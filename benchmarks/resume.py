@@ -35,7 +35,7 @@ from reid_tune.journal.event_log import EVENTS
 from reid_tune.journal.events import StageDone, StageStarted
 from reid_tune.journal.journal import Journal
 from reid_tune.report.markdown import SweepPage
-from reid_tune.search.asha import rung_epochs
+from reid_tune.search.asha import Rungs, rung_epochs
 from reid_tune.search_space.load import SweepConfig, load_sweep
 from reid_tune.sweep.resume import record_driver_start
 from reid_tune.sweep.stages.preflight import run_preflight
@@ -123,7 +123,7 @@ def write_log(sweep: SweepConfig, trials: int) -> int:
         for event in (StageStarted(stage="preflight"), StageDone(stage="preflight", result=plan)):
             journal.emit(event)
         journal.emit(StageStarted(stage="search"))
-        simulate(TrialSource(replace(sweep, file=drawn), journal, rung_epochs(1, 2, EPOCHS)))
+        simulate(TrialSource(replace(sweep, file=drawn), journal, Rungs(rung_epochs(1, 2, EPOCHS))))
     return send_all(sweep.folder / EVENTS, os.environ["MLFLOW_TRACKING_URI"], SweepPage).events
 
 

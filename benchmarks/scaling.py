@@ -198,7 +198,7 @@ def measure(count: int, options: Namespace, folder: Path) -> SleepingSweep:
         source = ObservedSource(sweep, journal, ())
         with patch.object(runner, "run_single_worker", sleeper(options.seconds)):
             runner.run_all(
-                source, lambda: compute_placement(sweep.file.resources, 1).max_concurrent, 1, (), folder / "ray", 600
+                source, lambda: compute_placement(sweep.file.resources, 1).max_concurrent, 1, folder / "ray", 600
             )
         for run in journal.state.runs.values():
             assert run.state == "finished" and run.attempts == 1, f"{run.name}: {run.state}, {run.retries}"

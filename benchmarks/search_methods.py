@@ -18,7 +18,7 @@ from search_table import BACKBONE, BASE, EPOCHS
 from reid_tune.config.experiment import unflatten
 from reid_tune.journal.events import StageDone
 from reid_tune.journal.journal import Journal
-from reid_tune.search.asha import rung_epochs
+from reid_tune.search.asha import Rungs, rung_epochs
 from reid_tune.search_space.load import SweepConfig, load_sweep
 from reid_tune.sweep.resume import make_header
 from reid_tune.sweep.stages.search import TrialSource
@@ -56,7 +56,7 @@ class DriverSearch:
         self._journal.__enter__()
         self._journal.emit(make_header(sweep))
         self._journal.emit(StageDone(stage="preflight", result={"learned": list(learned)}))
-        self._source = TrialSource(sweep, self._journal, LEVELS if has_asha else ())
+        self._source = TrialSource(sweep, self._journal, Rungs(LEVELS if has_asha else ()))
 
     def ask(self) -> tuple[Any, Mapping[str, Any]]:
         attempt = self._source.next_attempt()

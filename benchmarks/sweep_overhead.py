@@ -30,7 +30,7 @@ from reid_tune.config.load import with_parameters
 from reid_tune.demo import draw_demo_data
 from reid_tune.execution.cluster.session import ray_session
 from reid_tune.journal.journal import Journal
-from reid_tune.search.asha import rung_epochs
+from reid_tune.search.asha import Rungs, rung_epochs
 from reid_tune.search_space.load import SweepConfig, load_sweep
 from reid_tune.sweep.resume import make_header
 from reid_tune.sweep.stages.search import TrialSource
@@ -97,7 +97,7 @@ def driver(folder: Path, count: int) -> list[Row]:
     before = _peak_mb()
     with Journal(sweep.folder) as journal:
         journal.emit(make_header(sweep))
-        suggestions, reports = simulate(TrialSource(sweep, journal, RUNGS))
+        suggestions, reports = simulate(TrialSource(sweep, journal, Rungs(RUNGS)))
         size = journal.path.stat().st_size
     last = count // 10
     return [

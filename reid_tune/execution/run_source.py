@@ -64,6 +64,7 @@ class Attempt:
         sweep_folder: The sweep's folder.
         remote: Address of the bucket with the sweep's files; empty where they are in that folder.
         gpu_context: Bytes of a GPU that its process uses outside of PyTorch's allocator.
+        validate_at: Further epochs at which it validates.
     """
 
     run: str
@@ -75,6 +76,7 @@ class Attempt:
     sweep_folder: Path = Path()
     remote: str = ""
     gpu_context: int = DEFAULT_CUDA_CONTEXT
+    validate_at: tuple[int, ...] = ()
 
 
 class RunSource(Protocol):
@@ -118,13 +120,16 @@ class RunRecorder:
         self.resources = resources
         self.pending_runs = [name for name, run in journal.state.runs.items() if run.state == "running"]
 
-    def start_attempt(self, run: str, experiment: Experiment, features: Path | None = None) -> Attempt:
+    def start_attempt(
+        self, run: str, experiment: Experiment, features: Path | None = None, validate_at: tuple[int, ...] = ()
+    ) -> Attempt:
         """Record the next attempt of a run, and return it.
 
         Args:
             run: Name of the run.
             experiment: Its spec.
             features: File for the embeddings of its last validation, None to keep none.
+            validate_at: Further epochs at which it validates.
         """
         state = self.journal.state.runs[run]
         resources = self.resources.with_whole_gpu() if "out_of_memory" in state.retries else self.resources
@@ -144,6 +149,7 @@ class RunRecorder:
             sweep_folder=files.folder,
             remote=files.remote,
             gpu_context=self._gpu_context(),
+            validate_at=validate_at,
         )
 
     def _gpu_context(self) -> int:

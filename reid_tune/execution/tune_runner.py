@@ -26,7 +26,6 @@ def run_all(
     source: RunSource,
     capacity: Callable[[], int],
     workers: int,
-    validate_at: tuple[int, ...],
     scratch: Path,
     timeout: float,
     remote: S3Store | None = None,
@@ -40,7 +39,6 @@ def run_all(
         source: The source of runs.
         capacity: Returns the number of runs that fit on the cluster; called once a second, as nodes come and go.
         workers: Workers of each run.
-        validate_at: Further epochs at which runs validate.
         scratch: Folder for Ray's own files.
         timeout: Seconds without a report after which a run is given up.
         remote: Store for Ray Train's own files where nodes do not share `scratch`; emptied afterwards, too.
@@ -55,7 +53,7 @@ def run_all(
         if source.is_done():
             return
         keep_secrets_out_of_trials()
-        bridge = TuneBridge(source, capacity, lambda attempt: make_trial_config(attempt, validate_at, storage), timeout)
+        bridge = TuneBridge(source, capacity, lambda attempt: make_trial_config(attempt, storage), timeout)
         with _quiet(scratch):
             try:
                 _make_tuner(bridge, workers, scratch).fit()

@@ -32,12 +32,11 @@ if TYPE_CHECKING:
 __all__ = ["make_trial_config", "run_distributed", "run_single_worker"]
 
 
-def make_trial_config(attempt: "Attempt", validate_at: tuple[int, ...], scratch: str) -> dict[str, Any]:
+def make_trial_config(attempt: "Attempt", scratch: str) -> dict[str, Any]:
     """Return an attempt as the configuration of Tune's trial: plain data without secrets.
 
     Args:
         attempt: The attempt.
-        validate_at: Further epochs at which the run validates.
         scratch: Folder, or address of a bucket, for Ray Train's own files.
     """
     return {
@@ -47,7 +46,7 @@ def make_trial_config(attempt: "Attempt", validate_at: tuple[int, ...], scratch:
         "log": str(attempt.folder.parent / "log.txt"),
         "resume": str(attempt.resume) if attempt.resume else None,
         "features": str(attempt.features) if attempt.features else None,
-        "validate_at": list(validate_at),
+        "validate_at": list(attempt.validate_at),
         "threads": attempt.resources.per_worker.cpus,
         "gpus": attempt.resources.per_worker.gpus,
         "gpu_context": attempt.gpu_context,

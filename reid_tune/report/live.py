@@ -139,11 +139,23 @@ def _best(state: SweepState) -> str:
 
 def _rungs(state: SweepState) -> Iterator[str]:
     """Yield for each rung how many trials reached it, and how many of them continued."""
-    for rung in state.stages.get("preflight", {}).get("rungs", []):
-        reached = [trial for trial in state.trials if trial.epoch >= rung]
-        stopped = sum(trial.state == "stopped" and trial.epoch == rung for trial in reached)
+    checks = state.stages.get("preflight", {})
+    rungs, warmup = checks.get("rungs", []), checks.get("rung_warmup")
+    # Of each trial the epochs until its end, without those by which its warm-up is longer than the shortest one.
+    ends = [(trial.state, trial.epoch - _rung_delay(state, trial, warmup)) for trial in state.trials] if rungs else []
+    for rung in rungs:
+        reached = [(end, epoch) for end, epoch in ends if epoch >= rung]
+        stopped = reached.count(("stopped", rung))
         if reached:
             yield f"rung {rung}: {len(reached) - stopped} of {len(reached)} continued"
+
+
+def _rung_delay(state: SweepState, trial: RunState, warmup: int | None) -> int:
+    if warmup is None:
+        return 0
+    values = {**state.header.spec, **trial.parameters}
+    key = "warmup_epochs" if values["train.optim.warmup_method"] == "cosine" else "warmup_iters"
+    return int(values[f"train.optim.{key}"]) - warmup
 
 
 def _time_left(state: SweepState, spent: Cost) -> str:

@@ -77,7 +77,11 @@ def plan_sentences(plan: dict[str, Any]) -> Iterator[str]:
     if probe["gpu_memory"]:
         yield _gpu_memory_sentence(probe)
     if plan["rungs"]:
-        yield f"ASHA rungs: epoch {', '.join(map(str, plan['rungs']))}"
+        later = ", later for trials with a longer warm-up than the shortest" if plan["rung_delay"] else ""
+        yield (
+            f"ASHA rungs: epoch {', '.join(map(str, plan['rungs']))}{later}; a trial is expected to train "
+            f"{plan['epochs_per_trial']:.0f} of {plan['full_length']} epochs"
+        )
     if plan["initial_points"]:
         yield f"warm starts, run right after trial 0: {', '.join(point['origin'] for point in plan['initial_points'])}"
     for earlier in plan["learned"]:

@@ -1,10 +1,13 @@
 """ASHA: early stopping of trials at rungs."""
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["Asha", "rung_epochs"]
+from reid_tune.config.experiment import Experiment
+
+__all__ = ["Asha", "Rungs", "rung_epochs", "warmup_epochs"]
 
 _Costs = tuple[float, ...]
 
@@ -23,6 +26,34 @@ def rung_epochs(grace: int, factor: int, num_epochs: int) -> tuple[int, ...]:
         levels.append(level)
         level *= factor
     return tuple(levels)
+
+
+def warmup_epochs(experiment: Experiment) -> int:
+    """Return the epochs of a training's warm-up."""
+    optim = experiment.train.optim
+    return optim.warmup_epochs if optim.warmup_method == "cosine" else optim.warmup_iters
+
+
+@dataclass(frozen=True)
+class Rungs:
+    """Rungs that are the same epochs after the warm-up of each trial.
+
+    Attributes:
+        levels: Epochs of the rungs of a trial with the shortest warm-up.
+        warmup: Epochs of that warm-up; None for the same rungs for all trials.
+    """
+
+    levels: tuple[int, ...] = ()
+    warmup: int | None = None
+
+    def delay(self, experiment: Experiment) -> int:
+        """Return the epochs by which the rungs of a trial are later than those of the shortest warm-up."""
+        return 0 if self.warmup is None else warmup_epochs(experiment) - self.warmup
+
+    def epochs(self, experiment: Experiment) -> tuple[int, ...]:
+        """Return the epochs of a trial's rungs, as far as it reaches them."""
+        delay, last = self.delay(experiment), experiment.train.num_epochs
+        return tuple(level + delay for level in self.levels if 0 < level + delay < last)
 
 
 class Asha:

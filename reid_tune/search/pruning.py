@@ -39,7 +39,7 @@ class PruningRule:
 
         Args:
             run: Name of the trial's run.
-            epoch: 1-based epoch.
+            epoch: Epoch, less the epochs by which the trial's rungs are later, see `Rungs`.
             value: Score, larger is better; None if the epoch was not validated.
             costs: Values of the further objectives, smaller is better.
         """

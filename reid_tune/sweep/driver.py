@@ -100,8 +100,8 @@ class SweepDriver:
         budget_tracker = self._budget_tracker
         trials = budget_tracker.trials
         require_gpus_for_gpu_hours(self.sweep, trials)
-        source = TrialSource(self.sweep, self.journal, self.checks.levels, trials.per_run, budget_tracker)
-        self._run(source, trials, self.checks.levels)
+        source = TrialSource(self.sweep, self.journal, self.checks.rungs, trials.per_run, budget_tracker)
+        self._run(source, trials)
         states = [trial.state for trial in self.journal.state.trials]
         counts = {name: states.count(name) for name in ("finished", "stopped", "failed")}
         ended_by, budget = source.end_reason(), self.sweep.file.budget.model_dump(mode="json")
@@ -135,10 +135,10 @@ class SweepDriver:
         placement = find_placement(self.sweep, self.sweep.file.resources.workers)
         return run_stage_on_gpu(name, stage, self.sweep, self.journal, placement)
 
-    def _run(self, source: RunSource, resources: StageResources, validate_at: tuple[int, ...] = ()) -> None:
+    def _run(self, source: RunSource, resources: StageResources) -> None:
         from reid_tune.execution.tune_runner import run_all
 
         timeout = 60 * self.sweep.file.resources.timeout_minutes
         workers, scratch = resources.per_run.workers, self.sweep.folder / "ray"
         remote = self.sweep.remote / "ray" if self.sweep.remote else None
-        run_all(source, lambda: find_capacity(self.sweep, workers), workers, validate_at, scratch, timeout, remote)
+        run_all(source, lambda: find_capacity(self.sweep, workers), workers, scratch, timeout, remote)

@@ -1,5 +1,6 @@
 """The plan of a sweep: runs, epochs and hours of each stage, estimated before it begins."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import pairwise
 from typing import Any
@@ -32,12 +33,17 @@ def plan_from_probe(sweep: SweepConfig, checks: PreflightResult) -> dict[str, An
     refits = resolve_stage_resources(sweep, resources.refit_workers)
     require_gpus_for_gpu_hours(sweep, trials)
     measured = run_probe(sweep, compute_placement(resources, resources.workers), resources.workers)
-    plan = make_plan(sweep, checks.levels, measured, trials, refits)
+    plan = make_plan(sweep, checks.rungs.levels, measured, trials, refits, checks.rung_delay)
     return checks.as_dict() | plan | {"warnings": checks.warnings + plan["warnings"]}
 
 
 def make_plan(
-    sweep: SweepConfig, levels: tuple[int, ...], measured: ProbeResult, trials: StageResources, refits: StageResources
+    sweep: SweepConfig,
+    levels: tuple[int, ...],
+    measured: ProbeResult,
+    trials: StageResources,
+    refits: StageResources,
+    rung_delay: float = 0.0,
 ) -> dict[str, Any]:
     """Return the plan as plain data, for `--dry-run` and the event log.
 
@@ -47,14 +53,16 @@ def make_plan(
 
     Args:
         sweep: Sweep to plan.
-        levels: Epochs of ASHA's rungs.
+        levels: Epochs of ASHA's rungs with the shortest warm-up.
         measured: Result of the probe.
         trials: Resources of trials and repeats.
         refits: Resources of refits.
+        rung_delay: Mean epochs by which longer warm-ups delay the rungs.
     """
     count, full = sweep.file.budget.trials, sweep.experiment.train.num_epochs
     timing = measured.epoch_timing(sweep.experiment, levels)
-    epochs = expected_epochs(count - 1, levels, sweep.file.scheduler.reduction_factor, full)
+    rungs = tuple(level + rung_delay for level in levels)
+    epochs = expected_epochs(count - 1, rungs, sweep.file.scheduler.reduction_factor, full)
     others = [timing.seconds(epochs / (count - 1))] * (count - 1) if count > 1 else []
     search = StageEstimate(count, full + epochs, trials.cost([timing.seconds(full), *others]))
     candidates = [FullLength(timing, full)] * min(sweep.file.confirm.top + 1, count)
@@ -64,6 +72,8 @@ def make_plan(
     minimum = reserve + trials.cost([timing.seconds(full)])
     return {
         "trials": count,
+        "epochs_per_trial": round(epochs / (count - 1), 1) if count > 1 else full,
+        "full_length": full,
         "max_concurrent": trials.max_concurrent,
         "cpus_per_run": trials.per_run.cpus,
         "gpus_per_run": trials.per_run.gpus,
@@ -75,7 +85,7 @@ def make_plan(
     }
 
 
-def expected_epochs(trials: int, levels: tuple[int, ...], factor: int, num_epochs: int) -> float:
+def expected_epochs(trials: int, levels: Sequence[float], factor: int, num_epochs: int) -> float:
     """Return the epochs that the trials other than trial 0 are expected to take under ASHA.
 
     With rungs at r_1 < ... < r_K epochs, full length r_(K+1), and a_k of n trials beyond rung k (a_0 = n, r_0 = 0), it

@@ -112,7 +112,7 @@ def sweep(folder: Path, count: int) -> None:
 
         orphan("detached", lifetime="detached")
         with other_job(ray.get_runtime_context().gcs_address):
-            run_all(source, lambda: max(1, int(ray.cluster_resources()["CPU"]) // 2), 2, (), folder / "ray", 600)
+            run_all(source, lambda: max(1, int(ray.cluster_resources()["CPU"]) // 2), 2, folder / "ray", 600)
             print(json.dumps({"epochs": list(source.epochs.values()), "left": groups()}))
 
 

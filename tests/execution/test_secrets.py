@@ -67,7 +67,7 @@ def test_runs_of_a_sweep_are_started_without_secrets(tmp_path: Path, monkeypatch
     monkeypatch.setattr(tune_runner, "_make_tuner", make_tuner)
     with pytest.raises(KeyboardInterrupt):
         source: Any = Source()
-        tune_runner.run_all(source, lambda: 1, 1, (), tmp_path / "ray", 600)
+        tune_runner.run_all(source, lambda: 1, 1, tmp_path / "ray", 600)
     assert len(seen) == 1 and SECRET not in str(seen)
 
 

@@ -20,7 +20,7 @@ def test_files_of_a_driver_that_was_killed_at_the_end_of_its_runs_are_removed(tm
     scratch = tmp_path / "ray"
     (scratch / "ray-1").mkdir(parents=True)
     source: Any = NothingToRun()
-    run_all(source, lambda: 1, 1, (), scratch, 600)
+    run_all(source, lambda: 1, 1, scratch, 600)
     assert list(tmp_path.iterdir()) == []
 
 

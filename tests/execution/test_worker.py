@@ -37,7 +37,7 @@ def test_a_run_on_a_share_of_a_gpu_leaves_the_memory_that_the_probe_has_measured
     for share in (0.25, 1):
         attempt = source.next_attempt()
         assert attempt is not None
-        assert trial._device(trial.make_trial_config(attempt, (), "")) == torch.device("cuda", 0)
+        assert trial._device(trial.make_trial_config(attempt, "")) == torch.device("cuda", 0)
         assert limits.pop() == (share, context) and not limits
         source.report_lost("refit/winner", FULL)  # Then it gets a whole GPU.
 

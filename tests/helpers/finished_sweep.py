@@ -18,6 +18,7 @@ from reid_tune.journal.events import StageDone, StageStarted
 from reid_tune.journal.journal import Journal
 from reid_tune.journal.stages import STAGES
 from reid_tune.journal.state import RunState
+from reid_tune.search.asha import Rungs
 from reid_tune.search_space.load import SweepConfig
 from reid_tune.sweep.plan import make_plan
 from reid_tune.sweep.stages.confirm import choose_winner, make_confirm_runs
@@ -46,7 +47,8 @@ GIVEN = {
     "train.optim.triplet_loss_margin": 0.5,
 }
 CHECKED = PreflightResult(
-    levels=(RUNG,),
+    rungs=Rungs((RUNG,)),
+    rung_delay=0.0,
     training_images=12936,
     data={"train": {"files": 12937, "used": 12936, "left_out": {"suffix": 1}}},
     training_identities=601,
@@ -124,7 +126,7 @@ def stage_result(sweep: SweepConfig, journal: Journal, stage: str) -> dict[str, 
         case "preflight":
             return plan_of(sweep)
         case "search":
-            search = TrialSource(sweep, journal, (RUNG,))
+            search = TrialSource(sweep, journal, Rungs((RUNG,)))
             drive(search, fails_at_high_rates)
             states = [trial.state for trial in journal.state.trials]
             counts = {name: states.count(name) for name in ("finished", "stopped", "failed")}

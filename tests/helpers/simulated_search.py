@@ -5,7 +5,7 @@ from typing import Any
 
 from reid_tune.execution.failures import Failure
 from reid_tune.journal.journal import Journal
-from reid_tune.search.asha import rung_epochs
+from reid_tune.search.asha import Rungs, rung_epochs
 from reid_tune.search_space.load import SweepConfig
 from reid_tune.sweep.resume import make_header
 from reid_tune.sweep.stages.search import TrialSource
@@ -46,7 +46,7 @@ GRID: dict[str, Any] = {
 
 def start(sweep: SweepConfig, folder: Path, levels: tuple[int, ...] = LEVELS) -> tuple[TrialSource, Journal]:
     journal = begin(sweep, folder)
-    return TrialSource(sweep, journal, levels), journal
+    return TrialSource(sweep, journal, Rungs(levels)), journal
 
 
 def begin(sweep: SweepConfig, folder: Path) -> Journal:

@@ -104,6 +104,7 @@ def plan(**probe: float) -> dict[str, Any]:
         "gpus_per_run": 1,
         "max_concurrent": 2,
         "rungs": [],
+        "rung_delay": 0.0,
         "initial_points": [],
         "learned": [],
         "folder": "runs/s",

@@ -12,6 +12,7 @@ from reid_tune.execution.run_source import ResourceRequest
 from reid_tune.execution.stage_resources import StageResources
 from reid_tune.journal.costs import EpochTiming
 from reid_tune.journal.journal import Journal
+from reid_tune.search.asha import Rungs
 from reid_tune.search.budget import BudgetTracker
 from reid_tune.search.forecast import Forecaster, forecast_of
 from reid_tune.search_space.load import SweepConfig
@@ -41,7 +42,7 @@ def search_with_budget(sweep: SweepConfig, folder: Path, trials: int | None = No
     tracker = BudgetTracker(sweep, resources, resources, EpochTiming(1, 1), lambda: 0.0)
     tracker.state = journal.state
     journal.listeners.append(tracker.apply)
-    source = TrialSource(sweep, journal, LEVELS, budget_tracker=tracker)
+    source = TrialSource(sweep, journal, Rungs(LEVELS), budget_tracker=tracker)
     if trials is None:
         drive(source, peak)
     for _ in range(trials or 0):

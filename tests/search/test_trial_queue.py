@@ -4,6 +4,7 @@ import pytest
 
 from reid_tune.journal.events import StageDone
 from reid_tune.journal.requests import pending_requests, submit_request
+from reid_tune.search.asha import Rungs
 from reid_tune.storage.object_store import LocalStore
 from reid_tune.sweep.stages.search import TrialSource
 
@@ -52,7 +53,7 @@ def test_initial_points_come_after_trial_0_and_count(tmp_path: Path) -> None:
     given = [{"parameters": {RATE: 0.001 * number}, "origin": f"start_from[{number}]"} for number in (1, 2)]
     journal = begin(sweep, tmp_path / "x")
     journal.emit(StageDone(stage="preflight", result={"initial_points": given}))
-    drive(TrialSource(sweep, journal, LEVELS))
+    drive(TrialSource(sweep, journal, Rungs(LEVELS)))
     trials = journal.state.trials
     assert [trial.origin for trial in trials] == ["spec", "start_from[1]", "start_from[2]", "sampler"]
     assert [trial.parameters for trial in trials[1:3]] == [{RATE: 0.001}, {RATE: 0.002}]

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from reid_tune.data.images import require_readable
 from reid_tune.data.listing import POSSIBLE_IMAGES
 from reid_tune.errors import InputError, ReidTuneError, error_context
 from reid_tune.modeling.cost import model_cost
-from reid_tune.search.asha import rung_epochs
+from reid_tune.search.asha import Rungs, rung_epochs, warmup_epochs
 from reid_tune.search.learned_trials import LearnedSweep, learned_sweeps
 from reid_tune.search.space_check import SAMPLE_COUNT, validate_space
 from reid_tune.search.warm_start import InitialPoint, initial_points
@@ -35,7 +36,8 @@ class PreflightResult:
     """Result of the checks.
 
     Attributes:
-        levels: Epochs of ASHA's rungs.
+        rungs: ASHA's rungs.
+        rung_delay: Mean epochs by which trials have their rungs later than one with the shortest warm-up.
         training_images: Number of images for training, without the validation split.
         training_identities: Number of their identities.
         held_out_identities: Number of identities of the validation split.
@@ -46,7 +48,8 @@ class PreflightResult:
         warnings: Sentences on what may be wrong.
     """
 
-    levels: tuple[int, ...]
+    rungs: Rungs
+    rung_delay: float
     training_images: int
     training_identities: int
     held_out_identities: int
@@ -58,8 +61,7 @@ class PreflightResult:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the result as plain data, for the event log and for `--dry-run`."""
-        fields = asdict(self)
-        return {"rungs": list(fields.pop("levels")), **fields}
+        return asdict(self) | {"rungs": list(self.rungs.levels), "rung_warmup": self.rungs.warmup}
 
 
 def run_preflight(sweep: SweepConfig, stages: Collection[str], address: str | None = None) -> PreflightResult:
@@ -96,9 +98,11 @@ def run_preflight(sweep: SweepConfig, stages: Collection[str], address: str | No
             warnings.append(f"{shared} test identities are in the training set: the test score will be meaningless.")
     warnings += filter(None, [describe_accounts(accounts, POSSIBLE_IMAGES)])
     list_settings(sweep)
+    rungs = _rungs(sweep, samples)
     points, learned, earlier_warnings = _earlier_sweeps(sweep) if "preflight" in stages else ([], [], [])
     return PreflightResult(
-        _levels(sweep, samples),
+        rungs,
+        fmean(map(rungs.delay, samples)),
         len(split.train),
         identities,
         split.held_out,
@@ -147,31 +151,26 @@ def _require_networks(experiments: list[Experiment]) -> None:
         model_cost(experiment)
 
 
-def _levels(sweep: SweepConfig, samples: list[Experiment]) -> tuple[int, ...]:
-    """Return the epochs of ASHA's rungs, none without a scheduler.
+def _rungs(sweep: SweepConfig, samples: list[Experiment]) -> Rungs:
+    """Return ASHA's rungs, none without a scheduler. A longer warm-up than the shortest of the space delays them.
 
     Raises:
-        InputError: the grace period is not longer than all warm-ups, so trials would be judged by their warm-up.
+        InputError: the grace period is not longer than the shortest warm-up, which would then decide.
     """
     if sweep.file.scheduler.name == "none":
-        return ()
+        return Rungs()
     experiments = [sweep.experiment, *samples]
-    warmup = max(_warmup(experiment) for experiment in experiments)
+    warmup = min(map(warmup_epochs, experiments))
     epochs = max(experiment.train.num_epochs for experiment in experiments)
     grace = sweep.file.scheduler.grace_period
     if grace == "auto":
         grace = warmup + math.ceil(epochs / 10)
     elif grace <= warmup:
         raise InputError(
-            f"{sweep.source}: scheduler.grace_period = {grace} is not above the longest warm-up of {warmup} epochs: "
+            f"{sweep.source}: scheduler.grace_period = {grace} is not above the shortest warm-up of {warmup} epochs: "
             "trials would be judged by their warm-up; raise it or use auto."
         )
-    return rung_epochs(grace, sweep.file.scheduler.reduction_factor, epochs)
-
-
-def _warmup(experiment: Experiment) -> int:
-    optim = experiment.train.optim
-    return optim.warmup_epochs if optim.warmup_method == "cosine" else optim.warmup_iters
+    return Rungs(rung_epochs(grace, sweep.file.scheduler.reduction_factor, epochs), warmup)
 
 
 def _splits(sweep: SweepConfig, stages: Collection[str]) -> list[DataSplit]:

@@ -12,6 +12,7 @@ from reid_tune.journal.events import EndState, EpochReported, Event, RunEnded, R
 from reid_tune.journal.journal import Journal
 from reid_tune.journal.requests import pending_requests, remove_request
 from reid_tune.journal.state import trial_run
+from reid_tune.search.asha import Rungs
 from reid_tune.search.budget import BudgetTracker
 from reid_tune.search.pruning import PruningRule
 from reid_tune.search.study import Study
@@ -33,7 +34,7 @@ class TrialSource:
     Args:
         sweep: Sweep of the search.
         journal: Event log.
-        levels: Epochs of ASHA's rungs.
+        rungs: ASHA's rungs.
         resources: Resource request of each trial.
         budget_tracker: Tracker of the sweep's budget, None to limit only the number of trials.
     """
@@ -42,7 +43,7 @@ class TrialSource:
         self,
         sweep: SweepConfig,
         journal: Journal,
-        levels: tuple[int, ...],
+        rungs: Rungs,
         resources: ResourceRequest = ONE_CPU,
         budget_tracker: BudgetTracker | None = None,
     ) -> None:
@@ -51,9 +52,12 @@ class TrialSource:
         self.journal = journal
         self.recorder = RunRecorder(journal, resources)
         self.recorder.pending_runs = [run for run in self.recorder.pending_runs if run.startswith("trials/")]
-        self.study = Study(sweep, levels, journal.state.stages.get("preflight", {}).get("learned", []))
+        self.rungs = rungs
+        self.study = Study(sweep, rungs.levels, journal.state.stages.get("preflight", {}).get("learned", []))
         self.queue = TrialQueue(sweep, journal, self.study, budget_tracker)
-        self.pruning = PruningRule(levels, sweep.file.scheduler.reduction_factor, budget_tracker, sweep.file.target)
+        self.pruning = PruningRule(
+            rungs.levels, sweep.file.scheduler.reduction_factor, budget_tracker, sweep.file.target
+        )
         self.checkpoints = _CheckpointRetention(journal, sweep.file.keep)
         self._experiments: dict[str, Experiment] = {}
         self._replay(journal.earlier_events)
@@ -68,7 +72,8 @@ class TrialSource:
                 return None
             run = trial.run
             self._experiments[run] = trial.experiment
-        return self.recorder.start_attempt(run, self._experiment(run))
+        experiment = self._experiment(run)
+        return self.recorder.start_attempt(run, experiment, validate_at=self.rungs.epochs(experiment))
 
     def is_done(self) -> bool:
         if any(trial.state == "running" for trial in self.journal.state.trials) or self.queue.enqueued():
@@ -133,7 +138,8 @@ class TrialSource:
         """Return whether a trial continues after its score at an epoch."""
         if value is not None and math.isfinite(value):
             self.study.report(run, epoch, value)
-        return self.pruning.should_continue(run, epoch, value, self._costs(run))
+        passed = epoch - self.rungs.delay(self._experiment(run))
+        return self.pruning.should_continue(run, passed, value, self._costs(run))
 
     def _tell_study(self, run: str) -> None:
         trial = self.journal.state.runs[run]

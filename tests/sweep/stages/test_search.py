@@ -9,10 +9,11 @@ import pytest
 from reid_tune.checkpoints.filenames import LATEST
 from reid_tune.config.experiment import Experiment
 from reid_tune.journal.event_log import EVENTS
-from reid_tune.journal.events import ArtifactWritten, DriverEnded
+from reid_tune.journal.events import ArtifactWritten, DriverEnded, StageDone
 from reid_tune.journal.journal import Journal
 from reid_tune.journal.requests import pending_requests, submit_request
 from reid_tune.journal.state import replay
+from reid_tune.search.asha import Rungs
 from reid_tune.storage.object_store import LocalStore
 from reid_tune.sweep.stages.search import TrialSource
 
@@ -30,6 +31,7 @@ from ...helpers.simulated_search import (
     GRID,
     LEVELS,
     TPE,
+    begin,
     searched,
     start,
     wait_in,
@@ -257,7 +259,7 @@ def test_what_the_log_says_of_no_run_changes_nothing_when_a_search_continues(tmp
     journal.emit(DriverEnded(status="FINISHED"))
     journal.__exit__()
     resumed = Journal(tmp_path / "whole")
-    assert study_of(TrialSource(sweep, resumed, LEVELS)) == study_of(whole)
+    assert study_of(TrialSource(sweep, resumed, Rungs(LEVELS))) == study_of(whole)
 
 
 def test_users_stop_running_trials_but_not_trial_0(tmp_path: Path) -> None:
@@ -273,3 +275,24 @@ def test_users_stop_running_trials_but_not_trial_0(tmp_path: Path) -> None:
     submit_request(LocalStore(tmp_path / "x"), "stop", "trials/0001")
     source.poll()
     assert journal.state.runs["trials/0001"].state == "stopped" and not source.recorder.pending_runs
+
+
+WARMUP = "train.optim.warmup_iters"
+
+
+def test_trials_are_compared_at_the_same_epochs_after_their_warm_up(tmp_path: Path) -> None:
+    """With the shortest warm-up, of 0 epochs, the rung is at epoch 2; a trial with 2 epochs of warm-up has it at 4."""
+    space = {WARMUP: {"int": [0, 2]}}
+    points = [{"parameters": {WARMUP: epochs}, "origin": "given"} for epochs in (0, 2)]
+    sweep = make_sweep(tmp_path, space=space)
+    journal = begin(sweep, tmp_path / "log")
+    journal.emit(StageDone(stage="preflight", result={"initial_points": points}))
+    source = TrialSource(sweep, journal, Rungs((2,), warmup=0))
+    validated = [attempt.validate_at for attempt in (source.next_attempt() for _ in range(3)) if attempt]
+    assert validated == [(3,), (2,), (4,)]
+    assert source.report("trials/0000", {"epoch": 3, "mAP": 0.5})
+    assert not source.report("trials/0001", {"epoch": 2, "mAP": 0.4})
+    for epoch in (2, 3):
+        assert source.report("trials/0002", {"epoch": epoch, "mAP": 0.1}), "it has not come to its rung"
+    assert not source.report("trials/0002", {"epoch": 4, "mAP": 0.4})
+    assert [trial.reason for trial in journal.state.trials] == ["", "below rung 2", "below rung 4"]
