@@ -35,7 +35,7 @@ def grid_of(state: SweepState, *keys: str) -> PredictionGrid:
 def test_predictions_are_those_of_the_model(state: SweepState) -> None:
     """Point by point: the other keys are those of the best trial."""
     grid, recorded, best = grid_of(state, STEPS, RATE, NAME), RecordedTrials(state), winner_run(state)
-    model = recorded.model(state, ended_trials(state))
+    model = recorded.model(ended_trials(state))
     assert best is not None and model is not None
     assert (grid.x.key, grid.y.key) == (RATE, NAME)  # Lists are left out.
     assert (grid.x.values[0], grid.x.values[-1], len(grid.x.values)) == (1e-4, 1e-1, 25)
