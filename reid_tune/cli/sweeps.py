@@ -103,7 +103,7 @@ def _job_options(resume: ResumeMode, start: Stage | None, until: Stage, accept_s
 
 
 def _print_plan(sweep: "SweepConfig", until: Stage, address: str | None, format: Format) -> None:
-    from reid_tune.report.sentences import plan_sentences
+    from reid_tune.report.plan_sentences import plan_sentences
     from reid_tune.report.tables import plan_table
     from reid_tune.sweep.run import plan_sweep
     from reid_tune.tables import print_table

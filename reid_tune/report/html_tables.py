@@ -18,7 +18,8 @@ from reid_tune.report.formatting import (
     inline_yaml,
     trial_label,
 )
-from reid_tune.report.sentences import data_sentences, tied_candidates
+from reid_tune.report.plan_sentences import data_sentences
+from reid_tune.report.sentences import tied_candidates
 from reid_tune.report.summary import finalist_scores, ranked_trials, run_states, winner_number
 from reid_tune.search.parameters import searched_parameters, space_parameters
 from reid_tune.storage.download_cache import display_path

@@ -10,6 +10,7 @@ from reid_tune.journal.events import (
     ModelRegistered,
     RunEnded,
     RunSuggested,
+    SpaceChanged,
     StageDone,
     StagesReopened,
     StageStarted,
@@ -27,7 +28,16 @@ __all__ = ["SweepPage", "escape_markdown"]
 _MAX_TRIALS = 20  # rows of the leaderboard, fewer where the text would exceed _MAX_LENGTH
 _MAX_LENGTH = 8000  # characters that a store accepts
 _PADDING = 2 * "\N{NO-BREAK SPACE}"  # MLflow's page leaves no space between columns
-_CHANGING = (SweepHeader, StageStarted, StageDone, StagesReopened, RunSuggested, RunEnded, ModelRegistered)
+_CHANGING = (
+    SweepHeader,
+    SpaceChanged,
+    StageStarted,
+    StageDone,
+    StagesReopened,
+    RunSuggested,
+    RunEnded,
+    ModelRegistered,
+)
 _SPECIAL = re.compile(
     r"[\\`*<|~$]"  # code, emphasis, tags, columns and formulas
     r"|\](?=[(\[:])"  # the text of a link

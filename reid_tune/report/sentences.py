@@ -1,10 +1,9 @@
-"""Sentences about a sweep: its plan, its decisions and its results."""
+"""Sentences about a sweep: its decisions and its results."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from reid_tune.data.account import accounts_from_dict, describe_accounts
 from reid_tune.journal.costs import Cost
 from reid_tune.journal.state import SweepState
 from reid_tune.journal.test_set_usage import evaluation_count_sentence
@@ -13,14 +12,12 @@ from reid_tune.search.forecast import Forecast, forecast_of
 from reid_tune.search.pareto import pareto_front
 from reid_tune.search.target import find_target_trial
 from reid_tune.storage.download_cache import display_path
-from reid_tune.tables import format_count, format_duration, format_percent
+from reid_tune.tables import format_count, format_percent
 
 __all__ = [
-    "data_sentences",
     "evaluation_count_sentences",
     "explain_winner",
     "forecast_sentence",
-    "plan_sentences",
     "registration_sentence",
     "report_sentences",
     "search_end_sentence",
@@ -39,66 +36,6 @@ _END_REASONS = {
     "space": "trials have all configurations of the space",
 }
 _FINALISTS = {"winner": "the winner", "trial0": "trial 0"}
-
-
-def data_sentences(plan: dict[str, Any]) -> Iterator[str]:
-    """Yield the training images, and for each part of the data the account of its files: seen, used and left out.
-
-    Args:
-        plan: Result of the stage `preflight`.
-    """
-    yield f"{plan['training_images']} training images of {plan['training_identities']} identities"
-    yield f"{plan['held_out_identities']} identities held out for validation"
-    for name, account in accounts_from_dict(plan["data"]).items():
-        yield f"{name}: {account}"
-
-
-def plan_sentences(plan: dict[str, Any]) -> Iterator[str]:
-    """Yield the data, resources and settings of a sweep, and the warnings about them.
-
-    Args:
-        plan: Result of the stage `preflight`.
-    """
-    probe, timing = plan["probe"], plan["timing"]
-    yield (
-        f"data: {plan['training_images']:,} training images of {plan['training_identities']:,} identities, "
-        f"{plan['held_out_identities']:,} identities held out for validation"
-    )
-    if left_out := describe_accounts(accounts_from_dict(plan["data"])):
-        yield left_out
-    if plan["pretrained"]:
-        yield f"pretrained weights: {', '.join(plan['pretrained'])}"
-    yield (
-        f"a run: {plan['cpus_per_run']} CPU and {plan['gpus_per_run']:g} GPU, {plan['max_concurrent']} at once; "
-        f"{format_duration(timing['start'])} to start, {format_duration(timing['epoch'])} for an epoch of "
-        f"{probe['steps']} steps, "
-        f"{(probe['gpu_memory'] or probe['memory']) / 1e9:.1f} GB of {'GPU ' if probe['gpu_memory'] else ''}memory"
-    )
-    if probe["gpu_memory"]:
-        yield _gpu_memory_sentence(probe)
-    if plan["rungs"]:
-        later = ", later for trials with a longer warm-up than the shortest" if plan["rung_delay"] else ""
-        yield (
-            f"ASHA rungs: epoch {', '.join(map(str, plan['rungs']))}{later}; a trial is expected to train "
-            f"{plan['epochs_per_trial']:.0f} of {plan['full_length']} epochs"
-        )
-    if plan["initial_points"]:
-        yield f"warm starts, run right after trial 0: {', '.join(point['origin'] for point in plan['initial_points'])}"
-    for earlier in plan["learned"]:
-        same = sum(trial["is_same"] for trial in earlier["trials"])
-        yield f"learns from {earlier['name']}: {len(earlier['trials'])} trials, {same} of them with these data and spec"
-    yield "rerank, export, test and register train nothing and take minutes; on a busy machine everything takes longer"
-    yield f"folder: {plan['folder']}"
-    for warning in plan["warnings"]:
-        yield f"warning: {warning}"
-
-
-def _gpu_memory_sentence(probe: dict[str, Any]) -> str:
-    """Return the GPU memory of a training step, and the largest batch that fits."""
-    step = f"peak of a step {probe['step_memory'] / 1e9:.1f} GB; " if probe["step_memory"] else ""
-    if not probe["largest_batch"]:
-        return f"{step}the largest batch that fits is not estimated for this spec"
-    return f"{step}largest batch that fits, estimated from two batch sizes: {probe['largest_batch']}"
 
 
 def report_sentences(state: SweepState, folder: Path, spent: Cost) -> Iterator[str]:

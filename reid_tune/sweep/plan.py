@@ -61,13 +61,12 @@ def make_plan(
     """
     count, full = sweep.file.budget.trials, sweep.experiment.train.num_epochs
     timing = measured.epoch_timing(sweep.experiment, levels)
-    rungs = tuple(level + rung_delay for level in levels)
+    rungs = [level + rung_delay for level in levels]
     epochs = expected_epochs(count - 1, rungs, sweep.file.scheduler.reduction_factor, full)
     others = [timing.seconds(epochs / (count - 1))] * (count - 1) if count > 1 else []
     search = StageEstimate(count, full + epochs, trials.cost([timing.seconds(full), *others]))
     candidates = [FullLength(timing, full)] * min(sweep.file.confirm.top + 1, count)
     later = estimate_later_stages(sweep, candidates, trials, refits)
-    stages = {"search": search, **later}
     reserve = sum((stage.cost for stage in later.values()), Cost())
     minimum = reserve + trials.cost([timing.seconds(full)])
     return {
@@ -77,7 +76,7 @@ def make_plan(
         "max_concurrent": trials.max_concurrent,
         "cpus_per_run": trials.per_run.cpus,
         "gpus_per_run": trials.per_run.gpus,
-        "stages": {name: _plain_estimate(stage) for name, stage in stages.items()},
+        "stages": {name: _plain_estimate(stage) for name, stage in {"search": search, **later}.items()},
         **_rounded(search.cost + reserve),
         "timing": asdict(timing),
         "probe": measured.as_dict(),

@@ -20,6 +20,7 @@ from reid_tune.journal.events import (
     RunEnded,
     RunRetried,
     RunSuggested,
+    SpaceChanged,
     StageDone,
     StagesReopened,
     StageStarted,
@@ -108,8 +109,10 @@ def test_an_event_that_the_text_does_not_show_changes_nothing(kind: str) -> None
 def test_all_other_events_of_a_sweep_change_the_text(events: list[Event]) -> None:
     made = SweepPage()
     changing = {event.kind for event in events if made.apply(event)}
-    assert made.apply(StagesReopened(stages=["test"], runs=[])) is True
-    others = KINDS.keys() - UNCHANGING.keys() - {"train", "epoch", "registered", StagesReopened.kind}
+    for event in (StagesReopened(stages=["test"], runs=[]), SpaceChanged(space={})):
+        assert made.apply(event) is True
+        changing.add(event.kind)
+    others = KINDS.keys() - UNCHANGING.keys() - {"train", "epoch", "registered"}
     assert changing == others and SweepHeader.kind in others
 
 

@@ -6,10 +6,9 @@ import pytest
 from reid_tune.journal.costs import Cost
 from reid_tune.journal.state import replay
 from reid_tune.report.formatting import format_spent
+from reid_tune.report.plan_sentences import data_sentences, plan_sentences
 from reid_tune.report.sentences import (
-    data_sentences,
     explain_winner,
-    plan_sentences,
     report_sentences,
     search_end_sentence,
     seed_sentences,

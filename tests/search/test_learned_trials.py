@@ -12,6 +12,7 @@ from reid_tune.config.experiment import Experiment
 from reid_tune.errors import InputError
 from reid_tune.journal.events import StageDone
 from reid_tune.journal.journal import Journal
+from reid_tune.search.asha import Rungs
 from reid_tune.search.earlier_trials import earlier_trials
 from reid_tune.search.encoding import SpaceEncoding
 from reid_tune.search.learned_trials import LearnedSweep, learned_sweeps
@@ -45,7 +46,7 @@ def search_first(folder: Path, objective: Any = peak, fingerprint: str = DATA, *
     with Journal(first.folder) as journal:
         journal.emit(make_header(first))
         journal.emit(driver_started(environment={"data": {"fingerprint": fingerprint}}))
-        drive(TrialSource(first, journal, LEVELS), objective)
+        drive(TrialSource(first, journal, Rungs(LEVELS)), objective)
 
 
 def search_later(later: SweepConfig, learned: list[LearnedSweep], folder: Path | None = None) -> Journal:
@@ -55,7 +56,7 @@ def search_later(later: SweepConfig, learned: list[LearnedSweep], folder: Path |
             journal.emit(make_header(later))
             result = {"rungs": list(LEVELS), "learned": [earlier.as_dict() for earlier in learned]}
             journal.emit(StageDone(stage="preflight", result=result))
-        drive(TrialSource(later, journal, LEVELS), peak)
+        drive(TrialSource(later, journal, Rungs(LEVELS)), peak)
     return journal
 
 

@@ -86,22 +86,19 @@ def run_preflight(sweep: SweepConfig, stages: Collection[str], address: str | No
     pretrained, weights_warnings = load_weights_of(sweep, samples)
     split, *repeats = _splits(sweep, stages)
     identities = _count_identities(split)
-    fewest = min([identities, *map(_count_identities, repeats)])
-    _require_identities(sweep, [sweep.experiment, *samples], fewest)
+    _require_identities(sweep, [sweep.experiment, *samples], min([identities, *map(_count_identities, repeats)]))
     require_readable([*split.train, *split.query, *split.gallery])
     warnings, accounts = weights_warnings + _warnings(sweep, split), dict(split.accounts)
     if "test" in stages:
-        first, *others = _test_sets(sweep.experiment)
-        accounts |= {name: account for test in (first, *others) for name, account in test.accounts.items()}
-        shared = count_shared_identities([*split.train, *split.gallery], first.query.records)
-        if shared:
+        tests = _test_sets(sweep.experiment)
+        accounts |= {name: account for test in tests for name, account in test.accounts.items()}
+        if shared := count_shared_identities([*split.train, *split.gallery], tests[0].query.records):
             warnings.append(f"{shared} test identities are in the training set: the test score will be meaningless.")
     warnings += filter(None, [describe_accounts(accounts, POSSIBLE_IMAGES)])
     list_settings(sweep)
-    rungs = _rungs(sweep, samples)
     points, learned, earlier_warnings = _earlier_sweeps(sweep) if "preflight" in stages else ([], [], [])
     return PreflightResult(
-        rungs,
+        rungs := _rungs(sweep, samples),
         fmean(map(rungs.delay, samples)),
         len(split.train),
         identities,
