@@ -9,7 +9,7 @@ from statistics import fmean
 from reid_tune.errors import InputError
 from reid_tune.execution.stage_resources import StageResources
 from reid_tune.journal.costs import Cost, CostLedger, EpochTiming, TimingEstimator
-from reid_tune.journal.events import Event
+from reid_tune.journal.events import Event, RunEnded, StagesReopened
 from reid_tune.journal.state import RunState, SweepState
 from reid_tune.search.candidates import select_candidates
 from reid_tune.search.forecast import Forecaster
@@ -54,12 +54,15 @@ class BudgetTracker:
         self.timing_estimator = TimingEstimator()
         self.forecaster = Forecaster()
         self.state = SweepState()
+        self._candidates: list[RunState] | None = None  # kept until a run ends: to select them validates many specs
 
     def apply(self, event: Event, state: SweepState) -> None:
         """Apply one event and the state after it; a listener of the journal."""
         self.ledger.apply(event)
         self.timing_estimator.apply(event)
         self.state = state
+        if isinstance(event, RunEnded | StagesReopened):
+            self._candidates = None
 
     @property
     def timing(self) -> EpochTiming:
@@ -90,8 +93,7 @@ class BudgetTracker:
             return "patience"
         if min_gain is None:
             return None
-        has_limit = any(getattr(self.budget, unit) is not None for unit in BUDGET_UNITS)
-        is_below = self.forecaster.is_gain_below(self.state, min_gain / 100, for_length=has_limit)
+        is_below = self.forecaster.is_gain_below(self.state, min_gain / 100, for_length=bool(self._limits))
         return "min_gain" if is_below else None
 
     def exceeded_limit(self) -> str | None:
@@ -113,6 +115,8 @@ class BudgetTracker:
         return self._first_beyond(gt, needs)
 
     def _first_limit(self, is_beyond: Callable[[float, float], bool], *, with_next_trial: bool) -> str | None:
+        if not self._limits:
+            return None
         needs = self.ledger.total(self.clock()) + self.reserve()
         if with_next_trial:
             next_trial = self.timing.seconds(self._mean_epochs())
@@ -120,8 +124,12 @@ class BudgetTracker:
         return self._first_beyond(is_beyond, needs)
 
     def _first_beyond(self, is_beyond: Callable[[float, float], bool], needs: Cost) -> str | None:
-        limits = {unit: getattr(self.budget, unit) for unit in BUDGET_UNITS if getattr(self.budget, unit) is not None}
-        return next((unit for unit, limit in limits.items() if is_beyond(getattr(needs, unit), limit)), None)
+        return next((unit for unit, limit in self._limits.items() if is_beyond(getattr(needs, unit), limit)), None)
+
+    @property
+    def _limits(self) -> dict[str, float]:
+        """Limits by unit, without those that the budget leaves out."""
+        return {unit: limit for unit in BUDGET_UNITS if (limit := getattr(self.budget, unit)) is not None}
 
     def reserve(self) -> Cost:
         """Return the expected cost of confirm and refit with the candidates of now.
@@ -130,8 +138,10 @@ class BudgetTracker:
         the trials, with their median speed.
         """
         trials = self.state.trials
-        best = select_candidates(self.sweep, self.state) if trials and self.state.finished() else []
-        candidates = [self._full_length(trial) for trial in [*trials[:1], *(trial for trial in best if trial.number)]]
+        if self._candidates is None:
+            self._candidates = select_candidates(self.sweep, self.state) if self.state.finished() else []
+        best = [trial for trial in self._candidates if trial.number]
+        candidates = [self._full_length(trial) for trial in [*trials[:1], *best]]
         longest = max((self._epochs(trial) for trial in trials), default=self._spec_epochs)
         missing = min(self.sweep.file.confirm.top + 1, self.budget.trials) - len(candidates)
         candidates += [FullLength(self.timing, longest)] * missing

@@ -3,6 +3,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -21,6 +22,7 @@ from reid_tune.journal.events import (
 )
 from reid_tune.journal.state import SweepState, trial_run
 from reid_tune.search.budget import BudgetTracker, require_gpus_for_gpu_hours
+from reid_tune.search.candidates import select_candidates
 from reid_tune.search.reserve import FullLength, estimate_later_stages
 from reid_tune.search_space.load import SweepConfig
 
@@ -176,6 +178,21 @@ def test_the_reserve_has_the_times_of_the_best_trials(tmp_path: Path) -> None:
     confirm, refit = 6 * (1 + 4), 6 * (1 + 4) / 0.8
     start = play.tracker.timing.start / HOUR
     assert play.tracker.reserve().cpu_hours == pytest.approx(2 * (confirm + refit + 4 * start))
+
+
+def test_candidates_are_selected_only_with_a_limit_and_after_the_end_of_a_trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    select = Mock(wraps=select_candidates)
+    monkeypatch.setattr("reid_tune.search.budget.select_candidates", select)
+    for limits, expected in ([], 0), (["hours", "cpu_hours"], 3):
+        play = Play(tmp_path, **dict.fromkeys(limits, 1e9))
+        for number in range(3):
+            play.begin(number, **{"train.optim.base_lr": (number + 1) / 1e4})
+            play.end(number, value=0.5)
+            for _ in range(5):
+                assert play.tracker.next_trial_limit() is play.tracker.exceeded_limit() is None
+        assert select.call_count == expected
 
 
 def test_a_repeat_needs_the_budget_for_all_candidates_and_for_the_refits(tmp_path: Path) -> None:
