@@ -157,10 +157,12 @@ class SpaceChanged(EventRecord):
 
     Attributes:
         space: Section `space` of the search-space file from now on.
+        weights: By reference to pretrained weights, such as `models:/NAME@ALIAS`, the file that replaces it.
     """
 
     kind = "space"
     space: dict[str, Any]
+    weights: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

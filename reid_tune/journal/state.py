@@ -154,7 +154,8 @@ class SweepState:
             case DriverStarted():
                 self.environment = event.environment
             case SpaceChanged():
-                self.first_event = replace(self.header, sweep=self.header.sweep | {"space": event.space})
+                sweep, weights = self.header.sweep | {"space": event.space}, self.header.weights | event.weights
+                self.first_event = replace(self.header, sweep=sweep, weights=weights)
             case StageStarted():
                 self.stage_starts[event.stage] = event.time
             case StageDone():

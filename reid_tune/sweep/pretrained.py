@@ -1,58 +1,62 @@
 """Pin the pretrained weights that a sweep names by references: one file of each for all runs."""
 
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 from reid_tune.checkpoints.filenames import is_reference
 from reid_tune.config.load import with_parameters
 from reid_tune.files import write_atomic
-from reid_tune.journal.event_log import EVENTS, read_header
-from reid_tune.journal.events import SweepHeader, TrainingHeader
+from reid_tune.journal.event_log import EVENTS, read_events
+from reid_tune.journal.events import Event
+from reid_tune.journal.state import replay
 from reid_tune.search_space.load import SweepConfig
 from reid_tune.search_space.parse import parse_spaces
 from reid_tune.search_space.space import plain_values
 from reid_tune.search_space.weights import WEIGHTS_KEY, replace_texts
 from reid_tune.tasks.common.model_references import CHECKPOINT, resolve_model
 
-__all__ = ["pinned_pretrained_weights"]
+__all__ = ["pinned_pretrained_weights", "recorded_weights"]
 
 _FOLDER = "pretrained"
 
 
 @contextmanager
-def pinned_pretrained_weights(sweep: SweepConfig, header: SweepHeader | TrainingHeader | None) -> Iterator[SweepConfig]:
+def pinned_pretrained_weights(sweep: SweepConfig, recorded: Mapping[str, str]) -> Iterator[SweepConfig]:
     """Yield the sweep with files instead of references such as `models:/NAME@ALIAS`, in its spec and its space.
 
-    A sweep that has begun keeps the files of its log, even if the references name other models now. Otherwise the files
-    are copies in the sweep's folder, where every node finds them. They are removed after the block unless the sweep has
-    begun in the block.
+    A sweep that has begun keeps the files of its log, even if the references name other models now. The files of other
+    references are copied to the sweep's folder, where every node finds them. A copy is removed after the block unless
+    the log names it then.
 
     Args:
         sweep: Sweep as loaded.
-        header: First event of the sweep's log, None before it begins.
+        recorded: `recorded_weights` of the sweep's log.
 
     Raises:
         InputError: a reference names no model, or the storage cannot be written.
         InfrastructureError: the MLflow store or the storage is unreachable, or the disk is full.
     """
     references = list(filter(is_reference, sweep.weights))
-    pinned = header.weights if isinstance(header, SweepHeader) else {}
-    if pinned.keys() == set(references):
-        yield _with(sweep, pinned) if references else sweep
-        return
+    files = {reference: recorded[reference] for reference in references if reference in recorded}
     copies: dict[str, str] = {}
     try:
         for reference in references:
-            copies[reference] = _copy(sweep, reference)
-        yield _with(sweep, copies)
+            if reference not in files:
+                copies[reference] = _copy(sweep, reference)
+        yield _with(sweep, files | copies) if references else sweep
     finally:
-        header = read_header(sweep.folder / EVENTS)
-        kept = header.weights.values() if isinstance(header, SweepHeader) else ()
+        kept = recorded_weights(read_events(sweep.folder / EVENTS)).values() if copies else ()
         for file in copies.values():
             if file not in kept:
                 _remove(sweep, file.removeprefix(f"{sweep.location}/"))
+
+
+def recorded_weights(events: Iterable[Event]) -> Mapping[str, str]:
+    """Return by reference the file of pretrained weights that a sweep's log names, none before the sweep begins."""
+    header = replay(events).first_event
+    return header.weights if header else {}
 
 
 def _copy(sweep: SweepConfig, reference: str) -> str:

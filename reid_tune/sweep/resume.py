@@ -213,4 +213,5 @@ def record_driver_start(sweep: SweepConfig, journal: Journal, environment: dict[
         )
     )
     if space_changes(sweep, journal.state):
-        journal.emit(SpaceChanged(space=sweep.file.model_dump(mode="json")["space"]))
+        space = sweep.file.model_dump(mode="json")["space"]
+        journal.emit(SpaceChanged(space=space, weights=dict(sweep.weights_references)))

@@ -10,7 +10,7 @@ from reid_tune.config.encryption_key import find_passphrase
 from reid_tune.errors import InputError
 from reid_tune.execution.cluster.node_checks import check_nodes
 from reid_tune.execution.cluster.session import ray_session
-from reid_tune.journal.event_log import EVENTS, EventLog, read_events, read_header
+from reid_tune.journal.event_log import EVENTS, EventLog, read_events
 from reid_tune.journal.events import Event
 from reid_tune.journal.lease import Lease
 from reid_tune.journal.s3_sweep_store import S3SweepStore
@@ -21,7 +21,7 @@ from reid_tune.search_space.load import SweepConfig
 from reid_tune.sweep.driver import SweepDriver
 from reid_tune.sweep.ending import complete_end, has_ended, print_warning
 from reid_tune.sweep.plan import plan_from_probe
-from reid_tune.sweep.pretrained import pinned_pretrained_weights
+from reid_tune.sweep.pretrained import pinned_pretrained_weights, recorded_weights
 from reid_tune.sweep.resume import (
     load_resumable_state,
     require_same_key,
@@ -47,7 +47,7 @@ def plan_sweep(sweep: SweepConfig, until: str, address: str | None = None) -> di
     """
     key = find_passphrase(sweep.experiment)
     open_sweep_files(sweep)
-    with pinned_pretrained_weights(sweep, None) as pinned:
+    with pinned_pretrained_weights(sweep, {}) as pinned:
         checks = run_preflight(pinned, _stages_until(until), address)
         with ray_session(address, key):
             check_nodes(pinned)
@@ -79,9 +79,8 @@ def run_sweep(
         RunFailedError: no trial could be finished.
     """
     files = open_sweep_files(sweep)
-    log = sweep.folder / EVENTS
-    past = read_events(log)
-    with pinned_pretrained_weights(sweep, read_header(log)) as pinned:
+    past = read_events(sweep.folder / EVENTS)
+    with pinned_pretrained_weights(sweep, recorded_weights(past)) as pinned:
         state = load_resumable_state(pinned, "auto" if start else resume, accept_space) if past else None
         return _run_pinned(pinned, files, past, state, until, start, address)
 

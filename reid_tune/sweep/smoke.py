@@ -57,7 +57,7 @@ def run_smoke_test(path: Path, overrides: Sequence[str] = (), until: str = STAGE
     with_tests = "test" in STAGES[: STAGES.index(until) + 1]
     with (
         temporary_folder("reid-tune-smoke-") as folder,
-        pinned_pretrained_weights(load_sweep(path, overrides), None) as sweep,
+        pinned_pretrained_weights(load_sweep(path, overrides), {}) as sweep,
     ):
         small = make_small_sweep(sweep, folder, with_tests=with_tests)
         images = sum(1 for path in folder.rglob("*") if path.is_symlink())

@@ -8,6 +8,7 @@ from reid_tune.journal.events import RunEnded, RunSuggested, StageDone
 from reid_tune.journal.journal import Journal
 from reid_tune.journal.stages import STAGES
 from reid_tune.journal.state import SweepState
+from reid_tune.search.asha import Rungs
 from reid_tune.sweep.resume import load_resumable_state, record_driver_start, reopen_stages, stages_to_redo
 from reid_tune.sweep.stages.search import TrialSource
 
@@ -147,7 +148,7 @@ def test_a_search_continues_in_an_accepted_space(tmp_path: Path, sampler: str) -
     with Journal(tmp_path / "sweep") as journal:
         record_driver_start(now, journal, {})
         assert journal.state.header.sweep["space"] == WIDER | NEW_KEY
-        drive(TrialSource(now, journal, ()))
+        drive(TrialSource(now, journal, Rungs()))
         found = outcome(journal)
     assert found[:8] == earlier and len(found) == 14
     assert all(set(parameters) == set(WIDER | NEW_KEY) for _, _, _, parameters, _ in found[8:])
@@ -160,7 +161,7 @@ def test_a_search_continues_in_an_accepted_space(tmp_path: Path, sampler: str) -
         (folder / "events.jsonl").write_bytes(b"".join(lines[:end]))
         with Journal(folder) as journal:
             record_driver_start(now, journal, {})
-            drive(TrialSource(now, journal, ()))
+            drive(TrialSource(now, journal, Rungs()))
             assert outcome(journal) == found
         content = (folder / "events.jsonl").read_bytes()
         assert content.count(b'"kind":"space"') == 1

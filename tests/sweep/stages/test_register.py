@@ -189,21 +189,21 @@ def test_a_sweep_keeps_the_weights_that_a_reference_named_as_it_began(registered
     sweep = make_sweep(tmp_path, tree | {"model": tree["model"] | {"pretrained_model_path": reference}})
     wanted = (Path(show_version(tracking_uri(), "people@best")["source"]) / "checkpoint.pth").read_bytes()
 
-    with pinned_pretrained_weights(sweep, None) as own:
+    with pinned_pretrained_weights(sweep, {}) as own:
         file = Path(str(own.experiment.model.pretrained_model_path))
         assert file.read_bytes() == wanted and file.parent == sweep.folder / "pretrained"
         assert run_preflight(own, ("preflight",)).pretrained == {str(file): sha256(wanted).hexdigest()}
     assert not sweep.folder.exists(), "a sweep that did not begin leaves nothing"
 
-    with pinned_pretrained_weights(sweep, None) as own, Journal(sweep.folder) as journal:
+    with pinned_pretrained_weights(sweep, {}) as own, Journal(sweep.folder) as journal:
         journal.emit(sweep_header(weights=dict(own.weights_references), spec=own.experiment.parameters()))
         header, file = journal.state.header, Path(str(own.experiment.model.pretrained_model_path))
     assert file.read_bytes() == wanted
     client(tracking_uri()).delete_registered_model_alias("people", "best")
     try:
-        with pinned_pretrained_weights(sweep, header) as again:
+        with pinned_pretrained_weights(sweep, header.weights) as again:
             assert again.experiment.model.pretrained_model_path == str(file)
-        with pytest.raises(InputError, match="has no alias best"), pinned_pretrained_weights(sweep, None):
+        with pytest.raises(InputError, match="has no alias best"), pinned_pretrained_weights(sweep, {}):
             pass
     finally:
         client(tracking_uri()).set_registered_model_alias("people", "best", "1")
