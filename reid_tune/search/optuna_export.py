@@ -9,16 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
-from reid_tune.errors import InputError
+from reid_tune.errors import InfrastructureError, InputError
 from reid_tune.files import atomic_path, check_output_file
 from reid_tune.journal.costs import run_hours
 from reid_tune.journal.event_log import EVENTS, read_events
 from reid_tune.journal.state import RunState, SweepState, replay
 from reid_tune.search.study_columns import StudyColumns
+from reid_tune.search_space.costs import ValuesWithCosts
 from reid_tune.search_space.recorded import load_recorded_sweep
 from reid_tune.search_space.space import SearchSpace
 
@@ -40,6 +43,7 @@ def export_study(folder: Path, path: Path) -> int:
 
     Raises:
         InputError: The folder has no sweep, its log is damaged, or the file exists or cannot be written.
+        InfrastructureError: The disk is full, read-only or broken.
     """
     space = load_recorded_sweep(folder).space
     check_output_file("FILE", path)
@@ -50,24 +54,34 @@ def export_study(folder: Path, path: Path) -> int:
     trials = list(_frozen_trials(state, space, run_hours(events), folder.absolute()))
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     with atomic_path(path) as temporary:
-        storage = _open_storage(temporary)
-        directions = ["maximize"] + ["minimize"] * len(state.costs)
-        study = optuna.create_study(storage=storage, study_name=state.header.name, directions=directions)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            study.set_metric_names([state.metric, *state.costs])
-        for name, value in _sweep_attributes(state, space, folder).items():
-            study.set_user_attr(name, value)
-        study.add_trials(trials)
-        if isinstance(storage, RDBStorage):
-            storage.remove_session()
-            storage.engine.dispose()
+        try:
+            _write_study(temporary, state, trials, _sweep_attributes(state, space, folder))
+        except (SQLAlchemyError, StorageInternalError) as error:
+            reason: BaseException = error
+            while reason.__cause__:  # The first one is SQLite's, which is short.
+                reason = reason.__cause__
+            raise InfrastructureError(f"cannot write {path}: {reason}; check the disk and try again.") from None
     return len(trials)
 
 
 def study_address(path: Path) -> str:
     """Return what optuna-dashboard needs to open a file of `export_study`, quoted for a shell."""
     return shlex.quote(f"sqlite:///{path}" if path.suffix.lower() in _SQLITE_ENDINGS else str(path))
+
+
+def _write_study(path: Path, state: SweepState, trials: list[FrozenTrial], attributes: Mapping[str, Any]) -> None:
+    storage = _open_storage(path)
+    directions = ["maximize"] + ["minimize"] * len(state.costs)
+    study = optuna.create_study(storage=storage, study_name=state.header.name, directions=directions)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        study.set_metric_names([state.metric, *state.costs])
+    for name, value in attributes.items():
+        study.set_user_attr(name, value)
+    study.add_trials(trials)
+    if isinstance(storage, RDBStorage):
+        storage.remove_session()
+        storage.engine.dispose()
 
 
 def _open_storage(path: Path) -> BaseStorage:
@@ -136,7 +150,7 @@ def _scores(trial: RunState, metric: str) -> dict[int, float]:
 
 def _violations(space: SearchSpace, parameters: Mapping[str, Any]) -> dict[str, float]:
     """Return by each constraint's text -1 where a configuration satisfies it, otherwise 1."""
-    values = space.base | dict(parameters)
+    values = ValuesWithCosts(space.base | dict(parameters))
     violations = {}
     for constraint in space.constraints:
         try:

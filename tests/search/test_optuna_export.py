@@ -1,3 +1,4 @@
+import sqlite3
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -10,7 +11,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
-from reid_tune.errors import InputError
+from reid_tune.errors import InfrastructureError, InputError
 from reid_tune.journal.event_log import EVENTS, read_events
 from reid_tune.journal.events import EpochReported, RunEnded, RunSuggested, WorkerStarted
 from reid_tune.journal.state import SweepState, replay, trial_run
@@ -116,6 +117,14 @@ def test_a_study_has_everything_of_the_log(tmp_path: Path, file: str, costs: lis
     assert study.trials[1].user_attrs["outside_the_space"] == {"train.optim.warmup_iters": 1}
 
 
+def test_constraints_on_costs_have_columns(tmp_path: Path) -> None:
+    constraints = ["gflops <= 50", "parameters < 1000000000"]
+    sweep = simulate(tmp_path, trials=2, until="search", sections={"constraints": constraints})
+    export_study(sweep.folder, tmp_path / "study.log")
+    for trial in open_study(tmp_path / "study.log").trials:
+        assert trial.constraints == dict.fromkeys(constraints, -1.0)
+
+
 def test_optuna_continues_an_exported_study(tmp_path: Path) -> None:
     path = tmp_path / "study.log"
     export_study(finished_sweep(tmp_path).folder, path)
@@ -133,6 +142,21 @@ def test_a_file_that_exists_is_refused_and_kept(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="study.db exists already: name a new file, or remove this one"):
         export_study(sweep.folder, path)
     assert path.read_text() == "mine"
+
+
+@pytest.mark.parametrize("pages", [5, 29])  # In the tables, in the trials.
+def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pages: int) -> None:
+    def connect(path: Path) -> sqlite3.Connection:
+        connection = sqlite3.connect(path)
+        connection.execute(f"PRAGMA max_page_count = {pages}")  # SQLite's own error of a full disk.
+        return connection
+
+    monkeypatch.setattr("reid_tune.search.optuna_export._connect", connect)
+    folder = finished_sweep(tmp_path).folder
+    path = tmp_path / "new" / "study.db"
+    with pytest.raises(InfrastructureError, match="^cannot write .*study.db: database or disk is full; check the disk"):
+        export_study(folder, path)
+    assert not list(path.parent.iterdir())
 
 
 def test_a_finished_trial_without_a_value_counts_as_failed(tmp_path: Path) -> None:
