@@ -1,11 +1,12 @@
 """The Python interface: run a sweep, and read one as pandas tables."""
 
 import math
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import yaml
 
@@ -17,7 +18,7 @@ from reid_tune.journal.costs import run_hours
 from reid_tune.journal.event_log import EVENTS, read_events
 from reid_tune.journal.progress import read_sweep
 from reid_tune.journal.s3_reader import snapshot_for_reading
-from reid_tune.journal.stages import ResumeMode, Stage
+from reid_tune.journal.stages import STAGES, ResumeMode, Stage
 from reid_tune.journal.state import RunState
 from reid_tune.journal.sweep_lookup import sweep_folder
 from reid_tune.report.summary import winner_run
@@ -172,7 +173,7 @@ def load_sweep(sweep: str | Path, storage: str = "runs") -> SweepResult:
 
 def run_sweep(
     file: str | Path,
-    overrides: Mapping[str, Any] | Sequence[str] = (),
+    overrides: Mapping[str, Any] | Sequence[str] | str = (),
     *,
     resume: ResumeMode = "never",
     until: Stage = "register",
@@ -187,7 +188,8 @@ def run_sweep(
 
     Args:
         file: Search-space file.
-        overrides: Values by key, or texts `key=value`: `sweep.KEY` for the file, the others for the spec.
+        overrides: Values by key, which may be those of numpy and paths, or one or more texts `key=value`: `sweep.KEY`
+            for the file, the others for the spec.
         resume: `never` rejects a sweep that exists; `auto` begins or continues it.
         until: Last stage.
         start: Stage that is run again with all later ones.
@@ -202,15 +204,43 @@ def run_sweep(
     from reid_tune.search_space.load import load_sweep as load_file
     from reid_tune.sweep.run import run_sweep as run
 
-    if isinstance(overrides, Mapping):
-        overrides = [f"{key}={_inline_yaml(value)}" for key, value in overrides.items()]
-    loaded = load_file(file, overrides)
+    _require_choice("resume", resume, get_args(ResumeMode))
+    _require_choice("until", until, STAGES)
+    _require_choice("start", start, (None, *STAGES))
+    loaded = load_file(file, _override_texts(overrides))
     for line in loaded.notes:
         print(line, file=sys.stderr)
     run(loaded, resume=resume, until=until, start=start, address=address, accept_space=accept_space)
     return SweepResult(loaded.folder)
 
 
-def _inline_yaml(value: Any) -> str:
-    text = yaml.safe_dump(value, default_flow_style=True, width=math.inf)
+def _require_choice(name: str, value: object, choices: Sequence[object]) -> None:
+    if value not in choices:
+        raise InputError(f"{name}={value!r} is not a choice: use {', '.join(map(repr, choices))}.")
+
+
+def _override_texts(overrides: Mapping[str, Any] | Sequence[str] | str) -> list[str]:
+    if isinstance(overrides, str):
+        return [overrides]
+    if isinstance(overrides, Mapping):
+        return [f"{key}={_inline_yaml(key, value)}" for key, value in overrides.items()]
+    return list(overrides)
+
+
+def _inline_yaml(key: str, value: Any) -> str:
+    try:
+        text = yaml.safe_dump(_plain(value), default_flow_style=True, width=math.inf)
+    except yaml.representer.RepresenterError:
+        raise InputError(f"the value of {key} is {value!r:.80}: use a number, a text, a list or a mapping.") from None
     return text.removesuffix("...\n").strip()  # The mark of the end that follows a single value.
+
+
+def _plain(value: Any) -> Any:
+    """Return a value of a notebook as YAML has it: numbers and arrays of numpy, and paths, also inside of others."""
+    if isinstance(value, Mapping):
+        return {_plain(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    return value.tolist() if hasattr(value, "tolist") else value

@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
@@ -91,6 +92,13 @@ def test_a_sweep_without_results(tmp_path: Path) -> None:
     "overrides",
     [
         {"sweep.budget.trials": 4, RATE: 1e-5, "model.backbone": "resnet_50", "train.optim.lr_steps": [1, 2]},
+        {
+            "sweep.budget.trials": np.int64(4),
+            RATE: np.float64(1e-5),
+            "model.backbone": np.str_("resnet_50"),
+            "train.optim.lr_steps": np.array([1, 2]),
+            "dataset.train_dataset_dir": Path("images"),
+        },
         ["sweep.budget.trials=4", f"{RATE}=1.0e-5", "model.backbone=resnet_50", "train.optim.lr_steps=[1,2]"],
     ],
 )
@@ -112,6 +120,28 @@ def test_a_sweep_runs_in_any_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert (sweep.file.budget.trials, sweep.experiment.train.optim.base_lr) == (4, 1e-5)
     assert sweep.experiment.train.optim.lr_steps == (1, 2)
     assert results[0].folder == sweep.folder and len(results[0].trials) == 3
+
+
+def test_a_single_text_is_one_override(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sweeps: list[SweepConfig] = []
+    monkeypatch.setattr("reid_tune.sweep.run.run_sweep", lambda sweep, **_: sweeps.append(sweep))
+    monkeypatch.setattr(api, "SweepResult", lambda folder: folder)
+    run_sweep(write_sweep(tmp_path), "sweep.budget.trials=4")
+    assert sweeps[0].file.budget.trials == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"resume": "yes"}, "resume='yes' is not a choice: use 'never', 'auto'."),
+        ({"until": "xx"}, "until='xx' is not a choice: use 'preflight', 'search', "),
+        ({"start": "xx"}, "start='xx' is not a choice: use None, 'preflight', "),
+        ({"overrides": {RATE: 1j}}, f"the value of {RATE} is 1j: use a number, a text, a list or a mapping."),
+    ],
+)
+def test_wrong_arguments_are_named(tmp_path: Path, arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=f"^{re.escape(message)}"):
+        run_sweep(write_sweep(tmp_path), **arguments)
 
 
 def test_the_import_is_light() -> None:
