@@ -58,7 +58,7 @@ def export_study(folder: Path, path: Path) -> int:
             _write_study(temporary, state, trials, _sweep_attributes(state, space, folder))
         except (SQLAlchemyError, StorageInternalError) as error:
             reason: BaseException = error
-            while reason.__cause__:  # The first one is SQLite's, which is short.
+            while reason.__cause__:  # The innermost is SQLite's, in a few words.
                 reason = reason.__cause__
             raise InfrastructureError(f"cannot write {path}: {reason}; check the disk and try again.") from None
     return len(trials)

@@ -152,6 +152,7 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         return connection
 
     monkeypatch.setattr("reid_tune.search.optuna_export._connect", connect)
+    monkeypatch.setattr("time.sleep", lambda _: None)  # Optuna tries four times.
     folder = finished_sweep(tmp_path).folder
     path = tmp_path / "new" / "study.db"
     with pytest.raises(InfrastructureError, match="^cannot write .*study.db: database or disk is full; check the disk"):
