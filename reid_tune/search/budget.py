@@ -9,7 +9,7 @@ from statistics import fmean
 from reid_tune.errors import InputError
 from reid_tune.execution.stage_resources import StageResources
 from reid_tune.journal.costs import Cost, CostLedger, EpochTiming, TimingEstimator
-from reid_tune.journal.events import Event, RunEnded, StagesReopened
+from reid_tune.journal.events import Event, RunEnded, SpaceChanged, StagesReopened
 from reid_tune.journal.state import RunState, SweepState
 from reid_tune.search.candidates import select_candidates
 from reid_tune.search.forecast import Forecaster
@@ -54,6 +54,7 @@ class BudgetTracker:
         self.timing_estimator = TimingEstimator()
         self.forecaster = Forecaster()
         self.state = SweepState()
+        self._space_time = -math.inf  # when the space changed last
         self._candidates: list[RunState] | None = None  # kept until a run ends: to select them validates many specs
 
     def apply(self, event: Event, state: SweepState) -> None:
@@ -63,6 +64,8 @@ class BudgetTracker:
         self.state = state
         if isinstance(event, RunEnded | StagesReopened):
             self._candidates = None
+        if isinstance(event, SpaceChanged):
+            self._space_time = event.time
 
     @property
     def timing(self) -> EpochTiming:
@@ -89,7 +92,7 @@ class BudgetTracker:
 
     def _lost_patience(self) -> str | None:
         patience, min_gain = self.budget.patience, self.budget.min_gain
-        if isinstance(patience, int) and _trials_without_improvement(self.state) >= patience:
+        if isinstance(patience, int) and _trials_without_improvement(self.state, self._space_time) >= patience:
             return "patience"
         if min_gain is None:
             return None
@@ -174,14 +177,18 @@ class BudgetTracker:
         return int(trial.parameters.get("train.num_epochs", self._spec_epochs))
 
 
-def _trials_without_improvement(state: SweepState) -> int:
-    """Return the number of trials that have ended since the last full-length one that improved on the best."""
+def _trials_without_improvement(state: SweepState, since: float) -> int:
+    """Return the number of trials that have ended since the last full-length one that improved on the best.
+
+    Args:
+        since: Time before which no ended trial counts, in seconds since the epoch.
+    """
     best, count = -math.inf, 0
     for trial in ended_trials(state):
         value = trial.last(state.metric) if trial.state == "finished" else None
         if value is not None and value > best:
             best, count = value, 0
-        else:
+        elif trial.ended is not None and trial.ended >= since:
             count += 1
     return count
 

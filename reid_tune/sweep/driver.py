@@ -17,10 +17,11 @@ from reid_tune.journal.journal import Journal
 from reid_tune.journal.state import SweepState
 from reid_tune.journal.sweep_store import SweepStore
 from reid_tune.report.live import LiveView
+from reid_tune.search.asha import Rungs
 from reid_tune.search.budget import BudgetTracker, require_gpus_for_gpu_hours
 from reid_tune.search_space.load import SweepConfig
 from reid_tune.sweep.ending import print_warning, track_sweep, write_sweep_page
-from reid_tune.sweep.resume import record_driver_start, reopen_stages
+from reid_tune.sweep.resume import record_driver_start, record_space_change, reopen_stages
 from reid_tune.sweep.stages.confirm import RepeatLimit, choose_winner, make_confirm_runs
 from reid_tune.sweep.stages.export import export_finalists
 from reid_tune.sweep.stages.preflight import PreflightResult
@@ -84,6 +85,7 @@ class SweepDriver:
             record_driver_start(self.sweep, self.journal)
             if redone:
                 reopen_stages(self.journal, redone)
+            record_space_change(self.sweep, self.journal)
             with track_sweep(self.sweep, self.journal, self.console) as sender:
                 view.tracking = lambda: sender.lag_message
                 for stage in stages:
@@ -100,7 +102,7 @@ class SweepDriver:
         budget_tracker = self._budget_tracker
         trials = budget_tracker.trials
         require_gpus_for_gpu_hours(self.sweep, trials)
-        source = TrialSource(self.sweep, self.journal, self.checks.rungs, trials.per_run, budget_tracker)
+        source = TrialSource(self.sweep, self.journal, self.rungs, trials.per_run, budget_tracker)
         self._run(source, trials)
         states = [trial.state for trial in self.journal.state.trials]
         counts = {name: states.count(name) for name in ("finished", "stopped", "failed")}
@@ -118,6 +120,12 @@ class SweepDriver:
             budget_tracker.apply(event, self.journal.state)
         self.journal.listeners.append(budget_tracker.apply)
         return budget_tracker
+
+    @property
+    def rungs(self) -> Rungs:
+        """ASHA's rungs as the sweep began, also in another space: the scores at a rung stay comparable."""
+        preflight = self.journal.state.stages["preflight"]
+        return Rungs(tuple(preflight["rungs"]), preflight["rung_warmup"])
 
     def _confirm(self) -> dict[str, Any]:
         limit, trials = RepeatLimit(self.sweep, self.journal, self._budget_tracker), self._budget_tracker.trials

@@ -30,16 +30,19 @@ __all__ = [
     "load_resumable_state",
     "make_header",
     "record_driver_start",
+    "record_space_change",
     "reopen_stages",
     "require_same_key",
     "space_changes",
     "stages_to_redo",
+    "unsearched_space",
 ]
 
 # Sections of a search-space file that may change in a resumed sweep. The spec is compared by content, not by path, and
 # the space key by key.
 _CHANGEABLE = {"resources", "storage", "budget", "target", "keep", "spec", "space"}
 _MAX_DIFFERENCES = 6  # of two sweeps, in one message
+_ENDS_OF_SPACE = {"space", "patience", "min_gain"}  # reasons for the end of a search that hold for its space only
 
 
 def load_resumable_state(sweep: SweepConfig, resume: ResumeMode, accept_space: bool = False) -> SweepState:
@@ -106,9 +109,9 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 def stages_to_redo(sweep: SweepConfig, state: SweepState, start: str | None) -> tuple[str, ...]:
     """Return the stages to do again.
 
-    These are `start` and all later ones. Without `start` they are the search and all later ones if the budget now
-    allows further trials or a user has enqueued one, confirm and all later ones if it now allows further repeats,
-    otherwise none.
+    These are `start` and all later ones. Without `start` they are the search and all later ones if the budget or the
+    space now allows further trials or a user has enqueued one, confirm and all later ones if the budget now allows
+    further repeats, otherwise none.
 
     Raises:
         InputError: a stage before `start` is not done.
@@ -126,18 +129,32 @@ def stages_to_redo(sweep: SweepConfig, state: SweepState, start: str | None) -> 
     return tuple(stage for stage in STAGES[STAGES.index(start) :] if stage in state.stages)
 
 
+def unsearched_space(sweep: SweepConfig, state: SweepState, redone: Sequence[str]) -> str:
+    """Return a sentence if the space has changed and the search has ended all the same, otherwise an empty text.
+
+    Args:
+        redone: Stages that are done again.
+    """
+    if "search" in redone or "search" not in state.stages or not space_changes(sweep, state):
+        return ""
+    reason = state.stages["search"]["ended_by"]
+    key = "target" if reason == "target" else f"budget.{reason}"
+    advice = "give the command without --from" if reason in _ENDS_OF_SPACE else f"raise {key}"
+    return f"the space has changed, but the search has ended ({reason}) and does not continue: {advice} to search it."
+
+
 def _has_enqueued(folder: Path, state: SweepState) -> bool:
     return any(request.kind == "enqueue" and request.name not in state.requests for request in pending_requests(folder))
 
 
 def _allows_more_trials(sweep: SweepConfig, state: SweepState, result: Mapping[str, Any]) -> bool:
-    """Whether the limit or the target that ended the search is larger now."""
+    """Whether the limit, the target or the space that ended the search is another one now."""
+    if result["ended_by"] in _ENDS_OF_SPACE and space_changes(sweep, state):
+        return True
     if result["ended_by"] == "trials":
         return len(state.trials) < sweep.file.budget.trials
     if result["ended_by"] == "target":
         return find_target_trial(state, sweep.file.target) is None
-    if result["ended_by"] == "space":
-        return bool(space_changes(sweep, state))
     if result["ended_by"] == "min_gain":
         now = sweep.file.budget.min_gain
         return now is None or now < result["budget"]["patience"]["min_gain"]
@@ -195,7 +212,7 @@ def make_header(sweep: SweepConfig) -> SweepHeader:
 
 
 def record_driver_start(sweep: SweepConfig, journal: Journal, environment: dict[str, Any] | None = None) -> None:
-    """Record the start of this process as driver, after the header if the sweep begins, and a change of the space.
+    """Record the start of this process as driver, after the header if the sweep begins.
 
     Args:
         environment: That of the last driver, if this process will compute nothing; None to collect that of this one.
@@ -212,6 +229,10 @@ def record_driver_start(sweep: SweepConfig, journal: Journal, environment: dict[
             environment=collect_environment(sweep.experiment) if environment is None else environment,
         )
     )
-    if space_changes(sweep, journal.state):
+
+
+def record_space_change(sweep: SweepConfig, journal: Journal) -> None:
+    """Record a change of the space unless the search has ended; call it after `reopen_stages`."""
+    if "search" not in journal.state.stages and space_changes(sweep, journal.state):
         space = sweep.file.model_dump(mode="json")["space"]
         journal.emit(SpaceChanged(space=space, weights=dict(sweep.weights_references)))

@@ -26,6 +26,7 @@ from reid_tune.sweep.resume import (
     load_resumable_state,
     require_same_key,
     stages_to_redo,
+    unsearched_space,
 )
 from reid_tune.sweep.stages.preflight import run_preflight
 from reid_tune.sweep.stages.weights_check import require_same_weights
@@ -99,6 +100,8 @@ def _run_pinned(
     stages, redone = _stages_until(until), tuple[str, ...]()
     if state:
         redone = stages_to_redo(sweep, state, start)
+        if sentence := unsearched_space(sweep, state, redone):
+            print_warning(console, sentence)
         stages = tuple(stage for stage in stages if stage not in state.stages or stage in redone)
         if not stages:
             return state if has_ended(sweep, past) else complete_end(sweep, files, console)

@@ -17,6 +17,7 @@ from reid_tune.journal.events import (
     Event,
     RunEnded,
     RunSuggested,
+    SpaceChanged,
     StageStarted,
     WorkerStarted,
 )
@@ -273,6 +274,21 @@ def test_patience_counts_the_trials_after_the_last_improvement(tmp_path: Path, e
         play.end(number, state, value)
     assert play.tracker.next_trial_limit() == ("patience" if closed else None)
     assert play.tracker.exceeded_limit() is None
+
+
+def test_patience_begins_again_in_another_space(tmp_path: Path) -> None:
+    play = Play(tmp_path, patience=2)
+    play.begin(0)
+    play.end(0, value=0.5)
+    for number in range(1, 5):
+        play.now += 1
+        play.begin(number)
+        play.end(number, "stopped")
+        if number == 2:
+            assert play.tracker.next_trial_limit() == "patience"
+            play.now += 1
+            play.emit(SpaceChanged(space={}, weights={}))
+        assert play.tracker.next_trial_limit() == ("patience" if number == 4 else None)
 
 
 def test_gpu_hours_without_gpu_are_refused(tmp_path: Path) -> None:

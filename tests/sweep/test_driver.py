@@ -1,18 +1,25 @@
 import sys
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import MagicMock
 
 import pytest
+from rich.console import Console
 
 from reid_tune.checkpoints.encryption import encrypt
 from reid_tune.config.encryption_key import KEY_FILE_VARIABLE, KEY_VARIABLE
 from reid_tune.errors import InputError
+from reid_tune.journal.events import StageDone
 from reid_tune.journal.journal import Journal
 from reid_tune.journal.sweep_lookup import resume_command
+from reid_tune.journal.sweep_store import SweepStore
+from reid_tune.search.asha import Rungs
 from reid_tune.search_space.load import SweepConfig
+from reid_tune.sweep.driver import SweepDriver
 from reid_tune.sweep.run import plan_sweep, run_sweep
 
 from ..helpers.events import sweep_header
+from ..helpers.finished_sweep import CHECKED
 from ..helpers.simulated_driver import SPEC, make_sweep
 
 SECRET = "open sesame 4711"
@@ -27,6 +34,14 @@ def fewer_samples(monkeypatch: pytest.MonkeyPatch) -> None:
 def no_key(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in (KEY_VARIABLE, KEY_FILE_VARIABLE):
         monkeypatch.delenv(name, raising=False)
+
+
+def test_a_resumed_sweep_keeps_the_rungs_of_its_log(tmp_path: Path) -> None:
+    sweep, now = make_sweep(tmp_path), replace(CHECKED, rungs=Rungs((9,), 3))
+    driver = SweepDriver(sweep, SweepStore(sweep.folder), now, now.as_dict(), Console())
+    with Journal(sweep.folder) as driver.journal:
+        driver.journal.emit(StageDone(stage="preflight", result=replace(now, rungs=Rungs((4, 8), 2)).as_dict()))
+    assert driver.rungs == Rungs((4, 8), 2)
 
 
 def test_the_resume_command_is_this_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from reid_tune.search_space.load import load_sweep
 from reid_tune.search_space.recorded import load_recorded_sweep
 from reid_tune.sweep import pretrained
 from reid_tune.sweep.pretrained import pinned_pretrained_weights, recorded_weights
-from reid_tune.sweep.resume import load_resumable_state, make_header, record_driver_start
+from reid_tune.sweep.resume import load_resumable_state, make_header, record_space_change
 
 from ..helpers.simulated_driver import SPACE, write_sweep
 
@@ -75,7 +75,7 @@ def test_a_reference_of_an_accepted_space_is_copied_once_and_stays(
         pinned_pretrained_weights(wider, recorded_weights(read_events(log))) as pinned,
         Journal(sweep.folder) as journal,
     ):
-        record_driver_start(pinned, journal, {})
+        record_space_change(pinned, journal)
         files = pinned.weights
     assert files[:1] == first and [Path(file).read_text() for file in files] == [PEOPLE, OTHERS]
     monkeypatch.setattr(pretrained, "resolve_model", None)

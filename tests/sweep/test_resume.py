@@ -9,7 +9,15 @@ from reid_tune.journal.journal import Journal
 from reid_tune.journal.stages import STAGES
 from reid_tune.journal.state import SweepState
 from reid_tune.search.asha import Rungs
-from reid_tune.sweep.resume import load_resumable_state, record_driver_start, reopen_stages, stages_to_redo
+from reid_tune.sweep.resume import (
+    load_resumable_state,
+    record_driver_start,
+    record_space_change,
+    reopen_stages,
+    space_changes,
+    stages_to_redo,
+    unsearched_space,
+)
 from reid_tune.sweep.stages.search import TrialSource
 
 from ..helpers.events import sweep_header
@@ -132,10 +140,26 @@ def test_a_key_that_is_gone_makes_another_sweep(tmp_path: Path) -> None:
         load_resumable_state(other, "auto", accept_space=True)
 
 
-def test_a_space_that_was_used_up_and_has_grown_is_searched_further(tmp_path: Path) -> None:
-    state = finished(tmp_path, ended_by="space", **TWO)
-    assert stages_to_redo(make_sweep(tmp_path, **TWO), state, None) == ()
-    assert stages_to_redo(make_sweep(tmp_path, space=WIDER, **TWO), state, None)[0] == "search"
+@pytest.mark.parametrize(
+    ("ended_by", "patience"), [("space", None), ("patience", 1), ("min_gain", {"min_gain": 0.3}), ("trials", None)]
+)
+def test_a_search_that_its_space_ended_continues_in_another_one(tmp_path: Path, ended_by: str, patience: Any) -> None:
+    budget = {"budget": {"trials": 2, "patience": patience}}
+    state = finished(tmp_path, ended_by=ended_by, **budget)
+    assert stages_to_redo(make_sweep(tmp_path, **budget), state, None) == ()
+    wider = make_sweep(tmp_path, space=WIDER, **budget)
+    redone = stages_to_redo(wider, state, None)
+    sentence = "the space has changed, but the search has ended (trials) and does not continue: raise budget.trials"
+    if ended_by == "trials":
+        assert redone == () and unsearched_space(wider, state, redone) == f"{sentence} to search it."
+    else:
+        assert redone == STAGES[1:] and unsearched_space(wider, state, redone) == ""
+    with Journal(wider.folder) as journal:
+        record_space_change(wider, journal)
+        assert space_changes(wider, journal.state), "it is not recorded while the search has ended"
+        reopen_stages(journal, STAGES[1:])
+        record_space_change(wider, journal)
+        assert not space_changes(wider, journal.state)
 
 
 @pytest.mark.parametrize("sampler", ["auto", "tpe", "random"])
@@ -147,6 +171,7 @@ def test_a_search_continues_in_an_accepted_space(tmp_path: Path, sampler: str) -
     now = make_sweep(tmp_path / "b", space=WIDER | NEW_KEY, budget={"trials": 14}, **settings)
     with Journal(tmp_path / "sweep") as journal:
         record_driver_start(now, journal, {})
+        record_space_change(now, journal)
         assert journal.state.header.sweep["space"] == WIDER | NEW_KEY
         drive(TrialSource(now, journal, Rungs()))
         found = outcome(journal)
@@ -161,6 +186,7 @@ def test_a_search_continues_in_an_accepted_space(tmp_path: Path, sampler: str) -
         (folder / "events.jsonl").write_bytes(b"".join(lines[:end]))
         with Journal(folder) as journal:
             record_driver_start(now, journal, {})
+            record_space_change(now, journal)
             drive(TrialSource(now, journal, Rungs()))
             assert outcome(journal) == found
         content = (folder / "events.jsonl").read_bytes()
