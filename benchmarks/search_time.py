@@ -20,6 +20,7 @@ from search_samples import SAMPLES_SPACE
 from search_table import EPOCHS
 
 from reid_tune.journal.state import trial_run
+from reid_tune.search.asha import Rungs
 from reid_tune.search.study import Study
 
 RUNGS = (1, 2, 3, 5, 7)
@@ -48,7 +49,7 @@ def parse() -> Namespace:
 
 def time_suggestions(folder: Path, sampler: str, trials: int, suggestions: int) -> list[float]:
     """Return the CPU seconds of suggestions, whose trials stay running."""
-    study = Study(make_sweep(folder, SAMPLES_SPACE, sampler, 1), RUNGS)
+    study = Study(make_sweep(folder, SAMPLES_SPACE, sampler, 1), Rungs(RUNGS))
     random = np.random.default_rng(1)
     for number, configuration in enumerate([{}, *study.random_draws(1, trials - 1)]):
         run = trial_run(number)

@@ -14,6 +14,7 @@ from reid_tune.report.formatting import format_score, format_spent
 from reid_tune.report.sentences import forecast_sentence
 from reid_tune.report.summary import baseline_score
 from reid_tune.report.tables import confirm_table, leaderboard
+from reid_tune.search.asha import Rungs
 from reid_tune.search.forecast import Forecaster
 from reid_tune.tables import format_count
 
@@ -140,22 +141,16 @@ def _best(state: SweepState) -> str:
 def _rungs(state: SweepState) -> Iterator[str]:
     """Yield for each rung how many trials reached it, and how many of them continued."""
     checks = state.stages.get("preflight", {})
-    rungs, warmup = checks.get("rungs", []), checks.get("rung_warmup")
+    rungs = Rungs(tuple(checks.get("rungs", ())), checks.get("rung_warmup"))
     # Of each trial the epochs until its end, without those by which its warm-up is longer than the shortest one.
-    ends = [(trial.state, trial.epoch - _rung_delay(state, trial, warmup)) for trial in state.trials] if rungs else []
-    for rung in rungs:
+    ends = [
+        (trial.state, trial.epoch - rungs.delay({**state.header.spec, **trial.parameters})) for trial in state.trials
+    ]
+    for rung in rungs.levels:
         reached = [(end, epoch) for end, epoch in ends if epoch >= rung]
         stopped = reached.count(("stopped", rung))
         if reached:
             yield f"rung {rung}: {len(reached) - stopped} of {len(reached)} continued"
-
-
-def _rung_delay(state: SweepState, trial: RunState, warmup: int | None) -> int:
-    if warmup is None:
-        return 0
-    values = {**state.header.spec, **trial.parameters}
-    key = "warmup_epochs" if values["train.optim.warmup_method"] == "cosine" else "warmup_iters"
-    return int(values[f"train.optim.{key}"]) - warmup
 
 
 def _time_left(state: SweepState, spent: Cost) -> str:

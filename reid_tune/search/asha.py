@@ -1,13 +1,13 @@
 """ASHA: early stopping of trials at rungs."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from reid_tune.config.experiment import Experiment
-
-__all__ = ["Asha", "Rungs", "rung_epochs", "warmup_epochs"]
+__all__ = ["NO_RUNGS", "Asha", "Rungs", "rung_epochs", "warmup_epochs"]
 
 _Costs = tuple[float, ...]
 
@@ -28,10 +28,10 @@ def rung_epochs(grace: int, factor: int, num_epochs: int) -> tuple[int, ...]:
     return tuple(levels)
 
 
-def warmup_epochs(experiment: Experiment) -> int:
-    """Return the epochs of a training's warm-up."""
-    optim = experiment.train.optim
-    return optim.warmup_epochs if optim.warmup_method == "cosine" else optim.warmup_iters
+def warmup_epochs(values: Mapping[str, Any]) -> int:
+    """Return the epochs of the warm-up of a spec, whose values are given by dotted key."""
+    key = "warmup_epochs" if values["train.optim.warmup_method"] == "cosine" else "warmup_iters"
+    return int(values[f"train.optim.{key}"])
 
 
 @dataclass(frozen=True)
@@ -46,14 +46,21 @@ class Rungs:
     levels: tuple[int, ...] = ()
     warmup: int | None = None
 
-    def delay(self, experiment: Experiment) -> int:
-        """Return the epochs by which the rungs of a trial are later than those of the shortest warm-up."""
-        return 0 if self.warmup is None else warmup_epochs(experiment) - self.warmup
+    def delay(self, values: Mapping[str, Any]) -> int:
+        """Return the epochs by which the rungs of a trial are later than those of the shortest warm-up.
 
-    def epochs(self, experiment: Experiment) -> tuple[int, ...]:
-        """Return the epochs of a trial's rungs, as far as it reaches them."""
-        delay, last = self.delay(experiment), experiment.train.num_epochs
+        Args:
+            values: Values of the trial's spec by dotted key.
+        """
+        return 0 if self.warmup is None else warmup_epochs(values) - self.warmup
+
+    def epochs(self, values: Mapping[str, Any]) -> tuple[int, ...]:
+        """Return the epochs of a trial's rungs, as far as it reaches them; for `values` see `delay`."""
+        delay, last = self.delay(values), values["train.num_epochs"]
         return tuple(level + delay for level in self.levels if 0 < level + delay < last)
+
+
+NO_RUNGS = Rungs()
 
 
 class Asha:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from reid_tune.search.acquisition import expected_front_growth, expected_improvement
+from reid_tune.search.asha import Rungs
 from reid_tune.search.earlier_trials import EarlierTrials
 from reid_tune.search.encoding import SpaceEncoding
 from reid_tune.search.gaussian_process import GaussianProcess, Points
@@ -35,7 +36,7 @@ class JointSampler(Sampler):
         encoding: Encoding of the search space.
         seed: Seed of the search.
         startup: Number of trials with a score or a failure before which configurations are spread evenly.
-        levels: Epochs of the rungs. The process learns from the scores there and from the last one of each trial.
+        rungs: ASHA's rungs.
         earlier: Trials of earlier sweeps.
 
     Attributes:
@@ -47,18 +48,18 @@ class JointSampler(Sampler):
         encoding: SpaceEncoding,
         seed: int,
         startup: int,
-        levels: Sequence[int],
+        rungs: Rungs,
         earlier: EarlierTrials | None = None,
     ) -> None:
         self.encoding = encoding
         self.seed = seed
         self.startup = startup
-        self.levels = frozenset(levels)
+        self.rungs = rungs
         self.earlier = earlier or EarlierTrials()
         self.trials: dict[str, ObservedTrial] = {}
 
     def add(self, run: str, configuration: Mapping[str, Any]) -> None:
-        self.trials[run] = observe(self.encoding, configuration)
+        self.trials[run] = observe(self.encoding, configuration, self.rungs)
 
     def record_costs(self, run: str, costs: Sequence[float]) -> None:
         self.trials[run].costs = costs
@@ -82,7 +83,7 @@ class JointSampler(Sampler):
             sobol.fast_forward(number)
             yield self.encoding.configuration(sobol.random(1)[0])
             return
-        model = self.earlier.model(list(self.trials.values()), self.levels, believe_stopped=True)
+        model = self.earlier.model(list(self.trials.values()), believe_stopped=True)
         random = np.random.default_rng([self.seed, number])
         configurations = draw_candidates(self.encoding, random, model.best)
         for source in self.earlier.sources:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from reid_tune.journal.state import RunState, SweepState
+from reid_tune.search.asha import Rungs
 from reid_tune.search.earlier_trials import earlier_trials
 from reid_tune.search.encoding import SpaceEncoding
 from reid_tune.search.trial_model import UNTRAINABLE, ObservedTrial, TrialModel, observe
@@ -29,8 +30,8 @@ class RecordedTrials:
         self.space = recorded_sweep(state, Path(state.header.name)).space
         self.encoding = SpaceEncoding(self.space)
         preflight = state.stages.get("preflight", {})
-        self._levels = preflight.get("rungs", [])
-        self._earlier = earlier_trials(self.encoding, self._levels, preflight.get("learned", []))
+        self._rungs = Rungs(tuple(preflight.get("rungs", ())), preflight.get("rung_warmup"))
+        self._earlier = earlier_trials(self.encoding, self._rungs, preflight.get("learned", []))
         self._metric = state.metric
         self._trials: dict[tuple[str, str, int], ObservedTrial] = {}  # by run, state and last epoch
 
@@ -38,7 +39,7 @@ class RecordedTrials:
         """Return an ended trial."""
         mark = (run.name, run.state, run.epoch)
         if mark not in self._trials:
-            trial = observe(self.encoding, run.parameters)
+            trial = observe(self.encoding, run.parameters, self._rungs)
             scores = {epoch: metrics.get(self._metric, math.nan) for epoch, metrics in run.epochs.items()}
             trial.scores = {epoch: score for epoch, score in scores.items() if math.isfinite(score)}
             trial.is_running, trial.is_failed = False, run.failure in UNTRAINABLE
@@ -50,7 +51,7 @@ class RecordedTrials:
         trials = [self.observe(run) for run in sorted(runs, key=lambda run: run.number)]
         if sum(trial.is_scored for trial in trials) < MIN_TRIALS:
             return None
-        return self._earlier.model(trials, self._levels)
+        return self._earlier.model(trials)
 
 
 def ended_trials(state: SweepState) -> list[RunState]:

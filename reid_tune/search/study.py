@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from reid_tune.errors import RunFailedError
+from reid_tune.search.asha import NO_RUNGS, Rungs
 from reid_tune.search.configurations import KnownConfigurations
 from reid_tune.search.earlier_trials import earlier_trials
 from reid_tune.search.encoding import SpaceEncoding
@@ -29,18 +30,16 @@ class Study:
 
     Args:
         sweep: Sweep of the search.
-        levels: Epochs of ASHA's rungs.
+        rungs: ASHA's rungs.
         learned: Earlier sweeps as the stage `preflight` has recorded them.
     """
 
-    def __init__(
-        self, sweep: SweepConfig, levels: Sequence[int] = (), learned: Sequence[Mapping[str, Any]] = ()
-    ) -> None:
+    def __init__(self, sweep: SweepConfig, rungs: Rungs = NO_RUNGS, learned: Sequence[Mapping[str, Any]] = ()) -> None:
         self.space = sweep.space
         self.settings = sweep.file.search
         self.known_configurations = KnownConfigurations(sweep)
         self.encoding = SpaceEncoding(sweep.space)
-        self.sampler = make_sampler(sweep, self.encoding, levels, learned)
+        self.sampler = make_sampler(sweep, self.encoding, rungs, learned)
 
     def ask(self, run: str, number: int) -> dict[str, Any] | None:
         """Suggest a configuration for a trial, determined by the seed, the trial's number and the study.
@@ -122,22 +121,22 @@ class Study:
 
 
 def make_sampler(
-    sweep: SweepConfig, encoding: SpaceEncoding, levels: Sequence[int], learned: Sequence[Mapping[str, Any]]
+    sweep: SweepConfig, encoding: SpaceEncoding, rungs: Rungs, learned: Sequence[Mapping[str, Any]]
 ) -> Sampler:
     """Return the sampler that the search-space file names.
 
     Args:
         sweep: Sweep of the search.
         encoding: Encoding of its space.
-        levels: Epochs of ASHA's rungs.
+        rungs: ASHA's rungs.
         learned: Earlier sweeps as the stage `preflight` has recorded them.
     """
     settings = sweep.file.search
     startup = max(4, min(_MAX_STARTUP.get(settings.sampler, 0), sweep.file.budget.trials // 4))
     match settings.sampler:
         case "auto":
-            earlier = earlier_trials(encoding, levels, learned)
-            return JointSampler(encoding, settings.seed, startup, levels, earlier)
+            earlier = earlier_trials(encoding, rungs, learned)
+            return JointSampler(encoding, settings.seed, startup, rungs, earlier)
         case "tpe":
             return TpeSampler(sweep.space, settings.seed, startup, len(sweep.file.costs))
         case "grid":

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from reid_tune.search.asha import Rungs
 from reid_tune.search.encoding import SpaceEncoding
 from reid_tune.search.gaussian_process import GaussianProcess, Points
 
@@ -30,6 +31,7 @@ class ObservedTrial:
         configuration: Values of the keys that are searched in it.
         point: Its point at full length.
         full_length: Its last epoch.
+        rungs: Epochs of its rungs.
         scores: Score by 1-based epoch.
         costs: Values of the further objectives, smaller is better.
         is_running: Whether it may still reach its last epoch.
@@ -40,6 +42,7 @@ class ObservedTrial:
     configuration: Mapping[str, Any]
     point: Points
     full_length: int
+    rungs: tuple[int, ...] = ()
     scores: dict[int, float] = field(default_factory=dict)
     costs: Sequence[float] = ()
     is_running: bool = True
@@ -60,6 +63,8 @@ class ObservedTrial:
 class TrialModel:
     """Gaussian process of the scores of trials, shifted by the mean gain until full length, and of failures.
 
+    It learns from the scores of each trial at its rungs and from its last score.
+
     Running trials count with the scores that the process expects. With sources, the process learns what they do not
     explain: the expected score is a weighted sum of theirs plus that of the process. The weights, 0 or more, are those
     of a ridge regression of the trials' scores on the predicted ones, which begins at equal weights with the sum 1,
@@ -67,7 +72,6 @@ class TrialModel:
 
     Args:
         trials: Trials, two or more of them with a score.
-        levels: Epochs of the rungs. The process learns from the scores there and from the last one of each trial.
         sources: Models of sweeps with other data or another spec.
         believe_stopped: Whether stopped trials also count with the scores that the process expects at full length.
             Otherwise these stay uncertain, and configurations next to the best stopped trials seem worth a trial, again
@@ -83,7 +87,6 @@ class TrialModel:
     def __init__(
         self,
         trials: Collection[ObservedTrial],
-        levels: Collection[int],
         sources: Sequence["TrialModel"] = (),
         *,
         believe_stopped: bool = False,
@@ -93,7 +96,7 @@ class TrialModel:
         self.spread = float(np.std([self._expected(trial) for trial in self.best]))
         self._sources = sources if len(self.best) < _LAST_TRIAL else ()
         self.weights = self._regress() if self._sources else np.zeros(0)
-        self.process = self._fit(trials, frozenset(levels))
+        self.process = self._fit(trials)
         believed = [trial for trial in trials if trial.is_running and trial.result is None]
         if believe_stopped:
             stopped = [trial for trial in self.best if not trial.is_running and trial.result is None]
@@ -124,12 +127,12 @@ class TrialModel:
         fade = max(0.0, 1 - len(self.best) / _LAST_TRIAL)
         return np.maximum(np.linalg.solve(centered.T @ centered + ridge, products), 0) * fade
 
-    def _fit(self, trials: Collection[ObservedTrial], levels: frozenset[int]) -> GaussianProcess:
+    def _fit(self, trials: Collection[ObservedTrial]) -> GaussianProcess:
         rows = [
             (trial, math.log(epoch / trial.full_length), trial.scores[epoch] + self._gain(epoch / trial.full_length))
             for trial in trials
             if trial.is_scored
-            for epoch in sorted(levels | {max(trial.scores)})
+            for epoch in sorted({*trial.rungs, max(trial.scores)})
             if epoch in trial.scores
         ]
         worst = min(value for _, _, value in rows)
@@ -153,10 +156,22 @@ class TrialModel:
         return GaussianProcess(replace(points, epochs=np.array([share for _, share, _ in rows])), values, scale)
 
 
-def observe(encoding: SpaceEncoding, configuration: Mapping[str, Any]) -> ObservedTrial:
-    """Return a running trial without scores."""
-    full_length = configuration.get("train.num_epochs", encoding.space.base["train.num_epochs"])
-    return ObservedTrial(configuration, encoding.points([configuration], [0.0]), full_length)
+def observe(
+    encoding: SpaceEncoding, configuration: Mapping[str, Any], rungs: Rungs, full_length: int | None = None
+) -> ObservedTrial:
+    """Return a running trial without scores.
+
+    Args:
+        encoding: Encoding of the search space.
+        configuration: Values of the keys that are searched in the trial.
+        rungs: ASHA's rungs.
+        full_length: Its last epoch, None for that of the configuration.
+    """
+    values = {**encoding.space.base, **configuration}
+    if full_length is not None:
+        values["train.num_epochs"] = full_length
+    points = encoding.points([configuration], [0.0])
+    return ObservedTrial(configuration, points, values["train.num_epochs"], rungs.epochs(values))
 
 
 def full_length_points(trials: Sequence[ObservedTrial]) -> Points:

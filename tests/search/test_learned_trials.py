@@ -12,7 +12,7 @@ from reid_tune.config.experiment import Experiment
 from reid_tune.errors import InputError
 from reid_tune.journal.events import StageDone
 from reid_tune.journal.journal import Journal
-from reid_tune.search.asha import Rungs
+from reid_tune.search.asha import NO_RUNGS, Rungs
 from reid_tune.search.earlier_trials import earlier_trials
 from reid_tune.search.encoding import SpaceEncoding
 from reid_tune.search.learned_trials import LearnedSweep, learned_sweeps
@@ -70,7 +70,7 @@ def test_trials_of_the_same_data_and_spec_count_as_they_are(tmp_path: Path, fing
     assert all(trial["is_same"] is is_same for trial in learned.trials)
     assert learned.trials[0]["parameters"] == {RATE: 0.00035, NAME: "Adam"}
     json.dumps(learned.as_dict(), allow_nan=False)
-    earlier = earlier_trials(SpaceEncoding(later.space), LEVELS, [learned.as_dict()])
+    earlier = earlier_trials(SpaceEncoding(later.space), Rungs(LEVELS), [learned.as_dict()])
     assert (len(earlier.same), len(earlier.sources)) == ((12, 0) if is_same else (0, 1))
 
 
@@ -131,7 +131,7 @@ def test_a_resumed_search_does_not_need_the_earlier_sweep(tmp_path: Path) -> Non
 
 
 def trials_of(encoding: SpaceEncoding, rates: list[float], scores: list[float]) -> list[ObservedTrial]:
-    trials = [observe(encoding, {RATE: rate, NAME: "Adam"}) for rate in rates]
+    trials = [observe(encoding, {RATE: rate, NAME: "Adam"}, NO_RUNGS) for rate in rates]
     for trial, score in zip(trials, scores, strict=True):
         trial.scores, trial.is_running = {trial.full_length: score}, False
     return trials
@@ -142,8 +142,8 @@ def test_the_weight_of_a_source_follows_its_agreement(tmp_path: Path, slope: flo
     encoding = SpaceEncoding(sweep(tmp_path).space)
     rates = [float(rate) for rate in np.geomspace(1e-4, 1e-2, 9)]
     scores = [0.5 - 0.1 * (np.log10(rate) + 3) ** 2 - 0.02 * np.log10(rate) for rate in rates]
-    source = TrialModel(trials_of(encoding, rates, scores), LEVELS)
-    model = TrialModel(trials_of(encoding, rates, [slope * score + 0.1 for score in scores]), LEVELS, [source])
+    source = TrialModel(trials_of(encoding, rates, scores))
+    model = TrialModel(trials_of(encoding, rates, [slope * score + 0.1 for score in scores]), [source])
     fade = 1 - 9 / 16
     assert low <= model.weights[0] / fade <= high
     # One source by the formula of the ridge regression, without matrices.
@@ -157,18 +157,18 @@ def test_the_weight_of_a_source_follows_its_agreement(tmp_path: Path, slope: flo
 
 def test_two_sources_share_the_initial_weight(tmp_path: Path) -> None:
     encoding = SpaceEncoding(sweep(tmp_path).space)
-    sources = [TrialModel(trials_of(encoding, [1e-4, 1e-3, 1e-2], [0.1, 0.5, 0.2]), LEVELS) for _ in range(2)]
-    model = TrialModel(trials_of(encoding, [1e-3, 1e-3], [0.3, 0.3]), LEVELS, sources)
+    sources = [TrialModel(trials_of(encoding, [1e-4, 1e-3, 1e-2], [0.1, 0.5, 0.2])) for _ in range(2)]
+    model = TrialModel(trials_of(encoding, [1e-3, 1e-3], [0.3, 0.3]), sources)
     assert model.weights == pytest.approx([0.5 * 14 / 16] * 2)
 
 
 def test_sources_do_not_count_after_many_trials(tmp_path: Path) -> None:
     encoding = SpaceEncoding(sweep(tmp_path).space)
-    source = TrialModel(trials_of(encoding, [1e-4, 1e-3, 1e-2], [0.1, 0.5, 0.2]), LEVELS)
+    source = TrialModel(trials_of(encoding, [1e-4, 1e-3, 1e-2], [0.1, 0.5, 0.2]))
     rates = [float(rate) for rate in np.geomspace(1e-4, 1e-2, 16)]
     trials = trials_of(encoding, rates, [0.1 * (number % 3) for number in range(16)])
     points = full_length_points(trials)
     for learning, alone in zip(
-        TrialModel(trials, LEVELS, [source]).predict(points), TrialModel(trials, LEVELS).predict(points), strict=True
+        TrialModel(trials, [source]).predict(points), TrialModel(trials).predict(points), strict=True
     ):
         assert np.array_equal(learning, alone)

@@ -1,16 +1,19 @@
 from pathlib import Path
 
+import numpy as np
+
+from reid_tune.search.asha import Rungs
 from reid_tune.search.encoding import SpaceEncoding
 from reid_tune.search.trial_model import ObservedTrial, TrialModel, full_length_points, observe
 
 from ..helpers.simulated_driver import make_sweep
 
-MARGIN = "train.optim.triplet_loss_margin"
+MARGIN, WARMUP = "train.optim.triplet_loss_margin", "train.optim.warmup_iters"
 
 
 def observed(encoding: SpaceEncoding, margin: float, scores: dict[int, float]) -> ObservedTrial:
-    trial = observe(encoding, {MARGIN: margin})
-    trial.full_length, trial.scores, trial.is_running = 9, scores, False
+    trial = observe(encoding, {MARGIN: margin}, Rungs((1,)), 9)
+    trial.scores, trial.is_running = scores, False
     return trial
 
 
@@ -20,7 +23,22 @@ def test_stopped_trials_count_at_full_length_where_that_is_asked_for(tmp_path: P
     stopped = observed(encoding, 0.9, {1: 0.2})
     point = full_length_points([stopped])
     (uncertain, believed) = (
-        TrialModel([*finished, stopped], [1], believe_stopped=asked).process.predict(point) for asked in (False, True)
+        TrialModel([*finished, stopped], believe_stopped=asked).process.predict(point) for asked in (False, True)
     )
     assert abs(believed[0] - uncertain[0]) < 1e-3
     assert believed[1] < uncertain[1] / 2
+
+
+def test_a_trial_with_a_longer_warm_up_teaches_at_its_later_rung(tmp_path: Path) -> None:
+    encoding = SpaceEncoding(make_sweep(tmp_path, space={WARMUP: {"int": [1, 4]}}).space)
+
+    def prediction(scores: dict[int, float]) -> np.ndarray:
+        trials = [observe(encoding, {WARMUP: epochs}, Rungs((2,), warmup=1), 9) for epochs in (1, 2, 3)]
+        assert [trial.rungs for trial in trials] == [(2,), (3,), (4,)]
+        for trial, scores_of_trial in zip(trials, ({2: 0.1, 9: 0.5}, {3: 0.2, 9: 0.4}, scores), strict=True):
+            trial.scores, trial.is_running = scores_of_trial, False
+        return TrialModel(trials).predict(full_length_points(trials))[0]
+
+    calm = prediction({2: 0.1, 4: 0.2, 6: 0.3})
+    assert np.array_equal(calm, prediction({2: 0.3, 4: 0.2, 6: 0.3})), "not its rung"
+    assert not np.array_equal(calm, prediction({2: 0.1, 4: 0.3, 6: 0.3}))

@@ -10,6 +10,7 @@ import pytest
 from reid_tune.config.load import with_parameters
 from reid_tune.errors import InputError
 from reid_tune.journal.state import trial_run
+from reid_tune.search.asha import Rungs
 from reid_tune.search.configurations import KnownConfigurations
 from reid_tune.search.study import Study
 from reid_tune.search.warm_start import parse_user_point
@@ -56,7 +57,7 @@ def require_a_bundle(configuration: Mapping[str, Any]) -> None:
 @pytest.mark.parametrize("sampler", ["auto", "tpe", "random"])
 def test_keys_of_a_bundle_go_together(tmp_path: Path, sampler: str) -> None:
     sweep = sweep_of(tmp_path, sampler, budget={"trials": 24}, constraints=[f"bundle == 'small' or {NAME} == 'SGD'"])
-    study, bundles = Study(sweep, [2]), set[str]()
+    study, bundles = Study(sweep, Rungs((2,))), set[str]()
     study.add_trial(trial_run(0), {})
     for number in range(1, 24):
         run = trial_run(number)

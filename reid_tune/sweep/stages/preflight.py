@@ -15,11 +15,12 @@ from reid_tune.data.images import require_readable
 from reid_tune.data.listing import POSSIBLE_IMAGES
 from reid_tune.errors import InputError, ReidTuneError, error_context
 from reid_tune.modeling.cost import model_cost
-from reid_tune.search.asha import Rungs, rung_epochs, warmup_epochs
+from reid_tune.search.asha import NO_RUNGS, Rungs, rung_epochs, warmup_epochs
 from reid_tune.search.learned_trials import LearnedSweep, learned_sweeps
 from reid_tune.search.space_check import SAMPLE_COUNT, validate_space
 from reid_tune.search.warm_start import InitialPoint, initial_points
 from reid_tune.search_space.load import SweepConfig
+from reid_tune.search_space.space import plain_values
 from reid_tune.sweep.stages.rerank import list_settings
 from reid_tune.sweep.stages.weights_check import load_weights_of
 from reid_tune.tasks.common.evaluation_sets import EvaluationSet, evaluation_sets
@@ -99,7 +100,7 @@ def run_preflight(sweep: SweepConfig, stages: Collection[str], address: str | No
     points, learned, earlier_warnings = _earlier_sweeps(sweep) if "preflight" in stages else ([], [], [])
     return PreflightResult(
         rungs := _rungs(sweep, samples),
-        fmean(map(rungs.delay, samples)),
+        fmean(map(rungs.delay, map(plain_values, samples))),
         len(split.train),
         identities,
         split.held_out,
@@ -155,10 +156,10 @@ def _rungs(sweep: SweepConfig, samples: list[Experiment]) -> Rungs:
         InputError: the grace period is not longer than the shortest warm-up, which would then decide.
     """
     if sweep.file.scheduler.name == "none":
-        return Rungs()
-    experiments = [sweep.experiment, *samples]
-    warmup = min(map(warmup_epochs, experiments))
-    epochs = max(experiment.train.num_epochs for experiment in experiments)
+        return NO_RUNGS
+    specs = [plain_values(experiment) for experiment in (sweep.experiment, *samples)]
+    warmup = min(map(warmup_epochs, specs))
+    epochs = max(values["train.num_epochs"] for values in specs)
     grace = sweep.file.scheduler.grace_period
     if grace == "auto":
         grace = warmup + math.ceil(epochs / 10)

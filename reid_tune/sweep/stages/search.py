@@ -53,7 +53,7 @@ class TrialSource:
         self.recorder = RunRecorder(journal, resources)
         self.recorder.pending_runs = [run for run in self.recorder.pending_runs if run.startswith("trials/")]
         self.rungs = rungs
-        self.study = Study(sweep, rungs.levels, journal.state.stages.get("preflight", {}).get("learned", []))
+        self.study = Study(sweep, rungs, journal.state.stages.get("preflight", {}).get("learned", []))
         self.queue = TrialQueue(sweep, journal, self.study, budget_tracker)
         self.pruning = PruningRule(
             rungs.levels, sweep.file.scheduler.reduction_factor, budget_tracker, sweep.file.target
@@ -72,8 +72,8 @@ class TrialSource:
                 return None
             run = trial.run
             self._experiments[run] = trial.experiment
-        experiment = self._experiment(run)
-        return self.recorder.start_attempt(run, experiment, validate_at=self.rungs.epochs(experiment))
+        rungs = self.rungs.epochs(self._values(run))
+        return self.recorder.start_attempt(run, self._experiment(run), validate_at=rungs)
 
     def is_done(self) -> bool:
         if any(trial.state == "running" for trial in self.journal.state.trials) or self.queue.enqueued():
@@ -138,7 +138,7 @@ class TrialSource:
         """Return whether a trial continues after its score at an epoch."""
         if value is not None and math.isfinite(value):
             self.study.report(run, epoch, value)
-        passed = epoch - self.rungs.delay(self._experiment(run))
+        passed = epoch - self.rungs.delay(self._values(run))
         return self.pruning.should_continue(run, passed, value, self._costs(run))
 
     def _tell_study(self, run: str) -> None:
@@ -150,6 +150,10 @@ class TrialSource:
     def _costs(self, run: str) -> tuple[float, ...]:
         costs = self.journal.state.runs[run].costs
         return tuple(costs[name] for name in self.sweep.file.costs)
+
+    def _values(self, run: str) -> dict[str, Any]:
+        """Return the values of a trial's spec by dotted key."""
+        return {**self.sweep.space.base, **self.journal.state.runs[run].parameters}
 
     def _experiment(self, run: str) -> Experiment:
         if run not in self._experiments:
