@@ -224,7 +224,9 @@ def _override_texts(overrides: Mapping[str, Any] | Sequence[str] | str) -> list[
         return [overrides]
     if isinstance(overrides, Mapping):
         return [f"{key}={_inline_yaml(key, value)}" for key, value in overrides.items()]
-    return list(overrides)
+    if isinstance(overrides, Sequence) and all(isinstance(text, str) for text in overrides):
+        return list(overrides)
+    raise InputError(f"overrides={overrides!r:.80}: use a mapping of values by key, or texts such as 'train.seed=1'.")
 
 
 def _inline_yaml(key: str, value: Any) -> str:

@@ -136,6 +136,8 @@ def test_a_single_text_is_one_override(tmp_path: Path, monkeypatch: pytest.Monke
         ({"resume": "yes"}, "resume='yes' is not a choice: use 'never', 'auto'."),
         ({"until": "xx"}, "until='xx' is not a choice: use 'preflight', 'search', "),
         ({"start": "xx"}, "start='xx' is not a choice: use None, 'preflight', "),
+        ({"overrides": None}, "overrides=None: use a mapping of values by key, or texts"),
+        ({"overrides": [4]}, "overrides=[4]: use a mapping of values by key, or texts"),
         ({"overrides": {RATE: 1j}}, f"the value of {RATE} is 1j: use a number, a text, a list or a mapping."),
     ],
 )
