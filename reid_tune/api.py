@@ -55,7 +55,8 @@ class SweepResult:
     def trials(self) -> "DataFrame":
         """Trials by number: state, epochs, score, costs, hours, origin, reason, failure, and the searched keys.
 
-        A key is missing (NaN) where a condition leaves it out, and has the spec's value in trial 0.
+        A key is missing (NaN) where a condition leaves it out. It has the spec's value in trial 0, and in trials from
+        before the space had it.
         """
         from pandas import DataFrame
 

@@ -2,13 +2,13 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from reid_tune.config.experiment import canonical_key
 from reid_tune.config.keys import is_bundle_key
 from reid_tune.journal.state import RunState, SweepState
-from reid_tune.search_space.parse import parse_spaces
+from reid_tune.search_space.parse import parse_spaces, typed_value
 from reid_tune.search_space.ranges import LOGARITHMIC_KINDS
 
 __all__ = ["SearchedParameter", "searched_parameters", "space_parameters"]
@@ -22,11 +22,13 @@ class SearchedParameter:
         key: Dotted key of the spec.
         range: Entry of the search-space file, None if it has none.
         spec_value: Value in the spec, which is that of trial 0; of a bundle its name, None if the spec is not in one.
+        spec: Values of the spec by key, for its conditions.
     """
 
     key: str
     range: Any
     spec_value: Any
+    spec: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     @property
     def label(self) -> str:
@@ -40,13 +42,27 @@ class SearchedParameter:
         return not LOGARITHMIC_KINDS.isdisjoint(_kinds(self.range))
 
     def values_by_trial(self, trials: list[RunState]) -> dict[int, Any]:
-        """Return its values by trial number, without the trials in which its condition does not hold."""
-        in_trial0 = self.spec_value is not None or not is_bundle_key(self.key)
+        """Return its values by trial number, without the trials in which its condition does not hold.
+
+        Trial 0, and trials that began before the space had the key, have the spec's value.
+        """
+        in_spec = self.spec_value is not None or not is_bundle_key(self.key)
         return {
             trial.number: trial.parameters.get(self.key, self.spec_value)
             for trial in trials
-            if self.key in trial.parameters or (trial.number == 0 and in_trial0)
+            if self.key in trial.parameters or (in_spec and (trial.number == 0 or self._applies(trial)))
         }
+
+    def _applies(self, trial: RunState) -> bool:
+        """Whether the conditions of one of its ranges hold in a trial."""
+        values = {**self.spec, **trial.parameters}
+
+        def holds(key: str, options: Any) -> bool:
+            options = options if isinstance(options, list) else [options]
+            return values.get(key) in [typed_value(key, option) for option in options]
+
+        conditions = [branch.get("when", {}) for branch in _branches(self.range)]
+        return any(all(holds(canonical_key(key), options) for key, options in when.items()) for when in conditions)
 
     def is_numeric(self, trials: list[RunState]) -> bool:
         """Whether it is a range of numbers, not a list of choices. The spec's value may be null."""
@@ -62,7 +78,7 @@ class SearchedParameter:
 def _kinds(entry: Any) -> set[str]:
     """Return the kinds of all ranges in an entry of the search-space file, none if it is None."""
     kinds: set[str] = set()
-    for branch in entry if isinstance(entry, list) else [entry or {}]:
+    for branch in _branches(entry):
         for kind, values in branch.items():
             if kind == "list":
                 kinds |= {inner for element in values for inner in _kinds(element)}
@@ -85,10 +101,14 @@ def space_parameters(state: SweepState) -> list[SearchedParameter]:
     spec: Mapping[str, Any] = header.spec
     if any(map(is_bundle_key, keys)):
         spec = parse_spaces(ranges, (), header.spec, header.name)[0].base
-    return [SearchedParameter(key, ranges.get(key), spec.get(key)) for key in keys]
+    return [SearchedParameter(key, ranges.get(key), spec.get(key), spec) for key in keys]
 
 
 def _is_fixed_by_bundle(entry: Any) -> bool:
     """Whether an entry of the search-space file has one value in each bundle that has the key."""
-    branches = entry if isinstance(entry, list) else [entry or {}]
-    return all("value" in branch and any(map(is_bundle_key, branch.get("when", {}))) for branch in branches)
+    return all("value" in branch and any(map(is_bundle_key, branch.get("when", {}))) for branch in _branches(entry))
+
+
+def _branches(entry: Any) -> list[dict[str, Any]]:
+    """Return the ranges in an entry of the search-space file."""
+    return entry if isinstance(entry, list) else [entry or {}]
