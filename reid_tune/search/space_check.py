@@ -2,6 +2,7 @@
 
 import itertools
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 from reid_tune.config.experiment import Experiment
@@ -11,6 +12,7 @@ from reid_tune.config.unused_fields import unused_fields
 from reid_tune.errors import InputError
 from reid_tune.search.sampler import suggestion_seed
 from reid_tune.search.study import Study
+from reid_tune.search_space.constraints import Constraint
 from reid_tune.search_space.costs import network_text
 from reid_tune.search_space.load import SweepConfig
 from reid_tune.search_space.space import grid_configurations
@@ -34,7 +36,8 @@ def validate_space(sweep: SweepConfig, count: int) -> list[Experiment]:
         count: Number of random configurations.
 
     Returns:
-        All experiments of a grid; otherwise those of the random configurations that satisfy the constraints.
+        All experiments of a grid; otherwise those of the random configurations that satisfy the constraints. Limits on
+        costs leave out only configurations whose network is one of the first 100.
 
     Raises:
         InputError: the constraints cannot be computed or exclude (nearly) everything, a configuration is not a valid
@@ -51,21 +54,43 @@ def validate_space(sweep: SweepConfig, count: int) -> list[Experiment]:
 
 
 def _satisfying(sweep: SweepConfig, draws: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    draws = _with_few_networks(sweep, draws)
-    broken = [[constraint.text for constraint in sweep.space.broken_constraints(parameters)] for parameters in draws]
-    allowed = [parameters for parameters, texts in zip(draws, broken, strict=True) if not texts]
-    if len(allowed) < max(1, len(draws) // _ONE_ALLOWED_IN):
-        text, count = Counter(itertools.chain.from_iterable(broken)).most_common(1)[0]
+    """Return the configurations that satisfy the constraints; costs count until there are `_MAX_NETWORKS` networks."""
+    space = sweep.space
+    without_costs = replace(space, constraints=tuple(item for item in space.constraints if not item.names_costs))
+    networks: set[str] = set()
+    broken: list[list[Constraint]] = []
+    tested = 0
+    for parameters in draws:
+        broken.append(without_costs.broken_constraints(parameters))
+        if not broken[-1] and space.constraints != without_costs.constraints:
+            networks.add(network_text(space.base | parameters))
+            if len(networks) <= _MAX_NETWORKS:
+                broken[-1] = space.broken_constraints(parameters)
+        tested += len(networks) <= _MAX_NETWORKS
+    _require_allowed(sweep, broken[:tested])
+    _require_bundles(sweep, draws, broken)
+    return [parameters for parameters, constraints in zip(draws, broken, strict=True) if not constraints]
+
+
+def _require_allowed(sweep: SweepConfig, broken: list[list[Constraint]]) -> None:
+    allowed = sum(not constraints for constraints in broken)
+    if allowed < max(1, len(broken) // _ONE_ALLOWED_IN):
+        text, count = Counter(constraint.text for constraint in itertools.chain.from_iterable(broken)).most_common(1)[0]
         raise InputError(
-            f"{sweep.source}: constraints: only {len(allowed):,} of {len(draws):,} random configurations satisfy all, "
+            f"{sweep.source}: constraints: only {allowed:,} of {len(broken):,} random configurations satisfy all, "
             f"{count:,} break {text}: loosen it or narrow the ranges."
         )
+
+
+def _require_bundles(sweep: SweepConfig, draws: list[dict[str, Any]], broken: list[list[Constraint]]) -> None:
+    """Reject a bundle of which no configuration satisfies the constraints."""
+    pairs = list(zip(draws, broken, strict=True))
     for key in (parameter.key for parameter in sweep.space.parameters if is_bundle_key(parameter.key)):
-        allowed_names = {parameters[key] for parameters in allowed}
+        allowed_names = {parameters[key] for parameters, constraints in pairs if not constraints}
         counts = Counter(
-            (parameters[key], text)
-            for parameters, texts in zip(draws, broken, strict=True)
-            for text in texts
+            (parameters[key], constraint.text)
+            for parameters, constraints in pairs
+            for constraint in constraints
             if parameters[key] not in allowed_names
         )
         if counts:
@@ -74,19 +99,6 @@ def _satisfying(sweep: SweepConfig, draws: list[dict[str, Any]]) -> list[dict[st
                 f"{sweep.source}: constraints: no configuration of {key} {name} satisfies all, most break {text}: "
                 "loosen it or remove the bundle."
             )
-    return allowed
-
-
-def _with_few_networks(sweep: SweepConfig, draws: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the configurations of at most `_MAX_NETWORKS` networks if a constraint needs costs, otherwise all."""
-    if not any(constraint.names_costs for constraint in sweep.space.constraints):
-        return draws
-    networks: dict[str, None] = {}
-    texts = [network_text(sweep.space.base | parameters) for parameters in draws]
-    for text in texts:
-        if len(networks) < _MAX_NETWORKS:
-            networks[text] = None
-    return [parameters for parameters, text in zip(draws, texts, strict=True) if text in networks]
 
 
 def _experiment(sweep: SweepConfig, parameters: dict[str, Any]) -> Experiment:

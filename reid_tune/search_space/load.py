@@ -21,7 +21,7 @@ from reid_tune.storage.download_cache import mirror_folder
 from reid_tune.storage.object_store import is_url
 from reid_tune.storage.s3 import S3Store
 
-__all__ = ["SweepConfig", "load_sweep"]
+__all__ = ["SweepConfig", "count_configurations", "load_sweep"]
 
 _DEFAULT_TRIALS = 32
 _MAX_COUNTED = 10_000  # configurations of a space without continuous ranges
@@ -156,18 +156,22 @@ def _with_budget(file: SweepFile, space: SearchSpace, path: Path) -> SweepFile:
         trials = min(trials or grid_size, grid_size)
     else:
         trials = trials or _DEFAULT_TRIALS
-        if space.is_finite:
-            trials = min(trials, 1 + _count_configurations(space, trials))
+        trials = min(trials, 1 + count_configurations(space, trials))
     return file.model_copy(update={"budget": file.budget.model_copy(update={"trials": trials})})
 
 
-def _count_configurations(space: SearchSpace, limit: int) -> int:
-    """Return the number of configurations that satisfy the constraints, or `limit` if there may be as many."""
+def count_configurations(space: SearchSpace, limit: int) -> int:
+    """Return the number of configurations without the spec's own, at most `limit`, which is also returned if unknown.
+
+    They satisfy the constraints without those on costs, whose networks would delay every command.
+    """
+    if not space.is_finite:
+        return limit
     count = 0
     for seen, configuration in enumerate(space.all_configurations()):
         if count >= limit or seen >= _MAX_COUNTED:
             return limit
-        count += (space.base | configuration) != space.base and space.allows(configuration)
+        count += (space.base | configuration) != space.base and space.allows(configuration, with_costs=False)
     return count
 
 

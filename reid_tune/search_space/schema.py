@@ -15,7 +15,8 @@ ScoreName = Literal["mAP", "mINP", "Rank-1", "Rank-5", "Rank-10"]
 COST_METRICS = ("gflops", "parameters", "embedding_dim")  # computed from the spec, independent of the machine
 _OBJECTIVE_FORMS = ("one objective", "several objectives")
 _PATIENCE_FORMS = ("number of trials", "expected gain")
-UNION_TAGS = (*_OBJECTIVE_FORMS, *_PATIENCE_FORMS)  # in the locations of pydantic's errors
+_NAMES_FORMS = ("one name", "list of names")
+UNION_TAGS = (*_OBJECTIVE_FORMS, *_PATIENCE_FORMS, *_NAMES_FORMS)  # in the locations of pydantic's errors
 
 
 class Objective(Section):
@@ -35,6 +36,10 @@ def _objective_form(value: Any) -> str:
     return _OBJECTIVE_FORMS[0] if isinstance(value, Mapping | Objective) else _OBJECTIVE_FORMS[1]
 
 
+def _names_form(value: Any) -> str:
+    return _NAMES_FORMS[isinstance(value, list | tuple)]
+
+
 class SearchSettings(Section):
     sampler: Literal["auto", "tpe", "random", "grid"] = Field(
         "auto", description="auto: a Gaussian process that learns from all rungs; tpe: Optuna's; random; grid."
@@ -44,9 +49,10 @@ class SearchSettings(Section):
         (),
         description="Warm starts: names of sweeps in the same storage, whose best trials are used, or {key: value}.",
     )
-    learn_from: str | tuple[str, ...] = Field(
-        (), description="Names of sweeps in the same storage whose trials the sampler auto learns from."
-    )
+    learn_from: Annotated[
+        Annotated[str, Tag(_NAMES_FORMS[0])] | Annotated[tuple[str, ...], Tag(_NAMES_FORMS[1])],
+        Discriminator(_names_form),
+    ] = Field((), description="Names of sweeps in the same storage whose trials the sampler auto learns from.")
 
 
 class SchedulerSettings(Section):

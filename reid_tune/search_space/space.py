@@ -146,11 +146,18 @@ class SearchSpace:
         except ValueError as error:
             raise InputError(f"{self.source}: {error}") from None
 
-    def allows(self, configuration: Mapping[str, Any]) -> bool:
-        """Whether a configuration satisfies the constraints; not if one of them cannot be computed."""
+    def allows(self, configuration: Mapping[str, Any], *, with_costs: bool = True) -> bool:
+        """Whether a configuration satisfies the constraints; not if one of them cannot be computed.
+
+        Args:
+            configuration: Values of searched keys.
+            with_costs: Whether constraints on costs of the network count: each network takes 0.1 to 0.3 s.
+        """
         values = ValuesWithCosts(self.base | dict(configuration))
-        # Costs take time: they are needed only where all other constraints hold.
+        # Costs are needed only where all other constraints hold.
         ordered = sorted(self.constraints, key=lambda constraint: constraint.names_costs)
+        if not with_costs:
+            ordered = [constraint for constraint in ordered if not constraint.names_costs]
         try:
             return all(constraint.is_satisfied(values) for constraint in ordered)
         except ValueError:

@@ -12,7 +12,7 @@ from reid_tune.execution.stage_resources import StageResources, resolve_stage_re
 from reid_tune.journal.costs import Cost
 from reid_tune.search.budget import BUDGET_UNITS, require_gpus_for_gpu_hours
 from reid_tune.search.reserve import FullLength, StageEstimate, estimate_later_stages
-from reid_tune.search_space.load import SweepConfig
+from reid_tune.search_space.load import SweepConfig, count_configurations
 from reid_tune.sweep.stages.preflight import PreflightResult
 
 __all__ = ["expected_epochs", "make_plan", "plan_from_probe"]
@@ -135,14 +135,20 @@ def _warnings(sweep: SweepConfig, minimum: Cost, total: Cost) -> list[str]:
 
 
 def _sampler_warnings(sweep: SweepConfig, max_concurrent: int) -> list[str]:
-    """Return a warning if most trials are drawn before their sampler has results to learn from."""
+    """Return a warning if most trials are drawn before their sampler has results to learn from.
+
+    Not in a sweep that tries all of its space, and not in a first try with few trials, most of which are drawn before
+    there are results even one after the other.
+    """
     trials, enough = sweep.file.budget.trials, _TRIALS_PER_SLOT * max_concurrent
-    if sweep.file.search.sampler not in ("auto", "tpe") or not 2 < trials < enough:
+    if sweep.file.search.sampler not in ("auto", "tpe") or not _TRIALS_PER_SLOT < trials < enough:
         return []
-    advice = f"raise budget.trials to {enough}" + (" or lower resources.max_concurrent" if max_concurrent > 1 else "")
+    enough = min(enough, 1 + count_configurations(sweep.space, enough))
+    if trials >= enough:
+        return []
     return [
         f"{trials} trials with {max_concurrent} at once are few for the sampler {sweep.file.search.sampler}: most are "
-        f"drawn before it has results to learn from; {advice}."
+        f"drawn before it has results to learn from; raise budget.trials to {enough} or lower resources.max_concurrent."
     ]
 
 

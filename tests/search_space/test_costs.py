@@ -59,6 +59,26 @@ def test_fields_that_are_left_out_of_the_cost_do_not_change_it(tmp_path: Path) -
         assert _cost.__wrapped__(model) == _cost.__wrapped__(model.model_copy(update=others))
 
 
+def test_loading_a_file_builds_no_network(tmp_path: Path) -> None:
+    computed = _costs.cache_info().misses
+    space = {HEIGHT: {"quniform": [64, 512, 32]}, DEPTH: {"choice": [72, 88]}}
+    assert make_sweep(tmp_path, SPEC, space=space, constraints=["gflops <= 0.1"], budget={"trials": 20})
+    assert _costs.cache_info().misses == computed
+
+
+def test_ranges_of_many_networks_are_searched_in_some_configuration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, rate = "train.optim.name", "train.optim.base_lr"
+    monkeypatch.setattr("reid_tune.search.space_check._MAX_NETWORKS", 8)
+    space = SPACE | {DEPTH: {"int": [64, 2048]}, name: {"choice": ["SGD", "Adam"]}}
+    space[rate] = [{"uniform": [0.01, 0.1], "when": {name: option}} for option in ("SGD", "Adam")]
+    for seed in range(5):
+        sweep = make_sweep(tmp_path, SPEC, space=space, constraints=["gflops <= 2.5"], search={"seed": seed})
+        experiments = validate_space(sweep, 100)
+        assert 92 <= len(experiments) < 100, "those above the limit are left out, where this is known"
+
+
 BUNDLES = [{"name": "small", "model.backbone": "resnet18"}, {"name": "large", "model.backbone": "resnet50"}]
 
 

@@ -77,6 +77,8 @@ def test_paths_are_absolute_and_the_base_holds_out(tmp_path: Path, monkeypatch: 
         ({"spec": "x/" * 3000}, ["spec: it is too long for a path"]),
         ({"search": {"smapler": "tpe"}}, ["unknown key search.smapler"]),
         ({"search": {"sampler": "cmaes"}}, ["search.sampler = 'cmaes'", "'auto', 'tpe', 'random' or 'grid'"]),
+        ({"search": {"learn_from": 5}}, ["sweep.yaml: search.learn_from = 5: should be a valid string."]),
+        ({"search": {"learn_from": [5]}}, ["sweep.yaml: search.learn_from.0 = 5: should be a valid string."]),
         ({"budget": {"trials": None}}, ["budget.trials = None"]),
         ({"budget": {"trials": 0}}, ["budget.trials = 0", "greater than or equal to 1"]),
         ({"budget": {"trials": 9, "patience": 0}}, ["budget.patience = 0", "greater than or equal to 1"]),

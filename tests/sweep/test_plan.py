@@ -121,3 +121,16 @@ def test_few_trials_for_the_sampler_are_warned_of(tmp_path: Path, sampler: str, 
         assert lines[0].startswith(f"17 trials with 3 at once are few for the sampler {sampler}: ")
         assert "raise budget.trials to 18 or lower resources.max_concurrent" in lines[0]
     assert make(tmp_path, budget={"trials": 9}, search={"sampler": "random"})["warnings"] == []
+
+
+@pytest.mark.parametrize(
+    ("trials", "options", "is_warned"), [(6, 50, False), (7, 50, True), (12, 12, False), (12, 14, True)]
+)
+def test_a_first_try_and_a_space_that_is_used_up_are_not_warned_of(
+    tmp_path: Path, trials: int, options: int, is_warned: bool
+) -> None:
+    space = {"dataset.padding": {"choice": list(range(options))}}
+    lines = make(tmp_path, space=space, budget={"trials": trials}, search={"sampler": "auto"})["warnings"]
+    assert bool(lines) == is_warned
+    if is_warned:
+        assert f"raise budget.trials to {min(18, options)} or lower" in lines[0]
