@@ -52,7 +52,8 @@ class PredictionGrid:
     Attributes:
         x: Horizontal axis.
         y: Vertical axis.
-        scores: Scores [y, x] as fractions, NaN where conditions or constraints forbid the values.
+        scores: Scores [y, x] as fractions, NaN where conditions or constraints forbid the values. Constraints on costs
+            of the network are left out, since up to 625 networks would be built.
     """
 
     x: GridAxis
@@ -126,4 +127,4 @@ def _configuration(space: SearchSpace, around: Mapping[str, Any], cell: Mapping[
         range_ = branches[key].range
         if isinstance(range_, NumberRange) and not range_.low <= value <= range_.high:
             return None
-    return configuration if space.allows(configuration) else None
+    return configuration if space.allows(configuration, with_costs=False) else None

@@ -75,19 +75,19 @@ class SweepDriver:
         Raises:
             InputError: another driver has changed the log since then.
         """
-        view = LiveView(self.console, self.sweep.file.budget.trials)
-        with Journal(self.files, partial(print_warning, self.console)) as self.journal, view:
+        self.view = LiveView(self.console, self.sweep.file.budget.trials)
+        with Journal(self.files, partial(print_warning, self.console)) as self.journal, self.view:
             if len(self.journal.earlier_events) != past_events:
                 raise InputError(
                     f"another driver has changed {self.sweep.location} in the meantime: give the command again."
                 )
-            self.journal.listeners.append(view)
+            self.journal.listeners.append(self.view)
             record_driver_start(self.sweep, self.journal)
             if redone:
                 reopen_stages(self.journal, redone)
             record_space_change(self.sweep, self.journal)
             with track_sweep(self.sweep, self.journal, self.console) as sender:
-                view.tracking = lambda: sender.lag_message
+                self.view.tracking = lambda: sender.lag_message
                 for stage in stages:
                     self.journal.emit(StageStarted(stage=stage))
                     self.journal.emit(StageDone(stage=stage, result=self.stages[stage]()))
@@ -116,6 +116,7 @@ class SweepDriver:
         refits = resolve_stage_resources(self.sweep, self.sweep.file.resources.refit_workers)
         probed = EpochTiming(**self.journal.state.stages["preflight"]["timing"])
         budget_tracker = BudgetTracker(self.sweep, trials, refits, probed)
+        budget_tracker.forecaster = self.view.forecaster  # one model per ended trial for both
         for event in read_events(self.journal.path):
             budget_tracker.apply(event, self.journal.state)
         self.journal.listeners.append(budget_tracker.apply)

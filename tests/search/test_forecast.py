@@ -1,8 +1,10 @@
 """Forecasts of simulated searches, and the end of a search that they decide."""
 
+import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -12,9 +14,12 @@ from reid_tune.execution.run_source import ResourceRequest
 from reid_tune.execution.stage_resources import StageResources
 from reid_tune.journal.costs import EpochTiming
 from reid_tune.journal.journal import Journal
+from reid_tune.search.acquisition import expected_improvement
 from reid_tune.search.asha import Rungs
 from reid_tune.search.budget import BudgetTracker
 from reid_tune.search.forecast import Forecaster, forecast_of
+from reid_tune.search.joint_sampler import draw_candidates
+from reid_tune.search.recorded_trials import RecordedTrials, ended_trials
 from reid_tune.search_space.load import SweepConfig
 from reid_tune.sweep.stages.search import TrialSource
 
@@ -32,7 +37,7 @@ def peak(experiment: Experiment, epoch: int) -> float:
 
 
 def smooth(folder: Path, **values: Any) -> SweepConfig:
-    return make_sweep(folder, space=SPACE, **({"search": {"sampler": "auto", "seed": 1}} | values))
+    return make_sweep(folder, **({"space": SPACE, "search": {"sampler": "auto", "seed": 1}} | values))
 
 
 def search_with_budget(sweep: SweepConfig, folder: Path, trials: int | None = None) -> Journal:
@@ -89,10 +94,46 @@ def test_the_forecast_is_a_function_of_the_ended_trials(tmp_path: Path) -> None:
 
 def test_longer_trials_gain_less_for_their_length(tmp_path: Path) -> None:
     space = SPACE | {"train.num_epochs": {"choice": [6, 12]}}
-    sweep = make_sweep(tmp_path, space=space, search={"sampler": "auto", "seed": 1}, budget={"trials": 10})
+    sweep = smooth(tmp_path, space=space, budget={"trials": 10})
     _, journal = searched(sweep, tmp_path / "x", peak)
     forecast = forecast_of(journal.state)
     assert forecast is not None and forecast.gain / 2 <= forecast.gain_for_length <= forecast.gain
+
+
+def height_cost(text: str) -> dict[str, float]:
+    return {"gflops": json.loads(text)["input_height"]}
+
+
+def test_few_networks_are_built_for_a_limit_on_costs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build = Mock(side_effect=height_cost)
+    monkeypatch.setattr("reid_tune.search_space.costs._costs", build)
+    space = SPACE | {"model.input_height": {"int": [32, 512]}}
+    sweep = smooth(tmp_path, space=space, constraints=["gflops <= 300"], budget={"trials": 10})
+    _, journal = searched(sweep, tmp_path / "x", peak)
+    build.reset_mock()
+    forecast = forecast_of(journal.state)
+    assert forecast is not None and forecast.gain == forecast.gain_for_length
+    assert build.call_count < 40
+    recorded, ended = RecordedTrials(journal.state), ended_trials(journal.state)
+    model = recorded.model(ended)
+    assert model is not None
+    random = np.random.default_rng([1, len(ended)])
+    allowed = [draw for draw in draw_candidates(recorded.encoding, random, model.best) if recorded.space.allows(draw)]
+    points = recorded.encoding.points(allowed, [0.0] * len(allowed))
+    assert forecast.gain == pytest.approx(expected_improvement(*model.predict(points), forecast.mean).max())
+
+
+def test_a_trial_that_ends_needs_one_new_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, journal = searched(smooth(tmp_path, budget={"trials": 8}), tmp_path / "x", peak)
+    forecaster, fit = Forecaster(), Mock(side_effect=RecordedTrials.model)
+    monkeypatch.setattr(RecordedTrials, "model", lambda *arguments: fit(*arguments))
+    counts = []
+    for trials in range(8, 12):
+        source.sweep.file.budget.__dict__["trials"] = trials
+        drive(source, peak)
+        assert forecaster.is_gain_below(journal.state, 1.0, for_length=False) and forecaster.forecast(journal.state)
+        counts.append(fit.call_count)
+    assert counts == [3, 4, 5, 6]
 
 
 def test_a_search_ends_when_a_further_trial_gains_too_little_and_a_resumed_one_at_the_same_trial(

@@ -1,5 +1,7 @@
+import copy
 import math
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -56,6 +58,13 @@ def test_conditions_and_constraints_leave_gaps(state: SweepState) -> None:
     assert np.isnan(grid.scores[:, without_margin]).all()
     allowed = [margin < 0.45 for margin in grid.y.values]
     assert np.isfinite(grid.scores[:, 1 - without_margin]).tolist() == allowed and 0 < sum(allowed) < len(allowed)
+
+
+def test_no_network_is_built(state: SweepState, monkeypatch: pytest.MonkeyPatch) -> None:
+    limited = copy.deepcopy(state)
+    limited.header.sweep["constraints"] = ["gflops <= 50"]
+    monkeypatch.setattr("reid_tune.search_space.costs._costs", Mock(side_effect=AssertionError))
+    assert np.isfinite(grid_of(limited, RATE, NAME).scores).any()
 
 
 def test_too_few_keys_or_trials(state: SweepState, tmp_path: Path) -> None:

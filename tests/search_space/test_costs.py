@@ -107,6 +107,8 @@ def test_limits_on_costs_do_not_restrict_re_ranking(tmp_path: Path) -> None:
 def test_a_network_that_cannot_be_built_is_not_allowed(tmp_path: Path) -> None:
     space = {"model.backbone": {"choice": ["resnet18", "no_such_network"]}}
     sweep = make_sweep(tmp_path, SPEC, space=space, constraints=["gflops <= 50"])
-    assert sweep.space.allows({}) and not sweep.space.allows({"model.backbone": "no_such_network"})
+    unknown = {"model.backbone": "no_such_network"}
+    assert sweep.space.allows({}) and not sweep.space.allows(unknown)
+    assert sweep.space.allows(unknown, with_costs=False)
     with pytest.raises(InputError, match="gflops <= 50: cannot be computed for the network: .*no_such_network"):
         validate_space(sweep, 20)
