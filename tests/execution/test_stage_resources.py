@@ -45,11 +45,15 @@ def test_all_stages_that_score_may_hold_a_gpu(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(drive, "find_placement", lambda *_: SHARE)
     monkeypatch.setattr(drive, "resolve_stage_resources", lambda *_: crews.StageResources(ResourceRequest(), 1))
     monkeypatch.setattr(drive, "make_confirm_runs", lambda *_: None)
-    monkeypatch.setattr(
-        drive, "run_stage_on_gpu", lambda name, stage, sweep, journal, placement: calls.append((name, placement))
-    )
+
+    def score(name: str, _stage: Any, _sweep: Any, _journal: Any, placement: Placement) -> dict[str, Any]:
+        calls.append((name, placement))
+        return {}
+
+    monkeypatch.setattr(drive, "run_stage_on_gpu", score)
     driver: Any = drive.SweepDriver(make_sweep(tmp_path), Mock(), Mock(), {"warnings": []}, Mock())
     driver.journal, driver._run = SimpleNamespace(state=None), lambda *_: None
+    driver._budget_tracker = Mock()
     scored = ("confirm", "rerank", "export", "test")
     for name in scored:
         driver.stages[name]()
