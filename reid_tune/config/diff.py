@@ -5,7 +5,17 @@ from typing import Any
 
 from reid_tune.config.experiment import Experiment, flatten
 
-__all__ = ["changed_values", "network_differences"]
+__all__ = ["changed_values", "changes_training", "network_differences"]
+
+# Keys of these sections decide how a network is trained and scored, except the following ones.
+_SECTIONS = ("model.", "dataset.", "train.")
+_WITHOUT_EFFECT = (
+    "dataset.num_workers",
+    "dataset.val_batch_size",
+    "train.checkpoint_interval",
+    "train.validation_interval",
+    "train.results_dir",
+)
 
 # Keys that a checkpoint fixes: its network, and the preparation of its images.
 _FIXED_KEYS = (
@@ -32,8 +42,13 @@ def network_differences(experiment: Experiment, trained: Experiment) -> list[str
     ]
 
 
+def changes_training(key: str) -> bool:
+    """Whether another value of a key trains another network, or scores it differently."""
+    return key.startswith(_SECTIONS) and key not in _WITHOUT_EFFECT
+
+
 def changed_values(experiment: Experiment, saved: Mapping[str, Any]) -> list[str]:
-    """Return `key: old -> new` for each value of model, dataset and train that differs from a saved spec."""
+    """Return `key: old -> new` for each value that changes the training and differs from a saved spec."""
     before, now = flatten(saved), flatten(experiment.model_dump(mode="json"))
-    keys = (key for key in now if key.startswith(("model.", "dataset.", "train.")) and not key.endswith("results_dir"))
+    keys = filter(changes_training, now)
     return [f"{key}: {before[key]} -> {now[key]}" for key in keys if key in before and before[key] != now[key]]

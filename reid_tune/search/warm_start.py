@@ -8,13 +8,21 @@ from reid_tune.config.experiment import canonical_key
 from reid_tune.config.keys import LEAVES, is_bundle_key, nearest_key, spec_values
 from reid_tune.config.load import with_parameters
 from reid_tune.errors import InputError
-from reid_tune.journal.state import SweepState
+from reid_tune.journal.state import RunState, SweepState
 from reid_tune.journal.sweep_lookup import load_state
 from reid_tune.search.configurations import KnownConfigurations
 from reid_tune.search_space.load import SweepConfig
 from reid_tune.search_space.parse import typed_value
+from reid_tune.search_space.weights import WEIGHTS_KEY
 
-__all__ = ["TRIALS_PER_SWEEP", "InitialPoint", "initial_points", "load_earlier_sweep", "parse_user_point"]
+__all__ = [
+    "TRIALS_PER_SWEEP",
+    "InitialPoint",
+    "earlier_values",
+    "initial_points",
+    "load_earlier_sweep",
+    "parse_user_point",
+]
 
 # Number of trials that are used of one earlier sweep.
 TRIALS_PER_SWEEP = 5
@@ -33,10 +41,14 @@ class InitialPoint:
     origin: str
 
 
-def initial_points(sweep: SweepConfig) -> tuple[list[InitialPoint], list[str]]:
+def initial_points(sweep: SweepConfig, pretrained: Mapping[str, str] = {}) -> tuple[list[InitialPoint], list[str]]:
     """Return the configurations that `search.start_from` names, in its order.
 
     The spec's own configuration and duplicates are left out.
+
+    Args:
+        sweep: Sweep with the space.
+        pretrained: By file of its pretrained weights the SHA-256 digest.
 
     Returns:
         The configurations, and a warning for each trial of an earlier sweep that is invalid in this one.
@@ -49,7 +61,7 @@ def initial_points(sweep: SweepConfig) -> tuple[list[InitialPoint], list[str]]:
     points, warnings = list[InitialPoint](), list[str]()
     for entry in (entries,) if isinstance(entries, str) else entries:
         if isinstance(entry, str):
-            points += _best_of(sweep, entry, source, warnings)
+            points += _best_of(sweep, entry, source, pretrained, warnings)
         else:
             points.append(InitialPoint(parse_user_point(sweep, entry, source), "start_from"))
     distinct, configurations = [], KnownConfigurations(sweep)
@@ -142,17 +154,35 @@ def load_earlier_sweep(sweep: SweepConfig, name: str, source: str) -> SweepState
     return state
 
 
-def _best_of(sweep: SweepConfig, name: str, source: str, warnings: list[str]) -> list[InitialPoint]:
+def earlier_values(state: SweepState, trial: RunState, pretrained: Mapping[str, str]) -> dict[str, Any]:
+    """Return the spec's values of a trial of an earlier sweep, without its bundles, which may have other values now.
+
+    Args:
+        state: State of the earlier sweep.
+        trial: The trial.
+        pretrained: By file of the pretrained weights of this sweep the SHA-256 digest. A file with the digest that the
+            earlier sweep recorded replaces the trial's, which may be a copy in the earlier sweep's folder.
+    """
+    values = spec_values(state.header.spec | trial.parameters)
+    file = values.get(WEIGHTS_KEY)
+    digest = state.stages.get("preflight", {}).get("pretrained", {}).get(file)
+    files = [other for other in pretrained if pretrained[other] == digest]
+    return values | {WEIGHTS_KEY: files[0]} if files and file not in files else values
+
+
+def _best_of(
+    sweep: SweepConfig, name: str, source: str, pretrained: Mapping[str, str], warnings: list[str]
+) -> list[InitialPoint]:
     state = load_earlier_sweep(sweep, name, source)
     best = state.finished()[:TRIALS_PER_SWEEP]
     if not best:
         raise InputError(f"{source}: {name} has no full-length trial: name another sweep.")
     points = []
     for trial in best:
-        values = state.header.spec | trial.parameters
+        values = earlier_values(state, trial, pretrained)
         parameters = sweep.space.complete(values)
         try:
-            _require_bundles(sweep, parameters, spec_values(values), f"trial {name}/{trial.number} is left out")
+            _require_bundles(sweep, parameters, values, f"trial {name}/{trial.number} is left out")
             _check(sweep, parameters, f"trial {name}/{trial.number} is left out")
             points.append(InitialPoint(parameters, f"{name}/{trial.number}"))
         except InputError as error:

@@ -54,18 +54,30 @@ def _expand(key: str, bundles: Any, errors: list[str]) -> dict[str, Any]:
     names: list[str] = []
     ranges: dict[str, list[dict[str, Any]]] = {}
     for index, bundle in enumerate(bundles):
-        entries = {canonical_key(str(name)): entry for name, entry in bundle.items() if name != "name"}
         try:
+            entries = _entries(bundle)
             name = _name(bundle.get("name"), entries)
             if name in names:
                 raise ValueError(f"another one is named {name}: give each a different `name`.")
-            for other, entry in entries.items():
-                ranges.setdefault(other, []).extend(_conditional(other, entry, {key: name}))
+            branches = {other: _conditional(other, entry, key, name) for other, entry in entries.items()}
+            for other in branches:
+                ranges.setdefault(other, []).extend(branches[other])
             names.append(name)
         except ValueError as error:
             errors.append(f"{key}.{index}: {error}")
     category = {"choice": names} if len(names) > 1 else {"value": next(iter(names), None)}
     return {key: category} | {other: parts[0] if len(parts) == 1 else parts for other, parts in ranges.items()}
+
+
+def _entries(bundle: Mapping[Any, Any]) -> dict[str, Any]:
+    """Return the entries of a bundle by their usual spelling."""
+    entries: dict[str, Any] = {}
+    for key, entry in bundle.items():
+        if (name := canonical_key(str(key))) in entries:
+            raise ValueError(f"{key} is given twice (an alias is a second spelling): keep one of them.")
+        if name != "name":
+            entries[name] = entry
+    return entries
 
 
 def _name(name: Any, entries: Mapping[str, Any]) -> str:
@@ -84,8 +96,8 @@ def _name(name: Any, entries: Mapping[str, Any]) -> str:
     return str(name)
 
 
-def _conditional(key: str, entry: Any, condition: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Return the ranges of a key in a bundle, each with the bundle as a condition."""
+def _conditional(key: str, entry: Any, bundle_key: str, name: str) -> list[dict[str, Any]]:
+    """Return the ranges of a key in the bundle with a name, each with the bundle as a condition."""
     if isinstance(entry, Mapping):
         branches = [entry]
     elif isinstance(entry, list) and entry and all(isinstance(part, Mapping) for part in entry):
@@ -94,7 +106,9 @@ def _conditional(key: str, entry: Any, condition: Mapping[str, str]) -> list[dic
         branches = [{"value": entry}]
     if faulty := next((branch for branch in branches if not isinstance(branch.get("when", {}), Mapping)), None):
         raise ValueError(f"{key}: when = {faulty['when']!r}: write conditions, such as {{train.optim.name: SGD}}.")
-    return [{**branch, "when": {**condition, **branch.get("when", {})}} for branch in branches]
+    if any(bundle_key in branch.get("when", {}) for branch in branches):
+        raise ValueError(f"{key}: its `when` names {bundle_key}, but a bundle's keys apply in {name} only: remove it.")
+    return [{**branch, "when": {bundle_key: name, **branch.get("when", {})}} for branch in branches]
 
 
 def matching_bundle(
@@ -102,8 +116,8 @@ def matching_bundle(
 ) -> str | None:
     """Return the name of the bundle that has some values, None if no bundle has them.
 
-    A bundle has them if each of its fixed values is equal. Of several such bundles it is the spec's, otherwise the
-    first whose ranges have the values, otherwise the first one.
+    A bundle has them if each of its fixed values is equal. Of several such bundles those are preferred whose ranges
+    have the values. Of these it is the spec's, otherwise the first one.
 
     Args:
         key: `bundle` or `bundle.LIST`.
@@ -130,6 +144,5 @@ def matching_bundle(
         return True
 
     matches = [name for name in names if has_values(name, fixed_only=True)]
-    if base[key] in matches:
-        return base[key]
-    return next((name for name in matches if has_values(name, fixed_only=False)), next(iter(matches), None))
+    matches = [name for name in matches if has_values(name, fixed_only=False)] or matches
+    return base[key] if base[key] in matches else next(iter(matches), None)

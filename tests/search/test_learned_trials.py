@@ -22,7 +22,7 @@ from reid_tune.sweep.resume import make_header
 from reid_tune.sweep.stages.search import TrialSource
 
 from ..helpers.events import driver_started
-from ..helpers.simulated_driver import drive, make_sweep, outcome
+from ..helpers.simulated_driver import SPEC, drive, make_sweep, outcome
 from ..helpers.simulated_search import LEVELS, MARGIN, NAME, RATE
 
 pytestmark = pytest.mark.usefixtures("no_fsync")
@@ -83,6 +83,32 @@ def test_another_value_of_a_key_that_is_not_searched_here_is_another_spec(tmp_pa
     assert [trial["is_same"] for trial in learned_sweeps(constant, DATA)[0][0].trials] == [
         not trial["is_same"] for trial in learned.trials
     ]
+
+
+def test_the_same_file_with_bundles_is_the_same_sweep(tmp_path: Path) -> None:
+    spec = SPEC | {"model": {"backbone": "resnet_50"}}
+    bundles = [{"name": "a", "model.backbone": "resnet_50"}, {"name": "b", "model.backbone": "resnet18"}]
+    search_first(tmp_path, base=spec, bundle=bundles)
+    changed = {"dataset": SPEC["dataset"] | {"num_workers": 3, "val_batch_size": 7}, "re_ranking": {"k1": 9}}
+    (learned,), _ = learned_sweeps(sweep(tmp_path, base=spec | changed, bundle=bundles), DATA)
+    assert learned.left_out == 0 and all(trial["is_same"] for trial in learned.trials)
+    swapped = [{"name": "a", "model.backbone": "resnet18"}, {"name": "b", "model.backbone": "resnet_50"}]
+    (renamed,), _ = learned_sweeps(sweep(tmp_path, base=spec, bundle=swapped), DATA)
+    backbones = [[trial["parameters"]["model.backbone"] for trial in each.trials] for each in (learned, renamed)]
+    assert len(set(backbones[0])) == 2 and backbones[0] == backbones[1]
+
+
+@pytest.mark.parametrize(
+    ("file", "digest", "is_same"),
+    [("/b.pth", "a", True), ("/b.pth", "b", False), ("/a.pth", "a", True), ("/a.pth", "b", False)],
+)
+def test_weights_are_compared_by_their_contents(tmp_path: Path, file: str, digest: str, is_same: bool) -> None:
+    search_first(tmp_path, base=SPEC | {"model": {"pretrained_model_path": "/a.pth"}})
+    with Journal(tmp_path / "runs" / "first") as journal:
+        journal.emit(StageDone(stage="preflight", result={"pretrained": {"/a.pth": "a"}}))
+    later = sweep(tmp_path, base=SPEC | {"model": {"pretrained_model_path": file}})
+    (learned,), _ = learned_sweeps(later, DATA, {file: digest})
+    assert {trial["is_same"] for trial in learned.trials} == {is_same}
 
 
 def test_configurations_without_a_place_in_the_space_are_left_out_with_their_number(tmp_path: Path) -> None:

@@ -97,6 +97,16 @@ def test_what_is_no_configuration_here_is_left_out_with_the_reason(tmp_path: Pat
     assert len(warnings) == 2 and not any("\n" in warning for warning in warnings)
 
 
+def test_trials_of_an_earlier_sweep_belong_to_the_bundle_with_their_values(tmp_path: Path) -> None:
+    backbone = "model.backbone"
+    bundles = [{"name": "a", backbone: "resnet_50"}, {"name": "b", backbone: "resnet18"}]
+    trials = [({"bundle": "a", backbone: "resnet_50", RATE: 1e-3}, 0.5, "finished")]
+    earlier(tmp_path, trials, bundle=bundles)
+    swapped = [{"name": "a", backbone: "resnet18"}, {"name": "b", backbone: "resnet_50"}]
+    (point,), _ = initial_points(sweep(tmp_path, "first", bundle=swapped))
+    assert (point.parameters["bundle"], point.parameters[backbone]) == ("b", "resnet_50")
+
+
 def test_values_outside_the_ranges_are_tried_but_not_told_to_optuna(tmp_path: Path) -> None:
     later = sweep(
         tmp_path,

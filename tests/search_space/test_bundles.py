@@ -123,6 +123,14 @@ def test_users_name_a_bundle_or_its_values(tmp_path: Path) -> None:
             parse_user_point(sweep, pairs, "enqueue")
 
 
+def test_ranges_tell_bundles_with_equal_fixed_values_apart(tmp_path: Path) -> None:
+    low = {"name": "low", BACKBONE: "resnet_50", RATE: {"loguniform": [1e-4, 5e-4]}}
+    sweep = sweep_of(tmp_path, bundle=[low, low | {"name": "high", RATE: {"loguniform": [1e-3, 1e-2]}}])
+    assert sweep.space.base["bundle"] == "low"
+    names = [parse_user_point(sweep, {RATE: rate}, "enqueue")["bundle"] for rate in (2e-4, 5e-3, 0.1)]
+    assert names == ["low", "high", "low"]
+
+
 def test_bundles_with_the_same_values_train_the_same_model(tmp_path: Path) -> None:
     twin = SMALL | {"name": "twin", RATE: {"loguniform": [5e-4, 1e-2]}}
     sweep = sweep_of(tmp_path, bundle=[SMALL, twin])
@@ -152,6 +160,11 @@ def test_paths_of_weights_are_absolute(tmp_path: Path, monkeypatch: pytest.Monke
         ({"bundle": [{RATE: {"uniform": [0, 1]}}]}, "bundle.0: its name cannot be derived"),
         ({"bundle": [SMALL, SMALL]}, "bundle.1: another one is named small"),
         ({"bundle": [SMALL | {"name": "a/b"}]}, "bundle.0: name = 'a/b'"),
+        ({"bundle": [SMALL | {"train.optim.steps": [2], "train.optim.lr_steps": [3]}]}, "bundle.0: .* is given twice"),
+        (
+            {"bundle": [SMALL, LARGE | {HEIGHT: {"value": 224, "when": {"bundle": "small"}}}]},
+            f"bundle.1: {HEIGHT}: its `when` names bundle",
+        ),
         ({"bundle": [SMALL | {RATE: {"uniform": [1, 0]}}]}, f"{RATE}: uniform = .* low must be below high"),
         ({"bundle": [SMALL | {"model.backbones": "x"}]}, "model.backbones: the spec has no such key"),
         ({"bundle": [SMALL, LARGE], "space": {RATE: {"uniform": [0, 1]}}}, f"space.{RATE} is also in a bundle"),
@@ -168,6 +181,16 @@ def test_faulty_bundles(tmp_path: Path, values: dict[str, Any], message: str) ->
     with pytest.raises(InputError, match=message) as caught:
         make_sweep(tmp_path, **{"space": NAMES} | values)
     assert "Traceback" not in str(caught.value) and not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("bundles", [[SMALL], [SMALL, LARGE]])
+def test_a_faulty_condition_is_one_error(bundles: list[Any]) -> None:
+    errors: list[str] = []
+    entries = expand_bundles([*bundles, {"name": "x", "model.neck": "no", MOMENTUM: {"value": 1, "when": 3}}], errors)
+    assert errors == [
+        f"bundle.{len(bundles)}: {MOMENTUM}: when = 3: write conditions, such as {{train.optim.name: SGD}}."
+    ]
+    assert not {MOMENTUM, "model.neck"} & entries.keys()
 
 
 def test_all_faults_of_a_file_are_named_at_once(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """Preflight: check everything that can be checked before the first trial starts."""
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import Any
@@ -97,7 +97,7 @@ def run_preflight(sweep: SweepConfig, stages: Collection[str], address: str | No
             warnings.append(f"{shared} test identities are in the training set: the test score will be meaningless.")
     warnings += filter(None, [describe_accounts(accounts, POSSIBLE_IMAGES)])
     list_settings(sweep)
-    points, learned, earlier_warnings = _earlier_sweeps(sweep) if "preflight" in stages else ([], [], [])
+    points, learned, earlier_warnings = _earlier_sweeps(sweep, pretrained) if "preflight" in stages else ([], [], [])
     return PreflightResult(
         rungs := _rungs(sweep, samples),
         fmean(map(rungs.delay, map(plain_values, samples))),
@@ -112,11 +112,13 @@ def run_preflight(sweep: SweepConfig, stages: Collection[str], address: str | No
     )
 
 
-def _earlier_sweeps(sweep: SweepConfig) -> tuple[list[InitialPoint], list[LearnedSweep], list[str]]:
+def _earlier_sweeps(
+    sweep: SweepConfig, pretrained: Mapping[str, str]
+) -> tuple[list[InitialPoint], list[LearnedSweep], list[str]]:
     """Return warm starts, the sweeps to learn from, and warnings; a resume finds them in the log."""
-    points, warm_start_warnings = initial_points(sweep)
+    points, warm_start_warnings = initial_points(sweep, pretrained)
     data = fingerprint(*sweep.experiment.dataset.train_folders) if sweep.file.search.learn_from else None
-    learned, learn_warnings = learned_sweeps(sweep, data)
+    learned, learn_warnings = learned_sweeps(sweep, data, pretrained)
     return points, learned, warm_start_warnings + learn_warnings
 
 
