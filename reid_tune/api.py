@@ -14,7 +14,7 @@ from reid_tune.checkpoints.filenames import newest_checkpoint
 from reid_tune.config.experiment import Experiment
 from reid_tune.config.load import with_parameters
 from reid_tune.errors import InputError
-from reid_tune.journal.costs import run_hours
+from reid_tune.journal.costs import CostLedger
 from reid_tune.journal.event_log import EVENTS, read_events
 from reid_tune.journal.progress import read_sweep
 from reid_tune.journal.s3_reader import snapshot_for_reading
@@ -145,7 +145,7 @@ class SweepResult:
 
     @cached_property
     def _hours(self) -> dict[str, float]:
-        return run_hours(read_events(self.folder / EVENTS))
+        return CostLedger(read_events(self.folder / EVENTS)).run_hours
 
     @property
     def _columns(self) -> list[str]:

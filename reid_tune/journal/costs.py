@@ -16,7 +16,7 @@ from reid_tune.journal.events import (
     WorkerStarted,
 )
 
-__all__ = ["Cost", "CostLedger", "EpochTiming", "TimingEstimator", "run_hours"]
+__all__ = ["Cost", "CostLedger", "EpochTiming", "TimingEstimator"]
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Cost:
 
 
 class CostLedger:
-    """Cost of each stage of a log.
+    """Cost of each stage of a log, and hours of each run.
 
     A stage's hours are those between its first and its last event. A run's hours are those from the start of an
     attempt's workers to the next attempt, its failure or the run's end, times the CPUs and GPUs that the attempt holds.
@@ -46,9 +46,13 @@ class CostLedger:
 
     Args:
         events: Events to start with.
+
+    Attributes:
+        run_hours: Hours of all attempts by run, until the last event.
     """
 
     def __init__(self, events: Iterable[Event] = ()) -> None:
+        self.run_hours: dict[str, float] = {}
         self._stages: dict[str, Cost] = {}
         self._running: dict[str, tuple[str, Cost]] = {}  # by run: its stage, and the cost of an hour
         self._waiting: dict[str, tuple[str, Cost]] = {}  # the same for runs whose workers have not started
@@ -62,6 +66,8 @@ class CostLedger:
         if isinstance(event, DriverStarted):
             self._stage, self._running, self._waiting = None, {}, {}
         self._stages = self.by_stage(event.time)
+        for run in self._running:
+            self.run_hours[run] = self.run_hours.get(run, 0.0) + self._hours_until(event.time)
         self._last_time = event.time
         match event:
             case StageStarted():
@@ -84,7 +90,7 @@ class CostLedger:
         Args:
             now: Time in seconds since the epoch until which what is running counts; by default that of the last event.
         """
-        hours = max(0.0, (self._last_time if now is None else now) - self._last_time) / 3600
+        hours = self._hours_until(self._last_time if now is None else now)
         costs = dict(self._stages)
         driver = [(self._stage, Cost(hours=1.0))] if self._stage is not None else []
         waiting = [(stage, Cost(waiting_hours=1.0)) for stage, _ in self._waiting.values()]
@@ -92,36 +98,13 @@ class CostLedger:
             costs[stage] = costs.get(stage, Cost()) + hourly_cost * hours
         return costs
 
+    def _hours_until(self, time: float) -> float:
+        """Return the hours since the last event, none where the clock was set back."""
+        return max(0.0, time - self._last_time) / 3600
+
     def total(self, now: float | None = None) -> Cost:
         """Return the sum over all stages; for `now` see `by_stage`."""
         return sum(self.by_stage(now).values(), Cost())
-
-
-def run_hours(events: Iterable[Event]) -> dict[str, float]:
-    """Return the hours that all attempts of each run took, counted as `CostLedger` does."""
-    hours: dict[str, float] = {}
-    waiting: set[str] = set()  # runs whose workers have not started
-    begun: dict[str, float] = {}  # by run whose workers have started
-    last_time = 0.0
-    for event in events:
-        ended = list(begun) if isinstance(event, DriverStarted) else []
-        if isinstance(event, AttemptStarted | RunRetried | RunEnded) and event.run in begun:
-            ended, last_time = [event.run], event.time
-        for run in ended:
-            hours[run] = hours.get(run, 0.0) + (last_time - begun.pop(run)) / 3600
-        if isinstance(event, DriverStarted):
-            waiting.clear()
-        elif isinstance(event, AttemptStarted):
-            waiting.add(event.run)
-        elif isinstance(event, RunRetried | RunEnded):
-            waiting.discard(event.run)
-        elif isinstance(event, WorkerStarted | EpochReported) and event.run in waiting:
-            waiting.remove(event.run)
-            begun[event.run] = event.time
-        last_time = event.time
-    for run, start in begun.items():
-        hours[run] = hours.get(run, 0.0) + (last_time - start) / 3600
-    return hours
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from reid_tune.errors import InfrastructureError, InputError
 from reid_tune.files import atomic_path, check_output_file
-from reid_tune.journal.costs import run_hours
+from reid_tune.journal.costs import CostLedger
 from reid_tune.journal.event_log import EVENTS, read_events
 from reid_tune.journal.state import RunState, SweepState, replay
 from reid_tune.search.study_columns import StudyColumns
@@ -51,7 +51,7 @@ def export_study(folder: Path, path: Path) -> int:
         raise InputError(f"{path} exists already: name a new file, or remove this one.")
     events = read_events(folder / EVENTS)
     state = replay(events)
-    trials = list(_frozen_trials(state, space, run_hours(events), folder.absolute()))
+    trials = list(_frozen_trials(state, space, CostLedger(events).run_hours, folder.absolute()))
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     with atomic_path(path) as temporary:
         try:

@@ -154,6 +154,21 @@ def test_nothing_counts_while_no_driver_works() -> None:
     assert ledger.by_stage(now=103 * hour) == {"search": Cost(hours=6, gpu_hours=1, cpu_hours=12)}
 
 
+def test_hours_of_runs_are_never_negative() -> None:
+    """The clock is set back by two hours while the run trains."""
+    run = trial_run(0)
+    log = [driver(0), attempt(5 * HOUR, run), worker(5 * HOUR, run), report(6 * HOUR, run), report(4 * HOUR, run, 2)]
+    assert CostLedger([*log, ended(5 * HOUR, run)]).run_hours == {run: 2}
+    assert CostLedger([*log, driver(9 * HOUR), attempt(9 * HOUR, run)]).run_hours == {run: 1}
+
+
+@given(events=logs())
+def test_hours_of_runs_are_the_cpu_hours_of_runs_with_one_cpu(events: Log) -> None:
+    log = [replace(event, cpus=1) if isinstance(event, AttemptStarted) else event for event in events]
+    ledger = CostLedger(log)
+    assert sum(ledger.run_hours.values()) == pytest.approx(ledger.total().cpu_hours, abs=1e-9)
+
+
 def test_waiting_for_resources_is_not_billed_and_does_not_slow_a_start() -> None:
     run = trial_run(0)
     log = [driver(0), stage(0, "search", done=False), attempt(0, run, 2, 1)]
