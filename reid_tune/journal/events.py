@@ -158,11 +158,13 @@ class SpaceChanged(EventRecord):
     Attributes:
         space: Section `space` of the search-space file from now on.
         weights: By reference to pretrained weights, such as `models:/NAME@ALIAS`, the file that replaces it.
+        pretrained: By file of pretrained weights, of the spec and of the space, its SHA-256 digest.
     """
 
     kind = "space"
     space: dict[str, Any]
     weights: dict[str, str]
+    pretrained: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,7 @@ from reid_tune.data.fingerprint import fingerprint
 from reid_tune.errors import InputError
 from reid_tune.storage.download_cache import ensure_local_file
 
-__all__ = ["collect_environment", "processor_name", "training_file_digests"]
+__all__ = ["collect_environment", "processor_name", "training_file_digests", "weights_digest"]
 
 PACKAGES = ("reid-tune", "torch", "torchvision", "timm", "ray", "optuna", "mlflow", "numpy")
 _DATA, _WEIGHTS = "training data", "pretrained weights"
@@ -65,11 +65,17 @@ def training_file_digests(experiment: Experiment, weights: Iterable[str] = ()) -
     """
     digests = {_DATA: fingerprint(*experiment.dataset.train_folders)}
     if experiment.model.pretrained_model_path:
-        digests[_WEIGHTS] = _sha256(ensure_local_file(experiment.model.pretrained_model_path))
-    return digests | {f"{_WEIGHTS} {file}": _sha256(ensure_local_file(file)) for file in weights}
+        digests[_WEIGHTS] = weights_digest(experiment.model.pretrained_model_path)
+    return digests | {f"{_WEIGHTS} {file}": weights_digest(file) for file in weights}
 
 
-def _sha256(path: Path) -> str:
+def weights_digest(file: str) -> str:
+    """Return the SHA-256 digest of a file of pretrained weights.
+
+    Raises:
+        InputError: The file cannot be read.
+    """
+    path = ensure_local_file(file)
     try:
         stat = path.stat()
         return _file_sha256(path, stat.st_size, stat.st_mtime_ns)

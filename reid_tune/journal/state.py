@@ -156,6 +156,10 @@ class SweepState:
             case SpaceChanged():
                 sweep, weights = self.header.sweep | {"space": event.space}, self.header.weights | event.weights
                 self.first_event = replace(self.header, sweep=sweep, weights=weights)
+                if "preflight" in self.stages:
+                    preflight = self.stages["preflight"]
+                    pretrained = preflight.get("pretrained", {}) | event.pretrained
+                    self.stages["preflight"] = preflight | {"pretrained": pretrained}
             case StageStarted():
                 self.stage_starts[event.stage] = event.time
             case StageDone():

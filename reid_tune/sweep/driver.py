@@ -85,7 +85,7 @@ class SweepDriver:
             record_driver_start(self.sweep, self.journal)
             if redone:
                 reopen_stages(self.journal, redone)
-            record_space_change(self.sweep, self.journal)
+            record_space_change(self.sweep, self.journal, self.checks.pretrained)
             with track_sweep(self.sweep, self.journal, self.console) as sender:
                 self.view.tracking = lambda: sender.lag_message
                 for stage in stages:

@@ -231,8 +231,13 @@ def record_driver_start(sweep: SweepConfig, journal: Journal, environment: dict[
     )
 
 
-def record_space_change(sweep: SweepConfig, journal: Journal) -> None:
-    """Record a change of the space unless the search has ended; call it after `reopen_stages`."""
+def record_space_change(sweep: SweepConfig, journal: Journal, pretrained: Mapping[str, str]) -> None:
+    """Record a change of the space unless the search has ended; call it after `reopen_stages`.
+
+    Args:
+        pretrained: Digest of each file of pretrained weights.
+    """
     if "search" not in journal.state.stages and space_changes(sweep, journal.state):
         space = sweep.file.model_dump(mode="json")["space"]
-        journal.emit(SpaceChanged(space=space, weights=dict(sweep.weights_references)))
+        weights = dict(sweep.weights_references)
+        journal.emit(SpaceChanged(space=space, weights=weights, pretrained=dict(pretrained)))

@@ -109,7 +109,7 @@ def test_an_event_that_the_text_does_not_show_changes_nothing(kind: str) -> None
 def test_all_other_events_of_a_sweep_change_the_text(events: list[Event]) -> None:
     made = SweepPage()
     changing = {event.kind for event in events if made.apply(event)}
-    for event in (StagesReopened(stages=["test"], runs=[]), SpaceChanged(space={}, weights={})):
+    for event in (StagesReopened(stages=["test"], runs=[]), SpaceChanged(space={}, weights={}, pretrained={})):
         assert made.apply(event) is True
         changing.add(event.kind)
     others = KINDS.keys() - UNCHANGING.keys() - {"train", "epoch", "registered"}

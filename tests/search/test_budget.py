@@ -287,7 +287,7 @@ def test_patience_begins_again_in_another_space(tmp_path: Path) -> None:
         if number == 2:
             assert play.tracker.next_trial_limit() == "patience"
             play.now += 1
-            play.emit(SpaceChanged(space={}, weights={}))
+            play.emit(SpaceChanged(space={}, weights={}, pretrained={}))
         assert play.tracker.next_trial_limit() == ("patience" if number == 4 else None)
 
 

@@ -75,7 +75,7 @@ def test_a_reference_of_an_accepted_space_is_copied_once_and_stays(
         pinned_pretrained_weights(wider, recorded_weights(read_events(log))) as pinned,
         Journal(sweep.folder) as journal,
     ):
-        record_space_change(pinned, journal)
+        record_space_change(pinned, journal, {})
         files = pinned.weights
     assert files[:1] == first and [Path(file).read_text() for file in files] == [PEOPLE, OTHERS]
     monkeypatch.setattr(pretrained, "resolve_model", None)

@@ -155,11 +155,12 @@ def test_a_search_that_its_space_ended_continues_in_another_one(tmp_path: Path, 
     else:
         assert redone == STAGES[1:] and unsearched_space(wider, state, redone) == ""
     with Journal(wider.folder) as journal:
-        record_space_change(wider, journal)
+        record_space_change(wider, journal, {"/b.pth": "2"})
         assert space_changes(wider, journal.state), "it is not recorded while the search has ended"
         reopen_stages(journal, STAGES[1:])
-        record_space_change(wider, journal)
+        record_space_change(wider, journal, {"/b.pth": "2"})
         assert not space_changes(wider, journal.state)
+        assert journal.state.stages["preflight"]["pretrained"] == {"/b.pth": "2"}
 
 
 @pytest.mark.parametrize("sampler", ["auto", "tpe", "random"])
@@ -171,7 +172,7 @@ def test_a_search_continues_in_an_accepted_space(tmp_path: Path, sampler: str) -
     now = make_sweep(tmp_path / "b", space=WIDER | NEW_KEY, budget={"trials": 14}, **settings)
     with Journal(tmp_path / "sweep") as journal:
         record_driver_start(now, journal, {})
-        record_space_change(now, journal)
+        record_space_change(now, journal, {})
         assert journal.state.header.sweep["space"] == WIDER | NEW_KEY
         drive(TrialSource(now, journal, Rungs()))
         found = outcome(journal)
@@ -186,7 +187,7 @@ def test_a_search_continues_in_an_accepted_space(tmp_path: Path, sampler: str) -
         (folder / "events.jsonl").write_bytes(b"".join(lines[:end]))
         with Journal(folder) as journal:
             record_driver_start(now, journal, {})
-            record_space_change(now, journal)
+            record_space_change(now, journal, {})
             drive(TrialSource(now, journal, Rungs()))
             assert outcome(journal) == found
         content = (folder / "events.jsonl").read_bytes()

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from reid_tune.config.experiment import Experiment
 from reid_tune.config.model import pretrained_choice
 from reid_tune.errors import InputError
+from reid_tune.journal.provenance import weights_digest
 from reid_tune.modeling.network import build_seeded_network
 from reid_tune.search_space.load import SweepConfig
 from reid_tune.training.pretrained import load_pretrained
@@ -16,14 +17,15 @@ _MAX_COMBINATIONS = 24
 
 
 def load_weights_of(sweep: SweepConfig, samples: Sequence[Experiment]) -> tuple[dict[str, str], list[str]]:
-    """Load the weights of each combination of backbone and weights into its network.
+    """Load the weights of the combinations of backbone and weights in the samples into their networks.
 
     Args:
         sweep: Sweep with the spec.
         samples: Specs of the space.
 
     Returns:
-        The SHA-256 digest of each file, and a warning if there are too many combinations to load all.
+        The SHA-256 digest of each file that the spec or the space names, and a warning if there are too many
+        combinations to load all.
 
     Raises:
         InputError: a file cannot be read, or does not fit its backbone.
@@ -34,11 +36,9 @@ def load_weights_of(sweep: SweepConfig, samples: Sequence[Experiment]) -> tuple[
         if pretrained_choice(model) and model.pretrained_model_path:
             key = (model.backbone, model.pretrained_model_path, model.pretrain_choice)
             combinations.setdefault(key, experiment)
-    digests: dict[str, str] = {}
     for experiment in list(combinations.values())[:_MAX_COMBINATIONS]:
-        loaded = load_pretrained(build_seeded_network(experiment.model, 0, 0), experiment, ())
-        if loaded:
-            digests[str(experiment.model.pretrained_model_path)] = loaded.sha256
+        load_pretrained(build_seeded_network(experiment.model, 0, 0), experiment, ())
+    digests = {file: weights_digest(file) for file in sweep.weights}
     omitted = len(combinations) - _MAX_COMBINATIONS
     if omitted <= 0:
         return digests, []
@@ -48,11 +48,11 @@ def load_weights_of(sweep: SweepConfig, samples: Sequence[Experiment]) -> tuple[
 
 
 def require_same_weights(sweep: SweepConfig, before: Mapping[str, str], now: Mapping[str, str]) -> None:
-    """Reject a file of pretrained weights that has changed since the sweep began.
+    """Reject a file of pretrained weights that has changed since the sweep began or its space named the file.
 
     Args:
         sweep: Sweep that is resumed.
-        before: Digest by file when the sweep began.
+        before: Digest by file in the log.
         now: Digest by file.
 
     Raises:
