@@ -86,8 +86,8 @@ class JointSampler(Sampler):
         model = self.earlier.model(list(self.trials.values()), believe_stopped=True)
         random = np.random.default_rng([self.seed, number])
         configurations = draw_candidates(self.encoding, random, model.best)
-        for source in self.earlier.sources:
-            configurations += draw_candidates(self.encoding, random, source.best)[_RANDOM_CANDIDATES:]
+        for _, source in model.weighted_sources:
+            configurations += _draw_near(self.encoding, random, source.best)
         gains = _gains(model, self.encoding.points(configurations, [0.0] * len(configurations)))
         yield from (configurations[index] for index in np.argsort(-gains, kind="stable"))
 
@@ -96,15 +96,23 @@ def draw_candidates(
     encoding: SpaceEncoding, random: np.random.Generator, best: Sequence[ObservedTrial]
 ) -> list[dict[str, Any]]:
     """Return random configurations and configurations near the best trials, which may break the constraints."""
+    positions = random.random((_RANDOM_CANDIDATES, encoding.dimensions))
+    return [encoding.configuration(position) for position in positions] + _draw_near(encoding, random, best)
+
+
+def _draw_near(
+    encoding: SpaceEncoding, random: np.random.Generator, best: Sequence[ObservedTrial]
+) -> list[dict[str, Any]]:
     dimensions = encoding.dimensions
-    positions = [random.random((_RANDOM_CANDIDATES, dimensions))]
+    configurations = list[dict[str, Any]]()
     for trial in best[:_NEAR_TRIALS]:
         center = encoding.position(trial.configuration, random.random(dimensions))
         shape = (_NEAR_CANDIDATES, dimensions)
         steps = random.normal(0, _STEP, shape) * (random.random(shape) < _STEP_PROBABILITY)
         redrawn = random.random(shape) < _REDRAW_PROBABILITY
-        positions.append(np.where(redrawn, random.random(shape), np.clip(center + steps, 0, 1)))
-    return [encoding.configuration(position) for position in np.concatenate(positions)]
+        positions = np.where(redrawn, random.random(shape), np.clip(center + steps, 0, 1))
+        configurations += map(encoding.configuration, positions)
+    return configurations
 
 
 def _gains(model: TrialModel, candidates: Points) -> np.ndarray:

@@ -107,11 +107,15 @@ class TrialModel:
     def predict(self, points: Points) -> tuple[np.ndarray, np.ndarray]:
         """Return means and standard deviations [n] of the noiseless scores at points."""
         means, deviations = self.process.predict(points)
-        for weight, source in zip(self.weights, self._sources, strict=True):
-            if weight > 0:
-                source_means, source_deviations = source.predict(points)
-                means, deviations = means + weight * source_means, np.hypot(deviations, weight * source_deviations)
+        for weight, source in self.weighted_sources:
+            source_means, source_deviations = source.predict(points)
+            means, deviations = means + weight * source_means, np.hypot(deviations, weight * source_deviations)
         return means, deviations
+
+    @property
+    def weighted_sources(self) -> list[tuple[float, "TrialModel"]]:
+        """The weights above 0 and their sources."""
+        return [pair for pair in zip(self.weights.tolist(), self._sources, strict=True) if pair[0] > 0]
 
     def _expected(self, trial: ObservedTrial) -> float:
         epoch = max(trial.scores)
@@ -146,9 +150,8 @@ class TrialModel:
         points = full_length_points([trial for trial, _, _ in rows])
         values = np.array([value for _, _, value in rows])
         scale = None
-        for weight, source in zip(self.weights, self._sources, strict=True):
-            if weight > 0:
-                values = values - weight * source.predict(points)[0]
+        for weight, source in self.weighted_sources:
+            values = values - weight * source.predict(points)[0]
         if self._sources:  # Few scores that the sources explain by chance must not make the process certain.
             spread = np.mean([source.spread for source in self._sources])
             count = len(self.best)
