@@ -10,6 +10,7 @@ from typing import Any
 from reid_tune.config.experiment import canonical_key
 from reid_tune.config.keys import nearest_key
 from reid_tune.search_space.schema import COST_METRICS
+from reid_tune.search_space.weights import WEIGHTS_KEY
 
 __all__ = ["Constraint", "parse_constraint"]
 
@@ -79,6 +80,8 @@ def parse_constraint(text: str, spec_keys: Collection[str]) -> Constraint:
         with warnings.catch_warnings(action="ignore"):  # Python's compiler warns about some texts
             tree = ast.parse(text.strip(), mode="eval")
         evaluate = _build(tree.body, spec_keys, keys)
+        if WEIGHTS_KEY in keys:  # Paths become absolute, and references become files.
+            raise ValueError(f"{WEIGHTS_KEY} cannot be compared: put the weights into bundles and name those.")
     except (SyntaxError, MemoryError, RecursionError, UnicodeError):
         example = "such as train.optim.gamma < 0.5"
         raise ValueError(f"constraints: {_shorten(text)!r} is not an expression, {example}.") from None

@@ -24,7 +24,7 @@ _FOLDER = "pretrained"
 
 @contextmanager
 def pinned_pretrained_weights(sweep: SweepConfig, recorded: Mapping[str, str]) -> Iterator[SweepConfig]:
-    """Yield the sweep with files instead of references such as `models:/NAME@ALIAS`, in its spec and its space.
+    """Yield the sweep with files instead of references such as `models:/NAME@ALIAS`: in spec, space and `start_from`.
 
     A sweep that has begun keeps the files of its log, even if the references name other models now. The files of other
     references are copied to the sweep's folder, where every node finds them. A copy is removed after the block unless
@@ -85,7 +85,10 @@ def _with(sweep: SweepConfig, files: Mapping[str, str]) -> SweepConfig:
     """Return the sweep with files in place of references."""
     weights = sweep.experiment.model.pretrained_model_path
     experiment = with_parameters(sweep.experiment, {WEIGHTS_KEY: files.get(weights or "", weights)}, "the sweep")
-    file = sweep.file.model_copy(update={"space": replace_texts(sweep.file.space, files)})
+    search, space = sweep.file.search, replace_texts(sweep.file.space, files)
+    if not isinstance(search.start_from, str):
+        search = search.model_copy(update={"start_from": tuple(replace_texts(search.start_from, files))})
+    file = sweep.file.model_copy(update={"space": space, "search": search})
     space, re_ranking = parse_spaces(file.space, file.constraints, plain_values(experiment), str(sweep.source))
     return replace(
         sweep, file=file, space=space, re_ranking=re_ranking, experiment=experiment, weights_references=dict(files)

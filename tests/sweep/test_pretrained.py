@@ -9,7 +9,7 @@ import pytest
 from reid_tune.errors import InputError
 from reid_tune.journal.event_log import EVENTS, read_events
 from reid_tune.journal.journal import Journal
-from reid_tune.search.warm_start import parse_user_point
+from reid_tune.search.warm_start import initial_points, parse_user_point
 from reid_tune.search_space.load import load_sweep
 from reid_tune.search_space.recorded import load_recorded_sweep
 from reid_tune.sweep import pretrained
@@ -84,3 +84,13 @@ def test_a_reference_of_an_accepted_space_is_copied_once_and_stays(
             PEOPLE,
             OTHERS,
         }
+
+
+def test_start_points_have_the_copies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pretrained, "resolve_model", resolver(tmp_path))
+    search = {"sampler": "random", "start_from": [{WEIGHTS: OTHERS}]}
+    sweep = load_sweep(write_sweep(tmp_path, bundle=BUNDLES, space=SPACE, search=search))
+    with pinned_pretrained_weights(sweep, {}) as pinned:
+        (point,), _ = initial_points(pinned)
+        assert point.parameters["bundle"] == "others"
+        assert point.parameters[WEIGHTS] == pinned.weights_references[OTHERS]
