@@ -18,6 +18,7 @@ __all__ = ["Forecast", "Forecaster", "forecast_of"]
 _NORMAL_95 = 1.96
 # A single forecast of a small gain is often followed by larger ones, when a trial has surprised the model.
 _AGREEING = 3
+_MAX_COSTS = 20  # evaluations of constraints on costs for one forecast
 _KEPT = 2 * _AGREEING  # forecasts, so that the last ones are there after the next end
 
 
@@ -101,8 +102,8 @@ def _expected_gains(
 ) -> tuple[float, float]:
     """Return the largest expected gain of a new configuration, and the largest one for its length.
 
-    The configurations satisfy the constraints, which are evaluated for those with the largest gains until one passes:
-    each network of a constraint on costs takes 0.1 to 0.3 s.
+    The configurations satisfy the constraints. Those on costs, for which each network takes 0.1 to 0.3 s, are evaluated
+    for at most _MAX_COSTS configurations; if none of them passes, the gain of the next one is an upper bound.
     """
     random = np.random.default_rng([state.header.sweep["search"]["seed"], len(runs)])
     tried = [run.parameters for run in runs]
@@ -117,7 +118,11 @@ def _expected_gains(
 
     def largest(values: np.ndarray) -> float:
         order = np.argsort(-values, kind="stable")
-        return next((float(values[index]) for index in order if recorded.space.allows(candidates[index])), 0.0)
+        possible = (index for index in order if recorded.space.allows(candidates[index], with_costs=False))
+        for tested, index in enumerate(possible):
+            if tested == _MAX_COSTS or recorded.space.allows(candidates[index]):
+                return float(values[index])
+        return 0.0
 
     return largest(gains), largest(gains / (lengths / full_length))
 
