@@ -86,19 +86,20 @@ def test_outages_of_the_bucket_and_of_mlflow_lose_nothing(
             for point, (server, outage) in zip(points, outages.values(), strict=True):
                 wait_for_suspension(sweep, driver, point)
                 outage(sweep, driver, server)
-            assert sweep.wait_for_end(driver) == 0, sweep.stderr
-        assert "Traceback" not in sweep.stderr, sweep.stderr
-        if "--resume auto" in sweep.stderr or "sync" in sweep.stderr:
+            status = sweep.wait_for_end(driver)
+        # A fast machine registers the model while MLflow's server is still unreachable.
+        assert status in (0, 3) and "Traceback" not in sweep.stderr, f"status {status}: {sweep.stderr}"
+        if status or "sync" in sweep.stderr:
             sweep.finish()
         sweep.require_as(calm)
 
 
 def _kill(sweep: ChaosSweep, driver: Any, server: MlflowProcess | S3Process) -> None:
-    """Kill a server, and start it again when requests have failed."""
+    """Kill a server, and start it again when requests have failed, or when they have ended the sweep."""
     server.kill()
     with hanging_up(server.port) as connections:
         driver.send_signal(signal.SIGCONT)
-        sweep.wait_for("requests fail", lambda: connections() >= REQUESTS, driver)
+        sweep.wait_for("requests fail", lambda: connections() >= REQUESTS or driver.poll() is not None)
     server.start()
 
 
