@@ -43,6 +43,8 @@ def test_a_clock_that_jumps_by_days_changes_nothing(make_sweep: MakeSweep, calm:
                 _set_clock(clock, days)
                 driver.send_signal(signal.SIGCONT)
             assert sweep.wait_for_end(driver) == -signal.SIGKILL, sweep.stderr
+        for name in ("faketime_shm", "sem.faketime_sem"):  # libfaketime cannot remove those of a killed process.
+            Path(f"/dev/shm/{name}_{driver.pid}").unlink(missing_ok=True)
         _set_clock(clock, LAST)
         sweep.finish()
         assert _jumps(sweep) == [1, -2, 2, -2]
