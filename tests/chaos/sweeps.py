@@ -191,10 +191,12 @@ class ChaosSweep(Bench):
         assert not (runs / "driver.json").exists() and not (runs / "ray").exists()
 
     def kill_all(self) -> None:
-        """Kill all processes of the sweep."""
-        for process in self.processes():
-            with suppress(psutil.Error):
-                process.send_signal(signal.SIGKILL)
+        """Kill all processes of the sweep, also those of Ray whose title hides their environment from psutil."""
+        mark = f"{MARK}={self.mark}".encode()
+        for folder in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                if mark in (folder / "environ").read_bytes():
+                    os.kill(int(folder.name), signal.SIGKILL)
 
     def _mlflow(self, sweep: str) -> dict[str, Any]:
         from mlflow import MlflowClient
