@@ -49,7 +49,7 @@ def run(script: str, folder: Path, *arguments: str, without: tuple[str, ...] = A
 
 def row(printed: str, name: str) -> list[str]:
     """The cells of one row of the table after its name."""
-    lines = [line for line in printed.splitlines() if re.match(rf"│ {re.escape(name)}\s", line)]
+    lines = [line for line in printed.splitlines() if re.match(rf"│ {re.escape(name)}[\s,]", line)]
     matches = [line for line in lines if re.match(rf"│ {re.escape(name)} +│", line)] or lines
     assert len(matches) == 1, printed
     return [cell.strip() for cell in matches[0].strip("│").split("│")[1:]]

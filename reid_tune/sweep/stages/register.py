@@ -33,6 +33,7 @@ def register(sweep: SweepConfig, journal: Journal) -> dict[str, Any]:
     Raises:
         InfrastructureError: the tracking server is unreachable.
     """
+    from reid_tune.tracking.mlflow_names import milliseconds
     from reid_tune.tracking.registry.register import register_version
 
     winner = find_finalists(journal)["winner"]
@@ -55,6 +56,7 @@ def register(sweep: SweepConfig, journal: Journal) -> dict[str, Any]:
         description=render_model_card(journal.state, sweep.folder),
         tags=model_version_tags(journal.state),
         set_alias=sweep.file.registry.alias,
+        start=milliseconds(header),
     )
     verdict = registered.verdict
     journal.emit(ModelRegistered(model=sweep.file.registry.model, version=registered.version, alias=registered.alias))

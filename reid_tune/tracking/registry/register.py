@@ -60,6 +60,7 @@ def register_version(
     description: str,
     tags: Mapping[str, str],
     set_alias: str = "champion",
+    start: int | None = None,
 ) -> RegisteredVersion:
     """Register the winner of a sweep as one version; registering the same file of a sweep again returns that version.
 
@@ -75,29 +76,30 @@ def register_version(
         uid: Unique id of the sweep.
         description: Markdown text.
         tags: Tags of the version.
+        start: Milliseconds since the epoch, for a run of the sweep that the store does not have yet.
 
     Raises:
         InputError: the model's name or the alias is not allowed, or a file is missing, damaged or not an ONNX file.
         InfrastructureError: the store does not answer.
     """
-    check_model_name(model)
-    check_alias(set_alias)
-    _require_files(model, files)
+    _check_input(model, set_alias, files)
     repeats = read_repeats(files[CONFIRM_FILE]) if CONFIRM_FILE in files else ()
     with translate_errors(uri):
         connection = open_client(uri)
         key = {SWEEP_TAG: uid, _DIGEST_TAG: file_digest(files[ONNX_FILE])}
         version = _find_registered(connection, model, key)
         if version is None:
-            source, run = _upload(connection, files, sweep, key)
+            source, run = _upload(connection, files, sweep, key, start)
             version = connection.create_model_version(model, source, run, {**tags, **key}, description=description)
         if _ALIAS_TAG not in version.tags:
             _set_alias(connection, version, set_alias, repeats)
         tags = connection.get_model_version(model, str(version.version)).tags
-        return RegisteredVersion(int(version.version), tags[_ALIAS_TAG], _read_verdict(model, tags))
+    return RegisteredVersion(int(version.version), tags[_ALIAS_TAG], _read_verdict(model, tags))
 
 
-def _require_files(model: str, files: Mapping[str, Path]) -> None:
+def _check_input(model: str, alias: str, files: Mapping[str, Path]) -> None:
+    check_model_name(model)
+    check_alias(alias)
     for path in files.values():
         if not Path(path).is_file():
             raise InputError(f"cannot register {model}: there is no file {path}.")
@@ -147,13 +149,13 @@ def _read_verdict(model: str, tags: Mapping[str, str]) -> Verdict:
 
 
 def _upload(
-    connection: "MlflowClient", files: Mapping[str, Path], sweep: str, key: Mapping[str, str]
+    connection: "MlflowClient", files: Mapping[str, Path], sweep: str, key: Mapping[str, str], start: int | None
 ) -> tuple[str, str]:
     """Upload the folder of a version; return its address and the id of the parent run.
 
     The folder's name has the digest, as a sweep whose stages are repeated may register another model.
     """
-    _, run = parent_run(connection, sweep, key[SWEEP_TAG])
+    _, run = parent_run(connection, sweep, key[SWEEP_TAG], start)
     name = f"model-{key[_DIGEST_TAG][:8]}"
     with temporary_folder() as temporary:
         folder = temporary / name
