@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(3600), needs_libfaket
 DAY = 86_400
 APPEND = "driver after reid_tune.journal.event_log:EventLog.append"
 # The events after which the clock jumps, and to which difference from the machine's clock, in days. Then the driver is
-# killed, and continued on a clock that is behind its lease and its log.
+# killed, and continued on a clock that is earlier than its lease and its log.
 JUMPS = {"attempt-trials/0000": 1, "attempt-trials/0001": -1, "stage_started-confirm": 1}
 KILL = f"{APPEND} attempt-refit/winner"
 LAST = -1

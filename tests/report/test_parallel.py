@@ -77,8 +77,8 @@ def test_axes_lines_and_gaps() -> None:
 def test_numbers_have_their_place(entry: Any, values: list[Any], positions: list[float]) -> None:
     trials = [RunState(trial_run(number), {"k": value} if number else {}) for number, value in enumerate(values)]
     scale = Scale.of_parameter(SearchedParameter("k", entry, values[0]), trials)
-    found = [scale.positions.get(number, math.nan) for number in range(len(values))]
-    assert found == pytest.approx(positions, nan_ok=True)
+    drawn = [scale.positions.get(number, math.nan) for number in range(len(values))]
+    assert drawn == pytest.approx(positions, nan_ok=True)
 
 
 def test_of_many_keys_the_most_important_are_drawn() -> None:

@@ -65,8 +65,8 @@ def expected_parameters(state: SweepState, sweep: SweepConfig, run: str) -> dict
     parameters = state.runs[run].parameters
     values = {key: sweep.space.base[key] for key in sweep.space.active_branches(parameters)} | parameters
     steps = values.pop(STEPS)
-    known = {key: value for key, value in values.items() if key in DISTRIBUTIONS}
-    return known | {f"{STEPS}[{index}]": step for index, step in enumerate(steps)}
+    parameters = {key: value for key, value in values.items() if key in DISTRIBUTIONS}
+    return parameters | {f"{STEPS}[{index}]": step for index, step in enumerate(steps)}
 
 
 @pytest.mark.parametrize("file", ["study.log", "a folder/with ? and %41 #.db"])

@@ -25,7 +25,7 @@ def test_a_version_serves_and_holds_every_file_as_it_was(
 ) -> None:
     import mlflow
 
-    assert put(store, files, "round trip", "registered") == RegisteredVersion(1, "champion")
+    assert put(store, files, "round trip", "registered", start=1_700_000_000_000) == RegisteredVersion(1, "champion")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
     model = mlflow.pyfunc.load_model("models:/round trip@champion")
     (image_input,) = model.metadata.signature.inputs
@@ -40,7 +40,8 @@ def test_a_version_serves_and_holds_every_file_as_it_was(
         assert (folder / name).read_bytes() == path.read_bytes()
     version = connection.get_model_version("round trip", "1")
     assert (version.description, version.tags["test/mAP"]) == ("best", "0.9")
-    assert connection.get_run(version.run_id).data.tags["reid_tune.sweep"] == "uid-registered"
+    run = connection.get_run(version.run_id)
+    assert (run.data.tags["reid_tune.sweep"], run.info.start_time) == ("uid-registered", 1_700_000_000_000)
 
 
 def test_the_first_is_champion_the_next_challenger_and_nothing_is_registered_twice(
