@@ -39,7 +39,8 @@ def space_show(
     from reid_tune.tables import format_count, print_table
 
     sweep = load_sweep(file, overrides or [])
-    validate_space(sweep, SAMPLE_COUNT)
+    for warning in validate_space(sweep, SAMPLE_COUNT).warnings:
+        typer.echo(f"warning: {warning}", err=True)
     suggestions = first_suggestions(sweep, samples)
     settings = len(list_settings(sweep))
     if format is not Format.table:

@@ -113,7 +113,7 @@ def _print_plan(sweep: "SweepConfig", until: Stage, address: str | None, format:
         print_result(plan, format, {})
         return
     print_table(plan_table(plan))
-    for line in plan_sentences(plan):
+    for line in plan_sentences(plan, until):
         typer.echo(line)
 
 

@@ -54,7 +54,7 @@ def network_cost(model: Model) -> dict[str, float]:
     return dict(_cost(Model(**{name: getattr(model, name) for name in COST_FIELDS})))
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=16_384)
 def _cost(model: Model) -> dict[str, float]:
     with torch.device("meta"):
         # Without gradients, which the counter would otherwise follow.

@@ -4,9 +4,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from reid_tune.data.account import accounts_from_dict, describe_accounts
+from reid_tune.journal.stages import STAGES, Stage
 from reid_tune.tables import format_duration
 
 __all__ = ["data_sentences", "plan_sentences"]
+
+_WITHOUT_TRAINING: tuple[Stage, ...] = ("rerank", "export", "test", "register")
 
 
 def data_sentences(plan: dict[str, Any]) -> Iterator[str]:
@@ -21,11 +24,12 @@ def data_sentences(plan: dict[str, Any]) -> Iterator[str]:
         yield f"{name}: {account}"
 
 
-def plan_sentences(plan: dict[str, Any]) -> Iterator[str]:
+def plan_sentences(plan: dict[str, Any], until: Stage = STAGES[-1]) -> Iterator[str]:
     """Yield the data, resources and settings of a sweep, and the warnings about them.
 
     Args:
         plan: Result of the stage `preflight`.
+        until: Last stage that is run.
     """
     probe, timing = plan["probe"], plan["timing"]
     yield (
@@ -55,7 +59,9 @@ def plan_sentences(plan: dict[str, Any]) -> Iterator[str]:
     for earlier in plan["learned"]:
         same = sum(trial["is_same"] for trial in earlier["trials"])
         yield f"learns from {earlier['name']}: {len(earlier['trials'])} trials, {same} of them with these data and spec"
-    yield "rerank, export, test and register train nothing and take minutes; on a busy machine everything takes longer"
+    if short := [stage for stage in _WITHOUT_TRAINING if stage in STAGES[: STAGES.index(until) + 1]]:
+        yield f"not in the table, as nothing is trained and minutes are enough: {', '.join(short)}"
+    yield "on a busy machine everything takes longer"
     yield f"folder: {plan['folder']}"
     for warning in plan["warnings"]:
         yield f"warning: {warning}"

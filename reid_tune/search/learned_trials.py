@@ -80,8 +80,8 @@ def learned_sweeps(
         if earlier.left_out:
             count = len(earlier.trials) + earlier.left_out
             warnings.append(
-                f"{earlier.left_out} of {count} trials of {name} are not learned from: this space has no place for "
-                "their configurations."
+                f"learn_from: {earlier.left_out} of {count} trials of {name} left out: "
+                "this space cannot have their values."
             )
     return learned, warnings
 

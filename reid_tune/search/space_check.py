@@ -2,8 +2,7 @@
 
 import itertools
 from collections import Counter
-from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from reid_tune.config.experiment import Experiment
 from reid_tune.config.keys import is_bundle_key
@@ -13,71 +12,89 @@ from reid_tune.errors import InputError
 from reid_tune.search.sampler import suggestion_seed
 from reid_tune.search.study import Study
 from reid_tune.search_space.constraints import Constraint
-from reid_tune.search_space.costs import network_text
+from reid_tune.search_space.costs import MAX_NETWORKS, network_text
 from reid_tune.search_space.load import SweepConfig
 from reid_tune.search_space.space import grid_configurations
 
-__all__ = ["SAMPLE_COUNT", "validate_space"]
+__all__ = ["SAMPLE_COUNT", "CheckedSpace", "validate_space"]
 
 SAMPLE_COUNT = 1000
-# Networks whose costs are computed for constraints; each takes 0.1 to 0.3 s.
-_MAX_NETWORKS = 100
 # One in this many random configurations must satisfy the constraints.
 _ONE_ALLOWED_IN = 100
 
 _Samples = list[tuple[dict[str, Any], Experiment]]
 
 
-def validate_space(sweep: SweepConfig, count: int) -> list[Experiment]:
+class CheckedSpace(NamedTuple):
+    """A search space that has passed its check.
+
+    Attributes:
+        experiments: All experiments of a grid; otherwise those of the random configurations that satisfy the
+            constraints. Limits on costs leave out only configurations whose network was built.
+        warnings: A sentence if there were too many networks to build all.
+    """
+
+    experiments: list[Experiment]
+    warnings: list[str]
+
+
+def validate_space(sweep: SweepConfig, count: int) -> CheckedSpace:
     """Check a search space, and return experiments of it.
 
     Args:
         sweep: Sweep with the space.
         count: Number of random configurations.
 
-    Returns:
-        All experiments of a grid; otherwise those of the random configurations that satisfy the constraints. Limits on
-        costs leave out only configurations whose network is one of the first 100.
-
     Raises:
         InputError: the constraints cannot be computed or exclude (nearly) everything, a configuration is not a valid
             spec, or a key has no effect wherever it is searched.
     """
     if sweep.file.search.sampler == "grid":
-        allowed = grid_configurations(sweep.space)
+        draws = grid_configurations(sweep.space)
     else:
-        seed = suggestion_seed(sweep.file.search.seed, -1)
-        allowed = _satisfying(sweep, Study(sweep).random_draws(seed, count))
+        draws = Study(sweep).random_draws(suggestion_seed(sweep.file.search.seed, -1), count)
+    allowed, warnings = _satisfying(sweep, draws)
     samples = {str(parameters): (parameters, _experiment(sweep, parameters)) for parameters in allowed}
     _require_effect(sweep, list(samples.values()))
-    return [experiment for _, experiment in samples.values()]
+    return CheckedSpace([experiment for _, experiment in samples.values()], warnings)
 
 
-def _satisfying(sweep: SweepConfig, draws: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the configurations that satisfy the constraints; costs count until there are `_MAX_NETWORKS` networks."""
+def _satisfying(sweep: SweepConfig, draws: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return the configurations that satisfy the constraints, and warnings.
+
+    Costs count until there are `MAX_NETWORKS` networks.
+    """
     space = sweep.space
-    without_costs = replace(space, constraints=tuple(item for item in space.constraints if not item.names_costs))
     networks: set[str] = set()
     broken: list[list[Constraint]] = []
     tested = 0
     for parameters in draws:
-        broken.append(without_costs.broken_constraints(parameters))
-        if not broken[-1] and space.constraints != without_costs.constraints:
+        broken.append(space.broken_constraints(parameters, with_costs=False))
+        if not broken[-1] and space.has_cost_constraints:
             networks.add(network_text(space.base | parameters))
-            if len(networks) <= _MAX_NETWORKS:
+            if len(networks) <= MAX_NETWORKS:
                 broken[-1] = space.broken_constraints(parameters)
-        tested += len(networks) <= _MAX_NETWORKS
-    _require_allowed(sweep, broken[:tested])
+        tested += len(networks) <= MAX_NETWORKS
+    _require_allowed(sweep, broken if sweep.file.search.sampler == "grid" else broken[:tested])
     _require_bundles(sweep, draws, broken)
-    return [parameters for parameters, constraints in zip(draws, broken, strict=True) if not constraints]
+    allowed = [parameters for parameters, constraints in zip(draws, broken, strict=True) if not constraints]
+    if len(networks) <= MAX_NETWORKS:
+        return allowed, []
+    limits = ", ".join(constraint.text for constraint in space.constraints if constraint.names_costs)
+    return allowed, [
+        f"{limits}: tested for {MAX_NETWORKS} of {len(networks):,} networks only, as each takes 0.1 to 0.3 s; the "
+        "network of every suggestion is tested before it starts."
+    ]
 
 
 def _require_allowed(sweep: SweepConfig, broken: list[list[Constraint]]) -> None:
+    is_grid = sweep.file.search.sampler == "grid"
+    kind = "combinations of the grid" if is_grid else "random configurations"
     allowed = sum(not constraints for constraints in broken)
-    if allowed < max(1, len(broken) // _ONE_ALLOWED_IN):
+    if allowed < (1 if is_grid else max(1, len(broken) // _ONE_ALLOWED_IN)):
         text, count = Counter(constraint.text for constraint in itertools.chain.from_iterable(broken)).most_common(1)[0]
         raise InputError(
-            f"{sweep.source}: constraints: only {allowed:,} of {len(broken):,} random configurations satisfy all, "
+            f"{sweep.source}: constraints: only {allowed:,} of {len(broken):,} {kind} satisfy all, "
             f"{count:,} break {text}: loosen it or narrow the ranges."
         )
 

@@ -1,6 +1,6 @@
 """The study of a search: suggest configurations, learn from the trials."""
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from itertools import islice
 from typing import Any
@@ -92,14 +92,14 @@ class Study:
     def _candidates(self, run: str, number: int) -> Generator[dict[str, Any], None, None]:
         """Yield configurations that satisfy the constraints and that no trial has, the best one first."""
         with closing(self.sampler.candidates(number)) as candidates:
-            yield from self._new_ones(filter(self.space.allows, candidates))
+            yield from self._suitable(candidates)
         if self.sampler.is_exhaustive:
             return
         seed = suggestion_seed(self.settings.seed, number)
         repeated = 0
         for parameters in islice(self._random(seed), _RANDOM_DRAWS):
             if self.space.allows(parameters):
-                yield from self._new_ones([parameters])
+                yield from self._suitable([parameters])
                 repeated += 1
                 if repeated >= _REPEATED_DRAWS and self.space.is_finite:
                     break
@@ -109,10 +109,13 @@ class Study:
                 "loosen them or widen the ranges."
             )
         if self.space.is_finite:
-            yield from self._new_ones(filter(self.space.allows, self.space.all_configurations()))
+            yield from self._suitable(self.space.all_configurations())
 
-    def _new_ones(self, configurations: Iterator[dict[str, Any]] | list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-        return (parameters for parameters in configurations if parameters not in self.known_configurations)
+    def _suitable(self, configurations: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        """Return the configurations that satisfy the constraints and that no trial has; networks are built last."""
+        known = self.known_configurations
+        new = (item for item in configurations if self.space.allows(item, with_costs=False) and item not in known)
+        return filter(self.space.allows, new)
 
     def _random(self, seed: int) -> Iterator[dict[str, Any]]:
         random = np.random.default_rng(seed)

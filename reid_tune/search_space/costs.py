@@ -9,7 +9,10 @@ from reid_tune.config.model import Model
 from reid_tune.errors import InputError
 from reid_tune.search_space.schema import COST_METRICS
 
-__all__ = ["ValuesWithCosts", "network_text"]
+__all__ = ["MAX_NETWORKS", "ValuesWithCosts", "network_text"]
+
+# Networks whose costs are computed before a sweep begins; each takes 0.1 to 0.3 s.
+MAX_NETWORKS = 100
 
 
 class ValuesWithCosts(dict[str, Any]):
@@ -32,7 +35,7 @@ def network_text(values: Mapping[str, Any]) -> str:
     return json.dumps({name: values[f"model.{name}"] for name in COST_FIELDS})
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=16_384)  # above the configurations of the largest grid
 def _costs(text: str) -> dict[str, float]:
     """Return the costs of a network, see `network_cost`; results are kept, as a network takes 0.1 to 0.3 s.
 

@@ -12,6 +12,7 @@ from reid_tune.config.resolved_values import find_path_problem
 from reid_tune.config.yaml_reader import parse_overrides, read_yaml
 from reid_tune.errors import InputError, error_context
 from reid_tune.search_space.bundles import expand_bundles
+from reid_tune.search_space.costs import MAX_NETWORKS, network_text
 from reid_tune.search_space.parse import find_space_errors
 from reid_tune.search_space.ranges import Choice
 from reid_tune.search_space.schema import UNION_TAGS, SweepFile
@@ -156,23 +157,34 @@ def _with_budget(file: SweepFile, space: SearchSpace, path: Path) -> SweepFile:
         trials = min(trials or grid_size, grid_size)
     else:
         trials = trials or _DEFAULT_TRIALS
-        trials = min(trials, 1 + count_configurations(space, trials))
+        trials = min(trials, 1 + count_configurations(space, trials, with_costs=False))
     return file.model_copy(update={"budget": file.budget.model_copy(update={"trials": trials})})
 
 
-def count_configurations(space: SearchSpace, limit: int) -> int:
-    """Return the number of configurations without the spec's own, at most `limit`, which is also returned if unknown.
+def count_configurations(space: SearchSpace, limit: int, *, with_costs: bool = True) -> int:
+    """Return the number of configurations without the spec's own that satisfy the constraints, at most `limit`.
 
-    They satisfy the constraints without those on costs, whose networks would delay every command.
+    It is `limit` too if the number is not known: of a space with continuous ranges or more than 10,000 combinations, or
+    with constraints on the costs of more than 100 networks.
+
+    Args:
+        space: Search space.
+        limit: Largest number to return.
+        with_costs: Whether constraints on costs of the network count.
     """
     if not space.is_finite:
         return limit
-    count = 0
+    with_costs, allowed = with_costs and space.has_cost_constraints, list[dict[str, Any]]()
     for seen, configuration in enumerate(space.all_configurations()):
-        if count >= limit or seen >= _MAX_COUNTED:
+        if seen >= _MAX_COUNTED or (len(allowed) >= limit and not with_costs):
             return limit
-        count += (space.base | configuration) != space.base and space.allows(configuration, with_costs=False)
-    return count
+        if (space.base | configuration) != space.base and space.allows(configuration, with_costs=False):
+            allowed.append(configuration)
+    if with_costs:
+        if len({network_text(space.base | configuration) for configuration in allowed}) > MAX_NETWORKS:
+            return limit
+        allowed = list(filter(space.allows, allowed))
+    return min(len(allowed), limit)
 
 
 def _override(tree: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:

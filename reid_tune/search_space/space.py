@@ -134,15 +134,25 @@ class SearchSpace:
             distributions |= branch.range.distributions(branch.name)
         return params, distributions
 
-    def broken_constraints(self, configuration: Mapping[str, Any]) -> list[Constraint]:
+    @property
+    def has_cost_constraints(self) -> bool:
+        """Whether a constraint names costs of the network."""
+        return any(constraint.names_costs for constraint in self.constraints)
+
+    def broken_constraints(self, configuration: Mapping[str, Any], *, with_costs: bool = True) -> list[Constraint]:
         """Return the constraints that a configuration does not satisfy.
+
+        Args:
+            configuration: Values of searched keys.
+            with_costs: Whether constraints on costs of the network count: each network takes 0.1 to 0.3 s.
 
         Raises:
             InputError: a constraint cannot be computed.
         """
         values = ValuesWithCosts(self.base | dict(configuration))
+        constraints = [constraint for constraint in self.constraints if with_costs or not constraint.names_costs]
         try:
-            return [constraint for constraint in self.constraints if not constraint.is_satisfied(values)]
+            return [constraint for constraint in constraints if not constraint.is_satisfied(values)]
         except ValueError as error:
             raise InputError(f"{self.source}: {error}") from None
 
@@ -151,7 +161,7 @@ class SearchSpace:
 
         Args:
             configuration: Values of searched keys.
-            with_costs: Whether constraints on costs of the network count: each network takes 0.1 to 0.3 s.
+            with_costs: As in `broken_constraints`.
         """
         values = ValuesWithCosts(self.base | dict(configuration))
         # Costs are needed only where all other constraints hold.
@@ -172,6 +182,8 @@ class SearchSpace:
 def grid_configurations(space: SearchSpace) -> list[dict[str, Any]]:
     """Return all configurations that satisfy the constraints, without the spec's own, which is trial 0.
 
+    Constraints on costs are left to `Study`, which applies them to one configuration after the other.
+
     Raises:
         InputError: a range is continuous, there are more than 10,000 combinations, or none satisfies the constraints.
     """
@@ -191,7 +203,7 @@ def grid_configurations(space: SearchSpace) -> list[dict[str, Any]]:
     allowed = [
         configuration
         for configuration in configurations
-        if configuration != spec and not space.broken_constraints(configuration)
+        if configuration != spec and not space.broken_constraints(configuration, with_costs=False)
     ]
     if not allowed:
         raise InputError(

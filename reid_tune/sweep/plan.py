@@ -1,6 +1,6 @@
 """The plan of a sweep: runs, epochs and hours of each stage, estimated before it begins."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from itertools import pairwise
 from typing import Any
@@ -10,12 +10,13 @@ from reid_tune.execution.probe import run_probe
 from reid_tune.execution.probe_steps import ProbeResult
 from reid_tune.execution.stage_resources import StageResources, resolve_stage_resources
 from reid_tune.journal.costs import Cost
+from reid_tune.journal.stages import STAGES, Stage
 from reid_tune.search.budget import BUDGET_UNITS, require_gpus_for_gpu_hours
 from reid_tune.search.reserve import FullLength, StageEstimate, estimate_later_stages
 from reid_tune.search_space.load import SweepConfig, count_configurations
 from reid_tune.sweep.stages.preflight import PreflightResult
 
-__all__ = ["expected_epochs", "make_plan", "plan_from_probe"]
+__all__ = ["expected_epochs", "make_plan", "plan_from_probe", "plan_until"]
 
 # Trials for each one that runs at once, below which most trials are drawn before a model exists.
 _TRIALS_PER_SLOT = 6
@@ -59,7 +60,7 @@ def make_plan(
         refits: Resources of refits.
         rung_delay: Mean epochs by which longer warm-ups delay the rungs.
     """
-    count, full = sweep.file.budget.trials, sweep.experiment.train.num_epochs
+    count, full = _count_trials(sweep), sweep.experiment.train.num_epochs
     timing = measured.epoch_timing(sweep.experiment, levels)
     rungs = [level + rung_delay for level in levels]
     epochs = expected_epochs(count - 1, rungs, sweep.file.scheduler.reduction_factor, full)
@@ -82,6 +83,22 @@ def make_plan(
         "probe": measured.as_dict(),
         "warnings": _warnings(sweep, minimum, search.cost + reserve) + _sampler_warnings(sweep, trials.max_concurrent),
     }
+
+
+def _count_trials(sweep: SweepConfig) -> int:
+    """Return the number of trials; the budget of a small space may count networks above a limit on costs."""
+    trials = sweep.file.budget.trials
+    return min(trials, 1 + count_configurations(sweep.space, trials))
+
+
+def plan_until(plan: Mapping[str, Any], last: Stage) -> dict[str, Any]:
+    """Return a plan without the stages after the last one. Its warnings stay, as a budget reserves them anyway."""
+    omitted = STAGES[STAGES.index(last) + 1 :]
+    stages = {name: stage for name, stage in plan["stages"].items() if name not in omitted}
+    if len(stages) == len(plan["stages"]):
+        return dict(plan)
+    totals = {unit: round(sum(stage[unit] for stage in stages.values()), 4) for unit in BUDGET_UNITS}
+    return {**plan, **totals, "stages": stages}
 
 
 def expected_epochs(trials: int, levels: Sequence[float], factor: int, num_epochs: int) -> float:
@@ -137,11 +154,12 @@ def _warnings(sweep: SweepConfig, minimum: Cost, total: Cost) -> list[str]:
 def _sampler_warnings(sweep: SweepConfig, max_concurrent: int) -> list[str]:
     """Return a warning if most trials are drawn before their sampler has results to learn from.
 
-    Not in a sweep that tries all of its space, and not in a first try with few trials, most of which are drawn before
-    there are results even one after the other.
+    Not in a sweep that learns from earlier ones or tries all of its space, and not in a first try with few trials, most
+    of which are drawn before there are results even one after the other.
     """
     trials, enough = sweep.file.budget.trials, _TRIALS_PER_SLOT * max_concurrent
-    if sweep.file.search.sampler not in ("auto", "tpe") or not _TRIALS_PER_SLOT < trials < enough:
+    learns_alone = sweep.file.search.sampler in ("auto", "tpe") and not sweep.file.search.learn_from
+    if not learns_alone or not _TRIALS_PER_SLOT < trials < enough:
         return []
     enough = min(enough, 1 + count_configurations(sweep.space, enough))
     if trials >= enough:

@@ -14,13 +14,13 @@ from reid_tune.journal.event_log import EVENTS, EventLog, read_events
 from reid_tune.journal.events import Event
 from reid_tune.journal.lease import Lease
 from reid_tune.journal.s3_sweep_store import S3SweepStore
-from reid_tune.journal.stages import STAGES, ResumeMode
+from reid_tune.journal.stages import STAGES, ResumeMode, Stage
 from reid_tune.journal.state import SweepState
 from reid_tune.journal.sweep_store import SweepStore
 from reid_tune.search_space.load import SweepConfig
 from reid_tune.sweep.driver import SweepDriver
 from reid_tune.sweep.ending import complete_end, has_ended, print_warning
-from reid_tune.sweep.plan import plan_from_probe
+from reid_tune.sweep.plan import plan_from_probe, plan_until
 from reid_tune.sweep.pretrained import pinned_pretrained_weights, recorded_weights
 from reid_tune.sweep.resume import (
     load_resumable_state,
@@ -35,8 +35,10 @@ from reid_tune.tracking.store import connection_error, tracking_uri, with_creden
 __all__ = ["open_sweep_files", "plan_sweep", "run_sweep"]
 
 
-def plan_sweep(sweep: SweepConfig, until: str, address: str | None = None) -> dict[str, Any]:
-    """Run all checks and return the plan. Nothing is written except decoded images in their cache.
+def plan_sweep(sweep: SweepConfig, until: Stage, address: str | None = None) -> dict[str, Any]:
+    """Run all checks and return the plan of the stages up to the last one.
+
+    Nothing is written except decoded images in their cache.
 
     Args:
         sweep: Sweep to plan.
@@ -52,7 +54,8 @@ def plan_sweep(sweep: SweepConfig, until: str, address: str | None = None) -> di
         checks = run_preflight(pinned, _stages_until(until), address)
         with ray_session(address, key):
             check_nodes(pinned)
-            return {"name": pinned.file.name, "folder": pinned.location} | plan_from_probe(pinned, checks)
+            plan = plan_until(plan_from_probe(pinned, checks), until)
+            return {"name": pinned.file.name, "folder": pinned.location} | plan
 
 
 def run_sweep(

@@ -107,10 +107,11 @@ def _one_epoch_space(sweep: SweepConfig) -> tuple[dict[str, Any], list[str]]:
 
 
 def _training_folders(sweep: SweepConfig, folder: Path) -> dict[str, Any]:
-    datasets = [experiment.dataset for experiment in [sweep.experiment, *validate_space(sweep, SAMPLE_COUNT)]]
+    samples = validate_space(sweep, SAMPLE_COUNT).experiments
+    datasets = [experiment.dataset for experiment in [sweep.experiment, *samples]]
     identities = max(dataset.batch_size // dataset.num_instances for dataset in datasets)
     batch, seed = max(dataset.batch_size for dataset in datasets), sweep.experiment.dataset.validation_seed
-    samples = sample_training_images(
+    images = sample_training_images(
         list_training_folders(sweep.experiment),
         seeds=range(seed, seed + _SECTIONS["confirm"]["seeds"] + 1),
         fraction=sweep.experiment.dataset.validation_fraction,
@@ -118,7 +119,7 @@ def _training_folders(sweep: SweepConfig, folder: Path) -> dict[str, Any]:
         images=max(2, math.ceil(_STEPS * batch / identities)),
     )
     folders = [
-        str(link_images(records, folder / "data" / f"train-{number}")) for number, records in enumerate(samples, 1)
+        str(link_images(records, folder / "data" / f"train-{number}")) for number, records in enumerate(images, 1)
     ]
     return {"dataset.train_dataset_dir": folders if len(folders) > 1 else folders[0]}
 

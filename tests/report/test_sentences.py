@@ -4,6 +4,7 @@ from typing import Any
 import pytest
 
 from reid_tune.journal.costs import Cost
+from reid_tune.journal.stages import Stage
 from reid_tune.journal.state import replay
 from reid_tune.report.formatting import format_spent
 from reid_tune.report.plan_sentences import data_sentences, plan_sentences
@@ -115,6 +116,15 @@ def test_the_plan_names_the_origins_of_warm_starts() -> None:
     points = [{"origin": "other/3", "parameters": {}}, {"origin": "points.yaml", "parameters": {}}]
     lines = list(plan_sentences(plan() | {"initial_points": points}))
     assert "warm starts, run right after trial 0: other/3, points.yaml" in lines
+
+
+@pytest.mark.parametrize(
+    ("until", "stages"),
+    [("search", ""), ("rerank", "rerank"), ("refit", "rerank"), ("register", "rerank, export, test, register")],
+)
+def test_the_plan_names_the_stages_without_training_up_to_the_last_one(until: Stage, stages: str) -> None:
+    lines = [line for line in plan_sentences(plan(), until) if "not in the table" in line]
+    assert [line.split(": ")[1] for line in lines] == [stages] * bool(stages)
 
 
 def test_the_plan_names_the_sweeps_that_it_learns_from() -> None:

@@ -116,8 +116,7 @@ def test_configurations_without_a_place_in_the_space_are_left_out_with_their_num
     (learned,), (warning,) = learned_sweeps(sweep(tmp_path), DATA)
     assert 0 < learned.left_out == 12 - len(learned.trials)
     assert warning == (
-        f"{learned.left_out} of 12 trials of first are not learned from: this space has no place for their "
-        "configurations."
+        f"learn_from: {learned.left_out} of 12 trials of first left out: this space cannot have their values."
     )
     encoding = SpaceEncoding(sweep(tmp_path, space={RATE: {"loguniform": [1e-3, 1e-2]}}).space)
     assert [encoding.has_place({RATE: rate}) for rate in (2e-4, 5e-4, 2e-2, 5e-2)] == [False, True, True, False]

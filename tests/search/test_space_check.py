@@ -16,7 +16,7 @@ DIVIDES = f"{SIZE} % {INSTANCES} == 0"
 
 
 def sampled(folder: Path, space: dict[str, Any], *constraints: str, **values: Any) -> list[Experiment]:
-    return validate_space(make_sweep(folder, space=space, constraints=list(constraints), **values), 300)
+    return validate_space(make_sweep(folder, space=space, constraints=list(constraints), **values), 300).experiments
 
 
 def test_constraints_keep_what_is_no_valid_spec_away(tmp_path: Path) -> None:

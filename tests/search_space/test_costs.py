@@ -1,5 +1,6 @@
 """Constraints on costs that follow from the spec."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -7,13 +8,20 @@ import pytest
 
 from reid_tune.config.load import with_parameters
 from reid_tune.errors import InputError
+from reid_tune.journal.events import StageDone
+from reid_tune.journal.journal import Journal
 from reid_tune.journal.state import trial_run
 from reid_tune.modeling.cost import COST_FIELDS, _cost, model_cost
+from reid_tune.search.asha import NO_RUNGS
 from reid_tune.search.space_check import validate_space
 from reid_tune.search.study import Study
+from reid_tune.search.warm_start import initial_points
 from reid_tune.search_space.costs import ValuesWithCosts, _costs
+from reid_tune.search_space.load import count_configurations
+from reid_tune.sweep.resume import make_header
+from reid_tune.sweep.stages.search import TrialSource
 
-from ..helpers.simulated_driver import make_sweep
+from ..helpers.simulated_driver import drive, make_sweep
 
 HEIGHT, DEPTH = "model.input_height", "model.feat_dim"
 SPACE: dict[str, Any] = {HEIGHT: {"choice": [64, 128, 192]}, "train.optim.base_lr": {"loguniform": [1e-4, 1e-2]}}
@@ -70,12 +78,12 @@ def test_ranges_of_many_networks_are_searched_in_some_configuration(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name, rate = "train.optim.name", "train.optim.base_lr"
-    monkeypatch.setattr("reid_tune.search.space_check._MAX_NETWORKS", 8)
+    monkeypatch.setattr("reid_tune.search.space_check.MAX_NETWORKS", 8)
     space = SPACE | {DEPTH: {"int": [64, 2048]}, name: {"choice": ["SGD", "Adam"]}}
     space[rate] = [{"uniform": [0.01, 0.1], "when": {name: option}} for option in ("SGD", "Adam")]
-    for seed in range(5):
+    for seed in range(3):
         sweep = make_sweep(tmp_path, SPEC, space=space, constraints=["gflops <= 2.5"], search={"seed": seed})
-        experiments = validate_space(sweep, 100)
+        experiments = validate_space(sweep, 100).experiments
         assert 92 <= len(experiments) < 100, "those above the limit are left out, where this is known"
 
 
@@ -112,3 +120,73 @@ def test_a_network_that_cannot_be_built_is_not_allowed(tmp_path: Path) -> None:
     assert sweep.space.allows(unknown, with_costs=False)
     with pytest.raises(InputError, match="gflops <= 50: cannot be computed for the network: .*no_such_network"):
         validate_space(sweep, 20)
+
+
+def test_a_large_grid_builds_a_network_only_where_it_is_suggested(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reid_tune.search.space_check.MAX_NETWORKS", 2)
+    monkeypatch.setattr("reid_tune.search_space.load.MAX_NETWORKS", 2)
+    computed = _costs.cache_info().misses
+    space = {HEIGHT: {"quniform": [64, 1024, 32]}, DEPTH: {"choice": [98, 106, 114]}}
+    sweep = make_sweep(
+        tmp_path, SPEC, space=space, constraints=["gflops <= 2.5"], search={"sampler": "grid"}, budget={}
+    )
+    assert sweep.file.budget.trials == 1 + 31 * 3 and count_configurations(sweep.space, 100) == 100
+    assert _costs.cache_info().misses == computed
+    checked = validate_space(sweep, 50)
+    assert _costs.cache_info().misses == computed + 2
+    assert len(checked.experiments) == 31 * 3
+    assert checked.warnings == [
+        "gflops <= 2.5: tested for 2 of 93 networks only, as each takes 0.1 to 0.3 s; "
+        "the network of every suggestion is tested before it starts."
+    ]
+    study = Study(sweep)
+    heights = [study.ask(trial_run(number), number) for number in range(1, 7)]
+    assert [(made or {})[HEIGHT] for made in heights] == [64, 64, 64, 96, 96, 96]
+    assert _costs.cache_info().misses == computed + 6
+
+
+@pytest.mark.parametrize("sampler", ["auto", "tpe", "random", "grid"])
+def test_no_trial_starts_above_a_limit_that_was_tested_for_few_networks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sampler: str
+) -> None:
+    monkeypatch.setattr("reid_tune.search.space_check.MAX_NETWORKS", 3)
+    space = {HEIGHT: {"choice": [192, 64, 96, 128]}, DEPTH: {"choice": [256, 128]}}
+    search = {"sampler": sampler, "start_from": [{HEIGHT: 128}]}
+    limits = ["gflops <= 2.5"]
+    sweep = make_sweep(tmp_path, SPEC, space=space, constraints=limits, search=search, budget={"trials": 9})
+    assert validate_space(sweep, 50).warnings
+    with Journal(sweep.folder) as journal:
+        journal.emit(make_header(sweep))
+        points = [asdict(point) for point in initial_points(sweep)[0]]
+        journal.emit(StageDone(stage="preflight", result={"initial_points": points}))
+        source = TrialSource(sweep, journal, NO_RUNGS)
+        drive(source)
+        trials = journal.state.trials
+    # 64, 96 and 128 pixels with 256 or 128 dimensions; trial 0 is the spec itself.
+    assert [trial.parameters[HEIGHT] for trial in trials if trial.number].count(192) == 0
+    assert (len(trials), source.end_reason()) == (7, "space")
+
+
+def test_a_plan_counts_only_what_the_limits_allow(tmp_path: Path) -> None:
+    space = {HEIGHT: {"choice": [64, 128, 192]}, DEPTH: {"choice": [256, 128]}}
+    for sampler in ("grid", "auto"):
+        sweep = make_sweep(
+            tmp_path, SPEC, space=space, constraints=["gflops <= 2.5"], search={"sampler": sampler}, budget={}
+        )
+        assert sweep.file.budget.trials == 7
+        assert count_configurations(sweep.space, 7) == 4
+
+
+def test_a_grid_without_a_network_within_the_limits_is_refused(tmp_path: Path) -> None:
+    sweep = make_sweep(
+        tmp_path,
+        SPEC,
+        space={HEIGHT: {"choice": [64, 128]}},
+        constraints=["gflops <= 0.1"],
+        search={"sampler": "grid"},
+        budget={},
+    )
+    with pytest.raises(InputError, match="only 0 of 2 combinations of the grid satisfy all, 2 break gflops <= 0.1"):
+        validate_space(sweep, 50)

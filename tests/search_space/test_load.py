@@ -163,7 +163,7 @@ def test_the_page_begins_with_a_ready_sweep() -> None:
 def test_the_examples_of_the_page_are_sweeps(tmp_path: Path, example: dict[str, Any]) -> None:
     example |= {"spec": str(REPOSITORY / "configs/resnet50_market1501.yaml")}
     sweep = load_sweep(write_sweep(tmp_path, **example))
-    assert validate_space(sweep, 200)
+    assert validate_space(sweep, 200).experiments
     assert sweep.file.search.sampler != "grid" or sweep.file.budget.trials == 12
 
 

@@ -11,7 +11,7 @@ from reid_tune.execution.probe_steps import ProbeResult
 from reid_tune.execution.run_source import ResourceRequest
 from reid_tune.execution.stage_resources import StageResources
 from reid_tune.search.asha import Asha, rung_epochs
-from reid_tune.sweep.plan import expected_epochs, make_plan
+from reid_tune.sweep.plan import expected_epochs, make_plan, plan_until
 
 from ..helpers.simulated_driver import EPOCHS, make_sweep
 
@@ -88,6 +88,16 @@ def test_the_plan_without_a_scheduler(tmp_path: Path) -> None:
     assert json.loads(json.dumps(found)) == found
 
 
+def test_a_plan_until_a_stage_has_no_later_ones(tmp_path: Path) -> None:
+    plan = make(tmp_path)
+    assert plan_until(plan, "register") == plan_until(plan, "refit") == plan
+    search = plan_until(plan, "confirm")
+    assert list(search["stages"]) == ["search", "confirm"]
+    stages = plan["stages"]
+    assert search["hours"] == pytest.approx(stages["search"]["hours"] + stages["confirm"]["hours"], abs=1e-4)
+    assert plan_until(plan, "preflight") == plan | {"stages": {}, "hours": 0, "gpu_hours": 0, "cpu_hours": 0}
+
+
 def test_asha_and_rare_validations_make_a_plan_shorter(tmp_path: Path) -> None:
     whole = make(tmp_path)["stages"]["search"]
     resources = StageResources(ResourceRequest(2), 3)
@@ -121,6 +131,7 @@ def test_few_trials_for_the_sampler_are_warned_of(tmp_path: Path, sampler: str, 
         assert lines[0].startswith(f"17 trials with 3 at once are few for the sampler {sampler}: ")
         assert "raise budget.trials to 18 or lower resources.max_concurrent" in lines[0]
     assert make(tmp_path, budget={"trials": 9}, search={"sampler": "random"})["warnings"] == []
+    assert make(tmp_path, budget={"trials": trials}, search={"learn_from": "earlier"})["warnings"] == []
 
 
 @pytest.mark.parametrize(

@@ -82,14 +82,14 @@ def run_preflight(sweep: SweepConfig, stages: Collection[str], address: str | No
     _require_sweep_spec(sweep.experiment)
     if address is None:  # The nodes of a cluster may have other programs: the probe checks the node on which it runs.
         require_compiler(sweep.experiment, _device_type(sweep))
-    samples = validate_space(sweep, SAMPLE_COUNT)
+    samples, space_warnings = validate_space(sweep, SAMPLE_COUNT)
     _require_networks([sweep.experiment, *samples])
     pretrained, weights_warnings = load_weights_of(sweep, samples)
     split, *repeats = _splits(sweep, stages)
     identities = _count_identities(split)
     _require_identities(sweep, [sweep.experiment, *samples], min([identities, *map(_count_identities, repeats)]))
     require_readable([*split.train, *split.query, *split.gallery])
-    warnings, accounts = weights_warnings + _warnings(sweep, split), dict(split.accounts)
+    warnings, accounts = space_warnings + weights_warnings + _warnings(sweep, split), dict(split.accounts)
     if "test" in stages:
         tests = _test_sets(sweep.experiment)
         accounts |= {name: account for test in tests for name, account in test.accounts.items()}
