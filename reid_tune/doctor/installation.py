@@ -15,6 +15,7 @@ from pathlib import Path
 import reid_tune
 from reid_tune.doctor.check import Check, check_call
 from reid_tune.storage.download_cache import cache_folder
+from reid_tune.storage.temporary_folder import temporary_root
 from reid_tune.training.compiler import find_compiler
 
 __all__ = [
@@ -50,7 +51,7 @@ def check_installation() -> Iterator[Check]:
     yield check_limit("open files (ulimit -n)", resource.RLIMIT_NOFILE, _MIN_FILES, "ulimit -n 65536")
     yield check_limit("processes (ulimit -u)", resource.RLIMIT_NPROC, _MIN_PROCESSES, "ulimit -u unlimited")
     yield check_limit("addresses (ulimit -v)", resource.RLIMIT_AS, _MIN_ADDRESSES, "ulimit -v unlimited")
-    yield check_disk("temporary folder", Path(tempfile.gettempdir()), "set TMPDIR to another folder")
+    yield check_disk("temporary folder", temporary_root(), "set TMPDIR to another folder")
     yield _check_cache()
     yield check_disk("current folder", Path.cwd(), "free space, or go to another folder")
     yield check_clock(time.time(), Path(reid_tune.__file__).stat().st_mtime)

@@ -13,12 +13,17 @@ from pathlib import Path
 from reid_tune.errors import InfrastructureError
 from reid_tune.files import display_name
 
-__all__ = ["empty_folder", "remove_folder", "remove_leftovers", "temporary_folder"]
+__all__ = ["empty_folder", "remove_folder", "remove_leftovers", "temporary_folder", "temporary_root"]
 
 _NAMES = "reid-tune*"
 _HOST = ".reid-tune-host"  # file with the host whose processes see the lock of the folder, see `_host`
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _MACHINE_ID = Path("/etc/machine-id")
+
+
+def temporary_root() -> Path:
+    """Return the folder for temporary files: TMPDIR, also where it is full and Python would silently use another."""
+    return Path(os.environ.get("TMPDIR") or tempfile.gettempdir()).absolute()
 
 
 @contextmanager
@@ -34,7 +39,7 @@ def temporary_folder(prefix: str = "reid-tune-") -> Iterator[Path]:
         InfrastructureError: The folder for temporary files is full, is read-only, or has a name that cannot be used.
     """
     try:
-        root = Path(tempfile.gettempdir())
+        root = temporary_root()
         _require_plain_name(root)
         remove_leftovers(root)
         folder = Path(tempfile.mkdtemp(prefix=prefix, dir=root))

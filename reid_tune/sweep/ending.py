@@ -1,10 +1,8 @@
 """The end of a sweep after its last stage: the page, the driver's last event, and what MLflow still lacks."""
 
-import tempfile
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, suppress
 from functools import partial
-from pathlib import Path
 
 from rich.console import Console
 
@@ -16,7 +14,7 @@ from reid_tune.journal.sweep_store import SweepStore
 from reid_tune.report.html import PAGE, write_page
 from reid_tune.report.markdown import SweepPage
 from reid_tune.search_space.load import SweepConfig
-from reid_tune.storage.temporary_folder import remove_leftovers
+from reid_tune.storage.temporary_folder import remove_leftovers, temporary_root
 from reid_tune.sweep.resume import record_driver_start
 from reid_tune.tracking.cursor import Cursor
 from reid_tune.tracking.sender import LogTarget, Sender, follow_log, send_remaining
@@ -46,7 +44,7 @@ def complete_end(sweep: SweepConfig, files: SweepStore, console: Console) -> Swe
     Nothing is computed: neither Ray nor the data is needed.
     """
     with suppress(OSError):
-        remove_leftovers(Path(tempfile.gettempdir()))  # Otherwise the start of Ray does it.
+        remove_leftovers(temporary_root())  # Otherwise the start of Ray does it.
     with Journal(files, partial(print_warning, console)) as journal:
         if _is_closed(journal.earlier_events):
             send_remaining(_target(sweep, journal, console))

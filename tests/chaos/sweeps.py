@@ -152,10 +152,11 @@ class ChaosSweep(Bench):
     def processes(self, program: str = "") -> list[psutil.Process]:
         """Return the living processes of the sweep, or those of a program, by its name or the start of Ray's title."""
         processes = list[psutil.Process]()
-        for process in psutil.process_iter():
-            with suppress(psutil.Error, OSError, IndexError):
-                is_marked = process.status() != psutil.STATUS_ZOMBIE and process.environ().get(MARK) == self.mark
-                if is_marked and Path(process.cmdline()[0]).name.startswith(program):
+        for number in self._process_numbers():
+            with suppress(psutil.Error, IndexError):
+                process = psutil.Process(number)
+                is_alive = process.status() != psutil.STATUS_ZOMBIE
+                if is_alive and Path(process.cmdline()[0]).name.startswith(program):
                     processes.append(process)
         return processes
 
@@ -191,12 +192,21 @@ class ChaosSweep(Bench):
         assert not (runs / "driver.json").exists() and not (runs / "ray").exists()
 
     def kill_all(self) -> None:
-        """Kill all processes of the sweep, also those of Ray whose title hides their environment from psutil."""
+        """Kill all processes of the sweep."""
+        for number in self._process_numbers():
+            with suppress(OSError):
+                os.kill(number, signal.SIGKILL)
+
+    def _process_numbers(self) -> Iterator[int]:
+        """Yield the numbers of all processes with the sweep's mark, also of those that have changed their title.
+
+        `psutil` reads an empty environment for the latter, as it stops at the first empty word.
+        """
         mark = f"{MARK}={self.mark}".encode()
         for folder in Path("/proc").glob("[0-9]*"):
             with suppress(OSError):
                 if mark in (folder / "environ").read_bytes():
-                    os.kill(int(folder.name), signal.SIGKILL)
+                    yield int(folder.name)
 
     def _mlflow(self, sweep: str) -> dict[str, Any]:
         from mlflow import MlflowClient
@@ -249,6 +259,10 @@ def is_event(sweep: ChaosSweep, kind: type[Event], **fields: Any) -> bool:
 
 def wait_for_suspension(sweep: ChaosSweep, driver: "subprocess.Popen[str]", point: str) -> None:
     """Wait until the driver has suspended itself at a point, see `injection/sitecustomize.py`."""
-    process = psutil.Process(driver.pid)
-    is_suspended = lambda: sweep.has_struck(point) and process.status() == psutil.STATUS_STOPPED  # noqa: E731
-    sweep.wait_for(f"suspended {point}", is_suspended, driver)
+    is_reached = lambda: sweep.has_struck(point) and is_suspended(driver)  # noqa: E731
+    sweep.wait_for(f"suspended {point}", is_reached, driver)
+
+
+def is_suspended(driver: "subprocess.Popen[str]") -> bool:
+    """Return whether a living process is stopped by a signal."""
+    return driver.poll() is None and psutil.Process(driver.pid).status() == psutil.STATUS_STOPPED

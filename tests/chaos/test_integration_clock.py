@@ -43,6 +43,8 @@ def test_a_clock_that_jumps_by_days_changes_nothing(make_sweep: MakeSweep, calm:
                 _set_clock(clock, days)
                 driver.send_signal(signal.SIGCONT)
             assert sweep.wait_for_end(driver) == -signal.SIGKILL, sweep.stderr
+        # Agents of Ray wait, by the clock that has jumped, before they end after their driver.
+        sweep.kill_all()
         for name in ("faketime_shm", "sem.faketime_sem"):  # libfaketime cannot remove those of a killed process.
             Path(f"/dev/shm/{name}_{driver.pid}").unlink(missing_ok=True)
         _set_clock(clock, LAST)

@@ -1,6 +1,7 @@
 """A sweep in a bucket, with an MLflow server, whose servers are killed, started again and suspended."""
 
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,7 +15,7 @@ from ..helpers.s3_server import BUCKET, S3Process, s3_process
 from ..helpers.second_servers import needs_s3rver
 from .conftest import MakeSweep
 from .points import SHORT
-from .sweeps import ChaosSweep, wait_for_suspension
+from .sweeps import ChaosSweep, is_suspended, wait_for_suspension
 from .table import Tried
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(3600), needs_s3rver]
@@ -95,17 +96,28 @@ def test_outages_of_the_bucket_and_of_mlflow_lose_nothing(
 
 
 def _kill(sweep: ChaosSweep, driver: Any, server: MlflowProcess | S3Process) -> None:
-    """Kill a server, and start it again when requests have failed, or when they have ended the sweep."""
+    """Kill a server, and start it again when requests have failed, or when the sweep can do no more."""
     server.kill()
     with hanging_up(server.port) as connections:
-        driver.send_signal(signal.SIGCONT)
-        sweep.wait_for("requests fail", lambda: connections() >= REQUESTS or driver.poll() is not None)
+        _continue(driver)
+        sweep.wait_for("requests fail", lambda: connections() >= REQUESTS or _is_at_rest(driver))
     server.start()
 
 
 def _suspend(sweep: ChaosSweep, driver: Any, server: MlflowProcess | S3Process) -> None:
-    """Suspend a server until requests wait for it."""
+    """Suspend a server until requests wait for it, or until the sweep can do no more."""
     server.signal(signal.SIGSTOP)
-    driver.send_signal(signal.SIGCONT)
-    sweep.wait_for("requests wait", lambda: count_waiting(server.port) >= REQUESTS, driver)
+    _continue(driver)
+    sweep.wait_for("requests wait", lambda: count_waiting(server.port) >= REQUESTS or _is_at_rest(driver))
     server.signal(signal.SIGCONT)
+
+
+def _continue(driver: Any) -> None:
+    driver.send_signal(signal.SIGCONT)
+    while is_suspended(driver):
+        time.sleep(0.01)
+
+
+def _is_at_rest(driver: Any) -> bool:
+    """Whether the driver has ended, or has suspended itself at its next point: a fast one needs few requests."""
+    return driver.poll() is not None or is_suspended(driver)

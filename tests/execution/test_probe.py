@@ -160,7 +160,7 @@ def test_the_spec_is_probed_on_ray_as_a_trial_would_run(sweep: SweepConfig, monk
     one = Placement(1, 0, 1)
     absurd = with_parameters(sweep.experiment, {"dataset.pixel_std": [1e-38] * 3}, "test")
     with tempfile.TemporaryDirectory(prefix="rt", dir="/tmp", ignore_cleanup_errors=True) as folder:
-        monkeypatch.setattr(tempfile, "tempdir", folder)  # Short enough for Ray's sockets.
+        monkeypatch.setenv("TMPDIR", folder)  # Short enough for Ray's sockets.
         with ray_session():
             measured = run_probe(sweep, one, 1)
             with pytest.raises(InputError) as caught:

@@ -1,6 +1,5 @@
 """The files of a run of a sweep at s3://; the server is a stand-in for S3."""
 
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +36,7 @@ def test_a_node_without_the_bucket_is_named(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_files_of_a_bucket_are_brought_and_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     (of_another_container := tmp_path / "reid-tune-run-999999999-x").mkdir()
     before = f"trials/0007/attempt-1/{LATEST}"
     with s3_server():

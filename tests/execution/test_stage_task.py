@@ -41,7 +41,7 @@ def one_gpu() -> Iterator[Placement]:
         pytest.MonkeyPatch.context() as patch,
         tempfile.TemporaryDirectory(prefix="rt", dir="/tmp", ignore_cleanup_errors=True) as folder,
     ):
-        patch.setattr(tempfile, "tempdir", folder)  # Short enough for Ray's sockets.
+        patch.setenv("TMPDIR", folder)  # Short enough for Ray's sockets.
         patch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
         patch.setattr(ray, "init", partial(ray.init, num_gpus=1))
         with ray_session():

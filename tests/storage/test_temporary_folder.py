@@ -16,10 +16,9 @@ from reid_tune.storage import temporary_folder as module
 from reid_tune.storage.temporary_folder import remove_folder, remove_leftovers, temporary_folder
 
 KILLED = """
-import os, signal, sys, tempfile
+import os, signal, sys
 from reid_tune.storage.temporary_folder import temporary_folder
-tempfile.tempdir = sys.argv[1]
-with temporary_folder(sys.argv[2]) as folder:
+with temporary_folder(sys.argv[1]) as folder:
     print(folder, flush=True)
     (folder / "content").write_text("of Ray")
     os.kill(os.getpid(), signal.SIGKILL)
@@ -28,7 +27,7 @@ with temporary_folder(sys.argv[2]) as folder:
 
 @pytest.fixture
 def root(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     return tmp_path
 
 
@@ -54,7 +53,7 @@ def test_only_the_owner_can_enter_whatever_the_umask(root: Path) -> None:
 
 @pytest.mark.parametrize("prefix", ["reid-tune.", "reid-tune-run-", "reid-tune-smoke-", "reid-tune-"])
 def test_the_folder_of_a_killed_process_is_removed_by_the_next_one(prefix: str, root: Path) -> None:
-    done = subprocess.run([sys.executable, "-c", KILLED, str(root), prefix], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", KILLED, prefix], capture_output=True, text=True)
     killed = Path(done.stdout.strip())
     assert done.returncode == -9 and (killed / "content").is_file()
     with temporary_folder() as folder:
@@ -230,7 +229,7 @@ def test_a_host_without_a_boot_id_has_a_name(root: Path, monkeypatch: pytest.Mon
 @pytest.mark.parametrize("name", ["run#7", "what?", "#", "a?b=c#d", "two\nlines", "a\ttab"])
 def test_a_path_with_a_meaning_in_addresses_is_refused(name: str, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (root / name).mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(root / name))
+    monkeypatch.setenv("TMPDIR", str(root / name))
     with (
         pytest.raises(InfrastructureError, match=r"^TMPDIR = .*the path has the character .*name another") as caught,
         temporary_folder(),
@@ -242,14 +241,14 @@ def test_a_path_with_a_meaning_in_addresses_is_refused(name: str, root: Path, mo
 @pytest.mark.parametrize("name", ["with space", "ü", "100%", "a%23b", "a&b=c", "a;b", "[x]", "+"])
 def test_other_paths_can_be_used(name: str, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (root / name).mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(root / name))
+    monkeypatch.setenv("TMPDIR", str(root / name))
     with temporary_folder() as folder:
         assert folder.parent == root / name
 
 
 @pytest.fixture
 def missing(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    monkeypatch.setattr(tempfile, "tempdir", "/no/such/folder")
+    monkeypatch.setenv("TMPDIR", "/no/such/folder")
     return "No such file or directory"
 
 
@@ -258,6 +257,7 @@ def unusable(monkeypatch: pytest.MonkeyPatch) -> str:
     def fail() -> str:
         raise FileNotFoundError(2, "No usable temporary directory found")
 
+    monkeypatch.delenv("TMPDIR", raising=False)
     monkeypatch.setattr(module.tempfile, "gettempdir", fail)
     return "No usable temporary directory found"
 

@@ -1,7 +1,6 @@
 """A driver that is killed between any two events of a sweep, from its first to its last, and a sweep that continues."""
 
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from itertools import pairwise
@@ -180,7 +179,7 @@ def test_the_folder_of_a_driver_that_was_killed_at_the_end_is_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (temporary := tmp_path / "temporary").mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    monkeypatch.setenv("TMPDIR", str(temporary))
     sweep = make(tmp_path)
     cut(sweep, after_register(run(sweep)))
     with temporary_folder() as folder:

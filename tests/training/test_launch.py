@@ -2,7 +2,6 @@
 
 import os
 import signal
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -50,7 +49,7 @@ def test_a_folder_that_is_another_one_in_an_address_is_refused(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / name).mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / name))
+    monkeypatch.setenv("TMPDIR", str(tmp_path / name))
     with pytest.raises(InfrastructureError, match=r"^TMPDIR = .*name another folder in TMPDIR\.$"):
         launch_workers(add_up, (tmp_path,), [CPU] * 2)
 

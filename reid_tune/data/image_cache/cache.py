@@ -190,7 +190,7 @@ def _require_free_space(folder: Path, file_bytes: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < file_bytes * _DISK_MARGIN:
         raise _CacheUnavailableError(
-            f"{folder} has {free / 1e9:.1f} GB free, {file_bytes * _DISK_MARGIN / 1e9:.1f} are needed"
+            f"{folder} has {free / 1e6:,.1f} MB free, {file_bytes * _DISK_MARGIN / 1e6:,.1f} are needed"
         )
 
 

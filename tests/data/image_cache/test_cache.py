@@ -197,7 +197,8 @@ def test_a_full_disk_is_not_an_error(place: Path, crops: Path, capsys: Capture, 
     with monkeypatch.context() as patch:
         patch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=1.04 * size))
         line = in_memory(crops, capsys)
-    assert line == f"not cached: {place} has 0.0 GB free, 0.0 are needed; decoding into memory"
+    sizes = [f"{factor * size / 1e6:,.1f}" for factor in (1.04, 1.05)]
+    assert line == f"not cached: {place} has {sizes[0]} MB free, {sizes[1]} are needed; decoding into memory"
     assert files(place) == []
     monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=1.06 * size))
     load_cached_images(records_of(crops), SPEC)

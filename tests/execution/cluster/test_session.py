@@ -1,5 +1,4 @@
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -73,7 +72,7 @@ def test_a_local_session_cleans_up_after_a_failed_start(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(ray, "init", fail)
     monkeypatch.setenv("TMPDIR", "/tmp")
-    monkeypatch.setattr(tempfile, "tempdir", "/tmp")
+    monkeypatch.setenv("TMPDIR", "/tmp")
     for name in (*session._WORKER_SETTINGS, *session._TUNE_SETTINGS, "RAY_AUTH_TOKEN", "RAY_AUTH_MODE"):
         monkeypatch.setenv(name, "")
     with pytest.raises(InfrastructureError), session.ray_session(None, "a key"):

@@ -20,7 +20,7 @@ def root() -> Iterator[Path]:
 
 
 def test_the_folder_is_new_and_is_removed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(root))
+    monkeypatch.setenv("TMPDIR", str(root))
     with session_folder() as first, session_folder() as second:
         assert first != second and first.parent == second.parent == root and first.stat().st_mode & 0o777 == 0o700
     assert not list(root.iterdir())
@@ -41,7 +41,7 @@ def test_a_folder_that_ray_cannot_use_is_one_sentence(
     name: str, free: int, message: str, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (root / name).mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(root / name))
+    monkeypatch.setenv("TMPDIR", str(root / name))
     monkeypatch.setattr(module.shutil, "disk_usage", lambda path: SimpleNamespace(free=free))
     with pytest.raises(InfrastructureError, match=message), session_folder():
         pass
