@@ -15,6 +15,7 @@ __all__ = ["content_digest", "find_damaged_record", "is_zip"]
 
 _BLOCK = 1 << 24  # bytes
 _NAME = 200  # characters of a record's name
+_FOLDER = 0x10  # MS-DOS attribute; PyTorch reads nothing of such a record, and leaves its tensor uninitialised
 
 
 def content_digest(content: Any) -> str:
@@ -73,6 +74,8 @@ def find_damaged_record(file: IO[bytes] | Path) -> str | None:
     try:
         with zipfile.ZipFile(file) as archive:
             for record in archive.infolist():
+                if record.external_attr & _FOLDER and record.file_size:
+                    return display_name(record.filename)[:_NAME]
                 if record.CRC == 0 and record.file_size:
                     continue
                 try:

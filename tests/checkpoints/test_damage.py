@@ -80,6 +80,16 @@ def test_a_record_that_differs_from_its_checksum_is_named(tmp_path: Path) -> Non
     assert not is_zip(path) and find_damaged_record(path) == "the list of its records"
 
 
+def test_a_record_that_has_become_a_folder_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.pth"
+    torch.save({"w": W}, path)
+    content = path.read_bytes()
+    entry = content.rindex(b"a/data/0") - 46  # of the list of records, at the end of the file
+    path.write_bytes(content[: entry + 38] + b"\x10" + content[entry + 39 :])  # its external attributes
+    with pytest.raises(InputError, match="a.pth is damaged: a/data/0 in it differs"):
+        read_third_party_weights(path)
+
+
 def test_records_without_a_checksum_are_left_out(tmp_path: Path) -> None:
     torch.serialization.set_crc32_options(False)
     try:
