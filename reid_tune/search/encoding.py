@@ -1,7 +1,7 @@
 """Configurations of a search space as points of a unit cube, and as inputs of the Gaussian process."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -35,12 +35,16 @@ class SpaceEncoding:
         branches = [(parameter.key, branch) for parameter in space.parameters for branch in parameter.branches]
         self._distributions = {branch.name: branch.range.distributions(branch.name) for _, branch in branches}
         names = [name for distributions in self._distributions.values() for name in distributions]
-        self._coordinates = {name: index for index, name in enumerate(names)}
+        self._coordinates = _columns(names)
+        self._decoders = {
+            branch: [(name, self._coordinates[name], _decoder(distribution)) for name, distribution in inner.items()]
+            for branch, inner in self._distributions.items()
+        }
         # The bundle tells the process what its fixed values would.
         fixed = {parameter.key for parameter in space.parameters if parameter.is_fixed_by_bundle}
         leaves = [leaf for key, branch in branches if key not in fixed for leaf in _leaves(key, branch.range)]
-        self._numbers = list(dict.fromkeys(name for name, range_ in leaves if isinstance(range_, NumberRange)))
-        self._choices = list(dict.fromkeys(name for name, range_ in leaves if not isinstance(range_, NumberRange)))
+        self._numbers = _columns(name for name, range_ in leaves if isinstance(range_, NumberRange))
+        self._choices = _columns(name for name, range_ in leaves if not isinstance(range_, NumberRange))
         self._options: dict[str, dict[str, int]] = {name: {} for name in self._choices}
 
     @property
@@ -56,10 +60,8 @@ class SpaceEncoding:
         for parameter in self.space.parameters:
             branch = parameter.active_branch(values)
             if branch:
-                drawn = {
-                    name: _value_at(distribution, coordinates[self._coordinates[name]])
-                    for name, distribution in self._distributions[branch.name].items()
-                }
+                decoders = self._decoders[branch.name]
+                drawn = {name: decode(coordinates[coordinate]) for name, coordinate, decode in decoders}
                 value = branch.range.decode(branch.name, drawn)
                 configuration[parameter.key] = values[parameter.key] = value
         return configuration
@@ -80,15 +82,20 @@ class SpaceEncoding:
             configurations: Configurations, one for each point.
             epochs: Logarithms of the shares of the full length.
         """
-        numbers = np.full((len(configurations), len(self._numbers)), 0.5)
-        choices = np.full((len(configurations), len(self._choices)), -1)
+        numbers = [[0.5] * len(self._numbers) for _ in configurations]
+        choices = [[-1] * len(self._choices) for _ in configurations]
         for row, configuration in enumerate(configurations):
             values = self.space.base | dict(configuration)
             for parameter in self.space.parameters:
                 branch = parameter.active_branch(values)
                 if branch:
                     self._fill(numbers[row], choices[row], parameter.key, branch.range, values[parameter.key])
-        return Points(numbers, choices, np.array(epochs, dtype=float))
+        count = len(configurations)
+        return Points(
+            np.array(numbers, dtype=float).reshape(count, len(self._numbers)),
+            np.array(choices, dtype=int).reshape(count, len(self._choices)),
+            np.array(epochs, dtype=float),
+        )
 
     def has_place(self, configuration: Mapping[str, Any]) -> bool:
         """Whether each number is at most half a range outside of its range, and each other value one of the choices."""
@@ -96,22 +103,27 @@ class SpaceEncoding:
         branches = self.space.active_branches(configuration)
         return all(_has_place(branch.range, values[key]) for key, branch in branches.items())
 
-    def _fill(self, numbers: np.ndarray, choices: np.ndarray, name: str, range_: Range, value: Any) -> None:
+    def _fill(self, numbers: list[float], choices: list[int], name: str, range_: Range, value: Any) -> None:
         if isinstance(range_, NumberRange):
             if isinstance(value, int | float):
-                numbers[self._numbers.index(name)] = _share(range_, value)
+                numbers[self._numbers[name]] = _share(range_, value)
         elif isinstance(range_, ListRange) and isinstance(value, list) and len(value) == len(range_.elements):
             for index, (inner, element) in enumerate(zip(range_.elements, value, strict=True)):
                 self._fill(numbers, choices, f"{name}[{index}]", inner, element)
         elif name in self._options:
             options = self._options[name]
             text = value_text(value) if isinstance(value, list | dict) else _scalar_text(value)
-            choices[self._choices.index(name)] = options.setdefault(text, len(options))
+            choices[self._choices[name]] = options.setdefault(text, len(options))
 
 
 @lru_cache(maxsize=1000, typed=True)
 def _scalar_text(value: Any) -> str:
     return value_text(value)
+
+
+def _columns(names: Iterable[str]) -> dict[str, int]:
+    """Return the column of each name, in the order of their first occurrence."""
+    return {name: column for column, name in enumerate(dict.fromkeys(names))}
 
 
 def _leaves(name: str, range_: Range) -> Iterator[tuple[str, Range]]:
@@ -145,24 +157,28 @@ def _share(range_: NumberRange, value: float) -> float:
     return min(2.0, max(-1.0, (value - low) / (high - low)))
 
 
-def _value_at(distribution: Any, coordinate: float) -> Any:
-    """Return the value of one of Optuna's distributions at a coordinate from 0 to 1."""
+def _decoder(distribution: Any) -> Callable[[float], Any]:
+    """Return the function that returns the value of one of Optuna's distributions at a coordinate from 0 to 1."""
     if isinstance(distribution, CategoricalDistribution):
-        return distribution.choices[min(int(coordinate * len(distribution.choices)), len(distribution.choices) - 1)]
-    low, high = distribution.low, distribution.high
+        choices, last = distribution.choices, len(distribution.choices) - 1
+        return lambda coordinate: choices[min(int(coordinate * (last + 1)), last)]
+    low, high, is_logarithmic = distribution.low, distribution.high, distribution.log
     is_integer = isinstance(distribution, IntDistribution)
-    if is_integer:  # Each integer has the same share.
-        low, high = low - 0.5, high + 0.5
-    if distribution.log:
-        value = math.exp(math.log(low) + coordinate * (math.log(high) - math.log(low)))
-    else:
-        value = low + coordinate * (high - low)
-    value = round(value) if is_integer else float(value)
-    return min(max(value, distribution.low), distribution.high)
+    start, end = (low - 0.5, high + 0.5) if is_integer else (low, high)  # Each integer has the same share.
+    if is_logarithmic:
+        start, end = math.log(start), math.log(end)
+
+    def value_at(coordinate: float) -> Any:
+        value = start + coordinate * (end - start)
+        if is_logarithmic:
+            value = math.exp(value)
+        return min(max(round(value) if is_integer else value, low), high)
+
+    return value_at
 
 
 def _coordinate(distribution: Any, value: Any) -> float:
-    """Return the coordinate at which `_value_at` returns the value."""
+    """Return the coordinate at which `_decoder` has the value."""
     if isinstance(distribution, CategoricalDistribution):
         return (distribution.choices.index(value) + 0.5) / len(distribution.choices)
     low, high = distribution.low, distribution.high

@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 if TYPE_CHECKING:
@@ -115,7 +116,10 @@ class Choice:
         return {name: CategoricalDistribution(list(map(json.dumps, self.options)))} if len(self.options) > 1 else {}
 
     def decode(self, name: str, drawn: Mapping[str, Any]) -> Any:
-        return json.loads(drawn[name]) if len(self.options) > 1 else self.options[0]
+        if len(self.options) == 1:
+            return self.options[0]
+        text = drawn[name]
+        return json.loads(text) if text[0] in "[{" else _load_scalar(text)  # A list is new each time.
 
     def encode(self, name: str, value: Any) -> dict[str, Any] | None:
         if value not in self.options:
@@ -177,6 +181,11 @@ def _product(elements: tuple[Range, ...]) -> Iterator[list[Any]]:
     for first in elements[0].values() or ():
         for others in _product(elements[1:]):
             yield [first, *others]
+
+
+@lru_cache(maxsize=1000)
+def _load_scalar(text: str) -> Any:
+    return json.loads(text)
 
 
 def _fractions(count: int) -> list[float]:
