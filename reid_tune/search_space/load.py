@@ -61,11 +61,14 @@ class SweepConfig:
 
     @property
     def weights(self) -> list[str]:
-        """Files of pretrained weights and references to them, of the spec and of all trials, each once."""
+        """Files of pretrained weights and references to them, of the spec, the space and `start_from`, each once."""
         parameters = [parameter for parameter in self.space.parameters if parameter.key == WEIGHTS_KEY]
         ranges = [branch.range for parameter in parameters for branch in parameter.branches]
         options = [option for choice in ranges if isinstance(choice, Choice) for option in choice.options]
-        files = [self.experiment.model.pretrained_model_path, *options]
+        points = [entry for entry in self.file.search.start_from if isinstance(entry, Mapping)]
+        pairs = [(canonical_key(str(key)), value) for point in points for key, value in point.items()]
+        started = [absolute_weights(value) for key, value in pairs if key == WEIGHTS_KEY]
+        files = [self.experiment.model.pretrained_model_path, *options, *started]
         return list(dict.fromkeys(file for file in files if isinstance(file, str) and file))
 
 

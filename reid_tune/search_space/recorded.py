@@ -38,7 +38,9 @@ def recorded_sweep(state: SweepState, folder: Path) -> SweepConfig:
     except ValidationError:
         raise _unreadable(folder) from None
     space, re_ranking = parse_spaces(file.space, file.constraints, plain_values(experiment), str(folder))
-    return SweepConfig(file, space, re_ranking, experiment, folder.absolute(), folder)
+    return SweepConfig(
+        file, space, re_ranking, experiment, folder.absolute(), folder, weights_references=state.header.weights
+    )
 
 
 def recorded_experiment(state: SweepState, folder: Path) -> Experiment:

@@ -23,9 +23,9 @@ def absolute_weights(value: Any) -> Any:
 
 
 def replace_texts(tree: Any, replacements: Mapping[str, str]) -> Any:
-    """Return nested lists and mappings with some texts replaced, wherever they are values."""
+    """Return nested lists and mappings with some texts replaced, wherever they are keys or values."""
     if isinstance(tree, Mapping):
-        return {key: replace_texts(value, replacements) for key, value in tree.items()}
+        return {replacements.get(key, key): replace_texts(value, replacements) for key, value in tree.items()}
     if isinstance(tree, list | tuple):
         return [replace_texts(value, replacements) for value in tree]
     return replacements.get(tree, tree) if isinstance(tree, str) else tree

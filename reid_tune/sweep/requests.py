@@ -13,7 +13,10 @@ from reid_tune.journal.sweep_lookup import sweep_folder
 from reid_tune.modeling.cost import model_cost
 from reid_tune.search.warm_start import parse_user_point
 from reid_tune.search_space.recorded import load_recorded_sweep
+from reid_tune.search_space.weights import absolute_path, replace_texts
 from reid_tune.storage.object_store import ObjectStore, open_store
+from reid_tune.sweep.pretrained import named_by_reference, pinned_values
+from reid_tune.sweep.stages.weights_check import load_weights_of
 
 __all__ = ["ask_to_enqueue", "ask_to_stop"]
 
@@ -60,11 +63,15 @@ def ask_to_enqueue(name: str, pairs: Sequence[str], storage: str = "runs") -> st
     if not pairs:
         raise InputError("give at least one key=value of the space, for example train.optim.base_lr=0.001.")
     sweep = load_recorded_sweep(folder)
-    parameters = parse_user_point(sweep, parse_overrides(pairs), "enqueue")
-    with error_context("enqueue"):
-        # Builds the network, which fails for some values.
-        model_cost(with_parameters(sweep.experiment, parameters, "enqueue"))
-    submit_request(_store(name, storage), "enqueue", parameters)
+    values = replace_texts(parse_overrides(pairs), sweep.weights_references)
+    with named_by_reference(sweep.weights_references):
+        parameters = parse_user_point(sweep, values, "enqueue")
+        files, address = _store(name, storage), absolute_path(f"{storage.rstrip('/')}/{name}")
+        with error_context("enqueue"), pinned_values(parameters, files, address) as pinned:
+            experiment = with_parameters(sweep.experiment, pinned, "enqueue")
+            model_cost(experiment)  # Builds the network, which fails for some values.
+            load_weights_of([experiment])
+            submit_request(files, "enqueue", pinned)
     if "search" in state.stages:
         return (
             "the search is over: when the sweep is resumed, it continues with this trial and repeats the later stages"

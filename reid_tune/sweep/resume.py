@@ -76,8 +76,8 @@ def load_resumable_state(sweep: SweepConfig, resume: ResumeMode, accept_space: b
     changes = space_changes(sweep, state)
     if changes and not accept_space:
         raise InputError(
-            f"the space of the sweep {sweep.file.name} in {sweep.location} was another one ({'; '.join(changes)}): "
-            "add --accept-space to continue with the space of now, or give the file that it began with."
+            f"the space of the sweep {sweep.file.name} in {sweep.location} has changed ({'; '.join(changes)}): "
+            "add --accept-space to continue with the new space, or give the file that it began with."
         )
     return state
 
@@ -100,10 +100,14 @@ def _space(file: Mapping[str, Any]) -> dict[str, Any]:
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     return [
-        f"{key}: {old.get(key, 'nothing')!r} there, {new.get(key, 'nothing')!r} now"
+        f"{key}: {_describe(old, key)} there, {_describe(new, key)} now"
         for key in {**old, **new}
         if old.get(key) != new.get(key)
     ]
+
+
+def _describe(tree: Mapping[str, Any], key: str) -> str:
+    return repr(tree[key]) if key in tree else "nothing"
 
 
 def stages_to_redo(sweep: SweepConfig, state: SweepState, start: str | None) -> tuple[str, ...]:

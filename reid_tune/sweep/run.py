@@ -18,6 +18,7 @@ from reid_tune.journal.stages import STAGES, ResumeMode, Stage
 from reid_tune.journal.state import SweepState
 from reid_tune.journal.sweep_store import SweepStore
 from reid_tune.search_space.load import SweepConfig
+from reid_tune.search_space.weights import replace_texts
 from reid_tune.sweep.driver import SweepDriver
 from reid_tune.sweep.ending import complete_end, has_ended, print_warning
 from reid_tune.sweep.plan import plan_from_probe, plan_until
@@ -55,7 +56,8 @@ def plan_sweep(sweep: SweepConfig, until: Stage, address: str | None = None) -> 
         with ray_session(address, key):
             check_nodes(pinned)
             plan = plan_until(plan_from_probe(pinned, checks), until)
-            return {"name": pinned.file.name, "folder": pinned.location} | plan
+            references = {file: reference for reference, file in pinned.weights_references.items()}
+            return {"name": pinned.file.name, "folder": pinned.location} | replace_texts(plan, references)
 
 
 def run_sweep(

@@ -1,6 +1,8 @@
 from pathlib import Path
 
 import pytest
+import timm
+import torch
 
 from reid_tune.errors import InputError
 from reid_tune.journal.checksum import add_checksum, read_checked
@@ -11,6 +13,7 @@ from reid_tune.journal.requests import REQUESTS, pending_requests, remove_reques
 from reid_tune.journal.stages import STAGES
 from reid_tune.search_space.recorded import load_recorded_sweep
 from reid_tune.storage.object_store import LocalStore
+from reid_tune.sweep import pretrained
 from reid_tune.sweep.requests import ask_to_enqueue, ask_to_stop
 from reid_tune.sweep.resume import stages_to_redo
 
@@ -139,6 +142,43 @@ def test_a_network_that_cannot_be_built_is_refused_at_once(tmp_path: Path) -> No
     with pytest.raises(InputError, match="enqueue: model.backbone = 'resnet99'"):
         ask_to_enqueue(sweep.folder.name, ["model.backbone=resnet99"], str(sweep.folder.parent))
     assert not pending_requests(sweep.folder)
+
+
+WEIGHTS, PEOPLE = "model.pretrained_model_path", "models:/people@champion"
+
+
+@pytest.fixture
+def with_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A sweep that chooses between two files; a store whose model `people` is a third one, for the same network."""
+    files = [tmp_path / f"{name}.pth" for name in "abc"]
+    for file in files:
+        torch.save(timm.create_model("resnet18").state_dict(), file)
+    monkeypatch.setattr(pretrained, "resolve_model", lambda *_: files[2])
+    space = {WEIGHTS: {"choice": [str(file) for file in files[:2]]}}
+    model = {"backbone": "resnet18", "input_height": 32, "input_width": 16}
+    sweep = make_sweep(tmp_path, {"model": model}, space=space)
+    with Journal(sweep.folder) as journal:
+        content = {"sweep": sweep.file.model_dump(mode="json"), "spec": sweep.experiment.parameters()}
+        journal.emit(sweep_header(name="simulated", uid="uid", lock=None, tracking_uri="", **content))
+    return sweep.folder
+
+
+def test_a_trial_of_a_user_keeps_the_weights_that_its_reference_named(with_weights: Path, tmp_path: Path) -> None:
+    content = (tmp_path / "c.pth").read_bytes()
+    ask_to_enqueue(with_weights.name, [f"{WEIGHTS}={PEOPLE}"], str(with_weights.parent))
+    torch.save(timm.create_model("resnet18").state_dict(), tmp_path / "c.pth")
+    (request,) = pending_requests(with_weights)
+    assert request.parameters and Path(request.parameters[WEIGHTS]).parent == with_weights / "pretrained"
+    assert Path(request.parameters[WEIGHTS]).read_bytes() == content != (tmp_path / "c.pth").read_bytes()
+
+
+def test_weights_of_another_network_are_refused_by_their_reference(with_weights: Path, tmp_path: Path) -> None:
+    torch.save(timm.create_model("test_vit").state_dict(), tmp_path / "c.pth")
+    with pytest.raises(InputError, match=f"^enqueue: {WEIGHTS} = {PEOPLE}: nothing in it fits"):
+        ask_to_enqueue(with_weights.name, [f"{WEIGHTS}={PEOPLE}"], str(with_weights.parent))
+    assert list((with_weights / "pretrained").iterdir()) == [] and not pending_requests(with_weights)
+    with pytest.raises(InputError, match=f"^enqueue: {WEIGHTS} = .*c.pth: nothing in it fits"):
+        ask_to_enqueue(with_weights.name, [f"{WEIGHTS}={tmp_path / 'c.pth'}"], str(with_weights.parent))
 
 
 def test_a_sweep_can_be_made_from_its_log(tmp_path: Path) -> None:

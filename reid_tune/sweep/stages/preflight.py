@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from reid_tune.config.experiment import Experiment
+from reid_tune.config.load import with_parameters
 from reid_tune.data.account import accounts_as_dict, describe_accounts
 from reid_tune.data.fingerprint import fingerprint
 from reid_tune.data.images import require_readable
@@ -22,7 +23,7 @@ from reid_tune.search.warm_start import InitialPoint, initial_points
 from reid_tune.search_space.load import SweepConfig
 from reid_tune.search_space.space import plain_values
 from reid_tune.sweep.stages.rerank import list_settings
-from reid_tune.sweep.stages.weights_check import load_weights_of
+from reid_tune.sweep.stages.weights_check import load_weights_of, weights_digests
 from reid_tune.tasks.common.evaluation_sets import EvaluationSet, evaluation_sets
 from reid_tune.tracking.registry.names import check_alias, check_model_name
 from reid_tune.training.compiler import require_compiler
@@ -84,7 +85,7 @@ def run_preflight(sweep: SweepConfig, stages: Collection[str], address: str | No
         require_compiler(sweep.experiment, _device_type(sweep))
     samples, space_warnings = validate_space(sweep, SAMPLE_COUNT)
     _require_networks([sweep.experiment, *samples])
-    pretrained, weights_warnings = load_weights_of(sweep, samples)
+    weights_warnings, pretrained = load_weights_of([sweep.experiment, *samples]), weights_digests(sweep)
     split, *repeats = _splits(sweep, stages)
     identities = _count_identities(split)
     _require_identities(sweep, [sweep.experiment, *samples], min([identities, *map(_count_identities, repeats)]))
@@ -117,6 +118,8 @@ def _earlier_sweeps(
 ) -> tuple[list[InitialPoint], list[LearnedSweep], list[str]]:
     """Return warm starts, the sweeps to learn from, and warnings; a resume finds them in the log."""
     points, warm_start_warnings = initial_points(sweep, pretrained)
+    experiments = [with_parameters(sweep.experiment, point.parameters, point.origin) for point in points]
+    warm_start_warnings += load_weights_of(experiments)
     data = fingerprint(*sweep.experiment.dataset.train_folders) if sweep.file.search.learn_from else None
     learned, learn_warnings = learned_sweeps(sweep, data, pretrained)
     return points, learned, warm_start_warnings + learn_warnings

@@ -10,39 +10,42 @@ from reid_tune.modeling.network import build_seeded_network
 from reid_tune.search_space.load import SweepConfig
 from reid_tune.training.pretrained import load_pretrained
 
-__all__ = ["load_weights_of", "require_same_weights"]
+__all__ = ["load_weights_of", "require_same_weights", "weights_digests"]
 
 # Combinations of backbone and weights; each takes about a second.
 _MAX_COMBINATIONS = 24
 
 
-def load_weights_of(sweep: SweepConfig, samples: Sequence[Experiment]) -> tuple[dict[str, str], list[str]]:
-    """Load the weights of the combinations of backbone and weights in the samples into their networks.
+def weights_digests(sweep: SweepConfig) -> dict[str, str]:
+    """Return the SHA-256 digest of each file of pretrained weights that a sweep names.
 
-    Args:
-        sweep: Sweep with the spec.
-        samples: Specs of the space.
+    Raises:
+        InputError: a file cannot be read.
+    """
+    return {file: weights_digest(file) for file in sweep.weights}
+
+
+def load_weights_of(experiments: Sequence[Experiment]) -> list[str]:
+    """Load the weights of each combination of backbone and weights in some specs into its network.
 
     Returns:
-        The SHA-256 digest of each file that the spec or the space names, and a warning if there are too many
-        combinations to load all.
+        A warning if there are too many combinations to load all.
 
     Raises:
         InputError: a file cannot be read, or does not fit its backbone.
     """
     combinations: dict[tuple[str, ...], Experiment] = {}
-    for experiment in (sweep.experiment, *samples):
+    for experiment in experiments:
         model = experiment.model
         if pretrained_choice(model) and model.pretrained_model_path:
             key = (model.backbone, model.pretrained_model_path, model.pretrain_choice)
             combinations.setdefault(key, experiment)
     for experiment in list(combinations.values())[:_MAX_COMBINATIONS]:
         load_pretrained(build_seeded_network(experiment.model, 0, 0), experiment, ())
-    digests = {file: weights_digest(file) for file in sweep.weights}
     omitted = len(combinations) - _MAX_COMBINATIONS
     if omitted <= 0:
-        return digests, []
-    return digests, [
+        return []
+    return [
         f"the space has {len(combinations)} combinations of backbone and weights: {omitted} of them were not loaded."
     ]
 
@@ -58,9 +61,13 @@ def require_same_weights(sweep: SweepConfig, before: Mapping[str, str], now: Map
     Raises:
         InputError: a digest differs.
     """
+    references = {file: reference for reference, file in sweep.weights_references.items()}
     for file, digest in before.items():
         if now.get(file, digest) != digest:
+            # Relative, as errors name references instead of their files.
+            copy = file.removeprefix(f"{sweep.location}/")
+            subject = f"the copy {copy} of {references[file]}" if file in references else file
             raise InputError(
-                f"{file} has changed since the sweep {sweep.file.name} began (SHA-256 {digest[:12]}... there, "
+                f"{subject} has changed since the sweep {sweep.file.name} began (SHA-256 {digest[:12]}... there, "
                 f"{now[file][:12]}... now): restore the file, or set another name with sweep.name=NAME."
             )

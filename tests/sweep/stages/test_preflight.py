@@ -14,7 +14,7 @@ from reid_tune.data.splits import split_by_identity
 from reid_tune.errors import InputError
 from reid_tune.journal.stages import STAGES
 from reid_tune.sweep.stages.preflight import run_preflight
-from reid_tune.sweep.stages.weights_check import load_weights_of, require_same_weights
+from reid_tune.sweep.stages.weights_check import require_same_weights, weights_digests
 
 from ...helpers.simulated_driver import SPACE, make_sweep
 
@@ -316,7 +316,7 @@ def test_all_weights_of_the_space_have_a_digest(tmp_path: Path) -> None:
         Path(file).write_text(file)
     sweep = make_sweep(tmp_path, space=SPACE | {"model.pretrained_model_path": {"choice": ["", *files]}})
     digests = {file: hashlib.sha256(file.encode()).hexdigest() for file in files}
-    assert load_weights_of(sweep, [sweep.experiment]) == (digests, []), "also those that no sample has"
+    assert weights_digests(sweep) == digests, "also those that no sample has"
 
 
 def test_weights_that_changed_since_the_sweep_began_are_refused(tmp_path: Path) -> None:
