@@ -23,6 +23,8 @@ from torch import Tensor, nn
 from reid_tune.checkpoints.checkpoint import Checkpoint, save_checkpoint
 from reid_tune.config.experiment import Experiment, leaf_fields
 from reid_tune.config.load import build_experiment
+from reid_tune.data.fingerprint import image_fingerprints
+from reid_tune.data.records import read_image_folder
 from reid_tune.demo import draw_demo_data
 from reid_tune.deploy.onnx_model import OnnxModel
 from reid_tune.errors import ReidTuneError
@@ -95,7 +97,10 @@ class World:
         network = with_statistics(build_seeded_network(experiment.model, 8, seed))
         path = self.root / f"weights-{seed}.pth"
         spec = experiment.model_dump(mode="json", exclude={"encryption_key"})
-        save_checkpoint(path, Checkpoint(spec, 1, list(range(8)), [{"epoch": 1}], network.state_dict(), {}))
+        images = torch.from_numpy(image_fingerprints(read_image_folder(self.root / "a" / "bounding_box_train").records))
+        save_checkpoint(
+            path, Checkpoint(spec, 1, list(range(8)), [{"epoch": 1}], network.state_dict(), {}, images=images)
+        )
         return path
 
     def _positions(self) -> Path:
@@ -403,6 +408,7 @@ ROWS: dict[str, Row] = {
     "dataset.validation": Row("none", "test"),
     "dataset.validation_fraction": Row(0.3, 0.5, base={"dataset.validation": "holdout"}),
     "dataset.validation_seed": Row(0, 1, base=HOLDOUT),
+    "dataset.validation_unseen_by": Row([], ["{first}"], outcome(trace), HOLDOUT),
     "dataset.extra_tests": Row(
         [],
         [{"name": "b", "query_dataset_dir": "{b}/query", "test_dataset_dir": "{b}/bounding_box_test"}],

@@ -47,6 +47,8 @@ class Checkpoint:
         versions: Versions of the packages that wrote it.
         centers: Centres of the center loss, [identities, dimension]; None without a center loss.
         scaler: State of the loss scaling; empty without half precision.
+        images: Fingerprints of the images that the weights were trained on, int64 [images], see `image_fingerprints`.
+            Those of pretrained weights are among them. None if they are unknown.
     """
 
     spec: dict[str, Any]
@@ -58,6 +60,7 @@ class Checkpoint:
     versions: dict[str, str] = field(default_factory=dict)
     centers: Tensor | None = None
     scaler: dict[str, Any] = field(default_factory=dict)
+    images: Tensor | None = None
 
 
 def package_versions() -> dict[str, str]:
@@ -108,6 +111,8 @@ def save_checkpoint(path: Path | str, checkpoint: Checkpoint, key: str | None = 
 
 def strip_checkpoint(path: Path | str, target: Path | str, key: str | None = None) -> None:
     """Copy a checkpoint without its optimizer, for use and not for more training; a third of the size.
+
+    The fingerprints of its training images are kept.
 
     With a key the copy is encrypted, so the copy of an encrypted checkpoint always is.
     """

@@ -99,6 +99,11 @@ class Dataset(Section):
         0.2, gt=0, lt=1, description="Fraction of the training identities that is held out for validation."
     )
     validation_seed: int = Field(0, ge=0, description="Seed that selects the held-out identities.")
+    validation_unseen_by: tuple[str, ...] = Field(
+        (),
+        description="Checkpoints whose training identities are not held out: a score on identities that the weights "
+        "have seen says nothing. A sweep sets it for its pretrained weights.",
+    )
     extra_tests: tuple[ExtraTest, ...] = Field(
         (), description="Further test sets (name, query_dataset_dir, test_dataset_dir) for evaluate, one row each."
     )

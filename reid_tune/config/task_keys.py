@@ -17,6 +17,7 @@ _TRAINING = {
     *(f"dataset.{name}" for name in ("num_classes", "batch_size", "num_instances", "resident", "padding", "prob")),
     *(f"dataset.{name}" for name in ("re_prob", "color_jitter", "sampler", "validation", "validation_fraction")),
     "dataset.validation_seed",
+    "dataset.validation_unseen_by",
     "train",
     "wandb",
 }
@@ -25,7 +26,7 @@ _TESTING = {f"dataset.{name}" for name in ("test_dataset_dir", "query_dataset_di
 _SAMPLING = {
     f"dataset.{name}"
     for name in ("batch_size", "num_instances", "validation", "validation_fraction", "validation_seed", "num_classes")
-}
+} | {"dataset.validation_unseen_by"}
 
 # By task: keys and sections that it does not read, and exceptions to them.
 _UNREAD: Mapping[str, tuple[Collection[str], Collection[str]]] = {

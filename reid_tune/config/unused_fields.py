@@ -64,6 +64,7 @@ _STRICT = {
     *(f"dataset.color_jitter.{name}" for name in ("brightness", "contrast", "saturation", "hue")),
     "dataset.validation_fraction",
     "dataset.validation_seed",
+    "dataset.validation_unseen_by",
     "train.optim.plateau_patience",
 }
 
@@ -127,7 +128,7 @@ _RULES: tuple[tuple[str, Callable[[Experiment], bool], tuple[str, ...]], ...] = 
     (
         "validation is not holdout",
         lambda e: e.dataset.validation == "holdout",
-        ("dataset.validation_fraction", "dataset.validation_seed"),
+        ("dataset.validation_fraction", "dataset.validation_seed", "dataset.validation_unseen_by"),
     ),
     (
         "re_ranking is false",

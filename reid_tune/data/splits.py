@@ -1,7 +1,7 @@
 """Validation split by hashes of identities, so that neither the folder nor the other images matter."""
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -9,6 +9,11 @@ from reid_tune.data.records import ImageRecord
 from reid_tune.errors import InputError
 
 __all__ = ["Split", "split_by_identity"]
+
+# Where only some identities may be held out, at most this share of them is, so that splits of different seeds differ.
+_MAX_SHARE = 0.5
+# Fewer identities that may be held out make no validation split.
+_MIN_UNSEEN = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +35,9 @@ class Split:
         return len({record.identity for record in self.query + self.gallery})
 
 
-def split_by_identity(records: Sequence[ImageRecord], *, seed: int, fraction: float = 0.2) -> Split:
+def split_by_identity(
+    records: Sequence[ImageRecord], *, seed: int, fraction: float = 0.2, seen: Collection[int] = ()
+) -> Split:
     """Hold out the identities whose hash with the seed, as a number in 0..1, is below the fraction.
 
     Per held-out identity and camera, the image with the lowest hash becomes a query, unless a query would be left
@@ -40,13 +47,15 @@ def split_by_identity(records: Sequence[ImageRecord], *, seed: int, fraction: fl
         records: Training records (identities above 0).
         seed: Seed of the hashes.
         fraction: Expected fraction of held-out identities.
+        seen: Identities that are not held out. Of the others up to a half is, to reach the fraction of all.
 
     Raises:
-        InputError: There is no query, or no training identity is left.
+        InputError: There is no query, no training identity is left, or nearly all identities are `seen`.
     """
     held: defaultdict[int, list[ImageRecord]] = defaultdict(list)
+    share = _share_of_unseen({record.identity for record in records}, fraction, seen) if seen else fraction
     for record in records:
-        if _uniform(f"{seed}:{record.identity}") < fraction:
+        if record.identity not in seen and _uniform(f"{seed}:{record.identity}") < share:
             held[record.identity].append(record)
     train = tuple(record for record in records if record.identity not in held)
     queries = {record for images in held.values() for record in _queries(images, seed)}
@@ -64,6 +73,19 @@ def split_by_identity(records: Sequence[ImageRecord], *, seed: int, fraction: fl
     query = tuple(record for record in records if record in queries)
     gallery = tuple(record for record in records if record.identity in held and record not in queries)
     return Split(train, query, gallery)
+
+
+def _share_of_unseen(identities: Collection[int], fraction: float, seen: Collection[int]) -> float:
+    """Return the share of the identities that are not seen to hold out."""
+    unseen = len(identities) - sum(identity in seen for identity in identities)
+    if unseen < _MIN_UNSEEN:
+        raise InputError(
+            f"the pretrained weights were trained on images of {len(identities) - unseen} of the {len(identities)} "
+            f"training identities: their score on these says nothing about new ones, and the other {unseen} are too "
+            f"few for a validation split, which needs {_MIN_UNSEEN}: start from other weights, add identities that the "
+            "weights have never seen, or give such images as dataset.validation."
+        )
+    return min(_MAX_SHARE, fraction * len(identities) / unseen)
 
 
 def _queries(images: Sequence[ImageRecord], seed: int) -> list[ImageRecord]:

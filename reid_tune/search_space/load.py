@@ -209,6 +209,8 @@ def _trial_base(experiment: Experiment) -> Experiment:
     for key in ("test_dataset_dir", "query_dataset_dir"):
         if getattr(dataset, key):
             folders[key] = absolute_path(getattr(dataset, key))
+    if dataset.validation_unseen_by:
+        folders["validation_unseen_by"] = tuple(map(absolute_path, dataset.validation_unseen_by))
     train = tuple(map(absolute_path, dataset.train_folders))
     if train:
         folders["train_dataset_dir"] = train if len(train) > 1 else train[0]

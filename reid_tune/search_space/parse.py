@@ -34,6 +34,7 @@ _FIXED = {
     "dataset.validation",
     "dataset.validation_fraction",
     "dataset.validation_seed",
+    "dataset.validation_unseen_by",
     "train.num_gpus",
     "train.gpu_ids",
     "train.seed",

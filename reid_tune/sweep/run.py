@@ -30,6 +30,7 @@ from reid_tune.sweep.resume import (
     unsearched_space,
 )
 from reid_tune.sweep.stages.preflight import run_preflight
+from reid_tune.sweep.stages.unseen_holdouts import with_unseen_holdouts
 from reid_tune.sweep.stages.weights_check import require_same_weights
 from reid_tune.tracking.store import connection_error, tracking_uri, with_credentials
 
@@ -51,7 +52,8 @@ def plan_sweep(sweep: SweepConfig, until: Stage, address: str | None = None) -> 
     """
     key = find_passphrase(sweep.experiment)
     open_sweep_files(sweep)
-    with pinned_pretrained_weights(sweep, {}) as pinned:
+    with pinned_pretrained_weights(sweep, {}) as with_files:
+        pinned = with_unseen_holdouts(with_files)
         checks = run_preflight(pinned, _stages_until(until), address)
         with ray_session(address, key):
             check_nodes(pinned)
@@ -68,6 +70,7 @@ def run_sweep(
     start: str | None = None,
     address: str | None = None,
     accept_space: bool = False,
+    is_smoke_test: bool = False,
 ) -> SweepState:
     """Run all stages up to `until`, each once in the life of a sweep, and return the state after them.
 
@@ -78,6 +81,7 @@ def run_sweep(
         start: First of the stages that are done again in a sweep that exists; its trials and finished repeats are kept.
         address: Address of a Ray cluster, see `ray_session`; None to start Ray on this machine.
         accept_space: Whether the space of a sweep that exists may change, see `load_resumable_state`.
+        is_smoke_test: Whether the scores do not matter, so that the weights may have seen the validation splits.
 
     Raises:
         InputError: file, spec, data, name or resources are invalid.
@@ -86,7 +90,8 @@ def run_sweep(
     """
     files = open_sweep_files(sweep)
     past = read_events(sweep.folder / EVENTS)
-    with pinned_pretrained_weights(sweep, recorded_weights(past)) as pinned:
+    with pinned_pretrained_weights(sweep, recorded_weights(past)) as with_files:
+        pinned = with_files if is_smoke_test else with_unseen_holdouts(with_files)
         state = load_resumable_state(pinned, "auto" if start else resume, accept_space) if past else None
         return _run_pinned(pinned, files, past, state, until, start, address)
 
@@ -121,12 +126,6 @@ def _run_pinned(
     error = connection_error(with_credentials(state.header.tracking_uri) if state else tracking_uri())
     if error:
         print_warning(console, f"{error} The event log keeps what MLflow misses; the stage register will need MLflow.")
-    for reference in sweep.weights_references:
-        print_warning(
-            console,
-            f"if {reference} was trained on images of this training set, it has seen the held-out "
-            "identities, and their scores are too good: compare on other data.",
-        )
     with ray_session(address, key):
         check_nodes(sweep)
         # Before the log begins, so that a sweep that cannot run leaves no files.

@@ -156,7 +156,7 @@ def _run(small: SweepConfig, until: str) -> None:
     from reid_tune.sweep.run import run_sweep
 
     try:
-        run_sweep(small, resume="never", until=until)
+        run_sweep(small, resume="never", until=until, is_smoke_test=True)
     except ReidTuneError:
         _print_failed_runs(small)
         raise

@@ -33,6 +33,7 @@ from reid_tune.training.distributed import rank
 from reid_tune.training.launch import launch_workers
 from reid_tune.training.loop import train
 from reid_tune.training.reporting import TerminalReporter
+from reid_tune.training.seen_images import find_seen_validation
 from reid_tune.training.state import require_divisible_batch
 
 __all__ = ["describe_run", "describe_stop", "run_train"]
@@ -198,6 +199,12 @@ def _describe_data(experiment: Experiment, split: DataSplit, user_keys: Collecti
                 f"warning: {shared} identities are in training and in the queries: the score will be meaningless."
             )
         lines.append(f"validation: {len(split.query)} queries, {len(split.gallery)} gallery images, {source}")
+        if seen := find_seen_validation(experiment, split):
+            lines.append(
+                f"warning: the pretrained weights were trained on images of {len(seen)} identities of the validation: "
+                f"the score will be too good. dataset.validation_unseen_by=[{experiment.model.pretrained_model_path}] "
+                "holds out others."
+            )
     return lines
 
 

@@ -93,12 +93,16 @@ def write_repeats(path: Path, repeats: Sequence[HoldoutResult]) -> None:
     arrays = {
         "split": np.array([repeat.split for repeat in repeats], str),
         "repeat": np.repeat(np.arange(len(repeats)), sizes),
-        "query": np.concatenate([np.asarray(repeat.queries, str) for repeat in repeats]),
-        "identity": np.concatenate([np.asarray(repeat.identities, np.int64) for repeat in repeats]),
-        "average_precision": np.concatenate([np.asarray(repeat.average_precision, float) for repeat in repeats]),
+        "query": _concatenate([repeat.queries for repeat in repeats], str),
+        "identity": _concatenate([repeat.identities for repeat in repeats], np.int64),
+        "average_precision": _concatenate([repeat.average_precision for repeat in repeats], float),
     }
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+
+
+def _concatenate(arrays: Sequence[np.ndarray], dtype: type) -> np.ndarray:
+    return np.concatenate([np.empty(0, dtype), *(np.asarray(array, dtype) for array in arrays)])
 
 
 def read_repeats(path: Path) -> list[HoldoutResult]:

@@ -54,6 +54,7 @@ class CheckpointWriter:
             optimizer=self._buffers.copy(state.optimizer.state_dict(), "optimizer"),
             centers=self._buffers.copy(center.centers.detach(), "centers") if center is not None else None,
             scaler=self._buffers.copy(state.step.scaler.state_dict(), "scaler"),
+            images=state.seen_images,
         )
         copied = torch.cuda.Event() if state.device.type == "cuda" else None
         if copied is not None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from reid_tune.config.encryption_key import find_passphrase
 from reid_tune.config.experiment import Experiment
 from reid_tune.data.account import FileAccount, account_for
 from reid_tune.data.listing import Reason
@@ -17,6 +18,7 @@ from reid_tune.errors import InputError
 from reid_tune.evaluation.rankable import require_rankable
 from reid_tune.identities import is_person
 from reid_tune.storage.object_store import is_url
+from reid_tune.training.seen_images import find_seen_identities
 
 __all__ = [
     "DataSplit",
@@ -99,8 +101,9 @@ def load_split(experiment: Experiment, folders: tuple[ImageFolder, ...] | None =
         return _with_folders(read_split(dataset.validation, folders), folders)
     records = training_records(*folders)
     if dataset.validation == "holdout":
-        split = split_by_identity(records, seed=dataset.validation_seed, fraction=dataset.validation_fraction)
-        return _with_folders(split, folders)
+        seed, fraction = dataset.validation_seed, dataset.validation_fraction
+        seen = find_seen_identities(records, dataset.validation_unseen_by, find_passphrase(experiment))
+        return _with_folders(split_by_identity(records, seed=seed, fraction=fraction, seen=seen), folders)
     if validation:
         query, gallery = read_evaluation_folders(*validation, strict=dataset.strict)
         return DataSplit(records, query.records, gallery.records, folders, (query, gallery))

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from torch import Tensor
+
 from reid_tune.files import display_name
 
 __all__ = ["LoadedWeights", "backbone_names", "shorten"]
@@ -29,6 +31,7 @@ class LoadedWeights:
         untrained: Names of the network's tensors that were to be loaded, but are absent from the file.
         reshaped: Names of those that the file has in another shape, with both shapes.
         remarks: Sentences about other tensors in the file that fit as well, and about the place of the neck.
+        images: Fingerprints of the images that the weights were trained on, see `Checkpoint`; None if unknown.
     """
 
     path: Path
@@ -41,6 +44,7 @@ class LoadedWeights:
     untrained: tuple[str, ...]
     reshaped: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
+    images: Tensor | None = None
 
     def __str__(self) -> str:
         lines = [f"pretrained weights: {self.path} (sha256 {self.sha256})", f"  {self._summary()}"]

@@ -3,12 +3,13 @@
 import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from reid_tune.checkpoints.checkpoint import is_checkpoint_content, is_encrypted_file, load_checkpoint
+from reid_tune.checkpoints.checkpoint import Checkpoint, is_checkpoint_content, is_encrypted_file, load_checkpoint
 from reid_tune.checkpoints.file_tensors import describe_content, describe_shape
 from reid_tune.checkpoints.third_party_file import read_third_party_weights
 from reid_tune.checkpoints.weight_search import WeightMatch, find_weights, network_keys
@@ -22,7 +23,7 @@ from reid_tune.storage.download_cache import ensure_local_file
 from reid_tune.training.loaded_weights import LoadedWeights, backbone_names, shorten
 from reid_tune.training.nearest_networks import suggest_networks
 
-__all__ = ["load_pretrained"]
+__all__ = ["load_pretrained", "weights_images"]
 
 _BACKBONE, _HEADS = "backbone.", ("pooling.", "projection.", "neck.")
 # A file belongs to another network if it fills less of the backbone, or has more unknown tensors than this share.
@@ -52,28 +53,28 @@ def load_pretrained(network: ReIDNet, experiment: Experiment, identities: Sequen
     if not (choice := pretrained_choice(model)) or not model.pretrained_model_path:
         return None
     path = ensure_local_file(model.pretrained_model_path)
-    content, file_identities = _read(path, find_passphrase(experiment))
-    match = WeightMatch(content) if file_identities is not None else find_weights(content, network_keys(network))
+    content, checkpoint = _read(path, find_passphrase(experiment))
+    match = WeightMatch(content) if checkpoint else find_weights(content, network_keys(network))
     parts = (_BACKBONE, *(_HEADS if choice == "self" else ()))
-    if choice == "self" and file_identities == list(identities):
+    if choice == "self" and checkpoint and checkpoint.identities == list(identities):
         parts += ("classifier.",)
     selected = {name: tensor for name, tensor in match.tensors.items() if name.startswith(parts)}
     report = load_weights(network, selected, hw_ratio=1.0 if parts == (_BACKBONE,) else model.pretrain_hw_ratio)
     reshaped = _describe_reshaped(network, report, selected)
     _check_backbone(network, report, content, reshaped, f"model.pretrained_model_path = {path}", model.backbone)
-    loaded = report.loaded + report.resized
     expected = [name for name in network.state_dict() if name.startswith(parts)]
     return LoadedWeights(
         path=path,
         sha256=_digest(path),
         location=match.location,
         backbone=len(backbone_names(expected)),
-        loaded=loaded,
+        loaded=report.loaded + report.resized,
         resized=report.resized,
         unused=(*report.unused, *(name for name in match.tensors if name not in selected)),
         untrained=tuple(name for name in expected if name in report.missing and not is_optional(name)),
         reshaped=reshaped,
         remarks=match.remarks,
+        images=checkpoint.images if checkpoint else None,
     )
 
 
@@ -132,14 +133,37 @@ def _count_required(names: Iterable[str]) -> int:
     return sum(not is_optional(name) for name in names)
 
 
-def _read(path: Path, passphrase: str | None) -> tuple[dict[str, Any], list[int] | None]:
-    """Return a file's content, of a checkpoint its tensors by name, and the identities of its classifier's rows."""
+def weights_images(file: str, passphrase: str | None) -> Tensor | None:
+    """Return the fingerprints of the images that the weights in a file were trained on, see `Checkpoint`.
+
+    None if the file does not have them, such as weights of another project. A process reads a file again only if it
+    has changed.
+
+    Raises:
+        InputError: The file cannot be read.
+    """
+    path = ensure_local_file(file)
+    try:
+        state = path.stat()
+    except OSError as error:
+        raise InputError(f"cannot read the pretrained weights {path}: {error.strerror}.") from None
+    return _images(path, passphrase, state.st_size, state.st_mtime_ns)
+
+
+@cache
+def _images(path: Path, passphrase: str | None, size: int, time: int) -> Tensor | None:
+    _, checkpoint = _read(path, passphrase)
+    return checkpoint.images if checkpoint else None
+
+
+def _read(path: Path, passphrase: str | None) -> tuple[dict[str, Any], Checkpoint | None]:
+    """Return a file's content, of a checkpoint of reid-tune its tensors by name, and that checkpoint."""
     if not is_encrypted_file(path):
         content = read_third_party_weights(path)
         if not is_checkpoint_content(content):
             return content, None
     checkpoint = load_checkpoint(path, passphrase)
-    return dict(checkpoint.model), checkpoint.identities
+    return dict(checkpoint.model), checkpoint
 
 
 def _digest(path: Path) -> str:

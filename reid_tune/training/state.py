@@ -14,6 +14,7 @@ from reid_tune.config.checks import next_valid_batch_size
 from reid_tune.config.diff import changed_values, network_differences
 from reid_tune.config.encryption_key import find_passphrase
 from reid_tune.config.experiment import Experiment
+from reid_tune.data.fingerprint import image_fingerprints
 from reid_tune.data.transfer import to_device
 from reid_tune.errors import InputError
 from reid_tune.files import make_folder
@@ -45,6 +46,7 @@ class TrainingState:
         optimizer: Optimizer with its state.
         step: Training step with the losses.
         history: Metrics of the finished epochs.
+        seen_images: Fingerprints of all images that the weights have seen, see `Checkpoint`; None except on rank 0.
         origin: Text for the user on where the weights come from.
     """
 
@@ -59,6 +61,7 @@ class TrainingState:
     optimizer: torch.optim.Optimizer
     step: TrainingStep
     history: list[dict[str, Any]] = field(default_factory=list)
+    seen_images: Tensor | None = None
     origin: str = "weights drawn by train.seed"
 
     def prepare_inputs(self, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -111,12 +114,20 @@ def create_or_resume(
     latest = directory / LATEST
     path = resume or (latest if latest.exists() else None)
     checkpoint = load_checkpoint(path, find_passphrase(experiment)) if path else None
-    state = _prepare(_with_seed(experiment, checkpoint), directory, device, split)
+    split = split or load_split(experiment)
+    state, earlier_images = _prepare(_with_seed(experiment, checkpoint), directory, device, split), None
     if checkpoint is not None:
         assert path is not None
         _restore(state, checkpoint, path)
+        earlier_images = checkpoint.images
     elif loaded := load_pretrained(state.network, experiment, state.data.identities):
-        state.origin = str(loaded)
+        state.origin, earlier_images = str(loaded), loaded.images
+    if rank() == 0:
+        parts = [
+            torch.from_numpy(image_fingerprints(split.train)),
+            *([] if earlier_images is None else [earlier_images]),
+        ]
+        state.seen_images = torch.cat(parts).unique()
     make_folder(directory)
     return state
 
@@ -129,9 +140,9 @@ def _with_seed(experiment: Experiment, checkpoint: Checkpoint | None) -> Experim
     return experiment.model_copy(update={"train": experiment.train.model_copy(update={"seed": seed})})
 
 
-def _prepare(experiment: Experiment, directory: Path, device: torch.device, split: DataSplit | None) -> TrainingState:
+def _prepare(experiment: Experiment, directory: Path, device: torch.device, split: DataSplit) -> TrainingState:
     require_divisible_batch(experiment, world_size())
-    split, optim = split or load_split(experiment), experiment.train.optim
+    optim = experiment.train.optim
     if optim.plateau_patience is not None and optim.lr_monitor == "val_loss" and not split.query:
         raise InputError(
             "train.optim.lr_monitor = 'val_loss' needs a validation, and this spec has none: set dataset.validation, "

@@ -139,6 +139,7 @@ IDLE: list[tuple[dict[str, Any], str, Any, Any]] = [
     ({}, "train.optim.center_lr", 0.5, 0.1),
     ({}, "dataset.validation_fraction", 0.2, 0.1),
     ({"dataset.validation": "none"}, "dataset.validation_seed", 0, 1),
+    ({"dataset.validation": "none"}, "dataset.validation_unseen_by", (), ("a.pth",)),
     ({"re_ranking.re_ranking": False}, "re_ranking.k1", 20, 10),
     ({"re_ranking.re_ranking": False}, "re_ranking.k2", 6, 3),
     ({"re_ranking.re_ranking": False}, "re_ranking.lambda_value", 0.3, 0.5),
@@ -156,6 +157,7 @@ STRICT = {
     "dataset.color_jitter.hue",
     "dataset.validation_fraction",
     "dataset.validation_seed",
+    "dataset.validation_unseen_by",
     "train.optim.plateau_patience",
 }
 

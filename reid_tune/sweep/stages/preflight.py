@@ -23,6 +23,7 @@ from reid_tune.search.warm_start import InitialPoint, initial_points
 from reid_tune.search_space.load import SweepConfig
 from reid_tune.search_space.space import plain_values
 from reid_tune.sweep.stages.rerank import list_settings
+from reid_tune.sweep.stages.unseen_holdouts import describe_weights
 from reid_tune.sweep.stages.weights_check import load_weights_of, weights_digests
 from reid_tune.tasks.common.evaluation_sets import EvaluationSet, evaluation_sets
 from reid_tune.tracking.registry.names import check_alias, check_model_name
@@ -226,7 +227,7 @@ def _test_sets(experiment: Experiment) -> list[EvaluationSet]:
 
 
 def _warnings(sweep: SweepConfig, split: DataSplit) -> list[str]:
-    lines = []
+    lines = describe_weights(sweep)
     if split.held_out < 100:
         lines.append(
             f"{split.held_out} identities are held out for validation: below 100, the mAP of the search is noisy."

@@ -20,6 +20,7 @@ from reid_tune.sweep.stages.refit import find_finalists
 from reid_tune.tracking.champion_comparison import CONFIRM_FILE, HoldoutResult, write_repeats
 from reid_tune.tracking.store import with_credentials
 from reid_tune.training.data_split import load_split
+from reid_tune.training.seen_images import find_seen_validation
 
 __all__ = ["register"]
 
@@ -71,15 +72,21 @@ def register(sweep: SweepConfig, journal: Journal) -> dict[str, Any]:
 
 
 def _repeats(sweep: SweepConfig, journal: Journal, winner: RunState) -> list[HoldoutResult]:
-    """Return the winner's results on the validation splits of the stage `confirm`, query by query."""
+    """Return the winner's results on the validation splits of the stage `confirm`, query by query.
+
+    Splits of which its pretrained weights have seen an identity are left out: they prove nothing.
+    """
     data = fingerprint(*sweep.experiment.dataset.train_folders)
     repeats = []
     for number in range(1, journal.state.stages["confirm"]["repeats"] + 1):
         run = journal.state.runs[confirm_run(winner.number, number)]
         experiment = with_parameters(sweep.experiment, run.parameters, run.name)
         plain = score(read_features(features_file(journal.folder, run.name)))
+        validation = load_split(experiment)
+        if find_seen_validation(experiment, validation):
+            continue
         # Images of two training folders may have the same file name, but never the same identity.
-        names = np.array([f"{record.identity}/{record.path.name}" for record in load_split(experiment).query])
+        names = np.array([f"{record.identity}/{record.path.name}" for record in validation.query])
         dataset = experiment.dataset
         split = f"{data}/{dataset.validation_seed}/{dataset.validation_fraction}"
         repeats.append(HoldoutResult(split, names[plain.matched], plain.query_ids, plain.average_precision))

@@ -1,0 +1,111 @@
+"""A sweep whose pretrained weights have seen its training images is not judged on the identities that they know."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from reid_tune.checkpoints.checkpoint import Checkpoint, save_checkpoint, strip_checkpoint
+from reid_tune.config.load import with_parameters
+from reid_tune.data.fingerprint import image_fingerprints
+from reid_tune.data.records import ImageRecord, read_image_folder
+from reid_tune.demo import draw_demo_data
+from reid_tune.errors import InputError
+from reid_tune.modeling.network import build_seeded_network
+from reid_tune.search_space.load import SweepConfig
+from reid_tune.search_space.space import plain_values
+from reid_tune.sweep.stages.preflight import run_preflight
+from reid_tune.sweep.stages.unseen_holdouts import describe_weights, with_unseen_holdouts
+from reid_tune.training.data_split import load_split
+
+from ...helpers.simulated_driver import make_sweep
+
+STAGES = ("preflight", "search", "confirm")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("unseen") / "data"
+    draw_demo_data(folder, identities=60, images=4)
+    return folder
+
+
+@pytest.fixture
+def records(data: Path) -> tuple[ImageRecord, ...]:
+    return read_image_folder(data / "bounding_box_train").records
+
+
+@pytest.fixture(autouse=True)
+def few_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("reid_tune.sweep.stages.preflight.SAMPLE_COUNT", 20)
+
+
+def sweep_of(folder: Path, data: Path, weights: Path | None, **values: Any) -> SweepConfig:
+    tree = {
+        "model": {"backbone": "test_resnet", "input_height": 32, "input_width": 16, "feat_dim": 16},
+        "dataset": {"train_dataset_dir": str(data / "bounding_box_train"), "batch_size": 8} | values,
+        "train": {"num_epochs": 6, "optim": {"warmup_iters": 1}},
+    }
+    if weights:
+        tree["model"] |= {"pretrained_model_path": str(weights), "pretrain_choice": "self"}
+    return make_sweep(folder, tree, confirm={"top": 1, "seeds": 3})
+
+
+def write_weights(path: Path, sweep: SweepConfig, seen: list[ImageRecord] | None) -> Path:
+    """A checkpoint that was trained on these images."""
+    network = build_seeded_network(sweep.experiment.model, 4, seed=0)
+    images = None if seen is None else torch.from_numpy(image_fingerprints(seen))
+    save_checkpoint(path, Checkpoint({}, 1, [1, 2, 3, 4], [], network.state_dict(), {}, images=images))
+    return path
+
+
+def test_weights_that_have_seen_all_identities_end_the_sweep_before_its_first_trial(
+    tmp_path: Path, data: Path, records: tuple[ImageRecord, ...]
+) -> None:
+    whole = write_weights(tmp_path / "whole.pth", sweep_of(tmp_path, data, None), list(records))
+    strip_checkpoint(whole, tmp_path / "stripped.pth")
+    for name in ("whole.pth", "stripped.pth"):
+        sweep = sweep_of(tmp_path, data, tmp_path / name)
+        with pytest.raises(InputError) as error:
+            run_preflight(with_unseen_holdouts(sweep), STAGES)
+        count = len({record.identity for record in records})
+        assert f"trained on images of {count} of the {count} training identities" in str(error.value)
+        assert "add identities that the weights have never seen" in str(error.value)
+
+
+def test_splits_are_drawn_from_the_identities_that_the_weights_have_never_seen(
+    tmp_path: Path, data: Path, records: tuple[ImageRecord, ...]
+) -> None:
+    identities = sorted({record.identity for record in records})
+    known = set(identities[: len(identities) // 2])
+    seen = [record for record in records if record.identity in known][::2]  # one image of an identity is enough
+    weights = write_weights(tmp_path / "half.pth", sweep_of(tmp_path, data, None), seen)
+    sweep = with_unseen_holdouts(sweep_of(tmp_path, data, weights))
+    assert sweep.experiment.dataset.validation_unseen_by == (str(weights),)
+    assert plain_values(with_unseen_holdouts(sweep).experiment) == plain_values(sweep.experiment)
+    known = {record.identity for record in seen}
+    held_out = []
+    for seed in range(4):
+        split = load_split(with_parameters(sweep.experiment, {"dataset.validation_seed": seed}, "test"))
+        held_out.append(frozenset(record.identity for record in split.query + split.gallery))
+        assert not held_out[-1] & known and known <= {record.identity for record in split.train}
+    assert len(set(held_out)) == 4
+    warnings = run_preflight(sweep, STAGES).warnings
+    sentence = f"half.pth had images of {len(known)} of the {len(identities)} training identities in training"
+    assert any(sentence in warning and "drawn from the other" in warning for warning in warnings)
+
+
+def test_other_data_and_weights_of_others_change_nothing(
+    tmp_path: Path, data: Path, records: tuple[ImageRecord, ...]
+) -> None:
+    queries = list(read_image_folder(data / "query").records)
+    base = sweep_of(tmp_path, data, None)
+    elsewhere = write_weights(tmp_path / "elsewhere.pth", base, queries)
+    sweep = sweep_of(tmp_path, data, elsewhere)
+    assert with_unseen_holdouts(sweep) == sweep and describe_weights(sweep) == []
+    unknown = sweep_of(tmp_path, data, write_weights(tmp_path / "others.pth", base, None))
+    assert with_unseen_holdouts(unknown) == unknown
+    (sentence,) = describe_weights(unknown)
+    assert "it is not known whether" in sentence and "others.pth" in sentence
+    assert describe_weights(base) == []
