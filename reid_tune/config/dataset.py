@@ -7,7 +7,10 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from reid_tune.config.base import AutoBool, Section
 from reid_tune.config.interpolation import is_missing
 
-__all__ = ["ColorJitter", "Dataset", "ExtraTest"]
+__all__ = ["VALIDATION_CHOICES", "ColorJitter", "Dataset", "ExtraTest"]
+
+# Words that `dataset.validation` may be; any other text is a folder.
+VALIDATION_CHOICES = ("auto", "none", "test", "holdout")
 
 Deviation = Annotated[float, Field(gt=0)]
 
@@ -93,7 +96,8 @@ class Dataset(Section):
         min_length=1,
         description="Validation data: test (the test folders), holdout (a validation split: identities held out of "
         "training), none, a folder with query and bounding_box_test, or a folder with the lists of `reid-tune split`. "
-        "auto takes the test folders if both exist, otherwise none. A sweep always uses a validation split.",
+        "auto takes the test folders if both exist, otherwise none. A sweep takes a folder as given, and holdout for "
+        "every other value.",
     )
     validation_fraction: float = Field(
         0.2, gt=0, lt=1, description="Fraction of the training identities that is held out for validation."

@@ -7,6 +7,7 @@ from hashlib import blake2b
 
 from reid_tune.data.records import ImageRecord
 from reid_tune.errors import InputError
+from reid_tune.identities import is_person
 
 __all__ = ["Split", "split_by_identity"]
 
@@ -32,7 +33,7 @@ class Split:
     @property
     def held_out(self) -> int:
         """Number of held-out identities; with fewer than 100 the validation metrics are noisy."""
-        return len({record.identity for record in self.query + self.gallery})
+        return len({record.identity for record in self.query + self.gallery if is_person(record.identity)})
 
 
 def split_by_identity(

@@ -173,6 +173,7 @@ def _train(config: dict[str, Any], report: Callable[[dict[str, Any]], None]) -> 
 def _train_with_files(
     files: "RunFiles", config: dict[str, Any], report: Callable[[dict[str, Any]], None]
 ) -> Failure | None:
+    from reid_tune.config.dataset import VALIDATION_CHOICES
     from reid_tune.config.experiment import Experiment
     from reid_tune.execution.run_files import require_shared_folders
     from reid_tune.training.loop import train
@@ -180,7 +181,9 @@ def _train_with_files(
 
     try:
         experiment, device = Experiment.model_validate(config["spec"]), _device(config)
-        require_shared_folders(config["scratch"], *experiment.dataset.train_folders)
+        dataset = experiment.dataset
+        validation = [] if dataset.validation in VALIDATION_CHOICES else [dataset.validation]
+        require_shared_folders(config["scratch"], *dataset.train_folders, *validation)
         with SystemMonitor(device) as usage:
             train(
                 experiment,

@@ -49,6 +49,7 @@ def report_sentences(state: SweepState, folder: Path, spent: Cost) -> Iterator[s
         yield f"Pareto front of {state.metric} and {', '.join(state.costs)}: {numbers}"
     if confirm_result := state.stages.get("confirm"):
         yield explain_winner(confirm_result, state.costs)
+    yield from _validation_sentences(state)
     yield from _collapse_sentences(state)
     yield from _rerank_sentences(state.stages.get("rerank", {}))
     winner = state.stages.get("test", {}).get("models", {}).get("winner", {})
@@ -153,6 +154,19 @@ def seed_sentences(state: SweepState) -> list[str]:
         for name, model in models.items()
         for metric, spread in model.get("seeds", {}).items()
     ]
+
+
+def _validation_sentences(state: SweepState) -> Iterator[str]:
+    """Yield which identities validate, where they are not drawn from all training identities."""
+    spec = state.header.spec
+    validation, unseen_by = spec.get("dataset.validation", "holdout"), spec.get("dataset.validation_unseen_by", [])
+    if validation != "holdout":
+        yield (
+            f"validated on the images of {validation}, the same in all runs: repeats differ in their training seed "
+            "only, so an interval covers seeds and the identities of these images, not other validation splits"
+        )
+    if unseen_by:
+        yield f"validation splits hold out only identities that {', '.join(unseen_by)} has never seen in training"
 
 
 def _collapse_sentences(state: SweepState) -> Iterator[str]:

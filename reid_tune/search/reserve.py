@@ -74,7 +74,9 @@ def estimate_refit(sweep: SweepConfig, candidates: Sequence[FullLength], refits:
     first, *others = candidates
     finalists = [first, *([max(others, key=lambda candidate: candidate.seconds)] if others else [])]
     resources = sweep.file.resources
-    factor = resources.workers / resources.refit_workers / (1 - sweep.experiment.dataset.validation_fraction)
+    dataset = sweep.experiment.dataset
+    held_out = dataset.validation_fraction if dataset.validation == "holdout" else 0.0
+    factor = resources.workers / resources.refit_workers / (1 - held_out)
     seconds = [finalist.timing.start + factor * finalist.timing.epoch * finalist.epochs for finalist in finalists]
     seeds = sweep.file.refit.seeds
     epochs = seeds * sum(finalist.epochs for finalist in finalists)

@@ -1,10 +1,11 @@
 """Load a search-space file and the spec that it names."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from reid_tune.config.dataset import VALIDATION_CHOICES
 from reid_tune.config.experiment import Experiment, canonical_key
 from reid_tune.config.load import LoadedSpec, build_spec
 from reid_tune.config.pydantic_messages import combine_errors, find_faults
@@ -25,6 +26,7 @@ from reid_tune.storage.s3 import S3Store
 __all__ = ["SweepConfig", "count_configurations", "load_sweep"]
 
 _DEFAULT_TRIALS = 32
+_VALIDATION = "dataset.validation"
 _MAX_COUNTED = 10_000  # configurations of a space without continuous ranges
 
 
@@ -126,9 +128,26 @@ def _load_spec(
         return None, None
     spec = (path.parent / name).resolve()
     try:
-        return build_spec(read_yaml(spec), {**overrides, "dataset.validation": "holdout"}, str(spec)), None
+        return _build_sweep_spec(read_yaml(spec), overrides, str(spec)), None
     except InputError as error:
         return None, error
+
+
+def _build_sweep_spec(tree: Mapping[str, Any], overrides: Mapping[str, Any], source: str) -> LoadedSpec:
+    """Return the spec with the folder that `dataset.validation` gives, otherwise with a validation split.
+
+    Without this, `auto` would take the test set, which may decide nothing.
+    """
+    drawn = build_spec(tree, {**overrides, _VALIDATION: "holdout"}, source)
+    section = tree.get("dataset")
+    value = overrides.get(_VALIDATION, section.get("validation") if isinstance(section, Mapping) else None)
+    if isinstance(value, str) and value not in VALIDATION_CHOICES:
+        loaded = build_spec(tree, overrides, source)
+        return drawn if loaded.experiment.dataset.validation in VALIDATION_CHOICES else loaded
+    if value not in ("none", "test"):
+        return drawn
+    note = f"{_VALIDATION} = {value}: a sweep decides by a validation split, so it takes holdout"
+    return replace(drawn, notes=(*drawn.notes, note))
 
 
 def _space_entries(tree: Mapping[str, Any], errors: list[str]) -> dict[str, Any]:
@@ -209,6 +228,8 @@ def _trial_base(experiment: Experiment) -> Experiment:
     for key in ("test_dataset_dir", "query_dataset_dir"):
         if getattr(dataset, key):
             folders[key] = absolute_path(getattr(dataset, key))
+    if dataset.validation not in VALIDATION_CHOICES:
+        folders["validation"] = absolute_path(dataset.validation)
     if dataset.validation_unseen_by:
         folders["validation_unseen_by"] = tuple(map(absolute_path, dataset.validation_unseen_by))
     train = tuple(map(absolute_path, dataset.train_folders))

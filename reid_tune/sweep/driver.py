@@ -31,6 +31,7 @@ from reid_tune.sweep.stages.rerank import choose_settings
 from reid_tune.sweep.stages.search import TrialSource
 from reid_tune.sweep.stages.test_set import evaluate_finalists
 from reid_tune.tasks.split import SPLIT, write_split_lists
+from reid_tune.training.data_split import has_validation_split
 
 __all__ = ["SweepDriver"]
 
@@ -95,7 +96,8 @@ class SweepDriver:
             return self.journal.state
 
     def _preflight(self) -> dict[str, Any]:
-        write_split_lists(self.sweep.experiment, self.sweep.folder / SPLIT)
+        if has_validation_split(self.sweep.experiment):
+            write_split_lists(self.sweep.experiment, self.sweep.folder / SPLIT)
         return self.plan
 
     def _search(self) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from reid_tune.sweep.resume import (
     unsearched_space,
 )
 from reid_tune.sweep.stages.preflight import run_preflight
-from reid_tune.sweep.stages.unseen_holdouts import with_unseen_holdouts
+from reid_tune.sweep.stages.validation_check import with_unseen_holdouts
 from reid_tune.sweep.stages.weights_check import require_same_weights
 from reid_tune.tracking.store import connection_error, tracking_uri, with_credentials
 

@@ -24,7 +24,13 @@ from reid_tune.storage.temporary_folder import temporary_folder
 from reid_tune.sweep.pretrained import pinned_pretrained_weights
 from reid_tune.sweep.sample_images import link_images, sample_test_images, sample_training_images
 from reid_tune.tasks.common.evaluation_sets import evaluation_sets
-from reid_tune.training.data_split import list_training_folders
+from reid_tune.training.data_split import (
+    GALLERY,
+    QUERY,
+    list_training_folders,
+    read_evaluation_folders,
+    validation_folders,
+)
 
 __all__ = ["make_small_sweep", "run_smoke_test"]
 
@@ -78,7 +84,7 @@ def make_small_sweep(sweep: SweepConfig, folder: Path, *, with_tests: bool) -> S
     Raises:
         InputError: the space or the data are invalid.
     """
-    spec = plain_values(sweep.experiment) | {_EPOCHS: 1} | _training_folders(sweep, folder)
+    spec = plain_values(sweep.experiment) | {_EPOCHS: 1} | _training_folders(sweep, folder) | _validation(sweep, folder)
     if with_tests:
         spec |= _test_folders(sweep, folder)
     space, constraints = _one_epoch_space(sweep)
@@ -122,6 +128,17 @@ def _training_folders(sweep: SweepConfig, folder: Path) -> dict[str, Any]:
         str(link_images(records, folder / "data" / f"train-{number}")) for number, records in enumerate(images, 1)
     ]
     return {"dataset.train_dataset_dir": folders if len(folders) > 1 else folders[0]}
+
+
+def _validation(sweep: SweepConfig, folder: Path) -> dict[str, Any]:
+    """Return the value for a few of the validation images that a spec gives; a list would name other images, too."""
+    folders = validation_folders(sweep.experiment)
+    if folders is None:
+        return {"dataset.validation": "holdout", "dataset.validation_unseen_by": []}
+    samples = sample_test_images(*read_evaluation_folders(*folders))
+    for records, name in zip(samples, (QUERY, GALLERY), strict=True):
+        link_images(records, folder / "data" / "validation" / name)
+    return {"dataset.validation": str(folder / "data" / "validation")}
 
 
 def _test_folders(sweep: SweepConfig, folder: Path) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from reid_tune.config.dataset import VALIDATION_CHOICES
 from reid_tune.config.encryption_key import find_passphrase
 from reid_tune.config.experiment import Experiment
 from reid_tune.data.account import FileAccount, account_for
@@ -18,9 +19,10 @@ from reid_tune.errors import InputError
 from reid_tune.evaluation.rankable import require_rankable
 from reid_tune.identities import is_person
 from reid_tune.storage.object_store import is_url
-from reid_tune.training.seen_images import find_seen_identities
 
 __all__ = [
+    "GALLERY",
+    "QUERY",
     "DataSplit",
     "count_shared_identities",
     "has_validation_split",
@@ -34,7 +36,6 @@ __all__ = [
     "validation_folders",
 ]
 
-VALIDATION_CHOICES = ("auto", "none", "test", "holdout")
 QUERY, GALLERY = "query", "bounding_box_test"
 
 
@@ -102,7 +103,11 @@ def load_split(experiment: Experiment, folders: tuple[ImageFolder, ...] | None =
     records = training_records(*folders)
     if dataset.validation == "holdout":
         seed, fraction = dataset.validation_seed, dataset.validation_fraction
-        seen = find_seen_identities(records, dataset.validation_unseen_by, find_passphrase(experiment))
+        seen: set[int] = set()
+        if dataset.validation_unseen_by:
+            from reid_tune.training.seen_images import find_seen_identities  # imports torch
+
+            seen = find_seen_identities(records, dataset.validation_unseen_by, find_passphrase(experiment))
         return _with_folders(split_by_identity(records, seed=seed, fraction=fraction, seen=seen), folders)
     if validation:
         query, gallery = read_evaluation_folders(*validation, strict=dataset.strict)

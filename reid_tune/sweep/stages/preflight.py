@@ -23,12 +23,17 @@ from reid_tune.search.warm_start import InitialPoint, initial_points
 from reid_tune.search_space.load import SweepConfig
 from reid_tune.search_space.space import plain_values
 from reid_tune.sweep.stages.rerank import list_settings
-from reid_tune.sweep.stages.unseen_holdouts import describe_weights
+from reid_tune.sweep.stages.validation_check import describe_validation, load_given_validation
 from reid_tune.sweep.stages.weights_check import load_weights_of, weights_digests
 from reid_tune.tasks.common.evaluation_sets import EvaluationSet, evaluation_sets
 from reid_tune.tracking.registry.names import check_alias, check_model_name
 from reid_tune.training.compiler import require_compiler
-from reid_tune.training.data_split import DataSplit, count_shared_identities, list_training_folders, load_split
+from reid_tune.training.data_split import (
+    DataSplit,
+    count_shared_identities,
+    list_training_folders,
+    load_split,
+)
 from reid_tune.training.state import require_divisible_batch
 
 __all__ = ["PreflightResult", "run_preflight"]
@@ -186,6 +191,8 @@ def _splits(sweep: SweepConfig, stages: Collection[str]) -> list[DataSplit]:
     experiment, splits = sweep.experiment, []
     with error_context("dataset.train_dataset_dir"):
         folders = list_training_folders(experiment)
+    if experiment.dataset.validation != "holdout":  # The same for all runs.
+        return [load_given_validation(experiment, folders)]
     for repeat in range(1 + (sweep.file.confirm.seeds if "confirm" in stages else 0)):
         seed = experiment.dataset.validation_seed + repeat
         dataset = experiment.dataset.model_copy(update={"validation_seed": seed})
@@ -227,11 +234,7 @@ def _test_sets(experiment: Experiment) -> list[EvaluationSet]:
 
 
 def _warnings(sweep: SweepConfig, split: DataSplit) -> list[str]:
-    lines = describe_weights(sweep)
-    if split.held_out < 100:
-        lines.append(
-            f"{split.held_out} identities are held out for validation: below 100, the mAP of the search is noisy."
-        )
+    lines = describe_validation(sweep, split)
     searched = {parameter.key for parameter in sweep.space.parameters}
     schedule_keys = searched & {"train.optim.lr_steps", "train.num_epochs"}
     if schedule_keys and sweep.file.scheduler.name == "asha":

@@ -1,11 +1,14 @@
 """Register: add the winner as a version of a model, with its files, results and a model card."""
 
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
 
+from reid_tune.config.experiment import Experiment
 from reid_tune.config.load import with_parameters
-from reid_tune.data.fingerprint import fingerprint
+from reid_tune.data.fingerprint import fingerprint, image_fingerprints
+from reid_tune.data.splits import Split
 from reid_tune.evaluation.features import read_features
 from reid_tune.evaluation.score import score
 from reid_tune.execution.fixed_runs import features_file
@@ -87,7 +90,17 @@ def _repeats(sweep: SweepConfig, journal: Journal, winner: RunState) -> list[Hol
             continue
         # Images of two training folders may have the same file name, but never the same identity.
         names = np.array([f"{record.identity}/{record.path.name}" for record in validation.query])
-        dataset = experiment.dataset
-        split = f"{data}/{dataset.validation_seed}/{dataset.validation_fraction}"
+        split = f"{data}/{_split_key(experiment, validation, number)}"
         repeats.append(HoldoutResult(split, names[plain.matched], plain.query_ids, plain.average_precision))
     return repeats
+
+
+def _split_key(experiment: Experiment, split: Split, repeat: int) -> str:
+    """Return the seed and the fraction of a validation split; the images of one that the spec gives, and the repeat."""
+    dataset = experiment.dataset
+    if dataset.validation == "holdout":
+        return f"{dataset.validation_seed}/{dataset.validation_fraction}"
+    digest = blake2b(digest_size=8)
+    for records in (split.query, split.gallery):
+        digest.update(image_fingerprints(records).tobytes())
+    return f"{digest.hexdigest()}/{repeat}"

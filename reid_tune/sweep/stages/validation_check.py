@@ -1,17 +1,24 @@
-"""Validation splits of identities that a sweep's pretrained weights have never seen."""
+"""Check of the images by which a sweep validates: neither the test set nor known to its pretrained weights."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 
 from reid_tune.config.encryption_key import find_passphrase
-from reid_tune.data.records import ImageRecord, training_records
+from reid_tune.config.experiment import Experiment
+from reid_tune.data.records import ImageFolder, ImageRecord, training_records
 from reid_tune.errors import InputError, error_context
 from reid_tune.search_space.load import SweepConfig
-from reid_tune.training.data_split import list_training_folders, load_split
+from reid_tune.training.data_split import (
+    DataSplit,
+    count_shared_identities,
+    list_training_folders,
+    load_split,
+    validates_on_test_set,
+)
 from reid_tune.training.pretrained import weights_images
 from reid_tune.training.seen_images import find_seen_identities
 
-__all__ = ["describe_weights", "with_unseen_holdouts"]
+__all__ = ["describe_validation", "load_given_validation", "with_unseen_holdouts"]
 
 
 def with_unseen_holdouts(sweep: SweepConfig) -> SweepConfig:
@@ -37,12 +44,48 @@ def with_unseen_holdouts(sweep: SweepConfig) -> SweepConfig:
     return replace(sweep, experiment=sweep.experiment.model_copy(update={"dataset": dataset}))
 
 
-def describe_weights(sweep: SweepConfig) -> list[str]:
-    """Return sentences on which identities the pretrained weights have seen, and on weights that do not say it.
+def load_given_validation(experiment: Experiment, folders: tuple[ImageFolder, ...]) -> DataSplit:
+    """Return the split of a spec whose `dataset.validation` names images.
+
+    Args:
+        experiment: The spec.
+        folders: Listings of its training folders.
+
+    Raises:
+        InputError: The images cannot be read, nothing can be ranked in them, or they are the test set.
+    """
+    if validates_on_test_set(experiment):
+        raise InputError(
+            f"dataset.validation = {experiment.dataset.validation!r} is the test set, by which a sweep may decide "
+            "nothing: give other images, or holdout."
+        )
+    with error_context("dataset.validation"):
+        split = load_split(experiment, folders)
+        split.require_rankable()
+    return split
+
+
+def describe_validation(sweep: SweepConfig, split: DataSplit) -> list[str]:
+    """Return sentences on identities that training or pretrained weights know, and on weights that do not say it.
 
     Args:
         sweep: Result of `with_unseen_holdouts`.
+        split: Images of the trials.
     """
+    sentences = []
+    if split.held_out < 100:
+        sentences.append(
+            f"{split.held_out} identities are held out for validation: below 100, the mAP of the search is noisy."
+        )
+    if split.validation and (shared := count_shared_identities(split.train, split.query)):
+        sentences.append(
+            f"{shared} identities of dataset.validation have the numbers of training identities: if they are the same "
+            "people, scores there say nothing about new ones."
+        )
+    return sentences + _describe_weights(sweep)
+
+
+def _describe_weights(sweep: SweepConfig) -> list[str]:
     unknown = [_name(sweep, file) for file in sweep.weights if not _has_images(sweep, file)]
     sentences = []
     if seen_by := sweep.experiment.dataset.validation_unseen_by:
