@@ -184,7 +184,7 @@ def test_lists_validate_as_they_are(tmp_path: Path, data: Path) -> None:
 def test_a_smoke_test_has_a_few_of_the_given_images(tmp_path: Path, data: Path) -> None:
     write_split_lists(sweep_of(tmp_path, data, None).experiment, tmp_path / "lists")
     for given in (split_folder(data), tmp_path / "lists"):
-        sweep = sweep_of(tmp_path, data, None, validation=str(given), batch_size=4)
+        sweep = sweep_of(tmp_path, data, None, validation=str(given))
         folder = tmp_path / "small" / given.name
         folder.mkdir(parents=True)
         split = load_split(make_small_sweep(sweep, folder, with_tests=False).experiment)
