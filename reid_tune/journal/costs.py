@@ -1,7 +1,7 @@
 """Cost and timing of a sweep, computed from its log."""
 
 from collections.abc import Iterable
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from statistics import fmean, median
 
 from reid_tune.journal.events import (
@@ -29,10 +29,15 @@ class Cost:
     waiting_hours: float = 0.0
 
     def __add__(self, other: "Cost") -> "Cost":
-        return Cost(*(first + second for first, second in zip(astuple(self), astuple(other), strict=True)))
+        return Cost(
+            self.hours + other.hours,
+            self.gpu_hours + other.gpu_hours,
+            self.cpu_hours + other.cpu_hours,
+            self.waiting_hours + other.waiting_hours,
+        )
 
     def __mul__(self, factor: float) -> "Cost":
-        return Cost(*(factor * hours for hours in astuple(self)))
+        return Cost(factor * self.hours, factor * self.gpu_hours, factor * self.cpu_hours, factor * self.waiting_hours)
 
 
 class CostLedger:

@@ -1,19 +1,19 @@
 """Charts of a sweep, as inline SVG."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from reid_tune.journal.state import RunState, SweepState
 from reid_tune.report.formatting import cost_axis, shorten, trial_label
 from reid_tune.report.summary import winner_run
-from reid_tune.report.svg import COLOURS, HEIGHT, render_svg
+from reid_tune.report.svg import COLOURS, render_svg
 from reid_tune.search.parameters import SearchedParameter
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["confirm_chart", "curves_chart", "front_chart", "history_chart", "importances_chart", "scatter_chart"]
+__all__ = ["confirm_chart", "curves_chart", "front_chart", "history_chart", "scatter_chart"]
 
 _BEST_STYLES = (
     ("blue", "-", "o"),
@@ -112,25 +112,6 @@ def front_chart(state: SweepState, front: Sequence[RunState]) -> str:
         axes.set(xlabel=label, ylabel=f"{metric} %")
 
     return render_svg(draw, f"{metric} on the validation split by {cost}, with the Pareto front")
-
-
-def importances_chart(shares: Mapping[str, float], labels: Mapping[str, str]) -> str:
-    """Return a bar chart of the importances.
-
-    Args:
-        shares: Importance of each searched key, 0 to 1.
-        labels: Label of each key.
-    """
-
-    def draw(axes: "Axes") -> None:
-        keys = list(reversed(list(shares)))
-        bars = axes.barh(range(len(keys)), [100 * shares[key] for key in keys], color=COLOURS["blue"], height=0.6)
-        axes.bar_label(bars, fmt=lambda value: f"{value:.0f} %", padding=3)
-        axes.set_yticks(range(len(keys)), [shorten(labels[key], 22) for key in keys])
-        axes.set(xlabel="importance for being in the better half", xlim=(0, 118 * max(shares.values())))
-        axes.set_xticks([])
-
-    return render_svg(draw, "importances of the searched parameters", max(HEIGHT, 0.6 + 0.28 * len(shares)))
 
 
 def scatter_chart(parameter: SearchedParameter, state: SweepState, metric: str) -> str:

@@ -4,7 +4,7 @@ import contextlib
 import platform
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from reid_tune.journal.state import RunState, SweepState
 from reid_tune.report import charts, html_tables
 from reid_tune.report.contour import contour_chart
 from reid_tune.report.formatting import format_interval
+from reid_tune.report.importances import importances_caption, importances_chart
 from reid_tune.report.parallel import parallel_chart, varied_parameters
 from reid_tune.report.reproduce import SPEC, reproduce_commands, spec_yaml, write_spec
 from reid_tune.report.sentences import (
@@ -35,8 +36,8 @@ from reid_tune.report.stages_table import stages_table
 from reid_tune.report.summary import baseline_score, finalist_scores, run_states, winner_run
 from reid_tune.report.svg import COLOURS
 from reid_tune.search.forecast import forecast_of
-from reid_tune.search.importance import MIN_TRIALS, parameter_importances
-from reid_tune.search.parameters import searched_parameters
+from reid_tune.search.importance import Importances, find_importances
+from reid_tune.search.parameters import labels_of_keys, searched_parameters
 from reid_tune.search.pareto import pareto_front
 from reid_tune.search.prediction_grid import predict_grid
 from reid_tune.tables import format_count, format_percent, format_time
@@ -79,7 +80,7 @@ def _content(folder: Path, state: SweepState, progress: Progress) -> dict[str, A
     """Return the variables of the template."""
     best = winner_run(state)
     front = pareto_front(state.trials, state.metric, state.costs) if state.costs else []
-    shares = parameter_importances(state, state.metric)
+    importances = find_importances(state)
     spent = CostLedger(read_events(folder / EVENTS)).by_stage()
     return {
         "name": state.header.name,
@@ -101,8 +102,8 @@ def _content(folder: Path, state: SweepState, progress: Progress) -> dict[str, A
         "confirm": _confirm(state),
         "warnings": state.stages.get("preflight", {}).get("warnings", []),
         "spec": spec_yaml(state),
-        "charts": _charts(state, front, shares, best),
-        "parallel": _parallel(state, shares),
+        "charts": _charts(state, front, importances, best),
+        "parallel": _parallel(state, importances),
         "scatters": _scatters(state),
         "trials_table": html_tables.trials_table(state, progress, front),
         "failures_table": html_tables.failures_table(state, folder),
@@ -188,7 +189,7 @@ def _latency_device(state: SweepState) -> str:
 
 
 def _charts(
-    state: SweepState, front: list[RunState], shares: Mapping[str, float], best: RunState | None
+    state: SweepState, front: list[RunState], importances: Importances | None, best: RunState | None
 ) -> list[tuple[str, str]]:
     """Return caption and SVG of each chart of the search; the SVG is empty where there are too few trials."""
     metric = state.metric
@@ -197,36 +198,29 @@ def _charts(
     rungs = state.stages.get("preflight", {}).get("rungs", [])
     history = ("Each trial, and the best full-length one so far (line)", charts.history_chart(state, metric))
     caption = f"The best trials and trial 0 by epoch{'; dotted: ASHA rungs' if rungs else ''}"
-    drawn = [history, (caption, charts.curves_chart(state, metric, rungs)), _importances(state, shares)]
-    drawn += _contour(state, shares, best)
+    drawn = [history, (caption, charts.curves_chart(state, metric, rungs))]
+    shares = importances_chart(importances, labels_of_keys(state)) if importances else ""
+    drawn.append((importances_caption(importances, metric), shares))
+    if best and importances:
+        drawn += _contour(state, importances, best)
     if front:
         drawn.insert(0, ("The Pareto front (ringed, with numbers)", charts.front_chart(state, front)))
     return drawn
 
 
-def _parallel(state: SweepState, shares: Mapping[str, float]) -> str:
+def _parallel(state: SweepState, importances: Importances | None) -> str:
     if not any(trial.last(state.metric) is not None for trial in state.trials) or not varied_parameters(state):
         return ""
-    return parallel_chart(state, shares)
+    return parallel_chart(state, importances.totals if importances else {})
 
 
-def _contour(state: SweepState, shares: Mapping[str, float], best: RunState | None) -> Iterator[tuple[str, str]]:
-    """Yield caption and SVG of the predictions over the two most important keys, if there are any."""
-    grid = predict_grid(state, list(shares), best) if best and len(shares) > 1 else None
-    if best and grid and (scores := grid.scores[np.isfinite(grid.scores)]).size:
+def _contour(state: SweepState, importances: Importances, best: RunState) -> Iterator[tuple[str, str]]:
+    """Yield caption and SVG of the predictions over the two keys that are the strongest together, if there are any."""
+    grid = predict_grid(state, [pair.keys for pair in importances.pairs], best)
+    if grid and (scores := grid.scores[np.isfinite(grid.scores)]).size:
         low, high = format_percent(float(scores.min())), format_percent(float(scores.max()))
         caption = f"Predicted {state.metric} at full length, {low} % (faint) to {high} %, around trial {best.number}"
-        yield caption, contour_chart(state, grid, _labels(state))
-
-
-def _labels(state: SweepState) -> dict[str, str]:
-    return {parameter.key: parameter.label for parameter in searched_parameters(state)}
-
-
-def _importances(state: SweepState, shares: Mapping[str, float]) -> tuple[str, str]:
-    if shares:
-        return "Importances (PED-ANOVA)", charts.importances_chart(shares, _labels(state))
-    return f"Importances need {MIN_TRIALS} full-length trials with different parameters; fewer would show noise.", ""
+        yield caption, contour_chart(state, grid, labels_of_keys(state))
 
 
 def _scatters(state: SweepState) -> list[tuple[str, str]]:

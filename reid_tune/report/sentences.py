@@ -8,7 +8,10 @@ from reid_tune.journal.costs import Cost
 from reid_tune.journal.state import SweepState
 from reid_tune.journal.test_set_usage import evaluation_count_sentence
 from reid_tune.report.formatting import KIND_LABELS, format_interval, format_spent, list_trials
+from reid_tune.report.importances import importance_sentence
 from reid_tune.search.forecast import Forecast, forecast_of
+from reid_tune.search.importance import find_importances
+from reid_tune.search.parameters import labels_of_keys
 from reid_tune.search.pareto import pareto_front
 from reid_tune.search.target import find_target_trial
 from reid_tune.storage.download_cache import display_path
@@ -44,6 +47,8 @@ def report_sentences(state: SweepState, folder: Path, spent: Cost) -> Iterator[s
         yield ended
     if forecast := forecast_of(state):
         yield forecast_sentence(forecast, state.metric)
+    if importances := find_importances(state):
+        yield importance_sentence(importances, state.metric, labels_of_keys(state))
     if state.costs and (front := pareto_front(state.trials, state.metric, state.costs)):
         numbers = list_trials([trial.number for trial in front])
         yield f"Pareto front of {state.metric} and {', '.join(state.costs)}: {numbers}"

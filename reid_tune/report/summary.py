@@ -8,6 +8,7 @@ from reid_tune.journal.costs import Cost
 from reid_tune.journal.progress import Progress
 from reid_tune.journal.state import RunState, SweepState, trial_run
 from reid_tune.search.forecast import forecast_of
+from reid_tune.search.importance import find_importances
 from reid_tune.search.pareto import pareto_front
 
 __all__ = [
@@ -45,6 +46,7 @@ def build_report(state: SweepState, spent: Mapping[str, Cost] | None = None) -> 
         "trial0": next((trial.last(metric) for trial in state.trials if trial.number == 0), None),
         "stages": list(state.stages),
         "forecast": forecast.as_dict() if (forecast := forecast_of(state)) else None,
+        "importances": importances.as_dict() if (importances := find_importances(state)) else None,
         **({"front": [trial.number for trial in pareto_front(state.trials, metric, costs)]} if costs else {}),
         "confirm": state.stages.get("confirm"),
         "rerank": state.stages.get("rerank"),

@@ -9,7 +9,7 @@ import numpy as np
 from optuna.distributions import CategoricalDistribution, IntDistribution
 
 from reid_tune.search.configurations import value_text
-from reid_tune.search.gaussian_process import Points
+from reid_tune.search.kernel import Points
 from reid_tune.search_space.ranges import LOGARITHMIC_KINDS, ListRange, NumberRange, Range
 from reid_tune.search_space.space import SearchSpace
 
@@ -51,6 +51,16 @@ class SpaceEncoding:
     def dimensions(self) -> int:
         """Number of coordinates of the unit cube."""
         return len(self._coordinates)
+
+    def coordinates_by_key(self) -> dict[str, list[int]]:
+        """Return by key the coordinates of all its ranges, without keys that have none."""
+        coordinates = {
+            parameter.key: [
+                self._coordinates[name] for branch in parameter.branches for name in self._distributions[branch.name]
+            ]
+            for parameter in self.space.parameters
+        }
+        return {key: columns for key, columns in coordinates.items() if columns}
 
     def configuration(self, position: np.ndarray) -> dict[str, Any]:
         """Return the configuration at a position [dimensions] of the unit cube."""

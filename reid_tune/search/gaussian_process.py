@@ -1,52 +1,18 @@
 """A Gaussian process over configurations and epochs, so that scores at rungs teach about scores at full length."""
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 from scipy.linalg import cho_solve, cholesky, solve_triangular
-from scipy.optimize import minimize
-from scipy.spatial.distance import cdist
 
-__all__ = ["GaussianProcess", "Points"]
+from reid_tune.search.kernel import JITTER, ParameterDensity, Points, RandomFeatures, covariance, noise_variance
+
+__all__ = ["GaussianProcess"]
 
 # Points on which the kernel's parameters are fitted. The fit costs the third power of their number.
 _MAX_FIT_POINTS = 150
-_FIT_ITERATIONS = 25
-# Centers of the log-normal priors of the kernel's parameters, and their standard deviations.
-_CATEGORY, _EPOCH, _AMPLITUDE, _NOISE = 1.0, 1.0, 1.0, 1e-2
-_DEVIATIONS = {"number": 1.0, "category": 1.0, "epoch": 1.0, "amplitude": 0.5, "noise": 1.5}
-_JITTER = 1e-8
-
-
-@dataclass(frozen=True)
-class Points:
-    """Inputs of the process, one row for each of n points.
-
-    Attributes:
-        numbers: Positions in their ranges [n, numbers], about 0 to 1.
-        categories: Indices of values [n, categories].
-        epochs: Logarithm of the share of the full length [n], at most 0.
-    """
-
-    numbers: np.ndarray
-    categories: np.ndarray
-    epochs: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.epochs)
-
-    def take(self, rows: np.ndarray) -> "Points":
-        """Return some of the points."""
-        return Points(self.numbers[rows], self.categories[rows], self.epochs[rows])
-
-    def join(self, other: "Points") -> "Points":
-        """Return these points and those of another set after them."""
-        return Points(
-            np.concatenate([self.numbers, other.numbers]),
-            np.concatenate([self.categories, other.categories]),
-            np.concatenate([self.epochs, other.epochs]),
-        )
+_PARAMETER_DRAWS, _DRAWS_OF_EACH = 8, 8
+_FEATURES = 400  # of the random functions
 
 
 class GaussianProcess:
@@ -54,8 +20,8 @@ class GaussianProcess:
 
     The kernel is a Matern 5/2 kernel over the numbers with one length scale for each, times an exponential overlap
     kernel for each category, times an exponential kernel over the logarithm of the epoch (as in Klein et al. 2020,
-    "Model-based asynchronous hyperparameter and neural architecture search"). Its parameters maximize the marginal
-    likelihood under log-normal priors; the length scales of n numbers are centered at 0.3 sqrt(n).
+    "Model-based asynchronous hyperparameter and neural architecture search"). Its parameters maximize their posterior
+    density, see `ParameterDensity`.
 
     Args:
         points: Points of the n observations.
@@ -74,14 +40,13 @@ class GaussianProcess:
             half = _MAX_FIT_POINTS // 2
             spaced = order[half:][np.linspace(0, len(order) - half - 1, half).astype(int)]
             rows = np.sort(np.concatenate([order[:half], spaced]))
-        self.parameters = _fit(points.take(rows), standardized[rows])
+        self._density = ParameterDensity(points.take(rows), standardized[rows])
+        self.parameters = self._density.find_maximum()
         self._condition(points, standardized)
 
     def _condition(self, points: Points, standardized: np.ndarray) -> None:
         self._points, self._values = points, standardized
-        kernel = _kernel(points, points, self.parameters)
-        kernel[np.diag_indices(len(points))] += _noise(self.parameters) + _JITTER
-        self._factor = cholesky(kernel, lower=True)
+        self._factor = _factorize(points, self.parameters)
         self._weights = cho_solve((self._factor, True), standardized)
 
     def believe(self, points: Points) -> None:
@@ -92,92 +57,44 @@ class GaussianProcess:
     @property
     def noise(self) -> float:
         """Standard deviation of the noise of an observation."""
-        return self._scale * math.sqrt(_noise(self.parameters))
+        return self._scale * math.sqrt(noise_variance(self.parameters))
 
     def predict(self, points: Points) -> tuple[np.ndarray, np.ndarray]:
         """Return means and standard deviations [n] of the noiseless values at points."""
-        cross = _kernel(points, self._points, self.parameters)
+        cross = covariance(points, self._points, self.parameters)
         means = cross @ self._weights
         explained = solve_triangular(self._factor, cross.T, lower=True)
         variances = math.exp(self.parameters[-2]) - np.einsum("ij,ij->j", explained, explained)
         return self._mean + self._scale * means, self._scale * np.sqrt(np.maximum(variances, 1e-12))
 
+    def draw(self, points: Points, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Return noiseless values at points by functions that the observations allow.
 
-def _kernel(first: Points, second: Points, parameters: np.ndarray) -> np.ndarray:
-    """Return the kernel without noise between two sets of points; for the parameters see `_Distances`."""
-    scales = np.exp(-parameters)
-    count = first.numbers.shape[1]
-    exponent = np.abs(np.subtract.outer(first.epochs, second.epochs)) * scales[-3]
-    for a, b, scale in zip(first.categories.T, second.categories.T, scales[count:], strict=False):
-        exponent += np.not_equal.outer(a, b) * scale
-    root = math.sqrt(5) * cdist(first.numbers * scales[:count], second.numbers * scales[:count])
-    return np.asarray(math.exp(parameters[-2]) * np.exp(-exponent - root) * (1 + root + root**2 / 3))
+        The kernel's parameters are drawn too, because the observations do not determine them. A function is one of the
+        prior plus the process's prediction of what it lacks at the observations (Wilson et al. 2020, "Efficiently
+        sampling functions from Gaussian process posteriors").
 
-
-class _Distances:
-    """Distances between the points of a set, from which kernels with any parameters are computed.
-
-    The parameters are logarithms: a length scale for each number, for each category and for the epoch, the amplitude
-    and the variance of the noise.
-    """
-
-    def __init__(self, points: Points) -> None:
-        self.squares = [np.subtract.outer(column, column) ** 2 for column in points.numbers.T]
-        self.unequal = [np.not_equal.outer(column, column).astype(float) for column in points.categories.T]
-        self.unequal.append(np.abs(np.subtract.outer(points.epochs, points.epochs)))
-        self.shape = len(points), len(points)
-
-    def kernel_and_gradients(self, parameters: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
-        """Return the kernel without noise, and its derivative by each parameter but the noise."""
-        scales = np.exp(-parameters)
-        count = len(self.squares)
-        exponent, square = np.zeros(self.shape), np.zeros(self.shape)
-        for distance, scale in zip(self.unequal, scales[count:], strict=False):
-            exponent += distance * scale
-        for distance, scale in zip(self.squares, scales, strict=False):
-            square += distance * scale**2
-        root = np.sqrt(5 * square)
-        exponential = math.exp(parameters[-2]) * np.exp(-exponent - root)
-        kernel = exponential * (1 + root + root**2 / 3)
-        slope = exponential * (5 / 3) * (1 + root)
-        gradients = [slope * square * scale**2 for square, scale in zip(self.squares, scales, strict=False)]
-        gradients += [kernel * distance * scale for distance, scale in zip(self.unequal, scales[count:], strict=False)]
-        return kernel, [*gradients, kernel]
+        Returns:
+            Values of the expected function [n], and of drawn ones [64, n].
+        """
+        columns = zip(points.categories.T, self._points.categories.T, strict=True)
+        options = [int(max(column.max(), observed.max())) + 2 for column, observed in columns]
+        expected, drawn = np.zeros(len(points)), list[np.ndarray]()
+        for parameters in self._density.draw(self.parameters, _PARAMETER_DRAWS, random):
+            features = RandomFeatures(parameters, options, _FEATURES, random)
+            prior = random.normal(size=(_FEATURES, _DRAWS_OF_EACH))
+            noise = math.sqrt(noise_variance(parameters)) * random.normal(size=(len(self._points), _DRAWS_OF_EACH))
+            lacking = self._values[:, None] - features(self._points) @ prior - noise
+            factor = _factorize(self._points, parameters), True
+            weights = cho_solve(factor, np.column_stack([self._values, lacking]))
+            values = covariance(points, self._points, parameters) @ weights
+            expected += values[:, 0] / _PARAMETER_DRAWS
+            drawn += list((values[:, 1:] + features(points) @ prior).T)
+        return self._mean + self._scale * expected, self._mean + self._scale * np.array(drawn)
 
 
-def _noise(parameters: np.ndarray) -> float:
-    return math.exp(parameters[-1])
-
-
-def _priors(points: Points) -> tuple[np.ndarray, np.ndarray]:
-    """Return centers and standard deviations of the logarithms of the kernel's parameters."""
-    numbers, categories = points.numbers.shape[1], points.categories.shape[1]
-    centers = [0.3 * math.sqrt(max(1, numbers))] * numbers + [_CATEGORY] * categories + [_EPOCH, _AMPLITUDE, _NOISE]
-    names = ["number"] * numbers + ["category"] * categories + ["epoch", "amplitude", "noise"]
-    return np.log(centers), np.array([_DEVIATIONS[name] for name in names])
-
-
-def _fit(points: Points, values: np.ndarray) -> np.ndarray:
-    """Return the parameters that maximize the posterior density, sought from the centers of the priors."""
-    centers, deviations = _priors(points)
-    distances = _Distances(points)
-    diagonal = np.diag_indices(len(points))
-
-    def loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
-        kernel, gradients = distances.kernel_and_gradients(parameters)
-        noisy = kernel.copy()
-        noisy[diagonal] += _noise(parameters) + _JITTER
-        factor = cholesky(noisy, lower=True)
-        inverse = cho_solve((factor, True), np.eye(len(points)))
-        weights = inverse @ values
-        standard = (parameters - centers) / deviations
-        value = 0.5 * values @ weights + np.log(np.diag(factor)).sum() + 0.5 * standard @ standard
-        outer = inverse - np.outer(weights, weights)
-        slopes = [0.5 * np.einsum("ij,ij->", outer, gradient) for gradient in gradients]
-        slopes.append(0.5 * np.trace(outer) * _noise(parameters))
-        return float(value), np.array(slopes) + standard / deviations
-
-    bounds = list(zip(centers - 4 * deviations, centers + 4 * deviations, strict=True))
-    return np.asarray(
-        minimize(loss, centers, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": _FIT_ITERATIONS}).x
-    )
+def _factorize(points: Points, parameters: np.ndarray) -> np.ndarray:
+    """Return the lower Cholesky factor of the kernel with noise."""
+    kernel = covariance(points, points, parameters)
+    kernel[np.diag_indices(len(points))] += noise_variance(parameters) + JITTER
+    return np.asarray(cholesky(kernel, lower=True))

@@ -10,7 +10,8 @@ from reid_tune.search.acquisition import expected_front_growth, expected_improve
 from reid_tune.search.asha import Rungs
 from reid_tune.search.earlier_trials import EarlierTrials
 from reid_tune.search.encoding import SpaceEncoding
-from reid_tune.search.gaussian_process import GaussianProcess, Points
+from reid_tune.search.gaussian_process import GaussianProcess
+from reid_tune.search.kernel import Points
 from reid_tune.search.sampler import Sampler, TrialEnd
 from reid_tune.search.trial_model import UNTRAINABLE, ObservedTrial, TrialModel, full_length_points, observe
 

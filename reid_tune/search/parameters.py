@@ -11,7 +11,7 @@ from reid_tune.journal.state import RunState, SweepState
 from reid_tune.search_space.parse import parse_spaces, typed_value
 from reid_tune.search_space.ranges import LOGARITHMIC_KINDS
 
-__all__ = ["SearchedParameter", "searched_parameters", "space_parameters"]
+__all__ = ["SearchedParameter", "labels_of_keys", "searched_parameters", "space_parameters"]
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,11 @@ def _kinds(entry: Any) -> set[str]:
 def searched_parameters(state: SweepState) -> list[SearchedParameter]:
     """Return the parameters that trials search, in the file's order, without those that a trial's bundle fixes."""
     return [parameter for parameter in space_parameters(state) if not _is_fixed_by_bundle(parameter.range)]
+
+
+def labels_of_keys(state: SweepState) -> dict[str, str]:
+    """Return the label of each searched key."""
+    return {parameter.key: parameter.label for parameter in searched_parameters(state)}
 
 
 def space_parameters(state: SweepState) -> list[SearchedParameter]:

@@ -1,5 +1,6 @@
 """The predicted score at full length over two searched keys."""
 
+import itertools
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -61,27 +62,28 @@ class PredictionGrid:
     scores: np.ndarray
 
 
-def predict_grid(state: SweepState, keys: Sequence[str], around: RunState) -> PredictionGrid | None:
-    """Return the predictions of the model of the search over the first two of some keys; lists are left out.
+def predict_grid(state: SweepState, pairs: Sequence[tuple[str, str]], around: RunState) -> PredictionGrid | None:
+    """Return the predictions of the model of the search over two keys; pairs with lists are left out.
 
     Args:
         state: State of a sweep.
-        keys: Searched keys, the most important first.
+        pairs: Pairs of searched keys, of which the first one with two axes is taken.
         around: Trial whose values the other keys have.
 
     Returns:
-        The grid; None with fewer than two keys, with too few trials, or where this version cannot read the sweep.
+        The grid; None without such a pair, with too few trials, or where this version cannot read the sweep.
     """
     try:
         recorded = RecordedTrials(state)
     except InputError:
         return None
     parameters = {parameter.key: parameter for parameter in recorded.space.parameters}
-    axes = [axis for key in keys if key in parameters and (axis := _axis(parameters[key]))][:2]
+    axes = {key: axis for key in itertools.chain(*pairs) if key in parameters and (axis := _axis(parameters[key]))}
+    pair = next((pair for pair in pairs if axes.keys() >= set(pair)), None)
     model = recorded.model(ended_trials(state))
-    if len(axes) < 2 or model is None:
+    if pair is None or model is None:
         return None
-    x, y = axes
+    x, y = (axes[key] for key in pair)
     cells = [{x.key: x_value, y.key: y_value} for y_value in y.values for x_value in x.values]
     configurations = [_configuration(recorded.space, around.parameters, cell) for cell in cells]
     allowed = [index for index, configuration in enumerate(configurations) if configuration is not None]

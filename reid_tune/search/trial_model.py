@@ -9,7 +9,8 @@ import numpy as np
 
 from reid_tune.search.asha import Rungs
 from reid_tune.search.encoding import SpaceEncoding
-from reid_tune.search.gaussian_process import GaussianProcess, Points
+from reid_tune.search.gaussian_process import GaussianProcess
+from reid_tune.search.kernel import Points
 
 __all__ = ["UNTRAINABLE", "ObservedTrial", "TrialModel", "full_length_points", "observe"]
 
@@ -111,6 +112,15 @@ class TrialModel:
             source_means, source_deviations = source.predict(points)
             means, deviations = means + weight * source_means, np.hypot(deviations, weight * source_deviations)
         return means, deviations
+
+    def draw(self, points: Points, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Return scores at points by the expected function [n] and by drawn ones [64, n], see `GaussianProcess.draw`.
+
+        What the sources predict is the same in all of them.
+        """
+        expected, drawn = self.process.draw(points, random)
+        predicted = sum((weight * source.predict(points)[0] for weight, source in self.weighted_sources), np.zeros(1))
+        return expected + predicted, drawn + predicted
 
     @property
     def weighted_sources(self) -> list[tuple[float, "TrialModel"]]:

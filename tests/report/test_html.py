@@ -211,7 +211,7 @@ def test_a_sweep_in_every_stage_of_its_life_has_a_page(tmp_path: Path) -> None:
     assert "svg" not in begun.tags and "Reproduce" not in begun.text
     searched = page_of(simulate(tmp_path / "searched", trials=6, until="search").folder)
     assert "ended after search" in searched.text and "the test are still to come" in searched.text
-    assert "Importances need 10 full-length trials" in searched.text
+    assert "Importances need 8 trials with a score" in searched.text
     assert [row[1] for row in searched.below("stage")] == ["done"] * 2 + ["not started"] * 6 + [""]
     assert "Best of the search against trial 0" in searched.text
     confirmed = page_of(simulate(tmp_path / "confirmed", trials=6, until="confirm").folder)

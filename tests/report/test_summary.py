@@ -36,6 +36,7 @@ def test_a_report_of_a_whole_sweep() -> None:
         "winner": 2,
         "trial0": 0.375,
         "forecast": None,
+        "importances": None,
         "stages": ["preflight", "search", "confirm", "rerank", "refit", "test", "register"],
         "confirm": CONFIRM,
         "rerank": RERANK,

@@ -3,7 +3,8 @@ import math
 import numpy as np
 import pytest
 
-from reid_tune.search.gaussian_process import GaussianProcess, Points, _fit, _priors
+from reid_tune.search.gaussian_process import GaussianProcess
+from reid_tune.search.kernel import ParameterDensity, Points, RandomFeatures, _priors
 
 RANDOM = np.random.default_rng(3)
 
@@ -76,7 +77,7 @@ def test_the_parameters_are_a_maximum_of_the_posterior_density() -> None:
     seen = points(30)
     values = np.sin(5 * seen.numbers[:, 0]) + 0.3 * (seen.categories[:, 0] == 1) + 0.5 * seen.epochs
     values = (values - values.mean()) / values.std()
-    fitted = _fit(seen, values)
+    fitted = ParameterDensity(seen, values).find_maximum()
     best = log_posterior(fitted, seen, values)
     assert best > log_posterior(_priors(seen)[0], seen, values) + 5
     for index in range(len(fitted)):
@@ -105,3 +106,61 @@ def test_equal_points_and_equal_values_are_no_error(values: list[float]) -> None
     means, deviations = GaussianProcess(seen, np.array(values)).predict(seen)
     np.testing.assert_allclose(means, np.mean(values), atol=0.05)
     assert np.isfinite(deviations).all()
+
+
+def test_inner_products_of_random_features_are_the_kernel() -> None:
+    seen = points(12, numbers=2, categories=2)
+    parameters = np.log([0.4, 0.9, 0.7, 2.0, 1.5, 1.3, 0.01])
+    features = RandomFeatures(parameters, [4, 4], 40_000, np.random.default_rng(1))(seen)
+    np.testing.assert_allclose(features @ features.T, kernel(seen, seen, parameters), atol=0.05)
+
+
+def test_a_missing_value_is_a_value_of_its_category() -> None:
+    seen = Points(np.zeros((3, 0)), np.array([[-1], [0], [-1]]), np.zeros(3))
+    parameters = np.log([0.5, 1.0, 1.0, 0.01])
+    features = RandomFeatures(parameters, [2], 20_000, np.random.default_rng(1))(seen)
+    np.testing.assert_allclose(features @ features.T, kernel(seen, seen, parameters), atol=0.05)
+
+
+def test_drawn_functions_have_the_means_and_deviations_of_the_predictions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the parameters of the maximum: the textbook's formulas have only these."""
+    monkeypatch.setattr(ParameterDensity, "draw", lambda _, maximum, count, random: np.tile(maximum, (count, 1)))
+    seen, new = points(20), points(9)
+    process = GaussianProcess(seen, np.sin(6 * seen.numbers[:, 0]) + 0.1 * RANDOM.normal(size=20))
+    means, deviations = process.predict(new)
+    draws = [process.draw(new, np.random.default_rng(seed)) for seed in range(20)]
+    np.testing.assert_allclose(draws[0][0], means, atol=1e-9)
+    drawn = np.concatenate([functions for _, functions in draws])
+    assert len(draws[0][1]) == 64
+    np.testing.assert_allclose(drawn.mean(axis=0), means, atol=0.15 * deviations.max())
+    np.testing.assert_allclose(drawn.std(axis=0), deviations, rtol=0.12)
+
+
+def test_drawn_parameters_have_the_curvature_of_the_density_but_are_not_wider_than_the_priors() -> None:
+    seen = points(30)
+    values = (
+        np.sin(5 * seen.numbers[:, 0]) + np.cos(4 * seen.numbers[:, 1]) + 0.5 * seen.epochs + RANDOM.normal(size=30) / 5
+    )
+    values = (values - values.mean()) / values.std()
+    density = ParameterDensity(seen, values)
+    maximum, deviations = density.find_maximum(), _priors(seen)[1]
+    steps = np.diag(0.05 * deviations)
+    hessian = np.array(
+        [
+            [
+                sum(
+                    sign * other * log_posterior(maximum + sign * one + other * two, seen, values)
+                    for sign in (-1, 1)
+                    for other in (-1, 1)
+                )
+                / -(0.1**2)
+                for two in steps
+            ]
+            for one in steps
+        ]
+    )
+    eigenvalues, vectors = np.linalg.eigh(hessian)
+    expected = vectors @ np.diag(1 / np.maximum(eigenvalues, 1)) @ vectors.T
+    drawn = (density.draw(maximum, 50_000, np.random.default_rng(1)) - maximum) / deviations
+    np.testing.assert_allclose(np.cov(drawn.T), expected, atol=0.05)
+    assert eigenvalues.max() > 2

@@ -1,4 +1,5 @@
 import copy
+import itertools
 import math
 from pathlib import Path
 from unittest.mock import Mock
@@ -29,7 +30,7 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> SweepState:
 def grid_of(state: SweepState, *keys: str) -> PredictionGrid:
     best = winner_run(state)
     assert best is not None
-    grid = predict_grid(state, keys, best)
+    grid = predict_grid(state, list(itertools.combinations(keys, 2)), best)
     assert grid is not None
     return grid
 
@@ -69,9 +70,9 @@ def test_no_network_is_built(state: SweepState, monkeypatch: pytest.MonkeyPatch)
 
 def test_too_few_keys_or_trials(state: SweepState, tmp_path: Path) -> None:
     best = winner_run(state)
-    assert best is not None and predict_grid(state, [RATE, STEPS, "unknown"], best) is None
+    assert best is not None and predict_grid(state, [(RATE, STEPS), (RATE, "unknown")], best) is None
     few = simulate(tmp_path, until="search", sections=SECTIONS | {"budget": {"trials": 2}}).folder
-    assert predict_grid(replay(read_events(few / EVENTS)), [RATE, NAME], best) is None
+    assert predict_grid(replay(read_events(few / EVENTS)), [(RATE, NAME)], best) is None
 
 
 @pytest.mark.parametrize("keys", [(RATE, NAME), (NAME, "model.no_margin"), ("model.no_margin", MARGIN)])
