@@ -196,6 +196,12 @@ def test_everything_below_tasks_imports_without_ray_mlflow_and_optuna() -> None:
     assert run_python(code) == [f"blocked {library}" for library in blocked] + modules
 
 
+def test_a_sweep_that_continues_imports_no_networks() -> None:
+    code = "import sys, reid_tune.sweep.run; print(*sorted({name.split('.')[0] for name in sys.modules}))"
+    (loaded,) = run_python(code)
+    assert {"timm", "torchvision", "ray", "mlflow", "sklearn", "pandas", "matplotlib"}.isdisjoint(loaded.split())
+
+
 def test_help_imports_nothing_heavy() -> None:
     code = (
         "import runpy, sys\n"

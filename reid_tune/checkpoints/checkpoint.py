@@ -5,11 +5,11 @@ import pickle
 import platform
 import warnings
 from dataclasses import dataclass, field, replace
+from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
 
 import numpy
-import timm
 import torch
 from torch import Tensor
 
@@ -69,7 +69,7 @@ def package_versions() -> dict[str, str]:
         "reid-tune": __version__,
         "python": platform.python_version(),
         "torch": str(torch.__version__),
-        "timm": timm.__version__,
+        "timm": metadata.version("timm"),
         "numpy": numpy.__version__,
     }
 

@@ -8,8 +8,15 @@ from reid_tune.config.model import has_backbone_always_loaded
 from reid_tune.config.tao_keys import inactive_reason, is_tao_key
 from reid_tune.config.train import OPTIMIZERS
 from reid_tune.config.unused_fields import has_triplet_loss, unused_fields
+from reid_tune.errors import InputError
 
-__all__ = ["describe_without_effect", "find_errors", "find_sampling_errors", "find_warnings", "next_valid_batch_size"]
+__all__ = [
+    "describe_without_effect",
+    "find_errors",
+    "find_sampling_errors",
+    "find_warnings",
+    "require_divisible_batch",
+]
 
 
 def find_errors(experiment: Experiment) -> list[str]:
@@ -41,7 +48,7 @@ def find_sampling_errors(experiment: Experiment) -> list[str]:
         errors.append(
             f"dataset.batch_size = {dataset.batch_size} is not a multiple of "
             f"dataset.num_instances = {dataset.num_instances}: a batch is identities x instances; the next "
-            f"valid size is {next_valid_batch_size(experiment, len(experiment.train.gpus))}."
+            f"valid size is {_next_valid_batch_size(experiment, len(experiment.train.gpus))}."
         )
     elif dataset.batch_size == dataset.num_instances and has_triplet_loss(experiment):
         errors.append(
@@ -68,10 +75,30 @@ def find_sampling_errors(experiment: Experiment) -> list[str]:
     return errors
 
 
-def next_valid_batch_size(experiment: Experiment, workers: int) -> int:
+def _next_valid_batch_size(experiment: Experiment, workers: int) -> int:
     """Return the smallest batch size >= `dataset.batch_size` with whole identities and equal parts for all workers."""
     unit = math.lcm(experiment.dataset.num_instances, workers)
     return unit * math.ceil(experiment.dataset.batch_size / unit)
+
+
+def require_divisible_batch(experiment: Experiment, workers: int) -> None:
+    """Check that the batch can be divided among the workers, and among the chunks of each worker.
+
+    Args:
+        experiment: The spec.
+        workers: Number of workers.
+
+    Raises:
+        InputError: The batch cannot be divided; the message has the next batch size that can.
+    """
+    batch, chunks = experiment.dataset.batch_size, experiment.train.accumulate
+    if batch % (workers * chunks):
+        accumulation = f" with train.accumulate = {chunks} each" if chunks > 1 else ""
+        raise InputError(
+            f"dataset.batch_size = {batch} cannot be divided among {workers} worker{'s' if workers > 1 else ''}"
+            f"{accumulation}: the next size that can, with dataset.num_instances = {experiment.dataset.num_instances}, "
+            f"is {_next_valid_batch_size(experiment, workers * chunks)}."
+        )
 
 
 def find_warnings(experiment: Experiment) -> list[str]:

@@ -12,6 +12,7 @@ from math import isfinite
 from statistics import median
 from typing import TYPE_CHECKING
 
+from reid_tune.config.checks import require_divisible_batch
 from reid_tune.errors import RunFailedError
 from reid_tune.execution.gpu_memory import GpuMemory, estimate_largest_batch, half_batch, measure_step_peak
 from reid_tune.journal.costs import EpochTiming
@@ -99,7 +100,7 @@ def measure_training(
         RunFailedError: the loss or the features are not finite, or memory ran out.
     """
     from reid_tune.training.determinism import configure_kernels
-    from reid_tune.training.state import create_or_resume, require_divisible_batch
+    from reid_tune.training.state import create_or_resume
 
     require_divisible_batch(experiment, workers)
     if workers > 1:  # Only runs of one worker use CUDA graphs.

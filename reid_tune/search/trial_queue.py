@@ -9,7 +9,6 @@ from reid_tune.journal.events import RunSuggested
 from reid_tune.journal.journal import Journal
 from reid_tune.journal.requests import Request, pending_requests, remove_request
 from reid_tune.journal.state import trial_run
-from reid_tune.modeling.cost import model_cost
 from reid_tune.search.budget import BudgetTracker
 from reid_tune.search.study import Study
 from reid_tune.search.target import find_target_trial
@@ -104,6 +103,8 @@ class TrialQueue:
         experiment = with_parameters(self.sweep.experiment, parameters, run)
         costs: dict[str, float] = {}
         if self.sweep.file.costs:
+            from reid_tune.modeling.cost import model_cost
+
             model_costs = model_cost(experiment)
             costs = {name: model_costs[name] for name in self.sweep.file.costs}
         self.study.record_costs(run, list(costs.values()))

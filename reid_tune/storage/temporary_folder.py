@@ -6,6 +6,7 @@ import re
 import shutil
 import socket
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,6 +18,7 @@ __all__ = ["empty_folder", "remove_folder", "remove_leftovers", "temporary_folde
 
 _NAMES = "reid-tune*"
 _HOST = ".reid-tune-host"  # file with the host whose processes see the lock of the folder, see `_host`
+_UNMARKED_SECONDS = 600.0  # after which an empty folder is that of a process killed before it wrote the file
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _MACHINE_ID = Path("/etc/machine-id")
 
@@ -97,12 +99,20 @@ def remove_leftovers(root: Path) -> list[Path]:
                 if status.st_uid != os.geteuid():
                     continue
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if os.path.samestat(status, folder.lstat()) and _is_of_this_host((folder / _HOST).read_bytes()):
+                if os.path.samestat(status, folder.lstat()) and _is_leftover(folder, status.st_mtime):
                     remove_folder(folder)
                     removed.append(folder)
             finally:
                 os.close(lock)
     return removed
+
+
+def _is_leftover(folder: Path, changed: float) -> bool:
+    """Whether a folder that no process of this host has locked is of this host, or was never used."""
+    mark = folder / _HOST
+    if mark.exists():
+        return _is_of_this_host(mark.read_bytes())
+    return time.time() - changed > _UNMARKED_SECONDS and not any(folder.iterdir())
 
 
 def _lock(folder: Path) -> int:

@@ -23,13 +23,10 @@ from reid_tune.search_space.load import SweepConfig
 from reid_tune.sweep.ending import print_warning, track_sweep, write_sweep_page
 from reid_tune.sweep.resume import record_driver_start, record_space_change, reopen_stages
 from reid_tune.sweep.stages.confirm import RepeatLimit, choose_winner, make_confirm_runs
-from reid_tune.sweep.stages.export import export_finalists
 from reid_tune.sweep.stages.preflight import PreflightResult
 from reid_tune.sweep.stages.refit import make_refit_runs
-from reid_tune.sweep.stages.register import register
 from reid_tune.sweep.stages.rerank import choose_settings
 from reid_tune.sweep.stages.search import TrialSource
-from reid_tune.sweep.stages.test_set import evaluate_finalists
 from reid_tune.tasks.split import SPLIT, write_split_lists
 from reid_tune.training.data_split import has_validation_split
 
@@ -58,9 +55,9 @@ class SweepDriver:
             "confirm": self._confirm,
             "rerank": lambda: self._score("rerank", choose_settings),
             "refit": self._refit,
-            "export": lambda: self._score("export", export_finalists),
-            "test": lambda: self._score("test", evaluate_finalists),
-            "register": lambda: register(self.sweep, self.journal),
+            "export": self._export,
+            "test": self._test,
+            "register": self._register,
         }
         for warning in plan["warnings"]:
             print_warning(console, warning)
@@ -141,6 +138,23 @@ class SweepDriver:
         source = make_refit_runs(self.sweep, self.journal, resources.per_run)
         self._run(source, resources)
         return {run: self.journal.state.runs[run].state for run in source.runs}
+
+    # The last stages import all of timm, for which a search does not wait.
+
+    def _export(self) -> dict[str, Any]:
+        from reid_tune.sweep.stages.export import export_finalists
+
+        return self._score("export", export_finalists)
+
+    def _test(self) -> dict[str, Any]:
+        from reid_tune.sweep.stages.test_set import evaluate_finalists
+
+        return self._score("test", evaluate_finalists)
+
+    def _register(self) -> dict[str, Any]:
+        from reid_tune.sweep.stages.register import register
+
+        return register(self.sweep, self.journal)
 
     def _score(self, name: str, stage: StageFunction) -> dict[str, Any]:
         placement = find_placement(self.sweep, self.sweep.file.resources.workers)

@@ -26,6 +26,7 @@ from reid_tune.sweep.pretrained import pinned_pretrained_weights, recorded_weigh
 from reid_tune.sweep.resume import (
     load_resumable_state,
     require_same_key,
+    space_changes,
     stages_to_redo,
     unsearched_space,
 )
@@ -120,7 +121,8 @@ def _run_pinned(
     elif start not in (None, STAGES[0]):
         raise InputError(f"--from {start}: there is no sweep {sweep.file.name} in {sweep.location} yet: leave it out.")
     key = find_passphrase(sweep.experiment)
-    checks = run_preflight(sweep, stages, address)
+    is_new_space = state is None or STAGES[0] in stages or bool(space_changes(sweep, state))
+    checks = run_preflight(sweep, stages, address, is_new_space)
     if state:
         require_same_weights(sweep, state.stages.get(STAGES[0], {}).get("pretrained", {}), checks.pretrained)
     error = connection_error(with_credentials(state.header.tracking_uri) if state else tracking_uri())

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from reid_tune.checkpoints.filenames import LATEST, is_reference
+from reid_tune.config.checks import require_divisible_batch
 from reid_tune.config.experiment import Experiment
 from reid_tune.config.train import Train
 from reid_tune.data.account import accounts_as_dict, describe_accounts
@@ -34,7 +35,6 @@ from reid_tune.training.launch import launch_workers
 from reid_tune.training.loop import train
 from reid_tune.training.reporting import TerminalReporter
 from reid_tune.training.seen_images import find_seen_validation
-from reid_tune.training.state import require_divisible_batch
 
 __all__ = ["describe_run", "describe_stop", "run_train"]
 

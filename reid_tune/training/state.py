@@ -10,7 +10,7 @@ from torch import Tensor
 
 from reid_tune.checkpoints.checkpoint import Checkpoint, is_encrypted_file, load_checkpoint
 from reid_tune.checkpoints.filenames import LATEST
-from reid_tune.config.checks import next_valid_batch_size
+from reid_tune.config.checks import require_divisible_batch
 from reid_tune.config.diff import changed_values, network_differences
 from reid_tune.config.encryption_key import find_passphrase
 from reid_tune.config.experiment import Experiment
@@ -27,7 +27,7 @@ from reid_tune.training.pipeline import Batch, ImageSource, make_image_source
 from reid_tune.training.pretrained import load_pretrained
 from reid_tune.training.step import TrainingStep
 
-__all__ = ["TrainingState", "create_or_resume", "require_divisible_batch"]
+__all__ = ["TrainingState", "create_or_resume"]
 
 
 @dataclass
@@ -68,26 +68,6 @@ class TrainingState:
         """Return this worker's augmented images and the labels of the global batch, both on the device."""
         images = self.data.augmentation.apply(self.image_source.load(batch.images), batch.augmentation_params)
         return images, to_device(batch.labels, self.device)
-
-
-def require_divisible_batch(experiment: Experiment, workers: int) -> None:
-    """Check that the batch can be divided among the workers, and among the chunks of each worker.
-
-    Args:
-        experiment: The spec.
-        workers: Number of workers.
-
-    Raises:
-        InputError: The batch cannot be divided; the message has the next batch size that can.
-    """
-    batch, chunks = experiment.dataset.batch_size, experiment.train.accumulate
-    if batch % (workers * chunks):
-        accumulation = f" with train.accumulate = {chunks} each" if chunks > 1 else ""
-        raise InputError(
-            f"dataset.batch_size = {batch} cannot be divided among {workers} worker{'s' if workers > 1 else ''}"
-            f"{accumulation}: the next size that can, with dataset.num_instances = {experiment.dataset.num_instances}, "
-            f"is {next_valid_batch_size(experiment, workers * chunks)}."
-        )
 
 
 def create_or_resume(

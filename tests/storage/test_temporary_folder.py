@@ -133,6 +133,18 @@ def unfinished(root: Path) -> Path:
     return path
 
 
+def unmarked(root: Path) -> Path:
+    """An old folder with content that no process of this version has written."""
+    (path := root / "reid-tune.abcdefgh").mkdir()
+    (path / "content").touch()
+    return make_old(path) / "content"
+
+
+def make_old(folder: Path) -> Path:
+    os.utime(folder, (0, 0))
+    return folder
+
+
 def of_another_host(root: Path) -> Path:
     (leftover(root) / module._HOST).write_text("another boot id\n")
     return root / "reid-tune.abcdefgh" / "r" / "log"
@@ -142,12 +154,27 @@ def of_another_program(root: Path) -> Path:
     return leftover(root, "other.reid-tune.abcdefgh")
 
 
-@pytest.mark.parametrize("make", [file, link, linked_content, pipe, unfinished, of_another_host, of_another_program])
+@pytest.mark.parametrize(
+    "make", [file, link, linked_content, pipe, unfinished, unmarked, of_another_host, of_another_program]
+)
 def test_what_is_not_a_leftover_stays(make: Callable[[Path], Path], root: Path) -> None:
     path = make(root)
     before = path.stat().st_mtime_ns
     remove_leftovers(root)
     assert path.exists() and path.stat().st_mtime_ns == before, "nothing is created either"
+
+
+def test_the_empty_folder_of_a_process_killed_before_it_locked_it_is_removed_later(root: Path) -> None:
+    folder = unfinished(root)
+    assert remove_leftovers(root) == []
+    make_old(folder)
+    assert remove_leftovers(root) == [folder] and not list(root.iterdir())
+
+
+def test_an_old_empty_folder_that_is_locked_stays(root: Path) -> None:
+    with temporary_folder() as folder:
+        remove_host(folder)
+        assert remove_leftovers(make_old(folder).parent) == [] and folder.is_dir()
 
 
 def test_a_folder_from_before_a_restart_of_this_machine_is_removed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

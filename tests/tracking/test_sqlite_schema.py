@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from reid_tune.errors import InputError
+from reid_tune.tracking import sqlite_schema
 from reid_tune.tracking.sqlite_schema import file_error
 from reid_tune.tracking.store import client
 
@@ -104,6 +105,15 @@ if os.getuid() == 0:
 for uri in sys.argv[1:]:
     print(connection_error(uri))
 """
+
+
+def test_the_revisions_are_those_of_alembic() -> None:
+    import mlflow
+    from alembic.script import ScriptDirectory
+
+    script = ScriptDirectory(str(Path(mlflow.__file__).parent / "store" / "db_migrations"))
+    current, *earlier = (revision.revision for revision in script.walk_revisions())
+    assert sqlite_schema._revisions()[0] == current and set(sqlite_schema._revisions()[1:]) == set(earlier)
 
 
 @pytest.mark.integration

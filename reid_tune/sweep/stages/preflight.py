@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from reid_tune.config.checks import require_divisible_batch
 from reid_tune.config.experiment import Experiment
 from reid_tune.config.load import with_parameters
 from reid_tune.data.account import accounts_as_dict, describe_accounts
@@ -15,7 +16,6 @@ from reid_tune.data.fingerprint import fingerprint
 from reid_tune.data.images import require_readable
 from reid_tune.data.listing import POSSIBLE_IMAGES
 from reid_tune.errors import InputError, ReidTuneError, error_context
-from reid_tune.modeling.cost import model_cost
 from reid_tune.search.asha import NO_RUNGS, Rungs, rung_epochs, warmup_epochs
 from reid_tune.search.learned_trials import LearnedSweep, learned_sweeps
 from reid_tune.search.space_check import SAMPLE_COUNT, validate_space
@@ -28,13 +28,7 @@ from reid_tune.sweep.stages.weights_check import load_weights_of, weights_digest
 from reid_tune.tasks.common.evaluation_sets import EvaluationSet, evaluation_sets
 from reid_tune.tracking.registry.names import check_alias, check_model_name
 from reid_tune.training.compiler import require_compiler
-from reid_tune.training.data_split import (
-    DataSplit,
-    count_shared_identities,
-    list_training_folders,
-    load_split,
-)
-from reid_tune.training.state import require_divisible_batch
+from reid_tune.training.data_split import DataSplit, count_shared_identities, list_training_folders, load_split
 
 __all__ = ["PreflightResult", "run_preflight"]
 
@@ -72,27 +66,27 @@ class PreflightResult:
         return asdict(self) | {"rungs": list(self.rungs.levels), "rung_warmup": self.rungs.warmup}
 
 
-def run_preflight(sweep: SweepConfig, stages: Collection[str], address: str | None = None) -> PreflightResult:
+def run_preflight(
+    sweep: SweepConfig, stages: Collection[str], address: str | None = None, is_new_space: bool = True
+) -> PreflightResult:
     """Check space, spec and data.
 
     Args:
         sweep: Sweep to check.
         stages: Names of the stages to run; test folders are read only if `test` is one of them.
         address: Address of the cluster that runs the trials, None for this machine.
+        is_new_space: Whether networks are built and weights are loaded; the space of a sweep that continues has passed.
 
     Raises:
         InputError: the sweep would fail; the first reason is given.
     """
-    check_model_name(sweep.file.registry.model)
-    with error_context("registry.alias"):
-        check_alias(sweep.file.registry.alias)
+    _require_registry_names(sweep)
     _require_sweep_spec(sweep.experiment)
     if address is None:  # The nodes of a cluster may have other programs: the probe checks the node on which it runs.
         require_compiler(sweep.experiment, _device_type(sweep))
     samples, space_warnings = validate_space(sweep, SAMPLE_COUNT)
-    _require_networks([sweep.experiment, *samples])
-    weights_warnings, pretrained = load_weights_of([sweep.experiment, *samples]), weights_digests(sweep)
-    split, *repeats = _splits(sweep, stages)
+    weights_warnings = _check_networks([sweep.experiment, *samples]) if is_new_space else []
+    pretrained, (split, *repeats) = weights_digests(sweep), _splits(sweep, stages)
     identities = _count_identities(split)
     _require_identities(sweep, [sweep.experiment, *samples], min([identities, *map(_count_identities, repeats)]))
     require_readable([*split.train, *split.query, *split.gallery])
@@ -131,6 +125,12 @@ def _earlier_sweeps(
     return points, learned, warm_start_warnings + learn_warnings
 
 
+def _require_registry_names(sweep: SweepConfig) -> None:
+    check_model_name(sweep.file.registry.model)
+    with error_context("registry.alias"):
+        check_alias(sweep.file.registry.alias)
+
+
 def _require_sweep_spec(experiment: Experiment) -> None:
     """Reject values that a sweep sets itself, or that make trials not comparable."""
     train = experiment.train
@@ -154,10 +154,13 @@ def _device_type(sweep: SweepConfig) -> str:
     return "cuda" if sweep.file.resources.gpus_per_worker and torch.cuda.is_available() else "cpu"
 
 
-def _require_networks(experiments: list[Experiment]) -> None:
-    """Build one network of each backbone, without memory, so that a misspelt one is rejected now."""
+def _check_networks(experiments: list[Experiment]) -> list[str]:
+    """Build one network of each backbone, without memory, and load each file of pretrained weights; return warnings."""
+    from reid_tune.modeling.cost import model_cost
+
     for experiment in {experiment.model.backbone: experiment for experiment in experiments}.values():
         model_cost(experiment)
+    return load_weights_of(experiments)
 
 
 def _rungs(sweep: SweepConfig, samples: list[Experiment]) -> Rungs:

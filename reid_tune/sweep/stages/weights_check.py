@@ -6,9 +6,7 @@ from reid_tune.config.experiment import Experiment
 from reid_tune.config.model import pretrained_choice
 from reid_tune.errors import InputError
 from reid_tune.journal.provenance import weights_digest
-from reid_tune.modeling.network import build_seeded_network
 from reid_tune.search_space.load import SweepConfig
-from reid_tune.training.pretrained import load_pretrained
 
 __all__ = ["load_weights_of", "require_same_weights", "weights_digests"]
 
@@ -34,6 +32,9 @@ def load_weights_of(experiments: Sequence[Experiment]) -> list[str]:
     Raises:
         InputError: a file cannot be read, or does not fit its backbone.
     """
+    from reid_tune.modeling.network import build_seeded_network
+    from reid_tune.training.pretrained import load_pretrained
+
     combinations: dict[tuple[str, ...], Experiment] = {}
     for experiment in experiments:
         model = experiment.model

@@ -107,7 +107,7 @@ def _parquet(path: Path) -> Iterator[EmbeddingWriter]:
     kinds = {"img_path": "string", "identity": "int64", "camera": "int64", "subset": "string"}
     columns = [(name, pyarrow.type_for_alias(kind)) for name, kind in kinds.items()]
     schema = pyarrow.schema([*columns, ("embedding", pyarrow.list_(pyarrow.float32()))])
-    with parquet.ParquetWriter(path, schema) as file:
+    with parquet.ParquetWriter(path, schema, write_page_checksum=True) as file:
 
         def write(images: Sequence[Image], embeddings: np.ndarray) -> None:
             values = {

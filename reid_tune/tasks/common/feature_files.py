@@ -147,7 +147,7 @@ def _read_parquet(path: Path) -> _Rows:
     from pyarrow import parquet
 
     try:
-        with path.open("rb") as stored, parquet.ParquetFile(stored) as file:
+        with path.open("rb") as stored, parquet.ParquetFile(stored, page_checksum_verification=True) as file:
             names = file.schema_arrow.names
             if missing := [name for name in _COLUMNS if names.count(name) != 1]:
                 listing = ", ".join(display_name(name)[:40] for name in names[:20])

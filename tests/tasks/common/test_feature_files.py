@@ -51,6 +51,19 @@ def test_what_inference_writes_is_read_again(tmp_path: Path, ending: str) -> Non
     assert run_score(path, None, device="cpu").as_dict() == score(features).report() | {"junk": 0}
 
 
+@pytest.mark.parametrize("ending", [".npz", ".parquet"])
+def test_damaged_values_are_never_read(tmp_path: Path, ending: str) -> None:
+    path = write(tmp_path / f"f{ending}")
+    content, refused = path.read_bytes(), 0
+    for position in range(4, len(content), 97):
+        path.write_bytes(content[:position] + bytes([content[position] ^ 1]) + content[position + 1 :])
+        try:
+            assert_complete(read_feature_file(path))
+        except InputError:
+            refused += 1
+    assert refused > 10
+
+
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_images_without_identity_are_junk_in_each_format(
     tmp_path: Path, ending: str, capsys: pytest.CaptureFixture[str]
