@@ -3,15 +3,12 @@
 import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from reid_tune.checkpoints.checkpoint import Checkpoint, is_checkpoint_content, is_encrypted_file, load_checkpoint
 from reid_tune.checkpoints.file_tensors import describe_content, describe_shape
-from reid_tune.checkpoints.third_party_file import read_third_party_weights
 from reid_tune.checkpoints.weight_search import WeightMatch, find_weights, network_keys
 from reid_tune.config.encryption_key import find_passphrase
 from reid_tune.config.experiment import Experiment
@@ -22,8 +19,9 @@ from reid_tune.modeling.weights import LoadReport, is_optional, load_weights
 from reid_tune.storage.download_cache import ensure_local_file
 from reid_tune.training.loaded_weights import LoadedWeights, backbone_names, shorten
 from reid_tune.training.nearest_networks import suggest_networks
+from reid_tune.training.weights_file import read_weights_file
 
-__all__ = ["load_pretrained", "weights_images"]
+__all__ = ["load_pretrained"]
 
 _BACKBONE, _HEADS = "backbone.", ("pooling.", "projection.", "neck.")
 # A file belongs to another network if it fills less of the backbone, or has more unknown tensors than this share.
@@ -53,7 +51,7 @@ def load_pretrained(network: ReIDNet, experiment: Experiment, identities: Sequen
     if not (choice := pretrained_choice(model)) or not model.pretrained_model_path:
         return None
     path = ensure_local_file(model.pretrained_model_path)
-    content, checkpoint = _read(path, find_passphrase(experiment))
+    content, checkpoint = read_weights_file(path, find_passphrase(experiment))
     match = WeightMatch(content) if checkpoint else find_weights(content, network_keys(network))
     parts = (_BACKBONE, *(_HEADS if choice == "self" else ()))
     if choice == "self" and checkpoint and checkpoint.identities == list(identities):
@@ -131,39 +129,6 @@ def _check_backbone(
 
 def _count_required(names: Iterable[str]) -> int:
     return sum(not is_optional(name) for name in names)
-
-
-def weights_images(file: str, passphrase: str | None) -> Tensor | None:
-    """Return the fingerprints of the images that the weights in a file were trained on, see `Checkpoint`.
-
-    None if the file does not have them, such as weights of another project. A process reads a file again only if it
-    has changed.
-
-    Raises:
-        InputError: The file cannot be read.
-    """
-    path = ensure_local_file(file)
-    try:
-        state = path.stat()
-    except OSError as error:
-        raise InputError(f"cannot read the pretrained weights {path}: {error.strerror}.") from None
-    return _images(path, passphrase, state.st_size, state.st_mtime_ns)
-
-
-@cache
-def _images(path: Path, passphrase: str | None, size: int, time: int) -> Tensor | None:
-    _, checkpoint = _read(path, passphrase)
-    return checkpoint.images if checkpoint else None
-
-
-def _read(path: Path, passphrase: str | None) -> tuple[dict[str, Any], Checkpoint | None]:
-    """Return a file's content, of a checkpoint of reid-tune its tensors by name, and that checkpoint."""
-    if not is_encrypted_file(path):
-        content = read_third_party_weights(path)
-        if not is_checkpoint_content(content):
-            return content, None
-    checkpoint = load_checkpoint(path, passphrase)
-    return dict(checkpoint.model), checkpoint
 
 
 def _digest(path: Path) -> str:

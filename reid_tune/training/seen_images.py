@@ -10,7 +10,7 @@ from reid_tune.config.model import pretrained_choice
 from reid_tune.data.fingerprint import image_fingerprints
 from reid_tune.data.records import ImageRecord
 from reid_tune.data.splits import Split
-from reid_tune.training.pretrained import weights_images
+from reid_tune.training.weights_file import weights_images
 
 __all__ = ["find_seen_identities", "find_seen_validation"]
 

@@ -12,8 +12,8 @@ from reid_tune.data.fingerprint import image_fingerprints
 from reid_tune.data.records import ImageRecord, read_image_folder
 from reid_tune.training.data_split import load_split
 from reid_tune.training.loop import train
-from reid_tune.training.pretrained import weights_images
 from reid_tune.training.seen_images import find_seen_identities
+from reid_tune.training.weights_file import weights_images
 
 from .conftest import Build, Recorder, draw
 

@@ -15,8 +15,8 @@ from reid_tune.training.data_split import (
     load_split,
     validates_on_test_set,
 )
-from reid_tune.training.pretrained import weights_images
 from reid_tune.training.seen_images import find_seen_identities
+from reid_tune.training.weights_file import weights_images
 
 __all__ = ["describe_validation", "load_given_validation", "with_unseen_holdouts"]
 
