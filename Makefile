@@ -66,17 +66,11 @@ triton: .triton/.installed
 	@$(BIN)/uv pip install --quiet --no-deps --compile-bytecode --python .triton/bin/python --requirements $<
 	@touch $@
 
-# What tests use besides PostgreSQL: a second S3 server, and a library that changes the clock of single processes.
-# Where npm or apt-get is missing, their tests are skipped.
-servers: APT := apt-get -qq -o APT::Sandbox::User=root
+# The second S3 server of the tests. Where npm is missing, they are skipped.
 servers:
 	@test -e .servers/node_modules/s3rver/package.json || \
 	  npm install --silent --no-audit --no-fund --no-save --ignore-scripts --prefix .servers s3rver@3.7.1 || \
 	  echo "s3rver cannot be installed (needs npm): its tests are skipped" >&2
-	@test -e .servers/libfaketime/usr || { mkdir -p .servers && cd .servers && \
-	  { $(APT) download libfaketime || { $(APT) update && $(APT) download libfaketime; }; } && \
-	  dpkg -x libfaketime_*.deb libfaketime; } || \
-	  echo "libfaketime cannot be installed (needs apt-get): its tests are skipped" >&2
 
 bench: $(VENV)/.installed-dev triton
 	@for script in `grep -l __main__ benchmarks/*.py`; do echo "== $$script"; $(BIN)/python $$script || exit 1; done

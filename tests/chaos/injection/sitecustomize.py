@@ -1,4 +1,4 @@
-"""Kill or stop a process at a named point of the product, without anything for it in the product.
+"""Kill or stop a process at a named point of the product, or change its clock, without anything for it in the product.
 
 Python imports this module at its start where the folder is on PYTHONPATH; Ray's workers inherit that. The variable
 CHAOS_POINTS has points, separated by `;`. A point is
@@ -9,6 +9,8 @@ VICTIM is `driver` or `worker`, MOMENT is `before`, `within` or `after` the call
 been written). NAME limits the point to calls with an argument of that name: the kind of an event, also followed by its
 stage or run (`stage_done-search`), or the last part of a path; `*` is a wildcard. SIGNAL is `SIGKILL` by default. Each
 point strikes once in all processes together: it leaves a file in the folder CHAOS_STRUCK.
+
+The variable CHAOS_CLOCK names a file with the number of days by which the clock of Python differs from the machine's.
 """
 
 import fnmatch
@@ -16,7 +18,6 @@ import functools
 import importlib.abc
 import importlib.machinery
 import os
-import select
 import signal
 import sys
 import time
@@ -144,6 +145,16 @@ def install(text: str) -> None:
 if points_text := os.environ.get("CHAOS_POINTS"):
     install(points_text)
 
-if "FAKETIME_TIMESTAMP_FILE" in os.environ:
-    # libfaketime refuses an absolute sleep by the monotonic clock, which Python's is.
-    time.sleep = lambda seconds: select.select([], [], [], seconds) and None  # type: ignore[assignment]
+
+def change_clock(path: str) -> None:
+    machine = time.time
+
+    def now() -> float:
+        with open(path) as file:
+            return machine() + 86_400 * int(file.read())
+
+    time.time, time.time_ns = now, lambda: int(now() * 1e9)
+
+
+if clock_path := os.environ.get("CHAOS_CLOCK"):
+    change_clock(clock_path)
