@@ -101,6 +101,7 @@ class SweepState:
         stage_starts: Time when each stage started, in seconds since the epoch.
         requests: Names of users' requests that became trials.
         environment: Versions, data and weights of the last driver, see `provenance.collect_environment`.
+        former_spaces: Time of each change of the space, in seconds since the epoch, with the space before it.
     """
 
     first_event: SweepHeader | None = None
@@ -109,6 +110,7 @@ class SweepState:
     stage_starts: dict[str, float] = field(default_factory=dict)
     requests: set[str] = field(default_factory=set)
     environment: dict[str, Any] = field(default_factory=dict)
+    former_spaces: list[tuple[float, dict[str, Any]]] = field(default_factory=list)
 
     @property
     def header(self) -> SweepHeader:
@@ -154,6 +156,7 @@ class SweepState:
             case DriverStarted():
                 self.environment = event.environment
             case SpaceChanged():
+                self.former_spaces.append((event.time, self.header.sweep.get("space", {})))
                 sweep, weights = self.header.sweep | {"space": event.space}, self.header.weights | event.weights
                 self.first_event = replace(self.header, sweep=sweep, weights=weights)
                 if "preflight" in self.stages:

@@ -31,6 +31,7 @@ from reid_tune.report.sentences import (
     registration_sentence,
     search_end_sentence,
     seed_sentences,
+    space_change_sentences,
 )
 from reid_tune.report.stages_table import stages_table
 from reid_tune.report.summary import baseline_score, finalist_scores, run_states, winner_run
@@ -108,6 +109,7 @@ def _content(folder: Path, state: SweepState, progress: Progress) -> dict[str, A
         "trials_table": html_tables.trials_table(state, progress, front),
         "failures_table": html_tables.failures_table(state, folder),
         "stages_table": stages_table(state, progress, spent),
+        "space_changes": list(space_change_sentences(state)),
         "space_table": html_tables.space_table(state, best),
         "settings_table": html_tables.settings_table(state, folder),
         "environment_table": html_tables.environment_table(state),

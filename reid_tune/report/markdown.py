@@ -18,7 +18,13 @@ from reid_tune.journal.events import (
 )
 from reid_tune.journal.state import SweepState, trial_run
 from reid_tune.report.formatting import format_interval, format_score, trial_label
-from reid_tune.report.sentences import explain_winner, registration_sentence, search_end_sentence, seed_sentences
+from reid_tune.report.sentences import (
+    explain_winner,
+    registration_sentence,
+    search_end_sentence,
+    seed_sentences,
+    space_change_sentences,
+)
 from reid_tune.report.summary import ranked_trials
 from reid_tune.report.tables import confirm_table, finalist_table, leaderboard
 from reid_tune.tables import format_percent
@@ -96,6 +102,7 @@ class SweepPage:
 
 
 def _decisions(state: SweepState) -> Iterator[str]:
+    yield from space_change_sentences(state)
     if ended := search_end_sentence(state):
         yield ended
     if confirm_result := state.stages.get("confirm"):

@@ -1,13 +1,15 @@
 """Sentences about a sweep: its decisions and its results."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from reid_tune.config.experiment import canonical_key
 from reid_tune.journal.costs import Cost
 from reid_tune.journal.state import SweepState
 from reid_tune.journal.test_set_usage import evaluation_count_sentence
-from reid_tune.report.formatting import KIND_LABELS, format_interval, format_spent, list_trials
+from reid_tune.report.formatting import KIND_LABELS, format_interval, format_spent, inline_yaml, list_trials
 from reid_tune.report.importances import importance_sentence
 from reid_tune.search.forecast import Forecast, forecast_of
 from reid_tune.search.importance import find_importances
@@ -15,7 +17,7 @@ from reid_tune.search.parameters import labels_of_keys
 from reid_tune.search.pareto import pareto_front
 from reid_tune.search.target import find_target_trial
 from reid_tune.storage.download_cache import display_path
-from reid_tune.tables import format_count, format_percent
+from reid_tune.tables import format_count, format_percent, format_time
 
 __all__ = [
     "evaluation_count_sentences",
@@ -25,6 +27,7 @@ __all__ = [
     "report_sentences",
     "search_end_sentence",
     "seed_sentences",
+    "space_change_sentences",
     "tied_candidates",
 ]
 
@@ -43,6 +46,7 @@ _FINALISTS = {"winner": "the winner", "trial0": "trial 0"}
 
 def report_sentences(state: SweepState, folder: Path, spent: Cost) -> Iterator[str]:
     """Yield why the search ended, why the winner won and by how much, what was spent, and where the model is."""
+    yield from space_change_sentences(state)
     if ended := search_end_sentence(state):
         yield ended
     if forecast := forecast_of(state):
@@ -65,6 +69,23 @@ def report_sentences(state: SweepState, folder: Path, spent: Cost) -> Iterator[s
     if registered := registration_sentence(state):
         yield registered
         yield f"model: {display_path(folder)}/export/winner.onnx"
+
+
+def space_change_sentences(state: SweepState) -> Iterator[str]:
+    """Yield for each change of the space its time, and the ranges that differ."""
+    spaces = [*(space for _, space in state.former_spaces), state.header.sweep.get("space", {})]
+    for (time, _), (before, after) in zip(state.former_spaces, pairwise(map(_ranges, spaces)), strict=True):
+        changes = [
+            f"{key} {ranges} " + (f"instead of {before[key]}" if key in before else "is new")
+            for key, ranges in after.items()
+            if before.get(key) != ranges
+        ]
+        count = format_count(sum(trial.started < time for trial in state.trials), "trial")
+        yield f"the space was changed after {count} ({format_time(time)}): {'; '.join(changes)}"
+
+
+def _ranges(space: Mapping[str, Any]) -> dict[str, str]:
+    return {canonical_key(key): inline_yaml(entry) for key, entry in space.items()}
 
 
 def search_end_sentence(state: SweepState) -> str:
