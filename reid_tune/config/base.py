@@ -31,10 +31,11 @@ class Section(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _check_numbers(cls, value: Any, info: ValidationInfo) -> Any:
-        texts = value if isinstance(value, list | tuple) else (value,)
-        matches = (isinstance(text, str) and _AMBIGUOUS_NUMBER.fullmatch(text) for text in texts)
-        if any(matches) and _is_number(cls, str(info.field_name)):
-            raise ValueError("should be a number without leading zeros or underscores")
+        items = value if isinstance(value, list | tuple) else (value,)
+        matches = [isinstance(item, str) and bool(_AMBIGUOUS_NUMBER.fullmatch(item)) for item in items]
+        has_bool = any(isinstance(item, bool) for item in items)  # which pydantic reads as 1 or 0
+        if (has_bool or any(matches)) and _is_number(cls, str(info.field_name)):
+            raise ValueError(f"should be a number{'' if has_bool else ' without leading zeros or underscores'}")
         return value
 
 
@@ -47,7 +48,7 @@ def _is_number(section: type[Section], name: str) -> bool:
         kinds.add(kind)
         if getattr(kind, "__origin__", None) is not Literal:
             pending += get_args(kind)
-    return bool(kinds & {int, float}) and str not in kinds
+    return bool(kinds & {int, float}) and kinds.isdisjoint({str, bool})
 
 
 def _require_distinct(ids: tuple[int, ...]) -> tuple[int, ...]:

@@ -1,6 +1,7 @@
 """Validation of a mapping by a section of fields, with one sentence for each error."""
 
 import difflib
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -77,7 +78,8 @@ def find_faults(
     try:
         return section.model_validate(tree), []
     except ValidationError as error:
-        return None, [_fault(dict(details), section, union_tags, raw_values or {}) for details in error.errors()]
+        faults = [_fault(dict(details), section, union_tags, raw_values or {}) for details in error.errors()]
+        return None, _without_misspelt(faults)
 
 
 def combine_errors(source: str, errors: Sequence[str]) -> InputError:
@@ -104,6 +106,17 @@ def _fault(
     return Fault(key, _sentence(key, details, section, raw_values))
 
 
+def _without_misspelt(faults: list[Fault]) -> list[Fault]:
+    """Return the faults without keys that are missing because they are misspelt: those have a sentence already."""
+    unknown = [fault.key for fault in faults if fault.message.startswith("unknown key ")]
+
+    def is_misspelt(key: str) -> bool:
+        siblings = [other for other in unknown if other.rpartition(".")[0] == key.rpartition(".")[0]]
+        return bool(difflib.get_close_matches(key, siblings, n=1))
+
+    return [fault for fault in faults if not (fault.message.endswith(" is missing.") and is_misspelt(fault.key))]
+
+
 def _sentence(key: str, details: Mapping[str, Any], section: type[Section], raw_values: Mapping[str, Any]) -> str:
     value = details["input"]
     if details["type"] == "missing":
@@ -112,6 +125,7 @@ def _sentence(key: str, details: Mapping[str, Any], section: type[Section], raw_
         return f"unknown key {key}{_suggestion(key, section)}"
     message = details["msg"].removeprefix("Value error, ").replace("Input should", "should", 1)
     message = message.replace("a valid tuple", "a list, such as [2, 3]")
+    message = re.sub("a valid dictionary( or instance of .*)?", "a mapping of keys to values", message)
     if details["type"] == "value_error" and isinstance(value, Mapping | BaseModel):  # a rule between keys, named by it
         return f"{key}: {message}.".removeprefix(": ")
     text = next((text for name, text in raw_values.items() if f"{key}.".startswith(f"{name}.")), value)

@@ -1,6 +1,6 @@
 """Load a search-space file and the spec that it names."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -98,15 +98,16 @@ def load_sweep(path: Path | str, overrides: Sequence[str] = ()) -> SweepConfig:
     ]
     loaded, spec_error = _load_spec(path, tree, spec_overrides)
     experiment = _trial_base(loaded.experiment if loaded else Experiment())
-    entries = _space_entries(tree, errors)
+    entries, bundled, is_whole = _space_entries(tree, errors)
     texts = [text for text in _sequence(tree.get("constraints")) if isinstance(text, str)]
     if "space" not in tree and "bundle" not in tree:
         errors.append("space is missing.")
-    space, re_ranking = find_space_errors(entries, texts, plain_values(experiment), str(path), errors, bool(loaded))
-    if errors:
-        raise combine_errors(str(path), errors)
-    if spec_error:
-        raise spec_error
+    base = plain_values(experiment)
+    space, re_ranking = find_space_errors(
+        entries, texts, base, str(path), errors, has_spec=bool(loaded), is_whole=is_whole, bundled=bundled
+    )
+    if error := combine_errors(str(path), errors) if errors else spec_error:
+        raise error
     assert file and loaded
     if any(parameter.key == WEIGHTS_KEY for parameter in space.parameters):
         entries = space.as_entries() | re_ranking.as_entries()  # with absolute paths
@@ -128,7 +129,9 @@ def _load_spec(
         return None, None
     spec = (path.parent / name).resolve()
     try:
-        return _build_sweep_spec(read_yaml(spec), overrides, str(spec)), None
+        with error_context(f"{path}: spec"):
+            tree_of_spec = read_yaml(spec)
+        return _build_sweep_spec(tree_of_spec, overrides, str(spec)), None
     except InputError as error:
         return None, error
 
@@ -150,15 +153,21 @@ def _build_sweep_spec(tree: Mapping[str, Any], overrides: Mapping[str, Any], sou
     return replace(drawn, notes=(*drawn.notes, note))
 
 
-def _space_entries(tree: Mapping[str, Any], errors: list[str]) -> dict[str, Any]:
-    """Return the entries of the section `space` with those of all bundles, which come first."""
-    section = tree.get("space", {})
+def _space_entries(tree: Mapping[str, Any], errors: list[str]) -> tuple[dict[str, Any], Collection[str], bool]:
+    """Return the entries of the section `space` with those of all bundles.
+
+    Returns:
+        The entries, those of bundles first; the keys of bundles; whether both sections could be read.
+    """
+    section, count = tree.get("space", {}), len(errors)
     space = {str(key): entry for key, entry in section.items()} if isinstance(section, Mapping) else {}
     bundles = expand_bundles(tree.get("bundle", []), errors)
+    is_whole = isinstance(section, Mapping) and len(errors) == count
     for key in space:
         if canonical_key(key) in bundles:
             errors.append(f"space.{key} is also in a bundle: keep one of the two.")
-    return bundles | {key: entry for key, entry in space.items() if canonical_key(key) not in bundles}
+    entries = bundles | {key: entry for key, entry in space.items() if canonical_key(key) not in bundles}
+    return entries, bundles.keys(), is_whole
 
 
 def _sequence(value: Any) -> Sequence[Any]:

@@ -1,12 +1,12 @@
 """Parse the sections `space` and `constraints` of a search-space file."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from reid_tune.config.experiment import canonical_key, leaf_fields
-from reid_tune.config.keys import LEAVES, is_bundle_key, nearest_key
+from reid_tune.config.keys import BUNDLE, LEAVES, is_bundle_key, nearest_key
 from reid_tune.config.pydantic_messages import combine_errors
 from reid_tune.search_space.bundles import matching_bundle
 from reid_tune.search_space.conditions import Branch, Parameter, check_conditions, find_missing_keys, sort_by_conditions
@@ -76,42 +76,45 @@ def find_space_errors(
     base: dict[str, Any],
     source: str,
     errors: list[str],
-    with_conditions: bool = True,
+    *,
+    has_spec: bool = True,
+    is_whole: bool = True,
+    bundled: Collection[str] = (),
 ) -> tuple[SearchSpace, SearchSpace]:
     """Parse the sections and add one sentence for each error to `errors`; see `parse_spaces`.
 
     Args:
         errors: List of sentences.
-        with_conditions: Whether `base` is the spec, on whose values the conditions depend.
+        has_spec: Whether `base` is the spec, on whose values the conditions depend.
+        is_whole: Whether `tree` has all keys of the file. Otherwise a condition may name any key of the spec.
+        bundled: Keys of bundles, for messages.
 
     Returns:
         The spaces, without the faulty keys and constraints.
     """
-    parameters, expressions = _parse_parameters(tree, errors), []
+    parameters = _parse_parameters(tree, errors, bundled)
     faulty = {canonical_key(str(key)) for key in tree} - parameters.keys()
-    missing = find_missing_keys(parameters.values(), parameters.keys() | faulty)
+    conditions = {key for parameter in parameters.values() for key in parameter.condition_keys()}
+    possible = set() if is_whole else {key for key in conditions if key in LEAVES or is_bundle_key(key)}
+    missing = find_missing_keys(parameters.values(), parameters.keys() | faulty | possible)
     errors += missing
     base = _with_bundles(base, parameters, known=not errors)
-    for text in constraints:
-        try:
-            expressions.append(parse_constraint(text, base))
-        except ValueError as error:
-            errors.append(str(error))
+    named = [text for text in constraints if is_whole or BUNDLE not in text]
+    expressions = _parse_constraints(named, base, errors)
     if not errors and not parameters.keys() - set(_RERANKING):
         errors.append(
             "space has no key that trials search: add one to those of re_ranking."
             if parameters
             else "space is empty: name at least one key with its range."
         )
-    conditions = {key for parameter in parameters.values() for key in parameter.condition_keys()}
-    with_conditions = with_conditions and not missing and faulty.isdisjoint(conditions)
+    with_conditions = has_spec and is_whole and not missing and faulty.isdisjoint({*conditions, *bundled})
     space, re_ranking = (
         _space(parameters, expressions, base, source, errors, reranking, with_conditions) for reranking in (False, True)
     )
     return space, re_ranking
 
 
-def _parse_parameters(tree: Mapping[str, Any], errors: list[str]) -> dict[str, Parameter]:
+def _parse_parameters(tree: Mapping[str, Any], errors: list[str], bundled: Collection[str]) -> dict[str, Parameter]:
     """Return the parameters of the section `space`, and add one sentence for each faulty key to `errors`."""
     parameters: dict[str, Parameter] = {}
     for key, entry in tree.items():
@@ -121,8 +124,19 @@ def _parse_parameters(tree: Mapping[str, Any], errors: list[str]) -> dict[str, P
                 raise ValueError("this key is given twice (an alias is a second spelling): keep one of them.")
             parameters[name] = _parse(name, entry)
         except ValueError as error:
-            errors.append(f"space.{key}: {error}")
+            errors.append(f"{'bundle: ' if key in bundled else 'space.'}{key}: {error}")
     return parameters
+
+
+def _parse_constraints(texts: Sequence[str], base: Mapping[str, Any], errors: list[str]) -> list[Constraint]:
+    """Return the constraints, and add one sentence for each faulty one to `errors`."""
+    constraints = list[Constraint]()
+    for text in texts:
+        try:
+            constraints.append(parse_constraint(text, base))
+        except ValueError as error:
+            errors.append(str(error))
+    return constraints
 
 
 def _with_bundles(base: dict[str, Any], parameters: Mapping[str, Parameter], *, known: bool) -> dict[str, Any]:

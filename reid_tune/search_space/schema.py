@@ -4,7 +4,16 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import (
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    field_validator,
+    model_validator,
+)
 
 from reid_tune.config.base import Section
 
@@ -33,7 +42,23 @@ class Objective(Section):
 
 
 def _objective_form(value: Any) -> str:
-    return _OBJECTIVE_FORMS[0] if isinstance(value, Mapping | Objective) else _OBJECTIVE_FORMS[1]
+    return _OBJECTIVE_FORMS[isinstance(value, list | tuple)]
+
+
+def _expecting(forms: str) -> WrapValidator:
+    """Return a validator that has one error for a union, whose members would have one each.
+
+    Args:
+        forms: Values that are allowed, after "should be".
+    """
+
+    def check(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            return validate(value)
+        except ValidationError:
+            raise ValueError(f"should be {forms}") from None
+
+    return WrapValidator(check)
 
 
 def _names_form(value: Any) -> str:
@@ -45,7 +70,10 @@ class SearchSettings(Section):
         "auto", description="auto: a Gaussian process that learns from all rungs; tpe: Optuna's; random; grid."
     )
     seed: int = Field(1234, ge=0)
-    start_from: str | tuple[str | dict[str, Any], ...] = Field(
+    start_from: Annotated[
+        str | tuple[str | dict[str, Any], ...],
+        _expecting("the name of a sweep, or a list of names and of {key: value}"),
+    ] = Field(
         (),
         description="Warm starts: names of sweeps in the same storage, whose best trials are used, or {key: value}.",
     )
@@ -57,7 +85,9 @@ class SearchSettings(Section):
 
 class SchedulerSettings(Section):
     name: Literal["asha", "none"] = "asha"
-    grace_period: int | Literal["auto"] = Field("auto", description="Epochs before a trial may be stopped.")
+    grace_period: Annotated[int | Literal["auto"], _expecting("a whole number of epochs or auto")] = Field(
+        "auto", description="Epochs before a trial may be stopped."
+    )
     reduction_factor: int = Field(3, ge=2, description="One in this many trials continues at each rung.")
 
 
@@ -105,7 +135,7 @@ class Refit(Section):
 
 class Resources(Section):
     workers: int = Field(1, ge=1, description="Workers of each trial and each repeat.")
-    gpus_per_worker: int | float | Literal["auto"] = Field(
+    gpus_per_worker: Annotated[int | float | Literal["auto"], _expecting("a number of GPUs or auto")] = Field(
         "auto", description="auto: 1 if there are GPUs, otherwise 0; below 1 several trials share a GPU."
     )
     cpus_per_worker: int = Field(1, ge=1)

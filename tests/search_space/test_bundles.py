@@ -220,7 +220,7 @@ def test_all_faults_of_a_file_are_named_at_once(tmp_path: Path) -> None:
         "space.model.pooling",
     ]
     assert [key for key in [*keys, f"space.{MOMENTUM}"] if key not in message] == []
-    assert "10 problems" in message
+    assert "9 problems" in message, "the faulty bundle may have the key that another condition names"
 
 
 def test_three_keys_are_enough(tmp_path: Path) -> None:
