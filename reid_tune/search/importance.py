@@ -174,7 +174,7 @@ class _Shares:
 
 def _summarize(shares: _Shares, keys: Sequence[str], pairs: Sequence[tuple[int, int]]) -> Importances:
     """Return the importances by shares in the expected function and in the drawn ones."""
-    totals, low, high = _median_and_interval(shares.totals[1:])
+    totals, low, high = _median_and_interval(np.minimum(shares.totals[1:], 1))  # An estimate may exceed 1.
     alone = np.clip(np.median(shares.alone[1:], axis=0), 0, totals)
     parts = shares.totals * shares.variances[:, None]
     is_clear = (low > _LEAST_SHARE) & (parts[0] > _LEAST_KNOWN * parts[1:].mean(axis=0))
@@ -182,7 +182,9 @@ def _summarize(shares: _Shares, keys: Sequence[str], pairs: Sequence[tuple[int, 
     importances = [KeyImportance(*row) for row in zip(keys, *columns, strict=True)]
     interactions = [np.maximum(column, 0).tolist() for column in _median_and_interval(shares.interactions(pairs)[1:])]
     together = [
-        PairImportance((keys[one], keys[other]), float(alone[one] + alone[other]) + share, share, low_end, high_end)
+        PairImportance(
+            (keys[one], keys[other]), min(1.0, float(alone[one] + alone[other]) + share), share, low_end, high_end
+        )
         for (one, other), share, low_end, high_end in zip(pairs, *interactions, strict=True)
     ]
     return Importances(
