@@ -1,6 +1,5 @@
 """Position in a log up to which a store has its events."""
 
-import sys
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -179,7 +178,8 @@ class Cursor:
             content = read_checked(cursor_path(self._log).read_bytes())
             self._parent, self._offset, self._end = str(content["parent"]), int(content["offset"]), str(content["end"])
             self._file_offsets = [int(offset) for offset in content["files"]]
-            if not all(0 <= offset <= sys.maxsize for offset in (self._offset, *self._file_offsets)):
+            size = self._log.stat().st_size
+            if not all(0 <= offset <= size for offset in (self._offset, *self._file_offsets)):
                 raise ValueError
         except (OSError, ValueError, LookupError, TypeError, OverflowError):
             self._parent, self._offset, self._end, self._file_offsets = "", 0, "", []
