@@ -1,7 +1,9 @@
 import os
+import secrets
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -52,6 +54,20 @@ def image_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         del os.environ["REID_TUNE_CACHE_DIR"]
     else:
         os.environ["REID_TUNE_CACHE_DIR"] = before
+
+
+@pytest.fixture(autouse=True, scope="module")
+def module_state_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Evaluations of test sets are counted in a temporary folder, of the processes that a module starts too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def state_folder(module_state_folder: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test counts from 0."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(Path(os.environ["XDG_STATE_HOME"], secrets.token_hex(8))))
 
 
 @pytest.fixture

@@ -39,6 +39,7 @@ def score(
     from reid_tune.tasks.score import run_score
 
     scored = run_score(features, re_ranking, by.value if by else None, device)
+    _count([features], "score")
     print_result(scored.as_dict(), format, scored.rows())
     if scored.parts and format is Format.table:
         print_result({}, format, scored.part_rows())
@@ -59,6 +60,7 @@ def compare(
     from reid_tune.tasks.compare import run_compare
 
     comparison = run_compare(features, re_ranking, cmc, device)
+    _count(features, "compare")
     print_result(comparison.as_dict(), format, comparison.rows())
     for line in comparison.verdicts():
         typer.echo(line, err=True)
@@ -86,6 +88,7 @@ def rerank_search(
     from reid_tune.tasks.rerank_search import run_rerank_search
 
     search = run_rerank_search(features, k1, k2, weights, metric, picture, device)
+    _count([features], "rerank-search")
     print_result(search.as_dict(), format, search.rows())
     if (hidden := len(search.scores) - len(search.rows()) + 1) > 0:
         typer.echo(f"{hidden} more settings are in --format json.", err=True)
@@ -117,6 +120,7 @@ def threshold(
     from reid_tune.tasks.threshold import run_threshold
 
     result = run_threshold(features, fmr, far, picture, output, device)
+    _count([features], "threshold")
     print_result(result.as_dict(), format, result.rows())
     if result.open_set.reason:
         typer.echo(f"no open-set identification: {result.open_set.reason}.", err=True)
@@ -125,3 +129,11 @@ def threshold(
     for name, path in (("picture", picture), ("threshold", output)):
         if path:
             typer.echo(f"{name}: {path}", err=True)
+
+
+def _count(paths: list[Path], command: str) -> None:
+    """Count an evaluation of the test set that the files are of, and say so on stderr."""
+    from reid_tune.tasks.common.scored_features import count_scored_features
+
+    for sentence in count_scored_features(paths, command):
+        typer.echo(sentence, err=True)

@@ -107,10 +107,18 @@ def read_features(path: Path | str) -> FeatureSet:
         ) from None
 
 
-def write_features(path: Path | str, features: FeatureSet) -> None:
-    """Write an uncompressed `.npz` file for `read_features`; it appears whole or not at all."""
+def write_features(path: Path | str, features: FeatureSet, **texts: str) -> None:
+    """Write an uncompressed `.npz` file for `read_features`; it appears whole or not at all.
+
+    Args:
+        path: The file.
+        features: The features.
+        **texts: Further arrays of one text each, by name.
+    """
+    arrays: dict[str, Any] = {name: getattr(features, name) for name in _NAMES}
+    arrays |= {name: np.array([text]) for name, text in texts.items()}
     with atomic_path(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, **{name: getattr(features, name) for name in _NAMES})
+        np.savez(file, **arrays)
 
 
 def _array(name: str, values: Any) -> np.ndarray:

@@ -74,11 +74,11 @@ def run_stage_on_gpu(
     task = ray.remote(**options, scheduling_strategy=strategy, max_retries=0, max_calls=1)(_run_in_task)
     result, events, text = _wait_for_task(name, task.remote(stage, _for_task(sweep), journal.state))
     print(text, end="", file=sys.stderr)
-    if isinstance(result, Exception):
-        raise result
     for event in events:
         # All times in the log are of this machine's clock.
         journal.emit(replace(event, time=time.time()))
+    if isinstance(result, Exception):
+        raise result
     return dict(result)
 
 

@@ -36,6 +36,7 @@ __all__ = [
     "StageStarted",
     "StagesReopened",
     "SweepHeader",
+    "TestSetEvaluated",
     "TrainingEpoch",
     "TrainingHeader",
     "WorkerStarted",
@@ -199,6 +200,21 @@ class ModelRegistered(EventRecord):
     alias: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TestSetEvaluated(EventRecord):
+    """The stage `test` has scored a model, and has not ended yet.
+
+    Attributes:
+        uid: Unique id of the evaluation.
+        data: Fingerprints of the test sets by their names.
+    """
+
+    kind = "test_evaluated"
+    __test__ = False  # not a class of tests
+    uid: str
+    data: dict[str, str]
+
+
 Event = (
     SweepHeader
     | TrainingHeader
@@ -211,6 +227,7 @@ Event = (
     | RunEvent
     | TrainingEpoch
     | ArtifactWritten
+    | TestSetEvaluated
     | ModelRegistered
 )
 

@@ -18,6 +18,7 @@ from reid_tune.journal.events import (
     StagesReopened,
     StageStarted,
     SweepHeader,
+    TestSetEvaluated,
 )
 
 __all__ = ["RunState", "SweepState", "confirm_run", "refit_run", "repeat_number", "replay", "trial_run"]
@@ -102,6 +103,8 @@ class SweepState:
         requests: Names of users' requests that became trials.
         environment: Versions, data and weights of the last driver, see `provenance.collect_environment`.
         former_spaces: Time of each change of the space, in seconds since the epoch, with the space before it.
+        test_evaluation: Id of the evaluation by a stage `test` that has not ended, which a resumed one repeats;
+            otherwise empty.
     """
 
     first_event: SweepHeader | None = None
@@ -111,6 +114,7 @@ class SweepState:
     requests: set[str] = field(default_factory=set)
     environment: dict[str, Any] = field(default_factory=dict)
     former_spaces: list[tuple[float, dict[str, Any]]] = field(default_factory=list)
+    test_evaluation: str = ""
 
     @property
     def header(self) -> SweepHeader:
@@ -165,9 +169,13 @@ class SweepState:
                     self.stages["preflight"] = preflight | {"pretrained": pretrained}
             case StageStarted():
                 self.stage_starts[event.stage] = event.time
+            case TestSetEvaluated():
+                self.test_evaluation = event.uid
             case StageDone():
                 self.stages[event.stage] = event.result
+                self.test_evaluation = ""
             case StagesReopened():
+                self.test_evaluation = ""
                 for stage in event.stages:
                     self.stages.pop(stage, None)
                 for run in event.runs:

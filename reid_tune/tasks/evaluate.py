@@ -9,6 +9,7 @@ from typing import Any
 
 from reid_tune.config.experiment import Experiment
 from reid_tune.data.account import accounts_as_dict, describe_accounts
+from reid_tune.data.fingerprint import fingerprint
 from reid_tune.errors import InputError
 from reid_tune.evaluation.distances import deterministic_algorithms
 from reid_tune.files import write_atomic
@@ -19,6 +20,7 @@ from reid_tune.tasks.common.feature_files import print_warnings
 from reid_tune.tasks.common.model_references import ONNX, resolve_models
 from reid_tune.tasks.common.model_scores import ModelEvaluation, evaluate_features, reranking_of
 from reid_tune.tasks.common.open_model import ModelFile, describe_inputs
+from reid_tune.tasks.common.scored_features import count_evaluation
 from reid_tune.tasks.common.status_log import StatusLog, kpi, logged
 from reid_tune.tasks.train import describe_run
 from reid_tune.training.devices import task_devices
@@ -118,6 +120,7 @@ class _Evaluator:
         self.tests = evaluation_sets(experiment)
         self.accounts = {name: account for test in self.tests for name, account in test.accounts.items()}
         self.devices = task_devices(experiment, "evaluate")
+        self._counted: set[str] = set()  # fingerprints of test sets
 
     def describe(self) -> list[str]:
         """Return lines about the data and the devices, to be shown before the work."""
@@ -155,6 +158,15 @@ class _Evaluator:
                 print_warnings(score.warnings, subject)
         return results
 
+    def _count(self, test: EvaluationSet) -> None:
+        """Count an evaluation of a test set as soon as a model has scores, whatever happens afterwards."""
+        digest = fingerprint(test.query.path, test.gallery.path)
+        if digest in self._counted:
+            return
+        self._counted.add(digest)
+        sentence = count_evaluation(digest, f"evaluate {self.experiment.evaluate.checkpoint}")
+        print(f"{test.name or 'test folders'}: {sentence}", file=sys.stderr)
+
     def _evaluate_model(
         self, model: str, test: EvaluationSet, images: EvaluationImages, embedder: Embedder
     ) -> ModelEvaluation:
@@ -163,6 +175,7 @@ class _Evaluator:
         spec, device = self.experiment, self.devices[0]
         with deterministic_algorithms(spec.train.deterministic):
             evaluation = evaluate_features(features, reranking_of(spec), top_matches, spec.evaluate.details, device)
+        self._count(test)
         if top_matches:
             self.pictures.keep_matches(images, top_matches, evaluation.headline)
         data = {"checkpoint": model, "query_dataset": str(test.query.path), "test_dataset": str(test.gallery.path)}

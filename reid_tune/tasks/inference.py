@@ -12,6 +12,7 @@ from rich.progress import track
 
 from reid_tune.config.experiment import Experiment
 from reid_tune.data.account import FileAccount, accounts_as_dict, describe_accounts
+from reid_tune.data.fingerprint import fingerprint
 from reid_tune.data.images import decode_images
 from reid_tune.data.records import ImageRecord
 from reid_tune.errors import InputError
@@ -86,7 +87,7 @@ def run_inference(experiment: Experiment) -> InferenceResult:
             write_atomic(directory / "experiment.yaml", experiment.to_yaml())
             log.write("STARTED", "inference started", data=accounts_as_dict(accounts))
             collapse = None
-            with open_embeddings_file(target) as write:
+            with open_embeddings_file(target, _fingerprint(experiment)) as write:
                 for chunk in _chunks(images, len(workers) * max(_CHUNK, experiment.dataset.val_batch_size)):
                     embeddings = _embed(chunk, embedder, experiment.dataset.num_workers)
                     if chunk[0] is images[0]:
@@ -122,6 +123,15 @@ def _list_images(experiment: Experiment, target: Path) -> tuple[list[Image], dic
             subset_images, accounts[subset] = list_images(folder, subset, strict)
             images += subset_images
     return images, accounts
+
+
+def _fingerprint(experiment: Experiment) -> str:
+    """Return the fingerprint of the images as a test set; empty if they are none."""
+    query, gallery = evaluation_folders(experiment, "inference")
+    try:
+        return fingerprint(query, gallery) if query and gallery else ""
+    except InputError:  # No name of one folder parses.
+        return ""
 
 
 def _chunks(images: Sequence[Image], size: int) -> Iterator[Sequence[Image]]:

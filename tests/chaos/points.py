@@ -24,6 +24,7 @@ _EVENTS = (
     *chain.from_iterable((f"stage_started-{stage}", f"stage_done-{stage}") for stage in STAGES),
     *(f"{kind}-{run}" for run in _RUNS for kind in ("suggested", "attempt", "started", "report", "ended")),
     "artifact",
+    "test_evaluated",
     "registered",
     "driver_ended",
 )

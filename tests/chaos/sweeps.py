@@ -59,6 +59,7 @@ class ChaosSweep(Bench):
             MARK: self.mark,
             "TMPDIR": str(temporary),
             "REID_TUNE_CACHE_DIR": str(folder / "cache"),
+            "XDG_STATE_HOME": str(folder / "state"),
             "CHAOS_STRUCK": str(self.struck),
             "PYTHONPATH": os.pathsep.join(filter(None, (str(INJECTION), os.environ.get("PYTHONPATH")))),
         }

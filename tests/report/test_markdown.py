@@ -25,6 +25,7 @@ from reid_tune.journal.events import (
     StagesReopened,
     StageStarted,
     SweepHeader,
+    TestSetEvaluated,
     WorkerStarted,
 )
 from reid_tune.report.markdown import SweepPage, _table, escape_markdown
@@ -94,6 +95,7 @@ UNCHANGING = {
     "retry": RunRetried(run="trials/0000", failure="lost_worker", reason="it died"),
     "report": EpochReported(run="trials/0000", epoch=1, metrics={"mAP": 0.5}),
     "artifact": ArtifactWritten(path="report.html", folder=""),
+    "test_evaluated": TestSetEvaluated(uid="1", data={"test folders": "abc"}),
 }
 
 

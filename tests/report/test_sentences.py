@@ -30,7 +30,7 @@ def test_all_that_a_whole_sweep_says() -> None:
         "re-ranking of the winner: k1 6, k2 3, lambda 0.25, the best of 36: +12.5 (+6.2 .. +18.8) mAP against plain "
         "on the validation splits",
         "winner minus trial 0 on the test folders, plain: mAP +0.0 (-12.5 .. +12.5), Rank-1 +0.0 (-12.5 .. +12.5)",
-        "test folders: this test set has been evaluated 1 time by sweeps in runs",
+        "test folders: this test set has been evaluated 1 time by this user on this machine or by sweeps in runs",
         "spent: 0.50 hours, 1.00 CPU-hours",
         "registered: models:/m@champion (version 2; no other version had the alias)",
         "model: runs/s/export/winner.onnx",

@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -14,12 +15,14 @@ from PIL import Image
 from reid_tune.checkpoints.filenames import BEST, LATEST
 from reid_tune.config.experiment import Experiment
 from reid_tune.data import images
+from reid_tune.data.fingerprint import fingerprint
 from reid_tune.data.image_spec import ImageSpec
 from reid_tune.errors import InputError
 from reid_tune.evaluation.features import FeatureSet
 from reid_tune.evaluation.rerank import ReRanking
 from reid_tune.evaluation.score import Score, score
 from reid_tune.evaluation.thresholds import PairDistances
+from reid_tune.journal.test_set_usage import count_test_evaluations
 from reid_tune.tasks import evaluate
 from reid_tune.tasks.common import model_scores
 from reid_tune.tasks.common.calibration import Calibration
@@ -90,6 +93,18 @@ def test_the_files_hold_metrics_intervals_protocol_spec_and_status(
     assert {name: kpi[f"cmc_rank_{name}"] for name in (1, 5, 10)} == {
         k: metrics["re_ranked"][f"Rank-{k}"] for k in (1, 5, 10)
     }
+
+
+def test_every_evaluation_counts(
+    checkpoint: Path, spec: Spec, data: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for count in ("1 time", "2 times"):
+        run_evaluate(spec(evaluate__checkpoint=str(checkpoint)))
+        assert f"test folders: this test set has been evaluated {count} by" in capsys.readouterr().err
+    monkeypatch.setattr(evaluate, "calibrate", Mock(side_effect=InputError("it fails after the scores.")))
+    with pytest.raises(InputError, match="it fails after"):
+        run_evaluate(spec(evaluate__checkpoint=str(checkpoint)))
+    assert count_test_evaluations(fingerprint(data / "query", data / "bounding_box_test")) == 3
 
 
 def test_without_re_ranking_there_is_one_score_and_no_picture(checkpoint: Path, spec: Spec, tmp_path: Path) -> None:

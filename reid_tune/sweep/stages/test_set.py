@@ -1,6 +1,7 @@
 """Test: evaluate the finalists' ONNX files once on the test sets."""
 
 import json
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +22,10 @@ from reid_tune.evaluation.rerank import ReRanking
 from reid_tune.evaluation.score import Score, scores
 from reid_tune.execution.stage_task import scoring_device
 from reid_tune.files import write_atomic
-from reid_tune.journal.events import ArtifactWritten
+from reid_tune.journal.events import ArtifactWritten, TestSetEvaluated
 from reid_tune.journal.journal import Journal
 from reid_tune.journal.state import refit_run
-from reid_tune.journal.test_set_usage import count_test_evaluations
+from reid_tune.journal.test_set_usage import count_test_evaluations, store_test_evaluation
 from reid_tune.search_space.load import SweepConfig
 from reid_tune.sweep.stages.export import onnx_path, refit_checkpoint_path
 from reid_tune.sweep.stages.refit import find_finalists
@@ -79,7 +80,11 @@ def evaluate_finalists(sweep: SweepConfig, journal: Journal) -> dict[str, Any]:
         RunFailedError: an ONNX file and its checkpoint have different scores.
     """
     sets = evaluation_sets(sweep.experiment)
-    evaluations = {name: _evaluate(sweep, journal, name, sets) for name in find_finalists(journal)}
+    evaluations: dict[str, list[_Evaluation]] = {}
+    data: dict[str, str] = {}
+    for name in find_finalists(journal):
+        evaluations[name] = _evaluate(sweep, journal, name, sets)
+        data = data or _record_evaluation(sweep, journal, sets)  # also if the stage fails after these scores
     models: dict[str, Any] = {}
     contents: dict[str, Any] = {}
     for name, (first, *others) in evaluations.items():
@@ -95,10 +100,22 @@ def evaluate_finalists(sweep: SweepConfig, journal: Journal) -> dict[str, Any]:
         models["winner"]["against_trial0"] = evaluations["winner"][0].difference_to(evaluations["trial0"][0])
     # The event log, which is read on each resume and for each report, has the scores only.
     write_atomic(sweep.folder / "export" / "test.json", json.dumps(contents, indent=2) + "\n")
-    data = {test.name or "test folders": fingerprint(test.query.path, test.gallery.path) for test in sets}
-    # This evaluation is not in the log yet.
-    counts = {name: 1 + count_test_evaluations(sweep.folder.parent, digest) for name, digest in data.items()}
+    counts = {name: count_test_evaluations(digest, sweep.folder.parent) for name, digest in data.items()}
     return {"models": models, "data": data, "test_evaluations": counts}
+
+
+def _record_evaluation(sweep: SweepConfig, journal: Journal, sets: Sequence[EvaluationSet]) -> dict[str, str]:
+    """Record that the test sets have been evaluated, and return their fingerprints by name.
+
+    A resumed stage, which repeats an evaluation, keeps its id.
+    """
+    data = {test.name or "test folders": fingerprint(test.query.path, test.gallery.path) for test in sets}
+    uid = journal.state.test_evaluation
+    if not uid:
+        uid = secrets.token_hex(8)
+        journal.emit(TestSetEvaluated(uid=uid, data=data))
+    store_test_evaluation(uid, data.values(), f"sweep {sweep.file.name} in {sweep.location}")
+    return data
 
 
 def _evaluate(sweep: SweepConfig, journal: Journal, name: str, sets: Sequence[EvaluationSet]) -> list[_Evaluation]:

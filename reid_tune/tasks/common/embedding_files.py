@@ -18,6 +18,7 @@ from reid_tune.errors import InputError
 from reid_tune.evaluation.features import make_feature_set, write_features
 from reid_tune.files import atomic_path
 from reid_tune.identities import JUNK
+from reid_tune.tasks.common.scored_features import IMAGES
 
 __all__ = ["ENDINGS", "NO_CAMERA", "EmbeddingWriter", "Image", "list_images", "open_embeddings_file"]
 
@@ -70,20 +71,24 @@ def list_images(
 
 
 @contextmanager
-def open_embeddings_file(path: Path) -> Iterator[EmbeddingWriter]:
+def open_embeddings_file(path: Path, images: str = "") -> Iterator[EmbeddingWriter]:
     """Yield a function that adds images to a .json, .npz or .parquet file, which appears when the block succeeds.
 
     JSON and parquet are written at once; .npz, whose arrays are those of `FeatureSet`, is held in memory.
 
+    Args:
+        path: The file.
+        images: Fingerprint of the images, which .npz and .parquet store; empty for none.
+
     Raises:
         InputError: the folder cannot be written; for an .npz file, an embedding is all zero.
     """
-    with atomic_path(path) as temporary, _FORMATS[path.suffix.lower()](temporary) as write:
+    with atomic_path(path) as temporary, _FORMATS[path.suffix.lower()](temporary, images) as write:
         yield write
 
 
 @contextmanager
-def _json(path: Path) -> Iterator[EmbeddingWriter]:
+def _json(path: Path, _: str) -> Iterator[EmbeddingWriter]:
     with path.open("w", encoding="utf-8") as file:
         separator = "[\n"
 
@@ -100,13 +105,15 @@ def _json(path: Path) -> Iterator[EmbeddingWriter]:
 
 
 @contextmanager
-def _parquet(path: Path) -> Iterator[EmbeddingWriter]:
+def _parquet(path: Path, fingerprint: str) -> Iterator[EmbeddingWriter]:
     import pyarrow
     from pyarrow import parquet
 
     kinds = {"img_path": "string", "identity": "int64", "camera": "int64", "subset": "string"}
     columns = [(name, pyarrow.type_for_alias(kind)) for name, kind in kinds.items()]
     schema = pyarrow.schema([*columns, ("embedding", pyarrow.list_(pyarrow.float32()))])
+    if fingerprint:
+        schema = schema.with_metadata({IMAGES: fingerprint})
     with parquet.ParquetWriter(path, schema, write_page_checksum=True) as file:
 
         def write(images: Sequence[Image], embeddings: np.ndarray) -> None:
@@ -123,7 +130,7 @@ def _parquet(path: Path) -> Iterator[EmbeddingWriter]:
 
 
 @contextmanager
-def _npz(path: Path) -> Iterator[EmbeddingWriter]:
+def _npz(path: Path, fingerprint: str) -> Iterator[EmbeddingWriter]:
     parts: list[np.ndarray] = []
     written: list[Image] = []
 
@@ -138,10 +145,11 @@ def _npz(path: Path) -> Iterator[EmbeddingWriter]:
     ids = np.array([max(image.identity, JUNK) for image in written], np.int64)
     cameras = np.array([image.camera for image in written], np.int64)
     rows = np.concatenate(parts)
-    write_features(path, make_feature_set(*(array[side] for side in (query, ~query) for array in (rows, ids, cameras))))
+    features = make_feature_set(*(array[side] for side in (query, ~query) for array in (rows, ids, cameras)))
+    write_features(path, features, **({IMAGES: fingerprint} if fingerprint else {}))
 
 
-_FORMATS: dict[str, Callable[[Path], AbstractContextManager[EmbeddingWriter]]] = {
+_FORMATS: dict[str, Callable[[Path, str], AbstractContextManager[EmbeddingWriter]]] = {
     ".json": _json,
     ".npz": _npz,
     ".parquet": _parquet,

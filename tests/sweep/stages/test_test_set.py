@@ -8,10 +8,12 @@ import pytest
 import torch
 
 from reid_tune.data.fingerprint import fingerprint
+from reid_tune.errors import RunFailedError
 from reid_tune.evaluation import score as evaluation_score
 from reid_tune.evaluation.score import Retrieval
 from reid_tune.journal.event_log import read_events
 from reid_tune.journal.events import ArtifactWritten, StageDone
+from reid_tune.journal.test_set_usage import count_test_evaluations
 from reid_tune.sweep.stages import test_set as stage
 from reid_tune.sweep.stages.export import export_finalists
 from reid_tune.sweep.stages.test_set import evaluate_finalists as run_test
@@ -63,6 +65,13 @@ def test_the_test_stage_writes_the_threshold_next_to_the_scores(
     assert all((sweep.folder / name).read_bytes().startswith(b"\x89PNG") for name in names)
     journal.emit(StageDone(stage="test", result=result))
     assert run_test(sweep, journal)["test_evaluations"] == {"test folders": 2}
+    journal.emit(StageDone(stage="test", result=result))
+    monkeypatch.setattr(stage, "_MAP_TOLERANCE", {"fp32": -1.0})
+    digest = fingerprint(data / "query", data / "bounding_box_test")
+    for _ in range(2):  # The resumed stage repeats the scores of the one that failed.
+        with pytest.raises(RunFailedError, match="but its checkpoint scores"):
+            run_test(sweep, journal)
+        assert count_test_evaluations(digest, sweep.folder.parent) == count_test_evaluations(digest) == 3
     assert threshold["fmr"]["wanted"] == 0.05 >= threshold["fmr"]["reached"] and threshold["dimension"] == 16
     assert threshold["data"]["checkpoint"] == "winner.onnx"
     assert threshold["data"]["query_dataset"] == str(data / "query")
