@@ -39,8 +39,9 @@ def score(
     from reid_tune.tasks.score import run_score
 
     scored = run_score(features, re_ranking, by.value if by else None, device)
-    _count([features], "score")
+    counted = _count([features], "score")
     print_result(scored.as_dict(), format, scored.rows())
+    typer.echo(counted, err=True)
     if scored.parts and format is Format.table:
         print_result({}, format, scored.part_rows())
 
@@ -60,8 +61,9 @@ def compare(
     from reid_tune.tasks.compare import run_compare
 
     comparison = run_compare(features, re_ranking, cmc, device)
-    _count(features, "compare")
+    counted = _count(features, "compare")
     print_result(comparison.as_dict(), format, comparison.rows())
+    typer.echo(counted, err=True)
     for line in comparison.verdicts():
         typer.echo(line, err=True)
     if cmc:
@@ -88,8 +90,9 @@ def rerank_search(
     from reid_tune.tasks.rerank_search import run_rerank_search
 
     search = run_rerank_search(features, k1, k2, weights, metric, picture, device)
-    _count([features], "rerank-search")
+    counted = _count([features], "rerank-search")
     print_result(search.as_dict(), format, search.rows())
+    typer.echo(counted, err=True)
     if (hidden := len(search.scores) - len(search.rows()) + 1) > 0:
         typer.echo(f"{hidden} more settings are in --format json.", err=True)
     typer.echo(search, err=True)
@@ -120,8 +123,9 @@ def threshold(
     from reid_tune.tasks.threshold import run_threshold
 
     result = run_threshold(features, fmr, far, picture, output, device)
-    _count([features], "threshold")
+    counted = _count([features], "threshold")
     print_result(result.as_dict(), format, result.rows())
+    typer.echo(counted, err=True)
     if result.open_set.reason:
         typer.echo(f"no open-set identification: {result.open_set.reason}.", err=True)
     elif format is Format.table:
@@ -131,9 +135,8 @@ def threshold(
             typer.echo(f"{name}: {path}", err=True)
 
 
-def _count(paths: list[Path], command: str) -> None:
-    """Count an evaluation of the test set that the files are of, and say so on stderr."""
+def _count(paths: list[Path], command: str) -> str:
+    """Count an evaluation of the test set that the files are of, and return lines about it."""
     from reid_tune.tasks.common.scored_features import count_scored_features
 
-    for sentence in count_scored_features(paths, command):
-        typer.echo(sentence, err=True)
+    return "\n".join(count_scored_features(paths, command))
