@@ -13,7 +13,7 @@ __all__ = ["JITTER", "ParameterDensity", "Points", "RandomFeatures", "covariance
 
 _FIT_ITERATIONS = 25
 # Centers of the log-normal priors of the kernel's parameters, and their standard deviations.
-_CATEGORY, _EPOCH, _AMPLITUDE, _NOISE = 1.0, 1.0, 1.0, 1e-2
+_NUMBER, _CATEGORY, _EPOCH, _AMPLITUDE, _NOISE = 0.3, 1.0, 1.0, 1.0, 1e-2
 _DEVIATIONS = {"number": 1.0, "category": 1.0, "epoch": 1.0, "amplitude": 0.5, "noise": 1.5}
 _STEP = 0.05  # of the differences that give second derivatives, in standard deviations of the priors
 JITTER = 1e-8
@@ -69,7 +69,8 @@ class ParameterDensity:
     """Posterior density of the kernel's parameters: their marginal likelihood under log-normal priors.
 
     The parameters are logarithms: a length scale for each number, for each category and for the epoch, the amplitude
-    and the variance of the noise. The length scales of n numbers are centered at 0.3 sqrt(n).
+    and the variance of the noise. The length scales of n numbers are centered at 0.3 sqrt(n), those of n categories at
+    sqrt(n).
 
     Args:
         points: Points of the n observations.
@@ -180,6 +181,8 @@ class _Distances:
 def _priors(points: Points) -> tuple[np.ndarray, np.ndarray]:
     """Return centers and standard deviations of the logarithms of the kernel's parameters."""
     numbers, categories = points.numbers.shape[1], points.categories.shape[1]
-    centers = [0.3 * math.sqrt(max(1, numbers))] * numbers + [_CATEGORY] * categories + [_EPOCH, _AMPLITUDE, _NOISE]
+    # The more dimensions there are, the less one of them may separate two points.
+    centers = [_NUMBER * math.sqrt(numbers)] * numbers + [_CATEGORY * math.sqrt(categories)] * categories
+    centers += [_EPOCH, _AMPLITUDE, _NOISE]
     names = ["number"] * numbers + ["category"] * categories + ["epoch", "amplitude", "noise"]
     return np.log(centers), np.array([_DEVIATIONS[name] for name in names])

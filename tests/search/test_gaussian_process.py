@@ -87,6 +87,12 @@ def test_the_parameters_are_a_maximum_of_the_posterior_density() -> None:
             assert log_posterior(moved, seen, values) < best + 1e-3
 
 
+def test_more_keys_have_longer_scales_before_anything_is_known() -> None:
+    one, several = np.exp(_priors(points(2, 1, 1))[0]), np.exp(_priors(points(2, 4, 9))[0])
+    np.testing.assert_allclose(several[:13], [2 * one[0]] * 4 + [3 * one[1]] * 9)
+    np.testing.assert_allclose(several[13:], one[2:])
+
+
 def test_a_key_without_influence_gets_a_longer_scale_than_one_that_decides() -> None:
     seen = points(60)
     process = GaussianProcess(seen, np.sin(6 * seen.numbers[:, 0]))
