@@ -10,20 +10,21 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 from PIL import Image
 from rich.table import Table
-from torchvision.transforms import v2
 
 from reid_tune.config.defaults import backbone_defaults
 from reid_tune.config.experiment import Experiment, unflatten
 from reid_tune.tables import print_table
 from reid_tune.training.image_sets import TrainingImages
-from reid_tune.training.loop import train
 from reid_tune.training.reporting import Metrics
+
+if TYPE_CHECKING:  # `resume.py` measures a command that imports neither torchvision nor networks.
+    from torchvision.transforms import v2
 
 # Epochs of a whole training; number of Market-1501's training images and identities, and the size of its crops.
 EPOCHS = 120
@@ -130,6 +131,8 @@ def train_timed(experiment: Experiment, timer: EpochTimer, folder: Path, device:
 
     The spec's schedule may be longer: its length decides whether the loop searches for fast kernels.
     """
+    from reid_tune.training.loop import train
+
     with suppress(StopTraining):
         train(experiment, timer, folder, device=device)
 
@@ -175,8 +178,10 @@ def draw_crops(folder: Path, images: int, identities: int) -> Path:
     return folder
 
 
-def transforms(experiment: Experiment) -> v2.Compose:
+def transforms(experiment: Experiment) -> "v2.Compose":
     """Return the spec's augmentation with torchvision, for one image at a time (PIL or uint8 [3, H, W])."""
+    from torchvision.transforms import v2
+
     dataset, model = experiment.dataset, experiment.model
     noise = model.backbone.startswith("swin")
     return v2.Compose(
