@@ -49,8 +49,8 @@ def format_score(score: float | None) -> str:
 
 
 def format_value(value: Any) -> str:
-    """Return a parameter's value for a table cell, floats with three significant digits."""
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    """Return a parameter's value for a table cell, floats with three significant digits and None as YAML writes it."""
+    return f"{value:.3g}" if isinstance(value, float) else "null" if value is None else str(value)
 
 
 def format_parameter(parameter: SearchedParameter, trial: RunState) -> str:

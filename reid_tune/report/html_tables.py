@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from reid_tune.config.keys import is_bundle_key
 from reid_tune.journal.progress import Progress
 from reid_tune.journal.state import RunState, SweepState
 from reid_tune.report.formatting import (
@@ -102,7 +103,8 @@ def space_table(state: SweepState, best: RunState | None) -> HtmlTable:
     rows = []
     for key in space_parameters(state):
         best_value = [format_parameter(key, best)] if best else []
-        rows.append([key.key, inline_yaml(key.range), format_value(key.spec_value), *best_value])
+        is_outside = is_bundle_key(key.key) and key.spec_value is None  # The spec is not in a bundle.
+        rows.append([key.key, inline_yaml(key.range), "-" if is_outside else format_value(key.spec_value), *best_value])
     return HtmlTable(columns, rows)
 
 

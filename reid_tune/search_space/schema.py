@@ -1,19 +1,10 @@
 """The sections of a search-space file."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import (
-    Discriminator,
-    Field,
-    Tag,
-    ValidationError,
-    ValidatorFunctionWrapHandler,
-    WrapValidator,
-    field_validator,
-    model_validator,
-)
+from pydantic import Discriminator, Field, Tag, ValidationError, WrapValidator, field_validator, model_validator
 
 from reid_tune.config.base import Section
 
@@ -52,7 +43,7 @@ def _expecting(forms: str) -> WrapValidator:
         forms: Values that are allowed, after "should be".
     """
 
-    def check(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+    def check(value: Any, validate: Callable[[Any], Any]) -> Any:
         try:
             return validate(value)
         except ValidationError:
@@ -224,6 +215,9 @@ class SweepFile(Section):
         unknown = [name for name in target if name not in get_args(ScoreName)] if isinstance(target, Mapping) else []
         if unknown:
             raise ValueError(f"{unknown[0]!r} is not a score: use {', '.join(get_args(ScoreName))}")
+        values = target.items() if isinstance(target, Mapping) else ()
+        for name, value in ((name, value) for name, value in values if isinstance(value, int | float) and value > 1):
+            raise ValueError(f"{name} = {value:g}: scores are fractions, such as 0.85 for 85 %")
         return target
 
     @field_validator("name")

@@ -6,6 +6,7 @@ from rich.table import Table
 from reid_tune.journal.events import RunSuggested
 from reid_tune.journal.journal import Journal
 from reid_tune.journal.state import replay
+from reid_tune.report.formatting import format_value
 from reid_tune.report.html_tables import space_table
 from reid_tune.report.reproduce import reproduce_command
 from reid_tune.report.tables import confirm_table, finalist_table, leaderboard
@@ -78,3 +79,7 @@ def test_a_bundle_has_a_column_and_its_fixed_values_have_none(tmp_path: Path) ->
     command = str(reproduce_command(state, state.runs["trials/0001"], sweep.folder / "spec.yaml"))
     assert "model.backbone=resnet18" in command and "bundle=" not in command
     assert load_recorded_sweep(sweep.folder).space == replace(sweep.space, source=str(sweep.folder))
+
+
+def test_a_value_of_none_is_written_as_in_yaml() -> None:
+    assert [format_value(value) for value in (None, 0.12345, 5, "SGD")] == ["null", "0.123", "5", "SGD"]

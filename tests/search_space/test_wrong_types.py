@@ -118,6 +118,13 @@ def test_the_sentence_names_the_allowed_forms(tmp_path: Path, path: tuple[str, .
     assert str(error.value) == f"{file}: {'.'.join(path)} = {value!r}: should be {message}."
 
 
+def test_a_target_in_percent_is_told_that_scores_are_fractions(tmp_path: Path) -> None:
+    file = write_sweep(tmp_path, target={"mAP": 85})
+    with pytest.raises(InputError) as error:
+        load_sweep(file)
+    assert str(error.value) == f"{file}: target: mAP = 85: scores are fractions, such as 0.85 for 85 %."
+
+
 def test_a_misspelt_key_is_not_missing_too(tmp_path: Path) -> None:
     file = write_sweep(tmp_path, budget={"patience": {"min_gian": 0.3}})
     with pytest.raises(InputError) as error:
