@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import optuna
 import yaml
@@ -32,8 +32,8 @@ _TRIALS = 400  # more than any budget of epochs allows
 class Search(Protocol):
     """A search whose trials are trained by the caller."""
 
-    def ask(self) -> tuple[Any, Mapping[str, Any]]:
-        """Return a trial and the values of all searched keys."""
+    def ask(self) -> tuple[Any, Mapping[str, Any], int]:
+        """Return a trial, the values of all searched keys, and the epoch with which it begins or continues, from 1."""
 
     def report(self, trial: Any, epoch: int, score: float) -> bool:
         """Record a score, NaN if the training has diverged; return whether the trial continues."""
@@ -58,10 +58,11 @@ class DriverSearch:
         self._journal.emit(StageDone(stage="preflight", result={"learned": list(learned)}))
         self._source = TrialSource(sweep, self._journal, Rungs(LEVELS if has_asha else ()))
 
-    def ask(self) -> tuple[Any, Mapping[str, Any]]:
+    def ask(self) -> tuple[Any, Mapping[str, Any], int]:
         attempt = self._source.next_attempt()
         assert attempt is not None
-        return attempt.run, attempt.experiment.parameters()
+        epoch = self._journal.state.runs[attempt.run].epoch + 1
+        return attempt.run, attempt.experiment.parameters(), epoch
 
     def report(self, trial: Any, epoch: int, score: float) -> bool:
         return self._source.report(trial, {"epoch": epoch, "mAP": score})
@@ -87,9 +88,9 @@ class OptunaSearch:
         if encoded is not None:
             self._study.enqueue_trial(encoded[0])
 
-    def ask(self) -> tuple[Any, Mapping[str, Any]]:
+    def ask(self) -> tuple[Any, Mapping[str, Any], int]:
         trial = self._study.ask()
-        return trial, self._space.base | self._space.draw(trial._suggest)
+        return trial, self._space.base | self._space.draw(trial._suggest), 1
 
     def report(self, trial: Any, epoch: int, score: float) -> bool:
         if not math.isfinite(score):
@@ -132,13 +133,13 @@ class RaySearch:
         )
         self._started = 0
 
-    def ask(self) -> tuple[Any, Mapping[str, Any]]:
+    def ask(self) -> tuple[Any, Mapping[str, Any], int]:
         trial = SimpleNamespace(trial_id=str(self._started))
         self._started += 1
         values = self._search.suggest(trial.trial_id)
         assert values is not None
         self._scheduler.on_trial_add(None, trial)
-        return trial, values
+        return trial, values, 1
 
     def report(self, trial: Any, epoch: int, score: float) -> bool:
         if not math.isfinite(score):
@@ -157,8 +158,10 @@ class RaySearch:
         pass
 
 
-def make_sweep(folder: Path, space: Mapping[str, Any], sampler: str, seed: int) -> SweepConfig:
-    """Return the sweep of a method and seed."""
+def make_sweep(
+    folder: Path, space: Mapping[str, Any], sampler: str, seed: int, mode: Literal["stop", "promote"] = "stop"
+) -> SweepConfig:
+    """Return the sweep of a method and seed; for `mode` see `SchedulerSettings`."""
     tree = unflatten(BASE | {"model.backbone": BACKBONE, "dataset.train_dataset_dir": "not-read"})
     (folder / "spec.yaml").write_text(yaml.safe_dump(_plain(tree)))
     content = {
@@ -166,6 +169,7 @@ def make_sweep(folder: Path, space: Mapping[str, Any], sampler: str, seed: int) 
         "spec": "spec.yaml",
         "space": space,
         "search": {"sampler": sampler, "seed": seed},
+        "scheduler": {"mode": mode},
         "budget": {"trials": _TRIALS},
         "storage": str(folder),
         "registry": {"model": "none"},
@@ -181,8 +185,10 @@ def _plain(value: Any) -> Any:
     return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
-def _driver(sampler: str, *, has_asha: bool = True) -> Callable[[Path, Mapping[str, Any], int], Search]:
-    return lambda folder, space, seed: DriverSearch(make_sweep(folder, space, sampler, seed), has_asha=has_asha)
+def _driver(
+    sampler: str, mode: Literal["stop", "promote"] = "stop", *, has_asha: bool = True
+) -> Callable[[Path, Mapping[str, Any], int], Search]:
+    return lambda folder, space, seed: DriverSearch(make_sweep(folder, space, sampler, seed, mode), has_asha=has_asha)
 
 
 def _optuna(
@@ -205,8 +211,10 @@ def _multivariate(seed: int, *, group: bool = False) -> BaseSampler:
 # Functions that start a search from a folder, a space and a seed, by name; the others are compared with the first.
 METHODS: dict[str, Callable[[Path, Mapping[str, Any], int], Search]] = {
     "auto + asha": _driver("auto"),
+    "auto + asha, promote": _driver("auto", "promote"),
     "tpe + asha": _driver("tpe"),
     "random + asha": _driver("random"),
+    "random + asha, promote": _driver("random", "promote"),
     "random": _driver("random", has_asha=False),
     "Optuna TPE + halving": _optuna(_multivariate, _halving),
     "Optuna TPE, grouped + halving": _optuna(lambda seed: _multivariate(seed, group=True), _halving),

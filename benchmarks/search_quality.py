@@ -14,8 +14,9 @@ Searches use an objective instead of training:
 
 --train trains the rows of grid or samples first. An epoch of any trial costs one, and only full-length trials count.
 Trial 0 is the spec, in other tools' searches an enqueued trial where the space contains it. Trials at once differ in
-speed by up to 15 %. Ray Tune's searcher and scheduler are called as Tune's controller calls them, without a cluster.
-Intervals of 95 % are bootstraps over the seeds of the search, differences are paired by seed.
+speed by up to 15 %, and a promoted trial continues at no cost. Ray Tune's searcher and scheduler are called as Tune's
+controller calls them, without a cluster. Intervals of 95 % are bootstraps over the seeds of the search, differences are
+paired by seed.
 
 --results names a file to which every search appends a line; searches that it contains are not repeated.
 """
@@ -124,8 +125,8 @@ def simulate(
     now = 0.0
     while used < budget:
         while len(running) < concurrency:
-            trial, values = search.ask()
-            heapq.heappush(running, (now + speeds[started], started, trial, curve(values), 1))
+            trial, values, epoch = search.ask()
+            heapq.heappush(running, (now + speeds[started], started, trial, curve(values), epoch))
             started += 1
         now, number, trial, scores, epoch = heapq.heappop(running)
         used += 1

@@ -60,7 +60,6 @@ class FixedRuns:
         for run in list(self.recorder.pending_runs):
             # The driver died after the last epoch was reported, before it recorded the run's end.
             if journal.state.runs[run].epoch >= self._experiment(run).train.num_epochs:
-                self.recorder.pending_runs.remove(run)
                 self._finish(run)
 
     def next_attempt(self) -> Attempt | None:

@@ -10,7 +10,7 @@ import yaml
 
 from reid_tune.errors import InputError
 from reid_tune.execution.ray_private import read_autoscaling_config
-from reid_tune.search_space.schema import Resources
+from reid_tune.search_space.resources import Resources
 
 __all__ = ["Placement", "compute_placement"]
 

@@ -9,7 +9,15 @@ from reid_tune.config.experiment import Experiment
 from reid_tune.errors import InfrastructureError
 from reid_tune.execution.failures import Failure, failure_from_report, max_retries
 from reid_tune.execution.gpu_memory import DEFAULT_CUDA_CONTEXT
-from reid_tune.journal.events import AttemptStarted, EndState, EpochReported, RunEnded, RunRetried, WorkerStarted
+from reid_tune.journal.events import (
+    AttemptStarted,
+    EndState,
+    EpochReported,
+    RunEnded,
+    RunPaused,
+    RunRetried,
+    WorkerStarted,
+)
 from reid_tune.journal.journal import Journal
 from reid_tune.journal.run_record import RunRecord, WorkerResources
 
@@ -177,10 +185,21 @@ class RunRecorder:
         self.journal.emit(EpochReported(run=run, epoch=epoch, metrics=values, nodes=nodes, usage=usage))
         return True
 
+    def record_pause(self, run: str, reason: str, limit: str = "") -> None:
+        """Record that a run stops and keeps its checkpoint; for `limit` see `RunPaused`."""
+        self._drop_pending(run)
+        epoch = self.journal.state.runs[run].epoch
+        self.journal.emit(RunPaused(run=run, epoch=epoch, reason=reason, limit=limit))
+
     def record_end(self, run: str, state: EndState, reason: str = "", failure: str = "") -> None:
         """Record the end of a run."""
+        self._drop_pending(run)
         epoch = self.journal.state.runs[run].epoch
         self.journal.emit(RunEnded(run=run, state=state, epoch=epoch, reason=reason, failure=failure))
+
+    def _drop_pending(self, run: str) -> None:
+        if run in self.pending_runs:
+            self.pending_runs.remove(run)
 
     def record_failure(self, run: str, failure: Failure) -> None:
         """Record the failure of a run: retry the run where that may help, otherwise end it.

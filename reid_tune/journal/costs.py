@@ -10,6 +10,7 @@ from reid_tune.journal.events import (
     EpochReported,
     Event,
     RunEnded,
+    RunPaused,
     RunRetried,
     StageDone,
     StageStarted,
@@ -44,10 +45,10 @@ class CostLedger:
     """Cost of each stage of a log, and hours of each run.
 
     A stage's hours are those between its first and its last event. A run's hours are those from the start of an
-    attempt's workers to the next attempt, its failure or the run's end, times the CPUs and GPUs that the attempt holds.
-    From the attempt to the start of its workers, or to the first report, the run waits. Both belong to the stage in
-    which the attempt started. The time from the last event of a driver that died to the start of the next driver does
-    not count.
+    attempt's workers to the next attempt, its failure, its pause or the run's end, times the CPUs and GPUs that the
+    attempt holds. From the attempt to the start of its workers, or to the first report, the run waits. Both belong to
+    the stage in which the attempt started. The time from the last event of a driver that died to the start of the next
+    driver does not count.
 
     Args:
         events: Events to start with.
@@ -85,7 +86,7 @@ class CostLedger:
                 self._waiting[event.run] = (self._stage or "", hourly_cost)
             case WorkerStarted() | EpochReported() if event.run in self._waiting:
                 self._running[event.run] = self._waiting.pop(event.run)
-            case RunRetried() | RunEnded():
+            case RunRetried() | RunPaused() | RunEnded():
                 self._running.pop(event.run, None)
                 self._waiting.pop(event.run, None)
 
@@ -142,7 +143,7 @@ class TimingEstimator:
         match event:
             case DriverStarted():
                 self._last_report.clear()
-            case RunRetried() | RunEnded() | AttemptStarted():
+            case RunRetried() | RunPaused() | RunEnded() | AttemptStarted():
                 self._last_report.pop(event.run, None)
             case WorkerStarted() if not event.run.startswith("refit/"):
                 self._last_report[event.run] = (None, event.time)

@@ -11,6 +11,7 @@ __all__ = [
     "EpochReported",
     "RunEnded",
     "RunEvent",
+    "RunPaused",
     "RunRetried",
     "RunSuggested",
     "WorkerStarted",
@@ -107,6 +108,24 @@ class EpochReported(EventRecord):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RunPaused(EventRecord):
+    """A trial stops and keeps its last checkpoint, from which a later attempt may continue it.
+
+    Attributes:
+        run: Name of the run.
+        epoch: The last epoch that it reported, 0 without one.
+        reason: Why it was paused, in one line.
+        limit: Key of `budget` that was spent; empty for a trial that was paused at a rung.
+    """
+
+    kind = "paused"
+    run: str
+    epoch: int
+    reason: str
+    limit: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunEnded(EventRecord):
     """A run has ended for good.
 
@@ -126,4 +145,4 @@ class RunEnded(EventRecord):
     failure: str = ""
 
 
-RunEvent = RunSuggested | AttemptStarted | WorkerStarted | RunRetried | EpochReported | RunEnded
+RunEvent = RunSuggested | AttemptStarted | WorkerStarted | RunRetried | EpochReported | RunPaused | RunEnded

@@ -11,6 +11,7 @@ from reid_tune.journal.events import (
     Event,
     RunEnded,
     RunEvent,
+    RunPaused,
     RunRetried,
     RunSuggested,
     SpaceChanged,
@@ -52,14 +53,15 @@ class RunState:
         parameters: Keys that differ from the spec, and their values; empty for trial 0.
         origin: Source of a trial's parameters, see `RunSuggested`; empty for repeats and refits.
         costs: Values of the objectives that the spec alone decides, by name of the metric.
-        state: running, finished, stopped or failed.
-        reason: Why it was stopped or failed.
+        state: running, paused, finished, stopped or failed.
+        reason: Why it was paused, stopped or failed.
+        limit: Key of `budget` for which it is paused; empty for a trial that is paused at a rung.
         failure: Kind of the failure that ended it, see `execution.failures`.
         retries: Kinds of the failures after which it was started again.
         epochs: Metrics by 1-based epoch.
         attempts: Number of times that it was started.
         started: Time of its suggestion, in seconds since the epoch.
-        ended: Time of its end, in seconds since the epoch; 0 while it runs.
+        ended: Time of its end or pause, in seconds since the epoch; 0 while it runs.
     """
 
     name: str
@@ -68,6 +70,7 @@ class RunState:
     costs: dict[str, float] = field(default_factory=dict)
     state: str = "running"
     reason: str = ""
+    limit: str = ""
     failure: str = ""
     retries: list[str] = field(default_factory=list)
     epochs: dict[int, dict[str, Any]] = field(default_factory=dict)
@@ -180,7 +183,7 @@ class SweepState:
                     self.stages.pop(stage, None)
                 for run in event.runs:
                     self.runs.pop(run, None)
-            case RunSuggested() | AttemptStarted() | RunRetried() | EpochReported() | RunEnded():
+            case RunSuggested() | AttemptStarted() | RunRetried() | EpochReported() | RunPaused() | RunEnded():
                 self._apply_to_run(event)
 
     def _apply_to_run(self, event: RunEvent) -> None:
@@ -191,14 +194,20 @@ class SweepState:
                 if event.request is not None:
                     self.requests.add(event.request)
             case AttemptStarted():
-                self.runs[event.run].attempts = event.attempt
+                run = self.runs[event.run]
+                run.attempts = event.attempt
+                run.state, run.reason, run.limit, run.ended = "running", "", "", 0.0  # It may have been paused.
             case RunRetried():
                 self.runs[event.run].retries.append(event.failure)
             case EpochReported():
                 self.runs[event.run].epochs[event.epoch] = event.metrics
+            case RunPaused():
+                run = self.runs[event.run]
+                run.state, run.reason, run.limit, run.ended = "paused", event.reason, event.limit, event.time
             case RunEnded():
                 run = self.runs[event.run]
-                run.state, run.reason, run.failure, run.ended = event.state, event.reason, event.failure, event.time
+                run.state, run.reason, run.limit, run.ended = event.state, event.reason, "", event.time
+                run.failure = event.failure
 
 
 def replay(events: Iterable[Event]) -> SweepState:

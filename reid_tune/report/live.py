@@ -8,7 +8,7 @@ from rich.live import Live
 from rich.text import Text
 
 from reid_tune.journal.costs import Cost, CostLedger
-from reid_tune.journal.events import Event, RunEnded, RunRetried, RunSuggested, StagesReopened, StageStarted
+from reid_tune.journal.events import Event, RunEnded, RunPaused, RunRetried, RunSuggested, StagesReopened, StageStarted
 from reid_tune.journal.state import RunState, SweepState
 from reid_tune.report.formatting import format_score, format_spent
 from reid_tune.report.sentences import forecast_sentence
@@ -97,7 +97,7 @@ def _line(event: Event, state: SweepState) -> str | None:
             return f"{event.run}: training on all identities"
         case RunRetried():
             return f"{_name(state.runs[event.run])} is retried ({event.failure}: {event.reason})"
-        case RunEnded():
+        case RunPaused() | RunEnded():
             run = state.runs[event.run]
             return f"{_name(run)} {run.state} at epoch {run.epoch}{_score(run, state.metric)}{_reason(run)}"
     return None
@@ -115,7 +115,7 @@ def status_text(state: SweepState, trials: int, spent: Cost) -> str:
         planned = state.stages.get("preflight", {}).get("stages", {}).get(stage, {}).get("runs")
         runs = [run for name, run in state.runs.items() if name.startswith(f"{stage}/")]
         total = f"of {planned} runs" if planned else "runs"
-    counts = _counts([run.state for run in runs], ("running", "finished", "stopped", "failed"))
+    counts = _counts([run.state for run in runs], ("running", "paused", "finished", "stopped", "failed"))
     failures = [run.failure.replace("_", " ") for run in runs if run.failure]
     failure_counts = f" ({_counts(failures, dict.fromkeys(failures))})" if failures else ""
     return (
@@ -142,15 +142,15 @@ def _rungs(state: SweepState) -> Iterator[str]:
     """Yield for each rung how many trials reached it, and how many of them continued."""
     checks = state.stages.get("preflight", {})
     rungs = Rungs(tuple(checks.get("rungs", ())), checks.get("rung_warmup"))
-    # Of each trial the epochs until its end, without those by which its warm-up is longer than the shortest one.
+    # Of each trial the last epoch, without those by which its warm-up is longer than the shortest one.
     ends = [
         (trial.state, trial.epoch - rungs.delay({**state.header.spec, **trial.parameters})) for trial in state.trials
     ]
     for rung in rungs.levels:
         reached = [(end, epoch) for end, epoch in ends if epoch >= rung]
-        stopped = reached.count(("stopped", rung))
+        left = reached.count(("stopped", rung)) + reached.count(("paused", rung))
         if reached:
-            yield f"rung {rung}: {len(reached) - stopped} of {len(reached)} continued"
+            yield f"rung {rung}: {len(reached) - left} of {len(reached)} continued"
 
 
 def _time_left(state: SweepState, spent: Cost) -> str:

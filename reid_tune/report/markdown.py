@@ -9,6 +9,7 @@ from reid_tune.journal.events import (
     Event,
     ModelRegistered,
     RunEnded,
+    RunPaused,
     RunSuggested,
     SpaceChanged,
     StageDone,
@@ -41,6 +42,7 @@ _CHANGING = (
     StageDone,
     StagesReopened,
     RunSuggested,
+    RunPaused,
     RunEnded,
     ModelRegistered,
 )

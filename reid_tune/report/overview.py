@@ -19,9 +19,9 @@ __all__ = ["list_sweeps", "sweeps_table"]
 def list_sweeps(storage: Path) -> list[dict[str, Any]]:
     """Return an entry for each folder in the storage, by name, from the event logs alone.
 
-    A sweep has `name`, `state`, `stage`, `host`, `trials` (number of those that have ended), `budget`, `metric`,
-    `best` and `trial0` (scores of full-length trials as fractions, or None), `begun` and `last` (times of the first
-    and the last event in seconds since the epoch). A folder without a readable sweep has `name`, `state` and `problem`.
+    A sweep has `name`, `state`, `stage`, `host`, `trials` (number of those that do not run), `budget`, `metric`, `best`
+    and `trial0` (scores of full-length trials as fractions, or None), `begun` and `last` (times of the first and the
+    last event in seconds since the epoch). A folder without a readable sweep has `name`, `state` and `problem`.
 
     Raises:
         InputError: The folder does not exist.

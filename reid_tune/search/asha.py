@@ -81,12 +81,13 @@ class Asha:
         self._recorded: dict[int, list[float]] = {level: [] for level in levels}
         self._costs: dict[int, list[_Costs]] = {level: [] for level in levels}
 
-    def should_continue(self, epoch: int, value: float, costs: _Costs = ()) -> bool:
+    def should_continue(self, run: str, epoch: int, value: float, costs: _Costs = ()) -> bool:
         """Record a value at a rung, and return whether the trial continues.
 
         Epochs between rungs and values that are not finite are not recorded, and the trial continues.
 
         Args:
+            run: Name of the trial's run.
             epoch: 1-based epoch.
             value: Score, larger is better.
             costs: Values of the further objectives, smaller is better, in the same order for all trials.

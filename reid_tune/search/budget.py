@@ -84,7 +84,7 @@ class BudgetTracker:
         trials = self.state.trials
         if not trials:
             return None
-        limit = self._first_limit(gt, with_next_trial=True)
+        limit = self._first_limit(gt, self._mean_epochs())
         if limit is not None:
             return limit
         # Trial 0 ends in any case, and until then there is no score to improve on.
@@ -99,9 +99,16 @@ class BudgetTracker:
         is_below = self.forecaster.is_gain_below(self.state, min_gain / 100, for_length=bool(self._limits))
         return "min_gain" if is_below else None
 
+    def continuation_limit(self, trial: RunState) -> str | None:
+        """Return the key of `budget` that forbids to continue a paused trial, None while it may continue.
+
+        It is assumed to take as long as a next trial, see `next_trial_limit`, or until its last epoch if that is less.
+        """
+        return self._first_limit(gt, min(self._mean_epochs(), self._epochs(trial) - trial.epoch))
+
     def exceeded_limit(self) -> str | None:
         """Return the key of `budget` for which running trials other than trial 0 must end: only the reserve is left."""
-        return self._first_limit(ge, with_next_trial=False)
+        return self._first_limit(ge)
 
     def next_repeat_limit(self, candidates: Sequence[RunState]) -> str | None:
         """Return the key of `budget` that forbids another repeat of all candidates, None while one may begin.
@@ -117,12 +124,12 @@ class BudgetTracker:
         needs = self.ledger.total(self.clock()) + repeats + estimate_refit(self.sweep, expected, self.refits).cost
         return self._first_beyond(gt, needs)
 
-    def _first_limit(self, is_beyond: Callable[[float, float], bool], *, with_next_trial: bool) -> str | None:
+    def _first_limit(self, is_beyond: Callable[[float, float], bool], next_epochs: float | None = None) -> str | None:
         if not self._limits:
             return None
         needs = self.ledger.total(self.clock()) + self.reserve()
-        if with_next_trial:
-            next_trial = self.timing.seconds(self._mean_epochs())
+        if next_epochs is not None:
+            next_trial = self.timing.seconds(next_epochs)
             needs += self.trials.cost([*self._remaining_seconds(self.state.trials), next_trial])
         return self._first_beyond(is_beyond, needs)
 

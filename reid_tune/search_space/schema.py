@@ -1,18 +1,21 @@
 """The sections of a search-space file."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Discriminator, Field, Tag, ValidationError, WrapValidator, field_validator, model_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from reid_tune.config.base import Section
+from reid_tune.search_space.alternatives import expecting
+from reid_tune.search_space.resources import Resources
 
-__all__ = ["COST_METRICS", "UNION_TAGS", "Budget", "Objective", "Resources", "ScoreName", "SweepFile"]
+__all__ = ["COST_METRICS", "UNION_TAGS", "Budget", "Objective", "ScoreName", "SweepFile"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 ScoreName = Literal["mAP", "mINP", "Rank-1", "Rank-5", "Rank-10"]
 COST_METRICS = ("gflops", "parameters", "embedding_dim")  # computed from the spec, independent of the machine
+_DEFAULT_PAUSED = 8
 _OBJECTIVE_FORMS = ("one objective", "several objectives")
 _PATIENCE_FORMS = ("number of trials", "expected gain")
 _NAMES_FORMS = ("one name", "list of names")
@@ -36,22 +39,6 @@ def _objective_form(value: Any) -> str:
     return _OBJECTIVE_FORMS[isinstance(value, list | tuple)]
 
 
-def _expecting(forms: str) -> WrapValidator:
-    """Return a validator that has one error for a union, whose members would have one each.
-
-    Args:
-        forms: Values that are allowed, after "should be".
-    """
-
-    def check(value: Any, validate: Callable[[Any], Any]) -> Any:
-        try:
-            return validate(value)
-        except ValidationError:
-            raise ValueError(f"should be {forms}") from None
-
-    return WrapValidator(check)
-
-
 def _names_form(value: Any) -> str:
     return _NAMES_FORMS[isinstance(value, list | tuple)]
 
@@ -63,7 +50,7 @@ class SearchSettings(Section):
     seed: int = Field(1234, ge=0)
     start_from: Annotated[
         str | tuple[str | dict[str, Any], ...],
-        _expecting("the name of a sweep, or a list of names and of {key: value}"),
+        expecting("the name of a sweep, or a list of names and of {key: value}"),
     ] = Field(
         (),
         description="Warm starts: names of sweeps in the same storage, whose best trials are used, or {key: value}.",
@@ -76,10 +63,21 @@ class SearchSettings(Section):
 
 class SchedulerSettings(Section):
     name: Literal["asha", "none"] = "asha"
-    grace_period: Annotated[int | Literal["auto"], _expecting("a whole number of epochs or auto")] = Field(
-        "auto", description="Epochs before a trial may be stopped."
+    mode: Literal["stop", "promote"] = Field(
+        "stop",
+        description="What happens at a rung. stop: trials below it are stopped for good; promote: all but the best "
+        "pause, and continue when further trials make room.",
+    )
+    grace_period: Annotated[int | Literal["auto"], expecting("a whole number of epochs or auto")] = Field(
+        "auto", description="Epochs before a trial may be stopped or paused."
     )
     reduction_factor: int = Field(3, ge=2, description="One in this many trials continues at each rung.")
+
+    @model_validator(mode="after")
+    def _check(self) -> "SchedulerSettings":
+        if self.mode == "promote" and self.name == "none":
+            raise ValueError("mode promote is one of asha: set name: asha, or leave mode out")
+        return self
 
 
 class GainPatience(Section):
@@ -124,46 +122,6 @@ class Refit(Section):
     seeds: int = Field(1, ge=1, description="Refits of each finalist; the first is exported.")
 
 
-class Resources(Section):
-    workers: int = Field(1, ge=1, description="Workers of each trial and each repeat.")
-    gpus_per_worker: Annotated[int | float | Literal["auto"], _expecting("a number of GPUs or auto")] = Field(
-        "auto", description="auto: 1 if there are GPUs, otherwise 0; below 1 several trials share a GPU."
-    )
-    cpus_per_worker: int = Field(1, ge=1)
-    max_concurrent: int | None = Field(None, ge=1)
-    refit_workers: int = Field(1, ge=1)
-    accelerator_type: str | None = Field(None, description="Only GPUs of this kind, as Ray names them: H100.")
-    custom: dict[str, float] = Field(
-        {}, description="Custom resources that each worker takes, by the names with which Ray was started."
-    )
-    timeout_minutes: float = Field(
-        120, gt=0, description="Minutes without a report after which a run is started again."
-    )
-
-    @model_validator(mode="after")
-    def _check(self) -> "Resources":
-        reserved = {"CPU", "GPU", "memory"} & self.custom.keys()
-        if reserved:
-            raise ValueError(f"custom has {min(reserved)}: use cpus_per_worker and gpus_per_worker for that")
-        gpus = self.gpus_per_worker
-        if gpus == "auto":
-            return self
-        if gpus < 0 or (gpus > 1 and not float(gpus).is_integer()):
-            raise ValueError(f"gpus_per_worker = {gpus:g}: use 0, a fraction such as 0.5, or a whole number")
-        if 0 < gpus < 1 and max(self.workers, self.refit_workers) > 1:
-            raise ValueError(
-                f"gpus_per_worker = {gpus:g}: a fraction of a GPU is for runs with one worker, but "
-                f"workers is {self.workers} and refit_workers is {self.refit_workers}"
-            )
-        return self
-
-    @property
-    def custom_resources(self) -> tuple[tuple[str, float], ...]:
-        """Resources of a worker in addition to CPU and GPU, by Ray's names."""
-        kind = {f"accelerator_type:{self.accelerator_type}": 0.001} if self.accelerator_type else {}
-        return tuple((kind | self.custom).items())
-
-
 class Registry(Section):
     model: str = Field("", min_length=1, description="Name of the registered model; by default that of the sweep.")
     alias: str = Field("champion", min_length=1)
@@ -191,6 +149,9 @@ class SweepFile(Section):
     refit: Refit = Field(default_factory=Refit)
     resources: Resources = Field(default_factory=Resources)
     keep: int = Field(3, ge=0, description="Best trials whose checkpoints are kept, in addition to trial 0.")
+    keep_paused: int | None = Field(
+        None, ge=0, description="Trials that may be paused at once, with their checkpoints; 8 by default."
+    )
     storage: str = Field("runs", min_length=1)
     registry: Registry = Field(default_factory=Registry)
 
@@ -208,6 +169,11 @@ class SweepFile(Section):
     def costs(self) -> tuple[str, ...]:
         """Names of the further objectives, which are costs."""
         return tuple(objective.metric for objective in self.objectives if objective.metric in COST_METRICS)
+
+    @property
+    def max_paused(self) -> int:
+        """Number of trials that may be paused at once."""
+        return _DEFAULT_PAUSED if self.keep_paused is None else self.keep_paused
 
     @field_validator("target", mode="before")
     @classmethod
@@ -239,5 +205,13 @@ class SweepFile(Section):
             raise ValueError(
                 f"objective = {names}: the first must be a score (mAP, mINP, Rank-k), the others costs "
                 f"({', '.join(COST_METRICS)}), each once"
+            )
+        if self.scheduler.mode == "promote" and not self.max_paused:
+            raise ValueError("keep_paused = 0: scheduler.mode promote continues paused trials; use 1 or more")
+        has_hours = any((self.budget.hours, self.budget.gpu_hours, self.budget.cpu_hours))
+        if self.keep_paused is not None and self.scheduler.name == "none" and not has_hours:
+            raise ValueError(
+                f"keep_paused = {self.keep_paused}: nothing is paused with scheduler.name none and no limit on hours; "
+                "leave it out, or set budget.hours"
             )
         return self

@@ -104,7 +104,7 @@ class SweepDriver:
         source = TrialSource(self.sweep, self.journal, self.rungs, trials.per_run, budget_tracker)
         self._run(source, trials)
         states = [trial.state for trial in self.journal.state.trials]
-        counts = {name: states.count(name) for name in ("finished", "stopped", "failed")}
+        counts = {name: states.count(name) for name in ("finished", "paused", "stopped", "failed")}
         ended_by, budget = source.end_reason(), self.sweep.file.budget.model_dump(mode="json")
         return counts | {"ended_by": ended_by, "budget": budget, "target": self.sweep.file.target}
 

@@ -41,7 +41,7 @@ def ask_to_stop(name: str, run: str, storage: str = "runs") -> str:
         numbers = f"0 to {state.trials[-1].number}" if state.trials else "none"
         raise InputError(f"the sweep {name} has no {run}; its trials are {numbers}.")
     trial = state.runs[run]
-    if trial.state != "running":
+    if trial.state not in ("running", "paused"):
         raise InputError(f"trial {trial.number} of {name} has ended already: it is {trial.state}.")
     submit_request(_store(name, storage), "stop", run)
     return _expectation(progress, f"trial {trial.number} will be stopped")

@@ -40,7 +40,7 @@ __all__ = [
 
 # Sections of a search-space file that may change in a resumed sweep. The spec is compared by content, not by path, and
 # the space key by key.
-_CHANGEABLE = {"resources", "storage", "budget", "target", "keep", "spec", "space"}
+_CHANGEABLE = {"resources", "storage", "budget", "target", "keep", "keep_paused", "spec", "space"}
 _MAX_DIFFERENCES = 6  # of two sweeps, in one message
 _ENDS_OF_SPACE = {"space", "patience", "min_gain"}  # reasons for the end of a search that hold for its space only
 

@@ -41,6 +41,7 @@ _SECTIONS: dict[str, Any] = {
     "budget": {"trials": 2},
     "confirm": {"top": 1, "seeds": 1},
     "refit": {"seeds": 1},
+    "keep_paused": None,  # nothing is paused
 }
 
 

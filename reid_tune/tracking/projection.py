@@ -14,6 +14,7 @@ from reid_tune.journal.events import (
     Event,
     ModelRegistered,
     RunEnded,
+    RunPaused,
     RunRetried,
     RunSuggested,
     StageDone,
@@ -106,12 +107,16 @@ class Projection:
                 self._run_suggested(event)
             case AttemptStarted() if event.attempt > 1:
                 writer.set_running(event.run)
+                writer.set_tags(event.run, {"state": "running"})  # It may have been paused.
             case WorkerStarted():
                 writer.set_tags(event.run, self._history.waiting_tags(event.run))
             case RunRetried():
                 writer.set_tags(event.run, {"retry": f"{event.failure}: {event.reason}"})
             case EpochReported() | TrainingEpoch():
                 writer.add_metrics(event.run if isinstance(event, EpochReported) else None, metric_points(event))
+            case RunPaused():
+                writer.set_tags(event.run, {"state": "paused", "pause": event.reason})
+                writer.end_run(event.run, "FINISHED", milliseconds(event))
             case RunEnded():
                 self._run_ended(event)
             case ModelRegistered():

@@ -10,6 +10,7 @@ from reid_tune.journal.events import (
     DriverStarted,
     Event,
     RunEnded,
+    RunPaused,
     RunSuggested,
     StageDone,
     StagesReopened,
@@ -27,7 +28,7 @@ class RunHistory:
 
     Attributes:
         start_times: Start of each run, in milliseconds since the epoch.
-        unfinished_runs: Runs that have started and not ended.
+        unfinished_runs: Runs that have started, and have not ended or paused.
         training_data: Folders and fingerprint of the training images.
         source_tags: Tags with the user, command and commit of the latest driver.
         winner_tags: Tags of the parameters of all winners so far.
@@ -61,11 +62,12 @@ class RunHistory:
                 self.unfinished_runs.add(event.run)
                 self._search_tags[event.run] = search_tags(event.parameters)
             case AttemptStarted():
+                self.unfinished_runs.add(event.run)  # It may have been paused.
                 self._waiting_since[event.run] = event.time
             case WorkerStarted():
                 seconds = event.time - self._waiting_since.pop(event.run, event.time)
                 self._waiting_seconds[event.run] = self._waiting_seconds.get(event.run, 0.0) + max(0.0, seconds)
-            case RunEnded():
+            case RunPaused() | RunEnded():
                 self.unfinished_runs.discard(event.run)
             case DriverEnded():
                 self.has_error |= event.reason is not None

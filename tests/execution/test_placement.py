@@ -11,7 +11,7 @@ import yaml
 from reid_tune.errors import InputError
 from reid_tune.execution import placement
 from reid_tune.execution.placement import compute_placement
-from reid_tune.search_space.schema import Resources
+from reid_tune.search_space.resources import Resources
 
 Node = dict[str, float]
 Cluster = Callable[..., None]

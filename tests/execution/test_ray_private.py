@@ -65,7 +65,7 @@ class Losers:
         self.folder = folder
         self.count = count
         self.asha = Asha((1,), 3)
-        self.asha.should_continue(1, 0.0)
+        self.asha.should_continue("run", 1, 0.0)
         self.epochs: dict[str, int] = {}
         self.ended: set[str] = set()
         self.again: list[str] = []
@@ -82,7 +82,7 @@ class Losers:
 
     def report(self, run: str, metrics: Mapping[str, Any]) -> bool:
         self.epochs[run] = metrics["epoch"]
-        if not self.asha.should_continue(metrics["epoch"], -1.0 - len(self.ended)):
+        if not self.asha.should_continue("run", metrics["epoch"], -1.0 - len(self.ended)):
             self.ended.add(run)
         return self.is_running(run)
 

@@ -22,7 +22,7 @@ from reid_tune.journal.event_log import read_events
 from reid_tune.journal.events import ArtifactWritten, StageDone
 from reid_tune.journal.journal import Journal
 from reid_tune.search_space.load import SweepConfig
-from reid_tune.search_space.schema import Resources
+from reid_tune.search_space.resources import Resources
 from reid_tune.storage.s3 import S3Store
 from reid_tune.sweep.stages.export import export_finalists
 from reid_tune.sweep.stages.test_set import evaluate_finalists as run_test

@@ -25,10 +25,10 @@ from reid_tune.sweep.stages.confirm import choose_winner, make_confirm_runs
 from reid_tune.sweep.stages.preflight import PreflightResult
 from reid_tune.sweep.stages.refit import find_finalists, make_refit_runs
 from reid_tune.sweep.stages.rerank import choose_settings, chosen_setting
-from reid_tune.sweep.stages.search import TrialSource
 
 from .events import driver_started, sweep_header
 from .simulated_driver import SPACE, draw_features, drive, make_sweep, surrogate
+from .simulated_search import make_source
 
 RUNG = 2
 WHOLE_SPACE = SPACE | {"re_ranking.k1": {"int": [3, 5]}, "re_ranking.lambda_value": {"uniform": [0.0, 0.8]}}
@@ -126,10 +126,10 @@ def stage_result(sweep: SweepConfig, journal: Journal, stage: str) -> dict[str, 
         case "preflight":
             return plan_of(sweep)
         case "search":
-            search = TrialSource(sweep, journal, Rungs((RUNG,)))
+            search = make_source(sweep, journal, (RUNG,))
             drive(search, fails_at_high_rates)
             states = [trial.state for trial in journal.state.trials]
-            counts = {name: states.count(name) for name in ("finished", "stopped", "failed")}
+            counts = {name: states.count(name) for name in ("finished", "paused", "stopped", "failed")}
             return counts | {"ended_by": search.end_reason(), "budget": sweep.file.budget.model_dump(mode="json")}
         case "confirm":
             drive(make_confirm_runs(sweep, journal))

@@ -93,6 +93,9 @@ def drive(source: RunSource, objective: Objective = surrogate) -> list[str]:
                 write_features(attempt.features, draw_features(attempt.experiment, objective))
             if not source.report(attempt.run, epoch_metrics(attempt.experiment, epoch, objective)):
                 break
+            source.poll()
+            if not source.is_running(attempt.run):
+                break
     return started
 
 

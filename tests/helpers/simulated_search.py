@@ -5,6 +5,7 @@ from typing import Any
 
 from reid_tune.execution.failures import Failure
 from reid_tune.journal.journal import Journal
+from reid_tune.journal.state import RunState
 from reid_tune.search.asha import Rungs, rung_epochs
 from reid_tune.search_space.load import SweepConfig
 from reid_tune.sweep.resume import make_header
@@ -42,11 +43,35 @@ GRID: dict[str, Any] = {
     },
     "constraints": [f"{MARGIN} < 0.35 or train.optim.warmup_iters > 0"],
 }
+PROMOTE: dict[str, Any] = {"scheduler": {"mode": "promote", "reduction_factor": 2}, "keep_paused": 3}
+
+
+class EpochBudget:
+    """A budget tracker to which an epoch of a trial is an hour; without a reserve."""
+
+    def __init__(self, sweep: SweepConfig, journal: Journal) -> None:
+        self.hours, self.state = sweep.file.budget.hours, journal.state
+
+    def exceeded_limit(self) -> str | None:
+        spent = sum(len(trial.epochs) for trial in self.state.trials)
+        return "hours" if self.hours is not None and spent >= self.hours else None
+
+    def next_trial_limit(self) -> str | None:
+        return self.exceeded_limit()
+
+    def continuation_limit(self, trial: RunState) -> str | None:
+        return self.exceeded_limit()
 
 
 def start(sweep: SweepConfig, folder: Path, levels: tuple[int, ...] = LEVELS) -> tuple[TrialSource, Journal]:
     journal = begin(sweep, folder)
-    return TrialSource(sweep, journal, Rungs(levels)), journal
+    return make_source(sweep, journal, levels), journal
+
+
+def make_source(sweep: SweepConfig, journal: Journal, levels: tuple[int, ...] = LEVELS) -> TrialSource:
+    """The source of a search; `budget.hours` are epochs."""
+    budget: Any = EpochBudget(sweep, journal)
+    return TrialSource(sweep, journal, Rungs(levels), budget_tracker=budget)
 
 
 def begin(sweep: SweepConfig, folder: Path) -> Journal:

@@ -14,6 +14,7 @@ from reid_tune.journal.events import (
     EpochReported,
     Event,
     RunEnded,
+    RunPaused,
     RunRetried,
     StageDone,
     StageStarted,
@@ -180,6 +181,14 @@ def test_waiting_for_resources_is_not_billed_and_does_not_slow_a_start() -> None
     cost = CostLedger(log).total(6 * HOUR)
     assert (cost.gpu_hours, cost.cpu_hours, cost.waiting_hours) == pytest.approx((2, 4, 4))
     assert timing.timing == EpochTiming(20, 10)
+
+
+def test_a_paused_run_costs_nothing_until_it_continues() -> None:
+    run = trial_run(0)
+    log = [driver(0), stage(0, "search", done=False), attempt(0, run, 2, 1), worker(0, run)]
+    log += [replace(RunPaused(run=run, epoch=1, reason=""), time=2 * HOUR), attempt(5 * HOUR, run, 2, 1)]
+    assert CostLedger(log).total(5 * HOUR).cpu_hours == 4
+    assert CostLedger([*log, worker(6 * HOUR, run)]).total(7 * HOUR).cpu_hours == 6
 
 
 def test_the_timing_leaves_out_the_time_between_attempts() -> None:

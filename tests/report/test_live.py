@@ -3,7 +3,7 @@ import io
 from rich.console import Console
 
 from reid_tune.journal.costs import Cost
-from reid_tune.journal.events import Event, RunEnded, RunSuggested, StageDone, StageStarted
+from reid_tune.journal.events import Event, RunEnded, RunPaused, RunSuggested, StageDone, StageStarted
 from reid_tune.journal.state import SweepState, replay
 from reid_tune.report.live import LiveView, status_text
 
@@ -25,6 +25,13 @@ def test_the_status_says_what_runs_what_is_best_and_what_is_left() -> None:
     ]
     done = status_text(replay(events()), 9, SPENT)
     assert done.startswith("done: 5 of 9") and done.endswith("0.10 CPU-hours")
+
+
+def test_a_paused_trial_has_not_continued_at_its_rung() -> None:
+    pause = RunPaused(run="trials/0003", epoch=2, reason="below rung 2")
+    lines = [pause if isinstance(event, RunEnded) and event.run == pause.run else event for event in events("search")]
+    status = status_text(replay(lines), 9, SPENT)
+    assert "1 running, 1 paused, 2 finished, 1 failed" in status and "rung 2: 2 of 3 continued" in status
 
 
 def test_after_the_search_the_status_counts_repeats_and_refits() -> None:

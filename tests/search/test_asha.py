@@ -33,7 +33,7 @@ def test_decisions_are_those_of_the_rule(factor: int, seed: int) -> None:
     for _ in range(200):
         epoch = random_state.choice([*levels, factor**2 + 1])
         value = Fraction(random_state.randrange(1_000_003), 1_000_003)
-        continues = asha.should_continue(epoch, float(value))
+        continues = asha.should_continue("run", epoch, float(value))
         if epoch not in levels:
             assert continues
             continue
@@ -45,19 +45,19 @@ def test_decisions_are_those_of_the_rule(factor: int, seed: int) -> None:
 
 def test_of_equal_values_all_continue() -> None:
     asha = Asha((1,), 3)
-    assert all(asha.should_continue(1, 0.1) for _ in range(30))
+    assert all(asha.should_continue("run", 1, 0.1) for _ in range(30))
 
 
 def test_a_value_that_is_not_finite_is_not_recorded() -> None:
     asha = Asha((1,), 2)
-    assert asha.should_continue(1, 0.5)
-    assert asha.should_continue(1, float("nan")) and asha.should_continue(1, float("inf"))
-    assert asha.should_continue(1, 0.5) and not asha.should_continue(1, 0.49)
+    assert asha.should_continue("run", 1, 0.5)
+    assert asha.should_continue("run", 1, float("nan")) and asha.should_continue("run", 1, float("inf"))
+    assert asha.should_continue("run", 1, 0.5) and not asha.should_continue("run", 1, 0.49)
 
 
 def test_without_rungs_nothing_is_stopped() -> None:
     asha = Asha((), 3)
-    assert all(asha.should_continue(epoch, -epoch) for epoch in range(1, 30))
+    assert all(asha.should_continue("run", epoch, -epoch) for epoch in range(1, 30))
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -72,7 +72,7 @@ def test_a_trial_is_compared_with_those_that_cost_no_more(seed: int) -> None:
         )
         rivals = [other for other, *costs in known if costs[0] <= size and costs[1] <= width]
         expected = not rivals or value >= quantile(rivals, Fraction(2, 3))
-        assert asha.should_continue(1, float(value), (float(size), float(width))) == expected
+        assert asha.should_continue("run", 1, float(value), (float(size), float(width))) == expected
         stopped += not expected
         spared += expected and bool(known) and value < quantile([other for other, *_ in known], Fraction(2, 3))
         known.append((value, size, width))
@@ -81,6 +81,6 @@ def test_a_trial_is_compared_with_those_that_cost_no_more(seed: int) -> None:
 
 def test_a_small_model_is_not_stopped_by_big_ones_but_big_ones_by_it() -> None:
     asha = Asha((1,), 3)
-    assert all(asha.should_continue(1, 0.9, (10.0,)) for _ in range(5))
-    assert asha.should_continue(1, 0.2, (1.0,)) and not asha.should_continue(1, 0.1, (1.0,))
-    assert not asha.should_continue(1, 0.15, (10.0,)) and asha.should_continue(1, 0.9, (10.0,))
+    assert all(asha.should_continue("run", 1, 0.9, (10.0,)) for _ in range(5))
+    assert asha.should_continue("run", 1, 0.2, (1.0,)) and not asha.should_continue("run", 1, 0.1, (1.0,))
+    assert not asha.should_continue("run", 1, 0.15, (10.0,)) and asha.should_continue("run", 1, 0.9, (10.0,))

@@ -2,6 +2,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from reid_tune.journal.state import RunState, SweepState, trial_run
+from reid_tune.search.asha import Asha
 from reid_tune.search.pruning import PruningRule
 
 
@@ -10,7 +11,7 @@ def tracker(limit: str | None) -> Any:
 
 
 def test_a_trial_below_its_rung_is_stopped_unless_it_is_trial_0() -> None:
-    rule = PruningRule((1, 3), 3)
+    rule = PruningRule(Asha((1, 3), 3))
     assert rule.should_continue("trials/0001", 1, 0.5, ())
     assert rule.should_continue("trials/0000", 1, 0.1, ())
     assert not rule.should_continue("trials/0002", 1, 0.1, ())
@@ -20,9 +21,9 @@ def test_a_trial_below_its_rung_is_stopped_unless_it_is_trial_0() -> None:
 
 def test_an_exceeded_budget_stops_all_trials_but_trial_0() -> None:
     state = SweepState(runs={trial_run(number): RunState(trial_run(number), {}) for number in range(3)})
-    assert list(PruningRule((), 3, tracker("gpu_hours")).runs_over_budget(state)) == [
-        ("trials/0001", "budget.gpu_hours is spent"),
-        ("trials/0002", "budget.gpu_hours is spent"),
+    assert list(PruningRule(Asha((), 3), tracker("gpu_hours")).runs_over_budget(state)) == [
+        ("trials/0001", "gpu_hours"),
+        ("trials/0002", "gpu_hours"),
     ]
-    assert list(PruningRule((), 3, tracker(None)).runs_over_budget(state)) == []
-    assert list(PruningRule((), 3).runs_over_budget(state)) == []
+    assert list(PruningRule(Asha((), 3), tracker(None)).runs_over_budget(state)) == []
+    assert list(PruningRule(Asha((), 3)).runs_over_budget(state)) == []

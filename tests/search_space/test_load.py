@@ -90,6 +90,17 @@ def test_paths_are_absolute_and_the_base_holds_out(tmp_path: Path, monkeypatch: 
         ({"objective": {"metric": "accuracy"}}, ["objective.metric = 'accuracy'", "'mINP'"]),
         ({"scheduler": {"reduction_factor": 1}}, ["scheduler.reduction_factor = 1"]),
         ({"scheduler": {"grace_period": "soon"}}, ["scheduler.grace_period"]),
+        ({"scheduler": {"mode": "pause"}}, ["scheduler.mode = 'pause'", "'stop' or 'promote'"]),
+        (
+            {"scheduler": {"name": "none", "mode": "promote"}},
+            ["scheduler: mode promote is one of asha: set name"],
+        ),
+        ({"keep_paused": -1}, ["keep_paused = -1", "greater than or equal to 0"]),
+        ({"keep_paused": 0, "scheduler": {"mode": "promote"}}, ["keep_paused = 0: scheduler.mode promote continues"]),
+        (
+            {"keep_paused": 2, "scheduler": {"name": "none"}},
+            ["keep_paused = 2: nothing is paused with"],
+        ),
         (
             {"objective": [{"metric": "mAP"}, {"metric": "mINP"}]},
             ["objective = ['mAP', 'mINP']: the first must"],
@@ -119,6 +130,11 @@ def test_bad_files(tmp_path: Path, values: dict[str, Any], parts: list[str]) -> 
         load_sweep(write_sweep(tmp_path, **values))
     for part in (str(tmp_path), *parts):
         assert part in str(caught.value)
+
+
+def test_the_budget_pauses_trials_without_a_scheduler(tmp_path: Path) -> None:
+    values = {"scheduler": {"name": "none"}, "keep_paused": 2, "budget": {"trials": 3, "cpu_hours": 1}}
+    assert load_sweep(write_sweep(tmp_path, **values)).file.keep_paused == 2
 
 
 @pytest.mark.parametrize("key", ["name", "spec", "space"])

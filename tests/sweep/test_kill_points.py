@@ -80,8 +80,8 @@ def no_store(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ending.Cursor, "lag", lambda _: 0)
 
 
-def make(folder: Path) -> SweepConfig:
-    return make_sweep(folder, budget={"trials": TRIALS}, confirm={"top": 2, "seeds": 2})
+def make(folder: Path, **values: Any) -> SweepConfig:
+    return make_sweep(folder, **({"budget": {"trials": TRIALS}, "confirm": {"top": 2, "seeds": 2}} | values))
 
 
 def run(sweep: SweepConfig) -> list[Event]:
@@ -126,6 +126,27 @@ def test_a_sweep_killed_after_any_event_ends_as_an_undisturbed_one(tmp_path: Pat
         (sweep.folder / EVENTS).write_bytes(b"".join(lines[:count]))
         assert run(sweep)[:count] == events[:count] and conclusion(sweep) == expected, f"killed after event {count}"
         shutil.rmtree(sweep.folder)
+
+
+@pytest.mark.usefixtures("no_store")
+@pytest.mark.parametrize("mode", ["stop", "promote"])
+def test_a_larger_budget_continues_paused_trials_wherever_its_driver_is_killed(tmp_path: Path, mode: str) -> None:
+    values: dict[str, Any] = {"scheduler": {"mode": mode, "reduction_factor": 2}}
+    large = {"trials": TRIALS, "hours": 20}  # `EpochBudget` counts epochs
+    sweep = make(tmp_path / "large", budget=large, **values)
+    run(sweep)
+    expected = [trial for trial in conclusion(sweep)[0] if trial[0].startswith("trials/")]
+    sweep = make(tmp_path, budget={"trials": TRIALS, "hours": 7}, **values)
+    before = run(sweep)
+    assert [trial.limit for trial in replay(before).trials] == ["", "hours"]
+    sweep = make(tmp_path, budget=large, **values)
+    events = run(sweep)
+    assert [trial for trial in conclusion(sweep)[0] if trial[0].startswith("trials/")] == expected
+    done, lines = conclusion(sweep), (sweep.folder / EVENTS).read_bytes().splitlines(keepends=True)
+    for count in [count for count in kill_points(events, every=False) if count >= len(before)] or [0]:
+        cut(sweep, count)
+        assert run(sweep)[:count] == events[:count] and conclusion(sweep) == done, f"killed after event {count}"
+        (sweep.folder / EVENTS).write_bytes(b"".join(lines))
 
 
 def cut(sweep: SweepConfig, count: int) -> None:

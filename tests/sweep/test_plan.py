@@ -38,7 +38,7 @@ def simulated_epochs(trials: int, levels: tuple[int, ...], factor: int, num_epoc
             value, epoch, continues = values(rng), 0, True
             while epoch < num_epochs and continues:
                 epoch += 1
-                continues = asha.should_continue(epoch, value() if epoch in levels else 0.0) or number == 0
+                continues = asha.should_continue("run", epoch, value() if epoch in levels else 0.0) or number == 0
             total += epoch if number else 0
         totals.append(total)
     return fmean(totals)

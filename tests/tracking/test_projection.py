@@ -8,7 +8,15 @@ from typing import Any
 
 import yaml
 
-from reid_tune.journal.events import AttemptStarted, DriverEnded, RunRetried, RunSuggested, StageDone, WorkerStarted
+from reid_tune.journal.events import (
+    AttemptStarted,
+    DriverEnded,
+    RunPaused,
+    RunRetried,
+    RunSuggested,
+    StageDone,
+    WorkerStarted,
+)
 from reid_tune.tracking.sender import send_all
 
 from .conftest import ENVIRONMENT
@@ -142,6 +150,26 @@ def test_why_a_run_was_started_again_and_why_a_sweep_ended_are_tags(
     send_all(tmp_path / "events.jsonl", store)
     parent = snapshot("reasons")["parent"]
     assert (parent["status"], parent["tags"]["state"], parent["tags"]["reason"]) == ("RUNNING", "running", "")
+
+
+def test_a_paused_run_has_ended_until_it_continues(
+    store: str, tmp_path: Path, picture: Path, events: Callable, write: Callable, snapshot: Callable
+) -> None:
+    lines = events("paused", picture)[:7]
+    time = 1_700_000_020.0
+    lines.append(RunPaused(time=time, run="trials/0000", epoch=2, reason="budget.hours is spent", limit="hours"))
+    lines.append(DriverEnded(time=time + 1, status="FINISHED"))
+    assert isinstance(attempt := lines[4], AttemptStarted)
+    lines += [replace(lines[1], time=time + 2, pid=2), replace(attempt, time=time + 3, attempt=2)]
+    write(tmp_path / "events.jsonl", lines[:9])
+    send_all(tmp_path / "events.jsonl", store)
+    run = snapshot("paused")["trials/0000"]
+    assert (run["status"], run["tags"]["state"]) == ("FINISHED", "paused")
+    assert run["tags"]["pause"] == "budget.hours is spent"
+    write(tmp_path / "events.jsonl", lines[9:])
+    send_all(tmp_path / "events.jsonl", store)
+    run = snapshot("paused")["trials/0000"]
+    assert (run["status"], run["tags"]["state"]) == ("RUNNING", "running")
 
 
 def test_the_time_that_a_run_has_waited_for_its_resources_is_a_tag(

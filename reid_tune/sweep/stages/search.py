@@ -1,4 +1,4 @@
-"""Search: train the spec and suggested configurations, stop weak trials early, keep the best checkpoints."""
+"""Search: train the spec and suggested configurations, end weak trials early, keep the best checkpoints."""
 
 import math
 from collections.abc import Mapping
@@ -8,12 +8,14 @@ from reid_tune.config.experiment import Experiment
 from reid_tune.config.load import with_parameters
 from reid_tune.execution.failures import Failure
 from reid_tune.execution.run_source import ONE_CPU, Attempt, ResourceRequest, RunRecorder
-from reid_tune.journal.events import EndState, EpochReported, Event, RunEnded, RunSuggested
+from reid_tune.journal.events import EndState, EpochReported, Event, RunEnded, RunPaused, RunSuggested
 from reid_tune.journal.journal import Journal
 from reid_tune.journal.requests import pending_requests, remove_request
 from reid_tune.journal.state import trial_run
-from reid_tune.search.asha import Rungs
+from reid_tune.search.asha import Asha, Rungs
 from reid_tune.search.budget import BudgetTracker
+from reid_tune.search.paused_trials import PausedTrials
+from reid_tune.search.promotion import Promotion
 from reid_tune.search.pruning import PruningRule
 from reid_tune.search.study import Study
 from reid_tune.search.trial_queue import TrialQueue
@@ -55,17 +57,21 @@ class TrialSource:
         self.rungs = rungs
         self.study = Study(sweep, rungs, journal.state.stages.get("preflight", {}).get("learned", []))
         self.queue = TrialQueue(sweep, journal, self.study, budget_tracker)
-        self.pruning = PruningRule(
-            rungs.levels, sweep.file.scheduler.reduction_factor, budget_tracker, sweep.file.target
-        )
+        scheduler, target = sweep.file.scheduler, sweep.file.target
+        self.asha = (Promotion if scheduler.mode == "promote" else Asha)(rungs.levels, scheduler.reduction_factor)
+        self.pruning = PruningRule(self.asha, budget_tracker, target)
+        self.paused = PausedTrials(journal.state, self.asha, sweep.file.max_paused, budget_tracker, target)
         self.checkpoints = _CheckpointRetention(journal, sweep.file.keep)
         self._experiments: dict[str, Experiment] = {}
         self._replay(journal.earlier_events)
+        self._end_surplus()
         self.checkpoints.remove_unneeded()
 
     def next_attempt(self) -> Attempt | None:
         if self.recorder.pending_runs:
             run = self.recorder.pending_runs.pop(0)
+        elif not self.queue.enqueued() and (paused := self.paused.next_run()):
+            run = paused
         else:
             trial = self.queue.next_trial()
             if trial is None:
@@ -78,11 +84,14 @@ class TrialSource:
     def is_done(self) -> bool:
         if any(trial.state == "running" for trial in self.journal.state.trials) or self.queue.enqueued():
             return False
-        return self.end_reason() is not None
+        return self.paused.next_run() is None and self.end_reason() is not None
 
     def end_reason(self) -> str | None:
-        """Return why the suggestions ended, see `TrialQueue.end_reason`."""
-        return self.queue.end_reason()
+        """Return why the search starts no trial: the key of `budget` that forbids to continue a paused one.
+
+        Otherwise see `TrialQueue.end_reason`.
+        """
+        return self.paused.forbidding_limit() or self.queue.end_reason()
 
     def report_started(self, run: str) -> None:
         self.recorder.record_started(run)
@@ -99,7 +108,7 @@ class TrialSource:
             self._end(run, "finished")
             return False
         if not should_continue:
-            self._end(run, "stopped", f"below rung {epoch}")
+            self._leave_at_rung(run, epoch)
         return should_continue
 
     def report_lost(self, run: str, failure: Failure) -> None:
@@ -110,24 +119,43 @@ class TrialSource:
         return self.journal.state.runs[run].state == "running"
 
     def poll(self) -> None:
-        """Stop the trials that users have asked to stop, and all when the budget is exceeded or the target reached."""
+        """Stop the trials that users ask to stop, all when the target is reached; pause all over the budget."""
         for request in pending_requests(self.journal.folder):
             if request.kind == "stop":
-                self._stop(request.run, "by request")
+                if request.run != _TRIAL0 and self._state(request.run) in ("running", "paused"):
+                    self._end(request.run, "stopped", "by request")
                 remove_request(request)
         state = self.journal.state
-        for run, reason in [*self.pruning.runs_over_budget(state), *self.pruning.runs_after_target(state)]:
-            self._stop(run, reason)
+        for run, reason in list(self.pruning.runs_after_target(state)):
+            if self.is_running(run):
+                self._end(run, "stopped", reason)
+        for run, limit in list(self.pruning.runs_over_budget(state)):
+            if self.is_running(run):
+                self._pause(run, f"budget.{limit} is spent", limit)
 
-    def _stop(self, run: str, reason: str) -> None:
-        if run != _TRIAL0 and run in self.journal.state.runs and self.is_running(run):
-            if run in self.recorder.pending_runs:
-                self.recorder.pending_runs.remove(run)
-            self._end(run, "stopped", reason)
+    def _leave_at_rung(self, run: str, epoch: int) -> None:
+        """Pause a trial that is not among the best of its rung, or stop it where ASHA promotes none."""
+        if isinstance(self.asha, Promotion):
+            self._pause(run, f"below rung {epoch}")
+        else:
+            self._end(run, "stopped", f"below rung {epoch}")
+
+    def _pause(self, run: str, reason: str, limit: str = "") -> None:
+        self.recorder.record_pause(run, reason, limit)
+        self._end_surplus()
+
+    def _end_surplus(self) -> None:
+        """End the paused trials of which no more checkpoints may be kept."""
+        for trial in self.paused.surplus():
+            self._end(trial.name, "stopped", trial.reason)
 
     def _end(self, run: str, state: EndState, reason: str = "") -> None:
         self.recorder.record_end(run, state, reason)
         self._update_if_ended(run)
+
+    def _state(self, run: str) -> str:
+        """Return the state of a run, empty for one that does not exist."""
+        return self.journal.state.runs[run].state if run in self.journal.state.runs else ""
 
     def _update_if_ended(self, run: str) -> None:
         if not self.is_running(run):
@@ -164,7 +192,9 @@ class TrialSource:
     def _replay(self, events: list[Event]) -> None:
         pruned: dict[str, bool] = {}
         for event in events:
-            if not isinstance(event, RunSuggested | EpochReported | RunEnded) or not event.run.startswith("trials/"):
+            if not isinstance(event, RunSuggested | EpochReported | RunPaused | RunEnded):
+                continue
+            if not event.run.startswith("trials/"):
                 continue
             match event:
                 case RunSuggested():
@@ -173,6 +203,8 @@ class TrialSource:
                 case EpochReported():
                     score = event.metrics.get(self.metric)
                     pruned[event.run] = not self._apply_score(event.run, event.epoch, score)
+                case RunPaused():
+                    pruned[event.run] = False
                 case RunEnded():
                     self._tell_study(event.run)
         self._end_interrupted(pruned)
@@ -182,15 +214,13 @@ class TrialSource:
         for run in list(self.recorder.pending_runs):
             trial = self.journal.state.runs[run]
             if trial.epoch >= self._experiment(run).train.num_epochs:
-                self.recorder.pending_runs.remove(run)
                 self._end(run, "finished")
             elif pruned.get(run, False):
-                self.recorder.pending_runs.remove(run)
-                self._end(run, "stopped", f"below rung {trial.epoch}")
+                self._leave_at_rung(run, trial.epoch)
 
 
 class _CheckpointRetention:
-    """Keeps the checkpoints of running trials, of trial 0 and of the best `keep` trials."""
+    """Keeps the checkpoints of running and paused trials, of trial 0 and of the best `keep` trials."""
 
     def __init__(self, journal: Journal, keep: int) -> None:
         self.journal = journal
@@ -201,6 +231,6 @@ class _CheckpointRetention:
         """Remove the checkpoints of the other trials."""
         kept = {trial.name for trial in self.journal.state.finished()[: self.keep]} | {_TRIAL0}
         for trial in self.journal.state.trials:
-            if trial.state != "running" and trial.name not in kept | self._removed:
+            if trial.state not in ("running", "paused") and trial.name not in kept | self._removed:
                 self._removed.add(trial.name)
                 self.journal.files.discard(trial.name, attempts=True)

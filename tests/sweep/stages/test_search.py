@@ -30,6 +30,7 @@ from ...helpers.simulated_search import (
     DEAD,
     GRID,
     LEVELS,
+    PROMOTE,
     TPE,
     begin,
     searched,
@@ -46,6 +47,7 @@ SEARCHES = [
     ("tpe", CONDITIONAL),
     ("random", CONDITIONAL),
     ("grid", GRID),
+    ("auto", PROMOTE),
 ]
 
 
@@ -65,6 +67,7 @@ def test_a_search_is_deterministic(tmp_path: Path, sampler: str, values: dict[st
     [
         ("tpe", CONDITIONAL, 7),
         ("grid", GRID, 7),
+        ("random", PROMOTE, 7),
         *(pytest.param(*search, 1, marks=pytest.mark.integration) for search in SEARCHES),
     ],
 )
@@ -75,7 +78,7 @@ def test_a_driver_killed_after_any_event_changes_nothing(
     sweep = make_sweep(tmp_path, search={"sampler": sampler, "seed": 1}, budget={"trials": 12}, **values)
     whole, journal = searched(sweep, tmp_path / "whole")
     states = [trial.state for trial in journal.state.trials]
-    assert states.count("stopped") >= 2 and states.count("finished") >= 2 and len(states) == 12
+    assert states.count("stopped") + states.count("paused") >= 2 and states.count("finished") >= 2 and len(states) == 12
     lines = (tmp_path / "whole" / EVENTS).read_bytes().splitlines(keepends=True)
     for count in range(0, len(lines), step):
         folder = tmp_path / "killed"
