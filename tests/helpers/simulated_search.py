@@ -47,14 +47,14 @@ PROMOTE: dict[str, Any] = {"scheduler": {"mode": "promote", "reduction_factor": 
 
 
 class EpochBudget:
-    """A budget tracker to which an epoch of a trial is an hour; without a reserve."""
+    """A budget tracker to which an epoch of a trial is a GPU-hour; without a reserve."""
 
     def __init__(self, sweep: SweepConfig, journal: Journal) -> None:
-        self.hours, self.state = sweep.file.budget.hours, journal.state
+        self.limit, self.state = sweep.file.budget.gpu_hours, journal.state
 
     def exceeded_limit(self) -> str | None:
         spent = sum(len(trial.epochs) for trial in self.state.trials)
-        return "hours" if self.hours is not None and spent >= self.hours else None
+        return "gpu_hours" if self.limit is not None and spent >= self.limit else None
 
     def next_trial_limit(self) -> str | None:
         return self.exceeded_limit()
@@ -69,7 +69,7 @@ def start(sweep: SweepConfig, folder: Path, levels: tuple[int, ...] = LEVELS) ->
 
 
 def make_source(sweep: SweepConfig, journal: Journal, levels: tuple[int, ...] = LEVELS) -> TrialSource:
-    """The source of a search; `budget.hours` are epochs."""
+    """The source of a search; `budget.gpu_hours` are epochs."""
     budget: Any = EpochBudget(sweep, journal)
     return TrialSource(sweep, journal, Rungs(levels), budget_tracker=budget)
 

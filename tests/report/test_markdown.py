@@ -18,6 +18,7 @@ from reid_tune.journal.events import (
     EpochReported,
     Event,
     RunEnded,
+    RunPaused,
     RunRetried,
     RunSuggested,
     SpaceChanged,
@@ -111,7 +112,11 @@ def test_an_event_that_the_text_does_not_show_changes_nothing(kind: str) -> None
 def test_all_other_events_of_a_sweep_change_the_text(events: list[Event]) -> None:
     made = SweepPage()
     changing = {event.kind for event in events if made.apply(event)}
-    for event in (StagesReopened(stages=["test"], runs=[]), SpaceChanged(space={}, weights={}, pretrained={})):
+    for event in (
+        RunPaused(run="trials/0000", epoch=1, reason=""),
+        StagesReopened(stages=["test"], runs=[]),
+        SpaceChanged(space={}, weights={}, pretrained={}),
+    ):
         assert made.apply(event) is True
         changing.add(event.kind)
     others = KINDS.keys() - UNCHANGING.keys() - {"train", "epoch", "registered"}

@@ -132,13 +132,13 @@ def test_a_sweep_killed_after_any_event_ends_as_an_undisturbed_one(tmp_path: Pat
 @pytest.mark.parametrize("mode", ["stop", "promote"])
 def test_a_larger_budget_continues_paused_trials_wherever_its_driver_is_killed(tmp_path: Path, mode: str) -> None:
     values: dict[str, Any] = {"scheduler": {"mode": mode, "reduction_factor": 2}}
-    large = {"trials": TRIALS, "hours": 20}  # `EpochBudget` counts epochs
+    large = {"trials": TRIALS, "gpu_hours": 20}  # `EpochBudget` counts epochs
     sweep = make(tmp_path / "large", budget=large, **values)
     run(sweep)
     expected = [trial for trial in conclusion(sweep)[0] if trial[0].startswith("trials/")]
-    sweep = make(tmp_path, budget={"trials": TRIALS, "hours": 7}, **values)
+    sweep = make(tmp_path, budget={"trials": TRIALS, "gpu_hours": 7}, **values)
     before = run(sweep)
-    assert [trial.limit for trial in replay(before).trials] == ["", "hours"]
+    assert [trial.limit for trial in replay(before).trials] == ["", "gpu_hours"]
     sweep = make(tmp_path, budget=large, **values)
     events = run(sweep)
     assert [trial for trial in conclusion(sweep)[0] if trial[0].startswith("trials/")] == expected

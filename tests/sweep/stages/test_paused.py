@@ -37,9 +37,9 @@ def checkpoint(folder: Path, number: int, attempt: int = 1) -> Path:
     return path
 
 
-def budget(hours: int, **values: Any) -> dict[str, Any]:
+def budget(epochs: int, **values: Any) -> dict[str, Any]:
     """Sections of a search that may train that many epochs; see `EpochBudget`."""
-    return {"budget": {"trials": 9, "hours": hours}, **values}
+    return {"budget": {"trials": 9, "gpu_hours": epochs}, **values}
 
 
 def run_again(folder: Path, values: dict[str, Any]) -> Journal:
@@ -60,10 +60,10 @@ def test_a_larger_budget_continues_what_a_smaller_one_paused(
     expected = outcome(run_again(tmp_path / "whole", budget(26, **values)))
     small = run_again(tmp_path / "part", budget(20, **values))
     paused = [trial for trial in small.state.trials if trial.limit]
-    assert [(trial.state, trial.reason) for trial in paused] == [("paused", "budget.hours is spent")]
+    assert [(trial.state, trial.reason) for trial in paused] == [("paused", "budget.gpu_hours is spent")]
     assert outcome(run_again(tmp_path / "part", budget(26, **values))) == expected
     lines = (tmp_path / "part/log" / EVENTS).read_bytes().splitlines(keepends=True)
-    pause = next(index for index, line in enumerate(lines) if b'"limit":"hours"' in line)
+    pause = next(index for index, line in enumerate(lines) if b'"limit":"gpu_hours"' in line)
     for count in (pause - 1, pause, pause + 1, pause + 2, pause + 3, pause + 6):
         folder = tmp_path / f"killed-{count}"
         (folder / "log").mkdir(parents=True)
@@ -83,7 +83,7 @@ def test_a_trial_that_the_budget_paused_keeps_its_checkpoint_and_continues_from_
     assert not source.is_running("trials/0001") and next_run(source) is None
     for epoch in range(2, EPOCHS + 1):
         report(source, 0, epoch, 0.1)
-    assert source.is_done() and source.end_reason() == "hours" and all(file.exists() for file in files)
+    assert source.is_done() and source.end_reason() == "gpu_hours" and all(file.exists() for file in files)
     journal.__exit__()
     source, journal = start(make_sweep(tmp_path, **budget(20)), tmp_path / "x")
     assert not source.is_done()
@@ -102,7 +102,7 @@ def test_the_best_paused_trials_are_kept_and_the_others_stopped(tmp_path: Path) 
             assert report(source, number, epoch, value)
     source.poll()
     states = [(trial.state, trial.reason) for trial in journal.state.trials[1:]]
-    assert states == [(state, "budget.hours is spent") for state in ("paused", "stopped", "paused")]
+    assert states == [(state, "budget.gpu_hours is spent") for state in ("paused", "stopped", "paused")]
     assert {number for number, file in files.items() if file.exists()} == {1, 3}
     assert [state for state, *_ in study_of(source)] == ["RUNNING", "PRUNED", "RUNNING"]
     journal.__exit__()
