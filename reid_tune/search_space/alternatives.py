@@ -1,5 +1,6 @@
 """One error for a value that may have several forms."""
 
+from collections.abc import Callable
 from typing import Any
 
 from pydantic import ValidationError, WrapValidator
