@@ -13,8 +13,8 @@ from reid_tune.journal.events import KINDS
 from .injection.sitecustomize import argument_names, parse_point
 from .points import POINTS
 
-# Of single trainings, and two that take a larger budget or another space, see `tests/sweep`.
-WITHOUT_POINTS = {"train", "epoch", "reopened", "space"}
+# Of single trainings, and three that take another budget or space, see `tests/sweep`.
+WITHOUT_POINTS = {"train", "epoch", "paused", "reopened", "space"}
 
 
 def test_every_kind_of_event_has_points_before_within_and_after_its_line() -> None:

@@ -198,8 +198,9 @@ def test_a_sub_folder_that_cannot_be_read_is_left_out(tmp_path: Path, monkeypatc
             raise PermissionError(13, "Permission denied", path)
         return scandir(path)
 
-    monkeypatch.setattr(os, "scandir", refuse)
-    account = account_for([read_image_folder(tmp_path)], "gallery")
-    assert (account.files, account.left_out) == (4, {Reason.SUBFOLDER: 3})
-    with pytest.raises(InputError, match=r"dataset\.strict: .*3 in sub-folders"):
-        read_image_folder(tmp_path, strict=True)
+    with monkeypatch.context() as patch:  # pytest itself removes the folder afterwards
+        patch.setattr(os, "scandir", refuse)
+        account = account_for([read_image_folder(tmp_path)], "gallery")
+        assert (account.files, account.left_out) == (4, {Reason.SUBFOLDER: 3})
+        with pytest.raises(InputError, match=r"dataset\.strict: .*3 in sub-folders"):
+            read_image_folder(tmp_path, strict=True)
