@@ -32,7 +32,7 @@ def temporary_root() -> Path:
 def temporary_folder(prefix: str = "reid-tune-") -> Iterator[Path]:
     """Yield a new folder that only this user can enter; it is removed after the block.
 
-    Folders that killed processes of this user have left are removed first.
+    Folders that killed processes of this user have left are removed first, and again after the block.
 
     Args:
         prefix: Beginning of the folder's name, itself beginning with `reid-tune`.
@@ -56,6 +56,8 @@ def temporary_folder(prefix: str = "reid-tune-") -> Iterator[Path]:
     finally:
         remove_folder(folder)
         os.close(lock)
+        with suppress(OSError):  # Processes of a killed one may have written into its folder until now.
+            remove_leftovers(root)
 
 
 def empty_folder(folder: Path) -> None:

@@ -39,6 +39,16 @@ def leftover(root: Path, name: str = "reid-tune.abcdefgh") -> Path:
     return folder
 
 
+def test_a_folder_that_was_in_use_at_the_start_is_removed_at_the_end(root: Path) -> None:
+    folder = leftover(root)
+    lock = os.open(folder, os.O_RDONLY)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    with temporary_folder():
+        assert folder.exists()
+        os.close(lock)
+    assert not list(root.iterdir())
+
+
 def test_only_the_owner_can_enter_whatever_the_umask(root: Path) -> None:
     before = os.umask(0)
     try:
