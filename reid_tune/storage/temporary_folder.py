@@ -14,10 +14,11 @@ from pathlib import Path
 from reid_tune.errors import InfrastructureError
 from reid_tune.files import display_name
 
-__all__ = ["empty_folder", "remove_folder", "remove_leftovers", "temporary_folder", "temporary_root"]
+__all__ = ["RAY_FOLDER", "empty_folder", "remove_folder", "remove_leftovers", "temporary_folder", "temporary_root"]
 
 _NAMES = "reid-tune*"
 _HOST = ".reid-tune-host"  # file with the host whose processes see the lock of the folder, see `_host`
+RAY_FOLDER = "r"  # below that of a local sweep; short, as paths of sockets may have 107 bytes
 _UNMARKED_SECONDS = 600.0  # after which an empty folder is that of a process killed before it wrote the file
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _MACHINE_ID = Path("/etc/machine-id")
@@ -25,7 +26,8 @@ _MACHINE_ID = Path("/etc/machine-id")
 
 def temporary_root() -> Path:
     """Return the folder for temporary files: TMPDIR, also where it is full and Python would silently use another."""
-    return Path(os.environ.get("TMPDIR") or tempfile.gettempdir()).absolute()
+    default = tempfile.gettempdir()  # Python keeps its first answer, which must not be a folder that is removed.
+    return Path(os.environ.get("TMPDIR") or default).absolute()
 
 
 @contextmanager
@@ -110,11 +112,15 @@ def remove_leftovers(root: Path) -> list[Path]:
 
 
 def _is_leftover(folder: Path, changed: float) -> bool:
-    """Whether a folder that no process of this host has locked is of this host, or was never used."""
+    """Whether a folder that no process of this host has locked is of this host, was never used, or was made again."""
     mark = folder / _HOST
     if mark.exists():
         return _is_of_this_host(mark.read_bytes())
-    return time.time() - changed > _UNMARKED_SECONDS and not any(folder.iterdir())
+    names = {path.name for path in folder.iterdir()}
+    if not names:
+        return time.time() - changed > _UNMARKED_SECONDS
+    # Processes of Ray that end after their killed driver make its folder again, with nothing else.
+    return names == {RAY_FOLDER} and any(folder.glob(f"{RAY_FOLDER}/session_*"))
 
 
 def _lock(folder: Path) -> int:

@@ -181,6 +181,13 @@ def test_the_empty_folder_of_a_process_killed_before_it_locked_it_is_removed_lat
     assert remove_leftovers(root) == [folder] and not list(root.iterdir())
 
 
+def test_a_folder_that_processes_of_ray_have_made_again_is_removed(root: Path) -> None:
+    (root / "reid-tune.abcdefgh" / "r" / "session_1" / "logs").mkdir(parents=True)
+    (root / "reid-tune-mine" / "r" / "notes").mkdir(parents=True)
+    assert [folder.name for folder in remove_leftovers(root)] == ["reid-tune.abcdefgh"]
+    assert [folder.name for folder in root.iterdir()] == ["reid-tune-mine"]
+
+
 def test_an_old_empty_folder_that_is_locked_stays(root: Path) -> None:
     with temporary_folder() as folder:
         remove_host(folder)

@@ -165,8 +165,13 @@ SPECS: dict[str, dict[str, Any]] = {
         "train.optim.warmup_iters": 1,
     },
 }
-# One needs a file that the run itself makes, one takes a minute; `re_ranking` off leaves its settings without effect.
-ELSEWHERE = {"train.resume_training_checkpoint_path", "train.compile", "re_ranking.re_ranking"}
+# Two need files of other trainings, one takes a minute; `re_ranking` off leaves its settings without effect.
+ELSEWHERE = {
+    "train.resume_training_checkpoint_path",
+    "train.compile",
+    "re_ranking.re_ranking",
+    "dataset.validation_unseen_by",
+}
 
 
 class Desk:

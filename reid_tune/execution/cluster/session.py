@@ -19,6 +19,7 @@ from reid_tune.execution.cluster.discovery import find_cluster
 from reid_tune.execution.cluster.session_folder import session_folder
 from reid_tune.execution.cluster.watchdog import exit_when_cluster_is_lost
 from reid_tune.execution.ray_private import hide_messages, local_cluster_options, loopback_only
+from reid_tune.storage.temporary_folder import RAY_FOLDER
 
 __all__ = ["ray_session"]
 
@@ -85,7 +86,7 @@ def _start_local() -> Iterator[None]:
         with (
             temporary_variables({"TMPDIR": str(temporary_files)}),
             loopback_only(),
-            _connect(folder, **local_cluster_options(str(folder / "r"))),
+            _connect(folder, **local_cluster_options(str(folder / RAY_FOLDER))),
         ):
             yield
 

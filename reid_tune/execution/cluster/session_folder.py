@@ -7,12 +7,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from reid_tune.errors import InfrastructureError
-from reid_tune.storage.temporary_folder import temporary_folder
+from reid_tune.storage.temporary_folder import RAY_FOLDER, temporary_folder
 
 __all__ = ["session_folder"]
 
 _PREFIX = "reid-tune."  # short: with the names that Ray adds, paths of sockets may have 107 bytes
-_SOCKET = "r/session_2026-11-27_08-31-26_832832_{}/sockets/plasma_store"  # with the process id
+_SOCKET = f"{RAY_FOLDER}/session_2026-11-27_08-31-26_832832_{{}}/sockets/plasma_store"  # with the process id
 _SOCKET_BYTES = 107
 _FREE_BYTES = 32 << 20  # Ray's logs and registers of a session take about a megabyte
 
