@@ -129,6 +129,7 @@ def test_a_smoke_runs_every_stage_and_leaves_no_files(tmp_path: Path) -> None:
         bench.environment |= {"TMPDIR": temporary, "REID_TUNE_CACHE_DIR": str(tmp_path / "cache")}
         done = bench.run("sweep", "sweep.yaml", "--smoke")
         assert [path.name for path in Path(temporary).iterdir() if path.name.startswith("reid-tune")] == []
+    del bench.environment["TMPDIR"]
     assert done.stdout.startswith("smoke: all stages ran in ") and done.stdout.endswith(" images\n")
     assert all(f"stage {name}" in done.stderr for name in ("search", "confirm", "rerank", "refit", "test", "register"))
     assert sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*")) == before
