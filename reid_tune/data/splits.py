@@ -51,7 +51,7 @@ def split_by_identity(
         seen: Identities that are not held out. Of the others up to a half is, to reach the fraction of all.
 
     Raises:
-        InputError: There is no query, no training identity is left, or nearly all identities are `seen`.
+        InputError: The query or the training identities would be empty, or nearly all identities are `seen`.
     """
     held: defaultdict[int, list[ImageRecord]] = defaultdict(list)
     share = _share_of_unseen({record.identity for record in records}, fraction, seen) if seen else fraction

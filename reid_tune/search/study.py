@@ -113,8 +113,8 @@ class Study:
 
     def _suitable(self, configurations: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         """Return the configurations that satisfy the constraints and that no trial has; networks are built last."""
-        known = self.known_configurations
-        new = (item for item in configurations if self.space.allows(item, with_costs=False) and item not in known)
+        tried = self.known_configurations
+        new = (item for item in configurations if self.space.allows(item, with_costs=False) and item not in tried)
         return filter(self.space.allows, new)
 
     def _random(self, seed: int) -> Iterator[dict[str, Any]]:

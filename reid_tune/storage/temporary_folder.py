@@ -50,8 +50,8 @@ def temporary_folder(prefix: str = "reid-tune-") -> Iterator[Path]:
         lock = _lock(folder)
     except OSError as error:
         raise InfrastructureError(
-            f"no folder for temporary files can be used ({error.strerror}): free space, or name another folder "
-            "in TMPDIR."
+            f"no folder for temporary files can be used{_configured()} ({error.strerror}): free space, or name another "
+            "folder in TMPDIR."
         ) from None
     try:
         yield folder
@@ -157,6 +157,12 @@ def _host() -> bytes:
 
 def _is_of_this_host(content: bytes) -> bool:
     return not set(content.splitlines()).isdisjoint(_host().splitlines())
+
+
+def _configured() -> str:
+    """Return the value of TMPDIR as a part of a sentence."""
+    value = os.environ.get("TMPDIR")
+    return f" in {display_name(value)}" if value else ""
 
 
 def _require_plain_name(root: Path) -> None:

@@ -206,8 +206,10 @@ def test_few_trials_and_an_unreadable_space_have_none(tmp_path: Path) -> None:
     sweep = make_sweep(tmp_path, space=SPACE, budget={"trials": MIN_TRIALS})
     _, journal = searched(sweep, tmp_path / "x", deciding)
     assert find_importances(journal.state) is not None
-    _, few = searched(make_sweep(tmp_path, space=SPACE, budget={"trials": MIN_TRIALS - 1}), tmp_path / "y", deciding)
-    assert find_importances(few.state) is None
+    _, short_journal = searched(
+        make_sweep(tmp_path, space=SPACE, budget={"trials": MIN_TRIALS - 1}), tmp_path / "y", deciding
+    )
+    assert find_importances(short_journal.state) is None
     journal.state.header.sweep["space"] = {"gone": {"uniform": [0, 1]}}
     assert find_importances(journal.state) is None
 

@@ -17,16 +17,16 @@ def best_of(scores: dict[str, float], factor: int) -> list[str]:
 def test_decisions_are_those_of_the_definition(factor: int, seed: int) -> None:
     draw = random.Random(seed)
     levels = (1, factor, factor**2)
-    promotion, known = Promotion(levels, factor), {level: dict[str, float]() for level in levels}
+    promotion, scores = Promotion(levels, factor), {level: dict[str, float]() for level in levels}
     paused: dict[str, int] = {}
     promoted = at_once = 0
 
     def report(run: str, level: int) -> None:
         nonlocal at_once
         value = draw.randrange(30) / 30  # with ties
-        known[level][run] = value
+        scores[level][run] = value
         continues = promotion.should_continue(run, level, value)
-        assert continues == (run in best_of(known[level], factor))
+        assert continues == (run in best_of(scores[level], factor))
         at_once += continues
         if not continues:
             paused[run] = level
@@ -37,7 +37,7 @@ def test_decisions_are_those_of_the_definition(factor: int, seed: int) -> None:
         promotable = [
             (-level, best.index(run), run)
             for level in levels
-            for best in [best_of(known[level], factor)]
+            for best in [best_of(scores[level], factor)]
             for run in best
             if paused.get(run) == level
         ]

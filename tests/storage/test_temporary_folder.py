@@ -293,7 +293,7 @@ def test_other_paths_can_be_used(name: str, root: Path, monkeypatch: pytest.Monk
 @pytest.fixture
 def missing(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setenv("TMPDIR", "/no/such/folder")
-    return "No such file or directory"
+    return r"used in /no/such/folder \(No such file or directory\)"
 
 
 @pytest.fixture
@@ -303,11 +303,11 @@ def unusable(monkeypatch: pytest.MonkeyPatch) -> str:
 
     monkeypatch.delenv("TMPDIR", raising=False)
     monkeypatch.setattr(module.tempfile, "gettempdir", fail)
-    return "No usable temporary directory found"
+    return r"used \(No usable temporary directory found\)"
 
 
 @pytest.mark.parametrize("problem", ["missing", "unusable"])
 def test_no_folder_for_temporary_files_is_one_sentence(problem: str, request: pytest.FixtureRequest) -> None:
     reason = request.getfixturevalue(problem)
-    with pytest.raises(InfrastructureError, match=rf"\({reason}\): free space, .*TMPDIR\.$"), temporary_folder():
+    with pytest.raises(InfrastructureError, match=rf"{reason}: free space, .*TMPDIR\.$"), temporary_folder():
         pass

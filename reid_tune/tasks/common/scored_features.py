@@ -37,8 +37,8 @@ def count_scored_features(paths: Sequence[Path], command: str) -> list[str]:
     Files that `inference` has not written do not say of which images they are: they are not counted.
     """
     fingerprints = {path: _read_fingerprint(path) for path in paths}
-    known = list(dict.fromkeys(filter(None, fingerprints.values())))
-    sentences = [f"{command}: {count_evaluation(fingerprint, command)}" for fingerprint in known]
+    test_sets = list(dict.fromkeys(filter(None, fingerprints.values())))
+    sentences = [f"{command}: {count_evaluation(fingerprint, command)}" for fingerprint in test_sets]
     if unknown := [display_name(path) for path, fingerprint in fingerprints.items() if not fingerprint]:
         sentences.append(
             f"{command}: not counted as an evaluation of a test set, as {', '.join(unknown)} does not say of which "

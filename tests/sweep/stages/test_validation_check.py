@@ -92,21 +92,21 @@ def test_splits_are_drawn_from_the_identities_that_the_weights_have_never_seen(
     tmp_path: Path, data: Path, records: tuple[ImageRecord, ...]
 ) -> None:
     identities = sorted({record.identity for record in records})
-    known = set(identities[: len(identities) // 2])
-    seen = [record for record in records if record.identity in known][::2]  # one image of an identity is enough
+    first_half = set(identities[: len(identities) // 2])
+    seen = [record for record in records if record.identity in first_half][::2]  # one image of an identity is enough
     weights = write_weights(tmp_path / "half.pth", sweep_of(tmp_path, data, None), seen)
     sweep = with_unseen_holdouts(sweep_of(tmp_path, data, weights))
     assert sweep.experiment.dataset.validation_unseen_by == (str(weights),)
     assert plain_values(with_unseen_holdouts(sweep).experiment) == plain_values(sweep.experiment)
-    known = {record.identity for record in seen}
+    seen_identities = {record.identity for record in seen}
     held_out = []
     for seed in range(4):
         split = load_split(with_parameters(sweep.experiment, {"dataset.validation_seed": seed}, "test"))
         held_out.append(frozenset(record.identity for record in split.query + split.gallery))
-        assert not held_out[-1] & known and known <= {record.identity for record in split.train}
+        assert not held_out[-1] & seen_identities and seen_identities <= {record.identity for record in split.train}
     assert len(set(held_out)) == 4
     warnings = run_preflight(sweep, STAGES).warnings
-    sentence = f"half.pth had images of {len(known)} of the {len(identities)} training identities in training"
+    sentence = f"half.pth had images of {len(seen_identities)} of the {len(identities)} training identities in training"
     assert any(sentence in warning and "drawn from the other" in warning for warning in warnings)
 
 
