@@ -70,7 +70,7 @@ def _check_larger_budget(bench: Bench) -> None:
     bench.run("sweep", "sweep.yaml", "--resume", "auto", "sweep.budget.trials=6")
     after = bench.report()
     assert after["trials"][:5] == before["trials"] and len(after["trials"]) == 6
-    assert after["test_evaluations"] == {"test folders": 2}
+    assert after["test_evaluations"] == {"test folders": 5}, "two of the sweep, and three by `evaluate` before"
     client = MlflowClient(f"sqlite:///{bench.folder}/mlflow.db")
     experiment = client.get_experiment_by_name("small")
     runs = client.search_runs([experiment.experiment_id], max_results=100)
