@@ -1,54 +1,48 @@
-"""Difference of two models over repeated trainings, with an interval from a two-level bootstrap."""
+"""Difference of two models over repeated trainings, with an interval for seeds, validation splits and identities."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
+from scipy.special import stdtrit
 
 from reid_tune.errors import InputError
 
-__all__ = ["Difference", "mean_difference", "nested_interval"]
+__all__ = ["Difference", "mean_difference", "standard_error"]
 
 RepeatValues = tuple[np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Mean difference over repeats with its 95 % interval, in the unit of the values (fractions of 1 for mAP)."""
+    """Mean difference over repeats with its 95 % interval, in the unit of the values (fractions of 1 for mAP).
+
+    The bounds are None with one repeat, which does not show how much trainings differ by chance.
+    """
 
     mean: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     repeats: int
 
     @property
     def is_significant(self) -> bool:
-        """Whether the whole interval lies above 0."""
-        return self.low > 0
+        """Whether there is an interval, and all of it is above 0."""
+        return self.low is not None and self.low > 0
 
-    def as_dict(self) -> dict[str, float]:
+    def as_dict(self) -> dict[str, float | None]:
         """The fields by name, for a log or a report."""
         return asdict(self)
 
 
-def mean_difference(repeats: Sequence[RepeatValues], seed: int = 0, draws: int = 1000) -> Difference:
-    """Mean over the repeats of each repeat's mean over its queries, see `nested_interval`."""
-    low, high = nested_interval(repeats, seed, draws)
-    mean = float(np.mean([np.mean(values) for values, _ in repeats]))
-    return Difference(mean, low, high, len(repeats))
+def mean_difference(repeats: Sequence[RepeatValues]) -> Difference:
+    """Mean over the repeats of each repeat's mean over its queries, with its 95 % interval.
 
-
-def nested_interval(repeats: Sequence[RepeatValues], seed: int = 0, draws: int = 1000) -> tuple[float, float]:
-    """95 % percentile interval of the mean over repeats of each repeat's mean over queries.
-
-    Each draw takes repeats with replacement, and in each of them its identities with replacement, with all their
-    queries (Davison and Hinkley, Bootstrap Methods and their Application, 1997, section 3.8). One repeat gives the
-    interval of `evaluation.intervals`. The variance between n repeats is estimated as about (n - 1) / n of its true
-    value, the variance between identities as up to twice its own: with two or three repeats whose results differ
-    much, the interval is too narrow.
+    The interval is mean +- t * `standard_error`, with Student's t for one degree of freedom less than repeats.
 
     Args:
-        repeats: For each repeat the differences of its queries [m_j] and their identities [m_j] as integers.
+        repeats: For each repeat the differences of its queries [m_j] and their identities [m_j] as integers, which
+            mean the same person in all repeats.
 
     Raises:
         InputError: the list of repeats is empty, or one has no values or different numbers of values and identities.
@@ -61,18 +55,27 @@ def nested_interval(repeats: Sequence[RepeatValues], seed: int = 0, draws: int =
             )
     if not repeats:
         raise InputError("a difference needs at least one repeat of both models; none was given.")
-    rng = np.random.default_rng(seed)
-    chosen = rng.integers(len(repeats), size=(draws, len(repeats)))
-    means = np.empty(chosen.shape)
-    for number, (values, identities) in enumerate(repeats):
-        drawn_here = chosen == number
-        means[drawn_here] = _resampled_means(values, identities, int(drawn_here.sum()), rng)
-    low, high = np.percentile(means.mean(axis=1), [2.5, 97.5])
-    return float(low), float(high)
+    mean = float(np.mean([np.mean(values) for values, _ in repeats]))
+    if len(repeats) == 1:
+        return Difference(mean, None, None, 1)
+    margin = float(stdtrit(len(repeats) - 1, 0.975)) * standard_error(repeats)
+    return Difference(mean, mean - margin, mean + margin, len(repeats))
 
 
-def _resampled_means(values: np.ndarray, identities: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    _, member = np.unique(identities, return_inverse=True)
-    sums, sizes = np.bincount(member, weights=values), np.bincount(member)
-    drawn = rng.integers(len(sizes), size=(count, len(sizes)))
-    return sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
+def standard_error(repeats: Sequence[RepeatValues]) -> float:
+    """Standard error of the mean over two or more repeats, clustered by repeat and by identity.
+
+    The variance between n repeats over n has the chance of seeds and of validation splits. It takes the repeats to be
+    independent, but validation splits share identities, and a model that is better for one person is so in each of
+    them. Two-way clustering (Cameron, Gelbach and Miller 2011) adds the covariance of each identity's contributions to
+    different repeats. An estimate below 0 counts as 0.
+    """
+    means = np.array([np.mean(values) for values, _ in repeats])
+    people, member = np.unique(np.concatenate([identities for _, identities in repeats]), return_inverse=True)
+    contributions = np.zeros((len(repeats), len(people)))
+    starts = np.cumsum([len(values) for values, _ in repeats])[:-1]
+    for row, mean, (values, _), members in zip(contributions, means, repeats, np.split(member, starts), strict=True):
+        row += np.bincount(members, weights=(values - mean) / len(values), minlength=len(people))
+    shared = np.sum(contributions.sum(axis=0) ** 2) - np.sum(contributions**2)
+    between = means.var(ddof=1) / len(means)
+    return float(np.sqrt(between + max(0.0, shared) / len(means) ** 2))

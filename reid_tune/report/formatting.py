@@ -1,6 +1,6 @@
 """Text of single values in tables, sentences and charts of a sweep."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -58,16 +58,18 @@ def format_parameter(parameter: SearchedParameter, trial: RunState) -> str:
     return format_value(parameter.values_by_trial([trial]).get(trial.number, ""))
 
 
-def format_interval(difference: dict[str, float] | None) -> str:
+def format_interval(difference: Mapping[str, float | None] | None) -> str:
     """Return a difference in percentage points with its 95 % interval; empty for None.
 
     Args:
-        difference: `mean`, `low` and `high` as fractions.
+        difference: `mean`, `low` and `high` as fractions; without an interval, `low` and `high` are None.
     """
     if difference is None:
         return ""
-    mean, low, high = (f"{100 * difference[key]:+.1f}" for key in ("mean", "low", "high"))
-    return f"{mean} ({low} .. {high})"
+    mean, low, high = (
+        "" if difference[key] is None else f"{100 * difference[key]:+.1f}" for key in ("mean", "low", "high")
+    )
+    return f"{mean} ({low} .. {high})" if low else f"{mean} (no interval)"
 
 
 def format_cost(trial: RunState, cost: str) -> str:

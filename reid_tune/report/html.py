@@ -158,7 +158,8 @@ def _tiles(state: SweepState, best: RunState | None) -> list[tuple[str, str]]:
     tiles = [(f"trial {number}, {score}", f"{format_percent(rows[number]['mean'])} %") for number in numbers]
     if difference := rows[best.number]["against_trial0"]:
         mean, bounds = format_interval(difference).split(" ", 1)
-        tiles.append((f"difference, 95 % interval {bounds}", f"{mean} points"))
+        interval = f"95 % interval {bounds}" if difference["low"] is not None else "no interval from one repeat"
+        tiles.append((f"difference, {interval}", f"{mean} points"))
     return tiles
 
 

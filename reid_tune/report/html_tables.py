@@ -154,7 +154,7 @@ def confirm_table(confirm_result: dict[str, Any], metric: str) -> HtmlTable:
     """
     candidates = sorted(confirm_result["trials"], key=lambda row: -row["mean"])
     best, winner = confirm_result["best"], confirm_result["winner"]
-    marks = dict.fromkeys(tied_candidates(confirm_result), "tied with the best") | {best: "best mean"}
+    marks = dict.fromkeys(tied_candidates(confirm_result), "not proven worse") | {best: "best mean"}
     marks[winner] = "winner" + (", best mean" if winner == best else "")
     columns = [("trial", "text"), (f"{metric} %", ""), ("against trial 0", ""), ("best minus it", "")]
     rows = [

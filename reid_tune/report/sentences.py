@@ -31,7 +31,7 @@ __all__ = [
     "tied_candidates",
 ]
 
-_MIN_REPEATS = 3  # fewer say little about the spread between seeds
+_MIN_REPEATS = 5  # with fewer, Student's t makes the interval much wider
 _END_REASONS = {
     "trials": "its budget of {trials} trials is used up",
     "hours": "the budget of {hours} hours would be exceeded, later stages included",
@@ -109,47 +109,59 @@ def forecast_sentence(forecast: Forecast, metric: str) -> str:
 
 
 def tied_candidates(confirm_result: dict[str, Any]) -> list[int]:
-    """Return the candidate with the best mean, and those that it does not beat beyond noise.
+    """Return the candidate with the best mean, and those that are not proven worse.
 
     Args:
         confirm_result: Result of the stage `confirm`.
     """
     differences = {row["number"]: row["best_against_it"] for row in confirm_result["trials"]}
-    return [number for number, difference in differences.items() if not difference or difference["low"] <= 0]
+    return [
+        number
+        for number, difference in differences.items()
+        if not difference or difference["low"] is None or difference["low"] <= 0
+    ]
 
 
 def explain_winner(confirm_result: dict[str, Any], costs: Sequence[str]) -> str:
-    """Return why the winner won.
+    """Return why the winner won, and whether it is proven better than trial 0.
 
     Args:
         confirm_result: Result of the stage `confirm`.
         costs: Cost objectives of the sweep.
     """
-    best, winner, tied = confirm_result["best"], confirm_result["winner"], tied_candidates(confirm_result)
-    notes = _confirm_notes(confirm_result)
-    if tied == [best] and len(confirm_result["trials"]) == 1:
-        return f"{_capitalized(best)} has the best mean; no other trial was repeated.{notes}"
-    if tied == [best]:
-        return f"{_capitalized(best)} has the best mean and beats every other candidate beyond noise.{notes}"
-    if winner == best and not costs:
-        return f"No trial beats {list_trials([best])} beyond noise, and it is the earliest of the tied ones.{notes}"
-    rule = f"costs the least ({', then '.join(costs)}) and is the earliest of equals" if costs else "is the earliest"
-    others = list_trials([number for number in tied if number != best])
-    return (
-        f"{_capitalized(best)} has the best mean, but does not beat {others} beyond noise; "
-        f"of these, trial {winner} {rule}.{notes}"
-    )
+    best, winner = confirm_result["best"], confirm_result["winner"]
+    row = next(row for row in confirm_result["trials"] if row["number"] == winner)
+    if winner == best:
+        reason = f"{_capitalized(winner)} has the best mean"
+    else:
+        reason = (
+            f"{_capitalized(best)} has the best mean, but trial {winner} costs less ({', then '.join(costs)}) and is "
+            "expected to lose less than confirm.margin"
+        )
+    return f"{reason}{_proof(row['against_trial0'])}.{_confirm_notes(confirm_result)}"
+
+
+def _proof(difference: dict[str, Any] | None) -> str:
+    """Return what the comparison with trial 0 says; nothing if there is none."""
+    if difference is None:
+        return ""
+    points = format_interval(difference)
+    if difference["low"] is not None and difference["low"] > 0:
+        return f" and is proven better than trial 0: {points} points"
+    return f", but it is not proven better than trial 0: {points} points"
 
 
 def _confirm_notes(confirm_result: dict[str, Any]) -> str:
-    notes = ""
+    notes, repeats = "", format_count(confirm_result["repeats"], "repeat")
     if failed := confirm_result["failed"]:
         notes += f" Excluded because a repeat failed: {list_trials(failed)}."
     if unit := confirm_result.get("ended_by"):
         limit = f"budget.{unit} = {confirm_result['budget'][unit]:g}"
-        notes += f" {limit} does not reach for more than {format_count(confirm_result['repeats'], 'repeat')} of each."
-    if confirm_result["repeats"] < _MIN_REPEATS:
-        notes += f" With fewer than {_MIN_REPEATS} repeats the interval does not show the spread between seeds."
+        notes += f" {limit} does not reach for more than {repeats} of each."
+    if confirm_result["repeats"] == 1:
+        notes += " One repeat does not show how much trainings differ by chance: it has no interval and proves nothing."
+    elif confirm_result["repeats"] < _MIN_REPEATS:
+        notes += f" {repeats} show little of how much trainings differ by chance, so the interval is wide."
     return notes
 
 

@@ -20,13 +20,14 @@ from ..helpers.report_events import CONFIRM, TEST, events, with_tie
 
 FOLDER = Path("runs/s")
 
-FEW = " With fewer than 3 repeats the interval does not show the spread between seeds."
+FEW = " 2 repeats show little of how much trainings differ by chance, so the interval is wide."
+PROVEN = "Trial 2 has the best mean and is proven better than trial 0: +12.5 (+6.2 .. +18.8) points."
 
 
 def test_all_that_a_whole_sweep_says() -> None:
     assert list(report_sentences(replay(events()), FOLDER, Cost(0.5, 0.0, 1.0))) == [
         "the search ended because the budget of 3 hours would be exceeded, later stages included",
-        "Trial 2 has the best mean and beats every other candidate beyond noise." + FEW,
+        PROVEN + FEW,
         "re-ranking of the winner: k1 6, k2 3, lambda 0.25, the best of 36: +12.5 (+6.2 .. +18.8) mAP against plain "
         "on the validation splits",
         "winner minus trial 0 on the test folders, plain: mAP +0.0 (-12.5 .. +12.5), Rank-1 +0.0 (-12.5 .. +12.5)",
@@ -72,22 +73,26 @@ def test_several_refits_tell_what_a_seed_is_worth() -> None:
 
 def test_why_the_winner_has_won() -> None:
     assert tied_candidates(CONFIRM) == [2] and tied_candidates(with_tie(1)) == [2, 1]
-    assert (
-        explain_winner(CONFIRM, []) == "Trial 2 has the best mean and beats every other candidate beyond noise." + FEW
-    )
-    assert explain_winner(with_tie(1), []) == (
-        "Trial 2 has the best mean, but does not beat trial 1 beyond noise; of these, trial 1 is the earliest." + FEW
-    )
-    assert explain_winner(with_tie(2, failed=[3, 4]), ["gflops"]) == (
-        "Trial 2 has the best mean, but does not beat trial 1 beyond noise; of these, trial 2 costs the least "
-        "(gflops) and is the earliest of equals. Excluded because a repeat failed: trials 3 and 4." + FEW
+    assert explain_winner(CONFIRM, []) == PROVEN + FEW
+    assert explain_winner(with_tie(1, failed=[3, 4]), ["gflops"]) == (
+        "Trial 2 has the best mean, but trial 1 costs less (gflops) and is expected to lose less than confirm.margin, "
+        "but it is not proven better than trial 0: +1.0 (-1.0 .. +3.0) points. "
+        "Excluded because a repeat failed: trials 3 and 4." + FEW
     )
     short = CONFIRM | {"ended_by": "hours", "budget": {"hours": 3.5}}
-    assert "beyond noise. budget.hours = 3.5 does not reach for more than 2 repeats of each." in explain_winner(
-        short, []
+    assert "points. budget.hours = 3.5 does not reach for more than 2 repeats of each." in explain_winner(short, [])
+    only_baseline = CONFIRM | {"winner": 0, "best": 0, "trials": CONFIRM["trials"][:1]}  # type: ignore[index]
+    assert explain_winner(only_baseline, []) == "Trial 0 has the best mean." + FEW
+
+
+def test_one_repeat_has_no_interval_and_proves_nothing() -> None:
+    difference = {"mean": 0.125, "low": None, "high": None, "repeats": 1}
+    row = CONFIRM["trials"][1] | {"against_trial0": difference}  # type: ignore[index]
+    one = CONFIRM | {"repeats": 1, "trials": [CONFIRM["trials"][0], row]}  # type: ignore[index]
+    assert explain_winner(one, []) == (
+        "Trial 2 has the best mean, but it is not proven better than trial 0: +12.5 (no interval) points. "
+        "One repeat does not show how much trainings differ by chance: it has no interval and proves nothing."
     )
-    alone = CONFIRM | {"trials": CONFIRM["trials"][1:]}  # type: ignore[index]
-    assert explain_winner(alone, []) == "Trial 2 has the best mean; no other trial was repeated." + FEW
 
 
 def plan(**probe: float) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from reid_tune.errors import RunFailedError
+from reid_tune.evaluation.choice import choose
 from reid_tune.evaluation.differences import Difference, mean_difference
 from reid_tune.evaluation.features import read_features
 from reid_tune.evaluation.score import score
@@ -110,10 +111,10 @@ class Candidate:
 
 
 def choose_winner(sweep: SweepConfig, journal: Journal) -> dict[str, Any]:
-    """Choose the winner: of the candidates that the best one does not beat, the cheapest, of equal ones the earliest.
+    """Choose the winner: the best mean, or with cost objectives a cheaper candidate that loses little, see `choose`.
 
-    The best one beats another if the whole 95 % interval of their paired difference is above 0, see `mean_difference`.
-    A candidate that failed in a repeat is excluded.
+    A candidate that failed in a repeat is excluded. A gain over trial 0 is claimed only where the interval of
+    `mean_difference` says so.
 
     Returns:
         Result of the stage, as plain data.
@@ -133,8 +134,9 @@ def choose_winner(sweep: SweepConfig, journal: Journal) -> dict[str, Any]:
         raise RunFailedError("no trial finished all its repeats; their logs are in confirm/.")
     best = max(complete, key=lambda candidate: (mean(candidate.values), -candidate.trial.number))
     leads = {candidate.trial.number: best.difference_to(candidate) for candidate in complete if candidate is not best}
-    unbeaten = [candidate for candidate in complete if not _is_beaten(candidate, leads)]
-    winner = min(unbeaten, key=lambda candidate: (_costs(sweep, candidate), candidate.trial.number))
+    costs = [_costs(sweep, candidate) for candidate in complete]
+    values = np.array([candidate.values for candidate in complete])
+    winner = complete[choose(values, costs, sweep.file.confirm.margin / 100)]
     baseline = next((candidate for candidate in complete if candidate.trial.number == 0), None)
     return {
         "winner": winner.trial.number,
@@ -143,12 +145,6 @@ def choose_winner(sweep: SweepConfig, journal: Journal) -> dict[str, Any]:
         "trials": [_row(candidate, leads.get(candidate.trial.number), baseline) for candidate in complete],
         "failed": [candidate.trial.number for candidate in candidates if candidate not in complete],
     }
-
-
-def _is_beaten(candidate: Candidate, leads: Mapping[int, Difference]) -> bool:
-    """Whether the lead of the best candidate over this one is significant; there is none over itself."""
-    lead = leads.get(candidate.trial.number)
-    return lead is not None and lead.is_significant
 
 
 def _costs(sweep: SweepConfig, candidate: Candidate) -> list[float]:
