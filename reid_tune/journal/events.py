@@ -21,6 +21,7 @@ __all__ = [
     "KINDS",
     "ArtifactWritten",
     "AttemptStarted",
+    "CandidateSelected",
     "DriverEnded",
     "DriverStarted",
     "EndState",
@@ -155,6 +156,22 @@ class StagesReopened(EventRecord):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CandidateSelected(EventRecord):
+    """The race of the stage `confirm` has ended, and the comparison with trial 0 begins.
+
+    Attributes:
+        rounds: Number of rounds that all contestants have ended.
+        trial: Number of the trial that is compared with trial 0; None if there is none.
+        ended_by: Key of `budget` that did not allow a further round; None if it allowed all.
+    """
+
+    kind = "selected"
+    rounds: int
+    trial: int | None = None
+    ended_by: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SpaceChanged(EventRecord):
     """The user has accepted another search space in a sweep that is continued; earlier trials stay as they are.
 
@@ -225,6 +242,7 @@ Event = (
     | StageStarted
     | StageDone
     | StagesReopened
+    | CandidateSelected
     | SpaceChanged
     | RunEvent
     | TrainingEpoch

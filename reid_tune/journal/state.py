@@ -6,6 +6,7 @@ from typing import Any
 
 from reid_tune.journal.events import (
     AttemptStarted,
+    CandidateSelected,
     DriverStarted,
     EpochReported,
     Event,
@@ -104,6 +105,7 @@ class SweepState:
         stages: Results of the stages that are done.
         stage_starts: Time when each stage started, in seconds since the epoch.
         requests: Names of users' requests that became trials.
+        selection: End of the race of the stage `confirm`; None before it, and while the stage is done again.
         environment: Versions, data and weights of the last driver, see `provenance.collect_environment`.
         former_spaces: Time of each change of the space, in seconds since the epoch, with the space before it.
         test_evaluation: Id of the evaluation by a stage `test` that has not ended, which a resumed one repeats;
@@ -115,6 +117,7 @@ class SweepState:
     stages: dict[str, dict[str, Any]] = field(default_factory=dict)
     stage_starts: dict[str, float] = field(default_factory=dict)
     requests: set[str] = field(default_factory=set)
+    selection: CandidateSelected | None = None
     environment: dict[str, Any] = field(default_factory=dict)
     former_spaces: list[tuple[float, dict[str, Any]]] = field(default_factory=list)
     test_evaluation: str = ""
@@ -177,10 +180,14 @@ class SweepState:
             case StageDone():
                 self.stages[event.stage] = event.result
                 self.test_evaluation = ""
+            case CandidateSelected():
+                self.selection = event
             case StagesReopened():
                 self.test_evaluation = ""
                 for stage in event.stages:
                     self.stages.pop(stage, None)
+                if "confirm" in event.stages:
+                    self.selection = None
                 for run in event.runs:
                     self.runs.pop(run, None)
             case RunSuggested() | AttemptStarted() | RunRetried() | EpochReported() | RunPaused() | RunEnded():

@@ -58,7 +58,7 @@ def format_parameter(parameter: SearchedParameter, trial: RunState) -> str:
     return format_value(parameter.values_by_trial([trial]).get(trial.number, ""))
 
 
-def format_interval(difference: Mapping[str, float | None] | None) -> str:
+def format_interval(difference: Mapping[str, Any] | None) -> str:
     """Return a difference in percentage points with its 95 % interval; empty for None.
 
     Args:
@@ -66,10 +66,9 @@ def format_interval(difference: Mapping[str, float | None] | None) -> str:
     """
     if difference is None:
         return ""
-    mean, low, high = (
-        "" if difference[key] is None else f"{100 * difference[key]:+.1f}" for key in ("mean", "low", "high")
-    )
-    return f"{mean} ({low} .. {high})" if low else f"{mean} (no interval)"
+    mean, low, high = (difference[key] for key in ("mean", "low", "high"))
+    interval = "no interval" if low is None else f"{100 * low:+.1f} .. {100 * high:+.1f}"
+    return f"{100 * mean:+.1f} ({interval})"
 
 
 def format_cost(trial: RunState, cost: str) -> str:

@@ -20,8 +20,8 @@ from reid_tune.report.formatting import (
     trial_label,
 )
 from reid_tune.report.plan_sentences import data_sentences
-from reid_tune.report.sentences import tied_candidates
 from reid_tune.report.summary import finalist_scores, ranked_trials, run_states, winner_number
+from reid_tune.report.tables import confirm_rows
 from reid_tune.search.parameters import searched_parameters, space_parameters
 from reid_tune.storage.download_cache import display_path
 from reid_tune.tables import format_metric, format_percent
@@ -147,28 +147,17 @@ def environment_table(state: SweepState) -> HtmlTable | None:
 
 
 def confirm_table(confirm_result: dict[str, Any], metric: str) -> HtmlTable:
-    """Return the repeats of each candidate.
+    """Return the repeats of the compared trials, and the race before.
 
     Args:
         confirm_result: Result of the stage `confirm`.
     """
-    candidates = sorted(confirm_result["trials"], key=lambda row: -row["mean"])
-    best, winner = confirm_result["best"], confirm_result["winner"]
-    marks = dict.fromkeys(tied_candidates(confirm_result), "not proven worse") | {best: "best mean"}
-    marks[winner] = "winner" + (", best mean" if winner == best else "")
-    columns = [("trial", "text"), (f"{metric} %", ""), ("against trial 0", ""), ("best minus it", "")]
-    rows = [
-        [
-            trial_label(row["number"]),
-            format_percent(row["mean"]),
-            *(format_interval(row[key]) for key in ("against_trial0", "best_against_it")),
-            marks.get(row["number"], ""),
-            " ".join(map(format_percent, row["values"])),
-        ]
-        for row in candidates
-    ]
-    winner_row = [row["number"] for row in candidates].index(winner)
-    return HtmlTable([*columns, ("", "text"), ("each repeat", "")], rows, winner_row)
+    rows = confirm_rows(confirm_result)
+    columns = [("trial", "text"), (f"{metric} %", ""), ("each repeat", ""), ("against trial 0", "")]
+    if confirm_result["rounds"]:
+        columns.append(("race before, by round", ""))
+    winner_row = [number for number, _ in rows].index(confirm_result["winner"])
+    return HtmlTable(columns, [[trial_label(number), *cells] for number, cells in rows], winner_row)
 
 
 def rerank_table(state: SweepState) -> HtmlTable | None:

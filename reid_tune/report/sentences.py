@@ -28,10 +28,9 @@ __all__ = [
     "search_end_sentence",
     "seed_sentences",
     "space_change_sentences",
-    "tied_candidates",
 ]
 
-_MIN_REPEATS = 5  # with fewer, Student's t makes the interval much wider
+_STANDARD_ERRORS = {2: 12.7, 3: 4.3, 4: 3.2}  # of a 95 % interval by the number of repeats, by Student's t
 _END_REASONS = {
     "trials": "its budget of {trials} trials is used up",
     "hours": "the budget of {hours} hours would be exceeded, later stages included",
@@ -108,20 +107,6 @@ def forecast_sentence(forecast: Forecast, metric: str) -> str:
     )
 
 
-def tied_candidates(confirm_result: dict[str, Any]) -> list[int]:
-    """Return the candidate with the best mean, and those that are not proven worse.
-
-    Args:
-        confirm_result: Result of the stage `confirm`.
-    """
-    differences = {row["number"]: row["best_against_it"] for row in confirm_result["trials"]}
-    return [
-        number
-        for number, difference in differences.items()
-        if not difference or difference["low"] is None or difference["low"] <= 0
-    ]
-
-
 def explain_winner(confirm_result: dict[str, Any], costs: Sequence[str]) -> str:
     """Return why the winner won, and whether it is proven better than trial 0.
 
@@ -129,40 +114,56 @@ def explain_winner(confirm_result: dict[str, Any], costs: Sequence[str]) -> str:
         confirm_result: Result of the stage `confirm`.
         costs: Cost objectives of the sweep.
     """
-    best, winner = confirm_result["best"], confirm_result["winner"]
-    row = next(row for row in confirm_result["trials"] if row["number"] == winner)
-    if winner == best:
-        reason = f"{_capitalized(winner)} has the best mean"
+    winner, selected = confirm_result["winner"], confirm_result["selected"]
+    difference = next((row["against_trial0"] for row in confirm_result["trials"] if row["against_trial0"]), None)
+    repeats = format_count(confirm_result["repeats"], "repeat")
+    if difference is None:
+        others = "trial 0" if winner else "no other trial"
+        verb = "has no" if winner else "has"
+        reason = f"{_capitalized(winner)} wins without a comparison, as {others} {verb} complete repeats."
+    elif difference["low"] is not None and difference["low"] > 0:
+        reason = f"Trial {selected} is better than trial 0: {format_interval(difference)} points in {repeats}."
     else:
         reason = (
-            f"{_capitalized(best)} has the best mean, but trial {winner} costs less ({', then '.join(costs)}) and is "
-            "expected to lose less than confirm.margin"
+            f"Trial {selected} is not proven better than trial 0: {format_interval(difference)} points in {repeats}."
         )
-    return f"{reason}{_proof(row['against_trial0'])}.{_confirm_notes(confirm_result)}"
+    if difference is not None:
+        reason += _reason_of_choice(winner, difference, costs)
+    return f"{reason}{_confirm_notes(confirm_result)}"
 
 
-def _proof(difference: dict[str, Any] | None) -> str:
-    """Return what the comparison with trial 0 says; nothing if there is none."""
-    if difference is None:
-        return ""
-    points = format_interval(difference)
-    if difference["low"] is not None and difference["low"] > 0:
-        return f" and is proven better than trial 0: {points} points"
-    return f", but it is not proven better than trial 0: {points} points"
+def _reason_of_choice(winner: int, difference: dict[str, Any], costs: Sequence[str]) -> str:
+    """Return why this one of the two compared trials is the winner; empty if it is proven better."""
+    if bool(winner) == (difference["mean"] > 0):
+        is_proven = winner and difference["low"] is not None and difference["low"] > 0
+        return "" if is_proven else f" {_capitalized(winner)} wins by its mean."
+    return (
+        f" {_capitalized(winner)} wins because it costs less ({', then '.join(costs)}) and is expected to lose at most "
+        "confirm.margin."
+    )
 
 
 def _confirm_notes(confirm_result: dict[str, Any]) -> str:
-    notes, repeats = "", format_count(confirm_result["repeats"], "repeat")
+    notes, repeats = "", confirm_result["repeats"]
     if failed := confirm_result["failed"]:
         notes += f" Excluded because a repeat failed: {list_trials(failed)}."
-    if unit := confirm_result.get("ended_by"):
-        limit = f"budget.{unit} = {confirm_result['budget'][unit]:g}"
-        notes += f" {limit} does not reach for more than {repeats} of each."
-    if confirm_result["repeats"] == 1:
+    if unit := confirm_result.get("race_ended_by"):
+        rounds = format_count(confirm_result["rounds"], "round")
+        notes += f" {_limit(confirm_result, unit)} ended the race of the candidates after {rounds}."
+    elif unit := confirm_result.get("ended_by"):
+        notes += f" {_limit(confirm_result, unit)} does not reach for more repeats."
+    if repeats == 1:
         notes += " One repeat does not show how much trainings differ by chance: it has no interval and proves nothing."
-    elif confirm_result["repeats"] < _MIN_REPEATS:
-        notes += f" {repeats} show little of how much trainings differ by chance, so the interval is wide."
+    elif repeats in _STANDARD_ERRORS:
+        notes += (
+            f" With {repeats} repeats the interval reaches {_STANDARD_ERRORS[repeats]} standard errors to each side, "
+            "with 5 it would be 2.8: only a large gain can be proven."
+        )
     return notes
+
+
+def _limit(confirm_result: dict[str, Any], unit: str) -> str:
+    return f"budget.{unit} = {confirm_result['budget'][unit]:g}"
 
 
 def _capitalized(number: int) -> str:

@@ -10,7 +10,7 @@ from reid_tune.report.summary import finalist_scores, ranked_trials, winner_numb
 from reid_tune.search.parameters import SearchedParameter, searched_parameters
 from reid_tune.tables import format_count, format_duration, format_percent, metrics_table
 
-__all__ = ["confirm_table", "finalist_table", "leaderboard", "plan_table"]
+__all__ = ["confirm_rows", "confirm_table", "finalist_table", "leaderboard", "plan_table"]
 
 
 def leaderboard(state: SweepState, limit: int | None = None) -> Table:
@@ -50,24 +50,43 @@ def _row_style(number: int, winner: int | None) -> str | None:
 
 
 def confirm_table(state: SweepState) -> Table | None:
-    """Return a table of the candidates' repeats and those of trial 0; None before the stage `confirm`."""
+    """Return a table of the repeats that compare two trials, and of the race; None before the stage `confirm`."""
     if (result := state.stages.get("confirm")) is None:
         return None
     table = Table(
-        title=f"confirmed by {format_count(result['repeats'], 'repeat')}, each with another seed and validation split; "
+        title=f"compared by {format_count(result['repeats'], 'repeat')}, each with another seed and validation split; "
         f"the winner is trial {result['winner']}"
     )
-    for name in ("trial", f"{state.metric} %", "each", "against trial 0", "best minus it"):
+    has_race = result["rounds"] > 0
+    for name in ("trial", f"{state.metric} %", "each", "against trial 0", *(["race before"] if has_race else [])):
         table.add_column(name, justify="left" if name == "trial" else "right")
-    for row in sorted(result["trials"], key=lambda row: -row["mean"]):
-        table.add_row(
-            trial_label(row["number"]),
+    for number, cells in confirm_rows(result):
+        table.add_row(trial_label(number), *cells, style=_row_style(number, result["winner"]))
+    return table
+
+
+def confirm_rows(confirm_result: dict[str, Any]) -> list[tuple[int, list[str]]]:
+    """Return the trials of the stage `confirm` with mean, repeats, difference to trial 0, and scores in the race.
+
+    The compared trials come first, the better one before the other. Without a race there is no cell for it.
+
+    Args:
+        confirm_result: Result of the stage `confirm`.
+    """
+    race = {row["number"]: " ".join(map(format_percent, row["values"])) for row in confirm_result["race"]}
+    compared = sorted(confirm_result["trials"], key=lambda row: -row["mean"])
+    rows = {
+        row["number"]: [
             format_percent(row["mean"]),
             " ".join(map(format_percent, row["values"])),
-            *(format_interval(row[key]) for key in ("against_trial0", "best_against_it")),
-            style=_row_style(row["number"], result["winner"]),
-        )
-    return table
+            format_interval(row["against_trial0"]),
+        ]
+        for row in compared
+    }
+    if not confirm_result["rounds"]:
+        return list(rows.items())
+    others = {number: ["", "", ""] for number in race if number not in rows}
+    return [(number, [*cells, race.get(number, "")]) for number, cells in (rows | others).items()]
 
 
 def finalist_table(state: SweepState) -> Table | None:

@@ -14,7 +14,7 @@ from reid_tune.journal.state import RunState, SweepState
 from reid_tune.search.candidates import select_candidates
 from reid_tune.search.forecast import Forecaster
 from reid_tune.search.recorded_trials import ended_trials
-from reid_tune.search.reserve import FullLength, estimate_confirm, estimate_later_stages, estimate_refit
+from reid_tune.search.reserve import FullLength, estimate_later_stages, estimate_refit
 from reid_tune.search_space.load import SweepConfig
 
 __all__ = ["BUDGET_UNITS", "BudgetTracker", "require_gpus_for_gpu_hours"]
@@ -110,17 +110,18 @@ class BudgetTracker:
         """Return the key of `budget` for which running trials other than trial 0 must end: only the reserve is left."""
         return self._first_limit(ge)
 
-    def next_repeat_limit(self, candidates: Sequence[RunState]) -> str | None:
-        """Return the key of `budget` that forbids another repeat of all candidates, None while one may begin.
+    def next_repeat_limit(self, trials: Sequence[RunState]) -> str | None:
+        """Return the key of `budget` that forbids another repeat of some trials, None while it may begin.
 
         The refits, and the repeats that run now, are reserved.
 
         Args:
-            candidates: Trials that `confirm` repeats.
+            trials: Trials of the repeats, also several times.
         """
-        expected = [self._full_length(trial) for trial in candidates]
+        expected = [self._full_length(trial) for trial in trials]
         running = [run for name, run in self.state.runs.items() if name.startswith("confirm/")]
-        repeats = estimate_confirm(expected, self.trials).cost + self.trials.cost(self._remaining_seconds(running))
+        seconds = [full_length.seconds for full_length in expected]
+        repeats = self.trials.cost(seconds) + self.trials.cost(self._remaining_seconds(running))
         needs = self.ledger.total(self.clock()) + repeats + estimate_refit(self.sweep, expected, self.refits).cost
         return self._first_beyond(gt, needs)
 
@@ -153,7 +154,7 @@ class BudgetTracker:
         best = [trial for trial in self._candidates if trial.number]
         candidates = [self._full_length(trial) for trial in [*trials[:1], *best]]
         longest = max((self._epochs(trial) for trial in trials), default=self._spec_epochs)
-        missing = min(self.sweep.file.confirm.top + 1, self.budget.trials) - len(candidates)
+        missing = min(self.sweep.file.confirm.candidates + 1, self.budget.trials) - len(candidates)
         candidates += [FullLength(self.timing, longest)] * missing
         later = estimate_later_stages(self.sweep, candidates, self.trials, self.refits)
         return sum((stage.cost for stage in later.values()), Cost())

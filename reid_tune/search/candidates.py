@@ -10,7 +10,7 @@ __all__ = ["select_candidates"]
 
 
 def select_candidates(sweep: SweepConfig, state: SweepState) -> list[RunState]:
-    """Return the trials to train again, sorted by number: trial 0 and the best ones with different configurations.
+    """Return the trials to train again: trial 0 and the best ones with different configurations, the best first.
 
     With several objectives, the best ones are those of the Pareto front with the best scores.
 
@@ -28,5 +28,5 @@ def select_candidates(sweep: SweepConfig, state: SweepState) -> list[RunState]:
     distinct: dict[str, RunState] = {}  # Users may have enqueued a configuration twice.
     for trial in baseline + best:
         distinct.setdefault(configuration_key(sweep, trial.parameters), trial)
-    others = [trial for trial in distinct.values() if trial.number != 0][: sweep.file.confirm.top]
-    return sorted(baseline + others, key=lambda trial: trial.number)
+    others = [trial for trial in distinct.values() if trial.number != 0][: sweep.file.confirm.candidates]
+    return baseline + others

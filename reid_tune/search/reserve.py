@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from reid_tune.execution.stage_resources import StageResources
 from reid_tune.journal.costs import Cost, EpochTiming
+from reid_tune.search.race import race_sizes
 from reid_tune.search_space.load import SweepConfig
 
 __all__ = ["FullLength", "StageEstimate", "estimate_confirm", "estimate_later_stages", "estimate_refit"]
@@ -55,13 +56,17 @@ def estimate_later_stages(
         refits: Resources of refits.
     """
     return {
-        "confirm": estimate_confirm(list(candidates) * sweep.file.confirm.seeds, trials),
+        "confirm": estimate_confirm(sweep, candidates, trials),
         "refit": estimate_refit(sweep, candidates, refits),
     }
 
 
-def estimate_confirm(repeats: Sequence[FullLength], trials: StageResources) -> StageEstimate:
-    """Return the expected cost of repeats."""
+def estimate_confirm(sweep: SweepConfig, candidates: Sequence[FullLength], trials: StageResources) -> StageEstimate:
+    """Return the expected cost of the race, in which those that take longest stay, and of the repeats after it."""
+    first, *others = candidates
+    others = sorted(others, key=lambda candidate: -candidate.seconds)
+    race = [candidate for size in race_sizes(len(others)) for candidate in others[:size]]
+    repeats = race + [first, *others[:1]] * sweep.file.confirm.repeats
     cost = trials.cost([repeat.seconds for repeat in repeats])
     return StageEstimate(len(repeats), sum(repeat.epochs for repeat in repeats), cost)
 

@@ -114,8 +114,8 @@ class Budget(Section):
 
 
 class Confirm(Section):
-    top: int = Field(3, ge=1, description="Best trials that are trained again, in addition to trial 0.")
-    seeds: int = Field(3, ge=1, description="Repeats of each; repeat j has training seed + j and validation seed + j.")
+    candidates: int = Field(6, ge=1, description="Best trials of the race, in which one is selected.")
+    repeats: int = Field(5, ge=1, description="Repeats of the selected trial and of trial 0, which compare the two.")
     margin: float = Field(
         0.5, ge=0, description="Points of the metric, in %, that a cheaper trial may be expected to lose and still win."
     )

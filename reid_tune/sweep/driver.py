@@ -22,7 +22,7 @@ from reid_tune.search.budget import BudgetTracker, require_gpus_for_gpu_hours
 from reid_tune.search_space.load import SweepConfig
 from reid_tune.sweep.ending import print_warning, track_sweep, write_sweep_page
 from reid_tune.sweep.resume import record_driver_start, record_space_change, reopen_stages
-from reid_tune.sweep.stages.confirm import RepeatLimit, choose_winner, make_confirm_runs
+from reid_tune.sweep.stages.confirm import RepeatLimit, choose_winner, confirm_sources
 from reid_tune.sweep.stages.preflight import PreflightResult
 from reid_tune.sweep.stages.refit import make_refit_runs
 from reid_tune.sweep.stages.rerank import choose_settings
@@ -128,10 +128,12 @@ class SweepDriver:
         return Rungs(tuple(preflight["rungs"]), preflight["rung_warmup"])
 
     def _confirm(self) -> dict[str, Any]:
-        limit, trials = RepeatLimit(self.sweep, self.journal, self._budget_tracker), self._budget_tracker.trials
-        self._run(make_confirm_runs(self.sweep, self.journal, trials.per_run, limit), trials)
+        limit, trials = RepeatLimit(self.journal, self._budget_tracker), self._budget_tracker.trials
+        for source in confirm_sources(self.sweep, self.journal, limit, trials.per_run):
+            self._run(source, trials)
         budget = self.sweep.file.budget.model_dump(mode="json")
-        return self._score("confirm", choose_winner) | {"ended_by": limit.ended_by, "budget": budget}
+        result = self._score("confirm", choose_winner)
+        return result | {"ended_by": limit.ended_by or result["race_ended_by"], "budget": budget}
 
     def _refit(self) -> dict[str, Any]:
         resources = resolve_stage_resources(self.sweep, self.sweep.file.resources.refit_workers)

@@ -66,7 +66,7 @@ def make_plan(
     epochs = expected_epochs(count - 1, rungs, sweep.file.scheduler.reduction_factor, full)
     others = [timing.seconds(epochs / (count - 1))] * (count - 1) if count > 1 else []
     search = StageEstimate(count, full + epochs, trials.cost([timing.seconds(full), *others]))
-    candidates = [FullLength(timing, full)] * min(sweep.file.confirm.top + 1, count)
+    candidates = [FullLength(timing, full)] * min(sweep.file.confirm.candidates + 1, count)
     later = estimate_later_stages(sweep, candidates, trials, refits)
     reserve = sum((stage.cost for stage in later.values()), Cost())
     minimum = reserve + trials.cost([timing.seconds(full)])
@@ -140,8 +140,8 @@ def _warnings(sweep: SweepConfig, minimum: Cost, total: Cost) -> list[str]:
         if getattr(minimum, unit) > limit:
             lines.append(
                 f"budget.{unit} = {limit:g} is too low for trial 0, confirm and refit, which need about "
-                f"{_format_hours(getattr(minimum, unit))}: no other trial will begin; raise it, or lower confirm.top "
-                "or confirm.seeds."
+                f"{_format_hours(getattr(minimum, unit))}: no other trial will begin; raise it, or lower "
+                "confirm.candidates or confirm.repeats."
             )
         elif getattr(total, unit) > limit:
             lines.append(

@@ -39,7 +39,7 @@ _STEPS = 2  # per epoch, approximately
 _SECTIONS: dict[str, Any] = {
     "scheduler": {"name": "none"},
     "budget": {"trials": 2},
-    "confirm": {"top": 1, "seeds": 1},
+    "confirm": {"candidates": 1, "repeats": 1},
     "refit": {"seeds": 1},
     "keep_paused": None,  # nothing is paused
 }
@@ -120,7 +120,7 @@ def _training_folders(sweep: SweepConfig, folder: Path) -> dict[str, Any]:
     batch, seed = max(dataset.batch_size for dataset in datasets), sweep.experiment.dataset.validation_seed
     images = sample_training_images(
         list_training_folders(sweep.experiment),
-        seeds=range(seed, seed + _SECTIONS["confirm"]["seeds"] + 1),
+        seeds=range(seed, seed + _SECTIONS["confirm"]["repeats"] + 1),
         fraction=sweep.experiment.dataset.validation_fraction,
         identities=identities,
         images=max(2, math.ceil(_STEPS * batch / identities)),

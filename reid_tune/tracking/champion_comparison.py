@@ -74,8 +74,9 @@ class Verdict:
         if self.difference is None:
             return f"version {self.incumbent} has the alias, and there are no paired results over common splits"
         mean, low, high = self.difference.mean, self.difference.low, self.difference.high
-        has_interval = low is not None and high is not None
-        interval = f"[{100 * low:+.1f}, {100 * high:+.1f}]" if has_interval else "(no interval from one split)"
+        interval = "(no interval from one split)"
+        if low is not None and high is not None:
+            interval = f"[{100 * low:+.1f}, {100 * high:+.1f}]"
         gain = f"{100 * mean:+.1f} points of mAP {interval}"
         return f"{gain} against version {self.incumbent}, over {self.difference.repeats} common split(s)"
 

@@ -24,7 +24,7 @@ def test_the_expected_loss_is_the_integral_over_the_true_difference(shape: tuple
     freedom = (models - 1) * (repeats - 1)
     error = (2 * squares / freedom / repeats) ** 0.5
     expected = [
-        quad(lambda x, gap=max(means) - mean: x * t.pdf((x - gap) / error, freedom) / error, 0, np.inf)[0]
+        quad(lambda x, gap: x * t.pdf((x - gap) / error, freedom) / error, 0, np.inf, args=(max(means) - mean,))[0]
         for mean in means
     ]
     expected[int(np.argmax(means))] = 0.0

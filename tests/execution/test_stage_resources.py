@@ -44,11 +44,11 @@ def test_all_stages_that_score_may_hold_a_gpu(tmp_path: Path, monkeypatch: pytes
     calls: list[tuple[str, Placement]] = []
     monkeypatch.setattr(drive, "find_placement", lambda *_: SHARE)
     monkeypatch.setattr(drive, "resolve_stage_resources", lambda *_: crews.StageResources(ResourceRequest(), 1))
-    monkeypatch.setattr(drive, "make_confirm_runs", lambda *_: None)
+    monkeypatch.setattr(drive, "confirm_sources", lambda *_: [])
 
     def score(name: str, _stage: Any, _sweep: Any, _journal: Any, placement: Placement) -> dict[str, Any]:
         calls.append((name, placement))
-        return {}
+        return {"race_ended_by": None}
 
     monkeypatch.setattr(drive, "run_stage_on_gpu", score)
     driver: Any = drive.SweepDriver(make_sweep(tmp_path), Mock(), Mock(), {"warnings": []}, Mock())

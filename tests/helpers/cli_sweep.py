@@ -37,7 +37,7 @@ SWEEP: dict[str, Any] = {
     },
     "scheduler": {"reduction_factor": 2},
     "budget": {"trials": 5},
-    "confirm": {"top": 1, "seeds": 1},
+    "confirm": {"candidates": 1, "repeats": 1},
     "resources": {"max_concurrent": 1},
     "registry": {"model": "small"},
 }

@@ -21,7 +21,7 @@ from reid_tune.journal.state import RunState
 from reid_tune.search.asha import Rungs
 from reid_tune.search_space.load import SweepConfig
 from reid_tune.sweep.plan import make_plan
-from reid_tune.sweep.stages.confirm import choose_winner, make_confirm_runs
+from reid_tune.sweep.stages.confirm import RepeatLimit, choose_winner, confirm_sources
 from reid_tune.sweep.stages.preflight import PreflightResult
 from reid_tune.sweep.stages.refit import find_finalists, make_refit_runs
 from reid_tune.sweep.stages.rerank import choose_settings, chosen_setting
@@ -132,7 +132,8 @@ def stage_result(sweep: SweepConfig, journal: Journal, stage: str) -> dict[str, 
             counts = {name: states.count(name) for name in ("finished", "paused", "stopped", "failed")}
             return counts | {"ended_by": search.end_reason(), "budget": sweep.file.budget.model_dump(mode="json")}
         case "confirm":
-            drive(make_confirm_runs(sweep, journal))
+            for source in confirm_sources(sweep, journal, RepeatLimit(journal)):
+                drive(source)
             return choose_winner(sweep, journal)
         case "rerank":
             return choose_settings(sweep, journal)

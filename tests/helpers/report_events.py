@@ -25,12 +25,15 @@ NOISE = {"mean": 0.01, "low": -0.01, "high": 0.03, "repeats": 2}
 PLAN = {"rungs": [2], "hours": 0.1, "stages": {"confirm": {"runs": 4}, "refit": {"runs": 2}}}
 CONFIRM = {
     "winner": 2,
-    "best": 2,
+    "selected": 2,
     "repeats": 2,
     "trials": [
-        {"number": 0, "values": [0.25, 0.5], "mean": 0.375, "best_against_it": GAIN, "against_trial0": None},
-        {"number": 2, "values": [0.375, 0.625], "mean": 0.5, "best_against_it": None, "against_trial0": GAIN},
+        {"number": 0, "values": [0.25, 0.5], "mean": 0.375, "against_trial0": None},
+        {"number": 2, "values": [0.375, 0.625], "mean": 0.5, "against_trial0": GAIN},
     ],
+    "race": [{"number": 2, "values": [0.5]}, {"number": 1, "values": [0.25]}],
+    "rounds": 1,
+    "race_ended_by": None,
     "failed": [],
 }
 RERANK = {"settings": 36, "winner": {"setting": {"k1": 6, "k2": 3, "lambda_value": 0.25}, "plain": 0.5, "mAP": 0.625}}
@@ -45,10 +48,10 @@ TEST["winner"]["against_trial0"] = {"plain": dict.fromkeys(("mAP", "mINP", "Rank
 REGISTERED = {"model": "m", "version": 2, "alias": "champion", "reason": "no other version had the alias"}
 
 
-def with_tie(winner: int, **changes: Any) -> dict[str, Any]:
-    """A result of `confirm` whose best is trial 2, with trial 1 within its noise."""
-    close = {"number": 1, "values": [0.375, 0.5], "mean": 0.4375, "best_against_it": NOISE, "against_trial0": NOISE}
-    return CONFIRM | {"winner": winner, "trials": [*CONFIRM["trials"], close]} | changes  # type: ignore[misc]
+def compared(difference: dict[str, Any], winner: int = 2, **changes: Any) -> dict[str, Any]:
+    """A result of `confirm` with another difference of trial 2 to trial 0."""
+    baseline, selected = CONFIRM["trials"]  # type: ignore[misc]
+    return CONFIRM | {"winner": winner, "trials": [baseline, selected | {"against_trial0": difference}]} | changes
 
 
 def timed(models: dict[str, Any]) -> dict[str, Any]:

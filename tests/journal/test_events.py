@@ -57,7 +57,7 @@ def test_an_event_is_read_as_it_was_written(record: type[Event], data: st.DataOb
 
 def line_of(record: type[Event], **changes: Any) -> bytes:
     """The line of an event with the simplest values; `...` drops a field."""
-    simplest = {str: "", int: 0, float: 0.0, bool: False, str | None: None, list[str]: []}
+    simplest = {str: "", int: 0, float: 0.0, bool: False, str | None: None, int | None: None, list[str]: []}
     hints = get_type_hints(record)
     values = {name: simplest.get(hints[name], {}) for name in (item.name for item in fields(record))}
     if "state" in values or "status" in values:

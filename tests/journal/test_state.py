@@ -8,6 +8,7 @@ from reid_tune.errors import InputError
 from reid_tune.journal.event_log import EVENTS, read_events
 from reid_tune.journal.events import (
     ArtifactWritten,
+    CandidateSelected,
     EpochReported,
     Event,
     RunEnded,
@@ -26,7 +27,7 @@ from ..helpers.events import attempt_started, driver_started, sweep_header
 RUNS = st.sampled_from(["trials/0000", "trials/0001", "trials/0002", "refit/winner"])
 VALUES = st.floats(0, 1) | st.none() | st.tuples(st.integers(), st.integers())
 PARAMETERS = st.dictionaries(st.sampled_from(["lr", "steps"]), VALUES)
-STAGE = st.sampled_from(["search", "refit"])
+STAGE = st.sampled_from(["search", "confirm", "refit"])
 EVENT = st.one_of(
     st.builds(RunSuggested, run=RUNS, parameters=PARAMETERS, request=st.sampled_from([None, "request"])),
     st.builds(attempt_started, run=RUNS, attempt=st.integers(1, 3)),
@@ -36,6 +37,7 @@ EVENT = st.one_of(
     st.builds(RunPaused, run=RUNS, epoch=st.just(2), reason=st.text(), limit=st.sampled_from(["", "hours"])),
     st.builds(StageStarted, stage=STAGE),
     st.builds(StageDone, stage=STAGE, result=st.dictionaries(st.just("rungs"), VALUES)),
+    st.builds(CandidateSelected, trial=st.none() | st.integers(0, 2), rounds=st.just(1)),
     st.builds(StagesReopened, stages=st.lists(STAGE), runs=st.lists(RUNS)),
     st.builds(driver_started, environment=PARAMETERS),
     st.builds(ArtifactWritten, run=RUNS, path=st.just("a.png"), folder=st.just("")),

@@ -104,8 +104,8 @@ def test_a_finished_sweep_with_failures_and_stopped_trials(tmp_path: Path) -> No
 
     for part in (
         "Winner against trial 0",
-        f"trial {best.number}, mean mAP of 3 repeats {100 * won['mean']:.1f} %",
-        f"trial 0, mean mAP of 3 repeats {100 * zero['mean']:.1f} %",
+        f"trial {best.number}, mean mAP of 5 repeats {100 * won['mean']:.1f} %",
+        f"trial 0, mean mAP of 5 repeats {100 * zero['mean']:.1f} %",
         f"{100 * won['against_trial0']['mean']:+.1f} points",
         f"{100 * won['against_trial0']['low']:+.1f} .. {100 * won['against_trial0']['high']:+.1f}",
         explain_winner(confirmed, []),

@@ -14,6 +14,7 @@ from reid_tune.journal.event_log import read_events
 from reid_tune.journal.events import (
     KINDS,
     ArtifactWritten,
+    CandidateSelected,
     DriverEnded,
     EpochReported,
     Event,
@@ -95,6 +96,7 @@ UNCHANGING = {
     "started": WorkerStarted(run="trials/0000"),
     "retry": RunRetried(run="trials/0000", failure="lost_worker", reason="it died"),
     "report": EpochReported(run="trials/0000", epoch=1, metrics={"mAP": 0.5}),
+    "selected": CandidateSelected(rounds=1, trial=2),
     "artifact": ArtifactWritten(path="report.html", folder=""),
     "test_evaluated": TestSetEvaluated(uid="1", data={"test folders": "abc"}),
 }

@@ -8,20 +8,17 @@ from reid_tune.journal.stages import Stage
 from reid_tune.journal.state import replay
 from reid_tune.report.formatting import format_spent
 from reid_tune.report.plan_sentences import data_sentences, plan_sentences
-from reid_tune.report.sentences import (
-    explain_winner,
-    report_sentences,
-    search_end_sentence,
-    seed_sentences,
-    tied_candidates,
-)
+from reid_tune.report.sentences import explain_winner, report_sentences, search_end_sentence, seed_sentences
 
-from ..helpers.report_events import CONFIRM, TEST, events, with_tie
+from ..helpers.report_events import CONFIRM, LEVEL, NOISE, TEST, compared, events
 
 FOLDER = Path("runs/s")
 
-FEW = " 2 repeats show little of how much trainings differ by chance, so the interval is wide."
-PROVEN = "Trial 2 has the best mean and is proven better than trial 0: +12.5 (+6.2 .. +18.8) points."
+FEW = (
+    " With 2 repeats the interval reaches 12.7 standard errors to each side, with 5 it would be 2.8: only a large gain "
+    "can be proven."
+)
+PROVEN = "Trial 2 is better than trial 0: +12.5 (+6.2 .. +18.8) points in 2 repeats."
 
 
 def test_all_that_a_whole_sweep_says() -> None:
@@ -71,28 +68,52 @@ def test_several_refits_tell_what_a_seed_is_worth() -> None:
     assert seed_sentences(state) == ["2 refits of the winner by seed: mAP 37.5 %, standard deviation 12.5"]
 
 
-def test_why_the_winner_has_won() -> None:
-    assert tied_candidates(CONFIRM) == [2] and tied_candidates(with_tie(1)) == [2, 1]
+def test_a_proven_gain_is_claimed() -> None:
     assert explain_winner(CONFIRM, []) == PROVEN + FEW
-    assert explain_winner(with_tie(1, failed=[3, 4]), ["gflops"]) == (
-        "Trial 2 has the best mean, but trial 1 costs less (gflops) and is expected to lose less than confirm.margin, "
-        "but it is not proven better than trial 0: +1.0 (-1.0 .. +3.0) points. "
-        "Excluded because a repeat failed: trials 3 and 4." + FEW
-    )
-    short = CONFIRM | {"ended_by": "hours", "budget": {"hours": 3.5}}
-    assert "points. budget.hours = 3.5 does not reach for more than 2 repeats of each." in explain_winner(short, [])
-    only_baseline = CONFIRM | {"winner": 0, "best": 0, "trials": CONFIRM["trials"][:1]}  # type: ignore[index]
-    assert explain_winner(only_baseline, []) == "Trial 0 has the best mean." + FEW
+    assert explain_winner(CONFIRM | {"repeats": 5}, []) == PROVEN.replace("2 repeats", "5 repeats")
+
+
+@pytest.mark.parametrize(
+    ("winner", "difference", "reason"),
+    [
+        (2, NOISE, "+1.0 (-1.0 .. +3.0) points in 2 repeats. Trial 2 wins by its mean."),
+        (0, LEVEL, "+0.0 (-12.5 .. +12.5) points in 2 repeats. Trial 0 wins by its mean."),
+        (0, NOISE, "Trial 0 wins because it costs less (gflops) and is expected to lose at most confirm.margin."),
+        (2, LEVEL, "Trial 2 wins because it costs less (gflops) and is expected to lose at most confirm.margin."),
+    ],
+)
+def test_a_gain_that_is_not_proven_is_not_claimed(winner: int, difference: dict[str, Any], reason: str) -> None:
+    sentence = explain_winner(compared(difference, winner), ["gflops"])
+    assert sentence.startswith("Trial 2 is not proven better than trial 0: ")
+    assert sentence.endswith(reason + FEW)
 
 
 def test_one_repeat_has_no_interval_and_proves_nothing() -> None:
     difference = {"mean": 0.125, "low": None, "high": None, "repeats": 1}
-    row = CONFIRM["trials"][1] | {"against_trial0": difference}  # type: ignore[index]
-    one = CONFIRM | {"repeats": 1, "trials": [CONFIRM["trials"][0], row]}  # type: ignore[index]
-    assert explain_winner(one, []) == (
-        "Trial 2 has the best mean, but it is not proven better than trial 0: +12.5 (no interval) points. "
+    assert explain_winner(compared(difference, repeats=1), []) == (
+        "Trial 2 is not proven better than trial 0: +12.5 (no interval) points in 1 repeat. Trial 2 wins by its mean. "
         "One repeat does not show how much trainings differ by chance: it has no interval and proves nothing."
     )
+
+
+def test_a_trial_without_another_one_wins_without_a_comparison() -> None:
+    baseline, selected = CONFIRM["trials"]  # type: ignore[misc]
+    alone = CONFIRM | {"repeats": 5, "trials": [selected | {"against_trial0": None}], "failed": [0]}
+    assert explain_winner(alone, []) == (
+        "Trial 2 wins without a comparison, as trial 0 has no complete repeats. "
+        "Excluded because a repeat failed: trial 0."
+    )
+    only_baseline = CONFIRM | {"repeats": 5, "winner": 0, "trials": [baseline]}
+    assert explain_winner(only_baseline, []) == (
+        "Trial 0 wins without a comparison, as no other trial has complete repeats."
+    )
+
+
+def test_a_budget_that_ended_race_or_repeats_is_named() -> None:
+    budget = {"ended_by": "hours", "budget": {"hours": 3.5}}
+    assert explain_winner(CONFIRM | budget, []).endswith("budget.hours = 3.5 does not reach for more repeats." + FEW)
+    race = explain_winner(CONFIRM | budget | {"race_ended_by": "hours"}, [])
+    assert race.endswith("budget.hours = 3.5 ended the race of the candidates after 1 round." + FEW)
 
 
 def plan(**probe: float) -> dict[str, Any]:

@@ -26,8 +26,9 @@ def test_the_repeats_of_the_best() -> None:
     assert confirm_table(replay(events("search"))) is None
     table = confirm_table(replay(events()))
     assert table is not None and rows(table) == [
-        ["2", "50.0", "37.5 62.5", "+12.5 (+6.2 .. +18.8)", ""],
-        ["0 (spec)", "37.5", "25.0 50.0", "", "+12.5 (+6.2 .. +18.8)"],
+        ["2", "50.0", "37.5 62.5", "+12.5 (+6.2 .. +18.8)", "50.0"],
+        ["0 (spec)", "37.5", "25.0 50.0", "", ""],
+        ["1", "", "", "", "25.0"],
     ]
 
 

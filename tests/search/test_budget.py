@@ -35,23 +35,24 @@ TIMING = EpochTiming(start=HOUR / 2, epoch=HOUR)  # a trial of 6 epochs takes 6.
 
 
 def test_what_the_later_stages_need(tmp_path: Path) -> None:
-    sections: dict[str, Any] = {"confirm": {"top": 2, "seeds": 5}, "refit": {"seeds": 2}}
+    sections: dict[str, Any] = {"confirm": {"candidates": 3, "repeats": 4}, "refit": {"seeds": 2}}
     sweep = make_sweep(tmp_path, **sections, resources={"workers": 1, "refit_workers": 2})
     later = estimate_later_stages(
         sweep,
-        [FullLength(TIMING, EPOCHS)] * 3,
+        [FullLength(TIMING, EPOCHS)] * 4,
         StageResources(ResourceRequest(2, 1), 4),
         StageResources(ResourceRequest(4, 2), 3),
     )
-    assert (later["confirm"].runs, later["confirm"].epochs) == (15, 90)
-    assert later["confirm"].cost == Cost(hours=4 * 6.5, gpu_hours=15 * 6.5, cpu_hours=15 * 13)
+    runs = 3 + 2 + 2 * 4  # two rounds of the race, and four repeats of two trials; four runs at once
+    assert (later["confirm"].runs, later["confirm"].epochs) == (runs, 6 * runs)
+    assert later["confirm"].cost == Cost(hours=4 * 6.5, gpu_hours=runs * 6.5, cpu_hours=runs * 13)
     refit = 0.5 + 6 / 0.8 / 2  # with the fifth that was held out, on two workers
     assert (later["refit"].runs, later["refit"].epochs) == (4, 24)
     assert later["refit"].cost == Cost(hours=2 * refit, gpu_hours=4 * 2 * refit, cpu_hours=4 * 4 * refit)
 
 
 def test_one_trial_is_confirmed_and_refitted_alone(tmp_path: Path) -> None:
-    sweep = make_sweep(tmp_path, budget={"trials": 1}, confirm={"seeds": 2})
+    sweep = make_sweep(tmp_path, budget={"trials": 1}, confirm={"repeats": 2})
     later = estimate_later_stages(
         sweep, [FullLength(TIMING, EPOCHS)], StageResources(ResourceRequest(), 1), StageResources(ResourceRequest(), 1)
     )
@@ -68,7 +69,7 @@ class Play:
         folder: Path,
         at_once: int = 2,
         gpus: float = 0,
-        confirm: Mapping[str, int] = {"top": 1, "seeds": 1},
+        confirm: Mapping[str, int] = {"candidates": 1, "repeats": 1},
         **budget: Any,
     ) -> None:
         sweep = make_sweep(folder, budget={"trials": 100, **budget}, confirm=dict(confirm))
@@ -196,7 +197,7 @@ def test_candidates_are_selected_only_with_a_limit_and_after_the_end_of_a_trial(
         assert select.call_count == expected
 
 
-def test_a_repeat_needs_the_budget_for_all_candidates_and_for_the_refits(tmp_path: Path) -> None:
+def test_a_repeat_needs_the_budget_for_all_of_its_trials_and_for_the_refits(tmp_path: Path) -> None:
     needed = 2 * 6.5 + 2 * (0.5 + 6 / 0.8)
     play = Play(tmp_path, at_once=1, cpu_hours=2 * (13 + needed) + 0.1)
     for number in range(2):
@@ -222,7 +223,7 @@ def test_trial_0_begins_whatever_the_budget_is(tmp_path: Path) -> None:
 def test_the_search_spends_all_but_what_the_later_stages_need(
     tmp_path: Path, unit: str, limit: float, an_hour: float, seed: int
 ) -> None:
-    play = Play(tmp_path, at_once=3, gpus=0.5, confirm={"top": 3, "seeds": 3}, **{unit: limit})
+    play = Play(tmp_path, at_once=3, gpus=0.5, confirm={"candidates": 3, "repeats": 3}, **{unit: limit})
     rng, lengths = random.Random(seed), dict[int, int]()
 
     def running() -> list[int]:

@@ -34,7 +34,7 @@ RERANKED = {
 
 
 def test_a_killed_sweep_ends_as_an_undisturbed_one(tmp_path: Path) -> None:
-    changes = {"confirm": {"top": 1, "seeds": 2}, "space": RERANKED}
+    changes = {"confirm": {"candidates": 1, "repeats": 2}, "space": RERANKED}
     calm, rough = Bench(tmp_path / "calm", **changes), Bench(tmp_path / "rough", **changes)
     # Each counts its own evaluations of the test set.
     rough.environment["XDG_STATE_HOME"] = str(tmp_path / "state")

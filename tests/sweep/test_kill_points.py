@@ -81,7 +81,7 @@ def no_store(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def make(folder: Path, **values: Any) -> SweepConfig:
-    return make_sweep(folder, **({"budget": {"trials": TRIALS}, "confirm": {"top": 2, "seeds": 2}} | values))
+    return make_sweep(folder, **({"budget": {"trials": TRIALS}, "confirm": {"candidates": 2, "repeats": 2}} | values))
 
 
 def run(sweep: SweepConfig) -> list[Event]:

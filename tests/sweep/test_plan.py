@@ -70,7 +70,7 @@ def make(folder: Path, gpus: float = 0, **sections: Any) -> dict[str, Any]:
 
 
 def test_the_plan_without_a_scheduler(tmp_path: Path) -> None:
-    sections: dict[str, Any] = {"confirm": {"top": 1, "seeds": 2}, "budget": {"trials": 9}}
+    sections: dict[str, Any] = {"confirm": {"candidates": 1, "repeats": 2}, "budget": {"trials": 9}}
     found = make(tmp_path, **sections)
     seconds = 36 + EPOCHS * (20 * 1.5 + 12)
     refit = 36 + EPOCHS * (20 * 1.5 + 12) / 0.8

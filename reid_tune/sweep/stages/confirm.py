@@ -1,6 +1,6 @@
-"""Confirm: train the best trials and trial 0 again with other seeds and validation splits, and choose the winner."""
+"""Confirm: select a trial by a race on new seeds and validation splits, and compare it with trial 0 on further ones."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,54 +16,90 @@ from reid_tune.evaluation.features import read_features
 from reid_tune.evaluation.score import score
 from reid_tune.execution.fixed_runs import FixedRuns, features_file
 from reid_tune.execution.run_source import ONE_CPU, ResourceRequest
+from reid_tune.journal.events import CandidateSelected
 from reid_tune.journal.journal import Journal
-from reid_tune.journal.state import RunState, confirm_run, repeat_number
+from reid_tune.journal.state import RunState, confirm_run, repeat_number, trial_run
 from reid_tune.search.budget import BudgetTracker
-from reid_tune.search.candidates import select_candidates
+from reid_tune.search.race import find_baseline, first_proof_repeat, replay_race
 from reid_tune.search_space.load import SweepConfig
 
-__all__ = ["Candidate", "RepeatLimit", "choose_winner", "make_confirm_runs"]
+__all__ = ["RepeatLimit", "choose_winner", "confirm_sources"]
 
 
 class RepeatLimit:
-    """Tells which repeats the budget allows, so that all candidates have the same repeats, and at least the first.
+    """Tells whether the budget allows repeats, so that the trials that are compared have the same ones.
 
     Args:
-        sweep: Sweep with the budget.
         journal: Event log and state.
-        budget_tracker: Tracker of the sweep's budget.
+        budget_tracker: Tracker of the sweep's budget; None without a budget.
 
     Attributes:
-        ended_by: Key of `budget` that has ended the repeats, None while none has.
+        ended_by: Key of `budget` that has refused repeats last, None while none has.
     """
 
-    def __init__(self, sweep: SweepConfig, journal: Journal, budget_tracker: BudgetTracker) -> None:
-        self.sweep, self.journal, self.budget_tracker = sweep, journal, budget_tracker
+    def __init__(self, journal: Journal, budget_tracker: BudgetTracker | None = None) -> None:
+        self.journal, self.budget_tracker = journal, budget_tracker
         self.ended_by: str | None = None
 
-    def __call__(self, run: str) -> bool:
-        """Return whether a repeat may begin: the first ones, and others if the budget allows them to all candidates."""
-        repeat, candidates = repeat_number(run), select_candidates(self.sweep, self.journal.state)
-        if repeat == 1 or any(confirm_run(trial.number, repeat) in self.journal.state.runs for trial in candidates):
+    def allows(self, repeat: int, trials: Sequence[RunState], reserved: Sequence[RunState] = ()) -> bool:
+        """Return whether a repeat of some trials may begin; one that some of them have begun always may.
+
+        Args:
+            repeat: Number of the repeat.
+            trials: Trials that are repeated.
+            reserved: Trials that must have another repeat after that.
+        """
+        has_begun = any(confirm_run(trial.number, repeat) in self.journal.state.runs for trial in trials)
+        if self.budget_tracker is None or has_begun:
             return True
-        self.ended_by = self.budget_tracker.next_repeat_limit(candidates)
+        self.ended_by = self.budget_tracker.next_repeat_limit([*trials, *reserved])
         return self.ended_by is None
 
 
-def make_confirm_runs(
-    sweep: SweepConfig,
-    journal: Journal,
-    resources: ResourceRequest = ONE_CPU,
-    may_begin: Callable[[str], bool] = lambda _: True,
-) -> FixedRuns:
-    """Return the repeats: the j-th of every candidate has the spec's training seed + j and validation seed + j.
+def confirm_sources(
+    sweep: SweepConfig, journal: Journal, limit: RepeatLimit, resources: ResourceRequest = ONE_CPU
+) -> Iterator[FixedRuns]:
+    """Yield the rounds of the race, and then the repeats of the selected trial and of trial 0, to be run in turn.
+
+    The j-th repeat of a trial has the spec's training seed + j and validation seed + j. Those after the race have
+    numbers that no candidate of the race may have.
 
     Args:
-        sweep: Sweep of the candidates.
-        journal: Event log and state after the search.
+        sweep: Sweep after the search.
+        journal: Event log and state; the end of the race is recorded there.
+        limit: Limit of the budget.
         resources: Resources of each repeat.
-        may_begin: Function that tells whether a repeat may begin, see `RepeatLimit`.
     """
+    while journal.state.selection is None:
+        race = replay_race(sweep, journal.state)
+        baseline, repeat = find_baseline(journal.state), race.rounds + 1
+        proven = [trial for trial in (baseline, race.selected) if trial]
+        if len(race.contestants) > 1 and limit.allows(repeat, race.contestants, proven):
+            yield _repeats(sweep, journal, race.contestants, [repeat], resources)
+        else:
+            ended_by = limit.ended_by if len(race.contestants) > 1 else None
+            number = race.selected.number if race.selected else None
+            journal.emit(CandidateSelected(trial=number, rounds=race.rounds, ended_by=ended_by))
+    limit.ended_by = None
+    first, trials = first_proof_repeat(sweep), _compared_trials(journal)
+    yield _repeats(
+        sweep,
+        journal,
+        trials,
+        range(first, first + sweep.file.confirm.repeats),
+        resources,
+        lambda run: repeat_number(run) == first or limit.allows(repeat_number(run), trials),
+    )
+
+
+def _repeats(
+    sweep: SweepConfig,
+    journal: Journal,
+    trials: Sequence[RunState],
+    repeats: Sequence[int],
+    resources: ResourceRequest,
+    may_begin: Callable[[str], bool] = lambda _: True,
+) -> FixedRuns:
     train_seed, validation_seed = sweep.experiment.train.seed, sweep.experiment.dataset.validation_seed
     runs = {
         confirm_run(trial.number, repeat): {
@@ -71,15 +107,24 @@ def make_confirm_runs(
             "train.seed": train_seed + repeat,
             "dataset.validation_seed": validation_seed + repeat,
         }
-        for repeat in range(1, sweep.file.confirm.seeds + 1)
-        for trial in select_candidates(sweep, journal.state)
+        for repeat in repeats
+        for trial in trials
     }
     return FixedRuns(sweep, journal, runs, resources, keep_features=True, may_begin=may_begin)
 
 
+def _compared_trials(journal: Journal) -> list[RunState]:
+    """Return trial 0, if it has reached its last epoch, and the selected trial, if there is one."""
+    selection = journal.state.selection
+    assert selection is not None
+    baseline = find_baseline(journal.state)
+    selected = None if selection.trial is None else journal.state.runs[trial_run(selection.trial)]
+    return [trial for trial in (baseline, selected) if trial]
+
+
 @dataclass(frozen=True)
-class Candidate:
-    """A trial with its repeats.
+class ComparedTrial:
+    """A trial with its repeats after the race.
 
     Attributes:
         trial: State of the trial.
@@ -104,75 +149,73 @@ class Candidate:
         """Metric of each repeat."""
         return [float(np.mean(values)) for values, _ in self.per_query]
 
-    def difference_to(self, other: "Candidate") -> Difference:
-        """Return the paired difference to another candidate on the same splits, above 0 if this one is better."""
+    def difference_to(self, other: "ComparedTrial") -> Difference:
+        """Return the paired difference to another trial on the same splits, above 0 if this one is better."""
         pairs = zip(self.per_query, other.per_query, strict=True)
         return mean_difference([(values - other_values, ids) for (values, ids), (other_values, _) in pairs])
 
 
 def choose_winner(sweep: SweepConfig, journal: Journal) -> dict[str, Any]:
-    """Choose the winner: the best mean, or with cost objectives a cheaper candidate that loses little, see `choose`.
+    """Choose the winner of the selected trial and trial 0 by the repeats after the race, see `choose`.
 
-    A candidate that failed in a repeat is excluded. A gain over trial 0 is claimed only where the interval of
-    `mean_difference` says so.
+    The two are compared once. A trial that failed in a repeat is excluded.
 
     Returns:
         Result of the stage, as plain data.
 
     Raises:
-        RunFailedError: no candidate finished all its repeats.
+        RunFailedError: neither finished all its repeats.
     """
-    trials = select_candidates(sweep, journal.state)
+    selection, first = journal.state.selection, first_proof_repeat(sweep)
+    assert selection is not None
+    pair = _compared_trials(journal)
     repeats = [
         repeat
-        for repeat in range(1, sweep.file.confirm.seeds + 1)
-        if all(confirm_run(trial.number, repeat) in journal.state.runs for trial in trials)
+        for repeat in range(first, first + sweep.file.confirm.repeats)
+        if all(confirm_run(trial.number, repeat) in journal.state.runs for trial in pair)
     ]
-    candidates = [_candidate(sweep, journal, trial, repeats) for trial in trials]
-    complete = [candidate for candidate in candidates if len(candidate.runs) == len(repeats)]
+    trials = [_compared_trial(sweep, journal, trial, repeats) for trial in pair]
+    complete = [trial for trial in trials if len(trial.runs) == len(repeats)]
     if not complete:
         raise RunFailedError("no trial finished all its repeats; their logs are in confirm/.")
-    best = max(complete, key=lambda candidate: (mean(candidate.values), -candidate.trial.number))
-    leads = {candidate.trial.number: best.difference_to(candidate) for candidate in complete if candidate is not best}
-    costs = [_costs(sweep, candidate) for candidate in complete]
-    values = np.array([candidate.values for candidate in complete])
+    costs = [[compared.trial.costs[name] for name in sweep.file.costs] for compared in complete]
+    values = np.array([compared.values for compared in complete])
     winner = complete[choose(values, costs, sweep.file.confirm.margin / 100)]
-    baseline = next((candidate for candidate in complete if candidate.trial.number == 0), None)
+    difference = complete[1].difference_to(complete[0]) if len(complete) == 2 else None
+    race = replay_race(sweep, journal.state).scores
     return {
         "winner": winner.trial.number,
-        "best": best.trial.number,
+        "selected": selection.trial,
         "repeats": len(repeats),
-        "trials": [_row(candidate, leads.get(candidate.trial.number), baseline) for candidate in complete],
-        "failed": [candidate.trial.number for candidate in candidates if candidate not in complete],
+        "trials": [_row(trial, difference if trial.trial.number else None) for trial in complete],
+        "race": [{"number": number, "values": list(race[number])} for number in sorted(race, key=_by_result(race))],
+        "rounds": selection.rounds,
+        "race_ended_by": selection.ended_by,
+        "failed": [compared.trial.number for compared in trials if compared not in complete],
     }
 
 
-def _costs(sweep: SweepConfig, candidate: Candidate) -> list[float]:
-    return [candidate.trial.costs[name] for name in sweep.file.costs]
+def _by_result(race: Mapping[int, Sequence[float]]) -> Callable[[int], tuple[float, ...]]:
+    """Return the sort key of a trial in the race: more rounds first, then the higher mean."""
+    return lambda number: (-len(race[number]), -mean(race[number] or (0.0,)), number)
 
 
-def _candidate(sweep: SweepConfig, journal: Journal, trial: RunState, repeats: Sequence[int]) -> Candidate:
+def _compared_trial(sweep: SweepConfig, journal: Journal, trial: RunState, repeats: Sequence[int]) -> ComparedTrial:
     states = [journal.state.runs[confirm_run(trial.number, repeat)] for repeat in repeats]
     runs = tuple(run for run in states if run.state == "finished")
     files = tuple(features_file(journal.folder, run.name) for run in runs)
-    return Candidate(trial, runs, files, sweep.file.metric)
+    return ComparedTrial(trial, runs, files, sweep.file.metric)
 
 
-def _row(candidate: Candidate, lead: Difference | None, baseline: Candidate | None) -> dict[str, Any]:
-    values = candidate.values
-    against_baseline = None if baseline is None or candidate is baseline else candidate.difference_to(baseline)
+def _row(compared: ComparedTrial, difference: Difference | None) -> dict[str, Any]:
+    names = ("mAP", "mINP", "Rank-1", "Rank-5", "Rank-10")
+    values = compared.values
     return {
-        "number": candidate.trial.number,
-        "runs": [run.name for run in candidate.runs],
+        "number": compared.trial.number,
+        "runs": [run.name for run in compared.runs],
         "values": values,
         "mean": mean(values),
         "deviation": stdev(values) if len(values) > 1 else None,
-        **_means(candidate),
-        "best_against_it": lead.as_dict() if lead else None,
-        "against_trial0": against_baseline.as_dict() if against_baseline else None,
+        **{name: mean(run.last(name) or 0.0 for run in compared.runs) for name in names},
+        "against_trial0": difference.as_dict() if difference else None,
     }
-
-
-def _means(candidate: Candidate) -> Mapping[str, float]:
-    names = ("mAP", "mINP", "Rank-1", "Rank-5", "Rank-10")
-    return {name: mean(run.last(name) or 0.0 for run in candidate.runs) for name in names}

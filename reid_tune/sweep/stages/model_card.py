@@ -6,7 +6,7 @@ from typing import Any
 
 from reid_tune.deploy.parity import Parity
 from reid_tune.journal.state import SweepState
-from reid_tune.report.formatting import KIND_LABELS, format_interval, trial_label
+from reid_tune.report.formatting import KIND_LABELS, trial_label
 from reid_tune.report.markdown import escape_markdown
 from reid_tune.report.sentences import evaluation_count_sentences, explain_winner
 from reid_tune.tables import format_count, format_metric, format_percent
@@ -63,7 +63,6 @@ def _table(winner: dict[str, Any]) -> str:
 def _confirm_sentence(state: SweepState) -> str:
     result = state.stages["confirm"]
     row = next(row for row in result["trials"] if row["number"] == result["winner"])
-    against = f", against trial 0 {format_interval(row['against_trial0'])}" if row["against_trial0"] else ""
     mean = f"{state.metric} {format_percent(row['mean'])} %"
     repeats = format_count(result["repeats"], "repeat")
-    return f"Validation splits, mean of {repeats}: {mean}{against}. {explain_winner(result, state.costs)}"
+    return f"Validation splits, mean of {repeats}: {mean}. {explain_winner(result, state.costs)}"

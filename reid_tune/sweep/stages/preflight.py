@@ -18,6 +18,7 @@ from reid_tune.data.listing import POSSIBLE_IMAGES
 from reid_tune.errors import InputError, ReidTuneError, error_context
 from reid_tune.search.asha import NO_RUNGS, Rungs, rung_epochs, warmup_epochs
 from reid_tune.search.learned_trials import LearnedSweep, learned_sweeps
+from reid_tune.search.race import first_proof_repeat
 from reid_tune.search.space_check import SAMPLE_COUNT, validate_space
 from reid_tune.search.warm_start import InitialPoint, initial_points
 from reid_tune.search_space.load import SweepConfig
@@ -196,7 +197,8 @@ def _splits(sweep: SweepConfig, stages: Collection[str]) -> list[DataSplit]:
         folders = list_training_folders(experiment)
     if experiment.dataset.validation != "holdout":  # The same for all runs.
         return [load_given_validation(experiment, folders)]
-    for repeat in range(1 + (sweep.file.confirm.seeds if "confirm" in stages else 0)):
+    last_repeat = first_proof_repeat(sweep) + sweep.file.confirm.repeats - 1 if "confirm" in stages else 0
+    for repeat in range(1 + last_repeat):
         seed = experiment.dataset.validation_seed + repeat
         dataset = experiment.dataset.model_copy(update={"validation_seed": seed})
         subject = f"repeat {repeat} of confirm, with dataset.validation_seed = {seed}" if repeat else "the search"

@@ -15,7 +15,7 @@ from reid_tune.execution.fixed_runs import features_file
 from reid_tune.files import write_atomic
 from reid_tune.journal.events import ModelRegistered
 from reid_tune.journal.journal import Journal
-from reid_tune.journal.state import RunState, confirm_run
+from reid_tune.journal.state import RunState
 from reid_tune.search_space.load import SweepConfig
 from reid_tune.sweep.stages.export import onnx_path
 from reid_tune.sweep.stages.model_card import model_version_tags, render_model_card
@@ -81,8 +81,9 @@ def _repeats(sweep: SweepConfig, journal: Journal, winner: RunState) -> list[Hol
     """
     data = fingerprint(*sweep.experiment.dataset.train_folders)
     repeats = []
-    for number in range(1, journal.state.stages["confirm"]["repeats"] + 1):
-        run = journal.state.runs[confirm_run(winner.number, number)]
+    runs = {row["number"]: row["runs"] for row in journal.state.stages["confirm"]["trials"]}
+    for name in runs[winner.number]:
+        run = journal.state.runs[name]
         experiment = with_parameters(sweep.experiment, run.parameters, run.name)
         plain = score(read_features(features_file(journal.folder, run.name)))
         validation = load_split(experiment)

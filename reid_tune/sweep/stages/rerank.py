@@ -16,7 +16,6 @@ from reid_tune.evaluation.score import Score, score
 from reid_tune.execution.fixed_runs import features_file
 from reid_tune.execution.stage_task import scoring_device
 from reid_tune.journal.journal import Journal
-from reid_tune.journal.state import confirm_run
 from reid_tune.search_space.load import SweepConfig
 from reid_tune.sweep.stages.refit import find_finalists
 
@@ -57,10 +56,10 @@ def choose_settings(sweep: SweepConfig, journal: Journal) -> dict[str, Any]:
     settings = list_settings(sweep)
     if not settings:
         return {}
-    repeats = range(1, journal.state.stages["confirm"]["repeats"] + 1)
+    runs = {row["number"]: row["runs"] for row in journal.state.stages["confirm"]["trials"]}
     result: dict[str, Any] = {"settings": len(settings)}
     for name, trial in find_finalists(journal).items():
-        files = [features_file(journal.folder, confirm_run(trial.number, repeat)) for repeat in repeats]
+        files = [features_file(journal.folder, run) for run in runs[trial.number]]
         with deterministic_algorithms(sweep.experiment.train.deterministic):
             result[name] = _best_setting([read_features(file) for file in files], settings, scoring_device(sweep))
     return result

@@ -241,19 +241,19 @@ def test_a_validation_split_of_any_repeat_that_cannot_be_ranked_is_refused(
     subject = f"repeat {repeat} of confirm, with dataset.validation_seed = {seed + repeat}" if repeat else "the search"
     for until in ("search", "confirm", "export"):
         if repeat and until == "search":
-            assert plan(until, spec={"dataset": dataset}, space=RATE, confirm={"seeds": 2})
+            assert plan(until, spec={"dataset": dataset}, space=RATE, confirm={"candidates": 1, "repeats": 2})
             continue
         with pytest.raises(InputError, match=f"the validation split of {subject}: .*{reason}"):
-            plan(until, spec={"dataset": dataset}, space=RATE, confirm={"seeds": 2})
+            plan(until, spec={"dataset": dataset}, space=RATE, confirm={"candidates": 1, "repeats": 2})
 
 
 def test_a_repeat_with_too_few_identities_for_a_batch_is_refused(plan: Plan) -> None:
     base, repeat = (60 - held_out(60, seed, 0.2) for seed in (1, 2))
     assert base > repeat
     spec = {"dataset": {"batch_size": 2 * base, "num_instances": 2, "validation_seed": 1}}
-    assert plan("search", spec=spec, space=RATE, confirm={"seeds": 1})
+    assert plan("search", spec=spec, space=RATE, confirm={"candidates": 1, "repeats": 1})
     with pytest.raises(InputError, match=f"a validation split leaves {repeat} for training"):
-        plan("confirm", spec=spec, space=RATE, confirm={"seeds": 1})
+        plan("confirm", spec=spec, space=RATE, confirm={"candidates": 1, "repeats": 1})
 
 
 def test_an_unreadable_image_is_found(plan: Plan, tmp_path: Path) -> None:

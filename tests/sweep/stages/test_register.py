@@ -87,7 +87,9 @@ def registered(tmp_path_factory: pytest.TempPathFactory) -> Any:
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
         patch.setattr("reid_tune.sweep.stages.preflight.SAMPLE_COUNT", 50)
         patch.setattr("reid_tune.sweep.stages.test_set._draw", lambda *_: None)  # test_test_set.py tests the pictures
-        sweep = make_sweep(folder, tree, confirm={"seeds": 1}, registry={"model": "people", "alias": "best"})
+        sweep = make_sweep(
+            folder, tree, confirm={"candidates": 1, "repeats": 1}, registry={"model": "people", "alias": "best"}
+        )
         journal = Journal(sweep.folder)
         content = {"sweep": sweep.file.model_dump(mode="json"), "spec": sweep.experiment.parameters()}
         journal.emit(sweep_header(name="simulated", uid="uid", tracking_uri=tracking_uri(), **content))

@@ -15,7 +15,7 @@ from reid_tune.journal.events import StageDone
 from reid_tune.journal.journal import Journal
 from reid_tune.journal.state import confirm_run
 from reid_tune.sweep.stages import rerank
-from reid_tune.sweep.stages.confirm import choose_winner, make_confirm_runs
+from reid_tune.sweep.stages.confirm import RepeatLimit, choose_winner, confirm_sources
 from reid_tune.sweep.stages.rerank import choose_settings, chosen_setting, list_settings
 from reid_tune.training.devices import default_device
 
@@ -28,9 +28,10 @@ RERANKED = {"re_ranking.k1": {"int": [3, 5]}, "re_ranking.lambda_value": {"unifo
 
 
 def confirmed(folder: Path, **values: object) -> tuple[object, Journal]:
-    sweep = make_sweep(folder, confirm={"top": 1, "seeds": 2}, **values)
+    sweep = make_sweep(folder, confirm={"candidates": 1, "repeats": 2}, **values)
     journal = journal_with(folder / "x", sweep, [("finished", 0.1), ("finished", 0.4)])
-    drive(make_confirm_runs(sweep, journal))
+    for source in confirm_sources(sweep, journal, RepeatLimit(journal)):
+        drive(source)
     journal.emit(StageDone(stage="confirm", result=choose_winner(sweep, journal)))
     return sweep, journal
 
