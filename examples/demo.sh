@@ -5,6 +5,7 @@ set -eu
 reid-tune sweep search_spaces/quickstart.yaml --resume auto
 cat <<'NEXT'
 
+Two repeats in confirm keep the demo short: they prove large gains only (docs/evaluation.md).
 The winner is in MLflow as models:/reid-demo@champion.
 Its ONNX file is runs/quickstart/export/winner.onnx.
 View every trial:        .venv/bin/reid-tune ui

@@ -186,3 +186,18 @@ def test_the_parts_of_a_resume_are_timed(folder: Path) -> None:
     assert_names_the_machine(printed)
     total, log = (row(printed, name) for name in (r"all but Ray, 20 trials", "replay of the search"))
     assert number(total[0]) > number(total[1]) > number(log[1]) > 0
+
+
+def test_the_rule_of_confirm_is_calibrated_on_equal_models(folder: Path) -> None:
+    (table := folder / "table.txt").write_text(
+        "\n".join(f"{seed} {split} 0.{50 + seed + split} 40 10" for seed in range(5) for split in range(5))
+    )
+    printed = run("calibration.py", folder, "--table", str(table), without=())
+    for name in (
+        "table.txt: real trainings",
+        "null_trainings.json: real trainings",
+        "seeds 0.5 points, 150 identities",
+    ):
+        lines = [line for line in printed.splitlines() if line.startswith(f"│ {name} ")]
+        assert len(lines) == (3 if name.startswith("seeds") else 2)
+        assert all(0 <= number(cell) <= 100 for line in lines for cell in line.strip("│").split("│")[1:])

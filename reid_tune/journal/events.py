@@ -6,6 +6,7 @@ from typing import Any, Literal, get_args
 from reid_tune.journal.event_line import EventError, EventRecord, parse_line, to_line
 from reid_tune.journal.run_events import (
     AttemptStarted,
+    CandidateSelected,
     EndState,
     EpochReported,
     RunEnded,
@@ -153,22 +154,6 @@ class StagesReopened(EventRecord):
     kind = "reopened"
     stages: list[str]
     runs: list[str]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CandidateSelected(EventRecord):
-    """The race of the stage `confirm` has ended, and the comparison with trial 0 begins.
-
-    Attributes:
-        rounds: Number of rounds that all contestants have ended.
-        trial: Number of the trial that is compared with trial 0; None if there is none.
-        ended_by: Key of `budget` that did not allow a further round; None if it allowed all.
-    """
-
-    kind = "selected"
-    rounds: int
-    trial: int | None = None
-    ended_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""The events of one run of a sweep: a trial, a repeat of a trial, or a refit."""
+"""The events of the runs of a sweep: trials, repeats and refits, and the end of the race in `confirm`."""
 
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -7,6 +7,7 @@ from reid_tune.journal.event_line import EventRecord
 
 __all__ = [
     "AttemptStarted",
+    "CandidateSelected",
     "EndState",
     "EpochReported",
     "RunEnded",
@@ -143,6 +144,22 @@ class RunEnded(EventRecord):
     epoch: int
     reason: str = ""
     failure: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CandidateSelected(EventRecord):
+    """The race of the stage `confirm` has ended, and the comparison with trial 0 begins.
+
+    Attributes:
+        rounds: Number of rounds that all contestants have ended.
+        trial: Number of the trial that is compared with trial 0; None if there is none.
+        ended_by: Key of `budget` that did not allow a further round; None if it allowed all.
+    """
+
+    kind = "selected"
+    rounds: int
+    trial: int | None = None
+    ended_by: str | None = None
 
 
 RunEvent = RunSuggested | AttemptStarted | WorkerStarted | RunRetried | EpochReported | RunPaused | RunEnded

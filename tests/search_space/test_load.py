@@ -112,7 +112,7 @@ def test_paths_are_absolute_and_the_base_holds_out(tmp_path: Path, monkeypatch: 
         ({"resources": {"gpus_per_worker": 1.5}}, ["gpus_per_worker = 1.5: use 0, a fraction"]),
         ({"resources": {"gpus_per_worker": -1}}, ["gpus_per_worker = -1: use 0"]),
         ({"confirm": {"candidates": 0}}, ["confirm.candidates = 0", "greater than or equal to 1"]),
-        ({"confirm": {"seed": 3}}, ["unknown key confirm.seed; did you mean confirm.seeds?"]),
+        ({"confirm": {"repeat": 3}}, ["unknown key confirm.repeat; did you mean confirm.repeats?"]),
         ({"budget": {"trials": 3, "hours": 0}}, ["budget.hours = 0"]),
         ({"constraints": "x < 1"}, ["constraints = 'x < 1'", "should be a valid list"]),
         ({"constraints": [3]}, ["constraints.0 = 3", "should be a valid string"]),

@@ -118,7 +118,7 @@ def test_a_budget_that_does_not_reach_is_warned_of(tmp_path: Path) -> None:
     assert [line.split()[0] for line in lines] == ["budget.hours", "budget.gpu_hours", "budget.cpu_hours"]
     assert all("will end the search before its 9 trials" in line for line in lines)
     (line,) = make(tmp_path, budget={"trials": 9, "cpu_hours": 1})["warnings"]
-    assert line.startswith("budget.cpu_hours = 1 is too low for trial 0, confirm and refit, which need about 2.5")
+    assert line.startswith("budget.cpu_hours = 1 is too low for trial 0, confirm and refit, which need about 3.9")
 
 
 @pytest.mark.parametrize(

@@ -98,7 +98,7 @@ def test_the_small_sweep_is_the_sweep_but_for_epochs_trials_and_data(data: Path,
     assert [constraint.text for constraint in small.space.constraints] == constraints[1:]
     assert small.re_ranking.as_entries() == sweep.re_ranking.as_entries()
     assert {experiment.train.num_epochs for experiment in validate_space(small, 50).experiments} == {1}
-    assert (small.file.budget.trials, small.file.confirm.seeds, small.file.search.start_from) == (2, 1, ())
+    assert (small.file.budget.trials, small.file.confirm.repeats, small.file.search.start_from) == (2, 1, ())
     assert small.file.resources == sweep.file.resources and small.folder.is_relative_to(tmp_path / "small")
     differing = {
         key for key, value in small.experiment.parameters().items() if sweep.experiment.parameters()[key] != value

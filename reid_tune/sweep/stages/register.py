@@ -15,7 +15,7 @@ from reid_tune.execution.fixed_runs import features_file
 from reid_tune.files import write_atomic
 from reid_tune.journal.events import ModelRegistered
 from reid_tune.journal.journal import Journal
-from reid_tune.journal.state import RunState
+from reid_tune.journal.state import RunState, repeat_number
 from reid_tune.search_space.load import SweepConfig
 from reid_tune.sweep.stages.export import onnx_path
 from reid_tune.sweep.stages.model_card import model_version_tags, render_model_card
@@ -91,7 +91,7 @@ def _repeats(sweep: SweepConfig, journal: Journal, winner: RunState) -> list[Hol
             continue
         # Images of two training folders may have the same file name, but never the same identity.
         names = np.array([f"{record.identity}/{record.path.name}" for record in validation.query])
-        split = f"{data}/{_split_key(experiment, validation, number)}"
+        split = f"{data}/{_split_key(experiment, validation, repeat_number(name))}"
         repeats.append(HoldoutResult(split, names[plain.matched], plain.query_ids, plain.average_precision))
     return repeats
 

@@ -21,7 +21,7 @@ from reid_tune.demo import draw_demo_data
 from reid_tune.errors import InputError
 from reid_tune.evaluation.features import make_feature_set, write_features
 from reid_tune.execution.fixed_runs import features_file
-from reid_tune.journal.events import EpochReported, RunEnded, RunSuggested, StageDone
+from reid_tune.journal.events import CandidateSelected, EpochReported, RunEnded, RunSuggested, StageDone
 from reid_tune.journal.journal import Journal
 from reid_tune.journal.state import confirm_run, refit_run, trial_run
 from reid_tune.modeling.network import build_seeded_network
@@ -107,6 +107,7 @@ def registered(tmp_path_factory: pytest.TempPathFactory) -> Any:
             network = build_seeded_network(sweep.experiment.model, 8, seed=number)
             path = sweep.folder / refit_run(name) / "attempt-1" / LATEST
             save_checkpoint(path, Checkpoint(spec, 1, list(range(8)), [{"epoch": 1}], network.state_dict(), {}))
+        journal.emit(CandidateSelected(rounds=0, trial=1))
         for name, stage in {
             "confirm": choose_winner,
             "export": export_finalists,
@@ -144,9 +145,8 @@ def test_a_version_has_its_numbers_in_words_and_as_tags(registered: Any) -> None
     confirmed = state.stages["confirm"]["trials"][1]
     gain = 100 * confirmed["against_trial0"]["mean"]
     assert gain > 10
-    assert (
-        f"mean of 1 repeat: mAP {100 * confirmed['mean']:.1f} %, against trial 0 +{gain:.1f} (" in found["description"]
-    )
+    assert f"mean of 1 repeat: mAP {100 * confirmed['mean']:.1f} %." in found["description"]
+    assert f"not proven better than trial 0: +{gain:.1f} (no interval) points in 1 repeat." in found["description"]
     assert (
         "test folders: this test set has been evaluated 1 time by this user on this machine or by sweeps"
         in found["description"]

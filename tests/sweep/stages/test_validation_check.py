@@ -17,7 +17,7 @@ from reid_tune.modeling.network import build_seeded_network
 from reid_tune.search_space.load import SweepConfig
 from reid_tune.search_space.space import plain_values
 from reid_tune.sweep.smoke import make_small_sweep
-from reid_tune.sweep.stages.confirm import make_confirm_runs
+from reid_tune.sweep.stages.confirm import RepeatLimit, confirm_sources
 from reid_tune.sweep.stages.preflight import run_preflight
 from reid_tune.sweep.stages.validation_check import describe_validation, with_unseen_holdouts
 from reid_tune.tasks.split import write_split_lists
@@ -58,7 +58,7 @@ def sweep_of(folder: Path, data: Path, weights: Path | None, **values: Any) -> S
     }
     if weights:
         tree["model"] |= {"pretrained_model_path": str(weights), "pretrain_choice": "self"}
-    return make_sweep(folder, tree, confirm={"top": 1, "seeds": 3})
+    return make_sweep(folder, tree, confirm={"candidates": 1, "repeats": 3})
 
 
 def described(sweep: SweepConfig) -> list[str]:
@@ -140,7 +140,7 @@ def test_the_folder_that_a_spec_gives_validates_search_and_repeats(tmp_path: Pat
     assert sweep.experiment.dataset.validation == str(folder)
     assert run_preflight(sweep, STAGES).held_out_identities == len({r.identity for r in read(folder / "query")})
     journal = journal_with(tmp_path / "log", sweep, [("finished", 0.4), ("finished", 0.5)])
-    source = make_confirm_runs(sweep, journal)
+    source = next(confirm_sources(sweep, journal, RepeatLimit(journal)))
     queries, seeds = set(), set()
     for parameters in source.runs.values():
         experiment = with_parameters(sweep.experiment, parameters, "repeat")
