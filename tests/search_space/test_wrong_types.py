@@ -30,7 +30,7 @@ FILE: dict[str, Any] = {
     "scheduler": {"name": "asha", "grace_period": 2, "reduction_factor": 3},
     "budget": {"trials": 9, "hours": 1, "gpu_hours": 1, "cpu_hours": 1, "patience": {"min_gain": 0.3}},
     "target": {"mAP": 0.9, "Rank-1": 0.9},
-    "confirm": {"top": 1, "seeds": 1},
+    "confirm": {"candidates": 1, "repeats": 1, "margin": 0.5},
     "refit": {"seeds": 1},
     "resources": {"gpus_per_worker": 0.5, "custom": {"disk": 1.0}},
     "keep": 1,
