@@ -116,9 +116,7 @@ class Budget(Section):
 class Confirm(Section):
     candidates: int = Field(6, ge=1, description="Best trials of the race, in which one is selected.")
     repeats: int = Field(5, ge=1, description="Repeats of the selected trial and of trial 0, which compare the two.")
-    margin: float = Field(
-        0.5, ge=0, description="Points of the metric, in %, that a cheaper trial may be expected to lose and still win."
-    )
+    margin: float = Field(0.5, ge=0, description="Points of the metric that a cheaper trial may be expected to lose.")
 
 
 class Refit(Section):
