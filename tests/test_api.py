@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 import threading
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +41,10 @@ def test_trials_repeats_and_epochs_are_tables(finished: SweepConfig) -> None:
         assert (row["state"], row["epochs"], row["origin"]) == (run.state, run.epoch, run.origin)
         assert row["mAP"] == run.last("mAP") or run.last("mAP") is None
         assert row[RATE] == run.parameters.get(RATE, finished.space.base[RATE])
-    rows = {row["number"]: row for row in state.stages["confirm"]["trials"]}
-    assert sweep.repeats.groupby("trial").size().to_dict() == {
-        number: len(row["values"]) for number, row in rows.items()
-    }
+    counts: Counter[int] = Counter()
+    for row in [*state.stages["confirm"]["race"], *state.stages["confirm"]["trials"]]:
+        counts[row["number"]] += len(row["values"])
+    assert sweep.repeats.groupby("trial").size().to_dict() == counts
     assert list(sweep.repeats.columns) == ["trial", "repeat", "state", "epochs", "mAP", "hours"]
     curve = sweep.epochs.query("run == 'trials/0000'").set_index("epoch")["mAP"].to_dict()
     assert curve == {epoch: metrics["mAP"] for epoch, metrics in state.runs[trial_run(0)].epochs.items()}

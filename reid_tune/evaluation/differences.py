@@ -25,6 +25,10 @@ class Difference:
     high: float | None
     repeats: int
 
+    def __post_init__(self) -> None:
+        if (self.low is None) != (self.high is None):
+            raise ValueError(f"an interval has two bounds or none, but its bounds are {self.low} and {self.high}")
+
     @property
     def is_significant(self) -> bool:
         """Whether there is an interval, and all of it is above 0."""

@@ -395,6 +395,7 @@ def test_split(run: Run, refused: Callable[..., str], spec: Path) -> None:
             [
                 "dataset.query_dataset_dir=gone",
                 "dataset.validation_fraction=0.5",
+                "sweep.confirm.candidates=1",
                 "sweep.confirm.repeats=1",
                 "dataset.validation_seed=3",
             ],
