@@ -23,6 +23,7 @@ _EVENTS = (
     "driver_started",
     *chain.from_iterable((f"stage_started-{stage}", f"stage_done-{stage}") for stage in STAGES),
     *(f"{kind}-{run}" for run in _RUNS for kind in ("suggested", "attempt", "started", "report", "ended")),
+    "selected",
     "artifact",
     "test_evaluated",
     "registered",
