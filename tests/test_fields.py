@@ -376,6 +376,7 @@ ROWS: dict[str, Row] = {
     ),
     "model.with_flip_feature": Row(False, True, features),
     "model.label_smooth": Row(True, False),
+    "model.label_smoothing": Row(0.1, 0.3),
     "model.pretrain_hw_ratio": Row(
         2.0, 0.5, features, VIT | {"model.pretrained_model_path": "{vit}", "model.pretrain_choice": "self"}
     ),
@@ -429,6 +430,10 @@ ROWS: dict[str, Row] = {
     "train.validation_interval": Row(1, 2, base=HOLDOUT | {"train.num_epochs": 2}),
     "train.resume_training_checkpoint_path": Row(None, "{results}/nowhere.pth", outcome(trace)),
     "train.results_dir": Row("{results}/one", "{results}/other", files),
+    "train.identity_weight": Row(1.0, 0.25),
+    "train.triplet_weight": Row(1.0, 0.25),
+    "train.triplet_mining": Row("hard", "weighted"),
+    "train.triplet_distance": Row("euclidean", "cosine"),
     "train.clip_grad_norm": Row(0.0, 0.01, base=SGD),
     "train.precision": Row("fp32", "bf16"),
     "train.compile": Row(False, True, compiled),

@@ -7,7 +7,7 @@ from reid_tune.config.experiment import Experiment
 from reid_tune.config.model import has_backbone_always_loaded
 from reid_tune.config.tao_keys import inactive_reason, is_tao_key
 from reid_tune.config.train import OPTIMIZERS
-from reid_tune.config.unused_fields import has_triplet_loss, unused_fields
+from reid_tune.config.unused_fields import has_triplet_loss, has_triplet_margin, unused_fields
 from reid_tune.errors import InputError
 
 __all__ = [
@@ -66,6 +66,12 @@ def find_sampling_errors(experiment: Experiment) -> list[str]:
         errors.append(
             f"model.metric_loss_type = {model.metric_loss_type!r} does not match dataset.sampler = "
             f"{dataset.sampler!r}: set sampler to softmax_triplet."
+        )
+    margin = experiment.train.optim.triplet_loss_margin
+    if experiment.train.triplet_distance == "cosine" and margin >= 2 and has_triplet_margin(experiment):
+        errors.append(
+            f"train.optim.triplet_loss_margin = {margin:g} contradicts train.triplet_distance = 'cosine', whose "
+            "distances are at most 2: set the margin below 2, or model.no_margin: true."
         )
     if experiment.train.optim.name not in OPTIMIZERS:
         errors.append(

@@ -65,7 +65,10 @@ class Model(Section):
     with_flip_feature: bool = Field(
         False, description="Compute the embedding as feature(image) + feature(mirrored image)."
     )
-    label_smooth: bool = Field(True, description="Use label smoothing of 0.1 in the identity loss.")
+    label_smooth: bool = Field(True, description="Use label smoothing in the identity loss.")
+    label_smoothing: float = Field(
+        0.1, gt=0, lt=1, description="Probability that label smoothing spreads evenly over all identities."
+    )
     pretrain_hw_ratio: float = Field(
         2.0, gt=0, description="Height over width of the images that a ViT was pretrained on; 1 for ImageNet."
     )

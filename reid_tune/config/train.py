@@ -61,7 +61,7 @@ class Optim(Section):
     momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of the optimizer SGD.")
     center_loss_weight: float = Field(0.0005, gt=0, description="Weight of the center loss.")
     center_lr: float = Field(0.5, gt=0, description="Learning rate of the center loss's centers.")
-    triplet_loss_margin: float = Field(0.3, gt=0, description="Margin of the triplet loss, as a Euclidean distance.")
+    triplet_loss_margin: float = Field(0.3, gt=0, description="Margin of the triplet loss, in its distance.")
     large_fc_lr: bool = Field(False, description="Double the learning rate of the classifier.")
 
 
@@ -78,6 +78,22 @@ class Train(GpuSelection):
     resume_training_checkpoint_path: str | None = Field(None, description="Checkpoint to continue from.")
     results_dir: str | None = Field(
         None, description="Folder of the results; default `train` in the top-level results_dir."
+    )
+    identity_weight: float = Field(
+        1.0, gt=0, description="Weight of the identity loss; dataset.sampler decides whether it is used at all."
+    )
+    triplet_weight: float = Field(
+        1.0, gt=0, description="Weight of the triplet loss; dataset.sampler decides whether it is used at all."
+    )
+    triplet_mining: Literal["hard", "weighted"] = Field(
+        "hard",
+        description="Pairs of an anchor in the triplet loss. hard: its farthest positive and its nearest negative; "
+        "weighted: the mean of all its positives and of all its negatives, weighted by the softmax of the distance "
+        "and of the negative distance, always with the soft margin (AGW).",
+    )
+    triplet_distance: Literal["euclidean", "cosine"] = Field(
+        "euclidean",
+        description="Distance of the triplet loss: Euclidean between features as they are, or 1 - cosine, 0 to 2.",
     )
     clip_grad_norm: float = Field(0.0, ge=0, description="Maximum L2 norm of the gradient; 0 disables clipping.")
     precision: Literal["fp32", "bf16", "fp16"] = Field(

@@ -11,6 +11,7 @@ __all__ = [
     "UnusedField",
     "has_identity_loss",
     "has_triplet_loss",
+    "has_triplet_margin",
     "keys_with_conditions",
     "unused_fields",
 ]
@@ -59,12 +60,22 @@ def has_triplet_loss(experiment: Experiment) -> bool:
     return "triplet" in experiment.dataset.sampler and "triplet" in experiment.model.metric_loss_type
 
 
+def has_triplet_margin(experiment: Experiment) -> bool:
+    """Whether there is a triplet loss with a margin that is a number; otherwise its margin is soft."""
+    return has_triplet_loss(experiment) and experiment.train.triplet_mining == "hard" and not experiment.model.no_margin
+
+
 # Fields that the reference does not have. Its own fields do nothing there either, so a value of them is only named.
 _STRICT = {
     *(f"dataset.color_jitter.{name}" for name in ("brightness", "contrast", "saturation", "hue")),
     "dataset.validation_fraction",
     "dataset.validation_seed",
     "dataset.validation_unseen_by",
+    "model.label_smoothing",
+    "train.identity_weight",
+    "train.triplet_weight",
+    "train.triplet_mining",
+    "train.triplet_distance",
     "train.optim.plateau_patience",
 }
 
@@ -107,12 +118,26 @@ _RULES: tuple[tuple[str, Callable[[Experiment], bool], tuple[str, ...]], ...] = 
     (
         "sampler is triplet",
         has_identity_loss,
-        ("model.label_smooth", "model.dropout_rate", "train.optim.large_fc_lr"),
+        ("model.label_smooth", "model.dropout_rate", "train.optim.large_fc_lr", "train.identity_weight"),
     ),
-    ("there is no triplet loss", has_triplet_loss, ("model.no_margin",)),
     (
-        "no_margin is true or there is no triplet loss",
-        lambda e: has_triplet_loss(e) and not e.model.no_margin,
+        "label_smooth is false or there is no identity loss",
+        lambda e: e.model.label_smooth and has_identity_loss(e),
+        ("model.label_smoothing",),
+    ),
+    (
+        "there is no triplet loss",
+        has_triplet_loss,
+        ("model.no_margin", "train.triplet_weight", "train.triplet_mining", "train.triplet_distance"),
+    ),
+    (
+        "triplet_mining is weighted",
+        lambda e: e.train.triplet_mining == "hard" or not has_triplet_loss(e),
+        ("model.no_margin",),
+    ),
+    (
+        "the triplet loss has a soft margin or is not used",
+        has_triplet_margin,
         ("train.optim.triplet_loss_margin",),
     ),
     (

@@ -1,10 +1,16 @@
-"""Metric losses: batch-hard triplet loss and center loss."""
+"""Metric losses: triplet loss and center loss."""
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["CenterLoss", "batch_hard_triplet", "euclidean_distances"]
+__all__ = [
+    "CenterLoss",
+    "batch_hard_triplet",
+    "cosine_distances",
+    "euclidean_distances",
+    "weighted_triplet",
+]
 
 
 def euclidean_distances(features: Tensor) -> Tensor:
@@ -15,23 +21,54 @@ def euclidean_distances(features: Tensor) -> Tensor:
     return distances.clamp(min=1e-12).sqrt()
 
 
-def batch_hard_triplet(features: Tensor, labels: Tensor, margin: float | None) -> Tensor:
+def cosine_distances(features: Tensor) -> Tensor:
+    """Return 1 - cosine, pairwise [batch, batch] in float32; a feature of zeros has distance 1 to all."""
+    unit = functional.normalize(features.float())
+    return 1 - unit @ unit.T
+
+
+def batch_hard_triplet(distances: Tensor, labels: Tensor, margin: float | None) -> Tensor:
     """Return the mean loss of all anchors with farthest positive and nearest negative (Hermans et al., 2017).
 
     Args:
-        features: Features [batch, dimension], not normalised.
+        distances: Pairwise distances [batch, batch].
         labels: Identities [batch]; each has a negative in the batch.
         margin: Margin of max(0, d_ap - d_an + margin); None for the soft margin ln(1 + exp(d_ap - d_an)).
     """
-    distances = euclidean_distances(features)
-    same = labels[:, None] == labels[None, :]
-    # Rounding gives an anchor a distance to itself.
-    positives = same & ~torch.eye(len(labels), dtype=torch.bool, device=same.device)
+    positives, same = _pairs(labels)
     farthest_positive = distances.masked_fill(~positives, 0).amax(1)
     nearest_negative = distances.masked_fill(same, torch.inf).amin(1)
     if margin is None:
         return functional.softplus(farthest_positive - nearest_negative).mean()
     return functional.relu(farthest_positive - nearest_negative + margin).mean()
+
+
+def weighted_triplet(distances: Tensor, labels: Tensor) -> Tensor:
+    """Return the mean of ln(1 + exp(p - n)) over all anchors (weighted regularised triplet; Ye et al., PAMI 2021).
+
+    p is the mean distance to the positives of the anchor, weighted by the softmax of these distances, and n that to its
+    negatives, weighted by the softmax of the negative distances. The gradient includes that of the weights.
+
+    Args:
+        distances: Pairwise distances [batch, batch].
+        labels: Identities [batch]; each has a negative in the batch. Without a positive p is 0.
+    """
+    positives, same = _pairs(labels)
+    gaps = _weighted_mean(distances, distances, positives) - _weighted_mean(distances, -distances, ~same)
+    return functional.softplus(gaps).mean()
+
+
+def _pairs(labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the pairs of positives, and those of the same identity, which include each image with itself."""
+    same = labels[:, None] == labels[None, :]
+    # Rounding gives an anchor a distance to itself.
+    return same & ~torch.eye(len(labels), dtype=torch.bool, device=same.device), same
+
+
+def _weighted_mean(distances: Tensor, scores: Tensor, pairs: Tensor) -> Tensor:
+    """Return the mean distance of each row's pairs, weighted by the softmax of their scores; 0 without a pair."""
+    scores = scores.masked_fill(~pairs, torch.finfo(scores.dtype).min)
+    return (scores.softmax(1) * distances * pairs).sum(1)
 
 
 class CenterLoss(nn.Module):

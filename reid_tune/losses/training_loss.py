@@ -5,15 +5,19 @@ from torch.nn import functional
 
 from reid_tune.config.experiment import Experiment
 from reid_tune.config.unused_fields import has_identity_loss, has_triplet_loss
-from reid_tune.losses.metric_losses import CenterLoss, batch_hard_triplet
+from reid_tune.losses.metric_losses import (
+    CenterLoss,
+    batch_hard_triplet,
+    cosine_distances,
+    euclidean_distances,
+    weighted_triplet,
+)
 
-__all__ = ["LABEL_SMOOTHING", "TrainingLoss"]
-
-LABEL_SMOOTHING = 0.1
+__all__ = ["TrainingLoss"]
 
 
 class TrainingLoss:
-    """The losses that a spec asks for, on one global batch; identity and triplet loss have a weight of 1.
+    """The losses that a spec asks for, with their weights, on one global batch.
 
     Args:
         experiment: The spec.
@@ -22,10 +26,13 @@ class TrainingLoss:
     """
 
     def __init__(self, experiment: Experiment, classes: int, dimension: int) -> None:
-        optim = experiment.train.optim
+        train, optim = experiment.train, experiment.train.optim
         self.identity = has_identity_loss(experiment)
         self.triplet = has_triplet_loss(experiment)
-        self.smoothing = LABEL_SMOOTHING if experiment.model.label_smooth else 0.0
+        self.smoothing = experiment.model.label_smoothing if experiment.model.label_smooth else 0.0
+        self.identity_weight, self.triplet_weight = train.identity_weight, train.triplet_weight
+        self.distances = cosine_distances if train.triplet_distance == "cosine" else euclidean_distances
+        self.is_weighted = train.triplet_mining == "weighted"
         self.margin = None if experiment.model.no_margin else optim.triplet_loss_margin
         self.center: CenterLoss | None = None
         if experiment.model.with_center_loss:
@@ -33,7 +40,7 @@ class TrainingLoss:
             self.center = CenterLoss(classes, dimension, optim.center_loss_weight, optim.center_lr, seed)
 
     def __call__(self, features: Tensor, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """Return the loss's parts by name, each a float32 scalar.
+        """Return the loss's weighted parts by name, each a float32 scalar.
 
         Args:
             features: Features [batch, dimension] before the neck.
@@ -42,9 +49,16 @@ class TrainingLoss:
         """
         parts = {}
         if self.identity:
-            parts["identity"] = functional.cross_entropy(logits.float(), labels, label_smoothing=self.smoothing)
+            loss = functional.cross_entropy(logits.float(), labels, label_smoothing=self.smoothing)
+            parts["identity"] = self.identity_weight * loss
         if self.triplet:
-            parts["triplet"] = batch_hard_triplet(features, labels, self.margin)
+            parts["triplet"] = self.triplet_weight * self._triplet(features, labels)
         if self.center is not None:
             parts["center"] = self.center(features, labels)
         return parts
+
+    def _triplet(self, features: Tensor, labels: Tensor) -> Tensor:
+        distances = self.distances(features)
+        if self.is_weighted:
+            return weighted_triplet(distances, labels)
+        return batch_hard_triplet(distances, labels, self.margin)

@@ -23,6 +23,7 @@ COST_FIELDS = tuple(
             "metric_loss_type",
             "with_center_loss",
             "label_smooth",
+            "label_smoothing",
             "dropout_rate",
             "drop_path",
             "drop_out",

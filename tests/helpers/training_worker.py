@@ -33,6 +33,13 @@ LOSSES: dict[str, dict[str, Any]] = {
         "model.with_center_loss": True,
         "train.optim.center_loss_weight": 0.01,
     },
+    "weighted_cosine": {
+        "train.triplet_mining": "weighted",
+        "train.triplet_distance": "cosine",
+        "train.triplet_weight": 3.0,
+        "train.identity_weight": 0.5,
+        "model.label_smoothing": 0.2,
+    },
 }
 IDENTITIES, INSTANCES = 4, 4
 # Losses, identities of the batch and values by the name of the step. Of 12 images a worker has 6 or 3, which are not

@@ -6,7 +6,13 @@ import torch
 from torch import Tensor
 
 from reid_tune.config.load import build_experiment
-from reid_tune.losses.metric_losses import CenterLoss, batch_hard_triplet, euclidean_distances
+from reid_tune.losses.metric_losses import (
+    CenterLoss,
+    batch_hard_triplet,
+    cosine_distances,
+    euclidean_distances,
+    weighted_triplet,
+)
 from reid_tune.losses.training_loss import TrainingLoss
 
 CASES = [
@@ -22,13 +28,14 @@ def batch(labels: list[int], scale: float = 1.0) -> tuple[Tensor, Tensor]:
     return scale * torch.randn(len(labels), 6, generator=generator), torch.tensor(labels)
 
 
-def plain_triplet(features: list[list[float]], labels: list[int], margin: float | None) -> float:
+def plain_triplet(
+    features: list[list[float]], labels: list[int], margin: float | None, kind: str = "euclidean"
+) -> float:
     losses = []
     for i, anchor in enumerate(features):
         positives, negatives = [], []
         for j, other in enumerate(features):
-            distance = math.sqrt(sum((a - b) ** 2 for a, b in zip(anchor, other, strict=True)))
-            (positives if labels[i] == labels[j] else negatives).append(distance)
+            (positives if labels[i] == labels[j] else negatives).append(plain_distance(anchor, other, kind))
         gap = max(positives) - min(negatives)
         losses.append(math.log1p(math.exp(gap)) if margin is None else max(0.0, gap + margin))
     return sum(losses) / len(losses)
@@ -39,7 +46,7 @@ def plain_triplet(features: list[list[float]], labels: list[int], margin: float 
 def test_batch_hard_triplet_equals_a_double_loop(labels: list[int], margin: float | None) -> None:
     features, tensor = batch(labels)
     expected = plain_triplet(features.tolist(), labels, margin)
-    assert float(batch_hard_triplet(features, tensor, margin)) == pytest.approx(expected, abs=1e-5)
+    assert float(batch_hard_triplet(euclidean_distances(features), tensor, margin)) == pytest.approx(expected, abs=1e-5)
     assert margin == 0.3 or expected > 0
 
 
@@ -54,12 +61,12 @@ def test_distances_equal_differences() -> None:
 @pytest.mark.parametrize("margin", [0.3, None])
 def test_the_gradient_of_zero_distances_is_finite(margin: float | None) -> None:
     features = torch.zeros(4, 6, requires_grad=True)
-    loss = batch_hard_triplet(features, torch.tensor([0, 0, 1, 1]), margin)
+    loss = batch_hard_triplet(euclidean_distances(features), torch.tensor([0, 0, 1, 1]), margin)
     loss.backward()
     assert loss.item() == pytest.approx(math.log(2) if margin is None else margin, abs=1e-5)
     assert features.grad is not None and features.grad.isfinite().all()
     doubled = torch.randn(2, 6).repeat_interleave(2, 0).requires_grad_()
-    batch_hard_triplet(doubled, torch.tensor([0, 0, 1, 1]), 10.0).backward()
+    batch_hard_triplet(euclidean_distances(doubled), torch.tensor([0, 0, 1, 1]), 10.0).backward()
     assert doubled.grad is not None and doubled.grad.isfinite().all() and doubled.grad.abs().max() > 0
 
 
@@ -73,7 +80,7 @@ def test_the_gradient_is_that_of_the_differences() -> None:
         gap = torch.where(same, distances, -torch.inf).amax(1) - torch.where(same, torch.inf, distances).amin(1)
         return (gap + 0.3).relu().mean()
 
-    (ours,) = torch.autograd.grad(batch_hard_triplet(features, labels, 0.3), features)
+    (ours,) = torch.autograd.grad(batch_hard_triplet(euclidean_distances(features), labels, 0.3), features)
     (expected,) = torch.autograd.grad(plain(features), features)
     torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-4)
 
@@ -81,9 +88,71 @@ def test_the_gradient_is_that_of_the_differences() -> None:
 def test_half_precision_features_are_compared_in_float32() -> None:
     features, labels = batch(CASES[2])
     features = features.bfloat16()
-    loss = batch_hard_triplet(features, labels, 0.3)
+    loss = batch_hard_triplet(euclidean_distances(features), labels, 0.3)
     assert loss.dtype == torch.float32
     assert float(loss) == pytest.approx(plain_triplet(features.tolist(), CASES[2], 0.3), abs=1e-5)
+
+
+def plain_distance(one: list[float], other: list[float], kind: str) -> float:
+    if kind == "euclidean":
+        return math.dist(one, other)
+    return 1 - sum(a * b for a, b in zip(one, other, strict=True)) / (math.hypot(*one) * math.hypot(*other))
+
+
+def plain_weighted_triplet(features: list[list[float]], labels: list[int], kind: str) -> float:
+    losses = []
+    for i, anchor in enumerate(features):
+        means = []
+        for is_positive, sign in ((True, 1), (False, -1)):
+            pairs = [j for j in range(len(labels)) if j != i and (labels[j] == labels[i]) == is_positive]
+            distances = [plain_distance(anchor, features[j], kind) for j in pairs]
+            weights = [math.exp(sign * distance) for distance in distances]
+            products = (weight * distance for weight, distance in zip(weights, distances, strict=True))
+            means.append(sum(products) / sum(weights) if pairs else 0.0)
+        losses.append(math.log1p(math.exp(means[0] - means[1])))
+    return sum(losses) / len(losses)
+
+
+@pytest.mark.parametrize("labels", CASES)
+@pytest.mark.parametrize("kind", ["euclidean", "cosine"])
+def test_the_weighted_triplet_equals_a_double_loop(labels: list[int], kind: str) -> None:
+    features, tensor = batch(labels)
+    distances = (cosine_distances if kind == "cosine" else euclidean_distances)(features)
+    expected = plain_weighted_triplet(features.tolist(), labels, kind)
+    assert float(weighted_triplet(distances, tensor)) == pytest.approx(expected, abs=1e-5)
+
+
+def test_the_weighted_triplet_is_finite_for_equal_and_for_distant_features() -> None:
+    labels = torch.tensor([0, 0, 1, 1])
+    for features in (torch.zeros(4, 6), 1e4 * torch.randn(4, 6, generator=torch.Generator().manual_seed(0))):
+        for distances in (euclidean_distances, cosine_distances):
+            leaf = features.clone().requires_grad_()
+            loss = weighted_triplet(distances(leaf), labels)
+            loss.backward()
+            assert loss.isfinite() and leaf.grad is not None and leaf.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("kind", ["euclidean", "cosine"])
+@pytest.mark.parametrize(("mining", "soft"), [("hard", False), ("hard", True), ("weighted", False), ("weighted", True)])
+def test_weights_mining_and_distance_come_from_the_spec(kind: str, mining: str, soft: bool) -> None:
+    labels = CASES[2]
+    features, tensor = batch(labels)
+    logits = 3 * torch.randn(len(labels), 6, generator=torch.Generator().manual_seed(1))
+    made = losses(
+        train__identity_weight=0.25,
+        train__triplet_weight=3.0,
+        model__label_smoothing=0.3,
+        train__triplet_mining=mining,
+        train__triplet_distance=kind,
+        model__no_margin=soft,
+    )
+    parts = made(features, logits, tensor)
+    if mining == "weighted":
+        expected = plain_weighted_triplet(features.tolist(), labels, kind)
+    else:
+        expected = plain_triplet(features.tolist(), labels, None if soft else 0.3, kind)
+    assert float(parts["triplet"]) == pytest.approx(3 * expected, abs=1e-4)
+    assert float(parts["identity"]) == pytest.approx(0.25 * plain_identity(logits, labels, 0.3), abs=1e-5)
 
 
 def losses(**values: object) -> TrainingLoss:

@@ -51,8 +51,11 @@ def test_the_batch_tells_global_from_local_mining(results: Results, world: int) 
     hardest = euclidean_distances(features).masked_fill(same, torch.inf).argmin(1)
     share = len(labels) // world
     assert (hardest // share != torch.arange(len(labels)) // share).all()
-    whole = float(batch_hard_triplet(features, labels, 0.3))
-    parts = [batch_hard_triplet(f, y, 0.3) for f, y in zip(features.split(share), labels.split(share), strict=True)]
+    whole = float(batch_hard_triplet(euclidean_distances(features), labels, 0.3))
+    parts = [
+        batch_hard_triplet(euclidean_distances(f), y, 0.3)
+        for f, y in zip(features.split(share), labels.split(share), strict=True)
+    ]
     assert abs(whole - float(torch.stack(parts).mean())) > 1e-2
     measured = float(results[world, 0]["steps"]["triplet"]["parts"]["loss/triplet"])
     assert measured == pytest.approx(whole, abs=1e-5)
