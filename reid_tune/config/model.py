@@ -17,7 +17,8 @@ class Model(Section):
     backbone: str = Field(
         "resnet_50",
         min_length=1,
-        description="resnet_50, swin_{tiny,small,base}_patch4_window7_224, or the name of any other timm model.",
+        description="resnet_50, swin_{tiny,small,base}_patch4_window7_224, a network of docs/backbones.md, or the name "
+        "of any other timm model.",
     )
     last_stride: int = Field(
         1,

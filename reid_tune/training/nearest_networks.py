@@ -8,10 +8,11 @@ import timm
 import torch
 
 from reid_tune.checkpoints.weight_search import NetworkKeys, find_weights, network_keys
+from reid_tune.modeling.ibn import IBN_RESNETS
 
 __all__ = ["suggest_networks"]
 
-# Networks of ReID models; all are built in about a second, as they have no memory.
+# Networks of ReID models; all are built in about two seconds, as they have no memory.
 _NETWORKS = (
     "resnet18",
     "resnet34",
@@ -35,6 +36,7 @@ _NETWORKS = (
     "efficientnet_b0",
     "mobilenetv2_100",
     "mobilenetv3_large_100",
+    *IBN_RESNETS,
 )
 _MIN_SHARE = 0.5  # of a network's tensors that a file must have
 _MAX_SURPLUS = 0.2  # of other tensors, as a file of a larger network of the same family fits as well

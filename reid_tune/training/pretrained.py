@@ -26,6 +26,8 @@ __all__ = ["load_pretrained"]
 _BACKBONE, _HEADS = "backbone.", ("pooling.", "projection.", "neck.")
 # A file belongs to another network if it fills less of the backbone, or has more unknown tensors than this share.
 _MIN_FILLED, _MAX_UNKNOWN = 0.9, 0.1
+# An instance norm is in too few layers for these shares to tell a network with it from one without.
+_INSTANCE_NORM = ".IN."
 _HEAD = re.compile(r"^backbone\.(fc|head|head_dist|classifier|norm\d)\.")
 
 
@@ -89,7 +91,7 @@ def _describe_reshaped(network: ReIDNet, report: LoadReport, tensors: Mapping[st
 def _check_backbone(
     network: ReIDNet, report: LoadReport, content: Mapping[str, Any], reshaped: tuple[str, ...], setting: str, name: str
 ) -> None:
-    """Check that a file fills most of the backbone and has few other tensors for the backbone's modules.
+    """Check that a file fills most of the backbone, has few other tensors for its modules, and its instance norms.
 
     Args:
         network: Network that was filled.
@@ -108,13 +110,18 @@ def _check_backbone(
     unknown = [
         name for name in backbone_names(report.unused) if not _HEAD.search(name) and name.split(".")[1] in modules
     ]
+    lacks_norms = any(_INSTANCE_NORM in name for name in backbone_names(report.missing))
     required_filled = _count_required(filled)
     if (
-        required_filled >= _MIN_FILLED * _count_required(expected)
+        not lacks_norms
+        and not any(_INSTANCE_NORM in name for name in unknown)
+        and required_filled >= _MIN_FILLED * _count_required(expected)
         and _count_required(unknown) <= _MAX_UNKNOWN * required_filled
     ):
         return
     problem = f"it fills {len(filled)} of {len(expected)} tensors of model.backbone = {name!r}"
+    if filled and lacks_norms:
+        problem += " and lacks its instance norms"
     if filled and unknown:
         problem += f" and has {len(unknown)} others ({shorten(unknown)})"
     if reshaped:
