@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from reid_tune.config.model import Model, is_swin, is_transformer, is_vit
 from reid_tune.errors import InputError
-from reid_tune.modeling import ibn  # noqa: F401  (its import makes its networks known to timm)
+from reid_tune.modeling import ibn, osnet  # noqa: F401  (their import makes their networks known to timm)
 from reid_tune.modeling.swin import adapt_swin, swin_options
 from reid_tune.modeling.vit import set_patch_stride
 

@@ -9,6 +9,7 @@ import torch
 
 from reid_tune.checkpoints.weight_search import NetworkKeys, find_weights, network_keys
 from reid_tune.modeling.ibn import IBN_RESNETS
+from reid_tune.modeling.osnet import OSNETS
 
 __all__ = ["suggest_networks"]
 
@@ -37,6 +38,7 @@ _NETWORKS = (
     "mobilenetv2_100",
     "mobilenetv3_large_100",
     *IBN_RESNETS,
+    *OSNETS,
 )
 _MIN_SHARE = 0.5  # of a network's tensors that a file must have
 _MAX_SURPLUS = 0.2  # of other tensors, as a file of a larger network of the same family fits as well
