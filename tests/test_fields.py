@@ -51,6 +51,8 @@ SWIN = {
 }
 HOLDOUT = {"dataset.validation": "holdout", "dataset.validation_fraction": 0.5}
 CENTER = {"model.with_center_loss": True, "model.metric_loss_type": "triplet_center"}
+ARCFACE = {"model.id_loss_type": "arcface"}
+PAIRS = {"model.metric_loss_type": "circle"}
 SGD = {"train.optim.name": "SGD"}
 JITTER = {"dataset.color_jitter.prob": 1.0}
 PLATEAU = HOLDOUT | {"train.optim.plateau_patience": 0}
@@ -371,6 +373,8 @@ ROWS: dict[str, Row] = {
     "model.no_margin": Row(False, True),
     "model.neck_feat": Row("after", "before", features),
     "model.metric_loss_type": Row("center", "triplet_center", base={"model.with_center_loss": True}),
+    "model.id_loss_type": Row("softmax", "arcface"),
+    "model.sub_centers": Row(1, 2, base=ARCFACE),
     "model.with_center_loss": Row(
         False, True, base={"model.metric_loss_type": {False: "triplet", True: "triplet_center"}}
     ),
@@ -463,6 +467,10 @@ ROWS: dict[str, Row] = {
     "train.optim.center_lr": Row(0.5, 0.1, base=CENTER),
     "train.optim.triplet_loss_margin": Row(0.3, 3.0),
     "train.optim.large_fc_lr": Row(False, True),
+    "train.optim.cosine_margin": Row(None, 0.1, base=ARCFACE),
+    "train.optim.cosine_scale": Row(None, 16, base=ARCFACE),
+    "train.optim.pair_margin": Row(None, 0.1, base=PAIRS),
+    "train.optim.pair_scale": Row(None, 16, base=PAIRS),
     "evaluate.num_gpus": Row(1, 2, plan("evaluate")),
     "evaluate.gpu_ids": Row([0], [5], plan("evaluate")),
     "evaluate.checkpoint": Row("{first}", "{second}", evaluated),

@@ -194,8 +194,6 @@ WITHOUT_EFFECT: dict[str, tuple[Any, Any]] = {
     "model.sie_view": (False, True),
     "model.stem_conv": (False, True),
     "model.triplet_loss_weight": (1.0, 0.5),
-    "train.optim.cosine_margin": (0.5, 0.3),
-    "train.optim.cosine_scale": (30, 64),
     "train.optim.trp_l2": (False, True),
     "evaluate.batch_size": (-1, 64),
     "evaluate.num_nodes": (1, 2),
@@ -221,7 +219,6 @@ def test_a_key_that_does_nothing_in_the_reference_is_named_and_does_nothing(key:
 
 # Keys whose value would change the result in the reference, or end it: the supported value, another one, the backbone.
 UNSUPPORTED: dict[str, tuple[Any, Any, str]] = {
-    "model.id_loss_type": ("softmax", "arcface", "resnet_50"),
     "model.jpm": (False, True, "swin_tiny_patch4_window7_224"),
     "train.checkpoint_interval_unit": ("epoch", "step", "resnet_50"),
     "train.num_nodes": (1, 2, "resnet_50"),

@@ -7,7 +7,14 @@ from reid_tune.config.experiment import Experiment
 from reid_tune.config.model import has_backbone_always_loaded
 from reid_tune.config.tao_keys import inactive_reason, is_tao_key
 from reid_tune.config.train import OPTIMIZERS
-from reid_tune.config.unused_fields import has_triplet_loss, has_triplet_margin, unused_fields
+from reid_tune.config.unused_fields import (
+    PAIR_LOSSES,
+    has_identity_loss,
+    has_pair_loss,
+    has_triplet_loss,
+    has_triplet_margin,
+    unused_fields,
+)
 from reid_tune.errors import InputError
 
 __all__ = [
@@ -17,6 +24,10 @@ __all__ = [
     "find_warnings",
     "require_divisible_batch",
 ]
+
+
+# Metric losses and samplers that exclude each other.
+_CONTRADICTIONS = {("center", "triplet"), *((name, "softmax") for name in ("triplet_center", *PAIR_LOSSES))}
 
 
 def find_errors(experiment: Experiment) -> list[str]:
@@ -43,17 +54,21 @@ def find_errors(experiment: Experiment) -> list[str]:
 def find_sampling_errors(experiment: Experiment) -> list[str]:
     """Return one message for each broken rule that makes a training impossible."""
     model, dataset = experiment.model, experiment.dataset
-    errors = []
+    errors = _find_margin_errors(experiment)
     if dataset.batch_size % dataset.num_instances:
         errors.append(
             f"dataset.batch_size = {dataset.batch_size} is not a multiple of "
             f"dataset.num_instances = {dataset.num_instances}: a batch is identities x instances; the next "
             f"valid size is {_next_valid_batch_size(experiment, len(experiment.train.gpus))}."
         )
-    elif dataset.batch_size == dataset.num_instances and has_triplet_loss(experiment):
+    elif dataset.batch_size == dataset.num_instances and (has_triplet_loss(experiment) or has_pair_loss(experiment)):
         errors.append(
             f"dataset.batch_size = {dataset.batch_size} has one identity with dataset.num_instances = "
-            f"{dataset.num_instances} images, and the triplet loss needs two: raise batch_size."
+            f"{dataset.num_instances} images, and the {_metric_loss(experiment)} loss needs two: raise batch_size."
+        )
+    if dataset.num_instances == 1 and has_pair_loss(experiment):
+        errors.append(
+            f"dataset.num_instances = 1 leaves no pair of an identity to the {_metric_loss(experiment)} loss: raise it."
         )
     has_center = "center" in model.metric_loss_type
     if has_center != model.with_center_loss:
@@ -62,7 +77,7 @@ def find_sampling_errors(experiment: Experiment) -> list[str]:
             f"model.with_center_loss = {model.with_center_loss}: "
             + ("set it to center or triplet_center." if not has_center else "set with_center_loss: true.")
         )
-    elif (model.metric_loss_type, dataset.sampler) in (("center", "triplet"), ("triplet_center", "softmax")):
+    elif (model.metric_loss_type, dataset.sampler) in _CONTRADICTIONS:
         errors.append(
             f"model.metric_loss_type = {model.metric_loss_type!r} does not match dataset.sampler = "
             f"{dataset.sampler!r}: set sampler to softmax_triplet."
@@ -79,6 +94,25 @@ def find_sampling_errors(experiment: Experiment) -> list[str]:
             f"{', '.join(OPTIMIZERS)}."
         )
     return errors
+
+
+def _find_margin_errors(experiment: Experiment) -> list[str]:
+    """Return one message for each margin at which a circle loss wants negatives nearer than positives."""
+    model, optim = experiment.model, experiment.train.optim
+    margins = {
+        "cosine_margin": has_identity_loss(experiment) and model.id_loss_type == "circle",
+        "pair_margin": has_pair_loss(experiment) and model.metric_loss_type == "circle",
+    }
+    return [
+        f"train.optim.{name} = {margin} contradicts itself: the circle loss wants cosines above {1 - margin:g} within "
+        f"an identity and below {margin:g} between identities; set it below 0.5."
+        for name, is_circle in margins.items()
+        if is_circle and (margin := getattr(optim, name)) is not None and margin >= 0.5
+    ]
+
+
+def _metric_loss(experiment: Experiment) -> str:
+    return experiment.model.metric_loss_type.removesuffix("_center").replace("_", "-")
 
 
 def _next_valid_batch_size(experiment: Experiment, workers: int) -> int:

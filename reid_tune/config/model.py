@@ -59,8 +59,23 @@ class Model(Section):
     )
     no_margin: bool = Field(False, description="Use a soft margin in the triplet loss instead of triplet_loss_margin.")
     neck_feat: Literal["before", "after"] = Field("after", description="Take the embedding before or after the neck.")
-    metric_loss_type: Literal["triplet", "center", "triplet_center"] = Field(
-        "triplet", description="Metric loss; center and triplet_center require with_center_loss."
+    metric_loss_type: Literal[
+        "triplet", "center", "triplet_center", "circle", "multi_similarity", "supervised_contrastive", "lifted"
+    ] = Field(
+        "triplet",
+        description="Metric loss; center and triplet_center require with_center_loss. The last four are losses on all "
+        "pairs of the batch, with pair_margin and pair_scale in train.optim.",
+    )
+    id_loss_type: Literal["softmax", "arcface", "cosface", "circle"] = Field(
+        "softmax",
+        description="Identity loss: softmax on a linear classifier; the others on cosines to learned directions, with "
+        "cosine_margin and cosine_scale in train.optim.",
+    )
+    sub_centers: int = Field(
+        1,
+        ge=1,
+        le=16,
+        description="Learned directions of each identity in an identity loss on cosines; the nearest one counts.",
     )
     with_center_loss: bool = Field(False, description="Add the center loss.")
     with_flip_feature: bool = Field(

@@ -14,7 +14,6 @@ _INACTIVE: dict[str, str] = {
     "model.cos_layer": _NOTHING,
     "model.devide_length": _JPM,
     "model.gem_pooling": f"{_NOTHING}, for GeM set model.pooling: gem",
-    "model.id_loss_type": "softmax is the only one",
     "model.id_loss_weight": _NOTHING,
     "model.jpm": "the reference reads it for a Swin alone",
     "model.re_arrange": _JPM,
@@ -27,8 +26,6 @@ _INACTIVE: dict[str, str] = {
     "model.triplet_loss_weight": _NOTHING,
     "train.checkpoint_interval_unit": "epoch is the only one",
     "train.num_nodes": "a task runs on one machine",
-    "train.optim.cosine_margin": "only for an id_loss_type that does not work in the reference",
-    "train.optim.cosine_scale": "only for an id_loss_type that does not work in the reference",
     "train.optim.trp_l2": _NOTHING,
     "evaluate.batch_size": f"{_NOTHING}, dataset.val_batch_size sets it",
     "evaluate.num_nodes": _SPLIT_TASK,
@@ -41,10 +38,6 @@ _WANDB = "runs are tracked in MLflow"
 
 # Values that would change the result in the reference, or that it does not survive: the supported ones, and advice.
 _SUPPORTED: dict[str, tuple[tuple[Any, ...], str]] = {
-    "model.id_loss_type": (
-        ("softmax",),
-        "set it to softmax, as the reference's other identity losses do not work, or remove it",
-    ),
     "model.jpm": ((False, "false", "False"), "set it to false, as JPM does not work in the reference, or remove it"),
     "train.checkpoint_interval_unit": (
         ("epoch",),

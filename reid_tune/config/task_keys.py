@@ -14,7 +14,7 @@ _TRAINING = {
     *(f"model.{name}" for name in ("pretrain_choice", "pretrained_model_path", "no_margin")),
     *(f"model.{name}" for name in ("metric_loss_type", "with_center_loss", "label_smooth")),
     *(f"model.{name}" for name in ("label_smoothing", "dropout_rate")),
-    *(f"model.{name}" for name in ("drop_path", "drop_out", "att_drop_rate", "id_loss_type", "jpm")),
+    *(f"model.{name}" for name in ("drop_path", "drop_out", "att_drop_rate", "id_loss_type", "sub_centers", "jpm")),
     *(f"dataset.{name}" for name in ("num_classes", "batch_size", "num_instances", "resident", "padding", "prob")),
     *(f"dataset.{name}" for name in ("re_prob", "color_jitter", "sampler", "validation", "validation_fraction")),
     "dataset.validation_seed",

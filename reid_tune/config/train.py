@@ -63,6 +63,28 @@ class Optim(Section):
     center_lr: float = Field(0.5, gt=0, description="Learning rate of the center loss's centers.")
     triplet_loss_margin: float = Field(0.3, gt=0, description="Margin of the triplet loss, in its distance.")
     large_fc_lr: bool = Field(False, description="Double the learning rate of the classifier.")
+    cosine_margin: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="Margin of the identity loss; null: 0.5 for arcface, in radians, and 0.35 for cosface and circle. "
+        "That of circle is below 0.5.",
+    )
+    cosine_scale: float | None = Field(
+        None, gt=0, description="Factor on the cosines of the identity loss with a margin; null: 64."
+    )
+    pair_margin: float | None = Field(
+        None,
+        ge=0,
+        description="Margin of the metric loss: circle, a cosine below 0.5, null 0.25; multi_similarity, a cosine that "
+        "selects pairs, null 0.1; lifted, a Euclidean distance, null 1.",
+    )
+    pair_scale: float | None = Field(
+        None,
+        gt=0,
+        description="Factor on the cosines in the metric loss: circle, null 128; multi_similarity, of the negatives, "
+        "null 50; supervised_contrastive, 1 / temperature, null 10.",
+    )
 
 
 class Cudnn(Section):
@@ -83,7 +105,10 @@ class Train(GpuSelection):
         1.0, gt=0, description="Weight of the identity loss; dataset.sampler decides whether it is used at all."
     )
     triplet_weight: float = Field(
-        1.0, gt=0, description="Weight of the triplet loss; dataset.sampler decides whether it is used at all."
+        1.0,
+        gt=0,
+        description="Weight of the triplet loss or of the loss on pairs; dataset.sampler decides whether it is used "
+        "at all.",
     )
     triplet_mining: Literal["hard", "weighted"] = Field(
         "hard",

@@ -8,8 +8,10 @@ from reid_tune.config.experiment import Experiment
 from reid_tune.config.model import is_swin, is_transformer, is_vit, pretrained_choice
 
 __all__ = [
+    "PAIR_LOSSES",
     "UnusedField",
     "has_identity_loss",
+    "has_pair_loss",
     "has_triplet_loss",
     "has_triplet_margin",
     "keys_with_conditions",
@@ -65,8 +67,20 @@ def has_triplet_margin(experiment: Experiment) -> bool:
     return has_triplet_loss(experiment) and experiment.train.triplet_mining == "hard" and not experiment.model.no_margin
 
 
-# Fields that the reference does not have. Its own fields do nothing there either, so a value of them is only named.
+def has_pair_loss(experiment: Experiment) -> bool:
+    """Whether a loss on all pairs of the batch is one of the losses."""
+    return "triplet" in experiment.dataset.sampler and experiment.model.metric_loss_type in PAIR_LOSSES
+
+
+PAIR_LOSSES = ("circle", "multi_similarity", "supervised_contrastive", "lifted")
+
+# Fields that the reference does not have. Its own fields do nothing there either, so a value of them is only named,
+# except for the identity losses, which it does not survive.
 _STRICT = {
+    "model.id_loss_type",
+    "model.sub_centers",
+    "train.optim.pair_margin",
+    "train.optim.pair_scale",
     *(f"dataset.color_jitter.{name}" for name in ("brightness", "contrast", "saturation", "hue")),
     "dataset.validation_fraction",
     "dataset.validation_seed",
@@ -118,7 +132,25 @@ _RULES: tuple[tuple[str, Callable[[Experiment], bool], tuple[str, ...]], ...] = 
     (
         "sampler is triplet",
         has_identity_loss,
-        ("model.label_smooth", "model.dropout_rate", "train.optim.large_fc_lr", "train.identity_weight"),
+        (
+            *("model.id_loss_type", "model.label_smooth", "model.dropout_rate"),
+            *("train.optim.large_fc_lr", "train.identity_weight"),
+        ),
+    ),
+    (
+        "there is no identity loss with a margin",
+        lambda e: has_identity_loss(e) and e.model.id_loss_type != "softmax",
+        ("model.sub_centers", "train.optim.cosine_margin", "train.optim.cosine_scale"),
+    ),
+    (
+        "the metric loss is none of circle, multi_similarity and lifted",
+        lambda e: has_pair_loss(e) and e.model.metric_loss_type != "supervised_contrastive",
+        ("train.optim.pair_margin",),
+    ),
+    (
+        "the metric loss is none of circle, multi_similarity and supervised_contrastive",
+        lambda e: has_pair_loss(e) and e.model.metric_loss_type != "lifted",
+        ("train.optim.pair_scale",),
     ),
     (
         "label_smooth is false or there is no identity loss",
@@ -128,7 +160,12 @@ _RULES: tuple[tuple[str, Callable[[Experiment], bool], tuple[str, ...]], ...] = 
     (
         "there is no triplet loss",
         has_triplet_loss,
-        ("model.no_margin", "train.triplet_weight", "train.triplet_mining", "train.triplet_distance"),
+        ("model.no_margin", "train.triplet_mining", "train.triplet_distance"),
+    ),
+    (
+        "there is neither a triplet loss nor a loss on pairs",
+        lambda e: has_triplet_loss(e) or has_pair_loss(e),
+        ("train.triplet_weight",),
     ),
     (
         "triplet_mining is weighted",

@@ -1,10 +1,11 @@
-"""The loss of a training: identity, triplet and center loss of one batch."""
+"""The loss of a training: identity, metric and center loss of one batch."""
 
 from torch import Tensor
 from torch.nn import functional
 
 from reid_tune.config.experiment import Experiment
-from reid_tune.config.unused_fields import has_identity_loss, has_triplet_loss
+from reid_tune.config.unused_fields import has_identity_loss, has_pair_loss, has_triplet_loss
+from reid_tune.losses.margin_softmax import MarginSoftmax
 from reid_tune.losses.metric_losses import (
     CenterLoss,
     batch_hard_triplet,
@@ -12,6 +13,7 @@ from reid_tune.losses.metric_losses import (
     euclidean_distances,
     weighted_triplet,
 )
+from reid_tune.losses.pair_losses import PairLoss
 
 __all__ = ["TrainingLoss"]
 
@@ -34,6 +36,12 @@ class TrainingLoss:
         self.distances = cosine_distances if train.triplet_distance == "cosine" else euclidean_distances
         self.is_weighted = train.triplet_mining == "weighted"
         self.margin = None if experiment.model.no_margin else optim.triplet_loss_margin
+        self.margin_softmax: MarginSoftmax | None = None
+        if experiment.model.id_loss_type != "softmax":
+            self.margin_softmax = MarginSoftmax(experiment.model.id_loss_type, optim.cosine_margin, optim.cosine_scale)
+        self.pair: PairLoss | None = None
+        if has_pair_loss(experiment):
+            self.pair = PairLoss(experiment.model.metric_loss_type, optim.pair_margin, optim.pair_scale)
         self.center: CenterLoss | None = None
         if experiment.model.with_center_loss:
             seed = max(experiment.train.seed, 0)
@@ -44,15 +52,18 @@ class TrainingLoss:
 
         Args:
             features: Features [batch, dimension] before the neck.
-            logits: Output of the classifier [batch, identities].
+            logits: Output of the classifier [batch, identities]; cosines for an identity loss with a margin.
             labels: Classes [batch], int64.
         """
         parts = {}
         if self.identity:
-            loss = functional.cross_entropy(logits.float(), labels, label_smoothing=self.smoothing)
+            logits = self.margin_softmax(logits, labels) if self.margin_softmax else logits.float()
+            loss = functional.cross_entropy(logits, labels, label_smoothing=self.smoothing)
             parts["identity"] = self.identity_weight * loss
         if self.triplet:
             parts["triplet"] = self.triplet_weight * self._triplet(features, labels)
+        if self.pair is not None:
+            parts["pair"] = self.triplet_weight * self.pair(features, labels)
         if self.center is not None:
             parts["center"] = self.center(features, labels)
         return parts

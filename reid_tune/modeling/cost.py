@@ -24,6 +24,8 @@ COST_FIELDS = tuple(
             "with_center_loss",
             "label_smooth",
             "label_smoothing",
+            "id_loss_type",
+            "sub_centers",
             "dropout_rate",
             "drop_path",
             "drop_out",

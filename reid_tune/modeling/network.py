@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from reid_tune.config.model import Model
 from reid_tune.modeling.backbone import build_backbone
+from reid_tune.modeling.classifier import build_classifier
 
 __all__ = ["ReIDNet", "build_network", "build_seeded_network"]
 
@@ -19,11 +20,12 @@ class ReIDNet(nn.Module):
         pooling: Module that gives features [batch, the backbone's dimension]; identity if the backbone pools.
         projection: Module that projects to the embedding's dimension; identity for no projection.
         dimension: Dimension of the embedding.
-        neck: Whether to use the BNNeck; without it the classifier has a bias and acts on the feature itself.
+        neck: Whether to use the BNNeck; without it the classifier acts on the feature itself.
         after_neck: Whether the embedding is taken after the neck.
         flip: Whether the embedding is the sum over the image and its mirror image.
         dropout: Rate of the dropout before the classifier, 0..1.
-        classes: Number of training identities; 0 for a network without classifier.
+        classifier: Module from features after the neck to logits, or to cosines; None for a network without it.
+        classes: Number of training identities.
     """
 
     def __init__(
@@ -37,6 +39,7 @@ class ReIDNet(nn.Module):
         after_neck: bool,
         flip: bool,
         dropout: float,
+        classifier: nn.Module | None,
         classes: int,
     ) -> None:
         super().__init__()
@@ -48,9 +51,8 @@ class ReIDNet(nn.Module):
             self.neck = nn.BatchNorm1d(dimension)
             self.neck.bias.requires_grad_(False)
         self.dropout = nn.Dropout(dropout)
-        self.classifier = nn.Linear(dimension, classes, bias=not neck) if classes else None
-        if self.classifier is not None:
-            nn.init.normal_(self.classifier.weight, std=0.001)
+        self.classifier = classifier
+        self.classes = classes
         self.dimension = dimension
         self.after_neck = after_neck
         self.flip = flip
@@ -60,7 +62,10 @@ class ReIDNet(nn.Module):
         return self.projection(self.pooling(self.backbone(images)))
 
     def logits(self, features: Tensor) -> Tensor:
-        """Return logits [batch, classes] of features before the neck; the network must have a classifier."""
+        """Return the classifier's output [batch, classes] for features before the neck.
+
+        The network must have a classifier. Its output are logits, or cosines for an identity loss with a margin.
+        """
         assert self.classifier is not None
         return self.classifier(self.dropout(self.neck(features)))
 
@@ -106,6 +111,7 @@ def build_network(model: Model, classes: int = 0) -> ReIDNet:
         after_neck=model.neck_feat == "after",
         flip=model.with_flip_feature,
         dropout=model.dropout_rate,
+        classifier=build_classifier(model, dimension, classes) if classes else None,
         classes=classes,
     )
 

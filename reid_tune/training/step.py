@@ -76,8 +76,8 @@ class TrainingStep:
         self, network: ReIDNet, optimizer: torch.optim.Optimizer, experiment: Experiment, steps: int = 0
     ) -> None:
         assert network.classifier is not None and network.neck is not None
-        self.device = network.classifier.weight.device
-        self.losses = TrainingLoss(experiment, network.classifier.out_features, network.dimension)
+        self.device = next(network.classifier.parameters()).device
+        self.losses = TrainingLoss(experiment, network.classes, network.dimension)
         self.center = self.losses.center.to(self.device) if self.losses.center is not None else None
         self.optimizer = optimizer
         self.clip_grad_norm = experiment.train.clip_grad_norm

@@ -41,7 +41,39 @@ def build(**values: Any) -> Experiment:
         ({"dataset.batch_size": 66}, "dataset.batch_size = 66 is not a multiple of dataset.num_instances = 4"),
         ({"dataset.batch_size": 4}, "dataset.batch_size = 4 has one identity with dataset.num_instances = 4 images"),
         ({"model.backbone": SWIN, "model.jpm": True}, "model.jpm = True is not supported: set it to false, as JPM"),
-        ({"model.id_loss_type": "arcface"}, "model.id_loss_type = 'arcface' is not supported: set it to softmax"),
+        (
+            {"model.id_loss_type": "arcface", "dataset.sampler": "triplet"},
+            "model.id_loss_type = 'arcface' has no effect, because sampler is triplet: remove it.",
+        ),
+        (
+            {"model.id_loss_type": "amsoftmax"},
+            "model.id_loss_type = 'amsoftmax': should be 'softmax', 'arcface', 'cosface' or 'circle'.",
+        ),
+        (
+            {"model.id_loss_type": "circle", "train.optim.cosine_margin": 0.5},
+            "train.optim.cosine_margin = 0.5 contradicts itself: the circle loss wants cosines above 0.5 within an "
+            "identity and below 0.5 between identities; set it below 0.5.",
+        ),
+        (
+            {"model.metric_loss_type": "circle", "train.optim.pair_margin": 0.75},
+            "train.optim.pair_margin = 0.75 contradicts itself: the circle loss wants cosines above 0.25 within",
+        ),
+        (
+            {"model.metric_loss_type": "lifted", "dataset.sampler": "softmax"},
+            "model.metric_loss_type = 'lifted' does not match dataset.sampler = 'softmax': set sampler to softmax_trip",
+        ),
+        (
+            {"model.metric_loss_type": "lifted", "model.with_center_loss": True},
+            "model.metric_loss_type = 'lifted' does not match model.with_center_loss = True: set it to center",
+        ),
+        (
+            {"model.metric_loss_type": "multi_similarity", "dataset.num_instances": 1},
+            "dataset.num_instances = 1 leaves no pair of an identity to the multi-similarity loss: raise it.",
+        ),
+        (
+            {"model.metric_loss_type": "circle", "dataset.batch_size": 4},
+            "dataset.batch_size = 4 has one identity with dataset.num_instances = 4 images, and the circle loss needs",
+        ),
         ({"train.num_nodes": 2}, "train.num_nodes = 2 is not supported: set it to 1; for several machines run a"),
         (
             {"train.checkpoint_interval_unit": "step"},
@@ -87,11 +119,11 @@ def test_the_next_batch_size_fits_instances_and_workers(batch: int, workers: int
 
 
 def test_dead_keys_of_the_reference_are_left_out_and_named() -> None:
-    tree = {"model": {"jpm": False, "id_loss_type": "softmax"}, "wandb": {"enable": True, "project": "mine"}}
+    tree = {"model": {"jpm": False, "cos_layer": False}, "wandb": {"enable": True, "project": "mine"}}
     experiment = build_experiment(tree, {}, "test")
     assert experiment == Experiment()
     assert build_spec(tree, {}, "test").notes[-1] == (
-        "no effect: model.id_loss_type (softmax is the only one); model.jpm (the reference reads it for a Swin alone); "
+        "no effect: model.cos_layer (as in the reference); model.jpm (the reference reads it for a Swin alone); "
         "wandb.enable, wandb.project (runs are tracked in MLflow)"
     )
     assert describe_without_effect(experiment, {"model.backbone"}) == []
@@ -134,6 +166,13 @@ IDLE: list[tuple[dict[str, Any], str, Any, Any]] = [
     ({}, "model.att_drop_rate", 0, 0.2),
     ({}, "model.semantic_weight", 1.0, 0.2),
     ({"dataset.sampler": "triplet"}, "model.dropout_rate", 0, 0.2),
+    ({"dataset.sampler": "triplet"}, "model.id_loss_type", "softmax", "cosface"),
+    ({}, "model.sub_centers", 1, 3),
+    ({}, "train.optim.cosine_margin", 0.5, 0.3),
+    ({}, "train.optim.cosine_scale", 30, 64),
+    ({"model.metric_loss_type": "supervised_contrastive"}, "train.optim.pair_margin", None, 0.2),
+    ({"model.metric_loss_type": "lifted"}, "train.optim.pair_scale", None, 20),
+    ({"model.metric_loss_type": "circle"}, "train.optim.triplet_loss_margin", 0.3, 0.5),
     ({}, "dataset.color_jitter.hue", 0.05, 0.2),
     ({"train.optim.name": "Rprop"}, "train.optim.weight_decay", 0.0005, 0.1),
     ({"train.optim.plateau_patience": 3}, "train.optim.lr_steps", [40, 70], [3]),
@@ -166,6 +205,10 @@ IDLE: list[tuple[dict[str, Any], str, Any, Any]] = [
 
 # Fields that only reid-tune has: a value without effect can only be a mistake.
 STRICT = {
+    "model.id_loss_type",
+    "model.sub_centers",
+    "train.optim.pair_margin",
+    "train.optim.pair_scale",
     "dataset.color_jitter.hue",
     "dataset.validation_fraction",
     "dataset.validation_seed",
@@ -246,6 +289,12 @@ ACTIVE: list[tuple[dict[str, Any], str, Any]] = [
     ({}, "model.neck_feat", "before"),
     ({}, "train.optim.large_fc_lr", True),
     ({}, "train.optim.triplet_loss_margin", 0.5),
+    ({}, "model.id_loss_type", "arcface"),
+    ({"model.id_loss_type": "circle"}, "train.optim.cosine_margin", 0.4),
+    ({"model.id_loss_type": "cosface"}, "model.sub_centers", 3),
+    ({"model.metric_loss_type": "lifted"}, "train.optim.pair_margin", 0.5),
+    ({"model.metric_loss_type": "circle"}, "train.optim.pair_scale", 64),
+    ({"model.metric_loss_type": "circle"}, "train.triplet_weight", 2.0),
     ({"dataset.validation": "holdout"}, "dataset.validation_fraction", 0.1),
     ({}, "re_ranking.k1", 10),
     ({"train.optim.name": "SGD"}, "train.optim.momentum", 0.8),

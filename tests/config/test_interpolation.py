@@ -163,7 +163,7 @@ def test_a_variable_that_looks_like_a_secret_is_read_only_if_the_user_allows_it(
     [
         *("train.seed", "train.optim.name", "model.neck", "dataset.pixel_mean", "dataset.batch_size", "model.feat_dim"),
         *("re_ranking.re_ranking", "train.compile", "dataset.sampler", "train.optim.lr_steps", "evaluate.fmr"),
-        *("train.optim.lr_monitor", "model.pretrain_hw_ratio", "train.num_nodes", "model.id_loss_type"),
+        *("train.optim.lr_monitor", "model.pretrain_hw_ratio", "train.num_nodes", "model.jpm"),
     ],
 )
 @pytest.mark.parametrize("form", ["{}", "a {}", "[{}]"])

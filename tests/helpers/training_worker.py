@@ -40,6 +40,15 @@ LOSSES: dict[str, dict[str, Any]] = {
         "train.identity_weight": 0.5,
         "model.label_smoothing": 0.2,
     },
+    "arcface and circle": {
+        "model.id_loss_type": "arcface",
+        "model.sub_centers": 2,
+        "model.metric_loss_type": "circle",
+        "train.optim.cosine_scale": 8.0,
+        "train.optim.pair_scale": 8.0,
+        "train.identity_weight": 0.5,
+        "train.triplet_weight": 3.0,
+    },
 }
 IDENTITIES, INSTANCES = 4, 4
 # Losses, identities of the batch and values by the name of the step. Of 12 images a worker has 6 or 3, which are not
