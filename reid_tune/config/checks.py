@@ -88,10 +88,26 @@ def find_sampling_errors(experiment: Experiment) -> list[str]:
             f"train.optim.triplet_loss_margin = {margin:g} contradicts train.triplet_distance = 'cosine', whose "
             "distances are at most 2: set the margin below 2, or model.no_margin: true."
         )
-    if experiment.train.optim.name not in OPTIMIZERS:
+    return errors + _find_optimizer_errors(experiment)
+
+
+def _find_optimizer_errors(experiment: Experiment) -> list[str]:
+    train, optim, errors = experiment.train, experiment.train.optim, []
+    if optim.name not in OPTIMIZERS:
+        errors.append(f"train.optim.name = {optim.name!r} is not an optimizer: choose one of {', '.join(OPTIMIZERS)}.")
+    if optim.nesterov and optim.name == "SGD" and not optim.momentum:
         errors.append(
-            f"train.optim.name = {experiment.train.optim.name!r} is not an optimizer: choose one of "
-            f"{', '.join(OPTIMIZERS)}."
+            "train.optim.nesterov = True contradicts train.optim.momentum = 0: set a momentum, or nesterov: false."
+        )
+    if optim.freeze_epochs and not has_identity_loss(experiment):
+        errors.append(
+            f"train.optim.freeze_epochs = {optim.freeze_epochs} leaves no classifier to train with dataset.sampler = "
+            f"{experiment.dataset.sampler!r}: set sampler to softmax_triplet, or freeze_epochs: 0."
+        )
+    if optim.freeze_epochs and train.cuda_graphs:  # a graph records the backbone as it is in the first step
+        errors.append(
+            f"train.cuda_graphs = True cannot be combined with train.optim.freeze_epochs = {optim.freeze_epochs}: "
+            "set cuda_graphs: false or freeze_epochs: 0."
         )
     return errors
 

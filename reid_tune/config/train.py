@@ -59,6 +59,26 @@ class Optim(Section):
     )
     base_lr: float = Field(0.00035, gt=0, le=10, description="Learning rate after the warm-up.")
     momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of the optimizer SGD.")
+    nesterov: bool = Field(False, description="Use Nesterov's momentum in the optimizer SGD.")
+    layer_decay: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="Factor on the learning rate from each layer of the backbone to the one before it: the last of N "
+        "layers has layer_decay, the first layer_decay^N, and the head 1. Layers are those of timm.",
+    )
+    backbone_lr_factor: float = Field(1.0, gt=0, description="Factor on the learning rate of the backbone.")
+    freeze_epochs: int = Field(
+        0,
+        ge=0,
+        description="Number of first epochs in which the backbone is frozen and in eval mode, also its batch norms: "
+        "only the head learns.",
+    )
+    decay_norms: bool = Field(
+        True,
+        description="Decay the weights of norms, biases and position tables too; false exempts them, as well as other "
+        "vectors and what timm exempts in a backbone.",
+    )
     center_loss_weight: float = Field(0.0005, gt=0, description="Weight of the center loss.")
     center_lr: float = Field(0.5, gt=0, description="Learning rate of the center loss's centers.")
     triplet_loss_margin: float = Field(0.3, gt=0, description="Margin of the triplet loss, in its distance.")

@@ -90,6 +90,8 @@ _STRICT = {
     "train.triplet_weight",
     "train.triplet_mining",
     "train.triplet_distance",
+    "train.optim.decay_norms",
+    "train.optim.nesterov",
     "train.optim.plateau_patience",
 }
 
@@ -197,11 +199,20 @@ _RULES: tuple[tuple[str, Callable[[Experiment], bool], tuple[str, ...]], ...] = 
         lambda e: e.re_ranking.re_ranking,
         ("re_ranking.k1", "re_ranking.k2", "re_ranking.lambda_value"),
     ),
-    ("the optimizer is not SGD", lambda e: e.train.optim.name == "SGD", ("train.optim.momentum",)),
+    (
+        "the optimizer is not SGD",
+        lambda e: e.train.optim.name == "SGD",
+        ("train.optim.momentum", "train.optim.nesterov"),
+    ),
     (
         "Rprop has no weight decay",
         lambda e: e.train.optim.name != "Rprop",
-        ("train.optim.weight_decay", "train.optim.weight_decay_bias"),
+        ("train.optim.weight_decay", "train.optim.weight_decay_bias", "train.optim.decay_norms"),
+    ),
+    (
+        "decay_norms is false",
+        lambda e: e.train.optim.decay_norms or e.train.optim.name == "Rprop",
+        ("train.optim.weight_decay_bias",),
     ),
     (
         "plateau_patience is not set",

@@ -85,5 +85,6 @@ def set_learning_rate(
     """
     plateaus = count_plateaus(optim, history)
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate(optim, epoch, num_epochs, group["initial_lr"], plateaus)
+        rate = learning_rate(optim, epoch, num_epochs, group["initial_lr"], plateaus)
+        group["lr"] = group["lr_factor"] * rate
     return float(max(group["lr"] for group in optimizer.param_groups))

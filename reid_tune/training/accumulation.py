@@ -66,7 +66,9 @@ class GradientAccumulation:
             self._images, self._random_states, local_gradient.chunk(self._count), strict=True
         ):
             _set_random_state(state, features.device)
-            self._backbone(chunk).backward(gradient)
+            chunk_features = self._backbone(chunk)
+            if chunk_features.requires_grad:  # A frozen backbone without a projection has nothing to learn.
+                chunk_features.backward(gradient)
         _set_random_state(final_state, features.device)
         self._images = ()
         average_gradients(self._network.parameters())

@@ -160,7 +160,7 @@ def _train_epoch(
     learning_rate = set_learning_rate(state.optimizer, train.optim, epoch, train.num_epochs, state.history)
     # Stochastic layers draw the same numbers on all workers, and a resumed run the same as an uninterrupted one.
     torch.manual_seed(train.seed * 1_000_003 + epoch)
-    state.network.train()
+    state.step.start_epoch(epoch)
     sums: dict[str, Tensor] = {}
     bad_step = torch.zeros((), device=device)  # First step whose loss is not finite; 0 if there is none.
     pending: tuple[int, HostCopy] | None = None

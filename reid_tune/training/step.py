@@ -88,13 +88,29 @@ class TrainingStep:
             # DistributedDataParallel waits for the gradient of every parameter that requires one.
             for part in (network.neck, network.classifier):
                 part.requires_grad_(False)
-        backbone = _Backbone(network, experiment, steps)
+        self.freeze_epochs, self._is_frozen = experiment.train.optim.freeze_epochs, False
+        self._frozen_parameters = [parameter for parameter in network.backbone.parameters() if parameter.requires_grad]
+        self._model = _GlobalBatchModel(_Backbone(network, experiment, steps))
         self.accumulation: GradientAccumulation | None = None
-        self.module: nn.Module = _GlobalBatchModel(backbone)
         if experiment.train.accumulate > 1:
-            self.accumulation = GradientAccumulation(backbone, network, experiment.train.accumulate)
-        elif world_size() > 1:
-            self.module = DistributedDataParallel(self.module)
+            self.accumulation = GradientAccumulation(self._model.backbone, network, experiment.train.accumulate)
+        self.module = self._distributed()
+
+    def start_epoch(self, epoch: int) -> None:
+        """Put the network into training mode; a frozen backbone stays in eval mode and has no gradients.
+
+        Args:
+            epoch: 0-based epoch.
+        """
+        self.network.train()
+        is_frozen = epoch < self.freeze_epochs
+        if is_frozen:
+            self.network.backbone.eval()
+        if is_frozen != self._is_frozen:
+            self._is_frozen = is_frozen
+            for parameter in self._frozen_parameters:
+                parameter.requires_grad_(not is_frozen)
+            self.module = self._distributed()
 
     def __call__(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Update the network once.
@@ -109,7 +125,11 @@ class TrainingStep:
         self.optimizer.zero_grad(set_to_none=True)
         features, logits = self.accumulation.forward(images) if self.accumulation else self.module(images)
         values, gradients = self._losses(features, logits, labels)
-        outputs = [pair for pair in zip((features, logits), gradients, strict=True) if pair[1] is not None]
+        outputs = [
+            (output, gradient)
+            for output, gradient in zip((features, logits), gradients, strict=True)
+            if gradient is not None and output.requires_grad
+        ]
         torch.autograd.backward(*zip(*outputs, strict=True))
         if self.accumulation:
             self.accumulation.backward(features)
@@ -117,6 +137,12 @@ class TrainingStep:
         if self.losses.identity:
             values["accuracy"] = (logits.detach().argmax(1) == labels).float().mean()
         return values
+
+    def _distributed(self) -> nn.Module:
+        """Return the model, with its gradients averaged over several workers for the parameters that now have one."""
+        if self.accumulation is not None or world_size() == 1:
+            return self._model
+        return DistributedDataParallel(self._model)
 
     def _losses(
         self, features: Tensor, logits: Tensor, labels: Tensor

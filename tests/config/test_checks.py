@@ -98,6 +98,20 @@ def build(**values: Any) -> Experiment:
         ({"dataset.sampler": "softmax", "train.triplet_weight": 2}, "train.triplet_weight = 2.0 has no effect, "),
         ({"dataset.sampler": "triplet", "train.identity_weight": 2}, "train.identity_weight = 2.0 has no effect, "),
         ({"train.triplet_weight": 0}, "train.triplet_weight = 0: should be greater than 0."),
+        (
+            {"train.optim.name": "SGD", "train.optim.nesterov": True, "train.optim.momentum": 0},
+            "train.optim.nesterov = True contradicts train.optim.momentum = 0: set a momentum",
+        ),
+        ({"train.optim.nesterov": True}, "train.optim.nesterov = True has no effect, because the optimizer is not SGD"),
+        (
+            {"train.optim.freeze_epochs": 2, "dataset.sampler": "triplet"},
+            "train.optim.freeze_epochs = 2 leaves no classifier to train with dataset.sampler = 'triplet': set sampler",
+        ),
+        (
+            {"train.optim.freeze_epochs": 2, "train.cuda_graphs": True},
+            "train.cuda_graphs = True cannot be combined with train.optim.freeze_epochs = 2: set cuda_graphs: false or",
+        ),
+        ({"train.optim.layer_decay": 1.5}, "train.optim.layer_decay = 1.5: should be less than or equal to 1."),
         ({"train.accumulate": 0}, "train.accumulate = 0: should be greater than or equal to 1."),
         ({"train.compile": "always"}, "train.compile = 'always': should be true, false or auto."),
         ({"dataset.resident": 3}, "dataset.resident = 3: should be true, false or auto."),
@@ -175,6 +189,7 @@ IDLE: list[tuple[dict[str, Any], str, Any, Any]] = [
     ({"model.metric_loss_type": "circle"}, "train.optim.triplet_loss_margin", 0.3, 0.5),
     ({}, "dataset.color_jitter.hue", 0.05, 0.2),
     ({"train.optim.name": "Rprop"}, "train.optim.weight_decay", 0.0005, 0.1),
+    ({"train.optim.decay_norms": False}, "train.optim.weight_decay_bias", 0.0005, 0.1),
     ({"train.optim.plateau_patience": 3}, "train.optim.lr_steps", [40, 70], [3]),
     ({"train.optim.warmup_method": "cosine"}, "train.optim.plateau_patience", None, 3),
     ({"model.reduce_feat_dim": False, "model.backbone": SWIN}, "model.feat_dim", 1024, 512),

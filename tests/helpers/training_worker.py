@@ -56,6 +56,8 @@ IDENTITIES, INSTANCES = 4, 4
 STEPS: dict[str, tuple[str, int, dict[str, Any]]] = {
     **{losses: (losses, IDENTITIES, {}) for losses in LOSSES},
     "batch of 12": ("triplet_center", 3, {}),
+    "frozen": ("softmax_triplet", IDENTITIES, {"train.optim.freeze_epochs": 1}),
+    "frozen in chunks": ("softmax_triplet", IDENTITIES, {"train.optim.freeze_epochs": 1, "train.accumulate": 2}),
     **{f"{losses} in chunks": (losses, IDENTITIES, {"train.accumulate": 2}) for losses in LOSSES},
 }
 
@@ -97,11 +99,12 @@ def one_step(data: str, losses: str, identities: int, values: dict[str, Any]) ->
     spec = experiment(data, **LOSSES[losses], **values)
     images, labels = batch(identities)
     network = build_seeded_network(spec.model, identities, seed=5)
-    network.train().backbone.eval()
+    step = TrainingStep(network, make_optimizer(network, spec.train.optim), spec)
+    step.start_epoch(0)
+    network.backbone.eval()
     share = len(images) // world_size()
     with torch.no_grad():
         features = network.features(images)
-    step = TrainingStep(network, make_optimizer(network, spec.train.optim), spec)
     parts = step(images[rank() * share : (rank() + 1) * share], labels)
     gradients = {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
     state = network.state_dict() | (dict(step.center.state_dict()) if step.center is not None else {})

@@ -56,7 +56,10 @@ def test_no_warm_up() -> None:
 
 def test_rates_of_all_groups_are_set() -> None:
     optim = Optim(base_lr=0.1, warmup_iters=0, lr_steps=(3,))
-    groups = [{"params": [torch.nn.Parameter(torch.zeros(1))], "initial_lr": target} for target in (0.1, 0.2)]
+    groups = [
+        {"params": [torch.nn.Parameter(torch.zeros(1))], "initial_lr": target, "lr_factor": 1.0}
+        for target in (0.1, 0.2)
+    ]
     optimizer = torch.optim.SGD(groups, lr=1.0)
     assert set_learning_rate(optimizer, optim, 1, 9, []) == pytest.approx(0.2)
     assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.1, 0.2])

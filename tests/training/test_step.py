@@ -136,3 +136,39 @@ def test_weights_of_1x1_convolutions_have_the_strides_that_cudnn_gives_their_gra
     for weight in weights:
         channels = weight.shape[1]
         assert weight.stride() == (channels, 1, channels, channels)
+
+
+@pytest.mark.parametrize("chunks", [1, 2])
+@pytest.mark.parametrize("is_projected", [True, False])
+def test_a_frozen_backbone_keeps_every_value_until_its_epoch(build: Build, chunks: int, is_projected: bool) -> None:
+    """Without a projection the features themselves have no gradient."""
+    values = {"train.optim.freeze_epochs": 2, "train.accumulate": chunks, "model.reduce_feat_dim": is_projected}
+    experiment = build(train__optim__base_lr=0.1, train__optim__warmup_iters=0, **values)
+    network = build_seeded_network(experiment.model, 2, seed=0)
+    step = TrainingStep(network, make_optimizer(network, experiment.train.optim), experiment)
+    start = {name: value.clone() for name, value in network.state_dict().items()}
+    for epoch in range(3):
+        step.start_epoch(epoch)
+        step(IMAGES, LABELS)
+        changed = {name for name, value in network.state_dict().items() if not torch.equal(value, start[name])}
+        is_frozen = not any(name.startswith("backbone.") for name in changed)
+        assert is_frozen == (epoch < 2) and {"classifier.weight", "neck.running_mean"} <= changed
+        assert network.training and network.backbone.training != is_frozen
+    assert ("projection.weight" in changed) == is_projected
+    assert {name for name in start if name.startswith("backbone.") and "running_mean" in name} <= changed
+
+
+def test_a_backbone_that_was_frozen_then_learns_as_one_that_was_not(build: Build) -> None:
+    """Without a rate the head stays as it is, so the second epoch equals a first one without freezing."""
+    values = {"train__optim__name": "AdamW", "train__optim__base_lr": 1e-12, "train__optim__warmup_iters": 0}
+    gradients = []
+    for freeze_epochs in (0, 1):
+        experiment = build(train__optim__freeze_epochs=freeze_epochs, **values)
+        network = build_seeded_network(experiment.model, 2, seed=0)
+        step = TrainingStep(network, make_optimizer(network, experiment.train.optim), experiment)
+        for epoch in range(freeze_epochs + 1):
+            step.start_epoch(epoch)
+            step(IMAGES, LABELS)
+        gradients.append([parameter.grad for parameter in network.backbone.parameters()])
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-4)

@@ -25,7 +25,7 @@ from reid_tune.search_space.load import SweepConfig
 from reid_tune.search_space.space import plain_values
 from reid_tune.sweep.stages.rerank import list_settings
 from reid_tune.sweep.stages.validation_check import describe_validation, load_given_validation
-from reid_tune.sweep.stages.weights_check import load_weights_of, weights_digests
+from reid_tune.sweep.stages.weights_check import check_networks, load_weights_of, weights_digests
 from reid_tune.tasks.common.evaluation_sets import EvaluationSet, evaluation_sets
 from reid_tune.tracking.registry.names import check_alias, check_model_name
 from reid_tune.training.compiler import require_compiler
@@ -86,7 +86,7 @@ def run_preflight(
     if address is None:  # The nodes of a cluster may have other programs: the probe checks the node on which it runs.
         require_compiler(sweep.experiment, _device_type(sweep))
     samples, space_warnings = validate_space(sweep, SAMPLE_COUNT)
-    weights_warnings = _check_networks([sweep.experiment, *samples]) if is_new_space else []
+    weights_warnings = check_networks([sweep.experiment, *samples]) if is_new_space else []
     pretrained, (split, *repeats) = weights_digests(sweep), _splits(sweep, stages)
     identities = _count_identities(split)
     _require_identities(sweep, [sweep.experiment, *samples], min([identities, *map(_count_identities, repeats)]))
@@ -153,15 +153,6 @@ def _require_sweep_spec(experiment: Experiment) -> None:
 def _device_type(sweep: SweepConfig) -> str:
     """Return the type of the device that a trial on this machine gets."""
     return "cuda" if sweep.file.resources.gpus_per_worker and torch.cuda.is_available() else "cpu"
-
-
-def _check_networks(experiments: list[Experiment]) -> list[str]:
-    """Build one network of each backbone, without memory, and load each file of pretrained weights; return warnings."""
-    from reid_tune.modeling.cost import model_cost
-
-    for experiment in {experiment.model.backbone: experiment for experiment in experiments}.values():
-        model_cost(experiment)
-    return load_weights_of(experiments)
 
 
 def _rungs(sweep: SweepConfig, samples: list[Experiment]) -> Rungs:

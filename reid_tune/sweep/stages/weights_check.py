@@ -1,4 +1,4 @@
-"""Check of pretrained weights: each file fits the backbones with which a sweep trains it, and does not change."""
+"""Check of networks and pretrained weights: each file fits the backbones that a sweep trains, and does not change."""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,7 +8,7 @@ from reid_tune.errors import InputError
 from reid_tune.journal.provenance import weights_digest
 from reid_tune.search_space.load import SweepConfig
 
-__all__ = ["load_weights_of", "require_same_weights", "weights_digests"]
+__all__ = ["check_networks", "load_weights_of", "require_same_weights", "weights_digests"]
 
 # Combinations of backbone and weights; each takes about a second.
 _MAX_COMBINATIONS = 24
@@ -21,6 +21,21 @@ def weights_digests(sweep: SweepConfig) -> dict[str, str]:
         InputError: a file cannot be read.
     """
     return {file: weights_digest(file) for file in sweep.weights}
+
+
+def check_networks(experiments: Sequence[Experiment]) -> list[str]:
+    """Build one network of each backbone, without memory, and load each file of pretrained weights; return warnings.
+
+    Raises:
+        InputError: a network cannot be built or has no layer order that it needs, or a file does not fit.
+    """
+    from reid_tune.modeling.cost import model_cost
+    from reid_tune.optim.parameter_rates import require_layer_orders
+
+    for experiment in {experiment.model.backbone: experiment for experiment in experiments}.values():
+        model_cost(experiment)
+    require_layer_orders(experiments)
+    return load_weights_of(experiments)
 
 
 def load_weights_of(experiments: Sequence[Experiment]) -> list[str]:
