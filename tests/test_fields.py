@@ -55,6 +55,7 @@ ARCFACE = {"model.id_loss_type": "arcface"}
 PAIRS = {"model.metric_loss_type": "circle"}
 SGD = {"train.optim.name": "SGD"}
 JITTER = {"dataset.color_jitter.prob": 1.0}
+FOLDERS = {"dataset.train_dataset_dir": ["{a}/bounding_box_train", "{b}/bounding_box_train"]}
 PLATEAU = HOLDOUT | {"train.optim.plateau_patience": 0}
 
 
@@ -410,6 +411,9 @@ ROWS: dict[str, Row] = {
     "dataset.color_jitter.hue": Row(0.0, 0.5, base=JITTER),
     "dataset.sampler": Row("softmax", "triplet"),
     "dataset.num_instances": Row(4, 2),
+    "dataset.camera_aware": Row(False, True),
+    "dataset.folder_weights": Row([1, 1], [1, 3], base=FOLDERS),
+    "dataset.max_images_per_identity": Row(None, 4),
     "dataset.validation": Row("none", "test"),
     "dataset.validation_fraction": Row(0.3, 0.5, base={"dataset.validation": "holdout"}),
     "dataset.validation_seed": Row(0, 1, base=HOLDOUT),

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Collection
 
+from reid_tune.config.data_checks import find_data_errors
 from reid_tune.config.experiment import Experiment
 from reid_tune.config.model import has_backbone_always_loaded
 from reid_tune.config.tao_keys import inactive_reason, is_tao_key
@@ -54,7 +55,7 @@ def find_errors(experiment: Experiment) -> list[str]:
 def find_sampling_errors(experiment: Experiment) -> list[str]:
     """Return one message for each broken rule that makes a training impossible."""
     model, dataset = experiment.model, experiment.dataset
-    errors = _find_margin_errors(experiment)
+    errors = [*find_data_errors(experiment), *_find_margin_errors(experiment)]
     if dataset.batch_size % dataset.num_instances:
         errors.append(
             f"dataset.batch_size = {dataset.batch_size} is not a multiple of "

@@ -13,6 +13,7 @@ __all__ = ["VALIDATION_CHOICES", "ColorJitter", "Dataset", "ExtraTest"]
 VALIDATION_CHOICES = ("auto", "none", "test", "holdout")
 
 Deviation = Annotated[float, Field(gt=0)]
+Weight = Annotated[float, Field(gt=0)]
 
 
 def _check_folders(value: Any) -> Any:
@@ -91,6 +92,20 @@ class Dataset(Section):
         "always P identities x K images.",
     )
     num_instances: int = Field(4, ge=1, description="Images per identity in a batch (K).")
+    camera_aware: bool = Field(
+        False, description="Take the K images of an identity from as many of its cameras as possible."
+    )
+    folder_weights: tuple[Weight, ...] = Field(
+        (),
+        description="Factors on how often the identities of each training folder are drawn, one for each folder of "
+        "train_dataset_dir. By default all count by their number of images.",
+    )
+    max_images_per_identity: int | None = Field(
+        None,
+        ge=1,
+        description="Maximum number of images of an identity in an epoch, num_instances or more, which also makes "
+        "epochs shorter.",
+    )
     validation: str = Field(
         "auto",
         min_length=1,

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from reid_tune.data.camera_groups import CameraGroups
 from reid_tune.errors import InputError
 
 __all__ = ["IdentitySampler"]
@@ -22,20 +23,42 @@ class IdentitySampler:
     identity's cycle: within an epoch none repeats before all were used, and over all epochs their counts differ by at
     most one. Only an identity with fewer than K images repeats one within a batch.
 
+    With cameras, the images of a visit are those of `CameraGroups` instead.
+
     Args:
         labels: Class of each image, int [N].
         batch_size: Number of images in a global batch, P x K.
         num_instances: Number of images per identity in a batch, K.
         seed: Seed, 0 or more.
+        cameras: Camera of each image, int [N]; None to choose images without regard to cameras.
+        weights: Factor on the visits of the identity of each image, float [N], equal for all images of an identity.
+        cap: Maximum number of images of an identity in an epoch, `num_instances` or more. An identity then counts as
+            at most so many images in the length of an epoch and in the share of its visits.
 
     Raises:
         InputError: `batch_size` is not a multiple of `num_instances`, or there are fewer identities than P.
     """
 
-    def __init__(self, labels: np.ndarray, batch_size: int, num_instances: int, seed: int) -> None:
-        _, labels, sizes = np.unique(labels, return_inverse=True, return_counts=True)
+    def __init__(
+        self,
+        labels: np.ndarray,
+        batch_size: int,
+        num_instances: int,
+        seed: int,
+        *,
+        cameras: np.ndarray | None = None,
+        weights: np.ndarray | None = None,
+        cap: int | None = None,
+    ) -> None:
+        _, first, labels, sizes = np.unique(labels, return_index=True, return_inverse=True, return_counts=True)
         _require_batch(len(sizes), batch_size, num_instances)
-        self.steps_per_epoch = max(1, round(len(labels) / batch_size))
+        capped = sizes if cap is None else np.minimum(sizes, cap)
+        self.steps_per_epoch = max(1, round(int(capped.sum()) / batch_size))
+        limit = self.steps_per_epoch  # of the visits of an identity in an epoch
+        if cap is not None:
+            possible = len(sizes) * (cap // num_instances) // (batch_size // num_instances)
+            self.steps_per_epoch = min(self.steps_per_epoch, possible)
+            limit = min(self.steps_per_epoch, cap // num_instances)
         self._identities, self._instances, self._seed = batch_size // num_instances, num_instances, seed
 
         rng = np.random.default_rng((seed, 0))
@@ -43,9 +66,13 @@ class IdentitySampler:
         by_identity = shuffled[np.argsort(labels[shuffled], kind="stable")]
         self._members = np.split(by_identity, np.cumsum(sizes)[:-1])
         self._order = rng.permutation(len(sizes))
-        expected = _expected_visits(np.maximum(sizes, num_instances), self._identities, self.steps_per_epoch)
+        shares = np.maximum(capped, num_instances) * (1 if weights is None else weights[first])
+        expected = _expected_visits(shares, self._identities * self.steps_per_epoch, limit)
         self._edges = np.concatenate([[0], np.cumsum(expected[self._order])])
         self._origin = int(rng.integers(UNIT))
+        self._groups = (
+            None if cameras is None else [CameraGroups(members, cameras, num_instances) for members in self._members]
+        )
 
     def epoch(self, number: int) -> np.ndarray:
         """Return image indices, int64 [steps, batch_size], for a 0-based epoch; images of an identity are adjacent."""
@@ -69,6 +96,8 @@ class IdentitySampler:
 
     def _images(self, identity: int, earlier: int, visits: int, rng: np.random.Generator) -> np.ndarray:
         """Return the images of an identity in the order of its visits in this epoch."""
+        if self._groups is not None:
+            return self._groups[identity].draw(int(visits), rng)
         members = self._members[identity]
         start = earlier * self._instances % len(members)
         passes, remainder = divmod(visits * self._instances, len(members))
@@ -91,20 +120,20 @@ def _require_batch(identities: int, batch_size: int, num_instances: int) -> None
         )
 
 
-def _expected_visits(weights: np.ndarray, per_step: int, steps: int) -> np.ndarray:
-    """Return expected visits in units: proportional to the weights, at most `steps` each, `per_step * steps` in sum."""
+def _expected_visits(weights: np.ndarray, total: int, limit: int) -> np.ndarray:
+    """Return expected visits in units: proportional to the weights, at most `limit` each, `total` in sum."""
     visits = np.zeros(len(weights))
     free = np.ones(len(weights), bool)
     while free.any():
-        left = steps * (per_step - np.count_nonzero(~free))
+        left = total - limit * np.count_nonzero(~free)
         visits[free] = weights[free] * (left / weights[free].sum())
-        over = free & (visits >= steps)
+        over = free & (visits >= limit)
         if not over.any():
             break
-        visits[over] = steps
+        visits[over] = limit
         free &= ~over
     units = np.rint(visits * UNIT).astype(np.int64)
-    units[units.argmin()] += per_step * steps * UNIT - units.sum()
+    units[units.argmin()] += total * UNIT - units.sum()
     return units
 
 

@@ -155,7 +155,7 @@ def _decode_images(experiment: "Experiment") -> float:
     from reid_tune.training.image_sets import load_evaluation_images, load_training_images
 
     start, split = time.perf_counter(), load_split(experiment)
-    load_training_images(experiment, split.train)
+    load_training_images(experiment, split.train, split.folders)
     load_evaluation_images(experiment, split.query, split.gallery)
     return time.perf_counter() - start
 

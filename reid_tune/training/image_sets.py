@@ -69,11 +69,20 @@ def load_training_images(
     Args:
         experiment: The spec.
         records: The training images.
-        folders: Listings of the folders of these images, see `load_cached_images`.
+        folders: Listings of the folders of these images, see `load_cached_images`; needed for
+            `dataset.folder_weights`.
     """
     dataset, image_spec = experiment.dataset, ImageSpec.from_experiment(experiment)
     classes, identities = class_labels(records)
-    sampler = IdentitySampler(classes, dataset.batch_size, dataset.num_instances, max(experiment.train.seed, 0))
+    sampler = IdentitySampler(
+        classes,
+        dataset.batch_size,
+        dataset.num_instances,
+        max(experiment.train.seed, 0),
+        cameras=np.array([record.camera for record in records]) if dataset.camera_aware else None,
+        weights=_folder_weights(records, folders, dataset.folder_weights) if dataset.folder_weights else None,
+        cap=dataset.max_images_per_identity,
+    )
     augmentation = Augmentation(
         image_spec,
         flip=dataset.prob,
@@ -84,6 +93,14 @@ def load_training_images(
     )
     images = load_cached_images(records, image_spec, threads=dataset.num_workers, quiet=rank() != 0, listings=folders)
     return TrainingImages(images, classes, identities, sampler, augmentation)
+
+
+def _folder_weights(
+    records: Sequence[ImageRecord], folders: Sequence[ImageFolder], weights: Sequence[float]
+) -> np.ndarray:
+    """Return the weight of each record's folder, float64 [N]."""
+    weight_of = {folder.path: weight for folder, weight in zip(folders, weights, strict=True)}
+    return np.array([weight_of[record.path.parent] for record in records])
 
 
 def load_evaluation_images(

@@ -39,6 +39,15 @@ def build(**values: Any) -> Experiment:
             "model.metric_loss_type = 'triplet_center' does not match dataset.sampler = 'softmax': set sampler to",
         ),
         ({"dataset.batch_size": 66}, "dataset.batch_size = 66 is not a multiple of dataset.num_instances = 4"),
+        (
+            {"dataset.max_images_per_identity": 3},
+            "dataset.max_images_per_identity = 3 is below dataset.num_instances = 4",
+        ),
+        (
+            {"dataset.folder_weights": [1, 2, 3], "dataset.train_dataset_dir": ["a", "b"]},
+            "dataset.folder_weights has 3 values, but dataset.train_dataset_dir has 2 folders: give one value for each",
+        ),
+        ({"dataset.folder_weights": [1, 0]}, "dataset.folder_weights"),
         ({"dataset.batch_size": 4}, "dataset.batch_size = 4 has one identity with dataset.num_instances = 4 images"),
         ({"model.backbone": SWIN, "model.jpm": True}, "model.jpm = True is not supported: set it to false, as JPM"),
         (

@@ -114,3 +114,81 @@ def test_bad_sizes_are_explained() -> None:
         IdentitySampler(labels, 0, 4, 0)
     with pytest.raises(InputError, match="5 identities.*16.*dataset.batch_size 64 / dataset.num_instances 4.*to 20"):
         IdentitySampler(labels, 64, 4, 0)
+
+
+def cameras_of(sizes: list[list[int]], seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Labels and cameras of identities with these numbers of images by camera, in random order."""
+    pairs = [(label, camera) for label, row in enumerate(sizes) for camera, size in enumerate(row) for _ in range(size)]
+    labels, cameras = np.random.default_rng(seed).permutation(pairs).T
+    return labels, cameras
+
+
+CAMERA_SIZES = [[5, 5], [1, 9], [3], [1, 1, 1, 1, 1, 1], [7, 2, 2, 1], [2], [1, 1], [4, 4, 4]]
+
+
+def test_a_visit_has_as_many_cameras_and_different_images_as_possible() -> None:
+    labels, cameras = cameras_of(CAMERA_SIZES)
+    sampler = IdentitySampler(labels, 16, 4, 3, cameras=cameras)
+    seen = np.zeros(len(labels), int)
+    for number in range(40):
+        for images in sampler.epoch(number).reshape(-1, 4):
+            (identity,) = set(labels[images])
+            row = CAMERA_SIZES[identity]
+            by_camera = np.bincount(cameras[images], minlength=len(row))
+            assert (by_camera > 0).sum() == min(4, len(row))
+            assert len(set(images)) == min(4, sum(row))
+            if min(row) >= 4:
+                assert by_camera.max() - by_camera.min() <= 1
+        seen += np.bincount(sampler.epoch(number).ravel(), minlength=len(labels))
+    assert (seen > 0).all()
+
+
+def test_a_camera_repeats_no_image_before_all_were_used() -> None:
+    labels, cameras = cameras_of([[3, 5, 2, 7, 4, 6]] * 5)
+    batches = IdentitySampler(labels, 16, 4, 0, cameras=cameras).epoch(0).ravel()
+    for identity in range(5):
+        for camera in range(6):
+            images = batches[(labels[batches] == identity) & (cameras[batches] == camera)]
+            counts = np.bincount(images, minlength=len(labels))[(labels == identity) & (cameras == camera)]
+            assert counts.max() - counts.min() <= 1
+
+
+def test_camera_aware_batches_keep_the_visits_and_depend_on_seed_and_number_alone() -> None:
+    labels, cameras = cameras_of(CAMERA_SIZES)
+    plain, aware = IdentitySampler(labels, 16, 4, 3), IdentitySampler(labels, 16, 4, 3, cameras=cameras)
+    again = IdentitySampler(labels, 16, 4, 3, cameras=cameras)
+    for number in (5, 0, 2):
+        np.testing.assert_array_equal(aware.epoch(number), again.epoch(number))
+        np.testing.assert_array_equal(labels[aware.epoch(number)], labels[plain.epoch(number)])
+
+
+def visits_per_epoch(sampler: IdentitySampler, labels: np.ndarray, epochs: int = 20) -> np.ndarray:
+    return np.array([np.bincount(labels[sampler.epoch(number)[:, ::4]].ravel()) for number in range(epochs)])
+
+
+def test_weights_are_factors_on_the_visits() -> None:
+    labels = np.repeat(np.arange(40), 12)
+    weights = np.where(labels < 20, 3.0, 1.0)
+    sampler = IdentitySampler(labels, 16, 4, 0, weights=weights)
+    assert sampler.steps_per_epoch == IdentitySampler(labels, 16, 4, 0).steps_per_epoch == 30
+    means = visits_per_epoch(sampler, labels).mean(0)
+    np.testing.assert_allclose(means[:20], 120 * 3 / 80, atol=0.1)
+    np.testing.assert_allclose(means[20:], 120 / 80, atol=0.1)
+
+
+@pytest.mark.parametrize("cap", [4, 7, 8, 21])
+@pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES.keys())
+def test_no_identity_has_more_images_than_the_cap(sizes: list[int], cap: int) -> None:
+    labels, _ = make(sizes)
+    sampler = IdentitySampler(labels, 16, 4, 3, cap=cap)
+    expected = max(1, round(np.minimum(sizes, cap).sum() / 16))
+    assert sampler.steps_per_epoch == min(expected, len(sizes) * (cap // 4) // 4)
+    for number in range(5):
+        batches = sampler.epoch(number)
+        assert np.bincount(labels[batches].ravel()).max() <= cap
+        assert all(len(set(identities)) == 4 for identities in labels[batches[:, ::4]])
+
+
+def test_a_cap_above_all_sizes_changes_nothing() -> None:
+    labels, sampler = make(SIZES["market"])
+    np.testing.assert_array_equal(IdentitySampler(labels, 16, 4, 3, cap=10**6).epoch(2), sampler.epoch(2))

@@ -73,6 +73,24 @@ def test_grey_and_jitter_come_from_the_spec(build: Build, data: Path) -> None:
     assert (in_colour[..., :1] != in_colour).any()
 
 
+def test_weights_of_folders_and_cameras_come_from_the_spec(build: Build, tmp_path: Path) -> None:
+    roots = [draw(tmp_path / name, range(1, 9), 6) for name in ("a", "b")]
+    experiment = build(
+        dataset__train_dataset_dir=[str(root) for root in roots],
+        dataset__folder_weights=[1.0, 3.0],
+        dataset__camera_aware=True,
+        dataset__max_images_per_identity=24,
+    )
+    split = load_split(experiment)
+    made = load_training_images(experiment, split.train, split.folders)
+    batches = np.concatenate([made.sampler.epoch(number) for number in range(8)])
+    from_b = np.array([record.path.parent == roots[1] for record in split.train])
+    assert from_b[batches].mean() == pytest.approx(0.75, abs=0.01)
+    cameras = np.array([record.camera for record in split.train])
+    k = experiment.dataset.num_instances
+    assert all(len(set(group)) == min(k, 2 if k < 3 else 3) for group in cameras[batches].reshape(-1, k))
+
+
 def equal_to_decode(images: DecodedImages, records: Sequence[ImageRecord]) -> bool:
     return bool((images[:] == decode_images(records, ImageSpec(32, 16, "bilinear"))).all())
 
