@@ -3,7 +3,7 @@
 import fcntl
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from reid_tune.checkpoints.filenames import newest_checkpoint_name
@@ -12,7 +12,7 @@ from reid_tune.files import make_folder
 from reid_tune.journal.event_log import CURSOR, EVENTS
 from reid_tune.journal.lease import LEASE, Lease
 from reid_tune.journal.requests import REQUESTS
-from reid_tune.journal.sweep_store import SweepStore, attempt_folder
+from reid_tune.journal.sweep_store import SweepStore, attempt_folder, superseded_attempts
 from reid_tune.storage.download_cache import sync_object
 from reid_tune.storage.retry import RETRY_SECONDS, retry_while_unavailable
 from reid_tune.storage.s3 import S3Store
@@ -44,7 +44,7 @@ class S3SweepStore(SweepStore):
         stat = make_folder(folder).stat()
         self.lock = f"{stat.st_dev}-{stat.st_ino}"
         self._uploaded: dict[str, tuple[int, int]] = {}
-        self._deletions: list[tuple[str, bool]] = []
+        self._deletions: list[Callable[[], Iterable[str]]] = []  # Each returns the names of folders.
         self._copied_requests: set[str] = set()
         self._transfer = threading.Lock()
         self._stop = threading.Event()
@@ -104,8 +104,15 @@ class S3SweepStore(SweepStore):
 
     def discard(self, run: str, attempts: bool = False) -> None:
         super().discard(run, attempts)
+        self._delete_later(lambda: _attempt_folders(self.bucket, run) if attempts else [run])
+
+    def discard_superseded(self, run: str, last: int) -> None:
+        super().discard_superseded(run, last)
+        self._delete_later(lambda: superseded_attempts(self.bucket.objects(run), last))
+
+    def _delete_later(self, find_folders: Callable[[], Iterable[str]]) -> None:
         with self._transfer:
-            self._deletions.append((run, attempts))
+            self._deletions.append(find_folders)
 
     def flush(self, seconds: float | None = None) -> None:
         self._require_lease()
@@ -142,10 +149,10 @@ class S3SweepStore(SweepStore):
                 if self._uploaded.get(name) != signatures[name]:
                     self.bucket.upload(self.folder / name, name)
                     self._uploaded[name] = signatures[name]
-            for run, attempts in deletions:
-                for name in _attempt_folders(self.bucket, run) if attempts else [run]:
+            for find_folders in deletions:
+                for name in find_folders():
                     self.bucket.remove_tree(name)
-                self._deletions.remove((run, attempts))
+                self._deletions.remove(find_folders)
 
     def _download_requests(self) -> None:
         """Copy new requests, and delete those that the driver has applied."""

@@ -2,21 +2,35 @@
 
 import re
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
-from reid_tune.checkpoints.filenames import newest_checkpoint
+from reid_tune.checkpoints.filenames import newest_checkpoint, newest_checkpoint_name
 from reid_tune.journal.lease import Lease
 from reid_tune.storage.object_store import LocalStore, ObjectStore
 
-__all__ = ["SweepStore", "attempt_folder"]
+__all__ = ["SweepStore", "attempt_folder", "superseded_attempts"]
 
-_ATTEMPT = re.compile(r"(.*/attempt-\d+)/.*")
+_ATTEMPT = re.compile(r"(.*/attempt-(\d+))/.*")
 
 
 def attempt_folder(name: str) -> str:
     """Return the attempt's folder of a file of a sweep; empty if the file does not belong to an attempt."""
     match = _ATTEMPT.fullmatch(name)
     return match[1] if match else ""
+
+
+def superseded_attempts(names: Iterable[str], last: int) -> list[str]:
+    """Return the folders of a run's attempts before the newest one that has a checkpoint.
+
+    Args:
+        names: Names of the run's files.
+        last: Number of an attempt; later ones are not considered.
+    """
+    matches = [match for match in map(_ATTEMPT.fullmatch, names) if match]
+    newest = newest_checkpoint_name([match[0] for match in matches], last + 1)
+    first_kept = next((int(match[2]) for match in matches if match[0] == newest), 0)
+    return sorted({match[1] for match in matches if int(match[2]) < first_kept})
 
 
 class SweepStore:
@@ -65,3 +79,13 @@ class SweepStore:
         """Delete all files of a run, or only its attempts."""
         for folder in (self.folder / run).glob("attempt-*") if attempts else [self.folder / run]:
             shutil.rmtree(folder, ignore_errors=True)
+
+    def discard_superseded(self, run: str, last: int) -> None:
+        """Delete the attempts of a run before the newest one that has a checkpoint.
+
+        Args:
+            last: Number of the run's last attempt.
+        """
+        names = (path.relative_to(self.folder).as_posix() for path in (self.folder / run).glob("attempt-*/*"))
+        for name in superseded_attempts(names, last):
+            shutil.rmtree(self.folder / name, ignore_errors=True)

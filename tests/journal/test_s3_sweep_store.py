@@ -157,6 +157,17 @@ def test_files_are_deleted_there_when_the_log_has_arrived_that_says_why(
         assert set(bucket.objects()) == {EVENTS, LEASE, "trials/0000/log.txt"}
 
 
+def test_attempts_before_the_newest_with_a_checkpoint_are_deleted_there(storage: str) -> None:
+    bucket = S3Store(storage) / "small"
+    kept = {f"trials/0000/attempt-{number}/{LATEST}" for number in (10, 12)}
+    for name in kept | {f"trials/0000/attempt-2/{LATEST}", "trials/0000/attempt-9/x", "trials/0000/attempt-11/x"}:
+        bucket.write(name, b"")
+    with Journal(opened(storage)) as journal:
+        journal.files.discard_superseded("trials/0000", 11)
+        journal.files.flush()
+        assert set(bucket.objects()) == {EVENTS, LEASE, "trials/0000/attempt-11/x"} | kept
+
+
 def test_a_server_that_stays_unreachable_ends_the_sweep_and_one_that_comes_back_does_not(
     storage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -143,6 +143,7 @@ class TrialSource:
     def _pause(self, run: str, reason: str, limit: str = "") -> None:
         self.recorder.record_pause(run, reason, limit)
         self._end_surplus()
+        self.checkpoints.remove_unneeded()
 
     def _end_surplus(self) -> None:
         """End the paused trials of which no more checkpoints may be kept."""
@@ -220,17 +221,24 @@ class TrialSource:
 
 
 class _CheckpointRetention:
-    """Keeps the checkpoints of running and paused trials, of trial 0 and of the best `keep` trials."""
+    """Keeps the newest checkpoints of running and paused trials, of trial 0 and of the best `keep` trials."""
 
     def __init__(self, journal: Journal, keep: int) -> None:
         self.journal = journal
         self.keep = keep
         self._removed: set[str] = set()
+        # By trial the number of the last attempt whose predecessors were removed. The first has none.
+        self._last_attempts: dict[str, int] = {}
 
     def remove_unneeded(self) -> None:
-        """Remove the checkpoints of the other trials."""
+        """Remove the checkpoints of the other trials, and those of earlier attempts of trials that do not run."""
         kept = {trial.name for trial in self.journal.state.finished()[: self.keep]} | {_TRIAL0}
         for trial in self.journal.state.trials:
-            if trial.state not in ("running", "paused") and trial.name not in kept | self._removed:
+            if trial.state == "running" or trial.name in self._removed:
+                continue
+            if trial.state != "paused" and trial.name not in kept:
                 self._removed.add(trial.name)
                 self.journal.files.discard(trial.name, attempts=True)
+            elif trial.attempts > self._last_attempts.get(trial.name, 1):
+                self._last_attempts[trial.name] = trial.attempts
+                self.journal.files.discard_superseded(trial.name, trial.attempts)

@@ -110,6 +110,36 @@ def test_the_best_paused_trials_are_kept_and_the_others_stopped(tmp_path: Path) 
     assert [trial.state for trial in journal.state.trials] == ["running", "stopped", "stopped", "stopped"]
 
 
+def test_of_a_trial_with_several_attempts_only_the_newest_checkpoint_is_kept(tmp_path: Path) -> None:
+    """Also where the last attempt has written none, and where a driver was killed before it removed the others."""
+    values = budget(1)
+    source, journal = wait_in(make_sweep(tmp_path, **values), tmp_path / "x", 2)
+    first = checkpoint(tmp_path / "x", 1)
+    report(source, 1, 1, 0.5)
+    source.poll()  # It pauses.
+    journal.__exit__()
+    source, journal = start(make_sweep(tmp_path, **budget(2)), tmp_path / "x")
+    trial = journal.state.runs["trials/0001"]
+    assert [next_run(source), next_run(source)] == ["trials/0000", trial.name] and first.exists()
+    report(source, 1, 2, 0.5)
+    source.poll()  # It pauses again, in an attempt without a checkpoint.
+    assert (trial.state, trial.attempts) == ("paused", 2) and first.exists()
+    journal.__exit__()
+    source, journal = start(make_sweep(tmp_path, **budget(20)), tmp_path / "x")
+    trial = journal.state.runs["trials/0001"]
+    assert [next_run(source), next_run(source)] == ["trials/0000", trial.name]
+    third = checkpoint(tmp_path / "x", 1, attempt=3)
+    for epoch in range(3, EPOCHS + 1):
+        assert first.exists()
+        report(source, 1, epoch, 0.5)
+    assert (trial.state, trial.attempts) == ("finished", 3)
+    assert third.exists() and not first.parent.exists() and journal.files.newest_checkpoint(trial.name) == third
+    journal.__exit__()
+    checkpoint(tmp_path / "x", 1, attempt=2)
+    source, journal = start(make_sweep(tmp_path, **budget(20)), tmp_path / "x")
+    assert [path.name for path in third.parent.parent.glob("attempt-*")] == ["attempt-3"]
+
+
 def test_a_paused_trial_can_be_stopped(tmp_path: Path) -> None:
     source, journal = wait_in(make_sweep(tmp_path, **budget(1)), tmp_path / "x", 2)
     report(source, 1, 1, 0.5)
