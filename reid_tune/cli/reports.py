@@ -1,13 +1,16 @@
 """Commands that show sweeps and runs, the MLflow pages and the version."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from reid_tune import __version__
 from reid_tune.cli.common import Format, FormatOption, StorageOption, app, print_result
 from reid_tune.errors import InputError
+
+if TYPE_CHECKING:
+    from reid_tune.report.summary import SearchAnalysis
 
 __all__ = ["print_sweep"]
 
@@ -28,20 +31,20 @@ def report(
     from reid_tune.journal.s3_reader import snapshot_for_reading
     from reid_tune.journal.sweep_lookup import load_state, sweep_folder
     from reid_tune.report.html import write_page
-    from reid_tune.report.summary import build_report
+    from reid_tune.report.summary import SearchAnalysis, build_report
 
     storage = snapshot_for_reading(storage, name)
-    state = load_state(name, storage)
+    analysis = SearchAnalysis(load_state(name, storage))
     folder = sweep_folder(name, storage)
     if html is not None:
-        typer.echo(f"page: {write_page(folder, html)}", err=True)
+        typer.echo(f"page: {write_page(folder, html, analysis)}", err=True)
     if format is not Format.table:
-        print_result(build_report(state, CostLedger(read_events(folder / EVENTS)).by_stage()), format, {})
+        print_result(build_report(analysis, CostLedger(read_events(folder / EVENTS)).by_stage()), format, {})
         return
-    print_sweep(state, folder)
+    print_sweep(analysis, folder)
     if html is None:
         try:
-            typer.echo(f"page: {write_page(folder)}")
+            typer.echo(f"page: {write_page(folder, None, analysis)}")
         except InputError as error:
             typer.echo(f"no page: {error}", err=True)
 
@@ -122,7 +125,7 @@ def version() -> None:
     typer.echo(__version__)
 
 
-def print_sweep(state: Any, folder: Path) -> None:
+def print_sweep(analysis: "SearchAnalysis", folder: Path) -> None:
     """Print the tables and sentences of a sweep's report."""
     from reid_tune.journal.costs import CostLedger
     from reid_tune.journal.event_log import EVENTS, read_events
@@ -130,8 +133,9 @@ def print_sweep(state: Any, folder: Path) -> None:
     from reid_tune.report.tables import confirm_table, finalist_table, leaderboard
     from reid_tune.tables import print_table
 
+    state = analysis.state
     for table in (leaderboard(state), confirm_table(state), finalist_table(state)):
         if table is not None:
             print_table(table)
-    for line in report_sentences(state, folder, CostLedger(read_events(folder / EVENTS)).total()):
+    for line in report_sentences(analysis, folder, CostLedger(read_events(folder / EVENTS)).total()):
         typer.echo(line)

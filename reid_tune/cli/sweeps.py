@@ -121,6 +121,7 @@ def _run(sweep: "SweepConfig", **options: Any) -> None:
     from reid_tune.cli.reports import print_sweep
     from reid_tune.journal.sweep_lookup import resume_command
     from reid_tune.report.html import PAGE
+    from reid_tune.report.summary import SearchAnalysis
     from reid_tune.sweep.run import run_sweep
 
     try:
@@ -128,7 +129,7 @@ def _run(sweep: "SweepConfig", **options: Any) -> None:
     except KeyboardInterrupt:
         raise StoppedError(f"stopped; continue with: {resume_command()}") from None
     folder = sweep.folder if sweep.remote else Path(sweep.file.storage) / sweep.file.name
-    print_sweep(state, folder)
+    print_sweep(SearchAnalysis(state), folder)
     if (page := folder / PAGE).is_file():
         typer.echo(f"page: {page}")
 

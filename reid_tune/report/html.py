@@ -34,10 +34,9 @@ from reid_tune.report.sentences import (
     space_change_sentences,
 )
 from reid_tune.report.stages_table import stages_table
-from reid_tune.report.summary import baseline_score, finalist_scores, run_states, winner_run
+from reid_tune.report.summary import SearchAnalysis, baseline_score, finalist_scores, run_states, winner_run
 from reid_tune.report.svg import COLOURS
-from reid_tune.search.forecast import forecast_of
-from reid_tune.search.importance import Importances, find_importances
+from reid_tune.search.importance import Importances
 from reid_tune.search.parameters import labels_of_keys, searched_parameters
 from reid_tune.search.pareto import pareto_front
 from reid_tune.search.prediction_grid import predict_grid
@@ -49,13 +48,14 @@ PAGE = "report.html"
 _LIBRARIES = ("torch", "ray", "optuna", "mlflow")
 
 
-def write_page(folder: Path, page: Path | None = None) -> Path:
+def write_page(folder: Path, page: Path | None = None, analysis: SearchAnalysis | None = None) -> Path:
     """Write the page of the sweep in a folder, running or not; return its path.
 
     The sweep's whole spec, which the page's commands use, is written into the folder too if the folder is writable.
 
     Args:
         page: File to write; `report.html` in the folder if None.
+        analysis: The analysis of the sweep if it exists already.
 
     Raises:
         InputError: The folder holds no sweep, its log is damaged, or the page cannot be written.
@@ -65,7 +65,7 @@ def write_page(folder: Path, page: Path | None = None) -> Path:
     require_writable(page)
     with contextlib.suppress(InputError):
         write_spec(folder, state)
-    write_atomic(page, _render(_content(folder, state, progress)))
+    write_atomic(page, _render(_content(folder, progress, analysis or SearchAnalysis(state))))
     return page
 
 
@@ -77,11 +77,11 @@ def _render(content: dict[str, Any]) -> str:
     return template.from_string(text).render(content, zip=zip)
 
 
-def _content(folder: Path, state: SweepState, progress: Progress) -> dict[str, Any]:
+def _content(folder: Path, progress: Progress, analysis: SearchAnalysis) -> dict[str, Any]:
     """Return the variables of the template."""
+    state = analysis.state
     best = winner_run(state)
     front = pareto_front(state.trials, state.metric, state.costs) if state.costs else []
-    importances = find_importances(state)
     spent = CostLedger(read_events(folder / EVENTS)).by_stage()
     return {
         "name": state.header.name,
@@ -99,12 +99,12 @@ def _content(folder: Path, state: SweepState, progress: Progress) -> dict[str, A
         "costs": state.costs,
         "failure_counts": _failure_counts(state),
         "search_end": search_end_sentence(state),
-        "forecast": forecast_sentence(forecast, state.metric) if (forecast := forecast_of(state)) else "",
+        "forecast": forecast_sentence(forecast, state.metric) if (forecast := analysis.forecast) else "",
         "confirm": _confirm(state),
         "warnings": state.stages.get("preflight", {}).get("warnings", []),
         "spec": spec_yaml(state),
-        "charts": _charts(state, front, importances, best),
-        "parallel": _parallel(state, importances),
+        "charts": _charts(analysis, front, best),
+        "parallel": _parallel(analysis),
         "scatters": _scatters(state),
         "trials_table": html_tables.trials_table(state, progress, front),
         "failures_table": html_tables.failures_table(state, folder),
@@ -191,17 +191,16 @@ def _latency_device(state: SweepState) -> str:
     return ""
 
 
-def _charts(
-    state: SweepState, front: list[RunState], importances: Importances | None, best: RunState | None
-) -> list[tuple[str, str]]:
+def _charts(analysis: SearchAnalysis, front: list[RunState], best: RunState | None) -> list[tuple[str, str]]:
     """Return caption and SVG of each chart of the search; the SVG is empty where there are too few trials."""
-    metric = state.metric
+    state, metric = analysis.state, analysis.state.metric
     if not any(trial.epochs for trial in state.trials):
         return []
     rungs = state.stages.get("preflight", {}).get("rungs", [])
     history = ("Each trial, and the best full-length one so far (line)", charts.history_chart(state, metric))
     caption = f"The best trials and trial 0 by epoch{'; dotted: ASHA rungs' if rungs else ''}"
     drawn = [history, (caption, charts.curves_chart(state, metric, rungs))]
+    importances = analysis.importances
     shares = importances_chart(importances, labels_of_keys(state)) if importances else ""
     drawn.append((importances_caption(importances, metric), shares))
     if best and importances:
@@ -211,7 +210,8 @@ def _charts(
     return drawn
 
 
-def _parallel(state: SweepState, importances: Importances | None) -> str:
+def _parallel(analysis: SearchAnalysis) -> str:
+    state, importances = analysis.state, analysis.importances
     if not any(trial.last(state.metric) is not None for trial in state.trials) or not varied_parameters(state):
         return ""
     return parallel_chart(state, importances.totals if importances else {})

@@ -11,8 +11,8 @@ from reid_tune.journal.state import SweepState
 from reid_tune.journal.test_set_usage import evaluation_count_sentence
 from reid_tune.report.formatting import KIND_LABELS, format_interval, format_spent, inline_yaml, list_trials
 from reid_tune.report.importances import importance_sentence
-from reid_tune.search.forecast import Forecast, forecast_of
-from reid_tune.search.importance import find_importances
+from reid_tune.report.summary import SearchAnalysis
+from reid_tune.search.forecast import Forecast
 from reid_tune.search.parameters import labels_of_keys
 from reid_tune.search.pareto import pareto_front
 from reid_tune.search.target import find_target_trial
@@ -43,14 +43,15 @@ _END_REASONS = {
 _FINALISTS = {"winner": "the winner", "trial0": "trial 0"}
 
 
-def report_sentences(state: SweepState, folder: Path, spent: Cost) -> Iterator[str]:
+def report_sentences(analysis: SearchAnalysis, folder: Path, spent: Cost) -> Iterator[str]:
     """Yield why the search ended, why the winner won and by how much, what was spent, and where the model is."""
+    state = analysis.state
     yield from space_change_sentences(state)
     if ended := search_end_sentence(state):
         yield ended
-    if forecast := forecast_of(state):
+    if forecast := analysis.forecast:
         yield forecast_sentence(forecast, state.metric)
-    if importances := find_importances(state):
+    if importances := analysis.importances:
         yield importance_sentence(importances, state.metric, labels_of_keys(state))
     if state.costs and (front := pareto_front(state.trials, state.metric, state.costs)):
         numbers = list_trials([trial.number for trial in front])

@@ -2,16 +2,18 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import cached_property
 from typing import Any
 
 from reid_tune.journal.costs import Cost
 from reid_tune.journal.progress import Progress
 from reid_tune.journal.state import RunState, SweepState, trial_run
-from reid_tune.search.forecast import forecast_of
-from reid_tune.search.importance import find_importances
+from reid_tune.search.forecast import Forecast, forecast_of
+from reid_tune.search.importance import Importances, find_importances
 from reid_tune.search.pareto import pareto_front
 
 __all__ = [
+    "SearchAnalysis",
     "baseline_score",
     "build_report",
     "finalist_scores",
@@ -29,12 +31,34 @@ _SCORE_LABELS = {
 }
 
 
-def build_report(state: SweepState, spent: Mapping[str, Cost] | None = None) -> dict[str, Any]:
+class SearchAnalysis:
+    """The results of the search's model for a sweep; each is computed once, when it is first read.
+
+    Args:
+        state: State of the sweep.
+    """
+
+    def __init__(self, state: SweepState) -> None:
+        self.state = state
+
+    @cached_property
+    def forecast(self) -> Forecast | None:
+        """The forecast, see `forecast_of`."""
+        return forecast_of(self.state)
+
+    @cached_property
+    def importances(self) -> Importances | None:
+        """The importances, see `find_importances`; they take seconds with many keys."""
+        return find_importances(self.state)
+
+
+def build_report(analysis: SearchAnalysis, spent: Mapping[str, Cost] | None = None) -> dict[str, Any]:
     """Return the results as plain data; scores are fractions, and only `latency` and `spent` hold times.
 
     Args:
         spent: Costs by stage, from `CostLedger.by_stage`.
     """
+    state = analysis.state
     metric, costs = state.metric, state.costs
     test_result: dict[str, Any] = state.stages.get("test", {})
     models = test_result.get("models", {})
@@ -45,8 +69,8 @@ def build_report(state: SweepState, spent: Mapping[str, Cost] | None = None) -> 
         "winner": winner_number(state),
         "trial0": next((trial.last(metric) for trial in state.trials if trial.number == 0), None),
         "stages": list(state.stages),
-        "forecast": forecast.as_dict() if (forecast := forecast_of(state)) else None,
-        "importances": importances.as_dict() if (importances := find_importances(state)) else None,
+        "forecast": forecast.as_dict() if (forecast := analysis.forecast) else None,
+        "importances": importances.as_dict() if (importances := analysis.importances) else None,
         **({"front": [trial.number for trial in pareto_front(state.trials, metric, costs)]} if costs else {}),
         "confirm": state.stages.get("confirm"),
         "rerank": state.stages.get("rerank"),

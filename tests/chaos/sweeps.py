@@ -19,7 +19,7 @@ import psutil
 from reid_tune.journal.event_log import EVENTS, read_events
 from reid_tune.journal.events import Event
 from reid_tune.journal.state import replay
-from reid_tune.report.summary import build_report
+from reid_tune.report.summary import SearchAnalysis, build_report
 
 from ..helpers.cli_sweep import Bench
 from .injection.sitecustomize import file_name
@@ -163,7 +163,7 @@ class ChaosSweep(Bench):
 
     def outcome(self, name: str = "small") -> dict[str, Any]:
         """Return what a sweep in the folder has computed, and what MLflow has of it."""
-        report = build_report(replay(read_events(self.folder / "runs" / name / EVENTS)))
+        report = build_report(SearchAnalysis(replay(read_events(self.folder / "runs" / name / EVENTS))))
         result = {key: value for key, value in report.items() if key not in _TIMES}
         text = json.dumps({"report": result, "mlflow": self._mlflow(name)})
         return json.loads(text.replace(str(self.folder), "FOLDER").replace(f'"{name}"', '"small"'))

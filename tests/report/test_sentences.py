@@ -9,6 +9,7 @@ from reid_tune.journal.state import replay
 from reid_tune.report.formatting import format_spent
 from reid_tune.report.plan_sentences import data_sentences, plan_sentences
 from reid_tune.report.sentences import explain_winner, report_sentences, search_end_sentence, seed_sentences
+from reid_tune.report.summary import SearchAnalysis
 
 from ..helpers.report_events import CONFIRM, LEVEL, NOISE, TEST, compared, events
 
@@ -22,7 +23,7 @@ PROVEN = "Trial 2 is better than trial 0: +12.5 (+6.2 .. +18.8) points in 2 repe
 
 
 def test_all_that_a_whole_sweep_says() -> None:
-    assert list(report_sentences(replay(events()), FOLDER, Cost(0.5, 0.0, 1.0))) == [
+    assert list(report_sentences(SearchAnalysis(replay(events())), FOLDER, Cost(0.5, 0.0, 1.0))) == [
         "the search ended because the budget of 3 hours would be exceeded, later stages included",
         PROVEN + FEW,
         "re-ranking of the winner: k1 6, k2 3, lambda 0.25, the best of 36: +12.5 (+6.2 .. +18.8) mAP against plain "
@@ -36,7 +37,7 @@ def test_all_that_a_whole_sweep_says() -> None:
 
 
 def test_a_sweep_that_has_just_begun_has_only_cost_something() -> None:
-    assert list(report_sentences(replay(events()[:4]), FOLDER, Cost(0.25, 0.125, 1.0))) == [
+    assert list(report_sentences(SearchAnalysis(replay(events()[:4])), FOLDER, Cost(0.25, 0.125, 1.0))) == [
         "spent: 0.25 hours, 0.12 GPU-hours"
     ]
     assert format_spent(Cost()) == "0.00 hours, 0.00 CPU-hours"
@@ -217,12 +218,12 @@ def test_trials_whose_embeddings_collapsed_are_named(collapsed: dict[int, int], 
         if number := collapsed.get(trial.number):
             epoch = sorted(trial.epochs)[number - 1]
             trial.epochs[epoch] = trial.epochs[epoch] | {"collapse": "the embeddings have collapsed"}
-    lines = [line for line in report_sentences(state, FOLDER, Cost()) if line.startswith("warning")]
+    lines = [line for line in report_sentences(SearchAnalysis(state), FOLDER, Cost()) if line.startswith("warning")]
     assert [line.startswith(str(sentence)) for line in lines] == ([] if sentence is None else [True])
 
 
 def test_doubtful_scores_of_the_test_set_are_told() -> None:
     state = replay(events())
     state.stages["test"]["models"]["winner"] |= {"plain": {"mAP": 0.5, "warnings": ["copies everywhere"]}}
-    lines = list(report_sentences(state, FOLDER, Cost()))
+    lines = list(report_sentences(SearchAnalysis(state), FOLDER, Cost()))
     assert "warning: the winner on the test folders: copies everywhere" in lines

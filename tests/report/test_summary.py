@@ -1,4 +1,5 @@
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,12 +9,16 @@ import pytest
 from reid_tune.errors import InputError
 from reid_tune.journal.costs import Cost
 from reid_tune.journal.event_log import EVENTS
-from reid_tune.journal.state import replay
+from reid_tune.journal.state import SweepState, replay
 from reid_tune.journal.sweep_lookup import load_state
-from reid_tune.report.summary import build_report, winner_number
+from reid_tune.report.summary import SearchAnalysis, build_report, winner_number
 
 from ..helpers.events import write_events
 from ..helpers.report_events import CONFIRM, LATENCY, RATE, REGISTERED, RERANK, STEPS, TEST, events
+
+
+def report_of(state: SweepState, spent: Mapping[str, Cost] | None = None) -> dict[str, Any]:
+    return build_report(SearchAnalysis(state), spent)
 
 
 def trial(number: int, state: str, epoch: int, value: float | None, **more: str) -> dict[str, Any]:
@@ -23,7 +28,7 @@ def trial(number: int, state: str, epoch: int, value: float | None, **more: str)
 
 
 def test_a_report_of_a_whole_sweep() -> None:
-    content = build_report(replay(events()))
+    content = report_of(replay(events()))
     assert content == {
         "name": "s",
         "trials": [
@@ -54,25 +59,25 @@ def test_several_objectives_add_costs_and_the_front() -> None:
     state.header.sweep["objective"] = [{"metric": "mAP"}, {"metric": "parameters"}, {"metric": "gflops"}]
     for trial in state.trials:
         trial.costs = {"parameters": 23.5e6, "gflops": 8.25}
-    content = build_report(state)
+    content = report_of(state)
     assert content["front"] == [2] and content["trials"][0]["parameters"] == {}
     assert content["trials"][0]["costs"] == {"parameters": 23.5e6, "gflops": 8.25}
 
 
 def test_a_report_does_not_depend_on_the_time() -> None:
     later = [replace(event, time=event.time * 7) for event in events()]
-    assert build_report(replay(later)) == build_report(replay(events()))
+    assert report_of(replay(later)) == report_of(replay(events()))
 
 
 def test_what_was_spent_has_a_separate_key() -> None:
     state = replay(events())
-    content = build_report(state, {"search": Cost(1.0, 0.5, 2.0)})
+    content = report_of(state, {"search": Cost(1.0, 0.5, 2.0)})
     assert content.pop("spent") == {"search": {"hours": 1.0, "gpu_hours": 0.5, "cpu_hours": 2.0, "waiting_hours": 0.0}}
-    assert content == build_report(state)
+    assert content == report_of(state)
 
 
 def test_a_report_of_a_sweep_that_has_just_begun() -> None:
-    content = build_report(replay(events()[:2]))
+    content = report_of(replay(events()[:2]))
     assert content["trials"] == [] and content["stages"] == []
     assert {
         content[key] for key in ("winner", "trial0", "confirm", "rerank", "test", "test_evaluations", "registered")
@@ -84,12 +89,12 @@ def test_confirm_decides_who_has_won() -> None:
     assert winner_number(state) == 2
     state = replay(events())
     state.stages["confirm"] = CONFIRM | {"winner": 0}
-    assert winner_number(state) == 0 and build_report(state)["winner"] == 0
+    assert winner_number(state) == 0 and report_of(state)["winner"] == 0
 
 
 def test_a_state_by_name(tmp_path: Path) -> None:
     write_events(tmp_path / "one" / EVENTS, events())
-    assert build_report(load_state("one", str(tmp_path))) == build_report(replay(events()))
+    assert report_of(load_state("one", str(tmp_path))) == report_of(replay(events()))
 
 
 def test_an_unknown_sweep_names_the_known(tmp_path: Path) -> None:
