@@ -67,8 +67,11 @@ class StudyColumns:
     def _add_distribution(self, name: str, ranges: Sequence[Range], values: Sequence[Any]) -> None:
         distribution: Distribution
         numbers = [range_ for range_ in ranges if isinstance(range_, NumberRange)]
-        if len(numbers) == len(ranges):
-            distribution = _number_distribution(numbers, values)
+        # A bundle may fix a number for which another one has a range.
+        choices = [range_ for range_ in ranges if not isinstance(range_, NumberRange)]
+        fixed_values = [option for range_ in choices for option in range_.spaced_values(2)] + list(values)
+        if numbers and all(map(_is_number, fixed_values)):
+            distribution = _number_distribution(numbers, fixed_values)
         else:
             options = [option for range_ in ranges for option in range_.spaced_values(2)] + list(values)
             self._options[name] = _optuna_options(options)
@@ -94,7 +97,7 @@ def _leaf_ranges(name: str, range_: Range) -> Iterator[tuple[str, Range]]:
 def _leaf_values(name: str, range_: Range, value: Any) -> dict[str, Any]:
     """Return the value of a key, or of each element of its lists, by name; nothing if the form is not the range's."""
     if isinstance(range_, NumberRange):
-        return {name: value} if isinstance(value, int | float) else {}
+        return {name: value} if _is_number(value) else {}
     if not isinstance(range_, ListRange):
         return {name: value}
     if not isinstance(value, list) or len(value) != len(range_.elements):
@@ -103,6 +106,10 @@ def _leaf_values(name: str, range_: Range, value: Any) -> dict[str, Any]:
     for index, (inner, element) in enumerate(zip(range_.elements, value, strict=True)):
         leaves |= _leaf_values(f"{name}[{index}]", inner, element)
     return leaves
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _number_distribution(ranges: Sequence[NumberRange], values: Sequence[float]) -> "Distribution":

@@ -5,21 +5,32 @@ import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
+import optuna
 import pytest
 import torch
 import yaml
+from optuna.distributions import FloatDistribution
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from pytest import MonkeyPatch
 
+from reid_tune import load_sweep
 from reid_tune.config.load import build_experiment, with_parameters
 from reid_tune.demo import draw_demo_data
 from reid_tune.journal.event_log import EventLog
 from reid_tune.journal.events import EpochReported, RunEnded, RunSuggested, StageDone, StageStarted
 from reid_tune.journal.stages import STAGES
+from reid_tune.report import summary
 from reid_tune.training.loop import train
 
 from ..helpers.events import sweep_header
 from ..helpers.finished_sweep import simulate
+from ..helpers.simulated_search import MARGIN, RATE
+from ..helpers.simulated_search import NAME as OPTIMIZER
 
+WARMUP = "train.optim.warmup_iters"
 Run = Callable[..., tuple[int, str, str]]
 
 
@@ -60,6 +71,33 @@ def test_a_page_that_cannot_be_written(run: Run) -> None:
     Path("runs/s/report.html").mkdir()
     status, out, err = run("report", "s")
     assert status == 0 and "50.0" in out and err.startswith("no page: ") and "is a folder" in err
+
+
+def test_a_bundle_that_has_won_is_read_by_every_command(command: Run, tmp_path: Path, monkeypatch: MonkeyPatch) -> None:
+    bundles = [
+        {"name": "fast", OPTIMIZER: "AdamW", RATE: {"loguniform": [1e-3, 4e-3]}, WARMUP: {"int": [1, 2]}},
+        {"name": "slow", OPTIMIZER: "SGD", RATE: 1e-5, WARMUP: 0},
+    ]
+    sections = {"bundle": bundles, "space": {MARGIN: {"uniform": [0.2, 0.4]}}, "search": {"sampler": "random"}}
+    folder = simulate(tmp_path, trials=9, until="confirm", sections=sections).folder
+    sweep, storage = load_sweep(folder), ("--storage", str(folder.parent))
+    winner = sweep.trials.loc[sweep.state.stages["confirm"]["winner"]]
+    assert winner["bundle"] == "fast" and sweep.trials["bundle"].isna().tolist() == [True, True] + [False] * 7
+    optim = sweep.best.train.optim
+    assert (optim.name, optim.base_lr, optim.warmup_iters) == ("AdamW", winner[RATE], winner[WARMUP])
+    find = Mock(side_effect=summary.find_importances)
+    monkeypatch.setattr(summary, "find_importances", find)
+    status, out, err = command("report", "simulated", *storage)
+    assert (status, err, find.call_count) == (0, "", 1) and "fast" in out and "slow" in out
+    again = command("reproduce", f"simulated/{winner.name}", *storage)[1]
+    assert f"{OPTIMIZER}=AdamW {RATE}={winner[RATE]}" in again and "bundle=" not in again
+    assert command("export-study", "simulated", str(tmp_path / "study.log"), *storage)[0] == 0
+    study = optuna.load_study(
+        study_name="simulated", storage=JournalStorage(JournalFileBackend(str(tmp_path / "study.log")))
+    )
+    parameters = study.trials[int(winner.name)].params
+    assert {name: parameters[name] for name in ("bundle", RATE)} == {"bundle": "fast", RATE: winner[RATE]}
+    assert study.trials[-1].distributions[RATE] == FloatDistribution(1e-5, 4e-3, log=True)
 
 
 def test_sweeps_in_all_formats(run: Run) -> None:

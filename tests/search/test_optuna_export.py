@@ -182,7 +182,7 @@ def test_hours_are_those_of_all_attempts(tmp_path: Path) -> None:
     assert open_study(tmp_path / "study.log").trials[0].user_attrs["hours"] == 2
 
 
-WARMUP = "train.optim.warmup_iters"
+WARMUP, PATIENCE = "train.optim.warmup_iters", "train.optim.plateau_patience"
 
 
 @pytest.mark.parametrize(
@@ -203,6 +203,30 @@ WARMUP = "train.optim.warmup_iters"
             {NAME: {"value": "SGD"}, WARMUP: {"int": [1, 2]}},
             [{NAME: "SGD", WARMUP: 2}],
             {WARMUP: IntDistribution(1, 2)},
+        ),
+        (
+            {
+                NAME: {"choice": ["Adam", "SGD"]},
+                RATE: [
+                    {"value": 0.01, "when": {NAME: "SGD"}},
+                    {"loguniform": [1e-4, 1e-3], "when": {NAME: "Adam"}},
+                ],
+                WARMUP: [{"choice": [1, 2], "when": {NAME: "SGD"}}, {"int": [5, 9], "when": {NAME: "Adam"}}],
+            },
+            [{NAME: "SGD", RATE: 0.01, WARMUP: 2}, {NAME: "Adam", RATE: 1e-4, WARMUP: 9}],
+            {
+                NAME: CategoricalDistribution(["Adam", "SGD"]),
+                RATE: FloatDistribution(1e-4, 0.01, log=True),
+                WARMUP: IntDistribution(1, 9),
+            },
+        ),
+        (
+            {
+                NAME: {"choice": ["Adam", "SGD"]},
+                PATIENCE: [{"value": None, "when": {NAME: "SGD"}}, {"int": [1, 2], "when": {NAME: "Adam"}}],
+            },
+            [{NAME: "SGD", PATIENCE: None}, {NAME: "Adam", PATIENCE: 2}],
+            {NAME: CategoricalDistribution(["Adam", "SGD"]), PATIENCE: CategoricalDistribution([None, 1, 2])},
         ),
         ({NAME: {"value": "SGD"}}, [{}, {NAME: "SGD"}], {NAME: CategoricalDistribution(["SGD", "Adam"])}),
         (

@@ -14,7 +14,7 @@ import torch
 from reid_tune.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from reid_tune.checkpoints.filenames import LATEST
 from reid_tune.config.experiment import Experiment
-from reid_tune.config.load import build_experiment, with_parameters
+from reid_tune.config.load import build_experiment, load_experiment, with_parameters
 from reid_tune.data.fingerprint import image_fingerprints
 from reid_tune.data.records import ImageRecord
 from reid_tune.demo import draw_demo_data
@@ -66,7 +66,7 @@ def write_repeat(journal: Journal, sweep: SweepConfig, run: str, noise: float) -
 
 @pytest.fixture(scope="module")
 def registered(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """A sweep whose trial 1 has won: its folder, the tree of its spec, its log, and what the stage has returned."""
+    """A sweep whose trial 1, of the bundle `fast`, has won: the tree of its spec, the sweep and its log."""
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("registered")
     data = folder / "data"
@@ -87,16 +87,16 @@ def registered(tmp_path_factory: pytest.TempPathFactory) -> Any:
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
         patch.setattr("reid_tune.sweep.stages.preflight.SAMPLE_COUNT", 50)
         patch.setattr("reid_tune.sweep.stages.test_set._draw", lambda *_: None)  # test_test_set.py tests the pictures
-        sweep = make_sweep(
-            folder, tree, confirm={"candidates": 1, "repeats": 1}, registry={"model": "people", "alias": "best"}
-        )
+        bundles = [{"name": "fast", "train.optim.base_lr": 0.001}, {"name": "slow", "train.optim.base_lr": 0.0001}]
+        sections = {"confirm": {"candidates": 1, "repeats": 1}, "registry": {"model": "people", "alias": "best"}}
+        sweep = make_sweep(folder, tree, bundle=bundles, space={}, **sections)
         journal = Journal(sweep.folder)
         content = {"sweep": sweep.file.model_dump(mode="json"), "spec": sweep.experiment.parameters()}
         journal.emit(sweep_header(name="simulated", uid="uid", tracking_uri=tracking_uri(), **content))
         seeds = {"dataset.validation_seed": 7, "train.seed": 7}
-        runs = {trial_run(0): {}, trial_run(1): {"train.optim.base_lr": 0.001}}
-        runs |= {confirm_run(number, 1): seeds for number in (0, 1)}
-        for run, parameters in (runs | {refit_run(name): {} for name in ("winner", "trial0")}).items():
+        won = {"bundle": "fast", "train.optim.base_lr": 0.001}
+        runs = {trial_run(0): {}, trial_run(1): won, confirm_run(0, 1): seeds, confirm_run(1, 1): won | seeds}
+        for run, parameters in (runs | {refit_run("winner"): won, refit_run("trial0"): {}}).items():
             journal.emit(RunSuggested(run=run, parameters=parameters))
             journal.emit(attempt_started(run=run, attempt=1))
             journal.emit(EpochReported(run=run, epoch=1, metrics={"mAP": 0.5, "loss": 1.0, "lr": 0.1}))
@@ -158,6 +158,11 @@ def test_a_version_has_its_numbers_in_words_and_as_tags(registered: Any) -> None
     assert json.loads(tags["parity"]) == state.stages["export"]["winner"]["parity"]
     assert json.loads(tags["parity"])["difference"] < 5e-4
     assert sweep.file.name == found["sweep"]
+
+
+def test_the_spec_of_a_version_has_the_values_of_the_bundle_that_has_won(registered: Any) -> None:
+    path = Path(show_version(tracking_uri(), "people@best")["source"]) / "spec.yaml"
+    assert load_experiment(path).train.optim.base_lr == 0.001 and "bundle" not in path.read_text()
 
 
 def test_results_on_identities_that_the_weights_have_seen_prove_nothing(registered: Any, tmp_path: Path) -> None:
