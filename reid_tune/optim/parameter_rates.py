@@ -1,17 +1,12 @@
 """Learning-rate factor of each parameter, for fine-tuning, and the parameters without weight decay."""
 
-from collections.abc import Iterable
-
-import torch
 from timm.models import group_parameters
 from torch import nn
 
-from reid_tune.config.experiment import Experiment
 from reid_tune.config.train import Optim
 from reid_tune.errors import InputError
-from reid_tune.modeling.network import ReIDNet, build_seeded_network
 
-__all__ = ["decays_weights", "rate_factors", "require_layer_orders"]
+__all__ = ["decays_weights", "rate_factors"]
 
 _BACKBONE = "backbone."
 
@@ -24,10 +19,11 @@ def rate_factors(network: nn.Module, optim: Optim) -> dict[str, float]:
     Raises:
         InputError: `layer_decay` is below 1, and the backbone has no layer order.
     """
-    if not isinstance(network, ReIDNet):
+    backbone = getattr(network, "backbone", None)
+    if backbone is None:
         return {}
-    names = [name for name, _ in network.backbone.named_parameters()]
-    layers = _number_layers(network.backbone) if optim.layer_decay < 1 else dict.fromkeys(names, 0)
+    names = [name for name, _ in backbone.named_parameters()]
+    layers = _number_layers(backbone) if optim.layer_decay < 1 else dict.fromkeys(names, 0)
     count = max(layers.values(), default=0) + 1
     return {_BACKBONE + name: optim.backbone_lr_factor * optim.layer_decay ** (count - layers[name]) for name in names}
 
@@ -41,18 +37,6 @@ def decays_weights(network: nn.Module, name: str, parameter: nn.Parameter) -> bo
         return False
     exempt: set[str] = getattr(getattr(network, "backbone", None), "no_weight_decay", set)()
     return name.removeprefix(_BACKBONE) not in exempt
-
-
-def require_layer_orders(experiments: Iterable[Experiment]) -> None:
-    """Check that each backbone has a layer order where `train.optim.layer_decay` needs one.
-
-    Raises:
-        InputError: A backbone has none.
-    """
-    decayed = [experiment for experiment in experiments if experiment.train.optim.layer_decay < 1]
-    for experiment in {experiment.model.backbone: experiment for experiment in decayed}.values():
-        with torch.device("meta"):
-            rate_factors(build_seeded_network(experiment.model, 0, 0), experiment.train.optim)
 
 
 def _number_layers(backbone: nn.Module) -> dict[str, int]:

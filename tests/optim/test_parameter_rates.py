@@ -2,13 +2,12 @@ import pytest
 import torch
 from torch import nn
 
-from reid_tune.config.load import build_experiment
 from reid_tune.config.model import Model
 from reid_tune.config.train import Optim
 from reid_tune.errors import InputError
 from reid_tune.modeling.network import ReIDNet, build_network
 from reid_tune.optim.optimizer import make_optimizer
-from reid_tune.optim.parameter_rates import rate_factors, require_layer_orders
+from reid_tune.optim.parameter_rates import rate_factors
 from reid_tune.optim.schedule import set_learning_rate
 
 from ..helpers.small_networks import SMALL_SWIN, SMALL_VIT
@@ -94,7 +93,3 @@ def test_a_network_without_a_layer_order_is_refused(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(type(made.backbone), "group_matcher", None)
     with pytest.raises(InputError, match="layer_decay needs a layer order, and timm has none for a ResNet"):
         make_optimizer(made, Optim(layer_decay=0.9))
-    spec = {"model.backbone": "resnet18", "model.input_height": 32, "model.input_width": 32}
-    require_layer_orders([build_experiment({}, spec, "test")])
-    with pytest.raises(InputError, match="set train.optim.layer_decay to 1"):
-        require_layer_orders([build_experiment({}, spec | {"train.optim.layer_decay": 0.9}, "test")])

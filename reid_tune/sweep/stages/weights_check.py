@@ -30,12 +30,23 @@ def check_networks(experiments: Sequence[Experiment]) -> list[str]:
         InputError: a network cannot be built or has no layer order that it needs, or a file does not fit.
     """
     from reid_tune.modeling.cost import model_cost
-    from reid_tune.optim.parameter_rates import require_layer_orders
 
     for experiment in {experiment.model.backbone: experiment for experiment in experiments}.values():
         model_cost(experiment)
-    require_layer_orders(experiments)
+    decayed = [experiment for experiment in experiments if experiment.train.optim.layer_decay < 1]
+    for experiment in {experiment.model.backbone: experiment for experiment in decayed}.values():
+        _require_layer_order(experiment)
     return load_weights_of(experiments)
+
+
+def _require_layer_order(experiment: Experiment) -> None:
+    import torch
+
+    from reid_tune.modeling.network import build_seeded_network
+    from reid_tune.optim.parameter_rates import rate_factors
+
+    with torch.device("meta"):
+        rate_factors(build_seeded_network(experiment.model, 0, 0), experiment.train.optim)
 
 
 def load_weights_of(experiments: Sequence[Experiment]) -> list[str]:
