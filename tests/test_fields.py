@@ -361,6 +361,7 @@ ROWS: dict[str, Row] = {
     "encryption_key": Row(None, "a secret", magic),
     "model.backbone": Row("test_resnet", "resnet18"),
     "model.last_stride": Row(1, 2, base={"model.backbone": "resnet18"}),
+    "model.non_local": Row(False, True, base={"model.backbone": "resnet18"}),
     "model.pretrain_choice": Row("imagenet", "self", features, {"model.pretrained_model_path": "{first}"}),
     "model.pretrained_model_path": Row(None, "{first}", features),
     "model.input_channels": Row(3, 1),

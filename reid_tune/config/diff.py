@@ -21,6 +21,7 @@ _WITHOUT_EFFECT = (
 _FIXED_KEYS = (
     "model.backbone",
     "model.last_stride",
+    "model.non_local",
     "model.stride_size",
     "model.semantic_weight",
     "model.input_channels",

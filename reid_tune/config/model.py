@@ -26,6 +26,11 @@ class Model(Section):
         le=2,
         description="Stride of a ResNet's last stage; 1 gives a feature map of twice the height and width.",
     )
+    non_local: bool = Field(
+        False,
+        description="Add non-local blocks, which see the whole map, after the last blocks of the second and the third "
+        "stage of a ResNet, as in AGW.",
+    )
     pretrain_choice: Literal["imagenet", "self", ""] = Field(
         "imagenet",
         description="What to load from pretrained_model_path: imagenet for a backbone's ImageNet weights; self for all "

@@ -86,6 +86,7 @@ _STRICT = {
     "dataset.validation_seed",
     "dataset.validation_unseen_by",
     "model.label_smoothing",
+    "model.non_local",
     "train.identity_weight",
     "train.triplet_weight",
     "train.triplet_mining",
@@ -105,7 +106,7 @@ def _has_step_schedule(experiment: Experiment) -> bool:
 
 
 _RULES: tuple[tuple[str, Callable[[Experiment], bool], tuple[str, ...]], ...] = (
-    ("the backbone is not a ResNet", lambda e: "resnet" in e.model.backbone, ("model.last_stride",)),
+    ("the backbone is not a ResNet", lambda e: "resnet" in e.model.backbone, ("model.last_stride", "model.non_local")),
     ("the backbone is not a ViT", lambda e: is_vit(e.model.backbone), ("model.stride_size",)),
     (
         "there is no ViT with pretrain_choice self",

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from reid_tune.config.model import Model, is_swin, is_transformer, is_vit
 from reid_tune.errors import InputError
 from reid_tune.modeling import ibn, osnet  # noqa: F401  (their import makes their networks known to timm)
+from reid_tune.modeling.non_local import add_non_local
 from reid_tune.modeling.swin import adapt_swin, swin_options
 from reid_tune.modeling.vit import set_patch_stride
 
@@ -56,6 +57,7 @@ def build_backbone(model: Model) -> tuple[nn.Module, nn.Module, int]:
     """
     backbone = _create(model)
     _adapt_resnet(backbone, model)
+    add_non_local(backbone, model)
     if is_swin(model.backbone):
         adapt_swin(backbone, model)
     if is_vit(model.backbone):

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
+from timm.models.resnet import ResNet
 from timm.models.swin_transformer import WindowAttention
 from torch import Tensor
 from torch.nn import functional
@@ -17,8 +18,9 @@ __all__ = ["LoadReport", "is_optional", "load_weights"]
 
 # Buffers in older Swin files, which follow from the size.
 _DERIVED = ("relative_position_index", "attn_mask")
-# Batches counted by a batch norm, on which nothing depends, and a Swin's modulation, which does nothing without them.
-_OPTIONAL = re.compile(r"\.num_batches_tracked$|\.semantic_(scale|shift)\.")
+# Batches counted by a batch norm, on which nothing depends, and a Swin's modulation and a ResNet's non-local blocks,
+# which do nothing without them.
+_OPTIONAL = re.compile(r"\.num_batches_tracked$|\.semantic_(scale|shift)\.|\.NL_\d\.")
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,8 @@ def load_weights(network: ReIDNet, weights: Mapping[str, Tensor], *, hw_ratio: f
         hw_ratio: Height over width of the images that the file's ViT was trained on.
 
     Raises:
-        InputError: A ViT's position table is not a grid of that ratio.
+        InputError: A ViT's position table is not a grid of that ratio, or the weights have non-local blocks, and the
+            network, a plain ResNet, has none.
     """
     state = network.state_dict()
     fitting: dict[str, Tensor] = {}
@@ -72,6 +75,8 @@ def load_weights(network: ReIDNet, weights: Mapping[str, Tensor], *, hw_ratio: f
             resized.append(name)
         elif not name.endswith(_DERIVED):
             unused.append(name)
+    if type(network.backbone) is ResNet and (block := next((name for name in unused if ".NL_" in name), "")):
+        raise InputError(f"model.non_local = false: the weights have non-local blocks ({block}, ...); set it to true.")
     for name, value in fitting.items():
         state[name].copy_(value)
     missing = tuple(name for name in state if name not in weights)

@@ -85,6 +85,23 @@ def test_attention_comes_on_top_of_the_layers(backbone: str) -> None:
     assert model_cost(spec)["gflops"] * 1e9 == pytest.approx(layers + attention)
 
 
+@pytest.mark.parametrize(
+    ("backbone", "millions", "mega_multiply_adds"),
+    [  # Zhou et al., ICCV 2019, table 5, and TPAMI 2021: images of 256 x 128
+        ("osnet_x1_0", 2.2, 978.9),
+        ("osnet_x0_75", 1.3, 571.8),
+        ("osnet_x0_5", 0.6, 272.9),
+        ("osnet_x0_25", 0.2, 82.3),
+        ("osnet_ain_x1_0", 2.2, 978.9),
+    ],
+)
+def test_published_counts_of_osnet(backbone: str, millions: float, mega_multiply_adds: float) -> None:
+    cost = model_cost(experiment(backbone, 256, 128, reduce_feat_dim=False, neck="", neck_feat="before"))
+    assert cost["parameters"] / 1e6 == pytest.approx(millions, abs=0.051)
+    assert cost["gflops"] == pytest.approx(2 * mega_multiply_adds / 1e3, rel=6e-3)
+    assert cost["embedding_dim"] == 512
+
+
 def test_what_the_embedding_needs_is_counted_and_nothing_else() -> None:
     cost = model_cost(experiment(feat_dim=64))
     assert model_cost(experiment(feat_dim=64, with_flip_feature=True))["gflops"] == pytest.approx(2 * cost["gflops"])
