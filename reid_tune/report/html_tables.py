@@ -161,15 +161,16 @@ def confirm_table(confirm_result: dict[str, Any], metric: str) -> HtmlTable:
 
 
 def rerank_table(state: SweepState) -> HtmlTable | None:
-    """Return the chosen re-ranking of each finalist, and its gain on the validation splits; None without a search."""
+    """Return the chosen re-ranking of each finalist, and its gain where it is known; None without a search."""
     result = state.stages.get("rerank", {})
     rows = []
     for name, label in FINALIST_LABELS.items():
         if choice := result.get(name):
             setting = [f"{choice['setting'][key]:g}" for key in ("k1", "k2", "lambda_value")]
-            scores = [format_percent(choice["plain"]), format_percent(choice["mAP"]), format_interval(choice["gain"])]
-            rows.append([label, *setting, *scores])
-    names = ("k1", "k2", "lambda", "mAP %, plain", "re-ranked", "gain, 95 %")
+            rows.append(
+                [label, *setting, format_percent(choice["plain"]), format_interval(choice["gain"]) or "not known"]
+            )
+    names = ("k1", "k2", "lambda", "mAP %, plain", "gain, 95 %")
     return HtmlTable([("", "text"), *((name, "") for name in names)], rows) if rows else None
 
 

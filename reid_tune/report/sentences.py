@@ -24,6 +24,7 @@ __all__ = [
     "explain_winner",
     "forecast_sentence",
     "registration_sentence",
+    "rerank_gain_sentence",
     "report_sentences",
     "search_end_sentence",
     "seed_sentences",
@@ -228,12 +229,19 @@ def _collapse_sentences(state: SweepState) -> Iterator[str]:
 def _rerank_sentences(rerank_result: dict[str, Any]) -> Iterator[str]:
     for name, label in _FINALISTS.items():
         if name in rerank_result:
-            setting, gain = rerank_result[name]["setting"], rerank_result[name]["gain"]
+            setting = rerank_result[name]["setting"]
             yield (
                 f"re-ranking of {label}: k1 {setting['k1']}, k2 {setting['k2']}, "
                 f"lambda {setting['lambda_value']:g}, the best of {rerank_result['settings']}: "
-                f"{format_interval(gain)} mAP against plain on the validation splits"
+                f"{rerank_gain_sentence(rerank_result[name]['gain'])}"
             )
+
+
+def rerank_gain_sentence(gain: Mapping[str, Any] | None) -> str:
+    """Return the gain of a re-ranking over none, on validation splits that did not choose it."""
+    if gain is None:
+        return "its gain is not known, as no validation split is left that did not choose the setting"
+    return f"{format_interval(gain)} mAP against plain, on each validation split by the setting that the others choose"
 
 
 def _difference_sentences(differences: dict[str, Any]) -> Iterator[str]:

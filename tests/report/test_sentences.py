@@ -26,8 +26,8 @@ def test_all_that_a_whole_sweep_says() -> None:
     assert list(report_sentences(SearchAnalysis(replay(events())), FOLDER, Cost(0.5, 0.0, 1.0))) == [
         "the search ended because the budget of 3 hours would be exceeded, later stages included",
         PROVEN + FEW,
-        "re-ranking of the winner: k1 6, k2 3, lambda 0.25, the best of 36: +12.5 (+6.2 .. +18.8) mAP against plain "
-        "on the validation splits",
+        "re-ranking of the winner: k1 6, k2 3, lambda 0.25, the best of 36: +12.5 (+6.2 .. +18.8) mAP against plain, "
+        "on each validation split by the setting that the others choose",
         "winner minus trial 0 on the test folders, plain: mAP +0.0 (-12.5 .. +12.5), Rank-1 +0.0 (-12.5 .. +12.5)",
         "test folders: this test set has been evaluated 1 time by this user on this machine or by sweeps in runs",
         "spent: 0.50 hours, 1.00 CPU-hours",
@@ -201,6 +201,16 @@ def test_the_plan_tells_the_memory_of_a_step_and_the_largest_batch(
 def test_without_a_gpu_the_plan_estimates_no_batch() -> None:
     lines = list(plan_sentences(plan()))
     assert any(line.endswith("2.0 GB of memory") for line in lines) and not any("batch" in line for line in lines)
+
+
+def test_a_re_ranking_without_further_validation_splits_has_no_gain() -> None:
+    state = replay(events())
+    state.stages["rerank"]["winner"] = state.stages["rerank"]["winner"] | {"gain": None}
+    lines = [line for line in report_sentences(SearchAnalysis(state), FOLDER, Cost()) if line.startswith("re-ranking")]
+    assert lines == [
+        "re-ranking of the winner: k1 6, k2 3, lambda 0.25, the best of 36: its gain is not known, as no validation "
+        "split is left that did not choose the setting"
+    ]
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from reid_tune.journal.journal import Journal
 from reid_tune.search_space.load import SweepConfig
 from reid_tune.sweep.stages.refit import find_finalists
 
-__all__ = ["VALUES_PER_RANGE", "choose_settings", "chosen_setting", "list_settings"]
+__all__ = ["VALUES_PER_RANGE", "best_setting", "choose_settings", "chosen_setting", "list_settings"]
 
 # Values of each range that are compared, including both ends.
 VALUES_PER_RANGE = 6
@@ -57,11 +57,14 @@ def choose_settings(sweep: SweepConfig, journal: Journal) -> dict[str, Any]:
     if not settings:
         return {}
     runs = {row["number"]: row["runs"] for row in journal.state.stages["confirm"]["trials"]}
+    has_common_images = sweep.experiment.dataset.validation != "holdout"
     result: dict[str, Any] = {"settings": len(settings)}
     for name, trial in find_finalists(journal).items():
         files = [features_file(journal.folder, run) for run in runs[trial.number]]
         with deterministic_algorithms(sweep.experiment.train.deterministic):
-            result[name] = _best_setting([read_features(file) for file in files], settings, scoring_device(sweep))
+            result[name] = best_setting([read_features(file) for file in files], settings, scoring_device(sweep))
+        if has_common_images:  # No repeat has images that did not choose the setting.
+            result[name]["gain"] = None
     return result
 
 
@@ -71,25 +74,35 @@ def chosen_setting(journal: Journal, name: str) -> ReRanking | None:
     return ReRanking(**result["setting"]) if result else None
 
 
-def _best_setting(splits: Sequence[FeatureSet], settings: Sequence[ReRanking], device: torch.device) -> dict[str, Any]:
-    """Return the best setting with its mean mAP over the validation splits, and its gain over no re-ranking."""
+def best_setting(splits: Sequence[FeatureSet], settings: Sequence[ReRanking], device: torch.device) -> dict[str, Any]:
+    """Return the setting with the best mean mAP over the validation splits, that mean, and the one without re-ranking.
+
+    The best of many settings is too good on the splits that chose it. `gain` is therefore leave-one-repeat-out: on each
+    split it is that of the setting which is the best on the other splits. It is None with one split.
+    """
     plain = [score(features, device=device) for features in splits]
-    best: tuple[float, ReRanking, list[Score]] | None = None
+    best: tuple[float, ReRanking] | None = None
+    # For each split the best mean over the other splits, and the score on this one of the setting that has it.
+    left_out: dict[int, tuple[float, Score]] = {}
     # Each grid yields the scores of one split, setting after setting.
     grids = [grid_scores(features, settings, device) for features in splits]
     for setting, *scores in zip(settings, *grids, strict=True):
-        value = mean(result.mAP for result in scores)
-        if best is None or value > best[0]:
-            best = value, setting, scores
+        values = [result.mAP for result in scores]
+        if best is None or mean(values) > best[0]:
+            best = mean(values), setting
+        for index, result in enumerate(scores if len(scores) > 1 else ()):
+            others = mean(values[:index] + values[index + 1 :])
+            if index not in left_out or others > left_out[index][0]:
+                left_out[index] = others, result
     assert best is not None
-    value, setting, scores = best
+    value, setting = best
     gains = [
-        (result.average_precision - base.average_precision, result.query_ids)
-        for result, base in zip(scores, plain, strict=True)
+        (result.average_precision - plain[index].average_precision, result.query_ids)
+        for index, (_, result) in left_out.items()
     ]
     return {
         "setting": {"k1": setting.k1, "k2": setting.k2, "lambda_value": setting.lambda_value},
         "mAP": value,
         "plain": mean(result.mAP for result in plain),
-        "gain": mean_difference(gains).as_dict(),
+        "gain": mean_difference(gains).as_dict() if gains else None,
     }

@@ -1,9 +1,11 @@
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import pytest
 import torch
 
+from reid_tune.config.load import with_parameters
 from reid_tune.errors import InputError
 from reid_tune.evaluation import rerank_grid as evaluation_grid
 from reid_tune.evaluation import score as evaluation_score
@@ -16,19 +18,19 @@ from reid_tune.journal.journal import Journal
 from reid_tune.journal.state import confirm_run
 from reid_tune.sweep.stages import rerank
 from reid_tune.sweep.stages.confirm import RepeatLimit, choose_winner, confirm_sources
-from reid_tune.sweep.stages.rerank import choose_settings, chosen_setting, list_settings
+from reid_tune.sweep.stages.rerank import best_setting, choose_settings, chosen_setting, list_settings
 from reid_tune.training.devices import default_device
 
 from ...helpers.searched_sweep import journal_with
-from ...helpers.simulated_driver import SPACE, SPEC, drive, make_sweep
+from ...helpers.simulated_driver import SPACE, SPEC, draw_features, drive, make_sweep
 
 pytestmark = pytest.mark.usefixtures("no_fsync")
 
 RERANKED = {"re_ranking.k1": {"int": [3, 5]}, "re_ranking.lambda_value": {"uniform": [0.0, 0.5]}}
 
 
-def confirmed(folder: Path, **values: object) -> tuple[object, Journal]:
-    sweep = make_sweep(folder, confirm={"candidates": 1, "repeats": 2}, **values)
+def confirmed(folder: Path, repeats: int = 2, **values: object) -> tuple[object, Journal]:
+    sweep = make_sweep(folder, confirm={"candidates": 1, "repeats": repeats}, **values)
     journal = journal_with(folder / "x", sweep, [("finished", 0.1), ("finished", 0.4)])
     for source in confirm_sources(sweep, journal, RepeatLimit(journal)):
         drive(source)
@@ -72,9 +74,35 @@ def test_the_choice_is_the_best_mean_over_the_validation_splits_of_each_finalist
     best = tried[[round(value, 9) for value in values].index(round(max(values), 9))]
     assert result["winner"]["setting"] == {"k1": best.k1, "k2": best.k2, "lambda_value": best.lambda_value}
     assert result["winner"]["plain"] == pytest.approx(mean_of(None))
-    assert result["winner"]["gain"]["mean"] == pytest.approx(max(values) - mean_of(None))
     journal.emit(StageDone(stage="rerank", result=result))
     assert chosen_setting(journal, "winner") == best
+
+
+def test_the_gain_on_each_validation_split_is_that_of_the_setting_which_the_others_choose(tmp_path: Path) -> None:
+    experiment = make_sweep(tmp_path).experiment
+    splits = [
+        draw_features(with_parameters(experiment, {"dataset.validation_seed": seed, "train.seed": seed}, "x"))
+        for seed in range(3)
+    ]
+    settings = [ReRanking(k1, 2, weight) for k1 in (3, 5) for weight in (0.0, 0.5, 0.9)]
+    values = [[score(features, setting).mAP for setting in settings] for features in splits]
+    gains = []
+    for number, features in enumerate(splits):
+        others = [mean(values[other][index] for other in range(3) if other != number) for index in range(6)]
+        gains.append(values[number][others.index(max(others))] - score(features).mAP)
+    result = best_setting(splits, settings, torch.device("cpu"))
+    assert result["gain"]["mean"] == pytest.approx(mean(gains)) and result["gain"]["repeats"] == 3
+    assert result["gain"]["low"] < result["gain"]["mean"] < result["mAP"] - result["plain"], "the best is too good"
+
+
+@pytest.mark.parametrize(("repeats", "validation"), [(1, "holdout"), (3, "DIR")])
+def test_without_images_that_did_not_choose_the_setting_there_is_no_gain(
+    tmp_path: Path, repeats: int, validation: str
+) -> None:
+    spec = SPEC | {"dataset": SPEC["dataset"] | {"validation": validation}}
+    sweep, journal = confirmed(tmp_path, repeats, base=spec, space=SPACE | RERANKED)
+    result = choose_settings(sweep, journal)["winner"]  # type: ignore[arg-type]
+    assert result["gain"] is None and result["mAP"] > 0
 
 
 @pytest.mark.parametrize("deterministic", [False, True])
