@@ -25,17 +25,16 @@ from reid_tune.report.importances import importances_caption, importances_chart
 from reid_tune.report.parallel import parallel_chart, varied_parameters
 from reid_tune.report.reproduce import SPEC, reproduce_commands, spec_yaml, write_spec
 from reid_tune.report.sentences import (
-    evaluation_count_sentences,
     explain_winner,
     forecast_sentence,
     registration_sentence,
     search_end_sentence,
-    seed_sentences,
     space_change_sentences,
 )
 from reid_tune.report.stages_table import stages_table
 from reid_tune.report.summary import SearchAnalysis, baseline_score, finalist_scores, run_states, winner_run
 from reid_tune.report.svg import COLOURS
+from reid_tune.report.test_set_sentences import evaluation_count_sentences, pooled_sentence, seed_sentences
 from reid_tune.search.importance import Importances
 from reid_tune.search.parameters import labels_of_keys, searched_parameters
 from reid_tune.search.pareto import pareto_front
@@ -122,7 +121,7 @@ def _test_content(folder: Path, state: SweepState) -> dict[str, Any]:
         "comparison_table": html_tables.comparison_table(state),
         "scores_table": html_tables.scores_table(state),
         "protocol": next((metrics.get("protocol", "") for metrics in finalist_scores(state).values()), ""),
-        "seeds": seed_sentences(state),
+        "seeds": [*filter(None, [pooled_sentence(state)]), *seed_sentences(state)],
         "evaluation_counts": list(evaluation_count_sentences(state, folder.absolute())),
         "registered": registration_sentence(state),
         "rerank_table": html_tables.rerank_table(state),

@@ -23,11 +23,11 @@ from reid_tune.report.sentences import (
     explain_winner,
     registration_sentence,
     search_end_sentence,
-    seed_sentences,
     space_change_sentences,
 )
 from reid_tune.report.summary import ranked_trials
 from reid_tune.report.tables import confirm_table, finalist_table, leaderboard
+from reid_tune.report.test_set_sentences import seed_sentences
 from reid_tune.tables import format_percent
 
 __all__ = ["SweepPage", "escape_markdown"]

@@ -8,10 +8,10 @@ from typing import Any
 from reid_tune.config.experiment import canonical_key
 from reid_tune.journal.costs import Cost
 from reid_tune.journal.state import SweepState
-from reid_tune.journal.test_set_usage import evaluation_count_sentence
-from reid_tune.report.formatting import KIND_LABELS, format_interval, format_spent, inline_yaml, list_trials
+from reid_tune.report.formatting import format_interval, format_spent, inline_yaml, list_trials
 from reid_tune.report.importances import importance_sentence
 from reid_tune.report.summary import SearchAnalysis
+from reid_tune.report.test_set_sentences import difference_sentences, evaluation_count_sentences, seed_sentences
 from reid_tune.search.forecast import Forecast
 from reid_tune.search.parameters import labels_of_keys
 from reid_tune.search.pareto import pareto_front
@@ -20,14 +20,12 @@ from reid_tune.storage.download_cache import display_path
 from reid_tune.tables import format_count, format_percent, format_time
 
 __all__ = [
-    "evaluation_count_sentences",
     "explain_winner",
     "forecast_sentence",
     "registration_sentence",
     "rerank_gain_sentence",
     "report_sentences",
     "search_end_sentence",
-    "seed_sentences",
     "space_change_sentences",
 ]
 
@@ -62,8 +60,7 @@ def report_sentences(analysis: SearchAnalysis, folder: Path, spent: Cost) -> Ite
     yield from _validation_sentences(state)
     yield from _collapse_sentences(state)
     yield from _rerank_sentences(state.stages.get("rerank", {}))
-    winner = state.stages.get("test", {}).get("models", {}).get("winner", {})
-    yield from _difference_sentences(winner.get("against_trial0", {}))
+    yield from difference_sentences(state)
     yield from seed_sentences(state)
     yield from evaluation_count_sentences(state, folder)
     yield f"spent: {format_spent(spent)}"
@@ -172,29 +169,12 @@ def _capitalized(number: int) -> str:
     return list_trials([number]).capitalize()
 
 
-def evaluation_count_sentences(state: SweepState, folder: Path) -> Iterator[str]:
-    """Yield for each test set how often it was evaluated."""
-    for name, count in state.stages.get("test", {}).get("test_evaluations", {}).items():
-        yield f"{name}: {evaluation_count_sentence(count, display_path(folder.parent))}"
-
-
 def registration_sentence(state: SweepState) -> str:
     """Return the address of the registered winner, and the reason for its alias; empty before `register`."""
     if not (result := state.stages.get("register")):
         return ""
     address = f"models:/{result['model']}@{result['alias']}"
     return f"registered: {address} (version {result['version']}; {result['reason']})"
-
-
-def seed_sentences(state: SweepState) -> list[str]:
-    """Return the spread between seeds on the test folders, by finalist; empty with one refit of each."""
-    models = state.stages.get("test", {}).get("models", {})
-    return [
-        f"{len(spread['values'])} refits of {_FINALISTS[name]} by seed: {metric} "
-        f"{format_percent(spread['mean'])} %, standard deviation {format_percent(spread['deviation'])}"
-        for name, model in models.items()
-        for metric, spread in model.get("seeds", {}).items()
-    ]
 
 
 def _validation_sentences(state: SweepState) -> Iterator[str]:
@@ -242,9 +222,3 @@ def rerank_gain_sentence(gain: Mapping[str, Any] | None) -> str:
     if gain is None:
         return "its gain is not known, as no validation split is left that did not choose the setting"
     return f"{format_interval(gain)} mAP against plain, on each validation split by the setting that the others choose"
-
-
-def _difference_sentences(differences: dict[str, Any]) -> Iterator[str]:
-    for kind, metrics in differences.items():
-        parts = ", ".join(f"{name} {format_interval(metrics[name])}" for name in ("mAP", "Rank-1"))
-        yield f"winner minus trial 0 on the test folders, {KIND_LABELS[kind]}: {parts}"

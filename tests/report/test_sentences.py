@@ -8,10 +8,11 @@ from reid_tune.journal.stages import Stage
 from reid_tune.journal.state import replay
 from reid_tune.report.formatting import format_spent
 from reid_tune.report.plan_sentences import data_sentences, plan_sentences
-from reid_tune.report.sentences import explain_winner, report_sentences, search_end_sentence, seed_sentences
+from reid_tune.report.sentences import explain_winner, report_sentences, search_end_sentence
 from reid_tune.report.summary import SearchAnalysis
+from reid_tune.report.test_set_sentences import difference_sentences, seed_sentences
 
-from ..helpers.report_events import CONFIRM, LEVEL, NOISE, TEST, compared, events
+from ..helpers.report_events import CONFIRM, GAIN, LEVEL, NOISE, TEST, compared, events
 
 FOLDER = Path("runs/s")
 
@@ -19,6 +20,7 @@ FEW = (
     " With 2 repeats the interval reaches 12.7 standard errors to each side, with 5 it would be 2.8: only a large gain "
     "can be proven."
 )
+ONE_REFIT = "the intervals on the test folders cover the choice of identities only, for one refit of each model"
 PROVEN = "Trial 2 is better than trial 0: +12.5 (+6.2 .. +18.8) points in 2 repeats."
 
 
@@ -29,6 +31,7 @@ def test_all_that_a_whole_sweep_says() -> None:
         "re-ranking of the winner: k1 6, k2 3, lambda 0.25, the best of 36: +12.5 (+6.2 .. +18.8) mAP against plain, "
         "on each validation split by the setting that the others choose",
         "winner minus trial 0 on the test folders, plain: mAP +0.0 (-12.5 .. +12.5), Rank-1 +0.0 (-12.5 .. +12.5)",
+        ONE_REFIT + ": another seed may change more, and refit.seeds of 3 or more pools several refits",
         "test folders: this test set has been evaluated 1 time by this user on this machine or by sweeps in runs",
         "spent: 0.50 hours, 1.00 CPU-hours",
         "registered: models:/m@champion (version 2; no other version had the alias)",
@@ -67,6 +70,16 @@ def test_several_refits_tell_what_a_seed_is_worth() -> None:
     seeds: dict[str, Any] = {"mAP": {"values": [0.5, 0.25], "mean": 0.375, "deviation": 0.125}}
     state.stages["test"]["models"] = {"winner": TEST["winner"] | {"seeds": seeds}}
     assert seed_sentences(state) == ["2 refits of the winner by seed: mAP 37.5 %, standard deviation 12.5"]
+
+
+def test_the_pooled_difference_of_several_refits_covers_seeds_too() -> None:
+    state = replay(events())
+    pooled = dict.fromkeys(("mAP", "mINP", "Rank-1"), GAIN | {"repeats": 3})
+    state.stages["test"]["models"] = {"winner": TEST["winner"] | {"seeds_against_trial0": pooled}}
+    assert list(difference_sentences(state))[1] == (
+        f"{ONE_REFIT}; pooled over 3 refits of each with other seeds, winner minus trial 0, plain: mAP +12.5 "
+        "(+6.2 .. +18.8), Rank-1 +12.5 (+6.2 .. +18.8), which covers seeds and identities"
+    )
 
 
 def test_a_proven_gain_is_claimed() -> None:

@@ -8,7 +8,8 @@ from reid_tune.deploy.parity import Parity
 from reid_tune.journal.state import SweepState
 from reid_tune.report.formatting import KIND_LABELS, trial_label
 from reid_tune.report.markdown import escape_markdown
-from reid_tune.report.sentences import evaluation_count_sentences, explain_winner
+from reid_tune.report.sentences import explain_winner
+from reid_tune.report.test_set_sentences import evaluation_count_sentences
 from reid_tune.tables import format_count, format_metric, format_percent
 
 __all__ = ["model_version_tags", "render_model_card"]

@@ -13,6 +13,7 @@ from reid_tune.config.encryption_key import find_passphrase
 from reid_tune.data.fingerprint import fingerprint
 from reid_tune.deploy.latency import measure_latency
 from reid_tune.errors import RunFailedError
+from reid_tune.evaluation.differences import mean_difference
 from reid_tune.evaluation.distances import deterministic_algorithms
 from reid_tune.evaluation.features import FeatureSet
 from reid_tune.evaluation.intervals import paired_interval
@@ -37,7 +38,10 @@ from reid_tune.tasks.common.model_scores import evaluation_features, reranking_o
 from reid_tune.tasks.common.open_model import checkpoint_experiment
 from reid_tune.training.history_plot import plot_history
 
-__all__ = ["evaluate_finalists"]
+__all__ = ["MIN_POOLED_SEEDS", "evaluate_finalists", "pooled_difference"]
+
+# Refits of each finalist from which on their scores are pooled; two would need a gain of 12.7 standard errors.
+MIN_POOLED_SEEDS = 3
 
 # Allowed difference of mAP; half precision changes the order of neighbours at nearly the same distance.
 _MAP_TOLERANCE = {"fp32": 1e-3, "fp16": 5e-3}
@@ -86,6 +90,7 @@ def evaluate_finalists(sweep: SweepConfig, journal: Journal) -> dict[str, Any]:
         evaluations[name] = _evaluate(sweep, journal, name, sets)
         data = data or _record_evaluation(sweep, journal, sets)  # also if the stage fails after these scores
     models: dict[str, Any] = {}
+    by_seed: dict[str, list[Score]] = {}
     contents: dict[str, Any] = {}
     for name, (first, *others) in evaluations.items():
         extra = {test.name: evaluation.as_dict() for test, evaluation in zip(sets[1:], others, strict=True)}
@@ -93,11 +98,14 @@ def evaluate_finalists(sweep: SweepConfig, journal: Journal) -> dict[str, Any]:
         models[name]["checkpoint"] = _checkpoint_metrics(sweep, journal, name, first.scores["plain"])
         models[name]["latency"] = measure_latency(onnx_path(sweep, name))
         if sweep.file.refit.seeds > 1:
-            models[name]["seeds"] = _over_seeds(sweep, journal, name)
+            by_seed[name] = _seed_scores(sweep, journal, name)
+            models[name]["seeds"] = _spread(by_seed[name])
         _draw(sweep, journal, name, first)
         contents[name] = models[name] | {"threshold": _threshold(sweep, name, first.features, sets[0])}
     if "trial0" in evaluations:
         models["winner"]["against_trial0"] = evaluations["winner"][0].difference_to(evaluations["trial0"][0])
+        if sweep.file.refit.seeds >= MIN_POOLED_SEEDS:
+            models["winner"]["seeds_against_trial0"] = pooled_difference(by_seed["winner"], by_seed["trial0"])
     # The event log, which is read on each resume and for each report, has the scores only.
     write_atomic(sweep.folder / "export" / "test.json", json.dumps(contents, indent=2) + "\n")
     counts = {name: count_test_evaluations(digest, sweep.folder.parent) for name, digest in data.items()}
@@ -201,12 +209,33 @@ def _checkpoint_metrics(sweep: SweepConfig, journal: Journal, name: str, plain: 
     return trained.as_dict()
 
 
-def _over_seeds(sweep: SweepConfig, journal: Journal, name: str) -> dict[str, Any]:
-    """Return plain mAP and Rank-1 of all refits of a finalist, by PyTorch, which show the influence of the seed."""
-    metrics = [
-        _checkpoint_score(sweep, refit_checkpoint_path(sweep, journal, name, seed)).as_dict()
+def _seed_scores(sweep: SweepConfig, journal: Journal, name: str) -> list[Score]:
+    """Return the plain scores of all refits of a finalist, by PyTorch."""
+    return [
+        _checkpoint_score(sweep, refit_checkpoint_path(sweep, journal, name, seed))
         for seed in range(1, sweep.file.refit.seeds + 1)
     ]
+
+
+def pooled_difference(winner: Sequence[Score], baseline: Sequence[Score]) -> dict[str, Any]:
+    """Return by metric the mean difference over two finalists' refits, with an interval for seeds and identities.
+
+    Args:
+        winner: Scores of the winner's refits on the test folders.
+        baseline: Scores of the refits of trial 0 with the same seeds.
+    """
+    pairs = list(zip(winner, baseline, strict=True))
+    return {
+        name: mean_difference(
+            [(result.per_query[name] - other.per_query[name], result.query_ids) for result, other in pairs]
+        ).as_dict()
+        for name in _COMPARED
+    }
+
+
+def _spread(results: Sequence[Score]) -> dict[str, Any]:
+    """Return mAP and Rank-1 of a finalist's refits, which show the influence of the seed."""
+    metrics = [result.as_dict() for result in results]
     by_metric = {name: [values[name] for values in metrics] for name in ("mAP", "Rank-1")}
     return {
         name: {"values": values, "mean": mean(values), "deviation": stdev(values)} for name, values in by_metric.items()

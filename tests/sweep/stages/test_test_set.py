@@ -4,19 +4,22 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from reid_tune.data.fingerprint import fingerprint
 from reid_tune.errors import RunFailedError
 from reid_tune.evaluation import score as evaluation_score
-from reid_tune.evaluation.score import Retrieval
+from reid_tune.evaluation.features import make_feature_set
+from reid_tune.evaluation.score import Retrieval, Score, score
 from reid_tune.journal.event_log import read_events
 from reid_tune.journal.events import ArtifactWritten, StageDone
 from reid_tune.journal.test_set_usage import count_test_evaluations
 from reid_tune.sweep.stages import test_set as stage
 from reid_tune.sweep.stages.export import export_finalists
 from reid_tune.sweep.stages.test_set import evaluate_finalists as run_test
+from reid_tune.sweep.stages.test_set import pooled_difference
 from reid_tune.tasks.common.calibration import Calibration, calibrate
 
 from ...helpers.refitted_sweep import refitted
@@ -74,3 +77,36 @@ def test_the_test_stage_writes_the_threshold_next_to_the_scores(
     assert threshold["fmr"]["wanted"] == 0.05 >= threshold["fmr"]["reached"] and threshold["dimension"] == 16
     assert threshold["data"]["checkpoint"] == "winner.onnx"
     assert threshold["data"]["query_dataset"] == str(data / "query")
+
+
+def seed_scores(noise: float) -> list[Score]:
+    """Scores of three models that differ in their seed, on 10 identities with 2 queries and 3 gallery images each."""
+    ids, cameras = np.arange(10).repeat(5), np.tile([1, 1, 2, 3, 4], 10)
+    centres, is_query = np.random.default_rng(7).normal(size=(10, 8))[ids], cameras == 1
+    results = []
+    for seed in range(3):
+        rows = centres + noise * np.random.default_rng(seed).normal(size=(50, 8))
+        query = rows[is_query], ids[is_query], cameras[is_query]
+        results.append(score(make_feature_set(*query, rows[~is_query], ids[~is_query], cameras[~is_query])))
+    return results
+
+
+def test_refits_with_several_seeds_are_pooled_over_seeds_and_identities() -> None:
+    winner, baseline = seed_scores(0.8), seed_scores(1.2)
+    pooled = pooled_difference(winner, baseline)["mAP"]
+    differences = [a.average_precision - b.average_precision for a, b in zip(winner, baseline, strict=True)]
+    means = [float(values.mean()) for values in differences]
+    between = sum((value - sum(means) / 3) ** 2 for value in means) / 2 / 3
+    shared = 0.0
+    for one in range(3):
+        for other in range(3):
+            for person in range(10):
+                parts = [
+                    sum(differences[seed][query] - means[seed] for query in (2 * person, 2 * person + 1)) / 20
+                    for seed in (one, other)
+                ]
+                shared += parts[0] * parts[1] / 9 if one != other else 0.0
+    margin = 4.302653 * (between + max(shared, 0.0)) ** 0.5
+    assert shared > 0 and pooled == pytest.approx(
+        {"mean": sum(means) / 3, "low": sum(means) / 3 - margin, "high": sum(means) / 3 + margin, "repeats": 3}
+    )
