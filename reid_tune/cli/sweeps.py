@@ -15,6 +15,7 @@ from reid_tune.cli.common import (
     print_result,
 )
 from reid_tune.errors import InputError, ReidTuneError, StoppedError
+from reid_tune.imports import quick_imports
 from reid_tune.journal.stages import ResumeMode, Stage
 
 if TYPE_CHECKING:
@@ -118,11 +119,12 @@ def _print_plan(sweep: "SweepConfig", until: Stage, address: str | None, format:
 
 
 def _run(sweep: "SweepConfig", **options: Any) -> None:
-    from reid_tune.cli.reports import print_sweep
-    from reid_tune.journal.sweep_lookup import resume_command
-    from reid_tune.report.html import PAGE
-    from reid_tune.report.summary import SearchAnalysis
-    from reid_tune.sweep.run import run_sweep
+    with quick_imports():
+        from reid_tune.cli.reports import print_sweep
+        from reid_tune.journal.sweep_lookup import resume_command
+        from reid_tune.report.html import PAGE
+        from reid_tune.report.summary import SearchAnalysis
+        from reid_tune.sweep.run import run_sweep
 
     try:
         state = run_sweep(sweep, **options)

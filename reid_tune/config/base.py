@@ -31,11 +31,13 @@ class Section(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _check_numbers(cls, value: Any, info: ValidationInfo) -> Any:
+        if isinstance(value, float) or not _is_number(cls, str(info.field_name)):
+            return value
         items = value if isinstance(value, list | tuple) else (value,)
-        matches = [isinstance(item, str) and bool(_AMBIGUOUS_NUMBER.fullmatch(item)) for item in items]
-        has_bool = any(isinstance(item, bool) for item in items)  # which pydantic reads as 1 or 0
-        if (has_bool or any(matches)) and _is_number(cls, str(info.field_name)):
-            raise ValueError(f"should be a number{'' if has_bool else ' without leading zeros or underscores'}")
+        if any(isinstance(item, bool) for item in items):  # which pydantic reads as 1 or 0
+            raise ValueError("should be a number")
+        if any(isinstance(item, str) and _AMBIGUOUS_NUMBER.fullmatch(item) for item in items):
+            raise ValueError("should be a number without leading zeros or underscores")
         return value
 
 

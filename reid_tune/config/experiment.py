@@ -86,7 +86,7 @@ def flatten(tree: Mapping[str, Any]) -> dict[str, Any]:
 def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yield the values of nested mappings with their dotted keys, which are not unique if keys have dots."""
     for key, value in tree.items():
-        if isinstance(value, Mapping) and value:
+        if isinstance(value, dict) and value:  # much faster than any mapping
             yield from leaves(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value

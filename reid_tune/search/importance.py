@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from scipy.stats import qmc
 
 from reid_tune.errors import InputError
 from reid_tune.journal.state import SweepState
@@ -118,6 +117,8 @@ def estimate_importances(encoding: SpaceEncoding, model: TrialModel) -> Importan
     The estimates are those of Saltelli et al. (2010, "Variance based sensitivity analysis of model output") and Jansen
     over a fixed scrambled Sobol sequence; shares are medians over the functions.
     """
+    from scipy.stats import qmc  # The import takes half a second, for which a resumed sweep does not wait.
+
     groups = encoding.coordinates_by_key()
     if not groups:
         return None

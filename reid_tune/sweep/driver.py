@@ -10,6 +10,7 @@ from reid_tune.errors import InputError
 from reid_tune.execution.run_source import RunSource
 from reid_tune.execution.stage_resources import StageResources, find_capacity, find_placement, resolve_stage_resources
 from reid_tune.execution.stage_task import StageFunction, run_stage_on_gpu
+from reid_tune.imports import quick_imports
 from reid_tune.journal.costs import EpochTiming
 from reid_tune.journal.event_log import read_events
 from reid_tune.journal.events import StageDone, StageStarted
@@ -163,7 +164,8 @@ class SweepDriver:
         return run_stage_on_gpu(name, stage, self.sweep, self.journal, placement)
 
     def _run(self, source: RunSource, resources: StageResources) -> None:
-        from reid_tune.execution.tune_runner import run_all
+        with quick_imports():
+            from reid_tune.execution.tune_runner import run_all
 
         timeout = 60 * self.sweep.file.resources.timeout_minutes
         workers, scratch = resources.per_run.workers, self.sweep.folder / "ray"

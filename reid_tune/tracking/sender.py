@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from reid_tune.errors import ReidTuneError
+from reid_tune.imports import quick_imports
 from reid_tune.journal.events import DriverEnded
 from reid_tune.tracking.cursor import Cursor
 from reid_tune.tracking.projection import Description
@@ -34,7 +35,8 @@ class Sender:
 
     def __init__(self, log_path: Path, uri: str, describe: Callable[[], Description] | None = None) -> None:
         # Two threads that import it at once can each see an incomplete module.
-        import mlflow  # noqa: F401
+        with quick_imports():
+            import mlflow  # noqa: F401
 
         self.last_error: str | None = None
         self._cursor = Cursor(log_path, uri, describe)

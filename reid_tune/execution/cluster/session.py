@@ -19,6 +19,7 @@ from reid_tune.execution.cluster.discovery import find_cluster
 from reid_tune.execution.cluster.session_folder import session_folder
 from reid_tune.execution.cluster.watchdog import exit_when_cluster_is_lost
 from reid_tune.execution.ray_private import hide_messages, local_cluster_options, loopback_only
+from reid_tune.imports import quick_imports
 from reid_tune.storage.temporary_folder import RAY_FOLDER
 
 __all__ = ["ray_session"]
@@ -111,7 +112,8 @@ def _job_variables() -> dict[str, str]:
 @contextmanager
 def _connect(folder: Path | None = None, **options: Any) -> Iterator[None]:
     """Connect to Ray for the block, and watch the connection; `folder` is emptied if Ray is lost."""
-    import ray
+    with quick_imports():
+        import ray
 
     hide_messages()
     terminate = signal.getsignal(signal.SIGTERM)

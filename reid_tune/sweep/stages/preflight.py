@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from reid_tune.config.checks import require_divisible_batch
-from reid_tune.config.experiment import Experiment
+from reid_tune.config.experiment import Experiment, flatten
 from reid_tune.config.load import with_parameters
 from reid_tune.data.account import accounts_as_dict, describe_accounts
 from reid_tune.data.fingerprint import fingerprint
@@ -22,7 +22,6 @@ from reid_tune.search.race import first_proof_repeat
 from reid_tune.search.space_check import SAMPLE_COUNT, validate_space
 from reid_tune.search.warm_start import InitialPoint, initial_points
 from reid_tune.search_space.load import SweepConfig
-from reid_tune.search_space.space import plain_values
 from reid_tune.sweep.stages.rerank import list_settings
 from reid_tune.sweep.stages.validation_check import describe_validation, load_given_validation
 from reid_tune.sweep.stages.weights_check import check_networks, load_weights_of, weights_digests
@@ -102,7 +101,7 @@ def run_preflight(
     points, learned, earlier_warnings = _earlier_sweeps(sweep, pretrained) if "preflight" in stages else ([], [], [])
     return PreflightResult(
         rungs := _rungs(sweep, samples),
-        fmean(map(rungs.delay, map(plain_values, samples))),
+        fmean(map(rungs.delay, map(_training_values, samples))),
         len(split.train),
         identities,
         split.held_out,
@@ -163,9 +162,8 @@ def _rungs(sweep: SweepConfig, samples: list[Experiment]) -> Rungs:
     """
     if sweep.file.scheduler.name == "none":
         return NO_RUNGS
-    specs = [plain_values(experiment) for experiment in (sweep.experiment, *samples)]
-    warmup = min(map(warmup_epochs, specs))
-    epochs = max(values["train.num_epochs"] for values in specs)
+    specs = [_training_values(experiment) for experiment in (sweep.experiment, *samples)]
+    warmup, epochs = min(map(warmup_epochs, specs)), max(values["train.num_epochs"] for values in specs)
     grace = sweep.file.scheduler.grace_period
     if grace == "auto":
         grace = warmup + math.ceil(epochs / 10)
@@ -175,6 +173,11 @@ def _rungs(sweep: SweepConfig, samples: list[Experiment]) -> Rungs:
             "trials would be judged by their warm-up; raise it or use auto."
         )
     return Rungs(rung_epochs(grace, sweep.file.scheduler.reduction_factor, epochs), warmup)
+
+
+def _training_values(experiment: Experiment) -> dict[str, Any]:
+    """Return the values of the section `train` of a spec by dotted key."""
+    return flatten({"train": experiment.train.model_dump()})
 
 
 def _splits(sweep: SweepConfig, stages: Collection[str]) -> list[DataSplit]:
