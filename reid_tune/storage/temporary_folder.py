@@ -8,13 +8,21 @@ import socket
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from reid_tune.errors import InfrastructureError
 from reid_tune.files import display_name
 
-__all__ = ["RAY_FOLDER", "empty_folder", "remove_folder", "remove_leftovers", "temporary_folder", "temporary_root"]
+__all__ = [
+    "RAY_FOLDER",
+    "empty_folder",
+    "locked_folder",
+    "remove_folder",
+    "remove_leftovers",
+    "temporary_folder",
+    "temporary_root",
+]
 
 _NAMES = "reid-tune*"
 _HOST = ".reid-tune-host"  # file with the host whose processes see the lock of the folder, see `_host`
@@ -42,24 +50,38 @@ def temporary_folder(prefix: str = "reid-tune-") -> Iterator[Path]:
     Raises:
         InfrastructureError: The folder for temporary files is full, is read-only, or has a name that cannot be used.
     """
-    try:
-        root = temporary_root()
-        _require_plain_name(root)
-        remove_leftovers(root)
-        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=root))
-        lock = _lock(folder)
-    except OSError as error:
-        raise InfrastructureError(
-            f"no folder for temporary files can be used{_configured()} ({error.strerror}): free space, or name another "
-            "folder in TMPDIR."
-        ) from None
+    with ExitStack() as stack:
+        try:
+            root = temporary_root()
+            _require_plain_name(root)
+            folder = stack.enter_context(locked_folder(root, prefix, _NAMES))
+        except OSError as error:
+            raise InfrastructureError(
+                f"no folder for temporary files can be used{_configured()} ({error.strerror}): free space, or name "
+                "another folder in TMPDIR."
+            ) from None
+        yield folder
+
+
+@contextmanager
+def locked_folder(root: Path, prefix: str, names: str) -> Iterator[Path]:
+    """Yield a new folder in `root`, see `temporary_folder`.
+
+    Args:
+        root: Folder that exists.
+        prefix: Beginning of the new folder's name.
+        names: Pattern of the names of such folders, see `remove_leftovers`.
+    """
+    remove_leftovers(root, names)
+    folder = Path(tempfile.mkdtemp(prefix=prefix, dir=root))
+    lock = _lock(folder)
     try:
         yield folder
     finally:
         remove_folder(folder)
         os.close(lock)
         with suppress(OSError):  # Processes of a killed one may have written into its folder until now.
-            remove_leftovers(root)
+            remove_leftovers(root, names)
 
 
 def empty_folder(folder: Path) -> None:
@@ -89,13 +111,17 @@ def remove_folder(folder: Path) -> None:
                 mark.write_bytes(host)
 
 
-def remove_leftovers(root: Path) -> list[Path]:
+def remove_leftovers(root: Path, names: str = _NAMES) -> list[Path]:
     """Remove the folders whose processes have ended, and return them.
 
     Folders of other users and of other hosts, whose locks this host may not see, are not touched. Nothing is created.
+
+    Args:
+        root: Folder of the folders.
+        names: Pattern of their names. Nobody else may have folders of such names: empty ones are removed, too.
     """
     removed = []
-    for folder in root.glob(_NAMES):
+    for folder in root.glob(names):
         with suppress(OSError):
             lock = _open(folder)
             try:

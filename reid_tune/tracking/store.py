@@ -1,9 +1,9 @@
 """The MLflow store: its address, a client without log output, experiments, and errors in one line."""
 
+import glob
 import logging
 import os
 import re
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from reid_tune.environment import set_defaults
 from reid_tune.errors import InfrastructureError, InputError, ReidTuneError
 from reid_tune.files import make_folder
+from reid_tune.storage.temporary_folder import locked_folder, remove_leftovers
 from reid_tune.tracking import address, server, sqlite_schema
 
 if TYPE_CHECKING:
@@ -76,9 +77,10 @@ def client(uri: str) -> "MlflowClient":
 
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    path = database(uri)
-    if path and not path.exists():
-        _create_database(path)
+    if path := database(uri):
+        remove_leftovers(path.parent, _unfinished_names(path))
+        if not path.exists():
+            _create_database(path)
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
@@ -121,11 +123,16 @@ def _create_database(path: Path) -> None:
     """Let MLflow create its tables in a temporary file: a process that dies in its migrations leaves half of them."""
     from mlflow import MlflowClient
 
-    with tempfile.TemporaryDirectory(dir=make_folder(path.parent), prefix=f".{path.name}.") as folder:
-        new = Path(folder) / path.name
+    with locked_folder(make_folder(path.parent), f".{path.name}.", _unfinished_names(path)) as folder:
+        new = folder / path.name
         MlflowClient(tracking_uri=f"{_SQLITE}{new}").search_experiments(max_results=1)
         with suppress(FileExistsError):
             os.link(new, path)
+
+
+def _unfinished_names(path: Path) -> str:
+    """Return the pattern of the temporary folders in which a database is created."""
+    return f".{glob.escape(path.name)}.{'?' * 8}"
 
 
 def experiment_id(connection: "MlflowClient", name: str) -> str:

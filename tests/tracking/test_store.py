@@ -1,4 +1,5 @@
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -59,6 +60,42 @@ def test_a_place_that_cannot_be_written_is_refused_at_once(tmp_path: Path) -> No
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="cannot be created: .*/file is not a folder"):
         client(f"sqlite:///{tmp_path}/file/mlflow.db")
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from reid_tune.tracking import store
+path = Path(sys.argv[1])
+with store.locked_folder(path.parent, f".{path.name}.", store._unfinished_names(path)) as folder:
+    (folder / path.name).write_text("half of the tables")
+    print(folder, flush=True)
+    if sys.stdin.read() == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("exists", [False, True], ids=["a new database", "one that another process has created"])
+def test_what_a_process_that_was_killed_in_the_creation_has_left_is_removed_by_the_next_start(
+    exists: bool, store: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "[a] mlflow.db"
+    others = [tmp_path / name for name in ("..mlflow.db.abcdefgh", f".{path.name}.notes", f".{path.name}")]
+    for folder in others:
+        folder.mkdir()
+    if exists:
+        shutil.copy(store.removeprefix("sqlite:///"), path)
+    with subprocess.Popen(
+        [sys.executable, "-c", KILLED, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin and process.stdout
+        unfinished = Path(process.stdout.readline().strip())
+        client(f"sqlite:///{path}")
+        assert unfinished.is_dir()  # its process lives
+        process.communicate("die")
+    assert process.returncode == -9 and unfinished.is_dir()
+    client(f"sqlite:///{path}")
+    assert sorted(tmp_path.iterdir()) == sorted([path, *others])
 
 
 def test_an_experiment_is_made_once_and_comes_back_when_deleted(connection: Any, store: str) -> None:
