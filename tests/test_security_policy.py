@@ -1,5 +1,6 @@
-"""SECURITY.md names tests that exist, and every documented way of starting a cluster sends no usage reports."""
+"""What SECURITY.md promises of the sources, its tests, and the documented ways of starting a cluster."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -43,3 +44,55 @@ def test_clusters_on_kubernetes_and_in_containers_send_no_usage_reports() -> Non
         for container in group["template"]["spec"]["containers"]:
             assert {"name": "RAY_USAGE_STATS_ENABLED", "value": "0"} in container["env"]
     assert VARIABLE in (ROOT / "Dockerfile").read_text(encoding="utf-8")
+
+
+# Calls that unpickle what they read, unless they have this argument.
+GUARDED = {"torch.load": ("weights_only", True), "np.load": ("allow_pickle", False)}
+GUARDED["npy.read_array"] = GUARDED["numpy.load"] = GUARDED["np.load"]
+# Whatever else unpickles, by the names in the sources.
+UNPICKLING = re.compile(
+    r"\b(cloudpickle|dill|joblib|marshal|shelve)\b|\bpickle\.(?!UnpicklingError)|\bfrom pickle\b|\bread_pickle\b"
+    r"|\b(import|from) mlflow\.pyfunc\b|\btorch\.(hub|package|jit\.load)\b|load_state_dict_from_url"
+    r"|\bdist\.\w*_object|\bmultiprocessing\.(connection|spawn)\b"
+)
+# Objects from processes that this one has started, over a pipe or in a file that nobody else can open.
+OWN_PROCESSES = {"training/embedding_pool.py", "training/launch.py"}
+
+
+def unpickling(source: str) -> list[str]:
+    """Return the calls and names in a module by which something is unpickled."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Call) and (name := ast.unparse(node.func)) in GUARDED:
+            keyword, safe = GUARDED[name]
+            values = [item.value for item in node.keywords if item.arg == keyword]
+            if not (values and isinstance(values[0], ast.Constant) and values[0].value is safe):
+                found.append(name)
+    code = "\n".join(line.partition("#")[0] for line in source.splitlines())
+    return found + [match[0] for match in UNPICKLING.finditer(code)]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "torch.load(file)",
+        "torch.load(file, weights_only=False)",
+        "torch.load(file, weights_only=flag)",
+        "np.load(path, allow_pickle=True)",
+        "npy.read_array(file)",
+        "import joblib",
+        "pickle.loads(content)",
+        "from pickle import loads",
+        "import mlflow.pyfunc",
+        "dist.all_gather_object(values, value)",
+        "torch.hub.load(name)",
+    ],
+)
+def test_a_call_that_unpickles_is_noticed(source: str) -> None:
+    assert unpickling(source)
+
+
+def test_nothing_unpickles_what_others_have_made() -> None:
+    package = ROOT / "reid_tune"
+    sources = {path.relative_to(package).as_posix(): path.read_text("utf-8") for path in package.rglob("*.py")}
+    assert {path for path, source in sources.items() if unpickling(source)} == OWN_PROCESSES

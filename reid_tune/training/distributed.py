@@ -1,11 +1,13 @@
 """Communication between the workers of a run: the global batch, gradients and objects."""
 
+import json
 from collections.abc import Iterable
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.nn import functional
 
 __all__ = ["average_gradients", "broadcast_object", "gather_objects", "gather_rows", "rank", "world_size"]
 
@@ -67,17 +69,23 @@ def average_gradients(parameters: Iterable[Tensor]) -> None:
 
 
 def gather_objects(value: Any) -> list[Any]:
-    """Return the values of all workers in rank order; they must be picklable."""
-    values = [value] * world_size()
-    if world_size() > 1:
-        dist.all_gather_object(values, value)
-    return values
+    """Return the values of all workers in rank order; they must be plain data.
+
+    They are sent as JSON: PyTorch's functions for objects would unpickle whatever arrives, and so run code for anybody
+    who connects to a port of the workers.
+    """
+    if world_size() == 1:
+        return [value]
+    device = torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")
+    content = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8).to(device)
+    sizes = [torch.zeros(1, dtype=torch.int64, device=device) for _ in range(world_size())]
+    dist.all_gather(sizes, torch.tensor([len(content)], device=device))
+    lengths = [int(size) for size in sizes]
+    parts = [torch.empty(max(lengths), dtype=torch.uint8, device=device) for _ in lengths]
+    dist.all_gather(parts, functional.pad(content, (0, max(lengths) - len(content))))
+    return [json.loads(part[:length].cpu().numpy().tobytes()) for part, length in zip(parts, lengths, strict=True)]
 
 
 def broadcast_object(value: Any) -> Any:
-    """Return the value of rank 0 on every worker; it must be picklable."""
-    if world_size() == 1:
-        return value
-    values = [value]
-    dist.broadcast_object_list(values)
-    return values[0]
+    """Return the value of rank 0 on every worker; it must be plain data, see `gather_objects`."""
+    return gather_objects(value if rank() == 0 else None)[0]

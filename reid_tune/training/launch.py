@@ -6,6 +6,7 @@ import logging
 import multiprocessing.connection
 import os
 import signal
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -53,13 +54,14 @@ def launch_workers(function: Callable[..., None], arguments: Sequence[Any], devi
         logging.getLogger(start_processes.__module__).setLevel(logging.ERROR)
         # Workers of a single machine use the loopback, as the name of the machine may not resolve.
         set_defaults({"GLOO_SOCKET_IFNAME": "lo"})
-        processes = start_processes(
-            _run_worker,
-            (function, tuple(arguments), list(devices), str(folder)),
-            len(devices),
-            join=False,
-            start_method="spawn",
-        )
+        with _temporary_files_in(folder):
+            processes = start_processes(
+                _run_worker,
+                (function, tuple(arguments), list(devices), str(folder)),
+                len(devices),
+                join=False,
+                start_method="spawn",
+            )
         assert processes is not None
         try:
             while processes.sentinels:
@@ -74,6 +76,20 @@ def launch_workers(function: Callable[..., None], arguments: Sequence[Any], devi
             raise worker_error from None
         finally:
             _stop(processes)
+
+
+@contextlib.contextmanager
+def _temporary_files_in(folder: Path) -> Iterator[None]:
+    """Let torch choose the files for pickled errors of its workers in a folder that only this user can enter.
+
+    A file exists only after an error. In a folder that all users share, another one could create it first, and this
+    process would run what is in it.
+    """
+    before, tempfile.tempdir = tempfile.tempdir, str(folder)
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
 
 
 def _stop(context: ProcessContext) -> None:

@@ -4,6 +4,7 @@
 of each world size are forked.
 """
 
+import math
 import os
 import sys
 from pathlib import Path
@@ -19,7 +20,7 @@ from reid_tune.config.load import build_experiment
 from reid_tune.errors import InputError
 from reid_tune.modeling.network import build_seeded_network
 from reid_tune.optim.optimizer import make_optimizer
-from reid_tune.training.distributed import broadcast_object, rank, world_size
+from reid_tune.training.distributed import broadcast_object, gather_objects, rank, world_size
 from reid_tune.training.loop import train
 from reid_tune.training.step import TrainingStep
 
@@ -135,6 +136,7 @@ def work(number: int, world: int, folder: Path, data: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet-{world}", rank=number, world_size=world)
     results: dict[str, Any] = {"steps": {name: one_step(data, *step) for name, step in STEPS.items()}}
     results["broadcast"] = broadcast_object(f"from {number}")
+    results["gathered"] = gather_objects({"scores": [number / 3, math.nan], "text": "\u00e9" * number})
     if world == 2:
         results["run"] = short_run(data, folder)
     if world == 4:

@@ -1,5 +1,6 @@
 """1, 2 and 4 workers with the same global batch have the same losses and gradients."""
 
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -89,6 +90,17 @@ def test_a_batch_need_not_be_whole_identities_for_each_worker(world: int) -> Non
 @pytest.mark.integration
 def test_broadcast_gives_the_first_workers_value(results: Results) -> None:
     assert {entry["broadcast"] for entry in results.values()} == {"from 0"}
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("world", [2, 4])
+def test_all_workers_have_the_values_of_all_workers_whatever_their_lengths(world: int, results: Results) -> None:
+    for number in range(world):
+        gathered = results[world, number]["gathered"]
+        assert [(entry["scores"][0], entry["text"]) for entry in gathered] == [
+            (sender / 3, "\u00e9" * sender) for sender in range(world)
+        ]
+        assert all(math.isnan(entry["scores"][1]) for entry in gathered)
 
 
 def test_one_process_needs_no_group() -> None:

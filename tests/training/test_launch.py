@@ -2,6 +2,7 @@
 
 import os
 import signal
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from reid_tune.checkpoints.checkpoint import load_checkpoint
 from reid_tune.config.experiment import Experiment
 from reid_tune.config.load import with_parameters
 from reid_tune.errors import InfrastructureError, InputError, RunFailedError
+from reid_tune.training import launch
 from reid_tune.training.devices import task_devices, worker_devices
 from reid_tune.training.launch import _run_worker, launch_workers
 from reid_tune.training.loop import train
@@ -52,6 +54,20 @@ def test_a_folder_that_is_another_one_in_an_address_is_refused(
     monkeypatch.setenv("TMPDIR", str(tmp_path / name))
     with pytest.raises(InfrastructureError, match=r"^TMPDIR = .*name another folder in TMPDIR\.$"):
         launch_workers(add_up, (tmp_path,), [CPU] * 2)
+
+
+def test_errors_of_workers_are_pickled_where_no_other_user_can_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    modes, before = [], tempfile.gettempdir()
+
+    def start(*_: Any, **options: Any) -> None:
+        with tempfile.NamedTemporaryFile() as file:  # as torch does
+            modes.append(Path(file.name).parent.stat().st_mode & 0o777)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(launch, "start_processes", start)
+    with pytest.raises(KeyboardInterrupt):
+        launch_workers(add_up, (), [CPU] * 2)
+    assert modes == [0o700] and tempfile.gettempdir() == before
 
 
 @pytest.mark.integration
