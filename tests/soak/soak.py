@@ -6,7 +6,7 @@
 Trials of one epoch run through the command line on a local Ray, with MLflow in SQLite. The slope of each quantity is
 that of least squares over the second half of the time: caches fill in the first. A quantity is not flat if the lower
 end of the slope's 95 % interval is above its limit; the exit status is then 1. Where the second half has fewer than 100
-trials, the limit is on what has grown in it.
+trials, the limit is on what has grown in it. SIGTERM and Ctrl-C end the sweep within 15 seconds.
 """
 
 import os
@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,6 +91,7 @@ class Series:
 
 
 def main() -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(130))  # after the sweep and the temporary files
     minutes = float(os.environ.get("REID_TUNE_SOAK_MINUTES", MINUTES))
     with tempfile.TemporaryDirectory(prefix="soak-") as name:
         folder = Path(name)
@@ -119,13 +121,27 @@ def sample_sweep(folder: Path, end: float) -> dict[str, Series]:
                 sample(folder, process.pid, series)
                 time.sleep(SECONDS_BETWEEN_SAMPLES)
         finally:
-            process.kill()
+            stop(process)
     if process.returncode not in (0, 130):
         raise SystemExit(f"{(folder / 'output.txt').read_text()}the sweep ended with status {process.returncode}.")
     left = sorted(path.name for path in (folder / "t").glob("reid-tune*"))
     if left:
         raise SystemExit(f"the sweep has left {', '.join(left)} in its folder for temporary files.")
     return series | trial_series(folder / "runs" / NAME / EVENTS)
+
+
+def stop(process: "subprocess.Popen[bytes]", seconds: float = 12.0) -> None:
+    """End the sweep if it runs: in order within some seconds, or by force, with the processes that it has started."""
+    if process.poll() is not None:
+        return
+    family = psutil.Process(process.pid).children(recursive=True)
+    process.terminate()
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(seconds)
+    for member in (process, *family):
+        with suppress(psutil.NoSuchProcess):
+            member.kill()
+    process.wait()
 
 
 def sample(folder: Path, driver: int, series: dict[str, Series]) -> None:
