@@ -74,14 +74,15 @@ class SweepResult:
 
     @cached_property
     def repeats(self) -> "DataFrame":
-        """Repeats of the candidates in the stage confirm: trial, repeat, state, epochs, score and hours."""
+        """Repeats in the stage confirm: trial (vN for a champion), repeat, state, epochs, score and hours."""
         from pandas import DataFrame
 
         rows = []
         for run in self.state.runs.values():
             if run.name.startswith("confirm/"):
-                number, repeat = map(int, run.name.removeprefix("confirm/").split("-"))
-                rows.append(self._row(run) | {"trial": number, "repeat": repeat})
+                trial, _, repeat = run.name.removeprefix("confirm/").partition("-")
+                number = int(trial) if trial.isdigit() else trial
+                rows.append(self._row(run) | {"trial": number, "repeat": int(repeat)})
         return DataFrame(rows, columns=["trial", "repeat", *self._columns[1:]])
 
     @cached_property

@@ -48,6 +48,7 @@ def registry_show(
 ) -> None:
     """Show a version, the history of its model's aliases, and how to use it."""
     from reid_tune.tables import print_table
+    from reid_tune.tracking.champion_comparison import explain_comparisons
     from reid_tune.tracking.registry.overview import show_version
     from reid_tune.tracking.store import tracking_uri
 
@@ -60,6 +61,8 @@ def registry_show(
     typer.echo(f"registered: {_time(version['created'])}")
     typer.echo(f"files: {version['source']}")
     typer.echo(f"\n{version['description']}\n")
+    if sentence := explain_comparisons(version["version"], version["comparisons"]):
+        typer.echo(f"{sentence}\n")
     for alias, changes in version["history"].items():
         rows = [[_time(change["time"]), str(change["version"]), change["reason"]] for change in changes]
         print_table(_table(("since", alias, "why"), rows))
@@ -75,13 +78,16 @@ def registry_promote(
     model: Model,
     version: Annotated[int, typer.Argument(min=1, help="Version that receives the alias.")],
     alias: Alias = "champion",
-    force: Annotated[bool, typer.Option("--force", help="Move the alias even if the version is not better.")] = False,
+    force: Annotated[
+        str | None,
+        typer.Option(metavar="REASON", help="Move the alias in any case; your user name and the reason are recorded."),
+    ] = None,
 ) -> None:
-    """Move an alias to a version that beats its present one on the validation splits that both were scored on."""
+    """Move an alias to a version that its sweep has compared with the present one, and accepted."""
     from reid_tune.tracking.registry.aliases import promote
     from reid_tune.tracking.store import tracking_uri
 
-    typer.echo(promote(tracking_uri(), model, version, alias, force=force))
+    typer.echo(promote(tracking_uri(), model, version, alias, forced=force))
 
 
 @registry_app.command("rollback")

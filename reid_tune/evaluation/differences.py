@@ -15,7 +15,7 @@ RepeatValues = tuple[np.ndarray, np.ndarray]
 
 @dataclass(frozen=True)
 class Difference:
-    """Mean difference over repeats with its 95 % interval, in the unit of the values (fractions of 1 for mAP).
+    """Mean difference over repeats with its interval, in the unit of the values (fractions of 1 for mAP).
 
     The bounds are None with one repeat, which does not show how much trainings differ by chance.
     """
@@ -39,14 +39,15 @@ class Difference:
         return asdict(self)
 
 
-def mean_difference(repeats: Sequence[RepeatValues]) -> Difference:
-    """Mean over the repeats of each repeat's mean over its queries, with its 95 % interval.
+def mean_difference(repeats: Sequence[RepeatValues], error: float = 0.05) -> Difference:
+    """Mean over the repeats of each repeat's mean over its queries, with its interval.
 
     The interval is mean +- t * `standard_error`, with Student's t for one degree of freedom less than repeats.
 
     Args:
         repeats: For each repeat the differences of its queries [m_j] and their identities [m_j] as integers, which
             mean the same person in all repeats.
+        error: Probability that the interval misses the true difference: 0.05 for one of 95 %.
 
     Raises:
         InputError: the list of repeats is empty, or one has no values or different numbers of values and identities.
@@ -62,7 +63,7 @@ def mean_difference(repeats: Sequence[RepeatValues]) -> Difference:
     mean = float(np.mean([np.mean(values) for values, _ in repeats]))
     if len(repeats) == 1:
         return Difference(mean, None, None, 1)
-    margin = float(stdtrit(len(repeats) - 1, 0.975)) * standard_error(repeats)
+    margin = float(stdtrit(len(repeats) - 1, 1 - error / 2)) * standard_error(repeats)
     return Difference(mean, mean - margin, mean + margin, len(repeats))
 
 

@@ -7,6 +7,7 @@ from reid_tune.journal.event_line import EventError, EventRecord, parse_line, to
 from reid_tune.journal.run_events import (
     AttemptStarted,
     CandidateSelected,
+    ChampionRead,
     EndState,
     EpochReported,
     RunEnded,
@@ -23,6 +24,7 @@ __all__ = [
     "ArtifactWritten",
     "AttemptStarted",
     "CandidateSelected",
+    "ChampionRead",
     "DriverEnded",
     "DriverStarted",
     "EndState",
@@ -89,8 +91,7 @@ class DriverStarted(EventRecord):
         user: Name of the user, None without one.
         command: The command line, its program first.
         resumed: Whether the log had events before.
-        environment: Code, libraries, machine, data and weights, see `provenance.collect_environment`; a training has
-            `data` only.
+        environment: See `provenance.collect_environment`; of a training the data only.
     """
 
     kind = "driver_started"
@@ -228,6 +229,7 @@ Event = (
     | StageDone
     | StagesReopened
     | CandidateSelected
+    | ChampionRead
     | SpaceChanged
     | RunEvent
     | TrainingEpoch

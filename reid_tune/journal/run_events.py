@@ -1,4 +1,4 @@
-"""The events of the runs of a sweep: trials, repeats and refits, and the end of the race in `confirm`."""
+"""The events of the runs of a sweep: trials, repeats and refits, and what the stage `confirm` compares."""
 
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -8,6 +8,7 @@ from reid_tune.journal.event_line import EventRecord
 __all__ = [
     "AttemptStarted",
     "CandidateSelected",
+    "ChampionRead",
     "EndState",
     "EpochReported",
     "RunEnded",
@@ -160,6 +161,27 @@ class CandidateSelected(EventRecord):
     rounds: int
     trial: int | None = None
     ended_by: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChampionRead(EventRecord):
+    """The registry has been asked for the champion, with which the stage `confirm` compares the winner.
+
+    Attributes:
+        version: Number of the version that has the alias; None if no version has it.
+        parameters: Values by dotted keys of its spec that differ from those of the sweep's spec.
+        costs: Values of the objectives that its spec alone decides, by name of the metric.
+        unseen_by: File of its pretrained weights, whose identities no validation split of the sweep has; None if they
+            have seen none.
+        problem: Why its recipe cannot be trained or compared; empty if it can.
+    """
+
+    kind = "champion"
+    version: int | None = None
+    parameters: dict[str, Any] = field(default_factory=dict)
+    costs: dict[str, float] = field(default_factory=dict)
+    unseen_by: str | None = None
+    problem: str = ""
 
 
 RunEvent = RunSuggested | AttemptStarted | WorkerStarted | RunRetried | EpochReported | RunPaused | RunEnded

@@ -7,6 +7,7 @@ from typing import Any
 from reid_tune.journal.events import (
     AttemptStarted,
     CandidateSelected,
+    ChampionRead,
     DriverStarted,
     EpochReported,
     Event,
@@ -48,7 +49,7 @@ def refit_run(name: str, seed: int = 1) -> str:
 
 @dataclass
 class RunState:
-    """One run: a trial of the search, a repeat of a trial, or a refit.
+    """One run: a trial of the search, a repeat of a trial or of the champion, or a refit.
 
     Attributes:
         parameters: Keys that differ from the spec, and their values; empty for trial 0.
@@ -84,6 +85,10 @@ class RunState:
         """The trial's number."""
         return int(self.name.rsplit("/", 1)[1])
 
+    def repeat(self, number: int) -> str:
+        """Return the name of a repeat, from 1, of this trial or registered version in the stage `confirm`."""
+        return f"confirm/{self.name.rsplit('/', 1)[1]}-{number}"
+
     @property
     def epoch(self) -> int:
         """The last epoch reported, 0 before the first."""
@@ -106,6 +111,7 @@ class SweepState:
         stage_starts: Time when each stage started, in seconds since the epoch.
         requests: Names of users' requests that became trials.
         selection: End of the race of the stage `confirm`; None before it, and while the stage is done again.
+        champion: The champion as the registry had it when it was read last; None before.
         environment: Versions, data and weights of the last driver, see `provenance.collect_environment`.
         former_spaces: Time of each change of the space, in seconds since the epoch, with the space before it.
         test_evaluation: Id of the evaluation by a stage `test` that has not ended, which a resumed one repeats;
@@ -118,6 +124,7 @@ class SweepState:
     stage_starts: dict[str, float] = field(default_factory=dict)
     requests: set[str] = field(default_factory=set)
     selection: CandidateSelected | None = None
+    champion: ChampionRead | None = None
     environment: dict[str, Any] = field(default_factory=dict)
     former_spaces: list[tuple[float, dict[str, Any]]] = field(default_factory=list)
     test_evaluation: str = ""
@@ -182,6 +189,8 @@ class SweepState:
                 self.test_evaluation = ""
             case CandidateSelected():
                 self.selection = event
+            case ChampionRead():
+                self.champion = event
             case StagesReopened():
                 self.test_evaluation = ""
                 for stage in event.stages:

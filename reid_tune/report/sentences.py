@@ -128,7 +128,15 @@ def explain_winner(confirm_result: dict[str, Any], costs: Sequence[str]) -> str:
         )
     if difference is not None:
         reason += _reason_of_choice(winner, difference, costs)
-    return f"{reason}{_confirm_notes(confirm_result)}"
+    return f"{reason}{_confirm_notes(confirm_result)}{_champion_note(confirm_result)}"
+
+
+def _champion_note(confirm_result: dict[str, Any]) -> str:
+    if (check := confirm_result["champion"]) is None:
+        return ""
+    verdict = check["verdict"]
+    decision = "It may replace the champion" if verdict["is_accepted"] else "It does not replace the champion"
+    return f" {decision}: {verdict['reason']}."
 
 
 def _reason_of_choice(winner: int, difference: dict[str, Any], costs: Sequence[str]) -> str:

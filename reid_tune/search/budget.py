@@ -122,7 +122,8 @@ class BudgetTracker:
         running = [run for name, run in self.state.runs.items() if name.startswith("confirm/")]
         seconds = [full_length.seconds for full_length in expected]
         repeats = self.trials.cost(seconds) + self.trials.cost(self._remaining_seconds(running))
-        needs = self.ledger.total(self.clock()) + repeats + estimate_refit(self.sweep, expected, self.refits).cost
+        finalists = [self._full_length(trial) for trial in trials if trial.name.startswith("trials/")]
+        needs = self.ledger.total(self.clock()) + repeats + estimate_refit(self.sweep, finalists, self.refits).cost
         return self._first_beyond(gt, needs)
 
     def _first_limit(self, is_beyond: Callable[[float, float], bool], next_epochs: float | None = None) -> str | None:
@@ -156,7 +157,7 @@ class BudgetTracker:
         longest = max((self._epochs(trial) for trial in trials), default=self._spec_epochs)
         missing = min(self.sweep.file.confirm.candidates + 1, self.budget.trials) - len(candidates)
         candidates += [FullLength(self.timing, longest)] * missing
-        later = estimate_later_stages(self.sweep, candidates, self.trials, self.refits)
+        later = estimate_later_stages(self.sweep, candidates, self.trials, self.refits, self.state.champion)
         return sum((stage.cost for stage in later.values()), Cost())
 
     def _full_length(self, trial: RunState) -> FullLength:

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from reid_tune.evaluation.choice import choose
+from reid_tune.journal.events import ChampionRead
 from reid_tune.journal.state import RunState, SweepState, confirm_run
 from reid_tune.search.candidates import select_candidates
 from reid_tune.search_space.load import SweepConfig
 
-__all__ = ["Race", "find_baseline", "first_proof_repeat", "race_sizes", "replay_race"]
+__all__ = ["Race", "champion_trial", "find_baseline", "first_proof_repeat", "race_sizes", "replay_race"]
 
 
 def race_sizes(candidates: int) -> list[int]:
@@ -47,6 +48,13 @@ class Race:
 def find_baseline(state: SweepState) -> RunState | None:
     """Return trial 0 if it has reached its last epoch."""
     return next((trial for trial in state.finished() if trial.number == 0), None)
+
+
+def champion_trial(champion: ChampionRead) -> RunState | None:
+    """Return the champion's recipe as a trial that is repeated like the others; None if it cannot be trained."""
+    if champion.version is None or champion.problem:
+        return None
+    return RunState(f"versions/v{champion.version}", champion.parameters, costs=champion.costs)
 
 
 def replay_race(sweep: SweepConfig, state: SweepState) -> Race:

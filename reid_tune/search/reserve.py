@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from reid_tune.execution.stage_resources import StageResources
 from reid_tune.journal.costs import Cost, EpochTiming
-from reid_tune.search.race import race_sizes
+from reid_tune.journal.events import ChampionRead
+from reid_tune.search.race import champion_trial, race_sizes
 from reid_tune.search_space.load import SweepConfig
 
 __all__ = ["FullLength", "StageEstimate", "estimate_confirm", "estimate_later_stages", "estimate_refit"]
@@ -45,7 +46,11 @@ class FullLength:
 
 
 def estimate_later_stages(
-    sweep: SweepConfig, candidates: Sequence[FullLength], trials: StageResources, refits: StageResources
+    sweep: SweepConfig,
+    candidates: Sequence[FullLength],
+    trials: StageResources,
+    refits: StageResources,
+    champion: ChampionRead | None = None,
 ) -> dict[str, StageEstimate]:
     """Return the expected cost of confirm and refit. The stages without runs hold no resources and count as 0.
 
@@ -54,19 +59,29 @@ def estimate_later_stages(
         candidates: Trial 0 and the trials that `confirm` repeats.
         trials: Resources of trials and repeats.
         refits: Resources of refits.
+        champion: Registered champion, which is repeated too.
     """
     return {
-        "confirm": estimate_confirm(sweep, candidates, trials),
+        "confirm": estimate_confirm(sweep, candidates, trials, champion),
         "refit": estimate_refit(sweep, candidates, refits),
     }
 
 
-def estimate_confirm(sweep: SweepConfig, candidates: Sequence[FullLength], trials: StageResources) -> StageEstimate:
+def estimate_confirm(
+    sweep: SweepConfig,
+    candidates: Sequence[FullLength],
+    trials: StageResources,
+    champion: ChampionRead | None = None,
+) -> StageEstimate:
     """Return the expected cost of the race, in which those that take longest stay, and of the repeats after it."""
     first, *others = candidates
     others = sorted(others, key=lambda candidate: -candidate.seconds)
     race = [candidate for size in race_sizes(len(others)) for candidate in others[:size]]
-    repeats = race + [first, *others[:1]] * sweep.file.confirm.repeats
+    compared = [first, *others[:1]]
+    if champion and (trial := champion_trial(champion)) and trial.parameters:  # Otherwise its repeats are trial 0's.
+        epochs = trial.parameters.get("train.num_epochs", sweep.experiment.train.num_epochs)
+        compared.append(FullLength(first.timing, epochs))
+    repeats = race + compared * sweep.file.confirm.repeats
     cost = trials.cost([repeat.seconds for repeat in repeats])
     return StageEstimate(len(repeats), sum(repeat.epochs for repeat in repeats), cost)
 

@@ -17,7 +17,7 @@ from reid_tune.search_space.schema import COST_METRICS
 from reid_tune.search_space.space import SearchSpace
 from reid_tune.search_space.weights import WEIGHTS_KEY, absolute_weights
 
-__all__ = ["find_space_errors", "parse_spaces", "typed_value"]
+__all__ = ["changes_training", "find_space_errors", "parse_spaces", "typed_value"]
 
 _FIELDS = dict(leaf_fields())
 _SEARCHABLE = ("model.", "dataset.", "train.")
@@ -28,9 +28,11 @@ _FIXED = {
     "dataset.train_dataset_dir",
     "dataset.test_dataset_dir",
     "dataset.query_dataset_dir",
+    "dataset.extra_tests",
     "dataset.num_classes",
     "dataset.num_workers",
     "dataset.val_batch_size",
+    "dataset.strict",
     "dataset.validation",
     "dataset.validation_fraction",
     "dataset.validation_seed",
@@ -185,11 +187,16 @@ def _space(
     return SearchSpace(tuple(ordered), tuple(relevant), base, source)
 
 
+def changes_training(key: str) -> bool:
+    """Whether a key of the spec is a part of the recipe that a trial trains, and so may be searched."""
+    return key.startswith(_SEARCHABLE) and key not in _FIXED
+
+
 def _parse(key: str, entry: Any) -> Parameter:
     if key not in LEAVES and not is_bundle_key(key):
         suggestion = nearest_key(key)
         raise ValueError("the spec has no such key" + (f"; did you mean {suggestion}?" if suggestion else "."))
-    if key in LEAVES and key not in _RERANKING and (key in _FIXED or not key.startswith(_SEARCHABLE)):
+    if key in LEAVES and key not in _RERANKING and not changes_training(key):
         raise ValueError(
             "this key cannot be searched: the sweep sets it, or it does not change the training of a trial."
         )

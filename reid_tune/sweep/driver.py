@@ -13,7 +13,7 @@ from reid_tune.execution.stage_task import StageFunction, run_stage_on_gpu
 from reid_tune.imports import quick_imports
 from reid_tune.journal.costs import EpochTiming
 from reid_tune.journal.event_log import read_events
-from reid_tune.journal.events import StageDone, StageStarted
+from reid_tune.journal.events import ChampionRead, StageDone, StageStarted
 from reid_tune.journal.journal import Journal
 from reid_tune.journal.state import SweepState
 from reid_tune.journal.sweep_store import SweepStore
@@ -21,6 +21,7 @@ from reid_tune.report.live import LiveView
 from reid_tune.search.asha import Rungs
 from reid_tune.search.budget import BudgetTracker, require_gpus_for_gpu_hours
 from reid_tune.search_space.load import SweepConfig
+from reid_tune.sweep.champion import read_missing_champion
 from reid_tune.sweep.ending import print_warning, track_sweep, write_sweep_page
 from reid_tune.sweep.resume import record_driver_start, record_space_change, reopen_stages
 from reid_tune.sweep.stages.confirm import RepeatLimit, choose_winner, confirm_sources
@@ -42,14 +43,21 @@ class SweepDriver:
         files: Store of its files.
         checks: Result of the checks.
         plan: Result of the stage `preflight`.
+        champion: Registered champion to compare the winner with; None to compare it with none.
         console: Console for the live view and warnings.
     """
 
     def __init__(
-        self, sweep: SweepConfig, files: SweepStore, checks: PreflightResult, plan: dict[str, Any], console: Console
+        self,
+        sweep: SweepConfig,
+        files: SweepStore,
+        checks: PreflightResult,
+        plan: dict[str, Any],
+        champion: ChampionRead | None,
+        console: Console,
     ) -> None:
         self.sweep, self.files, self.console = sweep, files, console
-        self.checks, self.plan = checks, plan
+        self.checks, self.plan, self.champion = checks, plan, champion
         self.stages: dict[str, Callable[[], dict[str, Any]]] = {
             "preflight": self._preflight,
             "search": self._search,
@@ -82,6 +90,8 @@ class SweepDriver:
                 )
             self.journal.listeners.append(self.view)
             record_driver_start(self.sweep, self.journal)
+            if self.champion and self.champion != self.journal.state.champion:
+                self.journal.emit(self.champion)
             if redone:
                 reopen_stages(self.journal, redone)
             record_space_change(self.sweep, self.journal, self.checks.pretrained)
@@ -129,6 +139,7 @@ class SweepDriver:
         return Rungs(tuple(preflight["rungs"]), preflight["rung_warmup"])
 
     def _confirm(self) -> dict[str, Any]:
+        read_missing_champion(self.sweep, self.journal)
         limit, trials = RepeatLimit(self.journal, self._budget_tracker), self._budget_tracker.trials
         for source in confirm_sources(self.sweep, self.journal, limit, trials.per_run):
             self._run(source, trials)

@@ -10,6 +10,7 @@ from reid_tune.execution.probe import run_probe
 from reid_tune.execution.probe_steps import ProbeResult
 from reid_tune.execution.stage_resources import StageResources, resolve_stage_resources
 from reid_tune.journal.costs import Cost
+from reid_tune.journal.events import ChampionRead
 from reid_tune.journal.stages import STAGES, Stage
 from reid_tune.search.budget import BUDGET_UNITS, require_gpus_for_gpu_hours
 from reid_tune.search.reserve import FullLength, StageEstimate, estimate_later_stages
@@ -22,7 +23,7 @@ __all__ = ["expected_epochs", "make_plan", "plan_from_probe", "plan_until"]
 _TRIALS_PER_SLOT = 6
 
 
-def plan_from_probe(sweep: SweepConfig, checks: PreflightResult) -> dict[str, Any]:
+def plan_from_probe(sweep: SweepConfig, checks: PreflightResult, champion: ChampionRead | None) -> dict[str, Any]:
     """Run the probe on Ray, and return the results of the checks with the plan.
 
     Raises:
@@ -34,7 +35,7 @@ def plan_from_probe(sweep: SweepConfig, checks: PreflightResult) -> dict[str, An
     refits = resolve_stage_resources(sweep, resources.refit_workers)
     require_gpus_for_gpu_hours(sweep, trials)
     measured = run_probe(sweep, compute_placement(resources, resources.workers), resources.workers)
-    plan = make_plan(sweep, checks.rungs.levels, measured, trials, refits, checks.rung_delay)
+    plan = make_plan(sweep, checks.rungs.levels, measured, trials, refits, checks.rung_delay, champion)
     return checks.as_dict() | plan | {"warnings": checks.warnings + plan["warnings"]}
 
 
@@ -45,20 +46,20 @@ def make_plan(
     trials: StageResources,
     refits: StageResources,
     rung_delay: float = 0.0,
+    champion: ChampionRead | None = None,
 ) -> dict[str, Any]:
     """Return the plan as plain data, for `--dry-run` and the event log.
 
-    It has runs, epochs and hours of search, confirm and refit; rerank, export, test and register take minutes and are
-    left out. `timing` has the seconds of a trial's start and of an epoch, `warnings` the limits of the budget that are
-    too low, also for the sampler.
+    It has runs, epochs and hours of search, confirm and refit; the other stages take minutes. `timing` has the seconds
+    of a trial's start and of an epoch, `warnings` the limits of the budget that are too low, also for the sampler.
 
     Args:
         sweep: Sweep to plan.
         levels: Epochs of ASHA's rungs with the shortest warm-up.
         measured: Result of the probe.
-        trials: Resources of trials and repeats.
-        refits: Resources of refits.
+        trials: Resources of trials and repeats; `refits` those of refits.
         rung_delay: Mean epochs by which longer warm-ups delay the rungs.
+        champion: Registered champion, which `confirm` repeats too.
     """
     count, full = _count_trials(sweep), sweep.experiment.train.num_epochs
     timing = measured.epoch_timing(sweep.experiment, levels)
@@ -67,9 +68,8 @@ def make_plan(
     others = [timing.seconds(epochs / (count - 1))] * (count - 1) if count > 1 else []
     search = StageEstimate(count, full + epochs, trials.cost([timing.seconds(full), *others]))
     candidates = [FullLength(timing, full)] * min(sweep.file.confirm.candidates + 1, count)
-    later = estimate_later_stages(sweep, candidates, trials, refits)
+    later = estimate_later_stages(sweep, candidates, trials, refits, champion)
     reserve = sum((stage.cost for stage in later.values()), Cost())
-    minimum = reserve + trials.cost([timing.seconds(full)])
     return {
         "trials": count,
         "epochs_per_trial": round(epochs / (count - 1), 1) if count > 1 else full,
@@ -81,7 +81,8 @@ def make_plan(
         **_rounded(search.cost + reserve),
         "timing": asdict(timing),
         "probe": measured.as_dict(),
-        "warnings": _warnings(sweep, minimum, search.cost + reserve) + _sampler_warnings(sweep, trials.max_concurrent),
+        "warnings": _warnings(sweep, reserve + trials.cost([timing.seconds(full)]), search.cost + reserve)
+        + _sampler_warnings(sweep, trials.max_concurrent),
     }
 
 

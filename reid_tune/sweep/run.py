@@ -1,6 +1,7 @@
 """Plan or run a sweep: checks, pretrained weights and Ray, then the driver."""
 
 import sys
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -11,7 +12,7 @@ from reid_tune.errors import InputError
 from reid_tune.execution.cluster.node_checks import check_nodes
 from reid_tune.execution.cluster.session import ray_session
 from reid_tune.journal.event_log import EVENTS, EventLog, read_events
-from reid_tune.journal.events import Event
+from reid_tune.journal.events import ChampionRead, Event
 from reid_tune.journal.lease import Lease
 from reid_tune.journal.s3_sweep_store import S3SweepStore
 from reid_tune.journal.stages import STAGES, ResumeMode, Stage
@@ -19,6 +20,13 @@ from reid_tune.journal.state import SweepState
 from reid_tune.journal.sweep_store import SweepStore
 from reid_tune.search_space.load import SweepConfig
 from reid_tune.search_space.weights import replace_texts
+from reid_tune.sweep.champion import (
+    describe_champion,
+    read_champion,
+    read_champion_again,
+    recorded_champions,
+    with_unseen_by_champion,
+)
 from reid_tune.sweep.driver import SweepDriver
 from reid_tune.sweep.ending import complete_end, has_ended, print_warning
 from reid_tune.sweep.plan import plan_from_probe, plan_until
@@ -30,7 +38,7 @@ from reid_tune.sweep.resume import (
     stages_to_redo,
     unsearched_space,
 )
-from reid_tune.sweep.stages.preflight import run_preflight
+from reid_tune.sweep.stages.preflight import PreflightResult, run_preflight
 from reid_tune.sweep.stages.validation_check import with_unseen_holdouts
 from reid_tune.sweep.stages.weights_check import require_same_weights
 from reid_tune.tracking.store import connection_error, tracking_uri, with_credentials
@@ -54,11 +62,13 @@ def plan_sweep(sweep: SweepConfig, until: Stage, address: str | None = None) -> 
     key = find_passphrase(sweep.experiment)
     open_sweep_files(sweep)
     with pinned_pretrained_weights(sweep, {}) as with_files:
-        pinned = with_unseen_holdouts(with_files)
-        checks = run_preflight(pinned, _stages_until(until), address)
+        unseen = with_unseen_holdouts(with_files)
+        champion = read_champion(unseen, tracking_uri())
+        pinned = with_unseen_by_champion(unseen, champion)
+        checks = _with_warnings(run_preflight(pinned, _stages_until(until), address), describe_champion(champion))
         with ray_session(address, key):
             check_nodes(pinned)
-            plan = plan_until(plan_from_probe(pinned, checks), until)
+            plan = plan_until(plan_from_probe(pinned, checks, champion), until)
             references = {file: reference for reference, file in pinned.weights_references.items()}
             return {"name": pinned.file.name, "folder": pinned.location} | replace_texts(plan, references)
 
@@ -92,9 +102,19 @@ def run_sweep(
     files = open_sweep_files(sweep)
     past = read_events(sweep.folder / EVENTS)
     with pinned_pretrained_weights(sweep, recorded_weights(past)) as with_files:
-        pinned = with_files if is_smoke_test else with_unseen_holdouts(with_files)
+        pinned, champion = (with_files, None) if is_smoke_test else _with_champion(with_files, past)
         state = load_resumable_state(pinned, "auto" if start else resume, accept_space) if past else None
-        return _run_pinned(pinned, files, past, state, until, start, address)
+        return _run_pinned(pinned, files, past, state, champion, until, start, address)
+
+
+def _with_champion(sweep: SweepConfig, past: list[Event]) -> tuple[SweepConfig, ChampionRead]:
+    """Return the sweep with validation splits that no weights have seen, and the champion: that of the log if any.
+
+    The first champion of the log has decided about the splits, and the last one is compared.
+    """
+    unseen, recorded = with_unseen_holdouts(sweep), recorded_champions(past)
+    champions = recorded or [read_champion(unseen, tracking_uri())]
+    return with_unseen_by_champion(unseen, champions[0]), champions[-1]
 
 
 def _run_pinned(
@@ -102,6 +122,7 @@ def _run_pinned(
     files: SweepStore,
     past: list[Event],
     state: SweepState | None,
+    champion: ChampionRead | None,
     until: str,
     start: str | None,
     address: str | None,
@@ -118,11 +139,13 @@ def _run_pinned(
             return state if has_ended(sweep, past) else complete_end(sweep, files, console)
         _require_no_driver(files, console)
         require_same_key(sweep, state)
+        if champion and "confirm" in redone:
+            champion = read_champion_again(sweep, with_credentials(state.header.tracking_uri), champion)
     elif start not in (None, STAGES[0]):
         raise InputError(f"--from {start}: there is no sweep {sweep.file.name} in {sweep.location} yet: leave it out.")
     key = find_passphrase(sweep.experiment)
     is_new_space = state is None or STAGES[0] in stages or bool(space_changes(sweep, state))
-    checks = run_preflight(sweep, stages, address, is_new_space)
+    checks = _with_warnings(run_preflight(sweep, stages, address, is_new_space), describe_champion(champion))
     if state:
         require_same_weights(sweep, state.stages.get(STAGES[0], {}).get("pretrained", {}), checks.pretrained)
     error = connection_error(with_credentials(state.header.tracking_uri) if state else tracking_uri())
@@ -131,8 +154,12 @@ def _run_pinned(
     with ray_session(address, key):
         check_nodes(sweep)
         # Before the log begins, so that a sweep that cannot run leaves no files.
-        plan = plan_from_probe(sweep, checks) if STAGES[0] in stages else checks.as_dict()
-        return SweepDriver(sweep, files, checks, plan, console).run(stages, redone, len(past))
+        plan = plan_from_probe(sweep, checks, champion) if STAGES[0] in stages else checks.as_dict()
+        return SweepDriver(sweep, files, checks, plan, champion, console).run(stages, redone, len(past))
+
+
+def _with_warnings(checks: PreflightResult, warnings: list[str]) -> PreflightResult:
+    return replace(checks, warnings=checks.warnings + warnings)
 
 
 def _require_no_driver(files: SweepStore, console: Console) -> None:

@@ -1,52 +1,28 @@
-"""Comparison of a new version with the champion, by the results of both on common validation splits."""
+"""Verdict about a version: one comparison of its recipe with that of the champion, in the sweep that registers it."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
-
-import numpy as np
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from reid_tune.errors import InputError
-from reid_tune.evaluation.differences import Difference, mean_difference
-from reid_tune.evaluation.npz import exact_names, read_npz
-from reid_tune.files import atomic_path
-from reid_tune.storage.temporary_folder import temporary_folder
-
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
-    from mlflow.entities.model_registry import ModelVersion
+from reid_tune.evaluation.differences import Difference
+from reid_tune.tables import format_count
 
 __all__ = [
-    "CONFIRM_FILE",
-    "HoldoutResult",
+    "COMPARED_TAG",
+    "COMPARISON_TAG",
     "Verdict",
-    "compare",
-    "compare_with_champion",
-    "read_repeats",
-    "registered_repeats",
-    "write_repeats",
+    "comparison_count",
+    "explain_comparisons",
+    "judge",
+    "parse_verdict",
 ]
 
-CONFIRM_FILE = "confirm.npz"  # one of the files of a registered version
-_ARRAYS = ("split", "repeat", "query", "identity", "average_precision")
-
-
-@dataclass(frozen=True, eq=False)
-class HoldoutResult:
-    """Results of one model on one validation split without re-ranking, for the queries that have a match.
-
-    Attributes:
-        split: Key of the split: fingerprint of the data, `validation_seed` and fraction.
-        queries: File names [m], without duplicates, in any order.
-        identities: Identities [m], integers.
-        average_precision: Average precisions [m], fractions.
-    """
-
-    split: str
-    queries: np.ndarray
-    identities: np.ndarray
-    average_precision: np.ndarray
+COMPARISON_TAG = "reid_tune.comparison"  # of a version: comparison by the sweep that registered it
+COMPARED_TAG = "reid_tune.compared"  # of a champion, with the number of each version that was compared with it
+_FALSE_POSITIVES = 0.025  # of one comparison: one side of a 95 % interval
 
 
 @dataclass(frozen=True)
@@ -54,112 +30,86 @@ class Verdict:
     """Decision whether a version may have an alias.
 
     Attributes:
-        incumbent: The version that has the alias; None if no other version has it.
-        difference: mAP of the new version minus that of the incumbent on common splits; None without common splits.
+        against: Version that has the alias; None if no other version has it.
+        is_accepted: Whether the new version may have it.
+        reason: Explanation of the decision.
+        difference: Score of the new recipe minus that of the other one; None without paired repeats.
     """
 
-    incumbent: int | None = None
+    against: int | None = None
+    is_accepted: bool = True
+    reason: str = "no other version had the alias"
     difference: Difference | None = None
 
-    @property
-    def is_accepted(self) -> bool:
-        """Whether no other version has the alias, or the new one is significantly better."""
-        return self.incumbent is None or (self.difference is not None and self.difference.is_significant)
+    def as_dict(self) -> dict[str, Any]:
+        """The fields by name, for a log or a tag."""
+        return asdict(self)
 
-    @property
-    def reason(self) -> str:
-        """Explanation of the decision."""
-        if self.incumbent is None:
-            return "no other version had the alias"
-        if self.difference is None:
-            return f"version {self.incumbent} has the alias, and there are no paired results over common splits"
-        mean, low, high = self.difference.mean, self.difference.low, self.difference.high
-        interval = "(no interval from one split)"
-        if low is not None and high is not None:
-            interval = f"[{100 * low:+.1f}, {100 * high:+.1f}]"
-        gain = f"{100 * mean:+.1f} points of mAP {interval}"
-        return f"{gain} against version {self.incumbent}, over {self.difference.repeats} common split(s)"
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> "Verdict":
+        """Return the verdict with the fields that `as_dict` has returned."""
+        difference = fields["difference"]
+        return cls(**{**fields, "difference": Difference(**difference) if difference else None})
 
 
-def compare_with_champion(
-    connection: "MlflowClient", repeats: Sequence[HoldoutResult], incumbent: "ModelVersion | None"
-) -> Verdict:
-    """Compare a version's results with those of another version that has the alias, if there is one."""
+def judge(comparison: Verdict, incumbent: int | None) -> Verdict:
+    """Return whether a version may have an alias.
+
+    Args:
+        comparison: Comparison by the sweep that registered the version.
+        incumbent: Version that has the alias now, None if no other one has it.
+    """
     if incumbent is None:
         return Verdict()
-    return Verdict(int(incumbent.version), compare(repeats, registered_repeats(connection, incumbent)))
+    if comparison.against == incumbent:
+        return comparison
+    compared = f"version {comparison.against}" if comparison.against is not None else "no version"
+    note = f" ({comparison.reason})" if comparison.against is None and not comparison.is_accepted else ""
+    return Verdict(
+        incumbent,
+        False,
+        f"version {incumbent} has the alias, but the sweep compared its winner with {compared}{note}: repeat the "
+        "sweep with --from confirm",
+    )
 
 
-def write_repeats(path: Path, repeats: Sequence[HoldoutResult]) -> None:
-    """Write `split` [repeats] as text and, over all queries, `repeat`, `query`, `identity`, `average_precision`."""
-    sizes = [len(repeat.queries) for repeat in repeats]
-    arrays = {
-        "split": np.array([repeat.split for repeat in repeats], str),
-        "repeat": np.repeat(np.arange(len(repeats)), sizes),
-        "query": _concatenate([repeat.queries for repeat in repeats], str),
-        "identity": _concatenate([repeat.identities for repeat in repeats], np.int64),
-        "average_precision": _concatenate([repeat.average_precision for repeat in repeats], float),
-    }
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
-
-
-def _concatenate(arrays: Sequence[np.ndarray], dtype: type) -> np.ndarray:
-    return np.concatenate([np.empty(0, dtype), *(np.asarray(array, dtype) for array in arrays)])
-
-
-def read_repeats(path: Path) -> list[HoldoutResult]:
-    """Read the results that `write_repeats` has written.
+def parse_verdict(model: str, tags: Mapping[str, str], tag: str) -> Verdict:
+    """Return the verdict in a tag of a version of a model, the default one without the tag.
 
     Raises:
-        InputError: the file is missing, damaged or of another kind.
+        InputError: the tag was changed.
     """
-    split, repeat, query, identity, precision = read_npz(path, exact_names(*_ARRAYS)).values()
-    kinds = "".join(array.dtype.kind for array in (split, repeat, query, identity, precision))
-    lengths = {array.shape for array in (repeat, query, identity, precision)}
-    if kinds != "UiUif" or split.ndim != 1 or lengths != {(repeat.size,)}:
-        raise InputError(f"{path} does not hold the results of a sweep's stage confirm; register the sweep again.")
-    groups = [np.flatnonzero(repeat == number) for number in range(len(split))]
-    return [
-        HoldoutResult(str(key), query[rows], identity[rows], precision[rows])
-        for key, rows in zip(split, groups, strict=True)
-    ]
+    if tag not in tags:
+        return Verdict()
+    text = tags[tag]
+    try:
+        match json.loads(text):
+            case {"against": int() | None, "is_accepted": bool(), "reason": str(), "difference": difference} as fields:
+                if difference is None or all(map(_is_number_or_none, difference.values())):
+                    return Verdict.from_dict(fields)
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        pass
+    raise InputError(
+        f"the tag {tag} of a version of {model} has been changed, and is not a comparison of two versions: "
+        f"{text[:80]!r}: correct or delete it."
+    )
 
 
-def registered_repeats(connection: "MlflowClient", version: "ModelVersion") -> list[HoldoutResult]:
-    """Return the results of a registered version; none if it has no results that can be read."""
-    from mlflow.artifacts import download_artifacts, list_artifacts
-
-    source = connection.get_model_version_download_uri(version.name, str(version.version))
-    store = connection.tracking_uri
-    if not any(Path(file.path).name == CONFIRM_FILE for file in list_artifacts(source, tracking_uri=store)):
-        return []
-    with temporary_folder() as folder:
-        path = download_artifacts(f"{source}/{CONFIRM_FILE}", dst_path=str(folder), tracking_uri=store)
-        try:
-            return read_repeats(Path(path))
-        except InputError:
-            return []
+def _is_number_or_none(value: Any) -> bool:
+    return value is None or (isinstance(value, int | float) and math.isfinite(value))
 
 
-def compare(challenger: Sequence[HoldoutResult], champion: Sequence[HoldoutResult]) -> Difference | None:
-    """Return the mean difference in average precision, challenger minus champion, on their common splits.
-
-    Common splits have the same key and the same queries. None if there are none.
-    """
-    champion_results = {result.split: result for result in champion}
-    differences = [
-        _query_differences(result, champion_results[result.split])
-        for result in challenger
-        if result.split in champion_results
-    ]
-    common = [difference for difference in differences if difference is not None]
-    return mean_difference(common) if common else None
+def comparison_count(tags: Mapping[str, str]) -> int:
+    """Return the number of versions that were compared with a version, by its tags."""
+    return sum(key.startswith(f"{COMPARED_TAG}.") for key in tags)
 
 
-def _query_differences(first: HoldoutResult, second: HoldoutResult) -> tuple[np.ndarray, np.ndarray] | None:
-    """Return first minus second and the identity for each query; None if the queries are not the same."""
-    rows, other_rows = np.argsort(first.queries), np.argsort(second.queries)
-    if not len(rows) or not np.array_equal(first.queries[rows], second.queries[other_rows]):
-        return None
-    return first.average_precision[rows] - second.average_precision[other_rows], first.identities[rows]
+def explain_comparisons(version: int, count: int) -> str:
+    """Return what the number of comparisons with a version means, in one sentence; empty without any."""
+    if not count:
+        return ""
+    chance = 100 * (1 - (1 - _FALSE_POSITIVES) ** count)
+    return (
+        f"{format_count(count, 'version')} compared with version {version} so far: if none was better, the chance "
+        f"that at least one would be promoted by luck is up to {chance:.0f} %."
+    )

@@ -21,6 +21,7 @@ _RUNS = ("trials/0000", "confirm/0000-1", "refit/winner")
 _EVENTS = (
     "sweep",
     "driver_started",
+    "champion",
     *chain.from_iterable((f"stage_started-{stage}", f"stage_done-{stage}") for stage in STAGES),
     *(f"{kind}-{run}" for run in _RUNS for kind in ("suggested", "attempt", "started", "report", "ended")),
     "selected",
@@ -39,7 +40,6 @@ _DRIVER_FILES = (
     "winner-cmc.png",
     "test.json",
     "winner.yaml",
-    "confirm.npz",
     "report.html",
 )
 _WORKER_FILES = ("reid_model_latest.pth", "features.npz", "model_epoch_*.pth")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ..helpers.registered_models import confirmed, put, write_files
+from ..helpers.registered_models import comparisons, put, write_files
 
 Command = Callable[..., tuple[int, str, str]]
 Run = Callable[[str], tuple[int, str, str]]
@@ -19,12 +19,11 @@ def registered(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store: of the model `people` version 2 beats 1, and 3, the challenger, beats neither."""
     folder = tmp_path_factory.mktemp("registry")
     files = write_files(folder)
-    for number, gain in enumerate((0.1, 0.2, 0.15), 1):
+    gains = (0.1, 0.2, 0.15)
+    for number, (gain, comparison) in enumerate(zip(gains, comparisons(*gains), strict=True), 1):
         tags = {"sweep": f"week-{number}", "trial": "7", "test/mAP": f"{0.5 + gain:.4f}", "test/Rank-1": "0.9000"}
-        artifacts = {**files, **confirmed(folder, gain)}
-        put(
-            f"sqlite:///{folder}/mlflow.db", artifacts, "people", f"week-{number}", tags=tags, description="**numbers**"
-        )
+        values = {"tags": tags, "description": "**numbers**", "comparison": comparison}
+        put(f"sqlite:///{folder}/mlflow.db", files, "people", f"week-{number}", **values)
     return folder / "mlflow.db"
 
 
@@ -60,7 +59,8 @@ def test_all_about_a_version(run: Run, registered: Path) -> None:
     status, out, err = run("show people")
     assert (status, err) == (0, "") and out.startswith("people, version 2\naliases: champion\nregistered: 20")
     assert "\n\n**numbers**\n\n" in out and f"\nfiles: {registered.parent}/mlartifacts/week-2/" in out
-    assert "+10.0 points of mAP [+10.0, +10.0] against version 1, over 3 common split(s)" in out
+    assert "+10.0 points of mAP against version 1" in out
+    assert "\n1 version compared with version 2 so far: if none was better, the chance that" in out
     assert 'mlflow.pyfunc.load_model("models:/people@champion").predict(images)' in out
     assert out.endswith("reid-tune evaluate -e SPEC evaluate.checkpoint='models:/people@champion'\n")
     assert "evaluate.checkpoint='models:/people/1'" in run("show people/1")[1]
@@ -73,11 +73,14 @@ def test_all_about_a_version(run: Run, registered: Path) -> None:
 def test_an_alias_goes_there_and_back(run: Run) -> None:
     status, out, err = run("promote people 3")
     assert (status, out) == (2, "") and err == (
-        "reid-tune: version 3 of people does not become champion: -5.0 points of mAP [-5.0, -5.0] against version 2, "
-        "over 3 common split(s); --force does it anyway.\n"
+        "reid-tune: version 3 of people does not become champion: -5.0 points of mAP against version 2; "
+        "--force REASON does it anyway.\n"
     )
-    status, out, err = run("promote people 3 --force")
-    assert (status, err) == (0, "") and out.startswith("models:/people@champion is version 3 now: -5.0 points of mAP")
+    status, out, err = run("promote people 3 --force=")
+    assert (status, out) == (2, "") and err.startswith("reid-tune: --force needs a reason")
+    status, out, err = run("promote people 3 --force trial")
+    assert (status, err) == (0, "") and out.startswith("models:/people@champion is version 3 now: forced by ")
+    assert out.endswith(": trial (the check: -5.0 points of mAP against version 2)\n")
     assert run("rollback people") == (0, "models:/people@champion is version 2 now: rolled back from version 3\n", "")
     assert run("rollback people")[1] == "models:/people@champion is version 1 now: rolled back from version 2\n"
     status, out, err = run("rollback people")

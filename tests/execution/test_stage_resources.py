@@ -51,8 +51,8 @@ def test_all_stages_that_score_may_hold_a_gpu(tmp_path: Path, monkeypatch: pytes
         return {"race_ended_by": None}
 
     monkeypatch.setattr(drive, "run_stage_on_gpu", score)
-    driver: Any = drive.SweepDriver(make_sweep(tmp_path), Mock(), Mock(), {"warnings": []}, Mock())
-    driver.journal, driver._run = SimpleNamespace(state=None), lambda *_: None
+    driver: Any = drive.SweepDriver(make_sweep(tmp_path), Mock(), Mock(), {"warnings": []}, None, Mock())
+    driver.journal, driver._run = SimpleNamespace(state=Mock(champion=None)), lambda *_: None
     driver._budget_tracker = Mock()
     scored = ("confirm", "rerank", "export", "test")
     for name in scored:

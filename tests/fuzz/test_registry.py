@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reid_tune.errors import InputError
+from reid_tune.tracking.champion_comparison import COMPARISON_TAG, parse_verdict
 from reid_tune.tracking.registry import overview
 from reid_tune.tracking.registry.alias_changes import alias_histories, alias_holders, move_alias
 from reid_tune.tracking.registry.overview import list_versions
-from reid_tune.tracking.registry.register import _read_verdict
 
 from ..helpers.registry_answers import Registry
 from .mutations import changed_json, deep_json, fuzz, json_values, one_input
@@ -53,11 +53,12 @@ def test_tags_that_others_have_changed(
         assert registry.model.aliases["champion"] == "1"
 
 
-GATE = {"against": 1, "difference": {"mean": 0.1, "low": 0.0, "high": 0.2, "repeats": 3}}
+DIFFERENCE = {"mean": 0.1, "low": 0.0, "high": 0.2, "repeats": 3}
+COMPARISON = {"against": 1, "is_accepted": False, "reason": "worse", "difference": DIFFERENCE}
 
 
 @fuzz(80)
-@given(text=changed_json(GATE).map(json.dumps) | TEXTS)
+@given(text=changed_json(COMPARISON).map(json.dumps) | TEXTS)
 def test_the_tag_of_a_comparison(text: str) -> None:
-    with one_input("reid_tune.gate", errors=(InputError,)):
-        assert _read_verdict("m", {"reid_tune.gate": text}).reason
+    with one_input("reid_tune.comparison", errors=(InputError,)):
+        assert parse_verdict("m", {COMPARISON_TAG: text}, COMPARISON_TAG)

@@ -80,7 +80,7 @@ LATENCY = {
 REGISTERED = {"model": "reid", "version": 3, "alias": "champion"} | {
     "against": 2,
     "difference": {"mean": 0.02, "low": 0.005, "high": 0.035, "repeats": 3},
-    "reason": "+2.0 points of mAP [+0.5, +3.5] against version 2, over 3 common split(s)",
+    "reason": "+2.0 (+0.5 .. +3.5) points of mAP against version 2 in 3 repeats",
 }
 
 

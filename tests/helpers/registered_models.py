@@ -8,7 +8,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from reid_tune.tracking.champion_comparison import CONFIRM_FILE, HoldoutResult, write_repeats
+from reid_tune.evaluation.differences import Difference
+from reid_tune.tracking.champion_comparison import Verdict
 from reid_tune.tracking.registry.register import RegisteredVersion, register_version
 
 WEIGHT = np.random.default_rng(0).normal(size=(3 * 8 * 4, 5)).astype(np.float32)
@@ -34,13 +35,19 @@ def write_files(folder: Path) -> Mapping[str, Path]:
     }
 
 
-def confirmed(folder: Path, gain: float, splits: str = "abc") -> dict[str, Path]:
-    """Write results on the splits with these letters, whose average precision is higher by a gain."""
-    path = folder / f"{gain}-{splits}.npz"
-    base = np.linspace(0.2, 0.6, 20)
-    queries = np.array([f"{number:04}_c1s1_000001_00.jpg" for number in range(20)])
-    write_repeats(path, [HoldoutResult(split, queries, np.arange(20) // 2, base + gain) for split in splits])
-    return {CONFIRM_FILE: path}
+def compared(gain: float, against: int) -> Verdict:
+    """A comparison with a version, of which three repeats have the same gain."""
+    text = f"{100 * gain:+.1f} points of mAP against version {against}"
+    return Verdict(against, gain > 0, text, Difference(gain, gain, gain, 3))
+
+
+def comparisons(*gains: float) -> list[Verdict | None]:
+    """The comparisons of versions of which each has a gain over a common baseline and is compared with the best yet."""
+    bests = [max(range(number), key=gains.__getitem__) if number else None for number in range(len(gains))]
+    return [
+        None if best is None else compared(gain - gains[best], best + 1)
+        for gain, best in zip(gains, bests, strict=True)
+    ]
 
 
 def put(store: str, files: Mapping[str, Path], model: str, sweep: str, **kwargs: Any) -> RegisteredVersion:

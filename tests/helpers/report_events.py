@@ -34,6 +34,7 @@ CONFIRM = {
     "race": [{"number": 2, "values": [0.5]}, {"number": 1, "values": [0.25]}],
     "rounds": 1,
     "race_ended_by": None,
+    "champion": None,
     "failed": [],
 }
 RERANK = {"settings": 36, "winner": {"setting": {"k1": 6, "k2": 3, "lambda_value": 0.25}, "plain": 0.5, "mAP": 0.625}}

@@ -250,3 +250,12 @@ def test_doubtful_scores_of_the_test_set_are_told() -> None:
     state.stages["test"]["models"]["winner"] |= {"plain": {"mAP": 0.5, "warnings": ["copies everywhere"]}}
     lines = list(report_sentences(SearchAnalysis(state), FOLDER, Cost()))
     assert "warning: the winner on the test folders: copies everywhere" in lines
+
+
+@pytest.mark.parametrize(
+    ("is_accepted", "decision"),
+    [(True, "It may replace the champion: better."), (False, "It does not replace the champion: better.")],
+)
+def test_the_decision_about_the_champion_is_told_with_its_reason(is_accepted: bool, decision: str) -> None:
+    check = {"version": 7, "verdict": {"is_accepted": is_accepted, "reason": "better"}}
+    assert explain_winner(CONFIRM | {"champion": check}, []).endswith(decision)

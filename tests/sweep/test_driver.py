@@ -38,7 +38,7 @@ def no_key(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_resumed_sweep_keeps_the_rungs_of_its_log(tmp_path: Path) -> None:
     sweep, now = make_sweep(tmp_path), replace(CHECKED, rungs=Rungs((9,), 3))
-    driver = SweepDriver(sweep, SweepStore(sweep.folder), now, now.as_dict(), Console())
+    driver = SweepDriver(sweep, SweepStore(sweep.folder), now, now.as_dict(), None, Console())
     with Journal(sweep.folder) as driver.journal:
         driver.journal.emit(StageDone(stage="preflight", result=replace(now, rungs=Rungs((4, 8), 2)).as_dict()))
     assert driver.rungs == Rungs((4, 8), 2)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from reid_tune.journal.event_log import EVENTS, read_events
-from reid_tune.journal.events import ArtifactWritten, DriverEnded, DriverStarted, Event, StageDone
+from reid_tune.journal.events import ArtifactWritten, ChampionRead, DriverEnded, DriverStarted, Event, StageDone
 from reid_tune.journal.journal import Journal
 from reid_tune.journal.stages import STAGES
 from reid_tune.journal.state import replay
@@ -30,6 +30,7 @@ from ..helpers.simulated_driver import make_sweep, outcome
 
 pytestmark = pytest.mark.usefixtures("no_fsync", "without_ray")
 TRIALS = 4
+CHAMPION = ChampionRead(version=7, parameters={"train.optim.base_lr": 0.005})
 
 
 class SimulatedDriver(SweepDriver):
@@ -64,7 +65,9 @@ def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
         "connection_error": lambda _: None,
         "ray_session": lambda *_: nullcontext(),
         "check_nodes": lambda _: None,
-        "plan_from_probe": lambda sweep, _: plan_of(sweep),
+        "read_champion": lambda *_: CHAMPION,
+        "read_champion_again": lambda *_: CHAMPION,
+        "plan_from_probe": lambda sweep, *_: plan_of(sweep),
         "pinned_pretrained_weights": lambda sweep, _: nullcontext(sweep),
     }
     for name, replacement in replacements.items():

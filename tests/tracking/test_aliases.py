@@ -10,21 +10,19 @@ from reid_tune.tracking.registry.alias_changes import alias_histories, move_alia
 from reid_tune.tracking.registry.aliases import promote, rollback
 from reid_tune.tracking.registry.overview import list_versions, show_version
 
-from ..helpers.registered_models import confirmed, holders, put, write_files
+from ..helpers.registered_models import comparisons, holders, put, write_files
 
 Versions = Callable[..., str]
 
 
 @pytest.fixture
-def versions(
-    store: str, tmp_path: Path, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Versions:
-    """Register a version for each gain in mAP over the same splits, as sweeps do; the name of the model."""
+def versions(store: str, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Versions:
+    """Register a version for each gain in mAP, compared with the champion as sweeps do; the name of the model."""
     files, model = write_files(tmp_path_factory.mktemp("files")), re.sub(r"\W", "-", request.node.name)
 
     def make(*gains: float) -> str:
-        for number, gain in enumerate(gains):
-            put(store, {**files, **confirmed(tmp_path, gain)}, model, f"{model}-{number}")
+        for number, comparison in enumerate(comparisons(*gains)):
+            put(store, files, model, f"{model}-{number}", comparison=comparison)
         return model
 
     return make
@@ -38,34 +36,44 @@ def test_a_better_version_is_promoted_and_is_not_the_challenger_any_more(
     store: str, connection: Any, versions: Versions
 ) -> None:
     model = versions(0.1, 0.05, 0.2)
-    move_alias(connection, model, "champion", 2, "by hand")
-    move_alias(connection, model, "challenger", 1, "by hand")
-    moved = promote(store, model, 1)
-    assert str(moved) == (
-        f"models:/{model}@champion is version 1 now: +5.0 points of mAP [+5.0, +5.0] against version 2, "
-        "over 3 common split(s)"
-    )
-    assert holders(connection, model) == {"champion": 1}
-    assert promote(store, model, 1).reason == "it had the alias already"
-    assert promote(store, model, 3, "staging").reason == "no other version had the alias"
-    assert holders(connection, model) == {"champion": 1, "staging": 3}
-    assert version_history(connection, model) == [1, 3, 2, 1] and version_history(connection, model, "staging") == [3]
+    move_alias(connection, model, "champion", 1, "by hand")
+    move_alias(connection, model, "challenger", 3, "by hand")
+    moved = promote(store, model, 3)
+    assert str(moved) == f"models:/{model}@champion is version 3 now: +10.0 points of mAP against version 1"
+    assert holders(connection, model) == {"champion": 3}
+    assert promote(store, model, 3).reason == "it had the alias already"
+    assert promote(store, model, 2, "staging").reason == "no other version had the alias"
+    assert holders(connection, model) == {"champion": 3, "staging": 2}
+    assert version_history(connection, model) == [1, 3, 1, 3] and version_history(connection, model, "staging") == [2]
+
+
+def test_a_version_that_was_compared_with_another_champion_is_refused(store: str, versions: Versions) -> None:
+    model = versions(0.1, 0.2, 0.05)
+    with pytest.raises(InputError, match="version 2 has the alias, but the sweep compared its winner with no version"):
+        promote(store, model, 1)
+    assert rollback(store, model).version == 1
+    with pytest.raises(InputError, match="version 1 has the alias, but the sweep compared its winner with version 2: "):
+        promote(store, model, 3)
 
 
 def test_a_version_that_is_not_better_is_promoted_by_force_alone(
-    store: str, connection: Any, versions: Versions
+    store: str, connection: Any, versions: Versions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = versions(0.1, 0.05)
     with pytest.raises(InputError) as caught:
         promote(store, model, 2)
     assert str(caught.value) == (
-        f"version 2 of {model} does not become champion: -5.0 points of mAP [-5.0, -5.0] against version 1, "
-        "over 3 common split(s); --force does it anyway."
+        f"version 2 of {model} does not become champion: -5.0 points of mAP against version 1; --force REASON does "
+        "it anyway."
     )
+    with pytest.raises(InputError, match="--force needs a reason, which the registry records: --force REASON"):
+        promote(store, model, 2, forced=" ")
     assert holders(connection, model) == {"champion": 1, "challenger": 2}
-    assert promote(store, model, 2, force=True).reason.startswith("-5.0 points of mAP")
+    monkeypatch.setenv("LOGNAME", "ada")
+    reason = "forced by ada: fits the camera (the check: -5.0 points of mAP against version 1)"
+    assert promote(store, model, 2, forced="fits the camera").reason == reason
     assert holders(connection, model) == {"champion": 2}
-    assert alias_histories(connection, model)["champion"][-1].reason.startswith("by force: -5.0 points")
+    assert alias_histories(connection, model)["champion"][-1].reason == reason
 
 
 def test_each_rollback_goes_one_step_back(store: str, connection: Any, versions: Versions) -> None:
@@ -75,7 +83,7 @@ def test_each_rollback_goes_one_step_back(store: str, connection: Any, versions:
     assert holders(connection, model) == {"champion": 1}
     with pytest.raises(InputError, match=f"no other version of {model} .* had the alias champion before; .* 1, 2, 3"):
         rollback(store, model)
-    assert promote(store, model, 3).version == 3
+    assert promote(store, model, 3, forced="better").version == 3
     assert rollback(store, model).version == 1
     assert version_history(connection, model) == [1, 2, 3, 2, 1, 3, 1]
     assert [change.is_rollback for change in alias_histories(connection, model)["champion"]] == [False] * 3 + [
@@ -88,7 +96,7 @@ def test_each_rollback_goes_one_step_back(store: str, connection: Any, versions:
 
 def test_a_version_that_was_promoted_again_is_left_for_the_one_in_between(store: str, versions: Versions) -> None:
     model = versions(0.1, 0.2)
-    promote(store, model, 1, force=True)
+    promote(store, model, 1, forced="back")
     assert [rollback(store, model).version for _ in range(2)] == [2, 1]
 
 
@@ -96,7 +104,7 @@ def test_a_rollback_passes_over_deleted_versions(store: str, connection: Any, ve
     model = versions(0.1, 0.2, 0.3)
     connection.delete_model_version(model, "2")
     assert rollback(store, model).version == 1
-    promote(store, model, 3)
+    promote(store, model, 3, forced="better")
     connection.delete_model_version(model, "3")
     assert rollback(store, model).reason == "no version had the alias champion any more"
     assert holders(connection, model) == {"champion": 1}
@@ -108,7 +116,7 @@ def test_an_alias_that_was_moved_by_other_means_is_taken_as_it_is(
     model = versions(0.1, 0.05, 0.01)
     connection.set_registered_model_alias(model, "champion", "3")
     assert version_history(connection, model) == [1, 3]
-    assert promote(store, model, 2).version == 2
+    assert promote(store, model, 2, forced="better").version == 2
     assert version_history(connection, model) == [1, 3, 2]
     assert [change.reason for change in alias_histories(connection, model)["champion"]][1] == (
         "moved by other means than reid-tune"
@@ -198,10 +206,11 @@ def test_a_version_is_shown_with_its_files_and_history(
     model = versions(0.1, 0.2)
     details = show_version(store, reference.format(model))
     assert (details["model"], details["version"], details["description"]) == (model, version, "best")
-    assert {"model.onnx", "checkpoint.pth", "confirm.npz", "MLmodel", "input_example.json"} <= {*details["files"]}
+    assert {"model.onnx", "checkpoint.pth", "spec.yaml", "MLmodel", "input_example.json"} <= {*details["files"]}
     first, second = details["history"]["champion"]
     assert (first["version"], second["version"]) == (1, 2) and 0 < second["time"] - first["time"] < 600
     assert abs(details["created"] - first["time"]) < 600
+    assert details["comparisons"] == (version == 1)
     assert details["tags"]["test/mAP"] == "0.9" and details["run"] in details["source"]
 
 

@@ -6,14 +6,15 @@ from typing import Any
 import pytest
 
 from reid_tune.errors import InputError
+from reid_tune.tracking.champion_comparison import COMPARISON_TAG, parse_verdict
 from reid_tune.tracking.registry import overview
 from reid_tune.tracking.registry.alias_changes import alias_histories, move_alias
 from reid_tune.tracking.registry.overview import list_versions
-from reid_tune.tracking.registry.register import _read_verdict
 
 from ..helpers.registry_answers import Registry
 
 CHANGE = {"version": 2, "reason": "by hand", "is_rollback": False}
+COMPARISON = {"against": 1, "is_accepted": False, "reason": "+10.0 points"}
 DIFFERENCE = {"mean": 0.1, "low": 0.0, "high": 0.2, "repeats": 3}
 NOT_JSON = ["", "text", "{", "[" * 20_000, "9" * 5000, "null", "1", "[]"]
 
@@ -70,17 +71,17 @@ def test_a_record_of_an_alias_that_was_changed_is_named(moment: str, text: str) 
     "text",
     [
         *(text for text in NOT_JSON),
-        json.dumps({"against": "first", "difference": DIFFERENCE | {"low": None}}),
-        json.dumps({"against": 1, "difference": DIFFERENCE | {"mean": "0.1"}}),
-        json.dumps({"against": 1, "difference": DIFFERENCE | {"more": 1}}),
-        json.dumps({"against": 1, "difference": {"mean": 0.1}}),
-        json.dumps({"against": 1, "difference": 0.1}),
-        json.dumps({"against": 1, "difference": [0.1]}),
+        json.dumps(COMPARISON | {"against": "first", "difference": DIFFERENCE | {"low": None}}),
+        json.dumps(COMPARISON | {"difference": DIFFERENCE | {"mean": "0.1"}}),
+        json.dumps(COMPARISON | {"difference": DIFFERENCE | {"more": 1}}),
+        json.dumps(COMPARISON | {"difference": {"mean": 0.1}}),
+        json.dumps(COMPARISON | {"difference": 0.1}),
+        json.dumps(COMPARISON | {"difference": [0.1]}),
     ],
 )
 def test_a_comparison_that_was_changed_is_named(text: str) -> None:
-    with pytest.raises(InputError, match="^the tag reid_tune.gate of a version of m has been changed, .* delete it.$"):
-        _read_verdict("m", {"reid_tune.gate": text})
+    with pytest.raises(InputError, match="^the tag reid_tune.comparison of .* m has been changed, .* delete it.$"):
+        parse_verdict("m", {COMPARISON_TAG: text}, COMPARISON_TAG)
 
 
 def test_records_that_reid_tune_has_written_are_read() -> None:
@@ -88,5 +89,5 @@ def test_records_that_reid_tune_has_written_are_read() -> None:
     for version in (1, 2):
         move_alias(registry, "m", "champion", version, "by hand")
     assert [change.version for change in alias_histories(registry, "m")["champion"]] == [1, 2]
-    verdict = _read_verdict("m", {"reid_tune.gate": json.dumps({"against": 1, "difference": DIFFERENCE})})
+    verdict = parse_verdict("m", {COMPARISON_TAG: json.dumps(COMPARISON | {"difference": DIFFERENCE})}, COMPARISON_TAG)
     assert not verdict.is_accepted and verdict.reason.startswith("+10.0 points")

@@ -8,11 +8,11 @@ import onnx
 import pytest
 
 from reid_tune.errors import InfrastructureError, InputError
-from reid_tune.tracking.champion_comparison import CONFIRM_FILE, Verdict
+from reid_tune.tracking.champion_comparison import Verdict, comparison_count, explain_comparisons
 from reid_tune.tracking.registry.register import RegisteredVersion
 from reid_tune.tracking.registry.resolve import resolve
 
-from ..helpers.registered_models import WEIGHT, confirmed, holders, put, write_files
+from ..helpers.registered_models import WEIGHT, compared, comparisons, holders, put, write_files
 
 
 @pytest.fixture(scope="module")
@@ -47,13 +47,17 @@ def test_a_version_serves_and_holds_every_file_as_it_was(
 def test_the_first_is_champion_the_next_challenger_and_nothing_is_registered_twice(
     store: str, connection: Any, files: Mapping[str, Path]
 ) -> None:
-    expected = [
-        RegisteredVersion(1, "champion"),
-        RegisteredVersion(2, "challenger", Verdict(1)),
-        RegisteredVersion(3, "challenger", Verdict(1)),
+    results = [put(store, files, "aliases", f"sweep-{number}") for number in range(3)]
+    assert [(result.version, result.alias, result.verdict.against) for result in results] == [
+        (1, "champion", None),
+        (2, "challenger", 1),
+        (3, "challenger", 1),
     ]
-    assert [put(store, files, "aliases", f"sweep-{number}") for number in range(3)] == expected
-    assert [put(store, files, "aliases", f"sweep-{number}") for number in range(3)] == expected
+    assert results[2].verdict.reason == (
+        "version 1 has the alias, but the sweep compared its winner with no version: repeat the sweep with --from "
+        "confirm"
+    )
+    assert [put(store, files, "aliases", f"sweep-{number}") for number in range(3)] == results
     aliases = connection.get_registered_model("aliases").aliases
     assert {alias: int(version) for alias, version in aliases.items()} == {"champion": 1, "challenger": 3}
     assert put(store, files, "aliases", "sweep-4", set_alias="best") == RegisteredVersion(4, "best")
@@ -69,85 +73,72 @@ def test_a_registration_cut_short_is_completed(store: str, connection: Any, file
     assert resolve("models:/cut@champion", store) == resolve("models:/cut/1", store)
 
 
-def test_the_alias_moves_to_a_version_that_beats_its_holder_over_common_splits(
-    store: str, connection: Any, files: Mapping[str, Path], tmp_path: Path
+def test_the_alias_moves_to_a_version_that_was_compared_with_its_holder_and_accepted(
+    store: str, connection: Any, files: Mapping[str, Path]
 ) -> None:
-    def sweep(name: str, gain: float, splits: str = "abc") -> RegisteredVersion:
-        return put(store, {**files, **confirmed(tmp_path, gain, splits)}, "gate", name)
+    def sweep(number: int, comparison: Verdict | None) -> RegisteredVersion:
+        return put(store, files, "gate", f"g{number}", comparison=comparison)
 
-    first, worse, better = sweep("g1", 0.1), sweep("g2", 0.05), sweep("g3", 0.2, "bcd")
-    assert first == RegisteredVersion(1, "champion") and first.verdict.is_accepted
-    lost, gained = worse.verdict.difference, better.verdict.difference
-    assert (worse.alias, worse.verdict.incumbent, worse.verdict.is_accepted) == (
-        "challenger",
-        1,
-        False,
-    ) and lost is not None
-    assert lost.mean == pytest.approx(-0.05) and lost.repeats == 3
-    assert (better.version, better.alias, better.verdict.incumbent) == (3, "champion", 1) and gained is not None
-    assert gained.mean == pytest.approx(0.1) and gained.repeats == 2
-    assert better.verdict.reason == "+10.0 points of mAP [+10.0, +10.0] against version 1, over 2 common split(s)"
-    assert holders(connection, "gate") == {"champion": 3, "challenger": 2}
-    elsewhere = sweep("g4", 0.9, "xyz")
-    assert (
-        elsewhere == RegisteredVersion(4, "challenger", Verdict(3)) and "no paired results" in elsewhere.verdict.reason
-    )
-    assert [sweep("g1", 0.1), sweep("g2", 0.05), sweep("g3", 0.2, "bcd")] == [first, worse, better]
+    verdicts = [*comparisons(0.1, 0.05, 0.2), compared(0.9, 1)]
+    first, worse, better, stale = (sweep(number, verdict) for number, verdict in enumerate(verdicts))
+    assert first == RegisteredVersion(1, "champion")
+    assert worse == RegisteredVersion(2, "challenger", verdicts[1] or Verdict())
+    assert better == RegisteredVersion(3, "champion", verdicts[2] or Verdict())
+    assert (stale.version, stale.alias) == (4, "challenger") and "with version 1: repeat" in stale.verdict.reason
     assert holders(connection, "gate") == {"champion": 3, "challenger": 4}
+    assert [sweep(number, verdict) for number, verdict in enumerate(verdicts)] == [first, worse, better, stale]
+    assert holders(connection, "gate") == {"champion": 3, "challenger": 4}
+    counts = [comparison_count(connection.get_model_version("gate", str(number)).tags) for number in (1, 2, 3, 4)]
+    assert counts == [3, 0, 0, 0]
+    again = sweep(3, compared(0.1, 3))
+    assert (again.version, again.alias) == (4, "champion"), "its sweep has done confirm again"
+    assert comparison_count(connection.get_model_version("gate", "3").tags) == 1
 
 
-def test_without_the_results_of_both_the_alias_stays(
-    store: str, connection: Any, files: Mapping[str, Path], tmp_path: Path
-) -> None:
-    with_results = {**files, **confirmed(tmp_path, 0.1)}
-    better = {**files, **confirmed(tmp_path, 0.2)}
-    put(store, files, "bare", "bare-1")
-    assert put(store, better, "bare", "bare-2") == RegisteredVersion(2, "challenger", Verdict(1))
-    put(store, with_results, "paired", "paired-1")
-    assert put(store, files, "paired", "paired-2") == RegisteredVersion(2, "challenger", Verdict(1))
-    (resolve("models:/paired/1", store) / CONFIRM_FILE).write_bytes(b"damaged")
-    assert put(store, better, "paired", "paired-3") == RegisteredVersion(3, "challenger", Verdict(1))
-    shutil.rmtree(resolve("models:/paired/1", store))
-    assert put(store, better, "paired", "paired-4") == RegisteredVersion(4, "challenger", Verdict(1))
-    assert holders(connection, "paired") == {"champion": 1, "challenger": 4}
+def test_the_number_of_comparisons_is_explained() -> None:
+    assert explain_comparisons(3, 0) == ""
+    chance = 100 * (1 - 0.975**8)
+    assert explain_comparisons(3, 8) == (
+        "8 versions compared with version 3 so far: if none was better, the chance that at least one would be promoted "
+        f"by luck is up to {chance:.0f} %."
+    )
 
 
 def test_the_alias_of_a_deleted_version_is_free(
     store: str, connection: Any, files: Mapping[str, Path], tmp_path: Path
 ) -> None:
-    put(store, {**files, **confirmed(tmp_path, 0.9)}, "deleted", "deleted-1")
+    put(store, files, "deleted", "deleted-1")
     connection.delete_model_version("deleted", "1")
-    assert put(store, {**files, **confirmed(tmp_path, 0.1)}, "deleted", "deleted-2") == RegisteredVersion(2, "champion")
+    assert put(store, files, "deleted", "deleted-2") == RegisteredVersion(2, "champion")
 
 
 def test_a_registration_cut_short_after_the_move_keeps_its_reason(
     store: str, connection: Any, files: Mapping[str, Path], tmp_path: Path
 ) -> None:
-    put(store, {**files, **confirmed(tmp_path, 0.1)}, "moved", "moved-1")
-    better = {**files, **confirmed(tmp_path, 0.2)}
-    expected = put(store, better, "moved", "moved-2")
+    put(store, files, "moved", "moved-1")
+    expected = put(store, files, "moved", "moved-2", comparison=compared(0.1, 1))
     assert expected.alias == "champion" and expected.verdict.is_accepted
     connection.delete_model_version_tag("moved", "2", "reid_tune.alias")
-    assert put(store, better, "moved", "moved-2") == expected
+    assert put(store, files, "moved", "moved-2", comparison=compared(0.1, 1)) == expected
     connection.delete_model_version_tag("moved", "2", "reid_tune.alias")
     connection.set_registered_model_alias("moved", "champion", "1")
     connection.delete_model_version_tag("moved", "2", "reid_tune.gate")
-    assert put(store, better, "moved", "moved-2") == expected
+    assert put(store, files, "moved", "moved-2", comparison=compared(0.1, 1)) == expected
 
 
 def test_a_sweep_that_is_done_again_registers_its_new_winner_in_addition_to_the_old_one(
     store: str, connection: Any, files: Mapping[str, Path], tmp_path: Path
 ) -> None:
-    first = put(store, {**files, **confirmed(tmp_path, 0.1)}, "again", "again")
+    first = put(store, files, "again", "again")
     model = onnx.load(files["model.onnx"])
     model.producer_name = "another winner"
     onnx.save(model, tmp_path / "other.onnx")
-    other = {**files, **confirmed(tmp_path, 0.2), "model.onnx": tmp_path / "other.onnx"}
-    second = put(store, other, "again", "again")
-    assert (first.version, second.version, second.alias, second.verdict.incumbent) == (1, 2, "champion", 1)
+    other = {**files, "model.onnx": tmp_path / "other.onnx"}
+    second = put(store, other, "again", "again", comparison=compared(0.1, 1))
+    assert (first.version, second.version, second.alias, second.verdict.against) == (1, 2, "champion", 1)
     for number, source in ((1, files["model.onnx"]), (2, tmp_path / "other.onnx")):
         assert (resolve(f"models:/again/{number}", store) / "model.onnx").read_bytes() == source.read_bytes()
-    assert put(store, {**files, **confirmed(tmp_path, 0.1)}, "again", "again") == first
+    assert put(store, files, "again", "again") == first
     assert holders(connection, "again") == {"champion": 2}
 
 
@@ -155,15 +146,6 @@ def test_a_sweep_that_is_done_again_registers_its_new_winner_in_addition_to_the_
 def test_aliases_that_mlflow_does_not_take_are_refused(alias: str, store: str, files: Mapping[str, Path]) -> None:
     with pytest.raises(InputError, match="cannot be an alias"):
         put(store, files, "odd", "odd", set_alias=alias)
-
-
-def test_damaged_results_are_refused_before_anything_is_registered(
-    store: str, connection: Any, files: Mapping[str, Path], tmp_path: Path
-) -> None:
-    (tmp_path / "text.npz").write_text("no results")
-    with pytest.raises(InputError, match="text.npz is not an .npz file"):
-        put(store, {**files, CONFIRM_FILE: tmp_path / "text.npz"}, "refused", "refused")
-    assert not connection.search_registered_models("name = 'refused'")
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "a:b", "a@b", "it's", "..", "x" * 129])

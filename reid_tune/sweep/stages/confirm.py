@@ -1,9 +1,6 @@
-"""Confirm: select a trial by a race on new seeds and validation splits, and compare it with trial 0 on further ones."""
+"""Confirm: select a trial by a race on new seeds and validation splits; compare it with trial 0 and the champion."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
@@ -11,17 +8,17 @@ import numpy as np
 
 from reid_tune.errors import RunFailedError
 from reid_tune.evaluation.choice import choose
-from reid_tune.evaluation.differences import Difference, mean_difference
-from reid_tune.evaluation.features import read_features
-from reid_tune.evaluation.score import score
-from reid_tune.execution.fixed_runs import FixedRuns, features_file
+from reid_tune.evaluation.differences import Difference
+from reid_tune.execution.fixed_runs import FixedRuns
 from reid_tune.execution.run_source import ONE_CPU, ResourceRequest
 from reid_tune.journal.events import CandidateSelected
 from reid_tune.journal.journal import Journal
-from reid_tune.journal.state import RunState, confirm_run, repeat_number, trial_run
+from reid_tune.journal.state import RunState, repeat_number, trial_run
 from reid_tune.search.budget import BudgetTracker
 from reid_tune.search.race import find_baseline, first_proof_repeat, replay_race
 from reid_tune.search_space.load import SweepConfig
+from reid_tune.sweep.stages.champion_check import check_against_champion, with_champion
+from reid_tune.sweep.stages.compared_trial import ComparedTrial, compared_trial
 
 __all__ = ["RepeatLimit", "choose_winner", "confirm_sources"]
 
@@ -49,7 +46,7 @@ class RepeatLimit:
             trials: Trials that are repeated.
             reserved: Trials that must have another repeat after that.
         """
-        has_begun = any(confirm_run(trial.number, repeat) in self.journal.state.runs for trial in trials)
+        has_begun = any(trial.repeat(repeat) in self.journal.state.runs for trial in trials)
         if self.budget_tracker is None or has_begun:
             return True
         self.ended_by = self.budget_tracker.next_repeat_limit([*trials, *reserved])
@@ -59,7 +56,7 @@ class RepeatLimit:
 def confirm_sources(
     sweep: SweepConfig, journal: Journal, limit: RepeatLimit, resources: ResourceRequest = ONE_CPU
 ) -> Iterator[FixedRuns]:
-    """Yield the rounds of the race, and then the repeats of the selected trial and of trial 0, to be run in turn.
+    """Yield the rounds of the race, and then the repeats of the selected trial, of trial 0 and of the champion.
 
     The j-th repeat of a trial has the spec's training seed + j and validation seed + j. Those after the race have
     numbers that no candidate of the race may have.
@@ -73,7 +70,7 @@ def confirm_sources(
     while journal.state.selection is None:
         race = replay_race(sweep, journal.state)
         baseline, repeat = find_baseline(journal.state), race.rounds + 1
-        proven = [trial for trial in (baseline, race.selected) if trial]
+        proven = with_champion(sweep, journal.state, [trial for trial in (baseline, race.selected) if trial])
         if len(race.contestants) > 1 and limit.allows(repeat, race.contestants, proven):
             yield _repeats(sweep, journal, race.contestants, [repeat], resources)
         else:
@@ -81,7 +78,7 @@ def confirm_sources(
             number = race.selected.number if race.selected else None
             journal.emit(CandidateSelected(trial=number, rounds=race.rounds, ended_by=ended_by))
     limit.ended_by = None
-    first, trials = first_proof_repeat(sweep), _compared_trials(journal)
+    first, trials = first_proof_repeat(sweep), with_champion(sweep, journal.state, _compared_trials(journal))
     yield _repeats(
         sweep,
         journal,
@@ -102,7 +99,7 @@ def _repeats(
 ) -> FixedRuns:
     train_seed, validation_seed = sweep.experiment.train.seed, sweep.experiment.dataset.validation_seed
     runs = {
-        confirm_run(trial.number, repeat): {
+        trial.repeat(repeat): {
             **trial.parameters,
             "train.seed": train_seed + repeat,
             "dataset.validation_seed": validation_seed + repeat,
@@ -122,43 +119,10 @@ def _compared_trials(journal: Journal) -> list[RunState]:
     return [trial for trial in (baseline, selected) if trial]
 
 
-@dataclass(frozen=True)
-class ComparedTrial:
-    """A trial with its repeats after the race.
-
-    Attributes:
-        trial: State of the trial.
-        runs: Its finished repeats.
-        features: File of each repeat's embeddings of its validation split.
-        metric: Name of the score that decides.
-    """
-
-    trial: RunState
-    runs: tuple[RunState, ...]
-    features: tuple[Path, ...]
-    metric: str
-
-    @cached_property
-    def per_query(self) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Contributions of the queries [m] to the metric and their identities [m], for each repeat."""
-        scores = [score(read_features(path)) for path in self.features]
-        return [(result.per_query[self.metric], result.query_ids) for result in scores]
-
-    @property
-    def values(self) -> list[float]:
-        """Metric of each repeat."""
-        return [float(np.mean(values)) for values, _ in self.per_query]
-
-    def difference_to(self, other: "ComparedTrial") -> Difference:
-        """Return the paired difference to another trial on the same splits, above 0 if this one is better."""
-        pairs = zip(self.per_query, other.per_query, strict=True)
-        return mean_difference([(values - other_values, ids) for (values, ids), (other_values, _) in pairs])
-
-
 def choose_winner(sweep: SweepConfig, journal: Journal) -> dict[str, Any]:
     """Choose the winner of the selected trial and trial 0 by the repeats after the race, see `choose`.
 
-    The two are compared once. A trial that failed in a repeat is excluded.
+    The two are compared once, and the winner once with the champion. A trial that failed in a repeat is excluded.
 
     Returns:
         Result of the stage, as plain data.
@@ -172,9 +136,9 @@ def choose_winner(sweep: SweepConfig, journal: Journal) -> dict[str, Any]:
     repeats = [
         repeat
         for repeat in range(first, first + sweep.file.confirm.repeats)
-        if all(confirm_run(trial.number, repeat) in journal.state.runs for trial in pair)
+        if all(trial.repeat(repeat) in journal.state.runs for trial in with_champion(sweep, journal.state, pair))
     ]
-    trials = [_compared_trial(sweep, journal, trial, repeats) for trial in pair]
+    trials = [compared_trial(sweep, journal, trial, repeats) for trial in pair]
     complete = [trial for trial in trials if len(trial.runs) == len(repeats)]
     if not complete:
         raise RunFailedError("no trial finished all its repeats; their logs are in confirm/.")
@@ -191,6 +155,7 @@ def choose_winner(sweep: SweepConfig, journal: Journal) -> dict[str, Any]:
         "race": [{"number": number, "values": list(race[number])} for number in sorted(race, key=_by_result(race))],
         "rounds": selection.rounds,
         "race_ended_by": selection.ended_by,
+        "champion": check_against_champion(sweep, journal, winner, pair, repeats),
         "failed": [compared.trial.number for compared in trials if compared not in complete],
     }
 
@@ -198,13 +163,6 @@ def choose_winner(sweep: SweepConfig, journal: Journal) -> dict[str, Any]:
 def _by_result(race: Mapping[int, Sequence[float]]) -> Callable[[int], tuple[float, ...]]:
     """Return the sort key of a trial in the race: more rounds first, then the higher mean."""
     return lambda number: (-len(race[number]), -mean(race[number] or (0.0,)), number)
-
-
-def _compared_trial(sweep: SweepConfig, journal: Journal, trial: RunState, repeats: Sequence[int]) -> ComparedTrial:
-    states = [journal.state.runs[confirm_run(trial.number, repeat)] for repeat in repeats]
-    runs = tuple(run for run in states if run.state == "finished")
-    files = tuple(features_file(journal.folder, run.name) for run in runs)
-    return ComparedTrial(trial, runs, files, sweep.file.metric)
 
 
 def _row(compared: ComparedTrial, difference: Difference | None) -> dict[str, Any]:

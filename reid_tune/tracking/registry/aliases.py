@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from reid_tune.errors import InputError
-from reid_tune.tracking.champion_comparison import compare_with_champion, registered_repeats
+from reid_tune.tracking.champion_comparison import COMPARISON_TAG, judge, parse_verdict
+from reid_tune.tracking.mlflow_names import user
 from reid_tune.tracking.registry.alias_changes import alias_history, alias_holders, move_alias
 from reid_tune.tracking.registry.find import (
     find_model,
@@ -38,19 +39,23 @@ class AliasMove:
         return f"models:/{self.model}@{self.alias} is version {self.version} now: {self.reason}"
 
 
-def promote(uri: str, model: str, version: int, alias: str = "champion", *, force: bool = False) -> AliasMove:
-    """Give an alias to a version that beats the version that has it, see `compare_with_champion`.
+def promote(uri: str, model: str, version: int, alias: str = "champion", *, forced: str | None = None) -> AliasMove:
+    """Give an alias to a version whose sweep has compared it with the version that has it, and accepted it.
 
     The alias `challenger` is removed from the promoted version.
 
     Args:
-        force: Whether to move the alias even if the version is not better.
+        forced: Reason of the user to move the alias even if the version is not accepted, which is recorded with the
+            user's name; None to refuse such a version.
 
     Raises:
-        InputError: the model or the version does not exist, the alias is not valid, or the version is not better.
+        InputError: the model or the version does not exist, the alias is not valid, the version is not accepted, or
+            the reason of the user is empty.
         InfrastructureError: the store does not answer.
     """
     check_alias(alias)
+    if forced is not None and not forced.strip():
+        raise InputError("--force needs a reason, which the registry records: --force REASON.")
     with translate_errors(uri):
         connection = open_registry(uri)
         candidate = find_version(connection, model, str(version))
@@ -58,13 +63,16 @@ def promote(uri: str, model: str, version: int, alias: str = "champion", *, forc
         if incumbent is not None and int(incumbent.version) == version:
             reason = "it had the alias already"
         else:
-            verdict = compare_with_champion(connection, registered_repeats(connection, candidate), incumbent)
+            comparison = parse_verdict(model, candidate.tags, COMPARISON_TAG)
+            verdict = judge(comparison, int(incumbent.version) if incumbent else None)
             reason = verdict.reason
-            if not verdict.is_accepted and not force:
+            if not verdict.is_accepted and forced is None:
                 raise InputError(
-                    f"version {version} of {model} does not become {alias}: {reason}; --force does it anyway."
+                    f"version {version} of {model} does not become {alias}: {reason}; --force REASON does it anyway."
                 )
-            move_alias(connection, model, alias, version, reason if verdict.is_accepted else f"by force: {reason}")
+            if not verdict.is_accepted:
+                reason = f"forced by {user() or 'an unknown user'}: {forced} (the check: {reason})"
+            move_alias(connection, model, alias, version, reason)
         _remove_challenger_alias(connection, model, alias, version)
     return AliasMove(model, alias, version, reason)
 

@@ -15,6 +15,7 @@ __all__ = [
     "require_version_with_alias",
     "all_models",
     "find_model",
+    "find_model_or_none",
     "find_version",
     "version_with_alias",
     "join_names",
@@ -44,6 +45,14 @@ def find_model(connection: "MlflowClient", model: str) -> "RegisteredModel":
     Raises:
         InputError: the model does not exist.
     """
+    if (registered := find_model_or_none(connection, model)) is not None:
+        return registered
+    names = join_names(item.name for item in all_models(connection))
+    raise InputError(f"there is no model {model} in {redact(connection.tracking_uri)}; it has {names}.")
+
+
+def find_model_or_none(connection: "MlflowClient", model: str) -> "RegisteredModel | None":
+    """Return a model by its name; None if it does not exist."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -51,8 +60,7 @@ def find_model(connection: "MlflowClient", model: str) -> "RegisteredModel":
     except MlflowException as error:
         if error.error_code not in NOT_FOUND_CODES:
             raise
-    names = join_names(item.name for item in all_models(connection))
-    raise InputError(f"there is no model {model} in {redact(connection.tracking_uri)}; it has {names}.")
+    return None
 
 
 def find_version(connection: "MlflowClient", model: str, number: str) -> "ModelVersion":

@@ -6,6 +6,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from reid_tune.errors import InputError
+from reid_tune.tracking.champion_comparison import comparison_count
 from reid_tune.tracking.registry.alias_changes import alias_histories
 from reid_tune.tracking.registry.find import (
     all_models,
@@ -43,8 +44,9 @@ def list_versions(uri: str) -> list[dict[str, Any]]:
 def show_version(uri: str, reference: str) -> dict[str, Any]:
     """Return the details of a version.
 
-    Keys are those of `list_versions`, and `run`, `source`, `files`, `tags`, `description` and `history`. The history
-    has all changes of each alias of the model, in their order, with `time` in seconds since the epoch.
+    Keys are those of `list_versions`, and `run`, `source`, `files`, `tags`, `description`, `history` and `comparisons`,
+    the number of versions that were compared with it. The history has all changes of each alias of the model, in their
+    order, with `time` in seconds since the epoch.
 
     Args:
         reference: NAME@ALIAS, NAME/VERSION, or NAME for its champion, or for its newest version without a champion.
@@ -65,6 +67,7 @@ def show_version(uri: str, reference: str) -> dict[str, Any]:
             "files": _files(source, connection.tracking_uri),
             "tags": dict(version.tags),
             "description": version.description or "",
+            "comparisons": comparison_count(version.tags),
             "history": {
                 alias: [asdict(change) | {"time": change.time / 1000} for change in changes]
                 for alias, changes in history.items()

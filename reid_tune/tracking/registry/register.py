@@ -1,21 +1,14 @@
 """Registration of a sweep's winner as a version that holds the exported model, the checkpoint and the spec."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reid_tune.errors import InputError
-from reid_tune.evaluation.differences import Difference
 from reid_tune.storage.temporary_folder import temporary_folder
-from reid_tune.tracking.champion_comparison import (
-    CONFIRM_FILE,
-    HoldoutResult,
-    Verdict,
-    compare_with_champion,
-    read_repeats,
-)
+from reid_tune.tracking.champion_comparison import COMPARED_TAG, COMPARISON_TAG, Verdict, judge, parse_verdict
 from reid_tune.tracking.registry.alias_changes import move_alias
 from reid_tune.tracking.registry.aliases import CHALLENGER
 from reid_tune.tracking.registry.find import version_with_alias, versions
@@ -32,7 +25,7 @@ __all__ = ["RegisteredVersion", "register_version"]
 
 _DIGEST_TAG = "reid_tune.sha256"  # of the ONNX file
 _ALIAS_TAG = "reid_tune.alias"  # alias that the version got at registration
-_GATE_TAG = "reid_tune.gate"  # comparison with the version that had the alias
+_GATE_TAG = "reid_tune.gate"  # decision about the alias at registration
 
 
 @dataclass(frozen=True)
@@ -42,7 +35,7 @@ class RegisteredVersion:
     Attributes:
         version: Number of the version.
         alias: Alias that the version got.
-        verdict: Comparison that decided about the alias.
+        verdict: Decision about the alias.
     """
 
     version: int
@@ -59,23 +52,21 @@ def register_version(
     uid: str,
     description: str,
     tags: Mapping[str, str],
+    comparison: Verdict | None = None,
     set_alias: str = "champion",
     start: int | None = None,
 ) -> RegisteredVersion:
     """Register the winner of a sweep as one version; registering the same file of a sweep again returns that version.
 
     The version is a folder of the sweep's parent run with an MLflow ONNX model for `mlflow.pyfunc` and all files as is.
-
-    The version gets the alias if no other version has it, or if it beats the version that has it: the interval of
-    their paired difference on common splits, from the `confirm.npz` of both, is above 0. Otherwise it becomes the
-    `challenger`.
+    It gets the alias if no other version has it, or if the sweep has accepted it against the version that has it.
+    Otherwise it becomes the `challenger`.
 
     Args:
         files: Files by their names in the folder, among them `model.onnx`, a single file that includes the weights.
-        sweep: Name of the sweep, which is that of its experiment.
-        uid: Unique id of the sweep.
-        description: Markdown text.
-        tags: Tags of the version.
+        sweep: Name of the sweep, which is that of its experiment; `uid` is its unique id.
+        description: Markdown text; `tags` are further tags of the version.
+        comparison: Comparison of the winner with the champion in the sweep, None without one.
         start: Milliseconds since the epoch, for a run of the sweep that the store does not have yet.
 
     Raises:
@@ -83,7 +74,7 @@ def register_version(
         InfrastructureError: the store does not answer.
     """
     _check_input(model, set_alias, files)
-    repeats = read_repeats(files[CONFIRM_FILE]) if CONFIRM_FILE in files else ()
+    recorded = json.dumps((comparison or Verdict()).as_dict())
     with translate_errors(uri):
         connection = open_client(uri)
         key = {SWEEP_TAG: uid, _DIGEST_TAG: file_digest(files[ONNX_FILE])}
@@ -91,10 +82,12 @@ def register_version(
         if version is None:
             source, run = _upload(connection, files, sweep, key, start)
             version = connection.create_model_version(model, source, run, {**tags, **key}, description=description)
-        if _ALIAS_TAG not in version.tags:
-            _set_alias(connection, version, set_alias, repeats)
+        # A sweep that has done `confirm` again may register the same file with another comparison.
+        if _ALIAS_TAG not in version.tags or version.tags.get(COMPARISON_TAG) != recorded:
+            _set_alias(connection, version, set_alias, comparison or Verdict())
+            connection.set_model_version_tag(model, str(version.version), COMPARISON_TAG, recorded)
         tags = connection.get_model_version(model, str(version.version)).tags
-    return RegisteredVersion(int(version.version), tags[_ALIAS_TAG], _read_verdict(model, tags))
+    return RegisteredVersion(int(version.version), tags[_ALIAS_TAG], parse_verdict(model, tags, _GATE_TAG))
 
 
 def _check_input(model: str, alias: str, files: Mapping[str, Path]) -> None:
@@ -117,35 +110,21 @@ def _find_registered(connection: "MlflowClient", model: str, key: Mapping[str, s
     return next((item for item in versions(connection, model).values() if key.items() <= item.tags.items()), None)
 
 
-def _set_alias(
-    connection: "MlflowClient", version: "ModelVersion", alias: str, repeats: Sequence[HoldoutResult]
-) -> None:
+def _set_alias(connection: "MlflowClient", version: "ModelVersion", alias: str, comparison: Verdict) -> None:
     """Give the alias to a version that may have it, and the alias `challenger` to any other."""
     model, number = version.name, str(version.version)
     incumbent = version_with_alias(connection, model, alias)
     if incumbent is None or str(incumbent.version) != number:
-        verdict = compare_with_champion(connection, repeats, incumbent)
-        gate = {"against": verdict.incumbent, "difference": verdict.difference and verdict.difference.as_dict()}
+        verdict = judge(comparison, int(incumbent.version) if incumbent else None)
+        compared = str(comparison.against)
+        if comparison.difference is not None and compared in versions(connection, model):
+            connection.set_model_version_tag(model, compared, f"{COMPARED_TAG}.{number}", comparison.reason)
         # Before the alias moves: afterwards the incumbent is no longer known.
-        connection.set_model_version_tag(model, number, _GATE_TAG, json.dumps(gate))
+        connection.set_model_version_tag(model, number, _GATE_TAG, json.dumps(verdict.as_dict()))
         alias = alias if verdict.is_accepted else CHALLENGER
         move_alias(connection, model, alias, int(number), verdict.reason)
     # The last step: a version with this tag is complete, even if its aliases change later.
     connection.set_model_version_tag(model, number, _ALIAS_TAG, alias)
-
-
-def _read_verdict(model: str, tags: Mapping[str, str]) -> Verdict:
-    text = tags.get(_GATE_TAG, "{}")
-    try:
-        gate = json.loads(text)
-        verdict = Verdict(gate.get("against"), Difference(**gate["difference"]) if gate.get("difference") else None)
-        _ = verdict.is_accepted, verdict.reason  # which need numbers
-    except (ValueError, TypeError, AttributeError, RecursionError):
-        raise InputError(
-            f"the tag {_GATE_TAG} of a version of {model} has been changed, and is not a comparison of two versions: "
-            f"{text[:80]!r}: correct or delete it."
-        ) from None
-    return verdict
 
 
 def _upload(

@@ -1,7 +1,6 @@
 """The stage `register` after real stages, on checkpoints that were never trained, and who reads what it registers."""
 
 import json
-from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ from reid_tune.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_c
 from reid_tune.checkpoints.filenames import LATEST
 from reid_tune.config.experiment import Experiment
 from reid_tune.config.load import build_experiment, load_experiment, with_parameters
-from reid_tune.data.fingerprint import image_fingerprints
 from reid_tune.data.records import ImageRecord
 from reid_tune.demo import draw_demo_data
 from reid_tune.errors import InputError
@@ -27,18 +25,17 @@ from reid_tune.journal.state import confirm_run, refit_run, trial_run
 from reid_tune.modeling.network import build_seeded_network
 from reid_tune.search_space.load import SweepConfig
 from reid_tune.sweep.pretrained import pinned_pretrained_weights
-from reid_tune.sweep.stages import register as stage_register
 from reid_tune.sweep.stages.confirm import choose_winner
 from reid_tune.sweep.stages.export import export_finalists
 from reid_tune.sweep.stages.preflight import run_preflight
-from reid_tune.sweep.stages.refit import find_finalists
 from reid_tune.sweep.stages.register import register
 from reid_tune.sweep.stages.test_set import evaluate_finalists as run_test
 from reid_tune.tasks.evaluate import run_evaluate
 from reid_tune.tasks.export import run_export
 from reid_tune.tasks.inference import run_inference
 from reid_tune.tasks.train import run_train
-from reid_tune.tracking.champion_comparison import Verdict, compare, read_repeats, write_repeats
+from reid_tune.tracking.champion_comparison import COMPARISON_TAG, Verdict, parse_verdict
+from reid_tune.tracking.registry.champion import read_champion_spec
 from reid_tune.tracking.registry.overview import show_version
 from reid_tune.tracking.store import client, tracking_uri
 from reid_tune.training.data_split import load_split
@@ -165,21 +162,16 @@ def test_the_spec_of_a_version_has_the_values_of_the_bundle_that_has_won(registe
     assert load_experiment(path).train.optim.base_lr == 0.001 and "bundle" not in path.read_text()
 
 
-def test_results_on_identities_that_the_weights_have_seen_prove_nothing(registered: Any, tmp_path: Path) -> None:
-    _, sweep, journal = registered
-    winner = find_finalists(journal)["winner"]
-    assert len(stage_register._repeats(sweep, journal, winner)) == 1
-    images = torch.from_numpy(image_fingerprints(load_split(sweep.experiment).train))
-    weights = str(tmp_path / "champion.pth")
-    save_checkpoint(weights, Checkpoint({}, 1, [], [], {}, {}, images=images))
-    model = sweep.experiment.model.model_copy(update={"pretrained_model_path": weights, "pretrain_choice": "self"})
-    leaked = replace(sweep, experiment=sweep.experiment.model_copy(update={"model": model}))
-    repeats = stage_register._repeats(leaked, journal, winner)
-    assert repeats == []
-    write_repeats(tmp_path / "confirm.npz", repeats)
-    assert read_repeats(tmp_path / "confirm.npz") == []
-    champion = stage_register._repeats(sweep, journal, winner)
-    assert not Verdict(1, compare(repeats, champion)).is_accepted
+def test_a_version_has_the_sweep_s_comparison_with_the_champion(registered: Any) -> None:
+    """No version had the alias: the sweep compared its winner with none."""
+    tags = show_version(tracking_uri(), "people@best")["tags"]
+    assert parse_verdict("people", tags, COMPARISON_TAG) == Verdict()
+    assert read_champion_spec(tracking_uri(), "people", "best") == (
+        1,
+        (registered[1].folder / "export" / "winner.yaml").read_text(),
+    )
+    assert read_champion_spec(tracking_uri(), "people", "champion") is None
+    assert read_champion_spec(tracking_uri(), "others", "best") is None
 
 
 def test_the_input_example_of_a_version_can_be_predicted(registered: Any) -> None:
