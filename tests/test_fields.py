@@ -54,6 +54,7 @@ CENTER = {"model.with_center_loss": True, "model.metric_loss_type": "triplet_cen
 ARCFACE = {"model.id_loss_type": "arcface"}
 PAIRS = {"model.metric_loss_type": "circle"}
 SGD = {"train.optim.name": "SGD"}
+FLAT = {"train.optim.warmup_method": "flat_cosine", "train.optim.warmup_steps": 1}
 JITTER = {"dataset.color_jitter.prob": 1.0}
 FOLDERS = {"dataset.train_dataset_dir": ["{a}/bounding_box_train", "{b}/bounding_box_train"]}
 PLATEAU = HOLDOUT | {"train.optim.plateau_patience": 0}
@@ -466,6 +467,9 @@ ROWS: dict[str, Row] = {
         1, 2, rates, {"train.optim.warmup_method": "cosine", "train.optim.warmup_iters": 10}
     ),
     "train.optim.warmup_method": Row("linear", "constant", rates, {"train.optim.warmup_iters": 2}),
+    "train.optim.warmup_steps": Row(None, 4, rates),
+    "train.optim.flat_fraction": Row(0.2, 0.8, rates, FLAT),
+    "train.optim.min_lr_factor": Row(0.002, 0.5, rates, FLAT),
     "train.optim.base_lr": Row(0.01, 0.02),
     "train.optim.momentum": Row(0.9, 0.1, base=SGD),
     "train.optim.nesterov": Row(False, True, base=SGD),

@@ -7,7 +7,7 @@ from reid_tune.config.data_checks import find_data_errors
 from reid_tune.config.experiment import Experiment
 from reid_tune.config.model import has_backbone_always_loaded
 from reid_tune.config.tao_keys import inactive_reason, is_tao_key
-from reid_tune.config.train import OPTIMIZERS
+from reid_tune.config.train import COSINE_SCHEDULES, OPTIMIZERS
 from reid_tune.config.unused_fields import (
     PAIR_LOSSES,
     has_identity_loss,
@@ -162,8 +162,8 @@ def find_warnings(experiment: Experiment) -> list[str]:
     """Return warnings about a training."""
     warnings = []
     optim, epochs = experiment.train.optim, experiment.train.num_epochs
-    key = "warmup_epochs" if optim.warmup_method == "cosine" else "warmup_iters"
-    if getattr(optim, key) >= epochs:
+    key = "warmup_epochs" if optim.warmup_method in COSINE_SCHEDULES else "warmup_iters"
+    if optim.warmup_steps is None and getattr(optim, key) >= epochs:
         warnings.append(
             f"warning: train.optim.{key} = {getattr(optim, key)} is not below train.num_epochs = {epochs}: "
             "the learning rate never reaches base_lr."

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from reid_tune.config.base import AutoBool, GpuSelection, Section
 
-__all__ = ["OPTIMIZERS", "Cudnn", "Optim", "Train"]
+__all__ = ["COSINE_SCHEDULES", "OPTIMIZERS", "Cudnn", "Optim", "Train"]
 
 # Classes of torch.optim that step on plain gradients of any parameter.
 OPTIMIZERS = (
@@ -23,6 +23,9 @@ OPTIMIZERS = (
     "Rprop",
     "SGD",
 )
+
+# Values of `warmup_method` without steps.
+COSINE_SCHEDULES = ("cosine", "flat_cosine", "one_cycle")
 
 Epoch = Annotated[int, Field(ge=1)]
 
@@ -52,10 +55,20 @@ class Optim(Section):
     )
     warmup_iters: int = Field(10, ge=0, description="Length of a linear or constant warm-up in epochs.")
     warmup_epochs: int = Field(20, ge=0, description="Length of the warm-up before a cosine decay in epochs.")
-    warmup_method: Literal["linear", "constant", "cosine"] = Field(
+    warmup_steps: int | None = Field(
+        None, ge=0, description="Length of the warm-up in steps, instead of warmup_iters or warmup_epochs."
+    )
+    warmup_method: Literal["linear", "constant", "cosine", "flat_cosine", "one_cycle"] = Field(
         "linear",
         description="Schedule: linear or constant warm-up followed by steps; cosine: linear warm-up followed by cosine "
-        "decay.",
+        "decay; flat_cosine: linear warm-up, base_lr, and from flat_fraction on cosine decay; one_cycle: cosine rise "
+        "in the warm-up followed by cosine decay. The last two change the rate in every step.",
+    )
+    flat_fraction: float = Field(
+        0.5, ge=0, le=1, description="Part of num_epochs after which flat_cosine decays; the warm-up counts."
+    )
+    min_lr_factor: float = Field(
+        0.002, ge=0, le=1, description="Learning rate at the end of a cosine decay, as a fraction of base_lr."
     )
     base_lr: float = Field(0.00035, gt=0, le=10, description="Learning rate after the warm-up.")
     momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of the optimizer SGD.")

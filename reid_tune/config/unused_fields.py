@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from reid_tune.config.defaults import backbone_defaults
 from reid_tune.config.experiment import Experiment
 from reid_tune.config.model import is_swin, is_transformer, is_vit, pretrained_choice
+from reid_tune.config.train import COSINE_SCHEDULES
 
 __all__ = [
     "PAIR_LOSSES",
@@ -94,6 +95,8 @@ _STRICT = {
     "train.optim.decay_norms",
     "train.optim.nesterov",
     "train.optim.plateau_patience",
+    "train.optim.flat_fraction",
+    "train.optim.min_lr_factor",
 }
 
 
@@ -102,7 +105,7 @@ def _has_pretrained_weights(experiment: Experiment) -> bool:
 
 
 def _has_step_schedule(experiment: Experiment) -> bool:
-    return experiment.train.optim.warmup_method != "cosine"
+    return experiment.train.optim.warmup_method not in COSINE_SCHEDULES
 
 
 _RULES: tuple[tuple[str, Callable[[Experiment], bool], tuple[str, ...]], ...] = (
@@ -226,9 +229,23 @@ _RULES: tuple[tuple[str, Callable[[Experiment], bool], tuple[str, ...]], ...] = 
         ("train.optim.lr_steps",),
     ),
     (
-        "warmup_method is cosine",
+        "the schedule is a cosine",
         _has_step_schedule,
         ("train.optim.warmup_iters", "train.optim.lr_steps", "train.optim.gamma", "train.optim.plateau_patience"),
     ),
-    ("warmup_method is not cosine", lambda e: not _has_step_schedule(e), ("train.optim.warmup_epochs",)),
+    (
+        "the schedule has steps",
+        lambda e: not _has_step_schedule(e),
+        ("train.optim.warmup_epochs", "train.optim.min_lr_factor"),
+    ),
+    (
+        "warmup_method is not flat_cosine",
+        lambda e: e.train.optim.warmup_method == "flat_cosine",
+        ("train.optim.flat_fraction",),
+    ),
+    (
+        "warmup_steps is set",
+        lambda e: e.train.optim.warmup_steps is None,
+        ("train.optim.warmup_iters", "train.optim.warmup_epochs"),
+    ),
 )

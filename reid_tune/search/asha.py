@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from reid_tune.config.train import COSINE_SCHEDULES
+
 __all__ = ["NO_RUNGS", "Asha", "Rungs", "rung_epochs", "warmup_epochs"]
 
 _Costs = tuple[float, ...]
@@ -29,8 +31,10 @@ def rung_epochs(grace: int, factor: int, num_epochs: int) -> tuple[int, ...]:
 
 
 def warmup_epochs(values: Mapping[str, Any]) -> int:
-    """Return the epochs of the warm-up of a spec, whose values are given by dotted key."""
-    key = "warmup_epochs" if values["train.optim.warmup_method"] == "cosine" else "warmup_iters"
+    """Return the epochs of the warm-up of a spec, whose values are given by dotted key; 0 if it is in steps."""
+    if values.get("train.optim.warmup_steps") is not None:
+        return 0
+    key = "warmup_epochs" if values["train.optim.warmup_method"] in COSINE_SCHEDULES else "warmup_iters"
     return int(values[f"train.optim.{key}"])
 
 

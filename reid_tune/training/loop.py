@@ -157,7 +157,6 @@ def _train_epoch(
     state: TrainingState, epoch: int, batches: Iterator[Batch], reports: _EpochReports
 ) -> dict[str, float]:
     train, steps, device = state.experiment.train, state.data.sampler.steps_per_epoch, state.device
-    learning_rate = set_learning_rate(state.optimizer, train.optim, epoch, train.num_epochs, state.history)
     # Stochastic layers draw the same numbers on all workers, and a resumed run the same as an uninterrupted one.
     torch.manual_seed(train.seed * 1_000_003 + epoch)
     state.step.start_epoch(epoch)
@@ -166,6 +165,9 @@ def _train_epoch(
     pending: tuple[int, HostCopy] | None = None
     started = time.perf_counter()
     for number in range(1, steps + 1):
+        learning_rate = set_learning_rate(
+            state.optimizer, train.optim, epoch, train.num_epochs, state.history, number - 1, steps
+        )
         parts = state.step(*state.prepare_inputs(next(batches)))
         sums = {name: sums[name] + part for name, part in parts.items()} if sums else parts
         bad_step = torch.where(parts["loss"].isfinite() | (bad_step > 0), bad_step, number)

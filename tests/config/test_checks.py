@@ -224,6 +224,9 @@ IDLE: list[tuple[dict[str, Any], str, Any, Any]] = [
     ({"train.optim.warmup_method": "cosine"}, "train.optim.lr_steps", [40, 70], [3]),
     ({"train.optim.warmup_method": "cosine"}, "train.optim.gamma", 0.1, 0.5),
     ({}, "train.optim.warmup_epochs", 20, 3),
+    ({"train.optim.warmup_steps": 3}, "train.optim.warmup_iters", 10, 5),
+    ({}, "train.optim.min_lr_factor", 0.002, 0.1),
+    ({"train.optim.warmup_method": "one_cycle"}, "train.optim.flat_fraction", 0.5, 0.1),
 ]
 
 
@@ -242,6 +245,8 @@ STRICT = {
     "train.triplet_weight",
     "train.triplet_mining",
     "train.optim.plateau_patience",
+    "train.optim.flat_fraction",
+    "train.optim.min_lr_factor",
 }
 
 
@@ -324,6 +329,10 @@ ACTIVE: list[tuple[dict[str, Any], str, Any]] = [
     ({"train.optim.name": "SGD"}, "train.optim.momentum", 0.8),
     ({}, "train.optim.lr_steps", [3]),
     ({"model.backbone": SWIN}, "train.optim.warmup_epochs", 3),
+    ({"model.backbone": SWIN}, "train.optim.warmup_steps", 3),
+    ({"model.backbone": SWIN}, "train.optim.min_lr_factor", 0.1),
+    ({"train.optim.warmup_method": "flat_cosine"}, "train.optim.flat_fraction", 0.1),
+    ({"train.optim.warmup_method": "one_cycle"}, "train.optim.warmup_epochs", 3),
 ]
 
 
@@ -336,6 +345,7 @@ def test_a_value_with_effect_is_accepted(spec: dict[str, Any], key: str, value: 
 def test_a_warm_up_as_long_as_the_run_is_a_warning() -> None:
     assert any("warmup_iters = 10 is not below train.num_epochs = 10" in line for line in find_warnings(build()))
     assert not any(line.startswith("warning") for line in find_warnings(build(train__num_epochs=11)))
+    assert not any(line.startswith("warning") for line in find_warnings(build(train__optim__warmup_steps=99)))
     short = build(model__backbone=SWIN, train__num_epochs=5)
     assert any(line.startswith("warning: train.optim.warmup_epochs = 20") for line in find_warnings(short))
 
@@ -346,7 +356,7 @@ def test_one_line_lists_what_has_no_effect() -> None:
     loaded = build_spec(tree, {"model.backbone": SWIN, "train.optim.warmup_epochs": 3}, "test")
     assert all(any(key in given for given in loaded.user_keys) for key in keys)
     assert loaded.notes == (
-        "no effect: last_stride (the backbone is not a ResNet); warmup_iters, lr_steps (warmup_method is cosine); "
+        "no effect: last_stride (the backbone is not a ResNet); warmup_iters, lr_steps (the schedule is a cosine); "
         "model.jpm (the reference reads it for a Swin alone)",
     )
 

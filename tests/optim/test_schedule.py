@@ -72,6 +72,69 @@ def test_a_constant_warm_up() -> None:
     assert [learning_rate(optim, epoch, 9, 0.1) for epoch in range(5)] == pytest.approx([0.05, 0.05, 0.1, 0.1, 0.01])
 
 
+def step_rates(optim: Optim, epochs: int, steps: int, target: float = 1.0) -> list[float]:
+    return [learning_rate(optim, e, epochs, target, 0, step, steps) for e in range(epochs) for step in range(steps)]
+
+
+@pytest.mark.parametrize("warmup", [{"warmup_epochs": 2}, {"warmup_steps": 10}, {"warmup_steps": 1}])
+def test_one_cycle_is_that_of_torch(warmup: dict[str, int]) -> None:
+    """The last rate of torch's schedule, the floor, would be that of the step after the last one."""
+    optim = Optim(warmup_method="one_cycle", base_lr=1.0, warmup_factor=0.04, min_lr_factor=0.001, **warmup)
+    rates = step_rates(optim, 6, 5)
+    rise = warmup.get("warmup_steps", 5 * warmup.get("warmup_epochs", 0))
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    cycle = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer,
+        1.0,
+        total_steps=31,
+        pct_start=(rise + 1) / 31,
+        div_factor=25,
+        final_div_factor=40,
+        cycle_momentum=False,
+    )
+    expected = []
+    for _ in range(30):
+        expected.append(cycle.get_last_lr()[0])
+        optimizer.step()
+        cycle.step()
+    assert rates == pytest.approx(expected, rel=1e-9) and max(rates) == pytest.approx(1.0)
+    assert cycle.get_last_lr()[0] == pytest.approx(0.001)
+
+
+def test_a_flat_schedule_then_a_cosine() -> None:
+    optim = Optim(
+        warmup_method="flat_cosine",
+        base_lr=1.0,
+        warmup_factor=0.5,
+        warmup_epochs=1,
+        flat_fraction=0.5,
+        min_lr_factor=0.1,
+    )
+    rates = step_rates(optim, 8, 2)
+    assert rates[:8] == pytest.approx([0.5, 0.75, *[1.0] * 6])
+    assert rates[8:] == pytest.approx([0.1 + 0.45 * (1 + math.cos(math.pi * i / 8)) for i in range(8)])
+    never = optim.model_copy(update={"flat_fraction": 1.0})
+    assert step_rates(never, 8, 2)[2:] == [1.0] * 14
+    late = optim.model_copy(update={"warmup_epochs": 6})
+    assert step_rates(late, 8, 2)[11:] == pytest.approx([1 - 0.5 / 12, *rates[8:16:2]]), "the warm-up delays the decay"
+
+
+@pytest.mark.parametrize("method", ["linear", "constant", "cosine"])
+def test_a_warm_up_in_steps_has_the_formula_of_one_in_epochs(method: str) -> None:
+    """Ten epochs of one step and one epoch of ten steps, before any decay."""
+    values = {"warmup_method": method, "base_lr": 1.0, "warmup_factor": 0.1}
+    in_epochs = Optim(warmup_iters=6, warmup_epochs=6, **values)
+    in_steps = Optim(warmup_steps=6, **values)
+    expected = [learning_rate(in_epochs, epoch, 99, 0.7) for epoch in range(5)]
+    assert step_rates(in_steps, 2, 10, 0.7)[:5] == pytest.approx(expected)
+    assert step_rates(in_steps, 2, 10, 0.7)[6:10] == pytest.approx([0.7] * 4)
+
+
+def test_the_floor_of_a_cosine() -> None:
+    raised = COSINE.model_copy(update={"min_lr_factor": 0.5})
+    assert learning_rate(raised, 119, 120, 0.0008) == pytest.approx(0.0004, rel=1e-3)
+
+
 @pytest.mark.parametrize("patience", [0, 1, 3])
 @pytest.mark.parametrize("seed", range(5))
 def test_plateaus_are_those_of_torchs_scheduler(patience: int, seed: int) -> None:

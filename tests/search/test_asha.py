@@ -3,7 +3,7 @@ from fractions import Fraction
 
 import pytest
 
-from reid_tune.search.asha import Asha, rung_epochs
+from reid_tune.search.asha import Asha, rung_epochs, warmup_epochs
 
 
 @pytest.mark.parametrize(
@@ -84,3 +84,10 @@ def test_a_small_model_is_not_stopped_by_big_ones_but_big_ones_by_it() -> None:
     assert all(asha.should_continue("run", 1, 0.9, (10.0,)) for _ in range(5))
     assert asha.should_continue("run", 1, 0.2, (1.0,)) and not asha.should_continue("run", 1, 0.1, (1.0,))
     assert not asha.should_continue("run", 1, 0.15, (10.0,)) and asha.should_continue("run", 1, 0.9, (10.0,))
+
+
+def test_the_warm_up_of_every_schedule() -> None:
+    values = {"train.optim.warmup_iters": 9, "train.optim.warmup_epochs": 3}
+    for method, epochs in (("linear", 9), ("constant", 9), ("cosine", 3), ("flat_cosine", 3), ("one_cycle", 3)):
+        spec = values | {"train.optim.warmup_method": method}
+        assert warmup_epochs(spec) == epochs and warmup_epochs(spec | {"train.optim.warmup_steps": 5}) == 0
