@@ -445,6 +445,7 @@ ROWS: dict[str, Row] = {
     "train.triplet_mining": Row("hard", "weighted"),
     "train.triplet_distance": Row("euclidean", "cosine"),
     "train.clip_grad_norm": Row(0.0, 0.01, base=SGD),
+    "train.ema_decay": Row(0.0, 0.9, base=HOLDOUT),
     "train.precision": Row("fp32", "bf16"),
     "train.compile": Row(False, True, compiled),
     "train.cuda_graphs": Row(False, True, graphed),

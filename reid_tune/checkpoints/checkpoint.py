@@ -42,13 +42,14 @@ class Checkpoint:
         epoch: Number of finished epochs.
         identities: Identity of each row of the classifier.
         history: Metrics of every finished epoch, each with its 1-based `epoch`.
-        model: The network's tensors.
+        model: The network's tensors; with `train.ema_decay` their average over the steps.
         optimizer: The optimizer's state.
         versions: Versions of the packages that wrote it.
         centers: Centres of the center loss, [identities, dimension]; None without a center loss.
         scaler: State of the loss scaling; empty without half precision.
         images: Fingerprints of the images that the weights were trained on, int64 [images], see `image_fingerprints`.
             Those of pretrained weights are among them. None if they are unknown.
+        trained_model: The tensors that the next step changes, if `model` is an average; otherwise empty.
     """
 
     spec: dict[str, Any]
@@ -61,6 +62,7 @@ class Checkpoint:
     centers: Tensor | None = None
     scaler: dict[str, Any] = field(default_factory=dict)
     images: Tensor | None = None
+    trained_model: dict[str, Tensor] = field(default_factory=dict)
 
 
 def package_versions() -> dict[str, str]:
@@ -116,7 +118,8 @@ def strip_checkpoint(path: Path | str, target: Path | str, key: str | None = Non
 
     With a key the copy is encrypted, so the copy of an encrypted checkpoint always is.
     """
-    save_checkpoint(target, replace(load_checkpoint(path, key), optimizer={}, centers=None, scaler={}), key)
+    stripped = replace(load_checkpoint(path, key), optimizer={}, centers=None, scaler={}, trained_model={})
+    save_checkpoint(target, stripped, key)
 
 
 def load_checkpoint(path: Path | str, key: str | None = None) -> Checkpoint:

@@ -154,6 +154,13 @@ class Train(GpuSelection):
         description="Distance of the triplet loss: Euclidean between features as they are, or 1 - cosine, 0 to 2.",
     )
     clip_grad_norm: float = Field(0.0, ge=0, description="Maximum L2 norm of the gradient; 0 disables clipping.")
+    ema_decay: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Decay of an exponential moving average of the weights over the steps, which is what is validated, "
+        "saved as the model and exported; 0 for none. The first steps have a smaller decay.",
+    )
     precision: Literal["fp32", "bf16", "fp16"] = Field(
         "fp32", description="Precision of the backbone in training; losses, validation and evaluation use fp32."
     )

@@ -50,11 +50,12 @@ class CheckpointWriter:
             epoch=len(state.history),
             identities=state.data.identities,
             history=[dict(metrics) for metrics in state.history],
-            model=self._buffers.copy(state.network.state_dict(), "model"),
+            model=self._buffers.copy(state.final_network.state_dict(), "model"),
             optimizer=self._buffers.copy(state.optimizer.state_dict(), "optimizer"),
             centers=self._buffers.copy(center.centers.detach(), "centers") if center is not None else None,
             scaler=self._buffers.copy(state.step.scaler.state_dict(), "scaler"),
             images=state.seen_images,
+            trained_model=self._buffers.copy(state.network.state_dict(), "trained_model") if state.average else {},
         )
         copied = torch.cuda.Event() if state.device.type == "cuda" else None
         if copied is not None:

@@ -169,6 +169,8 @@ def _train_epoch(
             state.optimizer, train.optim, epoch, train.num_epochs, state.history, number - 1, steps
         )
         parts = state.step(*state.prepare_inputs(next(batches)))
+        if state.average is not None:
+            state.average.update(epoch * steps + number)
         sums = {name: sums[name] + part for name, part in parts.items()} if sums else parts
         bad_step = torch.where(parts["loss"].isfinite() | (bad_step > 0), bad_step, number)
         if pending is not None:
@@ -231,7 +233,7 @@ def _validate(state: TrainingState, epoch: int, features_file: Path | None) -> d
     """
     if state.validation is None:
         return None
-    embed = make_embed_function(state.network, state.experiment)
+    embed = make_embed_function(state.final_network, state.experiment)
     try:
         features = compute_features(state.validation, embed)
         result = score(features, device=state.device)

@@ -26,6 +26,7 @@ from reid_tune.training.image_sets import EvaluationImages, TrainingImages, load
 from reid_tune.training.pipeline import Batch, ImageSource, make_image_source
 from reid_tune.training.pretrained import load_pretrained
 from reid_tune.training.step import TrainingStep
+from reid_tune.training.weight_average import WeightAverage
 
 __all__ = ["TrainingState", "create_or_resume"]
 
@@ -48,6 +49,7 @@ class TrainingState:
         history: Metrics of the finished epochs.
         seen_images: Fingerprints of all images that the weights have seen, see `Checkpoint`; None except on rank 0.
         origin: Text for the user on where the weights come from.
+        average: Average of the network's weights with `train.ema_decay`, on rank 0; otherwise None.
     """
 
     experiment: Experiment
@@ -63,6 +65,12 @@ class TrainingState:
     history: list[dict[str, Any]] = field(default_factory=list)
     seen_images: Tensor | None = None
     origin: str = "weights drawn by train.seed"
+    average: WeightAverage | None = None
+
+    @property
+    def final_network(self) -> ReIDNet:
+        """The network that is validated and saved as the model."""
+        return self.network if self.average is None else self.average.network
 
     def prepare_inputs(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return this worker's augmented images and the labels of the global batch, both on the device."""
@@ -103,6 +111,10 @@ def create_or_resume(
     elif loaded := load_pretrained(state.network, experiment, state.data.identities):
         state.origin, earlier_images = str(loaded), loaded.images
     if rank() == 0:
+        if experiment.train.ema_decay:
+            state.average = WeightAverage(state.network, experiment.train.ema_decay)
+            if checkpoint is not None:
+                state.average.network.load_state_dict(checkpoint.model)
         parts = [
             torch.from_numpy(image_fingerprints(split.train)),
             *([] if earlier_images is None else [earlier_images]),
@@ -164,7 +176,7 @@ def _restore(state: TrainingState, checkpoint: Checkpoint, path: Path) -> None:
     ]
     center = state.step.center
     try:
-        state.network.load_state_dict(checkpoint.model)
+        state.network.load_state_dict(checkpoint.trained_model or checkpoint.model)
         state.optimizer.load_state_dict(checkpoint.optimizer)
         if center is not None and checkpoint.centers is not None:
             center.centers.data.copy_(checkpoint.centers)

@@ -121,6 +121,7 @@ def build(**values: Any) -> Experiment:
             "train.cuda_graphs = True cannot be combined with train.optim.freeze_epochs = 2: set cuda_graphs: false or",
         ),
         ({"train.optim.layer_decay": 1.5}, "train.optim.layer_decay = 1.5: should be less than or equal to 1."),
+        ({"train.ema_decay": 1}, "train.ema_decay = 1: should be less than 1."),
         ({"train.accumulate": 0}, "train.accumulate = 0: should be greater than or equal to 1."),
         ({"train.compile": "always"}, "train.compile = 'always': should be true, false or auto."),
         ({"dataset.resident": 3}, "dataset.resident = 3: should be true, false or auto."),

@@ -114,7 +114,9 @@ def one_step(data: str, losses: str, identities: int, values: dict[str, Any]) ->
 
 def short_run(data: str, folder: Path) -> dict[str, Any]:
     trained = train(
-        experiment(data, **{"dataset.batch_size": 12}), SilentReporter(), folder / f"run-{world_size()}-{rank()}"
+        experiment(data, **{"dataset.batch_size": 12, "train.ema_decay": 0.5}),
+        SilentReporter(),
+        folder / f"run-{world_size()}-{rank()}",
     )
     return {"history": trained.history, "files": sorted(os.listdir(trained.checkpoint.parent))}
 

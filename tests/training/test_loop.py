@@ -224,9 +224,11 @@ def test_features_that_are_not_finite_fail_the_run(
 CENTER = {"model__with_center_loss": True, "model__metric_loss_type": "triplet_center"}
 
 
-@pytest.mark.parametrize(("optimizer", "precision"), [("Adam", "bf16"), ("SGD", "fp16"), ("NAdam", "fp32")])
+@pytest.mark.parametrize(
+    ("optimizer", "precision", "decay"), [("Adam", "bf16", 0.9), ("SGD", "fp16", 0), ("NAdam", "fp32", 0)]
+)
 def test_deterministic_runs_with_everything_random_resume_bit_for_bit(
-    build: Build, tmp_path: Path, optimizer: str, precision: str
+    build: Build, tmp_path: Path, optimizer: str, precision: str, decay: float
 ) -> None:
     experiment = build(
         **CENTER,
@@ -239,6 +241,8 @@ def test_deterministic_runs_with_everything_random_resume_bit_for_bit(
         dataset__validation="holdout",
         train__deterministic=True,
         train__precision=precision,
+        train__ema_decay=decay,
+        train__optim__freeze_epochs=1,
         train__optim__plateau_patience=0,
         train__optim__warmup_iters=0,
         train__optim__name=optimizer,
@@ -250,6 +254,7 @@ def test_deterministic_runs_with_everything_random_resume_bit_for_bit(
     drawn = resumed.spec["train"]["seed"]
     whole = load_checkpoint(train(with_seed(experiment, drawn), Recorder(), tmp_path / "whole").checkpoint)
     assert equal(resumed.model, whole.model) and equal(resumed.optimizer, whole.optimizer)
+    assert equal(resumed.trained_model, whole.trained_model) and bool(whole.trained_model) == (decay > 0)
     assert equal(resumed.scaler, whole.scaler) and bool(whole.scaler) == (precision == "fp16")
     assert whole.centers is not None and equal(resumed.centers, whole.centers)
     assert untimed(resumed.history) == untimed(whole.history) and drawn >= 0
