@@ -1,12 +1,11 @@
 """Fields without effect for a backbone, loss or schedule."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from reid_tune.config.defaults import backbone_defaults
 from reid_tune.config.experiment import Experiment
 from reid_tune.config.model import is_swin, is_transformer, is_vit, pretrained_choice
-from reid_tune.config.train import COSINE_SCHEDULES
+from reid_tune.config.unused_optim_fields import OPTIM_RULES, Rule
 
 __all__ = [
     "PAIR_LOSSES",
@@ -104,11 +103,7 @@ def _has_pretrained_weights(experiment: Experiment) -> bool:
     return bool(experiment.model.pretrained_model_path)
 
 
-def _has_step_schedule(experiment: Experiment) -> bool:
-    return experiment.train.optim.warmup_method not in COSINE_SCHEDULES
-
-
-_RULES: tuple[tuple[str, Callable[[Experiment], bool], tuple[str, ...]], ...] = (
+_RULES: tuple[Rule, ...] = (
     ("the backbone is not a ResNet", lambda e: "resnet" in e.model.backbone, ("model.last_stride", "model.non_local")),
     ("the backbone is not a ViT", lambda e: is_vit(e.model.backbone), ("model.stride_size",)),
     (
@@ -203,49 +198,5 @@ _RULES: tuple[tuple[str, Callable[[Experiment], bool], tuple[str, ...]], ...] = 
         lambda e: e.re_ranking.re_ranking,
         ("re_ranking.k1", "re_ranking.k2", "re_ranking.lambda_value"),
     ),
-    (
-        "the optimizer is not SGD",
-        lambda e: e.train.optim.name == "SGD",
-        ("train.optim.momentum", "train.optim.nesterov"),
-    ),
-    (
-        "Rprop has no weight decay",
-        lambda e: e.train.optim.name != "Rprop",
-        ("train.optim.weight_decay", "train.optim.weight_decay_bias", "train.optim.decay_norms"),
-    ),
-    (
-        "decay_norms is false",
-        lambda e: e.train.optim.decay_norms or e.train.optim.name == "Rprop",
-        ("train.optim.weight_decay_bias",),
-    ),
-    (
-        "plateau_patience is not set",
-        lambda e: e.train.optim.plateau_patience is not None,
-        ("train.optim.lr_monitor",),
-    ),
-    (
-        "plateau_patience is set",
-        lambda e: e.train.optim.plateau_patience is None or not _has_step_schedule(e),
-        ("train.optim.lr_steps",),
-    ),
-    (
-        "the schedule is a cosine",
-        _has_step_schedule,
-        ("train.optim.warmup_iters", "train.optim.lr_steps", "train.optim.gamma", "train.optim.plateau_patience"),
-    ),
-    (
-        "the schedule has steps",
-        lambda e: not _has_step_schedule(e),
-        ("train.optim.warmup_epochs", "train.optim.min_lr_factor"),
-    ),
-    (
-        "warmup_method is not flat_cosine",
-        lambda e: e.train.optim.warmup_method == "flat_cosine",
-        ("train.optim.flat_fraction",),
-    ),
-    (
-        "warmup_steps is set",
-        lambda e: e.train.optim.warmup_steps is None,
-        ("train.optim.warmup_iters", "train.optim.warmup_epochs"),
-    ),
+    *OPTIM_RULES,
 )
