@@ -165,6 +165,15 @@ def test_suggestions_are_timed(folder: Path) -> None:
         assert 0 < median <= most
 
 
+def test_importances_are_compared_with_known_ones(folder: Path) -> None:
+    printed = run("importances.py", folder, without=())
+    assert_names_the_machine(printed)
+    for function in ("additive", "peak", "products", "interaction"):
+        cells = row(printed, f"{function}, 30 trials, most of them stopped")
+        values = [tuple(map(float, cell.split(";"))) for cell in cells]
+        assert len(values) == 4 and all(0 <= error <= 100 and 0 <= ordered <= 100 for error, ordered in values)
+
+
 def test_the_cost_of_the_driver_is_measured_on_simulated_trials(folder: Path) -> None:
     printed = run("sweep_overhead.py", folder, "--runs", "0", without=())
     assert_names_the_machine(printed)
