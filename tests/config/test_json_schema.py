@@ -20,7 +20,7 @@ def test_examples_of_the_documentation_fit_the_json_schema(text: str) -> None:
     jsonschema.validate(yaml.safe_load(text), json_schema(), cls=jsonschema.Draft202012Validator)
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").rglob("*.yaml")), ids=lambda path: path.name)
 def test_specs_of_the_repository_fit_the_json_schema(path: Path) -> None:
     jsonschema.validate(yaml.safe_load(path.read_text()), json_schema())
 
