@@ -126,16 +126,19 @@ def version() -> None:
 
 
 def print_sweep(analysis: "SearchAnalysis", folder: Path) -> None:
-    """Print the tables and sentences of a sweep's report."""
+    """Print the answers, tables and sentences of a sweep's report."""
     from reid_tune.journal.costs import CostLedger
     from reid_tune.journal.event_log import EVENTS, read_events
+    from reid_tune.report.answers import answer_questions
     from reid_tune.report.sentences import report_sentences
     from reid_tune.report.tables import confirm_table, finalist_table, leaderboard
     from reid_tune.tables import print_table
 
     state = analysis.state
+    for answer in answer_questions(state, CostLedger(read_events(folder / EVENTS)).total()):
+        typer.echo(answer)
     for table in (leaderboard(state), confirm_table(state), finalist_table(state)):
         if table is not None:
             print_table(table)
-    for line in report_sentences(analysis, folder, CostLedger(read_events(folder / EVENTS)).total()):
+    for line in report_sentences(analysis, folder):
         typer.echo(line)

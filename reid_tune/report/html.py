@@ -14,18 +14,18 @@ import numpy as np
 from reid_tune import __version__
 from reid_tune.errors import InputError
 from reid_tune.files import check_output_file, require_writable, write_atomic
-from reid_tune.journal.costs import CostLedger
+from reid_tune.journal.costs import Cost, CostLedger
 from reid_tune.journal.event_log import EVENTS, read_events
 from reid_tune.journal.progress import Progress, read_sweep
 from reid_tune.journal.state import RunState, SweepState
 from reid_tune.report import charts, html_tables
+from reid_tune.report.answers import answer_questions
 from reid_tune.report.contour import contour_chart
-from reid_tune.report.formatting import format_interval
 from reid_tune.report.importances import importances_caption, importances_chart
 from reid_tune.report.parallel import parallel_chart, varied_parameters
 from reid_tune.report.reproduce import SPEC, reproduce_commands, spec_yaml, write_spec
 from reid_tune.report.sentences import (
-    explain_winner,
+    confirm_notes,
     forecast_sentence,
     registration_sentence,
     search_end_sentence,
@@ -93,6 +93,7 @@ def _content(folder: Path, progress: Progress, analysis: SearchAnalysis) -> dict
         "stages_done": list(state.stages),
         "counts": _trial_counts(state, progress),
         "best": best,
+        "answers": answer_questions(state, sum(spent.values(), Cost())),
         "tiles": _tiles(state, best),
         "commands": reproduce_commands(state, best, (folder / SPEC).absolute()) if best else {},
         "costs": state.costs,
@@ -146,7 +147,7 @@ def _trial_counts(state: SweepState, progress: Progress) -> str:
 
 
 def _tiles(state: SweepState, best: RunState | None) -> list[tuple[str, str]]:
-    """Return label and value of the best trial, of trial 0, and of their difference."""
+    """Return label and value of the best trial and of trial 0."""
     if best is None:
         return []
     if (confirm_result := state.stages.get("confirm")) is None:
@@ -154,12 +155,7 @@ def _tiles(state: SweepState, best: RunState | None) -> list[tuple[str, str]]:
     rows = {row["number"]: row for row in confirm_result["trials"]}
     score = f"mean {state.metric} of {format_count(confirm_result['repeats'], 'repeat')}"
     numbers = [best.number, *([0] if best.number and 0 in rows else [])]
-    tiles = [(f"trial {number}, {score}", f"{format_percent(rows[number]['mean'])} %") for number in numbers]
-    if difference := rows[best.number]["against_trial0"]:
-        mean, bounds = format_interval(difference).split(" ", 1)
-        interval = f"95 % interval {bounds}" if difference["low"] is not None else "no interval from one repeat"
-        tiles.append((f"difference, {interval}", f"{mean} points"))
-    return tiles
+    return [(f"trial {number}, {score}", f"{format_percent(rows[number]['mean'])} %") for number in numbers]
 
 
 def _search_tiles(state: SweepState, best: RunState) -> list[tuple[str, str]]:
@@ -168,7 +164,6 @@ def _search_tiles(state: SweepState, best: RunState) -> list[tuple[str, str]]:
     baseline = baseline_score(state)
     if best.number and baseline is not None:
         tiles.append((f"trial 0, {label}", f"{format_percent(baseline)} %"))
-        tiles.append(("difference", f"{100 * (best_score - baseline):+.1f} points"))
     return tiles
 
 
@@ -178,7 +173,7 @@ def _confirm(state: SweepState) -> dict[str, Any] | None:
     return {
         "chart": charts.confirm_chart(result, state.metric),
         "table": html_tables.confirm_table(result, state.metric),
-        "explanation": explain_winner(result, state.costs),
+        "notes": confirm_notes(result),
         "repeats": result["repeats"],
     }
 

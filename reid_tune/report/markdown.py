@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from rich.table import Table
 
+from reid_tune.journal.costs import Cost, CostLedger
 from reid_tune.journal.events import (
     Event,
     ModelRegistered,
@@ -18,9 +19,10 @@ from reid_tune.journal.events import (
     SweepHeader,
 )
 from reid_tune.journal.state import SweepState, trial_run
+from reid_tune.report.answers import answer_questions
 from reid_tune.report.formatting import format_interval, format_score, trial_label
 from reid_tune.report.sentences import (
-    explain_winner,
+    confirm_notes,
     registration_sentence,
     search_end_sentence,
     space_change_sentences,
@@ -30,7 +32,7 @@ from reid_tune.report.tables import confirm_table, finalist_table, leaderboard
 from reid_tune.report.test_set_sentences import seed_sentences
 from reid_tune.tables import format_percent
 
-__all__ = ["SweepPage", "escape_markdown"]
+__all__ = ["SweepPage", "answer_paragraphs", "escape_markdown"]
 
 _MAX_TRIALS = 20  # rows of the leaderboard, fewer where the text would exceed _MAX_LENGTH
 _MAX_LENGTH = 8000  # characters that a store accepts
@@ -62,12 +64,16 @@ class SweepPage:
     """The description of a sweep, updated by its events; see `Description` of tracking."""
 
     def __init__(self) -> None:
-        self.state = SweepState()
+        self.state, self._ledger, self._spent = SweepState(), CostLedger(), Cost()
 
     def apply(self, event: Event) -> bool:
         """Apply an event, and return whether it changes the text."""
         self.state.apply(event)
-        return isinstance(event, _CHANGING)
+        self._ledger.apply(event)
+        is_changing = isinstance(event, _CHANGING)
+        if is_changing:
+            self._spent = self._ledger.total()
+        return is_changing
 
     def linked_runs(self) -> Sequence[str]:
         """Return the runs of the leaderboard."""
@@ -94,6 +100,7 @@ class SweepPage:
     def _paragraphs(self, trials: int, linked: Callable[[str], str]) -> Iterator[str]:
         state = self.state
         yield f"**{escape_markdown(_headline(state))}**"
+        yield from answer_paragraphs(state, self._spent)
         yield from (escape_markdown(sentence).replace("\n", "  \n") for sentence in _decisions(state))
         if (finalists := finalist_table(state)) is not None:
             yield _table(finalists, linked, _FINALIST_COLUMNS)
@@ -103,12 +110,18 @@ class SweepPage:
             yield _table(leaderboard(state, trials), linked)
 
 
+def answer_paragraphs(state: SweepState, spent: Cost) -> Iterator[str]:
+    """Yield the answers to the three questions about a sweep, each with its question in bold type."""
+    for answer in answer_questions(state, spent):
+        yield f"**{answer.question}** {escape_markdown(f'{answer.verdict}. {answer.explanation}')}"
+
+
 def _decisions(state: SweepState) -> Iterator[str]:
     yield from space_change_sentences(state)
     if ended := search_end_sentence(state):
         yield ended
-    if confirm_result := state.stages.get("confirm"):
-        yield explain_winner(confirm_result, state.costs)
+    if notes := confirm_notes(state.stages.get("confirm", {})):
+        yield f"confirm: {notes}"
     yield from seed_sentences(state)
     if registered := registration_sentence(state):
         yield registered

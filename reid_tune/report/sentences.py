@@ -1,14 +1,13 @@
 """Sentences about a sweep: its decisions and its results."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from reid_tune.config.experiment import canonical_key
-from reid_tune.journal.costs import Cost
 from reid_tune.journal.state import SweepState
-from reid_tune.report.formatting import format_interval, format_spent, inline_yaml, list_trials
+from reid_tune.report.formatting import format_interval, inline_yaml, list_trials
 from reid_tune.report.importances import importance_sentence
 from reid_tune.report.summary import SearchAnalysis
 from reid_tune.report.test_set_sentences import difference_sentences, evaluation_count_sentences, seed_sentences
@@ -20,7 +19,7 @@ from reid_tune.storage.download_cache import display_path
 from reid_tune.tables import format_count, format_percent, format_time
 
 __all__ = [
-    "explain_winner",
+    "confirm_notes",
     "forecast_sentence",
     "registration_sentence",
     "rerank_gain_sentence",
@@ -42,8 +41,8 @@ _END_REASONS = {
 _FINALISTS = {"winner": "the winner", "trial0": "trial 0"}
 
 
-def report_sentences(analysis: SearchAnalysis, folder: Path, spent: Cost) -> Iterator[str]:
-    """Yield why the search ended, why the winner won and by how much, what was spent, and where the model is."""
+def report_sentences(analysis: SearchAnalysis, folder: Path) -> Iterator[str]:
+    """Yield why the search ended, what limits the results, and where the model is; `answers` has the results."""
     state = analysis.state
     yield from space_change_sentences(state)
     if ended := search_end_sentence(state):
@@ -55,15 +54,14 @@ def report_sentences(analysis: SearchAnalysis, folder: Path, spent: Cost) -> Ite
     if state.costs and (front := pareto_front(state.trials, state.metric, state.costs)):
         numbers = list_trials([trial.number for trial in front])
         yield f"Pareto front of {state.metric} and {', '.join(state.costs)}: {numbers}"
-    if confirm_result := state.stages.get("confirm"):
-        yield explain_winner(confirm_result, state.costs)
+    if notes := confirm_notes(state.stages.get("confirm", {})):
+        yield f"confirm: {notes}"
     yield from _validation_sentences(state)
     yield from _collapse_sentences(state)
     yield from _rerank_sentences(state.stages.get("rerank", {}))
     yield from difference_sentences(state)
     yield from seed_sentences(state)
     yield from evaluation_count_sentences(state, folder)
-    yield f"spent: {format_spent(spent)}"
     if registered := registration_sentence(state):
         yield registered
         yield f"model: {display_path(folder)}/export/winner.onnx"
@@ -106,83 +104,35 @@ def forecast_sentence(forecast: Forecast, metric: str) -> str:
     )
 
 
-def explain_winner(confirm_result: dict[str, Any], costs: Sequence[str]) -> str:
-    """Return why the winner won, and whether it is proven better than trial 0.
-
-    Args:
-        confirm_result: Result of the stage `confirm`.
-        costs: Cost objectives of the sweep.
-    """
-    winner, selected = confirm_result["winner"], confirm_result["selected"]
-    difference = next((row["against_trial0"] for row in confirm_result["trials"] if row["against_trial0"]), None)
-    repeats = format_count(confirm_result["repeats"], "repeat")
-    if difference is None:
-        others = "trial 0" if winner else "no other trial"
-        verb = "has no" if winner else "has"
-        reason = f"{_capitalized(winner)} wins without a comparison, as {others} {verb} complete repeats."
-    elif difference["low"] is not None and difference["low"] > 0:
-        reason = f"Trial {selected} is better than trial 0: {format_interval(difference)} points in {repeats}."
-    else:
-        reason = (
-            f"Trial {selected} is not proven better than trial 0: {format_interval(difference)} points in {repeats}."
-        )
-    if difference is not None:
-        reason += _reason_of_choice(winner, difference, costs)
-    return f"{reason}{_confirm_notes(confirm_result)}{_champion_note(confirm_result)}"
-
-
-def _champion_note(confirm_result: dict[str, Any]) -> str:
-    if (check := confirm_result["champion"]) is None:
-        return ""
-    verdict = check["verdict"]
-    decision = "It may replace the champion" if verdict["is_accepted"] else "It does not replace the champion"
-    return f" {decision}: {verdict['reason']}."
-
-
-def _reason_of_choice(winner: int, difference: dict[str, Any], costs: Sequence[str]) -> str:
-    """Return why this one of the two compared trials is the winner; empty if it is proven better."""
-    if bool(winner) == (difference["mean"] > 0):
-        is_proven = winner and difference["low"] is not None and difference["low"] > 0
-        return "" if is_proven else f" {_capitalized(winner)} wins by its mean."
-    return (
-        f" {_capitalized(winner)} wins because it costs less ({', then '.join(costs)}) and is expected to lose at most "
-        "confirm.margin."
-    )
-
-
-def _confirm_notes(confirm_result: dict[str, Any]) -> str:
-    notes, repeats = "", confirm_result["repeats"]
-    if failed := confirm_result["failed"]:
-        notes += f" Excluded because a repeat failed: {list_trials(failed)}."
+def confirm_notes(confirm_result: Mapping[str, Any]) -> str:
+    """Return what limits the comparison of the stage `confirm`; empty if nothing does, or before the stage."""
+    notes, repeats = [], confirm_result.get("repeats")
+    if failed := confirm_result.get("failed"):
+        notes.append(f"Excluded because a repeat failed: {list_trials(failed)}.")
     if unit := confirm_result.get("race_ended_by"):
         rounds = format_count(confirm_result["rounds"], "round")
-        notes += f" {_limit(confirm_result, unit)} ended the race of the candidates after {rounds}."
+        notes.append(f"{_limit(confirm_result, unit)} ended the race of the candidates after {rounds}.")
     elif unit := confirm_result.get("ended_by"):
-        notes += f" {_limit(confirm_result, unit)} does not reach for more repeats."
+        notes.append(f"{_limit(confirm_result, unit)} does not reach for more repeats.")
     if repeats == 1:
-        notes += " One repeat does not show how much trainings differ by chance: it has no interval and proves nothing."
+        notes.append("One repeat does not show how much trainings differ by chance: it has no interval.")
     elif repeats in _STANDARD_ERRORS:
-        notes += (
-            f" With {repeats} repeats the interval reaches {_STANDARD_ERRORS[repeats]} standard errors to each side, "
+        notes.append(
+            f"With {repeats} repeats the interval reaches {_STANDARD_ERRORS[repeats]} standard errors to each side, "
             "with 5 it would be 2.8: only a large gain can be proven."
         )
-    return notes
+    return " ".join(notes)
 
 
-def _limit(confirm_result: dict[str, Any], unit: str) -> str:
+def _limit(confirm_result: Mapping[str, Any], unit: str) -> str:
     return f"budget.{unit} = {confirm_result['budget'][unit]:g}"
 
 
-def _capitalized(number: int) -> str:
-    return list_trials([number]).capitalize()
-
-
 def registration_sentence(state: SweepState) -> str:
-    """Return the address of the registered winner, and the reason for its alias; empty before `register`."""
+    """Return the address and the version of the registered winner; empty before `register`."""
     if not (result := state.stages.get("register")):
         return ""
-    address = f"models:/{result['model']}@{result['alias']}"
-    return f"registered: {address} (version {result['version']}; {result['reason']})"
+    return f"registered: models:/{result['model']}@{result['alias']} (version {result['version']})"
 
 
 def _validation_sentences(state: SweepState) -> Iterator[str]:
@@ -229,4 +179,4 @@ def rerank_gain_sentence(gain: Mapping[str, Any] | None) -> str:
     """Return the gain of a re-ranking over none, on validation splits that did not choose it."""
     if gain is None:
         return "its gain is not known, as no validation split is left that did not choose the setting"
-    return f"{format_interval(gain)} mAP against plain, on each validation split by the setting that the others choose"
+    return f"{format_interval(gain)} mAP against plain, each validation split with the setting that the others choose"

@@ -438,7 +438,7 @@ def test_report_in_all_formats(run: Run, tmp_path: Path) -> None:
     assert content["winner"] == 0 and content["trial0"] == 0.5
     assert yaml.safe_load(run(*arguments, "--format", "yaml").out) == content
     table = run(*arguments).out
-    assert "50.0" in table and "registered: models:/m@champion (version 3; no other version had the alias)" in table
+    assert "50.0" in table and "registered: models:/m@champion (version 3)" in table
     assert "model: elsewhere/s/export/winner.onnx" in table
 
 

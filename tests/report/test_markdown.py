@@ -15,6 +15,7 @@ from reid_tune.journal.events import (
     KINDS,
     ArtifactWritten,
     CandidateSelected,
+    ChampionRead,
     DriverEnded,
     EpochReported,
     Event,
@@ -60,7 +61,7 @@ def test_the_leaderboard_has_the_trials_with_links_where_there_are_pages(events:
 
 
 def test_it_says_where_the_sweep_stands_and_what_was_decided(events: list[Event]) -> None:
-    assert page(events[:1]).markdown({}) == "**started**"
+    assert page(events[:1]).markdown({}).splitlines()[0] == "**started**"
     searching = next(i for i, e in enumerate(events) if isinstance(e, StageStarted) and e.stage == "search")
     assert "**at the stage search**" in page(events[: searching + 1]).markdown({})
     whole = page(events).markdown({})
@@ -71,6 +72,9 @@ def test_it_says_where_the_sweep_stands_and_what_was_decided(events: list[Event]
         and first.endswith("; models:/reid@champion**")
     )
     assert "the winner is trial" in whole
+    answers = [paragraph.partition("?** ")[0] for paragraph in whole.split("\n\n")[1:4]]
+    questions = ["**Is the winner better than the baseline", "**Is the winner better than the champion"]
+    assert answers == [*questions, "**What was spent"]
 
 
 def test_it_is_never_longer_than_a_store_takes(events: list[Event]) -> None:
@@ -96,6 +100,7 @@ UNCHANGING = {
     "started": WorkerStarted(run="trials/0000"),
     "retry": RunRetried(run="trials/0000", failure="lost_worker", reason="it died"),
     "report": EpochReported(run="trials/0000", epoch=1, metrics={"mAP": 0.5}),
+    "champion": ChampionRead(version=1),
     "selected": CandidateSelected(rounds=1, trial=2),
     "artifact": ArtifactWritten(path="report.html", folder=""),
     "test_evaluated": TestSetEvaluated(uid="1", data={"test folders": "abc"}),

@@ -4,6 +4,8 @@ from typing import Any
 
 from reid_tune.config.load import with_parameters
 from reid_tune.files import write_atomic
+from reid_tune.journal.costs import CostLedger
+from reid_tune.journal.event_log import read_events
 from reid_tune.journal.events import ModelRegistered
 from reid_tune.journal.journal import Journal
 from reid_tune.search_space.load import SweepConfig
@@ -40,7 +42,7 @@ def register(sweep: SweepConfig, journal: Journal) -> dict[str, Any]:
         files={"model.onnx": model, "checkpoint.pth": model.with_suffix(".pth"), SPEC_FILE: spec},
         sweep=sweep.file.name,
         uid=header.uid,
-        description=render_model_card(journal.state, sweep.folder),
+        description=render_model_card(journal.state, sweep.folder, CostLedger(read_events(journal.path)).total()),
         tags=model_version_tags(journal.state),
         comparison=Verdict.from_dict(check["verdict"]) if check else None,
         set_alias=sweep.file.registry.alias,

@@ -143,7 +143,10 @@ def test_a_version_has_its_numbers_in_words_and_as_tags(registered: Any) -> None
     gain = 100 * confirmed["against_trial0"]["mean"]
     assert gain > 10
     assert f"mean of 1 repeat: mAP {100 * confirmed['mean']:.1f} %." in found["description"]
-    assert f"not proven better than trial 0: +{gain:.1f} (no interval) points in 1 repeat." in found["description"]
+    baseline = f"Not proven. Trial 1: +{gain:.1f} points of mAP against trial 0, mean of 1 repeat."
+    assert f"**Is the winner better than the baseline?** {baseline}" in found["description"]
+    assert "**Is the winner better than the champion?** There is none." in found["description"]
+    assert "**What was spent?** " in found["description"]
     assert (
         "test folders: this test set has been evaluated 1 time by this user on this machine or by sweeps"
         in found["description"]
