@@ -21,6 +21,8 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "backbones.md"
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "IBN-a": ("resnet18_ibn_a", {}),
     "Non-local": ("resnet18", {"model.non_local": True}),
+    "OSNet": ("osnet_x0_25", {}),
+    "OSNet-AIN": ("osnet_ain_x0_25", {}),
     "ResNeSt": ("resnest14d", {}),
     "ConvNeXt": ("convnext_atto", {}),
     "MobileNetV4": ("mobilenetv4_conv_small_035", {}),
@@ -28,6 +30,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "EVA-02": ("eva02_tiny_patch14_224", {}),
     "DINOv2": ("vit_small_patch14_dinov2", {"model.stride_size": (14, 14)}),
     "DINOv3": ("vit_small_patch16_dinov3", {}),
+    "RegNet": ("regnety_002", {}),
 }
 
 
