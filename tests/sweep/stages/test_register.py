@@ -41,7 +41,11 @@ from reid_tune.tracking.store import client, tracking_uri
 from reid_tune.training.data_split import load_split
 
 from ...helpers.events import attempt_started, sweep_header
+from ...helpers.leaks import files, leaks
 from ...helpers.simulated_driver import make_sweep
+
+SECRET = "of-the-environment-4711"
+SECRET_NAMES = ("AWS_SECRET_ACCESS_KEY", "HF_TOKEN", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "MY_API_KEY")
 
 # The first test waits for four real stages with two exports: 8 s of one core.
 pytestmark = pytest.mark.timeout(120)
@@ -82,6 +86,8 @@ def registered(tmp_path_factory: pytest.TempPathFactory) -> Any:
     }
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
+        for name in SECRET_NAMES:
+            patch.setenv(name, SECRET)
         patch.setattr("reid_tune.sweep.stages.preflight.SAMPLE_COUNT", 50)
         patch.setattr("reid_tune.sweep.stages.test_set._draw", lambda *_: None)  # test_test_set.py tests the pictures
         bundles = [{"name": "fast", "train.optim.base_lr": 0.001}, {"name": "slow", "train.optim.base_lr": 0.0001}]
@@ -125,6 +131,13 @@ def experiment(registered: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         return build_experiment(registered[0], {"results_dir": str(tmp_path), **overrides}, "test")
 
     return make
+
+
+def test_no_secret_of_the_environment_is_in_results_model_files_or_registry(registered: Any) -> None:
+    _, sweep, _ = registered
+    folder = sweep.folder.parents[1]
+    assert {"runs", "mlflow.db", "mlartifacts"} <= {path.relative_to(folder).parts[0] for path, _ in files(folder)}
+    assert leaks(SECRET, folder) == []
 
 
 def test_a_version_has_its_numbers_in_words_and_as_tags(registered: Any) -> None:
