@@ -373,6 +373,7 @@ ROWS: dict[str, Row] = {
     "model.feat_dim": Row(16, 24),
     "model.reduce_feat_dim": Row(None, False, base={"model.feat_dim": 256}),
     "model.pooling": Row("avg", "gem"),
+    "model.parts": Row([1], [1, 2]),
     "model.no_margin": Row(False, True),
     "model.neck_feat": Row("after", "before", features),
     "model.metric_loss_type": Row("center", "triplet_center", base={"model.with_center_loss": True}),

@@ -89,6 +89,11 @@ def find_sampling_errors(experiment: Experiment) -> list[str]:
             f"train.optim.triplet_loss_margin = {margin:g} contradicts train.triplet_distance = 'cosine', whose "
             "distances are at most 2: set the margin below 2, or model.no_margin: true."
         )
+    if not model.parts or len(set(model.parts)) < len(model.parts):
+        errors.append(
+            f"model.parts = {list(model.parts)} is empty or has a number twice: list each number of stripes once, [1] "
+            "for the whole image."
+        )
     return errors + _find_optimizer_errors(experiment)
 
 

@@ -28,6 +28,7 @@ _FIXED_KEYS = (
     "model.input_width",
     "model.input_height",
     "model.pooling",
+    "model.parts",
     "model.neck",
     "dataset.pixel_mean",
     "dataset.pixel_std",

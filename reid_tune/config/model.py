@@ -6,11 +6,20 @@ from pydantic import Field
 
 from reid_tune.config.base import Section
 
-__all__ = ["Model", "has_backbone_always_loaded", "is_swin", "is_transformer", "is_vit", "pretrained_choice"]
+__all__ = [
+    "Model",
+    "has_backbone_always_loaded",
+    "has_parts",
+    "is_swin",
+    "is_transformer",
+    "is_vit",
+    "pretrained_choice",
+]
 
 _REFERENCE_SWINS = {f"swin_{size}_patch4_window7_224" for size in ("tiny", "small", "base")}
 
 Stride = Annotated[int, Field(ge=1)]
+Stripes = Annotated[int, Field(ge=1, le=16)]
 
 
 class Model(Section):
@@ -61,6 +70,13 @@ class Model(Section):
     )
     pooling: Literal["avg", "gem"] = Field(
         "avg", description="Pooling of the backbone's last map: average, or generalised mean with a learned exponent."
+    )
+    parts: tuple[Stripes, ...] = Field(
+        (1,),
+        description="Parts of the embedding: for each number n, n horizontal stripes of the last map, or of a "
+        "transformer's tokens on their grid; 1 is the whole image. Each stripe has a separate pooling, projection to "
+        "feat_dim, neck and classifier. The embedding holds all of them, sum(parts) x feat_dim values, and the metric "
+        "loss compares it as a whole.",
     )
     no_margin: bool = Field(False, description="Use a soft margin in the triplet loss instead of triplet_loss_margin.")
     neck_feat: Literal["before", "after"] = Field("after", description="Take the embedding before or after the neck.")
@@ -121,6 +137,11 @@ def pretrained_choice(model: Model) -> Literal["imagenet", "self", ""]:
 def has_backbone_always_loaded(model: Model) -> bool:
     """Whether the weights of the backbone are loaded although `pretrain_choice` is empty."""
     return model.pretrain_choice == "" and model.backbone in _REFERENCE_SWINS
+
+
+def has_parts(model: Model) -> bool:
+    """Whether the embedding has other parts than the whole image alone."""
+    return model.parts != (1,)
 
 
 def is_transformer(backbone: str) -> bool:

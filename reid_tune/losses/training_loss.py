@@ -15,7 +15,7 @@ from reid_tune.losses.metric_losses import (
 )
 from reid_tune.losses.pair_losses import PairLoss
 
-__all__ = ["TrainingLoss"]
+__all__ = ["TrainingLoss", "part_labels"]
 
 
 class TrainingLoss:
@@ -52,13 +52,15 @@ class TrainingLoss:
 
         Args:
             features: Features [batch, dimension] before the neck.
-            logits: Output of the classifier [batch, identities]; cosines for an identity loss with a margin.
+            logits: Output of the classifier [batch * parts, identities], the parts of an image one after the other;
+                cosines for an identity loss with a margin.
             labels: Classes [batch], int64.
         """
         parts = {}
         if self.identity:
-            logits = self.margin_softmax(logits, labels) if self.margin_softmax else logits.float()
-            loss = functional.cross_entropy(logits, labels, label_smoothing=self.smoothing)
+            classes = part_labels(labels, logits)
+            logits = self.margin_softmax(logits, classes) if self.margin_softmax else logits.float()
+            loss = functional.cross_entropy(logits, classes, label_smoothing=self.smoothing)
             parts["identity"] = self.identity_weight * loss
         if self.triplet:
             parts["triplet"] = self.triplet_weight * self._triplet(features, labels)
@@ -73,3 +75,8 @@ class TrainingLoss:
         if self.is_weighted:
             return weighted_triplet(distances, labels)
         return batch_hard_triplet(distances, labels, self.margin)
+
+
+def part_labels(labels: Tensor, logits: Tensor) -> Tensor:
+    """Return the class of each row of logits [batch * parts, identities], for classes [batch]."""
+    return labels.repeat_interleave(len(logits) // len(labels))

@@ -1,4 +1,4 @@
-"""Backbones from timm, which turn images into pooled features, and generalised mean pooling."""
+"""Backbones from timm, which turn images into pooled features."""
 
 import difflib
 from typing import Any, cast
@@ -6,37 +6,21 @@ from typing import Any, cast
 import timm
 import torch
 from timm.layers import BlurPool2d
-from torch import Tensor, nn
+from torch import nn
 
-from reid_tune.config.model import Model, is_swin, is_transformer, is_vit
+from reid_tune.config.model import Model, has_parts, is_swin, is_transformer, is_vit
 from reid_tune.errors import InputError
 from reid_tune.modeling import ibn, osnet  # noqa: F401  (their import makes their networks known to timm)
 from reid_tune.modeling.non_local import add_non_local
+from reid_tune.modeling.parts import build_part_pooling
+from reid_tune.modeling.pooling import GeM
 from reid_tune.modeling.swin import adapt_swin, swin_options
 from reid_tune.modeling.vit import set_patch_stride
 
-__all__ = ["GeM", "build_backbone"]
+__all__ = ["build_backbone"]
 
 # Errors of timm's models on a size or a pooling that they do not support.
 _UNSUPPORTED = (AssertionError, ValueError, RuntimeError)
-
-
-class GeM(nn.Module):
-    """(mean of max(x, 1e-6)^p over the map)^(1/p) with a learned p that starts at 3 (Radenovic et al., PAMI 2018).
-
-    Args:
-        channels_last: Whether maps are [batch, H, W, C] and not [batch, C, H, W].
-    """
-
-    def __init__(self, channels_last: bool) -> None:
-        super().__init__()
-        self.exponent = nn.Parameter(torch.tensor([3.0]))
-        self.dims = (1, 2) if channels_last else (2, 3)
-
-    def forward(self, maps: Tensor) -> Tensor:
-        """Return features [batch, C], float32."""
-        powers = maps.float().clamp(min=1e-6).pow(self.exponent)
-        return powers.mean(self.dims).pow(1 / self.exponent)
 
 
 def build_backbone(model: Model) -> tuple[nn.Module, nn.Module, int]:
@@ -50,10 +34,12 @@ def build_backbone(model: Model) -> tuple[nn.Module, nn.Module, int]:
 
     Returns:
         A module from images [batch, C, H, W] to pooled features [batch, dimension] (`avg`: timm's own pooling) or to
-        the last map (`gem`), the module that pools this map, and the dimension.
+        the last map or all tokens (`gem`, or several parts), the module that pools them, and the dimension of a
+        part's feature.
 
     Raises:
-        InputError: timm has no model of that name, or the model does not support the size, the pooling or a rate.
+        InputError: timm has no model of that name, or the model does not support the size, the pooling, the parts or a
+            rate.
     """
     backbone = _create(model)
     _adapt_resnet(backbone, model)
@@ -63,6 +49,8 @@ def build_backbone(model: Model) -> tuple[nn.Module, nn.Module, int]:
     if is_vit(model.backbone):
         set_patch_stride(backbone, model)
     features = _features(backbone, model)
+    if has_parts(model):
+        return backbone, *build_part_pooling(backbone, model, features)
     if model.pooling == "avg":
         return backbone, nn.Identity(), features[0]
     if len(features) != 3:
@@ -85,7 +73,7 @@ def _create(model: Model) -> nn.Module:
             f"{advice if has_advice else ''}."
         )
     options = {"num_classes": 0, "in_chans": model.input_channels, **_rates(model)}
-    if model.pooling == "gem":
+    if model.pooling == "gem" or has_parts(model):
         options["global_pool"] = ""
     sized: dict[str, Any] = {"img_size": (model.input_height, model.input_width)}
     if is_swin(model.backbone):
@@ -164,7 +152,7 @@ def _features(backbone: nn.Module, model: Model) -> torch.Size:
 
 
 def _unsupported(model: Model, error: Exception) -> InputError:
-    pooling = " with pooling gem" if model.pooling == "gem" else ""
+    pooling = " with pooling gem" if model.pooling == "gem" else " in parts" if has_parts(model) else ""
     return InputError(
         f"model.backbone = {model.backbone!r} does not support images of {model.input_height} x {model.input_width} "
         f"(height x width){pooling}: {error}"

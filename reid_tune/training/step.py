@@ -9,7 +9,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from reid_tune.config.experiment import Experiment
 from reid_tune.evaluation.distances import full_precision
-from reid_tune.losses.training_loss import TrainingLoss
+from reid_tune.losses.training_loss import TrainingLoss, part_labels
 from reid_tune.modeling.network import ReIDNet
 from reid_tune.training.acceleration import make_feature_function
 from reid_tune.training.accumulation import GradientAccumulation
@@ -135,7 +135,7 @@ class TrainingStep:
             self.accumulation.backward(features)
         self._update()
         if self.losses.identity:
-            values["accuracy"] = (logits.detach().argmax(1) == labels).float().mean()
+            values["accuracy"] = (logits.detach().argmax(1) == part_labels(labels, logits)).float().mean()
         return values
 
     def _distributed(self) -> nn.Module:

@@ -16,6 +16,7 @@ from reid_tune.deploy.onnx_model import OnnxModel
 from reid_tune.deploy.preprocessing import ExportOptions
 from reid_tune.errors import RunFailedError
 
+from ..helpers.small_networks import SMALL_VIT
 from .conftest import GREY, SMALL, make_crops
 
 SWIN = "swin_tiny_patch4_window7_224"
@@ -62,6 +63,17 @@ def test_a_grey_network_takes_grey_pixels(translate: Callable[..., Any], tmp_pat
     assert export_onnx(*made, tmp_path / "m.onnx", options=ExportOptions("uint8_nhwc", "fp16", True)).equal
     shape = onnx.load(tmp_path / "m.onnx").graph.input[0].type.tensor_type.shape
     assert [size.dim_value or size.dim_param for size in shape.dim] == ["batch", 64, 32, 1]
+
+
+@pytest.mark.parametrize(("backbone", "pooling"), [(SMALL, "gem"), (SMALL_VIT, "avg")])
+@pytest.mark.parametrize("options", [ExportOptions(), HALF])
+def test_a_network_of_parts(
+    translate: Callable[..., Any], tmp_path: Path, backbone: str, pooling: str, options: ExportOptions
+) -> None:
+    made, _ = translate(backbone, **{"model.parts": [1, 2], "model.pooling": pooling, "model.feat_dim": 16})
+    assert export_onnx(*made, tmp_path / "m.onnx", options=options).equal
+    assert OnnxModel(tmp_path / "m.onnx").dimension == 48
+    assert onnx.load(tmp_path / "m.onnx").graph.input[0].type.tensor_type.shape.dim[0].dim_param == "batch"
 
 
 @pytest.mark.parametrize("name", ["backbone.layer1.0.conv2.weight", "backbone.layer4.0.conv1.weight"])

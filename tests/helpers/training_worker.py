@@ -41,6 +41,7 @@ LOSSES: dict[str, dict[str, Any]] = {
         "train.identity_weight": 0.5,
         "model.label_smoothing": 0.2,
     },
+    "parts": {"model.parts": [1, 2]},
     "arcface and circle": {
         "model.id_loss_type": "arcface",
         "model.sub_centers": 2,

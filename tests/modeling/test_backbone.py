@@ -3,8 +3,8 @@ import torch
 from torch import Tensor, nn
 
 from reid_tune.errors import InputError
-from reid_tune.modeling.backbone import GeM
 from reid_tune.modeling.network import build_network, build_seeded_network
+from reid_tune.modeling.pooling import GeM
 
 from ..helpers.small_networks import SMALL_SWIN
 from .conftest import MOBILE, VIT, images, model

@@ -234,6 +234,8 @@ def test_deterministic_runs_with_everything_random_resume_bit_for_bit(
         **CENTER,
         model__backbone=SMALL_VIT,
         model__input_height=32,
+        model__parts=[1, 2],
+        model__id_loss_type="arcface",
         model__dropout_rate=0.3,
         model__drop_path=0.3,
         model__att_drop_rate=0.1,

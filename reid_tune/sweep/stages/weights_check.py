@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from reid_tune.config.experiment import Experiment
-from reid_tune.config.model import pretrained_choice
+from reid_tune.config.model import has_parts, pretrained_choice
 from reid_tune.errors import InputError
 from reid_tune.journal.provenance import weights_digest
 from reid_tune.search_space.load import SweepConfig
@@ -24,15 +24,17 @@ def weights_digests(sweep: SweepConfig) -> dict[str, str]:
 
 
 def check_networks(experiments: Sequence[Experiment]) -> list[str]:
-    """Build one network of each backbone, without memory, and load each file of pretrained weights; return warnings.
+    """Build one network of each backbone and map in parts, without memory, and load all weights; return warnings.
 
     Raises:
         InputError: a network cannot be built or has no layer order that it needs, or a file does not fit.
     """
-    from reid_tune.modeling.cost import model_cost
+    from reid_tune.modeling.cost import network_cost
 
-    for experiment in {experiment.model.backbone: experiment for experiment in experiments}.values():
-        model_cost(experiment)
+    models = [experiment.model for experiment in experiments]
+    networks = {(m.backbone, m.parts, has_parts(m) and (m.input_height, m.last_stride)): m for m in models}
+    for model in networks.values():
+        network_cost(model)
     decayed = [experiment for experiment in experiments if experiment.train.optim.layer_decay < 1]
     for experiment in {experiment.model.backbone: experiment for experiment in decayed}.values():
         _require_layer_order(experiment)

@@ -138,6 +138,13 @@ def test_a_searched_key_without_effect_is_refused(plan: Plan, extra: dict[str, A
         plan(space=RATE | extra)
 
 
+def test_parts_that_do_not_divide_the_map_in_some_trials_are_refused(plan: Plan) -> None:
+    spec = {"model": {"backbone": "test_resnet", "input_height": 64, "input_width": 32}}
+    assert plan(spec=spec, space={"model.parts": {"choice": [[1], [1, 2]]}})["rungs"]
+    with pytest.raises(InputError, match=r"^model.parts = \[1, 2, 3\]: the last map of test_resnet has 4 rows"):
+        plan(spec=spec, space={"model.parts": {"choice": [[1], [1, 2, 3]]}})
+
+
 def test_a_key_with_an_effect_in_some_trials_is_kept(plan: Plan) -> None:
     momentum = {"train.optim.momentum": {"uniform": [0.5, 0.9]}, "train.optim.name": {"choice": ["Adam", "SGD"]}}
     assert plan(space=momentum)["rungs"]
