@@ -127,6 +127,13 @@ def test_waiting_threads_are_measured_alone_and_with_neighbours(folder: Path) ->
             assert all(number(cell) > 0 for cell in row(printed, f"{kind} seconds, {place}")[:3])
 
 
+def test_each_augmentation_is_weighed_against_a_step(folder: Path) -> None:
+    printed = run("augmentation.py", folder)
+    assert_names_the_machine(printed)
+    for name in ("a step, ms", "erasing", "RandAugment of 2 operations", "all, with a probability of 0.5"):
+        assert all(number(cell) > 0 for cell in row(printed, name)[:2])
+
+
 def test_the_input_pipeline_is_timed_both_ways_and_weighed(folder: Path) -> None:
     printed = run("input_pipeline.py", folder, "--cores", "1")
     assert_names_the_machine(printed)

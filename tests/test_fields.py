@@ -55,6 +55,10 @@ ARCFACE = {"model.id_loss_type": "arcface"}
 PAIRS = {"model.metric_loss_type": "circle"}
 SGD = {"train.optim.name": "SGD"}
 FLAT = {"train.optim.warmup_method": "flat_cosine", "train.optim.warmup_steps": 1}
+ERASED = {"dataset.re_prob": 1.0}
+PATCH = {"dataset.random_patch.prob": 1.0}
+RAND_AUGMENT = {"dataset.rand_augment.prob": 1.0}
+AFFINE = {"dataset.affine.prob": 1.0}
 JITTER = {"dataset.color_jitter.prob": 1.0}
 FOLDERS = {"dataset.train_dataset_dir": ["{a}/bounding_box_train", "{b}/bounding_box_train"]}
 PLATEAU = HOLDOUT | {"train.optim.plateau_patience": 0}
@@ -412,6 +416,26 @@ ROWS: dict[str, Row] = {
     "dataset.color_jitter.contrast": Row(0.1, 0.9, base=JITTER),
     "dataset.color_jitter.saturation": Row(0.1, 0.9, base=JITTER),
     "dataset.color_jitter.hue": Row(0.0, 0.5, base=JITTER),
+    "dataset.erasing.min_area": Row(0.02, 0.3, base=ERASED),
+    "dataset.erasing.max_area": Row(None, 0.1, base=ERASED),
+    "dataset.erasing.min_aspect": Row(None, 0.9, base=ERASED),
+    "dataset.erasing.count": Row(1, 3, base=ERASED),
+    "dataset.random_patch.prob": Row(0.0, 1.0),
+    "dataset.random_patch.min_area": Row(0.01, 0.3, base=PATCH),
+    "dataset.random_patch.max_area": Row(0.5, 0.1, base=PATCH),
+    "dataset.random_patch.min_aspect": Row(0.1, 0.9, base=PATCH),
+    "dataset.rand_augment.prob": Row(0.0, 1.0),
+    "dataset.rand_augment.num_ops": Row(1, 3, base=RAND_AUGMENT),
+    "dataset.rand_augment.magnitude": Row(3.0, 15.0, base=RAND_AUGMENT),
+    "dataset.affine.prob": Row(0.0, 1.0),
+    "dataset.affine.degrees": Row(0.0, 30.0, base=AFFINE),
+    "dataset.affine.translate": Row(0.0, 0.3, base=AFFINE),
+    "dataset.affine.scale": Row(0.0, 0.3, base=AFFINE),
+    "dataset.affine.shear": Row(0.0, 30.0, base=AFFINE),
+    "dataset.grey_prob": Row(0.0, 1.0),
+    "dataset.local_grey_prob": Row(0.0, 1.0),
+    "dataset.blur.prob": Row(0.0, 1.0),
+    "dataset.blur.sigma": Row(0.5, 3.0, base={"dataset.blur.prob": 1.0}),
     "dataset.sampler": Row("softmax", "triplet"),
     "dataset.num_instances": Row(4, 2),
     "dataset.camera_aware": Row(False, True),

@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from reid_tune.config.augmentation import Affine, Blur, ErasingShape, RandAugment, RandomPatch
 from reid_tune.config.base import AutoBool, Section
 from reid_tune.config.interpolation import is_missing
 
@@ -85,7 +86,19 @@ class Dataset(Section):
     padding: int = Field(10, ge=0, description="Black border around an image before the random crop, in pixels.")
     prob: float = Field(0.5, ge=0, le=1, description="Probability of a horizontal flip per image.")
     re_prob: float = Field(0.5, ge=0, le=1, description="Probability of random erasing per image.")
+    erasing: ErasingShape = Field(default_factory=ErasingShape, description="Boxes of random erasing.")
     color_jitter: ColorJitter = Field(default_factory=ColorJitter, description="Colour jitter of training images.")
+    random_patch: RandomPatch = Field(default_factory=RandomPatch, description="Boxes of other images of the batch.")
+    rand_augment: RandAugment = Field(default_factory=RandAugment, description="RandAugment of training images.")
+    affine: Affine = Field(default_factory=Affine, description="Affine transform of training images.")
+    grey_prob: float = Field(0.0, ge=0, le=1, description="Probability of a greyscale image.")
+    local_grey_prob: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Probability of a greyscale box in an image, with the area and aspect of `erasing`.",
+    )
+    blur: Blur = Field(default_factory=Blur, description="Gaussian blur of training images.")
     sampler: Literal["softmax", "triplet", "softmax_triplet"] = Field(
         "softmax_triplet",
         description="Losses: softmax is the identity loss, triplet the metric loss, softmax_triplet both. Batches are "

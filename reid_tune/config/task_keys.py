@@ -17,6 +17,8 @@ _TRAINING = {
     *(f"model.{name}" for name in ("drop_path", "drop_out", "att_drop_rate", "id_loss_type", "sub_centers", "jpm")),
     *(f"dataset.{name}" for name in ("num_classes", "batch_size", "num_instances", "resident", "padding", "prob")),
     *(f"dataset.{name}" for name in ("re_prob", "color_jitter", "sampler", "validation", "validation_fraction")),
+    *(f"dataset.{name}" for name in ("erasing", "affine", "grey_prob", "local_grey_prob", "blur")),
+    *(f"dataset.{name}" for name in ("random_patch", "rand_augment")),
     *(f"dataset.{name}" for name in ("camera_aware", "folder_weights", "max_images_per_identity")),
     "dataset.validation_seed",
     "dataset.validation_unseen_by",

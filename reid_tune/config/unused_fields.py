@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from reid_tune.config.defaults import backbone_defaults
 from reid_tune.config.experiment import Experiment
 from reid_tune.config.model import is_swin, is_transformer, is_vit, pretrained_choice
+from reid_tune.config.unused_augmentation_fields import AUGMENTATION_RULES
 from reid_tune.config.unused_optim_fields import OPTIM_RULES, Rule
 
 __all__ = [
@@ -81,7 +82,7 @@ _STRICT = {
     "model.sub_centers",
     "train.optim.pair_margin",
     "train.optim.pair_scale",
-    *(f"dataset.color_jitter.{name}" for name in ("brightness", "contrast", "saturation", "hue")),
+    *(key for _, _, keys in AUGMENTATION_RULES for key in keys),
     "dataset.validation_fraction",
     "dataset.validation_seed",
     "dataset.validation_unseen_by",
@@ -183,11 +184,7 @@ _RULES: tuple[Rule, ...] = (
         lambda e: e.model.with_center_loss,
         ("train.optim.center_loss_weight", "train.optim.center_lr"),
     ),
-    (
-        "color_jitter.prob is 0",
-        lambda e: e.dataset.color_jitter.prob > 0,
-        tuple(f"dataset.color_jitter.{name}" for name in ("brightness", "contrast", "saturation", "hue")),
-    ),
+    *AUGMENTATION_RULES,
     (
         "validation is not holdout",
         lambda e: e.dataset.validation == "holdout",

@@ -180,13 +180,17 @@ def _time_steps(run: "TrainingState", workers: int) -> list[float]:
 
 def _train_step(run: "TrainingState", epoch: int, number: int, images: "np.ndarray") -> float:
     """Train on images of a batch, every `workers`-th so that all its identities are among them, and return the loss."""
+    import numpy as np
+
     from reid_tune.data.transfer import to_pinned
     from reid_tune.training.pipeline import Batch
 
     data, experiment = run.data, run.experiment
     params = data.augmentation.draw(experiment.train.seed, epoch, number, experiment.dataset.batch_size)
     labels = to_pinned(data.labels[images], run.device)
-    batch = Batch(run.image_source.read(images), labels, params.slice(0, len(images)))
+    params = params.slice(0, len(images))
+    images = np.concatenate([images, images[params.patch_images % len(images)]])
+    batch = Batch(run.image_source.read(images), labels, params)
     return float(run.step(*run.prepare_inputs(batch))["loss"])
 
 

@@ -90,6 +90,13 @@ def load_training_images(
         erase=dataset.re_prob,
         erasing="noise" if experiment.model.backbone.startswith("swin") else "mean",
         jitter=dataset.color_jitter,
+        shape=dataset.erasing,
+        patch=dataset.random_patch,
+        affine=dataset.affine,
+        rand_augment=dataset.rand_augment,
+        grey=dataset.grey_prob,
+        local_grey=dataset.local_grey_prob,
+        blur=dataset.blur,
     )
     images = load_cached_images(records, image_spec, threads=dataset.num_workers, quiet=rank() != 0, listings=folders)
     return TrainingImages(images, classes, identities, sampler, augmentation)

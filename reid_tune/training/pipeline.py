@@ -95,7 +95,7 @@ class Batch:
     """Data of one step of this worker, on the host.
 
     Attributes:
-        images: This worker's images, prepared by `ImageSource.read`.
+        images: This worker's images, then those that give a box to them, prepared by `ImageSource.read`.
         labels: Labels of the global batch, int64 [batch].
         augmentation_params: Parameters of the augmentation of this worker's images.
     """
@@ -119,12 +119,10 @@ class _BatchReader:
         if epoch != self._epoch:
             self._epoch, self._rows = epoch, self._data.sampler.epoch(epoch)
         rows = self._rows[step]
-        augmentation_params = self._data.augmentation.draw(self._seed, epoch, step, self._batch_size)
-        return Batch(
-            self._source.read(rows[self._share]),
-            to_pinned(self._data.labels[rows], self._device),
-            augmentation_params.slice(self._share.start, self._share.stop),
-        )
+        params = self._data.augmentation.draw(self._seed, epoch, step, self._batch_size)
+        params = params.slice(self._share.start, self._share.stop)
+        images = np.concatenate([rows[self._share], rows[params.patch_images]])
+        return Batch(self._source.read(images), to_pinned(self._data.labels[rows], self._device), params)
 
 
 @contextmanager

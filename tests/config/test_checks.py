@@ -47,6 +47,17 @@ def build(**values: Any) -> Experiment:
             {"dataset.folder_weights": [1, 2, 3], "dataset.train_dataset_dir": ["a", "b"]},
             "dataset.folder_weights has 3 values, but dataset.train_dataset_dir has 2 folders: give one value for each",
         ),
+        ({"dataset.erasing.min_area": 0.5}, "dataset.erasing.max_area = 0.4 is below dataset.erasing.min_area = 0.5"),
+        (
+            {"dataset.random_patch.prob": 0.5, "dataset.random_patch.min_area": 0.6},
+            "dataset.random_patch.max_area = 0.5 is below dataset.random_patch.min_area = 0.6",
+        ),
+        (
+            {"dataset.re_prob": 0, "dataset.erasing.count": 2},
+            "dataset.erasing.count = 2 has no effect, because re_prob is",
+        ),
+        ({"dataset.rand_augment.magnitude": 5}, "dataset.rand_augment.magnitude = 5.0 has no effect, because"),
+        ({"dataset.affine.degrees": 5}, "dataset.affine.degrees = 5.0 has no effect, because affine.prob is 0"),
         ({"dataset.folder_weights": [1, 0]}, "dataset.folder_weights"),
         ({"dataset.batch_size": 4}, "dataset.batch_size = 4 has one identity with dataset.num_instances = 4 images"),
         ({"model.backbone": SWIN, "model.jpm": True}, "model.jpm = True is not supported: set it to false, as JPM"),

@@ -14,10 +14,12 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from reid_tune.config.augmentation import Affine, Blur, ErasingShape, RandAugment, RandomPatch
 from reid_tune.config.dataset import ColorJitter
 from reid_tune.data.augment import augmentation as augment
 from reid_tune.data.augment import color_jitter as jitter
 from reid_tune.data.augment import gpu as on_device
+from reid_tune.data.augment import rand_augment, transforms
 from reid_tune.data.augment.augmentation import Augmentation
 from reid_tune.data.image_spec import ImageSpec
 from reid_tune.modeling.network import build_seeded_network
@@ -68,7 +70,7 @@ def meta_uploads() -> Iterator[None]:
         return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=META)
 
     with pytest.MonkeyPatch.context() as patch:
-        for module in (jitter, on_device):
+        for module in (jitter, on_device, rand_augment, transforms):
             patch.setattr(module, "to_device", to_device)
         patch.setattr(augment, "cpu", on_device)  # the meta device goes the way of a GPU
         yield
@@ -77,9 +79,21 @@ def meta_uploads() -> Iterator[None]:
 def augmented(erasing: Any) -> Callable[[], Tensor]:
     """Return a function that augments a batch with all transforms."""
     spec = ImageSpec(32, 16, "bilinear", 3, (0.5, 0.4, 0.3), (0.2, 0.2, 0.2))
-    augmentation = Augmentation(spec, padding=2, erase=0.5, erasing=erasing, jitter=ColorJitter(prob=0.5))
+    augmentation = Augmentation(
+        spec,
+        padding=2,
+        erasing=erasing,
+        jitter=ColorJitter(prob=0.5),
+        shape=ErasingShape(count=2),
+        patch=RandomPatch(prob=0.5),
+        affine=Affine(prob=0.5),
+        rand_augment=RandAugment(prob=1.0, num_ops=14),
+        grey=0.5,
+        local_grey=0.5,
+        blur=Blur(prob=0.5),
+    )
     decisions = augmentation.draw(0, 0, 0, 16)
-    images = torch.empty(16, 32, 16, 3, dtype=torch.uint8, device=META)
+    images = torch.empty(16 + len(decisions.patch_images), 32, 16, 3, dtype=torch.uint8, device=META)
     return lambda: augmentation.apply(images, decisions)
 
 

@@ -1,12 +1,14 @@
 """Batches that a thread draws and reads ahead are those of the sampler and the augmentation."""
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from reid_tune.config.augmentation import RandomPatch
 from reid_tune.training import pipeline
 from reid_tune.training.data_split import load_split
 from reid_tune.training.image_sets import TrainingImages, load_training_images
@@ -40,6 +42,24 @@ def test_batches_are_those_of_each_epoch_and_step(
         assert np.array_equal(batch.labels, images.labels[rows])
         assert np.array_equal(batch.augmentation_params.crop, decisions.crop)
         assert np.array_equal(batch.augmentation_params.boxes, decisions.boxes)
+
+
+@pytest.mark.parametrize("worker", [0, 1])
+def test_images_that_give_a_box_follow_the_images_of_a_worker(
+    build: Build, images: TrainingImages, monkeypatch: pytest.MonkeyPatch, worker: int
+) -> None:
+    monkeypatch.setattr(pipeline, "world_size", lambda: 2)
+    monkeypatch.setattr(pipeline, "rank", lambda: worker)
+    experiment = build()
+    data = replace(images, augmentation=replace(images.augmentation, patch=RandomPatch(prob=0.5)))
+    with training_batches(experiment, data, HostImages(images.images, CPU), CPU, range(1)) as batches:
+        batch = next(batches)
+    params = data.augmentation.draw(experiment.train.seed, 0, 0, 16)
+    share = range(8 * worker, 8 * worker + 8)
+    origins = [params.patch_sources[image, 0] for image in share if params.patches[image, 2]]
+    rows = images.sampler.epoch(0)[0]
+    assert 0 < len(origins) < 8
+    assert np.array_equal(batch.images, images.images.take(rows[[*share, *origins]]))
 
 
 def test_a_fault_of_the_thread_reaches_the_loop_and_the_thread_ends(

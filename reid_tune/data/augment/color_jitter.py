@@ -7,7 +7,7 @@ from torch import Tensor
 from reid_tune.data.augment.params import JitterParams
 from reid_tune.data.transfer import to_device
 
-__all__ = ["jitter_colors"]
+__all__ = ["adjust_brightness", "adjust_contrast", "adjust_saturation", "blend", "jitter_colors", "luma"]
 
 
 def jitter_colors(images: Tensor, jitter: JitterParams) -> Tensor:
@@ -31,17 +31,20 @@ def jitter_colors(images: Tensor, jitter: JitterParams) -> Tensor:
     return adjusted.index_copy_(0, selected, planes.permute(0, 2, 3, 1))
 
 
-def _brightness(planes: Tensor, factor: Tensor) -> Tensor:
+def adjust_brightness(planes: Tensor, factor: Tensor) -> Tensor:
+    """Multiply planes [b, C, H, W] by the factors [b, 1, 1, 1]."""
     return planes.mul(factor).clamp_(0, 255)
 
 
-def _contrast(planes: Tensor, factor: Tensor) -> Tensor:
+def adjust_contrast(planes: Tensor, factor: Tensor) -> Tensor:
+    """Multiply the differences to the mean luma of each image by the factors, see `adjust_brightness`."""
     # Rounded to float, a mean in double precision does not depend on the order of its sum.
-    return _blend(planes, _luma(planes).mean((1, 2, 3), keepdim=True, dtype=torch.float64).float(), factor)
+    return blend(planes, luma(planes).mean((1, 2, 3), keepdim=True, dtype=torch.float64).float(), factor)
 
 
-def _saturation(planes: Tensor, factor: Tensor) -> Tensor:
-    return planes if planes.shape[1] == 1 else _blend(planes, _luma(planes), factor)
+def adjust_saturation(planes: Tensor, factor: Tensor) -> Tensor:
+    """Multiply the differences to the luma by the factors, see `adjust_brightness`."""
+    return planes if planes.shape[1] == 1 else blend(planes, luma(planes), factor)
 
 
 def _hue(planes: Tensor, shift: Tensor) -> Tensor:
@@ -63,11 +66,12 @@ def _hue(planes: Tensor, shift: Tensor) -> Tensor:
     return value - chroma * reduction
 
 
-def _blend(planes: Tensor, reference: Tensor, factor: Tensor) -> Tensor:
+def blend(planes: Tensor, reference: Tensor, factor: Tensor) -> Tensor:
+    """Return `factor` of the planes and the remainder of a reference, within 0..255."""
     return planes.mul(factor).add_(reference * (1 - factor)).clamp_(0, 255)
 
 
-def _luma(planes: Tensor) -> Tensor:
+def luma(planes: Tensor) -> Tensor:
     """Return the luma (ITU-R BT.601), [b, 1, H, W]."""
     if planes.shape[1] == 1:
         return planes
@@ -76,4 +80,4 @@ def _luma(planes: Tensor) -> Tensor:
 
 
 # In the order of `Jitter.factors`.
-_OPERATIONS = (_brightness, _contrast, _saturation, _hue)
+_OPERATIONS = (adjust_brightness, adjust_contrast, adjust_saturation, _hue)

@@ -1,20 +1,28 @@
 """Random parameters of the augmentation of each image, drawn on the CPU for the global batch."""
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, fields
+from typing import Any, Literal
 
 import numpy as np
 
+from reid_tune.config.augmentation import ErasingShape
 from reid_tune.config.dataset import ColorJitter
 
-__all__ = ["NOISE_OFFSETS", "AugmentationParams", "Erasing", "JitterParams", "draw_params", "noise_bank"]
+__all__ = [
+    "NOISE_OFFSETS",
+    "AugmentationParams",
+    "Erasing",
+    "JitterParams",
+    "draw_boxes",
+    "draw_params",
+    "noise_bank",
+]
 
 Erasing = Literal["mean", "noise"]
 
 # Number of offsets in the noise bank at which the noise of an image may start.
 NOISE_OFFSETS = 1 << 20
 MAX_ATTEMPTS = 100
-MIN_AREA = 0.02  # of the erased box, as a fraction of the image
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +55,15 @@ class AugmentationParams:
         boxes: Top, left, height and width of the erased box in pixels, int64 [B, 4]; all 0 if nothing is erased.
         noise: Offset in the noise bank, 0..NOISE_OFFSETS - 1, int64 [B].
         jitter: Colour jitter; None if its probability is 0.
+        patches: Box that is replaced by one of another image, see `paste_patches`; None if its probability is 0.
+        patch_sources: The other image, in the global batch, and its box, see `paste_patches`.
+        operations: Operations of RandAugment, see `apply_operations`; None if its probability is 0.
+        levels: Strengths of the operations, see `apply_operations`.
+        more_boxes: Further erased boxes, int64 [B, n, 4]; None if there is one at most.
+        matrices: Affine map of each image, see `warp_images`; None if its probability is 0.
+        grey: Whether an image becomes grey, bool [B]; None if its probability is 0.
+        grey_boxes: Box that becomes grey, see `make_boxes_grey`; None if its probability is 0.
+        sigmas: Standard deviation of the blur, see `blur_images`; None if its probability is 0.
     """
 
     flip: np.ndarray
@@ -54,12 +71,31 @@ class AugmentationParams:
     boxes: np.ndarray
     noise: np.ndarray
     jitter: JitterParams | None = None
+    patches: np.ndarray | None = None
+    patch_sources: np.ndarray | None = None
+    operations: np.ndarray | None = None
+    levels: np.ndarray | None = None
+    more_boxes: np.ndarray | None = None
+    matrices: np.ndarray | None = None
+    grey: np.ndarray | None = None
+    grey_boxes: np.ndarray | None = None
+    sigmas: np.ndarray | None = None
+
+    @property
+    def patch_images(self) -> np.ndarray:
+        """Images of the global batch that give a box to these images, in their order, int64 [n]."""
+        if self.patches is None or self.patch_sources is None:
+            return np.empty(0, np.int64)
+        return self.patch_sources[self.patches[:, 2] > 0, 0]
 
     def slice(self, start: int, stop: int) -> "AugmentationParams":
         """Return the parameters of images start..stop-1, such as those of one worker."""
-        part = slice(start, stop)
+        parts: dict[str, Any] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            parts[field.name] = value[start:stop] if isinstance(value, np.ndarray) else value
         jitter = self.jitter and self.jitter.slice(start, stop)
-        return AugmentationParams(self.flip[part], self.crop[part], self.boxes[part], self.noise[part], jitter)
+        return AugmentationParams(**parts | {"jitter": jitter})
 
 
 def draw_params(
@@ -73,6 +109,7 @@ def draw_params(
     erase: float,
     erasing: Erasing,
     jitter: ColorJitter,
+    shape: ErasingShape,
 ) -> AugmentationParams:
     """Draw the parameters of a batch.
 
@@ -88,25 +125,35 @@ def draw_params(
         erase: Probability of erasing, 0..1.
         erasing: Kind of erasing, see `Augmentation`.
         jitter: Settings of the colour jitter.
+        shape: Area and aspect of the erased box.
     """
     return AugmentationParams(
         flip=rng.random(batch) < flip,
         crop=rng.integers(0, 2 * padding, (batch, 2), endpoint=True),
-        boxes=_draw_boxes(rng, batch, height, width, erase, erasing),
+        boxes=draw_boxes(rng, batch, height, width, erase, erasing, shape),
         noise=rng.integers(0, NOISE_OFFSETS, batch),
         jitter=_draw_jitter(rng, batch, jitter) if jitter.prob else None,
     )
 
 
-def _draw_boxes(
-    rng: np.random.Generator, batch: int, height: int, width: int, probability: float, erasing: Erasing
+def draw_boxes(
+    rng: np.random.Generator,
+    batch: int,
+    height: int,
+    width: int,
+    probability: float,
+    erasing: Erasing,
+    shape: ErasingShape,
 ) -> np.ndarray:
     """Draw boxes for random erasing (Zhong et al. 2020): the first of up to 100 that is smaller than the image."""
+    low = shape.min_aspect or 0.3
     if erasing == "mean":
-        largest, aspect = 0.4, rng.uniform(0.3, 3.33, (batch, MAX_ATTEMPTS))
+        largest = shape.max_area or 0.4
+        aspect = rng.uniform(low, 1 / low if shape.min_aspect else 3.33, (batch, MAX_ATTEMPTS))
     else:
-        largest, aspect = 1 / 3, np.exp(rng.uniform(np.log(0.3), -np.log(0.3), (batch, MAX_ATTEMPTS)))
-    area = rng.uniform(MIN_AREA, largest, (batch, MAX_ATTEMPTS)) * height * width
+        largest = shape.max_area or 1 / 3
+        aspect = np.exp(rng.uniform(np.log(low), -np.log(low), (batch, MAX_ATTEMPTS)))
+    area = rng.uniform(shape.min_area, largest, (batch, MAX_ATTEMPTS)) * height * width
     sizes = np.rint(np.sqrt([area * aspect, area / aspect])).astype(np.int64)
     limits = np.array([height, width])
     fits = np.all(sizes < limits[:, None, None], axis=0)
