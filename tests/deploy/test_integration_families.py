@@ -30,6 +30,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "EVA-02": ("eva02_tiny_patch14_224", {}),
     "DINOv2": ("vit_small_patch14_dinov2", {"model.stride_size": (14, 14)}),
     "DINOv3": ("vit_small_patch16_dinov3", {}),
+    "CLIP ViT": ("vit_xsmall_patch16_clip_224", {}),
     "RegNet": ("regnety_002", {}),
 }
 
