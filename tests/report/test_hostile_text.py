@@ -10,6 +10,7 @@ import pytest
 from markdown_it import MarkdownIt
 
 from reid_tune.journal.checksum import add_checksum
+from reid_tune.journal.costs import Cost
 from reid_tune.journal.event_log import EVENTS, read_events
 from reid_tune.journal.events import Event, parse_event, to_line
 from reid_tune.journal.state import replay
@@ -70,7 +71,7 @@ def pages(folder: Path, events: list[Event]) -> Iterator[tuple[str, Elements]]:
     description, state = SweepPage(), replay(events)
     for event in events:
         description.apply(event)
-    for name, text in (("run", description.markdown({})), ("version", render_model_card(state, folder))):
+    for name, text in (("run", description.markdown({})), ("version", render_model_card(state, folder, Cost()))):
         yield name, Elements(RENDERER.render(text))
 
 
