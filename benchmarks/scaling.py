@@ -220,7 +220,7 @@ def sleeper(seconds: float) -> Callable[[dict[str, Any]], None]:
 
         importlib.import_module("reid_tune.training.loop")
         torch.set_num_threads(config["threads"])
-        experiment = Experiment.model_validate(config["spec"])
+        experiment = Experiment.model_validate_json(config["spec"])
         network = build_seeded_network(experiment.model, IDENTITIES, experiment.train.seed)
         epochs, waited, started = experiment.train.num_epochs, 0.0, time.time()
         for epoch in range(1, epochs + 1):

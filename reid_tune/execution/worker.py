@@ -41,7 +41,8 @@ def make_trial_config(attempt: "Attempt", scratch: str) -> dict[str, Any]:
     """
     return {
         "run": attempt.run,
-        "spec": attempt.experiment.model_dump(mode="json", exclude={"encryption_key"}),
+        # As text, because Tune keeps copies of every trial's configuration.
+        "spec": attempt.experiment.model_dump_json(exclude={"encryption_key"}),
         "folder": str(attempt.folder),
         "log": str(attempt.folder.parent / "log.txt"),
         "resume": str(attempt.resume) if attempt.resume else None,
@@ -180,7 +181,7 @@ def _train_with_files(
     from reid_tune.training.system_metrics import SystemMonitor
 
     try:
-        experiment, device = Experiment.model_validate(config["spec"]), _device(config)
+        experiment, device = Experiment.model_validate_json(config["spec"]), _device(config)
         dataset = experiment.dataset
         validation = [] if dataset.validation in VALIDATION_CHOICES else [dataset.validation]
         require_shared_folders(config["scratch"], *dataset.train_folders, *validation)

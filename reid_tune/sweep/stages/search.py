@@ -160,6 +160,7 @@ class TrialSource:
 
     def _update_if_ended(self, run: str) -> None:
         if not self.is_running(run):
+            self._experiments.pop(run, None)
             self._tell_study(run)
             self.checkpoints.remove_unneeded()
 
