@@ -105,7 +105,7 @@ def test_the_sweep_s_objective_is_compared(tmp_path: Path) -> None:
             "it costs less (gflops 6 instead of 12) and is expected to lose at most confirm.margin: ",
         ),
         (12.0, 0.9, 0.6, False, "it is not proven better: "),
-        (1.0, 0.9, 0.9, False, "version 7 costs less and is expected to lose at most confirm.margin (gflops 6 instea"),
+        (1.0, 0.9, 0.9, False, "version 7 costs less and is expected to lose at most confirm.margin (gflops 6 in"),
         (1.0, 0.1, 0.9, True, "+"),
     ],
 )
