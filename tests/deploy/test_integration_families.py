@@ -20,9 +20,11 @@ from .conftest import make_network
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "backbones.md"
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "IBN-a": ("resnet18_ibn_a", {}),
+    "IBN-b": ("resnet18_ibn_b", {}),
     "Non-local": ("resnet18", {"model.non_local": True}),
     "OSNet": ("osnet_x0_25", {}),
     "OSNet-AIN": ("osnet_ain_x0_25", {}),
+    "OSNet-IBN": ("osnet_ibn_x1_0", {}),
     "ResNeSt": ("resnest14d", {}),
     "ConvNeXt": ("convnext_atto", {}),
     "MobileNetV4": ("mobilenetv4_conv_small_035", {}),
@@ -31,6 +33,8 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "DINOv2": ("vit_small_patch14_dinov2", {"model.stride_size": (14, 14)}),
     "DINOv3": ("vit_small_patch16_dinov3", {}),
     "CLIP ViT": ("vit_xsmall_patch16_clip_224", {}),
+    "CAFormer": ("caformer_s18", {}),
+    "HRNet": ("hrnet_w18_small", {}),
     "RegNet": ("regnety_002", {}),
 }
 
