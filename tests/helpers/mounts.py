@@ -12,7 +12,7 @@ import pytest
 
 __all__ = ["fill", "mount_namespace", "read_only", "tmpfs"]
 
-_CLONE_NEWNS = 0x00020000
+_CLONE_FS, _CLONE_NEWNS = 0x00000200, 0x00020000
 _LIBRARY = ctypes.CDLL(None, use_errno=True)
 
 
@@ -31,6 +31,8 @@ def mount_namespace() -> Iterator[None]:
             _mount("--make-rprivate", "/")
             yield
         finally:
+            # Threads that a library has started in the block share what setns changes: leave that to them.
+            assert _LIBRARY.unshare(_CLONE_FS) == 0, os.strerror(ctypes.get_errno())
             assert _LIBRARY.setns(before.fileno(), _CLONE_NEWNS) == 0, os.strerror(ctypes.get_errno())
             os.chdir(folder)
 
