@@ -23,13 +23,17 @@ def _leaves(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return leaves
 
 
-@pytest.mark.parametrize("name", ["agw", "sbs", "tinyvit"])
+@pytest.mark.parametrize("name", ["agw", "sbs", "parts", "tinyvit"])
 def test_the_search_begins_with_the_recipe(name: str) -> None:
     sweep = load_sweep(REPOSITORY / "search_spaces" / "recipes.yaml")
     point = next(point.parameters for point in initial_points(sweep)[0] if point.parameters["bundle"] == name)
     trial = _leaves(with_parameters(sweep.experiment, spec_values(point), "trial").model_dump())
     recipe = _leaves(load_experiment(RECIPES / f"{name}.yaml").model_dump())
-    shared = [key for key in recipe if not key.startswith(COMMON)] + ["dataset.batch_size", "dataset.num_instances"]
+    shared = [key for key in recipe if not key.startswith(COMMON)] + [
+        "dataset.batch_size",
+        "dataset.num_instances",
+        "dataset.rand_augment.prob",
+    ]
     assert {key: trial[key] for key in shared} == {key: recipe[key] for key in shared}
 
 
