@@ -5,6 +5,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ __all__ = [
     "is_disk_error",
     "link_atomic",
     "make_folder",
+    "read_text",
     "require_writable",
     "write_atomic",
     "output_error",
@@ -136,6 +138,21 @@ def output_error(problem: str, error: OSError) -> ReidTuneError:
     if is_disk_error(error):
         return InfrastructureError(f"{problem}: {error.strerror}; {_DISK_ADVICE[error.errno or 0]}.")
     return InputError(f"{problem}: {error.strerror}; choose another path.")
+
+
+def read_text(path: Path | str) -> str:
+    """Return the text of a regular file in UTF-8; another file may have no end, or wait for a writer.
+
+    Raises:
+        OSError: the file cannot be read, or is not a regular file.
+        UnicodeDecodeError: the file is not text.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(errno.EINVAL, "it is not a regular file")
+    with open(handle, "rb") as file:
+        return file.read().decode()
 
 
 def check_output_file(key: str, path: Path, endings: Sequence[str] = ()) -> Path:

@@ -15,6 +15,7 @@ from reid_tune.files import (
     is_disk_error,
     link_atomic,
     make_folder,
+    read_text,
     write_atomic,
 )
 
@@ -156,3 +157,12 @@ def test_any_name_is_shown_in_one_line(name: str, shown: str) -> None:
     assert display_name(name) == shown == display_name(Path(name))
     assert shown.isprintable() and shown.encode()
     assert display_text(f"{name}") == "\n".join(display_name(part) for part in name.split("\n"))
+
+
+def test_only_regular_files_are_read_as_text(tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("é")
+    os.mkfifo(tmp_path / "pipe")
+    assert read_text(tmp_path / "text") == "é"
+    for path in (tmp_path / "pipe", tmp_path, Path("/dev/zero")):
+        with pytest.raises(OSError, match="it is not a regular file"):
+            read_text(path)

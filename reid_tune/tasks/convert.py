@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from reid_tune.data.file_names import has_image_suffix
 from reid_tune.errors import InfrastructureError, InputError
-from reid_tune.files import make_folder
+from reid_tune.files import make_folder, read_text
 
 __all__ = ["ConvertResult", "convert_msmt17"]
 
@@ -112,7 +112,7 @@ def _images(source: Path, part: str) -> Path:
 def _read(path: Path, images: Path) -> Iterator[_Entry]:
     """Yield the lines of a list, such as `0000/0000_000_01_0303morning_0008_0.jpg 0`, without empty ones."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
     except FileNotFoundError:
         raise InputError(f"there is no {path}; {LAYOUT}.") from None
     except (OSError, UnicodeDecodeError) as error:

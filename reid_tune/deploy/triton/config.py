@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from reid_tune.deploy.onnx_model import INPUT, OUTPUT, OnnxModel
 from reid_tune.errors import InputError
+from reid_tune.files import read_text
 
 __all__ = ["ServingOptions", "config_text", "model_config", "parse_config"]
 
@@ -119,7 +120,7 @@ def parse_config(path: Path) -> Any:
     """
     schema, text_format = _protobuf()
     try:
-        return text_format.Parse(path.read_text(encoding="utf-8"), schema.ModelConfig())
+        return text_format.Parse(read_text(path), schema.ModelConfig())
     except (OSError, UnicodeError, text_format.ParseError) as error:
         raise InputError(f"{path} cannot be read ({error}): repair it, or choose another name.") from None
 

@@ -14,6 +14,7 @@ from reid_tune.errors import InputError
 from reid_tune.evaluation.features import FeatureSet
 from reid_tune.evaluation.openset import FAR, OpenSet, open_set
 from reid_tune.evaluation.thresholds import PairDistances, Threshold
+from reid_tune.files import read_text
 
 __all__ = ["Calibration", "calibrate", "read_threshold"]
 
@@ -116,7 +117,7 @@ def read_threshold(path: Path, dimension: int) -> dict[str, str]:
     subject = f"export.threshold = {str(path)!r}"
     hint = "give a file written by `reid-tune threshold --output`, or metrics.json of evaluate"
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_text(path))
     except OSError as error:
         raise InputError(f"{subject} cannot be read ({error.strerror}); {hint}.") from None
     except (ValueError, RecursionError):

@@ -16,7 +16,7 @@ from reid_tune.tracking.registry.find import (
     require_version_with_alias,
     versions,
 )
-from reid_tune.tracking.store import translate_errors
+from reid_tune.tracking.store import redact, translate_errors
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -63,7 +63,7 @@ def show_version(uri: str, reference: str) -> dict[str, Any]:
         return {
             **_summary(version, model.aliases),
             "run": version.run_id,
-            "source": (source := connection.get_model_version_download_uri(model.name, str(version.version))),
+            "source": redact(source := connection.get_model_version_download_uri(model.name, str(version.version))),
             "files": _files(source, connection.tracking_uri),
             "tags": dict(version.tags),
             "description": version.description or "",
