@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from reid_tune.config.experiment import Experiment, flatten
+from reid_tune.config.model import last_stride
 
 __all__ = ["changed_values", "changes_training", "network_differences"]
 
@@ -37,11 +38,13 @@ _FIXED_KEYS = (
 
 def network_differences(experiment: Experiment, trained: Experiment) -> list[str]:
     """Return one line for each key in which the networks or the image preparation of two specs differ."""
-    return [
-        f"{key} is {trained.value(key)!r} in the checkpoint and {experiment.value(key)!r} in the spec"
-        for key in _FIXED_KEYS
-        if trained.value(key) != experiment.value(key)
-    ]
+    pairs = [(key, _network_value(trained, key), _network_value(experiment, key)) for key in _FIXED_KEYS]
+    return [f"{key} is {old!r} in the checkpoint and {new!r} in the spec" for key, old, new in pairs if old != new]
+
+
+def _network_value(experiment: Experiment, key: str) -> Any:
+    """Return the value of a key of the network, its default resolved."""
+    return last_stride(experiment.model) if key == "model.last_stride" else experiment.value(key)
 
 
 def changes_training(key: str) -> bool:

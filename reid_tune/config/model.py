@@ -8,11 +8,13 @@ from reid_tune.config.base import Section
 
 __all__ = [
     "Model",
+    "drop_path",
     "has_backbone_always_loaded",
     "has_parts",
     "is_swin",
     "is_transformer",
     "is_vit",
+    "last_stride",
     "pretrained_choice",
 ]
 
@@ -29,11 +31,12 @@ class Model(Section):
         description="resnet_50, swin_{tiny,small,base}_patch4_window7_224, a network of docs/backbones.md, or the name "
         "of any other timm model.",
     )
-    last_stride: int = Field(
-        1,
+    last_stride: int | None = Field(
+        None,
         ge=1,
         le=2,
-        description="Stride of a ResNet's last stage; 1 gives a feature map of twice the height and width.",
+        description="Stride of a convolutional network's last stage; 1 gives a feature map of twice the height and "
+        "width. null is 1 for a ResNet and 2 for others.",
     )
     non_local: bool = Field(
         False,
@@ -110,11 +113,12 @@ class Model(Section):
         2.0, gt=0, description="Height over width of the images that a ViT was pretrained on; 1 for ImageNet."
     )
     dropout_rate: float = Field(0.0, ge=0, lt=1, description="Dropout rate before the classifier.")
-    drop_path: float = Field(
-        0.1,
+    drop_path: float | None = Field(
+        None,
         ge=0,
         lt=1,
-        description="Stochastic depth rate of a transformer, from 0 in the first block to this value in the last.",
+        description="Stochastic depth rate, from 0 in the first block to this value in the last. null is 0.1 for a "
+        "Swin or a ViT and 0 for others.",
     )
     drop_out: float = Field(0.0, ge=0, lt=1, description="Dropout rate in the blocks of a transformer.")
     att_drop_rate: float = Field(0.0, ge=0, lt=1, description="Dropout rate of a transformer's attention weights.")
@@ -144,8 +148,26 @@ def has_parts(model: Model) -> bool:
     return model.parts != (1,)
 
 
+def last_stride(model: Model) -> int:
+    """Return the stride of the last stage; 2 is timm's own, whatever it is."""
+    if is_transformer(model.backbone):
+        return 2
+    if model.last_stride is None:
+        return 1 if "resnet" in model.backbone else 2
+    return model.last_stride
+
+
+def drop_path(model: Model) -> float:
+    """Return the rate of stochastic depth in the last block."""
+    if model.backbone == "resnet_50":
+        return 0.0
+    if model.drop_path is None:
+        return 0.1 if is_transformer(model.backbone) else 0.0
+    return model.drop_path
+
+
 def is_transformer(backbone: str) -> bool:
-    """Whether fields of the spec set a backbone's stochastic depth and dropouts."""
+    """Whether fields of the spec set a backbone's dropouts."""
     return "swin" in backbone or is_vit(backbone)
 
 

