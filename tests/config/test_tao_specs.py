@@ -220,7 +220,9 @@ def test_a_spec_that_the_reference_wrote_trains_by_the_recipe_of_its_page() -> N
     recipe = build_spec({}, {}, "test").experiment
     unused = {"cosine_margin": 0.5, "cosine_scale": 30.0}
     assert dumped.train.optim == recipe.train.optim.model_copy(update=unused)
-    assert dumped.model == recipe.model.model_copy(update={"reduce_feat_dim": False})
+    assert dumped.model == recipe.model.model_copy(
+        update={"reduce_feat_dim": False, "last_stride": 1, "drop_path": 0.1}
+    )
     assert not dumped.re_ranking.re_ranking
 
 
