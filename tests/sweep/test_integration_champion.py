@@ -12,6 +12,8 @@ from ..helpers.cli_sweep import Bench
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(1500)]
 
+HALF = "dataset.validation_fraction=0.5"  # so that the gallery of each split has several of the few identities
+
 
 def test_a_later_sweep_trains_the_recipe_of_the_champion_on_its_own_data(tmp_path: Path) -> None:
     bench = Bench(tmp_path, budget={"trials": 2}, confirm={"candidates": 1, "repeats": 2})
@@ -22,14 +24,16 @@ def test_a_later_sweep_trains_the_recipe_of_the_champion_on_its_own_data(tmp_pat
     for image in held_back:
         image.rename(tmp_path / "later" / image.name)
     # A recipe that no trial of the second sweep has.
-    bench.run("sweep", "sweep.yaml", "train.optim.weight_decay=0.001")
+    bench.run("sweep", "sweep.yaml", HALF, "train.optim.weight_decay=0.001")
     assert bench.report()["registered"]["alias"] == "champion" and bench.report()["confirm"]["champion"] is None
     for image in held_back:
         (tmp_path / "later" / image.name).rename(image)
 
-    plan = json.loads(bench.run("sweep", "sweep.yaml", "sweep.name=second", "--dry-run", "--format", "json").stdout)
+    plan = json.loads(
+        bench.run("sweep", "sweep.yaml", HALF, "sweep.name=second", "--dry-run", "--format", "json").stdout
+    )
     assert plan["stages"]["confirm"]["runs"] == 3 * 2
-    bench.run("sweep", "sweep.yaml", "sweep.name=second")
+    bench.run("sweep", "sweep.yaml", HALF, "sweep.name=second")
     report = json.loads(bench.run("report", "second", "--format", "json").stdout)
     events = read_events(tmp_path / "runs" / "second" / "events.jsonl")
     champions = [event for event in events if isinstance(event, ChampionRead)]
