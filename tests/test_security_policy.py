@@ -61,15 +61,15 @@ OWN_PROCESSES = {"training/embedding_pool.py", "training/launch.py"}
 
 def unpickling(source: str) -> list[str]:
     """Return the calls and names in a module by which something is unpickled."""
-    found = []
+    names = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Call) and (name := ast.unparse(node.func)) in GUARDED:
             keyword, safe = GUARDED[name]
             values = [item.value for item in node.keywords if item.arg == keyword]
             if not (values and isinstance(values[0], ast.Constant) and values[0].value is safe):
-                found.append(name)
+                names.append(name)
     code = "\n".join(line.partition("#")[0] for line in source.splitlines())
-    return found + [match[0] for match in UNPICKLING.finditer(code)]
+    return names + [match[0] for match in UNPICKLING.finditer(code)]
 
 
 @pytest.mark.parametrize(
